@@ -1,0 +1,76 @@
+//! Benchmarks: Lantern's own pipeline beside plain Rust on the same events, in
+//! one run. `cargo xtask bench` builds and starts this.
+//!
+//! Each phase runs in a process of its own, so that CPU time and peak memory
+//! are the phase's alone.
+
+mod native;
+mod report;
+mod w1;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Benchmarks of Lantern beside native code.
+#[derive(Parser)]
+#[command(after_help = "examples:\n  cargo xtask bench w1\n  cargo xtask bench w1 --events 500000 --json")]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Count and sum per tenant and minute, and revenue per product, from the
+    /// embedded log, beside a plain Rust fold of the same events.
+    W1(Options),
+    /// One phase of a benchmark, in this process.
+    #[command(hide = true)]
+    Phase {
+        /// Which.
+        phase: w1::Phase,
+        #[command(flatten)]
+        options: Options,
+    },
+    /// The child process that compiles plugins.
+    #[command(hide = true, name = "__compile")]
+    Compile,
+}
+
+/// What a benchmark runs with.
+#[derive(Clone, clap::Args)]
+pub(crate) struct Options {
+    /// How many events.
+    #[arg(long, default_value_t = 5_000_000)]
+    pub(crate) events: u64,
+    /// How often each side is measured, in turn.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) rounds: usize,
+    /// Where logs and states are kept; the generated events are kept between
+    /// runs.
+    #[arg(long, default_value = "target/bench")]
+    pub(crate) dir: PathBuf,
+    /// The guest, a core module or a component.
+    #[arg(long, default_value = "target/wasm32-unknown-unknown/guest/w1.wasm")]
+    pub(crate) plugin: PathBuf,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+fn main() -> Result<std::process::ExitCode> {
+    if std::env::args().nth(1).as_deref() == Some("__compile") {
+        return Ok(lantern_plugin::compile_child_main());
+    }
+    match Arguments::parse().what {
+        What::W1(options) => w1::run(&options)?,
+        What::Phase { phase, options } => w1::phase(phase, &options)?,
+        What::Compile => unreachable!("handled before the arguments are parsed"),
+    }
+    Ok(std::process::ExitCode::SUCCESS)
+}

@@ -1,0 +1,69 @@
+//! The plain Rust fold that W1 is compared with: lines of JSON from a file,
+//! `serde_json`, hash maps, no state on disk.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use anyhow::Result;
+use serde::Deserialize;
+
+/// Counts and cents by key.
+pub(crate) type Sums = HashMap<String, (u64, i64)>;
+
+/// What W1's two tables must hold.
+#[derive(Default)]
+pub(crate) struct Tables {
+    /// By minute (RFC 3339) and tenant, with a `/` between.
+    pub(crate) tenant_minute: Sums,
+    pub(crate) product: Sums,
+}
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    time: &'a str,
+    tenant: &'a str,
+    #[serde(borrow)]
+    data: Data<'a>,
+}
+
+#[derive(Deserialize)]
+struct Data<'a> {
+    product: &'a str,
+    #[serde(default)]
+    cents: i64,
+}
+
+/// Folds the events in `path`, one a line.
+pub(crate) fn fold(path: &Path) -> Result<Tables> {
+    let mut tables = Tables::default();
+    let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let (mut line, mut key) = (Vec::new(), String::new());
+    loop {
+        line.clear();
+        if reader.read_until(b'\n', &mut line)? == 0 {
+            return Ok(tables);
+        }
+        let event: Line<'_> = serde_json::from_slice(&line)?;
+        key.clear();
+        key.push_str(&event.time[..16]);
+        key.push_str(":00Z/");
+        key.push_str(event.tenant);
+        add(&mut tables.tenant_minute, &key, event.data.cents);
+        if event.kind == "order.placed" {
+            add(&mut tables.product, event.data.product, event.data.cents);
+        }
+    }
+}
+
+fn add(sums: &mut Sums, key: &str, cents: i64) {
+    let sum = match sums.get_mut(key) {
+        Some(sum) => sum,
+        None => sums.entry(key.to_owned()).or_default(),
+    };
+    sum.0 += 1;
+    sum.1 += cents;
+}

@@ -1,0 +1,471 @@
+//! One connection: subscribes what is wanted, applies what comes, checks every
+//! step, and says why it was lost.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::http::HeaderValue;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_config};
+
+use crate::client::{Shared, backoff};
+use crate::table::{Change, Mirrored, Row, Status};
+use crate::wire::{Heard, SUBPROTOCOL, Say};
+use crate::{Error, Options};
+
+/// Why a connection is gone.
+#[derive(Debug)]
+pub(crate) enum Lost {
+    /// The address is none.
+    Address,
+    /// It cannot be reached, or broke.
+    Cut(Arc<dyn std::error::Error + Send + Sync>),
+    /// It answered with an HTTP status.
+    Http(u16),
+    /// The server closed it.
+    Closed(u16, String),
+}
+
+impl fmt::Display for Lost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address => f.write_str("the address is none"),
+            Self::Cut(error) => error.fmt(f),
+            Self::Http(status) => write!(f, "status {status}"),
+            Self::Closed(code, why) => write!(f, "closed with {code}: {why}"),
+        }
+    }
+}
+
+impl Lost {
+    fn cut(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Cut(Arc::from(error.into()))
+    }
+
+    /// Whether coming back unchanged would end the same.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            Self::Address => true,
+            Self::Cut(_) => false,
+            // Too many requests, and a request timeout, pass.
+            Self::Http(status) => (400..500).contains(status) && ![408, 429].contains(status),
+            Self::Closed(code, _) => (4400..4500).contains(code),
+        }
+    }
+
+    pub(crate) fn is_shutdown(&self) -> bool {
+        matches!(self, Self::Closed(4501, _))
+    }
+
+    pub(crate) fn error(self, url: &str) -> Error {
+        let url = url.to_owned();
+        match self {
+            Self::Address => Error::Address { url },
+            Self::Cut(source) => Error::Unreachable { url, source },
+            Self::Http(status) => Error::Http { url, status },
+            Self::Closed(code, why) if (4400..4500).contains(&code) => Error::Refused { code, why },
+            Self::Closed(code, why) => {
+                let source = Arc::from(Box::from(format!("closed with {code}: {why}")));
+                Error::Unreachable { url, source }
+            }
+        }
+    }
+}
+
+impl From<tungstenite::Error> for Lost {
+    fn from(error: tungstenite::Error) -> Self {
+        match error {
+            tungstenite::Error::Url(_) | tungstenite::Error::HttpFormat(_) => Self::Address,
+            tungstenite::Error::Http(answer) => Self::Http(answer.status().as_u16()),
+            error => Self::cut(error),
+        }
+    }
+}
+
+/// A welcomed connection.
+pub(crate) struct Connection {
+    ws: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    heartbeat: Duration,
+    /// Acknowledged after so many data frames.
+    ack_every: u64,
+    received: u64,
+    acked: u64,
+    id: u64,
+    subs: HashMap<u64, Sub>,
+    /// Subscriptions by channel.
+    channels: HashMap<u64, u64>,
+    /// Refused for now: to be asked again, and how often it was.
+    later: Vec<(Instant, u32, Arc<Mirrored>)>,
+    heard_at: Instant,
+    useful: bool,
+}
+
+struct Sub {
+    mirrored: Arc<Mirrored>,
+    failures: u32,
+    ch: u64,
+    /// Rows of a snapshot of which more is to come.
+    snap: Option<BTreeMap<String, Row>>,
+    /// Changes of a delta of which more is to come.
+    delta: Option<Parts>,
+}
+
+#[derive(Default)]
+struct Parts {
+    from: u64,
+    pos: u64,
+    up: Vec<(String, Row)>,
+    del: Vec<String>,
+}
+
+/// Added to two heartbeats: after so much silence a connection is given up.
+const SILENCE_GRACE: Duration = Duration::from_secs(5);
+
+impl Connection {
+    /// Connects and says hello.
+    pub(crate) async fn open(url: &str, options: &Options) -> Result<Self, Lost> {
+        let open = Self::open_unbounded(url, options);
+        match timeout(options.connect_timeout, open).await {
+            Ok(opened) => opened,
+            Err(_) => Err(Lost::cut(format!("no welcome within {:?}", options.connect_timeout))),
+        }
+    }
+
+    async fn open_unbounded(url: &str, options: &Options) -> Result<Self, Lost> {
+        let mut request = url.into_client_request().map_err(|_| Lost::Address)?;
+        if request.uri().scheme_str() != Some("ws") {
+            return Err(Lost::Address);
+        }
+        let protocol = HeaderValue::from_static(SUBPROTOCOL);
+        request.headers_mut().insert("Sec-WebSocket-Protocol", protocol);
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(options.message_bytes_max))
+            .max_frame_size(Some(options.message_bytes_max));
+        // Small messages must not wait for one another.
+        let no_delay = true;
+        let (ws, _) = connect_async_with_config(request, Some(config), no_delay).await?;
+        let mut connection = Self {
+            ws,
+            heartbeat: Duration::from_secs(15),
+            ack_every: 1,
+            received: 0,
+            acked: 0,
+            id: 0,
+            subs: HashMap::new(),
+            channels: HashMap::new(),
+            later: Vec::new(),
+            heard_at: Instant::now(),
+            useful: false,
+        };
+        connection.say(&Say::Hello { token: options.token.as_deref() }).await?;
+        loop {
+            let Some(heard) = connection.hear().await? else { continue };
+            if heard.t == "welcome" {
+                connection.heartbeat = Duration::from_millis(heard.heartbeat_ms.max(1));
+                connection.ack_every = (heard.limits.window / 4).max(1);
+                return Ok(connection);
+            }
+        }
+    }
+
+    /// Whether any table was brought up to date over it.
+    pub(crate) fn was_useful(&self) -> bool {
+        self.useful
+    }
+
+    /// Keeps the tables of `shared` up to date until the connection is lost.
+    pub(crate) async fn run(&mut self, shared: &Shared) -> Lost {
+        loop {
+            if let Err(lost) = self.turn(shared).await {
+                return lost;
+            }
+        }
+    }
+
+    async fn turn(&mut self, shared: &Shared) -> Result<(), Lost> {
+        self.subscribe(shared).await?;
+        let silence = self.heard_at + self.heartbeat * 2 + SILENCE_GRACE;
+        let later = self.later.iter().map(|(at, _, _)| *at).min().unwrap_or(silence);
+        let until = silence.min(later);
+        tokio::select! {
+            heard = self.hear() => match heard? {
+                Some(heard) => self.take(heard, shared).await,
+                None => Ok(()),
+            },
+            () = shared.changed.notified() => Ok(()),
+            () = tokio::time::sleep_until(until) => {
+                if Instant::now() >= silence {
+                    return Err(Lost::cut("the server has gone silent"));
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Subscribes what is new or due again, and unsubscribes what nobody reads.
+    async fn subscribe(&mut self, shared: &Shared) -> Result<(), Lost> {
+        let now = Instant::now();
+        let dropped: Vec<u64> =
+            self.subs.iter().filter(|(_, sub)| sub.mirrored.is_over()).map(|(id, _)| *id).collect();
+        for id in dropped {
+            self.forget(id);
+            self.say(&Say::Unsub { id }).await?;
+        }
+        self.later.retain(|(_, _, table)| !table.is_over());
+        for table in shared.tables() {
+            let same = |other: &Arc<Mirrored>| Arc::ptr_eq(other, &table);
+            if self.subs.values().any(|sub| same(&sub.mirrored)) {
+                continue;
+            }
+            let waiting = self.later.iter().position(|(_, _, other)| same(other));
+            let failures = match waiting {
+                Some(place) if self.later[place].0 > now => continue,
+                Some(place) => self.later.swap_remove(place).1,
+                None => 0,
+            };
+            self.ask(table, failures).await?;
+        }
+        Ok(())
+    }
+
+    async fn ask(&mut self, mirrored: Arc<Mirrored>, failures: u32) -> Result<(), Lost> {
+        self.id += 1;
+        let id = self.id;
+        let resume = mirrored.mirror().token.clone();
+        mirrored.set_status(Status::CatchingUp);
+        let text = Say::Sub {
+            id,
+            table: &mirrored.name,
+            mode: mirrored.options.mode.name(),
+            rate_ms: mirrored.options.rate_ms,
+            resume: resume.as_deref(),
+        }
+        .text();
+        self.subs.insert(id, Sub { mirrored, failures, ch: 0, snap: None, delta: None });
+        Ok(self.ws.send(Message::text(text)).await?)
+    }
+
+    fn forget(&mut self, id: u64) -> Option<Sub> {
+        let sub = self.subs.remove(&id)?;
+        self.channels.remove(&sub.ch);
+        Some(sub)
+    }
+
+    async fn say(&mut self, say: &Say<'_>) -> Result<(), Lost> {
+        Ok(self.ws.send(Message::text(say.text())).await?)
+    }
+
+    /// The next message; `None` for what is none of the protocol's.
+    async fn hear(&mut self) -> Result<Option<Heard>, Lost> {
+        let message = match self.ws.next().await {
+            Some(message) => message?,
+            None => return Err(Lost::cut("the connection ended")),
+        };
+        self.heard_at = Instant::now();
+        match message {
+            Message::Text(text) => {
+                let heard = serde_json::from_str(&text).map_err(Lost::cut)?;
+                Ok(Some(heard))
+            }
+            Message::Close(Some(frame)) => {
+                Err(Lost::Closed(frame.code.into(), frame.reason.to_string()))
+            }
+            Message::Close(None) => Err(Lost::cut("the server closed the connection")),
+            _ => Ok(None),
+        }
+    }
+
+    async fn take(&mut self, heard: Heard, shared: &Shared) -> Result<(), Lost> {
+        match heard.t.as_str() {
+            "ping" => {
+                self.acknowledge().await?;
+                self.say(&Say::Pong).await
+            }
+            "ok" => {
+                self.ok(heard);
+                Ok(())
+            }
+            "err" => {
+                self.refused(heard, shared);
+                Ok(())
+            }
+            "end" => {
+                if let Some(sub) = self.forget(heard.id) {
+                    let table = sub.mirrored.name.clone();
+                    sub.mirrored.end(Error::Ended { table, why: heard.why });
+                }
+                Ok(())
+            }
+            "reset" => {
+                self.reset(heard);
+                Ok(())
+            }
+            "snap" | "delta" | "tick" => self.data(heard).await,
+            // `expiring`, and what later servers say.
+            _ => Ok(()),
+        }
+    }
+
+    fn ok(&mut self, heard: Heard) {
+        let Some(sub) = self.subs.get_mut(&heard.id) else { return };
+        sub.ch = heard.ch;
+        self.channels.insert(heard.ch, heard.id);
+        if let Some(fields) = heard.fields {
+            sub.mirrored.mirror().fields = fields;
+        }
+    }
+
+    fn refused(&mut self, heard: Heard, shared: &Shared) {
+        let Some(sub) = self.forget(heard.id) else { return };
+        if heard.retry {
+            let at = Instant::now() + backoff(&shared.options, sub.failures);
+            self.later.push((at, sub.failures.saturating_add(1), sub.mirrored));
+        } else {
+            sub.mirrored.end(Error::Table { code: heard.code, message: heard.msg });
+        }
+    }
+
+    /// What was half received belongs to the past; a snapshot follows.
+    fn reset(&mut self, heard: Heard) {
+        let Some(sub) = self.sub(heard.ch) else { return };
+        sub.snap = None;
+        sub.delta = None;
+        if let Some(fields) = heard.fields {
+            sub.mirrored.mirror().fields = fields;
+        }
+        sub.mirrored.set_status(Status::CatchingUp);
+    }
+
+    fn sub(&mut self, ch: u64) -> Option<&mut Sub> {
+        self.channels.get(&ch).and_then(|id| self.subs.get_mut(id))
+    }
+
+    /// Applies a data frame. Frames of an unknown channel count all the same.
+    async fn data(&mut self, heard: Heard) -> Result<(), Lost> {
+        self.received += 1;
+        let ch = heard.ch;
+        if let Some(sub) = self.sub(ch) {
+            match sub.apply(heard) {
+                Ok(true) => self.useful = true,
+                Ok(false) => {}
+                Err(OutOfStep) => self.anew(ch).await?,
+            }
+        }
+        if self.received - self.acked >= self.ack_every {
+            self.acknowledge().await?;
+        }
+        Ok(())
+    }
+
+    async fn acknowledge(&mut self) -> Result<(), Lost> {
+        if self.acked < self.received {
+            self.acked = self.received;
+            self.say(&Say::Ack { n: self.received }).await?;
+        }
+        Ok(())
+    }
+
+    /// Subscribes again without a token: what came does not follow on what is
+    /// shown, so only a snapshot can be trusted.
+    async fn anew(&mut self, ch: u64) -> Result<(), Lost> {
+        let Some(id) = self.channels.get(&ch).copied() else { return Ok(()) };
+        let Some(sub) = self.forget(id) else { return Ok(()) };
+        tracing::warn!(table = sub.mirrored.name, "a delta does not follow; subscribing anew");
+        self.say(&Say::Unsub { id }).await?;
+        sub.mirrored.mirror().token = None;
+        self.ask(sub.mirrored, 0).await
+    }
+}
+
+/// A delta that does not begin where the table is.
+struct OutOfStep;
+
+impl Sub {
+    /// Applies a data frame; whether the table is up to date with it.
+    fn apply(&mut self, heard: Heard) -> Result<bool, OutOfStep> {
+        match heard.t.as_str() {
+            "snap" => return Ok(self.snap(heard)),
+            "delta" => {
+                let from = heard.from;
+                // After a resume in another process the position is not known.
+                if self.mirrored.mirror().pos.is_some_and(|pos| pos != from) {
+                    return Err(OutOfStep);
+                }
+                if !self.delta(heard)? {
+                    return Ok(false);
+                }
+            }
+            _ => {
+                let mut mirror = self.mirrored.mirror();
+                if mirror.pos.is_some_and(|pos| pos != heard.from) || self.delta.is_some() {
+                    return Err(OutOfStep);
+                }
+                mirror.pos = Some(heard.pos);
+                mirror.lag = heard.lag.or(mirror.lag);
+                mirror.token = heard.tok.or(mirror.token.take());
+                drop(mirror);
+                self.mirrored.tell(Change::Tick { pos: heard.pos, lag: heard.lag });
+            }
+        }
+        self.live();
+        Ok(true)
+    }
+
+    /// Collects a snapshot; the last part replaces all rows at once.
+    fn snap(&mut self, heard: Heard) -> bool {
+        let rows = self.snap.get_or_insert_default();
+        rows.extend(heard.rows.into_iter().map(|(key, row)| (key, Row::from(row))));
+        if heard.more {
+            return false;
+        }
+        let mut mirror = self.mirrored.mirror();
+        mirror.rows = self.snap.take().unwrap_or_default();
+        mirror.pos = Some(heard.pos);
+        mirror.epoch = Some(heard.epoch.clone());
+        mirror.token = heard.tok;
+        drop(mirror);
+        self.mirrored.tell(Change::Snapshot { epoch: heard.epoch, pos: heard.pos });
+        self.live();
+        true
+    }
+
+    /// Collects a delta; the last part applies all of it at once.
+    fn delta(&mut self, heard: Heard) -> Result<bool, OutOfStep> {
+        let fresh = Parts { from: heard.from, pos: heard.pos, ..Parts::default() };
+        let parts = self.delta.get_or_insert(fresh);
+        if (parts.from, parts.pos) != (heard.from, heard.pos) {
+            return Err(OutOfStep);
+        }
+        parts.up.extend(heard.up.into_iter().map(|(key, row)| (key, Row::from(row))));
+        parts.del.extend(heard.del);
+        if heard.more {
+            return Ok(false);
+        }
+        let Parts { from, pos, up, del } = self.delta.take().unwrap_or_default();
+        let mut mirror = self.mirrored.mirror();
+        mirror.rows.extend(up.iter().cloned());
+        for key in &del {
+            mirror.rows.remove(key);
+        }
+        mirror.pos = Some(pos);
+        mirror.token = heard.tok.or(mirror.token.take());
+        drop(mirror);
+        self.mirrored.tell(Change::Delta { from, pos, up, del, merged: heard.merged });
+        Ok(true)
+    }
+
+    fn live(&self) {
+        self.mirrored.status.send_if_modified(|status| {
+            let changed = !status.is_live();
+            *status = Status::Live;
+            changed
+        });
+    }
+}

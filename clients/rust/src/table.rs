@@ -1,0 +1,375 @@
+//! A mirrored table: the rows of one committed state, kept up to date.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use futures_util::Stream;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use tokio::sync::{broadcast, watch};
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
+
+use crate::client::Shared;
+use crate::{Error, Lag, Resume, TableOptions};
+
+/// A row: a JSON object, read when asked for.
+#[derive(Clone, Debug)]
+pub struct Row(Arc<RawValue>);
+
+impl Row {
+    /// The row's JSON text.
+    #[must_use]
+    pub fn json(&self) -> &str {
+        self.0.get()
+    }
+
+    /// The row as `T`.
+    ///
+    /// # Errors
+    /// Where the row is not of that shape.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.0.get())
+    }
+}
+
+impl From<Box<RawValue>> for Row {
+    fn from(json: Box<RawValue>) -> Self {
+        Self(json.into())
+    }
+}
+
+impl PartialEq for Row {
+    fn eq(&self, other: &Self) -> bool {
+        self.json() == other.json()
+    }
+}
+
+impl Serialize for Row {
+    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for Row {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Box::<RawValue>::deserialize(from).map(Self::from)
+    }
+}
+
+/// A field of a table's rows.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Field {
+    /// The JSON object's key.
+    pub name: String,
+    /// `integer`, `number`, `text`, `boolean`, `timestamp` or `json`.
+    pub kind: String,
+    /// A unit people read; may be empty.
+    #[serde(default)]
+    pub unit: String,
+}
+
+/// How current a table's rows are.
+#[derive(Clone, Debug)]
+pub enum Status {
+    /// There is no connection yet, and no rows.
+    Connecting,
+    /// The server is sending what is missing.
+    CatchingUp,
+    /// The rows are those of the server's newest commit, as far as is known.
+    Live,
+    /// The connection is lost and being tried again; the rows are those of an
+    /// earlier commit.
+    Stale,
+    /// Over: no more changes will come.
+    Ended(Error),
+}
+
+impl Status {
+    /// Whether this is [`Status::Live`].
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        matches!(self, Self::Live)
+    }
+}
+
+/// What happened to a table. The mirrored rows have it already.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// All rows were replaced by those of the commit `pos`.
+    Snapshot {
+        /// Positions of different epochs cannot be compared.
+        epoch: String,
+        /// The commit.
+        pos: u64,
+    },
+    /// Some rows changed between two commits.
+    Delta {
+        /// The commit before.
+        from: u64,
+        /// The commit after.
+        pos: u64,
+        /// Rows put.
+        up: Vec<(String, Row)>,
+        /// Keys deleted.
+        del: Vec<String>,
+        /// Whether several commits were merged into one.
+        merged: bool,
+    },
+    /// Nothing changed up to the commit `pos`.
+    Tick {
+        /// The commit.
+        pos: u64,
+        /// How far the projection is behind its log, where the server knows.
+        lag: Option<Lag>,
+    },
+    /// This reader was too slow and so many changes are gone; the mirrored
+    /// rows have them.
+    Missed(u64),
+    /// No more will come.
+    Ended(Error),
+}
+
+/// What a table's rows are of, and the rows.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Mirror {
+    pub(crate) epoch: Option<String>,
+    /// The commit shown; none before the first snapshot.
+    pub(crate) pos: Option<u64>,
+    pub(crate) rows: BTreeMap<String, Row>,
+    pub(crate) token: Option<String>,
+    pub(crate) fields: Vec<Field>,
+    pub(crate) lag: Option<Lag>,
+}
+
+/// What the connection's task and the handles share of one table.
+pub(crate) struct Mirrored {
+    pub(crate) name: String,
+    pub(crate) options: TableOptions,
+    mirror: Mutex<Mirror>,
+    pub(crate) status: watch::Sender<Status>,
+    position: watch::Sender<Option<u64>>,
+    changes: broadcast::Sender<Change>,
+    /// No handle is left: to be unsubscribed.
+    pub(crate) dropped: AtomicBool,
+}
+
+impl Mirrored {
+    pub(crate) fn new(name: &str, mut options: TableOptions, changes_buffer: usize) -> Self {
+        let mut mirror = Mirror::default();
+        if let Some(resume) = options.resume.take() {
+            mirror.token = Some(resume.token);
+            mirror.rows = resume.rows;
+        }
+        Self {
+            name: name.to_owned(),
+            options,
+            mirror: Mutex::new(mirror),
+            status: watch::Sender::new(Status::Connecting),
+            position: watch::Sender::new(None),
+            changes: broadcast::Sender::new(changes_buffer.max(1)),
+            dropped: AtomicBool::new(false),
+        }
+    }
+
+    pub(crate) fn mirror(&self) -> MutexGuard<'_, Mirror> {
+        // A panic in a reader's closure leaves the rows as they were.
+        self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells readers of a change that the mirror already has.
+    pub(crate) fn tell(&self, change: Change) {
+        let pos = self.mirror().pos;
+        self.position.send_if_modified(|known| std::mem::replace(known, pos) != pos);
+        // Nobody may be listening.
+        let _ = self.changes.send(change);
+    }
+
+    pub(crate) fn set_status(&self, status: Status) {
+        self.status.send_replace(status);
+    }
+
+    pub(crate) fn end(&self, error: Error) {
+        self.set_status(Status::Ended(error.clone()));
+        self.tell(Change::Ended(error));
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.dropped.load(Ordering::SeqCst) || matches!(*self.status.borrow(), Status::Ended(_))
+    }
+}
+
+/// A table mirrored from the server; see [`crate::Client::table`]. Dropping
+/// the last handle ends the subscription.
+#[derive(Clone)]
+pub struct Table {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    mirrored: Arc<Mirrored>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.mirrored.dropped.store(true, Ordering::SeqCst);
+        self.shared.changed.notify_one();
+    }
+}
+
+impl Table {
+    pub(crate) fn new(mirrored: Arc<Mirrored>, shared: Arc<Shared>) -> Self {
+        Self { handle: Arc::new(Handle { mirrored, shared }) }
+    }
+
+    fn mirrored(&self) -> &Mirrored {
+        &self.handle.mirrored
+    }
+
+    /// The table's name: projection, `/`, table.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.mirrored().name
+    }
+
+    /// The row under `key` as `T`; `None` where there is none.
+    ///
+    /// # Errors
+    /// Where the row is not of that shape.
+    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, serde_json::Error> {
+        let row = self.mirrored().mirror().rows.get(key).cloned();
+        row.map(|row| row.read()).transpose()
+    }
+
+    /// How many rows there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.mirrored().mirror().rows.len()
+    }
+
+    /// Whether there is no row.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Looks at all rows of one committed state, with its position (`None`
+    /// before the first). Changes wait meanwhile, so be brief.
+    pub fn with<R>(&self, look: impl FnOnce(&BTreeMap<String, Row>, Option<u64>) -> R) -> R {
+        let mirror = self.mirrored().mirror();
+        look(&mirror.rows, mirror.pos)
+    }
+
+    /// A copy of all rows, as of one commit. The rows themselves are shared.
+    #[must_use]
+    pub fn rows(&self) -> BTreeMap<String, Row> {
+        self.mirrored().mirror().rows.clone()
+    }
+
+    /// The commit the rows are of; `None` before the first snapshot.
+    #[must_use]
+    pub fn position(&self) -> Option<u64> {
+        self.mirrored().mirror().pos
+    }
+
+    /// The epoch of the position; `None` before the first snapshot.
+    #[must_use]
+    pub fn epoch(&self) -> Option<String> {
+        self.mirrored().mirror().epoch.clone()
+    }
+
+    /// The fields of the rows; empty before the server told them.
+    #[must_use]
+    pub fn fields(&self) -> Vec<Field> {
+        self.mirrored().mirror().fields.clone()
+    }
+
+    /// How far the projection was behind its log when the server last said.
+    #[must_use]
+    pub fn lag(&self) -> Option<Lag> {
+        self.mirrored().mirror().lag
+    }
+
+    /// How current the rows are.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.mirrored().status.borrow().clone()
+    }
+
+    /// Waits until the status is one that `wanted` accepts, and returns it. One
+    /// that lasts only a moment may be missed.
+    pub async fn wait_for_status(&self, mut wanted: impl FnMut(&Status) -> bool) -> Status {
+        let mut status = self.mirrored().status.subscribe();
+        // The sender lives as long as this handle.
+        let reached = status.wait_for(|status| wanted(status)).await;
+        reached.map_or(Status::Ended(Error::Closed), |status| status.clone())
+    }
+
+    /// Waits until the rows are those of the commit `pos` or a later one.
+    ///
+    /// # Errors
+    /// Why no more changes come.
+    pub async fn wait_for(&self, pos: u64) -> Result<(), Error> {
+        let mut position = self.mirrored().position.subscribe();
+        let reached =
+            async { position.wait_for(|at| at.is_some_and(|at| at >= pos)).await.is_ok() };
+        let ended = self.wait_for_status(|status| matches!(status, Status::Ended(_)));
+        tokio::select! {
+            biased;
+            _ = reached => Ok(()),
+            status = ended => match status {
+                Status::Ended(error) => Err(error),
+                _ => Err(Error::Closed),
+            },
+        }
+    }
+
+    /// Where this subscription is, to go on from there later, perhaps in
+    /// another process; `None` before the first snapshot. It is opaque, and
+    /// good only together with the rows of the same moment: see
+    /// [`Table::saved`].
+    #[must_use]
+    pub fn resume_token(&self) -> Option<String> {
+        self.mirrored().mirror().token.clone()
+    }
+
+    /// Token and rows of one moment, for [`TableOptions::resume`].
+    #[must_use]
+    pub fn saved(&self) -> Option<Resume> {
+        let mirror = self.mirrored().mirror();
+        let token = mirror.token.clone()?;
+        Some(Resume { token, rows: mirror.rows.clone() })
+    }
+
+    /// The table's changes from now on.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        let changes = BroadcastStream::new(self.mirrored().changes.subscribe());
+        Changes { changes, _handle: self.handle.clone() }
+    }
+}
+
+/// A stream of a table's changes; see [`Table::changes`]. Keeps the
+/// subscription alive.
+pub struct Changes {
+    changes: BroadcastStream<Change>,
+    _handle: Arc<Handle>,
+}
+
+impl Stream for Changes {
+    type Item = Change;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Change>> {
+        Pin::new(&mut self.changes).poll_next(cx).map(|change| {
+            change.map(|change| match change {
+                Ok(change) => change,
+                Err(BroadcastStreamRecvError::Lagged(missed)) => Change::Missed(missed),
+            })
+        })
+    }
+}

@@ -1,0 +1,402 @@
+//! The client against the real feed over loopback TCP, and against a server
+//! played by hand where the real one would never misbehave.
+
+#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+
+#[path = "../../../host/live/tests/world/mod.rs"]
+mod world;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use lantern_client::{Change, Client, Error, Options, Resume, Status, Table, TableOptions};
+use lantern_live::{Hub, LiveConfig, accept_key};
+use parking_lot::Mutex;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+use world::{PATIENCE, World};
+
+#[derive(Debug, Deserialize, PartialEq)]
+struct Row {
+    k: String,
+    n: i64,
+}
+
+/// A server on loopback whose feed can be replaced and whose connections cut.
+struct Server {
+    url: String,
+    hub: Arc<Mutex<Arc<Hub>>>,
+    sessions: Arc<Mutex<Vec<JoinHandle<()>>>>,
+}
+
+impl Server {
+    async fn start(hub: Arc<Hub>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}/v1/feed", listener.local_addr().unwrap());
+        let hub = Arc::new(Mutex::new(hub));
+        let sessions = Arc::new(Mutex::new(Vec::new()));
+        let (of, all) = (hub.clone(), sessions.clone());
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                let hub = of.lock().clone();
+                all.lock().push(tokio::spawn(async move {
+                    if let Some(socket) = upgrade(socket).await {
+                        hub.serve(socket, std::future::pending()).await;
+                    }
+                }));
+            }
+        });
+        Self { url, hub, sessions }
+    }
+
+    /// Cuts every connection without a word.
+    fn cut(&self) {
+        self.sessions.lock().drain(..).for_each(|session| session.abort());
+    }
+
+    /// Another process takes over, as it were.
+    fn restart(&self, hub: Arc<Hub>) {
+        *self.hub.lock() = hub;
+        self.cut();
+    }
+}
+
+/// The server's half of the upgrade.
+async fn upgrade(mut socket: TcpStream) -> Option<TcpStream> {
+    let mut request = Vec::new();
+    while !request.ends_with(b"\r\n\r\n") {
+        request.push(socket.read_u8().await.ok()?);
+    }
+    let request = String::from_utf8(request).unwrap();
+    let header = |name: &str| {
+        let line = request.lines().find(|line| line.to_lowercase().starts_with(name));
+        line.map(|line| line.split_once(": ").unwrap().1.to_owned())
+    };
+    assert_eq!(header("sec-websocket-protocol").as_deref(), Some(lantern_live::SUBPROTOCOL));
+    let accept = accept_key(header("sec-websocket-key").unwrap().as_bytes());
+    let answer = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Protocol: {}\r\nSec-WebSocket-Accept: {accept}\r\n\r\n",
+        lantern_live::SUBPROTOCOL
+    );
+    socket.write_all(answer.as_bytes()).await.ok()?;
+    Some(socket)
+}
+
+fn options() -> Options {
+    Options {
+        backoff_min: Duration::from_millis(1),
+        backoff_max: Duration::from_millis(20),
+        shutdown_spread: Duration::from_millis(5),
+        ..Options::default()
+    }
+}
+
+fn config() -> LiveConfig {
+    LiveConfig {
+        heartbeat_ms: 30,
+        tick_ms: 5,
+        window: 4,
+        ring_commits_max: 8,
+        ..LiveConfig::default()
+    }
+}
+
+/// Whether what is shown is what the world had at that position.
+fn check(world: &World, table: &Table) {
+    let epoch = table.epoch();
+    let shown = table.with(|rows, pos| {
+        let rows: BTreeMap<String, Value> =
+            rows.iter().map(|(key, row)| (key.clone(), row.read().unwrap())).collect();
+        Some((rows, pos?))
+    });
+    // Read apart, so they are of one moment only where the epoch stayed.
+    if let (Some((rows, pos)), Some(epoch)) = (shown, epoch.clone())
+        && table.epoch() == Some(epoch.clone())
+    {
+        assert_eq!(rows, world.rows_at(&epoch, pos, 0), "at {epoch} {pos}");
+    }
+}
+
+async fn within<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("it happens in time")
+}
+
+#[tokio::test]
+async fn a_table_is_mirrored_typed_and_followed() {
+    let world = World::new(1);
+    let server = Server::start(world.serve(config())).await;
+    world.commit(0, &[(0, "a", Some(1)), (0, "b", Some(2))]);
+    let client = within(Client::connect(&server.url, options())).await.unwrap();
+    let table = client.table("shop/a");
+    let mut changes = table.changes();
+    let first = within(changes.next()).await;
+    assert!(matches!(first, Some(Change::Snapshot { pos: 1, .. })), "{first:?}");
+    assert!(within(table.wait_for_status(Status::is_live)).await.is_live());
+    assert_eq!(table.get::<Row>("a").unwrap(), Some(Row { k: "a".into(), n: 1 }));
+    assert_eq!((table.len(), table.fields()[1].unit.as_str()), (2, "EUR"));
+    let pos = world.commit(0, &[(0, "a", Some(5)), (0, "b", None)]);
+    within(table.wait_for(pos)).await.unwrap();
+    assert_eq!(table.get::<Row>("a").unwrap(), Some(Row { k: "a".into(), n: 5 }));
+    assert_eq!((table.len(), table.position()), (1, Some(2)));
+    loop {
+        match within(changes.next()).await.unwrap() {
+            Change::Delta { from: 1, pos: 2, up, del, merged: false } => {
+                assert_eq!((up[0].0.as_str(), &del[..]), ("a", &["b".to_owned()][..]));
+                break;
+            }
+            Change::Tick { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    while table.lag().is_none() {
+        within(changes.next()).await.unwrap();
+    }
+    // A row of another shape is an error, not a missing row.
+    assert!(table.get::<Vec<u8>>("a").is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cut_at_random_and_the_server_restarted_it_ends_with_exactly_the_rows() {
+    for (seed, partitions) in [(1, 1), (2, 1), (3, 2)] {
+        println!("seed {seed}");
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let world = World::new(partitions);
+        let server = Server::start(world.serve(config())).await;
+        let client = within(Client::connect(&server.url, options())).await.unwrap();
+        let table = client.table("shop/a");
+        let (of, watched) = (world.clone(), table.clone());
+        let checker = tokio::spawn(async move {
+            let mut changes = watched.changes();
+            while let Some(change) = changes.next().await {
+                check(&of, &watched);
+                if let Change::Ended(_) = change {
+                    return;
+                }
+            }
+        });
+        for _ in 0..400 {
+            let key = format!("k{}", rng.u8(..50));
+            let write = (0, key.as_str(), (rng.u8(..4) > 0).then(|| rng.i64(..) / 4));
+            world.commit(rng.u32(..u32::try_from(partitions).unwrap()), &[write]);
+            match rng.u8(..40) {
+                0 => server.cut(),
+                1 => server.restart(world.serve(config())),
+                2 => {
+                    world.activate(partitions);
+                }
+                3 => world.forget_changes(),
+                4..14 => tokio::time::sleep(Duration::from_millis(1)).await,
+                _ => tokio::task::yield_now().await,
+            }
+        }
+        let (epoch, pos) = world.head();
+        within(async {
+            while table.epoch().as_ref() != Some(&epoch) || table.position() != Some(pos) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+        check(&world, &table);
+        client.close();
+        within(checker).await.unwrap();
+        assert!(matches!(table.status(), Status::Ended(Error::Closed)));
+    }
+}
+
+#[tokio::test]
+async fn a_lost_server_makes_rows_stale_and_they_come_alive_again() {
+    let world = World::new(1);
+    let server = Server::start(world.serve(config())).await;
+    world.commit(0, &[(0, "a", Some(1))]);
+    let slow = Options { backoff_min: Duration::from_millis(100), ..options() };
+    let client = within(Client::connect(&server.url, slow)).await.unwrap();
+    let table = client.table("shop/a");
+    assert!(matches!(table.status(), Status::Connecting));
+    within(table.wait_for_status(Status::is_live)).await;
+    server.cut();
+    within(table.wait_for_status(|status| matches!(status, Status::Stale))).await;
+    assert_eq!(table.len(), 1);
+    within(table.wait_for_status(Status::is_live)).await;
+    // Pings are answered: it outlives many heartbeats.
+    let mut changes = table.changes();
+    for _ in 0..10 {
+        assert!(matches!(within(changes.next()).await, Some(Change::Tick { .. })));
+    }
+}
+
+#[tokio::test]
+async fn rows_and_token_go_on_in_another_client() {
+    let world = World::new(1);
+    let server = Server::start(world.serve(config())).await;
+    world.commit(0, &[(0, "a", Some(1)), (0, "b", Some(2))]);
+    let client = within(Client::connect(&server.url, options())).await.unwrap();
+    let table = client.table("shop/a");
+    within(table.wait_for(1)).await.unwrap();
+    let saved = table.saved().unwrap();
+    assert_eq!(table.resume_token(), Some(saved.token.clone()));
+    drop((table, client));
+    world.commit(0, &[(0, "b", Some(3))]);
+    let client = within(Client::connect(&server.url, options())).await.unwrap();
+    let resume = Some(Resume { ..saved });
+    let table = client.table_with("shop/a", TableOptions { resume, ..TableOptions::default() });
+    let mut changes = table.changes();
+    let first = within(changes.next()).await.unwrap();
+    assert!(matches!(first, Change::Delta { from: 1, pos: 2, .. }), "{first:?}");
+    assert_eq!(table.get::<Row>("a").unwrap().unwrap().n, 1);
+    assert_eq!(table.get::<Row>("b").unwrap().unwrap().n, 3);
+}
+
+#[tokio::test]
+async fn what_cannot_be_subscribed_to_ends_with_the_servers_words() {
+    let world = World::new(1);
+    let server = Server::start(world.serve(config())).await;
+    let client = within(Client::connect(&server.url, options())).await.unwrap();
+    let table = client.table("shop/none");
+    let error = within(table.wait_for(1)).await.unwrap_err();
+    assert_eq!(error.to_string(), "there is no public table `shop/none` (no_such_table)");
+    let gone = client.table("shop/a");
+    within(gone.wait_for_status(Status::is_live)).await;
+    world.delete();
+    let error = within(gone.wait_for(100)).await.unwrap_err();
+    assert!(matches!(error, Error::Ended { .. }), "{error}");
+    assert!(client.status().is_live());
+}
+
+#[tokio::test]
+async fn an_address_that_is_none_or_answers_nothing_is_told_at_once() {
+    for url in ["http://127.0.0.1:1/", "wss://localhost/", "nonsense"] {
+        let error = within(Client::connect(url, options())).await.err().unwrap();
+        assert!(matches!(error, Error::Address { .. }), "{url}: {error}");
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    drop(listener);
+    let error = within(Client::connect(&url, options())).await.err().unwrap();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+}
+
+// ------------------------------------------------- a server played by hand
+
+/// The next client of a server played by hand, welcomed.
+async fn accept(listener: &TcpListener) -> WebSocketStream<TcpStream> {
+    let (socket, _) = within(listener.accept()).await.unwrap();
+    let socket = upgrade(socket).await.unwrap();
+    let mut ws = WebSocketStream::from_raw_socket(socket, Role::Server, None).await;
+    assert_eq!(hear(&mut ws).await, json!({"t":"hello"}));
+    say(&mut ws, json!({"t":"welcome","heartbeat_ms":15_000,"limits":{"window":4}})).await;
+    ws
+}
+
+async fn hear(ws: &mut WebSocketStream<TcpStream>) -> Value {
+    match within(ws.next()).await {
+        Some(Ok(Message::Text(text))) => serde_json::from_str(&text).unwrap(),
+        other => panic!("no message but {other:?}"),
+    }
+}
+
+async fn say(ws: &mut WebSocketStream<TcpStream>, message: Value) {
+    ws.send(Message::text(message.to_string())).await.unwrap();
+}
+
+async fn by_hand() -> (TcpListener, Client, Table, WebSocketStream<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("ws://{}/", listener.local_addr().unwrap());
+    let connect = tokio::spawn(async move { Client::connect(&url, options()).await.unwrap() });
+    let mut ws = accept(&listener).await;
+    let client = within(connect).await.unwrap();
+    let table = client.table("p/t");
+    let sub = json!({"t":"sub","id":1,"table":"p/t","mode":"state"});
+    assert_eq!(hear(&mut ws).await, sub);
+    say(&mut ws, json!({"t":"ok","id":1,"ch":7,"fields":[],"resumed":false})).await;
+    let snap = json!({"t":"snap","ch":7,"epoch":"e","pos":5,"rows":{"k":{"n":1}},"tok":"t5"});
+    say(&mut ws, snap).await;
+    assert_eq!(hear(&mut ws).await, json!({"t":"ack","n":1}));
+    within(table.wait_for(5)).await.unwrap();
+    (listener, client, table, ws)
+}
+
+#[tokio::test]
+async fn a_delta_that_does_not_follow_is_never_shown_and_the_table_subscribed_anew() {
+    let (_listener, _client, table, mut ws) = by_hand().await;
+    let delta = json!({"t":"delta","ch":7,"from":6,"pos":7,"up":{"k":{"n":2}},"del":[],"tok":"t7"});
+    say(&mut ws, delta).await;
+    assert_eq!(hear(&mut ws).await, json!({"t":"unsub","id":1}));
+    assert_eq!(hear(&mut ws).await, json!({"t":"sub","id":2,"table":"p/t","mode":"state"}));
+    assert_eq!(
+        (table.position(), table.get::<Value>("k").unwrap()),
+        (Some(5), Some(json!({"n":1})))
+    );
+    // What still comes on the old channel is acknowledged and ignored.
+    assert_eq!(hear(&mut ws).await, json!({"t":"ack","n":2}));
+    say(&mut ws, json!({"t":"tick","ch":7,"from":7,"pos":8})).await;
+    assert_eq!(hear(&mut ws).await, json!({"t":"ack","n":3}));
+    assert_eq!(table.position(), Some(5));
+}
+
+#[tokio::test]
+async fn parts_are_applied_at_once_and_dropped_at_a_reset() {
+    let (_listener, _client, table, mut ws) = by_hand().await;
+    let part = |n: i64, more: bool| {
+        let key = format!("k{n}");
+        json!({"t":"delta","ch":7,"from":5,"pos":9,"up":{key:{"n":n}},"del":["k"],"more":more,"tok":"t9"})
+    };
+    say(&mut ws, part(1, true)).await;
+    assert_eq!(hear(&mut ws).await["t"], "ack");
+    assert_eq!((table.position(), table.len()), (Some(5), 1));
+    say(&mut ws, part(2, false)).await;
+    within(table.wait_for(9)).await.unwrap();
+    assert_eq!(table.rows().into_keys().collect::<Vec<_>>(), ["k1", "k2"]);
+    let snap = |rows: Value, more: bool| json!({"t":"snap","ch":7,"epoch":"f","pos":1,"rows":rows,"more":more,"tok":"f1"});
+    say(&mut ws, snap(json!({"x":{}}), true)).await;
+    say(&mut ws, json!({"t":"reset","ch":7,"why":"epoch"})).await;
+    within(table.wait_for_status(|status| matches!(status, Status::CatchingUp))).await;
+    assert_eq!(table.len(), 2);
+    say(&mut ws, snap(json!({"y":{}}), false)).await;
+    within(table.wait_for_status(Status::is_live)).await;
+    assert_eq!(table.rows().into_keys().collect::<Vec<_>>(), ["y"]);
+    assert_eq!((table.epoch().as_deref(), table.position()), (Some("f"), Some(1)));
+}
+
+#[tokio::test]
+async fn codes_from_4400_stop_the_client_and_codes_from_4500_bring_it_back_with_its_token() {
+    let (listener, client, table, ws) = by_hand().await;
+    let mut current = ws;
+    for code in [4500, 4501, 4502, 4504, 1001] {
+        let frame = CloseFrame { code: code.into(), reason: "later".into() };
+        current.close(Some(frame)).await.unwrap();
+        current = accept(&listener).await;
+        let sub = json!({"t":"sub","id":1,"table":"p/t","mode":"state","resume":"t5"});
+        assert_eq!(hear(&mut current).await, sub, "{code}");
+    }
+    let frame = CloseFrame { code: 4403.into(), reason: "not yours".into() };
+    current.close(Some(frame)).await.unwrap();
+    let status = within(table.wait_for_status(|status| matches!(status, Status::Ended(_)))).await;
+    let Status::Ended(Error::Refused { code: 4403, why }) = status else { panic!("{status:?}") };
+    assert_eq!(why, "not yours");
+    assert!(matches!(client.status(), Status::Ended(_)));
+    assert!(matches!(client.table("p/other").status(), Status::Ended(_)));
+}
+
+#[tokio::test]
+async fn pings_are_answered_and_a_table_nobody_holds_is_unsubscribed() {
+    let (_listener, client, table, mut ws) = by_hand().await;
+    say(&mut ws, json!({"t":"ping"})).await;
+    assert_eq!(hear(&mut ws).await, json!({"t":"pong"}));
+    let again = client.table("p/t");
+    assert_eq!(hear(&mut ws).await["id"], 2);
+    drop(table);
+    assert_eq!(hear(&mut ws).await, json!({"t":"unsub","id":1}));
+    say(&mut ws, json!({"t":"err","id":2,"code":"not_active","msg":"soon","retry":true})).await;
+    // Asked again after a pause, since the server said that it may pass.
+    assert_eq!(hear(&mut ws).await["id"], 3);
+    drop(again);
+}

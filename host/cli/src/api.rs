@@ -1,0 +1,555 @@
+//! The client of Lantern's HTTP API: requests, answers, and what each error
+//! means to a script. The only module that names the HTTP library.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use lantern_engine::{
+    LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ProjectionStatus, Uploaded,
+};
+use reqwest::{Method, Response, StatusCode, header};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Exit, Failure, Problem};
+
+/// The longest wait for a connection.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// The longest silence of the server within one request. An upload is silent
+/// while the plugin is compiled and checked.
+const SILENCE_MAX: Duration = Duration::from_secs(600);
+/// The bytes of an upload handed to the connection at a time.
+const UPLOAD_PART_BYTES: usize = 64 << 10;
+/// The longest `Retry-After` that is believed.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
+/// The media type of one event a line.
+pub(crate) const NDJSON: &str = "application/x-ndjson";
+/// The media type of one event as JSON.
+pub(crate) const STRUCTURED: &str = "application/cloudevents+json";
+/// The media type of a JSON array of events.
+pub(crate) const BATCH: &str = "application/cloudevents-batch+json";
+const WASM: &str = "application/wasm";
+const JSON: &str = "application/json";
+
+/// Why a request came to nothing.
+#[derive(Debug)]
+pub(crate) enum ApiError {
+    /// No answer: no server there, or the connection broke.
+    Unreachable {
+        /// The server's address.
+        base: String,
+        /// What the connection says.
+        reason: String,
+    },
+    /// The server refuses.
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// When to come back, where it says so.
+        retry_after: Option<Duration>,
+        /// Why.
+        problem: Box<Problem>,
+    },
+    /// The answer cannot be understood.
+    Answer(String),
+}
+
+impl ApiError {
+    /// Whether the same request may succeed later, and when to try where the
+    /// server says.
+    pub(crate) fn passing(&self) -> Option<Option<Duration>> {
+        match self {
+            Self::Unreachable { .. } => Some(None),
+            Self::Refused { status: 429 | 502..=504, retry_after, .. } => Some(*retry_after),
+            Self::Refused { .. } | Self::Answer(_) => None,
+        }
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Unreachable { base, reason } => {
+                Self::new(Exit::Unreachable, format!("no server answers at {base}: {reason}"))
+                    .help("start one with `lantern serve`, or name another with --server")
+            }
+            ApiError::Refused { status, problem, .. } => problem.into_failure(status),
+            ApiError::Answer(reason) => {
+                Self::new(Exit::Failure, format!("the server's answer is not understood: {reason}"))
+                    .help("is it a Lantern server, and of this version?")
+            }
+        }
+    }
+}
+
+/// A request's result.
+pub(crate) type Answer<T> = Result<T, ApiError>;
+
+/// A server.
+#[derive(Clone)]
+pub(crate) struct Api {
+    http: reqwest::Client,
+    base: String,
+}
+
+/// What became of events that were sent.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct Pushed {
+    /// How many are in the log now that were not before.
+    pub(crate) appended: u64,
+    /// How many were there already.
+    pub(crate) duplicates: u64,
+    /// How many were refused.
+    pub(crate) rejected: u64,
+    /// Where each is, for requests of few events.
+    pub(crate) events: Vec<serde_json::Value>,
+    /// What is wrong with the refused ones.
+    pub(crate) errors: Vec<serde_json::Value>,
+}
+
+/// A stretch of the log.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct LogPage {
+    /// The oldest offset kept.
+    pub(crate) start: u64,
+    /// The next offset to be written.
+    pub(crate) end: u64,
+    /// Where to go on reading.
+    pub(crate) next: u64,
+    /// The events.
+    pub(crate) events: Vec<LoggedEvent>,
+}
+
+/// An event in the log.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct LoggedEvent {
+    /// Its offset.
+    pub(crate) offset: u64,
+    /// The event, a CloudEvent as JSON.
+    pub(crate) event: serde_json::Value,
+}
+
+/// Which events to read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LogQuery {
+    /// The partition.
+    pub(crate) partition: u32,
+    /// The first offset; `None` for the oldest kept.
+    pub(crate) from: Option<u64>,
+    /// In place of `from`: the first event appended at or after this time, RFC 3339.
+    pub(crate) time: Option<String>,
+    /// The most events.
+    pub(crate) limit: u64,
+    /// Their types; empty for all.
+    pub(crate) types: Vec<String>,
+    /// How long to wait for the first where there is none yet, in seconds.
+    pub(crate) wait_s: u64,
+}
+
+/// A page of a table's rows.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct TablePage {
+    /// The feed's epoch.
+    pub(crate) epoch: String,
+    /// The position of the rows.
+    pub(crate) pos: u64,
+    /// The fields of the rows.
+    pub(crate) fields: Vec<Field>,
+    /// The rows by key, in key order.
+    pub(crate) rows: serde_json::Map<String, serde_json::Value>,
+    /// The cursor of the next page.
+    pub(crate) next: Option<String>,
+}
+
+/// A field of a table's rows.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default)]
+pub(crate) struct Field {
+    /// The JSON key.
+    pub(crate) name: String,
+    /// `integer`, `number`, `text`, …
+    pub(crate) kind: String,
+    /// The unit; may be empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) unit: String,
+}
+
+/// What to upload.
+pub(crate) struct Upload {
+    /// The component.
+    pub(crate) wasm: Vec<u8>,
+    /// The projection's name; the plugin's own where `None`.
+    pub(crate) name: Option<String>,
+    /// What `setup` is given.
+    pub(crate) parameters: Option<String>,
+    /// Whether the version becomes active once it has caught up.
+    pub(crate) activate: bool,
+    /// Counts the bytes sent.
+    pub(crate) sent: Arc<AtomicU64>,
+}
+
+impl Api {
+    /// A client of the server at `base`, an `http://` address.
+    pub(crate) fn new(base: &str) -> Self {
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_MAX)
+            .read_timeout(SILENCE_MAX)
+            .user_agent(concat!("lantern/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .expect("a client without TLS and proxies can be made");
+        Self { http, base: base.trim_end_matches('/').to_owned() }
+    }
+
+    /// The server's address.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Appends the events in `body`; with `partial`, those that are right.
+    pub(crate) async fn push(&self, media: &str, body: Bytes, partial: bool) -> Answer<Pushed> {
+        let path = if partial { "/v1/events?partial=true" } else { "/v1/events" };
+        let length = body.len() as u64;
+        let body = Body { media: media.to_owned(), length, content: body.into() };
+        self.send(Method::POST, path, Some(body)).await?.json().await
+    }
+
+    /// Reads the log.
+    pub(crate) async fn events(&self, query: &LogQuery) -> Answer<LogPage> {
+        let mut path = Path::new("/v1/events");
+        path.add("partition", query.partition).add("limit", query.limit);
+        query.from.map(|from| path.add("from", from));
+        query.time.as_ref().map(|time| path.add("time", time));
+        if !query.types.is_empty() {
+            path.add("types", query.types.join(","));
+        }
+        if query.wait_s > 0 {
+            path.add("wait", format!("{}s", query.wait_s));
+        }
+        self.get(&path).await
+    }
+
+    /// All projections.
+    pub(crate) async fn projections(&self) -> Answer<Vec<ProjectionStatus>> {
+        #[derive(Deserialize)]
+        struct List {
+            projections: Vec<ProjectionStatus>,
+        }
+        let list: List = self.get(&Path::new("/v1/projections")).await?;
+        Ok(list.projections)
+    }
+
+    /// One projection.
+    pub(crate) async fn projection(&self, name: &str) -> Answer<ProjectionStatus> {
+        self.get(&projection(name, "")).await
+    }
+
+    /// Uploads a plugin as a version.
+    pub(crate) async fn upload(&self, upload: Upload) -> Answer<Uploaded> {
+        let mut path = match &upload.name {
+            Some(name) => projection(name, "/versions"),
+            None => Path::new("/v1/versions"),
+        };
+        path.add("activate", upload.activate);
+        let body = component(upload.wasm, upload.parameters.as_deref(), upload.sent);
+        self.send(Method::POST, &path.0, Some(body)).await?.json().await
+    }
+
+    /// Has the server check a plugin without keeping it.
+    pub(crate) async fn check(
+        &self,
+        wasm: Vec<u8>,
+        parameters: Option<&str>,
+    ) -> Answer<serde_json::Value> {
+        let body = component(wasm, parameters, Arc::default());
+        self.send(Method::POST, "/v1/plugins/check", Some(body)).await?.json().await
+    }
+
+    /// Throws a version's tables away and folds the log again.
+    pub(crate) async fn rebuild(&self, name: &str, version: &str) -> Answer<serde_json::Value> {
+        let path = projection(name, &format!("/versions/{}/rebuild", escaped(version)));
+        self.post(&path, None::<&()>).await
+    }
+
+    /// `POST /v1/projections/{name}/{action}`, with a version where one is meant.
+    pub(crate) async fn act(
+        &self,
+        name: &str,
+        action: &str,
+        version: Option<&str>,
+    ) -> Answer<serde_json::Value> {
+        let body = version.map(|version| serde_json::json!({"version": version}));
+        self.post(&projection(name, &format!("/{action}")), body.as_ref()).await
+    }
+
+    /// Deletes a version, or the whole projection.
+    pub(crate) async fn delete(&self, name: &str, version: Option<&str>) -> Answer<()> {
+        let path = match version {
+            Some(version) => projection(name, &format!("/versions/{}", escaped(version))),
+            None => projection(name, ""),
+        };
+        self.send(Method::DELETE, &path.0, None).await.map(drop)
+    }
+
+    /// The last messages of a projection's plugin, newest last.
+    pub(crate) async fn logs(&self, name: &str, limit: usize) -> Answer<Vec<LogLine>> {
+        #[derive(Deserialize)]
+        struct List {
+            logs: Vec<LogLine>,
+        }
+        let mut path = projection(name, "/logs");
+        path.add("limit", limit);
+        let list: List = self.get(&path).await?;
+        Ok(list.logs)
+    }
+
+    /// A page of parked events.
+    pub(crate) async fn parked(
+        &self,
+        name: &str,
+        version: Option<&str>,
+        subject: Option<&str>,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Answer<ParkedPage> {
+        let mut path = projection(name, "/parked");
+        path.add("limit", limit);
+        version.map(|version| path.add("version", version));
+        subject.map(|subject| path.add("subject", subject));
+        cursor.map(|cursor| path.add("cursor", cursor));
+        self.get(&path).await
+    }
+
+    /// Retries or drops (`action`) parked events.
+    pub(crate) async fn parked_act(
+        &self,
+        name: &str,
+        action: &str,
+        version: Option<&str>,
+        which: &ParkedSelection,
+    ) -> Answer<ParkedOutcome> {
+        let mut path = projection(name, &format!("/parked/{action}"));
+        version.map(|version| path.add("version", version));
+        self.post(&path, Some(which)).await
+    }
+
+    /// Rows of a table; `query` are parameters of the API's own names.
+    pub(crate) async fn rows(
+        &self,
+        table: (&str, &str),
+        query: &[(&str, String)],
+    ) -> Answer<TablePage> {
+        let (projection, table) = table;
+        let mut path = Path::new(&format!("/v1/tables/{}/{}", escaped(projection), escaped(table)));
+        for (name, value) in query {
+            path.add(name, value);
+        }
+        self.get(&path).await
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &Path) -> Answer<T> {
+        self.send(Method::GET, &path.0, None).await?.json().await
+    }
+
+    async fn post<T: DeserializeOwned>(
+        &self,
+        path: &Path,
+        body: Option<&impl Serialize>,
+    ) -> Answer<T> {
+        let body = body.map(|body| {
+            let bytes = serde_json::to_vec(body).expect("requests are plain JSON");
+            Body { media: JSON.into(), length: bytes.len() as u64, content: bytes.into() }
+        });
+        self.send(Method::POST, &path.0, body).await?.json().await
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Option<Body>) -> Answer<Received> {
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(body) = body {
+            request = request
+                .header(header::CONTENT_TYPE, body.media)
+                .header(header::CONTENT_LENGTH, body.length)
+                .body(body.content);
+        }
+        let response = request.send().await.map_err(|e| self.broken(&e))?;
+        if response.status().is_success() {
+            Ok(Received { api: self.clone(), response })
+        } else {
+            Err(self.refused(response).await)
+        }
+    }
+
+    async fn refused(&self, response: Response) -> ApiError {
+        let status = response.status();
+        let retry_after = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.parse().ok())
+            .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
+        let body = response.bytes().await.unwrap_or_default();
+        let problem = serde_json::from_slice(&body).unwrap_or_else(|_| Problem {
+            title: format!("the server answered {status}"),
+            ..Problem::default()
+        });
+        ApiError::Refused { status: status.as_u16(), retry_after, problem: Box::new(problem) }
+    }
+
+    fn broken(&self, error: &reqwest::Error) -> ApiError {
+        // The library's own text repeats the address; the cause is underneath.
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        ApiError::Unreachable { base: self.base.clone(), reason: cause.to_string() }
+    }
+}
+
+/// A request's content.
+struct Body {
+    media: String,
+    length: u64,
+    content: reqwest::Body,
+}
+
+/// An answer that is no error.
+struct Received {
+    api: Api,
+    response: Response,
+}
+
+impl Received {
+    async fn json<T: DeserializeOwned>(self) -> Answer<T> {
+        let empty = self.response.status() == StatusCode::NO_CONTENT;
+        let bytes = self.response.bytes().await.map_err(|e| self.api.broken(&e))?;
+        let bytes: &[u8] = if empty || bytes.is_empty() { b"null" } else { &bytes };
+        serde_json::from_slice(bytes).map_err(|e| ApiError::Answer(e.to_string()))
+    }
+}
+
+/// A path with its query.
+struct Path(String);
+
+impl Path {
+    fn new(path: &str) -> Self {
+        Self(path.to_owned())
+    }
+
+    fn add(&mut self, name: &str, value: impl ToString) -> &mut Self {
+        self.0.push(if self.0.contains('?') { '&' } else { '?' });
+        self.0.push_str(name);
+        self.0.push('=');
+        self.0.push_str(&escaped(&value.to_string()));
+        self
+    }
+}
+
+fn projection(name: &str, rest: &str) -> Path {
+    Path::new(&format!("/v1/projections/{}{rest}", escaped(name)))
+}
+
+/// `text` as it may stand in a path's segment or a query's value.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte));
+            }
+            _ => {
+                const HEX: &[u8; 16] = b"0123456789ABCDEF";
+                out.push('%');
+                out.push(char::from(HEX[usize::from(byte >> 4)]));
+                out.push(char::from(HEX[usize::from(byte & 15)]));
+            }
+        }
+    }
+    out
+}
+
+/// A component as a request's body: alone, or with its parameters as a form.
+fn component(wasm: Vec<u8>, parameters: Option<&str>, sent: Arc<AtomicU64>) -> Body {
+    let Some(parameters) = parameters else {
+        let length = wasm.len() as u64;
+        return Body { media: WASM.into(), length, content: counted(wasm.into(), sent) };
+    };
+    let boundary = boundary(&wasm, parameters);
+    let mut form = Vec::with_capacity(wasm.len() + parameters.len() + 512);
+    let mut part = |name: &str, media: &str, content: &[u8]| {
+        let file = if media == WASM { "; filename=\"plugin.wasm\"" } else { "" };
+        form.extend_from_slice(
+            format!(
+                "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\nContent-Type: {media}\r\n\r\n"
+            )
+            .as_bytes(),
+        );
+        form.extend_from_slice(content);
+        form.extend_from_slice(b"\r\n");
+    };
+    part("parameters", JSON, parameters.as_bytes());
+    part("plugin", WASM, &wasm);
+    form.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
+    let length = form.len() as u64;
+    let media = format!("multipart/form-data; boundary={boundary}");
+    Body { media, length, content: counted(form.into(), sent) }
+}
+
+/// A line that stands in neither of the two.
+fn boundary(wasm: &[u8], parameters: &str) -> String {
+    (0_u32..)
+        .map(|n| format!("lantern-part-{n:08x}"))
+        .find(|b| {
+            let within = |text: &[u8]| text.windows(b.len()).any(|window| window == b.as_bytes());
+            !within(wasm) && !within(parameters.as_bytes())
+        })
+        .expect("finite contents cannot hold every boundary")
+}
+
+/// A body that counts the bytes as the connection takes them.
+fn counted(bytes: Bytes, sent: Arc<AtomicU64>) -> reqwest::Body {
+    reqwest::Body::wrap_stream(stream::unfold((bytes, sent), |(mut rest, sent)| async move {
+        if rest.is_empty() {
+            return None;
+        }
+        let part = rest.split_to(rest.len().min(UPLOAD_PART_BYTES));
+        sent.fetch_add(part.len() as u64, Ordering::Relaxed);
+        Some((Ok::<_, std::convert::Infallible>(part), (rest, sent)))
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_a_meaning_in_an_address_is_escaped() {
+        assert_eq!(escaped("a/b?c=d&e é"), "a%2Fb%3Fc%3Dd%26e%20%C3%A9");
+        let mut path = Path::new("/v1/x");
+        path.add("key", "a&b").add("limit", 5);
+        assert_eq!(path.0, "/v1/x?key=a%26b&limit=5");
+    }
+
+    #[test]
+    fn a_boundary_stands_in_neither_part() {
+        assert_eq!(boundary(b"..lantern-part-00000000..", "{}"), "lantern-part-00000001");
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        let refused = |status, retry_after| ApiError::Refused {
+            status,
+            retry_after,
+            problem: Box::default(),
+        };
+        let second = Some(Duration::from_secs(1));
+        assert_eq!(refused(503, second).passing(), Some(second));
+        assert_eq!(refused(429, None).passing(), Some(None));
+        assert_eq!(refused(400, second).passing(), None);
+        assert_eq!(refused(500, None).passing(), None);
+    }
+}

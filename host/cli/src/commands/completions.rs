@@ -1,0 +1,30 @@
+//! `lantern completions`.
+
+use clap_complete::Shell;
+
+/// What can be said.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lantern completions bash > ~/.local/share/bash-completion/completions/lantern
+  lantern completions zsh > ~/.zfunc/_lantern
+  lantern completions fish > ~/.config/fish/completions/lantern.fish")]
+pub(crate) struct Args {
+    /// The shell.
+    #[arg(value_parser = shell())]
+    shell: Shell,
+}
+
+/// The shells that are tried out.
+fn shell() -> impl clap::builder::TypedValueParser<Value = Shell> {
+    use clap::builder::TypedValueParser;
+    clap::builder::PossibleValuesParser::new(["bash", "zsh", "fish"])
+        .map(|name| name.parse::<Shell>().expect("these are shells it knows"))
+}
+
+/// Prints the completions of `command`.
+pub(crate) fn run(args: &Args, command: &mut clap::Command) {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, command, "lantern", &mut script);
+    crate::output::raw(&script);
+}

@@ -1,0 +1,393 @@
+//! `lantern demo`: the server on real flights and made-up shop events.
+//!
+//! Both kinds of events live on one clock, that of the flights, sped up: one
+//! log has one event time. What was sent already is read back from the log, so
+//! the demo goes on where it was, however it ended.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lantern_cli::generate::{Options, SOURCE, Shop};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::flights::Flights;
+use super::serve;
+use crate::Global;
+use crate::api::{Api, LogPage, LogQuery, Upload};
+use crate::error::{Exit, Failure, Outcome};
+use crate::output::{self, Progress};
+use crate::sender::{Sender, TRIES};
+use crate::source::read_file;
+
+/// How often events are sent.
+const TICK: Duration = Duration::from_millis(100);
+/// The longest stretch of time made up for after the server was busy.
+const MADE_UP_FOR_MAX: Duration = Duration::from_secs(1);
+/// The most events of one request.
+const PIECE_EVENTS_MAX: u64 = 20_000;
+/// The events read at a time to find where the demo was.
+const WINDOW_EVENTS: u64 = 5_000;
+/// How far shop events stand behind their place on the clock, at most.
+const DISORDER_MS: u64 = 2_000;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lantern demo --plugins target/plugins --flights demo/flights.ndjson.zst
+  lantern demo --plugins target/plugins --speed 60 --rate 5        # slower
+  lantern demo --data /tmp/demo --listen 127.0.0.1:8000
+  cargo xtask demo                                                 # builds all that first
+
+Ctrl-C ends it cleanly; started again, it goes on where it was.")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    server: serve::Settings,
+    /// The folder that holds everything the server keeps.
+    #[arg(long, value_name = "FOLDER", default_value = "data/demo")]
+    data: PathBuf,
+    /// A folder of plugins (`NAME.wasm`, with parameters in `NAME.json`).
+    #[arg(long, value_name = "FOLDER")]
+    plugins: Option<PathBuf>,
+    /// Events with times, one a line, in order; may be compressed.
+    #[arg(long, value_name = "FILE")]
+    flights: Option<PathBuf>,
+    /// Seconds of event time in one second.
+    #[arg(long, default_value_t = 600.0, value_parser = speed)]
+    speed: f64,
+    /// Shop events a second; 0 for none.
+    #[arg(long, default_value_t = 50.0, value_parser = shop_rate)]
+    rate: f64,
+    /// The seed of the shop events.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+fn speed(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(speed) if (0.001..=1e7).contains(&speed) => Ok(speed),
+        _ => Err("give a number from 0.001 to 10000000".into()),
+    }
+}
+
+fn shop_rate(text: &str) -> Result<f64, String> {
+    match super::rate(text) {
+        Ok(rate) if rate <= 100_000.0 => Ok(rate),
+        Ok(_) => Err("give at most 100000 a second".into()),
+        Err(_) if text.parse::<f64>() == Ok(0.0) => Ok(0.0),
+        Err(wrong) => Err(wrong),
+    }
+}
+
+/// Runs until Ctrl-C.
+pub(crate) fn run(args: Args, global: &Global) -> Outcome {
+    let json = global.json;
+    serve::with_server(&args.server, Some(&args.data), json, async |address| {
+        let api = Api::new(&address);
+        if let Some(folder) = &args.plugins {
+            push_plugins(&api, folder, json).await?;
+        }
+        let mut feeder = Feeder::ready(&args, api).await?;
+        output::note(json, format!("watch it at {address}/"));
+        output::note(json, "Ctrl-C ends it; started again, it goes on where it was");
+        feeder.run(json).await
+    })
+}
+
+/// Pushes every plugin of `folder`, in order of name.
+async fn push_plugins(api: &Api, folder: &Path, json: bool) -> Outcome {
+    let cannot = |e: std::io::Error| {
+        let message = format!("cannot read the folder `{}`: {e}", folder.display());
+        Failure::new(Exit::NotFound, message).help("`--plugins` names a folder of `.wasm` files")
+    };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(cannot)? {
+        let path = entry.map_err(cannot)?.path();
+        if path.extension().is_some_and(|e| e == "wasm") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    if files.is_empty() {
+        let message = format!("there is no `.wasm` file in `{}`", folder.display());
+        return Err(Failure::new(Exit::NotFound, message));
+    }
+    for file in files {
+        let parameters = file.with_extension("json");
+        let parameters = match parameters.is_file() {
+            true => Some(super::parameters(&parameters.display().to_string())?),
+            false => None,
+        };
+        let upload = Upload {
+            wasm: read_file(&file)?,
+            name: None,
+            parameters,
+            activate: true,
+            sent: Default::default(),
+        };
+        let uploaded = api.upload(upload).await.map_err(|error| {
+            let mut failure = Failure::from(error);
+            failure.message = format!("{}: {}", file.display(), failure.message);
+            failure
+        })?;
+        let is = if uploaded.existed { "is there already" } else { "is pushed" };
+        output::note(json, format!("projection `{}` {is}", uploaded.projection));
+    }
+    Ok(())
+}
+
+/// What the log already holds of the demo's events.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Before {
+    /// The id of the last event of the flights' file.
+    flight: Option<String>,
+    /// How many shop events there are.
+    shop: u64,
+    /// The latest time of any of them, in milliseconds since 1970.
+    time_ms: Option<i64>,
+}
+
+impl Before {
+    /// Reads the log backwards until both are found, or its start.
+    async fn find(api: &Api, seed: u64) -> Outcome<Self> {
+        let look = LogQuery { limit: 1, ..LogQuery::default() };
+        let bounds = api.events(&look).await?;
+        let mut before = Self::default();
+        let mut to = bounds.end;
+        while to > bounds.start && (before.flight.is_none() || before.shop == 0) {
+            let from = to.saturating_sub(WINDOW_EVENTS).max(bounds.start);
+            let mut next = from;
+            let (mut flight, mut shop) = (None, 0);
+            while next < to {
+                let query = LogQuery { from: Some(next), limit: to - next, ..LogQuery::default() };
+                let page = api.events(&query).await?;
+                before.look_at(&page, to, seed, &mut flight, &mut shop);
+                if page.next <= next {
+                    break;
+                }
+                next = page.next;
+            }
+            before.flight = before.flight.or(flight);
+            before.shop = before.shop.max(shop);
+            to = from;
+        }
+        Ok(before)
+    }
+
+    /// Takes in the events of `page` that stand before `to`.
+    fn look_at(
+        &mut self,
+        page: &LogPage,
+        to: u64,
+        seed: u64,
+        flight: &mut Option<String>,
+        shop: &mut u64,
+    ) {
+        for logged in page.events.iter().filter(|logged| logged.offset < to) {
+            let text = |name: &str| logged.event.get(name).and_then(serde_json::Value::as_str);
+            let (Some(id), Some(source)) = (text("id"), text("source")) else { continue };
+            if source == SOURCE {
+                let index = id.strip_prefix(&format!("s{seed}-")).and_then(|i| i.parse().ok());
+                *shop = index.map_or(*shop, |index: u64| (index + 1).max(*shop));
+            } else if source != "lantern" && !source.starts_with("lantern/") {
+                *flight = Some(id.to_owned());
+            } else {
+                continue;
+            }
+            let time = text("time").and_then(|time| time.parse::<jiff::Timestamp>().ok());
+            self.time_ms = self.time_ms.max(time.map(jiff::Timestamp::as_millisecond));
+        }
+    }
+}
+
+/// Sends both kinds of events on one clock.
+struct Feeder {
+    flights: Option<Flights>,
+    shop: Shop,
+    next_shop: u64,
+    /// Where the clock stands, in milliseconds since 1970.
+    clock_ms: i64,
+    speed: f64,
+    rate: f64,
+    /// The part of a shop event that is due already.
+    due: f64,
+    sender: Sender,
+}
+
+impl Feeder {
+    /// A feeder that goes on where the log ends.
+    async fn ready(args: &Args, api: Api) -> Outcome<Self> {
+        let before = Before::find(&api, args.seed).await?;
+        let mut flights = match &args.flights {
+            Some(file) => Some(Flights::after(file, before.flight.as_deref())?),
+            None => None,
+        };
+        let first = flights.as_mut().and_then(|flights| flights.next_time_ms().transpose());
+        let shop = Options { seed: args.seed, ..Options::default() };
+        let clock_ms = match (before.time_ms, first.transpose()?) {
+            (Some(time), _) | (None, Some(time)) => time,
+            (None, None) => shop.start.millis(),
+        };
+        Ok(Self {
+            flights,
+            shop: Shop::new(shop),
+            next_shop: before.shop,
+            clock_ms,
+            speed: args.speed,
+            rate: args.rate,
+            due: 0.0,
+            sender: Sender::new(api, false, TRIES),
+        })
+    }
+
+    /// Sends until it fails; ends by being dropped.
+    async fn run(&mut self, json: bool) -> Outcome {
+        let bar = output::progress(Progress::Endless, json);
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = Instant::now();
+        loop {
+            ticks.tick().await;
+            let now = Instant::now();
+            let elapsed = now.duration_since(last).min(MADE_UP_FOR_MAX);
+            last = now;
+            let (bytes, events) = self.piece(elapsed)?;
+            if events > 0 {
+                self.sender
+                    .send(bytes.into(), events, 1, |_, why| bar.set_message(why.to_owned()))
+                    .await?;
+            }
+            bar.set_message(self.said());
+        }
+    }
+
+    /// The events of the next `elapsed` of real time, in order of time.
+    fn piece(&mut self, elapsed: Duration) -> Outcome<(Vec<u8>, u64)> {
+        let from_ms = self.clock_ms;
+        let step_ms = elapsed.as_secs_f64() * 1000.0 * self.speed;
+        #[expect(clippy::cast_possible_truncation, reason = "at most 1e10 milliseconds")]
+        let step_ms = step_ms.max(1.0) as i64;
+        self.due += elapsed.as_secs_f64() * self.rate;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded")]
+        let shop_events = (self.due as u64).min(PIECE_EVENTS_MAX);
+        #[expect(clippy::cast_precision_loss, reason = "a small count")]
+        let sent = shop_events as f64;
+        self.due = (self.due - sent).min(1.0);
+
+        let mut bytes = Vec::new();
+        let mut events = 0;
+        let mut until = from_ms;
+        for place in 1..=shop_events {
+            until = from_ms
+                + step_ms * i64::try_from(place).unwrap_or(1)
+                    / i64::try_from(shop_events).unwrap_or(1).max(1);
+            events += self.flights_until(until, &mut bytes)?;
+            self.shop_event(until, &mut bytes);
+            events += 1;
+        }
+        if until < from_ms + step_ms {
+            events += self.flights_until(from_ms + step_ms, &mut bytes)?;
+        }
+        self.clock_ms = from_ms + step_ms;
+        Ok((bytes, events))
+    }
+
+    fn flights_until(&mut self, time_ms: i64, bytes: &mut Vec<u8>) -> Outcome<u64> {
+        match &mut self.flights {
+            Some(flights) => flights.write_until(time_ms, bytes),
+            None => Ok(0),
+        }
+    }
+
+    fn shop_event(&mut self, time_ms: i64, bytes: &mut Vec<u8>) {
+        // A spread that is the same for the same event.
+        let behind = (self.next_shop.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % (DISORDER_MS + 1);
+        let time_ms = time_ms.saturating_sub_unsigned(behind);
+        self.shop.write_line_at(self.next_shop, time_ms, bytes);
+        self.next_shop += 1;
+    }
+
+    fn said(&self) -> String {
+        let flights = self.flights.as_ref().map_or(0, |f| f.passed);
+        format!(
+            "{}  {} flights and weather, {} shop events",
+            output::time_us(self.clock_ms / 60_000 * 60_000_000),
+            output::count(flights),
+            output::count(self.next_shop)
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::api::LoggedEvent;
+    use serde_json::json;
+
+    fn feeder(flights: Option<Flights>, rate: f64) -> Feeder {
+        Feeder {
+            flights,
+            shop: Shop::new(Options::default()),
+            next_shop: 7,
+            clock_ms: 1_000_000,
+            speed: 100.0,
+            rate,
+            due: 0.0,
+            sender: Sender::new(Api::new("http://localhost:1"), false, 1),
+        }
+    }
+
+    #[test]
+    fn pieces_hold_both_kinds_in_order_of_the_clock() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("flights");
+        let lines: String = (0..30)
+            .map(|i| {
+                let time = jiff::Timestamp::from_millisecond(1_000_000 + i * 1_000).unwrap();
+                format!("{{\"id\":\"f{i}\",\"time\":\"{time}\"}}\n")
+            })
+            .collect();
+        std::fs::write(&file, lines).unwrap();
+        let mut feeder = feeder(Some(Flights::after(&file, Some("f1")).unwrap()), 50.0);
+        let (bytes, events) = feeder.piece(Duration::from_millis(100)).unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        assert_eq!(text.lines().count() as u64, events);
+        // 100 ms at a hundredfold are 10 s: flights 2 to 10; and 5 shop events.
+        assert_eq!(events, 9 + 5);
+        assert!(text.contains("\"s1-0000000007\"") && text.contains("\"f10\""), "{text}");
+        assert!(!text.contains("\"f1\"") && !text.contains("\"f11\""));
+        assert_eq!(feeder.clock_ms, 1_010_000);
+        assert_eq!(feeder.next_shop, 12);
+    }
+
+    #[test]
+    fn parts_of_a_shop_event_add_up() {
+        let mut feeder = feeder(None, 3.0);
+        let sent: u64 = (0..20).map(|_| feeder.piece(TICK).unwrap().1).sum();
+        assert!((5..=6).contains(&sent), "{sent}");
+    }
+
+    #[test]
+    fn where_the_demo_was_is_read_from_the_log() {
+        let event = |offset, source: &str, id: &str| LoggedEvent {
+            offset,
+            event: json!({"source": source, "id": id, "time": "2013-01-01T06:00:00Z"}),
+        };
+        let page = LogPage {
+            events: vec![
+                event(0, "nycflights13", "a"),
+                event(1, "shop", "s1-0000000041"),
+                event(2, "shop", "s2-0000000099"),
+                event(3, "nycflights13", "b"),
+                event(4, "lantern/alerts", "0/3/0"),
+                event(5, "nycflights13", "c"),
+            ],
+            ..LogPage::default()
+        };
+        let (mut before, mut flight, mut shop) = (Before::default(), None, 0);
+        before.look_at(&page, 5, 1, &mut flight, &mut shop);
+        assert_eq!((flight.as_deref(), shop), (Some("b"), 42));
+        assert_eq!(before.time_ms, Some(1_357_020_000_000));
+    }
+}

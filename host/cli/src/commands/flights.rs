@@ -1,0 +1,105 @@
+//! A file of events that are played back by their times.
+
+use std::collections::VecDeque;
+use std::path::Path;
+
+use lantern_server::cloudevents::parse_time;
+use serde::Deserialize;
+
+use crate::error::{Exit, Failure, Outcome};
+use crate::source::Source;
+
+/// The events read ahead.
+const AHEAD_EVENTS: u64 = 1_000;
+/// The bytes read ahead.
+const AHEAD_BYTES: usize = 1 << 20;
+
+/// What playing back needs of an event.
+struct Head {
+    id: String,
+    time_ms: i64,
+}
+
+impl Head {
+    fn of(line: &[u8]) -> Result<Self, String> {
+        #[derive(Deserialize)]
+        struct Event {
+            id: String,
+            time: String,
+        }
+        let event: Event = serde_json::from_slice(line).map_err(|e| e.to_string())?;
+        let time = parse_time(&event.time).ok_or_else(|| format!("`{}` is no time", event.time))?;
+        Ok(Self { id: event.id, time_ms: time.millis() })
+    }
+}
+
+/// The rest of the file.
+pub(super) struct Flights {
+    source: Source,
+    ahead: VecDeque<(Head, Vec<u8>)>,
+    /// Events played back or passed over.
+    pub(super) passed: u64,
+}
+
+impl Flights {
+    /// The events of `file` after that with id `last`; all of them where there
+    /// is none.
+    pub(super) fn after(file: &Path, last: Option<&str>) -> Outcome<Self> {
+        let open = || -> Outcome<Self> {
+            Ok(Self { source: Source::open(file)?, ahead: VecDeque::new(), passed: 0 })
+        };
+        let mut flights = open()?;
+        let Some(last) = last else { return Ok(flights) };
+        while let Some((head, _)) = flights.next()? {
+            if head.id == last {
+                return Ok(flights);
+            }
+        }
+        // The log holds another file's events; this one has not begun.
+        open()
+    }
+
+    /// When the next event is, in milliseconds since 1970.
+    pub(super) fn next_time_ms(&mut self) -> Outcome<Option<i64>> {
+        self.fill()?;
+        Ok(self.ahead.front().map(|(head, _)| head.time_ms))
+    }
+
+    /// Writes the events up to `time_ms` to `out`, and says how many.
+    pub(super) fn write_until(&mut self, time_ms: i64, out: &mut Vec<u8>) -> Outcome<u64> {
+        let mut events = 0;
+        while self.next_time_ms()?.is_some_and(|next| next <= time_ms) {
+            if let Some((_, line)) = self.next()? {
+                out.extend_from_slice(&line);
+                events += 1;
+            }
+        }
+        Ok(events)
+    }
+
+    fn next(&mut self) -> Outcome<Option<(Head, Vec<u8>)>> {
+        self.fill()?;
+        let next = self.ahead.pop_front();
+        self.passed += u64::from(next.is_some());
+        Ok(next)
+    }
+
+    fn fill(&mut self) -> Outcome {
+        if !self.ahead.is_empty() {
+            return Ok(());
+        }
+        let Some(piece) = self.source.piece(AHEAD_BYTES, AHEAD_EVENTS)? else { return Ok(()) };
+        for (number, line) in (piece.first_line..).zip(piece.bytes.split_inclusive(|b| *b == b'\n'))
+        {
+            if line.trim_ascii().is_empty() {
+                continue;
+            }
+            let head = Head::of(line).map_err(|e| {
+                let message = format!("line {number} of the flights cannot be played back: {e}");
+                Failure::new(Exit::Refused, message).help("every event needs `id` and `time`")
+            })?;
+            self.ahead.push_back((head, line.to_vec()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! `lantern events import`: a file of any size, piece by piece.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc;
+
+use crate::Global;
+use crate::error::{Exit, Failure, Outcome};
+use crate::output::{self, Progress};
+use crate::sender::{PIECE_BYTES, Pace, Sender, TRIES};
+use crate::source::{Piece, Source};
+
+/// Pieces read ahead of the one being sent.
+const AHEAD: usize = 2;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lantern events import flights.ndjson.zst
+  zcat events.ndjson.gz | lantern events import -
+  lantern events import events.ndjson --rate 500/s
+  lantern events import events.ndjson --skip 120000   # go on where it was broken off
+
+A file imported twice does no harm: the log knows an event by its source and id.")]
+pub(crate) struct Args {
+    /// A file of CloudEvents, one JSON object a line; `-` reads standard input.
+    /// May be compressed with zstd or gzip.
+    file: PathBuf,
+    /// Pass over so many lines first.
+    #[arg(long, default_value_t = 0, value_name = "LINES")]
+    skip: u64,
+    /// Stop after so many events.
+    #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+    /// Send so many events a second, as `500/s`.
+    #[arg(long, value_parser = super::rate)]
+    rate: Option<f64>,
+    /// Leave out events that are refused, and go on; the exit code is 5 then.
+    #[arg(long)]
+    partial: bool,
+    /// How often a piece is tried while the server is busy or away.
+    #[arg(long, default_value_t = TRIES, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    tries: u32,
+}
+
+/// Imports, and says what became of it.
+pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
+    let mut source = Source::open(&args.file)?;
+    let bar =
+        output::progress(source.total().map_or(Progress::Endless, Progress::Bytes), global.json);
+    let read = source.read_so_far();
+    let pace = args.rate.map(Pace::new);
+    let events_max = pace.as_ref().map_or(u64::MAX, Pace::piece);
+    source.skip_lines(args.skip)?;
+    let (pieces, mut ahead) = mpsc::channel(AHEAD);
+    let limit = args.limit.unwrap_or(u64::MAX);
+    let reader =
+        tokio::task::spawn_blocking(move || read_pieces(source, events_max, limit, &pieces));
+
+    let mut sender = Sender::new(global.api(), args.partial, args.tries);
+    let start = Instant::now();
+    let mut lines = args.skip;
+    let feeding = feed(&mut ahead, &mut sender, &mut lines, pace, |sent| {
+        bar.set_position(read.load(Ordering::Relaxed));
+        match sent {
+            Step::Sent(events) => bar.set_message(format!("{} events", output::count(events))),
+            Step::Waits(wait, why) => {
+                bar.set_message(format!("waits {:.1} s: {why}", wait.as_secs_f64()));
+            }
+        }
+    });
+    let ended = tokio::select! {
+        ended = feeding => ended,
+        _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted")),
+    };
+    bar.finish_and_clear();
+    drop(ahead);
+    let ended = match (ended, reader.await) {
+        (Err(failure), _) => Err(failure),
+        (Ok(()), Ok(read)) => read,
+        (Ok(()), Err(panic)) => Err(anyhow::Error::from(panic).into()),
+    };
+    if ended.is_ok() || sender.sent.events > 0 {
+        summary(&sender, start.elapsed(), global.json);
+    }
+    let lines = lines + sender.lines_of_failed;
+    ended.map_err(|failure| with_place(failure, &args, lines))?;
+    super::events::refused(sender.sent.rejected, sender.sent.errors)
+}
+
+/// What a progress bar is told.
+enum Step<'a> {
+    /// So many events were sent, all told.
+    Sent(u64),
+    /// The server is busy or away: how long until the next try, and why.
+    Waits(Duration, &'a str),
+}
+
+/// Sends the pieces of `ahead` until there are no more; `lines` counts those
+/// that are safely in the log.
+async fn feed(
+    ahead: &mut mpsc::Receiver<Piece>,
+    sender: &mut Sender,
+    lines: &mut u64,
+    mut pace: Option<Pace>,
+    told: impl Fn(Step<'_>),
+) -> Outcome {
+    while let Some(piece) = ahead.recv().await {
+        if let Some(pace) = &mut pace {
+            pace.wait(piece.events).await;
+        }
+        let (events, first_line) = (piece.events, piece.first_line);
+        let in_piece = piece.bytes.iter().filter(|b| **b == b'\n').count() as u64;
+        let on_wait = |wait: Duration, why: &str| told(Step::Waits(wait, why));
+        sender.send(piece.bytes.into(), events, first_line, on_wait).await?;
+        *lines += in_piece;
+        told(Step::Sent(sender.sent.events));
+    }
+    Ok(())
+}
+
+/// Reads `source` to its end, or to `limit` events, ahead of the sender.
+fn read_pieces(
+    mut source: Source,
+    events_max: u64,
+    mut limit: u64,
+    pieces: &mpsc::Sender<Piece>,
+) -> Outcome {
+    while limit > 0 {
+        let Some(piece) = source.piece(PIECE_BYTES, events_max.min(limit))? else { break };
+        limit -= piece.events;
+        if pieces.blocking_send(piece).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// `failure`, with the way to go on.
+fn with_place(failure: Failure, args: &Args, lines: u64) -> Failure {
+    if failure.help.is_some() && lines == args.skip {
+        return failure;
+    }
+    let file = args.file.display();
+    failure.help(format!(
+        "everything up to line {lines} is in the log: \
+         go on with `lantern events import {file} --skip {lines}`"
+    ))
+}
+
+/// Says what became of everything sent.
+pub(super) fn summary(sender: &Sender, took: Duration, json: bool) {
+    let sent = &sender.sent;
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    let per_s = sent.events as f64 / took.as_secs_f64().max(1e-9);
+    if json {
+        let mut value = serde_json::to_value(sent).expect("counts are JSON");
+        value["seconds"] = took.as_secs_f64().into();
+        value["events_per_s"] = per_s.into();
+        output::json(&value);
+        return;
+    }
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
+    let rate = output::count(per_s as u64);
+    output::line(format!(
+        "{} events in {} ({rate} a second): {} appended, {} there already, {} refused",
+        output::count(sent.events),
+        output::seconds(took.as_secs_f64()),
+        output::count(sent.appended),
+        output::count(sent.duplicates),
+        output::count(sent.rejected),
+    ));
+    if sent.retries > 0 {
+        output::line(format!("{} requests were made again", output::count(sent.retries)));
+    }
+}

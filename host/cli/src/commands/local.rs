@@ -1,0 +1,236 @@
+//! A plugin and events on this machine, without a server: the same host, engine
+//! and store as in one, with state in memory.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use comfy_table::Table;
+use lantern_core::{Events, Manifest, PartitionId, Plugin, Timestamp};
+use lantern_engine::{
+    EngineConfig, EngineError, EventList, FoldOptions, Folded, LogLine, ParkedStatus, determinism,
+    fold,
+};
+use lantern_plugin::{PluginConfig, PluginHost};
+use lantern_server::cloudevents::{EventLimits, Reader};
+use lantern_store::{StateDir, StoreConfig};
+use serde_json::json;
+
+use super::parked::short;
+use crate::error::{Exit, Failure, Outcome};
+use crate::output::{self, Progress};
+use crate::source::{Source, read_file};
+
+/// The most lines of one kind that are printed for people.
+pub(super) const LINES_MAX: usize = 50;
+/// The most wrong lines of a file that are shown.
+const WRONG_MAX: usize = 10;
+/// The bytes of a file read at a time.
+const PIECE_BYTES: usize = 1 << 20;
+/// The most bytes of events held in memory.
+const EVENTS_BYTES_MAX: usize = 2 << 30;
+/// The events folded to check a plugin's determinism where a file is given.
+const CHECK_EVENTS: usize = 5_000;
+
+/// What folding needs besides plugin and events.
+pub(super) struct Bench {
+    host: PluginHost,
+    config: EngineConfig,
+    stores: StateDir,
+    // Removed with all that is in it when dropped.
+    _dir: tempfile::TempDir,
+}
+
+impl Bench {
+    /// Readies one.
+    pub(super) fn new() -> Outcome<Self> {
+        let dir = tempfile::tempdir().map_err(anyhow::Error::from)?;
+        let stores =
+            StateDir::open(dir.path(), StoreConfig::default()).map_err(anyhow::Error::from)?;
+        let host = PluginHost::new(PluginConfig::default()).map_err(anyhow::Error::from)?;
+        Ok(Self { host, config: EngineConfig::default(), stores, _dir: dir })
+    }
+
+    /// Compiles the plugin in `file`.
+    pub(super) fn load(
+        &self,
+        file: &Path,
+        parameters: Option<&str>,
+        json: bool,
+    ) -> Outcome<Arc<dyn Plugin>> {
+        let wasm = read_file(file)?;
+        let bar = output::progress(Progress::Endless, json);
+        bar.set_message("compiles the plugin");
+        let loaded = self.host.load(&wasm, parameters.unwrap_or_default());
+        bar.finish_and_clear();
+        loaded.map_err(|error| {
+            let mut failure = Failure::new(Exit::Refused, error.to_string())
+                .code(error.code())
+                .help(error.help());
+            failure.details = error.backtrace().lines().map(output::printable).collect();
+            failure
+        })
+    }
+
+    /// Folds `events` in batches of at most `batch`.
+    pub(super) fn fold(
+        &self,
+        plugin: &Arc<dyn Plugin>,
+        events: &Events,
+        batch: usize,
+    ) -> Outcome<Folded> {
+        let options = FoldOptions { batch_events: batch, drop_instances: None };
+        let log = EventList::new(events);
+        fold(plugin, &log, PartitionId(0), &self.stores, &self.config, options).map_err(failed)
+    }
+
+    /// Folds the first `most` of `events` in several ways and compares; how many
+    /// were compared.
+    pub(super) fn determinism(
+        &self,
+        plugin: &Arc<dyn Plugin>,
+        events: &Events,
+        most: usize,
+    ) -> Outcome<u64> {
+        if most == 0 {
+            return Ok(0);
+        }
+        let config = EngineConfig { check_events: most, ..self.config.clone() };
+        determinism(plugin, &EventList::new(events), &self.stores, &config).map_err(failed)
+    }
+}
+
+/// The engine's error as a person reads it.
+fn failed(error: EngineError) -> Failure {
+    refused(error.code(), error.to_string())
+}
+
+/// A refusal with the help that its code has.
+fn refused(code: &'static str, message: String) -> Failure {
+    let failure = Failure::new(Exit::Refused, message).code(code);
+    match lantern_server::find_code(code) {
+        Some(known) => failure.help(known.help),
+        None => failure,
+    }
+}
+
+/// Reads all events of `file`; none where a line is wrong.
+pub(super) fn read_events(file: &Path, as_json: bool) -> Outcome<Events> {
+    let mut source = Source::open(file)?;
+    let bar = output::progress(source.total().map_or(Progress::Endless, Progress::Bytes), as_json);
+    let read = source.read_so_far();
+    let mut reader = Reader::new(EventLimits::default(), now());
+    let mut events = Events::new();
+    let mut wrong = Vec::new();
+    let mut count = 0_u64;
+    while let Some(piece) = source.piece(PIECE_BYTES, u64::MAX)? {
+        reader.lines(&piece.bytes, piece.first_line, &mut events, |line| {
+            count += 1;
+            if wrong.len() < WRONG_MAX {
+                wrong.push(format!("line {}: {} ({})", line.line, line.error, line.error.code()));
+            }
+            true
+        });
+        if events.bytes() > EVENTS_BYTES_MAX {
+            let message =
+                format!("the file holds more than {} GiB of events", EVENTS_BYTES_MAX >> 30);
+            return Err(Failure::new(Exit::Refused, message)
+                .help("test with a part of it, or push the plugin to a server"));
+        }
+        bar.set_position(read.load(Ordering::Relaxed));
+    }
+    bar.finish_and_clear();
+    if count > 0 {
+        let message = format!("{} lines of `{}` are no events", count, file.display());
+        let mut failure = Failure::new(Exit::Refused, message)
+            .help("a line holds one CloudEvents 1.0 object, as `lantern events generate --to -` prints them");
+        failure.details = wrong;
+        return Err(failure);
+    }
+    events.fill_times(now());
+    Ok(events)
+}
+
+fn now() -> Timestamp {
+    Timestamp(jiff::Timestamp::now().as_microsecond())
+}
+
+/// `lantern plugin check` on this machine.
+pub(super) fn check(
+    file: &Path,
+    parameters: Option<&str>,
+    events: Option<&Path>,
+    as_json: bool,
+) -> Outcome {
+    let bench = Bench::new()?;
+    let plugin = bench.load(file, parameters, as_json)?;
+    let checked = match events {
+        Some(events) => {
+            let events = read_events(events, as_json)?;
+            bench.determinism(&plugin, &events, CHECK_EVENTS)?
+        }
+        None => 0,
+    };
+    let manifest = plugin.manifest();
+    if as_json {
+        output::json(&json!({"manifest": manifest, "checked_events": checked}));
+        return Ok(());
+    }
+    output::line(describe(manifest));
+    output::line(format!("subscribes to {}", manifest.subscribes.join(", ")));
+    for table in &manifest.tables {
+        let fields: Vec<_> = table.fields.iter().map(|field| field.name.as_str()).collect();
+        let kind = if table.public { fields.join(", ") } else { "private".into() };
+        output::line(format!("table {}: {kind}", table.name));
+    }
+    if !manifest.emits.is_empty() {
+        output::line(format!("emits {}", manifest.emits.join(", ")));
+    }
+    if checked > 0 {
+        output::line(format!(
+            "deterministic: {} events gave the same in every way tried",
+            output::count(checked)
+        ));
+    } else {
+        output::line("not checked for determinism: give --events FILE");
+    }
+    Ok(())
+}
+
+/// Name, version and description.
+pub(super) fn describe(manifest: &Manifest) -> String {
+    output::printable(&format!("{} {}: {}", manifest.name, manifest.version, manifest.description))
+}
+
+/// Parked events, one a row.
+pub(super) fn parked_table(parked: &[ParkedStatus]) -> Table {
+    let mut table =
+        output::table(["partition", "offset", "kind", "type", "subject", "id", "tried", "reason"]);
+    for event in parked {
+        table.add_row([
+            event.partition.to_string(),
+            event.offset.to_string(),
+            event.kind.clone(),
+            output::printable(&event.event_type),
+            short(&event.subject),
+            short(&event.id),
+            event.attempts.to_string(),
+            output::printable(&event.reason),
+        ]);
+    }
+    output::align_right(&mut table, [0, 1, 6]);
+    table
+}
+
+/// A plugin's message on one line.
+pub(super) fn log_line(entry: &LogLine) -> String {
+    let time = if entry.time_us == 0 { String::new() } else { output::time_us(entry.time_us) };
+    format!(
+        "{time}  offset {:<8}  {:<5}  {}",
+        entry.offset,
+        entry.level,
+        output::printable(&entry.message)
+    )
+    .trim_start()
+    .to_owned()
+}

@@ -1,0 +1,104 @@
+//! One module a command.
+
+pub(crate) mod completions;
+pub(crate) mod demo;
+pub(crate) mod events;
+mod flights;
+mod generate;
+mod import;
+mod local;
+pub(crate) mod new;
+pub(crate) mod parked;
+pub(crate) mod plugin;
+mod screen;
+pub(crate) mod serve;
+pub(crate) mod table;
+pub(crate) mod test;
+mod watch;
+
+use std::io::{IsTerminal, Write};
+
+use crate::error::{Exit, Failure, Outcome};
+
+/// Asks a person whether to go on with what cannot be undone. Where no person
+/// can be asked, the answer is no.
+fn confirm(question: &str, yes: bool) -> Outcome {
+    if yes {
+        return Ok(());
+    }
+    let refused = |message: &str| Failure::new(Exit::Usage, message).help("add --yes to do it");
+    if !std::io::stdin().is_terminal() {
+        return Err(refused("this cannot be undone, and nobody can be asked"));
+    }
+    let mut err = std::io::stderr().lock();
+    // Where the question cannot be shown, the answer below is no.
+    let _ = write!(err, "{question} [y/N] ").and_then(|()| err.flush());
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(anyhow::Error::from)?;
+    if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {
+        Ok(())
+    } else {
+        Err(Failure::new(Exit::Failure, "nothing was done"))
+    }
+}
+
+/// Parameters as typed: JSON itself, or the name of a file that holds it.
+fn parameters(text: &str) -> Outcome<String> {
+    let inline = text.trim_start().starts_with(['{', '[', '"']);
+    let json = if inline {
+        text.to_owned()
+    } else {
+        let path = std::path::Path::new(text);
+        String::from_utf8(crate::source::read_file(path)?)
+            .map_err(|_| Failure::new(Exit::Refused, format!("`{text}` is not UTF-8")))?
+    };
+    match serde_json::from_str::<serde::de::IgnoredAny>(&json) {
+        Ok(_) => Ok(json),
+        Err(e) => Err(Failure::new(Exit::Refused, format!("the parameters are not JSON: {e}"))
+            .help("give JSON, as `--parameters '{\"top\":10}'`, or the name of a file with it")),
+    }
+}
+
+/// A rate as typed: events a second, above 0.
+fn rate(text: &str) -> Result<f64, String> {
+    let number = text.strip_suffix("/s").unwrap_or(text);
+    match number.parse::<f64>() {
+        Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
+        _ => Err("give events a second, as `500` or `500/s`".into()),
+    }
+}
+
+/// `PROJECTION/TABLE` as typed.
+fn table_name(text: &str) -> Result<(String, String), String> {
+    match text.split_once('/') {
+        Some((projection, table))
+            if !projection.is_empty() && !table.is_empty() && !table.contains('/') =>
+        {
+            Ok((projection.to_owned(), table.to_owned()))
+        }
+        _ => Err("give projection and table, as `revenue/by_product`".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn values_are_checked_when_they_are_typed() {
+        assert_eq!(rate("500/s"), Ok(500.0));
+        assert_eq!(rate("0.5"), Ok(0.5));
+        assert!(["0", "-1", "x", "inf", ""].iter().all(|text| rate(text).is_err()));
+        assert_eq!(table_name("a/b"), Ok(("a".into(), "b".into())));
+        assert!(["a", "a/", "/b", "a/b/c"].iter().all(|text| table_name(text).is_err()));
+    }
+
+    #[test]
+    fn parameters_are_json_or_a_file_of_it() {
+        assert_eq!(parameters("{\"top\":1}").unwrap(), "{\"top\":1}");
+        assert_eq!(parameters("{oops").unwrap_err().exit, Exit::Refused);
+        assert_eq!(parameters("no/such/file").unwrap_err().exit, Exit::NotFound);
+    }
+}

@@ -1,0 +1,214 @@
+//! `lantern parked`: events that could not be applied.
+
+use lantern_engine::{ParkedOutcome, ParkedPage, ParkedSelection};
+
+use crate::Global;
+use crate::error::{Exit, Failure, Outcome};
+use crate::output;
+
+/// The parked events asked for at a time.
+const PAGE: usize = 200;
+/// The characters of a payload or a reason that a line shows.
+const SHORT_CHARS: usize = 60;
+
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Print parked events with their reasons.
+    List(ListArgs),
+    /// Apply parked events again, in order. What fails stays, with the new reason.
+    Retry(RetryArgs),
+    /// Give parked events up for good.
+    Drop(DropArgs),
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lantern parked list revenue
+  lantern parked list revenue --subject u17 --long
+  lantern parked list revenue --all --json | jq -r .reason | sort | uniq -c")]
+pub(crate) struct ListArgs {
+    /// The projection.
+    name: String,
+    /// Of this version; the active one where left out.
+    #[arg(long, value_name = "ID")]
+    version_id: Option<String>,
+    /// Those of this subject.
+    #[arg(long)]
+    subject: Option<String>,
+    /// Print all of them.
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+    /// Print at most so many.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    limit: u32,
+    /// Print payload and backtrace in full.
+    #[arg(long)]
+    long: bool,
+}
+
+/// Which parked events are meant: one of these is needed.
+#[derive(clap::Args)]
+#[group(required = true, multiple = true, args = ["all", "offsets", "subject"])]
+pub(crate) struct Which {
+    /// All of them.
+    #[arg(long, conflicts_with_all = ["offsets", "subject"])]
+    all: bool,
+    /// Those at these offsets.
+    #[arg(
+        long = "offset",
+        value_name = "OFFSET",
+        value_delimiter = ',',
+        conflicts_with = "subject"
+    )]
+    offsets: Vec<u64>,
+    /// The partition that the offsets are of.
+    #[arg(long, default_value_t = 0)]
+    partition: u32,
+    /// Those of this subject.
+    #[arg(long)]
+    subject: Option<String>,
+    /// Of this version; the active one where left out.
+    #[arg(long, value_name = "ID")]
+    version_id: Option<String>,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lantern parked retry revenue --all
+  lantern parked retry revenue --offset 1841 --offset 1902
+  lantern parked retry revenue --subject u17")]
+pub(crate) struct RetryArgs {
+    /// The projection.
+    name: String,
+    #[command(flatten)]
+    which: Which,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lantern parked drop revenue --offset 1841
+  lantern parked drop revenue --all --yes
+
+Dropped events stay in the log, but this version never applies them.")]
+pub(crate) struct DropArgs {
+    /// The projection.
+    name: String,
+    #[command(flatten)]
+    which: Which,
+    /// Do not ask.
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Which {
+    fn selection(&self) -> ParkedSelection {
+        ParkedSelection {
+            all: self.all,
+            offsets: self.offsets.clone(),
+            partition: self.partition,
+            subject: self.subject.clone(),
+        }
+    }
+
+    fn text(&self) -> String {
+        match (&self.subject, self.all) {
+            (Some(subject), _) => format!("the parked events of subject `{subject}`"),
+            (None, true) => "all parked events".into(),
+            (None, false) => format!("{} parked events", self.offsets.len()),
+        }
+    }
+}
+
+/// Runs one of them.
+pub(crate) async fn run(command: Command, global: &Global) -> Outcome {
+    match command {
+        Command::List(args) => list(&args, global).await,
+        Command::Retry(args) => act(&args.name, "retry", &args.which, global).await,
+        Command::Drop(args) => {
+            let question = format!("drop {} of `{}` for good?", args.which.text(), args.name);
+            super::confirm(&question, args.yes)?;
+            act(&args.name, "drop", &args.which, global).await
+        }
+    }
+}
+
+async fn list(args: &ListArgs, global: &Global) -> Outcome {
+    let api = global.api();
+    let mut left = if args.all { usize::MAX } else { args.limit as usize };
+    let (mut cursor, mut shown, mut total) = (None, 0, 0);
+    while left > 0 {
+        let (version, subject) = (args.version_id.as_deref(), args.subject.as_deref());
+        let limit = PAGE.min(left);
+        let page = api.parked(&args.name, version, subject, cursor.as_deref(), limit).await?;
+        total = page.total;
+        shown += page.parked.len();
+        left = left.saturating_sub(page.parked.len());
+        show(&page, args.long, global.json);
+        match page.next {
+            Some(next) if !page.parked.is_empty() => cursor = Some(next),
+            _ => break,
+        }
+    }
+    output::note(global.json, format!("{} of {} parked", shown, output::count(total)));
+    Ok(())
+}
+
+fn show(page: &ParkedPage, long: bool, json: bool) {
+    if json {
+        page.parked.iter().for_each(output::json);
+    } else if long {
+        page.parked.iter().for_each(show_long);
+    } else if !page.parked.is_empty() {
+        output::line(super::local::parked_table(&page.parked).to_string());
+    }
+}
+
+fn show_long(event: &lantern_engine::ParkedStatus) {
+    let print = |name: &str, value: &str| {
+        for line in value.lines() {
+            output::line(format!("  {name:<10} {}", output::printable(line)));
+        }
+    };
+    output::line(format!("partition {} offset {}", event.partition, event.offset));
+    print("kind", &event.kind);
+    print("id", &event.id);
+    print("source", &event.source);
+    print("type", &event.event_type);
+    print("subject", &event.subject);
+    print("time", &output::time_us(event.time_us));
+    print("tried", &format!("{} times", event.attempts));
+    print("reason", &event.reason);
+    print("data", &event.data);
+    print("backtrace", &event.backtrace);
+}
+
+/// The beginning of `text`, on one line.
+pub(super) fn short(text: &str) -> String {
+    let mut short: String = text.chars().take(SHORT_CHARS).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    output::printable(&short)
+}
+
+async fn act(name: &str, action: &str, which: &Which, global: &Global) -> Outcome {
+    let version = which.version_id.as_deref();
+    let outcome = global.api().parked_act(name, action, version, &which.selection()).await?;
+    let ParkedOutcome { selected, done, failed, waiting } = outcome;
+    if global.json {
+        output::json(&outcome);
+    } else {
+        let done_is = if action == "drop" { "dropped" } else { "applied" };
+        output::line(format!(
+            "{selected} selected: {done} {done_is}, {failed} failed again, {waiting} wait behind them"
+        ));
+    }
+    if failed > 0 {
+        return Err(Failure::new(Exit::Failure, format!("{failed} events failed again"))
+            .help(format!("`lantern parked list {name} --long` shows why")));
+    }
+    Ok(())
+}

@@ -1,0 +1,393 @@
+//! A live table on the whole terminal: what is shown, and the terminal itself.
+//!
+//! [`Screen`] holds rows and turns them into lines, and touches no terminal;
+//! [`Terminal`] puts lines on one and gives it back as it was, also on a panic.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use crossterm::style::{Attribute, Print, SetAttribute};
+use crossterm::{cursor, queue, terminal};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use crate::api::Field;
+use crate::output;
+
+/// How long a changed row stays bright.
+const BRIGHT: Duration = Duration::from_millis(1_500);
+/// The widest column, in characters.
+const COLUMN_CHARS_MAX: usize = 40;
+/// How often the keyboard's thread looks whether it is still needed.
+const KEY_POLL: Duration = Duration::from_millis(200);
+/// Keys pressed and not yet seen to.
+const KEYS_MAX: usize = 64;
+/// Lines that are not rows: two of title, one of names, one at the foot.
+const FRAME_LINES: usize = 4;
+
+/// What is shown.
+pub(super) struct Screen {
+    /// PROJECTION/TABLE.
+    pub(super) title: String,
+    /// `live`, `connecting`, …
+    pub(super) status: String,
+    /// The position of the rows.
+    pub(super) pos: u64,
+    /// How far the table is behind the log, where that is known: events and
+    /// milliseconds.
+    pub(super) lag: Option<(u64, u64)>,
+    /// The rows' fields.
+    pub(super) fields: Vec<Field>,
+    rows: BTreeMap<String, Value>,
+    changed: HashMap<String, Instant>,
+    changes: u64,
+    /// The field sorted by, largest first; by key where `None`.
+    sort: Option<usize>,
+    scroll: usize,
+}
+
+/// A line of the screen.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    text: String,
+    bright: bool,
+}
+
+/// What a key asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Key {
+    Quit,
+    Redraw,
+    Scroll(isize),
+    Page(isize),
+    Top,
+    SortByKey,
+    SortBy(usize),
+}
+
+impl Screen {
+    /// An empty one.
+    pub(super) fn new(title: String) -> Self {
+        Self {
+            title,
+            status: "connecting".into(),
+            pos: 0,
+            lag: None,
+            fields: Vec::new(),
+            rows: BTreeMap::new(),
+            changed: HashMap::new(),
+            changes: 0,
+            sort: None,
+            scroll: 0,
+        }
+    }
+
+    /// Takes `rows` in place of what was there.
+    pub(super) fn replace(&mut self, rows: impl IntoIterator<Item = (String, Value)>) {
+        self.rows = rows.into_iter().collect();
+        self.changed.clear();
+    }
+
+    /// Takes a changed row.
+    pub(super) fn put(&mut self, key: String, row: Value, now: Instant) {
+        self.changes += 1;
+        self.changed.insert(key.clone(), now);
+        self.rows.insert(key, row);
+    }
+
+    /// Takes a row away.
+    pub(super) fn delete(&mut self, key: &str) {
+        self.changes += 1;
+        self.changed.remove(key);
+        self.rows.remove(key);
+    }
+
+    /// Does what `key` asks for, on a terminal of `height` lines. `false` ends.
+    pub(super) fn press(&mut self, key: Key, height: usize) -> bool {
+        let page = height.saturating_sub(FRAME_LINES).max(1);
+        let last = self.rows.len().saturating_sub(page);
+        let by = |scroll: usize, lines: isize| scroll.saturating_add_signed(lines).min(last);
+        match key {
+            Key::Quit => return false,
+            Key::Redraw => {}
+            Key::Scroll(lines) => self.scroll = by(self.scroll, lines),
+            Key::Page(pages) => {
+                self.scroll = by(self.scroll, pages * isize::try_from(page).unwrap_or(1));
+            }
+            Key::Top => self.scroll = 0,
+            Key::SortByKey => self.sort = None,
+            Key::SortBy(place) if place < self.fields.len() => self.sort = Some(place),
+            Key::SortBy(_) => {}
+        }
+        true
+    }
+
+    /// The screen as lines, none longer than `width`, no more than `height`.
+    pub(super) fn lines(&mut self, width: usize, height: usize, now: Instant) -> Vec<Line> {
+        self.changed.retain(|_, at| now.duration_since(*at) < BRIGHT);
+        let room = height.saturating_sub(FRAME_LINES);
+        self.scroll = self.scroll.min(self.rows.len().saturating_sub(room));
+        let shown = self.shown(room);
+        let mut names = vec!["key".to_owned()];
+        names.extend(self.fields.iter().map(super::table::title));
+        if let Some(name) = self.sort.and_then(|place| names.get_mut(place + 1)) {
+            name.push('↓');
+        }
+        let cells: Vec<Vec<String>> = shown.iter().map(|(key, row)| self.cells(key, row)).collect();
+        let widths: Vec<usize> = (0..names.len())
+            .map(|place| {
+                let column = cells.iter().map(|row| row[place].chars().count());
+                let most = column.chain([names[place].chars().count()]).max().unwrap_or(0);
+                most.min(COLUMN_CHARS_MAX)
+            })
+            .collect();
+        let right: Vec<usize> = super::table::numeric(&self.fields).map(|p| p + 1).collect();
+        let join = |cells: &[String]| {
+            let parts: Vec<String> = (0..cells.len())
+                .map(|place| fit(&cells[place], widths[place], right.contains(&place)))
+                .collect();
+            cut(&parts.join("  "), width)
+        };
+        let mut lines = vec![
+            Line { text: cut(&self.head(), width), bright: true },
+            Line { text: String::new(), bright: false },
+            Line { text: join(&names), bright: true },
+        ];
+        for ((key, _), cells) in shown.iter().zip(&cells) {
+            lines.push(Line { text: join(cells), bright: self.changed.contains_key(*key) });
+        }
+        lines.truncate(height.saturating_sub(1));
+        lines.push(Line { text: cut(&self.foot(shown.len()), width), bright: false });
+        lines
+    }
+
+    fn shown(&self, room: usize) -> Vec<(&String, &Value)> {
+        let Some(field) = self.sort.and_then(|place| self.fields.get(place)) else {
+            return self.rows.iter().skip(self.scroll).take(room).collect();
+        };
+        let mut rows: Vec<_> = self.rows.iter().collect();
+        // Equal rows stay in key order.
+        rows.sort_by(|(_, a), (_, b)| compare(b.get(&field.name), a.get(&field.name)));
+        rows.into_iter().skip(self.scroll).take(room).collect()
+    }
+
+    fn cells(&self, key: &str, row: &Value) -> Vec<String> {
+        let fields = self.fields.iter().map(|field| output::cell(row.get(&field.name)));
+        std::iter::once(output::printable(key)).chain(fields).collect()
+    }
+
+    fn head(&self) -> String {
+        let lag = match self.lag {
+            Some((events, ms)) => format!("  lag {} events, {ms} ms", output::count(events)),
+            None => String::new(),
+        };
+        format!("{}  {}  position {}{lag}", self.title, self.status, output::count(self.pos))
+    }
+
+    fn foot(&self, shown: usize) -> String {
+        let first = if shown == 0 { 0 } else { self.scroll + 1 };
+        format!(
+            "rows {first}–{} of {}, {} changes   q quit  ↑↓ scroll  1-9 sort by a field  0 by key",
+            self.scroll + shown,
+            output::count(self.rows.len() as u64),
+            output::count(self.changes)
+        )
+    }
+}
+
+/// Numbers by size, all else by its text; what is missing comes first.
+fn compare(a: Option<&Value>, b: Option<&Value>) -> Ordering {
+    match (a.and_then(Value::as_f64), b.and_then(Value::as_f64)) {
+        (Some(a), Some(b)) => a.total_cmp(&b),
+        (Some(_), None) => Ordering::Greater,
+        (None, Some(_)) => Ordering::Less,
+        (None, None) => output::cell(a).cmp(&output::cell(b)),
+    }
+}
+
+/// `text` in exactly `width` characters.
+fn fit(text: &str, width: usize, right: bool) -> String {
+    let text = cut(text, width);
+    if right { format!("{text:>width$}") } else { format!("{text:<width$}") }
+}
+
+/// `text` in at most `width` characters.
+fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
+    short.push('…');
+    short
+}
+
+/// The terminal, taken over until dropped.
+pub(super) struct Terminal {
+    keys: mpsc::Receiver<Key>,
+}
+
+impl Terminal {
+    /// Takes the terminal over.
+    ///
+    /// # Errors
+    /// Where it is none.
+    pub(super) fn take() -> io::Result<Self> {
+        terminal::enable_raw_mode()?;
+        let (send, keys) = mpsc::channel(KEYS_MAX);
+        // Made before the rest, so that the rest is undone where it fails.
+        let this = Self { keys };
+        queue!(io::stdout(), terminal::EnterAlternateScreen, cursor::Hide)?;
+        io::stdout().flush()?;
+        std::thread::spawn(move || read_keys(&send));
+        Ok(this)
+    }
+
+    /// The next key; never comes back once the keyboard is gone.
+    pub(super) async fn key(&mut self) -> Key {
+        match self.keys.recv().await {
+            Some(key) => key,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Its width and height in characters.
+    pub(super) fn size() -> (usize, usize) {
+        let (width, height) = terminal::size().unwrap_or((80, 24));
+        (usize::from(width), usize::from(height))
+    }
+
+    /// Shows `lines`, and nothing else.
+    pub(super) fn show(lines: &[Line]) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        queue!(out, terminal::BeginSynchronizedUpdate)?;
+        for (row, line) in (0..).zip(lines) {
+            let attribute = if line.bright { Attribute::Bold } else { Attribute::Reset };
+            queue!(
+                out,
+                cursor::MoveTo(0, row),
+                SetAttribute(attribute),
+                Print(&line.text),
+                SetAttribute(Attribute::Reset),
+                terminal::Clear(terminal::ClearType::UntilNewLine)
+            )?;
+        }
+        queue!(out, terminal::Clear(terminal::ClearType::FromCursorDown))?;
+        queue!(out, terminal::EndSynchronizedUpdate)?;
+        out.flush()
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // Where this fails the terminal is gone, and with it who could be told.
+        let _ = queue!(io::stdout(), cursor::Show, terminal::LeaveAlternateScreen);
+        let _ = io::stdout().flush();
+        let _ = terminal::disable_raw_mode();
+    }
+}
+
+fn read_keys(keys: &mpsc::Sender<Key>) {
+    while !keys.is_closed() {
+        match event::poll(KEY_POLL) {
+            Ok(false) => {}
+            Ok(true) => {
+                let key = event::read().ok().and_then(|event| meaning(&event));
+                // A full channel means that keys come faster than they can be
+                // seen to: the surplus is nothing to keep.
+                if let Some(key) = key {
+                    let _ = keys.try_send(key);
+                }
+            }
+            Err(_) => break,
+        }
+    }
+}
+
+fn meaning(event: &Event) -> Option<Key> {
+    let key = match event {
+        Event::Key(key) if key.kind != KeyEventKind::Release => key,
+        Event::Resize(..) => return Some(Key::Redraw),
+        _ => return None,
+    };
+    match key.code {
+        KeyCode::Char('c') if key.modifiers.contains(KeyModifiers::CONTROL) => Some(Key::Quit),
+        KeyCode::Char('q') | KeyCode::Esc => Some(Key::Quit),
+        KeyCode::Up | KeyCode::Char('k') => Some(Key::Scroll(-1)),
+        KeyCode::Down | KeyCode::Char('j') => Some(Key::Scroll(1)),
+        KeyCode::PageUp => Some(Key::Page(-1)),
+        KeyCode::PageDown | KeyCode::Char(' ') => Some(Key::Page(1)),
+        KeyCode::Home => Some(Key::Top),
+        KeyCode::Char('0') => Some(Key::SortByKey),
+        KeyCode::Char(digit @ '1'..='9') => {
+            digit.to_digit(10).map(|digit| Key::SortBy(digit as usize - 1))
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn screen() -> Screen {
+        let mut screen = Screen::new("revenue/by_product".into());
+        let field = |name: &str, kind: &str| Field {
+            name: name.into(),
+            kind: kind.into(),
+            unit: String::new(),
+        };
+        screen.fields = vec![field("name", "text"), field("cents", "integer")];
+        screen.replace((0..20).map(|i| {
+            (format!("p{i:02}"), json!({"name": format!("n{i}"), "cents": (i * 7) % 20}))
+        }));
+        screen
+    }
+
+    fn keys(screen: &mut Screen) -> Vec<String> {
+        let lines = screen.lines(80, 9, Instant::now());
+        lines[3..lines.len() - 1].iter().map(|l| l.text[..3].to_owned()).collect()
+    }
+
+    #[test]
+    fn no_line_is_wider_and_no_screen_higher_than_the_terminal() {
+        let mut screen = screen();
+        screen.put("p00".into(), json!({"name": "x".repeat(200), "cents": 1}), Instant::now());
+        for (width, height) in [(80, 24), (20, 6), (3, 2), (1, 1)] {
+            let lines = screen.lines(width, height, Instant::now());
+            assert!(lines.len() <= height, "{width}×{height}");
+            assert!(lines.iter().all(|l| l.text.chars().count() <= width), "{width}×{height}");
+        }
+    }
+
+    #[test]
+    fn rows_scroll_within_bounds_and_sort_by_a_field_largest_first() {
+        let mut screen = screen();
+        assert_eq!(keys(&mut screen), ["p00", "p01", "p02", "p03", "p04"]);
+        assert!(screen.press(Key::Scroll(2), 9));
+        assert_eq!(keys(&mut screen)[0], "p02");
+        assert!(screen.press(Key::Page(9), 9));
+        assert_eq!(keys(&mut screen), ["p15", "p16", "p17", "p18", "p19"]);
+        assert!(screen.press(Key::Top, 9));
+        assert!(screen.press(Key::SortBy(1), 9));
+        assert_eq!(keys(&mut screen)[..2], ["p17", "p14"]);
+        assert!(screen.press(Key::SortBy(7), 9));
+        assert!(!screen.press(Key::Quit, 9));
+    }
+
+    #[test]
+    fn a_changed_row_is_bright_for_a_while() {
+        let (mut screen, now) = (screen(), Instant::now());
+        screen.put("p01".into(), json!({"cents": 3}), now);
+        let bright = |screen: &mut Screen, at| -> Vec<bool> {
+            screen.lines(80, 9, at)[3..5].iter().map(|l| l.bright).collect()
+        };
+        assert_eq!(bright(&mut screen, now), [false, true]);
+        assert_eq!(bright(&mut screen, now + BRIGHT), [false, false]);
+        screen.delete("p01");
+        assert!(!keys(&mut screen).contains(&"p01".to_owned()));
+    }
+}

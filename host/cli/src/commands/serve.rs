@@ -1,0 +1,188 @@
+//! `lantern serve`, and the server underneath `lantern demo`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use lantern_server::{LogFormat, Server, ServerConfig, StartError};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::error::{Exit, Failure, Outcome};
+use crate::output;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lantern serve
+  lantern serve --data /var/lib/lantern --listen 127.0.0.1:7420
+  lantern serve --config lantern.toml --log-format json
+  lantern serve --set engine.threads=2 --set log.retention_days=30
+  LANTERN_HTTP__LISTEN=127.0.0.1:8000 lantern serve
+
+Settings come from flags, then the environment (LANTERN_SECTION__KEY), then
+lantern.toml, then defaults. Ctrl-C or SIGTERM ends it cleanly; a second one at once.")]
+pub(crate) struct Args {
+    /// The folder that holds everything the server keeps [default: data].
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What `serve` and `demo` share.
+#[derive(clap::Args)]
+pub(crate) struct Settings {
+    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:7420].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// The file of settings [default: lantern.toml, where there is one].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Another setting, as `engine.threads=2`; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
+    set: Vec<(String, String)>,
+    /// How log lines look.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Human)]
+    log_format: Format,
+    /// Which log lines: a level, or `target=level` parted by commas.
+    #[arg(long, value_name = "FILTER", env = "LANTERN_LOG", default_value = "info")]
+    log_filter: String,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((key, value)) if !key.trim().is_empty() => {
+            Ok((key.trim().to_owned(), value.trim().to_owned()))
+        }
+        _ => Err("give it as `section.key=value`".into()),
+    }
+}
+
+/// Runs until Ctrl-C or SIGTERM.
+pub(crate) fn run(args: Args, json: bool) -> Outcome {
+    with_server(&args.settings, args.data.as_deref(), json, async |_| std::future::pending().await)
+}
+
+/// Starts the server, and runs `work` with its address until that fails or the
+/// process is told to end; then stops the server cleanly.
+pub(super) fn with_server(
+    settings: &Settings,
+    data: Option<&Path>,
+    json: bool,
+    work: impl AsyncFnOnce(String) -> Outcome,
+) -> Outcome {
+    let format = match settings.log_format {
+        Format::Human => LogFormat::Human,
+        Format::Json => LogFormat::Json,
+    };
+    lantern_server::init_tracing(format, &settings.log_filter)
+        .map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
+    let mut flags = settings.set.clone();
+    flags.extend(data.map(|data| ("data".to_owned(), quoted(&data.to_string_lossy()))));
+    flags.extend(settings.listen.map(|at| ("http.listen".to_owned(), quoted(&at.to_string()))));
+    let config = ServerConfig::load(settings.config.as_deref(), &flags)
+        .map_err(|error| failed(error.into()))?;
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)?
+        .block_on(serve(config, json, work))
+}
+
+/// `text` as TOML has it.
+fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+async fn serve(
+    config: ServerConfig,
+    json: bool,
+    work: impl AsyncFnOnce(String) -> Outcome,
+) -> Outcome {
+    // Before the start, so that a signal in the middle of it is not lost.
+    let mut stop = Stop::new()?;
+    let data = config.data.clone();
+    let server = Server::start(config).await.map_err(failed)?;
+    let address = format!("http://{}", server.address());
+    // Dropping `running` is what tells the server to stop.
+    let (running, stopped) = oneshot::channel::<()>();
+    let mut serving = tokio::spawn(server.run_until(async {
+        // It is never sent to.
+        let _ = stopped.await;
+    }));
+    if json {
+        output::json(&serde_json::json!({"listening": address, "data": data}));
+    } else {
+        output::line(format!("lantern listens on {address}, data in {}", data.display()));
+    }
+    let ended = tokio::select! {
+        ended = work(address) => ended,
+        () = stop.asked() => Ok(()),
+        _ = &mut serving => return Err(Failure::new(Exit::Failure, "the server broke down")),
+    };
+    output::note(json, "stopping; once more ends it at once");
+    drop(running);
+    tokio::select! {
+        stopped = serving => match stopped {
+            Ok(()) => ended,
+            Err(panic) => Err(anyhow::Error::from(panic).into()),
+        },
+        () = stop.asked() => std::process::exit(Exit::Interrupted as i32),
+    }
+}
+
+fn failed(error: StartError) -> Failure {
+    let exit = match error {
+        StartError::Config(_) | StartError::Public(_) => Exit::Refused,
+        _ => Exit::Failure,
+    };
+    Failure::new(exit, error.to_string()).code(error.code()).help(error.help())
+}
+
+/// The signals that ask a process to end.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn new() -> Outcome<Self> {
+        let listen = |kind| signal(kind).map_err(anyhow::Error::from);
+        Ok(Self {
+            interrupt: listen(SignalKind::interrupt())?,
+            terminate: listen(SignalKind::terminate())?,
+        })
+    }
+
+    /// Waits for the next of them.
+    async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_keys_with_values() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(setting("engine.threads=2"), Ok(pair("engine.threads", "2")));
+        assert_eq!(setting("a=b=c"), Ok(pair("a", "b=c")));
+        assert!(setting("=2").is_err());
+        assert!(setting("x").is_err());
+    }
+}

@@ -1,0 +1,226 @@
+//! `lantern table`: rows of public tables, once or live.
+
+use serde_json::{Map, Value};
+
+use crate::Global;
+use crate::api::{Api, Field, TablePage};
+use crate::error::{Exit, Failure, Outcome};
+use crate::output;
+
+/// The rows asked for at a time.
+const PAGE: u64 = 1_000;
+
+#[derive(clap::Subcommand)]
+pub(crate) enum Command {
+    /// Print the row under a key.
+    Get(GetArgs),
+    /// Print rows in key order.
+    Scan(ScanArgs),
+    /// Show a table live.
+    Watch(super::watch::Args),
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lantern table get revenue/by_product p17
+  lantern table get revenue/by_product p17 --json | jq .value.cents
+  lantern table get revenue/by_product p17 --min-pos 4812 --wait 5   # read one's own write")]
+pub(crate) struct GetArgs {
+    /// PROJECTION/TABLE.
+    #[arg(value_parser = super::table_name)]
+    table: (String, String),
+    /// The key.
+    key: String,
+    /// Wait until the table has reached this position.
+    #[arg(long, value_name = "POS")]
+    min_pos: Option<u64>,
+    /// Of this version; the active one where left out.
+    #[arg(long, value_name = "ID")]
+    version_id: Option<String>,
+    /// How long to wait for it, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=30))]
+    wait: u64,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lantern table scan revenue/by_product
+  lantern table scan revenue/by_minute --prefix 2026-01-01T05 --all
+  lantern table scan revenue/by_minute --from 2026-01-01T05:00 --to 2026-01-01T06:00 --json")]
+pub(crate) struct ScanArgs {
+    /// PROJECTION/TABLE.
+    #[arg(value_parser = super::table_name)]
+    table: (String, String),
+    /// Keys that begin so.
+    #[arg(long, conflicts_with_all = ["from", "to"])]
+    prefix: Option<String>,
+    /// Keys from here on.
+    #[arg(long, value_name = "KEY")]
+    from: Option<String>,
+    /// Keys before this one.
+    #[arg(long, value_name = "KEY")]
+    to: Option<String>,
+    /// At most so many rows.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+    /// All rows.
+    #[arg(long, conflicts_with = "limit")]
+    all: bool,
+    /// From the last key to the first.
+    #[arg(long)]
+    desc: bool,
+    /// Of this version; the active one where left out.
+    #[arg(long, value_name = "ID")]
+    version_id: Option<String>,
+}
+
+/// Runs one of them.
+pub(crate) async fn run(command: Command, global: &Global) -> Outcome {
+    match command {
+        Command::Get(args) => get(&args, global).await,
+        Command::Scan(args) => scan(&args, global).await,
+        Command::Watch(args) => super::watch::run(args, global).await,
+    }
+}
+
+async fn get(args: &GetArgs, global: &Global) -> Outcome {
+    let (projection, table) = &args.table;
+    let mut query = vec![("key", args.key.clone())];
+    query.extend(args.version_id.clone().map(|id| ("version", id)));
+    if let Some(pos) = args.min_pos {
+        query.push(("min_pos", pos.to_string()));
+        query.push(("wait", format!("{}s", args.wait)));
+    }
+    let page = global.api().rows((projection, table), &query).await?;
+    let Some((key, row)) = page.rows.iter().next() else {
+        let message = format!("`{projection}/{table}` has no row under key `{}`", args.key);
+        return Err(Failure::new(Exit::NotFound, message));
+    };
+    if global.json {
+        output::json(
+            &serde_json::json!({"key": key, "value": row, "pos": page.pos, "epoch": page.epoch}),
+        );
+    } else {
+        output::line(rows(&page.fields, std::iter::once((key.as_str(), row))));
+    }
+    Ok(())
+}
+
+async fn scan(args: &ScanArgs, global: &Global) -> Outcome {
+    let api = global.api();
+    let mut query = Vec::new();
+    let (prefix, from, to) = (&args.prefix, &args.from, &args.to);
+    for (name, value) in
+        [("prefix", prefix), ("from", from), ("to", to), ("version", &args.version_id)]
+    {
+        query.extend(value.clone().map(|value| (name, value)));
+    }
+    if args.desc {
+        query.push(("order", "desc".to_owned()));
+    }
+    let mut left = if args.all { u64::MAX } else { args.limit };
+    let (mut all, mut cursor) = (TablePage::default(), None);
+    while left > 0 {
+        let page = page(&api, &args.table, &query, left.min(PAGE), cursor).await?;
+        left = left.saturating_sub(page.rows.len() as u64);
+        cursor = page.next;
+        if global.json {
+            in_order(&page.rows, args.desc).for_each(|(key, row)| {
+                output::json(&serde_json::json!({"key": key, "value": row}));
+            });
+        } else {
+            all.fields = page.fields;
+            all.rows.extend(page.rows);
+            all.pos = page.pos;
+        }
+        if cursor.is_none() {
+            break;
+        }
+    }
+    if !global.json {
+        output::line(rows(&all.fields, in_order(&all.rows, args.desc)));
+        let more = if cursor.is_some() { "; there are more: --limit or --all" } else { "" };
+        let count = output::count(all.rows.len() as u64);
+        output::note(false, format!("{count} rows at position {}{more}", all.pos));
+    }
+    Ok(())
+}
+
+async fn page(
+    api: &Api,
+    table: &(String, String),
+    query: &[(&str, String)],
+    limit: u64,
+    cursor: Option<String>,
+) -> Outcome<TablePage> {
+    let mut query = query.to_vec();
+    query.push(("limit", limit.to_string()));
+    query.extend(cursor.map(|cursor| ("cursor", cursor)));
+    Ok(api.rows((&table.0, &table.1), &query).await?)
+}
+
+/// Rows by key, last first where `desc`. Pages come in that order too.
+fn in_order(
+    rows: &Map<String, Value>,
+    desc: bool,
+) -> Box<dyn Iterator<Item = (&str, &Value)> + '_> {
+    let rows = rows.iter().map(|(key, row)| (key.as_str(), row));
+    if desc { Box::new(rows.rev()) } else { Box::new(rows) }
+}
+
+/// Rows as a table: the key, then the fields in the manifest's order.
+pub(super) fn rows<'a>(
+    fields: &[Field],
+    rows: impl Iterator<Item = (&'a str, &'a Value)>,
+) -> String {
+    let titles: Vec<String> = fields.iter().map(title).collect();
+    let mut table = output::table(std::iter::once("key").chain(titles.iter().map(String::as_str)));
+    let empty = Map::new();
+    for (key, row) in rows {
+        let row = row.as_object().unwrap_or(&empty);
+        let cells = fields.iter().map(|field| output::cell(row.get(&field.name)));
+        table.add_row(std::iter::once(output::printable(key)).chain(cells));
+    }
+    output::align_right(&mut table, numeric(fields).map(|place| place + 1));
+    table.to_string()
+}
+
+/// The places of the fields that hold numbers.
+pub(super) fn numeric(fields: &[Field]) -> impl Iterator<Item = usize> {
+    fields
+        .iter()
+        .enumerate()
+        .filter(|(_, field)| matches!(field.kind.as_str(), "integer" | "number"))
+        .map(|(place, _)| place)
+}
+
+/// A field's name with its unit.
+pub(super) fn title(field: &Field) -> String {
+    match field.unit.as_str() {
+        "" => field.name.clone(),
+        unit => format!("{} ({unit})", field.name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn rows_stand_under_their_fields_with_units() {
+        let field = |name: &str, kind: &str, unit: &str| Field {
+            name: name.into(),
+            kind: kind.into(),
+            unit: unit.into(),
+        };
+        let fields = [field("product", "text", ""), field("cents", "integer", "EUR")];
+        let row = json!({"cents": 340, "product": "p1", "other": 1});
+        let text = rows(&fields, std::iter::once(("p1", &row)));
+        assert!(text.contains("cents (EUR)"), "{text}");
+        assert!(text.contains("340"), "{text}");
+        assert!(!text.contains("other"), "{text}");
+    }
+}

@@ -1,0 +1,246 @@
+//! `lantern test`: folds a file of events with a plugin, as a server would, and
+//! prints what came out.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use lantern_core::{KeyRange, TableId, View};
+use lantern_engine::Folded;
+use serde_json::{Map, Value, json};
+
+use super::local;
+use crate::Global;
+use crate::api::Field;
+use crate::error::{Exit, Failure, Outcome};
+use crate::output;
+
+/// The rows read at a time.
+const PAGE: usize = 1_000;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lantern test events.ndjson target/wasm32-unknown-unknown/release/my_plugin.wasm
+  lantern test flights.ndjson.zst flight_delays.wasm --table by_carrier --all
+  lantern test events.ndjson revenue.wasm --parameters '{\"top\":10}' --json | jq .tables
+  lantern test broken.ndjson revenue.wasm --allow-parked
+
+Exit codes: 1 where an event was parked, the plugin was halted or is not
+deterministic; 5 where the plugin or the events are refused.")]
+pub(crate) struct Args {
+    /// A file of CloudEvents, one JSON object a line; `-` reads standard input.
+    /// May be compressed with zstd or gzip.
+    events: PathBuf,
+    /// The component, or core module.
+    plugin: PathBuf,
+    /// JSON, or a file of it: what the plugin's `setup` is given.
+    #[arg(long, value_name = "JSON|FILE")]
+    parameters: Option<String>,
+    /// The most events in one call of the plugin.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    batch: u32,
+    /// Print this table only; private ones can be named too.
+    #[arg(long, value_name = "NAME")]
+    table: Option<String>,
+    /// Print so many rows of each table.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    rows: u32,
+    /// Print all rows.
+    #[arg(long, conflicts_with = "rows")]
+    all: bool,
+    /// Do not fail where events were parked.
+    #[arg(long)]
+    allow_parked: bool,
+    /// Fold the first so many events several times, in other batches and with
+    /// instances dropped in between, and compare; 0 leaves that out.
+    #[arg(long, value_name = "EVENTS", default_value_t = 5_000)]
+    check_events: u32,
+}
+
+/// A table as printed.
+struct Shown {
+    name: String,
+    fields: Vec<Field>,
+    rows: Vec<(String, Value)>,
+    more: bool,
+}
+
+/// Folds and prints.
+pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
+    let parameters = args.parameters.as_deref().map(super::parameters).transpose()?;
+    let bench = local::Bench::new()?;
+    let plugin = bench.load(&args.plugin, parameters.as_deref(), global.json)?;
+    let events = local::read_events(&args.events, global.json)?;
+    let manifest = plugin.manifest().clone();
+    let wanted = wanted(&manifest, args.table.as_deref())?;
+    let start = Instant::now();
+    let folded = bench.fold(&plugin, &events, args.batch as usize)?;
+    let took = start.elapsed();
+    let rows = if args.all || global.json { usize::MAX } else { args.rows as usize };
+    let tables = wanted
+        .into_iter()
+        .map(|table| shown(&folded.view, table, rows))
+        .collect::<Outcome<Vec<_>>>()?;
+    let checked = bench.determinism(&plugin, &events, args.check_events as usize);
+    if global.json {
+        print_json(&folded, &tables, events.len(), &checked);
+    } else {
+        output::line(local::describe(&manifest));
+        #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+        let fuel = folded.fuel as f64 / (folded.applied.max(1) as f64);
+        output::line(format!(
+            "{} events read, {} applied in {:.3} s, {fuel:.0} units of fuel each",
+            output::count(events.len() as u64),
+            output::count(folded.applied),
+            took.as_secs_f64()
+        ));
+        print(&folded, &tables);
+        if let Ok(events @ 1..) = checked {
+            output::line(format!(
+                "\ndeterministic: {} events gave the same in every way tried",
+                output::count(events)
+            ));
+        }
+    }
+    verdict(args, &folded, checked)
+}
+
+/// The tables to print: that named, or all public ones.
+fn wanted(manifest: &lantern_core::Manifest, name: Option<&str>) -> Outcome<Vec<TableId>> {
+    let Some(name) = name else {
+        let all = (0..).map(TableId).zip(&manifest.tables);
+        return Ok(all.filter(|(_, table)| table.public).map(|(id, _)| id).collect());
+    };
+    match manifest.table(name) {
+        Some((id, _)) => Ok(vec![id]),
+        None => {
+            let names: Vec<_> = manifest.tables.iter().map(|t| t.name.as_str()).collect();
+            Err(Failure::new(Exit::NotFound, format!("the plugin has no table `{name}`"))
+                .help(format!("it has {}", names.join(", "))))
+        }
+    }
+}
+
+fn shown(view: &View, id: TableId, most: usize) -> Outcome<Shown> {
+    let table = &view.manifest().tables[id.0 as usize];
+    let mut fields: Vec<Field> = table
+        .fields
+        .iter()
+        .map(|field| Field {
+            name: field.name.clone(),
+            kind: format!("{:?}", field.kind).to_lowercase(),
+            unit: field.unit.clone(),
+        })
+        .collect();
+    if fields.is_empty() {
+        fields.push(Field { name: "value".into(), ..Field::default() });
+    }
+    let mut rows: Vec<(String, Value)> = Vec::new();
+    let mut range = KeyRange::all();
+    let more = loop {
+        let page = view.scan(id, &range, PAGE, false).map_err(anyhow::Error::from)?;
+        let Some(last) = page.last() else { break false };
+        // The next page begins behind the last key.
+        range.start = last.key.clone().into_bytes();
+        range.start.push(0);
+        let ended = page.len() < PAGE;
+        rows.extend(page.into_iter().map(|row| (row.key, value(&row.value))));
+        if rows.len() > most {
+            rows.truncate(most);
+            break true;
+        }
+        if ended {
+            break false;
+        }
+    };
+    Ok(Shown { name: table.name.clone(), fields, rows, more })
+}
+
+/// A row's value: an object as it is, all else under `value`.
+fn value(bytes: &[u8]) -> Value {
+    match serde_json::from_slice(bytes) {
+        Ok(Value::Object(row)) => Value::Object(row),
+        Ok(other) => json!({"value": other}),
+        Err(_) => json!({"value": String::from_utf8_lossy(bytes)}),
+    }
+}
+
+fn print(folded: &Folded, tables: &[Shown]) {
+    for table in tables {
+        let more = if table.more { ", the first of more: --all prints them" } else { "" };
+        output::line(format!("\ntable {}: {} rows{more}", table.name, table.rows.len()));
+        if !table.rows.is_empty() {
+            let rows = table.rows.iter().map(|(key, row)| (key.as_str(), row));
+            output::line(super::table::rows(&table.fields, rows));
+        }
+    }
+    if !folded.emitted.is_empty() {
+        output::line(format!("\nemitted: {} events", folded.emitted.len()));
+        for event in folded.emitted.iter().take(super::local::LINES_MAX) {
+            output::line(format!(
+                "  {}  {:<16}  {:<10}  {}",
+                output::time_us(event.time.0),
+                output::printable(&event.kind),
+                output::printable(&event.subject),
+                output::printable(&String::from_utf8_lossy(&event.data))
+            ));
+        }
+    }
+    if !folded.logs.is_empty() {
+        output::line("\nlogged:");
+        folded.logs.iter().for_each(|entry| output::line(local::log_line(entry)));
+    }
+    if !folded.parked.is_empty() {
+        output::line(format!("\nparked: {} events", folded.parked.len()));
+        output::line(local::parked_table(&folded.parked).to_string());
+    }
+}
+
+fn print_json(folded: &Folded, tables: &[Shown], events: usize, checked: &Outcome<u64>) {
+    let rows = |table: &Shown| -> Map<String, Value> { table.rows.iter().cloned().collect() };
+    let all: Map<String, Value> =
+        tables.iter().map(|table| (table.name.clone(), rows(table).into())).collect();
+    let manifest = folded.view.manifest();
+    output::json(&json!({
+        "plugin": {"name": manifest.name, "version": manifest.version},
+        "events": events,
+        "applied": folded.applied,
+        "fuel": folded.fuel,
+        "tables": all,
+        "emitted": folded.emitted.iter().map(|event| json!({
+            "cause": event.cause,
+            "type": event.kind,
+            "subject": event.subject,
+            "tenant": event.tenant,
+            "time": output::time_us(event.time.0),
+            "data": serde_json::from_slice::<Value>(&event.data).unwrap_or_default(),
+        })).collect::<Vec<_>>(),
+        "parked": folded.parked,
+        "logs": folded.logs,
+        "halted": folded.halted,
+        "checked_events": checked.as_ref().ok(),
+        "difference": checked.as_ref().err().map(|failure| failure.message.clone()),
+    }));
+}
+
+fn verdict(args: &Args, folded: &Folded, checked: Outcome<u64>) -> Outcome {
+    if let Some(reason) = &folded.halted {
+        return Err(Failure::new(Exit::Failure, format!("the projection was halted: {reason}"))
+            .help("the events after it were not applied"));
+    }
+    if let Err(mut failure) = checked {
+        failure.exit = Exit::Failure;
+        return Err(failure);
+    }
+    match folded.parked.len() {
+        0 => Ok(()),
+        _ if args.allow_parked => Ok(()),
+        1 => Err(parked("1 event was parked")),
+        many => Err(parked(&format!("{many} events were parked"))),
+    }
+}
+
+fn parked(message: &str) -> Failure {
+    Failure::new(Exit::Failure, message)
+        .help("mend the plugin or the events, or let it pass with --allow-parked")
+}

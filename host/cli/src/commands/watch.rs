@@ -1,0 +1,253 @@
+//! `lantern table watch`: a table live, on the whole terminal where a person
+//! looks, else line by line.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use lantern_client::{
+    Change, Changes, Client, Error, Mode, Options, Row, Status, Table, TableOptions,
+};
+use serde_json::{Value, json};
+
+use super::screen::{Key, Screen, Terminal};
+use crate::Global;
+use crate::api::Field;
+use crate::error::{Exit, Failure, Outcome};
+use crate::output;
+
+/// The screen is drawn at most so often.
+const DRAW: Duration = Duration::from_millis(100);
+/// Changes kept while the terminal takes its time; past it the table is shown
+/// whole again.
+const CHANGES_MAX: usize = 4_096;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lantern table watch revenue/by_product
+  lantern table watch revenue/by_product | grep p17
+  lantern table watch revenue/by_product --json | jq -c 'select(.change==\"delta\").up'
+
+On a terminal: q quits, arrows and page keys scroll, 1 to 9 sort by a field, 0 by key.
+Ctrl-C ends it.")]
+pub(crate) struct Args {
+    /// PROJECTION/TABLE.
+    #[arg(value_parser = super::table_name)]
+    table: (String, String),
+    /// Every commit by itself; else changes to one key may be merged.
+    #[arg(long)]
+    every: bool,
+    /// Print lines, also on a terminal.
+    #[arg(long)]
+    lines: bool,
+    /// Stop after so many changes, the first rows not counted.
+    #[arg(long, value_name = "CHANGES", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+}
+
+/// Watches until told to stop.
+pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
+    let name = format!("{}/{}", args.table.0, args.table.1);
+    let base = global.api().base().to_owned();
+    let url = format!("{}/v1/feed", base.replacen("http://", "ws://", 1));
+    let options = Options { changes_buffer: CHANGES_MAX, ..Options::default() };
+    let client = Client::connect(&url, options).await.map_err(|e| failed(e, &base))?;
+    let mode = if args.every { Mode::Changes } else { Mode::State };
+    let table = client.table_with(&name, TableOptions { mode, ..TableOptions::default() });
+    let mut watched = Watched {
+        changes: table.changes(),
+        table,
+        shown: None,
+        left: args.limit.unwrap_or(u64::MAX),
+    };
+    let ended = if output::is_terminal() && !args.lines && !global.json {
+        full_screen(&mut watched, name).await
+    } else {
+        let lines = async {
+            loop {
+                match watched.next().await {
+                    Ok(Some(news)) => news.print(global.json),
+                    Ok(None) => break Ok(()),
+                    Err(error) => break Err(error),
+                }
+            }
+        };
+        tokio::select! {
+            ended = lines => ended,
+            _ = tokio::signal::ctrl_c() => Ok(()),
+        }
+    };
+    ended.map_err(|error| failed(error, &base))
+}
+
+/// A mirrored table and the changes of it that are not shown yet.
+struct Watched {
+    table: Table,
+    changes: Changes,
+    /// The position of what is shown, once something is.
+    shown: Option<u64>,
+    /// Changes still to be shown.
+    left: u64,
+}
+
+/// What is new.
+enum News {
+    Rows { epoch: String, pos: u64, rows: BTreeMap<String, Row> },
+    Delta { from: u64, pos: u64, up: Vec<(String, Row)>, del: Vec<String>, merged: bool },
+    Tick { pos: u64, lag: Option<(u64, u64)> },
+}
+
+impl Watched {
+    /// The next news; `None` once enough was shown.
+    async fn next(&mut self) -> Result<Option<News>, Error> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        loop {
+            match self.changes.next().await.unwrap_or(Change::Ended(Error::Closed)) {
+                Change::Snapshot { .. } | Change::Missed(_) => {
+                    let rows = self.table.with(|rows, pos| pos.map(|pos| (rows.clone(), pos)));
+                    let Some((rows, pos)) = rows else { continue };
+                    self.shown = Some(pos);
+                    let epoch = self.table.epoch().unwrap_or_default();
+                    return Ok(Some(News::Rows { epoch, pos, rows }));
+                }
+                // What a snapshot had already.
+                Change::Delta { pos, .. } if self.shown.is_some_and(|shown| pos <= shown) => {}
+                Change::Delta { from, pos, up, del, merged } => {
+                    self.shown = Some(pos);
+                    self.left -= 1;
+                    return Ok(Some(News::Delta { from, pos, up, del, merged }));
+                }
+                Change::Tick { pos, lag } => {
+                    return Ok(Some(News::Tick { pos, lag: lag.map(|lag| (lag.events, lag.ms)) }));
+                }
+                Change::Ended(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl News {
+    fn print(&self, as_json: bool) {
+        match (self, as_json) {
+            (Self::Rows { epoch, pos, rows }, true) => {
+                output::json(&json!({"change": "rows", "epoch": epoch, "pos": pos, "rows": rows}))
+            }
+            (Self::Delta { from, pos, up, del, merged }, true) => {
+                let up: BTreeMap<_, _> = up.iter().map(|(key, row)| (key, row)).collect();
+                output::json(&json!({
+                    "change": "delta", "from": from, "pos": pos, "up": up, "del": del,
+                    "merged": merged,
+                }));
+            }
+            (Self::Tick { pos, lag }, true) => {
+                let lag = lag.map(|(events, ms)| json!({"events": events, "ms": ms}));
+                output::json(&json!({"change": "tick", "pos": pos, "lag": lag}));
+            }
+            (Self::Rows { pos, rows, .. }, false) => {
+                output::line(format!("# {} rows at position {pos}", rows.len()));
+                rows.iter().for_each(|(key, row)| put(key, row));
+            }
+            (Self::Delta { pos, up, del, .. }, false) => {
+                output::line(format!("# position {pos}"));
+                up.iter().for_each(|(key, row)| put(key, row));
+                del.iter().for_each(|key| output::line(format!("- {}", output::printable(key))));
+            }
+            (Self::Tick { .. }, false) => {}
+        }
+    }
+}
+
+fn put(key: &str, row: &Row) {
+    output::line(format!("+ {} {}", output::printable(key), output::printable(row.json())));
+}
+
+async fn full_screen(watched: &mut Watched, name: String) -> Result<(), Error> {
+    let mut screen = Screen::new(name);
+    let mut terminal = match Terminal::take() {
+        Ok(terminal) => terminal,
+        // A terminal that cannot be taken over can still be written to.
+        Err(_) => return Ok(()),
+    };
+    let mut draw = tokio::time::interval(DRAW);
+    draw.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            key = terminal.key() => {
+                let (_, height) = Terminal::size();
+                if !screen.press(key, height) {
+                    return Ok(());
+                }
+                if key != Key::Redraw {
+                    draw.reset_immediately();
+                }
+            }
+            news = watched.next() => match news? {
+                Some(news) => take(&mut screen, &watched.table, news),
+                None => return Ok(()),
+            },
+            _ = draw.tick() => {
+                screen.status = status(&watched.table.status()).into();
+                let (width, height) = Terminal::size();
+                let lines = screen.lines(width, height, Instant::now());
+                if Terminal::show(&lines).is_err() {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn take(screen: &mut Screen, table: &Table, news: News) {
+    let value = |row: &Row| row.read::<Value>().unwrap_or_default();
+    match news {
+        News::Rows { pos, rows, .. } => {
+            screen.pos = pos;
+            screen.fields = fields(table);
+            screen.replace(rows.iter().map(|(key, row)| (key.clone(), value(row))));
+        }
+        News::Delta { pos, up, del, .. } => {
+            screen.pos = pos;
+            let now = Instant::now();
+            up.into_iter().for_each(|(key, row)| screen.put(key, value(&row), now));
+            del.iter().for_each(|key| screen.delete(key));
+        }
+        News::Tick { pos, lag } => {
+            screen.pos = pos;
+            screen.lag = lag.or(screen.lag);
+        }
+    }
+}
+
+fn fields(table: &Table) -> Vec<Field> {
+    let fields = table.fields().into_iter();
+    fields.map(|f| Field { name: f.name, kind: f.kind, unit: f.unit }).collect()
+}
+
+fn status(status: &Status) -> &'static str {
+    match status {
+        Status::Connecting => "connecting",
+        Status::CatchingUp => "catching up",
+        Status::Live => "live",
+        Status::Stale => "stale: the server does not answer",
+        Status::Ended(_) => "ended",
+    }
+}
+
+fn failed(error: Error, base: &str) -> Failure {
+    let message = error.to_string();
+    match error {
+        Error::Unreachable { .. } => {
+            Failure::new(Exit::Unreachable, format!("no server answers at {base}: {message}"))
+                .help("start one with `lantern serve`, or name another with --server")
+        }
+        Error::Table { code, .. } if code.starts_with("no_such") => {
+            Failure::new(Exit::NotFound, message)
+                .help("`lantern plugin list` shows the tables there are")
+        }
+        Error::Table { .. } | Error::Refused { .. } => Failure::new(Exit::Refused, message),
+        _ => Failure::new(Exit::Failure, message),
+    }
+}

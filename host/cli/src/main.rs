@@ -1,0 +1,195 @@
+//! The binary `lantern`: the server, and the commands that talk to one.
+//!
+//! This file only reads what was typed and passes on. A command never reaches
+//! into a running server's data folder; it asks over HTTP.
+
+mod api;
+mod commands;
+mod error;
+mod output;
+mod sender;
+mod source;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::api::Api;
+use crate::error::Outcome;
+
+// Folding allocates many small rows on several threads at once.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// The first argument with which the server starts this binary again to compile
+/// a plugin, in a process of its own.
+const COMPILE_CHILD: &str = "__compile";
+
+const AFTER_HELP: &str = "\
+Exit codes:
+  0    it worked
+  1    it failed, or a test found something
+  2    wrong usage
+  3    no server answers
+  4    there is no such file, projection, version, table or row
+  5    refused: events or a plugin that are not right, or a request that cannot be
+  6    the server is too busy, and stayed so
+  130  ended by Ctrl-C
+
+Errors go to standard error; with --json as one JSON object
+{\"error\":{\"code\",\"message\",\"help\",\"details\",\"exit\"}}.
+
+First steps:
+  lantern serve                                     # in one terminal
+  lantern new my-plugin && cd my-plugin             # in another
+  cargo build --release --target wasm32-unknown-unknown
+  lantern test events.ndjson target/wasm32-unknown-unknown/release/my_plugin.wasm
+  lantern plugin push target/wasm32-unknown-unknown/release/my_plugin.wasm --wait
+  lantern events import events.ndjson
+  lantern plugin status my-plugin";
+
+/// Folds event logs into live tables with sandboxed plugins.
+#[derive(Parser)]
+#[command(name = "lantern", version, after_help = AFTER_HELP, max_term_width = 100)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(clap::Args)]
+pub(crate) struct Global {
+    /// The server to talk to.
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "LANTERN_SERVER",
+        default_value = "http://127.0.0.1:7420",
+        value_parser = server_address
+    )]
+    server: String,
+    /// Print JSON, for scripts.
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+impl Global {
+    fn api(&self) -> Api {
+        Api::new(&self.server)
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the server.
+    Serve(commands::serve::Args),
+    /// Run the server on real flights and made-up shop events.
+    Demo(commands::demo::Args),
+    /// Send, make and read events.
+    #[command(subcommand)]
+    Events(commands::events::Command),
+    /// Upload plugins and look after their projections.
+    #[command(subcommand)]
+    Plugin(commands::plugin::Command),
+    /// Look at events that could not be applied; retry or drop them.
+    #[command(subcommand)]
+    Parked(commands::parked::Command),
+    /// Read tables, once or live.
+    #[command(subcommand)]
+    Table(commands::table::Command),
+    /// Make a new plugin from a template.
+    New(commands::new::Args),
+    /// Fold a file of events with a plugin, without a server, and print its tables.
+    Test(commands::test::Args),
+    /// Print the shell's completions of this command.
+    Completions(commands::completions::Args),
+}
+
+fn main() -> ExitCode {
+    if std::env::args_os().nth(1).is_some_and(|arg| arg == COMPILE_CHILD) {
+        return lantern_plugin::compile_child_main();
+    }
+    let cli = Cli::parse();
+    let json = cli.global.json;
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.report(json);
+            failure.exit_code()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Outcome {
+    let global = &cli.global;
+    match cli.command {
+        Command::Serve(args) => commands::serve::run(args, global.json),
+        Command::Demo(args) => commands::demo::run(args, global),
+        Command::Events(command) => client(commands::events::run(command, global)),
+        Command::Plugin(command) => client(commands::plugin::run(command, global)),
+        Command::Parked(command) => client(commands::parked::run(command, global)),
+        Command::Table(command) => client(commands::table::run(command, global)),
+        Command::New(args) => commands::new::run(&args, global),
+        Command::Test(args) => commands::test::run(&args, global),
+        Command::Completions(args) => {
+            commands::completions::run(&args, &mut <Cli as clap::CommandFactory>::command());
+            Ok(())
+        }
+    }
+}
+
+/// Runs a command that only waits for a server.
+fn client(command: impl Future<Output = Outcome>) -> Outcome {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)?
+        .block_on(command)
+}
+
+fn server_address(text: &str) -> Result<String, String> {
+    if text.starts_with("https://") {
+        return Err("this command speaks plain HTTP: give the address behind the proxy, \
+                    or tunnel to it (`ssh -L 7420:localhost:7420 host`)"
+            .into());
+    }
+    let host = text.strip_prefix("http://").unwrap_or_default();
+    if host.trim_matches('/').is_empty() || host.contains([' ', '?', '#']) {
+        return Err("give it as `http://host:port`".into());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_command_has_examples() {
+        let mut cli = Cli::command();
+        cli.build();
+        cli.clone().debug_assert();
+        let mut bare = Vec::new();
+        let mut queue = vec![cli];
+        while let Some(command) = queue.pop() {
+            let leaf = command.get_subcommands().next().is_none();
+            if leaf && command.get_name() != "help" && command.get_after_help().is_none() {
+                bare.push(command.get_name().to_owned());
+            }
+            queue.extend(command.get_subcommands().filter(|c| c.get_name() != "help").cloned());
+        }
+        assert!(bare.is_empty(), "no examples in --help of {bare:?}");
+    }
+
+    #[test]
+    fn an_address_is_checked_when_it_is_typed() {
+        assert!(server_address("http://localhost:7420").is_ok());
+        assert!(server_address("localhost:7420").is_err());
+        assert!(server_address("http://").is_err());
+        assert!(server_address("https://x").is_err_and(|e| e.contains("plain HTTP")));
+    }
+}

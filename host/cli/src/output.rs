@@ -1,0 +1,170 @@
+//! What commands print: lines and tables for people, JSON for scripts, progress
+//! on standard error. Results go to standard output and nothing else does.
+
+use std::io::{IsTerminal, Write};
+use std::time::Duration;
+
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+/// Prints `text` and a line feed. Whoever reads may have gone, as `head` does:
+/// the command then ends, and rightly so.
+pub(crate) fn line(text: impl AsRef<str>) {
+    let mut bytes = text.as_ref().as_bytes().to_vec();
+    bytes.push(b'\n');
+    raw(&bytes);
+}
+
+/// Writes `bytes` to standard output as they are.
+pub(crate) fn raw(bytes: &[u8]) {
+    let mut out = std::io::stdout().lock();
+    if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
+        std::process::exit(0);
+    }
+}
+
+/// Prints `value` as one line of JSON.
+pub(crate) fn json(value: &impl Serialize) {
+    line(serde_json::to_string(value).expect("what commands print is JSON"));
+}
+
+/// Says `text` to a person, on standard error, unless a script reads.
+pub(crate) fn note(as_json: bool, text: impl AsRef<str>) {
+    if !as_json {
+        // Nobody is left to tell where this fails.
+        let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
+    }
+}
+
+/// Whether a person looks at standard output.
+pub(crate) fn is_terminal() -> bool {
+    std::io::stdout().is_terminal()
+}
+
+/// An empty table with `header`; plain columns where no person looks.
+pub(crate) fn table<'a>(header: impl IntoIterator<Item = &'a str>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED);
+    if is_terminal() {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+    }
+    table.set_header(header.into_iter().map(printable).collect::<Vec<_>>());
+    table
+}
+
+/// Has the columns `columns` of `table` stand to the right.
+pub(crate) fn align_right(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
+    for place in columns {
+        if let Some(column) = table.column_mut(place) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+}
+
+/// `text` without what would move the cursor, colour the terminal or ring its
+/// bell: keys, values and messages come from events and plugins.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
+}
+
+/// A JSON value as a table's cell has it: strings without quotes.
+pub(crate) fn cell(value: Option<&serde_json::Value>) -> String {
+    match value {
+        None | Some(serde_json::Value::Null) => String::new(),
+        Some(serde_json::Value::String(text)) => printable(text),
+        Some(other) => printable(&other.to_string()),
+    }
+}
+
+/// `count` with thin groups: `1 234 567`.
+pub(crate) fn count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut out = String::with_capacity(digits.len() * 4 / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            out.push(' ');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// A time in microseconds since 1970 as RFC 3339, or nothing where there is none.
+pub(crate) fn time_us(time_us: i64) -> String {
+    if time_us == i64::MIN {
+        return String::new();
+    }
+    jiff::Timestamp::from_microsecond(time_us)
+        .map_or_else(|_| time_us.to_string(), |time| time.to_string())
+}
+
+/// Seconds as people say them: `42 s`, `3 min 20 s`, `2 h 5 min`.
+pub(crate) fn seconds(seconds: f64) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+    let whole = seconds.clamp(0.0, 1e12).round() as u64;
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        _ => format!("{} h {} min", whole / 3600, whole / 60 % 60),
+    }
+}
+
+/// How a progress bar counts.
+#[derive(Clone, Copy)]
+pub(crate) enum Progress {
+    /// Bytes of a known total, with rate and time left.
+    Bytes(u64),
+    /// Events of a known total, with rate and time left.
+    Events(u64),
+    /// Thousandths, with a message beside.
+    PerMille,
+    /// Something without an end, with a message beside.
+    Endless,
+}
+
+/// A progress bar on standard error; hidden where no person looks or `as_json`.
+pub(crate) fn progress(kind: Progress, as_json: bool) -> ProgressBar {
+    let (length, template) = match kind {
+        Progress::Bytes(total) => (
+            Some(total),
+            "{bar:32} {percent:>3} %  {bytes}/{total_bytes}  {bytes_per_sec}  {msg}  {eta} left",
+        ),
+        Progress::Events(total) => {
+            (Some(total), "{bar:32} {percent:>3} %  {human_pos}/{human_len}  {per_sec}  {eta} left")
+        }
+        Progress::PerMille => (Some(1000), "{bar:32} {percent:>3} %  {msg}"),
+        Progress::Endless => (None, "{spinner} {msg}"),
+    };
+    if as_json {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
+    bar.set_style(ProgressStyle::with_template(template).expect("the templates above are valid"));
+    bar.enable_steady_tick(Duration::from_millis(200));
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_and_seconds_read_well() {
+        assert_eq!(count(0), "0");
+        assert_eq!(count(999), "999");
+        assert_eq!(count(1_234_567), "1 234 567");
+        assert_eq!(seconds(41.6), "42 s");
+        assert_eq!(seconds(200.0), "3 min 20 s");
+        assert_eq!(seconds(7_500.0), "2 h 5 min");
+        assert_eq!(seconds(f64::NAN), "0 s");
+    }
+
+    #[test]
+    fn what_would_move_the_cursor_is_replaced() {
+        assert_eq!(printable("a\u{1b}[2Jb\u{7}"), "a\u{FFFD}[2Jb\u{FFFD}");
+        assert_eq!(cell(Some(&serde_json::json!("x\ny"))), "x\u{FFFD}y");
+        assert_eq!(cell(Some(&serde_json::json!(1.5))), "1.5");
+        assert_eq!(cell(None), "");
+    }
+}

@@ -1,0 +1,226 @@
+//! Sends events piece by piece, in order: one request under way, tried again
+//! with growing waits while the server is busy or away, at a pace where one is
+//! asked for. A piece sent twice does no harm: the log knows events by `source`
+//! and `id`.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::api::{Api, ApiError, NDJSON};
+use crate::error::{Failure, Outcome};
+
+/// The bytes of one request, where no pace asks for less.
+pub(crate) const PIECE_BYTES: usize = 2 << 20;
+/// The first wait before a piece is sent again; doubled each time.
+const WAIT_FIRST: Duration = Duration::from_millis(250);
+/// The longest wait between two tries.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+/// How many tries one piece gets unless told otherwise: about two minutes.
+pub(crate) const TRIES: u32 = 18;
+/// The most single errors kept for the summary.
+const ERRORS_MAX: usize = 100;
+
+/// What became of everything sent.
+#[derive(Clone, Debug, Default, Serialize)]
+pub(crate) struct Sent {
+    /// Events sent and answered.
+    pub(crate) events: u64,
+    /// In the log now, and not before.
+    pub(crate) appended: u64,
+    /// There already.
+    pub(crate) duplicates: u64,
+    /// Refused, and left out.
+    pub(crate) rejected: u64,
+    /// Requests made a second time or more.
+    pub(crate) retries: u64,
+    /// What is wrong with refused ones; the first 100.
+    pub(crate) errors: Vec<serde_json::Value>,
+}
+
+/// Sends pieces of NDJSON to a server.
+pub(crate) struct Sender {
+    api: Api,
+    partial: bool,
+    tries: u32,
+    /// What became of everything so far.
+    pub(crate) sent: Sent,
+    /// Of a piece that failed: how many lines of it are in the log all the same.
+    pub(crate) lines_of_failed: u64,
+}
+
+impl Sender {
+    /// A sender to `api` that tries each piece `tries` times, and with `partial`
+    /// leaves out events that are refused.
+    pub(crate) fn new(api: Api, partial: bool, tries: u32) -> Self {
+        Self { api, partial, tries, sent: Sent::default(), lines_of_failed: 0 }
+    }
+
+    /// Sends one piece of `events` events, the first of which stands in line
+    /// `first_line`; `on_wait` is told of each wait and why.
+    pub(crate) async fn send(
+        &mut self,
+        bytes: Bytes,
+        events: u64,
+        first_line: u64,
+        on_wait: impl Fn(Duration, &str),
+    ) -> Outcome {
+        let (mut tries, mut before) = (0, 0);
+        let pushed = loop {
+            tries += 1;
+            match self.api.push(NDJSON, bytes.clone(), self.partial).await {
+                Ok(pushed) => break pushed,
+                Err(error) => {
+                    // Part of it may be in the log: the next try finds it there.
+                    let part = Part::of(&error);
+                    before += part.appended;
+                    let Some(told) = error.passing().filter(|_| tries < self.tries) else {
+                        self.sent.appended += before;
+                        self.lines_of_failed = part.lines;
+                        return Err(in_file(error, first_line));
+                    };
+                    let wait = told.unwrap_or_else(|| backoff(tries));
+                    on_wait(wait, &Failure::from(error).message);
+                    self.sent.retries += 1;
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        };
+        let again = before.min(pushed.duplicates);
+        self.sent.events += events;
+        self.sent.appended += pushed.appended + again;
+        self.sent.duplicates += pushed.duplicates - again;
+        self.sent.rejected += pushed.rejected;
+        let room = ERRORS_MAX.saturating_sub(self.sent.errors.len());
+        let errors = pushed.errors.into_iter().take(room);
+        self.sent.errors.extend(errors.map(|error| placed(error, first_line)));
+        Ok(())
+    }
+}
+
+/// The wait before try `tries + 1`, with a fifth of it by chance, so that many
+/// senders do not come back at once.
+fn backoff(tries: u32) -> Duration {
+    let doubled = WAIT_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(WAIT_MAX);
+    doubled.mul_f64(0.9 + fastrand::f64() * 0.2)
+}
+
+/// What of a failed piece is in the log.
+#[derive(Default)]
+struct Part {
+    appended: u64,
+    lines: u64,
+}
+
+impl Part {
+    fn of(error: &ApiError) -> Self {
+        match error {
+            ApiError::Refused { problem, .. } => {
+                Self { appended: problem.appended, lines: problem.lines }
+            }
+            _ => Self::default(),
+        }
+    }
+}
+
+/// `error` with its places counted in the file in place of the request.
+fn in_file(mut error: ApiError, first_line: u64) -> Failure {
+    if let ApiError::Refused { problem, .. } = &mut error {
+        for entry in &mut problem.errors {
+            *entry = placed(entry.take(), first_line);
+        }
+        // A single bad line is the whole story.
+        if let [only] = problem.errors.as_slice()
+            && let (Some(line), Some(detail)) = (only["line"].as_u64(), only["detail"].as_str())
+        {
+            problem.detail = format!("line {line}: {detail}");
+            problem.errors.clear();
+        }
+    }
+    Failure::from(error)
+}
+
+/// One refused event with its `line` counted in the file. The server counts
+/// lines from 1 in what it was sent.
+fn placed(mut error: serde_json::Value, first_line: u64) -> serde_json::Value {
+    if let Some(line) = error.get("line").and_then(serde_json::Value::as_u64) {
+        error["line"] = (line + first_line - 1).into();
+        if let Some(fields) = error.as_object_mut() {
+            fields.remove("index");
+        }
+    }
+    error
+}
+
+/// Spreads events evenly over time.
+pub(crate) struct Pace {
+    per_s: f64,
+    start: Instant,
+    done: f64,
+}
+
+/// Paced events go out so many times a second, as long as that is at least one
+/// event each time.
+const PIECES_PER_S: f64 = 20.0;
+/// The most events of one paced piece.
+const PACED_PIECE_MAX: u64 = 8_192;
+
+impl Pace {
+    /// A pace of `per_s` events a second.
+    pub(crate) fn new(per_s: f64) -> Self {
+        Self { per_s, start: Instant::now(), done: 0.0 }
+    }
+
+    /// How many events to send at a time.
+    pub(crate) fn piece(&self) -> u64 {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+        let piece = (self.per_s / PIECES_PER_S).clamp(1.0, PACED_PIECE_MAX as f64) as u64;
+        piece
+    }
+
+    /// Waits until `events` more may go. Never more than a second is caught up
+    /// after the server was away.
+    pub(crate) async fn wait(&mut self, events: u64) {
+        #[expect(clippy::cast_precision_loss, reason = "exact far beyond any count here")]
+        let events = events as f64;
+        let due = self.start + Duration::from_secs_f64(self.done / self.per_s);
+        tokio::time::sleep_until(due).await;
+        if due.elapsed() > Duration::from_secs(1) {
+            self.start = Instant::now();
+            self.done = 0.0;
+        }
+        self.done += events;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn waits_grow_and_stay_bounded() {
+        assert!(backoff(1) < WAIT_FIRST * 2);
+        assert!(backoff(3) > WAIT_FIRST * 3);
+        assert!(backoff(60) <= WAIT_MAX.mul_f64(1.1));
+    }
+
+    #[test]
+    fn lines_are_counted_in_the_file() {
+        let error = json!({"line": 3, "index": 2, "detail": "no id"});
+        assert_eq!(placed(error, 101), json!({"line": 103, "detail": "no id"}));
+        assert_eq!(placed(json!("x"), 5), json!("x"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pace_is_kept() {
+        let mut pace = Pace::new(1_000.0);
+        let start = Instant::now();
+        for _ in 0..21 {
+            pace.wait(pace.piece()).await;
+        }
+        assert_eq!(start.elapsed().as_millis(), 1_000);
+    }
+}

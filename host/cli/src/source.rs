@@ -1,0 +1,233 @@
+//! Files of events as commands read them: from a path or standard input, plain
+//! or compressed, in pieces of whole lines.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use flate2::bufread::MultiGzDecoder;
+
+use crate::error::{Exit, Failure, Outcome};
+
+/// The longest line of a file of events, in bytes.
+const LINE_BYTES_MAX: usize = 16 << 20;
+/// The bytes read ahead.
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// An open file of events, unpacked.
+pub(crate) struct Source {
+    /// The unpacked bytes.
+    reader: Box<dyn BufRead + Send>,
+    /// The name, for messages.
+    name: String,
+    /// The file's bytes; unknown of standard input.
+    total: Option<u64>,
+    /// How many of them were read.
+    read: Arc<AtomicU64>,
+    /// Lines handed out or skipped.
+    lines: u64,
+}
+
+/// Whole lines of a file.
+#[derive(Debug, Default)]
+pub(crate) struct Piece {
+    /// The lines, each with its line feed.
+    pub(crate) bytes: Vec<u8>,
+    /// How many events they are: lines that are not blank.
+    pub(crate) events: u64,
+    /// The number of the first line, from 1.
+    pub(crate) first_line: u64,
+}
+
+impl Source {
+    /// Opens `path`; `-` is standard input. zstd and gzip are told by their
+    /// first bytes, whatever the name.
+    pub(crate) fn open(path: &Path) -> Outcome<Self> {
+        let name = path.display().to_string();
+        let (raw, total): (Box<dyn Read + Send>, _) = if name == "-" {
+            (Box::new(io::stdin()), None)
+        } else {
+            let file = File::open(path).map_err(|e| not_read(&name, &e))?;
+            let total = file.metadata().ok().filter(std::fs::Metadata::is_file).map(|m| m.len());
+            (Box::new(file), total)
+        };
+        let read = Arc::new(AtomicU64::new(0));
+        let counted = Counted { inner: raw, read: Arc::clone(&read) };
+        let mut packed = BufReader::with_capacity(BUFFER_BYTES, counted);
+        let start = packed.fill_buf().map_err(|e| not_read(&name, &e))?;
+        let reader: Box<dyn BufRead + Send> = if start.starts_with(&[0x28, 0xB5, 0x2F, 0xFD]) {
+            let unpacked = zstd::Decoder::with_buffer(packed).map_err(|e| not_read(&name, &e))?;
+            Box::new(BufReader::with_capacity(BUFFER_BYTES, unpacked))
+        } else if start.starts_with(&[0x1F, 0x8B]) {
+            Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(packed)))
+        } else {
+            Box::new(packed)
+        };
+        Ok(Self { reader, name, total, read, lines: 0 })
+    }
+
+    /// The file's bytes as they lie on disk; unknown of standard input.
+    pub(crate) fn total(&self) -> Option<u64> {
+        self.total
+    }
+
+    /// Counts the file's bytes read so far, as they lie on disk.
+    pub(crate) fn read_so_far(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.read)
+    }
+
+    /// Passes over `lines` lines.
+    pub(crate) fn skip_lines(&mut self, lines: u64) -> Outcome {
+        let mut line = Vec::new();
+        for _ in 0..lines {
+            line.clear();
+            if !self.line(&mut line)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The next lines: at most `events_max` that are not blank, and no more
+    /// once `bytes_max` bytes are reached. `None` at the end.
+    pub(crate) fn piece(&mut self, bytes_max: usize, events_max: u64) -> Outcome<Option<Piece>> {
+        let mut piece = Piece { first_line: self.lines + 1, ..Piece::default() };
+        while piece.bytes.len() < bytes_max && piece.events < events_max {
+            let from = piece.bytes.len();
+            if !self.line(&mut piece.bytes)? {
+                break;
+            }
+            if !piece.bytes[from..].trim_ascii().is_empty() {
+                piece.events += 1;
+            }
+        }
+        Ok((!piece.bytes.is_empty()).then_some(piece))
+    }
+
+    /// All of it, where it is at most `bytes_max` bytes unpacked.
+    pub(crate) fn whole(mut self, bytes_max: usize) -> Outcome<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let limit = bytes_max as u64 + 1;
+        (&mut self.reader)
+            .take(limit)
+            .read_to_end(&mut bytes)
+            .map_err(|e| not_read(&self.name, &e))?;
+        if bytes.len() > bytes_max {
+            let message = format!("`{}` holds more than {} MiB", self.name, bytes_max >> 20);
+            return Err(Failure::new(Exit::Refused, message)
+                .help("send it as one event a line with `lantern events import`"));
+        }
+        Ok(bytes)
+    }
+
+    /// Adds the next line, with a line feed, to `out`. `false` at the end.
+    fn line(&mut self, out: &mut Vec<u8>) -> Outcome<bool> {
+        let from = out.len();
+        let limit = LINE_BYTES_MAX as u64;
+        let read = (&mut self.reader).take(limit).read_until(b'\n', out);
+        let read = read.map_err(|e| not_read(&self.name, &e))?;
+        if read == 0 {
+            return Ok(false);
+        }
+        self.lines += 1;
+        if out.last() != Some(&b'\n') {
+            if out.len() - from >= LINE_BYTES_MAX {
+                let message = format!(
+                    "line {} of `{}` is longer than {} MiB",
+                    self.lines,
+                    self.name,
+                    LINE_BYTES_MAX >> 20
+                );
+                return Err(Failure::new(Exit::Refused, message)
+                    .help("a file of events holds one JSON object a line"));
+            }
+            out.push(b'\n');
+        }
+        Ok(true)
+    }
+}
+
+fn not_read(name: &str, error: &io::Error) -> Failure {
+    let exit = match error.kind() {
+        io::ErrorKind::NotFound => Exit::NotFound,
+        _ => Exit::Failure,
+    };
+    Failure::new(exit, format!("cannot read `{name}`: {error}"))
+}
+
+/// Reads a whole file, for plugins and parameters.
+pub(crate) fn read_file(path: &Path) -> Outcome<Vec<u8>> {
+    std::fs::read(path).map_err(|e| not_read(&path.display().to_string(), &e))
+}
+
+/// Counts what is read through it.
+struct Counted {
+    inner: Box<dyn Read + Send>,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.read.fetch_add(read as u64, Ordering::Relaxed);
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use std::io::Write;
+
+    const TEXT: &[u8] = b"{\"a\":1}\n\n{\"b\":2}\n{\"c\":3}";
+
+    fn packed(how: &str) -> Vec<u8> {
+        match how {
+            "zstd" => zstd::encode_all(TEXT, 1).unwrap(),
+            "gzip" => {
+                let mut gzip =
+                    flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+                gzip.write_all(TEXT).unwrap();
+                gzip.finish().unwrap()
+            }
+            _ => TEXT.to_vec(),
+        }
+    }
+
+    #[test]
+    fn plain_and_packed_files_give_the_same_pieces() {
+        let dir = tempfile::tempdir().unwrap();
+        for how in ["plain", "zstd", "gzip"] {
+            let path = dir.path().join(how);
+            std::fs::write(&path, packed(how)).unwrap();
+            let mut source = Source::open(&path).unwrap();
+            assert_eq!(source.total(), Some(packed(how).len() as u64));
+            let first = source.piece(1 << 20, 2).unwrap().unwrap();
+            assert_eq!(first.bytes, b"{\"a\":1}\n\n{\"b\":2}\n", "{how}");
+            assert_eq!((first.events, first.first_line), (2, 1));
+            let last = source.piece(1 << 20, 2).unwrap().unwrap();
+            assert_eq!(last.bytes, b"{\"c\":3}\n");
+            assert_eq!((last.events, last.first_line), (1, 4));
+            assert!(source.piece(1 << 20, 2).unwrap().is_none());
+            let mut skipped = Source::open(&path).unwrap();
+            skipped.skip_lines(3).unwrap();
+            assert_eq!(skipped.piece(1, 9).unwrap().unwrap().bytes, b"{\"c\":3}\n");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_missing_or_too_large_is_named() {
+        let missing = Source::open(Path::new("no/such/file")).err().unwrap();
+        assert_eq!(missing.exit, Exit::NotFound);
+        assert!(missing.message.contains("`no/such/file`"));
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("events");
+        std::fs::write(&path, TEXT).unwrap();
+        let large = Source::open(&path).unwrap().whole(4).unwrap_err();
+        assert_eq!(large.exit, Exit::Refused);
+    }
+}

@@ -1,0 +1,52 @@
+//! What a commit changed, as the feed publishes it and the change log keeps it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Offset, PartitionId, TableId, Timestamp, VersionId};
+
+/// One commit of one shard of an active version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Whose.
+    pub projection: String,
+    /// The version that committed.
+    pub version: VersionId,
+    /// Changes with the active version; see [`crate::View::epoch`].
+    pub epoch: String,
+    /// The shard's partition.
+    pub partition: PartitionId,
+    /// How many commits this shard has made, this one included. A version's
+    /// `pos` is the sum over its shards.
+    pub pos: u64,
+    /// The shard's position in the log after the commit.
+    pub next: Offset,
+    /// The highest event time applied so far.
+    pub event_time: Timestamp,
+    /// The public tables that changed; none where only the position moved.
+    pub tables: Vec<TableChanges>,
+}
+
+/// The changes of one table in one commit, each key once, in key order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableChanges {
+    /// Which table.
+    pub table: TableId,
+    /// Rows put: key and value (a JSON object).
+    pub up: Vec<(String, Vec<u8>)>,
+    /// Keys deleted.
+    pub del: Vec<String>,
+}
+
+impl TableChanges {
+    /// A commit's changes as the change log stores them.
+    #[must_use]
+    pub fn encode(tables: &[Self]) -> Vec<u8> {
+        postcard::to_stdvec(tables).expect("vectors of strings and bytes always encode")
+    }
+
+    /// The inverse of [`TableChanges::encode`]; `None` where the bytes are damaged.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Vec<Self>> {
+        postcard::from_bytes(bytes).ok()
+    }
+}

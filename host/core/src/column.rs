@@ -1,0 +1,182 @@
+//! A column of byte strings, laid end to end.
+
+use thiserror::Error;
+
+/// Byte strings end to end: value `i` is `bytes[ends[i - 1]..ends[i]]`, where
+/// `ends[-1]` is 0 (Apache Arrow's variable-size binary layout less its leading
+/// zero). The contract's `column` has the same shape.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Column {
+    ends: Vec<u32>,
+    bytes: Vec<u8>,
+}
+
+/// Why bytes from outside are not a column.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ColumnError {
+    /// An end lies before the one in front of it.
+    #[error("column end {end} of value {index} lies before the end of the value in front of it")]
+    NotRising {
+        /// The value's place.
+        index: usize,
+        /// Its end.
+        end: u32,
+    },
+    /// The last end is not the number of bytes.
+    #[error("the column's last end is {end}, but it has {bytes} bytes")]
+    WrongLength {
+        /// The last end, or 0.
+        end: u32,
+        /// How many bytes there are.
+        bytes: usize,
+    },
+}
+
+impl Column {
+    /// An empty column.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty column with room for `values` values of `bytes` bytes in all.
+    #[must_use]
+    pub fn with_capacity(values: usize, bytes: usize) -> Self {
+        Self { ends: Vec::with_capacity(values), bytes: Vec::with_capacity(bytes) }
+    }
+
+    /// Takes `ends` and `bytes` as a column.
+    ///
+    /// # Errors
+    /// [`ColumnError`] where they are not one.
+    pub fn from_parts(ends: Vec<u32>, bytes: Vec<u8>) -> Result<Self, ColumnError> {
+        let mut before = 0;
+        for (index, &end) in ends.iter().enumerate() {
+            if end < before {
+                return Err(ColumnError::NotRising { index, end });
+            }
+            before = end;
+        }
+        if before as usize != bytes.len() {
+            return Err(ColumnError::WrongLength { end: before, bytes: bytes.len() });
+        }
+        Ok(Self { ends, bytes })
+    }
+
+    /// How many values there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is no value.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Value `index`; empty where the column holds no value for it (a column
+    /// that was not asked for).
+    #[must_use]
+    pub fn get(&self, index: usize) -> &[u8] {
+        let Some(&end) = self.ends.get(index) else {
+            return &[];
+        };
+        &self.bytes[self.start(index)..end as usize]
+    }
+
+    /// Adds a value at the end.
+    ///
+    /// # Panics
+    /// When the column would pass 4 GiB; callers bound it far below.
+    pub fn push(&mut self, value: &[u8]) {
+        self.bytes.extend_from_slice(value);
+        let end = u32::try_from(self.bytes.len()).expect("a column stays under 4 GiB");
+        self.ends.push(end);
+    }
+
+    /// Adds the values `range` of `other`, in one copy.
+    ///
+    /// # Panics
+    /// When the range is not within `other`, or the column would pass 4 GiB.
+    pub fn extend_from(&mut self, other: &Self, range: std::ops::Range<usize>) {
+        if range.is_empty() {
+            return;
+        }
+        let from = other.start(range.start);
+        let to = other.ends[range.end - 1] as usize;
+        let base = u32::try_from(self.bytes.len()).expect("a column stays under 4 GiB");
+        let shift = u32::try_from(from).expect("ends are 32 bits");
+        u32::try_from(self.bytes.len() + to - from).expect("a column stays under 4 GiB");
+        self.bytes.extend_from_slice(&other.bytes[from..to]);
+        self.ends.extend(other.ends[range].iter().map(|end| end - shift + base));
+    }
+
+    /// The values in order.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        (0..self.len()).map(|index| self.get(index))
+    }
+
+    /// Where each value ends.
+    #[must_use]
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
+    /// The values' bytes, end to end.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Removes all values and keeps the room.
+    pub fn clear(&mut self) {
+        self.ends.clear();
+        self.bytes.clear();
+    }
+
+    fn start(&self, index: usize) -> usize {
+        if index == 0 { 0 } else { self.ends[index - 1] as usize }
+    }
+}
+
+impl<'a> FromIterator<&'a [u8]> for Column {
+    fn from_iter<I: IntoIterator<Item = &'a [u8]>>(values: I) -> Self {
+        let mut column = Self::new();
+        for value in values {
+            column.push(value);
+        }
+        column
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_copied_keeps_its_values() {
+        let column: Column = [b"a".as_slice(), b"", b"ccc", b"dd"].into_iter().collect();
+        let mut copy: Column = [b"x".as_slice()].into_iter().collect();
+        copy.extend_from(&column, 1..4);
+        assert_eq!(copy.iter().collect::<Vec<_>>(), [b"x".as_slice(), b"", b"ccc", b"dd"]);
+    }
+
+    #[test]
+    fn wrong_ends_are_refused() {
+        assert!(matches!(
+            Column::from_parts(vec![2, 1], vec![0, 0]),
+            Err(ColumnError::NotRising { index: 1, end: 1 })
+        ));
+        assert!(matches!(
+            Column::from_parts(vec![3], vec![0]),
+            Err(ColumnError::WrongLength { end: 3, bytes: 1 })
+        ));
+        assert!(matches!(
+            Column::from_parts(vec![], vec![0]),
+            Err(ColumnError::WrongLength { end: 0, bytes: 1 })
+        ));
+        assert!(Column::from_parts(vec![0, 1], vec![0]).is_ok());
+    }
+}

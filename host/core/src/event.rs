@@ -1,0 +1,429 @@
+//! CloudEvents 1.0 events, alone and in columns.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Attributes, Column, Timestamp};
+
+/// One CloudEvents 1.0 event. An optional attribute that is absent is an empty
+/// string (CloudEvents forbids empty ones).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Unique within `source`.
+    pub id: String,
+    /// Who sent it.
+    pub source: String,
+    /// The event type: `order.placed`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// What it is about; orders events and parks them.
+    pub subject: String,
+    /// When it happened. Events that came without a time carry the time they
+    /// were appended.
+    pub time: Timestamp,
+    /// The extension attribute `tenant`.
+    pub tenant: String,
+    /// The schema `data` follows, a URI.
+    pub dataschema: String,
+    /// The media type of `data`; empty means JSON.
+    pub datacontenttype: String,
+    /// All other extension attributes, as one JSON object; empty where none.
+    pub extensions: String,
+    /// The payload's bytes.
+    pub data: Vec<u8>,
+}
+
+/// [`Event`], borrowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventRef<'a> {
+    /// See [`Event::id`].
+    pub id: &'a str,
+    /// See [`Event::source`].
+    pub source: &'a str,
+    /// See [`Event::kind`].
+    pub kind: &'a str,
+    /// See [`Event::subject`].
+    pub subject: &'a str,
+    /// See [`Event::time`].
+    pub time: Timestamp,
+    /// See [`Event::tenant`].
+    pub tenant: &'a str,
+    /// See [`Event::dataschema`].
+    pub dataschema: &'a str,
+    /// See [`Event::datacontenttype`].
+    pub datacontenttype: &'a str,
+    /// See [`Event::extensions`].
+    pub extensions: &'a str,
+    /// See [`Event::data`].
+    pub data: &'a [u8],
+}
+
+impl Event {
+    /// This event, borrowed.
+    #[must_use]
+    pub fn as_ref(&self) -> EventRef<'_> {
+        EventRef {
+            id: &self.id,
+            source: &self.source,
+            kind: &self.kind,
+            subject: &self.subject,
+            time: self.time,
+            tenant: &self.tenant,
+            dataschema: &self.dataschema,
+            datacontenttype: &self.datacontenttype,
+            extensions: &self.extensions,
+            data: &self.data,
+        }
+    }
+}
+
+impl EventRef<'_> {
+    /// A copy that owns its strings.
+    #[must_use]
+    pub fn to_owned(&self) -> Event {
+        Event {
+            id: self.id.into(),
+            source: self.source.into(),
+            kind: self.kind.into(),
+            subject: self.subject.into(),
+            time: self.time,
+            tenant: self.tenant.into(),
+            dataschema: self.dataschema.into(),
+            datacontenttype: self.datacontenttype.into(),
+            extensions: self.extensions.into(),
+            data: self.data.into(),
+        }
+    }
+
+    /// The bytes of all attributes together, without the time.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.id.len()
+            + self.source.len()
+            + self.kind.len()
+            + self.subject.len()
+            + self.tenant.len()
+            + self.dataschema.len()
+            + self.datacontenttype.len()
+            + self.extensions.len()
+            + self.data.len()
+    }
+}
+
+/// The most distinct event types [`Events`] can hold; [`Events::push`] says
+/// `false` past it.
+const TYPES_MAX: usize = u16::MAX as usize;
+
+/// Events in columns. Text columns hold UTF-8, which [`Events::push`] and
+/// [`Events::from_columns`] ensure.
+#[derive(Clone, Debug, Default)]
+pub struct Events {
+    times: Vec<Timestamp>,
+    type_names: Vec<String>,
+    types: Vec<u16>,
+    index: HashMap<String, u16>,
+    columns: Columns,
+}
+
+/// The byte columns of [`Events`]. A column is either empty (not asked for) or
+/// as long as the others.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// Attribute `id`.
+    pub id: Column,
+    /// Attribute `source`.
+    pub source: Column,
+    /// Attribute `subject`.
+    pub subject: Column,
+    /// Extension attribute `tenant`.
+    pub tenant: Column,
+    /// Attribute `dataschema`.
+    pub dataschema: Column,
+    /// Attribute `datacontenttype`.
+    pub datacontenttype: Column,
+    /// All other extension attributes, one JSON object an event.
+    pub extensions: Column,
+    /// The payload.
+    pub data: Column,
+}
+
+impl PartialEq for Events {
+    fn eq(&self, other: &Self) -> bool {
+        self.times == other.times
+            && self.columns == other.columns
+            && self.types.len() == other.types.len()
+            && (0..self.len()).all(|i| self.kind(i) == other.kind(i))
+    }
+}
+
+impl Events {
+    /// No events.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts decoded columns together; `None` where their lengths differ, a type
+    /// is out of range or a text column is not UTF-8. Empty columns stay empty.
+    #[must_use]
+    pub fn from_columns(
+        times: Vec<Timestamp>,
+        type_names: Vec<String>,
+        types: Vec<u16>,
+        columns: Columns,
+    ) -> Option<Self> {
+        let len = times.len();
+        let fits = types.len() == len
+            && types.iter().all(|&t| usize::from(t) < type_names.len())
+            && columns.all().iter().all(|c| c.is_empty() || c.len() == len)
+            && columns.text().iter().all(|c| is_utf8(c));
+        fits.then(|| Self { times, type_names, types, index: HashMap::new(), columns })
+    }
+
+    /// How many events there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.times.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.times.is_empty()
+    }
+
+    /// The bytes held in columns.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.columns.all().iter().map(|c| c.bytes().len()).sum::<usize>() + self.len() * 12
+    }
+
+    /// Adds an event. `false`, and nothing added, where it would be the
+    /// 65,536th distinct type: start another.
+    pub fn push(&mut self, event: &EventRef<'_>) -> bool {
+        let Some(kind) = self.intern(event.kind) else {
+            return false;
+        };
+        self.types.push(kind);
+        self.times.push(event.time);
+        let c = &mut self.columns;
+        c.id.push(event.id.as_bytes());
+        c.source.push(event.source.as_bytes());
+        c.subject.push(event.subject.as_bytes());
+        c.tenant.push(event.tenant.as_bytes());
+        c.dataschema.push(event.dataschema.as_bytes());
+        c.datacontenttype.push(event.datacontenttype.as_bytes());
+        c.extensions.push(event.extensions.as_bytes());
+        c.data.push(event.data);
+        true
+    }
+
+    /// Adds the events `range` of `from`, of the columns `wanted` (and `data`)
+    /// only, in one copy a column.
+    ///
+    /// # Panics
+    /// When the range is not within `from`.
+    pub fn extend_from(
+        &mut self,
+        from: &Self,
+        range: std::ops::Range<usize>,
+        wanted: Attributes,
+    ) -> bool {
+        let mut map = [u16::MAX; 64];
+        for &kind in &from.types[range.clone()] {
+            let slot = usize::from(kind);
+            let place = match map.get(slot) {
+                Some(&known) if known != u16::MAX => known,
+                _ => match self.intern(&from.type_names[slot]) {
+                    Some(place) => place,
+                    None => return false,
+                },
+            };
+            if let Some(known) = map.get_mut(slot) {
+                *known = place;
+            }
+            self.types.push(place);
+        }
+        self.times.extend_from_slice(&from.times[range.clone()]);
+        let (to, from) = (&mut self.columns, &from.columns);
+        let copy = |want: bool, to: &mut Column, from: &Column| {
+            if want && !from.is_empty() {
+                to.extend_from(from, range.clone());
+            }
+        };
+        copy(wanted.id, &mut to.id, &from.id);
+        copy(wanted.source, &mut to.source, &from.source);
+        copy(wanted.subject, &mut to.subject, &from.subject);
+        copy(wanted.tenant, &mut to.tenant, &from.tenant);
+        copy(wanted.dataschema, &mut to.dataschema, &from.dataschema);
+        copy(wanted.datacontenttype, &mut to.datacontenttype, &from.datacontenttype);
+        copy(wanted.extensions, &mut to.extensions, &from.extensions);
+        copy(true, &mut to.data, &from.data);
+        true
+    }
+
+    /// Event `index`.
+    ///
+    /// # Panics
+    /// When there is no such event.
+    #[must_use]
+    pub fn get(&self, index: usize) -> EventRef<'_> {
+        let c = &self.columns;
+        EventRef {
+            id: text(&c.id, index),
+            source: text(&c.source, index),
+            kind: self.kind(index),
+            subject: text(&c.subject, index),
+            time: self.times[index],
+            tenant: text(&c.tenant, index),
+            dataschema: text(&c.dataschema, index),
+            datacontenttype: text(&c.datacontenttype, index),
+            extensions: text(&c.extensions, index),
+            data: c.data.get(index),
+        }
+    }
+
+    /// The events in order.
+    pub fn iter(&self) -> impl Iterator<Item = EventRef<'_>> {
+        (0..self.len()).map(|index| self.get(index))
+    }
+
+    /// Each event's time.
+    #[must_use]
+    pub fn times(&self) -> &[Timestamp] {
+        &self.times
+    }
+
+    /// The type of event `index`.
+    ///
+    /// # Panics
+    /// When there is no such event.
+    #[must_use]
+    pub fn kind(&self, index: usize) -> &str {
+        &self.type_names[usize::from(self.types[index])]
+    }
+
+    /// The subject of event `index`.
+    #[must_use]
+    pub fn subject(&self, index: usize) -> &str {
+        text(&self.columns.subject, index)
+    }
+
+    /// The distinct event types, in order of first appearance.
+    #[must_use]
+    pub fn type_names(&self) -> &[String] {
+        &self.type_names
+    }
+
+    /// Each event's place in [`Events::type_names`].
+    #[must_use]
+    pub fn types(&self) -> &[u16] {
+        &self.types
+    }
+
+    /// The byte columns.
+    #[must_use]
+    pub fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    /// Gives events without a time (those at [`Timestamp::MIN`]) `time`.
+    pub fn fill_times(&mut self, time: Timestamp) {
+        for missing in self.times.iter_mut().filter(|t| **t == Timestamp::MIN) {
+            *missing = time;
+        }
+    }
+
+    fn intern(&mut self, kind: &str) -> Option<u16> {
+        // Runs of one type are common, and few types the rule.
+        if let Some(&last) = self.types.last()
+            && self.type_names[usize::from(last)] == kind
+        {
+            return Some(last);
+        }
+        if self.index.len() != self.type_names.len() {
+            self.index = (0..).zip(&self.type_names).map(|(i, name)| (name.clone(), i)).collect();
+        }
+        if let Some(&place) = self.index.get(kind) {
+            return Some(place);
+        }
+        if self.type_names.len() >= TYPES_MAX {
+            return None;
+        }
+        let place = u16::try_from(self.type_names.len()).expect("bounded above");
+        self.type_names.push(kind.to_owned());
+        self.index.insert(kind.to_owned(), place);
+        Some(place)
+    }
+}
+
+impl Columns {
+    /// All columns, in the order of the struct.
+    #[must_use]
+    pub fn all(&self) -> [&Column; 8] {
+        [
+            &self.id,
+            &self.source,
+            &self.subject,
+            &self.tenant,
+            &self.dataschema,
+            &self.datacontenttype,
+            &self.extensions,
+            &self.data,
+        ]
+    }
+
+    fn text(&self) -> [&Column; 7] {
+        let [a, b, c, d, e, f, g, _] = self.all();
+        [a, b, c, d, e, f, g]
+    }
+}
+
+/// Whether each value is UTF-8: the bytes as a whole are, and every end lies
+/// between two characters.
+fn is_utf8(column: &Column) -> bool {
+    std::str::from_utf8(column.bytes())
+        .is_ok_and(|text| column.ends().iter().all(|&end| text.is_char_boundary(end as usize)))
+}
+
+fn text(column: &Column, index: usize) -> &str {
+    std::str::from_utf8(column.get(index)).expect("text columns hold UTF-8")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(id: &str, kind: &str) -> Event {
+        Event { id: id.into(), kind: kind.into(), data: b"{}".to_vec(), ..Event::default() }
+    }
+
+    #[test]
+    fn events_come_back_as_pushed_and_as_copied() {
+        let all: Vec<_> =
+            (0..200).map(|i| event(&format!("é{i}"), &format!("t{}", i % 70))).collect();
+        let mut events = Events::new();
+        for e in &all {
+            assert!(events.push(&e.as_ref()));
+        }
+        let everything = Attributes::all();
+        let mut copy = Events::new();
+        assert!(copy.extend_from(&events, 5..120, everything));
+        assert!(copy.extend_from(&events, 120..200, everything));
+        let back: Vec<_> = copy.iter().map(|e| e.to_owned()).collect();
+        assert_eq!(back, all[5..]);
+    }
+
+    #[test]
+    fn columns_that_cut_a_character_are_refused() {
+        let mut events = Events::new();
+        events.push(&event("é", "t").as_ref());
+        let mut columns = events.columns().clone();
+        columns.id = Column::from_parts(vec![2], "é".as_bytes().to_vec()).unwrap();
+        let parts = |c| Events::from_columns(vec![Timestamp(0)], vec!["t".into()], vec![0], c);
+        assert!(parts(columns.clone()).is_some());
+        columns.id = Column::from_parts(vec![1], vec![0xC3]).unwrap();
+        assert!(parts(columns).is_none());
+    }
+}

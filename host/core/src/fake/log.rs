@@ -1,0 +1,360 @@
+//! A log in memory.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::mem;
+use std::sync::{Arc, Mutex};
+
+use super::lock;
+use crate::{
+    AppendDone, Appended, AppendedEvent, Bounds, Chunk, Event, Events, Log, LogError, Offset,
+    Offsets, PartitionId, Read, Timestamp, TypeFilter, Waker,
+};
+
+/// A log in memory: chunks of a given number of events; appends are done at
+/// once, on the caller's thread. Events go to a partition by a hash of their
+/// subject. Duplicates (equal `source` and `id`, the `id` not empty) are found
+/// however old the first is. Events without a time get the partition's highest.
+pub struct MemoryLog {
+    chunk_events: usize,
+    inner: Mutex<Inner>,
+    wakers: Mutex<Vec<Waker>>,
+}
+
+struct Inner {
+    partitions: Vec<Partition>,
+    seen: HashMap<(String, String), AppendedEvent>,
+    /// Appends that wait while the log holds them.
+    held: Option<Vec<(Events, AppendDone)>>,
+    read_faults: VecDeque<LogError>,
+    append_faults: VecDeque<LogError>,
+}
+
+#[derive(Default)]
+struct Partition {
+    id: PartitionId,
+    chunks: Vec<Arc<Chunk>>,
+    tail: Vec<(u64, Event)>,
+    start: u64,
+    end: u64,
+    max_time: Option<Timestamp>,
+}
+
+impl MemoryLog {
+    /// An empty log of `partitions` partitions and chunks of `chunk_events`
+    /// events (at least 1).
+    #[must_use]
+    pub fn new(partitions: u32, chunk_events: usize) -> Self {
+        let inner = Inner {
+            partitions: (0..partitions).map(PartitionId).map(Partition::new).collect(),
+            seen: HashMap::new(),
+            held: None,
+            read_faults: VecDeque::new(),
+            append_faults: VecDeque::new(),
+        };
+        Self {
+            chunk_events: chunk_events.max(1),
+            inner: Mutex::new(inner),
+            wakers: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Appends `events` to `partition`, whatever their subjects.
+    ///
+    /// # Panics
+    /// When there is no such partition.
+    pub fn append_to(&self, partition: PartitionId, events: impl IntoIterator<Item = Event>) {
+        {
+            let mut inner = lock(&self.inner);
+            for event in events {
+                inner.append(partition.0 as usize, event, self.chunk_events);
+            }
+        }
+        self.wake([partition]);
+    }
+
+    /// Leaves a gap of `count` offsets at the end of `partition`, as compaction
+    /// does in Kafka.
+    ///
+    /// # Panics
+    /// When there is no such partition.
+    pub fn skip_offsets(&self, partition: PartitionId, count: u64) {
+        lock(&self.inner).partitions[partition.0 as usize].end += count;
+    }
+
+    /// Forgets what stands before `start`, as retention does.
+    ///
+    /// # Panics
+    /// When there is no such partition.
+    pub fn retain_from(&self, partition: PartitionId, start: Offset) {
+        let mut inner = lock(&self.inner);
+        let partition = &mut inner.partitions[partition.0 as usize];
+        partition.start = start.0.min(partition.end);
+    }
+
+    /// Lets the next `read` not yet told to fail with `error`.
+    pub fn fail_next_read(&self, error: LogError) {
+        lock(&self.inner).read_faults.push_back(error);
+    }
+
+    /// Lets the next append not yet told to fail with `error`; nothing is
+    /// appended by it.
+    pub fn fail_next_append(&self, error: LogError) {
+        lock(&self.inner).append_faults.push_back(error);
+    }
+
+    /// Makes appends wait until [`MemoryLog::release_appends`].
+    pub fn hold_appends(&self) {
+        lock(&self.inner).held.get_or_insert_default();
+    }
+
+    /// Does the appends that waited, in order, and holds no more.
+    pub fn release_appends(&self) {
+        let held = lock(&self.inner).held.take();
+        for (events, done) in held.unwrap_or_default() {
+            self.append(events, done);
+        }
+    }
+
+    /// All events of `partition`, with their offsets.
+    ///
+    /// # Panics
+    /// When there is no such partition.
+    #[must_use]
+    pub fn events(&self, partition: PartitionId) -> Vec<(Offset, Event)> {
+        let inner = lock(&self.inner);
+        let partition = &inner.partitions[partition.0 as usize];
+        let mut events = Vec::new();
+        for chunk in partition.all_chunks() {
+            let of_chunk = chunk.events.iter().enumerate();
+            events.extend(of_chunk.map(|(i, event)| (chunk.offset(i), event.to_owned())));
+        }
+        events
+    }
+
+    fn wake(&self, partitions: impl IntoIterator<Item = PartitionId>) {
+        let wakers = lock(&self.wakers).clone();
+        for partition in partitions {
+            for waker in &wakers {
+                waker(partition);
+            }
+        }
+    }
+}
+
+impl Log for MemoryLog {
+    fn partitions(&self) -> u32 {
+        u32::try_from(lock(&self.inner).partitions.len()).expect("made of a u32")
+    }
+
+    fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError> {
+        lock(&self.inner).partition(partition).map(|p| Bounds {
+            start: Offset(p.start),
+            end: Offset(p.end),
+            max_time: p.max_time.unwrap_or(Timestamp::MIN),
+        })
+    }
+
+    fn read(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        wanted: &TypeFilter,
+    ) -> Result<Read, LogError> {
+        let mut inner = lock(&self.inner);
+        if let Some(fault) = inner.read_faults.pop_front() {
+            return Err(fault);
+        }
+        let log = inner.partition(partition)?;
+        if from.0 < log.start {
+            return Err(LogError::OutOfRange { partition, from, start: Offset(log.start) });
+        }
+        for chunk in log.all_chunks() {
+            let ahead = chunk.index_of(from)..chunk.events.len();
+            if ahead.into_iter().any(|i| wanted.matches(chunk.events.kind(i))) {
+                return Ok(Read::Chunk(chunk));
+            }
+        }
+        let end = Offset(log.end);
+        Ok(if from < end { Read::Skipped { next: end } } else { Read::End })
+    }
+
+    fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError> {
+        let inner = lock(&self.inner);
+        let log = inner.partition(partition)?;
+        for chunk in log.all_chunks() {
+            let found = chunk.events.times().iter().position(|&t| t >= time);
+            if let Some(index) = found {
+                return Ok(chunk.offset(index));
+            }
+        }
+        Ok(Offset(log.end))
+    }
+
+    fn append(&self, events: Events, done: AppendDone) {
+        let mut inner = lock(&self.inner);
+        if let Some(held) = &mut inner.held {
+            held.push((events, done));
+            return;
+        }
+        if let Some(fault) = inner.append_faults.pop_front() {
+            drop(inner);
+            return done(Err(fault));
+        }
+        let mut appended = Appended::default();
+        for event in events.iter() {
+            let partition = inner.partition_of(event.subject);
+            appended.events.push(inner.append(partition, event.to_owned(), self.chunk_events));
+        }
+        drop(inner);
+        let new = appended.events.iter().filter(|event| !event.duplicate);
+        let woken: BTreeMap<_, ()> = new.map(|event| (event.partition, ())).collect();
+        done(Ok(appended));
+        self.wake(woken.into_keys());
+    }
+
+    fn on_append(&self, waker: Waker) {
+        lock(&self.wakers).push(waker);
+    }
+}
+
+impl Inner {
+    fn partition(&self, partition: PartitionId) -> Result<&Partition, LogError> {
+        self.partitions.get(partition.0 as usize).ok_or(LogError::NoPartition(partition))
+    }
+
+    /// FNV-1a of the subject, so that it is the same in every run.
+    fn partition_of(&self, subject: &str) -> usize {
+        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        let hash = subject.bytes().fold(0xcbf2_9ce4_8422_2325, step);
+        let count = self.partitions.len().max(1) as u64;
+        usize::try_from(hash % count).expect("less than the number of partitions")
+    }
+
+    fn append(&mut self, partition: usize, event: Event, chunk_events: usize) -> AppendedEvent {
+        let name = (event.source.clone(), event.id.clone());
+        if let Some(first) = self.seen.get(&name) {
+            return AppendedEvent { duplicate: true, ..*first };
+        }
+        let partition = &mut self.partitions[partition];
+        let offset = partition.push(event, chunk_events);
+        let appended = AppendedEvent { partition: partition.id, offset, duplicate: false };
+        if !name.1.is_empty() {
+            self.seen.insert(name, appended);
+        }
+        appended
+    }
+}
+
+impl Partition {
+    fn new(id: PartitionId) -> Self {
+        Self { id, ..Self::default() }
+    }
+
+    fn push(&mut self, mut event: Event, chunk_events: usize) -> Offset {
+        if event.time == Timestamp::MIN {
+            event.time = self.max_time.unwrap_or_default();
+        }
+        self.max_time = self.max_time.max(Some(event.time));
+        let offset = self.end;
+        self.tail.push((offset, event));
+        self.end += 1;
+        if self.tail.len() >= chunk_events {
+            self.chunks.push(Arc::new(chunk(self.id, &mem::take(&mut self.tail))));
+        }
+        Offset(offset)
+    }
+
+    fn all_chunks(&self) -> impl Iterator<Item = Arc<Chunk>> {
+        let tail = (!self.tail.is_empty()).then(|| Arc::new(chunk(self.id, &self.tail)));
+        self.chunks.iter().cloned().chain(tail)
+    }
+}
+
+fn chunk(partition: PartitionId, tail: &[(u64, Event)]) -> Chunk {
+    let mut events = Events::new();
+    for (_, event) in tail {
+        assert!(events.push(&event.as_ref()), "a chunk has fewer types than events");
+    }
+    let first = tail.first().map_or(0, |(offset, _)| *offset);
+    let dense = (first..).zip(tail).all(|(expected, (offset, _))| expected == *offset);
+    let offsets = if dense {
+        Offsets::Dense { first: Offset(first) }
+    } else {
+        Offsets::Sparse(tail.iter().map(|(offset, _)| *offset).collect())
+    };
+    Chunk { partition, offsets, events }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    fn event(id: &str, kind: &str, time: i64) -> Event {
+        Event {
+            id: id.into(),
+            kind: kind.into(),
+            subject: id.into(),
+            time: Timestamp(time),
+            ..Event::default()
+        }
+    }
+
+    fn only(kind: &str) -> TypeFilter {
+        TypeFilter::new(&[kind.to_owned()])
+    }
+
+    #[test]
+    fn chunks_without_wanted_events_are_skipped_up_to_the_end() {
+        let log = MemoryLog::new(2, 2);
+        let one = PartitionId(1);
+        log.append_to(one, []);
+        log.append_to(one, [event("1", "a", 1), event("2", "a", 2), event("3", "b", 3)]);
+        log.skip_offsets(one, 4);
+        log.append_to(one, [event("4", "a", 4), event("5", "a", 5)]);
+        let Read::Chunk(found) = log.read(one, Offset(0), &only("b")).unwrap() else {
+            panic!("there is one");
+        };
+        assert_eq!((found.partition, &found.offsets), (one, &Offsets::Sparse(vec![2, 7])));
+        let past = log.read(one, Offset(3), &only("b")).unwrap();
+        assert!(matches!(past, Read::Skipped { next: Offset(9) }));
+        assert!(matches!(log.read(one, Offset(9), &only("b")).unwrap(), Read::End));
+        assert_eq!(log.offset_at(one, Timestamp(4)).unwrap(), Offset(7));
+        assert_eq!(log.bounds(one).unwrap().max_time, Timestamp(5));
+        log.retain_from(one, Offset(2));
+        assert!(matches!(
+            log.read(one, Offset(1), &only("a")),
+            Err(LogError::OutOfRange { start: Offset(2), .. })
+        ));
+        assert!(log.read(PartitionId(2), Offset(0), &only("a")).is_err());
+    }
+
+    #[test]
+    fn appends_find_duplicates_wake_and_can_be_held_or_failed() {
+        let log = MemoryLog::new(1, 10);
+        let (woken, wakes) = mpsc::channel();
+        log.on_append(Arc::new(move |partition| woken.send(partition).unwrap()));
+        let append = |ids: &[&str]| {
+            let mut events = Events::new();
+            ids.iter().for_each(|id| assert!(events.push(&event(id, "a", 1).as_ref())));
+            let (done, outcome) = mpsc::channel();
+            log.append(events, Box::new(move |result| done.send(result).unwrap()));
+            outcome
+        };
+        let places = |appended: Appended| -> Vec<_> {
+            appended.events.iter().map(|e| (e.offset.0, e.duplicate)).collect()
+        };
+        let first = append(&["1", "2", "1"]).recv().unwrap().unwrap();
+        assert_eq!(places(first), [(0, false), (1, false), (0, true)]);
+        assert_eq!(wakes.try_iter().count(), 1);
+        log.hold_appends();
+        let held = append(&["3"]);
+        assert!(held.try_recv().is_err());
+        log.release_appends();
+        assert_eq!(places(held.recv().unwrap().unwrap()), [(2, false)]);
+        log.fail_next_append(LogError::Closed);
+        assert!(append(&["4"]).recv().unwrap().is_err());
+        assert_eq!(log.events(PartitionId(0)).len(), 3);
+    }
+}

@@ -1,0 +1,170 @@
+//! Every port in memory, with faults on demand, for tests of the crates above.
+//! Behind the feature `fake`; no part of a release.
+//!
+//! Nothing here touches a clock, a thread or a file: a test that drives these
+//! from one thread sees the same run each time.
+
+mod log;
+mod plugin;
+mod store;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+pub use log::MemoryLog;
+pub use plugin::{NativePlugin, host_error};
+pub use store::{MemoryShard, MemoryStores};
+
+use crate::{Catalog, Clock, Committed, ProjectionRecord, Publish, StoreError, Timestamp};
+
+/// Locks; a test that panicked elsewhere does not hide what it left behind.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A catalogue in memory.
+#[derive(Debug, Default)]
+pub struct MemoryCatalog {
+    records: Mutex<BTreeMap<String, ProjectionRecord>>,
+    write_fault: Mutex<Option<StoreError>>,
+}
+
+impl MemoryCatalog {
+    /// An empty catalogue.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Lets the next `save` or `delete` fail with `error`, changing nothing.
+    pub fn fail_next_write(&self, error: StoreError) {
+        *lock(&self.write_fault) = Some(error);
+    }
+
+    fn write_fault(&self) -> Result<(), StoreError> {
+        lock(&self.write_fault).take().map_or(Ok(()), Err)
+    }
+}
+
+impl Catalog for MemoryCatalog {
+    fn projections(&self) -> Result<Vec<ProjectionRecord>, StoreError> {
+        Ok(lock(&self.records).values().cloned().collect())
+    }
+
+    fn save(&self, record: &ProjectionRecord) -> Result<(), StoreError> {
+        self.write_fault()?;
+        lock(&self.records).insert(record.name.clone(), record.clone());
+        Ok(())
+    }
+
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.write_fault()?;
+        lock(&self.records).remove(name);
+        Ok(())
+    }
+}
+
+/// A clock that stands still until it is told to go on.
+#[derive(Debug, Default)]
+pub struct ManualClock {
+    /// Monotonic time, and the wall's reading at zero.
+    now: Mutex<(Duration, Timestamp)>,
+}
+
+impl ManualClock {
+    /// A clock at monotonic zero, with `wall` as time of day.
+    #[must_use]
+    pub fn at(wall: Timestamp) -> Self {
+        Self { now: Mutex::new((Duration::ZERO, wall)) }
+    }
+
+    /// Lets `time` pass.
+    pub fn advance(&self, time: Duration) {
+        lock(&self.now).0 += time;
+    }
+
+    /// Sets the time of day; monotonic time stays.
+    pub fn set_wall(&self, wall: Timestamp) {
+        let mut now = lock(&self.now);
+        now.1 = Timestamp(wall.0.saturating_sub(micros(now.0)));
+    }
+}
+
+impl Clock for ManualClock {
+    fn monotonic(&self) -> Duration {
+        lock(&self.now).0
+    }
+
+    fn wall(&self) -> Timestamp {
+        let (passed, start) = *lock(&self.now);
+        Timestamp(start.0.saturating_add(micros(passed)))
+    }
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// One call of [`Publish`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// [`Publish::committed`].
+    Committed(Arc<Committed>),
+    /// [`Publish::activated`].
+    Activated {
+        /// The projection's name.
+        projection: String,
+        /// Its new epoch; `None` where it is gone.
+        epoch: Option<String>,
+    },
+}
+
+/// Keeps all that is published, in order.
+#[derive(Debug, Default)]
+pub struct RecordingPublish {
+    calls: Mutex<Vec<Published>>,
+}
+
+impl RecordingPublish {
+    /// Nothing published yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// All calls so far.
+    #[must_use]
+    pub fn calls(&self) -> Vec<Published> {
+        lock(&self.calls).clone()
+    }
+
+    /// All commits so far.
+    #[must_use]
+    pub fn commits(&self) -> Vec<Arc<Committed>> {
+        let commit = |call: &Published| match call {
+            Published::Committed(commit) => Some(Arc::clone(commit)),
+            Published::Activated { .. } => None,
+        };
+        lock(&self.calls).iter().filter_map(commit).collect()
+    }
+
+    /// All calls since the last `take`.
+    #[must_use]
+    pub fn take(&self) -> Vec<Published> {
+        std::mem::take(&mut lock(&self.calls))
+    }
+}
+
+impl Publish for RecordingPublish {
+    fn committed(&self, commit: &Arc<Committed>) {
+        lock(&self.calls).push(Published::Committed(Arc::clone(commit)));
+    }
+
+    fn activated(&self, projection: &str, epoch: Option<&str>) {
+        lock(&self.calls).push(Published::Activated {
+            projection: projection.to_owned(),
+            epoch: epoch.map(str::to_owned),
+        });
+    }
+}

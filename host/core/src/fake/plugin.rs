@@ -1,0 +1,148 @@
+//! A plugin made of a Rust closure.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use super::lock;
+use crate::{
+    Applied, ApplyError, Batch, Host, HostError, Instance, InstantiateError, Manifest, Plugin,
+    TrapKind,
+};
+
+/// What a call uses up in fuel, beside what its events do.
+const CALL_FUEL: u64 = 100;
+/// What an event or a timer uses up in fuel unless told otherwise.
+const EVENT_FUEL: u64 = 1_000;
+/// The linear memory an instance pretends to have, in bytes.
+const MEMORY_BYTES: u64 = 1 << 20;
+
+type Apply<S> =
+    dyn Fn(&Batch, &mut dyn Host, &mut S) -> Result<(), ApplyError> + Send + Sync + 'static;
+
+/// A plugin whose code is a closure. It is given the batch, the host and the
+/// instance's own state, which is `S::default()` in a fresh instance.
+pub struct NativePlugin<S = ()> {
+    manifest: Manifest,
+    shared: Arc<Shared<S>>,
+    faults: Mutex<VecDeque<InstantiateError>>,
+}
+
+struct Shared<S> {
+    apply: Box<Apply<S>>,
+    event_fuel: AtomicU64,
+    made: AtomicU64,
+    alive: AtomicU64,
+    calls: AtomicU64,
+}
+
+impl<S: Default + Send + 'static> NativePlugin<S> {
+    /// A plugin with this manifest and code.
+    pub fn new(
+        manifest: Manifest,
+        apply: impl Fn(&Batch, &mut dyn Host, &mut S) -> Result<(), ApplyError> + Send + Sync + 'static,
+    ) -> Self {
+        let shared = Shared {
+            apply: Box::new(apply),
+            event_fuel: AtomicU64::new(EVENT_FUEL),
+            made: AtomicU64::new(0),
+            alive: AtomicU64::new(0),
+            calls: AtomicU64::new(0),
+        };
+        Self { manifest, shared: Arc::new(shared), faults: Mutex::new(VecDeque::new()) }
+    }
+
+    /// Sets the fuel that each event and timer of a batch uses up; a call that
+    /// is given less than it needs traps.
+    pub fn set_event_fuel(&self, fuel: u64) {
+        self.shared.event_fuel.store(fuel, Ordering::SeqCst);
+    }
+
+    /// Lets the next `instantiate` not yet told to fail with `error`.
+    pub fn fail_next_instantiate(&self, error: InstantiateError) {
+        lock(&self.faults).push_back(error);
+    }
+
+    /// How many instances were made so far.
+    #[must_use]
+    pub fn instances_made(&self) -> u64 {
+        self.shared.made.load(Ordering::SeqCst)
+    }
+
+    /// How many instances there are now.
+    #[must_use]
+    pub fn instances_alive(&self) -> u64 {
+        self.shared.alive.load(Ordering::SeqCst)
+    }
+
+    /// How often `apply` was called so far, over all instances.
+    #[must_use]
+    pub fn calls(&self) -> u64 {
+        self.shared.calls.load(Ordering::SeqCst)
+    }
+}
+
+impl<S: Default + Send + 'static> Plugin for NativePlugin<S> {
+    fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    fn instantiate(&self) -> Result<Box<dyn Instance>, InstantiateError> {
+        if let Some(fault) = lock(&self.faults).pop_front() {
+            return Err(fault);
+        }
+        self.shared.made.fetch_add(1, Ordering::SeqCst);
+        self.shared.alive.fetch_add(1, Ordering::SeqCst);
+        let shared = Arc::clone(&self.shared);
+        Ok(Box::new(NativeInstance { shared, state: S::default(), failed: false }))
+    }
+}
+
+struct NativeInstance<S> {
+    shared: Arc<Shared<S>>,
+    state: S,
+    failed: bool,
+}
+
+impl<S> Drop for NativeInstance<S> {
+    fn drop(&mut self) {
+        self.shared.alive.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl<S: Send> Instance for NativeInstance<S> {
+    /// # Panics
+    /// When the instance is used after an error, which the port forbids.
+    fn apply(&mut self, batch: &Batch, mut host: Box<dyn Host>, fuel: u64) -> Applied {
+        assert!(!self.failed, "an instance must not be used after an error");
+        self.shared.calls.fetch_add(1, Ordering::SeqCst);
+        let count = (batch.events.len() + batch.timers.len()) as u64;
+        let needed = CALL_FUEL + count * self.shared.event_fuel.load(Ordering::SeqCst);
+        let result = if needed > fuel {
+            Err(ApplyError::Trapped {
+                kind: TrapKind::Fuel,
+                message: format!("the call needs {needed} fuel, and the limit is {fuel}"),
+                backtrace: String::new(),
+            })
+        } else {
+            (self.shared.apply)(batch, host.as_mut(), &mut self.state)
+        };
+        self.failed = result.is_err();
+        let fuel = needed.min(fuel);
+        // A nanosecond a unit of fuel: the same in every run.
+        let elapsed = Duration::from_nanos(fuel);
+        Applied { host, result, fuel, memory_bytes: MEMORY_BYTES, elapsed }
+    }
+}
+
+/// How a call ends that got `error` from the host, as a real plugin's does.
+#[must_use]
+pub fn host_error(error: HostError) -> ApplyError {
+    match error {
+        HostError::Guest(message) => {
+            ApplyError::Trapped { kind: TrapKind::HostCall, message, backtrace: String::new() }
+        }
+        HostError::Fault(message) => ApplyError::Fault(message),
+    }
+}

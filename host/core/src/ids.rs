@@ -1,0 +1,88 @@
+//! Newtypes for the integers that cross crate edges.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// An event's place in its partition. Offsets of the embedded log are dense and
+/// start at 0; a Kafka topic's may have gaps.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Offset(pub u64);
+
+impl Offset {
+    /// The offset after this one.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+/// A partition of the log, counted from 0.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct PartitionId(pub u32);
+
+/// A table's place in its projection's manifest.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct TableId(pub u32);
+
+/// Microseconds since 1970-01-01T00:00:00Z; negative before it.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// Earlier than every event.
+    pub const MIN: Self = Self(i64::MIN);
+
+    /// This time less `lateness_us`, cut down to a whole multiple of `tick_us`
+    /// (0 is taken as 1). Both in microseconds.
+    #[must_use]
+    pub fn watermark(self, lateness_us: u64, tick_us: u64) -> Self {
+        if self == Self::MIN {
+            return self;
+        }
+        let tick = i64::try_from(tick_us.max(1)).unwrap_or(i64::MAX);
+        let late = self.0.saturating_sub(i64::try_from(lateness_us).unwrap_or(i64::MAX));
+        Self(late.div_euclid(tick).saturating_mul(tick))
+    }
+
+    /// Milliseconds since 1970, rounded down.
+    #[must_use]
+    pub fn millis(self) -> i64 {
+        self.0.div_euclid(1000)
+    }
+}
+
+macro_rules! display {
+    ($($name:ident),*) => {$(
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    )*};
+}
+display!(Offset, PartitionId, TableId, Timestamp);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn watermark_is_cut_down_to_a_tick_also_before_1970() {
+        assert_eq!(Timestamp(125).watermark(20, 10), Timestamp(100));
+        assert_eq!(Timestamp(-5).watermark(0, 10), Timestamp(-10));
+        assert_eq!(Timestamp::MIN.watermark(5, 10), Timestamp::MIN);
+    }
+}

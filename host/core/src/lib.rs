@@ -1,0 +1,45 @@
+//! The words every other crate speaks: events, chunks, batches, manifests,
+//! positions and changes, and the ports (traits) between the crates.
+//!
+//! This crate does no I/O, names no runtime, no database and no WebAssembly
+//! engine, and keeps no global state.
+
+mod change;
+mod chunk;
+mod column;
+pub mod dump;
+mod event;
+#[cfg(feature = "fake")]
+pub mod fake;
+mod ids;
+mod manifest;
+mod merge;
+mod ports;
+mod records;
+mod view;
+
+pub use change::{Committed, TableChanges};
+pub use chunk::{Chunk, Offsets};
+pub use column::{Column, ColumnError};
+pub use event::{Columns, Event, EventRef, Events};
+pub use ids::{Offset, PartitionId, TableId, Timestamp};
+pub use manifest::{
+    Attributes, EventTime, Field, FieldKind, Manifest, ManifestError, Merge, OnFailure, Table,
+    TypeFilter,
+};
+pub use merge::merge_rows;
+pub use ports::{
+    AppendDone, Appended, AppendedEvent, Applied, ApplyError, Batch, Bounds, Catalog, Clock, Host,
+    HostError, Instance, InstantiateError, KeyRange, Level, Log, LogError, NewEvent, Pairs, Plugin,
+    Publish, Read, ReadStore, Row, ShardId, ShardStore, Space, StateStores, StoreError, Timer,
+    TrapKind, Waker, Writes,
+};
+pub use records::{
+    ParkedKind, ParkedRecord, ProjectionRecord, ShardMeta, VersionId, VersionRecord, VersionState,
+};
+pub use view::{ChangesSince, View, ViewError, Views};
+
+/// The event type of heartbeats: events the host itself appends to an idle log
+/// so that event time goes on. Every projection with event time sees them, none
+/// is handed them.
+pub const HEARTBEAT_TYPE: &str = "lantern.heartbeat";

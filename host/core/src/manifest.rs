@@ -1,0 +1,415 @@
+//! What a plugin says of itself, and the rules a manifest must keep.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// What a projection reads, writes and emits; the contract's `manifest`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Lower-case letters, digits and hyphens.
+    pub name: String,
+    /// Semantic version; code is identified by its hash, not by this.
+    pub version: String,
+    /// A sentence for people.
+    pub description: String,
+    /// Event types: exact (`order.placed`), by prefix (`order.*`) or all (`*`).
+    pub subscribes: Vec<String>,
+    /// The attributes it asks for.
+    pub attributes: Attributes,
+    /// Its tables; a [`crate::TableId`] is a place in here.
+    pub tables: Vec<Table>,
+    /// Types of the events it may emit.
+    pub emits: Vec<String>,
+    /// Where the projection uses event time.
+    pub event_time: Option<EventTime>,
+    /// What happens to an event that cannot be applied.
+    pub on_failure: OnFailure,
+    /// JSON Schema of the parameters it takes.
+    pub parameters: Option<String>,
+}
+
+/// The CloudEvents attributes a projection asks for; `type`, `time` and `data`
+/// always come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "a set of flags, as the contract has it")]
+pub struct Attributes {
+    /// Attribute `id`.
+    pub id: bool,
+    /// Attribute `source`.
+    pub source: bool,
+    /// Attribute `subject`.
+    pub subject: bool,
+    /// Extension attribute `tenant`.
+    pub tenant: bool,
+    /// Attribute `dataschema`.
+    pub dataschema: bool,
+    /// Attribute `datacontenttype`.
+    pub datacontenttype: bool,
+    /// All other extension attributes.
+    pub extensions: bool,
+}
+
+impl Attributes {
+    /// Every attribute.
+    #[must_use]
+    pub fn all() -> Self {
+        Self {
+            id: true,
+            source: true,
+            subject: true,
+            tenant: true,
+            dataschema: true,
+            datacontenttype: true,
+            extensions: true,
+        }
+    }
+}
+
+/// How far event time may run behind, and how finely the host cuts it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventTime {
+    /// Microseconds.
+    pub allowed_lateness_us: u64,
+    /// Microseconds; at least 1.
+    pub tick_us: u64,
+}
+
+/// What happens to an event that cannot be applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// Park it, and every later event of its subject behind it.
+    #[default]
+    ParkSubject,
+    /// Park it alone.
+    ParkEvent,
+    /// Stop the projection until a person acts.
+    Halt,
+}
+
+/// One table of a projection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Lower-case letters, digits, hyphens and underscores.
+    pub name: String,
+    /// A sentence for people.
+    pub description: String,
+    /// Public tables hold JSON objects and can be read and subscribed to.
+    pub public: bool,
+    /// A key is then the tenant, U+0000 and the rest.
+    pub per_tenant: bool,
+    /// Of a public table: the fields of its rows.
+    pub fields: Vec<Field>,
+    /// How long a row is kept after its last change, in microseconds.
+    pub retention_us: Option<u64>,
+}
+
+/// A field of a public table's rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Field {
+    /// The JSON object's key.
+    pub name: String,
+    /// What it holds.
+    pub kind: FieldKind,
+    /// A unit people read: `EUR`, `ms`, `%`; may be empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub unit: String,
+    /// How the values of several partitions become one.
+    #[serde(default)]
+    pub merge: Merge,
+}
+
+/// What a field holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FieldKind {
+    /// A whole number.
+    Integer,
+    /// A number.
+    Number,
+    /// A string.
+    #[default]
+    Text,
+    /// `true` or `false`.
+    Boolean,
+    /// A time, RFC 3339.
+    Timestamp,
+    /// Any JSON.
+    Json,
+}
+
+/// How the values of one key are combined when several partitions hold it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Merge {
+    /// They are equal; the lowest partition's is taken.
+    #[default]
+    Same,
+    /// Added.
+    Sum,
+    /// The smallest.
+    Min,
+    /// The largest.
+    Max,
+    /// That of the partition whose event time is furthest on.
+    Newest,
+}
+
+/// Which rule a manifest breaks.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ManifestError {
+    /// A name is not of the allowed form.
+    #[error(
+        "the {what} name `{name}` must be 1 to 64 lower-case letters, digits, `-` or `_`, beginning with a letter"
+    )]
+    Name {
+        /// `projection`, `table` or `field`.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// Two of a kind have one name.
+    #[error("the {what} `{name}` stands twice in the manifest")]
+    Twice {
+        /// `table` or `field`.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// No table at all.
+    #[error("the manifest has no table: a projection needs at least one")]
+    NoTable,
+    /// No event type at all.
+    #[error(
+        "the manifest subscribes to no event type: name at least one, as `order.placed`, `order.*` or `*`"
+    )]
+    NoSubscription,
+    /// A subscription that matches nothing sensible.
+    #[error("`{0}` is no event type: write one exactly, as a prefix ending in `*`, or `*`")]
+    Subscription(String),
+    /// A public table without fields.
+    #[error(
+        "public table `{0}` declares no fields: name the fields of its rows, or make it private"
+    )]
+    NoFields(String),
+    /// It would read what it writes.
+    #[error(
+        "the projection emits `{0}` and subscribes to it, which would never end: subscribe to narrower types"
+    )]
+    Loop(String),
+    /// An emitted type that cannot be one.
+    #[error("`{0}` cannot be emitted: name an exact type that does not begin with `lantern.`")]
+    Emits(String),
+    /// Rows that expire need a time to expire by.
+    #[error(
+        "table `{0}` has a retention, which is counted in event time: declare `event-time`, or leave the retention out"
+    )]
+    Retention(String),
+    /// A tick of zero.
+    #[error("the event-time tick is 0: give it in microseconds, at least 1")]
+    Tick,
+    /// More than a limit allows.
+    #[error("the manifest has {count} {what}, and the limit is {limit}")]
+    TooMany {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// An option this host does not know.
+    #[error("unknown option `{0}`: this host knows none; was the plugin made for a later one?")]
+    Option(String),
+}
+
+/// The most tables a manifest may have.
+const TABLES_MAX: usize = 64;
+/// The most fields a table may have.
+const FIELDS_MAX: usize = 256;
+/// The most subscriptions and emitted types.
+const TYPES_MAX: usize = 256;
+
+impl Manifest {
+    /// Checks every rule that does not need another plugin or the log.
+    ///
+    /// # Errors
+    /// The first rule broken.
+    pub fn check(&self) -> Result<(), ManifestError> {
+        check_name("projection", &self.name)?;
+        at_most("tables", self.tables.len(), TABLES_MAX)?;
+        at_most("subscriptions", self.subscribes.len(), TYPES_MAX)?;
+        at_most("emitted types", self.emits.len(), TYPES_MAX)?;
+        if self.tables.is_empty() {
+            return Err(ManifestError::NoTable);
+        }
+        if self.subscribes.is_empty() {
+            return Err(ManifestError::NoSubscription);
+        }
+        for pattern in &self.subscribes {
+            let stem = pattern.strip_suffix('*').unwrap_or(pattern);
+            if stem.contains('*') || pattern.is_empty() || pattern.len() > 255 {
+                return Err(ManifestError::Subscription(pattern.clone()));
+            }
+        }
+        let filter = self.filter();
+        for kind in &self.emits {
+            if kind.is_empty() || kind.contains('*') || kind.starts_with("lantern.") {
+                return Err(ManifestError::Emits(kind.clone()));
+            }
+            if filter.matches(kind) {
+                return Err(ManifestError::Loop(kind.clone()));
+            }
+        }
+        if self.event_time.is_some_and(|t| t.tick_us == 0) {
+            return Err(ManifestError::Tick);
+        }
+        let mut names = BTreeSet::new();
+        for table in &self.tables {
+            if !names.insert(&table.name) {
+                return Err(ManifestError::Twice { what: "table", name: table.name.clone() });
+            }
+            if table.retention_us.is_some() && self.event_time.is_none() {
+                return Err(ManifestError::Retention(table.name.clone()));
+            }
+            table.check()?;
+        }
+        Ok(())
+    }
+
+    /// The event types it is handed.
+    #[must_use]
+    pub fn filter(&self) -> TypeFilter {
+        TypeFilter::new(&self.subscribes)
+    }
+
+    /// The place of the table named `name`.
+    #[must_use]
+    pub fn table(&self, name: &str) -> Option<(crate::TableId, &Table)> {
+        (0..).map(crate::TableId).zip(&self.tables).find(|(_, table)| table.name == name)
+    }
+}
+
+impl Table {
+    fn check(&self) -> Result<(), ManifestError> {
+        check_name("table", &self.name)?;
+        at_most("fields", self.fields.len(), FIELDS_MAX)?;
+        if self.public && self.fields.is_empty() {
+            return Err(ManifestError::NoFields(self.name.clone()));
+        }
+        let mut names = BTreeSet::new();
+        for field in &self.fields {
+            if !names.insert(&field.name) {
+                return Err(ManifestError::Twice { what: "field", name: field.name.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which event types are wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TypeFilter {
+    all: bool,
+    exact: BTreeSet<String>,
+    prefixes: Vec<String>,
+}
+
+impl TypeFilter {
+    /// A filter of patterns as [`Manifest::subscribes`] has them.
+    #[must_use]
+    pub fn new(patterns: &[String]) -> Self {
+        let mut filter = Self::default();
+        for pattern in patterns {
+            match pattern.strip_suffix('*') {
+                Some("") => filter.all = true,
+                Some(prefix) => filter.prefixes.push(prefix.to_owned()),
+                None => {
+                    filter.exact.insert(pattern.clone());
+                }
+            }
+        }
+        filter
+    }
+
+    /// Every type.
+    #[must_use]
+    pub fn everything() -> Self {
+        Self { all: true, ..Self::default() }
+    }
+
+    /// This filter and `kind`.
+    #[must_use]
+    pub fn and(mut self, kind: &str) -> Self {
+        self.exact.insert(kind.to_owned());
+        self
+    }
+
+    /// Whether events of `kind` are wanted. Types that begin with `lantern.`
+    /// are the host's own, and wanted only where named exactly.
+    #[must_use]
+    pub fn matches(&self, kind: &str) -> bool {
+        self.exact.contains(kind)
+            || (!kind.starts_with("lantern.")
+                && (self.all || self.prefixes.iter().any(|p| kind.starts_with(p.as_str()))))
+    }
+}
+
+fn check_name(what: &'static str, name: &str) -> Result<(), ManifestError> {
+    let fits = (1..=64).contains(&name.len())
+        && name.starts_with(|c: char| c.is_ascii_lowercase())
+        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
+    if fits { Ok(()) } else { Err(ManifestError::Name { what, name: name.to_owned() }) }
+}
+
+fn at_most(what: &'static str, count: usize, limit: usize) -> Result<(), ManifestError> {
+    if count > limit { Err(ManifestError::TooMany { what, count, limit }) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Manifest {
+        Manifest {
+            name: "revenue".into(),
+            subscribes: vec!["order.*".into()],
+            tables: vec![Table { name: "t".into(), ..Table::default() }],
+            ..Manifest::default()
+        }
+    }
+
+    fn check(change: impl Fn(&mut Manifest), expected: &str) {
+        let mut manifest = good();
+        change(&mut manifest);
+        let message = manifest.check().map_or_else(|e| e.to_string(), |()| "fine".into());
+        assert!(message.contains(expected), "{message} does not say {expected}");
+    }
+
+    #[test]
+    fn each_broken_rule_is_named_with_its_value() {
+        check(|_| (), "fine");
+        check(|m| m.name = "../x".into(), "`../x`");
+        check(|m| m.tables.clear(), "no table");
+        check(|m| m.tables.push(m.tables[0].clone()), "`t` stands twice");
+        check(|m| m.tables[0].public = true, "declares no fields");
+        check(|m| m.tables[0].retention_us = Some(1), "`t` has a retention");
+        check(|m| m.subscribes.clear(), "no event type");
+        check(|m| m.subscribes = vec!["a*b".into()], "`a*b`");
+        check(|m| m.emits = vec!["order.x".into()], "never end");
+        check(|m| m.emits = vec!["lantern.x".into()], "cannot be emitted");
+        let no_tick = EventTime { allowed_lateness_us: 0, tick_us: 0 };
+        check(|m| m.event_time = Some(no_tick), "tick is 0");
+    }
+
+    #[test]
+    fn the_hosts_own_types_are_wanted_only_by_name() {
+        let filter = TypeFilter::everything();
+        assert!(filter.matches("order.placed"));
+        assert!(!filter.matches(crate::HEARTBEAT_TYPE));
+        assert!(filter.and(crate::HEARTBEAT_TYPE).matches(crate::HEARTBEAT_TYPE));
+    }
+}

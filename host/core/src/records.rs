@@ -1,0 +1,215 @@
+//! What the catalogue and a shard's file keep, apart from rows.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Event, Manifest, Offset, Timestamp};
+
+/// Names a version: the first 16 hexadecimal digits of a SHA-256 over the
+/// plugin's bytes and its parameters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct VersionId(pub String);
+
+impl fmt::Display for VersionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A projection's entry in the catalogue. One record a projection, so that
+/// every change of it, the flip of the active version too, is one write.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectionRecord {
+    /// Its name.
+    pub name: String,
+    /// The version that serves readers.
+    pub active: Option<VersionId>,
+    /// The one before, for rollback.
+    pub previous: Option<VersionId>,
+    /// Counts activations; part of the feed's epoch.
+    pub activations: u64,
+    /// Whether a person paused it.
+    pub paused: bool,
+    /// All its versions, oldest first.
+    pub versions: Vec<VersionRecord>,
+}
+
+impl ProjectionRecord {
+    /// The version `id`.
+    #[must_use]
+    pub fn version(&self, id: &VersionId) -> Option<&VersionRecord> {
+        self.versions.iter().find(|v| v.id == *id)
+    }
+
+    /// The feed's epoch of the active version; empty where there is none.
+    #[must_use]
+    pub fn epoch(&self) -> String {
+        match self.active.as_ref().and_then(|id| self.version(id)) {
+            Some(v) => format!("{}.{}.{}", self.activations, v.id, v.rebuilds),
+            None => String::new(),
+        }
+    }
+}
+
+/// One version in the catalogue.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRecord {
+    /// Its name.
+    pub id: VersionId,
+    /// SHA-256 of the plugin's bytes as uploaded, in hexadecimal.
+    pub sha256: String,
+    /// What `setup` is given.
+    pub parameters: String,
+    /// What `setup` answered.
+    pub manifest: Manifest,
+    /// Where in its life it is.
+    pub state: VersionState,
+    /// When it was uploaded.
+    pub created: Timestamp,
+    /// How often its state was thrown away and folded anew; part of the state
+    /// folder's name.
+    #[serde(default)]
+    pub rebuilds: u64,
+    /// Whether it becomes active by itself once it has caught up.
+    pub activate_when_ready: bool,
+    /// Why it was halted.
+    #[serde(default)]
+    pub halted: Option<String>,
+    /// After a rebuild in place: for each partition, the position from which on
+    /// emitted events are appended; those before it were, the first time.
+    #[serde(default)]
+    pub emit_from: Vec<Offset>,
+}
+
+/// Where in its life a version is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VersionState {
+    /// Folds the log in the shadow.
+    #[default]
+    Backfilling,
+    /// Has caught up, follows the active version, and waits to be activated.
+    Ready,
+    /// Serves readers.
+    Active,
+    /// Was active; kept, and kept up to date, for an instant rollback.
+    Retired,
+}
+
+/// What a shard's file says of the shard itself; stored in the same
+/// transaction as its rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardMeta {
+    /// The version of the file's layout.
+    pub format: u32,
+    /// The shard's position: the next offset to read.
+    pub next: Offset,
+    /// How many commits it has made.
+    pub pos: u64,
+    /// Events applied.
+    pub applied: u64,
+    /// Of them, events older than the watermark when they came.
+    pub late: u64,
+    /// Events parked, all told; retried and dropped ones included.
+    pub parked_total: u64,
+    /// Events parked now, those waiting behind another included.
+    pub parked_now: u64,
+    /// Timers fired.
+    pub timers_fired: u64,
+    /// Timers set now.
+    pub timers_now: u64,
+    /// Events emitted, all told, also those of a version that is not active;
+    /// numbers their ids.
+    pub emitted: u64,
+    /// Of them, those put into the outbox since the version is active.
+    pub outbox_next: u64,
+    /// The highest event time seen.
+    pub max_time: Timestamp,
+    /// The watermark; [`Timestamp::MIN`] before the first tick.
+    pub watermark: Timestamp,
+    /// The oldest `pos` the change log can be resumed from.
+    pub changes_from: u64,
+    /// The bytes in the change log.
+    pub changes_bytes: u64,
+}
+
+impl ShardMeta {
+    /// The layout this release writes.
+    pub const FORMAT: u32 = 1;
+    /// The key under which it stands in [`crate::Space::Meta`].
+    pub const KEY: &'static [u8] = b"shard";
+}
+
+impl Default for ShardMeta {
+    fn default() -> Self {
+        Self {
+            format: Self::FORMAT,
+            next: Offset(0),
+            pos: 0,
+            applied: 0,
+            late: 0,
+            parked_total: 0,
+            parked_now: 0,
+            timers_fired: 0,
+            timers_now: 0,
+            emitted: 0,
+            outbox_next: 0,
+            max_time: Timestamp::MIN,
+            watermark: Timestamp::MIN,
+            changes_from: 0,
+            changes_bytes: 0,
+        }
+    }
+}
+
+/// What a parked record is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ParkedKind {
+    /// An event that could not be applied.
+    Event,
+    /// An event behind a parked one of its subject, not tried yet.
+    Waiting,
+    /// A timer that could not be fired: its time and key.
+    Timer(Timestamp, String),
+}
+
+/// A parked event (or timer), whole: the log may let go of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParkedRecord {
+    /// What it is.
+    pub kind: ParkedKind,
+    /// The event's offset; of a timer, the position at which it was due.
+    pub offset: Offset,
+    /// The event; of a timer, an empty one.
+    pub event: Event,
+    /// The watermark it met.
+    pub watermark: Timestamp,
+    /// Why it could not be applied; empty while it waits.
+    pub reason: String,
+    /// Where in the plugin; may be empty.
+    pub backtrace: String,
+    /// How often it was tried.
+    pub attempts: u32,
+}
+
+impl ParkedRecord {
+    const FORMAT: u8 = 1;
+
+    /// The record as a shard's file stores it.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![Self::FORMAT];
+        bytes.extend(postcard::to_stdvec(self).expect("strings and numbers always encode"));
+        bytes
+    }
+
+    /// The inverse of [`ParkedRecord::encode`]; `None` where the bytes are
+    /// damaged or of a later format.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (&format, rest) = bytes.split_first()?;
+        (format == Self::FORMAT).then(|| postcard::from_bytes(rest).ok()).flatten()
+    }
+}

@@ -1,0 +1,438 @@
+//! Applies batches and fires timers; where a call fails, finds the event that
+//! is to blame and parks it.
+//!
+//! The verdict over an event is always that of the event alone, on a fresh
+//! instance, with the fuel of one event: whatever batch it came in, it ends the
+//! same.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
+
+use lantern_core::{
+    ApplyError, Batch, Event, InstantiateError, KeyRange, Level, Offset, OnFailure, ParkedKind,
+    ParkedRecord, Space, TableId, Timer, Timestamp,
+};
+
+use crate::call::{Call, CallScope, expiry_by_row, expiry_by_time, key_time, time_key};
+use crate::gather::{Gathered, len, slice};
+use crate::layers;
+use crate::shard::{Shard, Stop};
+
+/// Pieces after a failure are at least so long, and twice as long as the piece
+/// that went well before it.
+const PIECE_MIN: usize = 16;
+
+/// Why a call did not apply its batch.
+pub(crate) enum CallError {
+    /// To blame on an event of the batch.
+    Event(ApplyError),
+    /// The shard cannot go on.
+    Stop(Stop),
+}
+
+impl Shard {
+    /// Applies what was gathered, parking what cannot be applied. On an error,
+    /// what was applied before it stays, and the position says how far that is.
+    pub(crate) fn apply_gathered(&mut self, mut gathered: Gathered) -> Result<(), Stop> {
+        let batch = std::mem::take(&mut gathered.batch);
+        let mut waiting: VecDeque<_> = std::mem::take(&mut gathered.waiting).into();
+        let total = len(&batch);
+        // Ranges of the batch still to be applied, the first on top.
+        let mut work: Vec<Range<usize>> =
+            std::iter::once(0..total).filter(|r| !r.is_empty()).collect();
+        let blocked_before = self.blocked.len();
+        while let Some(range) = work.pop() {
+            let blocked = self.blocked.len() != blocked_before;
+            let ready = if blocked {
+                self.up_to_blocked(&gathered, &batch, range.clone(), &mut work, &mut waiting)
+            } else {
+                range
+            };
+            if ready.is_empty() {
+                continue;
+            }
+            self.apply_range(&gathered, &batch, ready, &mut work, &mut waiting)?;
+        }
+        self.pass(gathered.next, gathered.max_time, &mut waiting)
+    }
+
+    /// Applies one range; splits it into `work` where it fails.
+    fn apply_range(
+        &mut self,
+        gathered: &Gathered,
+        batch: &Batch,
+        range: Range<usize>,
+        work: &mut Vec<Range<usize>>,
+        waiting: &mut VecDeque<(Offset, Event)>,
+    ) -> Result<(), Stop> {
+        let whole = range.len() == len(batch);
+        let part = if whole { None } else { Some(slice(batch, range.clone())) };
+        let part = part.as_ref().unwrap_or(batch);
+        let fresh = self.instance.is_none();
+        let times = &batch.events.times()[range.clone()];
+        let newest = times.iter().copied().max().unwrap_or(Timestamp::MIN);
+        let end = Offset(batch.offsets[range.end - 1]).next();
+        match self.call(part, Offset(batch.offsets[range.start])) {
+            Ok(()) => {
+                self.parked_in_a_row = 0;
+                self.meta.applied += range.len() as u64;
+                self.meta.late += times.iter().filter(|t| **t < self.meta.watermark).count() as u64;
+                self.pass(end, newest, waiting)
+            }
+            Err(CallError::Stop(stop)) => Err(stop),
+            Err(CallError::Event(_)) if range.len() == 1 && !fresh => {
+                work.push(range);
+                Ok(())
+            }
+            Err(CallError::Event(error)) if range.len() == 1 => {
+                let offset = Offset(batch.offsets[range.start]);
+                let event = gathered.event(offset).expect("gathered from these chunks");
+                self.park(offset, event, &error)?;
+                self.pass(end, newest, waiting)
+            }
+            Err(CallError::Event(error)) => {
+                split(range, &error, work);
+                Ok(())
+            }
+        }
+    }
+
+    /// The front of `range` that holds no event of a subject that was parked
+    /// meanwhile; the first such event joins `waiting`, the rest `work`.
+    fn up_to_blocked(
+        &self,
+        gathered: &Gathered,
+        batch: &Batch,
+        range: Range<usize>,
+        work: &mut Vec<Range<usize>>,
+        waiting: &mut VecDeque<(Offset, Event)>,
+    ) -> Range<usize> {
+        for index in range.clone() {
+            let offset = Offset(batch.offsets[index]);
+            let event = gathered.event(offset).expect("gathered from these chunks");
+            if !self.blocked.contains_key(&event.subject) {
+                continue;
+            }
+            let place = waiting.partition_point(|(other, _)| *other < offset);
+            waiting.insert(place, (offset, event));
+            if index + 1 < range.end {
+                work.push(index + 1..range.end);
+            }
+            return range.start..index;
+        }
+        range
+    }
+
+    /// Moves the position on to `next`, parking the waiting events passed.
+    fn pass(
+        &mut self,
+        next: Offset,
+        newest: Timestamp,
+        waiting: &mut VecDeque<(Offset, Event)>,
+    ) -> Result<(), Stop> {
+        while waiting.front().is_some_and(|(offset, _)| *offset < next) {
+            self.check_room_to_park()?;
+            let (offset, event) = waiting.pop_front().expect("just seen");
+            self.meta.max_time = self.meta.max_time.max(event.time);
+            self.meta.next = offset.next();
+            self.store_parked(&ParkedRecord {
+                kind: ParkedKind::Waiting,
+                offset,
+                watermark: self.meta.watermark,
+                event,
+                reason: String::new(),
+                backtrace: String::new(),
+                attempts: 0,
+            });
+        }
+        self.meta.next = self.meta.next.max(next);
+        self.meta.max_time = self.meta.max_time.max(newest);
+        Ok(())
+    }
+
+    /// Fires the timers that are due since the watermark moved, then moves it.
+    pub(crate) fn tick(&mut self) -> Result<(), Stop> {
+        let Some(target) = self.watermark_due() else {
+            return Ok(());
+        };
+        // Set in this tick, a timer is due after it, so this ends.
+        let end = time_key(Timestamp(target.0.saturating_add(1))).to_vec();
+        let range = KeyRange { start: Vec::new(), end: Some(end) };
+        loop {
+            let due = layers::scan(
+                &[&self.overlay],
+                &*self.store,
+                Space::TimersByTime,
+                &range,
+                self.config.batch_timers_max,
+                false,
+            )?;
+            if due.is_empty() {
+                self.expire(target)?;
+                self.meta.watermark = target;
+                return Ok(());
+            }
+            let mut batch =
+                Batch { partition: self.id.partition, watermark: target, ..Batch::default() };
+            let mut dues = Vec::with_capacity(due.len());
+            for (key, at) in due {
+                let (due, timer) = decode_timer(&key, &at)
+                    .ok_or_else(|| Stop::Halt("a stored timer is damaged".into()))?;
+                dues.push(due);
+                batch.timers.push(timer);
+            }
+            self.fire(&batch, &dues)?;
+        }
+    }
+
+    /// Deletes the rows whose retention ends at `target` or before.
+    fn expire(&mut self, target: Timestamp) -> Result<(), Stop> {
+        if self.manifest.tables.iter().all(|table| table.retention_us.is_none()) {
+            return Ok(());
+        }
+        let end = expiry_by_time(time_key(Timestamp(target.0.saturating_add(1))), TableId(0), &[]);
+        let range = KeyRange { start: vec![0], end: Some(end) };
+        loop {
+            let (layers, page) = ([&self.overlay], self.config.batch_timers_max);
+            let due = layers::scan(&layers, &*self.store, Space::Expiry, &range, page, false)?;
+            if due.is_empty() {
+                return Ok(());
+            }
+            for (by_time, _) in due {
+                let (table, key) = by_time[9..]
+                    .split_first_chunk::<4>()
+                    .map(|(table, key)| (TableId(u32::from_be_bytes(*table)), key.to_vec()))
+                    .ok_or_else(|| Stop::Halt("a stored expiry is damaged".into()))?;
+                self.overlay.set(Space::Expiry, expiry_by_row(table, &key), None);
+                self.overlay.set(Space::Table(table), key, None);
+                self.overlay.set(Space::Expiry, by_time, None);
+            }
+            // It may have kept the rows in its memory.
+            self.instance = None;
+        }
+    }
+
+    fn now_of(&self, batch: &Batch) -> Timestamp {
+        match (batch.watermark, self.manifest.event_time, batch.events.times().first()) {
+            (Timestamp::MIN, Some(time), Some(first)) => {
+                first.watermark(time.allowed_lateness_us, time.tick_us)
+            }
+            (watermark, ..) => watermark,
+        }
+    }
+
+    fn fire(&mut self, batch: &Batch, dues: &[Timestamp]) -> Result<(), Stop> {
+        let mut work: Vec<Range<usize>> = std::iter::once(0..len(batch)).collect();
+        while let Some(range) = work.pop() {
+            let part = slice(batch, range.clone());
+            let fresh = self.instance.is_none();
+            match self.call_with(&part, &dues[range.clone()], self.meta.next) {
+                Ok(()) => self.meta.timers_fired += range.len() as u64,
+                Err(CallError::Stop(stop)) => return Err(stop),
+                Err(CallError::Event(_)) if range.len() == 1 && !fresh => work.push(range),
+                Err(CallError::Event(error)) if range.len() == 1 => {
+                    let timer = batch.timers[range.start].clone();
+                    self.park_timer(timer, dues[range.start], batch.watermark, &error)?;
+                }
+                Err(CallError::Event(error)) => split(range, &error, &mut work),
+            }
+        }
+        Ok(())
+    }
+
+    /// One call of the plugin with events. What it wrote is merged where it
+    /// went well, and dropped, with the instance, where not.
+    pub(crate) fn call(&mut self, batch: &Batch, at: Offset) -> Result<(), CallError> {
+        self.call_with(batch, &[], at)
+    }
+
+    fn call_with(
+        &mut self,
+        batch: &Batch,
+        dues: &[Timestamp],
+        at: Offset,
+    ) -> Result<(), CallError> {
+        let mut instance = match self.instance.take() {
+            Some(instance) => instance,
+            None => self.plugin.instantiate().map_err(|e| CallError::Stop(cannot_start(&e)))?,
+        };
+        let scope = CallScope {
+            watermark: batch.watermark,
+            now: self.now_of(batch),
+            tenants: self.tenants_of(batch),
+            causes: (0, batch.offsets.last().copied().unwrap_or(self.meta.next.0)),
+            timers_now: self.meta.timers_now,
+        };
+        let mut call = Call::new(
+            self.store.clone(),
+            std::mem::take(&mut self.overlay),
+            self.manifest.clone(),
+            self.config.clone(),
+            scope,
+        );
+        for (timer, due) in batch.timers.iter().zip(dues) {
+            call.take_timer(*due, &timer.key);
+        }
+        let solo = len(batch) == 1;
+        let fuel = if solo { self.config.fuel_event } else { self.config.fuel_event / 2 };
+        let span = tracing::debug_span!(
+            "apply",
+            projection = %self.id.projection,
+            version = %self.id.version,
+            partition = %self.id.partition,
+            offset = %at,
+            events = batch.offsets.len(),
+            timers = batch.timers.len(),
+        );
+        let applied = span.in_scope(|| instance.apply(batch, Box::new(call), fuel));
+        let call = applied.host.into_any().downcast::<Call>();
+        let call = call.map_err(|_| {
+            CallError::Stop(Stop::Fault("the plugin host gave back another call".into()))
+        })?;
+        self.overlay = call.applied;
+        for (level, message) in &call.logged {
+            (self.logs)(at, *level, message);
+        }
+        self.count_usage(batch.offsets.len(), applied.fuel, applied.elapsed, applied.memory_bytes);
+        match applied.result {
+            Ok(()) => {
+                self.instance = Some(instance);
+                self.meta.timers_now = call.timers_now;
+                self.overlay.merge(call.written);
+                self.post(call.emitted);
+                Ok(())
+            }
+            Err(ApplyError::Fault(message)) => Err(CallError::Stop(Stop::Fault(message))),
+            Err(mut error) => {
+                // A guest that panics says why in its log, then traps.
+                if let ApplyError::Trapped { message, .. } = &mut error
+                    && let Some((Level::Error, said)) = call.logged.last()
+                {
+                    *message = format!("{message}: {said}");
+                }
+                tracing::debug!(parent: &span, %error, "call failed");
+                Err(CallError::Event(error))
+            }
+        }
+    }
+
+    fn tenants_of(&self, batch: &Batch) -> BTreeSet<String> {
+        if !self.manifest.tables.iter().any(|table| table.per_tenant) {
+            return BTreeSet::new();
+        }
+        let of_timers = batch.timers.iter().filter_map(|t| t.key.split_once('\0').map(|(t, _)| t));
+        batch.events.iter().map(|e| e.tenant).chain(of_timers).map(str::to_owned).collect()
+    }
+
+    fn park(&mut self, offset: Offset, event: Event, error: &ApplyError) -> Result<(), Stop> {
+        let (reason, backtrace) = explain(error);
+        if self.manifest.on_failure == OnFailure::Halt {
+            return Err(Stop::Halt(format!(
+                "event `{}` of `{}` at offset {offset} cannot be applied: {reason}",
+                event.id, event.source
+            )));
+        }
+        self.check_room_to_park()?;
+        self.parked_in_a_row += 1;
+        if self.parked_in_a_row > self.config.parked_in_a_row_max {
+            return Err(Stop::Halt(format!(
+                "{} events in a row could not be applied (`engine.parked_in_a_row_max`); the last reason: {reason}",
+                self.config.parked_in_a_row_max
+            )));
+        }
+        self.store_parked(&ParkedRecord {
+            kind: ParkedKind::Event,
+            offset,
+            watermark: self.meta.watermark,
+            event,
+            reason,
+            backtrace,
+            attempts: 1,
+        });
+        Ok(())
+    }
+
+    fn park_timer(
+        &mut self,
+        timer: Timer,
+        due: Timestamp,
+        watermark: Timestamp,
+        error: &ApplyError,
+    ) -> Result<(), Stop> {
+        let (reason, backtrace) = explain(error);
+        if self.manifest.on_failure == OnFailure::Halt {
+            return Err(Stop::Halt(format!(
+                "timer `{}` cannot be fired: {reason}",
+                timer.key.escape_debug()
+            )));
+        }
+        self.check_room_to_park()?;
+        self.overlay.set(Space::TimersByTime, crate::call::timer_key(due, &timer.key), None);
+        self.overlay.set(Space::TimersByKey, timer.key.as_bytes().to_vec(), None);
+        self.meta.timers_now = self.meta.timers_now.saturating_sub(1);
+        self.meta.timers_fired += 1;
+        self.store_parked(&ParkedRecord {
+            kind: ParkedKind::Timer(timer.at, timer.key),
+            offset: self.meta.next,
+            watermark,
+            event: Event::default(),
+            reason,
+            backtrace,
+            attempts: 1,
+        });
+        Ok(())
+    }
+
+    fn check_room_to_park(&self) -> Result<(), Stop> {
+        if self.meta.parked_now >= self.config.parked_max {
+            return Err(Stop::Halt(format!(
+                "{} events are parked (`engine.parked_max`): retry or drop them, then resume",
+                self.config.parked_max
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Puts the parts of a range that failed onto `work`: what lies before the
+/// event blamed, that event, and the rest in pieces; or two halves.
+fn split(range: Range<usize>, error: &ApplyError, work: &mut Vec<Range<usize>>) {
+    let blamed = match error {
+        ApplyError::Failed { event: Some(event), .. } => Some(*event as usize),
+        _ => None,
+    };
+    match blamed.filter(|place| *place < range.len()) {
+        Some(place) => {
+            let at = range.start + place;
+            let piece = (at + 1 + PIECE_MIN.max(2 * place)).min(range.end);
+            work.extend([piece..range.end, at + 1..piece, at..at + 1, range.start..at]);
+        }
+        None => {
+            let middle = range.start + range.len() / 2;
+            work.extend([middle..range.end, range.start..middle]);
+        }
+    }
+    work.retain(|range| !range.is_empty());
+}
+
+fn decode_timer(key: &[u8], at: &[u8]) -> Option<(Timestamp, Timer)> {
+    let (due, key) = key.split_first_chunk::<8>()?;
+    let key = String::from_utf8(key.to_vec()).ok()?;
+    let at = Timestamp(i64::from_be_bytes(at.try_into().ok()?));
+    Some((key_time(*due), Timer { at, key }))
+}
+
+fn cannot_start(error: &InstantiateError) -> Stop {
+    match error {
+        InstantiateError::Host(message) => Stop::Fault(message.clone()),
+        other => Stop::Halt(other.to_string()),
+    }
+}
+
+/// Reason and backtrace, for people.
+pub(crate) fn explain(error: &ApplyError) -> (String, String) {
+    match error {
+        ApplyError::Trapped { message, backtrace, .. } => (message.clone(), backtrace.clone()),
+        other => (other.to_string(), String::new()),
+    }
+}

@@ -1,0 +1,348 @@
+//! Folds events apart from everything else: for the determinism check of an
+//! upload, and for `lantern test`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lantern_core::{
+    AppendDone, Bounds, Chunk, Events, KeyRange, Log, LogError, NewEvent, Offset, Offsets,
+    PartitionId, Plugin, Read, ReadStore, ShardId, Space, StateStores, Timestamp, TypeFilter,
+    VersionId, View, Waker, dump,
+};
+use parking_lot::Mutex;
+
+use crate::parked::status_of;
+use crate::shard::{LogSink, Shard, ShardParts, Step, StepLimits, Stop};
+use crate::{EngineConfig, EngineError, LogLine, Nondeterminism, ParkedStatus};
+
+/// The most events in one chunk made of a list of events.
+const CHUNK_EVENTS: usize = 4_096;
+
+/// How to fold; none of it may change what comes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FoldOptions {
+    /// The most events in one call of the plugin.
+    pub batch_events: usize,
+    /// Drop the instance after a step, in about one of three, chosen by this seed.
+    pub drop_instances: Option<u64>,
+}
+
+/// What a fold came to.
+pub struct Folded {
+    /// The tables.
+    pub view: View,
+    /// Events that could not be applied.
+    pub parked: Vec<ParkedStatus>,
+    /// Events emitted, in order.
+    pub emitted: Vec<NewEvent>,
+    /// What the plugin logged.
+    pub logs: Vec<LogLine>,
+    /// Events applied.
+    pub applied: u64,
+    /// Fuel used.
+    pub fuel: u64,
+    /// Why the fold stopped before the end, where it did.
+    pub halted: Option<String>,
+    /// The state underneath, for comparing.
+    pub state: Arc<dyn lantern_core::ShardStore>,
+}
+
+/// Folds `log`'s partition `partition` with `plugin` into a state in memory.
+///
+/// # Errors
+/// [`EngineError::Plugin`] where the host fails the plugin, and what the log
+/// and the store say.
+pub fn fold(
+    plugin: &Arc<dyn Plugin>,
+    log: &dyn Log,
+    partition: PartitionId,
+    stores: &dyn StateStores,
+    config: &EngineConfig,
+    options: FoldOptions,
+) -> Result<Folded, EngineError> {
+    let store = stores.scratch()?;
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let id = ShardId {
+        projection: plugin.manifest().name.clone(),
+        version: VersionId("check".into()),
+        rebuild: 0,
+        partition,
+    };
+    let parts = ShardParts {
+        id,
+        plugin: plugin.clone(),
+        store: store.clone(),
+        config: Arc::new(config.clone()),
+        logs: line_sink(lines.clone(), config.log_lines_max, partition),
+    };
+    let failed = |stop: Stop| match stop {
+        Stop::Fault(reason) | Stop::Halt(reason) => EngineError::Plugin(reason),
+    };
+    let mut shard = Shard::open(parts).map_err(failed)?;
+    // As an active version does, so that what it emits is kept for comparing.
+    shard.epoch = Some("check".into());
+    let limits = StepLimits {
+        now: Duration::ZERO,
+        before: None,
+        batch_events: Some(options.batch_events.max(1)),
+    };
+    let mut pattern = options.drop_instances;
+    let mut halted = None;
+    loop {
+        match shard.step(log, &limits).0 {
+            Ok(Step::Idle) => break,
+            Ok(Step::More) => {}
+            Err(Stop::Halt(reason)) => {
+                halted = Some(reason);
+                break;
+            }
+            Err(stop @ Stop::Fault(_)) => return Err(failed(stop)),
+        }
+        if let Some(seed) = &mut pattern {
+            *seed = next_pattern(*seed);
+            if seed.is_multiple_of(3) {
+                shard.instance = None;
+            }
+        }
+    }
+    shard.commit(Duration::ZERO)?;
+    let manifest = shard.manifest.clone();
+    let view = View::new(
+        shard.id.projection.clone(),
+        shard.id.version.clone(),
+        "check".into(),
+        manifest,
+        vec![(partition, store.snapshot()?)],
+    )?;
+    let logs = lines.lock().clone();
+    Ok(Folded {
+        parked: parked_of(&*store, partition)?,
+        emitted: shard.emitted_events()?,
+        logs,
+        applied: shard.meta.applied,
+        fuel: shard.usage.fuel,
+        halted,
+        view,
+        state: store,
+    })
+}
+
+/// Folds a sample of `log` with batches of 1,000, 7 and 1 events and dropped
+/// instances. How many events the sample has.
+///
+/// # Errors
+/// [`EngineError::Nondeterministic`] with the first difference, or as [`fold`].
+pub fn determinism(
+    plugin: &Arc<dyn Plugin>,
+    log: &dyn Log,
+    stores: &dyn StateStores,
+    config: &EngineConfig,
+) -> Result<u64, EngineError> {
+    let mut checked = 0;
+    for partition in (0..log.partitions()).map(PartitionId) {
+        let events = config.check_events / log.partitions() as usize;
+        let sample = EventList::sample(log, partition, &plugin.manifest().filter(), events)?;
+        checked += sample.len() as u64;
+        if sample.len() > 0 {
+            compare(plugin, &sample, partition, stores, config)?;
+        }
+    }
+    Ok(checked)
+}
+
+fn compare(
+    plugin: &Arc<dyn Plugin>,
+    sample: &EventList,
+    partition: PartitionId,
+    stores: &dyn StateStores,
+    config: &EngineConfig,
+) -> Result<(), EngineError> {
+    let folded = |batch_events, drop_instances| {
+        let options = FoldOptions { batch_events, drop_instances };
+        fold(plugin, sample, partition, stores, config, options)
+    };
+    let first = folded(1_000, None)?;
+    let others = [
+        (7, Some(1), "in batches of 7 instead of 1,000, with instances dropped in between"),
+        (1_000, Some(2), "a second time, with instances dropped in between"),
+        (1, Some(3), "one by one instead of in batches of 1,000"),
+    ];
+    for (batch_events, drops, how) in others {
+        let other = folded(batch_events, drops)?;
+        let found = difference(plugin, &first, &other)?;
+        if let Some([space, key, left, right]) = found {
+            let (events, how) = (sample.len() as u64, how.into());
+            let found = Nondeterminism { events, how, space, key, left, right };
+            return Err(EngineError::Nondeterministic(Box::new(found)));
+        }
+    }
+    Ok(())
+}
+
+/// Where two folds differ first: space, key and both values, for people.
+fn difference(
+    plugin: &Arc<dyn Plugin>,
+    first: &Folded,
+    other: &Folded,
+) -> Result<Option<[String; 4]>, EngineError> {
+    let text = |value: Option<Vec<u8>>| match value {
+        Some(value) => excerpt(&value),
+        None => "nothing".into(),
+    };
+    if let Some(d) = dump::first_difference(&*first.state, &*other.state)? {
+        let space = match d.space {
+            Space::Table(table) => {
+                let name = plugin.manifest().tables.get(table.0 as usize).map(|t| t.name.clone());
+                format!("row in table `{}`", name.unwrap_or_default())
+            }
+            Space::TimersByTime | Space::TimersByKey => "timer".into(),
+            Space::Parked | Space::ParkedSubjects => "parked event".into(),
+            _ => "count".into(),
+        };
+        return Ok(Some([space, excerpt(&d.key), text(d.left), text(d.right)]));
+    }
+    let longest = first.emitted.len().max(other.emitted.len());
+    for place in 0..longest {
+        let (left, right) = (first.emitted.get(place), other.emitted.get(place));
+        if left != right {
+            let shown = |event: Option<&NewEvent>| text(event.map(|e| e.data.clone()));
+            let key = place.to_string();
+            return Ok(Some(["emitted event".into(), key, shown(left), shown(right)]));
+        }
+    }
+    Ok(None)
+}
+
+fn excerpt(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]);
+    text.escape_debug().to_string().replace("\\\"", "\"")
+}
+
+fn parked_of(
+    store: &dyn ReadStore,
+    partition: PartitionId,
+) -> Result<Vec<ParkedStatus>, EngineError> {
+    let pairs = store.scan(Space::Parked, &KeyRange::all(), usize::MAX, false)?;
+    let records = pairs.iter().filter_map(|(_, value)| lantern_core::ParkedRecord::decode(value));
+    Ok(records.map(|record| status_of(partition.0, record)).collect())
+}
+
+fn line_sink(lines: Arc<Mutex<Vec<LogLine>>>, most: usize, partition: PartitionId) -> LogSink {
+    Arc::new(move |offset, level, message| {
+        let mut lines = lines.lock();
+        if lines.len() < most {
+            lines.push(LogLine {
+                time_us: 0,
+                version: String::new(),
+                partition: partition.0,
+                offset: offset.0,
+                level: format!("{level:?}").to_lowercase(),
+                message: message.to_owned(),
+            });
+        }
+    })
+}
+
+/// The next number of the sequence that decides which instances are dropped
+/// (SplitMix64's step, Steele et al. 2014).
+fn next_pattern(seed: u64) -> u64 {
+    let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+/// A fixed list of events of one partition, as a log to fold.
+pub struct EventList {
+    partition: PartitionId,
+    chunks: Vec<Arc<Chunk>>,
+}
+
+impl EventList {
+    /// `events`, from offset 0 on, as partition 0.
+    #[must_use]
+    pub fn new(events: &Events) -> Self {
+        let all = lantern_core::Attributes::all();
+        let chunks = (0..events.len()).step_by(CHUNK_EVENTS).map(|first| {
+            let mut part = Events::new();
+            part.extend_from(events, first..(first + CHUNK_EVENTS).min(events.len()), all);
+            Arc::new(Chunk {
+                partition: PartitionId(0),
+                offsets: Offsets::Dense { first: Offset(first as u64) },
+                events: part,
+            })
+        });
+        Self { partition: PartitionId(0), chunks: chunks.collect() }
+    }
+
+    /// The chunks of `log` with the first `events` events that are `wanted`.
+    fn sample(
+        log: &dyn Log,
+        partition: PartitionId,
+        wanted: &TypeFilter,
+        events: usize,
+    ) -> Result<Self, EngineError> {
+        let mut list = Self { partition, chunks: Vec::new() };
+        let mut next = log.bounds(partition)?.start;
+        let mut found = 0;
+        while found < events {
+            match log.read(partition, next, wanted)? {
+                Read::End => break,
+                Read::Skipped { next: after } => next = after,
+                Read::Chunk(chunk) => {
+                    let handed: Vec<_> =
+                        chunk.events.type_names().iter().map(|k| wanted.matches(k)).collect();
+                    let types = chunk.events.types().iter();
+                    found += types.filter(|kind| handed[usize::from(**kind)]).count();
+                    next = chunk.end();
+                    list.chunks.push(chunk);
+                }
+            }
+        }
+        Ok(list)
+    }
+
+    /// How many events there are.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "a count of events, not a collection")]
+    pub fn len(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.events.len()).sum()
+    }
+}
+
+impl Log for EventList {
+    fn partitions(&self) -> u32 {
+        1
+    }
+
+    fn bounds(&self, _: PartitionId) -> Result<Bounds, LogError> {
+        Ok(Bounds {
+            start: self.chunks.first().map_or(Offset(0), |chunk| chunk.offset(0)),
+            end: self.chunks.last().map_or(Offset(0), |chunk| chunk.end()),
+            max_time: Timestamp::MIN,
+        })
+    }
+
+    fn read(&self, _: PartitionId, from: Offset, _: &TypeFilter) -> Result<Read, LogError> {
+        let place = self.chunks.partition_point(|chunk| chunk.end() <= from);
+        Ok(self.chunks.get(place).map_or(Read::End, |chunk| Read::Chunk(chunk.clone())))
+    }
+
+    fn offset_at(&self, _: PartitionId, _: Timestamp) -> Result<Offset, LogError> {
+        Err(LogError::Unavailable("a list of events is not sought by time".into()))
+    }
+
+    fn append(&self, _: Events, done: AppendDone) {
+        done(Err(LogError::Closed));
+    }
+
+    fn on_append(&self, _: Waker) {}
+}
+
+impl EventList {
+    /// The partition the events are of.
+    #[must_use]
+    pub fn partition(&self) -> PartitionId {
+        self.partition
+    }
+}

@@ -1,0 +1,85 @@
+//! What can be set about folding. The doc comments are the reference.
+
+use serde::{Deserialize, Serialize};
+
+/// Section `engine` of `lantern.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineConfig {
+    /// Threads that fold; 0 takes one a core.
+    pub threads: usize,
+    /// The most events in one call of a plugin. Batches are as large as what is
+    /// waiting, up to this: small when live, large when behind.
+    pub batch_events_max: usize,
+    /// The most bytes of events in one call of a plugin.
+    pub batch_bytes_max: usize,
+    /// The most timers fired in one call of a plugin.
+    pub batch_timers_max: usize,
+    /// Fuel for one event: about one unit a WebAssembly instruction. A batch
+    /// gets half as much in all; where that does not do, it is split, so that
+    /// the verdict over an event is always that of the event alone.
+    pub fuel_event: u64,
+    /// While catching up, a commit at the latest after so many milliseconds.
+    pub commit_ms: u64,
+    /// While catching up, a commit at the latest after so many changed bytes.
+    pub commit_bytes: usize,
+    /// The longest key a plugin may write, in bytes.
+    pub key_bytes_max: usize,
+    /// The largest value a plugin may write, in bytes.
+    pub value_bytes_max: usize,
+    /// The most bytes one call may write, keys and values, rows and emitted
+    /// events together.
+    pub call_write_bytes_max: usize,
+    /// The most events one call may emit.
+    pub call_emit_max: usize,
+    /// The most bytes one call may log.
+    pub call_log_bytes_max: usize,
+    /// The most bytes one scan hands to a plugin.
+    pub scan_bytes_max: usize,
+    /// The most timers a shard may have set.
+    pub timers_max: u64,
+    /// The most parked events of a shard; one more halts the projection.
+    pub parked_max: u64,
+    /// So many events parked one after another halt the projection: it fails on
+    /// everything.
+    pub parked_in_a_row_max: u64,
+    /// The change log of the feed keeps so many bytes a shard.
+    pub changes_bytes_max: u64,
+    /// How many of a projection's log messages are kept.
+    pub log_lines_max: usize,
+    /// How many events of the log an upload's determinism check folds.
+    pub check_events: usize,
+    /// The first wait after a fault of the host (a full disk, a log that cannot
+    /// be read), in milliseconds; doubled up to `fault_wait_ms_max`.
+    pub fault_wait_ms: u64,
+    /// The longest wait between two tries after faults, in milliseconds.
+    pub fault_wait_ms_max: u64,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            batch_events_max: 16_384,
+            batch_bytes_max: 4 << 20,
+            batch_timers_max: 1_024,
+            fuel_event: 2_000_000_000,
+            commit_ms: 1_000,
+            commit_bytes: 16 << 20,
+            key_bytes_max: 1_024,
+            value_bytes_max: 1 << 20,
+            call_write_bytes_max: 32 << 20,
+            call_emit_max: 16_384,
+            call_log_bytes_max: 64 << 10,
+            scan_bytes_max: 8 << 20,
+            timers_max: 1_000_000,
+            parked_max: 100_000,
+            parked_in_a_row_max: 1_000,
+            changes_bytes_max: 64 << 20,
+            log_lines_max: 1_000,
+            check_events: 5_000,
+            fault_wait_ms: 100,
+            fault_wait_ms_max: 10_000,
+        }
+    }
+}

@@ -1,0 +1,479 @@
+//! The engine: all projections, their versions and shards, and the threads that
+//! run them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use lantern_core::{
+    Catalog, Clock, Log, Manifest, Offset, PartitionId, Plugin, ProjectionRecord, Publish, ShardId,
+    StateStores, Timestamp, VersionId, VersionRecord, View, ViewError, Views,
+};
+use parking_lot::{Mutex, RwLock};
+
+use crate::pool::{Pool, Turn};
+use crate::shard::{LogSink, Shard, ShardParts, Step, StepLimits, Stop};
+use crate::slot::{Fault, Slot};
+use crate::{EngineConfig, EngineError, LogLine};
+
+/// What the engine needs of the world.
+#[derive(Clone)]
+pub struct Ports {
+    /// The event log.
+    pub log: Arc<dyn Log>,
+    /// The shards' states.
+    pub stores: Arc<dyn StateStores>,
+    /// The projections and their versions.
+    pub catalog: Arc<dyn Catalog>,
+    /// Takes commits for readers.
+    pub publish: Arc<dyn Publish>,
+    /// Time for pacing.
+    pub clock: Arc<dyn Clock>,
+    /// Loads plugins.
+    pub plugins: Arc<dyn PluginSource>,
+}
+
+/// Loads the plugin of a version that is in the catalogue.
+pub trait PluginSource: Send + Sync {
+    /// The plugin, compiled.
+    ///
+    /// # Errors
+    /// Why it cannot be had, for people.
+    fn load(&self, version: &VersionRecord) -> Result<Arc<dyn Plugin>, String>;
+
+    /// No version has a plugin of this SHA-256 any more.
+    fn forget(&self, _sha256: &str) {}
+}
+
+/// Folds the log into every projection's tables. All methods may block; none
+/// may be called on a thread that must not.
+pub struct Engine {
+    pub(crate) config: Arc<EngineConfig>,
+    pub(crate) ports: Ports,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) projections: RwLock<BTreeMap<String, Projection>>,
+    /// Held while the catalogue changes. Taken before any shard's lock.
+    pub(crate) lifecycle: Mutex<()>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+pub(crate) struct Projection {
+    pub(crate) record: ProjectionRecord,
+    pub(crate) builds: BTreeMap<VersionId, Arc<Build>>,
+    pub(crate) logs: Arc<Mutex<VecDeque<LogLine>>>,
+}
+
+/// A version's shards.
+pub(crate) struct Build {
+    pub(crate) version: VersionRecord,
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) plugin: Mutex<Option<Arc<dyn Plugin>>>,
+    pub(crate) slots: Vec<Arc<Slot>>,
+}
+
+impl Engine {
+    /// Reads the catalogue and opens every shard's state. Nothing runs before
+    /// [`Engine::start`]. A shard that cannot be opened is halted with its
+    /// reason; the others are not touched by that.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`] where the catalogue cannot be read.
+    pub fn open(config: EngineConfig, ports: Ports) -> Result<Arc<Self>, EngineError> {
+        let engine = Arc::new(Self {
+            config: Arc::new(config),
+            pool: Arc::new(Pool::default()),
+            projections: RwLock::default(),
+            lifecycle: Mutex::default(),
+            threads: Mutex::default(),
+            ports,
+        });
+        for record in engine.ports.catalog.projections()? {
+            let projection = engine.projection_of(record);
+            engine.projections.write().insert(projection.record.name.clone(), projection);
+        }
+        Ok(engine)
+    }
+
+    /// Starts the threads; every shard catches up from its committed position.
+    pub fn start(self: &Arc<Self>) {
+        self.attach();
+        let threads = match self.config.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        };
+        for number in 0..threads {
+            let engine = self.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("fold-{number}"))
+                .spawn(move || engine.run())
+                .expect("threads can be spawned at start");
+            self.threads.lock().push(thread);
+        }
+    }
+
+    /// Has the log wake shards, and all shards run once, without threads of its
+    /// own: a simulation calls [`Engine::turn_once`] instead.
+    pub fn attach(self: &Arc<Self>) {
+        let engine = Arc::downgrade(self);
+        self.ports.log.on_append(Arc::new(move |partition| {
+            if let Some(engine) = engine.upgrade() {
+                engine.wake_partition(partition);
+            }
+        }));
+        for slot in self.slots() {
+            self.pool.wake(&slot);
+        }
+    }
+
+    /// Commits what is applied and ends the threads.
+    pub fn shutdown(&self) {
+        self.pool.close();
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a folding thread had panicked");
+            }
+        }
+        let now = self.ports.clock.monotonic();
+        for slot in self.slots() {
+            let mut shard = slot.shard.lock();
+            let Some(shard) = shard.as_mut() else {
+                continue;
+            };
+            if shard.is_dirty()
+                && let Err(error) = shard.commit(now)
+            {
+                // Nothing is lost: the log has it all.
+                tracing::warn!(projection = %slot.id.projection, %error, "last commit failed");
+            }
+        }
+    }
+
+    /// Runs one step of one shard that is waiting for a turn, on the caller's
+    /// thread; `false` where none is.
+    pub fn turn_once(&self) -> bool {
+        let Some(slot) = self.pool.try_next(self.ports.clock.monotonic()) else {
+            return false;
+        };
+        let turn = self.turn(&slot);
+        self.pool.done(slot, turn, self.ports.clock.monotonic());
+        true
+    }
+
+    fn run(&self) {
+        while let Some(slot) = self.pool.next(|| self.ports.clock.monotonic()) {
+            let turn = self.turn(&slot);
+            self.pool.done(slot, turn, self.ports.clock.monotonic());
+        }
+    }
+
+    /// One step of one shard, and what follows from it.
+    pub(crate) fn turn(&self, slot: &Arc<Slot>) -> Turn {
+        if !slot.may_run() {
+            return Turn::Rest;
+        }
+        let leader = self.leader_of(slot);
+        let now = self.ports.clock.monotonic();
+        let mut guard = slot.shard.lock();
+        let outcome = self.step(slot, &mut guard, leader.as_ref().map(|l| l.next()), now);
+        drop(guard);
+        match outcome {
+            Ok(step) => {
+                let idle = step == Step::Idle;
+                {
+                    let mut seen = slot.seen.lock();
+                    seen.fault = None;
+                    seen.idle = idle;
+                }
+                if slot.active.load(Ordering::Acquire) {
+                    self.wake_followers(slot);
+                } else if idle
+                    && !slot.caught_up.swap(true, Ordering::AcqRel)
+                    && !self.caught_up(slot)
+                {
+                    return Turn::After(Duration::from_millis(self.config.fault_wait_ms));
+                }
+                if idle { Turn::Rest } else { Turn::Again }
+            }
+            Err(Stop::Fault(reason)) => Turn::After(self.note_fault(slot, reason)),
+            Err(Stop::Halt(reason)) => {
+                tracing::error!(
+                    projection = %slot.id.projection, version = %slot.id.version,
+                    partition = %slot.id.partition, %reason, "halted"
+                );
+                metrics::counter!("lantern_engine_halts_total", "projection" => slot.id.projection.clone())
+                    .increment(1);
+                slot.seen.lock().halted = Some(reason.clone());
+                self.note_halt(&slot.id, reason);
+                Turn::Rest
+            }
+        }
+    }
+
+    /// Opens the shard where it is not open yet, and steps it.
+    fn step(
+        &self,
+        slot: &Arc<Slot>,
+        guard: &mut Option<Shard>,
+        leader: Option<Offset>,
+        now: Duration,
+    ) -> Result<Step, Stop> {
+        if guard.is_none() {
+            *guard = Some(self.open_shard(slot)?);
+        }
+        let shard = guard.as_mut().expect("just opened");
+        let limits = StepLimits { now, before: leader, batch_events: None };
+        let (outcome, commit) = shard.step(&*self.ports.log, &limits);
+        if let (Some(commit), true) = (commit, shard.epoch.is_some()) {
+            self.ports.publish.committed(&commit);
+        }
+        slot.note(shard, now);
+        if shard.has_outbox() && !shard.is_dirty() {
+            let (pool, woken) = (Arc::downgrade(&self.pool), Arc::downgrade(slot));
+            let wake = move || {
+                if let (Some(pool), Some(slot)) = (pool.upgrade(), woken.upgrade()) {
+                    pool.wake(&slot);
+                }
+            };
+            if let Some(reason) = shard.send(&*self.ports.log, self.ports.clock.wall(), wake)? {
+                return Err(Stop::Fault(format!("emitted events cannot be appended: {reason}")));
+            }
+        }
+        outcome
+    }
+
+    pub(crate) fn open_shard(&self, slot: &Arc<Slot>) -> Result<Shard, Stop> {
+        let gone = || Stop::Halt("the version was deleted".into());
+        let (build, epoch, logs) = {
+            let projections = self.projections.read();
+            let projection = projections.get(&slot.id.projection).ok_or_else(gone)?;
+            let build = projection.builds.get(&slot.id.version).ok_or_else(gone)?.clone();
+            let active = projection.record.active.as_ref() == Some(&slot.id.version);
+            let epoch = active.then(|| projection.record.epoch());
+            (build, epoch, projection.logs.clone())
+        };
+        let mut shard = Shard::open(ShardParts {
+            id: slot.id.clone(),
+            plugin: self.plugin_of(&build).map_err(Stop::Halt)?,
+            store: slot.store.clone().ok_or_else(gone)?,
+            config: self.config.clone(),
+            logs: self.log_sink(slot, logs),
+        })?;
+        shard.epoch = epoch;
+        shard.emit_from =
+            build.version.emit_from.get(slot.id.partition.0 as usize).copied().unwrap_or_default();
+        Ok(shard)
+    }
+
+    /// The version's plugin, loaded once for all its shards.
+    pub(crate) fn plugin_of(&self, build: &Build) -> Result<Arc<dyn Plugin>, String> {
+        let mut plugin = build.plugin.lock();
+        if let Some(plugin) = &*plugin {
+            return Ok(plugin.clone());
+        }
+        let loaded = self.ports.plugins.load(&build.version)?;
+        if *loaded.manifest() != build.version.manifest {
+            return Err(
+                "setup answers another manifest than at upload: rebuild it, or push it again"
+                    .into(),
+            );
+        }
+        *plugin = Some(loaded.clone());
+        Ok(loaded)
+    }
+
+    fn log_sink(&self, slot: &Slot, lines: Arc<Mutex<VecDeque<LogLine>>>) -> LogSink {
+        let (id, clock, most) =
+            (slot.id.clone(), self.ports.clock.clone(), self.config.log_lines_max);
+        Arc::new(move |offset, level, message| {
+            let line = LogLine {
+                time_us: clock.wall().0,
+                version: id.version.0.clone(),
+                partition: id.partition.0,
+                offset: offset.0,
+                level: format!("{level:?}").to_lowercase(),
+                message: message.to_owned(),
+            };
+            let mut lines = lines.lock();
+            if lines.len() >= most {
+                lines.pop_front();
+            }
+            lines.push_back(line);
+        })
+    }
+
+    fn note_fault(&self, slot: &Slot, reason: String) -> Duration {
+        let first = Duration::from_millis(self.config.fault_wait_ms);
+        let most = Duration::from_millis(self.config.fault_wait_ms_max);
+        let mut seen = slot.seen.lock();
+        let wait = seen.fault.as_ref().map_or(first, |fault| (fault.wait * 2).min(most));
+        tracing::warn!(
+            projection = %slot.id.projection, version = %slot.id.version,
+            partition = %slot.id.partition, %reason, ?wait, "fault, will try again"
+        );
+        metrics::counter!("lantern_engine_faults_total", "projection" => slot.id.projection.clone())
+            .increment(1);
+        seen.idle = false;
+        seen.fault = Some(Fault { reason, wait });
+        wait
+    }
+
+    /// The shard of the active version that `slot` must not overtake.
+    fn leader_of(&self, slot: &Slot) -> Option<Arc<Slot>> {
+        if slot.active.load(Ordering::Acquire) {
+            return None;
+        }
+        let projections = self.projections.read();
+        let projection = projections.get(&slot.id.projection)?;
+        let active = projection.record.active.as_ref()?;
+        if *active == slot.id.version {
+            return None;
+        }
+        projection.builds.get(active)?.slots.get(slot.id.partition.0 as usize).cloned()
+    }
+
+    fn wake_followers(&self, slot: &Slot) {
+        let projections = self.projections.read();
+        let Some(projection) = projections.get(&slot.id.projection) else {
+            return;
+        };
+        for (version, build) in &projection.builds {
+            if *version != slot.id.version
+                && let Some(follower) = build.slots.get(slot.id.partition.0 as usize)
+                && follower.next() < slot.next()
+            {
+                self.pool.wake(follower);
+            }
+        }
+    }
+
+    fn wake_partition(&self, partition: PartitionId) {
+        for projection in self.projections.read().values() {
+            for build in projection.builds.values() {
+                if let Some(slot) = build.slots.get(partition.0 as usize)
+                    && (slot.active.load(Ordering::Acquire) || projection.record.active.is_none())
+                {
+                    self.pool.wake(slot);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn slots(&self) -> Vec<Arc<Slot>> {
+        let projections = self.projections.read();
+        let builds = projections.values().flat_map(|p| p.builds.values());
+        builds.flat_map(|build| build.slots.iter().cloned()).collect()
+    }
+
+    /// A projection as its record has it, with every shard's state opened.
+    pub(crate) fn projection_of(&self, record: ProjectionRecord) -> Projection {
+        let builds = record
+            .versions
+            .iter()
+            .map(|version| (version.id.clone(), Arc::new(self.build_of(&record, version))))
+            .collect();
+        Projection { record, builds, logs: Arc::default() }
+    }
+
+    pub(crate) fn build_of(&self, record: &ProjectionRecord, version: &VersionRecord) -> Build {
+        let active = record.active.as_ref() == Some(&version.id);
+        let slots = (0..self.ports.log.partitions()).map(|partition| {
+            let id = ShardId {
+                projection: record.name.clone(),
+                version: version.id.clone(),
+                rebuild: version.rebuilds,
+                partition: PartitionId(partition),
+            };
+            let store = self.ports.stores.open(&id).map_err(|e| e.to_string());
+            let slot = Slot::new(id, store);
+            slot.active.store(active, Ordering::Release);
+            slot.paused.store(record.paused, Ordering::Release);
+            if let Some(reason) = &version.halted {
+                slot.seen.lock().halted.get_or_insert_with(|| reason.clone());
+            }
+            Arc::new(slot)
+        });
+        Build {
+            version: version.clone(),
+            manifest: Arc::new(version.manifest.clone()),
+            plugin: Mutex::default(),
+            slots: slots.collect(),
+        }
+    }
+
+    /// Whether a heartbeat of `time` would move the watermark of a shard of
+    /// `partition` past a timer it has set.
+    #[must_use]
+    pub fn heartbeat_due(&self, partition: PartitionId, time: Timestamp) -> bool {
+        let projections = self.projections.read();
+        projections.values().flat_map(|p| p.builds.values()).any(|build| {
+            let Some(event_time) = build.manifest.event_time else {
+                return false;
+            };
+            let Some(slot) = build.slots.get(partition.0 as usize) else {
+                return false;
+            };
+            let mark = time.watermark(event_time.allowed_lateness_us, event_time.tick_us);
+            let (timers, watermark) = {
+                let seen = slot.seen.lock();
+                (seen.meta.timers_now, seen.meta.watermark)
+            };
+            timers > 0 && mark > watermark && first_timer(slot).is_some_and(|due| due <= mark)
+        })
+    }
+}
+
+/// When the first committed timer of a shard is due.
+fn first_timer(slot: &Slot) -> Option<Timestamp> {
+    let store = slot.store.as_ref()?;
+    let all = lantern_core::KeyRange::all();
+    let first = store.scan(lantern_core::Space::TimersByTime, &all, 1, false).ok()?;
+    let due = first.first()?.0.first_chunk::<8>()?;
+    Some(crate::call::key_time(*due))
+}
+
+impl Views for Engine {
+    fn view(&self, projection: &str) -> Result<View, ViewError> {
+        let (build, epoch) = {
+            let projections = self.projections.read();
+            let found = projections
+                .get(projection)
+                .ok_or_else(|| ViewError::NoProjection(projection.into()))?;
+            let active = found.record.active.as_ref();
+            let build = active
+                .and_then(|id| found.builds.get(id))
+                .ok_or_else(|| ViewError::NotActive(projection.into()))?;
+            (build.clone(), found.record.epoch())
+        };
+        view_of(projection, &build, epoch)
+    }
+
+    fn view_version(&self, projection: &str, version: &VersionId) -> Result<View, ViewError> {
+        let (build, epoch) = {
+            let projections = self.projections.read();
+            let found = projections
+                .get(projection)
+                .ok_or_else(|| ViewError::NoProjection(projection.into()))?;
+            let build = found
+                .builds
+                .get(version)
+                .ok_or_else(|| ViewError::NoVersion(projection.into(), version.clone()))?;
+            (build.clone(), format!("shadow.{version}.{}", build.version.rebuilds))
+        };
+        view_of(projection, &build, epoch)
+    }
+}
+
+fn view_of(projection: &str, build: &Build, epoch: String) -> Result<View, ViewError> {
+    let mut snapshots = Vec::with_capacity(build.slots.len());
+    for slot in &build.slots {
+        let store = slot.store.as_ref().ok_or_else(|| {
+            let reason = slot.seen.lock().halted.clone().unwrap_or_default();
+            lantern_core::StoreError::Damaged(reason)
+        })?;
+        snapshots.push((slot.id.partition, store.snapshot()?));
+    }
+    let version = build.version.id.clone();
+    Ok(View::new(projection.into(), version, epoch, build.manifest.clone(), snapshots)?)
+}

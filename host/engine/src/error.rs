@@ -1,0 +1,124 @@
+//! Why the engine does not do what a person asked.
+
+use lantern_core::{LogError, ManifestError, StoreError, VersionId, ViewError};
+use thiserror::Error;
+
+/// Where two folds of the same events part first.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error(
+    "the plugin is not deterministic: folding the same {events} events {how} gave another {space} under key `{key}`: {left} against {right}; does it keep state outside its tables?"
+)]
+pub struct Nondeterminism {
+    /// How many events were folded.
+    pub events: u64,
+    /// What was different about the second fold.
+    pub how: String,
+    /// `row in table NAME`, `timer`, …
+    pub space: String,
+    /// The first differing key.
+    pub key: String,
+    /// What the first fold holds there.
+    pub left: String,
+    /// What the second fold holds there.
+    pub right: String,
+}
+
+/// Why a request to the engine failed. The text names the value and the way on.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// No projection of that name.
+    #[error("there is no projection `{0}`: `lantern plugin list` shows those there are")]
+    NoProjection(String),
+    /// No version of that id.
+    #[error(
+        "projection `{0}` has no version `{1}`: `lantern plugin status {0}` shows those there are"
+    )]
+    NoVersion(String, VersionId),
+    /// Nothing serves readers yet.
+    #[error("projection `{0}` serves no version yet: its first one is still catching up")]
+    NotActive(String),
+    /// The version has not caught up.
+    #[error(
+        "version `{version}` of `{projection}` has not caught up yet ({percent:.1} %): wait, or see `lantern plugin status {projection}`"
+    )]
+    NotReady {
+        /// The projection.
+        projection: String,
+        /// The version.
+        version: VersionId,
+        /// How much of the log it has folded.
+        percent: f64,
+    },
+    /// There is nothing to go back to.
+    #[error("projection `{0}` has no previous version to roll back to")]
+    NoPrevious(String),
+    /// The active version cannot be deleted alone.
+    #[error(
+        "version `{1}` of `{0}` serves readers: activate another first, or delete the whole projection"
+    )]
+    IsActive(String, VersionId),
+    /// The manifest breaks a rule.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// Two folds of the same events ended differently.
+    #[error(transparent)]
+    Nondeterministic(Box<Nondeterminism>),
+    /// The check could not fold at all.
+    #[error("the plugin cannot be run: {0}")]
+    Plugin(String),
+    /// The projection is halted.
+    #[error("version `{1}` of `{0}` is halted: {2}")]
+    Halted(String, VersionId, String),
+    /// Nothing was selected.
+    #[error("say which parked events are meant: all, a subject, or offsets")]
+    NoSelection,
+    /// The cursor is not one of ours.
+    #[error("`{0}` is no cursor of this list: leave it out to begin at the front")]
+    Cursor(String),
+    /// The state cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The engine is shutting down.
+    #[error("the server is shutting down")]
+    Closed,
+}
+
+impl EngineError {
+    /// The stable code under which the documentation has this error.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NoProjection(_) => "LAN-0201",
+            Self::NoVersion(..) => "LAN-0202",
+            Self::NotActive(_) => "LAN-0203",
+            Self::NotReady { .. } => "LAN-0204",
+            Self::NoPrevious(_) => "LAN-0205",
+            Self::IsActive(..) => "LAN-0206",
+            Self::Manifest(_) => "LAN-0207",
+            Self::Nondeterministic(_) => "LAN-0208",
+            Self::Plugin(_) => "LAN-0209",
+            Self::Halted(..) => "LAN-0210",
+            Self::NoSelection => "LAN-0211",
+            Self::Cursor(_) => "LAN-0212",
+            Self::Store(_) => "LAN-0213",
+            Self::Log(_) => "LAN-0214",
+            Self::Closed => "LAN-0215",
+        }
+    }
+}
+
+impl From<ViewError> for EngineError {
+    fn from(error: ViewError) -> Self {
+        match error {
+            ViewError::NoProjection(name) => Self::NoProjection(name),
+            ViewError::NotActive(name) => Self::NotActive(name),
+            ViewError::NoVersion(name, version) => Self::NoVersion(name, version),
+            ViewError::Store(error) => Self::Store(error),
+            other => Self::Plugin(other.to_string()),
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Cuts the next batch out of the log: a function of the log and the limits
+//! alone, wherever chunks begin and end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lantern_core::{
+    Batch, Chunk, Event, HEARTBEAT_TYPE, Log, LogError, Manifest, Offset, OnFailure, PartitionId,
+    Read, ShardMeta, TypeFilter,
+};
+
+/// What a shard reads, and how much of it at once.
+pub(crate) struct Gatherer {
+    pub(crate) partition: PartitionId,
+    pub(crate) manifest: Arc<Manifest>,
+    /// What the plugin is handed.
+    filter: TypeFilter,
+    /// That and heartbeats, where event time is in play.
+    wanted: TypeFilter,
+}
+
+/// The next events of a shard.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    pub(crate) batch: Batch,
+    /// The chunks the batch was cut from.
+    pub(crate) chunks: Vec<Arc<Chunk>>,
+    /// Events whose subject is parked: they wait behind it.
+    pub(crate) waiting: Vec<(Offset, Event)>,
+    /// Where to read on after all this.
+    pub(crate) next: Offset,
+    /// The highest event time up to `next`.
+    pub(crate) max_time: lantern_core::Timestamp,
+    /// Whether the log's end (or the limit) was reached.
+    pub(crate) end: bool,
+}
+
+/// How much to gather.
+pub(crate) struct GatherLimits {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+    /// Do not read at or past this offset.
+    pub(crate) before: Option<Offset>,
+}
+
+impl Gatherer {
+    pub(crate) fn new(partition: PartitionId, manifest: Arc<Manifest>) -> Self {
+        let filter = manifest.filter();
+        let wanted = match manifest.event_time {
+            Some(_) => filter.clone().and(HEARTBEAT_TYPE),
+            None => filter.clone(),
+        };
+        Self { partition, manifest, filter, wanted }
+    }
+
+    /// Gathers events from `meta.next` on. Stops behind an event that moves the
+    /// watermark.
+    pub(crate) fn gather(
+        &self,
+        log: &dyn Log,
+        meta: &ShardMeta,
+        blocked: &BTreeMap<String, u64>,
+        limits: &GatherLimits,
+    ) -> Result<Gathered, LogError> {
+        let mut found = Gathered {
+            batch: Batch {
+                partition: self.partition,
+                watermark: meta.watermark,
+                ..Batch::default()
+            },
+            next: meta.next,
+            max_time: meta.max_time,
+            ..Gathered::default()
+        };
+        loop {
+            if limits.before.is_some_and(|before| found.next >= before) {
+                found.end = true;
+                return Ok(found);
+            }
+            match log.read(self.partition, found.next, &self.wanted)? {
+                Read::End => {
+                    found.end = true;
+                    return Ok(found);
+                }
+                Read::Skipped { next } => {
+                    found.next = limits.before.map_or(next, |before| next.min(before));
+                }
+                Read::Chunk(chunk) => {
+                    if self.take(&mut found, chunk, blocked, limits) {
+                        return Ok(found);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what fits from `chunk`; `true` where the batch is complete.
+    fn take(
+        &self,
+        found: &mut Gathered,
+        chunk: Arc<Chunk>,
+        blocked: &BTreeMap<String, u64>,
+        limits: &GatherLimits,
+    ) -> bool {
+        let events = &chunk.events;
+        let handed: Vec<bool> =
+            events.type_names().iter().map(|kind| self.filter.matches(kind)).collect();
+        let heartbeat: Vec<bool> = events
+            .type_names()
+            .iter()
+            .map(|kind| self.manifest.event_time.is_some() && kind == HEARTBEAT_TYPE)
+            .collect();
+        let blocking = self.manifest.on_failure == OnFailure::ParkSubject && !blocked.is_empty();
+        let mut index = chunk.index_of(found.next);
+        let mut run = index;
+        let mut full = false;
+        while index < events.len() && !full {
+            let offset = chunk.offset(index);
+            if limits.before.is_some_and(|before| offset >= before) {
+                break;
+            }
+            let kind = usize::from(events.types()[index]);
+            let waits = blocking && handed[kind] && blocked.contains_key(events.subject(index));
+            if waits {
+                found.waiting.push((offset, events.get(index).to_owned()));
+            }
+            let goes = handed[kind] && !waits;
+            if !goes {
+                self.copy(found, &chunk, run..index);
+                run = index + 1;
+            }
+            index += 1;
+            found.next = offset.next();
+            if handed[kind] || heartbeat[kind] {
+                full = self.moves_watermark(found, events.times()[index - 1]);
+            }
+            let held = found.batch.offsets.len() + index.saturating_sub(run);
+            full |= held + found.waiting.len() >= limits.events
+                || (index.is_multiple_of(64) && found.batch.events.bytes() >= limits.bytes);
+        }
+        self.copy(found, &chunk, run..index);
+        full |= found.batch.events.bytes() >= limits.bytes;
+        if index >= events.len() {
+            found.next = found.next.max(chunk.end());
+        }
+        found.chunks.push(chunk);
+        full
+    }
+
+    fn moves_watermark(&self, found: &mut Gathered, time: lantern_core::Timestamp) -> bool {
+        let Some(event_time) = self.manifest.event_time else {
+            found.max_time = found.max_time.max(time);
+            return false;
+        };
+        found.max_time = found.max_time.max(time);
+        let mark = found.max_time.watermark(event_time.allowed_lateness_us, event_time.tick_us);
+        mark > found.batch.watermark
+    }
+
+    fn copy(&self, found: &mut Gathered, chunk: &Chunk, run: std::ops::Range<usize>) {
+        if run.is_empty() {
+            return;
+        }
+        found.batch.offsets.extend(run.clone().map(|index| chunk.offset(index).0));
+        // A batch holds no more events than there can be distinct types.
+        let fits = found.batch.events.extend_from(&chunk.events, run, self.manifest.attributes);
+        assert!(fits, "a batch has fewer events than there can be types");
+    }
+}
+
+impl Gathered {
+    /// The whole event at `offset`, from the chunks read.
+    pub(crate) fn event(&self, offset: Offset) -> Option<Event> {
+        self.chunks.iter().find_map(|chunk| {
+            let index = chunk.index_of(offset);
+            (index < chunk.events.len() && chunk.offset(index) == offset)
+                .then(|| chunk.events.get(index).to_owned())
+        })
+    }
+}
+
+/// The timers or events `range` of `batch`, as a batch of their own.
+pub(crate) fn slice(batch: &Batch, range: std::ops::Range<usize>) -> Batch {
+    let mut part =
+        Batch { partition: batch.partition, watermark: batch.watermark, ..Batch::default() };
+    if batch.timers.is_empty() {
+        part.offsets = batch.offsets[range.clone()].to_vec();
+        let all = lantern_core::Attributes::all();
+        let fits = part.events.extend_from(&batch.events, range, all);
+        assert!(fits, "a part has no more types than the whole");
+    } else {
+        part.timers = batch.timers[range].to_vec();
+    }
+    part
+}
+
+/// How many timers or events `batch` holds.
+pub(crate) fn len(batch: &Batch) -> usize {
+    batch.timers.len() + batch.offsets.len()
+}

@@ -1,0 +1,35 @@
+//! The loop that keeps every projection's tables: read, gather, apply, overlay,
+//! commit, publish; with parking, timers and versions.
+//!
+//! Knows the world only through the ports of `lantern-core`: it touches no
+//! clock, randomness, file or socket, so that a test can run it whole, with
+//! every port faked, through crashes and disorder under one seed.
+
+mod apply;
+mod call;
+mod check;
+mod config;
+mod engine;
+mod error;
+mod gather;
+mod layers;
+mod lifecycle;
+mod outbox;
+mod parked;
+mod pool;
+mod report;
+mod shard;
+mod slot;
+mod status;
+#[cfg(test)]
+mod tests;
+
+pub use check::{EventList, FoldOptions, Folded, determinism, fold};
+pub use config::EngineConfig;
+pub use engine::{Engine, PluginSource, Ports};
+pub use error::{EngineError, Nondeterminism};
+pub use lifecycle::{Upload, version_id};
+pub use status::{
+    FieldStatus, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus,
+    ProjectionStatus, ShardStatus, TableStatus, Uploaded, VersionStatus,
+};

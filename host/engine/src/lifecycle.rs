@@ -1,0 +1,538 @@
+//! What people do with projections: upload, activate, roll back, pause, resume,
+//! rebuild, delete. Every change of the catalogue is one durable write, and
+//! memory follows it.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use lantern_core::{
+    Manifest, ManifestError, Plugin, ProjectionRecord, ShardId, VersionId, VersionRecord,
+    VersionState,
+};
+use parking_lot::MutexGuard;
+use sha2::{Digest, Sha256};
+
+use crate::engine::{Build, Projection};
+use crate::shard::{Shard, Step, StepLimits, Stop};
+use crate::slot::Slot;
+use crate::{Engine, EngineError, Uploaded, check};
+
+/// The most versions kept of one projection.
+const VERSIONS_MAX: usize = 32;
+
+/// A plugin to become a version.
+pub struct Upload {
+    /// The plugin, compiled and set up with its parameters.
+    pub plugin: Arc<dyn Plugin>,
+    /// SHA-256 of its bytes as uploaded, in hexadecimal.
+    pub sha256: String,
+    /// What `setup` was given.
+    pub parameters: String,
+    /// The projection; the manifest's name where `None`.
+    pub name: Option<String>,
+    /// Whether it becomes active by itself once it has caught up.
+    pub activate: bool,
+    /// Whether to fold a sample of the log several times first, and to refuse
+    /// the plugin where the outcomes differ.
+    pub check: bool,
+}
+
+/// The id of a plugin with its parameters: see [`VersionId`].
+#[must_use]
+pub fn version_id(sha256: &str, parameters: &str) -> VersionId {
+    let mut hash = Sha256::new();
+    hash.update(sha256.as_bytes());
+    hash.update([0]);
+    hash.update(parameters.as_bytes());
+    VersionId(hex::encode(&hash.finalize()[..8]))
+}
+
+impl Engine {
+    /// Makes a version of `upload` and begins to fold the log with it, in the
+    /// background; the active version goes on serving. The same plugin with the
+    /// same parameters is the same version: nothing changes then.
+    ///
+    /// # Errors
+    /// [`EngineError::Manifest`], [`EngineError::Nondeterministic`],
+    /// [`EngineError::Plugin`], or what the stores say. Nothing is kept then.
+    pub fn upload(&self, upload: Upload) -> Result<Uploaded, EngineError> {
+        let manifest = upload.plugin.manifest().clone();
+        let name = upload.name.clone().unwrap_or_else(|| manifest.name.clone());
+        check_upload(&name, &manifest)?;
+        let id = version_id(&upload.sha256, &upload.parameters);
+        let mut uploaded = Uploaded {
+            projection: name.clone(),
+            version: id.0.clone(),
+            existed: true,
+            checked_events: 0,
+        };
+        if self.has_version(&name, &id) {
+            return Ok(uploaded);
+        }
+        if upload.check {
+            uploaded.checked_events = check::determinism(
+                &upload.plugin,
+                &*self.ports.log,
+                &*self.ports.stores,
+                &self.config,
+            )?;
+        }
+        let _lifecycle = self.lifecycle.lock();
+        if self.has_version(&name, &id) {
+            return Ok(uploaded);
+        }
+        uploaded.existed = false;
+        let mut record = match self.projections.read().get(&name) {
+            Some(projection) => projection.record.clone(),
+            None => ProjectionRecord { name: name.clone(), ..ProjectionRecord::default() },
+        };
+        if record.versions.len() >= VERSIONS_MAX {
+            let (what, count) = ("versions; delete old ones", record.versions.len() + 1);
+            return Err(ManifestError::TooMany { what, count, limit: VERSIONS_MAX }.into());
+        }
+        if upload.activate {
+            // Of several that are catching up, the last one pushed is meant.
+            record.versions.iter_mut().for_each(|v| v.activate_when_ready = false);
+        }
+        let version = VersionRecord {
+            id: id.clone(),
+            sha256: upload.sha256,
+            parameters: upload.parameters,
+            manifest,
+            state: VersionState::Backfilling,
+            created: self.ports.clock.wall(),
+            activate_when_ready: upload.activate,
+            ..VersionRecord::default()
+        };
+        // What an earlier build of this id left behind is not this one's.
+        self.ports.stores.remove(&name, &id, 0)?;
+        record.versions.push(version.clone());
+        self.ports.catalog.save(&record)?;
+        let build = Arc::new(self.build_of(&record, &version));
+        *build.plugin.lock() = Some(upload.plugin);
+        let mut projections = self.projections.write();
+        let projection = projections.entry(name).or_insert_with(|| Projection {
+            record: record.clone(),
+            builds: std::collections::BTreeMap::new(),
+            logs: Arc::default(),
+        });
+        projection.record = record;
+        projection.builds.insert(id, build.clone());
+        drop(projections);
+        build.slots.iter().for_each(|slot| self.pool.wake(slot));
+        Ok(uploaded)
+    }
+
+    /// Lets `version` serve readers: brings it to the active version's position
+    /// and flips, atomically.
+    ///
+    /// # Errors
+    /// [`EngineError::NotReady`] where it has not caught up,
+    /// [`EngineError::Halted`], or what the stores say. The active version stays
+    /// then.
+    pub fn activate(&self, projection: &str, version: &VersionId) -> Result<(), EngineError> {
+        let _lifecycle = self.lifecycle.lock();
+        self.flip(projection, version)
+    }
+
+    /// Lets the version that was active before serve readers again.
+    ///
+    /// # Errors
+    /// [`EngineError::NoPrevious`], or as [`Engine::activate`].
+    pub fn rollback(&self, projection: &str) -> Result<VersionId, EngineError> {
+        let _lifecycle = self.lifecycle.lock();
+        let previous = self.record_of(projection)?.previous;
+        let previous = previous.ok_or_else(|| EngineError::NoPrevious(projection.into()))?;
+        self.flip(projection, &previous)?;
+        Ok(previous)
+    }
+
+    /// Stops folding, for all versions, until [`Engine::resume`]. Tables go on
+    /// being served.
+    ///
+    /// # Errors
+    /// [`EngineError::NoProjection`], or what the catalogue says.
+    pub fn pause(&self, projection: &str) -> Result<(), EngineError> {
+        let _lifecycle = self.lifecycle.lock();
+        self.change(projection, |record| record.paused = true)?;
+        for slot in self.slots_of(projection)? {
+            slot.paused.store(true, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// Goes on folding, also with versions that were halted: they try again
+    /// where they stopped.
+    ///
+    /// # Errors
+    /// [`EngineError::NoProjection`], or what the catalogue says.
+    pub fn resume(&self, projection: &str) -> Result<(), EngineError> {
+        let _lifecycle = self.lifecycle.lock();
+        self.change(projection, |record| {
+            record.paused = false;
+            record.versions.iter_mut().for_each(|v| v.halted = None);
+        })?;
+        for slot in self.slots_of(projection)? {
+            slot.paused.store(false, Ordering::Release);
+            if slot.store.is_some() {
+                let mut shard = slot.shard.lock();
+                slot.seen.lock().halted = None;
+                if let Some(shard) = shard.as_mut() {
+                    shard.parked_in_a_row = 0;
+                }
+            }
+            self.pool.wake(&slot);
+        }
+        Ok(())
+    }
+
+    /// Throws a version's state away and folds the log anew. Readers of an
+    /// active version get a reset and see its tables fill again; what it
+    /// emitted is not emitted twice.
+    ///
+    /// # Errors
+    /// [`EngineError::NoVersion`], or what the stores say.
+    pub fn rebuild(&self, projection: &str, version: &VersionId) -> Result<(), EngineError> {
+        let _lifecycle = self.lifecycle.lock();
+        let build = self.build(projection, version)?;
+        let guards = retire(&build);
+        let positions: Vec<_> = build.slots.iter().map(|slot| slot.next()).collect();
+        let record = self.change(projection, |record| {
+            if let Some(v) = record.versions.iter_mut().find(|v| v.id == *version) {
+                v.rebuilds += 1;
+                v.halted = None;
+                v.emit_from = positions
+                    .iter()
+                    .enumerate()
+                    .map(|(i, next)| (*next).max(v.emit_from.get(i).copied().unwrap_or_default()))
+                    .collect();
+                if v.state != VersionState::Active {
+                    v.state = VersionState::Backfilling;
+                }
+            }
+        });
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                build.slots.iter().for_each(|slot| slot.deleted.store(false, Ordering::Release));
+                return Err(error);
+            }
+        };
+        drop(guards);
+        let fresh = record.version(version).expect("just changed").clone();
+        let fresh = Arc::new(self.build_of(&record, &fresh));
+        fresh.plugin.lock().clone_from(&build.plugin.lock());
+        if let Some(p) = self.projections.write().get_mut(projection) {
+            p.builds.insert(version.clone(), fresh.clone());
+        }
+        self.forget_state(projection, &build);
+        if record.active.as_ref() == Some(version) {
+            self.ports.publish.activated(projection, Some(&record.epoch()));
+        }
+        fresh.slots.iter().for_each(|slot| self.pool.wake(slot));
+        Ok(())
+    }
+
+    /// Deletes a version that does not serve readers, with its tables.
+    ///
+    /// # Errors
+    /// [`EngineError::IsActive`], [`EngineError::NoVersion`], or what the
+    /// catalogue says.
+    pub fn delete_version(&self, projection: &str, version: &VersionId) -> Result<(), EngineError> {
+        let _lifecycle = self.lifecycle.lock();
+        let build = self.build(projection, version)?;
+        if self.record_of(projection)?.active.as_ref() == Some(version) {
+            return Err(EngineError::IsActive(projection.into(), version.clone()));
+        }
+        self.change(projection, |record| {
+            record.versions.retain(|v| v.id != *version);
+            if record.previous.as_ref() == Some(version) {
+                record.previous = None;
+            }
+        })?;
+        drop(retire(&build));
+        if let Some(p) = self.projections.write().get_mut(projection) {
+            p.builds.remove(version);
+        }
+        self.forget_state(projection, &build);
+        self.forget_plugins(std::slice::from_ref(&build.version.sha256));
+        Ok(())
+    }
+
+    /// Deletes a projection with all versions and tables.
+    ///
+    /// # Errors
+    /// [`EngineError::NoProjection`], or what the catalogue says.
+    pub fn delete(&self, projection: &str) -> Result<(), EngineError> {
+        let _lifecycle = self.lifecycle.lock();
+        self.record_of(projection)?;
+        self.ports.catalog.delete(projection)?;
+        let removed = self.projections.write().remove(projection);
+        let builds = removed.map(|p| p.builds).unwrap_or_default();
+        let mut plugins = Vec::new();
+        for build in builds.values() {
+            drop(retire(build));
+            self.forget_state(projection, build);
+            plugins.push(build.version.sha256.clone());
+        }
+        self.forget_plugins(&plugins);
+        self.ports.publish.activated(projection, None);
+        Ok(())
+    }
+
+    /// A shard of a version that is not active has caught up for the first
+    /// time; once all have, the version is ready, or takes over.
+    /// `false` where it must be tried again.
+    pub(crate) fn caught_up(&self, slot: &Slot) -> bool {
+        let _lifecycle = self.lifecycle.lock();
+        let id = &slot.id;
+        let Ok(build) = self.build(&id.projection, &id.version) else {
+            return true;
+        };
+        let all = build.slots.iter().all(|slot| slot.caught_up.load(Ordering::Acquire));
+        let Ok(record) = self.record_of(&id.projection) else {
+            return true;
+        };
+        let Some(version) = record.version(&id.version) else {
+            return true;
+        };
+        if !all || version.state != VersionState::Backfilling {
+            return true;
+        }
+        let outcome = if version.activate_when_ready {
+            self.flip(&id.projection, &id.version)
+        } else {
+            let ready = |record: &mut ProjectionRecord| {
+                set_state(record, &id.version, VersionState::Ready);
+            };
+            self.change(&id.projection, ready).map(drop)
+        };
+        if let Err(error) = outcome {
+            tracing::warn!(projection = %id.projection, version = %id.version, %error, "cannot be activated yet");
+            slot.caught_up.store(false, Ordering::Release);
+            return false;
+        }
+        true
+    }
+
+    /// Keeps a halt over restarts.
+    pub(crate) fn note_halt(&self, id: &ShardId, reason: String) {
+        let _lifecycle = self.lifecycle.lock();
+        let halted = self.change(&id.projection, |record| {
+            if let Some(v) = record.versions.iter_mut().find(|v| v.id == id.version) {
+                v.halted = Some(reason);
+            }
+        });
+        if let Err(error) = halted {
+            tracing::warn!(projection = %id.projection, %error, "the halt is not in the catalogue");
+        }
+    }
+
+    fn flip(&self, projection: &str, version: &VersionId) -> Result<(), EngineError> {
+        let record = self.record_of(projection)?;
+        let new = self.build(projection, version)?;
+        if record.active.as_ref() == Some(version) {
+            return Ok(());
+        }
+        let old = match &record.active {
+            Some(id) => Some(self.build(projection, id)?),
+            None => None,
+        };
+        // Old before new, by partition: the one order in which more than one
+        // shard is ever locked.
+        let old_slots: &[Arc<Slot>] = old.as_ref().map_or(&[], |build| &build.slots);
+        let mut old_guards: Vec<_> = old_slots.iter().map(|slot| slot.shard.lock()).collect();
+        let mut new_guards: Vec<_> = new.slots.iter().map(|slot| slot.shard.lock()).collect();
+        let now = self.ports.clock.monotonic();
+        for (place, slot) in new.slots.iter().enumerate() {
+            let leader = old_slots.get(place).zip(old_guards.get_mut(place));
+            self.level(slot, &mut new_guards[place], leader, now)?;
+        }
+        let mut flipped = record;
+        if let Some(old) = &old {
+            set_state(&mut flipped, &old.version.id, VersionState::Retired);
+            flipped.previous = Some(old.version.id.clone());
+        }
+        set_state(&mut flipped, version, VersionState::Active);
+        flipped.active = Some(version.clone());
+        flipped.activations += 1;
+        let epoch = flipped.epoch();
+        let begun = new_guards.iter_mut().try_for_each(|guard| match guard.as_mut() {
+            Some(shard) => shard.set_epoch(Some(epoch.clone()), now),
+            None => Ok(()),
+        });
+        // This write is the flip: before it the old version is active, after it
+        // the new one, whenever the process dies.
+        if let Err(error) = begun.and_then(|()| self.ports.catalog.save(&flipped)) {
+            for shard in new_guards.iter_mut().filter_map(|guard| guard.as_mut()) {
+                shard.epoch = None;
+            }
+            return Err(error.into());
+        }
+        for (slot, guard) in old_slots.iter().zip(&mut old_guards) {
+            slot.active.store(false, Ordering::Release);
+            slot.caught_up.store(true, Ordering::Release);
+            if let Some(shard) = guard.as_mut() {
+                shard.epoch = None;
+            }
+        }
+        for (slot, guard) in new.slots.iter().zip(&new_guards) {
+            slot.active.store(true, Ordering::Release);
+            if let Some(shard) = guard.as_ref() {
+                slot.note(shard, now);
+            }
+        }
+        if let Some(p) = self.projections.write().get_mut(projection) {
+            p.record = flipped;
+        }
+        self.ports.publish.activated(projection, Some(&epoch));
+        tracing::info!(projection, %version, %epoch, "activated");
+        drop((old_guards, new_guards));
+        new.slots.iter().for_each(|slot| self.pool.wake(slot));
+        Ok(())
+    }
+
+    /// Brings a shard to exactly where its leader is.
+    fn level(
+        &self,
+        slot: &Arc<Slot>,
+        guard: &mut Option<Shard>,
+        leader: Option<(&Arc<Slot>, &mut MutexGuard<'_, Option<Shard>>)>,
+        now: std::time::Duration,
+    ) -> Result<(), EngineError> {
+        if let Some(reason) = slot.seen.lock().halted.clone() {
+            return Err(EngineError::Halted(
+                slot.id.projection.clone(),
+                slot.id.version.clone(),
+                reason,
+            ));
+        }
+        let stopped = |stop: Stop| match stop {
+            Stop::Fault(reason) | Stop::Halt(reason) => {
+                EngineError::Halted(slot.id.projection.clone(), slot.id.version.clone(), reason)
+            }
+        };
+        if guard.is_none() {
+            *guard = Some(self.open_shard(slot).map_err(stopped)?);
+        }
+        let shard = guard.as_mut().expect("just opened");
+        let Some((ahead, leading)) = leader else {
+            return if slot.caught_up.load(Ordering::Acquire) {
+                Ok(())
+            } else {
+                Err(self.not_ready(slot))
+            };
+        };
+        if let Some(leading) = leading.as_mut().filter(|leading| leading.is_dirty()) {
+            let commit = leading.commit(now)?;
+            self.ports.publish.committed(&commit);
+            ahead.note(leading, now);
+        }
+        let target = ahead.next();
+        // One that is far behind would hold the active version up for long.
+        let far =
+            target.0.saturating_sub(shard.meta.next.0) > self.config.batch_events_max as u64 * 4;
+        if far || shard.meta.next > target {
+            return Err(self.not_ready(slot));
+        }
+        let limits = StepLimits { now, before: Some(target), batch_events: None };
+        while shard.meta.next < target {
+            let (outcome, _) = shard.step(&*self.ports.log, &limits);
+            if outcome.map_err(stopped)? == Step::Idle && shard.meta.next < target {
+                return Err(self.not_ready(slot));
+            }
+        }
+        Ok(())
+    }
+
+    fn not_ready(&self, slot: &Slot) -> EngineError {
+        EngineError::NotReady {
+            projection: slot.id.projection.clone(),
+            version: slot.id.version.clone(),
+            percent: self.percent(slot),
+        }
+    }
+
+    /// Changes a projection's record, durably, then in memory.
+    fn change(
+        &self,
+        projection: &str,
+        change: impl FnOnce(&mut ProjectionRecord),
+    ) -> Result<ProjectionRecord, EngineError> {
+        let mut record = self.record_of(projection)?;
+        change(&mut record);
+        self.ports.catalog.save(&record)?;
+        if let Some(p) = self.projections.write().get_mut(projection) {
+            p.record = record.clone();
+        }
+        Ok(record)
+    }
+
+    pub(crate) fn record_of(&self, projection: &str) -> Result<ProjectionRecord, EngineError> {
+        let projections = self.projections.read();
+        let found = projections.get(projection);
+        found.map(|p| p.record.clone()).ok_or_else(|| EngineError::NoProjection(projection.into()))
+    }
+
+    pub(crate) fn build(
+        &self,
+        projection: &str,
+        version: &VersionId,
+    ) -> Result<Arc<Build>, EngineError> {
+        let projections = self.projections.read();
+        let found = projections
+            .get(projection)
+            .ok_or_else(|| EngineError::NoProjection(projection.into()))?;
+        let build = found.builds.get(version).cloned();
+        build.ok_or_else(|| EngineError::NoVersion(projection.into(), version.clone()))
+    }
+
+    fn has_version(&self, projection: &str, version: &VersionId) -> bool {
+        self.build(projection, version).is_ok()
+    }
+
+    fn slots_of(&self, projection: &str) -> Result<Vec<Arc<Slot>>, EngineError> {
+        let projections = self.projections.read();
+        let found = projections
+            .get(projection)
+            .ok_or_else(|| EngineError::NoProjection(projection.into()))?;
+        Ok(found.builds.values().flat_map(|build| build.slots.iter().cloned()).collect())
+    }
+
+    fn forget_state(&self, projection: &str, build: &Build) {
+        let version = &build.version;
+        if let Err(error) = self.ports.stores.remove(projection, &version.id, version.rebuilds) {
+            tracing::warn!(projection, version = %version.id, %error, "old state is left on disk");
+        }
+    }
+
+    fn forget_plugins(&self, candidates: &[String]) {
+        let projections = self.projections.read();
+        for sha256 in candidates {
+            let mut versions = projections.values().flat_map(|p| &p.record.versions);
+            if !versions.any(|v| v.sha256 == *sha256) {
+                self.ports.plugins.forget(sha256);
+            }
+        }
+    }
+}
+
+/// Stops a build's shards for good: waits for their steps and lets go of them.
+fn retire(build: &Build) -> Vec<MutexGuard<'_, Option<Shard>>> {
+    build.slots.iter().for_each(|slot| slot.deleted.store(true, Ordering::Release));
+    let mut guards: Vec<_> = build.slots.iter().map(|slot| slot.shard.lock()).collect();
+    guards.iter_mut().for_each(|guard| **guard = None);
+    guards
+}
+
+fn set_state(record: &mut ProjectionRecord, version: &VersionId, state: VersionState) {
+    if let Some(v) = record.versions.iter_mut().find(|v| v.id == *version) {
+        v.state = state;
+    }
+}
+
+/// Rules for a version beyond the manifest's own.
+fn check_upload(name: &str, manifest: &Manifest) -> Result<(), EngineError> {
+    Manifest { name: name.to_owned(), ..manifest.clone() }.check()?;
+    Ok(())
+}

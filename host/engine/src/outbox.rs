@@ -1,0 +1,163 @@
+//! Emitted events on their way into the log. They become durable in the
+//! transaction of the call that emitted them, are appended after it, and
+//! removed once the log has them. An append that is repeated after a crash is
+//! recognised by the log, since an emitted event's id never changes.
+
+use std::sync::Arc;
+
+use lantern_core::{
+    EventRef, Events, KeyRange, Log, NewEvent, ReadStore, ShardMeta, Space, StoreError, Timestamp,
+};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::shard::Shard;
+
+/// The most emitted events in one append.
+const APPEND_EVENTS_MAX: usize = 1_000;
+/// An emitted event's time may run so far ahead of the clock, in microseconds.
+const AHEAD_MAX_US: i64 = 86_400_000_000;
+
+#[derive(Serialize, Deserialize)]
+struct OutboxRecord {
+    id: String,
+    event: NewEvent,
+}
+
+/// What is known of a shard's outbox beside its rows.
+pub(crate) struct Outbox {
+    /// The oldest number not known to be in the log.
+    first: u64,
+    sent: Arc<Mutex<Sent>>,
+}
+
+#[derive(Default)]
+struct Sent {
+    /// An append up to this number (not included) is under way.
+    under_way: Option<u64>,
+    /// Everything below this number is in the log.
+    done: u64,
+    failed: Option<String>,
+}
+
+impl Outbox {
+    pub(crate) fn open(store: &dyn ReadStore, meta: &ShardMeta) -> Result<Self, StoreError> {
+        let oldest = store.scan(Space::Outbox, &KeyRange::all(), 1, false)?;
+        let first = oldest
+            .first()
+            .and_then(|(key, _)| key.as_slice().try_into().ok())
+            .map_or(meta.outbox_next, u64::from_be_bytes);
+        Ok(Self { first, sent: Arc::new(Mutex::new(Sent { done: first, ..Sent::default() })) })
+    }
+}
+
+impl Shard {
+    /// Numbers the emitted events and, where this version is active, puts them
+    /// into the outbox.
+    pub(crate) fn post(&mut self, emitted: Vec<NewEvent>) {
+        for event in emitted {
+            let id = format!(
+                "{}/{}/{}/{}",
+                self.id.version, self.id.partition, event.cause, self.meta.emitted
+            );
+            self.meta.emitted += 1;
+            if self.epoch.is_some() && self.meta.next >= self.emit_from {
+                let record = postcard::to_stdvec(&OutboxRecord { id, event })
+                    .expect("strings and numbers always encode");
+                let key = self.meta.outbox_next.to_be_bytes().to_vec();
+                self.overlay.set(Space::Outbox, key, Some(record));
+                self.meta.outbox_next += 1;
+            }
+        }
+    }
+
+    /// Removes what the log has by now.
+    pub(crate) fn clear_sent(&mut self) {
+        let done = self.outbox.sent.lock().done;
+        while self.outbox.first < done {
+            self.overlay.set(Space::Outbox, self.outbox.first.to_be_bytes().to_vec(), None);
+            self.outbox.first += 1;
+        }
+    }
+
+    /// Appends what is committed and not sent yet; `wake` is called when the
+    /// log has answered. Says why the append before could not be made.
+    pub(crate) fn send(
+        &mut self,
+        log: &dyn Log,
+        wall: Timestamp,
+        wake: impl FnOnce() + Send + 'static,
+    ) -> Result<Option<String>, StoreError> {
+        let failed = {
+            let mut sent = self.outbox.sent.lock();
+            if sent.under_way.is_some() || sent.done >= self.meta.outbox_next {
+                return Ok(None);
+            }
+            sent.failed.take()
+        };
+        let from = self.outbox.sent.lock().done;
+        let range = KeyRange { start: from.to_be_bytes().to_vec(), end: None };
+        let records = self.store.scan(Space::Outbox, &range, APPEND_EVENTS_MAX, false)?;
+        let mut events = Events::new();
+        let mut next = from;
+        let source = format!("lantern/{}", self.id.projection);
+        for (key, value) in records {
+            let record: OutboxRecord = postcard::from_bytes(&value)
+                .map_err(|_| StoreError::Damaged("an event in the outbox".into()))?;
+            let number = key.as_slice().try_into().map_or(next, u64::from_be_bytes);
+            let latest = Timestamp(wall.0.saturating_add(AHEAD_MAX_US));
+            let event = EventRef {
+                id: &record.id,
+                source: &source,
+                kind: &record.event.kind,
+                subject: &record.event.subject,
+                time: record.event.time.min(latest),
+                tenant: &record.event.tenant,
+                datacontenttype: "application/json",
+                data: &record.event.data,
+                ..EventRef::default()
+            };
+            if !events.push(&event) {
+                break;
+            }
+            next = number + 1;
+        }
+        if events.is_empty() {
+            return Ok(failed);
+        }
+        let sent = self.outbox.sent.clone();
+        sent.lock().under_way = Some(next);
+        log.append(
+            events,
+            Box::new(move |outcome| {
+                {
+                    let mut sent = sent.lock();
+                    sent.under_way = None;
+                    match outcome {
+                        Ok(_) => sent.done = next,
+                        Err(error) => sent.failed = Some(error.to_string()),
+                    }
+                }
+                wake();
+            }),
+        );
+        Ok(failed)
+    }
+
+    /// Whether emitted events wait to be sent or to be removed.
+    pub(crate) fn has_outbox(&self) -> bool {
+        self.outbox.first < self.meta.outbox_next
+    }
+
+    /// What stands in the outbox, applied or committed, in order.
+    pub(crate) fn emitted_events(&self) -> Result<Vec<NewEvent>, StoreError> {
+        let all = KeyRange::all();
+        let pairs = self.store.scan(Space::Outbox, &all, usize::MAX, false)?;
+        let record = |(_, value): (Vec<u8>, Vec<u8>)| {
+            postcard::from_bytes::<OutboxRecord>(&value)
+                .map(|record| record.event)
+                .map_err(|_| StoreError::Damaged("an event in the outbox".into()))
+        };
+        pairs.into_iter().map(record).collect()
+    }
+}

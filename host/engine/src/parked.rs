@@ -1,0 +1,216 @@
+//! Parked events: kept whole, listed, retried and dropped.
+
+use std::collections::BTreeSet;
+
+use lantern_core::{
+    ApplyError, Batch, Events, KeyRange, OnFailure, ParkedKind, ParkedRecord, Space, StoreError,
+    Timer,
+};
+
+use crate::apply::{CallError, explain};
+use crate::layers;
+use crate::shard::{Shard, Stop};
+use crate::{ParkedOutcome, ParkedSelection, ParkedStatus};
+
+/// How many parked events are read at once.
+const PAGE: usize = 256;
+
+impl Shard {
+    /// Adds `record`, and counts it.
+    pub(crate) fn store_parked(&mut self, record: &ParkedRecord) {
+        let timer = matches!(record.kind, ParkedKind::Timer(..));
+        let mut key = record.offset.0.to_be_bytes().to_vec();
+        // A number of its own for timers, which share a position.
+        let number = if timer { self.meta.timers_fired } else { 0 };
+        key.extend_from_slice(&number.to_be_bytes());
+        self.overlay.set(Space::Parked, key, Some(record.encode()));
+        self.meta.parked_total += 1;
+        self.meta.parked_now += 1;
+        let subject = &record.event.subject;
+        if self.manifest.on_failure == OnFailure::ParkSubject && !timer && !subject.is_empty() {
+            let count = self.blocked.entry(subject.clone()).or_default();
+            *count += 1;
+            let count = count.to_be_bytes().to_vec();
+            self.overlay.set(Space::ParkedSubjects, subject.as_bytes().to_vec(), Some(count));
+        }
+    }
+
+    /// Applies the selected parked events again, oldest first. One that
+    /// succeeds is removed with what it wrote; one that fails stays with its new
+    /// reason, and those of its subject stay behind it.
+    pub(crate) fn retry_parked(
+        &mut self,
+        selection: &ParkedSelection,
+    ) -> Result<ParkedOutcome, Stop> {
+        let mut outcome = ParkedOutcome::default();
+        let mut stuck = BTreeSet::new();
+        let mut from = Vec::new();
+        loop {
+            let page = self.parked_page(&from)?;
+            let Some((last, _)) = page.last() else {
+                return Ok(outcome);
+            };
+            from = after(last);
+            for (key, record) in page {
+                let subject = record.event.subject.clone();
+                let ordered = self.blocked.contains_key(&subject);
+                if !selects(selection, &record) {
+                    // What is skipped stays in front of its subject's others.
+                    if ordered {
+                        stuck.insert(subject);
+                    }
+                    continue;
+                }
+                outcome.selected += 1;
+                if ordered && stuck.contains(&subject) {
+                    outcome.waiting += 1;
+                    continue;
+                }
+                if self.retry_one(key, record)? {
+                    outcome.done += 1;
+                } else {
+                    outcome.failed += 1;
+                    if ordered {
+                        stuck.insert(subject);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Removes the selected parked events without applying them.
+    pub(crate) fn drop_parked(
+        &mut self,
+        selection: &ParkedSelection,
+    ) -> Result<ParkedOutcome, Stop> {
+        let mut outcome = ParkedOutcome::default();
+        let mut from = Vec::new();
+        loop {
+            let page = self.parked_page(&from)?;
+            let Some((last, _)) = page.last() else {
+                return Ok(outcome);
+            };
+            from = after(last);
+            for (key, record) in page {
+                if selects(selection, &record) {
+                    self.remove_parked(key, &record);
+                    outcome.selected += 1;
+                    outcome.done += 1;
+                }
+            }
+        }
+    }
+
+    fn retry_one(&mut self, key: Vec<u8>, mut record: ParkedRecord) -> Result<bool, Stop> {
+        let batch = self.batch_of(&record);
+        // Alone and on a fresh instance, as every verdict.
+        self.instance = None;
+        match self.call(&batch, record.offset) {
+            Ok(()) => {
+                if !matches!(record.kind, ParkedKind::Timer(..)) {
+                    self.meta.applied += 1;
+                }
+                self.remove_parked(key, &record);
+                Ok(true)
+            }
+            Err(CallError::Stop(stop)) => Err(stop),
+            Err(CallError::Event(error)) => {
+                self.keep_parked(key, &mut record, &error);
+                Ok(false)
+            }
+        }
+    }
+
+    fn keep_parked(&mut self, key: Vec<u8>, record: &mut ParkedRecord, error: &ApplyError) {
+        (record.reason, record.backtrace) = explain(error);
+        record.attempts += 1;
+        if record.kind == ParkedKind::Waiting {
+            record.kind = ParkedKind::Event;
+        }
+        self.overlay.set(Space::Parked, key, Some(record.encode()));
+    }
+
+    fn remove_parked(&mut self, key: Vec<u8>, record: &ParkedRecord) {
+        self.overlay.set(Space::Parked, key, None);
+        self.meta.parked_now = self.meta.parked_now.saturating_sub(1);
+        let subject = &record.event.subject;
+        let Some(count) = self.blocked.get_mut(subject) else {
+            return;
+        };
+        *count = count.saturating_sub(1);
+        let left = *count;
+        if left == 0 {
+            self.blocked.remove(subject);
+        }
+        let value = (left > 0).then(|| left.to_be_bytes().to_vec());
+        self.overlay.set(Space::ParkedSubjects, subject.as_bytes().to_vec(), value);
+    }
+
+    fn batch_of(&self, record: &ParkedRecord) -> Batch {
+        let mut batch = Batch {
+            partition: self.id.partition,
+            watermark: self.meta.watermark,
+            ..Batch::default()
+        };
+        if let ParkedKind::Timer(at, key) = &record.kind {
+            batch.timers.push(Timer { at: *at, key: key.clone() });
+        } else {
+            let mut whole = Events::new();
+            whole.push(&record.event.as_ref());
+            batch.events.extend_from(&whole, 0..1, self.manifest.attributes);
+            batch.offsets.push(record.offset.0);
+        }
+        batch
+    }
+
+    fn parked_page(&self, from: &[u8]) -> Result<Vec<(Vec<u8>, ParkedRecord)>, StoreError> {
+        let range = KeyRange { start: from.to_vec(), end: None };
+        layers::scan(&[&self.overlay], &*self.store, Space::Parked, &range, PAGE, false)?
+            .into_iter()
+            .map(|(key, value)| match ParkedRecord::decode(&value) {
+                Some(record) => Ok((key, record)),
+                None => Err(StoreError::Damaged("a parked event".into())),
+            })
+            .collect()
+    }
+}
+
+/// The key after `key`.
+pub(crate) fn after(key: &[u8]) -> Vec<u8> {
+    let mut next = key.to_vec();
+    next.push(0);
+    next
+}
+
+fn selects(selection: &ParkedSelection, record: &ParkedRecord) -> bool {
+    selection.all
+        || selection.offsets.contains(&record.offset.0)
+        || selection.subject.as_ref().is_some_and(|subject| *subject == record.event.subject)
+}
+
+/// What people see of a parked event.
+pub(crate) fn status_of(partition: u32, record: ParkedRecord) -> ParkedStatus {
+    let kind = match record.kind {
+        ParkedKind::Event => "event",
+        ParkedKind::Waiting => "waiting",
+        ParkedKind::Timer(..) => "timer",
+    };
+    let (id, time) = match record.kind {
+        ParkedKind::Timer(at, key) => (key, at),
+        _ => (record.event.id, record.event.time),
+    };
+    ParkedStatus {
+        partition,
+        offset: record.offset.0,
+        kind: kind.into(),
+        id,
+        source: record.event.source,
+        event_type: record.event.kind,
+        subject: record.event.subject,
+        time_us: time.0,
+        data: String::from_utf8_lossy(&record.event.data).into_owned(),
+        reason: record.reason,
+        backtrace: record.backtrace,
+        attempts: record.attempts,
+    }
+}

@@ -1,0 +1,303 @@
+//! Answers questions about projections, and acts on parked events.
+
+use lantern_core::{
+    Bounds, FieldKind, KeyRange, ParkedRecord, PartitionId, Space, VersionId, VersionState,
+};
+
+use crate::engine::{Build, Projection};
+use crate::parked::{after, status_of};
+use crate::shard::Shard;
+use crate::shard::Stop;
+use crate::slot::Slot;
+use crate::status::FieldStatus;
+use crate::{
+    Engine, EngineError, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ProjectionStatus,
+    TableStatus, VersionStatus,
+};
+
+/// The most parked events in one page of a list.
+const PAGE_MAX: usize = 1_000;
+
+impl Engine {
+    /// All projections, by name.
+    #[must_use]
+    pub fn status(&self) -> Vec<ProjectionStatus> {
+        self.projections.read().values().map(|p| self.status_of_projection(p)).collect()
+    }
+
+    /// One projection.
+    ///
+    /// # Errors
+    /// [`EngineError::NoProjection`].
+    pub fn status_of(&self, projection: &str) -> Result<ProjectionStatus, EngineError> {
+        let projections = self.projections.read();
+        let found = projections.get(projection);
+        found
+            .map(|p| self.status_of_projection(p))
+            .ok_or_else(|| EngineError::NoProjection(projection.into()))
+    }
+
+    /// How far the active version is behind the log: events, and milliseconds
+    /// of event time.
+    #[must_use]
+    pub fn lag(&self, projection: &str) -> Option<(u64, u64)> {
+        let projections = self.projections.read();
+        let found = projections.get(projection)?;
+        let build = found.builds.get(found.record.active.as_ref()?)?;
+        let shards = build.slots.iter().map(|slot| slot.status(self.bounds(slot)));
+        Some(shards.fold((0, 0), |(events, ms), s| (events + s.lag_events, ms.max(s.lag_ms))))
+    }
+
+    /// The newest messages of a projection's plugins, the newest last.
+    ///
+    /// # Errors
+    /// [`EngineError::NoProjection`].
+    pub fn logs(&self, projection: &str, limit: usize) -> Result<Vec<LogLine>, EngineError> {
+        let projections = self.projections.read();
+        let found = projections
+            .get(projection)
+            .ok_or_else(|| EngineError::NoProjection(projection.into()))?;
+        let lines = found.logs.lock();
+        Ok(lines.iter().skip(lines.len().saturating_sub(limit)).cloned().collect())
+    }
+
+    /// Parked events of a version (the active one where `None`), by partition
+    /// and offset; those of `subject` only, where given. `cursor` is that of the
+    /// page before.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn parked(
+        &self,
+        projection: &str,
+        version: Option<&VersionId>,
+        subject: Option<&str>,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<ParkedPage, EngineError> {
+        let build = self.chosen(projection, version)?;
+        let limit = limit.clamp(1, PAGE_MAX);
+        let (mut place, mut from) = match cursor {
+            Some(cursor) => decode_cursor(cursor)?,
+            None => (0, Vec::new()),
+        };
+        let total = build.slots.iter().map(|slot| slot.seen.lock().meta.parked_now).sum();
+        let mut page = ParkedPage { total, parked: Vec::new(), next: None };
+        while let Some(slot) = build.slots.get(place) {
+            let range = KeyRange { start: std::mem::take(&mut from), end: None };
+            let store = slot.store.as_ref().ok_or_else(|| halted(slot))?;
+            let found = store.scan(Space::Parked, &range, PAGE_MAX, false)?;
+            let more = found.len() == PAGE_MAX;
+            for (key, value) in found {
+                from = after(&key);
+                let record = ParkedRecord::decode(&value)
+                    .ok_or_else(|| lantern_core::StoreError::Damaged("a parked event".into()))?;
+                if subject.is_none_or(|subject| record.event.subject == subject) {
+                    page.parked.push(status_of(slot.id.partition.0, record));
+                }
+                if page.parked.len() == limit {
+                    page.next = Some(format!("{place}.{}", hex::encode(&from)));
+                    return Ok(page);
+                }
+            }
+            if !more {
+                place += 1;
+                from.clear();
+            }
+        }
+        Ok(page)
+    }
+
+    /// Applies the selected parked events again, in order.
+    ///
+    /// # Errors
+    /// [`EngineError`]; what had been applied by then is kept.
+    pub fn retry(
+        &self,
+        projection: &str,
+        version: Option<&VersionId>,
+        which: &ParkedSelection,
+    ) -> Result<ParkedOutcome, EngineError> {
+        self.with_parked(projection, version, which, |shard| shard.retry_parked(which))
+    }
+
+    /// Removes the selected parked events for good.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn drop_parked(
+        &self,
+        projection: &str,
+        version: Option<&VersionId>,
+        which: &ParkedSelection,
+    ) -> Result<ParkedOutcome, EngineError> {
+        self.with_parked(projection, version, which, |shard| shard.drop_parked(which))
+    }
+
+    fn with_parked(
+        &self,
+        projection: &str,
+        version: Option<&VersionId>,
+        which: &ParkedSelection,
+        act: impl Fn(&mut Shard) -> Result<ParkedOutcome, Stop>,
+    ) -> Result<ParkedOutcome, EngineError> {
+        if !which.all && which.offsets.is_empty() && which.subject.is_none() {
+            return Err(EngineError::NoSelection);
+        }
+        let build = self.chosen(projection, version)?;
+        let by_offset = !which.all && which.subject.is_none();
+        let mut sum = ParkedOutcome::default();
+        for slot in &build.slots {
+            if by_offset && slot.id.partition != PartitionId(which.partition) {
+                continue;
+            }
+            let mut guard = slot.shard.lock();
+            if guard.is_none() {
+                let opened = self.open_shard(slot).map_err(|stop| stopped(slot, stop))?;
+                *guard = Some(opened);
+            }
+            let shard = guard.as_mut().expect("just opened");
+            let outcome = act(shard);
+            let now = self.ports.clock.monotonic();
+            if shard.is_dirty() {
+                let commit = shard.commit(now)?;
+                if shard.epoch.is_some() {
+                    self.ports.publish.committed(&commit);
+                }
+            }
+            slot.note(shard, now);
+            drop(guard);
+            self.pool.wake(slot);
+            let outcome = outcome.map_err(|stop| stopped(slot, stop))?;
+            sum.selected += outcome.selected;
+            sum.done += outcome.done;
+            sum.failed += outcome.failed;
+            sum.waiting += outcome.waiting;
+        }
+        Ok(sum)
+    }
+
+    fn chosen(
+        &self,
+        projection: &str,
+        version: Option<&VersionId>,
+    ) -> Result<std::sync::Arc<Build>, EngineError> {
+        let record = self.record_of(projection)?;
+        // Before the first version is active, its newest is what people mean.
+        let newest = record.versions.last().map(|v| &v.id);
+        let version = version.or(record.active.as_ref()).or(newest);
+        let version = version.ok_or_else(|| EngineError::NotActive(projection.into()))?;
+        self.build(projection, version)
+    }
+
+    fn bounds(&self, slot: &Slot) -> Bounds {
+        self.ports.log.bounds(slot.id.partition).unwrap_or_default()
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
+    pub(crate) fn percent(&self, slot: &Slot) -> f64 {
+        let bounds = self.bounds(slot);
+        let (start, end) = (bounds.start.0, bounds.end.0);
+        let done = slot.next().0.saturating_sub(start);
+        let all = end.saturating_sub(start);
+        if done >= all { 100.0 } else { done as f64 * 100.0 / all as f64 }
+    }
+
+    fn status_of_projection(&self, projection: &Projection) -> ProjectionStatus {
+        let record = &projection.record;
+        let id = |id: &VersionId| id.0.clone();
+        let versions = record.versions.iter().filter_map(|version| {
+            let build = projection.builds.get(&version.id)?;
+            Some(self.status_of_version(build, version.state))
+        });
+        ProjectionStatus {
+            name: record.name.clone(),
+            paused: record.paused,
+            active: record.active.as_ref().map(id),
+            previous: record.previous.as_ref().map(id),
+            epoch: record.epoch(),
+            versions: versions.collect(),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "estimates for people")]
+    fn status_of_version(&self, build: &Build, state: VersionState) -> VersionStatus {
+        let now = self.ports.clock.monotonic();
+        let shards: Vec<_> =
+            build.slots.iter().map(|slot| slot.status(self.bounds(slot))).collect();
+        let percents = build.slots.iter().map(|slot| self.percent(slot));
+        let percent = percents.fold(100.0, f64::min);
+        let rate: f64 =
+            build.slots.iter().map(|slot| slot.seen.lock().rate.per_s(now, slot.next().0)).sum();
+        let lag: u64 = shards.iter().map(|s| s.lag_events).sum();
+        let worst = ["halted", "faulted", "paused", "running", "idle"]
+            .iter()
+            .find(|activity| shards.iter().any(|s| s.activity == **activity));
+        let version = &build.version;
+        VersionStatus {
+            id: version.id.0.clone(),
+            sha256: version.sha256.clone(),
+            parameters: version.parameters.clone(),
+            plugin_version: version.manifest.version.clone(),
+            description: version.manifest.description.clone(),
+            state: match state {
+                VersionState::Backfilling => "backfilling",
+                VersionState::Ready => "ready",
+                VersionState::Active => "active",
+                VersionState::Retired => "retired",
+            }
+            .into(),
+            activity: worst.copied().unwrap_or("idle").into(),
+            reason: shards.iter().find_map(|s| s.reason.clone()),
+            created_us: version.created.0,
+            percent,
+            events_per_s: rate,
+            eta_s: if lag == 0 { Some(0.0) } else { (rate > 0.0).then(|| lag as f64 / rate) },
+            tables: version.manifest.tables.iter().map(table_status).collect(),
+            subscribes: version.manifest.subscribes.clone(),
+            shards,
+        }
+    }
+}
+
+fn table_status(table: &lantern_core::Table) -> TableStatus {
+    let kind = |kind: FieldKind| match kind {
+        FieldKind::Integer => "integer",
+        FieldKind::Number => "number",
+        FieldKind::Text => "text",
+        FieldKind::Boolean => "boolean",
+        FieldKind::Timestamp => "timestamp",
+        FieldKind::Json => "json",
+    };
+    TableStatus {
+        name: table.name.clone(),
+        description: table.description.clone(),
+        public: table.public,
+        per_tenant: table.per_tenant,
+        fields: table
+            .fields
+            .iter()
+            .map(|field| FieldStatus {
+                name: field.name.clone(),
+                kind: kind(field.kind).into(),
+                unit: field.unit.clone(),
+            })
+            .collect(),
+    }
+}
+
+fn decode_cursor(cursor: &str) -> Result<(usize, Vec<u8>), EngineError> {
+    let bad = || EngineError::Cursor(cursor.to_owned());
+    let (place, key) = cursor.split_once('.').ok_or_else(bad)?;
+    Ok((place.parse().map_err(|_| bad())?, hex::decode(key).map_err(|_| bad())?))
+}
+
+fn stopped(slot: &Slot, stop: Stop) -> EngineError {
+    let (Stop::Fault(reason) | Stop::Halt(reason)) = stop;
+    EngineError::Halted(slot.id.projection.clone(), slot.id.version.clone(), reason)
+}
+
+fn halted(slot: &Slot) -> EngineError {
+    let reason = slot.seen.lock().halted.clone().unwrap_or_default();
+    EngineError::Halted(slot.id.projection.clone(), slot.id.version.clone(), reason)
+}

@@ -1,0 +1,366 @@
+//! One version on one partition: reads, applies, commits. Knows nothing of
+//! threads or other shards; a step is a function of the log, the state and what
+//! the plugin answers.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lantern_core::{
+    Committed, Instance, KeyRange, Level, Log, Manifest, Offset, Plugin, ShardId, ShardMeta,
+    ShardStore, Space, StoreError, TableChanges, TableId, Timestamp,
+};
+
+use crate::EngineConfig;
+use crate::gather::{GatherLimits, Gatherer};
+use crate::layers::Overlay;
+use crate::outbox::Outbox;
+
+/// Batches in the first calls, before it is known how much fuel an event takes.
+const EVENTS_FIRST: usize = 256;
+/// A batch is cut so that it should need at most one part in so many of its fuel.
+const FUEL_HEADROOM: f64 = 2.0;
+
+/// Takes what a plugin logs: position, level, message.
+pub(crate) type LogSink = Arc<dyn Fn(Offset, Level, &str) + Send + Sync>;
+
+/// What a shard is made of.
+pub(crate) struct ShardParts {
+    pub(crate) id: ShardId,
+    pub(crate) plugin: Arc<dyn Plugin>,
+    pub(crate) store: Arc<dyn ShardStore>,
+    pub(crate) config: Arc<EngineConfig>,
+    pub(crate) logs: LogSink,
+}
+
+pub(crate) struct Shard {
+    pub(crate) id: ShardId,
+    pub(crate) plugin: Arc<dyn Plugin>,
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) store: Arc<dyn ShardStore>,
+    pub(crate) config: Arc<EngineConfig>,
+    pub(crate) logs: LogSink,
+    /// The feed's epoch while this version is active; `None` while it is not:
+    /// then nothing is published and nothing emitted.
+    pub(crate) epoch: Option<String>,
+    pub(crate) instance: Option<Box<dyn Instance>>,
+    /// Applied and not committed.
+    pub(crate) overlay: Overlay,
+    /// As of what is applied, committed or not.
+    pub(crate) meta: ShardMeta,
+    /// Subjects with parked events, and how many.
+    pub(crate) blocked: BTreeMap<String, u64>,
+    /// Events parked since the last that was applied.
+    pub(crate) parked_in_a_row: u64,
+    pub(crate) outbox: Outbox,
+    /// Events emitted before this position are in the log already.
+    pub(crate) emit_from: Offset,
+    pub(crate) usage: Usage,
+    gatherer: Gatherer,
+    last_commit: Duration,
+}
+
+/// What the plugin has used since the shard was opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    pub(crate) fuel: u64,
+    pub(crate) apply_us: u64,
+    pub(crate) memory_bytes: u64,
+    fuel_per_event: Option<f64>,
+}
+
+/// What a step came to.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// There is more to do.
+    More,
+    /// All that may be read is applied and committed.
+    Idle,
+}
+
+/// Why a shard cannot go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// The host's fault; to be tried again.
+    Fault(String),
+    /// A person must act.
+    Halt(String),
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Fault(error.to_string())
+    }
+}
+
+/// What a step may do.
+pub(crate) struct StepLimits {
+    /// The time, for commits.
+    pub(crate) now: Duration,
+    /// Do not read at or past this offset.
+    pub(crate) before: Option<Offset>,
+    /// Fewer events a batch than configured; for the determinism check.
+    pub(crate) batch_events: Option<usize>,
+}
+
+impl Shard {
+    pub(crate) fn open(parts: ShardParts) -> Result<Self, Stop> {
+        let ShardParts { id, plugin, store, config, logs } = parts;
+        let meta = match store.get(Space::Meta, ShardMeta::KEY)? {
+            Some(bytes) => serde_json::from_slice::<ShardMeta>(&bytes)
+                .map_err(|e| Stop::Halt(format!("the shard's own record is damaged: {e}")))?,
+            None => ShardMeta::default(),
+        };
+        if meta.format != ShardMeta::FORMAT {
+            return Err(Stop::Halt(format!(
+                "the shard's state has format {}, this release reads {}",
+                meta.format,
+                ShardMeta::FORMAT
+            )));
+        }
+        let mut blocked = BTreeMap::new();
+        for (key, value) in
+            store.scan(Space::ParkedSubjects, &KeyRange::all(), usize::MAX, false)?
+        {
+            let count = value.try_into().map_or(1, u64::from_be_bytes);
+            blocked.insert(String::from_utf8_lossy(&key).into_owned(), count);
+        }
+        let outbox = Outbox::open(&*store, &meta)?;
+        let manifest = Arc::new(plugin.manifest().clone());
+        Ok(Self {
+            gatherer: Gatherer::new(id.partition, manifest.clone()),
+            id,
+            plugin,
+            manifest,
+            store,
+            config,
+            logs,
+            epoch: None,
+            instance: None,
+            overlay: Overlay::default(),
+            meta,
+            blocked,
+            parked_in_a_row: 0,
+            outbox,
+            emit_from: Offset(0),
+            usage: Usage::default(),
+            last_commit: Duration::ZERO,
+        })
+    }
+
+    /// Reads and applies the next batch, fires timers that became due, and
+    /// commits when it is time to. A commit, if one was made, is handed back.
+    pub(crate) fn step(
+        &mut self,
+        log: &dyn Log,
+        limits: &StepLimits,
+    ) -> (Result<Step, Stop>, Option<Arc<Committed>>) {
+        let outcome = self.advance(log, limits);
+        let stopped = outcome.is_err();
+        let idle = matches!(outcome, Ok(Step::Idle));
+        // What was applied before something stopped the shard counts all the same.
+        let due = limits.now.saturating_sub(self.last_commit)
+            >= Duration::from_millis(self.config.commit_ms);
+        let full = self.overlay.bytes() >= self.config.commit_bytes;
+        if (idle || stopped || due || full) && !self.overlay.is_empty() {
+            return match self.commit(limits.now) {
+                Ok(commit) => (outcome, Some(commit)),
+                Err(error) => (Err(error.into()), None),
+            };
+        }
+        (outcome, None)
+    }
+
+    fn advance(&mut self, log: &dyn Log, limits: &StepLimits) -> Result<Step, Stop> {
+        self.clear_sent();
+        self.tick()?;
+        let gather = GatherLimits {
+            events: limits.batch_events.unwrap_or_else(|| self.batch_events()),
+            bytes: self.config.batch_bytes_max,
+            before: self.read_before(limits.before),
+        };
+        let gathered = self
+            .gatherer
+            .gather(log, &self.meta, &self.blocked, &gather)
+            .map_err(|e| match e {
+                lantern_core::LogError::OutOfRange { .. } => Stop::Halt(format!(
+                    "{e}; rebuild the projection from what is left (`lantern plugin rebuild`), or delete it"
+                )),
+                e => Stop::Fault(e.to_string()),
+            })?;
+        let end = gathered.end;
+        self.apply_gathered(gathered)?;
+        self.tick()?;
+        // Stopped only where it begins to emit, it goes on at once.
+        let emits = gather.before.is_some() && gather.before != limits.before;
+        Ok(if end && !emits { Step::Idle } else { Step::More })
+    }
+
+    /// Where reading stops: at the leader's position, and where a rebuild
+    /// begins to emit, so that no batch crosses it.
+    fn read_before(&self, leader: Option<Offset>) -> Option<Offset> {
+        let emits = (self.meta.next < self.emit_from).then_some(self.emit_from);
+        leader.into_iter().chain(emits).min()
+    }
+
+    /// So many events that their fuel should do.
+    fn batch_events(&self) -> usize {
+        let most = self.config.batch_events_max;
+        let Some(each) = self.usage.fuel_per_event else {
+            return most.min(EVENTS_FIRST);
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "an estimate, clamped"
+        )]
+        let fitting =
+            (self.config.fuel_event as f64 / 2.0 / FUEL_HEADROOM / each.max(1.0)) as usize;
+        fitting.clamp(1, most)
+    }
+
+    pub(crate) fn count_usage(&mut self, events: usize, fuel: u64, apply: Duration, memory: u64) {
+        self.usage.fuel += fuel;
+        self.usage.apply_us += u64::try_from(apply.as_micros()).unwrap_or(u64::MAX);
+        self.usage.memory_bytes = memory;
+        if events > 0 {
+            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+            let each = fuel as f64 / events as f64;
+            // Rises at once and falls slowly: a batch that runs out is costly.
+            let known = self.usage.fuel_per_event.unwrap_or(each);
+            self.usage.fuel_per_event =
+                Some(if each > known { each } else { known * 0.9 + each * 0.1 });
+        }
+    }
+
+    /// Whether something is applied that is not committed.
+    pub(crate) fn is_dirty(&self) -> bool {
+        !self.overlay.is_empty()
+    }
+
+    /// Writes what was applied, and the position, in one transaction.
+    pub(crate) fn commit(&mut self, now: Duration) -> Result<Arc<Committed>, StoreError> {
+        let overlay = std::mem::take(&mut self.overlay);
+        let mut meta = self.meta.clone();
+        meta.pos += 1;
+        let bytes = overlay.bytes();
+        let mut over = overlay;
+        let tables = match self.epoch {
+            Some(_) => public_changes(&self.manifest, &over),
+            None => Vec::new(),
+        };
+        let outcome = self.log_changes(&mut meta, &mut over, &tables).and_then(|()| {
+            let record = serde_json::to_vec(&meta).expect("numbers always encode");
+            over.set(Space::Meta, ShardMeta::KEY.to_vec(), Some(record));
+            self.store.commit(over.writes())
+        });
+        if let Err(error) = outcome {
+            let mut writes = over.into_writes();
+            writes.remove(&Space::Meta);
+            writes.remove(&Space::Changes);
+            self.overlay = Overlay::from_writes(writes, bytes);
+            return Err(error);
+        }
+        self.meta = meta;
+        self.last_commit = now;
+        metrics::counter!("lantern_engine_commits_total", "projection" => self.id.projection.clone())
+            .increment(1);
+        Ok(Arc::new(Committed {
+            projection: self.id.projection.clone(),
+            version: self.id.version.clone(),
+            epoch: self.epoch.clone().unwrap_or_default(),
+            partition: self.id.partition,
+            pos: self.meta.pos,
+            next: self.meta.next,
+            event_time: self.meta.max_time,
+            tables,
+        }))
+    }
+
+    /// Begins (`Some`) or ends (`None`) to serve readers: commits, so that the
+    /// change log begins here.
+    pub(crate) fn set_epoch(
+        &mut self,
+        epoch: Option<String>,
+        now: Duration,
+    ) -> Result<(), StoreError> {
+        // The old change log is of another epoch and cannot be resumed from.
+        let log = self.store.scan(Space::Changes, &KeyRange::all(), usize::MAX, false)?;
+        for (key, _) in log {
+            self.overlay.set(Space::Changes, key, None);
+        }
+        self.epoch = None;
+        self.meta.changes_bytes = 0;
+        self.commit(now)?;
+        self.epoch = epoch;
+        Ok(())
+    }
+
+    /// Adds the commit to the change log and lets go of its oldest entries.
+    fn log_changes(
+        &self,
+        meta: &mut ShardMeta,
+        over: &mut Overlay,
+        tables: &[TableChanges],
+    ) -> Result<(), StoreError> {
+        if self.epoch.is_none() {
+            meta.changes_from = meta.pos;
+            return Ok(());
+        }
+        if tables.is_empty() {
+            return Ok(());
+        }
+        let entry = TableChanges::encode(tables);
+        meta.changes_bytes += entry.len() as u64;
+        over.set(Space::Changes, meta.pos.to_be_bytes().to_vec(), Some(entry));
+        // A page at a time, so that one huge entry does not read all others.
+        while meta.changes_bytes > self.config.changes_bytes_max {
+            let start = (meta.changes_from + 1).to_be_bytes().to_vec();
+            let range = KeyRange { start, end: None };
+            let oldest = self.store.scan(Space::Changes, &range, 64, false)?;
+            if oldest.is_empty() {
+                break;
+            }
+            for (key, value) in oldest {
+                if meta.changes_bytes <= self.config.changes_bytes_max {
+                    break;
+                }
+                meta.changes_bytes = meta.changes_bytes.saturating_sub(value.len() as u64);
+                meta.changes_from = key
+                    .as_slice()
+                    .try_into()
+                    .map(u64::from_be_bytes)
+                    .map_err(|_| StoreError::Damaged("an entry of the change log".into()))?;
+                over.set(Space::Changes, key, None);
+            }
+        }
+        Ok(())
+    }
+
+    /// The watermark that follows from the events seen.
+    pub(crate) fn watermark_due(&self) -> Option<Timestamp> {
+        let time = self.manifest.event_time?;
+        let mark = self.meta.max_time.watermark(time.allowed_lateness_us, time.tick_us);
+        (mark > self.meta.watermark).then_some(mark)
+    }
+}
+
+/// What `over` changes in public tables.
+fn public_changes(manifest: &Manifest, over: &Overlay) -> Vec<TableChanges> {
+    let public = (0..).map(TableId).zip(&manifest.tables).filter(|(_, table)| table.public);
+    public
+        .filter_map(|(table, _)| {
+            let pairs = over.writes().get(&Space::Table(table))?;
+            let mut changes = TableChanges { table, ..TableChanges::default() };
+            for (key, value) in pairs {
+                let key = String::from_utf8_lossy(key).into_owned();
+                match value {
+                    Some(value) => changes.up.push((key, value.clone())),
+                    None => changes.del.push(key),
+                }
+            }
+            Some(changes)
+        })
+        .collect()
+}

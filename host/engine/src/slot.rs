@@ -1,0 +1,190 @@
+//! A shard's place in the pool: what may be known and asked of it while its
+//! step is running on some thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use lantern_core::{Bounds, Offset, ReadStore, ShardId, ShardMeta, ShardStore, Space, Timestamp};
+use parking_lot::Mutex;
+
+use crate::ShardStatus;
+use crate::shard::{Shard, Usage};
+
+/// How long a rate is averaged over.
+const RATE_WINDOW: Duration = Duration::from_secs(2);
+
+pub(crate) struct Slot {
+    pub(crate) id: ShardId,
+    pub(crate) store: Option<Arc<dyn ShardStore>>,
+    /// Opened on first use, on a thread of the pool.
+    pub(crate) shard: Mutex<Option<Shard>>,
+    /// See [`crate::pool`].
+    pub(crate) run: AtomicU8,
+    /// Serves readers; goes first in the queue.
+    pub(crate) active: AtomicBool,
+    pub(crate) paused: AtomicBool,
+    pub(crate) deleted: AtomicBool,
+    /// Has once reached the log's end, or its leader.
+    pub(crate) caught_up: AtomicBool,
+    /// The shard's position, for those that follow it.
+    pub(crate) next: AtomicU64,
+    pub(crate) seen: Mutex<Seen>,
+}
+
+/// What was last seen of a shard.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    pub(crate) meta: ShardMeta,
+    pub(crate) usage: Usage,
+    pub(crate) idle: bool,
+    pub(crate) halted: Option<String>,
+    pub(crate) fault: Option<Fault>,
+    pub(crate) rate: Rate,
+}
+
+/// A fault of the host that is being waited out.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Fault {
+    pub(crate) reason: String,
+    pub(crate) wait: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Rate {
+    at: Duration,
+    next: u64,
+    per_s: f64,
+}
+
+impl Rate {
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    pub(crate) fn count(&mut self, now: Duration, next: u64) {
+        let passed = now.saturating_sub(self.at);
+        if self.at.is_zero() {
+            *self = Self { at: now, next, per_s: 0.0 };
+        } else if passed >= RATE_WINDOW {
+            let per_s = next.saturating_sub(self.next) as f64 / passed.as_secs_f64();
+            *self = Self { at: now, next, per_s };
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    pub(crate) fn per_s(&self, now: Duration, next: u64) -> f64 {
+        let passed = now.saturating_sub(self.at);
+        if self.at.is_zero() || passed < Duration::from_millis(200) {
+            return self.per_s;
+        }
+        let fresh = next.saturating_sub(self.next) as f64 / passed.as_secs_f64();
+        if passed > RATE_WINDOW { fresh } else { fresh.max(self.per_s) }
+    }
+}
+
+impl Slot {
+    /// A place for the shard `id`; one whose store could not be opened is
+    /// halted from the start.
+    pub(crate) fn new(id: ShardId, store: Result<Arc<dyn ShardStore>, String>) -> Self {
+        let mut seen = Seen::default();
+        let read = store.and_then(|store| {
+            seen.meta = read_meta(&*store)?;
+            Ok(store)
+        });
+        let store = match read {
+            Ok(store) => Some(store),
+            Err(reason) => {
+                seen.halted = Some(reason);
+                None
+            }
+        };
+        Self {
+            id,
+            store,
+            shard: Mutex::new(None),
+            run: AtomicU8::new(0),
+            active: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            deleted: AtomicBool::new(false),
+            caught_up: AtomicBool::new(false),
+            next: AtomicU64::new(seen.meta.next.0),
+            seen: Mutex::new(seen),
+        }
+    }
+
+    pub(crate) fn next(&self) -> Offset {
+        Offset(self.next.load(Ordering::Acquire))
+    }
+
+    /// Whether nothing keeps it from running.
+    pub(crate) fn may_run(&self) -> bool {
+        !self.deleted.load(Ordering::Acquire)
+            && !self.paused.load(Ordering::Acquire)
+            && self.seen.lock().halted.is_none()
+    }
+
+    /// Notes how far `shard` is.
+    pub(crate) fn note(&self, shard: &Shard, now: Duration) {
+        self.next.store(shard.meta.next.0, Ordering::Release);
+        let mut seen = self.seen.lock();
+        seen.meta.clone_from(&shard.meta);
+        seen.usage = shard.usage;
+        seen.rate.count(now, shard.meta.next.0);
+    }
+
+    pub(crate) fn activity(&self) -> (&'static str, Option<String>) {
+        let seen = self.seen.lock();
+        if let Some(reason) = &seen.halted {
+            return ("halted", Some(reason.clone()));
+        }
+        if self.paused.load(Ordering::Acquire) {
+            return ("paused", None);
+        }
+        match &seen.fault {
+            Some(fault) => ("faulted", Some(fault.reason.clone())),
+            None if seen.idle => ("idle", None),
+            None => ("running", None),
+        }
+    }
+
+    pub(crate) fn status(&self, bounds: Bounds) -> ShardStatus {
+        let (activity, reason) = self.activity();
+        let seen = self.seen.lock();
+        let meta = &seen.meta;
+        let known = |time: Timestamp| (time != Timestamp::MIN).then_some(time.0);
+        let lag_events = bounds.end.0.saturating_sub(meta.next.0);
+        let behind = if lag_events == 0 || meta.max_time == Timestamp::MIN {
+            0
+        } else {
+            bounds.max_time.0.saturating_sub(meta.max_time.0).max(0)
+        };
+        ShardStatus {
+            partition: self.id.partition.0,
+            activity: activity.into(),
+            reason,
+            next: meta.next.0,
+            end: bounds.end.0,
+            lag_events,
+            lag_ms: u64::try_from(behind / 1_000).unwrap_or_default(),
+            pos: meta.pos,
+            applied: meta.applied,
+            late: meta.late,
+            parked: meta.parked_now,
+            timers_fired: meta.timers_fired,
+            emitted: meta.emitted,
+            watermark_us: known(meta.watermark),
+            event_time_us: known(meta.max_time),
+            fuel: seen.usage.fuel,
+            apply_us: seen.usage.apply_us,
+            memory_bytes: seen.usage.memory_bytes,
+            state_bytes: self.store.as_ref().map_or(0, |store| store.disk_bytes()),
+        }
+    }
+}
+
+fn read_meta(store: &dyn ShardStore) -> Result<ShardMeta, String> {
+    let store: &dyn ReadStore = store;
+    match store.get(Space::Meta, ShardMeta::KEY).map_err(|e| e.to_string())? {
+        Some(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|e| format!("the shard's own record is damaged: {e}")),
+        None => Ok(ShardMeta::default()),
+    }
+}

@@ -1,0 +1,224 @@
+//! What the engine says of itself: for the API, the command line and metrics.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A projection with all its versions.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ProjectionStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether a person paused it.
+    pub paused: bool,
+    /// The version that serves readers.
+    pub active: Option<String>,
+    /// The one that a rollback goes to.
+    pub previous: Option<String>,
+    /// The feed's epoch; empty where no version is active.
+    pub epoch: String,
+    /// All versions, oldest first.
+    pub versions: Vec<VersionStatus>,
+}
+
+/// One version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct VersionStatus {
+    /// Its id.
+    pub id: String,
+    /// SHA-256 of the plugin as uploaded.
+    pub sha256: String,
+    /// What `setup` is given.
+    pub parameters: String,
+    /// The plugin's own semantic version.
+    pub plugin_version: String,
+    /// A sentence for people, from the manifest.
+    pub description: String,
+    /// `backfilling`, `ready`, `active` or `retired`.
+    pub state: String,
+    /// What it is doing: `running`, `idle` (caught up), `paused`, `halted`
+    /// (needs a person) or `faulted` (the host's fault; tries again).
+    pub activity: String,
+    /// Why it is halted or faulted.
+    pub reason: Option<String>,
+    /// When it was uploaded, microseconds since 1970.
+    pub created_us: i64,
+    /// How much of the log it has folded, 0 to 100.
+    pub percent: f64,
+    /// Events a second over the last seconds.
+    pub events_per_s: f64,
+    /// Seconds until it has caught up at this rate, where that can be told.
+    pub eta_s: Option<f64>,
+    /// Its tables.
+    pub tables: Vec<TableStatus>,
+    /// Event types it is handed.
+    pub subscribes: Vec<String>,
+    /// One a partition.
+    pub shards: Vec<ShardStatus>,
+}
+
+/// A table of a version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TableStatus {
+    /// Its name.
+    pub name: String,
+    /// A sentence for people.
+    pub description: String,
+    /// Whether it can be read and subscribed to.
+    pub public: bool,
+    /// Whether each row belongs to a tenant.
+    pub per_tenant: bool,
+    /// The fields of its rows.
+    pub fields: Vec<FieldStatus>,
+}
+
+/// A field of a public table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FieldStatus {
+    /// The JSON key.
+    pub name: String,
+    /// `integer`, `number`, `text`, `boolean`, `timestamp` or `json`.
+    pub kind: String,
+    /// The unit; may be empty.
+    pub unit: String,
+}
+
+/// One version on one partition.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ShardStatus {
+    /// The partition.
+    pub partition: u32,
+    /// `running`, `idle`, `paused`, `halted` or `faulted`.
+    pub activity: String,
+    /// Why it is halted or faulted.
+    pub reason: Option<String>,
+    /// The next offset it will read.
+    pub next: u64,
+    /// The log's end.
+    pub end: u64,
+    /// Events it has not read yet.
+    pub lag_events: u64,
+    /// Event time not applied yet, in milliseconds; 0 when caught up.
+    pub lag_ms: u64,
+    /// Commits made.
+    pub pos: u64,
+    /// Events applied.
+    pub applied: u64,
+    /// Of them, older than the watermark.
+    pub late: u64,
+    /// Events parked now.
+    pub parked: u64,
+    /// Timers fired.
+    pub timers_fired: u64,
+    /// Events emitted.
+    pub emitted: u64,
+    /// The watermark, microseconds since 1970, where there is one.
+    pub watermark_us: Option<i64>,
+    /// The highest event time applied, microseconds since 1970.
+    pub event_time_us: Option<i64>,
+    /// Fuel used since the process started.
+    pub fuel: u64,
+    /// Time in the plugin since the process started, in microseconds.
+    pub apply_us: u64,
+    /// Linear memory of the instance, where there is one.
+    pub memory_bytes: u64,
+    /// The state on disk.
+    pub state_bytes: u64,
+}
+
+/// A parked event as people see it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ParkedStatus {
+    /// The partition.
+    pub partition: u32,
+    /// The event's offset.
+    pub offset: u64,
+    /// `event`, `waiting` (behind another of its subject) or `timer`.
+    pub kind: String,
+    /// CloudEvents `id`; of a timer, its key.
+    pub id: String,
+    /// CloudEvents `source`.
+    pub source: String,
+    /// CloudEvents `type`.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// CloudEvents `subject`.
+    pub subject: String,
+    /// CloudEvents `time`, microseconds since 1970.
+    pub time_us: i64,
+    /// The payload, as text; what is not UTF-8 is replaced.
+    pub data: String,
+    /// Why it could not be applied.
+    pub reason: String,
+    /// Where in the plugin.
+    pub backtrace: String,
+    /// How often it was tried.
+    pub attempts: u32,
+}
+
+/// A page of parked events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ParkedPage {
+    /// All that are parked now, in this version.
+    pub total: u64,
+    /// Some of them, by partition and offset.
+    pub parked: Vec<ParkedStatus>,
+    /// Hand this back as `cursor` for the next page.
+    pub next: Option<String>,
+}
+
+/// Which parked events are meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ParkedSelection {
+    /// All of them.
+    pub all: bool,
+    /// Those at these offsets of partition `partition`.
+    pub offsets: Vec<u64>,
+    /// The partition that `offsets` are of.
+    pub partition: u32,
+    /// Those of this subject.
+    pub subject: Option<String>,
+}
+
+/// What became of a retry or a drop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ParkedOutcome {
+    /// Parked events that were meant.
+    pub selected: u64,
+    /// Now in the tables (retry), or gone (drop).
+    pub done: u64,
+    /// Tried and still parked, with a new reason.
+    pub failed: u64,
+    /// Not tried: behind one that failed.
+    pub waiting: u64,
+}
+
+/// A message of a plugin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogLine {
+    /// When, microseconds since 1970, by the host's clock.
+    pub time_us: i64,
+    /// The version.
+    pub version: String,
+    /// The partition.
+    pub partition: u32,
+    /// The position of the batch it was logged in.
+    pub offset: u64,
+    /// `trace`, `debug`, `info`, `warn` or `error`.
+    pub level: String,
+    /// The message.
+    pub message: String,
+}
+
+/// What an upload came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Uploaded {
+    /// The projection.
+    pub projection: String,
+    /// The version.
+    pub version: String,
+    /// Whether this version was there before; nothing was changed then.
+    pub existed: bool,
+    /// How many events of the log the determinism check folded.
+    pub checked_events: u64,
+}

@@ -1,0 +1,235 @@
+//! What comes out does not depend on how the log is cut, nor on crashes.
+
+use std::time::Duration;
+
+use super::*;
+use lantern_core::{LogError, StoreError};
+
+/// A log of readings, some out of order, some late, some bad.
+fn readings(seed: u64, count: i64) -> Vec<Event> {
+    let mut random = seed;
+    let mut next = |below: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (random >> 33) % below
+    };
+    (0..count)
+        .map(|n| {
+            let data = if next(40) == 0 { "bad" } else { "ok" };
+            let mut event = event(n, &format!("s{}", next(7)), data);
+            event.time.0 -= next(4).pow(3) as i64 * SECOND / 4;
+            event
+        })
+        .collect()
+}
+
+#[test]
+fn the_same_log_gives_the_same_state_whatever_the_cuts() {
+    for seed in 0..12 {
+        println!("seed {seed}");
+        let on_failure = [OnFailure::ParkEvent, OnFailure::ParkSubject][seed as usize % 2];
+        let bad = [Bad::Name, Bad::Trap][seed as usize / 2 % 2];
+        let mut hashes = BTreeMap::new();
+        for (batch, chunk) in [(1, 1), (7, 50), (1_000, 3), (16_384, 400)] {
+            let config = EngineConfig {
+                batch_events_max: batch,
+                commit_ms: if batch == 7 { 0 } else { 1_000 },
+                batch_timers_max: batch.min(64),
+                ..EngineConfig::default()
+            };
+            let mut world = World::with_log(config, MemoryLog::new(1, chunk));
+            world.log.append_to(P0, readings(seed, 600));
+            let plugin = meter(on_failure, bad);
+            world.push("a", plugin);
+            // Crashes at some moments: whatever was not committed is gone.
+            for turns in [3, 8, 20] {
+                for _ in 0..turns {
+                    world.engine.turn_once();
+                    if batch == 16_384 {
+                        drop_instances(&world);
+                    }
+                }
+                world.restart();
+            }
+            world.settle();
+            let parked = world.engine.parked("meter", None, None, None, 1_000).unwrap();
+            assert!(parked.total > 0);
+            hashes.insert(world.state(), (batch, parked.total, world.rows("totals")));
+        }
+        assert_eq!(hashes.len(), 1, "{hashes:#?}");
+    }
+}
+
+fn drop_instances(world: &World) {
+    for slot in world.engine.slots() {
+        if let Some(shard) = slot.shard.lock().as_mut() {
+            shard.instance = None;
+        }
+    }
+}
+
+#[test]
+fn a_plugin_that_counts_its_calls_is_refused_with_the_row_that_differs() {
+    let world = World::new(EngineConfig::default());
+    world.log.append_to(P0, readings(1, 100));
+    let mut cheat = manifest(OnFailure::ParkEvent);
+    cheat.event_time = None;
+    let plugin = NativePlugin::new(cheat, |batch: &Batch, host, calls: &mut u64| {
+        *calls += 1;
+        for event in batch.events.iter() {
+            let row = format!("{{\"n\":{calls}}}");
+            host.put(TableId(0), event.subject, row.as_bytes()).map_err(host_error)?;
+        }
+        Ok(())
+    });
+    let upload = Upload {
+        plugin: Arc::new(plugin),
+        sha256: "cheat".into(),
+        parameters: String::new(),
+        name: None,
+        activate: true,
+        check: true,
+    };
+    let error = world.engine.upload(upload).unwrap_err();
+    assert_eq!(error.code(), "LAN-0208");
+    let text = error.to_string();
+    assert!(text.contains("not deterministic") && text.contains("table `totals`"), "{text}");
+    assert!(text.contains("key `s"), "{text}");
+    assert!(world.engine.status().is_empty());
+}
+
+#[test]
+fn a_failed_commit_is_tried_again_and_loses_nothing() {
+    let world = World::new(EngineConfig::default());
+    world.log.append_to(P0, readings(3, 200));
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    world.settle();
+    let shard = world.stores.shards()[0].clone();
+    let store = world.stores.shard(&shard);
+    store.fail_commit(0, StoreError::Full("no room".into()));
+    world.log.append_to(P0, (1_000..1_010).map(|n| event(n, "s1", "ok")));
+    world.settle();
+    let status = &world.engine.status()[0].versions[0];
+    assert_eq!(status.activity, "faulted");
+    assert!(status.reason.as_ref().unwrap().contains("no room"));
+    world.clock.advance(Duration::from_secs(60));
+    world.settle();
+    assert_eq!(world.engine.status()[0].versions[0].activity, "idle");
+    let other = World::new(EngineConfig::default());
+    other.log.append_to(P0, world.log.events(P0).into_iter().map(|(_, event)| event));
+    other.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    other.settle();
+    assert_eq!(world.state(), other.state());
+}
+
+#[test]
+fn a_log_that_cannot_be_read_is_a_fault_and_one_that_forgot_too_much_a_halt() {
+    let world = World::new(EngineConfig::default());
+    world.log.append_to(P0, readings(3, 100));
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Apply));
+    world.log.fail_next_read(LogError::Unavailable("disk gone".into()));
+    world.settle();
+    assert_eq!(world.engine.status()[0].versions[0].activity, "faulted");
+    world.clock.advance(Duration::from_secs(60));
+    world.settle();
+    assert_eq!(world.engine.status()[0].versions[0].activity, "idle");
+    world.engine.pause("meter").unwrap();
+    world.log.append_to(P0, (200..400).map(|n| event(n, "s1", "ok")));
+    world.log.retain_from(P0, lantern_core::Offset(150));
+    world.engine.resume("meter").unwrap();
+    world.settle();
+    let status = &world.engine.status()[0].versions[0];
+    assert_eq!(status.activity, "halted");
+    assert!(status.reason.as_ref().unwrap().contains("rebuild"), "{status:?}");
+}
+
+#[test]
+fn every_commit_is_published_once_in_order_and_the_change_log_replays_it() {
+    let world = World::new(EngineConfig::default());
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Apply));
+    world.settle();
+    let since = world.engine.view("meter").unwrap().shard_pos();
+    for n in 0..20 {
+        world.log.append_to(P0, [event(n, &format!("s{}", n % 3), "ok")]);
+        world.settle();
+    }
+    let commits = world.publish.commits();
+    let view = world.engine.view("meter").unwrap();
+    let first = since[0] + 1;
+    let positions: Vec<u64> = commits.iter().map(|c| c.pos).filter(|pos| *pos >= first).collect();
+    assert_eq!(positions, (first..=view.pos()).collect::<Vec<_>>());
+    let lantern_core::ChangesSince::Commits(logged) = view.changes_since(&since).unwrap() else {
+        panic!("the change log reaches back")
+    };
+    let published: Vec<_> = commits
+        .iter()
+        .filter(|c| c.pos >= first && !c.tables.is_empty())
+        .map(|c| (c.partition, c.pos, c.tables.clone()))
+        .collect();
+    assert_eq!(logged, published);
+}
+
+#[test]
+fn emitted_events_reach_the_log_once_although_appends_fail_and_the_process_dies() {
+    let mut world = World::new(EngineConfig::default());
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Apply));
+    world.settle();
+    world.log.fail_next_append(LogError::Unavailable("busy".into()));
+    // In order, so that no late reading opens a window again.
+    world.log.append_to(P0, (0..900).map(|n| event(n, "s", "ok")));
+    world.settle();
+    world.clock.advance(Duration::from_secs(1));
+    // Dies after the log has the events and before the outbox knows.
+    world.log.hold_appends();
+    world.engine.turn_once();
+    world.log.release_appends();
+    world.restart();
+    world.settle_through_faults();
+    let emitted: Vec<_> = world
+        .log
+        .events(P0)
+        .into_iter()
+        .filter(|(_, event)| event.kind == "window.closed")
+        .map(|(_, event)| event.subject)
+        .collect();
+    let mut distinct = emitted.clone();
+    distinct.sort();
+    distinct.dedup();
+    assert_eq!(emitted.len(), distinct.len(), "each window closed once");
+    assert!(emitted.len() > 30);
+}
+
+#[test]
+fn rows_expire_by_event_time_after_their_last_change_whatever_the_cuts() {
+    let fold = |batch| {
+        let config = EngineConfig { batch_events_max: batch, ..EngineConfig::default() };
+        let world = World::new(config);
+        let mut short = manifest(OnFailure::ParkEvent);
+        short.tables[0].retention_us = Some(10 * SECOND as u64);
+        world.log.append_to(
+            P0,
+            (0..400).map(|n| {
+                // s0 is read all the time, the others once.
+                let subject = if n % 2 == 0 { "s0".into() } else { format!("s{n}") };
+                event(n, &subject, "ok")
+            }),
+        );
+        world.push(
+            "a",
+            NativePlugin::new(short, |batch: &Batch, host, _: &mut ()| {
+                for event in batch.events.iter() {
+                    read(host, event.subject, event.time, event.data).map_err(host_error)?;
+                }
+                Ok(())
+            }),
+        );
+        world.settle();
+        (world.state(), world.rows("totals"))
+    };
+    let (state, rows) = fold(1_000);
+    assert_eq!(rows["s0"], r#"{"last":"ok","n":200}"#);
+    // The watermark ends at 97 seconds; rows count from that at their last change.
+    let oldest = rows.keys().filter_map(|k| k[1..].parse::<i64>().ok()).filter(|n| *n > 0).min();
+    assert!((357..=363).contains(&oldest.unwrap()), "{oldest:?}");
+    assert_eq!(fold(1).0, state);
+    assert_eq!(fold(7).0, state);
+}

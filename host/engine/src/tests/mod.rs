@@ -1,0 +1,232 @@
+//! The engine with every port faked, driven from one thread.
+
+mod folding;
+mod parking;
+mod versions;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lantern_core::fake::{
+    ManualClock, MemoryCatalog, MemoryLog, MemoryStores, NativePlugin, RecordingPublish, host_error,
+};
+use lantern_core::{
+    ApplyError, Attributes, Batch, Event, EventTime, Field, FieldKind, Host, KeyRange, Manifest,
+    NewEvent, OnFailure, PartitionId, Plugin, Table, TableId, Timestamp, VersionRecord, Views,
+    dump,
+};
+use parking_lot::Mutex;
+
+use crate::{Engine, EngineConfig, PluginSource, Ports, Upload, version_id};
+
+pub(super) const P0: PartitionId = PartitionId(0);
+pub(super) const SECOND: i64 = 1_000_000;
+
+/// An engine and all it stands on; [`World::restart`] makes a fresh engine over
+/// the same log, states and catalogue, as a new process would.
+pub(super) struct World {
+    pub(super) log: Arc<MemoryLog>,
+    pub(super) stores: Arc<MemoryStores>,
+    pub(super) catalog: Arc<MemoryCatalog>,
+    pub(super) publish: Arc<RecordingPublish>,
+    pub(super) clock: Arc<ManualClock>,
+    plugins: Arc<Shelf>,
+    config: EngineConfig,
+    pub(super) engine: Arc<Engine>,
+}
+
+/// Plugins by SHA-256 (any name will do).
+#[derive(Default)]
+struct Shelf(Mutex<BTreeMap<String, Arc<dyn Plugin>>>);
+
+impl PluginSource for Shelf {
+    fn load(&self, version: &VersionRecord) -> Result<Arc<dyn Plugin>, String> {
+        self.0.lock().get(&version.sha256).cloned().ok_or_else(|| "no such plugin".into())
+    }
+}
+
+impl World {
+    pub(super) fn new(config: EngineConfig) -> Self {
+        Self::with_log(config, MemoryLog::new(1, 50))
+    }
+
+    pub(super) fn with_log(config: EngineConfig, log: MemoryLog) -> Self {
+        let log = Arc::new(log);
+        let stores = Arc::new(MemoryStores::new());
+        let catalog = Arc::new(MemoryCatalog::new());
+        let publish = Arc::new(RecordingPublish::new());
+        let clock = Arc::new(ManualClock::at(Timestamp(1_000 * SECOND)));
+        let plugins = Arc::new(Shelf::default());
+        let ports = Ports {
+            log: log.clone(),
+            stores: stores.clone(),
+            catalog: catalog.clone(),
+            publish: publish.clone(),
+            clock: clock.clone(),
+            plugins: plugins.clone(),
+        };
+        let engine = Engine::open(config.clone(), ports).unwrap();
+        engine.attach();
+        Self { log, stores, catalog, publish, clock, plugins, config, engine }
+    }
+
+    /// Forgets everything that was in memory only.
+    pub(super) fn restart(&mut self) {
+        let ports = self.engine.ports.clone();
+        self.engine = Engine::open(self.config.clone(), ports).unwrap();
+        self.engine.attach();
+    }
+
+    pub(super) fn push(&self, sha: &str, plugin: impl Plugin + 'static) -> crate::Uploaded {
+        let plugin: Arc<dyn Plugin> = Arc::new(plugin);
+        self.plugins.0.lock().insert(sha.into(), plugin.clone());
+        let upload = Upload {
+            plugin,
+            sha256: sha.into(),
+            parameters: String::new(),
+            name: None,
+            activate: true,
+            check: true,
+        };
+        self.engine.upload(upload).unwrap()
+    }
+
+    /// Runs until nothing is waiting for a turn.
+    pub(super) fn settle(&self) {
+        let mut turns = 0;
+        while self.engine.turn_once() {
+            turns += 1;
+            assert!(turns < 100_000, "the engine never comes to rest");
+        }
+    }
+
+    /// Lets time pass, turn by turn, until nothing is waiting for it either.
+    pub(super) fn settle_through_faults(&self) {
+        for _ in 0..100 {
+            self.settle();
+            self.clock.advance(Duration::from_secs(20));
+        }
+        self.settle();
+    }
+
+    pub(super) fn rows(&self, table: &str) -> BTreeMap<String, String> {
+        let view = self.engine.view("meter").unwrap();
+        let (id, _) = view.manifest().table(table).unwrap();
+        let rows = view.scan(id, &KeyRange::all(), usize::MAX, false).unwrap();
+        rows.into_iter().map(|r| (r.key, String::from_utf8(r.value).unwrap())).collect()
+    }
+
+    /// The hash of the active version's state.
+    pub(super) fn state(&self) -> String {
+        let record = self.engine.record_of("meter").unwrap();
+        let build = self.engine.build("meter", record.active.as_ref().unwrap()).unwrap();
+        let store = build.slots[0].store.clone().unwrap();
+        dump::hash(&*store).unwrap()
+    }
+
+    pub(super) fn id(&self, sha: &str) -> lantern_core::VersionId {
+        version_id(sha, "")
+    }
+}
+
+pub(super) fn event(n: i64, subject: &str, data: &str) -> Event {
+    Event {
+        id: format!("e{n}"),
+        source: "test".into(),
+        kind: "m.read".into(),
+        subject: subject.into(),
+        time: Timestamp(n * SECOND / 4),
+        data: data.into(),
+        ..Event::default()
+    }
+}
+
+/// What the meter does with events whose data is `bad`.
+#[derive(Clone, Copy)]
+pub(super) enum Bad {
+    Apply,
+    Name,
+    Trap,
+}
+
+pub(super) fn manifest(on_failure: OnFailure) -> Manifest {
+    let field = |name: &str, kind| Field { name: name.into(), kind, ..Field::default() };
+    Manifest {
+        name: "meter".into(),
+        version: "1.0.0".into(),
+        subscribes: vec!["m.*".into()],
+        attributes: Attributes { subject: true, ..Attributes::default() },
+        tables: vec![
+            Table {
+                name: "totals".into(),
+                public: true,
+                fields: vec![field("n", FieldKind::Integer), field("last", FieldKind::Text)],
+                ..Table::default()
+            },
+            Table { name: "windows".into(), ..Table::default() },
+        ],
+        emits: vec!["window.closed".into()],
+        event_time: Some(EventTime {
+            allowed_lateness_us: 2 * SECOND as u64,
+            tick_us: SECOND as u64,
+        }),
+        on_failure,
+        ..Manifest::default()
+    }
+}
+
+/// Counts readings by subject, counts them by subject and window of 5 seconds,
+/// and emits an event when a window closes. What it does depends on nothing but
+/// its tables.
+pub(super) fn meter(on_failure: OnFailure, bad: Bad) -> NativePlugin {
+    NativePlugin::new(manifest(on_failure), move |batch, host, _: &mut ()| {
+        for timer in &batch.timers {
+            close(batch, host, &timer.key).map_err(host_error)?;
+        }
+        for (place, event) in batch.events.iter().enumerate() {
+            if event.data == b"bad" {
+                let failed = |event| ApplyError::Failed { event, message: "bad data".into() };
+                match bad {
+                    Bad::Apply => {}
+                    Bad::Name => return Err(failed(Some(u32::try_from(place).unwrap()))),
+                    Bad::Trap => return Err(failed(None)),
+                }
+            }
+            read(host, event.subject, event.time, event.data).map_err(host_error)?;
+        }
+        Ok(())
+    })
+}
+
+fn read(
+    host: &mut dyn Host,
+    subject: &str,
+    time: Timestamp,
+    data: &[u8],
+) -> Result<(), lantern_core::HostError> {
+    let (totals, windows) = (TableId(0), TableId(1));
+    let n = host.get(totals, subject)?.map_or(0, |row| {
+        serde_json::from_slice::<serde_json::Value>(&row).unwrap()["n"].as_u64().unwrap()
+    });
+    let row = serde_json::json!({"last": String::from_utf8_lossy(data), "n": n + 1}).to_string();
+    host.put(totals, subject, row.as_bytes())?;
+    let end = (time.0.div_euclid(5 * SECOND) + 1) * 5 * SECOND;
+    let key = format!("{end:020}/{subject}");
+    let n = host.get(windows, &key)?.map_or(0, |row| row.len());
+    host.put(windows, &key, &vec![b'x'; n + 1])?;
+    host.set_timer(Timestamp(end), &key)
+}
+
+fn close(batch: &Batch, host: &mut dyn Host, key: &str) -> Result<(), lantern_core::HostError> {
+    let n = host.get(TableId(1), key)?.map_or(0, |row| row.len());
+    host.delete(TableId(1), key)?;
+    host.emit(NewEvent {
+        cause: batch.offsets.last().copied().unwrap_or_default(),
+        kind: "window.closed".into(),
+        subject: key.into(),
+        time: batch.watermark,
+        data: n.to_string().into_bytes(),
+        ..NewEvent::default()
+    })
+}

@@ -1,0 +1,137 @@
+//! Events that cannot be applied are parked, listed, retried and dropped.
+
+use super::*;
+use crate::ParkedSelection;
+
+fn all() -> ParkedSelection {
+    ParkedSelection { all: true, ..ParkedSelection::default() }
+}
+
+#[test]
+fn the_nth_event_is_parked_with_its_reason_and_the_rest_is_folded() {
+    for bad in [Bad::Name, Bad::Trap] {
+        for at in [0, 1, 63, 99] {
+            let world = World::new(EngineConfig::default());
+            let data = |n| if n == at { "bad" } else { "ok" };
+            world.log.append_to(P0, (0..100).map(|n| event(n, &format!("s{n}"), data(n))));
+            world.push("a", meter(OnFailure::ParkEvent, bad));
+            world.settle();
+            let page = world.engine.parked("meter", None, None, None, 10).unwrap();
+            assert_eq!((page.total, page.parked.len()), (1, 1));
+            assert_eq!(page.parked[0].offset, at as u64);
+            assert_eq!(page.parked[0].reason, "bad data");
+            assert_eq!(page.parked[0].id, format!("e{at}"));
+            assert_eq!(world.rows("totals").len(), 99);
+        }
+    }
+}
+
+#[test]
+fn later_events_of_a_parked_subject_wait_behind_it_in_order() {
+    let world = World::new(EngineConfig::default());
+    let data = |n| if n == 10 { "bad" } else { "ok" };
+    world.log.append_to(P0, (0..90).map(|n| event(n, &format!("s{}", n % 3), data(n))));
+    world.push("a", meter(OnFailure::ParkSubject, Bad::Name));
+    world.settle();
+    let page = world.engine.parked("meter", None, Some("s1"), None, 1_000).unwrap();
+    assert_eq!(page.total, 27);
+    assert_eq!(page.parked.len(), 27);
+    assert_eq!(page.parked[0].kind, "event");
+    assert!(page.parked[1..].iter().all(|p| p.kind == "waiting"));
+    assert_eq!(world.rows("totals")["s1"], r#"{"last":"ok","n":3}"#);
+    assert_eq!(world.rows("totals")["s2"], r#"{"last":"ok","n":30}"#);
+    // A retry that fails keeps all of them, with the count of tries.
+    let outcome = world.engine.retry("meter", None, &all()).unwrap();
+    assert_eq!((outcome.selected, outcome.done, outcome.failed, outcome.waiting), (27, 0, 1, 26));
+    let page = world.engine.parked("meter", None, None, None, 5).unwrap();
+    assert_eq!((page.total, page.parked[0].attempts), (27, 2));
+    // One from the middle cannot overtake.
+    let middle = ParkedSelection { offsets: vec![13], ..ParkedSelection::default() };
+    assert_eq!(world.engine.retry("meter", None, &middle).unwrap().waiting, 1);
+    // Without the bad one, the others go in, in order, and the subject is free.
+    let head = ParkedSelection { offsets: vec![10], ..ParkedSelection::default() };
+    assert_eq!(world.engine.drop_parked("meter", None, &head).unwrap().done, 1);
+    assert_eq!(world.engine.retry("meter", None, &all()).unwrap().done, 26);
+    assert_eq!(world.rows("totals")["s1"], r#"{"last":"ok","n":29}"#);
+    world.log.append_to(P0, [event(200, "s1", "ok")]);
+    world.settle();
+    assert_eq!(world.rows("totals")["s1"], r#"{"last":"ok","n":30}"#);
+    assert_eq!(world.engine.parked("meter", None, None, None, 5).unwrap().total, 0);
+}
+
+#[test]
+fn a_fixed_version_has_the_parked_event_in_its_tables() {
+    let world = World::new(EngineConfig::default());
+    world.log.append_to(P0, (0..50).map(|n| event(n, "s", if n == 7 { "bad" } else { "ok" })));
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Trap));
+    world.settle();
+    assert_eq!(world.rows("totals")["s"], r#"{"last":"ok","n":49}"#);
+    world.push("b", meter(OnFailure::ParkEvent, Bad::Apply));
+    world.settle();
+    assert_eq!(world.rows("totals")["s"], r#"{"last":"ok","n":50}"#);
+    assert_eq!(world.engine.parked("meter", None, None, None, 5).unwrap().total, 0);
+}
+
+#[test]
+fn halt_stops_at_the_event_over_restarts_and_a_fixed_version_goes_past_it() {
+    let mut world = World::new(EngineConfig::default());
+    world.log.append_to(P0, (0..50).map(|n| event(n, "s", if n == 30 { "bad" } else { "ok" })));
+    world.push("a", meter(OnFailure::Halt, Bad::Name));
+    world.settle();
+    world.restart();
+    world.settle();
+    let status = &world.engine.status()[0].versions[0];
+    assert_eq!(status.activity, "halted");
+    assert!(status.reason.as_ref().unwrap().contains("`e30`"), "{status:?}");
+    assert_eq!(status.shards[0].next, 30);
+    world.push("b", meter(OnFailure::Halt, Bad::Apply));
+    world.settle();
+    assert_eq!(world.rows("totals")["s"], r#"{"last":"ok","n":50}"#);
+}
+
+#[test]
+fn a_plugin_that_fails_on_everything_is_halted() {
+    let config = EngineConfig { parked_in_a_row_max: 20, ..EngineConfig::default() };
+    let world = World::new(config);
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Trap));
+    world.settle();
+    world.log.append_to(P0, (0..500).map(|n| event(n, "s", "bad")));
+    world.settle();
+    let status = &world.engine.status()[0].versions[0];
+    assert_eq!(status.activity, "halted");
+    assert!(status.reason.as_ref().unwrap().contains("in a row"), "{status:?}");
+    assert_eq!(status.shards[0].parked, 20);
+}
+
+#[test]
+fn an_event_that_needs_too_much_fuel_is_judged_alone() {
+    let world = World::new(EngineConfig { fuel_event: 10_000, ..EngineConfig::default() });
+    // A batch of 50 needs more than the limit of one event, and is split.
+    let plugin = meter(OnFailure::ParkEvent, Bad::Apply);
+    world.log.append_to(P0, (0..200).map(|n| event(n, "s", "ok")));
+    plugin.set_event_fuel(3_000);
+    world.push("a", plugin);
+    world.settle();
+    assert_eq!(world.rows("totals")["s"], r#"{"last":"ok","n":200}"#);
+    assert_eq!(world.engine.parked("meter", None, None, None, 5).unwrap().total, 0);
+}
+
+#[test]
+fn a_neighbour_never_notices() {
+    let world = World::new(EngineConfig::default());
+    world.log.append_to(P0, (0..100).map(|n| event(n, "s", if n % 3 == 0 { "bad" } else { "ok" })));
+    let mut other = manifest(OnFailure::ParkEvent);
+    other.name = "victim".into();
+    let victim = NativePlugin::new(other, |batch: &Batch, host, _: &mut ()| {
+        for event in batch.events.iter() {
+            read(host, event.subject, event.time, event.data).map_err(host_error)?;
+        }
+        Ok(())
+    });
+    world.push("v", victim);
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Trap));
+    world.settle();
+    let view = world.engine.view("victim").unwrap();
+    let row = view.get(TableId(0), "s").unwrap().unwrap();
+    assert_eq!(row, br#"{"last":"bad","n":100}"#);
+}

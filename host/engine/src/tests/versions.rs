@@ -1,0 +1,167 @@
+//! Versions fold in the shadow, take over at one position, and go back.
+
+use std::time::Duration;
+
+use super::*;
+use crate::EngineError;
+use lantern_core::{StoreError, fake::Published};
+
+fn plugin(last: &'static str) -> NativePlugin {
+    NativePlugin::new(manifest(OnFailure::ParkEvent), move |batch, host, _: &mut ()| {
+        for timer in &batch.timers {
+            close(batch, host, &timer.key).map_err(host_error)?;
+        }
+        for event in batch.events.iter() {
+            read(host, event.subject, event.time, last.as_bytes()).map_err(host_error)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn the_old_version_serves_until_the_new_one_has_caught_up() {
+    let config = EngineConfig { batch_events_max: 10, ..EngineConfig::default() };
+    let world = World::new(config);
+    world.log.append_to(P0, (0..100).map(|n| event(n, "s", "x")));
+    world.push("a", plugin("one"));
+    world.settle();
+    world.push("b", plugin("two"));
+    let mut seen = Vec::new();
+    for _ in 0..100 {
+        world.engine.turn_once();
+        seen.push(world.rows("totals")["s"].clone());
+    }
+    seen.dedup();
+    // Never a half-folded table.
+    assert_eq!(seen, [r#"{"last":"one","n":100}"#, r#"{"last":"two","n":100}"#]);
+    let flips: Vec<_> = world
+        .publish
+        .calls()
+        .into_iter()
+        .filter(|call| matches!(call, Published::Activated { .. }))
+        .collect();
+    assert_eq!(flips.len(), 2);
+    // The old one is kept up to date, so that a rollback is instant.
+    world.log.append_to(P0, (100..150).map(|n| event(n, "s", "x")));
+    world.settle();
+    assert_eq!(world.engine.rollback("meter").unwrap(), world.id("a"));
+    assert_eq!(world.rows("totals")["s"], r#"{"last":"one","n":150}"#);
+    assert_eq!(world.engine.rollback("meter").unwrap(), world.id("b"));
+    assert_eq!(world.rows("totals")["s"], r#"{"last":"two","n":150}"#);
+}
+
+#[test]
+fn versions_that_follow_one_another_emit_each_event_once() {
+    let mut world = World::new(EngineConfig { batch_events_max: 7, ..EngineConfig::default() });
+    for round in 0..6 {
+        let from = round * 50;
+        world.log.append_to(P0, (from..from + 50).map(|n| event(n, "s", "x")));
+        let sha = ["a", "b"][usize::try_from(round).unwrap() % 2];
+        if round < 2 {
+            world.push(sha, plugin(sha));
+        } else {
+            for _ in 0..3 {
+                world.engine.turn_once();
+            }
+            world.engine.rollback("meter").ok();
+        }
+        if round == 3 {
+            world.restart();
+        }
+        world.settle();
+    }
+    let mut windows: Vec<_> = world
+        .log
+        .events(P0)
+        .into_iter()
+        .filter(|(_, e)| e.kind == "window.closed")
+        .map(|(_, e)| e.subject)
+        .collect();
+    let all = windows.len();
+    windows.sort();
+    windows.dedup();
+    assert_eq!(windows.len(), all, "no window closed twice");
+    // From the first activation on, none is missing: 300 readings, four a
+    // second, are 75 seconds; the first version became active after 50.
+    let seconds: Vec<i64> =
+        windows.iter().map(|w| w[..20].parse::<i64>().unwrap() / SECOND).collect();
+    let from = seconds[0];
+    assert!(seconds.iter().enumerate().all(|(i, s)| *s == from + 5 * i as i64), "{seconds:?}");
+}
+
+#[test]
+fn the_same_plugin_pushed_again_is_the_same_version() {
+    let world = World::new(EngineConfig::default());
+    assert!(!world.push("a", plugin("one")).existed);
+    assert!(world.push("a", plugin("one")).existed);
+    assert_eq!(world.engine.status()[0].versions.len(), 1);
+}
+
+#[test]
+fn a_flip_whose_record_cannot_be_written_leaves_the_old_version_serving() {
+    let world = World::new(EngineConfig::default());
+    world.log.append_to(P0, (0..100).map(|n| event(n, "s", "x")));
+    world.push("a", plugin("one"));
+    world.settle();
+    world.push("b", plugin("two"));
+    world.catalog.fail_next_write(StoreError::Full("no room".into()));
+    world.settle();
+    assert_eq!(world.rows("totals")["s"], r#"{"last":"one","n":100}"#);
+    world.clock.advance(Duration::from_secs(1));
+    world.settle();
+    assert_eq!(world.rows("totals")["s"], r#"{"last":"two","n":100}"#);
+}
+
+#[test]
+fn an_active_version_is_not_deleted_alone_and_a_deleted_projection_is_gone() {
+    let mut world = World::new(EngineConfig::default());
+    world.log.append_to(P0, (0..10).map(|n| event(n, "s", "x")));
+    world.push("a", plugin("one"));
+    world.settle();
+    world.push("b", plugin("two"));
+    world.settle();
+    let active = world.id("b");
+    let refused = world.engine.delete_version("meter", &active);
+    assert!(matches!(refused, Err(EngineError::IsActive(..))));
+    world.engine.delete_version("meter", &world.id("a")).unwrap();
+    assert!(matches!(world.engine.rollback("meter"), Err(EngineError::NoPrevious(_))));
+    world.engine.delete("meter").unwrap();
+    world.restart();
+    world.settle();
+    assert!(world.engine.status().is_empty());
+    assert!(world.stores.shards().is_empty());
+}
+
+#[test]
+fn a_rebuild_ends_in_the_same_state_and_emits_nothing_twice() {
+    let world = World::new(EngineConfig::default());
+    world.push("a", plugin("one"));
+    world.settle();
+    world.log.append_to(P0, (0..200).map(|n| event(n, "s", "x")));
+    world.settle();
+    let (state, emitted) = (world.state(), world.log.events(P0).len());
+    world.engine.rebuild("meter", &world.id("a")).unwrap();
+    world.settle();
+    assert_eq!(world.state(), state);
+    assert_eq!(world.log.events(P0).len(), emitted);
+    world.log.append_to(P0, (200..300).map(|n| event(n, "s", "x")));
+    world.settle();
+    assert!(world.log.events(P0).len() > emitted + 100);
+}
+
+#[test]
+fn a_paused_projection_stands_still_also_over_a_restart() {
+    let mut world = World::new(EngineConfig::default());
+    world.log.append_to(P0, (0..10).map(|n| event(n, "s", "x")));
+    world.push("a", plugin("one"));
+    world.settle();
+    world.engine.pause("meter").unwrap();
+    world.restart();
+    world.log.append_to(P0, (10..20).map(|n| event(n, "s", "x")));
+    world.settle();
+    assert_eq!(world.rows("totals")["s"], r#"{"last":"one","n":10}"#);
+    assert_eq!(world.engine.status()[0].versions[0].activity, "paused");
+    world.engine.resume("meter").unwrap();
+    world.settle();
+    assert_eq!(world.rows("totals")["s"], r#"{"last":"one","n":20}"#);
+}

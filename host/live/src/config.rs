@@ -1,0 +1,172 @@
+//! What can be set about the feed, with the limits of the protocol as defaults.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// The feed's configuration. Every limit a session can meet is here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LiveConfig {
+    /// A `ping` and, on an idle subscription, a `tick` go out this often.
+    /// Milliseconds; default 15,000.
+    pub heartbeat_ms: u64,
+    /// A session that sends nothing for so long after a `ping` is closed with
+    /// 4504. Milliseconds; default 10,000.
+    pub pong_ms: u64,
+    /// A session that has not said `hello` by then is closed with 4400.
+    /// Milliseconds; default 5,000.
+    pub hello_ms: u64,
+    /// How long a close waits for the other side's. Milliseconds; default 1,000.
+    pub close_ms: u64,
+    /// A session whose connection takes not one byte for so long is cut.
+    /// Milliseconds; default 10,000.
+    pub stall_ms: u64,
+    /// A subscription whose position moves while its rows stay gets a `tick`
+    /// this often. Milliseconds; default 1,000.
+    pub tick_ms: u64,
+    /// Data frames (`snap`, `delta`, `tick`) under way to a session before it
+    /// must acknowledge some; default 32.
+    pub window: u32,
+    /// Sessions at a time; one more is closed with 4429. Default 20,000.
+    pub sessions_max: usize,
+    /// Subscriptions of a session; default 64.
+    pub subs_max: usize,
+    /// Bytes of a frame to a client; larger snapshots and deltas go in parts.
+    /// Default 262,144, at least 4,096.
+    pub frame_bytes_max: usize,
+    /// Bytes of a message from a client; a larger one closes with 4413.
+    /// Default 65,536.
+    pub message_bytes_max: usize,
+    /// Rows of a snapshot; a subscription to a larger table ends. Default
+    /// 1,000,000.
+    pub snapshot_rows_max: u64,
+    /// How long a snapshot, or a delta in parts, may take until the client has
+    /// it; then the session is closed with 4502. Bounds the store's read
+    /// transactions. Milliseconds; default 30,000.
+    pub snapshot_ms_max: u64,
+    /// Snapshots and resumes read from the store at a time; default 8.
+    pub snapshot_readers: usize,
+    /// A snapshot up to so many bytes is encoded once and shared by all
+    /// subscribers that need it. Default 1 MiB.
+    pub snapshot_shared_bytes_max: usize,
+    /// Keys merged for a slow client; with more it gets a fresh snapshot.
+    /// Default 10,000.
+    pub merge_keys_max: usize,
+    /// Bytes merged for a slow client; with more it gets a fresh snapshot.
+    /// Default 4 MiB.
+    pub merge_bytes_max: usize,
+    /// Bytes of merged changes held at a time for all sessions together; past
+    /// it a slow client gets a fresh snapshot. Default 256 MiB.
+    pub merge_total_bytes_max: usize,
+    /// Commits of a projection kept in memory for its subscribers; who is
+    /// further behind is served from the change log. Default 1,024.
+    pub ring_commits_max: usize,
+    /// Bytes of those commits; default 8 MiB.
+    pub ring_bytes_max: usize,
+    /// Of a projection over several partitions: the pause between two reads of
+    /// merged rows. Milliseconds; default 10.
+    pub partitions_ms: u64,
+    /// The WebSocket read buffer of a session, in bytes; default 4,096.
+    pub read_buffer_bytes: usize,
+    /// The WebSocket write buffer of a session (control frames alone pass
+    /// through it), in bytes; default 4,096.
+    pub write_buffer_bytes: usize,
+}
+
+impl Default for LiveConfig {
+    fn default() -> Self {
+        Self {
+            heartbeat_ms: 15_000,
+            pong_ms: 10_000,
+            hello_ms: 5_000,
+            close_ms: 1_000,
+            stall_ms: 10_000,
+            tick_ms: 1_000,
+            window: 32,
+            sessions_max: 20_000,
+            subs_max: 64,
+            frame_bytes_max: 256 << 10,
+            message_bytes_max: 64 << 10,
+            snapshot_rows_max: 1_000_000,
+            snapshot_ms_max: 30_000,
+            snapshot_readers: 8,
+            snapshot_shared_bytes_max: 1 << 20,
+            merge_keys_max: 10_000,
+            merge_bytes_max: 4 << 20,
+            merge_total_bytes_max: 256 << 20,
+            ring_commits_max: 1_024,
+            ring_bytes_max: 8 << 20,
+            partitions_ms: 10,
+            read_buffer_bytes: 4_096,
+            write_buffer_bytes: 4_096,
+        }
+    }
+}
+
+/// A setting that cannot work.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("`{name}` is {value}, and must be at least {least}")]
+pub struct LiveConfigError {
+    /// The setting's name.
+    pub name: &'static str,
+    /// What it is set to.
+    pub value: u64,
+    /// The least it may be.
+    pub least: u64,
+}
+
+/// The smallest frame that leaves room for a token beside rows.
+const FRAME_BYTES_LEAST: usize = 4_096;
+
+impl LiveConfig {
+    /// Checks that no setting is too small to work with.
+    ///
+    /// # Errors
+    /// The first setting that is.
+    pub fn check(&self) -> Result<(), LiveConfigError> {
+        let settings = [
+            ("heartbeat_ms", self.heartbeat_ms, 1),
+            ("pong_ms", self.pong_ms, 1),
+            ("hello_ms", self.hello_ms, 1),
+            ("window", u64::from(self.window), 1),
+            ("frame_bytes_max", self.frame_bytes_max as u64, FRAME_BYTES_LEAST as u64),
+            ("message_bytes_max", self.message_bytes_max as u64, 256),
+            ("snapshot_readers", self.snapshot_readers as u64, 1),
+            ("ring_commits_max", self.ring_commits_max as u64, 1),
+            ("read_buffer_bytes", self.read_buffer_bytes as u64, 64),
+        ];
+        for (name, value, least) in settings {
+            if value < least {
+                return Err(LiveConfigError { name, value, least });
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of rows or changes in one frame: what a frame may have less its
+    /// header, its epoch and its token.
+    pub(crate) fn part_bytes(&self, epoch: &str, partitions: usize) -> usize {
+        let header = 512 + 3 * epoch.len() + 14 * partitions;
+        self.frame_bytes_max.saturating_sub(header).max(FRAME_BYTES_LEAST / 2)
+    }
+}
+
+/// `ms` milliseconds.
+pub(crate) fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn defaults_pass_their_own_check_and_unknown_settings_are_refused() {
+        assert_eq!(LiveConfig::default().check(), Ok(()));
+        let error = LiveConfig { window: 0, ..LiveConfig::default() }.check().unwrap_err();
+        assert_eq!(error.to_string(), "`window` is 0, and must be at least 1");
+        assert!(serde_json::from_str::<LiveConfig>(r#"{"windwo":3}"#).is_err());
+    }
+}

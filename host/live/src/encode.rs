@@ -1,0 +1,225 @@
+//! Rows and changes as JSON text, encoded once and shared by every subscriber.
+//!
+//! A [`Fragment`] is the inside of a delta: `"up":{…},"del":[…]`. A frame is a
+//! short header of the subscription's own around it. Values are spliced in as
+//! they are stored and never parsed into a tree.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+/// A row that no frame can hold.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error(
+    "the row `{key}` has {bytes} bytes, and a frame has room for {room}: raise `frame_bytes_max`"
+)]
+pub(crate) struct RowTooLarge {
+    pub(crate) key: String,
+    pub(crate) bytes: usize,
+    pub(crate) room: usize,
+}
+
+/// Changes of one table, cut into parts that fit a frame. At least one part.
+#[derive(Debug)]
+pub(crate) struct Fragment {
+    pub(crate) parts: Vec<Bytes>,
+    /// Counts the bytes against a budget for as long as anybody holds them.
+    _lease: Option<Lease>,
+}
+
+/// Bytes taken from a shared budget, given back on drop.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    budget: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Lease {
+    /// Takes `bytes` where the budget's use stays within `max`.
+    pub(crate) fn take(budget: &Arc<AtomicUsize>, bytes: usize, max: usize) -> Option<Self> {
+        budget
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                used.checked_add(bytes).filter(|used| *used <= max)
+            })
+            .ok()?;
+        Some(Self { budget: budget.clone(), bytes })
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.budget.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+impl Fragment {
+    /// Encodes changes: `None` deletes.
+    ///
+    /// # Errors
+    /// [`RowTooLarge`].
+    pub(crate) fn encode<'a>(
+        changes: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
+        part_bytes: usize,
+        lease: Option<Lease>,
+    ) -> Result<Self, RowTooLarge> {
+        let mut parts = Vec::new();
+        // Rows and deleted keys go to a buffer each, since the changes of a
+        // merge come in key order with both kinds mixed.
+        let (mut up, mut del) = (Vec::new(), Vec::new());
+        let mut entry = Vec::new();
+        let room = part_bytes.saturating_sub(FRAGMENT_FRAME);
+        for (key, value) in changes {
+            entry.clear();
+            push_key(&mut entry, key);
+            if let Some(value) = value {
+                entry.push(b':');
+                push_value(&mut entry, key, value);
+            }
+            if entry.len() > room {
+                return Err(RowTooLarge { key: key.to_owned(), bytes: entry.len(), room });
+            }
+            // One more for the comma.
+            if up.len() + del.len() + entry.len() + 1 > room {
+                parts.push(join(&up, &del));
+                up.clear();
+                del.clear();
+            }
+            push_entry(if value.is_some() { &mut up } else { &mut del }, &entry);
+        }
+        if !up.is_empty() || !del.is_empty() || parts.is_empty() {
+            parts.push(join(&up, &del));
+        }
+        Ok(Self { parts, _lease: lease })
+    }
+}
+
+/// The bytes of `"up":{},"del":[]`.
+const FRAGMENT_FRAME: usize = 16;
+
+fn join(up: &[u8], del: &[u8]) -> Bytes {
+    let mut text = Vec::with_capacity(up.len() + del.len() + FRAGMENT_FRAME);
+    text.extend_from_slice(b"\"up\":{");
+    text.extend_from_slice(up);
+    text.extend_from_slice(b"},\"del\":[");
+    text.extend_from_slice(del);
+    text.push(b']');
+    text.into()
+}
+
+fn push_entry(list: &mut Vec<u8>, entry: &[u8]) {
+    if !list.is_empty() {
+        list.push(b',');
+    }
+    list.extend_from_slice(entry);
+}
+
+fn push_key(text: &mut Vec<u8>, key: &str) {
+    serde_json::to_writer(text, key).expect("a string always encodes");
+}
+
+/// Splices in a stored value. Rows are checked when they are put; one that is
+/// no JSON all the same must not break the frame around it.
+fn push_value(text: &mut Vec<u8>, key: &str, value: &[u8]) {
+    if serde_json::from_slice::<&RawValue>(value).is_ok() {
+        text.extend_from_slice(value);
+    } else {
+        tracing::error!(key, "a stored row is no JSON; the feed shows it as null");
+        text.extend_from_slice(b"null");
+    }
+}
+
+/// Collects a snapshot's rows into parts: JSON objects that fit a frame.
+pub(crate) struct RowParts {
+    room: usize,
+    part: Vec<u8>,
+    entry: Vec<u8>,
+}
+
+impl RowParts {
+    pub(crate) fn new(part_bytes: usize) -> Self {
+        Self { room: part_bytes.saturating_sub(2), part: Vec::new(), entry: Vec::new() }
+    }
+
+    /// Adds a row; a part that became full comes back.
+    ///
+    /// # Errors
+    /// [`RowTooLarge`].
+    pub(crate) fn push(&mut self, key: &str, value: &[u8]) -> Result<Option<Bytes>, RowTooLarge> {
+        self.entry.clear();
+        push_key(&mut self.entry, key);
+        self.entry.push(b':');
+        push_value(&mut self.entry, key, value);
+        if self.entry.len() > self.room {
+            let bytes = self.entry.len();
+            return Err(RowTooLarge { key: key.to_owned(), bytes, room: self.room });
+        }
+        let full = self.part.len() + self.entry.len() + 1 > self.room;
+        let done = full.then(|| self.finish());
+        push_entry(&mut self.part, &self.entry);
+        Ok(done)
+    }
+
+    /// The rows not yet handed out; may be none.
+    pub(crate) fn finish(&mut self) -> Bytes {
+        let mut text = Vec::with_capacity(self.part.len() + 2);
+        text.push(b'{');
+        text.append(&mut self.part);
+        text.push(b'}');
+        text.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn parts_fit_and_together_hold_every_change() {
+        let rows: Vec<(String, Option<Vec<u8>>)> = (0..200)
+            .map(|i| {
+                (format!("k\u{0}\"{i}"), (i % 3 != 0).then(|| format!("{{\"n\":{i}}}").into()))
+            })
+            .collect();
+        let changes = rows.iter().map(|(k, v)| (k.as_str(), v.as_deref()));
+        let fragment = Fragment::encode(changes, 300, None).unwrap();
+        assert!(fragment.parts.len() > 5);
+        let (mut up, mut del) = (BTreeMap::new(), Vec::new());
+        for part in &fragment.parts {
+            assert!(part.len() <= 300, "{}", part.len());
+            let text = format!("{{{}}}", std::str::from_utf8(part).unwrap());
+            let part: Value = serde_json::from_str(&text).unwrap();
+            for (key, value) in part["up"].as_object().unwrap() {
+                up.insert(key.clone(), value["n"].as_u64().unwrap());
+            }
+            del.extend(part["del"].as_array().unwrap().iter().cloned());
+        }
+        assert_eq!(up.len() + del.len(), 200);
+        assert_eq!(up["k\u{0}\"1"], 1);
+    }
+
+    #[test]
+    fn a_row_larger_than_a_frame_is_named_and_a_broken_one_becomes_null() {
+        let large = format!("\"{}\"", "x".repeat(400));
+        let changes = [("k", Some(large.as_bytes()))];
+        let error = Fragment::encode(changes.into_iter(), 300, None).unwrap_err();
+        assert_eq!(error.key, "k");
+        let fragment = Fragment::encode([("k", Some(&b"{"[..]))].into_iter(), 300, None).unwrap();
+        assert_eq!(&fragment.parts[0][..], br#""up":{"k":null},"del":[]"#);
+    }
+
+    #[test]
+    fn a_lease_gives_back_what_it_took() {
+        let budget = Arc::new(AtomicUsize::new(0));
+        let lease = Lease::take(&budget, 60, 100).unwrap();
+        assert!(Lease::take(&budget, 60, 100).is_none());
+        drop(lease);
+        assert!(Lease::take(&budget, 60, 100).is_some());
+    }
+}

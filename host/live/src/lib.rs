@@ -1,0 +1,58 @@
+//! The feed: tables pushed to readers over WebSocket as they change.
+//!
+//! The promise: every state a client shows is a committed state of the table;
+//! positions never go back within an epoch; a client that was away catches up
+//! without a gap and without a repeat, also across a restart of the server.
+//!
+//! How it keeps it, and what it costs:
+//!
+//! - A projection somebody is subscribed to has a *topic* with a *ring* of its
+//!   last commits. A subscription is a position in that ring, so what a slow
+//!   reader has not seen is merged when it is ready, not stored for it; who
+//!   falls out of the ring is served from the change log, or starts anew.
+//! - Changes of a commit are encoded once per table, and so are merges and
+//!   snapshots that several subscribers need; a frame is a short header around
+//!   the shared bytes.
+//! - Engine threads push to the ring and wake one task. They never wait for a
+//!   session, a socket or a read.
+//! - With several partitions a row is merged of what each holds, so the ring
+//!   holds merged rows, read from one view after commits, and every position
+//!   handed out is that of such a view.
+//!
+//! What the protocol leaves open and this crate settles:
+//!
+//! - *Data frames*, which count for `window` and `ack`, are `snap`, `delta`
+//!   and `tick`.
+//! - A delta larger than a frame goes in parts: all have the same `from` and
+//!   `pos`, all but the last `"more":true`, and they are applied at once.
+//! - A `del` may name a key the reader never saw (put and deleted between two
+//!   merged deltas).
+//! - After `reset` a half-received snapshot or delta is dropped. A `reset`
+//!   that comes with a new version carries the table's `fields` when they are
+//!   known already.
+//! - `unsub` is answered by `end`. Unknown fields of `sub` are refused with
+//!   `err`, code `not_supported`.
+//! - Where one table of a projection moves, other subscriptions of the session
+//!   on the same projection get a `tick` to the same position.
+//! - Anything a client sends proves it alive, not only `pong`.
+//!
+//! Only this crate names the WebSocket library. It does no HTTP: the server
+//! upgrades the connection ([`accept_key`], [`SUBPROTOCOL`]) and hands it to
+//! [`Hub::serve`].
+
+mod config;
+mod encode;
+mod hub;
+mod protocol;
+mod reader;
+mod ring;
+mod session;
+mod socket;
+mod sub;
+mod token;
+mod topic;
+
+pub use config::{LiveConfig, LiveConfigError};
+pub use hub::{Hub, Lag, LagSource};
+pub use protocol::{SUBPROTOCOL, accept_key, close};
+pub use session::SessionEnd;

@@ -1,0 +1,598 @@
+//! Reads of the store: snapshots, resumes from the change log, and merged rows
+//! of several partitions. Everything here blocks and runs on blocking threads,
+//! so many at a time as `snapshot_readers` allows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lantern_core::{ChangesSince, KeyRange, PartitionId, TableChanges, TableId, View, ViewError};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::LiveConfig;
+use crate::encode::{Fragment, Lease, RowParts, RowTooLarge};
+use crate::hub::Hub;
+use crate::protocol::{Mode, ResetWhy};
+use crate::ring::{Merged, Step, changed};
+use crate::token;
+use crate::topic::{Adopted, Agreed, Ready, Signal, Snapshot, TableInfo, Topic};
+
+/// Rows read from a table at a time.
+const SCAN_ROWS: usize = 256;
+/// Parts of a large snapshot encoded ahead of its reader.
+const PARTS_AHEAD: usize = 2;
+/// How often, and after which pause, a view is opened again that is not of the
+/// epoch announced; then the view is believed.
+const EPOCH_TRIES: u32 = 50;
+const EPOCH_PAUSE: Duration = Duration::from_millis(20);
+
+/// What a subscription asks the store for.
+pub(crate) struct Request {
+    /// The table's name within its projection.
+    pub(crate) table: String,
+    pub(crate) query: u64,
+    pub(crate) mode: Mode,
+    pub(crate) resume: Resume,
+}
+
+/// Where a subscription was before.
+pub(crate) enum Resume {
+    /// Nowhere, or it cannot go on from there: it wants a snapshot, and one
+    /// newer than what it shows.
+    No { shown: Option<(Arc<str>, u64)> },
+    /// Where a client's token says.
+    Token(String),
+    /// Where this session itself has brought it, until it fell behind.
+    Own { epoch: Arc<str>, at: Arc<[u64]> },
+}
+
+/// A subscription's start.
+pub(crate) struct Opened {
+    pub(crate) epoch: Arc<str>,
+    pub(crate) generation: u64,
+    pub(crate) table: TableInfo,
+    pub(crate) start: Start,
+}
+
+/// How it starts.
+pub(crate) enum Start {
+    /// From where it was: first these, then what the ring has after `pos`.
+    Resumed { pos: u64, at: Arc<[u64]>, ready: Vec<Ready> },
+    /// From a snapshot, with the reason where a resume was refused.
+    Snapshot { why: Option<ResetWhy>, rows: Rows },
+}
+
+/// A snapshot's rows.
+pub(crate) enum Rows {
+    Shared(Arc<Snapshot>),
+    /// Too large to share: read while it is sent.
+    Streamed {
+        pos: u64,
+        at: Arc<[u64]>,
+        parts: mpsc::Receiver<Part>,
+    },
+}
+
+/// A part of a streamed snapshot.
+pub(crate) enum Part {
+    Rows {
+        rows: Bytes,
+        last: bool,
+    },
+    /// The rest cannot be sent: a sentence for people.
+    Unsendable(String),
+    /// The store failed.
+    Failed(String),
+}
+
+/// Why a subscription does not start.
+pub(crate) enum Refusal {
+    /// There is no such public table.
+    NoTable,
+    /// The projection serves nothing yet.
+    NotActive(String),
+    /// The request asks for what this server cannot do.
+    NotSupported(String),
+    /// A row fits no frame, or there are too many: a sentence for people.
+    Unsendable(String),
+    /// The store failed.
+    Failed(String),
+}
+
+impl From<ViewError> for Refusal {
+    fn from(error: ViewError) -> Self {
+        match error {
+            ViewError::NoProjection(_) | ViewError::NoVersion(..) => Self::NoTable,
+            ViewError::NotActive(_) => Self::NotActive(error.to_string()),
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+impl From<RowTooLarge> for Refusal {
+    fn from(error: RowTooLarge) -> Self {
+        Self::Unsendable(error.to_string())
+    }
+}
+
+impl From<lantern_core::StoreError> for Refusal {
+    fn from(error: lantern_core::StoreError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+type Answer = oneshot::Sender<Result<Opened, Refusal>>;
+
+/// Pokes a session when dropped, so that it looks whatever the outcome was.
+struct Poke(Arc<Signal>);
+
+impl Drop for Poke {
+    fn drop(&mut self) {
+        self.0.poke();
+    }
+}
+
+/// Starts reading what `request` needs; `signal` is poked when there is
+/// something to look at.
+pub(crate) fn open(
+    hub: &Arc<Hub>,
+    topic: &Arc<Topic>,
+    request: Request,
+    signal: &Arc<Signal>,
+) -> oneshot::Receiver<Result<Opened, Refusal>> {
+    let (answer, opened) = oneshot::channel();
+    if let Some(start) = without_reading(topic, &request) {
+        // The receiver is at hand, so this cannot fail.
+        let _ = answer.send(Ok(start));
+        return opened;
+    }
+    let (hub, topic, poke) = (hub.clone(), topic.clone(), Poke(signal.clone()));
+    tokio::spawn(async move {
+        let Ok(permit) = hub.readers.clone().acquire_owned().await else { return };
+        let runtime = Handle::current();
+        let read = move || {
+            let _permit = permit;
+            let reading = Reading { hub: &hub, topic: &topic, request: &request, poke: &poke };
+            reading.run(answer, &runtime);
+        };
+        // A panic in there drops the answer, which the session takes for a
+        // failure.
+        let _ = tokio::task::spawn_blocking(read).await;
+    });
+    opened
+}
+
+/// A start that memory alone can give: a resume within the ring, or a snapshot
+/// that another subscriber had made and from which the ring leads on.
+fn without_reading(topic: &Topic, request: &Request) -> Option<Opened> {
+    let table = topic.table(&request.table)?;
+    let (epoch, generation, many, start) = match &request.resume {
+        Resume::Token(text) => {
+            let token = token::decode(text).filter(|token| token.query == request.query)?;
+            let (epoch, generation, many) = topic.leads_on_from(&token.epoch, &token.at)?;
+            let pos = token.at.iter().sum();
+            let start = Start::Resumed { pos, at: token.at.into(), ready: Vec::new() };
+            (epoch, generation, many, start)
+        }
+        Resume::No { shown } => {
+            let (snapshot, generation, many) = topic.kept_snapshot(table.id)?;
+            if shown.as_ref().is_some_and(|(e, pos)| *e == snapshot.epoch && *pos >= snapshot.pos) {
+                return None;
+            }
+            let epoch = snapshot.epoch.clone();
+            let start = Start::Snapshot { why: None, rows: Rows::Shared(snapshot) };
+            (epoch, generation, many, start)
+        }
+        Resume::Own { .. } => return None,
+    };
+    (!many || request.mode == Mode::State).then_some(Opened { epoch, generation, table, start })
+}
+
+/// One read for one subscription.
+struct Reading<'a> {
+    hub: &'a Hub,
+    topic: &'a Topic,
+    request: &'a Request,
+    poke: &'a Poke,
+}
+
+impl Reading<'_> {
+    /// Reads what is asked for. An answer that cannot be sent is for a session
+    /// that has ended.
+    fn run(&self, answer: Answer, runtime: &Handle) {
+        // It may have ended while this waited for its turn.
+        if answer.is_closed() {
+            return;
+        }
+        let started = self.start();
+        match started {
+            Ok(Started::Ready(opened)) => drop(answer.send(Ok(opened))),
+            Ok(Started::Snapshot(opened, table)) => self.snapshot(opened, table, answer, runtime),
+            Err(refusal) => drop(answer.send(Err(refusal))),
+        }
+    }
+
+    fn start(&self) -> Result<Started, Refusal> {
+        let mut opened = open_view(self.hub, self.topic)?;
+        // Another subscriber may have had the same snapshot made meanwhile.
+        if let Some(opened) = without_reading(self.topic, self.request) {
+            return Ok(Started::Ready(opened));
+        }
+        let table = opened.agreed.table(&self.request.table).ok_or(Refusal::NoTable)?;
+        if opened.agreed.many && self.request.mode == Mode::Changes {
+            let message = "mode `changes` needs a projection over one partition: use mode `state`";
+            return Err(Refusal::NotSupported(message.into()));
+        }
+        match resume(self.hub, &opened, &table, self.request)? {
+            Ok(start) => Ok(Started::Ready(opened.into_opened(table, start))),
+            Err(why) => {
+                opened.why = why;
+                Ok(Started::Snapshot(opened, table))
+            }
+        }
+    }
+
+    /// Reads a table: whole where it is small enough to be shared, else part
+    /// by part while the session sends it.
+    fn snapshot(&self, opened: OpenView, table: TableInfo, answer: Answer, runtime: &Handle) {
+        let config = &self.hub.config;
+        let deadline = Instant::now() + Duration::from_millis(config.snapshot_ms_max);
+        let why = opened.why;
+        let epoch = opened.agreed.epoch.clone();
+        let (pos, at): (u64, Arc<[u64]>) = (opened.view.pos(), opened.view.shard_pos().into());
+        let mut scan = Scan::new(&opened, table.id, config);
+        let (parts, whole) = match first_parts(&mut scan, config, deadline) {
+            Ok(parts) => parts,
+            Err(refusal) => return drop(answer.send(Err(refusal))),
+        };
+        if whole {
+            let snapshot = Arc::new(Snapshot { epoch, pos, at, parts });
+            self.topic.keep_snapshot(table.id, snapshot.clone());
+            let start = Start::Snapshot { why, rows: Rows::Shared(snapshot) };
+            return drop(answer.send(Ok(opened.into_opened(table, start))));
+        }
+        let (send, receive) = mpsc::channel(PARTS_AHEAD);
+        let start = Start::Snapshot { why, rows: Rows::Streamed { pos, at, parts: receive } };
+        let generation = opened.agreed.generation;
+        if answer.send(Ok(Opened { epoch, generation, table, start })).is_err() {
+            return;
+        }
+        self.poke.0.poke();
+        let hand_out = |part| {
+            let sent = runtime.block_on(tokio::time::timeout_at(deadline, send.send(part)));
+            self.poke.0.poke();
+            // Else the session is gone, or will be closed for being too slow.
+            matches!(sent, Ok(Ok(())))
+        };
+        for rows in parts {
+            if !hand_out(Part::Rows { rows, last: false }) {
+                return;
+            }
+        }
+        loop {
+            let (part, done) = match scan.next() {
+                Ok((rows, last)) => (Part::Rows { rows, last }, last),
+                Err(Refusal::Unsendable(message)) => (Part::Unsendable(message), true),
+                Err(Refusal::Failed(message)) => (Part::Failed(message), true),
+                Err(_) => (Part::Failed("the table is gone".into()), true),
+            };
+            if !hand_out(part) || done {
+                return;
+            }
+        }
+    }
+}
+
+/// What a read came to.
+enum Started {
+    /// All that is needed.
+    Ready(Opened),
+    /// A table to be read.
+    Snapshot(OpenView, TableInfo),
+}
+
+/// As many parts as may be shared, and whether that is all.
+fn first_parts(
+    scan: &mut Scan<'_>,
+    config: &LiveConfig,
+    deadline: Instant,
+) -> Result<(Vec<Bytes>, bool), Refusal> {
+    let (mut parts, mut bytes) = (Vec::new(), 0);
+    loop {
+        if Instant::now() >= deadline {
+            let message = "the snapshot took longer than `snapshot_ms_max`";
+            return Err(Refusal::Failed(message.into()));
+        }
+        let (rows, last) = scan.next()?;
+        bytes += rows.len();
+        parts.push(rows);
+        if last || bytes > config.snapshot_shared_bytes_max {
+            return Ok((parts, last));
+        }
+    }
+}
+
+/// A view that the topic agrees with.
+struct OpenView {
+    view: View,
+    agreed: Agreed,
+    why: Option<ResetWhy>,
+}
+
+impl OpenView {
+    fn into_opened(self, table: TableInfo, start: Start) -> Opened {
+        let Agreed { epoch, generation, .. } = self.agreed;
+        Opened { epoch, generation, table, start }
+    }
+}
+
+/// Opens a view of the projection's newest state, and with several partitions
+/// brings the ring to it.
+fn open_view(hub: &Hub, topic: &Topic) -> Result<OpenView, Refusal> {
+    for attempt in 1.. {
+        let advancing = topic.advance.lock();
+        let reached = topic.begin_advance();
+        let view = hub.views.view(&topic.name).map_err(|e| failed(topic, e.into()))?;
+        match topic.adopt(&view, attempt == EPOCH_TRIES) {
+            Adopted::Yes(agreed) => {
+                if agreed.many {
+                    advance_to(hub, topic, &view, reached).map_err(|e| failed(topic, e))?;
+                }
+                return Ok(OpenView { view, agreed, why: None });
+            }
+            Adopted::Stale => {
+                drop(advancing);
+                std::thread::sleep(EPOCH_PAUSE);
+            }
+        }
+    }
+    unreachable!("the last attempt is always adopted")
+}
+
+/// What was committed is still to be read, once the store can be.
+fn failed(topic: &Topic, refusal: Refusal) -> Refusal {
+    if matches!(refusal, Refusal::Failed(_)) {
+        topic.still_behind();
+    }
+    refusal
+}
+
+/// Brings the ring of a projection over several partitions up to its state.
+///
+/// # Errors
+/// Why it cannot be read, for people.
+pub(crate) fn advance(hub: &Hub, topic: &Topic) -> Result<(), String> {
+    match open_view(hub, topic) {
+        // Deleted or not active: an activation says so, or will.
+        Ok(_) | Err(Refusal::NoTable | Refusal::NotActive(_)) => Ok(()),
+        Err(Refusal::Failed(error) | Refusal::NotSupported(error) | Refusal::Unsendable(error)) => {
+            Err(error)
+        }
+    }
+}
+
+fn advance_to(
+    hub: &Hub,
+    topic: &Topic,
+    view: &View,
+    reached: Option<Arc<[u64]>>,
+) -> Result<(), Refusal> {
+    let Some(reached) = reached else {
+        topic.finish_advance(view, None);
+        return Ok(());
+    };
+    if *reached == *view.shard_pos() {
+        return Ok(());
+    }
+    let step = match view.changes_since(&reached)? {
+        ChangesSince::TooOld => None,
+        ChangesSince::Commits(commits) => {
+            let mut keys: BTreeMap<TableId, BTreeSet<&str>> = BTreeMap::new();
+            for changes in commits.iter().flat_map(|(_, _, tables)| tables) {
+                keys.entry(changes.table).or_default().extend(changed(changes).map(|(key, _)| key));
+            }
+            // So much at once is cheaper as a snapshot to whoever needs it.
+            let few = keys.values().map(BTreeSet::len).sum::<usize>() <= hub.config.merge_keys_max;
+            let mut tables = Vec::new();
+            for (table, keys) in keys.into_iter().filter(|_| few) {
+                tables.push(rows_of(view, table, keys.into_iter())?);
+            }
+            few.then(|| {
+                let from = reached.iter().sum();
+                Step::merged(from, view.pos(), view.shard_pos().into(), tables)
+            })
+        }
+    };
+    topic.finish_advance(view, step);
+    Ok(())
+}
+
+/// What `view` has under `keys`.
+fn rows_of<'a>(
+    view: &View,
+    table: TableId,
+    keys: impl Iterator<Item = &'a str>,
+) -> Result<TableChanges, Refusal> {
+    let mut changes = TableChanges { table, ..TableChanges::default() };
+    for key in keys {
+        match view.get(table, key)? {
+            Some(value) => changes.up.push((key.to_owned(), value)),
+            None => changes.del.push(key.to_owned()),
+        }
+    }
+    Ok(changes)
+}
+
+/// A start from where the subscription was; else the reason it needs a
+/// snapshot, none where it never was anywhere.
+fn resume(
+    hub: &Hub,
+    opened: &OpenView,
+    table: &TableInfo,
+    request: &Request,
+) -> Result<Result<Start, Option<ResetWhy>>, Refusal> {
+    let (at, too_old) = match &request.resume {
+        Resume::No { .. } => return Ok(Err(None)),
+        Resume::Token(text) => match token::decode(text) {
+            Some(token) if token.query != request.query => {
+                return Ok(Err(Some(ResetWhy::Fields)));
+            }
+            None => return Ok(Err(Some(ResetWhy::Fields))),
+            Some(token) if token.epoch != *opened.agreed.epoch => {
+                return Ok(Err(Some(ResetWhy::Epoch)));
+            }
+            Some(token) => (Arc::from(token.at), ResetWhy::TooOld),
+        },
+        Resume::Own { epoch, .. } if *epoch != opened.agreed.epoch => {
+            return Ok(Err(Some(ResetWhy::Epoch)));
+        }
+        Resume::Own { at, .. } => (at.clone(), ResetWhy::Overflow),
+    };
+    let commits = match opened.view.changes_since(&at)? {
+        ChangesSince::TooOld => return Ok(Err(Some(too_old))),
+        ChangesSince::Commits(commits) => commits,
+    };
+    let ready = match request.mode {
+        Mode::State => merged(hub, opened, table.id, &at, &commits)?,
+        Mode::Changes => each(hub, opened, table.id, &at, &commits)?,
+    };
+    let pos = at.iter().sum();
+    Ok(ready.map(|ready| Start::Resumed { pos, at, ready }).ok_or(Some(ResetWhy::Overflow)))
+}
+
+type Commits = [(PartitionId, u64, Vec<TableChanges>)];
+
+/// One delta of all of `commits`; `None` where that is more than may be merged.
+fn merged(
+    hub: &Hub,
+    opened: &OpenView,
+    table: TableId,
+    at: &[u64],
+    commits: &Commits,
+) -> Result<Option<Vec<Ready>>, Refusal> {
+    let (config, view) = (&hub.config, &opened.view);
+    let (from, to) = (at.iter().sum(), view.pos());
+    let mut merged = Merged::default();
+    for changes in commits.iter().flat_map(|c| &c.2).filter(|changes| changes.table == table) {
+        if !merged.add(changes, config.merge_keys_max) {
+            return Ok(None);
+        }
+    }
+    let (several, changed_any) = (merged.commits > 1, !merged.rows.is_empty());
+    let rows;
+    if opened.agreed.many {
+        rows = rows_of(view, table, merged.rows.into_keys())?;
+        merged = Merged::default();
+        merged.add(&rows, usize::MAX);
+    }
+    let bytes = merged.bytes();
+    if bytes > config.merge_bytes_max {
+        return Ok(None);
+    }
+    let ready = |fragment, merged| {
+        let at = view.shard_pos().into();
+        Ok(Some(vec![Ready { from, to, at, fragment, merged }]))
+    };
+    if !changed_any {
+        return ready(None, false);
+    }
+    let Some(lease) = Lease::take(&hub.merge_budget, bytes, config.merge_total_bytes_max) else {
+        return Ok(None);
+    };
+    if several {
+        metrics::counter!("lantern_feed_merges_total").increment(1);
+    }
+    let part_bytes = config.part_bytes(&opened.agreed.epoch, at.len());
+    let fragment = Fragment::encode(merged.rows.into_iter(), part_bytes, Some(lease))?;
+    ready(Some(Arc::new(fragment)), several)
+}
+
+/// A delta for each of `commits`; `None` where that is too much. With one
+/// partition only, so a commit's place is its position.
+fn each(
+    hub: &Hub,
+    opened: &OpenView,
+    table: TableId,
+    at: &[u64],
+    commits: &Commits,
+) -> Result<Option<Vec<Ready>>, Refusal> {
+    let config = &hub.config;
+    let part_bytes = config.part_bytes(&opened.agreed.epoch, at.len());
+    let (mut from, mut left) = (at.iter().sum(), config.merge_bytes_max);
+    let mut ready = Vec::new();
+    for (_, to, tables) in commits {
+        let Some(changes) = tables.iter().find(|changes| changes.table == table) else { continue };
+        let bytes = changed(changes).map(|(k, v)| k.len() + v.map_or(0, <[u8]>::len)).sum();
+        let lease = Lease::take(&hub.merge_budget, bytes, config.merge_total_bytes_max);
+        let (Some(rest), Some(lease)) = (left.checked_sub(bytes), lease) else { return Ok(None) };
+        left = rest;
+        let fragment = Fragment::encode(changed(changes), part_bytes, Some(lease))?;
+        let (fragment, at) = (Some(Arc::new(fragment)), Arc::from([*to]));
+        ready.push(Ready { from, to: *to, at, fragment, merged: false });
+        from = *to;
+    }
+    let to = opened.view.pos();
+    if from != to || ready.is_empty() {
+        ready.push(Ready { from, to, at: Arc::from([to]), fragment: None, merged: false });
+    }
+    Ok(Some(ready))
+}
+
+/// Cuts a table into encoded parts.
+struct Scan<'a> {
+    view: &'a View,
+    table: TableId,
+    range: KeyRange,
+    rows: std::vec::IntoIter<lantern_core::Row>,
+    ended: bool,
+    parts: RowParts,
+    rows_max: u64,
+    rows_seen: u64,
+}
+
+impl<'a> Scan<'a> {
+    fn new(opened: &'a OpenView, table: TableId, config: &LiveConfig) -> Self {
+        let partitions = opened.view.shard_pos().len();
+        Self {
+            view: &opened.view,
+            table,
+            range: KeyRange::all(),
+            rows: Vec::new().into_iter(),
+            ended: false,
+            parts: RowParts::new(config.part_bytes(&opened.agreed.epoch, partitions)),
+            rows_max: config.snapshot_rows_max,
+            rows_seen: 0,
+        }
+    }
+
+    /// The next part, and whether it is the last.
+    fn next(&mut self) -> Result<(Bytes, bool), Refusal> {
+        loop {
+            for row in self.rows.by_ref() {
+                self.rows_seen += 1;
+                if self.rows_seen > self.rows_max {
+                    let max = self.rows_max;
+                    return Err(Refusal::Unsendable(format!(
+                        "the table has more than {max} rows: raise `snapshot_rows_max` or read it by pages"
+                    )));
+                }
+                if let Some(part) = self.parts.push(&row.key, &row.value)? {
+                    return Ok((part, false));
+                }
+            }
+            if self.ended {
+                return Ok((self.parts.finish(), true));
+            }
+            let rows = self.view.scan(self.table, &self.range, SCAN_ROWS, false)?;
+            self.ended = rows.len() < SCAN_ROWS;
+            if let Some(last) = rows.last() {
+                // The least key after the last one.
+                self.range.start = [last.key.as_bytes(), &[0]].concat();
+            }
+            self.rows = rows.into_iter();
+        }
+    }
+}

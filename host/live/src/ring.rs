@@ -1,0 +1,307 @@
+//! The last commits of a projection, in memory, for the subscribers that keep
+//! up. A subscriber is only a position in here, so a slow one costs nothing;
+//! who falls out is served from the change log. Pure: no locks, no clock.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, OnceLock};
+
+use lantern_core::{Committed, Offset, PartitionId, TableChanges, TableId};
+
+use crate::LiveConfig;
+use crate::encode::{Fragment, RowTooLarge};
+
+/// From one position to the next: a commit, or of a projection over several
+/// partitions the merged rows of one or more.
+pub(crate) struct Step {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    /// Each shard's own commits after it.
+    pub(crate) at: Arc<[u64]>,
+    changes: Changes,
+    bytes: usize,
+    /// One a changed table, encoded when the first subscriber needs it.
+    encoded: Box<[OnceLock<Result<Arc<Fragment>, RowTooLarge>>]>,
+}
+
+enum Changes {
+    Commit(Arc<Committed>),
+    Merged(Vec<TableChanges>),
+}
+
+/// What a row costs in memory beside its bytes, roughly.
+const ROW_BYTES: usize = 64;
+
+impl Step {
+    /// A commit of a projection with one partition.
+    pub(crate) fn commit(commit: Arc<Committed>) -> Self {
+        let (to, at) = (commit.pos, Arc::from([commit.pos]));
+        Self::new(to.saturating_sub(1), to, at, Changes::Commit(commit))
+    }
+
+    /// Rows merged over partitions.
+    pub(crate) fn merged(from: u64, to: u64, at: Arc<[u64]>, tables: Vec<TableChanges>) -> Self {
+        Self::new(from, to, at, Changes::Merged(tables))
+    }
+
+    fn new(from: u64, to: u64, at: Arc<[u64]>, changes: Changes) -> Self {
+        let mut step = Self { from, to, at, changes, bytes: 0, encoded: Box::default() };
+        step.bytes = ROW_BYTES + step.tables().iter().map(changes_bytes).sum::<usize>();
+        step.encoded = step.tables().iter().map(|_| OnceLock::new()).collect();
+        step
+    }
+
+    fn tables(&self) -> &[TableChanges] {
+        match &self.changes {
+            Changes::Commit(commit) => &commit.tables,
+            Changes::Merged(tables) => tables,
+        }
+    }
+
+    /// One bit a changed table.
+    pub(crate) fn touched(&self) -> u64 {
+        self.tables().iter().fold(0, |bits, changes| bits | table_bit(changes.table))
+    }
+
+    /// What it changes of `table`.
+    pub(crate) fn table(&self, table: TableId) -> Option<&TableChanges> {
+        self.tables().iter().find(|c| c.table == table)
+    }
+
+    /// What it changes of `table`, encoded: once, whoever asks.
+    pub(crate) fn fragment(
+        &self,
+        table: TableId,
+        part_bytes: usize,
+    ) -> Option<Result<Arc<Fragment>, RowTooLarge>> {
+        let place = self.tables().iter().position(|c| c.table == table)?;
+        let encode = || {
+            let changes = &self.tables()[place];
+            Fragment::encode(changed(changes), part_bytes, None).map(Arc::new)
+        };
+        Some(self.encoded[place].get_or_init(encode).clone())
+    }
+}
+
+/// The changes of a commit, key by key.
+pub(crate) fn changed(changes: &TableChanges) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+    let up = changes.up.iter().map(|(key, value)| (key.as_str(), Some(value.as_slice())));
+    up.chain(changes.del.iter().map(|key| (key.as_str(), None)))
+}
+
+/// The memory a table's changes take, roughly.
+fn changes_bytes(changes: &TableChanges) -> usize {
+    changed(changes).map(|(key, value)| ROW_BYTES + key.len() + value.map_or(0, <[u8]>::len)).sum()
+}
+
+/// One bit a table, for telling quickly who is concerned. Manifests have at
+/// most 64 tables; any beyond would share a bit, which costs a needless look.
+pub(crate) fn table_bit(table: TableId) -> u64 {
+    1 << (table.0 % 64)
+}
+
+/// The last change of each key, in key order.
+#[derive(Default)]
+pub(crate) struct Merged<'a> {
+    pub(crate) rows: BTreeMap<&'a str, Option<&'a [u8]>>,
+    /// How many commits it is of.
+    pub(crate) commits: usize,
+}
+
+impl<'a> Merged<'a> {
+    /// Adds the next commit's changes; `false` where there are too many keys.
+    pub(crate) fn add(&mut self, changes: &'a TableChanges, keys_max: usize) -> bool {
+        self.commits += 1;
+        self.rows.extend(changed(changes));
+        self.rows.len() <= keys_max
+    }
+
+    /// The bytes of keys and values.
+    pub(crate) fn bytes(&self) -> usize {
+        self.rows.iter().map(|(key, value)| key.len() + value.map_or(0, <[u8]>::len)).sum()
+    }
+}
+
+/// Consecutive steps up to the newest position known.
+pub(crate) struct Ring {
+    steps: VecDeque<Arc<Step>>,
+    bytes: usize,
+    /// The newest position; none before the first commit or view.
+    head: Option<Head>,
+    commits_max: usize,
+    bytes_max: usize,
+}
+
+/// The newest position of a ring.
+#[derive(Clone)]
+pub(crate) struct Head {
+    pub(crate) pos: u64,
+    pub(crate) at: Arc<[u64]>,
+    /// Each shard's position in the log.
+    pub(crate) log: Vec<(PartitionId, Offset)>,
+}
+
+/// What lies between a subscriber and the newest position.
+pub(crate) enum Since {
+    /// Nothing.
+    Current,
+    /// These steps change its table; the rest up to `to` does not.
+    Steps { steps: Vec<Arc<Step>>, to: u64, at: Arc<[u64]> },
+    /// The ring does not reach back so far.
+    Gone,
+}
+
+impl Ring {
+    pub(crate) fn new(config: &LiveConfig) -> Self {
+        Self {
+            steps: VecDeque::new(),
+            bytes: 0,
+            head: None,
+            commits_max: config.ring_commits_max,
+            bytes_max: config.ring_bytes_max,
+        }
+    }
+
+    pub(crate) fn head(&self) -> Option<&Head> {
+        self.head.as_ref()
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.steps.clear();
+        self.bytes = 0;
+        self.head = None;
+    }
+
+    /// Forgets every step and goes on from `head`.
+    pub(crate) fn start(&mut self, head: Head) {
+        self.clear();
+        self.head = Some(head);
+    }
+
+    /// Adds a step, unless a view has shown it already. One that does not follow on the newest position makes the
+    /// ring begin with it: whoever is further behind must look elsewhere.
+    pub(crate) fn push(&mut self, step: Step, log: Vec<(PartitionId, Offset)>) {
+        match &self.head {
+            Some(head) if head.pos >= step.to => return,
+            Some(head) if head.pos != step.from => self.clear(),
+            _ => {}
+        }
+        self.head = Some(Head { pos: step.to, at: step.at.clone(), log });
+        self.bytes += step.bytes;
+        self.steps.push_back(Arc::new(step));
+        while self.steps.len() > self.commits_max || self.bytes > self.bytes_max {
+            let Some(oldest) = self.steps.pop_front() else { break };
+            self.bytes -= oldest.bytes;
+        }
+    }
+
+    /// What lies between `pos` and the newest position, as far as it changes
+    /// `table`; at most `max` steps.
+    pub(crate) fn since(&self, pos: u64, table: TableId, max: usize) -> Since {
+        let Some(head) = &self.head else { return Since::Current };
+        // A view may be ahead of what was published; it comes soon.
+        if head.pos <= pos {
+            return Since::Current;
+        }
+        let first = self.steps.partition_point(|step| step.from < pos);
+        if self.steps.get(first).is_none_or(|step| step.from != pos) {
+            return Since::Gone;
+        }
+        let mut steps: Vec<_> = Vec::new();
+        for step in self.steps.range(first..).filter(|step| step.table(table).is_some()) {
+            if steps.len() == max {
+                let last: &Arc<Step> = steps.last().expect("`max` is at least 1");
+                let (to, at) = (last.to, last.at.clone());
+                return Since::Steps { steps, to, at };
+            }
+            steps.push(step.clone());
+        }
+        Since::Steps { steps, to: head.pos, at: head.at.clone() }
+    }
+
+    /// Whether every change after the position `at` is here.
+    pub(crate) fn holds(&self, at: &[u64]) -> bool {
+        let Some(head) = &self.head else { return false };
+        if *head.at == *at {
+            return true;
+        }
+        let pos: u64 = at.iter().sum();
+        let place = self.steps.partition_point(|step| step.from < pos);
+        match (self.steps.get(place), place.checked_sub(1).map(|before| &self.steps[before])) {
+            (Some(next), _) if next.from != pos => false,
+            // The vector is known only where a step ended; with one partition
+            // it is the position itself.
+            (Some(_), None) => at.len() == 1,
+            (Some(_), Some(before)) => *before.at == *at,
+            (None, _) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn commit(pos: u64, key: &str) -> Step {
+        let changes =
+            TableChanges { table: TableId(0), up: vec![(key.into(), b"{}".to_vec())], del: vec![] };
+        Step::merged(pos - 1, pos, Arc::from([pos]), vec![changes])
+    }
+
+    fn ring(steps: std::ops::RangeInclusive<u64>) -> Ring {
+        let config = LiveConfig { ring_commits_max: 3, ..LiveConfig::default() };
+        let mut ring = Ring::new(&config);
+        for pos in steps {
+            ring.push(commit(pos, "k"), Vec::new());
+        }
+        ring
+    }
+
+    fn found(ring: &Ring, pos: u64) -> String {
+        match ring.since(pos, TableId(0), 10) {
+            Since::Current => "current".into(),
+            Since::Gone => "gone".into(),
+            Since::Steps { steps, to, .. } => format!("{} to {to}", steps.len()),
+        }
+    }
+
+    #[test]
+    fn a_position_finds_what_follows_it_or_hears_that_it_is_gone() {
+        let ring = ring(1..=5);
+        assert_eq!(found(&ring, 5), "current");
+        assert_eq!(found(&ring, 9), "current");
+        assert_eq!(found(&ring, 4), "1 to 5");
+        assert_eq!(found(&ring, 2), "3 to 5");
+        assert_eq!(found(&ring, 1), "gone");
+        assert!(ring.holds(&[2]) && ring.holds(&[5]) && !ring.holds(&[1]) && !ring.holds(&[6]));
+        match ring.since(2, TableId(1), 10) {
+            Since::Steps { steps, to: 5, .. } => assert!(steps.is_empty()),
+            _ => panic!("another table's steps only move the position"),
+        }
+    }
+
+    #[test]
+    fn a_gap_makes_the_ring_begin_anew() {
+        let mut ring = ring(1..=3);
+        ring.push(commit(6, "k"), Vec::new());
+        assert_eq!(found(&ring, 3), "gone");
+        assert_eq!(found(&ring, 5), "1 to 6");
+    }
+
+    #[test]
+    fn a_step_larger_than_the_ring_leaves_it_empty_but_known() {
+        let config = LiveConfig { ring_bytes_max: 10, ..LiveConfig::default() };
+        let mut ring = Ring::new(&config);
+        ring.push(commit(1, "k"), Vec::new());
+        assert_eq!(found(&ring, 0), "gone");
+        assert_eq!(found(&ring, 1), "current");
+    }
+
+    #[test]
+    fn equal_queries_share_one_encoded_buffer() {
+        let step = commit(1, "k");
+        let first = step.fragment(TableId(0), 4096).unwrap().unwrap();
+        let second = step.fragment(TableId(0), 4096).unwrap().unwrap();
+        assert_eq!(first.parts[0].as_ptr(), second.parts[0].as_ptr());
+    }
+}

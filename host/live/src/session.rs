@@ -1,0 +1,404 @@
+//! One session: a task that reads what a client says, asks its subscriptions
+//! for frames, and minds the window, the heartbeat and the close codes.
+//!
+//! It owns no queue of frames: a frame is made when it can be written, from
+//! what all subscribers share. A silent session holds its socket's 4 KiB read
+//! buffer and its subscriptions' positions.
+
+use std::borrow::Cow;
+use std::pin::pin;
+use std::sync::Arc;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use crate::config::ms;
+use crate::hub::Hub;
+use crate::protocol::{ClientMessage, Mode, ServerMessage, Sub, close};
+use crate::socket::{Inbound, Socket, SocketError};
+use crate::sub::{Around, Asked, Frame, Next, Subscription};
+use crate::topic::Signal;
+
+/// How a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SessionEnd {
+    /// The client closed it, with this code if it gave one.
+    Client(Option<u16>),
+    /// The connection broke, or took no bytes any more.
+    Cut,
+    /// The server closed it, with one of the codes in [`crate::close`].
+    Server(u16),
+}
+
+/// Why a session must end.
+pub(crate) enum Stop {
+    Close(u16, Cow<'static, str>),
+    Client(Option<u16>),
+    Cut,
+}
+
+impl Stop {
+    pub(crate) fn close(code: u16, why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Close(code, why.into())
+    }
+}
+
+impl From<SocketError> for Stop {
+    fn from(error: SocketError) -> Self {
+        match error {
+            SocketError::Cut => Self::Cut,
+            SocketError::TooLarge => {
+                Self::close(close::TOO_LARGE, "a message is larger than the limit")
+            }
+            SocketError::Bad(why) => Self::close(close::BAD_MESSAGE, why),
+        }
+    }
+}
+
+/// Runs a session until it ends. One that has no `room` is closed at once.
+pub(crate) async fn run<I, S>(hub: &Arc<Hub>, io: I, shutdown: S, room: bool) -> SessionEnd
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send,
+    S: Future<Output = ()> + Send,
+{
+    let mut socket = Socket::new(io, &hub.config).await;
+    let mut shutdown = pin!(shutdown);
+    let stop = if room {
+        let mut session = Session::new(hub, &mut socket);
+        tokio::select! {
+            stop = session.live() => stop,
+            // A frame half written then stays so, and the socket knows.
+            () = &mut shutdown => Stop::close(close::SHUTTING_DOWN, "the server shuts down"),
+        }
+    } else {
+        let max = hub.config.sessions_max;
+        Stop::close(close::TOO_MANY, format!("there are already {max} sessions"))
+    };
+    let patience = ms(hub.config.close_ms);
+    match stop {
+        Stop::Close(code, why) => {
+            tracing::debug!(code, %why, "closed a feed session");
+            metrics::counter!("lantern_feed_closed_total", "code" => code.to_string()).increment(1);
+            socket.close(code, &why, patience).await;
+            SessionEnd::Server(code)
+        }
+        Stop::Client(code) => {
+            socket.closed(patience).await;
+            SessionEnd::Client(code)
+        }
+        Stop::Cut => SessionEnd::Cut,
+    }
+}
+
+struct Session<'a, I> {
+    hub: &'a Arc<Hub>,
+    socket: &'a mut Socket<I>,
+    signal: Arc<Signal>,
+    subs: Vec<Subscription>,
+    /// Which subscription is asked first next time, so that none starves.
+    first: usize,
+    /// The next channel; none is used twice.
+    ch: u64,
+    /// Data frames sent, and acknowledged.
+    sent: u64,
+    acked: u64,
+    ping_at: Instant,
+    /// Something must have come by then.
+    pong_by: Option<Instant>,
+}
+
+impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
+    fn new(hub: &'a Arc<Hub>, socket: &'a mut Socket<I>) -> Self {
+        Self {
+            hub,
+            socket,
+            signal: Arc::default(),
+            subs: Vec::new(),
+            first: 0,
+            ch: 1,
+            sent: 0,
+            acked: 0,
+            ping_at: Instant::now() + ms(hub.config.heartbeat_ms),
+            pong_by: None,
+        }
+    }
+
+    async fn live(&mut self) -> Stop {
+        match self.hello().await {
+            Ok(()) => {}
+            Err(stop) => return stop,
+        }
+        loop {
+            if let Err(stop) = self.turn().await {
+                return stop;
+            }
+        }
+    }
+
+    async fn hello(&mut self) -> Result<(), Stop> {
+        let deadline = Instant::now() + ms(self.hub.config.hello_ms);
+        let message = loop {
+            let inbound = timeout_at(deadline, self.socket.read());
+            match inbound
+                .await
+                .map_err(|_| Stop::close(close::BAD_MESSAGE, "no hello in time"))??
+            {
+                Inbound::Control => {}
+                inbound => break parse(&inbound)?,
+            }
+        };
+        let ClientMessage::Hello { .. } = message else {
+            return Err(Stop::close(close::BAD_MESSAGE, "the first message must be `hello`"));
+        };
+        let welcome = ServerMessage::welcome(&self.hub.config).text();
+        self.say(&welcome).await?;
+        Ok(self.socket.flush().await?)
+    }
+
+    /// Sends what can be sent, then waits for something to happen.
+    async fn turn(&mut self) -> Result<(), Stop> {
+        // Armed before looking: a commit after the look pokes the signal.
+        self.signal.arm(true);
+        self.send().await?;
+        self.beat().await?;
+        self.socket.flush().await?;
+        let (signal, now) = (self.signal.clone(), Instant::now());
+        let window_open = self.window_open();
+        if !window_open || !self.subs.iter().any(|sub| sub.waits_for_changes(now)) {
+            signal.arm(false);
+        }
+        let due = self.due(now);
+        tokio::select! {
+            inbound = self.socket.read() => {
+                let inbound = inbound?;
+                self.pong_by = None;
+                self.heard(&inbound).await
+            }
+            () = signal.notify.notified() => Ok(()),
+            () = sleep_until(due) => Ok(()),
+        }
+    }
+
+    fn window_open(&self) -> bool {
+        self.sent - self.acked < u64::from(self.hub.config.window)
+    }
+
+    /// When to look again though nothing happened.
+    fn due(&self, now: Instant) -> Instant {
+        let around = self.around(now);
+        let subs = self.subs.iter().filter_map(|sub| sub.due(&around));
+        subs.chain(self.pong_by).fold(self.ping_at, Instant::min)
+    }
+
+    fn around(&self, now: Instant) -> Around<'_> {
+        let window_open = self.window_open();
+        Around { hub: self.hub, signal: &self.signal, now, window_open }
+    }
+
+    /// Asks every subscription in turn, until none has anything to send.
+    async fn send(&mut self) -> Result<(), Stop> {
+        self.first = self.first.wrapping_add(1);
+        loop {
+            let mut progress = false;
+            for turn in 0..self.subs.len() {
+                let count = self.subs.len();
+                if count == 0 {
+                    break;
+                }
+                let place = self.first.wrapping_add(turn) % count;
+                let window_open = self.window_open();
+                let around = Around {
+                    hub: self.hub,
+                    signal: &self.signal,
+                    now: Instant::now(),
+                    window_open,
+                };
+                match self.subs[place].next(&around)? {
+                    Next::Idle => {}
+                    Next::Over(last) => {
+                        self.subs.swap_remove(place);
+                        self.say(&last).await?;
+                        progress = true;
+                    }
+                    Next::Frame(frame) => {
+                        self.write(&frame, place).await?;
+                        progress = true;
+                    }
+                }
+            }
+            if !progress {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn write(&mut self, frame: &Frame, place: usize) -> Result<(), Stop> {
+        if frame.data {
+            self.sent += 1;
+        }
+        if frame.moved && self.subs.len() > 1 {
+            let (topic, pos) = (self.subs[place].topic.clone(), self.subs[place].pos);
+            for sub in &mut self.subs {
+                sub.follow(&topic, pos);
+            }
+        }
+        metrics::counter!("lantern_feed_frames_total", "t" => frame.kind).increment(1);
+        let pieces = [frame.head.as_bytes(), &frame.body, frame.tail.as_bytes()];
+        Ok(self.socket.write(pieces).await?)
+    }
+
+    async fn say(&mut self, text: &str) -> Result<(), Stop> {
+        metrics::counter!("lantern_feed_frames_total", "t" => "control").increment(1);
+        Ok(self.socket.write([text.as_bytes(), b"", b""]).await?)
+    }
+
+    /// Pings when it is time, and gives up on a client that does not answer.
+    async fn beat(&mut self) -> Result<(), Stop> {
+        let now = Instant::now();
+        if self.pong_by.is_some_and(|by| by <= now) {
+            return Err(Stop::close(close::NO_PONG, "no pong in time"));
+        }
+        if self.ping_at <= now {
+            self.say(&ServerMessage::Ping.text()).await?;
+            self.ping_at = now + ms(self.hub.config.heartbeat_ms);
+            self.pong_by.get_or_insert(Instant::now() + ms(self.hub.config.pong_ms));
+        }
+        Ok(())
+    }
+
+    async fn heard(&mut self, inbound: &Inbound) -> Result<(), Stop> {
+        if let Inbound::Control = inbound {
+            return Ok(());
+        }
+        match parse(inbound)? {
+            ClientMessage::Hello { .. } => {
+                Err(Stop::close(close::BAD_MESSAGE, "`hello` is said only once"))
+            }
+            ClientMessage::Sub(sub) => self.subscribe(*sub).await,
+            ClientMessage::Unsub { id } => {
+                // One that has just ended on this side is not there any more.
+                if let Some(place) = self.subs.iter().position(|sub| sub.id == id) {
+                    let sub = self.subs.swap_remove(place);
+                    self.say(&sub.end("unsubscribed")).await?;
+                }
+                Ok(())
+            }
+            ClientMessage::Ack { n } if n > self.sent => {
+                let why = format!("`ack` of {n} frames, of which {} were sent", self.sent);
+                Err(Stop::close(close::BAD_MESSAGE, why))
+            }
+            ClientMessage::Ack { n } => {
+                self.acked = self.acked.max(n);
+                Ok(())
+            }
+            // Access is not checked yet, so a fresh token changes nothing.
+            ClientMessage::Auth { .. } | ClientMessage::Pong => Ok(()),
+        }
+    }
+
+    async fn subscribe(&mut self, sub: Sub) -> Result<(), Stop> {
+        match self.check(&sub) {
+            Err((code, msg)) => {
+                let refused = ServerMessage::Err { id: sub.id, code, msg: &msg, retry: false };
+                self.say(&refused.text()).await
+            }
+            Ok(mode) => {
+                let id = sub.id;
+                let asked = Asked {
+                    id,
+                    ch: self.ch,
+                    name: sub.table,
+                    mode,
+                    rate: ms(sub.rate_ms.unwrap_or(0).min(RATE_MS_MAX)),
+                    resume: sub.resume,
+                };
+                match Subscription::open(&self.around(Instant::now()), asked) {
+                    Some(sub) => {
+                        self.ch += 1;
+                        self.subs.push(sub);
+                        Ok(())
+                    }
+                    None => {
+                        let msg = "a table is named `projection/table`";
+                        let code = "no_such_table";
+                        let refused = ServerMessage::Err { id, code, msg, retry: false };
+                        self.say(&refused.text()).await
+                    }
+                }
+            }
+        }
+    }
+
+    /// What can be told of a subscription without looking at tables.
+    fn check(&self, sub: &Sub) -> Result<Mode, (&'static str, String)> {
+        if self.subs.iter().any(|other| other.id == sub.id) {
+            let msg = format!("the id {} is in use: `unsub` it first, or take another", sub.id);
+            return Err(("id_in_use", msg));
+        }
+        let max = self.hub.config.subs_max;
+        if self.subs.len() >= max {
+            let msg = format!("there are already {max} subscriptions, the limit of a session");
+            return Err(("too_many_subs", msg));
+        }
+        if let Some(field) = sub.unknown.keys().next() {
+            let msg = format!("`{field}` is not supported by this server: leave it out");
+            return Err(("not_supported", msg));
+        }
+        match sub.mode.as_deref() {
+            None | Some("state") => Ok(Mode::State),
+            Some("changes") => Ok(Mode::Changes),
+            Some(mode) => {
+                let msg = format!("there is no mode `{mode}`: take `state` or `changes`");
+                Err(("not_supported", msg))
+            }
+        }
+    }
+}
+
+/// The longest pause a client may ask for between changes.
+const RATE_MS_MAX: u64 = 3_600_000;
+
+fn parse(inbound: &Inbound) -> Result<ClientMessage, Stop> {
+    match inbound {
+        Inbound::Text(text) => serde_json::from_str(text).map_err(|error| {
+            Stop::close(close::BAD_MESSAGE, format!("not a message of this protocol: {error}"))
+        }),
+        Inbound::Close(code) => Err(Stop::Client(*code)),
+        Inbound::Binary | Inbound::Control => {
+            Err(Stop::close(close::BAD_MESSAGE, "messages are JSON in text frames"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_that_waits_is_small() {
+        let views = Arc::new(NoViews);
+        let hub = Hub::new(views, Arc::new(|_: &str| None), crate::LiveConfig::default());
+        let (io, _) = tokio::io::duplex(64);
+        let session = hub.serve(io, std::future::pending());
+        let (task, sub) = (size_of_val(&session), size_of::<Subscription>());
+        println!("a session's task has {task} bytes, a subscription {sub}");
+        // With its 4 KiB read buffer well below the 8 KiB a client may cost.
+        assert!(task < 3_000 && sub < 600, "{task} and {sub}");
+    }
+
+    struct NoViews;
+
+    impl lantern_core::Views for NoViews {
+        fn view(&self, name: &str) -> Result<lantern_core::View, lantern_core::ViewError> {
+            Err(lantern_core::ViewError::NoProjection(name.into()))
+        }
+
+        fn view_version(
+            &self,
+            name: &str,
+            _: &lantern_core::VersionId,
+        ) -> Result<lantern_core::View, lantern_core::ViewError> {
+            self.view(name)
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! A WebSocket connection. Reading, control frames and the close go through
+//! the WebSocket library; data frames are written past it, in pieces, so that
+//! the buffer all subscribers share is never copied for each of them, and no
+//! session keeps a write buffer as large as its largest frame.
+
+use std::io::{self, IoSlice};
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+
+use crate::LiveConfig;
+use crate::config::ms;
+
+/// Frames up to this size are put together and written at once; larger ones
+/// are written in pieces.
+const JOINED_BYTES_MAX: usize = 4 << 10;
+
+/// See the module.
+pub(crate) struct Socket<I> {
+    ws: WebSocketStream<I>,
+    stall: Duration,
+    /// A frame was begun and not finished; nothing can follow it.
+    torn: bool,
+}
+
+/// What came in.
+pub(crate) enum Inbound {
+    Text(Utf8Bytes),
+    Binary,
+    /// A WebSocket ping or pong; the library answers by itself.
+    Control,
+    /// The other side closes, with this code.
+    Close(Option<u16>),
+}
+
+/// Why nothing more can be read or written.
+pub(crate) enum SocketError {
+    /// The connection broke, or takes no bytes any more.
+    Cut,
+    /// A message is larger than allowed.
+    TooLarge,
+    /// What came is no WebSocket.
+    Bad(String),
+}
+
+impl From<Error> for SocketError {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Capacity(CapacityError::MessageTooLong { .. }) => Self::TooLarge,
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => {
+                Self::Cut
+            }
+            Error::Protocol(_) | Error::Utf8(_) => Self::Bad(error.to_string()),
+            _ => Self::Cut,
+        }
+    }
+}
+
+impl From<io::Error> for SocketError {
+    fn from(_: io::Error) -> Self {
+        Self::Cut
+    }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
+    /// Takes over an upgraded connection.
+    pub(crate) async fn new(io: I, config: &LiveConfig) -> Self {
+        let ws = WebSocketConfig::default()
+            .read_buffer_size(config.read_buffer_bytes)
+            .write_buffer_size(config.write_buffer_bytes)
+            // Only pongs and the close pass through it.
+            .max_write_buffer_size(config.write_buffer_bytes + (4 << 10))
+            .max_message_size(Some(config.message_bytes_max))
+            .max_frame_size(Some(config.message_bytes_max));
+        let ws = WebSocketStream::from_raw_socket(io, Role::Server, Some(ws)).await;
+        Self { ws, stall: ms(config.stall_ms), torn: false }
+    }
+
+    /// The next thing that comes in. Cancel-safe.
+    pub(crate) async fn read(&mut self) -> Result<Inbound, SocketError> {
+        match self.ws.next().await {
+            Some(Ok(Message::Text(text))) => Ok(Inbound::Text(text)),
+            Some(Ok(Message::Binary(_))) => Ok(Inbound::Binary),
+            Some(Ok(Message::Close(frame))) => {
+                Ok(Inbound::Close(frame.map(|frame| frame.code.into())))
+            }
+            Some(Ok(_)) => Ok(Inbound::Control),
+            Some(Err(error)) => Err(error.into()),
+            None => Err(SocketError::Cut),
+        }
+    }
+
+    /// Writes one text frame of `pieces`. Nothing is read meanwhile: what a
+    /// client says is small and fits the connection's own buffers, and one that
+    /// takes no bytes for `stall_ms` is cut. Not cancel-safe: a write that is
+    /// given up leaves half a frame, so only the end of the session may do it.
+    pub(crate) async fn write(&mut self, pieces: [&[u8]; 3]) -> Result<(), SocketError> {
+        // What the library has not written yet (a pong) must not end up in the
+        // middle of this frame.
+        self.flush().await?;
+        let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let (header, header_bytes) = text_header(bytes);
+        let header = &header[..header_bytes];
+        if bytes <= JOINED_BYTES_MAX {
+            let mut frame = Vec::with_capacity(header.len() + bytes);
+            frame.extend_from_slice(header);
+            pieces.iter().for_each(|piece| frame.extend_from_slice(piece));
+            return self.write_all(&mut [IoSlice::new(&frame)]).await;
+        }
+        let [head, body, tail] = pieces.map(IoSlice::new);
+        self.write_all(&mut [IoSlice::new(header), head, body, tail]).await
+    }
+
+    async fn write_all(&mut self, mut slices: &mut [IoSlice<'_>]) -> Result<(), SocketError> {
+        self.torn = true;
+        IoSlice::advance_slices(&mut slices, 0);
+        while !slices.is_empty() {
+            let write = self.ws.get_mut().write_vectored(slices);
+            let written = timeout(self.stall, write).await.map_err(|_| SocketError::Cut)??;
+            if written == 0 {
+                return Err(SocketError::Cut);
+            }
+            IoSlice::advance_slices(&mut slices, written);
+        }
+        self.torn = false;
+        Ok(())
+    }
+
+    /// Has everything written leave this process.
+    pub(crate) async fn flush(&mut self) -> Result<(), SocketError> {
+        Ok(timeout(self.stall, self.ws.flush()).await.map_err(|_| SocketError::Cut)??)
+    }
+
+    /// Says goodbye and waits at most `patience` for the other side to do so.
+    pub(crate) async fn close(&mut self, code: u16, why: &str, patience: Duration) {
+        // A close frame holds 125 bytes, the code included.
+        let why = &why[..why.floor_char_boundary(120)];
+        let frame = CloseFrame { code: code.into(), reason: why.into() };
+        let goodbye = async {
+            if !self.torn && self.ws.close(Some(frame)).await.is_ok() {
+                while let Some(Ok(_)) = self.ws.next().await {}
+            }
+            let _ = self.ws.get_mut().shutdown().await;
+        };
+        // The session ends either way.
+        let _ = timeout(patience, goodbye).await;
+    }
+
+    /// Answers the other side's close and waits at most `patience`.
+    pub(crate) async fn closed(&mut self, patience: Duration) {
+        let goodbye = async {
+            let _ = self.ws.flush().await;
+            let _ = self.ws.get_mut().shutdown().await;
+        };
+        let _ = timeout(patience, goodbye).await;
+    }
+}
+
+/// The header of a whole, unmasked text frame (RFC 6455, section 5.2), and how
+/// many bytes of it count.
+fn text_header(bytes: usize) -> ([u8; 10], usize) {
+    const WHOLE_TEXT: u8 = 0x81;
+    let mut header = [0; 10];
+    header[0] = WHOLE_TEXT;
+    let used = if let Ok(bytes @ 0..=125) = u8::try_from(bytes) {
+        header[1] = bytes;
+        2
+    } else if let Ok(bytes) = u16::try_from(bytes) {
+        header[1] = 126;
+        header[2..4].copy_from_slice(&bytes.to_be_bytes());
+        4
+    } else {
+        header[1] = 127;
+        header[2..10].copy_from_slice(&(bytes as u64).to_be_bytes());
+        10
+    };
+    (header, used)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn frames_of_every_size_class_arrive_whole_through_a_narrow_pipe() {
+        let (near, far) = tokio::io::duplex(777);
+        let config = LiveConfig::default();
+        let mut socket = Socket::new(near, &config).await;
+        let mut client = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
+        let sizes = [0, 1, 125, 126, 4_096, 4_097, 65_535, 65_536, 300_000];
+        let write = async {
+            for size in sizes {
+                let body = "x".repeat(size);
+                let pieces = [&b""[..], body.as_bytes(), &b""[..]];
+                assert!(socket.write(pieces).await.is_ok());
+            }
+        };
+        let read = async {
+            for size in sizes {
+                let Some(Ok(Message::Text(text))) = client.next().await else { panic!("no text") };
+                assert_eq!(text.len(), size);
+            }
+        };
+        tokio::join!(write, read);
+    }
+}

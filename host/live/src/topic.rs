@@ -1,0 +1,641 @@
+//! A projection that somebody is subscribed to: its recent commits, its epoch,
+//! and whom to wake.
+//!
+//! A topic lives as long as its subscriptions. Engine threads only push to the
+//! ring and wake the topic's own task (`pump`), which wakes the sessions, so
+//! that a commit costs the engine the same whatever the number of readers.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use lantern_core::{Committed, FieldKind, TableId, View};
+use parking_lot::Mutex;
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::Notify;
+
+use crate::encode::{Fragment, Lease};
+use crate::hub::{Hub, Lag, LagSource};
+use crate::protocol::{Mode, ResetWhy};
+use crate::ring::{Head, Merged, Ring, Since, Step, table_bit};
+use crate::{LiveConfig, reader};
+
+/// Wakes one session.
+#[derive(Default)]
+pub(crate) struct Signal {
+    /// Whether the session could send a change now if there were one. One that
+    /// waits for its reader or its rate is not woken for nothing.
+    armed: AtomicBool,
+    pub(crate) notify: Notify,
+}
+
+impl Signal {
+    pub(crate) fn arm(&self, armed: bool) {
+        self.armed.store(armed, Ordering::SeqCst);
+    }
+
+    /// Wakes the session where a change is of use to it.
+    fn offer(&self) {
+        if self.armed.swap(false, Ordering::SeqCst) {
+            self.notify.notify_one();
+        }
+    }
+
+    /// Wakes the session.
+    pub(crate) fn poke(&self) {
+        self.notify.notify_one();
+    }
+}
+
+/// All topics by projection.
+pub(crate) type Topics = Arc<Mutex<HashMap<String, Weak<Topic>>>>;
+
+/// See the module.
+pub(crate) struct Topic {
+    pub(crate) name: String,
+    state: Mutex<State>,
+    /// Held while a view is opened and the ring brought up to it, so that with
+    /// several partitions every position handed out is one of the ring's.
+    pub(crate) advance: Mutex<()>,
+    listeners: Mutex<HashMap<u64, Listener>>,
+    listener_next: AtomicU64,
+    wake: Arc<Notify>,
+    topics: Topics,
+}
+
+struct Listener {
+    tables: u64,
+    signal: Arc<Signal>,
+}
+
+struct State {
+    epoch: Option<Arc<str>>,
+    /// Changes with every activation.
+    generation: u64,
+    /// The projection was deleted.
+    gone: bool,
+    /// The epoch of the commits in the ring, while `epoch` is not known yet.
+    ring_epoch: Option<String>,
+    partitions: Partitions,
+    ring: Ring,
+    /// Tables changed since sessions were last woken.
+    touched: u64,
+    /// With several partitions: commits were made that the ring has not.
+    behind: bool,
+    tables: Arc<[TableInfo]>,
+    snapshots: BTreeMap<TableId, Arc<Snapshot>>,
+    merges: VecDeque<(TableId, u64, u64, Arc<Fragment>)>,
+    lag: Option<(Instant, Option<Lag>)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Partitions {
+    Unknown,
+    One,
+    Many,
+}
+
+/// A public table.
+#[derive(Clone)]
+pub(crate) struct TableInfo {
+    pub(crate) id: TableId,
+    name: String,
+    /// Its fields as the protocol shows them.
+    pub(crate) fields: Arc<RawValue>,
+}
+
+/// A table's rows at one position, encoded.
+pub(crate) struct Snapshot {
+    pub(crate) epoch: Arc<str>,
+    pub(crate) pos: u64,
+    pub(crate) at: Arc<[u64]>,
+    pub(crate) parts: Vec<Bytes>,
+}
+
+/// A delta to be sent, or, without a fragment, a tick.
+pub(crate) struct Ready {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) at: Arc<[u64]>,
+    pub(crate) fragment: Option<Arc<Fragment>>,
+    pub(crate) merged: bool,
+}
+
+/// What a subscriber should do next.
+pub(crate) enum Pending {
+    /// Nothing happened.
+    Current,
+    /// The position moved, its rows did not.
+    Moved(Ready),
+    /// There are changes; `more` follow at once.
+    Changes { ready: Vec<Ready>, more: bool },
+    /// It is further behind than the ring reaches.
+    Gone,
+    /// Too much changed: a snapshot is cheaper.
+    Overflow,
+    /// A row fits no frame: a sentence for people.
+    Unsendable(String),
+}
+
+/// Whether a view and the topic agree.
+pub(crate) enum Adopted {
+    /// They do.
+    Yes(Agreed),
+    /// One of them is older: an activation is on its way.
+    Stale,
+}
+
+/// What a view and the topic agree on. Copied, since an activation may make the
+/// topic forget it at any moment.
+pub(crate) struct Agreed {
+    pub(crate) epoch: Arc<str>,
+    pub(crate) generation: u64,
+    /// Whether there are several partitions.
+    pub(crate) many: bool,
+    tables: Arc<[TableInfo]>,
+}
+
+impl Agreed {
+    /// The public table named `table`.
+    pub(crate) fn table(&self, table: &str) -> Option<TableInfo> {
+        self.tables.iter().find(|info| info.name == table).cloned()
+    }
+}
+
+/// How long a lag is taken to be true.
+const LAG_KEPT: Duration = Duration::from_millis(200);
+/// Merged changes kept for other subscribers at the same position.
+const MERGES_KEPT: usize = 8;
+/// Merged changes larger than this are not kept for others.
+const MERGE_KEPT_BYTES: usize = 256 << 10;
+/// The pause before a failed read of merged rows is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+
+impl Topic {
+    /// The topic of `name`, made where there is none yet. Must be called on a
+    /// runtime: it spawns the topic's task.
+    pub(crate) fn of(hub: &Arc<Hub>, name: &str) -> Arc<Self> {
+        let mut topics = hub.topics.lock();
+        if let Some(topic) = topics.get(name).and_then(Weak::upgrade) {
+            return topic;
+        }
+        let topic = Arc::new(Self {
+            name: name.to_owned(),
+            state: Mutex::new(State::new(&hub.config)),
+            advance: Mutex::new(()),
+            listeners: Mutex::default(),
+            listener_next: AtomicU64::new(0),
+            wake: Arc::default(),
+            topics: hub.topics.clone(),
+        });
+        topics.insert(name.to_owned(), Arc::downgrade(&topic));
+        tokio::spawn(pump(Arc::downgrade(&topic), topic.wake.clone(), Arc::downgrade(hub)));
+        topic
+    }
+
+    /// A shard committed.
+    pub(crate) fn committed(&self, commit: &Arc<Committed>) {
+        let mut state = self.state.lock();
+        match &state.epoch {
+            // Of a version that is not served any more, or not yet; a view
+            // opened at its activation has it.
+            Some(epoch) if **epoch != *commit.epoch => return,
+            Some(_) => {}
+            None => {
+                if state.ring_epoch.as_ref().is_some_and(|epoch| *epoch != commit.epoch) {
+                    state.ring.clear();
+                }
+                state.ring_epoch = Some(commit.epoch.clone());
+            }
+        }
+        if state.partitions == Partitions::Many {
+            state.behind = true;
+        } else {
+            let step = Step::commit(commit.clone());
+            state.touched |= step.touched();
+            state.ring.push(step, vec![(commit.partition, commit.next)]);
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Another version is served, or the projection is gone.
+    pub(crate) fn activated(&self, epoch: Option<&str>) {
+        let mut state = self.state.lock();
+        state.generation += 1;
+        state.gone = epoch.is_none();
+        if state.epoch.as_deref() != epoch {
+            state.forget(epoch.map(Arc::from));
+        }
+        state.touched = u64::MAX;
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Takes a view's word for epoch, partitions and tables. `force` where the
+    /// two have not agreed for long: the view is right then.
+    pub(crate) fn adopt(&self, view: &View, force: bool) -> Adopted {
+        let mut state = self.state.lock();
+        let known = state.epoch.clone();
+        let epoch = match known {
+            Some(epoch) if *epoch == *view.epoch() => epoch,
+            Some(_) if !force => return Adopted::Stale,
+            Some(_) => {
+                state.generation += 1;
+                state.touched = u64::MAX;
+                let epoch: Arc<str> = Arc::from(view.epoch());
+                state.forget(Some(epoch.clone()));
+                epoch
+            }
+            None => {
+                let epoch: Arc<str> = Arc::from(view.epoch());
+                if state.ring_epoch.take().is_some_and(|of| of != *view.epoch()) {
+                    state.ring.clear();
+                }
+                state.epoch = Some(epoch.clone());
+                epoch
+            }
+        };
+        state.gone = false;
+        let many = view.shard_pos().len() != 1;
+        let partitions = if many { Partitions::Many } else { Partitions::One };
+        if state.partitions != partitions {
+            if many || state.partitions == Partitions::Many {
+                state.ring.clear();
+            }
+            state.partitions = partitions;
+        }
+        if state.ring.head().is_none() && !many {
+            state.ring.start(head_of(view));
+        }
+        if state.tables.is_empty() {
+            state.tables = tables_of(view);
+        }
+        Adopted::Yes(Agreed {
+            epoch,
+            generation: state.generation,
+            many,
+            tables: state.tables.clone(),
+        })
+    }
+
+    /// With several partitions: the position the ring has reached, which is
+    /// then no longer behind what was committed before this call.
+    pub(crate) fn begin_advance(&self) -> Option<Arc<[u64]>> {
+        let mut state = self.state.lock();
+        state.behind = false;
+        state.ring.head().map(|head| head.at.clone())
+    }
+
+    /// With several partitions: an advance failed, and is to be tried again.
+    pub(crate) fn still_behind(&self) {
+        let mut state = self.state.lock();
+        state.behind = state.partitions == Partitions::Many;
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// With several partitions: brings the ring to `view`, by `step` or, where
+    /// there is none, by forgetting what was before.
+    pub(crate) fn finish_advance(&self, view: &View, step: Option<Step>) {
+        let mut state = self.state.lock();
+        if state.epoch.as_deref() != Some(view.epoch()) {
+            return;
+        }
+        match step {
+            Some(step) => {
+                state.touched |= step.touched();
+                state.ring.push(step, view.log());
+            }
+            None => {
+                state.touched = u64::MAX;
+                state.ring.start(head_of(view));
+            }
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// The public table named `table`.
+    pub(crate) fn table(&self, table: &str) -> Option<TableInfo> {
+        self.state.lock().tables.iter().find(|info| info.name == table).cloned()
+    }
+
+    /// A snapshot of `table` from which the ring leads on, if one is kept.
+    pub(crate) fn kept_snapshot(&self, table: TableId) -> Option<(Arc<Snapshot>, u64, bool)> {
+        let state = self.state.lock();
+        let snapshot = state.snapshots.get(&table)?;
+        let usable = !state.gone
+            && state.epoch.as_ref() == Some(&snapshot.epoch)
+            && state.ring.holds(&snapshot.at);
+        usable.then(|| (snapshot.clone(), state.generation, state.partitions == Partitions::Many))
+    }
+
+    /// Keeps a snapshot for the next who needs one.
+    pub(crate) fn keep_snapshot(&self, table: TableId, snapshot: Arc<Snapshot>) {
+        let mut state = self.state.lock();
+        if state.epoch.as_ref() == Some(&snapshot.epoch) {
+            state.snapshots.insert(table, snapshot);
+        }
+    }
+
+    /// The epoch and generation where the ring leads on from `at` of `epoch`.
+    pub(crate) fn leads_on_from(&self, epoch: &str, at: &[u64]) -> Option<(Arc<str>, u64, bool)> {
+        let state = self.state.lock();
+        let known = state.epoch.as_ref().filter(|known| ***known == *epoch)?;
+        let usable = !state.gone && state.ring.holds(at);
+        usable.then(|| (known.clone(), state.generation, state.partitions == Partitions::Many))
+    }
+
+    /// What became of a subscriber's epoch since `generation`: nothing
+    /// (`None`), or its new generation and why it must start anew, if it must.
+    pub(crate) fn turned(&self, epoch: &str, generation: u64) -> Option<(u64, Option<Turned>)> {
+        let state = self.state.lock();
+        if state.generation == generation {
+            return None;
+        }
+        let turned = if state.gone {
+            Some(Turned::Gone)
+        } else if state.epoch.as_deref() == Some(epoch) {
+            None
+        } else {
+            Some(Turned::Reset(ResetWhy::Epoch))
+        };
+        Some((state.generation, turned))
+    }
+
+    /// What a subscriber at `pos` should be sent.
+    pub(crate) fn pending(
+        &self,
+        hub: &Hub,
+        epoch: &str,
+        pos: u64,
+        table: TableId,
+        mode: Mode,
+    ) -> Pending {
+        let config = &hub.config;
+        let steps_max = match mode {
+            Mode::State => usize::MAX,
+            // Held until sent, so no more than can be under way.
+            Mode::Changes => config.window.max(1) as usize,
+        };
+        let state = self.state.lock();
+        if state.epoch.as_deref() != Some(epoch) {
+            // An activation is on its way; `turned` tells of it.
+            return Pending::Current;
+        }
+        let (steps, to, at, head) = match state.ring.since(pos, table, steps_max) {
+            Since::Current => return Pending::Current,
+            Since::Gone => return Pending::Gone,
+            Since::Steps { steps, to, at } => {
+                (steps, to, at, state.ring.head().map_or(0, |head| head.pos))
+            }
+        };
+        drop(state);
+        let part_bytes = config.part_bytes(epoch, at.len());
+        match (&steps[..], mode) {
+            ([], _) => Pending::Moved(Ready { from: pos, to, at, fragment: None, merged: false }),
+            ([step], Mode::State) => match step.fragment(table, part_bytes) {
+                Some(Err(error)) => Pending::Unsendable(error.to_string()),
+                fragment => {
+                    let fragment = fragment.and_then(Result::ok);
+                    let ready = Ready { from: pos, to, at, fragment, merged: false };
+                    Pending::Changes { ready: vec![ready], more: false }
+                }
+            },
+            (_, Mode::State) => self.merge(hub, &steps, pos, (to, at), (table, part_bytes)),
+            (_, Mode::Changes) => each(&steps, pos, table, part_bytes, to < head),
+        }
+    }
+
+    /// One delta of several steps.
+    fn merge(
+        &self,
+        hub: &Hub,
+        steps: &[Arc<Step>],
+        from: u64,
+        (to, at): (u64, Arc<[u64]>),
+        (table, part_bytes): (TableId, usize),
+    ) -> Pending {
+        let config = &hub.config;
+        let ready = |fragment, at| Pending::Changes {
+            ready: vec![Ready { from, to, at, fragment: Some(fragment), merged: true }],
+            more: false,
+        };
+        metrics::counter!("lantern_feed_merges_total").increment(1);
+        let kept = self
+            .state
+            .lock()
+            .merges
+            .iter()
+            .find(|kept| (kept.0, kept.1, kept.2) == (table, from, to))
+            .map(|kept| kept.3.clone());
+        if let Some(fragment) = kept {
+            return ready(fragment, at);
+        }
+        let mut merged = Merged::default();
+        for changes in steps.iter().filter_map(|step| step.table(table)) {
+            if !merged.add(changes, config.merge_keys_max) {
+                return Pending::Overflow;
+            }
+        }
+        let bytes = merged.bytes();
+        if bytes > config.merge_bytes_max {
+            return Pending::Overflow;
+        }
+        let Some(lease) = Lease::take(&hub.merge_budget, bytes, config.merge_total_bytes_max)
+        else {
+            return Pending::Overflow;
+        };
+        match Fragment::encode(merged.rows.into_iter(), part_bytes, Some(lease)) {
+            Ok(fragment) => {
+                let fragment = Arc::new(fragment);
+                if bytes <= MERGE_KEPT_BYTES {
+                    let mut state = self.state.lock();
+                    state.merges.push_back((table, from, to, fragment.clone()));
+                    if state.merges.len() > MERGES_KEPT {
+                        state.merges.pop_front();
+                    }
+                }
+                ready(fragment, at)
+            }
+            Err(error) => Pending::Unsendable(error.to_string()),
+        }
+    }
+
+    /// The shards' positions in the log at `pos`, where that is the newest.
+    pub(crate) fn log_at(&self, pos: u64) -> Option<BTreeMap<u32, u64>> {
+        let state = self.state.lock();
+        let head = state.ring.head().filter(|head| head.pos == pos)?;
+        Some(head.log.iter().map(|(partition, offset)| (partition.0, offset.0)).collect())
+    }
+
+    /// How far the projection is behind its log; asked for anew now and then.
+    pub(crate) fn lag(&self, source: &LagSource) -> Option<Lag> {
+        if let Some((asked, lag)) = &self.state.lock().lag
+            && asked.elapsed() < LAG_KEPT
+        {
+            return *lag;
+        }
+        let lag = source(&self.name);
+        self.state.lock().lag = Some((Instant::now(), lag));
+        lag
+    }
+
+    /// Has `signal` offered the changes of `table` until the guard is dropped.
+    pub(crate) fn listen(self: &Arc<Self>, table: TableId, signal: &Arc<Signal>) -> Listening {
+        let id = self.listener_next.fetch_add(1, Ordering::Relaxed);
+        let listener = Listener { tables: table_bit(table), signal: signal.clone() };
+        self.listeners.lock().insert(id, listener);
+        Listening { topic: self.clone(), id }
+    }
+
+    fn wake_listeners(&self) {
+        let touched = std::mem::take(&mut self.state.lock().touched);
+        if touched == 0 {
+            return;
+        }
+        for listener in self.listeners.lock().values() {
+            if touched == u64::MAX {
+                listener.signal.poke();
+            } else if listener.tables & touched != 0 {
+                listener.signal.offer();
+            }
+        }
+    }
+}
+
+/// Why a subscription cannot go on as it is.
+pub(crate) enum Turned {
+    Gone,
+    Reset(ResetWhy),
+}
+
+/// Removes a listener when dropped.
+pub(crate) struct Listening {
+    topic: Arc<Topic>,
+    id: u64,
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.topic.listeners.lock().remove(&self.id);
+    }
+}
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        let mut topics = self.topics.lock();
+        // Another of the same name may have taken its place already.
+        if topics.get(&self.name).is_some_and(|topic| topic.strong_count() == 0) {
+            topics.remove(&self.name);
+        }
+        drop(topics);
+        self.wake.notify_one();
+    }
+}
+
+impl State {
+    fn new(config: &LiveConfig) -> Self {
+        Self {
+            epoch: None,
+            generation: 0,
+            gone: false,
+            ring_epoch: None,
+            partitions: Partitions::Unknown,
+            ring: Ring::new(config),
+            touched: 0,
+            behind: false,
+            tables: Arc::default(),
+            snapshots: BTreeMap::new(),
+            merges: VecDeque::new(),
+            lag: None,
+        }
+    }
+
+    /// Nothing of another epoch may stay.
+    fn forget(&mut self, epoch: Option<Arc<str>>) {
+        self.epoch = epoch;
+        self.ring_epoch = None;
+        self.ring.clear();
+        self.partitions = Partitions::Unknown;
+        self.behind = false;
+        self.tables = Arc::default();
+        self.snapshots.clear();
+        self.merges.clear();
+    }
+}
+
+/// Wakes sessions after commits, and with several partitions reads merged rows
+/// first. Ends with its topic.
+async fn pump(topic: Weak<Topic>, wake: Arc<Notify>, hub: Weak<Hub>) {
+    loop {
+        wake.notified().await;
+        let (Some(topic), Some(hub)) = (topic.upgrade(), hub.upgrade()) else { return };
+        if topic.state.lock().behind {
+            let (reading, of) = (hub.clone(), topic.clone());
+            let read = tokio::task::spawn_blocking(move || reader::advance(&reading, &of)).await;
+            if let Ok(Err(error)) = read {
+                tracing::warn!(projection = topic.name, %error, "the feed cannot read merged rows");
+                // It was marked as still behind; the pause bounds the retries.
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+            topic.wake_listeners();
+            drop(topic);
+            tokio::time::sleep(Duration::from_millis(hub.config.partitions_ms)).await;
+        } else {
+            topic.wake_listeners();
+        }
+    }
+}
+
+/// Each step as a delta of its own.
+fn each(
+    steps: &[Arc<Step>],
+    mut pos: u64,
+    table: TableId,
+    part_bytes: usize,
+    more: bool,
+) -> Pending {
+    let mut ready = Vec::with_capacity(steps.len());
+    for step in steps {
+        let fragment = match step.fragment(table, part_bytes) {
+            Some(Ok(fragment)) => fragment,
+            Some(Err(error)) => return Pending::Unsendable(error.to_string()),
+            None => continue,
+        };
+        let at = step.at.clone();
+        ready.push(Ready { from: pos, to: step.to, at, fragment: Some(fragment), merged: false });
+        pos = step.to;
+    }
+    Pending::Changes { ready, more }
+}
+
+fn head_of(view: &View) -> Head {
+    Head { pos: view.pos(), at: view.shard_pos().into(), log: view.log() }
+}
+
+fn tables_of(view: &View) -> Arc<[TableInfo]> {
+    #[derive(Serialize)]
+    struct Shown<'a> {
+        name: &'a str,
+        kind: FieldKind,
+        #[serde(skip_serializing_if = "str::is_empty")]
+        unit: &'a str,
+    }
+    let tables = (0..).map(TableId).zip(&view.manifest().tables).filter(|(_, table)| table.public);
+    tables
+        .map(|(id, table)| {
+            let fields: Vec<_> = table
+                .fields
+                .iter()
+                .map(|f| Shown { name: &f.name, kind: f.kind, unit: &f.unit })
+                .collect();
+            let fields = serde_json::value::to_raw_value(&fields).expect("strings always encode");
+            TableInfo { id, name: table.name.clone(), fields: fields.into() }
+        })
+        .collect()
+}

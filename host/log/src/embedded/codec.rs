@@ -1,0 +1,430 @@
+//! A chunk in bytes: a header with a checksum, then the events in columns,
+//! compressed as a whole. Decoding never reads damage as truth: a checksum
+//! over all but the first eight bytes, which are a fixed mark and the checksum,
+//! covers the chunk's place too, so that neither a flipped bit, nor a cut, nor
+//! a chunk at another's place passes.
+//!
+//! Layout, little-endian; `LNC1` is format 1:
+//!
+//! | bytes | |
+//! |---|---|
+//! | 4 | `LNC1` |
+//! | 4 | CRC-32 of all that follows |
+//! | 4 | compression: 0 none, 1 LZ4 (block), 2 Zstandard |
+//! | 4 | partition |
+//! | 8 | first offset |
+//! | 4 | number of events |
+//! | 4 | bytes of the body before compression |
+//! | 8 + 8 | earliest and latest append time, µs since 1970 |
+//! | 8 | highest event time |
+//! | … | body: types, times, eight columns |
+//!
+//! Types: a 16-bit count, each name as 16-bit length (`FFFF`: a 32-bit length
+//! follows) and bytes; a byte for the width of an index (0, 1 or 2), the
+//! indexes. Times: the lowest (64 bits), a unit in µs (32 bits), a byte for the
+//! width of a delta, the deltas in units. A column: a byte for its kind; see
+//! [`Kind`].
+
+use std::ops::Range;
+
+use lantern_core::{Chunk, Column, Columns, Events, Offset, Offsets, PartitionId, Timestamp};
+use thiserror::Error;
+
+use super::bytes::{Reader, u32_of};
+use super::{CHUNK_EVENTS_LIMIT, Compression};
+
+const MARK: [u8; 4] = *b"LNC1";
+const HEADER_BYTES: usize = 56;
+/// The most bytes a chunk's body may claim; no writer comes near it.
+const BODY_BYTES_MAX: u32 = 1 << 30;
+/// The level at which Zstandard is used.
+const ZSTD_LEVEL: i32 = 1;
+
+/// How a column's values stand in a chunk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// All values are empty; nothing follows.
+    Empty = 0,
+    /// All values are equal: length (32 bits) and bytes of the one.
+    Constant = 1,
+    /// All values have one length (32 bits); then their bytes.
+    Fixed = 2,
+    /// Lengths in 8 bits each, the number of bytes (32 bits), the bytes.
+    Lengths8 = 3,
+    /// The same in 16 bits.
+    Lengths16 = 4,
+    /// The same in 32 bits.
+    Lengths32 = 5,
+}
+
+/// Why bytes are not the chunk they should be.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub(crate) enum CodecError {
+    #[error("it has {0} bytes, which is less than a header")]
+    Short(usize),
+    #[error("it does not begin as a chunk this release knows")]
+    Mark,
+    #[error("its checksum does not match")]
+    Checksum,
+    #[error("it is the chunk of partition {partition} at offset {first}")]
+    Elsewhere { partition: u32, first: u64 },
+    #[error("its content does not add up, though its checksum matches")]
+    Content,
+}
+
+/// What a chunk's header says besides its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) count: u32,
+    pub(crate) appended_min: Timestamp,
+    pub(crate) appended_max: Timestamp,
+    pub(crate) time_max: Timestamp,
+}
+
+/// A chunk to be written.
+pub(crate) struct ToEncode<'a> {
+    pub(crate) events: &'a Events,
+    pub(crate) range: Range<usize>,
+    pub(crate) partition: PartitionId,
+    pub(crate) first: Offset,
+    pub(crate) appended_min: Timestamp,
+    pub(crate) appended_max: Timestamp,
+}
+
+/// Encodes chunks; keeps its buffers and contexts.
+pub(crate) struct Encoder {
+    compression: Compression,
+    body: Vec<u8>,
+    zstd: Option<zstd::bulk::Compressor<'static>>,
+}
+
+/// An encoded chunk.
+pub(crate) struct Encoded {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) header: Header,
+    /// The types in it, in order of first appearance, with how many events.
+    pub(crate) types: Vec<(String, u32)>,
+}
+
+impl Encoder {
+    pub(crate) fn new(compression: Compression) -> Self {
+        Self { compression, body: Vec::new(), zstd: None }
+    }
+
+    /// # Panics
+    /// When the range is empty or not within the events.
+    pub(crate) fn encode(&mut self, chunk: &ToEncode<'_>) -> Encoded {
+        let ToEncode { events, range, .. } = chunk;
+        let body = &mut self.body;
+        body.clear();
+        let types = encode_types(body, events, range.clone());
+        let time_max = encode_times(body, &events.times()[range.clone()]);
+        for column in events.columns().all() {
+            encode_column(body, column, range.clone());
+        }
+        let header = Header {
+            count: u32_of(range.len()),
+            appended_min: chunk.appended_min,
+            appended_max: chunk.appended_max,
+            time_max,
+        };
+        let (compression, packed) = match self.compression {
+            Compression::None => (0_u32, None),
+            Compression::Lz4 => (1, Some(lz4_flex::block::compress(body))),
+            Compression::Zstd => {
+                let zstd = self.zstd.get_or_insert_with(|| {
+                    zstd::bulk::Compressor::new(ZSTD_LEVEL).expect("level 1 exists")
+                });
+                (2, zstd.compress(body).ok())
+            }
+        };
+        // What does not shrink is stored as it is.
+        let packed = packed.filter(|packed| packed.len() < body.len());
+        let compression = if packed.is_some() { compression } else { 0 };
+        let content = packed.as_deref().unwrap_or(body);
+        let mut bytes = Vec::with_capacity(HEADER_BYTES + content.len());
+        bytes.extend(MARK);
+        bytes.extend([0; 4]);
+        bytes.extend(compression.to_le_bytes());
+        bytes.extend(chunk.partition.0.to_le_bytes());
+        bytes.extend(chunk.first.0.to_le_bytes());
+        bytes.extend(header.count.to_le_bytes());
+        bytes.extend(u32_of(body.len()).to_le_bytes());
+        bytes.extend(header.appended_min.0.to_le_bytes());
+        bytes.extend(header.appended_max.0.to_le_bytes());
+        bytes.extend(header.time_max.0.to_le_bytes());
+        bytes.extend_from_slice(content);
+        let crc = crc32fast::hash(&bytes[8..]);
+        bytes[4..8].copy_from_slice(&crc.to_le_bytes());
+        Encoded { bytes, header, types }
+    }
+}
+
+/// Decodes the chunk of `partition` that begins at `first`.
+pub(crate) fn decode(
+    bytes: &[u8],
+    partition: PartitionId,
+    first: Offset,
+) -> Result<(Header, Chunk), CodecError> {
+    if bytes.len() < HEADER_BYTES {
+        return Err(CodecError::Short(bytes.len()));
+    }
+    if bytes[..4] != MARK {
+        return Err(CodecError::Mark);
+    }
+    if bytes[4..8] != crc32fast::hash(&bytes[8..]).to_le_bytes() {
+        return Err(CodecError::Checksum);
+    }
+    decode_checked(&bytes[8..], partition, first)
+}
+
+fn decode_checked(
+    bytes: &[u8],
+    partition: PartitionId,
+    first: Offset,
+) -> Result<(Header, Chunk), CodecError> {
+    let mut reader = Reader::new(bytes);
+    let compression = reader.u32().ok_or(CodecError::Content)?;
+    let place = (reader.u32(), reader.u64());
+    if place != (Some(partition.0), Some(first.0)) {
+        let (partition, first) = (place.0.unwrap_or_default(), place.1.unwrap_or_default());
+        return Err(CodecError::Elsewhere { partition, first });
+    }
+    let mut rest = || {
+        let (count, body_bytes) = (reader.u32()?, reader.u32()?);
+        let header = Header {
+            count,
+            appended_min: Timestamp(reader.i64()?),
+            appended_max: Timestamp(reader.i64()?),
+            time_max: Timestamp(reader.i64()?),
+        };
+        if body_bytes > BODY_BYTES_MAX || count > CHUNK_EVENTS_LIMIT {
+            return None;
+        }
+        let content = &bytes[HEADER_BYTES - 8..];
+        let unpacked;
+        let body = match compression {
+            0 => content,
+            1 => {
+                unpacked = lz4_flex::block::decompress(content, body_bytes as usize).ok()?;
+                &unpacked
+            }
+            2 => {
+                unpacked = zstd::bulk::decompress(content, body_bytes as usize).ok()?;
+                &unpacked
+            }
+            _ => return None,
+        };
+        if body.len() != body_bytes as usize {
+            return None;
+        }
+        let events = decode_body(body, count as usize)?;
+        Some((header, Chunk { partition, offsets: Offsets::Dense { first }, events }))
+    };
+    rest().ok_or(CodecError::Content)
+}
+
+fn decode_body(body: &[u8], count: usize) -> Option<Events> {
+    let reader = &mut Reader::new(body);
+    let (type_names, types) = decode_types(reader, count)?;
+    let times = decode_times(reader, count)?;
+    let mut next = || decode_column(reader, count);
+    // The order of `Columns::all`.
+    let columns = Columns {
+        id: next()?,
+        source: next()?,
+        subject: next()?,
+        tenant: next()?,
+        dataschema: next()?,
+        datacontenttype: next()?,
+        extensions: next()?,
+        data: next()?,
+    };
+    if !reader.is_empty() {
+        return None;
+    }
+    Events::from_columns(times, type_names, types, columns)
+}
+
+fn encode_types(body: &mut Vec<u8>, events: &Events, range: Range<usize>) -> Vec<(String, u32)> {
+    // Only the types within the range are stored.
+    let mut places = vec![u16::MAX; events.type_names().len()];
+    let mut used: Vec<(String, u32)> = Vec::new();
+    for &kind in &events.types()[range.clone()] {
+        let place = &mut places[usize::from(kind)];
+        if *place == u16::MAX {
+            *place = u16::try_from(used.len()).expect("events hold under 65,536 types");
+            used.push((events.type_names()[usize::from(kind)].clone(), 0));
+        }
+        used[usize::from(*place)].1 += 1;
+    }
+    body.extend(u16::try_from(used.len()).expect("events hold under 65,536 types").to_le_bytes());
+    for (name, _) in &used {
+        match u16::try_from(name.len()) {
+            Ok(len) if len < u16::MAX => body.extend(len.to_le_bytes()),
+            _ => {
+                body.extend(u16::MAX.to_le_bytes());
+                body.extend(u32_of(name.len()).to_le_bytes());
+            }
+        }
+        body.extend(name.as_bytes());
+    }
+    let indexes = events.types()[range].iter().map(|&kind| places[usize::from(kind)]);
+    match used.len() {
+        0 | 1 => body.push(0),
+        2..=256 => {
+            body.push(1);
+            body.extend(indexes.map(|place| place.to_le_bytes()[0]));
+        }
+        _ => {
+            body.push(2);
+            body.extend(indexes.flat_map(u16::to_le_bytes));
+        }
+    }
+    used
+}
+
+fn decode_types(reader: &mut Reader<'_>, count: usize) -> Option<(Vec<String>, Vec<u16>)> {
+    let names = (0..reader.u16()?)
+        .map(|_| {
+            let len = match reader.u16()? {
+                u16::MAX => reader.u32()? as usize,
+                len => usize::from(len),
+            };
+            Some(std::str::from_utf8(reader.bytes(len)?).ok()?.to_owned())
+        })
+        .collect::<Option<Vec<_>>>()?;
+    let types = match reader.u8()? {
+        0 => vec![0; count],
+        1 => reader.bytes(count)?.iter().map(|&byte| u16::from(byte)).collect(),
+        2 => {
+            let (pairs, _) = reader.bytes(count.checked_mul(2)?)?.as_chunks();
+            pairs.iter().map(|pair| u16::from_le_bytes(*pair)).collect()
+        }
+        _ => return None,
+    };
+    Some((names, types))
+}
+
+/// Stores times as differences to the lowest, in the largest unit that fits
+/// and as few bytes as they need, and returns the highest.
+fn encode_times(body: &mut Vec<u8>, times: &[Timestamp]) -> Timestamp {
+    let low = times.iter().map(|t| t.0).min().unwrap_or_default();
+    let high = times.iter().map(|t| t.0).max().unwrap_or_default();
+    let delta = |t: &Timestamp| t.0.wrapping_sub(low).cast_unsigned();
+    let unit = [1_000_000_u32, 1_000]
+        .into_iter()
+        .find(|&unit| times.iter().all(|t| delta(t).is_multiple_of(u64::from(unit))))
+        .unwrap_or(1);
+    let widest = high.wrapping_sub(low).cast_unsigned() / u64::from(unit);
+    let width = match widest {
+        0 => 0_u8,
+        1..=0xFF => 1,
+        0x100..=0xFFFF => 2,
+        0x1_0000..=0xFFFF_FFFF => 4,
+        _ => 8,
+    };
+    body.extend(low.to_le_bytes());
+    body.extend(unit.to_le_bytes());
+    body.push(width);
+    for time in times {
+        let bytes = (delta(time) / u64::from(unit)).to_le_bytes();
+        body.extend_from_slice(&bytes[..usize::from(width)]);
+    }
+    Timestamp(high)
+}
+
+fn decode_times(reader: &mut Reader<'_>, count: usize) -> Option<Vec<Timestamp>> {
+    let (low, unit, width) = (reader.i64()?, u64::from(reader.u32()?), reader.u8()?);
+    let time = |delta: u64| Timestamp(low.wrapping_add(delta.wrapping_mul(unit).cast_signed()));
+    let bytes = reader.bytes(count.checked_mul(usize::from(width))?)?;
+    Some(match width {
+        0 => vec![time(0); count],
+        1 => bytes.iter().map(|&b| time(u64::from(b))).collect(),
+        2 => bytes.as_chunks().0.iter().map(|b| time(u64::from(u16::from_le_bytes(*b)))).collect(),
+        4 => bytes.as_chunks().0.iter().map(|b| time(u64::from(u32::from_le_bytes(*b)))).collect(),
+        8 => bytes.as_chunks().0.iter().map(|b| time(u64::from_le_bytes(*b))).collect(),
+        _ => return None,
+    })
+}
+
+fn encode_column(body: &mut Vec<u8>, column: &Column, range: Range<usize>) {
+    let ends = column.ends().get(range.clone()).unwrap_or_default();
+    let start = match range.start {
+        0 => 0,
+        start => column.ends().get(start - 1).copied().unwrap_or_default(),
+    };
+    let bytes = &column.bytes()[start as usize..ends.last().map_or(start, |&e| e) as usize];
+    if bytes.is_empty() {
+        body.push(Kind::Empty as u8);
+        return;
+    }
+    let lengths = || {
+        let starts = std::iter::once(start).chain(ends.iter().copied());
+        starts.zip(ends).map(|(start, end)| end - start)
+    };
+    let first_len = ends[0] - start;
+    let one_length = lengths().all(|len| len == first_len);
+    if one_length {
+        let first = &bytes[..first_len as usize];
+        let equal = bytes.chunks_exact(first.len()).all(|value| value == first);
+        let kind = if equal { Kind::Constant } else { Kind::Fixed };
+        body.push(kind as u8);
+        body.extend(first_len.to_le_bytes());
+        body.extend_from_slice(if equal { first } else { bytes });
+        return;
+    }
+    match lengths().max().unwrap_or_default() {
+        0..=0xFF => {
+            body.push(Kind::Lengths8 as u8);
+            body.extend(lengths().map(|len| len.to_le_bytes()[0]));
+        }
+        0x100..=0xFFFF => {
+            body.push(Kind::Lengths16 as u8);
+            body.extend(lengths().flat_map(|len| [len.to_le_bytes()[0], len.to_le_bytes()[1]]));
+        }
+        _ => {
+            body.push(Kind::Lengths32 as u8);
+            body.extend(lengths().flat_map(u32::to_le_bytes));
+        }
+    }
+    body.extend(u32_of(bytes.len()).to_le_bytes());
+    body.extend_from_slice(bytes);
+}
+
+fn decode_column(reader: &mut Reader<'_>, count: usize) -> Option<Column> {
+    let kind = reader.u8()?;
+    let is = |k: Kind| kind == k as u8;
+    if is(Kind::Empty) {
+        return Column::from_parts(vec![0; count], Vec::new()).ok();
+    }
+    if is(Kind::Constant) || is(Kind::Fixed) {
+        let len = reader.u32()?;
+        let total = u32_of(count).checked_mul(len).filter(|&total| total <= BODY_BYTES_MAX)?;
+        let bytes = if is(Kind::Fixed) {
+            reader.bytes(total as usize)?.to_vec()
+        } else {
+            reader.bytes(len as usize)?.repeat(count)
+        };
+        return Column::from_parts((1..=u32_of(count)).map(|i| i * len).collect(), bytes).ok();
+    }
+    let mut end = 0_u32;
+    // The sum is checked against the number of bytes by `from_parts`.
+    let mut add = |len: u32| {
+        end = end.wrapping_add(len);
+        end
+    };
+    let ends: Vec<u32> = if is(Kind::Lengths8) {
+        reader.bytes(count)?.iter().map(|&b| add(u32::from(b))).collect()
+    } else if is(Kind::Lengths16) {
+        let (pairs, _) = reader.bytes(count.checked_mul(2)?)?.as_chunks();
+        pairs.iter().map(|b| add(u32::from(u16::from_le_bytes(*b)))).collect()
+    } else if is(Kind::Lengths32) {
+        let (fours, _) = reader.bytes(count.checked_mul(4)?)?.as_chunks();
+        fours.iter().map(|b| add(u32::from_le_bytes(*b))).collect()
+    } else {
+        return None;
+    };
+    let len = reader.u32()?;
+    Column::from_parts(ends, reader.bytes(len as usize)?.to_vec()).ok()
+}

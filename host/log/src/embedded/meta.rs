@@ -1,0 +1,244 @@
+//! The small records beside the chunks: what a chunk holds, so that readers
+//! skip it unread; what a partition holds; and the identities of the newest
+//! events. Each carries a checksum.
+
+use lantern_core::{Bounds, Offset, PartitionId, Timestamp, TypeFilter};
+
+use super::bytes::{Reader, seal, u32_of, unseal};
+use super::codec::Encoded;
+
+const FORMAT: u8 = 1;
+/// The most distinct types a chunk's record lists; a chunk with more counts as
+/// holding every type.
+const TYPES_LISTED_MAX: usize = 256;
+/// The most bytes of type names a chunk's record lists.
+const TYPES_BYTES_MAX: usize = 16 * 1024;
+
+/// What the type index says of one chunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ChunkMeta {
+    /// The offset after the last event.
+    pub(crate) end: Offset,
+    /// Bytes on disk, as the file rounds them.
+    pub(crate) disk_bytes: u64,
+    /// When the first and the last of its events were appended.
+    pub(crate) appended_min: Timestamp,
+    pub(crate) appended_max: Timestamp,
+    /// The highest event time in it.
+    pub(crate) time_max: Timestamp,
+    /// The highest event time in the partition up to its end, chunks that were
+    /// let go included: rises with the offset, so it can be searched.
+    pub(crate) time_max_so_far: Timestamp,
+    /// The types with how many events; `None` where there are too many to list.
+    pub(crate) types: Option<Vec<(String, u32)>>,
+}
+
+impl ChunkMeta {
+    pub(crate) fn of(encoded: &Encoded, end: Offset, time_max_before: Timestamp) -> Self {
+        let names: usize = encoded.types.iter().map(|(name, _)| name.len()).sum();
+        let listed = encoded.types.len() <= TYPES_LISTED_MAX && names <= TYPES_BYTES_MAX;
+        Self {
+            end,
+            disk_bytes: disk_bytes(encoded.bytes.len()),
+            appended_min: encoded.header.appended_min,
+            appended_max: encoded.header.appended_max,
+            time_max: encoded.header.time_max,
+            time_max_so_far: time_max_before.max(encoded.header.time_max),
+            types: listed.then(|| encoded.types.clone()),
+        }
+    }
+
+    /// Whether the chunk may hold an event of a type wanted.
+    pub(crate) fn may_match(&self, wanted: &TypeFilter) -> bool {
+        self.types.as_ref().is_none_or(|types| types.iter().any(|(name, _)| wanted.matches(name)))
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![FORMAT];
+        bytes.extend(self.end.0.to_le_bytes());
+        bytes.extend(self.disk_bytes.to_le_bytes());
+        for time in [self.appended_min, self.appended_max, self.time_max, self.time_max_so_far] {
+            bytes.extend(time.0.to_le_bytes());
+        }
+        let listed = self.types.as_ref().map_or(u32::MAX, |types| u32_of(types.len()));
+        bytes.extend(listed.to_le_bytes());
+        for (name, events) in self.types.iter().flatten() {
+            bytes.extend(events.to_le_bytes());
+            bytes.extend(u32_of(name.len()).to_le_bytes());
+            bytes.extend(name.as_bytes());
+        }
+        seal(bytes)
+    }
+
+    /// `None` where the bytes are damaged or of a later format.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(unseal(bytes)?);
+        if reader.u8()? != FORMAT {
+            return None;
+        }
+        let mut meta = Self {
+            end: Offset(reader.u64()?),
+            disk_bytes: reader.u64()?,
+            appended_min: Timestamp(reader.i64()?),
+            appended_max: Timestamp(reader.i64()?),
+            time_max: Timestamp(reader.i64()?),
+            time_max_so_far: Timestamp(reader.i64()?),
+            types: None,
+        };
+        let listed = reader.u32()?;
+        if listed != u32::MAX {
+            let mut types = Vec::new();
+            for _ in 0..listed {
+                let (events, len) = (reader.u32()?, reader.u32()?);
+                let name = std::str::from_utf8(reader.bytes(len as usize)?).ok()?;
+                types.push((name.to_owned(), events));
+            }
+            meta.types = Some(types);
+        }
+        reader.is_empty().then_some(meta)
+    }
+}
+
+/// What a partition holds; one row each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PartitionRow {
+    pub(crate) start: Offset,
+    pub(crate) end: Offset,
+    /// The highest event time ever appended.
+    pub(crate) time_max: Timestamp,
+    /// When the last event was appended.
+    pub(crate) appended_max: Timestamp,
+    pub(crate) chunks: u64,
+    pub(crate) disk_bytes: u64,
+}
+
+impl PartitionRow {
+    pub(crate) fn new() -> Self {
+        Self { time_max: Timestamp::MIN, appended_max: Timestamp::MIN, ..Self::default() }
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds { start: self.start, end: self.end, max_time: self.time_max }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![FORMAT];
+        for number in [self.start.0, self.end.0, self.chunks, self.disk_bytes] {
+            bytes.extend(number.to_le_bytes());
+        }
+        bytes.extend(self.time_max.0.to_le_bytes());
+        bytes.extend(self.appended_max.0.to_le_bytes());
+        seal(bytes)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut reader = Reader::new(unseal(bytes)?);
+        if reader.u8()? != FORMAT {
+            return None;
+        }
+        Some(Self {
+            start: Offset(reader.u64()?),
+            end: Offset(reader.u64()?),
+            chunks: reader.u64()?,
+            disk_bytes: reader.u64()?,
+            time_max: Timestamp(reader.i64()?),
+            appended_max: Timestamp(reader.i64()?),
+        })
+    }
+}
+
+/// The first 128 bits of the SHA-256 of an event's `source`, its length in
+/// front, and `id`. A cryptographic hash, since whoever sends events could
+/// otherwise make one that hides another.
+pub(crate) type Identity = [u8; 16];
+
+/// The most identities in one stored record: with key and header it stays just
+/// below 16 KiB.
+pub(crate) const IDENTITIES_MAX: usize = 1_000;
+
+/// Identities of consecutive events of one partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identities {
+    pub(crate) partition: PartitionId,
+    pub(crate) first: Offset,
+    pub(crate) hashes: Vec<Identity>,
+}
+
+impl Identities {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(17 + self.hashes.len() * 16);
+        bytes.push(FORMAT);
+        bytes.extend(self.partition.0.to_le_bytes());
+        bytes.extend(self.first.0.to_le_bytes());
+        bytes.extend(self.hashes.as_flattened());
+        seal(bytes)
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes = unseal(bytes)?;
+        let mut reader = Reader::new(bytes);
+        if reader.u8()? != FORMAT {
+            return None;
+        }
+        let (partition, first) = (PartitionId(reader.u32()?), Offset(reader.u64()?));
+        let (hashes, rest) = bytes[13..].as_chunks();
+        rest.is_empty().then(|| Self { partition, first, hashes: hashes.to_vec() })
+    }
+}
+
+/// The bytes a value of `len` bytes takes in the file: redb gives a value that
+/// does not fit into one page of 4 KiB the next power of two of pages.
+pub(crate) fn disk_bytes(len: usize) -> u64 {
+    const PAGE: usize = 4096;
+    /// Key and bookkeeping of a page that holds one value.
+    const OVERHEAD: usize = 32;
+    let bytes = match len + OVERHEAD {
+        small if small <= PAGE => small,
+        large => large.div_ceil(PAGE).next_power_of_two() * PAGE,
+    };
+    bytes as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refuses_each_flip_and_cut<T: PartialEq + std::fmt::Debug>(
+        value: &T,
+        bytes: &[u8],
+        decode: impl Fn(&[u8]) -> Option<T>,
+    ) {
+        assert_eq!(decode(bytes).as_ref(), Some(value));
+        for place in 0..bytes.len() {
+            let mut flipped = bytes.to_vec();
+            flipped[place] ^= 1 << (place % 8);
+            assert_eq!(decode(&flipped), None, "byte {place} flipped");
+            assert_eq!(decode(&bytes[..place]), None, "cut to {place} bytes");
+        }
+    }
+
+    #[test]
+    fn damaged_records_are_refused() {
+        let mut meta = ChunkMeta {
+            end: Offset(7),
+            disk_bytes: 4096,
+            appended_min: Timestamp(1),
+            appended_max: Timestamp(2),
+            time_max: Timestamp(-3),
+            time_max_so_far: Timestamp(4),
+            types: Some(vec![("order.placed".into(), 6), ("é".into(), 1)]),
+        };
+        refuses_each_flip_and_cut(&meta, &meta.encode(), ChunkMeta::decode);
+        meta.types = None;
+        refuses_each_flip_and_cut(&meta, &meta.encode(), ChunkMeta::decode);
+        assert!(meta.may_match(&TypeFilter::new(&["x".into()])));
+        let row = PartitionRow { start: Offset(3), end: Offset(9), ..PartitionRow::new() };
+        refuses_each_flip_and_cut(&row, &row.encode(), PartitionRow::decode);
+        let identities = Identities {
+            partition: PartitionId(2),
+            first: Offset(5),
+            hashes: vec![[1; 16], [2; 16]],
+        };
+        refuses_each_flip_and_cut(&identities, &identities.encode(), Identities::decode);
+    }
+}

@@ -1,0 +1,294 @@
+//! The embedded log: partitions of chunks in one redb file.
+//!
+//! One thread writes. Appends wait in a bounded queue; the thread takes all
+//! that wait, gives each event its partition and offset, leaves out the ones it
+//! has seen, and writes them in one durable transaction ([`writer`], [`plan`]).
+//! Readers look chunks up in an index that names the types in each, so that
+//! they skip what they do not want unread, and share the decoded ones
+//! ([`read`], [`cache`]). The file's tables are in [`tables`], the formats in
+//! [`codec`] and [`meta`].
+
+mod bytes;
+mod cache;
+mod codec;
+mod config;
+mod meta;
+mod plan;
+mod read;
+mod retention;
+mod shared;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod window;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lantern_core::{
+    AppendDone, Bounds, EventRef, Events, Log, LogError, Offset, PartitionId, Read, Timestamp,
+    TypeFilter, Waker,
+};
+use parking_lot::Mutex;
+use redb::ReadableDatabase;
+
+pub use config::{CHUNK_EVENTS_LIMIT, Compression, LogConfig, PARTITIONS_LIMIT};
+pub use retention::{Dropped, Floor, Maintained};
+pub use tables::{OpenDatabase, OpenError};
+
+use shared::{Now, Pending, Shared};
+use tables::{Fault, TYPES};
+use writer::Writer;
+
+/// A log in one file. Dropping it closes it as [`EmbeddedLog::close`] does.
+pub struct EmbeddedLog {
+    shared: Arc<Shared>,
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What the log holds, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogStats {
+    /// One a partition.
+    pub partitions: Vec<PartitionStats>,
+    /// Events found to be sent again since the log was opened.
+    pub duplicates: u64,
+    /// The bytes the whole file takes; 0 where it is not in one.
+    pub file_bytes: u64,
+}
+
+/// What one partition holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PartitionStats {
+    /// The partition.
+    pub partition: PartitionId,
+    /// Its offsets and highest event time.
+    pub bounds: Bounds,
+    /// How many chunks it has.
+    pub chunks: u64,
+    /// The bytes its chunks take on disk, as the file rounds them.
+    pub bytes: u64,
+    /// How many events it holds of each type, by name. From the 1,001st type
+    /// on, and of chunks with more than 256 types, events are counted under
+    /// the empty name.
+    pub types: Vec<(String, u64)>,
+}
+
+impl EmbeddedLog {
+    /// Opens the log in the file at `path`, and makes it where there is none.
+    /// The folder must exist.
+    ///
+    /// # Errors
+    /// [`OpenError`]: a setting is out of bounds, another process has the file
+    /// open, it is of a later format, has another number of partitions, is
+    /// something else, is damaged, or cannot be read or written.
+    pub fn open(path: impl AsRef<Path>, config: LogConfig) -> Result<Self, OpenError> {
+        config.check()?;
+        let path = path.as_ref().to_path_buf();
+        let io = |error: std::io::Error| tables::open_error(Fault::Redb(error.into()), &path);
+        let is_new = !path.exists();
+        let page_cache_bytes = config.page_cache_bytes;
+        let file = path.clone();
+        let open: OpenDatabase = Arc::new(move || {
+            let mut builder = redb::Builder::new();
+            builder.set_cache_size(page_cache_bytes).create(&file)
+        });
+        let log = Self::start(open, config, Some(&path), Arc::new(wall_clock))?;
+        if is_new && let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
+            // Else the file's name could be lost with the power, and all in it.
+            std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+        }
+        Ok(log)
+    }
+
+    /// Opens the log in what `open` returns, which is called again after each
+    /// fault: for tests that take power and disk away.
+    ///
+    /// # Errors
+    /// As [`EmbeddedLog::open`].
+    pub fn open_with(open: OpenDatabase, config: LogConfig) -> Result<Self, OpenError> {
+        config.check()?;
+        Self::start(open, config, None, Arc::new(wall_clock))
+    }
+
+    fn start(
+        open: OpenDatabase,
+        config: LogConfig,
+        path: Option<&Path>,
+        now: Now,
+    ) -> Result<Self, OpenError> {
+        describe_metrics();
+        let name = path.unwrap_or(Path::new("log"));
+        let database = open().map_err(|error| tables::open_error(error.into(), name))?;
+        let state = tables::load(&database, &config, name)?;
+        let rows = state.partitions.iter().map(|p| p.row).collect();
+        let path = path.map(Path::to_path_buf);
+        let shared = Arc::new(Shared::new(config, path, open, now, database, rows));
+        let writer = Writer::new(Arc::clone(&shared), state);
+        let thread = std::thread::Builder::new()
+            .name("lantern-log".into())
+            .spawn(move || writer.run())
+            .map_err(|error| OpenError::Io { path: name.into(), message: error.to_string() })?;
+        Ok(Self { shared, writer: Mutex::new(Some(thread)) })
+    }
+
+    /// Takes no more appends, makes those that wait durable, answers them, and
+    /// lets go of the file. Reading fails with [`LogError::Closed`] from then
+    /// on. Returns at once where it is closed already, or where it is called on
+    /// the log's own thread (that ends by itself then).
+    pub fn close(&self) {
+        self.shared.close();
+        let Some(thread) = self.writer.lock().take() else {
+            return;
+        };
+        if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+            tracing::error!("the log's writer panicked");
+        }
+    }
+
+    /// Lets go of events that are due by age or size at `now`, but of none that
+    /// stands at or after the `floor` of its partition. Does a bounded part of
+    /// it; call it again at once while it says [`Maintained::more`], else from
+    /// time to time.
+    ///
+    /// # Errors
+    /// [`LogError`]; nothing was let go then.
+    pub fn maintain(&self, now: Timestamp, floor: Floor<'_>) -> Result<Maintained, LogError> {
+        retention::ask(&self.shared, now, floor)
+    }
+
+    /// The partition that an event like this one is appended to.
+    #[must_use]
+    pub fn partition_of(&self, event: &EventRef<'_>) -> PartitionId {
+        let count = self.shared.config.partitions;
+        let place = writer::partition_of(event, count as usize);
+        PartitionId(u32::try_from(place).expect("partitions are few"))
+    }
+
+    /// What the log holds.
+    ///
+    /// # Errors
+    /// [`LogError`] where it cannot be read.
+    pub fn stats(&self) -> Result<LogStats, LogError> {
+        let database = self.shared.database()?;
+        let rows = self.shared.rows.read().clone();
+        let read = || -> Result<Vec<PartitionStats>, Fault> {
+            let transaction = database.begin_read()?;
+            let types = transaction.open_table(TYPES)?;
+            let mut partitions = Vec::with_capacity(rows.len());
+            for (number, row) in (0..).zip(&rows) {
+                let mut counts = Vec::new();
+                for pair in types.range((number, "")..(number + 1, ""))? {
+                    let (key, count) = pair?;
+                    counts.push((key.value().1.to_owned(), count.value()));
+                }
+                partitions.push(PartitionStats {
+                    partition: PartitionId(number),
+                    bounds: row.bounds(),
+                    chunks: row.chunks,
+                    bytes: row.disk_bytes,
+                    types: counts,
+                });
+            }
+            Ok(partitions)
+        };
+        let file = self.shared.path.as_ref().and_then(|path| std::fs::metadata(path).ok());
+        Ok(LogStats {
+            partitions: self.shared.guard(read())?,
+            duplicates: self.shared.duplicates.load(Ordering::Relaxed),
+            file_bytes: file.map_or(0, |file| file.len()),
+        })
+    }
+}
+
+impl Drop for EmbeddedLog {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Log for EmbeddedLog {
+    fn partitions(&self) -> u32 {
+        self.shared.config.partitions
+    }
+
+    fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError> {
+        Ok(self.shared.row(partition)?.bounds())
+    }
+
+    fn read(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        wanted: &TypeFilter,
+    ) -> Result<Read, LogError> {
+        self.shared.read(partition, from, wanted)
+    }
+
+    /// By event time: the first event that happened at or after `time`.
+    fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError> {
+        self.shared.offset_at(partition, time)
+    }
+
+    /// `done` is called on the log's thread, or at once on the caller's where
+    /// the append is refused. It must be quick, and must not wait for the log.
+    fn append(&self, events: Events, done: AppendDone) {
+        let events = whole(events);
+        let columns = events.columns();
+        let identities = if self.shared.config.dedup_window_events == 0 {
+            Vec::new()
+        } else {
+            let pairs = columns.source.iter().zip(columns.id.iter());
+            pairs.map(|(source, id)| writer::identity_of(source, id)).collect()
+        };
+        let bytes = events.bytes();
+        self.shared.enqueue(Pending { events, identities, bytes, done });
+    }
+
+    fn on_append(&self, waker: Waker) {
+        self.shared.wakers.write().push(waker);
+    }
+}
+
+/// The same events with every column filled, as chunks have them.
+fn whole(events: Events) -> Events {
+    if events.columns().all().iter().all(|column| column.len() == events.len()) {
+        return events;
+    }
+    let mut filled = Events::new();
+    for event in events.iter() {
+        assert!(filled.push(&event), "as many types as before");
+    }
+    filled
+}
+
+fn wall_clock() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+fn describe_metrics() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+    describe_counter!("lantern_log_events_total", "Events appended");
+    describe_counter!("lantern_log_bytes_total", Unit::Bytes, "Bytes of events appended");
+    describe_counter!("lantern_log_duplicates_total", "Events sent again and not appended");
+    describe_counter!("lantern_log_commits_total", "Durable commits of appends");
+    describe_histogram!(
+        "lantern_log_commit_seconds",
+        Unit::Seconds,
+        "From taking a group of appends to its being durable"
+    );
+    describe_gauge!("lantern_log_bytes_on_disk", Unit::Bytes, "Size of the log's file");
+    describe_gauge!("lantern_log_queue_bytes", Unit::Bytes, "Events waiting to become durable");
+    describe_counter!("lantern_log_chunks_decoded_total", "Chunks decoded for readers");
+    describe_counter!("lantern_log_events_let_go_total", "Events let go by retention");
+    describe_counter!("lantern_log_faults_total", "Faults after which the file was opened again");
+    describe_counter!(
+        "lantern_log_identities_damaged_total",
+        "Damaged records of event identities"
+    );
+}

@@ -1,0 +1,356 @@
+//! How new events become chunks, decided in memory before anything is written.
+//!
+//! Appends smaller than a chunk leave a *run* of small chunks at a partition's
+//! end. Once run and new events make up a full chunk, the run's chunks are
+//! replaced, in the same transaction, by full ones of the same events at the
+//! same offsets. So an event is written about twice at most, however small the
+//! appends, and nothing has to be merged in the background.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+use lantern_core::{Attributes, Chunk, Events, Offset, Offsets, PartitionId, Timestamp};
+
+use super::LogConfig;
+use super::codec::{Encoded, Encoder, ToEncode};
+use super::meta::{ChunkMeta, PartitionRow};
+
+/// The most small chunks at a partition's end; more are merged though they do
+/// not fill a chunk, so that readers find few of them.
+pub(crate) const RUN_CHUNKS_MAX: usize = 256;
+/// The most distinct types one [`Events`] holds.
+pub(crate) const TYPES_MAX: usize = u16::MAX as usize;
+/// The most event types counted by name in a partition; the rest are counted
+/// together under the empty name.
+const TYPES_COUNTED_MAX: usize = 1_000;
+/// A chunk's events take at most this many times the bytes it aims at, however
+/// well they compress.
+const RATIO_MAX: f64 = 8.0;
+
+/// What the writer keeps of a partition.
+pub(crate) struct PartitionState {
+    pub(crate) partition: PartitionId,
+    pub(crate) row: PartitionRow,
+    pub(crate) types: BTreeMap<String, u64>,
+    pub(crate) run: Vec<RunChunk>,
+    ratio: Ratio,
+}
+
+/// A small chunk at a partition's end.
+pub(crate) struct RunChunk {
+    pub(crate) first: Offset,
+    pub(crate) chunk: Arc<Chunk>,
+    pub(crate) meta: ChunkMeta,
+}
+
+/// What a transaction does to a partition.
+pub(crate) struct Plan {
+    pub(crate) place: usize,
+    /// The run's chunks are taken away.
+    pub(crate) absorbs: bool,
+    pub(crate) written: Vec<Written>,
+    pub(crate) row: PartitionRow,
+    /// The counts of types that change.
+    pub(crate) types: BTreeMap<String, u64>,
+    /// How many of `written`, at its end, join the run.
+    open: usize,
+    /// Whether what stays of the run is forgotten: it is never merged then.
+    ends_run: bool,
+}
+
+/// A chunk to be written.
+pub(crate) struct Written {
+    pub(crate) chunk: Arc<Chunk>,
+    pub(crate) encoded: Encoded,
+    pub(crate) meta: ChunkMeta,
+}
+
+impl PartitionState {
+    pub(crate) fn new(
+        partition: PartitionId,
+        row: PartitionRow,
+        types: BTreeMap<String, u64>,
+        run: Vec<RunChunk>,
+    ) -> Self {
+        Self { partition, row, types, run, ratio: Ratio::default() }
+    }
+
+    /// Plans to append `fresh`, which is not empty and comes in several only
+    /// where one cannot hold all its types.
+    pub(crate) fn plan(
+        &mut self,
+        place: usize,
+        fresh: Vec<Events>,
+        now: Timestamp,
+        config: &LogConfig,
+        encoder: &mut Encoder,
+    ) -> Plan {
+        // Rises with the offset even where the clock goes back.
+        let now = now.max(self.row.appended_max);
+        let mut plan = Plan {
+            place,
+            absorbs: false,
+            written: Vec::new(),
+            row: PartitionRow { appended_max: now, ..self.row },
+            types: BTreeMap::new(),
+            open: 0,
+            ends_run: false,
+        };
+        for (turn, events) in fresh.into_iter().enumerate() {
+            let target = self.ratio.target(config);
+            if turn == 0 && self.run_is_due(&events, target, config) {
+                plan.absorbs = true;
+                let (events, segments) = self.with_run(&events, now);
+                let first = self.run[0].first;
+                self.cut(&mut plan, events, first, &segments, config, encoder);
+            } else {
+                let first = plan.row.end;
+                plan.ends_run |= turn > 0;
+                let segments = [Segment { end: events.len(), min: now, max: now }];
+                self.cut(&mut plan, events, first, &segments, config, encoder);
+            }
+        }
+        self.count(&mut plan);
+        plan
+    }
+
+    /// Takes over what was committed, and returns the offsets from which on
+    /// chunks were replaced, if any were.
+    pub(crate) fn committed(&mut self, plan: Plan) -> Option<Offset> {
+        let replaced_from = plan.absorbs.then(|| self.run[0].first);
+        if plan.absorbs || plan.ends_run || plan.open == 0 {
+            self.run.clear();
+        }
+        self.row = plan.row;
+        for (name, count) in plan.types {
+            if count == 0 {
+                self.types.remove(&name);
+            } else {
+                self.types.insert(name, count);
+            }
+        }
+        let closed = plan.written.len() - plan.open;
+        self.run.extend(plan.written.into_iter().skip(closed).map(|written| RunChunk {
+            first: written.chunk.offset(0),
+            chunk: written.chunk,
+            meta: written.meta,
+        }));
+        replaced_from
+    }
+
+    fn run_is_due(&self, fresh: &Events, target: usize, config: &LogConfig) -> bool {
+        let run = || self.run.iter().map(|small| &small.chunk.events);
+        let bytes = run().map(Events::bytes).sum::<usize>() + fresh.bytes();
+        let events = run().map(Events::len).sum::<usize>() + fresh.len();
+        let types = run().map(|e| e.type_names().len()).sum::<usize>() + fresh.type_names().len();
+        let due = bytes >= target
+            || events >= config.chunk_events_max as usize
+            || self.run.len() >= RUN_CHUNKS_MAX;
+        due && !self.run.is_empty() && types <= TYPES_MAX
+    }
+
+    fn with_run(&self, fresh: &Events, now: Timestamp) -> (Events, Vec<Segment>) {
+        let mut events = Events::new();
+        let mut segments = Vec::with_capacity(self.run.len() + 1);
+        let mut add = |from: &Events, min, max| {
+            assert!(
+                events.extend_from(from, 0..from.len(), Attributes::all()),
+                "the number of types was checked"
+            );
+            segments.push(Segment { end: events.len(), min, max });
+        };
+        for small in &self.run {
+            add(&small.chunk.events, small.meta.appended_min, small.meta.appended_max);
+        }
+        add(fresh, now, now);
+        (events, segments)
+    }
+
+    /// Cuts `events` into chunks, encodes them and adds them to the plan.
+    fn cut(
+        &mut self,
+        plan: &mut Plan,
+        mut events: Events,
+        first: Offset,
+        segments: &[Segment],
+        config: &LogConfig,
+        encoder: &mut Encoder,
+    ) {
+        if plan.absorbs && plan.written.is_empty() {
+            plan.row.chunks -= self.run.len() as u64;
+            plan.row.disk_bytes -= self.run.iter().map(|s| s.meta.disk_bytes).sum::<u64>();
+        }
+        let total = events.len();
+        let target = self.ratio.target(config);
+        let pieces = pieces(&events, target, config.chunk_events_max as usize);
+        plan.open = 0;
+        for range in pieces {
+            let (raw, len) = (size(&events, &range), range.len());
+            let first = Offset(first.0 + range.start as u64);
+            let held = |s: &&Segment| s.end > range.start;
+            let earliest = segments.iter().find(held).map_or(plan.row.appended_max, |s| s.min);
+            let latest = segments.iter().find(|s| s.end >= range.end).map_or(earliest, |s| s.max);
+            let encoded = encoder.encode(&ToEncode {
+                events: &events,
+                range: range.clone(),
+                partition: self.partition,
+                first,
+                appended_min: earliest,
+                appended_max: latest,
+            });
+            let full = raw >= target / 2;
+            if full {
+                self.ratio.learn(raw, encoded.bytes.len());
+            }
+            let end = Offset(first.0 + len as u64);
+            let meta = ChunkMeta::of(&encoded, end, plan.row.time_max);
+            plan.row.time_max = meta.time_max_so_far;
+            plan.row.end = end;
+            plan.row.chunks += 1;
+            plan.row.disk_bytes += meta.disk_bytes;
+            let is_last = range.end == total;
+            let closed = raw >= target || len >= config.chunk_events_max as usize || !is_last;
+            plan.open = usize::from(!closed);
+            let events =
+                if len == total { std::mem::take(&mut events) } else { copy_of(&events, range) };
+            let offsets = Offsets::Dense { first };
+            let chunk = Arc::new(Chunk { partition: self.partition, offsets, events });
+            plan.written.push(Written { chunk, encoded, meta });
+        }
+    }
+
+    /// Works out the counts of types after the plan.
+    fn count(&self, plan: &mut Plan) {
+        let gone = self.run.iter().filter(|_| plan.absorbs).map(|small| (&small.meta, small.first));
+        let mut deltas = BTreeMap::new();
+        for (meta, first) in gone {
+            add_types(&mut deltas, meta, first, -1);
+        }
+        for written in &plan.written {
+            add_types(&mut deltas, &written.meta, written.chunk.offset(0), 1);
+        }
+        plan.types = new_counts(&self.types, deltas);
+    }
+}
+
+/// Adds, or takes away, a chunk's events by type.
+pub(crate) fn add_types(
+    deltas: &mut BTreeMap<String, i64>,
+    meta: &ChunkMeta,
+    first: Offset,
+    sign: i64,
+) {
+    match &meta.types {
+        Some(types) => {
+            for (name, count) in types {
+                *deltas.entry(name.clone()).or_default() += sign * i64::from(*count);
+            }
+        }
+        None => {
+            let count = i64::try_from(meta.end.0 - first.0).unwrap_or(i64::MAX);
+            *deltas.entry(String::new()).or_default() += sign * count;
+        }
+    }
+}
+
+/// The counts that change, and what they become; 0 for those to be removed.
+pub(crate) fn new_counts(
+    counts: &BTreeMap<String, u64>,
+    deltas: BTreeMap<String, i64>,
+) -> BTreeMap<String, u64> {
+    let mut changed: BTreeMap<String, u64> = BTreeMap::new();
+    let mut named = counts.len();
+    for (name, delta) in deltas.into_iter().filter(|(_, delta)| *delta != 0) {
+        let known = counts.contains_key(&name);
+        let name = if known || named < TYPES_COUNTED_MAX { name } else { String::new() };
+        named += usize::from(!known);
+        let before = changed.get(&name).or_else(|| counts.get(&name)).copied().unwrap_or_default();
+        changed.insert(name, before.saturating_add_signed(delta));
+    }
+    changed
+}
+
+/// Events up to `end` were appended between `min` and `max`.
+struct Segment {
+    end: usize,
+    min: Timestamp,
+    max: Timestamp,
+}
+
+/// Cuts events so that each piece but the last is about `target` bytes or
+/// `events_max` events.
+fn pieces(events: &Events, target: usize, events_max: usize) -> Vec<Range<usize>> {
+    let mut pieces = Vec::new();
+    let mut start = 0;
+    while start < events.len() {
+        let (mut low, mut high) = (start + 1, (start + events_max).min(events.len()));
+        while low < high {
+            let middle = usize::midpoint(low, high + 1);
+            if size(events, &(start..middle)) <= target {
+                low = middle;
+            } else {
+                high = middle - 1;
+            }
+        }
+        pieces.push(start..low);
+        start = low;
+    }
+    pieces
+}
+
+/// What [`Events::bytes`] would say of the range.
+fn size(events: &Events, range: &Range<usize>) -> usize {
+    let columns = events.columns().all().into_iter().map(|column| {
+        let end = |count: usize| match count {
+            0 => 0,
+            count => column.ends().get(count - 1).copied().unwrap_or_default() as usize,
+        };
+        end(range.end) - end(range.start)
+    });
+    columns.sum::<usize>() + range.len() * 12
+}
+
+fn copy_of(events: &Events, range: Range<usize>) -> Events {
+    let mut copy = Events::new();
+    assert!(
+        copy.extend_from(events, range, Attributes::all()),
+        "a part has no more types than the whole"
+    );
+    copy
+}
+
+/// How well this partition's events compress lately: mean and mean deviation
+/// of encoded to plain bytes, moving averages.
+#[derive(Clone, Copy, Default)]
+struct Ratio {
+    mean: f64,
+    deviation: f64,
+}
+
+impl Ratio {
+    /// How many plain bytes to put into a chunk so that it stays, encoded, just
+    /// below the bytes aimed at: past them it would take twice the room.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few megabytes")]
+    fn target(&self, config: &LogConfig) -> usize {
+        let aim = f64::from(config.chunk_bytes);
+        if self.mean == 0.0 {
+            return aim as usize;
+        }
+        let cautious = (self.mean + 2.0 * self.deviation) * 1.01;
+        (aim / cautious.max(1.0 / RATIO_MAX)) as usize
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a few megabytes")]
+    fn learn(&mut self, plain: usize, encoded: usize) {
+        const WEIGHT: f64 = 0.125;
+        let seen = encoded as f64 / plain.max(1) as f64;
+        if self.mean == 0.0 {
+            self.mean = seen;
+            self.deviation = seen / 16.0;
+            return;
+        }
+        self.deviation += WEIGHT * ((seen - self.mean).abs() - self.deviation);
+        self.mean += WEIGHT * (seen - self.mean);
+    }
+}

@@ -1,0 +1,219 @@
+//! Reading chunks, and finding them by offset, type and time.
+
+use std::sync::Arc;
+
+use lantern_core::{Chunk, LogError, Offset, PartitionId, Read, Timestamp, TypeFilter};
+use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
+
+use super::meta::{ChunkMeta, PartitionRow};
+use super::shared::Shared;
+use super::tables::{self, CHUNKS, Fault, INDEX, PARTITIONS};
+
+/// The most chunks one call of `read` skips.
+const SKIPPED_MAX: usize = 1_024;
+
+impl Shared {
+    pub(crate) fn row(&self, partition: PartitionId) -> Result<PartitionRow, LogError> {
+        let rows = self.rows.read();
+        rows.get(partition.0 as usize).copied().ok_or(LogError::NoPartition(partition))
+    }
+
+    pub(crate) fn read(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        wanted: &TypeFilter,
+    ) -> Result<Read, LogError> {
+        let row = self.row(partition)?;
+        if from < row.start {
+            return Err(LogError::OutOfRange { partition, from, start: row.start });
+        }
+        let mut next = from;
+        for _ in 0..SKIPPED_MAX {
+            if next >= row.end {
+                break;
+            }
+            let Some(chunk) = self.cache.holding(partition, next) else {
+                return self.read_stored(partition, next, wanted, from < next);
+            };
+            if chunk.events.type_names().iter().any(|name| wanted.matches(name)) {
+                return Ok(Read::Chunk(chunk));
+            }
+            next = chunk.end();
+        }
+        Ok(if next == from { Read::End } else { Read::Skipped { next } })
+    }
+
+    /// [`Shared::read`] where the cache does not help. `skipped` says that
+    /// nothing wanted was found before `from`.
+    fn read_stored(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        wanted: &TypeFilter,
+        skipped: bool,
+    ) -> Result<Read, LogError> {
+        let snapshot = self.snapshot()?;
+        let found = self.guard(snapshot.find(partition, from))?;
+        let Some((mut first, mut meta)) = found else {
+            return self.gone(&snapshot, partition, from, skipped);
+        };
+        let mut rest = None;
+        for _ in 0..SKIPPED_MAX {
+            if meta.may_match(wanted) {
+                return Ok(Read::Chunk(self.chunk(&snapshot, partition, first, &meta)?));
+            }
+            if rest.is_none() {
+                rest = Some(self.guard(snapshot.metas(partition, meta.end))?);
+            }
+            match rest.as_mut().and_then(Iterator::next) {
+                Some(following) => (first, meta) = self.guard(following)?,
+                None => break,
+            }
+        }
+        // The last one looked at is skipped too if it is not wanted; else it
+        // comes with the next call.
+        let next = if meta.may_match(wanted) { first } else { meta.end };
+        Ok(Read::Skipped { next })
+    }
+
+    /// No chunk holds `from`: retention took it meanwhile, or it is lost.
+    fn gone(
+        &self,
+        snapshot: &Snapshot,
+        partition: PartitionId,
+        from: Offset,
+        skipped: bool,
+    ) -> Result<Read, LogError> {
+        // The snapshot may be ahead of what is in memory.
+        let start = self.guard(snapshot.start(partition))?;
+        if from >= start {
+            let what = format!("no chunk of partition {partition} holds offset {from}");
+            return Err(LogError::Damaged(what));
+        }
+        if skipped {
+            return Ok(Read::Skipped { next: from });
+        }
+        Err(LogError::OutOfRange { partition, from, start })
+    }
+
+    pub(crate) fn offset_at(
+        &self,
+        partition: PartitionId,
+        time: Timestamp,
+    ) -> Result<Offset, LogError> {
+        let row = self.row(partition)?;
+        if row.time_max < time || row.start == row.end {
+            return Ok(row.end);
+        }
+        let snapshot = self.snapshot()?;
+        let (mut low, mut high) = (row.start, row.end);
+        // The first chunk up to whose end some event is late enough.
+        while low < high {
+            let middle = Offset(u64::midpoint(low.0, high.0));
+            match self.guard(snapshot.find(partition, middle))? {
+                Some((first, meta)) if meta.time_max_so_far >= time => high = first.max(low),
+                Some((_, meta)) => low = meta.end,
+                // Retention is at work; it starts at the new front.
+                None => low = middle.next(),
+            }
+        }
+        // That event may have been let go of, so look on from there.
+        for found in self.guard(snapshot.metas(partition, low))? {
+            let (first, meta) = self.guard(found)?;
+            if meta.time_max < time {
+                continue;
+            }
+            let chunk = self.chunk(&snapshot, partition, first, &meta)?;
+            if let Some(index) = chunk.events.times().iter().position(|&t| t >= time) {
+                return Ok(chunk.offset(index));
+            }
+        }
+        Ok(row.end)
+    }
+
+    /// A chunk, decoded once for all who ask at the same time.
+    fn chunk(
+        &self,
+        snapshot: &Snapshot,
+        partition: PartitionId,
+        first: Offset,
+        meta: &ChunkMeta,
+    ) -> Result<Arc<Chunk>, LogError> {
+        let _decoding = self.cache.decoding(partition, first);
+        if let Some(chunk) = self.cache.holding(partition, first)
+            && chunk.end() == meta.end
+        {
+            return Ok(chunk);
+        }
+        let chunk = self.guard(tables::read_chunk(&snapshot.chunks, partition, first, meta))?;
+        metrics::counter!("lantern_log_chunks_decoded_total").increment(1);
+        let chunk = Arc::new(chunk);
+        self.cache.insert(Arc::clone(&chunk));
+        Ok(chunk)
+    }
+
+    fn snapshot(&self) -> Result<Snapshot, LogError> {
+        let database = self.database()?;
+        let open = || -> Result<Snapshot, Fault> {
+            let transaction = database.begin_read()?;
+            Ok(Snapshot {
+                index: transaction.open_table(INDEX)?,
+                chunks: transaction.open_table(CHUNKS)?,
+                transaction,
+            })
+        };
+        self.guard(open())
+    }
+
+    /// Tells the writer of a fault of the file, and says it in the port's words.
+    pub(crate) fn guard<T>(&self, result: Result<T, Fault>) -> Result<T, LogError> {
+        result.map_err(|fault| {
+            if fault.is_of_the_file() {
+                self.suspect();
+            }
+            fault.into()
+        })
+    }
+}
+
+/// One committed state of the file.
+struct Snapshot {
+    index: ReadOnlyTable<(u32, u64), &'static [u8]>,
+    chunks: ReadOnlyTable<(u32, u64), &'static [u8]>,
+    transaction: ReadTransaction,
+}
+
+impl Snapshot {
+    /// The chunk that holds `offset`.
+    fn find(
+        &self,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> Result<Option<(Offset, ChunkMeta)>, Fault> {
+        let found = tables::last_chunk(&self.index, partition, offset)?;
+        Ok(found.filter(|(_, meta)| meta.end > offset))
+    }
+
+    /// The oldest offset the partition keeps.
+    fn start(&self, partition: PartitionId) -> Result<Offset, Fault> {
+        let rows = self.transaction.open_table(PARTITIONS)?;
+        let row = rows.get(partition.0)?.and_then(|bytes| PartitionRow::decode(bytes.value()));
+        let damaged = || Fault::Damaged(format!("the record of partition {partition}"));
+        row.map(|row| row.start).ok_or_else(damaged)
+    }
+
+    /// The chunks that begin at or after `from`, in order.
+    fn metas(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+    ) -> Result<impl Iterator<Item = Result<(Offset, ChunkMeta), Fault>> + use<>, Fault> {
+        let range = self.index.range((partition.0, from.0)..=(partition.0, u64::MAX))?;
+        Ok(range.map(move |pair| {
+            let (key, value) = pair?;
+            let first = Offset(key.value().1);
+            Ok((first, tables::decode_meta(value.value(), partition, first)?))
+        }))
+    }
+}

@@ -1,0 +1,186 @@
+//! Letting go of old events, whole chunks at a time, from the front.
+
+use std::collections::BTreeMap;
+
+use lantern_core::{LogError, Offset, PartitionId, Timestamp};
+use redb::{Database, ReadOnlyTable, ReadableDatabase};
+
+use super::meta::ChunkMeta;
+use super::plan;
+use super::shared::{Maintenance, Shared};
+use super::tables::{self, CHUNKS, Fault, INDEX, PARTITIONS, State, TYPES};
+
+/// The most chunks let go of in one call, that is in one transaction.
+const DROPPED_MAX: usize = 1_024;
+
+/// Says from which offset on a partition must be kept, whatever its retention;
+/// `None` for no such bound.
+pub type Floor<'a> = &'a dyn Fn(PartitionId) -> Option<Offset>;
+
+/// What [`super::EmbeddedLog::maintain`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Maintained {
+    /// What was let go, one a partition that lost something.
+    pub dropped: Vec<Dropped>,
+    /// Whether there is more to do: one call does a bounded part of it.
+    pub more: bool,
+}
+
+/// What a partition let go of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// The partition.
+    pub partition: PartitionId,
+    /// How many chunks.
+    pub chunks: u64,
+    /// How many events.
+    pub events: u64,
+    /// How many bytes on disk.
+    pub bytes: u64,
+    /// The oldest offset kept now.
+    pub start: Offset,
+}
+
+/// A chunk at a partition's front.
+struct Front {
+    first: Offset,
+    meta: ChunkMeta,
+}
+
+pub(crate) fn maintain(
+    database: &Database,
+    shared: &Shared,
+    state: &mut State,
+    ask: &Maintenance,
+) -> Result<Maintained, Fault> {
+    let (drops, more) = choose(database, shared, state, ask)?;
+    if drops.is_empty() {
+        return Ok(Maintained { dropped: Vec::new(), more });
+    }
+    let transaction = state.begin_write(database, &shared.config)?;
+    let mut changes = Vec::new();
+    {
+        let mut chunks = transaction.open_table(CHUNKS)?;
+        let mut index = transaction.open_table(INDEX)?;
+        let mut rows = transaction.open_table(PARTITIONS)?;
+        let mut types = transaction.open_table(TYPES)?;
+        for (&place, fronts) in &drops {
+            let partition = &state.partitions[place];
+            let number = partition.partition.0;
+            let (mut row, mut deltas) = (partition.row, BTreeMap::new());
+            for Front { first, meta } in fronts {
+                chunks.remove((number, first.0))?;
+                index.remove((number, first.0))?;
+                row.start = meta.end;
+                row.chunks -= 1;
+                row.disk_bytes -= meta.disk_bytes;
+                plan::add_types(&mut deltas, meta, *first, -1);
+            }
+            let counts = plan::new_counts(&partition.types, deltas);
+            for (name, count) in &counts {
+                match count {
+                    0 => drop(types.remove((number, name.as_str()))?),
+                    count => drop(types.insert((number, name.as_str()), *count)?),
+                }
+            }
+            rows.insert(number, row.encode().as_slice())?;
+            changes.push((place, row, counts));
+        }
+    }
+    transaction.commit()?;
+    let mut dropped = Vec::new();
+    for (place, row, counts) in changes {
+        let partition = &mut state.partitions[place];
+        let old = std::mem::replace(&mut partition.row, row);
+        dropped.push(Dropped {
+            partition: partition.partition,
+            chunks: old.chunks - row.chunks,
+            events: row.start.0 - old.start.0,
+            bytes: old.disk_bytes - row.disk_bytes,
+            start: row.start,
+        });
+        partition.run.retain(|small| small.first >= row.start);
+        for (name, count) in counts {
+            match count {
+                0 => drop(partition.types.remove(&name)),
+                count => drop(partition.types.insert(name, count)),
+            }
+        }
+        // Readers must not find the range open once its chunks are forgotten.
+        shared.rows.write()[place] = row;
+        shared.cache.forget(partition.partition, old.start, row.start);
+    }
+    let events = dropped.iter().map(|d| d.events).sum();
+    metrics::counter!("lantern_log_events_let_go_total").increment(events);
+    Ok(Maintained { dropped, more })
+}
+
+/// The chunks to let go of, by the partition's place, and whether more are due.
+fn choose(
+    database: &Database,
+    shared: &Shared,
+    state: &State,
+    ask: &Maintenance,
+) -> Result<(BTreeMap<usize, Vec<Front>>, bool), Fault> {
+    let config = &shared.config;
+    let mut drops: BTreeMap<usize, Vec<Front>> = BTreeMap::new();
+    if config.retention_age_seconds.is_none() && config.retention_bytes.is_none() {
+        return Ok((drops, false));
+    }
+    let oldest = config.retention_age_seconds.map(|age| tables::before(ask.now, age));
+    let mut bytes: u64 = state.partitions.iter().map(|p| p.row.disk_bytes).sum();
+    let transaction = database.begin_read()?;
+    let index = transaction.open_table(INDEX)?;
+    let mut fronts = Vec::with_capacity(state.partitions.len());
+    for place in 0..state.partitions.len() {
+        fronts.push(front(&index, state, ask, place, state.partitions[place].row.start)?);
+    }
+    for _ in 0..DROPPED_MAX {
+        let over = config.retention_bytes.is_some_and(|limit| bytes > limit);
+        let due = |(place, front): (usize, &Option<Front>)| {
+            let front = front.as_ref()?;
+            let aged = oldest.is_some_and(|oldest| front.meta.appended_max < oldest);
+            let newest = front.meta.end == state.partitions[place].row.end;
+            (aged || (over && !newest)).then_some((front.meta.appended_max, place))
+        };
+        let Some((_, place)) = fronts.iter().enumerate().filter_map(due).min() else {
+            return Ok((drops, false));
+        };
+        let Some(gone) = fronts[place].take() else {
+            return Ok((drops, false));
+        };
+        fronts[place] = front(&index, state, ask, place, gone.meta.end)?;
+        bytes -= gone.meta.disk_bytes;
+        drops.entry(place).or_default().push(gone);
+    }
+    Ok((drops, true))
+}
+
+/// The chunk that begins at `first`, if it may be let go of.
+fn front(
+    index: &ReadOnlyTable<(u32, u64), &'static [u8]>,
+    state: &State,
+    ask: &Maintenance,
+    place: usize,
+    first: Offset,
+) -> Result<Option<Front>, Fault> {
+    let partition = state.partitions[place].partition;
+    let Some(bytes) = index.get((partition.0, first.0))? else {
+        return Ok(None);
+    };
+    let meta = tables::decode_meta(bytes.value(), partition, first)?;
+    let kept = ask.floors.get(place).copied().flatten().is_some_and(|floor| meta.end > floor);
+    Ok((!kept).then_some(Front { first, meta }))
+}
+
+/// Asks the writer to let go of what is due at `now`, and waits.
+pub(crate) fn ask(
+    shared: &Shared,
+    now: Timestamp,
+    floor: Floor<'_>,
+) -> Result<Maintained, LogError> {
+    let floors = (0..shared.config.partitions).map(|number| floor(PartitionId(number))).collect();
+    let (reply, answer) = std::sync::mpsc::sync_channel(1);
+    shared.maintain(Maintenance { now, floors, reply })?;
+    answer.recv().unwrap_or(Err(LogError::Closed))
+}

@@ -1,0 +1,289 @@
+//! What the writer's thread, readers and appenders share.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::SyncSender;
+
+use lantern_core::{AppendDone, Events, LogError, Offset, Timestamp, Waker};
+use parking_lot::{Condvar, Mutex, RwLock};
+use redb::Database;
+
+use super::LogConfig;
+use super::cache::Cache;
+use super::meta::{Identity, PartitionRow};
+use super::retention::Maintained;
+use super::tables::OpenDatabase;
+
+/// The most bytes of events that share one commit: bounds how long each waits.
+const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
+
+/// Tells the time of day.
+pub(crate) type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+pub(crate) struct Shared {
+    pub(crate) config: LogConfig,
+    /// The file, for messages and free space; `None` where the database is not
+    /// in one.
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) open: OpenDatabase,
+    pub(crate) now: Now,
+    /// `None` while it is opened again after a fault, and after closing.
+    pub(crate) database: RwLock<Option<Arc<Database>>>,
+    /// What is committed, one a partition.
+    pub(crate) rows: RwLock<Vec<PartitionRow>>,
+    pub(crate) cache: Cache,
+    pub(crate) wakers: RwLock<Vec<Waker>>,
+    /// Duplicates found since the log was opened.
+    pub(crate) duplicates: AtomicU64,
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Queue {
+    commands: VecDeque<Command>,
+    /// Bytes of appends not yet answered.
+    bytes: usize,
+    closed: bool,
+    /// Why nothing can be appended now.
+    down: Option<LogError>,
+    /// A reader met a fault of the file.
+    suspect: bool,
+}
+
+enum Command {
+    Append(Box<Pending>),
+    Maintain(Maintenance),
+}
+
+/// An append that waits.
+pub(crate) struct Pending {
+    pub(crate) events: Events,
+    /// One an event; empty where duplicates are not looked for.
+    pub(crate) identities: Vec<Identity>,
+    pub(crate) bytes: usize,
+    pub(crate) done: AppendDone,
+}
+
+/// A request to let go of old events.
+pub(crate) struct Maintenance {
+    pub(crate) now: Timestamp,
+    /// One a partition: what must stay.
+    pub(crate) floors: Vec<Option<Offset>>,
+    pub(crate) reply: SyncSender<Result<Maintained, LogError>>,
+}
+
+/// What the writer is to do next.
+pub(crate) enum Work {
+    Commit(Vec<Pending>),
+    Maintain(Maintenance),
+    Reopen,
+    Close,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        config: LogConfig,
+        path: Option<PathBuf>,
+        open: OpenDatabase,
+        now: Now,
+        database: Database,
+        rows: Vec<PartitionRow>,
+    ) -> Self {
+        Self {
+            cache: Cache::new(config.cache_bytes),
+            config,
+            path,
+            open,
+            now,
+            database: RwLock::new(Some(Arc::new(database))),
+            rows: RwLock::new(rows),
+            wakers: RwLock::default(),
+            duplicates: AtomicU64::new(0),
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Queues an append, or answers it at once where that cannot be.
+    pub(crate) fn enqueue(&self, pending: Pending) {
+        let limit = self.config.queue_bytes;
+        let mut queue = self.queue.lock();
+        let refusal = if queue.closed {
+            LogError::Closed
+        } else if let Some(down) = &queue.down {
+            down.clone()
+        } else if pending.bytes > limit {
+            LogError::Unavailable(format!(
+                "an append of {} bytes is more than `log.queue_bytes`, {limit}: send it in parts",
+                pending.bytes
+            ))
+        } else if queue.bytes + pending.bytes > limit {
+            LogError::Unavailable(format!(
+                "{} bytes wait to become durable, and `log.queue_bytes` is {limit}: send it again later",
+                queue.bytes
+            ))
+        } else {
+            queue.bytes += pending.bytes;
+            queue.commands.push_back(Command::Append(Box::new(pending)));
+            drop(queue);
+            self.changed.notify_all();
+            return;
+        };
+        drop(queue);
+        answer(pending.done, Err(refusal));
+    }
+
+    /// Queues maintenance.
+    pub(crate) fn maintain(&self, maintenance: Maintenance) -> Result<(), LogError> {
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            return Err(LogError::Closed);
+        }
+        if let Some(down) = &queue.down {
+            return Err(down.clone());
+        }
+        queue.commands.push_back(Command::Maintain(maintenance));
+        drop(queue);
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    /// Waits for something to do; appends that wait come together.
+    pub(crate) fn next_work(&self) -> Work {
+        let mut queue = self.queue.lock();
+        loop {
+            if std::mem::take(&mut queue.suspect) {
+                return Work::Reopen;
+            }
+            let mut group = Vec::new();
+            let mut bytes = 0;
+            while let Some(command) = queue.commands.pop_front() {
+                match command {
+                    Command::Append(p)
+                        if group.is_empty() || bytes + p.bytes <= GROUP_BYTES_MAX =>
+                    {
+                        bytes += p.bytes;
+                        group.push(*p);
+                    }
+                    Command::Maintain(maintenance) if group.is_empty() => {
+                        return Work::Maintain(maintenance);
+                    }
+                    later => {
+                        queue.commands.push_front(later);
+                        break;
+                    }
+                }
+            }
+            if !group.is_empty() {
+                return Work::Commit(group);
+            }
+            if queue.closed {
+                return Work::Close;
+            }
+            self.changed.wait(&mut queue);
+        }
+    }
+
+    /// Gives back the room of appends that were answered.
+    pub(crate) fn answered(&self, bytes: usize) {
+        let left = {
+            let mut queue = self.queue.lock();
+            queue.bytes -= bytes;
+            queue.bytes
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        metrics::gauge!("lantern_log_queue_bytes").set(left as f64);
+    }
+
+    /// From now on appends are answered with `why`, those that wait too.
+    pub(crate) fn go_down(&self, why: &LogError) {
+        let commands = {
+            let mut queue = self.queue.lock();
+            queue.down = Some(why.clone());
+            queue.suspect = false;
+            queue.bytes = 0;
+            std::mem::take(&mut queue.commands)
+        };
+        for command in commands {
+            refuse(command, why);
+        }
+    }
+
+    pub(crate) fn come_up(&self) {
+        self.queue.lock().down = None;
+    }
+
+    /// Waits until `timeout` has passed or the log is closed; whether it is.
+    pub(crate) fn wait_closed(&self, timeout: std::time::Duration) -> bool {
+        let mut queue = self.queue.lock();
+        let until = std::time::Instant::now() + timeout;
+        while !queue.closed {
+            if self.changed.wait_until(&mut queue, until).timed_out() {
+                break;
+            }
+        }
+        queue.closed
+    }
+
+    /// Takes no more; what waits is still done.
+    pub(crate) fn close(&self) {
+        self.queue.lock().closed = true;
+        self.changed.notify_all();
+    }
+
+    /// The last act of the writer, also where it panicked.
+    pub(crate) fn end(&self) {
+        let commands = {
+            let mut queue = self.queue.lock();
+            queue.closed = true;
+            std::mem::take(&mut queue.commands)
+        };
+        for command in commands {
+            refuse(command, &LogError::Closed);
+        }
+        *self.database.write() = None;
+    }
+
+    /// The open database.
+    pub(crate) fn database(&self) -> Result<Arc<Database>, LogError> {
+        if let Some(database) = &*self.database.read() {
+            return Ok(Arc::clone(database));
+        }
+        let queue = self.queue.lock();
+        Err(match &queue.down {
+            Some(down) if !queue.closed => down.clone(),
+            _ => LogError::Closed,
+        })
+    }
+
+    /// Has the writer open the file again: redb reads nothing more after a
+    /// fault.
+    pub(crate) fn suspect(&self) {
+        self.queue.lock().suspect = true;
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn add_duplicates(&self, count: u64) {
+        self.duplicates.fetch_add(count, Ordering::Relaxed);
+        metrics::counter!("lantern_log_duplicates_total").increment(count);
+    }
+}
+
+fn refuse(command: Command, why: &LogError) {
+    match command {
+        Command::Append(pending) => answer(pending.done, Err(why.clone())),
+        // Whoever asked may have gone.
+        Command::Maintain(maintenance) => drop(maintenance.reply.try_send(Err(why.clone()))),
+    }
+}
+
+/// Calls `done`. One that panics must not keep the others from their answers.
+pub(crate) fn answer(done: AppendDone, result: Result<lantern_core::Appended, LogError>) {
+    let call = std::panic::AssertUnwindSafe(|| done(result));
+    if std::panic::catch_unwind(call).is_err() {
+        tracing::error!("what was to be called after an append panicked");
+    }
+}

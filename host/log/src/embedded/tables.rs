@@ -1,0 +1,440 @@
+//! The redb file: its tables, how it is opened, and what is read of it then.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | `log` | `format`, `partitions` | number |
+//! | `partitions` | partition | [`PartitionRow`] |
+//! | `chunks` | partition, first offset | a chunk, see [`super::codec`] |
+//! | `index` | partition, first offset | [`ChunkMeta`] |
+//! | `identities` | running number | [`Identities`], oldest first |
+//! | `types` | partition, event type | how many events it holds |
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lantern_core::{Chunk, LogError, Offset, PartitionId, Timestamp};
+use redb::{
+    Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
+};
+use thiserror::Error;
+use tracing::error;
+
+use super::LogConfig;
+use super::codec;
+use super::meta::{ChunkMeta, Identities, PartitionRow};
+use super::plan::{PartitionState, RUN_CHUNKS_MAX, RunChunk};
+use super::window::Window;
+
+/// The layout this release writes.
+const FORMAT: u64 = 1;
+
+const LOG: TableDefinition<'_, &str, u64> = TableDefinition::new("log");
+pub(crate) const PARTITIONS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("partitions");
+pub(crate) const CHUNKS: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("chunks");
+pub(crate) const INDEX: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("index");
+pub(crate) const IDENTITIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("identities");
+pub(crate) const TYPES: TableDefinition<'_, (u32, &str), u64> = TableDefinition::new("types");
+
+/// Opens the log's database; called again after a fault.
+pub type OpenDatabase = Arc<dyn Fn() -> Result<Database, redb::DatabaseError> + Send + Sync>;
+
+/// Why the log cannot be opened.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A setting is out of its bounds.
+    #[error("log setting `{field}` is {value}: choose {min} to {max}")]
+    Setting {
+        /// Its name.
+        field: &'static str,
+        /// Its value.
+        value: u64,
+        /// The least allowed.
+        min: u32,
+        /// The most allowed.
+        max: u32,
+    },
+    /// Another process has it open.
+    #[error("the log `{0}` is in use by another process: stop that one, or choose another folder")]
+    InUse(PathBuf),
+    /// It was written by a later release.
+    #[error(
+        "the log `{path}` has format {found}, and this release knows formats up to {known}: use the release that wrote it, or a later one"
+    )]
+    LaterFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+        /// The latest known here.
+        known: u64,
+    },
+    /// It has another number of partitions than configured.
+    #[error(
+        "the log `{path}` has {found} partitions, not {configured}: set `log.partitions` to {found}, or begin a new log"
+    )]
+    Partitions {
+        /// The file.
+        path: PathBuf,
+        /// How many it has.
+        found: u64,
+        /// How many are configured.
+        configured: u32,
+    },
+    /// It is something else.
+    #[error("`{0}` is not a log of Lantern's: choose another path, or move the file away")]
+    NotALog(PathBuf),
+    /// What is stored is damaged.
+    #[error("the log `{path}` is damaged: {what}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        what: String,
+    },
+    /// It cannot be read or written.
+    #[error("the log `{path}` cannot be opened: {message}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        message: String,
+    },
+}
+
+/// What goes wrong between the log and its file.
+#[derive(Debug, Error)]
+pub(crate) enum Fault {
+    #[error(transparent)]
+    Redb(redb::Error),
+    #[error("{0}")]
+    Damaged(String),
+}
+
+macro_rules! fault_from {
+    ($($name:ident),*) => {$(
+        impl From<redb::$name> for Fault {
+            fn from(error: redb::$name) -> Self {
+                Self::Redb(error.into())
+            }
+        }
+    )*};
+}
+fault_from!(DatabaseError, TransactionError, TableError, StorageError, CommitError);
+
+impl Fault {
+    /// Whether the file must be opened again before anything else is done.
+    pub(crate) fn is_of_the_file(&self) -> bool {
+        matches!(self, Self::Redb(_))
+    }
+}
+
+impl From<Fault> for LogError {
+    fn from(fault: Fault) -> Self {
+        use redb::Error::{Corrupted, Io};
+        let full = |kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+        match fault {
+            Fault::Damaged(what) | Fault::Redb(Corrupted(what)) => Self::Damaged(what),
+            Fault::Redb(Io(error)) if full(error.kind()) => Self::Full(error.to_string()),
+            Fault::Redb(error) => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// What the writer keeps in memory of the file.
+pub(crate) struct State {
+    pub(crate) partitions: Vec<PartitionState>,
+    pub(crate) window: Window,
+    /// The number of the next record of identities.
+    pub(crate) identities_next: u64,
+    /// How many identities the file holds.
+    pub(crate) identities_stored: u64,
+}
+
+impl State {
+    /// A write transaction whose commit survives power loss.
+    pub(crate) fn begin_write(
+        &self,
+        database: &Database,
+        config: &LogConfig,
+    ) -> Result<WriteTransaction, Fault> {
+        let bytes: u64 = self.partitions.iter().map(|p| p.row.disk_bytes).sum();
+        begin_write(database, bytes <= config.fast_recovery_bytes)
+    }
+}
+
+fn begin_write(database: &Database, fast_recovery: bool) -> Result<WriteTransaction, Fault> {
+    let mut transaction = database.begin_write()?;
+    transaction
+        .set_durability(Durability::Immediate)
+        .expect("only savepoints forbid it, and there are none");
+    // One-phase commits trust a checksum of what users upload to tell a torn
+    // write from a whole one.
+    transaction.set_two_phase_commit(true);
+    transaction.set_quick_repair(fast_recovery);
+    Ok(transaction)
+}
+
+/// Reads what the writer keeps in memory; writes the first records of a new
+/// file.
+pub(crate) fn load(
+    database: &Database,
+    config: &LogConfig,
+    path: &std::path::Path,
+) -> Result<State, OpenError> {
+    let fault = |fault: Fault| open_error(fault, path);
+    match stored_format(database).map_err(fault)? {
+        Stored::Nothing => create(database, config).map_err(fault)?,
+        Stored::SomethingElse => return Err(OpenError::NotALog(path.into())),
+        Stored::Log { format, .. } if format != FORMAT => {
+            return Err(OpenError::LaterFormat { path: path.into(), found: format, known: FORMAT });
+        }
+        Stored::Log { partitions, .. } if partitions != u64::from(config.partitions) => {
+            return Err(OpenError::Partitions {
+                path: path.into(),
+                found: partitions,
+                configured: config.partitions,
+            });
+        }
+        Stored::Log { .. } => {}
+    }
+    load_state(database, config).map_err(fault)
+}
+
+pub(crate) fn open_error(fault: Fault, path: &std::path::Path) -> OpenError {
+    let path = path.to_path_buf();
+    match fault {
+        Fault::Redb(redb::Error::DatabaseAlreadyOpen) => OpenError::InUse(path),
+        Fault::Redb(redb::Error::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+            OpenError::NotALog(path)
+        }
+        Fault::Redb(redb::Error::Corrupted(what)) | Fault::Damaged(what) => {
+            OpenError::Damaged { path, what }
+        }
+        Fault::Redb(error) => OpenError::Io { path, message: error.to_string() },
+    }
+}
+
+enum Stored {
+    Nothing,
+    SomethingElse,
+    Log { format: u64, partitions: u64 },
+}
+
+fn stored_format(database: &Database) -> Result<Stored, Fault> {
+    let transaction = database.begin_read()?;
+    let log = match transaction.open_table(LOG) {
+        Ok(log) => log,
+        Err(redb::TableError::TableDoesNotExist(_)) => {
+            let empty = transaction.list_tables()?.next().is_none()
+                && transaction.list_multimap_tables()?.next().is_none();
+            return Ok(if empty { Stored::Nothing } else { Stored::SomethingElse });
+        }
+        Err(redb::TableError::Storage(error)) => return Err(error.into()),
+        Err(_) => return Ok(Stored::SomethingElse),
+    };
+    let number = |name| Ok::<_, Fault>(log.get(name)?.map(|value| value.value()));
+    Ok(match (number("format")?, number("partitions")?) {
+        (Some(format), partitions) => {
+            Stored::Log { format, partitions: partitions.unwrap_or_default() }
+        }
+        (None, _) => Stored::SomethingElse,
+    })
+}
+
+fn create(database: &Database, config: &LogConfig) -> Result<(), Fault> {
+    let transaction = begin_write(database, true)?;
+    {
+        let mut log = transaction.open_table(LOG)?;
+        log.insert("format", FORMAT)?;
+        log.insert("partitions", u64::from(config.partitions))?;
+        let mut partitions = transaction.open_table(PARTITIONS)?;
+        for partition in 0..config.partitions {
+            partitions.insert(partition, PartitionRow::new().encode().as_slice())?;
+        }
+        transaction.open_table(CHUNKS)?;
+        transaction.open_table(INDEX)?;
+        transaction.open_table(IDENTITIES)?;
+        transaction.open_table(TYPES)?;
+    }
+    Ok(transaction.commit()?)
+}
+
+fn load_state(database: &Database, config: &LogConfig) -> Result<State, Fault> {
+    let transaction = database.begin_read()?;
+    let rows = transaction.open_table(PARTITIONS)?;
+    let chunks = transaction.open_table(CHUNKS)?;
+    let index = transaction.open_table(INDEX)?;
+    let types = transaction.open_table(TYPES)?;
+    let mut partitions = Vec::new();
+    for number in 0..config.partitions {
+        let row = rows
+            .get(number)?
+            .and_then(|bytes| PartitionRow::decode(bytes.value()))
+            .ok_or_else(|| Fault::Damaged(format!("the record of partition {number}")))?;
+        check_ends(&index, number, &row)?;
+        let mut counts = BTreeMap::new();
+        for pair in types.range((number, "")..(number + 1, ""))? {
+            let (key, count) = pair?;
+            counts.insert(key.value().1.to_owned(), count.value());
+        }
+        let run = load_run(&chunks, &index, PartitionId(number), config);
+        partitions.push(PartitionState::new(PartitionId(number), row, counts, run));
+    }
+    let table = transaction.open_table(IDENTITIES)?;
+    let (window, identities_next, identities_stored) = load_window(&table, config)?;
+    Ok(State { partitions, window, identities_next, identities_stored })
+}
+
+/// Checks that the first and the last chunk in the index are where the
+/// partition's own record says.
+fn check_ends(
+    index: &impl ReadableTable<(u32, u64), &'static [u8]>,
+    number: u32,
+    row: &PartitionRow,
+) -> Result<(), Fault> {
+    let mut range = index.range((number, 0)..=(number, u64::MAX))?;
+    let first = range.next().transpose()?.map(|(key, _)| key.value().1);
+    let last = last_chunk(index, PartitionId(number), Offset(u64::MAX))?;
+    let found = match (first, &last) {
+        (Some(first), Some((_, meta))) => (Offset(first), meta.end),
+        _ => (row.end, row.end),
+    };
+    if found == (row.start, row.end) {
+        return Ok(());
+    }
+    Err(Fault::Damaged(format!(
+        "partition {number} should hold offsets {} up to {}, but its chunks hold {} up to {}",
+        row.start, row.end, found.0, found.1
+    )))
+}
+
+/// The chunk with the highest first offset at or below `offset`: where that
+/// offset is in the partition, the one that holds it.
+pub(crate) fn last_chunk(
+    index: &impl ReadableTable<(u32, u64), &'static [u8]>,
+    partition: PartitionId,
+    offset: Offset,
+) -> Result<Option<(Offset, ChunkMeta)>, Fault> {
+    let mut range = index.range((partition.0, 0)..=(partition.0, offset.0))?;
+    let Some((key, value)) = range.next_back().transpose()? else {
+        return Ok(None);
+    };
+    let first = Offset(key.value().1);
+    Ok(Some((first, decode_meta(value.value(), partition, first)?)))
+}
+
+pub(crate) fn decode_meta(
+    bytes: &[u8],
+    partition: PartitionId,
+    first: Offset,
+) -> Result<ChunkMeta, Fault> {
+    ChunkMeta::decode(bytes).filter(|meta| meta.end > first).ok_or_else(|| {
+        Fault::Damaged(format!("the index entry of partition {partition} at offset {first}"))
+    })
+}
+
+/// Reads and decodes a chunk.
+pub(crate) fn read_chunk(
+    chunks: &impl ReadableTable<(u32, u64), &'static [u8]>,
+    partition: PartitionId,
+    first: Offset,
+    meta: &ChunkMeta,
+) -> Result<Chunk, Fault> {
+    let damaged = |what: &str| {
+        Fault::Damaged(format!("chunk of partition {partition} at offset {first}: {what}"))
+    };
+    let bytes = chunks
+        .get((partition.0, first.0))?
+        .ok_or_else(|| damaged("the index has it, but it is not there"))?;
+    let (_, chunk) = codec::decode(bytes.value(), partition, first)
+        .map_err(|error| damaged(&error.to_string()))?;
+    if chunk.end() != meta.end {
+        return Err(damaged("it does not end where the index says"));
+    }
+    Ok(chunk)
+}
+
+/// The small chunks at the partition's end, which are to be merged once they
+/// make up a full one. One that is damaged is left alone: readers are told.
+fn load_run(
+    chunks: &impl ReadableTable<(u32, u64), &'static [u8]>,
+    index: &impl ReadableTable<(u32, u64), &'static [u8]>,
+    partition: PartitionId,
+    config: &LogConfig,
+) -> Vec<RunChunk> {
+    let read = || -> Result<VecDeque<RunChunk>, Fault> {
+        let mut run = VecDeque::new();
+        let (mut bytes, mut events) = (0, 0);
+        for pair in index.range((partition.0, 0)..=(partition.0, u64::MAX))?.rev() {
+            let (key, value) = pair?;
+            let first = Offset(key.value().1);
+            let meta = decode_meta(value.value(), partition, first)?;
+            events += meta.end.0 - first.0;
+            // Judged by size on disk, which is known without reading it.
+            bytes += meta.disk_bytes;
+            if bytes > u64::from(config.chunk_bytes)
+                || events >= u64::from(config.chunk_events_max)
+                || run.len() >= RUN_CHUNKS_MAX
+            {
+                break;
+            }
+            let chunk = Arc::new(read_chunk(chunks, partition, first, &meta)?);
+            run.push_front(RunChunk { first, chunk, meta });
+        }
+        Ok(run)
+    };
+    match read() {
+        Ok(run) => run.into(),
+        Err(fault) => {
+            error!(partition = partition.0, %fault, "the newest chunks cannot be read");
+            Vec::new()
+        }
+    }
+}
+
+/// Fills the window with the newest identities.
+fn load_window(
+    table: &impl ReadableTable<u64, &'static [u8]>,
+    config: &LogConfig,
+) -> Result<(Window, u64, u64), Fault> {
+    let mut window = Window::new(config.dedup_window_events);
+    let next = table.last()?.map_or(0, |(key, _)| key.value() + 1);
+    let (mut stored, mut newest) = (0_u64, VecDeque::new());
+    for pair in table.iter()?.rev() {
+        let (key, value) = pair?;
+        let Some(identities) = Identities::decode(value.value()) else {
+            // Not worth keeping the whole log shut for: what is lost is that a
+            // few events, sent again, are not told apart.
+            error!(record = key.value(), "a record of event identities is damaged");
+            metrics::counter!("lantern_log_identities_damaged_total").increment(1);
+            continue;
+        };
+        if stored < u64::from(config.dedup_window_events) {
+            stored += identities.hashes.len() as u64;
+            newest.push_front(identities);
+        } else {
+            stored += identities.hashes.len() as u64;
+        }
+    }
+    let in_window: usize = newest.iter().map(|i| i.hashes.len()).sum();
+    let mut skip = in_window.saturating_sub(config.dedup_window_events as usize);
+    for identities in newest {
+        for (offset, hash) in (identities.first.0..).zip(&identities.hashes) {
+            if skip > 0 {
+                skip -= 1;
+                continue;
+            }
+            window.push(*hash, identities.partition, Offset(offset));
+        }
+    }
+    Ok((window, next, stored))
+}
+
+/// `time` less `age` seconds.
+pub(crate) fn before(time: Timestamp, age_seconds: u64) -> Timestamp {
+    let age_us = i64::try_from(age_seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
+    Timestamp(time.0.saturating_sub(age_us))
+}

@@ -1,0 +1,333 @@
+//! Damage, and storage that fails or loses power.
+
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use redb::{ReadableDatabase, ReadableTable, StorageBackend};
+
+use super::*;
+use crate::{OpenDatabase, OpenError};
+
+fn damage(place: &Place, table: &str, key: (u32, u64), change: impl Fn(&mut Vec<u8>)) {
+    let database = raw(place);
+    let write = database.begin_write().unwrap();
+    {
+        let table = redb::TableDefinition::<(u32, u64), &[u8]>::new(table);
+        let mut table = write.open_table(table).unwrap();
+        let mut bytes = table.get(key).unwrap().unwrap().value().to_vec();
+        change(&mut bytes);
+        table.insert(key, bytes.as_slice()).unwrap();
+    }
+    write.commit().unwrap();
+}
+
+fn filled() -> (Place, LogConfig) {
+    let place = Place::new();
+    let config = LogConfig { chunk_events_max: 10, ..small() };
+    let log = place.open(&config);
+    append(&log, &numbered(0..45)).unwrap();
+    drop(log);
+    (place, config)
+}
+
+#[test]
+fn a_damaged_chunk_is_named_and_the_others_are_read() {
+    for (first, table) in [(20, "chunks"), (40, "chunks"), (20, "index")] {
+        let (place, config) = filled();
+        damage(&place, table, (0, first), |bytes| bytes[30] ^= 4);
+        let log = place.open(&config);
+        let everything = TypeFilter::everything();
+        let error = log.read(P0, Offset(first + 3), &everything).unwrap_err();
+        assert!(matches!(&error, LogError::Damaged(_)));
+        let expected = format!("partition 0 at offset {first}");
+        assert!(error.to_string().contains(&expected), "{error}");
+        assert!(matches!(log.read(P0, Offset(9), &everything), Ok(Read::Chunk(_))));
+        // What is new is taken, and does not hide the damage.
+        append(&log, &numbered(45..60)).unwrap();
+        assert!(log.read(P0, Offset(first + 3), &everything).is_err());
+        assert_eq!(read_from(&log, P0, Offset(45)), numbered(45..60));
+    }
+}
+
+#[test]
+fn a_chunk_that_is_missing_or_at_anothers_place_is_damage() {
+    let (place, config) = filled();
+    let database = raw(&place);
+    let write = database.begin_write().unwrap();
+    {
+        let mut table = write.open_table(tables::CHUNKS).unwrap();
+        let other = table.get((0, 0)).unwrap().unwrap().value().to_vec();
+        table.insert((0, 10), other.as_slice()).unwrap();
+        table.remove((0, 20)).unwrap();
+    }
+    write.commit().unwrap();
+    drop(database);
+    let log = place.open(&config);
+    let error =
+        |offset| log.read(P0, Offset(offset), &TypeFilter::everything()).unwrap_err().to_string();
+    assert!(error(10).contains("it is the chunk of partition 0 at offset 0"));
+    assert!(error(25).contains("partition 0 at offset 20: the index has it"));
+}
+
+#[test]
+fn a_log_that_lost_its_last_chunk_does_not_open_as_if_it_had_not() {
+    let (place, config) = filled();
+    let database = raw(&place);
+    let write = database.begin_write().unwrap();
+    write.open_table(tables::INDEX).unwrap().remove((0, 40)).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    let Err(error) = EmbeddedLog::open(place.file(), config) else { panic!("it opened") };
+    assert!(matches!(error, OpenError::Damaged { .. }));
+    assert!(error.to_string().contains("should hold offsets 0 up to 45"), "{error}");
+}
+
+#[test]
+fn damaged_identities_do_not_keep_the_log_shut() {
+    let (place, config) = filled();
+    let database = raw(&place);
+    let write = database.begin_write().unwrap();
+    write.open_table(tables::IDENTITIES).unwrap().insert(0, [1, 2, 3].as_slice()).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    assert_eq!(read_all(&place.open(&config), P0), numbered(0..45));
+}
+
+/// A disk in memory. What was not synced is lost with the power, in part and
+/// out of order; syncs, writes and reads can be made to fail.
+#[derive(Debug, Default)]
+struct Disk {
+    bytes: Mutex<Contents>,
+    syncs_fail: AtomicBool,
+    full: AtomicBool,
+    reads_fail: AtomicBool,
+    faults: AtomicU64,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Contents {
+    /// What the program reads.
+    seen: Vec<u8>,
+    /// What is on disk for certain.
+    synced: Vec<u8>,
+    /// Writes since the last sync.
+    unsynced: Vec<(u64, Vec<u8>)>,
+}
+
+impl Disk {
+    fn fail(&self, switch: &AtomicBool, kind: io::ErrorKind) -> io::Result<()> {
+        if switch.load(Ordering::SeqCst) {
+            self.faults.fetch_add(1, Ordering::SeqCst);
+            return Err(kind.into());
+        }
+        Ok(())
+    }
+
+    /// The disk after the power failed: a random part of what was not synced,
+    /// the last write of it torn.
+    fn after_power_loss(&self, rng: &mut fastrand::Rng) -> Self {
+        let contents = self.bytes.lock().unwrap().clone();
+        let mut synced = contents.synced;
+        synced.resize(contents.seen.len(), 0);
+        for (at, bytes) in contents.unsynced {
+            let kept = match rng.u8(..3) {
+                0 => 0,
+                1 => bytes.len(),
+                _ => rng.usize(..=bytes.len()) / 512 * 512,
+            };
+            let at = usize::try_from(at).unwrap();
+            let kept = kept.min(synced.len().saturating_sub(at));
+            synced[at..at + kept].copy_from_slice(&bytes[..kept]);
+        }
+        let contents = Contents { seen: synced.clone(), synced, unsynced: Vec::new() };
+        Self { bytes: Mutex::new(contents), ..Self::default() }
+    }
+}
+
+/// One opening of the disk.
+#[derive(Debug)]
+struct Handle(Arc<Disk>);
+
+impl StorageBackend for Handle {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.bytes.lock().unwrap().seen.len() as u64)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.fail(&self.0.reads_fail, io::ErrorKind::Other)?;
+        let at = usize::try_from(offset).unwrap();
+        let contents = self.0.bytes.lock().unwrap();
+        let bytes = contents.seen.get(at..at + out.len()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        out.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut contents = self.0.bytes.lock().unwrap();
+        let len = usize::try_from(len).unwrap();
+        if len > contents.seen.len() {
+            self.0.fail(&self.0.full, io::ErrorKind::StorageFull)?;
+        }
+        contents.seen.resize(len, 0);
+        // Lengths are taken to reach the disk at once.
+        contents.synced.resize(len, 0);
+        contents.unsynced.retain(|(at, bytes)| *at as usize + bytes.len() <= len);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.fail(&self.0.syncs_fail, io::ErrorKind::Other)?;
+        let mut contents = self.0.bytes.lock().unwrap();
+        contents.synced = contents.seen.clone();
+        contents.unsynced.clear();
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.fail(&self.0.full, io::ErrorKind::StorageFull)?;
+        let mut contents = self.0.bytes.lock().unwrap();
+        let at = usize::try_from(offset).unwrap();
+        contents.seen[at..at + data.len()].copy_from_slice(data);
+        contents.unsynced.push((offset, data.to_vec()));
+        Ok(())
+    }
+}
+
+fn opener(disk: &Arc<Disk>) -> OpenDatabase {
+    let disk = Arc::clone(disk);
+    Arc::new(move || redb::Builder::new().create_with_backend(Handle(Arc::clone(&disk))))
+}
+
+fn on(disk: &Arc<Disk>) -> EmbeddedLog {
+    EmbeddedLog::open_with(opener(disk), small()).unwrap()
+}
+
+/// Appends again and again, as a client does, until it is taken.
+fn until_taken(log: &EmbeddedLog, events: &[Event]) -> Appended {
+    loop {
+        match append(log, events) {
+            Ok(appended) => return appended,
+            Err(LogError::Unavailable(_) | LogError::Full(_)) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_failed_sync_is_acknowledged_to_nobody_and_the_log_comes_back() {
+    let disk = Arc::new(Disk::default());
+    let log = on(&disk);
+    append(&log, &numbered(0..10)).unwrap();
+    disk.syncs_fail.store(true, Ordering::SeqCst);
+    let waiting: Vec<_> = (10..20).map(|n| start(&log, &numbered(n..n + 1))).collect();
+    for receive in waiting {
+        assert!(matches!(receive.recv().unwrap(), Err(LogError::Unavailable(_))));
+    }
+    assert!(matches!(append(&log, &numbered(20..21)), Err(LogError::Unavailable(_))));
+    assert_eq!(log.bounds(P0).unwrap().end, Offset(10), "nothing of it can be read");
+    disk.syncs_fail.store(false, Ordering::SeqCst);
+    // What was refused is sent again. Whether or not the failed commits left
+    // it behind, it is there once.
+    for n in 10..21 {
+        until_taken(&log, &numbered(n..n + 1));
+    }
+    let mut found = read_all(&log, P0);
+    found.sort_by_key(|event| event.time);
+    assert_eq!(found, numbered(0..21));
+}
+
+#[test]
+fn a_full_disk_is_told_and_the_log_goes_on_once_there_is_room() {
+    let disk = Arc::new(Disk::default());
+    let log = on(&disk);
+    append(&log, &numbered(0..10)).unwrap();
+    disk.full.store(true, Ordering::SeqCst);
+    assert!(matches!(append(&log, &numbered(10..12)), Err(LogError::Full(_))));
+    assert_eq!(log.bounds(P0).unwrap().end, Offset(10));
+    disk.full.store(false, Ordering::SeqCst);
+    until_taken(&log, &numbered(10..12));
+    assert_eq!(read_all(&log, P0), numbered(0..12));
+}
+
+#[test]
+fn appends_are_refused_while_the_disk_has_less_than_its_reserve() {
+    let place = Place::new();
+    let log = place.open(&LogConfig { disk_reserve_bytes: u64::MAX / 2, ..small() });
+    let error = append(&log, &numbered(0..1)).unwrap_err();
+    assert!(matches!(&error, LogError::Full(why) if why.contains("log.disk_reserve_bytes")));
+    assert_eq!(log.bounds(P0).unwrap().end, Offset(0));
+}
+
+#[test]
+fn a_failed_read_is_told_and_the_log_comes_back() {
+    let disk = Arc::new(Disk::default());
+    let handles = Arc::clone(&disk);
+    let open: OpenDatabase = Arc::new(move || {
+        let mut builder = redb::Builder::new();
+        builder.set_cache_size(0).create_with_backend(Handle(Arc::clone(&handles)))
+    });
+    let log = EmbeddedLog::open_with(open, LogConfig { cache_bytes: 0, ..small() }).unwrap();
+    append(&log, &numbered(0..500)).unwrap();
+    disk.reads_fail.store(true, Ordering::SeqCst);
+    let read = log.read(P0, Offset(0), &TypeFilter::everything());
+    assert!(matches!(read, Err(LogError::Unavailable(_))), "{read:?}");
+    disk.reads_fail.store(false, Ordering::SeqCst);
+    let first = loop {
+        match log.read(P0, Offset(0), &TypeFilter::everything()) {
+            Ok(read) => break read,
+            Err(LogError::Unavailable(_)) => std::thread::yield_now(),
+            Err(error) => panic!("{error}"),
+        }
+    };
+    assert!(matches!(first, Read::Chunk(_)));
+    until_taken(&log, &numbered(500..501));
+    assert_eq!(read_all(&log, P0), numbered(0..501));
+}
+
+#[test]
+fn a_file_is_opened_again_and_nothing_is_lost() {
+    let place = Place::new();
+    let log = place.open(&small());
+    for n in 0..5_u64 {
+        append(&log, &numbered(n * 10..n * 10 + 10)).unwrap();
+        log.shared.suspect();
+        let again = until_taken(&log, &numbered(n * 10 + 9..n * 10 + 10));
+        assert!(again.events[0].duplicate, "the window is there again");
+    }
+    assert_eq!(read_all(&log, P0), numbered(0..50));
+    log.close();
+}
+
+#[test]
+fn what_was_acknowledged_survives_power_loss_and_a_commit_is_there_whole_or_not_at_all() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let mut disk = Arc::new(Disk::default());
+    let mut acknowledged = 0_u64;
+    for turn in 0..60 {
+        let log = on(&disk);
+        let found = read_all(&log, P0).len() as u64;
+        assert!(found >= acknowledged, "turn {turn}: {found} of {acknowledged} are there");
+        assert_eq!(read_all(&log, P0), numbered(0..found), "turn {turn}");
+        assert_eq!(found % 5, 0, "turn {turn}: an append is there in part");
+        // From some sync on, none reaches the disk: what is written then is
+        // lost in part with the power.
+        let good = rng.u64(0..8);
+        let mut next = found;
+        for _ in 0..good {
+            append(&log, &numbered(next..next + 5)).unwrap();
+            next += 5;
+        }
+        acknowledged = next;
+        disk.syncs_fail.store(true, Ordering::SeqCst);
+        assert!(append(&log, &numbered(next..next + 5)).is_err());
+        let crashed = disk.after_power_loss(&mut rng);
+        disk.syncs_fail.store(false, Ordering::SeqCst);
+        drop(log);
+        disk = Arc::new(crashed);
+    }
+    let database = opener(&disk)().unwrap();
+    assert!(database.begin_read().unwrap().list_tables().unwrap().count() >= 6);
+}

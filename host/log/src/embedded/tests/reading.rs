@@ -1,0 +1,266 @@
+//! Reading: types, times, merged chunks, retention.
+
+use super::*;
+use crate::embedded::meta::ChunkMeta;
+
+fn filter(kinds: &[&str]) -> TypeFilter {
+    TypeFilter::new(&kinds.iter().map(|&kind| kind.to_owned()).collect::<Vec<_>>())
+}
+
+fn metas(place: &Place) -> Vec<(u64, ChunkMeta)> {
+    use redb::{ReadableDatabase, ReadableTable};
+    let table = raw(place).begin_read().unwrap().open_table(tables::INDEX).unwrap();
+    let pairs = table.iter().unwrap().map(Result::unwrap);
+    pairs.map(|(k, v)| (k.value().1, ChunkMeta::decode(v.value()).unwrap())).collect()
+}
+
+#[test]
+fn chunks_without_wanted_types_are_skipped_cached_or_not() {
+    let place = Place::new();
+    let config = LogConfig { chunk_events_max: 10, ..small() };
+    let log = place.open(&config);
+    for n in 0..30_u64 {
+        let kind = if n == 17 { "rare" } else { "common" };
+        let events: Vec<_> = (0..10).map(|i| event(&format!("{n}-{i}"), kind, "s", 1)).collect();
+        append(&log, &events).unwrap();
+    }
+    let check = |log: &EmbeddedLog| {
+        let mut next = Offset(3);
+        let mut chunks = Vec::new();
+        loop {
+            match log.read(P0, next, &filter(&["rare", "absent.*"])).unwrap() {
+                Read::Chunk(chunk) => {
+                    chunks.push(chunk.offset(0).0);
+                    next = chunk.end();
+                }
+                Read::Skipped { next: after } => {
+                    assert!(after > next);
+                    next = after;
+                }
+                Read::End => break,
+            }
+        }
+        assert_eq!(chunks, [170]);
+        assert_eq!(next, Offset(300));
+        let nothing = log.read(P0, Offset(0), &filter(&["absent"])).unwrap();
+        assert!(matches!(nothing, Read::Skipped { next: Offset(300) }));
+        assert!(matches!(log.read(P0, Offset(300), &filter(&["*"])), Ok(Read::End)));
+        let no = log.read(PartitionId(1), Offset(0), &filter(&["*"]));
+        assert!(matches!(no, Err(LogError::NoPartition(PartitionId(1)))));
+    };
+    check(&log);
+    drop(log);
+    check(&place.open(&config));
+    check(&place.open(&LogConfig { cache_bytes: 0, ..config }));
+}
+
+#[test]
+fn many_types_in_a_chunk_skip_nothing() {
+    let place = Place::new();
+    let config = LogConfig { chunk_events_max: 1_000, chunk_bytes: 1 << 20, ..small() };
+    let log = place.open(&config);
+    let events: Vec<_> =
+        (0..600).map(|n| event(&n.to_string(), &format!("t{n}"), "s", 1)).collect();
+    append(&log, &events).unwrap();
+    drop(log);
+    let log = place.open(&config);
+    assert!(matches!(log.read(P0, Offset(0), &filter(&["t599"])), Ok(Read::Chunk(_))));
+    assert_eq!(log.stats().unwrap().partitions[0].types, [(String::new(), 600)]);
+    assert_eq!(read_all(&log, P0), events);
+}
+
+#[test]
+fn small_chunks_are_merged_and_readers_see_the_same() {
+    let place = Place::new();
+    let config = LogConfig { chunk_events_max: 280, chunk_bytes: 1 << 20, ..small() };
+    let log = place.open(&config);
+    for n in 0..300_u64 {
+        place.set_clock(n.cast_signed());
+        append(&log, &numbered(n..n + 1)).unwrap();
+        let chunks = log.stats().unwrap().partitions[0].chunks;
+        let expected = match n {
+            ..256 => n + 1,
+            256..279 => n - 255, // A long run is merged though it fills no chunk.
+            _ => n - 278,
+        };
+        assert_eq!(chunks, expected, "after event {n}");
+    }
+    assert_eq!(read_all(&log, P0), numbered(0..300));
+    let stats = log.stats().unwrap();
+    assert_eq!(stats.partitions[0].types, [("t".to_owned(), 300)]);
+    drop(log);
+    let found = metas(&place);
+    assert_eq!(found.len() as u64, stats.partitions[0].chunks);
+    assert_eq!(found.iter().map(|(_, m)| m.disk_bytes).sum::<u64>(), stats.partitions[0].bytes);
+    assert_eq!((found[0].0, found[0].1.end), (0, Offset(280)));
+    for ((first, meta), before) in
+        found.iter().zip([None].into_iter().chain(found.iter().map(Some)))
+    {
+        let seconds = |time: Timestamp| u64::try_from(time.0 / 1_000_000).unwrap();
+        assert_eq!(
+            (seconds(meta.appended_min), seconds(meta.appended_max)),
+            (*first, meta.end.0 - 1)
+        );
+        assert_eq!(*first, before.map_or(0, |(_, m)| m.end.0));
+    }
+    // And they go on being merged after a reopening.
+    let log = place.open(&config);
+    append(&log, &numbered(300..600)).unwrap();
+    assert_eq!(read_all(&log, P0), numbered(0..600));
+    drop(log);
+    assert_eq!(metas(&place).len(), 3);
+}
+
+#[test]
+fn an_offset_is_found_by_time_as_a_search_one_by_one_finds_it() {
+    let seed = fastrand::u64(..);
+    println!("seed {seed}");
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let place = Place::new();
+    let config = LogConfig { chunk_events_max: 7, retention_age_seconds: Some(10), ..small() };
+    let log = place.open(&config);
+    assert_eq!(log.offset_at(P0, Timestamp(5)).unwrap(), Offset(0));
+    let mut times = Vec::new();
+    for n in 0..60_i64 {
+        place.set_clock(n);
+        let events: Vec<_> = (0..rng.i64(1..6))
+            .map(|i| {
+                // Mostly rising, some late, one far ahead early on.
+                let time = if n == 5 && i == 0 { 4_000 } else { n * 100 + rng.i64(-300..300) };
+                times.push(time);
+                event(&format!("{n}-{i}"), "t", "s", time)
+            })
+            .collect();
+        append(&log, &events).unwrap();
+    }
+    let check = |from: usize| {
+        for time in (-500..7_000).step_by(37) {
+            let place = times.iter().skip(from).position(|&t| t >= time);
+            let expected = place.map_or(times.len(), |place| place + from);
+            assert_eq!(log.offset_at(P0, Timestamp(time)).unwrap().0, expected as u64, "{time}");
+        }
+    };
+    check(0);
+    let done = log.maintain(Timestamp(30_000_000), &|_| None).unwrap();
+    assert!(done.dropped[0].start.0 > 0);
+    check(usize::try_from(done.dropped[0].start.0).unwrap());
+}
+
+#[test]
+fn retention_by_age_lets_go_of_whole_chunks_from_the_front_but_not_past_the_floor() {
+    let place = Place::new();
+    let config = LogConfig {
+        chunk_events_max: 10,
+        retention_age_seconds: Some(100),
+        partitions: 1,
+        ..small()
+    };
+    let log = place.open(&config);
+    for n in 0..10 {
+        place.set_clock(n * 50);
+        append(&log, &numbered(n.cast_unsigned() * 10..(n.cast_unsigned() + 1) * 10)).unwrap();
+    }
+    let now = Timestamp(301 * 1_000_000);
+    let done = log.maintain(now, &|_| Some(Offset(25))).unwrap();
+    assert_eq!((done.dropped[0].events, done.dropped[0].start, done.more), (20, Offset(20), false));
+    assert_eq!(log.bounds(P0).unwrap().start, Offset(20));
+    let gone = log.read(P0, Offset(19), &TypeFilter::everything());
+    assert!(matches!(gone, Err(LogError::OutOfRange { start: Offset(20), .. })));
+    assert_eq!(read_all(&log, P0), numbered(20..100));
+    let done = log.maintain(now, &|_| None).unwrap();
+    assert_eq!(done.dropped[0].start, Offset(50));
+    assert_eq!(log.maintain(now, &|_| None).unwrap(), Default::default());
+    assert_eq!(log.stats().unwrap().partitions[0].types, [("t".to_owned(), 50)]);
+    drop(log);
+    // All can go; offsets go on all the same, and old ids are still known.
+    let log = place.open(&config);
+    log.maintain(Timestamp(10_000 * 1_000_000), &|_| None).unwrap();
+    let bounds = log.bounds(P0).unwrap();
+    assert_eq!((bounds.start, bounds.end), (Offset(100), Offset(100)));
+    assert!(matches!(log.read(P0, Offset(100), &TypeFilter::everything()), Ok(Read::End)));
+    let stats = log.stats().unwrap();
+    assert_eq!((stats.partitions[0].chunks, stats.partitions[0].bytes), (0, 0));
+    drop(log);
+    let log = place.open(&config);
+    let appended = append(&log, &numbered(99..101)).unwrap().events;
+    assert!(appended[0].duplicate && !appended[1].duplicate);
+    assert_eq!(appended[1].offset, Offset(100));
+    assert_eq!(read_all(&log, P0), numbered(100..101));
+}
+
+#[test]
+fn retention_by_size_lets_the_oldest_go_first_and_keeps_the_newest_chunk() {
+    let place = Place::new();
+    let config = LogConfig { partitions: 2, retention_bytes: Some(60_000), ..small() };
+    let log = place.open(&config);
+    for n in 0..40_u64 {
+        place.set_clock(n.cast_signed());
+        let noise: String = std::iter::repeat_with(fastrand::alphanumeric).take(6_000).collect();
+        let mut one = event(&n.to_string(), "t", &format!("s{n}"), 1);
+        one.data = noise.into_bytes();
+        append(&log, &[one]).unwrap();
+    }
+    let bytes =
+        |log: &EmbeddedLog| log.stats().unwrap().partitions.iter().map(|p| p.bytes).sum::<u64>();
+    assert!(bytes(&log) > 60_000);
+    let done = log.maintain(Timestamp(0), &|_| None).unwrap();
+    assert_eq!(done.dropped.len(), 2);
+    assert!((40_000..=60_000).contains(&bytes(&log)), "{}", bytes(&log));
+    drop(log);
+    let log = place.open(&LogConfig { retention_bytes: Some(0), ..config });
+    log.maintain(Timestamp(0), &|_| None).unwrap();
+    for partition in [P0, PartitionId(1)] {
+        let bounds = log.bounds(partition).unwrap();
+        assert_eq!(bounds.end.0 - bounds.start.0, 1);
+        assert_eq!(read_all(&log, partition).len(), 1);
+    }
+}
+
+#[test]
+fn readers_at_all_offsets_agree_while_appends_and_retention_go_on() {
+    let place = Place::new();
+    let config = LogConfig {
+        cache_bytes: 50_000,
+        retention_bytes: Some(20_000),
+        dedup_window_events: 0,
+        ..small()
+    };
+    let log = place.open(&config);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut next = Offset(0);
+                while !done.load(Ordering::SeqCst) {
+                    match log.read(P0, next, &TypeFilter::everything()) {
+                        Ok(Read::Chunk(chunk)) => {
+                            for (index, event) in chunk.events.iter().enumerate() {
+                                assert_eq!(event.id, chunk.offset(index).0.to_string());
+                            }
+                            assert!(chunk.end() > next);
+                            next = chunk.end();
+                        }
+                        Ok(Read::End) => {
+                            std::thread::yield_now();
+                            next = log.bounds(P0).unwrap().start;
+                        }
+                        Ok(Read::Skipped { .. }) => panic!("all is wanted"),
+                        Err(LogError::OutOfRange { start, .. }) => next = start,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+            });
+        }
+        let mut next = 0;
+        for turn in 0..120_u64 {
+            let len = if turn % 10 == 0 { 200 } else { 1 + turn % 3 };
+            append(&log, &numbered(next..next + len)).unwrap();
+            next += len;
+            if turn % 7 == 0 {
+                log.maintain(Timestamp(0), &|_| None).unwrap();
+            }
+        }
+        done.store(true, Ordering::SeqCst);
+    });
+    assert!(log.bounds(P0).unwrap().start.0 > 0);
+}

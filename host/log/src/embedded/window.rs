@@ -1,0 +1,191 @@
+//! The newest events by identity, in memory: an open-addressing table of places
+//! in a ring, about 40 bytes an event.
+
+use std::collections::VecDeque;
+
+use lantern_core::{Offset, PartitionId};
+
+use super::meta::Identity;
+
+const FREE: u32 = u32::MAX;
+const SLOTS_MIN: usize = 1024;
+
+/// Remembers the newest events, up to a number of them.
+pub(crate) struct Window {
+    limit: usize,
+    ring: VecDeque<Entry>,
+    /// The running number of the ring's first entry, modulo 2³².
+    base: u32,
+    /// Running numbers modulo 2³²; [`FREE`] is skipped as a number.
+    slots: Vec<u32>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    identity: Identity,
+    partition: PartitionId,
+    offset: Offset,
+}
+
+impl Window {
+    /// A window of the newest `limit` events; 0 remembers none.
+    pub(crate) fn new(limit: u32) -> Self {
+        // Running numbers must tell all entries apart, with room for a group
+        // under way; half the range is far above any sensible window.
+        let limit = limit.min(u32::MAX / 4) as usize;
+        Self { limit, ring: VecDeque::new(), base: 0, slots: vec![FREE; SLOTS_MIN] }
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.limit > 0
+    }
+
+    /// Where the event of this identity is.
+    pub(crate) fn find(&self, identity: &Identity) -> Option<(PartitionId, Offset)> {
+        let slot = self.slot_of(identity).ok()?;
+        let entry = self.entry(self.slots[slot]);
+        Some((entry.partition, entry.offset))
+    }
+
+    /// Adds an event that [`Window::find`] does not find. Grows past the limit
+    /// until [`Window::trim`].
+    pub(crate) fn push(&mut self, identity: Identity, partition: PartitionId, offset: Offset) {
+        if !self.is_on() {
+            return;
+        }
+        if (self.ring.len() + 1) * 2 > self.slots.len() {
+            self.grow();
+        }
+        let number = self.number(self.ring.len());
+        if let Err(slot) = self.slot_of(&identity) {
+            self.slots[slot] = number;
+            self.ring.push_back(Entry { identity, partition, offset });
+        }
+    }
+
+    /// Forgets the oldest, down to the limit.
+    pub(crate) fn trim(&mut self) {
+        while self.ring.len() > self.limit {
+            let Some(entry) = self.ring.front().copied() else {
+                return;
+            };
+            self.free(&entry.identity);
+            self.ring.pop_front();
+            self.base = (self.base + 1) % FREE;
+        }
+    }
+
+    fn number(&self, place: usize) -> u32 {
+        let number = (u64::from(self.base) + place as u64) % u64::from(FREE);
+        u32::try_from(number).expect("taken modulo 32 bits")
+    }
+
+    fn entry(&self, number: u32) -> &Entry {
+        let place = (u64::from(number) + u64::from(FREE) - u64::from(self.base)) % u64::from(FREE);
+        &self.ring[usize::try_from(place).expect("below the ring's length")]
+    }
+
+    /// The slot that holds `identity`, or the free one where it belongs.
+    fn slot_of(&self, identity: &Identity) -> Result<usize, usize> {
+        let mut slot = self.home(identity);
+        loop {
+            match self.slots[slot] {
+                FREE => return Err(slot),
+                number if self.entry(number).identity == *identity => return Ok(slot),
+                _ => slot = (slot + 1) & (self.slots.len() - 1),
+            }
+        }
+    }
+
+    fn home(&self, identity: &Identity) -> usize {
+        let (bytes, _) = identity.as_chunks::<8>();
+        // Only the low bits are kept, so cutting to the width of a pointer is fine.
+        (u64::from_le_bytes(bytes[0]) & (self.slots.len() as u64 - 1)) as usize
+    }
+
+    /// Frees the slot of `identity`, moving those behind it up so that no
+    /// search ends too early.
+    fn free(&mut self, identity: &Identity) {
+        let Ok(mut hole) = self.slot_of(identity) else {
+            return;
+        };
+        let mask = self.slots.len() - 1;
+        let mut slot = hole;
+        loop {
+            slot = (slot + 1) & mask;
+            let number = self.slots[slot];
+            if number == FREE {
+                break;
+            }
+            let home = self.home(&self.entry(number).identity);
+            // It may move where the hole lies between its home and its slot.
+            if (slot.wrapping_sub(home) & mask) >= (slot.wrapping_sub(hole) & mask) {
+                self.slots[hole] = number;
+                hole = slot;
+            }
+        }
+        self.slots[hole] = FREE;
+    }
+
+    fn grow(&mut self) {
+        self.slots = vec![FREE; self.slots.len() * 2];
+        for place in 0..self.ring.len() {
+            let identity = self.ring[place].identity;
+            // `slot_of` compares only with entries already placed.
+            if let Err(slot) = self.slot_of(&identity) {
+                self.slots[slot] = self.number(place);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use std::collections::HashMap;
+
+    use super::*;
+
+    /// Few distinct homes, so that runs collide and wrap around.
+    fn identity(n: u64) -> Identity {
+        let mut identity = [0; 16];
+        identity[..8].copy_from_slice(&(n % 7).wrapping_sub(3).to_le_bytes());
+        identity[8..].copy_from_slice(&n.to_le_bytes());
+        identity
+    }
+
+    #[test]
+    fn it_remembers_what_a_map_and_a_queue_remember() {
+        let seed = fastrand::u64(..);
+        println!("seed {seed}");
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let mut window = Window::new(50);
+        window.base = FREE - 60; // Running numbers wrap in this test.
+        let (mut model, mut order) = (HashMap::new(), VecDeque::new());
+        for offset in 0..5_000_u64 {
+            let n = rng.u64(0..150);
+            let found = window.find(&identity(n)).map(|(_, offset)| offset.0);
+            assert_eq!(found, model.get(&n).copied());
+            if found.is_none() {
+                window.push(identity(n), PartitionId(0), Offset(offset));
+                model.insert(n, offset);
+                order.push_back(n);
+            }
+            if rng.bool() {
+                window.trim();
+                while order.len() > 50 {
+                    model.remove(&order.pop_front().unwrap());
+                }
+            }
+            assert_eq!(window.ring.len(), order.len());
+        }
+    }
+
+    #[test]
+    fn a_window_of_none_remembers_none() {
+        let mut window = Window::new(0);
+        window.push([1; 16], PartitionId(0), Offset(0));
+        assert_eq!(window.find(&[1; 16]), None);
+    }
+}

@@ -1,0 +1,467 @@
+//! The one thread that writes: group commit, and recovery from faults.
+//!
+//! Nothing is acknowledged before the transaction that holds it is on disk. A
+//! fault of the file ends that hold on the file: what waits is refused, what
+//! the system has cached of the file is dropped, and the file is opened and
+//! read anew, with back-off. What a failed commit wrote may be there then, or
+//! not; it was acknowledged to nobody, and if it is sent again, the window of
+//! identities, read anew too, tells.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lantern_core::{
+    Appended, AppendedEvent, Attributes, EventRef, Events, LogError, Offset, PartitionId,
+};
+use redb::{Database, ReadableTable as _};
+use sha2::{Digest, Sha256};
+use tracing::{debug, error, info};
+
+use super::codec::Encoder;
+use super::meta::{IDENTITIES_MAX, Identities, Identity};
+use super::plan::{Plan, TYPES_MAX};
+use super::retention;
+use super::shared::{Pending, Shared, Work, answer};
+use super::tables::{self, CHUNKS, Fault, IDENTITIES, INDEX, PARTITIONS, State, TYPES};
+
+/// How long to wait before the file is opened again after a fault: the first
+/// time, and at most.
+const REOPEN_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    state: State,
+    encoder: Encoder,
+}
+
+/// What a group of appends comes to, before anything is written.
+struct Routed {
+    results: Vec<Appended>,
+    /// One a partition.
+    fresh: Vec<Vec<Events>>,
+    /// One a partition: the identities of its new events.
+    identities: Vec<Vec<Identity>>,
+    events: u64,
+    duplicates: u64,
+}
+
+/// Ends the log where the writer's thread ends, in whatever way.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, state: State) -> Self {
+        let encoder = Encoder::new(shared.config.compression);
+        Self { shared, state, encoder }
+    }
+
+    /// Works until the log is closed.
+    pub(crate) fn run(mut self) {
+        let _end = End(Arc::clone(&self.shared));
+        loop {
+            let fault = match self.shared.next_work() {
+                Work::Commit(group) => self.commit(group),
+                Work::Maintain(maintenance) => {
+                    let result = self.database().and_then(|db| {
+                        retention::maintain(&db, &self.shared, &mut self.state, &maintenance)
+                    });
+                    let fault = result.as_ref().err().is_some_and(Fault::is_of_the_file);
+                    let result = result.map_err(LogError::from);
+                    let fault = result.as_ref().err().filter(|_| fault).cloned();
+                    // Whoever asked may have gone.
+                    drop(maintenance.reply.try_send(result));
+                    fault
+                }
+                Work::Reopen => Some(LogError::Unavailable("the file could not be read".into())),
+                Work::Close => return,
+            };
+            if let Some(why) = fault
+                && !self.reopen(&why)
+            {
+                return;
+            }
+        }
+    }
+
+    fn database(&self) -> Result<Arc<Database>, Fault> {
+        let database = self.shared.database.read();
+        Ok(Arc::clone(database.as_ref().expect("it is there but while the writer opens it again")))
+    }
+
+    /// Makes a group of appends durable and answers each. The error where the
+    /// file must be opened again.
+    fn commit(&mut self, group: Vec<Pending>) -> Option<LogError> {
+        let bytes = group.iter().map(|pending| pending.bytes).sum();
+        if let Err(full) = self.check_room(bytes) {
+            fail(group, &full);
+            self.shared.answered(bytes);
+            return None;
+        }
+        let started = Instant::now();
+        let (mut routed, dones) = self.route(group);
+        let outcome = self.write(&mut routed);
+        let fault = match outcome {
+            Ok(woken) => {
+                metrics::histogram!("lantern_log_commit_seconds").record(started.elapsed());
+                debug!(appends = dones.len(), events = routed.events, bytes, "appended");
+                self.publish(&woken);
+                metrics::counter!("lantern_log_events_total").increment(routed.events);
+                metrics::counter!("lantern_log_bytes_total").increment(bytes as u64);
+                if routed.duplicates > 0 {
+                    self.shared.add_duplicates(routed.duplicates);
+                }
+                for (done, appended) in dones.into_iter().zip(routed.results) {
+                    answer(done, Ok(appended));
+                }
+                None
+            }
+            Err(fault) => {
+                let why = LogError::from(fault);
+                error!(%why, "appending failed");
+                dones.into_iter().for_each(|done| answer(done, Err(why.clone())));
+                // Whatever failed, the state in memory is ahead of the file.
+                Some(why)
+            }
+        };
+        self.shared.answered(bytes);
+        fault
+    }
+
+    /// Whether the disk has room for `bytes` of events and the reserve.
+    fn check_room(&self, bytes: usize) -> Result<(), LogError> {
+        let Some(path) = &self.shared.path else {
+            return Ok(());
+        };
+        let Ok(disk) = rustix::fs::statvfs(path) else {
+            return Ok(()); // Writing will tell.
+        };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        // Pages of the tree are written anew, and large values rounded up.
+        let need = self.shared.config.disk_reserve_bytes + 2 * bytes as u64;
+        if free >= need {
+            return Ok(());
+        }
+        Err(LogError::Full(format!(
+            "`{}` has {free} bytes free, and {need} are needed with `log.disk_reserve_bytes`: free some, or let go of old events with `log.retention_bytes`",
+            path.display()
+        )))
+    }
+
+    /// Gives each event its place, or finds the one it repeats.
+    fn route(&mut self, group: Vec<Pending>) -> (Routed, Vec<lantern_core::AppendDone>) {
+        let count = self.state.partitions.len();
+        let mut routed = Routed {
+            results: Vec::with_capacity(group.len()),
+            fresh: vec![Vec::new(); count],
+            identities: vec![Vec::new(); count],
+            events: 0,
+            duplicates: 0,
+        };
+        let mut ends: Vec<Offset> = self.state.partitions.iter().map(|p| p.row.end).collect();
+        let dones = group
+            .into_iter()
+            .map(|Pending { events, identities, done, .. }| {
+                let appended = self.place(&events, &identities, &mut ends, &mut routed);
+                copy_new(events, &appended, &mut routed.fresh);
+                routed.results.push(Appended { events: appended });
+                done
+            })
+            .collect();
+        (routed, dones)
+    }
+
+    fn place(
+        &mut self,
+        events: &Events,
+        identities: &[Identity],
+        ends: &mut [Offset],
+        routed: &mut Routed,
+    ) -> Vec<AppendedEvent> {
+        let window = &mut self.state.window;
+        let mut appended = Vec::with_capacity(events.len());
+        for index in 0..events.len() {
+            let identity = identities.get(index);
+            if let Some((partition, offset)) = identity.and_then(|identity| window.find(identity)) {
+                routed.duplicates += 1;
+                appended.push(AppendedEvent { partition, offset, duplicate: true });
+                continue;
+            }
+            let place = match ends.len() {
+                1 => 0,
+                count => partition_of(&events.get(index), count),
+            };
+            let partition = PartitionId(u32::try_from(place).expect("partitions are few"));
+            let offset = ends[place];
+            ends[place] = offset.next();
+            if let Some(identity) = identity {
+                window.push(*identity, partition, offset);
+                routed.identities[place].push(*identity);
+            }
+            routed.events += 1;
+            appended.push(AppendedEvent { partition, offset, duplicate: false });
+        }
+        appended
+    }
+
+    /// Writes it all in one durable transaction; what is in memory follows.
+    /// Returns the partitions that have new events.
+    fn write(&mut self, routed: &mut Routed) -> Result<Vec<PartitionId>, Fault> {
+        if routed.events == 0 {
+            return Ok(Vec::new());
+        }
+        let now = (self.shared.now)();
+        let mut plans = Vec::new();
+        for (place, mut fresh) in std::mem::take(&mut routed.fresh).into_iter().enumerate() {
+            if fresh.is_empty() {
+                continue;
+            }
+            fresh.iter_mut().for_each(|events| events.fill_times(now));
+            let partition = &mut self.state.partitions[place];
+            plans.push(partition.plan(place, fresh, now, &self.shared.config, &mut self.encoder));
+        }
+        let identities = self.records_of(&routed.identities);
+        let database = self.database()?;
+        let (next, stored) = self.write_plans(&database, &plans, &identities)?;
+        (self.state.identities_next, self.state.identities_stored) = (next, stored);
+        self.state.window.trim();
+        metrics::counter!("lantern_log_commits_total").increment(1);
+        let mut woken = Vec::with_capacity(plans.len());
+        for plan in plans {
+            let state = &mut self.state.partitions[plan.place];
+            let chunks: Vec<_> = plan.written.iter().map(|w| Arc::clone(&w.chunk)).collect();
+            if let Some(from) = state.committed(plan) {
+                self.shared.cache.forget(state.partition, from, state.row.end);
+            }
+            chunks.into_iter().for_each(|chunk| self.shared.cache.insert(chunk));
+            woken.push(state.partition);
+        }
+        Ok(woken)
+    }
+
+    fn records_of(&self, identities: &[Vec<Identity>]) -> Vec<Identities> {
+        let mut records = Vec::new();
+        for (state, hashes) in self.state.partitions.iter().zip(identities) {
+            let mut first = state.row.end;
+            for hashes in hashes.chunks(IDENTITIES_MAX) {
+                records.push(Identities {
+                    partition: state.partition,
+                    first,
+                    hashes: hashes.to_vec(),
+                });
+                first = Offset(first.0 + hashes.len() as u64);
+            }
+        }
+        records
+    }
+
+    fn write_plans(
+        &self,
+        database: &Database,
+        plans: &[Plan],
+        identities: &[Identities],
+    ) -> Result<(u64, u64), Fault> {
+        let transaction = self.state.begin_write(database, &self.shared.config)?;
+        let (mut next, mut stored) = (self.state.identities_next, self.state.identities_stored);
+        {
+            let mut chunks = transaction.open_table(CHUNKS)?;
+            let mut index = transaction.open_table(INDEX)?;
+            let mut rows = transaction.open_table(PARTITIONS)?;
+            let mut types = transaction.open_table(TYPES)?;
+            for plan in plans {
+                let state = &self.state.partitions[plan.place];
+                let partition = state.partition.0;
+                for small in state.run.iter().filter(|_| plan.absorbs) {
+                    chunks.remove((partition, small.first.0))?;
+                    index.remove((partition, small.first.0))?;
+                }
+                for written in &plan.written {
+                    let key = (partition, written.chunk.offset(0).0);
+                    chunks.insert(key, written.encoded.bytes.as_slice())?;
+                    index.insert(key, written.meta.encode().as_slice())?;
+                }
+                rows.insert(partition, plan.row.encode().as_slice())?;
+                for (name, count) in &plan.types {
+                    match count {
+                        0 => drop(types.remove((partition, name.as_str()))?),
+                        count => drop(types.insert((partition, name.as_str()), *count)?),
+                    }
+                }
+            }
+            let mut table = transaction.open_table(IDENTITIES)?;
+            for record in identities {
+                table.insert(next, record.encode().as_slice())?;
+                next += 1;
+                stored += record.hashes.len() as u64;
+            }
+            stored = forget_oldest(&mut table, stored, self.shared.config.dedup_window_events)?;
+        }
+        transaction.commit()?;
+        Ok((next, stored))
+    }
+
+    /// Shows readers what was committed, and wakes them.
+    fn publish(&self, woken: &[PartitionId]) {
+        if woken.is_empty() {
+            return;
+        }
+        publish_rows(&self.shared, &self.state);
+        let wakers = self.shared.wakers.read().clone();
+        for waker in &wakers {
+            woken.iter().for_each(|&partition| waker(partition));
+        }
+    }
+
+    /// Opens the file again after a fault, however long it takes. `false` where
+    /// the log is closed meanwhile.
+    fn reopen(&mut self, why: &LogError) -> bool {
+        self.shared.go_down(why);
+        *self.shared.database.write() = None;
+        self.shared.cache.clear();
+        metrics::counter!("lantern_log_faults_total").increment(1);
+        let mut wait = REOPEN_WAIT.0;
+        loop {
+            match self.try_open() {
+                Ok(()) => break,
+                Err(error) => error!(%error, "the log cannot be opened again yet"),
+            }
+            if self.shared.wait_closed(wait) {
+                return false;
+            }
+            wait = (wait * 2).min(REOPEN_WAIT.1);
+        }
+        info!("the log is open again");
+        self.shared.come_up();
+        let all: Vec<_> = self.state.partitions.iter().map(|state| state.partition).collect();
+        self.publish(&all);
+        true
+    }
+
+    fn try_open(&mut self) -> Result<(), super::OpenError> {
+        let path = self.shared.path.clone().unwrap_or_default();
+        if let Some(path) = &self.shared.path {
+            drop_cached_pages(path)
+                .map_err(|error| tables::open_error(Fault::Redb(error.into()), path))?;
+        }
+        let database =
+            (self.shared.open)().map_err(|error| tables::open_error(error.into(), &path))?;
+        self.state = tables::load(&database, &self.shared.config, &path)?;
+        publish_rows(&self.shared, &self.state);
+        *self.shared.database.write() = Some(Arc::new(database));
+        Ok(())
+    }
+}
+
+fn publish_rows(shared: &Shared, state: &State) {
+    *shared.rows.write() = state.partitions.iter().map(|p| p.row).collect();
+    if let Some(file) = shared.path.as_ref().and_then(|path| std::fs::metadata(path).ok()) {
+        #[expect(clippy::cast_precision_loss, reason = "a gauge")]
+        metrics::gauge!("lantern_log_bytes_on_disk").set(file.len() as f64);
+    }
+}
+
+/// After a failed sync the system may hold pages that never reached the disk
+/// and call them clean. They must not be read back as truth, nor built on.
+fn drop_cached_pages(path: &std::path::Path) -> std::io::Result<()> {
+    let file = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
+    file.sync_all()?;
+    #[cfg(target_os = "linux")]
+    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    Ok(())
+}
+
+/// Removes the oldest records of identities that the window no longer needs.
+fn forget_oldest(
+    table: &mut redb::Table<'_, u64, &'static [u8]>,
+    mut stored: u64,
+    window: u32,
+) -> Result<u64, Fault> {
+    /// Records removed at most in one commit: bounds its time where the window
+    /// was made smaller.
+    const REMOVED_MAX: usize = 64;
+    for _ in 0..REMOVED_MAX {
+        if stored <= u64::from(window) {
+            break;
+        }
+        // One that is damaged counted nothing.
+        let count = |bytes: &[u8]| Identities::decode(bytes).map_or(0, |i| i.hashes.len() as u64);
+        let first = table.first()?.map(|(key, value)| (key.value(), count(value.value())));
+        let Some((key, count)) = first else {
+            break;
+        };
+        if stored - count < u64::from(window) {
+            break;
+        }
+        table.remove(key)?;
+        stored -= count;
+    }
+    Ok(stored)
+}
+
+/// Copies the events that are no duplicates to their partitions.
+fn copy_new(events: Events, appended: &[AppendedEvent], fresh: &mut [Vec<Events>]) {
+    let whole = appended.iter().all(|a| !a.duplicate && a.partition == appended[0].partition);
+    if let (true, Some(first)) = (whole, appended.first())
+        && fresh[first.partition.0 as usize].is_empty()
+    {
+        fresh[first.partition.0 as usize].push(events);
+        return;
+    }
+    let mut start = 0;
+    for run in appended.chunk_by(|a, b| a.partition == b.partition && a.duplicate == b.duplicate) {
+        let range = start..start + run.len();
+        start = range.end;
+        if run[0].duplicate {
+            continue;
+        }
+        let builders = &mut fresh[run[0].partition.0 as usize];
+        let fits = builders
+            .last()
+            .is_some_and(|b| b.type_names().len() + events.type_names().len() <= TYPES_MAX);
+        if !fits {
+            builders.push(Events::new());
+        }
+        let builder = builders.last_mut().expect("one was pushed if there was none");
+        let copied = builder.extend_from(&events, range, Attributes::all());
+        assert!(copied, "the number of types was checked");
+    }
+}
+
+fn fail(group: Vec<Pending>, why: &LogError) {
+    group.into_iter().for_each(|pending| answer(pending.done, Err(why.clone())));
+}
+
+/// See [`Identity`].
+pub(crate) fn identity_of(source: &[u8], id: &[u8]) -> Identity {
+    let mut hash = Sha256::new();
+    hash.update((source.len() as u64).to_le_bytes());
+    hash.update(source);
+    hash.update(id);
+    let digest: [u8; 32] = hash.finalize().into();
+    let (halves, _) = digest.as_chunks();
+    halves[0]
+}
+
+/// See [`super::LogConfig::partitions`].
+pub(crate) fn partition_of(event: &EventRef<'_>, count: usize) -> usize {
+    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
+    let mut add = |bytes: &[u8]| {
+        for &byte in bytes {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
+        }
+    };
+    if event.subject.is_empty() {
+        add(event.source.as_bytes());
+        add(&[0]);
+        add(event.id.as_bytes());
+    } else {
+        add(event.subject.as_bytes());
+    }
+    hash = (hash ^ (hash >> 33)).wrapping_mul(0xFF51_AFD7_ED55_8CCD);
+    hash ^= hash >> 33;
+    usize::try_from(hash % count as u64).expect("partitions are few")
+}

@@ -1,0 +1,329 @@
+//! Compiled code on disk. Running it is running native code, so a file is
+//! loaded only where a keyed hash says that this installation made it, for this
+//! engine and from this upload.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest as _, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+/// SHA-256 of an upload.
+pub(crate) type Sha = [u8; 32];
+
+/// First bytes of a cache file; its keyed hash follows, then the code.
+const MAGIC: &[u8; 8] = b"LNCODE1\n";
+const TAG_BYTES: usize = 32;
+const KEY_BYTES: usize = 32;
+/// Files aside that are older than this were left behind by a crash.
+const ASIDE_MAX: Duration = Duration::from_secs(3600);
+/// What compiled files' names end in.
+const SUFFIX: &str = "cwasm";
+/// What the names of files aside end in.
+const ASIDE_SUFFIX: &str = "tmp";
+
+/// Code that this installation made. Only this module and the compiler's
+/// answer make one: [`Code::deserialize`] rests on it.
+pub(crate) struct Code(Vec<u8>);
+
+impl Code {
+    /// Takes the answer of our own compiler.
+    pub(crate) fn from_compiler(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    /// Makes the code runnable.
+    ///
+    /// # Errors
+    /// Where it is of another engine or the system gives no memory.
+    #[allow(
+        unsafe_code,
+        reason = "the one place where precompiled code is taken for what it says: a `Code` is \
+                  either our own compiler's answer or was read under a keyed hash of ours"
+    )]
+    pub(crate) fn deserialize(&self, engine: &Engine) -> wasmtime::Result<Component> {
+        // SAFETY: `deserialize` asks for unmodified output of `precompile_component`.
+        // `from_compiler` has it from the child that ran just that, and `Cache::load`
+        // has checked an HMAC, under a key that only this user can read, over exactly
+        // these bytes. The engine itself refuses output of another version or setting.
+        unsafe { Component::deserialize(engine, &self.0) }
+    }
+}
+
+/// The folder of compiled code for one engine.
+pub(crate) struct Cache {
+    root: PathBuf,
+    dir: PathBuf,
+    engine: String,
+    key: [u8; KEY_BYTES],
+    bytes_max: u64,
+    aside: AtomicU64,
+}
+
+impl Cache {
+    /// Opens `root`, with a key of its own, for the engine named `engine`.
+    pub(crate) fn open(root: &Path, engine: &str, bytes_max: u64) -> io::Result<Self> {
+        let dir = root.join(engine);
+        fs::create_dir_all(&dir)?;
+        let key = open_key(&root.join("key"))?;
+        let cache = Self {
+            root: root.to_owned(),
+            dir,
+            engine: engine.to_owned(),
+            key,
+            bytes_max,
+            aside: AtomicU64::new(0),
+        };
+        cache.clear_aside()?;
+        Ok(cache)
+    }
+
+    /// The code of an upload, where it is there and ours.
+    pub(crate) fn load(&self, sha: &Sha) -> Option<Code> {
+        let path = self.path(sha);
+        let mut bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!(path = %path.display(), %error, "compiled plugin is not read");
+                }
+                return None;
+            }
+        };
+        let header = MAGIC.len() + TAG_BYTES;
+        let ours = bytes.len() > header
+            && bytes.starts_with(MAGIC)
+            && same(&bytes[MAGIC.len()..header], &self.tag(sha, &bytes[header..]));
+        if !ours {
+            tracing::warn!(
+                path = %path.display(),
+                "compiled plugin is damaged or not of this host's making: compiled anew"
+            );
+            metrics::counter!("lantern_plugin_cache_refused_total").increment(1);
+            return None;
+        }
+        // Tells the clean-up what is in use; failing costs a compilation at most.
+        let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
+        bytes.drain(..header);
+        Some(Code(bytes))
+    }
+
+    /// Keeps the code of an upload. Another process may do the same at once.
+    pub(crate) fn store(&self, sha: &Sha, code: &Code) -> io::Result<()> {
+        let number = self.aside.fetch_add(1, Ordering::Relaxed);
+        let aside =
+            self.dir.join(format!("{}-{}.{ASIDE_SUFFIX}", std::process::id(), number));
+        let written = (|| {
+            let mut file =
+                File::options().write(true).create_new(true).mode(0o600).open(&aside)?;
+            file.write_all(MAGIC)?;
+            file.write_all(&self.tag(sha, &code.0))?;
+            file.write_all(&code.0)?;
+            // No sync: a file torn by a power cut fails its hash and is made anew.
+            fs::rename(&aside, self.path(sha))
+        })();
+        if written.is_err() {
+            let _ = fs::remove_file(&aside);
+        }
+        written?;
+        self.make_room()
+    }
+
+    fn path(&self, sha: &Sha) -> PathBuf {
+        self.dir.join(hex::encode(sha)).with_extension(SUFFIX)
+    }
+
+    fn tag(&self, sha: &Sha, code: &[u8]) -> [u8; TAG_BYTES] {
+        // Lengths are fixed or come first, so no two inputs read alike.
+        let engine = u64::try_from(self.engine.len()).expect("a short name").to_le_bytes();
+        hmac(&self.key, &[&engine, self.engine.as_bytes(), sha, code])
+    }
+
+    /// Removes what was used longest ago, of any engine, until the rest fits.
+    fn make_room(&self) -> io::Result<()> {
+        let mut files = Vec::new();
+        let mut total = 0;
+        for folder in fs::read_dir(&self.root)?.filter_map(Result::ok) {
+            let Ok(entries) = fs::read_dir(folder.path()) else { continue };
+            for entry in entries.filter_map(Result::ok) {
+                let path = entry.path();
+                let Ok(meta) = entry.metadata() else { continue };
+                if path.extension().is_some_and(|e| e == SUFFIX) {
+                    total += meta.len();
+                    files.push((meta.modified()?, meta.len(), path));
+                }
+            }
+        }
+        files.sort();
+        for (_, bytes, path) in files {
+            if total <= self.bytes_max {
+                break;
+            }
+            total -= bytes;
+            tracing::debug!(path = %path.display(), "compiled plugin removed to make room");
+            fs::remove_file(path)?;
+        }
+        Ok(())
+    }
+
+    fn clear_aside(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.dir)?.filter_map(Result::ok) {
+            let path = entry.path();
+            let old = entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|time| {
+                time.elapsed().is_ok_and(|age| age > ASIDE_MAX)
+            });
+            if old && path.extension().is_some_and(|e| e == ASIDE_SUFFIX) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads the key, or makes one. A key that others could read is worth nothing
+/// and is replaced, which makes every file anew.
+fn open_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
+    if let Some(key) = read_key(path)? {
+        return Ok(key);
+    }
+    let mut key = [0; KEY_BYTES];
+    File::open("/dev/urandom")?.read_exact(&mut key)?;
+    let aside = path.with_extension(format!("{}.{ASIDE_SUFFIX}", std::process::id()));
+    let _ = fs::remove_file(&aside);
+    let made = (|| {
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&aside)?;
+        file.write_all(&key)?;
+        file.sync_all()?;
+        // Unlike a rename, a link never takes the place of the key that another
+        // process made at the same time.
+        fs::hard_link(&aside, path)
+    })();
+    let _ = fs::remove_file(&aside);
+    match made {
+        Ok(()) => Ok(key),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            read_key(path)?.ok_or_else(|| io::Error::other("the key file is not ours"))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn read_key(path: &Path) -> io::Result<Option<[u8; KEY_BYTES]>> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let private = fs::metadata(path)?.permissions().mode() & 0o077 == 0;
+    match <[u8; KEY_BYTES]>::try_from(bytes) {
+        Ok(key) if private => Ok(Some(key)),
+        _ => {
+            tracing::warn!(
+                path = %path.display(),
+                "the key of the compile cache is damaged or readable by others: made anew"
+            );
+            fs::remove_file(path)?;
+            Ok(None)
+        }
+    }
+}
+
+/// HMAC-SHA256 (RFC 2104).
+fn hmac(key: &[u8; KEY_BYTES], message: &[&[u8]]) -> [u8; TAG_BYTES] {
+    const BLOCK: usize = 64;
+    let pad = |byte: u8| {
+        let mut block = [byte; BLOCK];
+        block.iter_mut().zip(key).for_each(|(pad, key)| *pad ^= key);
+        block
+    };
+    let mut inner = Sha256::new().chain_update(pad(0x36));
+    message.iter().for_each(|part| inner.update(part));
+    Sha256::new().chain_update(pad(0x5C)).chain_update(inner.finalize()).finalize().into()
+}
+
+/// Compares without telling by its time where the difference is.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn the_keyed_hash_is_hmac_sha256() {
+        // RFC 4231, test case 1, whose key of 20 bytes is filled up with zeros.
+        let mut key = [0; KEY_BYTES];
+        key[..20].fill(0x0B);
+        assert_eq!(
+            hex::encode(hmac(&key, &[b"Hi ", b"There"])),
+            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"
+        );
+    }
+
+    fn cache(root: &Path, bytes_max: u64) -> Cache {
+        Cache::open(root, "engine", bytes_max).unwrap()
+    }
+
+    #[test]
+    fn what_was_stored_comes_back_and_every_flipped_bit_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let sha = [7; 32];
+        cache(root.path(), 1 << 20).store(&sha, &Code(b"code".to_vec())).unwrap();
+        let again = cache(root.path(), 1 << 20);
+        assert_eq!(again.load(&sha).unwrap().0, b"code");
+        assert!(again.load(&[8; 32]).is_none());
+
+        let path = again.path(&sha);
+        let good = fs::read(&path).unwrap();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, bad).unwrap();
+            assert!(again.load(&sha).is_none(), "bit {bit}");
+        }
+        for cut in 0..good.len() {
+            fs::write(&path, &good[..cut]).unwrap();
+            assert!(again.load(&sha).is_none(), "cut to {cut}");
+        }
+        // Right for its own upload is wrong for another's.
+        fs::write(again.path(&[8; 32]), &good).unwrap();
+        assert!(again.load(&[8; 32]).is_none());
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let sha = [7; 32];
+        cache(root.path(), 1 << 20).store(&sha, &Code(b"code".to_vec())).unwrap();
+        let key = root.path().join("key");
+        let before = fs::read(&key).unwrap();
+        assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+        fs::set_permissions(&key, fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(cache(root.path(), 1 << 20).load(&sha).is_none());
+        assert_ne!(fs::read(&key).unwrap(), before);
+    }
+
+    #[test]
+    fn what_was_used_longest_ago_makes_room() {
+        let root = tempfile::tempdir().unwrap();
+        let cache = cache(root.path(), 250);
+        let code = Code(vec![0; 60]);
+        for (n, age_s) in [(1, 300), (2, 200), (3, 100)] {
+            cache.store(&[n; 32], &code).unwrap();
+            if let Ok(file) = File::open(cache.path(&[n; 32])) {
+                file.set_modified(SystemTime::now() - Duration::from_secs(age_s)).unwrap();
+            }
+        }
+        assert!(cache.load(&[1; 32]).is_none());
+        assert!(cache.load(&[2; 32]).is_some());
+        assert!(cache.load(&[3; 32]).is_some());
+    }
+}

@@ -1,0 +1,229 @@
+//! The calls a plugin makes, version 0.1 of the contract: checks what comes out
+//! of the guest and hands it to the [`lantern_core::Host`].
+
+use lantern_core::{Column, HostError, Level, NewEvent, TableId, Timestamp};
+use wasmtime::Result;
+
+use crate::bindings::v0_1::lantern::projection::{logging, outbox, tables, timers, types};
+use crate::state::{CallEnd, State, in_words};
+
+/// Work for one key, row or event of a call that takes many, in fuel.
+const ITEM_FUEL: u64 = 100;
+
+impl types::Host for State {}
+
+impl tables::Host for State {
+    fn get(&mut self, table: u32, key: String) -> Result<Option<Vec<u8>>> {
+        let value =
+            self.call("tables.get", key.len())?.get(TableId(table), &key).map_err(CallEnd::from)?;
+        self.check_read("tables.get", value.as_ref().map_or(0, Vec::len))?;
+        Ok(value)
+    }
+
+    fn put(&mut self, table: u32, key: String, value: Vec<u8>) -> Result<()> {
+        let host = self.call("tables.put", key.len() + value.len())?;
+        Ok(host.put(TableId(table), &key, &value).map_err(CallEnd::from)?)
+    }
+
+    fn delete(&mut self, table: u32, key: String) -> Result<()> {
+        let host = self.call("tables.delete", key.len())?;
+        Ok(host.delete(TableId(table), &key).map_err(CallEnd::from)?)
+    }
+
+    fn scan(
+        &mut self,
+        table: u32,
+        start: String,
+        end: String,
+        limit: u32,
+        reverse: bool,
+    ) -> Result<Vec<types::Row>> {
+        let rows_max = self.limits.scan_rows_max;
+        // One more than allowed tells "just as many" from "too many".
+        let ask = limit.min(rows_max.saturating_add(1));
+        let host = self.call("tables.scan", start.len() + end.len())?;
+        let rows =
+            host.scan(TableId(table), &start, &end, ask, reverse).map_err(CallEnd::from)?;
+        if rows.len() > rows_max as usize {
+            return Err(CallEnd::Guest(format!(
+                "`tables.scan` found more than {rows_max} rows (`limits.scan_rows_max`): ask for \
+                 fewer with its limit, and go on from the last key"
+            ))
+            .into());
+        }
+        self.charge(ITEM_FUEL * rows.len() as u64, 0)?;
+        self.check_read("tables.scan", rows.iter().map(|r| r.key.len() + r.value.len()).sum())?;
+        Ok(rows.into_iter().map(|r| types::Row { key: r.key, value: r.value }).collect())
+    }
+
+    fn get_many(
+        &mut self,
+        table: u32,
+        keys: types::ColumnResult,
+    ) -> Result<(Vec<bool>, types::ColumnResult)> {
+        const CALL: &str = "tables.get-many";
+        let keys = Keys::check(CALL, keys)?;
+        self.call(CALL, keys.column.bytes().len())?;
+        self.charge(ITEM_FUEL * keys.column.len() as u64, 0)?;
+        let mut found = Vec::with_capacity(keys.column.len());
+        let mut ends = Vec::with_capacity(keys.column.len());
+        let mut bytes = Vec::new();
+        for key in keys.iter() {
+            let value = self.host(CALL)?.get(TableId(table), key).map_err(CallEnd::from)?;
+            found.push(value.is_some());
+            if let Some(value) = value {
+                bytes.extend_from_slice(&value);
+                self.check_size(CALL, bytes.len())?;
+                self.charge(0, value.len())?;
+            }
+            ends.push(u32::try_from(bytes.len()).map_err(|_| too_long(CALL))?);
+        }
+        Ok((found, types::ColumnResult { ends, bytes }))
+    }
+
+    fn put_many(
+        &mut self,
+        table: u32,
+        keys: types::ColumnResult,
+        values: types::ColumnResult,
+    ) -> Result<()> {
+        const CALL: &str = "tables.put-many";
+        let keys = Keys::check(CALL, keys)?;
+        let values = column(CALL, "values", values)?;
+        if keys.column.len() != values.len() {
+            return Err(CallEnd::Guest(format!(
+                "`{CALL}` was given {} keys but {} values",
+                keys.column.len(),
+                values.len()
+            ))
+            .into());
+        }
+        self.charge(ITEM_FUEL * values.len() as u64, values.bytes().len())?;
+        let host = self.call(CALL, keys.column.bytes().len())?;
+        for (key, value) in keys.iter().zip(values.iter()) {
+            host.put(TableId(table), key, value).map_err(CallEnd::from)?;
+        }
+        Ok(())
+    }
+
+    fn delete_many(&mut self, table: u32, keys: types::ColumnResult) -> Result<()> {
+        const CALL: &str = "tables.delete-many";
+        let keys = Keys::check(CALL, keys)?;
+        self.charge(ITEM_FUEL * keys.column.len() as u64, 0)?;
+        let host = self.call(CALL, keys.column.bytes().len())?;
+        for key in keys.iter() {
+            host.delete(TableId(table), key).map_err(CallEnd::from)?;
+        }
+        Ok(())
+    }
+}
+
+impl timers::Host for State {
+    fn set(&mut self, at: i64, key: String) -> Result<()> {
+        let host = self.call("timers.set", key.len())?;
+        Ok(host.set_timer(Timestamp(at), &key).map_err(CallEnd::from)?)
+    }
+
+    fn cancel(&mut self, key: String) -> Result<()> {
+        let host = self.call("timers.cancel", key.len())?;
+        Ok(host.cancel_timer(&key).map_err(CallEnd::from)?)
+    }
+}
+
+impl outbox::Host for State {
+    fn emit(&mut self, events: Vec<types::NewEvent>) -> Result<()> {
+        self.charge(ITEM_FUEL * events.len() as u64, events.iter().map(|e| e.data.len()).sum())?;
+        let host = self.call("outbox.emit", 0)?;
+        for event in events {
+            host.emit(NewEvent {
+                cause: event.cause,
+                kind: event.type_,
+                subject: event.subject,
+                tenant: event.tenant,
+                time: Timestamp(event.time),
+                data: event.data,
+            })
+            .map_err(CallEnd::from)?;
+        }
+        Ok(())
+    }
+}
+
+impl logging::Host for State {
+    fn log(&mut self, level: types::Level, message: String) -> Result<()> {
+        self.charge(ITEM_FUEL, message.len())?;
+        let level = match level {
+            types::Level::Trace => Level::Trace,
+            types::Level::Debug => Level::Debug,
+            types::Level::Info => Level::Info,
+            types::Level::Warn => Level::Warn,
+            types::Level::Error => Level::Error,
+        };
+        Ok(Self::log(self, level, &message)?)
+    }
+}
+
+impl State {
+    /// Bounds and counts what a call returns.
+    fn check_read(&mut self, call: &str, bytes: usize) -> Result<(), CallEnd> {
+        self.check_size(call, bytes)?;
+        self.charge(0, bytes)
+    }
+
+    fn check_size(&self, call: &str, bytes: usize) -> Result<(), CallEnd> {
+        let limit = self.limits.read_bytes_max;
+        if bytes > limit {
+            return Err(CallEnd::Guest(format!(
+                "`{call}` found more than {} (`limits.read_bytes_max`): ask for fewer rows",
+                in_words(limit)
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// A column of keys, each of them UTF-8.
+struct Keys {
+    column: Column,
+}
+
+impl Keys {
+    fn check(call: &str, raw: types::ColumnResult) -> Result<Self, CallEnd> {
+        let column = column(call, "keys", raw)?;
+        // Whole bytes first, in one go; then each cut must lie between two
+        // characters.
+        let text = std::str::from_utf8(column.bytes()).map_err(|error| {
+            CallEnd::Guest(format!(
+                "`{call}` was given keys that are not UTF-8, at byte {}",
+                error.valid_up_to()
+            ))
+        })?;
+        let cut = column.ends().iter().position(|&end| !text.is_char_boundary(end as usize));
+        if let Some(index) = cut {
+            return Err(CallEnd::Guest(format!(
+                "`{call}` was given keys that are not UTF-8: key {index} ends within a character"
+            )));
+        }
+        Ok(Self { column })
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        let text = std::str::from_utf8(self.column.bytes()).expect("checked");
+        let mut start = 0;
+        self.column.ends().iter().map(move |&end| {
+            let key = &text[start..end as usize];
+            start = end as usize;
+            key
+        })
+    }
+}
+
+fn column(call: &str, what: &str, raw: types::ColumnResult) -> Result<Column, CallEnd> {
+    Column::from_parts(raw.ends, raw.bytes).map_err(|error| {
+        CallEnd::Guest(format!("`{call}` was given {what} that are not a column: {error}"))
+    })
+}
+
+fn too_long(call: &str) -> CallEnd {
+    CallEnd::from(HostError::Guest(format!("`{call}` found more than 4 GiB")))
+}

@@ -1,0 +1,298 @@
+//! Compiles in a process of its own, under limits of time and memory, with no
+//! environment and no secrets in it. One valid function of 255 KiB can take
+//! minutes and gigabytes, so no size limit would do.
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, Signal};
+use serde::{Deserialize, Serialize};
+use wasmtime::Engine;
+
+use crate::prepare::prepare;
+use crate::{Compiler, LoadError, PluginConfig, engine};
+
+/// The argument that makes a program the compiling child.
+const CHILD_ARGUMENT: &str = "__compile";
+/// The largest compiled code, in bytes.
+const CODE_BYTES_MAX: u64 = 1 << 30;
+/// The most of a child's last words that is read, in bytes.
+const STDERR_BYTES_MAX: u64 = 16 << 10;
+/// How much lower the child's priority is.
+const NICE: i32 = 10;
+/// First byte of the child's answer: the code follows.
+const ANSWER_CODE: u8 = 0;
+/// First byte of the child's answer: a [`LoadError`] follows, as JSON.
+const ANSWER_ERROR: u8 = 1;
+
+/// What the child is told, as its second argument.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    allow_wasi: bool,
+    cpu_s: u64,
+    memory_bytes: u64,
+}
+
+/// Makes an upload into code, some at once and the others in a queue.
+pub(crate) struct Compilers {
+    compiler: Compiler,
+    wall: Duration,
+    order: Order,
+    at_once: u32,
+    queue_max: u32,
+    queue: Mutex<Queue>,
+    freed: Condvar,
+    begun: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queue {
+    running: u32,
+    waiting: u32,
+}
+
+impl Compilers {
+    pub(crate) fn new(config: &PluginConfig) -> Self {
+        Self {
+            compiler: config.compiler.clone(),
+            wall: Duration::from_secs(config.limits.compile_wall_s),
+            order: Order {
+                allow_wasi: config.allow_wasi,
+                cpu_s: config.limits.compile_cpu_s,
+                memory_bytes: config.limits.compile_memory_bytes,
+            },
+            at_once: config.compiles_at_once.max(1),
+            queue_max: config.compile_queue_max,
+            queue: Mutex::default(),
+            freed: Condvar::new(),
+            begun: AtomicU64::new(0),
+        }
+    }
+
+    /// How many compilations were begun.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Relaxed)
+    }
+
+    /// Wraps, checks and compiles `bytes` for `engine`. Waits while as many
+    /// others are compiled as may be at once; each of them has a time limit.
+    pub(crate) fn compile(&self, engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
+        let _turn = self.wait_for_turn()?;
+        self.begun.fetch_add(1, Ordering::Relaxed);
+        let started = Instant::now();
+        let result = match &self.compiler {
+            Compiler::InProcess => prepare(engine, bytes, self.order.allow_wasi),
+            Compiler::Child { command } => self.in_child(command.as_deref(), bytes),
+        };
+        metrics::histogram!("lantern_plugin_compile_seconds").record(started.elapsed());
+        let outcome = if result.is_ok() { "ok" } else { "refused" };
+        metrics::counter!("lantern_plugin_compiles_total", "outcome" => outcome).increment(1);
+        result
+    }
+
+    fn wait_for_turn(&self) -> Result<Turn<'_>, LoadError> {
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        if queue.running >= self.at_once {
+            if queue.waiting >= self.queue_max {
+                return Err(LoadError::CompileQueue { waiting: queue.waiting });
+            }
+            queue.waiting += 1;
+            while queue.running >= self.at_once {
+                queue = self.freed.wait(queue).unwrap_or_else(PoisonError::into_inner);
+            }
+            queue.waiting -= 1;
+        }
+        queue.running += 1;
+        Ok(Turn(self))
+    }
+
+    fn in_child(&self, command: Option<&Path>, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
+        let command = command.map_or_else(this_program, |path| Ok(path.to_owned()))?;
+        let order = serde_json::to_string(&self.order).expect("three fields");
+        let mut child = Command::new(&command)
+            .arg(CHILD_ARGUMENT)
+            .arg(order)
+            .env_clear()
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| {
+                host(format!("`{} {CHILD_ARGUMENT}` does not start: {error}", command.display()))
+            })?;
+        let answer = self.converse(&mut child, bytes);
+        // Whatever happened, no child is left behind.
+        let _ = child.kill();
+        let status = child.wait().map_err(|error| host(format!("the compiler is lost: {error}")))?;
+        let answer = answer?;
+        match answer.stdout.split_first() {
+            Some((&ANSWER_CODE, code)) if status.success() => Ok(code.to_vec()),
+            Some((&ANSWER_ERROR, error)) if status.success() => {
+                let error = serde_json::from_slice(error)
+                    .map_err(|error| host(format!("the compiler's answer is garbled: {error}")))?;
+                Err(self.named(error))
+            }
+            _ => Err(self.why_it_died(status, &answer.stderr)),
+        }
+    }
+
+    /// Sends the upload and reads the answer, until the child closes its
+    /// output or time is up.
+    fn converse(&self, child: &mut Child, bytes: &[u8]) -> Result<Answer, LoadError> {
+        let mut stdin = child.stdin.take().expect("piped");
+        let stdout = child.stdout.take().expect("piped");
+        let stderr = child.stderr.take().expect("piped");
+        std::thread::scope(|scope| {
+            // A child that dies before it has read all breaks the pipe; what
+            // matters is how it died.
+            scope.spawn(move || {
+                let _ = stdin.write_all(bytes);
+            });
+            let errors = scope.spawn(move || read(stderr, STDERR_BYTES_MAX));
+            let (sender, receiver) = mpsc::channel();
+            scope.spawn(move || sender.send(read(stdout, CODE_BYTES_MAX)));
+            let stdout = receiver.recv_timeout(self.wall);
+            if stdout.is_err() {
+                // Closes the pipes, so that the threads of this scope end.
+                let _ = child.kill();
+            }
+            let stderr = errors.join().unwrap_or_default();
+            stdout.map(|stdout| Answer { stdout, stderr }).map_err(|_| LoadError::CompileWall {
+                limit_s: self.wall.as_secs(),
+            })
+        })
+    }
+
+    /// A compiler that was refused memory may say so itself.
+    fn named(&self, error: LoadError) -> LoadError {
+        match error {
+            LoadError::Invalid { reason } if reason.contains("Cannot allocate memory") => {
+                self.out_of_memory()
+            }
+            error => error,
+        }
+    }
+
+    fn out_of_memory(&self) -> LoadError {
+        LoadError::CompileMemory { limit_bytes: self.order.memory_bytes }
+    }
+
+    fn why_it_died(&self, status: ExitStatus, stderr: &[u8]) -> LoadError {
+        use std::os::unix::process::ExitStatusExt as _;
+
+        let words = String::from_utf8_lossy(stderr);
+        let words = words.trim();
+        let cpu = [Signal::XCPU.as_raw(), Signal::KILL.as_raw()];
+        match status.signal() {
+            _ if words.contains("memory allocation of") => self.out_of_memory(),
+            Some(signal) if signal == cpu[0] => LoadError::CompileCpu { limit_s: self.order.cpu_s },
+            // Nobody but the kernel kills it so: the system is out of memory.
+            Some(signal) if signal == cpu[1] => self.out_of_memory(),
+            Some(signal) => LoadError::CompilerBroke {
+                reason: format!("it was ended by signal {signal}: {words}"),
+            },
+            None => LoadError::CompilerBroke { reason: format!("it ended with {status}: {words}") },
+        }
+    }
+}
+
+struct Answer {
+    stdout: Vec<u8>,
+    stderr: Vec<u8>,
+}
+
+/// A place among those that compile at once.
+struct Turn<'a>(&'a Compilers);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).running -= 1;
+        self.0.freed.notify_one();
+    }
+}
+
+/// What the compiling child runs instead of the program's own `main`: reads an
+/// upload from standard input and writes code, or why there is none, to
+/// standard output. A program whose first argument is `__compile` must call
+/// this at once.
+#[must_use]
+pub fn compile_child_main() -> ExitCode {
+    let order = std::env::args().nth(2).and_then(|json| serde_json::from_str(&json).ok());
+    let Some(order) = order else {
+        eprintln!("`{CHILD_ARGUMENT}` is how lantern starts itself to compile a plugin");
+        return ExitCode::from(2);
+    };
+    match child(&order) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn child(order: &Order) -> Result<(), Box<dyn std::error::Error>> {
+    limit_this_process(order)?;
+    let mut upload = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut upload)?;
+    let engine = engine::new().map_err(|error| format!("{error:#}"))?;
+    let answer = prepare(&engine, &upload, order.allow_wasi);
+    let mut stdout = std::io::stdout().lock();
+    match answer {
+        Ok(code) => {
+            stdout.write_all(&[ANSWER_CODE])?;
+            stdout.write_all(&code)?;
+        }
+        Err(error) => {
+            stdout.write_all(&[ANSWER_ERROR])?;
+            serde_json::to_writer(&mut stdout, &error)?;
+        }
+    }
+    Ok(stdout.flush()?)
+}
+
+fn limit_this_process(order: &Order) -> rustix::io::Result<()> {
+    let limit = |resource, current, maximum| {
+        rustix::process::setrlimit(
+            resource,
+            Rlimit { current: Some(current), maximum: Some(maximum) },
+        )
+    };
+    // The parent that would wait for the answer is gone: so is the purpose.
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+    limit(Resource::Core, 0, 0)?;
+    limit(Resource::Fsize, 0, 0)?;
+    // The first limit says what it is by its signal; the second cannot be caught.
+    limit(Resource::Cpu, order.cpu_s, order.cpu_s + 1)?;
+    limit(Resource::As, order.memory_bytes, order.memory_bytes)?;
+    rustix::process::nice(NICE)?;
+    Ok(())
+}
+
+/// The program that runs now. On Linux by a name that stays true when the file
+/// is replaced by a newer one meanwhile.
+fn this_program() -> Result<PathBuf, LoadError> {
+    let running = Path::new("/proc/self/exe");
+    if cfg!(target_os = "linux") && running.exists() {
+        return Ok(running.to_owned());
+    }
+    std::env::current_exe().map_err(|error| host(format!("this program has no name: {error}")))
+}
+
+fn read(from: impl Read, bytes_max: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // What came before an error is all there is.
+    let _ = from.take(bytes_max).read_to_end(&mut bytes);
+    bytes
+}
+
+fn host(reason: String) -> LoadError {
+    LoadError::Host { reason }
+}

@@ -1,0 +1,429 @@
+//! Checks a component against the contract before it is compiled, and says in
+//! plain words what does not fit: which function, which version, what to do.
+
+use std::fmt::Write as _;
+use std::sync::LazyLock;
+
+use wit_parser::{
+    Function, Handle, InterfaceId, Resolve, Type, TypeDefKind, TypeId, WorldId, WorldItem, WorldKey,
+};
+
+use crate::LoadError;
+use crate::wasi;
+
+/// The contract, as the SDKs have it.
+const WIT: &str = include_str!("../../../wit/projection.wit");
+/// Its package.
+const PACKAGE: &str = "lantern:projection";
+/// The interface a projection exports.
+const PROJECTOR: &str = "lantern:projection/projector";
+/// The longest type that is spelt out, in bytes: types can nest without end.
+const TYPE_BYTES_MAX: usize = 2_000;
+/// How many names a message lists.
+const NAMES_MAX: usize = 8;
+
+/// The contract of this host.
+static CONTRACT: LazyLock<Contract> = LazyLock::new(Contract::parse);
+
+/// A contract, parsed.
+struct Contract {
+    resolve: Resolve,
+    world: WorldId,
+    version: String,
+}
+
+impl Contract {
+    fn parse() -> Self {
+        let mut resolve = Resolve::default();
+        let package =
+            resolve.push_source("projection.wit", WIT).expect("the contract is checked with the code");
+        let world = resolve.select_world(&[package], None).expect("the contract has one world");
+        let version = resolve.packages[package].name.version.as_ref();
+        let version = version.expect("the contract has a version").to_string();
+        Self { resolve, world, version }
+    }
+
+    /// The interface named `name`, without its version, that the world imports
+    /// or exports.
+    fn interface(&self, name: &str) -> Option<InterfaceId> {
+        let world = &self.resolve.worlds[self.world];
+        world.imports.values().chain(world.exports.values()).find_map(|item| match item {
+            WorldItem::Interface { id, .. } => {
+                let full = self.resolve.id_of(*id)?;
+                (split(&full).0 == name).then_some(*id)
+            }
+            _ => None,
+        })
+    }
+}
+
+/// Checks imports and exports of `component`, which is a component's bytes.
+///
+/// # Errors
+/// The first thing that does not fit. A component too strange to be decoded
+/// passes: the linker refuses it, in its own words.
+pub(crate) fn check(component: &[u8], allow_wasi: bool) -> Result<(), LoadError> {
+    let Ok(wit_component::DecodedWasm::Component(resolve, world)) =
+        wit_component::decode(component)
+    else {
+        return Ok(());
+    };
+    let contract = &*CONTRACT;
+    let world = &resolve.worlds[world];
+    for (key, item) in &world.imports {
+        let name = name_of(&resolve, key);
+        match item {
+            WorldItem::Type { .. } => {}
+            WorldItem::Function(_) => return Err(no_such(&name)),
+            WorldItem::Interface { id, .. } => {
+                check_import(&name, allow_wasi)?;
+                check_functions(contract, &resolve, *id, &name)?;
+            }
+        }
+    }
+    let mut exports = Vec::new();
+    for (key, item) in &world.exports {
+        let name = name_of(&resolve, key);
+        let (stem, version) = split(&name);
+        if stem == PROJECTOR
+            && let WorldItem::Interface { id, .. } = item
+        {
+            check_version(&name, version, "exports", &contract.version)?;
+            check_functions(contract, &resolve, *id, &name)?;
+            return check_projector_is_whole(contract, &resolve, *id);
+        }
+        exports.push(name);
+    }
+    Err(no_projector(&contract.version, &exports))
+}
+
+/// Whether an import of this name may be there at all.
+///
+/// # Errors
+/// In words that say what it is a sign of.
+pub(crate) fn check_import(name: &str, allow_wasi: bool) -> Result<(), LoadError> {
+    let (stem, version) = split(name);
+    if stem.starts_with("wasi:") {
+        return check_wasi(name, stem, version, allow_wasi);
+    }
+    if stem.split('/').next() != Some(PACKAGE) {
+        return Err(no_such(name));
+    }
+    let contract = &*CONTRACT;
+    check_version(name, version, "imports", &contract.version)?;
+    if contract.interface(stem).is_none() { Err(no_such(name)) } else { Ok(()) }
+}
+
+/// What a component without the right export is refused with.
+pub(crate) fn no_projector(version: &str, exports: &[String]) -> LoadError {
+    let names = list(exports.iter().map(String::as_str));
+    let exports = if exports.iter().any(|name| name.starts_with("wasi:cli/run")) {
+        format!("{names}: it is a command-line program")
+    } else if exports.iter().any(|name| name.starts_with("wasi:http/")) {
+        format!("{names}: it is a web server")
+    } else {
+        names
+    };
+    LoadError::NoProjector { wanted: format!("{PROJECTOR}@{version}"), exports }
+}
+
+/// The version of the contract this host has.
+pub(crate) fn version() -> String {
+    CONTRACT.version.clone()
+}
+
+fn check_wasi(
+    name: &str,
+    stem: &str,
+    version: Option<&str>,
+    allow_wasi: bool,
+) -> Result<(), LoadError> {
+    let why = if !allow_wasi {
+        "this host runs plugins without WASI; in Rust, build for wasm32-unknown-unknown, or set \
+         `allow_wasi`"
+    } else if version.and_then(track) != Some((0, 2)) {
+        "this host has WASI 0.2; build the plugin for wasm32-wasip2"
+    } else if wasi::INTERFACES.contains(&stem) {
+        return Ok(());
+    } else if stem.starts_with("wasi:sockets/") || stem.starts_with("wasi:http/") {
+        "a projection has no network, because a replay could not give the same answer"
+    } else {
+        "this part of WASI is not there for a projection"
+    };
+    Err(LoadError::Wasi { name: name.into(), why: why.into() })
+}
+
+fn check_version(
+    name: &str,
+    version: Option<&str>,
+    verb: &str,
+    have: &str,
+) -> Result<(), LoadError> {
+    // Within one track the contract evolves by additions only.
+    if version.is_some() && version.and_then(track) == track(have) {
+        return Ok(());
+    }
+    Err(LoadError::Version {
+        name: name.into(),
+        verb: verb.into(),
+        wanted: version.unwrap_or("none").into(),
+        have: have.into(),
+    })
+}
+
+/// Every function of the plugin's interface must be in the contract, alike.
+fn check_functions(
+    contract: &Contract,
+    resolve: &Resolve,
+    id: InterfaceId,
+    name: &str,
+) -> Result<(), LoadError> {
+    let Some(expected) = contract.interface(split(name).0) else {
+        return Ok(());
+    };
+    let expected = &contract.resolve.interfaces[expected];
+    for (function, found) in &resolve.interfaces[id].functions {
+        let Some(wanted) = expected.functions.get(function) else {
+            return Err(LoadError::Import {
+                name: format!("{name}#{function}"),
+                have: format!("it has {}", list(expected.functions.keys().map(String::as_str))),
+            });
+        };
+        check_signature(contract, resolve, &format!("{name}#{function}"), (found, wanted))?;
+    }
+    Ok(())
+}
+
+fn check_projector_is_whole(
+    contract: &Contract,
+    resolve: &Resolve,
+    id: InterfaceId,
+) -> Result<(), LoadError> {
+    let wanted = contract.interface(PROJECTOR).expect("the contract has a projector");
+    let missing = contract.resolve.interfaces[wanted]
+        .functions
+        .keys()
+        .find(|name| !resolve.interfaces[id].functions.contains_key(*name));
+    match missing {
+        Some(name) => Err(LoadError::NoProjector {
+            wanted: format!("{PROJECTOR}@{}#{name}", contract.version),
+            exports: list(resolve.interfaces[id].functions.keys().map(String::as_str)),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn check_signature(
+    contract: &Contract,
+    resolve: &Resolve,
+    function: &str,
+    (found, wanted): (&Function, &Function),
+) -> Result<(), LoadError> {
+    let spell = |resolve, function, deep| {
+        let mut speller = Speller { resolve, deep, text: String::new() };
+        speller.function(function);
+        speller.text
+    };
+    let deep = [spell(resolve, found, true), spell(&contract.resolve, wanted, true)];
+    if deep[0] == deep[1] {
+        return Ok(());
+    }
+    let short = [spell(resolve, found, false), spell(&contract.resolve, wanted, false)];
+    // Where only something within a named type differs, spell the types out.
+    let [found, expected] = if short[0] == short[1] { deep } else { short };
+    Err(LoadError::Signature {
+        function: function.into(),
+        found,
+        expected,
+        version: contract.version.clone(),
+    })
+}
+
+fn no_such(name: &str) -> LoadError {
+    let contract = &*CONTRACT;
+    let world = &contract.resolve.worlds[contract.world];
+    let have: Vec<_> =
+        world.imports.keys().map(|key| name_of(&contract.resolve, key)).collect();
+    let have = list(have.iter().map(String::as_str).filter(|name| !name.contains("/types@")));
+    LoadError::Import { name: name.into(), have: format!("it has {have}") }
+}
+
+/// Name and version of `name@version`.
+fn split(name: &str) -> (&str, Option<&str>) {
+    name.split_once('@').map_or((name, None), |(stem, version)| (stem, Some(version)))
+}
+
+/// Versions of one track are compatible: the same major one, or before 1.0 the
+/// same minor one.
+fn track(version: &str) -> Option<(u64, u64)> {
+    let mut numbers = version.split(['.', '-', '+']).map(str::parse);
+    match (numbers.next()?.ok()?, numbers.next()?.ok()?) {
+        (0, minor) => Some((0, minor)),
+        (major, _) => Some((major, 0)),
+    }
+}
+
+fn name_of(resolve: &Resolve, key: &WorldKey) -> String {
+    resolve.name_world_key(key)
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<_> = names.collect();
+    let mut text = String::new();
+    for (index, name) in names.iter().take(NAMES_MAX).enumerate() {
+        let _ = write!(text, "{}`{name}`", if index == 0 { "" } else { ", " });
+    }
+    match names.len() {
+        0 => "nothing".into(),
+        more if more > NAMES_MAX => format!("{text} and {} more", more - NAMES_MAX),
+        _ => text,
+    }
+}
+
+/// Spells types as WIT does: named ones by name, or with all they consist of,
+/// for comparison.
+struct Speller<'a> {
+    resolve: &'a Resolve,
+    deep: bool,
+    text: String,
+}
+
+impl Speller<'_> {
+    fn function(&mut self, function: &Function) {
+        self.text.push_str("func(");
+        for (index, param) in function.params.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            let _ = write!(self.text, "{comma}{}: ", param.name);
+            self.spell(&param.ty);
+        }
+        self.text.push(')');
+        if let Some(result) = &function.result {
+            self.text.push_str(" -> ");
+            self.spell(result);
+        }
+    }
+
+    fn spell(&mut self, ty: &Type) {
+        let simple = match ty {
+            Type::Bool => "bool",
+            Type::U8 => "u8",
+            Type::U16 => "u16",
+            Type::U32 => "u32",
+            Type::U64 => "u64",
+            Type::S8 => "s8",
+            Type::S16 => "s16",
+            Type::S32 => "s32",
+            Type::S64 => "s64",
+            Type::F32 => "f32",
+            Type::F64 => "f64",
+            Type::Char => "char",
+            Type::String => "string",
+            Type::ErrorContext => "error-context",
+            Type::Id(id) => return self.defined(*id),
+        };
+        self.text.push_str(simple);
+    }
+
+    fn defined(&mut self, id: TypeId) {
+        if self.text.len() > TYPE_BYTES_MAX {
+            return;
+        }
+        let def = &self.resolve.types[id];
+        if let TypeDefKind::Type(alias) = &def.kind {
+            return self.spell(alias);
+        }
+        if let (false, Some(name)) = (self.deep, &def.name) {
+            self.text.push_str(name);
+            return;
+        }
+        match &def.kind {
+            TypeDefKind::Record(record) => self.fields(
+                "record",
+                record.fields.iter().map(|field| (field.name.as_str(), Some(&field.ty))),
+            ),
+            TypeDefKind::Variant(variant) => self.fields(
+                "variant",
+                variant.cases.iter().map(|case| (case.name.as_str(), case.ty.as_ref())),
+            ),
+            TypeDefKind::Enum(cases) => {
+                self.fields("enum", cases.cases.iter().map(|case| (case.name.as_str(), None)));
+            }
+            TypeDefKind::Flags(flags) => {
+                self.fields("flags", flags.flags.iter().map(|flag| (flag.name.as_str(), None)));
+            }
+            TypeDefKind::Tuple(tuple) => {
+                self.of("tuple", tuple.types.iter().map(Some));
+            }
+            TypeDefKind::Option(of) => self.of("option", [Some(of)].into_iter()),
+            TypeDefKind::List(of) => self.of("list", [Some(of)].into_iter()),
+            TypeDefKind::Result(result) => {
+                self.of("result", [result.ok.as_ref(), result.err.as_ref()].into_iter());
+            }
+            TypeDefKind::Handle(Handle::Own(id) | Handle::Borrow(id)) => {
+                self.text.push_str(def.kind.as_str());
+                let name = self.resolve.types[*id].name.as_deref().unwrap_or("resource");
+                let _ = write!(self.text, "<{name}>");
+            }
+            other => self.text.push_str(other.as_str()),
+        }
+    }
+
+    fn fields<'t>(&mut self, what: &str, fields: impl Iterator<Item = (&'t str, Option<&'t Type>)>) {
+        let _ = write!(self.text, "{what} {{");
+        for (index, (name, ty)) in fields.enumerate() {
+            let _ = write!(self.text, "{} {name}", if index == 0 { "" } else { "," });
+            if let Some(ty) = ty {
+                self.text.push_str(": ");
+                self.spell(ty);
+            }
+        }
+        self.text.push_str(" }");
+    }
+
+    fn of<'t>(&mut self, what: &str, types: impl Iterator<Item = Option<&'t Type>>) {
+        let _ = write!(self.text, "{what}<");
+        for (index, ty) in types.enumerate() {
+            self.text.push_str(if index == 0 { "" } else { ", " });
+            match ty {
+                Some(ty) => self.spell(ty),
+                None => self.text.push('_'),
+            }
+        }
+        self.text.push('>');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &str, allow_wasi: bool, expected: &str) {
+        let said = check_import(name, allow_wasi)
+            .map_or_else(|e| format!("{} {e}", e.code()), |()| "fine".into());
+        assert!(said.contains(expected), "{name}: {said} does not say {expected}");
+    }
+
+    #[test]
+    fn an_import_is_fine_or_told_in_words() {
+        check("lantern:projection/tables@0.1.0", false, "fine");
+        check("lantern:projection/types@0.1.7", false, "fine");
+        check("lantern:projection/tables@0.2.0", true, "made for version 0.2.0 of the contract");
+        check("lantern:projection/tables", true, "made for version none");
+        check("lantern:projection/clocks@0.1.0", true, "it has `lantern:projection/tables@0.1.0`");
+        check("other:thing/api@1.0.0", true, "LAN-0108");
+        check("env", true, "LAN-0108");
+        check("wasi:clocks/wall-clock@0.2.3", true, "fine");
+        check("wasi:clocks/wall-clock@0.2.3", false, "wasm32-unknown-unknown");
+        check("wasi:clocks/wall-clock@0.3.0", true, "has WASI 0.2");
+        check("wasi:sockets/tcp@0.2.0", true, "no network");
+        check("wasi:nn/graph@0.2.0", true, "not there");
+    }
+
+    #[test]
+    fn tracks_are_major_versions_and_minor_ones_before_the_first() {
+        assert_eq!(track("0.1.0"), Some((0, 1)));
+        assert_eq!(track("0.1.0-rc.1"), Some((0, 1)));
+        assert_eq!(track("3.1.4"), Some((3, 0)));
+        assert_eq!(track("x"), None);
+    }
+}

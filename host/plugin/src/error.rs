@@ -1,0 +1,338 @@
+//! Why a plugin cannot be loaded, in words for whoever uploads it.
+
+use lantern_core::ManifestError;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Why [`crate::PluginHost::new`] failed.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PluginHostError {
+    /// The WebAssembly engine does not start on this machine.
+    #[error("the WebAssembly engine does not start here: {0}")]
+    Engine(String),
+    /// The folder of compiled plugins cannot be used.
+    #[error("the cache of compiled plugins at `{path}` cannot be used: {reason}")]
+    Cache {
+        /// The folder.
+        path: String,
+        /// What the system says.
+        reason: String,
+    },
+}
+
+/// Why a plugin was not loaded. Each has a stable [`LoadError::code`] and a
+/// [`LoadError::help`]; the compiling process hands them over as JSON.
+#[derive(Clone, Debug, Error, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// Something else than WebAssembly.
+    #[error(
+        "this is not WebAssembly: {found}; upload the .wasm file that your compiler made"
+    )]
+    NotWasm {
+        /// What it is, or begins with.
+        found: String,
+    },
+    /// Longer than the limit.
+    #[error(
+        "the plugin has {bytes} bytes, and the limit is {limit} (`limits.upload_bytes_max`)"
+    )]
+    TooLarge {
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// Parameters longer than the limit.
+    #[error(
+        "the parameters have {bytes} bytes, and the limit is {limit} (`limits.parameters_bytes_max`)"
+    )]
+    ParametersTooLarge {
+        /// Their size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// A core module that no SDK made.
+    #[error(
+        "this is a core WebAssembly module without a `component-type` section, so nothing says \
+         that it is a projection"
+    )]
+    NoMetadata,
+    /// A core module with imports that nobody can give it.
+    #[error("the module imports `{name}` from `{module}`, which a projection cannot have: {why}")]
+    CoreImport {
+        /// The import's module.
+        module: String,
+        /// Its name.
+        name: String,
+        /// What it is a sign of.
+        why: String,
+    },
+    /// A core module that does not become a component.
+    #[error("the module cannot be made a component: {reason}")]
+    Wrap {
+        /// What is wrong.
+        reason: String,
+    },
+    /// Damaged, or of a WebAssembly feature that is off.
+    #[error("this WebAssembly is not valid here: {reason}")]
+    Invalid {
+        /// What the validator says.
+        reason: String,
+    },
+    /// It imports something that is not of the contract.
+    #[error("the plugin imports `{name}`, which this host does not have; {have}")]
+    Import {
+        /// The interface or function.
+        name: String,
+        /// What the host has instead.
+        have: String,
+    },
+    /// It was made for another version of the contract.
+    #[error(
+        "the plugin was made for version {wanted} of the contract (it {verb} `{name}`), and this \
+         host has version {have}"
+    )]
+    Version {
+        /// The interface.
+        name: String,
+        /// `imports` or `exports`.
+        verb: String,
+        /// The plugin's version.
+        wanted: String,
+        /// The host's.
+        have: String,
+    },
+    /// It wants a part of WASI that it cannot have.
+    #[error("the plugin imports `{name}`: {why}")]
+    Wasi {
+        /// The interface.
+        name: String,
+        /// Why not.
+        why: String,
+    },
+    /// A function has other parameters or results than in the contract.
+    #[error(
+        "`{function}` is `{found}` in the plugin, but `{expected}` in version {version} of the \
+         contract"
+    )]
+    Signature {
+        /// Interface and function.
+        function: String,
+        /// In the plugin.
+        found: String,
+        /// In the contract.
+        expected: String,
+        /// The contract's version.
+        version: String,
+    },
+    /// It is no projection.
+    #[error("the component does not export `{wanted}`, so it is no projection; it exports {exports}")]
+    NoProjector {
+        /// The interface that is missing.
+        wanted: String,
+        /// What there is.
+        exports: String,
+    },
+    /// The pieces do not fit, and no plainer words were found.
+    #[error("the plugin does not fit this host: {reason}")]
+    Link {
+        /// What the engine says.
+        reason: String,
+    },
+    /// Compiling took too much processor time.
+    #[error("compiling took more than {limit_s} s of processor time; raise `limits.compile_cpu_s`")]
+    CompileCpu {
+        /// The limit, in seconds.
+        limit_s: u64,
+    },
+    /// Compiling took too much memory.
+    #[error(
+        "compiling took more than {limit_bytes} bytes of memory; raise `limits.compile_memory_bytes`"
+    )]
+    CompileMemory {
+        /// The limit, in bytes.
+        limit_bytes: u64,
+    },
+    /// Compiling took too long.
+    #[error("compiling took longer than {limit_s} s; raise `limits.compile_wall_s`")]
+    CompileWall {
+        /// The limit, in seconds.
+        limit_s: u64,
+    },
+    /// The compiler broke.
+    #[error("the compiler broke on this plugin: {reason}")]
+    CompilerBroke {
+        /// How.
+        reason: String,
+    },
+    /// Too many plugins wait to be compiled.
+    #[error("{waiting} plugins wait to be compiled already; try again later")]
+    CompileQueue {
+        /// How many.
+        waiting: u32,
+    },
+    /// It does not start within the limits of an instance.
+    #[error("no instance of the plugin can be made: {reason}")]
+    Instance {
+        /// Why.
+        reason: String,
+    },
+    /// `setup` answered with an error.
+    #[error("the plugin's setup failed: {message}")]
+    Setup {
+        /// What it said.
+        message: String,
+    },
+    /// `setup` trapped or passed a limit.
+    #[error("the plugin's setup failed: {message}")]
+    SetupTrapped {
+        /// How.
+        message: String,
+        /// The guest's stack; may be empty.
+        backtrace: String,
+    },
+    /// `setup` ran out of fuel.
+    #[error(
+        "the plugin's setup used up its fuel of {limit}: it may never end; or raise \
+         `limits.fuel_setup`"
+    )]
+    SetupFuel {
+        /// The limit.
+        limit: u64,
+        /// The guest's stack; may be empty.
+        backtrace: String,
+    },
+    /// `setup` answered differently the second time.
+    #[error(
+        "setup answered twice with the same parameters, and the second manifest has another {field}"
+    )]
+    Varies {
+        /// The first field that differs.
+        field: String,
+    },
+    /// The manifest breaks a rule.
+    #[error("the manifest is refused: {0}")]
+    #[serde(skip)]
+    Manifest(#[from] ManifestError),
+    /// The host's fault.
+    #[error("the plugin cannot be loaded now: {reason}")]
+    Host {
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+impl LoadError {
+    /// A code that never changes, for looking it up.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotWasm { .. } => "LAN-0101",
+            Self::TooLarge { .. } => "LAN-0102",
+            Self::ParametersTooLarge { .. } => "LAN-0103",
+            Self::NoMetadata => "LAN-0104",
+            Self::CoreImport { .. } => "LAN-0105",
+            Self::Wrap { .. } => "LAN-0106",
+            Self::Invalid { .. } => "LAN-0107",
+            Self::Import { .. } => "LAN-0108",
+            Self::Version { .. } => "LAN-0109",
+            Self::Wasi { .. } => "LAN-0110",
+            Self::Signature { .. } => "LAN-0111",
+            Self::NoProjector { .. } => "LAN-0112",
+            Self::Link { .. } => "LAN-0113",
+            Self::CompileCpu { .. } => "LAN-0114",
+            Self::CompileMemory { .. } => "LAN-0115",
+            Self::CompileWall { .. } => "LAN-0116",
+            Self::CompilerBroke { .. } => "LAN-0117",
+            Self::CompileQueue { .. } => "LAN-0118",
+            Self::Instance { .. } => "LAN-0119",
+            Self::Setup { .. } => "LAN-0120",
+            Self::SetupTrapped { .. } => "LAN-0121",
+            Self::SetupFuel { .. } => "LAN-0122",
+            Self::Varies { .. } => "LAN-0123",
+            Self::Manifest(_) => "LAN-0124",
+            Self::Host { .. } => "LAN-0125",
+        }
+    }
+
+    /// What to do about it, in one sentence.
+    #[must_use]
+    pub fn help(&self) -> &'static str {
+        match self {
+            Self::NotWasm { .. } => {
+                "upload the compiler's .wasm output, such as \
+                 target/wasm32-unknown-unknown/release/<name>.wasm"
+            }
+            Self::TooLarge { .. } => {
+                "build it smaller (strip it, leave unused libraries out), or raise \
+                 `limits.upload_bytes_max`"
+            }
+            Self::ParametersTooLarge { .. } => {
+                "make the parameters shorter, or raise `limits.parameters_bytes_max`"
+            }
+            Self::NoMetadata => {
+                "build it with Lantern's SDK for your language, or make it a component of the \
+                 contract's world with `wasm-tools component embed` and `component new`"
+            }
+            Self::CoreImport { .. } => {
+                "in Rust, build for wasm32-unknown-unknown (no WASI) or wasm32-wasip2; elsewhere, \
+                 link everything in and use the SDK's own build step"
+            }
+            Self::Wrap { .. } => {
+                "build it with the SDK of the version this host has, and with one version of \
+                 wit-bindgen"
+            }
+            Self::Invalid { .. } => {
+                "build it anew without threads, 64-bit memory, tail calls, garbage collection, \
+                 exceptions or relaxed SIMD"
+            }
+            Self::Import { .. } => "remove what needs it; a projection has the contract only",
+            Self::Version { .. } => {
+                "build the plugin with the SDK of the host's version, or bring the host to the \
+                 plugin's"
+            }
+            Self::Wasi { .. } => {
+                "remove what needs it: a projection sees events and tables, never files, the \
+                 network or the time of day"
+            }
+            Self::Signature { .. } | Self::Link { .. } => {
+                "build the plugin against this host's wit/projection.wit, unchanged"
+            }
+            Self::NoProjector { .. } => {
+                "make it with Lantern's SDK, which exports `lantern:projection/projector`"
+            }
+            Self::CompileCpu { .. } | Self::CompileMemory { .. } | Self::CompileWall { .. } => {
+                "look for one huge generated function and split it, or raise the limit"
+            }
+            Self::CompilerBroke { .. } => {
+                "build it with another compiler version or at a lower level of optimisation, and \
+                 report it"
+            }
+            Self::CompileQueue { .. } => "wait, or raise `compile_queue_max`",
+            Self::Instance { .. } => {
+                "make its initial memory and tables smaller, or raise the limit named"
+            }
+            Self::Setup { .. } => "correct the parameters it complains of",
+            Self::SetupTrapped { .. } => "run its tests with the same parameters; see the backtrace",
+            Self::SetupFuel { .. } => "look for a loop without an end in setup",
+            Self::Varies { .. } => {
+                "setup must answer the same manifest for the same parameters: use no randomness, \
+                 clock or map order in it"
+            }
+            Self::Manifest(_) => "correct the manifest that the plugin's setup answers",
+            Self::Host { .. } => "see the host's log; the plugin is not at fault",
+        }
+    }
+
+    /// The guest's stack where there is one, else empty.
+    #[must_use]
+    pub fn backtrace(&self) -> &str {
+        match self {
+            Self::SetupTrapped { backtrace, .. } | Self::SetupFuel { backtrace, .. } => backtrace,
+            _ => "",
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Loads plugins: from an upload to something that makes instances, once for
+//! all who load the same bytes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use lantern_core::Plugin;
+use sha2::{Digest as _, Sha256};
+use wasmtime::Engine;
+use wasmtime::component::{HasSelf, Linker};
+
+use crate::bindings::v0_1::{Projection, ProjectionPre};
+use crate::cache::{Cache, Code, Sha};
+use crate::compile::Compilers;
+use crate::instance::{Linked, LoadedPlugin};
+use crate::sniff::sniff;
+use crate::state::State;
+use crate::{LoadError, PluginConfig, PluginHostError, PluginLimits, contract, engine, wasi};
+
+/// The engine that all plugins run in, and the code they share.
+pub struct PluginHost {
+    engine: Engine,
+    limits: Arc<PluginLimits>,
+    allow_wasi: bool,
+    compilers: Compilers,
+    cache: Option<Cache>,
+    /// Links the contract alone.
+    bare: Linker<State>,
+    /// Links the contract and WASI.
+    with_wasi: Linker<State>,
+    /// What is loaded, by upload. A slot is held while its code is made, so
+    /// that many who ask for the same at once wait for one compilation.
+    slots: Mutex<HashMap<Sha, Arc<Slot>>>,
+}
+
+/// Code that somebody may be using.
+type Slot = Mutex<Weak<Linked>>;
+
+impl PluginHost {
+    /// Starts the engine.
+    ///
+    /// # Errors
+    /// [`PluginHostError`] where the engine does not run here or the cache's
+    /// folder cannot be used.
+    pub fn new(config: PluginConfig) -> Result<Self, PluginHostError> {
+        let broken = |error: wasmtime::Error| PluginHostError::Engine(format!("{error:#}"));
+        let engine = engine::new().map_err(broken)?;
+        engine::tick(&engine).map_err(|error| PluginHostError::Engine(error.to_string()))?;
+        let cache = match &config.cache_dir {
+            Some(dir) => {
+                let opened = Cache::open(dir, &engine::id(&engine), config.cache_bytes_max);
+                Some(opened.map_err(|error| PluginHostError::Cache {
+                    path: dir.display().to_string(),
+                    reason: error.to_string(),
+                })?)
+            }
+            None => None,
+        };
+        let bare = linker(&engine, false).map_err(broken)?;
+        let with_wasi = linker(&engine, true).map_err(broken)?;
+        Ok(Self {
+            engine,
+            allow_wasi: config.allow_wasi,
+            compilers: Compilers::new(&config),
+            limits: Arc::new(config.limits),
+            cache,
+            bare,
+            with_wasi,
+            slots: Mutex::default(),
+        })
+    }
+
+    /// Loads a plugin from `bytes`, a component or a core module that an SDK
+    /// made, with `parameters` as its `setup` takes them. Blocks while the code
+    /// is compiled, which may take as long as the limits allow.
+    ///
+    /// # Errors
+    /// [`LoadError`], which says what does not fit and what to do.
+    pub fn load(&self, bytes: &[u8], parameters: &str) -> Result<Arc<dyn Plugin>, LoadError> {
+        let limit = self.limits.upload_bytes_max;
+        if bytes.len() > limit {
+            return Err(LoadError::TooLarge { bytes: bytes.len(), limit });
+        }
+        let limit = self.limits.parameters_bytes_max;
+        if parameters.len() > limit {
+            return Err(LoadError::ParametersTooLarge { bytes: parameters.len(), limit });
+        }
+        sniff(bytes)?;
+        let linked = self.linked(bytes)?;
+        Ok(Arc::new(LoadedPlugin::load(linked, parameters)?))
+    }
+
+    /// How many uploads were compiled since the start; the others were in use
+    /// or cached.
+    #[must_use]
+    pub fn compiled(&self) -> u64 {
+        self.compilers.begun()
+    }
+
+    /// The linked code of an upload: in use, cached or compiled.
+    fn linked(&self, bytes: &[u8]) -> Result<Arc<Linked>, LoadError> {
+        let sha = Sha256::digest(bytes).into();
+        let slot = self.slot(sha);
+        let mut loaded = lock(&slot);
+        if let Some(linked) = loaded.upgrade() {
+            hit("memory");
+            return Ok(linked);
+        }
+        let linked = Arc::new(self.make(&sha, bytes)?);
+        *loaded = Arc::downgrade(&linked);
+        Ok(linked)
+    }
+
+    fn slot(&self, sha: Sha) -> Arc<Slot> {
+        let mut slots = lock(&self.slots);
+        // Only slots that nobody holds and whose code nobody uses are forgotten.
+        slots.retain(|_, slot| Arc::strong_count(slot) > 1 || lock(slot).strong_count() > 0);
+        Arc::clone(slots.entry(sha).or_default())
+    }
+
+    fn make(&self, sha: &Sha, bytes: &[u8]) -> Result<Linked, LoadError> {
+        if let Some(code) = self.cache.as_ref().and_then(|cache| cache.load(sha)) {
+            match code.deserialize(&self.engine) {
+                Ok(component) => {
+                    hit("disk");
+                    return self.link(&component);
+                }
+                Err(error) => tracing::warn!(%error, "a compiled plugin does not load: made anew"),
+            }
+        }
+        metrics::counter!("lantern_plugin_cache_misses_total").increment(1);
+        let code = Code::from_compiler(self.compilers.compile(&self.engine, bytes)?);
+        let component = code
+            .deserialize(&self.engine)
+            .map_err(|error| LoadError::Host { reason: format!("{error:#}") })?;
+        let linked = self.link(&component)?;
+        if let Some(cache) = &self.cache
+            && let Err(error) = cache.store(sha, &code)
+        {
+            // Costs another compilation at the next start, no more.
+            tracing::warn!(%error, "a compiled plugin is not kept");
+        }
+        Ok(linked)
+    }
+
+    fn link(&self, component: &wasmtime::component::Component) -> Result<Linked, LoadError> {
+        let mut wasi = false;
+        let ty = component.component_type();
+        // Cached code may have been checked under another setting.
+        for (name, _) in ty.imports(&self.engine) {
+            contract::check_import(name, self.allow_wasi)?;
+            wasi |= name.starts_with("wasi:");
+        }
+        let linker = if wasi { &self.with_wasi } else { &self.bare };
+        let link = |error: wasmtime::Error| LoadError::Link { reason: format!("{error:#}") };
+        let pre = linker.instantiate_pre(component).map_err(link)?;
+        let pre = ProjectionPre::new(pre).map_err(|_| {
+            let exports: Vec<_> =
+                ty.exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
+            contract::no_projector(&contract::version(), &exports)
+        })?;
+        Ok(Linked {
+            engine: self.engine.clone(),
+            limits: Arc::clone(&self.limits),
+            pre,
+            wasi,
+        })
+    }
+}
+
+fn linker(engine: &Engine, wasi: bool) -> wasmtime::Result<Linker<State>> {
+    let mut linker = Linker::new(engine);
+    Projection::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    if wasi {
+        wasi::add_to_linker(&mut linker)?;
+    }
+    Ok(linker)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn hit(place: &'static str) {
+    metrics::counter!("lantern_plugin_cache_hits_total", "place" => place).increment(1);
+}

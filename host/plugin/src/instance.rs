@@ -1,0 +1,370 @@
+//! A loaded plugin and its running instances: calls, their limits, and what
+//! became of them in words.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lantern_core::{
+    Applied, ApplyError, Batch, Column, Host, Instance, InstantiateError, Manifest, ManifestError,
+    Plugin, TrapKind,
+};
+use wasmtime::{Engine, Store, Trap, WasmBacktrace};
+
+use crate::bindings::v0_1::lantern::projection::types;
+use crate::bindings::v0_1::{Projection, ProjectionPre};
+use crate::engine::EPOCH_TICK;
+use crate::state::{CallEnd, State, in_words};
+use crate::{LoadError, PluginLimits, manifest};
+
+/// The longest backtrace handed on, in bytes.
+const BACKTRACE_BYTES_MAX: usize = 8 << 10;
+
+/// Code that is ready to run, shared by all that loaded the same upload.
+pub(crate) struct Linked {
+    pub(crate) engine: Engine,
+    pub(crate) limits: Arc<PluginLimits>,
+    pub(crate) pre: ProjectionPre<State>,
+    /// Whether it imports WASI.
+    pub(crate) wasi: bool,
+}
+
+/// A loaded plugin with its parameters.
+pub(crate) struct LoadedPlugin {
+    linked: Arc<Linked>,
+    parameters: String,
+    manifest: Manifest,
+}
+
+/// Why `setup` gave no manifest.
+enum SetupError {
+    /// It said so.
+    Said(String),
+    /// No instance could be made.
+    Start(String),
+    /// It trapped or passed a limit.
+    Trapped(ApplyError),
+    /// Its manifest breaks a rule.
+    Manifest(ManifestError),
+}
+
+impl LoadedPlugin {
+    /// Sets up two instances and compares what they say.
+    pub(crate) fn load(linked: Arc<Linked>, parameters: &str) -> Result<Self, LoadError> {
+        let limit = linked.limits.fuel_setup;
+        let setup = || match linked.start(parameters) {
+            Ok((_, manifest)) => Ok(manifest),
+            Err(SetupError::Said(message)) => Err(LoadError::Setup { message }),
+            Err(SetupError::Start(reason)) => Err(LoadError::Instance { reason }),
+            Err(SetupError::Manifest(error)) => Err(LoadError::Manifest(error)),
+            Err(SetupError::Trapped(ApplyError::Trapped {
+                kind: TrapKind::Fuel,
+                backtrace,
+                ..
+            })) => Err(LoadError::SetupFuel { limit, backtrace }),
+            Err(SetupError::Trapped(ApplyError::Trapped { message, backtrace, .. })) => {
+                Err(LoadError::SetupTrapped { message, backtrace })
+            }
+            Err(SetupError::Trapped(error)) => Err(LoadError::Host { reason: error.to_string() }),
+        };
+        let manifest = setup()?;
+        if let Some(field) = manifest::difference(&manifest, &setup()?) {
+            return Err(LoadError::Varies { field: field.into() });
+        }
+        Ok(Self { linked, parameters: parameters.to_owned(), manifest })
+    }
+}
+
+impl Plugin for LoadedPlugin {
+    fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    fn instantiate(&self) -> Result<Box<dyn Instance>, InstantiateError> {
+        let (instance, manifest) =
+            self.linked.start(&self.parameters).map_err(|error| match error {
+                SetupError::Said(message) => InstantiateError::Setup(message),
+                SetupError::Start(reason) => InstantiateError::Host(reason),
+                SetupError::Manifest(error) => InstantiateError::Changed(error.to_string()),
+                SetupError::Trapped(ApplyError::Fault(reason)) => InstantiateError::Host(reason),
+                SetupError::Trapped(error) => InstantiateError::Setup(error.to_string()),
+            })?;
+        match manifest::difference(&self.manifest, &manifest) {
+            Some(field) => Err(InstantiateError::Changed(format!("it has another {field}"))),
+            None => Ok(Box::new(instance)),
+        }
+    }
+}
+
+impl Linked {
+    /// Makes an instance and sets it up.
+    fn start(self: &Arc<Self>, parameters: &str) -> Result<(RunningInstance, Manifest), SetupError> {
+        let limits = &self.limits;
+        let mut store =
+            Store::new(&self.engine, State::new(Arc::clone(limits), self.wasi));
+        store.limiter(|state| &mut state.memory);
+        store.set_hostcall_fuel(limits.host_call_bytes_max);
+        store.set_max_component_handles(limits.handles_max);
+        store.data_mut().begin(None, limits.fuel_setup, 0);
+        ready(&mut store, limits.fuel_setup);
+        let guest = match self.pre.instantiate(&mut store) {
+            Ok(guest) => guest,
+            Err(error) => return Err(start_error(&store, &error)),
+        };
+        let answer = guest.lantern_projection_projector().call_setup(&mut store, parameters);
+        let (_, host_fuel) = store.data_mut().end();
+        let manifest = match answer {
+            Ok(Ok(manifest)) => manifest::convert(manifest).map_err(SetupError::Manifest)?,
+            Ok(Err(message)) => {
+                return Err(SetupError::Said(store.data().cut(&message).to_owned()));
+            }
+            Err(error) => {
+                let call = Call { fuel: limits.fuel_setup, key: "limits.fuel_setup", host_fuel };
+                return Err(SetupError::Trapped(ended(store.data(), &error, &call)));
+            }
+        };
+        metrics::counter!("lantern_plugin_instances_total").increment(1);
+        metrics::gauge!("lantern_plugin_instances").increment(1);
+        let instance = RunningInstance {
+            store,
+            guest,
+            _linked: Arc::clone(self),
+            times: Vec::new(),
+            over: false,
+        };
+        Ok((instance, manifest))
+    }
+}
+
+/// Gives the next call its fuel and its time on the clock.
+fn ready(store: &mut Store<State>, fuel: u64) {
+    store.set_fuel(fuel).expect("the engine counts fuel");
+    let ms = u128::from(store.data().limits.apply_ms);
+    let ticks = u64::try_from(ms.div_ceil(EPOCH_TICK.as_millis())).unwrap_or(u64::MAX);
+    // The present tick may be nearly over: one more, so that none is cut short.
+    store.set_epoch_deadline(ticks.saturating_add(1));
+}
+
+fn start_error(store: &Store<State>, error: &wasmtime::Error) -> SetupError {
+    if error.is::<Trap>() || error.is::<CallEnd>() {
+        let fuel = store.data().limits.fuel_setup;
+        let call = Call { fuel, key: "limits.fuel_setup", host_fuel: 0 };
+        return SetupError::Trapped(ended(store.data(), error, &call));
+    }
+    SetupError::Start(match &store.data().memory.refused {
+        Some(what) => format!("it needs {what} to begin with"),
+        None => format!("{error:#}"),
+    })
+}
+
+/// An instance that has been set up.
+struct RunningInstance {
+    store: Store<State>,
+    guest: Projection,
+    /// Whoever loads the same upload while this runs shares its code.
+    _linked: Arc<Linked>,
+    /// The batch's times, which the host has as a type of its own.
+    times: Vec<i64>,
+    /// Whether a call failed: the guest's memory is then in no known state.
+    over: bool,
+}
+
+impl Drop for RunningInstance {
+    fn drop(&mut self) {
+        metrics::gauge!("lantern_plugin_instances").decrement(1);
+    }
+}
+
+impl Instance for RunningInstance {
+    fn apply(&mut self, batch: &Batch, host: Box<dyn Host>, fuel: u64) -> Applied {
+        if self.over {
+            let result = Err(ApplyError::Fault(
+                "the instance was used again after a call that failed".into(),
+            ));
+            let memory_bytes = self.memory_bytes();
+            return Applied { host, result, fuel: 0, elapsed: Duration::ZERO, memory_bytes };
+        }
+        let started = Instant::now();
+        self.store.data_mut().begin(Some(host), fuel, batch.watermark.0);
+        ready(&mut self.store, fuel);
+        let answer = self.call(batch);
+        let left = self.store.get_fuel().expect("the engine counts fuel");
+        let (host, host_fuel) = self.store.data_mut().end();
+        let host = host.expect("it was given above and nothing else takes it");
+        let result = match answer {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(failure)) => Err(self.failed(batch, failure)),
+            Err(error) => {
+                let call = Call { fuel, key: "limits.fuel_event", host_fuel };
+                Err(ended(self.store.data(), &error, &call))
+            }
+        };
+        self.over = result.is_err();
+        let used = (fuel - left.min(fuel)).saturating_add(host_fuel);
+        let elapsed = started.elapsed();
+        Applied { host, result, fuel: used, elapsed, memory_bytes: self.memory_bytes() }
+    }
+}
+
+impl RunningInstance {
+    /// Lowers the batch straight from the host's columns into the guest.
+    fn call(&mut self, batch: &Batch) -> wasmtime::Result<Result<(), types::Failure>> {
+        let events = &batch.events;
+        let columns = events.columns();
+        self.times.clear();
+        self.times.extend(events.times().iter().map(|time| time.0));
+        let timers: Vec<_> =
+            batch.timers.iter().map(|t| types::Timer { at: t.at.0, key: &t.key }).collect();
+        let type_names: Vec<_> = events.type_names().iter().map(String::as_str).collect();
+        let batch = types::Batch {
+            partition: batch.partition.0,
+            timers: &timers,
+            watermark: batch.watermark.0,
+            offsets: &batch.offsets,
+            times: &self.times,
+            type_names: &type_names,
+            types: events.types(),
+            id: lower(&columns.id),
+            source: lower(&columns.source),
+            subject: lower(&columns.subject),
+            tenant: lower(&columns.tenant),
+            dataschema: lower(&columns.dataschema),
+            datacontenttype: lower(&columns.datacontenttype),
+            extensions: lower(&columns.extensions),
+            data: lower(&columns.data),
+        };
+        self.guest.lantern_projection_projector().call_apply(&mut self.store, batch)
+    }
+
+    fn failed(&self, batch: &Batch, failure: types::Failure) -> ApplyError {
+        let message = self.store.data().cut(&failure.message);
+        let events = batch.events.len();
+        match failure.event {
+            Some(event) if event as usize >= events => ApplyError::Failed {
+                event: None,
+                message: format!("{message} (it blames event {event} of a batch of {events})"),
+            },
+            event => ApplyError::Failed { event, message: message.to_owned() },
+        }
+    }
+
+    fn memory_bytes(&self) -> u64 {
+        self.store.data().memory.bytes() as u64
+    }
+}
+
+fn lower(column: &Column) -> types::ColumnParam<'_> {
+    types::ColumnParam { ends: column.ends(), bytes: column.bytes() }
+}
+
+/// What is told of a call's fuel.
+struct Call {
+    fuel: u64,
+    /// The configuration's key that sets it.
+    key: &'static str,
+    host_fuel: u64,
+}
+
+/// Why a call ended before its time.
+fn ended(state: &State, error: &wasmtime::Error, call: &Call) -> ApplyError {
+    let backtrace = error.downcast_ref::<WasmBacktrace>().map(backtrace).unwrap_or_default();
+    let trapped = |kind, message| {
+        metrics::counter!("lantern_plugin_traps_total", "kind" => kind_name(kind)).increment(1);
+        ApplyError::Trapped { kind, message, backtrace: backtrace.clone() }
+    };
+    let out_of_fuel = || {
+        let Call { fuel, key, host_fuel } = call;
+        let host = if *host_fuel > 0 {
+            format!(", and {host_fuel} were for what it had the host do")
+        } else {
+            String::new()
+        };
+        format!("it used up its fuel: the call had {fuel} (`{key}`){host}")
+    };
+    match error.downcast_ref::<CallEnd>() {
+        Some(CallEnd::Guest(message)) => return trapped(TrapKind::HostCall, message.clone()),
+        Some(CallEnd::Fault(message)) => return ApplyError::Fault(message.clone()),
+        Some(CallEnd::Fuel) => return trapped(TrapKind::Fuel, out_of_fuel()),
+        None => {}
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => return trapped(TrapKind::Fuel, out_of_fuel()),
+        Some(Trap::Interrupt) => {
+            return ApplyError::Fault(format!(
+                "the call took longer than {} ms on the clock (`limits.apply_ms`)",
+                state.limits.apply_ms
+            ));
+        }
+        _ => {}
+    }
+    let said = state.last_error().map(|text| format!("; it last said: {text}")).unwrap_or_default();
+    let what = describe(state, error);
+    match &state.memory.refused {
+        Some(refused) => {
+            trapped(TrapKind::Memory, format!("{what}, after it was refused {refused}{said}"))
+        }
+        None => {
+            let kind = what_kind(error);
+            trapped(kind, format!("{what}{said}"))
+        }
+    }
+}
+
+fn describe(state: &State, error: &wasmtime::Error) -> String {
+    if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
+        return format!("it ended itself with exit code {}", exit.0);
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::UnreachableCodeReached) => {
+            "it trapped: `unreachable` was executed (a panic or abort)".into()
+        }
+        Some(trap) => {
+            let text = trap.to_string();
+            format!("it trapped: {}", text.strip_prefix("wasm trap: ").unwrap_or(&text))
+        }
+        None => {
+            let text = error.root_cause().to_string();
+            if is_hostcall_fuel(&text) {
+                return format!(
+                    "it passed more than {} to one host call (`limits.host_call_bytes_max`)",
+                    in_words(state.limits.host_call_bytes_max)
+                );
+            }
+            format!("it broke the rules of the component model: {text}")
+        }
+    }
+}
+
+fn what_kind(error: &wasmtime::Error) -> TrapKind {
+    if error.is::<Trap>() || error.is::<wasmtime_wasi::I32Exit>() {
+        return TrapKind::Trap;
+    }
+    let text = error.root_cause().to_string();
+    if is_hostcall_fuel(&text) {
+        TrapKind::HostCall
+    } else if text.contains("handle") || text.contains("resource table") {
+        TrapKind::Memory
+    } else {
+        TrapKind::Trap
+    }
+}
+
+/// The engine has no type of its own for this error.
+fn is_hostcall_fuel(text: &str) -> bool {
+    text.starts_with("too much data is being copied between the host and the guest")
+}
+
+fn kind_name(kind: TrapKind) -> &'static str {
+    match kind {
+        TrapKind::Fuel => "fuel",
+        TrapKind::Memory => "memory",
+        TrapKind::HostCall => "host-call",
+        _ => "trap",
+    }
+}
+
+fn backtrace(trace: &WasmBacktrace) -> String {
+    let text = trace.to_string();
+    // The engine's own first line says nothing more.
+    let frames = text.split_once('\n').map_or("", |(_, frames)| frames);
+    frames[..frames.floor_char_boundary(BACKTRACE_BYTES_MAX)].to_owned()
+}

@@ -1,0 +1,118 @@
+//! From the contract's manifest to the host's own.
+
+use lantern_core::{
+    Attributes, EventTime, Field, FieldKind, Manifest, ManifestError, Merge, OnFailure, Table,
+};
+
+use crate::bindings::v0_1::lantern::projection::types;
+
+/// Converts `manifest` and checks every rule.
+///
+/// # Errors
+/// The rule that is broken; no option is known yet, so any is.
+pub(crate) fn convert(manifest: types::Manifest) -> Result<Manifest, ManifestError> {
+    if let Some((name, _)) = manifest.options.first() {
+        return Err(ManifestError::Option(name.clone()));
+    }
+    let tables = manifest.tables.into_iter().map(table).collect::<Result<_, _>>()?;
+    let manifest = Manifest {
+        name: manifest.name,
+        version: manifest.version,
+        description: manifest.description,
+        subscribes: manifest.subscribes,
+        attributes: attributes(manifest.attributes),
+        tables,
+        emits: manifest.emits,
+        event_time: manifest.event_time.map(|time| EventTime {
+            allowed_lateness_us: time.allowed_lateness,
+            tick_us: time.tick,
+        }),
+        on_failure: match manifest.on_failure {
+            types::OnFailure::ParkSubject => OnFailure::ParkSubject,
+            types::OnFailure::ParkEvent => OnFailure::ParkEvent,
+            types::OnFailure::Halt => OnFailure::Halt,
+        },
+        parameters: manifest.parameters,
+    };
+    manifest.check()?;
+    Ok(manifest)
+}
+
+/// The first field in which two manifests differ.
+pub(crate) fn difference(a: &Manifest, b: &Manifest) -> Option<&'static str> {
+    // Taken apart whole, so that a new field cannot be forgotten here.
+    let Manifest {
+        name,
+        version,
+        description,
+        subscribes,
+        attributes,
+        tables,
+        emits,
+        event_time,
+        on_failure,
+        parameters,
+    } = a;
+    [
+        ("name", *name == b.name),
+        ("version", *version == b.version),
+        ("description", *description == b.description),
+        ("list of subscriptions", *subscribes == b.subscribes),
+        ("set of attributes", *attributes == b.attributes),
+        ("list of tables", *tables == b.tables),
+        ("list of emitted types", *emits == b.emits),
+        ("event time", *event_time == b.event_time),
+        ("rule for failures", *on_failure == b.on_failure),
+        ("schema of parameters", *parameters == b.parameters),
+    ]
+    .into_iter()
+    .find_map(|(field, same)| (!same).then_some(field))
+}
+
+fn attributes(flags: types::Attributes) -> Attributes {
+    Attributes {
+        id: flags.contains(types::Attributes::ID),
+        source: flags.contains(types::Attributes::SOURCE),
+        subject: flags.contains(types::Attributes::SUBJECT),
+        tenant: flags.contains(types::Attributes::TENANT),
+        dataschema: flags.contains(types::Attributes::DATASCHEMA),
+        datacontenttype: flags.contains(types::Attributes::DATACONTENTTYPE),
+        extensions: flags.contains(types::Attributes::EXTENSIONS),
+    }
+}
+
+fn table(table: types::Table) -> Result<Table, ManifestError> {
+    if let Some((name, _)) = table.options.first() {
+        return Err(ManifestError::Option(format!("{}.{name}", table.name)));
+    }
+    Ok(Table {
+        name: table.name,
+        description: table.description,
+        public: table.public,
+        per_tenant: table.per_tenant,
+        fields: table.fields.into_iter().map(field).collect(),
+        retention_us: table.retention,
+    })
+}
+
+fn field(field: types::Field) -> Field {
+    Field {
+        name: field.name,
+        kind: match field.kind {
+            types::FieldKind::Integer => FieldKind::Integer,
+            types::FieldKind::Number => FieldKind::Number,
+            types::FieldKind::Text => FieldKind::Text,
+            types::FieldKind::Boolean => FieldKind::Boolean,
+            types::FieldKind::Timestamp => FieldKind::Timestamp,
+            types::FieldKind::Json => FieldKind::Json,
+        },
+        unit: field.unit,
+        merge: match field.merge {
+            types::Merge::Same => Merge::Same,
+            types::Merge::Sum => Merge::Sum,
+            types::Merge::Min => Merge::Min,
+            types::Merge::Max => Merge::Max,
+            types::Merge::Newest => Merge::Newest,
+        },
+    }
+}

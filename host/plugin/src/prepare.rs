@@ -1,0 +1,134 @@
+//! From an upload to compiled code: wrap, check, compile. A function of its
+//! input alone; hostile input may make it take minutes or gigabytes, which is
+//! why it runs in a process of its own.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use wasmparser::{Encoding, Parser, Payload};
+use wasmtime::Engine;
+
+use crate::sniff::{Form, sniff};
+use crate::{LoadError, contract};
+
+/// The custom section in which a core module says what component it is.
+const METADATA: &str = "component-type";
+/// The longest reason of other programs that is passed on, in bytes.
+const REASON_BYTES_MAX: usize = 2_000;
+
+/// Makes an upload into code for `engine`.
+///
+/// # Errors
+/// [`LoadError`] for everything that is wrong with it.
+pub(crate) fn prepare(
+    engine: &Engine,
+    bytes: &[u8],
+    allow_wasi: bool,
+) -> Result<Vec<u8>, LoadError> {
+    let wrapped;
+    let component = match sniff(bytes)? {
+        Form::Component => bytes,
+        Form::Module => {
+            wrapped = wrap(bytes)?;
+            &wrapped
+        }
+    };
+    validate(component)?;
+    guarded("checked", || contract::check(component, allow_wasi))??;
+    guarded("compiled", || engine.precompile_component(component))?
+        .map_err(|error| LoadError::Invalid { reason: reason(&format!("{error:#}")) })
+}
+
+/// Makes a core module a component, as its metadata says.
+fn wrap(module: &[u8]) -> Result<Vec<u8>, LoadError> {
+    check_module(module)?;
+    let wrap_error =
+        |error: &dyn std::fmt::Display| LoadError::Wrap { reason: reason(&error.to_string()) };
+    guarded("wrapped", || {
+        wit_component::ComponentEncoder::default()
+            .module(module)
+            .and_then(|encoder| encoder.validate(false).encode())
+            .map_err(|error| wrap_error(&format!("{error:#}")))
+    })?
+}
+
+/// Finds what keeps a module from being wrapped and can be told plainly.
+fn check_module(module: &[u8]) -> Result<(), LoadError> {
+    let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid {
+        reason: reason(&error.to_string()),
+    };
+    let mut described = false;
+    let mut foreign = None;
+    for payload in Parser::new(0).parse_all(module) {
+        match payload.map_err(invalid)? {
+            Payload::Version { encoding: Encoding::Component, .. } => {
+                return Err(LoadError::Invalid { reason: "a component within a module".into() });
+            }
+            Payload::CustomSection(section) => described |= section.name().starts_with(METADATA),
+            Payload::ImportSection(imports) => {
+                for import in imports.into_imports() {
+                    let import = import.map_err(invalid)?;
+                    if foreign.is_none()
+                        && let Some(why) = foreign_to_components(import.module)
+                    {
+                        foreign = Some(LoadError::CoreImport {
+                            module: import.module.into(),
+                            name: import.name.into(),
+                            why: why.into(),
+                        });
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    match (foreign, described) {
+        (Some(error), _) => Err(error),
+        (None, false) => Err(LoadError::NoMetadata),
+        (None, true) => Ok(()),
+    }
+}
+
+/// What importing from `module` is a sign of, where a component never would.
+fn foreign_to_components(module: &str) -> Option<&'static str> {
+    match module {
+        "wasi_snapshot_preview1" | "wasi_unstable" => {
+            Some("it was built for WASI preview 1 (such as wasm32-wasip1)")
+        }
+        "env" => Some("a function was declared but not linked in"),
+        "go" | "gojs" => Some("Go's js/wasm target is for browsers"),
+        name if name.starts_with("__wbindgen") || name == "wbg" => {
+            Some("a library expects JavaScript and a browser (wasm-bindgen)")
+        }
+        _ => None,
+    }
+}
+
+fn validate(component: &[u8]) -> Result<(), LoadError> {
+    // The engine validates again, with the features that are on; here the
+    // purpose is that decoding sees only what is well-formed.
+    wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all())
+        .validate_all(component)
+        .map(|_| ())
+        .map_err(|error| LoadError::Invalid { reason: reason(&error.to_string()) })
+}
+
+/// Runs code of others over hostile input: a panic in it is an answer, not an
+/// end.
+fn guarded<T>(what: &str, run: impl FnOnce() -> T) -> Result<T, LoadError> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| LoadError::CompilerBroke {
+        reason: format!("it panicked while the plugin was {what}: {}", panic_text(&*panic)),
+    })
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    reason(text.unwrap_or("no message"))
+}
+
+fn reason(text: &str) -> String {
+    text[..text.floor_char_boundary(REASON_BYTES_MAX)].to_owned()
+}

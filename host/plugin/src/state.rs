@@ -1,0 +1,319 @@
+//! What stands behind one instance while it runs: the host that answers its
+//! calls, what it has used so far, and its memory.
+
+use std::sync::Arc;
+
+use lantern_core::{Host, HostError, Level};
+use thiserror::Error;
+
+use crate::PluginLimits;
+use crate::wasi::Wasi;
+
+/// Work of the host for one call, in fuel: about the time of as many
+/// WebAssembly instructions.
+const HOST_CALL_FUEL: u64 = 200;
+
+/// How a host call ends the guest's call.
+#[derive(Debug, Error)]
+pub(crate) enum CallEnd {
+    /// The plugin's fault.
+    #[error("{0}")]
+    Guest(String),
+    /// The host's fault.
+    #[error("{0}")]
+    Fault(String),
+    /// The call's fuel is used up by what it had the host do.
+    #[error("all fuel consumed by host calls")]
+    Fuel,
+}
+
+impl From<HostError> for CallEnd {
+    fn from(error: HostError) -> Self {
+        match error {
+            HostError::Guest(message) => Self::Guest(message),
+            HostError::Fault(message) => Self::Fault(message),
+        }
+    }
+}
+
+/// A store's data.
+pub(crate) struct State {
+    pub(crate) limits: Arc<PluginLimits>,
+    pub(crate) memory: MemoryMeter,
+    pub(crate) wasi: Option<Box<Wasi>>,
+    /// There while `apply` runs; none during `setup`.
+    host: Option<Box<dyn Host>>,
+    /// Fuel the host's own work took in this call. Counted apart from the
+    /// guest's and bounded by the same number: a store's fuel cannot be charged
+    /// from within a call.
+    host_fuel: u64,
+    fuel: u64,
+    logged_bytes: usize,
+    log_full: bool,
+    /// What the guest logged last as an error: of a Rust guest, its panic.
+    last_error: Option<String>,
+}
+
+impl State {
+    pub(crate) fn new(limits: Arc<PluginLimits>, wasi: bool) -> Self {
+        let memory = MemoryMeter::new(&limits);
+        Self {
+            limits,
+            memory,
+            wasi: wasi.then(|| Box::new(Wasi::new())),
+            host: None,
+            host_fuel: 0,
+            fuel: 0,
+            logged_bytes: 0,
+            log_full: false,
+            last_error: None,
+        }
+    }
+
+    /// Readies it for a call of `fuel`.
+    pub(crate) fn begin(&mut self, host: Option<Box<dyn Host>>, fuel: u64, watermark_us: i64) {
+        self.host = host;
+        self.fuel = fuel;
+        self.host_fuel = 0;
+        self.logged_bytes = 0;
+        self.log_full = false;
+        self.last_error = None;
+        self.memory.refused = None;
+        if let Some(wasi) = &mut self.wasi {
+            wasi.begin(watermark_us, self.limits.log_bytes_max, fuel / HOST_CALL_FUEL);
+        }
+    }
+
+    /// After a call: logs what WASI output there is, and gives the host back
+    /// with the fuel its work took.
+    pub(crate) fn end(&mut self) -> (Option<Box<dyn Host>>, u64) {
+        if let Some(output) = self.wasi.as_mut().map(|wasi| wasi.take_output()) {
+            for line in output.lines().filter(|line| !line.trim().is_empty()) {
+                // The call is over: what the host says of the log has no say in it.
+                let _ = self.log(Level::Info, line);
+            }
+            if self.last_error.is_none() {
+                let output = output.trim();
+                self.last_error = (!output.is_empty()).then(|| self.cut(output).to_owned());
+            }
+        }
+        (self.host.take(), self.host_fuel)
+    }
+
+    /// The host, for a call of `what` that carries `bytes` out of the guest.
+    pub(crate) fn call(&mut self, what: &str, bytes: usize) -> Result<&mut dyn Host, CallEnd> {
+        self.charge(HOST_CALL_FUEL, bytes)?;
+        self.host(what)
+    }
+
+    /// The host, for one more step of a call that was counted.
+    pub(crate) fn host(&mut self, what: &str) -> Result<&mut dyn Host, CallEnd> {
+        match &mut self.host {
+            Some(host) => Ok(host.as_mut()),
+            None => Err(CallEnd::Guest(format!(
+                "it called `{what}` outside of `apply`: setup may not touch tables, timers or the \
+                 outbox"
+            ))),
+        }
+    }
+
+    /// Counts the host's work.
+    pub(crate) fn charge(&mut self, fuel: u64, bytes: usize) -> Result<(), CallEnd> {
+        self.host_fuel = self.host_fuel.saturating_add(fuel).saturating_add(bytes as u64);
+        if self.host_fuel > self.fuel { Err(CallEnd::Fuel) } else { Ok(()) }
+    }
+
+    /// Passes a message on, cut and counted; past the limit it is dropped.
+    pub(crate) fn log(&mut self, level: Level, message: &str) -> Result<(), CallEnd> {
+        let cut = self.cut(message);
+        if level == Level::Error {
+            self.last_error = Some(cut.to_owned());
+        }
+        let limit = self.limits.log_bytes_max;
+        let (level, message) = if self.logged_bytes + cut.len() <= limit {
+            self.logged_bytes += cut.len();
+            (level, cut.to_owned())
+        } else if self.log_full {
+            return Ok(());
+        } else {
+            self.log_full = true;
+            let note = format!(
+                "further messages of this call were dropped: they pass {limit} bytes \
+                 (`limits.log_bytes_max`)"
+            );
+            (Level::Warn, note)
+        };
+        if let Some(host) = &mut self.host {
+            host.log(level, &message)?;
+        } else {
+            tracing::debug!(?level, message, "a plugin logged during setup");
+        }
+        Ok(())
+    }
+
+    /// What the guest said last before it failed.
+    pub(crate) fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
+    }
+
+    /// `text` up to the longest a message may be.
+    pub(crate) fn cut<'a>(&self, text: &'a str) -> &'a str {
+        &text[..text.floor_char_boundary(self.limits.message_bytes_max)]
+    }
+}
+
+/// Sums an instance's memories and tables, each of which asks for itself.
+pub(crate) struct MemoryMeter {
+    bytes: usize,
+    bytes_max: usize,
+    elements: usize,
+    elements_max: usize,
+    core_instances_max: usize,
+    memories_max: usize,
+    tables_max: usize,
+    /// What the last growth added, to be taken back if it fails after all.
+    pending: (usize, usize),
+    /// What was refused last in this call, in words.
+    pub(crate) refused: Option<String>,
+}
+
+impl MemoryMeter {
+    fn new(limits: &PluginLimits) -> Self {
+        Self {
+            bytes: 0,
+            bytes_max: limits.memory_bytes_max,
+            elements: 0,
+            elements_max: limits.table_elements_max,
+            core_instances_max: limits.core_instances_max,
+            memories_max: limits.memories_max,
+            tables_max: limits.tables_max,
+            pending: (0, 0),
+            refused: None,
+        }
+    }
+
+    /// Linear memory in use, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn take_back(&mut self) {
+        let (bytes, elements) = std::mem::take(&mut self.pending);
+        self.bytes -= bytes;
+        self.elements -= elements;
+    }
+}
+
+impl wasmtime::ResourceLimiter for MemoryMeter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let more = desired.saturating_sub(current);
+        if more > self.bytes_max.saturating_sub(self.bytes) {
+            self.refused = Some(format!(
+                "more than {} of memory (`limits.memory_bytes_max`)",
+                in_words(self.bytes_max)
+            ));
+            return Ok(false);
+        }
+        // Past the memory's own maximum the growth fails, and is taken back then.
+        debug_assert!(maximum.is_none_or(|maximum| current <= maximum));
+        self.bytes += more;
+        self.pending = (more, 0);
+        Ok(true)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.take_back();
+        Ok(())
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let more = desired.saturating_sub(current);
+        if more > self.elements_max.saturating_sub(self.elements) {
+            self.refused = Some(format!(
+                "more than {} table elements (`limits.table_elements_max`)",
+                self.elements_max
+            ));
+            return Ok(false);
+        }
+        self.elements += more;
+        self.pending = (0, more);
+        Ok(true)
+    }
+
+    fn table_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        self.take_back();
+        Ok(())
+    }
+
+    fn instances(&self) -> usize {
+        self.core_instances_max
+    }
+
+    fn tables(&self) -> usize {
+        self.tables_max
+    }
+
+    fn memories(&self) -> usize {
+        self.memories_max
+    }
+}
+
+/// Bytes as people read them.
+pub(crate) fn in_words(bytes: usize) -> String {
+    if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) {
+        format!("{} MiB", bytes >> 20)
+    } else if bytes >= 1 << 10 && bytes.is_multiple_of(1 << 10) {
+        format!("{} KiB", bytes >> 10)
+    } else {
+        format!("{bytes} bytes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use wasmtime::ResourceLimiter as _;
+
+    use super::*;
+
+    #[test]
+    fn memories_are_summed_and_failed_growth_is_taken_back() {
+        let limits = PluginLimits { memory_bytes_max: 3 << 16, ..PluginLimits::default() };
+        let mut meter = MemoryMeter::new(&limits);
+        assert!(meter.memory_growing(0, 1 << 16, None).unwrap());
+        assert!(meter.memory_growing(0, 1 << 16, None).unwrap());
+        assert!(!meter.memory_growing(1 << 16, 3 << 16, None).unwrap());
+        assert!(meter.refused.as_deref().unwrap().contains("192 KiB of memory"));
+        assert!(meter.memory_growing(1 << 16, 2 << 16, Some(1 << 16)).unwrap());
+        meter.memory_grow_failed(wasmtime::Error::msg("past its maximum")).unwrap();
+        assert_eq!(meter.bytes(), 2 << 16);
+    }
+
+    #[test]
+    fn messages_are_cut_between_characters_and_dropped_past_the_limit() {
+        let limits = PluginLimits {
+            message_bytes_max: 5,
+            log_bytes_max: 9,
+            ..PluginLimits::default()
+        };
+        let mut state = State::new(Arc::new(limits), false);
+        state.begin(None, 1_000, 0);
+        assert_eq!(state.cut("äöü"), "äö");
+        for _ in 0..5 {
+            state.log(Level::Error, "äöü").unwrap();
+        }
+        assert_eq!(state.logged_bytes, 8);
+        assert!(state.log_full);
+    }
+}

@@ -1,0 +1,306 @@
+//! WASI 0.2 for languages that cannot do without, and deterministic: the clock
+//! shows the watermark, randomness has a fixed seed, waiting takes no time,
+//! there are no arguments, variables or files, and output goes to the log. What
+//! would reach outside (sockets, HTTP) is not there at all.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use wasmtime::component::{HasData, HasSelf, Linker, Resource, ResourceTable};
+use wasmtime_wasi::cli::{WasiCli, WasiCliCtx, WasiCliCtxView};
+use wasmtime_wasi::filesystem::{WasiFilesystem, WasiFilesystemCtx, WasiFilesystemCtxView};
+use wasmtime_wasi::p2::bindings::{cli, clocks, filesystem, io, random, sync};
+use wasmtime_wasi::p2::{
+    DynOutputStream, DynPollable, OutputStream, Pollable, StreamError, StreamResult, subscribe,
+};
+
+use crate::state::{CallEnd, State};
+
+/// The interfaces linked, without their package's version.
+pub(crate) const INTERFACES: [&str; 20] = [
+    "wasi:cli/environment",
+    "wasi:cli/exit",
+    "wasi:cli/stderr",
+    "wasi:cli/stdin",
+    "wasi:cli/stdout",
+    "wasi:cli/terminal-input",
+    "wasi:cli/terminal-output",
+    "wasi:cli/terminal-stderr",
+    "wasi:cli/terminal-stdin",
+    "wasi:cli/terminal-stdout",
+    "wasi:clocks/monotonic-clock",
+    "wasi:clocks/wall-clock",
+    "wasi:filesystem/preopens",
+    "wasi:filesystem/types",
+    "wasi:io/error",
+    "wasi:io/poll",
+    "wasi:io/streams",
+    "wasi:random/insecure",
+    "wasi:random/insecure-seed",
+    "wasi:random/random",
+];
+
+/// Every instance begins with the same randomness.
+const SEED: u64 = 0x6C61_6E74_6572_6E21;
+/// The most random bytes one call gives.
+const RANDOM_BYTES_MAX: u64 = 1 << 20;
+/// The most one write to standard output takes.
+const WRITE_BYTES_MAX: usize = 64 << 10;
+/// Resources, such as streams, an instance may hold.
+const RESOURCES_MAX: usize = 1024;
+
+/// What WASI shows one instance.
+pub(crate) struct Wasi {
+    table: ResourceTable,
+    cli: WasiCliCtx,
+    files: WasiFilesystemCtx,
+    clock: Clock,
+    random: Random,
+    output: Arc<Mutex<Output>>,
+}
+
+impl Wasi {
+    pub(crate) fn new() -> Self {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES_MAX);
+        Self {
+            table,
+            cli: WasiCliCtx::default(),
+            files: WasiFilesystemCtx::default(),
+            clock: Clock { wall_us: 0, monotonic_ns: 0 },
+            random: Random { state: SEED },
+            output: Arc::default(),
+        }
+    }
+
+    /// Before a call: the time to show, and how much may be written and how
+    /// often.
+    pub(crate) fn begin(&mut self, watermark_us: i64, bytes_max: usize, writes_max: u64) {
+        self.clock.wall_us = u64::try_from(watermark_us).unwrap_or(0);
+        let mut output = lock(&self.output);
+        *output = Output { text: Vec::new(), bytes_max, writes_left: writes_max };
+    }
+
+    /// What the call wrote to standard output and error.
+    pub(crate) fn take_output(&mut self) -> String {
+        let text = std::mem::take(&mut lock(&self.output).text);
+        String::from_utf8_lossy(&text).into_owned()
+    }
+}
+
+/// Links every one of [`INTERFACES`].
+pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    let l = linker;
+    cli::environment::add_to_linker::<State, WasiCli>(l, cli_view)?;
+    cli::exit::add_to_linker::<State, WasiCli>(l, cli_view)?;
+    cli::stdin::add_to_linker::<State, WasiCli>(l, cli_view)?;
+    cli::stdout::add_to_linker::<State, HasSelf<Wasi>>(l, wasi)?;
+    cli::stderr::add_to_linker::<State, HasSelf<Wasi>>(l, wasi)?;
+    cli::terminal_input::add_to_linker::<State, WasiCli>(l, cli_view)?;
+    cli::terminal_output::add_to_linker::<State, WasiCli>(l, cli_view)?;
+    cli::terminal_stdin::add_to_linker::<State, WasiCli>(l, cli_view)?;
+    cli::terminal_stdout::add_to_linker::<State, WasiCli>(l, cli_view)?;
+    cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, cli_view)?;
+    clocks::wall_clock::add_to_linker::<State, HasSelf<Clock>>(l, |s| &mut wasi(s).clock)?;
+    clocks::monotonic_clock::add_to_linker::<State, HasSelf<Wasi>>(l, wasi)?;
+    filesystem::preopens::add_to_linker::<State, WasiFilesystem>(l, files_view)?;
+    sync::filesystem::types::add_to_linker::<State, WasiFilesystem>(l, files_view)?;
+    io::error::add_to_linker::<State, Io>(l, |s| &mut wasi(s).table)?;
+    sync::io::poll::add_to_linker::<State, Io>(l, |s| &mut wasi(s).table)?;
+    sync::io::streams::add_to_linker::<State, Io>(l, |s| &mut wasi(s).table)?;
+    random::random::add_to_linker::<State, HasSelf<Random>>(l, |s| &mut wasi(s).random)?;
+    random::insecure::add_to_linker::<State, HasSelf<Random>>(l, |s| &mut wasi(s).random)?;
+    random::insecure_seed::add_to_linker::<State, HasSelf<Random>>(l, |s| &mut wasi(s).random)?;
+    Ok(())
+}
+
+fn wasi(state: &mut State) -> &mut Wasi {
+    state.wasi.as_mut().expect("a component that imports WASI is given it")
+}
+
+fn cli_view(state: &mut State) -> WasiCliCtxView<'_> {
+    let wasi = wasi(state);
+    WasiCliCtxView { ctx: &mut wasi.cli, table: &mut wasi.table }
+}
+
+fn files_view(state: &mut State) -> WasiFilesystemCtxView<'_> {
+    let wasi = wasi(state);
+    WasiFilesystemCtxView { ctx: &mut wasi.files, table: &mut wasi.table }
+}
+
+struct Io;
+
+impl HasData for Io {
+    type Data<'a> = &'a mut ResourceTable;
+}
+
+/// Time as a function of the log.
+struct Clock {
+    /// Microseconds since 1970.
+    wall_us: u64,
+    /// Goes on by one with every look, from 1: Go takes 0 for broken, and a
+    /// loop that waits for time to pass must end.
+    monotonic_ns: u64,
+}
+
+impl clocks::wall_clock::Host for Clock {
+    fn now(&mut self) -> wasmtime::Result<clocks::wall_clock::Datetime> {
+        let micros = u32::try_from(self.wall_us % 1_000_000).expect("under a million");
+        Ok(clocks::wall_clock::Datetime {
+            seconds: self.wall_us / 1_000_000,
+            nanoseconds: micros * 1_000,
+        })
+    }
+
+    fn resolution(&mut self) -> wasmtime::Result<clocks::wall_clock::Datetime> {
+        Ok(clocks::wall_clock::Datetime { seconds: 0, nanoseconds: 1_000 })
+    }
+}
+
+impl clocks::monotonic_clock::Host for Wasi {
+    fn now(&mut self) -> wasmtime::Result<u64> {
+        self.clock.monotonic_ns += 1;
+        Ok(self.clock.monotonic_ns)
+    }
+
+    fn resolution(&mut self) -> wasmtime::Result<u64> {
+        Ok(1)
+    }
+
+    /// Jumps there: nothing else could happen meanwhile.
+    fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        self.clock.monotonic_ns = self.clock.monotonic_ns.max(when);
+        let ready = self.table.push(Ready)?;
+        subscribe(&mut self.table, ready)
+    }
+
+    fn subscribe_duration(&mut self, wait_ns: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        self.subscribe_instant(self.clock.monotonic_ns.saturating_add(wait_ns))
+    }
+}
+
+/// A wait that is over.
+struct Ready;
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for Ready {
+    async fn ready(&mut self) {}
+}
+
+/// SplitMix64 from a fixed seed.
+struct Random {
+    state: u64,
+}
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
+        if len > RANDOM_BYTES_MAX {
+            return Err(CallEnd::Guest(format!(
+                "it asked for {len} random bytes, and the limit is {RANDOM_BYTES_MAX} a call"
+            ))
+            .into());
+        }
+        let len = usize::try_from(len).expect("bounded above");
+        let mut bytes = Vec::with_capacity(len + 8);
+        while bytes.len() < len {
+            bytes.extend_from_slice(&self.next().to_le_bytes());
+        }
+        bytes.truncate(len);
+        Ok(bytes)
+    }
+}
+
+impl random::random::Host for Random {
+    fn get_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
+        self.bytes(len)
+    }
+
+    fn get_random_u64(&mut self) -> wasmtime::Result<u64> {
+        Ok(self.next())
+    }
+}
+
+impl random::insecure::Host for Random {
+    fn get_insecure_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
+        self.bytes(len)
+    }
+
+    fn get_insecure_random_u64(&mut self) -> wasmtime::Result<u64> {
+        Ok(self.next())
+    }
+}
+
+impl random::insecure_seed::Host for Random {
+    fn insecure_seed(&mut self) -> wasmtime::Result<(u64, u64)> {
+        Ok((SEED, !SEED))
+    }
+}
+
+/// What a call wrote, up to a limit; the rest is dropped.
+#[derive(Default)]
+struct Output {
+    text: Vec<u8>,
+    bytes_max: usize,
+    /// Writes before the call ends: each costs the host time that fuel does
+    /// not count.
+    writes_left: u64,
+}
+
+struct OutputPipe(Arc<Mutex<Output>>);
+
+impl OutputStream for OutputPipe {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        let mut output = lock(&self.0);
+        let Some(left) = output.writes_left.checked_sub(1) else {
+            return Err(StreamError::Trap(CallEnd::Fuel.into()));
+        };
+        output.writes_left = left;
+        let room = output.bytes_max.saturating_sub(output.text.len());
+        output.text.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(WRITE_BYTES_MAX)
+    }
+}
+
+#[wasmtime_wasi::async_trait]
+impl Pollable for OutputPipe {
+    async fn ready(&mut self) {}
+}
+
+impl Wasi {
+    fn pipe(&mut self) -> wasmtime::Result<Resource<DynOutputStream>> {
+        let pipe: DynOutputStream = Box::new(OutputPipe(Arc::clone(&self.output)));
+        Ok(self.table.push(pipe)?)
+    }
+}
+
+impl cli::stdout::Host for Wasi {
+    fn get_stdout(&mut self) -> wasmtime::Result<Resource<DynOutputStream>> {
+        self.pipe()
+    }
+}
+
+impl cli::stderr::Host for Wasi {
+    fn get_stderr(&mut self) -> wasmtime::Result<Resource<DynOutputStream>> {
+        self.pipe()
+    }
+}
+
+fn lock(output: &Mutex<Output>) -> std::sync::MutexGuard<'_, Output> {
+    output.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,297 @@
+//! Guests for the tests: core modules in text form that answer a manifest laid
+//! out by hand, with bodies for `setup` and `apply` that a test fills in.
+
+use std::fmt::Write as _;
+
+use lantern_core::{Attributes, Manifest};
+use wit_parser::Resolve;
+
+/// The contract.
+pub(crate) const WIT: &str = include_str!("../../../../wit/projection.wit");
+
+/// Where `apply` finds its own answer: 512 holds "ok" until it is overwritten.
+const ANSWER: u32 = 512;
+/// Where the manifest that `setup` answers begins.
+const MANIFEST: u32 = 1024;
+/// Where the bump allocator begins.
+const HEAP: u32 = 1 << 16;
+
+/// A guest to be.
+pub(crate) struct Guest {
+    pub(crate) manifest: Manifest,
+    /// WIT of the world, in place of the contract's.
+    pub(crate) wit: String,
+    pub(crate) world: Option<&'static str>,
+    /// Imports, as WAT fields.
+    pub(crate) imports: String,
+    /// WAT fields beside the functions.
+    pub(crate) fields: String,
+    /// Instructions of `setup`, whose parameters are `$ptr` and `$len`.
+    pub(crate) setup: String,
+    /// Instructions of `apply`, whose parameter `$batch` points to the batch.
+    pub(crate) apply: String,
+    /// Texts, each at an address of its own: see [`Guest::text`].
+    texts: Vec<(u32, String)>,
+    pub(crate) memory: &'static str,
+    pub(crate) option: Option<&'static str>,
+}
+
+impl Guest {
+    /// A guest that folds nothing.
+    pub(crate) fn new() -> Self {
+        let manifest = Manifest {
+            name: "guest".into(),
+            version: "1.2.3".into(),
+            description: "Übt".into(),
+            subscribes: vec!["order.*".into(), "page.viewed".into()],
+            attributes: Attributes { subject: true, ..Attributes::default() },
+            tables: vec![lantern_core::Table { name: "rows".into(), ..Default::default() }],
+            ..Manifest::default()
+        };
+        Self {
+            manifest,
+            wit: WIT.into(),
+            world: None,
+            imports: String::new(),
+            fields: String::new(),
+            setup: String::new(),
+            apply: String::new(),
+            texts: Vec::new(),
+            memory: "2",
+            option: None,
+        }
+    }
+
+    pub(crate) fn apply(mut self, body: &str) -> Self {
+        self.apply = body.into();
+        self
+    }
+
+    pub(crate) fn setup(mut self, body: &str) -> Self {
+        self.setup = body.into();
+        self
+    }
+
+    /// Imports `function` of the contract's `interface` as `$function`.
+    pub(crate) fn import(mut self, interface: &str, function: &str, params: &str) -> Self {
+        let _ = writeln!(
+            self.imports,
+            "(import \"lantern:projection/{interface}@0.1.0\" \"{function}\" \
+             (func ${function} {params}))"
+        );
+        self
+    }
+
+    /// Puts `text` into memory; what comes back are the two instructions that
+    /// push its address and length.
+    pub(crate) fn text(&mut self, text: &str) -> String {
+        let at = self.texts.last().map_or(16 << 10, |(at, text)| at + text.len() as u32);
+        self.texts.push((at, text.into()));
+        format!("(i32.const {at}) (i32.const {})", text.len())
+    }
+
+    /// The core module, without metadata.
+    pub(crate) fn module(&self) -> Vec<u8> {
+        let mut image = Image { base: MANIFEST, bytes: Vec::new() };
+        image.manifest(&self.manifest, self.option);
+        let mut data = format!("(data (i32.const {MANIFEST}) \"{}\")\n", escape(&image.bytes));
+        for (at, text) in &self.texts {
+            let _ = writeln!(data, "(data (i32.const {at}) \"{}\")", escape(text.as_bytes()));
+        }
+        let Self { imports, fields, setup, apply, memory, .. } = self;
+        let text = format!(
+            "(module $guest.wasm
+              {imports}
+              (memory (export \"memory\") {memory})
+              (global $heap (mut i32) (i32.const {HEAP}))
+              {fields}
+              (func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32)
+                (local $at i32)
+                (local.set $at (i32.and
+                  (i32.add (global.get $heap) (i32.sub (local.get 2) (i32.const 1)))
+                  (i32.sub (i32.const 0) (local.get 2))))
+                (global.set $heap (i32.add (local.get $at) (local.get 3)))
+                (if (i32.gt_u (global.get $heap) (i32.shl (memory.size) (i32.const 16)))
+                  (then (if (i32.lt_s (memory.grow (i32.add (i32.const 1) (i32.shr_u
+                      (i32.sub (global.get $heap) (i32.shl (memory.size) (i32.const 16)))
+                      (i32.const 16)))) (i32.const 0))
+                    (then unreachable))))
+                (local.get $at))
+              (func (export \"lantern:projection/projector@0.1.0#setup\")
+                (param $ptr i32) (param $len i32) (result i32)
+                {setup}
+                (global.set $heap (i32.const {HEAP}))
+                (i32.const {MANIFEST}))
+              (func $apply (export \"lantern:projection/projector@0.1.0#apply\")
+                (param $batch i32) (result i32)
+                {apply}
+                (global.set $heap (i32.const {HEAP}))
+                (i32.const {ANSWER}))
+              {data})"
+        );
+        wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
+    }
+
+    /// The core module as an SDK would make it.
+    pub(crate) fn build(&self) -> Vec<u8> {
+        self.describe(self.module())
+    }
+
+    /// The same, with `from` in the names of imports and exports made `to`, of
+    /// the same length.
+    pub(crate) fn renamed(&self, from: &str, to: &str) -> Vec<u8> {
+        assert_eq!(from.len(), to.len());
+        let mut module = self.module();
+        let places: Vec<_> = (0..module.len())
+            .filter(|&at| module[at..].starts_with(from.as_bytes()))
+            .collect();
+        for at in places {
+            module[at..at + to.len()].copy_from_slice(to.as_bytes());
+        }
+        self.describe(module)
+    }
+
+    fn describe(&self, mut module: Vec<u8>) -> Vec<u8> {
+        let mut resolve = Resolve::default();
+        let package = resolve.push_source("test.wit", &self.wit).unwrap();
+        let world = resolve.select_world(&[package], self.world).unwrap();
+        wit_component::embed_component_metadata(
+            &mut module,
+            &resolve,
+            world,
+            wit_component::StringEncoding::UTF8,
+        )
+        .unwrap();
+        module
+    }
+}
+
+/// Instructions that make `apply` answer a failure of `text`, blaming an event.
+pub(crate) fn fail(event: Option<u32>, text: &str) -> String {
+    let mut code = format!("(i32.store8 (i32.const {ANSWER}) (i32.const 1))");
+    if let Some(event) = event {
+        let _ = write!(
+            code,
+            "(i32.store8 (i32.const {}) (i32.const 1)) (i32.store (i32.const {}) (i32.const {event}))",
+            ANSWER + 4,
+            ANSWER + 8
+        );
+    }
+    // `text` is what `Guest::text` gave: address, then length.
+    let [address, length] = [0, 1].map(|n| text.split(") (").nth(n).unwrap());
+    let [address, length] =
+        [address, length].map(|t| t.trim_matches(['(', ')']).to_owned());
+    let _ = write!(
+        code,
+        "(i32.store (i32.const {}) ({address})) (i32.store (i32.const {}) ({length}))",
+        ANSWER + 12,
+        ANSWER + 16
+    );
+    code
+}
+
+/// Memory with what the canonical ABI wants of `result<manifest, string>`.
+struct Image {
+    base: u32,
+    bytes: Vec<u8>,
+}
+
+impl Image {
+    fn manifest(&mut self, m: &Manifest, option: Option<&str>) {
+        // The discriminant, then the record, aligned to 8.
+        self.bytes.resize(8 + 104, 0);
+        let at = 8;
+        self.string(at, &m.name);
+        self.string(at + 8, &m.version);
+        self.string(at + 16, &m.description);
+        self.strings(at + 24, &m.subscribes);
+        let a = m.attributes;
+        let flags = [
+            a.id,
+            a.source,
+            a.subject,
+            a.tenant,
+            a.dataschema,
+            a.datacontenttype,
+            a.extensions,
+        ];
+        self.bytes[at + 32] =
+            flags.iter().enumerate().fold(0, |bits, (n, &on)| bits | (u8::from(on) << n));
+        let tables = self.list(at + 36, m.tables.len(), 56);
+        for (n, table) in m.tables.iter().enumerate() {
+            self.table(tables + n * 56, table);
+        }
+        self.strings(at + 44, &m.emits);
+        if let Some(time) = m.event_time {
+            self.bytes[at + 56] = 1;
+            self.u64(at + 64, time.allowed_lateness_us);
+            self.u64(at + 72, time.tick_us);
+        }
+        self.bytes[at + 80] = m.on_failure as u8;
+        if let Some(parameters) = &m.parameters {
+            self.bytes[at + 84] = 1;
+            self.string(at + 88, parameters);
+        }
+        if let Some(option) = option {
+            let options = self.list(at + 96, 1, 16);
+            self.string(options, option);
+            self.string(options + 8, "on");
+        }
+    }
+
+    fn table(&mut self, at: usize, table: &lantern_core::Table) {
+        self.string(at, &table.name);
+        self.string(at + 8, &table.description);
+        self.bytes[at + 16] = u8::from(table.public);
+        self.bytes[at + 17] = u8::from(table.per_tenant);
+        let fields = self.list(at + 20, table.fields.len(), 24);
+        for (n, field) in table.fields.iter().enumerate() {
+            let at = fields + n * 24;
+            self.string(at, &field.name);
+            self.bytes[at + 8] = field.kind as u8;
+            self.string(at + 12, &field.unit);
+            self.bytes[at + 20] = field.merge as u8;
+        }
+        if let Some(retention) = table.retention_us {
+            self.bytes[at + 32] = 1;
+            self.u64(at + 40, retention);
+        }
+    }
+
+    fn strings(&mut self, at: usize, texts: &[String]) {
+        let list = self.list(at, texts.len(), 8);
+        for (n, text) in texts.iter().enumerate() {
+            self.string(list + n * 8, text);
+        }
+    }
+
+    fn list(&mut self, at: usize, len: usize, size: usize) -> usize {
+        let start = self.bytes.len().next_multiple_of(8);
+        self.bytes.resize(start + len * size, 0);
+        self.u32(at, self.base + start as u32);
+        self.u32(at + 4, len as u32);
+        start
+    }
+
+    fn string(&mut self, at: usize, text: &str) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(text.as_bytes());
+        self.u32(at, self.base + start as u32);
+        self.u32(at + 4, text.len() as u32);
+    }
+
+    fn u32(&mut self, at: usize, value: u32) {
+        self.bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+    }
+
+    fn u64(&mut self, at: usize, value: u64) {
+        self.bytes[at..at + 8].copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+fn escape(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "\\{byte:02x}");
+        text
+    })
+}

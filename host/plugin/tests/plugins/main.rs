@@ -1,0 +1,167 @@
+//! Plugins, good and hostile, through the whole of [`PluginHost`]: each guest is
+//! written by hand, compiled in a real child process and run.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod apply;
+mod guest;
+mod load;
+mod measure;
+mod wasi;
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use lantern_core::{
+    Applied, Attributes, Batch, EventRef, Events, Host, HostError, Level, NewEvent, Plugin, Row,
+    TableId, Timestamp,
+};
+use lantern_plugin::{Compiler, LoadError, PluginConfig, PluginHost, PluginLimits};
+
+use crate::guest::Guest;
+
+/// Fuel that is enough.
+const FUEL: u64 = 10_000_000;
+
+/// The compiling child of this crate.
+fn child() -> Compiler {
+    Compiler::Child { command: Some(env!("CARGO_BIN_EXE_lantern-compile").into()) }
+}
+
+fn config(cache: Option<&Path>, limits: PluginLimits) -> PluginConfig {
+    PluginConfig {
+        cache_dir: cache.map(Path::to_owned),
+        compiler: child(),
+        limits,
+        ..PluginConfig::default()
+    }
+}
+
+fn host() -> PluginHost {
+    host_with(PluginLimits::default())
+}
+
+fn host_with(limits: PluginLimits) -> PluginHost {
+    PluginHost::new(config(None, limits)).unwrap()
+}
+
+fn load(guest: &Guest) -> Arc<dyn Plugin> {
+    host().load(&guest.build(), "").unwrap_or_else(|e| panic!("{} {e}", e.code()))
+}
+
+/// What loading `bytes` is refused with.
+fn refused(host: &PluginHost, bytes: &[u8]) -> LoadError {
+    host.load(bytes, "").err().expect("it was to be refused")
+}
+
+/// That `error` is of `code` and says all of `expected`.
+#[track_caller]
+fn says(error: &LoadError, code: &str, expected: &[&str]) {
+    let text = error.to_string();
+    assert_eq!(error.code(), code, "{text}");
+    for expected in expected {
+        assert!(text.contains(expected), "`{text}` does not say `{expected}`");
+    }
+    assert!(!error.help().is_empty());
+}
+
+/// `count` events with every attribute, `order.placed` and `page.viewed` by turns.
+fn batch(count: u64) -> Batch {
+    let mut events = Events::new();
+    for n in 0..count {
+        let (id, subject) = (format!("e{n}"), format!("u{n}"));
+        let data = format!("{{\"user\":\"u{n}\",\"product\":\"p{n}\",\"cents\":{n}}}");
+        assert!(events.push(&EventRef {
+            id: &id,
+            source: "shop",
+            kind: ["order.placed", "page.viewed"][(n % 2) as usize],
+            subject: &subject,
+            time: Timestamp(1_700_000_000_000_000 + n as i64),
+            tenant: "t7",
+            data: data.as_bytes(),
+            ..EventRef::default()
+        }));
+    }
+    let mut asked = Events::new();
+    assert!(asked.extend_from(&events, 0..count as usize, Attributes::all()));
+    Batch {
+        watermark: Timestamp(1_700_000_000_123_456),
+        offsets: (100..100 + count).collect(),
+        events: asked,
+        ..Batch::default()
+    }
+}
+
+/// Applies `batch` on a fresh instance; the tables and the log come back.
+fn apply(plugin: &dyn Plugin, batch: &Batch, fuel: u64) -> (Applied, Tables) {
+    let mut applied = plugin.instantiate().unwrap().apply(batch, Box::new(Tables::default()), fuel);
+    let host = std::mem::replace(&mut applied.host, Box::new(Tables::default()));
+    (applied, *host.into_any().downcast().unwrap())
+}
+
+/// A host that keeps what it is told.
+#[derive(Default)]
+struct Tables {
+    rows: BTreeMap<(u32, String), Vec<u8>>,
+    timers: BTreeMap<String, Timestamp>,
+    emitted: Vec<NewEvent>,
+    log: Vec<(Level, String)>,
+    /// Answers every `get` with this error.
+    broken: Option<HostError>,
+}
+
+impl Host for Tables {
+    fn get(&mut self, table: TableId, key: &str) -> Result<Option<Vec<u8>>, HostError> {
+        match &self.broken {
+            Some(error) => Err(error.clone()),
+            None => Ok(self.rows.get(&(table.0, key.into())).cloned()),
+        }
+    }
+
+    fn put(&mut self, table: TableId, key: &str, value: &[u8]) -> Result<(), HostError> {
+        self.rows.insert((table.0, key.into()), value.into());
+        Ok(())
+    }
+
+    fn delete(&mut self, table: TableId, key: &str) -> Result<(), HostError> {
+        self.rows.remove(&(table.0, key.into()));
+        Ok(())
+    }
+
+    fn scan(
+        &mut self,
+        table: TableId,
+        start: &str,
+        _end: &str,
+        limit: u32,
+        _reverse: bool,
+    ) -> Result<Vec<Row>, HostError> {
+        let rows = self.rows.range((table.0, start.into())..).take(limit as usize);
+        Ok(rows.map(|((_, key), value)| Row { key: key.clone(), value: value.clone() }).collect())
+    }
+
+    fn set_timer(&mut self, at: Timestamp, key: &str) -> Result<(), HostError> {
+        self.timers.insert(key.into(), at);
+        Ok(())
+    }
+
+    fn cancel_timer(&mut self, key: &str) -> Result<(), HostError> {
+        self.timers.remove(key);
+        Ok(())
+    }
+
+    fn emit(&mut self, event: NewEvent) -> Result<(), HostError> {
+        self.emitted.push(event);
+        Ok(())
+    }
+
+    fn log(&mut self, level: Level, message: &str) -> Result<(), HostError> {
+        self.log.push((level, message.into()));
+        Ok(())
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}

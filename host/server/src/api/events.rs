@@ -1,0 +1,252 @@
+//! `GET /v1/events`: reads the log.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
+use lantern_core::{Bounds, Chunk, Offset, PartitionId, Read, TypeFilter};
+use serde::Deserialize;
+use tokio::time::Instant;
+use utoipa::{IntoParams, ToSchema};
+
+use super::params::{Params, Shape, limit, shape, wait};
+use super::{App, Shared};
+use crate::cloudevents::{NDJSON, parse_time, write_event};
+use crate::problem::Problem;
+
+/// Events of an answer where `limit` is not given.
+const LIMIT_DEFAULT: usize = 100;
+/// Chunks looked through in one go; a filter that matches rarely passes many.
+const CHUNKS_MAX: usize = 1_000;
+
+/// Which events to read.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Which {
+    /// The partition; 0 where left out.
+    partition: u32,
+    /// The first offset, or `end` for what comes from now on; the oldest kept
+    /// where left out.
+    from: Option<String>,
+    /// In place of `from`: the first event appended with a time at or after
+    /// this one, RFC 3339.
+    time: Option<String>,
+    /// The most events; 100 where left out.
+    limit: Option<usize>,
+    /// Event types, parted by commas: exact, or a prefix ending in `*`.
+    types: Option<String>,
+    /// How long to wait for the first event where there is none yet: `5s`.
+    wait: Option<String>,
+}
+
+/// A stretch of the log.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the answer is written by hand; this describes it")]
+pub(crate) struct EventsPage {
+    /// The partition.
+    partition: u32,
+    /// The oldest offset kept.
+    start: u64,
+    /// The next offset to be written.
+    end: u64,
+    /// Where to go on: hand it back as `from`.
+    next: u64,
+    /// The events, in order.
+    events: Vec<LoggedEvent>,
+}
+
+/// An event in the log.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the answer is written by hand; this describes it")]
+pub(crate) struct LoggedEvent {
+    /// Its offset.
+    offset: u64,
+    /// The event in structured mode.
+    #[schema(value_type = Object)]
+    event: serde_json::Value,
+}
+
+/// Reads events.
+///
+/// Answers JSON, or with `Accept: application/x-ndjson` one event a line, as
+/// `POST /v1/events` takes them; the header `Lantern-Next` then says where to
+/// go on.
+#[utoipa::path(
+    get, path = "/v1/events", tag = "events", params(Which),
+    responses(
+        (status = 200, body = EventsPage),
+        (status = 404, body = Problem), (status = 410, body = Problem),
+    )
+)]
+pub(crate) async fn read(
+    State(app): State<Shared>,
+    Params(which): Params<Which>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let partition = PartitionId(which.partition);
+    let wait = wait(which.wait.as_deref(), app.config.http.wait_s_max)?;
+    let limit = limit(which.limit, LIMIT_DEFAULT, app.config.http.query_rows_max)?;
+    let wanted = filter(which.types.as_deref());
+    let shape = shape(&headers);
+    if shape == Shape::Csv {
+        return Err(Problem::new("LAN-0405", "events cannot be had as CSV")
+            .help("ask for `application/json` or `application/x-ndjson`"));
+    }
+    let mut appended = app.appended.clone();
+    appended.mark_unchanged();
+    let from = app.query(move |app| first(app, partition, &which)).await?;
+    let mut page = Page::new(from, shape, limit, app.config.http.query_bytes_max);
+    let until = Instant::now() + wait;
+    let bounds = loop {
+        let wanted = wanted.clone();
+        let read = move |app: &App| {
+            let at_end = page.fill(app, partition, &wanted)?;
+            Ok((page, at_end, app.log.bounds(partition)?))
+        };
+        let (filled, at_end, bounds) = app.query(read).await?;
+        page = filled;
+        if page.count > 0 || (at_end && !changed(&app, &mut appended, until).await) {
+            break bounds;
+        }
+        if Instant::now() >= until {
+            break bounds;
+        }
+    };
+    Ok(page.answer(partition, bounds))
+}
+
+/// Waits for an append; `false` once it is too late, or the server stops.
+async fn changed(
+    app: &App,
+    appended: &mut tokio::sync::watch::Receiver<()>,
+    until: Instant,
+) -> bool {
+    if until <= Instant::now() {
+        return false;
+    }
+    tokio::select! {
+        changed = tokio::time::timeout_at(until, appended.changed()) => {
+            matches!(changed, Ok(Ok(())))
+        }
+        () = app.stopping.cancelled() => false,
+    }
+}
+
+fn filter(types: Option<&str>) -> TypeFilter {
+    let Some(types) = types else { return TypeFilter::everything() };
+    let patterns = types.split(',').map(|kind| kind.trim().to_owned()).filter(|k| !k.is_empty());
+    TypeFilter::new(&patterns.collect::<Vec<_>>())
+}
+
+/// Where to begin.
+fn first(app: &App, partition: PartitionId, which: &Which) -> Result<Offset, Problem> {
+    let bounds = app.log.bounds(partition)?;
+    match (which.from.as_deref(), which.time.as_deref()) {
+        (Some(_), Some(_)) => {
+            Err(Problem::new("LAN-0403", "`from` and `time` are both there: give one of them"))
+        }
+        (None, None) => Ok(bounds.start),
+        (Some("end"), None) => Ok(bounds.end),
+        (Some(text), None) => {
+            let offset = text.parse().map(Offset).map_err(|_| {
+                Problem::new("LAN-0403", format!("`from` is `{text}`: give an offset, or `end`"))
+            })?;
+            Ok(offset.min(bounds.end))
+        }
+        (None, Some(text)) => {
+            let time = parse_time(text).ok_or_else(|| {
+                let detail = format!("`time` is `{text}`: write it as `2026-01-31T23:59:59Z`");
+                Problem::new("LAN-0403", detail)
+            })?;
+            Ok(app.log.offset_at(partition, time)?)
+        }
+    }
+}
+
+/// An answer in the making.
+struct Page {
+    next: Offset,
+    shape: Shape,
+    limit: usize,
+    bytes_max: usize,
+    count: usize,
+    events: Vec<u8>,
+}
+
+impl Page {
+    fn new(next: Offset, shape: Shape, limit: usize, bytes_max: usize) -> Self {
+        Self { next, shape, limit, bytes_max, count: 0, events: Vec::new() }
+    }
+
+    fn is_full(&self) -> bool {
+        self.count >= self.limit || self.events.len() >= self.bytes_max
+    }
+
+    /// Reads on; whether the log's end was reached.
+    fn fill(
+        &mut self,
+        app: &App,
+        partition: PartitionId,
+        wanted: &TypeFilter,
+    ) -> Result<bool, Problem> {
+        for _ in 0..CHUNKS_MAX {
+            if self.is_full() {
+                return Ok(false);
+            }
+            match app.log.read(partition, self.next, wanted)? {
+                Read::End => return Ok(true),
+                Read::Skipped { next } => self.next = next,
+                Read::Chunk(chunk) => self.take(&chunk, wanted),
+            }
+        }
+        Ok(false)
+    }
+
+    fn take(&mut self, chunk: &Chunk, wanted: &TypeFilter) {
+        for place in chunk.index_of(self.next)..chunk.events.len() {
+            if self.is_full() {
+                return;
+            }
+            let offset = chunk.offset(place);
+            self.next = offset.next();
+            if !wanted.matches(chunk.events.kind(place)) {
+                continue;
+            }
+            let event = chunk.events.get(place);
+            if self.shape == Shape::Ndjson {
+                write_event(&event, &mut self.events);
+                self.events.push(b'\n');
+            } else {
+                let comma = if self.count == 0 { "" } else { "," };
+                let head = format!("{comma}{{\"offset\":{offset},\"event\":");
+                self.events.extend_from_slice(head.as_bytes());
+                write_event(&event, &mut self.events);
+                self.events.push(b'}');
+            }
+            self.count += 1;
+        }
+    }
+
+    fn answer(mut self, partition: PartitionId, bounds: Bounds) -> Response {
+        let next = HeaderValue::from(self.next.0);
+        let (media, body) = if self.shape == Shape::Ndjson {
+            (NDJSON, self.events)
+        } else {
+            let Bounds { start, end, .. } = bounds;
+            let next = self.next;
+            let mut body = format!(
+                "{{\"partition\":{partition},\"start\":{start},\"end\":{end},\"next\":{next},\"events\":["
+            )
+            .into_bytes();
+            body.append(&mut self.events);
+            body.extend_from_slice(b"]}");
+            ("application/json", body)
+        };
+        let mut response = body.into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+        headers.insert("lantern-next", next);
+        response
+    }
+}

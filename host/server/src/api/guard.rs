@@ -1,0 +1,94 @@
+//! Keeps web pages of other sites away from a server that has no
+//! authentication: a page may send requests to the loopback address, under its
+//! own name (DNS rebinding) or not.
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http::header::{HOST, ORIGIN};
+use http::{HeaderMap, Uri};
+
+use super::Shared;
+use crate::config::HttpConfig;
+use crate::problem::Problem;
+
+/// Answers only requests that name this server, from no page or from one that
+/// may call it.
+pub(crate) async fn check(State(app): State<Shared>, request: Request, next: Next) -> Response {
+    match allowed(request.headers(), request.uri(), &app.config.http) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => problem.into_response(),
+    }
+}
+
+fn allowed(headers: &HeaderMap, uri: &Uri, config: &HttpConfig) -> Result<(), Problem> {
+    let host = match headers.get(HOST) {
+        Some(value) => value.to_str().unwrap_or("?"),
+        None => uri.authority().map_or("", |a| a.as_str()),
+    };
+    if !is_ours(host, config) {
+        let detail = format!("`Host` is `{host}`, which is not this server's");
+        return Err(Problem::new("LAN-0409", detail));
+    }
+    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    let origin = origin.to_str().unwrap_or("?");
+    let site = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
+    // A page of another port of this machine is another site, though a local one.
+    let own = site.is_some_and(|site| site == host && is_ours(site, config));
+    if own || config.origins.iter().any(|allowed| allowed == origin) {
+        return Ok(());
+    }
+    Err(Problem::new("LAN-0410", format!("`Origin` is `{origin}`, which may not call this server")))
+}
+
+/// Whether `host`, with or without a port, names this server.
+fn is_ours(host: &str, config: &HttpConfig) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost")
+        || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+        || config.hosts.iter().any(|own| own.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_requests_that_name_the_server_from_its_own_pages_pass() {
+        let config = HttpConfig {
+            hosts: vec!["lantern.example".into()],
+            origins: vec!["https://dash.example".into()],
+            ..HttpConfig::default()
+        };
+        let check = |host: &str, origin: &str, expected: &str| {
+            let mut headers = HeaderMap::new();
+            if !host.is_empty() {
+                headers.insert(HOST, host.parse().unwrap());
+            }
+            if !origin.is_empty() {
+                headers.insert(ORIGIN, origin.parse().unwrap());
+            }
+            let code = allowed(&headers, &Uri::from_static("/"), &config)
+                .map_or_else(|problem| problem.code, |()| "fine".into());
+            assert_eq!(code, expected, "host {host}, origin {origin}");
+        };
+        check("localhost:7420", "", "fine");
+        check("127.0.0.1", "", "fine");
+        check("127.0.0.1:80", "http://127.0.0.1:80", "fine");
+        check("[::1]:7420", "http://[::1]:7420", "fine");
+        check("Lantern.example", "", "fine");
+        check("localhost:7420", "https://dash.example", "fine");
+        check("evil.example:7420", "", "LAN-0409");
+        check("localhost.evil.example", "", "LAN-0409");
+        check("192.168.0.1", "", "LAN-0409");
+        check("", "", "LAN-0409");
+        check("localhost:7420", "http://evil.example", "LAN-0410");
+        check("localhost:7420", "http://localhost:3000", "LAN-0410");
+        check("localhost:7420", "null", "LAN-0410");
+        check("evil.example", "http://evil.example", "LAN-0409");
+    }
+}

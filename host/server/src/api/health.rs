@@ -1,0 +1,148 @@
+//! Whether the server lives, whether it keeps up, what it measures, and what its
+//! errors mean.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, StatusCode};
+use lantern_core::PartitionId;
+use lantern_engine::ProjectionStatus;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::params::Names;
+use super::{App, Shared, shard_metrics};
+use crate::problem::{Code, Problem, find};
+
+/// Whether the server is ready.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Ready {
+    /// Whether events are taken and every active version keeps up.
+    ready: bool,
+    /// Why it is not.
+    reasons: Vec<String>,
+}
+
+/// The server and its log.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Status {
+    /// The release.
+    version: &'static str,
+    /// The log's partitions.
+    partitions: Vec<PartitionStatus>,
+    /// Sessions of the feed.
+    feed_sessions: usize,
+}
+
+/// A partition of the log.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PartitionStatus {
+    /// Its number.
+    partition: u32,
+    /// The oldest offset kept.
+    start: u64,
+    /// The next offset to be written.
+    end: u64,
+    /// The highest event time, microseconds since 1970, where there is one.
+    event_time_us: Option<i64>,
+}
+
+/// Says that the process lives.
+#[utoipa::path(get, path = "/healthz", tag = "server", responses((status = 200, body = String)))]
+pub(crate) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Says whether events are taken and every active version keeps up; 503 with
+/// the reasons where not.
+#[utoipa::path(get, path = "/readyz", tag = "server",
+    responses((status = 200, body = Ready), (status = 503, body = Ready)))]
+pub(crate) async fn readyz(State(app): State<Shared>) -> Result<Response, Problem> {
+    let reasons = app.blocking(|app| Ok(reasons(app))).await?;
+    let ready = reasons.is_empty();
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    Ok((status, Json(Ready { ready, reasons })).into_response())
+}
+
+fn reasons(app: &App) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if app.stopping.is_cancelled() {
+        reasons.push("the server is shutting down".to_owned());
+    }
+    for partition in (0..app.log.partitions()).map(PartitionId) {
+        if let Err(error) = app.log.bounds(partition) {
+            reasons.push(format!("partition {partition} of the log: {error}"));
+        }
+    }
+    for projection in app.engine.status() {
+        stuck(&projection, &mut reasons);
+    }
+    reasons
+}
+
+/// A version that nobody reads may halt without harm: only the active one
+/// counts, or the first while there is none.
+fn stuck(projection: &ProjectionStatus, reasons: &mut Vec<String>) {
+    let serving = projection.active.as_ref();
+    let watched = projection.versions.iter().filter(|v| serving.is_none_or(|id| *id == v.id));
+    for version in watched {
+        for shard in &version.shards {
+            if matches!(shard.activity.as_str(), "halted" | "faulted") {
+                let why = shard.reason.as_deref().or(version.reason.as_deref()).unwrap_or("?");
+                reasons.push(format!(
+                    "`{}` version {} is {} on partition {} at offset {}: {why}",
+                    projection.name, version.id, shard.activity, shard.partition, shard.next
+                ));
+            }
+        }
+    }
+}
+
+/// Metrics in Prometheus' text format.
+#[utoipa::path(get, path = "/metrics", tag = "server", responses((status = 200, body = String)))]
+pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Problem> {
+    let text = app
+        .blocking(|app| {
+            metrics::gauge!("lantern_feed_sessions_open").set(app.hub.sessions() as f64);
+            app.metrics.run_upkeep();
+            let mut text = app.metrics.render();
+            shard_metrics::write(&app.engine.status(), &mut text);
+            Ok(text)
+        })
+        .await?;
+    let media = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    Ok(([(CONTENT_TYPE, media)], text).into_response())
+}
+
+/// Shows the log's partitions.
+#[utoipa::path(get, path = "/v1/status", tag = "server", responses((status = 200, body = Status)))]
+pub(crate) async fn status(State(app): State<Shared>) -> Result<Json<Status>, Problem> {
+    let status = |app: &App| {
+        let partitions = (0..app.log.partitions()).map(|partition| {
+            let bounds = app.log.bounds(PartitionId(partition))?;
+            let known = bounds.max_time != lantern_core::Timestamp::MIN;
+            Ok(PartitionStatus {
+                partition,
+                start: bounds.start.0,
+                end: bounds.end.0,
+                event_time_us: known.then_some(bounds.max_time.0),
+            })
+        });
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION"),
+            partitions: partitions.collect::<Result<_, Problem>>()?,
+            feed_sessions: app.hub.sessions(),
+        })
+    };
+    app.blocking(status).await.map(Json)
+}
+
+/// Explains an error code.
+#[utoipa::path(get, path = "/v1/errors/{code}", tag = "server", params(("code" = String, Path)),
+    responses((status = 200, body = Code), (status = 404, body = Problem)))]
+pub(crate) async fn error_page(Names(code): Names<String>) -> Result<Json<Code>, Problem> {
+    let known = find(&code);
+    let none = || Problem::new("LAN-0401", format!("there is no error `{code}`"));
+    known.copied().map(Json).ok_or_else(none)
+}

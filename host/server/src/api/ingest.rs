@@ -1,0 +1,243 @@
+//! `POST /v1/events`: takes events in every mode of CloudEvents.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::CONTENT_TYPE;
+use lantern_core::{Appended, AppendedEvent, Events};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
+
+use super::params::{Params, body, essence};
+use super::{Shared, now, stream};
+use crate::cloudevents::{BATCH, EventError, NDJSON, Reader, STRUCTURED};
+use crate::problem::Problem;
+
+/// Batches up to so many bytes are read on the spot; larger ones would hold up
+/// other requests on the same thread.
+pub(super) const INLINE_BYTES_MAX: usize = 32 << 10;
+
+/// What became of events that were sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Taken {
+    /// How many are in the log now that were not before.
+    pub(crate) appended: u64,
+    /// How many were there already, by `source` and `id`.
+    pub(crate) duplicates: u64,
+    /// How many were refused.
+    pub(crate) rejected: u64,
+    /// Of NDJSON: up to which line all is in the log, or refused and named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) lines: Option<u64>,
+    /// The offsets taken, by partition.
+    pub(crate) partitions: BTreeMap<u32, Stretch>,
+    /// Where each event is, in the order sent; not told of NDJSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) events: Option<Vec<Placed>>,
+    /// What is wrong with those refused; the first hundred or so.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) errors: Vec<Refused>,
+}
+
+/// A stretch of offsets; others' events may stand between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Stretch {
+    /// The first event's offset.
+    pub(crate) first: u64,
+    /// The last one's.
+    pub(crate) last: u64,
+}
+
+/// Where one event is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum Placed {
+    /// In the log.
+    InLog {
+        /// Its partition.
+        partition: u32,
+        /// Its offset; of a duplicate, that of the first.
+        offset: u64,
+        /// Whether it was there before.
+        duplicate: bool,
+    },
+    /// Refused.
+    Refused {
+        /// The code of the error, which `errors` explains.
+        code: String,
+    },
+}
+
+/// Why one event was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Refused {
+    /// Its place in the batch, from 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) index: Option<u64>,
+    /// Its line, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) line: Option<u64>,
+    /// The stable code.
+    pub(crate) code: String,
+    /// What is wrong, quoting the value.
+    pub(crate) detail: String,
+}
+
+/// How to take events.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Mode {
+    /// Whether the good events are appended where others are bad.
+    pub(crate) partial: bool,
+}
+
+/// Appends events.
+///
+/// Takes one event (`application/cloudevents+json`, or binary mode with `ce-*`
+/// headers), a batch (`application/cloudevents-batch+json`) or a stream of any
+/// length with one event a line (`application/x-ndjson`). The answer comes when
+/// the events are durable. Sending an event again is safe: it is known by
+/// `source` and `id`.
+///
+/// Nothing of a batch with a bad event is appended, unless `partial=true`. A
+/// stream is appended in groups of lines, each whole or not at all; without
+/// `partial=true` it stops at the first group with a bad line, and the answer
+/// says up to which line all is in the log.
+#[utoipa::path(
+    post, path = "/v1/events", tag = "events", params(Mode),
+    request_body(content = Value, content_type = "application/cloudevents+json"),
+    responses(
+        (status = 200, body = Taken),
+        (status = 400, body = Problem, description = "an event is bad; `errors` names each"),
+        (status = 413, body = Problem), (status = 415, body = Problem),
+        (status = 503, body = Problem, description = "come back after `Retry-After` seconds"),
+    )
+)]
+pub(crate) async fn append(
+    State(app): State<Shared>,
+    Params(mode): Params<Mode>,
+    headers: HeaderMap,
+    content: Body,
+) -> Result<Json<Taken>, Problem> {
+    app.check_open()?;
+    let media = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let (max, limits) = (app.config.http.body_bytes_max, app.config.ingest.limits());
+    match essence(media).as_str() {
+        NDJSON | "application/ndjson" | "application/jsonl" => {
+            stream::append(&app, content, mode.partial).await.map(Json)
+        }
+        STRUCTURED => {
+            let json = body(&headers, content, max, &app.config.http).await?;
+            let mut events = Events::new();
+            Reader::new(limits, now()).structured(&json, &mut events)?;
+            single(&app, events).await.map(Json)
+        }
+        BATCH => {
+            let json = body(&headers, content, max, &app.config.http).await?;
+            batch(&app, json, mode.partial).await.map(Json)
+        }
+        _ if headers.keys().any(|name| name.as_str().starts_with("ce-")) => {
+            let payload = body(&headers, content, max, &app.config.http).await?;
+            let mut events = Events::new();
+            Reader::new(limits, now()).binary(&headers, &payload, &mut events)?;
+            single(&app, events).await.map(Json)
+        }
+        _ => Err(Problem::new("LAN-0312", format!("`Content-Type` is `{media}`"))),
+    }
+}
+
+async fn single(app: &Shared, events: Events) -> Result<Taken, Problem> {
+    let appended = app.append(events).await?;
+    let mut taken = Taken::default();
+    taken.count(&appended);
+    taken.events = Some(appended.events.iter().map(placed).collect());
+    Ok(taken)
+}
+
+async fn batch(app: &Shared, json: Bytes, partial: bool) -> Result<Taken, Problem> {
+    let limits = app.config.ingest.limits();
+    let small = json.len() <= INLINE_BYTES_MAX;
+    let read = move || {
+        let (mut events, mut bad) = (Events::new(), Vec::new());
+        let mut reader = Reader::new(limits, now());
+        reader.batch(&json, &mut events, |place, error| bad.push((place, error)))?;
+        Ok::<_, Problem>((events, bad))
+    };
+    let (events, bad) = if small { read()? } else { app.blocking(move |_| read()).await? };
+
+    let named = bad.iter().take(app.config.ingest.errors_max);
+    let errors: Vec<Refused> = named.map(|(place, error)| Refused::at(*place, error)).collect();
+    if !bad.is_empty() && !partial {
+        let all = events.len() + bad.len();
+        let detail = format!("{} of {all} events are bad: {}", bad.len(), bad[0].1);
+        return Err(Problem::new("LAN-0314", detail).with("errors", json_of(&errors)));
+    }
+    let appended = if events.is_empty() { Appended::default() } else { app.append(events).await? };
+    let mut taken = Taken { rejected: bad.len() as u64, errors, ..Taken::default() };
+    taken.count(&appended);
+    taken.events = Some(in_order(&appended, &bad));
+    Ok(taken)
+}
+
+/// The places of all events of a batch, in the order sent.
+fn in_order(appended: &Appended, bad: &[(usize, EventError)]) -> Vec<Placed> {
+    let mut good = appended.events.iter().map(placed);
+    let mut bad = bad.iter().peekable();
+    let all = appended.events.len() + bad.len();
+    (0..all)
+        .filter_map(|place| match bad.next_if(|(at, _)| *at == place) {
+            Some((_, error)) => Some(Placed::Refused { code: error.code().into() }),
+            None => good.next(),
+        })
+        .collect()
+}
+
+fn placed(event: &AppendedEvent) -> Placed {
+    Placed::InLog {
+        partition: event.partition.0,
+        offset: event.offset.0,
+        duplicate: event.duplicate,
+    }
+}
+
+impl Taken {
+    /// Counts what an append came to.
+    pub(super) fn count(&mut self, appended: &Appended) {
+        for event in &appended.events {
+            if event.duplicate {
+                self.duplicates += 1;
+                continue;
+            }
+            self.appended += 1;
+            let offset = event.offset.0;
+            let stretch = self
+                .partitions
+                .entry(event.partition.0)
+                .or_insert(Stretch { first: offset, last: offset });
+            stretch.first = stretch.first.min(offset);
+            stretch.last = stretch.last.max(offset);
+        }
+    }
+}
+
+impl Refused {
+    fn at(place: usize, error: &EventError) -> Self {
+        Self {
+            index: Some(place as u64),
+            line: None,
+            code: error.code().into(),
+            detail: error.to_string(),
+        }
+    }
+}
+
+/// A value as a member of a problem.
+pub(super) fn json_of(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).expect("plain structs always encode")
+}

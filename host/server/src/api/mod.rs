@@ -1,0 +1,186 @@
+//! The HTTP API: one module a resource, and what they share.
+
+mod events;
+mod feed;
+mod guard;
+mod health;
+mod ingest;
+mod page;
+mod params;
+mod parked;
+mod projections;
+mod serve;
+mod shard_metrics;
+mod stream;
+mod tables;
+mod trace;
+mod upload;
+
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::{Json, Router};
+use lantern_core::{Events, Log, LogError, Timestamp};
+use lantern_engine::Engine;
+use lantern_live::Hub;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::config::ServerConfig;
+use crate::plugins::Plugins;
+use crate::problem::Problem;
+
+pub(crate) use serve::serve;
+
+/// What every request may need.
+pub(crate) struct App {
+    pub(crate) config: ServerConfig,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) plugins: Arc<Plugins>,
+    pub(crate) metrics: PrometheusHandle,
+    /// Changes with every append.
+    pub(crate) appended: watch::Receiver<()>,
+    /// Changes with every commit of an active version, and with every activation.
+    pub(crate) committed: watch::Receiver<()>,
+    /// Reads of tables and the log under way.
+    pub(crate) queries: Semaphore,
+    /// Sessions of the feed.
+    pub(crate) feeds: TaskTracker,
+    /// The server is told to stop.
+    pub(crate) stopping: CancellationToken,
+}
+
+/// A request's state.
+pub(crate) type Shared = Arc<App>;
+
+/// The API's description; the paths come from the code below.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Lantern",
+        description = "Projections of event logs: send events, upload plugins, read tables. \
+                       Every error is a problem (RFC 9457) with a stable code.",
+    ),
+    tags(
+        (name = "events", description = "The log."),
+        (name = "projections", description = "Plugins, their versions and parked events."),
+        (name = "tables", description = "What projections hold."),
+        (name = "server", description = "Health, metrics and errors."),
+    ),
+)]
+struct Api;
+
+/// All routes. Those of the API describe themselves.
+pub(crate) fn router(app: Shared) -> Router {
+    let (router, api) = OpenApiRouter::with_openapi(Api::openapi())
+        .routes(routes!(ingest::append, events::read))
+        .routes(routes!(upload::upload_named))
+        .routes(routes!(upload::upload))
+        .routes(routes!(upload::check))
+        .routes(routes!(projections::list))
+        .routes(routes!(projections::show, projections::delete))
+        .routes(routes!(projections::show_version, projections::delete_version))
+        .routes(routes!(projections::activate_version))
+        .routes(routes!(projections::activate))
+        .routes(routes!(projections::rebuild_version))
+        .routes(routes!(projections::rollback))
+        .routes(routes!(projections::pause))
+        .routes(routes!(projections::resume))
+        .routes(routes!(projections::logs))
+        .routes(routes!(parked::list))
+        .routes(routes!(parked::retry))
+        .routes(routes!(parked::drop_parked))
+        .routes(routes!(tables::read))
+        .routes(routes!(feed::connect))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .routes(routes!(health::status))
+        .routes(routes!(health::error_page))
+        .split_for_parts();
+    let api = Arc::new(api);
+    let openapi = axum::routing::get(move || async move { Json((*api).clone()) });
+    router
+        .route("/v1/openapi.json", openapi)
+        .merge(page::routes())
+        .fallback(not_found)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::check))
+        .layer(middleware::from_fn(trace::request))
+        .layer(DefaultBodyLimit::disable())
+        .with_state(app)
+}
+
+async fn not_found(uri: http::Uri) -> Problem {
+    Problem::new("LAN-0401", format!("there is nothing at `{}`", uri.path()))
+}
+
+async fn wrong_method(method: http::Method, uri: http::Uri) -> Problem {
+    Problem::new("LAN-0402", format!("`{}` does not take {method}", uri.path()))
+}
+
+impl App {
+    /// Runs `read` on a thread that may block. At most `http.queries_max` run
+    /// at a time.
+    pub(crate) async fn query<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Self) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let _permit = self
+            .queries
+            .acquire()
+            .await
+            .map_err(|_| Problem::new("LAN-0215", "the server is shutting down"))?;
+        self.blocking(read).await
+    }
+
+    /// Runs `work` on a thread that may block.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let app = Arc::clone(self);
+        let span = tracing::Span::current();
+        let done = tokio::task::spawn_blocking(move || span.in_scope(|| work(&app)));
+        done.await.unwrap_or_else(|panicked| {
+            Err(Problem::new("LAN-0413", format!("a request ended unexpectedly: {panicked}")))
+        })
+    }
+
+    /// Appends `events`, and waits until they are durable.
+    pub(crate) async fn append(
+        &self,
+        events: Events,
+    ) -> Result<lantern_core::Appended, LogError> {
+        let (done, appended) = oneshot::channel();
+        self.log.append(
+            events,
+            Box::new(move |result| {
+                // Nobody waits where the client has gone; the events stay.
+                let _ = done.send(result);
+            }),
+        );
+        appended.await.unwrap_or(Err(LogError::Closed))
+    }
+
+    /// Refuses work once the server is told to stop.
+    pub(crate) fn check_open(&self) -> Result<(), Problem> {
+        if self.stopping.is_cancelled() {
+            return Err(Problem::new("LAN-0215", "the server is shutting down"));
+        }
+        Ok(())
+    }
+}
+
+/// The time of day.
+pub(crate) fn now() -> Timestamp {
+    Timestamp(jiff::Timestamp::now().as_microsecond())
+}

@@ -1,0 +1,42 @@
+//! The dashboard: three files and a picture, all within the binary.
+
+use axum::Router;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderName, HeaderValue};
+
+use super::Shared;
+
+/// The page runs its own script and nothing else, and talks to its own server
+/// alone: what projections write can do no harm even where it would get in.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
+                      connect-src 'self'; base-uri 'none'; form-action 'none'; \
+                      frame-ancestors 'none'";
+
+const FILES: [(&str, &str, &str); 4] = [
+    ("/", "text/html; charset=utf-8", include_str!("../../../../web/index.html")),
+    ("/app.js", "text/javascript; charset=utf-8", include_str!("../../../../web/app.js")),
+    ("/style.css", "text/css; charset=utf-8", include_str!("../../../../web/style.css")),
+    ("/icon.svg", "image/svg+xml", include_str!("../../../../web/icon.svg")),
+];
+
+/// The page's routes.
+pub(crate) fn routes() -> Router<Shared> {
+    FILES.iter().fold(Router::new(), |router, &(path, media, content)| {
+        router.route(path, get(async move || answer(media, content)))
+    })
+}
+
+fn answer(media: &'static str, content: &'static str) -> Response {
+    let headers: [(HeaderName, HeaderValue); 5] = [
+        (CONTENT_TYPE, HeaderValue::from_static(media)),
+        (CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+    ];
+    (headers, content).into_response()
+}

@@ -1,0 +1,187 @@
+//! Query parameters and bodies, read strictly: what is not known is refused by
+//! name.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{FromRequestParts, Path, Query};
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{ACCEPT, CONTENT_LENGTH};
+use http::request::Parts;
+use http_body_util::{BodyExt, Limited};
+use serde::de::DeserializeOwned;
+
+use crate::config::HttpConfig;
+use crate::problem::Problem;
+
+/// The query of a request; unknown parameters are errors where `T` denies them.
+pub(crate) struct Params<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        match Query::try_from_uri(&parts.uri) {
+            Ok(Query(params)) => Ok(Self(params)),
+            Err(error) => {
+                let text = error.body_text();
+                let reason = text.strip_prefix("Failed to deserialize query string: ");
+                let query = parts.uri.query().unwrap_or_default();
+                let reason = reason.unwrap_or(&text);
+                Err(Problem::new("LAN-0403", format!("in `?{query}`: {reason}")))
+            }
+        }
+    }
+}
+
+/// The names in a request's path.
+pub(crate) struct Names<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Names<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(names)) => Ok(Self(names)),
+            Err(error) => Err(Problem::new("LAN-0403", error.body_text())),
+        }
+    }
+}
+
+/// The whole body, of at most `max` bytes; it may pause for at most the time
+/// `config` allows.
+pub(crate) async fn body(
+    headers: &HeaderMap,
+    body: Body,
+    max: usize,
+    config: &HttpConfig,
+) -> Result<Bytes, Problem> {
+    let too_large =
+        || Problem::new("LAN-0313", format!("the body is larger than the limit of {max} bytes"));
+    let announced = headers
+        .get(CONTENT_LENGTH)
+        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > max as u64) {
+        return Err(too_large());
+    }
+    let mut body = Limited::new(body, max);
+    let idle = Duration::from_millis(config.body_idle_ms_max);
+    let mut whole = Vec::with_capacity(announced.and_then(|n| usize::try_from(n).ok()).unwrap_or(0));
+    loop {
+        let frame = tokio::time::timeout(idle, body.frame()).await.map_err(|_| {
+            Problem::new("LAN-0408", format!("the body paused for more than {} s", idle.as_secs()))
+        })?;
+        match frame {
+            None => return Ok(whole.into()),
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    whole.extend_from_slice(data);
+                }
+            }
+            Some(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+                return Err(too_large());
+            }
+            Some(Err(error)) => {
+                return Err(Problem::new("LAN-0408", format!("the body broke off: {error}")));
+            }
+        }
+    }
+}
+
+/// The media type a header names, without parameters, in lower case.
+pub(crate) fn essence(value: &str) -> String {
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// How an answer's rows are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// One JSON object.
+    Json,
+    /// One JSON object a row or event, each on a line.
+    Ndjson,
+    /// Comma-separated values.
+    Csv,
+}
+
+/// The first shape that `Accept` names; JSON where it names none that is known.
+pub(crate) fn shape(headers: &HeaderMap) -> Shape {
+    let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    accept
+        .split(',')
+        .find_map(|part| match essence(part).as_str() {
+            "application/json" | "*/*" => Some(Shape::Json),
+            "application/x-ndjson" | "application/ndjson" => Some(Shape::Ndjson),
+            "text/csv" => Some(Shape::Csv),
+            _ => None,
+        })
+        .unwrap_or(Shape::Json)
+}
+
+/// A duration as in `wait=5s`: `250ms`, `5s` or `1m`, at most `max_s` seconds.
+pub(crate) fn wait(text: Option<&str>, max_s: u64) -> Result<Duration, Problem> {
+    let Some(text) = text else { return Ok(Duration::ZERO) };
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let unit_ms = match unit {
+        "ms" => Some(1),
+        "s" | "" => Some(1_000),
+        "m" => Some(60_000),
+        _ => None,
+    };
+    let parsed = number.parse::<u64>().ok().zip(unit_ms);
+    let Some((number, unit_ms)) = parsed else {
+        let detail = format!("`wait` is `{text}`: write it as `250ms`, `5s` or `1m`");
+        return Err(Problem::new("LAN-0403", detail));
+    };
+    let wait = Duration::from_millis(number.saturating_mul(unit_ms));
+    if wait > Duration::from_secs(max_s) {
+        let detail = format!("`wait` is `{text}`: the limit is {max_s}s");
+        return Err(Problem::new("LAN-0403", detail));
+    }
+    Ok(wait)
+}
+
+/// `limit=`, between 1 and `max`.
+pub(crate) fn limit(asked: Option<usize>, default: usize, max: usize) -> Result<usize, Problem> {
+    match asked {
+        None => Ok(default.min(max)),
+        Some(limit) if (1..=max).contains(&limit) => Ok(limit),
+        Some(limit) => {
+            let detail = format!("`limit` is {limit}: it must be 1 to {max}");
+            Err(Problem::new("LAN-0403", detail))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_are_read_and_bounded() {
+        assert_eq!(wait(None, 30).unwrap(), Duration::ZERO);
+        assert_eq!(wait(Some("250ms"), 30).unwrap(), Duration::from_millis(250));
+        assert_eq!(wait(Some("5s"), 30).unwrap(), Duration::from_secs(5));
+        assert_eq!(wait(Some("5"), 30).unwrap(), Duration::from_secs(5));
+        for (bad, words) in [("1m", "limit is 30s"), ("s", "`s`"), ("5h", "`5h`"), ("-1s", "`-1s`")]
+        {
+            let problem = wait(Some(bad), 30).unwrap_err();
+            assert!(problem.detail.contains(words), "{}", problem.detail);
+        }
+    }
+
+    #[test]
+    fn the_first_known_shape_is_taken() {
+        let check = |accept: &str, expected| {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, accept.parse().unwrap());
+            assert_eq!(shape(&headers), expected, "{accept}");
+        };
+        check("text/csv;q=0.5, */*", Shape::Csv);
+        check("text/html, application/x-ndjson", Shape::Ndjson);
+        check("text/html", Shape::Json);
+        check("*/*", Shape::Json);
+    }
+}

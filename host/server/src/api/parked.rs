@@ -1,0 +1,98 @@
+//! Parked events: those that could not be applied.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use lantern_core::VersionId;
+use lantern_engine::{ParkedOutcome, ParkedPage, ParkedSelection};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::Shared;
+use super::params::{Names, Params, limit};
+use super::projections::read_json;
+use crate::problem::Problem;
+
+/// Parked events of an answer where `limit` is not given.
+const LIMIT_DEFAULT: usize = 100;
+/// The most parked events of an answer: each comes with its payload.
+const LIMIT_MAX: usize = 1_000;
+
+/// Which parked events to show.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Which {
+    /// The version; the active one where left out.
+    version: Option<String>,
+    /// Those of this subject alone.
+    subject: Option<String>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+    /// The most events; 100 where left out.
+    limit: Option<usize>,
+}
+
+/// Of which version.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Of {
+    /// The version; the active one where left out.
+    version: Option<String>,
+}
+
+/// Lists parked events with the reason of each.
+#[utoipa::path(get, path = "/v1/projections/{name}/parked", tag = "projections",
+    params(("name" = String, Path), Which),
+    responses((status = 200, body = ParkedPage), (status = 404, body = Problem)))]
+pub(crate) async fn list(
+    State(app): State<Shared>,
+    Names(name): Names<String>,
+    Params(which): Params<Which>,
+) -> Result<Json<ParkedPage>, Problem> {
+    let limit = limit(which.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
+    let list = move |app: &super::App| {
+        let version = which.version.map(VersionId);
+        let (subject, cursor) = (which.subject.as_deref(), which.cursor.as_deref());
+        Ok(app.engine.parked(&name, version.as_ref(), subject, cursor, limit)?)
+    };
+    app.query(list).await.map(Json)
+}
+
+/// Applies parked events, in order; those that fail again stay.
+#[utoipa::path(post, path = "/v1/projections/{name}/parked/retry", tag = "projections",
+    params(("name" = String, Path), Of), request_body = ParkedSelection,
+    responses((status = 200, body = ParkedOutcome), (status = 400, body = Problem),
+              (status = 404, body = Problem)))]
+pub(crate) async fn retry(
+    State(app): State<Shared>,
+    Names(name): Names<String>,
+    Params(of): Params<Of>,
+    body: Bytes,
+) -> Result<Json<ParkedOutcome>, Problem> {
+    app.check_open()?;
+    let which: ParkedSelection = read_json(&body)?;
+    let version = of.version.map(VersionId);
+    app.blocking(move |app| Ok(app.engine.retry(&name, version.as_ref(), &which)?)).await.map(Json)
+}
+
+/// Removes parked events for good.
+#[utoipa::path(post, path = "/v1/projections/{name}/parked/drop", tag = "projections",
+    params(("name" = String, Path), Of), request_body = ParkedSelection,
+    responses((status = 200, body = ParkedOutcome), (status = 400, body = Problem),
+              (status = 404, body = Problem)))]
+pub(crate) async fn drop_parked(
+    State(app): State<Shared>,
+    Names(name): Names<String>,
+    Params(of): Params<Of>,
+    body: Bytes,
+) -> Result<Json<ParkedOutcome>, Problem> {
+    app.check_open()?;
+    let which: ParkedSelection = read_json(&body)?;
+    let version = of.version.map(VersionId);
+    let drop = move |app: &super::App| {
+        Ok(app.engine.drop_parked(&name, version.as_ref(), &which)?)
+    };
+    app.blocking(drop).await.map(Json)
+}

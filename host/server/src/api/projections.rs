@@ -1,0 +1,210 @@
+//! Projections, their versions and their logs.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use http::StatusCode;
+use lantern_core::VersionId;
+use lantern_engine::{EngineError, LogLine, ProjectionStatus, VersionStatus};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::Shared;
+use super::params::{Names, Params, limit};
+use crate::problem::Problem;
+
+/// Log lines of an answer where `limit` is not given.
+const LINES_DEFAULT: usize = 100;
+
+/// All projections.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Projections {
+    /// By name.
+    projections: Vec<ProjectionStatus>,
+}
+
+/// What a plugin logged.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Logs {
+    /// The newest messages, the newest last.
+    logs: Vec<LogLine>,
+}
+
+/// Names a version.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Version {
+    /// The version's id.
+    version: String,
+}
+
+/// How many log lines.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Lines {
+    /// The most lines; 100 where left out.
+    limit: Option<usize>,
+}
+
+/// Lists all projections with their versions and how far they are.
+#[utoipa::path(get, path = "/v1/projections", tag = "projections",
+    responses((status = 200, body = Projections)))]
+pub(crate) async fn list(State(app): State<Shared>) -> Result<Json<Projections>, Problem> {
+    app.blocking(|app| Ok(Projections { projections: app.engine.status() })).await.map(Json)
+}
+
+/// Shows one projection.
+#[utoipa::path(get, path = "/v1/projections/{name}", tag = "projections",
+    params(("name" = String, Path)),
+    responses((status = 200, body = ProjectionStatus), (status = 404, body = Problem)))]
+pub(crate) async fn show(
+    State(app): State<Shared>,
+    Names(name): Names<String>,
+) -> Result<Json<ProjectionStatus>, Problem> {
+    app.blocking(move |app| Ok(app.engine.status_of(&name)?)).await.map(Json)
+}
+
+/// Deletes a projection with all its versions and tables.
+#[utoipa::path(delete, path = "/v1/projections/{name}", tag = "projections",
+    params(("name" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem)))]
+pub(crate) async fn delete(
+    State(app): State<Shared>,
+    Names(name): Names<String>,
+) -> Result<StatusCode, Problem> {
+    app.blocking(move |app| Ok(app.engine.delete(&name)?)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Shows one version.
+#[utoipa::path(get, path = "/v1/projections/{name}/versions/{id}", tag = "projections",
+    params(("name" = String, Path), ("id" = String, Path)),
+    responses((status = 200, body = VersionStatus), (status = 404, body = Problem)))]
+pub(crate) async fn show_version(
+    State(app): State<Shared>,
+    Names((name, id)): Names<(String, String)>,
+) -> Result<Json<VersionStatus>, Problem> {
+    let find = move |app: &super::App| {
+        let versions = app.engine.status_of(&name)?.versions;
+        let version = versions.into_iter().find(|version| version.id == id);
+        Ok(version.ok_or_else(|| EngineError::NoVersion(name, VersionId(id)))?)
+    };
+    app.blocking(find).await.map(Json)
+}
+
+/// Deletes a version that is not active, with its tables.
+#[utoipa::path(delete, path = "/v1/projections/{name}/versions/{id}", tag = "projections",
+    params(("name" = String, Path), ("id" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn delete_version(
+    State(app): State<Shared>,
+    Names((name, id)): Names<(String, String)>,
+) -> Result<StatusCode, Problem> {
+    app.blocking(move |app| Ok(app.engine.delete_version(&name, &VersionId(id))?)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Makes a version that has caught up the one that serves readers.
+#[utoipa::path(post, path = "/v1/projections/{name}/versions/{id}/activate", tag = "projections",
+    params(("name" = String, Path), ("id" = String, Path)),
+    responses((status = 200, body = ProjectionStatus), (status = 404, body = Problem),
+              (status = 409, body = Problem)))]
+pub(crate) async fn activate_version(
+    State(app): State<Shared>,
+    Names((name, id)): Names<(String, String)>,
+) -> Result<Json<ProjectionStatus>, Problem> {
+    act(app, name, move |engine, name| engine.activate(name, &VersionId(id))).await
+}
+
+/// As `…/versions/{id}/activate`, with the version in the body.
+#[utoipa::path(post, path = "/v1/projections/{name}/activate", tag = "projections",
+    params(("name" = String, Path)), request_body = Version,
+    responses((status = 200, body = ProjectionStatus), (status = 400, body = Problem),
+              (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn activate(
+    State(app): State<Shared>,
+    Names(name): Names<String>,
+    body: Bytes,
+) -> Result<Json<ProjectionStatus>, Problem> {
+    let Version { version } = read_json(&body)?;
+    act(app, name, move |engine, name| engine.activate(name, &VersionId(version))).await
+}
+
+/// Throws a version's tables away and folds the log anew.
+#[utoipa::path(post, path = "/v1/projections/{name}/versions/{id}/rebuild", tag = "projections",
+    params(("name" = String, Path), ("id" = String, Path)),
+    responses((status = 200, body = ProjectionStatus), (status = 404, body = Problem)))]
+pub(crate) async fn rebuild_version(
+    State(app): State<Shared>,
+    Names((name, id)): Names<(String, String)>,
+) -> Result<Json<ProjectionStatus>, Problem> {
+    act(app, name, move |engine, name| engine.rebuild(name, &VersionId(id))).await
+}
+
+/// Lets the version that was active before serve readers again, at once.
+#[utoipa::path(post, path = "/v1/projections/{name}/rollback", tag = "projections",
+    params(("name" = String, Path)),
+    responses((status = 200, body = ProjectionStatus), (status = 404, body = Problem),
+              (status = 409, body = Problem)))]
+pub(crate) async fn rollback(
+    State(app): State<Shared>,
+    Names(name): Names<String>,
+) -> Result<Json<ProjectionStatus>, Problem> {
+    act(app, name, |engine, name| engine.rollback(name).map(drop)).await
+}
+
+/// Stops folding; what is there goes on being served.
+#[utoipa::path(post, path = "/v1/projections/{name}/pause", tag = "projections",
+    params(("name" = String, Path)),
+    responses((status = 200, body = ProjectionStatus), (status = 404, body = Problem)))]
+pub(crate) async fn pause(
+    State(app): State<Shared>,
+    Names(name): Names<String>,
+) -> Result<Json<ProjectionStatus>, Problem> {
+    act(app, name, |engine, name| engine.pause(name)).await
+}
+
+/// Goes on folding; a halted version is tried again.
+#[utoipa::path(post, path = "/v1/projections/{name}/resume", tag = "projections",
+    params(("name" = String, Path)),
+    responses((status = 200, body = ProjectionStatus), (status = 404, body = Problem)))]
+pub(crate) async fn resume(
+    State(app): State<Shared>,
+    Names(name): Names<String>,
+) -> Result<Json<ProjectionStatus>, Problem> {
+    act(app, name, |engine, name| engine.resume(name)).await
+}
+
+/// Shows what a projection's plugins logged last.
+#[utoipa::path(get, path = "/v1/projections/{name}/logs", tag = "projections",
+    params(("name" = String, Path), Lines),
+    responses((status = 200, body = Logs), (status = 404, body = Problem)))]
+pub(crate) async fn logs(
+    State(app): State<Shared>,
+    Names(name): Names<String>,
+    Params(lines): Params<Lines>,
+) -> Result<Json<Logs>, Problem> {
+    let limit = limit(lines.limit, LINES_DEFAULT, app.config.http.query_rows_max)?;
+    app.blocking(move |app| Ok(Logs { logs: app.engine.logs(&name, limit)? })).await.map(Json)
+}
+
+/// Does `what` and answers how the projection stands then.
+async fn act(
+    app: Shared,
+    name: String,
+    what: impl FnOnce(&lantern_engine::Engine, &str) -> Result<(), EngineError> + Send + 'static,
+) -> Result<Json<ProjectionStatus>, Problem> {
+    app.check_open()?;
+    let act = move |app: &super::App| {
+        what(&app.engine, &name)?;
+        Ok(app.engine.status_of(&name)?)
+    };
+    app.blocking(act).await.map(Json)
+}
+
+/// A small JSON body.
+pub(super) fn read_json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    serde_json::from_slice(body)
+        .map_err(|error| Problem::new("LAN-0408", format!("the body is not as expected: {error}")))
+}

@@ -1,0 +1,248 @@
+//! NDJSON of any length: lines are read as the body arrives, appended in groups,
+//! and the body is read no faster than the log takes them.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::{Buf, Bytes, BytesMut};
+use http_body_util::BodyExt;
+use lantern_core::{Appended, Events, LogError};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::ingest::{INLINE_BYTES_MAX, Refused, Taken, json_of};
+use super::{Shared, now};
+use crate::cloudevents::{EventError, LineError, Reader};
+use crate::problem::Problem;
+
+/// White space a line may have beside its event.
+const LINE_SLACK_BYTES: usize = 1_024;
+/// How long a client that must stop may still send before it is cut off; one
+/// that is cut off in the middle does not see the answer.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Appends the lines of `body`.
+pub(super) async fn append(app: &Shared, body: Body, partial: bool) -> Result<Taken, Problem> {
+    let mut stream = Stream {
+        app,
+        partial,
+        taken: Taken { lines: Some(0), ..Taken::default() },
+        line: 1,
+        waiting: VecDeque::new(),
+    };
+    let mut body = Some(body);
+    let read = stream.read(&mut body).await;
+    // What is under way is told of also where the stream stops.
+    let settled = stream.settle(0).await;
+    let Err(problem) = read.and(settled) else { return Ok(stream.taken) };
+    if let Some(body) = body {
+        drain(body).await;
+    }
+    let taken = json_of(&stream.taken);
+    let members = taken.as_object().into_iter().flatten();
+    Err(members.fold(problem, |problem, (name, value)| match name.as_str() {
+        "errors" if problem.more.contains_key("errors") => problem,
+        _ => problem.with(name, value.clone()),
+    }))
+}
+
+struct Stream<'a> {
+    app: &'a Shared,
+    partial: bool,
+    taken: Taken,
+    /// The number of the next line.
+    line: u64,
+    /// Groups under way, in order.
+    waiting: VecDeque<Group>,
+}
+
+/// A group of lines under way.
+struct Group {
+    done: oneshot::Receiver<Result<Appended, LogError>>,
+    /// The last line of it.
+    last: u64,
+    bad: Vec<LineError>,
+}
+
+impl Stream<'_> {
+    /// Reads to the end, or to what stops it. `body` is gone once it has ended.
+    async fn read(&mut self, body: &mut Option<Body>) -> Result<(), Problem> {
+        let ingest = &self.app.config.ingest;
+        let line_max = ingest.event_bytes_max + LINE_SLACK_BYTES;
+        let mut held = BytesMut::new();
+        // The bytes of `held` up to and with its last line end.
+        let mut whole = 0;
+        while let Some(open) = body {
+            let full = whole >= ingest.group_bytes;
+            match if full { None } else { self.frame(open, whole > 0).await? } {
+                Some(Frame::Data(data)) => {
+                    if let Some(at) = data.iter().rposition(|&b| b == b'\n') {
+                        whole = held.len() + at + 1;
+                    }
+                    held.extend_from_slice(&data);
+                    if held.len() - whole > line_max {
+                        return Err(self.endless_line(&held, line_max));
+                    }
+                }
+                Some(Frame::End) => {
+                    *body = None;
+                    if !held.is_empty() {
+                        self.group(held.split().freeze()).await?;
+                    }
+                }
+                None => {
+                    self.group(held.split_to(whole).freeze()).await?;
+                    whole = 0;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The next piece of the body; `None` where lines wait and no more came
+    /// within the linger time.
+    async fn frame(&self, body: &mut Body, lines_wait: bool) -> Result<Option<Frame>, Problem> {
+        let config = &self.app.config;
+        let next = async {
+            loop {
+                match body.frame().await {
+                    None => return Ok(Frame::End),
+                    Some(Err(error)) => {
+                        let detail = format!("the body broke off after line {}: {error}", self.line);
+                        return Err(Problem::new("LAN-0408", detail));
+                    }
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data() {
+                            return Ok(Frame::Data(data));
+                        }
+                    }
+                }
+            }
+        };
+        if lines_wait {
+            let linger = Duration::from_millis(config.ingest.linger_ms);
+            return timeout(linger, next).await.ok().transpose();
+        }
+        let idle = Duration::from_millis(config.http.body_idle_ms_max);
+        tokio::select! {
+            read = timeout(idle, next) => match read {
+                Ok(frame) => frame.map(Some),
+                Err(_) => {
+                    let detail = format!("the body paused for more than {} s", idle.as_secs());
+                    Err(Problem::new("LAN-0408", detail))
+                }
+            },
+            () = self.app.stopping.cancelled() => {
+                Err(Problem::new("LAN-0215", "the server is shutting down"))
+            }
+        }
+    }
+
+    /// Reads a group of whole lines and hands it to the log.
+    async fn group(&mut self, block: Bytes) -> Result<(), Problem> {
+        self.app.check_open()?;
+        let (limits, first, partial) = (self.app.config.ingest.limits(), self.line, self.partial);
+        let small = block.len() <= INLINE_BYTES_MAX;
+        let read = move || {
+            let (mut events, mut bad) = (Events::new(), Vec::new());
+            let mut reader = Reader::new(limits, now());
+            let lines = reader.lines(&block, first, &mut events, |error| {
+                bad.push(error);
+                partial
+            });
+            (events, bad, lines)
+        };
+        let (events, bad, lines) =
+            if small { read() } else { self.app.blocking(move |_| Ok(read())).await? };
+        if let (false, Some(first_bad)) = (partial, bad.first()) {
+            return Err(self.bad_line(first_bad).await);
+        }
+        let groups_max = self.app.config.ingest.groups_max;
+        self.settle(groups_max - 1).await?;
+        let (done, appended) = oneshot::channel();
+        if events.is_empty() {
+            let _ = done.send(Ok(Appended::default()));
+        } else {
+            // Nobody waits where the client has gone; the events stay.
+            self.app.log.append(events, Box::new(move |result| drop(done.send(result))));
+        }
+        self.line += lines;
+        self.waiting.push_back(Group { done: appended, last: self.line - 1, bad });
+        Ok(())
+    }
+
+    /// Waits until at most `left` groups are under way.
+    async fn settle(&mut self, left: usize) -> Result<(), Problem> {
+        while self.waiting.len() > left {
+            let Some(group) = self.waiting.pop_front() else { break };
+            let appended = group.done.await.unwrap_or(Err(LogError::Closed));
+            let appended = match appended {
+                Ok(appended) => appended,
+                Err(error) => {
+                    // Later groups may be in the log, but the lines counted must
+                    // be without a gap; sent again they are duplicates.
+                    self.waiting.clear();
+                    return Err(error.into());
+                }
+            };
+            self.taken.count(&appended);
+            self.taken.rejected += group.bad.len() as u64;
+            self.taken.lines = Some(group.last);
+            let room = self.app.config.ingest.errors_max.saturating_sub(self.taken.errors.len());
+            self.taken.errors.extend(group.bad.iter().take(room).map(Refused::from));
+        }
+        Ok(())
+    }
+
+    async fn bad_line(&mut self, bad: &LineError) -> Problem {
+        if let Err(problem) = self.settle(0).await {
+            return problem;
+        }
+        let done = self.line - 1;
+        let detail = match done {
+            0 => format!("line {}: {}; nothing was appended", bad.line, bad.error),
+            done => format!("line {}: {}; all to line {done} is in the log", bad.line, bad.error),
+        };
+        let code = if done == 0 { "LAN-0314" } else { "LAN-0315" };
+        Problem::new(code, detail).with("errors", json_of(&[Refused::from(bad)]))
+    }
+
+    fn endless_line(&self, held: &[u8], max: usize) -> Problem {
+        let ends = held.iter().filter(|&&b| b == b'\n').count() as u64;
+        let error = EventError::TooLarge { bytes: held.len().min(max), max };
+        let line = LineError { line: self.line + ends, error };
+        Problem::new("LAN-0302", format!("line {}: {}", line.line, line.error))
+            .with("errors", json_of(&[Refused::from(&line)]))
+    }
+}
+
+/// What came of the body.
+enum Frame {
+    Data(Bytes),
+    End,
+}
+
+impl From<&LineError> for Refused {
+    fn from(bad: &LineError) -> Self {
+        Self {
+            index: None,
+            line: Some(bad.line),
+            code: bad.error.code().into(),
+            detail: bad.error.to_string(),
+        }
+    }
+}
+
+/// Reads on for a while and throws away what comes.
+async fn drain(mut body: Body) {
+    let end = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            if let Ok(mut data) = frame.into_data() {
+                data.advance(data.len());
+            }
+        }
+    };
+    // Whether it ended or not, the answer follows.
+    let _ = timeout(DRAIN, end).await;
+}

@@ -1,0 +1,447 @@
+//! `GET /v1/tables/{projection}/{table}`: reads rows.
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use lantern_core::{KeyRange, Row, Table, TableId, View, Views as _};
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, timeout_at};
+use utoipa::{IntoParams, ToSchema};
+
+use super::params::{Names, Params, Shape, limit, shape, wait};
+use super::{App, Shared};
+use crate::cloudevents::NDJSON;
+use crate::problem::Problem;
+use crate::rows::{csv_head, csv_row, json_row, ndjson_row};
+
+/// Rows of an answer where `limit` is not given.
+const LIMIT_DEFAULT: usize = 1_000;
+/// Rows read from the store at a time, so that an answer of large rows ends
+/// before it has them all in memory.
+const PAGE_ROWS: usize = 500;
+
+/// Which rows to read.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Which {
+    /// The row under this key alone.
+    key: Option<String>,
+    /// Rows whose keys begin so.
+    prefix: Option<String>,
+    /// Rows from this key on, itself included.
+    from: Option<String>,
+    /// Rows before this key.
+    to: Option<String>,
+    /// The most rows; 1,000 where left out.
+    limit: Option<usize>,
+    /// `asc` (where left out) or `desc`, by key.
+    order: Option<Order>,
+    /// `next` of the page before.
+    cursor: Option<String>,
+    /// Answer with a state at this position or later; needs `wait`.
+    min_pos: Option<u64>,
+    /// How long to wait for `min_pos`: `5s`.
+    wait: Option<String>,
+    /// The version to read; the active one where left out.
+    version: Option<String>,
+    /// Not supported yet.
+    r#where: Option<String>,
+    /// Not supported yet.
+    cols: Option<String>,
+    /// Not supported yet.
+    bucket: Option<String>,
+    /// Not supported yet.
+    agg: Option<String>,
+    /// Not supported yet.
+    by: Option<String>,
+    /// Not supported yet.
+    fill: Option<String>,
+    /// Not supported yet.
+    as_of: Option<String>,
+}
+
+/// In which order of keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+enum Order {
+    /// Rising.
+    #[default]
+    Asc,
+    /// Falling.
+    Desc,
+}
+
+/// A page of rows.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the answer is written by hand; this describes it")]
+pub(crate) struct TablePage {
+    /// Positions of different epochs cannot be compared.
+    epoch: String,
+    /// The position of the state that was read.
+    pos: u64,
+    /// The fields of the rows.
+    fields: Vec<lantern_engine::FieldStatus>,
+    /// The rows by key, as the feed has them; in the order asked for, as far as
+    /// the reader of the JSON keeps it (NDJSON and CSV always do).
+    #[schema(value_type = Object)]
+    rows: serde_json::Value,
+    /// Hand this back as `cursor` for the next page; `null` on the last.
+    next: Option<String>,
+}
+
+/// Reads rows of a public table, all of one committed state.
+///
+/// Answers JSON, or by `Accept` NDJSON (`{"key":…,"value":{…}}` a line) or CSV.
+/// `Lantern-Position`, `Lantern-Epoch` and `Lantern-Lag-Ms` say how fresh the
+/// rows are; `ETag` and `If-None-Match` spare an answer that has not changed.
+#[utoipa::path(
+    get, path = "/v1/tables/{projection}/{table}", tag = "tables",
+    params(("projection" = String, Path), ("table" = String, Path), Which),
+    responses(
+        (status = 200, body = TablePage),
+        (status = 304, description = "as the `ETag` says"),
+        (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 409, body = Problem), (status = 410, body = Problem),
+        (status = 501, body = Problem), (status = 503, body = Problem),
+    )
+)]
+pub(crate) async fn read(
+    State(app): State<Shared>,
+    Names((projection, table)): Names<(String, String)>,
+    Params(which): Params<Which>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    which.check()?;
+    let wait = wait(which.wait.as_deref(), app.config.http.wait_s_max)?;
+    let limit = limit(which.limit, LIMIT_DEFAULT, app.config.http.query_rows_max)?;
+    let (shape, until) = (shape(&headers), Instant::now() + wait);
+    let seen = headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let mut committed = app.committed.clone();
+    loop {
+        committed.mark_unchanged();
+        let query = Query {
+            projection: projection.clone(),
+            table: table.clone(),
+            which: which.clone(),
+            limit,
+            shape,
+            seen: seen.clone(),
+        };
+        match app.query(move |app| query.run(app)).await? {
+            Outcome::Answer(response) => return Ok(*response),
+            Outcome::Behind(pos) => {
+                let changed = async {
+                    tokio::select! {
+                        changed = timeout_at(until, committed.changed()) => {
+                            matches!(changed, Ok(Ok(())))
+                        }
+                        () = app.stopping.cancelled() => false,
+                    }
+                };
+                if !changed.await {
+                    let min = which.min_pos.unwrap_or_default();
+                    let detail = format!("`{projection}` is at position {pos}, not yet at {min}");
+                    return Err(Problem::new("LAN-0407", detail));
+                }
+            }
+        }
+    }
+}
+
+impl Which {
+    fn check(&self) -> Result<(), Problem> {
+        for (name, value) in [
+            ("where", &self.r#where),
+            ("cols", &self.cols),
+            ("bucket", &self.bucket),
+            ("agg", &self.agg),
+            ("by", &self.by),
+            ("fill", &self.fill),
+            ("as_of", &self.as_of),
+        ] {
+            if value.is_some() {
+                let detail = format!("`{name}` is not supported by this server");
+                return Err(Problem::new("LAN-0405", detail).with("parameter", name));
+            }
+        }
+        let ranged = self.prefix.is_some() || self.from.is_some() || self.to.is_some();
+        if self.key.is_some() && (ranged || self.cursor.is_some()) {
+            let detail = "`key` names one row: leave `prefix`, `from`, `to` and `cursor` out";
+            return Err(Problem::new("LAN-0403", detail));
+        }
+        Ok(())
+    }
+
+    /// The keys asked for.
+    fn range(&self) -> KeyRange {
+        let mut range = KeyRange::prefix(self.prefix.as_deref().unwrap_or_default().as_bytes());
+        if let Some(from) = &self.from {
+            range.start = range.start.max(from.clone().into_bytes());
+        }
+        if let Some(to) = &self.to {
+            let to = to.clone().into_bytes();
+            range.end = Some(range.end.map_or_else(|| to.clone(), |end| end.min(to.clone())));
+        }
+        range
+    }
+}
+
+/// One read of a table.
+struct Query {
+    projection: String,
+    table: String,
+    which: Which,
+    limit: usize,
+    shape: Shape,
+    seen: Option<String>,
+}
+
+enum Outcome {
+    Answer(Box<Response>),
+    /// The position asked for is not reached; this one is.
+    Behind(u64),
+}
+
+/// Where a page ended.
+#[derive(Serialize, Deserialize)]
+struct Cursor {
+    #[serde(rename = "e")]
+    epoch: String,
+    #[serde(rename = "k")]
+    key: String,
+}
+
+impl Query {
+    fn run(&self, app: &App) -> Result<Outcome, Problem> {
+        let view = match &self.which.version {
+            None => app.engine.view(&self.projection)?,
+            Some(id) => app
+                .engine
+                .view_version(&self.projection, &lantern_core::VersionId(id.clone()))?,
+        };
+        if self.which.min_pos.is_some_and(|min| view.pos() < min) {
+            return Ok(Outcome::Behind(view.pos()));
+        }
+        let manifest = std::sync::Arc::clone(view.manifest());
+        let (id, table) = manifest
+            .table(&self.table)
+            .filter(|(_, table)| table.public)
+            .ok_or_else(|| self.no_table(&manifest))?;
+        let etag = self.etag(&view);
+        let mut response = if self.seen.as_deref().is_some_and(|seen| matches_etag(seen, &etag)) {
+            StatusCode::NOT_MODIFIED.into_response()
+        } else {
+            let (rows, next) = self.rows(&view, id, app.config.http.query_bytes_max)?;
+            self.write(&view, table, &rows, next.as_deref())
+        };
+        let lag_ms = app.engine.lag(&self.projection).map_or(0, |(_, ms)| ms);
+        let headers = response.headers_mut();
+        let text = |text: &str| HeaderValue::from_str(text).ok();
+        for (name, value) in [
+            (ETAG, text(&etag)),
+            (CACHE_CONTROL, text("no-cache")),
+            (HeaderName::from_static("lantern-position"), Some(view.pos().into())),
+            (HeaderName::from_static("lantern-epoch"), text(view.epoch())),
+            (HeaderName::from_static("lantern-lag-ms"), Some(lag_ms.into())),
+        ] {
+            if let Some(value) = value {
+                headers.insert(name, value);
+            }
+        }
+        Ok(Outcome::Answer(Box::new(response)))
+    }
+
+    fn no_table(&self, manifest: &lantern_core::Manifest) -> Problem {
+        let (projection, table) = (&self.projection, &self.table);
+        let detail = match manifest.table(table) {
+            Some(_) => format!("table `{table}` of `{projection}` is private"),
+            None => format!("projection `{projection}` has no table `{table}`"),
+        };
+        let public = manifest.tables.iter().filter(|t| t.public).map(|t| t.name.as_str());
+        let public: Vec<_> = public.collect();
+        Problem::new("LAN-0404", detail).with("tables", public)
+    }
+
+    /// The rows, and the key to go on after where there are more.
+    fn rows(
+        &self,
+        view: &View,
+        table: TableId,
+        bytes_max: usize,
+    ) -> Result<(Vec<Row>, Option<String>), Problem> {
+        if let Some(key) = &self.which.key {
+            let value = view.get(table, key)?;
+            let row = value.map(|value| Row { key: key.clone(), value });
+            return Ok((row.into_iter().collect(), None));
+        }
+        let reverse = self.which.order == Some(Order::Desc);
+        let mut range = self.which.range();
+        if let Some(cursor) = &self.which.cursor {
+            let cursor = Cursor::read(cursor)?;
+            if cursor.epoch != view.epoch() {
+                let detail = "another state of the table is served since the page before";
+                return Err(Problem::new("LAN-0406", detail));
+            }
+            go_on_after(&mut range, &cursor.key, reverse);
+        }
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        loop {
+            // One more than wanted tells whether there is a next page.
+            let wanted = (self.limit - rows.len() + 1).min(PAGE_ROWS);
+            if range.is_empty() {
+                return Ok((rows, None));
+            }
+            let page = view.scan(table, &range, wanted, reverse)?;
+            let last_page = page.len() < wanted;
+            for row in page {
+                if rows.len() == self.limit || bytes >= bytes_max {
+                    let last = rows.last().map(|last: &Row| last.key.clone());
+                    return Ok((rows, last));
+                }
+                bytes += row.key.len() + row.value.len();
+                rows.push(row);
+            }
+            if last_page {
+                return Ok((rows, None));
+            }
+            if let Some(last) = rows.last() {
+                go_on_after(&mut range, &last.key, reverse);
+            }
+        }
+    }
+
+    fn write(&self, view: &View, table: &Table, rows: &[Row], next: Option<&str>) -> Response {
+        let cursor = next.map(|key| Cursor { epoch: view.epoch().into(), key: key.into() }.write());
+        let (media, body) = match self.shape {
+            Shape::Json => ("application/json", json_page(view, table, rows, cursor.as_deref())),
+            Shape::Ndjson => {
+                let mut body = Vec::new();
+                rows.iter().for_each(|row| ndjson_row(row, &mut body));
+                (NDJSON, body)
+            }
+            Shape::Csv => {
+                let mut body = csv_head(table);
+                rows.iter().for_each(|row| csv_row(table, row, &mut body));
+                ("text/csv; charset=utf-8", body)
+            }
+        };
+        let mut response = body.into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+        // Lines and CSV have no place for it.
+        if let Some(cursor) = cursor.and_then(|cursor| HeaderValue::try_from(cursor).ok()) {
+            headers.insert("lantern-next", cursor);
+        }
+        response
+    }
+
+    /// Names the state and the query; equal ones have equal answers.
+    fn etag(&self, view: &View) -> String {
+        use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+        let mut hash = DefaultHasher::new();
+        let w = &self.which;
+        (&self.projection, &self.table, view.version(), self.limit).hash(&mut hash);
+        (&w.key, &w.prefix, &w.from, &w.to, &w.cursor).hash(&mut hash);
+        (w.order == Some(Order::Desc), self.shape as u8).hash(&mut hash);
+        format!("\"{}-{}-{:016x}\"", view.epoch(), view.pos(), hash.finish())
+    }
+}
+
+fn matches_etag(seen: &str, etag: &str) -> bool {
+    seen.split(',').map(str::trim).any(|one| one == "*" || one.trim_start_matches("W/") == etag)
+}
+
+fn go_on_after(range: &mut KeyRange, key: &str, reverse: bool) {
+    let mut key = key.as_bytes().to_vec();
+    if reverse {
+        range.end = Some(range.end.take().map_or_else(|| key.clone(), |end| end.min(key.clone())));
+    } else {
+        key.push(0);
+        range.start = std::mem::take(&mut range.start).max(key);
+    }
+}
+
+fn json_page(view: &View, table: &Table, rows: &[Row], next: Option<&str>) -> Vec<u8> {
+    let fields = serde_json::to_string(&table.fields).expect("fields always encode");
+    let text = |text: &str| serde_json::to_string(text).expect("a string always encodes");
+    let (epoch, pos) = (text(view.epoch()), view.pos());
+    let mut body =
+        format!("{{\"epoch\":{epoch},\"pos\":{pos},\"fields\":{fields},\"rows\":{{").into_bytes();
+    for (place, row) in rows.iter().enumerate() {
+        if place > 0 {
+            body.push(b',');
+        }
+        json_row(row, &mut body);
+    }
+    let next = next.map_or_else(|| "null".into(), text);
+    body.extend_from_slice(format!("}},\"next\":{next}}}").as_bytes());
+    body
+}
+
+impl Cursor {
+    fn write(&self) -> String {
+        let json = serde_json::to_vec(self).expect("two strings always encode");
+        BASE64_URL_SAFE_NO_PAD.encode(json)
+    }
+
+    fn read(text: &str) -> Result<Self, Problem> {
+        BASE64_URL_SAFE_NO_PAD
+            .decode(text)
+            .ok()
+            .and_then(|json| serde_json::from_slice(&json).ok())
+            .ok_or_else(|| Problem::new("LAN-0212", format!("`{text}` is no cursor of a table")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_goes_on_where_the_one_before_ended() {
+        let which = Which {
+            prefix: Some("p".into()),
+            from: Some("p2".into()),
+            to: Some("z".into()),
+            ..Which::default()
+        };
+        let mut range = which.range();
+        assert_eq!(range, KeyRange { start: b"p2".to_vec(), end: Some(b"q".to_vec()) });
+        go_on_after(&mut range, "p5", false);
+        assert_eq!(range.start, b"p5\0");
+        go_on_after(&mut range, "p7", true);
+        assert_eq!(range.end, Some(b"p7".to_vec()));
+        go_on_after(&mut range, "p5", true);
+        assert!(range.is_empty());
+    }
+
+    #[test]
+    fn a_cursor_comes_back_as_given_and_others_are_refused() {
+        let cursor = Cursor { epoch: "1.a.0".into(), key: "ké\u{0}y".into() };
+        let back = Cursor::read(&cursor.write()).unwrap();
+        assert_eq!((back.epoch, back.key), (cursor.epoch, cursor.key));
+        for bad in ["", "???", "e30"] {
+            assert_eq!(Cursor::read(bad).err().unwrap().code, "LAN-0212");
+        }
+    }
+
+    #[test]
+    fn what_is_not_supported_is_refused_by_name() {
+        let which = Which { as_of: Some("pos:1".into()), ..Which::default() };
+        let problem = which.check().unwrap_err();
+        assert_eq!((problem.status, problem.more["parameter"].as_str()), (501, Some("as_of")));
+        let both = Which { key: Some("a".into()), from: Some("b".into()), ..Which::default() };
+        assert_eq!(both.check().unwrap_err().status, 400);
+    }
+
+    #[test]
+    fn etags_are_compared_one_by_one() {
+        assert!(matches_etag("\"a\", W/\"b\"", "\"b\""));
+        assert!(matches_etag("*", "\"b\""));
+        assert!(!matches_etag("\"bb\"", "\"b\""));
+    }
+}

@@ -1,0 +1,75 @@
+//! A span and a count for every request.
+
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::Next;
+use axum::response::Response;
+use http::HeaderMap;
+use tracing::Instrument as _;
+
+/// Runs the request in a span that goes on with the caller's trace.
+pub(crate) async fn request(request: Request, next: Next) -> Response {
+    // The pattern, not the path itself: names from outside would make metrics
+    // without number.
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "other".to_owned(), |path| path.as_str().to_owned());
+    let method = request.method().clone();
+    let (trace_id, parent_id) = trace_context(request.headers()).unwrap_or_default();
+    let span = tracing::info_span!("request", %method, route, trace_id, parent_id);
+    let start = Instant::now();
+    let response = next.run(request).instrument(span.clone()).await;
+    let (status, seconds) = (response.status().as_u16(), start.elapsed().as_secs_f64());
+    span.in_scope(|| match status {
+        500.. => tracing::warn!(status, seconds, "request failed"),
+        _ => tracing::debug!(status, seconds, "request answered"),
+    });
+    let labels = [
+        ("route", route),
+        ("method", method.as_str().to_owned()),
+        ("status", status.to_string()),
+    ];
+    metrics::counter!("lantern_http_requests_total", &labels).increment(1);
+    metrics::histogram!("lantern_http_request_seconds", &labels[..1]).record(seconds);
+    response
+}
+
+/// The trace and parent of a W3C `traceparent` header.
+fn trace_context(headers: &HeaderMap) -> Option<(String, String)> {
+    let text = headers.get("traceparent")?.to_str().ok()?;
+    let mut parts = text.split('-');
+    let (version, trace, parent, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let hex = |part: &str, len: usize| {
+        part.len() == len && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let zero = |part: &str| part.bytes().all(|b| b == b'0');
+    let valid = hex(version, 2)
+        && version != "ff"
+        && hex(trace, 32)
+        && !zero(trace)
+        && hex(parent, 16)
+        && !zero(parent)
+        && hex(flags, 2);
+    valid.then(|| (trace.to_owned(), parent.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_is_gone_on_with_only_where_its_header_is_whole() {
+        let check = |text: &str, expected: bool| {
+            let mut headers = HeaderMap::new();
+            headers.insert("traceparent", text.parse().unwrap());
+            assert_eq!(trace_context(&headers).is_some(), expected, "{text}");
+        };
+        check("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", true);
+        check("00-00000000000000000000000000000000-00f067aa0ba902b7-01", false);
+        check("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7", false);
+        check("nonsense", false);
+    }
+}

@@ -1,0 +1,181 @@
+//! Uploads of plugins, and their check without an upload.
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::{FromRequest, Multipart, Request, State};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+use lantern_core::Manifest;
+use lantern_engine::Uploaded;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::Shared;
+use super::params::{Names, Params, body, essence};
+use crate::plugins::Content;
+use crate::problem::Problem;
+
+/// How a version begins.
+#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct How {
+    /// Whether it becomes active by itself once it has caught up.
+    activate: bool,
+    /// Whether it is folded over a sample of the log several times first, to
+    /// see that it is deterministic.
+    check: bool,
+}
+
+impl Default for How {
+    fn default() -> Self {
+        Self { activate: true, check: true }
+    }
+}
+
+/// What a check found.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Checked {
+    /// Always `true`: a plugin that does not pass is answered with a problem.
+    ok: bool,
+    /// SHA-256 of the plugin.
+    sha256: String,
+    /// The version it would be.
+    version: String,
+    /// How many events of the log the determinism check folded.
+    checked_events: u64,
+    /// What the plugin says of itself.
+    #[schema(value_type = Object)]
+    manifest: Manifest,
+}
+
+/// Uploads a plugin as a version of the projection `name`.
+///
+/// The component is the body (`application/wasm`), or part `plugin` of a form
+/// with its parameters as part `parameters` (`multipart/form-data`). The answer
+/// comes once it is compiled, set up and checked; the log is folded in the
+/// background while the active version goes on serving.
+#[utoipa::path(
+    post, path = "/v1/projections/{name}/versions", tag = "projections",
+    params(("name" = String, Path), How),
+    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    responses(
+        (status = 201, body = Uploaded), (status = 200, body = Uploaded, description = "it was there"),
+        (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem),
+    )
+)]
+pub(crate) async fn upload_named(
+    State(app): State<Shared>,
+    Names(name): Names<String>,
+    Params(how): Params<How>,
+    request: Request,
+) -> Result<(StatusCode, Json<Uploaded>), Problem> {
+    add(app, Some(name), how, request).await
+}
+
+/// Uploads a plugin under the name its manifest gives.
+#[utoipa::path(
+    post, path = "/v1/versions", tag = "projections", params(How),
+    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    responses(
+        (status = 201, body = Uploaded), (status = 200, body = Uploaded, description = "it was there"),
+        (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem),
+    )
+)]
+pub(crate) async fn upload(
+    State(app): State<Shared>,
+    Params(how): Params<How>,
+    request: Request,
+) -> Result<(StatusCode, Json<Uploaded>), Problem> {
+    add(app, None, how, request).await
+}
+
+/// Checks a plugin and keeps nothing: compiles it, sets it up, and folds a
+/// sample of the log several times.
+#[utoipa::path(
+    post, path = "/v1/plugins/check", tag = "projections",
+    request_body(content = Vec<u8>, content_type = "application/wasm"),
+    responses(
+        (status = 200, body = Checked),
+        (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem),
+    )
+)]
+pub(crate) async fn check(
+    State(app): State<Shared>,
+    request: Request,
+) -> Result<Json<Checked>, Problem> {
+    app.check_open()?;
+    let content = content(&app, request).await?;
+    let check = move |app: &super::App| {
+        let checked = app.plugins.check(&content, &*app.log, &app.config.engine)?;
+        Ok(Checked {
+            ok: true,
+            sha256: checked.sha256,
+            version: checked.version.0,
+            checked_events: checked.events,
+            manifest: checked.manifest,
+        })
+    };
+    app.blocking(check).await.map(Json)
+}
+
+async fn add(
+    app: Shared,
+    name: Option<String>,
+    how: How,
+    request: Request,
+) -> Result<(StatusCode, Json<Uploaded>), Problem> {
+    app.check_open()?;
+    let content = content(&app, request).await?;
+    let uploaded = app
+        .blocking(move |app| {
+            app.plugins.upload(&app.engine, &content, name, how.activate, how.check)
+        })
+        .await?;
+    let status = if uploaded.existed { StatusCode::OK } else { StatusCode::CREATED };
+    Ok((status, Json(uploaded)))
+}
+
+/// The plugin and its parameters.
+async fn content(app: &Shared, request: Request) -> Result<Content, Problem> {
+    let media = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
+    let media = media.unwrap_or_default().to_owned();
+    let (parts, content) = request.into_parts();
+    let max = app.config.http.upload_bytes_max;
+    match essence(&media).as_str() {
+        "application/wasm" | "application/octet-stream" => {
+            let wasm = body(&parts.headers, content, max, &app.config.http).await?;
+            Ok(Content { wasm, parameters: String::new() })
+        }
+        "multipart/form-data" => {
+            let whole = body(&parts.headers, content, max, &app.config.http).await?;
+            form(&parts.headers, whole).await
+        }
+        _ => Err(Problem::new("LAN-0411", format!("`Content-Type` is `{media}`"))),
+    }
+}
+
+async fn form(headers: &HeaderMap, whole: Bytes) -> Result<Content, Problem> {
+    let mut request = Request::new(Body::from(whole));
+    *request.headers_mut() = headers.clone();
+    let mut form = Multipart::from_request(request, &())
+        .await
+        .map_err(|error| Problem::new("LAN-0408", error.body_text()))?;
+    let (mut wasm, mut parameters) = (None, String::new());
+    let bad = |error: axum::extract::multipart::MultipartError| {
+        Problem::new("LAN-0408", format!("the form cannot be read: {}", error.body_text()))
+    };
+    while let Some(part) = form.next_field().await.map_err(bad)? {
+        match part.name().unwrap_or_default() {
+            "plugin" => wasm = Some(part.bytes().await.map_err(bad)?),
+            "parameters" => parameters = part.text().await.map_err(bad)?,
+            other => {
+                let detail = format!("the form has a part `{other}`: only `plugin` and `parameters` are known");
+                return Err(Problem::new("LAN-0408", detail));
+            }
+        }
+    }
+    let wasm = wasm.ok_or_else(|| Problem::new("LAN-0408", "the form has no part `plugin`"))?;
+    Ok(Content { wasm, parameters })
+}

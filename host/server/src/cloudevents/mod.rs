@@ -1,0 +1,68 @@
+//! CloudEvents 1.0 from bytes to [`lantern_core::Events`] and back.
+//!
+//! A [`Reader`] checks all that a later stage relies on: required attributes,
+//! their types and lengths, UTF-8, JSON, its depth, a sane time. It never
+//! changes a payload: `data` is kept byte for byte as it came.
+
+mod binary;
+mod error;
+mod read;
+mod time;
+mod write;
+
+pub use error::EventError;
+pub use read::{LineError, Reader};
+pub use time::{format_time, parse_time};
+pub use write::write_event;
+
+/// One event in structured mode.
+pub const STRUCTURED: &str = "application/cloudevents+json";
+/// A JSON array of events in structured mode.
+pub const BATCH: &str = "application/cloudevents-batch+json";
+/// One event in structured mode a line.
+pub const NDJSON: &str = "application/x-ndjson";
+/// All that an event of a client may not be: the host's own types begin so.
+pub const RESERVED_PREFIX: &str = "lantern.";
+
+/// The longest `type`, in bytes; a manifest's subscriptions have the same bound.
+pub const TYPE_BYTES_MAX: usize = 255;
+/// The longest of every other text attribute, in bytes.
+pub const ATTRIBUTE_BYTES_MAX: usize = 4_096;
+/// The longest name of an extension attribute, in characters.
+pub const NAME_CHARS_MAX: usize = 20;
+/// The most extension attributes of one event.
+pub const EXTENSIONS_MAX: usize = 64;
+
+/// What an event from outside may be; set in section `ingest` of the
+/// configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventLimits {
+    /// The largest event, all attributes and the payload together, in bytes.
+    pub event_bytes_max: usize,
+    /// How deep JSON may be nested.
+    pub json_depth_max: usize,
+    /// How far ahead of the server's clock an event's time may lie, in seconds:
+    /// a time far in the future would drag the watermark along.
+    pub time_ahead_s_max: u64,
+}
+
+impl Default for EventLimits {
+    fn default() -> Self {
+        Self { event_bytes_max: 1 << 20, json_depth_max: 64, time_ahead_s_max: 86_400 }
+    }
+}
+
+/// Whether a payload of this media type is JSON; an empty one is.
+#[must_use]
+pub fn is_json(media_type: &str) -> bool {
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    let ends_in = |suffix: &str| {
+        essence.len() >= suffix.len()
+            && essence.as_bytes()[essence.len() - suffix.len()..]
+                .eq_ignore_ascii_case(suffix.as_bytes())
+    };
+    essence.is_empty() || ends_in("/json") || ends_in("+json")
+}
+
+#[cfg(test)]
+mod tests;

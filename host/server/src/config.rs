@@ -1,0 +1,355 @@
+//! Everything that can be set, in one struct. The doc comments are the
+//! reference.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use figment::Figment;
+use figment::providers::{Env, Format, Serialized, Toml};
+use figment::value::Value;
+use lantern_engine::EngineConfig;
+use lantern_live::LiveConfig;
+use lantern_log::LogConfig;
+use lantern_plugin::PluginConfig;
+use lantern_store::StoreConfig;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::cloudevents::EventLimits;
+
+/// The file that is read where no other is named; it may be missing.
+pub const FILE: &str = "lantern.toml";
+/// What environment variables begin with. A section and its key are parted by
+/// two underscores: `LANTERN_HTTP__LISTEN`.
+pub const ENV_PREFIX: &str = "LANTERN_";
+
+/// The server's settings, from the defaults, then `lantern.toml`, then the
+/// environment, then flags; each beats those before it. A key that is not
+/// known is an error.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// The folder that holds everything the server keeps. Default `data`.
+    pub data: PathBuf,
+    /// The HTTP API.
+    pub http: HttpConfig,
+    /// What is taken in.
+    pub ingest: IngestConfig,
+    /// Work that is done from time to time.
+    pub upkeep: UpkeepConfig,
+    /// The embedded log.
+    pub log: LogConfig,
+    /// The state of projections.
+    pub store: StoreConfig,
+    /// The limits of plugins.
+    pub plugin: PluginConfig,
+    /// Folding.
+    pub engine: EngineConfig,
+    /// The feed.
+    pub live: LiveConfig,
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self {
+            data: "data".into(),
+            http: HttpConfig::default(),
+            ingest: IngestConfig::default(),
+            upkeep: UpkeepConfig::default(),
+            log: LogConfig::default(),
+            store: StoreConfig::default(),
+            plugin: PluginConfig::default(),
+            engine: EngineConfig::default(),
+            live: LiveConfig::default(),
+        }
+    }
+}
+
+/// Section `http`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HttpConfig {
+    /// Where to listen; port 0 takes a free one. Without authentication it must
+    /// be a loopback address. Default `127.0.0.1:7420`.
+    pub listen: SocketAddr,
+    /// Names under which clients may call the server, besides `localhost` and
+    /// loopback addresses: what stands in their `Host` header, without the
+    /// port. A proxy in front of the server needs its name here.
+    pub hosts: Vec<String>,
+    /// Origins of web pages that may call the server, besides its own:
+    /// `https://dashboards.example`.
+    pub origins: Vec<String>,
+    /// The largest body of a request, in bytes; NDJSON may be of any length.
+    /// Default 16 MiB.
+    pub body_bytes_max: usize,
+    /// The largest upload of a plugin, with its parameters, in bytes. The
+    /// plugin host has a limit of its own. Default 32 MiB.
+    pub upload_bytes_max: usize,
+    /// Connections at a time, without those that became feeds (`live` bounds
+    /// them); more wait to be accepted. Default 4,096.
+    pub connections_max: usize,
+    /// How long a client may take for a request's headers, in milliseconds.
+    /// Default 10,000.
+    pub headers_ms_max: u64,
+    /// How long a client may send nothing in the middle of a body, in
+    /// milliseconds. Default 60,000.
+    pub body_idle_ms_max: u64,
+    /// Reads of tables and of the log at a time; more wait. Default 16.
+    pub queries_max: usize,
+    /// The most rows or events of one answer. Default 10,000.
+    pub query_rows_max: usize,
+    /// The bytes of rows or events after which an answer ends and names a
+    /// cursor. Default 8 MiB.
+    pub query_bytes_max: usize,
+    /// The longest `wait=`, in seconds. Default 30.
+    pub wait_s_max: u64,
+    /// How long requests under way may go on once the server is told to stop,
+    /// in milliseconds. Default 5,000.
+    pub shutdown_ms_max: u64,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 7420)),
+            hosts: Vec::new(),
+            origins: Vec::new(),
+            body_bytes_max: 16 << 20,
+            upload_bytes_max: 32 << 20,
+            connections_max: 4_096,
+            headers_ms_max: 10_000,
+            body_idle_ms_max: 60_000,
+            queries_max: 16,
+            query_rows_max: 10_000,
+            query_bytes_max: 8 << 20,
+            wait_s_max: 30,
+            shutdown_ms_max: 5_000,
+        }
+    }
+}
+
+/// Section `ingest`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IngestConfig {
+    /// The largest event, all attributes and the payload together, in bytes.
+    /// Default 1 MiB.
+    pub event_bytes_max: usize,
+    /// How deep an event's JSON may be nested. Default 64.
+    pub json_depth_max: usize,
+    /// How far ahead of the server's clock an event's time may lie, in seconds:
+    /// a time far in the future would drag the watermark along. Default 86,400.
+    pub time_ahead_s_max: u64,
+    /// NDJSON is appended in groups of about so many bytes; each group is
+    /// appended whole or not at all. Default 256 KiB.
+    pub group_bytes: usize,
+    /// Groups of one request that may wait to become durable; then the server
+    /// reads no more of the body. Default 8.
+    pub groups_max: usize,
+    /// A line of NDJSON waits at most so long for others to be appended with
+    /// it, in milliseconds. Default 5.
+    pub linger_ms: u64,
+    /// The most bad events an answer names one by one. Default 100.
+    pub errors_max: usize,
+}
+
+impl Default for IngestConfig {
+    fn default() -> Self {
+        let limits = EventLimits::default();
+        Self {
+            event_bytes_max: limits.event_bytes_max,
+            json_depth_max: limits.json_depth_max,
+            time_ahead_s_max: limits.time_ahead_s_max,
+            group_bytes: 256 << 10,
+            groups_max: 8,
+            linger_ms: 5,
+            errors_max: 100,
+        }
+    }
+}
+
+impl IngestConfig {
+    /// What an event may be.
+    #[must_use]
+    pub fn limits(&self) -> EventLimits {
+        EventLimits {
+            event_bytes_max: self.event_bytes_max,
+            json_depth_max: self.json_depth_max,
+            time_ahead_s_max: self.time_ahead_s_max,
+        }
+    }
+}
+
+/// Section `upkeep`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UpkeepConfig {
+    /// How often the log lets go of events that are due, in seconds. Default 30.
+    pub retention_s: u64,
+    /// Whether event time goes on while no events come, so that windows close.
+    /// Default true.
+    pub heartbeats: bool,
+    /// After so long without an event a partition counts as idle, and gets a
+    /// heartbeat at most this often, in milliseconds. Default 1,000.
+    pub idle_ms: u64,
+}
+
+impl Default for UpkeepConfig {
+    fn default() -> Self {
+        Self { retention_s: 30, heartbeats: true, idle_ms: 1_000 }
+    }
+}
+
+/// Why the settings cannot be used. The text names the key.
+#[derive(Clone, Debug, Error)]
+#[error("the configuration is wrong: {0}")]
+pub struct ConfigError(pub String);
+
+impl ServerConfig {
+    /// Puts the settings together. `file` must exist; where it is `None`,
+    /// [`FILE`] is read if it is there. `flags` are dotted keys with values as
+    /// TOML has them (`http.listen`, `127.0.0.1:0`); text needs no quotes.
+    ///
+    /// # Errors
+    /// [`ConfigError`] that names the key, its value and where it comes from.
+    pub fn load(file: Option<&Path>, flags: &[(String, String)]) -> Result<Self, ConfigError> {
+        let toml = match file {
+            Some(path) => Toml::file_exact(path),
+            None => Toml::file_exact(FILE),
+        };
+        if let Some(path) = file
+            && !path.is_file()
+        {
+            return Err(ConfigError(format!("there is no file `{}`", path.display())));
+        }
+        // Variables without a section belong to the command line's own client,
+        // except for the keys that stand at the top.
+        let env = Env::prefixed(ENV_PREFIX)
+            .filter(|key| key == "data" || key.as_str().contains("__"))
+            .split("__");
+        let mut figment =
+            Figment::from(Serialized::defaults(Self::default())).merge(toml).merge(env);
+        for (key, text) in flags {
+            let value = Value::from_str(text).unwrap_or_else(|never| match never {});
+            figment = figment.merge((key.as_str(), value));
+        }
+        let config: Self = figment.extract().map_err(|error| ConfigError(explain(&error)))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks what no type can say.
+    ///
+    /// # Errors
+    /// The first setting that is out of bounds.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let bad = |key: &str, value: u64, least: u64| {
+            ConfigError(format!("`{key}` is {value}, and must be at least {least}"))
+        };
+        for (key, value, least) in [
+            ("http.body_bytes_max", self.http.body_bytes_max, 1_024),
+            ("http.connections_max", self.http.connections_max, 1),
+            ("http.queries_max", self.http.queries_max, 1),
+            ("http.query_rows_max", self.http.query_rows_max, 1),
+            ("http.query_bytes_max", self.http.query_bytes_max, 1_024),
+            ("ingest.event_bytes_max", self.ingest.event_bytes_max, 1_024),
+            ("ingest.group_bytes", self.ingest.group_bytes, 1_024),
+            ("ingest.groups_max", self.ingest.groups_max, 1),
+        ] {
+            if value < least {
+                return Err(bad(key, value as u64, least as u64));
+            }
+        }
+        for (key, value, least) in [
+            ("http.headers_ms_max", self.http.headers_ms_max, 1),
+            ("http.body_idle_ms_max", self.http.body_idle_ms_max, 1),
+            ("upkeep.retention_s", self.upkeep.retention_s, 1),
+            ("upkeep.idle_ms", self.upkeep.idle_ms, 10),
+        ] {
+            if value < least {
+                return Err(bad(key, value, least));
+            }
+        }
+        self.live.check().map_err(|e| ConfigError(format!("in section `live`: {e}")))?;
+        self.log.check().map_err(|e| ConfigError(format!("in section `log`: {e}")))
+    }
+}
+
+/// The error in this project's words: the key first, then where it stands.
+fn explain(error: &figment::Error) -> String {
+    use figment::error::Kind;
+    let key = error.path.join(".");
+    let place = error
+        .metadata
+        .as_ref()
+        .map(|m| match &m.source {
+            Some(source) => format!(" ({} {source})", m.name),
+            None => format!(" ({})", m.name),
+        })
+        .unwrap_or_default();
+    match &error.kind {
+        Kind::UnknownField(field, known) => {
+            let key = if key.is_empty() || key == *field || key.ends_with(&format!(".{field}")) {
+                if key.is_empty() { field.clone() } else { key }
+            } else {
+                format!("{key}.{field}")
+            };
+            format!("there is no setting `{key}`{place}; known here: {}", known.join(", "))
+        }
+        Kind::InvalidType(actual, expected) => {
+            format!("`{key}` is {actual}, and must be {expected}{place}")
+        }
+        kind if key.is_empty() => format!("{kind}{place}"),
+        kind => format!("`{key}`: {kind}{place}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(toml: &str, flags: &[(&str, &str)]) -> Result<ServerConfig, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("some.toml");
+        std::fs::write(&file, toml).unwrap();
+        let flags: Vec<_> =
+            flags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        ServerConfig::load(Some(&file), &flags)
+    }
+
+    #[test]
+    fn flags_beat_the_file_and_the_file_beats_defaults() {
+        let toml = "data = '/a'\n[http]\nlisten = '127.0.0.1:1'\nquery_rows_max = 5";
+        let config = load(toml, &[("http.listen", "[::1]:2"), ("http.hosts", "[a, b]")]).unwrap();
+        assert_eq!(config.data, PathBuf::from("/a"));
+        assert_eq!(config.http.listen.to_string(), "[::1]:2");
+        assert_eq!(config.http.hosts, ["a", "b"]);
+        assert_eq!(config.http.query_rows_max, 5);
+        assert_eq!(config.engine, EngineConfig::default());
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named_with_what_is_wrong() {
+        let check = |toml: &str, flags: &[(&str, &str)], words: &[&str]| {
+            let message = load(toml, flags).unwrap_err().to_string();
+            for word in words {
+                assert!(message.contains(word), "{message} does not say {word}");
+            }
+        };
+        check("[http]\nlisen = 'x'", &[], &["no setting `http.lisen`", "some.toml", "listen"]);
+        check("lgo = 1", &[], &["no setting `lgo`"]);
+        check("", &[("engine.thread", "1")], &["no setting `engine.thread`", "threads"]);
+        check("[http]\nlisten = 'somewhere'", &[], &["http.listen"]);
+        check("[http]\nquery_rows_max = 'many'", &[], &["`http.query_rows_max` is", "many"]);
+        check("[live]\nwindow = 0", &[], &["section `live`", "`window` is 0"]);
+        check("", &[("ingest.groups_max", "0")], &["`ingest.groups_max` is 0"]);
+        check("[http", &[], &["some.toml"]);
+    }
+
+    #[test]
+    fn a_file_that_is_named_must_be_there() {
+        let message = ServerConfig::load(Some(Path::new("/nowhere/x.toml")), &[]).unwrap_err();
+        assert!(message.to_string().contains("no file `/nowhere/x.toml`"));
+    }
+}

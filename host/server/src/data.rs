@@ -1,0 +1,85 @@
+//! The data folder: which file lies where, and who may use it.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::start::StartError;
+
+/// The data folder, held by this process alone until it is dropped.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    root: PathBuf,
+    // The lock is the open file's, so it goes with the process however it ends.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the folder where it is missing, and takes it.
+    pub(crate) fn open(root: &Path) -> Result<Self, StartError> {
+        let failed = |error: std::io::Error| StartError::Data {
+            path: root.to_path_buf(),
+            reason: error.to_string(),
+        };
+        std::fs::create_dir_all(root).map_err(failed)?;
+        let root = root.canonicalize().map_err(failed)?;
+        let path = root.join("lock");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => (),
+            Err(TryLockError::WouldBlock) => {
+                let mut text = String::new();
+                // Without the number the message still says enough.
+                let _ = file.read_to_string(&mut text);
+                return Err(StartError::InUse { path: root, pid: text.trim().parse().ok() });
+            }
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        file.set_len(0).map_err(failed)?;
+        writeln!(file, "{}", std::process::id()).map_err(failed)?;
+        Ok(Self { root, _lock: file })
+    }
+
+    pub(crate) fn log(&self) -> PathBuf {
+        self.root.join("log.redb")
+    }
+
+    pub(crate) fn catalog(&self) -> PathBuf {
+        self.root.join("catalog.redb")
+    }
+
+    pub(crate) fn plugins(&self) -> PathBuf {
+        self.root.join("plugins")
+    }
+
+    pub(crate) fn cache(&self) -> PathBuf {
+        self.root.join("cache")
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.root.join("state")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_in_use_is_refused_with_the_process_that_has_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/data");
+        let first = DataDir::open(&path).unwrap();
+        let error = DataDir::open(&path).unwrap_err().to_string();
+        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(error.contains("new/data"), "{error}");
+        drop(first);
+        DataDir::open(&path).unwrap();
+    }
+}

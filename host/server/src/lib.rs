@@ -1,0 +1,27 @@
+//! The server: HTTP API, feed, dashboard, metrics, and the wiring of log, store,
+//! plugin host, engine and feed.
+//!
+//! It holds no rule about events, tables or versions: those are the engine's.
+//! Nothing here blocks tokio's threads: what touches a disk or a plugin runs on
+//! threads that may.
+
+pub mod cloudevents;
+mod config;
+mod data;
+mod api;
+mod plugins;
+mod ports;
+mod problem;
+mod rows;
+mod start;
+mod telemetry;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+
+pub use config::{
+    ConfigError, ENV_PREFIX, FILE, HttpConfig, IngestConfig, ServerConfig, UpkeepConfig,
+};
+pub use problem::{CODES, Code, PROBLEM, Problem, find as find_code};
+pub use start::{Server, StartError};
+pub use telemetry::{LogFormat, TracingError, init_tracing};

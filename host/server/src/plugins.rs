@@ -1,0 +1,112 @@
+//! Plugins between the upload and the engine: files, the compiler, and which
+//! are needed no more.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lantern_core::{Log, Manifest, Plugin, StateStores, StoreError, VersionId, VersionRecord};
+use lantern_engine::{
+    Engine, EngineConfig, PluginSource, Upload, Uploaded, determinism, version_id,
+};
+use lantern_plugin::PluginHost;
+use lantern_store::PluginFiles;
+use parking_lot::Mutex;
+use sha2::{Digest as _, Sha256};
+
+use crate::problem::Problem;
+
+/// What was uploaded.
+#[derive(Clone, Debug)]
+pub(crate) struct Content {
+    /// The component.
+    pub(crate) wasm: Bytes,
+    /// What `setup` is given.
+    pub(crate) parameters: String,
+}
+
+/// What a check found.
+pub(crate) struct Checked {
+    pub(crate) sha256: String,
+    pub(crate) version: VersionId,
+    pub(crate) events: u64,
+    pub(crate) manifest: Manifest,
+}
+
+/// The plugins on disk and the host that runs them.
+pub(crate) struct Plugins {
+    files: PluginFiles,
+    host: PluginHost,
+    stores: Arc<dyn StateStores>,
+    /// Held while a file is stored for a version that is not in the catalogue
+    /// yet, and while files are swept. Never taken by the engine.
+    changing: Mutex<()>,
+}
+
+impl Plugins {
+    pub(crate) fn new(files: PluginFiles, host: PluginHost, stores: Arc<dyn StateStores>) -> Self {
+        Self { files, host, stores, changing: Mutex::new(()) }
+    }
+
+    /// Compiles, checks and stores a plugin, and makes it a version.
+    pub(crate) fn upload(
+        &self,
+        engine: &Engine,
+        content: &Content,
+        name: Option<String>,
+        activate: bool,
+        check: bool,
+    ) -> Result<Uploaded, Problem> {
+        // Compiling may take a minute, and comes before the lock.
+        let plugin = self.host.load(&content.wasm, &content.parameters)?;
+        let _changing = self.changing.lock();
+        let sha256 = self.files.put(&content.wasm)?;
+        let parameters = content.parameters.clone();
+        // What a refusal leaves behind is swept away later.
+        Ok(engine.upload(Upload { plugin, sha256, parameters, name, activate, check })?)
+    }
+
+    /// Does all that an upload does, and keeps nothing.
+    pub(crate) fn check(
+        &self,
+        content: &Content,
+        log: &dyn Log,
+        config: &EngineConfig,
+    ) -> Result<Checked, Problem> {
+        let plugin: Arc<dyn Plugin> = self.host.load(&content.wasm, &content.parameters)?;
+        let manifest = plugin.manifest().clone();
+        manifest.check().map_err(lantern_engine::EngineError::from)?;
+        let events = determinism(&plugin, log, &*self.stores, config)?;
+        let sha256 = hex::encode(Sha256::digest(&content.wasm));
+        let version = version_id(&sha256, &content.parameters);
+        Ok(Checked { sha256, version, events, manifest })
+    }
+
+    /// Removes the files that no version needs.
+    ///
+    /// # Errors
+    /// [`StoreError`] where they cannot be listed or removed.
+    pub(crate) fn sweep(&self, engine: &Engine) -> Result<(), StoreError> {
+        let _changing = self.changing.lock();
+        let stored = self.files.list()?;
+        let projections = engine.status();
+        let needed = |sha256: &String| {
+            projections.iter().flat_map(|p| &p.versions).any(|v| v.sha256 == *sha256)
+        };
+        for sha256 in stored.iter().filter(|sha256| !needed(sha256)) {
+            self.files.remove(sha256)?;
+            tracing::info!(sha256, "removed a plugin that no version needs");
+        }
+        Ok(())
+    }
+}
+
+impl PluginSource for Plugins {
+    fn load(&self, version: &VersionRecord) -> Result<Arc<dyn Plugin>, String> {
+        let wasm = self.files.get(&version.sha256).map_err(|error| error.to_string())?;
+        let wasm = wasm.ok_or_else(|| {
+            format!("the plugin's file `{}.wasm` is missing: upload it again", version.sha256)
+        })?;
+        let plugin = self.host.load(&wasm, &version.parameters).map_err(|e| e.to_string())?;
+        Ok(plugin)
+    }
+}

@@ -1,0 +1,67 @@
+//! The small ports that the server itself gives the engine.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use lantern_core::{Clock, Committed, Publish, Timestamp};
+use lantern_live::Hub;
+use tokio::sync::watch;
+
+/// The machine's clocks.
+pub(crate) struct SystemClock(Instant);
+
+impl SystemClock {
+    pub(crate) fn new() -> Self {
+        Self(Instant::now())
+    }
+}
+
+impl Clock for SystemClock {
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    fn wall(&self) -> Timestamp {
+        crate::api::now()
+    }
+}
+
+/// Hands commits to the feed and wakes requests that wait for a position.
+///
+/// The hub needs the engine to read tables, and the engine needs this to
+/// publish: so the hub comes in once both are there, before anything runs.
+pub(crate) struct Commits {
+    hub: OnceLock<Arc<Hub>>,
+    changed: watch::Sender<()>,
+}
+
+impl Commits {
+    pub(crate) fn new() -> Self {
+        Self { hub: OnceLock::new(), changed: watch::Sender::new(()) }
+    }
+
+    pub(crate) fn connect(&self, hub: Arc<Hub>) {
+        assert!(self.hub.set(hub).is_ok(), "the hub is connected once");
+    }
+
+    /// Changes with every commit and activation.
+    pub(crate) fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+}
+
+impl Publish for Commits {
+    fn committed(&self, commit: &Arc<Committed>) {
+        if let Some(hub) = self.hub.get() {
+            hub.committed(commit);
+        }
+        self.changed.send_replace(());
+    }
+
+    fn activated(&self, projection: &str, epoch: Option<&str>) {
+        if let Some(hub) = self.hub.get() {
+            hub.activated(projection, epoch);
+        }
+        self.changed.send_replace(());
+    }
+}

@@ -1,0 +1,105 @@
+//! Rows as JSON, lines and CSV.
+
+use lantern_core::{Row, Table};
+use serde_json::Value;
+
+/// Appends `"key":value`.
+pub(crate) fn json_row(row: &Row, out: &mut Vec<u8>) {
+    text(&row.key, out);
+    out.push(b':');
+    value(row, out);
+}
+
+/// Appends `{"key":…,"value":…}` and a line's end.
+pub(crate) fn ndjson_row(row: &Row, out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"key\":");
+    text(&row.key, out);
+    out.extend_from_slice(b",\"value\":");
+    value(row, out);
+    out.extend_from_slice(b"}\n");
+}
+
+/// The first line of a table's CSV.
+pub(crate) fn csv_head(table: &Table) -> Vec<u8> {
+    let mut out = Vec::new();
+    let key: &[&str] = if table.per_tenant { &["tenant", "key"] } else { &["key"] };
+    let names = key.iter().copied().chain(table.fields.iter().map(|f| f.name.as_str()));
+    csv_line(names, &mut out);
+    out
+}
+
+/// Appends a row as a line of CSV (RFC 4180): the key, then the declared fields.
+/// Of a table by tenant, tenant and the rest of the key are two columns.
+pub(crate) fn csv_row(table: &Table, row: &Row, out: &mut Vec<u8>) {
+    let object: Value = serde_json::from_slice(&row.value).unwrap_or_default();
+    let cells = table.fields.iter().map(|field| match object.get(&field.name) {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    });
+    let key = match row.key.split_once('\0') {
+        Some((tenant, key)) if table.per_tenant => vec![tenant.to_owned(), key.to_owned()],
+        _ if table.per_tenant => vec![String::new(), row.key.clone()],
+        _ => vec![row.key.clone()],
+    };
+    let cells: Vec<String> = key.into_iter().chain(cells).collect();
+    csv_line(cells.iter().map(String::as_str), out);
+}
+
+fn csv_line<'a>(cells: impl Iterator<Item = &'a str>, out: &mut Vec<u8>) {
+    for (place, cell) in cells.enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        if cell.contains(['"', ',', '\n', '\r']) {
+            out.push(b'"');
+            out.extend_from_slice(cell.replace('"', "\"\"").as_bytes());
+            out.push(b'"');
+        } else {
+            out.extend_from_slice(cell.as_bytes());
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Rows of public tables are JSON objects, which the host checked when they
+/// were written; they go out as they are, on one line.
+fn value(row: &Row, out: &mut Vec<u8>) {
+    out.extend(row.value.iter().map(|&b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }));
+}
+
+fn text(text: &str, out: &mut Vec<u8>) {
+    serde_json::to_writer(out, text).expect("a string always encodes into memory");
+}
+
+#[cfg(test)]
+mod tests {
+    use lantern_core::Field;
+
+    use super::*;
+
+    fn written(write: impl Fn(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn rows_are_written_in_each_shape() {
+        let field = |name: &str| Field { name: name.into(), ..Field::default() };
+        let mut table =
+            Table { fields: vec![field("a"), field("b"), field("c")], ..Table::default() };
+        let row = Row { key: "k\"1".into(), value: b"{\"a\":\"x,y\",\n\"b\":1.50}".to_vec() };
+        assert_eq!(written(|out| json_row(&row, out)), r#""k\"1":{"a":"x,y", "b":1.50}"#);
+        assert_eq!(
+            written(|out| ndjson_row(&row, out)),
+            "{\"key\":\"k\\\"1\",\"value\":{\"a\":\"x,y\", \"b\":1.50}}\n"
+        );
+        assert_eq!(csv_head(&table), b"key,a,b,c\r\n");
+        assert_eq!(written(|out| csv_row(&table, &row, out)), "\"k\"\"1\",\"x,y\",1.5,\r\n");
+        table.per_tenant = true;
+        let row = Row { key: "t1\0p".into(), value: b"{}".to_vec() };
+        assert_eq!(csv_head(&table), b"tenant,key,a,b,c\r\n");
+        assert_eq!(written(|out| csv_row(&table, &row, out)), "t1,p,,,\r\n");
+    }
+}

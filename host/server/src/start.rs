@@ -1,0 +1,255 @@
+//! Puts everything together, and takes it apart again in order.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lantern_core::{Log, StateStores, StoreError};
+use lantern_engine::{Engine, EngineError, Ports};
+use lantern_live::{Hub, Lag};
+use lantern_log::{EmbeddedLog, OpenError};
+use lantern_plugin::PluginHost;
+use lantern_store::{CatalogFile, PluginFiles, StateDir};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::{ConfigError, ServerConfig};
+use crate::data::DataDir;
+use crate::api::{self, App};
+use crate::plugins::Plugins;
+use crate::ports::{Commits, SystemClock};
+use crate::{problem, telemetry, upkeep};
+
+/// Why the server does not start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Another process has the data folder.
+    #[error("the data folder `{}` is in use by {}", path.display(), process(*pid))]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// The process, where it can be told.
+        pid: Option<u32>,
+    },
+    /// Everybody could do everything.
+    #[error(
+        "`{0}` can be reached from other machines, and this server has no authentication: \
+         it listens on loopback addresses only"
+    )]
+    Public(SocketAddr),
+    /// The address is taken, or not this machine's.
+    #[error("cannot listen on `{address}`: {reason}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        reason: String,
+    },
+    /// The data folder, or something in it, cannot be opened.
+    #[error("cannot open `{}`: {reason}", path.display())]
+    Data {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl StartError {
+    /// The stable code under which the documentation has this error.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Config(_) => "LAN-0001",
+            Self::InUse { .. } => "LAN-0002",
+            Self::Public(_) => "LAN-0003",
+            Self::Listen { .. } => "LAN-0004",
+            Self::Data { .. } => "LAN-0005",
+        }
+    }
+
+    /// What to do about it, in one sentence.
+    #[must_use]
+    pub fn help(&self) -> &'static str {
+        problem::find(self.code()).map_or("", |code| code.help)
+    }
+}
+
+fn process(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another process".into(), |pid| format!("process {pid}"))
+}
+
+/// A server that has begun to fold, and listens.
+pub struct Server {
+    app: Arc<App>,
+    log: Arc<EmbeddedLog>,
+    listener: TcpListener,
+    address: SocketAddr,
+    // Last, so that the folder is free only once everything in it is closed.
+    data: DataDir,
+}
+
+impl Server {
+    /// Opens the data folder, starts folding, and listens. Requests are
+    /// answered from [`Server::run_until`] on.
+    ///
+    /// # Errors
+    /// [`StartError`]; whatever was opened is closed then.
+    pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
+        config.check()?;
+        let address = config.http.listen;
+        if !address.ip().is_loopback() {
+            return Err(StartError::Public(address));
+        }
+        let refused =
+            |error: std::io::Error| StartError::Listen { address, reason: error.to_string() };
+        let listener = TcpListener::bind(address).await.map_err(refused)?;
+        let address = listener.local_addr().map_err(refused)?;
+        let opened = tokio::task::spawn_blocking(move || open(config)).await;
+        let (app, log, data) = opened.unwrap_or_else(|panicked| {
+            Err(StartError::Data { path: PathBuf::new(), reason: panicked.to_string() })
+        })?;
+        tracing::info!(%address, "listening");
+        Ok(Self { app, log, listener, address, data })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The engine, for tools that live in the same process. All its methods may
+    /// block.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.app.engine
+    }
+
+    /// Serves until `shutdown` is ready; then takes no more events, ends the
+    /// feeds with 4501, commits what is folded, and closes the log.
+    pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
+        let Self { app, log, listener, data, .. } = self;
+        let stopping = app.stopping.clone();
+        let tasks = TaskTracker::new();
+        tasks.spawn(upkeep::retention(Arc::clone(&app), Arc::clone(&log), stopping.clone()));
+        if app.config.upkeep.heartbeats {
+            tasks.spawn(upkeep::heartbeats(Arc::clone(&app), Arc::clone(&log), stopping.clone()));
+        }
+        tasks.close();
+        let router = api::router(Arc::clone(&app));
+        let serving = tokio::spawn({
+            let (http, stopping) = (app.config.http.clone(), stopping.clone());
+            async move { api::serve(listener, router, &http, stopping).await }
+        });
+        shutdown.await;
+        tracing::info!("shutting down");
+        stopping.cancel();
+        if serving.await.is_err() {
+            tracing::error!("the HTTP server panicked");
+        }
+        app.feeds.close();
+        let patience = Duration::from_millis(app.config.http.shutdown_ms_max);
+        if tokio::time::timeout(patience, app.feeds.wait()).await.is_err() {
+            tracing::warn!(left = app.feeds.len(), "feeds were cut at shutdown");
+        }
+        tasks.wait().await;
+        let closed = tokio::task::spawn_blocking(move || {
+            app.engine.shutdown();
+            log.close();
+            drop(app);
+            drop(data);
+        });
+        if closed.await.is_err() {
+            tracing::error!("closing panicked: what was not committed is folded again at the next start");
+        }
+        tracing::info!("stopped");
+    }
+}
+
+/// Opens everything, and starts the engine's threads.
+pub(crate) fn open(config: ServerConfig) -> Result<(Arc<App>, Arc<EmbeddedLog>, DataDir), StartError> {
+    let metrics = telemetry::metrics();
+    let data = DataDir::open(&config.data)?;
+    let log = EmbeddedLog::open(data.log(), config.log.clone()).map_err(log_error(data.log()))?;
+    let log = Arc::new(log);
+    let port: Arc<dyn Log> = Arc::<EmbeddedLog>::clone(&log);
+    let stores = StateDir::open(data.state(), config.store.clone());
+    let stores: Arc<dyn StateStores> = Arc::new(stores.map_err(store_error(data.state()))?);
+    let catalog = CatalogFile::open(data.catalog()).map_err(store_error(data.catalog()))?;
+    let files = PluginFiles::open(data.plugins()).map_err(store_error(data.plugins()))?;
+    let mut plugin = config.plugin.clone();
+    plugin.cache_dir.get_or_insert_with(|| data.cache());
+    let host = PluginHost::new(plugin).map_err(|error| StartError::Data {
+        path: data.cache(),
+        reason: error.to_string(),
+    })?;
+    let plugins = Arc::new(Plugins::new(files, host, Arc::clone(&stores)));
+    let commits = Arc::new(Commits::new());
+    let ports = Ports {
+        log: Arc::clone(&port),
+        stores,
+        catalog: Arc::new(catalog),
+        publish: Arc::<Commits>::clone(&commits),
+        clock: Arc::new(SystemClock::new()),
+        plugins: Arc::<Plugins>::clone(&plugins),
+    };
+    let engine = Engine::open(config.engine.clone(), ports).map_err(engine_error(&config))?;
+    let lag = {
+        let engine = Arc::clone(&engine);
+        move |name: &str| engine.lag(name).map(|(events, ms)| Lag { events, ms })
+    };
+    let hub = Hub::new(Arc::<Engine>::clone(&engine), Arc::new(lag), config.live.clone());
+    commits.connect(Arc::clone(&hub));
+    let appended = watch::Sender::new(());
+    let readers = appended.subscribe();
+    port.on_append(Arc::new(move |_| {
+        appended.send_replace(());
+    }));
+    if let Err(error) = plugins.sweep(&engine) {
+        tracing::warn!(%error, "unused plugins could not be removed");
+    }
+    engine.start();
+    let app = App {
+        log: port,
+        engine,
+        hub,
+        plugins,
+        metrics,
+        appended: readers,
+        committed: commits.changed(),
+        queries: Semaphore::new(config.http.queries_max),
+        feeds: TaskTracker::new(),
+        stopping: CancellationToken::new(),
+        config,
+    };
+    Ok((Arc::new(app), log, data))
+}
+
+fn log_error(path: PathBuf) -> impl FnOnce(OpenError) -> StartError {
+    move |error| match error {
+        OpenError::InUse(path) => StartError::InUse { path, pid: None },
+        OpenError::Setting { .. } => StartError::Config(ConfigError(error.to_string())),
+        other => StartError::Data { path, reason: other.to_string() },
+    }
+}
+
+fn store_error(path: PathBuf) -> impl FnOnce(StoreError) -> StartError {
+    move |error| match error {
+        StoreError::InUse(path) => StartError::InUse { path: path.into(), pid: None },
+        other => StartError::Data { path, reason: other.to_string() },
+    }
+}
+
+fn engine_error(config: &ServerConfig) -> impl FnOnce(EngineError) -> StartError {
+    let path = config.data.clone();
+    move |error| StartError::Data { path, reason: error.to_string() }
+}

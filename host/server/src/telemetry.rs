@@ -1,0 +1,79 @@
+//! Logs and metrics of the process.
+
+use std::sync::OnceLock;
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use thiserror::Error;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why logging cannot be set up.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum TracingError {
+    /// Not a filter.
+    #[error("`{filter}` is no log filter: {reason}; write a level, or `target=level` parted by commas")]
+    Filter {
+        /// What was given.
+        filter: String,
+        /// Why it is none.
+        reason: String,
+    },
+    /// Somebody did so before.
+    #[error("logging is set up already")]
+    Twice,
+}
+
+/// Sends the process's log lines to standard error: those that `filter` lets
+/// through (`info`, or `warn,lantern_engine=debug`).
+///
+/// # Errors
+/// [`TracingError`].
+pub fn init_tracing(format: LogFormat, filter: &str) -> Result<(), TracingError> {
+    let filter = EnvFilter::try_new(filter).map_err(|error| TracingError::Filter {
+        filter: filter.to_owned(),
+        reason: error.to_string(),
+    })?;
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_span_events(FmtSpan::NONE);
+    match format {
+        LogFormat::Human => builder.with_target(false).try_init(),
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    }
+    .map_err(|_| TracingError::Twice)
+}
+
+/// Upper bounds of histograms in seconds.
+const SECONDS: [f64; 14] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+
+/// The process's metrics; set up by whoever asks first.
+pub(crate) fn metrics() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| {
+            let recorder = PrometheusBuilder::new()
+                .set_buckets(&SECONDS)
+                .expect("the list of bounds is not empty")
+                .build_recorder();
+            let handle = recorder.handle();
+            if metrics::set_global_recorder(recorder).is_err() {
+                tracing::warn!("another metrics recorder is in place: /metrics stays empty");
+            }
+            handle
+        })
+        .clone()
+}

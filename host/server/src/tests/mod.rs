@@ -1,0 +1,217 @@
+//! The API as a whole, over the real log, store and engine; the plugin is a
+//! Rust closure. What needs WebAssembly or a process is tested above this crate.
+
+mod api;
+mod ingest;
+mod running;
+mod tables;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use http::{HeaderMap, Method, Request, StatusCode};
+use lantern_core::fake::{NativePlugin, host_error};
+use lantern_core::{
+    Attributes, Field, FieldKind, Manifest, Merge, Plugin, Table, TableId, VersionId,
+};
+use lantern_engine::Upload;
+use lantern_log::EmbeddedLog;
+use lantern_plugin::Compiler;
+use serde_json::Value;
+use tower::ServiceExt;
+
+use crate::api::App;
+use crate::config::ServerConfig;
+use crate::data::DataDir;
+
+/// Long enough for the slowest machine; nothing waits for it but a failure.
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A server without its socket.
+pub(super) struct Fixture {
+    pub(super) app: Arc<App>,
+    router: Router,
+    log: Arc<EmbeddedLog>,
+    _data: DataDir,
+    _dir: tempfile::TempDir,
+}
+
+/// An answer, read whole.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) text: String,
+}
+
+impl Answer {
+    pub(super) fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
+    }
+
+    /// Expects a problem of this code whose detail says `words`.
+    pub(super) fn is_problem(&self, code: &str, words: &str) {
+        let problem = self.json();
+        assert_eq!(problem["code"], code, "{problem}");
+        assert_eq!(self.headers[CONTENT_TYPE], crate::PROBLEM);
+        assert_eq!(problem["status"], self.status.as_u16(), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(words), "{problem}");
+        assert!(!problem["help"].as_str().unwrap().is_empty());
+    }
+
+    pub(super) fn is_ok(self) -> Self {
+        assert!(self.status.is_success(), "{self:?}");
+        self
+    }
+}
+
+/// Settings for a folder, with a free port.
+pub(super) fn config(dir: &std::path::Path) -> ServerConfig {
+    let mut config = ServerConfig { data: dir.join("data"), ..ServerConfig::default() };
+    config.http.listen.set_port(0);
+    config.plugin.compiler = Compiler::InProcess;
+    config.log.disk_reserve_bytes = 1;
+    config
+}
+
+impl Fixture {
+    pub(super) fn new() -> Self {
+        Self::with(|_| ())
+    }
+
+    pub(super) fn with(change: impl FnOnce(&mut ServerConfig)) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = config(dir.path());
+        change(&mut config);
+        let (app, log, data) = crate::start::open(config).unwrap();
+        let router = crate::api::router(Arc::clone(&app));
+        Self { app, router, log, _data: data, _dir: dir }
+    }
+
+    pub(super) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        Answer { status: parts.status, headers: parts.headers, text }
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Answer {
+        self.send(request(Method::GET, path, &[], "")).await
+    }
+
+    pub(super) async fn get_as(&self, path: &str, accept: &str) -> Answer {
+        self.send(request(Method::GET, path, &[(ACCEPT.as_str(), accept)], "")).await
+    }
+
+    pub(super) async fn post(&self, path: &str, media: &str, body: impl Into<Body>) -> Answer {
+        self.send(request(Method::POST, path, &[(CONTENT_TYPE.as_str(), media)], body)).await
+    }
+
+    /// Makes `plugin` the projection `counts` and waits until it serves.
+    pub(super) async fn project(&self, plugin: Arc<dyn Plugin>) -> VersionId {
+        let engine = Arc::clone(&self.app.engine);
+        let upload = Upload {
+            plugin,
+            sha256: "00".repeat(32),
+            parameters: String::new(),
+            name: None,
+            activate: true,
+            check: false,
+        };
+        let uploaded =
+            tokio::task::spawn_blocking(move || engine.upload(upload)).await.unwrap().unwrap();
+        self.until("/v1/tables/counts/by_subject", |answer| answer.status == 200).await;
+        VersionId(uploaded.version)
+    }
+
+    /// Asks again after each commit until the answer is as wanted.
+    pub(super) async fn until(&self, path: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
+        let mut committed = self.app.committed.clone();
+        let asking = async {
+            loop {
+                committed.mark_unchanged();
+                let answer = self.get(path).await;
+                if wanted(&answer) {
+                    return answer;
+                }
+                committed.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, asking).await.expect("the answer never came")
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.app.engine.shutdown();
+        self.log.close();
+    }
+}
+
+pub(super) fn request(
+    method: Method,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Body>,
+) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri(path).header(HOST, "localhost");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(body.into()).unwrap()
+}
+
+/// An event as JSON.
+pub(super) fn event(id: &str, kind: &str, subject: &str) -> String {
+    format!(
+        r#"{{"specversion":"1.0","id":"{id}","source":"test","type":"{kind}","subject":"{subject}","time":"2026-01-01T00:00:00Z","data":{{"id":"{id}"}}}}"#
+    )
+}
+
+/// A projection that counts events by subject, fails on type `bad`, and has a
+/// private table.
+pub(super) fn counts() -> Arc<dyn Plugin> {
+    let field = |name: &str, kind, merge| Field { name: name.into(), kind, merge, ..Field::default() };
+    let manifest = Manifest {
+        name: "counts".into(),
+        version: "1.0.0".into(),
+        subscribes: vec!["*".into()],
+        attributes: Attributes { subject: true, ..Attributes::default() },
+        tables: vec![
+            Table {
+                name: "by_subject".into(),
+                public: true,
+                fields: vec![
+                    field("subject", FieldKind::Text, Merge::Same),
+                    field("count", FieldKind::Integer, Merge::Sum),
+                ],
+                ..Table::default()
+            },
+            Table { name: "secret".into(), ..Table::default() },
+        ],
+        on_failure: lantern_core::OnFailure::ParkEvent,
+        ..Manifest::default()
+    };
+    Arc::new(NativePlugin::<()>::new(manifest, |batch, host, ()| {
+        for place in 0..batch.events.len() {
+            if batch.events.kind(place) == "bad" {
+                let event = u32::try_from(place).ok();
+                let message = "cannot count this".to_owned();
+                return Err(lantern_core::ApplyError::Failed { event, message });
+            }
+            let subject = batch.events.subject(place);
+            let old = host.get(TableId(0), subject).map_err(host_error)?;
+            let count = old.map_or(0, |row| {
+                let row: Value = serde_json::from_slice(&row).unwrap();
+                row["count"].as_i64().unwrap()
+            });
+            let row = serde_json::json!({"subject": subject, "count": count + 1});
+            host.put(TableId(0), subject, row.to_string().as_bytes()).map_err(host_error)?;
+        }
+        Ok(())
+    }))
+}

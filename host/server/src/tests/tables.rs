@@ -1,0 +1,122 @@
+use super::*;
+use crate::cloudevents::NDJSON;
+
+const TABLE: &str = "/v1/tables/counts/by_subject";
+
+/// Counts of the subjects `s0`..`s9`, where `s0` has 2 and the others 1.
+async fn filled() -> Fixture {
+    let fixture = Fixture::new();
+    fixture.project(counts()).await;
+    let mut body: String = (0..10).map(|i| event(&i.to_string(), "t", &format!("s{i}")) + "\n").collect();
+    body += &event("again", "t", "s0");
+    fixture.post("/v1/events", NDJSON, body).await.is_ok();
+    fixture.until(TABLE, |a| a.text.contains(r#""s9""#) && a.text.contains(r#""count":2"#)).await;
+    fixture
+}
+
+#[tokio::test]
+async fn rows_are_read_by_key_prefix_and_range() {
+    let fixture = filled().await;
+    let keys = async |query: &str| -> Vec<String> {
+        let page = fixture.get(&format!("{TABLE}?{query}")).await.is_ok().json();
+        page["rows"].as_object().unwrap().keys().cloned().collect()
+    };
+    assert_eq!(keys("").await.len(), 10);
+    assert_eq!(keys("key=s3").await, ["s3"]);
+    assert_eq!(keys("key=nobody").await, [""; 0]);
+    assert_eq!(keys("prefix=s1").await, ["s1"]);
+    assert_eq!(keys("from=s8").await, ["s8", "s9"]);
+    assert_eq!(keys("from=s2&to=s4").await, ["s2", "s3"]);
+    assert_eq!(keys("order=desc&limit=2").await, ["s8", "s9"]);
+    let page = fixture.get(&format!("{TABLE}?key=s0")).await.json();
+    assert_eq!(page["rows"]["s0"], serde_json::json!({"subject": "s0", "count": 2}));
+    assert_eq!(page["fields"][1], serde_json::json!({"name":"count","kind":"integer","merge":"sum"}));
+    assert_eq!(page["next"], Value::Null);
+}
+
+#[tokio::test]
+async fn pages_follow_one_another_without_gap_or_repeat() {
+    let fixture = filled().await;
+    for order in ["asc", "desc"] {
+        let (mut keys, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let path = format!("{TABLE}?limit=3&order={order}{cursor}");
+            let page = fixture.get_as(&path, NDJSON).await.is_ok();
+            for line in page.text.lines() {
+                let line: Value = serde_json::from_str(line).unwrap();
+                keys.push(line["key"].as_str().unwrap().to_owned());
+            }
+            let Some(next) = page.headers.get("lantern-next") else { break };
+            cursor = format!("&cursor={}", next.to_str().unwrap());
+        }
+        let mut expected: Vec<_> = (0..10).map(|i| format!("s{i}")).collect();
+        if order == "desc" {
+            expected.reverse();
+        }
+        assert_eq!(keys, expected, "{order}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_tells_how_fresh_it_is_and_is_spared_when_it_has_not_changed() {
+    let fixture = filled().await;
+    let answer = fixture.get(TABLE).await.is_ok();
+    let page = answer.json();
+    assert_eq!(answer.headers["lantern-position"], page["pos"].to_string());
+    assert_eq!(answer.headers["lantern-epoch"], page["epoch"].as_str().unwrap());
+    assert!(answer.headers.contains_key("lantern-lag-ms"));
+    let etag = answer.headers["etag"].to_str().unwrap().to_owned();
+    let seen = [("if-none-match", etag.as_str())];
+    let same = fixture.send(request(Method::GET, TABLE, &seen, "")).await;
+    assert_eq!((same.status, same.text.as_str()), (StatusCode::NOT_MODIFIED, ""));
+    assert_eq!(same.headers["etag"], etag);
+    let other = fixture.send(request(Method::GET, &format!("{TABLE}?limit=2"), &seen, "")).await;
+    assert_eq!(other.status, StatusCode::OK);
+    let csv = fixture.get_as(&format!("{TABLE}?limit=1"), "text/csv").await.is_ok();
+    assert_eq!(csv.text, "key,subject,count\r\ns0,s0,2\r\n");
+}
+
+#[tokio::test]
+async fn a_reader_can_wait_for_its_own_write() {
+    let fixture = filled().await;
+    let pos = fixture.get(TABLE).await.json()["pos"].as_u64().unwrap();
+    let path = format!("{TABLE}?key=fresh&min_pos={}&wait=20s", pos + 1);
+    let writing = fixture.post("/v1/events", NDJSON, event("f", "t", "fresh"));
+    let (page, _) = tokio::join!(fixture.get(&path), writing);
+    assert_eq!(page.is_ok().json()["rows"]["fresh"]["count"], 1);
+    let never = fixture.get(&format!("{TABLE}?min_pos=999999&wait=10ms")).await;
+    never.is_problem("LAN-0407", "not yet at 999999");
+}
+
+#[tokio::test]
+async fn wrong_reads_are_told_what_is_wrong() {
+    let fixture = filled().await;
+    let check = async |path: &str, code: &str, words: &str| {
+        fixture.get(path).await.is_problem(code, words);
+    };
+    check("/v1/tables/nothing/x", "LAN-0201", "`nothing`").await;
+    check("/v1/tables/counts/x", "LAN-0404", "has no table `x`").await;
+    check("/v1/tables/counts/secret", "LAN-0404", "`secret` of `counts` is private").await;
+    check(&format!("{TABLE}?version=abc"), "LAN-0202", "`abc`").await;
+    check(&format!("{TABLE}?wher=x"), "LAN-0403", "wher").await;
+    check(&format!("{TABLE}?where=x"), "LAN-0405", "`where`").await;
+    check(&format!("{TABLE}?as_of=pos:1"), "LAN-0405", "`as_of`").await;
+    check(&format!("{TABLE}?order=up"), "LAN-0403", "up").await;
+    check(&format!("{TABLE}?cursor=xx"), "LAN-0212", "`xx`").await;
+    check(&format!("{TABLE}?key=a&prefix=b"), "LAN-0403", "`key`").await;
+    check(&format!("{TABLE}?limit=999999"), "LAN-0403", "999999").await;
+}
+
+#[tokio::test]
+async fn a_cursor_of_an_earlier_state_is_refused() {
+    let fixture = filled().await;
+    let page = fixture.get(&format!("{TABLE}?limit=3")).await.json();
+    let cursor = page["next"].as_str().unwrap();
+    let version = fixture.get("/v1/projections/counts").await.json()["active"].clone();
+    let path = format!("/v1/projections/counts/versions/{}/rebuild", version.as_str().unwrap());
+    fixture.post(&path, "", "").await.is_ok();
+    let epoch = page["epoch"].as_str().unwrap();
+    fixture.until(TABLE, |a| a.status == 200 && a.json()["epoch"] != epoch).await;
+    let old = fixture.get(&format!("{TABLE}?limit=3&cursor={cursor}")).await;
+    old.is_problem("LAN-0406", "another state");
+}

@@ -1,0 +1,178 @@
+//! Work that is done from time to time: retention of the log, heartbeats for
+//! idle partitions, and plugins that nobody needs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lantern_core::{
+    Bounds, EventRef, Events, HEARTBEAT_TYPE, Log as _, Offset, PartitionId, Timestamp,
+};
+use lantern_engine::Engine;
+use lantern_log::EmbeddedLog;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::UpkeepConfig;
+use crate::api::{App, now};
+
+/// The `source` of heartbeats.
+const SOURCE: &str = "lantern";
+/// Names tried until one belongs to a partition. With `n` partitions each name
+/// fits with a chance of `1/n`, and a log has at most 1,024.
+const NAMES_MAX: u32 = 100_000;
+
+/// Lets go of what is due, until `stopping`.
+pub(crate) async fn retention(app: Arc<App>, log: Arc<EmbeddedLog>, stopping: CancellationToken) {
+    let mut ticks = interval(Duration::from_secs(app.config.upkeep.retention_s));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while until(&stopping, ticks.tick()).await.is_some() {
+        let (app, log) = (Arc::clone(&app), Arc::clone(&log));
+        let work = tokio::task::spawn_blocking(move || {
+            let floors = floors(&app.engine, log.partitions());
+            let floor = |partition: PartitionId| floors[partition.0 as usize];
+            loop {
+                match log.maintain(now(), &floor) {
+                    Ok(done) => {
+                        for dropped in &done.dropped {
+                            tracing::info!(?dropped, "the log let go of old events");
+                        }
+                        if !done.more || app.stopping.is_cancelled() {
+                            break;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "the log could not let go of old events");
+                        break;
+                    }
+                }
+            }
+            if let Err(error) = app.plugins.sweep(&app.engine) {
+                tracing::warn!(%error, "unused plugins could not be removed");
+            }
+            app.metrics.run_upkeep();
+        });
+        if work.await.is_err() {
+            tracing::error!("upkeep panicked");
+        }
+    }
+}
+
+/// From which offset on each partition must be kept: what a version has not
+/// folded yet is never let go, or its tables would be wrong in silence.
+fn floors(engine: &Engine, partitions: u32) -> Vec<Option<Offset>> {
+    let mut floors = vec![None; partitions as usize];
+    let projections = engine.status();
+    for shard in projections.iter().flat_map(|p| &p.versions).flat_map(|v| &v.shards) {
+        if let Some(floor) = floors.get_mut(shard.partition as usize) {
+            let next = Offset(shard.next);
+            *floor = Some(floor.map_or(next, |known: Offset| known.min(next)));
+        }
+    }
+    floors
+}
+
+/// Appends heartbeats to partitions that got no event for a while and whose
+/// timers a heartbeat would fire, until `stopping`.
+pub(crate) async fn heartbeats(app: Arc<App>, log: Arc<EmbeddedLog>, stopping: CancellationToken) {
+    let config = app.config.upkeep.clone();
+    let mut idle: Vec<Idle> = (0..log.partitions()).map(|p| Idle::new(PartitionId(p))).collect();
+    let mut ticks = interval(Duration::from_millis(config.idle_ms.div_ceil(4).max(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while until(&stopping, ticks.tick()).await.is_some() {
+        for idle in &mut idle {
+            idle.look(&app, &log, &config).await;
+        }
+    }
+}
+
+/// A partition, and since when it has got no event.
+struct Idle {
+    partition: PartitionId,
+    end: Option<Offset>,
+    since: Instant,
+}
+
+impl Idle {
+    fn new(partition: PartitionId) -> Self {
+        Self { partition, end: None, since: Instant::now() }
+    }
+
+    async fn look(&mut self, app: &Arc<App>, log: &Arc<EmbeddedLog>, config: &UpkeepConfig) {
+        let Ok(bounds) = log.bounds(self.partition) else { return };
+        if self.end != Some(bounds.end) {
+            (self.end, self.since) = (Some(bounds.end), Instant::now());
+            return;
+        }
+        let idle = self.since.elapsed();
+        if idle < Duration::from_millis(config.idle_ms) || bounds.max_time == Timestamp::MIN {
+            return;
+        }
+        let time = beat_time(&bounds, idle);
+        let (engine, partition) = (Arc::clone(&app.engine), self.partition);
+        let due = tokio::task::spawn_blocking(move || engine.heartbeat_due(partition, time)).await;
+        if !due.unwrap_or(false) {
+            return;
+        }
+        let Some(event) = heartbeat(log, partition, time) else { return };
+        match app.append(event).await {
+            Ok(_) => metrics::counter!("lantern_heartbeats_total").increment(1),
+            Err(error) => tracing::debug!(%error, %partition, "a heartbeat was not appended"),
+        }
+    }
+}
+
+/// Event time goes on with the clock while nothing comes.
+fn beat_time(bounds: &Bounds, idle: Duration) -> Timestamp {
+    let idle_us = i64::try_from(idle.as_micros()).unwrap_or(i64::MAX);
+    Timestamp(bounds.max_time.0.saturating_add(idle_us))
+}
+
+/// A heartbeat that the log puts into `partition`: partitions follow from names,
+/// so one is looked for that leads there.
+fn heartbeat(log: &EmbeddedLog, partition: PartitionId, time: Timestamp) -> Option<Events> {
+    (0..NAMES_MAX).find_map(|name| {
+        let id = format!("{partition}/{time}/{name}");
+        let event = EventRef {
+            id: &id,
+            source: SOURCE,
+            kind: HEARTBEAT_TYPE,
+            time,
+            data: b"{}",
+            ..EventRef::default()
+        };
+        (log.partition_of(&event) == partition).then(|| {
+            let mut events = Events::new();
+            events.push(&event);
+            events
+        })
+    })
+}
+
+/// `work`, or `None` once the server stops.
+async fn until<T>(stopping: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = stopping.cancelled() => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lantern_log::LogConfig;
+
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_lands_in_its_partition() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = LogConfig { partitions: 7, ..LogConfig::default() };
+        let log = EmbeddedLog::open(dir.path().join("log.redb"), config).unwrap();
+        for partition in (0..7).map(PartitionId) {
+            let event = heartbeat(&log, partition, Timestamp(5)).unwrap();
+            let (done, appended) = std::sync::mpsc::channel();
+            log.append(event, Box::new(move |result| done.send(result).unwrap()));
+            let appended = appended.recv().unwrap().unwrap();
+            assert_eq!(appended.events[0].partition, partition);
+        }
+    }
+}

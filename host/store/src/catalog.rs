@@ -1,0 +1,191 @@
+//! The catalogue of projections: one redb file, a JSON record a projection.
+
+use std::path::PathBuf;
+
+use lantern_core::{Catalog, ProjectionRecord, StoreError};
+use parking_lot::Mutex;
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+
+use crate::error::{Failure, guarded};
+use crate::file::{Faults, Kind, Place};
+
+/// Records by the projection's name.
+const PROJECTIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("projections");
+
+const KIND: Kind = Kind { name: "catalog", format: 1 };
+
+/// The catalogue is read whole and seldom.
+const CACHE_BYTES: usize = 256 << 10;
+
+/// The file `catalog.redb`. Its commits take two phases, so that no order in
+/// which a crash let pages reach the disk makes half a record look whole.
+#[derive(Debug)]
+pub struct CatalogFile {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    place: Place,
+    /// `None` after the disk failed, until the next use.
+    db: Option<Database>,
+}
+
+impl CatalogFile {
+    /// Opens the catalogue at `path`, or creates an empty one.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`] where another process has it open, and
+    /// [`StoreError::Damaged`] where it is no catalogue or of a later format.
+    pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        Self::open_on(path.into(), Faults::default())
+    }
+
+    fn open_on(path: PathBuf, faults: Faults) -> Result<Self, StoreError> {
+        let mut place = Place::new(path, KIND, CACHE_BYTES, faults);
+        let db = Some(place.open_or_create()?);
+        Ok(Self { inner: Mutex::new(Inner { place, db }) })
+    }
+
+    /// Runs `task` on the open file; after an error of the disk the next call
+    /// opens it again.
+    fn with<R>(
+        &self,
+        task: impl FnOnce(&Database) -> Result<R, redb::Error>,
+    ) -> Result<R, StoreError> {
+        let mut inner = self.inner.lock();
+        let Inner { place, db } = &mut *inner;
+        let open = match db {
+            Some(open) => open,
+            None => db.insert(place.open()?),
+        };
+        guarded(&place.path, || task(open)).map_err(|Failure { error, fatal }| {
+            if fatal {
+                place.note_failure();
+                *db = None;
+            }
+            error
+        })
+    }
+}
+
+impl Catalog for CatalogFile {
+    fn projections(&self) -> Result<Vec<ProjectionRecord>, StoreError> {
+        let stored = self.with(|db| {
+            let table = match db.begin_read()?.open_table(PROJECTIONS) {
+                Ok(table) => table,
+                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+                Err(e) => return Err(e.into()),
+            };
+            let mut stored = Vec::new();
+            for entry in table.iter()? {
+                let (name, record) = entry?;
+                stored.push((name.value().to_owned(), record.value().to_owned()));
+            }
+            Ok(stored)
+        })?;
+        let record = |(name, json): (String, Vec<u8>)| {
+            serde_json::from_slice(&json).map_err(|e| {
+                let path = self.inner.lock().place.path.display().to_string();
+                StoreError::Damaged(format!("`{path}`: the record of projection `{name}`: {e}"))
+            })
+        };
+        stored.into_iter().map(record).collect()
+    }
+
+    fn save(&self, record: &ProjectionRecord) -> Result<(), StoreError> {
+        let json = serde_json::to_vec(record)
+            .map_err(|e| StoreError::Io(format!("the record of `{}`: {e}", record.name)))?;
+        self.with(|db| {
+            let mut txn = db.begin_write()?;
+            txn.set_two_phase_commit(true);
+            txn.open_table(PROJECTIONS)?.insert(record.name.as_str(), json.as_slice())?;
+            Ok(txn.commit()?)
+        })
+    }
+
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.with(|db| {
+            let mut txn = db.begin_write()?;
+            txn.set_two_phase_commit(true);
+            txn.open_table(PROJECTIONS)?.remove(name)?;
+            Ok(txn.commit()?)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use lantern_core::{VersionId, VersionRecord};
+
+    use super::*;
+
+    fn record(name: &str, activations: u64) -> ProjectionRecord {
+        let version = VersionRecord { id: VersionId("v1".into()), ..VersionRecord::default() };
+        ProjectionRecord {
+            name: name.into(),
+            activations,
+            versions: vec![version],
+            ..ProjectionRecord::default()
+        }
+    }
+
+    #[test]
+    fn records_come_back_by_name_after_reopening() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data/catalog.redb");
+        {
+            let catalog = CatalogFile::open(&path).unwrap();
+            assert!(catalog.projections().unwrap().is_empty());
+            for name in ["b", "a", "c"] {
+                catalog.save(&record(name, 0)).unwrap();
+            }
+            catalog.save(&record("b", 7)).unwrap();
+            catalog.delete("c").unwrap();
+            catalog.delete("never there").unwrap();
+        }
+        let catalog = CatalogFile::open(&path).unwrap();
+        assert_eq!(catalog.projections().unwrap(), [record("a", 0), record("b", 7)]);
+    }
+
+    #[test]
+    fn a_second_open_is_refused_with_the_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.redb");
+        let _open = CatalogFile::open(&path).unwrap();
+        let error = CatalogFile::open(&path).unwrap_err();
+        assert!(matches!(error, StoreError::InUse(p) if p == path.display().to_string()));
+    }
+
+    #[test]
+    fn after_a_full_disk_the_old_record_stands_and_saving_works_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let faults = Faults::default();
+        let path = dir.path().join("catalog.redb");
+        let catalog = CatalogFile::open_on(path, faults.clone()).unwrap();
+        catalog.save(&record("a", 1)).unwrap();
+        faults.disk.full.store(true, Ordering::SeqCst);
+        assert!(matches!(catalog.save(&record("a", 2)), Err(StoreError::Full(_))));
+        faults.disk.full.store(false, Ordering::SeqCst);
+        assert_eq!(catalog.projections().unwrap(), [record("a", 1)]);
+        catalog.save(&record("a", 3)).unwrap();
+        assert_eq!(catalog.projections().unwrap(), [record("a", 3)]);
+    }
+
+    #[test]
+    fn a_damaged_record_is_refused_by_its_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.redb");
+        let catalog = CatalogFile::open(&path).unwrap();
+        let damage = |db: &Database| {
+            let txn = db.begin_write()?;
+            txn.open_table(PROJECTIONS)?.insert("orders", b"{".as_slice())?;
+            Ok(txn.commit()?)
+        };
+        catalog.with(damage).unwrap();
+        let error = catalog.projections().unwrap_err();
+        assert!(matches!(error, StoreError::Damaged(m) if m.contains("`orders`")));
+    }
+}

@@ -1,0 +1,83 @@
+//! What an error of redb or the disk means to whoever asked.
+
+use std::any::Any;
+use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use lantern_core::StoreError;
+
+/// An error, and whether the file must be closed for it: redb refuses all
+/// further work on a file after an error of the disk.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) error: StoreError,
+    pub(crate) fatal: bool,
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        failure.error
+    }
+}
+
+/// `error` of redb at `path`, in the ports' words.
+pub(crate) fn failure(path: &Path, error: impl Into<redb::Error>) -> Failure {
+    use redb::Error;
+
+    let at = |message: String| format!("`{}`: {message}", path.display());
+    let (error, fatal) = match error.into() {
+        Error::Io(e) => (disk(path, &e), true),
+        Error::Corrupted(message) => (StoreError::Damaged(at(message)), false),
+        Error::DatabaseAlreadyOpen => (StoreError::InUse(path.display().to_string()), false),
+        Error::UpgradeRequired(format) => {
+            let message = format!("it has redb's file format {format}, which is not read any more");
+            (StoreError::Damaged(at(message)), false)
+        }
+        Error::PreviousIo | Error::DatabaseClosed => {
+            (StoreError::Io(at("the file was closed after an earlier error".into())), true)
+        }
+        e @ (Error::LockPoisoned(_) | Error::TransactionPoisoned) => {
+            (StoreError::Io(at(e.to_string())), true)
+        }
+        e @ (Error::TableTypeMismatch { .. }
+        | Error::TableIsMultimap(_)
+        | Error::TableIsNotMultimap(_)
+        | Error::TypeDefinitionChanged { .. }) => (StoreError::Damaged(at(e.to_string())), false),
+        e => (StoreError::Io(at(e.to_string())), false),
+    };
+    Failure { error, fatal }
+}
+
+/// Runs `task` on the file at `path`. redb panics on some damaged files; one
+/// damaged file must not take a thread of the host's along.
+pub(crate) fn guarded<R, E>(path: &Path, task: impl FnOnce() -> Result<R, E>) -> Result<R, Failure>
+where
+    E: Into<redb::Error>,
+{
+    // Nothing that a panic left half done is used again: the file is closed.
+    match catch_unwind(AssertUnwindSafe(task)) {
+        Ok(result) => result.map_err(|e| failure(path, e)),
+        Err(panic) => {
+            let message = format!("`{}`: redb gave up: {}", path.display(), said(&*panic));
+            Err(Failure { error: StoreError::Damaged(message), fatal: true })
+        }
+    }
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it does not say why")
+}
+
+/// An error of the disk at `path`, in the ports' words.
+pub(crate) fn disk(path: &Path, error: &io::Error) -> StoreError {
+    let message = format!("`{}`: {error}", path.display());
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full(message),
+        // What the file should hold is not there, or is something else.
+        ErrorKind::UnexpectedEof | ErrorKind::InvalidData => StoreError::Damaged(message),
+        _ => StoreError::Io(message),
+    }
+}

@@ -1,0 +1,22 @@
+//! What Lantern keeps on disk besides the log, in redb files: the state of
+//! every shard, the catalogue of projections, and beside them the plugins as
+//! uploaded.
+//!
+//! What must hold here: a commit is durable when it returns, and whole or
+//! absent when it fails; every file says what it is and of which format, and
+//! one that is damaged, foreign or of a later format is refused by its path;
+//! a name from outside never becomes a path unchecked; an error of the disk is
+//! passed on, and once the disk works again so does the store, without a
+//! restart.
+
+mod catalog;
+mod error;
+mod file;
+mod plugins;
+mod shard;
+mod space;
+mod state;
+
+pub use catalog::CatalogFile;
+pub use plugins::PluginFiles;
+pub use state::{StateDir, StoreConfig};

@@ -1,0 +1,518 @@
+//! The state of one shard: a redb file, opened when used and closed when idle.
+//!
+//! A read never begins a transaction: each commit leaves behind one
+//! [`View`], a read transaction with its tables opened, that all reads share
+//! until the next. The file can be closed under a shard that is not in use, and
+//! is after an error of the disk, since redb then refuses all further work on
+//! it; the next use opens it again.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use lantern_core::{KeyRange, Pairs, ReadStore, ShardStore, Space, StoreError, Writes};
+use parking_lot::{Mutex, RwLock};
+use redb::{
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table,
+    TableDefinition, TableHandle,
+};
+
+use crate::error::guarded;
+use crate::file::{Place, in_memory};
+use crate::space::{space_of, table_name};
+use crate::state::OpenFiles;
+
+type Bytes = &'static [u8];
+
+/// A shard's file and what is open of it.
+pub(crate) struct Shard {
+    path: PathBuf,
+    quick_repair: bool,
+    /// Held by whoever commits, opens or closes: `open` changes under it alone.
+    writer: Mutex<Writer>,
+    open: RwLock<Option<Open>>,
+    /// Whether it was used since the last look for idle files.
+    used: AtomicBool,
+    /// Views given out; while there are any, the file is not idle.
+    pins: AtomicUsize,
+    /// Handles given out; with the last one the file is closed.
+    handles: AtomicUsize,
+    files: Weak<OpenFiles>,
+}
+
+/// Where the state is, as whoever holds the writer's lock sees it.
+struct Writer {
+    /// `None` for a state in memory.
+    place: Option<Place>,
+    removed: bool,
+}
+
+struct Open {
+    db: Database,
+    view: Arc<View>,
+}
+
+type Failed = redb::StorageError;
+
+/// One commit, with its tables opened.
+struct View {
+    tables: BTreeMap<Space, ReadOnlyTable<Bytes, Bytes>>,
+}
+
+impl Shard {
+    pub(crate) fn on_disk(place: Place, quick_repair: bool, files: Weak<OpenFiles>) -> Self {
+        let path = place.path.clone();
+        let writer = Writer { place: Some(place), removed: false };
+        Self::new(path, quick_repair, writer, files)
+    }
+
+    pub(crate) fn in_memory(cache_bytes: usize) -> Result<Self, StoreError> {
+        let writer = Writer { place: None, removed: false };
+        let shard = Self::new(PathBuf::from("memory"), false, writer, Weak::new());
+        *shard.open.write() = Some(Open::new(&shard.path, in_memory(cache_bytes)?)?);
+        Ok(shard)
+    }
+
+    fn new(path: PathBuf, quick_repair: bool, writer: Writer, files: Weak<OpenFiles>) -> Self {
+        Self {
+            path,
+            quick_repair,
+            writer: Mutex::new(writer),
+            open: RwLock::new(None),
+            used: AtomicBool::new(true),
+            pins: AtomicUsize::new(0),
+            handles: AtomicUsize::new(0),
+            files,
+        }
+    }
+
+    /// Opens the file, and creates it where it was never there.
+    pub(crate) fn open_or_create(&self) -> Result<(), StoreError> {
+        self.make_open(&mut self.writer.lock(), Place::open_or_create)
+    }
+
+    /// Reads the whole file and compares it with its checksums.
+    pub(crate) fn check(&self) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock();
+        self.make_open(&mut writer, Place::open)?;
+        let Open { mut db, view } = {
+            let mut open = self.open.write();
+            if self.pins.load(Ordering::SeqCst) > 0 {
+                let path = self.path.display();
+                return Err(StoreError::Io(format!("`{path}` is being read: check it later")));
+            }
+            open.take().ok_or_else(not_open)?
+        };
+        self.count_closed();
+        drop(view);
+        let whole = guarded(&self.path, || db.check_integrity())?;
+        if whole {
+            return Ok(());
+        }
+        let path = self.path.display();
+        Err(StoreError::Damaged(format!("`{path}` does not match its checksums")))
+    }
+
+    /// Closes the file for good: it is about to be deleted.
+    pub(crate) fn close_removed(&self) {
+        let mut writer = self.writer.lock();
+        writer.removed = true;
+        self.close(&writer);
+    }
+
+    /// Closes the file unless somebody is at it; says whether it did.
+    pub(crate) fn close_unless_busy(&self) -> bool {
+        let Some(writer) = self.writer.try_lock() else {
+            return false;
+        };
+        let Some(mut open) = self.open.try_write() else {
+            return false;
+        };
+        if writer.place.is_none() || self.pins.load(Ordering::SeqCst) > 0 {
+            return false;
+        }
+        let was_open = open.take().is_some();
+        if was_open {
+            self.count_closed();
+        }
+        was_open
+    }
+
+    /// Whether it was used since the last call.
+    pub(crate) fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
+    fn make_open(
+        &self,
+        writer: &mut Writer,
+        how: fn(&mut Place) -> Result<Database, StoreError>,
+    ) -> Result<(), StoreError> {
+        self.used.store(true, Ordering::Relaxed);
+        if self.open.read().is_some() {
+            return Ok(());
+        }
+        let gone = || StoreError::Io(format!("`{}` was removed", self.path.display()));
+        let place = writer.place.as_mut().filter(|_| !writer.removed).ok_or_else(gone)?;
+        let files = self.files.upgrade();
+        if let Some(files) = &files {
+            files.make_room();
+        }
+        let open = Open::new(&self.path, how(place)?)?;
+        *self.open.write() = Some(open);
+        if let Some(files) = &files {
+            files.opened();
+        }
+        Ok(())
+    }
+
+    fn close(&self, _held: &Writer) {
+        if self.open.write().take().is_some() {
+            self.count_closed();
+        }
+    }
+
+    fn count_closed(&self) {
+        if let Some(files) = self.files.upgrade() {
+            files.closed();
+        }
+    }
+
+    /// Closes the file after an error of the disk, unless it was opened again
+    /// since `seen`.
+    fn fail(&self, seen: &Arc<View>, why: &StoreError) {
+        let mut writer = self.writer.lock();
+        let same = self.open.read().as_ref().is_some_and(|open| Arc::ptr_eq(&open.view, seen));
+        if same {
+            self.close_failed(&mut writer, why);
+        }
+    }
+
+    fn close_failed(&self, writer: &mut Writer, why: &StoreError) {
+        // A state in memory has nothing to be opened again from.
+        if let Some(place) = &mut writer.place {
+            tracing::warn!(path = %self.path.display(), error = %why, "closing a file after an error");
+            place.note_failure();
+            self.close(writer);
+        }
+    }
+
+    /// The last commit's view, counted in `pins`; whoever takes it counts it
+    /// off again.
+    fn pinned(&self) -> Result<Arc<View>, StoreError> {
+        let pinned = || {
+            let open = self.open.read();
+            let view = open.as_ref().map(|open| Arc::clone(&open.view))?;
+            // Counted under the lock, so that nobody closes in between.
+            self.pins.fetch_add(1, Ordering::SeqCst);
+            Some(view)
+        };
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        if let Some(view) = pinned() {
+            return Ok(view);
+        }
+        let mut writer = self.writer.lock();
+        self.make_open(&mut writer, Place::open)?;
+        pinned().ok_or_else(not_open)
+    }
+
+    /// Runs `read` on the last commit's view.
+    fn read<R>(&self, read: impl FnOnce(&View) -> Result<R, Failed>) -> Result<R, StoreError> {
+        let pin = Pin { shard: self, view: self.pinned()? };
+        self.read_from(&pin.view, read)
+    }
+
+    /// Runs `read` on `view`; an error of the disk closes the file.
+    fn read_from<R>(
+        &self,
+        view: &Arc<View>,
+        read: impl FnOnce(&View) -> Result<R, Failed>,
+    ) -> Result<R, StoreError> {
+        guarded(&self.path, || read(view)).map_err(|failure| {
+            if failure.fatal {
+                self.fail(view, &failure.error);
+            }
+            failure.error
+        })
+    }
+
+    fn commit(&self, writes: &Writes) -> Result<u64, StoreError> {
+        let mut writer = self.writer.lock();
+        self.make_open(&mut writer, Place::open)?;
+        // Readers go on meanwhile, and nobody closes without the writer's lock.
+        let written = match &*self.open.read() {
+            Some(open) => guarded(&self.path, || write(&open.db, writes, self.quick_repair))
+                .map(|bytes| (bytes, guarded(&self.path, || View::new(&open.db)))),
+            None => return Err(not_open()),
+        };
+        match written {
+            Ok((bytes, Ok(view))) => {
+                if let Some(open) = &mut *self.open.write() {
+                    open.view = Arc::new(view);
+                }
+                Ok(bytes)
+            }
+            // The commit is durable; whoever reads next opens the file anew.
+            Ok((bytes, Err(failure))) => {
+                self.close_failed(&mut writer, &failure.error);
+                Ok(bytes)
+            }
+            Err(failure) => {
+                if failure.fatal {
+                    self.close_failed(&mut writer, &failure.error);
+                }
+                Err(failure.error)
+            }
+        }
+    }
+}
+
+/// The writer's lock makes this impossible.
+fn not_open() -> StoreError {
+    StoreError::Io("the file was just opened and is closed again".into())
+}
+
+/// A view that keeps its shard's file from being closed as idle.
+struct Pin<'a> {
+    shard: &'a Shard,
+    view: Arc<View>,
+}
+
+impl Drop for Pin<'_> {
+    fn drop(&mut self) {
+        self.shard.pins.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Open {
+    fn new(path: &Path, db: Database) -> Result<Self, StoreError> {
+        let view = guarded(path, || View::new(&db))?;
+        Ok(Self { db, view: Arc::new(view) })
+    }
+}
+
+impl View {
+    fn new(db: &Database) -> Result<Self, redb::Error> {
+        let txn = db.begin_read()?;
+        let mut tables = BTreeMap::new();
+        for table in txn.list_tables()? {
+            if let Some(space) = space_of(table.name()) {
+                tables.insert(space, txn.open_table(definition(table.name()))?);
+            }
+        }
+        Ok(Self { tables })
+    }
+
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, Failed> {
+        let Some(table) = self.tables.get(&space) else {
+            return Ok(None);
+        };
+        Ok(table.get(key)?.map(|value| value.value().to_vec()))
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        range: &KeyRange,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Pairs, Failed> {
+        let mut pairs = Pairs::new();
+        let Some(table) = self.tables.get(&space).filter(|_| limit > 0 && !range.is_empty()) else {
+            return Ok(pairs);
+        };
+        let end = range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let mut found = table.range::<&[u8]>((Bound::Included(range.start.as_slice()), end))?;
+        while pairs.len() < limit {
+            let Some(pair) = (if reverse { found.next_back() } else { found.next() }) else {
+                break;
+            };
+            let (key, value) = pair?;
+            pairs.push((key.value().to_vec(), value.value().to_vec()));
+        }
+        Ok(pairs)
+    }
+
+    fn spaces(&self) -> Result<Vec<Space>, Failed> {
+        let mut spaces = Vec::new();
+        for (space, table) in &self.tables {
+            if !table.is_empty()? {
+                spaces.push(*space);
+            }
+        }
+        Ok(spaces)
+    }
+}
+
+fn definition(name: &str) -> TableDefinition<'_, Bytes, Bytes> {
+    TableDefinition::new(name)
+}
+
+/// Writes all of `writes` in one durable transaction and returns the bytes of
+/// keys and values written.
+fn write(db: &Database, writes: &Writes, quick_repair: bool) -> Result<u64, redb::Error> {
+    let mut txn = db.begin_write()?;
+    // Two phases: what users send ends up here, and with one phase whoever
+    // chooses the bytes could make half a commit pass for a whole one.
+    txn.set_two_phase_commit(true);
+    txn.set_quick_repair(quick_repair);
+    let mut bytes = 0;
+    for (space, rows) in writes {
+        if !rows.is_empty() {
+            let mut table = txn.open_table(definition(&table_name(*space)))?;
+            bytes += write_rows(&mut table, rows)?;
+        }
+    }
+    txn.commit()?;
+    Ok(bytes)
+}
+
+type Rows = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// Writes `rows` in key order.
+fn write_rows(table: &mut Table<'_, Bytes, Bytes>, rows: &Rows) -> Result<u64, redb::Error> {
+    let mut bytes = 0;
+    // Rows past the table's last key need no search each: a cursor appends them.
+    let last = table.last()?.map(|(key, _)| key.value().to_vec());
+    let after = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+    let within = last.as_ref().map(|last| rows.range::<Vec<u8>, _>(..=last));
+    for (key, value) in within.into_iter().flatten() {
+        match value {
+            Some(value) => drop(table.insert(key.as_slice(), value.as_slice())?),
+            None => drop(table.remove(key.as_slice())?),
+        }
+        bytes += size(key, value.as_ref());
+    }
+    let mut cursor = table.upper_bound_mut(Bound::<&[u8]>::Unbounded)?;
+    for (key, value) in rows.range::<Vec<u8>, _>((after, Bound::Unbounded)) {
+        if let Some(value) = value {
+            cursor.insert_before(key.as_slice(), value.as_slice())?;
+            bytes += size(key, Some(value));
+        }
+    }
+    cursor.close()?;
+    Ok(bytes)
+}
+
+fn size(key: &[u8], value: Option<&Vec<u8>>) -> u64 {
+    (key.len() + value.map_or(0, Vec::len)) as u64
+}
+
+/// A shard as its user has it. The file is closed with the last one.
+pub(crate) struct Handle(Arc<Shard>);
+
+impl Handle {
+    pub(crate) fn new(shard: Arc<Shard>) -> Self {
+        shard.handles.fetch_add(1, Ordering::SeqCst);
+        Self(shard)
+    }
+
+    pub(crate) fn shard(&self) -> &Shard {
+        &self.0
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.0.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let writer = self.0.writer.lock();
+            // Somebody may have come back while we waited for the lock.
+            if self.0.handles.load(Ordering::SeqCst) == 0 {
+                self.0.close(&writer);
+            }
+        }
+    }
+}
+
+impl ReadStore for Handle {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.read(|view| view.get(space, key))
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        range: &KeyRange,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Pairs, StoreError> {
+        self.0.read(|view| view.scan(space, range, limit, reverse))
+    }
+
+    fn spaces(&self) -> Result<Vec<Space>, StoreError> {
+        self.0.read(View::spaces)
+    }
+}
+
+impl ShardStore for Handle {
+    fn commit(&self, writes: &Writes) -> Result<(), StoreError> {
+        let began = Instant::now();
+        let bytes = self.0.commit(writes)?;
+        if let Some(files) = self.0.files.upgrade() {
+            metrics::histogram!("lantern_store_commit_seconds").record(began.elapsed());
+            metrics::counter!("lantern_store_commits_total").increment(1);
+            metrics::counter!("lantern_store_bytes_written_total").increment(bytes);
+            files.close_idle_at_times();
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn ReadStore>, StoreError> {
+        let view = self.0.pinned()?;
+        Ok(Box::new(Snapshot { view, handle: Self::new(Arc::clone(&self.0)) }))
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        // A state in memory has no file, so this says 0 for it.
+        std::fs::metadata(&self.0.path).map_or(0, |meta| allocated(&meta))
+    }
+}
+
+/// The bytes a file takes on disk; redb's files have holes.
+#[cfg(unix)]
+fn allocated(meta: &std::fs::Metadata) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    meta.blocks() * 512
+}
+
+#[cfg(not(unix))]
+fn allocated(meta: &std::fs::Metadata) -> u64 {
+    meta.len()
+}
+
+/// One commit, whatever follows it. Keeps the shard's file open.
+struct Snapshot {
+    view: Arc<View>,
+    handle: Handle,
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        self.handle.0.pins.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl ReadStore for Snapshot {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.handle.0.read_from(&self.view, |view| view.get(space, key))
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        range: &KeyRange,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Pairs, StoreError> {
+        self.handle.0.read_from(&self.view, |view| view.scan(space, range, limit, reverse))
+    }
+
+    fn spaces(&self) -> Result<Vec<Space>, StoreError> {
+        self.handle.0.read_from(&self.view, View::spaces)
+    }
+}

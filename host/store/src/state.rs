@@ -1,0 +1,308 @@
+//! The folder `state`: which file a shard has, and how many of them are open.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use lantern_core::{ShardId, ShardMeta, ShardStore, StateStores, StoreError, VersionId};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::error::disk;
+use crate::file::{Faults, Kind, Place, create_dir_durably, sync_dir};
+use crate::shard::{Handle, Shard};
+
+const KIND: Kind = Kind { name: "state", format: ShardMeta::FORMAT };
+
+/// The longest name of a projection or version that becomes a folder, in bytes.
+const NAME_BYTES_MAX: usize = 128;
+/// The most idle files closed in one go.
+const CLOSED_AT_ONCE_MAX: usize = 16;
+/// How a folder ends that is being deleted. No name has a dot.
+const REMOVED: &str = "removed";
+
+/// How shards' files are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// The most memory for the pages of one shard's file, in bytes; what a
+    /// shard does not touch is not kept. Default 8 MiB.
+    pub cache_bytes: usize,
+    /// How many files may be open. Past it, those of shards at rest are closed
+    /// and opened again when used, which takes some milliseconds; shards that
+    /// are being read are never closed, so the number can be passed for a
+    /// while. Default 256.
+    pub open_files_max: usize,
+    /// After how long without use a shard's file is closed, in milliseconds,
+    /// and its memory given back. Default 60,000.
+    pub idle_close_ms: u64,
+    /// Whether a file opens at once after a crash, instead of being read whole
+    /// first. It costs a little on each commit. Default true.
+    pub quick_repair: bool,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self {
+            cache_bytes: 8 << 20,
+            open_files_max: 256,
+            idle_close_ms: 60_000,
+            quick_repair: true,
+        }
+    }
+}
+
+/// The folder `state`, with `<projection>/<version>[-r<rebuild>]/<partition>.redb`
+/// in it. A shard opened twice is one file with two handles.
+pub struct StateDir {
+    root: PathBuf,
+    faults: Faults,
+    files: Arc<OpenFiles>,
+}
+
+/// The shards known, and which of their files are open.
+pub(crate) struct OpenFiles {
+    config: StoreConfig,
+    open: AtomicUsize,
+    /// Never held while a shard is locked or a file opened.
+    shards: Mutex<BTreeMap<ShardId, Arc<Shard>>>,
+    looked: Mutex<Instant>,
+}
+
+impl StateDir {
+    /// Opens the folder, creates it where it is missing, and deletes what a
+    /// crash left of removed versions.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it cannot be read or written.
+    pub fn open(path: impl Into<PathBuf>, config: StoreConfig) -> Result<Self, StoreError> {
+        Self::open_on(path.into(), config, Faults::default())
+    }
+
+    fn open_on(root: PathBuf, config: StoreConfig, faults: Faults) -> Result<Self, StoreError> {
+        create_dir_durably(&root).map_err(|e| disk(&root, &e))?;
+        delete_removed(&root).map_err(|e| disk(&root, &e))?;
+        describe_metrics();
+        let files = OpenFiles {
+            config,
+            open: AtomicUsize::new(0),
+            shards: Mutex::new(BTreeMap::new()),
+            looked: Mutex::new(Instant::now()),
+        };
+        Ok(Self { root, faults, files: Arc::new(files) })
+    }
+
+    /// Closes the files of shards that were not used since the last call, at
+    /// most some, and returns how many. Commits do this at times by themselves;
+    /// call it where none may come for long.
+    pub fn close_idle(&self) -> usize {
+        self.files.close_idle()
+    }
+
+    /// Reads the whole file of `shard` and compares it with its checksums, which
+    /// reads of single rows do not. Whoever wants the shard meanwhile waits.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] with the file's path where it does not match, and
+    /// [`StoreError::Io`] while somebody reads it or has a snapshot.
+    pub fn check(&self, shard: &ShardId) -> Result<(), StoreError> {
+        let handle = self.handle(shard)?;
+        handle.shard().check()
+    }
+
+    /// How many shards' files are open.
+    #[must_use]
+    pub fn open_files(&self) -> usize {
+        self.files.open.load(Ordering::SeqCst)
+    }
+
+    fn handle(&self, shard: &ShardId) -> Result<Handle, StoreError> {
+        let dir = self.build_dir(&shard.projection, &shard.version, shard.rebuild)?;
+        let config = &self.files.config;
+        let new = || {
+            let path = dir.join(format!("{}.redb", shard.partition));
+            let place = Place::new(path, KIND, config.cache_bytes, self.faults.clone());
+            Arc::new(Shard::on_disk(place, config.quick_repair, Arc::downgrade(&self.files)))
+        };
+        let known = {
+            let mut shards = self.files.shards.lock();
+            Arc::clone(shards.entry(shard.clone()).or_insert_with(new))
+        };
+        let handle = Handle::new(Arc::clone(&known));
+        known.open_or_create()?;
+        Ok(handle)
+    }
+
+    fn build_dir(
+        &self,
+        projection: &str,
+        version: &VersionId,
+        rebuild: u64,
+    ) -> Result<PathBuf, StoreError> {
+        check_name("projection", projection)?;
+        check_name("version", &version.0)?;
+        // `v-r1` must not be both a version and the first rebuild of `v`.
+        let suffix = version.0.rsplit_once("-r").map(|(_, digits)| digits);
+        if suffix.is_some_and(|s| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit())) {
+            return Err(StoreError::Io(format!(
+                "version `{version}` cannot name a folder: it must not end in `-r` and a number"
+            )));
+        }
+        let mut folder = version.0.clone();
+        if rebuild > 0 {
+            folder = format!("{version}-r{rebuild}");
+        }
+        Ok(self.root.join(projection).join(folder))
+    }
+}
+
+impl StateStores for StateDir {
+    fn open(&self, shard: &ShardId) -> Result<Arc<dyn ShardStore>, StoreError> {
+        Ok(Arc::new(self.handle(shard)?))
+    }
+
+    fn scratch(&self) -> Result<Arc<dyn ShardStore>, StoreError> {
+        Ok(Arc::new(Handle::new(Arc::new(Shard::in_memory(self.files.config.cache_bytes)?))))
+    }
+
+    fn remove(
+        &self,
+        projection: &str,
+        version: &VersionId,
+        rebuild: u64,
+    ) -> Result<(), StoreError> {
+        let dir = self.build_dir(projection, version, rebuild)?;
+        let of_build = |id: &ShardId| {
+            id.projection == projection && id.version == *version && id.rebuild == rebuild
+        };
+        let removed: Vec<_> = {
+            let mut shards = self.files.shards.lock();
+            shards.extract_if(.., |id, _| of_build(id)).map(|(_, shard)| shard).collect()
+        };
+        removed.iter().for_each(|shard| shard.close_removed());
+        delete_build(&dir).map_err(|e| disk(&dir, &e))
+    }
+}
+
+impl OpenFiles {
+    pub(crate) fn opened(&self) {
+        self.open.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(crate) fn closed(&self) {
+        self.open.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Closes a file where one more would be too many: one that was not used
+    /// lately, or else any at rest.
+    pub(crate) fn make_room(&self) {
+        if self.open.load(Ordering::SeqCst) < self.config.open_files_max {
+            return;
+        }
+        let shards = self.known();
+        let unused = shards.iter().filter(|shard| !shard.take_used());
+        let mut in_order = unused.chain(&shards);
+        if !in_order.any(|shard| shard.close_unless_busy()) {
+            tracing::debug!(limit = self.config.open_files_max, "all open files are in use");
+        }
+    }
+
+    /// [`OpenFiles::close_idle`], where the configured time has passed.
+    pub(crate) fn close_idle_at_times(&self) {
+        let Some(mut looked) = self.looked.try_lock() else {
+            return;
+        };
+        if looked.elapsed() >= Duration::from_millis(self.config.idle_close_ms) {
+            *looked = Instant::now();
+            self.close_idle();
+        }
+    }
+
+    fn close_idle(&self) -> usize {
+        let shards = self.known();
+        let idle = shards.iter().filter(|shard| !shard.take_used());
+        idle.filter(|shard| shard.close_unless_busy()).take(CLOSED_AT_ONCE_MAX).count()
+    }
+
+    fn known(&self) -> Vec<Arc<Shard>> {
+        self.shards.lock().values().cloned().collect()
+    }
+}
+
+/// Refuses what could lead out of the folder.
+fn check_name(what: &str, name: &str) -> Result<(), StoreError> {
+    let fits = (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
+    if fits {
+        return Ok(());
+    }
+    Err(StoreError::Io(format!(
+        "the {what} name `{name}` cannot name a folder: it must be 1 to {NAME_BYTES_MAX} lower-case \
+         letters, digits, `-` or `_`"
+    )))
+}
+
+/// Deletes a build's folder, and its projection's where that was the last one.
+fn delete_build(dir: &Path) -> io::Result<()> {
+    let aside = dir.with_extension(REMOVED);
+    // Renamed first: a crash must not leave some of its files to be taken for
+    // all of them.
+    match fs::rename(dir, &aside) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        renamed => renamed?,
+    }
+    match fs::remove_dir_all(&aside) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        deleted => deleted?,
+    }
+    let Some(parent) = dir.parent() else {
+        return Ok(());
+    };
+    match fs::remove_dir(parent) {
+        Ok(()) => parent.parent().map_or(Ok(()), sync_dir),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => sync_dir(parent),
+        Err(e) => Err(e),
+    }
+}
+
+/// Deletes the folders in `root` that a crash kept from being deleted.
+fn delete_removed(root: &Path) -> io::Result<()> {
+    for projection in fs::read_dir(root)? {
+        let projection = projection?;
+        if !projection.file_type()?.is_dir() {
+            continue;
+        }
+        for build in fs::read_dir(projection.path())? {
+            let build = build?.path();
+            if build.extension() == Some(OsStr::new(REMOVED)) {
+                fs::remove_dir_all(build)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn describe_metrics() {
+    use metrics::Unit;
+    metrics::describe_histogram!(
+        "lantern_store_commit_seconds",
+        Unit::Seconds,
+        "How long a shard's commit took"
+    );
+    metrics::describe_counter!("lantern_store_commits_total", "Commits of all shards");
+    metrics::describe_counter!(
+        "lantern_store_bytes_written_total",
+        Unit::Bytes,
+        "Bytes of keys and values that commits wrote"
+    );
+}
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

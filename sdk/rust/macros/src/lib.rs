@@ -1,0 +1,47 @@
+//! The derive macros of `lantern-sdk`, documented there with the traits they
+//! implement: `Row` and `Tables`.
+
+mod row;
+mod tables;
+
+use proc_macro::TokenStream;
+use syn::{Data, DeriveInput, Field, Fields, Ident, parse_macro_input};
+
+/// Implements `Stored` and `Row`; see `lantern_sdk::Row`.
+#[proc_macro_derive(Row, attributes(row))]
+pub fn derive_row(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    row::derive(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Implements `Tables`; see `lantern_sdk::Tables`.
+#[proc_macro_derive(Tables, attributes(table))]
+pub fn derive_tables(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    tables::derive(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// The fields of a struct that has names for them, and no generics.
+fn named_fields<'a>(
+    input: &'a DeriveInput,
+    derive: &str,
+) -> syn::Result<Vec<(&'a Ident, &'a Field)>> {
+    let refuse = |why: &str| Err(syn::Error::new_spanned(&input.ident, why));
+    if !input.generics.params.is_empty() {
+        return refuse(&format!("`{derive}` cannot be derived for a generic struct"));
+    }
+    let Data::Struct(data) = &input.data else {
+        return refuse(&format!("`{derive}` can be derived for a struct only"));
+    };
+    let Fields::Named(fields) = &data.fields else {
+        return refuse(&format!("`{derive}` needs fields with names"));
+    };
+    let fields = fields.named.iter();
+    Ok(fields.filter_map(|field| Some((field.ident.as_ref()?, field))).collect())
+}
+
+/// A field's name without the `r#` that lets a keyword be one.
+fn plain_name(ident: &Ident) -> String {
+    let name = ident.to_string();
+    name.strip_prefix("r#").unwrap_or(&name).to_owned()
+}

@@ -1,0 +1,20 @@
+//! The guest's side of the contract, generated from `wit/projection.wit`.
+//!
+//! Only [`crate::export!`] and this crate may name it: everything a plugin
+//! needs stands, with documentation, in the crate's other modules.
+#![allow(
+    unsafe_code,
+    missing_docs,
+    unreachable_pub,
+    clippy::all,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+
+wit_bindgen::generate!({
+    path: "../../wit",
+    world: "projection",
+    pub_export_macro: true,
+    export_macro_name: "export_projector",
+    default_bindings_module: "lantern_sdk::bindings",
+});

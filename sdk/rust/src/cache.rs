@@ -1,0 +1,224 @@
+//! Which rows of a table are in memory, and which of them have changed.
+//!
+//! It knows keys and places alone: the rows lie in the table, at the same
+//! places. So this code is in a plugin once, and not once a table.
+
+use hashbrown::HashTable;
+
+use crate::bindings::lantern::projection::types::Column;
+use crate::error::Error;
+use crate::key::Key;
+use crate::table::TableSpec;
+
+#[derive(Debug)]
+pub(crate) struct Cache {
+    slots: Vec<Slot>,
+    /// Places in `slots`, by the hash of the key.
+    index: HashTable<u32>,
+    /// Places of the rows that the host does not have in this form yet.
+    changed: Vec<u32>,
+    /// The key that is looked for, kept so that looking allocates nothing.
+    key: String,
+}
+
+#[derive(Debug)]
+struct Slot {
+    key: Box<str>,
+    hash: u64,
+    changed: bool,
+    /// Since rows were last dropped from memory.
+    used: bool,
+}
+
+impl Cache {
+    pub(crate) fn new() -> Self {
+        Self { slots: Vec::new(), index: HashTable::new(), changed: Vec::new(), key: String::new() }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Makes `key` the one to look for, and returns its place, if it has one,
+    /// and its hash.
+    #[inline]
+    pub(crate) fn find(&mut self, key: impl Key) -> (Option<usize>, u64) {
+        self.key.clear();
+        key.write(&mut self.key);
+        let hash = hash_of(self.key.as_bytes());
+        let place = self.index.find(hash, |place| {
+            let slot = &self.slots[*place as usize];
+            slot.hash == hash && same(slot.key.as_bytes(), self.key.as_bytes())
+        });
+        match place {
+            Some(place) => {
+                let place = *place as usize;
+                self.slots[place].used = true;
+                (Some(place), hash)
+            }
+            None => (None, hash),
+        }
+    }
+
+    /// The key last looked for.
+    pub(crate) fn key(&self) -> &str {
+        &self.key
+    }
+
+    pub(crate) fn key_at(&self, place: usize) -> &str {
+        &self.slots[place].key
+    }
+
+    /// Gives the key last looked for, whose hash is `hash`, the next place.
+    pub(crate) fn insert(&mut self, hash: u64) -> usize {
+        let place = self.slots.len();
+        self.slots.push(Slot { key: self.key.as_str().into(), hash, changed: false, used: true });
+        let slots = &self.slots;
+        self.index.insert_unique(hash, place as u32, |other| slots[*other as usize].hash);
+        place
+    }
+
+    /// Notes that the row at `place` changes.
+    #[inline]
+    pub(crate) fn note(&mut self, place: usize) {
+        let slot = &mut self.slots[place];
+        if !slot.changed {
+            slot.changed = true;
+            self.changed.push(place as u32);
+        }
+    }
+
+    /// Brings the rows that have changed into the order of their keys.
+    pub(crate) fn sort_changed(&mut self) {
+        let slots = &self.slots;
+        self.changed.sort_unstable_by(|a, b| slots[*a as usize].key.cmp(&slots[*b as usize].key));
+    }
+
+    /// The places of the rows that have changed.
+    pub(crate) fn changed(&self) -> &[u32] {
+        &self.changed
+    }
+
+    pub(crate) fn has_changed(&self) -> bool {
+        !self.changed.is_empty()
+    }
+
+    /// Notes that the host has all rows as they are.
+    pub(crate) fn sent(&mut self) {
+        for place in self.changed.drain(..) {
+            self.slots[place as usize].changed = false;
+        }
+    }
+
+    /// Drops keys so that at most half of `rows` remain, and tells of each
+    /// place, in order, whether it does. Nothing may have changed.
+    pub(crate) fn drop_some(&mut self, rows: usize) -> Vec<bool> {
+        // Rows used since the last time stay, unless they are most: then
+        // keeping them would only mean to be here again soon.
+        let used = self.slots.iter().filter(|slot| slot.used).count();
+        let keep_used = used <= rows / 2;
+        let kept: Vec<bool> = self.slots.iter().map(|slot| keep_used && slot.used).collect();
+        let mut keep = kept.iter();
+        self.slots.retain(|_| *keep.next().expect("one for each slot"));
+        self.index.clear();
+        for (place, slot) in self.slots.iter_mut().enumerate() {
+            slot.used = false;
+            // Nothing is moved: the table has been larger.
+            self.index.insert_unique(slot.hash, place as u32, |_| slot.hash);
+        }
+        kept
+    }
+
+    /// Whether the table may have the key last looked for. Only keys that have
+    /// no place yet need to be asked for.
+    pub(crate) fn check_key(&self, spec: &TableSpec) -> Result<(), Error> {
+        let key = self.key.as_str();
+        let why = match (spec.per_tenant, key.find('\0')) {
+            _ if key.is_empty() => "a key cannot be empty",
+            (true, None) => "the table is per tenant; use `InTenant(tenant, key)`",
+            (true, Some(0)) => "the tenant is empty; handle events without a tenant apart",
+            (true, Some(at)) if key.len() == at + 1 => "a key cannot be empty",
+            (true, Some(at)) if key[at + 1..].contains('\0') => {
+                "U+0000 stands after the tenant alone"
+            }
+            (false, Some(_)) => "U+0000 cannot be part of a key",
+            _ => return Ok(()),
+        };
+        Err(Error::Key { table: spec.name, key: key.to_owned(), why })
+    }
+}
+
+/// Columns that are sent to the host, kept from call to call, so that sending
+/// allocates nothing.
+#[derive(Debug)]
+pub(crate) struct Columns {
+    pub(crate) keys: Column,
+    pub(crate) values: Column,
+    pub(crate) deleted: Column,
+}
+
+impl Columns {
+    pub(crate) fn new() -> Self {
+        let empty = || Column { ends: Vec::new(), bytes: Vec::new() };
+        Self { keys: empty(), values: empty(), deleted: empty() }
+    }
+
+    pub(crate) fn clear(&mut self) {
+        for column in [&mut self.keys, &mut self.values, &mut self.deleted] {
+            column.ends.clear();
+            column.bytes.clear();
+        }
+    }
+}
+
+pub(crate) fn push(column: &mut Column, value: &[u8]) -> Result<(), Error> {
+    column.bytes.extend_from_slice(value);
+    end_value(column)
+}
+
+/// Ends the value whose bytes were appended to `column`.
+pub(crate) fn end_value(column: &mut Column) -> Result<(), Error> {
+    let end = u32::try_from(column.bytes.len())
+        .map_err(|_| Error::Batch("more than 4 GiB were written in one call"))?;
+    column.ends.push(end);
+    Ok(())
+}
+
+const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// Any fixed hash will do: it decides where a row lies in memory, and nothing
+/// that anybody sees. Eight bytes at a time, each folded in by a
+/// multiplication whose high half is not lost.
+///
+/// Neither this nor [`same`] leaves short copies or comparisons of a length
+/// that is known only when it runs: in Wasm each of those is a call.
+#[inline]
+fn hash_of(key: &[u8]) -> u64 {
+    let fold = |hash: u64, word: u64| {
+        let product = u128::from(hash ^ word) * u128::from(MULTIPLIER);
+        (product as u64) ^ ((product >> 64) as u64)
+    };
+    let (words, rest) = key.as_chunks::<8>();
+    let mut hash = MULTIPLIER ^ key.len() as u64;
+    for word in words {
+        hash = fold(hash, u64::from_le_bytes(*word));
+    }
+    let last = match key.last_chunk::<8>() {
+        // Some bytes twice, which does no harm: the length is part of it.
+        Some(last) => u64::from_le_bytes(*last),
+        None => rest.iter().fold(0, |last, byte| (last << 8) | u64::from(*byte)),
+    };
+    hash = fold(hash, last);
+    // The index takes bits from both ends of the hash.
+    hash ^ (hash >> 32)
+}
+
+#[inline]
+fn same(a: &[u8], b: &[u8]) -> bool {
+    let ((a_words, a_rest), (b_words, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let words = a_words.iter().zip(b_words);
+    let mut rest = a_rest.iter().zip(b_rest);
+    a.len() == b.len()
+        && words.into_iter().all(|(a, b)| u64::from_le_bytes(*a) == u64::from_le_bytes(*b))
+        && rest.all(|(a, b)| a == b)
+}

@@ -1,0 +1,78 @@
+//! Reading the contract's columns.
+
+use crate::bindings::lantern::projection::types::Column;
+use crate::error::Error;
+
+const BOUNDS: Error = Error::Batch("a column's ends are out of bounds");
+
+/// A column of byte strings, checked once so that reading cannot fail.
+#[derive(Clone, Copy)]
+pub(crate) struct Values<'a> {
+    ends: &'a [u32],
+    bytes: &'a [u8],
+}
+
+impl<'a> Values<'a> {
+    /// # Errors
+    /// [`Error::Batch`] unless there are `count` values, or none at all.
+    pub(crate) fn new(column: &'a Column, count: usize) -> Result<Self, Error> {
+        let ends = column.ends.as_slice();
+        if !ends.is_empty() && ends.len() != count {
+            return Err(Error::Batch("a column has not one value an event"));
+        }
+        let last = ends.last().map_or(0, |end| *end as usize);
+        if !ends.is_sorted() || last != column.bytes.len() {
+            return Err(BOUNDS);
+        }
+        Ok(Self { ends, bytes: &column.bytes })
+    }
+
+    /// The value at `place`; empty where the column has none.
+    #[inline]
+    pub(crate) fn get(&self, place: usize) -> &'a [u8] {
+        let (start, end) = range(self.ends, place);
+        &self.bytes[start..end]
+    }
+}
+
+/// The same of UTF-8, checked as a whole: that is several times faster than
+/// value by value.
+#[derive(Clone, Copy)]
+pub(crate) struct Texts<'a> {
+    ends: &'a [u32],
+    text: &'a str,
+}
+
+impl<'a> Texts<'a> {
+    /// # Errors
+    /// [`Error::Batch`] unless there are `count` values, or none at all, all
+    /// of them UTF-8.
+    pub(crate) fn new(column: &'a Column, count: usize) -> Result<Self, Error> {
+        let values = Values::new(column, count)?;
+        let text = std::str::from_utf8(values.bytes)
+            .map_err(|_| Error::Batch("an attribute is not UTF-8"))?;
+        let whole = |end: &u32| text.is_char_boundary(*end as usize);
+        if !text.is_ascii() && !values.ends.iter().all(whole) {
+            return Err(Error::Batch("an attribute is not UTF-8"));
+        }
+        Ok(Self { ends: values.ends, text })
+    }
+
+    /// The text at `place`; empty where the column has none.
+    #[inline]
+    pub(crate) fn get(&self, place: usize) -> &'a str {
+        let (start, end) = range(self.ends, place);
+        &self.text[start..end]
+    }
+}
+
+#[inline]
+fn range(ends: &[u32], place: usize) -> (usize, usize) {
+    match ends.get(place) {
+        Some(end) => {
+            let start = if place == 0 { 0 } else { ends[place - 1] };
+            (start as usize, *end as usize)
+        }
+        None => (0, 0),
+    }
+}

@@ -1,0 +1,132 @@
+//! What can go wrong while a projection folds events.
+//!
+//! An error is data for the host, never a panic: the host parks the event it
+//! belongs to and shows the message to a person.
+
+use thiserror::Error;
+
+/// Why an event could not be applied, or a projection not set up.
+///
+/// Anything a plugin itself finds wrong is made with [`Error::new`] or from a
+/// string: `return Err("cents is negative".into())`.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The plugin's own verdict.
+    #[error("{0}")]
+    Plugin(String),
+    /// The event's data is not the JSON that was asked for.
+    #[error("data: {0}")]
+    Data(#[source] serde_json::Error),
+    /// The event's data is not even text.
+    #[error("data: {0}")]
+    NotText(#[source] std::str::Utf8Error),
+    /// An attribute was read that the manifest does not ask for.
+    #[error(
+        "the attribute `{attribute}` was not asked for; add `.attributes([Attribute::{variant}])` to the manifest"
+    )]
+    NotAsked {
+        /// The attribute's name in CloudEvents.
+        attribute: &'static str,
+        /// Its name in [`crate::Attribute`].
+        variant: &'static str,
+    },
+    /// A key cannot be one of this table.
+    #[error("table `{table}`: key {key:?}: {why}")]
+    Key {
+        /// The table's name.
+        table: &'static str,
+        /// The key as it was given.
+        key: String,
+        /// What is wrong with it, and what to do.
+        why: &'static str,
+    },
+    /// A row could not be written or read back.
+    #[error("table `{table}`: row {key:?}: {source}")]
+    Row {
+        /// The table's name.
+        table: &'static str,
+        /// The row's key.
+        key: String,
+        /// What is wrong with it.
+        source: RowError,
+    },
+    /// A timer was set by a projection that declares no event time.
+    #[error(
+        "timer {0:?}: timers need event time; add `.event_time(lateness, tick)` to the manifest"
+    )]
+    NoEventTime(String),
+    /// An event was emitted whose type the manifest does not name.
+    #[error("event type `{0}` is not declared; add `.emits([\"{0}\"])` to the manifest")]
+    NotDeclared(String),
+    /// The parameters are not what the projection takes.
+    #[error("parameters: {0}")]
+    Parameters(String),
+    /// The manifest breaks a rule of the contract.
+    #[error("manifest: {0}")]
+    Manifest(String),
+    /// The host handed over a batch whose columns do not fit together.
+    #[error("malformed batch: {0}")]
+    Batch(&'static str),
+}
+
+impl Error {
+    /// An error of the plugin's own: a lower-case sentence that quotes the
+    /// value that is wrong.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self::Plugin(message.into())
+    }
+}
+
+/// Why a row could not be written or read back.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum RowError {
+    /// Its bytes are not what this version of the plugin writes, or its
+    /// fields cannot be written as JSON.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    /// JSON has no word for it, so it could not be read back.
+    #[error("field `{field}` is {value}; only finite numbers can be stored")]
+    NotFinite {
+        /// The field's name.
+        field: &'static str,
+        /// The value it has.
+        value: f64,
+    },
+    /// Its bytes are not what this type writes.
+    #[error("{0}")]
+    Malformed(&'static str),
+}
+
+impl From<String> for Error {
+    fn from(message: String) -> Self {
+        Self::Plugin(message)
+    }
+}
+
+impl From<&str> for Error {
+    fn from(message: &str) -> Self {
+        Self::Plugin(message.to_owned())
+    }
+}
+
+macro_rules! from_std {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Error {
+            fn from(error: $error) -> Self {
+                Self::Plugin(error.to_string())
+            }
+        }
+    )*};
+}
+
+from_std!(
+    serde_json::Error,
+    std::num::ParseIntError,
+    std::num::ParseFloatError,
+    std::num::TryFromIntError,
+    std::str::Utf8Error,
+    std::fmt::Error,
+    crate::time::ParseTimestampError
+);

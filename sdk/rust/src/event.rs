@@ -1,0 +1,361 @@
+//! Events and timers, as a projection gets them.
+
+use serde::Deserialize;
+
+use crate::Timestamp;
+use crate::bindings::lantern::projection::types::Batch;
+use crate::call::{Call, NewEvent};
+use crate::column::{Texts, Values};
+use crate::error::Error;
+use crate::key::Key;
+
+/// Keys of timers that the SDK sets for itself begin with it.
+pub(crate) const OWN_TIMER: char = '\u{1}';
+
+/// A batch, checked and ready to read.
+pub(crate) struct View<'a> {
+    batch: &'a Batch,
+    call: &'a Call,
+    id: Texts<'a>,
+    source: Texts<'a>,
+    subject: Texts<'a>,
+    tenant: Texts<'a>,
+    dataschema: Texts<'a>,
+    datacontenttype: Texts<'a>,
+    extensions: Texts<'a>,
+    data: Values<'a>,
+    /// `data` once more, where all of it is UTF-8: text that was checked as a
+    /// whole need not be checked event by event.
+    text: Option<Texts<'a>>,
+}
+
+impl<'a> View<'a> {
+    pub(crate) fn new(batch: &'a Batch, call: &'a Call) -> Result<Self, Error> {
+        let count = batch.offsets.len();
+        if batch.times.len() != count || batch.types.len() != count {
+            return Err(Error::Batch("offsets, times and types differ in length"));
+        }
+        let names = batch.type_names.len();
+        if batch.types.iter().any(|place| usize::from(*place) >= names) {
+            return Err(Error::Batch("an event's type is not among the batch's"));
+        }
+        Ok(Self {
+            batch,
+            call,
+            id: Texts::new(&batch.id, count)?,
+            source: Texts::new(&batch.source, count)?,
+            subject: Texts::new(&batch.subject, count)?,
+            tenant: Texts::new(&batch.tenant, count)?,
+            dataschema: Texts::new(&batch.dataschema, count)?,
+            datacontenttype: Texts::new(&batch.datacontenttype, count)?,
+            extensions: Texts::new(&batch.extensions, count)?,
+            data: Values::new(&batch.data, count)?,
+            text: Texts::new(&batch.data, count).ok(),
+        })
+    }
+
+    pub(crate) fn events(&'a self) -> Events<'a> {
+        Events { view: self, next: 0 }
+    }
+}
+
+/// The events of a batch, oldest first.
+#[derive(Clone)]
+pub struct Events<'a> {
+    view: &'a View<'a>,
+    next: usize,
+}
+
+impl<'a> Iterator for Events<'a> {
+    type Item = Event<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Event<'a>> {
+        let place = self.next;
+        (place < self.view.batch.offsets.len()).then(|| {
+            self.next += 1;
+            Event { view: self.view, place }
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.view.batch.offsets.len() - self.next;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Events<'_> {}
+
+/// One event. What it hands out borrows from the batch, so reading it copies
+/// nothing.
+#[derive(Clone, Copy)]
+pub struct Event<'a> {
+    view: &'a View<'a>,
+    place: usize,
+}
+
+macro_rules! attribute {
+    ($(#[$doc:meta])* $name:ident, $variant:literal) => {
+        $(#[$doc])*
+        ///
+        /// # Errors
+        /// [`Error::NotAsked`] unless the manifest asks for it.
+        #[inline]
+        pub fn $name(&self) -> Result<&'a str, Error> {
+            if self.view.call.declared.asked.$name {
+                Ok(self.view.$name.get(self.place))
+            } else {
+                Err(Error::NotAsked {
+                    attribute: stringify!($name),
+                    variant: $variant,
+                })
+            }
+        }
+    };
+}
+
+impl<'a> Event<'a> {
+    /// The event's type: CloudEvents `type`.
+    #[inline]
+    #[must_use]
+    pub fn kind(&self) -> &'a str {
+        let batch = self.view.batch;
+        &batch.type_names[usize::from(batch.types[self.place])]
+    }
+
+    /// When it happened: CloudEvents `time`.
+    #[inline]
+    #[must_use]
+    pub fn time(&self) -> Timestamp {
+        Timestamp::from_micros(self.view.batch.times[self.place])
+    }
+
+    /// Its place in the log's partition.
+    #[inline]
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        self.view.batch.offsets[self.place]
+    }
+
+    /// The partition of the log it stands in.
+    #[must_use]
+    pub fn partition(&self) -> u32 {
+        self.view.batch.partition
+    }
+
+    /// No event older than this is expected any more.
+    #[inline]
+    #[must_use]
+    pub fn watermark(&self) -> Timestamp {
+        Timestamp::from_micros(self.view.batch.watermark)
+    }
+
+    /// Whether it came after the watermark had passed its time. It is for the
+    /// projection to decide what that means; windows count it apart.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.time() < self.watermark()
+    }
+
+    /// Its data, read as JSON.
+    ///
+    /// Text that is only looked at can be borrowed: a field
+    /// `#[serde(borrow)] product: Cow<'a, str>`. (A plain `&'a str` refuses
+    /// text with escapes in it, such as `"caf\u00e9"`.)
+    ///
+    /// # Errors
+    /// [`Error::Data`] or [`Error::NotText`] if it is not the JSON of a `T`; returned from `apply`,
+    /// it has the event parked, with the reason.
+    #[inline]
+    pub fn data<T: Deserialize<'a>>(&self) -> Result<T, Error> {
+        let text = match &self.view.text {
+            Some(text) => text.get(self.place),
+            None => std::str::from_utf8(self.data_bytes()).map_err(Error::NotText)?,
+        };
+        serde_json::from_str(text).map_err(Error::Data)
+    }
+
+    /// Its data as it is.
+    #[inline]
+    #[must_use]
+    pub fn data_bytes(&self) -> &'a [u8] {
+        self.view.data.get(self.place)
+    }
+
+    attribute!(
+        /// CloudEvents `id`.
+        id, "Id"
+    );
+    attribute!(
+        /// CloudEvents `source`.
+        source, "Source"
+    );
+    attribute!(
+        /// CloudEvents `subject`; empty where the event has none.
+        subject, "Subject"
+    );
+    attribute!(
+        /// The extension `tenant`; empty where the event has none.
+        tenant, "Tenant"
+    );
+    attribute!(
+        /// CloudEvents `dataschema`; empty where the event has none.
+        dataschema, "Dataschema"
+    );
+    attribute!(
+        /// CloudEvents `datacontenttype`; empty where the event has none.
+        datacontenttype, "Datacontenttype"
+    );
+    attribute!(
+        /// All other extensions, as a JSON object.
+        extensions, "Extensions"
+    );
+
+    pub(crate) fn call(&self) -> &'a Call {
+        self.view.call
+    }
+}
+
+/// A timer that fires: the watermark has reached its time.
+#[derive(Clone, Copy)]
+pub struct Timer<'a> {
+    pub(crate) call: &'a Call,
+    pub(crate) full_key: &'a str,
+    pub(crate) at: Timestamp,
+    pub(crate) watermark: Timestamp,
+    pub(crate) cause: u64,
+}
+
+impl<'a> Timer<'a> {
+    /// The key it was set under, without the tenant.
+    #[must_use]
+    pub fn key(&self) -> &'a str {
+        self.full_key.split_once('\0').map_or(self.full_key, |(_, rest)| rest)
+    }
+
+    /// The tenant it belongs to, where it was set under an
+    /// [`InTenant`](crate::InTenant); empty where not.
+    #[must_use]
+    pub fn tenant(&self) -> &'a str {
+        self.full_key.split_once('\0').map_or("", |(tenant, _)| tenant)
+    }
+
+    /// When it was due.
+    #[must_use]
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// No event older than this is expected any more.
+    #[must_use]
+    pub fn watermark(&self) -> Timestamp {
+        self.watermark
+    }
+}
+
+/// An event or a timer: whatever a projection is asked to act upon.
+pub trait Occasion: private::Sealed {
+    /// The event's time, or when the timer was due.
+    fn now(&self) -> Timestamp;
+
+    /// The offset of the event, or of the one that set the timer. Of a
+    /// window's timer, that is the first event of the window.
+    ///
+    /// Of timers it is known only to a projection that emits events; 0
+    /// otherwise.
+    fn cause(&self) -> u64;
+
+    /// Appends `event` to the log once this call has succeeded, caused by
+    /// [`Self::cause`].
+    ///
+    /// # Errors
+    /// [`Error::NotDeclared`] unless the manifest names its type in `emits`.
+    fn emit(&self, event: NewEvent) -> Result<(), Error>;
+
+    /// Sets, or moves, the timer of this key. It fires once the watermark has
+    /// reached `at`; if it has already, at the next tick.
+    ///
+    /// A timer that is to write to `per_tenant` tables is set under an
+    /// [`InTenant`](crate::InTenant), and may write the rows of that tenant.
+    ///
+    /// # Errors
+    /// [`Error::NoEventTime`] unless the manifest has event time;
+    /// [`Error::Key`] if the key is empty or begins with U+0001.
+    fn set_timer(&self, at: Timestamp, key: impl Key) -> Result<(), Error>;
+
+    /// Cancels the timer of this key, if one is set.
+    ///
+    /// # Errors
+    /// As [`Self::set_timer`].
+    fn cancel_timer(&self, key: impl Key) -> Result<(), Error>;
+}
+
+mod private {
+    use crate::call::Call;
+
+    pub trait Sealed {
+        #[doc(hidden)]
+        fn call_of(&self) -> &Call;
+    }
+}
+
+impl private::Sealed for Event<'_> {
+    fn call_of(&self) -> &Call {
+        self.view.call
+    }
+}
+
+impl private::Sealed for Timer<'_> {
+    fn call_of(&self) -> &Call {
+        self.call
+    }
+}
+
+macro_rules! occasion {
+    ($type:ident, $now:ident, $cause:expr) => {
+        impl Occasion for $type<'_> {
+            fn now(&self) -> Timestamp {
+                self.$now()
+            }
+
+            fn cause(&self) -> u64 {
+                $cause(self)
+            }
+
+            fn emit(&self, event: NewEvent) -> Result<(), Error> {
+                private::Sealed::call_of(self).emit(self.cause(), self.now(), event)
+            }
+
+            fn set_timer(&self, at: Timestamp, key: impl Key) -> Result<(), Error> {
+                let key = timer_key(key)?;
+                private::Sealed::call_of(self).set_timer(self.cause(), at, &key, false)
+            }
+
+            fn cancel_timer(&self, key: impl Key) -> Result<(), Error> {
+                let key = timer_key(key)?;
+                private::Sealed::call_of(self).cancel_timer(&key)
+            }
+        }
+    };
+}
+
+occasion!(Event, time, Event::offset);
+occasion!(Timer, at, |timer: &Timer<'_>| timer.cause);
+
+fn timer_key(key: impl Key) -> Result<String, Error> {
+    let key = key.to_key();
+    let (tenant, rest) = match key.split_once('\0') {
+        Some((tenant, rest)) => (Some(tenant), rest),
+        None => (None, key.as_str()),
+    };
+    let why = if rest.is_empty() || tenant == Some("") {
+        "neither a key nor its tenant can be empty"
+    } else if rest.contains('\0') {
+        "U+0000 stands after the tenant alone"
+    } else if rest.starts_with(OWN_TIMER) {
+        "keys that begin with U+0001 belong to the SDK's windows"
+    } else {
+        return Ok(key);
+    };
+    Err(Error::Key { table: "timers", key, why })
+}

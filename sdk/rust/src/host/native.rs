@@ -1,0 +1,210 @@
+//! A host in memory, one a thread, for native tests.
+//!
+//! It keeps what a call wrote apart from what is committed, as the real host
+//! does, so that a failed call leaves nothing behind.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use crate::bindings::lantern::projection::types::{Column, Level, NewEvent, Row};
+
+/// A table's rows, by key.
+pub(crate) type Rows = BTreeMap<String, Vec<u8>>;
+
+/// What a shard keeps between calls.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct State {
+    /// Rows, by table.
+    pub(crate) tables: BTreeMap<u32, Rows>,
+    /// The timers that are set, by key.
+    pub(crate) timers: BTreeMap<String, TimerState>,
+    /// Emitted events, oldest first.
+    pub(crate) emitted: Vec<NewEvent>,
+}
+
+/// When a timer fires, in microseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TimerState {
+    /// As it was set.
+    pub(crate) at: i64,
+    /// After the watermark of the call that set it: a timer never fires in
+    /// that call, nor where the batch happens to end.
+    pub(crate) due: i64,
+}
+
+/// Committed state and what the current call adds to it.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryHost {
+    /// As of the last call that succeeded.
+    pub(crate) state: State,
+    /// What was logged, also by calls that failed.
+    pub(crate) logs: Vec<(Level, String)>,
+    /// The watermark of the current call, in microseconds.
+    pub(crate) watermark: i64,
+    /// How many calls of the contract's imports were made.
+    pub(crate) calls: u64,
+    rows: BTreeMap<(u32, String), Option<Vec<u8>>>,
+    timers: BTreeMap<String, Option<TimerState>>,
+    emitted: Vec<NewEvent>,
+}
+
+impl MemoryHost {
+    /// Rows the current call has written: table, key, and the value unless
+    /// the row was deleted.
+    pub(crate) fn written(&self) -> impl Iterator<Item = (u32, &str, Option<&[u8]>)> {
+        self.rows.iter().map(|((table, key), value)| (*table, key.as_str(), value.as_deref()))
+    }
+
+    /// Makes what the current call wrote part of the state.
+    pub(crate) fn commit(&mut self) {
+        for ((table, key), value) in std::mem::take(&mut self.rows) {
+            let rows = self.state.tables.entry(table).or_default();
+            match value {
+                Some(value) => rows.insert(key, value),
+                None => rows.remove(&key),
+            };
+        }
+        for (key, timer) in std::mem::take(&mut self.timers) {
+            match timer {
+                Some(timer) => self.state.timers.insert(key, timer),
+                None => self.state.timers.remove(&key),
+            };
+        }
+        self.state.emitted.append(&mut self.emitted);
+    }
+
+    /// Forgets what the current call wrote.
+    pub(crate) fn discard(&mut self) {
+        self.rows.clear();
+        self.timers.clear();
+        self.emitted.clear();
+    }
+
+    fn row(&self, table: u32, key: &str) -> Option<&[u8]> {
+        match self.rows.get(&(table, key.to_owned())) {
+            Some(value) => value.as_deref(),
+            None => self.state.tables.get(&table).and_then(|rows| rows.get(key)).map(Vec::as_slice),
+        }
+    }
+
+    fn rows_between(&self, table: u32, start: &str, end: &str) -> Vec<Row> {
+        if !end.is_empty() && end <= start {
+            return Vec::new();
+        }
+        let after = if end.is_empty() { Bound::Unbounded } else { Bound::Excluded(end) };
+        let mut rows: BTreeMap<&str, &[u8]> = BTreeMap::new();
+        if let Some(kept) = self.state.tables.get(&table) {
+            let kept = kept.range::<str, _>((Bound::Included(start), after));
+            rows.extend(kept.map(|(key, value)| (key.as_str(), value.as_slice())));
+        }
+        for ((of, key), value) in &self.rows {
+            if *of != table || key.as_str() < start || (!end.is_empty() && key.as_str() >= end) {
+                continue;
+            }
+            match value {
+                Some(value) => rows.insert(key, value),
+                None => rows.remove(key.as_str()),
+            };
+        }
+        rows.into_iter()
+            .map(|(key, value)| Row { key: key.to_owned(), value: value.to_vec() })
+            .collect()
+    }
+}
+
+thread_local! {
+    static HOST: RefCell<MemoryHost> = RefCell::default();
+}
+
+/// Exchanges this thread's host for `other`.
+pub(crate) fn swap(other: &mut MemoryHost) {
+    HOST.with_borrow_mut(|host| std::mem::swap(host, other));
+}
+
+fn call<T>(act: impl FnOnce(&mut MemoryHost) -> T) -> T {
+    HOST.with_borrow_mut(|host| {
+        host.calls += 1;
+        act(host)
+    })
+}
+
+fn values(column: &Column) -> impl Iterator<Item = &[u8]> {
+    let mut start = 0;
+    column.ends.iter().map(move |end| {
+        let end = *end as usize;
+        let value = &column.bytes[start..end];
+        start = end;
+        value
+    })
+}
+
+fn keys(column: &Column) -> impl Iterator<Item = &str> {
+    values(column).map(|key| std::str::from_utf8(key).expect("the SDK builds keys from strings"))
+}
+
+pub(crate) fn get(table: u32, key: &str) -> Option<Vec<u8>> {
+    call(|host| host.row(table, key).map(<[u8]>::to_vec))
+}
+
+pub(crate) fn get_many(table: u32, wanted: &Column) -> (Vec<bool>, Column) {
+    call(|host| {
+        let mut found = Vec::with_capacity(wanted.ends.len());
+        let mut rows = Column { ends: Vec::with_capacity(wanted.ends.len()), bytes: Vec::new() };
+        for key in keys(wanted) {
+            let row = host.row(table, key);
+            found.push(row.is_some());
+            rows.bytes.extend_from_slice(row.unwrap_or_default());
+            rows.ends.push(rows.bytes.len() as u32);
+        }
+        (found, rows)
+    })
+}
+
+pub(crate) fn put_many(table: u32, wanted: &Column, rows: &Column) {
+    call(|host| {
+        for (key, value) in keys(wanted).zip(values(rows)) {
+            host.rows.insert((table, key.to_owned()), Some(value.to_vec()));
+        }
+    });
+}
+
+pub(crate) fn delete_many(table: u32, wanted: &Column) {
+    call(|host| {
+        for key in keys(wanted) {
+            host.rows.insert((table, key.to_owned()), None);
+        }
+    });
+}
+
+pub(crate) fn scan(table: u32, start: &str, end: &str, limit: u32, reverse: bool) -> Vec<Row> {
+    call(|host| {
+        let mut rows = host.rows_between(table, start, end);
+        if reverse {
+            rows.reverse();
+        }
+        rows.truncate(limit as usize);
+        rows
+    })
+}
+
+pub(crate) fn set_timer(at: i64, key: &str) {
+    call(|host| {
+        let due = at.max(host.watermark.saturating_add(1));
+        host.timers.insert(key.to_owned(), Some(TimerState { at, due }));
+    });
+}
+
+pub(crate) fn cancel_timer(key: &str) {
+    call(|host| {
+        host.timers.insert(key.to_owned(), None);
+    });
+}
+
+pub(crate) fn emit(events: &[NewEvent]) {
+    call(|host| host.emitted.extend_from_slice(events));
+}
+
+pub(crate) fn log(level: Level, message: &str) {
+    call(|host| host.logs.push((level, message.to_owned())));
+}

@@ -1,0 +1,10 @@
+//! The contract's imports.
+
+pub(crate) use crate::bindings::lantern::projection::logging::log;
+pub(crate) use crate::bindings::lantern::projection::outbox::emit;
+pub(crate) use crate::bindings::lantern::projection::tables::{
+    delete_many, get, get_many, put_many, scan,
+};
+pub(crate) use crate::bindings::lantern::projection::timers::{
+    cancel as cancel_timer, set as set_timer,
+};

@@ -1,0 +1,167 @@
+//! Write a [Lantern] projection in Rust: a struct of typed tables, a function
+//! from an event to row changes, one line to export.
+//!
+//! ```
+//! use std::borrow::Cow;
+//!
+//! use lantern_sdk::prelude::*;
+//! use serde::Deserialize;
+//!
+//! /// What one product has brought in.
+//! #[derive(Row, Default)]
+//! struct Product {
+//!     product: String,
+//!     #[row(merge = sum)]
+//!     orders: u64,
+//!     #[row(unit = "cent", merge = sum)]
+//!     cents: i64,
+//! }
+//!
+//! #[derive(Tables)]
+//! struct Revenue {
+//!     /// Orders and revenue by product.
+//!     by_product: Table<Product>,
+//! }
+//!
+//! #[derive(Deserialize)]
+//! struct Order<'a> {
+//!     #[serde(borrow)]
+//!     product: Cow<'a, str>,
+//!     cents: i64,
+//! }
+//!
+//! impl Projection for Revenue {
+//!     fn setup(&mut self, _: &Parameters<'_>) -> Result<Manifest, Error> {
+//!         Ok(lantern_sdk::manifest!().subscribe(["order.placed"]))
+//!     }
+//!
+//!     fn apply(&mut self, event: &Event<'_>) -> Result<(), Error> {
+//!         let order: Order<'_> = event.data()?;
+//!         let row = self.by_product.row_or(&order.product, || Product {
+//!             product: order.product.to_string(),
+//!             ..Product::default()
+//!         })?;
+//!         row.orders += 1;
+//!         row.cents += order.cents;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! lantern_sdk::export!(Revenue);
+//! # fn main() {}
+//! ```
+//!
+//! Build it with `cargo build --release --target wasm32-unknown-unknown` as a
+//! `cdylib`; the host takes the module as it is.
+//!
+//! * [`Table`]: rows under [`Key`]s, kept in memory as values and written back
+//!   once a call. `#[derive(Row)]` makes a struct a row.
+//! * [`Event`]: type, time, attributes, and JSON data that borrows from the
+//!   batch.
+//! * [`Occasion`]: timers and emitted events.
+//! * [`window`]: tumbling, hopping, sliding and session windows.
+//! * `testing`: a host in memory, so that a plugin is tested by a plain
+//!   `cargo test` (not there in Wasm).
+//!
+//! [Lantern]: https://github.com/lantern-host/lantern
+
+extern crate self as lantern_sdk;
+
+#[doc(hidden)]
+pub mod bindings;
+mod cache;
+mod call;
+mod column;
+mod error;
+mod event;
+mod host;
+mod key;
+pub mod log;
+mod manifest;
+mod projection;
+mod row;
+mod table;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
+mod time;
+pub mod window;
+
+pub use call::NewEvent;
+pub use error::{Error, RowError};
+pub use event::{Event, Events, Occasion, Timer};
+pub use key::{InTenant, Key, key_part};
+pub use lantern_sdk_macros::{Row, Tables};
+pub use manifest::{Attribute, Manifest, OnFailure};
+pub use projection::{Parameters, Projection};
+pub use row::{Field, FieldKind, Json, Merge, Row, Stored, Value};
+pub use table::{CACHE_ROWS, Scan, Table, Tables};
+pub use time::{ParseTimestampError, Timestamp};
+
+/// All that most plugins use: `use lantern_sdk::prelude::*;`.
+pub mod prelude {
+    pub use crate::{
+        Attribute, Error, Event, InTenant, Json, Key, Manifest, NewEvent, Occasion, OnFailure,
+        Parameters, Projection, Row, Scan, Table, Tables, Timer, Timestamp,
+    };
+    pub use std::time::Duration;
+}
+
+/// What the macros' output names.
+#[doc(hidden)]
+pub mod __private {
+    #[cfg(target_arch = "wasm32")]
+    pub use crate::projection::guest;
+    pub use crate::projection::{Failure, Instance, check_projection};
+    pub use crate::row::from_json;
+    pub use crate::table::{PublicTable, TableField, TableSpec};
+    pub use serde;
+}
+
+/// A [`Manifest`] with the name, version and description of the plugin's
+/// `Cargo.toml`.
+#[macro_export]
+macro_rules! manifest {
+    () => {
+        $crate::Manifest::new(
+            ::core::env!("CARGO_PKG_NAME"),
+            ::core::env!("CARGO_PKG_VERSION"),
+            ::core::env!("CARGO_PKG_DESCRIPTION"),
+        )
+    };
+}
+
+/// Makes a [`Projection`] the one that this plugin exports. It does nothing
+/// but in Wasm.
+#[macro_export]
+macro_rules! export {
+    ($projection:ty) => {
+        const _: () = $crate::__private::check_projection::<$projection>();
+
+        #[cfg(target_arch = "wasm32")]
+        const _: () = {
+            use $crate::bindings::exports::lantern::projection::projector::Guest;
+            use $crate::bindings::lantern::projection::types;
+
+            ::std::thread_local! {
+                static INSTANCE: $crate::__private::guest::Slot<$projection> =
+                    const { ::std::cell::RefCell::new(::core::option::Option::None) };
+            }
+
+            struct Plugin;
+
+            impl Guest for Plugin {
+                fn setup(
+                    parameters: ::std::string::String,
+                ) -> ::core::result::Result<types::Manifest, ::std::string::String> {
+                    INSTANCE.with(|slot| $crate::__private::guest::setup(slot, &parameters))
+                }
+
+                fn apply(batch: types::Batch) -> ::core::result::Result<(), types::Failure> {
+                    INSTANCE.with(|slot| $crate::__private::guest::apply(slot, &batch))
+                }
+            }
+
+    $crate::bindings::export_projector!(Plugin with_types_in $crate::bindings);
+        };
+    };
+}

@@ -1,0 +1,290 @@
+//! What a projection says of itself.
+
+use std::time::Duration;
+
+use crate::bindings::lantern::projection::types as wit;
+use crate::error::Error;
+use crate::table::TableSpec;
+use crate::time::micros_of;
+
+/// Longest name of a projection or a table, in bytes.
+const NAME_BYTES_MAX: usize = 64;
+
+/// An attribute of events that comes only if the manifest asks for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Attribute {
+    /// CloudEvents `id`.
+    Id,
+    /// CloudEvents `source`.
+    Source,
+    /// CloudEvents `subject`.
+    Subject,
+    /// The extension `tenant`.
+    Tenant,
+    /// CloudEvents `dataschema`.
+    Dataschema,
+    /// CloudEvents `datacontenttype`.
+    Datacontenttype,
+    /// All other extensions, as one JSON object an event.
+    Extensions,
+}
+
+/// How the host treats an event that cannot be applied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum OnFailure {
+    /// Park the event, and every later event of the same subject behind it.
+    #[default]
+    ParkSubject,
+    /// Park the event alone; right only where order does not matter.
+    ParkEvent,
+    /// Stop this projection until a person acts.
+    Halt,
+}
+
+/// What a projection says of itself: its name, the events it wants, and how
+/// the host is to treat it. Its tables are declared by `#[derive(Tables)]`.
+///
+/// Begin with [`manifest!`](crate::manifest!), which takes name, version and
+/// description from the plugin's `Cargo.toml`.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use lantern_sdk::{manifest, Attribute, Manifest, OnFailure};
+/// let manifest: Manifest = manifest!()
+///     .subscribe(["order.placed", "order.cancelled"])
+///     .attributes([Attribute::Tenant])
+///     .event_time(Duration::from_secs(5), Duration::from_secs(1))
+///     .on_failure(OnFailure::ParkEvent);
+/// # let _ = manifest;
+/// ```
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct Manifest {
+    name: String,
+    version: String,
+    description: String,
+    subscribes: Vec<String>,
+    attributes: Vec<Attribute>,
+    emits: Vec<String>,
+    event_time: Option<(Duration, Duration)>,
+    on_failure: OnFailure,
+    parameters: Option<String>,
+    options: Vec<(String, String)>,
+}
+
+impl Manifest {
+    /// A projection called `name` (lower-case letters, digits and hyphens), in
+    /// `version` (semantic), with a `description` for people.
+    pub fn new(
+        name: impl Into<String>,
+        version: impl Into<String>,
+        description: impl Into<String>,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            version: version.into(),
+            description: description.into(),
+            subscribes: Vec::new(),
+            attributes: Vec::new(),
+            emits: Vec::new(),
+            event_time: None,
+            on_failure: OnFailure::default(),
+            parameters: None,
+            options: Vec::new(),
+        }
+    }
+
+    /// Wants these types of events too: exact (`order.placed`), by prefix
+    /// (`order.*`) or all (`*`).
+    pub fn subscribe<T: Into<String>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
+        self.subscribes.extend(types.into_iter().map(Into::into));
+        self
+    }
+
+    /// Asks for these attributes too. An event's type, time, offset and data
+    /// always come.
+    pub fn attributes(mut self, attributes: impl IntoIterator<Item = Attribute>) -> Self {
+        self.attributes.extend(attributes);
+        self
+    }
+
+    /// May emit events of these types too.
+    pub fn emits<T: Into<String>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
+        self.emits.extend(types.into_iter().map(Into::into));
+        self
+    }
+
+    /// Uses event time, and with it timers and windows: events may come up to
+    /// `allowed_lateness` behind the newest one, and timers fire at multiples
+    /// of `tick`.
+    pub fn event_time(mut self, allowed_lateness: Duration, tick: Duration) -> Self {
+        self.event_time = Some((allowed_lateness, tick));
+        self
+    }
+
+    /// Says what happens to an event that cannot be applied. Without it, it is
+    /// parked with every later event of the same subject behind it.
+    pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
+        self.on_failure = on_failure;
+        self
+    }
+
+    /// Takes parameters, described by this JSON Schema.
+    pub fn parameters(mut self, json_schema: impl Into<String>) -> Self {
+        self.parameters = Some(json_schema.into());
+        self
+    }
+
+    /// Sets an option of the host that a later release added.
+    pub fn option(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.push((name.into(), value.into()));
+        self
+    }
+
+    pub(crate) fn asked(&self) -> Asked {
+        let mut asked = Asked::default();
+        for attribute in &self.attributes {
+            match attribute {
+                Attribute::Id => asked.id = true,
+                Attribute::Source => asked.source = true,
+                Attribute::Subject => asked.subject = true,
+                Attribute::Tenant => asked.tenant = true,
+                Attribute::Dataschema => asked.dataschema = true,
+                Attribute::Datacontenttype => asked.datacontenttype = true,
+                Attribute::Extensions => asked.extensions = true,
+            }
+        }
+        asked
+    }
+
+    pub(crate) fn emitted_types(&self) -> &[String] {
+        &self.emits
+    }
+
+    pub(crate) fn has_event_time(&self) -> bool {
+        self.event_time.is_some()
+    }
+
+    pub(crate) fn takes_parameters(&self) -> bool {
+        self.parameters.is_some()
+    }
+
+    /// The contract's record of it, with `tables`.
+    ///
+    /// # Errors
+    /// [`Error::Manifest`] with what breaks the contract.
+    pub(crate) fn into_wit<'a>(
+        self,
+        tables: impl Iterator<Item = &'a TableSpec>,
+    ) -> Result<wit::Manifest, Error> {
+        let asked = self.asked();
+        let tables: Vec<_> = tables.map(table).collect();
+        self.check(&tables)?;
+        let event_time = self.event_time.map(|(lateness, tick)| wit::EventTime {
+            allowed_lateness: micros_of(lateness) as u64,
+            tick: micros_of(tick) as u64,
+        });
+        Ok(wit::Manifest {
+            name: self.name,
+            version: self.version,
+            description: self.description,
+            subscribes: self.subscribes,
+            attributes: asked.flags(),
+            tables,
+            emits: self.emits,
+            event_time,
+            on_failure: match self.on_failure {
+                OnFailure::ParkSubject => wit::OnFailure::ParkSubject,
+                OnFailure::ParkEvent => wit::OnFailure::ParkEvent,
+                OnFailure::Halt => wit::OnFailure::Halt,
+            },
+            parameters: self.parameters,
+            options: self.options,
+        })
+    }
+
+    fn check(&self, tables: &[wit::Table]) -> Result<(), Error> {
+        let refuse = |why: String| Err(Error::Manifest(why));
+        let hyphenated = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+        let fits = |name: &str| {
+            name.len() <= NAME_BYTES_MAX
+                && name.starts_with(|first: char| first.is_ascii_lowercase())
+        };
+        if !fits(&self.name) || !self.name.bytes().all(hyphenated) {
+            return refuse(format!(
+                "the name `{}` must be 1 to {NAME_BYTES_MAX} lower-case letters, digits and hyphens, beginning with a letter",
+                self.name
+            ));
+        }
+        if self.subscribes.is_empty() {
+            return refuse("it subscribes to no event type; add `.subscribe([…])`".to_owned());
+        }
+        for (place, table) in tables.iter().enumerate() {
+            let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
+            if !fits(&table.name) || !table.name.bytes().all(plain) {
+                return refuse(format!(
+                    "the table name `{}` must be 1 to {NAME_BYTES_MAX} lower-case letters, digits, `_` and `-`, beginning with a letter",
+                    table.name
+                ));
+            }
+            if tables[..place].iter().any(|other| other.name == table.name) {
+                return refuse(format!("two tables are called `{}`", table.name));
+            }
+        }
+        if self.event_time.is_some_and(|(_, tick)| micros_of(tick) == 0) {
+            return refuse("the tick of event time is shorter than a microsecond".to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn table(spec: &TableSpec) -> wit::Table {
+    wit::Table {
+        name: spec.name.to_owned(),
+        description: spec.description.to_owned(),
+        public: spec.public,
+        per_tenant: spec.per_tenant,
+        fields: spec
+            .fields
+            .iter()
+            .map(|field| wit::Field {
+                name: field.name.to_owned(),
+                kind: field.kind,
+                unit: field.unit.to_owned(),
+                merge: field.merge,
+            })
+            .collect(),
+        retention: spec.retention_us,
+        options: Vec::new(),
+    }
+}
+
+/// Which attributes a manifest asks for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Asked {
+    pub(crate) id: bool,
+    pub(crate) source: bool,
+    pub(crate) subject: bool,
+    pub(crate) tenant: bool,
+    pub(crate) dataschema: bool,
+    pub(crate) datacontenttype: bool,
+    pub(crate) extensions: bool,
+}
+
+impl Asked {
+    fn flags(self) -> wit::Attributes {
+        [
+            (self.id, wit::Attributes::ID),
+            (self.source, wit::Attributes::SOURCE),
+            (self.subject, wit::Attributes::SUBJECT),
+            (self.tenant, wit::Attributes::TENANT),
+            (self.dataschema, wit::Attributes::DATASCHEMA),
+            (self.datacontenttype, wit::Attributes::DATACONTENTTYPE),
+            (self.extensions, wit::Attributes::EXTENSIONS),
+        ]
+        .into_iter()
+        .filter(|(asked, _)| *asked)
+        .fold(wit::Attributes::empty(), |all, (_, flag)| all | flag)
+    }
+}

@@ -1,0 +1,256 @@
+//! What a plugin implements, and what runs it between the contract's two
+//! functions.
+
+use std::cell::Cell;
+
+use serde::de::DeserializeOwned;
+
+use crate::Timestamp;
+use crate::bindings::lantern::projection::types as wit;
+use crate::call::{Call, Declared};
+use crate::error::Error;
+use crate::event::{Event, Events, Timer, View};
+use crate::manifest::Manifest;
+use crate::table::{TableSpec, Tables};
+
+/// A deterministic fold of an event log into tables.
+///
+/// The tables must depend on the events and on nothing else: not on what is
+/// left in memory from an earlier call, for the host drops instances when it
+/// likes, and not on where a batch ends. Keep everything in tables, and the SDK
+/// sees to the rest.
+pub trait Projection: Tables {
+    /// Says what the projection is, and takes its parameters. Called once on
+    /// every fresh instance; the same parameters must give the same manifest.
+    ///
+    /// # Errors
+    /// If the parameters are wrong; the message is shown to whoever set them.
+    fn setup(&mut self, parameters: &Parameters<'_>) -> Result<Manifest, Error>;
+
+    /// Applies one event to the tables.
+    ///
+    /// # Errors
+    /// If the event cannot be applied. Nothing that it changed remains; the
+    /// host then parks it, or does what else the manifest says, and shows the
+    /// message.
+    fn apply(&mut self, event: &Event<'_>) -> Result<(), Error>;
+
+    /// Acts on a timer that this projection or one of its windows has set.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    fn on_timer(&mut self, timer: &Timer<'_>) -> Result<(), Error> {
+        let _ = timer;
+        Ok(())
+    }
+
+    /// Looks at all events of a batch before the first is applied, to
+    /// [`prefetch`](crate::Table::prefetch) rows. Where a batch ends is no
+    /// business of a projection's, so this may change nothing.
+    ///
+    /// # Errors
+    /// As [`Self::apply`], but no event is named.
+    fn prepare(&mut self, events: Events<'_>) -> Result<(), Error> {
+        let _ = events;
+        Ok(())
+    }
+}
+
+/// The parameters a version was made with: JSON, or nothing.
+#[derive(Debug)]
+pub struct Parameters<'a> {
+    json: &'a str,
+    read: Cell<bool>,
+}
+
+impl<'a> Parameters<'a> {
+    fn new(json: &'a str) -> Self {
+        Self { json: json.trim(), read: Cell::new(false) }
+    }
+
+    /// The parameters as they are; empty where there are none.
+    #[must_use]
+    pub fn json(&self) -> &'a str {
+        self.read.set(true);
+        self.json
+    }
+
+    /// The parameters as a `T`; no parameters are `{}`. With
+    /// `#[serde(default, deny_unknown_fields)]` on `T`, what is left out has
+    /// its default, and a slip in a name is told.
+    ///
+    /// # Errors
+    /// [`Error::Parameters`] if they are not a `T`.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
+        self.read.set(true);
+        let json = if self.json.is_empty() { "{}" } else { self.json };
+        serde_json::from_str(json).map_err(|error| Error::Parameters(error.to_string()))
+    }
+
+    fn check_taken(&self, manifest: &Manifest) -> Result<(), Error> {
+        let given = !self.json.is_empty() && self.json != "{}";
+        if given && !self.read.get() && !manifest.takes_parameters() {
+            let why = format!("`{}` was given, but this projection takes none", self.json);
+            return Err(Error::Parameters(why));
+        }
+        Ok(())
+    }
+}
+
+/// Why a call of `apply` failed.
+#[doc(hidden)]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The event's place in the batch.
+    pub event: Option<u32>,
+    pub message: String,
+}
+
+/// A projection between the contract's two functions.
+#[doc(hidden)]
+pub struct Instance<P> {
+    projection: P,
+    call: Call,
+    failed: bool,
+}
+
+impl<P: Projection> Instance<P> {
+    /// The contract's `setup`.
+    pub fn setup(parameters: &str) -> Result<(Self, wit::Manifest), Error> {
+        let parameters = Parameters::new(parameters);
+        let mut projection = P::open();
+        let manifest = projection.setup(&parameters)?;
+        parameters.check_taken(&manifest)?;
+        let declared = Declared {
+            asked: manifest.asked(),
+            timers: manifest.has_event_time(),
+            emits: manifest.emitted_types().to_vec(),
+        };
+        let causes = (declared.timers && !declared.emits.is_empty()).then_some(&Causes::<P>::SPEC);
+        let manifest = manifest.into_wit(P::SPECS.iter().chain(causes))?;
+        let instance = Self { projection, call: Call::new(declared, causes), failed: false };
+        Ok((instance, manifest))
+    }
+
+    /// The contract's `apply`.
+    pub fn apply(&mut self, batch: &wit::Batch) -> Result<(), Failure> {
+        if self.failed {
+            return Err(Failure {
+                event: None,
+                message: "an earlier call failed; the instance should have been dropped".to_owned(),
+            });
+        }
+        let result = self.fold(batch);
+        self.failed = result.is_err();
+        result
+    }
+
+    fn fold(&mut self, batch: &wit::Batch) -> Result<(), Failure> {
+        let Self { projection, call, .. } = self;
+        let view = View::new(batch, call).map_err(unnamed)?;
+        for timer in &batch.timers {
+            fire(projection, call, batch, timer).map_err(|error| Failure {
+                event: None,
+                message: format!(
+                    "timer {:?} due at {}: {error}",
+                    timer.key,
+                    Timestamp::from_micros(timer.at)
+                ),
+            })?;
+        }
+        if !batch.offsets.is_empty() {
+            projection.prepare(view.events()).map_err(unnamed)?;
+        }
+        for (place, event) in view.events().enumerate() {
+            if let Err(error) = projection.apply(&event) {
+                return Err(Failure {
+                    event: Some(place as u32),
+                    message: format!("`{}` at offset {}: {error}", event.kind(), event.offset()),
+                });
+            }
+        }
+        projection.flush().map_err(unnamed)?;
+        call.finish().map_err(unnamed)
+    }
+}
+
+fn fire<P: Projection>(
+    projection: &mut P,
+    call: &Call,
+    batch: &wit::Batch,
+    timer: &wit::Timer,
+) -> Result<(), Error> {
+    projection.on_timer(&Timer {
+        call,
+        full_key: &timer.key,
+        at: Timestamp::from_micros(timer.at),
+        watermark: Timestamp::from_micros(batch.watermark),
+        cause: call.take_cause(&timer.key)?,
+    })
+}
+
+fn unnamed(error: Error) -> Failure {
+    Failure { event: None, message: error.to_string() }
+}
+
+/// The SDK's own table of a projection `P`, after those that `P` declares.
+struct Causes<P>(std::marker::PhantomData<P>);
+
+impl<P: Tables> Causes<P> {
+    const SPEC: TableSpec = TableSpec {
+        id: P::SPECS.len() as u32,
+        name: "sdk_timer_causes",
+        description: "The offset of the event that set a timer, for the events that the timer emits",
+        public: false,
+        per_tenant: false,
+        fields: &[],
+        retention_us: None,
+        cache_rows: 4_096,
+    };
+}
+
+/// Uses a projection, so that a native build does not take it for dead code.
+#[doc(hidden)]
+pub const fn check_projection<P: Projection>() {
+    let _: fn(&mut P, &Event<'_>) -> Result<(), Error> = P::apply;
+}
+
+/// What the exported functions call.
+#[doc(hidden)]
+#[cfg(target_arch = "wasm32")]
+pub mod guest {
+    use std::cell::RefCell;
+
+    use super::{Instance, Projection};
+    use crate::bindings::lantern::projection::types as wit;
+    use crate::host;
+
+    /// An instance's place, one for a whole plugin.
+    pub type Slot<P> = RefCell<Option<Instance<P>>>;
+
+    pub fn setup<P: Projection>(slot: &Slot<P>, parameters: &str) -> Result<wit::Manifest, String> {
+        // Without it a panic is a trap that says nothing.
+        std::panic::set_hook(Box::new(|panic| {
+            host::log(wit::Level::Error, &panic.to_string());
+        }));
+        match Instance::setup(parameters) {
+            Ok((instance, manifest)) => {
+                *slot.borrow_mut() = Some(instance);
+                Ok(manifest)
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    pub fn apply<P: Projection>(slot: &Slot<P>, batch: &wit::Batch) -> Result<(), wit::Failure> {
+        match slot.borrow_mut().as_mut() {
+            Some(instance) => instance
+                .apply(batch)
+                .map_err(|failure| wit::Failure { event: failure.event, message: failure.message }),
+            None => Err(wit::Failure {
+                event: None,
+                message: "`apply` was called before `setup`".to_owned(),
+            }),
+        }
+    }
+}

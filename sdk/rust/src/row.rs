@@ -1,0 +1,357 @@
+//! What a row is made of, and how it becomes bytes.
+//!
+//! Writing and reading must be exact opposites: a row that was read back has
+//! to be the row that was written, or the tables would depend on when the host
+//! drops an instance.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+use crate::error::RowError;
+
+pub use crate::bindings::lantern::projection::types::{FieldKind, Merge};
+
+/// A type whose values can be stored under a key.
+///
+/// `#[derive(Row)]` implements it for structs. Private tables also take plain
+/// numbers, text, [`Timestamp`], `Vec<u8>` and, through [`Json`], whatever
+/// serde can write and read.
+pub trait Stored: Sized {
+    /// Appends the value's bytes to `out`.
+    ///
+    /// # Errors
+    /// [`RowError`] if the value could not be read back.
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError>;
+
+    /// The value that [`Self::encode`] made `bytes` from.
+    ///
+    /// # Errors
+    /// [`RowError`] if no value has these bytes.
+    fn decode(bytes: &[u8]) -> Result<Self, RowError>;
+}
+
+/// The row of a public table: a JSON object with declared fields.
+///
+/// Derive it. Each field is a [`Value`]; `#[row(…)]` on a field takes
+///
+/// * `unit = "EUR"`: the unit that people read,
+/// * `merge = sum`: how the values of one key are combined when several
+///   partitions hold it: `same` (the default: they are equal, as parts of the
+///   key are), `sum`, `min`, `max` or `newest`,
+/// * `kind = json`: the declared kind, where it is not that of the type.
+///
+/// ```
+/// use lantern_sdk::{FieldKind, Merge, Row};
+///
+/// #[derive(Row, Default)]
+/// struct Product {
+///     product: String,
+///     #[row(unit = "EUR", merge = sum)]
+///     cents: i64,
+/// }
+/// let [product, cents] = Product::FIELDS else { panic!() };
+/// assert_eq!((product.name, product.kind), ("product", FieldKind::Text));
+/// assert_eq!((cents.unit, cents.merge), ("EUR", Merge::Sum));
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the row of a public table",
+    note = "derive `Row` for it, or mark the table `#[table(private)]`"
+)]
+pub trait Row: Stored {
+    /// The fields, in the order of the struct.
+    const FIELDS: &'static [Field];
+}
+
+/// A declared field of a public table's rows.
+#[derive(Debug, Clone, Copy)]
+pub struct Field {
+    /// The field's name in the JSON object.
+    pub name: &'static str,
+    /// What its values are.
+    pub kind: FieldKind,
+    /// A unit that people read, or nothing.
+    pub unit: &'static str,
+    /// How the values of one key are combined when several partitions hold it.
+    pub merge: Merge,
+}
+
+/// A type that a row's field can have.
+pub trait Value: DeserializeOwned {
+    /// The kind it is declared as.
+    const KIND: FieldKind;
+
+    /// Appends the value as JSON to `out`; `field` is for the error alone.
+    ///
+    /// # Errors
+    /// [`RowError`] if the value could not be read back.
+    fn write(&self, field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError>;
+}
+
+macro_rules! integers {
+    ($($integer:ty),*) => {$(
+        impl Value for $integer {
+            const KIND: FieldKind = FieldKind::Integer;
+
+            #[inline]
+            fn write(&self, _field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
+                out.extend_from_slice(itoa::Buffer::new().format(*self).as_bytes());
+                Ok(())
+            }
+        }
+
+        impl Stored for $integer {
+            fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError> {
+                Value::write(self, "", out)
+            }
+
+            fn decode(bytes: &[u8]) -> Result<Self, RowError> {
+                from_json(bytes)
+            }
+        }
+    )*};
+}
+
+integers!(i8, i16, i32, i64, u8, u16, u32, u64);
+
+impl Value for f64 {
+    const KIND: FieldKind = FieldKind::Number;
+
+    fn write(&self, field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
+        if !self.is_finite() {
+            return Err(RowError::NotFinite { field, value: *self });
+        }
+        Ok(serde_json::to_writer(out, self)?)
+    }
+}
+
+impl Value for bool {
+    const KIND: FieldKind = FieldKind::Boolean;
+
+    fn write(&self, _field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
+        out.extend_from_slice(if *self { b"true" } else { b"false" });
+        Ok(())
+    }
+}
+
+impl Value for String {
+    const KIND: FieldKind = FieldKind::Text;
+
+    #[inline]
+    fn write(&self, _field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
+        let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+        if self.bytes().all(plain) {
+            out.push(b'"');
+            out.extend_from_slice(self.as_bytes());
+            out.push(b'"');
+            Ok(())
+        } else {
+            Ok(serde_json::to_writer(out, self)?)
+        }
+    }
+}
+
+impl Value for Timestamp {
+    const KIND: FieldKind = FieldKind::Timestamp;
+
+    fn write(&self, _field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
+        Ok(serde_json::to_writer(out, self)?)
+    }
+}
+
+impl<V: Value> Value for Option<V> {
+    const KIND: FieldKind = V::KIND;
+
+    /// `null` where there is nothing.
+    fn write(&self, field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
+        match self {
+            Some(value) => value.write(field, out),
+            None => {
+                out.extend_from_slice(b"null");
+                Ok(())
+            }
+        }
+    }
+}
+
+impl<V: Value> Value for Vec<V> {
+    const KIND: FieldKind = FieldKind::Json;
+
+    fn write(&self, field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
+        out.push(b'[');
+        for (place, value) in self.iter().enumerate() {
+            if place > 0 {
+                out.push(b',');
+            }
+            value.write(field, out)?;
+        }
+        out.push(b']');
+        Ok(())
+    }
+}
+
+/// Reads JSON. From text always, never from bytes: a plugin then holds the code
+/// that reads it once.
+#[doc(hidden)]
+pub fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RowError> {
+    let text = std::str::from_utf8(bytes).map_err(|_| RowError::Malformed("not UTF-8"))?;
+    Ok(serde_json::from_str(text)?)
+}
+
+/// Whatever serde can write as JSON and read back: as a field of a row, or as
+/// the whole row of a private table.
+///
+/// Don't put a `HashMap` in it: its order is not that of its keys.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Json<T>(
+    /// The value.
+    pub T,
+);
+
+impl<T: Serialize + DeserializeOwned> Value for Json<T> {
+    const KIND: FieldKind = FieldKind::Json;
+
+    fn write(&self, _field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
+        Ok(serde_json::to_writer(out, &self.0)?)
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Stored for Json<T> {
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError> {
+        Ok(serde_json::to_writer(out, &self.0)?)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, RowError> {
+        Ok(Self(from_json(bytes)?))
+    }
+}
+
+impl Stored for Vec<u8> {
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError> {
+        out.extend_from_slice(self);
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, RowError> {
+        Ok(bytes.to_vec())
+    }
+}
+
+impl Stored for String {
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError> {
+        out.extend_from_slice(self.as_bytes());
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, RowError> {
+        Self::from_utf8(bytes.to_vec()).map_err(|_| RowError::Malformed("not UTF-8"))
+    }
+}
+
+impl Stored for Timestamp {
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError> {
+        self.micros().encode(out)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, RowError> {
+        Ok(Self::from_micros(i64::decode(bytes)?))
+    }
+}
+
+/// A row that says no more than its key: members of a set.
+impl Stored for () {
+    fn encode(&self, _out: &mut Vec<u8>) -> Result<(), RowError> {
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, RowError> {
+        bytes.is_empty().then_some(()).ok_or(RowError::Malformed("not empty"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use lantern_sdk_macros::Row;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Row, Debug, Clone, PartialEq)]
+    struct Everything {
+        integer: i64,
+        number: f64,
+        text: String,
+        flag: bool,
+        at: Timestamp,
+        maybe: Option<f64>,
+        list: Vec<u32>,
+        #[row(kind = json)]
+        r#type: Json<(String, u8)>,
+    }
+
+    fn encoded<T: Stored>(value: &T) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        value.encode(&mut bytes).unwrap();
+        bytes
+    }
+
+    proptest! {
+        #[test]
+        fn a_row_read_back_is_the_row_written(
+            integer: i64,
+            number in any::<f64>().prop_filter("finite", |number| number.is_finite()),
+            text: String,
+            flag: bool,
+            micros in -62_167_219_200_000_000_i64..253_402_300_799_000_000,
+            list: Vec<u32>,
+            small: u8,
+        ) {
+            let row = Everything {
+                integer,
+                number,
+                text: text.clone(),
+                flag,
+                at: Timestamp::from_micros(micros),
+                maybe: flag.then_some(number),
+                list,
+                r#type: Json((text, small)),
+            };
+            let bytes = encoded(&row);
+            let object: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+            prop_assert_eq!(object.as_object().unwrap().len(), Everything::FIELDS.len());
+            let back = Everything::decode(&bytes).unwrap();
+            prop_assert_eq!(back.number.to_bits(), row.number.to_bits());
+            prop_assert_eq!(back, row);
+        }
+    }
+
+    #[test]
+    fn a_number_that_json_lacks_is_refused_by_name() {
+        let mut row = Everything::decode(
+            br#"{"integer":1,"number":1,"text":"","flag":true,"at":"1970-01-01T00:00:00Z","maybe":null,"list":[],"type":["",0]}"#,
+        )
+        .unwrap();
+        row.maybe = Some(f64::NAN);
+        let error = row.encode(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.to_string(), "field `maybe` is NaN; only finite numbers can be stored");
+    }
+
+    #[test]
+    fn rows_without_fields_are_empty_objects() {
+        #[derive(Row, Default)]
+        struct Nothing {}
+        assert_eq!(encoded(&Nothing {}), b"{}");
+    }
+
+    #[test]
+    fn private_values_are_read_back() {
+        assert_eq!(u64::decode(&encoded(&7_u64)).unwrap(), 7);
+        assert_eq!(Vec::<u8>::decode(&encoded(&vec![0, 255_u8])).unwrap(), [0, 255]);
+        assert_eq!(String::decode(&encoded(&"ü".to_owned())).unwrap(), "ü".to_owned());
+        assert!(<()>::decode(b"x").is_err());
+        assert!(String::decode(&[255]).is_err());
+    }
+}

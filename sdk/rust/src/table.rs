@@ -1,0 +1,429 @@
+//! Typed tables over the contract's bytes.
+//!
+//! Rows that were read or written stay in memory as values; changes go to the
+//! host at the end of a call, each changed row once, in the order of its key,
+//! all rows of a table in one call. What is in memory is never more than a
+//! copy of what the host has: whether a row is there changes how long a call
+//! takes, and nothing else.
+
+use crate::cache::{Cache, Columns, end_value, push};
+use crate::column::{Texts, Values};
+use crate::error::{Error, RowError};
+use crate::host;
+use crate::key::{Key, end_of_prefix};
+use crate::row::{Field, Row, Stored};
+
+/// Rows a table keeps in memory unless `#[table(cache = …)]` says otherwise.
+///
+/// When a table reaches it, changes go to the host early, and rows that were
+/// not used lately leave the memory.
+pub const CACHE_ROWS: usize = 32_768;
+
+/// Rows a scan takes from the host in one call, which limits their bytes.
+const SCAN_PAGE_ROWS: u32 = 128;
+
+/// How a field of a `#[derive(Tables)]` struct was declared.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct TableSpec {
+    pub id: u32,
+    pub name: &'static str,
+    pub description: &'static str,
+    pub public: bool,
+    pub per_tenant: bool,
+    pub fields: &'static [Field],
+    pub retention_us: Option<u64>,
+    pub cache_rows: usize,
+}
+
+/// What can stand in a `#[derive(Tables)]` struct.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a table",
+    note = "use `Table`, `OpenWindows`, `OpenSessions` or `Recent`, or mark the field `#[table(skip)]`"
+)]
+pub trait TableField {
+    fn open(spec: &'static TableSpec) -> Self;
+
+    /// Sends what changed to the host.
+    fn flush(&mut self) -> Result<(), Error>;
+}
+
+/// What can be public.
+#[doc(hidden)]
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a public table",
+    note = "mark the field `#[table(private)]`"
+)]
+pub trait PublicTable {
+    const FIELDS: &'static [Field];
+}
+
+impl<R: Row> PublicTable for Table<R> {
+    const FIELDS: &'static [Field] = R::FIELDS;
+}
+
+/// A projection's tables: the struct that `#[derive(Tables)]` stands on.
+///
+/// Each field is a table: a [`Table`], or one of [`crate::window`]'s. The
+/// field's name is the table's, its doc comment the table's description, and
+/// `#[table(…)]` takes
+///
+/// * `private`: any bytes, seen by no reader; public tables hold JSON objects
+///   that can be queried and subscribed to,
+/// * `per_tenant`: every row belongs to a tenant; keys are [`crate::InTenant`],
+/// * `retention = "7d"`: how long a row is kept after its last change, in
+///   `us`, `ms`, `s`, `m`, `h` or `d`; for ever where it is not said,
+/// * `name = "…"`: another name than the field's,
+/// * `cache = 1000`: rows kept in memory, [`CACHE_ROWS`] where it is not said,
+/// * `skip`: not a table but a plain value, `Default` in every fresh instance.
+///   Set it in [`crate::Projection::setup`], and never from events: memory is
+///   only a cache, and the host may drop it between any two calls.
+pub trait Tables: Sized {
+    /// How the tables were declared, in the order of the fields.
+    #[doc(hidden)]
+    const SPECS: &'static [TableSpec];
+
+    #[doc(hidden)]
+    fn open() -> Self;
+
+    #[doc(hidden)]
+    fn flush(&mut self) -> Result<(), Error>;
+}
+
+/// A table of rows `R` under ordered keys.
+///
+/// Reading takes `&mut self`, because what was read is remembered. To use two
+/// tables at once, take them apart: `let Self { orders, totals, .. } = self;`.
+#[derive(Debug)]
+pub struct Table<R> {
+    spec: &'static TableSpec,
+    cache: Cache,
+    /// At the places that `cache` gave their keys; none where the table has
+    /// no such row.
+    rows: Vec<Option<R>>,
+    columns: Columns,
+}
+
+impl<R: Stored> TableField for Table<R> {
+    fn open(spec: &'static TableSpec) -> Self {
+        Self { spec, cache: Cache::new(), rows: Vec::new(), columns: Columns::new() }
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        if !self.cache.has_changed() {
+            return Ok(());
+        }
+        self.columns.clear();
+        // Where this fails, what changed stays noted, so that whoever goes on
+        // in spite of the error meets it again.
+        self.collect()?;
+        send(self.spec.id, &self.columns);
+        self.cache.sent();
+        Ok(())
+    }
+}
+
+impl<R: Stored> Table<R> {
+    /// The row under `key`, or none.
+    ///
+    /// # Errors
+    /// [`Error::Key`] if this table can have no such key, [`Error::Row`] if
+    /// the row's bytes are not an `R`.
+    #[inline]
+    pub fn get(&mut self, key: impl Key) -> Result<Option<&R>, Error> {
+        let place = self.load(key)?;
+        Ok(self.rows[place].as_ref())
+    }
+
+    /// The row under `key`, to be changed; a fresh `R::default()` where there
+    /// is none.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    #[inline]
+    pub fn row(&mut self, key: impl Key) -> Result<&mut R, Error>
+    where
+        R: Default,
+    {
+        self.row_or(key, R::default)
+    }
+
+    /// The row under `key`, to be changed; what `fresh` makes where there is
+    /// none.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    #[inline]
+    pub fn row_or(&mut self, key: impl Key, fresh: impl FnOnce() -> R) -> Result<&mut R, Error> {
+        let place = self.load(key)?;
+        self.cache.note(place);
+        Ok(self.rows[place].get_or_insert_with(fresh))
+    }
+
+    /// The row under `key`, to be changed, or none.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn get_mut(&mut self, key: impl Key) -> Result<Option<&mut R>, Error> {
+        let place = self.load(key)?;
+        if self.rows[place].is_some() {
+            self.cache.note(place);
+        }
+        Ok(self.rows[place].as_mut())
+    }
+
+    /// Puts `row` under `key`, whatever was there before.
+    ///
+    /// # Errors
+    /// [`Error::Key`] if this table can have no such key.
+    pub fn put(&mut self, key: impl Key, row: R) -> Result<(), Error> {
+        self.set(key, Some(row))
+    }
+
+    /// Deletes the row under `key`, if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Key`] if this table can have no such key.
+    pub fn delete(&mut self, key: impl Key) -> Result<(), Error> {
+        self.set(key, None)
+    }
+
+    /// Takes the row under `key` out of the table.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn take(&mut self, key: impl Key) -> Result<Option<R>, Error> {
+        let place = self.load(key)?;
+        if self.rows[place].is_some() {
+            self.cache.note(place);
+        }
+        Ok(self.rows[place].take())
+    }
+
+    /// Reads the rows under `keys` into memory in one call of the host, for
+    /// reads that follow. It changes nothing but the time those take. Keys
+    /// past the table's `cache` are left for later.
+    ///
+    /// # Errors
+    /// As [`Self::get`].
+    pub fn prefetch<K: Key>(&mut self, keys: impl IntoIterator<Item = K>) -> Result<(), Error> {
+        let wanted = &mut self.columns.keys;
+        wanted.ends.clear();
+        wanted.bytes.clear();
+        for key in keys {
+            if self.cache.find(key).0.is_some() {
+                continue;
+            }
+            if self.cache.len() + wanted.ends.len() >= self.spec.cache_rows {
+                break;
+            }
+            self.cache.check_key(self.spec)?;
+            push(wanted, self.cache.key().as_bytes())?;
+        }
+        if wanted.ends.is_empty() {
+            return Ok(());
+        }
+        let (found, rows) = host::get_many(self.spec.id, wanted);
+        if found.len() != wanted.ends.len() {
+            return Err(Error::Batch("`get-many` answered for another number of keys"));
+        }
+        let keys = Texts::new(wanted, found.len())?;
+        let rows = Values::new(&rows, found.len())?;
+        for (place, found) in found.into_iter().enumerate() {
+            let (known, hash) = self.cache.find(keys.get(place));
+            if known.is_some() {
+                // The same key twice.
+                continue;
+            }
+            let row = if found {
+                let row = R::decode(rows.get(place));
+                Some(row.map_err(|source| row_error(self.spec.name, keys.get(place), source))?)
+            } else {
+                None
+            };
+            self.cache.insert(hash);
+            self.rows.push(row);
+        }
+        Ok(())
+    }
+
+    /// The rows that `scan` asks for, with their keys, in order.
+    ///
+    /// All of them are returned at once, so give [`Scan::limit`] where there
+    /// may be very many.
+    ///
+    /// # Errors
+    /// [`Error::Row`] if a row's bytes are not an `R`, or a changed row cannot
+    /// be written.
+    pub fn scan(&mut self, scan: &Scan) -> Result<Vec<(String, R)>, Error> {
+        // The host's rows have to be those of this moment.
+        self.flush()?;
+        let mut rows = Vec::new();
+        let Scan { mut start, mut end, limit, reverse } = scan.clone();
+        while rows.len() < limit {
+            let wanted = u32::try_from(limit - rows.len()).unwrap_or(u32::MAX);
+            let wanted = wanted.min(SCAN_PAGE_ROWS);
+            let page = host::scan(self.spec.id, &start, &end, wanted, reverse);
+            let more = page.len() == wanted as usize;
+            for row in page {
+                let value = R::decode(&row.value)
+                    .map_err(|source| row_error(self.spec.name, &row.key, source))?;
+                rows.push((row.key, value));
+            }
+            let Some((last, _)) = rows.last().filter(|_| more) else {
+                break;
+            };
+            if reverse {
+                end.clone_from(last);
+            } else {
+                start.clone_from(last);
+                start.push('\0');
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The table's name.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.spec.name
+    }
+
+    /// Brings what changed into columns, in the order of the keys.
+    fn collect(&mut self) -> Result<(), Error> {
+        let Columns { keys, values, deleted } = &mut self.columns;
+        self.cache.sort_changed();
+        for place in self.cache.changed() {
+            let place = *place as usize;
+            let key = self.cache.key_at(place);
+            match &self.rows[place] {
+                Some(row) => {
+                    row.encode(&mut values.bytes)
+                        .map_err(|source| row_error(self.spec.name, key, source))?;
+                    end_value(values)?;
+                    push(keys, key.as_bytes())?;
+                }
+                None => push(deleted, key.as_bytes())?,
+            }
+        }
+        Ok(())
+    }
+
+    fn set(&mut self, key: impl Key, row: Option<R>) -> Result<(), Error> {
+        let (place, hash) = self.cache.find(key);
+        let place = match place {
+            Some(place) => place,
+            None => {
+                self.make_room()?;
+                self.insert(hash, None)
+            }
+        };
+        self.cache.note(place);
+        self.rows[place] = row;
+        Ok(())
+    }
+
+    /// The place of the row under `key`, read from the host if need be.
+    #[inline]
+    fn load(&mut self, key: impl Key) -> Result<usize, Error> {
+        match self.cache.find(key) {
+            (Some(place), _) => Ok(place),
+            (None, hash) => self.fetch(hash),
+        }
+    }
+
+    #[cold]
+    fn fetch(&mut self, hash: u64) -> Result<usize, Error> {
+        self.make_room()?;
+        let row = match host::get(self.spec.id, self.cache.key()) {
+            Some(bytes) => {
+                let row = R::decode(&bytes);
+                let key = self.cache.key();
+                Some(row.map_err(|source| row_error(self.spec.name, key, source))?)
+            }
+            None => None,
+        };
+        Ok(self.insert(hash, row))
+    }
+
+    fn insert(&mut self, hash: u64, row: Option<R>) -> usize {
+        self.rows.push(row);
+        self.cache.insert(hash)
+    }
+
+    /// Makes sure that the table may have the key last looked for, and that
+    /// one more row may be kept.
+    fn make_room(&mut self) -> Result<(), Error> {
+        self.cache.check_key(self.spec)?;
+        if self.cache.len() >= self.spec.cache_rows.max(1) {
+            self.flush()?;
+            let kept = self.cache.drop_some(self.spec.cache_rows);
+            let mut keep = kept.iter();
+            self.rows.retain(|_| *keep.next().expect("one for each row"));
+        }
+        Ok(())
+    }
+}
+
+fn send(table: u32, columns: &Columns) {
+    if !columns.deleted.ends.is_empty() {
+        host::delete_many(table, &columns.deleted);
+    }
+    if !columns.keys.ends.is_empty() {
+        host::put_many(table, &columns.keys, &columns.values);
+    }
+}
+
+/// Which rows of a table to read, and in which order.
+///
+/// ```
+/// # use lantern_sdk::Scan;
+/// let newest_ten = Scan::prefix("2026-03-01T").newest_first().limit(10);
+/// # let _ = newest_ten;
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct Scan {
+    start: String,
+    end: String,
+    limit: usize,
+    reverse: bool,
+}
+
+impl Scan {
+    /// All rows.
+    pub fn all() -> Self {
+        Self::range("", "")
+    }
+
+    /// The rows whose keys begin with `prefix`. Of a tuple's first parts, that
+    /// is the key of these parts and a `/`.
+    pub fn prefix(prefix: impl Key) -> Self {
+        let start = prefix.to_key();
+        let end = end_of_prefix(&start);
+        Self { start, end, limit: usize::MAX, reverse: false }
+    }
+
+    /// The rows from `start` up to but not including `end`; no end where that
+    /// is empty.
+    pub fn range(start: impl Key, end: impl Key) -> Self {
+        Self { start: start.to_key(), end: end.to_key(), limit: usize::MAX, reverse: false }
+    }
+
+    /// At most `rows` rows.
+    pub fn limit(mut self, rows: usize) -> Self {
+        self.limit = rows;
+        self
+    }
+
+    /// Last key first.
+    pub fn newest_first(mut self) -> Self {
+        self.reverse = true;
+        self
+    }
+}
+
+fn row_error(table: &'static str, key: &str, source: RowError) -> Error {
+    Error::Row { table, key: key.to_owned(), source }
+}

@@ -1,0 +1,175 @@
+//! Events for tests.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Timestamp;
+
+/// An event, made by hand or read from a CloudEvent's JSON.
+///
+/// ```
+/// # use lantern_sdk::testing::TestEvent;
+/// let event = TestEvent::new("order.placed")
+///     .at("2026-03-01T12:00:00Z")
+///     .subject("u1")
+///     .data(r#"{"product": "p1", "cents": 250}"#);
+/// # let _ = event;
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct TestEvent {
+    pub(crate) kind: String,
+    pub(crate) time: Timestamp,
+    pub(crate) id: String,
+    pub(crate) source: String,
+    pub(crate) subject: String,
+    pub(crate) tenant: String,
+    pub(crate) dataschema: String,
+    pub(crate) datacontenttype: String,
+    pub(crate) extensions: String,
+    pub(crate) data: Vec<u8>,
+}
+
+impl TestEvent {
+    /// An event of the type `kind`, at 1970-01-01T00:00:00Z, with `{}` as its
+    /// data.
+    pub fn new(kind: impl Into<String>) -> Self {
+        Self {
+            kind: kind.into(),
+            time: Timestamp::default(),
+            id: String::new(),
+            source: "test".to_owned(),
+            subject: String::new(),
+            tenant: String::new(),
+            dataschema: String::new(),
+            datacontenttype: "application/json".to_owned(),
+            extensions: "{}".to_owned(),
+            data: b"{}".to_vec(),
+        }
+    }
+
+    /// At this time, in RFC 3339.
+    ///
+    /// # Panics
+    /// If `time` is not that.
+    pub fn at(self, time: &str) -> Self {
+        let time = time.parse().unwrap_or_else(|error| panic!("{error}"));
+        self.time(time)
+    }
+
+    /// At this time.
+    pub fn time(mut self, time: Timestamp) -> Self {
+        self.time = time;
+        self
+    }
+
+    /// With this `id`.
+    pub fn id(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// From this `source`.
+    pub fn source(mut self, source: impl Into<String>) -> Self {
+        self.source = source.into();
+        self
+    }
+
+    /// With this `subject`.
+    pub fn subject(mut self, subject: impl Into<String>) -> Self {
+        self.subject = subject.into();
+        self
+    }
+
+    /// With this `tenant`.
+    pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
+        self.tenant = tenant.into();
+        self
+    }
+
+    /// With these other extensions: a JSON object.
+    pub fn extensions(mut self, json: impl Into<String>) -> Self {
+        self.extensions = json.into();
+        self
+    }
+
+    /// With these bytes as its data, JSON or not.
+    pub fn data(mut self, data: impl Into<Vec<u8>>) -> Self {
+        self.data = data.into();
+        self
+    }
+
+    /// With `data` as its data, written as JSON.
+    ///
+    /// # Panics
+    /// If it cannot be written as JSON.
+    pub fn json(self, data: &impl Serialize) -> Self {
+        let data = serde_json::to_vec(data);
+        self.data(data.unwrap_or_else(|error| panic!("data: {error}")))
+    }
+
+    /// The event that this CloudEvent is, in the JSON format.
+    ///
+    /// # Errors
+    /// With what is wrong with `json`.
+    pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
+        let event: CloudEvent<'_> = serde_json::from_str(json)?;
+        let extensions = serde_json::to_string(&event.extensions)?;
+        let data = event.data.map_or("null", serde_json::value::RawValue::get);
+        Ok(Self {
+            kind: event.kind.into_owned(),
+            time: event.time,
+            id: event.id.into_owned(),
+            source: event.source.into_owned(),
+            subject: event.subject.into_owned(),
+            tenant: event.tenant.into_owned(),
+            dataschema: event.dataschema.into_owned(),
+            datacontenttype: event.datacontenttype.into_owned(),
+            extensions,
+            data: data.as_bytes().to_vec(),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct CloudEvent<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    time: Timestamp,
+    #[serde(borrow)]
+    id: Cow<'a, str>,
+    #[serde(borrow)]
+    source: Cow<'a, str>,
+    #[serde(borrow, default)]
+    subject: Cow<'a, str>,
+    #[serde(borrow, default)]
+    tenant: Cow<'a, str>,
+    #[serde(borrow, default)]
+    dataschema: Cow<'a, str>,
+    #[serde(borrow, default)]
+    datacontenttype: Cow<'a, str>,
+    #[serde(borrow, default)]
+    data: Option<&'a serde_json::value::RawValue>,
+    #[serde(rename = "specversion")]
+    _specversion: Cow<'a, str>,
+    #[serde(flatten)]
+    extensions: BTreeMap<String, serde_json::Value>,
+}
+
+/// The events of a text of CloudEvents, one JSON object a line.
+///
+/// # Panics
+/// At the first line that is none.
+#[must_use]
+pub fn read_ndjson(text: &str) -> Vec<TestEvent> {
+    let lines = text.lines().enumerate();
+    lines
+        .filter(|(_, line)| !line.trim().is_empty())
+        .map(|(number, line)| {
+            TestEvent::from_json(line)
+                .unwrap_or_else(|error| panic!("line {}: {error}", number + 1))
+        })
+        .collect()
+}

@@ -1,0 +1,116 @@
+//! A host in memory: feed events, look at tables. A plugin's tests need no
+//! Wasm and no server.
+//!
+//! ```
+//! # use lantern_sdk::prelude::*;
+//! use lantern_sdk::testing::{Harness, TestEvent};
+//! # #[derive(Row, Default)] struct Total { cents: i64 }
+//! # #[derive(Tables)] struct Totals { totals: Table<Total> }
+//! # #[derive(serde::Deserialize)] struct Order { cents: i64 }
+//! # impl Projection for Totals {
+//! #     fn setup(&mut self, _: &Parameters<'_>) -> Result<Manifest, Error> {
+//! #         Ok(lantern_sdk::manifest!().subscribe(["order.placed"]))
+//! #     }
+//! #     fn apply(&mut self, event: &Event<'_>) -> Result<(), Error> {
+//! #         self.totals.row("all")?.cents += event.data::<Order>()?.cents;
+//! #         Ok(())
+//! #     }
+//! # }
+//!
+//! let mut host = Harness::<Totals>::new();
+//! host.feed([
+//!     TestEvent::new("order.placed").data(r#"{"cents": 250}"#),
+//!     TestEvent::new("order.placed").data(r#"{"cents": "many"}"#),
+//! ]);
+//! assert_eq!(host.row("totals", "all").unwrap()["cents"], 250);
+//! assert_eq!(host.parked()[0].offset, 1);
+//! ```
+//!
+//! It keeps the host's rules: batches end where the watermark moves on, timers
+//! fire there in calls of their own, a failed call leaves nothing behind and
+//! its event is parked as the manifest says. [`check_determinism`] folds the
+//! same events in several ways, as the host does at every upload.
+
+mod event;
+mod fold;
+
+use std::collections::BTreeMap;
+
+pub use event::{TestEvent, read_ndjson};
+pub use fold::{Harness, Parked};
+
+use crate::Timestamp;
+use crate::projection::Projection;
+
+pub use crate::log::Level;
+
+/// An event that a projection has emitted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Emitted {
+    /// The offset of the event that caused it.
+    pub cause: u64,
+    /// Its type.
+    pub kind: String,
+    /// Its subject.
+    pub subject: String,
+    /// Its tenant.
+    pub tenant: String,
+    /// Its time.
+    pub time: Timestamp,
+    /// Its data.
+    pub data: serde_json::Value,
+}
+
+/// All that a projection has made of the events it was fed, apart from logs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The rows' bytes by key, by table.
+    pub tables: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
+    /// When the timers that are set are due, by key.
+    pub timers: BTreeMap<String, Timestamp>,
+    /// The events it has emitted.
+    pub emitted: Vec<Emitted>,
+    /// The events that could not be applied.
+    pub parked: Vec<Parked>,
+}
+
+/// Folds `events` with batch sizes 1, 7 and 1,000, each with one instance for
+/// all and with a fresh one for every call.
+///
+/// # Panics
+/// If the outcomes differ: the projection keeps something in memory that
+/// belongs in a table, or minds where a batch ends.
+pub fn check_determinism<P: Projection>(parameters: &str, events: &[TestEvent]) -> Outcome {
+    let fold = |batch_size, drop_instances| {
+        let mut host = Harness::<P>::with_parameters(parameters)
+            .batch_size(batch_size)
+            .drop_instances(drop_instances);
+        host.feed(events.iter().cloned());
+        host.outcome()
+    };
+    let outcome = fold(1_000, false);
+    for (batch_size, drop_instances) in
+        [(1, false), (7, false), (1, true), (7, true), (1_000, true)]
+    {
+        let other = fold(batch_size, drop_instances);
+        let how = format!("with batches of {batch_size}, instances dropped: {drop_instances}");
+        for (table, rows) in &outcome.tables {
+            let others = &other.tables[table];
+            let keys = rows.keys().chain(others.keys());
+            for key in keys {
+                let (row, other) = (rows.get(key), others.get(key));
+                assert!(
+                    row == other,
+                    "{how}: table `{table}`, row {key:?} is {:?}, else {:?}",
+                    other.map(|row| String::from_utf8_lossy(row)),
+                    row.map(|row| String::from_utf8_lossy(row)),
+                );
+            }
+        }
+        assert!(
+            outcome == other,
+            "{how}: timers, emitted or parked events differ: {other:?}, else {outcome:?}"
+        );
+    }
+    outcome
+}

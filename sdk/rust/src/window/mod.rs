@@ -1,0 +1,287 @@
+//! Windows over event time.
+//!
+//! A window is *updating* or *final*.
+//!
+//! An updating window's row changes with every event, so that people see it
+//! grow. For tumbling and hopping windows that takes no more than
+//! [`Windows::of`] and a key that begins with the window:
+//!
+//! ```
+//! # use lantern_sdk::prelude::*;
+//! # use lantern_sdk::window::Windows;
+//! # #[derive(Row, Default)] struct Minute { events: u64 }
+//! # fn apply(minutes: &mut Table<Minute>, event: &Event<'_>) -> Result<(), Error> {
+//! for window in Windows::tumbling(Duration::from_secs(60)).of(event.time()) {
+//!     minutes.row((window, event.kind()))?.events += 1;
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A final window's row is written once, when the watermark has passed its
+//! end: from then on no event of it is expected. Until then its values wait in
+//! a private table, and a timer waits for its end. The manifest needs
+//! [`event_time`](crate::Manifest::event_time) for it.
+//!
+//! | windows | updating | final |
+//! |---|---|---|
+//! | tumbling, hopping | [`Windows::of`] | [`OpenWindows`] |
+//! | session | [`OpenSessions::add`] | [`OpenSessions::close`] |
+//! | sliding | [`Recent::add`], [`Advanced::current`] | [`Advanced::settled`] |
+//!
+//! Where the key is an [`InTenant`](crate::InTenant), what comes out when a
+//! window closes has the tenant apart, and may be written to `per_tenant`
+//! tables of that tenant. The windows' own private table is never `per_tenant`.
+//!
+//! An event that comes after its window was closed is *late*: it is told, not
+//! dropped in silence, so that the projection can count it or make a row of it.
+
+mod open;
+mod recent;
+mod sessions;
+
+use std::time::Duration;
+
+pub use open::{Closed, OpenWindows};
+pub use recent::{Advanced, RECENT_EVENTS_MAX, Recent, Slide};
+pub use sessions::{ClosedSession, Combine, Joined, OpenSessions};
+
+use crate::error::RowError;
+use crate::event::{OWN_TIMER, Timer};
+use crate::key::Key;
+use crate::time::{Timestamp, micros_of};
+
+/// A stretch of time: from `start` up to but not including `end`.
+///
+/// As a key it is its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Window {
+    /// The first moment within.
+    pub start: Timestamp,
+    /// The first moment after.
+    pub end: Timestamp,
+}
+
+impl Key for Window {
+    fn write(&self, out: &mut String) {
+        self.start.write(out);
+    }
+}
+
+/// Windows of one size at equal distances, counted from 1970-01-01T00:00:00Z.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Windows {
+    size_us: i64,
+    hop_us: i64,
+}
+
+impl Windows {
+    /// Windows side by side: every moment is in exactly one. At least a
+    /// microsecond long.
+    #[must_use]
+    pub fn tumbling(size: Duration) -> Self {
+        Self::hopping(size, size)
+    }
+
+    /// Windows of `size` that begin every `hop`. Where `hop` is the smaller,
+    /// they overlap, and every moment is in about `size / hop` of them; each of
+    /// those costs a row. Both are at least a microsecond.
+    #[must_use]
+    pub fn hopping(size: Duration, hop: Duration) -> Self {
+        Self { size_us: micros_of(size).max(1), hop_us: micros_of(hop).max(1) }
+    }
+
+    /// The windows that `time` is in, oldest first.
+    pub fn of(self, time: Timestamp) -> impl Iterator<Item = Window> {
+        let time = time.micros();
+        let newest = time.saturating_sub(time.rem_euclid(self.hop_us));
+        let older = (self.size_us - 1).saturating_sub(time - newest).max(-1);
+        // Of windows with gaps between them, a moment may be in none.
+        let count = if older < 0 { 0 } else { older / self.hop_us + 1 };
+        (0..count).rev().map(move |back| {
+            let start = newest.saturating_sub(back.saturating_mul(self.hop_us));
+            Window {
+                start: Timestamp::from_micros(start),
+                end: Timestamp::from_micros(start.saturating_add(self.size_us)),
+            }
+        })
+    }
+}
+
+/// Appends a time as text whose order is that of time.
+fn write_sortable(time: Timestamp, out: &mut String) {
+    let bits = (time.micros() as u64) ^ (1 << 63);
+    for place in (0..16).rev() {
+        let digit = (bits >> (place * 4)) as u32 & 15;
+        out.push(char::from_digit(digit, 16).expect("four bits are a digit"));
+    }
+}
+
+fn from_sortable(text: &str) -> Option<Timestamp> {
+    let bits = u64::from_str_radix(text, 16).ok()?;
+    Some(Timestamp::from_micros((bits ^ (1 << 63)) as i64))
+}
+
+/// Whose window it is: a tenant, or nobody's in particular, and the rest of
+/// the key that events are added under.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Owner {
+    tenant: String,
+    rest: String,
+}
+
+impl Owner {
+    fn of(key: impl Key) -> Self {
+        let mut rest = key.to_key();
+        let tenant = match rest.find('\0') {
+            Some(at) => {
+                let tenant = rest[..at].to_owned();
+                rest.drain(..=at);
+                tenant
+            }
+            None => String::new(),
+        };
+        Self { tenant, rest }
+    }
+
+    /// The key of a row that holds all there is of this owner.
+    fn row_key(&self) -> String {
+        let mut key = String::new();
+        self.tenant.write_part(&mut key);
+        key.push('/');
+        key.push_str(&self.rest);
+        key
+    }
+}
+
+/// The key of a timer of the table whose place is `table`. Where there is a
+/// tenant, it is the tenant's: the host lets it write that tenant's rows.
+fn timer_key(table: u32, tenant: &str, rest: &str) -> String {
+    if tenant.is_empty() {
+        format!("{OWN_TIMER}{table}/{rest}")
+    } else {
+        format!("{tenant}\0{OWN_TIMER}{table}/{rest}")
+    }
+}
+
+/// What [`timer_key`] made the timer's key from, if it is of this table.
+fn timer_owner(table: u32, timer: &Timer<'_>) -> Option<Owner> {
+    let rest = own_rest(table, timer.key())?;
+    Some(Owner { tenant: timer.tenant().to_owned(), rest: rest.to_owned() })
+}
+
+fn own_rest(table: u32, key: &str) -> Option<&str> {
+    let (owner, rest) = key.strip_prefix(OWN_TIMER)?.split_once('/')?;
+    (owner.parse() == Ok(table)).then_some(rest)
+}
+
+/// Reads the bytes that window rows are made of.
+struct Reader<'a>(&'a [u8]);
+
+const CUT_SHORT: RowError = RowError::Malformed("the row is cut short");
+
+impl<'a> Reader<'a> {
+    fn time(&mut self) -> Result<Timestamp, RowError> {
+        let (bytes, rest) = self.0.split_first_chunk().ok_or(CUT_SHORT)?;
+        self.0 = rest;
+        Ok(Timestamp::from_micros(i64::from_le_bytes(*bytes)))
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], RowError> {
+        let (length, rest) = self.0.split_first_chunk().ok_or(CUT_SHORT)?;
+        let length = u32::from_le_bytes(*length) as usize;
+        let (bytes, rest) = rest.split_at_checked(length).ok_or(CUT_SHORT)?;
+        self.0 = rest;
+        Ok(bytes)
+    }
+}
+
+fn write_time(time: Timestamp, out: &mut Vec<u8>) {
+    out.extend_from_slice(&time.micros().to_le_bytes());
+}
+
+/// Appends what `write` appends, with its length before it.
+fn write_bytes(
+    out: &mut Vec<u8>,
+    write: impl FnOnce(&mut Vec<u8>) -> Result<(), RowError>,
+) -> Result<(), RowError> {
+    let start = out.len();
+    out.extend_from_slice(&[0; 4]);
+    write(out)?;
+    let length = u32::try_from(out.len() - start - 4)
+        .map_err(|_| RowError::Malformed("a value is longer than 4 GiB"))?;
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn starts(windows: Windows, seconds: i64) -> Vec<i64> {
+        let of = windows.of(Timestamp::from_seconds(seconds));
+        of.map(|window| window.start.micros() / 1_000_000).collect()
+    }
+
+    #[test]
+    fn every_moment_is_in_one_tumbling_window() {
+        let minutes = Windows::tumbling(Duration::from_secs(60));
+        assert_eq!(starts(minutes, 0), [0]);
+        assert_eq!(starts(minutes, 59), [0]);
+        assert_eq!(starts(minutes, 60), [60]);
+        assert_eq!(starts(minutes, -1), [-60]);
+    }
+
+    #[test]
+    fn hopping_windows_overlap_and_may_leave_gaps() {
+        let overlapping = Windows::hopping(Duration::from_secs(10), Duration::from_secs(4));
+        assert_eq!(starts(overlapping, 8), [0, 4, 8]);
+        assert_eq!(starts(overlapping, 10), [4, 8]);
+        let apart = Windows::hopping(Duration::from_secs(2), Duration::from_secs(10));
+        assert_eq!(starts(apart, 11), [10]);
+        assert_eq!(starts(apart, 12), [0; 0]);
+    }
+
+    #[test]
+    fn windows_are_those_that_hold_the_moment() {
+        for (size, hop) in [(1, 1), (7, 2), (2, 7), (10, 10), (9, 4)] {
+            let windows = Windows::hopping(Duration::from_secs(size), Duration::from_secs(hop));
+            let (size, hop) = (size as i64, hop as i64);
+            for time in -30..30_i64 {
+                let expected: Vec<i64> = (-60..60)
+                    .filter(|start| start % hop == 0 && (*start..start + size).contains(&time))
+                    .collect();
+                assert_eq!(starts(windows, time), expected, "{size} {hop} {time}");
+            }
+        }
+    }
+
+    #[test]
+    fn sortable_times_order_as_time_does() {
+        let times = [i64::MIN, -1, 0, 1, i64::MAX].map(Timestamp::from_micros);
+        let texts = times.map(|time| {
+            let mut text = String::new();
+            write_sortable(time, &mut text);
+            text
+        });
+        assert!(texts.is_sorted());
+        for (time, text) in times.iter().zip(&texts) {
+            assert_eq!(from_sortable(text), Some(*time));
+        }
+    }
+
+    #[test]
+    fn timers_find_their_table() {
+        let key = timer_key(3, "", "a/b");
+        assert_eq!(own_rest(3, &key), Some("a/b"));
+        assert_eq!(own_rest(4, &key), None);
+        assert_eq!(own_rest(3, "3/a"), None);
+        assert_eq!(timer_key(3, "t", "a"), format!("t\0{OWN_TIMER}3/a"));
+    }
+
+    #[test]
+    fn owners_never_share_a_row() {
+        let keys = ["a/b", "a\0b", "/a\0b", "a\0/b", "a/\0b"].map(|key| Owner::of(key).row_key());
+        assert_eq!(keys, ["/a/b", "a/b", "%2Fa/b", "a//b", "a%2F/b"]);
+    }
+}

@@ -1,0 +1,170 @@
+//! Final tumbling and hopping windows.
+
+use super::{Owner, Window, Windows, from_sortable, timer_key, timer_owner, write_sortable};
+use crate::error::Error;
+use crate::event::{Event, Occasion, Timer};
+use crate::key::Key;
+use crate::row::Stored;
+use crate::table::{Scan, Table, TableField, TableSpec};
+use crate::time::Timestamp;
+
+/// Ends of windows that are remembered to have a timer. Others are set again,
+/// which changes nothing.
+const ARMED_MAX: usize = 16;
+
+/// Tumbling or hopping windows that are not over yet: a private table of what
+/// each has gathered so far, an `A` for each window and key.
+///
+/// ```
+/// # use lantern_sdk::prelude::*;
+/// # use lantern_sdk::window::{OpenWindows, Windows};
+/// # #[derive(Row, Default)] struct Rate { events: u64 }
+/// #[derive(Tables)]
+/// struct Rates {
+///     rates: Table<Rate>,
+///     #[table(private)]
+///     open: OpenWindows<u64>,
+/// }
+///
+/// impl Rates {
+///     fn apply(&mut self, event: &Event<'_>) -> Result<(), Error> {
+///         let minutes = Windows::tumbling(Duration::from_secs(60));
+///         let late = self.open.add(event, minutes, event.kind(), |count| *count += 1)?;
+///         # let _ = late;
+///         Ok(())
+///     }
+///
+///     fn on_timer(&mut self, timer: &Timer<'_>) -> Result<(), Error> {
+///         for closed in self.open.close(timer)? {
+///             let key = (closed.window, &closed.key);
+///             self.rates.put(key, Rate { events: closed.value })?;
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct OpenWindows<A> {
+    table: Table<A>,
+    id: u32,
+    armed: Vec<(Timestamp, String)>,
+}
+
+/// A window that is over, and what it has gathered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Closed<A> {
+    /// The window.
+    pub window: Window,
+    /// The tenant of the key, where that was an [`InTenant`](crate::InTenant);
+    /// empty where not.
+    pub tenant: String,
+    /// The key that its events were added under, without the tenant.
+    pub key: String,
+    /// What they made of `A::default()`.
+    pub value: A,
+}
+
+impl<A: Stored> TableField for OpenWindows<A> {
+    fn open(spec: &'static TableSpec) -> Self {
+        Self { table: Table::open(spec), id: spec.id, armed: Vec::new() }
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        self.table.flush()
+    }
+}
+
+impl<A: Stored + Default> OpenWindows<A> {
+    /// Adds an event to each of the `windows` it is in and that is still open,
+    /// by `change`, under `key`. Returns how many were closed already: 0
+    /// unless the event is late.
+    ///
+    /// # Errors
+    /// [`Error::NoEventTime`] unless the manifest has event time; else as
+    /// [`Table::get`].
+    pub fn add(
+        &mut self,
+        event: &Event<'_>,
+        windows: Windows,
+        key: impl Key,
+        mut change: impl FnMut(&mut A),
+    ) -> Result<usize, Error> {
+        let owner = Owner::of(key);
+        let mut late = 0;
+        for window in windows.of(event.time()) {
+            if window.end <= event.watermark() {
+                late += 1;
+                continue;
+            }
+            let mut row_key = row_prefix(window.end, &owner.tenant);
+            write_sortable(window.start, &mut row_key);
+            row_key.push('/');
+            row_key.push_str(&owner.rest);
+            if let Some(value) = self.table.get_mut(&row_key)? {
+                change(value);
+                continue;
+            }
+            self.arm(event, window.end, &owner.tenant)?;
+            change(self.table.row(&row_key)?);
+        }
+        Ok(late)
+    }
+
+    /// The windows that end with `timer` (of one tenant, where there are any), in the order of their starts and
+    /// keys, taken out of the table; none where the timer is not one of this
+    /// table's.
+    ///
+    /// # Errors
+    /// As [`Table::scan`].
+    pub fn close(&mut self, timer: &Timer<'_>) -> Result<Vec<Closed<A>>, Error> {
+        let Some(owner) = timer_owner(self.id, timer) else {
+            return Ok(Vec::new());
+        };
+        let Some(end) = from_sortable(&owner.rest) else {
+            return Ok(Vec::new());
+        };
+        let prefix = row_prefix(end, &owner.tenant);
+        let mut closed = Vec::new();
+        for (row_key, value) in self.table.scan(&Scan::prefix(&prefix))? {
+            self.table.delete(&row_key)?;
+            let rest = row_key.strip_prefix(&prefix).unwrap_or_default();
+            let (start, key) = rest.split_once('/').unwrap_or_default();
+            let Some(start) = from_sortable(start) else {
+                return Err(Error::new(format!("{row_key:?} is not an open window")));
+            };
+            closed.push(Closed {
+                window: Window { start, end },
+                tenant: owner.tenant.clone(),
+                key: key.to_owned(),
+                value,
+            });
+        }
+        Ok(closed)
+    }
+
+    /// The timer's cause is the first event of the windows that end then,
+    /// whatever this instance has seen: so it may be set more than once.
+    fn arm(&mut self, event: &Event<'_>, end: Timestamp, tenant: &str) -> Result<(), Error> {
+        if self.armed.iter().any(|(at, of)| *at == end && of == tenant) {
+            return Ok(());
+        }
+        if self.armed.len() == ARMED_MAX {
+            self.armed.remove(0);
+        }
+        self.armed.push((end, tenant.to_owned()));
+        let mut rest = String::new();
+        write_sortable(end, &mut rest);
+        let key = timer_key(self.id, tenant, &rest);
+        event.call().set_timer(event.cause(), end, &key, true)
+    }
+}
+
+/// What the rows of all of a tenant's windows that end at `end` begin with.
+fn row_prefix(end: Timestamp, tenant: &str) -> String {
+    let mut prefix = String::new();
+    write_sortable(end, &mut prefix);
+    prefix.push('/');
+    tenant.write_part(&mut prefix);
+    prefix.push('/');
+    prefix
+}

@@ -1,0 +1,282 @@
+//! Sliding windows.
+//!
+//! All values of a key that some window may still need are one row, in the
+//! order of time. A key has one timer, for the next moment at which anything
+//! about it changes without an event.
+
+use std::time::Duration;
+
+use super::{Owner, Reader, timer_key, timer_owner, write_bytes, write_time};
+use crate::error::{Error, RowError};
+use crate::event::{Event, Timer};
+use crate::key::Key;
+use crate::row::Stored;
+use crate::table::{Table, TableField, TableSpec};
+use crate::time::{Timestamp, micros_of};
+
+/// Values that a [`Recent`] keeps for one key; an event past it is refused, and
+/// so parked. Where there are more, use hopping windows.
+pub const RECENT_EVENTS_MAX: usize = 16_384;
+
+/// The latest values of each key: a sliding window, that ends not at fixed
+/// times but with each event.
+///
+/// The window of size `size` that ends at time `t` holds the values of events
+/// after `t - size`, up to and including `t`.
+///
+/// ```
+/// # use lantern_sdk::prelude::*;
+/// # use lantern_sdk::window::Recent;
+/// # #[derive(Row, Default)] struct Load { cents: i64 }
+/// #[derive(Tables)]
+/// struct Loads {
+///     load: Table<Load>,
+///     #[table(private)]
+///     recent: Recent<i64>,
+/// }
+///
+/// impl Loads {
+///     fn apply(&mut self, event: &Event<'_>) -> Result<(), Error> {
+///         let user = event.subject()?;
+///         if let Some(slide) = self.recent.add(event, Duration::from_secs(300), user, 7)? {
+///             self.load.row(user)?.cents = slide.values().sum();
+///         }
+///         Ok(())
+///     }
+///
+///     fn on_timer(&mut self, timer: &Timer<'_>) -> Result<(), Error> {
+///         if let Some(user) = self.recent.advance(timer)? {
+///             self.load.row(&user.key)?.cents = user.current().values().sum();
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Recent<V> {
+    table: Table<Values<V>>,
+    id: u32,
+}
+
+/// What is in a window that ends at some moment.
+#[derive(Debug)]
+pub struct Slide<'a, V> {
+    /// The last moment of the window.
+    pub at: Timestamp,
+    entries: &'a [Entry<V>],
+}
+
+impl<'a, V> Slide<'a, V> {
+    /// The values in it, in the order of their times.
+    pub fn values(&self) -> impl ExactSizeIterator<Item = &'a V> {
+        self.entries.iter().map(|entry| &entry.value)
+    }
+
+    /// The same with their times.
+    pub fn timed_values(&self) -> impl ExactSizeIterator<Item = (Timestamp, &'a V)> {
+        self.entries.iter().map(|entry| (entry.time, &entry.value))
+    }
+}
+
+/// A key whose window has moved on with the watermark.
+#[derive(Debug)]
+pub struct Advanced<V> {
+    /// The tenant of the key, where that was an [`InTenant`](crate::InTenant);
+    /// empty where not.
+    pub tenant: String,
+    /// The key that the values were added under, without the tenant.
+    pub key: String,
+    watermark: Timestamp,
+    size_us: i64,
+    entries: Vec<Entry<V>>,
+    settled: std::ops::Range<usize>,
+}
+
+impl<V> Advanced<V> {
+    /// The window that ends at the watermark or, where that is later, with the
+    /// newest event: what is left after old values have dropped out.
+    #[must_use]
+    pub fn current(&self) -> Slide<'_, V> {
+        let newest = self.entries.last().map(|entry| entry.time);
+        let at = newest.map_or(self.watermark, |newest| newest.max(self.watermark));
+        slide(&self.entries, at, self.size_us)
+    }
+
+    /// The windows that end with an event and can no longer change, in the
+    /// order of time, told once each. Events at the same time share one, and
+    /// an event that came after the watermark had passed it has none.
+    pub fn settled(&self) -> impl Iterator<Item = Slide<'_, V>> {
+        let last = |place: &usize| {
+            let next = self.entries.get(place + 1);
+            next.is_none_or(|next| next.time != self.entries[*place].time)
+        };
+        self.settled
+            .clone()
+            .filter(last)
+            .map(|place| slide(&self.entries, self.entries[place].time, self.size_us))
+    }
+}
+
+/// A key's values, in the order of time, then of offset.
+#[derive(Debug)]
+struct Values<V> {
+    /// When the key's timer is due.
+    armed: Timestamp,
+    size_us: i64,
+    /// How many of the first entries' windows were told as settled.
+    settled: usize,
+    entries: Vec<Entry<V>>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry<V> {
+    time: Timestamp,
+    value: V,
+}
+
+impl<V> Default for Values<V> {
+    fn default() -> Self {
+        Self { armed: Timestamp::MAX, size_us: 0, settled: 0, entries: Vec::new() }
+    }
+}
+
+impl<V> Values<V> {
+    /// When something next changes without an event: a window settles once the
+    /// watermark is past its end, and a value drops out once it is `size` old.
+    fn due(&self) -> Timestamp {
+        let after =
+            |entry: &Entry<V>, us| Timestamp::from_micros(entry.time.micros().saturating_add(us));
+        let settles = self.entries.get(self.settled).map(|entry| after(entry, 1));
+        let drops = self.entries.first().map(|entry| after(entry, self.size_us));
+        let due = [settles, drops].into_iter().flatten().min();
+        due.unwrap_or(Timestamp::MAX)
+    }
+}
+
+fn slide<V>(entries: &[Entry<V>], at: Timestamp, size_us: i64) -> Slide<'_, V> {
+    let before = at.micros().saturating_sub(size_us);
+    let start = entries.partition_point(|entry| entry.time.micros() <= before);
+    let end = entries.partition_point(|entry| entry.time <= at);
+    Slide { at, entries: &entries[start.min(end)..end] }
+}
+
+impl<V: Stored> Stored for Values<V> {
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError> {
+        write_time(self.armed, out);
+        write_time(Timestamp::from_micros(self.size_us), out);
+        write_time(Timestamp::from_micros(self.settled as i64), out);
+        for entry in &self.entries {
+            write_time(entry.time, out);
+            write_bytes(out, |out| entry.value.encode(out))?;
+        }
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, RowError> {
+        let mut reader = Reader(bytes);
+        let armed = reader.time()?;
+        let size_us = reader.time()?.micros();
+        let settled = reader.time()?.micros() as usize;
+        let mut entries = Vec::new();
+        while !reader.0.is_empty() {
+            entries.push(Entry { time: reader.time()?, value: V::decode(reader.bytes()?)? });
+        }
+        Ok(Self { armed, size_us, settled, entries })
+    }
+}
+
+impl<V: Stored> TableField for Recent<V> {
+    fn open(spec: &'static TableSpec) -> Self {
+        Self { table: Table::open(spec), id: spec.id }
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        self.table.flush()
+    }
+}
+
+impl<V: Stored + Clone> Recent<V> {
+    /// Adds an event's value under `key`, and returns the window of `size`
+    /// that ends with the key's newest event, mostly this one. Returns none if
+    /// the event is so late that no window would hold it any more. The same `size` should be given every
+    /// time: the last one counts for all of a key's values.
+    ///
+    /// # Errors
+    /// [`Error::NoEventTime`] unless the manifest has event time;
+    /// [`Error::Plugin`] past [`RECENT_EVENTS_MAX`]; else as [`Table::get`].
+    pub fn add(
+        &mut self,
+        event: &Event<'_>,
+        size: Duration,
+        key: impl Key,
+        value: V,
+    ) -> Result<Option<Slide<'_, V>>, Error> {
+        let owner = Owner::of(key);
+        let key = owner.row_key();
+        let time = event.time();
+        if time + size <= event.watermark() {
+            return Ok(None);
+        }
+        let values = self.table.row(&key)?;
+        if values.entries.len() >= RECENT_EVENTS_MAX {
+            return Err(Error::new(format!(
+                "{key:?} has {RECENT_EVENTS_MAX} values in a sliding window, as many as it may; use hopping windows"
+            )));
+        }
+        values.size_us = micros_of(size).max(1);
+        let place = values.entries.partition_point(|entry| entry.time <= time);
+        values.entries.insert(place, Entry { time, value });
+        if time < event.watermark() {
+            // All windows up to the watermark were told, and later ones stand
+            // behind this one.
+            values.settled += 1;
+        }
+        let due = values.due();
+        if due < values.armed {
+            values.armed = due;
+            let timer = timer_key(self.id, &owner.tenant, &owner.rest);
+            event.call().set_timer(event.offset(), due, &timer, true)?;
+        }
+        let newest = values.entries.last().map_or(time, |entry| entry.time);
+        Ok(Some(slide(&values.entries, newest, values.size_us)))
+    }
+
+    /// Moves the window of the key that `timer` belongs to on to the
+    /// watermark; none where the timer is not one of this table's.
+    ///
+    /// # Errors
+    /// As [`Table::get`].
+    pub fn advance(&mut self, timer: &Timer<'_>) -> Result<Option<Advanced<V>>, Error> {
+        let Some(owner) = timer_owner(self.id, timer) else {
+            return Ok(None);
+        };
+        let key = owner.row_key();
+        let Some(values) = self.table.get_mut(&key)? else {
+            return Ok(None);
+        };
+        let watermark = timer.watermark();
+        let told = values.settled;
+        let settled = values.entries.partition_point(|entry| entry.time < watermark).max(told);
+        let advanced = Advanced {
+            tenant: owner.tenant.clone(),
+            key: owner.rest.clone(),
+            watermark,
+            size_us: values.size_us,
+            entries: values.entries.clone(),
+            settled: told..settled,
+        };
+        let size_us = values.size_us;
+        let gone =
+            |entry: &Entry<V>| entry.time.micros().saturating_add(size_us) <= watermark.micros();
+        let dropped = values.entries.partition_point(gone);
+        values.entries.drain(..dropped);
+        values.settled = settled - dropped;
+        if values.entries.is_empty() {
+            self.table.delete(&key)?;
+        } else {
+            values.armed = values.due();
+            timer.call.set_timer(timer.cause, values.armed, timer.full_key, true)?;
+        }
+        Ok(Some(advanced))
+    }
+}

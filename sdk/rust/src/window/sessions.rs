@@ -1,0 +1,236 @@
+//! Session windows.
+//!
+//! All open sessions of a key are one row, so that an event costs one lookup.
+//! A key has one timer, set when it gets its first session and moved only when
+//! it fires too early: an event that prolongs a session sets none.
+
+use std::time::Duration;
+
+use super::{Owner, Reader, Window, timer_key, timer_owner, write_bytes, write_time};
+use crate::error::{Error, RowError};
+use crate::event::{Event, Timer};
+use crate::key::Key;
+use crate::row::Stored;
+use crate::table::{Table, TableField, TableSpec};
+use crate::time::Timestamp;
+
+/// Values of two sessions that turn out to be one.
+pub trait Combine {
+    /// Takes in what a later session has gathered.
+    fn combine(&mut self, later: Self);
+}
+
+impl Combine for u64 {
+    /// The sum.
+    fn combine(&mut self, later: Self) {
+        *self += later;
+    }
+}
+
+impl Combine for i64 {
+    /// The sum.
+    fn combine(&mut self, later: Self) {
+        *self += later;
+    }
+}
+
+/// Sessions that are not over yet: a private table of what each has gathered
+/// so far, an `A` each.
+///
+/// A session is a run of events of one key with less than a gap between one
+/// and the next. It ends a gap after its last event. An event between two
+/// sessions may join them into one.
+///
+/// ```
+/// # use lantern_sdk::prelude::*;
+/// # use lantern_sdk::window::OpenSessions;
+/// # #[derive(Row, Default)] struct Visit { user: String, events: u64 }
+/// #[derive(Tables)]
+/// struct Visits {
+///     visits: Table<Visit>,
+///     #[table(private)]
+///     open: OpenSessions<u64>,
+/// }
+///
+/// impl Visits {
+///     fn apply(&mut self, event: &Event<'_>) -> Result<(), Error> {
+///         let gap = Duration::from_secs(1_800);
+///         self.open.add(event, gap, event.subject()?, |events| *events += 1)?;
+///         Ok(())
+///     }
+///
+///     fn on_timer(&mut self, timer: &Timer<'_>) -> Result<(), Error> {
+///         for visit in self.open.close(timer)? {
+///             let key = (visit.window, &visit.key);
+///             let row = Visit { user: visit.key.clone(), events: visit.value };
+///             self.visits.put(key, row)?;
+///         }
+///         Ok(())
+///     }
+/// }
+/// ```
+#[derive(Debug)]
+pub struct OpenSessions<A> {
+    table: Table<Open<A>>,
+    id: u32,
+}
+
+/// The session that an event is now part of.
+#[derive(Debug)]
+pub struct Joined<'a, A> {
+    /// From the session's first event to a gap after its last one.
+    pub window: Window,
+    /// What it has gathered.
+    pub value: &'a A,
+    /// The starts of sessions that are no more, because they are part of this
+    /// one now: whoever shows sessions while they grow deletes those rows.
+    pub absorbed: Vec<Timestamp>,
+}
+
+/// A session that is over, and what it has gathered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClosedSession<A> {
+    /// From its first event to a gap after its last one.
+    pub window: Window,
+    /// The tenant of the key, where that was an [`InTenant`](crate::InTenant);
+    /// empty where not.
+    pub tenant: String,
+    /// The key that its events were added under, without the tenant.
+    pub key: String,
+    /// What they made of `A::default()`.
+    pub value: A,
+}
+
+/// The open sessions of a key, oldest first; between them is more than a gap.
+#[derive(Debug)]
+struct Open<A> {
+    /// When the key's timer is due.
+    armed: Timestamp,
+    sessions: Vec<(Window, A)>,
+}
+
+impl<A> Default for Open<A> {
+    fn default() -> Self {
+        Self { armed: Timestamp::MAX, sessions: Vec::new() }
+    }
+}
+
+impl<A: Stored> Stored for Open<A> {
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError> {
+        write_time(self.armed, out);
+        for (window, value) in &self.sessions {
+            write_time(window.start, out);
+            write_time(window.end, out);
+            write_bytes(out, |out| value.encode(out))?;
+        }
+        Ok(())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, RowError> {
+        let mut reader = Reader(bytes);
+        let armed = reader.time()?;
+        let mut sessions = Vec::new();
+        while !reader.0.is_empty() {
+            let (start, end) = (reader.time()?, reader.time()?);
+            sessions.push((Window { start, end }, A::decode(reader.bytes()?)?));
+        }
+        Ok(Self { armed, sessions })
+    }
+}
+
+impl<A: Stored> TableField for OpenSessions<A> {
+    fn open(spec: &'static TableSpec) -> Self {
+        Self { table: Table::open(spec), id: spec.id }
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        self.table.flush()
+    }
+}
+
+impl<A: Stored + Default + Combine> OpenSessions<A> {
+    /// Adds an event to the session of `key` that it belongs to, which may be
+    /// a new one, by `change`. Returns none if that session is over already:
+    /// the event is late.
+    ///
+    /// # Errors
+    /// [`Error::NoEventTime`] unless the manifest has event time; else as
+    /// [`Table::get`].
+    pub fn add(
+        &mut self,
+        event: &Event<'_>,
+        gap: Duration,
+        key: impl Key,
+        change: impl FnOnce(&mut A),
+    ) -> Result<Option<Joined<'_, A>>, Error> {
+        let owner = Owner::of(key);
+        let key = owner.row_key();
+        let alone = Window { start: event.time(), end: event.time() + gap };
+        let joins = |other: &Window| other.start < alone.end && alone.start < other.end;
+        let known = self.table.get(&key)?;
+        let continues = known.is_some_and(|open| open.sessions.iter().any(|(it, _)| joins(it)));
+        if !continues && alone.end <= event.watermark() {
+            return Ok(None);
+        }
+
+        let open = self.table.row(&key)?;
+        let first = open.sessions.partition_point(|(it, _)| it.end <= alone.start);
+        let after = open.sessions.partition_point(|(it, _)| it.start < alone.end);
+        let mut window = alone;
+        let mut absorbed = Vec::new();
+        let mut value: Option<A> = None;
+        for (it, gathered) in open.sessions.drain(first..after) {
+            window.start = window.start.min(it.start);
+            window.end = window.end.max(it.end);
+            absorbed.push(it.start);
+            match &mut value {
+                Some(value) => value.combine(gathered),
+                None => value = Some(gathered),
+            }
+        }
+        absorbed.retain(|start| *start != window.start);
+        let mut value = value.unwrap_or_default();
+        change(&mut value);
+        open.sessions.insert(first, (window, value));
+        if window.end < open.armed {
+            open.armed = window.end;
+            let timer = timer_key(self.id, &owner.tenant, &owner.rest);
+            event.call().set_timer(event.offset(), window.end, &timer, true)?;
+        }
+        let (window, value) = &open.sessions[first];
+        Ok(Some(Joined { window: *window, value, absorbed }))
+    }
+
+    /// The sessions that `timer` ends, oldest first, taken out of the table;
+    /// none where the timer is not one of this table's.
+    ///
+    /// # Errors
+    /// As [`Table::get`].
+    pub fn close(&mut self, timer: &Timer<'_>) -> Result<Vec<ClosedSession<A>>, Error> {
+        let Some(owner) = timer_owner(self.id, timer) else {
+            return Ok(Vec::new());
+        };
+        let key = owner.row_key();
+        let Some(open) = self.table.get_mut(&key)? else {
+            return Ok(Vec::new());
+        };
+        let over = |(it, _): &(Window, A)| it.end <= timer.watermark();
+        let count = open.sessions.partition_point(over);
+        let closed = open.sessions.drain(..count);
+        let closed = closed.map(|(window, value)| ClosedSession {
+            window,
+            tenant: owner.tenant.clone(),
+            key: owner.rest.clone(),
+            value,
+        });
+        let closed = closed.collect();
+        match open.sessions.first() {
+            Some((next, _)) => {
+                open.armed = next.end;
+                timer.call.set_timer(timer.cause, next.end, timer.full_key, true)?;
+            }
+            None => self.table.delete(&key)?,
+        }
+        Ok(closed)
+    }
+}

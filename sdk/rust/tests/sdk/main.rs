@@ -1,0 +1,7 @@
+//! The SDK from a plugin's side: small projections in the native harness.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod events;
+mod harness;
+mod tables;
+mod windows;

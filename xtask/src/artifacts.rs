@@ -1,0 +1,91 @@
+//! What demo, tests and benchmarks need built: the binary and the guests.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::metadata::Workspace;
+use crate::shell;
+
+/// What guests are built for.
+const WASM: &str = "wasm32-unknown-unknown";
+
+/// Makes sure that the compiler can build guests.
+pub(crate) fn wasm_target() -> Result<()> {
+    let mut rustc = std::process::Command::new("rustc");
+    let sysroot = shell::output(rustc.args(["--print", "sysroot"]).current_dir(shell::root()))
+        .context("the Rust compiler is missing: install it from https://rustup.rs")?;
+    if Path::new(sysroot.trim()).join("lib/rustlib").join(WASM).join("lib").is_dir() {
+        return Ok(());
+    }
+    if !shell::installed("rustup") {
+        bail!(
+            "the compiler has no target {WASM}, and there is no rustup to add it\n\
+             help: install Rust by rustup, https://rustup.rs"
+        );
+    }
+    shell::step("Adding the WebAssembly target");
+    let mut rustup = std::process::Command::new("rustup");
+    shell::run(rustup.args(["target", "add", WASM]).current_dir(shell::root()))
+}
+
+/// Where a kind of guest lies once built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guests {
+    /// The example plugins, of `plugins/`.
+    Plugins,
+    /// Those of benchmarks and tests.
+    Others,
+}
+
+impl Guests {
+    /// The folder, by `PACKAGE.wasm`.
+    pub(crate) fn folder(self) -> PathBuf {
+        shell::target_dir().join(match self {
+            Self::Plugins => "plugins",
+            Self::Others => "guests",
+        })
+    }
+
+    /// What kind of guest a package in this folder of the repository is.
+    fn of(package: &crate::metadata::Package) -> Option<Self> {
+        let folder = package.folder.as_str();
+        match (package.cdylib, folder.split('/').next()?) {
+            (true, "plugins") => Some(Self::Plugins),
+            (true, "bench" | "tests") => Some(Self::Others),
+            _ => None,
+        }
+    }
+}
+
+/// Builds the guests of these kinds, and copies each to its folder.
+pub(crate) fn guests(workspace: &Workspace, kinds: &[Guests]) -> Result<()> {
+    let wanted: Vec<_> = workspace
+        .members()
+        .filter_map(|package| Some((package, Guests::of(package)?)))
+        .filter(|(_, kind)| kinds.contains(kind))
+        .collect();
+    let mut args = vec!["build", "--profile", "guest", "--target", WASM, "--lib"];
+    for (package, _) in &wanted {
+        args.extend(["-p", &package.name]);
+    }
+    shell::run(&mut shell::cargo(args))?;
+    for kind in kinds {
+        // What is no longer built must not be pushed any more.
+        let _ = std::fs::remove_dir_all(kind.folder());
+        std::fs::create_dir_all(kind.folder())?;
+    }
+    for (package, kind) in wanted {
+        let built = shell::target_dir().join(WASM).join("guest");
+        let from = built.join(format!("{}.wasm", package.name.replace('-', "_")));
+        let to = kind.folder().join(format!("{}.wasm", package.name));
+        std::fs::copy(&from, &to).with_context(|| format!("copying {}", from.display()))?;
+    }
+    Ok(())
+}
+
+/// Where cargo puts the binary `lantern` in this profile.
+pub(crate) fn lantern(profile: &str) -> PathBuf {
+    let name = format!("lantern{}", std::env::consts::EXE_SUFFIX);
+    shell::target_dir().join(profile).join(name)
+}

@@ -1,0 +1,159 @@
+//! What documents say about the code.
+
+use std::collections::BTreeSet;
+
+use super::{Findings, RULES, Repository, generated};
+use crate::lex::Kind;
+
+/// Every relative link of a Markdown file leads to a file or folder.
+pub(super) fn links_lead_somewhere(repository: &Repository) -> Findings {
+    let documents = repository.texts.iter().filter(|(path, _)| path.ends_with(".md"));
+    let dead = documents.flat_map(|(path, text)| {
+        links(text).into_iter().filter_map(move |(line, link)| {
+            let target = resolve(path, link)?;
+            (!repository.has(&target)).then(|| format!("{path}:{line}: `{link}` leads nowhere"))
+        })
+    });
+    dead.collect()
+}
+
+/// The targets of `[…](target)`, with their lines; not those in code.
+fn links(text: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    let mut fenced = false;
+    for (line, text) in (1..).zip(text.lines()) {
+        if text.trim_start().starts_with("```") {
+            fenced = !fenced;
+        }
+        if fenced {
+            continue;
+        }
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', ' ']).next());
+        found.extend(targets.map(|target| (line, target)));
+    }
+    found
+}
+
+/// The path of a relative link in the repository; none where it leads elsewhere.
+fn resolve(document: &str, link: &str) -> Option<String> {
+    let link = link.split('#').next().unwrap_or_default();
+    if link.is_empty() || link.contains("://") || link.starts_with("mailto:") {
+        return None;
+    }
+    let mut parts: Vec<_> = document.split('/').collect();
+    parts.pop();
+    for part in link.split('/') {
+        match part {
+            "." | "" => (),
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    Some(parts.join("/"))
+}
+
+/// `ARCHITECTURE.md` names the folder of every member of the workspace and
+/// every rule, and no rule that is gone.
+pub(super) fn the_map_is_complete(repository: &Repository) -> Findings {
+    const MAP: &str = "ARCHITECTURE.md";
+    let text = repository.texts.get(MAP).map(String::as_str).unwrap_or_default();
+    let mut findings = Findings::default();
+    for member in repository.workspace.members() {
+        // A plugin is one of many: their folder is on the map.
+        let folder = member.folder.as_str();
+        let shown = if folder.starts_with("plugins/") { "plugins" } else { folder };
+        if !text.contains(&format!("`{shown}`")) && !text.contains(&format!("`{shown}/`")) {
+            findings.breach(format!("{MAP}: `{shown}` is not on the map"));
+        }
+    }
+    for (rule, _) in RULES {
+        if !text.contains(&format!("`{rule}`")) {
+            findings.breach(format!("{MAP}: the rule `{rule}` is not named"));
+        }
+    }
+    findings
+}
+
+/// Every code `LAN-dddd` that a source of the host or a document names is in
+/// the table of codes, so that it has a page.
+pub(super) fn error_codes_have_pages(repository: &Repository) -> Findings {
+    let known: BTreeSet<_> =
+        generated::codes(repository).into_iter().map(|code| code.code).collect();
+    let mut findings = Findings::default();
+    for source in repository.sources.iter().filter(|source| source.in_folder("host")) {
+        for token in &source.code {
+            let Kind::Str(text) = &token.kind else { continue };
+            for code in codes_in(text).filter(|code| !known.contains(*code)) {
+                findings.breach(format!("{}:{}: `{code}` has no page", source.path, token.line));
+            }
+        }
+    }
+    let documents = repository.texts.iter().filter(|(path, _)| path.ends_with(".md"));
+    for (path, text) in documents {
+        for code in codes_in(text).filter(|code| !known.contains(*code)) {
+            findings.breach(format!("{path}: `{code}` is no code"));
+        }
+    }
+    findings
+}
+
+fn codes_in(text: &str) -> impl Iterator<Item = &str> {
+    text.match_indices("LAN-").filter_map(|(at, _)| {
+        let code = text.get(at..at + 8)?;
+        code[4..].bytes().all(|b| b.is_ascii_digit()).then_some(code)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::{Package, Workspace};
+
+    fn files(files: &[(&str, &str)]) -> Repository {
+        Repository::of(Workspace::default(), files)
+    }
+
+    #[test]
+    fn a_dead_link_is_a_breach() {
+        let check = |text: &str, breaches: usize| {
+            let found = links_lead_somewhere(&files(&[("docs/a.md", text), ("docs/b/c.md", "")]));
+            assert_eq!(found.breaches.len(), breaches, "{text}");
+        };
+        check("[x](nowhere.md)", 1);
+        check("![x](../docs/b/c.png)", 1);
+        check("[x](b/c.md) [y](../docs/b#z) [z](#here) [w](https://example.com)", 0);
+        check("```\n[x](nowhere.md)\n```", 0);
+    }
+
+    #[test]
+    fn a_crate_or_a_rule_that_is_not_on_the_map_is_a_breach() {
+        let member =
+            |folder: &str| Package { folder: folder.into(), member: true, ..Package::default() };
+        let workspace = Workspace { packages: vec![member("host/a"), member("plugins/b")] };
+        let rules: String = RULES.iter().map(|(name, _)| format!("`{name}` ")).collect();
+        let check = |text: String, breaches: usize| {
+            let repository = Repository::of(workspace.clone(), &[("ARCHITECTURE.md", &text)]);
+            assert_eq!(the_map_is_complete(&repository).breaches.len(), breaches, "{text}");
+        };
+        check(format!("`host/a` `plugins/` {rules}"), 0);
+        check(format!("`plugins` {rules}"), 1);
+        check("`host/a` `plugins/`".into(), RULES.len());
+    }
+
+    #[test]
+    fn a_code_without_a_page_is_a_breach() {
+        let table = (
+            "host/server/src/problem.rs",
+            "const C: [X; 1] = [code(\"LAN-0001\", 0, \"t\", \"h\")];",
+        );
+        let check = |text: &str, breaches: usize| {
+            let found = error_codes_have_pages(&files(&[table, ("host/a/src/a.rs", text)]));
+            assert_eq!(found.breaches.len(), breaches, "{text}");
+        };
+        check("fn f() { g(\"LAN-0001\") }", 0);
+        check("fn f() { g(\"LAN-0002\") }", 1);
+        check("fn f() { g(\"see LAN-x\") }", 0);
+    }
+}

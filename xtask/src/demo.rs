@@ -1,0 +1,55 @@
+//! `cargo xtask demo`: builds what the demo needs and becomes `lantern demo`.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::artifacts::{self, Guests};
+use crate::metadata::Workspace;
+use crate::shell;
+
+/// The flights that are played back; the tests fold the same file.
+pub(crate) const FLIGHTS: &str = "tests/data/flights-2013-h1.ndjson.zst";
+
+/// Builds, then runs the demo with `args` until it ends.
+pub(crate) fn run(release: bool, args: &[String]) -> Result<()> {
+    prepare(release)?;
+    shell::step("Starting");
+    become_it(command(release).args(args))
+}
+
+/// Builds the server and the example plugins.
+pub(crate) fn prepare(release: bool) -> Result<()> {
+    artifacts::wasm_target()?;
+    shell::step("Step 1 of 2: building the example plugins for WebAssembly");
+    artifacts::guests(&Workspace::load()?, &[Guests::Plugins])?;
+    shell::step("Step 2 of 2: building the server (the first time takes some minutes)");
+    let mut build = shell::cargo(["build", "-p", "lantern-cli", "--bin", "lantern"]);
+    if release {
+        build.arg("--release");
+    }
+    shell::run(&mut build)
+}
+
+/// The demo's own command.
+pub(crate) fn command(release: bool) -> Command {
+    let mut demo = Command::new(artifacts::lantern(if release { "release" } else { "debug" }));
+    demo.arg("demo").current_dir(shell::root());
+    demo.arg("--plugins").arg(Guests::Plugins.folder());
+    demo.arg("--flights").arg(shell::root().join(FLIGHTS));
+    demo
+}
+
+/// Puts the demo in this process's place, so that Ctrl-C and every other signal
+/// is its own.
+#[cfg(unix)]
+fn become_it(command: &mut Command) -> Result<()> {
+    use std::os::unix::process::CommandExt;
+    let error = command.exec();
+    Err(anyhow::Error::new(error).context("the demo cannot be started"))
+}
+
+#[cfg(not(unix))]
+fn become_it(command: &mut Command) -> Result<()> {
+    shell::run(command)
+}

@@ -1,0 +1,130 @@
+//! `cargo xtask`: what a developer of Lantern does, each with one command.
+//!
+//! It depends on none of the host's crates, and never on the network but
+//! through cargo and rustup.
+
+mod artifacts;
+mod bench;
+mod check;
+mod configuration;
+mod demo;
+mod fresh;
+mod lex;
+mod metadata;
+mod shell;
+mod suite;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// What a developer of Lantern does.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+enum Task {
+    /// Build everything, and run the server on real flights and made-up shop events.
+    ///
+    /// Ctrl-C ends it cleanly; started again, it goes on where it was.
+    Demo {
+        /// Passed on to `lantern demo`: see `cargo xtask demo --help-demo`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+        /// Build with all optimizations first; takes longer.
+        #[arg(long)]
+        release: bool,
+        /// Print what `lantern demo` takes.
+        #[arg(long)]
+        help_demo: bool,
+    },
+    /// Build everything, run all tests and all checks.
+    ///
+    /// With CI=true a missing program is a failure; else what needs it is skipped.
+    Test {
+        /// Only tests whose name contains this, and no checks.
+        filter: Option<String>,
+    },
+    /// Check format, lints, documentation and the rules of the repository.
+    Check {
+        /// Only the rules of the repository: takes a second, and builds nothing.
+        #[arg(long)]
+        rules: bool,
+    },
+    /// Make the generated documents anew: docs/errors and docs/config.md.
+    Docs,
+    /// Measure Lantern beside native code in one run.
+    Bench {
+        #[command(subcommand)]
+        what: Option<Benchmark>,
+    },
+    /// Clone the last commit to a new folder, and see tests and demo run there.
+    Fresh {
+        /// Leave the tests out.
+        #[arg(long)]
+        demo_only: bool,
+    },
+}
+
+#[derive(Clone, Subcommand)]
+enum Benchmark {
+    /// Count and sum per tenant and minute, and revenue per product.
+    W1 {
+        /// How many events.
+        #[arg(long, default_value_t = 5_000_000)]
+        events: u64,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+        /// Passed on to the benchmark.
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(Task::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    match task {
+        Task::Demo { help_demo: true, release, .. } => demo::run(release, &["--help".into()]),
+        Task::Demo { args, release, .. } => demo::run(release, &args),
+        Task::Test { filter } => suite::run(filter.as_deref()),
+        Task::Check { rules } => check::run(rules)?.close(),
+        Task::Docs => {
+            println!("{} files written", check::write_generated()?);
+            Ok(())
+        }
+        Task::Bench { what } => {
+            let default = Benchmark::W1 { events: 5_000_000, json: false, args: Vec::new() };
+            let Benchmark::W1 { events, json, args } = what.unwrap_or(default);
+            bench::w1(events, json, &args)
+        }
+        Task::Fresh { demo_only } => fresh::run(demo_only),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Task::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_demo_is_passed_on() {
+        let task = Task::try_parse_from(["xtask", "demo", "--release", "--speed", "60"]);
+        assert!(
+            matches!(task, Ok(Task::Demo { args, release: true, .. }) if args == ["--speed", "60"])
+        );
+    }
+}

@@ -1,0 +1,161 @@
+//! `cargo xtask test`: everything that shows that the repository is sound.
+
+use anyhow::{Result, bail};
+
+use crate::artifacts::{self, Guests};
+use crate::check;
+use crate::metadata::Workspace;
+use crate::shell;
+
+/// A program that some test starts.
+pub(crate) struct Tool {
+    pub(crate) program: &'static str,
+    /// The package of Debian that holds it.
+    pub(crate) package: &'static str,
+    /// What cannot be shown without it.
+    pub(crate) shows: &'static str,
+}
+
+/// The programs that tests start besides cargo. `.ci/run` installs them.
+pub(crate) const TOOLS: &[Tool] = &[];
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Summary {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
+}
+
+impl Summary {
+    /// Counts one that passed or failed.
+    pub(crate) fn count(&mut self, passed: bool) {
+        self.passed += u64::from(passed);
+        self.failed += u64::from(!passed);
+    }
+
+    /// Counts one that could not be tried, and says why and what would help.
+    pub(crate) fn skip(&mut self, why: &str, help: &str) {
+        eprintln!("skipped: {why}\n    help: {help}");
+        self.skipped += 1;
+    }
+
+    /// Adds the counts of a line of the test runner: `test result: ok. 3
+    /// passed; 0 failed; 1 ignored; 0 measured; 0 filtered out`.
+    fn read(&mut self, line: &str) {
+        let Some(counts) = line.trim().strip_prefix("test result: ") else { return };
+        let words: Vec<_> = counts.split([' ', ';', '.']).filter(|w| !w.is_empty()).collect();
+        for pair in words.windows(2) {
+            let Ok(count) = pair[0].parse::<u64>() else { continue };
+            match pair[1] {
+                "passed" => self.passed += count,
+                "failed" => self.failed += count,
+                "ignored" => self.skipped += count,
+                _ => (),
+            }
+        }
+    }
+
+    /// The two added.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            skipped: self.skipped + other.skipped,
+        }
+    }
+
+    /// Prints the closing line; an error if anything failed or nothing ran.
+    pub(crate) fn close(self) -> Result<()> {
+        let Self { passed, failed, skipped } = self;
+        println!("\n{passed} passed, {failed} failed, {skipped} skipped");
+        match (passed, failed) {
+            (_, 1..) => bail!("{failed} failed"),
+            (0, 0) => bail!("nothing was run"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Builds and runs all tests whose name contains `filter`, then, without a
+/// filter, the checks.
+pub(crate) fn run(filter: Option<&str>) -> Result<()> {
+    let mut summary = Summary::default();
+    let without = missing_tools(&mut summary)?;
+    artifacts::wasm_target()?;
+
+    let workspace = Workspace::load()?;
+    shell::step("Building the guests");
+    artifacts::guests(&workspace, &[Guests::Plugins, Guests::Others])?;
+
+    // Binary and tests in one build: in two, the features of what they share
+    // would differ, and the large dependencies be built twice.
+    shell::step("Building the host and its tests");
+    shell::run(&mut shell::cargo(["build", "--workspace", "--all-targets"]))?;
+
+    shell::step("Running the tests");
+    summary = summary.and(tests(filter, &without)?);
+    if filter.is_none() {
+        summary = summary.and(check::run(false)?);
+    }
+    summary.close()
+}
+
+/// Says which programs are missing; their names, parted by commas.
+fn missing_tools(summary: &mut Summary) -> Result<String> {
+    let missing: Vec<_> = TOOLS.iter().filter(|tool| !shell::installed(tool.program)).collect();
+    for Tool { program, package, shows } in &missing {
+        summary.skip(
+            &format!("`{program}` is not installed: {shows}"),
+            &format!("`apt-get install {package}`, or your system's package of that name"),
+        );
+    }
+    if shell::ci() && !missing.is_empty() {
+        bail!("CI must have every program; add what is missing to .ci/run");
+    }
+    Ok(missing.iter().map(|tool| tool.program).collect::<Vec<_>>().join(","))
+}
+
+/// Runs cargo's tests and counts.
+fn tests(filter: Option<&str>, without: &str) -> Result<Summary> {
+    let mut cargo = shell::cargo(["test", "--workspace", "--no-fail-fast"]);
+    cargo.args(filter).envs([
+        ("LANTERN_BIN", artifacts::lantern("debug")),
+        ("LANTERN_PLUGINS", Guests::Plugins.folder()),
+        ("LANTERN_GUESTS", Guests::Others.folder()),
+        ("LANTERN_WITHOUT", without.into()),
+    ]);
+    let mut summary = Summary::default();
+    let passed = shell::watch(&mut cargo, |line| summary.read(line))?;
+    // A test that does not build, or dies, has no line of its own.
+    if !passed && summary.failed == 0 {
+        summary.failed = 1;
+    }
+    Ok(summary)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_runners_lines_are_summed() {
+        let mut summary = Summary::default();
+        for line in [
+            "running 3 tests",
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.10s",
+            "test result: FAILED. 2 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out",
+            "a test printed: 9 passed",
+        ] {
+            summary.read(line);
+        }
+        assert_eq!(summary, Summary { passed: 5, failed: 4, skipped: 1 });
+        assert!(summary.close().is_err());
+    }
+
+    #[test]
+    fn a_run_of_nothing_is_no_success() {
+        assert!(Summary::default().close().is_err());
+        assert!(Summary { passed: 1, failed: 0, skipped: 2 }.close().is_ok());
+    }
+}
