@@ -20,8 +20,11 @@ pub(crate) struct Step {
     changes: Changes,
     bytes: usize,
     /// One a changed table, encoded when the first subscriber needs it.
-    encoded: Box<[OnceLock<Result<Arc<Fragment>, RowTooLarge>>]>,
+    encoded: Box<[OnceLock<Encoded>]>,
 }
+
+/// A table's changes as JSON, shared; or the row that fits no frame.
+type Encoded = Result<Arc<Fragment>, RowTooLarge>;
 
 enum Changes {
     Commit(Arc<Committed>),
@@ -68,11 +71,7 @@ impl Step {
     }
 
     /// What it changes of `table`, encoded: once, whoever asks.
-    pub(crate) fn fragment(
-        &self,
-        table: TableId,
-        part_bytes: usize,
-    ) -> Option<Result<Arc<Fragment>, RowTooLarge>> {
+    pub(crate) fn fragment(&self, table: TableId, part_bytes: usize) -> Option<Encoded> {
         let place = self.tables().iter().position(|c| c.table == table)?;
         let encode = || {
             let changes = &self.tables()[place];

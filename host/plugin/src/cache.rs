@@ -116,11 +116,9 @@ impl Cache {
     /// Keeps the code of an upload. Another process may do the same at once.
     pub(crate) fn store(&self, sha: &Sha, code: &Code) -> io::Result<()> {
         let number = self.aside.fetch_add(1, Ordering::Relaxed);
-        let aside =
-            self.dir.join(format!("{}-{}.{ASIDE_SUFFIX}", std::process::id(), number));
+        let aside = self.dir.join(format!("{}-{}.{ASIDE_SUFFIX}", std::process::id(), number));
         let written = (|| {
-            let mut file =
-                File::options().write(true).create_new(true).mode(0o600).open(&aside)?;
+            let mut file = File::options().write(true).create_new(true).mode(0o600).open(&aside)?;
             file.write_all(MAGIC)?;
             file.write_all(&self.tag(sha, &code.0))?;
             file.write_all(&code.0)?;
@@ -174,9 +172,10 @@ impl Cache {
     fn clear_aside(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.dir)?.filter_map(Result::ok) {
             let path = entry.path();
-            let old = entry.metadata().and_then(|meta| meta.modified()).is_ok_and(|time| {
-                time.elapsed().is_ok_and(|age| age > ASIDE_MAX)
-            });
+            let old = entry
+                .metadata()
+                .and_then(|meta| meta.modified())
+                .is_ok_and(|time| time.elapsed().is_ok_and(|age| age > ASIDE_MAX));
             if old && path.extension().is_some_and(|e| e == ASIDE_SUFFIX) {
                 fs::remove_file(path)?;
             }

@@ -42,11 +42,10 @@ impl tables::Host for State {
         // One more than allowed tells "just as many" from "too many".
         let ask = limit.min(rows_max.saturating_add(1));
         let host = self.call("tables.scan", start.len() + end.len())?;
-        let rows =
-            host.scan(TableId(table), &start, &end, ask, reverse).map_err(CallEnd::from)?;
+        let rows = host.scan(TableId(table), &start, &end, ask, reverse).map_err(CallEnd::from)?;
         if rows.len() > rows_max as usize {
             return Err(CallEnd::Guest(format!(
-                "`tables.scan` found more than {rows_max} rows (`limits.scan_rows_max`): ask for \
+                "`tables.scan` found more than {rows_max} rows (`plugin.limits.scan_rows_max`): ask for \
                  fewer with its limit, and go on from the last key"
             ))
             .into());
@@ -174,7 +173,7 @@ impl State {
         let limit = self.limits.read_bytes_max;
         if bytes > limit {
             return Err(CallEnd::Guest(format!(
-                "`{call}` found more than {} (`limits.read_bytes_max`): ask for fewer rows",
+                "`{call}` found more than {} (`plugin.limits.read_bytes_max`): ask for fewer rows",
                 in_words(limit)
             )));
         }

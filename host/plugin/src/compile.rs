@@ -20,7 +20,7 @@ use crate::{Compiler, LoadError, PluginConfig, engine};
 /// The argument that makes a program the compiling child.
 const CHILD_ARGUMENT: &str = "__compile";
 /// The largest compiled code, in bytes.
-const CODE_BYTES_MAX: u64 = 1 << 30;
+const CODE_BYTES_MAX: u64 = 256 << 20;
 /// The most of a child's last words that is read, in bytes.
 const STDERR_BYTES_MAX: u64 = 16 << 10;
 /// How much lower the child's priority is.
@@ -127,9 +127,8 @@ impl Compilers {
                 host(format!("`{} {CHILD_ARGUMENT}` does not start: {error}", command.display()))
             })?;
         let answer = self.converse(&mut child, bytes);
-        // Whatever happened, no child is left behind.
-        let _ = child.kill();
-        let status = child.wait().map_err(|error| host(format!("the compiler is lost: {error}")))?;
+        let status =
+            child.wait().map_err(|error| host(format!("the compiler is lost: {error}")))?;
         let answer = answer?;
         match answer.stdout.split_first() {
             Some((&ANSWER_CODE, code)) if status.success() => Ok(code.to_vec()),
@@ -158,14 +157,14 @@ impl Compilers {
             let (sender, receiver) = mpsc::channel();
             scope.spawn(move || sender.send(read(stdout, CODE_BYTES_MAX)));
             let stdout = receiver.recv_timeout(self.wall);
-            if stdout.is_err() {
-                // Closes the pipes, so that the threads of this scope end.
-                let _ = child.kill();
-            }
+            // Closed or late, the child is done: its output closes when it ends, and
+            // ending twice changes nothing. The pipes close with it, and so the
+            // threads of this scope end.
+            let _ = child.kill();
             let stderr = errors.join().unwrap_or_default();
-            stdout.map(|stdout| Answer { stdout, stderr }).map_err(|_| LoadError::CompileWall {
-                limit_s: self.wall.as_secs(),
-            })
+            stdout
+                .map(|stdout| Answer { stdout, stderr })
+                .map_err(|_| LoadError::CompileWall { limit_s: self.wall.as_secs() })
         })
     }
 

@@ -20,7 +20,7 @@ pub struct PluginConfig {
     /// files, no network. On, for languages that cannot do without.
     pub allow_wasi: bool,
     /// How many plugins are compiled at once. 1: a compiler takes a core and up
-    /// to `limits.compile_memory_bytes`.
+    /// to `plugin.limits.compile_memory_bytes`.
     pub compiles_at_once: u32,
     /// How many may wait to be compiled; more are refused. 64.
     pub compile_queue_max: u32,

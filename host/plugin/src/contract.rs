@@ -35,8 +35,9 @@ struct Contract {
 impl Contract {
     fn parse() -> Self {
         let mut resolve = Resolve::default();
-        let package =
-            resolve.push_source("projection.wit", WIT).expect("the contract is checked with the code");
+        let package = resolve
+            .push_source("projection.wit", WIT)
+            .expect("the contract is checked with the code");
         let world = resolve.select_world(&[package], None).expect("the contract has one world");
         let version = resolve.packages[package].name.version.as_ref();
         let version = version.expect("the contract has a version").to_string();
@@ -140,7 +141,7 @@ fn check_wasi(
 ) -> Result<(), LoadError> {
     let why = if !allow_wasi {
         "this host runs plugins without WASI; in Rust, build for wasm32-unknown-unknown, or set \
-         `allow_wasi`"
+         `plugin.allow_wasi`"
     } else if version.and_then(track) != Some((0, 2)) {
         "this host has WASI 0.2; build the plugin for wasm32-wasip2"
     } else if wasi::INTERFACES.contains(&stem) {
@@ -242,8 +243,7 @@ fn check_signature(
 fn no_such(name: &str) -> LoadError {
     let contract = &*CONTRACT;
     let world = &contract.resolve.worlds[contract.world];
-    let have: Vec<_> =
-        world.imports.keys().map(|key| name_of(&contract.resolve, key)).collect();
+    let have: Vec<_> = world.imports.keys().map(|key| name_of(&contract.resolve, key)).collect();
     let have = list(have.iter().map(String::as_str).filter(|name| !name.contains("/types@")));
     LoadError::Import { name: name.into(), have: format!("it has {have}") }
 }
@@ -368,7 +368,11 @@ impl Speller<'_> {
         }
     }
 
-    fn fields<'t>(&mut self, what: &str, fields: impl Iterator<Item = (&'t str, Option<&'t Type>)>) {
+    fn fields<'t>(
+        &mut self,
+        what: &str,
+        fields: impl Iterator<Item = (&'t str, Option<&'t Type>)>,
+    ) {
         let _ = write!(self.text, "{what} {{");
         for (index, (name, ty)) in fields.enumerate() {
             let _ = write!(self.text, "{} {name}", if index == 0 { "" } else { "," });

@@ -27,16 +27,14 @@ pub enum PluginHostError {
 #[non_exhaustive]
 pub enum LoadError {
     /// Something else than WebAssembly.
-    #[error(
-        "this is not WebAssembly: {found}; upload the .wasm file that your compiler made"
-    )]
+    #[error("this is not WebAssembly: {found}; upload the .wasm file that your compiler made")]
     NotWasm {
         /// What it is, or begins with.
         found: String,
     },
     /// Longer than the limit.
     #[error(
-        "the plugin has {bytes} bytes, and the limit is {limit} (`limits.upload_bytes_max`)"
+        "the plugin has {bytes} bytes, and the limit is {limit} (`plugin.limits.upload_bytes_max`)"
     )]
     TooLarge {
         /// Its size.
@@ -46,7 +44,7 @@ pub enum LoadError {
     },
     /// Parameters longer than the limit.
     #[error(
-        "the parameters have {bytes} bytes, and the limit is {limit} (`limits.parameters_bytes_max`)"
+        "the parameters have {bytes} bytes, and the limit is {limit} (`plugin.limits.parameters_bytes_max`)"
     )]
     ParametersTooLarge {
         /// Their size.
@@ -129,7 +127,9 @@ pub enum LoadError {
         version: String,
     },
     /// It is no projection.
-    #[error("the component does not export `{wanted}`, so it is no projection; it exports {exports}")]
+    #[error(
+        "the component does not export `{wanted}`, so it is no projection; it exports {exports}"
+    )]
     NoProjector {
         /// The interface that is missing.
         wanted: String,
@@ -143,21 +143,23 @@ pub enum LoadError {
         reason: String,
     },
     /// Compiling took too much processor time.
-    #[error("compiling took more than {limit_s} s of processor time; raise `limits.compile_cpu_s`")]
+    #[error(
+        "compiling took more than {limit_s} s of processor time; raise `plugin.limits.compile_cpu_s`"
+    )]
     CompileCpu {
         /// The limit, in seconds.
         limit_s: u64,
     },
     /// Compiling took too much memory.
     #[error(
-        "compiling took more than {limit_bytes} bytes of memory; raise `limits.compile_memory_bytes`"
+        "compiling took more than {limit_bytes} bytes of memory; raise `plugin.limits.compile_memory_bytes`"
     )]
     CompileMemory {
         /// The limit, in bytes.
         limit_bytes: u64,
     },
     /// Compiling took too long.
-    #[error("compiling took longer than {limit_s} s; raise `limits.compile_wall_s`")]
+    #[error("compiling took longer than {limit_s} s; raise `plugin.limits.compile_wall_s`")]
     CompileWall {
         /// The limit, in seconds.
         limit_s: u64,
@@ -197,7 +199,7 @@ pub enum LoadError {
     /// `setup` ran out of fuel.
     #[error(
         "the plugin's setup used up its fuel of {limit}: it may never end; or raise \
-         `limits.fuel_setup`"
+         `plugin.limits.fuel_setup`"
     )]
     SetupFuel {
         /// The limit.
@@ -268,10 +270,10 @@ impl LoadError {
             }
             Self::TooLarge { .. } => {
                 "build it smaller (strip it, leave unused libraries out), or raise \
-                 `limits.upload_bytes_max`"
+                 `plugin.limits.upload_bytes_max`"
             }
             Self::ParametersTooLarge { .. } => {
-                "make the parameters shorter, or raise `limits.parameters_bytes_max`"
+                "make the parameters shorter, or raise `plugin.limits.parameters_bytes_max`"
             }
             Self::NoMetadata => {
                 "build it with Lantern's SDK for your language, or make it a component of the \
@@ -311,12 +313,14 @@ impl LoadError {
                 "build it with another compiler version or at a lower level of optimisation, and \
                  report it"
             }
-            Self::CompileQueue { .. } => "wait, or raise `compile_queue_max`",
+            Self::CompileQueue { .. } => "wait, or raise `plugin.compile_queue_max`",
             Self::Instance { .. } => {
                 "make its initial memory and tables smaller, or raise the limit named"
             }
             Self::Setup { .. } => "correct the parameters it complains of",
-            Self::SetupTrapped { .. } => "run its tests with the same parameters; see the backtrace",
+            Self::SetupTrapped { .. } => {
+                "run its tests with the same parameters; see the backtrace"
+            }
             Self::SetupFuel { .. } => "look for a loop without an end in setup",
             Self::Varies { .. } => {
                 "setup must answer the same manifest for the same parameters: use no randomness, \

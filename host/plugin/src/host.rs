@@ -159,12 +159,7 @@ impl PluginHost {
                 ty.exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
             contract::no_projector(&contract::version(), &exports)
         })?;
-        Ok(Linked {
-            engine: self.engine.clone(),
-            limits: Arc::clone(&self.limits),
-            pre,
-            wasi,
-        })
+        Ok(Linked { engine: self.engine.clone(), limits: Arc::clone(&self.limits), pre, wasi })
     }
 }
 

@@ -97,10 +97,12 @@ impl Plugin for LoadedPlugin {
 
 impl Linked {
     /// Makes an instance and sets it up.
-    fn start(self: &Arc<Self>, parameters: &str) -> Result<(RunningInstance, Manifest), SetupError> {
+    fn start(
+        self: &Arc<Self>,
+        parameters: &str,
+    ) -> Result<(RunningInstance, Manifest), SetupError> {
         let limits = &self.limits;
-        let mut store =
-            Store::new(&self.engine, State::new(Arc::clone(limits), self.wasi));
+        let mut store = Store::new(&self.engine, State::new(Arc::clone(limits), self.wasi));
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(limits.host_call_bytes_max);
         store.set_max_component_handles(limits.handles_max);
@@ -118,7 +120,8 @@ impl Linked {
                 return Err(SetupError::Said(store.data().cut(&message).to_owned()));
             }
             Err(error) => {
-                let call = Call { fuel: limits.fuel_setup, key: "limits.fuel_setup", host_fuel };
+                let call =
+                    Call { fuel: limits.fuel_setup, key: "plugin.limits.fuel_setup", host_fuel };
                 return Err(SetupError::Trapped(ended(store.data(), &error, &call)));
             }
         };
@@ -147,13 +150,23 @@ fn ready(store: &mut Store<State>, fuel: u64) {
 fn start_error(store: &Store<State>, error: &wasmtime::Error) -> SetupError {
     if error.is::<Trap>() || error.is::<CallEnd>() {
         let fuel = store.data().limits.fuel_setup;
-        let call = Call { fuel, key: "limits.fuel_setup", host_fuel: 0 };
+        let call = Call { fuel, key: "plugin.limits.fuel_setup", host_fuel: 0 };
         return SetupError::Trapped(ended(store.data(), error, &call));
     }
-    SetupError::Start(match &store.data().memory.refused {
-        Some(what) => format!("it needs {what} to begin with"),
-        None => format!("{error:#}"),
-    })
+    if let Some(what) = &store.data().memory.refused {
+        return SetupError::Start(format!("it needs {what} to begin with"));
+    }
+    let (text, limits) = (format!("{error:#}"), &store.data().limits);
+    // The engine has no types of its own for these.
+    let counted = [
+        ("instance count", "core instances", limits.core_instances_max, "core_instances_max"),
+        ("memory count", "memories", limits.memories_max, "memories_max"),
+        ("table count", "tables", limits.tables_max, "tables_max"),
+    ];
+    let passed = counted.iter().find(|(sign, ..)| text.contains(sign));
+    SetupError::Start(passed.map_or(text.clone(), |(_, what, limit, key)| {
+        format!("it has more than {limit} {what} (`plugin.limits.{key}`)")
+    }))
 }
 
 /// An instance that has been set up.
@@ -194,7 +207,7 @@ impl Instance for RunningInstance {
             Ok(Ok(())) => Ok(()),
             Ok(Err(failure)) => Err(self.failed(batch, failure)),
             Err(error) => {
-                let call = Call { fuel, key: "limits.fuel_event", host_fuel };
+                let call = Call { fuel, key: "engine.fuel_event", host_fuel };
                 Err(ended(self.store.data(), &error, &call))
             }
         };
@@ -290,7 +303,7 @@ fn ended(state: &State, error: &wasmtime::Error, call: &Call) -> ApplyError {
         Some(Trap::OutOfFuel) => return trapped(TrapKind::Fuel, out_of_fuel()),
         Some(Trap::Interrupt) => {
             return ApplyError::Fault(format!(
-                "the call took longer than {} ms on the clock (`limits.apply_ms`)",
+                "the call took longer than {} ms on the clock (`plugin.limits.apply_ms`)",
                 state.limits.apply_ms
             ));
         }
@@ -325,7 +338,7 @@ fn describe(state: &State, error: &wasmtime::Error) -> String {
             let text = error.root_cause().to_string();
             if is_hostcall_fuel(&text) {
                 return format!(
-                    "it passed more than {} to one host call (`limits.host_call_bytes_max`)",
+                    "it passed more than {} to one host call (`plugin.limits.host_call_bytes_max`)",
                     in_words(state.limits.host_call_bytes_max)
                 );
             }

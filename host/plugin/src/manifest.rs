@@ -116,3 +116,23 @@ fn field(field: types::Field) -> Field {
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_named() {
+        let a = Manifest { name: "a".into(), ..Manifest::default() };
+        assert_eq!(difference(&a, &a.clone()), None);
+        let other = |change: fn(&mut Manifest)| {
+            let mut b = a.clone();
+            change(&mut b);
+            difference(&a, &b)
+        };
+        assert_eq!(other(|m| m.version = "2".into()), Some("version"));
+        assert_eq!(other(|m| m.tables.push(Table::default())), Some("list of tables"));
+        assert_eq!(other(|m| m.attributes.id = true), Some("set of attributes"));
+        assert_eq!(other(|m| m.parameters = Some("{}".into())), Some("schema of parameters"));
+    }
+}

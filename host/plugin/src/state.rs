@@ -139,7 +139,7 @@ impl State {
             self.log_full = true;
             let note = format!(
                 "further messages of this call were dropped: they pass {limit} bytes \
-                 (`limits.log_bytes_max`)"
+                 (`plugin.limits.log_bytes_max`)"
             );
             (Level::Warn, note)
         };
@@ -214,7 +214,7 @@ impl wasmtime::ResourceLimiter for MemoryMeter {
         let more = desired.saturating_sub(current);
         if more > self.bytes_max.saturating_sub(self.bytes) {
             self.refused = Some(format!(
-                "more than {} of memory (`limits.memory_bytes_max`)",
+                "more than {} of memory (`plugin.limits.memory_bytes_max`)",
                 in_words(self.bytes_max)
             ));
             return Ok(false);
@@ -240,7 +240,7 @@ impl wasmtime::ResourceLimiter for MemoryMeter {
         let more = desired.saturating_sub(current);
         if more > self.elements_max.saturating_sub(self.elements) {
             self.refused = Some(format!(
-                "more than {} table elements (`limits.table_elements_max`)",
+                "more than {} table elements (`plugin.limits.table_elements_max`)",
                 self.elements_max
             ));
             return Ok(false);
@@ -302,11 +302,8 @@ mod tests {
 
     #[test]
     fn messages_are_cut_between_characters_and_dropped_past_the_limit() {
-        let limits = PluginLimits {
-            message_bytes_max: 5,
-            log_bytes_max: 9,
-            ..PluginLimits::default()
-        };
+        let limits =
+            PluginLimits { message_bytes_max: 5, log_bytes_max: 9, ..PluginLimits::default() };
         let mut state = State::new(Arc::new(limits), false);
         state.begin(None, 1_000, 0);
         assert_eq!(state.cut("äöü"), "äö");

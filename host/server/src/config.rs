@@ -214,22 +214,23 @@ impl ServerConfig {
     /// # Errors
     /// [`ConfigError`] that names the key, its value and where it comes from.
     pub fn load(file: Option<&Path>, flags: &[(String, String)]) -> Result<Self, ConfigError> {
-        let toml = match file {
-            Some(path) => Toml::file_exact(path),
-            None => Toml::file_exact(FILE),
-        };
         if let Some(path) = file
             && !path.is_file()
         {
             return Err(ConfigError(format!("there is no file `{}`", path.display())));
         }
+        let path = file.unwrap_or(Path::new(FILE));
         // Variables without a section belong to the command line's own client,
         // except for the keys that stand at the top.
         let env = Env::prefixed(ENV_PREFIX)
             .filter(|key| key == "data" || key.as_str().contains("__"))
             .split("__");
-        let mut figment =
-            Figment::from(Serialized::defaults(Self::default())).merge(toml).merge(env);
+        let mut figment = Figment::from(Serialized::defaults(Self::default()));
+        // To figment, a file read by its exact name must be there.
+        if path.is_file() {
+            figment = figment.merge(Toml::file_exact(path));
+        }
+        figment = figment.merge(env);
         for (key, text) in flags {
             let value = Value::from_str(text).unwrap_or_else(|never| match never {});
             figment = figment.merge((key.as_str(), value));
@@ -345,6 +346,13 @@ mod tests {
         check("[live]\nwindow = 0", &[], &["section `live`", "`window` is 0"]);
         check("", &[("ingest.groups_max", "0")], &["`ingest.groups_max` is 0"]);
         check("[http", &[], &["some.toml"]);
+    }
+
+    #[test]
+    fn without_a_file_the_defaults_hold() {
+        // The tests' own folder has none.
+        assert!(!Path::new(FILE).exists());
+        assert_eq!(ServerConfig::load(None, &[]).unwrap(), ServerConfig::default());
     }
 
     #[test]

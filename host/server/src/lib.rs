@@ -5,10 +5,10 @@
 //! Nothing here blocks tokio's threads: what touches a disk or a plugin runs on
 //! threads that may.
 
+mod api;
 pub mod cloudevents;
 mod config;
 mod data;
-mod api;
 mod plugins;
 mod ports;
 mod problem;
@@ -22,6 +22,6 @@ mod upkeep;
 pub use config::{
     ConfigError, ENV_PREFIX, FILE, HttpConfig, IngestConfig, ServerConfig, UpkeepConfig,
 };
-pub use problem::{CODES, Code, PROBLEM, Problem, find as find_code};
+pub use problem::{CODES, Code, Members, PROBLEM, Problem, find as find_code};
 pub use start::{Server, StartError};
 pub use telemetry::{LogFormat, TracingError, init_tracing};

@@ -1,6 +1,6 @@
 //! The small ports that the server itself gives the engine.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use lantern_core::{Clock, Committed, Publish, Timestamp};
@@ -29,9 +29,10 @@ impl Clock for SystemClock {
 /// Hands commits to the feed and wakes requests that wait for a position.
 ///
 /// The hub needs the engine to read tables, and the engine needs this to
-/// publish: so the hub comes in once both are there, before anything runs.
+/// publish: so the hub comes in once both are there, before anything runs. It is
+/// held weakly, or the two would keep each other, and the data folder, forever.
 pub(crate) struct Commits {
-    hub: OnceLock<Arc<Hub>>,
+    hub: OnceLock<Weak<Hub>>,
     changed: watch::Sender<()>,
 }
 
@@ -40,8 +41,8 @@ impl Commits {
         Self { hub: OnceLock::new(), changed: watch::Sender::new(()) }
     }
 
-    pub(crate) fn connect(&self, hub: Arc<Hub>) {
-        assert!(self.hub.set(hub).is_ok(), "the hub is connected once");
+    pub(crate) fn connect(&self, hub: &Arc<Hub>) {
+        assert!(self.hub.set(Arc::downgrade(hub)).is_ok(), "the hub is connected once");
     }
 
     /// Changes with every commit and activation.
@@ -52,14 +53,14 @@ impl Commits {
 
 impl Publish for Commits {
     fn committed(&self, commit: &Arc<Committed>) {
-        if let Some(hub) = self.hub.get() {
+        if let Some(hub) = self.hub.get().and_then(Weak::upgrade) {
             hub.committed(commit);
         }
         self.changed.send_replace(());
     }
 
     fn activated(&self, projection: &str, epoch: Option<&str>) {
-        if let Some(hub) = self.hub.get() {
+        if let Some(hub) = self.hub.get().and_then(Weak::upgrade) {
             hub.activated(projection, epoch);
         }
         self.changed.send_replace(());

@@ -17,9 +17,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::api::{self, App};
 use crate::config::{ConfigError, ServerConfig};
 use crate::data::DataDir;
-use crate::api::{self, App};
 use crate::plugins::Plugins;
 use crate::ports::{Commits, SystemClock};
 use crate::{problem, telemetry, upkeep};
@@ -169,14 +169,18 @@ impl Server {
             drop(data);
         });
         if closed.await.is_err() {
-            tracing::error!("closing panicked: what was not committed is folded again at the next start");
+            tracing::error!(
+                "closing panicked: what was not committed is folded again at the next start"
+            );
         }
         tracing::info!("stopped");
     }
 }
 
 /// Opens everything, and starts the engine's threads.
-pub(crate) fn open(config: ServerConfig) -> Result<(Arc<App>, Arc<EmbeddedLog>, DataDir), StartError> {
+pub(crate) fn open(
+    config: ServerConfig,
+) -> Result<(Arc<App>, Arc<EmbeddedLog>, DataDir), StartError> {
     let metrics = telemetry::metrics();
     let data = DataDir::open(&config.data)?;
     let log = EmbeddedLog::open(data.log(), config.log.clone()).map_err(log_error(data.log()))?;
@@ -188,10 +192,8 @@ pub(crate) fn open(config: ServerConfig) -> Result<(Arc<App>, Arc<EmbeddedLog>, 
     let files = PluginFiles::open(data.plugins()).map_err(store_error(data.plugins()))?;
     let mut plugin = config.plugin.clone();
     plugin.cache_dir.get_or_insert_with(|| data.cache());
-    let host = PluginHost::new(plugin).map_err(|error| StartError::Data {
-        path: data.cache(),
-        reason: error.to_string(),
-    })?;
+    let host = PluginHost::new(plugin)
+        .map_err(|error| StartError::Data { path: data.cache(), reason: error.to_string() })?;
     let plugins = Arc::new(Plugins::new(files, host, Arc::clone(&stores)));
     let commits = Arc::new(Commits::new());
     let ports = Ports {
@@ -208,7 +210,7 @@ pub(crate) fn open(config: ServerConfig) -> Result<(Arc<App>, Arc<EmbeddedLog>, 
         move |name: &str| engine.lag(name).map(|(events, ms)| Lag { events, ms })
     };
     let hub = Hub::new(Arc::<Engine>::clone(&engine), Arc::new(lag), config.live.clone());
-    commits.connect(Arc::clone(&hub));
+    commits.connect(&hub);
     let appended = watch::Sender::new(());
     let readers = appended.subscribe();
     port.on_append(Arc::new(move |_| {

@@ -1,5 +1,6 @@
 //! Logs and metrics of the process.
 
+use std::io::IsTerminal as _;
 use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -22,7 +23,9 @@ pub enum LogFormat {
 #[non_exhaustive]
 pub enum TracingError {
     /// Not a filter.
-    #[error("`{filter}` is no log filter: {reason}; write a level, or `target=level` parted by commas")]
+    #[error(
+        "`{filter}` is no log filter: {reason}; write a level, or `target=level` parted by commas"
+    )]
     Filter {
         /// What was given.
         filter: String,
@@ -47,6 +50,7 @@ pub fn init_tracing(format: LogFormat, filter: &str) -> Result<(), TracingError>
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_span_events(FmtSpan::NONE);
     match format {
         LogFormat::Human => builder.with_target(false).try_init(),
@@ -56,9 +60,8 @@ pub fn init_tracing(format: LogFormat, filter: &str) -> Result<(), TracingError>
 }
 
 /// Upper bounds of histograms in seconds.
-const SECONDS: [f64; 14] = [
-    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
-];
+const SECONDS: [f64; 14] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
 /// The process's metrics; set up by whoever asks first.
 pub(crate) fn metrics() -> PrometheusHandle {

@@ -12,8 +12,8 @@ use lantern_log::EmbeddedLog;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::UpkeepConfig;
 use crate::api::{App, now};
+use crate::config::UpkeepConfig;
 
 /// The `source` of heartbeats.
 const SOURCE: &str = "lantern";

@@ -1,4 +1,4 @@
-//! Write a [Lantern] projection in Rust: a struct of typed tables, a function
+//! Write a Lantern projection in Rust: a struct of typed tables, a function
 //! from an event to row changes, one line to export.
 //!
 //! ```
@@ -63,7 +63,6 @@
 //! * `testing`: a host in memory, so that a plugin is tested by a plain
 //!   `cargo test` (not there in Wasm).
 //!
-//! [Lantern]: https://github.com/lantern-host/lantern
 
 extern crate self as lantern_sdk;
 

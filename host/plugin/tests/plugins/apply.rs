@@ -33,7 +33,7 @@ fn a_batch_reaches_the_guest_and_its_writes_the_host() {
     let (applied, tables) = apply(&*plugin, &batch(1), FUEL);
     applied.result.unwrap();
     let row = &tables.rows[&(0, "u0".into())];
-    assert_eq!(row, b"{\"user\":\"u0\",\"product\":\"p0\",\"cents\":0}");
+    assert_eq!(row, batch(1).events.get(0).data);
     assert!(applied.fuel > 0 && applied.fuel < FUEL);
     assert_eq!(applied.memory_bytes, 128 << 10);
 }
@@ -153,7 +153,7 @@ fn fuel_runs_out_at_the_same_point_in_every_run() {
         assert_eq!(applied.fuel, whole.fuel);
         let (applied, _) = apply(&*plugin, &batch(10), high - 1);
         let said = applied.result.unwrap_err();
-        trapped(said, TrapKind::Fuel, &["used up its fuel", "`limits.fuel_event`"]);
+        trapped(said, TrapKind::Fuel, &["used up its fuel", "`engine.fuel_event`"]);
     }
 }
 
@@ -189,7 +189,7 @@ fn the_clock_ends_what_fuel_does_not_and_blames_nobody() {
     let plugin = host_with(limits).load(&guest.build(), "").unwrap();
     let (applied, _) = apply(&*plugin, &batch(1), u64::MAX);
     let Err(ApplyError::Fault(said)) = applied.result else { panic!("no fault") };
-    assert!(said.contains("1 ms on the clock (`limits.apply_ms`)"), "{said}");
+    assert!(said.contains("1 ms on the clock (`plugin.limits.apply_ms`)"), "{said}");
 }
 
 #[test]
@@ -197,9 +197,8 @@ fn a_trap_has_a_backtrace_and_the_last_words() {
     let mut guest = Guest::new().import("logging", "log", "(param i32 i32 i32)");
     let words = guest.text("index out of bounds");
     guest.fields = "(func $_ZN7revenue5folds17h0123456789abcdefE unreachable)".into();
-    guest.apply = format!(
-        "(call $log (i32.const 4) {words}) (call $_ZN7revenue5folds17h0123456789abcdefE)"
-    );
+    guest.apply =
+        format!("(call $log (i32.const 4) {words}) (call $_ZN7revenue5folds17h0123456789abcdefE)");
     let plugin = load(&guest);
     let mut instance = plugin.instantiate().unwrap();
     let applied = instance.apply(&batch(1), Box::new(Tables::default()), FUEL);
@@ -241,7 +240,8 @@ fn memory_past_the_limit_is_refused_and_told_if_the_guest_gives_up() {
     let gives_up = Guest::new().apply(&format!("{grow} unreachable"));
     let plugin = host_with(small).load(&gives_up.build(), "").unwrap();
     let (applied, _) = apply(&*plugin, &batch(1), FUEL);
-    let expected = ["after it was refused more than 4 MiB of memory (`limits.memory_bytes_max`)"];
+    let expected =
+        ["after it was refused more than 4 MiB of memory (`plugin.limits.memory_bytes_max`)"];
     trapped(applied.result.unwrap_err(), TrapKind::Memory, &expected);
     assert_eq!(applied.memory_bytes, 128 << 10);
 }
@@ -260,11 +260,8 @@ fn stack_and_bounds_are_guarded() {
 
 /// `put-many` with columns of `ends` and a text each.
 fn put_many(ends: [&[u32]; 2], texts: [&str; 2]) -> ApplyError {
-    let mut guest = Guest::new().import(
-        "tables",
-        "put-many",
-        "(param i32 i32 i32 i32 i32 i32 i32 i32 i32)",
-    );
+    let mut guest =
+        Guest::new().import("tables", "put-many", "(param i32 i32 i32 i32 i32 i32 i32 i32 i32)");
     let [keys, values] = texts.map(|text| guest.text(text));
     let mut body = String::new();
     let mut lists = Vec::new();
@@ -347,9 +344,9 @@ fn reads_and_the_log_are_bounded() {
     };
     run(scan(), 3, 1).result.unwrap();
     let said = run(scan(), 4, 1).result.unwrap_err();
-    trapped(said, TrapKind::HostCall, &["more than 3 rows (`limits.scan_rows_max`)"]);
+    trapped(said, TrapKind::HostCall, &["more than 3 rows (`plugin.limits.scan_rows_max`)"]);
     let said = run(scan(), 2, 4).result.unwrap_err();
-    trapped(said, TrapKind::HostCall, &["more than 10 bytes (`limits.read_bytes_max`)"]);
+    trapped(said, TrapKind::HostCall, &["more than 10 bytes (`plugin.limits.read_bytes_max`)"]);
 
     let mut guest = Guest::new().import("logging", "log", "(param i32 i32 i32)");
     let text = guest.text("hello");
@@ -358,18 +355,18 @@ fn reads_and_the_log_are_bounded() {
     applied.result.unwrap();
     let tables: Box<Tables> = applied.host.into_any().downcast().unwrap();
     assert_eq!(tables.log.len(), 2);
-    assert!(tables.log[1].1.contains("`limits.log_bytes_max`"));
+    assert!(tables.log[1].1.contains("`plugin.limits.log_bytes_max`"));
 }
 
 #[test]
 fn what_one_host_call_carries_out_is_bounded() {
     let limits = PluginLimits { host_call_bytes_max: 64 << 10, ..PluginLimits::default() };
-    let guest = Guest::new()
-        .import("tables", "put", "(param i32 i32 i32 i32 i32)")
-        .apply("(call $put (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 65537))");
+    let guest = Guest::new().import("tables", "put", "(param i32 i32 i32 i32 i32)").apply(
+        "(call $put (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 65537))",
+    );
     let plugin = host_with(limits).load(&guest.build(), "").unwrap();
     let (applied, tables) = apply(&*plugin, &batch(1), FUEL);
-    let expected = ["more than 64 KiB to one host call (`limits.host_call_bytes_max`)"];
+    let expected = ["more than 64 KiB to one host call (`plugin.limits.host_call_bytes_max`)"];
     trapped(applied.result.unwrap_err(), TrapKind::HostCall, &expected);
     assert!(tables.rows.is_empty());
 }

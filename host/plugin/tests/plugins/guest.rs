@@ -117,7 +117,7 @@ impl Guest {
                       (i32.const 16)))) (i32.const 0))
                     (then unreachable))))
                 (local.get $at))
-              (func (export \"lantern:projection/projector@0.1.0#setup\")
+              (func $setup (export \"lantern:projection/projector@0.1.0#setup\")
                 (param $ptr i32) (param $len i32) (result i32)
                 {setup}
                 (global.set $heap (i32.const {HEAP}))
@@ -142,9 +142,8 @@ impl Guest {
     pub(crate) fn renamed(&self, from: &str, to: &str) -> Vec<u8> {
         assert_eq!(from.len(), to.len());
         let mut module = self.module();
-        let places: Vec<_> = (0..module.len())
-            .filter(|&at| module[at..].starts_with(from.as_bytes()))
-            .collect();
+        let places: Vec<_> =
+            (0..module.len()).filter(|&at| module[at..].starts_with(from.as_bytes())).collect();
         for at in places {
             module[at..at + to.len()].copy_from_slice(to.as_bytes());
         }
@@ -179,8 +178,7 @@ pub(crate) fn fail(event: Option<u32>, text: &str) -> String {
     }
     // `text` is what `Guest::text` gave: address, then length.
     let [address, length] = [0, 1].map(|n| text.split(") (").nth(n).unwrap());
-    let [address, length] =
-        [address, length].map(|t| t.trim_matches(['(', ')']).to_owned());
+    let [address, length] = [address, length].map(|t| t.trim_matches(['(', ')']).to_owned());
     let _ = write!(
         code,
         "(i32.store (i32.const {}) ({address})) (i32.store (i32.const {}) ({length}))",
@@ -206,15 +204,8 @@ impl Image {
         self.string(at + 16, &m.description);
         self.strings(at + 24, &m.subscribes);
         let a = m.attributes;
-        let flags = [
-            a.id,
-            a.source,
-            a.subject,
-            a.tenant,
-            a.dataschema,
-            a.datacontenttype,
-            a.extensions,
-        ];
+        let flags =
+            [a.id, a.source, a.subject, a.tenant, a.dataschema, a.datacontenttype, a.extensions];
         self.bytes[at + 32] =
             flags.iter().enumerate().fold(0, |bits, (n, &on)| bits | (u8::from(on) << n));
         let tables = self.list(at + 36, m.tables.len(), 56);

@@ -71,7 +71,9 @@ fn batch(count: u64) -> Batch {
     let mut events = Events::new();
     for n in 0..count {
         let (id, subject) = (format!("e{n}"), format!("u{n}"));
-        let data = format!("{{\"user\":\"u{n}\",\"product\":\"p{n}\",\"cents\":{n}}}");
+        let data = format!(
+            "{{\"user\":\"u{n}\",\"product\":\"p{n}\",\"country\":\"DE\",\"quantity\":1,\"cents\":{n}}}"
+        );
         assert!(events.push(&EventRef {
             id: &id,
             source: "shop",
@@ -137,7 +139,8 @@ impl Host for Tables {
         limit: u32,
         _reverse: bool,
     ) -> Result<Vec<Row>, HostError> {
-        let rows = self.rows.range((table.0, start.into())..).take(limit as usize);
+        let rows = self.rows.range((table.0, start.into())..);
+        let rows = rows.take_while(|((t, _), _)| *t == table.0).take(limit as usize);
         Ok(rows.map(|((_, key), value)| Row { key: key.clone(), value: value.clone() }).collect())
     }
 

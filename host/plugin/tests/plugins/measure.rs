@@ -6,7 +6,7 @@ use std::time::Instant;
 use lantern_core::Host;
 
 use crate::guest::Guest;
-use crate::{FUEL, Tables, batch, load};
+use crate::{FUEL, Tables, batch, host, load};
 
 #[test]
 #[ignore = "a measurement"]
@@ -50,6 +50,38 @@ fn an_idle_instance_is_small_and_quick_to_make() {
     let bytes = (resident_bytes() - before) / u64::from(INSTANCES);
     eprintln!("{} instances: {each:?} and {bytes} bytes each", instances.len());
     assert!(bytes < 1 << 20);
+}
+
+/// Any plugin over shop events: `PLUGIN=path/to/revenue.wasm`.
+#[test]
+#[ignore = "a measurement"]
+fn a_given_plugin_loads_and_folds() {
+    const EVENTS: u64 = 1_024;
+    const ROUNDS: u32 = 500;
+    let Ok(path) = std::env::var("PLUGIN") else { return };
+    let bytes = std::fs::read(&path).unwrap();
+    let host = host();
+    let started = Instant::now();
+    let plugin = host.load(&bytes, "").unwrap_or_else(|e| panic!("{} {e}", e.code()));
+    eprintln!("{path}: {} bytes, loaded in {:?}", bytes.len(), started.elapsed());
+    let before = resident_bytes();
+    let started = Instant::now();
+    let instances: Vec<_> = (0..1_000).map(|_| plugin.instantiate().unwrap()).collect();
+    let each = started.elapsed() / 1_000;
+    let resident = (resident_bytes() - before) / 1_000;
+    eprintln!("{} instances: {each:?} and {resident} bytes each", instances.len());
+    drop(instances);
+    let (batch, mut instance) = (batch(EVENTS), plugin.instantiate().unwrap());
+    let mut host: Box<dyn Host> = Box::new(Tables::default());
+    let started = Instant::now();
+    let mut fuel = 0;
+    for _ in 0..ROUNDS {
+        let applied = instance.apply(&batch, host, 100 * FUEL);
+        applied.result.unwrap();
+        (host, fuel) = (applied.host, applied.fuel);
+    }
+    let event = started.elapsed().as_nanos() as f64 / f64::from(ROUNDS) / EVENTS as f64;
+    eprintln!("{event:.0} ns and {} fuel an event", fuel / EVENTS);
 }
 
 fn resident_bytes() -> u64 {

@@ -132,9 +132,8 @@ fn before_1970_the_clock_shows_zero() {
 fn output_goes_to_the_log_and_into_a_traps_message() {
     let mut guest = guest();
     let text = guest.text("thread panicked at src/lib.rs:7\nindex out of bounds\n");
-    let guest = guest.apply(&format!(
-        "(call $write (call $stderr) {text} (i32.const 8192)) unreachable"
-    ));
+    let guest =
+        guest.apply(&format!("(call $write (call $stderr) {text} (i32.const 8192)) unreachable"));
     let (applied, tables) = apply(&*load(&guest), &batch(1), FUEL);
     let lines: Vec<_> = tables.log.iter().map(|(_, text)| text.as_str()).collect();
     assert_eq!(lines, ["thread panicked at src/lib.rs:7", "index out of bounds"]);

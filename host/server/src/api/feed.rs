@@ -77,7 +77,7 @@ fn handshake(headers: &HeaderMap) -> Result<(HeaderValue, bool), Problem> {
     let key = headers
         .get(SEC_WEBSOCKET_KEY)
         .ok_or_else(|| Problem::new("LAN-0412", "`Sec-WebSocket-Key` is missing"))?;
-    let accept = HeaderValue::from_str(&accept_key(key.as_bytes()))
-        .expect("base64 is a header's value");
+    let accept =
+        HeaderValue::from_str(&accept_key(key.as_bytes())).expect("base64 is a header's value");
     Ok((accept, asked))
 }

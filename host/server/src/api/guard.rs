@@ -73,7 +73,7 @@ mod tests {
                 headers.insert(ORIGIN, origin.parse().unwrap());
             }
             let code = allowed(&headers, &Uri::from_static("/"), &config)
-                .map_or_else(|problem| problem.code, |()| "fine".into());
+                .map_or_else(|problem| problem.code.clone(), |()| "fine".into());
             assert_eq!(code, expected, "host {host}, origin {origin}");
         };
         check("localhost:7420", "", "fine");

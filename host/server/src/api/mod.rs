@@ -64,6 +64,8 @@ pub(crate) type Shared = Arc<App>;
 /// The API's description; the paths come from the code below.
 #[derive(OpenApi)]
 #[openapi(
+    // Types of parameters are not found by themselves.
+    components(schemas(tables::Order)),
     info(
         title = "Lantern",
         description = "Projections of event logs: send events, upload plugins, read tables. \
@@ -156,10 +158,7 @@ impl App {
     }
 
     /// Appends `events`, and waits until they are durable.
-    pub(crate) async fn append(
-        &self,
-        events: Events,
-    ) -> Result<lantern_core::Appended, LogError> {
+    pub(crate) async fn append(&self, events: Events) -> Result<lantern_core::Appended, LogError> {
         let (done, appended) = oneshot::channel();
         self.log.append(
             events,

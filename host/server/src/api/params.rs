@@ -59,15 +59,15 @@ pub(crate) async fn body(
 ) -> Result<Bytes, Problem> {
     let too_large =
         || Problem::new("LAN-0313", format!("the body is larger than the limit of {max} bytes"));
-    let announced = headers
-        .get(CONTENT_LENGTH)
-        .and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let announced =
+        headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > max as u64) {
         return Err(too_large());
     }
     let mut body = Limited::new(body, max);
     let idle = Duration::from_millis(config.body_idle_ms_max);
-    let mut whole = Vec::with_capacity(announced.and_then(|n| usize::try_from(n).ok()).unwrap_or(0));
+    let mut whole =
+        Vec::with_capacity(announced.and_then(|n| usize::try_from(n).ok()).unwrap_or(0));
     loop {
         let frame = tokio::time::timeout(idle, body.frame()).await.map_err(|_| {
             Problem::new("LAN-0408", format!("the body paused for more than {} s", idle.as_secs()))

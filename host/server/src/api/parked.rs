@@ -91,8 +91,7 @@ pub(crate) async fn drop_parked(
     app.check_open()?;
     let which: ParkedSelection = read_json(&body)?;
     let version = of.version.map(VersionId);
-    let drop = move |app: &super::App| {
-        Ok(app.engine.drop_parked(&name, version.as_ref(), &which)?)
-    };
+    let drop =
+        move |app: &super::App| Ok(app.engine.drop_parked(&name, version.as_ref(), &which)?);
     app.blocking(drop).await.map(Json)
 }

@@ -88,7 +88,7 @@ pub(crate) async fn show_version(
     let find = move |app: &super::App| {
         let versions = app.engine.status_of(&name)?.versions;
         let version = versions.into_iter().find(|version| version.id == id);
-        Ok(version.ok_or_else(|| EngineError::NoVersion(name, VersionId(id)))?)
+        Ok(version.ok_or(EngineError::NoVersion(name, VersionId(id)))?)
     };
     app.blocking(find).await.map(Json)
 }

@@ -87,13 +87,15 @@ impl Stream<'_> {
                 }
                 Some(Frame::End) => {
                     *body = None;
-                    if !held.is_empty() {
-                        self.group(held.split().freeze()).await?;
+                    while !held.is_empty() {
+                        let end = cut(&held, ingest.group_bytes);
+                        self.group(held.split_to(end).freeze()).await?;
                     }
                 }
                 None => {
-                    self.group(held.split_to(whole).freeze()).await?;
-                    whole = 0;
+                    let end = cut(&held[..whole], ingest.group_bytes);
+                    self.group(held.split_to(end).freeze()).await?;
+                    whole -= end;
                 }
             }
         }
@@ -109,7 +111,8 @@ impl Stream<'_> {
                 match body.frame().await {
                     None => return Ok(Frame::End),
                     Some(Err(error)) => {
-                        let detail = format!("the body broke off after line {}: {error}", self.line);
+                        let detail =
+                            format!("the body broke off after line {}: {error}", self.line);
                         return Err(Problem::new("LAN-0408", detail));
                     }
                     Some(Ok(frame)) => {
@@ -231,6 +234,16 @@ impl From<&LineError> for Refused {
             code: bad.error.code().into(),
             detail: bad.error.to_string(),
         }
+    }
+}
+
+/// Where the first group of `lines` ends: behind the first line that reaches
+/// `bytes`.
+fn cut(lines: &[u8], bytes: usize) -> usize {
+    let rest = lines.get(bytes.saturating_sub(1)..).unwrap_or_default();
+    match rest.iter().position(|&b| b == b'\n') {
+        Some(at) => bytes.saturating_sub(1) + at + 1,
+        None => lines.len(),
     }
 }
 

@@ -67,7 +67,7 @@ pub(crate) struct Which {
 /// In which order of keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-enum Order {
+pub(crate) enum Order {
     /// Rising.
     #[default]
     Asc,
@@ -219,9 +219,9 @@ impl Query {
     fn run(&self, app: &App) -> Result<Outcome, Problem> {
         let view = match &self.which.version {
             None => app.engine.view(&self.projection)?,
-            Some(id) => app
-                .engine
-                .view_version(&self.projection, &lantern_core::VersionId(id.clone()))?,
+            Some(id) => {
+                app.engine.view_version(&self.projection, &lantern_core::VersionId(id.clone()))?
+            }
         };
         if self.which.min_pos.is_some_and(|min| view.pos() < min) {
             return Ok(Outcome::Behind(view.pos()));

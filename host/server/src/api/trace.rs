@@ -26,11 +26,8 @@ pub(crate) async fn request(request: Request, next: Next) -> Response {
         500.. => tracing::warn!(status, seconds, "request failed"),
         _ => tracing::debug!(status, seconds, "request answered"),
     });
-    let labels = [
-        ("route", route),
-        ("method", method.as_str().to_owned()),
-        ("status", status.to_string()),
-    ];
+    let labels =
+        [("route", route), ("method", method.as_str().to_owned()), ("status", status.to_string())];
     metrics::counter!("lantern_http_requests_total", &labels).increment(1);
     metrics::histogram!("lantern_http_request_seconds", &labels[..1]).record(seconds);
     response

@@ -171,7 +171,9 @@ async fn form(headers: &HeaderMap, whole: Bytes) -> Result<Content, Problem> {
             "plugin" => wasm = Some(part.bytes().await.map_err(bad)?),
             "parameters" => parameters = part.text().await.map_err(bad)?,
             other => {
-                let detail = format!("the form has a part `{other}`: only `plugin` and `parameters` are known");
+                let detail = format!(
+                    "the form has a part `{other}`: only `plugin` and `parameters` are known"
+                );
                 return Err(Problem::new("LAN-0408", detail));
             }
         }

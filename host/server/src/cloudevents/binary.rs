@@ -81,8 +81,9 @@ fn attributes(headers: &HeaderMap) -> Result<BTreeMap<String, String>, EventErro
         if attribute == "datacontenttype" {
             return Err(EventError::Name("ce-datacontenttype (use `content-type`)".into()));
         }
-        let decoded = percent_decode(value.as_bytes())
-            .ok_or_else(|| header_error(name.as_str(), &String::from_utf8_lossy(value.as_bytes())))?;
+        let decoded = percent_decode(value.as_bytes()).ok_or_else(|| {
+            header_error(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))
+        })?;
         if attributes.insert(attribute.to_owned(), decoded).is_some() {
             return Err(EventError::Twice(attribute.to_owned()));
         }

@@ -441,7 +441,7 @@ pub(super) fn check_text(name: &str, value: &str, max: usize) -> Result<(), Even
     // Bytes first, without a branch on each: nearly every value is plain ASCII.
     // Without the check, U+0000 could stand in a tenant, where it parts tenant
     // and key.
-    let suspicious = value.bytes().fold(false, |found, b| found | (b < 0x20) | (b >= 0x7F));
+    let suspicious = value.bytes().fold(false, |found, b| found | !(0x20..0x7F).contains(&b));
     if suspicious && value.chars().any(char::is_control) {
         return Err(EventError::Control { name: quote(name), value: quote(value) });
     }

@@ -40,9 +40,7 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
 /// outside the years -9999 to 9999.
 #[must_use]
 pub fn format_time(time: Timestamp) -> String {
-    let clamped = time
-        .0
-        .clamp(Instant::MIN.as_microsecond(), Instant::MAX.as_microsecond());
+    let clamped = time.0.clamp(Instant::MIN.as_microsecond(), Instant::MAX.as_microsecond());
     Instant::from_microsecond(clamped).expect("clamped into range").to_string()
 }
 

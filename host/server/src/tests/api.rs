@@ -6,22 +6,28 @@ async fn a_projection_is_shown_paused_resumed_and_deleted() {
     let fixture = Fixture::new();
     assert_eq!(fixture.get("/v1/projections").await.json(), serde_json::json!({"projections": []}));
     let version = fixture.project(counts()).await.0;
-    let list = fixture.get("/v1/projections").await.is_ok().json();
+    let list = fixture.get("/v1/projections").await.expect_ok().json();
     assert_eq!(list["projections"][0]["name"], "counts");
-    let one = fixture.get("/v1/projections/counts").await.is_ok().json();
+    let one = fixture.get("/v1/projections/counts").await.expect_ok().json();
     assert_eq!(one["active"], version.as_str());
     let path = format!("/v1/projections/counts/versions/{version}");
-    assert_eq!(fixture.get(&path).await.is_ok().json()["state"], "active");
+    assert_eq!(fixture.get(&path).await.expect_ok().json()["state"], "active");
 
-    let paused = fixture.post("/v1/projections/counts/pause", "", "").await.is_ok().json();
+    let paused = fixture.post("/v1/projections/counts/pause", "", "").await.expect_ok().json();
     assert_eq!(paused["paused"], true);
-    let resumed = fixture.post("/v1/projections/counts/resume", "", "").await.is_ok().json();
+    let resumed = fixture.post("/v1/projections/counts/resume", "", "").await.expect_ok().json();
     assert_eq!(resumed["paused"], false);
-    assert_eq!(fixture.get("/v1/projections/counts/logs").await.is_ok().json()["logs"], serde_json::json!([]));
+    assert_eq!(
+        fixture.get("/v1/projections/counts/logs").await.expect_ok().json()["logs"],
+        serde_json::json!([])
+    );
 
     let delete = async |path: &str| fixture.send(request(Method::DELETE, path, &[], "")).await;
     delete(&path).await.is_problem("LAN-0206", "serves readers");
-    fixture.post("/v1/projections/counts/rollback", "", "").await.is_problem("LAN-0205", "`counts`");
+    fixture
+        .post("/v1/projections/counts/rollback", "", "")
+        .await
+        .is_problem("LAN-0205", "`counts`");
     assert_eq!(delete("/v1/projections/counts").await.status, StatusCode::NO_CONTENT);
     delete("/v1/projections/counts").await.is_problem("LAN-0201", "`counts`");
     fixture.get("/v1/projections/counts/versions/x").await.is_problem("LAN-0201", "`counts`");
@@ -32,7 +38,7 @@ async fn parked_events_are_listed_retried_and_dropped() {
     let fixture = Fixture::new();
     fixture.project(counts()).await;
     let body = event("1", "t", "s") + "\n" + &event("2", "bad", "s") + "\n";
-    fixture.post("/v1/events", NDJSON, body).await.is_ok();
+    fixture.post("/v1/events", NDJSON, body).await.expect_ok();
     let path = "/v1/projections/counts/parked";
     let parked = fixture.until(path, |a| a.json()["total"] == 1).await.json();
     assert_eq!(parked["parked"][0]["id"], "2");
@@ -42,8 +48,9 @@ async fn parked_events_are_listed_retried_and_dropped() {
     };
     retry("{}").await.is_problem("LAN-0211", "which parked events");
     retry(r#"{"al":true}"#).await.is_problem("LAN-0408", "al");
-    assert_eq!(retry(r#"{"all":true}"#).await.is_ok().json()["failed"], 1);
-    let drop = fixture.post(&format!("{path}/drop"), "", r#"{"offsets":[1]}"#).await.is_ok().json();
+    assert_eq!(retry(r#"{"all":true}"#).await.expect_ok().json()["failed"], 1);
+    let drop =
+        fixture.post(&format!("{path}/drop"), "", r#"{"offsets":[1]}"#).await.expect_ok().json();
     assert_eq!(drop["done"], 1);
     assert_eq!(fixture.get(path).await.json()["total"], 0);
 }
@@ -57,17 +64,26 @@ async fn what_is_no_plugin_is_refused_in_plain_words() {
     upload("application/wasm", "#!/bin/sh").await.is_problem("LAN-0101", "not WebAssembly");
     upload("text/plain", "x").await.is_problem("LAN-0411", "`text/plain`");
     let form = "multipart/form-data; boundary=b";
-    upload(form, "--b\r\nContent-Disposition: form-data; name=\"parameters\"\r\n\r\n{}\r\n--b--\r\n")
-        .await
-        .is_problem("LAN-0408", "no part `plugin`");
+    upload(
+        form,
+        "--b\r\nContent-Disposition: form-data; name=\"parameters\"\r\n\r\n{}\r\n--b--\r\n",
+    )
+    .await
+    .is_problem("LAN-0408", "no part `plugin`");
     upload(form, "--b\r\nContent-Disposition: form-data; name=\"other\"\r\n\r\n{}\r\n--b--\r\n")
         .await
         .is_problem("LAN-0408", "`other`");
     upload(form, "--b\r\nContent-Disposition: form-data; name=\"plugin\"\r\n\r\nabc\r\n--b--\r\n")
         .await
         .is_problem("LAN-0101", "not WebAssembly");
-    fixture.post("/v1/versions?activat=1", "application/wasm", "").await.is_problem("LAN-0403", "activat");
-    fixture.post("/v1/plugins/check", "application/wasm", "text").await.is_problem("LAN-0101", "not WebAssembly");
+    fixture
+        .post("/v1/versions?activat=1", "application/wasm", "")
+        .await
+        .is_problem("LAN-0403", "activat");
+    fixture
+        .post("/v1/plugins/check", "application/wasm", "text")
+        .await
+        .is_problem("LAN-0101", "not WebAssembly");
     assert_eq!(fixture.get("/v1/projections").await.json()["projections"], serde_json::json!([]));
 }
 
@@ -87,15 +103,15 @@ async fn foreign_hosts_sites_and_addresses_are_refused() {
 async fn health_metrics_and_errors_are_told() {
     let fixture = Fixture::new();
     let version = fixture.project(counts()).await;
-    assert_eq!(fixture.get("/healthz").await.is_ok().text, "ok\n");
-    assert_eq!(fixture.get("/readyz").await.is_ok().json()["ready"], true);
-    let status = fixture.get("/v1/status").await.is_ok().json();
+    assert_eq!(fixture.get("/healthz").await.expect_ok().text, "ok\n");
+    assert_eq!(fixture.get("/readyz").await.expect_ok().json()["ready"], true);
+    let status = fixture.get("/v1/status").await.expect_ok().json();
     assert_eq!(status["partitions"][0]["end"], 0);
-    let metrics = fixture.get("/metrics").await.is_ok().text;
+    let metrics = fixture.get("/metrics").await.expect_ok().text;
     let line = format!("lantern_shard_position{{projection=\"counts\",version=\"{version}\"");
     assert!(metrics.contains(&line), "{metrics}");
     assert!(metrics.contains("lantern_http_requests_total"), "{metrics}");
-    let code = fixture.get("/v1/errors/LAN-0301").await.is_ok().json();
+    let code = fixture.get("/v1/errors/LAN-0301").await.expect_ok().json();
     assert_eq!(code["title"], "not a CloudEvents event");
     fixture.get("/v1/errors/LAN-9999").await.is_problem("LAN-0401", "LAN-9999");
 
@@ -111,7 +127,7 @@ async fn health_metrics_and_errors_are_told() {
 #[tokio::test]
 async fn the_description_names_every_route_and_schema() {
     let fixture = Fixture::new();
-    let api = fixture.get("/v1/openapi.json").await.is_ok().json();
+    let api = fixture.get("/v1/openapi.json").await.expect_ok().json();
     for path in [
         "/v1/events",
         "/v1/versions",
@@ -152,11 +168,13 @@ async fn the_description_names_every_route_and_schema() {
 async fn the_page_may_load_nothing_from_elsewhere() {
     let fixture = Fixture::new();
     for path in ["/", "/app.js", "/style.css", "/icon.svg"] {
-        let page = fixture.get(path).await.is_ok();
+        let page = fixture.get(path).await.expect_ok();
         let policy = page.headers["content-security-policy"].to_str().unwrap();
         assert!(policy.starts_with("default-src 'none'; script-src 'self'"), "{policy}");
         assert_eq!(page.headers["x-content-type-options"], "nosniff");
-        for never in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "https://"] {
+        for never in
+            ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "https://"]
+        {
             assert!(!page.text.contains(never), "{path} has {never}");
         }
     }

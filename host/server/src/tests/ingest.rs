@@ -12,14 +12,16 @@ async fn end(fixture: &Fixture) -> u64 {
 #[tokio::test]
 async fn one_event_is_answered_with_its_place_and_known_when_sent_again() {
     let fixture = Fixture::new();
-    let first = fixture.post("/v1/events", STRUCTURED, event("1", "t", "s")).await.is_ok().json();
+    let first =
+        fixture.post("/v1/events", STRUCTURED, event("1", "t", "s")).await.expect_ok().json();
     let expected = serde_json::json!({
         "appended": 1, "duplicates": 0, "rejected": 0,
         "partitions": {"0": {"first": 0, "last": 0}},
         "events": [{"partition": 0, "offset": 0, "duplicate": false}],
     });
     assert_eq!(first, expected);
-    let again = fixture.post("/v1/events", STRUCTURED, event("1", "t", "s")).await.is_ok().json();
+    let again =
+        fixture.post("/v1/events", STRUCTURED, event("1", "t", "s")).await.expect_ok().json();
     assert_eq!(again["duplicates"], 1);
     assert_eq!(again["events"][0]["offset"], 0);
 
@@ -31,7 +33,7 @@ async fn one_event_is_answered_with_its_place_and_known_when_sent_again() {
         ("content-type", "text/plain"),
     ];
     let binary = fixture.send(request(Method::POST, "/v1/events", &headers, "hello")).await;
-    assert_eq!(binary.is_ok().json()["events"][0]["offset"], 1);
+    assert_eq!(binary.expect_ok().json()["events"][0]["offset"], 1);
 }
 
 #[tokio::test]
@@ -45,7 +47,7 @@ async fn nothing_of_a_bad_batch_is_appended_unless_asked_for() {
     assert_eq!(errors[1]["code"], "LAN-0307");
     assert_eq!(end(&fixture).await, 0);
 
-    let partial = fixture.post("/v1/events?partial=true", BATCH, batch).await.is_ok().json();
+    let partial = fixture.post("/v1/events?partial=true", BATCH, batch).await.expect_ok().json();
     assert_eq!((&partial["appended"], &partial["rejected"]), (&1.into(), &2.into()));
     assert_eq!(partial["events"][0]["offset"], 0);
     assert_eq!(partial["events"][1]["code"], "LAN-0304");
@@ -74,7 +76,7 @@ async fn lines_of_any_number_are_appended_in_order() {
     let body = lines(0, 1_000) + "\n\n" + lines(1_000, 1_001).trim_end();
     let pieces: Vec<_> = body.as_bytes().chunks(777).map(|p| Ok::<_, String>(p.to_vec())).collect();
     let body = Body::from_stream(futures_util::stream::iter(pieces));
-    let taken = fixture.post("/v1/events", NDJSON, body).await.is_ok().json();
+    let taken = fixture.post("/v1/events", NDJSON, body).await.expect_ok().json();
     assert_eq!(taken["appended"], 1_001);
     assert_eq!(taken["lines"], 1_003);
     assert_eq!(taken["partitions"]["0"], serde_json::json!({"first": 0, "last": 1_000}));
@@ -95,7 +97,7 @@ async fn a_stream_stops_at_a_bad_line_and_can_be_gone_on_with() {
     assert_eq!(answer["lines"], appended);
     assert_eq!(end(&fixture).await, appended);
 
-    let rest = fixture.post("/v1/events?partial=true", NDJSON, body).await.is_ok().json();
+    let rest = fixture.post("/v1/events?partial=true", NDJSON, body).await.expect_ok().json();
     assert_eq!(rest["duplicates"], appended);
     assert_eq!(rest["appended"], 200 - appended);
     assert_eq!((&rest["rejected"], &rest["lines"]), (&1.into(), &201.into()));
@@ -121,10 +123,10 @@ async fn a_line_without_an_end_is_cut_off() {
 async fn events_are_read_by_place_type_and_time() {
     let fixture = Fixture::new();
     for (id, kind) in [("1", "a.x"), ("2", "b"), ("3", "a.y")] {
-        fixture.post("/v1/events", STRUCTURED, event(id, kind, "s")).await.is_ok();
+        fixture.post("/v1/events", STRUCTURED, event(id, kind, "s")).await.expect_ok();
     }
     let ids = |answer: Answer| -> Vec<String> {
-        let events = answer.is_ok().json()["events"].clone();
+        let events = answer.expect_ok().json()["events"].clone();
         let ids = events.as_array().unwrap().iter();
         ids.map(|e| e["event"]["id"].as_str().unwrap().to_owned()).collect()
     };
@@ -139,7 +141,7 @@ async fn events_are_read_by_place_type_and_time() {
 
     let ndjson = fixture.get_as("/v1/events", NDJSON).await;
     assert_eq!(ndjson.headers["lantern-next"], "3");
-    let again = fixture.post("/v1/events", NDJSON, ndjson.text).await.is_ok().json();
+    let again = fixture.post("/v1/events", NDJSON, ndjson.text).await.expect_ok().json();
     assert_eq!(again["duplicates"], 3);
 
     fixture.get("/v1/events?partition=7").await.is_problem("LAN-0321", "no partition 7");
@@ -156,8 +158,8 @@ async fn a_reader_that_waits_is_woken_by_the_next_event() {
     let sending = async {
         // In either order the event must be seen: `from=end` is read before.
         tokio::task::yield_now().await;
-        fixture.post("/v1/events", STRUCTURED, event("1", "a", "s")).await.is_ok();
-        fixture.post("/v1/events", STRUCTURED, event("2", "b", "s")).await.is_ok();
+        fixture.post("/v1/events", STRUCTURED, event("1", "a", "s")).await.expect_ok();
+        fixture.post("/v1/events", STRUCTURED, event("2", "b", "s")).await.expect_ok();
     };
     let reading = async {
         let mut answer = waiting.await;

@@ -40,7 +40,9 @@ async fn a_server_keeps_what_it_acknowledged_across_a_restart() {
         assert!(answer.starts_with("HTTP/1.1 200") && answer.contains(&expected), "{answer}");
 
         let other = Server::start(config(dir.path())).await.err().unwrap();
-        assert!(matches!(&other, StartError::InUse { pid: Some(pid), .. } if *pid == std::process::id()));
+        assert!(
+            matches!(&other, StartError::InUse { pid: Some(pid), .. } if *pid == std::process::id())
+        );
         assert_eq!(other.code(), "LAN-0002");
         assert!(other.help().contains("--data"));
 
@@ -92,8 +94,7 @@ async fn a_feed_shows_rows_as_they_come_and_ends_with_4501_at_shutdown() {
     let subprotocol = lantern_live::SUBPROTOCOL.parse().unwrap();
     request.headers_mut().insert("sec-websocket-protocol", subprotocol);
     let stream = TcpStream::connect(address).await.unwrap();
-    let (mut socket, response) =
-        tokio_tungstenite::client_async(request, stream).await.unwrap();
+    let (mut socket, response) = tokio_tungstenite::client_async(request, stream).await.unwrap();
     assert_eq!(response.headers()["sec-websocket-protocol"], lantern_live::SUBPROTOCOL);
     let hello = r#"{"t":"hello"}"#;
     let sub = r#"{"t":"sub","id":1,"table":"counts/by_subject"}"#;

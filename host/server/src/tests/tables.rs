@@ -7,9 +7,10 @@ const TABLE: &str = "/v1/tables/counts/by_subject";
 async fn filled() -> Fixture {
     let fixture = Fixture::new();
     fixture.project(counts()).await;
-    let mut body: String = (0..10).map(|i| event(&i.to_string(), "t", &format!("s{i}")) + "\n").collect();
+    let mut body: String =
+        (0..10).map(|i| event(&i.to_string(), "t", &format!("s{i}")) + "\n").collect();
     body += &event("again", "t", "s0");
-    fixture.post("/v1/events", NDJSON, body).await.is_ok();
+    fixture.post("/v1/events", NDJSON, body).await.expect_ok();
     fixture.until(TABLE, |a| a.text.contains(r#""s9""#) && a.text.contains(r#""count":2"#)).await;
     fixture
 }
@@ -18,7 +19,7 @@ async fn filled() -> Fixture {
 async fn rows_are_read_by_key_prefix_and_range() {
     let fixture = filled().await;
     let keys = async |query: &str| -> Vec<String> {
-        let page = fixture.get(&format!("{TABLE}?{query}")).await.is_ok().json();
+        let page = fixture.get(&format!("{TABLE}?{query}")).await.expect_ok().json();
         page["rows"].as_object().unwrap().keys().cloned().collect()
     };
     assert_eq!(keys("").await.len(), 10);
@@ -30,7 +31,10 @@ async fn rows_are_read_by_key_prefix_and_range() {
     assert_eq!(keys("order=desc&limit=2").await, ["s8", "s9"]);
     let page = fixture.get(&format!("{TABLE}?key=s0")).await.json();
     assert_eq!(page["rows"]["s0"], serde_json::json!({"subject": "s0", "count": 2}));
-    assert_eq!(page["fields"][1], serde_json::json!({"name":"count","kind":"integer","merge":"sum"}));
+    assert_eq!(
+        page["fields"][1],
+        serde_json::json!({"name":"count","kind":"integer","merge":"sum"})
+    );
     assert_eq!(page["next"], Value::Null);
 }
 
@@ -41,7 +45,7 @@ async fn pages_follow_one_another_without_gap_or_repeat() {
         let (mut keys, mut cursor) = (Vec::new(), String::new());
         loop {
             let path = format!("{TABLE}?limit=3&order={order}{cursor}");
-            let page = fixture.get_as(&path, NDJSON).await.is_ok();
+            let page = fixture.get_as(&path, NDJSON).await.expect_ok();
             for line in page.text.lines() {
                 let line: Value = serde_json::from_str(line).unwrap();
                 keys.push(line["key"].as_str().unwrap().to_owned());
@@ -60,7 +64,7 @@ async fn pages_follow_one_another_without_gap_or_repeat() {
 #[tokio::test]
 async fn an_answer_tells_how_fresh_it_is_and_is_spared_when_it_has_not_changed() {
     let fixture = filled().await;
-    let answer = fixture.get(TABLE).await.is_ok();
+    let answer = fixture.get(TABLE).await.expect_ok();
     let page = answer.json();
     assert_eq!(answer.headers["lantern-position"], page["pos"].to_string());
     assert_eq!(answer.headers["lantern-epoch"], page["epoch"].as_str().unwrap());
@@ -72,7 +76,7 @@ async fn an_answer_tells_how_fresh_it_is_and_is_spared_when_it_has_not_changed()
     assert_eq!(same.headers["etag"], etag);
     let other = fixture.send(request(Method::GET, &format!("{TABLE}?limit=2"), &seen, "")).await;
     assert_eq!(other.status, StatusCode::OK);
-    let csv = fixture.get_as(&format!("{TABLE}?limit=1"), "text/csv").await.is_ok();
+    let csv = fixture.get_as(&format!("{TABLE}?limit=1"), "text/csv").await.expect_ok();
     assert_eq!(csv.text, "key,subject,count\r\ns0,s0,2\r\n");
 }
 
@@ -83,7 +87,7 @@ async fn a_reader_can_wait_for_its_own_write() {
     let path = format!("{TABLE}?key=fresh&min_pos={}&wait=20s", pos + 1);
     let writing = fixture.post("/v1/events", NDJSON, event("f", "t", "fresh"));
     let (page, _) = tokio::join!(fixture.get(&path), writing);
-    assert_eq!(page.is_ok().json()["rows"]["fresh"]["count"], 1);
+    assert_eq!(page.expect_ok().json()["rows"]["fresh"]["count"], 1);
     let never = fixture.get(&format!("{TABLE}?min_pos=999999&wait=10ms")).await;
     never.is_problem("LAN-0407", "not yet at 999999");
 }
@@ -114,7 +118,7 @@ async fn a_cursor_of_an_earlier_state_is_refused() {
     let cursor = page["next"].as_str().unwrap();
     let version = fixture.get("/v1/projections/counts").await.json()["active"].clone();
     let path = format!("/v1/projections/counts/versions/{}/rebuild", version.as_str().unwrap());
-    fixture.post(&path, "", "").await.is_ok();
+    fixture.post(&path, "", "").await.expect_ok();
     let epoch = page["epoch"].as_str().unwrap();
     fixture.until(TABLE, |a| a.status == 200 && a.json()["epoch"] != epoch).await;
     let old = fixture.get(&format!("{TABLE}?limit=3&cursor={cursor}")).await;
