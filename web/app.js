@@ -49,6 +49,10 @@ function duration(seconds) {
   return `${some.format(Math.round(seconds / 360) / 10)} h`;
 }
 
+function behind(events, ms) {
+  return events === 0 ? "nothing" : `${whole.format(events)} events, ${duration(ms / 1000)}`;
+}
+
 function moment(us) {
   const date = new Date(us / 1000);
   return Number.isNaN(date.getTime()) ? "–" : date.toISOString().replace("T", " ").slice(0, 19);
@@ -108,7 +112,7 @@ function card(projection) {
   // The newest first; retired ones need no place of their own.
   const versions = projection.versions.filter((v) => v === active || v.state !== "retired").reverse();
   return el("article", { className: "card" },
-    el("div", {}, el("h3", { text: projection.name }), el("span", { className: `badge ${badge}`, text: badge })),
+    el("div", { className: "head" }, el("h3", { text: projection.name }), el("span", { className: `badge ${badge}`, text: badge === "idle" ? "up to date" : badge })),
     shown?.description && el("p", { className: "about", text: shown.description }),
     tables.length > 0 && el("ul", { className: "tables" }, ...tables.map((t) => el("li", {}, link(projection, t)))),
     ...versions.map(version),
@@ -128,7 +132,7 @@ function version(v) {
   const facts = [
     ["applied", whole.format(sum("applied"))],
     ["events/s", rate.format(v.events_per_s)],
-    ["behind", sum("lag_events") === 0 ? "nothing" : `${whole.format(sum("lag_events"))} events, ${duration(lagMs / 1000)}`],
+    ["behind", behind(sum("lag_events"), lagMs)],
   ];
   if (v.eta_s !== null && v.percent < 100) facts.push(["ready in", duration(v.eta_s)]);
   if (sum("late") > 0) facts.push(["late", whole.format(sum("late"))]);
@@ -136,7 +140,7 @@ function version(v) {
   if (sum("parked") > 0) list.append(fact("parked", whole.format(sum("parked")), "parked"));
   const bar = v.percent < 100 && el("progress", { max: "100", value: String(v.percent), "aria-label": `${some.format(v.percent)} % folded` });
   return el("div", { className: "version" },
-    el("div", {}, el("span", { className: "id", text: `${v.id.slice(0, 8)} · ${v.plugin_version} · ${v.state}` }),
+    el("div", { className: "head" }, el("span", { className: "id", text: `${v.id.slice(0, 8)} · ${v.plugin_version} · ${v.state}` }),
       v.percent < 100 && el("span", { text: ` ${some.format(Math.floor(v.percent * 10) / 10)} %` })),
     bar,
     list,
@@ -168,8 +172,14 @@ function choose() {
     else a.removeAttribute("aria-current");
   }
   const [name, table] = wanted.split("/");
-  const described = projections.find((p) => p.name === name)?.versions.flatMap((v) => v.tables).find((t) => t.name === table);
-  say($("table-about"), described?.description ?? "");
+  const projection = projections.find((p) => p.name === name);
+  const serving = projection?.versions.find((v) => v.id === projection.active);
+  say($("table-about"), serving?.tables.find((t) => t.name === table)?.description ?? "");
+  // The feed tells the lag only while no rows change.
+  if (serving && feed.pos !== null) {
+    const events = serving.shards.reduce((sum, shard) => sum + shard.lag_events, 0);
+    feed.lag({ events, ms: Math.max(0, ...serving.shards.map((shard) => shard.lag_ms)) });
+  }
 }
 
 // -------------------------------------------------------------------- feed
@@ -335,7 +345,7 @@ const feed = {
   },
 
   lag({ events, ms }) {
-    say($("feed-lag"), events === 0 ? "nothing" : `${whole.format(events)} events, ${duration(ms / 1000)}`);
+    say($("feed-lag"), behind(events, ms));
   },
 
   /** Frames count once received, whether their channel is known or not. */
@@ -447,9 +457,10 @@ const grid = {
         this.lines.delete(key);
       }
     }
+    for (const key of shown) this.line(key);
     let place = body.firstElementChild;
     for (const key of shown) {
-      const line = this.line(key);
+      const line = this.lines.get(key);
       if (line === place) place = place.nextElementSibling;
       else body.insertBefore(line, place);
     }
@@ -464,15 +475,14 @@ const grid = {
     const known = this.lines.get(key);
     const mark = this.marks.get(key);
     if (known && !mark) return known;
-    const line = known ?? el("tr");
+    const line = el("tr", { className: mark === "added" ? "added" : "" });
     const row = feed.rows.get(key);
-    line.replaceChildren(el("td", { className: "key", text: shownKey(key), title: shownKey(key) }), ...feed.fields.map((field) => cell(field, row?.[field.name])));
+    const cells = feed.fields.map((field) => cell(field, row?.[field.name]));
+    // Cells are fresh elements, so their animation begins anew.
+    if (known) cells.forEach((td, place) => td.classList.toggle("changed", td.textContent !== known.children[place + 1].textContent));
+    line.append(el("td", { className: "key", text: shownKey(key), title: shownKey(key) }), ...cells);
+    known?.replaceWith(line);
     this.lines.set(key, line);
-    line.className = "";
-    if (mark) {
-      // Cells are fresh elements, so their animation begins anew.
-      line.className = mark;
-    }
     return line;
   },
 };
@@ -511,7 +521,10 @@ toggle($("order"), (on) => (grid.falling = on));
 toggle($("hold"), (on) => (grid.held = on));
 $("filter").addEventListener("input", () => grid.draw());
 $("view").addEventListener("submit", (event) => event.preventDefault());
-window.addEventListener("hashchange", choose);
+window.addEventListener("hashchange", () => {
+  choose();
+  $("table").scrollIntoView({ block: "nearest" });
+});
 
 setInterval(() => feed.acknowledgeAll(), ACK_MS);
 setInterval(() => {

@@ -45,6 +45,9 @@ pub(crate) struct Sender {
     api: Api,
     partial: bool,
     tries: u32,
+    /// Whether the server ever answered: one that never did is not there, and
+    /// not worth waiting for.
+    answered: bool,
     /// What became of everything so far.
     pub(crate) sent: Sent,
     /// Of a piece that failed: how many lines of it are in the log all the same.
@@ -55,7 +58,7 @@ impl Sender {
     /// A sender to `api` that tries each piece `tries` times, and with `partial`
     /// leaves out events that are refused.
     pub(crate) fn new(api: Api, partial: bool, tries: u32) -> Self {
-        Self { api, partial, tries, sent: Sent::default(), lines_of_failed: 0 }
+        Self { api, partial, tries, answered: false, sent: Sent::default(), lines_of_failed: 0 }
     }
 
     /// Sends one piece of `events` events, the first of which stands in line
@@ -76,7 +79,10 @@ impl Sender {
                     // Part of it may be in the log: the next try finds it there.
                     let part = Part::of(&error);
                     before += part.appended;
-                    let Some(told) = error.passing().filter(|_| tries < self.tries) else {
+                    let there = self.answered || !matches!(error, ApiError::Unreachable { .. });
+                    let again = there && tries < self.tries;
+                    self.answered |= there;
+                    let Some(told) = error.passing().filter(|_| again) else {
                         self.sent.appended += before;
                         self.lines_of_failed = part.lines;
                         return Err(in_file(error, first_line));
@@ -88,6 +94,7 @@ impl Sender {
                 }
             }
         };
+        self.answered = true;
         let again = before.min(pushed.duplicates);
         self.sent.events += events;
         self.sent.appended += pushed.appended + again;
@@ -131,6 +138,8 @@ fn in_file(mut error: ApiError, first_line: u64) -> Failure {
         for entry in &mut problem.errors {
             *entry = placed(entry.take(), first_line);
         }
+        // The help speaks of the API's parameter.
+        problem.help = problem.help.take().map(|help| help.replace("?partial=true", "--partial"));
         // A single bad line is the whole story.
         if let [only] = problem.errors.as_slice()
             && let (Some(line), Some(detail)) = (only["line"].as_u64(), only["detail"].as_str())

@@ -227,8 +227,7 @@ impl Engine {
             build.slots.iter().map(|slot| slot.status(self.bounds(slot))).collect();
         let percents = build.slots.iter().map(|slot| self.percent(slot));
         let percent = percents.fold(100.0, f64::min);
-        let rate: f64 =
-            build.slots.iter().map(|slot| slot.seen.lock().rate.per_s(now, slot.next().0)).sum();
+        let rate: f64 = build.slots.iter().map(|slot| slot.seen.lock().rate.per_s(now)).sum();
         let lag: u64 = shards.iter().map(|s| s.lag_events).sum();
         let worst = ["halted", "faulted", "paused", "running", "idle"]
             .iter()

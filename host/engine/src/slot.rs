@@ -50,9 +50,15 @@ pub(crate) struct Fault {
     pub(crate) wait: Duration,
 }
 
+/// Events a second: over the last whole window while there is work, and 0 once
+/// there was none for as long.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Rate {
-    at: Duration,
+    /// When the window began, and the position then.
+    began: Duration,
+    from: u64,
+    /// The last change of the position, and the position since.
+    changed: Duration,
     next: u64,
     per_s: f64,
 }
@@ -60,23 +66,24 @@ pub(crate) struct Rate {
 impl Rate {
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     pub(crate) fn count(&mut self, now: Duration, next: u64) {
-        let passed = now.saturating_sub(self.at);
-        if self.at.is_zero() {
-            *self = Self { at: now, next, per_s: 0.0 };
-        } else if passed >= RATE_WINDOW {
-            let per_s = next.saturating_sub(self.next) as f64 / passed.as_secs_f64();
-            *self = Self { at: now, next, per_s };
+        if next == self.next {
+            return;
+        }
+        if self.per_s(now) == 0.0 && now.saturating_sub(self.changed) > RATE_WINDOW {
+            *self = Self { began: now, from: self.next, per_s: 0.0, ..*self };
+        }
+        (self.changed, self.next) = (now, next);
+        let passed = now.saturating_sub(self.began);
+        if passed >= RATE_WINDOW || self.per_s == 0.0 {
+            self.per_s = (next - self.from.min(next)) as f64 / passed.as_secs_f64().max(0.1);
+        }
+        if passed >= RATE_WINDOW {
+            (self.began, self.from) = (now, next);
         }
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
-    pub(crate) fn per_s(&self, now: Duration, next: u64) -> f64 {
-        let passed = now.saturating_sub(self.at);
-        if self.at.is_zero() || passed < Duration::from_millis(200) {
-            return self.per_s;
-        }
-        let fresh = next.saturating_sub(self.next) as f64 / passed.as_secs_f64();
-        if passed > RATE_WINDOW { fresh } else { fresh.max(self.per_s) }
+    pub(crate) fn per_s(&self, now: Duration) -> f64 {
+        if now.saturating_sub(self.changed) > RATE_WINDOW { 0.0 } else { self.per_s }
     }
 }
 
@@ -89,6 +96,7 @@ impl Slot {
             seen.meta = read_meta(&*store)?;
             Ok(store)
         });
+        seen.rate.next = seen.meta.next.0;
         let store = match read {
             Ok(store) => Some(store),
             Err(reason) => {
@@ -186,5 +194,23 @@ fn read_meta(store: &dyn ShardStore) -> Result<ShardMeta, String> {
         Some(bytes) => serde_json::from_slice(&bytes)
             .map_err(|e| format!("the shard's own record is damaged: {e}")),
         None => Ok(ShardMeta::default()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_that_of_the_last_seconds_and_falls_to_nothing() {
+        let mut rate = Rate::default();
+        let at = |tenths: u64| Duration::from_millis(60_000 + tenths * 100);
+        for tenth in 0..50 {
+            rate.count(at(tenth), tenth * 10);
+        }
+        assert!((90.0..=110.0).contains(&rate.per_s(at(50))), "{}", rate.per_s(at(50)));
+        assert_eq!(rate.per_s(at(100)), 0.0);
+        rate.count(at(100), 1_000);
+        assert!(rate.per_s(at(100)) > 0.0);
     }
 }

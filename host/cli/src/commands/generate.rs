@@ -134,7 +134,9 @@ pub(crate) async fn run(args: &Args, global: &Global) -> Outcome {
         None => {
             let mut sender = Sender::new(global.api(), false, args.tries);
             let ended = send(args, &shop, &mut sender, global).await;
-            super::import::summary(&sender, start.elapsed(), global.json);
+            if ended.is_ok() || sender.sent.events > 0 {
+                super::import::summary(&sender, start.elapsed(), global.json);
+            }
             ended
         }
     }

@@ -386,9 +386,10 @@ fn many_who_load_the_same_at_once_wait_for_one_compilation() {
 #[test]
 fn too_many_pieces_are_counted_and_named() {
     let mut guest = Guest::new();
-    guest.fields = "(table 1 funcref)".repeat(101);
-    let error = refused(&host(), &guest.build());
-    says(&error, "LAN-0119", &["more than 100 tables (`plugin.limits.tables_max`)"]);
+    guest.fields = "(table 1 funcref)".repeat(20);
+    let limits = PluginLimits { tables_max: 10, ..PluginLimits::default() };
+    let error = refused(&host_with(limits), &guest.build());
+    says(&error, "LAN-0119", &["more than 10 tables (`plugin.limits.tables_max`)"]);
     let limits = PluginLimits { core_instances_max: 0, ..PluginLimits::default() };
     let error = refused(&host_with(limits), &Guest::new().build());
     says(&error, "LAN-0119", &["0 core instances (`plugin.limits.core_instances_max`)"]);
