@@ -1,1 +1,311 @@
-//! stub
+//! What the end-to-end tests stand on: the real binary as a process of its own,
+//! on a free port and a folder of its own, and what is asked of it over HTTP.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long anything may take before a test gives up on it.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The binary `lantern`, as `cargo xtask test` has built it.
+#[must_use]
+pub fn lantern() -> PathBuf {
+    built("LANTERN_BIN", "debug/lantern")
+}
+
+/// A guest, as `cargo xtask test` has built it: of the example plugins or of
+/// `tests/guests`.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn guest(name: &str) -> PathBuf {
+    let folders = [built("LANTERN_PLUGINS", "plugins"), built("LANTERN_GUESTS", "guests")];
+    let found = folders.iter().map(|dir| dir.join(format!("{name}.wasm"))).find(|p| p.is_file());
+    found.unwrap_or_else(|| panic!("the guest `{name}` is not built: run `cargo xtask test`"))
+}
+
+/// The repository's folder.
+#[must_use]
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+/// Whether a program that a test starts is missing. `cargo xtask test` says
+/// which are, and fails on CI.
+#[must_use]
+pub fn without(program: &str) -> bool {
+    std::env::var("LANTERN_WITHOUT").is_ok_and(|list| list.split(',').any(|p| p == program))
+}
+
+fn built(variable: &str, default: &str) -> PathBuf {
+    let path = std::env::var_os(variable).map(PathBuf::from);
+    let path = path.unwrap_or_else(|| root().join("target").join(default));
+    assert!(path.exists(), "`{}` is not there: run `cargo xtask test`", path.display());
+    path
+}
+
+/// Runs `lantern` with `arguments` to its end.
+///
+/// # Errors
+/// Where it cannot be started.
+pub fn run(arguments: &[&str]) -> Result<Output> {
+    Ok(Command::new(lantern()).args(arguments).output()?)
+}
+
+/// A running server; killed when dropped.
+pub struct Server {
+    process: Child,
+    /// `http://127.0.0.1:PORT`.
+    pub url: String,
+    folder: PathBuf,
+    settings: Vec<String>,
+    http: reqwest::Client,
+    /// Removed with the last server on it.
+    _temporary: Option<TempDir>,
+}
+
+impl Server {
+    /// Starts a server on a fresh folder, with settings as `engine.threads=2`.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub fn start(settings: &[&str]) -> Result<Self> {
+        let temporary = TempDir::new()?;
+        let folder = temporary.path().join("data");
+        let mut server = Self::start_in(&folder, "127.0.0.1:0", settings)?;
+        server._temporary = Some(temporary);
+        Ok(server)
+    }
+
+    /// Starts a server on `folder`, at `address`.
+    ///
+    /// # Errors
+    /// Where it does not come up; with what it said.
+    pub fn start_in(folder: &Path, address: &str, settings: &[&str]) -> Result<Self> {
+        let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
+        let (process, url) = spawn(folder, address, &settings)?;
+        Ok(Self {
+            process,
+            url,
+            folder: folder.into(),
+            settings,
+            http: reqwest::Client::builder().timeout(PATIENCE).build()?,
+            _temporary: None,
+        })
+    }
+
+    /// The process's number.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// The data folder.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Ends the process as `kill -9` does.
+    ///
+    /// # Errors
+    /// Where it cannot be killed.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
+
+    /// Starts it again where it was, on the same port.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub fn restart(&mut self) -> Result<()> {
+        let address = self.url.trim_start_matches("http://").to_owned();
+        let (process, url) = spawn(&self.folder, &address, &self.settings)?;
+        (self.process, self.url) = (process, url);
+        Ok(())
+    }
+
+    /// Sends a request; status and body (`null` where it is not JSON).
+    ///
+    /// # Errors
+    /// Where there is no answer.
+    pub async fn request(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<(u16, Value)> {
+        let request = self.http.request(method, format!("{}{path}", self.url));
+        let answer = request.header("content-type", content_type).body(body).send().await?;
+        let status = answer.status().as_u16();
+        let text = answer.text().await?;
+        Ok((status, serde_json::from_str(&text).unwrap_or(Value::Null)))
+    }
+
+    /// A `GET`; an error unless it is answered with 200.
+    ///
+    /// # Errors
+    /// Where it is not.
+    pub async fn get(&self, path: &str) -> Result<Value> {
+        let answer = self.http.get(format!("{}{path}", self.url)).send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        if !status.is_success() {
+            bail!("GET {path}: {status}: {text}");
+        }
+        Ok(serde_json::from_str(&text)?)
+    }
+
+    /// The text of a `GET`.
+    ///
+    /// # Errors
+    /// Where there is no answer.
+    pub async fn text(&self, path: &str) -> Result<String> {
+        Ok(self.http.get(format!("{}{path}", self.url)).send().await?.text().await?)
+    }
+
+    /// Sends lines of JSON; an error unless all are appended.
+    ///
+    /// # Errors
+    /// With the server's answer.
+    pub async fn events(&self, lines: impl Into<Vec<u8>>) -> Result<Value> {
+        let (status, answer) = self
+            .request(reqwest::Method::POST, "/v1/events", "application/x-ndjson", lines.into())
+            .await?;
+        if status != 200 {
+            bail!("{status}: {answer}");
+        }
+        Ok(answer)
+    }
+
+    /// Pushes a guest with parameters; status and answer.
+    ///
+    /// # Errors
+    /// Where there is no answer.
+    pub async fn push(&self, name: &str, guest: &Path, parameters: &str) -> Result<(u16, Value)> {
+        let wasm = std::fs::read(guest)?;
+        let boundary = "------------------------lantern";
+        let mut body = format!(
+            "--{boundary}\r\ncontent-disposition: form-data; name=\"parameters\"\r\n\r\n{parameters}\r\n\
+             --{boundary}\r\ncontent-disposition: form-data; name=\"plugin\"; filename=\"p.wasm\"\r\n\
+             content-type: application/wasm\r\n\r\n"
+        )
+        .into_bytes();
+        body.extend_from_slice(&wasm);
+        body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
+        let path = format!("/v1/projections/{name}/versions");
+        let kind = format!("multipart/form-data; boundary={boundary}");
+        self.request(reqwest::Method::POST, &path, &kind, body).await
+    }
+
+    /// Pushes a guest and waits until it serves all of the log.
+    ///
+    /// # Errors
+    /// Where it is refused or does not get there.
+    pub async fn project(&self, name: &str, guest: &Path, parameters: &str) -> Result<Value> {
+        let (status, answer) = self.push(name, guest, parameters).await?;
+        if !(200..300).contains(&status) {
+            bail!("{status}: {answer}");
+        }
+        let version = answer["version"].as_str().unwrap_or_default().to_owned();
+        self.until(name, |status| status["active"] == version.as_str() && folded(status)).await?;
+        Ok(answer)
+    }
+
+    /// Waits until the active version of `name` has folded all of the log.
+    ///
+    /// # Errors
+    /// Where it does not get there.
+    pub async fn caught_up(&self, name: &str) -> Result<Value> {
+        self.until(name, |status| !status["active"].is_null() && folded(status)).await
+    }
+
+    /// Waits until the status of projection `name` is as `wanted`.
+    ///
+    /// # Errors
+    /// Where it does not get there in time; with the last status.
+    pub async fn until(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
+        let started = Instant::now();
+        loop {
+            let status = self.get(&format!("/v1/projections/{name}")).await?;
+            if wanted(&status) {
+                return Ok(status);
+            }
+            if started.elapsed() > PATIENCE {
+                bail!("`{name}` did not get there: {status:#}");
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// All rows of a table, by key, in the order of keys.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub async fn rows(&self, table: &str) -> Result<Vec<(String, Value)>> {
+        let mut rows = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let path = format!("/v1/tables/{table}?limit=1000{cursor}");
+            let page = self.get(&path).await?;
+            let of_page = page["rows"].as_object().context("`rows` is no object")?;
+            rows.extend(of_page.iter().map(|(key, row)| (key.clone(), row.clone())));
+            match page["next"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        rows.sort_by(|a, b| a.0.cmp(&b.0));
+        Ok(rows)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may be gone already.
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// Whether the active version of a projection has nothing left to fold.
+#[must_use]
+pub fn folded(status: &Value) -> bool {
+    let versions = status["versions"].as_array();
+    let active = versions.and_then(|all| all.iter().find(|v| v["id"] == status["active"]));
+    let shards = active.and_then(|version| version["shards"].as_array());
+    shards.is_some_and(|shards| {
+        shards.iter().all(|s| s["activity"] == "idle" && s["lag_events"] == 0)
+    })
+}
+
+fn spawn(folder: &Path, address: &str, settings: &[String]) -> Result<(Child, String)> {
+    let mut command = Command::new(lantern());
+    command.args(["serve", "--listen", address, "--log-filter", "warn", "--data"]).arg(folder);
+    for setting in settings {
+        command.args(["--set", setting]);
+    }
+    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+    let stdout = process.stdout.take().context("it was piped")?;
+    let mut lines = BufReader::new(stdout).lines();
+    for line in lines.by_ref() {
+        let line = line?;
+        if let Some(at) = line.find("http://") {
+            let url = line[at..].split([',', ' ']).next().unwrap_or_default().to_owned();
+            // What it says later must not fill the pipe and stop it.
+            std::thread::spawn(move || lines.for_each(drop));
+            return Ok((process, url));
+        }
+    }
+    let status = process.wait()?;
+    bail!("the server ended with {status} before it was ready")
+}

@@ -17,7 +17,23 @@ pub(crate) struct Tool {
 }
 
 /// The programs that tests start besides cargo. `.ci/run` installs them.
-pub(crate) const TOOLS: &[Tool] = &[];
+pub(crate) const TOOLS: &[Tool] = &[
+    Tool {
+        program: "chromium",
+        package: "chromium",
+        shows: "the page in a real browser is not tested",
+    },
+    Tool {
+        program: "chromedriver",
+        package: "chromium-driver",
+        shows: "the page in a real browser is not tested",
+    },
+    Tool {
+        program: "python3",
+        package: "python3",
+        shows: "tables are not compared with SQLite's computation of the same events",
+    },
+];
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -83,11 +83,15 @@ pub struct HttpConfig {
     /// The largest body of a request, in bytes; NDJSON may be of any length.
     /// Default 16 MiB.
     pub body_bytes_max: usize,
+    /// Bodies larger than 64 KiB that are held at a time; more wait. With
+    /// `body_bytes_max` this bounds their memory. Default 32.
+    pub bodies_max: usize,
     /// The largest upload of a plugin, with its parameters, in bytes. The
     /// plugin host has a limit of its own. Default 32 MiB.
     pub upload_bytes_max: usize,
     /// Connections at a time, without those that became feeds (`live` bounds
-    /// them); more wait to be accepted. Default 4,096.
+    /// them); more wait to be accepted. Each may hold a group of lines and an
+    /// unfinished one. Default 1,024.
     pub connections_max: usize,
     /// How long a client may take for a request's headers, in milliseconds.
     /// Default 10,000.
@@ -116,8 +120,9 @@ impl Default for HttpConfig {
             hosts: Vec::new(),
             origins: Vec::new(),
             body_bytes_max: 16 << 20,
+            bodies_max: 32,
             upload_bytes_max: 32 << 20,
-            connections_max: 4_096,
+            connections_max: 1_024,
             headers_ms_max: 10_000,
             body_idle_ms_max: 60_000,
             queries_max: 16,
@@ -185,7 +190,9 @@ impl IngestConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpkeepConfig {
-    /// How often the log lets go of events that are due, in seconds. Default 30.
+    /// How often the log lets go of events that are due, in seconds. Events that
+    /// a version has not folded yet are kept, also while it is paused or halted.
+    /// Default 30.
     pub retention_s: u64,
     /// Whether event time goes on while no events come, so that windows close.
     /// Default true.
@@ -250,6 +257,7 @@ impl ServerConfig {
         };
         for (key, value, least) in [
             ("http.body_bytes_max", self.http.body_bytes_max, 1_024),
+            ("http.bodies_max", self.http.bodies_max, 1),
             ("http.connections_max", self.http.connections_max, 1),
             ("http.queries_max", self.http.queries_max, 1),
             ("http.query_rows_max", self.http.query_rows_max, 1),
@@ -286,6 +294,8 @@ fn explain(error: &figment::Error) -> String {
         .as_ref()
         .map(|m| match &m.source {
             Some(source) => format!(" ({} {source})", m.name),
+            // The library names a flag after the types that hold it.
+            None if m.name.starts_with('(') => " (a flag)".to_owned(),
             None => format!(" ({})", m.name),
         })
         .unwrap_or_default();
@@ -340,7 +350,7 @@ mod tests {
         };
         check("[http]\nlisen = 'x'", &[], &["no setting `http.lisen`", "some.toml", "listen"]);
         check("lgo = 1", &[], &["no setting `lgo`"]);
-        check("", &[("engine.thread", "1")], &["no setting `engine.thread`", "threads"]);
+        check("", &[("engine.thread", "1")], &["no setting `engine.thread` (a flag)", "threads"]);
         check("[http]\nlisten = 'somewhere'", &[], &["http.listen"]);
         check("[http]\nquery_rows_max = 'many'", &[], &["`http.query_rows_max` is", "many"]);
         check("[live]\nwindow = 0", &[], &["section `live`", "`window` is 0"]);

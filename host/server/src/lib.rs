@@ -7,6 +7,7 @@
 
 mod api;
 pub mod cloudevents;
+mod codes;
 mod config;
 mod data;
 mod plugins;
@@ -19,9 +20,10 @@ mod telemetry;
 mod tests;
 mod upkeep;
 
+pub use codes::{CODES, Code, find as find_code};
 pub use config::{
     ConfigError, ENV_PREFIX, FILE, HttpConfig, IngestConfig, ServerConfig, UpkeepConfig,
 };
-pub use problem::{CODES, Code, Members, PROBLEM, Problem, find as find_code};
+pub use problem::{Members, PROBLEM, Problem};
 pub use start::{Server, StartError};
 pub use telemetry::{LogFormat, TracingError, init_tracing};

@@ -11,6 +11,7 @@ use lantern_live::{Hub, Lag};
 use lantern_log::{EmbeddedLog, OpenError};
 use lantern_plugin::PluginHost;
 use lantern_store::{CatalogFile, PluginFiles, StateDir};
+use parking_lot::Mutex;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
@@ -22,7 +23,7 @@ use crate::config::{ConfigError, ServerConfig};
 use crate::data::DataDir;
 use crate::plugins::Plugins;
 use crate::ports::{Commits, SystemClock};
-use crate::{problem, telemetry, upkeep};
+use crate::{codes, telemetry, upkeep};
 
 /// Why the server does not start.
 #[derive(Debug, Error)]
@@ -79,7 +80,7 @@ impl StartError {
     /// What to do about it, in one sentence.
     #[must_use]
     pub fn help(&self) -> &'static str {
-        problem::find(self.code()).map_or("", |code| code.help)
+        codes::find(self.code()).map_or("", |code| code.help)
     }
 }
 
@@ -229,6 +230,8 @@ pub(crate) fn open(
         appended: readers,
         committed: commits.changed(),
         queries: Semaphore::new(config.http.queries_max),
+        bodies: Arc::new(Semaphore::new(config.http.bodies_max)),
+        append_fault: Mutex::default(),
         feeds: TaskTracker::new(),
         stopping: CancellationToken::new(),
         config,

@@ -52,10 +52,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     flights: Option<PathBuf>,
     /// Seconds of event time in one second.
-    #[arg(long, default_value_t = 600.0, value_parser = speed)]
+    #[arg(long, default_value_t = 300.0, value_parser = speed)]
     speed: f64,
     /// Shop events a second; 0 for none.
-    #[arg(long, default_value_t = 50.0, value_parser = shop_rate)]
+    #[arg(long, default_value_t = 200.0, value_parser = shop_rate)]
     rate: f64,
     /// The seed of the shop events.
     #[arg(long, default_value_t = 1)]

@@ -49,7 +49,10 @@ pub(crate) struct ListArgs {
 
 /// Which parked events are meant: one of these is needed.
 #[derive(clap::Args)]
-#[group(required = true, multiple = true, args = ["all", "offsets", "subject"])]
+#[group(skip)]
+#[command(group(
+    clap::ArgGroup::new("which").required(true).args(["all", "offsets", "subject"]).multiple(true)
+))]
 pub(crate) struct Which {
     /// All of them.
     #[arg(long, conflicts_with_all = ["offsets", "subject"])]

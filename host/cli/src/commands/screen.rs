@@ -64,8 +64,8 @@ pub(super) enum Key {
     Scroll(isize),
     Page(isize),
     Top,
-    SortByKey,
-    SortBy(usize),
+    Unsorted,
+    ByField(usize),
 }
 
 impl Screen {
@@ -118,9 +118,9 @@ impl Screen {
                 self.scroll = by(self.scroll, pages * isize::try_from(page).unwrap_or(1));
             }
             Key::Top => self.scroll = 0,
-            Key::SortByKey => self.sort = None,
-            Key::SortBy(place) if place < self.fields.len() => self.sort = Some(place),
-            Key::SortBy(_) => {}
+            Key::Unsorted => self.sort = None,
+            Key::ByField(place) if place < self.fields.len() => self.sort = Some(place),
+            Key::ByField(_) => {}
         }
         true
     }
@@ -255,7 +255,9 @@ impl Terminal {
 
     /// Its width and height in characters.
     pub(super) fn size() -> (usize, usize) {
-        let (width, height) = terminal::size().unwrap_or((80, 24));
+        // Some terminals do not know theirs and say 0.
+        let known = terminal::size().ok().filter(|(width, height)| *width > 0 && *height > 0);
+        let (width, height) = known.unwrap_or((80, 24));
         (usize::from(width), usize::from(height))
     }
 
@@ -320,9 +322,9 @@ fn meaning(event: &Event) -> Option<Key> {
         KeyCode::PageUp => Some(Key::Page(-1)),
         KeyCode::PageDown | KeyCode::Char(' ') => Some(Key::Page(1)),
         KeyCode::Home => Some(Key::Top),
-        KeyCode::Char('0') => Some(Key::SortByKey),
+        KeyCode::Char('0') => Some(Key::Unsorted),
         KeyCode::Char(digit @ '1'..='9') => {
-            digit.to_digit(10).map(|digit| Key::SortBy(digit as usize - 1))
+            digit.to_digit(10).map(|digit| Key::ByField(digit as usize - 1))
         }
         _ => None,
     }
@@ -372,9 +374,9 @@ mod tests {
         assert!(screen.press(Key::Page(9), 9));
         assert_eq!(keys(&mut screen), ["p15", "p16", "p17", "p18", "p19"]);
         assert!(screen.press(Key::Top, 9));
-        assert!(screen.press(Key::SortBy(1), 9));
+        assert!(screen.press(Key::ByField(1), 9));
         assert_eq!(keys(&mut screen)[..2], ["p17", "p14"]);
-        assert!(screen.press(Key::SortBy(7), 9));
+        assert!(screen.press(Key::ByField(7), 9));
         assert!(!screen.press(Key::Quit, 9));
     }
 

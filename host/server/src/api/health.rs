@@ -13,7 +13,8 @@ use utoipa::ToSchema;
 
 use super::params::Names;
 use super::{App, Shared, shard_metrics};
-use crate::problem::{Code, Problem, find};
+use crate::codes::{Code, find};
+use crate::problem::Problem;
 
 /// Whether the server is ready.
 #[derive(Debug, Serialize, ToSchema)]
@@ -74,6 +75,9 @@ fn reasons(app: &App) -> Vec<String> {
         if let Err(error) = app.log.bounds(partition) {
             reasons.push(format!("partition {partition} of the log: {error}"));
         }
+    }
+    if let Some(why) = app.append_fault() {
+        reasons.push(format!("events were refused: {why}"));
     }
     for projection in app.engine.status() {
         stuck(&projection, &mut reasons);

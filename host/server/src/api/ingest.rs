@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use lantern_core::{Appended, AppendedEvent, Events};
@@ -13,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::params::{Params, body, essence};
+use super::params::{Params, Whole, body, essence};
 use super::{Shared, now, stream};
 use crate::cloudevents::{BATCH, EventError, NDJSON, Reader, STRUCTURED};
 use crate::problem::Problem;
@@ -125,28 +124,45 @@ pub(crate) async fn append(
     headers: HeaderMap,
     content: Body,
 ) -> Result<Json<Taken>, Problem> {
+    let taken = take(&app, mode, &headers, content).await;
+    let taken = taken.inspect_err(|problem| {
+        metrics::counter!("lantern_ingest_refused_total", "code" => problem.code.clone())
+            .increment(1);
+    })?;
+    metrics::counter!("lantern_ingest_appended_total").increment(taken.appended);
+    metrics::counter!("lantern_ingest_duplicates_total").increment(taken.duplicates);
+    metrics::counter!("lantern_ingest_rejected_total").increment(taken.rejected);
+    Ok(Json(taken))
+}
+
+async fn take(
+    app: &Shared,
+    mode: Mode,
+    headers: &HeaderMap,
+    content: Body,
+) -> Result<Taken, Problem> {
     app.check_open()?;
     let media = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let (max, limits) = (app.config.http.body_bytes_max, app.config.ingest.limits());
     match essence(media).as_str() {
         NDJSON | "application/ndjson" | "application/jsonl" => {
-            stream::append(&app, content, mode.partial).await.map(Json)
+            stream::append(app, content, mode.partial).await
         }
         STRUCTURED => {
-            let json = body(&headers, content, max, &app.config.http).await?;
+            let json = body(app, headers, content, max).await?;
             let mut events = Events::new();
             Reader::new(limits, now()).structured(&json, &mut events)?;
-            single(&app, events).await.map(Json)
+            single(app, events).await
         }
         BATCH => {
-            let json = body(&headers, content, max, &app.config.http).await?;
-            batch(&app, json, mode.partial).await.map(Json)
+            let json = body(app, headers, content, max).await?;
+            batch(app, json, mode.partial).await
         }
         _ if headers.keys().any(|name| name.as_str().starts_with("ce-")) => {
-            let payload = body(&headers, content, max, &app.config.http).await?;
+            let payload = body(app, headers, content, max).await?;
             let mut events = Events::new();
-            Reader::new(limits, now()).binary(&headers, &payload, &mut events)?;
-            single(&app, events).await.map(Json)
+            Reader::new(limits, now()).binary(headers, &payload, &mut events)?;
+            single(app, events).await
         }
         _ => Err(Problem::new("LAN-0312", format!("`Content-Type` is `{media}`"))),
     }
@@ -160,7 +176,7 @@ async fn single(app: &Shared, events: Events) -> Result<Taken, Problem> {
     Ok(taken)
 }
 
-async fn batch(app: &Shared, json: Bytes, partial: bool) -> Result<Taken, Problem> {
+async fn batch(app: &Shared, json: Whole, partial: bool) -> Result<Taken, Problem> {
     let limits = app.config.ingest.limits();
     let small = json.len() <= INLINE_BYTES_MAX;
     let read = move || {

@@ -17,6 +17,7 @@ mod trace;
 mod upload;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
@@ -25,6 +26,7 @@ use lantern_core::{Events, Log, LogError, Timestamp};
 use lantern_engine::Engine;
 use lantern_live::Hub;
 use metrics_exporter_prometheus::PrometheusHandle;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -37,6 +39,12 @@ use crate::plugins::Plugins;
 use crate::problem::Problem;
 
 pub(crate) use serve::serve;
+
+/// The largest body of requests that only name something.
+const SMALL_BODY_BYTES_MAX: usize = 64 << 10;
+/// How long a failed append counts against the server's readiness; where nobody
+/// appends, nothing else would tell that the log has recovered.
+const APPEND_FAULT: Duration = Duration::from_secs(30);
 
 /// What every request may need.
 pub(crate) struct App {
@@ -52,6 +60,10 @@ pub(crate) struct App {
     pub(crate) committed: watch::Receiver<()>,
     /// Reads of tables and the log under way.
     pub(crate) queries: Semaphore,
+    /// Large bodies held whole.
+    pub(crate) bodies: Arc<Semaphore>,
+    /// When and why the log last refused events, until it takes some again.
+    pub(crate) append_fault: Mutex<Option<(Instant, String)>>,
     /// Sessions of the feed.
     pub(crate) feeds: TaskTracker,
     /// The server is told to stop.
@@ -82,11 +94,15 @@ struct Api;
 
 /// All routes. Those of the API describe themselves.
 pub(crate) fn router(app: Shared) -> Router {
-    let (router, api) = OpenApiRouter::with_openapi(Api::openapi())
-        .routes(routes!(ingest::append, events::read))
+    // A form is read whole, up to a limit of its own, before it is taken apart.
+    let uploads = OpenApiRouter::new()
         .routes(routes!(upload::upload_named))
         .routes(routes!(upload::upload))
         .routes(routes!(upload::check))
+        .layer(DefaultBodyLimit::disable());
+    let (router, api) = OpenApiRouter::with_openapi(Api::openapi())
+        .merge(uploads)
+        .routes(routes!(ingest::append, events::read))
         .routes(routes!(projections::list))
         .routes(routes!(projections::show, projections::delete))
         .routes(routes!(projections::show_version, projections::delete_version))
@@ -117,7 +133,7 @@ pub(crate) fn router(app: Shared) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::check))
         .layer(middleware::from_fn(trace::request))
-        .layer(DefaultBodyLimit::disable())
+        .layer(DefaultBodyLimit::max(SMALL_BODY_BYTES_MAX))
         .with_state(app)
 }
 
@@ -167,7 +183,24 @@ impl App {
                 let _ = done.send(result);
             }),
         );
-        appended.await.unwrap_or(Err(LogError::Closed))
+        let appended = appended.await.unwrap_or(Err(LogError::Closed));
+        self.note_append(&appended);
+        appended
+    }
+
+    /// Remembers whether the log takes events.
+    pub(crate) fn note_append<T>(&self, appended: &Result<T, LogError>) {
+        let mut fault = self.append_fault.lock();
+        match appended {
+            Ok(_) => *fault = None,
+            Err(error) => *fault = Some((Instant::now(), error.to_string())),
+        }
+    }
+
+    /// Why the log takes no events, where it refused some of late.
+    pub(crate) fn append_fault(&self) -> Option<String> {
+        let fault = self.append_fault.lock();
+        fault.as_ref().filter(|(at, _)| at.elapsed() < APPEND_FAULT).map(|(_, why)| why.clone())
     }
 
     /// Refuses work once the server is told to stop.

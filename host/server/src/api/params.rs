@@ -1,6 +1,8 @@
 //! Query parameters and bodies, read strictly: what is not known is refused by
 //! name.
 
+use std::ops::Deref;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -11,8 +13,9 @@ use http::header::{ACCEPT, CONTENT_LENGTH};
 use http::request::Parts;
 use http_body_util::{BodyExt, Limited};
 use serde::de::DeserializeOwned;
+use tokio::sync::OwnedSemaphorePermit;
 
-use crate::config::HttpConfig;
+use super::App;
 use crate::problem::Problem;
 
 /// The query of a request; unknown parameters are errors where `T` denies them.
@@ -49,14 +52,33 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Names<T
     }
 }
 
+/// Bodies up to so many bytes are held without counting them.
+const UNCOUNTED_BYTES_MAX: u64 = 64 << 10;
+
+/// A body, whole. Large ones hold a place among those that may be there at a
+/// time until they are dropped.
+pub(crate) struct Whole {
+    /// The bytes.
+    pub(crate) bytes: Bytes,
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Deref for Whole {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// The whole body, of at most `max` bytes; it may pause for at most the time
-/// `config` allows.
+/// that the settings allow.
 pub(crate) async fn body(
+    app: &App,
     headers: &HeaderMap,
     body: Body,
     max: usize,
-    config: &HttpConfig,
-) -> Result<Bytes, Problem> {
+) -> Result<Whole, Problem> {
     let too_large =
         || Problem::new("LAN-0313", format!("the body is larger than the limit of {max} bytes"));
     let announced =
@@ -64,8 +86,12 @@ pub(crate) async fn body(
     if announced.is_some_and(|bytes| bytes > max as u64) {
         return Err(too_large());
     }
+    let place = match announced {
+        Some(..=UNCOUNTED_BYTES_MAX) => None,
+        _ => Arc::clone(&app.bodies).acquire_owned().await.ok(),
+    };
     let mut body = Limited::new(body, max);
-    let idle = Duration::from_millis(config.body_idle_ms_max);
+    let idle = Duration::from_millis(app.config.http.body_idle_ms_max);
     let mut whole =
         Vec::with_capacity(announced.and_then(|n| usize::try_from(n).ok()).unwrap_or(0));
     loop {
@@ -73,7 +99,7 @@ pub(crate) async fn body(
             Problem::new("LAN-0408", format!("the body paused for more than {} s", idle.as_secs()))
         })?;
         match frame {
-            None => return Ok(whole.into()),
+            None => return Ok(Whole { bytes: whole.into(), _place: place }),
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
                     whole.extend_from_slice(data);

@@ -180,6 +180,7 @@ impl Stream<'_> {
         while self.waiting.len() > left {
             let Some(group) = self.waiting.pop_front() else { break };
             let appended = group.done.await.unwrap_or(Err(LogError::Closed));
+            self.app.note_append(&appended);
             let appended = match appended {
                 Ok(appended) => appended,
                 Err(error) => {

@@ -3,9 +3,8 @@
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{FromRequest, Multipart, Request, State};
-use bytes::Bytes;
+use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, StatusCode};
 use lantern_core::Manifest;
 use lantern_engine::Uploaded;
 use serde::{Deserialize, Serialize};
@@ -145,20 +144,18 @@ async fn content(app: &Shared, request: Request) -> Result<Content, Problem> {
     let max = app.config.http.upload_bytes_max;
     match essence(&media).as_str() {
         "application/wasm" | "application/octet-stream" => {
-            let wasm = body(&parts.headers, content, max, &app.config.http).await?;
+            let wasm = body(app, &parts.headers, content, max).await?.bytes;
             Ok(Content { wasm, parameters: String::new() })
         }
         "multipart/form-data" => {
-            let whole = body(&parts.headers, content, max, &app.config.http).await?;
-            form(&parts.headers, whole).await
+            let whole = body(app, &parts.headers, content, max).await?.bytes;
+            form(Request::from_parts(parts, Body::from(whole))).await
         }
         _ => Err(Problem::new("LAN-0411", format!("`Content-Type` is `{media}`"))),
     }
 }
 
-async fn form(headers: &HeaderMap, whole: Bytes) -> Result<Content, Problem> {
-    let mut request = Request::new(Body::from(whole));
-    *request.headers_mut() = headers.clone();
+async fn form(request: Request) -> Result<Content, Problem> {
     let mut form = Multipart::from_request(request, &())
         .await
         .map_err(|error| Problem::new("LAN-0408", error.body_text()))?;

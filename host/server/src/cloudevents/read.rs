@@ -462,7 +462,10 @@ fn not_json(text: &str) -> EventError {
 /// Refuses nesting deeper than `max`. Text with fewer opening brackets than
 /// that, which is nearly all, is told by counting alone.
 fn check_depth(text: &str, max: usize) -> Result<(), EventError> {
-    let open = text.bytes().filter(|b| matches!(b, b'{' | b'[')).count();
+    // `[` and `{` differ in one bit. Counting in bytes, in pieces that cannot
+    // overflow one, lets the compiler do 16 or more at a time.
+    let opening = |piece: &[u8]| piece.iter().fold(0, |n, b| n + u8::from(b | 0x20 == b'{'));
+    let open: usize = text.as_bytes().chunks(255).map(|piece| usize::from(opening(piece))).sum();
     if open <= max {
         return Ok(());
     }

@@ -76,6 +76,11 @@ async fn what_is_no_plugin_is_refused_in_plain_words() {
     upload(form, "--b\r\nContent-Disposition: form-data; name=\"plugin\"\r\n\r\nabc\r\n--b--\r\n")
         .await
         .is_problem("LAN-0101", "not WebAssembly");
+    let long = format!(
+        "--b\r\nContent-Disposition: form-data; name=\"plugin\"\r\n\r\n{}\r\n--b--\r\n",
+        "x".repeat(5 << 20)
+    );
+    fixture.post("/v1/versions", form, long).await.is_problem("LAN-0101", "not WebAssembly");
     fixture
         .post("/v1/versions?activat=1", "application/wasm", "")
         .await

@@ -1,0 +1,472 @@
+//! The one table of all error codes.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// One error code: its page in the documentation is made of this.
+#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+pub struct Code {
+    /// The stable code: `LAN-` and four digits.
+    pub code: &'static str,
+    /// The HTTP status it comes with; 0 where it never answers a request.
+    pub status: u16,
+    /// What went wrong, in a few words.
+    pub title: &'static str,
+    /// What to do about it.
+    pub help: &'static str,
+}
+
+/// The code `code`, where there is one.
+#[must_use]
+pub fn find(code: &str) -> Option<&'static Code> {
+    CODES.binary_search_by_key(&code, |c| c.code).ok().map(|place| &CODES[place])
+}
+
+/// What a code without an entry is told as.
+pub(crate) const UNKNOWN: Code = Code {
+    code: "LAN-0413",
+    status: 500,
+    title: "an error without a page",
+    help: "see the server's log; this is a bug worth reporting",
+};
+
+const fn code(code: &'static str, status: u16, title: &'static str, help: &'static str) -> Code {
+    Code { code, status, title, help }
+}
+
+/// Every code, in order.
+pub const CODES: &[Code] = &[
+    // Starting.
+    code(
+        "LAN-0001",
+        0,
+        "the configuration is wrong",
+        "correct the key that the message names; `lantern serve --help` and docs/config.md list them all",
+    ),
+    code(
+        "LAN-0002",
+        0,
+        "the data folder is in use",
+        "stop the other process, or give this one another folder with `--data`",
+    ),
+    code(
+        "LAN-0003",
+        0,
+        "the address is public and there is no authentication",
+        "listen on 127.0.0.1 and put a proxy that authenticates in front, or reach the server through an SSH tunnel",
+    ),
+    code(
+        "LAN-0004",
+        0,
+        "the address cannot be listened on",
+        "stop what listens there, or choose another address with `--listen`",
+    ),
+    code(
+        "LAN-0005",
+        0,
+        "the data folder cannot be opened",
+        "make it writable for this user, free space, or restore it from a backup if it is damaged",
+    ),
+    // Plugins. The plugin host says more, and what to do, with each error.
+    code("LAN-0101", 422, "not WebAssembly", "upload the .wasm file that your compiler made"),
+    code(
+        "LAN-0102",
+        413,
+        "the plugin is too large",
+        "build it smaller, or raise `plugin.limits.upload_bytes_max`",
+    ),
+    code(
+        "LAN-0103",
+        413,
+        "the parameters are too long",
+        "make them shorter, or raise `plugin.limits.parameters_bytes_max`",
+    ),
+    code(
+        "LAN-0104",
+        422,
+        "a core module without metadata",
+        "build it with Lantern's SDK for your language",
+    ),
+    code(
+        "LAN-0105",
+        422,
+        "a core module with foreign imports",
+        "in Rust, build for wasm32-unknown-unknown; elsewhere, use the SDK's own build step",
+    ),
+    code(
+        "LAN-0106",
+        422,
+        "the module cannot be made a component",
+        "build it with the SDK of the version this host has",
+    ),
+    code(
+        "LAN-0107",
+        422,
+        "the WebAssembly is not valid here",
+        "build it without threads, 64-bit memory, tail calls, garbage collection, exceptions or relaxed SIMD",
+    ),
+    code(
+        "LAN-0108",
+        422,
+        "a foreign import",
+        "remove what needs it: a projection has the contract only",
+    ),
+    code(
+        "LAN-0109",
+        422,
+        "another version of the contract",
+        "build the plugin with the SDK of the host's version",
+    ),
+    code(
+        "LAN-0110",
+        422,
+        "a part of WASI that plugins cannot have",
+        "remove what needs it: a projection sees events and tables, never files, the network or the time of day",
+    ),
+    code(
+        "LAN-0111",
+        422,
+        "a function of another signature",
+        "build the plugin against this host's wit/projection.wit, unchanged",
+    ),
+    code(
+        "LAN-0112",
+        422,
+        "the component is no projection",
+        "make it with Lantern's SDK, which exports the contract's interface",
+    ),
+    code(
+        "LAN-0113",
+        422,
+        "the plugin does not fit",
+        "build the plugin against this host's wit/projection.wit, unchanged",
+    ),
+    code(
+        "LAN-0114",
+        422,
+        "compiling took too much processor time",
+        "look for one huge generated function and split it, or raise `plugin.limits.compile_cpu_s`",
+    ),
+    code(
+        "LAN-0115",
+        422,
+        "compiling took too much memory",
+        "look for one huge generated function and split it, or raise `plugin.limits.compile_memory_bytes`",
+    ),
+    code(
+        "LAN-0116",
+        422,
+        "compiling took too long",
+        "look for one huge generated function and split it, or raise `plugin.limits.compile_wall_s`",
+    ),
+    code(
+        "LAN-0117",
+        422,
+        "the compiler broke",
+        "build it with another compiler version or at a lower level of optimisation, and report it",
+    ),
+    code(
+        "LAN-0118",
+        503,
+        "too many plugins wait to be compiled",
+        "wait, or raise `plugin.compile_queue_max`",
+    ),
+    code(
+        "LAN-0119",
+        422,
+        "no instance can be made",
+        "make its initial memory and tables smaller, or raise the limit that the message names",
+    ),
+    code("LAN-0120", 422, "setup failed", "correct the parameters it complains of"),
+    code(
+        "LAN-0121",
+        422,
+        "setup trapped",
+        "run the plugin's tests with the same parameters, and see the backtrace",
+    ),
+    code(
+        "LAN-0122",
+        422,
+        "setup ran out of fuel",
+        "look for a loop without an end in setup, or raise `plugin.limits.fuel_setup`",
+    ),
+    code(
+        "LAN-0123",
+        422,
+        "setup answers differently each time",
+        "use no randomness, clock or map order in setup",
+    ),
+    code(
+        "LAN-0124",
+        422,
+        "the manifest breaks a rule",
+        "correct the manifest that the plugin's setup answers",
+    ),
+    code(
+        "LAN-0125",
+        503,
+        "the plugin cannot be loaded now",
+        "see the server's log; the plugin is not at fault",
+    ),
+    // Projections.
+    code("LAN-0201", 404, "no such projection", "`GET /v1/projections` lists those there are"),
+    code("LAN-0202", 404, "no such version", "`GET /v1/projections/{name}` lists those there are"),
+    code(
+        "LAN-0203",
+        409,
+        "no version serves readers yet",
+        "wait until the first version has caught up; its status says how far it is",
+    ),
+    code(
+        "LAN-0204",
+        409,
+        "the version has not caught up",
+        "wait, or upload with `activate=true` so that it takes over by itself",
+    ),
+    code(
+        "LAN-0205",
+        409,
+        "nothing to roll back to",
+        "a rollback needs a version that was active before",
+    ),
+    code(
+        "LAN-0206",
+        409,
+        "the version serves readers",
+        "activate another version first, or delete the whole projection",
+    ),
+    code(
+        "LAN-0207",
+        422,
+        "the manifest breaks a rule",
+        "correct the plugin's manifest as the message says",
+    ),
+    code(
+        "LAN-0208",
+        422,
+        "the plugin is not deterministic",
+        "keep all state in tables; anything in the plugin's memory may vanish between two calls",
+    ),
+    code(
+        "LAN-0209",
+        422,
+        "the plugin cannot be run",
+        "run `lantern test` with the plugin and some events to see why",
+    ),
+    code(
+        "LAN-0210",
+        409,
+        "the projection is halted",
+        "see its parked events and logs, push a fixed version, or resume it",
+    ),
+    code(
+        "LAN-0211",
+        400,
+        "nothing was selected",
+        "say which parked events are meant: `all`, a `subject`, or `offsets` with their `partition`",
+    ),
+    code(
+        "LAN-0212",
+        400,
+        "not a cursor of this list",
+        "hand back `next` unchanged, or leave `cursor` out to begin at the front",
+    ),
+    code(
+        "LAN-0213",
+        503,
+        "the state cannot be read or written",
+        "see the message: free space or repair the disk; the server goes on by itself",
+    ),
+    code(
+        "LAN-0214",
+        503,
+        "the log cannot be read",
+        "see the message: free space or repair the disk; the server goes on by itself",
+    ),
+    code("LAN-0215", 503, "the server is shutting down", "try again once it is up"),
+    // Events.
+    code("LAN-0301", 400, "not a CloudEvents event", "send CloudEvents 1.0 as UTF-8 JSON"),
+    code(
+        "LAN-0302",
+        413,
+        "an event is too large",
+        "send less in one event, keep large payloads elsewhere and send their address, or raise `ingest.event_bytes_max`",
+    ),
+    code(
+        "LAN-0303",
+        400,
+        "an event is nested too deeply",
+        "flatten the data, or raise `ingest.json_depth_max`",
+    ),
+    code(
+        "LAN-0304",
+        400,
+        "a required attribute is missing or empty",
+        "give every event `specversion`, `id`, `source` and `type`",
+    ),
+    code("LAN-0305", 400, "an attribute is wrong", "correct the attribute that the message quotes"),
+    code("LAN-0306", 400, "another version of CloudEvents", "send events with `specversion` `1.0`"),
+    code(
+        "LAN-0307",
+        400,
+        "a reserved event type",
+        "choose a type that does not begin with `lantern.`",
+    ),
+    code(
+        "LAN-0308",
+        400,
+        "a time cannot be read",
+        "write RFC 3339 with a zone, as `2026-01-31T23:59:59.999Z`",
+    ),
+    code(
+        "LAN-0309",
+        400,
+        "a time is too far in the future",
+        "check the producer's clock, or raise `ingest.time_ahead_s_max`",
+    ),
+    code(
+        "LAN-0310",
+        400,
+        "the event's data is wrong",
+        "send JSON in `data`, or bytes in `data_base64` with their `datacontenttype`",
+    ),
+    code(
+        "LAN-0311",
+        413,
+        "too many event types at once",
+        "send fewer events in one request; types are meant to be few",
+    ),
+    code(
+        "LAN-0312",
+        415,
+        "a content type that is not taken",
+        "send `application/cloudevents+json`, `application/cloudevents-batch+json`, `application/x-ndjson`, or binary mode with `ce-*` headers",
+    ),
+    code(
+        "LAN-0313",
+        413,
+        "the body is too large",
+        "send it as NDJSON, which may be of any length, or raise `http.body_bytes_max`",
+    ),
+    code(
+        "LAN-0314",
+        400,
+        "some events are bad and none was appended",
+        "correct them, or send with `?partial=true` to append the good ones",
+    ),
+    code(
+        "LAN-0315",
+        400,
+        "the stream stopped at a bad line",
+        "correct the line and send the stream again from there: events already appended are recognised by `source` and `id`",
+    ),
+    code(
+        "LAN-0320",
+        410,
+        "these events are gone",
+        "begin at the start that the message names, or leave `from` out",
+    ),
+    code(
+        "LAN-0321",
+        404,
+        "no such partition",
+        "partitions are counted from 0; `GET /v1/status` says how many there are",
+    ),
+    code(
+        "LAN-0322",
+        503,
+        "the disk is full",
+        "free space, shorten the log's retention, or move the data folder; nothing was lost",
+    ),
+    code(
+        "LAN-0323",
+        503,
+        "the log takes no events now",
+        "try again; events are recognised by `source` and `id`, so sending them twice is safe",
+    ),
+    code(
+        "LAN-0324",
+        500,
+        "the log is damaged",
+        "restore the data folder from a backup; the server's log names the place",
+    ),
+    // Requests.
+    code("LAN-0401", 404, "no such address", "`GET /v1/openapi.json` lists every address"),
+    code(
+        "LAN-0402",
+        405,
+        "a method that is not taken here",
+        "`GET /v1/openapi.json` lists the methods of every address",
+    ),
+    code("LAN-0403", 400, "a parameter is wrong", "correct the parameter that the message names"),
+    code(
+        "LAN-0404",
+        404,
+        "no such table",
+        "`GET /v1/projections/{name}` lists the tables of every version",
+    ),
+    code("LAN-0405", 501, "not supported yet", "leave the parameter out"),
+    code(
+        "LAN-0406",
+        410,
+        "the cursor is of an earlier state of the table",
+        "begin again without `cursor`: another version serves the table now",
+    ),
+    code(
+        "LAN-0407",
+        503,
+        "the position was not reached in time",
+        "wait longer with `wait=`, at most 30s, or see whether the projection is behind",
+    ),
+    code("LAN-0408", 400, "the body is wrong", "correct the body as the message says"),
+    code(
+        "LAN-0409",
+        403,
+        "the request names another host",
+        "call the server as localhost or 127.0.0.1, or add the name to `http.hosts`",
+    ),
+    code(
+        "LAN-0410",
+        403,
+        "the request comes from another site",
+        "add the page's origin to `http.origins` if it may use this server",
+    ),
+    code(
+        "LAN-0411",
+        415,
+        "not a plugin's content type",
+        "send the component as `application/wasm`, or as multipart with parts `plugin` and `parameters`",
+    ),
+    code(
+        "LAN-0412",
+        426,
+        "not a WebSocket",
+        "connect with a WebSocket client and the subprotocol `lantern.v1.json`",
+    ),
+    code(
+        "LAN-0413",
+        500,
+        "an error inside the server",
+        "see the server's log; this is a bug worth reporting",
+    ),
+    code(
+        "LAN-0414",
+        503,
+        "the server is busy",
+        "try again; `http.queries_max` bounds what is read at once",
+    ),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_in_order_and_say_what_to_do() {
+        assert!(CODES.is_sorted_by(|a, b| a.code < b.code), "a code is out of order or twice");
+        for code in CODES {
+            assert!(!code.title.is_empty() && !code.help.is_empty(), "{}", code.code);
+            assert_eq!(code.title.to_lowercase().chars().next(), code.title.chars().next());
+        }
+    }
+}

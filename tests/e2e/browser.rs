@@ -1,0 +1,120 @@
+//! The page in a real browser, driven over WebDriver
+//! (<https://www.w3.org/TR/webdriver2/>).
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use lantern_tests::{PATIENCE, Server, guest, without};
+use serde_json::{Value, json};
+
+use crate::line;
+
+/// A browser with one window.
+struct Browser {
+    driver: Child,
+    session: String,
+    http: reqwest::Client,
+    _profile: tempfile::TempDir,
+}
+
+impl Browser {
+    async fn open(url: &str) -> Self {
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("chromedriver is installed");
+        let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
+        // "ChromeDriver was started successfully on port 12345."
+        let port = lines
+            .by_ref()
+            .map_while(Result::ok)
+            .find_map(|line| line.split_once("successfully on port ").map(|(_, port)| port.to_owned()))
+            .expect("chromedriver says its port");
+        std::thread::spawn(move || lines.for_each(drop));
+        let port = port.trim_end_matches('.');
+        let profile = tempfile::tempdir().unwrap();
+        let arguments = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            "--window-size=1400,1000",
+        ];
+        let data = format!("--user-data-dir={}", profile.path().display());
+        let arguments: Vec<&str> = arguments.into_iter().chain([data.as_str()]).collect();
+        let wanted = json!({"capabilities": {"alwaysMatch": {"browserName": "chrome",
+            "goog:chromeOptions": {"args": arguments}}}});
+        let http = reqwest::Client::builder().timeout(PATIENCE).build().unwrap();
+        let base = format!("http://127.0.0.1:{port}/session");
+        let made: Value =
+            http.post(&base).json(&wanted).send().await.unwrap().json().await.unwrap();
+        let id = made["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("{made}"));
+        let browser =
+            Self { driver, session: format!("{base}/{id}"), http, _profile: profile };
+        browser.call("url", &json!({"url": url})).await;
+        browser
+    }
+
+    async fn call(&self, command: &str, body: &Value) -> Value {
+        let url = format!("{}/{command}", self.session);
+        let answer: Value =
+            self.http.post(url).json(body).send().await.unwrap().json().await.unwrap();
+        answer["value"].clone()
+    }
+
+    async fn run(&self, script: &str) -> Value {
+        self.call("execute/sync", &json!({"script": script, "args": []})).await
+    }
+
+    /// Waits until the page's text contains `wanted`.
+    async fn shows(&self, wanted: &str) -> String {
+        let started = Instant::now();
+        loop {
+            let text = self.run("return document.body.innerText").await;
+            let text = text.as_str().unwrap_or_default();
+            if text.contains(wanted) {
+                return text.to_owned();
+            }
+            assert!(started.elapsed() < PATIENCE, "the page does not show `{wanted}`: {text}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        drop(self.driver.kill());
+        drop(self.driver.wait());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_shows_rows_as_they_change_and_hostile_text_as_text() {
+    if without("chromedriver") || without("chromium") {
+        println!("skipped: no Chromium with its driver");
+        return;
+    }
+    let server = Server::start(&[]).unwrap();
+    server.project("rogue", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
+    let hostile = r#"{"text":"<img src=x onerror=\"document.title='owned'\">"}"#;
+    server.events(line(1, "probe.sent", "first-subject", hostile)).await.unwrap();
+    let browser = Browser::open(&server.url).await;
+    let text = browser.shows("first-subject").await;
+    assert!(text.contains("rogue"), "{text}");
+    assert!(text.contains("<img src=x onerror="), "{text}");
+    // Live: no reload.
+    browser.run("window.still = 'here'").await;
+    server.events(line(2, "probe.sent", "second-subject", r#"{"text":"forty-two"}"#)).await.unwrap();
+    browser.shows("second-subject").await;
+    browser.shows("forty-two").await;
+    assert_eq!(browser.run("return window.still").await, "here");
+    assert_ne!(browser.run("return document.title").await, "owned");
+    assert_eq!(browser.run("return document.querySelectorAll('td img').length").await, 0);
+}

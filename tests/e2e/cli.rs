@@ -1,0 +1,127 @@
+//! The way the README tells: make, build, test, push, watch.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use lantern_tests::{Server, guest, lantern, root, run};
+use serde_json::Value;
+
+use crate::line;
+
+fn json(arguments: &[&str]) -> Value {
+    let output = run(arguments).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{arguments:?}: {e}: {}", String::from_utf8_lossy(&output.stdout)))
+}
+
+fn cargo(dir: &Path, arguments: &[&str]) {
+    // What is built here shares nothing with the workspace but the lock file:
+    // the same versions, so that nothing need be fetched.
+    std::fs::copy(root().join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
+    let output = Command::new("cargo")
+        .args(arguments)
+        .current_dir(dir)
+        .env("CARGO_TARGET_DIR", root().join("target/new"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_made_by_new_is_built_tested_pushed_and_seen_live() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("order-counts");
+    let sdk = root().join("sdk/rust");
+    let output = run(&[
+        "new",
+        "order-counts",
+        "--dir",
+        dir.to_str().unwrap(),
+        "--sdk",
+        sdk.to_str().unwrap(),
+    ])
+    .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    cargo(&dir, &["test"]);
+    cargo(&dir, &["build", "--release", "--target", "wasm32-unknown-unknown"]);
+    let wasm = root().join("target/new/wasm32-unknown-unknown/release/order_counts.wasm");
+    let wasm = wasm.to_str().unwrap();
+    let events = dir.join("events.ndjson");
+    let output = run(&["test", events.to_str().unwrap(), wasm]).unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(text.contains("by_type"), "{text}");
+
+    let server = Server::start(&[]).unwrap();
+    let at = ["--server", server.url.as_str(), "--json"];
+    let pushed = run(&[&["plugin", "push", wasm, "--wait"], at.as_slice()].concat()).unwrap();
+    assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
+    let mut watch = Command::new(lantern())
+        .args(["table", "watch", "order-counts/by_type"])
+        .args(at)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdout = watch.stdout.take().unwrap();
+    let (send, seen) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || {
+        for line in BufReader::new(stdout).lines() {
+            drop(send.send(line.unwrap()));
+        }
+    });
+    // Its first line says what is there; then an event makes a row.
+    seen.recv_timeout(lantern_tests::PATIENCE).unwrap();
+    server.events(line(1, "order.placed", "u1", "{}")).await.unwrap();
+    loop {
+        let line = seen.recv_timeout(lantern_tests::PATIENCE).unwrap();
+        serde_json::from_str::<Value>(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        if line.contains("order.placed") {
+            break;
+        }
+    }
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    reader.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_command_prints_json_and_ends_with_its_exit_code() {
+    let server = Server::start(&[]).unwrap();
+    let at = ["--server", server.url.as_str(), "--json"];
+    let with = |words: &[&'static str]| -> Vec<String> {
+        words.iter().chain(&at).map(|word| (*word).to_owned()).collect()
+    };
+    let parsed = |words: &[&'static str]| {
+        let all = with(words);
+        json(&all.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    let code = |words: &[&str]| {
+        let all: Vec<&str> = words.iter().copied().chain(at).collect();
+        run(&all).unwrap().status.code().unwrap()
+    };
+    server.project("rogue", &guest("rogue"), "{}").await.unwrap();
+    let lines = format!(
+        "{}{}",
+        line(1, "probe.sent", "s", "{}"),
+        line(2, "probe.sent", "s", r#"{"do":"fail"}"#)
+    );
+    server.events(lines).await.unwrap();
+    server.caught_up("rogue").await.unwrap();
+    assert!(parsed(&["plugin", "list"]).to_string().contains("rogue"));
+    assert!(parsed(&["plugin", "status", "rogue"]).to_string().contains("active"));
+    assert!(parsed(&["parked", "list", "rogue"]).to_string().contains("told to fail"));
+    assert!(parsed(&["table", "get", "rogue/seen", "s"]).to_string().contains("events"));
+    assert_eq!(code(&["parked", "retry", "rogue", "--all"]), 1);
+    assert_eq!(code(&["parked", "drop", "rogue", "--all", "--yes"]), 0);
+    assert_eq!(code(&["plugin", "status", "nobody"]), 4);
+    assert_eq!(code(&["plugin", "push", root().join("README.md").to_str().unwrap()]), 5);
+    assert_eq!(code(&["plugin", "fly"]), 2);
+    let unreachable = run(&["plugin", "list", "--server", "http://127.0.0.1:1"]).unwrap();
+    assert_eq!(unreachable.status.code(), Some(3));
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(run(&["completions", shell]).unwrap().stdout.len() > 1_000);
+    }
+}

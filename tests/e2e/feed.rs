@@ -1,0 +1,124 @@
+//! A dashboard's connection that is cut, and a server that is killed under it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lantern_client::{Change, Client, Options, Row};
+use lantern_tests::{PATIENCE, Server, guest};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::line;
+
+/// How many times connections are cut, and how many times the server is killed.
+const CUTS: u64 = 25;
+const KILLS: u64 = 3;
+
+/// Passes connections on to `target`; cuts all of them when `cuts` changes.
+async fn proxy(target: String, cuts: Arc<AtomicU64>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (target, cuts) = (target.clone(), cuts.clone());
+            tokio::spawn(async move {
+                let Ok(mut server) = TcpStream::connect(target).await else { return };
+                let before = cuts.load(Ordering::SeqCst);
+                let cut = async {
+                    while cuts.load(Ordering::SeqCst) == before {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                };
+                tokio::select! {
+                    _ = copy_bidirectional(&mut client, &mut server) => {}
+                    () = cut => {}
+                }
+            });
+        }
+    });
+    address.to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
+    let seed = std::env::var("LANTERN_SEED").ok().and_then(|s| s.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("LANTERN_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut server = Server::start(&["live.heartbeat_ms=1000"]).unwrap();
+    server.project("rogue", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
+    let cuts = Arc::new(AtomicU64::new(0));
+    let target = server.url.trim_start_matches("http://").to_owned();
+    let url = format!("ws://{}/v1/feed", proxy(target, cuts.clone()).await);
+    let options = Options {
+        backoff_min: Duration::from_millis(5),
+        backoff_max: Duration::from_millis(100),
+        ..Options::default()
+    };
+    let client = Client::connect(&url, options).await.unwrap();
+    let table = client.table("rogue/seen");
+
+    // Beside it, one that sees that positions never go back within an epoch,
+    // and that each change begins where the one before it ended.
+    let mut changes = table.changes();
+    let watcher = tokio::spawn(async move {
+        let mut last = (String::new(), 0);
+        let (mut deltas, mut done) = (0_u64, false);
+        while !done {
+            match changes.next().await.expect("the client lives") {
+                Change::Snapshot { pos, epoch } => {
+                    assert!(epoch != last.0 || pos >= last.1, "{pos} after {last:?}");
+                    last = (epoch, pos);
+                }
+                Change::Delta { from, pos, up, .. } => {
+                    assert_eq!(from, last.1, "no gap and no repeat");
+                    last.1 = pos;
+                    deltas += 1;
+                    done = up.iter().any(|(key, _)| key == "last");
+                }
+                Change::Tick { pos, .. } => {
+                    assert!(pos >= last.1, "{pos} after {last:?}");
+                    last.1 = pos;
+                }
+                Change::Missed(count) => panic!("the watcher keeps up, but missed {count}"),
+                Change::Ended(error) => panic!("{error}"),
+            }
+        }
+        deltas
+    });
+
+    let mut number = 0;
+    for round in 0..CUTS {
+        for _ in 0..random.u64(1..8) {
+            let lines: String = (0..random.u64(1..40))
+                .map(|_| {
+                    number += 1;
+                    let subject = format!("s{}", random.u64(0..20));
+                    line(number, "probe.sent", &subject, &format!("{{\"text\":\"{number}\"}}"))
+                })
+                .collect();
+            server.events(lines).await.unwrap();
+        }
+        cuts.fetch_add(1, Ordering::SeqCst);
+        if round % (CUTS / KILLS) == 3 {
+            server.kill().unwrap();
+            server.restart().unwrap();
+        }
+    }
+    // Connected again, so that the last change comes as one.
+    table.wait_for_status(|status| status.is_live()).await;
+    server.events(line("last", "probe.sent", "last", "{}")).await.unwrap();
+    let status = server.caught_up("rogue").await.unwrap();
+    let pos = status["versions"][0]["shards"][0]["pos"].as_u64().unwrap();
+    tokio::time::timeout(PATIENCE, table.wait_for(pos)).await.unwrap().unwrap();
+    let expected: BTreeMap<_, _> = server.rows("rogue/seen").await.unwrap().into_iter().collect();
+    let read = |rows: &BTreeMap<String, Row>| -> BTreeMap<String, serde_json::Value> {
+        rows.iter().map(|(key, row)| (key.clone(), row.read().unwrap())).collect()
+    };
+    assert_eq!(read(&table.rows()), expected);
+    let deltas = tokio::time::timeout(PATIENCE, watcher).await.unwrap().unwrap();
+    assert!(deltas > CUTS, "{deltas} deltas");
+}

@@ -1,0 +1,119 @@
+//! Plugins that misbehave fail themselves and nobody else.
+
+use lantern_tests::{Server, guest};
+use serde_json::Value;
+
+use crate::line;
+
+/// A server with the rogue and, beside it, an honest projection of the same
+/// events.
+async fn rogue(parameters: &str) -> Server {
+    let server = Server::start(&["engine.fuel_event=200000000"]).unwrap();
+    server.project("victim", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
+    server.project("rogue", &guest("rogue"), parameters).await.unwrap();
+    server
+}
+
+/// 200 probes of 5 subjects, the 120th of which tells the guest what to do.
+fn probes(what: &str) -> String {
+    let data = |n| if n == 120 { format!("{{\"do\":\"{what}\"}}") } else { "{}".into() };
+    (0..200).map(|n| line(n, "probe.sent", &format!("s{}", n % 5), &data(n))).collect()
+}
+
+fn events_of(rows: &[(String, Value)]) -> Vec<u64> {
+    rows.iter().map(|(_, row)| row["events"].as_u64().unwrap()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_a_guest_does_its_event_is_parked_and_everything_else_is_folded() {
+    let server = rogue("{}").await;
+    let pid = server.pid();
+    let cases = [
+        ("fail", "told to fail"),
+        ("panic", "told to panic"),
+        ("loop", "fuel"),
+        ("recurse", "stack"),
+        ("eat", "memory"),
+        ("key", "limit"),
+        ("rows", "limit"),
+    ];
+    for (round, (what, reason)) in (1..).zip(cases) {
+        let lines = probes(what).replace("\"id\":\"", &format!("\"id\":\"{what}"));
+        server.events(lines).await.unwrap();
+        server.caught_up("rogue").await.unwrap();
+        let parked = server.get("/v1/projections/rogue/parked").await.unwrap();
+        assert_eq!(parked["total"], round, "{what}: {parked:#}");
+        let last = parked["parked"].as_array().unwrap().last().unwrap();
+        let told = last["reason"].as_str().unwrap();
+        assert!(told.contains(reason), "{what}: {told}");
+        assert_eq!(last["id"], format!("{what}120"));
+        if ["panic", "loop", "recurse"].contains(&what) {
+            assert!(last["backtrace"].as_str().unwrap().contains("rogue"), "{what}: {last:#}");
+        }
+        // The others are in, here and with the neighbour.
+        let rows = server.rows("rogue/seen").await.unwrap();
+        assert_eq!(events_of(&rows).iter().sum::<u64>(), round * 199, "{what}");
+        server.caught_up("victim").await.unwrap();
+        let rows = server.rows("victim/seen").await.unwrap();
+        assert_eq!(events_of(&rows), vec![round * 40; 5], "{what}");
+    }
+    // The same process, still ready.
+    assert_eq!(server.pid(), pid);
+    assert_eq!(server.get("/readyz").await.unwrap()["ready"], true);
+
+    // A fixed version has them all.
+    server.project("rogue", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
+    let rows = server.rows("rogue/seen").await.unwrap();
+    assert_eq!(events_of(&rows), vec![cases.len() as u64 * 40; 5]);
+    let parked = server.get("/v1/projections/rogue/parked").await.unwrap();
+    assert_eq!(parked["total"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_messages_is_cut_and_harms_nothing() {
+    let server = rogue("{}").await;
+    server.events(probes("log")).await.unwrap();
+    server.caught_up("rogue").await.unwrap();
+    let logs = server.text("/v1/projections/rogue/logs?limit=1000").await.unwrap();
+    assert!(logs.len() < 4 << 20, "{} bytes", logs.len());
+    let rows = server.rows("victim/seen").await.unwrap();
+    assert_eq!(events_of(&rows), vec![40; 5]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parked_events_are_retried_in_order_and_dropped_by_request_only() {
+    let server = rogue(r#"{"by_subject":true}"#).await;
+    server.events(probes("fail")).await.unwrap();
+    server.caught_up("rogue").await.unwrap();
+    // Subject s0 waits from its event 120 on: 16 of its 40.
+    let parked = server.get("/v1/projections/rogue/parked?limit=100").await.unwrap();
+    assert_eq!(parked["total"], 16);
+    let kinds: Vec<_> =
+        parked["parked"].as_array().unwrap().iter().map(|p| p["kind"].clone()).collect();
+    assert_eq!(kinds[0], "event");
+    assert!(kinds[1..].iter().all(|kind| kind == "waiting"));
+    let post = |path: &'static str, body: &'static str| {
+        server.request(reqwest::Method::POST, path, "application/json", body.into())
+    };
+    let (_, failed) =
+        post("/v1/projections/rogue/parked/retry", r#"{"all":true}"#).await.unwrap();
+    assert_eq!((&failed["failed"], &failed["waiting"]), (&1.into(), &15.into()), "{failed}");
+    let head = r#"{"offsets":[120]}"#;
+    let (status, _) = post("/v1/projections/rogue/parked/drop", head).await.unwrap();
+    assert_eq!(status, 200);
+    let (_, done) = post("/v1/projections/rogue/parked/retry", r#"{"all":true}"#).await.unwrap();
+    assert_eq!(done["done"], 15, "{done}");
+    let rows = server.rows("rogue/seen").await.unwrap();
+    assert_eq!(events_of(&rows), [39, 40, 40, 40, 40]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_never_ends_setup_is_refused() {
+    let server = Server::start(&[]).unwrap();
+    let (status, answer) =
+        server.push("rogue", &guest("rogue"), r#"{"endless_setup":true}"#).await.unwrap();
+    assert_eq!(status, 422, "{answer}");
+    let detail = answer["detail"].as_str().unwrap();
+    assert!(detail.contains("fuel"), "{detail}");
+    assert_eq!(server.get("/v1/projections").await.unwrap()["projections"], serde_json::json!([]));
+}

@@ -1,0 +1,127 @@
+//! A guest that misbehaves as each event tells it to, for the tests of
+//! containment. What it counts honestly can be compared with the events.
+#![forbid(unsafe_code)]
+
+use lantern_sdk::prelude::*;
+use serde::Deserialize;
+
+#[derive(Tables)]
+struct Rogue {
+    /// Events by subject.
+    seen: Table<Seen>,
+    /// What does not belong into a row.
+    #[table(skip)]
+    calls: u64,
+    #[table(skip)]
+    parameters: Given,
+}
+
+#[derive(Row, Default)]
+struct Seen {
+    #[row(merge = sum)]
+    events: u64,
+    /// With the parameter `cheat`, how many events this instance has seen.
+    calls: u64,
+    text: String,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Given {
+    /// Does nothing wrong any more.
+    fixed: bool,
+    /// Lets memory leak into rows.
+    cheat: bool,
+    /// Parks by subject instead of by event.
+    by_subject: bool,
+    /// Never ends `setup`.
+    endless_setup: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Order<'a> {
+    #[serde(rename = "do")]
+    what: &'a str,
+    text: &'a str,
+}
+
+impl Projection for Rogue {
+    fn setup(&mut self, parameters: &Parameters<'_>) -> Result<Manifest, Error> {
+        self.parameters = parameters.parse()?;
+        if self.parameters.endless_setup {
+            endless();
+        }
+        let on_failure = match self.parameters.by_subject {
+            true => OnFailure::ParkSubject,
+            false => OnFailure::ParkEvent,
+        };
+        Ok(lantern_sdk::manifest!()
+            .subscribe(["probe.*"])
+            .attributes([Attribute::Subject])
+            .on_failure(on_failure)
+            .parameters(r#"{"type":"object"}"#))
+    }
+
+    fn apply(&mut self, event: &Event<'_>) -> Result<(), Error> {
+        let order: Order<'_> = event.data()?;
+        let subject = event.subject()?.to_owned();
+        self.calls += 1;
+        let calls = if self.parameters.cheat { self.calls } else { 0 };
+        let row = self.seen.row(&subject)?;
+        row.events += 1;
+        row.calls = calls;
+        row.text = order.text.to_owned();
+        if !self.parameters.fixed {
+            self.misbehave(order.what)?;
+        }
+        Ok(())
+    }
+}
+
+impl Rogue {
+    fn misbehave(&mut self, what: &str) -> Result<(), Error> {
+        match what {
+            "fail" => return Err(Error::new("told to fail")),
+            "panic" => panic!("told to panic"),
+            "loop" => endless(),
+            "recurse" => drop(deeper(&[0; 64], 1)),
+            "eat" => {
+                let mut eaten: Vec<Vec<u8>> = Vec::new();
+                loop {
+                    eaten.push(vec![1; 1 << 20]);
+                    std::hint::black_box(&eaten);
+                }
+            }
+            "key" => self.seen.put("k".repeat(10 << 20).as_str(), Seen::default())?,
+            "rows" => {
+                for number in 0..1_000_000_u64 {
+                    self.seen.put(number, Seen { text: "x".repeat(64), ..Seen::default() })?;
+                }
+            }
+            "log" => {
+                for _ in 0..100_000 {
+                    lantern_sdk::log::info("x".repeat(1_000));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+fn endless() -> ! {
+    let mut turns = 0_u64;
+    loop {
+        turns = std::hint::black_box(turns.wrapping_add(1));
+    }
+}
+
+#[expect(unconditional_recursion, reason = "running out of stack is the point")]
+fn deeper(above: &[u64; 64], depth: u64) -> u64 {
+    let mut here = *above;
+    here[(depth % 64) as usize] = std::hint::black_box(depth);
+    deeper(&here, depth + 1) + here[0]
+}
+
+lantern_sdk::export!(Rogue);
