@@ -18,7 +18,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Benchmarks of Lantern beside native code.
 #[derive(Parser)]
-#[command(after_help = "examples:\n  cargo xtask bench w1\n  cargo xtask bench w1 --events 500000 --json")]
+#[command(
+    after_help = "examples:\n  cargo xtask bench w1\n  cargo xtask bench w1 --events 500000 --json"
+)]
 struct Arguments {
     #[command(subcommand)]
     what: What,

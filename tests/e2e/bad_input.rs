@@ -16,7 +16,9 @@ async fn every_bad_event_is_refused_with_a_code_and_its_value_and_nothing_is_app
     let server = Server::start(&[]).unwrap();
     server.events(line("good", "a.b", "s", "{}")).await.unwrap();
     let json = "application/cloudevents+json";
-    let event = |more: &str| format!("{{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\"{more}}}");
+    let event = |more: &str| {
+        format!("{{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"s\",\"type\":\"t\"{more}}}")
+    };
     let long = "x".repeat(2 << 20);
     let cases: Vec<(&str, String, u16, &str)> = vec![
         (json, "nonsense".into(), 400, "JSON"),
@@ -81,7 +83,7 @@ async fn what_is_no_plugin_is_refused_in_plain_words() {
     let cases: [(Vec<u8>, &str); 6] = [
         (Vec::new(), "empty"),
         (b"fn main() {}".to_vec(), "fn main() {}"),
-        (b"<html></html>".to_vec(), "<html>"),
+        (b"<html></html>".to_vec(), "an HTML page"),
         (empty_module, "component"),
         (empty_component, "lantern:projection/projector"),
         (cut, ""),

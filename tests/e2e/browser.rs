@@ -30,7 +30,9 @@ impl Browser {
         let port = lines
             .by_ref()
             .map_while(Result::ok)
-            .find_map(|line| line.split_once("successfully on port ").map(|(_, port)| port.to_owned()))
+            .find_map(|line| {
+                line.split_once("successfully on port ").map(|(_, port)| port.to_owned())
+            })
             .expect("chromedriver says its port");
         std::thread::spawn(move || lines.for_each(drop));
         let port = port.trim_end_matches('.');
@@ -56,8 +58,7 @@ impl Browser {
         let made: Value =
             http.post(&base).json(&wanted).send().await.unwrap().json().await.unwrap();
         let id = made["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("{made}"));
-        let browser =
-            Self { driver, session: format!("{base}/{id}"), http, _profile: profile };
+        let browser = Self { driver, session: format!("{base}/{id}"), http, _profile: profile };
         browser.call("url", &json!({"url": url})).await;
         browser
     }
@@ -111,7 +112,10 @@ async fn the_page_shows_rows_as_they_change_and_hostile_text_as_text() {
     assert!(text.contains("<img src=x onerror="), "{text}");
     // Live: no reload.
     browser.run("window.still = 'here'").await;
-    server.events(line(2, "probe.sent", "second-subject", r#"{"text":"forty-two"}"#)).await.unwrap();
+    server
+        .events(line(2, "probe.sent", "second-subject", r#"{"text":"forty-two"}"#))
+        .await
+        .unwrap();
     browser.shows("second-subject").await;
     browser.shows("forty-two").await;
     assert_eq!(browser.run("return window.still").await, "here");

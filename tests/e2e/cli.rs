@@ -13,8 +13,9 @@ fn json(arguments: &[&str]) -> Value {
     let output = run(arguments).unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {errors}");
-    serde_json::from_slice(&output.stdout)
-        .unwrap_or_else(|e| panic!("{arguments:?}: {e}: {}", String::from_utf8_lossy(&output.stdout)))
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|e| {
+        panic!("{arguments:?}: {e}: {}", String::from_utf8_lossy(&output.stdout))
+    })
 }
 
 fn cargo(dir: &Path, arguments: &[&str]) {

@@ -44,7 +44,8 @@ async fn tables_are_byte_identical_whatever_the_batch_sizes_and_restarts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_that_keeps_state_in_memory_is_refused_with_the_row_that_differs() {
     let server = Server::start(&[]).unwrap();
-    let lines: String = (0..50).map(|n| line(n, "probe.sent", &format!("s{}", n % 3), "{}")).collect();
+    let lines: String =
+        (0..50).map(|n| line(n, "probe.sent", &format!("s{}", n % 3), "{}")).collect();
     server.events(lines).await.unwrap();
     let (status, answer) =
         server.push("rogue", &guest("rogue"), r#"{"cheat":true}"#).await.unwrap();

@@ -8,7 +8,7 @@ use crate::line;
 /// A server with the rogue and, beside it, an honest projection of the same
 /// events.
 async fn rogue(parameters: &str) -> Server {
-    let server = Server::start(&["engine.fuel_event=200000000"]).unwrap();
+    let server = Server::start(&[]).unwrap();
     server.project("victim", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
     server.project("rogue", &guest("rogue"), parameters).await.unwrap();
     server
@@ -32,7 +32,7 @@ async fn whatever_a_guest_does_its_event_is_parked_and_everything_else_is_folded
         ("fail", "told to fail"),
         ("panic", "told to panic"),
         ("loop", "fuel"),
-        ("recurse", "stack"),
+        ("recurse", "trapped"),
         ("eat", "memory"),
         ("key", "limit"),
         ("rows", "limit"),
@@ -95,8 +95,7 @@ async fn parked_events_are_retried_in_order_and_dropped_by_request_only() {
     let post = |path: &'static str, body: &'static str| {
         server.request(reqwest::Method::POST, path, "application/json", body.into())
     };
-    let (_, failed) =
-        post("/v1/projections/rogue/parked/retry", r#"{"all":true}"#).await.unwrap();
+    let (_, failed) = post("/v1/projections/rogue/parked/retry", r#"{"all":true}"#).await.unwrap();
     assert_eq!((&failed["failed"], &failed["waiting"]), (&1.into(), &15.into()), "{failed}");
     let head = r#"{"offsets":[120]}"#;
     let (status, _) = post("/v1/projections/rogue/parked/drop", head).await.unwrap();

@@ -25,8 +25,7 @@ async fn metrics_move_and_a_halted_projection_makes_the_server_not_ready() {
         assert!(metrics.contains(name), "no `{name}` in {metrics}");
     }
     assert_eq!(server.get("/readyz").await.unwrap()["ready"], true);
-    let lines: String =
-        (10..20).map(|n| line(n, "probe.sent", "s", r#"{"do":"fail"}"#)).collect();
+    let lines: String = (10..20).map(|n| line(n, "probe.sent", "s", r#"{"do":"fail"}"#)).collect();
     server.events(lines).await.unwrap();
     server.until("rogue", |s| s["versions"][0]["activity"] == "halted").await.unwrap();
     let (status, answer) = server
@@ -54,6 +53,7 @@ async fn requests_of_other_sites_are_refused() {
     let url = format!("{}/v1/projections", server.url);
     let foreign_host = http.get(&url).header("host", "evil.example").send().await.unwrap();
     assert_eq!(foreign_host.status().as_u16(), 403);
-    let foreign_origin = http.get(&url).header("origin", "http://evil.example").send().await.unwrap();
+    let foreign_origin =
+        http.get(&url).header("origin", "http://evil.example").send().await.unwrap();
     assert_eq!(foreign_origin.status().as_u16(), 403);
 }

@@ -64,7 +64,8 @@ async fn a_backfill_that_is_killed_goes_on_where_it_was() {
     server.events(lines).await.unwrap();
     let (status, answer) = server.push("rogue", &guest("rogue"), ONE).await.unwrap();
     assert!(status < 300, "{answer}");
-    let pos = |status: &serde_json::Value| status["versions"][0]["shards"][0]["pos"].as_u64().unwrap();
+    let pos =
+        |status: &serde_json::Value| status["versions"][0]["shards"][0]["pos"].as_u64().unwrap();
     let begun = server.until("rogue", |status| pos(status) > 2).await.unwrap();
     server.kill().unwrap();
     server.restart().unwrap();

@@ -2,6 +2,8 @@
 //! containment. What it counts honestly can be compared with the events.
 #![forbid(unsafe_code)]
 
+use std::borrow::Cow;
+
 use lantern_sdk::prelude::*;
 use serde::Deserialize;
 
@@ -41,9 +43,10 @@ struct Given {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Order<'a> {
-    #[serde(rename = "do")]
-    what: &'a str,
-    text: &'a str,
+    #[serde(borrow, rename = "do")]
+    what: Cow<'a, str>,
+    #[serde(borrow)]
+    text: Cow<'a, str>,
 }
 
 impl Projection for Rogue {
@@ -71,9 +74,9 @@ impl Projection for Rogue {
         let row = self.seen.row(&subject)?;
         row.events += 1;
         row.calls = calls;
-        row.text = order.text.to_owned();
+        row.text = order.text.into_owned();
         if !self.parameters.fixed {
-            self.misbehave(order.what)?;
+            self.misbehave(&order.what)?;
         }
         Ok(())
     }
@@ -95,7 +98,7 @@ impl Rogue {
             }
             "key" => self.seen.put("k".repeat(10 << 20).as_str(), Seen::default())?,
             "rows" => {
-                for number in 0..1_000_000_u64 {
+                for number in 0..400_000_u64 {
                     self.seen.put(number, Seen { text: "x".repeat(64), ..Seen::default() })?;
                 }
             }
