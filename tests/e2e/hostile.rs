@@ -35,7 +35,7 @@ async fn whatever_a_guest_does_its_event_is_parked_and_everything_else_is_folded
         ("recurse", "trapped"),
         ("eat", "memory"),
         ("key", "limit"),
-        ("rows", "limit"),
+        ("rows", "wrote more than"),
     ];
     for (round, (what, reason)) in (1..).zip(cases) {
         let lines = probes(what).replace("\"id\":\"", &format!("\"id\":\"{what}"));

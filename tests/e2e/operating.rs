@@ -34,7 +34,7 @@ async fn metrics_move_and_a_halted_projection_makes_the_server_not_ready() {
         .unwrap();
     assert_eq!(status, 503);
     assert!(answer.to_string().contains("rogue"), "{answer}");
-    assert_eq!(server.text("/healthz").await.unwrap().is_empty(), false);
+    assert!(!server.text("/healthz").await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

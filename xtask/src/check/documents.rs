@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn a_code_without_a_page_is_a_breach() {
         let table = (
-            "host/server/src/problem.rs",
+            "host/server/src/codes.rs",
             "const C: [X; 1] = [code(\"LAN-0001\", 0, \"t\", \"h\")];",
         );
         let check = |text: &str, breaches: usize| {

@@ -15,7 +15,7 @@ use crate::lex::{Kind, Token};
 use crate::shell;
 
 /// Where the table of error codes stands.
-const CODES: &str = "host/server/src/problem.rs";
+const CODES: &str = "host/server/src/codes.rs";
 /// Where the pages of codes go.
 const PAGES: &str = "docs/errors";
 /// What every generated file says of itself.
