@@ -9,8 +9,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
 use lantern_core::{
-    ApplyError, Batch, Event, InstantiateError, KeyRange, Level, Offset, OnFailure, ParkedKind,
-    ParkedRecord, Space, TableId, Timer, Timestamp,
+    ApplyError, Batch, Event, InstantiateError, KeyRange, Level, NewEvent, Offset, OnFailure,
+    ParkedKind, ParkedRecord, Space, TableId, Timer, Timestamp,
 };
 
 use crate::call::{Call, CallScope, expiry_by_row, expiry_by_time, key_time, time_key};
@@ -73,7 +73,11 @@ impl Shard {
         let newest = times.iter().copied().max().unwrap_or(Timestamp::MIN);
         let end = Offset(batch.offsets[range.end - 1]).next();
         match self.call(part, Offset(batch.offsets[range.start])) {
-            Ok(()) => {
+            Ok(emitted) => {
+                self.trace(gathered, &batch.offsets[range.clone()]);
+                self.post(emitted, |cause| {
+                    gathered.event(cause).and_then(|event| traceparent(&event.extensions))
+                });
                 self.parked_in_a_row = 0;
                 self.meta.applied += range.len() as u64;
                 self.meta.late += times.iter().filter(|t| **t < self.meta.watermark).count() as u64;
@@ -227,7 +231,11 @@ impl Shard {
             let part = slice(batch, range.clone());
             let fresh = self.instance.is_none();
             match self.call_with(&part, &dues[range.clone()], self.meta.next) {
-                Ok(()) => self.meta.timers_fired += range.len() as u64,
+                Ok(emitted) => {
+                    // What set the timer lies behind, in events long gone.
+                    self.post(emitted, |_| None);
+                    self.meta.timers_fired += range.len() as u64;
+                }
                 Err(CallError::Stop(stop)) => return Err(stop),
                 Err(CallError::Event(_)) if range.len() == 1 && !fresh => work.push(range),
                 Err(CallError::Event(error)) if range.len() == 1 => {
@@ -241,9 +249,26 @@ impl Shard {
     }
 
     /// One call of the plugin with events. What it wrote is merged where it
-    /// went well, and dropped, with the instance, where not.
-    pub(crate) fn call(&mut self, batch: &Batch, at: Offset) -> Result<(), CallError> {
+    /// went well, and dropped, with the instance, where not. What it emitted is
+    /// handed back, for [`Shard::post`].
+    pub(crate) fn call(&mut self, batch: &Batch, at: Offset) -> Result<Vec<NewEvent>, CallError> {
         self.call_with(batch, &[], at)
+    }
+
+    /// Tells, at level debug, which of the events applied belong to a trace.
+    fn trace(&self, gathered: &Gathered, offsets: &[u64]) {
+        if !tracing::enabled!(tracing::Level::DEBUG) {
+            return;
+        }
+        for offset in offsets {
+            let event = gathered.event(Offset(*offset));
+            if let Some(traceparent) = event.and_then(|event| traceparent(&event.extensions)) {
+                tracing::debug!(
+                    traceparent, offset, projection = %self.id.projection,
+                    version = %self.id.version, "applied"
+                );
+            }
+        }
     }
 
     fn call_with(
@@ -251,7 +276,7 @@ impl Shard {
         batch: &Batch,
         dues: &[Timestamp],
         at: Offset,
-    ) -> Result<(), CallError> {
+    ) -> Result<Vec<NewEvent>, CallError> {
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
             None => self.plugin.instantiate().map_err(|e| CallError::Stop(cannot_start(&e)))?,
@@ -299,8 +324,7 @@ impl Shard {
                 self.instance = Some(instance);
                 self.meta.timers_now = call.timers_now;
                 self.overlay.merge(call.written);
-                self.post(call.emitted);
-                Ok(())
+                Ok(call.emitted)
             }
             Err(ApplyError::Fault(message)) => Err(CallError::Stop(Stop::Fault(message))),
             Err(mut error) => {
@@ -427,6 +451,15 @@ fn cannot_start(error: &InstantiateError) -> Stop {
         InstantiateError::Host(message) => Stop::Fault(message.clone()),
         other => Stop::Halt(other.to_string()),
     }
+}
+
+/// The trace an event belongs to (W3C Trace Context), of its extensions.
+pub(crate) fn traceparent(extensions: &str) -> Option<String> {
+    if extensions.is_empty() {
+        return None;
+    }
+    let extensions: serde_json::Value = serde_json::from_str(extensions).ok()?;
+    extensions.get("traceparent")?.as_str().map(str::to_owned)
 }
 
 /// Reason and backtrace, for people.

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use lantern_core::{
-    EventRef, Events, KeyRange, Log, NewEvent, ReadStore, ShardMeta, Space, StoreError, Timestamp,
+    EventRef, Events, KeyRange, Log, NewEvent, Offset, ReadStore, ShardMeta, Space, StoreError,
+    Timestamp,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,8 @@ const AHEAD_MAX_US: i64 = 86_400_000_000;
 struct OutboxRecord {
     id: String,
     event: NewEvent,
+    /// The trace of the event that caused it, carried on.
+    traceparent: Option<String>,
 }
 
 /// What is known of a shard's outbox beside its rows.
@@ -53,8 +56,12 @@ impl Outbox {
 
 impl Shard {
     /// Numbers the emitted events and, where this version is active, puts them
-    /// into the outbox.
-    pub(crate) fn post(&mut self, emitted: Vec<NewEvent>) {
+    /// into the outbox, each with the trace of the event that caused it.
+    pub(crate) fn post(
+        &mut self,
+        emitted: Vec<NewEvent>,
+        trace_of: impl Fn(Offset) -> Option<String>,
+    ) {
         for event in emitted {
             let id = format!(
                 "{}/{}/{}/{}",
@@ -62,7 +69,8 @@ impl Shard {
             );
             self.meta.emitted += 1;
             if self.epoch.is_some() && self.meta.next >= self.emit_from {
-                let record = postcard::to_stdvec(&OutboxRecord { id, event })
+                let traceparent = trace_of(Offset(event.cause));
+                let record = postcard::to_stdvec(&OutboxRecord { id, event, traceparent })
                     .expect("strings and numbers always encode");
                 let key = self.meta.outbox_next.to_be_bytes().to_vec();
                 self.overlay.set(Space::Outbox, key, Some(record));
@@ -106,8 +114,12 @@ impl Shard {
                 .map_err(|_| StoreError::Damaged("an event in the outbox".into()))?;
             let number = key.as_slice().try_into().map_or(next, u64::from_be_bytes);
             let latest = Timestamp(wall.0.saturating_add(AHEAD_MAX_US));
+            let extensions = record.traceparent.map_or_else(String::new, |traceparent| {
+                serde_json::json!({ "traceparent": traceparent }).to_string()
+            });
             let event = EventRef {
                 id: &record.id,
+                extensions: &extensions,
                 source: &source,
                 kind: &record.event.kind,
                 subject: &record.event.subject,

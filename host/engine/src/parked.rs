@@ -7,7 +7,7 @@ use lantern_core::{
     Timer,
 };
 
-use crate::apply::{CallError, explain};
+use crate::apply::{CallError, explain, traceparent};
 use crate::layers;
 use crate::shard::{Shard, Stop};
 use crate::{ParkedOutcome, ParkedSelection, ParkedStatus};
@@ -106,7 +106,8 @@ impl Shard {
         // Alone and on a fresh instance, as every verdict.
         self.instance = None;
         match self.call(&batch, record.offset) {
-            Ok(()) => {
+            Ok(emitted) => {
+                self.post(emitted, |_| traceparent(&record.event.extensions));
                 if !matches!(record.kind, ParkedKind::Timer(..)) {
                     self.meta.applied += 1;
                 }

@@ -233,3 +233,41 @@ fn rows_expire_by_event_time_after_their_last_change_whatever_the_cuts() {
     assert_eq!(fold(1).0, state);
     assert_eq!(fold(7).0, state);
 }
+
+#[test]
+fn an_emitted_event_carries_the_trace_of_its_cause_on() {
+    let world = World::new(EngineConfig::default());
+    let mut echo = manifest(OnFailure::ParkEvent);
+    echo.event_time = None;
+    world.push(
+        "a",
+        NativePlugin::new(echo, |batch: &Batch, host, _: &mut ()| {
+            for (place, event) in batch.events.iter().enumerate() {
+                let emitted = NewEvent {
+                    cause: batch.offsets[place],
+                    kind: "window.closed".into(),
+                    subject: event.subject.into(),
+                    time: event.time,
+                    data: b"{}".to_vec(),
+                    ..NewEvent::default()
+                };
+                host.emit(emitted).map_err(host_error)?;
+            }
+            Ok(())
+        }),
+    );
+    world.settle();
+    let mut traced = event(1, "traced", "ok");
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    traced.extensions = format!("{{\"traceparent\":\"{trace}\"}}");
+    world.log.append_to(P0, [event(0, "plain", "ok"), traced]);
+    world.settle();
+    let emitted: Vec<_> = world
+        .log
+        .events(P0)
+        .into_iter()
+        .filter(|(_, event)| event.kind == "window.closed")
+        .map(|(_, event)| (event.subject, event.extensions.contains(trace)))
+        .collect();
+    assert_eq!(emitted, [("plain".into(), false), ("traced".into(), true)]);
+}
