@@ -17,7 +17,7 @@
 //! }
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let client = Client::connect("ws://127.0.0.1:7700/v1/feed", Options::default()).await?;
+//! let client = Client::connect("ws://127.0.0.1:7420/v1/feed", Options::default()).await?;
 //! let revenue = client.table("revenue/by_product");
 //! let mut changes = revenue.changes();
 //! while let Some(change) = changes.next().await {
