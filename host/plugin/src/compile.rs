@@ -21,6 +21,10 @@ use crate::{Compiler, LoadError, PluginConfig, engine};
 const CHILD_ARGUMENT: &str = "__compile";
 /// The largest compiled code, in bytes.
 const CODE_BYTES_MAX: u64 = 256 << 20;
+/// How long a child may take to end once it has closed its output.
+const END_MAX: Duration = Duration::from_secs(2);
+/// How often it is looked whether it has.
+const END_POLL: Duration = Duration::from_millis(1);
 /// The most of a child's last words that is read, in bytes.
 const STDERR_BYTES_MAX: u64 = 16 << 10;
 /// How much lower the child's priority is.
@@ -157,10 +161,12 @@ impl Compilers {
             let (sender, receiver) = mpsc::channel();
             scope.spawn(move || sender.send(read(stdout, CODE_BYTES_MAX)));
             let stdout = receiver.recv_timeout(self.wall);
-            // Closed or late, the child is done: its output closes when it ends, and
-            // ending twice changes nothing. The pipes close with it, and so the
-            // threads of this scope end.
-            let _ = child.kill();
+            // With its output closed it is about to end, and how it does so tells
+            // why; late, or closed and still there, it is ended. The pipes close
+            // with it, and so the threads of this scope end.
+            if stdout.is_err() || !ends_by_itself(child) {
+                let _ = child.kill();
+            }
             let stderr = errors.join().unwrap_or_default();
             stdout
                 .map(|stdout| Answer { stdout, stderr })
@@ -199,6 +205,18 @@ impl Compilers {
             None => LoadError::CompilerBroke { reason: format!("it ended with {status}: {words}") },
         }
     }
+}
+
+/// Whether a child that has closed its output ends within [`END_MAX`].
+fn ends_by_itself(child: &mut Child) -> bool {
+    let closed = Instant::now();
+    while closed.elapsed() < END_MAX {
+        match child.try_wait() {
+            Ok(None) => std::thread::sleep(END_POLL),
+            _ => return true,
+        }
+    }
+    false
 }
 
 struct Answer {
