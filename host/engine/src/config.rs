@@ -43,6 +43,9 @@ pub struct EngineConfig {
     /// So many events parked one after another halt the projection: it fails on
     /// everything.
     pub parked_in_a_row_max: u64,
+    /// The most bytes a shard's state may take on disk; more halts the
+    /// projection.
+    pub state_bytes_max: u64,
     /// The change log of the feed keeps so many bytes a shard.
     pub changes_bytes_max: u64,
     /// How many of a projection's log messages are kept.
@@ -75,6 +78,7 @@ impl Default for EngineConfig {
             timers_max: 1_000_000,
             parked_max: 100_000,
             parked_in_a_row_max: 1_000,
+            state_bytes_max: 64 << 30,
             changes_bytes_max: 64 << 20,
             log_lines_max: 1_000,
             check_events: 5_000,

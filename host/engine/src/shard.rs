@@ -164,11 +164,23 @@ impl Shard {
         let full = self.overlay.bytes() >= self.config.commit_bytes;
         if (idle || stopped || due || full) && !self.overlay.is_empty() {
             return match self.commit(limits.now) {
-                Ok(commit) => (outcome, Some(commit)),
+                Ok(commit) => (outcome.and_then(|step| self.check_size(step)), Some(commit)),
                 Err(error) => (Err(error.into()), None),
             };
         }
         (outcome, None)
+    }
+
+    /// Halts a projection whose state has grown over the limit. What is
+    /// committed stays, so that this decides over no event.
+    fn check_size(&self, step: Step) -> Result<Step, Stop> {
+        let (bytes, limit) = (self.store.disk_bytes(), self.config.state_bytes_max);
+        if bytes > limit {
+            return Err(Stop::Halt(format!(
+                "the state takes {bytes} bytes on disk, and the limit is {limit} (`engine.state_bytes_max`): raise it and resume, or push a version that keeps less"
+            )));
+        }
+        Ok(step)
     }
 
     fn advance(&mut self, log: &dyn Log, limits: &StepLimits) -> Result<Step, Stop> {

@@ -135,3 +135,20 @@ fn a_neighbour_never_notices() {
     let row = view.get(TableId(0), "s").unwrap().unwrap();
     assert_eq!(row, br#"{"last":"bad","n":100}"#);
 }
+
+#[test]
+fn a_state_over_its_limit_halts_the_projection_and_keeps_what_is_committed() {
+    let config = EngineConfig { state_bytes_max: 2_000, ..EngineConfig::default() };
+    let world = World::new(config);
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Apply));
+    world.settle();
+    for round in 0..20 {
+        let from = round * 10;
+        world.log.append_to(P0, (from..from + 10).map(|n| event(n, &format!("s{n}"), "ok")));
+        world.settle();
+    }
+    let status = &world.engine.status()[0].versions[0];
+    assert_eq!(status.activity, "halted");
+    assert!(status.reason.as_ref().unwrap().contains("engine.state_bytes_max"), "{status:?}");
+    assert_eq!(world.rows("totals").len() as u64, status.shards[0].applied);
+}
