@@ -2,6 +2,7 @@
 //! (<https://www.w3.org/TR/webdriver2/>).
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,8 @@ impl Browser {
     async fn open(url: &str) -> Self {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
+            // A group of its own, so that the browser can be ended with it.
+            .process_group(0)
             .stdout(Stdio::piped())
             .spawn()
             .expect("chromedriver is installed");
@@ -91,6 +94,9 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
+        // The driver leaves its browsers behind when it is killed alone.
+        let group = format!("-{}", self.driver.id());
+        drop(Command::new("kill").args(["-KILL", "--", &group]).status());
         drop(self.driver.kill());
         drop(self.driver.wait());
     }

@@ -126,3 +126,69 @@ async fn every_command_prints_json_and_ends_with_its_exit_code() {
         assert!(run(&["completions", shell]).unwrap().stdout.len() > 1_000);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_are_made_imported_and_read_back_from_the_command_line() {
+    let server = Server::start(&[]).unwrap();
+    let at = ["--server", server.url.as_str(), "--json"];
+    let with = |words: &[&str]| run(&[words, at.as_slice()].concat()).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shop.ndjson.zst");
+    let file = file.to_str().unwrap();
+    let made = run(&["events", "generate", "--events", "2500", "--to", file]).unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let first = json(&[&["events", "import", file], at.as_slice()].concat());
+    assert_eq!((&first["appended"], &first["duplicates"]), (&2_500.into(), &0.into()), "{first}");
+    let again = json(&[&["events", "import", file], at.as_slice()].concat());
+    assert_eq!((&again["appended"], &again["duplicates"]), (&0.into(), &2_500.into()), "{again}");
+    // What comes out is what went in, in order.
+    let tail = with(&["events", "tail", "--from", "start", "--no-follow"]);
+    let lines = zstd::decode_all(std::fs::File::open(file).unwrap()).unwrap();
+    let (lines, tail) =
+        (String::from_utf8(lines).unwrap(), String::from_utf8(tail.stdout).unwrap());
+    assert_eq!(tail.lines().count(), 2_500);
+    for (offset, (sent, logged)) in lines.lines().zip(tail.lines()).enumerate() {
+        let (sent, logged): (Value, Value) =
+            (serde_json::from_str(sent).unwrap(), serde_json::from_str(logged).unwrap());
+        assert_eq!(logged["offset"], offset);
+        for name in ["id", "type", "subject", "tenant", "data"] {
+            assert_eq!(logged["event"][name], sent[name], "{name} at {offset}");
+        }
+    }
+    // A bad line is named as the file counts, and nothing of its group is in.
+    let bad = folder.path().join("bad.ndjson");
+    let text = format!("{}{{\"id\":1}}\n", line("good", "a.b", "s", "{}"));
+    std::fs::write(&bad, text).unwrap();
+    let refused = with(&["events", "import", bad.to_str().unwrap()]);
+    assert_eq!(refused.status.code(), Some(5));
+    let said: Value = serde_json::from_slice(&refused.stderr).unwrap();
+    assert!(said["error"]["message"].as_str().unwrap().contains("line 2"), "{said}");
+    assert_eq!(said["error"]["exit"], 5);
+    assert_eq!(server.log().await.unwrap().len(), 2_500);
+}
+
+#[test]
+fn test_folds_a_file_as_a_server_would_and_fails_where_an_event_is_parked() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("probes.ndjson");
+    let data = |n| match n {
+        1 => r#"{"do":"fail"}"#,
+        2 => r#"{"do":"emit"}"#,
+        _ => "{}",
+    };
+    let lines: String = (0..30).map(|n| line(n, "probe.sent", "s", data(n))).collect();
+    std::fs::write(&file, lines).unwrap();
+    let (file, rogue) = (file.to_str().unwrap(), guest("rogue"));
+    let words = ["test", file, rogue.to_str().unwrap(), "--json"];
+    let output = run(&words).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let folded: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(folded["tables"]["seen"]["s"]["events"], 29);
+    assert_eq!(folded["parked"][0]["id"], "1");
+    assert_eq!(folded["emitted"][0]["type"], "echo.sent");
+    assert_eq!(json(&[words.as_slice(), &["--allow-parked"]].concat()), folded);
+    let cheat = [words.as_slice(), &["--allow-parked", "--parameters", r#"{"cheat":true}"#]];
+    let output = run(&cheat.concat()).unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("LAN-0208"));
+}

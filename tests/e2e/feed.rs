@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use lantern_client::{Change, Client, Options, Row};
+use lantern_client::{Change, Client, Options, Row, Status};
 use lantern_tests::{PATIENCE, Server, guest};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::line;
+use crate::{line, random};
 
 /// How many times connections are cut, and how many times the server is killed.
 const CUTS: u64 = 25;
@@ -44,10 +44,7 @@ async fn proxy(target: String, cuts: Arc<AtomicU64>) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
-    let seed = std::env::var("LANTERN_SEED").ok().and_then(|s| s.parse().ok());
-    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
-    println!("LANTERN_SEED={seed}");
-    let mut random = fastrand::Rng::with_seed(seed);
+    let mut random = random();
     let mut server = Server::start(&["live.heartbeat_ms=1000"]).unwrap();
     server.project("rogue", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
     let cuts = Arc::new(AtomicU64::new(0));
@@ -62,16 +59,19 @@ async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
     let table = client.table("rogue/seen");
 
     // Beside it, one that sees that positions never go back within an epoch,
-    // and that each change begins where the one before it ended.
+    // and that each change begins where the one before it ended. Nothing
+    // happens between the first snapshot and its first look.
+    tokio::time::timeout(PATIENCE, table.wait_for_status(Status::is_live)).await.unwrap();
     let mut changes = table.changes();
+    let mut last = (table.epoch().unwrap(), table.position().unwrap());
     let watcher = tokio::spawn(async move {
-        let mut last = (String::new(), 0);
-        let (mut deltas, mut done) = (0_u64, false);
+        let (mut snapshots, mut deltas, mut done) = (0_u64, 0_u64, false);
         while !done {
             match changes.next().await.expect("the client lives") {
                 Change::Snapshot { pos, epoch } => {
                     assert!(epoch != last.0 || pos >= last.1, "{pos} after {last:?}");
                     last = (epoch, pos);
+                    snapshots += 1;
                 }
                 Change::Delta { from, pos, up, .. } => {
                     assert_eq!(from, last.1, "no gap and no repeat");
@@ -87,7 +87,7 @@ async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
                 Change::Ended(error) => panic!("{error}"),
             }
         }
-        deltas
+        (snapshots, deltas)
     });
 
     let mut number = 0;
@@ -119,6 +119,7 @@ async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
         rows.iter().map(|(key, row)| (key.clone(), row.read().unwrap())).collect()
     };
     assert_eq!(read(&table.rows()), expected);
-    let deltas = tokio::time::timeout(PATIENCE, watcher).await.unwrap().unwrap();
+    let (snapshots, deltas) = tokio::time::timeout(PATIENCE, watcher).await.unwrap().unwrap();
     assert!(deltas > CUTS, "{deltas} deltas");
+    assert_eq!(snapshots, 0, "a connection that comes back goes on where it was");
 }

@@ -64,7 +64,7 @@ async fn six_months_of_flights_equal_sqlite_row_by_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn revenue_of_generated_orders_equals_sqlite_row_by_row() {
+async fn revenue_and_funnel_of_a_shop_equal_sqlite_row_by_row() {
     if without("python3") {
         println!("skipped: no Python");
         return;
@@ -77,10 +77,12 @@ async fn revenue_of_generated_orders_equals_sqlite_row_by_row() {
     let mut lines = Vec::new();
     (0..50_000).for_each(|index| shop.write_line(index, &mut lines));
     server.events(lines.clone()).await.unwrap();
-    server.project("revenue", &guest("revenue"), "").await.unwrap();
-    let expected = independent("revenue.py", &lines);
-    for table in ["by_product", "by_minute"] {
-        let found = server.rows(&format!("revenue/{table}")).await.unwrap();
-        compare(table, &found, &expected[table]);
+    for (name, script) in [("revenue", "revenue.py"), ("funnel", "funnel.py")] {
+        server.project(name, &guest(name), "").await.unwrap();
+        let expected = independent(script, &lines);
+        for (table, expected) in expected.as_object().unwrap() {
+            let found = server.rows(&format!("{name}/{table}")).await.unwrap();
+            compare(table, &found, expected);
+        }
     }
 }

@@ -30,6 +30,7 @@ async fn whatever_a_guest_does_its_event_is_parked_and_everything_else_is_folded
     let pid = server.pid();
     let cases = [
         ("fail", "told to fail"),
+        ("fail-unnamed", "not to say why"),
         ("panic", "told to panic"),
         ("loop", "fuel"),
         ("recurse", "trapped"),
@@ -102,6 +103,44 @@ async fn parked_events_are_retried_in_order_and_dropped_by_request_only() {
     assert_eq!(status, 200);
     let (_, done) = post("/v1/projections/rogue/parked/retry", r#"{"all":true}"#).await.unwrap();
     assert_eq!(done["done"], 15, "{done}");
+    let rows = server.rows("rogue/seen").await.unwrap();
+    assert_eq!(events_of(&rows), [39, 40, 40, 40, 40]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_puts_the_event_into_the_tables_once_it_can_be_applied() {
+    let server = rogue("{}").await;
+    server.events(line(1, "probe.sent", "s", r#"{"do":"need"}"#)).await.unwrap();
+    server.caught_up("rogue").await.unwrap();
+    let retry = async || {
+        let path = "/v1/projections/rogue/parked/retry";
+        let body = br#"{"all":true}"#.to_vec();
+        server.request(reqwest::Method::POST, path, "application/json", body).await.unwrap().1
+    };
+    // Too early: it stays, and says how often it was tried.
+    assert_eq!(retry().await["failed"], 1);
+    let parked = server.get("/v1/projections/rogue/parked").await.unwrap();
+    assert_eq!((&parked["total"], &parked["parked"][0]["attempts"]), (&1.into(), &2.into()));
+    assert_eq!(server.rows("rogue/seen").await.unwrap(), []);
+    server.events(line(2, "probe.sent", "needed", "{}")).await.unwrap();
+    server.caught_up("rogue").await.unwrap();
+    assert_eq!(retry().await["done"], 1);
+    let rows = server.rows("rogue/seen").await.unwrap();
+    assert_eq!(events_of(&rows), [1, 1]);
+    let parked = server.get("/v1/projections/rogue/parked").await.unwrap();
+    assert_eq!(parked["total"], 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_scans_without_end_runs_out_of_fuel() {
+    let server = Server::start(&["engine.fuel_event=20000000"]).unwrap();
+    server.project("rogue", &guest("rogue"), "{}").await.unwrap();
+    server.events(probes("scan")).await.unwrap();
+    server.caught_up("rogue").await.unwrap();
+    let parked = server.get("/v1/projections/rogue/parked").await.unwrap();
+    assert_eq!((&parked["total"], &parked["parked"][0]["id"]), (&1.into(), &"120".into()));
+    let reason = parked["parked"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains("fuel"), "{reason}");
     let rows = server.rows("rogue/seen").await.unwrap();
     assert_eq!(events_of(&rows), [39, 40, 40, 40, 40]);
 }

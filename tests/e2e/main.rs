@@ -14,7 +14,24 @@ mod versions;
 
 /// An event as a line of JSON.
 fn line(id: impl std::fmt::Display, kind: &str, subject: &str, data: &str) -> String {
+    line_at(0, id, kind, subject, data)
+}
+
+/// An event as a line of JSON, so many milliseconds into 2026 (of its first day).
+fn line_at(ms: u64, id: impl std::fmt::Display, kind: &str, subject: &str, data: &str) -> String {
+    let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
+    assert!(hour < 24, "the day is over");
+    let time = format!("2026-01-01T{hour:02}:{minute:02}:{second:02}.{:03}Z", ms % 1_000);
     format!(
-        "{{\"specversion\":\"1.0\",\"id\":\"{id}\",\"source\":\"test\",\"type\":\"{kind}\",\"subject\":\"{subject}\",\"time\":\"2026-01-01T00:00:00Z\",\"data\":{data}}}\n"
+        "{{\"specversion\":\"1.0\",\"id\":\"{id}\",\"source\":\"test\",\"type\":\"{kind}\",\"subject\":\"{subject}\",\"time\":\"{time}\",\"data\":{data}}}\n"
     )
+}
+
+/// Randomness that can be had again: the seed is printed, and taken from
+/// `LANTERN_SEED`.
+fn random() -> fastrand::Rng {
+    let seed = std::env::var("LANTERN_SEED").ok().and_then(|s| s.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("LANTERN_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
 }

@@ -1,6 +1,12 @@
 //! What an operator sees.
 
-use lantern_tests::{Server, guest};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use lantern_tests::{PATIENCE, Server, guest, lantern};
+use serde_json::Value;
 
 use crate::line;
 
@@ -23,6 +29,19 @@ async fn metrics_move_and_a_halted_projection_makes_the_server_not_ready() {
         "lantern_shard_apply_seconds",
     ] {
         assert!(metrics.contains(name), "no `{name}` in {metrics}");
+    }
+    // Those of things that happen move with them.
+    let counted = async |name: &str| {
+        let metrics = server.text("/metrics").await.unwrap();
+        let lines = metrics.lines().filter(|line| line.starts_with(name));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum::<f64>()
+    };
+    let counters = ["lantern_log_duplicates_total", "lantern_ingest_refused_total"];
+    let before = [counted(counters[0]).await, counted(counters[1]).await];
+    server.events(line(0, "probe.sent", "s", "{}")).await.unwrap();
+    assert!(server.events("nonsense").await.is_err());
+    for (name, before) in counters.into_iter().zip(before) {
+        assert_eq!(counted(name).await, before + 1.0, "{name}");
     }
     assert_eq!(server.get("/readyz").await.unwrap()["ready"], true);
     let lines: String = (10..20).map(|n| line(n, "probe.sent", "s", r#"{"do":"fail"}"#)).collect();
@@ -56,4 +75,59 @@ async fn requests_of_other_sites_are_refused() {
     let foreign_origin =
         http.get(&url).header("origin", "http://evil.example").send().await.unwrap();
     assert_eq!(foreign_origin.status().as_u16(), 403);
+}
+
+/// Two traces, as a `traceparent` has them (W3C Trace Context).
+const OF_REQUEST: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+const OF_EVENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trace_goes_on_from_request_to_row_to_derived_event_and_every_log_line_is_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let lines = folder.path().join("stderr");
+    let mut process = Command::new(lantern())
+        .args(["serve", "--json", "--listen", "127.0.0.1:0", "--log-format", "json"])
+        .args(["--log-filter", "info,lantern_engine=debug,lantern_server=debug", "--data"])
+        .arg(folder.path().join("data"))
+        .stdout(Stdio::piped())
+        .stderr(File::create(&lines).unwrap())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    BufReader::new(process.stdout.take().unwrap()).read_line(&mut first).unwrap();
+    let listening: Value = serde_json::from_str(&first).unwrap();
+    let url = listening["listening"].as_str().unwrap();
+    let server = Server::attach(url, process).unwrap();
+    server.project("rogue", &guest("rogue"), "{}").await.unwrap();
+    let event = line(1, "probe.sent", "s", r#"{"do":"emit"}"#);
+    let event = event.replacen('{', &format!("{{\"traceparent\":\"{OF_EVENT}\","), 1);
+    let sent = reqwest::Client::new()
+        .post(format!("{url}/v1/events"))
+        .header("content-type", "application/x-ndjson")
+        .header("traceparent", OF_REQUEST)
+        .body(event)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(sent.status().as_u16(), 200);
+    let started = Instant::now();
+    let echo = loop {
+        let log = server.log().await.unwrap();
+        if let Some(echo) = log.iter().find(|logged| logged["event"]["type"] == "echo.sent") {
+            break echo.clone();
+        }
+        assert!(started.elapsed() < PATIENCE, "{log:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    };
+    assert_eq!(echo["event"]["traceparent"], OF_EVENT);
+    let ended = server.terminate().unwrap();
+    assert!(ended.success(), "{ended}");
+    let text = std::fs::read_to_string(&lines).unwrap();
+    for line in text.lines() {
+        let line: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        assert!(line["timestamp"].is_string() && line["level"].is_string(), "{line}");
+    }
+    let told = |words: [&str; 2]| text.lines().any(|line| words.iter().all(|w| line.contains(w)));
+    assert!(told([OF_EVENT, "applied"]), "{text}");
+    assert!(told(["4bf92f3577b34da6a3ce929d0e0e4736", "request answered"]), "{text}");
 }

@@ -81,14 +81,36 @@ async fn a_backfill_that_is_killed_goes_on_where_it_was() {
 async fn a_paused_projection_serves_what_it_has_and_goes_on_when_resumed() {
     let server = Server::start(&[]).unwrap();
     server.project("rogue", &guest("rogue"), ONE).await.unwrap();
+    server.project("other", &guest("rogue"), ONE).await.unwrap();
     server.events(line(1, "probe.sent", "s", "{}")).await.unwrap();
     server.caught_up("rogue").await.unwrap();
     assert_eq!(post(&server, "rogue/pause").await, 200);
     server.events(line(2, "probe.sent", "s", "{}")).await.unwrap();
+    // By then the paused one would have it, too.
+    server.caught_up("other").await.unwrap();
     let rows = server.rows("rogue/seen").await.unwrap();
     assert_eq!(rows[0].1["events"], 1);
+    let status = server.get("/v1/projections/rogue").await.unwrap();
+    assert_eq!(status["versions"][0]["activity"], "paused");
+    assert_eq!(status["versions"][0]["shards"][0]["lag_events"], 1);
     assert_eq!(post(&server, "rogue/resume").await, 200);
     server.caught_up("rogue").await.unwrap();
     let rows = server.rows("rogue/seen").await.unwrap();
     assert_eq!(rows[0].1["events"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_folds_the_log_again_to_the_same_rows() {
+    let server = Server::start(&[]).unwrap();
+    let lines: String =
+        (0..500).map(|n| line(n, "probe.sent", &format!("s{}", n % 10), "{}")).collect();
+    server.events(lines).await.unwrap();
+    let pushed = server.project("rogue", &guest("rogue"), ONE).await.unwrap();
+    let before = server.lines("rogue/seen").await.unwrap();
+    let epoch = server.get("/v1/projections/rogue").await.unwrap()["epoch"].clone();
+    let version = pushed["version"].as_str().unwrap();
+    assert_eq!(post(&server, &format!("rogue/versions/{version}/rebuild")).await, 200);
+    let after = server.caught_up("rogue").await.unwrap();
+    assert_ne!(after["epoch"], epoch, "positions of before mean nothing now");
+    assert_eq!(server.lines("rogue/seen").await.unwrap(), before);
 }

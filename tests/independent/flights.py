@@ -35,9 +35,12 @@ def by(column):
         from flight group by {column}"""
     table = {}
     for key, departures, cancellations, total, mean in db.execute(query):
-        table[key] = {"departures": departures, "cancellations": cancellations, "delay_min_sum": total}
-        if mean is not None:
-            table[key]["delay_min_mean"] = mean
+        table[key] = {
+            "departures": departures,
+            "cancellations": cancellations,
+            "delay_min_sum": total,
+            "delay_min_mean": mean,
+        }
     return table
 
 

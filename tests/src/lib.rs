@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -99,6 +99,40 @@ impl Server {
             http: reqwest::Client::builder().timeout(PATIENCE).build()?,
             _temporary: None,
         })
+    }
+
+    /// A server that was started by other means, and answers at `url`.
+    ///
+    /// # Errors
+    /// Where no client can be made.
+    pub fn attach(url: &str, process: Child) -> Result<Self> {
+        Ok(Self {
+            process,
+            url: url.into(),
+            folder: PathBuf::new(),
+            settings: Vec::new(),
+            http: reqwest::Client::builder().timeout(PATIENCE).build()?,
+            _temporary: None,
+        })
+    }
+
+    /// Asks the process to end, as a service manager does, and waits for it.
+    ///
+    /// # Errors
+    /// Where it cannot be asked, or does not end in time.
+    pub fn terminate(mut self) -> Result<ExitStatus> {
+        let ask = format!("kill -TERM {}", self.pid());
+        Command::new("sh").args(["-c", &ask]).status()?;
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.process.try_wait()? {
+                return Ok(status);
+            }
+            if started.elapsed() > PATIENCE {
+                bail!("the server did not end");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The process's number.
@@ -266,6 +300,46 @@ impl Server {
         }
         rows.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(rows)
+    }
+
+    /// All rows of a table, byte for byte as the server writes them: a line of
+    /// JSON each.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub async fn lines(&self, table: &str) -> Result<String> {
+        let mut lines = String::new();
+        let mut cursor = String::new();
+        loop {
+            let url = format!("{}/v1/tables/{table}?limit=10000{cursor}", self.url);
+            let request = self.http.get(url).header("accept", "application/x-ndjson");
+            let answer = request.send().await?.error_for_status()?;
+            let next = answer.headers().get("lantern-next").map(|next| next.to_str());
+            let next = next.transpose()?.map(str::to_owned);
+            lines.push_str(&answer.text().await?);
+            match next {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(lines),
+            }
+        }
+    }
+
+    /// All events of the log's first partition, in order.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub async fn log(&self) -> Result<Vec<Value>> {
+        let mut events = Vec::new();
+        let mut from = 0;
+        loop {
+            let page = self.get(&format!("/v1/events?from={from}&limit=10000")).await?;
+            let of_page = page["events"].as_array().context("`events` is no list")?;
+            events.extend(of_page.iter().cloned());
+            if page["next"] == page["end"] {
+                return Ok(events);
+            }
+            from = page["next"].as_u64().context("`next` is no offset")?;
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use lantern_sdk::Events;
 use lantern_sdk::prelude::*;
 use serde::Deserialize;
 
@@ -62,6 +63,7 @@ impl Projection for Rogue {
         Ok(lantern_sdk::manifest!()
             .subscribe(["probe.*"])
             .attributes([Attribute::Subject])
+            .emits(["echo.sent"])
             .on_failure(on_failure)
             .parameters(r#"{"type":"object"}"#))
     }
@@ -75,8 +77,21 @@ impl Projection for Rogue {
         row.events += 1;
         row.calls = calls;
         row.text = order.text.into_owned();
+        if order.what == "emit" {
+            event.emit(NewEvent::new("echo.sent", &subject)?.subject(&subject))?;
+        }
         if !self.parameters.fixed {
             self.misbehave(&order.what)?;
+        }
+        Ok(())
+    }
+
+    fn prepare(&mut self, events: Events<'_>) -> Result<(), Error> {
+        for event in events {
+            let order: Order<'_> = event.data()?;
+            if order.what == "fail-unnamed" && !self.parameters.fixed {
+                return Err(Error::new("told to fail, and not to say why"));
+            }
         }
         Ok(())
     }
@@ -86,6 +101,10 @@ impl Rogue {
     fn misbehave(&mut self, what: &str) -> Result<(), Error> {
         match what {
             "fail" => return Err(Error::new("told to fail")),
+            // Not the event's fault alone: it can be applied later.
+            "need" if self.seen.get("needed")?.is_none() => {
+                return Err(Error::new("nothing is seen of `needed` yet"));
+            }
             "panic" => panic!("told to panic"),
             "loop" => endless(),
             "recurse" => drop(deeper(&[0; 64], 1)),
@@ -96,6 +115,9 @@ impl Rogue {
                     std::hint::black_box(&eaten);
                 }
             }
+            "scan" => loop {
+                std::hint::black_box(self.seen.scan(&Scan::all())?);
+            },
             "key" => self.seen.put("k".repeat(10 << 20).as_str(), Seen::default())?,
             "rows" => {
                 for number in 0..400_000_u64 {
