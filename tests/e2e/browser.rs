@@ -95,8 +95,8 @@ impl Browser {
 impl Drop for Browser {
     fn drop(&mut self) {
         // The driver leaves its browsers behind when it is killed alone.
-        let group = format!("-{}", self.driver.id());
-        drop(Command::new("kill").args(["-KILL", "--", &group]).status());
+        let kill = format!("kill -s KILL -- -{}", self.driver.id());
+        drop(Command::new("sh").args(["-c", &kill]).status());
         drop(self.driver.kill());
         drop(self.driver.wait());
     }
