@@ -9,9 +9,9 @@ use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Query};
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{ACCEPT, CONTENT_LENGTH};
+use http::header::{ACCEPT, CONTENT_LENGTH, EXPECT};
 use http::request::Parts;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -76,7 +76,7 @@ impl Deref for Whole {
 pub(crate) async fn body(
     app: &App,
     headers: &HeaderMap,
-    body: Body,
+    mut body: Body,
     max: usize,
 ) -> Result<Whole, Problem> {
     let too_large =
@@ -84,13 +84,16 @@ pub(crate) async fn body(
     let announced =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > max as u64) {
+        // Who expects to be told to go on has sent nothing yet.
+        if !headers.contains_key(EXPECT) {
+            drain(body).await;
+        }
         return Err(too_large());
     }
     let place = match announced {
         Some(..=UNCOUNTED_BYTES_MAX) => None,
         _ => Arc::clone(&app.bodies).acquire_owned().await.ok(),
     };
-    let mut body = Limited::new(body, max);
     let idle = Duration::from_millis(app.config.http.body_idle_ms_max);
     let mut whole =
         Vec::with_capacity(announced.and_then(|n| usize::try_from(n).ok()).unwrap_or(0));
@@ -101,18 +104,29 @@ pub(crate) async fn body(
         match frame {
             None => return Ok(Whole { bytes: whole.into(), _place: place }),
             Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    whole.extend_from_slice(data);
+                let Some(data) = frame.data_ref() else { continue };
+                if data.len() > max - whole.len() {
+                    drain(body).await;
+                    return Err(too_large());
                 }
-            }
-            Some(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-                return Err(too_large());
+                whole.extend_from_slice(data);
             }
             Some(Err(error)) => {
                 return Err(Problem::new("LAN-0408", format!("the body broke off: {error}")));
             }
         }
     }
+}
+
+/// How long a client that must stop may still send before it is cut off.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Reads on for a while and throws away what comes: a client that is cut off
+/// while it sends does not see the answer.
+pub(super) async fn drain(mut body: Body) {
+    let end = async { while let Some(Ok(_)) = body.frame().await {} };
+    // Whether it ended or not, the answer follows.
+    let _ = tokio::time::timeout(DRAIN, end).await;
 }
 
 /// The media type a header names, without parameters, in lower case.

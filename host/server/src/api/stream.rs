@@ -5,22 +5,20 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use lantern_core::{Appended, Events, LogError};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::ingest::{INLINE_BYTES_MAX, Refused, Taken, json_of};
+use super::params::drain;
 use super::{Shared, now};
 use crate::cloudevents::{EventError, LineError, Reader};
 use crate::problem::Problem;
 
 /// White space a line may have beside its event.
 const LINE_SLACK_BYTES: usize = 1_024;
-/// How long a client that must stop may still send before it is cut off; one
-/// that is cut off in the middle does not see the answer.
-const DRAIN: Duration = Duration::from_secs(2);
 
 /// Appends the lines of `body`.
 pub(super) async fn append(app: &Shared, body: Body, partial: bool) -> Result<Taken, Problem> {
@@ -246,17 +244,4 @@ fn cut(lines: &[u8], bytes: usize) -> usize {
         Some(at) => bytes.saturating_sub(1) + at + 1,
         None => lines.len(),
     }
-}
-
-/// Reads on for a while and throws away what comes.
-async fn drain(mut body: Body) {
-    let end = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            if let Ok(mut data) = frame.into_data() {
-                data.advance(data.len());
-            }
-        }
-    };
-    // Whether it ended or not, the answer follows.
-    let _ = timeout(DRAIN, end).await;
 }
