@@ -1,0 +1,177 @@
+//! Trying a claim: cases under seeds, until their count, the time, or too many
+//! failures end it.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use indicatif::ProgressBar;
+use serde::Serialize;
+
+/// After this many failures a claim is not tried any further: the first ones
+/// tell enough.
+const FAILURES_MAX: usize = 5;
+
+/// An invariant and the experiment that tries it.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim {
+    /// The number of the invariant.
+    pub invariant: u32,
+    /// How the experiment is called on the command line: `power-loss`.
+    pub name: &'static str,
+    /// What holds, in one sentence.
+    pub holds: &'static str,
+    /// How many cases each run tries, and what a case is.
+    pub counts: Counts,
+    /// The experiment. What it finds it tells [`Run`]; an error is the
+    /// experiment's own failure, and counts as one of the claim.
+    pub experiment: fn(&mut Run<'_>) -> Result<()>,
+}
+
+/// How many cases.
+#[derive(Clone, Copy, Debug)]
+pub struct Counts {
+    /// In CI.
+    pub ci: u64,
+    /// In the longer run.
+    pub longer: u64,
+    /// What one case is, in the plural: `images`.
+    pub of: &'static str,
+}
+
+/// How much to try.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// How many cases.
+    pub cases: u64,
+    /// The first case's seed; each further case takes the next number.
+    pub seed: u64,
+    /// When to stop, whatever is left.
+    pub deadline: Option<Instant>,
+}
+
+/// What came of trying a claim.
+#[derive(Debug, Default, Serialize)]
+pub struct Outcome {
+    /// How many cases were tried.
+    pub cases: u64,
+    /// What did not hold.
+    pub failures: Vec<Failure>,
+    /// What else was counted or measured, by name with unit.
+    pub figures: BTreeMap<String, f64>,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+/// One case that did not hold.
+#[derive(Debug, Serialize)]
+pub struct Failure {
+    /// The case's seed.
+    pub seed: u64,
+    /// What was seen.
+    pub what: String,
+}
+
+/// An experiment under way.
+#[derive(Debug)]
+pub struct Run<'a> {
+    plan: Plan,
+    progress: &'a ProgressBar,
+    outcome: Outcome,
+    started: Instant,
+}
+
+impl Claim {
+    /// Tries the claim.
+    #[must_use]
+    pub fn try_out(&self, plan: Plan, progress: &ProgressBar) -> Outcome {
+        progress.set_length(plan.cases);
+        let mut run = Run { plan, progress, outcome: Outcome::default(), started: Instant::now() };
+        let ended = catch_unwind(AssertUnwindSafe(|| (self.experiment)(&mut run)));
+        match ended {
+            Ok(Ok(())) => (),
+            Ok(Err(error)) => run.fail(plan.seed, format!("{error:#}")),
+            Err(panic) => run.fail(plan.seed, message(&*panic)),
+        }
+        if run.outcome.cases == 0 && run.outcome.failures.is_empty() {
+            run.fail(plan.seed, "nothing was tried".into());
+        }
+        run.outcome.seconds = run.started.elapsed().as_secs_f64();
+        run.outcome
+    }
+}
+
+impl Run<'_> {
+    /// Tries case after case, each with its own seed. An error or a panic is a
+    /// failure of the claim.
+    pub fn cases(&mut self, mut one: impl FnMut(&mut Self, u64) -> Result<()>) {
+        while self.goes_on() {
+            let seed = self.plan.seed.wrapping_add(self.outcome.cases);
+            let ended = catch_unwind(AssertUnwindSafe(|| one(self, seed)));
+            match ended {
+                Ok(Ok(())) => (),
+                Ok(Err(error)) => self.fail(seed, format!("{error:#}")),
+                Err(panic) => self.fail(seed, message(&*panic)),
+            }
+            self.count(1);
+        }
+    }
+
+    /// Whether there is more to try.
+    #[must_use]
+    pub fn goes_on(&self) -> bool {
+        self.outcome.cases < self.plan.cases
+            && self.outcome.failures.len() < FAILURES_MAX
+            && self.plan.deadline.is_none_or(|deadline| Instant::now() < deadline)
+    }
+
+    /// Counts cases that [`Run::cases`] did not.
+    pub fn count(&mut self, cases: u64) {
+        self.outcome.cases += cases;
+        self.progress.set_position(self.outcome.cases);
+    }
+
+    /// Tells a case that did not hold.
+    pub fn fail(&mut self, seed: u64, what: String) {
+        self.progress.suspend(|| eprintln!("seed {seed}: {what}"));
+        self.outcome.failures.push(Failure { seed, what });
+    }
+
+    /// Adds to a figure of the outcome.
+    pub fn add(&mut self, name: &str, much: f64) {
+        *self.outcome.figures.entry(name.into()).or_default() += much;
+    }
+
+    /// Keeps the largest of a figure.
+    pub fn most(&mut self, name: &str, much: f64) {
+        let held = self.outcome.figures.entry(name.into()).or_insert(much);
+        *held = held.max(much);
+    }
+
+    /// How many cases are wanted.
+    #[must_use]
+    pub fn wanted(&self) -> u64 {
+        self.plan.cases
+    }
+
+    /// The first case's seed.
+    #[must_use]
+    pub fn seed(&self) -> u64 {
+        self.plan.seed
+    }
+
+    /// How long the run has taken.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+}
+
+/// What a panic said.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+    text.unwrap_or_else(|| "a panic without a message".into())
+}
