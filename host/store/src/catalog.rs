@@ -1,13 +1,15 @@
 //! The catalogue of projections: one redb file, a JSON record a projection.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use lantern_core::{Catalog, ProjectionRecord, StoreError};
 use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
+use crate::disk::{Disk, SystemDisk};
 use crate::error::{Failure, guarded};
-use crate::file::{Faults, Kind, Place};
+use crate::file::{Kind, Place};
 
 /// Records by the projection's name.
 const PROJECTIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("projections");
@@ -38,11 +40,15 @@ impl CatalogFile {
     /// [`StoreError::InUse`] where another process has it open, and
     /// [`StoreError::Damaged`] where it is no catalogue or of a later format.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
-        Self::open_on(path.into(), Faults::default())
+        Self::open_on(Arc::new(SystemDisk), path)
     }
 
-    fn open_on(path: PathBuf, faults: Faults) -> Result<Self, StoreError> {
-        let mut place = Place::new(path, KIND, CACHE_BYTES, faults);
+    /// Opens the catalogue on `on`: for tests that take power and disk away.
+    ///
+    /// # Errors
+    /// As [`CatalogFile::open`].
+    pub fn open_on(on: Arc<dyn Disk>, path: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let mut place = Place::new(path.into(), KIND, CACHE_BYTES, on);
         let db = Some(place.open_or_create()?);
         Ok(Self { inner: Mutex::new(Inner { place, db }) })
     }
@@ -121,6 +127,7 @@ mod tests {
     use lantern_core::{VersionId, VersionRecord};
 
     use super::*;
+    use crate::disk::faulty::FaultyDisk;
 
     fn record(name: &str, activations: u64) -> ProjectionRecord {
         let version = VersionRecord { id: VersionId("v1".into()), ..VersionRecord::default() };
@@ -162,13 +169,13 @@ mod tests {
     #[test]
     fn after_a_full_disk_the_old_record_stands_and_saving_works_again() {
         let dir = tempfile::tempdir().unwrap();
-        let faults = Faults::default();
+        let faults = FaultyDisk::default();
         let path = dir.path().join("catalog.redb");
-        let catalog = CatalogFile::open_on(path, faults.clone()).unwrap();
+        let catalog = CatalogFile::open_on(Arc::new(faults.clone()), path).unwrap();
         catalog.save(&record("a", 1)).unwrap();
-        faults.disk.full.store(true, Ordering::SeqCst);
+        faults.0.full.store(true, Ordering::SeqCst);
         assert!(matches!(catalog.save(&record("a", 2)), Err(StoreError::Full(_))));
-        faults.disk.full.store(false, Ordering::SeqCst);
+        faults.0.full.store(false, Ordering::SeqCst);
         assert_eq!(catalog.projections().unwrap(), [record("a", 1)]);
         catalog.save(&record("a", 3)).unwrap();
         assert_eq!(catalog.projections().unwrap(), [record("a", 3)]);

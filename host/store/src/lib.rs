@@ -10,6 +10,7 @@
 //! restart.
 
 mod catalog;
+mod disk;
 mod error;
 mod file;
 mod plugins;
@@ -18,5 +19,6 @@ mod space;
 mod state;
 
 pub use catalog::CatalogFile;
+pub use disk::{Disk, Found, SystemDisk};
 pub use plugins::PluginFiles;
 pub use state::{StateDir, StoreConfig};

@@ -8,8 +8,8 @@ use lantern_core::StoreError;
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
+use crate::disk::{Disk, SystemDisk, create_dir_durably, unless_missing};
 use crate::error::disk;
-use crate::file::{create_dir_durably, remove_if_there, sync_dir};
 
 /// How a plugin's file ends.
 const EXTENSION: &str = "wasm";
@@ -32,10 +32,10 @@ impl PluginFiles {
     /// [`StoreError`] where it cannot be read or written.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let files = Self { dir: dir.into(), writing: Mutex::new(()) };
-        create_dir_durably(&files.dir).map_err(|e| disk(&files.dir, &e))?;
+        create_dir_durably(&SystemDisk, &files.dir).map_err(|e| disk(&files.dir, &e))?;
         for path in files.paths()? {
             if path.extension().is_some_and(|e| e == ASIDE) {
-                remove_if_there(&path).map_err(|e| disk(&path, &e))?;
+                unless_missing(fs::remove_file(&path)).map_err(|e| disk(&path, &e))?;
             }
         }
         Ok(files)
@@ -88,7 +88,8 @@ impl PluginFiles {
     pub fn remove(&self, sha256: &str) -> Result<(), StoreError> {
         let path = self.path(sha256)?;
         let _writing = self.writing.lock();
-        let removed = remove_if_there(&path).and_then(|()| sync_dir(&self.dir));
+        let removed =
+            unless_missing(fs::remove_file(&path)).and_then(|()| SystemDisk.sync_folder(&self.dir));
         removed.map_err(|e| disk(&path, &e))
     }
 
@@ -120,7 +121,7 @@ impl PluginFiles {
             return Err(e);
         }
         fs::rename(&aside, path)?;
-        sync_dir(&self.dir)
+        SystemDisk.sync_folder(&self.dir)
     }
 
     fn path(&self, sha256: &str) -> Result<PathBuf, StoreError> {

@@ -20,6 +20,7 @@ use redb::{
     TableDefinition, TableHandle,
 };
 
+use crate::disk::{Disk, Found};
 use crate::error::guarded;
 use crate::file::{Place, in_memory};
 use crate::space::{space_of, table_name};
@@ -30,6 +31,8 @@ type Bytes = &'static [u8];
 /// A shard's file and what is open of it.
 pub(crate) struct Shard {
     path: PathBuf,
+    /// `None` for a state in memory.
+    disk: Option<Arc<dyn Disk>>,
     quick_repair: bool,
     /// Held by whoever commits, opens or closes: `open` changes under it alone.
     writer: Mutex<Writer>,
@@ -64,9 +67,9 @@ struct View {
 
 impl Shard {
     pub(crate) fn on_disk(place: Place, quick_repair: bool, files: Weak<OpenFiles>) -> Self {
-        let path = place.path.clone();
+        let (path, disk) = (place.path.clone(), Some(Arc::clone(&place.disk)));
         let writer = Writer { place: Some(place), removed: false };
-        Self::new(path, quick_repair, writer, files)
+        Self { disk, ..Self::new(path, quick_repair, writer, files) }
     }
 
     pub(crate) fn in_memory(cache_bytes: usize) -> Result<Self, StoreError> {
@@ -79,6 +82,7 @@ impl Shard {
     fn new(path: PathBuf, quick_repair: bool, writer: Writer, files: Weak<OpenFiles>) -> Self {
         Self {
             path,
+            disk: None,
             quick_repair,
             writer: Mutex::new(writer),
             open: RwLock::new(None),
@@ -468,21 +472,11 @@ impl ShardStore for Handle {
     }
 
     fn disk_bytes(&self) -> u64 {
-        // A state in memory has no file, so this says 0 for it.
-        std::fs::metadata(&self.0.path).map_or(0, |meta| allocated(&meta))
+        match self.0.disk.as_ref().map(|disk| disk.find(&self.0.path)) {
+            Some(Ok(Some(Found::File { disk_bytes }))) => disk_bytes,
+            _ => 0,
+        }
     }
-}
-
-/// The bytes a file takes on disk; redb's files have holes.
-#[cfg(unix)]
-fn allocated(meta: &std::fs::Metadata) -> u64 {
-    use std::os::unix::fs::MetadataExt;
-    meta.blocks() * 512
-}
-
-#[cfg(not(unix))]
-fn allocated(meta: &std::fs::Metadata) -> u64 {
-    meta.len()
 }
 
 /// One commit, whatever follows it. Keeps the shard's file open.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,8 +12,9 @@ use lantern_core::{ShardId, ShardMeta, ShardStore, StateStores, StoreError, Vers
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::disk::{Disk, Found, SystemDisk, create_dir_durably, unless_missing};
 use crate::error::disk;
-use crate::file::{Faults, Kind, Place, create_dir_durably, sync_dir};
+use crate::file::{Kind, Place};
 use crate::shard::{Handle, Shard};
 
 const KIND: Kind = Kind { name: "state", format: ShardMeta::FORMAT };
@@ -61,7 +61,7 @@ impl Default for StoreConfig {
 /// in it. A shard opened twice is one file with two handles.
 pub struct StateDir {
     root: PathBuf,
-    faults: Faults,
+    disk: Arc<dyn Disk>,
     files: Arc<OpenFiles>,
 }
 
@@ -81,12 +81,21 @@ impl StateDir {
     /// # Errors
     /// [`StoreError`] where it cannot be read or written.
     pub fn open(path: impl Into<PathBuf>, config: StoreConfig) -> Result<Self, StoreError> {
-        Self::open_on(path.into(), config, Faults::default())
+        Self::open_on(Arc::new(SystemDisk), path, config)
     }
 
-    fn open_on(root: PathBuf, config: StoreConfig, faults: Faults) -> Result<Self, StoreError> {
-        create_dir_durably(&root).map_err(|e| disk(&root, &e))?;
-        delete_removed(&root).map_err(|e| disk(&root, &e))?;
+    /// Opens the folder on `on`: for tests that take power and disk away.
+    ///
+    /// # Errors
+    /// As [`StateDir::open`].
+    pub fn open_on(
+        on: Arc<dyn Disk>,
+        path: impl Into<PathBuf>,
+        config: StoreConfig,
+    ) -> Result<Self, StoreError> {
+        let root = path.into();
+        create_dir_durably(&*on, &root).map_err(|e| disk(&root, &e))?;
+        delete_removed(&*on, &root).map_err(|e| disk(&root, &e))?;
         describe_metrics();
         let files = OpenFiles {
             config,
@@ -94,7 +103,7 @@ impl StateDir {
             shards: Mutex::new(BTreeMap::new()),
             looked: Mutex::new(Instant::now()),
         };
-        Ok(Self { root, faults, files: Arc::new(files) })
+        Ok(Self { root, disk: on, files: Arc::new(files) })
     }
 
     /// Closes the files of shards that were not used since the last call, at
@@ -126,7 +135,7 @@ impl StateDir {
         let config = &self.files.config;
         let new = || {
             let path = dir.join(format!("{}.redb", shard.partition));
-            let place = Place::new(path, KIND, config.cache_bytes, self.faults.clone());
+            let place = Place::new(path, KIND, config.cache_bytes, self.disk.clone());
             Arc::new(Shard::on_disk(place, config.quick_repair, Arc::downgrade(&self.files)))
         };
         let known = {
@@ -185,7 +194,7 @@ impl StateStores for StateDir {
             shards.extract_if(.., |id, _| of_build(id)).map(|(_, shard)| shard).collect()
         };
         removed.iter().for_each(|shard| shard.close_removed());
-        delete_build(&dir).map_err(|e| disk(&dir, &e))
+        delete_build(&*self.disk, &dir).map_err(|e| disk(&dir, &e))
     }
 }
 
@@ -248,40 +257,35 @@ fn check_name(what: &str, name: &str) -> Result<(), StoreError> {
 }
 
 /// Deletes a build's folder, and its projection's where that was the last one.
-fn delete_build(dir: &Path) -> io::Result<()> {
+fn delete_build(on: &dyn Disk, dir: &Path) -> io::Result<()> {
     let aside = dir.with_extension(REMOVED);
     // Renamed first: a crash must not leave some of its files to be taken for
     // all of them.
-    match fs::rename(dir, &aside) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        renamed => renamed?,
-    }
-    match fs::remove_dir_all(&aside) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        deleted => deleted?,
-    }
+    unless_missing(on.rename(dir, &aside))?;
     let Some(parent) = dir.parent() else {
         return Ok(());
     };
-    match fs::remove_dir(parent) {
-        Ok(()) => parent.parent().map_or(Ok(()), sync_dir),
+    unless_missing(on.sync_folder(parent))?;
+    unless_missing(on.remove_tree(&aside))?;
+    match on.remove_folder(parent) {
+        Ok(()) => parent.parent().map_or(Ok(()), |above| on.sync_folder(above)),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => sync_dir(parent),
+        Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => on.sync_folder(parent),
         Err(e) => Err(e),
     }
 }
 
 /// Deletes the folders in `root` that a crash kept from being deleted.
-fn delete_removed(root: &Path) -> io::Result<()> {
-    for projection in fs::read_dir(root)? {
-        let projection = projection?;
-        if !projection.file_type()?.is_dir() {
+fn delete_removed(on: &dyn Disk, root: &Path) -> io::Result<()> {
+    for projection in on.list(root)? {
+        let projection = root.join(projection);
+        if on.find(&projection)? != Some(Found::Folder) {
             continue;
         }
-        for build in fs::read_dir(projection.path())? {
-            let build = build?.path();
+        for build in on.list(&projection)? {
+            let build = projection.join(build);
             if build.extension() == Some(OsStr::new(REMOVED)) {
-                fs::remove_dir_all(build)?;
+                on.remove_tree(&build)?;
             }
         }
     }

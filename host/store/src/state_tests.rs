@@ -1,7 +1,7 @@
 //! What the store promises, on real files.
 
 use std::collections::BTreeMap;
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 
 use lantern_core::{KeyRange, Pairs, PartitionId, ReadStore, Space, TableId, Writes, dump};
@@ -9,13 +9,13 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::file::TestDisk;
+use crate::disk::faulty::{FaultyDisk, Switches};
 
 const ROWS: Space = Space::Table(TableId(0));
 
 struct Bench {
     dir: TempDir,
-    faults: Faults,
+    faults: FaultyDisk,
     state: StateDir,
 }
 
@@ -26,13 +26,14 @@ impl Bench {
 
     fn with(config: StoreConfig) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let faults = Faults::default();
-        let state = StateDir::open_on(dir.path().join("state"), config, faults.clone()).unwrap();
+        let faults = FaultyDisk::default();
+        let state =
+            StateDir::open_on(Arc::new(faults.clone()), dir.path().join("state"), config).unwrap();
         Self { dir, faults, state }
     }
 
-    fn disk(&self) -> &TestDisk {
-        &self.faults.disk
+    fn disk(&self) -> &Switches {
+        &self.faults.0
     }
 
     fn path(&self, below: &str) -> PathBuf {
@@ -286,7 +287,7 @@ fn a_file_that_is_not_a_state_is_refused_by_its_path() {
     damaged_at(reopen(), &path, "of kind `catalog`, not `state`");
     fs::remove_file(&path).unwrap();
     let later = Kind { format: KIND.format + 1, ..KIND };
-    drop(Place::new(path.clone(), later, 1 << 20, Faults::default()).open_or_create().unwrap());
+    drop(Place::new(path.clone(), later, 1 << 20, Arc::new(SystemDisk)).open_or_create().unwrap());
     damaged_at(reopen(), &path, "has format 2, and this release reads formats up to 1");
     fs::write(&path, whole).unwrap();
     reopen().unwrap();

@@ -1,0 +1,363 @@
+//! Where the files lie: on the machine's disk, or on one that a test makes.
+
+use std::ffi::OsString;
+use std::fmt::Debug;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::ops::Bound;
+use std::path::Path;
+
+use redb::backends::FileBackend;
+use redb::{BackendError, DatabaseError, StorageBackend};
+
+/// A file system with folders, as far as the store needs one. What a call did
+/// is durable after the `sync` of the file or folder concerned, not before.
+pub trait Disk: Debug + Send + Sync {
+    /// Opens the file at `path` for reading and writing. With `anew`, what the
+    /// system keeps of it in memory is dropped first.
+    ///
+    /// # Errors
+    /// What the system says; [`io::ErrorKind::NotFound`] where there is none.
+    fn open(&self, path: &Path, anew: bool) -> Result<Box<dyn StorageBackend>, DatabaseError>;
+
+    /// Creates the file at `path`, which must not be there.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn create(&self, path: &Path) -> Result<Box<dyn StorageBackend>, DatabaseError>;
+
+    /// What is at `path`.
+    ///
+    /// # Errors
+    /// What the system says; that nothing is there is no error.
+    fn find(&self, path: &Path) -> io::Result<Option<Found>>;
+
+    /// Gives the file or folder `from` the name `to`, replacing a file there.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a folder and all in it.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn remove_tree(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes an empty folder.
+    ///
+    /// # Errors
+    /// What the system says; [`io::ErrorKind::DirectoryNotEmpty`] where it is not.
+    fn remove_folder(&self, path: &Path) -> io::Result<()>;
+
+    /// Creates a folder in one that is there.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn create_folder(&self, path: &Path) -> io::Result<()>;
+
+    /// The names in a folder.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
+
+    /// Makes the names in a folder durable.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn sync_folder(&self, path: &Path) -> io::Result<()>;
+}
+
+/// What is at a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// A folder.
+    Folder,
+    /// A file.
+    File {
+        /// The bytes that it takes on disk.
+        disk_bytes: u64,
+    },
+}
+
+/// The machine's file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemDisk;
+
+impl Disk for SystemDisk {
+    fn open(&self, path: &Path, anew: bool) -> Result<Box<dyn StorageBackend>, DatabaseError> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        if anew {
+            forget_cached(&file);
+        }
+        Ok(Box::new(FileBackend::new(file)?))
+    }
+
+    fn create(&self, path: &Path) -> Result<Box<dyn StorageBackend>, DatabaseError> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
+        Ok(Box::new(FileBackend::new(file)?))
+    }
+
+    fn find(&self, path: &Path) -> io::Result<Option<Found>> {
+        match fs::metadata(path) {
+            Ok(meta) if meta.is_dir() => Ok(Some(Found::Folder)),
+            Ok(meta) => Ok(Some(Found::File { disk_bytes: allocated(&meta) })),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir_all(path)
+    }
+
+    fn remove_folder(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
+    fn create_folder(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir(path)
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+        fs::read_dir(path)?.map(|entry| Ok(entry?.file_name())).collect()
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        // Elsewhere a folder cannot be opened, and renames are durable by themselves.
+        if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
+    }
+}
+
+/// Creates `dir` and what is missing above it, so that it is still there after
+/// a power failure.
+pub(crate) fn create_dir_durably(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
+    if disk.find(dir)? == Some(Found::Folder) {
+        return Ok(());
+    }
+    let parent = match dir.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    create_dir_durably(disk, parent)?;
+    match disk.create_folder(dir) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
+        _ => {}
+    }
+    disk.sync_folder(parent)
+}
+
+/// Makes an error of "it is not there" none.
+pub(crate) fn unless_missing(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        done => done,
+    }
+}
+
+/// The bytes a file takes on disk: redb makes its files longer than it has
+/// written.
+#[cfg(unix)]
+fn allocated(meta: &fs::Metadata) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    meta.blocks() * 512
+}
+
+/// The bytes a file takes on disk, where the system does not tell: its length.
+#[cfg(not(unix))]
+fn allocated(meta: &fs::Metadata) -> u64 {
+    meta.len()
+}
+
+/// Drops what the system keeps of `file` in memory. After a failed sync it may
+/// show pages that never reached the disk and never will; read again from the
+/// disk, redb's checksums tell which commit is the last whole one.
+fn forget_cached(file: &File) {
+    #[cfg(target_os = "linux")]
+    if let Err(e) = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed) {
+        tracing::warn!(error = %e, "cannot drop cached pages");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = file;
+}
+
+/// An open file of any disk.
+#[derive(Debug)]
+pub(crate) struct DiskFile(pub(crate) Box<dyn StorageBackend>);
+
+type Locked<T> = Result<T, BackendError>;
+
+impl StorageBackend for DiskFile {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+        self.0.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+        self.0.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+        self.0.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+        self.0.lock_shared_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+        self.0.unlock_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+        self.0.query_lock_range(start, end)
+    }
+}
+
+/// The machine's disk, made to fail on demand.
+#[cfg(test)]
+pub(crate) mod faulty {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// How the disk fails now.
+    #[derive(Debug, Default)]
+    pub(crate) struct Switches {
+        /// Writes fail: there is no room.
+        pub(crate) full: AtomicBool,
+        /// Syncs fail.
+        pub(crate) sync_fails: AtomicBool,
+        /// Reads fail.
+        pub(crate) read_fails: AtomicBool,
+    }
+
+    /// [`SystemDisk`] with [`Switches`].
+    #[derive(Clone, Debug, Default)]
+    pub(crate) struct FaultyDisk(pub(crate) Arc<Switches>);
+
+    #[derive(Debug)]
+    struct FaultyFile(Box<dyn StorageBackend>, Arc<Switches>);
+
+    fn unless(switch: &AtomicBool, error: io::ErrorKind) -> io::Result<()> {
+        if switch.load(Ordering::SeqCst) { Err(error.into()) } else { Ok(()) }
+    }
+
+    impl StorageBackend for FaultyFile {
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            unless(&self.1.read_fails, io::ErrorKind::Other)?;
+            self.0.read(offset, out)
+        }
+
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.0.set_len(len)
+        }
+
+        fn sync_data(&self) -> io::Result<()> {
+            unless(&self.1.sync_fails, io::ErrorKind::Other)?;
+            self.0.sync_data()
+        }
+
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            unless(&self.1.full, io::ErrorKind::StorageFull)?;
+            self.0.write(offset, data)
+        }
+
+        fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+            self.0.try_lock_range(start, end)
+        }
+
+        fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+            self.0.unlock_range(start, end)
+        }
+
+        fn close(&self) -> io::Result<()> {
+            self.0.close()
+        }
+    }
+
+    impl Disk for FaultyDisk {
+        fn open(&self, path: &Path, anew: bool) -> Result<Box<dyn StorageBackend>, DatabaseError> {
+            Ok(Box::new(FaultyFile(SystemDisk.open(path, anew)?, self.0.clone())))
+        }
+
+        fn create(&self, path: &Path) -> Result<Box<dyn StorageBackend>, DatabaseError> {
+            Ok(Box::new(FaultyFile(SystemDisk.create(path)?, self.0.clone())))
+        }
+
+        fn find(&self, path: &Path) -> io::Result<Option<Found>> {
+            SystemDisk.find(path)
+        }
+
+        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+            SystemDisk.rename(from, to)
+        }
+
+        fn remove_file(&self, path: &Path) -> io::Result<()> {
+            SystemDisk.remove_file(path)
+        }
+
+        fn remove_tree(&self, path: &Path) -> io::Result<()> {
+            SystemDisk.remove_tree(path)
+        }
+
+        fn remove_folder(&self, path: &Path) -> io::Result<()> {
+            SystemDisk.remove_folder(path)
+        }
+
+        fn create_folder(&self, path: &Path) -> io::Result<()> {
+            SystemDisk.create_folder(path)
+        }
+
+        fn list(&self, path: &Path) -> io::Result<Vec<OsString>> {
+            SystemDisk.list(path)
+        }
+
+        fn sync_folder(&self, path: &Path) -> io::Result<()> {
+            SystemDisk.sync_folder(path)
+        }
+    }
+}
