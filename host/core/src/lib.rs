@@ -35,7 +35,8 @@ pub use ports::{
     TrapKind, Waker, Writes,
 };
 pub use records::{
-    ParkedKind, ParkedRecord, ProjectionRecord, ShardMeta, VersionId, VersionRecord, VersionState,
+    EmitFrom, ParkedKind, ParkedRecord, ProjectionRecord, ShardMeta, VersionId, VersionRecord,
+    VersionState,
 };
 pub use view::{ChangesSince, View, ViewError, Views};
 

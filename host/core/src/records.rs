@@ -77,10 +77,29 @@ pub struct VersionRecord {
     /// Why it was halted.
     #[serde(default)]
     pub halted: Option<String>,
-    /// After a rebuild in place: for each partition, the position from which on
-    /// emitted events are appended; those before it were, the first time.
+    /// After a rebuild in place: for each partition, from where on emitted
+    /// events are appended; those before it were, the first time.
     #[serde(default)]
-    pub emit_from: Vec<Offset>,
+    pub emit_from: Vec<EmitFrom>,
+}
+
+/// From which position on what a shard emits goes into the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmitFrom {
+    /// What events emit.
+    pub events: Offset,
+    /// What timers emit: they fire behind an event, at the next position.
+    pub timers: Offset,
+}
+
+impl VersionRecord {
+    /// What the ids of events begin with that this version emits: as long as
+    /// the log remembers ids, another upload or rebuild of the same plugin must
+    /// not be taken for this one.
+    #[must_use]
+    pub fn emits_as(&self) -> String {
+        format!("{}.{:x}.{}", self.id, self.created.0, self.rebuilds)
+    }
 }
 
 /// Where in its life a version is.

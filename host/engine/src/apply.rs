@@ -75,7 +75,7 @@ impl Shard {
         match self.call(part, Offset(batch.offsets[range.start])) {
             Ok(emitted) => {
                 self.trace(gathered, &batch.offsets[range.clone()]);
-                self.post(emitted, |cause| {
+                self.post(emitted, self.emit_from.events, |cause| {
                     gathered.event(cause).and_then(|event| traceparent(&event.extensions))
                 });
                 self.parked_in_a_row = 0;
@@ -233,7 +233,7 @@ impl Shard {
             match self.call_with(&part, &dues[range.clone()], self.meta.next) {
                 Ok(emitted) => {
                     // What set the timer lies behind, in events long gone.
-                    self.post(emitted, |_| None);
+                    self.post(emitted, self.emit_from.timers, |_| None);
                     self.meta.timers_fired += range.len() as u64;
                 }
                 Err(CallError::Stop(stop)) => return Err(stop),

@@ -256,11 +256,15 @@ impl Engine {
         let mut shard = Shard::open(ShardParts {
             id: slot.id.clone(),
             plugin: self.plugin_of(&build).map_err(Stop::Halt)?,
-            store: slot.store.clone().ok_or_else(gone)?,
+            store: slot.store.clone().ok_or_else(|| {
+                let reason = slot.seen.lock().halted.clone();
+                Stop::Halt(reason.unwrap_or_else(|| "its state could not be opened".into()))
+            })?,
             config: self.config.clone(),
             logs: self.log_sink(slot, logs),
         })?;
         shard.epoch = epoch;
+        shard.emits_as = build.version.emits_as();
         shard.emit_from =
             build.version.emit_from.get(slot.id.partition.0 as usize).copied().unwrap_or_default();
         Ok(shard)
@@ -330,7 +334,9 @@ impl Engine {
         if *active == slot.id.version {
             return None;
         }
-        projection.builds.get(active)?.slots.get(slot.id.partition.0 as usize).cloned()
+        let leader = projection.builds.get(active)?.slots.get(slot.id.partition.0 as usize)?;
+        // Of one whose state cannot be read nobody knows where it stands.
+        leader.store.is_some().then(|| leader.clone())
     }
 
     fn wake_followers(&self, slot: &Slot) {

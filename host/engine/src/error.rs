@@ -58,6 +58,11 @@ pub enum EngineError {
         "version `{1}` of `{0}` serves readers: activate another first, or delete the whole projection"
     )]
     IsActive(String, VersionId),
+    /// What it emitted is not all in the log yet.
+    #[error(
+        "version `{1}` of `{0}` has emitted events that the log has not taken yet: try again once it has"
+    )]
+    Unsent(String, VersionId),
     /// The manifest breaks a rule.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
@@ -98,6 +103,7 @@ impl EngineError {
             Self::NotReady { .. } => "LAN-0204",
             Self::NoPrevious(_) => "LAN-0205",
             Self::IsActive(..) => "LAN-0206",
+            Self::Unsent(..) => "LAN-0216",
             Self::Manifest(_) => "LAN-0207",
             Self::Nondeterministic(_) => "LAN-0208",
             Self::Plugin(_) => "LAN-0209",

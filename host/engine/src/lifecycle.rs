@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lantern_core::{
-    Manifest, ManifestError, Plugin, ProjectionRecord, ShardId, VersionId, VersionRecord,
-    VersionState,
+    EmitFrom, KeyRange, Manifest, ManifestError, Plugin, ProjectionRecord, ReadStore, ShardId,
+    Space, VersionId, VersionRecord, VersionState,
 };
 use parking_lot::MutexGuard;
 use sha2::{Digest, Sha256};
 
 use crate::engine::{Build, Projection};
-use crate::shard::{Shard, Step, StepLimits, Stop};
-use crate::slot::Slot;
+use crate::outbox::carried_over;
+use crate::shard::{Shard, Step, StepLimits, Stop, watermark_due};
+use crate::slot::{Slot, read_meta};
 use crate::{Engine, EngineError, Uploaded, check};
 
 /// The most versions kept of one projection.
@@ -172,6 +173,7 @@ impl Engine {
             record.paused = false;
             record.versions.iter_mut().for_each(|v| v.halted = None);
         })?;
+        self.open_again(projection)?;
         for slot in self.slots_of(projection)? {
             slot.paused.store(false, Ordering::Release);
             if slot.store.is_some() {
@@ -186,6 +188,24 @@ impl Engine {
         Ok(())
     }
 
+    /// Opens the states that could not be opened before.
+    fn open_again(&self, projection: &str) -> Result<(), EngineError> {
+        let record = self.record_of(projection)?;
+        for version in &record.versions {
+            let build = self.build(projection, &version.id)?;
+            if build.slots.iter().all(|slot| slot.store.is_some()) {
+                continue;
+            }
+            drop(retire(&build));
+            let fresh = Arc::new(self.build_of(&record, version));
+            fresh.plugin.lock().clone_from(&build.plugin.lock());
+            if let Some(p) = self.projections.write().get_mut(projection) {
+                p.builds.insert(version.id.clone(), fresh);
+            }
+        }
+        Ok(())
+    }
+
     /// Throws a version's state away and folds the log anew. Readers of an
     /// active version get a reset and see its tables fill again; what it
     /// emitted is not emitted twice.
@@ -196,16 +216,15 @@ impl Engine {
         let _lifecycle = self.lifecycle.lock();
         let build = self.build(projection, version)?;
         let guards = retire(&build);
-        let positions: Vec<_> = build.slots.iter().map(|slot| slot.next()).collect();
+        let goes_on = || {
+            build.slots.iter().for_each(|slot| slot.deleted.store(false, Ordering::Release));
+        };
+        let emit_from = self.carry_over(&build).inspect_err(|_| goes_on())?;
         let record = self.change(projection, |record| {
             if let Some(v) = record.versions.iter_mut().find(|v| v.id == *version) {
                 v.rebuilds += 1;
                 v.halted = None;
-                v.emit_from = positions
-                    .iter()
-                    .enumerate()
-                    .map(|(i, next)| (*next).max(v.emit_from.get(i).copied().unwrap_or_default()))
-                    .collect();
+                v.emit_from.clone_from(&emit_from);
                 if v.state != VersionState::Active {
                     v.state = VersionState::Backfilling;
                 }
@@ -214,7 +233,7 @@ impl Engine {
         let record = match record {
             Ok(record) => record,
             Err(error) => {
-                build.slots.iter().for_each(|slot| slot.deleted.store(false, Ordering::Release));
+                goes_on();
                 return Err(error);
             }
         };
@@ -233,16 +252,69 @@ impl Engine {
         Ok(())
     }
 
+    /// Prepares the states of `build`'s next rebuild: what it has emitted and the
+    /// log has not yet is put there. Says from where on what the rebuild emits
+    /// is new.
+    fn carry_over(&self, build: &Build) -> Result<Vec<EmitFrom>, EngineError> {
+        let mut froms = Vec::with_capacity(build.slots.len());
+        for (place, slot) in build.slots.iter().enumerate() {
+            let before = build.version.emit_from.get(place).copied().unwrap_or_default();
+            let id = ShardId { rebuild: slot.id.rebuild + 1, ..slot.id.clone() };
+            if place == 0 {
+                // An earlier try may have left some.
+                self.ports.stores.remove(&id.projection, &id.version, id.rebuild)?;
+            }
+            let read = |store: &dyn ReadStore| {
+                let meta = read_meta(store)?;
+                let carried = carried_over(store, &meta).map_err(|e| e.to_string())?;
+                Ok::<_, String>((meta, carried))
+            };
+            let held = slot.store.as_ref().map(|store| read(&**store));
+            let (meta, carried) = match held {
+                Some(Ok(held)) => held,
+                // A rebuild is the way out of a damaged state.
+                lost => {
+                    let reason = lost.and_then(Result::err).unwrap_or_default();
+                    tracing::error!(
+                        projection = %id.projection, version = %id.version,
+                        partition = %id.partition, %reason,
+                        "the state to be rebuilt cannot be read: what it emitted last may be missing in the log"
+                    );
+                    (slot.seen.lock().meta.clone(), None)
+                }
+            };
+            if let Some(writes) = carried {
+                self.ports.stores.open(&id)?.commit(&writes)?;
+            }
+            // Its timers fired for the position it stands at, unless a fault
+            // kept them from it.
+            let ticked = watermark_due(&build.manifest, &meta).is_none();
+            let timers = if ticked { meta.next.next() } else { meta.next };
+            froms.push(EmitFrom {
+                events: meta.next.max(before.events),
+                timers: timers.max(before.timers),
+            });
+        }
+        Ok(froms)
+    }
+
     /// Deletes a version that does not serve readers, with its tables.
     ///
     /// # Errors
-    /// [`EngineError::IsActive`], [`EngineError::NoVersion`], or what the
-    /// catalogue says.
+    /// [`EngineError::IsActive`], [`EngineError::NoVersion`],
+    /// [`EngineError::Unsent`], or what the catalogue says.
     pub fn delete_version(&self, projection: &str, version: &VersionId) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
         let build = self.build(projection, version)?;
         if self.record_of(projection)?.active.as_ref() == Some(version) {
             return Err(EngineError::IsActive(projection.into(), version.clone()));
+        }
+        for store in build.slots.iter().filter_map(|slot| slot.store.as_ref()) {
+            // Where it cannot be read, deleting it is all that is left.
+            let waiting = store.scan(Space::Outbox, &KeyRange::all(), 1, false);
+            if waiting.is_ok_and(|waiting| !waiting.is_empty()) {
+                return Err(EngineError::Unsent(projection.into(), version.clone()));
+            }
         }
         self.change(projection, |record| {
             record.versions.retain(|v| v.id != *version);
@@ -346,6 +418,8 @@ impl Engine {
         let now = self.ports.clock.monotonic();
         for (place, slot) in new.slots.iter().enumerate() {
             let leader = old_slots.get(place).zip(old_guards.get_mut(place));
+            // One whose state cannot be read leads nobody.
+            let leader = leader.filter(|(ahead, _)| ahead.store.is_some());
             self.level(slot, &mut new_guards[place], leader, now)?;
         }
         let mut flipped = record;
@@ -423,6 +497,12 @@ impl Engine {
                 Err(self.not_ready(slot))
             };
         };
+        // Its timers must have fired for where it stands: what they emit counts.
+        let halted = ahead.seen.lock().halted.is_some();
+        let ticks = leading.as_ref().is_some_and(|leading| leading.watermark_due().is_some());
+        if ticks && !halted {
+            return Err(self.not_ready(slot));
+        }
         if let Some(leading) = leading.as_mut().filter(|leading| leading.is_dirty()) {
             let commit = leading.commit(now)?;
             self.ports.publish.committed(&commit);
@@ -436,7 +516,7 @@ impl Engine {
             return Err(self.not_ready(slot));
         }
         let limits = StepLimits { now, before: Some(target), batch_events: None };
-        while shard.meta.next < target {
+        while shard.meta.next < target || shard.watermark_due().is_some() {
             let (outcome, _) = shard.step(&*self.ports.log, &limits);
             if outcome.map_err(stopped)? == Step::Idle && shard.meta.next < target {
                 return Err(self.not_ready(slot));

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use lantern_core::{
     EventRef, Events, KeyRange, Log, NewEvent, Offset, ReadStore, ShardMeta, Space, StoreError,
-    Timestamp,
+    Timestamp, Writes,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -54,21 +54,41 @@ impl Outbox {
     }
 }
 
+/// The outbox of `store` as the first commit of a fresh state, so that what a
+/// build has emitted still goes into the log once the build is gone; `None`
+/// where it is empty.
+pub(crate) fn carried_over(
+    store: &dyn ReadStore,
+    meta: &ShardMeta,
+) -> Result<Option<Writes>, StoreError> {
+    let pairs = store.scan(Space::Outbox, &KeyRange::all(), usize::MAX, false)?;
+    if pairs.is_empty() {
+        return Ok(None);
+    }
+    let fresh = ShardMeta { outbox_next: meta.outbox_next, ..ShardMeta::default() };
+    let fresh = serde_json::to_vec(&fresh).expect("numbers always encode");
+    let rows = pairs.into_iter().map(|(key, value)| (key, Some(value))).collect();
+    let record = [(ShardMeta::KEY.to_vec(), Some(fresh))].into();
+    Ok(Some(Writes::from([(Space::Meta, record), (Space::Outbox, rows)])))
+}
+
 impl Shard {
     /// Numbers the emitted events and, where this version is active, puts them
-    /// into the outbox, each with the trace of the event that caused it.
+    /// into the outbox, each with the trace of the event that caused it. What
+    /// is emitted before position `from` is there from before a rebuild.
     pub(crate) fn post(
         &mut self,
         emitted: Vec<NewEvent>,
+        from: Offset,
         trace_of: impl Fn(Offset) -> Option<String>,
     ) {
         for event in emitted {
             let id = format!(
                 "{}/{}/{}/{}",
-                self.id.version, self.id.partition, event.cause, self.meta.emitted
+                self.emits_as, self.id.partition, event.cause, self.meta.emitted
             );
             self.meta.emitted += 1;
-            if self.epoch.is_some() && self.meta.next >= self.emit_from {
+            if self.epoch.is_some() && self.meta.next >= from {
                 let traceparent = trace_of(Offset(event.cause));
                 let record = postcard::to_stdvec(&OutboxRecord { id, event, traceparent })
                     .expect("strings and numbers always encode");

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use lantern_core::{
-    ApplyError, Batch, Events, KeyRange, OnFailure, ParkedKind, ParkedRecord, Space, StoreError,
-    Timer,
+    ApplyError, Batch, Events, KeyRange, Offset, OnFailure, ParkedKind, ParkedRecord, Space,
+    StoreError, Timer,
 };
 
 use crate::apply::{CallError, explain, traceparent};
@@ -107,7 +107,8 @@ impl Shard {
         self.instance = None;
         match self.call(&batch, record.offset) {
             Ok(emitted) => {
-                self.post(emitted, |_| traceparent(&record.event.extensions));
+                // A person's decision of today, whatever a rebuild did before.
+                self.post(emitted, Offset(0), |_| traceparent(&record.event.extensions));
                 if !matches!(record.kind, ParkedKind::Timer(..)) {
                     self.meta.applied += 1;
                 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::{
-    Committed, Instance, KeyRange, Level, Log, Manifest, Offset, Plugin, ShardId, ShardMeta,
-    ShardStore, Space, StoreError, TableChanges, TableId, Timestamp,
+    Committed, EmitFrom, Instance, KeyRange, Level, Log, Manifest, Offset, Plugin, ShardId,
+    ShardMeta, ShardStore, Space, StoreError, TableChanges, TableId, Timestamp,
 };
 
 use crate::EngineConfig;
@@ -53,8 +53,10 @@ pub(crate) struct Shard {
     /// Events parked since the last that was applied.
     pub(crate) parked_in_a_row: u64,
     pub(crate) outbox: Outbox,
-    /// Events emitted before this position are in the log already.
-    pub(crate) emit_from: Offset,
+    /// What is emitted before this is in the log already.
+    pub(crate) emit_from: EmitFrom,
+    /// What the ids of emitted events begin with.
+    pub(crate) emits_as: String,
     pub(crate) usage: Usage,
     gatherer: Gatherer,
     last_commit: Duration,
@@ -142,7 +144,8 @@ impl Shard {
             blocked,
             parked_in_a_row: 0,
             outbox,
-            emit_from: Offset(0),
+            emit_from: EmitFrom::default(),
+            emits_as: String::new(),
             usage: Usage::default(),
             last_commit: Duration::ZERO,
         })
@@ -211,7 +214,8 @@ impl Shard {
     /// Where reading stops: at the leader's position, and where a rebuild
     /// begins to emit, so that no batch crosses it.
     fn read_before(&self, leader: Option<Offset>) -> Option<Offset> {
-        let emits = (self.meta.next < self.emit_from).then_some(self.emit_from);
+        let from = self.emit_from.events;
+        let emits = (self.meta.next < from).then_some(from);
         leader.into_iter().chain(emits).min()
     }
 
@@ -352,10 +356,16 @@ impl Shard {
 
     /// The watermark that follows from the events seen.
     pub(crate) fn watermark_due(&self) -> Option<Timestamp> {
-        let time = self.manifest.event_time?;
-        let mark = self.meta.max_time.watermark(time.allowed_lateness_us, time.tick_us);
-        (mark > self.meta.watermark).then_some(mark)
+        watermark_due(&self.manifest, &self.meta)
     }
+}
+
+/// The watermark that follows from the events a shard has seen, where it has
+/// still to tick.
+pub(crate) fn watermark_due(manifest: &Manifest, meta: &ShardMeta) -> Option<Timestamp> {
+    let time = manifest.event_time?;
+    let mark = meta.max_time.watermark(time.allowed_lateness_us, time.tick_us);
+    (mark > meta.watermark).then_some(mark)
 }
 
 /// What `over` changes in public tables.

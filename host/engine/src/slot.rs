@@ -188,8 +188,8 @@ impl Slot {
     }
 }
 
-fn read_meta(store: &dyn ShardStore) -> Result<ShardMeta, String> {
-    let store: &dyn ReadStore = store;
+/// What a shard's file says of it.
+pub(crate) fn read_meta(store: &dyn ReadStore) -> Result<ShardMeta, String> {
     match store.get(Space::Meta, ShardMeta::KEY).map_err(|e| e.to_string())? {
         Some(bytes) => serde_json::from_slice(&bytes)
             .map_err(|e| format!("the shard's own record is damaged: {e}")),

@@ -284,6 +284,13 @@ pub const CODES: &[Code] = &[
         "see the message: free space or repair the disk; the server goes on by itself",
     ),
     code("LAN-0215", 503, "the server is shutting down", "try again once it is up"),
+    code(
+        "LAN-0216",
+        409,
+        "emitted events are not in the log yet",
+        "The log takes no events at present, or not fast enough. Try again once \
+         `GET /v1/projections/{name}` shows no fault",
+    ),
     // Events.
     code("LAN-0301", 400, "not a CloudEvents event", "send CloudEvents 1.0 as UTF-8 JSON"),
     code(

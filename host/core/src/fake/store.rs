@@ -107,6 +107,19 @@ impl MemoryShard {
         lock(&self.faults).commits_tried
     }
 
+    /// The last commit, without the faults that reads are told to have.
+    #[must_use]
+    pub fn peek(&self) -> Box<dyn ReadStore> {
+        Box::new(Snapshot(Arc::clone(&lock(&self.tables))))
+    }
+
+    /// Takes back all that was told to fail.
+    pub fn mend(&self) {
+        let mut faults = lock(&self.faults);
+        faults.commits.clear();
+        faults.reads.clear();
+    }
+
     fn current(&self) -> Result<Arc<Tables>, StoreError> {
         match lock(&self.faults).reads.pop_front() {
             Some(fault) => Err(fault),

@@ -1,0 +1,173 @@
+//! What can happen to an engine, and how likely it does.
+
+use proptest::prelude::*;
+use proptest_state_machine::ReferenceStateMachine;
+
+use crate::meter::{Kind, Policy, Reading};
+use crate::model::Choice;
+
+/// The versions there are to upload.
+pub const KINDS: [Kind; 4] = [
+    Kind { offset: 0, mended: false, on_failure: Policy::ParkSubject },
+    Kind { offset: 1, mended: false, on_failure: Policy::ParkEvent },
+    Kind { offset: 2, mended: true, on_failure: Policy::ParkSubject },
+    Kind { offset: 3, mended: true, on_failure: Policy::ParkEvent },
+];
+
+/// What stays the same during a history.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// The most events a batch.
+    pub batch_events: usize,
+    /// The most timers a batch.
+    pub batch_timers: usize,
+    /// The most events a chunk.
+    pub chunk_events: usize,
+    /// How long a commit may wait, in milliseconds.
+    pub commit_ms: u64,
+    /// The bytes the change log may take.
+    pub changes_bytes: u64,
+}
+
+/// An event to append.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// A reading: subject, time since the one before in milliseconds (it may go
+    /// back), and what it says.
+    Read(u8, i16, Reading),
+    /// An event of a type nobody subscribes to.
+    Other,
+    /// A heartbeat, so many milliseconds later.
+    Heartbeat(u16),
+}
+
+/// One thing that happens. Versions are places in [`KINDS`].
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Events are appended.
+    Append(Vec<Input>),
+    /// So many turns are taken.
+    Turns(u8),
+    /// Turns are taken until nothing is left to do.
+    Settle,
+    /// The process dies and starts again.
+    Restart,
+    /// So many milliseconds pass.
+    Wait(u16),
+    /// Behind so many others, a commit fails.
+    FailCommit(u8),
+    /// The next read of a state fails.
+    FailStateRead,
+    /// The next read of the log fails.
+    FailLogRead,
+    /// The next append of emitted events fails.
+    FailAppend,
+    /// The next write of the catalogue fails.
+    FailCatalog,
+    /// So many calls of plugins fail by the host's fault.
+    FailCalls(u8),
+    /// Appends wait.
+    Hold,
+    /// Appends wait no more.
+    Release,
+    /// A version is uploaded, to become active by itself or not.
+    Upload(u8, bool),
+    /// A version is activated.
+    Activate(u8),
+    /// The version before is activated.
+    Rollback,
+    /// A version is deleted.
+    Delete(u8),
+    /// A version is folded anew.
+    Rebuild(u8),
+    /// The projection is paused.
+    Pause,
+    /// The projection goes on.
+    Resume,
+    /// Parked events are retried.
+    Retry(Choice),
+    /// Parked events are let go.
+    Discard(Choice),
+}
+
+/// Makes histories: any step may follow any other.
+#[derive(Debug)]
+pub struct History;
+
+impl ReferenceStateMachine for History {
+    type State = Setting;
+    type Transition = Step;
+
+    fn init_state() -> BoxedStrategy<Setting> {
+        (
+            prop::sample::select(vec![1, 2, 5, 1_000]),
+            prop::sample::select(vec![1, 2, 1_000]),
+            prop::sample::select(vec![1, 3, 50]),
+            prop::sample::select(vec![0, 1_000]),
+            prop::sample::select(vec![200, 1 << 20]),
+        )
+            .prop_map(|(batch_events, batch_timers, chunk_events, commit_ms, changes_bytes)| {
+                Setting { batch_events, batch_timers, chunk_events, commit_ms, changes_bytes }
+            })
+            .boxed()
+    }
+
+    fn transitions(_: &Setting) -> BoxedStrategy<Step> {
+        let version = || 0..u8::try_from(KINDS.len()).unwrap_or(1);
+        prop_oneof![
+            8 => prop::collection::vec(input(), 1..12).prop_map(Step::Append),
+            8 => (1_u8..8).prop_map(Step::Turns),
+            6 => Just(Step::Settle),
+            3 => Just(Step::Restart),
+            2 => (0_u16..3_000).prop_map(Step::Wait),
+            2 => (0_u8..4).prop_map(Step::FailCommit),
+            1 => Just(Step::FailStateRead),
+            1 => Just(Step::FailLogRead),
+            1 => Just(Step::FailAppend),
+            1 => Just(Step::FailCatalog),
+            2 => (1_u8..4).prop_map(Step::FailCalls),
+            1 => Just(Step::Hold),
+            2 => Just(Step::Release),
+            4 => (version(), any::<bool>()).prop_map(|(v, on)| Step::Upload(v, on)),
+            3 => version().prop_map(Step::Activate),
+            2 => Just(Step::Rollback),
+            1 => version().prop_map(Step::Delete),
+            2 => version().prop_map(Step::Rebuild),
+            1 => Just(Step::Pause),
+            2 => Just(Step::Resume),
+            4 => choice().prop_map(Step::Retry),
+            1 => choice().prop_map(Step::Discard),
+        ]
+        .boxed()
+    }
+
+    fn apply(state: Setting, _: &Step) -> Setting {
+        state
+    }
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    prop_oneof![
+        12 => (0_u8..4, -3_000_i16..4_000, reading()).prop_map(|(s, t, r)| Input::Read(s, t, r)),
+        1 => Just(Input::Other),
+        1 => (0_u16..9_000).prop_map(Input::Heartbeat),
+    ]
+}
+
+fn reading() -> impl Strategy<Value = Reading> {
+    prop_oneof![
+        16 => (0_i64..20).prop_map(Reading::Value),
+        2 => Just(Reading::Bad),
+        1 => Just(Reading::Trap),
+        1 => Just(Reading::BadTimer),
+        1 => Just(Reading::Poison),
+    ]
+}
+
+fn choice() -> impl Strategy<Value = Choice> {
+    prop_oneof![
+        3 => Just(Choice::All),
+        1 => (0_u8..4).prop_map(|subject| Choice::Subject(format!("s{subject}"))),
+        1 => (0_u64..40).prop_map(Choice::Offset),
+    ]
+}

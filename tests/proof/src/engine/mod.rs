@@ -1,0 +1,102 @@
+//! Invariant 5: state is the fold of the log up to the position.
+//!
+//! The engine runs with all ports faked, on one thread, under random histories
+//! of events, faults, restarts, versions and decisions of an operator; after
+//! each step everything it has committed, published and emitted is compared
+//! with the model.
+
+mod cases;
+mod history;
+mod world;
+
+use std::sync::atomic::Ordering;
+
+use anyhow::{Result, bail};
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
+use proptest_state_machine::ReferenceStateMachine;
+
+pub use history::{History, KINDS, Setting, Step};
+pub use world::{Planted, World};
+
+use crate::{Claim, Counts, Run};
+
+/// The longest history, in steps.
+const STEPS_MAX: usize = 50;
+/// How often a history that fails is made smaller.
+const SHRINKS_MAX: u32 = 3_000;
+
+/// Invariant 5.
+pub const CLAIM: Claim = Claim {
+    invariant: 5,
+    name: "fold",
+    holds: "a shard's state is the fold of the log up to its position, whatever happens to the host",
+    counts: Counts { ci: 500, longer: 50_000, of: "histories" },
+    experiment: |run| {
+        for (name, setting, steps) in cases::all() {
+            if let Err(error) = replay(&setting, &steps, Planted::default()) {
+                run.fail(0, format!("case `{name}`: {error:#}"));
+            }
+        }
+        histories(run, Planted::default());
+        Ok(())
+    },
+};
+
+/// Tries random histories on an engine with what is `planted` in it.
+pub fn histories(run: &mut Run<'_>, planted: Planted) {
+    run.cases(|run, seed| {
+        let (steps, outcome) = random(seed, planted);
+        run.add("steps", f64::from(steps));
+        outcome
+    });
+}
+
+/// One random history; the smallest that fails, where one does.
+fn random(seed: u64, planted: Planted) -> (u32, Result<()>) {
+    let config = Config {
+        cases: 1,
+        max_shrink_iters: SHRINKS_MAX,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
+    let mut runner = TestRunner::new_with_rng(config, rng);
+    let strategy = History::sequential_strategy(1..STEPS_MAX);
+    let mut taken = 0;
+    let counted = &std::cell::Cell::new(0);
+    let outcome = runner.run(&strategy, |(setting, steps, seen)| {
+        let mut world = World::new(&setting, planted);
+        for step in &steps {
+            if let Some(seen) = &seen {
+                seen.fetch_add(1, Ordering::SeqCst);
+            }
+            counted.set(counted.get() + 1);
+            world.step(step).map_err(|e| TestCaseError::fail(format!("{step:?}: {e:#}")))?;
+        }
+        world.end().map_err(|e| TestCaseError::fail(format!("at the end: {e:#}")))
+    });
+    taken += counted.get();
+    match outcome {
+        Ok(()) => (taken, Ok(())),
+        Err(TestError::Fail(reason, (setting, steps, _))) => {
+            (taken, Err(anyhow::anyhow!("{reason}; smallest: {setting:?} {steps:?}")))
+        }
+        Err(TestError::Abort(reason)) => (taken, Err(anyhow::anyhow!("{reason}"))),
+    }
+}
+
+/// Plays one history.
+///
+/// # Errors
+/// The first step after which something is not as it must be.
+pub fn replay(setting: &Setting, steps: &[Step], planted: Planted) -> Result<()> {
+    let mut world = World::new(setting, planted);
+    for (number, step) in steps.iter().enumerate() {
+        if let Err(error) = world.step(step) {
+            bail!("step {number}, {step:?}: {error:#}");
+        }
+    }
+    world.end()
+}

@@ -1,0 +1,602 @@
+//! An engine over faked ports, with a model of every version beside it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use lantern_core::fake::{ManualClock, MemoryCatalog, MemoryLog, MemoryStores};
+use lantern_core::{
+    Catalog, Committed, Event, HEARTBEAT_TYPE, KeyRange, LogError, Offset, PartitionId,
+    ProjectionRecord, Publish, ReadStore, ShardId, ShardMeta, Space, StoreError, TableId,
+    Timestamp, VersionId, VersionRecord,
+};
+use lantern_engine::{
+    Engine, EngineConfig, EngineError, ParkedSelection, Ports, Upload, version_id,
+};
+use parking_lot::Mutex;
+
+use super::history::{Input, KINDS, Setting, Step};
+use crate::meter::{self, CLOSED, Flaky, Flaws, NAME, SECOND, Shelf};
+use crate::model::{Choice, Model, meta_of};
+use crate::planted::{BadLog, BadPublish, BadStores};
+
+const P0: PartitionId = PartitionId(0);
+/// More turns than any history needs to come to rest.
+const TURNS_MAX: u32 = 20_000;
+
+/// What is wrong with the ports on purpose.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Planted {
+    /// The plugin's flaws.
+    pub flaws: Flaws,
+    /// What the stores do wrong.
+    pub stores: Option<crate::planted::Stores>,
+    /// What the log does wrong.
+    pub log: Option<crate::planted::Logs>,
+    /// Whether some commits are not published.
+    pub unpublished: bool,
+}
+
+/// A version's build: its version and how often it was rebuilt.
+type BuildId = (String, u64);
+
+/// What the engine published.
+#[derive(Debug)]
+enum Published {
+    Committed(Arc<Committed>),
+    /// The epoch, where the build that serves now stood, and what a client is
+    /// shown first.
+    Activated(Option<String>, Offset, Shown),
+}
+
+/// Keeps what is published, with the positions at that moment.
+struct Watch {
+    stores: Arc<MemoryStores>,
+    calls: Mutex<Vec<Published>>,
+}
+
+impl Publish for Watch {
+    fn committed(&self, commit: &Arc<Committed>) {
+        self.calls.lock().push(Published::Committed(Arc::clone(commit)));
+    }
+
+    fn activated(&self, _: &str, epoch: Option<&str>) {
+        let epoch = epoch.map(str::to_owned);
+        let build = epoch.as_deref().and_then(build_of_epoch);
+        let store = build.map(|build| self.stores.shard(&shard_id(&build)).peek());
+        let next = store.as_ref().and_then(|store| meta_of(&**store).ok()).map(|meta| meta.next);
+        let shown =
+            store.and_then(|store| Shown::of(epoch.clone().unwrap_or_default(), &*store).ok());
+        let (next, shown) = (next.unwrap_or_default(), shown.unwrap_or_default());
+        self.calls.lock().push(Published::Activated(epoch, next, shown));
+    }
+}
+
+/// A feed's client: what it shows of the public tables.
+#[derive(Debug, Default)]
+struct Shown {
+    epoch: String,
+    pos: u64,
+    rows: BTreeMap<(TableId, String), Vec<u8>>,
+}
+
+/// The engine, all it stands on, and what it must amount to.
+pub struct World {
+    log: Arc<MemoryLog>,
+    stores: Arc<MemoryStores>,
+    catalog: Arc<MemoryCatalog>,
+    clock: Arc<ManualClock>,
+    watch: Arc<Watch>,
+    shelf: Arc<Shelf>,
+    ports: Ports,
+    config: EngineConfig,
+    engine: Arc<Engine>,
+    call_faults: Arc<AtomicU32>,
+    time: i64,
+    appended: u64,
+    held: bool,
+    models: BTreeMap<BuildId, Model>,
+    serving: Option<BuildId>,
+    /// What the ids of a build's emitted events begin with.
+    names: BTreeMap<BuildId, String>,
+    /// What builds that are gone had emitted.
+    emitted_before: BTreeMap<String, (String, String)>,
+    shown: Shown,
+}
+
+impl World {
+    /// A fresh engine over an empty log.
+    ///
+    /// # Panics
+    /// Never: an empty catalogue can be read.
+    #[must_use]
+    pub fn new(setting: &Setting, planted: Planted) -> Self {
+        let config = EngineConfig {
+            batch_events_max: setting.batch_events,
+            batch_timers_max: setting.batch_timers,
+            commit_ms: setting.commit_ms,
+            changes_bytes_max: setting.changes_bytes,
+            parked_in_a_row_max: u64::MAX,
+            ..EngineConfig::default()
+        };
+        let log = Arc::new(MemoryLog::new(1, setting.chunk_events));
+        let stores = Arc::new(MemoryStores::new());
+        let catalog = Arc::new(MemoryCatalog::new());
+        let clock = Arc::new(ManualClock::at(Timestamp(1_000 * SECOND)));
+        let watch = Arc::new(Watch { stores: Arc::clone(&stores), calls: Mutex::default() });
+        let shelf = Arc::new(Shelf::default());
+        let call_faults = Arc::new(AtomicU32::new(0));
+        for kind in KINDS {
+            let plugin = meter::plugin(kind, planted.flaws);
+            let flaky = Flaky::new(plugin, Arc::clone(&call_faults));
+            shelf.put(&meter::sha256(kind), Arc::new(flaky));
+        }
+        let ports = Ports {
+            log: BadLog::over(log.clone(), planted.log),
+            stores: BadStores::over(stores.clone(), planted.stores),
+            catalog: catalog.clone(),
+            publish: BadPublish::over(watch.clone(), planted.unpublished),
+            clock: clock.clone(),
+            plugins: shelf.clone(),
+        };
+        let engine = Engine::open(config.clone(), ports.clone()).expect("the catalogue is empty");
+        engine.attach();
+        Self {
+            log,
+            stores,
+            catalog,
+            clock,
+            watch,
+            shelf,
+            ports,
+            config,
+            engine,
+            call_faults,
+            time: 0,
+            appended: 0,
+            held: false,
+            models: BTreeMap::new(),
+            serving: None,
+            names: BTreeMap::new(),
+            emitted_before: BTreeMap::new(),
+            shown: Shown::default(),
+        }
+    }
+
+    /// Lets `step` happen, and compares everything with the model.
+    ///
+    /// # Errors
+    /// What is not as it must be.
+    pub fn step(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::Append(inputs) => self.append(inputs),
+            Step::Turns(turns) => {
+                for _ in 0..*turns {
+                    self.engine.turn_once();
+                }
+            }
+            Step::Settle => self.settle()?,
+            Step::Restart => self.restart()?,
+            Step::Wait(ms) => self.clock.advance(Duration::from_millis((*ms).into())),
+            Step::FailCommit(behind) => {
+                let error = StoreError::Io("told to fail".into());
+                self.serving_shard().fail_commit((*behind).into(), error);
+            }
+            Step::FailStateRead => {
+                self.serving_shard().fail_next_read(StoreError::Io("told to fail".into()));
+            }
+            Step::FailLogRead => {
+                self.log.fail_next_read(LogError::Unavailable("told to fail".into()));
+            }
+            Step::FailAppend => {
+                self.log.fail_next_append(LogError::Unavailable("told to fail".into()));
+            }
+            Step::FailCatalog => {
+                self.catalog.fail_next_write(StoreError::Io("told to fail".into()));
+            }
+            Step::FailCalls(calls) => self.call_faults.store((*calls).into(), Ordering::SeqCst),
+            Step::Hold => {
+                self.log.hold_appends();
+                self.held = true;
+            }
+            Step::Release => {
+                self.log.release_appends();
+                self.held = false;
+            }
+            Step::Retry(choice) => return self.decide(choice, true),
+            Step::Discard(choice) => return self.decide(choice, false),
+            lifecycle => self.lifecycle(lifecycle)?,
+        }
+        self.check()
+    }
+
+    fn lifecycle(&mut self, step: &Step) -> Result<()> {
+        let outcome = match step {
+            Step::Upload(kind, activate) => {
+                let sha256 = meter::sha256(KINDS[usize::from(*kind)]);
+                let record = VersionRecord { sha256: sha256.clone(), ..VersionRecord::default() };
+                let plugin = lantern_engine::PluginSource::load(&*self.shelf, &record);
+                let plugin = plugin.map_err(anyhow::Error::msg)?;
+                let (parameters, name) = (String::new(), None);
+                // An uploaded version is known by its time, too.
+                self.clock.advance(Duration::from_micros(1));
+                let upload =
+                    Upload { plugin, sha256, parameters, name, activate: *activate, check: false };
+                self.engine.upload(upload).map(drop)
+            }
+            Step::Activate(kind) => self.engine.activate(NAME, &id_of(*kind)),
+            Step::Rollback => self.engine.rollback(NAME).map(drop),
+            Step::Delete(kind) => {
+                let deleted = self.engine.delete_version(NAME, &id_of(*kind));
+                if deleted.is_ok() {
+                    self.check()?;
+                    let version = id_of(*kind).0;
+                    let gone: Vec<_> =
+                        self.models.keys().filter(|b| b.0 == version).cloned().collect();
+                    gone.iter().for_each(|build| self.bury(build));
+                }
+                deleted
+            }
+            Step::Rebuild(kind) => self.engine.rebuild(NAME, &id_of(*kind)),
+            Step::Pause => self.engine.pause(NAME),
+            Step::Resume => self.engine.resume(NAME),
+            other => bail!("`{other:?}` is no step of a life cycle"),
+        };
+        match outcome {
+            Err(error @ EngineError::Halted(..)) if !error.to_string().contains("told to") => {
+                bail!("{error}")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn append(&mut self, inputs: &[Input]) {
+        let mut events = Vec::new();
+        for input in inputs {
+            self.appended += 1;
+            let id = format!("e{}", self.appended);
+            let mut event = match input {
+                Input::Read(subject, ms, reading) => {
+                    self.time = (self.time + i64::from(*ms) * 1_000).max(0);
+                    meter::event(&id, &format!("s{subject}"), self.time, *reading)
+                }
+                Input::Heartbeat(ms) => {
+                    self.time += i64::from(*ms) * 1_000;
+                    Event { kind: HEARTBEAT_TYPE.into(), ..Event::default() }
+                }
+                Input::Other => Event { kind: "x.other".into(), ..Event::default() },
+            };
+            (event.id, event.source) = (id, "test".into());
+            event.time = Timestamp(self.time);
+            events.push(event);
+        }
+        self.log.append_to(P0, events);
+    }
+
+    /// Takes turns until nothing is left to do, faults included.
+    fn settle(&mut self) -> Result<()> {
+        let mut turns = 0;
+        for _ in 0..40 {
+            while self.engine.turn_once() {
+                turns += 1;
+                ensure!(turns < TURNS_MAX, "the engine never comes to rest");
+            }
+            self.clock.advance(Duration::from_secs(20));
+        }
+        Ok(())
+    }
+
+    /// What was in memory only is gone.
+    fn restart(&mut self) -> Result<()> {
+        self.check()?;
+        self.engine = Engine::open(self.config.clone(), self.ports.clone())?;
+        self.engine.attach();
+        Ok(())
+    }
+
+    /// Retries or lets go of parked events, and has the model do the same.
+    fn decide(&mut self, choice: &Choice, retry: bool) -> Result<()> {
+        // A decision that fails half-way may count or not; both are right.
+        self.call_faults.store(0, Ordering::SeqCst);
+        for shard in self.stores.shards() {
+            self.stores.shard(&shard).mend();
+        }
+        self.settle()?;
+        self.check()?;
+        let mut selection = ParkedSelection::default();
+        match choice {
+            Choice::All => selection.all = true,
+            Choice::Subject(subject) => selection.subject = Some(subject.clone()),
+            Choice::Offset(offset) => selection.offsets.push(*offset),
+        }
+        let record = self.record();
+        let chosen = record.as_ref().and_then(|record| {
+            let newest = record.versions.last().map(|v| v.id.clone());
+            record.active.clone().or(newest).and_then(|id| record.version(&id).cloned())
+        });
+        let before = chosen.as_ref().map(|v| (v.id.0.clone(), v.rebuilds));
+        let decided = match retry {
+            true => self.engine.retry(NAME, None, &selection),
+            false => self.engine.drop_parked(NAME, None, &selection),
+        };
+        let outcome = match (decided, before) {
+            (Ok(outcome), Some(build)) => (outcome, build),
+            (Err(EngineError::NoProjection(_) | EngineError::NotActive(_)), _) => return Ok(()),
+            // Its state could not be opened at the last start.
+            (Err(EngineError::Halted(.., reason)), _) if reason.contains("told to") => {
+                return Ok(());
+            }
+            (Err(error), _) => bail!("the decision failed: {error}"),
+            (Ok(_), None) => bail!("a decision over no projection was taken"),
+        };
+        let (outcome, build) = outcome;
+        let meta = meta_of(&*self.stores.shard(&shard_id(&build)).peek())?;
+        let events = self.events();
+        let model = self.models.get_mut(&build).context("there is no model of the version")?;
+        model.advance(&events, meta.next)?;
+        let done = if retry { model.retry(choice) } else { model.discard(choice) };
+        ensure!(outcome.done == done, "{} were done, and should be {done}", outcome.done);
+        self.check()
+    }
+
+    /// Compares all that is committed, published and emitted.
+    fn check(&mut self) -> Result<()> {
+        let events = self.events();
+        let calls = std::mem::take(&mut *self.watch.calls.lock());
+        for call in calls {
+            match call {
+                Published::Committed(commit) => self.shown.commit(&commit)?,
+                Published::Activated(epoch, next, shown) => {
+                    self.activated(epoch, next, &events)?;
+                    self.shown = shown;
+                }
+            }
+        }
+        let Some(record) = self.record() else { return Ok(()) };
+        for version in &record.versions {
+            let build = (version.id.0.clone(), version.rebuilds);
+            let stale: Vec<_> =
+                self.models.keys().filter(|b| b.0 == build.0 && b.1 != build.1).cloned().collect();
+            for stale in stale {
+                self.bury(&stale);
+            }
+            let name = format!("{}.{:x}.{}", version.id, version.created.0, version.rebuilds);
+            self.names.insert(build.clone(), name);
+            let store = self.stores.shard(&shard_id(&build)).peek();
+            let meta = meta_of(&*store)?;
+            let model = self.model(&build);
+            if Model::in_between(&meta) {
+                continue;
+            }
+            let told =
+                || format!("version {}, rebuilt {} times, at {}", build.0, build.1, meta.next);
+            // Passing what nobody wants is no reason to commit.
+            if !only_passed(&events, meta.next, model.next) {
+                model.advance(&events, meta.next).with_context(told)?;
+            }
+            model.compare(&*store, &meta).with_context(told)?;
+        }
+        self.check_shown()?;
+        self.check_emitted(&events, false)
+    }
+
+    fn model(&mut self, build: &BuildId) -> &mut Model {
+        let kind = KINDS.into_iter().find(|kind| version_of(*kind).0 == build.0);
+        let kind = kind.unwrap_or(KINDS[0]);
+        self.models.entry(build.clone()).or_insert_with(|| Model::new(kind))
+    }
+
+    /// Another build serves readers from here on.
+    fn activated(&mut self, epoch: Option<String>, next: Offset, events: &[Event]) -> Result<()> {
+        let epoch = epoch.context("nobody deleted the projection")?;
+        let build = build_of_epoch(&epoch).with_context(|| format!("epoch `{epoch}`"))?;
+        let before = self.serving.replace(build.clone());
+        let mut emit_from = Offset(0);
+        if let Some(old) = &before {
+            let rebuilt = old.0 == build.0;
+            let model = self.model(old);
+            if rebuilt {
+                emit_from = model.next.max(model.emit_from);
+            } else {
+                if !only_passed(events, next, model.next) {
+                    model.advance(events, next).context("the version that served before")?;
+                }
+                model.live = false;
+            }
+        }
+        let rebuilt = before.is_some_and(|old| old.0 == build.0);
+        let model = self.model(&build);
+        if rebuilt {
+            model.emit_from = emit_from;
+        } else {
+            if !only_passed(events, next, model.next) {
+                model.advance(events, next).context("the version that serves now")?;
+            }
+        }
+        model.live = true;
+        Ok(())
+    }
+
+    /// Keeps what a build that is gone had emitted.
+    fn bury(&mut self, build: &BuildId) {
+        if let Some(model) = self.models.remove(build) {
+            let live = self.emitted_of(build, &model);
+            self.emitted_before.extend(live);
+        }
+    }
+
+    /// What `model` says that `build` put into the log, by id.
+    fn emitted_of(&self, build: &BuildId, model: &Model) -> BTreeMap<String, (String, String)> {
+        let name = self.names.get(build).cloned().unwrap_or_default();
+        let numbered = (0_u64..).zip(&model.emitted).filter(|(_, emitted)| emitted.live);
+        numbered
+            .map(|(n, e)| (format!("{name}/0/0/{n}"), (e.subject.clone(), e.data.clone())))
+            .collect()
+    }
+
+    /// What a client of the feed shows is what the tables hold.
+    fn check_shown(&self) -> Result<()> {
+        let Some(build) = &self.serving else { return Ok(()) };
+        let store = self.stores.shard(&shard_id(build)).peek();
+        let now = Shown::of(self.shown.epoch.clone(), &*store)?;
+        ensure!(
+            self.shown.pos == now.pos,
+            "commit {} was published last, and {} is the last",
+            self.shown.pos,
+            now.pos
+        );
+        ensure!(
+            self.shown.rows == now.rows,
+            "a client shows {:?}, the tables {:?}",
+            self.shown.rows,
+            now.rows
+        );
+        Ok(())
+    }
+
+    /// The log holds what was emitted, once; all of it where `whole`.
+    fn check_emitted(&self, events: &[Event], whole: bool) -> Result<()> {
+        let mut expected = self.emitted_before.clone();
+        for (build, model) in &self.models {
+            expected.extend(self.emitted_of(build, model));
+        }
+        let mut found = 0;
+        for event in events.iter().filter(|event| event.kind == CLOSED) {
+            let data = String::from_utf8_lossy(&event.data).into_owned();
+            let what = (event.subject.clone(), data);
+            match expected.get(&event.id) {
+                Some(other) if *other == what => found += 1,
+                // Its build's state is in between two of the model's.
+                None if !whole => (),
+                other => bail!("emitted `{}` is {what:?}, and should be {other:?}", event.id),
+            }
+        }
+        ensure!(
+            !whole || found == expected.len(),
+            "{found} of {} emitted events are in the log",
+            expected.len()
+        );
+        Ok(())
+    }
+
+    /// Lets everything come to rest, and compares it whole.
+    ///
+    /// # Errors
+    /// What is not as it must be.
+    pub fn end(&mut self) -> Result<()> {
+        self.call_faults.store(0, Ordering::SeqCst);
+        self.log.release_appends();
+        for shard in self.stores.shards() {
+            self.stores.shard(&shard).mend();
+        }
+        if self.record().is_some() {
+            // The catalogue's fault may still be to come.
+            self.engine.resume(NAME).or_else(|_| self.engine.resume(NAME))?;
+        }
+        self.settle()?;
+        self.check()?;
+        let events = self.events();
+        let Some(record) = self.record() else { return Ok(()) };
+        for version in &record.versions {
+            let build = (version.id.0.clone(), version.rebuilds);
+            let meta = meta_of(&*self.stores.shard(&shard_id(&build)).peek())?;
+            ensure!(!Model::in_between(&meta), "version {} has not ticked", version.id);
+        }
+        // Positions that passed only what nobody wants need no commit.
+        for version in self.engine.status_of(NAME)?.versions {
+            let shard = version.shards.first().context("a version without a shard")?;
+            ensure!(
+                shard.next == events.len() as u64 && shard.activity == "idle",
+                "version {} stands at {} of {}, {}: {:?}",
+                version.id,
+                shard.next,
+                events.len(),
+                shard.activity,
+                shard.reason
+            );
+        }
+        self.check_emitted(&events, true)
+    }
+
+    fn record(&self) -> Option<ProjectionRecord> {
+        self.catalog.projections().ok()?.into_iter().find(|record| record.name == NAME)
+    }
+
+    fn events(&self) -> Vec<Event> {
+        self.log.events(P0).into_iter().map(|(_, event)| event).collect()
+    }
+
+    /// The shard faults are meant for: of the version that serves, or of any.
+    fn serving_shard(&self) -> Arc<lantern_core::fake::MemoryShard> {
+        let build = self.serving.clone().unwrap_or_else(|| (id_of(0).0, 0));
+        self.stores.shard(&shard_id(&build))
+    }
+}
+
+impl Shown {
+    /// What a fresh client is shown.
+    fn of(epoch: String, store: &dyn ReadStore) -> Result<Self> {
+        let meta: ShardMeta = meta_of(store)?;
+        let mut rows = BTreeMap::new();
+        for table in [meter::TOTALS, meter::RECENT] {
+            for (key, value) in
+                store.scan(Space::Table(table), &KeyRange::all(), usize::MAX, false)?
+            {
+                rows.insert((table, String::from_utf8(key)?), value);
+            }
+        }
+        Ok(Self { epoch, pos: meta.pos, rows })
+    }
+
+    fn commit(&mut self, commit: &Committed) -> Result<()> {
+        // It may have been published before the build began to serve.
+        if commit.epoch != self.epoch {
+            return Ok(());
+        }
+        ensure!(commit.pos == self.pos + 1, "commit {} follows {}", commit.pos, self.pos);
+        self.pos = commit.pos;
+        for changes in &commit.tables {
+            for (key, value) in &changes.up {
+                self.rows.insert((changes.table, key.clone()), value.clone());
+            }
+            for key in &changes.del {
+                self.rows.remove(&(changes.table, key.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The version and the number of rebuilds that an epoch names.
+fn build_of_epoch(epoch: &str) -> Option<BuildId> {
+    let mut parts = epoch.split('.').skip(1);
+    Some((parts.next()?.to_owned(), parts.next()?.parse().ok()?))
+}
+
+/// Whether `to` lies behind `from` with nothing of the meter's between them.
+fn only_passed(events: &[Event], from: Offset, to: Offset) -> bool {
+    let place = |offset: Offset| usize::try_from(offset.0).unwrap_or(usize::MAX);
+    from < to
+        && events.get(place(from)..place(to)).is_some_and(|events| {
+            events.iter().all(|event| event.kind != meter::READ && event.kind != HEARTBEAT_TYPE)
+        })
+}
+
+fn version_of(kind: meter::Kind) -> VersionId {
+    version_id(&meter::sha256(kind), "")
+}
+
+fn id_of(kind: u8) -> VersionId {
+    version_of(KINDS[usize::from(kind)])
+}
+
+fn shard_id(build: &BuildId) -> ShardId {
+    ShardId {
+        projection: NAME.into(),
+        version: VersionId(build.0.clone()),
+        rebuild: build.1,
+        partition: P0,
+    }
+}

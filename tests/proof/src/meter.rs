@@ -1,0 +1,356 @@
+//! The projection that experiments in one process run: it has everything a
+//! projection can have (public and private tables, timers, retention, emitted
+//! events, failures of every kind), and its code is a Rust closure.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use lantern_core::fake::{NativePlugin, host_error};
+use lantern_core::{
+    Applied, ApplyError, Attributes, Batch, Event, EventTime, Field, FieldKind, Host, HostError,
+    Instance, InstantiateError, Manifest, NewEvent, OnFailure, Plugin, Table, TableId, Timestamp,
+    TrapKind, VersionRecord,
+};
+use lantern_engine::PluginSource;
+use parking_lot::Mutex;
+
+/// Microseconds in a second.
+pub const SECOND: i64 = 1_000_000;
+/// How long a window is, in microseconds.
+pub const WINDOW: i64 = 5 * SECOND;
+/// How long a row of `recent` stays, in microseconds.
+pub const RETENTION: i64 = 8 * SECOND;
+/// How late an event may be, in microseconds.
+pub const LATENESS: i64 = 2 * SECOND;
+/// The projection's name.
+pub const NAME: &str = "meter";
+/// What it subscribes to.
+pub const READ: &str = "m.read";
+/// What it emits.
+pub const CLOSED: &str = "window.closed";
+
+/// Tables by number.
+pub const TOTALS: TableId = TableId(0);
+/// Windows still open.
+pub const WINDOWS: TableId = TableId(1);
+/// Rows with retention.
+pub const RECENT: TableId = TableId(2);
+
+/// A build of the meter: versions differ in what they can stand and in what
+/// they write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kind {
+    /// Added to every reading's value.
+    pub offset: i64,
+    /// Whether it can stand an event whose data is `bad`, `trap` or `late`.
+    pub mended: bool,
+    /// What happens to an event that cannot be applied.
+    pub on_failure: Policy,
+}
+
+/// [`OnFailure`] without the one that halts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Policy {
+    /// The event alone is parked.
+    ParkEvent,
+    /// Those of its subject that follow it, too.
+    ParkSubject,
+}
+
+/// What is wrong with the meter's code on purpose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flaws {
+    /// What it writes depends on how many events came together.
+    pub batch_dependent: bool,
+    /// It keeps totals in its instance's memory, and trusts them.
+    pub remembers: bool,
+}
+
+/// What an event's data says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// A value.
+    Value(i64),
+    /// Fails where not mended, and says which event it was.
+    Bad,
+    /// Traps where not mended.
+    Trap,
+    /// Sets a timer that fails where not mended.
+    BadTimer,
+    /// Fails in every version.
+    Poison,
+}
+
+impl Reading {
+    /// What `data` says.
+    #[must_use]
+    pub fn of(data: &[u8]) -> Self {
+        match data {
+            b"bad" => Self::Bad,
+            b"trap" => Self::Trap,
+            b"timer" => Self::BadTimer,
+            b"poison" => Self::Poison,
+            data => Self::Value(
+                std::str::from_utf8(data).ok().and_then(|t| t.parse().ok()).unwrap_or(0),
+            ),
+        }
+    }
+
+    /// The inverse of [`Reading::of`].
+    #[must_use]
+    pub fn data(self) -> String {
+        match self {
+            Self::Value(value) => value.to_string(),
+            Self::Bad => "bad".into(),
+            Self::Trap => "trap".into(),
+            Self::BadTimer => "timer".into(),
+            Self::Poison => "poison".into(),
+        }
+    }
+
+    /// Whether `kind` can apply it.
+    #[must_use]
+    pub fn fits(self, kind: Kind) -> bool {
+        match self {
+            Self::Value(_) | Self::BadTimer => true,
+            Self::Bad | Self::Trap => kind.mended,
+            Self::Poison => false,
+        }
+    }
+}
+
+/// An event of the meter's.
+#[must_use]
+pub fn event(id: &str, subject: &str, time: i64, reading: Reading) -> Event {
+    Event {
+        id: id.into(),
+        source: "test".into(),
+        kind: READ.into(),
+        subject: subject.into(),
+        time: Timestamp(time),
+        data: reading.data().into_bytes(),
+        ..Event::default()
+    }
+}
+
+/// What the meter of `kind` declares.
+#[must_use]
+pub fn manifest(kind: Kind) -> Manifest {
+    let field =
+        |name: &str| Field { name: name.into(), kind: FieldKind::Integer, ..Field::default() };
+    Manifest {
+        name: NAME.into(),
+        version: format!("{}.0.0", kind.offset),
+        subscribes: vec!["m.*".into()],
+        attributes: Attributes { subject: true, ..Attributes::default() },
+        tables: vec![
+            Table {
+                name: "totals".into(),
+                public: true,
+                fields: vec![field("n"), field("sum")],
+                ..Table::default()
+            },
+            Table { name: "windows".into(), ..Table::default() },
+            Table {
+                name: "recent".into(),
+                public: true,
+                fields: vec![field("value")],
+                retention_us: Some(RETENTION.cast_unsigned()),
+                ..Table::default()
+            },
+        ],
+        emits: vec![CLOSED.into()],
+        event_time: Some(EventTime {
+            allowed_lateness_us: LATENESS.cast_unsigned(),
+            tick_us: SECOND.cast_unsigned(),
+        }),
+        on_failure: match kind.on_failure {
+            Policy::ParkEvent => OnFailure::ParkEvent,
+            Policy::ParkSubject => OnFailure::ParkSubject,
+        },
+        ..Manifest::default()
+    }
+}
+
+/// The name that plugin bytes of `kind` would have.
+#[must_use]
+pub fn sha256(kind: Kind) -> String {
+    format!("{kind:?}")
+}
+
+/// The meter of `kind`, with what is wrong with it.
+#[must_use]
+pub fn plugin(kind: Kind, flaws: Flaws) -> Arc<dyn Plugin> {
+    let apply =
+        move |batch: &Batch, host: &mut dyn Host, memory: &mut BTreeMap<String, (i64, i64)>| {
+            for timer in &batch.timers {
+                if timer.key.ends_with('!') && !kind.mended {
+                    return Err(ApplyError::Failed { event: None, message: "bad timer".into() });
+                }
+                close(batch, host, &timer.key).map_err(host_error)?;
+            }
+            for (place, event) in batch.events.iter().enumerate() {
+                let reading = Reading::of(event.data);
+                if !reading.fits(kind) {
+                    return Err(refusal(reading, place));
+                }
+                let memory = flaws.remembers.then_some(&mut *memory);
+                let extra = if flaws.batch_dependent { batch.events.len() as i64 } else { 0 };
+                let read = Read { subject: event.subject, time: event.time, reading, extra };
+                apply_one(host, kind, &read, memory).map_err(host_error)?;
+            }
+            Ok(())
+        };
+    Arc::new(NativePlugin::new(manifest(kind), apply))
+}
+
+fn refusal(reading: Reading, place: usize) -> ApplyError {
+    if reading == Reading::Trap {
+        let message = "unreachable".into();
+        return ApplyError::Trapped { kind: TrapKind::Trap, message, backtrace: String::new() };
+    }
+    ApplyError::Failed { event: u32::try_from(place).ok(), message: "bad data".into() }
+}
+
+/// One event as the meter takes it.
+struct Read<'a> {
+    subject: &'a str,
+    time: Timestamp,
+    reading: Reading,
+    extra: i64,
+}
+
+/// The value that counts.
+#[must_use]
+pub fn value_of(kind: Kind, reading: Reading) -> i64 {
+    let value = if let Reading::Value(value) = reading { value } else { 0 };
+    value + kind.offset
+}
+
+/// A row of `totals`.
+#[must_use]
+pub fn total(n: i64, sum: i64) -> String {
+    format!(r#"{{"n":{n},"sum":{sum}}}"#)
+}
+
+/// A row of `recent`.
+#[must_use]
+pub fn recent(value: i64) -> String {
+    format!(r#"{{"value":{value}}}"#)
+}
+
+/// The timer and the window of an event.
+#[must_use]
+pub fn window(subject: &str, time: Timestamp, reading: Reading) -> (Timestamp, String) {
+    let end = (time.0.div_euclid(WINDOW) + 1) * WINDOW;
+    let mark = if reading == Reading::BadTimer { "!" } else { "" };
+    (Timestamp(end), format!("{end:020}/{subject}{mark}"))
+}
+
+fn apply_one(
+    host: &mut dyn Host,
+    kind: Kind,
+    read: &Read<'_>,
+    memory: Option<&mut BTreeMap<String, (i64, i64)>>,
+) -> Result<(), HostError> {
+    let Read { subject, time, reading, extra } = *read;
+    let stored = host.get(TOTALS, subject)?.map_or((0, 0), |row| numbers(&row));
+    let (n, sum) = match &memory {
+        Some(memory) => memory.get(subject).copied().unwrap_or_default(),
+        None => stored,
+    };
+    let (n, sum) = (n + 1, sum + value_of(kind, reading) + extra);
+    if let Some(memory) = memory {
+        memory.insert(subject.into(), (n, sum));
+    }
+    host.put(TOTALS, subject, total(n, sum).as_bytes())?;
+    if sum % 7 == 0 {
+        host.delete(RECENT, subject)?;
+    } else {
+        host.put(RECENT, subject, recent(sum).as_bytes())?;
+    }
+    let (end, key) = window(subject, time, reading);
+    let count = host.get(WINDOWS, &key)?.map_or(0, |row| row.len());
+    host.put(WINDOWS, &key, &vec![b'x'; count + 1])?;
+    if sum % 11 == 0 { host.cancel_timer(&key) } else { host.set_timer(end, &key) }
+}
+
+fn numbers(row: &[u8]) -> (i64, i64) {
+    let row: serde_json::Value = serde_json::from_slice(row).unwrap_or_default();
+    (row["n"].as_i64().unwrap_or_default(), row["sum"].as_i64().unwrap_or_default())
+}
+
+fn close(batch: &Batch, host: &mut dyn Host, key: &str) -> Result<(), HostError> {
+    let count = host.get(WINDOWS, key)?.map_or(0, |row| row.len());
+    host.delete(WINDOWS, key)?;
+    host.emit(NewEvent {
+        cause: 0,
+        kind: CLOSED.into(),
+        subject: key.into(),
+        time: batch.watermark,
+        data: count.to_string().into_bytes(),
+        ..NewEvent::default()
+    })
+}
+
+/// A plugin whose calls can be made to fail by the host's fault.
+pub struct Flaky {
+    inner: Arc<dyn Plugin>,
+    /// How many of the next calls fail.
+    faults: Arc<AtomicU32>,
+}
+
+struct FlakyInstance {
+    inner: Box<dyn Instance>,
+    faults: Arc<AtomicU32>,
+}
+
+impl Flaky {
+    /// `inner`, whose next calls fail while `faults` is not 0.
+    #[must_use]
+    pub fn new(inner: Arc<dyn Plugin>, faults: Arc<AtomicU32>) -> Self {
+        Self { inner, faults }
+    }
+}
+
+impl Plugin for Flaky {
+    fn manifest(&self) -> &Manifest {
+        self.inner.manifest()
+    }
+
+    fn instantiate(&self) -> Result<Box<dyn Instance>, InstantiateError> {
+        let faults = Arc::clone(&self.faults);
+        Ok(Box::new(FlakyInstance { inner: self.inner.instantiate()?, faults }))
+    }
+}
+
+impl Instance for FlakyInstance {
+    fn apply(&mut self, batch: &Batch, host: Box<dyn Host>, fuel: u64) -> Applied {
+        let fails = |left: u32| left.checked_sub(1);
+        if self.faults.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails).is_err() {
+            return self.inner.apply(batch, host, fuel);
+        }
+        // What it wrote must not be kept, so let it write first.
+        let applied = self.inner.apply(batch, host, fuel);
+        Applied { result: Err(ApplyError::Fault("told to fail".into())), ..applied }
+    }
+}
+
+/// Plugins by what [`sha256`] calls them.
+#[derive(Default)]
+pub struct Shelf(Mutex<BTreeMap<String, Arc<dyn Plugin>>>);
+
+impl Shelf {
+    /// Puts a plugin there.
+    pub fn put(&self, sha256: &str, plugin: Arc<dyn Plugin>) {
+        self.0.lock().insert(sha256.into(), plugin);
+    }
+}
+
+impl PluginSource for Shelf {
+    fn load(&self, version: &VersionRecord) -> Result<Arc<dyn Plugin>, String> {
+        let held = self.0.lock().get(&version.sha256).cloned();
+        held.ok_or_else(|| format!("there is no plugin `{}`", version.sha256))
+    }
+}

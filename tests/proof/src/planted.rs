@@ -1,0 +1,254 @@
+//! Ports with a bug in them. Each is one that a real host might have; an
+//! experiment that does not find it proves nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use lantern_core::{
+    AppendDone, Appended, AppendedEvent, Bounds, Committed, Events, KeyRange, Log, LogError,
+    Offset, Pairs, PartitionId, Publish, Read, ReadStore, ShardId, ShardStore, Space, StateStores,
+    StoreError, Timestamp, TypeFilter, VersionId, Waker, Writes,
+};
+
+/// What stores may do wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stores {
+    /// The position is written before the rows, in a transaction of its own.
+    PositionFirst,
+    /// A commit that failed is said to have gone well.
+    ErrorIgnored,
+    /// The first timer is gone when a state is opened again.
+    TimerLost,
+    /// What a retried event wrote is lost.
+    RetryLoses,
+    /// Rows of a commit are written one by one, and a failure leaves some.
+    HalfWritten,
+}
+
+/// What logs may do wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Logs {
+    /// The first event of a chunk is passed over.
+    OffByOne,
+    /// An append is acknowledged and not done.
+    AckedEarly,
+    /// An append that failed was done all the same, and its repetition is
+    /// taken for another: no duplicates are found.
+    AppendedTwice,
+}
+
+/// Stores that do one thing wrong.
+pub struct BadStores {
+    inner: Arc<dyn StateStores>,
+    what: Stores,
+}
+
+struct BadShard {
+    inner: Arc<dyn ShardStore>,
+    what: Stores,
+}
+
+impl BadStores {
+    /// `inner`, with what is planted in it.
+    pub fn over<S: StateStores + 'static>(
+        inner: Arc<S>,
+        what: Option<Stores>,
+    ) -> Arc<dyn StateStores> {
+        match what {
+            Some(what) => Arc::new(Self { inner, what }),
+            None => inner,
+        }
+    }
+}
+
+impl StateStores for BadStores {
+    fn open(&self, shard: &ShardId) -> Result<Arc<dyn ShardStore>, StoreError> {
+        let inner = self.inner.open(shard)?;
+        if self.what == Stores::TimerLost {
+            let first = inner.scan(Space::TimersByTime, &KeyRange::all(), 1, false)?;
+            let mut writes = Writes::new();
+            for (key, _) in first {
+                writes.entry(Space::TimersByKey).or_default().insert(key[8..].to_vec(), None);
+                writes.entry(Space::TimersByTime).or_default().insert(key, None);
+            }
+            inner.commit(&writes)?;
+        }
+        Ok(Arc::new(BadShard { inner, what: self.what }))
+    }
+
+    fn scratch(&self) -> Result<Arc<dyn ShardStore>, StoreError> {
+        self.inner.scratch()
+    }
+
+    fn remove(
+        &self,
+        projection: &str,
+        version: &VersionId,
+        rebuild: u64,
+    ) -> Result<(), StoreError> {
+        self.inner.remove(projection, version, rebuild)
+    }
+}
+
+impl ReadStore for BadShard {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.get(space, key)
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        range: &KeyRange,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Pairs, StoreError> {
+        self.inner.scan(space, range, limit, reverse)
+    }
+
+    fn spaces(&self) -> Result<Vec<Space>, StoreError> {
+        self.inner.spaces()
+    }
+}
+
+impl ShardStore for BadShard {
+    fn commit(&self, writes: &Writes) -> Result<(), StoreError> {
+        match self.what {
+            Stores::PositionFirst => {
+                let (position, rows): (Writes, Writes) =
+                    writes.clone().into_iter().partition(|(space, _)| *space == Space::Meta);
+                self.inner.commit(&position)?;
+                self.inner.commit(&rows)
+            }
+            Stores::ErrorIgnored => {
+                let _ = self.inner.commit(writes);
+                Ok(())
+            }
+            Stores::RetryLoses => {
+                let freed = |parked: &std::collections::BTreeMap<_, Option<Vec<u8>>>| {
+                    parked.values().any(Option::is_none)
+                };
+                let mut writes = writes.clone();
+                if writes.get(&Space::Parked).is_some_and(freed) {
+                    writes.retain(|space, _| !matches!(space, Space::Table(_)));
+                }
+                self.inner.commit(&writes)
+            }
+            Stores::HalfWritten => {
+                for (space, rows) in writes.iter().rev() {
+                    self.inner.commit(&Writes::from([(*space, rows.clone())]))?;
+                }
+                Ok(())
+            }
+            Stores::TimerLost => self.inner.commit(writes),
+        }
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn ReadStore>, StoreError> {
+        self.inner.snapshot()
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.inner.disk_bytes()
+    }
+}
+
+/// A log that does one thing wrong.
+pub struct BadLog {
+    inner: Arc<dyn Log>,
+    what: Logs,
+    appends: AtomicU64,
+}
+
+impl BadLog {
+    /// `inner`, with what is planted in it.
+    pub fn over<L: Log + 'static>(inner: Arc<L>, what: Option<Logs>) -> Arc<dyn Log> {
+        match what {
+            Some(what) => Arc::new(Self { inner, what, appends: AtomicU64::new(0) }),
+            None => inner,
+        }
+    }
+}
+
+impl Log for BadLog {
+    fn partitions(&self) -> u32 {
+        self.inner.partitions()
+    }
+
+    fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError> {
+        self.inner.bounds(partition)
+    }
+
+    fn read(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        wanted: &TypeFilter,
+    ) -> Result<Read, LogError> {
+        let read = self.inner.read(partition, from, wanted)?;
+        match read {
+            Read::Chunk(chunk)
+                if self.what == Logs::OffByOne && from == chunk.offset(0) && from.0 > 0 =>
+            {
+                Ok(Read::Skipped { next: from.next() })
+            }
+            read => Ok(read),
+        }
+    }
+
+    fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError> {
+        self.inner.offset_at(partition, time)
+    }
+
+    fn append(&self, events: Events, done: AppendDone) {
+        let number = self.appends.fetch_add(1, Ordering::SeqCst);
+        match self.what {
+            Logs::AckedEarly if number % 3 == 2 => {
+                let place = AppendedEvent {
+                    partition: PartitionId(0),
+                    offset: Offset(0),
+                    duplicate: false,
+                };
+                done(Ok(Appended { events: vec![place; events.len()] }));
+            }
+            Logs::AppendedTwice => {
+                let mut again = Events::new();
+                for event in events.iter() {
+                    let mut event = event.to_owned();
+                    event.id = format!("{}#{number}", event.id);
+                    again.push(&event.as_ref());
+                }
+                self.inner.append(again, done);
+            }
+            _ => self.inner.append(events, done),
+        }
+    }
+
+    fn on_append(&self, waker: Waker) {
+        self.inner.on_append(waker);
+    }
+}
+
+/// A feed that loses some commits.
+pub struct BadPublish {
+    inner: Arc<dyn Publish>,
+    commits: AtomicU64,
+}
+
+impl BadPublish {
+    /// `inner`, with a bug or without.
+    pub fn over<P: Publish + 'static>(inner: Arc<P>, bug: bool) -> Arc<dyn Publish> {
+        if bug { Arc::new(Self { inner, commits: AtomicU64::new(0) }) } else { inner }
+    }
+}
+
+impl Publish for BadPublish {
+    fn committed(&self, commit: &Arc<Committed>) {
+        if self.commits.fetch_add(1, Ordering::SeqCst) % 8 != 7 {
+            self.inner.committed(commit);
+        }
+    }
+
+    fn activated(&self, projection: &str, epoch: Option<&str>) {
+        self.inner.activated(projection, epoch);
+    }
+}

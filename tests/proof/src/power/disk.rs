@@ -1,0 +1,482 @@
+//! A disk that lives in memory, keeps a journal of all that is done to it, and
+//! can be cut off at any point of that: what was not synced then is lost, kept,
+//! reordered or torn.
+//!
+//! The model is what POSIX promises and no more. A file's writes and lengths
+//! are durable after its sync; before it, any of them may reach the disk, whole
+//! or by the sector, whatever became of earlier ones. A folder's names are
+//! durable after the folder's sync; before it, the file system may have written
+//! some of the changes, in their order. Syncing a file says nothing of its name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use fastrand::Rng;
+use parking_lot::Mutex;
+use redb::StorageBackend;
+
+/// What a disk writes at once or not at all, in bytes.
+const SECTOR: usize = 512;
+/// The unit in which file contents are shared between images, in bytes.
+const PAGE: usize = 4096;
+
+/// Names a file whatever its path.
+type Inode = u64;
+
+/// A file's bytes, in pages shared with other images; no page is all zeros.
+#[derive(Clone, Debug, Default)]
+struct Contents {
+    len: u64,
+    pages: Vec<Option<Arc<[u8; PAGE]>>>,
+}
+
+/// What is on a disk.
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    names: BTreeMap<PathBuf, Node>,
+    files: BTreeMap<Inode, Contents>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Node {
+    Folder,
+    File(Inode),
+}
+
+/// One thing that was done to the disk, or said about it.
+#[derive(Clone, Debug)]
+enum Step<M> {
+    Write {
+        file: Inode,
+        at: u64,
+        bytes: Arc<[u8]>,
+    },
+    Length {
+        file: Inode,
+        len: u64,
+    },
+    Sync(Inode),
+    Name {
+        folder: PathBuf,
+        change: Rename,
+    },
+    SyncFolder(PathBuf),
+    /// The program told somebody something.
+    Mark(M),
+}
+
+/// A change of names.
+#[derive(Clone, Debug)]
+enum Rename {
+    Add(PathBuf, Node),
+    Move(PathBuf, PathBuf),
+    Remove(PathBuf),
+}
+
+/// What the disk does wrong on purpose.
+#[derive(Debug, Default)]
+pub struct Lies {
+    /// Syncs of files whose path ends so are answered and not done.
+    pub sync_skipped: Mutex<Option<&'static str>>,
+    /// Syncs of folders are answered and not done.
+    pub folder_sync_skipped: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Inner<M> {
+    /// What stood on the disk, durably, when the journal began.
+    base: Image,
+    seen: Image,
+    journal: Vec<Step<M>>,
+    next_inode: Inode,
+}
+
+/// The disk; clones are the same one. `M` is what [`SimDisk::mark`] keeps.
+#[derive(Debug)]
+pub struct SimDisk<M>(Arc<Shared<M>>);
+
+#[derive(Debug)]
+struct Shared<M> {
+    inner: Mutex<Inner<M>>,
+    lies: Lies,
+    syncs: AtomicU64,
+}
+
+impl<M> Clone for SimDisk<M> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl Contents {
+    fn read(&self, at: u64, out: &mut [u8]) -> io::Result<()> {
+        if at + out.len() as u64 > self.len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut done = 0;
+        while done < out.len() {
+            let (page, place) = place(at + done as u64);
+            let part = (PAGE - place).min(out.len() - done);
+            match self.pages.get(page).and_then(Option::as_ref) {
+                Some(bytes) => {
+                    out[done..done + part].copy_from_slice(&bytes[place..place + part]);
+                }
+                None => out[done..done + part].fill(0),
+            }
+            done += part;
+        }
+        Ok(())
+    }
+
+    /// Writes, and makes the file longer where it ends before.
+    fn write(&mut self, at: u64, bytes: &[u8]) {
+        self.len = self.len.max(at + bytes.len() as u64);
+        let mut done = 0;
+        while done < bytes.len() {
+            let (page, place) = place(at + done as u64);
+            let part = (PAGE - place).min(bytes.len() - done);
+            if self.pages.len() <= page {
+                self.pages.resize(page + 1, None);
+            }
+            let held = self.pages[page].get_or_insert_with(|| Arc::new([0; PAGE]));
+            Arc::make_mut(held)[place..place + part].copy_from_slice(&bytes[done..done + part]);
+            done += part;
+        }
+    }
+
+    fn set_len(&mut self, len: u64) {
+        if len < self.len {
+            let (page, place) = place(len);
+            self.pages.truncate(page + usize::from(place > 0));
+            if let Some(Some(last)) = self.pages.get_mut(page) {
+                Arc::make_mut(last)[place..].fill(0);
+            }
+        }
+        self.len = len;
+    }
+}
+
+/// The page that holds byte `at`, and where in it.
+fn place(at: u64) -> (usize, usize) {
+    let at = usize::try_from(at).unwrap_or(usize::MAX);
+    (at / PAGE, at % PAGE)
+}
+
+impl Image {
+    fn rename(&mut self, change: &Rename) {
+        match change {
+            Rename::Add(path, node) => drop(self.names.insert(path.clone(), *node)),
+            Rename::Remove(path) => drop(self.names.remove(path)),
+            Rename::Move(from, to) => {
+                let moved =
+                    self.names.range(from.clone()..).take_while(|(p, _)| p.starts_with(from));
+                let moved: Vec<_> = moved.map(|(p, node)| (p.clone(), *node)).collect();
+                for (path, node) in moved {
+                    self.names.remove(&path);
+                    let below = path.strip_prefix(from).unwrap_or(Path::new(""));
+                    let path =
+                        if below.as_os_str().is_empty() { to.clone() } else { to.join(below) };
+                    self.names.insert(path, node);
+                }
+            }
+        }
+    }
+
+    /// Lets go of names without a folder above them, and of files without a name.
+    fn tidy(&mut self) {
+        let folders: BTreeSet<_> = self
+            .names
+            .iter()
+            .filter(|(_, n)| **n == Node::Folder)
+            .map(|(p, _)| p.clone())
+            .collect();
+        self.names.retain(|path, _| {
+            path.ancestors().skip(1).all(|a| a.as_os_str().is_empty() || folders.contains(a))
+        });
+        let named: BTreeSet<_> = self
+            .names
+            .values()
+            .filter_map(|node| if let Node::File(inode) = node { Some(*inode) } else { None })
+            .collect();
+        self.files.retain(|inode, _| named.contains(inode));
+    }
+}
+
+/// How what was not synced meets its end.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    /// Nothing of it reached the disk.
+    Lost,
+    /// All of it did, as when only the process dies.
+    Kept,
+    /// Each write did or did not, whole or by the sector.
+    Mixed,
+    /// The later ones did, the earlier ones not.
+    Reversed,
+    /// All up to some write, which is torn.
+    Torn,
+}
+
+impl<M: Clone> SimDisk<M> {
+    /// A disk with what `image` holds, all durable.
+    #[must_use]
+    pub fn new(image: Image) -> Self {
+        let next_inode = image.files.keys().next_back().map_or(1, |last| last + 1);
+        let inner = Inner { base: image.clone(), seen: image, journal: Vec::new(), next_inode };
+        Self(Arc::new(Shared {
+            inner: Mutex::new(inner),
+            lies: Lies::default(),
+            syncs: AtomicU64::new(0),
+        }))
+    }
+
+    /// What it does wrong on purpose.
+    #[must_use]
+    pub fn lies(&self) -> &Lies {
+        &self.0.lies
+    }
+
+    /// Notes in the journal what the program told somebody.
+    pub fn mark(&self, mark: M) {
+        self.0.inner.lock().journal.push(Step::Mark(mark));
+    }
+
+    /// How many steps the journal has.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.0.inner.lock().journal.len()
+    }
+
+    /// How many syncs of files were done.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.0.syncs.load(Ordering::SeqCst)
+    }
+
+    /// What the program had told by step `at`.
+    #[must_use]
+    pub fn marks(&self, at: usize) -> Vec<M> {
+        let inner = self.0.inner.lock();
+        let mark =
+            |step: &Step<M>| if let Step::Mark(mark) = step { Some(mark.clone()) } else { None };
+        inner.journal[..at].iter().filter_map(mark).collect()
+    }
+
+    /// What the disk holds after power was lost behind step `at`.
+    #[must_use]
+    pub fn cut(&self, at: usize, rng: &mut Rng) -> Image {
+        let inner = self.0.inner.lock();
+        let mut image = inner.base.clone();
+        let mut open: BTreeMap<Inode, Vec<&Step<M>>> = BTreeMap::new();
+        let mut names: BTreeMap<&Path, Vec<(usize, &Rename)>> = BTreeMap::new();
+        let mut kept: Vec<(usize, &Rename)> = Vec::new();
+        for (number, step) in inner.journal[..at].iter().enumerate() {
+            match step {
+                Step::Write { file, .. } | Step::Length { file, .. } => {
+                    open.entry(*file).or_default().push(step);
+                }
+                Step::Sync(file) => {
+                    let durable = image.files.entry(*file).or_default();
+                    for step in open.remove(file).unwrap_or_default() {
+                        redo(durable, step);
+                    }
+                }
+                Step::Name { folder, change } => {
+                    names.entry(folder).or_default().push((number, change));
+                }
+                Step::SyncFolder(folder) => {
+                    kept.extend(names.remove(folder.as_path()).unwrap_or_default());
+                }
+                Step::Mark(_) => (),
+            }
+        }
+        for (_, changes) in names {
+            let some = rng.usize(..=changes.len());
+            kept.extend(&changes[..some]);
+        }
+        kept.sort_unstable_by_key(|(number, _)| *number);
+        let fate = [Fate::Lost, Fate::Kept, Fate::Mixed, Fate::Mixed, Fate::Reversed, Fate::Torn]
+            [rng.usize(..6)];
+        for (file, steps) in open {
+            survive(image.files.entry(file).or_default(), &steps, fate, rng);
+        }
+        for (_, change) in kept {
+            image.rename(change);
+        }
+        // A name may have reached the disk before anything of its file.
+        let named: Vec<_> = image.names.values().copied().collect();
+        for node in named {
+            if let Node::File(inode) = node {
+                image.files.entry(inode).or_default();
+            }
+        }
+        image.tidy();
+        image
+    }
+
+    /// The paths there are, in order, and the length of what is a file.
+    #[must_use]
+    pub fn paths(&self) -> BTreeMap<PathBuf, Option<u64>> {
+        let inner = self.0.inner.lock();
+        let described = |(path, node): (&PathBuf, &Node)| {
+            let len = match node {
+                Node::Folder => None,
+                Node::File(file) => Some(inner.seen.files.get(file).map_or(0, |c| c.len)),
+            };
+            (path.clone(), len)
+        };
+        inner.seen.names.iter().map(described).collect()
+    }
+
+    /// Creates the folder at `path`.
+    pub fn new_folder(&self, path: &Path) {
+        let mut inner = self.0.inner.lock();
+        self.name(&mut inner, path, Rename::Add(path.into(), Node::Folder));
+    }
+
+    /// Removes the name `path`.
+    pub fn remove(&self, path: &Path) {
+        let mut inner = self.0.inner.lock();
+        self.name(&mut inner, path, Rename::Remove(path.into()));
+    }
+
+    /// Opens the file at `path`; `None` where there is none.
+    #[must_use]
+    pub fn file(&self, path: &Path) -> Option<Open<M>> {
+        match self.0.inner.lock().seen.names.get(path) {
+            Some(Node::File(file)) => {
+                Some(Open { disk: self.clone(), file: *file, path: path.into() })
+            }
+            _ => None,
+        }
+    }
+
+    /// Creates the file at `path`, which must not be there.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`].
+    pub fn new_file(&self, path: &Path) -> io::Result<Open<M>> {
+        let mut inner = self.0.inner.lock();
+        if inner.seen.names.contains_key(path) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        let file = inner.next_inode;
+        inner.next_inode += 1;
+        inner.seen.files.insert(file, Contents::default());
+        self.name(&mut inner, path, Rename::Add(path.into(), Node::File(file)));
+        Ok(Open { disk: self.clone(), file, path: path.into() })
+    }
+
+    /// Gives `from` the name `to`, in the same folder.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::NotFound`].
+    pub fn rename_to(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut inner = self.0.inner.lock();
+        if !inner.seen.names.contains_key(from) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.name(&mut inner, to, Rename::Move(from.into(), to.into()));
+        Ok(())
+    }
+
+    /// Makes the names in `folder` durable.
+    pub fn sync_names(&self, folder: &Path) {
+        if !self.0.lies.folder_sync_skipped.load(Ordering::SeqCst) {
+            self.0.inner.lock().journal.push(Step::SyncFolder(folder.into()));
+        }
+    }
+
+    fn name(&self, inner: &mut Inner<M>, path: &Path, change: Rename) {
+        inner.seen.rename(&change);
+        let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        inner.journal.push(Step::Name { folder, change });
+    }
+}
+
+fn redo<M>(contents: &mut Contents, step: &Step<M>) {
+    match step {
+        Step::Write { at, bytes, .. } => contents.write(*at, bytes),
+        Step::Length { len, .. } => contents.set_len(*len),
+        _ => (),
+    }
+}
+
+/// Lets part of `steps`, none of them synced, reach the disk.
+fn survive<M>(contents: &mut Contents, steps: &[&Step<M>], fate: Fate, rng: &mut Rng) {
+    let torn_at = rng.usize(..steps.len());
+    let chance = rng.f64();
+    for (number, step) in steps.iter().enumerate() {
+        let whole = match fate {
+            Fate::Lost => false,
+            Fate::Kept => true,
+            Fate::Mixed => rng.f64() < chance,
+            Fate::Reversed => number > torn_at,
+            Fate::Torn => number < torn_at,
+        };
+        let torn = match fate {
+            Fate::Mixed => !whole && rng.bool(),
+            Fate::Reversed | Fate::Torn => number == torn_at,
+            Fate::Lost | Fate::Kept => false,
+        };
+        if whole {
+            redo(contents, step);
+        } else if torn && let Step::Write { at, bytes, .. } = step {
+            for (sector, part) in bytes.chunks(SECTOR).enumerate() {
+                if rng.bool() {
+                    contents.write(at + (sector * SECTOR) as u64, part);
+                }
+            }
+        }
+    }
+}
+
+/// One opening of a file.
+#[derive(Debug)]
+pub struct Open<M> {
+    disk: SimDisk<M>,
+    file: Inode,
+    path: PathBuf,
+}
+
+impl<M: std::fmt::Debug + Clone + Send + Sync + 'static> StorageBackend for Open<M> {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.disk.0.inner.lock().seen.files.get(&self.file).map_or(0, |contents| contents.len))
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let inner = self.disk.0.inner.lock();
+        match inner.seen.files.get(&self.file) {
+            Some(contents) => contents.read(offset, out),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut inner = self.disk.0.inner.lock();
+        inner.seen.files.entry(self.file).or_default().set_len(len);
+        inner.journal.push(Step::Length { file: self.file, len });
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let skipped = *self.disk.0.lies.sync_skipped.lock();
+        if skipped.is_some_and(|end| self.path.to_string_lossy().ends_with(end)) {
+            return Ok(());
+        }
+        self.disk.0.syncs.fetch_add(1, Ordering::SeqCst);
+        self.disk.0.inner.lock().journal.push(Step::Sync(self.file));
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut inner = self.disk.0.inner.lock();
+        inner.seen.files.entry(self.file).or_default().write(offset, data);
+        let step = Step::Write { file: self.file, at: offset, bytes: data.into() };
+        inner.journal.push(step);
+        Ok(())
+    }
+}

@@ -1,0 +1,69 @@
+//! Invariant 1: an acknowledged event survives power loss.
+
+mod bare;
+mod disk;
+mod folders;
+mod stack;
+
+use anyhow::ensure;
+use fastrand::Rng;
+
+pub use bare::try_redb;
+pub use disk::{Image, Lies, SimDisk};
+pub use stack::{Flawed, Recorded, record};
+
+use crate::{Claim, Counts, Run};
+
+/// How many images are cut from one history.
+const IMAGES: u64 = 40;
+
+/// Invariant 1, for all that Lantern keeps.
+pub const CLAIM: Claim = Claim {
+    invariant: 1,
+    name: "power-loss",
+    holds: "what was acknowledged is there after power was lost, also while recovering: events, state and catalogue",
+    counts: Counts { ci: 2_000, longer: 200_000, of: "images" },
+    experiment: |run| {
+        images(run, Flawed::default());
+        Ok(())
+    },
+};
+
+/// Invariant 1, for redb alone.
+pub const REDB: Claim = Claim {
+    invariant: 1,
+    name: "redb",
+    holds: "redb keeps what it acknowledged when power is lost, also while it repairs a file",
+    counts: Counts { ci: 2_000, longer: 200_000, of: "images" },
+    experiment: |run| {
+        run.cases(|_, seed| {
+            let mut found = None;
+            try_redb(1, seed, |_, what| {
+                found = Some(what);
+                true
+            });
+            found.map_or(Ok(()), |what| Err(anyhow::anyhow!(what)))
+        });
+        Ok(())
+    },
+};
+
+/// Cuts power from histories of the whole host.
+pub fn images(run: &mut Run<'_>, flawed: Flawed) {
+    let mut recorded: Option<(u64, Recorded)> = None;
+    run.cases(|run, seed| {
+        let round = seed / IMAGES;
+        if recorded.as_ref().is_none_or(|(of, _)| *of != round) {
+            let history = record(&mut Rng::with_seed(round), flawed)?;
+            run.add("histories", 1.0);
+            recorded = Some((round, history));
+        }
+        let Some((_, history)) = &recorded else { return Ok(()) };
+        let mut rng = Rng::with_seed(seed);
+        let seen = history.check(&mut rng)?;
+        ensure!(seen.events <= history.events(), "there is more in the log than was written");
+        run.add("recoveries_cut", f64::from(seen.recoveries));
+        run.add("restarts_to_the_end", f64::from(u8::from(seen.went_on)));
+        Ok(())
+    });
+}

@@ -1,0 +1,621 @@
+//! All that Lantern keeps, on a simulated disk: the log, the catalogue and the
+//! shards' states, with an engine that folds the one into the others.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use fastrand::Rng;
+use lantern_core::fake::{ManualClock, RecordingPublish};
+use lantern_core::{
+    AppendDone, Bounds, Catalog, Event, Events, KeyRange, Log, LogError, Offset, Pairs,
+    PartitionId, ProjectionRecord, Read, ReadStore, ShardId, ShardStore, Space, StateStores,
+    StoreError, Timestamp, TypeFilter, VersionId, Waker, Writes,
+};
+use lantern_engine::{Engine, EngineConfig, PluginSource, Ports, Upload, version_id};
+use lantern_log::{EmbeddedLog, LogConfig, OpenDatabase};
+use lantern_store::{CatalogFile, StateDir, StoreConfig};
+use parking_lot::{Condvar, Mutex};
+use redb::{Builder, Database, DatabaseError};
+
+use super::disk::{Image, SimDisk};
+use crate::engine::KINDS;
+use crate::meter::{self, CLOSED, Flaws, Kind, NAME, Reading, SECOND, Shelf};
+use crate::model::{Model, meta_of};
+
+const P0: PartitionId = PartitionId(0);
+const LOG: &str = "data/log.redb";
+const CATALOG: &str = "data/catalog.redb";
+const STATE: &str = "data/state";
+/// How often a recovery is cut off before it may end.
+const RECOVERIES_MAX: u32 = 2;
+/// One image in so many is used on to the end of the log and beyond.
+const GOES_ON: u32 = 8;
+/// How long an append may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the host told others; each is a promise.
+#[derive(Clone, Debug)]
+pub(super) enum Told {
+    /// An append was acknowledged; the log has so many events now.
+    Appended(u64),
+    /// A record of the catalogue is about to be saved, or deleted.
+    Saving(Option<ProjectionRecord>),
+    /// It was.
+    Saved(Option<ProjectionRecord>),
+    /// A shard's commit is durable.
+    Committed(ShardId, u64),
+}
+
+type Disk = SimDisk<Told>;
+
+/// What is wrong with the host or the disk on purpose.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flawed {
+    /// Syncs of files whose names end so are skipped.
+    pub sync_skipped: Option<&'static str>,
+    /// Folders are not synced.
+    pub folders_unsynced: bool,
+    /// Appends are acknowledged before they are durable.
+    pub acked_early: bool,
+    /// The position is written before the rows.
+    pub position_first: bool,
+}
+
+/// What a history left: the disk with its journal, and the log as it became.
+#[derive(Debug)]
+pub struct Recorded {
+    disk: Disk,
+    log: Vec<Event>,
+    /// Lengths of the log at which an append ended.
+    ends: Vec<u64>,
+    flawed: Flawed,
+}
+
+/// What the check of an image came across.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Seen {
+    pub(super) events: u64,
+    pub(super) recoveries: u32,
+    pub(super) went_on: bool,
+}
+
+/// The host without its server.
+struct Stack {
+    log: Arc<TellingLog>,
+    stores: Arc<TellingStores>,
+    catalog: Arc<TellingCatalog>,
+    clock: Arc<ManualClock>,
+    shelf: Arc<Shelf>,
+    engine: Option<Arc<Engine>>,
+}
+
+/// Lets a history happen to a fresh host.
+///
+/// # Errors
+/// Where the host fails without any fault.
+pub fn record(rng: &mut Rng, flawed: Flawed) -> Result<Recorded> {
+    let disk = Disk::new(Image::default());
+    *disk.lies().sync_skipped.lock() = flawed.sync_skipped;
+    disk.lies().folder_sync_skipped.store(flawed.folders_unsynced, Ordering::SeqCst);
+    let mut stack = Stack::open(&disk, flawed)?;
+    stack.start()?;
+    let (mut sent, mut time, mut ends) = (0, 0, Vec::new());
+    stack.push(KINDS[0])?;
+    for _ in 0..rng.u32(4..14) {
+        match rng.u8(..16) {
+            0 => stack.push(KINDS[rng.usize(..KINDS.len())])?,
+            1 => drop(stack.engine()?.rollback(NAME)),
+            2 => drop(stack.engine()?.rebuild(NAME, &version(KINDS[0]))),
+            3 => drop(stack.engine()?.delete_version(NAME, &version(KINDS[1]))),
+            4 => {
+                stack.close();
+                ends.append(&mut stack.log.ends.lock());
+                stack = Stack::open(&disk, flawed)?;
+                stack.start()?;
+            }
+            5 => drop(stack.engine()?.turn_once()),
+            _ => {
+                let events = (0..rng.u64(1..7)).map(|_| {
+                    sent += 1;
+                    time += rng.i64(-SECOND..2 * SECOND);
+                    let reading = match rng.u8(..12) {
+                        0 => Reading::Bad,
+                        1 => Reading::BadTimer,
+                        _ => Reading::Value(rng.i64(0..20)),
+                    };
+                    let subject = format!("s{}", rng.u8(..4));
+                    meter::event(&format!("e{sent}"), &subject, time.max(0), reading)
+                });
+                stack.append(events.collect())?;
+                if rng.bool() {
+                    stack.settle()?;
+                }
+            }
+        }
+    }
+    stack.settle()?;
+    let log = stack.events()?;
+    ends.append(&mut stack.log.ends.lock());
+    // Not closed: power is lost while everything is open.
+    std::mem::forget(stack);
+    Ok(Recorded { disk, log, ends, flawed })
+}
+
+impl Recorded {
+    /// How many events were written.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.log.len() as u64
+    }
+
+    /// Cuts power somewhere, starts again, and looks at everything.
+    pub(super) fn check(&self, rng: &mut Rng) -> Result<Seen> {
+        let at = rng.usize(..=self.disk.steps());
+        let told = self.disk.marks(at);
+        let mut image = self.disk.cut(at, rng);
+        let mut seen = Seen::default();
+        for _ in 0..rng.u32(..=RECOVERIES_MAX) {
+            let disk = Disk::new(image.clone());
+            let stack = Stack::open(&disk, Flawed::default())
+                .with_context(|| format!("recovering from power lost at step {at}"))?;
+            stack.shards()?;
+            std::mem::forget(stack);
+            image = disk.cut(rng.usize(..=disk.steps()), rng);
+            seen.recoveries += 1;
+        }
+        let disk = Disk::new(image);
+        let mut stack = Stack::open(&disk, Flawed::default())
+            .with_context(|| format!("starting after power was lost at step {at}"))?;
+        let found = stack.events()?;
+        seen.events = found.len() as u64;
+        self.check_log(&found, &told)?;
+        let record = stack.record()?;
+        check_catalog(record.as_ref(), &told)?;
+        stack.check_shards(record.as_ref(), &found, &told)?;
+        if rng.u32(..GOES_ON) == 0 {
+            stack.start()?;
+            stack.settle()?;
+            let next = found.len() as i64 * SECOND;
+            stack.append(vec![meter::event("after", "s0", next, Reading::Value(1))])?;
+            stack.settle()?;
+            let found = stack.events()?;
+            let record = stack.record()?;
+            stack.check_shards(record.as_ref(), &found, &[])?;
+            check_ids(&found)?;
+            seen.went_on = true;
+        }
+        stack.close();
+        Ok(seen)
+    }
+
+    /// The log holds all that was acknowledged, and each append whole or not at all.
+    fn check_log(&self, found: &[Event], told: &[Told]) -> Result<()> {
+        let acknowledged =
+            told.iter().filter_map(|t| if let Told::Appended(n) = t { Some(*n) } else { None });
+        let acknowledged = acknowledged.max().unwrap_or(0);
+        let len = found.len() as u64;
+        ensure!(
+            len >= acknowledged,
+            "{len} events are there, and {acknowledged} were acknowledged"
+        );
+        ensure!(
+            self.flawed.acked_early || len == 0 || self.ends.contains(&len),
+            "{len} events are there: an append is there in part"
+        );
+        for (offset, (found, written)) in found.iter().zip(&self.log).enumerate() {
+            ensure!(found == written, "the event at offset {offset} is {found:?}, not {written:?}");
+        }
+        Ok(())
+    }
+}
+
+/// The catalogue holds the record that was saved last, or the one being saved.
+fn check_catalog(found: Option<&ProjectionRecord>, told: &[Told]) -> Result<()> {
+    let mut right: Vec<Option<&ProjectionRecord>> = vec![None];
+    for told in told {
+        match told {
+            Told::Saving(record) => right.push(record.as_ref()),
+            Told::Saved(record) => right = vec![record.as_ref()],
+            Told::Appended(_) | Told::Committed(..) => (),
+        }
+    }
+    ensure!(right.contains(&found), "the catalogue holds {found:?}, and should one of {right:?}");
+    Ok(())
+}
+
+/// No emitted event is there twice.
+fn check_ids(log: &[Event]) -> Result<()> {
+    let mut ids = BTreeMap::new();
+    for event in log.iter().filter(|event| event.kind == CLOSED) {
+        // Ids begin with the version; a version emits each of its numbers once.
+        let other = ids.insert(event.id.clone(), event.subject.clone());
+        ensure!(other.is_none(), "emitted event `{}` is there twice", event.id);
+    }
+    Ok(())
+}
+
+impl Stack {
+    /// Opens all files, and creates them where there are none.
+    fn open(disk: &Disk, flawed: Flawed) -> Result<Self> {
+        let folder = Path::new("data");
+        lantern_store::Disk::create_folder(disk, folder).or_else(|e| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => Ok(()),
+            _ => Err(e),
+        })?;
+        disk.sync_names(Path::new(""));
+        let config = LogConfig {
+            chunk_events_max: 8,
+            chunk_bytes: 4096,
+            page_cache_bytes: 1 << 20,
+            ..LogConfig::default()
+        };
+        let log = EmbeddedLog::open_with(opener(disk), config).context("the log")?;
+        let on: Arc<dyn lantern_store::Disk> = Arc::new(disk.clone());
+        let catalog = CatalogFile::open_on(Arc::clone(&on), CATALOG).context("the catalogue")?;
+        let stores = StateDir::open_on(on, STATE, StoreConfig::default()).context("the states")?;
+        Ok(Self {
+            log: Arc::new(TellingLog::new(log, disk.clone(), flawed.acked_early)),
+            stores: Arc::new(TellingStores { inner: stores, disk: disk.clone(), flawed }),
+            catalog: Arc::new(TellingCatalog { inner: catalog, disk: disk.clone() }),
+            clock: Arc::new(ManualClock::at(Timestamp(1_000 * SECOND + disk.steps() as i64))),
+            shelf: Arc::new(Shelf::default()),
+            engine: None,
+        })
+    }
+
+    /// Starts the engine over them.
+    fn start(&mut self) -> Result<()> {
+        for kind in KINDS {
+            self.shelf.put(&meter::sha256(kind), meter::plugin(kind, Flaws::default()));
+        }
+        let ports = Ports {
+            log: self.log.clone(),
+            stores: self.stores.clone(),
+            catalog: self.catalog.clone(),
+            publish: Arc::new(RecordingPublish::new()),
+            clock: self.clock.clone(),
+            plugins: self.shelf.clone(),
+        };
+        let config = EngineConfig { batch_events_max: 3, commit_ms: 0, ..EngineConfig::default() };
+        let engine = Engine::open(config, ports)?;
+        engine.attach();
+        self.engine = Some(engine);
+        Ok(())
+    }
+
+    fn close(&mut self) {
+        self.engine = None;
+        self.log.inner.close();
+    }
+
+    fn engine(&self) -> Result<&Arc<Engine>> {
+        self.engine.as_ref().context("the engine is not started")
+    }
+
+    fn push(&self, kind: Kind) -> Result<()> {
+        let sha256 = meter::sha256(kind);
+        let record = lantern_core::VersionRecord { sha256: sha256.clone(), ..Default::default() };
+        let plugin = self.shelf.load(&record).map_err(anyhow::Error::msg)?;
+        let (parameters, name) = (String::new(), None);
+        self.clock.advance(Duration::from_micros(1));
+        let upload = Upload { plugin, sha256, parameters, name, activate: true, check: false };
+        self.engine()?.upload(upload)?;
+        self.settle()
+    }
+
+    fn append(&self, events: Vec<Event>) -> Result<()> {
+        let mut batch = Events::new();
+        for event in &events {
+            ensure!(batch.push(&event.as_ref()), "a batch of few events has room");
+        }
+        let (send, receive) = std::sync::mpsc::channel();
+        self.log.append(batch, Box::new(move |outcome| drop(send.send(outcome))));
+        receive.recv_timeout(PATIENCE)??;
+        Ok(())
+    }
+
+    /// Folds and emits until nothing is left to do.
+    fn settle(&self) -> Result<()> {
+        let engine = self.engine()?;
+        loop {
+            while engine.turn_once() {}
+            self.clock.advance(Duration::from_millis(10));
+            if !self.log.wait()? && !engine.turn_once() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn events(&self) -> Result<Vec<Event>> {
+        let mut events = Vec::new();
+        let everything = TypeFilter::everything();
+        loop {
+            match self.log.read(P0, Offset(events.len() as u64), &everything)? {
+                Read::End => return Ok(events),
+                Read::Skipped { next } => ensure!(false, "events up to {next} are missing"),
+                Read::Chunk(chunk) => {
+                    let from = chunk.index_of(Offset(events.len() as u64));
+                    events
+                        .extend((from..chunk.events.len()).map(|i| chunk.events.get(i).to_owned()));
+                }
+            }
+        }
+    }
+
+    fn record(&self) -> Result<Option<ProjectionRecord>> {
+        Ok(self.catalog.projections()?.into_iter().find(|record| record.name == NAME))
+    }
+
+    /// Opens the state of every version in the catalogue.
+    fn shards(&self) -> Result<Vec<(ShardId, Arc<dyn ShardStore>)>> {
+        let versions = self.record()?.map(|record| record.versions).unwrap_or_default();
+        let shard = |version: lantern_core::VersionRecord| {
+            let id = ShardId {
+                projection: NAME.into(),
+                version: version.id,
+                rebuild: version.rebuilds,
+                partition: P0,
+            };
+            let store = self.stores.inner.open(&id)?;
+            Ok((id, store))
+        };
+        versions.into_iter().map(shard).collect()
+    }
+
+    /// Every state is the fold of the log up to its position, which has not
+    /// gone back behind a commit, and its file is whole.
+    fn check_shards(
+        &self,
+        record: Option<&ProjectionRecord>,
+        log: &[Event],
+        told: &[Told],
+    ) -> Result<()> {
+        let versions = record.map(|record| record.versions.as_slice()).unwrap_or_default();
+        for ((id, store), version) in self.shards()?.into_iter().zip(versions) {
+            let meta = meta_of(&*store)?;
+            let committed = told.iter().filter_map(|told| match told {
+                Told::Committed(shard, pos) if *shard == id => Some(*pos),
+                _ => None,
+            });
+            // A build of this id may have been deleted and made again.
+            let committed = committed.last().unwrap_or(0);
+            let told = || format!("shard {id:?} at {}", meta.next);
+            ensure!(
+                meta.pos >= committed,
+                "{}: commit {committed} is gone, {} is the last",
+                told(),
+                meta.pos
+            );
+            let kind = KINDS.into_iter().find(|kind| meter::sha256(*kind) == version.sha256);
+            let mut model = Model::new(kind.context("a version of no kind")?);
+            model.advance(log, meta.next).with_context(told)?;
+            model.compare(&*store, &meta).with_context(told)?;
+            drop(store);
+            self.stores.inner.check(&id).with_context(told)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn version(kind: Kind) -> VersionId {
+    version_id(&meter::sha256(kind), "")
+}
+
+/// Opens the log's file as [`EmbeddedLog::open`] does: made aside, then named.
+fn opener(disk: &Disk) -> OpenDatabase {
+    let disk = disk.clone();
+    Arc::new(move || -> Result<Database, DatabaseError> {
+        let (path, aside) = (Path::new(LOG), PathBuf::from(LOG).with_extension("redb.new"));
+        let open = |file| Builder::new().set_cache_size(1 << 20).create_with_backend(file);
+        if disk.file(path).is_none() {
+            if disk.file(&aside).is_some() {
+                disk.remove(&aside);
+            }
+            drop(open(disk.new_file(&aside)?)?);
+            disk.rename_to(&aside, path)?;
+            disk.sync_names(Path::new("data"));
+        }
+        let gone = || DatabaseError::from(std::io::Error::from(std::io::ErrorKind::NotFound));
+        open(disk.file(path).ok_or_else(gone)?)
+    })
+}
+
+/// The log, with what it acknowledges noted on the disk.
+struct TellingLog {
+    inner: EmbeddedLog,
+    disk: Disk,
+    early: bool,
+    ends: Arc<Mutex<Vec<u64>>>,
+    /// Appends under way, and whether any ended since the last look.
+    under_way: Arc<(Mutex<(u64, bool)>, Condvar)>,
+    next: AtomicU64,
+}
+
+impl TellingLog {
+    fn new(inner: EmbeddedLog, disk: Disk, early: bool) -> Self {
+        let next = inner.bounds(P0).map_or(0, |bounds| bounds.end.0);
+        let (ends, under_way) = (Arc::default(), Arc::default());
+        Self { inner, disk, early, ends, under_way, next: AtomicU64::new(next) }
+    }
+
+    /// Waits until no append is under way; says whether any was.
+    fn wait(&self) -> Result<bool> {
+        let (lock, ended) = &*self.under_way;
+        let mut state = lock.lock();
+        while state.0 > 0 {
+            ensure!(!ended.wait_for(&mut state, PATIENCE).timed_out(), "an append never ends");
+        }
+        Ok(std::mem::take(&mut state.1))
+    }
+}
+
+impl Log for TellingLog {
+    fn partitions(&self) -> u32 {
+        self.inner.partitions()
+    }
+
+    fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError> {
+        self.inner.bounds(partition)
+    }
+
+    fn read(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        wanted: &TypeFilter,
+    ) -> Result<Read, LogError> {
+        self.inner.read(partition, from, wanted)
+    }
+
+    fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError> {
+        self.inner.offset_at(partition, time)
+    }
+
+    fn append(&self, events: Events, done: AppendDone) {
+        let (disk, ends) = (self.disk.clone(), Arc::clone(&self.ends));
+        let under_way = Arc::clone(&self.under_way);
+        under_way.0.lock().0 += 1;
+        if self.early {
+            let len = events.len() as u64;
+            let end = self.next.fetch_add(len, Ordering::SeqCst) + len;
+            disk.mark(Told::Appended(end));
+        }
+        self.inner.append(
+            events,
+            Box::new(move |outcome| {
+                if let Ok(appended) = &outcome
+                    && let Some(last) = appended.events.iter().map(|e| e.offset.0 + 1).max()
+                {
+                    ends.lock().push(last);
+                    disk.mark(Told::Appended(last));
+                }
+                done(outcome);
+                let mut state = under_way.0.lock();
+                *state = (state.0 - 1, true);
+                under_way.1.notify_all();
+            }),
+        );
+    }
+
+    fn on_append(&self, waker: Waker) {
+        self.inner.on_append(waker);
+    }
+}
+
+/// The states, with what is committed noted on the disk.
+struct TellingStores {
+    inner: StateDir,
+    disk: Disk,
+    flawed: Flawed,
+}
+
+struct TellingShard {
+    id: ShardId,
+    inner: Arc<dyn ShardStore>,
+    disk: Disk,
+    flawed: Flawed,
+}
+
+impl StateStores for TellingStores {
+    fn open(&self, shard: &ShardId) -> Result<Arc<dyn ShardStore>, StoreError> {
+        let inner = self.inner.open(shard)?;
+        let (id, disk) = (shard.clone(), self.disk.clone());
+        Ok(Arc::new(TellingShard { id, inner, disk, flawed: self.flawed }))
+    }
+
+    fn scratch(&self) -> Result<Arc<dyn ShardStore>, StoreError> {
+        self.inner.scratch()
+    }
+
+    fn remove(
+        &self,
+        projection: &str,
+        version: &VersionId,
+        rebuild: u64,
+    ) -> Result<(), StoreError> {
+        let (projection, version) = (projection.to_owned(), version.clone());
+        let id = ShardId { projection, version, rebuild, partition: P0 };
+        self.disk.mark(Told::Committed(id.clone(), 0));
+        self.inner.remove(&id.projection, &id.version, rebuild)
+    }
+}
+
+impl ReadStore for TellingShard {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.inner.get(space, key)
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        range: &KeyRange,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Pairs, StoreError> {
+        self.inner.scan(space, range, limit, reverse)
+    }
+
+    fn spaces(&self) -> Result<Vec<Space>, StoreError> {
+        self.inner.spaces()
+    }
+}
+
+impl ShardStore for TellingShard {
+    fn commit(&self, writes: &Writes) -> Result<(), StoreError> {
+        if self.flawed.position_first {
+            let (position, rows): (Writes, Writes) =
+                writes.clone().into_iter().partition(|(space, _)| *space == Space::Meta);
+            self.inner.commit(&position)?;
+            self.inner.commit(&rows)?;
+        } else {
+            self.inner.commit(writes)?;
+        }
+        let pos = meta_of(&*self.inner).map_or(0, |meta| meta.pos);
+        self.disk.mark(Told::Committed(self.id.clone(), pos));
+        Ok(())
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn ReadStore>, StoreError> {
+        self.inner.snapshot()
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.inner.disk_bytes()
+    }
+}
+
+/// The catalogue, with what is saved noted on the disk.
+struct TellingCatalog {
+    inner: CatalogFile,
+    disk: Disk,
+}
+
+impl Catalog for TellingCatalog {
+    fn projections(&self) -> Result<Vec<ProjectionRecord>, StoreError> {
+        self.inner.projections()
+    }
+
+    fn save(&self, record: &ProjectionRecord) -> Result<(), StoreError> {
+        self.disk.mark(Told::Saving(Some(record.clone())));
+        self.inner.save(record)?;
+        self.disk.mark(Told::Saved(Some(record.clone())));
+        Ok(())
+    }
+
+    fn delete(&self, name: &str) -> Result<(), StoreError> {
+        self.disk.mark(Told::Saving(None));
+        self.inner.delete(name)?;
+        self.disk.mark(Told::Saved(None));
+        Ok(())
+    }
+}
