@@ -33,4 +33,6 @@ macro_rules! claims {
     };
 }
 
-claims! {}
+claims! {
+    acknowledged_events_survive_the_process: "kill",
+}
