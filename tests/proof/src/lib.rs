@@ -5,7 +5,10 @@
 //! of this crate try every claim with its count for CI; `cargo xtask proof`
 //! with that of the longer run.
 
+pub mod failed_sync;
+pub mod full_disk;
 pub mod kill;
+mod ledger;
 pub mod mirror;
 pub mod run;
 
@@ -14,4 +17,6 @@ pub use run::{Claim, Counts, Failure, Outcome, Plan, Run};
 /// Every claim, in the order of the invariants.
 pub const CLAIMS: &[Claim] = &[
     kill::CLAIM,
+    failed_sync::CLAIM,
+    full_disk::CLAIM,
 ];

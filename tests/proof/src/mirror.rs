@@ -179,9 +179,10 @@ impl Mirror {
         }
         settled(&server).await?;
         for (record, version) in versions(&records) {
-            let offsets = dropped.get(&record.name).map(Vec::as_slice).unwrap_or_default();
-            parked(&server, &record.name, &version.id.0, "drop", &json!({ "offsets": offsets }))
-                .await?;
+            if let Some(offsets) = dropped.get(&record.name) {
+                let which = json!({ "offsets": offsets });
+                parked(&server, &record.name, &version.id.0, "drop", &which).await?;
+            }
             parked(&server, &record.name, &version.id.0, "retry", &json!({ "all": true })).await?;
         }
         server.stop()?;

@@ -35,4 +35,6 @@ macro_rules! claims {
 
 claims! {
     acknowledged_events_survive_the_process: "kill",
+    a_failed_sync_is_never_an_acknowledgement: "failed-sync",
+    a_full_disk_refuses_and_recovers: "full-disk",
 }

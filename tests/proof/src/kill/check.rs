@@ -7,7 +7,8 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::phases::{ALERTS, FLIP, PARKING};
-use super::{World, eventually, ledger, same};
+use super::{World, eventually, same};
+use crate::ledger;
 use crate::mirror::{self, Seen};
 
 /// How many of the last events are read over the API after each restart.

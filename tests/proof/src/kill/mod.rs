@@ -9,7 +9,6 @@
 
 mod check;
 mod feeds;
-mod ledger;
 mod phases;
 
 use std::path::Path;
@@ -24,8 +23,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
 use self::feeds::Feeds;
-use self::ledger::{Ledger, Manner};
 use self::phases::{ALERTS, FLIP, Known, PARKING, Phase};
+use crate::ledger::{self, Ledger, Manner};
 use crate::mirror::Mirror;
 use crate::{Claim, Counts, Run};
 

@@ -40,6 +40,21 @@ pub(crate) struct Ledger {
     unknown: VecDeque<Sent>,
     /// Acknowledged since it was last asked.
     pub(crate) fresh: u64,
+    /// Bytes that each event carries besides.
+    padding: usize,
+    /// Whether no event tells a plugin to fail or to emit.
+    harmless: bool,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// All events are in the log.
+    Acknowledged,
+    /// The server refused them for now, with this status and problem.
+    Refused(u16, Value),
+    /// There was no answer: nobody knows.
+    Silence,
 }
 
 /// How a client sends.
@@ -62,7 +77,14 @@ impl Ledger {
             acknowledged: BTreeMap::new(),
             unknown: VecDeque::new(),
             fresh: 0,
+            padding: 0,
+            harmless: false,
         }
+    }
+
+    /// Of events with so many bytes besides that tell no plugin to fail or emit.
+    pub(crate) fn harmless(seed: u64, padding: usize) -> Self {
+        Self { padding, harmless: true, ..Self::new(seed) }
     }
 
     /// Lets event time run ahead, past some windows.
@@ -87,6 +109,7 @@ impl Ledger {
         self.number += 1;
         self.clock_ms += self.random.u64(0..2 * PACE_MS);
         let what = match self.random.u64(0..100) {
+            _ if self.harmless => "",
             0..=9 => "emit",
             10..=11 => "fail",
             12..=14 => "need",
@@ -97,7 +120,12 @@ impl Ledger {
         let id = format!("e{}", self.number);
         // Some come late.
         let at = self.clock_ms.saturating_sub(self.random.u64(0..5) / 4 * 3_000);
-        let line = line(&id, &subject, at, what);
+        let mut line = line(&id, &subject, at, what);
+        if self.padding > 0 {
+            let pad: String =
+                std::iter::repeat_with(|| self.random.alphanumeric()).take(self.padding).collect();
+            line = line.replace(r#""data":{}"#, &format!(r#""data":{{"pad":"{pad}"}}"#));
+        }
         Sent { id, line }
     }
 
@@ -129,12 +157,15 @@ pub(crate) fn line(id: &str, subject: &str, at_ms: u64, what: &str) -> String {
     line
 }
 
-/// Sends one request. Whether there was an answer; without one, it is not known
-/// what became of the events.
+/// Sends one request.
 ///
 /// # Errors
-/// Where the answer is not that of a server which has them all.
-pub(crate) async fn send(server: &Server, ledger: &Mutex<Ledger>, manner: Manner) -> Result<bool> {
+/// Where an answer of success does not tell of all events.
+pub(crate) async fn try_send(
+    server: &Server,
+    ledger: &Mutex<Ledger>,
+    manner: Manner,
+) -> Result<Outcome> {
     let (media, count) = match manner {
         Manner::Single => ("application/cloudevents+json", 1),
         Manner::Batch(most) => ("application/cloudevents-batch+json", most),
@@ -152,20 +183,34 @@ pub(crate) async fn send(server: &Server, ledger: &Mutex<Ledger>, manner: Manner
     };
     let answer = server.request(Method::POST, "/v1/events", media, body.into_bytes()).await;
     let mut ledger = ledger.lock();
-    let Ok((status, answer)) = answer else {
-        ledger.unknown.extend(events);
-        return Ok(false);
-    };
-    // A connection that is cut in the middle of an answer leaves no JSON.
-    if answer.is_null() {
-        ledger.unknown.extend(events);
-        return Ok(false);
+    match answer {
+        Ok((200, answer)) if !answer.is_null() => {
+            acknowledge(&mut ledger, &events, &answer)?;
+            Ok(Outcome::Acknowledged)
+        }
+        Ok((status, answer)) if !answer.is_null() => {
+            // Of lines, some may be there.
+            ledger.unknown.extend(events);
+            Ok(Outcome::Refused(status, answer))
+        }
+        // A connection that is cut in the middle of an answer leaves no JSON.
+        _ => {
+            ledger.unknown.extend(events);
+            Ok(Outcome::Silence)
+        }
     }
-    if status != 200 {
-        bail!("events are answered with {status}: {answer}");
+}
+
+/// Sends one request. Whether there was an answer.
+///
+/// # Errors
+/// Where the answer is not that all events are there.
+pub(crate) async fn send(server: &Server, ledger: &Mutex<Ledger>, manner: Manner) -> Result<bool> {
+    match try_send(server, ledger, manner).await? {
+        Outcome::Acknowledged => Ok(true),
+        Outcome::Refused(status, answer) => bail!("events are answered with {status}: {answer}"),
+        Outcome::Silence => Ok(false),
     }
-    acknowledge(&mut ledger, &events, &answer)?;
-    Ok(true)
 }
 
 fn acknowledge(ledger: &mut Ledger, events: &[Sent], answer: &Value) -> Result<()> {
