@@ -216,8 +216,7 @@ mod tests {
         let log = MemoryLog::new(1, 4);
         let event = |kind: &str| Event { kind: kind.into(), ..Event::default() };
         log.append_to(partition, ["other"; 4].into_iter().chain(["wanted"; 4]).map(event));
-        let manifest =
-            Manifest { subscribes: vec!["wanted".into()], ..Manifest::default() };
+        let manifest = Manifest { subscribes: vec!["wanted".into()], ..Manifest::default() };
         let gatherer = Gatherer::new(partition, Arc::new(manifest));
         for before in 0..8 {
             let before = Offset(before);

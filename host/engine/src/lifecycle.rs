@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lantern_core::{
-    Manifest, ManifestError, Plugin, ProjectionRecord, ShardId, VersionId, VersionRecord,
-    VersionState,
+    Manifest, ManifestError, Offset, Plugin, ProjectionRecord, ShardId, StoreError, VersionId,
+    VersionRecord, VersionState,
 };
 use parking_lot::MutexGuard;
 use sha2::{Digest, Sha256};
@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::engine::{Build, Projection};
 use crate::shard::{Shard, Step, StepLimits, Stop};
 use crate::slot::Slot;
-use crate::{Engine, EngineError, Uploaded, check};
+use crate::{Engine, EngineError, Uploaded, check, outbox};
 
 /// The most versions kept of one projection.
 const VERSIONS_MAX: usize = 32;
@@ -195,16 +195,36 @@ impl Engine {
     pub fn rebuild(&self, projection: &str, version: &VersionId) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
         let build = self.build(projection, version)?;
-        let guards = retire(&build);
+        let mut guards = hold(&build);
+        let unsent: Result<Vec<_>, _> = build
+            .slots
+            .iter()
+            .zip(&guards)
+            .map(|(slot, guard)| oldest_unsent(slot, guard))
+            .collect();
+        let unsent = match unsent {
+            Ok(unsent) => unsent,
+            Err(error) => {
+                build.slots.iter().for_each(|slot| slot.deleted.store(false, Ordering::Release));
+                return Err(error.into());
+            }
+        };
+        guards.iter_mut().for_each(|guard| **guard = None);
         let positions: Vec<_> = build.slots.iter().map(|slot| slot.next()).collect();
         let record = self.change(projection, |record| {
             if let Some(v) = record.versions.iter_mut().find(|v| v.id == *version) {
                 v.rebuilds += 1;
                 v.halted = None;
+                // What the log does not have yet goes with the old state, and is
+                // emitted again; the log knows what it has by its id.
                 v.emit_from = positions
                     .iter()
+                    .zip(&unsent)
                     .enumerate()
-                    .map(|(i, next)| (*next).max(v.emit_from.get(i).copied().unwrap_or_default()))
+                    .map(|(i, (next, unsent))| {
+                        let from = (*next).max(v.emit_from.get(i).copied().unwrap_or_default());
+                        unsent.map_or(from, |cause| from.min(cause))
+                    })
                     .collect();
                 if v.state != VersionState::Active {
                     v.state = VersionState::Backfilling;
@@ -519,10 +539,24 @@ impl Engine {
 
 /// Stops a build's shards for good: waits for their steps and lets go of them.
 fn retire(build: &Build) -> Vec<MutexGuard<'_, Option<Shard>>> {
-    build.slots.iter().for_each(|slot| slot.deleted.store(true, Ordering::Release));
-    let mut guards: Vec<_> = build.slots.iter().map(|slot| slot.shard.lock()).collect();
+    let mut guards = hold(build);
     guards.iter_mut().for_each(|guard| **guard = None);
     guards
+}
+
+/// Stops a build's shards: waits for their steps.
+fn hold(build: &Build) -> Vec<MutexGuard<'_, Option<Shard>>> {
+    build.slots.iter().for_each(|slot| slot.deleted.store(true, Ordering::Release));
+    build.slots.iter().map(|slot| slot.shard.lock()).collect()
+}
+
+/// The oldest cause of an emitted event that the log may not have yet.
+fn oldest_unsent(slot: &Slot, shard: &Option<Shard>) -> Result<Option<Offset>, StoreError> {
+    match (shard, &slot.store) {
+        (Some(shard), _) => shard.oldest_unsent(),
+        (None, Some(store)) => outbox::oldest_cause(&[], &**store, 0),
+        (None, None) => Ok(None),
+    }
 }
 
 fn set_state(record: &mut ProjectionRecord, version: &VersionId, state: VersionState) {

@@ -12,6 +12,7 @@ use lantern_core::{
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::layers::{self, Overlay};
 use crate::shard::Shard;
 
 /// The most emitted events in one append.
@@ -156,6 +157,12 @@ impl Shard {
         Ok(failed)
     }
 
+    /// The oldest cause of what is emitted and not known to be in the log.
+    pub(crate) fn oldest_unsent(&self) -> Result<Option<Offset>, StoreError> {
+        let from = self.outbox.sent.lock().done;
+        oldest_cause(&[&self.overlay], &*self.store, from)
+    }
+
     /// Whether emitted events wait to be sent or to be removed.
     pub(crate) fn has_outbox(&self) -> bool {
         self.outbox.first < self.meta.outbox_next
@@ -172,4 +179,21 @@ impl Shard {
         };
         pairs.into_iter().map(record).collect()
     }
+}
+
+/// The oldest cause of the events in the outbox from number `from` on.
+pub(crate) fn oldest_cause(
+    overlays: &[&Overlay],
+    store: &dyn ReadStore,
+    from: u64,
+) -> Result<Option<Offset>, StoreError> {
+    let range = KeyRange { start: from.to_be_bytes().to_vec(), end: None };
+    let mut oldest = None;
+    for (_, value) in layers::scan(overlays, store, Space::Outbox, &range, usize::MAX, false)? {
+        let record: OutboxRecord = postcard::from_bytes(&value)
+            .map_err(|_| StoreError::Damaged("an event in the outbox".into()))?;
+        let cause = Offset(record.event.cause);
+        oldest = Some(oldest.map_or(cause, |known: Offset| known.min(cause)));
+    }
+    Ok(oldest)
 }

@@ -111,7 +111,7 @@ async fn one(run: &mut Run<'_>, fault: &str, seed: u64, cache: &Path) -> Result<
             let clear = words.contains("LAN-0005") && words.contains("data");
             ensure!(clear, "the server does not start, and says no more than: {words}");
             run.add("starts refused", 1.0);
-            Server::launch(plain)?
+            Server::launch(plain).context("it does not start without faults either")?
         }
     };
     upload(&server).await?;
@@ -213,7 +213,10 @@ fn look(trace: &str) -> Result<Told> {
         if of_log && sync && call.contains("= -1 ") {
             told.of_log += 1;
             (broken, opened) = (Some(call), false);
-        } else if broken.is_some() && of_log && call.starts_with("openat(") && !call.contains("= -1")
+        } else if broken.is_some()
+            && of_log
+            && call.starts_with("openat(")
+            && !call.contains("= -1")
         {
             opened = true;
         } else if let Some(failed) = &broken {

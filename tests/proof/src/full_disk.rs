@@ -35,9 +35,9 @@ pub const CLAIM: Claim = Claim {
 };
 
 /// The disk, in MiB: before, and where it is made larger.
-const SIZE_MIB: (u64, u64) = (24, 64);
+const SIZE_MIB: (u64, u64) = (16, 48);
 /// What else lies on it, in bytes.
-const BALLAST_BYTES: usize = 8 << 20;
+const BALLAST_BYTES: usize = 5 << 20;
 /// What each event carries, in bytes.
 const PADDING_BYTES: usize = 2 << 10;
 /// Refusals after which the disk counts as full.

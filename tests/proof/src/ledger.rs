@@ -133,7 +133,10 @@ impl Ledger {
     pub(crate) fn check(&self, mirror: &Mirror) -> Result<()> {
         for (id, told) in &self.acknowledged {
             let offset = mirror.offset(SOURCE, id);
-            ensure!(offset.is_some(), "`{id}` was acknowledged (at {told:?}) and is not in the log");
+            ensure!(
+                offset.is_some(),
+                "`{id}` was acknowledged (at {told:?}) and is not in the log"
+            );
             ensure!(
                 told.is_none() || *told == offset,
                 "`{id}` was acknowledged at {told:?} and stands at {offset:?}"
@@ -215,7 +218,8 @@ pub(crate) async fn send(server: &Server, ledger: &Mutex<Ledger>, manner: Manner
 
 fn acknowledge(ledger: &mut Ledger, events: &[Sent], answer: &Value) -> Result<()> {
     let told = answer["events"].as_array();
-    let count = answer["appended"].as_u64().unwrap_or(0) + answer["duplicates"].as_u64().unwrap_or(0);
+    let count =
+        answer["appended"].as_u64().unwrap_or(0) + answer["duplicates"].as_u64().unwrap_or(0);
     ensure!(count == events.len() as u64, "{} events are answered with {answer}", events.len());
     for (place, sent) in events.iter().enumerate() {
         let offset = told.and_then(|told| told.get(place)?["offset"].as_u64());

@@ -15,8 +15,4 @@ pub mod run;
 pub use run::{Claim, Counts, Failure, Outcome, Plan, Run};
 
 /// Every claim, in the order of the invariants.
-pub const CLAIMS: &[Claim] = &[
-    kill::CLAIM,
-    failed_sync::CLAIM,
-    full_disk::CLAIM,
-];
+pub const CLAIMS: &[Claim] = &[kill::CLAIM, failed_sync::CLAIM, full_disk::CLAIM];

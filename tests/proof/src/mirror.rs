@@ -72,7 +72,10 @@ impl Mirror {
         let bounds = log.bounds(PartitionId(0))?;
         let (start, end, known) = (bounds.start.0, bounds.end.0, self.end());
         ensure!(end >= known, "the log ends at {end} and held {known} events before");
-        ensure!(start <= known, "retention let go of events up to {start}, of which {known} are known");
+        ensure!(
+            start <= known,
+            "retention let go of events up to {start}, of which {known} are known"
+        );
         let mut at = start.max(known.saturating_sub(LOOKED_AT_AGAIN));
         while at < end {
             let wanted = TypeFilter::everything().and(HEARTBEAT_TYPE);

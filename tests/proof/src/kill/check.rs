@@ -22,8 +22,10 @@ impl World {
         let nothing = Vec::new();
         for name in [FLIP, ALERTS, PARKING[0], PARKING[1]] {
             let path = format!("/v1/projections/{name}/resume");
-            let (status, answer) =
-                self.server.request(Method::POST, &path, "application/json", nothing.clone()).await?;
+            let (status, answer) = self
+                .server
+                .request(Method::POST, &path, "application/json", nothing.clone())
+                .await?;
             ensure!(status == 200, "{path}: {status}: {answer}");
         }
         let status = mirror::settled(&self.server).await?;
@@ -51,7 +53,10 @@ impl World {
             };
             // The API writes JSON anew: compared without the payload.
             let same = (&event.source, &event.id) == (&known.source, &known.id);
-            ensure!(same && event.subject == known.subject, "offset {offset} is shown as {event:?}, and is {known:?}");
+            ensure!(
+                same && event.subject == known.subject,
+                "offset {offset} is shown as {event:?}, and is {known:?}"
+            );
         }
         Ok(())
     }
@@ -129,8 +134,10 @@ impl World {
         let probes = self.mirror.events().iter().filter(|event| event.kind == "probe.sent");
         probes.for_each(|probe| *expected.entry(&probe.subject).or_default() += 1);
         let rows = self.server.rows("flip/seen").await?;
-        let found: BTreeMap<&str, u64> =
-            rows.iter().map(|(key, row)| (key.as_str(), row["events"].as_u64().unwrap_or(0))).collect();
+        let found: BTreeMap<&str, u64> = rows
+            .iter()
+            .map(|(key, row)| (key.as_str(), row["events"].as_u64().unwrap_or(0)))
+            .collect();
         ensure!(found == expected, "`flip` counts {found:?}, and the log holds {expected:?}");
         Ok(())
     }

@@ -70,14 +70,17 @@ impl Feeds {
         for Watched { table, seen, watcher } in &self.tables {
             let started = Instant::now();
             loop {
-                let expected: BTreeMap<_, _> = server.rows(table.name()).await?.into_iter().collect();
+                let expected: BTreeMap<_, _> =
+                    server.rows(table.name()).await?.into_iter().collect();
                 let shown = shown(table)?;
                 if table.status().is_live() && shown == expected {
                     break;
                 }
                 if started.elapsed() > PATIENCE {
                     let (name, status) = (table.name(), table.status());
-                    bail!("the feed of `{name}` ({status:?}) shows {shown:?}, and the table has {expected:?}");
+                    bail!(
+                        "the feed of `{name}` ({status:?}) shows {shown:?}, and the table has {expected:?}"
+                    );
                 }
                 tokio::time::sleep(Duration::from_millis(3)).await;
             }
@@ -106,9 +109,9 @@ async fn watch(mut changes: Changes, seen: Arc<Mutex<Told>>) {
         let wrong = match (&change, &mut last) {
             (Change::Snapshot { pos, epoch }, last) => {
                 seen.snapshots += 1;
-                let back = last.as_ref().is_some_and(|(known, at)| {
-                    known.as_ref() == Some(epoch) && pos < at
-                });
+                let back = last
+                    .as_ref()
+                    .is_some_and(|(known, at)| known.as_ref() == Some(epoch) && pos < at);
                 *last = Some((Some(epoch.clone()), *pos));
                 back
             }

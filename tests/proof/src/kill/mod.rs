@@ -132,7 +132,8 @@ impl World {
             ..Launch::default()
         })?;
         let known = Mutex::new(Known::default());
-        let (rogue, alerts) = (std::fs::read(guest("rogue"))?, std::fs::read(guest("rate-alerts"))?);
+        let (rogue, alerts) =
+            (std::fs::read(guest("rogue"))?, std::fs::read(guest("rate-alerts"))?);
         for (name, wasm, parameters) in [
             (PARKING[0], &rogue, "{}"),
             (PARKING[1], &rogue, r#"{"by_subject":true}"#),
@@ -201,7 +202,9 @@ impl World {
                 ledger::keep_sending(server, ledger, Manner::Batch(10)),
             )
         };
-        tokio::time::timeout(PATIENCE / 6, all).await.context("a client hangs on a dead server")??;
+        tokio::time::timeout(PATIENCE / 6, all)
+            .await
+            .context("a client hangs on a dead server")??;
         self.server.kill()?;
         self.mirror.take(&self.data())?;
         self.ledger.lock().check(&self.mirror)
@@ -230,7 +233,10 @@ fn phases(random: &mut Rng) -> Vec<Phase> {
 }
 
 /// Fails with what is missing where `done` does not come true in time.
-async fn eventually(what: &str, mut done: impl AsyncFnMut() -> Result<Option<String>>) -> Result<()> {
+async fn eventually(
+    what: &str,
+    mut done: impl AsyncFnMut() -> Result<Option<String>>,
+) -> Result<()> {
     let started = Instant::now();
     loop {
         let Some(missing) = done().await? else {
