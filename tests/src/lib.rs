@@ -1,7 +1,9 @@
 //! What the end-to-end tests stand on: the real binary as a process of its own,
 //! on a free port and a folder of its own, and what is asked of it over HTTP.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -59,13 +61,29 @@ pub fn run(arguments: &[&str]) -> Result<Output> {
     Ok(Command::new(lantern()).args(arguments).output()?)
 }
 
+/// How a server is started.
+#[derive(Clone, Debug, Default)]
+pub struct Launch {
+    /// The data folder.
+    pub folder: PathBuf,
+    /// Where it listens; port 0 takes a free one.
+    pub address: String,
+    /// Settings as `engine.threads=2`.
+    pub settings: Vec<String>,
+    /// A program that runs it, with its arguments: `strace -f`.
+    pub under: Vec<String>,
+    /// Where it says what is wrong; among the test's own output where `None`.
+    pub stderr: Option<PathBuf>,
+    /// Whether it and what it starts form a group, which is killed as one.
+    pub grouped: bool,
+}
+
 /// A running server; killed when dropped.
 pub struct Server {
     process: Child,
     /// `http://127.0.0.1:PORT`.
     pub url: String,
-    folder: PathBuf,
-    settings: Vec<String>,
+    launch: Launch,
     http: reqwest::Client,
     /// Removed with the last server on it.
     _temporary: Option<TempDir>,
@@ -89,16 +107,23 @@ impl Server {
     /// # Errors
     /// Where it does not come up; with what it said.
     pub fn start_in(folder: &Path, address: &str, settings: &[&str]) -> Result<Self> {
-        let settings: Vec<String> = settings.iter().map(|s| (*s).to_owned()).collect();
-        let (process, url) = spawn(folder, address, &settings)?;
-        Ok(Self {
-            process,
-            url,
+        let settings = settings.iter().map(|s| (*s).to_owned()).collect();
+        Self::launch(Launch {
             folder: folder.into(),
+            address: address.into(),
             settings,
-            http: reqwest::Client::builder().timeout(PATIENCE).build()?,
-            _temporary: None,
+            ..Launch::default()
         })
+    }
+
+    /// Starts a server as `launch` says.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub fn launch(launch: Launch) -> Result<Self> {
+        let (process, url) = spawn(&launch)?;
+        let http = reqwest::Client::builder().timeout(PATIENCE).build()?;
+        Ok(Self { process, url, launch, http, _temporary: None })
     }
 
     /// A server that was started by other means, and answers at `url`.
@@ -109,8 +134,7 @@ impl Server {
         Ok(Self {
             process,
             url: url.into(),
-            folder: PathBuf::new(),
-            settings: Vec::new(),
+            launch: Launch::default(),
             http: reqwest::Client::builder().timeout(PATIENCE).build()?,
             _temporary: None,
         })
@@ -121,6 +145,14 @@ impl Server {
     /// # Errors
     /// Where it cannot be asked, or does not end in time.
     pub fn terminate(mut self) -> Result<ExitStatus> {
+        self.stop()
+    }
+
+    /// As [`Server::terminate`], of one that is to be started again.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn stop(&mut self) -> Result<ExitStatus> {
         let ask = format!("kill -TERM {}", self.pid());
         Command::new("sh").args(["-c", &ask]).status()?;
         let started = Instant::now();
@@ -144,7 +176,32 @@ impl Server {
     /// The data folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
-        &self.folder
+        &self.launch.folder
+    }
+
+    /// Whether the process still runs.
+    ///
+    /// # Errors
+    /// Where it cannot be asked for.
+    pub fn runs(&mut self) -> Result<bool> {
+        Ok(self.process.try_wait()?.is_none())
+    }
+
+    /// Kills the whole group at once, while others may still use the server;
+    /// [`Server::kill`] waits for its end.
+    ///
+    /// # Errors
+    /// Where it was not launched as a group, or cannot be killed.
+    pub fn kill_group(&self) -> Result<()> {
+        if !self.launch.grouped {
+            bail!("the server has no group of its own");
+        }
+        // The shell's own `kill`: without another process there is no delay.
+        let kill = format!("kill -9 -{}", self.pid());
+        if !Command::new("sh").args(["-c", &kill]).status()?.success() {
+            bail!("`{kill}` failed");
+        }
+        Ok(())
     }
 
     /// Ends the process as `kill -9` does.
@@ -152,6 +209,9 @@ impl Server {
     /// # Errors
     /// Where it cannot be killed.
     pub fn kill(&mut self) -> Result<()> {
+        if self.launch.grouped && self.runs()? {
+            self.kill_group()?;
+        }
         self.process.kill()?;
         self.process.wait()?;
         Ok(())
@@ -162,10 +222,24 @@ impl Server {
     /// # Errors
     /// Where it does not come up.
     pub fn restart(&mut self) -> Result<()> {
+        self.restart_as(self.launch.clone())
+    }
+
+    /// Starts it again as `launch` says, on the same port.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub fn restart_as(&mut self, launch: Launch) -> Result<()> {
         let address = self.url.trim_start_matches("http://").to_owned();
-        let (process, url) = spawn(&self.folder, &address, &self.settings)?;
-        (self.process, self.url) = (process, url);
+        self.launch = Launch { address, ..launch };
+        (self.process, self.url) = spawn(&self.launch)?;
         Ok(())
+    }
+
+    /// How it was started.
+    #[must_use]
+    pub fn launched(&self) -> &Launch {
+        &self.launch
     }
 
     /// Sends a request; status and body (`null` where it is not JSON).
@@ -227,6 +301,21 @@ impl Server {
     /// Where there is no answer.
     pub async fn push(&self, name: &str, guest: &Path, parameters: &str) -> Result<(u16, Value)> {
         let wasm = std::fs::read(guest)?;
+        self.push_bytes(name, &wasm, parameters, "").await
+    }
+
+    /// As [`Server::push`], of a plugin's bytes and with a query:
+    /// `?activate=false`.
+    ///
+    /// # Errors
+    /// Where there is no answer.
+    pub async fn push_bytes(
+        &self,
+        name: &str,
+        wasm: &[u8],
+        parameters: &str,
+        query: &str,
+    ) -> Result<(u16, Value)> {
         let boundary = "------------------------lantern";
         let mut body = format!(
             "--{boundary}\r\ncontent-disposition: form-data; name=\"parameters\"\r\n\r\n{parameters}\r\n\
@@ -234,9 +323,9 @@ impl Server {
              content-type: application/wasm\r\n\r\n"
         )
         .into_bytes();
-        body.extend_from_slice(&wasm);
+        body.extend_from_slice(wasm);
         body.extend_from_slice(format!("\r\n--{boundary}--\r\n").as_bytes());
-        let path = format!("/v1/projections/{name}/versions");
+        let path = format!("/v1/projections/{name}/versions{query}");
         let kind = format!("multipart/form-data; boundary={boundary}");
         self.request(reqwest::Method::POST, &path, &kind, body).await
     }
@@ -346,6 +435,9 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // It may be gone already.
+        if self.launch.grouped && self.runs().unwrap_or(false) {
+            drop(self.kill_group());
+        }
         drop(self.process.kill());
         drop(self.process.wait());
     }
@@ -362,13 +454,26 @@ pub fn folded(status: &Value) -> bool {
     })
 }
 
-fn spawn(folder: &Path, address: &str, settings: &[String]) -> Result<(Child, String)> {
-    let mut command = Command::new(lantern());
+fn spawn(launch: &Launch) -> Result<(Child, String)> {
+    let Launch { folder, address, settings, under, stderr, grouped } = launch;
+    let mut command = match under.split_first() {
+        Some((program, arguments)) => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(lantern());
+            command
+        }
+        None => Command::new(lantern()),
+    };
     command.args(["serve", "--listen", address, "--log-filter", "warn", "--data"]).arg(folder);
     for setting in settings {
         command.args(["--set", setting]);
     }
-    let mut process = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn()?;
+    if *grouped {
+        command.process_group(0);
+    }
+    let said = stderr.as_ref().map(|path| File::options().create(true).append(true).open(path));
+    let said = said.transpose()?.map_or_else(Stdio::inherit, Stdio::from);
+    let mut process = command.stdout(Stdio::piped()).stderr(said).spawn()?;
     let stdout = process.stdout.take().context("it was piped")?;
     let mut lines = BufReader::new(stdout).lines();
     for line in lines.by_ref() {

@@ -33,6 +33,21 @@ pub(crate) const TOOLS: &[Tool] = &[
         package: "python3",
         shows: "tables are not compared with SQLite's computation of the same events",
     },
+    Tool {
+        program: "strace",
+        package: "strace",
+        shows: "failed syncs and writes of the real server are not tested",
+    },
+    Tool {
+        program: "mount",
+        package: "mount",
+        shows: "a full disk under the real server is not tested",
+    },
+    Tool {
+        program: "umount",
+        package: "mount",
+        shows: "a full disk under the real server is not tested",
+    },
 ];
 
 /// How a run ended.

@@ -245,13 +245,16 @@ impl Engine {
 
     pub(crate) fn open_shard(&self, slot: &Arc<Slot>) -> Result<Shard, Stop> {
         let gone = || Stop::Halt("the version was deleted".into());
-        let (build, epoch, logs) = {
+        let (build, emit_from, epoch, logs) = {
             let projections = self.projections.read();
             let projection = projections.get(&slot.id.projection).ok_or_else(gone)?;
             let build = projection.builds.get(&slot.id.version).ok_or_else(gone)?.clone();
             let active = projection.record.active.as_ref() == Some(&slot.id.version);
             let epoch = active.then(|| projection.record.epoch());
-            (build, epoch, projection.logs.clone())
+            // Of the record, since a flip changes it.
+            let version = projection.record.version(&slot.id.version);
+            let emit_from = version.map(|v| v.emit_from.clone()).unwrap_or_default();
+            (build, emit_from, epoch, projection.logs.clone())
         };
         let mut shard = Shard::open(ShardParts {
             id: slot.id.clone(),
@@ -265,8 +268,7 @@ impl Engine {
         })?;
         shard.epoch = epoch;
         shard.emits_as = build.version.emits_as();
-        shard.emit_from =
-            build.version.emit_from.get(slot.id.partition.0 as usize).copied().unwrap_or_default();
+        shard.emit_from = emit_from.get(slot.id.partition.0 as usize).copied().unwrap_or_default();
         Ok(shard)
     }
 

@@ -116,7 +116,11 @@ impl Gatherer {
         let mut full = false;
         while index < events.len() && !full {
             let offset = chunk.offset(index);
-            if limits.before.is_some_and(|before| offset >= before) {
+            if let Some(before) = limits.before.filter(|before| offset >= *before) {
+                // Also where the chunk begins past it, behind others that are not
+                // wanted: nothing is left to read, and asking again would bring the
+                // same chunk.
+                found.next = found.next.max(before);
                 break;
             }
             let kind = usize::from(events.types()[index]);
@@ -197,4 +201,32 @@ pub(crate) fn slice(batch: &Batch, range: std::ops::Range<usize>) -> Batch {
 /// How many timers or events `batch` holds.
 pub(crate) fn len(batch: &Batch) -> usize {
     batch.timers.len() + batch.offsets.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use lantern_core::Event;
+    use lantern_core::fake::MemoryLog;
+
+    use super::*;
+
+    #[test]
+    fn a_follower_stops_in_front_of_its_leader_also_within_events_that_it_does_not_want() {
+        let partition = PartitionId(0);
+        let log = MemoryLog::new(1, 4);
+        let event = |kind: &str| Event { kind: kind.into(), ..Event::default() };
+        log.append_to(partition, ["other"; 4].into_iter().chain(["wanted"; 4]).map(event));
+        let manifest = Manifest { subscribes: vec!["wanted".into()], ..Manifest::default() };
+        let gatherer = Gatherer::new(partition, Arc::new(manifest));
+        for before in 0..8 {
+            let before = Offset(before);
+            let limits = GatherLimits { events: 100, bytes: 1 << 20, before: Some(before) };
+            let found =
+                gatherer.gather(&log, &ShardMeta::default(), &BTreeMap::new(), &limits).unwrap();
+            assert!(found.end, "{before:?}");
+            assert_eq!(found.next, before);
+            let taken = before.0.saturating_sub(4);
+            assert_eq!(found.batch.offsets, (4..4 + taken).collect::<Vec<_>>());
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use lantern_core::{
     EmitFrom, KeyRange, Manifest, ManifestError, Plugin, ProjectionRecord, ReadStore, ShardId,
-    Space, VersionId, VersionRecord, VersionState,
+    ShardMeta, Space, VersionId, VersionRecord, VersionState,
 };
 use parking_lot::MutexGuard;
 use sha2::{Digest, Sha256};
@@ -219,13 +219,16 @@ impl Engine {
         let goes_on = || {
             build.slots.iter().for_each(|slot| slot.deleted.store(false, Ordering::Release));
         };
-        let emit_from = self.carry_over(&build).inspect_err(|_| goes_on())?;
+        let record = self.record_of(projection)?;
+        let before = record.version(version).map(|v| v.emit_from.as_slice()).unwrap_or_default();
+        let emit_from = self.carry_over(&build, before).inspect_err(|_| goes_on())?;
         let record = self.change(projection, |record| {
             if let Some(v) = record.versions.iter_mut().find(|v| v.id == *version) {
                 v.rebuilds += 1;
                 v.halted = None;
-                v.emit_from.clone_from(&emit_from);
-                if v.state != VersionState::Active {
+                if v.state == VersionState::Active {
+                    v.emit_from.clone_from(&emit_from);
+                } else {
                     v.state = VersionState::Backfilling;
                 }
             }
@@ -255,10 +258,10 @@ impl Engine {
     /// Prepares the states of `build`'s next rebuild: what it has emitted and the
     /// log has not yet is put there. Says from where on what the rebuild emits
     /// is new.
-    fn carry_over(&self, build: &Build) -> Result<Vec<EmitFrom>, EngineError> {
+    fn carry_over(&self, build: &Build, before: &[EmitFrom]) -> Result<Vec<EmitFrom>, EngineError> {
         let mut froms = Vec::with_capacity(build.slots.len());
         for (place, slot) in build.slots.iter().enumerate() {
-            let before = build.version.emit_from.get(place).copied().unwrap_or_default();
+            let before = before.get(place).copied().unwrap_or_default();
             let id = ShardId { rebuild: slot.id.rebuild + 1, ..slot.id.clone() };
             if place == 0 {
                 // An earlier try may have left some.
@@ -269,7 +272,8 @@ impl Engine {
                 let carried = carried_over(store, &meta).map_err(|e| e.to_string())?;
                 Ok::<_, String>((meta, carried))
             };
-            let held = slot.store.as_ref().map(|store| read(&**store));
+            // Twice, since an error of the disk may pass.
+            let held = slot.store.as_ref().map(|store| read(&**store).or_else(|_| read(&**store)));
             let (meta, carried) = match held {
                 Some(Ok(held)) => held,
                 // A rebuild is the way out of a damaged state.
@@ -280,7 +284,9 @@ impl Engine {
                         partition = %id.partition, %reason,
                         "the state to be rebuilt cannot be read: what it emitted last may be missing in the log"
                     );
-                    (slot.seen.lock().meta.clone(), None)
+                    // Nobody knows where it stood: better not to emit twice.
+                    let end = self.ports.log.bounds(id.partition)?.end;
+                    (ShardMeta { next: end, ..ShardMeta::default() }, None)
                 }
             };
             if let Some(writes) = carried {
@@ -426,6 +432,18 @@ impl Engine {
         if let Some(old) = &old {
             set_state(&mut flipped, &old.version.id, VersionState::Retired);
             flipped.previous = Some(old.version.id.clone());
+        }
+        // Where the old one was still to come to what was emitted before its
+        // rebuild, so is the new one.
+        let emit_from = old.as_ref().and_then(|old| flipped.version(&old.version.id));
+        let emit_from = emit_from.map(|old| old.emit_from.clone()).unwrap_or_default();
+        for (place, guard) in new_guards.iter_mut().enumerate() {
+            if let Some(shard) = guard.as_mut() {
+                shard.emit_from = emit_from.get(place).copied().unwrap_or_default();
+            }
+        }
+        if let Some(new) = flipped.versions.iter_mut().find(|v| v.id == *version) {
+            new.emit_from = emit_from;
         }
         set_state(&mut flipped, version, VersionState::Active);
         flipped.active = Some(version.clone());

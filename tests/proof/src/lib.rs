@@ -6,7 +6,12 @@
 //! with that of the longer run.
 
 pub mod engine;
+pub mod failed_sync;
+pub mod full_disk;
+pub mod kill;
+mod ledger;
 pub mod meter;
+pub mod mirror;
 pub mod model;
 pub mod planted;
 pub mod power;
@@ -15,4 +20,5 @@ pub mod run;
 pub use run::{Claim, Counts, Failure, Outcome, Plan, Run};
 
 /// Every claim, in the order of the invariants.
-pub const CLAIMS: &[Claim] = &[power::CLAIM, power::REDB, engine::CLAIM];
+pub const CLAIMS: &[Claim] =
+    &[power::CLAIM, power::REDB, kill::CLAIM, failed_sync::CLAIM, full_disk::CLAIM, engine::CLAIM];

@@ -2,7 +2,7 @@
 //! meter's, written once more, event by event and with plain maps, from the
 //! contract. Knows nothing of batches, chunks, commits, instances or crashes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use anyhow::{Context, Result, bail, ensure};
 use lantern_core::{
@@ -71,7 +71,9 @@ pub struct Model {
     parked_total: u64,
     timers_fired: u64,
     /// Whether the version serves readers, so that what it emits counts.
-    pub live: bool,
+    live: bool,
+    /// From which positions on it will, or will not.
+    switches: VecDeque<(Offset, bool)>,
     /// Where after a rebuild it begins to emit what it did not before.
     pub emit_from: Offset,
     /// A person has it retry a parked event.
@@ -98,6 +100,7 @@ impl Model {
             parked_total: 0,
             timers_fired: 0,
             live: false,
+            switches: VecDeque::new(),
             emit_from: Offset(0),
             retrying: false,
         }
@@ -117,7 +120,19 @@ impl Model {
         Ok(())
     }
 
+    /// From position `from` on, the version serves readers or not.
+    pub fn serve(&mut self, from: Offset, serves: bool) {
+        self.switches.push_back((from, serves));
+    }
+
+    fn switch(&mut self) {
+        while let Some((_, serves)) = self.switches.pop_front_if(|(from, _)| *from <= self.next) {
+            self.live = serves;
+        }
+    }
+
     fn step(&mut self, event: &Event) {
+        self.switch();
         let offset = self.next;
         if event.kind == READ {
             let reading = Reading::of(&event.data);
@@ -210,6 +225,7 @@ impl Model {
 
     /// Retries what `choice` names; says how many were applied.
     pub fn retry(&mut self, choice: &Choice) -> u64 {
+        self.switch();
         let mut stuck = BTreeSet::new();
         let mut done = 0;
         let all: Vec<_> = self.parked.keys().copied().collect();

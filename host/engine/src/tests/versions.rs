@@ -165,3 +165,26 @@ fn a_paused_projection_stands_still_also_over_a_restart() {
     world.settle();
     assert_eq!(world.rows("totals")["s"], r#"{"last":"one","n":20}"#);
 }
+
+#[test]
+fn a_rebuild_emits_what_the_log_had_refused_before_it() {
+    let windows = |refused: bool| {
+        let world = World::new(EngineConfig { batch_events_max: 7, ..EngineConfig::default() });
+        world.log.append_to(P0, (0..50).map(|n| event(n, "s", "x")));
+        world.push("a", plugin("one"));
+        world.settle();
+        world.log.append_to(P0, (50..150).map(|n| event(n, "s", "x")));
+        if refused {
+            world.log.fail_next_append(lantern_core::LogError::Unavailable("not now".into()));
+            for _ in 0..8 {
+                world.engine.turn_once();
+            }
+            world.engine.rebuild("meter", &world.id("a")).unwrap();
+        }
+        world.settle_through_faults();
+        let events = world.log.events(P0).into_iter().filter(|(_, e)| e.kind == "window.closed");
+        events.map(|(_, e)| e.subject).collect::<Vec<_>>()
+    };
+    assert!(windows(false).len() > 3);
+    assert_eq!(windows(true), windows(false));
+}

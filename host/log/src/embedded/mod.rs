@@ -89,20 +89,17 @@ impl EmbeddedLog {
     pub fn open(path: impl AsRef<Path>, config: LogConfig) -> Result<Self, OpenError> {
         config.check()?;
         let path = path.as_ref().to_path_buf();
-        let io = |error: std::io::Error| tables::open_error(Fault::Redb(error.into()), &path);
         let is_new = !path.exists();
         let page_cache_bytes = config.page_cache_bytes;
         let file = path.clone();
+        if is_new {
+            create(&path, &config)?;
+        }
         let open: OpenDatabase = Arc::new(move || {
             let mut builder = redb::Builder::new();
             builder.set_cache_size(page_cache_bytes).create(&file)
         });
-        let log = Self::start(open, config, Some(&path), Arc::new(wall_clock))?;
-        if is_new && let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            // Else the file's name could be lost with the power, and all in it.
-            std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
-        }
-        Ok(log)
+        Self::start(open, config, Some(&path), Arc::new(wall_clock))
     }
 
     /// Opens the log in what `open` returns, which is called again after each
@@ -252,6 +249,26 @@ impl Log for EmbeddedLog {
     fn on_append(&self, waker: Waker) {
         self.shared.wakers.write().push(waker);
     }
+}
+
+/// Makes the file at `path`, aside and renamed: what stands under its name is a
+/// whole log, and not what a crash or a full disk left of the first start.
+fn create(path: &Path, config: &LogConfig) -> Result<(), OpenError> {
+    let aside = path.with_extension("redb.new");
+    let io = |error: std::io::Error| tables::open_error(Fault::Redb(error.into()), path);
+    match std::fs::remove_file(&aside) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let made = redb::Builder::new().create(&aside);
+    let database = made.map_err(|error| tables::open_error(error.into(), path))?;
+    tables::load(&database, config, path)?;
+    drop(database);
+    std::fs::rename(&aside, path).map_err(io)?;
+    // Else the file's name could be lost with the power, and all in it.
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+    let folder = std::fs::File::open(folder.unwrap_or(Path::new(".")));
+    folder.and_then(|folder| folder.sync_all()).map_err(io)
 }
 
 /// The same events with every column filled, as chunks have them.

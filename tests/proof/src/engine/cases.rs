@@ -1,8 +1,90 @@
 //! Histories that once ended wrong, made as small as they go.
 
-use super::history::{Setting, Step};
+use super::history::{Input, Setting, Step};
+use crate::meter::Reading;
+use crate::model::Choice;
 
 /// Name, setting and steps of each.
 pub(super) fn all() -> Vec<(&'static str, Setting, Vec<Step>)> {
-    Vec::new()
+    let setting = Setting {
+        batch_events: 1,
+        batch_timers: 1,
+        chunk_events: 1,
+        commit_ms: 0,
+        changes_bytes: 200,
+    };
+    let read = |ms: i16, value: i64| Input::Read(0, ms, Reading::Value(value));
+    let closing = || Step::Append(vec![read(3_031, 0), read(3_969, 0)]);
+    let cases = vec![
+        (
+            "a rebuild lost what was emitted and not yet in the log",
+            vec![
+                Step::Upload(1, true),
+                Step::Turns(1),
+                Step::Hold,
+                closing(),
+                Step::Settle,
+                Step::Rebuild(1),
+                Step::Release,
+            ],
+        ),
+        (
+            "what a rebuild emitted was taken for what was emitted before it",
+            vec![
+                Step::Upload(0, true),
+                Step::Turns(1),
+                Step::Append(vec![Input::Read(1, 0, Reading::BadTimer)]),
+                closing(),
+                Step::Settle,
+                Step::Retry(Choice::All),
+                Step::Rebuild(0),
+                closing(),
+            ],
+        ),
+        (
+            "a version pushed again emitted nothing: its events' ids were taken",
+            vec![
+                Step::Upload(1, true),
+                Step::Turns(1),
+                closing(),
+                Step::Settle,
+                Step::Upload(3, true),
+                Step::Settle,
+                Step::Delete(1),
+                Step::Upload(1, true),
+                Step::Settle,
+                closing(),
+            ],
+        ),
+        (
+            "a version that cannot be opened held the others at position 0",
+            vec![
+                Step::Append(vec![read(0, 0)]),
+                Step::Upload(0, true),
+                Step::Settle,
+                Step::FailStateRead,
+                Step::Restart,
+                Step::Upload(2, false),
+                Step::Activate(2),
+            ],
+        ),
+        (
+            "a version whose state could not be opened once stayed halted",
+            vec![Step::Upload(0, false), Step::FailStateRead, Step::Restart, Step::Resume],
+        ),
+        (
+            "a shadow's position before its rebuild kept it from emitting",
+            vec![
+                Step::Append(vec![read(2_856, 0), read(770, 6), read(3_374, 0)]),
+                Step::Upload(1, true),
+                Step::Turns(4),
+                Step::Upload(3, true),
+                Step::Turns(5),
+                Step::Rollback,
+                Step::Rebuild(1),
+                Step::Rebuild(3),
+            ],
+        ),
+    ];
+    cases.into_iter().map(|(name, steps)| (name, setting.clone(), steps)).collect()
 }

@@ -1,6 +1,6 @@
 //! An engine over faked ports, with a model of every version beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -104,6 +104,10 @@ pub struct World {
     /// What builds that are gone had emitted.
     emitted_before: BTreeMap<String, (String, String)>,
     shown: Shown,
+    /// The log's end when a version was rebuilt whose state could not be read.
+    unreadable: Option<Offset>,
+    /// Versions whose state could not be opened at the last start.
+    unopened: BTreeSet<String>,
 }
 
 impl World {
@@ -162,6 +166,8 @@ impl World {
             names: BTreeMap::new(),
             emitted_before: BTreeMap::new(),
             shown: Shown::default(),
+            unreadable: None,
+            unopened: BTreeSet::new(),
         }
     }
 
@@ -239,9 +245,16 @@ impl World {
                 }
                 deleted
             }
-            Step::Rebuild(kind) => self.engine.rebuild(NAME, &id_of(*kind)),
+            Step::Rebuild(kind) => self.rebuild(&id_of(*kind)),
             Step::Pause => self.engine.pause(NAME),
-            Step::Resume => self.engine.resume(NAME),
+            Step::Resume => {
+                let resumed = self.engine.resume(NAME);
+                if resumed.is_ok() {
+                    self.check()?;
+                    self.unopened.clear();
+                }
+                resumed
+            }
             other => bail!("`{other:?}` is no step of a life cycle"),
         };
         match outcome {
@@ -250,6 +263,33 @@ impl World {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Takes the faults of all states back.
+    fn mend(&self) {
+        for shard in self.stores.shards() {
+            self.stores.shard(&shard).mend();
+        }
+    }
+
+    fn rebuild(&mut self, version: &VersionId) -> Result<(), EngineError> {
+        let status = self.engine.status_of(NAME)?;
+        let unreadable = self.unopened.contains(&version.0);
+        if !unreadable {
+            self.mend();
+        }
+        self.engine.rebuild(NAME, version)?;
+        if unreadable && status.active.as_ref() == Some(&version.0) {
+            // Nobody knows what it had emitted and not sent.
+            let events = self.events();
+            self.unreadable = Some(Offset(events.len() as u64));
+            if let Some(build) = self.serving.clone() {
+                self.bury(&build);
+                self.emitted_before.retain(|id, _| events.iter().any(|event| event.id == *id));
+                self.models.entry(build).or_insert_with(|| Model::new(KINDS[0]));
+            }
+        }
+        Ok(())
     }
 
     fn append(&mut self, inputs: &[Input]) {
@@ -293,6 +333,9 @@ impl World {
         self.check()?;
         self.engine = Engine::open(self.config.clone(), self.ports.clone())?;
         self.engine.attach();
+        let versions = self.engine.status().into_iter().flat_map(|p| p.versions);
+        let unopened = versions.filter(|v| v.activity == "halted").map(|v| v.id);
+        self.unopened = unopened.collect();
         Ok(())
     }
 
@@ -300,9 +343,7 @@ impl World {
     fn decide(&mut self, choice: &Choice, retry: bool) -> Result<()> {
         // A decision that fails half-way may count or not; both are right.
         self.call_faults.store(0, Ordering::SeqCst);
-        for shard in self.stores.shards() {
-            self.stores.shard(&shard).mend();
-        }
+        self.mend();
         self.settle()?;
         self.check()?;
         let mut selection = ParkedSelection::default();
@@ -349,7 +390,7 @@ impl World {
             match call {
                 Published::Committed(commit) => self.shown.commit(&commit)?,
                 Published::Activated(epoch, next, shown) => {
-                    self.activated(epoch, next, &events)?;
+                    self.activated(epoch, next)?;
                     self.shown = shown;
                 }
             }
@@ -388,34 +429,34 @@ impl World {
         self.models.entry(build.clone()).or_insert_with(|| Model::new(kind))
     }
 
-    /// Another build serves readers from here on.
-    fn activated(&mut self, epoch: Option<String>, next: Offset, events: &[Event]) -> Result<()> {
+    /// Another build serves readers from position `next` on.
+    fn activated(&mut self, epoch: Option<String>, next: Offset) -> Result<()> {
         let epoch = epoch.context("nobody deleted the projection")?;
         let build = build_of_epoch(&epoch).with_context(|| format!("epoch `{epoch}`"))?;
         let before = self.serving.replace(build.clone());
-        let mut emit_from = Offset(0);
-        if let Some(old) = &before {
-            let rebuilt = old.0 == build.0;
-            let model = self.model(old);
-            if rebuilt {
-                emit_from = model.next.max(model.emit_from);
-            } else {
-                if !only_passed(events, next, model.next) {
-                    model.advance(events, next).context("the version that served before")?;
+        match before {
+            // A rebuild begins anew, and emits what the one before had not.
+            Some(old) if old.0 == build.0 => {
+                let old = self.model(&old);
+                let from = old.next.max(old.emit_from);
+                let from = self.unreadable.take().unwrap_or(from);
+                let model = self.model(&build);
+                model.emit_from = from;
+                model.serve(Offset(0), true);
+            }
+            before => {
+                let mut emit_from = Offset(0);
+                if let Some(old) = before {
+                    let stuck = self.unopened.contains(&old.0);
+                    let model = self.model(&old);
+                    model.serve(if stuck { model.next } else { next }, false);
+                    emit_from = model.emit_from;
                 }
-                model.live = false;
+                let model = self.model(&build);
+                model.emit_from = emit_from;
+                model.serve(next, true);
             }
         }
-        let rebuilt = before.is_some_and(|old| old.0 == build.0);
-        let model = self.model(&build);
-        if rebuilt {
-            model.emit_from = emit_from;
-        } else {
-            if !only_passed(events, next, model.next) {
-                model.advance(events, next).context("the version that serves now")?;
-            }
-        }
-        model.live = true;
         Ok(())
     }
 
@@ -473,9 +514,11 @@ impl World {
                 other => bail!("emitted `{}` is {what:?}, and should be {other:?}", event.id),
             }
         }
+        let there = |id: &String| events.iter().any(|event| event.id == *id);
+        let missing = expected.keys().find(|id| !there(id));
         ensure!(
             !whole || found == expected.len(),
-            "{found} of {} emitted events are in the log",
+            "{found} of {} emitted events are in the log, not {missing:?}",
             expected.len()
         );
         Ok(())
@@ -488,12 +531,12 @@ impl World {
     pub fn end(&mut self) -> Result<()> {
         self.call_faults.store(0, Ordering::SeqCst);
         self.log.release_appends();
-        for shard in self.stores.shards() {
-            self.stores.shard(&shard).mend();
-        }
+        self.mend();
         if self.record().is_some() {
             // The catalogue's fault may still be to come.
             self.engine.resume(NAME).or_else(|_| self.engine.resume(NAME))?;
+            self.check()?;
+            self.unopened.clear();
         }
         self.settle()?;
         self.check()?;

@@ -331,3 +331,15 @@ fn what_was_acknowledged_survives_power_loss_and_a_commit_is_there_whole_or_not_
     let database = opener(&disk)().unwrap();
     assert!(database.begin_read().unwrap().list_tables().unwrap().count() >= 6);
 }
+
+#[test]
+fn what_is_left_of_a_log_that_was_never_made_whole_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("log.redb");
+    // A process that died, or found the disk full, at its first start.
+    std::fs::write(folder.path().join("log.redb.new"), [0; 8192]).unwrap();
+    let log = EmbeddedLog::open(&path, LogConfig::default()).unwrap();
+    assert_eq!(log.bounds(PartitionId(0)).unwrap().end, Offset(0));
+    drop(log);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+}

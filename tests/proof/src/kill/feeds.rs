@@ -1,0 +1,139 @@
+//! Feed clients that live through every crash: they resume with their token,
+//! miss and repeat nothing, and end with the tables' rows.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use futures_util::StreamExt as _;
+use lantern_client::{Change, Changes, Client, Options, Table};
+use lantern_tests::{PATIENCE, Server};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+/// Changes that a watcher may be behind.
+const CHANGES_BUFFER: usize = 65_536;
+
+/// Clients of some tables.
+pub(crate) struct Feeds {
+    tables: Vec<Watched>,
+    // Ends the connection when dropped.
+    _client: Client,
+}
+
+struct Watched {
+    table: Table,
+    seen: Arc<Mutex<Told>>,
+    watcher: JoinHandle<()>,
+}
+
+/// What a watcher has seen.
+#[derive(Default)]
+struct Told {
+    deltas: u64,
+    snapshots: u64,
+    wrong: Option<String>,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        self.watcher.abort();
+    }
+}
+
+impl Feeds {
+    /// Subscribes to `tables`.
+    pub(crate) async fn new(server: &Server, tables: &[&str]) -> Result<Self> {
+        let url = format!("ws{}/v1/feed", server.url.trim_start_matches("http"));
+        let options = Options {
+            backoff_min: Duration::from_millis(5),
+            backoff_max: Duration::from_millis(20),
+            changes_buffer: CHANGES_BUFFER,
+            ..Options::default()
+        };
+        let client = Client::connect(&url, options).await?;
+        let watch = |name: &&str| {
+            let table = client.table(name);
+            let seen = Arc::new(Mutex::new(Told::default()));
+            let watcher = tokio::spawn(watch(table.changes(), Arc::clone(&seen)));
+            Watched { table, seen, watcher }
+        };
+        Ok(Self { tables: tables.iter().map(watch).collect(), _client: client })
+    }
+
+    /// Each client ends with exactly the rows that the server answers. Returns
+    /// how many changes came so far, and how many snapshots.
+    pub(crate) async fn check(&self, server: &Server) -> Result<(u64, u64)> {
+        let mut told = (0, 0);
+        for Watched { table, seen, watcher } in &self.tables {
+            let started = Instant::now();
+            loop {
+                let expected: BTreeMap<_, _> =
+                    server.rows(table.name()).await?.into_iter().collect();
+                let shown = shown(table)?;
+                if table.status().is_live() && shown == expected {
+                    break;
+                }
+                if started.elapsed() > PATIENCE {
+                    let (name, status) = (table.name(), table.status());
+                    bail!(
+                        "the feed of `{name}` ({status:?}) shows {shown:?}, and the table has {expected:?}"
+                    );
+                }
+                tokio::time::sleep(Duration::from_millis(3)).await;
+            }
+            let seen = seen.lock();
+            if let Some(wrong) = &seen.wrong {
+                bail!("the feed of `{}`: {wrong}", table.name());
+            }
+            ensure!(!watcher.is_finished(), "the feed of `{}` ended", table.name());
+            told = (told.0 + seen.deltas, told.1 + seen.snapshots);
+        }
+        Ok(told)
+    }
+}
+
+fn shown(table: &Table) -> Result<BTreeMap<String, Value>> {
+    let rows = table.rows();
+    rows.iter().map(|(key, row)| Ok((key.clone(), row.read().context("a row")?))).collect()
+}
+
+/// Within an epoch no change goes back, leaves a gap or comes again.
+async fn watch(mut changes: Changes, seen: Arc<Mutex<Told>>) {
+    let mut last: Option<(Option<String>, u64)> = None;
+    while let Some(change) = changes.next().await {
+        let mut seen = seen.lock();
+        let before = last.clone();
+        let wrong = match (&change, &mut last) {
+            (Change::Snapshot { pos, epoch }, last) => {
+                seen.snapshots += 1;
+                let back = last
+                    .as_ref()
+                    .is_some_and(|(known, at)| known.as_ref() == Some(epoch) && pos < at);
+                *last = Some((Some(epoch.clone()), *pos));
+                back
+            }
+            (Change::Delta { from, pos, .. }, Some((_, at))) => {
+                seen.deltas += 1;
+                let gap = from != at;
+                *at = *pos;
+                gap
+            }
+            (Change::Tick { pos, .. }, Some((_, at))) => {
+                let back = *pos < *at;
+                *at = *pos;
+                back
+            }
+            (Change::Delta { pos, .. } | Change::Tick { pos, .. }, last) => {
+                *last = Some((None, *pos));
+                false
+            }
+            (Change::Missed(_) | Change::Ended(_), _) => true,
+        };
+        if wrong && seen.wrong.is_none() {
+            seen.wrong = Some(format!("{change:?} after {before:?}"));
+        }
+    }
+}

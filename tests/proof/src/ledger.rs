@@ -1,0 +1,258 @@
+//! What clients know: which events were acknowledged and where, and which were
+//! sent without an answer.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::Write as _;
+
+use anyhow::{Result, bail, ensure};
+use fastrand::Rng;
+use lantern_tests::Server;
+use parking_lot::Mutex;
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::mirror::Mirror;
+
+/// The source of all events that clients send.
+pub(crate) const SOURCE: &str = "client";
+
+/// Subjects that probes are of.
+const SUBJECTS: u64 = 12;
+/// How long an event is after the one before it, in milliseconds of event time.
+const PACE_MS: u64 = 20;
+
+/// An event as it is sent, with its id.
+#[derive(Clone)]
+struct Sent {
+    id: String,
+    line: String,
+}
+
+/// What was sent.
+pub(crate) struct Ledger {
+    random: Rng,
+    number: u64,
+    /// Event time, in milliseconds.
+    clock_ms: u64,
+    /// By id, with the offset where the answer told it.
+    acknowledged: BTreeMap<String, Option<u64>>,
+    /// Sent without an answer: to be sent again.
+    unknown: VecDeque<Sent>,
+    /// Acknowledged since it was last asked.
+    pub(crate) fresh: u64,
+    /// Bytes that each event carries besides.
+    padding: usize,
+    /// Whether no event tells a plugin to fail or to emit.
+    harmless: bool,
+}
+
+/// What became of a request.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// All events are in the log.
+    Acknowledged,
+    /// The server refused them for now, with this status and problem.
+    Refused(u16, Value),
+    /// There was no answer: nobody knows.
+    Silence,
+}
+
+/// How a client sends.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Manner {
+    /// One event a request.
+    Single,
+    /// Batches of up to so many events.
+    Batch(u64),
+    /// Lines of JSON, up to so many.
+    Lines(u64),
+}
+
+impl Ledger {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            random: Rng::with_seed(seed),
+            number: 0,
+            clock_ms: 0,
+            acknowledged: BTreeMap::new(),
+            unknown: VecDeque::new(),
+            fresh: 0,
+            padding: 0,
+            harmless: false,
+        }
+    }
+
+    /// Of events with so many bytes besides that tell no plugin to fail or emit.
+    pub(crate) fn harmless(seed: u64, padding: usize) -> Self {
+        Self { padding, harmless: true, ..Self::new(seed) }
+    }
+
+    /// Lets event time run ahead, past some windows.
+    pub(crate) fn jump(&mut self) {
+        self.clock_ms += self.random.u64(500..4_500);
+    }
+
+    pub(crate) fn acknowledged(&self) -> usize {
+        self.acknowledged.len()
+    }
+
+    pub(crate) fn unknown(&self) -> usize {
+        self.unknown.len()
+    }
+
+    /// Up to `count` events: those without an answer first.
+    fn next(&mut self, count: u64) -> Vec<Sent> {
+        (0..count).map(|_| self.unknown.pop_front().unwrap_or_else(|| self.fresh_event())).collect()
+    }
+
+    fn fresh_event(&mut self) -> Sent {
+        self.number += 1;
+        self.clock_ms += self.random.u64(0..2 * PACE_MS);
+        let what = match self.random.u64(0..100) {
+            _ if self.harmless => "",
+            0..=9 => "emit",
+            10..=11 => "fail",
+            12..=14 => "need",
+            15 => "panic",
+            _ => "",
+        };
+        let subject = format!("s{}", self.random.u64(0..SUBJECTS));
+        let id = format!("e{}", self.number);
+        // Some come late.
+        let at = self.clock_ms.saturating_sub(self.random.u64(0..5) / 4 * 3_000);
+        let mut line = line(&id, &subject, at, what);
+        if self.padding > 0 {
+            let pad: String =
+                std::iter::repeat_with(|| self.random.alphanumeric()).take(self.padding).collect();
+            line = line.replace(r#""data":{}"#, &format!(r#""data":{{"pad":"{pad}"}}"#));
+        }
+        Sent { id, line }
+    }
+
+    /// Each acknowledged event is in the log, where the answer said.
+    pub(crate) fn check(&self, mirror: &Mirror) -> Result<()> {
+        for (id, told) in &self.acknowledged {
+            let offset = mirror.offset(SOURCE, id);
+            ensure!(
+                offset.is_some(),
+                "`{id}` was acknowledged (at {told:?}) and is not in the log"
+            );
+            ensure!(
+                told.is_none() || *told == offset,
+                "`{id}` was acknowledged at {told:?} and stands at {offset:?}"
+            );
+        }
+        Ok(())
+    }
+}
+
+/// An event as a line of JSON.
+pub(crate) fn line(id: &str, subject: &str, at_ms: u64, what: &str) -> String {
+    let (day, hour) = (1 + at_ms / 86_400_000, at_ms / 3_600_000 % 24);
+    let (minute, second, ms) = (at_ms / 60_000 % 60, at_ms / 1_000 % 60, at_ms % 1_000);
+    let data = if what.is_empty() { "{}".into() } else { format!(r#"{{"do":"{what}"}}"#) };
+    let mut line = format!(
+        r#"{{"specversion":"1.0","id":"{id}","source":"{SOURCE}","type":"probe.sent","subject":"{subject}""#
+    );
+    let time = format!("2026-01-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z");
+    // Writing to a string does not fail.
+    let _ = write!(line, r#","time":"{time}","data":{data}}}"#);
+    line
+}
+
+/// Sends one request.
+///
+/// # Errors
+/// Where an answer of success does not tell of all events.
+pub(crate) async fn try_send(
+    server: &Server,
+    ledger: &Mutex<Ledger>,
+    manner: Manner,
+) -> Result<Outcome> {
+    let (media, count) = match manner {
+        Manner::Single => ("application/cloudevents+json", 1),
+        Manner::Batch(most) => ("application/cloudevents-batch+json", most),
+        Manner::Lines(most) => ("application/x-ndjson", most),
+    };
+    let events = {
+        let mut ledger = ledger.lock();
+        let count = if count > 1 { ledger.random.u64(1..=count) } else { 1 };
+        ledger.next(count)
+    };
+    let lines: Vec<_> = events.iter().map(|sent| sent.line.as_str()).collect();
+    let body = match manner {
+        Manner::Batch(_) => format!("[{}]", lines.join(",")),
+        Manner::Single | Manner::Lines(_) => lines.join("\n"),
+    };
+    let answer = server.request(Method::POST, "/v1/events", media, body.into_bytes()).await;
+    let mut ledger = ledger.lock();
+    match answer {
+        Ok((200, answer)) if !answer.is_null() => {
+            acknowledge(&mut ledger, &events, &answer)?;
+            Ok(Outcome::Acknowledged)
+        }
+        Ok((status, answer)) if !answer.is_null() => {
+            // Of lines, some may be there.
+            ledger.unknown.extend(events);
+            Ok(Outcome::Refused(status, answer))
+        }
+        // A connection that is cut in the middle of an answer leaves no JSON.
+        _ => {
+            ledger.unknown.extend(events);
+            Ok(Outcome::Silence)
+        }
+    }
+}
+
+/// Sends one request. Whether there was an answer.
+///
+/// # Errors
+/// Where the answer is not that all events are there.
+pub(crate) async fn send(server: &Server, ledger: &Mutex<Ledger>, manner: Manner) -> Result<bool> {
+    match try_send(server, ledger, manner).await? {
+        Outcome::Acknowledged => Ok(true),
+        Outcome::Refused(status, answer) => bail!("events are answered with {status}: {answer}"),
+        Outcome::Silence => Ok(false),
+    }
+}
+
+fn acknowledge(ledger: &mut Ledger, events: &[Sent], answer: &Value) -> Result<()> {
+    let told = answer["events"].as_array();
+    let count =
+        answer["appended"].as_u64().unwrap_or(0) + answer["duplicates"].as_u64().unwrap_or(0);
+    ensure!(count == events.len() as u64, "{} events are answered with {answer}", events.len());
+    for (place, sent) in events.iter().enumerate() {
+        let offset = told.and_then(|told| told.get(place)?["offset"].as_u64());
+        ensure!(told.is_none() || offset.is_some(), "an event without an offset: {answer}");
+        ledger.acknowledged.insert(sent.id.clone(), offset);
+    }
+    ledger.fresh += events.len() as u64;
+    Ok(())
+}
+
+/// Sends until there is no answer any more.
+///
+/// # Errors
+/// As [`send`].
+pub(crate) async fn keep_sending(
+    server: &Server,
+    ledger: &Mutex<Ledger>,
+    manner: Manner,
+) -> Result<()> {
+    while send(server, ledger, manner).await? {}
+    Ok(())
+}
+
+/// Sends again whatever had no answer, until all is acknowledged.
+///
+/// # Errors
+/// As [`send`], and where there is no answer.
+pub(crate) async fn settle(server: &Server, ledger: &Mutex<Ledger>) -> Result<()> {
+    loop {
+        let left = ledger.lock().unknown.len();
+        if left == 0 {
+            return Ok(());
+        }
+        ensure!(send(server, ledger, Manner::Single).await?, "no answer of a server that runs");
+    }
+}

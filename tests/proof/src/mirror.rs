@@ -1,0 +1,315 @@
+//! A second log beside a server's, taken from its file while no server runs,
+//! and a clean fold of it: what every crash and every fault is measured by.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use lantern_core::dump::{self, Entry};
+use lantern_core::{
+    Attributes, Catalog as _, Events, HEARTBEAT_TYPE, Log as _, Offset, ParkedRecord, PartitionId,
+    ProjectionRecord, Read, ReadStore, ShardId, Space, StateStores as _, TypeFilter, VersionRecord,
+};
+use lantern_log::{EmbeddedLog, LogConfig};
+use lantern_store::{CatalogFile, StateDir, StoreConfig};
+use lantern_tests::{Launch, PATIENCE, Server};
+use serde_json::{Value, json};
+
+/// How many events that were seen before are looked at again each time: what a
+/// crash could have changed is young.
+const LOOKED_AT_AGAIN: u64 = 2_000;
+
+/// An event of the log, as far as it matters here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its source.
+    pub source: String,
+    /// Its id.
+    pub id: String,
+    /// Its type.
+    pub kind: String,
+    /// Its subject.
+    pub subject: String,
+    /// Its data.
+    pub data: String,
+}
+
+/// All events that a server's log ever held, also those it let go of since.
+pub struct Mirror {
+    log: EmbeddedLog,
+    path: PathBuf,
+    events: Vec<Seen>,
+    offsets: HashMap<(String, String), u64>,
+}
+
+/// What people did with parked events of projections, to be done again in a
+/// clean fold: the offsets that were dropped.
+pub type Dropped = BTreeMap<String, Vec<u64>>;
+
+impl Mirror {
+    /// An empty one, with its file in `folder`.
+    ///
+    /// # Errors
+    /// Where the file cannot be made.
+    pub fn new(folder: &Path) -> Result<Self> {
+        let path = folder.join("mirror.redb");
+        let log = EmbeddedLog::open(&path, plain())?;
+        Ok(Self { log, path, events: Vec::new(), offsets: HashMap::new() })
+    }
+
+    /// Takes what is new in the log of the data folder `data`, on which no
+    /// server may run.
+    ///
+    /// # Errors
+    /// Where an event that was there is gone or another, one stands twice, or
+    /// the offsets have a gap.
+    pub fn take(&mut self, data: &Path) -> Result<()> {
+        // A copy, so that the server itself has to mend what the crash left.
+        let copy = self.path.with_file_name("copy.redb");
+        fs::copy(data.join("log.redb"), &copy)?;
+        let log = EmbeddedLog::open(&copy, plain()).context("a copy of the log")?;
+        let bounds = log.bounds(PartitionId(0))?;
+        let (start, end, known) = (bounds.start.0, bounds.end.0, self.end());
+        ensure!(end >= known, "the log ends at {end} and held {known} events before");
+        ensure!(
+            start <= known,
+            "retention let go of events up to {start}, of which {known} are known"
+        );
+        let mut at = start.max(known.saturating_sub(LOOKED_AT_AGAIN));
+        while at < end {
+            let wanted = TypeFilter::everything().and(HEARTBEAT_TYPE);
+            let chunk = match log.read(PartitionId(0), Offset(at), &wanted)? {
+                Read::Chunk(chunk) => chunk,
+                other => bail!("offset {at} of {end} cannot be read: {other:?}"),
+            };
+            for index in chunk.index_of(Offset(at))..chunk.events.len() {
+                let offset = chunk.offset(index).0;
+                ensure!(offset == at, "offset {at} is missing: {offset} comes next");
+                self.look(at, &chunk.events, index)?;
+                at += 1;
+            }
+            let fresh = chunk.index_of(Offset(known.max(chunk.offset(0).0)));
+            self.append(&chunk.events, fresh)?;
+        }
+        ensure!(self.log.bounds(PartitionId(0))?.end.0 == self.end(), "the mirror itself is wrong");
+        Ok(())
+    }
+
+    /// Keeps the event at `offset`, or compares it with what was kept.
+    fn look(&mut self, offset: u64, events: &Events, index: usize) -> Result<()> {
+        let event = events.get(index);
+        let seen = Seen {
+            source: event.source.into(),
+            id: event.id.into(),
+            kind: event.kind.into(),
+            subject: event.subject.into(),
+            data: String::from_utf8_lossy(event.data).into_owned(),
+        };
+        if let Some(known) = self.events.get(usize::try_from(offset)?) {
+            ensure!(*known == seen, "offset {offset} held {known:?} and holds {seen:?} now");
+            return Ok(());
+        }
+        let name = (seen.source.clone(), seen.id.clone());
+        if let Some(first) = self.offsets.insert(name, offset) {
+            bail!("`{}` of `{}` stands at {first} and at {offset}", seen.id, seen.source);
+        }
+        self.events.push(seen);
+        Ok(())
+    }
+
+    fn append(&self, events: &Events, from: usize) -> Result<()> {
+        if from >= events.len() {
+            return Ok(());
+        }
+        let mut fresh = Events::new();
+        ensure!(fresh.extend_from(events, from..events.len(), Attributes::all()), "too many types");
+        let (done, appended) = std::sync::mpsc::sync_channel(1);
+        self.log.append(fresh, Box::new(move |result| drop(done.send(result))));
+        appended.recv_timeout(PATIENCE)??;
+        Ok(())
+    }
+
+    /// The next offset.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.events.len() as u64
+    }
+
+    /// All events, by offset.
+    #[must_use]
+    pub fn events(&self) -> &[Seen] {
+        &self.events
+    }
+
+    /// Where the event `id` of `source` stands.
+    #[must_use]
+    pub fn offset(&self, source: &str, id: &str) -> Option<u64> {
+        self.offsets.get(&(source.to_owned(), id.to_owned())).copied()
+    }
+
+    /// Folds the log from its beginning with a server of its own, with every
+    /// version that the stopped server's folder `data` has, and compares tables,
+    /// timers and parked events of all. How many entries were compared.
+    ///
+    /// # Errors
+    /// Where they differ, with the first difference.
+    pub async fn compare_clean_fold(
+        &self,
+        data: &Path,
+        settings: &[String],
+        dropped: &Dropped,
+    ) -> Result<u64> {
+        let home = tempfile::tempdir()?;
+        let clean = home.path().join("clean");
+        fs::create_dir(&clean)?;
+        fs::copy(&self.path, clean.join("log.redb"))?;
+        let records = catalogue(data)?;
+        let mut server = Server::launch(Launch {
+            folder: clean.clone(),
+            address: "127.0.0.1:0".into(),
+            settings: settings.to_vec(),
+            grouped: true,
+            ..Launch::default()
+        })?;
+        for (record, version) in versions(&records) {
+            let wasm = fs::read(data.join("plugins").join(format!("{}.wasm", version.sha256)))?;
+            let pushed = server
+                .push_bytes(&record.name, &wasm, &version.parameters, "?activate=false&check=false")
+                .await?;
+            ensure!(pushed.0 < 300, "a clean server refuses `{}`: {pushed:?}", record.name);
+            ensure!(pushed.1["version"] == version.id.0.as_str(), "another version: {pushed:?}");
+        }
+        settled(&server).await?;
+        for (record, version) in versions(&records) {
+            if let Some(offsets) = dropped.get(&record.name) {
+                let which = json!({ "offsets": offsets });
+                parked(&server, &record.name, &version.id.0, "drop", &which).await?;
+            }
+            parked(&server, &record.name, &version.id.0, "retry", &json!({ "all": true })).await?;
+        }
+        server.stop()?;
+        compare(data, &records, &clean)
+    }
+}
+
+/// A log that takes what another has.
+fn plain() -> LogConfig {
+    LogConfig { dedup_window_events: 0, disk_reserve_bytes: 0, ..LogConfig::default() }
+}
+
+/// Retries or drops parked events of a version.
+///
+/// # Errors
+/// Where the server refuses.
+pub async fn parked(
+    server: &Server,
+    projection: &str,
+    version: &str,
+    what: &str,
+    which: &Value,
+) -> Result<Value> {
+    let path = format!("/v1/projections/{projection}/parked/{what}?version={version}");
+    let body = serde_json::to_vec(which)?;
+    let answer = server.request(reqwest::Method::POST, &path, "application/json", body).await?;
+    ensure!(answer.0 == 200, "{path}: {answer:?}");
+    Ok(answer.1)
+}
+
+/// Waits until every version of every projection has folded all of the log.
+///
+/// # Errors
+/// Where one does not get there, with its status.
+pub async fn settled(server: &Server) -> Result<Value> {
+    let started = std::time::Instant::now();
+    loop {
+        let status = server.get("/v1/projections").await?;
+        let end = &server.get("/v1/status").await?["partitions"][0]["end"];
+        let all = status["projections"].as_array().context("`projections` is no list")?;
+        let behind = all.iter().flat_map(shards).find(|(_, shard)| {
+            shard["activity"] != "idle" || shard["lag_events"] != 0 || shard["next"] != *end
+        });
+        let Some((version, shard)) = behind else {
+            return Ok(status);
+        };
+        if shard["activity"] == "halted" {
+            bail!("{version} is halted: {shard:#}");
+        }
+        if started.elapsed() > PATIENCE {
+            bail!("{version} did not fold all of the log, which ends at {end}: {shard:#}");
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+fn shards(projection: &Value) -> Vec<(String, &Value)> {
+    let versions = projection["versions"].as_array().into_iter().flatten();
+    versions
+        .flat_map(|version| {
+            let name = format!("`{}` version {}", projection["name"], version["id"]);
+            version["shards"].as_array().into_iter().flatten().map(move |s| (name.clone(), s))
+        })
+        .collect()
+}
+
+fn catalogue(data: &Path) -> Result<Vec<ProjectionRecord>> {
+    Ok(CatalogFile::open(data.join("catalog.redb"))?.projections()?)
+}
+
+fn versions(
+    records: &[ProjectionRecord],
+) -> impl Iterator<Item = (&ProjectionRecord, &VersionRecord)> {
+    records.iter().flat_map(|record| record.versions.iter().map(move |version| (record, version)))
+}
+
+/// Compares all versions of `records` between two folders of stopped servers.
+fn compare(live: &Path, records: &[ProjectionRecord], clean: &Path) -> Result<u64> {
+    let left = StateDir::open(live.join("state"), StoreConfig::default())?;
+    let right = StateDir::open(clean.join("state"), StoreConfig::default())?;
+    let clean_records = catalogue(clean)?;
+    let mut compared = 0;
+    for (record, version) in versions(records) {
+        let theirs = versions(&clean_records)
+            .find(|(other, v)| other.name == record.name && v.id == version.id)
+            .context("it was just uploaded")?;
+        let id = |rebuild| ShardId {
+            projection: record.name.clone(),
+            version: version.id.clone(),
+            rebuild,
+            partition: PartitionId(0),
+        };
+        let live = left.open(&id(version.rebuilds))?.snapshot()?;
+        let clean = right.open(&id(theirs.1.rebuilds))?.snapshot()?;
+        let (live, clean) = (entries(&*live)?, entries(&*clean)?);
+        let differs = live.iter().zip(&clean).find(|(l, c)| l != c);
+        if let Some((l, c)) = differs {
+            bail!("`{}` differs from a clean fold: {} against {}", record.name, shown(l), shown(c));
+        }
+        let (l, c) = (live.len(), clean.len());
+        ensure!(l == c, "`{}` has {l} entries, and a clean fold {c}", record.name);
+        compared += l as u64;
+    }
+    Ok(compared)
+}
+
+/// The canonical dump, but for how often a parked event was tried: that is what
+/// people did, and no function of the log.
+fn entries(store: &dyn ReadStore) -> Result<Vec<Entry>> {
+    let mut all = Vec::new();
+    for entry in dump::entries(store) {
+        let mut entry = entry?;
+        if entry.space == Space::Parked {
+            let record = ParkedRecord::decode(&entry.value);
+            let mut record = record.context("a parked event is damaged")?;
+            record.attempts = 0;
+            entry.value = record.encode();
+        }
+        all.push(entry);
+    }
+    Ok(all)
+}
+
+fn shown(entry: &Entry) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    format!("{:?} `{}` = `{}`", entry.space, text(&entry.key), text(&entry.value))
+}
