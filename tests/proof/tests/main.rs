@@ -33,4 +33,6 @@ macro_rules! claims {
     };
 }
 
-claims! {}
+claims! {
+    a_feed_misses_and_repeats_nothing: "feed",
+}

@@ -1,6 +1,6 @@
 //! The HTTP API: one module a resource, and what they share.
 
-mod events;
+pub(crate) mod events;
 mod feed;
 mod guard;
 mod health;
@@ -12,7 +12,7 @@ mod projections;
 mod serve;
 mod shard_metrics;
 mod stream;
-mod tables;
+pub(crate) mod tables;
 mod trace;
 mod upload;
 

@@ -8,9 +8,9 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Query};
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_LENGTH, EXPECT};
 use http::request::Parts;
+use http::{HeaderMap, Uri};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
@@ -25,12 +25,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        match Query::try_from_uri(&parts.uri) {
+        Self::read(&parts.uri)
+    }
+}
+
+impl<T: DeserializeOwned> Params<T> {
+    /// The query of `uri`.
+    pub(super) fn read(uri: &Uri) -> Result<Self, Problem> {
+        match Query::try_from_uri(uri) {
             Ok(Query(params)) => Ok(Self(params)),
             Err(error) => {
                 let text = error.body_text();
                 let reason = text.strip_prefix("Failed to deserialize query string: ");
-                let query = parts.uri.query().unwrap_or_default();
+                let query = uri.query().unwrap_or_default();
                 let reason = reason.unwrap_or(&text);
                 Err(Problem::new("LAN-0403", format!("in `?{query}`: {reason}")))
             }

@@ -5,9 +5,13 @@ use lantern_core::Timestamp;
 
 /// Microseconds in a second.
 const SECOND_US: i64 = 1_000_000;
+/// Seconds from 1970 to the beginnings of the years 0 and 10000.
+const YEAR_0_S: i64 = -62_167_219_200;
+const YEAR_10000_S: i64 = 253_402_300_800;
 
-/// `text` as microseconds since 1970; `None` where it is not RFC 3339. Digits
-/// below a microsecond are cut off, and a leap second counts as the one before.
+/// `text` as microseconds since 1970; `None` where it is not RFC 3339, or is in
+/// UTC outside the years 0 to 9999, which RFC 3339 cannot write. Digits below a
+/// microsecond are cut off, and a leap second counts as the one before.
 #[must_use]
 pub fn parse_time(text: &str) -> Option<Timestamp> {
     let b = text.as_bytes();
@@ -33,6 +37,9 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
         + i64::from(minute) * 60
         + i64::from(second.min(59))
         - offset_s;
+    if !(YEAR_0_S..YEAR_10000_S).contains(&seconds) {
+        return None;
+    }
     Some(Timestamp(seconds * SECOND_US + fraction_us))
 }
 
@@ -127,6 +134,8 @@ mod tests {
             "2026/01/31T23:59:59Z",
             "２026-01-31T23:59:59Z",
             "1790000000",
+            "0000-01-01T00:00:00+00:01",
+            "9999-12-31T23:59:59-00:01",
         ] {
             assert_eq!(parse_time(bad), None, "{bad}");
         }

@@ -1,33 +1,28 @@
 //! Projections in memory, with every state they ever had, behind the port the
-//! feed reads them through; and a client that speaks the protocol by hand.
+//! feed reads them through. The tests of `host/live` and `clients/rust` include
+//! this file too.
 
-#![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
-#![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+#![allow(dead_code, unreachable_pub, reason = "each who includes it uses a part of it")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
-use futures_util::{SinkExt as _, StreamExt as _};
 use lantern_core::fake::MemoryShard;
 use lantern_core::{
     Committed, Field, FieldKind, Manifest, Merge, Offset, PartitionId, Publish as _, ReadStore,
     ShardMeta, ShardStore as _, Space, Table, TableChanges, TableId, Timestamp, VersionId, View,
     ViewError, Views, Writes,
 };
-use lantern_live::{Hub, Lag, LiveConfig, SessionEnd};
-use parking_lot::Mutex;
+use lantern_live::{Hub, Lag, LiveConfig};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
-use tokio::io::DuplexStream;
-use tokio::sync::oneshot;
-use tokio::task::JoinHandle;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::Role;
 
 /// The name of the projection every world has.
 pub const PROJECTION: &str = "shop";
+/// Rows by key, as the feed has them.
 pub type Rows = BTreeMap<String, Value>;
+/// The `n` of each row, by key.
+pub type Numbers = BTreeMap<String, i64>;
 /// A change: table, key, and the new `n` or none to delete.
 pub type Write<'a> = (u32, &'a str, Option<i64>);
 
@@ -43,8 +38,10 @@ struct State {
     epochs: u64,
     manifest: Arc<Manifest>,
     shards: Vec<Shard>,
-    /// Rows of each table at each position of each epoch.
-    history: HashMap<(String, u64), [Rows; 2]>,
+    /// What versions before the served one had, oldest first.
+    before: Vec<Vec<Shard>>,
+    /// Each state there ever was, by epoch and position.
+    history: HashMap<(String, u64), Moment>,
     /// Committed, not yet published.
     unpublished: Vec<Arc<Committed>>,
     views: u64,
@@ -54,7 +51,15 @@ struct State {
 struct Shard {
     store: Arc<MemoryShard>,
     meta: ShardMeta,
-    rows: [BTreeMap<String, i64>; 2],
+    rows: [Numbers; 2],
+}
+
+/// One committed state.
+#[derive(Default)]
+struct Moment {
+    rows: [Arc<Numbers>; 2],
+    /// Whether the commit that led to it wrote to the table.
+    touched: [bool; 2],
 }
 
 fn manifest() -> Manifest {
@@ -81,12 +86,14 @@ fn row(key: &str, n: i64) -> Value {
 }
 
 impl World {
+    /// A world with one version, empty.
     pub fn new(partitions: usize) -> Arc<Self> {
         let state = State {
             epoch: None,
             epochs: 0,
             manifest: Arc::new(manifest()),
             shards: Vec::new(),
+            before: Vec::new(),
             history: HashMap::new(),
             unpublished: Vec::new(),
             views: 0,
@@ -98,7 +105,7 @@ impl World {
 
     /// A feed over this world, which commits are published to from now on.
     pub fn serve(self: &Arc<Self>, config: LiveConfig) -> Arc<Hub> {
-        config.check().unwrap();
+        config.check().expect("the settings can work");
         let lag = Arc::new(|_: &str| Some(Lag { events: 3, ms: 12 }));
         let hub = Hub::new(self.clone(), lag, config);
         *self.hub.lock() = Some(hub.clone());
@@ -107,12 +114,32 @@ impl World {
 
     /// Another version, empty, takes over.
     pub fn activate(&self, partitions: usize) -> String {
+        let fresh = (0..partitions).map(|_| Shard::default()).collect();
         let mut state = self.state.lock();
+        let before = std::mem::replace(&mut state.shards, fresh);
+        state.before.push(before);
+        self.take_over(state)
+    }
+
+    /// The version before the served one takes over again, as it was; nothing
+    /// where there is none.
+    pub fn roll_back(&self) {
+        let mut state = self.state.lock();
+        // The first entry stands for the time before the first version.
+        if state.before.len() > 1 {
+            state.shards = state.before.pop().unwrap_or_default();
+            self.take_over(state);
+        }
+    }
+
+    /// What stands in `shards` is served from now on, under an epoch of its own.
+    fn take_over(&self, mut state: MutexGuard<'_, State>) -> String {
         state.epochs += 1;
         let epoch = format!("{}.v.0", state.epochs);
         state.epoch = Some(epoch.clone());
-        state.shards = (0..partitions).map(|_| Shard::default()).collect();
-        state.history.insert((epoch.clone(), 0), Default::default());
+        let pos = state.shards.iter().map(|shard| shard.meta.pos).sum();
+        let rows = [0, 1].map(|table| Arc::new(merged(&state.shards, table)));
+        state.history.insert((epoch.clone(), pos), Moment { rows, touched: [true; 2] });
         state.unpublished.clear();
         drop(state);
         self.announce(Some(&epoch));
@@ -148,11 +175,11 @@ impl World {
     /// Commits, as an engine does before it publishes.
     pub fn commit_unpublished(&self, partition: u32, writes: &[Write<'_>]) -> u64 {
         let mut state = self.state.lock();
-        let epoch = state.epoch.clone().unwrap();
+        let epoch = state.epoch.clone().expect("a version is served");
         let shard = &mut state.shards[partition as usize];
         shard.meta.pos += 1;
         shard.meta.next = Offset(shard.meta.next.0 + 10);
-        shard.meta.max_time = Timestamp(i64::try_from(shard.meta.pos).unwrap());
+        shard.meta.max_time = Timestamp(shard.meta.pos.cast_signed());
         let mut tables: BTreeMap<u32, TableChanges> = BTreeMap::new();
         let mut stored = Writes::new();
         for (table, key, n) in writes {
@@ -173,12 +200,13 @@ impl World {
             let space = stored.entry(Space::Table(TableId(*table))).or_default();
             space.insert(key.as_bytes().to_vec(), value);
         }
+        let touched = [0, 1].map(|table| tables.contains_key(&table));
         let tables: Vec<_> = tables.into_values().collect();
         let change_key = shard.meta.pos.to_be_bytes().to_vec();
         let encoded = TableChanges::encode(&tables);
         stored.entry(Space::Changes).or_default().insert(change_key, Some(encoded));
         write_meta(&mut stored, &shard.meta);
-        shard.store.commit(&stored).unwrap();
+        shard.store.commit(&stored).expect("no fault is planted");
         let commit = Committed {
             projection: PROJECTION.into(),
             version: VersionId("v".into()),
@@ -190,8 +218,13 @@ impl World {
             tables,
         };
         let pos = state.shards.iter().map(|shard| shard.meta.pos).sum();
-        let merged = [0, 1].map(|table| merged(&state.shards, table));
-        state.history.insert((epoch, pos), merged);
+        let before = state.history.get(&(epoch.clone(), pos - 1)).map(|at| at.rows.clone());
+        let rows = before.expect("positions leave no gap");
+        let rows = [0, 1].map(|table| match touched[table] {
+            true => Arc::new(merged(&state.shards, table)),
+            false => rows[table].clone(),
+        });
+        state.history.insert((epoch, pos), Moment { rows, touched });
         state.unpublished.push(Arc::new(commit));
         pos
     }
@@ -214,7 +247,7 @@ impl World {
             stored.insert(Space::Changes, gone);
             shard.meta.changes_from = shard.meta.pos;
             write_meta(&mut stored, &shard.meta);
-            shard.store.commit(&stored).unwrap();
+            shard.store.commit(&stored).expect("no fault is planted");
         }
     }
 
@@ -225,16 +258,33 @@ impl World {
     }
 
     /// A table's rows at a position.
+    ///
+    /// # Panics
+    /// Where the table never was there.
     pub fn rows_at(&self, epoch: &str, pos: u64, table: usize) -> Rows {
+        let numbers = self.numbers_at(epoch, pos, table);
+        let numbers = numbers.unwrap_or_else(|| panic!("{epoch} never was at {pos}"));
+        numbers.iter().map(|(key, n)| (key.clone(), row(key, *n))).collect()
+    }
+
+    /// A table's rows at a position; `None` where it never was there.
+    pub fn numbers_at(&self, epoch: &str, pos: u64, table: usize) -> Option<Arc<Numbers>> {
         let state = self.state.lock();
-        let rows = state.history.get(&(epoch.to_owned(), pos));
-        rows.unwrap_or_else(|| panic!("{epoch} never was at {pos}"))[table].clone()
+        state.history.get(&(epoch.to_owned(), pos)).map(|at| at.rows[table].clone())
+    }
+
+    /// How many commits after `from`, up to `to`, wrote to a table.
+    pub fn writes_between(&self, epoch: &str, from: u64, to: u64, table: usize) -> usize {
+        let state = self.state.lock();
+        let at = |pos| state.history.get(&(epoch.to_owned(), pos));
+        (from + 1..=to).filter_map(at).filter(|at| at.touched[table]).count()
     }
 
     /// The newest epoch and position.
     pub fn head(&self) -> (String, u64) {
         let state = self.state.lock();
-        (state.epoch.clone().unwrap(), state.shards.iter().map(|shard| shard.meta.pos).sum())
+        let epoch = state.epoch.clone().expect("a version is served");
+        (epoch, state.shards.iter().map(|shard| shard.meta.pos).sum())
     }
 
     /// How many views were opened.
@@ -244,16 +294,19 @@ impl World {
 }
 
 fn write_meta(stored: &mut Writes, meta: &ShardMeta) {
-    let meta = serde_json::to_vec(meta).unwrap();
+    let meta = serde_json::to_vec(meta).expect("numbers always encode");
     stored.entry(Space::Meta).or_default().insert(ShardMeta::KEY.to_vec(), Some(meta));
 }
 
-fn merged(shards: &[Shard], table: usize) -> Rows {
-    let mut sums: BTreeMap<&str, i64> = BTreeMap::new();
+fn merged(shards: &[Shard], table: usize) -> Numbers {
+    let mut sums = Numbers::new();
     for (key, n) in shards.iter().flat_map(|shard| &shard.rows[table]) {
-        *sums.entry(key).or_default() += n;
+        match sums.get_mut(key) {
+            Some(sum) => *sum += n,
+            None => drop(sums.insert(key.clone(), *n)),
+        }
     }
-    sums.into_iter().map(|(key, n)| (key.to_owned(), row(key, n))).collect()
+    sums
 }
 
 impl Views for World {
@@ -276,101 +329,5 @@ impl Views for World {
 
     fn view_version(&self, projection: &str, _: &VersionId) -> Result<View, ViewError> {
         self.view(projection)
-    }
-}
-
-/// How long a test waits for what must come.
-pub const PATIENCE: Duration = Duration::from_secs(20);
-
-/// A client by hand.
-pub struct Wire {
-    pub ws: WebSocketStream<DuplexStream>,
-    pub session: JoinHandle<SessionEnd>,
-    shutdown: Option<oneshot::Sender<()>>,
-}
-
-impl Wire {
-    /// Connects without a word.
-    pub async fn silent(hub: &Arc<Hub>, buffer: usize) -> Self {
-        let (near, far) = tokio::io::duplex(buffer);
-        let (shutdown, down) = oneshot::channel::<()>();
-        let down = async move {
-            if down.await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
-        let session = tokio::spawn(hub.clone().serve(near, down));
-        let ws = WebSocketStream::from_raw_socket(far, Role::Client, None).await;
-        Self { ws, session, shutdown: Some(shutdown) }
-    }
-
-    /// Connects and is welcomed.
-    pub async fn open(hub: &Arc<Hub>) -> Self {
-        let mut wire = Self::silent(hub, 1 << 20).await;
-        wire.say(json!({"t":"hello"})).await;
-        assert_eq!(wire.hear().await["t"], "welcome");
-        wire
-    }
-
-    /// Connects and subscribes to a table.
-    pub async fn subscribed(hub: &Arc<Hub>, table: &str) -> Self {
-        let mut wire = Self::open(hub).await;
-        wire.say(json!({"t":"sub","id":1,"table":table})).await;
-        assert_eq!(wire.hear().await["t"], "ok");
-        wire
-    }
-
-    pub async fn say(&mut self, message: Value) {
-        self.ws.send(Message::text(message.to_string())).await.unwrap();
-    }
-
-    /// The next message, pings left out.
-    pub async fn hear(&mut self) -> Value {
-        loop {
-            let heard = self.hear_any().await;
-            if heard["t"] != "ping" {
-                return heard;
-            }
-        }
-    }
-
-    pub async fn hear_any(&mut self) -> Value {
-        let message = tokio::time::timeout(PATIENCE, self.ws.next()).await;
-        match message.expect("the server says something") {
-            Some(Ok(Message::Text(text))) => serde_json::from_str(&text).unwrap(),
-            other => panic!("no message but {other:?}"),
-        }
-    }
-
-    /// The next message that is a `kind`.
-    pub async fn hear_a(&mut self, kind: &str) -> Value {
-        loop {
-            let heard = self.hear().await;
-            if heard["t"] == kind {
-                return heard;
-            }
-        }
-    }
-
-    /// The code the server closes with, whatever it says before.
-    pub async fn close_code(mut self) -> u16 {
-        loop {
-            let message = tokio::time::timeout(PATIENCE, self.ws.next()).await;
-            match message.expect("the server closes") {
-                Some(Ok(Message::Close(Some(frame)))) => {
-                    let code = frame.code.into();
-                    // Has the library answer.
-                    while let Some(Ok(_)) = self.ws.next().await {}
-                    assert_eq!(self.session.await.unwrap(), SessionEnd::Server(code));
-                    return code;
-                }
-                Some(Ok(_)) => {}
-                other => panic!("no close but {other:?}"),
-            }
-        }
-    }
-
-    pub fn shut_down(&mut self) {
-        let _ = self.shutdown.take().unwrap().send(());
     }
 }
