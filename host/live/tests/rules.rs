@@ -654,3 +654,18 @@ async fn a_token_whose_positions_add_up_to_nothing_sane_starts_anew() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_client_whose_connection_takes_no_byte_is_cut() {
+    let world = World::new(1);
+    let hub = world.serve(LiveConfig { stall_ms: 50, ..quiet() });
+    let keys: Vec<String> = (0..200).map(|n| format!("key-{n}")).collect();
+    let writes: Vec<_> = keys.iter().map(|key| (0, key.as_str(), Some(1))).collect();
+    world.commit(0, &writes);
+    // A pipe that a snapshot does not fit into, and nobody reads.
+    let mut wire = Wire::silent(&hub, 1_024).await;
+    wire.say(json!({"t":"hello"})).await;
+    wire.say(json!({"t":"sub","id":1,"table":"shop/a"})).await;
+    let end = tokio::time::timeout(Duration::from_secs(20), wire.session).await;
+    assert_eq!(end.expect("it is cut").unwrap(), lantern_live::SessionEnd::Cut);
+}

@@ -6,9 +6,11 @@
 //! with that of the longer run.
 
 pub mod feed;
+pub mod parsers;
+pub mod requests;
 pub mod run;
 
 pub use run::{Claim, Counts, Failure, Outcome, Plan, Run};
 
 /// Every claim, in the order of the invariants.
-pub const CLAIMS: &[Claim] = &[feed::CLAIM];
+pub const CLAIMS: &[Claim] = &[parsers::CLAIM, requests::CLAIM, feed::CLAIM, feed::CUTS];

@@ -6,7 +6,6 @@ use indicatif::ProgressBar;
 use lantern_proof::{CLAIMS, Plan};
 
 /// Tries one claim with its count for CI.
-#[allow(dead_code, reason = "there are no claims yet")]
 fn holds(name: &str) {
     let claim = CLAIMS.iter().find(|claim| claim.name == name);
     let claim = claim.unwrap_or_else(|| panic!("there is no claim `{name}`"));
@@ -34,5 +33,35 @@ macro_rules! claims {
 }
 
 claims! {
+    malformed_requests_are_refused: "malformed-requests",
+    malformed_http_harms_nobody: "malformed-http",
     a_feed_misses_and_repeats_nothing: "feed",
+    a_feed_survives_real_cuts: "real-cuts",
+}
+
+/// Adds every parser's seeds to the corpora, which fuzz targets begin with. By
+/// hand: `cargo test -p lantern-proof -- --ignored write_the_seeds`.
+#[test]
+#[ignore = "writes files"]
+fn write_the_seeds() {
+    for parser in lantern_proof::parsers::PARSERS {
+        let folder = lantern_proof::parsers::corpus_folder(parser.name);
+        std::fs::create_dir_all(&folder).unwrap();
+        for (place, seed) in (parser.seeds)().iter().enumerate() {
+            std::fs::write(folder.join(format!("seed-{place:02}")), seed).unwrap();
+        }
+    }
+}
+
+#[test]
+fn every_parser_has_a_fuzz_target() {
+    let targets = lantern_tests::root().join("tests/fuzz");
+    let manifest = std::fs::read_to_string(targets.join("Cargo.toml")).unwrap();
+    for parser in lantern_proof::parsers::PARSERS {
+        let name = parser.name;
+        let target = targets.join(format!("fuzz_targets/{name}.rs"));
+        let text = std::fs::read_to_string(&target).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(text.contains(&format!("parsers::{name}(")), "{text}");
+        assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} is not in Cargo.toml");
+    }
 }

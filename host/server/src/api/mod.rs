@@ -14,6 +14,7 @@ mod shard_metrics;
 mod stream;
 pub(crate) mod tables;
 mod trace;
+mod unread;
 mod upload;
 
 use std::sync::Arc;
@@ -132,6 +133,7 @@ pub(crate) fn router(app: Shared) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::check))
+        .layer(middleware::from_fn(unread::drain))
         .layer(middleware::from_fn(trace::request))
         .layer(DefaultBodyLimit::max(SMALL_BODY_BYTES_MAX))
         .with_state(app)

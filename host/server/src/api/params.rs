@@ -8,7 +8,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Query};
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_LENGTH, EXPECT};
+use http::header::{ACCEPT, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderMap, Uri};
 use http_body_util::BodyExt;
@@ -91,10 +91,6 @@ pub(crate) async fn body(
     let announced =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > max as u64) {
-        // Who expects to be told to go on has sent nothing yet.
-        if !headers.contains_key(EXPECT) {
-            drain(body).await;
-        }
         return Err(too_large());
     }
     let place = match announced {
@@ -113,7 +109,6 @@ pub(crate) async fn body(
             Some(Ok(frame)) => {
                 let Some(data) = frame.data_ref() else { continue };
                 if data.len() > max - whole.len() {
-                    drain(body).await;
                     return Err(too_large());
                 }
                 whole.extend_from_slice(data);
@@ -123,17 +118,6 @@ pub(crate) async fn body(
             }
         }
     }
-}
-
-/// How long a client that must stop may still send before it is cut off.
-const DRAIN: Duration = Duration::from_secs(2);
-
-/// Reads on for a while and throws away what comes: a client that is cut off
-/// while it sends does not see the answer.
-pub(super) async fn drain(mut body: Body) {
-    let end = async { while let Some(Ok(_)) = body.frame().await {} };
-    // Whether it ended or not, the answer follows.
-    let _ = tokio::time::timeout(DRAIN, end).await;
 }
 
 /// The media type a header names, without parameters, in lower case.

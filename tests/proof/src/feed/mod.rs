@@ -16,6 +16,7 @@
 
 mod copy;
 mod reader;
+mod real;
 pub(crate) mod wire;
 pub mod world;
 
@@ -29,6 +30,8 @@ use lantern_live::{Hub, LiveConfig};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+
+pub use real::CLAIM as CUTS;
 
 use crate::{Claim, Counts, Run};
 use copy::Copy;
