@@ -12,7 +12,9 @@ fn greedy() -> NativePlugin {
             let table = TableId(0);
             let done = match event.data {
                 b"key" => host.put(table, &"k".repeat(101), b"{}"),
-                b"value" => host.put(table, "k", format!("{{\"n\":{:0>200}}}", 1).as_bytes()),
+                b"value" => {
+                    host.put(table, "k", format!("{{\"last\":\"{:0>200}\"}}", 1).as_bytes())
+                }
                 b"write" => (0..20).try_for_each(|n| {
                     host.put(
                         table,
