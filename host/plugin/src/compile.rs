@@ -327,7 +327,7 @@ mod tests {
             ..PluginConfig::default()
         };
         let compilers = Compilers::new(&config);
-        let turn = compilers.wait_for_turn().ok().expect("nobody else compiles");
+        let turn = compilers.wait_for_turn().expect("nobody else compiles");
         let error = compilers.wait_for_turn().err().expect("there is no room to wait");
         assert!(matches!(error, LoadError::CompileQueue { waiting: 0 }), "{error}");
         drop(turn);

@@ -155,7 +155,7 @@ async fn an_answer_ends_at_its_limit_of_bytes_and_names_a_cursor() {
 #[tokio::test]
 async fn an_answer_names_no_more_bad_events_than_allowed() {
     let fixture = Fixture::with(|config| config.ingest.errors_max = 3);
-    let batch = format!("[{}]", vec!["{}"; 10].join(","));
+    let batch = format!("[{}]", ["{}"; 10].join(","));
     let answer = fixture.post("/v1/events", crate::cloudevents::BATCH, batch).await;
     answer.is_problem("LAN-0314", "10 of 10");
     assert_eq!(answer.json()["errors"].as_array().unwrap().len(), 3);
