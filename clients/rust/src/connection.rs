@@ -115,6 +115,14 @@ struct Sub {
     snap: Option<BTreeMap<String, Row>>,
     /// Changes of a delta of which more is to come.
     delta: Option<Parts>,
+    /// A snapshot older than what is shown, held back until changes have
+    /// brought it there: what is shown never goes back.
+    behind: Option<Behind>,
+}
+
+struct Behind {
+    pos: u64,
+    rows: BTreeMap<String, Row>,
 }
 
 #[derive(Default)]
@@ -248,7 +256,8 @@ impl Connection {
             resume: resume.as_deref(),
         }
         .text();
-        self.subs.insert(id, Sub { mirrored, failures, ch: 0, snap: None, delta: None });
+        self.subs
+            .insert(id, Sub { mirrored, failures, ch: 0, snap: None, delta: None, behind: None });
         Ok(self.ws.send(Message::text(text)).await?)
     }
 
@@ -337,6 +346,7 @@ impl Connection {
         let Some(sub) = self.sub(heard.ch) else { return };
         sub.snap = None;
         sub.delta = None;
+        sub.behind = None;
         if let Some(fields) = heard.fields {
             sub.mirrored.mirror().fields = fields;
         }
@@ -390,32 +400,22 @@ struct OutOfStep;
 impl Sub {
     /// Applies a data frame; whether the table is up to date with it.
     fn apply(&mut self, heard: Heard) -> Result<bool, OutOfStep> {
-        match heard.t.as_str() {
-            "snap" => return Ok(self.snap(heard)),
-            "delta" => {
-                let from = heard.from;
-                // After a resume in another process the position is not known.
-                if self.mirrored.mirror().pos.is_some_and(|pos| pos != from) {
-                    return Err(OutOfStep);
-                }
-                if !self.delta(heard)? {
-                    return Ok(false);
-                }
-            }
-            _ => {
-                let mut mirror = self.mirrored.mirror();
-                if mirror.pos.is_some_and(|pos| pos != heard.from) || self.delta.is_some() {
-                    return Err(OutOfStep);
-                }
-                mirror.pos = Some(heard.pos);
-                mirror.lag = heard.lag.or(mirror.lag);
-                mirror.token = heard.tok.or(mirror.token.take());
-                drop(mirror);
-                self.mirrored.tell(Change::Tick { pos: heard.pos, lag: heard.lag });
-            }
+        if heard.t == "snap" {
+            return Ok(self.snap(heard));
         }
-        self.live();
-        Ok(true)
+        // After a resume in another process the position is not known.
+        let at = self.behind.as_ref().map(|behind| behind.pos).or(self.mirrored.mirror().pos);
+        if at.is_some_and(|pos| pos != heard.from) {
+            return Err(OutOfStep);
+        }
+        let shown = match heard.t.as_str() {
+            "delta" => self.delta(heard)?,
+            _ => self.tick(heard)?,
+        };
+        if shown {
+            self.live();
+        }
+        Ok(shown)
     }
 
     /// Collects a snapshot; the last part replaces all rows at once.
@@ -425,15 +425,37 @@ impl Sub {
         if heard.more {
             return false;
         }
+        let rows = self.snap.take().unwrap_or_default();
+        self.behind = None;
         let mut mirror = self.mirrored.mirror();
-        mirror.rows = self.snap.take().unwrap_or_default();
+        let same = mirror.epoch.as_ref() == Some(&heard.epoch);
+        if same && mirror.pos.is_some_and(|pos| heard.pos < pos) {
+            self.behind = Some(Behind { pos: heard.pos, rows });
+            return false;
+        }
+        mirror.rows = rows;
         mirror.pos = Some(heard.pos);
         mirror.epoch = Some(heard.epoch.clone());
         mirror.token = heard.tok;
-        drop(mirror);
-        self.mirrored.tell(Change::Snapshot { epoch: heard.epoch, pos: heard.pos });
+        self.mirrored.tell(mirror, Change::Snapshot { epoch: heard.epoch, pos: heard.pos });
         self.live();
         true
+    }
+
+    fn tick(&mut self, heard: Heard) -> Result<bool, OutOfStep> {
+        if self.delta.is_some() {
+            return Err(OutOfStep);
+        }
+        if let Some(behind) = &mut self.behind {
+            behind.pos = heard.pos;
+            return Ok(self.catch_up(heard.tok));
+        }
+        let mut mirror = self.mirrored.mirror();
+        mirror.pos = Some(heard.pos);
+        mirror.lag = heard.lag.or(mirror.lag);
+        mirror.token = heard.tok.or(mirror.token.take());
+        self.mirrored.tell(mirror, Change::Tick { pos: heard.pos, lag: heard.lag });
+        Ok(true)
     }
 
     /// Collects a delta; the last part applies all of it at once.
@@ -449,16 +471,32 @@ impl Sub {
             return Ok(false);
         }
         let Parts { from, pos, up, del } = self.delta.take().unwrap_or_default();
-        let mut mirror = self.mirrored.mirror();
-        mirror.rows.extend(up.iter().cloned());
-        for key in &del {
-            mirror.rows.remove(key);
+        if let Some(behind) = &mut self.behind {
+            change(&mut behind.rows, &up, &del);
+            behind.pos = pos;
+            return Ok(self.catch_up(heard.tok));
         }
+        let mut mirror = self.mirrored.mirror();
+        change(&mut mirror.rows, &up, &del);
         mirror.pos = Some(pos);
         mirror.token = heard.tok.or(mirror.token.take());
-        drop(mirror);
-        self.mirrored.tell(Change::Delta { from, pos, up, del, merged: heard.merged });
+        self.mirrored.tell(mirror, Change::Delta { from, pos, up, del, merged: heard.merged });
         Ok(true)
+    }
+
+    /// Shows what was held back, once it is no older than what is shown.
+    fn catch_up(&mut self, token: Option<String>) -> bool {
+        let mut mirror = self.mirrored.mirror();
+        let shown = mirror.pos;
+        let Some(Behind { pos, rows }) = self.behind.take_if(|at| Some(at.pos) >= shown) else {
+            return false;
+        };
+        mirror.rows = rows;
+        mirror.pos = Some(pos);
+        mirror.token = token;
+        let epoch = mirror.epoch.clone().unwrap_or_default();
+        self.mirrored.tell(mirror, Change::Snapshot { epoch, pos });
+        true
     }
 
     fn live(&self) {
@@ -467,5 +505,12 @@ impl Sub {
             *status = Status::Live;
             changed
         });
+    }
+}
+
+fn change(rows: &mut BTreeMap<String, Row>, up: &[(String, Row)], del: &[String]) {
+    rows.extend(up.iter().cloned());
+    for key in del {
+        rows.remove(key);
     }
 }

@@ -1,6 +1,6 @@
 //! A mirrored table: the rows of one committed state, kept up to date.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -181,9 +181,11 @@ impl Mirrored {
         self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells readers of a change that the mirror already has.
-    pub(crate) fn tell(&self, change: Change) {
-        let pos = self.mirror().pos;
+    /// Tells readers of a change that `mirror` already has. Under its lock, so
+    /// that who begins to listen hears of every change the rows do not have yet,
+    /// and of none they have.
+    pub(crate) fn tell(&self, mirror: MutexGuard<'_, Mirror>, change: Change) {
+        let pos = mirror.pos;
         self.position.send_if_modified(|known| std::mem::replace(known, pos) != pos);
         // Nobody may be listening.
         let _ = self.changes.send(change);
@@ -194,8 +196,9 @@ impl Mirrored {
     }
 
     pub(crate) fn end(&self, error: Error) {
+        let mirror = self.mirror();
         self.set_status(Status::Ended(error.clone()));
-        self.tell(Change::Ended(error));
+        self.tell(mirror, Change::Ended(error));
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -346,17 +349,31 @@ impl Table {
         Some(Resume { token, rows: mirror.rows.clone() })
     }
 
-    /// The table's changes from now on.
+    /// The table's changes from now on. Where rows are shown already the stream
+    /// begins with a [`Change::Snapshot`] of them, and what follows leads on from
+    /// there; of a table that is over it says so.
     #[must_use]
     pub fn changes(&self) -> Changes {
-        let changes = BroadcastStream::new(self.mirrored().changes.subscribe());
-        Changes { changes, _handle: self.handle.clone() }
+        let mirrored = self.mirrored();
+        let mirror = mirrored.mirror();
+        let changes = BroadcastStream::new(mirrored.changes.subscribe());
+        let mut first = VecDeque::new();
+        if let (Some(epoch), Some(pos)) = (mirror.epoch.clone(), mirror.pos) {
+            first.push_back(Change::Snapshot { epoch, pos });
+        }
+        if let Status::Ended(error) = &*mirrored.status.borrow() {
+            first.push_back(Change::Ended(error.clone()));
+        }
+        drop(mirror);
+        Changes { first, changes, _handle: self.handle.clone() }
     }
 }
 
 /// A stream of a table's changes; see [`Table::changes`]. Keeps the
 /// subscription alive.
 pub struct Changes {
+    /// What there was before.
+    first: VecDeque<Change>,
     changes: BroadcastStream<Change>,
     _handle: Arc<Handle>,
 }
@@ -365,6 +382,9 @@ impl Stream for Changes {
     type Item = Change;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Change>> {
+        if let Some(change) = self.first.pop_front() {
+            return Poll::Ready(Some(change));
+        }
         Pin::new(&mut self.changes).poll_next(cx).map(|change| {
             change.map(|change| match change {
                 Ok(change) => change,

@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
-#[path = "../../../host/live/tests/world/mod.rs"]
+#[path = "../../../tests/proof/src/feed/world.rs"]
 mod world;
 
 use std::collections::BTreeMap;
@@ -22,7 +22,10 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
-use world::{PATIENCE, World};
+use world::World;
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Deserialize, PartialEq)]
 struct Row {
@@ -228,6 +231,8 @@ async fn a_lost_server_makes_rows_stale_and_they_come_alive_again() {
     within(table.wait_for_status(Status::is_live)).await;
     // Pings are answered: it outlives many heartbeats.
     let mut changes = table.changes();
+    // Begins with what is shown already.
+    assert!(matches!(within(changes.next()).await, Some(Change::Snapshot { .. })));
     for _ in 0..10 {
         assert!(matches!(within(changes.next()).await, Some(Change::Tick { .. })));
     }
@@ -340,6 +345,49 @@ async fn a_delta_that_does_not_follow_is_never_shown_and_the_table_subscribed_an
     say(&mut ws, json!({"t":"tick","ch":7,"from":7,"pos":8})).await;
     assert_eq!(hear(&mut ws).await, json!({"t":"ack","n":3}));
     assert_eq!(table.position(), Some(5));
+}
+
+#[tokio::test]
+async fn an_older_snapshot_is_held_back_until_changes_have_brought_it_there() {
+    let (_listener, _client, table, mut ws) = by_hand().await;
+    let delta = json!({"t":"delta","ch":7,"from":6,"pos":7,"up":{},"del":[],"tok":"t7"});
+    say(&mut ws, delta).await;
+    assert_eq!(hear(&mut ws).await["t"], "unsub");
+    assert_eq!(hear(&mut ws).await["t"], "sub");
+    assert_eq!(hear(&mut ws).await["t"], "ack");
+    let mut changes = table.changes();
+    assert!(matches!(within(changes.next()).await, Some(Change::Snapshot { pos: 5, .. })));
+    say(&mut ws, json!({"t":"ok","id":2,"ch":8,"fields":[],"resumed":false})).await;
+    for frame in [
+        json!({"t":"snap","ch":8,"epoch":"e","pos":3,"rows":{"old":{"n":0}},"tok":"t3"}),
+        json!({"t":"delta","ch":8,"from":3,"pos":4,"up":{"k":{"n":9}},"del":[],"tok":"t4"}),
+    ] {
+        say(&mut ws, frame).await;
+        assert_eq!(hear(&mut ws).await["t"], "ack");
+        assert_eq!((table.position(), table.len()), (Some(5), 1));
+        assert_eq!(table.get::<Value>("k").unwrap(), Some(json!({"n":1})));
+    }
+    let last =
+        json!({"t":"delta","ch":8,"from":4,"pos":6,"up":{"k":{"n":2}},"del":["old"],"tok":"t6"});
+    say(&mut ws, last).await;
+    assert!(matches!(within(changes.next()).await, Some(Change::Snapshot { pos: 6, .. })));
+    assert_eq!(table.rows().into_keys().collect::<Vec<_>>(), ["k"]);
+    assert_eq!(table.get::<Value>("k").unwrap(), Some(json!({"n":2})));
+    assert_eq!(table.resume_token().as_deref(), Some("t6"));
+}
+
+#[tokio::test]
+async fn a_stream_of_changes_that_begins_late_misses_nothing() {
+    let (_listener, client, table, mut ws) = by_hand().await;
+    let mut changes = table.changes();
+    assert!(matches!(within(changes.next()).await, Some(Change::Snapshot { pos: 5, .. })));
+    say(&mut ws, json!({"t":"tick","ch":7,"from":5,"pos":6,"tok":"t6"})).await;
+    assert!(matches!(within(changes.next()).await, Some(Change::Tick { pos: 6, .. })));
+    client.close();
+    within(table.wait_for_status(|status| matches!(status, Status::Ended(_)))).await;
+    let mut late = table.changes();
+    assert!(matches!(within(late.next()).await, Some(Change::Snapshot { pos: 6, .. })));
+    assert!(matches!(within(late.next()).await, Some(Change::Ended(_))));
 }
 
 #[tokio::test]

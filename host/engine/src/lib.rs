@@ -24,6 +24,9 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+#[doc(hidden)]
+pub use outbox::fuzzing;
+
 pub use check::{EventList, FoldOptions, Folded, determinism, fold};
 pub use config::EngineConfig;
 pub use engine::{Engine, PluginSource, Ports};

@@ -193,3 +193,26 @@ impl Shard {
         pairs.into_iter().map(record).collect()
     }
 }
+
+/// A stored record of the outbox: for the experiments and fuzz targets in
+/// `tests/`. No part of the API.
+#[doc(hidden)]
+pub mod fuzzing {
+    use lantern_core::NewEvent;
+
+    use super::OutboxRecord;
+
+    /// The record in `bytes`, encoded again; `None` where they are damaged.
+    #[must_use]
+    pub fn outbox(bytes: &[u8]) -> Option<Vec<u8>> {
+        let record = postcard::from_bytes::<OutboxRecord>(bytes).ok()?;
+        postcard::to_stdvec(&record).ok()
+    }
+
+    /// The record of an event.
+    #[must_use]
+    pub fn encode_outbox(id: &str, event: NewEvent, traceparent: Option<String>) -> Vec<u8> {
+        let record = OutboxRecord { id: id.into(), event, traceparent };
+        postcard::to_stdvec(&record).expect("strings and numbers always encode")
+    }
+}

@@ -74,6 +74,12 @@ impl Hub {
         self.sessions.load(Ordering::Relaxed)
     }
 
+    /// How many bytes of merged changes are held for slow sessions.
+    #[must_use]
+    pub fn merged_bytes(&self) -> usize {
+        self.merge_budget.load(Ordering::Relaxed)
+    }
+
     fn topic(&self, projection: &str) -> Option<Arc<Topic>> {
         // The lock is released before the topic may be dropped: its drop locks.
         self.topics.lock().get(projection).and_then(Weak::upgrade)

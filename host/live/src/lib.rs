@@ -34,6 +34,11 @@
 //!   `err`, code `not_supported`.
 //! - Where one table of a projection moves, other subscriptions of the session
 //!   on the same projection get a `tick` to the same position.
+//! - A subscription without a token may begin with a snapshot that was made for
+//!   others, and changes that lead on from it. It is never older than what the
+//!   same session has shown of the table; a client that shows more from an
+//!   earlier connection holds the snapshot back until changes have brought it
+//!   there.
 //! - Anything a client sends proves it alive, not only `pong`.
 //!
 //! Only this crate names the WebSocket library. It does no HTTP: the server
@@ -42,6 +47,8 @@
 
 mod config;
 mod encode;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hub;
 mod protocol;
 mod reader;

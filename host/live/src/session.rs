@@ -6,6 +6,7 @@
 //! buffer and its subscriptions' positions.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -95,6 +96,10 @@ struct Session<'a, I> {
     socket: &'a mut Socket<I>,
     signal: Arc<Signal>,
     subs: Vec<Subscription>,
+    /// What subscriptions that were given up showed, by table: a client that
+    /// subscribes anew must not be led back behind it. As many as there may be
+    /// subscriptions.
+    left: VecDeque<Left>,
     /// Which subscription is asked first next time, so that none starves.
     first: usize,
     /// The next channel; none is used twice.
@@ -107,6 +112,13 @@ struct Session<'a, I> {
     pong_by: Option<Instant>,
 }
 
+/// Where a subscription was when it was given up.
+struct Left {
+    table: String,
+    epoch: Arc<str>,
+    pos: u64,
+}
+
 impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
     fn new(hub: &'a Arc<Hub>, socket: &'a mut Socket<I>) -> Self {
         Self {
@@ -114,6 +126,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
             socket,
             signal: Arc::default(),
             subs: Vec::new(),
+            left: VecDeque::new(),
             first: 0,
             ch: 1,
             sent: 0,
@@ -279,6 +292,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
                 // One that has just ended on this side is not there any more.
                 if let Some(place) = self.subs.iter().position(|sub| sub.id == id) {
                     let sub = self.subs.swap_remove(place);
+                    self.leave(&sub);
                     self.say(&sub.end("unsubscribed")).await?;
                 }
                 Ok(())
@@ -296,6 +310,20 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         }
     }
 
+    /// Remembers what a subscription showed.
+    fn leave(&mut self, sub: &Subscription) {
+        let Some((epoch, pos)) = sub.shown() else { return };
+        let table = sub.name();
+        let before = self.left.iter().position(|left| left.table == table);
+        let before = before.and_then(|place| self.left.remove(place));
+        // One of two subscriptions to a table may be further than the other.
+        let pos = before.filter(|left| left.epoch == epoch).map_or(pos, |left| left.pos.max(pos));
+        if self.left.len() >= self.hub.config.subs_max {
+            self.left.pop_front();
+        }
+        self.left.push_back(Left { table, epoch, pos });
+    }
+
     async fn subscribe(&mut self, sub: Sub) -> Result<(), Stop> {
         match self.check(&sub) {
             Err((code, msg)) => {
@@ -304,7 +332,9 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
             }
             Ok(mode) => {
                 let id = sub.id;
+                let left = self.left.iter().find(|left| left.table == sub.table);
                 let asked = Asked {
+                    shown: left.map(|left| (left.epoch.clone(), left.pos)),
                     id,
                     ch: self.ch,
                     name: sub.table,

@@ -109,6 +109,8 @@ pub(crate) struct Asked {
     pub(crate) mode: Mode,
     pub(crate) rate: Duration,
     pub(crate) resume: Option<String>,
+    /// What an earlier subscription of the session to the same table showed.
+    pub(crate) shown: Option<(Arc<str>, u64)>,
 }
 
 impl Subscription {
@@ -118,7 +120,10 @@ impl Subscription {
         let query = token::query_hash(&asked.name);
         // Registered before any row is read: no commit in between is missed.
         let topic = Topic::of(around.hub, projection);
-        let resume = asked.resume.map_or(Resume::No { shown: None }, Resume::Token);
+        let resume = match asked.resume {
+            Some(token) => Resume::Token(token),
+            None => Resume::No { shown: asked.shown },
+        };
         let request = Request { table: table.to_owned(), query, mode: asked.mode, resume };
         let opened = reader::open(around.hub, &topic, request, around.signal);
         let now = around.now;
@@ -148,6 +153,17 @@ impl Subscription {
             reset_why: None,
             listening: None,
         })
+    }
+
+    /// What was subscribed to, as the client wrote it.
+    pub(crate) fn name(&self) -> String {
+        format!("{}/{}", self.topic.name, self.table_name)
+    }
+
+    /// The epoch and position the client shows; `None` before the first
+    /// snapshot.
+    pub(crate) fn shown(&self) -> Option<(Arc<str>, u64)> {
+        (!self.epoch.is_empty()).then(|| (self.epoch.clone(), self.pos))
     }
 
     /// Another table of the projection was brought to `pos`: this one follows.

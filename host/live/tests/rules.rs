@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod wire;
+#[path = "../../../tests/proof/src/feed/world.rs"]
 mod world;
 
 use std::sync::Arc;
@@ -11,7 +13,8 @@ use futures_util::SinkExt as _;
 use lantern_live::{LiveConfig, close};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
-use world::{Wire, World};
+use wire::Wire;
+use world::World;
 
 fn quiet() -> LiveConfig {
     LiveConfig { heartbeat_ms: 60_000, tick_ms: 60_000, ..LiveConfig::default() }
@@ -607,4 +610,62 @@ fn fill(world: &World, rows: usize) {
     let keys: Vec<String> = (0..rows).map(|i| format!("{i:040}")).collect();
     let writes: Vec<_> = keys.iter().map(|key| (0, key.as_str(), Some(7))).collect();
     world.commit(0, &writes);
+}
+
+#[tokio::test]
+async fn who_subscribes_anew_is_not_led_back() {
+    let world = World::new(1);
+    let hub = world.serve(quiet());
+    world.commit(0, &[(0, "k", Some(1))]);
+    // Has a snapshot made that is kept for others.
+    let mut other = Wire::open(&hub).await;
+    let (_, snap) = sub(&mut other, json!({"t":"sub","id":1,"table":"shop/a"})).await;
+    assert_eq!(snap["pos"], 1);
+    let mut wire = Wire::open(&hub).await;
+    sub(&mut wire, json!({"t":"sub","id":1,"table":"shop/a"})).await;
+    world.commit(0, &[(0, "k", Some(2))]);
+    assert_eq!(wire.hear_a("delta").await["pos"], 2);
+    wire.say(json!({"t":"unsub","id":1})).await;
+    wire.hear_a("end").await;
+    let (_, snap) = sub(&mut wire, json!({"t":"sub","id":2,"table":"shop/a"})).await;
+    assert_eq!(snap["pos"], 2, "{snap}");
+}
+
+#[tokio::test]
+async fn a_token_whose_positions_add_up_to_nothing_sane_starts_anew() {
+    for partitions in [1, 2] {
+        let world = World::new(partitions);
+        let hub = world.serve(quiet());
+        world.commit(0, &[(0, "k", Some(1))]);
+        let mut other = Wire::subscribed(&hub, "shop/a").await;
+        other.hear_a("snap").await;
+        let (_, snap) = {
+            let mut wire = Wire::open(&hub).await;
+            sub(&mut wire, json!({"t":"sub","id":1,"table":"shop/a"})).await
+        };
+        let (epoch, _, query) = lantern_live::fuzzing::token(token(&snap)).unwrap();
+        for at in [vec![u64::MAX, 1], vec![u64::MAX], vec![0; 1000], vec![u64::MAX; 9]] {
+            let text = lantern_live::fuzzing::encode_token(&epoch, &at, query);
+            let mut wire = Wire::open(&hub).await;
+            let message = json!({"t":"sub","id":1,"table":"shop/a","resume":text});
+            let (ok, reset) = sub(&mut wire, message).await;
+            assert_eq!((&ok["resumed"], &reset["why"]), (&json!(false), &json!("too_old")));
+            assert_eq!(wire.hear_a("snap").await["pos"], 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_whose_connection_takes_no_byte_is_cut() {
+    let world = World::new(1);
+    let hub = world.serve(LiveConfig { stall_ms: 50, ..quiet() });
+    let keys: Vec<String> = (0..200).map(|n| format!("key-{n}")).collect();
+    let writes: Vec<_> = keys.iter().map(|key| (0, key.as_str(), Some(1))).collect();
+    world.commit(0, &writes);
+    // A pipe that a snapshot does not fit into, and nobody reads.
+    let mut wire = Wire::silent(&hub, 1_024).await;
+    wire.say(json!({"t":"hello"})).await;
+    wire.say(json!({"t":"sub","id":1,"table":"shop/a"})).await;
+    let end = tokio::time::timeout(Duration::from_secs(20), wire.session).await;
+    assert_eq!(end.expect("it is cut").unwrap(), lantern_live::SessionEnd::Cut);
 }

@@ -7,6 +7,8 @@
 
 mod embedded;
 
+#[doc(hidden)]
+pub use embedded::fuzzing;
 pub use embedded::{
     CHUNK_EVENTS_LIMIT, Compression, Dropped, EmbeddedLog, Floor, LogConfig, LogStats, Maintained,
     OpenDatabase, OpenError, PARTITIONS_LIMIT, PartitionStats,

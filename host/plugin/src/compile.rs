@@ -313,3 +313,24 @@ fn read(from: impl Read, bytes_max: u64) -> Vec<u8> {
 fn host(reason: String) -> LoadError {
     LoadError::Host { reason }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_compilation_too_many_is_refused_while_others_wait() {
+        let config = PluginConfig {
+            compiles_at_once: 1,
+            compile_queue_max: 0,
+            compiler: Compiler::InProcess,
+            ..PluginConfig::default()
+        };
+        let compilers = Compilers::new(&config);
+        let turn = compilers.wait_for_turn().expect("nobody else compiles");
+        let error = compilers.wait_for_turn().err().expect("there is no room to wait");
+        assert!(matches!(error, LoadError::CompileQueue { waiting: 0 }), "{error}");
+        drop(turn);
+        assert!(compilers.wait_for_turn().is_ok());
+    }
+}

@@ -242,6 +242,18 @@ impl ServerConfig {
             let value = Value::from_str(text).unwrap_or_else(|never| match never {});
             figment = figment.merge((key.as_str(), value));
         }
+        Self::of(&figment)
+    }
+
+    /// The settings in the text of a file, over the defaults and under nothing.
+    ///
+    /// # Errors
+    /// [`ConfigError`] that names the key and its value.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        Self::of(&Figment::from(Serialized::defaults(Self::default())).merge(Toml::string(text)))
+    }
+
+    fn of(figment: &Figment) -> Result<Self, ConfigError> {
         let config: Self = figment.extract().map_err(|error| ConfigError(explain(&error)))?;
         config.check()?;
         Ok(config)

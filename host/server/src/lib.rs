@@ -10,6 +10,8 @@ pub mod cloudevents;
 mod codes;
 mod config;
 mod data;
+#[doc(hidden)]
+pub mod fuzzing;
 mod plugins;
 mod ports;
 mod problem;

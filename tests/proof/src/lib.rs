@@ -7,18 +7,31 @@
 
 pub mod engine;
 pub mod failed_sync;
+pub mod feed;
 pub mod full_disk;
 pub mod kill;
 mod ledger;
 pub mod meter;
 pub mod mirror;
 pub mod model;
+pub mod parsers;
 pub mod planted;
 pub mod power;
+pub mod requests;
 pub mod run;
 
 pub use run::{Claim, Counts, Failure, Outcome, Plan, Run};
 
 /// Every claim, in the order of the invariants.
-pub const CLAIMS: &[Claim] =
-    &[power::CLAIM, power::REDB, kill::CLAIM, failed_sync::CLAIM, full_disk::CLAIM, engine::CLAIM];
+pub const CLAIMS: &[Claim] = &[
+    power::CLAIM,
+    power::REDB,
+    kill::CLAIM,
+    failed_sync::CLAIM,
+    full_disk::CLAIM,
+    engine::CLAIM,
+    parsers::CLAIM,
+    requests::CLAIM,
+    feed::CLAIM,
+    feed::CUTS,
+];

@@ -39,4 +39,35 @@ claims! {
     a_failed_sync_is_never_an_acknowledgement: "failed-sync",
     a_full_disk_refuses_and_recovers: "full-disk",
     state_is_the_fold_of_the_log_up_to_the_position: "fold",
+    malformed_requests_are_refused: "malformed-requests",
+    malformed_http_harms_nobody: "malformed-http",
+    a_feed_misses_and_repeats_nothing: "feed",
+    a_feed_survives_real_cuts: "real-cuts",
+}
+
+/// Adds every parser's seeds to the corpora, which fuzz targets begin with. By
+/// hand: `cargo test -p lantern-proof -- --ignored write_the_seeds`.
+#[test]
+#[ignore = "writes files"]
+fn write_the_seeds() {
+    for parser in lantern_proof::parsers::PARSERS {
+        let folder = lantern_proof::parsers::corpus_folder(parser.name);
+        std::fs::create_dir_all(&folder).unwrap();
+        for (place, seed) in (parser.seeds)().iter().enumerate() {
+            std::fs::write(folder.join(format!("seed-{place:02}")), seed).unwrap();
+        }
+    }
+}
+
+#[test]
+fn every_parser_has_a_fuzz_target() {
+    let targets = lantern_tests::root().join("tests/fuzz");
+    let manifest = std::fs::read_to_string(targets.join("Cargo.toml")).unwrap();
+    for parser in lantern_proof::parsers::PARSERS {
+        let name = parser.name;
+        let target = targets.join(format!("fuzz_targets/{name}.rs"));
+        let text = std::fs::read_to_string(&target).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert!(text.contains(&format!("parsers::{name}(")), "{text}");
+        assert!(manifest.contains(&format!("name = \"{name}\"")), "{name} is not in Cargo.toml");
+    }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Findings, RULES, Repository, generated};
-use crate::lex::Kind;
+use crate::lex::{self, Kind};
 
 /// Every relative link of a Markdown file leads to a file or folder.
 pub(super) fn links_lead_somewhere(repository: &Repository) -> Findings {
@@ -52,6 +52,90 @@ fn resolve(document: &str, link: &str) -> Option<String> {
         }
     }
     Some(parts.join("/"))
+}
+
+/// Settings that are limits though their names do not end in `_max`.
+const OTHER_LIMITS: [&str; 14] = [
+    "live.window",
+    "live.hello_ms",
+    "live.pong_ms",
+    "live.stall_ms",
+    "log.queue_bytes",
+    "log.disk_reserve_bytes",
+    "log.dedup_window_events",
+    "log.retention_bytes",
+    "log.cache_bytes",
+    "plugin.limits.compile_cpu_s",
+    "plugin.limits.compile_memory_bytes",
+    "plugin.limits.compile_wall_s",
+    "plugin.limits.apply_ms",
+    "engine.fuel_event",
+];
+
+/// The operators' table of limits has every setting that is one, each limit
+/// names its tests, and there are such tests.
+pub(super) fn limits_are_documented(repository: &Repository) -> Findings {
+    const TABLE: &str = "docs/limits.md";
+    let text = |path: &str| repository.texts.get(path).map(String::as_str).unwrap_or_default();
+    let mut findings = Findings::default();
+    let table = text(TABLE);
+    for key in limit_keys(text("docs/config.md")) {
+        if !table.contains(&format!("`{key}`")) {
+            findings.breach(format!("{TABLE}: the limit `{key}` is not in it"));
+        }
+    }
+    let tests: BTreeSet<String> = repository.sources.iter().flat_map(tests_of).collect();
+    for (line, row) in (1..).zip(table.lines()).filter(|(_, row)| row.starts_with("| ")) {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [limit, _, _, shown] = cells[..] else {
+            findings.breach(format!("{TABLE}:{line}: a row has four cells"));
+            continue;
+        };
+        if limit == "limit" {
+            continue;
+        }
+        let named: Vec<_> = shown.split('`').skip(1).step_by(2).collect();
+        if named.is_empty() {
+            findings.breach(format!("{TABLE}:{line}: no test shows `{limit}`"));
+        }
+        for test in named.into_iter().filter(|test| !tests.contains(*test)) {
+            findings.breach(format!("{TABLE}:{line}: there is no test `{test}`"));
+        }
+    }
+    findings
+}
+
+/// The settings in the reference that are limits, with their sections.
+fn limit_keys(reference: &str) -> Vec<String> {
+    let (mut section, mut keys) = ("", Vec::new());
+    for line in reference.lines() {
+        if let Some(title) = line.strip_prefix("## ") {
+            section = title.trim_matches('`').trim_matches(['[', ']']);
+        } else if let Some(key) = line.strip_prefix("| `").and_then(|rest| rest.split('`').next()) {
+            let whole = format!("{section}.{key}");
+            if key.ends_with("_max") || OTHER_LIMITS.contains(&whole.as_str()) {
+                keys.push(whole);
+            }
+        }
+    }
+    keys
+}
+
+/// The names of a source's functions that follow a `test` attribute.
+fn tests_of(source: &super::Source) -> Vec<String> {
+    let tokens = lex::code(&source.tokens);
+    let mut found = Vec::new();
+    let mut of_test = false;
+    for pair in tokens.windows(2) {
+        of_test |= pair[0].is("test") && (pair[1].punct(']') || pair[1].punct('('));
+        if pair[0].is("fn") {
+            if of_test {
+                found.extend(pair[1].ident().map(str::to_owned));
+            }
+            of_test = false;
+        }
+    }
+    found
 }
 
 /// `ARCHITECTURE.md` names the folder of every member of the workspace and
@@ -155,5 +239,29 @@ mod tests {
         check("fn f() { g(\"LAN-0001\") }", 0);
         check("fn f() { g(\"LAN-0002\") }", 1);
         check("fn f() { g(\"see LAN-x\") }", 0);
+    }
+
+    #[test]
+    fn a_limit_without_a_row_and_a_row_without_a_test_are_breaches() {
+        let reference = "## `[http]`\n\n| key | default | |\n|---|---|---|\n\
+                         | `body_bytes_max` | `1` | x |\n| `listen` | x | y |\n";
+        let source = "#[test]\nfn bodies_are_bounded() {}\nfn other() {}";
+        let check = |row: &str, breaches: usize| {
+            let table =
+                format!("| limit | default | at it | shown by |\n|---|---|---|---|\n{row}\n");
+            let files = [
+                ("docs/config.md", reference),
+                ("docs/limits.md", table.as_str()),
+                ("host/a/src/a.rs", source),
+            ];
+            let repository = Repository::of(Workspace::default(), &files);
+            let found = limits_are_documented(&repository).breaches;
+            assert_eq!(found.len(), breaches, "{row}: {found:?}");
+        };
+        check("| bodies | 1 (`http.body_bytes_max`) | 413 | `bodies_are_bounded` |", 0);
+        check("| bodies | 1 (`http.body_bytes_max`) | 413 | `bodies_are_free` |", 1);
+        check("| bodies | 1 (`http.body_bytes_max`) | 413 | `other` |", 1);
+        check("| bodies | 1 (`http.body_bytes_max`) | 413 | |", 1);
+        check("| bodies | 1 | 413 | `bodies_are_bounded` |", 1);
     }
 }

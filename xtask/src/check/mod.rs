@@ -167,6 +167,7 @@ pub(crate) const RULES: &[(&str, Rule)] = &[
     ("packages_come_from_the_registry", licences::packages_come_from_the_registry),
     ("links_lead_somewhere", documents::links_lead_somewhere),
     ("the_map_is_complete", documents::the_map_is_complete),
+    ("limits_are_documented", documents::limits_are_documented),
     ("error_codes_have_pages", documents::error_codes_have_pages),
     ("generated_files_are_fresh", generated::generated_files_are_fresh),
 ];

@@ -1,6 +1,7 @@
 //! The engine with every port faked, driven from one thread.
 
 mod folding;
+mod limits;
 mod parking;
 mod versions;
 

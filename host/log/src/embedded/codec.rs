@@ -35,7 +35,8 @@ use super::{CHUNK_EVENTS_LIMIT, Compression};
 
 const MARK: [u8; 4] = *b"LNC1";
 const HEADER_BYTES: usize = 56;
-/// The most bytes a chunk's body may claim; no writer comes near it.
+/// The most bytes a chunk's body may claim, and its columns of equal values may
+/// unfold to, all together; no writer comes near it.
 const BODY_BYTES_MAX: u32 = 1 << 30;
 /// The level at which Zstandard is used.
 const ZSTD_LEVEL: i32 = 1;
@@ -228,7 +229,8 @@ fn decode_body(body: &[u8], count: usize) -> Option<Events> {
     let reader = &mut Reader::new(body);
     let (type_names, types) = decode_types(reader, count)?;
     let times = decode_times(reader, count)?;
-    let mut next = || decode_column(reader, count);
+    let mut unfolded = BODY_BYTES_MAX;
+    let mut next = || decode_column(reader, count, &mut unfolded);
     // The order of `Columns::all`.
     let columns = Columns {
         id: next()?,
@@ -392,7 +394,7 @@ fn encode_column(body: &mut Vec<u8>, column: &Column, range: Range<usize>) {
     body.extend_from_slice(bytes);
 }
 
-fn decode_column(reader: &mut Reader<'_>, count: usize) -> Option<Column> {
+fn decode_column(reader: &mut Reader<'_>, count: usize, unfolded: &mut u32) -> Option<Column> {
     let kind = reader.u8()?;
     let is = |k: Kind| kind == k as u8;
     if is(Kind::Empty) {
@@ -400,7 +402,8 @@ fn decode_column(reader: &mut Reader<'_>, count: usize) -> Option<Column> {
     }
     if is(Kind::Constant) || is(Kind::Fixed) {
         let len = reader.u32()?;
-        let total = u32_of(count).checked_mul(len).filter(|&total| total <= BODY_BYTES_MAX)?;
+        let total = u32_of(count).checked_mul(len)?;
+        *unfolded = unfolded.checked_sub(total)?;
         let bytes = if is(Kind::Fixed) {
             reader.bytes(total as usize)?.to_vec()
         } else {

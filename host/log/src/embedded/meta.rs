@@ -136,14 +136,15 @@ impl PartitionRow {
         if reader.u8()? != FORMAT {
             return None;
         }
-        Some(Self {
+        let row = Self {
             start: Offset(reader.u64()?),
             end: Offset(reader.u64()?),
             chunks: reader.u64()?,
             disk_bytes: reader.u64()?,
             time_max: Timestamp(reader.i64()?),
             appended_max: Timestamp(reader.i64()?),
-        })
+        };
+        reader.is_empty().then_some(row)
     }
 }
 

@@ -12,6 +12,8 @@ mod bytes;
 mod cache;
 mod codec;
 mod config;
+#[doc(hidden)]
+pub mod fuzzing;
 mod meta;
 mod plan;
 mod read;

@@ -393,6 +393,27 @@ fn too_many_pieces_are_counted_and_named() {
     let limits = PluginLimits { core_instances_max: 0, ..PluginLimits::default() };
     let error = refused(&host_with(limits), &Guest::new().build());
     says(&error, "LAN-0119", &["0 core instances (`plugin.limits.core_instances_max`)"]);
+    let limits = PluginLimits { memories_max: 0, ..PluginLimits::default() };
+    let error = refused(&host_with(limits), &Guest::new().build());
+    says(&error, "LAN-0119", &["`plugin.limits.memories_max`"]);
+}
+
+#[test]
+fn handles_past_their_limit_trap() {
+    let mut guest = world_with(
+        "package wasi:io@0.2.0 { interface streams { resource output-stream; } }
+         package wasi:cli@0.2.0 { interface stdout {
+             use wasi:io/streams@0.2.0.{output-stream}; get-stdout: func() -> output-stream; } }",
+        "import wasi:cli/stdout@0.2.0;",
+        "(import \"wasi:cli/stdout@0.2.0\" \"get-stdout\" (func $take (result i32)))",
+    );
+    guest.fields = String::new();
+    let take = |times: usize| "(drop (call $take))".repeat(times);
+    let limits = || PluginLimits { handles_max: 50, ..PluginLimits::default() };
+    guest.setup = format!("{}{}", take(10), Guest::new().setup);
+    host_with(limits()).load(&guest.build(), "").unwrap();
+    guest.setup = format!("{}{}", take(60), Guest::new().setup);
+    says(&refused(&host_with(limits()), &guest.build()), "LAN-0121", &["handle"]);
 }
 
 /// A guest with one function that takes a compiler very long: blocks within

@@ -250,3 +250,15 @@ impl Page {
         response
     }
 }
+
+/// What `uri` asks of the log, in words.
+pub(crate) fn explain(
+    uri: &http::Uri,
+    config: &crate::config::HttpConfig,
+) -> Result<String, Problem> {
+    let Params(which) = Params::<Which>::read(uri)?;
+    let wait = wait(which.wait.as_deref(), config.wait_s_max)?;
+    let limit = limit(which.limit, LIMIT_DEFAULT, config.query_rows_max)?;
+    let time = which.time.as_deref().map(parse_time);
+    Ok(format!("{which:?} {wait:?} {limit} {time:?} {:?}", filter(which.types.as_deref())))
+}

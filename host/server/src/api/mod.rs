@@ -1,6 +1,6 @@
 //! The HTTP API: one module a resource, and what they share.
 
-mod events;
+pub(crate) mod events;
 mod feed;
 mod guard;
 mod health;
@@ -12,8 +12,9 @@ mod projections;
 mod serve;
 mod shard_metrics;
 mod stream;
-mod tables;
+pub(crate) mod tables;
 mod trace;
+mod unread;
 mod upload;
 
 use std::sync::Arc;
@@ -132,6 +133,7 @@ pub(crate) fn router(app: Shared) -> Router {
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::check))
+        .layer(middleware::from_fn(unread::drain))
         .layer(middleware::from_fn(trace::request))
         .layer(DefaultBodyLimit::max(SMALL_BODY_BYTES_MAX))
         .with_state(app)

@@ -8,9 +8,9 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Query};
 use bytes::Bytes;
-use http::HeaderMap;
-use http::header::{ACCEPT, CONTENT_LENGTH, EXPECT};
+use http::header::{ACCEPT, CONTENT_LENGTH};
 use http::request::Parts;
+use http::{HeaderMap, Uri};
 use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
@@ -25,12 +25,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
-        match Query::try_from_uri(&parts.uri) {
+        Self::read(&parts.uri)
+    }
+}
+
+impl<T: DeserializeOwned> Params<T> {
+    /// The query of `uri`.
+    pub(super) fn read(uri: &Uri) -> Result<Self, Problem> {
+        match Query::try_from_uri(uri) {
             Ok(Query(params)) => Ok(Self(params)),
             Err(error) => {
                 let text = error.body_text();
                 let reason = text.strip_prefix("Failed to deserialize query string: ");
-                let query = parts.uri.query().unwrap_or_default();
+                let query = uri.query().unwrap_or_default();
                 let reason = reason.unwrap_or(&text);
                 Err(Problem::new("LAN-0403", format!("in `?{query}`: {reason}")))
             }
@@ -84,10 +91,6 @@ pub(crate) async fn body(
     let announced =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > max as u64) {
-        // Who expects to be told to go on has sent nothing yet.
-        if !headers.contains_key(EXPECT) {
-            drain(body).await;
-        }
         return Err(too_large());
     }
     let place = match announced {
@@ -106,7 +109,6 @@ pub(crate) async fn body(
             Some(Ok(frame)) => {
                 let Some(data) = frame.data_ref() else { continue };
                 if data.len() > max - whole.len() {
-                    drain(body).await;
                     return Err(too_large());
                 }
                 whole.extend_from_slice(data);
@@ -116,17 +118,6 @@ pub(crate) async fn body(
             }
         }
     }
-}
-
-/// How long a client that must stop may still send before it is cut off.
-const DRAIN: Duration = Duration::from_secs(2);
-
-/// Reads on for a while and throws away what comes: a client that is cut off
-/// while it sends does not see the answer.
-pub(super) async fn drain(mut body: Body) {
-    let end = async { while let Some(Ok(_)) = body.frame().await {} };
-    // Whether it ended or not, the answer follows.
-    let _ = tokio::time::timeout(DRAIN, end).await;
 }
 
 /// The media type a header names, without parameters, in lower case.

@@ -12,7 +12,6 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::ingest::{INLINE_BYTES_MAX, Refused, Taken, json_of};
-use super::params::drain;
 use super::{Shared, now};
 use crate::cloudevents::{EventError, LineError, Reader};
 use crate::problem::Problem;
@@ -34,9 +33,6 @@ pub(super) async fn append(app: &Shared, body: Body, partial: bool) -> Result<Ta
     // What is under way is told of also where the stream stops.
     let settled = stream.settle(0).await;
     let Err(problem) = read.and(settled) else { return Ok(stream.taken) };
-    if let Some(body) = body {
-        drain(body).await;
-    }
     let taken = json_of(&stream.taken);
     let members = taken.as_object().into_iter().flatten();
     Err(members.fold(problem, |problem, (name, value)| match name.as_str() {

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use lantern_core::{KeyRange, Row, Table, TableId, View, Views as _};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
@@ -14,6 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::params::{Names, Params, Shape, limit, shape, wait};
 use super::{App, Shared};
 use crate::cloudevents::NDJSON;
+use crate::config::HttpConfig;
 use crate::problem::Problem;
 use crate::rows::{csv_head, csv_row, json_row, ndjson_row};
 
@@ -395,6 +396,30 @@ impl Cursor {
             .and_then(|json| serde_json::from_slice(&json).ok())
             .ok_or_else(|| Problem::new("LAN-0212", format!("`{text}` is no cursor of a table")))
     }
+}
+
+/// What `uri` asks of a table, in words.
+pub(crate) fn explain(uri: &Uri, config: &HttpConfig) -> Result<String, Problem> {
+    let Params(which) = Params::<Which>::read(uri)?;
+    which.check()?;
+    let wait = wait(which.wait.as_deref(), config.wait_s_max)?;
+    let limit = limit(which.limit, LIMIT_DEFAULT, config.query_rows_max)?;
+    let reverse = which.order == Some(Order::Desc);
+    let mut range = which.range();
+    if let Some(cursor) = &which.cursor {
+        go_on_after(&mut range, &Cursor::read(cursor)?.key, reverse);
+    }
+    Ok(format!("{which:?} {wait:?} {limit} {range:?} {}", range.is_empty()))
+}
+
+/// The epoch and the key that a cursor names.
+pub(crate) fn read_cursor(text: &str) -> Result<(String, String), Problem> {
+    Cursor::read(text).map(|cursor| (cursor.epoch, cursor.key))
+}
+
+/// The inverse of [`read_cursor`].
+pub(crate) fn write_cursor(epoch: &str, key: &str) -> String {
+    Cursor { epoch: epoch.into(), key: key.into() }.write()
 }
 
 #[cfg(test)]

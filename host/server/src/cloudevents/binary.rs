@@ -81,6 +81,10 @@ fn attributes(headers: &HeaderMap) -> Result<BTreeMap<String, String>, EventErro
         if attribute == "datacontenttype" {
             return Err(EventError::Name("ce-datacontenttype (use `content-type`)".into()));
         }
+        // Written in structured mode it would stand beside the payload.
+        if attribute == "data" {
+            return Err(EventError::Name("ce-data (the body is the data)".into()));
+        }
         let decoded = percent_decode(value.as_bytes()).ok_or_else(|| {
             header_error(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))
         })?;

@@ -239,6 +239,7 @@ fn bad_headers_are_named() {
     check(&[("ce-a_b", "1")], b"", "LAN-0305", "`a_b`");
     check(&[("ce-x", "a%00")], b"", "LAN-0305", "control characters");
     check(&[("ce-datacontenttype", "a")], b"", "LAN-0305", "content-type");
+    check(&[("ce-data", "a")], b"", "LAN-0305", "the body is the data");
     check(&[("content-type", "application/json")], b"{", "LAN-0310", "declared as JSON");
     check(&[("ce-time", "now")], b"", "LAN-0308", "`now`");
     let error = reader().binary(&headers(&[]), b"", &mut Events::new()).unwrap_err();

@@ -5,9 +5,16 @@ use lantern_core::Timestamp;
 
 /// Microseconds in a second.
 const SECOND_US: i64 = 1_000_000;
+/// Seconds from 1970 to the first time that is taken, the beginning of the year
+/// 0, and to the first that is not any more, 22:00 on the last day but one of
+/// 9999.
+const FIRST_S: i64 = -62_167_219_200;
+const END_S: i64 = 253_402_207_200;
 
-/// `text` as microseconds since 1970; `None` where it is not RFC 3339. Digits
-/// below a microsecond are cut off, and a leap second counts as the one before.
+/// `text` as microseconds since 1970; `None` where it is not RFC 3339, or is in
+/// UTC before the year 0 or in the last 26 hours of 9999 and later, which cannot
+/// be written again in every zone. Digits below a microsecond are cut off, and a
+/// leap second counts as the one before.
 #[must_use]
 pub fn parse_time(text: &str) -> Option<Timestamp> {
     let b = text.as_bytes();
@@ -33,14 +40,17 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
         + i64::from(minute) * 60
         + i64::from(second.min(59))
         - offset_s;
+    if !(FIRST_S..END_S).contains(&seconds) {
+        return None;
+    }
     Some(Timestamp(seconds * SECOND_US + fraction_us))
 }
 
-/// RFC 3339 in UTC; the nearest time that can be written where `time` lies
-/// outside the years -9999 to 9999.
+/// RFC 3339 in UTC; the nearest time that can be written where `time` is none
+/// that [`parse_time`] takes.
 #[must_use]
 pub fn format_time(time: Timestamp) -> String {
-    let clamped = time.0.clamp(Instant::MIN.as_microsecond(), Instant::MAX.as_microsecond());
+    let clamped = time.0.clamp(FIRST_S * SECOND_US, END_S * SECOND_US - 1);
     Instant::from_microsecond(clamped).expect("clamped into range").to_string()
 }
 
@@ -127,6 +137,9 @@ mod tests {
             "2026/01/31T23:59:59Z",
             "２026-01-31T23:59:59Z",
             "1790000000",
+            "0000-01-01T00:00:00+00:01",
+            "9999-12-31T23:59:59-00:01",
+            "9999-12-30T22:00:00Z",
         ] {
             assert_eq!(parse_time(bad), None, "{bad}");
         }
@@ -149,6 +162,14 @@ mod tests {
         #[test]
         fn every_time_comes_back_as_written(us in -62_167_219_200_000_000_i64..253_402_300_799_999_999) {
             prop_assert_eq!(parse_time(&format_time(Timestamp(us))), Some(Timestamp(us)));
+        }
+    }
+
+    #[test]
+    fn any_number_is_written_as_a_time_that_is_read_again() {
+        for us in [i64::MIN, i64::MAX, FIRST_S * SECOND_US, END_S * SECOND_US - 1, 0] {
+            let text = format_time(Timestamp(us));
+            assert!(parse_time(&text).is_some(), "{us}: {text}");
         }
     }
 }

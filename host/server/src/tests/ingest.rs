@@ -154,7 +154,7 @@ async fn events_are_read_by_place_type_and_time() {
 #[tokio::test]
 async fn a_reader_that_waits_is_woken_by_the_next_event() {
     let fixture = Fixture::new();
-    let waiting = fixture.get("/v1/events?from=end&types=b&wait=20s");
+    let waiting = fixture.get("/v1/events?from=end&types=b&wait=1s");
     let sending = async {
         // In either order the event must be seen: `from=end` is read before.
         tokio::task::yield_now().await;

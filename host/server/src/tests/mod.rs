@@ -3,6 +3,7 @@
 
 mod api;
 mod ingest;
+mod limits;
 mod running;
 mod tables;
 

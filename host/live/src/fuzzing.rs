@@ -1,0 +1,26 @@
+//! What comes from clients, read as a session reads it: for the experiments and
+//! fuzz targets in `tests/`. No part of the API.
+
+use crate::protocol::ClientMessage;
+use crate::token;
+
+/// A client's message in words, or what is wrong with it.
+///
+/// # Errors
+/// As the session's close says it.
+pub fn message(text: &str) -> Result<String, String> {
+    let message = serde_json::from_str::<ClientMessage>(text);
+    message.map(|message| format!("{message:?}")).map_err(|error| error.to_string())
+}
+
+/// A resume token's epoch, positions and query; `None` where it is none.
+#[must_use]
+pub fn token(text: &str) -> Option<(String, Vec<u64>, u64)> {
+    token::decode(text).map(|token| (token.epoch, token.at, token.query))
+}
+
+/// The inverse of [`token`].
+#[must_use]
+pub fn encode_token(epoch: &str, at: &[u64], query: u64) -> String {
+    token::encode(epoch, at, query)
+}

@@ -1,0 +1,80 @@
+//! The log's formats, as it writes and reads them: for the experiments and fuzz
+//! targets in `tests/`. No part of the API.
+
+use lantern_core::{Chunk, Events, Offset, PartitionId, Timestamp};
+
+use super::Compression;
+use super::bytes::seal;
+use super::codec::{Encoder, ToEncode, decode};
+use super::meta::{ChunkMeta, Identities, PartitionRow};
+
+/// The chunk of `partition` at `first`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn chunk(bytes: &[u8], partition: PartitionId, first: Offset) -> Result<Chunk, String> {
+    decode(bytes, partition, first).map(|(_, chunk)| chunk).map_err(|error| error.to_string())
+}
+
+/// The inverse of [`chunk`]; `None` where there are no events.
+#[must_use]
+pub fn encode_chunk(
+    events: &Events,
+    compression: Compression,
+    partition: PartitionId,
+    first: Offset,
+) -> Option<Vec<u8>> {
+    let (appended_min, appended_max) = (Timestamp(1), Timestamp(2));
+    let range = 0..events.len();
+    let chunk = ToEncode { events, range, partition, first, appended_min, appended_max };
+    (!events.is_empty()).then(|| Encoder::new(compression).encode(&chunk).bytes)
+}
+
+/// `bytes` with the mark, the place and the checksum that a chunk there has, so
+/// that what is wrong with the rest shows.
+#[must_use]
+pub fn forge_chunk(bytes: &[u8], partition: PartitionId, first: Offset) -> Vec<u8> {
+    let mut forged = bytes.to_vec();
+    if forged.len() >= 24 {
+        forged[..4].copy_from_slice(b"LNC1");
+        forged[12..16].copy_from_slice(&partition.0.to_le_bytes());
+        forged[16..24].copy_from_slice(&first.0.to_le_bytes());
+        let crc = crc32fast::hash(&forged[8..]);
+        forged[4..8].copy_from_slice(&crc.to_le_bytes());
+    }
+    forged
+}
+
+/// What the record of a chunk, a partition or identities says, encoded again.
+#[must_use]
+pub fn record(bytes: &[u8]) -> [Option<Vec<u8>>; 3] {
+    [
+        ChunkMeta::decode(bytes).map(|record| record.encode()),
+        PartitionRow::decode(bytes).map(|record| record.encode()),
+        Identities::decode(bytes).map(|record| record.encode()),
+    ]
+}
+
+/// A record with the checksum it must have.
+#[must_use]
+pub fn forge_record(bytes: &[u8]) -> Vec<u8> {
+    seal(bytes.to_vec())
+}
+
+/// One record of each kind.
+#[must_use]
+pub fn records() -> [Vec<u8>; 3] {
+    let chunk = ChunkMeta {
+        end: Offset(7),
+        disk_bytes: 4_096,
+        appended_min: Timestamp(1),
+        appended_max: Timestamp(2),
+        time_max: Timestamp(-3),
+        time_max_so_far: Timestamp(4),
+        types: Some(vec![("order.placed".into(), 6), ("é".into(), 1)]),
+    };
+    let row = PartitionRow { start: Offset(3), end: Offset(9), ..PartitionRow::new() };
+    let (partition, first) = (PartitionId(2), Offset(5));
+    let identities = Identities { partition, first, hashes: vec![[1; 16], [2; 16]] };
+    [chunk.encode(), row.encode(), identities.encode()]
+}

@@ -1,0 +1,87 @@
+//! Reads what is left of a body after its request was answered: a client that
+//! is cut off while it sends does not see the answer.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use http::header::EXPECT;
+use http_body_util::BodyExt as _;
+use hyper::body::{Frame, SizeHint};
+use parking_lot::Mutex;
+
+/// How long a client that was answered may still send before it is cut off.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Answers only once the body has come whole, was given up by its sender, or
+/// has taken longer than [`DRAIN`] since nobody reads it.
+pub(crate) async fn drain(request: Request, next: Next) -> Response {
+    if request.body().is_end_stream() {
+        return next.run(request).await;
+    }
+    // Who expects to be told to go on has sent nothing yet.
+    let waits = request.headers().contains_key(EXPECT);
+    let left: Slot = Arc::default();
+    let slot = Arc::clone(&left);
+    let lend = |body| Body::new(Lent { body: Some(body), touched: false, slot });
+    let response = next.run(request.map(lend)).await;
+    let left = left.lock().take();
+    if let Some((mut body, touched)) = left
+        && (touched || !waits)
+    {
+        let end = async { while let Some(Ok(_)) = body.frame().await {} };
+        // Whether it ended or not, the answer follows.
+        let _ = tokio::time::timeout(DRAIN, end).await;
+    }
+    response
+}
+
+/// A body that was not read to its end, and whether it was read at all.
+type Slot = Arc<Mutex<Option<(Body, bool)>>>;
+
+/// A body that comes back when it is dropped.
+struct Lent {
+    body: Option<Body>,
+    touched: bool,
+    slot: Slot,
+}
+
+impl HttpBody for Lent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        self.touched = true;
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(body).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) {
+            self.body = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
+            *self.slot.lock() = Some((body, self.touched));
+        }
+    }
+}

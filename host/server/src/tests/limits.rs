@@ -1,0 +1,204 @@
+//! Limits that need a socket, or many requests at a time.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+
+use super::*;
+use crate::Server;
+
+/// A server on a socket; it ends with the sender.
+async fn serve(change: impl FnOnce(&mut ServerConfig)) -> (SocketAddr, oneshot::Sender<()>) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(dir.path());
+    change(&mut config);
+    let server = Server::start(config).await.unwrap();
+    let address = server.address();
+    let (stop, stopped) = oneshot::channel::<()>();
+    tokio::spawn(async move {
+        let _dir = dir;
+        server
+            .run_until(async {
+                let _ = stopped.await;
+            })
+            .await;
+    });
+    (address, stop)
+}
+
+/// What comes until the server closes the connection.
+async fn rest(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    let read = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    read.expect("the server closes").unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+fn head(length: usize) -> String {
+    format!(
+        "POST /v1/events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         content-type: application/cloudevents+json\r\ncontent-length: {length}\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn headers_and_bodies_that_do_not_come_end_the_connection() {
+    let (address, _stop) = serve(|config| {
+        config.http.headers_ms_max = 100;
+        config.http.body_idle_ms_max = 100;
+    })
+    .await;
+    let mut half = TcpStream::connect(address).await.unwrap();
+    half.write_all(b"GET /healthz HTTP/1.1\r\nhost: loc").await.unwrap();
+    let answer = rest(&mut half).await;
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408"), "{answer}");
+
+    let mut half = TcpStream::connect(address).await.unwrap();
+    half.write_all(format!("{}{{", head(1_000)).as_bytes()).await.unwrap();
+    let answer = rest(&mut half).await;
+    assert!(answer.contains("LAN-0408") && answer.contains("paused"), "{answer}");
+}
+
+#[tokio::test]
+async fn headers_larger_than_their_buffer_are_refused() {
+    let (address, _stop) = serve(|_| ()).await;
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request =
+        format!("GET / HTTP/1.1\r\nhost: localhost\r\nx: {}\r\n\r\n", "y".repeat(300_000));
+    // The server may close before it has all of it.
+    let _ = stream.write_all(request.as_bytes()).await;
+    let mut answer = Vec::new();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the server closes");
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 431"), "{answer}");
+}
+
+#[tokio::test]
+async fn one_connection_too_many_waits_until_another_has_ended() {
+    let (address, _stop) = serve(|config| config.http.connections_max = 1).await;
+    let mut first = TcpStream::connect(address).await.unwrap();
+    let ask = b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    first.write_all(ask).await.unwrap();
+    let mut piece = [0; 1_024];
+    assert!(timeout(PATIENCE, first.read(&mut piece)).await.unwrap().unwrap() > 0);
+    let mut second = TcpStream::connect(address).await.unwrap();
+    second.write_all(ask).await.unwrap();
+    let waits = timeout(Duration::from_millis(100), second.read(&mut piece)).await;
+    assert!(waits.is_err(), "the second is answered beside the first");
+    drop(first);
+    assert!(timeout(PATIENCE, second.read(&mut piece)).await.unwrap().unwrap() > 0);
+}
+
+#[tokio::test]
+async fn a_request_under_way_is_cut_when_a_shutdown_has_waited_long_enough() {
+    let (address, stop) = serve(|config| config.http.shutdown_ms_max = 100).await;
+    let mut half = TcpStream::connect(address).await.unwrap();
+    half.write_all(format!("{}{{", head(1_000)).as_bytes()).await.unwrap();
+    // It has been accepted once another that came later is answered.
+    let mut other = TcpStream::connect(address).await.unwrap();
+    let ask = "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    other.write_all(ask.as_bytes()).await.unwrap();
+    rest(&mut other).await;
+    let started = Instant::now();
+    stop.send(()).unwrap();
+    let mut answer = Vec::new();
+    let _ = timeout(PATIENCE, half.read_to_end(&mut answer)).await.expect("it is cut");
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn who_is_refused_while_still_sending_sees_why() {
+    let (address, _stop) = serve(|config| config.http.body_bytes_max = 1 << 20).await;
+    let body = vec![b'x'; 8 << 20];
+    for (path, host, kind, code) in [
+        ("/v1/events", "localhost", "text/html", "LAN-0312"),
+        ("/v1/events", "evil.example", "application/x-ndjson", "LAN-0409"),
+        ("/nowhere", "localhost", "text/html", "LAN-0401"),
+        ("/v1/status", "localhost", "text/html", "LAN-0402"),
+        ("/v1/events", "localhost", "application/cloudevents-batch+json", "LAN-0313"),
+        ("/v1/events", "localhost", "application/x-ndjson", "LAN-0302"),
+    ] {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\ncontent-type: {kind}\r\n\
+             content-length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let sent = timeout(PATIENCE, stream.write_all(&body)).await.unwrap();
+        sent.unwrap_or_else(|error| panic!("{code}: cut off while sending: {error}"));
+        let answer = rest(&mut stream).await;
+        assert!(answer.contains(code), "{code}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_ends_at_its_limit_of_bytes_and_names_a_cursor() {
+    let fixture = Fixture::with(|config| config.http.query_bytes_max = 1_024);
+    let lines: String =
+        (0..100).map(|n| event(&n.to_string(), "t", &format!("s{n}")) + "\n").collect();
+    fixture.post("/v1/events", "application/x-ndjson", lines).await.expect_ok();
+    let page = fixture.get("/v1/events?limit=100").await.expect_ok().json();
+    let events = page["events"].as_array().unwrap().len();
+    assert!((1..30).contains(&events) && page["next"] == events, "{events} events");
+    fixture.project(counts()).await;
+    let path = "/v1/tables/counts/by_subject";
+    let whole = |answer: &Answer| answer.headers.get("lantern-position").is_some();
+    let page = fixture.until(path, |a| whole(a) && !a.json()["next"].is_null()).await.json();
+    let rows = page["rows"].as_object().unwrap().len();
+    assert!((1..100).contains(&rows), "{rows} rows");
+}
+
+#[tokio::test]
+async fn an_answer_names_no_more_bad_events_than_allowed() {
+    let fixture = Fixture::with(|config| config.ingest.errors_max = 3);
+    let batch = format!("[{}]", ["{}"; 10].join(","));
+    let answer = fixture.post("/v1/events", crate::cloudevents::BATCH, batch).await;
+    answer.is_problem("LAN-0314", "10 of 10");
+    assert_eq!(answer.json()["errors"].as_array().unwrap().len(), 3);
+}
+
+#[tokio::test]
+async fn no_more_large_bodies_and_queries_are_held_than_allowed() {
+    let fixture = Fixture::with(|config| {
+        config.http.bodies_max = 1;
+        config.http.queries_max = 1;
+    });
+    let held = Arc::clone(&fixture.app.bodies).acquire_owned().await.unwrap();
+    let large = format!("[{}]", " ".repeat(100_000));
+    let request = || {
+        let length = large.len().to_string();
+        let headers =
+            [(CONTENT_TYPE.as_str(), crate::cloudevents::BATCH), ("content-length", &*length)];
+        request(Method::POST, "/v1/events", &headers, large.clone())
+    };
+    let waits = timeout(Duration::from_millis(50), fixture.send(request())).await;
+    assert!(waits.is_err(), "two large bodies are held at a time");
+    drop(held);
+    fixture.send(request()).await.expect_ok();
+
+    let held = fixture.app.queries.acquire().await.unwrap();
+    let waits = timeout(Duration::from_millis(50), fixture.get("/v1/events")).await;
+    assert!(waits.is_err(), "two queries run at a time");
+    drop(held);
+    fixture.get("/v1/events").await.expect_ok();
+}
+
+#[tokio::test]
+async fn no_more_rows_are_asked_for_than_allowed() {
+    let fixture = Fixture::with(|config| config.http.query_rows_max = 5);
+    let answer = fixture.get("/v1/events?limit=6").await;
+    answer.is_problem("LAN-0403", "`limit` is 6: it must be 1 to 5");
+    fixture.get("/v1/events?limit=5").await.expect_ok();
+}
+
+#[tokio::test]
+async fn an_upload_larger_than_its_form_may_be_is_refused() {
+    let fixture = Fixture::with(|config| config.http.upload_bytes_max = 1_000);
+    let path = "/v1/projections/x/versions";
+    let answer = fixture.post(path, "application/wasm", vec![0; 1_001]).await;
+    answer.is_problem("LAN-0313", "1000");
+}

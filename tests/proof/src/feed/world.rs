@@ -1,0 +1,333 @@
+//! Projections in memory, with every state they ever had, behind the port the
+//! feed reads them through. The tests of `host/live` and `clients/rust` include
+//! this file too.
+
+#![allow(dead_code, unreachable_pub, reason = "each who includes it uses a part of it")]
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use lantern_core::fake::MemoryShard;
+use lantern_core::{
+    Committed, Field, FieldKind, Manifest, Merge, Offset, PartitionId, Publish as _, ReadStore,
+    ShardMeta, ShardStore as _, Space, Table, TableChanges, TableId, Timestamp, VersionId, View,
+    ViewError, Views, Writes,
+};
+use lantern_live::{Hub, Lag, LiveConfig};
+use parking_lot::{Mutex, MutexGuard};
+use serde_json::{Value, json};
+
+/// The name of the projection every world has.
+pub const PROJECTION: &str = "shop";
+/// Rows by key, as the feed has them.
+pub type Rows = BTreeMap<String, Value>;
+/// The `n` of each row, by key.
+pub type Numbers = BTreeMap<String, i64>;
+/// A change: table, key, and the new `n` or none to delete.
+pub type Write<'a> = (u32, &'a str, Option<i64>);
+
+/// One projection with two public tables (`a`, `b`) and a private one (`c`).
+pub struct World {
+    state: Mutex<State>,
+    /// The feed commits are published to.
+    pub hub: Mutex<Option<Arc<Hub>>>,
+}
+
+struct State {
+    epoch: Option<String>,
+    epochs: u64,
+    manifest: Arc<Manifest>,
+    shards: Vec<Shard>,
+    /// What versions before the served one had, oldest first.
+    before: Vec<Vec<Shard>>,
+    /// Each state there ever was, by epoch and position.
+    history: HashMap<(String, u64), Moment>,
+    /// Committed, not yet published.
+    unpublished: Vec<Arc<Committed>>,
+    views: u64,
+}
+
+#[derive(Default)]
+struct Shard {
+    store: Arc<MemoryShard>,
+    meta: ShardMeta,
+    rows: [Numbers; 2],
+}
+
+/// One committed state.
+#[derive(Default)]
+struct Moment {
+    rows: [Arc<Numbers>; 2],
+    /// Whether the commit that led to it wrote to the table.
+    touched: [bool; 2],
+}
+
+fn manifest() -> Manifest {
+    let field = |name: &str, kind, merge| Field {
+        name: name.into(),
+        kind,
+        unit: if kind == FieldKind::Integer { "EUR".into() } else { String::new() },
+        merge,
+    };
+    let fields =
+        vec![field("k", FieldKind::Text, Merge::Same), field("n", FieldKind::Integer, Merge::Sum)];
+    let table = |name: &str, public| Table {
+        name: name.into(),
+        public,
+        fields: if public { fields.clone() } else { Vec::new() },
+        ..Table::default()
+    };
+    let tables = vec![table("a", true), table("b", true), table("c", false)];
+    Manifest { name: PROJECTION.into(), tables, ..Manifest::default() }
+}
+
+fn row(key: &str, n: i64) -> Value {
+    json!({"k": key, "n": n})
+}
+
+impl World {
+    /// A world with one version, empty.
+    pub fn new(partitions: usize) -> Arc<Self> {
+        let state = State {
+            epoch: None,
+            epochs: 0,
+            manifest: Arc::new(manifest()),
+            shards: Vec::new(),
+            before: Vec::new(),
+            history: HashMap::new(),
+            unpublished: Vec::new(),
+            views: 0,
+        };
+        let world = Arc::new(Self { state: Mutex::new(state), hub: Mutex::default() });
+        world.activate(partitions);
+        world
+    }
+
+    /// A feed over this world, which commits are published to from now on.
+    pub fn serve(self: &Arc<Self>, config: LiveConfig) -> Arc<Hub> {
+        config.check().expect("the settings can work");
+        let lag = Arc::new(|_: &str| Some(Lag { events: 3, ms: 12 }));
+        let hub = Hub::new(self.clone(), lag, config);
+        *self.hub.lock() = Some(hub.clone());
+        hub
+    }
+
+    /// Another version, empty, takes over.
+    pub fn activate(&self, partitions: usize) -> String {
+        let fresh = (0..partitions).map(|_| Shard::default()).collect();
+        let mut state = self.state.lock();
+        let before = std::mem::replace(&mut state.shards, fresh);
+        state.before.push(before);
+        self.take_over(state)
+    }
+
+    /// The version before the served one takes over again, as it was; nothing
+    /// where there is none.
+    pub fn roll_back(&self) {
+        let mut state = self.state.lock();
+        // The first entry stands for the time before the first version.
+        if state.before.len() > 1 {
+            state.shards = state.before.pop().unwrap_or_default();
+            self.take_over(state);
+        }
+    }
+
+    /// What stands in `shards` is served from now on, under an epoch of its own.
+    fn take_over(&self, mut state: MutexGuard<'_, State>) -> String {
+        state.epochs += 1;
+        let epoch = format!("{}.v.0", state.epochs);
+        state.epoch = Some(epoch.clone());
+        let pos = state.shards.iter().map(|shard| shard.meta.pos).sum();
+        let rows = [0, 1].map(|table| Arc::new(merged(&state.shards, table)));
+        state.history.insert((epoch.clone(), pos), Moment { rows, touched: [true; 2] });
+        state.unpublished.clear();
+        drop(state);
+        self.announce(Some(&epoch));
+        epoch
+    }
+
+    /// Replaces the name of public table `b`, with another version.
+    pub fn rename_b(&self, name: &str) {
+        let mut manifest = manifest();
+        manifest.tables[1].name = name.into();
+        self.state.lock().manifest = Arc::new(manifest);
+    }
+
+    /// The projection is deleted.
+    pub fn delete(&self) {
+        self.state.lock().epoch = None;
+        self.announce(None);
+    }
+
+    fn announce(&self, epoch: Option<&str>) {
+        if let Some(hub) = &*self.hub.lock() {
+            hub.activated(PROJECTION, epoch);
+        }
+    }
+
+    /// Commits and publishes; the position reached.
+    pub fn commit(&self, partition: u32, writes: &[Write<'_>]) -> u64 {
+        let pos = self.commit_unpublished(partition, writes);
+        self.publish();
+        pos
+    }
+
+    /// Commits, as an engine does before it publishes.
+    pub fn commit_unpublished(&self, partition: u32, writes: &[Write<'_>]) -> u64 {
+        let mut state = self.state.lock();
+        let epoch = state.epoch.clone().expect("a version is served");
+        let shard = &mut state.shards[partition as usize];
+        shard.meta.pos += 1;
+        shard.meta.next = Offset(shard.meta.next.0 + 10);
+        shard.meta.max_time = Timestamp(shard.meta.pos.cast_signed());
+        let mut tables: BTreeMap<u32, TableChanges> = BTreeMap::new();
+        let mut stored = Writes::new();
+        for (table, key, n) in writes {
+            let changes = tables.entry(*table).or_default();
+            changes.table = TableId(*table);
+            changes.up.retain(|(other, _)| other != key);
+            changes.del.retain(|other| other != key);
+            let value = n.map(|n| row(key, n).to_string().into_bytes());
+            match &value {
+                Some(value) => changes.up.push(((*key).into(), value.clone())),
+                None => changes.del.push((*key).into()),
+            }
+            let rows = &mut shard.rows[*table as usize];
+            match n {
+                Some(n) => rows.insert((*key).into(), *n),
+                None => rows.remove(*key),
+            };
+            let space = stored.entry(Space::Table(TableId(*table))).or_default();
+            space.insert(key.as_bytes().to_vec(), value);
+        }
+        let touched = [0, 1].map(|table| tables.contains_key(&table));
+        let tables: Vec<_> = tables.into_values().collect();
+        let change_key = shard.meta.pos.to_be_bytes().to_vec();
+        let encoded = TableChanges::encode(&tables);
+        stored.entry(Space::Changes).or_default().insert(change_key, Some(encoded));
+        write_meta(&mut stored, &shard.meta);
+        shard.store.commit(&stored).expect("no fault is planted");
+        let commit = Committed {
+            projection: PROJECTION.into(),
+            version: VersionId("v".into()),
+            epoch: epoch.clone(),
+            partition: PartitionId(partition),
+            pos: shard.meta.pos,
+            next: shard.meta.next,
+            event_time: shard.meta.max_time,
+            tables,
+        };
+        let pos = state.shards.iter().map(|shard| shard.meta.pos).sum();
+        let before = state.history.get(&(epoch.clone(), pos - 1)).map(|at| at.rows.clone());
+        let rows = before.expect("positions leave no gap");
+        let rows = [0, 1].map(|table| match touched[table] {
+            true => Arc::new(merged(&state.shards, table)),
+            false => rows[table].clone(),
+        });
+        state.history.insert((epoch, pos), Moment { rows, touched });
+        state.unpublished.push(Arc::new(commit));
+        pos
+    }
+
+    /// Publishes what was committed.
+    pub fn publish(&self) {
+        let commits = std::mem::take(&mut self.state.lock().unpublished);
+        if let Some(hub) = &*self.hub.lock() {
+            commits.iter().for_each(|commit| hub.committed(commit));
+        }
+    }
+
+    /// Forgets the change log up to the newest position.
+    pub fn forget_changes(&self) {
+        let mut state = self.state.lock();
+        for shard in &mut state.shards {
+            let mut stored = Writes::new();
+            let old = shard.meta.changes_from + 1..=shard.meta.pos;
+            let gone = old.map(|pos| (pos.to_be_bytes().to_vec(), None)).collect();
+            stored.insert(Space::Changes, gone);
+            shard.meta.changes_from = shard.meta.pos;
+            write_meta(&mut stored, &shard.meta);
+            shard.store.commit(&stored).expect("no fault is planted");
+        }
+    }
+
+    /// The next read of the store fails.
+    pub fn fail_next_read(&self) {
+        let error = lantern_core::StoreError::Io("planted".into());
+        self.state.lock().shards[0].store.fail_next_read(error);
+    }
+
+    /// A table's rows at a position.
+    ///
+    /// # Panics
+    /// Where the table never was there.
+    pub fn rows_at(&self, epoch: &str, pos: u64, table: usize) -> Rows {
+        let numbers = self.numbers_at(epoch, pos, table);
+        let numbers = numbers.unwrap_or_else(|| panic!("{epoch} never was at {pos}"));
+        numbers.iter().map(|(key, n)| (key.clone(), row(key, *n))).collect()
+    }
+
+    /// A table's rows at a position; `None` where it never was there.
+    pub fn numbers_at(&self, epoch: &str, pos: u64, table: usize) -> Option<Arc<Numbers>> {
+        let state = self.state.lock();
+        state.history.get(&(epoch.to_owned(), pos)).map(|at| at.rows[table].clone())
+    }
+
+    /// How many commits after `from`, up to `to`, wrote to a table.
+    pub fn writes_between(&self, epoch: &str, from: u64, to: u64, table: usize) -> usize {
+        let state = self.state.lock();
+        let at = |pos| state.history.get(&(epoch.to_owned(), pos));
+        (from + 1..=to).filter_map(at).filter(|at| at.touched[table]).count()
+    }
+
+    /// The newest epoch and position.
+    pub fn head(&self) -> (String, u64) {
+        let state = self.state.lock();
+        let epoch = state.epoch.clone().expect("a version is served");
+        (epoch, state.shards.iter().map(|shard| shard.meta.pos).sum())
+    }
+
+    /// How many views were opened.
+    pub fn views(&self) -> u64 {
+        self.state.lock().views
+    }
+}
+
+fn write_meta(stored: &mut Writes, meta: &ShardMeta) {
+    let meta = serde_json::to_vec(meta).expect("numbers always encode");
+    stored.entry(Space::Meta).or_default().insert(ShardMeta::KEY.to_vec(), Some(meta));
+}
+
+fn merged(shards: &[Shard], table: usize) -> Numbers {
+    let mut sums = Numbers::new();
+    for (key, n) in shards.iter().flat_map(|shard| &shard.rows[table]) {
+        match sums.get_mut(key) {
+            Some(sum) => *sum += n,
+            None => drop(sums.insert(key.clone(), *n)),
+        }
+    }
+    sums
+}
+
+impl Views for World {
+    fn view(&self, projection: &str) -> Result<View, ViewError> {
+        let mut state = self.state.lock();
+        state.views += 1;
+        if projection == "dark" {
+            return Err(ViewError::NotActive(projection.into()));
+        }
+        let Some(epoch) = state.epoch.clone().filter(|_| projection == PROJECTION) else {
+            return Err(ViewError::NoProjection(projection.into()));
+        };
+        let snapshots = (0..).map(PartitionId).zip(&state.shards);
+        let snapshots = snapshots
+            .map(|(partition, shard)| Ok((partition, shard.store.snapshot()?)))
+            .collect::<Result<Vec<(_, Box<dyn ReadStore>)>, lantern_core::StoreError>>()?;
+        let manifest = state.manifest.clone();
+        Ok(View::new(projection.into(), VersionId("v".into()), epoch, manifest, snapshots)?)
+    }
+
+    fn view_version(&self, projection: &str, _: &VersionId) -> Result<View, ViewError> {
+        self.view(projection)
+    }
+}

@@ -1,0 +1,140 @@
+//! Invariant 8, requests: whatever bytes come, a parser answers with a value or
+//! a clear error, never with a panic, nor with memory or time out of proportion.
+//! Where there is an encoder, what was decoded comes back as it was.
+//!
+//! Each parser is one function over bytes that panics where this does not hold.
+//! The fuzz targets in `tests/fuzz` call the same functions; what they find is
+//! kept in `tests/fuzz/corpus`, which the experiment replays whole before it
+//! tries mutations of its own.
+
+mod asked;
+mod events;
+mod mutate;
+mod stored;
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use fastrand::Rng;
+
+use crate::{Claim, Counts, Run};
+
+pub use asked::{
+    configuration, events_query, feed_message, resume_token, table_cursor, table_query,
+};
+pub use events::{binary, cloudevents_batch, cloudevents_structured, ndjson, time};
+pub(crate) use mutate::mutated;
+pub use stored::{chunk, log_record, manifest, records, shard_record};
+
+/// See the module.
+pub const CLAIM: Claim = Claim {
+    invariant: 8,
+    name: "malformed-requests",
+    holds: "every parser answers any bytes with a value or a clear error",
+    counts: Counts { ci: 5_000, longer: 500_000, of: "inputs to each parser" },
+    experiment: try_parsers,
+};
+
+/// A parser under test.
+#[derive(Clone, Copy, Debug)]
+pub struct Parser {
+    /// Its name: of the function, the fuzz target and the corpus' folder.
+    pub name: &'static str,
+    /// Panics where the parser does what it must not.
+    pub parse: fn(&[u8]),
+    /// Inputs that are valid, or nearly so.
+    pub seeds: fn() -> Vec<Vec<u8>>,
+}
+
+/// Every parser; each has a fuzz target and a corpus.
+pub const PARSERS: &[Parser] = &[
+    parser("binary", binary, events::binary_seeds),
+    parser("chunk", chunk, stored::chunk_seeds),
+    parser("cloudevents_batch", cloudevents_batch, events::batch_seeds),
+    parser("cloudevents_structured", cloudevents_structured, events::structured_seeds),
+    parser("configuration", configuration, asked::configuration_seeds),
+    parser("events_query", events_query, asked::events_query_seeds),
+    parser("feed_message", feed_message, asked::feed_message_seeds),
+    parser("log_record", log_record, stored::log_record_seeds),
+    parser("manifest", manifest, stored::manifest_seeds),
+    parser("ndjson", ndjson, events::ndjson_seeds),
+    parser("records", records, stored::records_seeds),
+    parser("resume_token", resume_token, asked::resume_token_seeds),
+    parser("shard_record", shard_record, stored::shard_record_seeds),
+    parser("table_cursor", table_cursor, asked::table_cursor_seeds),
+    parser("table_query", table_query, asked::table_query_seeds),
+    parser("time", time, events::time_seeds),
+];
+
+const fn parser(name: &'static str, parse: fn(&[u8]), seeds: fn() -> Vec<Vec<u8>>) -> Parser {
+    Parser { name, parse, seeds }
+}
+
+/// The largest input tried.
+const INPUT_BYTES_MAX: usize = 256 << 10;
+/// No input of that size may take longer; a busy machine is allowed for.
+const INPUT_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// The folder of a parser's corpus.
+#[must_use]
+pub fn corpus_folder(parser: &str) -> PathBuf {
+    lantern_tests::root().join("tests/fuzz/corpus").join(parser)
+}
+
+/// A parser's corpus, in the order of file names.
+///
+/// # Errors
+/// Where it cannot be read, or is empty.
+pub fn corpus(parser: &str) -> Result<Vec<Vec<u8>>> {
+    let folder = corpus_folder(parser);
+    let entries = fs::read_dir(&folder).with_context(|| format!("`{}`", folder.display()))?;
+    let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    ensure!(!paths.is_empty(), "`{}` is empty", folder.display());
+    paths.iter().map(|path| Ok(fs::read(path)?)).collect()
+}
+
+fn try_parsers(run: &mut Run<'_>) -> Result<()> {
+    let mut pools = Vec::new();
+    for parser in PARSERS {
+        let mut pool = corpus(parser.name)?;
+        run.add("inputs kept", pool.len() as f64);
+        for input in &pool {
+            attempt(parser, input)?;
+        }
+        for seed in (parser.seeds)() {
+            attempt(parser, &seed)?;
+            pool.push(seed);
+        }
+        pools.push(pool);
+    }
+    run.cases(|run, seed| {
+        let mut rng = Rng::with_seed(seed);
+        for (parser, pool) in PARSERS.iter().zip(&pools) {
+            let mut input = mutated(pool, &mut rng);
+            input.truncate(INPUT_BYTES_MAX);
+            let took = attempt(parser, &input)?;
+            run.most("slowest input, ms", took.as_secs_f64() * 1_000.0);
+        }
+        run.add("inputs tried", PARSERS.len() as f64);
+        Ok(())
+    });
+    Ok(())
+}
+
+/// Hands one input to a parser; how long it took.
+fn attempt(parser: &Parser, input: &[u8]) -> Result<Duration> {
+    let started = Instant::now();
+    let ended = catch_unwind(AssertUnwindSafe(|| (parser.parse)(input)));
+    let took = started.elapsed();
+    let name = parser.name;
+    if let Err(panic) = ended {
+        let said = crate::run::message(&*panic);
+        anyhow::bail!("{name}: {said}; the input is {}", input.escape_ascii());
+    }
+    ensure!(took < INPUT_TIME_MAX, "{name} took {took:?} for {}", input.escape_ascii());
+    Ok(took)
+}

@@ -1,0 +1,155 @@
+//! Invariant 8, whole requests: nothing that comes over a socket makes the real
+//! server fail, hang, grow or go away; where a request can be understood, the
+//! refusal quotes what is wrong with it.
+
+mod cases;
+
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Shutdown, TcpStream};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use fastrand::Rng;
+use lantern_tests::Server;
+use serde_json::Value;
+
+use crate::{Claim, Counts, Run};
+use cases::{Answered, Case};
+
+/// See the module.
+pub const CLAIM: Claim = Claim {
+    invariant: 8,
+    name: "malformed-http",
+    holds: "no request makes the server fail, hang, grow or go away",
+    counts: Counts { ci: 1_000, longer: 100_000, of: "requests" },
+    experiment: try_requests,
+};
+
+/// How long an answer may take; the server's own limits are far below.
+const ANSWER_MAX: Duration = Duration::from_secs(20);
+/// The memory the server's process may come to hold, in MiB.
+const MEMORY_MIB_MAX: u64 = 1_024;
+/// How often the server's memory is looked at.
+const LOOK_EVERY: u64 = 50;
+
+fn try_requests(run: &mut Run<'_>) -> Result<()> {
+    let server = Server::start(&[
+        "http.headers_ms_max=400",
+        "http.body_idle_ms_max=400",
+        "live.hello_ms=400",
+        "live.close_ms=200",
+    ])?;
+    let address = server.url.trim_start_matches("http://").to_owned();
+    let pools = cases::Pools::load()?;
+    let pid = server.pid();
+    let mut tried = 0;
+    run.cases(|run, seed| {
+        let mut rng = Rng::with_seed(seed);
+        let case = cases::random(&pools, &address, &mut rng);
+        let status = attempt(&address, &case, &mut rng);
+        let status = status.with_context(|| format!("{}: {}", case.name, shown(&case.bytes)))?;
+        run.add(&format!("answers {}xx", status / 100), 1.0);
+        tried += 1;
+        if tried % LOOK_EVERY == 0 {
+            let mib = memory_mib(pid)?;
+            run.most("server's memory, MiB", mib as f64);
+            ensure!(mib < MEMORY_MIB_MAX, "the server holds {mib} MiB after: {}", case.name);
+        }
+        Ok(())
+    });
+    // The same process still does its work.
+    let healthy = Case::honest(&address);
+    for _ in 0..3 {
+        let status = attempt(&address, &healthy, &mut Rng::with_seed(1))?;
+        ensure!(status == 200, "an honest event is answered with {status}");
+    }
+    run.most("server's memory, MiB", memory_mib(pid)? as f64);
+    Ok(())
+}
+
+/// Sends one case and judges the answer; its status, 0 where there was none.
+fn attempt(address: &str, case: &Case, rng: &mut Rng) -> Result<u16> {
+    let mut stream = TcpStream::connect(address).context("the server is gone")?;
+    stream.set_read_timeout(Some(ANSWER_MAX))?;
+    stream.set_write_timeout(Some(ANSWER_MAX))?;
+    stream.set_nodelay(true)?;
+    let sent = send(&mut stream, &case.bytes, rng);
+    if case.broken_off {
+        // The answer may be on its way already.
+        let _ = stream.shutdown(Shutdown::Write);
+    }
+    let answer = read(&mut stream)?;
+    if answer.is_empty() {
+        ensure!(case.answered != Answered::Always, "no answer; sending ended with {sent:?}");
+        return Ok(0);
+    }
+    let status = status_of(&answer)?;
+    // 501 is the documented answer to what is not supported yet.
+    ensure!(status < 500 || status == 501, "answered {}", shown(&answer));
+    if case.answered == Answered::Always {
+        sent.context("the answer came before all was read")?;
+    }
+    if let Some(wanted) = &case.status {
+        ensure!(wanted.contains(&status), "answered {}", shown(&answer));
+    }
+    if let Some(quoted) = &case.quoted {
+        let problem = problem_of(&answer)?;
+        let detail = problem["detail"].as_str().context("no detail")?;
+        ensure!(detail.contains(quoted.as_str()), "`{detail}` does not quote `{quoted}`");
+        let helps = problem["help"].as_str().is_some_and(|help| !help.is_empty());
+        ensure!(helps, "no help: {problem}");
+    }
+    Ok(status)
+}
+
+/// Sends in a few pieces.
+fn send(stream: &mut TcpStream, bytes: &[u8], rng: &mut Rng) -> std::io::Result<()> {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let most = if rng.bool() { rest.len() } else { rng.usize(1..=rest.len()) };
+        stream.write_all(&rest[..most])?;
+        rest = &rest[most..];
+    }
+    Ok(())
+}
+
+/// All that comes until the server closes. A connection that is reset counts
+/// as closed; one that stays open is a failure.
+fn read(stream: &mut TcpStream) -> Result<Vec<u8>> {
+    let mut answer = Vec::new();
+    let mut piece = [0; 1 << 14];
+    loop {
+        match stream.read(&mut piece) {
+            Ok(0) => return Ok(answer),
+            Ok(read) => answer.extend_from_slice(&piece[..read]),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(answer),
+            Err(error) => bail!("neither an answer nor an end ({error}) after {}", shown(&answer)),
+        }
+    }
+}
+
+fn status_of(answer: &[u8]) -> Result<u16> {
+    let line = answer.split(|&byte| byte == b'\n').next().unwrap_or_default();
+    let line = String::from_utf8_lossy(line);
+    let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.get(2..5));
+    status.and_then(|status| status.parse().ok()).with_context(|| format!("answered `{line}`"))
+}
+
+fn problem_of(answer: &[u8]) -> Result<Value> {
+    let text = String::from_utf8_lossy(answer);
+    let body = text.split_once("\r\n\r\n").context("no body")?.1;
+    serde_json::from_str(body).with_context(|| format!("no problem: {body}"))
+}
+
+fn shown(bytes: &[u8]) -> String {
+    format!("{} bytes: {}", bytes.len(), bytes[..bytes.len().min(400)].escape_ascii())
+}
+
+fn memory_mib(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let status = std::fs::read_to_string(Path::new(&path)).context("the server is gone")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    Ok(kib.context("the server is gone")? >> 10)
+}
