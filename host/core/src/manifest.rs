@@ -228,6 +228,9 @@ pub enum ManifestError {
 
 /// The most tables a manifest may have.
 const TABLES_MAX: usize = 64;
+/// The most bytes of text in a manifest, all together: it is repeated in every
+/// status, and kept with every version.
+const TEXT_BYTES_MAX: usize = 256 << 10;
 /// The most fields a table may have.
 const FIELDS_MAX: usize = 256;
 /// The most subscriptions and emitted types.
@@ -239,6 +242,8 @@ impl Manifest {
     /// # Errors
     /// The first rule broken.
     pub fn check(&self) -> Result<(), ManifestError> {
+        // First, since other messages quote what is wrong.
+        at_most("bytes of text", self.text_bytes(), TEXT_BYTES_MAX)?;
         check_name("projection", &self.name)?;
         at_most("tables", self.tables.len(), TABLES_MAX)?;
         at_most("subscriptions", self.subscribes.len(), TYPES_MAX)?;
@@ -278,6 +283,20 @@ impl Manifest {
             table.check()?;
         }
         Ok(())
+    }
+
+    /// The bytes of everything that is text.
+    fn text_bytes(&self) -> usize {
+        let of_field = |field: &Field| field.name.len() + field.unit.len();
+        let of_table = |table: &Table| {
+            table.name.len()
+                + table.description.len()
+                + table.fields.iter().map(of_field).sum::<usize>()
+        };
+        [self.name.len(), self.version.len(), self.description.len()].iter().sum::<usize>()
+            + self.subscribes.iter().chain(&self.emits).map(String::len).sum::<usize>()
+            + self.tables.iter().map(of_table).sum::<usize>()
+            + self.parameters.as_ref().map_or(0, String::len)
     }
 
     /// The event types it is handed.
@@ -394,6 +413,9 @@ mod tests {
         check(|_| (), "fine");
         check(|m| m.name = "../x".into(), "`../x`");
         check(|m| m.tables.clear(), "no table");
+        check(|m| m.description = "x".repeat(300_000), "bytes of text, and the limit is 262144");
+        check(|m| m.tables[0].description = "x".repeat(300_000), "bytes of text");
+        check(|m| m.parameters = Some("x".repeat(300_000)), "bytes of text");
         check(|m| m.tables.push(m.tables[0].clone()), "`t` stands twice");
         check(|m| m.tables[0].public = true, "declares no fields");
         check(|m| m.tables[0].retention_us = Some(1), "`t` has a retention");

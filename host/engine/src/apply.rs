@@ -319,6 +319,7 @@ impl Shard {
             (self.logs)(at, *level, message);
         }
         self.count_usage(batch.offsets.len(), applied.fuel, applied.elapsed, applied.memory_bytes);
+        self.check_fuel(at)?;
         match applied.result {
             Ok(()) => {
                 self.instance = Some(instance);
@@ -337,6 +338,17 @@ impl Shard {
                 tracing::debug!(parent: &span, %error, "call failed");
                 Err(CallError::Event(error))
             }
+        }
+    }
+
+    /// Of a check: whether it may go on.
+    fn check_fuel(&self, at: Offset) -> Result<(), CallError> {
+        match self.fuel_max {
+            Some(limit) if self.usage.fuel > limit => Err(CallError::Stop(Stop::Fault(format!(
+                "folding a sample of the log took more than {limit} fuel (`engine.check_fuel`), up \
+                 to offset {at}: make it do less for each event, or lower `engine.check_events`"
+            )))),
+            _ => Ok(()),
         }
     }
 

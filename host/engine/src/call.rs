@@ -12,7 +12,7 @@ use lantern_core::{
 use serde::de::IgnoredAny;
 
 use crate::EngineConfig;
-use crate::layers::{self, Overlay};
+use crate::layers::{self, Overlay, PAIR_BYTES};
 
 /// What the engine lends to a plugin for the time of a call.
 pub(crate) struct Call {
@@ -144,6 +144,7 @@ impl Call {
         if before.as_deref() == at.as_ref().map(<[u8; 8]>::as_slice) {
             return Ok(());
         }
+        self.count_written(2 * (by_row.len() + PAIR_BYTES))?;
         if let Some(before) = before.as_deref().and_then(|b| b.try_into().ok()) {
             let by_time = expiry_by_time(before, table, key.as_bytes());
             self.written.set(Space::Expiry, by_time, None);
@@ -158,6 +159,7 @@ impl Call {
 
     fn cancel(&mut self, key: &str) -> Result<(), HostError> {
         if let Some(due) = self.read(Space::TimersByKey, key.as_bytes())? {
+            self.count_written(2 * (key.len() + PAIR_BYTES))?;
             let mut by_time = due;
             by_time.extend_from_slice(key.as_bytes());
             self.written.set(Space::TimersByTime, by_time, None);
@@ -223,7 +225,7 @@ impl Host for Call {
             let at = Timestamp(self.now.0.saturating_add(retention));
             self.set_expiry(table, key, Some(at))?;
         }
-        self.count_written(key.len() + value.len())?;
+        self.count_written(key.len() + value.len() + PAIR_BYTES)?;
         self.written.set(Space::Table(table), key.as_bytes().to_vec(), Some(value.to_vec()));
         Ok(())
     }
@@ -232,7 +234,7 @@ impl Host for Call {
         if self.check_write(table, key)?.retention_us.is_some() {
             self.set_expiry(table, key, None)?;
         }
-        self.count_written(key.len())?;
+        self.count_written(key.len() + PAIR_BYTES)?;
         self.written.set(Space::Table(table), key.as_bytes().to_vec(), None);
         Ok(())
     }
@@ -300,7 +302,7 @@ impl Host for Call {
         // One that is due already fires at the next tick: never in the call that
         // sets it, and wherever batches are cut.
         let due = at.max(Timestamp(self.watermark.0.saturating_add(1)));
-        self.count_written(key.len() * 2 + 16)?;
+        self.count_written(2 * (key.len() + PAIR_BYTES))?;
         let value = at.0.to_be_bytes().to_vec();
         self.written.set(Space::TimersByTime, timer_key(due, key), Some(value));
         let due = time_key(due).to_vec();
@@ -340,7 +342,8 @@ impl Host for Call {
                 "the call emitted more than {limit} events (`engine.call_emit_max`)"
             )));
         }
-        self.count_written(event.data.len() + event.subject.len() + event.tenant.len())?;
+        let bytes = event.data.len() + event.subject.len() + event.tenant.len();
+        self.count_written(bytes + PAIR_BYTES)?;
         self.emitted.push(event);
         Ok(())
     }
@@ -382,5 +385,33 @@ mod tests {
         let keys = times.map(time_key);
         assert!(keys.is_sorted());
         assert_eq!(keys.map(key_time), times);
+    }
+
+    #[test]
+    fn the_smallest_rows_and_timers_are_counted_with_what_they_take() {
+        let limit = 100 * (PAIR_BYTES + 8);
+        let config = EngineConfig { call_write_bytes_max: limit, ..EngineConfig::default() };
+        let event_time = Some(lantern_core::EventTime { allowed_lateness_us: 0, tick_us: 1 });
+        let tables = vec![Table { name: "t".into(), ..Table::default() }];
+        let manifest = Arc::new(Manifest { tables, event_time, ..Manifest::default() });
+        let stores = lantern_core::fake::MemoryStores::new();
+        let store = lantern_core::StateStores::scratch(&stores).expect("memory opens");
+        let config = Arc::new(config);
+        let count = |write: fn(&mut Call, &str) -> Result<(), HostError>| {
+            let scope = CallScope {
+                watermark: Timestamp(0),
+                now: Timestamp(0),
+                tenants: BTreeSet::new(),
+                causes: (0, 0),
+                timers_now: 0,
+            };
+            let applied = Overlay::default();
+            let mut call =
+                Call::new(store.clone(), applied, manifest.clone(), config.clone(), scope);
+            (0..1_000).find(|n| write(&mut call, &format!("{n:08}")).is_err())
+        };
+        assert_eq!(count(|call, key| call.put(TableId(0), key, b"")), Some(100));
+        assert_eq!(count(|call, key| call.delete(TableId(0), key)), Some(100));
+        assert_eq!(count(|call, key| call.set_timer(Timestamp(9), key)), Some(50));
     }
 }

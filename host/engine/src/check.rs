@@ -60,6 +60,19 @@ pub fn fold(
     config: &EngineConfig,
     options: FoldOptions,
 ) -> Result<Folded, EngineError> {
+    fold_within(plugin, log, partition, stores, config, options, None)
+}
+
+/// As [`fold`], with an error where it takes more than `fuel_max`.
+fn fold_within(
+    plugin: &Arc<dyn Plugin>,
+    log: &dyn Log,
+    partition: PartitionId,
+    stores: &dyn StateStores,
+    config: &EngineConfig,
+    options: FoldOptions,
+    fuel_max: Option<u64>,
+) -> Result<Folded, EngineError> {
     let store = stores.scratch()?;
     let lines = Arc::new(Mutex::new(Vec::new()));
     let id = ShardId {
@@ -79,6 +92,7 @@ pub fn fold(
         Stop::Fault(reason) | Stop::Halt(reason) => EngineError::Plugin(reason),
     };
     let mut shard = Shard::open(parts).map_err(failed)?;
+    shard.fuel_max = fuel_max;
     // As an active version does, so that what it emits is kept for comparing.
     shard.epoch = Some("check".into());
     let limits = StepLimits {
@@ -159,7 +173,8 @@ fn compare(
 ) -> Result<(), EngineError> {
     let folded = |batch_events, drop_instances| {
         let options = FoldOptions { batch_events, drop_instances };
-        fold(plugin, sample, partition, stores, config, options)
+        let fuel_max = Some(config.check_fuel);
+        fold_within(plugin, sample, partition, stores, config, options, fuel_max)
     };
     let first = folded(1_000, None)?;
     let others = [

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineConfig {
-    /// Threads that fold; 0 takes one a core.
+    /// Threads that fold; 0 takes one a core. One more folds only what is quick,
+    /// so that slow plugins cannot hold up the others.
     pub threads: usize,
     /// The most events in one call of a plugin. Batches are as large as what is
     /// waiting, up to this: small when live, large when behind.
@@ -27,8 +28,8 @@ pub struct EngineConfig {
     pub key_bytes_max: usize,
     /// The largest value a plugin may write, in bytes.
     pub value_bytes_max: usize,
-    /// The most bytes one call may write, keys and values, rows and emitted
-    /// events together.
+    /// The most bytes one call may write, rows, timers and emitted events
+    /// together: their keys and values, and 64 for each.
     pub call_write_bytes_max: usize,
     /// The most events one call may emit.
     pub call_emit_max: usize,
@@ -52,6 +53,9 @@ pub struct EngineConfig {
     pub log_lines_max: usize,
     /// How many events of the log an upload's determinism check folds.
     pub check_events: usize,
+    /// The most fuel one of the check's folds may take; a plugin that takes more
+    /// is refused.
+    pub check_fuel: u64,
     /// The first wait after a fault of the host (a full disk, a log that cannot
     /// be read), in milliseconds; doubled up to `fault_wait_ms_max`.
     pub fault_wait_ms: u64,
@@ -82,6 +86,7 @@ impl Default for EngineConfig {
             changes_bytes_max: 64 << 20,
             log_lines_max: 1_000,
             check_events: 5_000,
+            check_fuel: 200_000_000_000,
             fault_wait_ms: 100,
             fault_wait_ms_max: 10_000,
         }

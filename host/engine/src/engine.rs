@@ -13,7 +13,7 @@ use lantern_core::{
 };
 use parking_lot::{Mutex, RwLock};
 
-use crate::pool::{Pool, Turn};
+use crate::pool::{Pool, Took, Turn};
 use crate::shard::{LogSink, Shard, ShardParts, Step, StepLimits, Stop};
 use crate::slot::{Fault, Slot};
 use crate::{EngineConfig, EngineError, LogLine};
@@ -103,7 +103,9 @@ impl Engine {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
-        for number in 0..threads {
+        self.pool.limit_slow(threads);
+        // One more than those that may be slow.
+        for number in 0..=threads {
             let engine = self.clone();
             let thread = std::thread::Builder::new()
                 .name(format!("fold-{number}"))
@@ -127,14 +129,19 @@ impl Engine {
         }
     }
 
-    /// Commits what is applied and ends the threads.
-    pub fn shutdown(&self) {
+    /// Ends the threads and commits nothing, as a crash would: for tests.
+    pub fn abandon(&self) {
         self.pool.close();
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a folding thread had panicked");
             }
         }
+    }
+
+    /// Commits what is applied and ends the threads.
+    pub fn shutdown(&self) {
+        self.abandon();
         let now = self.ports.clock.monotonic();
         for slot in self.slots() {
             let mut shard = slot.shard.lock();
@@ -156,16 +163,22 @@ impl Engine {
         let Some(slot) = self.pool.try_next(self.ports.clock.monotonic()) else {
             return false;
         };
-        let turn = self.turn(&slot);
-        self.pool.done(slot, turn, self.ports.clock.monotonic());
+        self.take_turn(slot);
         true
     }
 
     fn run(&self) {
         while let Some(slot) = self.pool.next(|| self.ports.clock.monotonic()) {
-            let turn = self.turn(&slot);
-            self.pool.done(slot, turn, self.ports.clock.monotonic());
+            self.take_turn(slot);
         }
+    }
+
+    fn take_turn(&self, slot: Arc<Slot>) {
+        let (began, fuel) = (self.ports.clock.monotonic(), slot.seen.lock().usage.fuel);
+        let turn = self.turn(&slot);
+        let now = self.ports.clock.monotonic();
+        let called = slot.seen.lock().usage.fuel != fuel;
+        self.pool.done(slot, turn, now, &Took { time: now.saturating_sub(began), called });
     }
 
     /// One step of one shard, and what follows from it.

@@ -6,6 +6,10 @@ use std::ops::Bound;
 
 use lantern_core::{KeyRange, Pairs, ReadStore, Space, StoreError, Writes};
 
+/// What a changed pair takes in memory besides its key and value, in bytes:
+/// without it, the smallest rows would take many times what is counted.
+pub(crate) const PAIR_BYTES: usize = 64;
+
 /// Changed pairs in memory; `None` marks a deleted key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Overlay {
@@ -36,7 +40,7 @@ impl Overlay {
     }
 
     pub(crate) fn set(&mut self, space: Space, key: Vec<u8>, value: Option<Vec<u8>>) {
-        self.bytes += key.len() + value.as_ref().map_or(0, Vec::len);
+        self.bytes += PAIR_BYTES + key.len() + value.as_ref().map_or(0, Vec::len);
         self.writes.entry(space).or_default().insert(key, value);
     }
 

@@ -1,6 +1,7 @@
 //! A fixed number of threads that run shards' steps, one step at a time each.
 //! Shards that serve readers go first; those that catch up in the background
-//! get a turn now and then all the same.
+//! get a turn now and then all the same. Shards whose steps take long never
+//! have all threads, so that one whose steps are quick need not wait for them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,6 +14,10 @@ use crate::slot::Slot;
 
 /// One turn in so many goes to the background although others are waiting.
 const BACKGROUND_EVERY: u32 = 4;
+
+/// A step that takes longer makes its shard a slow one, until one that calls
+/// its plugin takes less.
+const SLOW: Duration = Duration::from_millis(250);
 
 // The states of `Slot::run`.
 const RESTING: u8 = 0;
@@ -32,13 +37,19 @@ pub(crate) enum Turn {
     After(Duration),
 }
 
+/// What a step took.
+pub(crate) struct Took {
+    pub(crate) time: Duration,
+    /// Whether the plugin was called: without that it shows nothing of it.
+    pub(crate) called: bool,
+}
+
 #[derive(Default)]
 pub(crate) struct Pool {
     queues: Mutex<Queues>,
     ready: Condvar,
 }
 
-#[derive(Default)]
 struct Queues {
     live: VecDeque<Arc<Slot>>,
     background: VecDeque<Arc<Slot>>,
@@ -46,9 +57,31 @@ struct Queues {
     delayed: Vec<(Duration, Arc<Slot>)>,
     turns: u32,
     closed: bool,
+    /// Slow shards running, and the most that may.
+    slow: usize,
+    slow_max: usize,
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        Self {
+            live: VecDeque::new(),
+            background: VecDeque::new(),
+            delayed: Vec::new(),
+            turns: 0,
+            closed: false,
+            slow: 0,
+            slow_max: usize::MAX,
+        }
+    }
 }
 
 impl Pool {
+    /// Lets at most so many slow shards run at once.
+    pub(crate) fn limit_slow(&self, slow_max: usize) {
+        self.queues.lock().slow_max = slow_max;
+    }
+
     /// Has `slot` run soon.
     pub(crate) fn wake(&self, slot: &Arc<Slot>) {
         let woken = slot.run.fetch_update(Ordering::AcqRel, Ordering::Acquire, |run| match run {
@@ -92,7 +125,13 @@ impl Pool {
     }
 
     /// Puts a shard back after its step.
-    pub(crate) fn done(&self, slot: Arc<Slot>, turn: Turn, now: Duration) {
+    pub(crate) fn done(&self, slot: Arc<Slot>, turn: Turn, now: Duration, took: &Took) {
+        let before = slot.slow.load(Ordering::Acquire);
+        slot.slow.store(took.time > SLOW || before && !took.called, Ordering::Release);
+        if before {
+            self.queues.lock().slow -= 1;
+            self.ready.notify_one();
+        }
         if turn == Turn::Again {
             slot.run.store(QUEUED, Ordering::Release);
             return self.push(slot);
@@ -137,11 +176,17 @@ impl Queues {
 
     fn pop(&mut self) -> Option<Arc<Slot>> {
         self.turns = self.turns.wrapping_add(1);
+        let mut order = [&mut self.live, &mut self.background];
         if self.turns.is_multiple_of(BACKGROUND_EVERY) {
-            self.background.pop_front().or_else(|| self.live.pop_front())
-        } else {
-            self.live.pop_front().or_else(|| self.background.pop_front())
+            order.reverse();
         }
+        let room = self.slow < self.slow_max;
+        let slot = order.into_iter().find_map(|queue| {
+            let place = queue.iter().position(|s| room || !s.slow.load(Ordering::Acquire))?;
+            queue.remove(place)
+        })?;
+        self.slow += usize::from(slot.slow.load(Ordering::Acquire));
+        Some(slot)
     }
 
     /// Queues what has waited long enough; says how long the next has to wait.
@@ -154,5 +199,52 @@ impl Queues {
             self.push(slot);
         }
         self.delayed.iter().map(|(at, _)| at.saturating_sub(now)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lantern_core::{PartitionId, ShardId, VersionId};
+
+    fn slot(projection: &str) -> Arc<Slot> {
+        let version = VersionId("v".into());
+        let id = ShardId {
+            projection: projection.into(),
+            version,
+            rebuild: 0,
+            partition: PartitionId(0),
+        };
+        Arc::new(Slot::new(id, Err("a test needs none".into())))
+    }
+
+    fn took(ms: u64, called: bool) -> Took {
+        Took { time: Duration::from_millis(ms), called }
+    }
+
+    #[test]
+    fn a_quick_shard_has_its_turn_while_slow_ones_are_running() {
+        let pool = Pool::default();
+        pool.limit_slow(2);
+        let slow = ["a", "b", "c"].map(slot);
+        let quick = slot("quick");
+        let next = || pool.try_next(Duration::ZERO).map(|slot| slot.id.projection.clone());
+        // Whose plugin was not called yet may be slow.
+        pool.wake(&quick);
+        assert_eq!(next().as_deref(), Some("quick"));
+        pool.done(quick.clone(), Turn::Again, Duration::ZERO, &took(1, false));
+        assert!(quick.slow.load(Ordering::Acquire));
+        assert_eq!(next().as_deref(), Some("quick"));
+        pool.done(quick.clone(), Turn::Rest, Duration::ZERO, &took(1, true));
+        slow.iter().for_each(|slot| pool.wake(slot));
+        assert_eq!((next().as_deref(), next().as_deref()), (Some("a"), Some("b")));
+        assert_eq!(next(), None, "the third slow one waits");
+        pool.wake(&quick);
+        assert_eq!(next().as_deref(), Some("quick"));
+        pool.done(slow[0].clone(), Turn::Again, Duration::ZERO, &took(500, true));
+        assert_eq!(next().as_deref(), Some("c"));
+        assert_eq!(next(), None, "the first one was slow and waits again");
+        pool.done(slow[1].clone(), Turn::Rest, Duration::ZERO, &took(500, true));
+        assert_eq!(next().as_deref(), Some("a"));
     }
 }

@@ -52,6 +52,8 @@ pub(crate) struct Shard {
     pub(crate) blocked: BTreeMap<String, u64>,
     /// Events parked since the last that was applied.
     pub(crate) parked_in_a_row: u64,
+    /// The most fuel it may use in all; only a check has such a limit.
+    pub(crate) fuel_max: Option<u64>,
     pub(crate) outbox: Outbox,
     /// What is emitted before this is in the log already.
     pub(crate) emit_from: EmitFrom,
@@ -143,6 +145,7 @@ impl Shard {
             meta,
             blocked,
             parked_in_a_row: 0,
+            fuel_max: None,
             outbox,
             emit_from: EmitFrom::default(),
             emits_as: String::new(),

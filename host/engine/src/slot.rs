@@ -21,6 +21,9 @@ pub(crate) struct Slot {
     pub(crate) shard: Mutex<Option<Shard>>,
     /// See [`crate::pool`].
     pub(crate) run: AtomicU8,
+    /// Whether its last step took long, or its plugin was not called yet. Changed by the pool
+    /// alone, and not while it waits for a turn.
+    pub(crate) slow: AtomicBool,
     /// Serves readers; goes first in the queue.
     pub(crate) active: AtomicBool,
     pub(crate) paused: AtomicBool,
@@ -108,6 +111,7 @@ impl Slot {
             id,
             store,
             shard: Mutex::new(None),
+            slow: AtomicBool::new(true),
             run: AtomicU8::new(0),
             active: AtomicBool::new(false),
             paused: AtomicBool::new(false),

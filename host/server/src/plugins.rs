@@ -10,7 +10,7 @@ use lantern_engine::{
 };
 use lantern_plugin::PluginHost;
 use lantern_store::PluginFiles;
-use parking_lot::Mutex;
+use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
 
 use crate::problem::Problem;
@@ -37,14 +37,15 @@ pub(crate) struct Plugins {
     files: PluginFiles,
     host: PluginHost,
     stores: Arc<dyn StateStores>,
-    /// Held while a file is stored for a version that is not in the catalogue
-    /// yet, and while files are swept. Never taken by the engine.
-    changing: Mutex<()>,
+    /// Shared by uploads while a file is stored for a version that is not in the
+    /// catalogue yet, and held alone while files are swept. Never taken by the
+    /// engine. Shared, since a slow plugin's check must not keep others waiting.
+    changing: RwLock<()>,
 }
 
 impl Plugins {
     pub(crate) fn new(files: PluginFiles, host: PluginHost, stores: Arc<dyn StateStores>) -> Self {
-        Self { files, host, stores, changing: Mutex::new(()) }
+        Self { files, host, stores, changing: RwLock::new(()) }
     }
 
     /// Compiles, checks and stores a plugin, and makes it a version.
@@ -58,7 +59,7 @@ impl Plugins {
     ) -> Result<Uploaded, Problem> {
         // Compiling may take a minute, and comes before the lock.
         let plugin = self.host.load(&content.wasm, &content.parameters)?;
-        let _changing = self.changing.lock();
+        let _changing = self.changing.read();
         let sha256 = self.files.put(&content.wasm)?;
         let parameters = content.parameters.clone();
         // What a refusal leaves behind is swept away later.
@@ -81,12 +82,14 @@ impl Plugins {
         Ok(Checked { sha256, version, events, manifest })
     }
 
-    /// Removes the files that no version needs.
+    /// Removes the files that no version needs; not now, where something is
+    /// being uploaded.
     ///
     /// # Errors
     /// [`StoreError`] where they cannot be listed or removed.
     pub(crate) fn sweep(&self, engine: &Engine) -> Result<(), StoreError> {
-        let _changing = self.changing.lock();
+        // Waiting here would have all later uploads wait behind it.
+        let Some(_changing) = self.changing.try_write() else { return Ok(()) };
         let stored = self.files.list()?;
         let projections = engine.status();
         let needed = |sha256: &String| {

@@ -9,6 +9,7 @@ pub mod engine;
 pub mod failed_sync;
 pub mod feed;
 pub mod full_disk;
+pub mod hostile;
 pub mod kill;
 mod ledger;
 pub mod meter;
@@ -17,6 +18,7 @@ pub mod model;
 pub mod parsers;
 pub mod planted;
 pub mod power;
+pub mod replay;
 pub mod requests;
 pub mod run;
 
@@ -30,6 +32,21 @@ pub const CLAIMS: &[Claim] = &[
     failed_sync::CLAIM,
     full_disk::CLAIM,
     engine::CLAIM,
+    replay::CLAIM,
+    Claim {
+        invariant: 7,
+        name: "hostile-plugins",
+        holds: "a hostile plugin harms nobody, and its author is told why it fails",
+        counts: Counts { ci: hostile::Guest::COUNT, longer: 40_000, of: "hostile guests" },
+        experiment: hostile::hostile_plugins,
+    },
+    Claim {
+        invariant: 8,
+        name: "malformed-uploads",
+        holds: "malformed uploads are refused in words and harm nobody",
+        counts: Counts { ci: 1_000, longer: 10_000, of: "uploads" },
+        experiment: hostile::malformed_uploads,
+    },
     parsers::CLAIM,
     requests::CLAIM,
     feed::CLAIM,

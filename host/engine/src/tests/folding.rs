@@ -98,6 +98,27 @@ fn a_plugin_that_counts_its_calls_is_refused_with_the_row_that_differs() {
 }
 
 #[test]
+fn a_plugin_that_is_slow_on_every_event_is_refused_by_the_checks_fuel() {
+    let world = World::new(EngineConfig { check_fuel: 1_000_000, ..EngineConfig::default() });
+    world.log.append_to(P0, readings(1, 100));
+    let plugin =
+        NativePlugin::new(manifest(OnFailure::ParkEvent), |_: &Batch, _, (): &mut ()| Ok(()));
+    plugin.set_event_fuel(20_000);
+    let upload = Upload {
+        plugin: Arc::new(plugin),
+        sha256: "slow".into(),
+        parameters: String::new(),
+        name: None,
+        activate: true,
+        check: true,
+    };
+    let error = world.engine.upload(upload).unwrap_err();
+    assert_eq!(error.code(), "LAN-0209");
+    assert!(error.to_string().contains("1000000 fuel (`engine.check_fuel`)"), "{error}");
+    assert!(world.engine.status().is_empty());
+}
+
+#[test]
 fn a_failed_commit_is_tried_again_and_loses_nothing() {
     let world = World::new(EngineConfig::default());
     world.log.append_to(P0, readings(3, 200));

@@ -172,6 +172,22 @@ fn a_loop_without_end_is_ended_by_fuel_and_its_fuel_is_the_same() {
 }
 
 #[test]
+fn work_the_engine_does_for_one_instruction_is_fuel_too() {
+    // Each turn is a handful of instructions and a call into the engine.
+    for what in ["(memory.grow (i32.const 60000))", "(table.grow (ref.null func) (i32.const -1))"] {
+        let mut guest = Guest::new().apply(&format!(
+            "(local $n i32)
+             (loop $more (drop {what})
+               (br_if $more (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1)))
+                 (i32.const 1000))))"
+        ));
+        guest.fields = "(table 1 funcref)".into();
+        let (applied, _) = apply(&*load(&guest), &batch(1), 100_000);
+        trapped(applied.result.unwrap_err(), TrapKind::Fuel, &["it used up its fuel"]);
+    }
+}
+
+#[test]
 fn work_the_host_does_is_fuel_too() {
     let mut guest = Guest::new().import("tables", "get", "(param i32 i32 i32 i32)");
     let key = guest.text("k");

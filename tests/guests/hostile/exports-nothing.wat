@@ -1,0 +1,2 @@
+;; Is a component that exports nothing.
+(component)

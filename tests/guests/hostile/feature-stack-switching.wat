@@ -1,0 +1,7 @@
+;; Switches between stacks of its own.
+(type $f (func))
+(type $c (cont $f))
+(func $nothing)
+(elem declare func $nothing)
+(func $on_apply (param $batch i32)
+  (drop (cont.new $c (ref.func $nothing))))

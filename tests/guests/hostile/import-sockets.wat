@@ -1,0 +1,3 @@
+;; Wants the network.
+(component
+  (import "wasi:sockets/instance-network@0.2.0" (instance (export "f" (func)))))

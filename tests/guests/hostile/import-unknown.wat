@@ -1,0 +1,3 @@
+;; Wants an interface that nobody has.
+(component
+  (import "evil:host/shell@1.0.0" (instance (export "run" (func (param "line" string))))))

@@ -1,0 +1,3 @@
+;; Never ends `apply`.
+(func $on_apply (param $batch i32)
+  (loop $forever (br $forever)))

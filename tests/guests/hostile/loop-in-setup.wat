@@ -1,0 +1,3 @@
+;; Never ends `setup`.
+(func $on_setup
+  (loop $forever (br $forever)))

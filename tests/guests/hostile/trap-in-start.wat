@@ -1,0 +1,3 @@
+;; Traps in its start function.
+(func $begin unreachable)
+(start $begin)

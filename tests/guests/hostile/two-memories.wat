@@ -1,0 +1,3 @@
+;; Has two memories.
+(memory 1)
+(memory (export "memory") 2)

@@ -1,0 +1,55 @@
+//! Lists the hostile guests, so that the compiler sees each file: a guest
+//! without an expectation does not compile.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::{env, fs, io};
+
+/// Where the guests lie.
+const FOLDER: &str = "../guests/hostile";
+
+fn main() -> io::Result<()> {
+    println!("cargo::rerun-if-changed={FOLDER}");
+    let folder = fs::canonicalize(FOLDER)?;
+    let mut names = Vec::new();
+    for entry in fs::read_dir(&folder)? {
+        let path = entry?.path();
+        // What is no guest must not pass for one that is looked after.
+        let name = path.file_stem().and_then(|name| name.to_str()).map(str::to_owned);
+        match name {
+            Some(name) if path.extension().is_some_and(|e| e == "wat") => names.push(name),
+            _ => return Err(io::Error::other(format!("{} is no guest", path.display()))),
+        }
+    }
+    names.sort();
+    let out = env::var_os("OUT_DIR").ok_or_else(|| io::Error::other("OUT_DIR is not set"))?;
+    fs::write(Path::new(&out).join("files.rs"), code(&folder, &names))
+}
+
+fn code(folder: &Path, names: &[String]) -> String {
+    let (mut variants, mut all, mut of_name, mut of_text) =
+        (String::new(), String::new(), String::new(), String::new());
+    for name in names {
+        let (variant, path) = (variant(name), folder.join(name).with_extension("wat"));
+        let _ = writeln!(variants, "    /// `{name}.wat`.\n    {variant},");
+        let _ = writeln!(all, "        Self::{variant},");
+        let _ = writeln!(of_name, "            Self::{variant} => {name:?},");
+        let _ = writeln!(of_text, "            Self::{variant} => include_str!({path:?}),");
+    }
+    format!(
+        "/// A guest of `tests/guests/hostile`.\n\
+         #[derive(Clone, Copy, Debug, PartialEq, Eq)]\n\
+         pub enum File {{\n{variants}}}\n\
+         impl File {{\n\
+         /// Every one.\n    pub const ALL: &[Self] = &[\n{all}    ];\n\
+         /// Its name, without ending.\n    #[must_use]\n    pub fn name(self) -> &'static str {{\n\
+         match self {{\n{of_name}        }}\n    }}\n\
+         /// Its text.\n    #[must_use]\n    pub fn text(self) -> &'static str {{\n\
+         match self {{\n{of_text}        }}\n    }}\n}}\n"
+    )
+}
+
+/// `loop-in-setup` as `LoopInSetup`.
+fn variant(name: &str) -> String {
+    name.split('-').map(|word| word[..1].to_uppercase() + &word[1..]).collect()
+}

@@ -1,0 +1,299 @@
+//! Guests that no text does for: they are large, or lie in the binary format.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::frame;
+
+/// How a component begins.
+const COMPONENT: &[u8] = b"\0asm\x0D\0\x01\0";
+/// What makes a section of a component within one.
+const NESTED: u8 = 4;
+/// What makes a core module's section of a component.
+const CORE_MODULE: u8 = 1;
+/// What makes one of core instances.
+const CORE_INSTANCE: u8 = 2;
+/// What makes a module's section of its functions' types.
+const FUNCTIONS: u8 = 3;
+/// What makes one of their bodies.
+const CODE: u8 = 10;
+/// The largest upload by default, in bytes, and one.
+const TOO_LARGE_BYTES: usize = (16 << 20) + 1;
+
+/// A guest made by code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bomb {
+    /// One function of a mebibyte, valid, that keeps a compiler
+    /// busy for minutes.
+    HugeFunction,
+    /// Fifty thousand functions.
+    ManyFunctions,
+    /// Ten thousand blocks, each within the one before it.
+    DeepBlocks,
+    /// Jump tables of as many targets as an upload has room for.
+    HugeJumpTables,
+    /// A function of as many local variables as a function may have.
+    ManyLocals,
+    /// Thousands of functions, each with as many locals: a few bytes each.
+    LocalsInEach,
+    /// Types of a component, each made of the one before it twice.
+    DoublingTypes,
+    /// Types of a component, each within the one before it.
+    NestedTypes,
+    /// Components, each within the one before it.
+    NestedComponents,
+    /// More tables than it may have.
+    ManyTables,
+    /// More memories than it may have, in core modules of their own.
+    ManyMemories,
+    /// More core instances than it may have.
+    ManyInstances,
+    /// `setup` takes a number instead of a text.
+    OtherSignature,
+    /// One byte longer than an upload may be.
+    TooLarge,
+    /// Ten mebibytes of custom sections.
+    HugeCustomSections,
+    /// Nothing at all.
+    Empty,
+}
+
+impl Bomb {
+    /// Every one.
+    pub const ALL: &[Self] = &[
+        Self::HugeFunction,
+        Self::ManyFunctions,
+        Self::DeepBlocks,
+        Self::HugeJumpTables,
+        Self::ManyLocals,
+        Self::LocalsInEach,
+        Self::DoublingTypes,
+        Self::NestedTypes,
+        Self::NestedComponents,
+        Self::ManyTables,
+        Self::ManyMemories,
+        Self::ManyInstances,
+        Self::OtherSignature,
+        Self::TooLarge,
+        Self::HugeCustomSections,
+        Self::Empty,
+    ];
+
+    /// Its name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HugeFunction => "huge-function",
+            Self::ManyFunctions => "many-functions",
+            Self::DeepBlocks => "deep-blocks",
+            Self::HugeJumpTables => "huge-jump-tables",
+            Self::ManyLocals => "many-locals",
+            Self::LocalsInEach => "locals-in-each",
+            Self::DoublingTypes => "doubling-types",
+            Self::NestedTypes => "nested-types",
+            Self::NestedComponents => "nested-components",
+            Self::ManyTables => "many-tables",
+            Self::ManyMemories => "many-memories",
+            Self::ManyInstances => "many-instances",
+            Self::OtherSignature => "other-signature",
+            Self::TooLarge => "too-large",
+            Self::HugeCustomSections => "huge-custom-sections",
+            Self::Empty => "empty",
+        }
+    }
+
+    /// Makes it.
+    ///
+    /// # Errors
+    /// Where its own text is wrong.
+    pub fn build(self) -> Result<Vec<u8>> {
+        let name = self.name();
+        match self {
+            Self::HugeFunction => frame::build(name, &huge_function()),
+            Self::ManyFunctions => {
+                let one = "(func (param i32) (result i32)
+                    (if (result i32) (i32.rem_u (local.get 0) (i32.const 7))
+                      (then (i32.mul (local.get 0) (i32.const 3))) (else (i32.const 1))))\n";
+                frame::build(name, &one.repeat(50_000))
+            }
+            Self::DeepBlocks => {
+                let text = format!("(func {}{})\n", "block ".repeat(10_000), "end ".repeat(10_000));
+                frame::build(name, &text)
+            }
+            Self::HugeJumpTables => frame::build(name, &huge_jump_tables()),
+            Self::ManyLocals => {
+                let text = format!("(func (local {}))\n", "i64 ".repeat(50_000));
+                frame::build(name, &text)
+            }
+            Self::LocalsInEach => locals_in_each(),
+            Self::DoublingTypes => doubling_types(),
+            Self::NestedTypes => nested_types(),
+            Self::NestedComponents => Ok((0..2_000).fold(COMPONENT.to_vec(), |inner, _| {
+                let mut outer = COMPONENT.to_vec();
+                section(&mut outer, NESTED, &inner);
+                outer
+            })),
+            Self::ManyTables => frame::build(name, &"(table 1 funcref)\n".repeat(101)),
+            Self::ManyMemories => with_instances(name, "(module (memory 1))", 17),
+            Self::ManyInstances => with_instances(name, "(module)", 101),
+            Self::OtherSignature => frame::build_for(
+                name,
+                "(func (export \"lantern:projection/projector@0.1.0#setup\")
+                   (param i32) (result i32) (i32.const 1024))
+                 ;; Stands for `projector@0.1.0#setup\" (param i32 i32)`.\n",
+                ("setup: func(parameters: string)", "setup: func(parameters: u32)"),
+            ),
+            Self::TooLarge => {
+                Ok(b"\0asm\x01\0\0\0".repeat(TOO_LARGE_BYTES / 8 + 1)[..TOO_LARGE_BYTES].to_vec())
+            }
+            Self::HugeCustomSections => {
+                let mut module = frame::build(name, "")?;
+                for _ in 0..10 {
+                    section(&mut module, 0, &[b"\x04junk".as_slice(), &[0xFF; 1 << 20]].concat());
+                }
+                Ok(module)
+            }
+            Self::Empty => Ok(Vec::new()),
+        }
+    }
+}
+
+/// Many variables that live on over many joins: what makes allocation of
+/// registers slow.
+fn huge_function() -> String {
+    let mut text = "(func (param i64) (result i64) (local".to_owned();
+    (0..500).for_each(|_| text.push_str(" i64"));
+    text.push(')');
+    for n in 0..60_000_u32 {
+        let (a, b, c) = (1 + n % 500, 1 + n * 7 % 500, 1 + n * 13 % 500);
+        let _ = write!(
+            text,
+            "(if (i64.eqz (local.get {a})) (then (local.set {b} \
+             (i64.mul (local.get {c}) (local.get {a})))))\n"
+        );
+    }
+    text.push_str("(local.get 3))\n");
+    text
+}
+
+/// Three jump tables of fifty thousand targets.
+fn huge_jump_tables() -> String {
+    let targets = " 0 1 2 3 4 5 6 7 8 9".repeat(5_000);
+    let mut text = String::new();
+    for _ in 0..3 {
+        let _ = write!(
+            text,
+            "(func (param i32) {} (br_table {targets} (local.get 0)) {})\n",
+            "block ".repeat(10),
+            "end ".repeat(10)
+        );
+    }
+    text
+}
+
+/// Ten thousand functions of fifty thousand locals, of a dozen bytes each,
+/// behind those of an honest guest.
+fn locals_in_each() -> Result<Vec<u8>> {
+    const COUNT: usize = 10_000;
+    let honest = frame::build("locals-in-each", "(type (func))\n")?;
+    // One run of locals, of 64 bits, and the end.
+    let body = [&[1][..], &leb(50_000), &[0x7E, 0x0B]].concat();
+    let body = [leb(body.len()), body].concat();
+    let mut module = honest[..8].to_vec();
+    for (id, content) in sections(&honest, 8)? {
+        let more = match id {
+            // Of the first type.
+            FUNCTIONS => vec![0; COUNT],
+            CODE => body.repeat(COUNT),
+            _ => {
+                section(&mut module, id, &content);
+                continue;
+            }
+        };
+        // Few enough for one byte.
+        let count = usize::from(content[0]);
+        ensure!(count < 0x80, "the honest guest has {count} functions");
+        section(&mut module, id, &[&leb(count + COUNT)[..], &content[1..], &more].concat());
+    }
+    Ok(module)
+}
+
+/// A type of 2^40 parts in forty lines.
+fn doubling_types() -> Result<Vec<u8>> {
+    let mut text = "(component (type (tuple u8 u8))".to_owned();
+    for n in 0..40 {
+        let _ = write!(text, "(type (tuple {n} {n}))\n");
+    }
+    text.push_str("(import \"f\" (func (param \"x\" 40))))");
+    Ok(wat::parse_str(text)?)
+}
+
+/// A list of lists of lists.
+fn nested_types() -> Result<Vec<u8>> {
+    let mut text = "(component (type (list u8))".to_owned();
+    for n in 0..50_000 {
+        let _ = write!(text, "(type (list {n}))\n");
+    }
+    text.push_str("(import \"f\" (func (param \"x\" 50000))))");
+    Ok(wat::parse_str(text)?)
+}
+
+/// An honest component that makes `count` instances of a module besides.
+fn with_instances(name: &str, module: &str, count: usize) -> Result<Vec<u8>> {
+    let mut component = frame::component(&frame::build(name, "")?)?;
+    let modules = sections(&component, 8)?.iter().filter(|(id, _)| *id == CORE_MODULE).count();
+    section(&mut component, CORE_MODULE, &wat::parse_str(module)?);
+    let mut instances = leb(count);
+    for _ in 0..count {
+        // Of this module, with nothing imported.
+        instances.push(0);
+        instances.extend(leb(modules));
+        instances.push(0);
+    }
+    section(&mut component, CORE_INSTANCE, &instances);
+    Ok(component)
+}
+
+/// Adds a section.
+pub(crate) fn section(to: &mut Vec<u8>, id: u8, body: &[u8]) {
+    to.push(id);
+    to.extend(leb(body.len()));
+    to.extend_from_slice(body);
+}
+
+/// The outermost sections: id and content.
+pub(crate) fn sections(of: &[u8], mut at: usize) -> Result<Vec<(u8, Vec<u8>)>> {
+    let mut found = Vec::new();
+    while at < of.len() {
+        let (id, mut len, mut shift) = (of[at], 0_usize, 0);
+        loop {
+            at += 1;
+            let byte = *of.get(at).context("a length is cut off")?;
+            len |= usize::from(byte & 0x7F) << shift;
+            shift += 7;
+            if byte & 0x80 == 0 {
+                break;
+            }
+            ensure!(shift < 35, "a length is too long");
+        }
+        at += 1;
+        found.push((id, of.get(at..at + len).context("a section is cut off")?.to_vec()));
+        at += len;
+    }
+    Ok(found)
+}
+
+/// An unsigned number of variable length.
+pub(crate) fn leb(mut number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let low = u8::try_from(number & 0x7F).unwrap_or_default();
+        number >>= 7;
+        if number == 0 {
+            bytes.push(low);
+            return bytes;
+        }
+        bytes.push(low | 0x80);
+    }
+}

@@ -1,0 +1,298 @@
+//! Hostile plugins harm nobody: each guest of the corpus in the real server,
+//! beside a victim that must not notice, and with the words that its author
+//! must see.
+
+pub mod bombs;
+pub mod frame;
+pub mod guests;
+pub mod malformed;
+pub mod process;
+pub mod victim;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use lantern_tests::{PATIENCE, Server};
+use reqwest::Method;
+use serde_json::Value;
+use tokio::runtime::Runtime;
+
+pub use guests::{Expected, File, Guest};
+pub use malformed::malformed_uploads;
+use process::Usage;
+use victim::{Victim, Window};
+
+/// Events for the hostile guest.
+const PROBES: u64 = 3;
+/// Events for the victim before each hostile guest, with nothing beside it.
+const BASELINE_EVENTS: u64 = 25;
+/// How long one guest may keep the server busy: its limits of fuel and of
+/// compiling, some times over.
+const GUEST_MAX: Duration = Duration::from_secs(100);
+/// How many guests that never end are set on the server at once, which is more
+/// than it has threads.
+const PACK: u64 = 6;
+/// How long an event of the victim may be held up by all of those together:
+/// they take all processors, and nobody is promised more than a turn.
+const HELD_UP_MAX: Duration = Duration::from_secs(2);
+/// How much longer an event of the victim may take beside a hostile guest.
+const SLOWER_MAX: u32 = 2;
+/// A latency that nobody minds, and that a busy machine gives by itself.
+const UNNOTICED: Duration = Duration::from_millis(20);
+/// How much more memory the server may take than before the first guest, in
+/// bytes, ever: an instance's memory, what a call may carry and write, and the
+/// state of a check, each a few times over.
+const MEMORY_MORE_BYTES: u64 = 768 << 20;
+/// The most threads of the server.
+const THREADS_MAX: u64 = 600;
+/// How long a compiling child may outlive its upload's answer.
+const CHILD_MAX: Duration = Duration::from_secs(5);
+/// How often it is looked for.
+const LOOK: Duration = Duration::from_millis(10);
+/// Limits as low as CI needs them.
+const LOW: &[&str] = &[
+    "engine.fuel_event=100000000",
+    "engine.check_fuel=90000000",
+    "plugin.limits.fuel_setup=100000000",
+    "plugin.limits.compile_cpu_s=2",
+];
+/// A longer run alternates with the defaults, as far as there is time: the
+/// longest compilation would be half of it.
+const DEFAULTS: &[&str] = &["engine.check_fuel=90000000", "plugin.limits.compile_cpu_s=5"];
+/// From one guest to the next.
+const STRIDE: u64 = 47;
+const _: () = assert!(!Guest::COUNT.is_multiple_of(STRIDE), "all guests have a turn");
+/// So many rounds over the corpus on one server.
+const ROUNDS_A_SERVER: u64 = 2;
+
+/// A server under attack.
+struct Siege {
+    server: Arc<Server>,
+    victim: Victim,
+    pid: u32,
+    before: Usage,
+}
+
+/// The experiment of invariant 7.
+///
+/// # Errors
+/// Where the server does not start.
+pub fn hostile_plugins(run: &mut crate::Run<'_>) -> Result<()> {
+    let runtime = Runtime::new()?;
+    let mut siege = None;
+    let mut cases = 0;
+    run.cases(|run, seed| {
+        if cases % (ROUNDS_A_SERVER * Guest::COUNT) == 0 {
+            if let Some(siege) = siege.take() {
+                runtime.block_on(Siege::end(siege, run))?;
+            }
+            let low = cases / (ROUNDS_A_SERVER * Guest::COUNT) % 2 == 0;
+            siege = Some(runtime.block_on(Siege::begin(if low { LOW } else { DEFAULTS }, seed))?);
+        }
+        cases += 1;
+        let siege = siege.as_ref().context("the server did not start")?;
+        // Scattered, so that neighbours in the list are none in the run; any
+        // `COUNT` seeds in a row have every guest.
+        let guest = Guest::at(seed % Guest::COUNT * STRIDE);
+        runtime.block_on(siege.withstand(run, guest, cases)).with_context(|| guest.name())
+    });
+    if let Some(siege) = siege.take() {
+        let seed = run.seed();
+        if let Err(error) = runtime.block_on(Siege::end(siege, run)) {
+            run.fail(seed, format!("{error:#}"));
+        }
+    }
+    Ok(())
+}
+
+impl Siege {
+    async fn begin(settings: &[&str], seed: u64) -> Result<Self> {
+        let server = Arc::new(Server::start(settings)?);
+        let victim = Victim::start(server.clone(), seed).await?;
+        victim.events(BASELINE_EVENTS).await?;
+        let pid = server.pid();
+        Ok(Self { server, victim, pid, before: Usage::of(pid)? })
+    }
+
+    /// One guest: a while without it, then its upload, its events, its end.
+    async fn withstand(&self, run: &mut crate::Run<'_>, guest: Guest, round: u64) -> Result<()> {
+        let wasm = guest.build()?;
+        let name = format!("{}-{round}", guest.name());
+        self.victim.events(BASELINE_EVENTS).await?;
+        self.victim.beside(guest.name(), Window::Hostile);
+        let begun = Instant::now();
+        let seen = self.attack(guest, &name, wasm).await;
+        self.victim.alone();
+        run.most("longest_guest_s", begun.elapsed().as_secs_f64());
+        seen?;
+        ensure!(begun.elapsed() < GUEST_MAX, "it was busy for {:?}", begun.elapsed());
+        self.victim.check().await?;
+        self.check_process(run).await
+    }
+
+    /// Uploads the guest, sends it events, and compares what a person sees with
+    /// what they must.
+    async fn attack(&self, guest: Guest, name: &str, wasm: Vec<u8>) -> Result<()> {
+        let expected = guest.expected();
+        if matches!(expected, Expected::RefusedOverEvents(..)) {
+            self.probe(guest.name(), name).await?;
+        }
+        let path = format!("/v1/projections/{name}/versions");
+        let (status, answer) =
+            self.server.request(Method::POST, &path, "application/wasm", wasm).await?;
+        if let Expected::Refused(code, says) | Expected::RefusedOverEvents(code, says) = expected {
+            ensure!((400..500).contains(&status), "{status}: {answer}");
+            let detail = answer["detail"].as_str().unwrap_or_default();
+            ensure!(answer["code"] == code && detail.contains(says), "{answer}");
+            let listed = self.server.get("/v1/projections").await?;
+            let left = listed["projections"].as_array().map_or(0, Vec::len);
+            ensure!(left == 1, "a plugin that was refused is listed: {listed}");
+            return Ok(());
+        }
+        ensure!(status == 201, "{status}: {answer}");
+        self.server.caught_up(name).await?;
+        self.probe(guest.name(), name).await?;
+        let compared = self.compare(name, expected).await;
+        let path = format!("/v1/projections/{name}");
+        let (status, answer) =
+            self.server.request(Method::DELETE, &path, "text/plain", Vec::new()).await?;
+        ensure!(status == 204, "it cannot be deleted: {status}: {answer}");
+        compared
+    }
+
+    /// Sends events for the guest.
+    async fn probe(&self, guest: &str, name: &str) -> Result<()> {
+        let kind = frame::probe(guest);
+        let lines: String = (0..PROBES)
+            .map(|n| {
+                format!(
+                    "{{\"specversion\":\"1.0\",\"id\":\"{name}-{n}\",\"source\":\"probe\",\
+                     \"type\":\"{kind}\",\"subject\":\"s{n}\",\"time\":\"2026-01-01T00:00:{:02}Z\",\
+                     \"data\":{{}}}}\n",
+                    n * 10
+                )
+            })
+            .collect();
+        self.server.events(lines).await.map(drop)
+    }
+
+    /// Compares status, parked events and rows.
+    async fn compare(&self, name: &str, expected: Expected) -> Result<()> {
+        let status = self.server.until(name, settled).await?;
+        let shard = &status["versions"][0]["shards"][0];
+        let parked = self.server.get(&format!("/v1/projections/{name}/parked")).await?;
+        if let Expected::Halts(says) = expected {
+            let reason = shard["reason"].as_str().unwrap_or_default();
+            ensure!(shard["activity"] == "halted" && reason.contains(says), "{shard}");
+            return Ok(());
+        }
+        ensure!(shard["activity"] == "idle", "{shard}");
+        match expected {
+            Expected::Parks(says) => {
+                ensure!(parked["total"] == PROBES, "{parked}");
+                let events = parked["parked"].as_array().context("no list")?;
+                let reason = |event: &Value| event["reason"].as_str().map(str::to_owned);
+                let silent = events.iter().find(|e| !reason(e).is_some_and(|r| r.contains(says)));
+                ensure!(silent.is_none(), "{silent:?}");
+            }
+            Expected::Folds(keys) => {
+                ensure!(parked["total"] == 0, "{parked}");
+                let rows = self.server.rows(&format!("{name}/rows")).await?;
+                let found: Vec<_> = rows.iter().map(|(key, _)| key.as_str()).collect();
+                ensure!(found == keys, "{found:?}");
+            }
+            _ => bail!("{expected:?} was taken: {status}"),
+        }
+        Ok(())
+    }
+
+    /// The server is the process it was, and takes no more than it may.
+    async fn check_process(&self, run: &mut crate::Run<'_>) -> Result<()> {
+        ensure!(self.server.pid() == self.pid, "another process");
+        let ready = self.server.get("/readyz").await?;
+        ensure!(ready["ready"] == true, "{ready}");
+        let now = Usage::of(self.pid)?;
+        let more = now.memory_bytes_max.saturating_sub(self.before.memory_bytes);
+        run.most("memory_more_mib", (more >> 20) as f64);
+        run.most("memory_after_mib", (now.memory_bytes >> 20) as f64);
+        run.most("threads", now.threads as f64);
+        ensure!(more < MEMORY_MORE_BYTES, "the server took {} MiB more", more >> 20);
+        ensure!(now.threads <= THREADS_MAX, "the server has {} threads", now.threads);
+        let started = Instant::now();
+        loop {
+            let children = process::children(self.pid)?;
+            if children.is_empty() {
+                return Ok(());
+            }
+            ensure!(started.elapsed() < CHILD_MAX, "compilers are left behind: {children:?}");
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Many at once that never end.
+    async fn attack_by_many(&self) -> Result<()> {
+        let wasm = Guest::Text(File::LoopInApply).build()?;
+        let names: Vec<_> = (0..PACK).map(|n| format!("pack-{n}")).collect();
+        for name in &names {
+            let path = format!("/v1/projections/{name}/versions?check=false");
+            let wasm = wasm.clone();
+            let upload = self.server.request(Method::POST, &path, "application/wasm", wasm);
+            let (status, answer) = upload.await?;
+            ensure!(status == 201, "{status}: {answer}");
+            self.server.caught_up(name).await?;
+        }
+        self.victim.beside("many at once", Window::Many);
+        self.probe(File::LoopInApply.name(), "pack").await?;
+        for name in &names {
+            self.server.until(name, settled).await?;
+        }
+        self.victim.alone();
+        for name in &names {
+            let path = format!("/v1/projections/{name}");
+            let gone = self.server.request(Method::DELETE, &path, "text/plain", Vec::new()).await?;
+            ensure!(gone.0 == 204, "{gone:?}");
+        }
+        Ok(())
+    }
+
+    /// Sets many on it, compares the latencies, and ends the server.
+    async fn end(self, run: &mut crate::Run<'_>) -> Result<()> {
+        self.attack_by_many().await.context("many at once")?;
+        self.victim.check().await?;
+        self.check_process(run).await?;
+        let (baseline, of_baseline) = self.victim.p99(Window::Baseline).await;
+        let (hostile, of_hostile) = self.victim.p99(Window::Hostile).await;
+        run.most("p99_baseline_ms", baseline.as_secs_f64() * 1e3);
+        run.most("p99_hostile_ms", hostile.as_secs_f64() * 1e3);
+        let slowest = self.victim.slowest().await;
+        let longest = slowest.first().map_or(0.0, |(time, _)| time.as_secs_f64() * 1e3);
+        run.most("slowest_hostile_ms", longest);
+        let (many, _) = self.victim.p99(Window::Many).await;
+        run.most("p99_many_ms", many.as_secs_f64() * 1e3);
+        run.add("victim_events", self.victim.sent().await as f64);
+        self.victim.end().await?;
+        ensure!(many <= HELD_UP_MAX, "{PACK} endless plugins hold others up for {many:?}");
+        let allowed = (baseline * SLOWER_MAX).max(UNNOTICED);
+        ensure!(
+            hostile <= allowed,
+            "beside hostile plugins 99 of 100 events took up to {hostile:?} ({of_hostile} \
+             measured), and without them {baseline:?} ({of_baseline}): {allowed:?} is allowed; the \
+             slowest were {slowest:?}"
+        );
+        Ok(())
+    }
+}
+
+/// Whether a projection has folded all there is, or stopped.
+fn settled(status: &Value) -> bool {
+    let shard = &status["versions"][0]["shards"][0];
+    match shard["activity"].as_str() {
+        Some("idle") => shard["lag_events"] == 0,
+        Some("halted" | "faulted") => true,
+        _ => false,
+    }
+}
+
+/// How long anything may take here is how long it may take in any test.
+const _: () = assert!(PATIENCE.as_secs() >= 60, "compiling takes up to its limit");

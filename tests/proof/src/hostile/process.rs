@@ -1,0 +1,58 @@
+//! What the system says of the server's process.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+/// What a process takes.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Memory now, in bytes.
+    pub memory_bytes: u64,
+    /// The most memory there was, in bytes.
+    pub memory_bytes_max: u64,
+    /// Threads now.
+    pub threads: u64,
+}
+
+impl Usage {
+    /// Looks at the process `pid`.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub fn of(pid: u32) -> Result<Self> {
+        let status = fs::read_to_string(format!("/proc/{pid}/status"))
+            .with_context(|| format!("the server's process {pid} is gone"))?;
+        let number = |field: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(field));
+            let number = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+            number.with_context(|| format!("process {pid} is no more than a name: {status}"))
+        };
+        let kib = |field: &str| number(field).map(|kib: u64| kib << 10);
+        Ok(Self {
+            memory_bytes: kib("VmRSS:")?,
+            memory_bytes_max: kib("VmHWM:")?,
+            threads: number("Threads:")?,
+        })
+    }
+}
+
+/// The processes that `pid` has started and that are still there.
+///
+/// # Errors
+/// Where the system does not say.
+pub fn children(pid: u32) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(child) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
+        // It may have ended meanwhile.
+        let Ok(stat) = fs::read_to_string(format!("/proc/{child}/stat")) else { continue };
+        // The program's name stands in brackets and may hold anything.
+        let after = stat.rsplit_once(')').map(|(_, after)| after).unwrap_or_default();
+        if after.split_whitespace().nth(1) == Some(&pid.to_string()) {
+            found.push(child);
+        }
+    }
+    Ok(found)
+}

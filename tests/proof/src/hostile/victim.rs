@@ -1,0 +1,252 @@
+//! An honest projection beside the hostile ones: it is fed all the time, what
+//! its tables must hold is computed apart from it, and how long each event
+//! takes to reach a dashboard is measured.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use lantern_client::{Client, Options, Status, Table};
+use lantern_tests::{PATIENCE, Server, guest};
+use serde_json::Value;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+
+/// The time between an event that has arrived and the next.
+const PAUSE: Duration = Duration::from_millis(4);
+/// Where an event takes longer than this, it keeps back as many others as would
+/// have come meanwhile, one in each such time. They count as well, or a stall of
+/// seconds would be one slow event among thousands.
+const STALL: Duration = Duration::from_millis(20);
+/// How many of the slowest events are told.
+const TOLD: usize = 8;
+/// How many products there are.
+const PRODUCTS: u64 = 20;
+
+/// What goes on while a latency is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// Nothing else.
+    Baseline = 0,
+    /// A hostile guest is loaded and runs.
+    Hostile = 1,
+    /// More of them run than the server has threads.
+    Many = 2,
+}
+
+/// Orders, quantity and cents.
+type Sums = (u64, u64, i64);
+
+/// The honest projection.
+pub struct Victim {
+    shared: Arc<Shared>,
+    feeding: JoinHandle<Result<()>>,
+    _client: Client,
+}
+
+struct Shared {
+    server: Arc<Server>,
+    table: Table,
+    /// Held while an event is under way.
+    books: Mutex<Books>,
+    window: AtomicUsize,
+    /// The guest beside it.
+    beside: parking_lot::Mutex<&'static str>,
+    over: AtomicBool,
+}
+
+/// What must be in the tables, and what was measured.
+#[derive(Default)]
+struct Books {
+    sent: u64,
+    by_product: BTreeMap<String, Sums>,
+    /// By the minute's number.
+    by_minute: BTreeMap<u64, Sums>,
+    latencies: [Vec<Duration>; 3],
+    /// The slowest events and the guests beside them.
+    slowest: Vec<(Duration, &'static str)>,
+}
+
+impl Victim {
+    /// Pushes the projection and begins to feed it.
+    ///
+    /// # Errors
+    /// Where the server does not take it.
+    pub async fn start(server: Arc<Server>, seed: u64) -> Result<Self> {
+        server.project("victim", &guest("revenue"), "").await?;
+        let url = format!("{}/v1/feed", server.url.replacen("http", "ws", 1));
+        let client = Client::connect(&url, Options::default()).await?;
+        let table = client.table("victim/by_product");
+        tokio::time::timeout(PATIENCE, table.wait_for_status(Status::is_live)).await?;
+        let shared = Arc::new(Shared {
+            server,
+            table,
+            books: Mutex::default(),
+            window: AtomicUsize::new(Window::Baseline as usize),
+            beside: parking_lot::Mutex::new(""),
+            over: AtomicBool::new(false),
+        });
+        let feeding = tokio::spawn(feed(shared.clone(), seed));
+        Ok(Self { shared, feeding, _client: client })
+    }
+
+    /// Says that `guest` is beside it from now on, alone or with many.
+    pub fn beside(&self, guest: &'static str, window: Window) {
+        *self.shared.beside.lock() = guest;
+        self.shared.window.store(window as usize, Ordering::SeqCst);
+    }
+
+    /// Says that nothing is beside it from now on.
+    pub fn alone(&self) {
+        self.shared.window.store(Window::Baseline as usize, Ordering::SeqCst);
+    }
+
+    /// Waits for so many more events.
+    ///
+    /// # Errors
+    /// Where they do not arrive in time.
+    pub async fn events(&self, more: u64) -> Result<()> {
+        let until = self.shared.books.lock().await.sent + more;
+        let started = Instant::now();
+        while self.shared.books.lock().await.sent < until {
+            self.check_fed()?;
+            ensure!(started.elapsed() < PATIENCE, "the victim's events do not arrive");
+            tokio::time::sleep(PAUSE).await;
+        }
+        Ok(())
+    }
+
+    /// Compares the victim's tables with what they must be, between two events.
+    ///
+    /// # Errors
+    /// With what differs.
+    pub async fn check(&self) -> Result<()> {
+        self.check_fed()?;
+        let books = self.shared.books.lock().await;
+        self.shared.server.caught_up("victim").await?;
+        let rows = self.shared.server.rows("victim/by_product").await?;
+        let found: BTreeMap<_, _> =
+            rows.iter().map(|(key, row)| (key.clone(), sums(row))).collect();
+        ensure!(found == books.by_product, "by product: {found:?}, not {:?}", books.by_product);
+        let rows = self.shared.server.rows("victim/by_minute").await?;
+        let found: Vec<_> = rows.iter().map(|(_, row)| sums(row)).collect();
+        let wanted: Vec<_> = books.by_minute.values().map(|s| (s.0, 0, s.2)).collect();
+        ensure!(found == wanted, "by minute: {found:?}, not {wanted:?}");
+        let parked = self.shared.server.get("/v1/projections/victim/parked").await?;
+        ensure!(parked["total"] == 0, "the victim parks: {parked}");
+        Ok(())
+    }
+
+    /// The latencies of one kind of window that 99 of 100 do not pass, and how
+    /// many there are.
+    pub async fn p99(&self, window: Window) -> (Duration, usize) {
+        let mut of = self.shared.books.lock().await.latencies[window as usize].clone();
+        of.sort_unstable();
+        let place = (of.len() * 99 / 100).min(of.len().saturating_sub(1));
+        (of.get(place).copied().unwrap_or_default(), of.len())
+    }
+
+    /// The slowest events beside guests, the slowest first.
+    pub async fn slowest(&self) -> Vec<(Duration, &'static str)> {
+        self.shared.books.lock().await.slowest.clone()
+    }
+
+    /// How many events it was fed.
+    pub async fn sent(&self) -> u64 {
+        self.shared.books.lock().await.sent
+    }
+
+    /// Ends the feeding.
+    ///
+    /// # Errors
+    /// Where it had ended by itself, with the reason.
+    pub async fn end(self) -> Result<()> {
+        self.shared.over.store(true, Ordering::SeqCst);
+        self.feeding.await?
+    }
+
+    fn check_fed(&self) -> Result<()> {
+        ensure!(!self.feeding.is_finished(), "the victim is not fed any more");
+        Ok(())
+    }
+}
+
+/// Sends event after event, and waits until each has reached the feed.
+async fn feed(shared: Arc<Shared>, seed: u64) -> Result<()> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    while !shared.over.load(Ordering::SeqCst) {
+        shared.one(&mut random).await?;
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(())
+}
+
+impl Shared {
+    async fn one(&self, random: &mut fastrand::Rng) -> Result<()> {
+        let mut books = self.books.lock().await;
+        let product = format!("p{}", random.u64(..PRODUCTS));
+        let (quantity, cents) = (random.u64(1..9), random.i64(1..100_000));
+        let (number, before) = (books.sent, self.window.load(Ordering::SeqCst));
+        // A second of event time an event, over days.
+        let (day, hour) = (1 + number / 86_400 % 28, number / 3_600 % 24);
+        let time =
+            format!("2026-01-{day:02}T{hour:02}:{:02}:{:02}Z", number / 60 % 60, number % 60);
+        let line = format!(
+            "{{\"specversion\":\"1.0\",\"id\":\"o{number}\",\"source\":\"shop\",\
+             \"type\":\"order.placed\",\"subject\":\"{product}\",\"time\":\"{time}\",\
+             \"data\":{{\"product\":\"{product}\",\"quantity\":{quantity},\"cents\":{cents}}}}}\n"
+        );
+        self.server.events(line).await?;
+        let acknowledged = Instant::now();
+        books.sent += 1;
+        let by_product = books.by_product.entry(product.clone()).or_default();
+        add(by_product, quantity, cents);
+        let orders = by_product.0;
+        add(books.by_minute.entry(number / 60).or_default(), quantity, cents);
+        self.seen(&product, orders).await?;
+        let after = self.window.load(Ordering::SeqCst);
+        let mut latency = acknowledged.elapsed();
+        let window = before.max(after);
+        if window != Window::Baseline as usize {
+            books.slowest.push((latency, *self.beside.lock()));
+            books.slowest.sort_unstable_by(|a, b| b.cmp(a));
+            books.slowest.truncate(TOLD);
+        }
+        let latencies = &mut books.latencies[window];
+        latencies.push(latency);
+        while latency > STALL {
+            latency -= STALL;
+            latencies.push(latency);
+        }
+        Ok(())
+    }
+
+    /// Waits until the feed shows so many orders of a product.
+    async fn seen(&self, product: &str, orders: u64) -> Result<()> {
+        let arrives = async {
+            loop {
+                let position = self.table.position();
+                let row: Option<Value> = self.table.get(product)?;
+                if row.is_some_and(|row| row["orders"].as_u64() >= Some(orders)) {
+                    return anyhow::Ok(());
+                }
+                self.table.wait_for(position.context("there are no rows yet")? + 1).await?;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, arrives).await {
+            Ok(arrived) => arrived,
+            Err(_) => bail!("order {orders} of `{product}` does not reach the feed"),
+        }
+    }
+}
+
+fn add(sums: &mut Sums, quantity: u64, cents: i64) {
+    *sums = (sums.0 + 1, sums.1 + quantity, sums.2 + cents);
+}
+
+fn sums(row: &Value) -> Sums {
+    let number = |field: &str| row[field].as_u64().unwrap_or_default();
+    (number("orders"), number("quantity"), row["cents"].as_i64().unwrap_or_default())
+}

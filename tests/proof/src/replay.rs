@@ -1,0 +1,328 @@
+//! Invariant 6: replay is byte-identical.
+//!
+//! Random logs are folded by the real plugins in the sandbox, in ways that
+//! must not matter: other batches, chunks and commits, one thread or several,
+//! with instances dropped, commits that fail, and the process gone in the
+//! middle. All states must have the same canonical dump.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use fastrand::Rng;
+use lantern_cli::generate::{Options, Shop};
+use lantern_core::fake::{MemoryCatalog, MemoryLog, RecordingPublish};
+use lantern_core::{
+    Clock, Event, Events, Log, PartitionId, Plugin, ShardId, StateStores, Timestamp, VersionId,
+    dump,
+};
+use lantern_engine::{Engine, EngineConfig, Ports, Upload, version_id};
+use lantern_plugin::{Compiler, PluginConfig, PluginHost};
+use lantern_store::{StateDir, StoreConfig};
+
+use crate::meter::{self, Flaky, Flaws, Kind, Policy, Reading, SECOND, Shelf};
+use crate::{Claim, Counts, Run};
+
+/// The plugins that are folded with, beside the meter.
+const GUESTS: [&str; 4] = ["revenue", "funnel", "rate-alerts", "flight-delays"];
+/// How long a fold of a few hundred events may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often a fold is tried in another way.
+const WAYS: usize = 4;
+
+/// Invariant 6.
+pub const CLAIM: Claim = Claim {
+    invariant: 6,
+    name: "replay",
+    holds: "the same log gives byte-identical states, whatever batches, threads, restarts and dropped instances",
+    counts: Counts { ci: 100, longer: 10_000, of: "logs" },
+    experiment: |run| {
+        let plugins = plugins()?;
+        logs(run, &plugins);
+        Ok(())
+    },
+};
+
+/// A plugin to fold with, and what it is called.
+pub type Named = (String, Arc<dyn Plugin>);
+
+/// Folds random logs in several ways each.
+pub fn logs(run: &mut Run<'_>, plugins: &[Named]) {
+    run.cases(|run, seed| {
+        let mut rng = Rng::with_seed(seed);
+        let log = Recorded::random(&mut rng);
+        run.add("events", log.count() as f64);
+        let first = fold(&log, plugins, Way::plain())?;
+        for _ in 0..WAYS {
+            let way = Way::random(&mut rng);
+            let again = fold(&log, plugins, way).with_context(|| format!("folded {way:?}"))?;
+            for (shard, hash) in &first {
+                let other = again.get(shard).map(String::as_str).unwrap_or("nothing");
+                ensure!(other == hash, "{shard:?} is {other}, and was {hash}: {way:?}");
+            }
+            run.add("folds", 1.0);
+        }
+        Ok(())
+    });
+}
+
+/// The example plugins, compiled, and the meter.
+///
+/// # Errors
+/// Where a guest is not built, or does not compile.
+pub fn plugins() -> Result<Vec<Named>> {
+    // These are trusted; that compiling is contained is shown elsewhere.
+    let config = PluginConfig { compiler: Compiler::InProcess, ..PluginConfig::default() };
+    let host = PluginHost::new(config)?;
+    let mut plugins = vec![("meter".to_owned(), meter(Flaws::default()))];
+    for name in GUESTS {
+        let bytes = std::fs::read(lantern_tests::guest(&name.replace('-', "_")))?;
+        plugins.push((name.to_owned(), host.load(&bytes, "")?));
+    }
+    Ok(plugins)
+}
+
+/// The meter with what is wrong with it.
+#[must_use]
+pub fn meter(flaws: Flaws) -> Arc<dyn Plugin> {
+    meter::plugin(Kind { offset: 0, mended: false, on_failure: Policy::ParkSubject }, flaws)
+}
+
+/// A log's events, by partition.
+struct Recorded(Vec<Vec<Event>>);
+
+impl Recorded {
+    fn random(rng: &mut Rng) -> Self {
+        let partitions = rng.usize(1..3);
+        let mut events = vec![Vec::new(); partitions];
+        let shop = Shop::new(Options { seed: rng.u64(..), ..Options::default() });
+        let mut scratch = Vec::new();
+        let mut time = 0;
+        for number in 0..rng.u64(20..400) {
+            let event = match rng.u8(..8) {
+                0..4 => {
+                    let mut one = Events::new();
+                    shop.fill(number..number + 1, &mut one, &mut scratch);
+                    one.get(0).to_owned()
+                }
+                4..7 => {
+                    time += rng.i64(-SECOND..3 * SECOND);
+                    let reading = match rng.u8(..16) {
+                        0 => Reading::Bad,
+                        1 => Reading::Trap,
+                        2 => Reading::BadTimer,
+                        _ => Reading::Value(rng.i64(0..50)),
+                    };
+                    let subject = format!("s{}", rng.u8(..6));
+                    meter::event(&format!("e{number}"), &subject, time.max(0), reading)
+                }
+                _ => flight(rng, number),
+            };
+            let place = event.subject.bytes().fold(0_usize, |h, b| h * 31 + usize::from(b));
+            events[place % partitions].push(event);
+        }
+        Self(events)
+    }
+
+    fn count(&self) -> usize {
+        self.0.iter().map(Vec::len).sum()
+    }
+
+    fn log(&self, chunk_events: usize) -> Arc<MemoryLog> {
+        let partitions = u32::try_from(self.0.len()).unwrap_or(1);
+        let log = Arc::new(MemoryLog::new(partitions, chunk_events));
+        for (partition, events) in (0..).zip(&self.0) {
+            log.append_to(PartitionId(partition), events.iter().cloned());
+        }
+        log
+    }
+}
+
+/// A flight, or what looks like one: plugins must park the same of them.
+fn flight(rng: &mut Rng, number: u64) -> Event {
+    let carrier = ["AA", "DL", "UA", "WN"][rng.usize(..4)];
+    let data = match rng.u8(..6) {
+        0 => "{}".to_owned(),
+        1 => "{\"carrier\":7".to_owned(),
+        _ => serde_json::json!({
+            "carrier": carrier, "flight": rng.u16(..), "origin": "JFK", "dest": "SFO",
+            "scheduled": "2013-01-16T12:59:00Z", "delay_min": rng.i32(-20..200),
+            "distance_mi": 2586,
+        })
+        .to_string(),
+    };
+    Event {
+        id: format!("f{number}"),
+        source: "flights".into(),
+        kind: ["flight.departed", "flight.arrived", "flight.cancelled"][rng.usize(..3)].into(),
+        subject: carrier.into(),
+        time: Timestamp(number.cast_signed() * SECOND * 60),
+        data: data.into_bytes(),
+        ..Event::default()
+    }
+}
+
+/// One way of folding; none may matter.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    batch_events: usize,
+    batch_timers: usize,
+    chunk_events: usize,
+    commit_ms: u64,
+    threads: usize,
+    /// Calls that fail by the host's fault, which costs the instance.
+    faults: u32,
+    /// How often the process goes away in the middle.
+    restarts: u32,
+    /// Whether it ends in order.
+    clean: bool,
+}
+
+impl Way {
+    fn plain() -> Self {
+        Self {
+            batch_events: 1_000,
+            batch_timers: 1_000,
+            chunk_events: 4_096,
+            commit_ms: 200,
+            threads: 1,
+            faults: 0,
+            restarts: 0,
+            clean: true,
+        }
+    }
+
+    fn random(rng: &mut Rng) -> Self {
+        Self {
+            batch_events: [1, 2, 3, 7, 64, 1_000][rng.usize(..6)],
+            batch_timers: [1, 2, 1_000][rng.usize(..3)],
+            chunk_events: [1, 5, 64, 4_096][rng.usize(..4)],
+            commit_ms: [0, 0, 5, 200][rng.usize(..4)],
+            threads: rng.usize(1..4),
+            faults: rng.u32(..6),
+            restarts: rng.u32(..4),
+            clean: rng.bool(),
+        }
+    }
+}
+
+/// Time as it is.
+struct SystemClock(Instant);
+
+impl Clock for SystemClock {
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp(SECOND)
+    }
+}
+
+/// Folds `log` with all plugins side by side; the canonical hash of each shard.
+fn fold(log: &Recorded, plugins: &[Named], way: Way) -> Result<BTreeMap<(String, u32), String>> {
+    let folder = tempfile::tempdir()?;
+    let stores = Arc::new(StateDir::open(folder.path(), StoreConfig::default())?);
+    let shelf = Arc::new(Shelf::default());
+    let faults = Arc::new(AtomicU32::new(0));
+    let log = log.log(way.chunk_events);
+    let ports = Ports {
+        log: log.clone(),
+        stores,
+        catalog: Arc::new(MemoryCatalog::new()),
+        publish: Arc::new(RecordingPublish::new()),
+        clock: Arc::new(SystemClock(Instant::now())),
+        plugins: shelf.clone(),
+    };
+    let config = EngineConfig {
+        threads: way.threads,
+        batch_events_max: way.batch_events,
+        batch_timers_max: way.batch_timers,
+        commit_ms: way.commit_ms,
+        fault_wait_ms: 1,
+        fault_wait_ms_max: 2,
+        parked_in_a_row_max: u64::MAX,
+        ..EngineConfig::default()
+    };
+    let mut engine = Engine::open(config.clone(), ports.clone())?;
+    for (name, plugin) in plugins {
+        let plugin: Arc<dyn Plugin> = Arc::new(Flaky::new(plugin.clone(), faults.clone()));
+        shelf.put(name, plugin.clone());
+        // In the shadow, so that nothing is emitted into the log.
+        let (parameters, name_of) = (String::new(), Some(name.clone()));
+        let (activate, check) = (false, false);
+        let sha256 = name.clone();
+        let upload = Upload { plugin, sha256, parameters, name: name_of, activate, check };
+        engine.upload(upload)?;
+    }
+    engine.start();
+    for _ in 0..way.restarts {
+        faults.store(way.faults, Ordering::SeqCst);
+        std::thread::yield_now();
+        // What is applied and not committed is lost where it does not end in order.
+        if way.clean {
+            engine.shutdown();
+        } else {
+            engine.abandon();
+        }
+        engine = Engine::open(config.clone(), ports.clone())?;
+        engine.start();
+    }
+    let ended = wait(&engine, &log);
+    engine.shutdown();
+    ended?;
+    hashes(plugins, &ports, &log, folder.path())
+}
+
+/// Waits until all shards stand at the log's end.
+fn wait(engine: &Engine, log: &MemoryLog) -> Result<()> {
+    let started = Instant::now();
+    loop {
+        let mut behind = None;
+        for projection in engine.status() {
+            for shard in projection.versions.iter().flat_map(|version| &version.shards) {
+                ensure!(
+                    shard.activity != "halted",
+                    "{} is halted: {:?}",
+                    projection.name,
+                    shard.reason
+                );
+                let end = log.bounds(PartitionId(shard.partition))?.end;
+                if shard.next < end.0 || shard.activity != "idle" {
+                    behind =
+                        Some(format!("{} at {}: {}", projection.name, shard.next, shard.activity));
+                }
+            }
+        }
+        match behind {
+            None => return Ok(()),
+            Some(behind) if started.elapsed() > PATIENCE => bail!("{behind}, and goes no further"),
+            Some(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+fn hashes(
+    plugins: &[Named],
+    ports: &Ports,
+    log: &MemoryLog,
+    folder: &Path,
+) -> Result<BTreeMap<(String, u32), String>> {
+    let mut hashes = BTreeMap::new();
+    for (name, _) in plugins {
+        for partition in 0..log.partitions() {
+            let id = ShardId {
+                projection: name.clone(),
+                version: VersionId(version_id(name, "").0),
+                rebuild: 0,
+                partition: PartitionId(partition),
+            };
+            let store = ports.stores.open(&id).with_context(|| folder.display().to_string())?;
+            hashes.insert((name.clone(), partition), dump::hash(&*store)?);
+        }
+    }
+    Ok(hashes)
+}
