@@ -81,6 +81,11 @@ pub struct VersionRecord {
     /// emitted events are appended; those before it were, the first time.
     #[serde(default)]
     pub emit_from: Vec<Offset>,
+    /// And for each partition the number, as [`ShardMeta::emitted`] counts, from
+    /// which on they are appended before that position too: the log may not have
+    /// had them when the old state was thrown away. [`u64::MAX`] where it had all.
+    #[serde(default)]
+    pub emit_from_number: Vec<u64>,
 }
 
 /// Where in its life a version is.

@@ -263,6 +263,8 @@ impl Engine {
         shard.epoch = epoch;
         shard.emit_from =
             build.version.emit_from.get(slot.id.partition.0 as usize).copied().unwrap_or_default();
+        let number = build.version.emit_from_number.get(slot.id.partition.0 as usize);
+        shard.emit_number = number.copied().unwrap_or(u64::MAX);
         Ok(shard)
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lantern_core::{
-    Manifest, ManifestError, Offset, Plugin, ProjectionRecord, ShardId, StoreError, VersionId,
+    Manifest, ManifestError, Plugin, ProjectionRecord, ShardId, StoreError, VersionId,
     VersionRecord, VersionState,
 };
 use parking_lot::MutexGuard;
@@ -200,7 +200,7 @@ impl Engine {
             .slots
             .iter()
             .zip(&guards)
-            .map(|(slot, guard)| oldest_unsent(slot, guard))
+            .map(|(slot, guard)| first_unsent(slot, guard.as_ref()))
             .collect();
         let unsent = match unsent {
             Ok(unsent) => unsent,
@@ -215,17 +215,21 @@ impl Engine {
             if let Some(v) = record.versions.iter_mut().find(|v| v.id == *version) {
                 v.rebuilds += 1;
                 v.halted = None;
+                let (from, numbers) = (v.emit_from.clone(), v.emit_from_number.clone());
+                let from = |i: usize| from.get(i).copied().unwrap_or_default();
                 // What the log does not have yet goes with the old state, and is
-                // emitted again; the log knows what it has by its id.
-                v.emit_from = positions
-                    .iter()
+                // emitted again; the log knows what it has by its id. A rebuild that
+                // had not come so far leaves its number to this one.
+                v.emit_from_number = (0..)
+                    .zip(&positions)
                     .zip(&unsent)
-                    .enumerate()
-                    .map(|(i, (next, unsent))| {
-                        let from = (*next).max(v.emit_from.get(i).copied().unwrap_or_default());
-                        unsent.map_or(from, |cause| from.min(cause))
+                    .map(|((i, next), unsent)| {
+                        let known = numbers.get(i).copied().filter(|_| *next < from(i));
+                        unsent.unwrap_or(u64::MAX).min(known.unwrap_or(u64::MAX))
                     })
                     .collect();
+                v.emit_from =
+                    positions.iter().enumerate().map(|(i, next)| (*next).max(from(i))).collect();
                 if v.state != VersionState::Active {
                     v.state = VersionState::Backfilling;
                 }
@@ -550,11 +554,11 @@ fn hold(build: &Build) -> Vec<MutexGuard<'_, Option<Shard>>> {
     build.slots.iter().map(|slot| slot.shard.lock()).collect()
 }
 
-/// The oldest cause of an emitted event that the log may not have yet.
-fn oldest_unsent(slot: &Slot, shard: &Option<Shard>) -> Result<Option<Offset>, StoreError> {
+/// The number of the first emitted event that the log may not have yet.
+fn first_unsent(slot: &Slot, shard: Option<&Shard>) -> Result<Option<u64>, StoreError> {
     match (shard, &slot.store) {
-        (Some(shard), _) => shard.oldest_unsent(),
-        (None, Some(store)) => outbox::oldest_cause(&[], &**store, 0),
+        (Some(shard), _) => shard.first_unsent(),
+        (None, Some(store)) => outbox::first_number(&[], &**store, 0),
         (None, None) => Ok(None),
     }
 }

@@ -68,8 +68,9 @@ impl Shard {
                 "{}/{}/{}/{}",
                 self.id.version, self.id.partition, event.cause, self.meta.emitted
             );
+            let due = self.meta.next >= self.emit_from || self.meta.emitted >= self.emit_number;
             self.meta.emitted += 1;
-            if self.epoch.is_some() && self.meta.next >= self.emit_from {
+            if self.epoch.is_some() && due {
                 let traceparent = trace_of(Offset(event.cause));
                 let record = postcard::to_stdvec(&OutboxRecord { id, event, traceparent })
                     .expect("strings and numbers always encode");
@@ -157,10 +158,10 @@ impl Shard {
         Ok(failed)
     }
 
-    /// The oldest cause of what is emitted and not known to be in the log.
-    pub(crate) fn oldest_unsent(&self) -> Result<Option<Offset>, StoreError> {
+    /// The number of the first emitted event that is not known to be in the log.
+    pub(crate) fn first_unsent(&self) -> Result<Option<u64>, StoreError> {
         let from = self.outbox.sent.lock().done;
-        oldest_cause(&[&self.overlay], &*self.store, from)
+        first_number(&[&self.overlay], &*self.store, from)
     }
 
     /// Whether emitted events wait to be sent or to be removed.
@@ -181,19 +182,20 @@ impl Shard {
     }
 }
 
-/// The oldest cause of the events in the outbox from number `from` on.
-pub(crate) fn oldest_cause(
+/// The number, as [`ShardMeta::emitted`] counts, of the first event that stands
+/// in the outbox from its place `from` on.
+pub(crate) fn first_number(
     overlays: &[&Overlay],
     store: &dyn ReadStore,
     from: u64,
-) -> Result<Option<Offset>, StoreError> {
+) -> Result<Option<u64>, StoreError> {
     let range = KeyRange { start: from.to_be_bytes().to_vec(), end: None };
-    let mut oldest = None;
-    for (_, value) in layers::scan(overlays, store, Space::Outbox, &range, usize::MAX, false)? {
-        let record: OutboxRecord = postcard::from_bytes(&value)
-            .map_err(|_| StoreError::Damaged("an event in the outbox".into()))?;
-        let cause = Offset(record.event.cause);
-        oldest = Some(oldest.map_or(cause, |known: Offset| known.min(cause)));
-    }
-    Ok(oldest)
+    let first = layers::scan(overlays, store, Space::Outbox, &range, 1, false)?;
+    let Some((_, value)) = first.first() else {
+        return Ok(None);
+    };
+    let record: Option<OutboxRecord> = postcard::from_bytes(value).ok();
+    // The id ends with it.
+    let number = record.and_then(|record| record.id.rsplit('/').next()?.parse().ok());
+    number.map(Some).ok_or_else(|| StoreError::Damaged("an event in the outbox".into()))
 }

@@ -55,6 +55,9 @@ pub(crate) struct Shard {
     pub(crate) outbox: Outbox,
     /// Events emitted before this position are in the log already.
     pub(crate) emit_from: Offset,
+    /// Or from which number on, if that is sooner: see
+    /// [`lantern_core::VersionRecord::emit_from_number`].
+    pub(crate) emit_number: u64,
     pub(crate) usage: Usage,
     gatherer: Gatherer,
     last_commit: Duration,
@@ -143,6 +146,7 @@ impl Shard {
             parked_in_a_row: 0,
             outbox,
             emit_from: Offset(0),
+            emit_number: u64::MAX,
             usage: Usage::default(),
             last_commit: Duration::ZERO,
         })

@@ -69,15 +69,19 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
         };
         let when = format!("{}+{}", 1 + seed % FIRST, random.u64(7..60));
         let fault = format!("{calls}:when={when}");
-        let ended = runtime.block_on(one(run, &fault, seed, cache.path()));
-        ended.with_context(|| format!("with `{fault}`"))
+        let home = tempfile::tempdir()?;
+        let ended = runtime.block_on(one(run, &fault, seed, home.path(), cache.path()));
+        ended.with_context(|| {
+            let said = fs::read_to_string(home.path().join("stderr")).unwrap_or_default();
+            let last: Vec<_> = said.lines().rev().take(4).collect();
+            format!("with `{fault}`; the server said last: {last:?}")
+        })
     });
     Ok(())
 }
 
-async fn one(run: &mut Run<'_>, fault: &str, seed: u64, cache: &Path) -> Result<()> {
-    let home = tempfile::tempdir()?;
-    let (trace, said) = (home.path().join("trace"), home.path().join("stderr"));
+async fn one(run: &mut Run<'_>, fault: &str, seed: u64, home: &Path, cache: &Path) -> Result<()> {
+    let (trace, said) = (home.join("trace"), home.join("stderr"));
     let settings = [
         "engine.commit_ms=10".to_owned(),
         "engine.fault_wait_ms=20".to_owned(),
@@ -86,7 +90,7 @@ async fn one(run: &mut Run<'_>, fault: &str, seed: u64, cache: &Path) -> Result<
         format!("plugin.cache_dir={:?}", cache.display().to_string()),
     ];
     let plain = Launch {
-        folder: home.path().join("data"),
+        folder: home.join("data"),
         address: "127.0.0.1:0".into(),
         settings: settings.to_vec(),
         stderr: Some(said.clone()),
@@ -118,8 +122,8 @@ async fn one(run: &mut Run<'_>, fault: &str, seed: u64, cache: &Path) -> Result<
     ledger::settle(&server, &ledger).await?;
     mirror::settled(&server).await?;
     server.stop()?;
-    let data = home.path().join("data");
-    let mut mirror = Mirror::new(home.path())?;
+    let data = home.join("data");
+    let mut mirror = Mirror::new(home)?;
     mirror.take(&data)?;
     ledger.lock().check(&mirror)?;
     ensure!(mirror.end() >= ledger.lock().acknowledged() as u64, "fewer events than acknowledged");
