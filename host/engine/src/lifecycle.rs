@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lantern_core::{
-    Manifest, ManifestError, Plugin, ProjectionRecord, ShardId, StoreError, VersionId,
+    Manifest, ManifestError, Offset, Plugin, ProjectionRecord, ShardId, StoreError, VersionId,
     VersionRecord, VersionState,
 };
 use parking_lot::MutexGuard;
@@ -211,42 +211,21 @@ impl Engine {
         };
         guards.iter_mut().for_each(|guard| **guard = None);
         let positions: Vec<_> = build.slots.iter().map(|slot| slot.next()).collect();
-        let record = self.change(projection, |record| {
-            if let Some(v) = record.versions.iter_mut().find(|v| v.id == *version) {
-                v.rebuilds += 1;
-                v.halted = None;
-                let (from, numbers) = (v.emit_from.clone(), v.emit_from_number.clone());
-                let from = |i: usize| from.get(i).copied().unwrap_or_default();
-                // What the log does not have yet goes with the old state, and is
-                // emitted again; the log knows what it has by its id. A rebuild that
-                // had not come so far leaves its number to this one.
-                v.emit_from_number = (0..)
-                    .zip(&positions)
-                    .zip(&unsent)
-                    .map(|((i, next), unsent)| {
-                        let known = numbers.get(i).copied().filter(|_| *next < from(i));
-                        unsent.unwrap_or(u64::MAX).min(known.unwrap_or(u64::MAX))
-                    })
-                    .collect();
-                v.emit_from =
-                    positions.iter().enumerate().map(|(i, next)| (*next).max(from(i))).collect();
-                if v.state != VersionState::Active {
-                    v.state = VersionState::Backfilling;
-                }
-            }
-        });
-        let record = match record {
-            Ok(record) => record,
-            Err(error) => {
-                build.slots.iter().for_each(|slot| slot.deleted.store(false, Ordering::Release));
-                return Err(error);
-            }
-        };
+        let mut record = self.record_of(projection)?;
+        if let Some(v) = record.versions.iter_mut().find(|v| v.id == *version) {
+            begin_again(v, &positions, &unsent);
+        }
+        if let Err(error) = self.ports.catalog.save(&record) {
+            build.slots.iter().for_each(|slot| slot.deleted.store(false, Ordering::Release));
+            return Err(error.into());
+        }
         drop(guards);
         let fresh = record.version(version).expect("just changed").clone();
         let fresh = Arc::new(self.build_of(&record, &fresh));
         fresh.plugin.lock().clone_from(&build.plugin.lock());
+        // Both at once: the old tables must not be read under the new epoch.
         if let Some(p) = self.projections.write().get_mut(projection) {
+            p.record = record.clone();
             p.builds.insert(version.clone(), fresh.clone());
         }
         self.forget_state(projection, &build);
@@ -552,6 +531,31 @@ fn retire(build: &Build) -> Vec<MutexGuard<'_, Option<Shard>>> {
 fn hold(build: &Build) -> Vec<MutexGuard<'_, Option<Shard>>> {
     build.slots.iter().for_each(|slot| slot.deleted.store(true, Ordering::Release));
     build.slots.iter().map(|slot| slot.shard.lock()).collect()
+}
+
+/// Has a version fold the log anew, from `positions`, with events from the
+/// numbers `unsent` on that the log may not have.
+fn begin_again(version: &mut VersionRecord, positions: &[Offset], unsent: &[Option<u64>]) {
+    let (from, numbers) = (version.emit_from.clone(), version.emit_from_number.clone());
+    let from = |place: usize| from.get(place).copied().unwrap_or_default();
+    version.rebuilds += 1;
+    version.halted = None;
+    // What the log does not have yet goes with the old state, and is emitted
+    // again; the log knows what it has by its id. A rebuild that had not come so
+    // far leaves its number to this one.
+    version.emit_from_number = (0..)
+        .zip(positions)
+        .zip(unsent)
+        .map(|((place, next), unsent)| {
+            let known = numbers.get(place).copied().filter(|_| *next < from(place));
+            unsent.unwrap_or(u64::MAX).min(known.unwrap_or(u64::MAX))
+        })
+        .collect();
+    version.emit_from =
+        positions.iter().enumerate().map(|(place, next)| (*next).max(from(place))).collect();
+    if version.state != VersionState::Active {
+        version.state = VersionState::Backfilling;
+    }
 }
 
 /// The number of the first emitted event that the log may not have yet.

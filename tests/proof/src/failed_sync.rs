@@ -99,25 +99,28 @@ async fn one(run: &mut Run<'_>, fault: &str, seed: u64, home: &Path, cache: &Pat
     };
     let under = Launch { under: strace(&trace, fault), ..plain.clone() };
     let ledger = Mutex::new(Ledger::harmless(seed, 0));
-    let mut server = match Server::launch(under) {
-        Ok(mut server) => {
-            use_it(run, &mut server, &ledger).await?;
-            server.kill()?;
-            let told = look(&fs::read_to_string(&trace)?)?;
-            run.add("failed calls", told.failed as f64);
-            run.add("failed syncs of the log", told.of_log as f64);
-            server.restart_as(plain)?;
-            server
-        }
-        // What it needs for a start is not there: it may end, and says why.
+    let mut server = match Server::launch(under.clone()) {
+        Ok(server) => Some(server),
+        // What it needs for a start is not there: it may end, and says why. On a
+        // folder that is there already it comes further.
         Err(_) => {
-            let words = fs::read_to_string(&said)?;
-            let clear = words.contains("LAN-0005") && words.contains("data");
-            ensure!(clear, "the server does not start, and says no more than: {words}");
-            run.add("starts refused", 1.0);
-            Server::launch(plain).context("it does not start without faults either")?
+            refused(run, &said)?;
+            let mut whole = Server::launch(plain.clone()).context("a start after a failed one")?;
+            upload(&whole).await?;
+            whole.stop()?;
+            Server::launch(under).ok()
         }
     };
+    if let Some(server) = &mut server {
+        use_it(run, server, &ledger).await?;
+        server.kill()?;
+        let told = look(&fs::read_to_string(&trace)?)?;
+        run.add("failed calls", told.failed as f64);
+        run.add("failed syncs of the log", told.of_log as f64);
+    } else {
+        refused(run, &said)?;
+    }
+    let mut server = Server::launch(plain).context("it does not start without faults either")?;
     upload(&server).await?;
     ledger::settle(&server, &ledger).await?;
     mirror::settled(&server).await?;
@@ -129,6 +132,15 @@ async fn one(run: &mut Run<'_>, fault: &str, seed: u64, home: &Path, cache: &Pat
     ensure!(mirror.end() >= ledger.lock().acknowledged() as u64, "fewer events than acknowledged");
     run.add("events acknowledged", ledger.lock().acknowledged() as f64);
     mirror.compare_clean_fold(&data, &settings, &Dropped::new()).await?;
+    Ok(())
+}
+
+/// A server that did not start has said why, and where.
+fn refused(run: &mut Run<'_>, said: &Path) -> Result<()> {
+    let words = fs::read_to_string(said)?;
+    let clear = words.contains("LAN-0005") && words.contains("data");
+    ensure!(clear, "the server does not start, and says no more than: {words}");
+    run.add("starts refused", 1.0);
     Ok(())
 }
 
