@@ -37,7 +37,7 @@ pub const CLAIM: Claim = Claim {
 /// Syncs that are failed first: the first to the twentieth, by the seed.
 const FIRST: u64 = 20;
 /// Events sent one by one.
-const EVENTS: usize = 40;
+const EVENTS: usize = 30;
 /// How long after a refusal an event is sent again.
 const AGAIN: Duration = Duration::from_millis(20);
 
