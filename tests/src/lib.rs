@@ -209,11 +209,21 @@ impl Server {
     /// # Errors
     /// Where it cannot be killed.
     pub fn kill(&mut self) -> Result<()> {
+        let pid = self.pid();
         if self.launch.grouped && self.runs()? {
             self.kill_group()?;
         }
         self.process.kill()?;
         self.process.wait()?;
+        // What runs under another program ends a little later than that.
+        let left = format!("kill -0 -{pid} 2>/dev/null");
+        let started = Instant::now();
+        while !self.launch.under.is_empty()
+            && started.elapsed() < PATIENCE / 60
+            && Command::new("sh").args(["-c", &left]).status()?.success()
+        {
+            std::thread::sleep(Duration::from_millis(2));
+        }
         Ok(())
     }
 

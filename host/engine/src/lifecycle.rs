@@ -222,29 +222,24 @@ impl Engine {
         let record = self.record_of(projection)?;
         let before = record.version(version).map(|v| v.emit_from.as_slice()).unwrap_or_default();
         let emit_from = self.carry_over(&build, before).inspect_err(|_| goes_on())?;
-        let record = self.change(projection, |record| {
-            if let Some(v) = record.versions.iter_mut().find(|v| v.id == *version) {
-                v.rebuilds += 1;
-                v.halted = None;
-                if v.state == VersionState::Active {
-                    v.emit_from.clone_from(&emit_from);
-                } else {
-                    v.state = VersionState::Backfilling;
-                }
+        let mut record = record;
+        if let Some(v) = record.versions.iter_mut().find(|v| v.id == *version) {
+            v.rebuilds += 1;
+            v.halted = None;
+            if v.state == VersionState::Active {
+                v.emit_from = emit_from;
+            } else {
+                v.state = VersionState::Backfilling;
             }
-        });
-        let record = match record {
-            Ok(record) => record,
-            Err(error) => {
-                goes_on();
-                return Err(error);
-            }
-        };
+        }
+        self.ports.catalog.save(&record).inspect_err(|_| goes_on())?;
         drop(guards);
         let fresh = record.version(version).expect("just changed").clone();
         let fresh = Arc::new(self.build_of(&record, &fresh));
         fresh.plugin.lock().clone_from(&build.plugin.lock());
+        // Both at once: the old tables must not be read under the new epoch.
         if let Some(p) = self.projections.write().get_mut(projection) {
+            p.record = record.clone();
             p.builds.insert(version.clone(), fresh.clone());
         }
         self.forget_state(projection, &build);

@@ -37,7 +37,7 @@ pub const CLAIM: Claim = Claim {
 /// Syncs that are failed first: the first to the twentieth, by the seed.
 const FIRST: u64 = 20;
 /// Events sent one by one.
-const EVENTS: usize = 40;
+const EVENTS: usize = 30;
 /// How long after a refusal an event is sent again.
 const AGAIN: Duration = Duration::from_millis(20);
 
@@ -69,15 +69,19 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
         };
         let when = format!("{}+{}", 1 + seed % FIRST, random.u64(7..60));
         let fault = format!("{calls}:when={when}");
-        let ended = runtime.block_on(one(run, &fault, seed, cache.path()));
-        ended.with_context(|| format!("with `{fault}`"))
+        let home = tempfile::tempdir()?;
+        let ended = runtime.block_on(one(run, &fault, seed, home.path(), cache.path()));
+        ended.with_context(|| {
+            let said = fs::read_to_string(home.path().join("stderr")).unwrap_or_default();
+            let last: Vec<_> = said.lines().rev().take(4).collect();
+            format!("with `{fault}`; the server said last: {last:?}")
+        })
     });
     Ok(())
 }
 
-async fn one(run: &mut Run<'_>, fault: &str, seed: u64, cache: &Path) -> Result<()> {
-    let home = tempfile::tempdir()?;
-    let (trace, said) = (home.path().join("trace"), home.path().join("stderr"));
+async fn one(run: &mut Run<'_>, fault: &str, seed: u64, home: &Path, cache: &Path) -> Result<()> {
+    let (trace, said) = (home.join("trace"), home.join("stderr"));
     let settings = [
         "engine.commit_ms=10".to_owned(),
         "engine.fault_wait_ms=20".to_owned(),
@@ -86,7 +90,7 @@ async fn one(run: &mut Run<'_>, fault: &str, seed: u64, cache: &Path) -> Result<
         format!("plugin.cache_dir={:?}", cache.display().to_string()),
     ];
     let plain = Launch {
-        folder: home.path().join("data"),
+        folder: home.join("data"),
         address: "127.0.0.1:0".into(),
         settings: settings.to_vec(),
         stderr: Some(said.clone()),
@@ -95,36 +99,48 @@ async fn one(run: &mut Run<'_>, fault: &str, seed: u64, cache: &Path) -> Result<
     };
     let under = Launch { under: strace(&trace, fault), ..plain.clone() };
     let ledger = Mutex::new(Ledger::harmless(seed, 0));
-    let mut server = match Server::launch(under) {
-        Ok(mut server) => {
-            use_it(run, &mut server, &ledger).await?;
-            server.kill()?;
-            let told = look(&fs::read_to_string(&trace)?)?;
-            run.add("failed calls", told.failed as f64);
-            run.add("failed syncs of the log", told.of_log as f64);
-            server.restart_as(plain)?;
-            server
-        }
-        // What it needs for a start is not there: it may end, and says why.
+    let mut server = match Server::launch(under.clone()) {
+        Ok(server) => Some(server),
+        // What it needs for a start is not there: it may end, and says why. On a
+        // folder that is there already it comes further.
         Err(_) => {
-            let words = fs::read_to_string(&said)?;
-            let clear = words.contains("LAN-0005") && words.contains("data");
-            ensure!(clear, "the server does not start, and says no more than: {words}");
-            run.add("starts refused", 1.0);
-            Server::launch(plain).context("it does not start without faults either")?
+            refused(run, &said)?;
+            let mut whole = Server::launch(plain.clone()).context("a start after a failed one")?;
+            upload(&whole).await?;
+            whole.stop()?;
+            Server::launch(under).ok()
         }
     };
+    if let Some(server) = &mut server {
+        use_it(run, server, &ledger).await?;
+        server.kill()?;
+        let told = look(&fs::read_to_string(&trace)?)?;
+        run.add("failed calls", told.failed as f64);
+        run.add("failed syncs of the log", told.of_log as f64);
+    } else {
+        refused(run, &said)?;
+    }
+    let mut server = Server::launch(plain).context("it does not start without faults either")?;
     upload(&server).await?;
     ledger::settle(&server, &ledger).await?;
     mirror::settled(&server).await?;
     server.stop()?;
-    let data = home.path().join("data");
-    let mut mirror = Mirror::new(home.path())?;
+    let data = home.join("data");
+    let mut mirror = Mirror::new(home)?;
     mirror.take(&data)?;
     ledger.lock().check(&mirror)?;
     ensure!(mirror.end() >= ledger.lock().acknowledged() as u64, "fewer events than acknowledged");
     run.add("events acknowledged", ledger.lock().acknowledged() as f64);
     mirror.compare_clean_fold(&data, &settings, &Dropped::new()).await?;
+    Ok(())
+}
+
+/// A server that did not start has said why, and where.
+fn refused(run: &mut Run<'_>, said: &Path) -> Result<()> {
+    let words = fs::read_to_string(said)?;
+    let clear = words.contains("LAN-0005") && words.contains("data");
+    ensure!(clear, "the server does not start, and says no more than: {words}");
+    run.add("starts refused", 1.0);
     Ok(())
 }
 

@@ -9,7 +9,7 @@
 //! not.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -178,7 +178,7 @@ async fn compare(
     server: &mut Server,
     ledger: &Mutex<Ledger>,
     home: &Path,
-    data: &PathBuf,
+    data: &Path,
     settings: &[String],
 ) -> Result<()> {
     server.stop()?;

@@ -23,7 +23,8 @@ pub(crate) const ALERTS: &str = "alerts";
 /// log when it is deleted belongs to nobody.
 const GONE: &str = "gone";
 /// Its parameters.
-const QUIET: &str = r#"{"type":"probe.sent","window_s":2,"lookback":2,"drop_pct":null,"z":null}"#;
+const QUIET: &str =
+    r#"{"type":"probe.sent","window_s":2,"lookback":2,"drop_pct":null,"z":1000000}"#;
 /// The most versions of [`FLIP`] that are kept.
 const VERSIONS_KEPT: usize = 4;
 
