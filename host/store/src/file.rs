@@ -126,7 +126,8 @@ impl Place {
 
     fn write_about(&self, db: &Database) -> Result<(), StoreError> {
         let written = guarded(&self.path, || -> Result<(), redb::Error> {
-            let txn = db.begin_write()?;
+            let mut txn = db.begin_write()?;
+            txn.set_two_phase_commit(true);
             {
                 let mut about = txn.open_table(ABOUT)?;
                 about.insert("kind", self.kind.name)?;

@@ -21,6 +21,7 @@ pub mod power;
 pub mod replay;
 pub mod requests;
 pub mod run;
+pub mod teeth;
 
 pub use run::{Claim, Counts, Failure, Outcome, Plan, Run};
 
@@ -51,4 +52,5 @@ pub const CLAIMS: &[Claim] = &[
     requests::CLAIM,
     feed::CLAIM,
     feed::CUTS,
+    teeth::CLAIM,
 ];

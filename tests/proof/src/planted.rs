@@ -32,9 +32,8 @@ pub enum Logs {
     OffByOne,
     /// An append is acknowledged and not done.
     AckedEarly,
-    /// An append that failed was done all the same, and its repetition is
-    /// taken for another: no duplicates are found.
-    AppendedTwice,
+    /// Events get ids of their own, so that none is known again.
+    NewIds,
 }
 
 /// Stores that do one thing wrong.
@@ -210,7 +209,7 @@ impl Log for BadLog {
                 };
                 done(Ok(Appended { events: vec![place; events.len()] }));
             }
-            Logs::AppendedTwice => {
+            Logs::NewIds => {
                 let mut again = Events::new();
                 for event in events.iter() {
                     let mut event = event.to_owned();

@@ -16,8 +16,7 @@ use fastrand::Rng;
 use lantern_cli::generate::{Options, Shop};
 use lantern_core::fake::{MemoryCatalog, MemoryLog, RecordingPublish};
 use lantern_core::{
-    Clock, Event, Events, Log, PartitionId, Plugin, ShardId, StateStores, Timestamp, VersionId,
-    dump,
+    Clock, Event, Events, Log, PartitionId, Plugin, ShardId, Timestamp, VersionId, dump,
 };
 use lantern_engine::{Engine, EngineConfig, Ports, Upload, version_id};
 use lantern_plugin::{Compiler, PluginConfig, PluginHost};
@@ -79,7 +78,7 @@ pub fn plugins() -> Result<Vec<Named>> {
     let host = PluginHost::new(config)?;
     let mut plugins = vec![("meter".to_owned(), meter(Flaws::default()))];
     for name in GUESTS {
-        let bytes = std::fs::read(lantern_tests::guest(&name.replace('-', "_")))?;
+        let bytes = std::fs::read(lantern_tests::guest(name))?;
         plugins.push((name.to_owned(), host.load(&bytes, "")?));
     }
     Ok(plugins)

@@ -81,6 +81,8 @@ pub struct Run<'a> {
     progress: &'a ProgressBar,
     outcome: Outcome,
     started: Instant,
+    failures_max: usize,
+    quiet: bool,
 }
 
 impl Claim {
@@ -88,7 +90,14 @@ impl Claim {
     #[must_use]
     pub fn try_out(&self, plan: Plan, progress: &ProgressBar) -> Outcome {
         progress.set_length(plan.cases);
-        let mut run = Run { plan, progress, outcome: Outcome::default(), started: Instant::now() };
+        let mut run = Run {
+            plan,
+            progress,
+            outcome: Outcome::default(),
+            started: Instant::now(),
+            failures_max: FAILURES_MAX,
+            quiet: false,
+        };
         let ended = catch_unwind(AssertUnwindSafe(|| (self.experiment)(&mut run)));
         match ended {
             Ok(Ok(())) => (),
@@ -104,6 +113,27 @@ impl Claim {
 }
 
 impl Run<'_> {
+    /// Runs an experiment that is expected to fail, up to its first failure and
+    /// without telling of it.
+    pub fn until_failure(
+        plan: Plan,
+        progress: &ProgressBar,
+        experiment: impl FnOnce(&mut Run<'_>),
+    ) -> Outcome {
+        let started = Instant::now();
+        let outcome = Outcome::default();
+        let mut run = Run { plan, progress, outcome, started, failures_max: 1, quiet: true };
+        experiment(&mut run);
+        run.outcome.seconds = started.elapsed().as_secs_f64();
+        run.outcome
+    }
+
+    /// How many cases were counted so far.
+    #[must_use]
+    pub fn counted(&self) -> u64 {
+        self.outcome.cases
+    }
+
     /// Tries case after case, each with its own seed. An error or a panic is a
     /// failure of the claim.
     pub fn cases(&mut self, mut one: impl FnMut(&mut Self, u64) -> Result<()>) {
@@ -123,7 +153,7 @@ impl Run<'_> {
     #[must_use]
     pub fn goes_on(&self) -> bool {
         self.outcome.cases < self.plan.cases
-            && self.outcome.failures.len() < FAILURES_MAX
+            && self.outcome.failures.len() < self.failures_max
             && self.plan.deadline.is_none_or(|deadline| Instant::now() < deadline)
     }
 
@@ -135,7 +165,9 @@ impl Run<'_> {
 
     /// Tells a case that did not hold.
     pub fn fail(&mut self, seed: u64, what: String) {
-        self.progress.suspend(|| eprintln!("seed {seed}: {what}"));
+        if !self.quiet {
+            self.progress.suspend(|| eprintln!("seed {seed}: {what}"));
+        }
         self.outcome.failures.push(Failure { seed, what });
     }
 

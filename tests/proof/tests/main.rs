@@ -46,6 +46,7 @@ claims! {
     malformed_http_harms_nobody: "malformed-http",
     a_feed_misses_and_repeats_nothing: "feed",
     a_feed_survives_real_cuts: "real-cuts",
+    every_planted_bug_is_found: "teeth",
 }
 
 /// Adds every parser's seeds to the corpora, which fuzz targets begin with. By

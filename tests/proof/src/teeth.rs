@@ -1,0 +1,173 @@
+//! Invariant 13: the harness has teeth. Bugs are planted, one at a time, and
+//! the experiment that should find each must.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use indicatif::ProgressBar;
+
+use crate::engine::Planted;
+use crate::meter::Flaws;
+use crate::planted::{Logs, Stores};
+use crate::power::Flawed;
+use crate::{Claim, Counts, Plan, Run, engine, power, replay};
+
+/// In so many cases a bug must show. An experiment that needs more would miss
+/// it in CI.
+const CASES_MAX: u64 = 500;
+
+/// Invariant 13.
+pub const CLAIM: Claim = Claim {
+    invariant: 13,
+    name: "teeth",
+    holds: "every planted bug is found by the experiment that is there for it",
+    counts: Counts { ci: BUGS.len() as u64, longer: 10 * BUGS.len() as u64, of: "planted bugs" },
+    experiment: |run| {
+        run.cases(|run, seed| {
+            // In their order, however the seed begins.
+            let bug = &BUGS[usize::try_from(run.counted())? % BUGS.len()];
+            let cases = bug.found(seed)?;
+            run.most(&format!("cases until `{}` showed", bug.name), cases as f64);
+            Ok(())
+        });
+        Ok(())
+    },
+};
+
+/// A bug, and what should find it.
+struct Bug {
+    name: &'static str,
+    planted: Place,
+}
+
+/// Where a bug is planted.
+enum Place {
+    /// In the disk or the host's stores, to be found by power loss.
+    Power(Flawed),
+    /// In a port of the engine, to be found by its histories.
+    Engine(Planted),
+    /// In a plugin, to be found by replay.
+    Plugin(Flaws),
+    /// In redb: 4.1.0, to be found by the simulated disk.
+    Redb,
+}
+
+const SOUND: Planted = Planted {
+    flaws: Flaws { batch_dependent: false, remembers: false },
+    stores: None,
+    log: None,
+    unpublished: false,
+};
+const HONEST: Flawed = Flawed {
+    sync_skipped: None,
+    folders_unsynced: false,
+    acked_early: false,
+    position_first: false,
+};
+
+const fn store(what: Stores) -> Place {
+    Place::Engine(Planted { stores: Some(what), ..SOUND })
+}
+
+const fn log(what: Logs) -> Place {
+    Place::Engine(Planted { log: Some(what), ..SOUND })
+}
+
+const fn skipped(file: &'static str) -> Place {
+    Place::Power(Flawed { sync_skipped: Some(file), ..HONEST })
+}
+
+const BUGS: &[Bug] = &[
+    Bug { name: "the log's sync is skipped", planted: skipped("log.redb") },
+    Bug { name: "the state's sync is skipped", planted: skipped("0.redb") },
+    Bug { name: "the catalogue's sync is skipped", planted: skipped("catalog.redb") },
+    Bug {
+        name: "folders are not synced",
+        planted: Place::Power(Flawed { folders_unsynced: true, ..HONEST }),
+    },
+    Bug {
+        name: "an append is acknowledged before it is durable",
+        planted: Place::Power(Flawed { acked_early: true, ..HONEST }),
+    },
+    Bug {
+        name: "the position is durable before the rows",
+        planted: Place::Power(Flawed { position_first: true, ..HONEST }),
+    },
+    Bug { name: "redb 4.1.0", planted: Place::Redb },
+    Bug { name: "the position is written before the rows", planted: store(Stores::PositionFirst) },
+    Bug { name: "a failed commit is ignored", planted: store(Stores::ErrorIgnored) },
+    Bug { name: "a commit is written in parts", planted: store(Stores::HalfWritten) },
+    Bug { name: "a timer is lost at a restart", planted: store(Stores::TimerLost) },
+    Bug { name: "a retry loses what it wrote", planted: store(Stores::RetryLoses) },
+    Bug { name: "a chunk is read from its second event", planted: log(Logs::OffByOne) },
+    Bug { name: "emitted events are acknowledged and lost", planted: log(Logs::AckedEarly) },
+    Bug { name: "emitted events get new ids", planted: log(Logs::NewIds) },
+    Bug {
+        name: "commits are not published",
+        planted: Place::Engine(Planted { unpublished: true, ..SOUND }),
+    },
+    Bug {
+        name: "what is written depends on the batch",
+        planted: Place::Plugin(Flaws { batch_dependent: true, remembers: false }),
+    },
+    Bug {
+        name: "an instance's memory is trusted",
+        planted: Place::Plugin(Flaws { batch_dependent: false, remembers: true }),
+    },
+];
+
+impl Bug {
+    /// In how many cases it showed.
+    fn found(&self, seed: u64) -> Result<u64> {
+        let experiment: Box<dyn Fn(&mut Run<'_>)> = match &self.planted {
+            Place::Redb => return redb_4_1_0(seed),
+            Place::Power(flawed) => {
+                let flawed = *flawed;
+                Box::new(move |run| power::images(run, flawed))
+            }
+            Place::Engine(planted) => {
+                let planted = *planted;
+                Box::new(move |run| engine::histories(run, planted))
+            }
+            Place::Plugin(flaws) => {
+                let plugins = [("meter".to_owned(), replay::meter(*flaws))];
+                Box::new(move |run| replay::logs(run, &plugins))
+            }
+        };
+        let plan = Plan { cases: CASES_MAX, seed, deadline: None };
+        let outcome = Run::until_failure(plan, &ProgressBar::hidden(), |run| experiment(run));
+        ensure!(
+            !outcome.failures.is_empty(),
+            "`{}` was not found in {} cases from seed {seed}",
+            self.name,
+            outcome.cases
+        );
+        Ok(outcome.cases)
+    }
+}
+
+/// Builds redb 4.1.0 with the disk, and has it found.
+fn redb_4_1_0(seed: u64) -> Result<u64> {
+    /// What 4.1.0 loses shows in about one image of a hundred.
+    const IMAGES: u64 = 20_000;
+    let root = lantern_tests::root();
+    let manifest = root.join("tests/redb-4.1.0/Cargo.toml");
+    let target = root.join("target/redb-4.1.0");
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(["run", "--quiet", "--locked", "--manifest-path"])
+        .arg(&manifest)
+        .arg("--target-dir")
+        .arg(&target)
+        .args(["--", &IMAGES.to_string(), &seed.to_string()])
+        .current_dir(manifest.parent().unwrap_or(Path::new(".")))
+        .output()
+        .context("cargo cannot be started")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    let image = said.strip_prefix("lost: image ").and_then(|rest| rest.split_once(':'));
+    let image = image.with_context(|| {
+        format!("redb 4.1.0 lost nothing: {said}{}", String::from_utf8_lossy(&output.stderr))
+    })?;
+    Ok(image.0.parse::<u64>()? - seed + 1)
+}
