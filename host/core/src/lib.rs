@@ -34,7 +34,7 @@ pub use ports::{
     Publish, Read, ReadStore, Row, ShardId, ShardStore, Space, StateStores, StoreError, Timer,
     TrapKind, Waker, Writes,
 };
-pub use records::{
+pub use records::{DecisionRecord, 
     ParkedKind, ParkedRecord, ProjectionRecord, ShardMeta, VersionId, VersionRecord, VersionState,
 };
 pub use view::{ChangesSince, View, ViewError, Views};

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::pool::{Pool, Turn};
 use crate::shard::{LogSink, Shard, ShardParts, Step, StepLimits, Stop};
 use crate::slot::{Fault, Slot};
-use crate::{EngineConfig, EngineError, LogLine};
+use crate::{EngineConfig, EngineError, LogLine, VerifyStatus};
 
 /// What the engine needs of the world.
 #[derive(Clone)]
@@ -56,6 +56,8 @@ pub struct Engine {
     pub(crate) projections: RwLock<BTreeMap<String, Projection>>,
     /// Held while the catalogue changes. Taken before any shard's lock.
     pub(crate) lifecycle: Mutex<()>,
+    /// Whether a verification is under way: one at a time.
+    pub(crate) verifying: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -63,6 +65,8 @@ pub(crate) struct Projection {
     pub(crate) record: ProjectionRecord,
     pub(crate) builds: BTreeMap<VersionId, Arc<Build>>,
     pub(crate) logs: Arc<Mutex<VecDeque<LogLine>>>,
+    /// See [`crate::verify`].
+    pub(crate) verified: Arc<Mutex<Option<VerifyStatus>>>,
 }
 
 /// A version's shards.
@@ -86,6 +90,7 @@ impl Engine {
             pool: Arc::new(Pool::default()),
             projections: RwLock::default(),
             lifecycle: Mutex::default(),
+            verifying: AtomicBool::default(),
             threads: Mutex::default(),
             ports,
         });
@@ -373,7 +378,7 @@ impl Engine {
             .iter()
             .map(|version| (version.id.clone(), Arc::new(self.build_of(&record, version))))
             .collect();
-        Projection { record, builds, logs: Arc::default() }
+        Projection { record, builds, logs: Arc::default(), verified: Arc::default() }
     }
 
     pub(crate) fn build_of(&self, record: &ProjectionRecord, version: &VersionRecord) -> Build {

@@ -82,6 +82,9 @@ pub enum EngineError {
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// One verification at a time.
+    #[error("a verification is under way: wait for its end, `lantern verify` shows it")]
+    Verifying,
     /// The engine is shutting down.
     #[error("the server is shutting down")]
     Closed,
@@ -107,6 +110,7 @@ impl EngineError {
             Self::Store(_) => "LAN-0213",
             Self::Log(_) => "LAN-0214",
             Self::Closed => "LAN-0215",
+            Self::Verifying => "LAN-0216",
         }
     }
 }

@@ -23,6 +23,7 @@ mod slot;
 mod status;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 pub use check::{EventList, FoldOptions, Folded, determinism, fold};
 pub use config::EngineConfig;
@@ -32,4 +33,8 @@ pub use lifecycle::{Upload, version_id};
 pub use status::{
     FieldStatus, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus,
     ProjectionStatus, ShardStatus, TableStatus, Uploaded, VersionStatus,
+};
+pub use verify::{
+    FieldDifference, Verdict, Verification, VerifiedShard, VerifiedTable, VerifyDifference,
+    VerifyStatus,
 };

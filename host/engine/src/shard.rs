@@ -2,13 +2,13 @@
 //! threads or other shards; a step is a function of the log, the state and what
 //! the plugin answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::{
-    Committed, Instance, KeyRange, Level, Log, Manifest, Offset, Plugin, ShardId, ShardMeta,
-    ShardStore, Space, StoreError, TableChanges, TableId, Timestamp,
+    Committed, Instance, KeyRange, Level, Log, Manifest, NewEvent, Offset, Plugin, ShardId,
+    ShardMeta, ShardStore, Space, StoreError, TableChanges, TableId, Timestamp,
 };
 
 use crate::EngineConfig;
@@ -55,6 +55,8 @@ pub(crate) struct Shard {
     pub(crate) outbox: Outbox,
     /// Events emitted before this position are in the log already.
     pub(crate) emit_from: Offset,
+    /// The newest emitted events with their ids, for whoever compares them.
+    pub(crate) kept: Option<VecDeque<(String, NewEvent)>>,
     pub(crate) usage: Usage,
     gatherer: Gatherer,
     last_commit: Duration,
@@ -106,7 +108,7 @@ pub(crate) struct StepLimits {
 impl Shard {
     pub(crate) fn open(parts: ShardParts) -> Result<Self, Stop> {
         let ShardParts { id, plugin, store, config, logs } = parts;
-        let meta = match store.get(Space::Meta, ShardMeta::KEY)? {
+        let mut meta = match store.get(Space::Meta, ShardMeta::KEY)? {
             Some(bytes) => serde_json::from_slice::<ShardMeta>(&bytes)
                 .map_err(|e| Stop::Halt(format!("the shard's own record is damaged: {e}")))?,
             None => ShardMeta::default(),
@@ -124,6 +126,12 @@ impl Shard {
         {
             let count = value.try_into().map_or(1, u64::from_be_bytes);
             blocked.insert(String::from_utf8_lossy(&key).into_owned(), count);
+        }
+        let limits = config.limits();
+        if meta.pos == 0 {
+            meta.limits = limits;
+        } else if meta.limits != 0 && meta.limits != limits {
+            (meta.limits, meta.limits_changed) = (limits, true);
         }
         let outbox = Outbox::open(&*store, &meta)?;
         let manifest = Arc::new(plugin.manifest().clone());
@@ -143,6 +151,7 @@ impl Shard {
             parked_in_a_row: 0,
             outbox,
             emit_from: Offset(0),
+            kept: None,
             usage: Usage::default(),
             last_commit: Duration::ZERO,
         })
@@ -269,8 +278,11 @@ impl Shard {
         });
         if let Err(error) = outcome {
             let mut writes = over.into_writes();
-            writes.remove(&Space::Meta);
-            writes.remove(&Space::Changes);
+            // Decisions stay: they belong to what is kept here.
+            if let Some(meta) = writes.get_mut(&Space::Meta) {
+                meta.remove(ShardMeta::KEY);
+            }
+            writes.retain(|space, rows| *space != Space::Changes && !rows.is_empty());
             self.overlay = Overlay::from_writes(writes, bytes);
             return Err(error);
         }
