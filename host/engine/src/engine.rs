@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lantern_core::{
     Catalog, Clock, Log, Manifest, Offset, PartitionId, Plugin, ProjectionRecord, Publish, ShardId,
-    StateStores, Timestamp, VersionId, VersionRecord, View, ViewError, Views,
+    StateStores, StoreError, Timestamp, VersionId, VersionRecord, View, ViewError, Views,
 };
 use parking_lot::{Mutex, RwLock};
 
@@ -390,7 +390,12 @@ impl Engine {
                 rebuild: version.rebuilds,
                 partition: PartitionId(partition),
             };
-            let store = self.ports.stores.open(&id).map_err(|e| e.to_string());
+            let store = self.ports.stores.open(&id).map_err(|e| match e {
+                StoreError::Damaged(_) => {
+                    format!("{e}; stop the server and run `lantern doctor`")
+                }
+                e => e.to_string(),
+            });
             let slot = Slot::new(id, store);
             slot.active.store(active, Ordering::Release);
             slot.paused.store(record.paused, Ordering::Release);

@@ -210,11 +210,27 @@ impl Shard {
                 e => Stop::Fault(e.to_string()),
             })?;
         let end = gathered.end;
+        if end && gathered.next == self.meta.next {
+            self.check_log(log)?;
+        }
         self.apply_gathered(gathered)?;
         self.tick()?;
         // Stopped only where it begins to emit, it goes on at once.
         let emits = gather.before.is_some() && gather.before != limits.before;
         Ok(if end && !emits { Step::Idle } else { Step::More })
+    }
+
+    /// A log that ends before what was folded from it has lost events, and new
+    /// ones will get offsets that this shard has passed: it would skip them.
+    fn check_log(&self, log: &dyn Log) -> Result<(), Stop> {
+        let end = log.bounds(self.id.partition).map_err(|e| Stop::Fault(e.to_string()))?.end;
+        let next = self.meta.next;
+        if end < next {
+            return Err(Stop::Halt(format!(
+                "the state has folded up to offset {next}, and the log ends at {end}: it has lost events; stop the server and run `lantern doctor`"
+            )));
+        }
+        Ok(())
     }
 
     /// Where reading stops: at the leader's position, and where a rebuild

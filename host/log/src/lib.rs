@@ -8,6 +8,6 @@
 mod embedded;
 
 pub use embedded::{
-    CHUNK_EVENTS_LIMIT, Compression, Dropped, EmbeddedLog, Floor, LogConfig, LogStats, Maintained,
-    OpenDatabase, OpenError, PARTITIONS_LIMIT, PartitionStats,
+    CHUNK_EVENTS_LIMIT, Compression, Dropped, EmbeddedLog, Floor, LogChecked, LogConfig, LogDamage,
+    LogStats, Maintained, OpenDatabase, OpenError, PARTITIONS_LIMIT, PartitionStats, check,
 };

@@ -65,7 +65,7 @@ pub const CODES: &[Code] = &[
         "LAN-0005",
         0,
         "the data folder cannot be opened",
-        "make it writable for this user, free space, or restore it from a backup if it is damaged",
+        "make it writable for this user and free space; if it is damaged, `lantern doctor` says what is and what to do",
     ),
     // Plugins. The plugin host says more, and what to do, with each error.
     code("LAN-0101", 422, "not WebAssembly", "upload the .wasm file that your compiler made"),
@@ -284,6 +284,18 @@ pub const CODES: &[Code] = &[
         "see the message: free space or repair the disk; the server goes on by itself",
     ),
     code("LAN-0215", 503, "the server is shutting down", "try again once it is up"),
+    code(
+        "LAN-0216",
+        409,
+        "a verification is under way",
+        "wait for its end: the projection's status shows how far it is",
+    ),
+    code(
+        "LAN-0217",
+        0,
+        "the tables differ from the log",
+        "stop the server and run `lantern doctor`; if log and state are sound on disk, fold the log anew with `lantern plugin rebuild`, and keep a copy of the data folder for whoever looks for the cause",
+    ),
     // Events.
     code("LAN-0301", 400, "not a CloudEvents event", "send CloudEvents 1.0 as UTF-8 JSON"),
     code(
@@ -388,7 +400,7 @@ pub const CODES: &[Code] = &[
         "LAN-0324",
         500,
         "the log is damaged",
-        "restore the data folder from a backup; the server's log names the place",
+        "stop the server and run `lantern doctor`: it says which offsets are lost; restore the log from a backup",
     ),
     // Requests.
     code("LAN-0401", 404, "no such address", "`GET /v1/openapi.json` lists every address"),

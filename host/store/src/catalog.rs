@@ -1,6 +1,6 @@
 //! The catalogue of projections: one redb file, a JSON record a projection.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lantern_core::{Catalog, ProjectionRecord, StoreError};
 use parking_lot::Mutex;
@@ -12,7 +12,7 @@ use crate::file::{Faults, Kind, Place};
 /// Records by the projection's name.
 const PROJECTIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("projections");
 
-const KIND: Kind = Kind { name: "catalog", format: 1 };
+pub(crate) const KIND: Kind = Kind { name: "catalog", format: 1 };
 
 /// The catalogue is read whole and seldom.
 const CACHE_BYTES: usize = 256 << 10;
@@ -71,26 +71,9 @@ impl CatalogFile {
 
 impl Catalog for CatalogFile {
     fn projections(&self) -> Result<Vec<ProjectionRecord>, StoreError> {
-        let stored = self.with(|db| {
-            let table = match db.begin_read()?.open_table(PROJECTIONS) {
-                Ok(table) => table,
-                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-                Err(e) => return Err(e.into()),
-            };
-            let mut stored = Vec::new();
-            for entry in table.iter()? {
-                let (name, record) = entry?;
-                stored.push((name.value().to_owned(), record.value().to_owned()));
-            }
-            Ok(stored)
-        })?;
-        let record = |(name, json): (String, Vec<u8>)| {
-            serde_json::from_slice(&json).map_err(|e| {
-                let path = self.inner.lock().place.path.display().to_string();
-                StoreError::Damaged(format!("`{path}`: the record of projection `{name}`: {e}"))
-            })
-        };
-        stored.into_iter().map(record).collect()
+        let stored = self.with(stored)?;
+        let path = self.inner.lock().place.path.clone();
+        decode(&path, stored)
     }
 
     fn save(&self, record: &ProjectionRecord) -> Result<(), StoreError> {
@@ -112,6 +95,40 @@ impl Catalog for CatalogFile {
             Ok(txn.commit()?)
         })
     }
+}
+
+/// The records by name, as stored.
+pub(crate) fn stored(db: &Database) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+    let table = match db.begin_read()?.open_table(PROJECTIONS) {
+        Ok(table) => table,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(e) => return Err(e.into()),
+    };
+    let mut stored = Vec::new();
+    for entry in table.iter()? {
+        let (name, record) = entry?;
+        stored.push((name.value().to_owned(), record.value().to_owned()));
+    }
+    Ok(stored)
+}
+
+pub(crate) fn decode(
+    path: &Path,
+    stored: Vec<(String, Vec<u8>)>,
+) -> Result<Vec<ProjectionRecord>, StoreError> {
+    let record = |(name, json): (String, Vec<u8>)| {
+        let damaged = |why: String| {
+            let path = path.display();
+            StoreError::Damaged(format!("`{path}`: the record of projection `{name}`: {why}"))
+        };
+        let record: ProjectionRecord =
+            serde_json::from_slice(&json).map_err(|e| damaged(e.to_string()))?;
+        if record.name != name {
+            return Err(damaged(format!("it is that of `{}`", record.name)));
+        }
+        Ok(record)
+    };
+    stored.into_iter().map(record).collect()
 }
 
 #[cfg(test)]

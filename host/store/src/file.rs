@@ -145,7 +145,7 @@ impl Place {
     }
 
     /// Refuses a file of another kind or of a later format.
-    fn check_about(&self, db: &Database) -> Result<(), StoreError> {
+    pub(crate) fn check_about(&self, db: &Database) -> Result<(), StoreError> {
         let refuse =
             |why: String| Err(StoreError::Damaged(format!("`{}` {why}", self.path.display())));
         let found = guarded(&self.path, || -> Result<_, redb::Error> {

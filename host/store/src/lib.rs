@@ -16,7 +16,9 @@ mod plugins;
 mod shard;
 mod space;
 mod state;
+mod untouched;
 
 pub use catalog::CatalogFile;
 pub use plugins::PluginFiles;
 pub use state::{StateDir, StoreConfig};
+pub use untouched::{StateChecked, check_catalog, check_plugin, check_state, open_untouched};

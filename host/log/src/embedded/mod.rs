@@ -10,6 +10,7 @@
 
 mod bytes;
 mod cache;
+mod check;
 mod codec;
 mod config;
 mod meta;
@@ -36,12 +37,13 @@ use lantern_core::{
 use parking_lot::Mutex;
 use redb::ReadableDatabase;
 
+pub use check::{LogChecked, LogDamage, check};
 pub use config::{CHUNK_EVENTS_LIMIT, Compression, LogConfig, PARTITIONS_LIMIT};
 pub use retention::{Dropped, Floor, Maintained};
 pub use tables::{OpenDatabase, OpenError};
 
 use shared::{Now, Pending, Shared};
-use tables::{Fault, TYPES};
+use tables::{Fault, TYPES, caught};
 use writer::Writer;
 
 /// A log in one file. Dropping it closes it as [`EmbeddedLog::close`] does.
@@ -123,7 +125,8 @@ impl EmbeddedLog {
     ) -> Result<Self, OpenError> {
         describe_metrics();
         let name = path.unwrap_or(Path::new("log"));
-        let database = open().map_err(|error| tables::open_error(error.into(), name))?;
+        let database =
+            caught(|| Ok(open()?)).map_err(|fault| tables::open_error(fault, name))?;
         let state = tables::load(&database, &config, name)?;
         let rows = state.partitions.iter().map(|p| p.row).collect();
         let path = path.map(Path::to_path_buf);
@@ -198,7 +201,7 @@ impl EmbeddedLog {
         };
         let file = self.shared.path.as_ref().and_then(|path| std::fs::metadata(path).ok());
         Ok(LogStats {
-            partitions: self.shared.guard(read())?,
+            partitions: self.shared.guard(caught(read))?,
             duplicates: self.shared.duplicates.load(Ordering::Relaxed),
             file_bytes: file.map_or(0, |file| file.len()),
         })
