@@ -255,7 +255,7 @@ impl Doctor {
             next: Vec::new(),
             findings: Vec::new(),
         };
-        for partition in 0..self.log.bounds.len() {
+        for partition in 0..self.log.bounds.len().max(files(&folder)) {
             let path = folder.join(format!("{partition}.redb"));
             let what = format!(
                 "state of `{}` version {}, partition {partition}",
@@ -487,6 +487,13 @@ fn places(checked: &LogChecked) -> Vec<String> {
 
 fn has_entries(folder: &Path) -> bool {
     fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// How many partitions the files of a build are of: the log may not say.
+fn files(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let number = |path: PathBuf| path.file_stem()?.to_str()?.parse::<usize>().ok();
+    entries.filter_map(|entry| number(entry.path())).max().map_or(0, |last| last + 1)
 }
 
 /// The folders in a folder, without those of the store's own.

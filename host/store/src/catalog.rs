@@ -8,6 +8,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableErro
 
 use crate::error::{Failure, guarded};
 use crate::file::{Faults, Kind, Place};
+use crate::untouched::check_catalog;
 
 /// Records by the projection's name.
 const PROJECTIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("projections");
@@ -44,6 +45,9 @@ impl CatalogFile {
     fn open_on(path: PathBuf, faults: Faults) -> Result<Self, StoreError> {
         let mut place = Place::new(path, KIND, CACHE_BYTES, faults);
         let db = Some(place.open_or_create()?);
+        // Reads compare nothing with checksums, and records are taken for what
+        // they say; the file is small, so all of it is compared once.
+        check_catalog(&place.path)?;
         Ok(Self { inner: Mutex::new(Inner { place, db }) })
     }
 
