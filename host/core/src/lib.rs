@@ -34,8 +34,9 @@ pub use ports::{
     Publish, Read, ReadStore, Row, ShardId, ShardStore, Space, StateStores, StoreError, Timer,
     TrapKind, Waker, Writes,
 };
-pub use records::{DecisionRecord, 
-    ParkedKind, ParkedRecord, ProjectionRecord, ShardMeta, VersionId, VersionRecord, VersionState,
+pub use records::{
+    DecisionRecord, ParkedKind, ParkedRecord, ProjectionRecord, ShardMeta, VersionId,
+    VersionRecord, VersionState,
 };
 pub use view::{ChangesSince, View, ViewError, Views};
 

@@ -77,11 +77,7 @@ pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, u64);
 ///
 /// # Errors
 /// [`StartError`] where a server has the folder, or there is none.
-pub fn examine(
-    folder: &Path,
-    repair: bool,
-    progress: Progress<'_>,
-) -> Result<Report, StartError> {
+pub fn examine(folder: &Path, repair: bool, progress: Progress<'_>) -> Result<Report, StartError> {
     let data = DataDir::existing(folder)?;
     let root = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
     let mut doctor = Doctor { data, root, findings: Vec::new(), log: Log::default() };
@@ -229,11 +225,7 @@ impl Doctor {
         }
     }
 
-    fn states(
-        &mut self,
-        records: &[ProjectionRecord],
-        progress: Progress<'_>,
-    ) -> Vec<Damaged> {
+    fn states(&mut self, records: &[ProjectionRecord], progress: Progress<'_>) -> Vec<Damaged> {
         let mut damaged = Vec::new();
         let all = records.iter().map(|r| r.versions.len() as u64).sum::<u64>();
         let mut done = 0;
@@ -257,10 +249,8 @@ impl Doctor {
         };
         for partition in 0..self.log.bounds.len().max(files(&folder)) {
             let path = folder.join(format!("{partition}.redb"));
-            let what = format!(
-                "state of `{}` version {}, partition {partition}",
-                record.name, version.id
-            );
+            let what =
+                format!("state of `{}` version {}, partition {partition}", record.name, version.id);
             // One that was never there is made from the log at the next start.
             if !path.exists() && !folder.exists() {
                 damaged.next.push(None);
@@ -458,7 +448,8 @@ fn begins_later(partitions: &[Option<Bounds>]) -> Option<String> {
 
 fn partitions(partitions: &[Option<Bounds>]) -> String {
     let one = |(place, bounds): (usize, &Option<Bounds>)| {
-        bounds.map(|bounds| format!("partition {place}: offsets {} to {}", bounds.start, bounds.end))
+        bounds
+            .map(|bounds| format!("partition {place}: offsets {} to {}", bounds.start, bounds.end))
     };
     let all: Vec<_> = partitions.iter().enumerate().filter_map(one).take(PLACES_MAX).collect();
     all.join(", ")
@@ -499,9 +490,8 @@ fn files(folder: &Path) -> usize {
 /// The folders in a folder, without those of the store's own.
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let own = |path: &PathBuf| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().contains('.'))
-    };
+    let own =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains('.'));
     let mut all: Vec<_> =
         entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !own(path)).collect();
     all.sort();

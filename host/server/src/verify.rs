@@ -141,7 +141,11 @@ fn tell(projection: &str, status: &VerifyStatus) {
             });
             let first = first.unwrap_or_else(|| reason.to_owned());
             tracing::error!(
-                projection, version, differences, first, code = "LAN-0217",
+                projection,
+                version,
+                differences,
+                first,
+                code = "LAN-0217",
                 "the tables differ from the log"
             );
         }

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
 use crate::error::{Failure, guarded};
-use crate::file::{Faults, Kind, Place};
+use crate::file::{Faults, Kind, OpenFile, Place};
 use crate::untouched::check_catalog;
 
 /// Records by the projection's name.
@@ -29,7 +29,7 @@ pub struct CatalogFile {
 struct Inner {
     place: Place,
     /// `None` after the disk failed, until the next use.
-    db: Option<Database>,
+    db: Option<OpenFile>,
 }
 
 impl CatalogFile {

@@ -3,7 +3,8 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::ops::Bound;
+use std::ops::{Bound, Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -55,7 +56,7 @@ impl Place {
     }
 
     /// Opens the file, which must be there.
-    pub(crate) fn open(&mut self) -> Result<Database, StoreError> {
+    pub(crate) fn open(&mut self) -> Result<OpenFile, StoreError> {
         if let Some((when, error)) = &self.refused
             && when.elapsed() < REOPEN_PAUSE
         {
@@ -70,7 +71,7 @@ impl Place {
     }
 
     /// Opens the file, or creates it where there is none.
-    pub(crate) fn open_or_create(&mut self) -> Result<Database, StoreError> {
+    pub(crate) fn open_or_create(&mut self) -> Result<OpenFile, StoreError> {
         if self.path.try_exists().map_err(|e| disk(&self.path, &e))? {
             self.open()
         } else {
@@ -78,7 +79,7 @@ impl Place {
         }
     }
 
-    fn try_open(&self) -> Result<Database, StoreError> {
+    fn try_open(&self) -> Result<OpenFile, StoreError> {
         let path = &self.path;
         let file = OpenOptions::new().read(true).write(true).open(path);
         let file = file.map_err(|e| match e.kind() {
@@ -100,7 +101,7 @@ impl Place {
 
     /// Creates the file. It is made aside and renamed, so that a file under
     /// this name always says what it is.
-    fn create(&self) -> Result<Database, StoreError> {
+    fn create(&self) -> Result<OpenFile, StoreError> {
         let path = &self.path;
         let aside = path.with_extension("redb.new");
         let io_error = |e: io::Error| disk(path, &e);
@@ -116,7 +117,7 @@ impl Place {
         Ok(db)
     }
 
-    fn database(&self, file: File) -> Result<Database, StoreError> {
+    fn database(&self, file: File) -> Result<OpenFile, StoreError> {
         let path = self.path.display().to_string();
         let db = guarded(&self.path, || {
             let inner = FileBackend::new(file)?;
@@ -128,7 +129,7 @@ impl Place {
                 })
                 .create_with_backend(DiskFile { inner, faults: self.faults.clone() })
         });
-        Ok(db?)
+        Ok(db?.into())
     }
 
     fn write_about(&self, db: &Database) -> Result<(), StoreError> {
@@ -176,10 +177,44 @@ impl Place {
     }
 }
 
+/// An open database. redb writes when it closes a file, and panics over some
+/// damaged ones; whoever lets go of a file must not be taken along.
+#[derive(Debug)]
+pub(crate) struct OpenFile(Option<Database>);
+
+impl From<Database> for OpenFile {
+    fn from(database: Database) -> Self {
+        Self(Some(database))
+    }
+}
+
+impl Deref for OpenFile {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl DerefMut for OpenFile {
+    fn deref_mut(&mut self) -> &mut Database {
+        self.0.as_mut().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
+            tracing::error!("redb gave up while it closed a file, which is damaged");
+        }
+    }
+}
+
 /// A database that lives in memory only.
-pub(crate) fn in_memory(cache_bytes: usize) -> Result<Database, StoreError> {
+pub(crate) fn in_memory(cache_bytes: usize) -> Result<OpenFile, StoreError> {
     let db = Builder::new().set_cache_size(cache_bytes).create_with_backend(InMemoryBackend::new());
-    db.map_err(|e| failure(Path::new("memory"), e).into())
+    db.map(OpenFile::from).map_err(|e| failure(Path::new("memory"), e).into())
 }
 
 /// Creates `dir` and what is missing above it, so that it is still there after

@@ -21,7 +21,7 @@ use redb::{
 };
 
 use crate::error::guarded;
-use crate::file::{Place, in_memory};
+use crate::file::{OpenFile, Place, in_memory};
 use crate::space::{space_of, table_name};
 use crate::state::OpenFiles;
 
@@ -51,7 +51,7 @@ struct Writer {
 }
 
 pub(crate) struct Open {
-    db: Database,
+    db: OpenFile,
     view: Arc<View>,
 }
 
@@ -149,7 +149,7 @@ impl Shard {
     fn make_open(
         &self,
         writer: &mut Writer,
-        how: fn(&mut Place) -> Result<Database, StoreError>,
+        how: fn(&mut Place) -> Result<OpenFile, StoreError>,
     ) -> Result<(), StoreError> {
         self.used.store(true, Ordering::Relaxed);
         if self.open.read().is_some() {
@@ -298,7 +298,7 @@ impl Open {
         Ok(Looked { path: path.into(), view: guarded(path, || View::new(db))? })
     }
 
-    fn new(path: &Path, db: Database) -> Result<Self, StoreError> {
+    fn new(path: &Path, db: OpenFile) -> Result<Self, StoreError> {
         let view = guarded(path, || View::new(&db))?;
         Ok(Self { db, view: Arc::new(view) })
     }

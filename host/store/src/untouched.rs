@@ -9,8 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use lantern_core::{
-    KeyRange, Offset, ParkedRecord, ProjectionRecord, ReadStore, ShardMeta, Space,
-    StoreError,
+    KeyRange, Offset, ParkedRecord, ProjectionRecord, ReadStore, ShardMeta, Space, StoreError,
 };
 use parking_lot::Mutex;
 use redb::{Builder, Database, DatabaseError, StorageBackend};
@@ -18,7 +17,7 @@ use sha2::{Digest, Sha256};
 
 use crate::catalog;
 use crate::error::{disk, guarded};
-use crate::file::{Faults, Place};
+use crate::file::{Faults, OpenFile, Place};
 use crate::shard::Open;
 use crate::state;
 
@@ -151,7 +150,7 @@ pub struct StateChecked {
 /// # Errors
 /// [`StoreError::Damaged`] with the path.
 pub fn check_state(path: &Path) -> Result<StateChecked, StoreError> {
-    let mut db = guarded(path, || open_untouched(path))?;
+    let mut db = OpenFile::from(guarded(path, || open_untouched(path))?);
     Place::new(path.into(), state::KIND, CACHE_BYTES, Faults::default()).check_about(&db)?;
     let checked = guarded(path, || {
         let checked = Open::reading(path, &db).and_then(|view| walk(path, &view));
@@ -200,7 +199,7 @@ fn walk(path: &Path, view: &dyn ReadStore) -> Result<StateChecked, StoreError> {
 /// # Errors
 /// [`StoreError::Damaged`] with the path.
 pub fn check_catalog(path: &Path) -> Result<Vec<ProjectionRecord>, StoreError> {
-    let mut db = guarded(path, || open_untouched(path))?;
+    let mut db = OpenFile::from(guarded(path, || open_untouched(path))?);
     Place::new(path.into(), catalog::KIND, CACHE_BYTES, Faults::default()).check_about(&db)?;
     let stored = guarded(path, || catalog::stored(&db))?;
     let records = catalog::decode(path, stored)?;

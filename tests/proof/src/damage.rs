@@ -248,6 +248,16 @@ impl LogImage {
         let mut bytes = self.bytes.clone();
         harm(&mut bytes, rng)?;
         let at = (0..bytes.len()).find(|&at| bytes[at] != self.bytes[at]);
+        if bytes.is_empty() {
+            // A disk in memory is empty before its first use; a file never is.
+            let file = tempfile::NamedTempFile::new()?;
+            let error = match EmbeddedLog::open(file.path(), self.config.clone()) {
+                Ok(_) => bail!("an empty file is taken for a log"),
+                Err(error) => error.to_string(),
+            };
+            named(&error, file.path())?;
+            return Ok(true);
+        }
         let place = format!("byte {at:?} of {}, cut to {}", self.bytes.len(), bytes.len());
         match self.look(&Memory::holding(bytes)).context(place)? {
             Seen::Shut(_) => Ok(true),
@@ -407,7 +417,8 @@ impl StateImage {
         let store = state.open(&shard())?;
         let key = |n: u32| format!("k{n:04}").into_bytes();
         for part in 0..3 {
-            let rows = (part * 100..part * 100 + 100).map(|n| (key(n), Some(vec![7; 60]))).collect();
+            let rows =
+                (part * 100..part * 100 + 100).map(|n| (key(n), Some(vec![7; 60]))).collect();
             let meta = ShardMeta { next: Offset(u64::from(part) + 1), ..ShardMeta::default() };
             let meta = (ShardMeta::KEY.to_vec(), Some(serde_json::to_vec(&meta)?));
             let meta = std::iter::once(meta).collect();

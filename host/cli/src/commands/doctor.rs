@@ -42,8 +42,8 @@ pub(crate) fn run(args: &Args, json: bool) -> Outcome {
     let data = args.data.as_deref();
     let data = data.map(|data| ("data".to_owned(), quoted(&data.to_string_lossy())));
     let flags: Vec<_> = data.into_iter().collect();
-    let config = ServerConfig::load(args.config.as_deref(), &flags)
-        .map_err(|error| failed(error.into()))?;
+    let config =
+        ServerConfig::load(args.config.as_deref(), &flags).map_err(|error| failed(error.into()))?;
     let bar = output::progress(Progress::PerMille, json);
     bar.enable_steady_tick(Duration::from_millis(200));
     let mut progress = |what: &str, done: u64, all: u64| {

@@ -90,7 +90,8 @@ async fn one(
         let status = api.projection(name).await?.verified;
         let own = status.filter(|status| status.started_us == begun.started_us);
         let Some(status) = own else {
-            let message = format!("the verification of `{name}` was cut off: did the server restart?");
+            let message =
+                format!("the verification of `{name}` was cut off: did the server restart?");
             return Err(Failure::new(Exit::Failure, message).help("begin it again"));
         };
         bar.set_position(per_mille(status.percent));

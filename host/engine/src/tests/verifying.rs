@@ -48,7 +48,10 @@ fn a_sound_state_is_the_same_with_timers_parked_events_and_restarts() {
         world.log.append_to(P0, (300..320).map(|n| event(n, "s1", "ok")));
         world.settle();
         is_same(&world);
-        assert_eq!(world.engine.status_of("meter").unwrap().verified.unwrap().verdict, Verdict::Same);
+        assert_eq!(
+            world.engine.status_of("meter").unwrap().verified.unwrap().verdict,
+            Verdict::Same
+        );
     }
 }
 

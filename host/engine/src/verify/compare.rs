@@ -62,8 +62,7 @@ pub(super) fn compare(
     found: &dyn ReadStore,
     pace: &mut dyn FnMut(u64) -> bool,
 ) -> Result<Option<Compared>, StoreError> {
-    let mut all =
-        Comparison { manifest, tables: BTreeMap::new(), first: None, rows: 0 };
+    let mut all = Comparison { manifest, tables: BTreeMap::new(), first: None, rows: 0 };
     all.counters(&counters(expected)?, &counters(found)?);
     let (mut left, mut right) = (dump::entries(expected), dump::entries(found));
     let (mut l, mut r) = (left.next().transpose()?, right.next().transpose()?);

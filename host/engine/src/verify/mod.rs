@@ -234,7 +234,10 @@ impl Verification {
         if meta.decisions > fold.decisions {
             let reason = match fold.decisions {
                 kept @ DecisionRecord::KEPT_MAX.. => {
-                    format!("of {} retries and drops of parked events, {kept} are kept: rebuild the projection to verify it again", meta.decisions)
+                    format!(
+                        "of {} retries and drops of parked events, {kept} are kept: rebuild the projection to verify it again",
+                        meta.decisions
+                    )
                 }
                 _ => "a record of a retry or drop of parked events is missing".into(),
             };
@@ -410,9 +413,8 @@ impl Verification {
 
     fn start(&self, slot: &Slot) -> Result<Offset, Ended> {
         let bounds = self.engine.ports.log.bounds(slot.id.partition);
-        let failed = |error: lantern_core::LogError| {
-            Ended::Verdict(Verdict::Failed, error.to_string())
-        };
+        let failed =
+            |error: lantern_core::LogError| Ended::Verdict(Verdict::Failed, error.to_string());
         Ok(bounds.map_err(failed)?.start)
     }
 

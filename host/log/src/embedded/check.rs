@@ -9,7 +9,7 @@ use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableT
 
 use super::meta::{Identities, PartitionRow};
 use super::tables::{
-    self, CHUNKS, Fault, IDENTITIES, INDEX, OpenError, PARTITIONS, Stored, TYPES, caught,
+    self, CHUNKS, Fault, IDENTITIES, INDEX, OpenError, OpenFile, PARTITIONS, Stored, TYPES, caught,
 };
 
 /// The most places that are told; more are counted.
@@ -55,7 +55,7 @@ pub fn check(
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<LogChecked, OpenError> {
     let failed = |fault| tables::open_error(fault, path);
-    let mut database = caught(|| Ok(open(path)?)).map_err(failed)?;
+    let mut database = OpenFile::from(caught(|| Ok(open(path)?)).map_err(failed)?);
     let mut checked = LogChecked::default();
     let count = match caught(|| tables::stored_format(&database)).map_err(failed)? {
         Stored::Log { format, .. } if format != tables::FORMAT => {
@@ -82,18 +82,11 @@ pub fn check(
         Ok(false) => checked.tell(None, None, "the file does not match its checksums".into()),
         Err(fault) => checked.tell(None, None, fault.to_string()),
     }
-    // What a damaged file makes redb do when it is closed is no news.
-    drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(database))));
     Ok(checked)
 }
 
 impl LogChecked {
-    fn tell(
-        &mut self,
-        partition: Option<u32>,
-        offsets: Option<(Offset, Offset)>,
-        what: String,
-    ) {
+    fn tell(&mut self, partition: Option<u32>, offsets: Option<(Offset, Offset)>, what: String) {
         if self.damage.len() < PLACES_MAX {
             let partition = partition.map(PartitionId);
             self.damage.push(LogDamage { partition, offsets, what });
@@ -130,7 +123,10 @@ fn walk(
     for pair in transaction.open_table(IDENTITIES)?.iter()? {
         let (key, value) = pair?;
         if Identities::decode(value.value()).is_none() {
-            let what = format!("record {} of event identities is damaged: events sent again may not be told apart", key.value());
+            let what = format!(
+                "record {} of event identities is damaged: events sent again may not be told apart",
+                key.value()
+            );
             checked.tell(None, None, what);
         }
     }
@@ -157,7 +153,8 @@ fn partition(
         let first = Offset(key.value().1);
         if let Some(expected) = expected.filter(|expected| *expected != first) {
             whole = false;
-            let what = format!("offset {expected} should come next, and the next chunk begins at {first}");
+            let what =
+                format!("offset {expected} should come next, and the next chunk begins at {first}");
             checked.tell(Some(number), Some((expected.min(first), first.max(expected))), what);
         }
         let meta = match tables::decode_meta(value.value(), PartitionId(number), first) {
@@ -177,7 +174,8 @@ fn partition(
                 checked.events += chunk.events.len() as u64;
                 let newest = chunk.events.times().iter().max().copied();
                 if newest.unwrap_or(Timestamp::MIN) != meta.time_max {
-                    let what = format!("chunk at offset {first}: the index gives another event time");
+                    let what =
+                        format!("chunk at offset {first}: the index gives another event time");
                     checked.tell(Some(number), None, what);
                 }
                 let names = chunk.events.type_names();
@@ -239,7 +237,8 @@ fn totals(
         stored += pair?.1.value();
     }
     if counted != stored {
-        let what = format!("the counts of types add up to {stored}, and there are {counted} events");
+        let what =
+            format!("the counts of types add up to {stored}, and there are {counted} events");
         checked.tell(Some(number), None, what);
     }
     Ok(())

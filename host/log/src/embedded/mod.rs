@@ -43,7 +43,7 @@ pub use retention::{Dropped, Floor, Maintained};
 pub use tables::{OpenDatabase, OpenError};
 
 use shared::{Now, Pending, Shared};
-use tables::{Fault, TYPES, caught};
+use tables::{Fault, OpenFile, TYPES, caught};
 use writer::Writer;
 
 /// A log in one file. Dropping it closes it as [`EmbeddedLog::close`] does.
@@ -92,19 +92,44 @@ impl EmbeddedLog {
         config.check()?;
         let path = path.as_ref().to_path_buf();
         let io = |error: std::io::Error| tables::open_error(Fault::Redb(error.into()), &path);
-        let is_new = !path.exists();
+        match std::fs::metadata(&path) {
+            Ok(file) if file.len() == 0 => {
+                // To redb it would be a new file; here, one is made aside.
+                return Err(OpenError::Damaged { path, what: "the file is empty".into() });
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Self::create(&path, &config)?;
+            }
+            Err(error) => return Err(io(error)),
+        }
         let page_cache_bytes = config.page_cache_bytes;
         let file = path.clone();
         let open: OpenDatabase = Arc::new(move || {
             let mut builder = redb::Builder::new();
-            builder.set_cache_size(page_cache_bytes).create(&file)
+            builder.set_cache_size(page_cache_bytes).open(&file)
         });
-        let log = Self::start(open, config, Some(&path), Arc::new(wall_clock))?;
-        if is_new && let Some(folder) = path.parent().filter(|p| !p.as_os_str().is_empty()) {
-            // Else the file's name could be lost with the power, and all in it.
-            std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+        Self::start(open, config, Some(&path), Arc::new(wall_clock))
+    }
+
+    /// Makes the file aside and renames it, so that one of this name is always
+    /// a whole log: an empty one is damage, and never a beginning.
+    fn create(path: &Path, config: &LogConfig) -> Result<(), OpenError> {
+        let io = |error: std::io::Error| tables::open_error(Fault::Redb(error.into()), path);
+        let aside = path.with_extension("redb.new");
+        match std::fs::remove_file(&aside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
         }
-        Ok(log)
+        let database = caught(|| Ok(redb::Database::create(&aside)?));
+        let database = OpenFile::from(database.map_err(|f| tables::open_error(f, &aside))?);
+        tables::load(&database, config, &aside)?;
+        drop(database);
+        std::fs::rename(&aside, path).map_err(io)?;
+        // Else the file's name could be lost with the power, and all in it.
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
     }
 
     /// Opens the log in what `open` returns, which is called again after each
@@ -125,8 +150,8 @@ impl EmbeddedLog {
     ) -> Result<Self, OpenError> {
         describe_metrics();
         let name = path.unwrap_or(Path::new("log"));
-        let database =
-            caught(|| Ok(open()?)).map_err(|fault| tables::open_error(fault, name))?;
+        let database = caught(|| Ok(open()?)).map_err(|fault| tables::open_error(fault, name))?;
+        let database = OpenFile::from(database);
         let state = tables::load(&database, &config, name)?;
         let rows = state.partitions.iter().map(|p| p.row).collect();
         let path = path.map(Path::to_path_buf);

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
+use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -155,6 +156,39 @@ impl From<Fault> for LogError {
             Fault::Damaged(what) | Fault::Redb(Corrupted(what)) => Self::Damaged(what),
             Fault::Redb(Io(error)) if full(error.kind()) => Self::Full(error.to_string()),
             Fault::Redb(error) => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// An open database. redb writes when it closes a file, and panics over some
+/// damaged ones; whoever lets go of a file must not be taken along.
+pub(crate) struct OpenFile(Option<Database>);
+
+impl From<Database> for OpenFile {
+    fn from(database: Database) -> Self {
+        Self(Some(database))
+    }
+}
+
+impl Deref for OpenFile {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl DerefMut for OpenFile {
+    fn deref_mut(&mut self) -> &mut Database {
+        self.0.as_mut().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
+            error!("redb gave up while it closed the log, which is damaged");
         }
     }
 }

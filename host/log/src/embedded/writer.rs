@@ -22,7 +22,9 @@ use super::meta::{IDENTITIES_MAX, Identities, Identity};
 use super::plan::{Plan, TYPES_MAX};
 use super::retention;
 use super::shared::{Pending, Shared, Work, answer};
-use super::tables::{self, CHUNKS, Fault, IDENTITIES, INDEX, PARTITIONS, State, TYPES, caught};
+use super::tables::{
+    self, CHUNKS, Fault, IDENTITIES, INDEX, OpenFile, PARTITIONS, State, TYPES, caught,
+};
 
 /// How long to wait before the file is opened again after a fault: the first
 /// time, and at most.
@@ -89,7 +91,7 @@ impl Writer {
         }
     }
 
-    fn database(&self) -> Result<Arc<Database>, Fault> {
+    fn database(&self) -> Result<Arc<OpenFile>, Fault> {
         let database = self.shared.database.read();
         Ok(Arc::clone(database.as_ref().expect("it is there but while the writer opens it again")))
     }
@@ -350,6 +352,7 @@ impl Writer {
         }
         let database =
             caught(|| Ok((self.shared.open)()?)).map_err(|f| tables::open_error(f, &path))?;
+        let database = OpenFile::from(database);
         self.state = tables::load(&database, &self.shared.config, &path)?;
         publish_rows(&self.shared, &self.state);
         *self.shared.database.write() = Some(Arc::new(database));
