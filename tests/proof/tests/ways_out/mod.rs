@@ -190,7 +190,7 @@ async fn one_flipped_bit_takes_its_own_chunk_along_and_no_other() {
     // A fold over it stops there, and says where.
     let (same, text) = verify(&server).await;
     assert!(!same && text.contains("partition 0 at offset 20"), "{text}");
-    let again = server.push("again", &guest("rogue"), r#"{"fixed":true,"n":2}"#).await.unwrap();
+    let again = server.push("again", &guest("rogue"), r#"{"fixed":false}"#).await.unwrap();
     assert!(
         again.0 >= 400 && again.1.to_string().contains("partition 0 at offset 20"),
         "{again:?}"
