@@ -86,6 +86,14 @@ pub fn check(
 }
 
 impl LogChecked {
+    /// Says where the damage at `place` ends.
+    fn close(&mut self, place: Option<usize>, end: Offset) {
+        let damage = place.and_then(|place| self.damage.get_mut(place));
+        if let Some((first, last)) = damage.and_then(|damage| damage.offsets.as_mut()) {
+            *last = end.max(first.next());
+        }
+    }
+
     fn tell(&mut self, partition: Option<u32>, offsets: Option<(Offset, Offset)>, what: String) {
         if self.damage.len() < PLACES_MAX {
             let partition = partition.map(PartitionId);
@@ -148,9 +156,12 @@ fn partition(
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     let mut whole = true;
     let mut seen = 0;
+    // An entry that does not say where its chunk ends: the next one does.
+    let mut open: Option<usize> = None;
     for pair in index.range((number, 0)..=(number, u64::MAX))? {
         let (key, value) = pair?;
         let first = Offset(key.value().1);
+        checked.close(open.take(), first);
         if let Some(expected) = expected.filter(|expected| *expected != first) {
             whole = false;
             let what =
@@ -162,6 +173,7 @@ fn partition(
             Err(fault) => {
                 whole = false;
                 expected = None;
+                open = Some(checked.damage.len());
                 checked.tell(Some(number), Some((first, first.next())), fault.to_string());
                 continue;
             }
@@ -192,6 +204,7 @@ fn partition(
             }
         }
     }
+    checked.close(open, row.map_or(Offset(0), |row| row.end));
     if let (Some(row), Some(expected)) = (row, expected)
         && row.end != expected
     {
