@@ -11,6 +11,7 @@ mod demo;
 mod fresh;
 mod lex;
 mod metadata;
+mod proof;
 mod shell;
 mod suite;
 
@@ -56,6 +57,18 @@ enum Task {
     Bench {
         #[command(subcommand)]
         what: Option<Benchmark>,
+    },
+    /// Try what Lantern claims, with the counts of the longer run.
+    ///
+    /// Examples: `cargo xtask proof --list`, `cargo xtask proof --minutes 60 --json`,
+    /// `cargo xtask proof power-loss --cases 1 --seed 7`; `--help-proof` lists all.
+    Proof {
+        /// Passed on to the experiments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+        /// Print what the experiments take.
+        #[arg(long)]
+        help_proof: bool,
     },
     /// Clone the last commit to a new folder, and see tests and demo run there.
     Fresh {
@@ -106,6 +119,8 @@ fn run(task: Task) -> Result<()> {
             let Benchmark::W1 { events, json, args } = what.unwrap_or(default);
             bench::w1(events, json, &args)
         }
+        Task::Proof { help_proof: true, .. } => proof::run(&["--help".into()]),
+        Task::Proof { args, .. } => proof::run(&args),
         Task::Fresh { demo_only } => fresh::run(demo_only),
     }
 }

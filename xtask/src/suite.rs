@@ -1,5 +1,7 @@
 //! `cargo xtask test`: everything that shows that the repository is sound.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 
 use crate::artifacts::{self, Guests};
@@ -133,7 +135,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
 }
 
 /// Says which programs are missing; their names, parted by commas.
-fn missing_tools(summary: &mut Summary) -> Result<String> {
+pub(crate) fn missing_tools(summary: &mut Summary) -> Result<String> {
     let missing: Vec<_> = TOOLS.iter().filter(|tool| !shell::installed(tool.program)).collect();
     for Tool { program, package, shows } in &missing {
         summary.skip(
@@ -147,15 +149,20 @@ fn missing_tools(summary: &mut Summary) -> Result<String> {
     Ok(missing.iter().map(|tool| tool.program).collect::<Vec<_>>().join(","))
 }
 
-/// Runs cargo's tests and counts.
-fn tests(filter: Option<&str>, without: &str) -> Result<Summary> {
-    let mut cargo = shell::cargo(["test", "--workspace", "--no-fail-fast"]);
-    cargo.args(filter).envs([
+/// Where tests find what they start.
+pub(crate) fn environment(without: &str) -> [(&'static str, PathBuf); 4] {
+    [
         ("LANTERN_BIN", artifacts::lantern("debug")),
         ("LANTERN_PLUGINS", Guests::Plugins.folder()),
         ("LANTERN_GUESTS", Guests::Others.folder()),
         ("LANTERN_WITHOUT", without.into()),
-    ]);
+    ]
+}
+
+/// Runs cargo's tests and counts.
+fn tests(filter: Option<&str>, without: &str) -> Result<Summary> {
+    let mut cargo = shell::cargo(["test", "--workspace", "--no-fail-fast"]);
+    cargo.args(filter).envs(environment(without));
     let mut summary = Summary::default();
     let passed = shell::watch(&mut cargo, |line| summary.read(line))?;
     // A test that does not build, or dies, has no line of its own.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream;
 use lantern_engine::{
-    LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ProjectionStatus, Uploaded,
+    LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ProjectionStatus, Uploaded, VerifyStatus,
 };
 use reqwest::{Method, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
@@ -286,6 +286,13 @@ impl Api {
     ) -> Answer<serde_json::Value> {
         let body = version.map(|version| serde_json::json!({"version": version}));
         self.post(&projection(name, &format!("/{action}")), body.as_ref()).await
+    }
+
+    /// Has the server fold the log again beside a version's tables.
+    pub(crate) async fn verify(&self, name: &str, version: Option<&str>) -> Answer<VerifyStatus> {
+        let mut path = projection(name, "/verify");
+        version.map(|version| path.add("version", version));
+        self.post(&path, None::<&()>).await
     }
 
     /// Deletes a version, or the whole projection.

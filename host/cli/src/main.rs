@@ -100,6 +100,10 @@ enum Command {
     /// Read tables, once or live.
     #[command(subcommand)]
     Table(commands::table::Command),
+    /// Fold the log again beside the tables, and compare.
+    Verify(commands::verify::Args),
+    /// Look at the files of a stopped server: what is damaged, and the way out.
+    Doctor(commands::doctor::Args),
     /// Make a new plugin from a template.
     New(commands::new::Args),
     /// Fold a file of events with a plugin, without a server, and print its tables.
@@ -132,6 +136,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Plugin(command) => client(commands::plugin::run(command, global)),
         Command::Parked(command) => client(commands::parked::run(command, global)),
         Command::Table(command) => client(commands::table::run(command, global)),
+        Command::Verify(args) => client(commands::verify::run(args, global)),
+        Command::Doctor(args) => commands::doctor::run(&args, global.json),
         Command::New(args) => commands::new::run(&args, global),
         Command::Test(args) => commands::test::run(&args, global),
         Command::Completions(args) => {

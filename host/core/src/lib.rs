@@ -35,8 +35,8 @@ pub use ports::{
     TrapKind, Waker, Writes,
 };
 pub use records::{
-    EmitFrom, ParkedKind, ParkedRecord, ProjectionRecord, ShardMeta, VersionId, VersionRecord,
-    VersionState,
+    DecisionRecord, EmitFrom, ParkedKind, ParkedRecord, ProjectionRecord, ShardMeta, VersionId,
+    VersionRecord, VersionState,
 };
 pub use view::{ChangesSince, View, ViewError, Views};
 

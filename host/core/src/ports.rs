@@ -155,7 +155,8 @@ pub struct ShardId {
 /// part of the canonical dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Space {
-    /// [`crate::ShardMeta`] under [`crate::ShardMeta::KEY`].
+    /// [`crate::ShardMeta`] under [`crate::ShardMeta::KEY`], and each
+    /// [`crate::DecisionRecord`] under its own key.
     Meta,
     /// The rows of a table; keys are UTF-8.
     Table(TableId),
@@ -288,6 +289,15 @@ pub trait StateStores: Send + Sync {
     /// # Errors
     /// [`StoreError`] where it cannot be made.
     fn scratch(&self) -> Result<Arc<dyn ShardStore>, StoreError>;
+
+    /// A state for one large piece of work, gone with its last handle. It may be
+    /// larger than memory where the store has a disk.
+    ///
+    /// # Errors
+    /// [`StoreError`] where it cannot be made.
+    fn temporary(&self) -> Result<Arc<dyn ShardStore>, StoreError> {
+        self.scratch()
+    }
 
     /// Removes the states of all shards of one build of a version.
     ///

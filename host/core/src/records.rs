@@ -152,6 +152,16 @@ pub struct ShardMeta {
     pub changes_from: u64,
     /// The bytes in the change log.
     pub changes_bytes: u64,
+    /// Retries and drops of parked events so far; each is kept as a
+    /// [`DecisionRecord`].
+    #[serde(default)]
+    pub decisions: u64,
+    /// Names the limits under which events were judged; 0 where not known.
+    #[serde(default)]
+    pub limits: u64,
+    /// Whether those limits were changed on the way.
+    #[serde(default)]
+    pub limits_changed: bool,
 }
 
 impl ShardMeta {
@@ -179,7 +189,59 @@ impl Default for ShardMeta {
             watermark: Timestamp::MIN,
             changes_from: 0,
             changes_bytes: 0,
+            decisions: 0,
+            limits: 0,
+            limits_changed: false,
         }
+    }
+}
+
+/// What a person decided over parked events. Beside the log it is the one thing
+/// a shard's state depends on, so it is kept with the state: to fold the log
+/// again to the same state, the decisions are taken again at the same places.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DecisionRecord {
+    /// The shard's position then.
+    pub next: Offset,
+    /// The watermark then.
+    pub watermark: Timestamp,
+    /// Whether the events were tried again; dropped if not.
+    pub retry: bool,
+    /// Whether all parked events were meant.
+    pub all: bool,
+    /// Those at these offsets.
+    pub offsets: Vec<u64>,
+    /// Those of this subject.
+    pub subject: Option<String>,
+    /// How many were dealt with before it ended.
+    pub handled: u64,
+}
+
+impl DecisionRecord {
+    const FORMAT: u8 = 1;
+    /// The most that are kept of a shard; more are counted alone.
+    pub const KEPT_MAX: u64 = 100_000;
+
+    /// The key of the `number`th in [`crate::Space::Meta`], from 0.
+    #[must_use]
+    pub fn key(number: u64) -> Vec<u8> {
+        [b"decision/".as_slice(), &number.to_be_bytes()].concat()
+    }
+
+    /// The record as a shard's file stores it.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![Self::FORMAT];
+        bytes.extend(postcard::to_stdvec(self).expect("strings and numbers always encode"));
+        bytes
+    }
+
+    /// The inverse of [`DecisionRecord::encode`]; `None` where the bytes are
+    /// damaged or of a later format.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (&format, rest) = bytes.split_first()?;
+        (format == Self::FORMAT).then(|| postcard::from_bytes(rest).ok()).flatten()
     }
 }
 

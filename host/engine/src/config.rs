@@ -1,6 +1,7 @@
 //! What can be set about folding. The doc comments are the reference.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// Section `engine` of `lantern.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +62,24 @@ pub struct EngineConfig {
     pub fault_wait_ms: u64,
     /// The longest wait between two tries after faults, in milliseconds.
     pub fault_wait_ms_max: u64,
+}
+
+impl EngineConfig {
+    /// Names the limits that decide over an event, never 0: where they change,
+    /// the same log may fold to another state.
+    pub(crate) fn limits(&self) -> u64 {
+        let deciding = [
+            self.fuel_event,
+            self.key_bytes_max as u64,
+            self.value_bytes_max as u64,
+            self.call_write_bytes_max as u64,
+            self.call_emit_max as u64,
+            self.scan_bytes_max as u64,
+            self.timers_max,
+        ];
+        let hash = Sha256::digest(deciding.map(u64::to_be_bytes).as_flattened());
+        hash.first_chunk::<8>().map_or(1, |bytes| u64::from_be_bytes(*bytes).max(1))
+    }
 }
 
 impl Default for EngineConfig {

@@ -3,20 +3,20 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lantern_core::{
     Catalog, Clock, Log, Manifest, Offset, PartitionId, Plugin, ProjectionRecord, Publish, ShardId,
-    StateStores, Timestamp, VersionId, VersionRecord, View, ViewError, Views,
+    StateStores, StoreError, Timestamp, VersionId, VersionRecord, View, ViewError, Views,
 };
 use parking_lot::{Mutex, RwLock};
 
 use crate::pool::{Pool, Took, Turn};
 use crate::shard::{LogSink, Shard, ShardParts, Step, StepLimits, Stop};
 use crate::slot::{Fault, Slot};
-use crate::{EngineConfig, EngineError, LogLine};
+use crate::{EngineConfig, EngineError, LogLine, VerifyStatus};
 
 /// What the engine needs of the world.
 #[derive(Clone)]
@@ -56,6 +56,8 @@ pub struct Engine {
     pub(crate) projections: RwLock<BTreeMap<String, Projection>>,
     /// Held while the catalogue changes. Taken before any shard's lock.
     pub(crate) lifecycle: Mutex<()>,
+    /// Whether a verification is under way: one at a time.
+    pub(crate) verifying: AtomicBool,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -63,6 +65,8 @@ pub(crate) struct Projection {
     pub(crate) record: ProjectionRecord,
     pub(crate) builds: BTreeMap<VersionId, Arc<Build>>,
     pub(crate) logs: Arc<Mutex<VecDeque<LogLine>>>,
+    /// See [`crate::verify`].
+    pub(crate) verified: Arc<Mutex<Option<VerifyStatus>>>,
 }
 
 /// A version's shards.
@@ -86,6 +90,7 @@ impl Engine {
             pool: Arc::new(Pool::default()),
             projections: RwLock::default(),
             lifecycle: Mutex::default(),
+            verifying: AtomicBool::default(),
             threads: Mutex::default(),
             ports,
         });
@@ -139,7 +144,7 @@ impl Engine {
         }
     }
 
-    /// Commits what is applied and ends the threads.
+    /// Commits what is applied, and positions, and ends the threads.
     pub fn shutdown(&self) {
         self.abandon();
         let now = self.ports.clock.monotonic();
@@ -148,7 +153,7 @@ impl Engine {
             let Some(shard) = shard.as_mut() else {
                 continue;
             };
-            if shard.is_dirty()
+            if (shard.is_dirty() || shard.has_moved())
                 && let Err(error) = shard.commit(now)
             {
                 // Nothing is lost: the log has it all.
@@ -394,7 +399,7 @@ impl Engine {
             .iter()
             .map(|version| (version.id.clone(), Arc::new(self.build_of(&record, version))))
             .collect();
-        Projection { record, builds, logs: Arc::default() }
+        Projection { record, builds, logs: Arc::default(), verified: Arc::default() }
     }
 
     pub(crate) fn build_of(&self, record: &ProjectionRecord, version: &VersionRecord) -> Build {
@@ -406,7 +411,12 @@ impl Engine {
                 rebuild: version.rebuilds,
                 partition: PartitionId(partition),
             };
-            let store = self.ports.stores.open(&id).map_err(|e| e.to_string());
+            let store = self.ports.stores.open(&id).map_err(|e| match e {
+                StoreError::Damaged(_) => {
+                    format!("{e}; stop the server and run `lantern doctor`")
+                }
+                e => e.to_string(),
+            });
             let slot = Slot::new(id, store);
             slot.active.store(active, Ordering::Release);
             slot.paused.store(record.paused, Ordering::Release);

@@ -87,6 +87,9 @@ pub enum EngineError {
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// One verification at a time.
+    #[error("a verification is under way: wait for its end, `lantern verify` shows it")]
+    Verifying,
     /// The engine is shutting down.
     #[error("the server is shutting down")]
     Closed,
@@ -103,7 +106,7 @@ impl EngineError {
             Self::NotReady { .. } => "LAN-0204",
             Self::NoPrevious(_) => "LAN-0205",
             Self::IsActive(..) => "LAN-0206",
-            Self::Unsent(..) => "LAN-0216",
+            Self::Unsent(..) => "LAN-0218",
             Self::Manifest(_) => "LAN-0207",
             Self::Nondeterministic(_) => "LAN-0208",
             Self::Plugin(_) => "LAN-0209",
@@ -113,6 +116,7 @@ impl EngineError {
             Self::Store(_) => "LAN-0213",
             Self::Log(_) => "LAN-0214",
             Self::Closed => "LAN-0215",
+            Self::Verifying => "LAN-0216",
         }
     }
 }

@@ -23,6 +23,7 @@ mod slot;
 mod status;
 #[cfg(test)]
 mod tests;
+mod verify;
 
 #[doc(hidden)]
 pub use outbox::fuzzing;
@@ -35,4 +36,8 @@ pub use lifecycle::{Upload, version_id};
 pub use status::{
     FieldStatus, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus,
     ProjectionStatus, ShardStatus, TableStatus, Uploaded, VersionStatus,
+};
+pub use verify::{
+    FieldDifference, Verdict, Verification, VerifiedShard, VerifiedTable, VerifyDifference,
+    VerifyStatus,
 };

@@ -116,6 +116,7 @@ impl Engine {
             record: record.clone(),
             builds: std::collections::BTreeMap::new(),
             logs: Arc::default(),
+            verified: Arc::default(),
         });
         projection.record = record;
         projection.builds.insert(id, build.clone());

@@ -19,12 +19,21 @@ const APPEND_EVENTS_MAX: usize = 1_000;
 /// An emitted event's time may run so far ahead of the clock, in microseconds.
 const AHEAD_MAX_US: i64 = 86_400_000_000;
 
+/// The most emitted events kept for comparing.
+const KEPT_MAX: usize = 1_000;
+
 #[derive(Serialize, Deserialize)]
 struct OutboxRecord {
     id: String,
     event: NewEvent,
     /// The trace of the event that caused it, carried on.
     traceparent: Option<String>,
+}
+
+/// The id and the event of a record in the outbox; `None` where it is damaged.
+pub(crate) fn posted(bytes: &[u8]) -> Option<(String, NewEvent)> {
+    let record: OutboxRecord = postcard::from_bytes(bytes).ok()?;
+    Some((record.id, record.event))
 }
 
 /// What is known of a shard's outbox beside its rows.
@@ -88,6 +97,12 @@ impl Shard {
                 self.emits_as, self.id.partition, event.cause, self.meta.emitted
             );
             self.meta.emitted += 1;
+            if let Some(kept) = &mut self.kept {
+                if kept.len() >= KEPT_MAX {
+                    kept.pop_front();
+                }
+                kept.push_back((id.clone(), event.clone()));
+            }
             if self.epoch.is_some() && self.meta.next >= from {
                 let traceparent = trace_of(Offset(event.cause));
                 let record = postcard::to_stdvec(&OutboxRecord { id, event, traceparent })

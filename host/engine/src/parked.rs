@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use lantern_core::{
-    ApplyError, Batch, Events, KeyRange, Offset, OnFailure, ParkedKind, ParkedRecord, Space,
-    StoreError, Timer,
+    ApplyError, Batch, DecisionRecord, Events, KeyRange, Offset, OnFailure, ParkedKind,
+    ParkedRecord, Space, StoreError, Timer,
 };
 
 use crate::apply::{CallError, explain, traceparent};
@@ -35,23 +35,88 @@ impl Shard {
         }
     }
 
+    /// Does with parked events what `decision` says, and keeps it with the
+    /// state. Hands back what became of it, also where it ended early.
+    pub(crate) fn decide(
+        &mut self,
+        selection: &ParkedSelection,
+        retry: bool,
+    ) -> (ParkedOutcome, Result<(), Stop>) {
+        let mut outcome = ParkedOutcome::default();
+        let ended = self.act(selection, retry, u64::MAX, &mut outcome);
+        if outcome.handled() > 0 {
+            let record = DecisionRecord {
+                next: self.meta.next,
+                watermark: self.meta.watermark,
+                retry,
+                all: selection.all,
+                offsets: selection.offsets.clone(),
+                subject: selection.subject.clone(),
+                handled: outcome.handled(),
+            };
+            self.keep_decision(&record);
+        }
+        (outcome, ended)
+    }
+
+    /// Takes a decision again, in a fold that has come to its place. `false`
+    /// where it comes out otherwise.
+    pub(crate) fn decide_again(&mut self, record: &DecisionRecord) -> Result<bool, Stop> {
+        let selection = ParkedSelection {
+            all: record.all,
+            offsets: record.offsets.clone(),
+            partition: self.id.partition.0,
+            subject: record.subject.clone(),
+        };
+        let mut outcome = ParkedOutcome::default();
+        self.act(&selection, record.retry, record.handled, &mut outcome)?;
+        self.keep_decision(record);
+        Ok(outcome.handled() == record.handled)
+    }
+
+    fn act(
+        &mut self,
+        selection: &ParkedSelection,
+        retry: bool,
+        most: u64,
+        outcome: &mut ParkedOutcome,
+    ) -> Result<(), Stop> {
+        if retry {
+            self.retry_parked(selection, most, outcome)
+        } else {
+            self.drop_parked(selection, most, outcome)
+        }
+    }
+
+    fn keep_decision(&mut self, record: &DecisionRecord) {
+        if self.meta.decisions < DecisionRecord::KEPT_MAX {
+            let key = DecisionRecord::key(self.meta.decisions);
+            self.overlay.set(Space::Meta, key, Some(record.encode()));
+        }
+        self.meta.decisions += 1;
+    }
+
     /// Applies the selected parked events again, oldest first. One that
     /// succeeds is removed with what it wrote; one that fails stays with its new
     /// reason, and those of its subject stay behind it.
-    pub(crate) fn retry_parked(
+    fn retry_parked(
         &mut self,
         selection: &ParkedSelection,
-    ) -> Result<ParkedOutcome, Stop> {
-        let mut outcome = ParkedOutcome::default();
+        most: u64,
+        outcome: &mut ParkedOutcome,
+    ) -> Result<(), Stop> {
         let mut stuck = BTreeSet::new();
         let mut from = Vec::new();
         loop {
             let page = self.parked_page(&from)?;
             let Some((last, _)) = page.last() else {
-                return Ok(outcome);
+                return Ok(());
             };
             from = after(last);
             for (key, record) in page {
+                if outcome.handled() >= most {
+                    return Ok(());
+                }
                 let subject = record.event.subject.clone();
                 let ordered = self.blocked.contains_key(&subject);
                 if !selects(selection, &record) {
@@ -79,19 +144,23 @@ impl Shard {
     }
 
     /// Removes the selected parked events without applying them.
-    pub(crate) fn drop_parked(
+    fn drop_parked(
         &mut self,
         selection: &ParkedSelection,
-    ) -> Result<ParkedOutcome, Stop> {
-        let mut outcome = ParkedOutcome::default();
+        most: u64,
+        outcome: &mut ParkedOutcome,
+    ) -> Result<(), Stop> {
         let mut from = Vec::new();
         loop {
             let page = self.parked_page(&from)?;
             let Some((last, _)) = page.last() else {
-                return Ok(outcome);
+                return Ok(());
             };
             from = after(last);
             for (key, record) in page {
+                if outcome.handled() >= most {
+                    return Ok(());
+                }
                 if selects(selection, &record) {
                     self.remove_parked(key, &record);
                     outcome.selected += 1;

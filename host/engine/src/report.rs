@@ -6,7 +6,6 @@ use lantern_core::{
 
 use crate::engine::{Build, Projection};
 use crate::parked::{after, status_of};
-use crate::shard::Shard;
 use crate::shard::Stop;
 use crate::slot::Slot;
 use crate::status::FieldStatus;
@@ -118,7 +117,7 @@ impl Engine {
         version: Option<&VersionId>,
         which: &ParkedSelection,
     ) -> Result<ParkedOutcome, EngineError> {
-        self.with_parked(projection, version, which, |shard| shard.retry_parked(which))
+        self.with_parked(projection, version, which, true)
     }
 
     /// Removes the selected parked events for good.
@@ -131,7 +130,7 @@ impl Engine {
         version: Option<&VersionId>,
         which: &ParkedSelection,
     ) -> Result<ParkedOutcome, EngineError> {
-        self.with_parked(projection, version, which, |shard| shard.drop_parked(which))
+        self.with_parked(projection, version, which, false)
     }
 
     fn with_parked(
@@ -139,7 +138,7 @@ impl Engine {
         projection: &str,
         version: Option<&VersionId>,
         which: &ParkedSelection,
-        act: impl Fn(&mut Shard) -> Result<ParkedOutcome, Stop>,
+        retry: bool,
     ) -> Result<ParkedOutcome, EngineError> {
         if !which.all && which.offsets.is_empty() && which.subject.is_none() {
             return Err(EngineError::NoSelection);
@@ -157,7 +156,7 @@ impl Engine {
                 *guard = Some(opened);
             }
             let shard = guard.as_mut().expect("just opened");
-            let outcome = act(shard);
+            let (outcome, ended) = shard.decide(which, retry);
             let now = self.ports.clock.monotonic();
             if shard.is_dirty() {
                 let commit = shard.commit(now)?;
@@ -168,7 +167,7 @@ impl Engine {
             slot.note(shard, now);
             drop(guard);
             self.pool.wake(slot);
-            let outcome = outcome.map_err(|stop| stopped(slot, stop))?;
+            ended.map_err(|stop| stopped(slot, stop))?;
             sum.selected += outcome.selected;
             sum.done += outcome.done;
             sum.failed += outcome.failed;
@@ -177,7 +176,7 @@ impl Engine {
         Ok(sum)
     }
 
-    fn chosen(
+    pub(crate) fn chosen(
         &self,
         projection: &str,
         version: Option<&VersionId>,
@@ -217,6 +216,7 @@ impl Engine {
             previous: record.previous.as_ref().map(id),
             epoch: record.epoch(),
             versions: versions.collect(),
+            verified: projection.verified.lock().clone(),
         }
     }
 

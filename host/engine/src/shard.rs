@@ -2,13 +2,13 @@
 //! threads or other shards; a step is a function of the log, the state and what
 //! the plugin answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::{
-    Committed, EmitFrom, Instance, KeyRange, Level, Log, Manifest, Offset, Plugin, ShardId,
-    ShardMeta, ShardStore, Space, StoreError, TableChanges, TableId, Timestamp,
+    Committed, EmitFrom, Instance, KeyRange, Level, Log, Manifest, NewEvent, Offset, Plugin,
+    ShardId, ShardMeta, ShardStore, Space, StoreError, TableChanges, TableId, Timestamp,
 };
 
 use crate::EngineConfig;
@@ -59,9 +59,13 @@ pub(crate) struct Shard {
     pub(crate) emit_from: EmitFrom,
     /// What the ids of emitted events begin with.
     pub(crate) emits_as: String,
+    /// The newest emitted events with their ids, for whoever compares them.
+    pub(crate) kept: Option<VecDeque<(String, NewEvent)>>,
     pub(crate) usage: Usage,
     gatherer: Gatherer,
     last_commit: Duration,
+    /// The position of the last commit.
+    committed: Offset,
 }
 
 /// What the plugin has used since the shard was opened.
@@ -110,7 +114,7 @@ pub(crate) struct StepLimits {
 impl Shard {
     pub(crate) fn open(parts: ShardParts) -> Result<Self, Stop> {
         let ShardParts { id, plugin, store, config, logs } = parts;
-        let meta = match store.get(Space::Meta, ShardMeta::KEY)? {
+        let mut meta = match store.get(Space::Meta, ShardMeta::KEY)? {
             Some(bytes) => serde_json::from_slice::<ShardMeta>(&bytes)
                 .map_err(|e| Stop::Halt(format!("the shard's own record is damaged: {e}")))?,
             None => ShardMeta::default(),
@@ -129,7 +133,14 @@ impl Shard {
             let count = value.try_into().map_or(1, u64::from_be_bytes);
             blocked.insert(String::from_utf8_lossy(&key).into_owned(), count);
         }
+        let limits = config.limits();
+        if meta.pos == 0 {
+            meta.limits = limits;
+        } else if meta.limits != 0 && meta.limits != limits {
+            (meta.limits, meta.limits_changed) = (limits, true);
+        }
         let outbox = Outbox::open(&*store, &meta)?;
+        let committed = meta.next;
         let manifest = Arc::new(plugin.manifest().clone());
         Ok(Self {
             gatherer: Gatherer::new(id.partition, manifest.clone()),
@@ -149,8 +160,10 @@ impl Shard {
             outbox,
             emit_from: EmitFrom::default(),
             emits_as: String::new(),
+            kept: None,
             usage: Usage::default(),
             last_commit: Duration::ZERO,
+            committed,
         })
     }
 
@@ -207,11 +220,27 @@ impl Shard {
                 e => Stop::Fault(e.to_string()),
             })?;
         let end = gathered.end;
+        if end && gathered.next == self.meta.next {
+            self.check_log(log)?;
+        }
         self.apply_gathered(gathered)?;
         self.tick()?;
         // Stopped only where it begins to emit, it goes on at once.
         let emits = gather.before.is_some() && gather.before != limits.before;
         Ok(if end && !emits { Step::Idle } else { Step::More })
+    }
+
+    /// A log that ends before what was folded from it has lost events, and new
+    /// ones will get offsets that this shard has passed: it would skip them.
+    fn check_log(&self, log: &dyn Log) -> Result<(), Stop> {
+        let end = log.bounds(self.id.partition).map_err(|e| Stop::Fault(e.to_string()))?.end;
+        let next = self.meta.next;
+        if end < next {
+            return Err(Stop::Halt(format!(
+                "the state has folded up to offset {next}, and the log ends at {end}: it has lost events; stop the server and run `lantern doctor`"
+            )));
+        }
+        Ok(())
     }
 
     /// Where reading stops: at the leader's position, and where a rebuild
@@ -258,6 +287,12 @@ impl Shard {
         !self.overlay.is_empty()
     }
 
+    /// Whether the position moved on since the last commit, if only past events
+    /// that nobody wants.
+    pub(crate) fn has_moved(&self) -> bool {
+        self.meta.next > self.committed
+    }
+
     /// Writes what was applied, and the position, in one transaction.
     pub(crate) fn commit(&mut self, now: Duration) -> Result<Arc<Committed>, StoreError> {
         let overlay = std::mem::take(&mut self.overlay);
@@ -276,12 +311,16 @@ impl Shard {
         });
         if let Err(error) = outcome {
             let mut writes = over.into_writes();
-            writes.remove(&Space::Meta);
-            writes.remove(&Space::Changes);
+            // Decisions stay: they belong to what is kept here.
+            if let Some(meta) = writes.get_mut(&Space::Meta) {
+                meta.remove(ShardMeta::KEY);
+            }
+            writes.retain(|space, rows| *space != Space::Changes && !rows.is_empty());
             self.overlay = Overlay::from_writes(writes, bytes);
             return Err(error);
         }
         self.meta = meta;
+        self.committed = self.meta.next;
         self.last_commit = now;
         metrics::counter!("lantern_engine_commits_total", "projection" => self.id.projection.clone())
             .increment(1);

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::VerifyStatus;
+
 /// A projection with all its versions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ProjectionStatus {
@@ -18,6 +20,10 @@ pub struct ProjectionStatus {
     pub epoch: String,
     /// All versions, oldest first.
     pub versions: Vec<VersionStatus>,
+    /// The last verification against the log, or the one that is going on;
+    /// `null` where there was none since the server started.
+    #[serde(default)]
+    pub verified: Option<VerifyStatus>,
 }
 
 /// One version.
@@ -191,6 +197,13 @@ pub struct ParkedOutcome {
     pub failed: u64,
     /// Not tried: behind one that failed.
     pub waiting: u64,
+}
+
+impl ParkedOutcome {
+    /// How many were dealt with.
+    pub(crate) fn handled(&self) -> u64 {
+        self.done + self.failed + self.waiting
+    }
 }
 
 /// A message of a plugin.

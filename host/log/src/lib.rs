@@ -10,6 +10,6 @@ mod embedded;
 #[doc(hidden)]
 pub use embedded::fuzzing;
 pub use embedded::{
-    CHUNK_EVENTS_LIMIT, Compression, Dropped, EmbeddedLog, Floor, LogConfig, LogStats, Maintained,
-    OpenDatabase, OpenError, PARTITIONS_LIMIT, PartitionStats,
+    CHUNK_EVENTS_LIMIT, Compression, Dropped, EmbeddedLog, Floor, LogChecked, LogConfig, LogDamage,
+    LogStats, Maintained, OpenDatabase, OpenError, PARTITIONS_LIMIT, PartitionStats, check,
 };

@@ -65,7 +65,7 @@ pub const CODES: &[Code] = &[
         "LAN-0005",
         0,
         "the data folder cannot be opened",
-        "make it writable for this user, free space, or restore it from a backup if it is damaged",
+        "make it writable for this user and free space; if it is damaged, `lantern doctor` says what is and what to do",
     ),
     // Plugins. The plugin host says more, and what to do, with each error.
     code("LAN-0101", 422, "not WebAssembly", "upload the .wasm file that your compiler made"),
@@ -287,9 +287,20 @@ pub const CODES: &[Code] = &[
     code(
         "LAN-0216",
         409,
+        "a verification is under way",
+        "wait for its end: the projection's status shows how far it is",
+    ),
+    code(
+        "LAN-0217",
+        0,
+        "the tables differ from the log",
+        "stop the server and run `lantern doctor`; if log and state are sound on disk, fold the log anew with `lantern plugin rebuild`, and keep a copy of the data folder for whoever looks for the cause",
+    ),
+    code(
+        "LAN-0218",
+        409,
         "emitted events are not in the log yet",
-        "The log takes no events at present, or not fast enough. Try again once \
-         `GET /v1/projections/{name}` shows no fault",
+        "the log takes no events at present, or not fast enough; try again once `GET /v1/projections/{name}` shows no fault",
     ),
     // Events.
     code("LAN-0301", 400, "not a CloudEvents event", "send CloudEvents 1.0 as UTF-8 JSON"),
@@ -395,7 +406,7 @@ pub const CODES: &[Code] = &[
         "LAN-0324",
         500,
         "the log is damaged",
-        "restore the data folder from a backup; the server's log names the place",
+        "stop the server and run `lantern doctor`: it says which offsets are lost; restore the log from a backup",
     ),
     // Requests.
     code("LAN-0401", 404, "no such address", "`GET /v1/openapi.json` lists every address"),

@@ -38,6 +38,8 @@ pub struct ServerConfig {
     pub ingest: IngestConfig,
     /// Work that is done from time to time.
     pub upkeep: UpkeepConfig,
+    /// Folding the log again, to compare.
+    pub verify: VerifyConfig,
     /// The embedded log.
     pub log: LogConfig,
     /// The state of projections.
@@ -57,6 +59,7 @@ impl Default for ServerConfig {
             http: HttpConfig::default(),
             ingest: IngestConfig::default(),
             upkeep: UpkeepConfig::default(),
+            verify: VerifyConfig::default(),
             log: LogConfig::default(),
             store: StoreConfig::default(),
             plugin: PluginConfig::default(),
@@ -208,6 +211,27 @@ impl Default for UpkeepConfig {
     }
 }
 
+/// Section `verify`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VerifyConfig {
+    /// How often every active version is folded again and compared with its
+    /// tables, in hours, counted from the server's start; 0 is never. A run
+    /// reads the whole log and takes as much disk as the largest shard's state,
+    /// so whoever has room for that turns it on: 24 is a good choice. `lantern
+    /// verify` does the same at any time. Default 0.
+    pub every_hours: u64,
+    /// How much of one thread a verification may take, in percent. What is
+    /// live comes first. Default 25.
+    pub thread_percent: u32,
+}
+
+impl Default for VerifyConfig {
+    fn default() -> Self {
+        Self { every_hours: 0, thread_percent: 25 }
+    }
+}
+
 /// Why the settings cannot be used. The text names the key.
 #[derive(Clone, Debug, Error)]
 #[error("the configuration is wrong: {0}")]
@@ -292,6 +316,12 @@ impl ServerConfig {
                 return Err(bad(key, value, least));
             }
         }
+        if !(1..=100).contains(&self.verify.thread_percent) {
+            return Err(ConfigError(format!(
+                "`verify.thread_percent` is {}, and must be 1 to 100",
+                self.verify.thread_percent
+            )));
+        }
         self.live.check().map_err(|e| ConfigError(format!("in section `live`: {e}")))?;
         self.log.check().map_err(|e| ConfigError(format!("in section `log`: {e}")))
     }
@@ -366,6 +396,7 @@ mod tests {
         check("[http]\nlisten = 'somewhere'", &[], &["http.listen"]);
         check("[http]\nquery_rows_max = 'many'", &[], &["`http.query_rows_max` is", "many"]);
         check("[live]\nwindow = 0", &[], &["section `live`", "`window` is 0"]);
+        check("", &[("verify.thread_percent", "0")], &["`verify.thread_percent` is 0"]);
         check("", &[("ingest.groups_max", "0")], &["`ingest.groups_max` is 0"]);
         check("[http", &[], &["some.toml"]);
     }

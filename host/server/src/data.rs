@@ -46,6 +46,22 @@ impl DataDir {
         Ok(Self { root, _lock: file })
     }
 
+    /// Takes a folder that is there.
+    pub(crate) fn existing(root: &Path) -> Result<Self, StartError> {
+        if !root.is_dir() {
+            return Err(StartError::Data {
+                path: root.to_path_buf(),
+                reason: "there is no such folder".into(),
+            });
+        }
+        Self::open(root)
+    }
+
+    /// Where damaged files are moved to.
+    pub(crate) fn damaged(&self) -> PathBuf {
+        self.root.join("damaged")
+    }
+
     pub(crate) fn log(&self) -> PathBuf {
         self.root.join("log.redb")
     }

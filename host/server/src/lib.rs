@@ -10,6 +10,7 @@ pub mod cloudevents;
 mod codes;
 mod config;
 mod data;
+pub mod doctor;
 #[doc(hidden)]
 pub mod fuzzing;
 mod plugins;
@@ -21,10 +22,12 @@ mod telemetry;
 #[cfg(test)]
 mod tests;
 mod upkeep;
+mod verify;
 
 pub use codes::{CODES, Code, find as find_code};
 pub use config::{
     ConfigError, ENV_PREFIX, FILE, HttpConfig, IngestConfig, ServerConfig, UpkeepConfig,
+    VerifyConfig,
 };
 pub use problem::{Members, PROBLEM, Problem};
 pub use start::{Server, StartError};

@@ -23,7 +23,7 @@ use crate::config::{ConfigError, ServerConfig};
 use crate::data::DataDir;
 use crate::plugins::Plugins;
 use crate::ports::{Commits, SystemClock};
-use crate::{codes, telemetry, upkeep};
+use crate::{codes, telemetry, upkeep, verify};
 
 /// Why the server does not start.
 #[derive(Debug, Error)]
@@ -145,6 +145,9 @@ impl Server {
         if app.config.upkeep.heartbeats {
             tasks.spawn(upkeep::heartbeats(Arc::clone(&app), Arc::clone(&log), stopping.clone()));
         }
+        if app.config.verify.every_hours > 0 {
+            tasks.spawn(verify::at_times(Arc::clone(&app)));
+        }
         tasks.close();
         let router = api::router(Arc::clone(&app));
         let serving = tokio::spawn({
@@ -163,6 +166,8 @@ impl Server {
             tracing::warn!(left = app.feeds.len(), "feeds were cut at shutdown");
         }
         tasks.wait().await;
+        app.verifications.close();
+        app.verifications.wait().await;
         let closed = tokio::task::spawn_blocking(move || {
             app.engine.shutdown();
             log.close();
@@ -233,6 +238,7 @@ pub(crate) fn open(
         bodies: Arc::new(Semaphore::new(config.http.bodies_max)),
         append_fault: Mutex::default(),
         feeds: TaskTracker::new(),
+        verifications: TaskTracker::new(),
         stopping: CancellationToken::new(),
         config,
     };

@@ -1,6 +1,6 @@
 //! The catalogue of projections: one redb file, a JSON record a projection.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lantern_core::{Catalog, ProjectionRecord, StoreError};
@@ -9,12 +9,13 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableErro
 
 use crate::disk::{Disk, SystemDisk};
 use crate::error::{Failure, guarded};
-use crate::file::{Kind, Place};
+use crate::file::{Kind, OpenFile, Place};
+use crate::untouched::check_catalog_on;
 
 /// Records by the projection's name.
 const PROJECTIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("projections");
 
-const KIND: Kind = Kind { name: "catalog", format: 1 };
+pub(crate) const KIND: Kind = Kind { name: "catalog", format: 1 };
 
 /// The catalogue is read whole and seldom.
 const CACHE_BYTES: usize = 256 << 10;
@@ -30,7 +31,7 @@ pub struct CatalogFile {
 struct Inner {
     place: Place,
     /// `None` after the disk failed, until the next use.
-    db: Option<Database>,
+    db: Option<OpenFile>,
 }
 
 impl CatalogFile {
@@ -50,6 +51,9 @@ impl CatalogFile {
     pub fn open_on(on: Arc<dyn Disk>, path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let mut place = Place::new(path.into(), KIND, CACHE_BYTES, on);
         let db = Some(place.open_or_create()?);
+        // Reads compare nothing with checksums, and records are taken for what
+        // they say; the file is small, so all of it is compared once.
+        check_catalog_on(&*place.disk, &place.path)?;
         Ok(Self { inner: Mutex::new(Inner { place, db }) })
     }
 
@@ -77,26 +81,9 @@ impl CatalogFile {
 
 impl Catalog for CatalogFile {
     fn projections(&self) -> Result<Vec<ProjectionRecord>, StoreError> {
-        let stored = self.with(|db| {
-            let table = match db.begin_read()?.open_table(PROJECTIONS) {
-                Ok(table) => table,
-                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-                Err(e) => return Err(e.into()),
-            };
-            let mut stored = Vec::new();
-            for entry in table.iter()? {
-                let (name, record) = entry?;
-                stored.push((name.value().to_owned(), record.value().to_owned()));
-            }
-            Ok(stored)
-        })?;
-        let record = |(name, json): (String, Vec<u8>)| {
-            serde_json::from_slice(&json).map_err(|e| {
-                let path = self.inner.lock().place.path.display().to_string();
-                StoreError::Damaged(format!("`{path}`: the record of projection `{name}`: {e}"))
-            })
-        };
-        stored.into_iter().map(record).collect()
+        let stored = self.with(stored)?;
+        let path = self.inner.lock().place.path.clone();
+        decode(&path, stored)
     }
 
     fn save(&self, record: &ProjectionRecord) -> Result<(), StoreError> {
@@ -118,6 +105,40 @@ impl Catalog for CatalogFile {
             Ok(txn.commit()?)
         })
     }
+}
+
+/// The records by name, as stored.
+pub(crate) fn stored(db: &Database) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+    let table = match db.begin_read()?.open_table(PROJECTIONS) {
+        Ok(table) => table,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(e) => return Err(e.into()),
+    };
+    let mut stored = Vec::new();
+    for entry in table.iter()? {
+        let (name, record) = entry?;
+        stored.push((name.value().to_owned(), record.value().to_owned()));
+    }
+    Ok(stored)
+}
+
+pub(crate) fn decode(
+    path: &Path,
+    stored: Vec<(String, Vec<u8>)>,
+) -> Result<Vec<ProjectionRecord>, StoreError> {
+    let record = |(name, json): (String, Vec<u8>)| {
+        let damaged = |why: String| {
+            let path = path.display();
+            StoreError::Damaged(format!("`{path}`: the record of projection `{name}`: {why}"))
+        };
+        let record: ProjectionRecord =
+            serde_json::from_slice(&json).map_err(|e| damaged(e.to_string()))?;
+        if record.name != name {
+            return Err(damaged(format!("it is that of `{}`", record.name)));
+        }
+        Ok(record)
+    };
+    stored.into_iter().map(record).collect()
 }
 
 #[cfg(test)]

@@ -2,6 +2,8 @@
 //! what is done after the disk failed.
 
 use std::io;
+use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -56,7 +58,7 @@ impl Place {
     }
 
     /// Opens the file, which must be there.
-    pub(crate) fn open(&mut self) -> Result<Database, StoreError> {
+    pub(crate) fn open(&mut self) -> Result<OpenFile, StoreError> {
         if let Some((when, error)) = &self.refused
             && when.elapsed() < REOPEN_PAUSE
         {
@@ -71,14 +73,14 @@ impl Place {
     }
 
     /// Opens the file, or creates it where there is none.
-    pub(crate) fn open_or_create(&mut self) -> Result<Database, StoreError> {
+    pub(crate) fn open_or_create(&mut self) -> Result<OpenFile, StoreError> {
         match self.disk.find(&self.path).map_err(|e| disk(&self.path, &e))? {
             Some(_) => self.open(),
             None => self.create(),
         }
     }
 
-    fn try_open(&self) -> Result<Database, StoreError> {
+    fn try_open(&self) -> Result<OpenFile, StoreError> {
         let path = &self.path;
         let file = guarded(path, || self.disk.open(path, self.failed).map(Some).or_else(missing))?;
         let Some(file) = file else {
@@ -94,7 +96,7 @@ impl Place {
 
     /// Creates the file. It is made aside and renamed, so that a file under
     /// this name always says what it is.
-    fn create(&self) -> Result<Database, StoreError> {
+    fn create(&self) -> Result<OpenFile, StoreError> {
         let path = &self.path;
         let aside = path.with_extension("redb.new");
         let io_error = |e: io::Error| disk(path, &e);
@@ -110,7 +112,7 @@ impl Place {
         Ok(db)
     }
 
-    fn database(&self, file: Box<dyn StorageBackend>) -> Result<Database, StoreError> {
+    fn database(&self, file: Box<dyn StorageBackend>) -> Result<OpenFile, StoreError> {
         let path = self.path.display().to_string();
         let db = guarded(&self.path, || {
             Builder::new()
@@ -121,7 +123,7 @@ impl Place {
                 })
                 .create_with_backend(DiskFile(file))
         });
-        Ok(db?)
+        Ok(db?.into())
     }
 
     fn write_about(&self, db: &Database) -> Result<(), StoreError> {
@@ -139,7 +141,7 @@ impl Place {
     }
 
     /// Refuses a file of another kind or of a later format.
-    fn check_about(&self, db: &Database) -> Result<(), StoreError> {
+    pub(crate) fn check_about(&self, db: &Database) -> Result<(), StoreError> {
         let refuse =
             |why: String| Err(StoreError::Damaged(format!("`{}` {why}", self.path.display())));
         let found = guarded(&self.path, || -> Result<_, redb::Error> {
@@ -180,8 +182,42 @@ fn missing<T>(error: DatabaseError) -> Result<Option<T>, DatabaseError> {
     }
 }
 
+/// An open database. redb writes when it closes a file, and panics over some
+/// damaged ones; whoever lets go of a file must not be taken along.
+#[derive(Debug)]
+pub(crate) struct OpenFile(Option<Database>);
+
+impl From<Database> for OpenFile {
+    fn from(database: Database) -> Self {
+        Self(Some(database))
+    }
+}
+
+impl Deref for OpenFile {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl DerefMut for OpenFile {
+    fn deref_mut(&mut self) -> &mut Database {
+        self.0.as_mut().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
+            tracing::error!("redb gave up while it closed a file, which is damaged");
+        }
+    }
+}
+
 /// A database that lives in memory only.
-pub(crate) fn in_memory(cache_bytes: usize) -> Result<Database, StoreError> {
+pub(crate) fn in_memory(cache_bytes: usize) -> Result<OpenFile, StoreError> {
     let db = Builder::new().set_cache_size(cache_bytes).create_with_backend(InMemoryBackend::new());
-    db.map_err(|e| failure(Path::new("memory"), e).into())
+    db.map(OpenFile::from).map_err(|e| failure(Path::new("memory"), e).into())
 }

@@ -17,8 +17,10 @@ mod plugins;
 mod shard;
 mod space;
 mod state;
+mod untouched;
 
 pub use catalog::CatalogFile;
 pub use disk::{Disk, Found, SystemDisk};
 pub use plugins::PluginFiles;
 pub use state::{StateDir, StoreConfig};
+pub use untouched::{StateChecked, check_catalog, check_plugin, check_state, open_untouched};

@@ -22,7 +22,7 @@ use redb::{
 
 use crate::disk::{Disk, Found};
 use crate::error::guarded;
-use crate::file::{Place, in_memory};
+use crate::file::{OpenFile, Place, in_memory};
 use crate::space::{space_of, table_name};
 use crate::state::OpenFiles;
 
@@ -53,8 +53,8 @@ struct Writer {
     removed: bool,
 }
 
-struct Open {
-    db: Database,
+pub(crate) struct Open {
+    db: OpenFile,
     view: Arc<View>,
 }
 
@@ -153,7 +153,7 @@ impl Shard {
     fn make_open(
         &self,
         writer: &mut Writer,
-        how: fn(&mut Place) -> Result<Database, StoreError>,
+        how: fn(&mut Place) -> Result<OpenFile, StoreError>,
     ) -> Result<(), StoreError> {
         self.used.store(true, Ordering::Relaxed);
         if self.open.read().is_some() {
@@ -294,7 +294,15 @@ impl Drop for Pin<'_> {
 }
 
 impl Open {
-    fn new(path: &Path, db: Database) -> Result<Self, StoreError> {
+    /// The last commit of `db`, to be read.
+    pub(crate) fn reading(
+        path: &Path,
+        db: &Database,
+    ) -> Result<impl ReadStore + use<>, StoreError> {
+        Ok(Looked { path: path.into(), view: guarded(path, || View::new(db))? })
+    }
+
+    fn new(path: &Path, db: OpenFile) -> Result<Self, StoreError> {
         let view = guarded(path, || View::new(&db))?;
         Ok(Self { db, view: Arc::new(view) })
     }
@@ -476,6 +484,78 @@ impl ShardStore for Handle {
             Some(Ok(Some(Found::File { disk_bytes }))) => disk_bytes,
             _ => 0,
         }
+    }
+}
+
+/// The last commit of a file that is only looked at.
+struct Looked {
+    path: PathBuf,
+    view: View,
+}
+
+impl ReadStore for Looked {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(guarded(&self.path, || self.view.get(space, key))?)
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        range: &KeyRange,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Pairs, StoreError> {
+        Ok(guarded(&self.path, || self.view.scan(space, range, limit, reverse))?)
+    }
+
+    fn spaces(&self) -> Result<Vec<Space>, StoreError> {
+        Ok(guarded(&self.path, || self.view.spaces())?)
+    }
+}
+
+/// A state for one piece of work; its file goes with it.
+pub(crate) struct Temporary(pub(crate) Handle);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        self.0.0.close_removed();
+        if let Err(error) = std::fs::remove_file(&self.0.0.path) {
+            tracing::warn!(path = %self.0.0.path.display(), %error, "a temporary state is left");
+        }
+    }
+}
+
+impl ReadStore for Temporary {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.get(space, key)
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        range: &KeyRange,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Pairs, StoreError> {
+        self.0.scan(space, range, limit, reverse)
+    }
+
+    fn spaces(&self) -> Result<Vec<Space>, StoreError> {
+        self.0.spaces()
+    }
+}
+
+impl ShardStore for Temporary {
+    fn commit(&self, writes: &Writes) -> Result<(), StoreError> {
+        self.0.0.commit(writes).map(drop)
+    }
+
+    fn snapshot(&self) -> Result<Box<dyn ReadStore>, StoreError> {
+        self.0.snapshot()
+    }
+
+    fn disk_bytes(&self) -> u64 {
+        self.0.disk_bytes()
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use lantern_core::{ShardId, ShardMeta, ShardStore, StateStores, StoreError, VersionId};
@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::disk::{Disk, Found, SystemDisk, create_dir_durably, unless_missing};
 use crate::error::disk;
 use crate::file::{Kind, Place};
-use crate::shard::{Handle, Shard};
+use crate::shard::{Handle, Shard, Temporary};
 
-const KIND: Kind = Kind { name: "state", format: ShardMeta::FORMAT };
+pub(crate) const KIND: Kind = Kind { name: "state", format: ShardMeta::FORMAT };
 
 /// The longest name of a projection or version that becomes a folder, in bytes.
 const NAME_BYTES_MAX: usize = 128;
@@ -25,6 +25,8 @@ const NAME_BYTES_MAX: usize = 128;
 const CLOSED_AT_ONCE_MAX: usize = 16;
 /// How a folder ends that is being deleted. No name has a dot.
 const REMOVED: &str = "removed";
+/// The folder of states for one piece of work. No projection's name has a dot.
+const TEMPORARY: &str = ".temporary";
 
 /// How shards' files are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +74,8 @@ pub(crate) struct OpenFiles {
     /// Never held while a shard is locked or a file opened.
     shards: Mutex<BTreeMap<ShardId, Arc<Shard>>>,
     looked: Mutex<Instant>,
+    /// Numbers temporary states.
+    temporary: AtomicU64,
 }
 
 impl StateDir {
@@ -96,12 +100,14 @@ impl StateDir {
         let root = path.into();
         create_dir_durably(&*on, &root).map_err(|e| disk(&root, &e))?;
         delete_removed(&*on, &root).map_err(|e| disk(&root, &e))?;
+        delete_temporary(&*on, &root).map_err(|e| disk(&root, &e))?;
         describe_metrics();
         let files = OpenFiles {
             config,
             open: AtomicUsize::new(0),
             shards: Mutex::new(BTreeMap::new()),
             looked: Mutex::new(Instant::now()),
+            temporary: AtomicU64::new(0),
         };
         Ok(Self { root, disk: on, files: Arc::new(files) })
     }
@@ -177,6 +183,17 @@ impl StateStores for StateDir {
 
     fn scratch(&self) -> Result<Arc<dyn ShardStore>, StoreError> {
         Ok(Arc::new(Handle::new(Arc::new(Shard::in_memory(self.files.config.cache_bytes)?))))
+    }
+
+    fn temporary(&self) -> Result<Arc<dyn ShardStore>, StoreError> {
+        let number = self.files.temporary.fetch_add(1, Ordering::SeqCst);
+        let path = self.root.join(TEMPORARY).join(format!("{number}.redb"));
+        let cache_bytes = self.files.config.cache_bytes;
+        let place = Place::new(path, KIND, cache_bytes, self.disk.clone());
+        let shard = Arc::new(Shard::on_disk(place, false, Weak::new()));
+        let handle = Handle::new(Arc::clone(&shard));
+        shard.open_or_create()?;
+        Ok(Arc::new(Temporary(handle)))
     }
 
     fn remove(
@@ -290,6 +307,11 @@ fn delete_removed(on: &dyn Disk, root: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Deletes the states for single pieces of work that a crash left.
+fn delete_temporary(on: &dyn Disk, root: &Path) -> io::Result<()> {
+    unless_missing(on.remove_tree(&root.join(TEMPORARY)))
 }
 
 fn describe_metrics() {

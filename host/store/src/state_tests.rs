@@ -463,6 +463,22 @@ fn scratch_states_are_apart_and_take_no_disk() {
 }
 
 #[test]
+fn a_temporary_state_is_on_disk_and_goes_with_its_last_handle() {
+    let bench = Bench::new();
+    let folder = bench.path(".temporary");
+    {
+        let state = bench.state.temporary().unwrap();
+        state.commit(&writes([("a", Some("1"))])).unwrap();
+        assert_eq!(rows(&*state), ["a=1"]);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    }
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+    fs::write(folder.join("7.redb"), b"left by a crash").unwrap();
+    StateDir::open(bench.path(""), StoreConfig::default()).unwrap();
+    assert!(!folder.exists());
+}
+
+#[test]
 fn equal_states_dump_alike_however_they_were_committed() {
     let bench = Bench::new();
     let (one, two) = (bench.open(0), bench.state.scratch().unwrap());

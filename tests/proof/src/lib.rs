@@ -5,6 +5,7 @@
 //! of this crate try every claim with its count for CI; `cargo xtask proof`
 //! with that of the longer run.
 
+pub mod damage;
 pub mod engine;
 pub mod failed_sync;
 pub mod feed;
@@ -30,6 +31,7 @@ pub const CLAIMS: &[Claim] = &[
     power::CLAIM,
     power::REDB,
     kill::CLAIM,
+    damage::CLAIM,
     failed_sync::CLAIM,
     full_disk::CLAIM,
     engine::CLAIM,

@@ -23,6 +23,8 @@ pub const WINDOW: i64 = 5 * SECOND;
 pub const RETENTION: i64 = 8 * SECOND;
 /// How late an event may be, in microseconds.
 pub const LATENESS: i64 = 2 * SECOND;
+/// From so many events of a subject on, what is bad is taken.
+pub const ENOUGH: i64 = 2;
 /// The projection's name.
 pub const NAME: &str = "meter";
 /// What it subscribes to.
@@ -72,7 +74,8 @@ pub struct Flaws {
 pub enum Reading {
     /// A value.
     Value(i64),
-    /// Fails where not mended, and says which event it was.
+    /// Fails where not mended, and says which event it was, until its subject
+    /// has had [`ENOUGH`] events.
     Bad,
     /// Traps where not mended.
     Trap,
@@ -109,12 +112,13 @@ impl Reading {
         }
     }
 
-    /// Whether `kind` can apply it.
+    /// Whether `kind` can apply it to a subject that has had `n` events.
     #[must_use]
-    pub fn fits(self, kind: Kind) -> bool {
+    pub fn fits(self, kind: Kind, n: i64) -> bool {
         match self {
             Self::Value(_) | Self::BadTimer => true,
-            Self::Bad | Self::Trap => kind.mended,
+            Self::Bad => kind.mended || n >= ENOUGH,
+            Self::Trap => kind.mended,
             Self::Poison => false,
         }
     }
@@ -192,7 +196,8 @@ pub fn plugin(kind: Kind, flaws: Flaws) -> Arc<dyn Plugin> {
             }
             for (place, event) in batch.events.iter().enumerate() {
                 let reading = Reading::of(event.data);
-                if !reading.fits(kind) {
+                let row = host.get(TOTALS, event.subject).map_err(host_error)?;
+                if !reading.fits(kind, row.map_or(0, |row| numbers(&row).0)) {
                     return Err(refusal(reading, place));
                 }
                 let memory = flaws.remembers.then_some(&mut *memory);

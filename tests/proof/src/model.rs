@@ -139,7 +139,7 @@ impl Model {
             let waits = self.kind.on_failure == Policy::ParkSubject && self.blocked(&event.subject);
             if waits {
                 self.park(offset, 0, parked(ParkedKind::Waiting, event, reading, 0));
-            } else if reading.fits(self.kind) {
+            } else if reading.fits(self.kind, self.count(&event.subject)) {
                 self.apply(&event.subject, event.time, reading);
                 self.applied += 1;
                 self.late += u64::from(event.time < self.watermark);
@@ -152,6 +152,11 @@ impl Model {
             self.max_time = self.max_time.max(event.time);
             self.tick();
         }
+    }
+
+    /// How many events of `subject` were applied.
+    fn count(&self, subject: &str) -> i64 {
+        self.totals.get(subject).map_or(0, |(n, _)| *n)
     }
 
     /// Whether events of `subject` must wait.
@@ -265,7 +270,7 @@ impl Model {
             }
             return fires;
         }
-        if !what.reading.fits(self.kind) {
+        if !what.reading.fits(self.kind, self.count(&what.subject)) {
             return false;
         }
         self.apply(&what.subject, what.time, what.reading);

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod ways_out;
+
 use indicatif::ProgressBar;
 use lantern_proof::{CLAIMS, Plan};
 
@@ -36,6 +38,7 @@ claims! {
     what_was_acknowledged_survives_power_loss: "power-loss",
     redb_keeps_what_it_acknowledged: "redb",
     acknowledged_events_survive_the_process: "kill",
+    damage_is_refused: "damage",
     a_failed_sync_is_never_an_acknowledgement: "failed-sync",
     a_full_disk_refuses_and_recovers: "full-disk",
     state_is_the_fold_of_the_log_up_to_the_position: "fold",

@@ -2,6 +2,7 @@
 
 pub(crate) mod completions;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod events;
 mod flights;
 mod generate;
@@ -14,6 +15,7 @@ mod screen;
 pub(crate) mod serve;
 pub(crate) mod table;
 pub(crate) mod test;
+pub(crate) mod verify;
 mod watch;
 
 use std::io::{IsTerminal, Write};

@@ -100,7 +100,7 @@ pub(super) fn with_server(
 }
 
 /// `text` as TOML has it.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
@@ -141,7 +141,7 @@ async fn serve(
     }
 }
 
-fn failed(error: StartError) -> Failure {
+pub(super) fn failed(error: StartError) -> Failure {
     let exit = match error {
         StartError::Config(_) | StartError::Public(_) => Exit::Refused,
         _ => Exit::Failure,

@@ -3,6 +3,7 @@
 mod folding;
 mod limits;
 mod parking;
+mod verifying;
 mod versions;
 
 use std::collections::BTreeMap;
@@ -33,7 +34,7 @@ pub(super) struct World {
     pub(super) publish: Arc<RecordingPublish>,
     pub(super) clock: Arc<ManualClock>,
     plugins: Arc<Shelf>,
-    config: EngineConfig,
+    pub(super) config: EngineConfig,
     pub(super) engine: Arc<Engine>,
 }
 

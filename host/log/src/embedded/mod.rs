@@ -10,6 +10,7 @@
 
 mod bytes;
 mod cache;
+mod check;
 mod codec;
 mod config;
 #[doc(hidden)]
@@ -38,12 +39,13 @@ use lantern_core::{
 use parking_lot::Mutex;
 use redb::ReadableDatabase;
 
+pub use check::{LogChecked, LogDamage, check};
 pub use config::{CHUNK_EVENTS_LIMIT, Compression, LogConfig, PARTITIONS_LIMIT};
 pub use retention::{Dropped, Floor, Maintained};
 pub use tables::{OpenDatabase, OpenError};
 
 use shared::{Now, Pending, Shared};
-use tables::{Fault, TYPES};
+use tables::{Fault, OpenFile, TYPES, caught};
 use writer::Writer;
 
 /// A log in one file. Dropping it closes it as [`EmbeddedLog::close`] does.
@@ -91,17 +93,45 @@ impl EmbeddedLog {
     pub fn open(path: impl AsRef<Path>, config: LogConfig) -> Result<Self, OpenError> {
         config.check()?;
         let path = path.as_ref().to_path_buf();
-        let is_new = !path.exists();
+        let io = |error: std::io::Error| tables::open_error(Fault::Redb(error.into()), &path);
+        match std::fs::metadata(&path) {
+            Ok(file) if file.len() == 0 => {
+                // To redb it would be a new file; here, one is made aside.
+                return Err(OpenError::Damaged { path, what: "the file is empty".into() });
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Self::create(&path, &config)?;
+            }
+            Err(error) => return Err(io(error)),
+        }
         let page_cache_bytes = config.page_cache_bytes;
         let file = path.clone();
-        if is_new {
-            create(&path, &config)?;
-        }
         let open: OpenDatabase = Arc::new(move || {
             let mut builder = redb::Builder::new();
-            builder.set_cache_size(page_cache_bytes).create(&file)
+            builder.set_cache_size(page_cache_bytes).open(&file)
         });
         Self::start(open, config, Some(&path), Arc::new(wall_clock))
+    }
+
+    /// Makes the file aside and renames it, so that one of this name is always
+    /// a whole log: an empty one is damage, and never a beginning.
+    fn create(path: &Path, config: &LogConfig) -> Result<(), OpenError> {
+        let io = |error: std::io::Error| tables::open_error(Fault::Redb(error.into()), path);
+        let aside = path.with_extension("redb.new");
+        match std::fs::remove_file(&aside) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
+            _ => {}
+        }
+        let database = caught(|| Ok(redb::Database::create(&aside)?));
+        let database = OpenFile::from(database.map_err(|f| tables::open_error(f, &aside))?);
+        tables::load(&database, config, &aside)?;
+        drop(database);
+        std::fs::rename(&aside, path).map_err(io)?;
+        // Else the file's name could be lost with the power, and all in it.
+        let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new("."));
+        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
     }
 
     /// Opens the log in what `open` returns, which is called again after each
@@ -122,7 +152,8 @@ impl EmbeddedLog {
     ) -> Result<Self, OpenError> {
         describe_metrics();
         let name = path.unwrap_or(Path::new("log"));
-        let database = open().map_err(|error| tables::open_error(error.into(), name))?;
+        let database = caught(|| Ok(open()?)).map_err(|fault| tables::open_error(fault, name))?;
+        let database = OpenFile::from(database);
         let state = tables::load(&database, &config, name)?;
         let rows = state.partitions.iter().map(|p| p.row).collect();
         let path = path.map(Path::to_path_buf);
@@ -197,7 +228,7 @@ impl EmbeddedLog {
         };
         let file = self.shared.path.as_ref().and_then(|path| std::fs::metadata(path).ok());
         Ok(LogStats {
-            partitions: self.shared.guard(read())?,
+            partitions: self.shared.guard(caught(read))?,
             duplicates: self.shared.duplicates.load(Ordering::Relaxed),
             file_bytes: file.map_or(0, |file| file.len()),
         })
@@ -251,26 +282,6 @@ impl Log for EmbeddedLog {
     fn on_append(&self, waker: Waker) {
         self.shared.wakers.write().push(waker);
     }
-}
-
-/// Makes the file at `path`, aside and renamed: what stands under its name is a
-/// whole log, and not what a crash or a full disk left of the first start.
-fn create(path: &Path, config: &LogConfig) -> Result<(), OpenError> {
-    let aside = path.with_extension("redb.new");
-    let io = |error: std::io::Error| tables::open_error(Fault::Redb(error.into()), path);
-    match std::fs::remove_file(&aside) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io(error)),
-        _ => {}
-    }
-    let made = redb::Builder::new().create(&aside);
-    let database = made.map_err(|error| tables::open_error(error.into(), path))?;
-    tables::load(&database, config, path)?;
-    drop(database);
-    std::fs::rename(&aside, path).map_err(io)?;
-    // Else the file's name could be lost with the power, and all in it.
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
-    let folder = std::fs::File::open(folder.unwrap_or(Path::new(".")));
-    folder.and_then(|folder| folder.sync_all()).map_err(io)
 }
 
 /// The same events with every column filled, as chunks have them.

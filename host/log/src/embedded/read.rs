@@ -7,7 +7,7 @@ use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
 use super::meta::{ChunkMeta, PartitionRow};
 use super::shared::Shared;
-use super::tables::{self, CHUNKS, Fault, INDEX, PARTITIONS};
+use super::tables::{self, CHUNKS, Fault, INDEX, PARTITIONS, caught};
 
 /// The most chunks one call of `read` skips.
 const SKIPPED_MAX: usize = 1_024;
@@ -54,7 +54,7 @@ impl Shared {
         skipped: bool,
     ) -> Result<Read, LogError> {
         let snapshot = self.snapshot()?;
-        let found = self.guard(snapshot.find(partition, from))?;
+        let found = self.guard(caught(|| snapshot.find(partition, from)))?;
         let Some((mut first, mut meta)) = found else {
             return self.gone(&snapshot, partition, from, skipped);
         };
@@ -64,12 +64,19 @@ impl Shared {
                 return Ok(Read::Chunk(self.chunk(&snapshot, partition, first, &meta)?));
             }
             if rest.is_none() {
-                rest = Some(self.guard(snapshot.metas(partition, meta.end))?);
+                rest = Some(self.guard(caught(|| snapshot.metas(partition, meta.end)))?);
             }
-            match rest.as_mut().and_then(Iterator::next) {
-                Some(following) => (first, meta) = self.guard(following)?,
-                None => break,
+            let following = caught(|| rest.as_mut().and_then(Iterator::next).transpose());
+            let Some((following, its)) = self.guard(following)? else {
+                break;
+            };
+            if following != meta.end {
+                // Where one is lost, what it held would be skipped unseen.
+                let end = meta.end;
+                let what = format!("no chunk of partition {partition} holds offset {end}");
+                return Err(LogError::Damaged(what));
             }
+            (first, meta) = (following, its);
         }
         // The last one looked at is skipped too if it is not wanted; else it
         // comes with the next call.
@@ -86,7 +93,7 @@ impl Shared {
         skipped: bool,
     ) -> Result<Read, LogError> {
         // The snapshot may be ahead of what is in memory.
-        let start = self.guard(snapshot.start(partition))?;
+        let start = self.guard(caught(|| snapshot.start(partition)))?;
         if from >= start {
             let what = format!("no chunk of partition {partition} holds offset {from}");
             return Err(LogError::Damaged(what));
@@ -111,7 +118,7 @@ impl Shared {
         // The first chunk up to whose end some event is late enough.
         while low < high {
             let middle = Offset(u64::midpoint(low.0, high.0));
-            match self.guard(snapshot.find(partition, middle))? {
+            match self.guard(caught(|| snapshot.find(partition, middle)))? {
                 Some((first, meta)) if meta.time_max_so_far >= time => high = first.max(low),
                 Some((_, meta)) => low = meta.end,
                 // Retention is at work; it starts at the new front.
@@ -119,8 +126,8 @@ impl Shared {
             }
         }
         // That event may have been let go of, so look on from there.
-        for found in self.guard(snapshot.metas(partition, low))? {
-            let (first, meta) = self.guard(found)?;
+        let mut metas = self.guard(caught(|| snapshot.metas(partition, low)))?;
+        while let Some((first, meta)) = self.guard(caught(|| metas.next().transpose()))? {
             if meta.time_max < time {
                 continue;
             }
@@ -146,7 +153,8 @@ impl Shared {
         {
             return Ok(chunk);
         }
-        let chunk = self.guard(tables::read_chunk(&snapshot.chunks, partition, first, meta))?;
+        let read = || tables::read_chunk(&snapshot.chunks, partition, first, meta);
+        let chunk = self.guard(caught(read))?;
         metrics::counter!("lantern_log_chunks_decoded_total").increment(1);
         let chunk = Arc::new(chunk);
         self.cache.insert(Arc::clone(&chunk));
@@ -163,7 +171,7 @@ impl Shared {
                 transaction,
             })
         };
-        self.guard(open())
+        self.guard(caught(open))
     }
 
     /// Tells the writer of a fault of the file, and says it in the port's words.

@@ -8,13 +8,12 @@ use std::sync::mpsc::SyncSender;
 
 use lantern_core::{AppendDone, Events, LogError, Offset, Timestamp, Waker};
 use parking_lot::{Condvar, Mutex, RwLock};
-use redb::Database;
 
 use super::LogConfig;
 use super::cache::Cache;
 use super::meta::{Identity, PartitionRow};
 use super::retention::Maintained;
-use super::tables::OpenDatabase;
+use super::tables::{OpenDatabase, OpenFile};
 
 /// The most bytes of events that share one commit: bounds how long each waits.
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -30,7 +29,7 @@ pub(crate) struct Shared {
     pub(crate) open: OpenDatabase,
     pub(crate) now: Now,
     /// `None` while it is opened again after a fault, and after closing.
-    pub(crate) database: RwLock<Option<Arc<Database>>>,
+    pub(crate) database: RwLock<Option<Arc<OpenFile>>>,
     /// What is committed, one a partition.
     pub(crate) rows: RwLock<Vec<PartitionRow>>,
     pub(crate) cache: Cache,
@@ -89,7 +88,7 @@ impl Shared {
         path: Option<PathBuf>,
         open: OpenDatabase,
         now: Now,
-        database: Database,
+        database: OpenFile,
         rows: Vec<PartitionRow>,
     ) -> Self {
         Self {
@@ -248,7 +247,7 @@ impl Shared {
     }
 
     /// The open database.
-    pub(crate) fn database(&self) -> Result<Arc<Database>, LogError> {
+    pub(crate) fn database(&self) -> Result<Arc<OpenFile>, LogError> {
         if let Some(database) = &*self.database.read() {
             return Ok(Arc::clone(database));
         }

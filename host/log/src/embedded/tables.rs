@@ -11,6 +11,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
+use std::ops::{Deref, DerefMut};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -28,7 +30,7 @@ use super::plan::{PartitionState, RUN_CHUNKS_MAX, RunChunk};
 use super::window::Window;
 
 /// The layout this release writes.
-const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 1;
 
 const LOG: TableDefinition<'_, &str, u64> = TableDefinition::new("log");
 pub(crate) const PARTITIONS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("partitions");
@@ -113,6 +115,21 @@ pub(crate) enum Fault {
     Damaged(String),
 }
 
+/// Runs `task` on the file. redb panics on some damaged files; that must take
+/// neither a reader's thread nor the log's along.
+pub(crate) fn caught<T>(task: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
+    // What a panic left half done is not used again: a transaction ends with
+    // it, and the file is opened again where redb asks for that.
+    match catch_unwind(AssertUnwindSafe(task)) {
+        Ok(result) => result,
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let said = text.or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(Fault::Damaged(format!("redb gave up: {}", said.unwrap_or("it does not say why"))))
+        }
+    }
+}
+
 macro_rules! fault_from {
     ($($name:ident),*) => {$(
         impl From<redb::$name> for Fault {
@@ -139,6 +156,39 @@ impl From<Fault> for LogError {
             Fault::Damaged(what) | Fault::Redb(Corrupted(what)) => Self::Damaged(what),
             Fault::Redb(Io(error)) if full(error.kind()) => Self::Full(error.to_string()),
             Fault::Redb(error) => Self::Unavailable(error.to_string()),
+        }
+    }
+}
+
+/// An open database. redb writes when it closes a file, and panics over some
+/// damaged ones; whoever lets go of a file must not be taken along.
+pub(crate) struct OpenFile(Option<Database>);
+
+impl From<Database> for OpenFile {
+    fn from(database: Database) -> Self {
+        Self(Some(database))
+    }
+}
+
+impl Deref for OpenFile {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl DerefMut for OpenFile {
+    fn deref_mut(&mut self) -> &mut Database {
+        self.0.as_mut().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
+            error!("redb gave up while it closed the log, which is damaged");
         }
     }
 }
@@ -185,8 +235,8 @@ pub(crate) fn load(
     path: &std::path::Path,
 ) -> Result<State, OpenError> {
     let fault = |fault: Fault| open_error(fault, path);
-    match stored_format(database).map_err(fault)? {
-        Stored::Nothing => create(database, config).map_err(fault)?,
+    match caught(|| stored_format(database)).map_err(fault)? {
+        Stored::Nothing => caught(|| create(database, config)).map_err(fault)?,
         Stored::SomethingElse => return Err(OpenError::NotALog(path.into())),
         Stored::Log { format, .. } if format != FORMAT => {
             return Err(OpenError::LaterFormat { path: path.into(), found: format, known: FORMAT });
@@ -200,7 +250,7 @@ pub(crate) fn load(
         }
         Stored::Log { .. } => {}
     }
-    load_state(database, config).map_err(fault)
+    caught(|| load_state(database, config)).map_err(fault)
 }
 
 pub(crate) fn open_error(fault: Fault, path: &std::path::Path) -> OpenError {
@@ -217,13 +267,13 @@ pub(crate) fn open_error(fault: Fault, path: &std::path::Path) -> OpenError {
     }
 }
 
-enum Stored {
+pub(crate) enum Stored {
     Nothing,
     SomethingElse,
     Log { format: u64, partitions: u64 },
 }
 
-fn stored_format(database: &Database) -> Result<Stored, Fault> {
+pub(crate) fn stored_format(database: &Database) -> Result<Stored, Fault> {
     let transaction = database.begin_read()?;
     let log = match transaction.open_table(LOG) {
         Ok(log) => log,

@@ -22,7 +22,9 @@ use super::meta::{IDENTITIES_MAX, Identities, Identity};
 use super::plan::{Plan, TYPES_MAX};
 use super::retention;
 use super::shared::{Pending, Shared, Work, answer};
-use super::tables::{self, CHUNKS, Fault, IDENTITIES, INDEX, PARTITIONS, State, TYPES};
+use super::tables::{
+    self, CHUNKS, Fault, IDENTITIES, INDEX, OpenFile, PARTITIONS, State, TYPES, caught,
+};
 
 /// How long to wait before the file is opened again after a fault: the first
 /// time, and at most.
@@ -68,7 +70,8 @@ impl Writer {
                 Work::Commit(group) => self.commit(group),
                 Work::Maintain(maintenance) => {
                     let result = self.database().and_then(|db| {
-                        retention::maintain(&db, &self.shared, &mut self.state, &maintenance)
+                        let (shared, state) = (&self.shared, &mut self.state);
+                        caught(|| retention::maintain(&db, shared, state, &maintenance))
                     });
                     let fault = result.as_ref().err().is_some_and(Fault::is_of_the_file);
                     let result = result.map_err(LogError::from);
@@ -88,7 +91,7 @@ impl Writer {
         }
     }
 
-    fn database(&self) -> Result<Arc<Database>, Fault> {
+    fn database(&self) -> Result<Arc<OpenFile>, Fault> {
         let database = self.shared.database.read();
         Ok(Arc::clone(database.as_ref().expect("it is there but while the writer opens it again")))
     }
@@ -104,7 +107,7 @@ impl Writer {
         }
         let started = Instant::now();
         let (mut routed, dones) = self.route(group);
-        let outcome = self.write(&mut routed);
+        let outcome = caught(|| self.write(&mut routed));
         let fault = match outcome {
             Ok(woken) => {
                 metrics::histogram!("lantern_log_commit_seconds").record(started.elapsed());
@@ -348,7 +351,8 @@ impl Writer {
                 .map_err(|error| tables::open_error(Fault::Redb(error.into()), path))?;
         }
         let database =
-            (self.shared.open)().map_err(|error| tables::open_error(error.into(), &path))?;
+            caught(|| Ok((self.shared.open)()?)).map_err(|f| tables::open_error(f, &path))?;
+        let database = OpenFile::from(database);
         self.state = tables::load(&database, &self.shared.config, &path)?;
         publish_rows(&self.shared, &self.state);
         *self.shared.database.write() = Some(Arc::new(database));

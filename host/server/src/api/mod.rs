@@ -67,6 +67,8 @@ pub(crate) struct App {
     pub(crate) append_fault: Mutex<Option<(Instant, String)>>,
     /// Sessions of the feed.
     pub(crate) feeds: TaskTracker,
+    /// Verifications under way; at most one.
+    pub(crate) verifications: TaskTracker,
     /// The server is told to stop.
     pub(crate) stopping: CancellationToken,
 }
@@ -114,6 +116,7 @@ pub(crate) fn router(app: Shared) -> Router {
         .routes(routes!(projections::pause))
         .routes(routes!(projections::resume))
         .routes(routes!(projections::logs))
+        .routes(routes!(projections::verify))
         .routes(routes!(parked::list))
         .routes(routes!(parked::retry))
         .routes(routes!(parked::drop_parked))

@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use http::StatusCode;
 use lantern_core::VersionId;
-use lantern_engine::{EngineError, LogLine, ProjectionStatus, VersionStatus};
+use lantern_engine::{EngineError, LogLine, ProjectionStatus, VerifyStatus, VersionStatus};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -187,6 +187,31 @@ pub(crate) async fn logs(
 ) -> Result<Json<Logs>, Problem> {
     let limit = limit(lines.limit, LINES_DEFAULT, app.config.http.query_rows_max)?;
     app.blocking(move |app| Ok(Logs { logs: app.engine.logs(&name, limit)? })).await.map(Json)
+}
+
+/// Which version to verify.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Verified {
+    /// The version; the active one where left out.
+    version: Option<String>,
+}
+
+/// Begins to fold the log again beside the tables, in the background, and to
+/// compare. The projection's status shows how far it is and what it found.
+#[utoipa::path(post, path = "/v1/projections/{name}/verify", tag = "projections",
+    params(("name" = String, Path), Verified),
+    responses((status = 202, body = VerifyStatus), (status = 404, body = Problem),
+              (status = 409, body = Problem)))]
+pub(crate) async fn verify(
+    State(app): State<Shared>,
+    Names(name): Names<String>,
+    Params(Verified { version }): Params<Verified>,
+) -> Result<(StatusCode, Json<VerifyStatus>), Problem> {
+    app.check_open()?;
+    let status = crate::verify::begin(&app, &name, version.map(VersionId)).await?;
+    Ok((StatusCode::ACCEPTED, Json(status)))
 }
 
 /// Does `what` and answers how the projection stands then.

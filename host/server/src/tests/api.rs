@@ -147,6 +147,7 @@ async fn the_description_names_every_route_and_schema() {
         "/v1/projections/{name}/pause",
         "/v1/projections/{name}/resume",
         "/v1/projections/{name}/rollback",
+        "/v1/projections/{name}/verify",
         "/v1/projections/{name}/versions",
         "/v1/projections/{name}/versions/{id}",
         "/v1/projections/{name}/versions/{id}/activate",

@@ -333,13 +333,69 @@ fn what_was_acknowledged_survives_power_loss_and_a_commit_is_there_whole_or_not_
 }
 
 #[test]
-fn what_is_left_of_a_log_that_was_never_made_whole_is_made_anew() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("log.redb");
-    // A process that died, or found the disk full, at its first start.
-    std::fs::write(folder.path().join("log.redb.new"), [0; 8192]).unwrap();
-    let log = EmbeddedLog::open(&path, LogConfig::default()).unwrap();
-    assert_eq!(log.bounds(PartitionId(0)).unwrap().end, Offset(0));
+fn a_lost_index_entry_is_not_skipped_by_who_wants_other_types() {
+    let (place, config) = (Place::new(), LogConfig { chunk_events_max: 10, ..small() });
+    let log = place.open(&config);
+    for (n, kind) in [(0, "odd"), (10, "even"), (20, "even"), (30, "odd")] {
+        let events: Vec<_> = (n..n + 10).map(|n| event(&n.to_string(), kind, "s", n)).collect();
+        append(&log, &events).unwrap();
+    }
     drop(log);
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    let database = raw(&place);
+    let write = database.begin_write().unwrap();
+    write.open_table(tables::INDEX).unwrap().remove((0, 20)).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    let log = place.open(&config);
+    let (mut next, odd) = (Offset(10), TypeFilter::new(&["odd".into()]));
+    let error = loop {
+        match log.read(P0, next, &odd) {
+            Ok(Read::Skipped { next: after }) if after > next => next = after,
+            Ok(found) => panic!("{found:?} at {next}"),
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(error.contains("no chunk of partition 0 holds offset 20"), "{error}");
+}
+
+#[test]
+fn an_empty_file_is_damage_and_a_half_made_log_is_made_anew() {
+    let place = Place::new();
+    std::fs::write(place.file(), b"").unwrap();
+    let Err(error) = EmbeddedLog::open(place.file(), small()) else { panic!("it opened") };
+    assert!(matches!(&error, OpenError::Damaged { .. }), "{error}");
+    std::fs::remove_file(place.file()).unwrap();
+    std::fs::write(place.file().with_extension("redb.new"), b"half").unwrap();
+    let log = EmbeddedLog::open(place.file(), small()).unwrap();
+    append(&log, &numbered(0..3)).unwrap();
+    drop(log);
+    assert_eq!(read_all(&place.open(&small()), P0), numbered(0..3));
+}
+
+#[test]
+fn a_check_names_each_damaged_place_with_its_offsets() {
+    let check = |place: &Place| {
+        let open = |path: &std::path::Path| redb::Database::create(path);
+        crate::check(&place.file(), open, &mut |_, _| ()).unwrap()
+    };
+    let (place, _) = filled();
+    let sound = check(&place);
+    assert_eq!((sound.events, sound.chunks, sound.damage.len()), (45, 5, 0), "{sound:?}");
+    for (table, first) in [("chunks", 20), ("chunks", 40), ("index", 20)] {
+        let (place, _) = filled();
+        damage(&place, table, (0, first), |bytes| bytes[30] ^= 4);
+        let checked = check(&place);
+        assert_eq!(checked.damage.len(), 1, "{checked:?}");
+        assert_eq!(checked.damage[0].partition, Some(P0));
+        let end = Offset((first + 10).min(45));
+        assert_eq!(checked.damage[0].offsets, Some((Offset(first), end)));
+    }
+    let (place, _) = filled();
+    let database = raw(&place);
+    let write = database.begin_write().unwrap();
+    write.open_table(tables::INDEX).unwrap().remove((0, 20)).unwrap();
+    write.commit().unwrap();
+    drop(database);
+    let checked = check(&place);
+    assert_eq!(checked.damage[0].offsets, Some((Offset(20), Offset(30))), "{checked:?}");
 }

@@ -1,0 +1,106 @@
+//! `lantern doctor`: looks at the files of a data folder that no server has
+//! open.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lantern_server::ServerConfig;
+use lantern_server::doctor::{Finding, Health, Report, examine};
+
+use super::serve::{failed, quoted};
+use crate::error::{Exit, Failure, Outcome};
+use crate::output::{self, Progress};
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lantern doctor
+  lantern doctor --data /var/lib/lantern
+  lantern doctor --data /var/lib/lantern --repair && lantern serve --data /var/lib/lantern
+  lantern doctor --json | jq -r '.findings[] | select(.health==\"damaged\").file'
+
+It reads every file whole; without --repair it changes none. The server must be
+stopped. The way out for each kind of damage is in docs/guide.md, \"Damage\".
+
+Exit codes: 0 where all is sound, or repaired; 1 where something is damaged; 2
+where something could not be looked at.")]
+pub(crate) struct Args {
+    /// The folder that holds everything the server keeps [default: data].
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
+    /// The file of settings [default: lantern.toml, where there is one].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Move damaged states of projections aside, so that the server folds them
+    /// anew from the log. Deletes nothing, and never touches the log.
+    #[arg(long)]
+    repair: bool,
+}
+
+/// Looks, prints, and repairs where asked to.
+pub(crate) fn run(args: &Args, json: bool) -> Outcome {
+    let data = args.data.as_deref();
+    let data = data.map(|data| ("data".to_owned(), quoted(&data.to_string_lossy())));
+    let flags: Vec<_> = data.into_iter().collect();
+    let config =
+        ServerConfig::load(args.config.as_deref(), &flags).map_err(|error| failed(error.into()))?;
+    let bar = output::progress(Progress::PerMille, json);
+    bar.enable_steady_tick(Duration::from_millis(200));
+    let mut progress = |what: &str, done: u64, all: u64| {
+        bar.set_position(done.saturating_mul(1_000).checked_div(all).unwrap_or(0));
+        bar.set_message(what.to_owned());
+    };
+    let report = examine(&config.data, args.repair, &mut progress);
+    bar.finish_and_clear();
+    let report = report.map_err(|error| Failure { exit: Exit::Usage, ..failed(error) })?;
+    if json {
+        output::json(&report);
+    } else {
+        print(&report);
+    }
+    verdict(&report)
+}
+
+fn print(report: &Report) {
+    let mut table = output::table(["file", "what it is", "", "place"]);
+    for finding in &report.findings {
+        let Finding { file, what, health, places, .. } = finding;
+        let places: Vec<_> = places.iter().map(|place| output::printable(place)).collect();
+        table.add_row([
+            file.display().to_string(),
+            output::printable(what),
+            word(*health).to_owned(),
+            places.join("\n"),
+        ]);
+    }
+    output::line(table.to_string());
+    for finding in report.findings.iter().filter(|f| f.health != Health::Sound) {
+        let Finding { file, health, way_out, .. } = finding;
+        if *health != Health::Unused {
+            output::line(format!("\n{} is {}: {way_out}", file.display(), word(*health)));
+        }
+    }
+}
+
+fn word(health: Health) -> &'static str {
+    match health {
+        Health::Sound => "ok",
+        Health::Damaged => "damaged",
+        Health::Unknown => "not looked at",
+        Health::Repaired => "repaired",
+        Health::Unused => "not needed",
+    }
+}
+
+fn verdict(report: &Report) -> Outcome {
+    let folder = report.folder.display();
+    if report.has(Health::Damaged) {
+        return Err(Failure::new(Exit::Failure, format!("`{folder}` is damaged"))
+            .help("keep a copy of the folder before anything else; the way out is named above"));
+    }
+    if report.has(Health::Unknown) {
+        let message = format!("not all of `{folder}` could be looked at");
+        return Err(Failure::new(Exit::Usage, message).help("see the reasons above"));
+    }
+    Ok(())
+}

@@ -1,0 +1,465 @@
+//! Folds the log again beside a live state, and compares.
+//!
+//! A shard's state is a function of the log and of what people decided over
+//! parked events, and of nothing else. So a second fold of the log, with the
+//! same decisions at the same places, must come to the same state; where it does
+//! not, state, log or plugin is damaged. What cannot be folded again (the log's
+//! beginning is gone, limits have changed) is told as such: never as sameness,
+//! and never as a difference.
+//!
+//! The live shard moves on meanwhile. The fold follows its committed position,
+//! and only once it is close takes a snapshot of the state, to which it folds
+//! the rest: snapshots keep old pages alive.
+
+mod compare;
+mod status;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use lantern_core::{
+    DecisionRecord, Offset, Plugin, ReadStore, ShardMeta, ShardStore, Space, StoreError, VersionId,
+};
+use parking_lot::Mutex;
+
+use crate::engine::Build;
+use crate::shard::{Shard, ShardParts, Step, StepLimits, Stop};
+use crate::slot::Slot;
+use crate::{Engine, EngineError};
+
+pub use status::{
+    FieldDifference, Verdict, VerifiedShard, VerifiedTable, VerifyDifference, VerifyStatus,
+};
+
+/// Events in one step of the fold, so that it can be paced finely.
+const STEP_EVENTS: usize = 1_024;
+/// As close as this to the live position, the fold takes a snapshot.
+const CLOSE_EVENTS: u64 = 4 * STEP_EVENTS as u64;
+/// How often it tries to come close to a shard that runs away from it.
+const ROUNDS_MAX: u32 = 64;
+/// Faults of the host in one place that are waited out.
+const FAULTS_MAX: u32 = 20;
+/// The part of the work that is folding, in percent; the rest is comparing.
+const FOLDING_PERCENT: f64 = 90.0;
+
+/// A verification that has begun: [`Verification::run`] does the work.
+pub struct Verification {
+    engine: Arc<Engine>,
+    build: Arc<Build>,
+    projection: String,
+    shown: Arc<Mutex<Option<VerifyStatus>>>,
+    status: VerifyStatus,
+    began: Duration,
+}
+
+/// Why a shard's comparison ended early.
+enum Ended {
+    Verdict(Verdict, String),
+    Stopped,
+}
+
+impl From<StoreError> for Ended {
+    fn from(error: StoreError) -> Self {
+        Self::Verdict(Verdict::Failed, error.to_string())
+    }
+}
+
+/// Called between steps; `false` ends the work.
+type Pace<'a> = &'a mut dyn FnMut(&VerifyStatus) -> bool;
+
+impl Engine {
+    /// Begins to verify a version (the active one where `None`): its status
+    /// says so from now on. One at a time.
+    ///
+    /// # Errors
+    /// [`EngineError::Verifying`], or that there is no such version.
+    pub fn verify(
+        self: &Arc<Self>,
+        projection: &str,
+        version: Option<&VersionId>,
+    ) -> Result<Verification, EngineError> {
+        let build = self.chosen(projection, version)?;
+        let shown = {
+            let projections = self.projections.read();
+            let found = projections.get(projection);
+            let found = found.ok_or_else(|| EngineError::NoProjection(projection.into()))?;
+            found.verified.clone()
+        };
+        if self.verifying.swap(true, Ordering::AcqRel) {
+            return Err(EngineError::Verifying);
+        }
+        let partitions = build.slots.iter().map(|slot| VerifiedShard {
+            partition: slot.id.partition.0,
+            ..VerifiedShard::default()
+        });
+        let status = VerifyStatus {
+            version: build.version.id.0.clone(),
+            started_us: self.ports.clock.wall().0,
+            partitions: partitions.collect(),
+            ..VerifyStatus::default()
+        };
+        *shown.lock() = Some(status.clone());
+        Ok(Verification {
+            began: self.ports.clock.monotonic(),
+            engine: Arc::clone(self),
+            build,
+            projection: projection.into(),
+            shown,
+            status,
+        })
+    }
+}
+
+impl Verification {
+    /// The projection.
+    #[must_use]
+    pub fn projection(&self) -> &str {
+        &self.projection
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn status(&self) -> &VerifyStatus {
+        &self.status
+    }
+
+    /// Folds and compares every partition. `pace` is called between steps, with
+    /// what is done so far: it slows the work down by taking its time, and ends
+    /// it with `false`.
+    #[must_use]
+    pub fn run(mut self, pace: Pace<'_>) -> VerifyStatus {
+        match self.engine.plugin_of(&self.build) {
+            Ok(plugin) => {
+                for place in 0..self.build.slots.len() {
+                    let ended = self.shard(place, &plugin, pace);
+                    let shard = &mut self.status.partitions[place];
+                    if let Err(ended) = ended {
+                        let (verdict, reason) = match ended {
+                            Ended::Verdict(verdict, reason) => (verdict, reason),
+                            Ended::Stopped => (Verdict::Stopped, "it was ended".into()),
+                        };
+                        (shard.verdict, shard.reason) = (verdict, Some(reason));
+                    }
+                }
+                self.status.judge();
+            }
+            Err(reason) => {
+                (self.status.verdict, self.status.reason) = (Verdict::Failed, Some(reason));
+            }
+        }
+        self.status.percent = 100.0;
+        self.show();
+        self.status.clone()
+    }
+
+    fn show(&mut self) {
+        let took = self.engine.ports.clock.monotonic().saturating_sub(self.began);
+        self.status.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        *self.shown.lock() = Some(self.status.clone());
+    }
+
+    fn shard(
+        &mut self,
+        place: usize,
+        plugin: &Arc<dyn Plugin>,
+        pace: Pace<'_>,
+    ) -> Result<(), Ended> {
+        let slot = Arc::clone(&self.build.slots[place]);
+        let live = slot.store.clone().ok_or_else(|| {
+            let reason = slot.seen.lock().halted.clone().unwrap_or_default();
+            Ended::Verdict(Verdict::Failed, reason)
+        })?;
+        let start = self.start(&slot)?;
+        if start.0 > 0 && meta_of(&*live)?.next.0 > 0 {
+            return Err(gone(start));
+        }
+        let scratch = self.engine.ports.stores.temporary()?;
+        let shard = self.open(&slot, plugin, &scratch)?;
+        let mut fold = Fold { shard, decisions: 0, faults: 0, place, slot: &slot };
+        let snapshot = self.follow(&mut fold, &live, pace)?;
+        let found = meta_of(&*snapshot)?;
+        fold.shard.commit(Duration::ZERO)?;
+        self.status.partitions[place].next = found.next.0;
+        self.status.partitions[place].decisions = fold.decisions;
+        self.compare(&fold, &*scratch, &*snapshot, &found, pace)
+    }
+
+    /// The scratch shard, with nothing in the way of a fold that the live one
+    /// got past with a person's help.
+    fn open(
+        &self,
+        slot: &Slot,
+        plugin: &Arc<dyn Plugin>,
+        scratch: &Arc<dyn ShardStore>,
+    ) -> Result<Shard, Ended> {
+        let mut config = (*self.engine.config).clone();
+        config.parked_max = u64::MAX;
+        config.parked_in_a_row_max = u64::MAX;
+        config.state_bytes_max = u64::MAX;
+        let parts = ShardParts {
+            id: slot.id.clone(),
+            plugin: Arc::clone(plugin),
+            store: Arc::clone(scratch),
+            config: Arc::new(config),
+            logs: Arc::new(|_, _, _| ()),
+        };
+        let mut shard = Shard::open(parts).map_err(|stop| {
+            let (Stop::Fault(reason) | Stop::Halt(reason)) = stop;
+            Ended::Verdict(Verdict::Failed, reason)
+        })?;
+        shard.kept = Some(VecDeque::new());
+        Ok(shard)
+    }
+
+    /// Folds up to where the live shard is, and hands back its state there.
+    fn follow(
+        &mut self,
+        fold: &mut Fold<'_>,
+        live: &Arc<dyn ShardStore>,
+        pace: Pace<'_>,
+    ) -> Result<Box<dyn ReadStore>, Ended> {
+        for round in 0.. {
+            let meta = meta_of(&**live)?;
+            let near = meta.next.0.saturating_sub(fold.shard.meta.next.0) <= CLOSE_EVENTS;
+            if near || round >= ROUNDS_MAX {
+                break;
+            }
+            self.fold_to(fold, meta.next, &**live, pace)?;
+        }
+        let snapshot = live.snapshot()?;
+        let meta = meta_of(&*snapshot)?;
+        self.fold_to(fold, meta.next, &*snapshot, pace)?;
+        if meta.decisions > fold.decisions {
+            let reason = match fold.decisions {
+                kept @ DecisionRecord::KEPT_MAX.. => {
+                    format!(
+                        "of {} retries and drops of parked events, {kept} are kept: rebuild the projection to verify it again",
+                        meta.decisions
+                    )
+                }
+                _ => "a record of a retry or drop of parked events is missing".into(),
+            };
+            return Err(Ended::Verdict(Verdict::Unverifiable, reason));
+        }
+        Ok(snapshot)
+    }
+
+    /// Folds up to `target`, and takes the decisions again that `live` has kept
+    /// on the way.
+    fn fold_to(
+        &mut self,
+        fold: &mut Fold<'_>,
+        target: Offset,
+        live: &dyn ReadStore,
+        pace: Pace<'_>,
+    ) -> Result<(), Ended> {
+        loop {
+            let key = DecisionRecord::key(fold.decisions);
+            let decision = match live.get(Space::Meta, &key)? {
+                Some(bytes) => Some(DecisionRecord::decode(&bytes).ok_or_else(|| {
+                    let what = "the state's record of a retry or drop of parked events is damaged";
+                    Ended::Verdict(Verdict::Differs, what.into())
+                })?),
+                None => None,
+            };
+            let decision = decision.filter(|decision| decision.next <= target);
+            let until = decision.as_ref().map_or(target, |decision| decision.next);
+            self.step_to(fold, until, target, pace)?;
+            let Some(decision) = decision else {
+                return Ok(());
+            };
+            let unlike = || {
+                let reason = format!(
+                    "a retry or drop of parked events at offset {} cannot be taken again: the projection stood in the middle of a step, or its limits were others",
+                    decision.next
+                );
+                Ended::Verdict(Verdict::Unverifiable, reason)
+            };
+            let meta = &fold.shard.meta;
+            if (meta.next, meta.watermark) != (decision.next, decision.watermark) {
+                return Err(unlike());
+            }
+            match fold.shard.decide_again(&decision) {
+                Ok(true) => fold.decisions += 1,
+                Ok(false) => return Err(unlike()),
+                Err(Stop::Fault(reason) | Stop::Halt(reason)) => {
+                    return Err(Ended::Verdict(Verdict::Failed, reason));
+                }
+            }
+        }
+    }
+
+    fn step_to(
+        &mut self,
+        fold: &mut Fold<'_>,
+        until: Offset,
+        target: Offset,
+        pace: Pace<'_>,
+    ) -> Result<(), Ended> {
+        let limits = StepLimits {
+            now: Duration::ZERO,
+            before: Some(until),
+            batch_events: Some(STEP_EVENTS.min(self.engine.config.batch_events_max)),
+        };
+        while fold.shard.meta.next < until {
+            let before = fold.shard.meta.next;
+            let log = Arc::clone(&self.engine.ports.log);
+            let outcome = fold.shard.step(&*log, &limits).0;
+            let next = fold.shard.meta.next;
+            self.status.events += next.0 - before.0;
+            self.note(fold.place, next.0, target.0);
+            if fold.slot.deleted.load(Ordering::Acquire) {
+                let reason = "the version was rebuilt or deleted meanwhile".into();
+                return Err(Ended::Verdict(Verdict::Unverifiable, reason));
+            }
+            if !pace(&self.status) {
+                return Err(Ended::Stopped);
+            }
+            match outcome {
+                Ok(Step::Idle) if next < until => {
+                    let reason = format!(
+                        "the state has folded up to offset {until}, and the log ends at {next}: it has lost events"
+                    );
+                    return Err(Ended::Verdict(Verdict::Differs, reason));
+                }
+                Ok(_) => fold.faults = 0,
+                Err(Stop::Fault(_)) if fold.faults < FAULTS_MAX => fold.faults += 1,
+                Err(Stop::Fault(reason)) => {
+                    return Err(Ended::Verdict(Verdict::Failed, reason));
+                }
+                Err(Stop::Halt(reason)) => return Err(self.halted(fold, reason)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The second fold was halted where the first was not.
+    fn halted(&self, fold: &Fold<'_>, reason: String) -> Ended {
+        match self.start(fold.slot) {
+            Err(ended) => ended,
+            Ok(start) if start > fold.shard.meta.next => gone(start),
+            Ok(_) => {
+                let next = fold.shard.meta.next;
+                let verdict = self.weigh(fold, None);
+                let reason = format!("folded again, it is halted at offset {next}: {reason}");
+                Ended::Verdict(verdict.0, verdict.1.unwrap_or(reason))
+            }
+        }
+    }
+
+    fn compare(
+        &mut self,
+        fold: &Fold<'_>,
+        scratch: &dyn ReadStore,
+        snapshot: &dyn ReadStore,
+        found: &ShardMeta,
+        pace: Pace<'_>,
+    ) -> Result<(), Ended> {
+        let manifest = Arc::clone(&self.build.manifest);
+        let before = self.status.rows;
+        let status = &mut self.status;
+        let mut paced = |rows| {
+            status.rows += rows;
+            pace(status)
+        };
+        let compared = compare::compare(&manifest, scratch, snapshot, &mut paced)?;
+        let mut compared = compared.ok_or(Ended::Stopped)?;
+        if compared.first.is_none() {
+            let none = VecDeque::new();
+            compared.first = compare::outbox(snapshot, fold.shard.kept.as_ref().unwrap_or(&none))?;
+            compared.differences += u64::from(compared.first.is_some());
+        }
+        let (verdict, reason) = match &compared.first {
+            None => (Verdict::Same, None),
+            Some(_) => self.weigh(fold, Some(found)),
+        };
+        self.status.rows = before + compared.rows;
+        self.status.differences += compared.differences;
+        let shard = &mut self.status.partitions[fold.place];
+        (shard.verdict, shard.reason) = (verdict, reason);
+        shard.tables = compared.tables;
+        shard.first = compared.first;
+        self.show();
+        Ok(())
+    }
+
+    /// What a difference means: damage, or something that is known to make one.
+    fn weigh(&self, fold: &Fold<'_>, found: Option<&ShardMeta>) -> (Verdict, Option<String>) {
+        let live = fold.slot.store.as_ref().and_then(|store| meta_of(&**store).ok());
+        let found = found.or(live.as_ref());
+        let limits = self.engine.config.limits();
+        let seen = fold.slot.seen.lock();
+        match found {
+            Some(meta) if meta.limits_changed || (meta.limits != 0 && meta.limits != limits) => {
+                let reason = "it differs, but the limits in section `engine` were changed since it was folded, which can have the same effect: rebuild the projection to be sure";
+                (Verdict::Unverifiable, Some(reason.into()))
+            }
+            Some(meta)
+                if meta.watermark < fold.shard.meta.watermark
+                    && (seen.halted.is_some() || seen.fault.is_some()) =>
+            {
+                let reason = "the projection stands in the middle of firing timers: verify it again once it goes on";
+                (Verdict::Unverifiable, Some(reason.into()))
+            }
+            Some(meta) if meta.decisions == 0 && meta.parked_total != meta.parked_now => {
+                let reason = "parked events were retried or dropped before such decisions were kept: rebuild the projection to verify it";
+                (Verdict::Unverifiable, Some(reason.into()))
+            }
+            _ => (Verdict::Differs, None),
+        }
+    }
+
+    fn start(&self, slot: &Slot) -> Result<Offset, Ended> {
+        let bounds = self.engine.ports.log.bounds(slot.id.partition);
+        let failed =
+            |error: lantern_core::LogError| Ended::Verdict(Verdict::Failed, error.to_string());
+        Ok(bounds.map_err(failed)?.start)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
+    fn note(&mut self, place: usize, next: u64, target: u64) {
+        let shards = self.status.partitions.len().max(1) as f64;
+        let part = if target == 0 { 1.0 } else { next as f64 / target as f64 };
+        self.status.percent = FOLDING_PERCENT * (place as f64 + part.min(1.0)) / shards;
+        self.show();
+    }
+}
+
+impl Drop for Verification {
+    fn drop(&mut self) {
+        if self.status.verdict == Verdict::Running {
+            self.status.verdict = Verdict::Stopped;
+            self.show();
+        }
+        self.engine.verifying.store(false, Ordering::Release);
+    }
+}
+
+/// A second fold of one shard.
+struct Fold<'a> {
+    shard: Shard,
+    /// How many decisions were taken again.
+    decisions: u64,
+    faults: u32,
+    place: usize,
+    slot: &'a Arc<Slot>,
+}
+
+fn gone(start: Offset) -> Ended {
+    let reason = format!(
+        "the log begins at offset {start}: retention has let go of what the state was folded from"
+    );
+    Ended::Verdict(Verdict::Unverifiable, reason)
+}
+
+fn meta_of(store: &dyn ReadStore) -> Result<ShardMeta, Ended> {
+    match store.get(Space::Meta, ShardMeta::KEY)? {
+        Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+            let reason = format!("the shard's own record is damaged: {error}");
+            Ended::Verdict(Verdict::Differs, reason)
+        }),
+        None => Ok(ShardMeta::default()),
+    }
+}

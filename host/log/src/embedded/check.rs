@@ -1,0 +1,258 @@
+//! Reads a whole log and says what of it is damaged, place by place: for
+//! `lantern doctor`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use lantern_core::{Bounds, Offset, PartitionId, Timestamp};
+use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable};
+
+use super::meta::{Identities, PartitionRow};
+use super::tables::{
+    self, CHUNKS, Fault, IDENTITIES, INDEX, OpenError, OpenFile, PARTITIONS, Stored, TYPES, caught,
+};
+
+/// The most places that are told; more are counted.
+const PLACES_MAX: usize = 1_000;
+
+/// A place in a log that is damaged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogDamage {
+    /// The partition, where it is one's.
+    pub partition: Option<PartitionId>,
+    /// The offsets that cannot be read: the first, and the one after the last.
+    /// `None` where no event is lost.
+    pub offsets: Option<(Offset, Offset)>,
+    /// What is damaged.
+    pub what: String,
+}
+
+/// What a log holds, and what of it is damaged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogChecked {
+    /// Each partition's bounds, where its record can be read.
+    pub partitions: Vec<Option<Bounds>>,
+    /// Chunks read.
+    pub chunks: u64,
+    /// Events in them.
+    pub events: u64,
+    /// What is damaged: the first places.
+    pub damage: Vec<LogDamage>,
+    /// How many more places are.
+    pub more: u64,
+}
+
+/// Reads all of the log that `open` opens, which is called with the file at
+/// `path`: every chunk, the index beside it, the partitions' records, and the
+/// checksums of the whole file. `progress` is told how many of how many events
+/// are read. Nothing is written but by `open`'s own way of opening.
+///
+/// # Errors
+/// [`OpenError`] where it cannot be opened at all.
+pub fn check(
+    path: &Path,
+    open: impl Fn(&Path) -> Result<Database, DatabaseError>,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<LogChecked, OpenError> {
+    let failed = |fault| tables::open_error(fault, path);
+    let mut database = OpenFile::from(caught(|| Ok(open(path)?)).map_err(failed)?);
+    let mut checked = LogChecked::default();
+    let count = match caught(|| tables::stored_format(&database)).map_err(failed)? {
+        Stored::Log { format, .. } if format != tables::FORMAT => {
+            let path = path.into();
+            return Err(OpenError::LaterFormat { path, found: format, known: tables::FORMAT });
+        }
+        Stored::Log { partitions, .. } => u32::try_from(partitions).unwrap_or(u32::MAX),
+        Stored::Nothing | Stored::SomethingElse => return Err(OpenError::NotALog(path.into())),
+    };
+    if count > super::PARTITIONS_LIMIT {
+        let what = format!("it says that it has {count} partitions");
+        return Err(failed(Fault::Damaged(what)));
+    }
+    let walked = caught(|| {
+        let transaction = database.begin_read()?;
+        walk(&transaction, count, &mut checked, progress)
+    });
+    if let Err(fault) = walked {
+        checked.tell(None, None, fault.to_string());
+    }
+    // The database must have no readers for this; so it comes last.
+    match caught(|| Ok(database.check_integrity()?)) {
+        Ok(true) => {}
+        Ok(false) => checked.tell(None, None, "the file does not match its checksums".into()),
+        Err(fault) => checked.tell(None, None, fault.to_string()),
+    }
+    Ok(checked)
+}
+
+impl LogChecked {
+    /// Says where the damage at `place` ends.
+    fn close(&mut self, place: Option<usize>, end: Offset) {
+        let damage = place.and_then(|place| self.damage.get_mut(place));
+        if let Some((first, last)) = damage.and_then(|damage| damage.offsets.as_mut()) {
+            *last = end.max(first.next());
+        }
+    }
+
+    fn tell(&mut self, partition: Option<u32>, offsets: Option<(Offset, Offset)>, what: String) {
+        if self.damage.len() < PLACES_MAX {
+            let partition = partition.map(PartitionId);
+            self.damage.push(LogDamage { partition, offsets, what });
+        } else {
+            self.more += 1;
+        }
+    }
+}
+
+fn walk(
+    transaction: &ReadTransaction,
+    count: u32,
+    checked: &mut LogChecked,
+    progress: &mut dyn FnMut(u64, u64),
+) -> Result<(), Fault> {
+    let rows = transaction.open_table(PARTITIONS)?;
+    let mut known = Vec::new();
+    for number in 0..count {
+        let row = rows.get(number)?.and_then(|bytes| PartitionRow::decode(bytes.value()));
+        if row.is_none() {
+            checked.tell(Some(number), None, "the partition's own record is damaged".into());
+        }
+        checked.partitions.push(row.as_ref().map(PartitionRow::bounds));
+        known.push(row);
+    }
+    let total = known.iter().flatten().map(|row| row.end.0.saturating_sub(row.start.0)).sum();
+    for (number, row) in (0..).zip(known) {
+        if let Err(fault) = partition(transaction, number, row, checked, &mut |events| {
+            progress(events, total);
+        }) {
+            checked.tell(Some(number), None, fault.to_string());
+        }
+    }
+    for pair in transaction.open_table(IDENTITIES)?.iter()? {
+        let (key, value) = pair?;
+        if Identities::decode(value.value()).is_none() {
+            let what = format!(
+                "record {} of event identities is damaged: events sent again may not be told apart",
+                key.value()
+            );
+            checked.tell(None, None, what);
+        }
+    }
+    Ok(())
+}
+
+/// Reads one partition from front to end: no offset may be missing, and index,
+/// chunks and the partition's record must say the same.
+fn partition(
+    transaction: &ReadTransaction,
+    number: u32,
+    row: Option<PartitionRow>,
+    checked: &mut LogChecked,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), Fault> {
+    let index = transaction.open_table(INDEX)?;
+    let chunks = transaction.open_table(CHUNKS)?;
+    let mut expected = row.map(|row| row.start);
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    let mut whole = true;
+    let mut seen = 0;
+    // An entry that does not say where its chunk ends: the next one does.
+    let mut open: Option<usize> = None;
+    for pair in index.range((number, 0)..=(number, u64::MAX))? {
+        let (key, value) = pair?;
+        let first = Offset(key.value().1);
+        checked.close(open.take(), first);
+        if let Some(expected) = expected.filter(|expected| *expected != first) {
+            whole = false;
+            let what =
+                format!("offset {expected} should come next, and the next chunk begins at {first}");
+            checked.tell(Some(number), Some((expected.min(first), first.max(expected))), what);
+        }
+        let meta = match tables::decode_meta(value.value(), PartitionId(number), first) {
+            Ok(meta) => meta,
+            Err(fault) => {
+                whole = false;
+                expected = None;
+                open = Some(checked.damage.len());
+                checked.tell(Some(number), Some((first, first.next())), fault.to_string());
+                continue;
+            }
+        };
+        expected = Some(meta.end);
+        seen += 1;
+        match tables::read_chunk(&chunks, PartitionId(number), first, &meta) {
+            Ok(chunk) => {
+                checked.chunks += 1;
+                checked.events += chunk.events.len() as u64;
+                let newest = chunk.events.times().iter().max().copied();
+                if newest.unwrap_or(Timestamp::MIN) != meta.time_max {
+                    let what =
+                        format!("chunk at offset {first}: the index gives another event time");
+                    checked.tell(Some(number), None, what);
+                }
+                let names = chunk.events.type_names();
+                let listed = meta.types.is_some();
+                for kind in chunk.events.types() {
+                    let name = if listed { names[usize::from(*kind)].as_str() } else { "" };
+                    *counts.entry(name.to_owned()).or_default() += 1;
+                }
+                progress(checked.events);
+            }
+            Err(fault) => {
+                whole = false;
+                checked.tell(Some(number), Some((first, meta.end)), fault.to_string());
+            }
+        }
+    }
+    checked.close(open, row.map_or(Offset(0), |row| row.end));
+    if let (Some(row), Some(expected)) = (row, expected)
+        && row.end != expected
+    {
+        whole = false;
+        let what = format!("it should end at offset {}, and ends at {expected}", row.end);
+        let lost = (expected < row.end).then_some((expected, row.end));
+        checked.tell(Some(number), lost, what);
+    }
+    if whole {
+        totals(transaction, number, row, &Totals { chunks: seen, types: counts }, checked)?;
+    }
+    Ok(())
+}
+
+/// What was counted of a partition.
+struct Totals {
+    chunks: u64,
+    types: BTreeMap<String, u64>,
+}
+
+/// Compares what was counted with what the partition's records say.
+fn totals(
+    transaction: &ReadTransaction,
+    number: u32,
+    row: Option<PartitionRow>,
+    counted: &Totals,
+    checked: &mut LogChecked,
+) -> Result<(), Fault> {
+    let seen = counted.chunks;
+    if row.is_some_and(|row| row.chunks != seen) {
+        checked.tell(Some(number), None, format!("its record counts other chunks than its {seen}"));
+    }
+    let chunks = transaction.open_table(CHUNKS)?;
+    let types = transaction.open_table(TYPES)?;
+    let orphans = chunks.range((number, 0)..=(number, u64::MAX))?.count() as u64;
+    if orphans != seen {
+        let what = format!("{orphans} chunks are stored, and the index has {seen}");
+        checked.tell(Some(number), None, what);
+    }
+    let counted: u64 = counted.types.values().sum();
+    let mut stored = 0;
+    for pair in types.range((number, "")..(number + 1, ""))? {
+        stored += pair?.1.value();
+    }
+    if counted != stored {
+        let what =
+            format!("the counts of types add up to {stored}, and there are {counted} events");
+        checked.tell(Some(number), None, what);
+    }
+    Ok(())
+}

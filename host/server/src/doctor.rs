@@ -1,0 +1,502 @@
+//! `lantern doctor`: looks at every file of a data folder that no server has
+//! open, says what is damaged and what it can be rebuilt from, and rebuilds it.
+//!
+//! Looking changes nothing. Repairing moves what is damaged aside, into the
+//! folder `damaged`, and deletes nothing; it touches the log never, since there
+//! is nothing to rebuild that from.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use lantern_core::{
+    Bounds, Catalog, EmitFrom, Offset, ProjectionRecord, VersionRecord, VersionState,
+};
+use lantern_log::{LogChecked, LogDamage, OpenError};
+use lantern_store::{
+    CatalogFile, StateChecked, check_catalog, check_plugin, check_state, open_untouched,
+};
+use serde::Serialize;
+
+use crate::data::DataDir;
+use crate::start::StartError;
+
+/// The most places that are told of one file.
+const PLACES_MAX: usize = 20;
+
+/// How a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Health {
+    /// All of it was read, and it matches its checksums.
+    Sound,
+    /// It is damaged, or gone.
+    Damaged,
+    /// It could not be looked at.
+    Unknown,
+    /// It is damaged, and the way to rebuild it is prepared.
+    Repaired,
+    /// Nothing needs it.
+    Unused,
+}
+
+/// A file, and what was found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// The file or folder, within the data folder.
+    pub file: PathBuf,
+    /// What it is, for people.
+    pub what: String,
+    /// How it is.
+    pub health: Health,
+    /// What it holds, or what is damaged: partition, offset, row.
+    pub places: Vec<String>,
+    /// What to do about it; empty where it is sound.
+    pub way_out: String,
+}
+
+/// What became of a data folder.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The folder.
+    pub folder: PathBuf,
+    /// One a file.
+    pub findings: Vec<Finding>,
+}
+
+impl Report {
+    /// Whether a file has this health.
+    #[must_use]
+    pub fn has(&self, health: Health) -> bool {
+        self.findings.iter().any(|finding| finding.health == health)
+    }
+}
+
+/// Told what is being looked at, and how many of how many units are done.
+pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, u64);
+
+/// Looks at all files in `folder`; with `repair`, moves damaged states aside so
+/// that the server folds them anew from the log.
+///
+/// # Errors
+/// [`StartError`] where a server has the folder, or there is none.
+pub fn examine(folder: &Path, repair: bool, progress: Progress<'_>) -> Result<Report, StartError> {
+    let data = DataDir::existing(folder)?;
+    let root = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+    let mut doctor = Doctor { data, root, findings: Vec::new(), log: Log::default() };
+    doctor.log(progress);
+    let catalog = doctor.catalog();
+    if let Some(records) = &catalog {
+        doctor.plugins(records);
+        let damaged = doctor.states(records, progress);
+        doctor.unused(records);
+        if repair {
+            doctor.repair(records, &damaged);
+        }
+    }
+    doctor.cache();
+    Ok(Report { folder: doctor.root, findings: doctor.findings })
+}
+
+/// What can be had from the log.
+#[derive(Default)]
+struct Log {
+    /// Each partition's bounds where they are known.
+    bounds: Vec<Option<Bounds>>,
+    /// Why no state can be folded from it.
+    unfit: Option<String>,
+}
+
+struct Doctor {
+    data: DataDir,
+    root: PathBuf,
+    findings: Vec<Finding>,
+    log: Log,
+}
+
+/// A version with a damaged state.
+struct Damaged {
+    projection: String,
+    version: VersionRecord,
+    /// Each partition's position, where the file still tells.
+    next: Vec<Option<Offset>>,
+    /// Where its finding stands.
+    findings: Vec<usize>,
+}
+
+impl Doctor {
+    fn find(&mut self, file: &Path, what: &str, health: Health, places: Vec<String>, way: &str) {
+        let file = file.strip_prefix(&self.root).unwrap_or(file).to_path_buf();
+        let (what, way_out) = (what.to_owned(), way.to_owned());
+        self.findings.push(Finding { file, what, health, places, way_out });
+    }
+
+    fn log(&mut self, progress: Progress<'_>) {
+        const BACKUP: &str = "nothing can rebuild the log: restore `log.redb` from a backup. \
+             Without one, the offsets named are lost; events before and after them can still be \
+             read (`lantern events tail --from OFFSET`) and imported into a new data folder";
+        let path = self.data.log();
+        if !path.exists() {
+            let there = self.data.catalog().exists() || self.data.state().exists();
+            self.log.unfit = Some("there is no log".into());
+            if there {
+                let places = vec!["it is gone, with every event in it".into()];
+                self.find(&path, "log of events", Health::Damaged, places, BACKUP);
+            }
+            return;
+        }
+        let mut told = |done, all| progress("log of events", done, all);
+        match lantern_log::check(&path, open_untouched, &mut told) {
+            Ok(checked) => {
+                self.log.bounds.clone_from(&checked.partitions);
+                if checked.damage.is_empty() {
+                    self.log.unfit = begins_later(&checked.partitions);
+                    let places = vec![format!(
+                        "{} events in {} chunks, {}",
+                        checked.events,
+                        checked.chunks,
+                        partitions(&checked.partitions)
+                    )];
+                    self.find(&path, "log of events", Health::Sound, places, "");
+                } else {
+                    self.log.unfit = Some("the log itself is damaged".into());
+                    let places = places(&checked);
+                    self.find(&path, "log of events", Health::Damaged, places, BACKUP);
+                }
+            }
+            Err(error) => {
+                let (health, way) = match &error {
+                    OpenError::LaterFormat { .. } => (Health::Unknown, "use that release"),
+                    OpenError::Io { .. } | OpenError::InUse(_) => {
+                        (Health::Unknown, "see that this user may read the file")
+                    }
+                    _ => (Health::Damaged, BACKUP),
+                };
+                self.log.unfit = Some("the log cannot be opened".into());
+                self.find(&path, "log of events", health, vec![error.to_string()], way);
+            }
+        }
+    }
+
+    fn catalog(&mut self) -> Option<Vec<ProjectionRecord>> {
+        const WAY: &str = "restore `catalog.redb` from a backup. Without one: move the file away, \
+             keep a copy of the folder `plugins`, start the server, and push the plugins again \
+             with their parameters; the tables are folded from the log anew";
+        let path = self.data.catalog();
+        if !path.exists() {
+            if self.data.state().is_dir() && has_entries(&self.data.state()) {
+                let places = vec!["it is gone, and there are states of projections".into()];
+                self.find(&path, "catalogue of projections", Health::Damaged, places, WAY);
+                return None;
+            }
+            return Some(Vec::new());
+        }
+        match check_catalog(&path) {
+            Ok(records) => {
+                let places = vec![format!("{} projections", records.len())];
+                self.find(&path, "catalogue of projections", Health::Sound, places, "");
+                Some(records)
+            }
+            Err(error) => {
+                let health = health(&error);
+                let places = vec![error.to_string()];
+                self.find(&path, "catalogue of projections", health, places, WAY);
+                None
+            }
+        }
+    }
+
+    fn plugins(&mut self, records: &[ProjectionRecord]) {
+        for record in records {
+            for version in &record.versions {
+                let path = self.data.plugins().join(format!("{}.wasm", version.sha256));
+                let what = format!("plugin of `{}` version {}", record.name, version.id);
+                match check_plugin(&path, &version.sha256) {
+                    Ok(bytes) => {
+                        let places = vec![format!("{bytes} bytes")];
+                        self.find(&path, &what, Health::Sound, places, "");
+                    }
+                    Err(error) => {
+                        let way = format!(
+                            "upload the same plugin again (`lantern plugin push`, SHA-256 {}) under any name: that writes the file anew; then `lantern plugin resume {}`",
+                            version.sha256, record.name
+                        );
+                        self.find(&path, &what, health(&error), vec![error.to_string()], &way);
+                    }
+                }
+            }
+        }
+    }
+
+    fn states(&mut self, records: &[ProjectionRecord], progress: Progress<'_>) -> Vec<Damaged> {
+        let mut damaged = Vec::new();
+        let all = records.iter().map(|r| r.versions.len() as u64).sum::<u64>();
+        let mut done = 0;
+        for record in records {
+            for version in &record.versions {
+                progress("states of projections", done, all);
+                done += 1;
+                damaged.extend(self.state(record, version));
+            }
+        }
+        damaged
+    }
+
+    fn state(&mut self, record: &ProjectionRecord, version: &VersionRecord) -> Option<Damaged> {
+        let folder = self.build(record, version);
+        let mut damaged = Damaged {
+            projection: record.name.clone(),
+            version: version.clone(),
+            next: Vec::new(),
+            findings: Vec::new(),
+        };
+        for partition in 0..self.log.bounds.len().max(files(&folder)) {
+            let path = folder.join(format!("{partition}.redb"));
+            let what =
+                format!("state of `{}` version {}, partition {partition}", record.name, version.id);
+            // One that was never there is made from the log at the next start.
+            if !path.exists() && !folder.exists() {
+                damaged.next.push(None);
+                continue;
+            }
+            let checked = if path.exists() {
+                check_state(&path)
+            } else {
+                let gone = format!("`{}` is gone", path.display());
+                Err(lantern_core::StoreError::Damaged(gone))
+            };
+            let ahead = checked.as_ref().ok().and_then(|state| self.ahead(partition, state));
+            damaged.next.push(checked.as_ref().ok().map(|state| state.next));
+            match (checked, ahead) {
+                (Ok(_), Some(ahead)) => {
+                    let way = "restore the log from a backup that is as new as this state. \
+                         Without one, fold the state anew from what the log has: --repair";
+                    damaged.findings.push(self.findings.len());
+                    self.find(&path, &what, Health::Damaged, vec![ahead], way);
+                }
+                (Ok(state), None) => {
+                    let places =
+                        vec![format!("{} entries, folded up to offset {}", state.rows, state.next)];
+                    self.find(&path, &what, Health::Sound, places, "");
+                }
+                (Err(error), _) => {
+                    let health = health(&error);
+                    if health == Health::Damaged {
+                        damaged.findings.push(self.findings.len());
+                    }
+                    let way = self.state_way();
+                    self.find(&path, &what, health, vec![error.to_string()], &way);
+                }
+            }
+        }
+        (!damaged.findings.is_empty()).then_some(damaged)
+    }
+
+    /// The state has folded what the log does not have.
+    fn ahead(&self, partition: usize, state: &StateChecked) -> Option<String> {
+        let bounds = self.log.bounds.get(partition).copied().flatten()?;
+        (state.next > bounds.end).then(|| {
+            format!(
+                "it has folded up to offset {}, and partition {partition} of the log ends at {}: the log has lost events",
+                state.next, bounds.end
+            )
+        })
+    }
+
+    fn state_way(&self) -> String {
+        match &self.log.unfit {
+            None => "fold it anew from the log: `lantern doctor --repair`, then start the server. \
+                     Retries and drops of parked events are to be made again"
+                .into(),
+            Some(why) => format!("it cannot be folded anew, since {why}: restore a backup"),
+        }
+    }
+
+    fn build(&self, record: &ProjectionRecord, version: &VersionRecord) -> PathBuf {
+        let folder = match version.rebuilds {
+            0 => version.id.0.clone(),
+            rebuilds => format!("{}-r{rebuilds}", version.id),
+        };
+        self.data.state().join(&record.name).join(folder)
+    }
+
+    /// Folders that no version has.
+    fn unused(&mut self, records: &[ProjectionRecord]) {
+        let needed: Vec<_> = records
+            .iter()
+            .flat_map(|record| record.versions.iter().map(|v| self.build(record, v)))
+            .collect();
+        for projection in folders(&self.data.state()) {
+            for build in folders(&projection) {
+                if !needed.contains(&build) {
+                    let way = "nothing needs it: it may be deleted";
+                    self.find(&build, "left-over state", Health::Unused, Vec::new(), way);
+                }
+            }
+        }
+        let aside = self.data.damaged();
+        if aside.is_dir() {
+            let way = "kept for whoever looks for the cause: it may be deleted";
+            self.find(&aside, "what was moved aside before", Health::Unused, Vec::new(), way);
+        }
+    }
+
+    fn cache(&mut self) {
+        let path = self.data.cache();
+        if path.is_dir() {
+            let places = vec!["each file is checked when it is loaded".into()];
+            let way = "made from the plugins by itself: it may be deleted at any time";
+            self.find(&path, "compiled plugins", Health::Unused, places, way);
+        }
+    }
+
+    /// Has the next start fold each damaged version anew, into fresh files, as
+    /// a rebuild does: readers are reset, and nothing is emitted twice.
+    fn repair(&mut self, records: &[ProjectionRecord], damaged: &[Damaged]) {
+        if self.log.unfit.is_some() || damaged.is_empty() {
+            return;
+        }
+        let catalog = match CatalogFile::open(self.data.catalog()) {
+            Ok(catalog) => catalog,
+            Err(error) => return self.not_repaired(damaged, &error.to_string()),
+        };
+        for one in damaged {
+            let Some(record) = records.iter().find(|r| r.name == one.projection) else {
+                continue;
+            };
+            let aside = match self.repair_one(&catalog, record, one) {
+                Ok(aside) => aside,
+                Err(why) => {
+                    self.not_repaired(std::slice::from_ref(one), &why);
+                    continue;
+                }
+            };
+            let aside = aside.strip_prefix(&self.root).unwrap_or(&aside).display().to_string();
+            for place in &one.findings {
+                let finding = &mut self.findings[*place];
+                finding.health = Health::Repaired;
+                finding.way_out = format!(
+                    "moved to `{aside}`; the server folds it anew from the log when it starts"
+                );
+            }
+        }
+    }
+
+    fn not_repaired(&mut self, damaged: &[Damaged], why: &str) {
+        for place in damaged.iter().flat_map(|one| &one.findings) {
+            self.findings[*place].way_out = format!("it was not repaired: {why}");
+        }
+    }
+
+    fn repair_one(
+        &self,
+        catalog: &CatalogFile,
+        record: &ProjectionRecord,
+        damaged: &Damaged,
+    ) -> Result<PathBuf, String> {
+        let projections = catalog.projections().map_err(|error| error.to_string())?;
+        // Several versions of one projection may be damaged.
+        let mut record =
+            projections.into_iter().find(|r| r.name == record.name).ok_or("it is gone")?;
+        let old = self.build(&record, &damaged.version);
+        let version = record.versions.iter_mut().find(|v| v.id == damaged.version.id);
+        let version = version.ok_or("its version is gone")?;
+        version.rebuilds += 1;
+        version.halted = None;
+        version.emit_from = (0..self.log.bounds.len())
+            .map(|place| {
+                // What the lost state had emitted is in the log. Where it does
+                // not say how far it was, all is taken to be.
+                let end = self.log.bounds[place].map_or(Offset(0), |bounds| bounds.end);
+                let next = damaged.next.get(place).copied().flatten().unwrap_or(end).min(end);
+                let before = version.emit_from.get(place).copied().unwrap_or_default();
+                EmitFrom { events: next.max(before.events), timers: next.next().max(before.timers) }
+            })
+            .collect();
+        if version.state != VersionState::Active {
+            version.state = VersionState::Backfilling;
+        }
+        // First the catalogue: should the next step fail, the old files are
+        // left over, and in nobody's way.
+        catalog.save(&record).map_err(|error| error.to_string())?;
+        self.move_aside(&record.name, &old)
+    }
+
+    fn move_aside(&self, projection: &str, folder: &Path) -> Result<PathBuf, String> {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let home = self.data.damaged().join(projection);
+        fs::create_dir_all(&home).map_err(|error| error.to_string())?;
+        let aside = (0..)
+            .map(|n| home.join(if n == 0 { name.clone() } else { format!("{name}.{n}") }))
+            .find(|path| !path.exists())
+            .unwrap_or(home);
+        fs::rename(folder, &aside).map_err(|error| error.to_string())?;
+        Ok(aside)
+    }
+}
+
+fn health(error: &lantern_core::StoreError) -> Health {
+    match error {
+        lantern_core::StoreError::Damaged(_) => Health::Damaged,
+        _ => Health::Unknown,
+    }
+}
+
+/// Why a log without damage is no use for folding anew.
+fn begins_later(partitions: &[Option<Bounds>]) -> Option<String> {
+    let later = |(_, bounds): &(usize, &Option<Bounds>)| bounds.is_some_and(|b| b.start.0 > 0);
+    let (place, bounds) = partitions.iter().enumerate().find(later)?;
+    let start = bounds.map_or(0, |bounds| bounds.start.0);
+    Some(format!("retention has let go of the log before offset {start} of partition {place}"))
+}
+
+fn partitions(partitions: &[Option<Bounds>]) -> String {
+    let one = |(place, bounds): (usize, &Option<Bounds>)| {
+        bounds
+            .map(|bounds| format!("partition {place}: offsets {} to {}", bounds.start, bounds.end))
+    };
+    let all: Vec<_> = partitions.iter().enumerate().filter_map(one).take(PLACES_MAX).collect();
+    all.join(", ")
+}
+
+fn places(checked: &LogChecked) -> Vec<String> {
+    let text = |damage: &LogDamage| {
+        let LogDamage { partition, offsets, what } = damage;
+        let mut text = what.clone();
+        if let Some((first, end)) = offsets {
+            let last = end.0.saturating_sub(1).max(first.0);
+            text = format!("offsets {first} to {last} are lost: {text}");
+        }
+        if let Some(partition) = partition {
+            text = format!("partition {partition}: {text}");
+        }
+        text
+    };
+    let mut places: Vec<_> = checked.damage.iter().take(PLACES_MAX).map(text).collect();
+    let more = checked.more + checked.damage.len().saturating_sub(PLACES_MAX) as u64;
+    if more > 0 {
+        places.push(format!("and {more} more places"));
+    }
+    places
+}
+
+fn has_entries(folder: &Path) -> bool {
+    fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+/// How many partitions the files of a build are of: the log may not say.
+fn files(folder: &Path) -> usize {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let number = |path: PathBuf| path.file_stem()?.to_str()?.parse::<usize>().ok();
+    entries.filter_map(|entry| number(entry.path())).max().map_or(0, |last| last + 1)
+}
+
+/// The folders in a folder, without those of the store's own.
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let own =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains('.'));
+    let mut all: Vec<_> =
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir() && !own(path)).collect();
+    all.sort();
+    all
+}

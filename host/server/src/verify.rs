@@ -1,0 +1,189 @@
+//! Verifications: runs them beside everything else, at the pace that the
+//! settings allow, and tells what they find.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use lantern_core::VersionId;
+use lantern_engine::{EngineError, Verdict, Verification, VerifyStatus};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+use crate::api::App;
+use crate::problem::Problem;
+
+/// Pauses shorter than this are saved up.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// The longest pause; a single step hardly ever earns more.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long the schedule waits for a verification that a person has begun.
+const BUSY_WAIT: Duration = Duration::from_secs(60);
+
+/// Begins one, and hands back how it stands.
+pub(crate) async fn begin(
+    app: &Arc<App>,
+    name: &str,
+    version: Option<VersionId>,
+) -> Result<VerifyStatus, Problem> {
+    let (engine, name) = (Arc::clone(&app.engine), name.to_owned());
+    let begun = move |_: &App| Ok(engine.verify(&name, version.as_ref())?);
+    let verification = app.blocking(begun).await?;
+    let status = verification.status().clone();
+    drop(spawn(app, verification));
+    Ok(status)
+}
+
+/// Verifies every active version, one after another, again and again, until the
+/// server stops.
+pub(crate) async fn at_times(app: Arc<App>) {
+    let every = Duration::from_secs(app.config.verify.every_hours.saturating_mul(3_600));
+    while wait(&app, every).await {
+        let (engine, stopping) = (Arc::clone(&app.engine), app.stopping.clone());
+        let listed = tokio::task::spawn_blocking(move || engine.status()).await;
+        let active = listed.unwrap_or_default().into_iter().filter(|p| p.active.is_some());
+        for projection in active {
+            loop {
+                let (engine, name) = (Arc::clone(&app.engine), projection.name.clone());
+                let begun = tokio::task::spawn_blocking(move || engine.verify(&name, None)).await;
+                match begun {
+                    Ok(Ok(verification)) => {
+                        if spawn(&app, verification).await.is_err() {
+                            tracing::error!(projection = projection.name, "verifying panicked");
+                        }
+                        break;
+                    }
+                    Ok(Err(EngineError::Verifying)) if wait(&app, BUSY_WAIT).await => {}
+                    // Deleted meanwhile, or the server stops.
+                    _ => break,
+                }
+            }
+            if stopping.is_cancelled() {
+                return;
+            }
+        }
+    }
+}
+
+/// `false` where the server is told to stop before `time` has passed.
+async fn wait(app: &App, time: Duration) -> bool {
+    tokio::time::timeout(time, app.stopping.cancelled()).await.is_err()
+}
+
+fn spawn(app: &Arc<App>, verification: Verification) -> JoinHandle<()> {
+    let own = Arc::clone(app);
+    app.verifications.spawn_blocking(move || run(&own, verification))
+}
+
+fn run(app: &App, verification: Verification) {
+    let projection = verification.projection().to_owned();
+    tracing::info!(projection, version = verification.status().version, "verifying");
+    let mut pauses = Pauses::new(app.config.verify.thread_percent);
+    let mut counted = 0;
+    let status = verification.run(&mut |status| {
+        metrics::counter!("lantern_verify_events_total", "projection" => projection.clone())
+            .increment(status.events - counted);
+        counted = status.events;
+        let pause = pauses.earned();
+        if !pause.is_zero() {
+            let goes_on = Handle::current().block_on(wait(app, pause));
+            pauses.taken();
+            return goes_on;
+        }
+        !app.stopping.is_cancelled()
+    });
+    tell(&projection, &status);
+}
+
+/// Rests that keep the work within its part of a thread.
+struct Pauses {
+    percent: u32,
+    since: Instant,
+    saved: Duration,
+}
+
+impl Pauses {
+    fn new(percent: u32) -> Self {
+        Self { percent: percent.clamp(1, 100), since: Instant::now(), saved: Duration::ZERO }
+    }
+
+    /// How long to rest now; nothing until it is worth it.
+    fn earned(&mut self) -> Duration {
+        self.saved += self.since.elapsed() * (100 - self.percent) / self.percent;
+        self.since = Instant::now();
+        if self.saved < PAUSE_MIN {
+            return Duration::ZERO;
+        }
+        std::mem::take(&mut self.saved).min(PAUSE_MAX)
+    }
+
+    fn taken(&mut self) {
+        self.since = Instant::now();
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
+fn tell(projection: &str, status: &VerifyStatus) {
+    let VerifyStatus { version, events, took_ms, differences, .. } = status;
+    let reason = status.reason.as_deref().unwrap_or_default();
+    match status.verdict {
+        Verdict::Same => tracing::info!(projection, version, events, took_ms, "verified: the same"),
+        Verdict::Differs => {
+            let first = status.partitions.iter().find_map(|shard| {
+                let first = shard.first.as_ref()?;
+                Some(format!(
+                    "partition {}, table `{}`, key `{}`: the log gives {}, the state has {}",
+                    shard.partition,
+                    first.table,
+                    first.key,
+                    first.expected.as_deref().unwrap_or("no row"),
+                    first.found.as_deref().unwrap_or("no row")
+                ))
+            });
+            let first = first.unwrap_or_else(|| reason.to_owned());
+            tracing::error!(
+                projection,
+                version,
+                differences,
+                first,
+                code = "LAN-0217",
+                "the tables differ from the log"
+            );
+        }
+        verdict => tracing::warn!(projection, version, ?verdict, reason, "not verified"),
+    }
+    let name = projection.to_owned();
+    let verdict = format!("{:?}", status.verdict).to_lowercase();
+    metrics::counter!(
+        "lantern_verify_runs_total", "projection" => name.clone(), "verdict" => verdict
+    )
+    .increment(1);
+    metrics::counter!("lantern_verify_differences_total", "projection" => name.clone())
+        .increment((*differences).max(u64::from(status.verdict == Verdict::Differs)));
+    let gauge = |metric: &'static str, value: f64| {
+        metrics::gauge!(metric, "projection" => name.clone()).set(value);
+    };
+    let ended_us = status.started_us as f64 + *took_ms as f64 * 1e3;
+    gauge("lantern_verify_last_run_seconds", ended_us / 1e6);
+    gauge("lantern_verify_last_took_seconds", *took_ms as f64 / 1e3);
+    gauge("lantern_verify_last_events", *events as f64);
+    gauge("lantern_verify_last_same", f64::from(u8::from(status.verdict == Verdict::Same)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rests_are_in_proportion_to_the_work() {
+        let mut pauses = Pauses::new(25);
+        pauses.since -= Duration::from_millis(100);
+        let rest = pauses.earned();
+        assert!((300..400).contains(&rest.as_millis()), "{rest:?}");
+        assert_eq!(pauses.earned(), Duration::ZERO);
+        pauses.since -= Duration::from_secs(1_000);
+        assert_eq!(pauses.earned(), PAUSE_MAX);
+        let mut whole = Pauses::new(100);
+        whole.since -= Duration::from_secs(1);
+        assert_eq!(whole.earned(), Duration::ZERO);
+    }
+}

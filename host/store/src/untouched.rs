@@ -1,0 +1,269 @@
+//! Reads redb files without changing a byte of them: what redb writes when it
+//! opens or repairs a file stays in memory. For looking at files that may be
+//! damaged, and are perhaps all that is left.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use lantern_core::{
+    KeyRange, Offset, ParkedRecord, ProjectionRecord, ReadStore, ShardMeta, Space, StoreError,
+};
+use parking_lot::Mutex;
+use redb::{Builder, Database, DatabaseError, StorageBackend};
+use sha2::{Digest, Sha256};
+
+use crate::catalog;
+use crate::disk::{Disk, SystemDisk};
+use crate::error::{disk, guarded};
+use crate::file::{OpenFile, Place};
+use crate::shard::Open;
+use crate::state;
+
+/// The pages kept of what is written.
+const PAGE: usize = 4096;
+/// The memory for pages that are read.
+const CACHE_BYTES: usize = 8 << 20;
+/// Rows read at a time.
+const ROWS: usize = 1_000;
+
+/// Opens a redb file to be read; the file itself stays as it is, also where it
+/// was not closed.
+///
+/// # Errors
+/// What redb says.
+pub fn open_untouched(path: &Path) -> Result<Database, DatabaseError> {
+    let file = File::open(path).map_err(redb::StorageError::Io)?;
+    let len = file.metadata().map_err(redb::StorageError::Io)?.len();
+    if len == 0 {
+        let empty = io::Error::new(io::ErrorKind::InvalidData, "the file is empty");
+        return Err(redb::StorageError::Io(empty).into());
+    }
+    untouched(Source::File(file), len)
+}
+
+fn untouched(file: Source, len: u64) -> Result<Database, DatabaseError> {
+    let pages = Mutex::new(Pages { len, stored: len, written: BTreeMap::new() });
+    Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(Untouched { file, pages })
+}
+
+/// Where the bytes of a file that is looked at come from.
+#[derive(Debug)]
+enum Source {
+    File(File),
+    Disk(Box<dyn StorageBackend>),
+}
+
+/// A file below, and what was written over it.
+#[derive(Debug)]
+struct Untouched {
+    file: Source,
+    pages: Mutex<Pages>,
+}
+
+#[derive(Debug)]
+struct Pages {
+    len: u64,
+    /// Up to here the file counts; shorter than it where it was cut since.
+    stored: u64,
+    written: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Untouched {
+    fn below(&self, pages: &Pages, at: u64, out: &mut [u8]) -> io::Result<()> {
+        out.fill(0);
+        let there = usize::try_from(pages.stored.saturating_sub(at)).unwrap_or(usize::MAX);
+        let there = there.min(out.len());
+        match &self.file {
+            _ if there == 0 => Ok(()),
+            Source::File(file) => file.read_exact_at(&mut out[..there], at),
+            Source::Disk(file) => file.read(at, &mut out[..there]),
+        }
+    }
+}
+
+impl StorageBackend for Untouched {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.pages.lock().len)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let pages = self.pages.lock();
+        if offset.saturating_add(out.len() as u64) > pages.len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.below(&pages, offset, out)?;
+        let (first, end) = (offset / PAGE as u64, offset + out.len() as u64);
+        for (number, page) in pages.written.range(first..) {
+            let start = number * PAGE as u64;
+            if start >= end {
+                break;
+            }
+            let (from, to) = (start.max(offset), (start + PAGE as u64).min(end));
+            let place = |at: u64, base: u64| usize::try_from(at - base).unwrap_or(usize::MAX);
+            out[place(from, offset)..place(to, offset)]
+                .copy_from_slice(&page[place(from, start)..place(to, start)]);
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut pages = self.pages.lock();
+        pages.stored = pages.stored.min(len);
+        pages.written.retain(|number, _| number * (PAGE as u64) < len);
+        if let Some(page) = pages.written.get_mut(&(len / PAGE as u64)) {
+            page[usize::try_from(len % PAGE as u64).unwrap_or(0)..].fill(0);
+        }
+        pages.len = len;
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut pages = self.pages.lock();
+        let mut done = 0;
+        while done < data.len() {
+            let at = offset + done as u64;
+            let number = at / PAGE as u64;
+            let place = usize::try_from(at % PAGE as u64).unwrap_or(0);
+            let part = (PAGE - place).min(data.len() - done);
+            if !pages.written.contains_key(&number) {
+                let mut page = vec![0; PAGE];
+                self.below(&pages, number * PAGE as u64, &mut page)?;
+                pages.written.insert(number, page);
+            }
+            if let Some(page) = pages.written.get_mut(&number) {
+                page[place..place + part].copy_from_slice(&data[done..done + part]);
+            }
+            done += part;
+        }
+        Ok(())
+    }
+}
+
+/// What a sound state says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateChecked {
+    /// The shard's position.
+    pub next: Offset,
+    /// Rows, timers and all else it holds.
+    pub rows: u64,
+    /// Events that are parked.
+    pub parked: u64,
+    /// Retries and drops of parked events, which are in no other file.
+    pub decisions: u64,
+}
+
+/// Reads the whole state of a shard in the file at `path`, its own record and
+/// parked events decoded, and compares it with its checksums. The file stays as
+/// it is.
+///
+/// # Errors
+/// [`StoreError::Damaged`] with the path.
+pub fn check_state(path: &Path) -> Result<StateChecked, StoreError> {
+    let mut db = OpenFile::from(guarded(path, || open_untouched(path))?);
+    Place::new(path.into(), state::KIND, CACHE_BYTES, Arc::new(SystemDisk)).check_about(&db)?;
+    let checked = guarded(path, || {
+        let checked = Open::reading(path, &db).and_then(|view| walk(path, &view));
+        Ok::<_, redb::Error>(checked)
+    })??;
+    sound(path, &mut db)?;
+    Ok(checked)
+}
+
+fn walk(path: &Path, view: &dyn ReadStore) -> Result<StateChecked, StoreError> {
+    let damaged =
+        |what: &str| StoreError::Damaged(format!("`{}`: {what} is damaged", path.display()));
+    let meta: ShardMeta = match view.get(Space::Meta, ShardMeta::KEY)? {
+        Some(bytes) => {
+            serde_json::from_slice(&bytes).map_err(|_| damaged("the shard's own record"))?
+        }
+        None => ShardMeta::default(),
+    };
+    let mut rows = 0;
+    for space in view.spaces()? {
+        let mut start = Vec::new();
+        loop {
+            let range = KeyRange { start, end: None };
+            let page = view.scan(space, &range, ROWS, false)?;
+            rows += page.len() as u64;
+            let whole = |(_, value): &(_, Vec<u8>)| ParkedRecord::decode(value).is_some();
+            if space == Space::Parked && !page.iter().all(whole) {
+                return Err(damaged("a parked event"));
+            }
+            match page.last() {
+                Some((last, _)) if page.len() == ROWS => {
+                    start = last.clone();
+                    start.push(0);
+                }
+                _ => break,
+            }
+        }
+    }
+    let ShardMeta { next, parked_now: parked, decisions, .. } = meta;
+    Ok(StateChecked { next, rows, parked, decisions })
+}
+
+/// Reads the whole catalogue at `path` and compares it with its checksums. The
+/// file stays as it is.
+///
+/// # Errors
+/// [`StoreError::Damaged`] with the path.
+pub fn check_catalog(path: &Path) -> Result<Vec<ProjectionRecord>, StoreError> {
+    catalog_in(path, guarded(path, || open_untouched(path))?.into())
+}
+
+/// [`check_catalog`] of a file on any disk.
+pub(crate) fn check_catalog_on(on: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+    let db = guarded(path, || {
+        let file = on.open(path, false)?;
+        let len = file.len().map_err(redb::StorageError::Io)?;
+        untouched(Source::Disk(file), len)
+    })?;
+    catalog_in(path, db.into()).map(drop)
+}
+
+fn catalog_in(path: &Path, mut db: OpenFile) -> Result<Vec<ProjectionRecord>, StoreError> {
+    Place::new(path.into(), catalog::KIND, CACHE_BYTES, Arc::new(SystemDisk)).check_about(&db)?;
+    let stored = guarded(path, || catalog::stored(&db))?;
+    let records = catalog::decode(path, stored)?;
+    sound(path, &mut db)?;
+    Ok(records)
+}
+
+fn sound(path: &Path, db: &mut Database) -> Result<(), StoreError> {
+    if guarded(path, || db.check_integrity())? {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(StoreError::Damaged(format!("`{path}` does not match its checksums")))
+}
+
+/// Compares the file of a plugin with the SHA-256 it is named by.
+///
+/// # Errors
+/// [`StoreError::Damaged`] with the path where it is gone or other bytes.
+pub fn check_plugin(path: &Path, sha256: &str) -> Result<u64, StoreError> {
+    let bytes = match std::fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(StoreError::Damaged(format!("`{}` is gone", path.display())));
+        }
+        Err(e) => return Err(disk(path, &e)),
+    };
+    let found = hex::encode(Sha256::digest(&bytes));
+    if found == sha256 {
+        return Ok(bytes.len() as u64);
+    }
+    Err(StoreError::Damaged(format!(
+        "`{}` holds {} bytes whose SHA-256 is `{found}`, not the one it is named by",
+        path.display(),
+        bytes.len()
+    )))
+}

@@ -1,0 +1,26 @@
+//! `cargo xtask proof`: tries what Lantern claims, for longer than the tests do.
+
+use anyhow::{Result, bail};
+
+use crate::artifacts::{self, Guests};
+use crate::metadata::Workspace;
+use crate::shell;
+use crate::suite::{self, Summary};
+
+/// Builds what the tests build, and runs the experiments with `args`.
+pub(crate) fn run(args: &[String]) -> Result<()> {
+    let without = suite::missing_tools(&mut Summary::default())?;
+    artifacts::wasm_target()?;
+    shell::step("Building the guests");
+    artifacts::guests(&Workspace::load()?, &[Guests::Plugins, Guests::Others])?;
+    // As for the tests, so that nothing is built twice.
+    shell::step("Building the host and the experiments");
+    shell::run(&mut shell::cargo(["build", "--workspace", "--all-targets"]))?;
+    let mut proof = std::process::Command::new(shell::target_dir().join("debug/lantern-proof"));
+    let status =
+        proof.current_dir(shell::root()).args(args).envs(suite::environment(&without)).status()?;
+    if !status.success() {
+        bail!("not every claim held");
+    }
+    Ok(())
+}
