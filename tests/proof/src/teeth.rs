@@ -13,9 +13,8 @@ use crate::planted::{Logs, Stores};
 use crate::power::Flawed;
 use crate::{Claim, Counts, Plan, Run, engine, power, replay};
 
-/// In so many cases a bug must show. An experiment that needs more would miss
-/// it in CI.
-const CASES_MAX: u64 = 500;
+/// In so many cases a bug must show; most do in the first ten.
+const CASES_MAX: u64 = 3_000;
 
 /// Invariant 13.
 pub const CLAIM: Claim = Claim {
