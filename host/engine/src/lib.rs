@@ -17,6 +17,7 @@ mod lifecycle;
 mod outbox;
 mod parked;
 mod pool;
+mod rebuild;
 mod report;
 mod shard;
 mod slot;

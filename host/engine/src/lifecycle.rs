@@ -6,16 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lantern_core::{
-    EmitFrom, KeyRange, Manifest, ManifestError, Plugin, ProjectionRecord, ReadStore, ShardId,
-    ShardMeta, Space, VersionId, VersionRecord, VersionState,
+    KeyRange, Manifest, ManifestError, Plugin, ProjectionRecord, ShardId, Space, VersionId,
+    VersionRecord, VersionState,
 };
 use parking_lot::MutexGuard;
 use sha2::{Digest, Sha256};
 
 use crate::engine::{Build, Projection};
-use crate::outbox::carried_over;
-use crate::shard::{Shard, Step, StepLimits, Stop, watermark_due};
-use crate::slot::{Slot, read_meta};
+use crate::shard::{Shard, Step, StepLimits, Stop};
+use crate::slot::Slot;
 use crate::{Engine, EngineError, Uploaded, check};
 
 /// The most versions kept of one projection.
@@ -189,117 +188,6 @@ impl Engine {
         Ok(())
     }
 
-    /// Opens the states that could not be opened before.
-    fn open_again(&self, projection: &str) -> Result<(), EngineError> {
-        let record = self.record_of(projection)?;
-        for version in &record.versions {
-            let build = self.build(projection, &version.id)?;
-            if build.slots.iter().all(|slot| slot.store.is_some()) {
-                continue;
-            }
-            drop(retire(&build));
-            let fresh = Arc::new(self.build_of(&record, version));
-            fresh.plugin.lock().clone_from(&build.plugin.lock());
-            if let Some(p) = self.projections.write().get_mut(projection) {
-                p.builds.insert(version.id.clone(), fresh);
-            }
-        }
-        Ok(())
-    }
-
-    /// Throws a version's state away and folds the log anew. Readers of an
-    /// active version get a reset and see its tables fill again; what it
-    /// emitted is not emitted twice.
-    ///
-    /// # Errors
-    /// [`EngineError::NoVersion`], or what the stores say.
-    pub fn rebuild(&self, projection: &str, version: &VersionId) -> Result<(), EngineError> {
-        let _lifecycle = self.lifecycle.lock();
-        let build = self.build(projection, version)?;
-        let guards = retire(&build);
-        let goes_on = || {
-            build.slots.iter().for_each(|slot| slot.deleted.store(false, Ordering::Release));
-        };
-        let record = self.record_of(projection)?;
-        let before = record.version(version).map(|v| v.emit_from.as_slice()).unwrap_or_default();
-        let emit_from = self.carry_over(&build, before).inspect_err(|_| goes_on())?;
-        let mut record = record;
-        if let Some(v) = record.versions.iter_mut().find(|v| v.id == *version) {
-            v.rebuilds += 1;
-            v.halted = None;
-            if v.state == VersionState::Active {
-                v.emit_from = emit_from;
-            } else {
-                v.state = VersionState::Backfilling;
-            }
-        }
-        self.ports.catalog.save(&record).inspect_err(|_| goes_on())?;
-        drop(guards);
-        let fresh = record.version(version).expect("just changed").clone();
-        let fresh = Arc::new(self.build_of(&record, &fresh));
-        fresh.plugin.lock().clone_from(&build.plugin.lock());
-        // Both at once: the old tables must not be read under the new epoch.
-        if let Some(p) = self.projections.write().get_mut(projection) {
-            p.record = record.clone();
-            p.builds.insert(version.clone(), fresh.clone());
-        }
-        self.forget_state(projection, &build);
-        if record.active.as_ref() == Some(version) {
-            self.ports.publish.activated(projection, Some(&record.epoch()));
-        }
-        fresh.slots.iter().for_each(|slot| self.pool.wake(slot));
-        Ok(())
-    }
-
-    /// Prepares the states of `build`'s next rebuild: what it has emitted and the
-    /// log has not yet is put there. Says from where on what the rebuild emits
-    /// is new.
-    fn carry_over(&self, build: &Build, before: &[EmitFrom]) -> Result<Vec<EmitFrom>, EngineError> {
-        let mut froms = Vec::with_capacity(build.slots.len());
-        for (place, slot) in build.slots.iter().enumerate() {
-            let before = before.get(place).copied().unwrap_or_default();
-            let id = ShardId { rebuild: slot.id.rebuild + 1, ..slot.id.clone() };
-            if place == 0 {
-                // An earlier try may have left some.
-                self.ports.stores.remove(&id.projection, &id.version, id.rebuild)?;
-            }
-            let read = |store: &dyn ReadStore| {
-                let meta = read_meta(store)?;
-                let carried = carried_over(store, &meta).map_err(|e| e.to_string())?;
-                Ok::<_, String>((meta, carried))
-            };
-            // Twice, since an error of the disk may pass.
-            let held = slot.store.as_ref().map(|store| read(&**store).or_else(|_| read(&**store)));
-            let (meta, carried) = match held {
-                Some(Ok(held)) => held,
-                // A rebuild is the way out of a damaged state.
-                lost => {
-                    let reason = lost.and_then(Result::err).unwrap_or_default();
-                    tracing::error!(
-                        projection = %id.projection, version = %id.version,
-                        partition = %id.partition, %reason,
-                        "the state to be rebuilt cannot be read: what it emitted last may be missing in the log"
-                    );
-                    // Nobody knows where it stood: better not to emit twice.
-                    let end = self.ports.log.bounds(id.partition)?.end;
-                    (ShardMeta { next: end, ..ShardMeta::default() }, None)
-                }
-            };
-            if let Some(writes) = carried {
-                self.ports.stores.open(&id)?.commit(&writes)?;
-            }
-            // Its timers fired for the position it stands at, unless a fault
-            // kept them from it.
-            let ticked = watermark_due(&build.manifest, &meta).is_none();
-            let timers = if ticked { meta.next.next() } else { meta.next };
-            froms.push(EmitFrom {
-                events: meta.next.max(before.events),
-                timers: timers.max(before.timers),
-            });
-        }
-        Ok(froms)
-    }
-
     /// Deletes a version that does not serve readers, with its tables.
     ///
     /// # Errors
@@ -429,18 +317,7 @@ impl Engine {
             set_state(&mut flipped, &old.version.id, VersionState::Retired);
             flipped.previous = Some(old.version.id.clone());
         }
-        // Where the old one was still to come to what was emitted before its
-        // rebuild, so is the new one.
-        let emit_from = old.as_ref().and_then(|old| flipped.version(&old.version.id));
-        let emit_from = emit_from.map(|old| old.emit_from.clone()).unwrap_or_default();
-        for (place, guard) in new_guards.iter_mut().enumerate() {
-            if let Some(shard) = guard.as_mut() {
-                shard.emit_from = emit_from.get(place).copied().unwrap_or_default();
-            }
-        }
-        if let Some(new) = flipped.versions.iter_mut().find(|v| v.id == *version) {
-            new.emit_from = emit_from;
-        }
+        hand_over(&mut flipped, old.as_deref(), version, &mut new_guards);
         set_state(&mut flipped, version, VersionState::Active);
         flipped.active = Some(version.clone());
         flipped.activations += 1;
@@ -593,7 +470,7 @@ impl Engine {
         Ok(found.builds.values().flat_map(|build| build.slots.iter().cloned()).collect())
     }
 
-    fn forget_state(&self, projection: &str, build: &Build) {
+    pub(crate) fn forget_state(&self, projection: &str, build: &Build) {
         let version = &build.version;
         if let Err(error) = self.ports.stores.remove(projection, &version.id, version.rebuilds) {
             tracing::warn!(projection, version = %version.id, %error, "old state is left on disk");
@@ -612,11 +489,31 @@ impl Engine {
 }
 
 /// Stops a build's shards for good: waits for their steps and lets go of them.
-fn retire(build: &Build) -> Vec<MutexGuard<'_, Option<Shard>>> {
+pub(crate) fn retire(build: &Build) -> Vec<MutexGuard<'_, Option<Shard>>> {
     build.slots.iter().for_each(|slot| slot.deleted.store(true, Ordering::Release));
     let mut guards: Vec<_> = build.slots.iter().map(|slot| slot.shard.lock()).collect();
     guards.iter_mut().for_each(|guard| **guard = None);
     guards
+}
+
+/// Where the version that served was still to come to what was emitted before
+/// its rebuild, so is the one that takes over.
+fn hand_over(
+    record: &mut ProjectionRecord,
+    old: Option<&Build>,
+    new: &VersionId,
+    shards: &mut [MutexGuard<'_, Option<Shard>>],
+) {
+    let old = old.and_then(|old| record.version(&old.version.id));
+    let emit_from = old.map(|old| old.emit_from.clone()).unwrap_or_default();
+    for (place, guard) in shards.iter_mut().enumerate() {
+        if let Some(shard) = guard.as_mut() {
+            shard.emit_from = emit_from.get(place).copied().unwrap_or_default();
+        }
+    }
+    if let Some(new) = record.versions.iter_mut().find(|v| v.id == *new) {
+        new.emit_from = emit_from;
+    }
 }
 
 fn set_state(record: &mut ProjectionRecord, version: &VersionId, state: VersionState) {

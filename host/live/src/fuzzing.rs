@@ -19,7 +19,7 @@ pub fn token(text: &str) -> Option<(String, Vec<u64>, u64)> {
     token::decode(text).map(|token| (token.epoch, token.at, token.query))
 }
 
-/// The inverse of [`token`].
+/// The inverse of `token`.
 #[must_use]
 pub fn encode_token(epoch: &str, at: &[u64], query: u64) -> String {
     token::encode(epoch, at, query)

@@ -48,7 +48,7 @@ fn each_limit_of_a_call_parks_its_event_and_names_its_setting() {
     let config = || EngineConfig {
         key_bytes_max: 100,
         value_bytes_max: 150,
-        call_write_bytes_max: 1_000,
+        call_write_bytes_max: 1_500,
         scan_bytes_max: 300,
         timers_max: 8,
         call_emit_max: 5,

@@ -167,10 +167,10 @@ fn huge_function() -> String {
     text.push(')');
     for n in 0..60_000_u32 {
         let (a, b, c) = (1 + n % 500, 1 + n * 7 % 500, 1 + n * 13 % 500);
-        let _ = write!(
+        let _ = writeln!(
             text,
             "(if (i64.eqz (local.get {a})) (then (local.set {b} \
-             (i64.mul (local.get {c}) (local.get {a})))))\n"
+             (i64.mul (local.get {c}) (local.get {a})))))"
         );
     }
     text.push_str("(local.get 3))\n");
@@ -182,9 +182,9 @@ fn huge_jump_tables() -> String {
     let targets = " 0 1 2 3 4 5 6 7 8 9".repeat(5_000);
     let mut text = String::new();
     for _ in 0..3 {
-        let _ = write!(
+        let _ = writeln!(
             text,
-            "(func (param i32) {} (br_table {targets} (local.get 0)) {})\n",
+            "(func (param i32) {} (br_table {targets} (local.get 0)) {})",
             "block ".repeat(10),
             "end ".repeat(10)
         );
@@ -223,7 +223,7 @@ fn locals_in_each() -> Result<Vec<u8>> {
 fn doubling_types() -> Result<Vec<u8>> {
     let mut text = "(component (type (tuple u8 u8))".to_owned();
     for n in 0..40 {
-        let _ = write!(text, "(type (tuple {n} {n}))\n");
+        let _ = writeln!(text, "(type (tuple {n} {n}))");
     }
     text.push_str("(import \"f\" (func (param \"x\" 40))))");
     Ok(wat::parse_str(text)?)
@@ -233,7 +233,7 @@ fn doubling_types() -> Result<Vec<u8>> {
 fn nested_types() -> Result<Vec<u8>> {
     let mut text = "(component (type (list u8))".to_owned();
     for n in 0..50_000 {
-        let _ = write!(text, "(type (list {n}))\n");
+        let _ = writeln!(text, "(type (list {n}))");
     }
     text.push_str("(import \"f\" (func (param \"x\" 50000))))");
     Ok(wat::parse_str(text)?)

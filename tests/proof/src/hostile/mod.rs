@@ -87,7 +87,7 @@ pub fn hostile_plugins(run: &mut crate::Run<'_>) -> Result<()> {
             if let Some(siege) = siege.take() {
                 runtime.block_on(Siege::end(siege, run))?;
             }
-            let low = cases / (ROUNDS_A_SERVER * Guest::COUNT) % 2 == 0;
+            let low = (cases / (ROUNDS_A_SERVER * Guest::COUNT)).is_multiple_of(2);
             siege = Some(runtime.block_on(Siege::begin(if low { LOW } else { DEFAULTS }, seed))?);
         }
         cases += 1;

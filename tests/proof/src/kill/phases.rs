@@ -324,6 +324,13 @@ async fn retry(server: &Server) -> Result<()> {
 }
 
 async fn drop_some(server: &Server, known: &Mutex<Known>, random: &mut Rng) -> Result<()> {
+    // One that an earlier kill left without an answer first, or nobody would know.
+    let left = known.lock().dropping.clone();
+    if let Some((name, offset)) = left
+        && !drop_one(server, known, &name, offset).await?
+    {
+        return Ok(());
+    }
     loop {
         for name in PARKING {
             let path = format!("/v1/projections/{name}/parked");
@@ -335,17 +342,25 @@ async fn drop_some(server: &Server, known: &Mutex<Known>, random: &mut Rng) -> R
                 continue;
             };
             let offset = one["offset"].as_u64().context("an offset")?;
-            known.lock().dropping = Some((name.to_owned(), offset));
-            let path = format!("{path}/drop");
-            if post(server, &path, &json!({"offsets": [offset]})).await?.is_none() {
+            if !drop_one(server, known, name, offset).await? {
                 return Ok(());
             }
-            let mut known = known.lock();
-            known.dropping = None;
-            known.dropped.entry(name.to_owned()).or_default().push(offset);
         }
         tokio::task::yield_now().await;
     }
+}
+
+/// `false` where there was no answer.
+async fn drop_one(server: &Server, known: &Mutex<Known>, name: &str, offset: u64) -> Result<bool> {
+    known.lock().dropping = Some((name.to_owned(), offset));
+    let path = format!("/v1/projections/{name}/parked/drop");
+    if post(server, &path, &json!({"offsets": [offset]})).await?.is_none() {
+        return Ok(false);
+    }
+    let mut known = known.lock();
+    known.dropping = None;
+    known.dropped.entry(name.to_owned()).or_default().push(offset);
+    Ok(true)
 }
 
 async fn delete(server: &Server, known: &Mutex<Known>) -> Result<()> {

@@ -85,7 +85,7 @@ fn record(rng: &mut Rng) -> History {
         disk.mark(commits);
     }
     // Left open: a crash does not close files.
-    std::mem::forget(database);
+    let _ = std::mem::ManuallyDrop::new(database);
     History { disk, commits }
 }
 
@@ -98,7 +98,7 @@ fn check(history: &History, rng: &mut Rng) -> Result<(), String> {
     for _ in 0..rng.u32(..=RECOVERIES_MAX) {
         let disk = SimDisk::new(image.clone());
         let database = open(&disk)?;
-        std::mem::forget(database);
+        let _ = std::mem::ManuallyDrop::new(database);
         let at = rng.usize(..=disk.steps());
         image = disk.cut(at, rng);
     }

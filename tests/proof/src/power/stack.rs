@@ -142,7 +142,7 @@ pub fn record(rng: &mut Rng, flawed: Flawed) -> Result<Recorded> {
     let log = stack.events()?;
     ends.append(&mut stack.log.ends.lock());
     // Not closed: power is lost while everything is open.
-    std::mem::forget(stack);
+    let _ = std::mem::ManuallyDrop::new(stack);
     Ok(Recorded { disk, log, ends, flawed })
 }
 
@@ -164,7 +164,7 @@ impl Recorded {
             let stack = Stack::open(&disk, Flawed::default())
                 .with_context(|| format!("recovering from power lost at step {at}"))?;
             stack.shards()?;
-            std::mem::forget(stack);
+            let _ = std::mem::ManuallyDrop::new(stack);
             image = disk.cut(rng.usize(..=disk.steps()), rng);
             seen.recoveries += 1;
         }
@@ -378,12 +378,12 @@ impl Stack {
         let versions = record.map(|record| record.versions.as_slice()).unwrap_or_default();
         for ((id, store), version) in self.shards()?.into_iter().zip(versions) {
             let meta = meta_of(&*store)?;
-            let committed = told.iter().filter_map(|told| match told {
+            let mut committed = told.iter().filter_map(|told| match told {
                 Told::Committed(shard, pos) if *shard == id => Some(*pos),
                 _ => None,
             });
             // A build of this id may have been deleted and made again.
-            let committed = committed.last().unwrap_or(0);
+            let committed = committed.next_back().unwrap_or(0);
             let told = || format!("shard {id:?} at {}", meta.next);
             ensure!(
                 meta.pos >= committed,
