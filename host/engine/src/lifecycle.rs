@@ -382,7 +382,8 @@ impl Engine {
         }
         let shard = guard.as_mut().expect("just opened");
         let Some((ahead, leading)) = leader else {
-            return if slot.caught_up.load(Ordering::Acquire) {
+            let ticked = shard.watermark_due().is_none();
+            return if slot.caught_up.load(Ordering::Acquire) && ticked {
                 Ok(())
             } else {
                 Err(self.not_ready(slot))

@@ -43,7 +43,9 @@ impl Shard {
         retry: bool,
     ) -> (ParkedOutcome, Result<(), Stop>) {
         let mut outcome = ParkedOutcome::default();
-        let ended = self.act(selection, retry, u64::MAX, &mut outcome);
+        // A fault may have kept timers from firing for this position; a fold
+        // from the beginning fires them before it takes this decision.
+        let ended = self.tick().and_then(|()| self.act(selection, retry, u64::MAX, &mut outcome));
         if outcome.handled() > 0 {
             let record = DecisionRecord {
                 next: self.meta.next,

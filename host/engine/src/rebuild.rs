@@ -24,7 +24,11 @@ impl Engine {
         let build = self.build(projection, version)?;
         let guards = retire(&build);
         let goes_on = || {
-            build.slots.iter().for_each(|slot| slot.deleted.store(false, Ordering::Release));
+            for slot in &build.slots {
+                slot.fall_back();
+                slot.deleted.store(false, Ordering::Release);
+                self.pool.wake(slot);
+            }
         };
         let record = self.record_of(projection)?;
         let before = record.version(version).map(|v| v.emit_from.as_slice()).unwrap_or_default();

@@ -64,8 +64,8 @@ pub(crate) struct Shard {
     pub(crate) usage: Usage,
     gatherer: Gatherer,
     last_commit: Duration,
-    /// The position of the last commit.
-    committed: Offset,
+    /// The position and the watermark of the last commit.
+    committed: (Offset, Timestamp),
 }
 
 /// What the plugin has used since the shard was opened.
@@ -140,7 +140,7 @@ impl Shard {
             (meta.limits, meta.limits_changed) = (limits, true);
         }
         let outbox = Outbox::open(&*store, &meta)?;
-        let committed = meta.next;
+        let committed = (meta.next, meta.watermark);
         let manifest = Arc::new(plugin.manifest().clone());
         Ok(Self {
             gatherer: Gatherer::new(id.partition, manifest.clone()),
@@ -181,7 +181,7 @@ impl Shard {
         let due = limits.now.saturating_sub(self.last_commit)
             >= Duration::from_millis(self.config.commit_ms);
         let full = self.overlay.bytes() >= self.config.commit_bytes;
-        if (idle || stopped || due || full) && !self.overlay.is_empty() {
+        if (idle || stopped || due || full) && self.is_dirty() {
             return match self.commit(limits.now) {
                 Ok(commit) => (outcome.and_then(|step| self.check_size(step)), Some(commit)),
                 Err(error) => (Err(error.into()), None),
@@ -282,15 +282,16 @@ impl Shard {
         }
     }
 
-    /// Whether something is applied that is not committed.
+    /// Whether something is applied that is not committed; a watermark that
+    /// moved on counts, although nothing was due by it.
     pub(crate) fn is_dirty(&self) -> bool {
-        !self.overlay.is_empty()
+        !self.overlay.is_empty() || self.meta.watermark > self.committed.1
     }
 
     /// Whether the position moved on since the last commit, if only past events
     /// that nobody wants.
     pub(crate) fn has_moved(&self) -> bool {
-        self.meta.next > self.committed
+        self.meta.next > self.committed.0
     }
 
     /// Writes what was applied, and the position, in one transaction.
@@ -320,7 +321,7 @@ impl Shard {
             return Err(error);
         }
         self.meta = meta;
-        self.committed = self.meta.next;
+        self.committed = (self.meta.next, self.meta.watermark);
         self.last_commit = now;
         metrics::counter!("lantern_engine_commits_total", "projection" => self.id.projection.clone())
             .increment(1);

@@ -133,6 +133,16 @@ impl Slot {
             && self.seen.lock().halted.is_none()
     }
 
+    /// Its shard was let go of with what it had not committed: it is where its
+    /// file says.
+    pub(crate) fn fall_back(&self) {
+        let read = self.store.as_ref().map(|store| read_meta(&**store));
+        if let Some(Ok(meta)) = read {
+            self.next.store(meta.next.0, Ordering::Release);
+            self.seen.lock().meta = meta;
+        }
+    }
+
     /// Notes how far `shard` is.
     pub(crate) fn note(&self, shard: &Shard, now: Duration) {
         self.next.store(shard.meta.next.0, Ordering::Release);

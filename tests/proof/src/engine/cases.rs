@@ -85,6 +85,57 @@ pub(super) fn all() -> Vec<(&'static str, Setting, Vec<Step>)> {
                 Step::Rebuild(3),
             ],
         ),
+        (
+            "a tick that nothing was due by was not committed",
+            vec![
+                Step::Upload(0, false),
+                Step::Append(vec![read(0, 0)]),
+                Step::Settle,
+                Step::Append(vec![read(1_000, 0), Input::Heartbeat(1_000)]),
+                Step::FailCommit(0),
+                Step::Turns(1),
+                Step::FailStateRead,
+                Step::Wait(100),
+                Step::Turns(1),
+            ],
+        ),
+        (
+            "a retry came before timers that were due and had not fired yet",
+            vec![
+                Step::Upload(1, false),
+                Step::Append(vec![read(0, 0), Input::Read(0, 0, Reading::Bad), read(64, 0)]),
+                Step::Settle,
+                Step::FailCalls(1),
+                Step::Append(vec![Input::Heartbeat(6_936)]),
+                Step::Turns(1),
+                Step::Pause,
+                Step::Retry(Choice::All),
+            ],
+        ),
+        (
+            "a rebuild that failed left a position that nobody had come to",
+            vec![
+                Step::Upload(0, true),
+                Step::Turns(1),
+                Step::Append(vec![read(447, 0), read(582, 0), read(2_971, 1)]),
+                Step::Resume,
+                Step::FailCalls(1),
+                Step::Settle,
+                Step::FailCommit(3),
+                Step::Upload(1, true),
+                Step::Append(vec![
+                    read(0, 0),
+                    read(472, 0),
+                    read(1_148, 0),
+                    read(3_708, 0),
+                    read(2_672, 0),
+                ]),
+                Step::Turns(3),
+                Step::Turns(2),
+                Step::FailCatalog,
+                Step::Rebuild(0),
+            ],
+        ),
     ];
     cases.into_iter().map(|(name, steps)| (name, setting.clone(), steps)).collect()
 }

@@ -103,6 +103,8 @@ pub struct World {
     names: BTreeMap<BuildId, String>,
     /// What builds that are gone had emitted.
     emitted_before: BTreeMap<String, (String, String)>,
+    /// What may or may not be in the log.
+    perhaps: BTreeMap<String, (String, String)>,
     shown: Shown,
     /// The log's end when a version was rebuilt whose state could not be read.
     unreadable: Option<Offset>,
@@ -165,6 +167,7 @@ impl World {
             serving: None,
             names: BTreeMap::new(),
             emitted_before: BTreeMap::new(),
+            perhaps: BTreeMap::new(),
             shown: Shown::default(),
             unreadable: None,
             unopened: BTreeSet::new(),
@@ -251,7 +254,7 @@ impl World {
                 let resumed = self.engine.resume(NAME);
                 if resumed.is_ok() {
                     self.check()?;
-                    self.unopened.clear();
+                    self.note_unopened();
                 }
                 resumed
             }
@@ -284,8 +287,17 @@ impl World {
             let events = self.events();
             self.unreadable = Some(Offset(events.len() as u64));
             if let Some(build) = self.serving.clone() {
+                let before = self.emitted_before.clone();
                 self.bury(&build);
-                self.emitted_before.retain(|id, _| events.iter().any(|event| event.id == *id));
+                let all = std::mem::replace(&mut self.emitted_before, before);
+                for (id, what) in all {
+                    if events.iter().any(|event| event.id == id) {
+                        self.emitted_before.insert(id, what);
+                    } else {
+                        // It may be on its way, or have gone with the state.
+                        self.perhaps.insert(id, what);
+                    }
+                }
                 self.models.entry(build).or_insert_with(|| Model::new(KINDS[0]));
             }
         }
@@ -333,10 +345,14 @@ impl World {
         self.check()?;
         self.engine = Engine::open(self.config.clone(), self.ports.clone())?;
         self.engine.attach();
+        self.note_unopened();
+        Ok(())
+    }
+
+    fn note_unopened(&mut self) {
         let versions = self.engine.status().into_iter().flat_map(|p| p.versions);
         let unopened = versions.filter(|v| v.activity == "halted").map(|v| v.id);
         self.unopened = unopened.collect();
-        Ok(())
     }
 
     /// Retries or lets go of parked events, and has the model do the same.
@@ -509,6 +525,7 @@ impl World {
             let what = (event.subject.clone(), data);
             match expected.get(&event.id) {
                 Some(other) if *other == what => found += 1,
+                None if self.perhaps.get(&event.id) == Some(&what) => (),
                 // Its build's state is in between two of the model's.
                 None if !whole => (),
                 other => bail!("emitted `{}` is {what:?}, and should be {other:?}", event.id),
