@@ -19,6 +19,7 @@ const RECOVERIES_MAX: u32 = 4;
 /// A database's history, and the number of commits that were acknowledged when.
 struct History {
     disk: SimDisk<u64>,
+    steps: usize,
     commits: u64,
 }
 
@@ -84,13 +85,14 @@ fn record(rng: &mut Rng) -> History {
         commits += 1;
         disk.mark(commits);
     }
-    // Left open: a crash does not close files.
-    let _ = std::mem::ManuallyDrop::new(database);
-    History { disk, commits }
+    // A crash closes no files: what closing writes is no part of the history.
+    let steps = disk.steps();
+    drop(database);
+    History { disk, steps, commits }
 }
 
 fn check(history: &History, rng: &mut Rng) -> Result<(), String> {
-    let at = rng.usize(..=history.disk.steps());
+    let at = rng.usize(..=history.steps);
     let Some(acknowledged) = history.disk.marks(at).last().copied() else {
         return Ok(());
     };
@@ -98,9 +100,10 @@ fn check(history: &History, rng: &mut Rng) -> Result<(), String> {
     for _ in 0..rng.u32(..=RECOVERIES_MAX) {
         let disk = SimDisk::new(image.clone());
         let database = open(&disk)?;
-        let _ = std::mem::ManuallyDrop::new(database);
         let at = rng.usize(..=disk.steps());
         image = disk.cut(at, rng);
+        // Panics over some files; what it writes is of no interest any more.
+        drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(database))));
     }
     let mut database = open(&SimDisk::new(image))?;
     let last = last(&database)?;

@@ -69,6 +69,7 @@ pub struct Flawed {
 #[derive(Debug)]
 pub struct Recorded {
     disk: Disk,
+    steps: usize,
     log: Vec<Event>,
     /// Lengths of the log at which an append ended.
     ends: Vec<u64>,
@@ -141,9 +142,11 @@ pub fn record(rng: &mut Rng, flawed: Flawed) -> Result<Recorded> {
     stack.settle()?;
     let log = stack.events()?;
     ends.append(&mut stack.log.ends.lock());
-    // Not closed: power is lost while everything is open.
-    let _ = std::mem::ManuallyDrop::new(stack);
-    Ok(Recorded { disk, log, ends, flawed })
+    // Power is lost while everything is open: what closing writes is no part of
+    // the history.
+    let steps = disk.steps();
+    drop(stack);
+    Ok(Recorded { disk, steps, log, ends, flawed })
 }
 
 impl Recorded {
@@ -155,7 +158,7 @@ impl Recorded {
 
     /// Cuts power somewhere, starts again, and looks at everything.
     pub(super) fn check(&self, rng: &mut Rng) -> Result<Seen> {
-        let at = rng.usize(..=self.disk.steps());
+        let at = rng.usize(..=self.steps);
         let told = self.disk.marks(at);
         let mut image = self.disk.cut(at, rng);
         let mut seen = Seen::default();
@@ -164,8 +167,8 @@ impl Recorded {
             let stack = Stack::open(&disk, Flawed::default())
                 .with_context(|| format!("recovering from power lost at step {at}"))?;
             stack.shards()?;
-            let _ = std::mem::ManuallyDrop::new(stack);
             image = disk.cut(rng.usize(..=disk.steps()), rng);
+            drop(stack);
             seen.recoveries += 1;
         }
         let disk = Disk::new(image);
