@@ -7,8 +7,9 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineConfig {
-    /// Threads that fold; 0 takes one a core. One more folds only what is quick,
-    /// so that slow plugins cannot hold up the others.
+    /// Threads that fold; 0 takes one a core. As many more fold, at a lower
+    /// priority, only what takes much fuel or is new, so that slow plugins cannot
+    /// hold up the others.
     pub threads: usize,
     /// The most events in one call of a plugin. Batches are as large as what is
     /// waiting, up to this: small when live, large when behind.

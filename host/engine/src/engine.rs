@@ -13,7 +13,7 @@ use lantern_core::{
 };
 use parking_lot::{Mutex, RwLock};
 
-use crate::pool::{Pool, Took, Turn};
+use crate::pool::{Lane, Pool, Took, Turn};
 use crate::shard::{LogSink, Shard, ShardParts, Step, StepLimits, Stop};
 use crate::slot::{Fault, Slot};
 use crate::{EngineConfig, EngineError, LogLine, VerifyStatus};
@@ -103,21 +103,33 @@ impl Engine {
 
     /// Starts the threads; every shard catches up from its committed position.
     pub fn start(self: &Arc<Self>) {
+        self.start_with(|| ());
+    }
+
+    /// As [`Engine::start`]; each thread that folds what is slow calls
+    /// `give_way` first, so that it can lower its priority.
+    pub fn start_with(self: &Arc<Self>, give_way: impl Fn() + Clone + Send + 'static) {
         self.attach();
         let threads = match self.config.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
-        self.pool.limit_slow(threads);
-        // One more than those that may be slow.
-        for number in 0..=threads {
-            let engine = self.clone();
-            let thread = std::thread::Builder::new()
-                .name(format!("fold-{number}"))
-                .spawn(move || engine.run())
-                .expect("threads can be spawned at start");
-            self.threads.lock().push(thread);
+        for number in 0..threads {
+            self.spawn(Lane::Quick, format!("fold-{number}"), || ());
+            self.spawn(Lane::Slow, format!("fold-slow-{number}"), give_way.clone());
         }
+    }
+
+    fn spawn(self: &Arc<Self>, lane: Lane, name: String, first: impl FnOnce() + Send + 'static) {
+        let engine = self.clone();
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                first();
+                engine.run(lane);
+            })
+            .expect("threads can be spawned at start");
+        self.threads.lock().push(thread);
     }
 
     /// Has the log wake shards, and all shards run once, without threads of its
@@ -172,18 +184,20 @@ impl Engine {
         true
     }
 
-    fn run(&self) {
-        while let Some(slot) = self.pool.next(|| self.ports.clock.monotonic()) {
+    fn run(&self, lane: Lane) {
+        while let Some(slot) = self.pool.next(lane, || self.ports.clock.monotonic()) {
             self.take_turn(slot);
         }
     }
 
     fn take_turn(&self, slot: Arc<Slot>) {
-        let (began, fuel) = (self.ports.clock.monotonic(), slot.seen.lock().usage.fuel);
+        let (began, before) = (self.ports.clock.monotonic(), slot.seen.lock().usage.fuel);
         let turn = self.turn(&slot);
         let now = self.ports.clock.monotonic();
-        let called = slot.seen.lock().usage.fuel != fuel;
-        self.pool.done(slot, turn, now, &Took { time: now.saturating_sub(began), called });
+        let after = slot.seen.lock().usage.fuel;
+        // Counted anew where the shard was opened anew.
+        let fuel = after.checked_sub(before).unwrap_or(after);
+        self.pool.done(slot, turn, now, &Took { time: now.saturating_sub(began), fuel });
     }
 
     /// One step of one shard, and what follows from it.

@@ -1,7 +1,9 @@
 //! A fixed number of threads that run shards' steps, one step at a time each.
-//! Shards that serve readers go first; those that catch up in the background
-//! get a turn now and then all the same. Shards whose steps take long never
-//! have all threads, so that one whose steps are quick need not wait for them.
+//! There are two lanes with threads of their own: one for shards whose steps
+//! take little, one for those that take much or are not known yet, so that the
+//! former never wait for the latter, however many these are. In each lane shards
+//! that serve readers go first; those that catch up in the background get a turn
+//! now and then all the same.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,9 +17,17 @@ use crate::slot::Slot;
 /// One turn in so many goes to the background although others are waiting.
 const BACKGROUND_EVERY: u32 = 4;
 
-/// A step that takes longer makes its shard a slow one, until one that calls
-/// its plugin takes less.
+/// A step whose plugin uses more fuel, some ten milliseconds' worth, is a slow
+/// one. Fuel says so whatever else the machine is doing; a threshold of time as
+/// low would take everyone for slow where processors are short.
+const SLOW_FUEL: u64 = 1 << 24;
+
+/// A step that takes longer is slow too: its plugin may have the host work.
 const SLOW: Duration = Duration::from_millis(250);
+
+/// How many calls in a row must take little before a shard whose plugin used
+/// much fuel is quick again: one that does so now and then stays slow.
+const QUICK_CALLS: u8 = 8;
 
 // The states of `Slot::run`.
 const RESTING: u8 = 0;
@@ -40,48 +50,45 @@ pub(crate) enum Turn {
 /// What a step took.
 pub(crate) struct Took {
     pub(crate) time: Duration,
-    /// Whether the plugin was called: without that it shows nothing of it.
-    pub(crate) called: bool,
+    /// What the plugin used; 0 where it was not called, which shows nothing of
+    /// it.
+    pub(crate) fuel: u64,
+}
+
+/// Which shards a thread runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Those whose steps take little.
+    Quick = 0,
+    /// The others, and those that are not known yet.
+    Slow = 1,
 }
 
 #[derive(Default)]
 pub(crate) struct Pool {
     queues: Mutex<Queues>,
-    ready: Condvar,
+    /// For each lane: something is waiting.
+    ready: [Condvar; 2],
 }
 
+#[derive(Default)]
 struct Queues {
-    live: VecDeque<Arc<Slot>>,
-    background: VecDeque<Arc<Slot>>,
+    lanes: [Waiting; 2],
     /// Waiting for a time; few, so in no order.
     delayed: Vec<(Duration, Arc<Slot>)>,
     turns: u32,
     closed: bool,
-    /// Slow shards running, and the most that may.
-    slow: usize,
-    slow_max: usize,
 }
 
-impl Default for Queues {
-    fn default() -> Self {
-        Self {
-            live: VecDeque::new(),
-            background: VecDeque::new(),
-            delayed: Vec::new(),
-            turns: 0,
-            closed: false,
-            slow: 0,
-            slow_max: usize::MAX,
-        }
-    }
+/// The shards of one lane that wait for a turn.
+#[derive(Default)]
+struct Waiting {
+    live: VecDeque<Arc<Slot>>,
+    background: VecDeque<Arc<Slot>>,
+    turns: u32,
 }
 
 impl Pool {
-    /// Lets at most so many slow shards run at once.
-    pub(crate) fn limit_slow(&self, slow_max: usize) {
-        self.queues.lock().slow_max = slow_max;
-    }
-
     /// Has `slot` run soon.
     pub(crate) fn wake(&self, slot: &Arc<Slot>) {
         let woken = slot.run.fetch_update(Ordering::AcqRel, Ordering::Acquire, |run| match run {
@@ -94,44 +101,45 @@ impl Pool {
         }
     }
 
-    /// The next shard to run; waits for one. `None` once the pool is closed.
-    pub(crate) fn next(&self, now: impl Fn() -> Duration) -> Option<Arc<Slot>> {
+    /// The next shard of a lane to run; waits for one. `None` once the pool is
+    /// closed.
+    pub(crate) fn next(&self, lane: Lane, now: impl Fn() -> Duration) -> Option<Arc<Slot>> {
         let mut queues = self.queues.lock();
         loop {
             if queues.closed {
                 return None;
             }
-            let wait = queues.release(now());
-            if let Some(slot) = queues.pop() {
+            let wait = self.release(&mut queues, now());
+            if let Some(slot) = queues.lanes[lane as usize].pop() {
                 slot.run.store(RUNNING, Ordering::Release);
                 return Some(slot);
             }
-            match wait {
-                Some(wait) => {
-                    self.ready.wait_for(&mut queues, wait);
+            let ready = &self.ready[lane as usize];
+            match (wait, lane) {
+                (Some(wait), Lane::Quick) => {
+                    ready.wait_for(&mut queues, wait);
                 }
-                None => self.ready.wait(&mut queues),
+                _ => ready.wait(&mut queues),
             }
         }
     }
 
-    /// The next shard to run, if one is waiting.
+    /// The next shard of either lane to run, if one is waiting.
     pub(crate) fn try_next(&self, now: Duration) -> Option<Arc<Slot>> {
         let mut queues = self.queues.lock();
-        queues.release(now);
-        let slot = queues.pop()?;
+        self.release(&mut queues, now);
+        queues.turns = queues.turns.wrapping_add(1);
+        let first = usize::from(queues.turns.is_multiple_of(2));
+        let slot = [first, 1 - first].into_iter().find_map(|lane| queues.lanes[lane].pop())?;
         slot.run.store(RUNNING, Ordering::Release);
         Some(slot)
     }
 
     /// Puts a shard back after its step.
     pub(crate) fn done(&self, slot: Arc<Slot>, turn: Turn, now: Duration, took: &Took) {
-        let before = slot.slow.load(Ordering::Acquire);
-        slot.slow.store(took.time > SLOW || before && !took.called, Ordering::Release);
-        if before {
-            self.queues.lock().slow -= 1;
-            self.ready.notify_one();
-        }
+        // Nobody else changes it while the shard is running.
+        let slow = after(slot.slow.load(Ordering::Acquire), took);
+        slot.slow.store(slow, Ordering::Release);
         if turn == Turn::Again {
             slot.run.store(QUEUED, Ordering::Release);
             return self.push(slot);
@@ -143,7 +151,8 @@ impl Pool {
             Turn::After(wait) => {
                 slot.run.store(QUEUED, Ordering::Release);
                 self.queues.lock().delayed.push((now + wait, slot));
-                self.ready.notify_one();
+                // The threads of this lane are never away for long.
+                self.ready[Lane::Quick as usize].notify_one();
             }
             _ if rests.is_err() => {
                 slot.run.store(QUEUED, Ordering::Release);
@@ -156,49 +165,62 @@ impl Pool {
     /// Lets no more shards run and wakes all threads.
     pub(crate) fn close(&self) {
         self.queues.lock().closed = true;
-        self.ready.notify_all();
+        for ready in &self.ready {
+            ready.notify_all();
+        }
     }
 
     fn push(&self, slot: Arc<Slot>) {
-        self.queues.lock().push(slot);
-        self.ready.notify_one();
+        let lane = self.queues.lock().push(slot);
+        self.ready[lane as usize].notify_one();
+    }
+
+    /// Queues what has waited long enough; says how long the next has to wait.
+    fn release(&self, queues: &mut Queues, now: Duration) -> Option<Duration> {
+        let (due, waiting): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut queues.delayed).into_iter().partition(|d| d.0 <= now);
+        queues.delayed = waiting;
+        for (_, slot) in due {
+            let lane = queues.push(slot);
+            self.ready[lane as usize].notify_one();
+        }
+        queues.delayed.iter().map(|(at, _)| at.saturating_sub(now)).min()
     }
 }
 
 impl Queues {
-    fn push(&mut self, slot: Arc<Slot>) {
+    fn push(&mut self, slot: Arc<Slot>) -> Lane {
+        let slow = slot.slow.load(Ordering::Acquire) > 0;
+        let lane = if slow { Lane::Slow } else { Lane::Quick };
+        let waiting = &mut self.lanes[lane as usize];
         if slot.active.load(Ordering::Acquire) {
-            self.live.push_back(slot);
+            waiting.live.push_back(slot);
         } else {
-            self.background.push_back(slot);
+            waiting.background.push_back(slot);
         }
+        lane
     }
+}
 
+impl Waiting {
     fn pop(&mut self) -> Option<Arc<Slot>> {
         self.turns = self.turns.wrapping_add(1);
         let mut order = [&mut self.live, &mut self.background];
         if self.turns.is_multiple_of(BACKGROUND_EVERY) {
             order.reverse();
         }
-        let room = self.slow < self.slow_max;
-        let slot = order.into_iter().find_map(|queue| {
-            let place = queue.iter().position(|s| room || !s.slow.load(Ordering::Acquire))?;
-            queue.remove(place)
-        })?;
-        self.slow += usize::from(slot.slow.load(Ordering::Acquire));
-        Some(slot)
+        order.into_iter().find_map(VecDeque::pop_front)
     }
+}
 
-    /// Queues what has waited long enough; says how long the next has to wait.
-    fn release(&mut self, now: Duration) -> Option<Duration> {
-        let (due, waiting) =
-            std::mem::take(&mut self.delayed).into_iter().partition(|d| d.0 <= now);
-        let due: Vec<(Duration, Arc<Slot>)> = due;
-        self.delayed = waiting;
-        for (_, slot) in due {
-            self.push(slot);
-        }
-        self.delayed.iter().map(|(at, _)| at.saturating_sub(now)).min()
+/// How many calls must take little before a shard is quick, after a step.
+fn after(before: u8, took: &Took) -> u8 {
+    if took.fuel > SLOW_FUEL {
+        QUICK_CALLS
+    } else if took.time > SLOW {
+        before.max(1)
+    } else {
+        before.saturating_sub(u8::from(took.fuel > 0))
     }
 }
 
@@ -218,33 +240,72 @@ mod tests {
         Arc::new(Slot::new(id, Err("a test needs none".into())))
     }
 
-    fn took(ms: u64, called: bool) -> Took {
-        Took { time: Duration::from_millis(ms), called }
+    const ENDLESS: Took = Took { time: Duration::from_millis(60), fuel: 100_000_000 };
+    const SMALL: Took = Took { time: Duration::from_millis(60), fuel: 50_000 };
+    const NO_CALL: Took = Took { time: Duration::from_millis(1), fuel: 0 };
+
+    fn ran(pool: &Pool, slot: &Arc<Slot>, took: &Took) {
+        pool.wake(slot);
+        assert!(pool.try_next(Duration::ZERO).is_some_and(|next| next.id == slot.id));
+        pool.done(slot.clone(), Turn::Rest, Duration::ZERO, took);
     }
 
     #[test]
-    fn a_quick_shard_has_its_turn_while_slow_ones_are_running() {
+    fn the_quick_lane_is_never_given_to_shards_that_use_much_fuel() {
         let pool = Pool::default();
-        pool.limit_slow(2);
-        let slow = ["a", "b", "c"].map(slot);
+        let next = |lane| {
+            let queues = &mut *pool.queues.lock();
+            queues.lanes[lane as usize].pop().map(|slot| slot.id.projection.clone())
+        };
+        let endless = ["a", "b", "c", "d", "e", "f"].map(slot);
+        // Their steps end long before a step is slow by the clock.
+        endless.iter().for_each(|slot| ran(&pool, slot, &ENDLESS));
         let quick = slot("quick");
-        let next = || pool.try_next(Duration::ZERO).map(|slot| slot.id.projection.clone());
-        // Whose plugin was not called yet may be slow.
+        ran(&pool, &quick, &SMALL);
+        endless.iter().for_each(|slot| pool.wake(slot));
         pool.wake(&quick);
-        assert_eq!(next().as_deref(), Some("quick"));
-        pool.done(quick.clone(), Turn::Again, Duration::ZERO, &took(1, false));
-        assert!(quick.slow.load(Ordering::Acquire));
-        assert_eq!(next().as_deref(), Some("quick"));
-        pool.done(quick.clone(), Turn::Rest, Duration::ZERO, &took(1, true));
-        slow.iter().for_each(|slot| pool.wake(slot));
-        assert_eq!((next().as_deref(), next().as_deref()), (Some("a"), Some("b")));
-        assert_eq!(next(), None, "the third slow one waits");
-        pool.wake(&quick);
-        assert_eq!(next().as_deref(), Some("quick"));
-        pool.done(slow[0].clone(), Turn::Again, Duration::ZERO, &took(500, true));
-        assert_eq!(next().as_deref(), Some("c"));
-        assert_eq!(next(), None, "the first one was slow and waits again");
-        pool.done(slow[1].clone(), Turn::Rest, Duration::ZERO, &took(500, true));
-        assert_eq!(next().as_deref(), Some("a"));
+        assert_eq!(next(Lane::Quick).as_deref(), Some("quick"));
+        assert_eq!(next(Lane::Quick), None);
+        for slot in &endless {
+            assert_eq!(next(Lane::Slow), Some(slot.id.projection.clone()));
+        }
+        assert_eq!(next(Lane::Slow), None);
+    }
+
+    #[test]
+    fn a_shard_is_quick_once_its_calls_take_little() {
+        let pool = Pool::default();
+        let slow = |slot: &Slot| slot.slow.load(Ordering::Acquire) > 0;
+        let shard = slot("a");
+        ran(&pool, &shard, &NO_CALL);
+        assert!(slow(&shard), "its plugin was not called yet");
+        ran(&pool, &shard, &SMALL);
+        assert!(!slow(&shard));
+        // One burst is not forgotten at once.
+        ran(&pool, &shard, &ENDLESS);
+        for _ in 1..QUICK_CALLS {
+            ran(&pool, &shard, &SMALL);
+            ran(&pool, &shard, &NO_CALL);
+            assert!(slow(&shard));
+        }
+        ran(&pool, &shard, &SMALL);
+        assert!(!slow(&shard));
+        ran(&pool, &shard, &Took { time: SLOW * 2, fuel: 1 });
+        assert!(slow(&shard), "the host worked long for it");
+        ran(&pool, &shard, &SMALL);
+        assert!(!slow(&shard));
+    }
+
+    #[test]
+    fn what_waits_for_a_time_comes_back_in_its_lane() {
+        let pool = Pool::default();
+        let shard = slot("a");
+        pool.wake(&shard);
+        let taken = pool.next(Lane::Slow, || Duration::ZERO);
+        let wait = Turn::After(Duration::from_secs(1));
+        pool.done(taken.expect("it was woken"), wait, Duration::ZERO, &SMALL);
+        assert!(pool.try_next(Duration::ZERO).is_none());
+        let due = || Duration::from_secs(1);
+        assert!(pool.next(Lane::Quick, due).is_some_and(|next| next.id == shard.id));
     }
 }

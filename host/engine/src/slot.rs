@@ -21,9 +21,9 @@ pub(crate) struct Slot {
     pub(crate) shard: Mutex<Option<Shard>>,
     /// See [`crate::pool`].
     pub(crate) run: AtomicU8,
-    /// Whether its last step took long, or its plugin was not called yet. Changed by the pool
-    /// alone, and not while it waits for a turn.
-    pub(crate) slow: AtomicBool,
+    /// How many calls must take little before it is quick; at first one. Changed
+    /// by the pool alone, and not while it waits for a turn.
+    pub(crate) slow: AtomicU8,
     /// Serves readers; goes first in the queue.
     pub(crate) active: AtomicBool,
     pub(crate) paused: AtomicBool,
@@ -111,7 +111,7 @@ impl Slot {
             id,
             store,
             shard: Mutex::new(None),
-            slow: AtomicBool::new(true),
+            slow: AtomicU8::new(1),
             run: AtomicU8::new(0),
             active: AtomicBool::new(false),
             paused: AtomicBool::new(false),

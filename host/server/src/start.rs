@@ -25,6 +25,11 @@ use crate::plugins::Plugins;
 use crate::ports::{Commits, SystemClock};
 use crate::{codes, telemetry, upkeep, verify};
 
+/// How much lower the priority is of threads that fold what is slow: they still
+/// get a tenth of a processor that others want all of.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
 /// Why the server does not start.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -225,7 +230,7 @@ pub(crate) fn open(
     if let Err(error) = plugins.sweep(&engine) {
         tracing::warn!(%error, "unused plugins could not be removed");
     }
-    engine.start();
+    engine.start_with(give_way);
     let app = App {
         log: port,
         engine,
@@ -264,3 +269,17 @@ fn engine_error(config: &ServerConfig) -> impl FnOnce(EngineError) -> StartError
     let path = config.data.clone();
     move |error| StartError::Data { path, reason: error.to_string() }
 }
+
+/// Lowers the priority of the calling thread, which folds what is slow: it would
+/// take a processor from those that answer, sync and serve for milliseconds at
+/// each of their steps.
+#[cfg(target_os = "linux")]
+fn give_way() {
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::warn!(%error, "the priority of a folding thread could not be lowered");
+    }
+}
+
+/// Elsewhere a priority is the whole process's.
+#[cfg(not(target_os = "linux"))]
+fn give_way() {}

@@ -33,9 +33,18 @@ const GUEST_MAX: Duration = Duration::from_secs(100);
 /// How many guests that never end are set on the server at once, which is more
 /// than it has threads.
 const PACK: u64 = 6;
-/// How long an event of the victim may be held up by all of those together:
-/// they take all processors, and nobody is promised more than a turn.
-const HELD_UP_MAX: Duration = Duration::from_secs(2);
+/// How long an event of the victim may be held up by all of those together,
+/// where twice the baseline is less. They never have its thread, but keep every
+/// processor busy, and each of an event's four hops from thread to thread waits
+/// for one: beside other work on two processors, 99 of 100 took up to 108 ms.
+/// Where endless plugins do get its thread, it is 330 to 670 ms.
+const HELD_UP_MAX: Duration = Duration::from_millis(250);
+/// So many events of the victim are measured beside all of those, that one slow
+/// sync of the disk is not the hundredth part.
+const PACK_EVENTS: usize = 400;
+/// As many of them are measured with nothing beside it before each round, so
+/// that both windows see the same disk and the same neighbours.
+const PACK_BASELINE_EVENTS: u64 = 100;
 /// How much longer an event of the victim may take beside a hostile guest.
 const SLOWER_MAX: u32 = 2;
 /// A latency that nobody minds, and that a busy machine gives by itself.
@@ -242,12 +251,17 @@ impl Siege {
             ensure!(status == 201, "{status}: {answer}");
             self.server.caught_up(name).await?;
         }
-        self.victim.beside("many at once", Window::Many);
-        self.probe(File::LoopInApply.name(), "pack").await?;
-        for name in &names {
-            self.server.until(name, settled).await?;
+        let mut rounds = 0;
+        while self.victim.p99(Window::Many).await.1 < PACK_EVENTS {
+            self.victim.events(PACK_BASELINE_EVENTS).await?;
+            self.victim.beside("many at once", Window::Many);
+            self.probe(File::LoopInApply.name(), &format!("pack-round-{rounds}")).await?;
+            for name in &names {
+                self.server.until(name, settled).await?;
+            }
+            self.victim.alone();
+            rounds += 1;
         }
-        self.victim.alone();
         for name in &names {
             let path = format!("/v1/projections/{name}");
             let gone = self.server.request(Method::DELETE, &path, "text/plain", Vec::new()).await?;
@@ -268,18 +282,23 @@ impl Siege {
         let slowest = self.victim.slowest().await;
         let longest = slowest.first().map_or(0.0, |(time, _)| time.as_secs_f64() * 1e3);
         run.most("slowest_hostile_ms", longest);
-        let (many, _) = self.victim.p99(Window::Many).await;
+        let (many, of_many) = self.victim.p99(Window::Many).await;
         run.most("p99_many_ms", many.as_secs_f64() * 1e3);
         run.add("victim_events", self.victim.sent().await as f64);
         self.victim.end().await?;
-        ensure!(many <= HELD_UP_MAX, "{PACK} endless plugins hold others up for {many:?}");
-        let allowed = (baseline * SLOWER_MAX).max(UNNOTICED);
-        ensure!(
-            hostile <= allowed,
-            "beside hostile plugins 99 of 100 events took up to {hostile:?} ({of_hostile} \
-             measured), and without them {baseline:?} ({of_baseline}): {allowed:?} is allowed; the \
-             slowest were {slowest:?}"
-        );
+        let windows = [
+            ("hostile plugins", hostile, of_hostile, UNNOTICED),
+            ("many at once", many, of_many, HELD_UP_MAX),
+        ];
+        for (beside, took, of, floor) in windows {
+            let allowed = (baseline * SLOWER_MAX).max(floor);
+            ensure!(
+                took <= allowed,
+                "beside {beside} 99 of 100 events took up to {took:?} ({of} measured), and \
+                 without them {baseline:?} ({of_baseline}): {allowed:?} is allowed; the slowest \
+                 were {slowest:?}"
+            );
+        }
         Ok(())
     }
 }
