@@ -36,8 +36,8 @@ const PACK: u64 = 6;
 /// How long an event of the victim may be held up by all of those together,
 /// where twice the baseline is less. They never have its thread, but keep every
 /// processor busy, and each of an event's four hops from thread to thread waits
-/// for one: beside other work on two processors, 99 of 100 took up to 108 ms.
-/// Where endless plugins do get its thread, it is 330 to 670 ms.
+/// for one: beside other work on two processors, 99 of 100 took up to 153 ms.
+/// Where endless plugins do get its thread, it is 330 to 860 ms.
 const HELD_UP_MAX: Duration = Duration::from_millis(250);
 /// So many events of the victim are measured beside all of those, that one slow
 /// sync of the disk is not the hundredth part.
