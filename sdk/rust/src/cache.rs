@@ -3,6 +3,8 @@
 //! It knows keys and places alone: the rows lie in the table, at the same
 //! places. So this code is in a plugin once, and not once a table.
 
+use std::cmp::Ordering;
+
 use hashbrown::HashTable;
 
 use crate::bindings::lantern::projection::types::Column;
@@ -91,7 +93,8 @@ impl Cache {
     /// Brings the rows that have changed into the order of their keys.
     pub(crate) fn sort_changed(&mut self) {
         let slots = &self.slots;
-        self.changed.sort_unstable_by(|a, b| slots[*a as usize].key.cmp(&slots[*b as usize].key));
+        let key = |place: &u32| slots[*place as usize].key.as_bytes();
+        self.changed.sort_unstable_by(|a, b| order(key(a), key(b)));
     }
 
     /// The places of the rows that have changed.
@@ -190,7 +193,7 @@ const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 /// that anybody sees. Eight bytes at a time, each folded in by a
 /// multiplication whose high half is not lost.
 ///
-/// Neither this nor [`same`] leaves short copies or comparisons of a length
+/// Neither this nor [`same`] nor [`order`] leaves short copies or comparisons of a length
 /// that is known only when it runs: in Wasm each of those is a call.
 #[inline]
 fn hash_of(key: &[u8]) -> u64 {
@@ -221,4 +224,42 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len()
         && words.into_iter().all(|(a, b)| u64::from_le_bytes(*a) == u64::from_le_bytes(*b))
         && rest.all(|(a, b)| a == b)
+}
+
+/// The order of two keys, by their bytes.
+#[inline]
+fn order(a: &[u8], b: &[u8]) -> Ordering {
+    let ((a_words, a_rest), (b_words, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    for (a, b) in a_words.iter().zip(b_words) {
+        // Wasm cannot turn bytes round in one step, and most words are equal.
+        if u64::from_le_bytes(*a) != u64::from_le_bytes(*b) {
+            return u64::from_be_bytes(*a).cmp(&u64::from_be_bytes(*b));
+        }
+    }
+    let rest = match a_words.len().cmp(&b_words.len()) {
+        Ordering::Less => a_rest.iter().cmp(b_words[a_words.len()].iter().chain(b_rest)),
+        Ordering::Equal => a_rest.iter().cmp(b_rest),
+        Ordering::Greater => a_words[b_words.len()].iter().chain(a_rest).cmp(b_rest),
+    };
+    rest.then(a.len().cmp(&b.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn keys_are_ordered_by_their_bytes(
+            shared in "[a-zü/]{0,20}",
+            a in "[ab\u{0}ü]{0,20}",
+            b in "[ab\u{0}ü]{0,20}",
+        ) {
+            let (a, b) = (format!("{shared}{a}"), format!("{shared}{b}"));
+            prop_assert_eq!(order(a.as_bytes(), b.as_bytes()), a.cmp(&b));
+            prop_assert_eq!(same(a.as_bytes(), b.as_bytes()), a == b);
+        }
+    }
 }
