@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use super::*;
 
 #[derive(Debug, serde::Deserialize)]
+#[allow(dead_code, reason = "it is shown by Debug")]
 struct Plain<'a> {
     #[serde(borrow)]
     a: Cow<'a, str>,
