@@ -81,10 +81,7 @@ impl<'de> Deserialize<'de> for First {
             }
 
             fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<First, A::Error> {
-                Ok(First(match map.next_key()? {
-                    Some(key) => Some((key, map.next_value().ok())),
-                    None => None,
-                }))
+                Ok(First(map.next_key()?.map(|key| (key, map.next_value().ok()))))
             }
         }
         deserializer.deserialize_map(Of)
