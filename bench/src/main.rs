@@ -4,6 +4,7 @@
 //! Each phase runs in a process of its own, so that CPU time and peak memory
 //! are the phase's alone.
 
+mod guest;
 mod native;
 mod report;
 mod w1;
@@ -31,6 +32,9 @@ enum What {
     /// Count and sum per tenant and minute, and revenue per product, from the
     /// embedded log, beside a plain Rust fold of the same events.
     W1(Options),
+    /// Fuel and time an event in the guest alone, of one guest or of several
+    /// in turn.
+    Guest(guest::Options),
     /// One phase of a benchmark, in this process.
     #[command(hide = true)]
     Phase {
@@ -71,6 +75,7 @@ fn main() -> Result<std::process::ExitCode> {
     }
     match Arguments::parse().what {
         What::W1(options) => w1::run(&options)?,
+        What::Guest(options) => guest::run(&options)?,
         What::Phase { phase, options } => w1::phase(phase, &options)?,
         What::Compile => unreachable!("handled before the arguments are parsed"),
     }

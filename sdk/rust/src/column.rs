@@ -52,7 +52,7 @@ impl<'a> Texts<'a> {
         let text = std::str::from_utf8(values.bytes)
             .map_err(|_| Error::Batch("an attribute is not UTF-8"))?;
         let whole = |end: &u32| text.is_char_boundary(*end as usize);
-        if !text.is_ascii() && !values.ends.iter().all(whole) {
+        if !values.ends.iter().all(whole) {
             return Err(Error::Batch("an attribute is not UTF-8"));
         }
         Ok(Self { ends: values.ends, text })

@@ -7,6 +7,7 @@ use crate::bindings::lantern::projection::types::Batch;
 use crate::call::{Call, NewEvent};
 use crate::column::{Texts, Values};
 use crate::error::Error;
+use crate::json;
 use crate::key::Key;
 
 /// Keys of timers that the SDK sets for itself begin with it.
@@ -172,7 +173,7 @@ impl<'a> Event<'a> {
             Some(text) => text.get(self.place),
             None => std::str::from_utf8(self.data_bytes()).map_err(Error::NotText)?,
         };
-        serde_json::from_str(text).map_err(Error::Data)
+        json::from_str(text).map_err(Error::Data)
     }
 
     /// Its data as it is.

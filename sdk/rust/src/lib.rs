@@ -74,6 +74,7 @@ mod column;
 mod error;
 mod event;
 mod host;
+mod json;
 mod key;
 pub mod log;
 mod manifest;

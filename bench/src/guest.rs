@@ -1,0 +1,180 @@
+//! The guest alone: calls of `apply` over the shop's events, with tables that
+//! are maps in memory. Fuel an event is the same on every machine, and so tells
+//! what a change in a guest or in the SDK gives; time an event is there beside
+//! it, of several guests in turn.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lantern_cli::generate::{Options as ShopOptions, Shop};
+use lantern_core::{
+    Batch, Events, Host, HostError, Level, NewEvent, Plugin, Row, TableId, Timestamp,
+};
+use lantern_plugin::{PluginConfig, PluginHost};
+
+use crate::report::median;
+
+/// As much as the engine hands over at a time when it catches up.
+const BATCH_EVENTS: u64 = 16_384;
+/// How many the whole sequence has, as in W1: it decides how many events share
+/// a row.
+const SHOP_EVENTS: u64 = 5_000_000;
+/// Far more than any call takes.
+const FUEL: u64 = 1 << 50;
+
+/// What to compare.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// How many of W1's five million events.
+    #[arg(long, default_value_t = 500_000)]
+    events: u64,
+    /// How often each guest is measured, in turn.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// The guests, which subscribe to all of the shop's types; the rows of all
+    /// must be those of the first.
+    #[arg(default_value = "target/wasm32-unknown-unknown/guest/w1.wasm")]
+    plugins: Vec<PathBuf>,
+}
+
+type Rows = HashMap<(TableId, String), Vec<u8>>;
+
+struct Guest {
+    name: String,
+    bytes: usize,
+    plugin: Arc<dyn Plugin>,
+    nanos: Vec<f64>,
+    fuel: f64,
+}
+
+/// Runs the guests in turn and prints a line of JSON for each.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let host = PluginHost::new(PluginConfig::default())?;
+    let mut guests = Vec::new();
+    for path in &options.plugins {
+        let wasm =
+            std::fs::read(path).with_context(|| format!("no guest at `{}`", path.display()))?;
+        guests.push(Guest {
+            name: path.display().to_string(),
+            bytes: wasm.len(),
+            plugin: host.load(&wasm, "")?,
+            nanos: Vec::new(),
+            fuel: 0.0,
+        });
+    }
+    let shop = Shop::new(ShopOptions { events: SHOP_EVENTS, ..ShopOptions::default() });
+    let mut expected: Option<Rows> = None;
+    for _ in 0..options.rounds.max(1) {
+        for guest in &mut guests {
+            let rows = guest.fold(&shop, options.events)?;
+            let expected = expected.get_or_insert_with(|| rows.clone());
+            ensure!(*expected == rows, "`{}` has other rows than the first guest", guest.name);
+        }
+    }
+    for guest in guests {
+        let line = serde_json::json!({
+            "guest": guest.name,
+            "bytes": guest.bytes,
+            "fuel_per_event": guest.fuel,
+            "ns_per_event": median(guest.nanos),
+        });
+        println!("{line}");
+    }
+    Ok(())
+}
+
+impl Guest {
+    fn fold(&mut self, shop: &Shop, events: u64) -> Result<Rows> {
+        let mut instance = self.plugin.instantiate()?;
+        let mut host: Box<dyn Host> = Box::<Tables>::default();
+        let (mut scratch, mut fuel, mut nanos) = (Vec::new(), 0, 0);
+        for first in (0..events).step_by(usize::try_from(BATCH_EVENTS)?) {
+            let last = (first + BATCH_EVENTS).min(events);
+            let mut all = Events::new();
+            shop.fill(first..last, &mut all, &mut scratch);
+            let mut batch = Batch { offsets: (first..last).collect(), ..Batch::default() };
+            let wanted = self.plugin.manifest().attributes;
+            ensure!(batch.events.extend_from(&all, 0..all.len(), wanted), "too many types");
+            let applied = instance.apply(&batch, host, FUEL);
+            applied.result?;
+            host = applied.host;
+            fuel += applied.fuel;
+            nanos += applied.elapsed.as_nanos();
+        }
+        self.fuel = fuel as f64 / events as f64;
+        let tables = host.into_any().downcast::<Tables>();
+        let tables = tables.ok().context("the host came back as another")?;
+        nanos -= tables.took.as_nanos();
+        self.nanos.push(nanos as f64 / events as f64);
+        Ok(tables.rows)
+    }
+}
+
+/// Tables in memory; nothing else that a host does.
+#[derive(Default)]
+struct Tables {
+    rows: Rows,
+    /// Time in here, which is not the guest's.
+    took: Duration,
+}
+
+fn refused<T>() -> Result<T, HostError> {
+    Err(HostError::Guest("the benchmark has tables alone".into()))
+}
+
+impl Host for Tables {
+    fn get(&mut self, table: TableId, key: &str) -> Result<Option<Vec<u8>>, HostError> {
+        let started = Instant::now();
+        let row = self.rows.get(&(table, key.to_owned())).cloned();
+        self.took += started.elapsed();
+        Ok(row)
+    }
+
+    fn put(&mut self, table: TableId, key: &str, value: &[u8]) -> Result<(), HostError> {
+        let started = Instant::now();
+        self.rows.insert((table, key.to_owned()), value.to_vec());
+        self.took += started.elapsed();
+        Ok(())
+    }
+
+    fn delete(&mut self, table: TableId, key: &str) -> Result<(), HostError> {
+        self.rows.remove(&(table, key.to_owned()));
+        Ok(())
+    }
+
+    fn scan(
+        &mut self,
+        _: TableId,
+        _: &str,
+        _: &str,
+        _: u32,
+        _: bool,
+    ) -> Result<Vec<Row>, HostError> {
+        refused()
+    }
+
+    fn set_timer(&mut self, _: Timestamp, _: &str) -> Result<(), HostError> {
+        refused()
+    }
+
+    fn cancel_timer(&mut self, _: &str) -> Result<(), HostError> {
+        refused()
+    }
+
+    fn emit(&mut self, _: NewEvent) -> Result<(), HostError> {
+        refused()
+    }
+
+    fn log(&mut self, _: Level, message: &str) -> Result<(), HostError> {
+        eprintln!("{message}");
+        Ok(())
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any> {
+        self
+    }
+}
