@@ -92,7 +92,29 @@ pub struct EmitFrom {
     pub timers: Offset,
 }
 
+impl EmitFrom {
+    /// Behind a state that stood at `next`, and whose timers had fired for that
+    /// position or not; never before `self`.
+    #[must_use]
+    pub fn behind(self, next: Offset, ticked: bool) -> Self {
+        let timers = if ticked { next.next() } else { next };
+        Self { events: self.events.max(next), timers: self.timers.max(timers) }
+    }
+}
+
 impl VersionRecord {
+    /// Has the version's state folded anew, in a build of its own. Only of one
+    /// that serves readers does `emit_from` count: nobody else has emitted.
+    pub fn rebuild(&mut self, emit_from: Vec<EmitFrom>) {
+        self.rebuilds += 1;
+        self.halted = None;
+        if self.state == VersionState::Active {
+            self.emit_from = emit_from;
+        } else {
+            self.state = VersionState::Backfilling;
+        }
+    }
+
     /// What the ids of events begin with that this version emits: as long as
     /// the log remembers ids, another upload or rebuild of the same plugin must
     /// not be taken for this one.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use lantern_core::{EmitFrom, ReadStore, ShardId, ShardMeta, VersionId, VersionState};
+use lantern_core::{EmitFrom, ReadStore, ShardId, ShardMeta, VersionId};
 
 use crate::engine::Build;
 use crate::lifecycle::retire;
@@ -22,6 +22,7 @@ impl Engine {
     pub fn rebuild(&self, projection: &str, version: &VersionId) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
         let build = self.build(projection, version)?;
+        let mut record = self.record_of(projection)?;
         let guards = retire(&build);
         let goes_on = || {
             for slot in &build.slots {
@@ -30,18 +31,9 @@ impl Engine {
                 self.pool.wake(slot);
             }
         };
-        let record = self.record_of(projection)?;
-        let before = record.version(version).map(|v| v.emit_from.as_slice()).unwrap_or_default();
-        let emit_from = self.carry_over(&build, before).inspect_err(|_| goes_on())?;
-        let mut record = record;
         if let Some(v) = record.versions.iter_mut().find(|v| v.id == *version) {
-            v.rebuilds += 1;
-            v.halted = None;
-            if v.state == VersionState::Active {
-                v.emit_from = emit_from;
-            } else {
-                v.state = VersionState::Backfilling;
-            }
+            let emit_from = self.carry_over(&build, &v.emit_from).inspect_err(|_| goes_on())?;
+            v.rebuild(emit_from);
         }
         self.ports.catalog.save(&record).inspect_err(|_| goes_on())?;
         drop(guards);
@@ -101,11 +93,7 @@ impl Engine {
             // Its timers fired for the position it stands at, unless a fault
             // kept them from it.
             let ticked = watermark_due(&build.manifest, &meta).is_none();
-            let timers = if ticked { meta.next.next() } else { meta.next };
-            froms.push(EmitFrom {
-                events: meta.next.max(before.events),
-                timers: timers.max(before.timers),
-            });
+            froms.push(before.behind(meta.next, ticked));
         }
         Ok(froms)
     }

@@ -8,9 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lantern_core::{
-    Bounds, Catalog, EmitFrom, Offset, ProjectionRecord, VersionRecord, VersionState,
-};
+use lantern_core::{Bounds, Catalog, Offset, ProjectionRecord, VersionRecord};
 use lantern_log::{LogChecked, LogDamage, OpenError};
 use lantern_store::{
     CatalogFile, StateChecked, check_catalog, check_plugin, check_state, open_untouched,
@@ -400,21 +398,15 @@ impl Doctor {
         let old = self.build(&record, &damaged.version);
         let version = record.versions.iter_mut().find(|v| v.id == damaged.version.id);
         let version = version.ok_or("its version is gone")?;
-        version.rebuilds += 1;
-        version.halted = None;
-        version.emit_from = (0..self.log.bounds.len())
-            .map(|place| {
-                // What the lost state had emitted is in the log. Where it does
-                // not say how far it was, all is taken to be.
-                let end = self.log.bounds[place].map_or(Offset(0), |bounds| bounds.end);
-                let next = damaged.next.get(place).copied().flatten().unwrap_or(end).min(end);
-                let before = version.emit_from.get(place).copied().unwrap_or_default();
-                EmitFrom { events: next.max(before.events), timers: next.next().max(before.timers) }
-            })
-            .collect();
-        if version.state != VersionState::Active {
-            version.state = VersionState::Backfilling;
-        }
+        let emit_from = (0..self.log.bounds.len()).map(|place| {
+            // What the lost state had emitted is in the log. Where it does
+            // not say how far it was, all is taken to be.
+            let end = self.log.bounds[place].map_or(Offset(0), |bounds| bounds.end);
+            let next = damaged.next.get(place).copied().flatten().unwrap_or(end).min(end);
+            version.emit_from.get(place).copied().unwrap_or_default().behind(next, true)
+        });
+        let emit_from = emit_from.collect();
+        version.rebuild(emit_from);
         // First the catalogue: should the next step fail, the old files are
         // left over, and in nobody's way.
         catalog.save(&record).map_err(|error| error.to_string())?;
