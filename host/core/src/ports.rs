@@ -50,16 +50,17 @@ pub trait Log: Send + Sync {
     /// Never blocks for long; callers bound what is under way.
     fn append(&self, events: Events, done: AppendDone);
 
-    /// Has `waker` called with the partition each time events became readable
-    /// there, for as long as the log lives.
+    /// Has `waker` called each time events became readable in a partition, for as
+    /// long as the log lives.
     fn on_append(&self, waker: Waker);
 }
 
 /// Called once with an append's outcome, on a thread of the log's.
 pub type AppendDone = Box<dyn FnOnce(Result<Appended, LogError>) + Send>;
 
-/// Called, quickly and without blocking, when a partition has new events.
-pub type Waker = Arc<dyn Fn(PartitionId) + Send + Sync>;
+/// Called, quickly and without blocking, when a partition has new events, with
+/// their types where the log knows them at that point.
+pub type Waker = Arc<dyn Fn(PartitionId, Option<&[String]>) + Send + Sync>;
 
 /// What a partition holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -9,14 +9,19 @@ use std::time::Duration;
 
 use lantern_core::{
     Catalog, Clock, Log, Manifest, Offset, PartitionId, Plugin, ProjectionRecord, Publish, ShardId,
-    StateStores, StoreError, Timestamp, VersionId, VersionRecord, View, ViewError, Views,
+    StateStores, StoreError, Timestamp, TypeFilter, VersionId, VersionRecord, View, ViewError,
+    Views,
 };
 use parking_lot::{Mutex, RwLock};
 
+use crate::gather::wanted;
 use crate::pool::{Lane, Pool, Took, Turn};
 use crate::shard::{LogSink, Shard, ShardParts, Step, StepLimits, Stop};
 use crate::slot::{Fault, Slot};
 use crate::{EngineConfig, EngineError, LogLine, VerifyStatus};
+
+/// How many shards commit at the same time at the end.
+const LAST_COMMITS: usize = 16;
 
 /// What the engine needs of the world.
 #[derive(Clone)]
@@ -73,6 +78,8 @@ pub(crate) struct Projection {
 pub(crate) struct Build {
     pub(crate) version: VersionRecord,
     pub(crate) manifest: Arc<Manifest>,
+    /// The types its shards read.
+    wanted: TypeFilter,
     pub(crate) plugin: Mutex<Option<Arc<dyn Plugin>>>,
     pub(crate) slots: Vec<Arc<Slot>>,
 }
@@ -136,9 +143,9 @@ impl Engine {
     /// own: a simulation calls [`Engine::turn_once`] instead.
     pub fn attach(self: &Arc<Self>) {
         let engine = Arc::downgrade(self);
-        self.ports.log.on_append(Arc::new(move |partition| {
+        self.ports.log.on_append(Arc::new(move |partition, types| {
             if let Some(engine) = engine.upgrade() {
-                engine.wake_partition(partition);
+                engine.wake_partition(partition, types);
             }
         }));
         for slot in self.slots() {
@@ -159,18 +166,25 @@ impl Engine {
     /// Commits what is applied, and positions, and ends the threads.
     pub fn shutdown(&self) {
         self.abandon();
-        let now = self.ports.clock.monotonic();
-        for slot in self.slots() {
-            let mut shard = slot.shard.lock();
-            let Some(shard) = shard.as_mut() else {
-                continue;
-            };
-            if (shard.is_dirty() || shard.has_moved())
-                && let Err(error) = shard.commit(now)
-            {
-                // Nothing is lost: the log has it all.
-                tracing::warn!(projection = %slot.id.projection, %error, "last commit failed");
+        let slots = self.slots();
+        // Several at a time: each waits for the disk.
+        std::thread::scope(|scope| {
+            for share in slots.chunks(slots.len().div_ceil(LAST_COMMITS).max(1)) {
+                scope.spawn(move || share.iter().for_each(|slot| self.commit_last(slot)));
             }
+        });
+    }
+
+    fn commit_last(&self, slot: &Slot) {
+        let mut shard = slot.shard.lock();
+        let Some(shard) = shard.as_mut() else {
+            return;
+        };
+        if (shard.is_dirty() || shard.has_moved())
+            && let Err(error) = shard.commit(self.ports.clock.monotonic())
+        {
+            // Nothing is lost: the log has it all.
+            tracing::warn!(projection = %slot.id.projection, %error, "last commit failed");
         }
     }
 
@@ -388,16 +402,43 @@ impl Engine {
         }
     }
 
-    fn wake_partition(&self, partition: PartitionId) {
+    /// Wakes the shards of `partition`, lazily those that want none of `types`:
+    /// they only move their position past them.
+    fn wake_partition(&self, partition: PartitionId, types: Option<&[String]>) {
+        let now = self.ports.clock.monotonic();
         for projection in self.projections.read().values() {
             for build in projection.builds.values() {
-                if let Some(slot) = build.slots.get(partition.0 as usize)
-                    && (slot.active.load(Ordering::Acquire) || projection.record.active.is_none())
-                {
+                let Some(slot) = build.slots.get(partition.0 as usize) else {
+                    continue;
+                };
+                if !slot.active.load(Ordering::Acquire) && projection.record.active.is_some() {
+                    continue;
+                }
+                if types.is_none_or(|types| types.iter().any(|kind| build.wanted.matches(kind))) {
                     self.pool.wake(slot);
+                } else {
+                    self.pool.wake_lazily(slot, now);
                 }
             }
         }
+    }
+
+    /// Lets go of the plugin instances of shards that have rested for `idle`:
+    /// they are made anew when there is work. Says how many.
+    pub fn drop_idle_instances(&self, idle: Duration) -> usize {
+        let now = self.ports.clock.monotonic();
+        let mut dropped = 0;
+        for slot in self.slots() {
+            // Of one that is running there is nothing to drop.
+            if let Some(mut guard) = slot.shard.try_lock()
+                && let Some(shard) = guard.as_mut()
+                && shard.drop_instance_unused(now, idle)
+            {
+                slot.seen.lock().usage = shard.usage;
+                dropped += 1;
+            }
+        }
+        dropped
     }
 
     pub(crate) fn slots(&self) -> Vec<Arc<Slot>> {
@@ -442,6 +483,7 @@ impl Engine {
         Build {
             version: version.clone(),
             manifest: Arc::new(version.manifest.clone()),
+            wanted: wanted(&version.manifest),
             plugin: Mutex::default(),
             slots: slots.collect(),
         }

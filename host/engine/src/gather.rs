@@ -15,8 +15,17 @@ pub(crate) struct Gatherer {
     pub(crate) manifest: Arc<Manifest>,
     /// What the plugin is handed.
     filter: TypeFilter,
-    /// That and heartbeats, where event time is in play.
+    /// See [`wanted`].
     wanted: TypeFilter,
+}
+
+/// What a plugin is handed, and heartbeats, where event time is in play.
+pub(crate) fn wanted(manifest: &Manifest) -> TypeFilter {
+    let filter = manifest.filter();
+    match manifest.event_time {
+        Some(_) => filter.and(HEARTBEAT_TYPE),
+        None => filter,
+    }
 }
 
 /// The next events of a shard.
@@ -45,11 +54,7 @@ pub(crate) struct GatherLimits {
 
 impl Gatherer {
     pub(crate) fn new(partition: PartitionId, manifest: Arc<Manifest>) -> Self {
-        let filter = manifest.filter();
-        let wanted = match manifest.event_time {
-            Some(_) => filter.clone().and(HEARTBEAT_TYPE),
-            None => filter.clone(),
-        };
+        let (filter, wanted) = (manifest.filter(), wanted(&manifest));
         Self { partition, manifest, filter, wanted }
     }
 

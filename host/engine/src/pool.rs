@@ -25,6 +25,9 @@ const SLOW_FUEL: u64 = 1 << 24;
 /// A step that takes longer is slow too: its plugin may have the host work.
 const SLOW: Duration = Duration::from_millis(250);
 
+/// How long a shard rests at most that lags behind by events it does not want.
+const LAZY: Duration = Duration::from_millis(250);
+
 /// How many calls in a row must take little before a shard whose plugin used
 /// much fuel is quick again: one that does so now and then stays slow.
 const QUICK_CALLS: u8 = 8;
@@ -76,6 +79,8 @@ struct Queues {
     lanes: [Waiting; 2],
     /// Waiting for a time; few, so in no order.
     delayed: Vec<(Duration, Arc<Slot>)>,
+    /// Woken when their time comes, all after the same wait, so the first first.
+    lazy: VecDeque<(Duration, Arc<Slot>)>,
     turns: u32,
     closed: bool,
 }
@@ -91,13 +96,21 @@ struct Waiting {
 impl Pool {
     /// Has `slot` run soon.
     pub(crate) fn wake(&self, slot: &Arc<Slot>) {
-        let woken = slot.run.fetch_update(Ordering::AcqRel, Ordering::Acquire, |run| match run {
-            RESTING => Some(QUEUED),
-            RUNNING => Some(RUNNING_WOKEN),
-            _ => None,
-        });
-        if woken == Ok(RESTING) {
+        if rouse(slot) {
             self.push(slot.clone());
+        }
+    }
+
+    /// Has `slot` run within a while, together with whatever comes until then.
+    pub(crate) fn wake_lazily(&self, slot: &Arc<Slot>, now: Duration) {
+        if slot.lazy.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let mut queues = self.queues.lock();
+        queues.lazy.push_back((now + LAZY, slot.clone()));
+        if queues.lazy.len() == 1 {
+            // The threads of this lane are never away for long.
+            self.ready[Lane::Quick as usize].notify_one();
         }
     }
 
@@ -184,8 +197,27 @@ impl Pool {
             let lane = queues.push(slot);
             self.ready[lane as usize].notify_one();
         }
-        queues.delayed.iter().map(|(at, _)| at.saturating_sub(now)).min()
+        while let Some((_, slot)) = queues.lazy.pop_front_if(|(at, _)| *at <= now) {
+            slot.lazy.store(false, Ordering::Release);
+            if rouse(&slot) {
+                let lane = queues.push(slot);
+                self.ready[lane as usize].notify_one();
+            }
+        }
+        let times =
+            queues.delayed.iter().map(|(at, _)| at).chain(queues.lazy.front().map(|l| &l.0));
+        times.map(|at| at.saturating_sub(now)).min()
     }
+}
+
+/// Notes that `slot` is to run; whether it must be queued for that.
+fn rouse(slot: &Slot) -> bool {
+    let woken = slot.run.fetch_update(Ordering::AcqRel, Ordering::Acquire, |run| match run {
+        RESTING => Some(QUEUED),
+        RUNNING => Some(RUNNING_WOKEN),
+        _ => None,
+    });
+    woken == Ok(RESTING)
 }
 
 impl Queues {

@@ -64,6 +64,8 @@ pub(crate) struct Shard {
     pub(crate) usage: Usage,
     gatherer: Gatherer,
     last_commit: Duration,
+    /// When the step began that used the plugin last.
+    last_used: Duration,
     /// The position and the watermark of the last commit.
     committed: (Offset, Timestamp),
 }
@@ -163,6 +165,7 @@ impl Shard {
             kept: None,
             usage: Usage::default(),
             last_commit: Duration::ZERO,
+            last_used: Duration::ZERO,
             committed,
         })
     }
@@ -174,7 +177,11 @@ impl Shard {
         log: &dyn Log,
         limits: &StepLimits,
     ) -> (Result<Step, Stop>, Option<Arc<Committed>>) {
+        let fuel = self.usage.fuel;
         let outcome = self.advance(log, limits);
+        if self.usage.fuel != fuel {
+            self.last_used = limits.now;
+        }
         let stopped = outcome.is_err();
         let idle = matches!(outcome, Ok(Step::Idle));
         // What was applied before something stopped the shard counts all the same.
@@ -280,6 +287,16 @@ impl Shard {
             self.usage.fuel_per_event =
                 Some(if each > known { each } else { known * 0.9 + each * 0.1 });
         }
+    }
+
+    /// Lets go of an instance that was not used for `idle`.
+    pub(crate) fn drop_instance_unused(&mut self, now: Duration, idle: Duration) -> bool {
+        if self.instance.is_none() || now.saturating_sub(self.last_used) < idle {
+            return false;
+        }
+        self.instance = None;
+        self.usage.memory_bytes = 0;
+        true
     }
 
     /// Whether something is applied that is not committed; a watermark that

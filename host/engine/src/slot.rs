@@ -24,6 +24,8 @@ pub(crate) struct Slot {
     /// How many calls must take little before it is quick; at first one. Changed
     /// by the pool alone, and not while it waits for a turn.
     pub(crate) slow: AtomicU8,
+    /// Is to be woken lazily; see [`crate::pool`].
+    pub(crate) lazy: AtomicBool,
     /// Serves readers; goes first in the queue.
     pub(crate) active: AtomicBool,
     pub(crate) paused: AtomicBool,
@@ -113,6 +115,7 @@ impl Slot {
             shard: Mutex::new(None),
             slow: AtomicU8::new(1),
             run: AtomicU8::new(0),
+            lazy: AtomicBool::new(false),
             active: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             deleted: AtomicBool::new(false),

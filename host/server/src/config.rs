@@ -203,11 +203,15 @@ pub struct UpkeepConfig {
     /// After so long without an event a partition counts as idle, and gets a
     /// heartbeat at most this often, in milliseconds. Default 1,000.
     pub idle_ms: u64,
+    /// After so many seconds without an event for it, a projection's plugin
+    /// instance and its memory are let go of; the next event makes a new one.
+    /// Default 10.
+    pub instance_idle_s: u64,
 }
 
 impl Default for UpkeepConfig {
     fn default() -> Self {
-        Self { retention_s: 30, heartbeats: true, idle_ms: 1_000 }
+        Self { retention_s: 30, heartbeats: true, idle_ms: 1_000, instance_idle_s: 10 }
     }
 }
 

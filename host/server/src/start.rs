@@ -147,6 +147,7 @@ impl Server {
         let stopping = app.stopping.clone();
         let tasks = TaskTracker::new();
         tasks.spawn(upkeep::retention(Arc::clone(&app), Arc::clone(&log), stopping.clone()));
+        tasks.spawn(upkeep::instances(Arc::clone(&app), stopping.clone()));
         if app.config.upkeep.heartbeats {
             tasks.spawn(upkeep::heartbeats(Arc::clone(&app), Arc::clone(&log), stopping.clone()));
         }
@@ -224,7 +225,7 @@ pub(crate) fn open(
     commits.connect(&hub);
     let appended = watch::Sender::new(());
     let readers = appended.subscribe();
-    port.on_append(Arc::new(move |_| {
+    port.on_append(Arc::new(move |_, _| {
         appended.send_replace(());
     }));
     if let Err(error) = plugins.sweep(&engine) {

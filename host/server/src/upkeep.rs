@@ -71,6 +71,20 @@ fn floors(engine: &Engine, partitions: u32) -> Vec<Option<Offset>> {
     floors
 }
 
+/// Lets go of plugin instances that rest, until `stopping`.
+pub(crate) async fn instances(app: Arc<App>, stopping: CancellationToken) {
+    let idle = Duration::from_secs(app.config.upkeep.instance_idle_s);
+    let mut ticks = interval((idle / 2).max(Duration::from_secs(1)));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while until(&stopping, ticks.tick()).await.is_some() {
+        let engine = Arc::clone(&app.engine);
+        let dropped = tokio::task::spawn_blocking(move || engine.drop_idle_instances(idle)).await;
+        if let Ok(dropped @ 1..) = dropped {
+            tracing::debug!(dropped, "idle plugin instances were let go of");
+        }
+    }
+}
+
 /// Appends heartbeats to partitions that got no event for a while and whose
 /// timers a heartbeat would fire, until `stopping`.
 pub(crate) async fn heartbeats(app: Arc<App>, log: Arc<EmbeddedLog>, stopping: CancellationToken) {

@@ -1,6 +1,6 @@
 //! A log in memory.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::mem;
 use std::sync::{Arc, Mutex};
 
@@ -69,7 +69,7 @@ impl MemoryLog {
                 inner.append(partition.0 as usize, event, self.chunk_events);
             }
         }
-        self.wake([partition]);
+        self.wake([(partition, None)]);
     }
 
     /// Leaves a gap of `count` offsets at the end of `partition`, as compaction
@@ -131,11 +131,11 @@ impl MemoryLog {
         events
     }
 
-    fn wake(&self, partitions: impl IntoIterator<Item = PartitionId>) {
+    fn wake(&self, partitions: impl IntoIterator<Item = (PartitionId, Option<Vec<String>>)>) {
         let wakers = lock(&self.wakers).clone();
-        for partition in partitions {
+        for (partition, types) in partitions {
             for waker in &wakers {
-                waker(partition);
+                waker(partition, types.as_deref());
             }
         }
     }
@@ -206,10 +206,15 @@ impl Log for MemoryLog {
             appended.events.push(inner.append(partition, event.to_owned(), self.chunk_events));
         }
         drop(inner);
-        let new = appended.events.iter().filter(|event| !event.duplicate);
-        let woken: BTreeMap<_, ()> = new.map(|event| (event.partition, ())).collect();
+        let mut woken = BTreeMap::<_, BTreeSet<String>>::new();
+        for (place, event) in appended.events.iter().zip(events.iter()) {
+            if !place.duplicate {
+                woken.entry(place.partition).or_default().insert(event.kind.to_owned());
+            }
+        }
         done(Ok(appended));
-        self.wake(woken.into_keys());
+        let woken = woken.into_iter();
+        self.wake(woken.map(|(partition, types)| (partition, Some(types.into_iter().collect()))));
     }
 
     fn on_append(&self, waker: Waker) {
@@ -334,7 +339,7 @@ mod tests {
     fn appends_find_duplicates_wake_and_can_be_held_or_failed() {
         let log = MemoryLog::new(1, 10);
         let (woken, wakes) = mpsc::channel();
-        log.on_append(Arc::new(move |partition| woken.send(partition).unwrap()));
+        log.on_append(Arc::new(move |partition, _| woken.send(partition).unwrap()));
         let append = |ids: &[&str]| {
             let mut events = Events::new();
             ids.iter().for_each(|id| assert!(events.push(&event(id, "a", 1).as_ref())));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use lantern_core::{LogError, StoreError};
+use lantern_core::{Events, Log as _, LogError, StoreError};
 
 /// A log of readings, some out of order, some late, some bad.
 fn readings(seed: u64, count: i64) -> Vec<Event> {
@@ -291,4 +291,43 @@ fn an_emitted_event_carries_the_trace_of_its_cause_on() {
         .map(|(_, event)| (event.subject, event.extensions.contains(trace)))
         .collect();
     assert_eq!(emitted, [("plain".into(), false), ("traced".into(), true)]);
+}
+
+#[test]
+fn events_that_nobody_wants_wake_a_shard_a_while_later_and_its_own_at_once() {
+    let world = World::new(EngineConfig::default());
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    world.settle();
+    let append = |event: Event| {
+        let mut events = Events::new();
+        assert!(events.push(&event.as_ref()));
+        world.log.append(events, Box::new(|outcome| drop(outcome.unwrap())));
+    };
+    let next = || world.engine.slots()[0].next().0;
+    append(Event { kind: "else.where".into(), ..event(0, "a", "1") });
+    assert!(!world.engine.turn_once(), "it is not in a hurry");
+    assert_eq!(next(), 0);
+    world.clock.advance(Duration::from_secs(1));
+    assert!(world.engine.turn_once());
+    assert_eq!(next(), 1);
+    append(Event { kind: "else.where".into(), ..event(1, "a", "1") });
+    append(event(2, "a", "1"));
+    assert!(world.engine.turn_once());
+    assert_eq!((next(), world.engine.slots()[0].seen.lock().meta.applied), (3, 1));
+}
+
+#[test]
+fn an_instance_that_rests_is_let_go_of_and_made_anew() {
+    let world = World::new(EngineConfig::default());
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    world.log.append_to(P0, [event(0, "a", "1")]);
+    world.settle();
+    let idle = Duration::from_secs(10);
+    assert_eq!(world.engine.drop_idle_instances(idle), 0, "it was just used");
+    world.clock.advance(idle);
+    assert_eq!(world.engine.drop_idle_instances(idle), 1);
+    assert_eq!(world.engine.drop_idle_instances(idle), 0);
+    world.log.append_to(P0, [event(1, "a", "1")]);
+    world.settle();
+    assert_eq!(world.engine.slots()[0].seen.lock().meta.applied, 2);
 }

@@ -7,6 +7,7 @@
 //! not; it was acknowledged to nobody, and if it is sent again, the window of
 //! identities, read anew too, tells.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,13 @@ struct Routed {
     identities: Vec<Vec<Identity>>,
     events: u64,
     duplicates: u64,
+}
+
+/// A partition that has new events.
+struct Woken {
+    partition: PartitionId,
+    /// Their types; `None` where that is not known.
+    types: Option<Vec<String>>,
 }
 
 /// Ends the log where the writer's thread ends, in whatever way.
@@ -213,18 +221,22 @@ impl Writer {
 
     /// Writes it all in one durable transaction; what is in memory follows.
     /// Returns the partitions that have new events.
-    fn write(&mut self, routed: &mut Routed) -> Result<Vec<PartitionId>, Fault> {
+    fn write(&mut self, routed: &mut Routed) -> Result<Vec<Woken>, Fault> {
         if routed.events == 0 {
             return Ok(Vec::new());
         }
         let now = (self.shared.now)();
         let mut plans = Vec::new();
+        let mut woken = Vec::new();
         for (place, mut fresh) in std::mem::take(&mut routed.fresh).into_iter().enumerate() {
             if fresh.is_empty() {
                 continue;
             }
             fresh.iter_mut().for_each(|events| events.fill_times(now));
             let partition = &mut self.state.partitions[place];
+            let types: BTreeSet<_> = fresh.iter().flat_map(Events::type_names).cloned().collect();
+            let types = Some(types.into_iter().collect());
+            woken.push(Woken { partition: partition.partition, types });
             plans.push(partition.plan(place, fresh, now, &self.shared.config, &mut self.encoder));
         }
         let identities = self.records_of(&routed.identities);
@@ -233,7 +245,6 @@ impl Writer {
         (self.state.identities_next, self.state.identities_stored) = (next, stored);
         self.state.window.trim();
         metrics::counter!("lantern_log_commits_total").increment(1);
-        let mut woken = Vec::with_capacity(plans.len());
         for plan in plans {
             let state = &mut self.state.partitions[plan.place];
             let chunks: Vec<_> = plan.written.iter().map(|w| Arc::clone(&w.chunk)).collect();
@@ -241,7 +252,6 @@ impl Writer {
                 self.shared.cache.forget(state.partition, from, state.row.end);
             }
             chunks.into_iter().for_each(|chunk| self.shared.cache.insert(chunk));
-            woken.push(state.partition);
         }
         Ok(woken)
     }
@@ -308,14 +318,14 @@ impl Writer {
     }
 
     /// Shows readers what was committed, and wakes them.
-    fn publish(&self, woken: &[PartitionId]) {
+    fn publish(&self, woken: &[Woken]) {
         if woken.is_empty() {
             return;
         }
         publish_rows(&self.shared, &self.state);
         let wakers = self.shared.wakers.read().clone();
         for waker in &wakers {
-            woken.iter().for_each(|&partition| waker(partition));
+            woken.iter().for_each(|woken| waker(woken.partition, woken.types.as_deref()));
         }
     }
 
@@ -339,8 +349,9 @@ impl Writer {
         }
         info!("the log is open again");
         self.shared.come_up();
-        let all: Vec<_> = self.state.partitions.iter().map(|state| state.partition).collect();
-        self.publish(&all);
+        let all = self.state.partitions.iter();
+        let all = all.map(|state| Woken { partition: state.partition, types: None });
+        self.publish(&all.collect::<Vec<_>>());
         true
     }
 

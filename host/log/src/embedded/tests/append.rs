@@ -175,7 +175,7 @@ fn appends_that_wait_share_a_commit() {
     log.append(columns(&numbered(0..1)), Box::new(move |_| held.recv().unwrap()));
     let groups = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&groups);
-    log.on_append(Arc::new(move |_| {
+    log.on_append(Arc::new(move |_, _| {
         counted.fetch_add(1, Ordering::SeqCst);
     }));
     let waiting: Vec<_> = (1..=200).map(|n| start(&log, &numbered(n..n + 1))).collect();
@@ -194,7 +194,7 @@ fn wakers_and_callbacks_come_once_events_are_readable() {
     let log = Arc::new(place.open(&small()));
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (weak, noted) = (Arc::downgrade(&log), Arc::clone(&seen));
-    log.on_append(Arc::new(move |partition| {
+    log.on_append(Arc::new(move |partition, _| {
         let end = weak.upgrade().unwrap().bounds(partition).unwrap().end;
         noted.lock().unwrap().push((partition, end));
     }));
@@ -327,4 +327,24 @@ fn settings_come_with_defaults_and_unknown_ones_are_refused() {
     assert_eq!(config, LogConfig { compression: Compression::Zstd, ..LogConfig::default() });
     assert!(config.check().is_ok());
     assert!(serde_json::from_str::<LogConfig>(r#"{"partition":1}"#).is_err());
+}
+
+#[test]
+fn wakers_are_told_the_types_of_what_is_new() {
+    let place = Place::new();
+    let log = Arc::new(place.open(&small()));
+    let (seen, told) = mpsc::channel();
+    log.on_append(Arc::new(move |partition, types| {
+        drop(seen.send((partition, types.map(<[String]>::to_vec))));
+    }));
+    let [one, other, again] = ["b", "a", "b"].map(String::from);
+    let typed = |numbers, kind: &str| -> Vec<_> {
+        let events: Vec<Event> = numbered(numbers);
+        events.into_iter().map(|event| Event { kind: kind.into(), ..event }).collect()
+    };
+    let both = [typed(0..1, &one), typed(1..2, &other), typed(2..3, &again)].concat();
+    append(&log, &both).unwrap();
+    append(&log, &typed(3..4, "c")).unwrap();
+    assert_eq!(told.recv().unwrap(), (P0, Some(vec!["a".into(), "b".into()])));
+    assert_eq!(told.recv().unwrap(), (P0, Some(vec!["c".into()])));
 }
