@@ -53,6 +53,7 @@ impl Shard {
             }
             self.apply_range(&gathered, &batch, ready, &mut work, &mut waiting)?;
         }
+        self.gatherer.give_back(batch);
         self.pass(gathered.next, gathered.max_time, &mut waiting)
     }
 

@@ -17,6 +17,9 @@ pub(crate) struct Gatherer {
     filter: TypeFilter,
     /// See [`wanted`].
     wanted: TypeFilter,
+    /// A batch that is applied: its room is for the next one. Memory that is new
+    /// to the process costs more than filling it.
+    spare: Batch,
 }
 
 /// What a plugin is handed, and heartbeats, where event time is in play.
@@ -55,13 +58,13 @@ pub(crate) struct GatherLimits {
 impl Gatherer {
     pub(crate) fn new(partition: PartitionId, manifest: Arc<Manifest>) -> Self {
         let (filter, wanted) = (manifest.filter(), wanted(&manifest));
-        Self { partition, manifest, filter, wanted }
+        Self { partition, manifest, filter, wanted, spare: Batch::default() }
     }
 
     /// Gathers events from `meta.next` on. Stops behind an event that moves the
     /// watermark.
     pub(crate) fn gather(
-        &self,
+        &mut self,
         log: &dyn Log,
         meta: &ShardMeta,
         blocked: &BTreeMap<String, u64>,
@@ -71,7 +74,7 @@ impl Gatherer {
             batch: Batch {
                 partition: self.partition,
                 watermark: meta.watermark,
-                ..Batch::default()
+                ..std::mem::take(&mut self.spare)
             },
             next: meta.next,
             max_time: meta.max_time,
@@ -97,6 +100,19 @@ impl Gatherer {
                 }
             }
         }
+    }
+
+    /// Takes `batch` back, of which nothing is needed any more.
+    pub(crate) fn give_back(&mut self, mut batch: Batch) {
+        batch.events.clear();
+        batch.offsets.clear();
+        batch.timers.clear();
+        self.spare = batch;
+    }
+
+    /// Lets go of memory that is kept for the next batch.
+    pub(crate) fn rest(&mut self) {
+        self.spare = Batch::default();
     }
 
     /// Takes what fits from `chunk`; `true` where the batch is complete.
@@ -222,7 +238,7 @@ mod tests {
         let event = |kind: &str| Event { kind: kind.into(), ..Event::default() };
         log.append_to(partition, ["other"; 4].into_iter().chain(["wanted"; 4]).map(event));
         let manifest = Manifest { subscribes: vec!["wanted".into()], ..Manifest::default() };
-        let gatherer = Gatherer::new(partition, Arc::new(manifest));
+        let mut gatherer = Gatherer::new(partition, Arc::new(manifest));
         for before in 0..8 {
             let before = Offset(before);
             let limits = GatherLimits { events: 100, bytes: 1 << 20, before: Some(before) };

@@ -62,7 +62,7 @@ pub(crate) struct Shard {
     /// The newest emitted events with their ids, for whoever compares them.
     pub(crate) kept: Option<VecDeque<(String, NewEvent)>>,
     pub(crate) usage: Usage,
-    gatherer: Gatherer,
+    pub(crate) gatherer: Gatherer,
     last_commit: Duration,
     /// When the step began that used the plugin last.
     last_used: Duration,
@@ -295,6 +295,7 @@ impl Shard {
             return false;
         }
         self.instance = None;
+        self.gatherer.rest();
         self.usage.memory_bytes = 0;
         true
     }

@@ -25,6 +25,7 @@
 //! width of a delta, the deltas in units. A column: a byte for its kind; see
 //! [`Kind`].
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use lantern_core::{Chunk, Column, Columns, Events, Offset, Offsets, PartitionId, Timestamp};
@@ -38,6 +39,8 @@ const HEADER_BYTES: usize = 56;
 /// The most bytes a chunk's body may claim, and its columns of equal values may
 /// unfold to, all together; no writer comes near it.
 const BODY_BYTES_MAX: u32 = 1 << 30;
+/// The most bytes a thread keeps for the next body.
+const BODY_BYTES_KEPT: usize = 4 << 20;
 /// The level at which Zstandard is used.
 const ZSTD_LEVEL: i32 = 1;
 
@@ -203,26 +206,38 @@ fn decode_checked(
             return None;
         }
         let content = &bytes[HEADER_BYTES - 8..];
-        let unpacked;
-        let body = match compression {
-            0 => content,
-            1 => {
-                unpacked = lz4_flex::block::decompress(content, body_bytes as usize).ok()?;
-                &unpacked
-            }
-            2 => {
-                unpacked = zstd::bulk::decompress(content, body_bytes as usize).ok()?;
-                &unpacked
-            }
+        let (len, count) = (body_bytes as usize, count as usize);
+        let events = match compression {
+            0 if content.len() == len => decode_body(content, count)?,
+            1 => unpacked(len, count, |to| lz4_flex::block::decompress_into(content, to).ok())?,
+            2 => unpacked(len, count, |to| zstd::bulk::decompress_to_buffer(content, to).ok())?,
             _ => return None,
         };
-        if body.len() != body_bytes as usize {
-            return None;
-        }
-        let events = decode_body(body, count as usize)?;
         Some((header, Chunk { partition, offsets: Offsets::Dense { first }, events }))
     };
     rest().ok_or(CodecError::Content)
+}
+
+/// Decodes a body of `len` bytes that `unpack` writes, saying how many it wrote.
+fn unpacked(
+    len: usize,
+    count: usize,
+    unpack: impl FnOnce(&mut [u8]) -> Option<usize>,
+) -> Option<Events> {
+    thread_local! {
+        // Memory that is new to the process costs more than unpacking into it.
+        static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    let mut body = BODY.take();
+    if body.len() < len {
+        body.resize(len, 0);
+    }
+    let whole = unpack(&mut body[..len]) == Some(len);
+    let events = if whole { decode_body(&body[..len], count) } else { None };
+    if body.len() <= BODY_BYTES_KEPT {
+        BODY.set(body);
+    }
+    events
 }
 
 fn decode_body(body: &[u8], count: usize) -> Option<Events> {
