@@ -8,8 +8,9 @@ use divan::counter::ItemsCount;
 use futures_util::{SinkExt as _, StreamExt as _};
 use lantern_core::{
     Applied, Attributes, Batch, Committed, EventRef, Events, Host, Instance, InstantiateError,
-    Manifest, Offset, OnFailure, PartitionId, Plugin, Publish, ShardId, Space, StateStores, Table,
-    TableChanges, TableId, Timestamp, VersionId, View, ViewError, Views, Writes,
+    Manifest, Offset, OnFailure, PartitionId, Plugin, Publish, ShardId, ShardStore, Space,
+    StateStores, Table, TableChanges, TableId, Timestamp, VersionId, View, ViewError, Views,
+    Writes,
 };
 use lantern_engine::{EngineConfig, EventList, FoldOptions, fold};
 use lantern_live::{Hub, LiveConfig};
@@ -170,8 +171,11 @@ fn commit_scattered(bencher: Bencher<'_, '_>, rows_written: u64) {
     commits(bencher, HELD, &(0..20).map(scattered).collect::<Vec<_>>());
 }
 
-/// Views of a table that is empty, at a position.
-struct Empty(Arc<Manifest>);
+/// Views of a table that is empty.
+struct Empty {
+    manifest: Arc<Manifest>,
+    store: Arc<dyn ShardStore>,
+}
 
 impl Views for Empty {
     fn view(&self, projection: &str) -> Result<View, ViewError> {
@@ -179,8 +183,8 @@ impl Views for Empty {
             projection.into(),
             VersionId("v1".into()),
             "e1".into(),
-            self.0.clone(),
-            vec![],
+            self.manifest.clone(),
+            vec![(PartitionId(0), self.store.snapshot()?)],
         )?)
     }
 
@@ -195,9 +199,10 @@ impl Views for Empty {
 fn feed(bencher: Bencher<'_, '_>, rows_changed: u64) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime needs nothing");
-    let mut manifest = manifest();
-    manifest.name = "puts".into();
-    let views = Arc::new(Empty(Arc::new(manifest)));
+    let dir = TempDir::new().expect("there is room for a folder");
+    let stores = StateDir::open(dir.path(), StoreConfig::default()).expect("the folder is ours");
+    let store = stores.scratch().expect("there is memory");
+    let views = Arc::new(Empty { manifest: Arc::new(manifest()), store });
     let hub = Hub::new(views, Arc::new(|_| None), LiveConfig::default());
     let mut socket = runtime.block_on(subscribed(&hub));
     let (mut pos, mut acknowledged) = (0, 1);
