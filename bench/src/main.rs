@@ -1,12 +1,22 @@
 //! Benchmarks: Lantern's own pipeline beside plain Rust on the same events, in
-//! one run. `cargo xtask bench` builds and starts this.
+//! one run; and the real server from outside: ingest, latency, growth, idle
+//! cost, start. `cargo xtask bench` builds and starts this.
 //!
-//! Each phase runs in a process of its own, so that CPU time and peak memory
-//! are the phase's alone.
+//! Each phase of W1 runs in a process of its own, so that CPU time and peak
+//! memory are the phase's alone.
 
+mod growth;
 mod guest;
+mod idle;
+mod ingest;
+mod keyed;
+mod latency;
+mod load;
 mod native;
+mod process;
 mod report;
+mod server;
+mod start;
 mod w1;
 
 use std::path::PathBuf;
@@ -20,7 +30,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// Benchmarks of Lantern beside native code.
 #[derive(Parser)]
 #[command(
-    after_help = "examples:\n  cargo xtask bench w1\n  cargo xtask bench w1 --events 500000 --json"
+    after_help = "examples:\n  cargo xtask bench w1\n  cargo xtask bench w1 --events 500000 --json\n  \
+                  cargo xtask bench latency -- --rates 10000 --seconds 60"
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -35,6 +46,20 @@ enum What {
     /// Fuel and time an event in the guest alone, of one guest or of several
     /// in turn.
     Guest(guest::Options),
+    /// Acknowledged events a second over HTTP, and how long an acknowledgement
+    /// takes.
+    Ingest(ingest::Options),
+    /// From an event's acknowledgement to its change with a WebSocket client, at
+    /// fixed rates.
+    Latency(latency::Options),
+    /// More keys, wider rows, skew, smaller batches, more partitions, more
+    /// projections, longer logs.
+    Growth(growth::Options),
+    /// Memory and CPU time of projections and clients with nothing to do.
+    Idle(idle::Options),
+    /// Start with one plugin and with many, compiled or not; upload to first
+    /// row.
+    Start(start::Options),
     /// One phase of a benchmark, in this process.
     #[command(hide = true)]
     Phase {
@@ -78,6 +103,28 @@ fn main() -> Result<std::process::ExitCode> {
         What::Guest(options) => guest::run(&options)?,
         What::Phase { phase, options } => w1::phase(phase, &options)?,
         What::Compile => unreachable!("handled before the arguments are parsed"),
+        outside => return from_outside(outside),
     }
+    Ok(std::process::ExitCode::SUCCESS)
+}
+
+/// What is measured at a server of its own.
+fn from_outside(what: What) -> Result<std::process::ExitCode> {
+    if let Some(code) = server::again_with_binary()? {
+        return Ok(code);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match what {
+            What::Ingest(options) => ingest::run(&options).await,
+            What::Latency(options) => latency::run(&options).await,
+            What::Growth(options) => growth::run(&options).await,
+            What::Idle(options) => idle::run(&options).await,
+            What::Start(options) => start::run(&options).await,
+            What::W1(_) | What::Guest(_) | What::Phase { .. } | What::Compile => {
+                unreachable!("measured without a server")
+            }
+        }
+    })?;
     Ok(std::process::ExitCode::SUCCESS)
 }

@@ -1,9 +1,12 @@
-//! What a phase measured, and the median of several.
+//! What was measured: medians, and points as a table for people or as one JSON
+//! object.
 
 use std::time::Instant;
 
 use anyhow::{Context, Result};
+use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 /// What a phase took.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -52,4 +55,119 @@ fn peak_rss_mib() -> Result<f64> {
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+/// One line of a result: names and figures, in the order they are shown.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Point(Vec<(&'static str, Value)>);
+
+impl Point {
+    /// The point called `name`.
+    pub(crate) fn new(name: &str) -> Self {
+        Self::default().with("point", name)
+    }
+
+    /// This with one more column.
+    pub(crate) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
+        self.0.push((name, value.into()));
+        self
+    }
+
+    /// This with the figures of all rounds: each column's median, in the order
+    /// of the first.
+    pub(crate) fn with_medians(mut self, rounds: &[Figures]) -> Self {
+        for (name, _) in rounds.first().into_iter().flatten() {
+            let of = |round: &Figures| round.iter().find(|(n, _)| n == name).map(|(_, v)| *v);
+            self.0.push((*name, rounded(median(rounds.iter().filter_map(of).collect()))));
+        }
+        self
+    }
+
+    fn columns(&self) -> Vec<&'static str> {
+        self.0.iter().map(|(name, _)| *name).collect()
+    }
+}
+
+/// What one round of a point measured, by name.
+pub(crate) type Figures = Vec<(&'static str, f64)>;
+
+/// Four digits are more than such a measurement is worth.
+fn rounded(value: f64) -> Value {
+    if value == 0.0 || !value.is_finite() {
+        return value.into();
+    }
+    let digits = (3.0 - value.abs().log10().floor()).clamp(0.0, 9.0);
+    let scale = 10_f64.powf(digits);
+    ((value * scale).round() / scale).into()
+}
+
+/// Prints the result of `benchmark`.
+pub(crate) fn print(benchmark: &str, json: bool, points: &[Point]) {
+    if json {
+        let object = |point: &Point| {
+            point.0.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+        };
+        let points = points.iter().map(|p| Value::Object(object(p))).collect::<Vec<_>>();
+        let machine = machine();
+        let result =
+            serde_json::json!({ "benchmark": benchmark, "machine": machine, "points": points });
+        println!("{result}");
+        return;
+    }
+    for alike in points.chunk_by(|a, b| a.columns() == b.columns()) {
+        let mut table = Table::new();
+        table.load_style(presets::ASCII_MARKDOWN).set_header(alike[0].columns());
+        for point in alike {
+            table.add_row(point.0.iter().map(|(_, value)| shown(value)));
+        }
+        for column in table.column_iter_mut().skip(1) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        println!("{table}\n");
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// What it was measured on; and how busy that was, since it may be shared.
+fn machine() -> Map<String, Value> {
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let info = read("/proc/cpuinfo");
+    let model = info.lines().find(|line| line.starts_with("model name"));
+    let model = model.and_then(|line| line.split(": ").nth(1)).unwrap_or_default();
+    let load = read("/proc/loadavg");
+    let mut machine = Map::new();
+    machine.insert("cpu".into(), model.into());
+    machine
+        .insert("cores".into(), std::thread::available_parallelism().map_or(0, usize::from).into());
+    machine.insert("load".into(), load.split(' ').next().unwrap_or_default().into());
+    machine
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_keeps_four_digits() {
+        let cases = [(1234.56, 1235.0), (0.001_234_56, 0.001_235), (0.0, 0.0), (12.3456, 12.35)];
+        for (value, expected) in cases {
+            assert_eq!(rounded(value), Value::from(expected), "{value}");
+        }
+    }
+
+    #[test]
+    fn rounds_become_medians() {
+        let rounds = [3.0, 1.0, 2.0].map(|n| vec![("a", n), ("b", 10.0 * n)]);
+        let point = Point::new("p").with_medians(&rounds);
+        assert_eq!(
+            point.0,
+            [("point", Value::from("p")), ("a", Value::from(2.0)), ("b", Value::from(20.0))]
+        );
+    }
 }

@@ -1,23 +1,59 @@
 //! `cargo xtask bench`: builds for release and measures.
 
+use std::process::Command;
+
 use anyhow::Result;
 
 use crate::artifacts::{self, Guests};
 use crate::metadata::Workspace;
 use crate::shell;
 
+/// What is built, always the same: another choice would have other features,
+/// and build the large dependencies again.
+const PACKAGES: [&str; 6] = ["-p", "lantern-bench", "-p", "lantern-server", "-p", "lantern-cli"];
+
 /// Runs W1.
 pub(crate) fn w1(events: u64, json: bool, args: &[String]) -> Result<()> {
-    artifacts::wasm_target()?;
-    shell::step("Building the guest");
-    artifacts::guests(&Workspace::load()?, &[Guests::Others])?;
-    shell::step("Building the benchmark");
-    shell::run(&mut shell::cargo(["build", "--release", "-p", "lantern-bench"]))?;
-    shell::step("Measuring");
-    let mut bench = std::process::Command::new(shell::target_dir().join("release/lantern-bench"));
-    bench.current_dir(shell::root()).args(["w1", "--events", &events.to_string()]);
+    let mut bench = built("w1")?;
+    bench.args(["--events", &events.to_string()]);
     bench.arg("--plugin").arg(Guests::Others.folder().join("w1.wasm"));
     bench.arg("--dir").arg(shell::target_dir().join("bench"));
+    measure(&mut bench, json, args)
+}
+
+/// Runs a benchmark that needs no arguments, `what` by name.
+pub(crate) fn run(what: &str, json: bool, args: &[String]) -> Result<()> {
+    measure(&mut built(what)?, json, args)
+}
+
+/// Runs the micro-benchmarks whose names contain one of `args`; all where there
+/// are none.
+pub(crate) fn steps(args: &[String]) -> Result<()> {
+    guests()?;
+    let mut cargo = shell::cargo(["bench", "-p", "lantern-bench", "--bench", "steps", "--"]);
+    cargo.env("LANTERN_GUESTS", Guests::Others.folder());
+    shell::run(cargo.args(args))
+}
+
+/// The benchmarks, built, about to run `what`.
+fn built(what: &str) -> Result<Command> {
+    guests()?;
+    shell::step("Building the benchmark and the server");
+    shell::run(shell::cargo(["build", "--release"]).args(PACKAGES))?;
+    let mut bench = Command::new(shell::target_dir().join("release/lantern-bench"));
+    bench.current_dir(shell::root()).arg(what);
+    bench.env("LANTERN_BIN", artifacts::lantern("release"));
+    Ok(bench)
+}
+
+fn guests() -> Result<()> {
+    artifacts::wasm_target()?;
+    shell::step("Building the guests");
+    artifacts::guests(&Workspace::load()?, &[Guests::Others])
+}
+
+fn measure(bench: &mut Command, json: bool, args: &[String]) -> Result<()> {
+    shell::step("Measuring");
     if json {
         bench.arg("--json");
     }

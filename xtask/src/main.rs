@@ -53,7 +53,11 @@ enum Task {
     },
     /// Make the generated documents anew: docs/errors and docs/config.md.
     Docs,
-    /// Measure Lantern beside native code in one run.
+    /// Measure Lantern: beside native code in one run, and the server from outside.
+    ///
+    /// Examples: `cargo xtask bench`, `cargo xtask bench w1 --json`,
+    /// `cargo xtask bench growth -- --only keys --keys 10000,1000000`,
+    /// `cargo xtask bench latency -- --help`.
     Bench {
         #[command(subcommand)]
         what: Option<Benchmark>,
@@ -92,6 +96,39 @@ enum Benchmark {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// Acknowledged events a second over HTTP, and how long an acknowledgement takes.
+    Ingest(Passed),
+    /// From an event's acknowledgement to its change with a WebSocket client.
+    Latency(Passed),
+    /// More keys, rows, projections and partitions, smaller batches, longer logs.
+    Growth(Passed),
+    /// Memory and CPU time of projections and clients with nothing to do.
+    Idle(Passed),
+    /// Start with one plugin and with many; upload to first row.
+    Start(Passed),
+    /// Fuel and time an event in guests alone.
+    Guest {
+        /// The guests, and other arguments of the benchmark.
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+    /// A micro-benchmark for each hot step.
+    Steps {
+        /// Passed on to the benchmark: part of a step's name.
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
+}
+
+/// What all benchmarks of the server take.
+#[derive(Clone, clap::Args)]
+struct Passed {
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+    /// Passed on to the benchmark.
+    #[arg(last = true)]
+    args: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -116,8 +153,16 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Bench { what } => {
             let default = Benchmark::W1 { events: 5_000_000, json: false, args: Vec::new() };
-            let Benchmark::W1 { events, json, args } = what.unwrap_or(default);
-            bench::w1(events, json, &args)
+            match what.unwrap_or(default) {
+                Benchmark::W1 { events, json, args } => bench::w1(events, json, &args),
+                Benchmark::Ingest(Passed { json, args }) => bench::run("ingest", json, &args),
+                Benchmark::Latency(Passed { json, args }) => bench::run("latency", json, &args),
+                Benchmark::Growth(Passed { json, args }) => bench::run("growth", json, &args),
+                Benchmark::Idle(Passed { json, args }) => bench::run("idle", json, &args),
+                Benchmark::Start(Passed { json, args }) => bench::run("start", json, &args),
+                Benchmark::Guest { args } => bench::run("guest", false, &args),
+                Benchmark::Steps { args } => bench::steps(&args),
+            }
         }
         Task::Proof { help_proof: true, .. } => proof::run(&["--help".into()]),
         Task::Proof { args, .. } => proof::run(&args),

@@ -1,0 +1,44 @@
+//! A micro-benchmark for each hot step of a fold, so that a change shows where
+//! it acts. `cargo xtask bench steps`, or with part of a name: `cargo xtask
+//! bench steps -- boundary`.
+//!
+//! | step | here |
+//! |---|---|
+//! | reading: a chunk from the log's file, decoded; from memory | `reading::chunk_decoded`, `reading::chunk_cached` |
+//! | gathering: what a projection asked for, copied into a batch | `reading::gather` |
+//! | boundary: a call of a guest that does nothing | `calling::boundary` |
+//! | the guest's JSON: in Wasm; the same code outside of it | `calling::guest_json`, `calling::json_outside` |
+//! | rows out: a row an event, from the guest to the host | `calling::rows_out` |
+//! | overlay: rows put, and read and put, by a plugin without Wasm | `writing::overlay_put`, `writing::overlay_get_put` |
+//! | redb: a commit of some rows in key order; of rows all over a large table | `writing::commit`, `writing::commit_scattered` |
+//! | feed: a commit's rows as text on a WebSocket | `writing::feed` |
+//!
+//! Each figure is of a whole run; the line below says how many events or rows
+//! a second that is.
+
+mod calling;
+mod reading;
+mod writing;
+
+use lantern_cli::generate::{Options, Shop};
+use lantern_core::Events;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    // This binary compiles guests, as the server's does.
+    if std::env::args().nth(1).as_deref() == Some("__compile") {
+        return lantern_plugin::compile_child_main();
+    }
+    divan::main();
+    std::process::ExitCode::SUCCESS
+}
+
+/// The first `count` events of W1.
+fn shop_events(count: u64) -> Events {
+    let shop = Shop::new(Options { events: 5_000_000, ..Options::default() });
+    let mut events = Events::new();
+    shop.fill(0..count, &mut events, &mut Vec::new());
+    events
+}

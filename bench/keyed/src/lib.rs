@@ -1,0 +1,196 @@
+//! The guest of the benchmarks of growth: a sum by key. Its parameters say which
+//! types it wants, how wide its rows are and how much of the work it does, so
+//! that one guest serves all points.
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+
+use lantern_sdk::prelude::*;
+use serde::Deserialize;
+
+#[derive(Tables)]
+struct Keyed {
+    /// Events and cents by key.
+    total: Table<Total>,
+    /// The last one's cents by key, in rows as wide as wanted.
+    wide: Table<Wide>,
+    #[table(skip)]
+    options: Options,
+}
+
+#[derive(Row, Default)]
+struct Total {
+    #[row(merge = sum)]
+    count: u64,
+    #[row(unit = "cent", merge = sum)]
+    cents: i64,
+}
+
+#[derive(Row, Default)]
+struct Wide {
+    #[row(merge = newest)]
+    cents: i64,
+    #[row(merge = newest)]
+    pad: String,
+}
+
+/// What is done with an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Work {
+    /// Its data is read, and added to the row of its key.
+    #[default]
+    Sum,
+    /// As `sum`, and the row is given its width.
+    Wide,
+    /// A row of its own is put, under its subject; the data is not read.
+    Put,
+    /// Its data is read, and that is all.
+    Read,
+    /// Nothing.
+    None,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Options {
+    /// The types that are wanted.
+    types: Vec<String>,
+    work: Work,
+    /// Bytes of text in a row of `wide`.
+    pad_bytes: usize,
+    /// Whether all attributes are asked for, or none.
+    attributes: bool,
+    #[serde(skip)]
+    pad: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            types: vec!["key.hit".into()],
+            work: Work::Sum,
+            pad_bytes: 0,
+            attributes: false,
+            pad: String::new(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Data<'a> {
+    #[serde(borrow)]
+    key: Cow<'a, str>,
+    #[serde(default)]
+    cents: i64,
+}
+
+impl Projection for Keyed {
+    fn setup(&mut self, parameters: &Parameters<'_>) -> Result<Manifest, Error> {
+        self.options = parameters.parse()?;
+        self.options.pad = "x".repeat(self.options.pad_bytes);
+        let mut attributes = Vec::new();
+        if self.options.work == Work::Put {
+            attributes.push(Attribute::Subject);
+        }
+        if self.options.attributes {
+            attributes = vec![
+                Attribute::Id,
+                Attribute::Source,
+                Attribute::Subject,
+                Attribute::Tenant,
+                Attribute::Dataschema,
+                Attribute::Datacontenttype,
+                Attribute::Extensions,
+            ];
+        }
+        Ok(lantern_sdk::manifest!()
+            .subscribe(self.options.types.iter().cloned())
+            .attributes(attributes)
+            .on_failure(OnFailure::ParkEvent))
+    }
+
+    fn apply(&mut self, event: &Event<'_>) -> Result<(), Error> {
+        match self.options.work {
+            Work::Sum => {
+                let data: Data<'_> = event.data()?;
+                let row = self.total.row(&data.key)?;
+                row.count += 1;
+                row.cents += data.cents;
+            }
+            Work::Wide => {
+                let data: Data<'_> = event.data()?;
+                let row = self.wide.row(&data.key)?;
+                row.cents = data.cents;
+                if row.pad.is_empty() {
+                    row.pad.push_str(&self.options.pad);
+                }
+            }
+            Work::Put => {
+                self.total.put(event.subject()?, Total { count: 1, cents: 1 })?;
+            }
+            Work::Read => {
+                let data: Data<'_> = event.data()?;
+                if data.key.is_empty() {
+                    return Err(Error::new("`key` is empty"));
+                }
+            }
+            Work::None => (),
+        }
+        Ok(())
+    }
+}
+
+lantern_sdk::export!(Keyed);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use lantern_sdk::testing::{Harness, check_determinism, read_ndjson};
+    use serde_json::json;
+
+    use super::*;
+
+    fn events() -> String {
+        let line = |i: u64| {
+            json!({
+                "specversion": "1.0", "id": format!("e{i}"), "source": "keyed", "type": "key.hit",
+                "subject": format!("k{}", i % 7), "time": "2026-01-01T00:00:00Z",
+                "data": {"key": format!("k{}", i % 7), "cents": i},
+            })
+        };
+        (0..100).map(|i| line(i).to_string() + "\n").collect()
+    }
+
+    #[test]
+    fn it_sums_by_key() {
+        check_determinism::<Keyed>("", &read_ndjson(&events()));
+        let mut host = Harness::<Keyed>::new();
+        host.feed_ndjson(&events());
+        let rows = host.rows("total");
+        assert_eq!(rows.len(), 7);
+        assert_eq!(rows["k6"], json!({"count": 14, "cents": (6..100).step_by(7).sum::<u64>()}));
+    }
+
+    #[test]
+    fn rows_are_as_wide_as_wanted() {
+        let parameters = r#"{"work":"wide","pad_bytes":1000}"#;
+        check_determinism::<Keyed>(parameters, &read_ndjson(&events()));
+        let mut host = Harness::<Keyed>::with_parameters(parameters);
+        host.feed_ndjson(&events());
+        let rows = host.rows("wide");
+        assert_eq!(rows.len(), 7);
+        assert!(rows.values().all(|row| row["pad"].as_str().unwrap().len() == 1000));
+    }
+
+    #[test]
+    fn doing_nothing_leaves_no_rows() {
+        for work in ["none", "read"] {
+            let parameters = format!(r#"{{"work":"{work}","attributes":true}}"#);
+            let mut host = Harness::<Keyed>::with_parameters(&parameters);
+            host.feed_ndjson(&events());
+            assert!(host.rows("total").is_empty() && host.parked().is_empty(), "{work}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Folding a log with one projection: events a second and CPU time, once the
+//! table has all its rows.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use lantern_tests::Server;
+use serde_json::Value;
+
+use super::Options;
+use crate::keyed::KeyedLog;
+use crate::process::Usage;
+use crate::report::{Figures, Point};
+use crate::server;
+
+/// Between two looks at the position.
+const LOOK: Duration = Duration::from_millis(10);
+/// How many keys there are where that is not what grows.
+const KEYS: u64 = 10_000;
+/// How long a fold may take.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
+/// One point.
+#[derive(Clone)]
+pub(super) struct Fold {
+    /// What grows, and how much of it there is here.
+    pub(super) name: &'static str,
+    pub(super) size: u64,
+    pub(super) log: KeyedLog,
+    pub(super) parameters: String,
+    pub(super) settings: Vec<String>,
+}
+
+impl Fold {
+    pub(super) fn new(options: &Options, name: &'static str, size: u64) -> Self {
+        let log = KeyedLog {
+            keys: KEYS,
+            filled: true,
+            events: options.events,
+            skewed: false,
+            partitions: 1,
+        };
+        Self { name, size, log, parameters: String::new(), settings: Vec::new() }
+    }
+}
+
+/// Measures all `folds` in turn.
+pub(super) async fn measure(options: &Options, folds: &[Fold]) -> Result<Vec<Point>> {
+    let mut rounds = vec![Vec::new(); folds.len()];
+    for round in 0..options.rounds.max(1) {
+        for (fold, figures) in folds.iter().zip(&mut rounds) {
+            eprintln!("round {}: {} {}", round + 1, fold.size, fold.name);
+            figures.push(one(options, fold).await?);
+        }
+    }
+    let lines = folds.iter().zip(&rounds);
+    let point = |(fold, rounds): (&Fold, &Vec<Figures>)| {
+        Point::new(fold.name)
+            .with("size", fold.size)
+            .with("events", fold.log.events)
+            .with_medians(rounds)
+    };
+    Ok(lines.map(point).collect())
+}
+
+async fn one(options: &Options, fold: &Fold) -> Result<Figures> {
+    let log = fold.log.prepare(&options.dir)?;
+    let wasm = std::fs::read(server::guest(&options.guests, "keyed")?)?;
+    let data = options.dir.join("data");
+    let settings = settings(options, &fold.settings);
+    if options.restart {
+        empty(&data)?;
+        let mut server = start(&data, &settings)?;
+        server::push(&server, "keyed", &wasm, &fold.parameters, "").await?;
+        server::stop(&mut server)?;
+    } else {
+        empty(&data)?;
+    }
+    lay(&log, &data)?;
+    let mut server = start(&data, &settings)?;
+    if !options.restart {
+        // The check folds a sample several times over, which is not meant here.
+        server::push(&server, "keyed", &wasm, &fold.parameters, "?check=false").await?;
+    }
+    let begun = reach(&server, fold.log.fill()).await?;
+    let ended = reach(&server, fold.log.total()).await?;
+    let figures = figures(&server, &data, fold, begun, ended).await?;
+    server::stop(&mut server)?;
+    Ok(figures)
+}
+
+/// How far the fold was at some moment, and what the server had used.
+#[derive(Clone, Copy)]
+struct Moment {
+    at: Instant,
+    position: u64,
+    usage: Usage,
+}
+
+/// The first look at which `position` is reached.
+async fn reach(server: &Server, position: u64) -> Result<Moment> {
+    let started = Instant::now();
+    loop {
+        let now = server::position(server, "keyed").await?;
+        if now >= position {
+            return Ok(Moment { at: Instant::now(), position: now, usage: server::usage(server)? });
+        }
+        ensure!(started.elapsed() < PATIENCE, "`keyed` stands at {now} of {position}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+async fn figures(
+    server: &Server,
+    data: &Path,
+    fold: &Fold,
+    begun: Moment,
+    ended: Moment,
+) -> Result<Figures> {
+    let events = (ended.position - begun.position) as f64;
+    ensure!(events * 2.0 > fold.log.events as f64, "too few events are left: raise `--events`");
+    check(server, fold).await?;
+    let cpu_s = ended.usage.cpu_s - begun.usage.cpu_s;
+    let state = server::bytes_below(&data.join("state"))?;
+    Ok(vec![
+        ("events_per_s", events / (ended.at - begun.at).as_secs_f64()),
+        ("cpu_s_per_million", cpu_s / (events / 1e6)),
+        ("fill_cpu_s", begun.usage.cpu_s),
+        ("peak_rss_mib", ended.usage.peak_rss_mib()),
+        ("state_bytes_per_key", state as f64 / fold.log.keys as f64),
+    ])
+}
+
+/// A row must say what the log says of its key: that nothing was lost, and
+/// nothing was folded twice.
+async fn check(server: &Server, fold: &Fold) -> Result<()> {
+    let wide = fold.parameters.contains("wide");
+    let (table, field) = if wide { ("wide", "cents") } else { ("total", "count") };
+    let key = fold.log.key(fold.log.total() - 1);
+    let row = server.get(&format!("/v1/tables/keyed/{table}?key=k{key:08}")).await?;
+    let row = row["rows"].as_object().and_then(|rows| rows.values().next()).cloned();
+    let found = row.as_ref().and_then(|row| row[field].as_u64()).context("no row")?;
+    if !wide {
+        let count = (0..fold.log.total()).filter(|index| fold.log.key(*index) == key).count();
+        ensure!(found == count as u64, "key {key} has {found} events instead of {count}");
+    }
+    Ok(())
+}
+
+/// Settings of a server that folds what it has and appends nothing itself.
+pub(super) fn settings(options: &Options, more: &[String]) -> Vec<String> {
+    let mut settings = vec!["upkeep.heartbeats=false".to_owned()];
+    settings.extend_from_slice(more);
+    settings.extend_from_slice(&options.set);
+    settings
+}
+
+/// A data folder with nothing in it.
+pub(super) fn empty(data: &Path) -> Result<()> {
+    if data.exists() {
+        std::fs::remove_dir_all(data)?;
+    }
+    Ok(std::fs::create_dir_all(data)?)
+}
+
+/// Puts a log in place of the one in `data`. It is the same file, which the
+/// server reads and does not change.
+pub(super) fn lay(log: &Path, data: &Path) -> Result<()> {
+    let place: PathBuf = data.join("log.redb");
+    if place.exists() {
+        std::fs::remove_file(&place)?;
+    }
+    std::fs::hard_link(log, &place)
+        .with_context(|| format!("linking `{}` to `{}`", log.display(), place.display()))
+}
+
+pub(super) fn start(data: &Path, settings: &[String]) -> Result<Server> {
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    Server::start_in(data, "127.0.0.1:0", &settings)
+}
+
+/// Whether the server says that it is ready.
+pub(super) async fn is_ready(server: &Server) -> bool {
+    server.get("/readyz").await.is_ok_and(|answer| answer["ready"] == Value::Bool(true))
+}

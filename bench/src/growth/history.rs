@@ -1,0 +1,85 @@
+//! A longer log: how long the server takes to start on it, also after it was
+//! killed, what it holds in memory then, and how long a seek by time takes.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use hdrhistogram::Histogram;
+use lantern_tests::Server;
+
+use super::Options;
+use super::fold::{empty, is_ready, lay, settings, start};
+use crate::ingest::{micros, times};
+use crate::keyed::KeyedLog;
+use crate::report::{Figures, Point};
+use crate::server;
+
+/// How many seeks are measured.
+const SEEKS: u64 = 1_000;
+
+/// One point a length.
+pub(super) async fn measure(options: &Options) -> Result<Vec<Point>> {
+    let lengths = &options.log_events;
+    let mut rounds = vec![Vec::new(); lengths.len()];
+    for round in 0..options.rounds.max(1) {
+        for (events, figures) in lengths.iter().zip(&mut rounds) {
+            eprintln!("round {}: a log of {events} events", round + 1);
+            figures.push(one(options, *events).await?);
+        }
+    }
+    let lines = lengths.iter().zip(&rounds);
+    Ok(lines.map(|(n, rounds)| Point::new("log").with("size", *n).with_medians(rounds)).collect())
+}
+
+async fn one(options: &Options, events: u64) -> Result<Figures> {
+    let log = KeyedLog { keys: 10_000, filled: false, events, skewed: false, partitions: 1 };
+    let path = log.prepare(&options.dir)?;
+    let bytes = std::fs::metadata(&path)?.len();
+    let (data, settings) = (options.dir.join("data"), settings(options, &[]));
+    empty(&data)?;
+    lay(&path, &data)?;
+    let (server, start_ms) = timed(&data, &settings).await?;
+    let usage = server::usage(&server)?;
+    let seeks = seeks(&server, events).await?;
+    let mut server = server;
+    server.kill()?;
+    drop(server);
+    let (mut server, killed_ms) = timed(&data, &settings).await?;
+    server::stop(&mut server)?;
+    let ms = |quantile| seeks.value_at_quantile(quantile) as f64 / 1e3;
+    Ok(vec![
+        ("start_ms", start_ms),
+        ("start_after_kill_ms", killed_ms),
+        ("rss_mib", usage.rss_mib()),
+        ("seek_p50_ms", ms(0.5)),
+        ("seek_p99_ms", ms(0.99)),
+        ("log_bytes_per_event", bytes as f64 / events as f64),
+    ])
+}
+
+/// A server that is ready, and how long that took, in milliseconds.
+async fn timed(data: &std::path::Path, settings: &[String]) -> Result<(Server, f64)> {
+    let started = Instant::now();
+    let server = start(data, settings)?;
+    while !is_ready(&server).await {
+        ensure!(started.elapsed() < Duration::from_secs(600), "the server is not ready");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok((server, started.elapsed().as_secs_f64() * 1e3))
+}
+
+/// Asks for the first event at times all over the log, each answer checked.
+async fn seeks(server: &Server, events: u64) -> Result<Histogram<u64>> {
+    let mut took = times()?;
+    for seek in 0..SEEKS {
+        // A stride through the log that does not repeat itself.
+        let offset = seek * 7_368_787 % events;
+        let time = jiff::Timestamp::from_microsecond(KeyedLog::time(offset).0)?;
+        let asked = Instant::now();
+        let page = server.get(&format!("/v1/events?time={time}&limit=1")).await?;
+        took.saturating_record(micros(asked.elapsed()));
+        let found = page["events"][0]["offset"].as_u64().context("no event")?;
+        ensure!(found == offset, "at {time} stands event {found} instead of {offset}");
+    }
+    Ok(took)
+}

@@ -1,0 +1,129 @@
+//! Many projections on one log: all of them with interest in it, or one with
+//! and the rest without.
+//!
+//! All are pushed while the log is empty; then the server is started again on a
+//! full one, so that they begin at the same moment.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use lantern_tests::Server;
+
+use super::Options;
+use super::fold::{empty, lay, settings, start};
+use crate::keyed::KeyedLog;
+use crate::report::{Figures, Point};
+use crate::server;
+
+/// What a projection without interest wants.
+const OTHERS: &str = r#"{"types":["nothing.of.that"]}"#;
+/// The fewest events a projection folds, where many share the work.
+const EVENTS_MIN: u64 = 50_000;
+/// How long it may take until all have folded the log.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
+/// Projections that all fold the whole log.
+pub(super) async fn interested(options: &Options) -> Result<Vec<Point>> {
+    let sizes: Vec<_> = options.interested.iter().map(|count| (*count, 0)).collect();
+    // Shorter with many, and of the same length for all up to a hundred.
+    let events = |count: u64| (options.events / count.max(1)).max(EVENTS_MIN);
+    measure(options, "interested projections", &sizes, events).await
+}
+
+/// One projection that folds the log, and others that want nothing of it.
+pub(super) async fn uninterested(options: &Options) -> Result<Vec<Point>> {
+    let sizes: Vec<_> = options.uninterested.iter().map(|count| (1, *count)).collect();
+    measure(options, "uninterested projections", &sizes, |_| options.events).await
+}
+
+async fn measure(
+    options: &Options,
+    name: &'static str,
+    sizes: &[(u64, u64)],
+    events: impl Fn(u64) -> u64,
+) -> Result<Vec<Point>> {
+    let mut rounds = vec![Vec::new(); sizes.len()];
+    for round in 0..options.rounds.max(1) {
+        for (&(interested, others), figures) in sizes.iter().zip(&mut rounds) {
+            eprintln!("round {}: {interested} interested, {others} not", round + 1);
+            figures.push(one(options, interested, others, events(interested)).await?);
+        }
+    }
+    let lines = sizes.iter().zip(&rounds).map(|(&(interested, others), rounds)| {
+        Point::new(name)
+            .with("size", if name.starts_with("un") { others } else { interested })
+            .with("events", events(interested))
+            .with_medians(rounds)
+    });
+    Ok(lines.collect())
+}
+
+async fn one(options: &Options, interested: u64, others: u64, events: u64) -> Result<Figures> {
+    let log = KeyedLog { keys: 10_000, filled: false, events, skewed: false, partitions: 1 };
+    let log = log.prepare(&options.dir)?;
+    let wasm = std::fs::read(server::guest(&options.guests, "keyed")?)?;
+    let (data, settings) = (options.dir.join("data"), settings(options, &[]));
+    empty(&data)?;
+    let mut server = start(&data, &settings)?;
+    let pushing = Instant::now();
+    for index in 0..others {
+        server::push(&server, &format!("other-{index}"), &wasm, OTHERS, "").await?;
+    }
+    for index in 0..interested {
+        server::push(&server, &format!("keyed-{index}"), &wasm, "", "").await?;
+    }
+    let push_ms = pushing.elapsed().as_secs_f64() * 1e3 / (interested + others) as f64;
+    server::stop(&mut server)?;
+
+    lay(&log, &data)?;
+    let starting = Instant::now();
+    let mut server = start(&data, &settings)?;
+    let start_ms = starting.elapsed().as_secs_f64() * 1e3;
+    let (before, begun) = (server::usage(&server)?, Instant::now());
+    let position = position(&server, interested).await?;
+    let folded = wait(&server, interested, interested * events).await?;
+    let took = begun.elapsed().as_secs_f64();
+    let after = server::usage(&server)?;
+    ensure!(folded > position, "all was folded before it could be measured: raise `--events`");
+    let million = (folded - position) as f64 / 1e6;
+    let peak = after.peak_rss_mib();
+    let stop_ms = server::stop(&mut server)?;
+    Ok(vec![
+        ("applied_per_s", million * 1e6 / took),
+        ("cpu_s_per_million", (after.cpu_s - before.cpu_s) / million),
+        ("switches_per_million", (after.switches - before.switches) / million),
+        ("threads", after.threads),
+        ("peak_rss_mib", peak),
+        ("push_ms", push_ms),
+        ("start_ms", start_ms),
+        ("stop_ms", stop_ms),
+    ])
+}
+
+/// How far the interested ones are, all together. The list of all is long where
+/// there are many, so one that stands alone is asked for alone.
+async fn position(server: &Server, interested: u64) -> Result<u64> {
+    let mut sum = 0;
+    for index in 0..interested {
+        sum += server::position(server, &format!("keyed-{index}")).await?;
+    }
+    Ok(sum)
+}
+
+async fn wait(server: &Server, interested: u64, wanted: u64) -> Result<u64> {
+    let started = Instant::now();
+    // Looking must not be what is measured.
+    let pause = Duration::from_millis(10.max(interested * 2));
+    loop {
+        // The last one first: while it is not there, not all are.
+        let each = wanted / interested;
+        if server::position(server, &format!("keyed-{}", interested - 1)).await? >= each {
+            let sum = position(server, interested).await?;
+            if sum >= wanted {
+                return Ok(sum);
+            }
+        }
+        ensure!(started.elapsed() < PATIENCE, "not all projections got to the end");
+        tokio::time::sleep(pause).await;
+    }
+}

@@ -1,0 +1,191 @@
+//! What it costs to be there: projections with nothing to fold, and WebSocket
+//! clients to whom nothing is sent.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
+use lantern_client::{Client, Options as ClientOptions, Status, Table};
+use lantern_tests::Server;
+
+use crate::process::{self, Usage};
+use crate::report::{Figures, Point, print};
+use crate::server;
+
+/// Clients that connect at a time.
+const CONNECTING: usize = 64;
+/// Files and connections the process needs besides the clients'.
+const OTHER_FILES: u64 = 200;
+/// How long a client may take to connect.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What to measure.
+#[derive(Clone, clap::Args)]
+pub(crate) struct Options {
+    /// How many projections; 0 leaves them out.
+    #[arg(long, default_value_t = 1_000)]
+    projections: u32,
+    /// How many of them have a plugin of their own; the rest share one.
+    #[arg(long, default_value_t = 0)]
+    distinct: u32,
+    /// How many events each has folded before.
+    #[arg(long, default_value_t = 1_000)]
+    events: u64,
+    /// How many WebSocket clients; 0 leaves them out. Cut to what the limit of
+    /// open files allows.
+    #[arg(long, default_value_t = 10_000)]
+    clients: usize,
+    /// How long to let it rest before looking, in seconds: files of shards are
+    /// closed after a while.
+    #[arg(long, default_value_t = 75)]
+    rest: u64,
+    /// How long CPU time is counted, in seconds.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Where the guests lie.
+    #[arg(long, default_value = "target/guests")]
+    guests: std::path::PathBuf,
+    /// Settings of the server, as `store.idle_close_ms=1000`.
+    #[arg(long)]
+    set: Vec<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Measures both and prints them.
+pub(crate) async fn run(options: &Options) -> Result<()> {
+    let files = process::raise_open_files()?;
+    let mut points = Vec::new();
+    if options.projections > 0 {
+        points.push(projections(options).await?);
+    }
+    if options.clients > 0 {
+        points.push(clients(options, files).await?);
+    }
+    print("idle", options.json, &points);
+    Ok(())
+}
+
+/// A server with a log and one projection, so that what comes is on top of a
+/// server in use.
+async fn server(options: &Options) -> Result<(Server, Vec<u8>)> {
+    let settings: Vec<&str> = options.set.iter().map(String::as_str).collect();
+    let server = Server::start(&settings)?;
+    let wasm = std::fs::read(server::guest(&options.guests, "keyed")?)?;
+    let mut lines = Vec::new();
+    for index in 0..options.events.max(1) {
+        lines.extend_from_slice(
+            format!(
+                "{{\"specversion\":\"1.0\",\"id\":\"{index}\",\"source\":\"idle\",\
+                 \"type\":\"key.hit\",\"data\":{{\"key\":\"k{}\",\"cents\":1}}}}\n",
+                index % 100
+            )
+            .as_bytes(),
+        );
+    }
+    server.events(lines).await?;
+    server::push(&server, "keyed", &wasm, "", "").await?;
+    server::wait_until_at(&server, "keyed", options.events.max(1)).await?;
+    Ok((server, wasm))
+}
+
+async fn projections(options: &Options) -> Result<Point> {
+    let (mut server, wasm) = server(options).await?;
+    rest(options.rest.min(5)).await;
+    let before = server::usage(&server)?;
+    let pushing = Instant::now();
+    for index in 0..options.projections {
+        let own = (index < options.distinct).then(|| server::marked(&wasm, index));
+        let wasm = own.as_deref().unwrap_or(&wasm);
+        server::push(&server, &format!("idle-{index}"), wasm, "", "").await?;
+        if index % 100 == 99 {
+            eprintln!("{} projections pushed", index + 1);
+        }
+    }
+    let push_ms = pushing.elapsed().as_secs_f64() * 1e3 / f64::from(options.projections);
+    for index in 0..options.projections {
+        server::wait_until_at(&server, &format!("idle-{index}"), options.events.max(1)).await?;
+    }
+    let folded = server::usage(&server)?;
+    let figures = at_rest(options, &server, before, f64::from(options.projections)).await?;
+    let stop_ms = server::stop(&mut server)?;
+    let each = |kib: f64| (kib - before.rss_kib) / f64::from(options.projections);
+    Ok(Point::new("projections")
+        .with("count", options.projections)
+        .with("distinct", options.distinct)
+        .with_medians(&[figures])
+        .with_medians(&[vec![
+            ("kib_each_after_fold", each(folded.rss_kib)),
+            ("push_ms", push_ms),
+            ("stop_ms", stop_ms),
+        ]]))
+}
+
+async fn clients(options: &Options, files: u64) -> Result<Point> {
+    let most = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX);
+    let count = options.clients.min(most);
+    if count < options.clients {
+        eprintln!(
+            "{count} clients instead of {}: a process may have {files} files open",
+            options.clients
+        );
+    }
+    let (mut server, _) = server(options).await?;
+    // Before the first client, what one client alone loads is loaded.
+    let first = connect(&server).await?;
+    rest(options.rest.min(5)).await;
+    let before = server::usage(&server)?;
+    let connecting = Instant::now();
+    let connected: Vec<_> = stream::iter(0..count)
+        .map(|_| connect(&server))
+        .buffer_unordered(CONNECTING)
+        .try_collect()
+        .await?;
+    let connect_s = connecting.elapsed().as_secs_f64();
+    let figures = at_rest(options, &server, before, count as f64).await?;
+    let live = connected.iter().filter(|(_, table)| table.status().is_live()).count();
+    ensure!(live == count, "{live} of {count} clients are still live");
+    drop((connected, first));
+    let stop_ms = server::stop(&mut server)?;
+    Ok(Point::new("clients")
+        .with("count", count)
+        .with("limit_of_files", files)
+        .with_medians(&[figures])
+        .with_medians(&[vec![("connects_per_s", count as f64 / connect_s), ("stop_ms", stop_ms)]]))
+}
+
+/// A client that has a table's rows, and waits for more.
+async fn connect(server: &Server) -> Result<(Client, Table)> {
+    let url = format!("{}/v1/feed", server.url.replacen("http", "ws", 1));
+    let options = ClientOptions { changes_buffer: 1, ..ClientOptions::default() };
+    let client = Client::connect(&url, options).await?;
+    let table = client.table("keyed/total");
+    let live = table.wait_for_status(Status::is_live);
+    tokio::time::timeout(PATIENCE, live).await.context("a client did not become live")?;
+    Ok((client, table))
+}
+
+/// What `count` of them hold and use once nothing has happened for a while.
+async fn at_rest(options: &Options, server: &Server, before: Usage, count: f64) -> Result<Figures> {
+    eprintln!("resting for {} s, then counting for {} s", options.rest, options.seconds);
+    rest(options.rest).await;
+    let begun = server::usage(server)?;
+    let started = Instant::now();
+    rest(options.seconds.max(1)).await;
+    let minutes = started.elapsed().as_secs_f64() / 60.0;
+    let ended = server::usage(server)?;
+    Ok(vec![
+        ("kib_each", (ended.rss_kib - before.rss_kib) / count),
+        ("anonymous_kib_each", (ended.anonymous_kib - before.anonymous_kib) / count),
+        ("rss_mib", ended.rss_mib()),
+        ("rss_mib_before", before.rss_mib()),
+        ("cpu_s_per_minute", (ended.cpu_s - begun.cpu_s) / minutes),
+        ("switches_per_s", (ended.switches - begun.switches) / (minutes * 60.0)),
+        ("threads", ended.threads),
+    ])
+}
+
+async fn rest(seconds: u64) {
+    tokio::time::sleep(Duration::from_secs(seconds)).await;
+}

@@ -1,0 +1,186 @@
+//! Ingest over HTTP: acknowledged events a second, and how long an
+//! acknowledgement takes, by how events are sent and how many send them.
+//!
+//! Each client sends its next request when the last one is acknowledged, so the
+//! times are those under the highest load that these clients make.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use lantern_cli::generate::{Options as ShopOptions, Shop};
+use lantern_tests::Server;
+
+use crate::load::{BATCH, NDJSON, SINGLE, Sender, check_log};
+use crate::report::{Figures, Point, print};
+use crate::server;
+
+/// What to measure.
+#[derive(Clone, clap::Args)]
+pub(crate) struct Options {
+    /// How events are sent.
+    #[arg(long, value_delimiter = ',', default_values = ["ndjson", "batch", "single"])]
+    modes: Vec<Mode>,
+    /// How many clients send at a time.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 64])]
+    clients: Vec<usize>,
+    /// How many events are sent as lines or in batches.
+    #[arg(long, default_value_t = 1_000_000)]
+    events: u64,
+    /// How many events each client sends one by one.
+    #[arg(long, default_value_t = 5_000)]
+    single_events: u64,
+    /// How many events a request has, as lines or in a batch.
+    #[arg(long, default_value_t = 1_000)]
+    per_request: u64,
+    /// How often each point is measured, in turn.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Settings of the server, as `log.compression=none`.
+    #[arg(long)]
+    set: Vec<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Mode {
+    /// Lines of JSON, some a request.
+    Ndjson,
+    /// A JSON array of events, some a request.
+    Batch,
+    /// One event a request.
+    Single,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ndjson => "ndjson",
+            Self::Batch => "batch",
+            Self::Single => "single",
+        }
+    }
+
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Ndjson => NDJSON,
+            Self::Batch => BATCH,
+            Self::Single => SINGLE,
+        }
+    }
+}
+
+/// Measures every point and prints them.
+pub(crate) async fn run(options: &Options) -> Result<()> {
+    let modes = options.modes.iter();
+    let points: Vec<(Mode, usize)> =
+        modes.flat_map(|mode| options.clients.iter().map(|clients| (*mode, *clients))).collect();
+    let mut rounds = vec![Vec::new(); points.len()];
+    for round in 0..options.rounds.max(1) {
+        for (&(mode, clients), figures) in points.iter().zip(&mut rounds) {
+            eprintln!("round {}: {}, {clients} clients", round + 1, mode.name());
+            figures.push(measure(options, mode, clients).await?);
+        }
+    }
+    let lines = points.iter().zip(&rounds).map(|(&(mode, clients), rounds)| {
+        let per_request = if mode == Mode::Single { 1 } else { options.per_request };
+        Point::new(mode.name())
+            .with("clients", clients)
+            .with("events_per_request", per_request)
+            .with_medians(rounds)
+    });
+    print("ingest", options.json, &lines.collect::<Vec<_>>());
+    Ok(())
+}
+
+/// The bodies each client sends, rendered beforehand.
+fn bodies(options: &Options, mode: Mode, clients: usize) -> Vec<Vec<Bytes>> {
+    let shop = Shop::new(ShopOptions { events: options.events, ..ShopOptions::default() });
+    let (each, per_request) = match mode {
+        Mode::Single => (options.single_events, 1),
+        Mode::Ndjson | Mode::Batch => (options.events / clients as u64, options.per_request.max(1)),
+    };
+    let of_client = |client: u64| {
+        let (first, last) = (client * each, (client + 1) * each);
+        let starts = (first..last).step_by(usize::try_from(per_request).unwrap_or(usize::MAX));
+        let body = |start: u64| body(&shop, mode, start..(start + per_request).min(last));
+        starts.map(body).collect()
+    };
+    (0..clients as u64).map(of_client).collect()
+}
+
+fn body(shop: &Shop, mode: Mode, range: std::ops::Range<u64>) -> Bytes {
+    let mut body = Vec::new();
+    if mode == Mode::Batch {
+        body.push(b'[');
+    }
+    for index in range.clone() {
+        shop.write_line(index, &mut body);
+        // In an array a line feed is white space.
+        if mode == Mode::Batch {
+            body.push(if index + 1 == range.end { b']' } else { b',' });
+        }
+    }
+    body.into()
+}
+
+async fn measure(options: &Options, mode: Mode, clients: usize) -> Result<Figures> {
+    let bodies = bodies(options, mode, clients);
+    let events = match mode {
+        Mode::Single => options.single_events,
+        Mode::Ndjson | Mode::Batch => options.events / clients as u64,
+    } * clients as u64;
+    let bytes: usize = bodies.iter().flatten().map(Bytes::len).sum();
+    let settings: Vec<&str> = options.set.iter().map(String::as_str).collect();
+    let server = Server::start(&settings)?;
+    let mut tasks = Vec::new();
+    for bodies in bodies {
+        let mut sender = Sender::connect(&server.url).await?;
+        tasks.push(async move {
+            let mut took = times()?;
+            for body in bodies {
+                let sent = Instant::now();
+                sender.events(mode.media_type(), body).await?;
+                took.saturating_record(micros(sent.elapsed()));
+            }
+            anyhow::Ok(took)
+        });
+    }
+    let (before, own) = (server::usage(&server)?, cpu_time::ProcessTime::now());
+    let started = Instant::now();
+    let tasks: Vec<_> = tasks.into_iter().map(tokio::spawn).collect();
+    let mut took = times()?;
+    for task in tasks {
+        took.add(task.await??)?;
+    }
+    let wall = started.elapsed().as_secs_f64();
+    let after = server::usage(&server)?;
+    check_log(&server, events).await?;
+    ensure!(took.len() > 0, "nothing was sent");
+    let million = events as f64 / 1e6;
+    let ms = |quantile| took.value_at_quantile(quantile) as f64 / 1e3;
+    Ok(vec![
+        ("events_per_s", events as f64 / wall),
+        ("mb_per_s", bytes as f64 / 1e6 / wall),
+        ("ack_p50_ms", ms(0.5)),
+        ("ack_p99_ms", ms(0.99)),
+        ("ack_max_ms", took.max() as f64 / 1e3),
+        ("cpu_s_per_million", (after.cpu_s - before.cpu_s) / million),
+        ("load_cpu_s_per_million", own.elapsed().as_secs_f64() / million),
+        ("peak_rss_mib", after.peak_rss_mib()),
+        ("disk_bytes_per_event", server::bytes_below(server.folder())? as f64 / events as f64),
+    ])
+}
+
+/// Counts times up to ten minutes, in microseconds, to a thousandth.
+pub(crate) fn times() -> Result<Histogram<u64>> {
+    Ok(Histogram::new_with_max(600_000_000, 3)?)
+}
+
+/// Whole microseconds.
+pub(crate) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}

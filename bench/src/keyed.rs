@@ -1,0 +1,182 @@
+//! Events `key.hit` with a key each, for the guest `keyed`, and logs of them.
+//!
+//! Event `i` is a pure function of the options and `i`. The first events have
+//! each key once, in no order, so that the table has all its rows before what
+//! comes after is measured.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::Instant;
+
+use anyhow::Result;
+use lantern_core::{EventRef, Events, Log as _, Timestamp};
+use lantern_log::{EmbeddedLog, LogConfig};
+
+/// How many events one append has.
+const APPEND_EVENTS: u64 = 10_000;
+/// Appends under way at a time.
+const APPENDS: usize = 4;
+/// Prime to every number of keys that has no prime factor but 2 and 5, and to
+/// most others.
+const STRIDE: u64 = 7_368_787;
+/// Event time between two events, in microseconds.
+const STEP_US: i64 = 4_320;
+/// The first event's time.
+const FIRST: Timestamp = Timestamp(1_767_225_600_000_000); // 2026-01-01T00:00:00Z
+/// Text in the data, so that an event takes 212 bytes on the wire, as W1's do.
+const FILLER: &str = "abcdefghijklmno";
+
+/// Which events a log has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct KeyedLog {
+    /// How many keys there are.
+    pub(crate) keys: u64,
+    /// Whether the log begins with each key once.
+    pub(crate) filled: bool,
+    /// How many events come then.
+    pub(crate) events: u64,
+    /// Whether a few keys are far busier than the rest (the n-th about n times
+    /// less than the first), or all alike.
+    pub(crate) skewed: bool,
+    pub(crate) partitions: u32,
+}
+
+impl KeyedLog {
+    /// How many events come before those that are measured.
+    pub(crate) fn fill(&self) -> u64 {
+        if self.filled { self.keys } else { 0 }
+    }
+
+    /// How many events there are in all.
+    pub(crate) fn total(&self) -> u64 {
+        self.fill() + self.events
+    }
+
+    /// The key of event `index`.
+    pub(crate) fn key(&self, index: u64) -> u64 {
+        if index < self.fill() {
+            return (u128::from(index) * u128::from(STRIDE) % u128::from(self.keys)) as u64;
+        }
+        let draw = mix(index);
+        if self.skewed {
+            // Uniform over the logarithm.
+            let share = (draw >> 11) as f64 / (1_u64 << 53) as f64;
+            let key = (self.keys as f64).powf(share) as u64;
+            return key.saturating_sub(1).min(self.keys - 1);
+        }
+        draw % self.keys
+    }
+
+    /// When event `index` happens: each a little later than the one before.
+    pub(crate) fn time(index: u64) -> Timestamp {
+        let after = i64::try_from(index).unwrap_or(i64::MAX).saturating_mul(STEP_US);
+        Timestamp(FIRST.0.saturating_add(after))
+    }
+
+    /// Adds the events `range` to `events`.
+    pub(crate) fn fill_events(
+        &self,
+        range: std::ops::Range<u64>,
+        events: &mut Events,
+    ) -> Result<()> {
+        let (mut id, mut subject, mut data) = (String::new(), String::new(), Vec::new());
+        for index in range {
+            use std::fmt::Write as _;
+            let key = self.key(index);
+            id.clear();
+            write!(id, "k-{index}")?;
+            subject.clear();
+            write!(subject, "k{key:08}")?;
+            data.clear();
+            let cents = mix(index ^ 1) % 10_000;
+            write!(data, r#"{{"key":"k{key:08}","note":"{FILLER}","cents":{cents}}}"#)?;
+            anyhow::ensure!(
+                events.push(&EventRef {
+                    id: &id,
+                    source: "keyed",
+                    kind: "key.hit",
+                    subject: &subject,
+                    time: Self::time(index),
+                    tenant: "t1",
+                    data: &data,
+                    ..EventRef::default()
+                }),
+                "there is one type"
+            );
+        }
+        Ok(())
+    }
+
+    /// The log's file in `dir`, made where it is not there yet.
+    pub(crate) fn prepare(&self, dir: &Path) -> Result<PathBuf> {
+        let Self { keys, filled, events, skewed, partitions } = self;
+        let name = format!("keyed-{keys}-{filled}-{events}-{skewed}-{partitions}");
+        let (path, done) = (dir.join(format!("{name}.redb")), dir.join(format!("{name}.done")));
+        if done.exists() {
+            return Ok(path);
+        }
+        std::fs::create_dir_all(dir)?;
+        std::fs::remove_file(&path).ok();
+        let started = Instant::now();
+        let config = LogConfig { partitions: self.partitions, ..LogConfig::default() };
+        let log = EmbeddedLog::open(&path, config)?;
+        let (send, appended) = mpsc::channel();
+        let mut under_way = 0;
+        for first in (0..self.total()).step_by(usize::try_from(APPEND_EVENTS)?) {
+            let mut events = Events::new();
+            self.fill_events(first..(first + APPEND_EVENTS).min(self.total()), &mut events)?;
+            let send = send.clone();
+            log.append(events, Box::new(move |outcome| drop(send.send(outcome))));
+            under_way += 1;
+            if under_way == APPENDS {
+                appended.recv()??;
+                under_way -= 1;
+            }
+            if first % 1_000_000 == 0 {
+                eprint!("\rpreparing {} million of {name}", first / 1_000_000);
+                std::io::stderr().flush()?;
+            }
+        }
+        for _ in 0..under_way {
+            appended.recv()??;
+        }
+        log.close();
+        eprintln!("\r{} events prepared in {:.1?}: {name}", self.total(), started.elapsed());
+        std::fs::File::create(done)?;
+        Ok(path)
+    }
+}
+
+/// Mixes the bits of `n` (the finalizer of SplitMix64).
+fn mix(n: u64) -> u64 {
+    let mut z = n.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn the_first_events_have_each_key_once() {
+        for keys in [1, 1_000, 10_000] {
+            let log = KeyedLog { keys, filled: true, events: 10, skewed: false, partitions: 1 };
+            let seen: HashSet<_> = (0..keys).map(|index| log.key(index)).collect();
+            assert_eq!(seen.len() as u64, keys);
+            assert!(seen.iter().all(|key| *key < keys));
+        }
+    }
+
+    #[test]
+    fn a_skewed_log_has_busy_keys() {
+        let log = KeyedLog { keys: 10_000, filled: false, events: 0, skewed: true, partitions: 1 };
+        let busy = (0..100_000).filter(|index| log.key(*index) < 100).count();
+        assert!((45_000..55_000).contains(&busy), "{busy}");
+        assert!((0..100_000).all(|index| log.key(index) < 10_000));
+    }
+}

@@ -1,0 +1,300 @@
+//! How long after its acknowledgement an event's change is with a WebSocket
+//! client, at a fixed rate.
+//!
+//! The schedule stands beforehand and does not wait for the server: what is due
+//! while a request is under way goes out with the next one, and the times from
+//! the schedule count that wait. So a server that stalls is seen for as long as
+//! it stalls.
+//!
+//! Events go to lanes, each a connection and a product of its own. The guest
+//! counts orders by product, so a row that says 17 shows the lane's first 17
+//! events; they are acknowledged in that order.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use hdrhistogram::Histogram;
+use lantern_client::{Change, Client, Options as ClientOptions};
+use lantern_tests::Server;
+use serde::Deserialize;
+use tokio::time::{sleep_until, timeout};
+
+use crate::ingest::{self, micros};
+use crate::load::{BATCH, SINGLE, Sender, check_log};
+use crate::report::{Figures, Point, print};
+use crate::server;
+
+/// How long after the last acknowledgement the last change may come.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The most events of one request.
+const PER_REQUEST: u64 = 1_000;
+
+/// What to measure.
+#[derive(Clone, clap::Args)]
+pub(crate) struct Options {
+    /// Events a second.
+    #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 10_000])]
+    rates: Vec<u64>,
+    /// For how long, in seconds.
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// How much at the beginning is not counted, in seconds.
+    #[arg(long, default_value_t = 2)]
+    warm_up: u64,
+    /// Connections that send.
+    #[arg(long, default_value_t = 4)]
+    lanes: usize,
+    /// WebSocket clients that have the table; one is measured.
+    #[arg(long, default_value_t = 1)]
+    watchers: usize,
+    /// How often each rate is measured, in turn.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// Where the guests lie.
+    #[arg(long, default_value = "target/guests")]
+    guests: std::path::PathBuf,
+    /// Settings of the server, as `engine.threads=1`.
+    #[arg(long)]
+    set: Vec<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Measures every rate and prints them.
+pub(crate) async fn run(options: &Options) -> Result<()> {
+    ensure!(options.warm_up < options.seconds, "the warm-up takes all of the time");
+    let mut rounds = vec![Vec::new(); options.rates.len()];
+    for round in 0..options.rounds.max(1) {
+        for (rate, figures) in options.rates.iter().zip(&mut rounds) {
+            eprintln!("round {}: {rate} events/s for {} s", round + 1, options.seconds);
+            figures.push(measure(options, *rate).await?);
+        }
+    }
+    let lines = options.rates.iter().zip(&rounds).map(|(rate, rounds)| {
+        Point::new(&format!("{rate} events/s"))
+            .with("rate", *rate)
+            .with("watchers", options.watchers)
+            .with_medians(rounds)
+    });
+    print("latency", options.json, &lines.collect::<Vec<_>>());
+    Ok(())
+}
+
+/// When each event is due.
+#[derive(Clone, Copy)]
+struct Schedule {
+    start: Instant,
+    rate: u64,
+    lanes: u64,
+    /// Of one lane.
+    events: u64,
+}
+
+impl Schedule {
+    /// Of event `index` of `lane`.
+    fn due(&self, lane: u64, index: u64) -> Instant {
+        let nth = index * self.lanes + lane;
+        self.start + Duration::from_nanos(nth * 1_000_000_000 / self.rate)
+    }
+
+    /// How many events of `lane`, from its first on, are due `now`; at most all.
+    fn due_by(&self, lane: u64, now: Instant) -> u64 {
+        let passed = now.saturating_duration_since(self.start).as_nanos();
+        let all = u64::try_from(passed * u128::from(self.rate) / 1_000_000_000);
+        let all = all.unwrap_or(u64::MAX).saturating_add(1);
+        (all.saturating_sub(lane).div_ceil(self.lanes)).min(self.events)
+    }
+}
+
+async fn measure(options: &Options, rate: u64) -> Result<Figures> {
+    let settings: Vec<&str> = options.set.iter().map(String::as_str).collect();
+    let server = Server::start(&settings)?;
+    let wasm = std::fs::read(server::guest(&options.guests, "w1")?)?;
+    server::push(&server, "w1", &wasm, "", "").await?;
+    let lanes = options.lanes.max(1) as u64;
+    let events = (rate * options.seconds / lanes).max(1);
+    let mut senders = Vec::new();
+    for lane in 0..lanes {
+        let mut sender = Sender::connect(&server.url).await?;
+        // Each lane has its row before the clock runs.
+        sender.events(SINGLE, body(lane, 0..1)).await?;
+        senders.push(sender);
+    }
+    server::wait_until_at(&server, "w1", lanes).await?;
+    let watched = watchers(&server, options.watchers.max(1)).await?;
+    let schedule =
+        Schedule { start: Instant::now() + Duration::from_millis(100), rate, lanes, events };
+    let watch = tokio::spawn(watch(watched.first().context("no watcher")?.clone(), schedule));
+    let (before, own) = (server::usage(&server)?, cpu_time::ProcessTime::now());
+    let senders = senders.into_iter().zip(0..);
+    let senders: Vec<_> =
+        senders.map(|(sender, lane)| tokio::spawn(send(sender, lane, schedule))).collect();
+    let mut acks = Vec::new();
+    for sender in senders {
+        acks.push(sender.await??);
+    }
+    let shown = timeout(PATIENCE, watch).await.context("not all changes came")???;
+    let wall = schedule.start.elapsed().as_secs_f64();
+    let (after, own) = (server::usage(&server)?, own.elapsed().as_secs_f64());
+    check_log(&server, lanes * (events + 1)).await?;
+    let warm = schedule.start + Duration::from_secs(options.warm_up);
+    let mut figures = times(schedule, warm, &acks, &shown.at)?;
+    let million = (lanes * events) as f64 / 1e6;
+    figures.extend([
+        ("deltas_per_s", shown.deltas as f64 / wall),
+        ("server_cpu", (after.cpu_s - before.cpu_s) / wall),
+        ("load_cpu", own / wall),
+        ("cpu_s_per_million", (after.cpu_s - before.cpu_s) / million),
+    ]);
+    Ok(figures)
+}
+
+type Table = (Client, lantern_client::Table);
+
+/// Clients that have all rows there are.
+async fn watchers(server: &Server, count: usize) -> Result<Vec<Table>> {
+    let url = format!("{}/v1/feed", server.url.replacen("http", "ws", 1));
+    let mut watchers = Vec::new();
+    for _ in 0..count {
+        let options = ClientOptions { changes_buffer: 1 << 16, ..ClientOptions::default() };
+        let client = Client::connect(&url, options).await?;
+        let table = client.table("w1/product");
+        let live = table.wait_for_status(lantern_client::Status::is_live);
+        timeout(PATIENCE, live).await.context("a client did not become live")?;
+        watchers.push((client, table));
+    }
+    Ok(watchers)
+}
+
+/// Sends the events of `lane` when they are due; when each was acknowledged.
+async fn send(mut sender: Sender, lane: u64, schedule: Schedule) -> Result<Vec<Instant>> {
+    let mut acks = Vec::with_capacity(usize::try_from(schedule.events)?);
+    let mut next = 0;
+    while next < schedule.events {
+        sleep_until(schedule.due(lane, next).into()).await;
+        let due = schedule.due_by(lane, Instant::now()).clamp(next + 1, next + PER_REQUEST);
+        let media_type = if due == next + 1 { SINGLE } else { BATCH };
+        // The first one of the lane was sent before.
+        sender.events(media_type, body(lane, next + 1..due + 1)).await?;
+        let now = Instant::now();
+        (next..due).for_each(|_| acks.push(now));
+        next = due;
+    }
+    Ok(acks)
+}
+
+/// Orders of a lane's product: alone, or as an array.
+fn body(lane: u64, range: std::ops::Range<u64>) -> Bytes {
+    let order = |index: u64| {
+        format!(
+            r#"{{"specversion":"1.0","id":"{lane}-{index}","source":"lane","type":"order.placed","subject":"u{index}","tenant":"t{lane}","data":{{"user":"u{index}","product":"lane{lane}","country":"DE","quantity":1,"cents":{index}}}}}"#
+        )
+    };
+    match range.end - range.start {
+        1 => order(range.start).into(),
+        _ => format!("[{}]", range.map(order).collect::<Vec<_>>().join(",")).into(),
+    }
+}
+
+/// When a lane's events were shown.
+struct Shown {
+    /// By lane, in order.
+    at: Vec<Vec<Instant>>,
+    deltas: u64,
+}
+
+#[derive(Deserialize)]
+struct Product {
+    orders: u64,
+}
+
+/// Follows the table until all events are in it.
+async fn watch((client, table): Table, schedule: Schedule) -> Result<Shown> {
+    let mut changes = table.changes();
+    let lanes = usize::try_from(schedule.lanes)?;
+    let mut shown = Shown { at: vec![Vec::new(); lanes], deltas: 0 };
+    let mut left = schedule.lanes * schedule.events;
+    while left > 0 {
+        match changes.next().await.context("the feed ended")? {
+            Change::Delta { up, .. } => {
+                let now = Instant::now();
+                shown.deltas += 1;
+                for (key, row) in up {
+                    let lane = key.strip_prefix("lane").context("a row of no lane")?;
+                    let at = &mut shown.at[lane.parse::<usize>()?];
+                    let orders = row.read::<Product>()?.orders - 1;
+                    let new = orders - at.len() as u64;
+                    (0..new).for_each(|_| at.push(now));
+                    left -= new;
+                }
+            }
+            Change::Missed(missed) => anyhow::bail!("{missed} changes were missed"),
+            Change::Ended(error) => return Err(error.into()),
+            Change::Snapshot { .. } | Change::Tick { .. } => (),
+        }
+    }
+    drop(client);
+    Ok(shown)
+}
+
+/// Times of all events due after the warm-up, in milliseconds.
+fn times(
+    schedule: Schedule,
+    warm: Instant,
+    acks: &[Vec<Instant>],
+    shown: &[Vec<Instant>],
+) -> Result<Figures> {
+    let (mut after_ack, mut after_due, mut until_ack) =
+        (ingest::times()?, ingest::times()?, ingest::times()?);
+    for (lane, (acks, shown)) in acks.iter().zip(shown).enumerate() {
+        for (index, (ack, shown)) in acks.iter().zip(shown).enumerate() {
+            let due = schedule.due(lane as u64, index as u64);
+            if due < warm {
+                continue;
+            }
+            // A change may be shown before the acknowledgement is here.
+            after_ack.saturating_record(micros(shown.saturating_duration_since(*ack)));
+            after_due.saturating_record(micros(shown.saturating_duration_since(due)));
+            until_ack.saturating_record(micros(ack.saturating_duration_since(due)));
+        }
+    }
+    ensure!(after_ack.len() > 0, "nothing was due after the warm-up");
+    let ms = |times: &Histogram<u64>, quantile| times.value_at_quantile(quantile) as f64 / 1e3;
+    Ok(vec![
+        ("ack_to_shown_p50_ms", ms(&after_ack, 0.5)),
+        ("ack_to_shown_p99_ms", ms(&after_ack, 0.99)),
+        ("ack_to_shown_p999_ms", ms(&after_ack, 0.999)),
+        ("ack_to_shown_max_ms", after_ack.max() as f64 / 1e3),
+        ("due_to_ack_p50_ms", ms(&until_ack, 0.5)),
+        ("due_to_ack_p99_ms", ms(&until_ack, 0.99)),
+        ("due_to_shown_p50_ms", ms(&after_due, 0.5)),
+        ("due_to_shown_p99_ms", ms(&after_due, 0.99)),
+        ("due_to_shown_max_ms", after_due.max() as f64 / 1e3),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is due by the moment an event is due is that event and all before.
+    #[test]
+    fn the_schedule_agrees_with_itself() {
+        for (rate, lanes) in [(100, 1), (1_000, 4), (10_000, 3)] {
+            let start = Instant::now();
+            let schedule = Schedule { start, rate, lanes, events: 500 };
+            for lane in 0..lanes {
+                for index in 0..500 {
+                    let due = schedule.due(lane, index);
+                    // Whole nanoseconds are rounded down.
+                    let just_after = due + Duration::from_nanos(1);
+                    assert_eq!(schedule.due_by(lane, just_after), index + 1);
+                }
+            }
+            assert_eq!(schedule.due_by(0, start + Duration::from_secs(1_000)), 500);
+        }
+    }
+}

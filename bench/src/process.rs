@@ -1,0 +1,109 @@
+//! What a process takes, as Linux tells it under `/proc`.
+
+use anyhow::{Context, Result};
+
+/// `USER_HZ`, which is 100 on every architecture that servers have.
+const TICKS_A_SECOND: f64 = 100.0;
+const KIB: f64 = 1024.0;
+
+/// What a process has used so far, and holds now.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    /// User and system time of all its threads, also of those that ended.
+    pub(crate) cpu_s: f64,
+    /// The same of its children that ended and were waited for.
+    pub(crate) children_cpu_s: f64,
+    pub(crate) rss_kib: f64,
+    pub(crate) peak_rss_kib: f64,
+    /// Resident memory that is no file's.
+    pub(crate) anonymous_kib: f64,
+    pub(crate) threads: f64,
+    /// How often its threads were put to sleep or interrupted: of those that
+    /// live.
+    pub(crate) switches: f64,
+}
+
+impl Usage {
+    /// Of the process `pid`.
+    pub(crate) fn of(pid: u32) -> Result<Self> {
+        let stat = read(pid, "stat")?;
+        // The name in front may hold anything, also blanks and brackets.
+        let fields = stat.rsplit_once(')').context("no name in stat")?.1;
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        // Numbered from 1 in proc(5), and the first two are cut off.
+        let seconds = |number: usize| -> Result<f64> {
+            let ticks: f64 = fields.get(number - 3).context("stat is short")?.parse()?;
+            Ok(ticks / TICKS_A_SECOND)
+        };
+        let status = read(pid, "status")?;
+        let of = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|rest| rest.trim_start_matches(':').split_whitespace().next())
+                .and_then(|number| number.parse::<f64>().ok())
+                .with_context(|| format!("no {name} in status"))
+        };
+        Ok(Self {
+            cpu_s: seconds(14)? + seconds(15)?,
+            children_cpu_s: seconds(16)? + seconds(17)?,
+            rss_kib: of("VmRSS")?,
+            peak_rss_kib: of("VmHWM")?,
+            anonymous_kib: of("RssAnon")?,
+            threads: of("Threads")?,
+            switches: switches(pid)?,
+        })
+    }
+
+    pub(crate) fn peak_rss_mib(&self) -> f64 {
+        self.peak_rss_kib / KIB
+    }
+
+    pub(crate) fn rss_mib(&self) -> f64 {
+        self.rss_kib / KIB
+    }
+}
+
+fn switches(pid: u32) -> Result<f64> {
+    let mut sum = 0.0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        // A thread may end meanwhile.
+        let Ok(status) = std::fs::read_to_string(task?.path().join("status")) else { continue };
+        let lines = status.lines().filter(|line| line.contains("voluntary_ctxt_switches"));
+        sum += lines
+            .filter_map(|line| line.split_whitespace().nth(1)?.parse::<f64>().ok())
+            .sum::<f64>();
+    }
+    Ok(sum)
+}
+
+fn read(pid: u32, what: &str) -> Result<String> {
+    let path = format!("/proc/{pid}/{what}");
+    std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))
+}
+
+/// How many files and connections this process, and those it starts, may have
+/// open: raised as far as that is allowed.
+pub(crate) fn raise_open_files() -> Result<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+    Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn this_process_has_used_something() {
+        let started = std::time::Instant::now();
+        let mut sum = 0_u64;
+        while started.elapsed().as_millis() < 60 {
+            sum = std::hint::black_box(sum.wrapping_add(1));
+        }
+        let usage = Usage::of(std::process::id()).unwrap();
+        assert!(usage.cpu_s > 0.0 && usage.threads >= 1.0, "{usage:?}");
+        assert!(usage.peak_rss_kib >= usage.rss_kib && usage.rss_kib >= usage.anonymous_kib);
+    }
+}

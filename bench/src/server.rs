@@ -1,0 +1,118 @@
+//! The server that is measured: the real binary, beside this process.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use lantern_tests::Server;
+use serde_json::Value;
+
+use crate::process::Usage;
+
+/// Where `lantern_tests` finds the binary.
+const BINARY: &str = "LANTERN_BIN";
+/// How long a server may take for anything.
+const PATIENCE: Duration = Duration::from_secs(1_800);
+
+/// Runs this program again with the binary that lies beside it named, unless
+/// one is named already: what was built together is measured together.
+pub(crate) fn again_with_binary() -> Result<Option<ExitCode>> {
+    if std::env::var_os(BINARY).is_some() {
+        return Ok(None);
+    }
+    let own = std::env::current_exe()?;
+    let binary = own.with_file_name("lantern");
+    ensure!(binary.is_file(), "`{}` is not there: run `cargo xtask bench`", binary.display());
+    let status = std::process::Command::new(own)
+        .args(std::env::args_os().skip(1))
+        .env(BINARY, binary)
+        .status()?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    Ok(Some(ExitCode::from(code.unwrap_or(1))))
+}
+
+/// A guest as `cargo xtask bench` has built it.
+pub(crate) fn guest(folder: &Path, name: &str) -> Result<PathBuf> {
+    let path = folder.join(format!("{name}.wasm"));
+    ensure!(path.is_file(), "`{}` is not there: run `cargo xtask bench`", path.display());
+    Ok(path)
+}
+
+/// Pushes `wasm` as `name`. `query` as `?check=false`.
+pub(crate) async fn push(
+    server: &Server,
+    name: &str,
+    wasm: &[u8],
+    parameters: &str,
+    query: &str,
+) -> Result<()> {
+    let (status, answer) = server.push_bytes(name, wasm, parameters, query).await?;
+    ensure!((200..300).contains(&status), "pushing `{name}`: {status}: {answer}");
+    Ok(())
+}
+
+/// `wasm` with a section that means nothing, so that it is another plugin to
+/// whoever looks at its bytes.
+pub(crate) fn marked(wasm: &[u8], mark: u32) -> Vec<u8> {
+    let name = b"bench";
+    let mut marked = wasm.to_vec();
+    // Section 0, its size, the length of its name, its name, its content.
+    marked.extend_from_slice(&[0, 1 + 5 + 4, 5]);
+    marked.extend_from_slice(name);
+    marked.extend_from_slice(&mark.to_le_bytes());
+    marked
+}
+
+/// How far the shards of `name` have come, all together; an error where one
+/// cannot go on.
+pub(crate) async fn position(server: &Server, name: &str) -> Result<u64> {
+    position_of(&server.get(&format!("/v1/projections/{name}")).await?)
+}
+
+fn position_of(status: &Value) -> Result<u64> {
+    let version = &status["versions"][0];
+    let activity = version["activity"].as_str().unwrap_or_default();
+    if matches!(activity, "halted" | "faulted") {
+        bail!("`{}` is {activity}: {}", status["name"], version["reason"]);
+    }
+    let shards = version["shards"].as_array().context("`shards` is no list")?;
+    for shard in shards {
+        ensure!(shard["parked"] == 0, "`{}` has parked events", status["name"]);
+    }
+    shards.iter().map(|s| s["next"].as_u64().context("`next` is no offset")).sum()
+}
+
+/// Waits until `name` has folded `events`.
+pub(crate) async fn wait_until_at(server: &Server, name: &str, events: u64) -> Result<()> {
+    let started = Instant::now();
+    while position(server, name).await? < events {
+        ensure!(started.elapsed() < PATIENCE, "`{name}` did not get to {events}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// Asks the server to end, and tells how long that took, in milliseconds.
+pub(crate) fn stop(server: &mut Server) -> Result<f64> {
+    let started = Instant::now();
+    let status = server.stop()?;
+    ensure!(status.success(), "the server ended with {status}");
+    Ok(started.elapsed().as_secs_f64() * 1e3)
+}
+
+/// What the server takes now.
+pub(crate) fn usage(server: &Server) -> Result<Usage> {
+    Usage::of(server.pid())
+}
+
+/// The bytes of all files below `dir`.
+pub(crate) fn bytes_below(dir: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        let meta = entry.metadata()?;
+        bytes += if meta.is_dir() { bytes_below(&entry.path())? } else { meta.len() };
+    }
+    Ok(bytes)
+}
