@@ -189,6 +189,14 @@ impl Net {
     }
 }
 
+impl Drop for Net {
+    /// The hub reads the world that publishes to it: without this, both would
+    /// outlive their case.
+    fn drop(&mut self) {
+        *self.world.hub.lock() = None;
+    }
+}
+
 impl Server {
     fn start(world: &Arc<World>, rng: &mut Rng) -> Self {
         let config = LiveConfig {
