@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use lantern_core::{Offset, PartitionId, StateStores, StoreError};
 use lantern_engine::{Engine, EngineError, Ports};
-use lantern_live::{Hub, Lag};
 #[cfg(feature = "kafka")]
 use lantern_kafka::KafkaLog;
+use lantern_live::{Hub, Lag};
 use lantern_log::{EmbeddedLog, OpenError};
 use lantern_plugin::PluginHost;
 use lantern_store::{CatalogFile, PluginFiles, StateDir};
@@ -171,6 +171,13 @@ impl Server {
         if app.config.upkeep.heartbeats {
             tasks.spawn(upkeep::heartbeats(Arc::clone(&app), log.clone(), stopping.clone()));
         }
+        #[cfg(feature = "kafka")]
+        if let ChosenLog::Kafka(log) = &log
+            && log.takes_dead_letters()
+        {
+            let (app, log, file) = (Arc::clone(&app), Arc::clone(log), data.dead_letters());
+            tasks.spawn(crate::dead_letters::copy(app, log, file, stopping.clone()));
+        }
         if app.config.verify.every_hours > 0 {
             tasks.spawn(verify::at_times(Arc::clone(&app)));
         }
@@ -213,7 +220,8 @@ impl Server {
 /// Tells the log where the versions that serve readers stand at the end.
 fn tell_positions(engine: &Engine, log: &ChosenLog) {
     for projection in engine.status() {
-        let serving = projection.versions.iter().find(|v| projection.active.as_ref() == Some(&v.id));
+        let serving =
+            projection.versions.iter().find(|v| projection.active.as_ref() == Some(&v.id));
         for shard in serving.iter().flat_map(|version| &version.shards) {
             let (partition, next) = (PartitionId(shard.partition), Offset(shard.next));
             log.tell_position(&projection.name, partition, next);
