@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use lantern_core::{
-    EventRef, Events, KeyRange, Log, NewEvent, Offset, ReadStore, ShardMeta, Space, StoreError,
-    Timestamp, Writes,
+    Emitted, EventRef, Events, KeyRange, Log, NewEvent, Offset, ReadStore, ShardMeta, Space,
+    StoreError, Timestamp, Writes,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,11 @@ pub(crate) fn carried_over(
     if pairs.is_empty() {
         return Ok(None);
     }
-    let fresh = ShardMeta { outbox_next: meta.outbox_next, ..ShardMeta::default() };
+    let fresh = ShardMeta {
+        outbox_next: meta.outbox_next,
+        outbox_of: meta.outbox_of,
+        ..ShardMeta::default()
+    };
     let fresh = serde_json::to_vec(&fresh).expect("numbers always encode");
     let rows = pairs.into_iter().map(|(key, value)| (key, Some(value))).collect();
     let record = [(ShardMeta::KEY.to_vec(), Some(fresh))].into();
@@ -141,8 +145,7 @@ impl Shard {
         let from = self.outbox.sent.lock().done;
         let range = KeyRange { start: from.to_be_bytes().to_vec(), end: None };
         let records = self.store.scan(Space::Outbox, &range, APPEND_EVENTS_MAX, false)?;
-        let mut events = Events::new();
-        let mut next = from;
+        let (mut events, mut next) = (Events::new(), from);
         let source = format!("lantern/{}", self.id.projection);
         for (key, value) in records {
             let record: OutboxRecord = postcard::from_bytes(&value)
@@ -174,8 +177,14 @@ impl Shard {
         }
         let sent = self.outbox.sent.clone();
         sent.lock().under_way = Some(next);
-        log.append(
+        let emitted = Emitted {
+            outbox: format!("{}/{}/{}", self.outbox_name, self.meta.outbox_of, self.id.partition),
+            partition: self.id.partition,
+            first: from,
             events,
+        };
+        log.emit(
+            emitted,
             Box::new(move |outcome| {
                 {
                     let mut sent = sent.lock();

@@ -66,6 +66,17 @@ impl DataDir {
         self.root.join("log.redb")
     }
 
+    /// Numbers the partitions of a log on Kafka.
+    pub(crate) fn kafka(&self) -> PathBuf {
+        self.root.join("kafka.json")
+    }
+
+    /// Which parked events were copied to the dead-letter topic.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn dead_letters(&self) -> PathBuf {
+        self.root.join("dead-letters.json")
+    }
+
     pub(crate) fn catalog(&self) -> PathBuf {
         self.root.join("catalog.redb")
     }

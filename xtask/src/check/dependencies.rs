@@ -4,8 +4,10 @@ use super::{Findings, Repository};
 use crate::metadata::{Dependency, Package};
 
 /// The host's crates and those of their own that each may name.
-const STAR: [(&str, &[&str]); 8] = [
+const STAR: [(&str, &[&str]); 10] = [
     ("lantern-core", &[]),
+    ("lantern-cloudevents", &["lantern-core"]),
+    ("lantern-kafka", &["lantern-core", "lantern-cloudevents"]),
     ("lantern-engine", &["lantern-core"]),
     ("lantern-log", &["lantern-core"]),
     ("lantern-plugin", &["lantern-core"]),
@@ -15,6 +17,8 @@ const STAR: [(&str, &[&str]); 8] = [
         "lantern-server",
         &[
             "lantern-core",
+            "lantern-cloudevents",
+            "lantern-kafka",
             "lantern-engine",
             "lantern-log",
             "lantern-plugin",
@@ -26,6 +30,8 @@ const STAR: [(&str, &[&str]); 8] = [
         "lantern-cli",
         &[
             "lantern-core",
+            "lantern-cloudevents",
+            "lantern-kafka",
             "lantern-engine",
             "lantern-log",
             "lantern-plugin",
@@ -92,7 +98,7 @@ const FENCED: [Fenced; 8] = [
     fenced("wasmtime", &["lantern-plugin"], "plugins are a port"),
     fenced("wit-component", &["lantern-plugin"], "plugins are a port"),
     fenced("redb", &["lantern-store", "lantern-log"], "storage is a port"),
-    fenced("rdkafka", &["lantern-log"], "the log is a port"),
+    fenced("rdkafka", &["lantern-kafka"], "the log is a port"),
     Fenced {
         tests_free: true,
         ..fenced("tungstenite", &["lantern-live", "lantern-client"], "the feed is theirs")
