@@ -9,6 +9,7 @@ mod check;
 mod configuration;
 mod demo;
 mod fresh;
+mod kafka;
 mod lex;
 mod metadata;
 mod proof;
@@ -37,6 +38,20 @@ enum Task {
         /// Print what `lantern demo` takes.
         #[arg(long)]
         help_demo: bool,
+        /// Keep the events in a topic of a real Kafka broker, which is fetched and started.
+        #[arg(long)]
+        kafka: bool,
+    },
+    /// Run a Kafka broker on loopback, with what tests and the demo use.
+    ///
+    /// Apache Kafka comes from Maven Central, by Maven, and needs a JDK 17 or newer.
+    Kafka {
+        /// Only fetch it.
+        #[arg(long)]
+        fetch: bool,
+        /// Where it listens; 7492 where nothing is said.
+        #[arg(long)]
+        port: Option<u16>,
     },
     /// Build everything, run all tests and all checks.
     ///
@@ -106,8 +121,12 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> Result<()> {
     match task {
-        Task::Demo { help_demo: true, release, .. } => demo::run(release, &["--help".into()]),
-        Task::Demo { args, release, .. } => demo::run(release, &args),
+        Task::Demo { help_demo: true, release, .. } => {
+            demo::run(release, false, &["--help".into()])
+        }
+        Task::Demo { args, release, kafka, .. } => demo::run(release, kafka, &args),
+        Task::Kafka { fetch: true, .. } => kafka::fetch(),
+        Task::Kafka { port, .. } => kafka::run(port),
         Task::Test { filter } => suite::run(filter.as_deref()),
         Task::Check { rules } => check::run(rules)?.close(),
         Task::Docs => {

@@ -50,6 +50,17 @@ pub(crate) const TOOLS: &[Tool] = &[
         package: "mount",
         shows: "a full disk under the real server is not tested",
     },
+    Tool {
+        program: "java",
+        package: "default-jdk-headless",
+        shows: "nothing over a real Kafka broker is tested",
+    },
+    Tool {
+        program: "mvn",
+        package: "maven",
+        shows: "nothing over a real Kafka broker is tested, unless Kafka was fetched before",
+    },
+    Tool { program: "kcat", package: "kcat", shows: "topics written by kcat are not read" },
 ];
 
 /// How a run ended.
