@@ -4,10 +4,13 @@ use anyhow::Result;
 
 use crate::artifacts::{self, Guests};
 use crate::metadata::Workspace;
-use crate::shell;
+use crate::{kafka, shell};
 
-/// Runs W1.
-pub(crate) fn w1(events: u64, json: bool, args: &[String]) -> Result<()> {
+/// Runs W1, from the embedded log or from Kafka.
+pub(crate) fn w1(over_kafka: bool, events: u64, json: bool, args: &[String]) -> Result<()> {
+    if over_kafka {
+        kafka::fetch()?;
+    }
     artifacts::wasm_target()?;
     shell::step("Building the guest");
     artifacts::guests(&Workspace::load()?, &[Guests::Others])?;
@@ -15,9 +18,15 @@ pub(crate) fn w1(events: u64, json: bool, args: &[String]) -> Result<()> {
     shell::run(&mut shell::cargo(["build", "--release", "-p", "lantern-bench"]))?;
     shell::step("Measuring");
     let mut bench = std::process::Command::new(shell::target_dir().join("release/lantern-bench"));
-    bench.current_dir(shell::root()).args(["w1", "--events", &events.to_string()]);
+    bench
+        .current_dir(shell::root())
+        .arg(if over_kafka { "w1-kafka" } else { "w1" })
+        .args(["--events", &events.to_string()]);
     bench.arg("--plugin").arg(Guests::Others.folder().join("w1.wasm"));
     bench.arg("--dir").arg(shell::target_dir().join("bench"));
+    if over_kafka {
+        bench.arg("--libs").arg(kafka::libs());
+    }
     if json {
         bench.arg("--json");
     }

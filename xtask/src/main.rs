@@ -107,6 +107,18 @@ enum Benchmark {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// W1 from a topic with four partitions of a real Kafka broker.
+    W1Kafka {
+        /// How many events.
+        #[arg(long, default_value_t = 5_000_000)]
+        events: u64,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+        /// Passed on to the benchmark.
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -135,8 +147,10 @@ fn run(task: Task) -> Result<()> {
         }
         Task::Bench { what } => {
             let default = Benchmark::W1 { events: 5_000_000, json: false, args: Vec::new() };
-            let Benchmark::W1 { events, json, args } = what.unwrap_or(default);
-            bench::w1(events, json, &args)
+            match what.unwrap_or(default) {
+                Benchmark::W1 { events, json, args } => bench::w1(false, events, json, &args),
+                Benchmark::W1Kafka { events, json, args } => bench::w1(true, events, json, &args),
+            }
         }
         Task::Proof { help_proof: true, .. } => proof::run(&["--help".into()]),
         Task::Proof { args, .. } => proof::run(&args),

@@ -25,7 +25,8 @@ case $word in
     kill) kill -s KILL "$pid" ;;
     *) kill -s "$ending" "$pid" ;;
 esac
-wait "$pid"
+# Whoever waits would else say that it was killed.
+wait "$pid" 2>/dev/null
 if [ -z "$word" ] && [ -n "$remove" ]; then rm -rf "$remove"; fi
 "#;
 
