@@ -128,6 +128,20 @@ fn prepare(options: &Options) -> Result<()> {
 }
 
 fn fold(options: &Options) -> Result<Measured> {
+    let open = || {
+        let log = EmbeddedLog::open(log_file(options), LogConfig::default())?;
+        Ok(Arc::new(log) as Arc<dyn Log>)
+    };
+    fold_over(options, open, || native::fold(&events_file(options)))
+}
+
+/// Folds all events of the log that `open` opens, which is measured with the
+/// fold, and compares the tables with `expected`.
+pub(crate) fn fold_over(
+    options: &Options,
+    open: impl FnOnce() -> Result<Arc<dyn Log>>,
+    expected: impl FnOnce() -> Result<native::Tables>,
+) -> Result<Measured> {
     let dir = options.dir.join("state");
     std::fs::remove_dir_all(&dir).ok();
     std::fs::create_dir_all(&dir)?;
@@ -139,9 +153,8 @@ fn fold(options: &Options) -> Result<Measured> {
     })?;
     let plugin = host.load(&wasm, "")?;
     let watch = Stopwatch::start();
-    let log = Arc::new(EmbeddedLog::open(log_file(options), LogConfig::default())?);
     let ports = Ports {
-        log: log.clone(),
+        log: open()?,
         stores: Arc::new(StateDir::open(dir.join("state"), StoreConfig::default())?),
         catalog: Arc::new(CatalogFile::open(dir.join("catalog.redb"))?),
         publish: Arc::new(Nobody),
@@ -163,10 +176,12 @@ fn fold(options: &Options) -> Result<Measured> {
     let mut measured = watch.stop()?;
     measured.state_bytes = bytes_below(&dir.join("state"))?;
     let view = engine.view("w1")?;
-    measured.exact = is_exact(&view, &native::fold(&events_file(options))?)?;
+    measured.exact = is_exact(&view, &expected()?)?;
     Ok(measured)
 }
 
+/// Waits until the active version has applied all events, whatever partitions
+/// they are in.
 fn wait_until_active(engine: &Engine, events: u64) -> Result<()> {
     loop {
         let status = engine.status_of("w1")?;
@@ -174,7 +189,8 @@ fn wait_until_active(engine: &Engine, events: u64) -> Result<()> {
         if let Some(reason) = &version.reason {
             bail!("{}: {reason}", version.activity);
         }
-        if status.active.is_some() && version.shards[0].next >= events {
+        let applied: u64 = version.shards.iter().map(|shard| shard.applied).sum();
+        if status.active.is_some() && applied >= events {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(10));

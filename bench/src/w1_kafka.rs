@@ -4,11 +4,14 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use lantern_broker::{Broker, Options as BrokerOptions};
 use lantern_cli::generate::{Options as ShopOptions, SOURCE, Shop};
+use lantern_core::Log;
+use lantern_kafka::{KafkaConfig, KafkaLog};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, Headers as _, OwnedHeaders};
@@ -18,6 +21,7 @@ use serde::Deserialize;
 
 use crate::native::{self, Tables};
 use crate::report::{self, Measured, Stopwatch};
+use crate::w1;
 
 /// Partitions of the topic.
 pub(crate) const PARTITIONS: u32 = 4;
@@ -104,13 +108,13 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 pub(crate) fn phase(phase: Phase, options: &Options) -> Result<()> {
     match phase {
         Phase::Prepare => prepare(options),
-        Phase::Fold => crate::w1::print(&fold(options)?),
+        Phase::Fold => w1::print(&fold(options)?),
         Phase::Native => {
             let watch = Stopwatch::start();
             let tables = plain(options)?;
             let mut measured = watch.stop()?;
             measured.exact = tables == expected(options)?;
-            crate::w1::print(&measured)
+            w1::print(&measured)
         }
     }
 }
@@ -293,7 +297,17 @@ fn fold_binary(
     Ok(())
 }
 
-/// To be done over the port.
-fn fold(_: &Options) -> Result<Measured> {
-    bail!("there is no Kafka log yet")
+/// Lantern's own fold of the topic.
+fn fold(options: &Options) -> Result<Measured> {
+    let config = KafkaConfig {
+        servers: options.broker.clone(),
+        topics: vec![options.topic()],
+        // Nothing is written there.
+        dedup_window_events: 0,
+        ..KafkaConfig::default()
+    };
+    let table = options.common.dir.join("w1-partitions.json");
+    std::fs::remove_file(&table).ok();
+    let open = || Ok(Arc::new(KafkaLog::open(table, config)?) as Arc<dyn Log>);
+    w1::fold_over(&options.common, open, || expected(options))
 }

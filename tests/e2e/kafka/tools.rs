@@ -38,8 +38,8 @@ async fn consumer_groups_show_the_lag_that_lantern_shows() {
         (from..from + count).map(probe).collect()
     };
     let prefix = kafka::fresh_name("group");
-    let named = format!("kafka.group_prefix={prefix}.");
-    let (server, topic) = over(4, &[&named, "kafka.commit_ms=200"]);
+    let named = format!("log.kafka.group_prefix={prefix}.");
+    let (server, topic) = over(4, &[&named, "log.kafka.commit_ms=200"]);
     let group = format!("{prefix}.rogue");
     server.project("rogue", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
     server.events(probes(0, 1_000)).await.unwrap();
@@ -159,7 +159,7 @@ async fn a_topic_written_by_other_tools_is_read_with_the_configuration_that_read
 
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("lantern.toml");
-    std::fs::write(&config, here(&shown("toml", "[kafka.json.orders]"), &topic)).unwrap();
+    std::fs::write(&config, here(&shown("toml", "[log.kafka.json.orders]"), &topic)).unwrap();
     let serve = here(&shown("sh", "--log kafka://"), &topic);
     let log = serve.split_whitespace().find(|word| word.starts_with("kafka://")).unwrap();
     let server = Server::launch(Launch {

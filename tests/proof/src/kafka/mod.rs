@@ -51,9 +51,9 @@ const AFTER_MS: std::ops::Range<u64> = 5..400;
 const AWAY_MS: std::ops::Range<u64> = 0..2_000;
 
 /// The setting that names the topic for derived events.
-const DERIVED: &str = "kafka.emit_topic";
+const DERIVED: &str = "log.kafka.emit_topic";
 /// The setting with which the names of consumer groups begin.
-const GROUP: &str = "kafka.group_prefix";
+const GROUP: &str = "log.kafka.group_prefix";
 
 /// The projection that counts and echoes.
 const COUNTS: &str = "counts";
