@@ -11,7 +11,8 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Headers as _;
+use rdkafka::message::{Header, Headers as _, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 
 pub use lantern_broker::{Broker, Ending, Group, Lag, Options, Reading};
@@ -212,6 +213,80 @@ fn record(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
         key: message.key().map(<[u8]>::to_vec),
         headers,
         value: message.payload().map(<[u8]>::to_vec),
+    }
+}
+
+/// As [`create_topic`], of a name that another topic has which is being deleted.
+///
+/// # Errors
+/// Where it cannot be made.
+pub fn create_topic_when_gone(broker: &Broker, name: &str, partitions: u32) -> Result<()> {
+    let started = Instant::now();
+    while let Err(error) = create_topic(broker, name, partitions, &[]) {
+        ensure!(started.elapsed() < PATIENCE, "{error:#}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// Writes `lines`, events as lines of JSON, to a topic, each in structured mode
+/// and keyed by its subject, in batches packed by `codec`.
+///
+/// # Errors
+/// Where the broker does not take all.
+pub fn produce(address: &str, topic: &str, codec: &str, lines: &str) -> Result<()> {
+    let mut client = client(address);
+    client.set("compression.type", codec).set("linger.ms", "20");
+    let producer: BaseProducer<Delivered> = client.create_with_context(Delivered::default())?;
+    send(&producer, topic, lines)?;
+    ensure!(producer.context().failed.load(Ordering::Relaxed) == 0, "`{topic}`: not all is taken");
+    Ok(())
+}
+
+/// As [`produce`], in one transaction, which is committed or aborted.
+///
+/// # Errors
+/// Where the broker does not take all.
+pub fn produce_in_transaction(address: &str, topic: &str, lines: &str, commit: bool) -> Result<()> {
+    let mut client = client(address);
+    client.set("transactional.id", fresh_name("tests"));
+    let producer: BaseProducer<Delivered> = client.create_with_context(Delivered::default())?;
+    producer.init_transactions(CALL)?;
+    producer.begin_transaction()?;
+    send(&producer, topic, lines)?;
+    match commit {
+        true => producer.commit_transaction(CALL)?,
+        false => producer.abort_transaction(CALL)?,
+    }
+    Ok(())
+}
+
+fn send(producer: &BaseProducer<Delivered>, topic: &str, lines: &str) -> Result<()> {
+    for line in lines.lines() {
+        let event: serde_json::Value = serde_json::from_str(line)?;
+        let key = event["subject"].as_str().unwrap_or_default();
+        let kind = Header { key: "content-type", value: Some("application/cloudevents+json") };
+        let headers = OwnedHeaders::new().insert(kind);
+        let record = BaseRecord::to(topic).key(key).payload(line).headers(headers);
+        producer.send(record).map_err(|(error, _)| error)?;
+        producer.poll(Duration::ZERO);
+    }
+    Ok(producer.flush(CALL)?)
+}
+
+/// Counts what the broker did not take.
+#[derive(Default)]
+struct Delivered {
+    failed: AtomicU32,
+}
+
+impl rdkafka::ClientContext for Delivered {}
+
+impl ProducerContext for Delivered {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &rdkafka::producer::DeliveryResult<'_>, (): ()) {
+        self.failed.fetch_add(u32::from(result.is_err()), Ordering::Relaxed);
     }
 }
 

@@ -2,6 +2,7 @@
 //! well, do not show. All on real brokers, with Kafka's own tools.
 
 mod broker;
+mod changes;
 mod flights;
 mod tools;
 
