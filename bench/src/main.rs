@@ -35,7 +35,7 @@ enum What {
     W1(Options),
     /// The same from a topic with four partitions of a real Kafka broker, beside
     /// a plain fold with librdkafka.
-    W1Kafka(w1_kafka::Options),
+    W1Kafka(w1_kafka::KafkaOptions),
     /// Fuel and time an event in the guest alone, of one guest or of several
     /// in turn.
     Guest(guest::Options),
@@ -53,7 +53,7 @@ enum What {
         /// Which.
         phase: w1_kafka::Phase,
         #[command(flatten)]
-        options: w1_kafka::Options,
+        options: w1_kafka::KafkaOptions,
     },
     /// The child process that compiles plugins.
     #[command(hide = true, name = "__compile")]

@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What the benchmark runs with.
 #[derive(Clone, clap::Args)]
-pub(crate) struct Options {
+pub(crate) struct KafkaOptions {
     #[command(flatten)]
     pub(crate) common: crate::Options,
     /// The folder with Kafka's jars.
@@ -66,7 +66,7 @@ pub(crate) enum Phase {
     Native,
 }
 
-impl Options {
+impl KafkaOptions {
     /// The topic, which is kept between runs.
     pub(crate) fn topic(&self) -> String {
         format!("w1-{}-{:?}-{}", self.common.events, self.mode, self.compression).to_lowercase()
@@ -78,13 +78,13 @@ impl Options {
 }
 
 /// Runs both sides in turn and prints medians.
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &KafkaOptions) -> Result<()> {
     let folder = options.common.dir.join("kafka");
     let mut broker = Broker::start(BrokerOptions {
         folder: Some(std::path::absolute(&folder)?),
         ..BrokerOptions::new(&options.libs)
     })?;
-    let options = Options { broker: broker.address(), ..options.clone() };
+    let options = KafkaOptions { broker: broker.address(), ..options.clone() };
     let done = folder.join(format!("{}.done", options.topic()));
     if !done.exists() {
         // What a run that was cut has left.
@@ -105,7 +105,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 }
 
 /// Runs one phase in this process, and prints what it measured.
-pub(crate) fn phase(phase: Phase, options: &Options) -> Result<()> {
+pub(crate) fn phase(phase: Phase, options: &KafkaOptions) -> Result<()> {
     match phase {
         Phase::Prepare => prepare(options),
         Phase::Fold => w1::print(&fold(options)?),
@@ -119,7 +119,7 @@ pub(crate) fn phase(phase: Phase, options: &Options) -> Result<()> {
     }
 }
 
-fn spawn(phase: Phase, options: &Options) -> Result<Vec<u8>> {
+fn spawn(phase: Phase, options: &KafkaOptions) -> Result<Vec<u8>> {
     let name = clap::ValueEnum::to_possible_value(&phase).context("every phase has a name")?;
     let mode = clap::ValueEnum::to_possible_value(&options.mode).context("so has every mode")?;
     let output = Command::new(std::env::current_exe()?)
@@ -136,12 +136,12 @@ fn spawn(phase: Phase, options: &Options) -> Result<Vec<u8>> {
     Ok(output.stdout)
 }
 
-fn measured(phase: Phase, options: &Options) -> Result<Measured> {
+fn measured(phase: Phase, options: &KafkaOptions) -> Result<Measured> {
     Ok(serde_json::from_slice(&spawn(phase, options)?)?)
 }
 
 /// What the tables must hold, from the events themselves.
-fn expected(options: &Options) -> Result<Tables> {
+fn expected(options: &KafkaOptions) -> Result<Tables> {
     let (shop, mut line, mut tables) = (options.shop(), Vec::new(), Tables::default());
     for index in 0..options.common.events {
         line.clear();
@@ -151,14 +151,14 @@ fn expected(options: &Options) -> Result<Tables> {
     Ok(tables)
 }
 
-fn client(options: &Options) -> ClientConfig {
+fn client(options: &KafkaOptions) -> ClientConfig {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", &options.broker);
     client
 }
 
 /// Writes the topic, keyed by subject, as ingest does.
-fn prepare(options: &Options) -> Result<()> {
+fn prepare(options: &KafkaOptions) -> Result<()> {
     let producer: ThreadedProducer<_> = client(options)
         .set("acks", "all")
         .set("enable.idempotence", "true")
@@ -247,7 +247,7 @@ struct Parts<'a> {
 }
 
 /// The fold that one would write by hand: a consumer, `serde_json`, hash maps.
-fn plain(options: &Options) -> Result<Tables> {
+fn plain(options: &KafkaOptions) -> Result<Tables> {
     let consumer: BaseConsumer = client(options)
         .set("group.id", "w1-plain")
         .set("enable.auto.commit", "false")
@@ -298,7 +298,7 @@ fn fold_binary(
 }
 
 /// Lantern's own fold of the topic.
-fn fold(options: &Options) -> Result<Measured> {
+fn fold(options: &KafkaOptions) -> Result<Measured> {
     let config = KafkaConfig {
         servers: options.broker.clone(),
         topics: vec![options.topic()],
