@@ -128,11 +128,13 @@ function link(projection, table) {
 
 function version(v) {
   const sum = (field) => v.shards.reduce((total, shard) => total + shard[field], 0);
+  // Where the log's end is not known, nobody knows how far behind it is.
+  const known = v.shards.every((shard) => shard.lag_events !== null);
   const lagMs = Math.max(0, ...v.shards.map((shard) => shard.lag_ms));
   const facts = [
     ["applied", whole.format(sum("applied"))],
     ["events/s", rate.format(v.events_per_s)],
-    ["behind", behind(sum("lag_events"), lagMs)],
+    ["behind", known ? behind(sum("lag_events"), lagMs) : "unknown"],
   ];
   if (v.eta_s !== null && v.percent < 100) facts.push(["ready in", duration(v.eta_s)]);
   if (sum("late") > 0) facts.push(["late", whole.format(sum("late"))]);
@@ -176,7 +178,7 @@ function choose() {
   const serving = projection?.versions.find((v) => v.id === projection.active);
   say($("table-about"), serving?.tables.find((t) => t.name === table)?.description ?? "");
   // The feed tells the lag only while no rows change.
-  if (serving && feed.pos !== null) {
+  if (serving && feed.pos !== null && serving.shards.every((s) => s.lag_events !== null)) {
     const events = serving.shards.reduce((sum, shard) => sum + shard.lag_events, 0);
     feed.lag({ events, ms: Math.max(0, ...serving.shards.map((shard) => shard.lag_ms)) });
   }

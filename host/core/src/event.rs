@@ -328,6 +328,27 @@ impl Events {
         &self.columns
     }
 
+    /// Removes all events and keeps the room.
+    pub fn clear(&mut self) {
+        self.times.clear();
+        self.types.clear();
+        self.type_names.clear();
+        self.index.clear();
+        let c = &mut self.columns;
+        for column in [
+            &mut c.id,
+            &mut c.source,
+            &mut c.subject,
+            &mut c.tenant,
+            &mut c.dataschema,
+            &mut c.datacontenttype,
+            &mut c.extensions,
+            &mut c.data,
+        ] {
+            column.clear();
+        }
+    }
+
     /// Gives events without a time (those at [`Timestamp::MIN`]) `time`.
     pub fn fill_times(&mut self, time: Timestamp) {
         for missing in self.times.iter_mut().filter(|t| **t == Timestamp::MIN) {

@@ -17,6 +17,7 @@ mod merge;
 mod ports;
 mod records;
 mod view;
+mod window;
 
 pub use change::{Committed, TableChanges};
 pub use chunk::{Chunk, Offsets};
@@ -29,18 +30,26 @@ pub use manifest::{
 };
 pub use merge::merge_rows;
 pub use ports::{
-    AppendDone, Appended, AppendedEvent, Applied, ApplyError, Batch, Bounds, Catalog, Clock, Host,
+    AppendDone, Appended, AppendedEvent, Applied, ApplyError, Batch, Bounds, Catalog, Clock, Emitted, Host,
     HostError, Instance, InstantiateError, KeyRange, Level, Log, LogError, NewEvent, Pairs, Plugin,
     Publish, Read, ReadStore, Row, ShardId, ShardStore, Space, StateStores, StoreError, Timer,
-    TrapKind, Waker, Writes,
+    TrapKind, Waker, Writes, read_or_wait,
 };
 pub use records::{
     DecisionRecord, EmitFrom, ParkedKind, ParkedRecord, ProjectionRecord, ShardMeta, VersionId,
     VersionRecord, VersionState,
 };
 pub use view::{ChangesSince, View, ViewError, Views};
+pub use window::{Identity, Window, identity_of};
 
 /// The event type of heartbeats: events the host itself appends to an idle log
 /// so that event time goes on. Every projection with event time sees them, none
 /// is handed them.
 pub const HEARTBEAT_TYPE: &str = "lantern.heartbeat";
+
+/// The event type under which a log hands out a record that is no event. Every
+/// projection has it parked, since nobody knows whom it concerns; none is handed
+/// it. Why it is none stands in its extension attribute [`UNREADABLE_REASON`].
+pub const UNREADABLE_TYPE: &str = "lantern.unreadable";
+/// See [`UNREADABLE_TYPE`].
+pub const UNREADABLE_REASON: &str = "reason";

@@ -50,9 +50,58 @@ pub trait Log: Send + Sync {
     /// Never blocks for long; callers bound what is under way.
     fn append(&self, events: Events, done: AppendDone);
 
+    /// Appends what a shard has emitted, each event once, although a stretch may
+    /// be handed over again after a crash. Else as [`Log::append`], which is what
+    /// a log does that knows events again by `source` and `id`.
+    fn emit(&self, emitted: Emitted, done: AppendDone) {
+        self.append(emitted.events, done);
+    }
+
     /// Has `waker` called with the partition each time events became readable
     /// there, for as long as the log lives.
     fn on_append(&self, waker: Waker);
+
+    /// Blocks until [`Log::read`] from `from` may answer other than
+    /// [`Read::Pending`], at most `timeout`.
+    fn wait(&self, _partition: PartitionId, _from: Offset, _timeout: Duration) {}
+
+    /// What people call the partition, where that is not its number alone.
+    fn partition_name(&self, _partition: PartitionId) -> Option<String> {
+        None
+    }
+
+    /// What people should know of the log that no answer tells: one sentence
+    /// each.
+    fn troubles(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// How often, and for how long each time, [`read_or_wait`] waits.
+const WAITS_MAX: u32 = 30;
+const WAIT: Duration = Duration::from_secs(1);
+
+/// As [`Log::read`], but blocks where the answer is on its way.
+///
+/// # Errors
+/// As [`Log::read`]; [`LogError::Unavailable`] where nothing came for half a
+/// minute.
+pub fn read_or_wait(
+    log: &dyn Log,
+    partition: PartitionId,
+    from: Offset,
+    wanted: &TypeFilter,
+) -> Result<Read, LogError> {
+    for _ in 0..WAITS_MAX {
+        match log.read(partition, from, wanted)? {
+            Read::Pending => log.wait(partition, from, WAIT),
+            answer => return Ok(answer),
+        }
+    }
+    let waited = WAITS_MAX;
+    Err(LogError::Unavailable(format!(
+        "nothing came of partition {partition} from offset {from} on in {waited} s"
+    )))
 }
 
 /// Called once with an append's outcome, on a thread of the log's.
@@ -84,6 +133,22 @@ pub enum Read {
     },
     /// The offset asked for is the partition's end.
     End,
+    /// It is on its way from elsewhere: the waker is called once asking again
+    /// may bring more, or [`Log::wait`] returns.
+    Pending,
+}
+
+/// What a shard has emitted: a stretch of its outbox.
+#[derive(Clone, Debug)]
+pub struct Emitted {
+    /// Names the outbox, and no other one ever: numbers begin at 0 in each.
+    pub outbox: String,
+    /// The partition whose shard it is.
+    pub partition: PartitionId,
+    /// The number of the first event; the others follow without gaps.
+    pub first: u64,
+    /// The events.
+    pub events: Events,
 }
 
 /// Where an append's events are, in the order they were given.
@@ -118,6 +183,17 @@ pub enum LogError {
         from: Offset,
         /// The oldest kept.
         start: Offset,
+    },
+    /// The log ends before an offset that was there once: events were lost, or
+    /// it is another log.
+    #[error("offset {from} of partition {partition} is not there any more: the log ends at {end}, so that it has lost events or is another one")]
+    Lost {
+        /// The partition.
+        partition: PartitionId,
+        /// The offset asked for.
+        from: Offset,
+        /// The next to be written.
+        end: Offset,
     },
     /// There is no such partition.
     #[error("the log has no partition {0}")]

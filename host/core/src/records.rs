@@ -184,6 +184,10 @@ pub struct ShardMeta {
     /// Whether those limits were changed on the way.
     #[serde(default)]
     pub limits_changed: bool,
+    /// Which rebuild began to number the outbox from 0: one that could read the
+    /// state before it goes on with its numbers.
+    #[serde(default)]
+    pub outbox_of: u64,
 }
 
 impl ShardMeta {
@@ -214,6 +218,7 @@ impl Default for ShardMeta {
             decisions: 0,
             limits: 0,
             limits_changed: false,
+            outbox_of: 0,
         }
     }
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use lantern_core::{
     ApplyError, Batch, Event, InstantiateError, KeyRange, Level, NewEvent, Offset, OnFailure,
-    ParkedKind, ParkedRecord, Space, TableId, Timer, Timestamp,
+    ParkedKind, ParkedRecord, Space, TableId, Timer, Timestamp, UNREADABLE_REASON, UNREADABLE_TYPE,
 };
 
 use crate::call::{Call, CallScope, expiry_by_row, expiry_by_time, key_time, time_key};
@@ -137,6 +137,10 @@ impl Shard {
         while waiting.front().is_some_and(|(offset, _)| *offset < next) {
             self.check_room_to_park()?;
             let (offset, event) = waiting.pop_front().expect("just seen");
+            if event.kind == UNREADABLE_TYPE {
+                self.park_unreadable(offset, event)?;
+                continue;
+            }
             self.meta.max_time = self.meta.max_time.max(event.time);
             self.meta.next = offset.next();
             self.store_parked(&ParkedRecord {
@@ -369,13 +373,7 @@ impl Shard {
             )));
         }
         self.check_room_to_park()?;
-        self.parked_in_a_row += 1;
-        if self.parked_in_a_row > self.config.parked_in_a_row_max {
-            return Err(Stop::Halt(format!(
-                "{} events in a row could not be applied (`engine.parked_in_a_row_max`); the last reason: {reason}",
-                self.config.parked_in_a_row_max
-            )));
-        }
+        self.check_in_a_row(&reason)?;
         self.store_parked(&ParkedRecord {
             kind: ParkedKind::Event,
             offset,
@@ -385,6 +383,35 @@ impl Shard {
             backtrace,
             attempts: 1,
         });
+        Ok(())
+    }
+
+    /// Parks what the log has in an event's place. Whatever the manifest says of
+    /// failures: none happened here, and nobody knows whom it concerns.
+    fn park_unreadable(&mut self, offset: Offset, event: Event) -> Result<(), Stop> {
+        let reason = unreadable_because(&event.extensions);
+        self.check_in_a_row(&reason)?;
+        self.meta.next = offset.next();
+        self.store_parked(&ParkedRecord {
+            kind: ParkedKind::Event,
+            offset,
+            watermark: self.meta.watermark,
+            event,
+            reason,
+            backtrace: String::new(),
+            attempts: 0,
+        });
+        Ok(())
+    }
+
+    fn check_in_a_row(&mut self, reason: &str) -> Result<(), Stop> {
+        if self.parked_in_a_row >= self.config.parked_in_a_row_max {
+            return Err(Stop::Halt(format!(
+                "{} events in a row could not be applied (`engine.parked_in_a_row_max`); the last reason: {reason}",
+                self.config.parked_in_a_row_max
+            )));
+        }
+        self.parked_in_a_row += 1;
         Ok(())
     }
 
@@ -472,6 +499,13 @@ pub(crate) fn traceparent(extensions: &str) -> Option<String> {
     }
     let extensions: serde_json::Value = serde_json::from_str(extensions).ok()?;
     extensions.get("traceparent")?.as_str().map(str::to_owned)
+}
+
+/// Why a record is no event, of its extensions.
+fn unreadable_because(extensions: &str) -> String {
+    let members: Option<serde_json::Value> = serde_json::from_str(extensions).ok();
+    let reason = members.as_ref().and_then(|m| m.get(UNREADABLE_REASON)?.as_str());
+    reason.unwrap_or("the record is no event").to_owned()
 }
 
 /// Reason and backtrace, for people.

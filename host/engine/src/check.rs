@@ -104,7 +104,8 @@ fn fold_within(
     let mut halted = None;
     loop {
         match shard.step(log, &limits).0 {
-            Ok(Step::Idle) => break,
+            // A list of events never has one wait.
+            Ok(Step::Idle | Step::Wait) => break,
             Ok(Step::More) => {}
             Err(Stop::Halt(reason)) => {
                 halted = Some(reason);
@@ -301,8 +302,9 @@ impl EventList {
         let mut next = log.bounds(partition)?.start;
         let mut found = 0;
         while found < events {
-            match log.read(partition, next, wanted)? {
-                Read::End => break,
+            match lantern_core::read_or_wait(log, partition, next, wanted)? {
+                // It never answers that more is on its way.
+                Read::End | Read::Pending => break,
                 Read::Skipped { next: after } => next = after,
                 Read::Chunk(chunk) => {
                     let handed: Vec<_> =

@@ -207,10 +207,24 @@ impl Engine {
         }
         let leader = self.leader_of(slot);
         let now = self.ports.clock.monotonic();
+        // Before the log is asked: it may wake before this step has ended.
+        slot.awaits.store(true, Ordering::Release);
         let mut guard = slot.shard.lock();
         let outcome = self.step(slot, &mut guard, leader.as_ref().map(|l| l.next()), now);
         drop(guard);
+        if !matches!(outcome, Ok(Step::Wait)) {
+            slot.awaits.store(false, Ordering::Release);
+        }
         match outcome {
+            Ok(Step::Wait) => {
+                let mut seen = slot.seen.lock();
+                (seen.fault, seen.idle) = (None, false);
+                drop(seen);
+                if slot.active.load(Ordering::Acquire) {
+                    self.wake_followers(slot);
+                }
+                Turn::Rest
+            }
             Ok(step) => {
                 let idle = step == Step::Idle;
                 {
@@ -300,6 +314,8 @@ impl Engine {
         })?;
         shard.epoch = epoch;
         shard.emits_as = build.version.emits_as();
+        let created = build.version.created.0;
+        shard.outbox_name = format!("{}/{}.{created:x}", slot.id.projection, slot.id.version);
         shard.emit_from = emit_from.get(slot.id.partition.0 as usize).copied().unwrap_or_default();
         Ok(shard)
     }
@@ -392,7 +408,9 @@ impl Engine {
         for projection in self.projections.read().values() {
             for build in projection.builds.values() {
                 if let Some(slot) = build.slots.get(partition.0 as usize)
-                    && (slot.active.load(Ordering::Acquire) || projection.record.active.is_none())
+                    && (slot.active.load(Ordering::Acquire)
+                        || slot.awaits.load(Ordering::Acquire)
+                        || projection.record.active.is_none())
                 {
                     self.pool.wake(slot);
                 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lantern_core::{
     Batch, Chunk, Event, HEARTBEAT_TYPE, Log, LogError, Manifest, Offset, OnFailure, PartitionId,
-    Read, ShardMeta, TypeFilter,
+    Read, ShardMeta, TypeFilter, UNREADABLE_TYPE,
 };
 
 /// What a shard reads, and how much of it at once.
@@ -15,7 +15,7 @@ pub(crate) struct Gatherer {
     pub(crate) manifest: Arc<Manifest>,
     /// What the plugin is handed.
     filter: TypeFilter,
-    /// That and heartbeats, where event time is in play.
+    /// That, what is no event at all, and heartbeats, where event time is in play.
     wanted: TypeFilter,
 }
 
@@ -25,7 +25,8 @@ pub(crate) struct Gathered {
     pub(crate) batch: Batch,
     /// The chunks the batch was cut from.
     pub(crate) chunks: Vec<Arc<Chunk>>,
-    /// Events whose subject is parked: they wait behind it.
+    /// Events whose subject is parked: they wait behind it. And what is no event:
+    /// it is parked in its place.
     pub(crate) waiting: Vec<(Offset, Event)>,
     /// Where to read on after all this.
     pub(crate) next: Offset,
@@ -33,6 +34,8 @@ pub(crate) struct Gathered {
     pub(crate) max_time: lantern_core::Timestamp,
     /// Whether the log's end (or the limit) was reached.
     pub(crate) end: bool,
+    /// Whether more is on its way from the log.
+    pub(crate) pending: bool,
 }
 
 /// How much to gather.
@@ -46,9 +49,10 @@ pub(crate) struct GatherLimits {
 impl Gatherer {
     pub(crate) fn new(partition: PartitionId, manifest: Arc<Manifest>) -> Self {
         let filter = manifest.filter();
+        let wanted = filter.clone().and(UNREADABLE_TYPE);
         let wanted = match manifest.event_time {
-            Some(_) => filter.clone().and(HEARTBEAT_TYPE),
-            None => filter.clone(),
+            Some(_) => wanted.and(HEARTBEAT_TYPE),
+            None => wanted,
         };
         Self { partition, manifest, filter, wanted }
     }
@@ -82,6 +86,10 @@ impl Gatherer {
                     found.end = true;
                     return Ok(found);
                 }
+                Read::Pending => {
+                    found.pending = true;
+                    return Ok(found);
+                }
                 Read::Skipped { next } => {
                     found.next = limits.before.map_or(next, |before| next.min(before));
                 }
@@ -103,8 +111,14 @@ impl Gatherer {
         limits: &GatherLimits,
     ) -> bool {
         let events = &chunk.events;
-        let handed: Vec<bool> =
-            events.type_names().iter().map(|kind| self.filter.matches(kind)).collect();
+        // Of its own kind, whatever a manifest names.
+        let unreadable: Vec<bool> =
+            events.type_names().iter().map(|kind| kind == UNREADABLE_TYPE).collect();
+        let handed: Vec<bool> = events
+            .type_names()
+            .iter()
+            .map(|kind| kind != UNREADABLE_TYPE && self.filter.matches(kind))
+            .collect();
         let heartbeat: Vec<bool> = events
             .type_names()
             .iter()
@@ -124,7 +138,8 @@ impl Gatherer {
                 break;
             }
             let kind = usize::from(events.types()[index]);
-            let waits = blocking && handed[kind] && blocked.contains_key(events.subject(index));
+            let waits = unreadable[kind]
+                || (blocking && handed[kind] && blocked.contains_key(events.subject(index)));
             if waits {
                 found.waiting.push((offset, events.get(index).to_owned()));
             }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use lantern_core::{
-    EventRef, Events, KeyRange, Log, NewEvent, Offset, ReadStore, ShardMeta, Space, StoreError,
+    Emitted, EventRef, Events, KeyRange, Log, NewEvent, Offset, ReadStore, ShardMeta, Space, StoreError,
     Timestamp, Writes,
 };
 use parking_lot::Mutex;
@@ -74,7 +74,11 @@ pub(crate) fn carried_over(
     if pairs.is_empty() {
         return Ok(None);
     }
-    let fresh = ShardMeta { outbox_next: meta.outbox_next, ..ShardMeta::default() };
+    let fresh = ShardMeta {
+        outbox_next: meta.outbox_next,
+        outbox_of: meta.outbox_of,
+        ..ShardMeta::default()
+    };
     let fresh = serde_json::to_vec(&fresh).expect("numbers always encode");
     let rows = pairs.into_iter().map(|(key, value)| (key, Some(value))).collect();
     let record = [(ShardMeta::KEY.to_vec(), Some(fresh))].into();
@@ -174,8 +178,14 @@ impl Shard {
         }
         let sent = self.outbox.sent.clone();
         sent.lock().under_way = Some(next);
-        log.append(
+        let emitted = Emitted {
+            outbox: format!("{}/{}/{}", self.outbox_name, self.meta.outbox_of, self.id.partition),
+            partition: self.id.partition,
+            first: from,
             events,
+        };
+        log.emit(
+            emitted,
             Box::new(move |outcome| {
                 {
                     let mut sent = sent.lock();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use lantern_core::{
     ApplyError, Batch, DecisionRecord, Events, KeyRange, Offset, OnFailure, ParkedKind,
-    ParkedRecord, Space, StoreError, Timer,
+    ParkedRecord, Space, StoreError, Timer, UNREADABLE_TYPE,
 };
 
 use crate::apply::{CallError, explain, traceparent};
@@ -173,6 +173,12 @@ impl Shard {
     }
 
     fn retry_one(&mut self, key: Vec<u8>, mut record: ParkedRecord) -> Result<bool, Stop> {
+        if record.event.kind == UNREADABLE_TYPE {
+            // No plugin can take it: only another reading of the log could.
+            record.attempts += 1;
+            self.overlay.set(Space::Parked, key, Some(record.encode()));
+            return Ok(false);
+        }
         let batch = self.batch_of(&record);
         // Alone and on a fresh instance, as every verdict.
         self.instance = None;

@@ -37,14 +37,16 @@ impl Engine {
     }
 
     /// How far the active version is behind the log: events, and milliseconds
-    /// of event time.
+    /// of event time; `None` where nobody knows.
     #[must_use]
     pub fn lag(&self, projection: &str) -> Option<(u64, u64)> {
         let projections = self.projections.read();
         let found = projections.get(projection)?;
         let build = found.builds.get(found.record.active.as_ref()?)?;
         let shards = build.slots.iter().map(|slot| slot.status(self.bounds(slot)));
-        Some(shards.fold((0, 0), |(events, ms), s| (events + s.lag_events, ms.max(s.lag_ms))))
+        shards.map(|s| Some((s.lag_events?, s.lag_ms?))).try_fold((0, 0), |(events, ms), lag| {
+            lag.map(|(more, behind)| (events + more, ms.max(behind)))
+        })
     }
 
     /// The newest messages of a projection's plugins, the newest last.
@@ -189,13 +191,14 @@ impl Engine {
         self.build(projection, version)
     }
 
-    fn bounds(&self, slot: &Slot) -> Bounds {
-        self.ports.log.bounds(slot.id.partition).unwrap_or_default()
+    /// What the log holds, where that is known.
+    fn bounds(&self, slot: &Slot) -> Option<Bounds> {
+        self.ports.log.bounds(slot.id.partition).ok()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
     pub(crate) fn percent(&self, slot: &Slot) -> f64 {
-        let bounds = self.bounds(slot);
+        let bounds = self.bounds(slot).unwrap_or_default();
         let (start, end) = (bounds.start.0, bounds.end.0);
         let done = slot.next().0.saturating_sub(start);
         let all = end.saturating_sub(start);
@@ -228,7 +231,7 @@ impl Engine {
         let percents = build.slots.iter().map(|slot| self.percent(slot));
         let percent = percents.fold(100.0, f64::min);
         let rate: f64 = build.slots.iter().map(|slot| slot.seen.lock().rate.per_s(now)).sum();
-        let lag: u64 = shards.iter().map(|s| s.lag_events).sum();
+        let lag: Option<u64> = shards.iter().map(|s| s.lag_events).sum();
         let worst = ["halted", "faulted", "paused", "running", "idle"]
             .iter()
             .find(|activity| shards.iter().any(|s| s.activity == **activity));
@@ -251,7 +254,10 @@ impl Engine {
             created_us: version.created.0,
             percent,
             events_per_s: rate,
-            eta_s: if lag == 0 { Some(0.0) } else { (rate > 0.0).then(|| lag as f64 / rate) },
+            eta_s: lag.and_then(|lag| match lag {
+                0 => Some(0.0),
+                lag => (rate > 0.0).then(|| lag as f64 / rate),
+            }),
             tables: version.manifest.tables.iter().map(table_status).collect(),
             subscribes: version.manifest.subscribes.clone(),
             shards,

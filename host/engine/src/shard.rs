@@ -59,6 +59,8 @@ pub(crate) struct Shard {
     pub(crate) emit_from: EmitFrom,
     /// What the ids of emitted events begin with.
     pub(crate) emits_as: String,
+    /// Names the outbox of this upload of the version.
+    pub(crate) outbox_name: String,
     /// The newest emitted events with their ids, for whoever compares them.
     pub(crate) kept: Option<VecDeque<(String, NewEvent)>>,
     pub(crate) usage: Usage,
@@ -84,6 +86,8 @@ pub(crate) enum Step {
     More,
     /// All that may be read is applied and committed.
     Idle,
+    /// All that the log has at hand is applied; it wakes the shard for more.
+    Wait,
 }
 
 /// Why a shard cannot go on.
@@ -114,7 +118,9 @@ pub(crate) struct StepLimits {
 impl Shard {
     pub(crate) fn open(parts: ShardParts) -> Result<Self, Stop> {
         let ShardParts { id, plugin, store, config, logs } = parts;
-        let mut meta = match store.get(Space::Meta, ShardMeta::KEY)? {
+        let record = store.get(Space::Meta, ShardMeta::KEY)?;
+        let fresh = record.is_none();
+        let mut meta = match record {
             Some(bytes) => serde_json::from_slice::<ShardMeta>(&bytes)
                 .map_err(|e| Stop::Halt(format!("the shard's own record is damaged: {e}")))?,
             None => ShardMeta::default(),
@@ -139,6 +145,9 @@ impl Shard {
         } else if meta.limits != 0 && meta.limits != limits {
             (meta.limits, meta.limits_changed) = (limits, true);
         }
+        if fresh {
+            meta.outbox_of = id.rebuild;
+        }
         let outbox = Outbox::open(&*store, &meta)?;
         let committed = (meta.next, meta.watermark);
         let manifest = Arc::new(plugin.manifest().clone());
@@ -160,6 +169,7 @@ impl Shard {
             outbox,
             emit_from: EmitFrom::default(),
             emits_as: String::new(),
+            outbox_name: String::new(),
             kept: None,
             usage: Usage::default(),
             last_commit: Duration::ZERO,
@@ -176,7 +186,7 @@ impl Shard {
     ) -> (Result<Step, Stop>, Option<Arc<Committed>>) {
         let outcome = self.advance(log, limits);
         let stopped = outcome.is_err();
-        let idle = matches!(outcome, Ok(Step::Idle));
+        let idle = matches!(outcome, Ok(Step::Idle | Step::Wait));
         // What was applied before something stopped the shard counts all the same.
         let due = limits.now.saturating_sub(self.last_commit)
             >= Duration::from_millis(self.config.commit_ms);
@@ -214,12 +224,16 @@ impl Shard {
             .gatherer
             .gather(log, &self.meta, &self.blocked, &gather)
             .map_err(|e| match e {
-                lantern_core::LogError::OutOfRange { .. } => Stop::Halt(format!(
+                lantern_core::LogError::OutOfRange { .. }
+                | lantern_core::LogError::Lost { .. } => Stop::Halt(format!(
                     "{e}; rebuild the projection from what is left (`lantern plugin rebuild`), or delete it"
                 )),
                 e => Stop::Fault(e.to_string()),
             })?;
-        let end = gathered.end;
+        let (end, pending) = (gathered.end, gathered.pending);
+        if pending && gathered.next == self.meta.next {
+            return Ok(Step::Wait);
+        }
         if end && gathered.next == self.meta.next {
             self.check_log(log)?;
         }

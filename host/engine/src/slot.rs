@@ -27,6 +27,8 @@ pub(crate) struct Slot {
     /// Serves readers; goes first in the queue.
     pub(crate) active: AtomicBool,
     pub(crate) paused: AtomicBool,
+    /// Waits for what is on its way from the log, or may in a moment.
+    pub(crate) awaits: AtomicBool,
     pub(crate) deleted: AtomicBool,
     /// Has once reached the log's end, or its leader.
     pub(crate) caught_up: AtomicBool,
@@ -115,6 +117,7 @@ impl Slot {
             run: AtomicU8::new(0),
             active: AtomicBool::new(false),
             paused: AtomicBool::new(false),
+            awaits: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
             caught_up: AtomicBool::new(false),
             next: AtomicU64::new(seen.meta.next.0),
@@ -167,25 +170,26 @@ impl Slot {
         }
     }
 
-    pub(crate) fn status(&self, bounds: Bounds) -> ShardStatus {
+    pub(crate) fn status(&self, bounds: Option<Bounds>) -> ShardStatus {
         let (activity, reason) = self.activity();
         let seen = self.seen.lock();
         let meta = &seen.meta;
         let known = |time: Timestamp| (time != Timestamp::MIN).then_some(time.0);
-        let lag_events = bounds.end.0.saturating_sub(meta.next.0);
-        let behind = if lag_events == 0 || meta.max_time == Timestamp::MIN {
-            0
-        } else {
-            bounds.max_time.0.saturating_sub(meta.max_time.0).max(0)
+        // What the log has let go of will not be read any more.
+        let lag = |bounds: Bounds| bounds.end.0.saturating_sub(meta.next.max(bounds.start).0);
+        let behind = |bounds: Bounds| {
+            let known = lag(bounds) > 0 && meta.max_time != Timestamp::MIN;
+            let behind = bounds.max_time.0.saturating_sub(meta.max_time.0);
+            if known { u64::try_from(behind / 1_000).unwrap_or_default() } else { 0 }
         };
         ShardStatus {
             partition: self.id.partition.0,
             activity: activity.into(),
             reason,
             next: meta.next.0,
-            end: bounds.end.0,
-            lag_events,
-            lag_ms: u64::try_from(behind / 1_000).unwrap_or_default(),
+            end: bounds.map(|bounds| bounds.end.0),
+            lag_events: bounds.map(lag),
+            lag_ms: bounds.map(behind),
             pos: meta.pos,
             applied: meta.applied,
             late: meta.late,

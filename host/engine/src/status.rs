@@ -99,12 +99,14 @@ pub struct ShardStatus {
     pub reason: Option<String>,
     /// The next offset it will read.
     pub next: u64,
-    /// The log's end.
-    pub end: u64,
-    /// Events it has not read yet.
-    pub lag_events: u64,
-    /// Event time not applied yet, in milliseconds; 0 when caught up.
-    pub lag_ms: u64,
+    /// The log's end; `null` while it is not known.
+    pub end: Option<u64>,
+    /// Events it has not read yet; `null` while the log's end is not known. Where
+    /// offsets have gaps, as many as there may be at most.
+    pub lag_events: Option<u64>,
+    /// Event time not applied yet, in milliseconds; 0 when caught up, `null` while
+    /// the log's end is not known.
+    pub lag_ms: Option<u64>,
     /// Commits made.
     pub pos: u64,
     /// Events applied.

@@ -67,6 +67,18 @@ pub const CODES: &[Code] = &[
         "the data folder cannot be opened",
         "make it writable for this user and free space; if it is damaged, `lantern doctor` says what is and what to do",
     ),
+    code(
+        "LAN-0006",
+        0,
+        "the data folder was made with another log",
+        "name the log it was made with, or begin with another data folder (`--data`)",
+    ),
+    code(
+        "LAN-0007",
+        0,
+        "the Kafka log cannot be opened",
+        "check `log.kafka.servers`, `log.kafka.topics` and the settings for TLS and SASL in `log.kafka.properties`; `lantern serve --log-filter debug` shows what the client says",
+    ),
     // Plugins. The plugin host says more, and what to do, with each error.
     code("LAN-0101", 422, "not WebAssembly", "upload the .wasm file that your compiler made"),
     code(

@@ -9,6 +9,8 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::Value;
 use lantern_engine::EngineConfig;
+#[cfg(feature = "kafka")]
+use lantern_kafka::KafkaConfig;
 use lantern_live::LiveConfig;
 use lantern_log::LogConfig;
 use lantern_plugin::PluginConfig;
@@ -23,6 +25,8 @@ pub const FILE: &str = "lantern.toml";
 /// What environment variables begin with. A section and its key are parted by
 /// two underscores: `LANTERN_HTTP__LISTEN`.
 pub const ENV_PREFIX: &str = "LANTERN_";
+/// The section of the log on Kafka topics, inside of that of the embedded log.
+const KAFKA: &str = "log.kafka";
 
 /// The server's settings, from the defaults, then `lantern.toml`, then the
 /// environment, then flags; each beats those before it. A key that is not
@@ -42,6 +46,10 @@ pub struct ServerConfig {
     pub verify: VerifyConfig,
     /// The embedded log.
     pub log: LogConfig,
+    /// The log on Kafka topics: section `log.kafka`.
+    #[cfg(feature = "kafka")]
+    #[serde(skip)]
+    pub kafka: KafkaConfig,
     /// The state of projections.
     pub store: StoreConfig,
     /// The limits of plugins.
@@ -61,6 +69,8 @@ impl Default for ServerConfig {
             upkeep: UpkeepConfig::default(),
             verify: VerifyConfig::default(),
             log: LogConfig::default(),
+            #[cfg(feature = "kafka")]
+            kafka: KafkaConfig::default(),
             store: StoreConfig::default(),
             plugin: PluginConfig::default(),
             engine: EngineConfig::default(),
@@ -278,7 +288,17 @@ impl ServerConfig {
     }
 
     fn of(figment: &Figment) -> Result<Self, ConfigError> {
-        let config: Self = figment.extract().map_err(|error| ConfigError(explain(&error)))?;
+        let wrong = |error: figment::Error| ConfigError(explain(&error));
+        #[cfg_attr(not(feature = "kafka"), expect(unused_mut, reason = "what stands below"))]
+        let mut config: Self = figment.extract().map_err(wrong)?;
+        if figment.contains(KAFKA) {
+            #[cfg(feature = "kafka")]
+            {
+                config.kafka = figment.extract_inner(KAFKA).map_err(wrong)?;
+            }
+            #[cfg(not(feature = "kafka"))]
+            return Err(ConfigError(format!("this build has no Kafka (`{KAFKA}`)")));
+        }
         config.check()?;
         Ok(config)
     }
@@ -322,9 +342,22 @@ impl ServerConfig {
                 self.verify.thread_percent
             )));
         }
+        #[cfg(feature = "kafka")]
+        self.kafka.check().map_err(|e| ConfigError(format!("in section `{KAFKA}`: {e}")))?;
         self.live.check().map_err(|e| ConfigError(format!("in section `live`: {e}")))?;
         self.log.check().map_err(|e| ConfigError(format!("in section `log`: {e}")))
     }
+}
+
+/// Servers and topics of `kafka://HOST:PORT/TOPIC`.
+///
+/// # Errors
+/// [`ConfigError`] where it is no such address.
+pub fn kafka_address(address: &str) -> Result<(String, Vec<String>), ConfigError> {
+    #[cfg(feature = "kafka")]
+    return KafkaConfig::parse_url(address).map_err(|error| ConfigError(error.to_string()));
+    #[cfg(not(feature = "kafka"))]
+    Err(ConfigError(format!("this build has no Kafka (`{address}`)")))
 }
 
 /// The error in this project's words: the key first, then where it stands.
@@ -399,6 +432,9 @@ mod tests {
         check("", &[("verify.thread_percent", "0")], &["`verify.thread_percent` is 0"]);
         check("", &[("ingest.groups_max", "0")], &["`ingest.groups_max` is 0"]);
         check("[http", &[], &["some.toml"]);
+        check("[log.kafka]\ntopic = 'x'", &[], &["no setting `log.kafka.topic`", "topics"]);
+        check("[log.kafka]\ncursors = 'x'", &[], &["`log.kafka.cursors` is", "some.toml"]);
+        check("", &[("log.kafka.cursors", "1")], &["section `log.kafka`", "`cursors` is `1`"]);
     }
 
     #[test]

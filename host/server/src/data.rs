@@ -66,6 +66,11 @@ impl DataDir {
         self.root.join("log.redb")
     }
 
+    /// Numbers the partitions of a log on Kafka.
+    pub(crate) fn kafka(&self) -> PathBuf {
+        self.root.join("kafka.json")
+    }
+
     pub(crate) fn catalog(&self) -> PathBuf {
         self.root.join("catalog.redb")
     }

@@ -6,13 +6,13 @@
 //! threads that may.
 
 mod api;
-pub mod cloudevents;
 mod codes;
 mod config;
 mod data;
 pub mod doctor;
 #[doc(hidden)]
 pub mod fuzzing;
+mod log;
 mod plugins;
 mod ports;
 mod problem;
@@ -24,10 +24,12 @@ mod tests;
 mod upkeep;
 mod verify;
 
+pub use lantern_cloudevents as cloudevents;
+
 pub use codes::{CODES, Code, find as find_code};
 pub use config::{
     ConfigError, ENV_PREFIX, FILE, HttpConfig, IngestConfig, ServerConfig, UpkeepConfig,
-    VerifyConfig,
+    VerifyConfig, kafka_address,
 };
 pub use problem::{Members, PROBLEM, Problem};
 pub use start::{Server, StartError};

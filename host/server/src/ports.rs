@@ -7,6 +7,8 @@ use lantern_core::{Clock, Committed, Publish, Timestamp};
 use lantern_live::Hub;
 use tokio::sync::watch;
 
+use crate::log::ChosenLog;
+
 /// The machine's clocks.
 pub(crate) struct SystemClock(Instant);
 
@@ -33,12 +35,13 @@ impl Clock for SystemClock {
 /// held weakly, or the two would keep each other, and the data folder, forever.
 pub(crate) struct Commits {
     hub: OnceLock<Weak<Hub>>,
+    log: ChosenLog,
     changed: watch::Sender<()>,
 }
 
 impl Commits {
-    pub(crate) fn new() -> Self {
-        Self { hub: OnceLock::new(), changed: watch::Sender::new(()) }
+    pub(crate) fn new(log: ChosenLog) -> Self {
+        Self { hub: OnceLock::new(), log, changed: watch::Sender::new(()) }
     }
 
     pub(crate) fn connect(&self, hub: &Arc<Hub>) {
@@ -56,6 +59,7 @@ impl Publish for Commits {
         if let Some(hub) = self.hub.get().and_then(Weak::upgrade) {
             hub.committed(commit);
         }
+        self.log.tell_position(&commit.projection, commit.partition, commit.next);
         self.changed.send_replace(());
     }
 

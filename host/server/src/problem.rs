@@ -111,7 +111,7 @@ impl From<EventError> for Problem {
 impl From<LogError> for Problem {
     fn from(error: LogError) -> Self {
         let code = match error {
-            LogError::OutOfRange { .. } => "LAN-0320",
+            LogError::OutOfRange { .. } | LogError::Lost { .. } => "LAN-0320",
             LogError::NoPartition(_) => "LAN-0321",
             LogError::Full(_) => "LAN-0322",
             LogError::Damaged(_) => "LAN-0324",

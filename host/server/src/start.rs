@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lantern_core::{Log, StateStores, StoreError};
+use lantern_core::{Offset, PartitionId, StateStores, StoreError};
 use lantern_engine::{Engine, EngineError, Ports};
 use lantern_live::{Hub, Lag};
+#[cfg(feature = "kafka")]
+use lantern_kafka::KafkaLog;
 use lantern_log::{EmbeddedLog, OpenError};
 use lantern_plugin::PluginHost;
 use lantern_store::{CatalogFile, PluginFiles, StateDir};
@@ -21,6 +23,7 @@ use tokio_util::task::TaskTracker;
 use crate::api::{self, App};
 use crate::config::{ConfigError, ServerConfig};
 use crate::data::DataDir;
+use crate::log::ChosenLog;
 use crate::plugins::Plugins;
 use crate::ports::{Commits, SystemClock};
 use crate::{codes, telemetry, upkeep, verify};
@@ -67,6 +70,22 @@ pub enum StartError {
         /// Why.
         reason: String,
     },
+    /// The folder was made with another log.
+    #[error(
+        "the data folder was made with {made} (`{}`), and {asked} is asked for: its state is that of another log",
+        path.display()
+    )]
+    OtherLog {
+        /// What tells so.
+        path: PathBuf,
+        /// With which.
+        made: &'static str,
+        /// Which is asked for now.
+        asked: &'static str,
+    },
+    /// The Kafka log cannot be opened.
+    #[error("{0}")]
+    Kafka(String),
 }
 
 impl StartError {
@@ -79,6 +98,8 @@ impl StartError {
             Self::Public(_) => "LAN-0003",
             Self::Listen { .. } => "LAN-0004",
             Self::Data { .. } => "LAN-0005",
+            Self::OtherLog { .. } => "LAN-0006",
+            Self::Kafka(_) => "LAN-0007",
         }
     }
 
@@ -96,7 +117,7 @@ fn process(pid: Option<u32>) -> String {
 /// A server that has begun to fold, and listens.
 pub struct Server {
     app: Arc<App>,
-    log: Arc<EmbeddedLog>,
+    log: ChosenLog,
     listener: TcpListener,
     address: SocketAddr,
     // Last, so that the folder is free only once everything in it is closed.
@@ -146,9 +167,9 @@ impl Server {
         let Self { app, log, listener, data, .. } = self;
         let stopping = app.stopping.clone();
         let tasks = TaskTracker::new();
-        tasks.spawn(upkeep::retention(Arc::clone(&app), Arc::clone(&log), stopping.clone()));
+        tasks.spawn(upkeep::retention(Arc::clone(&app), log.clone(), stopping.clone()));
         if app.config.upkeep.heartbeats {
-            tasks.spawn(upkeep::heartbeats(Arc::clone(&app), Arc::clone(&log), stopping.clone()));
+            tasks.spawn(upkeep::heartbeats(Arc::clone(&app), log.clone(), stopping.clone()));
         }
         if app.config.verify.every_hours > 0 {
             tasks.spawn(verify::at_times(Arc::clone(&app)));
@@ -175,6 +196,7 @@ impl Server {
         app.verifications.wait().await;
         let closed = tokio::task::spawn_blocking(move || {
             app.engine.shutdown();
+            tell_positions(&app.engine, &log);
             log.close();
             drop(app);
             drop(data);
@@ -188,15 +210,23 @@ impl Server {
     }
 }
 
+/// Tells the log where the versions that serve readers stand at the end.
+fn tell_positions(engine: &Engine, log: &ChosenLog) {
+    for projection in engine.status() {
+        let serving = projection.versions.iter().find(|v| projection.active.as_ref() == Some(&v.id));
+        for shard in serving.iter().flat_map(|version| &version.shards) {
+            let (partition, next) = (PartitionId(shard.partition), Offset(shard.next));
+            log.tell_position(&projection.name, partition, next);
+        }
+    }
+}
+
 /// Opens everything, and starts the engine's threads.
-pub(crate) fn open(
-    config: ServerConfig,
-) -> Result<(Arc<App>, Arc<EmbeddedLog>, DataDir), StartError> {
+pub(crate) fn open(config: ServerConfig) -> Result<(Arc<App>, ChosenLog, DataDir), StartError> {
     let metrics = telemetry::metrics();
     let data = DataDir::open(&config.data)?;
-    let log = EmbeddedLog::open(data.log(), config.log.clone()).map_err(log_error(data.log()))?;
-    let log = Arc::new(log);
-    let port: Arc<dyn Log> = Arc::<EmbeddedLog>::clone(&log);
+    let log = choose(&config, &data)?;
+    let port = log.port();
     let stores = StateDir::open(data.state(), config.store.clone());
     let stores: Arc<dyn StateStores> = Arc::new(stores.map_err(store_error(data.state()))?);
     let catalog = CatalogFile::open(data.catalog()).map_err(store_error(data.catalog()))?;
@@ -206,7 +236,7 @@ pub(crate) fn open(
     let host = PluginHost::new(plugin)
         .map_err(|error| StartError::Data { path: data.cache(), reason: error.to_string() })?;
     let plugins = Arc::new(Plugins::new(files, host, Arc::clone(&stores)));
-    let commits = Arc::new(Commits::new());
+    let commits = Arc::new(Commits::new(log.clone()));
     let ports = Ports {
         log: Arc::clone(&port),
         stores,
@@ -248,6 +278,44 @@ pub(crate) fn open(
         config,
     };
     Ok((Arc::new(app), log, data))
+}
+
+/// Opens the log that the settings name. A data folder belongs to the log it was
+/// made with: positions in another mean nothing.
+fn choose(config: &ServerConfig, data: &DataDir) -> Result<ChosenLog, StartError> {
+    #[cfg(feature = "kafka")]
+    if config.kafka.is_on() {
+        if data.log().exists() {
+            return Err(StartError::OtherLog {
+                path: data.log(),
+                made: "the embedded log",
+                asked: "Kafka",
+            });
+        }
+        let log = KafkaLog::open(data.kafka(), config.kafka.clone());
+        return Ok(ChosenLog::Kafka(Arc::new(log.map_err(kafka_error)?)));
+    }
+    if data.kafka().exists() {
+        return Err(StartError::OtherLog {
+            path: data.kafka(),
+            made: "Kafka",
+            asked: "the embedded log",
+        });
+    }
+    let log = EmbeddedLog::open(data.log(), config.log.clone()).map_err(log_error(data.log()))?;
+    Ok(ChosenLog::Embedded(Arc::new(log)))
+}
+
+#[cfg(feature = "kafka")]
+fn kafka_error(error: lantern_kafka::OpenError) -> StartError {
+    use lantern_kafka::OpenError;
+    match error {
+        OpenError::Setting(error) => {
+            StartError::Config(ConfigError(format!("in section `log.kafka`: {error}")))
+        }
+        OpenError::Data { path, reason } => StartError::Data { path, reason },
+        other => StartError::Kafka(other.to_string()),
+    }
 }
 
 fn log_error(path: PathBuf) -> impl FnOnce(OpenError) -> StartError {

@@ -4,48 +4,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lantern_core::{
-    Bounds, EventRef, Events, HEARTBEAT_TYPE, Log as _, Offset, PartitionId, Timestamp,
-};
+use lantern_core::{Bounds, Offset, PartitionId, Timestamp};
 use lantern_engine::Engine;
-use lantern_log::EmbeddedLog;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{App, now};
 use crate::config::UpkeepConfig;
-
-/// The `source` of heartbeats.
-const SOURCE: &str = "lantern";
-/// Names tried until one belongs to a partition. With `n` partitions each name
-/// fits with a chance of `1/n`, and a log has at most 1,024.
-const NAMES_MAX: u32 = 100_000;
+use crate::log::ChosenLog;
 
 /// Lets go of what is due, until `stopping`.
-pub(crate) async fn retention(app: Arc<App>, log: Arc<EmbeddedLog>, stopping: CancellationToken) {
+pub(crate) async fn retention(app: Arc<App>, log: ChosenLog, stopping: CancellationToken) {
     let mut ticks = interval(Duration::from_secs(app.config.upkeep.retention_s));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while until(&stopping, ticks.tick()).await.is_some() {
-        let (app, log) = (Arc::clone(&app), Arc::clone(&log));
+        let (app, log) = (Arc::clone(&app), log.clone());
         let work = tokio::task::spawn_blocking(move || {
-            let floors = floors(&app.engine, log.partitions());
-            let floor = |partition: PartitionId| floors[partition.0 as usize];
-            loop {
-                match log.maintain(now(), &floor) {
-                    Ok(done) => {
-                        for dropped in &done.dropped {
-                            tracing::info!(?dropped, "the log let go of old events");
-                        }
-                        if !done.more || app.stopping.is_cancelled() {
-                            break;
-                        }
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "the log could not let go of old events");
-                        break;
-                    }
-                }
-            }
+            let_go(&app, &log);
             if let Err(error) = app.plugins.sweep(&app.engine) {
                 tracing::warn!(%error, "unused plugins could not be removed");
             }
@@ -53,6 +28,29 @@ pub(crate) async fn retention(app: Arc<App>, log: Arc<EmbeddedLog>, stopping: Ca
         });
         if work.await.is_err() {
             tracing::error!("upkeep panicked");
+        }
+    }
+}
+
+/// Lets go of what is due. What a Kafka topic keeps is the broker's.
+fn let_go(app: &App, log: &ChosenLog) {
+    let Some(log) = log.embedded() else { return };
+    let floors = floors(&app.engine, app.log.partitions());
+    let floor = |partition: PartitionId| floors[partition.0 as usize];
+    loop {
+        match log.maintain(now(), &floor) {
+            Ok(done) => {
+                for dropped in &done.dropped {
+                    tracing::info!(?dropped, "the log let go of old events");
+                }
+                if !done.more || app.stopping.is_cancelled() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the log could not let go of old events");
+                return;
+            }
         }
     }
 }
@@ -73,7 +71,7 @@ fn floors(engine: &Engine, partitions: u32) -> Vec<Option<Offset>> {
 
 /// Appends heartbeats to partitions that got no event for a while and whose
 /// timers a heartbeat would fire, until `stopping`.
-pub(crate) async fn heartbeats(app: Arc<App>, log: Arc<EmbeddedLog>, stopping: CancellationToken) {
+pub(crate) async fn heartbeats(app: Arc<App>, log: ChosenLog, stopping: CancellationToken) {
     let config = app.config.upkeep.clone();
     let mut idle: Vec<Idle> = (0..log.partitions()).map(|p| Idle::new(PartitionId(p))).collect();
     let mut ticks = interval(Duration::from_millis(config.idle_ms.div_ceil(4).max(1)));
@@ -97,7 +95,10 @@ impl Idle {
         Self { partition, end: None, since: Instant::now() }
     }
 
-    async fn look(&mut self, app: &Arc<App>, log: &Arc<EmbeddedLog>, config: &UpkeepConfig) {
+    async fn look(&mut self, app: &Arc<App>, log: &ChosenLog, config: &UpkeepConfig) {
+        if !log.takes_heartbeats(self.partition) {
+            return;
+        }
         let Ok(bounds) = log.bounds(self.partition) else { return };
         if self.end != Some(bounds.end) {
             (self.end, self.since) = (Some(bounds.end), Instant::now());
@@ -113,9 +114,10 @@ impl Idle {
         if !due.unwrap_or(false) {
             return;
         }
-        let Some(event) = heartbeat(log, partition, time) else { return };
-        match app.append(event).await {
-            Ok(_) => metrics::counter!("lantern_heartbeats_total").increment(1),
+        let appended = log.beat(self.partition, time).await;
+        app.note_append(&appended);
+        match appended {
+            Ok(()) => metrics::counter!("lantern_heartbeats_total").increment(1),
             Err(error) => tracing::debug!(%error, %partition, "a heartbeat was not appended"),
         }
     }
@@ -127,52 +129,10 @@ fn beat_time(bounds: &Bounds, idle: Duration) -> Timestamp {
     Timestamp(bounds.max_time.0.saturating_add(idle_us))
 }
 
-/// A heartbeat that the log puts into `partition`: partitions follow from names,
-/// so one is looked for that leads there.
-fn heartbeat(log: &EmbeddedLog, partition: PartitionId, time: Timestamp) -> Option<Events> {
-    (0..NAMES_MAX).find_map(|name| {
-        let id = format!("{partition}/{time}/{name}");
-        let event = EventRef {
-            id: &id,
-            source: SOURCE,
-            kind: HEARTBEAT_TYPE,
-            time,
-            data: b"{}",
-            ..EventRef::default()
-        };
-        (log.partition_of(&event) == partition).then(|| {
-            let mut events = Events::new();
-            events.push(&event);
-            events
-        })
-    })
-}
-
 /// `work`, or `None` once the server stops.
 async fn until<T>(stopping: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         done = work => Some(done),
         () = stopping.cancelled() => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use lantern_log::LogConfig;
-
-    use super::*;
-
-    #[test]
-    fn a_heartbeat_lands_in_its_partition() {
-        let dir = tempfile::tempdir().unwrap();
-        let config = LogConfig { partitions: 7, ..LogConfig::default() };
-        let log = EmbeddedLog::open(dir.path().join("log.redb"), config).unwrap();
-        for partition in (0..7).map(PartitionId) {
-            let event = heartbeat(&log, partition, Timestamp(5)).unwrap();
-            let (done, appended) = std::sync::mpsc::channel();
-            log.append(event, Box::new(move |result| done.send(result).unwrap()));
-            let appended = appended.recv().unwrap().unwrap();
-            assert_eq!(appended.events[0].partition, partition);
-        }
     }
 }

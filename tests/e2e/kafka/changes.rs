@@ -103,7 +103,7 @@ async fn partitions_that_are_added_are_folded_too() {
             break;
         }
         let ready = server.text("/readyz").await.unwrap();
-        if ready.contains(&topic) && ready.contains("partition") {
+        if ready.contains(&format!("{topic}[1] was added")) && ready.contains("restart") {
             assert!(server.stop().unwrap().success());
             server.restart().unwrap();
             break;
@@ -131,7 +131,7 @@ async fn a_fold_that_retention_overtook_halts_and_says_what_can_be_done() {
     let halted = |status: &Value| status["versions"][0]["shards"][0]["activity"] == "halted";
     let status = server.until("rogue", halted).await.unwrap();
     let reason = status["versions"][0]["shards"][0]["reason"].as_str().unwrap().to_owned();
-    for word in ["100", "250", "retention"] {
+    for word in ["offset 100", "begins at 250", "rebuild"] {
         assert!(reason.contains(word), "{reason} does not say {word}");
     }
     // What was folded is served, and nothing is skipped in silence.
@@ -227,26 +227,29 @@ async fn a_broker_that_hangs_costs_no_more_memory_than_is_allowed() {
     let settings = ["log.kafka.delivery_ms_max=3000", "log.kafka.queue_bytes=8388608"];
     let (server, broker) = alone(1, &settings);
     server.events(probes(0, 10)).await.unwrap();
-    let before = resident_mib(server.pid());
     broker.freeze().unwrap();
-    // 100 MB and more are sent; all but what is waited for is refused at once.
     let padding = "x".repeat(10_000);
     let body = |round: u64| -> String {
         let data = format!("{{\"text\":\"{padding}\"}}");
         (0..200).map(|n| line(format!("{round}-{n}"), "probe.sent", "s", &data)).collect()
     };
-    let mut refused = 0;
-    for rounds in 0..10_u64 {
-        let all = (0..8).map(|n| post(&server, body(rounds * 8 + n)));
+    // 16 MB a round: all but what may wait is refused at once, and what waits
+    // when its time is over.
+    let mut after_first = 0.0;
+    for round in 0..12_u64 {
+        let all = (0..8).map(|n| post(&server, body(round * 8 + n)));
         for answer in futures_util::future::join_all(all).await {
             assert_eq!(answer.status().as_u16(), 503);
             assert!(answer.headers().contains_key("retry-after"));
-            refused += 1;
         }
+        let resident = resident_mib(server.pid());
+        println!("after round {round}: {resident} MiB");
+        if round == 2 {
+            after_first = resident;
+        }
+        // What is read, parsed and refused takes some for as long as it lasts.
+        assert!(round < 2 || resident < after_first + 48.0, "{after_first} MiB, then {resident}");
     }
-    assert_eq!(refused, 80);
-    let after = resident_mib(server.pid());
-    assert!(after - before < 128.0, "from {before} MiB to {after} MiB");
     broker.thaw().unwrap();
     let started = Instant::now();
     while !post(&server, line("last", "probe.sent", "s", "{}")).await.status().is_success() {

@@ -314,6 +314,7 @@ impl LogImage {
         let mut next = Offset(0);
         while next < end {
             match log.read(P0, next, wanted) {
+                Ok(Read::Pending) => bail!("the embedded log never has one wait"),
                 Ok(Read::Chunk(found)) => {
                     let start = found.index_of(next);
                     ensure!(start < found.events.len(), "nothing at {next} in the chunk for it");

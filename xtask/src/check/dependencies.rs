@@ -4,8 +4,10 @@ use super::{Findings, Repository};
 use crate::metadata::{Dependency, Package};
 
 /// The host's crates and those of their own that each may name.
-const STAR: [(&str, &[&str]); 8] = [
+const STAR: [(&str, &[&str]); 10] = [
     ("lantern-core", &[]),
+    ("lantern-cloudevents", &["lantern-core"]),
+    ("lantern-kafka", &["lantern-core", "lantern-cloudevents"]),
     ("lantern-engine", &["lantern-core"]),
     ("lantern-log", &["lantern-core"]),
     ("lantern-plugin", &["lantern-core"]),
@@ -15,6 +17,8 @@ const STAR: [(&str, &[&str]); 8] = [
         "lantern-server",
         &[
             "lantern-core",
+            "lantern-cloudevents",
+            "lantern-kafka",
             "lantern-engine",
             "lantern-log",
             "lantern-plugin",
@@ -26,6 +30,8 @@ const STAR: [(&str, &[&str]); 8] = [
         "lantern-cli",
         &[
             "lantern-core",
+            "lantern-cloudevents",
+            "lantern-kafka",
             "lantern-engine",
             "lantern-log",
             "lantern-plugin",

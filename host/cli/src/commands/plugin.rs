@@ -372,7 +372,7 @@ fn list(projections: &[ProjectionStatus], json: bool) -> Outcome {
             .iter()
             .filter(|v| projection.active.as_ref() == Some(&v.id) || v.state == "backfilling");
         for version in shown {
-            let lag: u64 = version.shards.iter().map(|s| s.lag_events).sum();
+            let lag: Option<u64> = version.shards.iter().map(|s| s.lag_events).sum();
             let parked: u64 = version.shards.iter().map(|s| s.parked).sum();
             let public: Vec<_> = version.tables.iter().filter(|t| t.public).collect();
             let tables: Vec<_> = public.iter().map(|t| t.name.as_str()).collect();
@@ -382,7 +382,7 @@ fn list(projections: &[ProjectionStatus], json: bool) -> Outcome {
                 version.state.clone(),
                 version.activity.clone(),
                 format!("{:.1} %", version.percent),
-                output::count(lag),
+                known(lag),
                 output::count(parked),
                 tables.join(", "),
             ]);
@@ -452,8 +452,8 @@ fn shards(version: &VersionStatus) -> comfy_table::Table {
             shard.partition.to_string(),
             shard.activity.clone(),
             output::count(shard.next),
-            output::count(shard.lag_events),
-            output::count(shard.lag_ms),
+            known(shard.lag_events),
+            known(shard.lag_ms),
             output::count(shard.pos),
             output::count(shard.applied),
             output::count(shard.late),
@@ -465,6 +465,11 @@ fn shards(version: &VersionStatus) -> comfy_table::Table {
     }
     output::align_right(&mut table, [0, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
     table
+}
+
+/// A count, or that it is not known.
+fn known(count: Option<u64>) -> String {
+    count.map_or_else(|| "?".to_owned(), output::count)
 }
 
 /// Does `action` and says that the projection `now` is what it should be.

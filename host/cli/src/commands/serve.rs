@@ -17,6 +17,7 @@ Examples:
   lantern serve
   lantern serve --data /var/lib/lantern --listen 127.0.0.1:7420
   lantern serve --config lantern.toml --log-format json
+  lantern serve --log kafka://localhost:9092/orders
   lantern serve --set engine.threads=2 --set log.retention_days=30
   LANTERN_HTTP__LISTEN=127.0.0.1:8000 lantern serve
 
@@ -33,6 +34,10 @@ pub(crate) struct Args {
 /// What `serve` and `demo` share.
 #[derive(clap::Args)]
 pub(crate) struct Settings {
+    /// The log: `kafka://HOST:PORT/TOPIC`, with several hosts or topics parted by
+    /// commas [default: embedded].
+    #[arg(long, value_name = "ADDRESS")]
+    log: Option<String>,
     /// Where to listen; port 0 takes a free one [default: 127.0.0.1:7420].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
@@ -90,6 +95,9 @@ pub(super) fn with_server(
     let mut flags = settings.set.clone();
     flags.extend(data.map(|data| ("data".to_owned(), quoted(&data.to_string_lossy()))));
     flags.extend(settings.listen.map(|at| ("http.listen".to_owned(), quoted(&at.to_string()))));
+    if let Some(log) = &settings.log {
+        flags.extend(of_log(log)?);
+    }
     let config = ServerConfig::load(settings.config.as_deref(), &flags)
         .map_err(|error| failed(error.into()))?;
     tokio::runtime::Builder::new_multi_thread()
@@ -97,6 +105,17 @@ pub(super) fn with_server(
         .build()
         .map_err(anyhow::Error::from)?
         .block_on(serve(config, json, work))
+}
+
+/// The settings that the address of a log stands for.
+fn of_log(address: &str) -> Outcome<Vec<(String, String)>> {
+    let (servers, topics) = lantern_server::kafka_address(address)
+        .map_err(|error| failed(StartError::Config(error)))?;
+    let topics: Vec<_> = topics.iter().map(|topic| quoted(topic)).collect();
+    Ok(vec![
+        ("log.kafka.servers".to_owned(), quoted(&servers)),
+        ("log.kafka.topics".to_owned(), format!("[{}]", topics.join(", "))),
+    ])
 }
 
 /// `text` as TOML has it.

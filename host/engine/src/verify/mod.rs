@@ -41,6 +41,10 @@ const CLOSE_EVENTS: u64 = 4 * STEP_EVENTS as u64;
 const ROUNDS_MAX: u32 = 64;
 /// Faults of the host in one place that are waited out.
 const FAULTS_MAX: u32 = 20;
+/// How often, and for how long each time, it waits for what the log has not at
+/// hand.
+const WAITS_MAX: u32 = 60;
+const WAIT: Duration = Duration::from_secs(1);
 /// The part of the work that is folding, in percent; the rest is comparing.
 const FOLDING_PERCENT: f64 = 90.0;
 
@@ -177,7 +181,7 @@ impl Verification {
         }
         let scratch = self.engine.ports.stores.temporary()?;
         let shard = self.open(&slot, plugin, &scratch)?;
-        let mut fold = Fold { shard, decisions: 0, faults: 0, place, slot: &slot };
+        let mut fold = Fold { shard, decisions: 0, faults: 0, waits: 0, place, slot: &slot };
         let snapshot = self.follow(&mut fold, &live, pace)?;
         let found = meta_of(&*snapshot)?;
         fold.shard.commit(Duration::ZERO)?;
@@ -324,7 +328,15 @@ impl Verification {
                     );
                     return Err(Ended::Verdict(Verdict::Differs, reason));
                 }
-                Ok(_) => fold.faults = 0,
+                Ok(Step::Wait) if fold.waits < WAITS_MAX => {
+                    fold.waits += 1;
+                    log.wait(fold.slot.id.partition, next, WAIT);
+                }
+                Ok(Step::Wait) => {
+                    let reason = format!("the log has brought nothing from offset {next} on");
+                    return Err(Ended::Verdict(Verdict::Failed, reason));
+                }
+                Ok(_) => (fold.faults, fold.waits) = (0, 0),
                 Err(Stop::Fault(_)) if fold.faults < FAULTS_MAX => fold.faults += 1,
                 Err(Stop::Fault(reason)) => {
                     return Err(Ended::Verdict(Verdict::Failed, reason));
@@ -443,6 +455,8 @@ struct Fold<'a> {
     /// How many decisions were taken again.
     decisions: u64,
     faults: u32,
+    /// Times in a row that the log had nothing at hand.
+    waits: u32,
     place: usize,
     slot: &'a Arc<Slot>,
 }

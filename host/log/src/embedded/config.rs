@@ -1,6 +1,7 @@
 //! What can be set about the embedded log. The doc comments are the reference.
 
-use serde::{Deserialize, Serialize};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::OpenError;
 
@@ -64,6 +65,14 @@ pub struct LogConfig {
     /// a gigabyte. What is stored grows with the file, by about 64 KiB a
     /// gigabyte: single-event commits measured 17 % slower in an empty log.
     pub fast_recovery_bytes: u64,
+    /// A log on Kafka stands in this section too: whoever chooses between the two
+    /// reads it, nothing here does.
+    #[serde(skip_serializing, deserialize_with = "passed_over")]
+    pub kafka: (),
+}
+
+fn passed_over<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| ())
 }
 
 /// How a chunk is compressed.
@@ -101,6 +110,7 @@ impl Default for LogConfig {
             page_cache_bytes: 32 * 1024 * 1024,
             disk_reserve_bytes: 64 * 1024 * 1024,
             fast_recovery_bytes: 1024 * 1024 * 1024,
+            kafka: (),
         }
     }
 }

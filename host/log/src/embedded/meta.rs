@@ -2,7 +2,7 @@
 //! skip it unread; what a partition holds; and the identities of the newest
 //! events. Each carries a checksum.
 
-use lantern_core::{Bounds, Offset, PartitionId, Timestamp, TypeFilter};
+use lantern_core::{Bounds, Identity, Offset, PartitionId, Timestamp, TypeFilter};
 
 use super::bytes::{Reader, seal, u32_of, unseal};
 use super::codec::Encoded;
@@ -147,11 +147,6 @@ impl PartitionRow {
         reader.is_empty().then_some(row)
     }
 }
-
-/// The first 128 bits of the SHA-256 of an event's `source`, its length in
-/// front, and `id`. A cryptographic hash, since whoever sends events could
-/// otherwise make one that hides another.
-pub(crate) type Identity = [u8; 16];
 
 /// The most identities in one stored record: with key and header it stays just
 /// below 16 KiB.

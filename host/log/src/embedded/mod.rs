@@ -23,7 +23,6 @@ mod shared;
 mod tables;
 #[cfg(test)]
 mod tests;
-mod window;
 mod writer;
 
 use std::path::Path;
@@ -273,7 +272,7 @@ impl Log for EmbeddedLog {
             Vec::new()
         } else {
             let pairs = columns.source.iter().zip(columns.id.iter());
-            pairs.map(|(source, id)| writer::identity_of(source, id)).collect()
+            pairs.map(|(source, id)| lantern_core::identity_of(source, id)).collect()
         };
         let bytes = events.bytes();
         self.shared.enqueue(Pending { events, identities, bytes, done });

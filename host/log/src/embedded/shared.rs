@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 
-use lantern_core::{AppendDone, Events, LogError, Offset, Timestamp, Waker};
+use lantern_core::{AppendDone, Events, Identity, LogError, Offset, Timestamp, Waker};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::LogConfig;
 use super::cache::Cache;
-use super::meta::{Identity, PartitionRow};
+use super::meta::PartitionRow;
 use super::retention::Maintained;
 use super::tables::{OpenDatabase, OpenFile};
 

@@ -16,7 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lantern_core::{Chunk, LogError, Offset, PartitionId, Timestamp};
+use lantern_core::{Chunk, LogError, Offset, PartitionId, Timestamp, Window};
 use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
 };
@@ -27,7 +27,6 @@ use super::LogConfig;
 use super::codec;
 use super::meta::{ChunkMeta, Identities, PartitionRow};
 use super::plan::{PartitionState, RUN_CHUNKS_MAX, RunChunk};
-use super::window::Window;
 
 /// The layout this release writes.
 pub(crate) const FORMAT: u64 = 1;

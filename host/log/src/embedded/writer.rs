@@ -10,15 +10,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lantern_core::{
-    Appended, AppendedEvent, Attributes, EventRef, Events, LogError, Offset, PartitionId,
-};
+use lantern_core::{Appended, AppendedEvent, Attributes, EventRef, Events, Identity, LogError, Offset, PartitionId};
 use redb::{Database, ReadableTable as _};
-use sha2::{Digest, Sha256};
 use tracing::{debug, error, info};
 
 use super::codec::Encoder;
-use super::meta::{IDENTITIES_MAX, Identities, Identity};
+use super::meta::{IDENTITIES_MAX, Identities};
 use super::plan::{Plan, TYPES_MAX};
 use super::retention;
 use super::shared::{Pending, Shared, Work, answer};
@@ -437,17 +434,6 @@ fn copy_new(events: Events, appended: &[AppendedEvent], fresh: &mut [Vec<Events>
 
 fn fail(group: Vec<Pending>, why: &LogError) {
     group.into_iter().for_each(|pending| answer(pending.done, Err(why.clone())));
-}
-
-/// See [`Identity`].
-pub(crate) fn identity_of(source: &[u8], id: &[u8]) -> Identity {
-    let mut hash = Sha256::new();
-    hash.update((source.len() as u64).to_le_bytes());
-    hash.update(source);
-    hash.update(id);
-    let digest: [u8; 32] = hash.finalize().into();
-    let (halves, _) = digest.as_chunks();
-    halves[0]
 }
 
 /// See [`super::LogConfig::partitions`].

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
-use lantern_core::{Bounds, Chunk, Offset, PartitionId, Read, TypeFilter};
+use lantern_core::{Bounds, Chunk, Offset, PartitionId, Read, TypeFilter, read_or_wait};
 use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
@@ -194,8 +194,9 @@ impl Page {
             if self.is_full() {
                 return Ok(false);
             }
-            match app.log.read(partition, self.next, wanted)? {
-                Read::End => return Ok(true),
+            match read_or_wait(&*app.log, partition, self.next, wanted)? {
+                // It never answers that more is on its way.
+                Read::End | Read::Pending => return Ok(true),
                 Read::Skipped { next } => self.next = next,
                 Read::Chunk(chunk) => self.take(&chunk, wanted),
             }

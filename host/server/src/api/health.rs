@@ -32,6 +32,8 @@ pub(crate) struct Status {
     version: &'static str,
     /// The log's partitions.
     partitions: Vec<PartitionStatus>,
+    /// What is wrong with the log, one sentence each; empty where nothing is.
+    troubles: Vec<String>,
     /// Sessions of the feed.
     feed_sessions: usize,
 }
@@ -41,10 +43,13 @@ pub(crate) struct Status {
 pub(crate) struct PartitionStatus {
     /// Its number.
     partition: u32,
-    /// The oldest offset kept.
-    start: u64,
-    /// The next offset to be written.
-    end: u64,
+    /// What it is called where the log is, as `orders[3]`; `null` for the
+    /// embedded log.
+    name: Option<String>,
+    /// The oldest offset kept; `null` while it is not known.
+    start: Option<u64>,
+    /// The next offset to be written; `null` while it is not known.
+    end: Option<u64>,
     /// The highest event time, microseconds since 1970, where there is one.
     event_time_us: Option<i64>,
 }
@@ -71,11 +76,7 @@ fn reasons(app: &App) -> Vec<String> {
     if app.stopping.is_cancelled() {
         reasons.push("the server is shutting down".to_owned());
     }
-    for partition in (0..app.log.partitions()).map(PartitionId) {
-        if let Err(error) = app.log.bounds(partition) {
-            reasons.push(format!("partition {partition} of the log: {error}"));
-        }
-    }
+    reasons.extend(troubles(app));
     if let Some(why) = app.append_fault() {
         reasons.push(format!("events were refused: {why}"));
     }
@@ -83,6 +84,17 @@ fn reasons(app: &App) -> Vec<String> {
         stuck(&projection, &mut reasons);
     }
     reasons
+}
+
+fn troubles(app: &App) -> Vec<String> {
+    let mut troubles = app.log.troubles();
+    for partition in (0..app.log.partitions()).map(PartitionId) {
+        if let Err(error) = app.log.bounds(partition) {
+            let name = app.log.partition_name(partition).unwrap_or_else(|| partition.to_string());
+            troubles.push(format!("partition {name} of the log: {error}"));
+        }
+    }
+    troubles
 }
 
 /// A version that nobody reads may halt without harm: only the active one
@@ -124,18 +136,20 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Probl
 pub(crate) async fn status(State(app): State<Shared>) -> Result<Json<Status>, Problem> {
     let status = |app: &App| {
         let partitions = (0..app.log.partitions()).map(|partition| {
-            let bounds = app.log.bounds(PartitionId(partition))?;
-            let known = bounds.max_time != lantern_core::Timestamp::MIN;
-            Ok(PartitionStatus {
+            let bounds = app.log.bounds(PartitionId(partition)).ok();
+            let time = bounds.map(|bounds| bounds.max_time);
+            PartitionStatus {
                 partition,
-                start: bounds.start.0,
-                end: bounds.end.0,
-                event_time_us: known.then_some(bounds.max_time.0),
-            })
+                name: app.log.partition_name(PartitionId(partition)),
+                start: bounds.map(|bounds| bounds.start.0),
+                end: bounds.map(|bounds| bounds.end.0),
+                event_time_us: time.filter(|t| *t != lantern_core::Timestamp::MIN).map(|t| t.0),
+            }
         });
         Ok(Status {
             version: env!("CARGO_PKG_VERSION"),
-            partitions: partitions.collect::<Result<_, Problem>>()?,
+            partitions: partitions.collect(),
+            troubles: troubles(app),
             feed_sessions: app.hub.sessions(),
         })
     };

@@ -19,7 +19,7 @@ use lantern_core::{
     Attributes, Field, FieldKind, Manifest, Merge, Plugin, Table, TableId, VersionId,
 };
 use lantern_engine::Upload;
-use lantern_log::EmbeddedLog;
+use crate::log::ChosenLog;
 use lantern_plugin::Compiler;
 use serde_json::Value;
 use tower::ServiceExt;
@@ -35,7 +35,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Fixture {
     pub(super) app: Arc<App>,
     router: Router,
-    log: Arc<EmbeddedLog>,
+    log: ChosenLog,
     _data: DataDir,
     _dir: tempfile::TempDir,
 }

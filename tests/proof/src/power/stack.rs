@@ -340,6 +340,7 @@ impl Stack {
         loop {
             match self.log.read(P0, Offset(events.len() as u64), &everything)? {
                 Read::End => return Ok(events),
+                Read::Pending => ensure!(false, "the embedded log never has one wait"),
                 Read::Skipped { next } => ensure!(false, "events up to {next} are missing"),
                 Read::Chunk(chunk) => {
                     let from = chunk.index_of(Offset(events.len() as u64));

@@ -1,14 +1,14 @@
 //! Binary mode: attributes in `ce-*` headers, the payload as the body.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use lantern_core::{EventRef, Events, Timestamp};
+use lantern_core::Events;
 
 use super::error::quote;
-use super::read::{add_extension, check_json, check_name, check_text};
-use super::{ATTRIBUTE_BYTES_MAX, EXTENSIONS_MAX, EventError, Reader, is_json};
+use super::read::check_json;
+use super::{Attributes, EventError, Reader, is_json};
 
 /// What the headers of attributes begin with.
 const PREFIX: &str = "ce-";
@@ -25,9 +25,8 @@ impl Reader {
         body: &[u8],
         into: &mut Events,
     ) -> Result<(), EventError> {
-        let mut attributes = attributes(headers)?;
-        let bytes = body.len() + attributes.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>();
-        self.check_size(bytes)?;
+        let attributes = attributes(headers)?;
+        self.check_size(body.len() + attributes.bytes())?;
         let datacontenttype = match headers.get(CONTENT_TYPE) {
             Some(value) => {
                 let text = String::from_utf8_lossy(value.as_bytes());
@@ -40,44 +39,14 @@ impl Reader {
         if is_json(datacontenttype) && !body.is_empty() {
             check_json(body, self.limits().json_depth_max)?;
         }
-
-        let mut take = |name: &str| attributes.remove(name);
-        let required = |name, value: Option<String>| match value {
-            None => Err(EventError::Missing(name)),
-            Some(value) if value.is_empty() => Err(EventError::Empty(name.into())),
-            Some(value) => Ok(value),
-        };
-        let specversion = required("specversion", take("specversion"))?;
-        if specversion != "1.0" {
-            return Err(EventError::SpecVersion(quote(&specversion)));
-        }
-        let id = required("id", take("id"))?;
-        let source = required("source", take("source"))?;
-        let kind = required("type", take("type"))?;
-        let [subject, tenant, dataschema] =
-            ["subject", "tenant", "dataschema"].map(|name| take(name).unwrap_or_default());
-        let time = take("time");
-        let event = EventRef {
-            id: &id,
-            source: &source,
-            kind: &kind,
-            subject: &subject,
-            time: Timestamp::MIN,
-            tenant: &tenant,
-            dataschema: &dataschema,
-            datacontenttype,
-            extensions: &extensions(&attributes)?,
-            data: body,
-        };
-        self.add(event, time.as_deref(), into)
+        self.attributes(attributes, datacontenttype, body, into)
     }
 }
 
-fn attributes(headers: &HeaderMap) -> Result<BTreeMap<String, String>, EventError> {
-    let mut attributes = BTreeMap::new();
+fn attributes(headers: &HeaderMap) -> Result<Attributes<'_>, EventError> {
+    let mut attributes = Attributes::default();
     for (name, value) in headers {
         let Some(attribute) = name.as_str().strip_prefix(PREFIX) else { continue };
-        check_name(attribute)?;
         if attribute == "datacontenttype" {
             return Err(EventError::Name("ce-datacontenttype (use `content-type`)".into()));
         }
@@ -88,28 +57,9 @@ fn attributes(headers: &HeaderMap) -> Result<BTreeMap<String, String>, EventErro
         let decoded = percent_decode(value.as_bytes()).ok_or_else(|| {
             header_error(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))
         })?;
-        if attributes.insert(attribute.to_owned(), decoded).is_some() {
-            return Err(EventError::Twice(attribute.to_owned()));
-        }
+        attributes.set(attribute, Cow::Owned(decoded))?;
     }
     Ok(attributes)
-}
-
-/// In headers every extension attribute is a string.
-fn extensions(attributes: &BTreeMap<String, String>) -> Result<String, EventError> {
-    if attributes.len() > EXTENSIONS_MAX {
-        return Err(EventError::TooManyExtensions { max: EXTENSIONS_MAX });
-    }
-    let mut object = String::new();
-    for (name, value) in attributes {
-        check_text(name, value, ATTRIBUTE_BYTES_MAX)?;
-        let json = serde_json::to_string(value).expect("a string always encodes");
-        add_extension(&mut object, name, &json);
-    }
-    if !object.is_empty() {
-        object.push('}');
-    }
-    Ok(object)
 }
 
 fn header_error(name: &str, value: &str) -> EventError {

@@ -3,15 +3,32 @@
 
 use std::collections::VecDeque;
 
-use lantern_core::{Offset, PartitionId};
+use sha2::{Digest, Sha256};
 
-use super::meta::Identity;
+use crate::{Offset, PartitionId};
+
+/// The first 128 bits of the SHA-256 of an event's `source`, its length in
+/// front, and `id`. A cryptographic hash, since whoever sends events could
+/// otherwise make one that hides another.
+pub type Identity = [u8; 16];
+
+/// See [`Identity`].
+#[must_use]
+pub fn identity_of(source: &[u8], id: &[u8]) -> Identity {
+    let mut hash = Sha256::new();
+    hash.update((source.len() as u64).to_le_bytes());
+    hash.update(source);
+    hash.update(id);
+    let digest: [u8; 32] = hash.finalize().into();
+    let (halves, _) = digest.as_chunks();
+    halves[0]
+}
 
 const FREE: u32 = u32::MAX;
 const SLOTS_MIN: usize = 1024;
 
 /// Remembers the newest events, up to a number of them.
-pub(crate) struct Window {
+pub struct Window {
     limit: usize,
     ring: VecDeque<Entry>,
     /// The running number of the ring's first entry, modulo 2³².
@@ -29,19 +46,23 @@ struct Entry {
 
 impl Window {
     /// A window of the newest `limit` events; 0 remembers none.
-    pub(crate) fn new(limit: u32) -> Self {
+    #[must_use]
+    pub fn new(limit: u32) -> Self {
         // Running numbers must tell all entries apart, with room for a group
         // under way; half the range is far above any sensible window.
         let limit = limit.min(u32::MAX / 4) as usize;
         Self { limit, ring: VecDeque::new(), base: 0, slots: vec![FREE; SLOTS_MIN] }
     }
 
-    pub(crate) fn is_on(&self) -> bool {
+    /// Whether it remembers any.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
         self.limit > 0
     }
 
     /// Where the event of this identity is.
-    pub(crate) fn find(&self, identity: &Identity) -> Option<(PartitionId, Offset)> {
+    #[must_use]
+    pub fn find(&self, identity: &Identity) -> Option<(PartitionId, Offset)> {
         let slot = self.slot_of(identity).ok()?;
         let entry = self.entry(self.slots[slot]);
         Some((entry.partition, entry.offset))
@@ -49,7 +70,7 @@ impl Window {
 
     /// Adds an event that [`Window::find`] does not find. Grows past the limit
     /// until [`Window::trim`].
-    pub(crate) fn push(&mut self, identity: Identity, partition: PartitionId, offset: Offset) {
+    pub fn push(&mut self, identity: Identity, partition: PartitionId, offset: Offset) {
         if !self.is_on() {
             return;
         }
@@ -64,7 +85,7 @@ impl Window {
     }
 
     /// Forgets the oldest, down to the limit.
-    pub(crate) fn trim(&mut self) {
+    pub fn trim(&mut self) {
         while self.ring.len() > self.limit {
             let Some(entry) = self.ring.front().copied() else {
                 return;

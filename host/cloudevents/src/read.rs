@@ -24,8 +24,12 @@ pub struct Reader {
     limits: EventLimits,
     /// The latest time an event may have.
     time_max: Timestamp,
+    /// The time of an event that has none.
+    time_default: Timestamp,
+    /// Whether the host's own types are taken.
+    reserved: bool,
     /// The extension attributes of the event being read, as one JSON object.
-    extensions: String,
+    pub(super) extensions: String,
 }
 
 /// What is wrong with one line.
@@ -43,7 +47,32 @@ impl Reader {
     pub fn new(limits: EventLimits, now: Timestamp) -> Self {
         let ahead = limits.time_ahead_s_max.saturating_mul(1_000_000);
         let time_max = now.0.saturating_add(i64::try_from(ahead).unwrap_or(i64::MAX));
-        Self { limits, time_max: Timestamp(time_max), extensions: String::new() }
+        Self {
+            limits,
+            time_max: Timestamp(time_max),
+            time_default: Timestamp::MIN,
+            reserved: false,
+            extensions: String::new(),
+        }
+    }
+
+    /// A reader of what stands in a log: the same bytes must always read the
+    /// same, so that no time of day decides over them, nor a setting; and the
+    /// host's own types belong there.
+    #[must_use]
+    pub fn of_log() -> Self {
+        let limits = EventLimits { event_bytes_max: usize::MAX, ..EventLimits::default() };
+        Self {
+            time_max: Timestamp(i64::MAX),
+            reserved: true,
+            ..Self::new(limits, Timestamp(0))
+        }
+    }
+
+    /// Gives events without a time `time` from now on, and not
+    /// [`Timestamp::MIN`].
+    pub fn set_time_default(&mut self, time: Timestamp) {
+        self.time_default = time;
     }
 
     /// The limits it keeps.
@@ -173,8 +202,12 @@ impl Reader {
         self.add(event, time.as_deref(), into)
     }
 
-    /// The checks that structured and binary mode share; then adds the event.
-    pub(super) fn add(
+    /// Checks an event put together elsewhere, all but its payload, and adds it.
+    /// `time` is its time as text, where it has one that way.
+    ///
+    /// # Errors
+    /// [`EventError`]; nothing was added to `into` then.
+    pub fn add(
         &self,
         mut event: EventRef<'_>,
         time: Option<&str>,
@@ -191,8 +224,11 @@ impl Reader {
         ] {
             check_text(name, value, max)?;
         }
-        if event.kind.starts_with(RESERVED_PREFIX) {
+        if !self.reserved && event.kind.starts_with(RESERVED_PREFIX) {
             return Err(EventError::Reserved(quote(event.kind)));
+        }
+        if event.time == Timestamp::MIN {
+            event.time = self.time_default;
         }
         if let Some(text) = time {
             event.time = parse_time(text).ok_or_else(|| EventError::Time(quote(text)))?;
@@ -329,7 +365,8 @@ impl<'a> Visitor<'a> for MembersVisitor<'_, 'a> {
 }
 
 /// A member's name, borrowed where it has no escapes.
-struct Name<'a>(Cow<'a, str>);
+#[derive(Debug)]
+pub struct Name<'a>(pub Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Name<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -418,8 +455,11 @@ fn payload<'a>(
     }
 }
 
-/// Whether `bytes` are one JSON value, not nested deeper than `depth_max`.
-pub(super) fn check_json(bytes: &[u8], depth_max: usize) -> Result<(), EventError> {
+/// Checks that `bytes` are one JSON value, not nested deeper than `depth_max`.
+///
+/// # Errors
+/// [`EventError`] that says what they are instead.
+pub fn check_json(bytes: &[u8], depth_max: usize) -> Result<(), EventError> {
     let text = utf8(bytes)?;
     check_depth(text, depth_max)?;
     match serde_json::from_str::<&RawValue>(text) {
@@ -434,7 +474,11 @@ pub(super) fn check_name(name: &str) -> Result<(), EventError> {
     if fits { Ok(()) } else { Err(EventError::Name(quote(name))) }
 }
 
-pub(super) fn check_text(name: &str, value: &str, max: usize) -> Result<(), EventError> {
+/// Checks the length of a text attribute, and that no control character is in it.
+///
+/// # Errors
+/// [`EventError`] that names the attribute.
+pub fn check_text(name: &str, value: &str, max: usize) -> Result<(), EventError> {
     if value.len() > max {
         return Err(EventError::TooLong { name: quote(name), bytes: value.len(), max });
     }

@@ -4,14 +4,16 @@
 //! their types and lengths, UTF-8, JSON, its depth, a sane time. It never
 //! changes a payload: `data` is kept byte for byte as it came.
 
+mod attributes;
 mod binary;
 mod error;
 mod read;
 mod time;
 mod write;
 
+pub use attributes::Attributes;
 pub use error::EventError;
-pub use read::{LineError, Reader};
+pub use read::{LineError, Name, Reader, check_json, check_text};
 pub use time::{format_time, parse_time};
 pub use write::write_event;
 

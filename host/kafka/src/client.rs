@@ -1,0 +1,198 @@
+//! Clients of the Kafka library: their settings, what they log, their tokens.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use parking_lot::Mutex;
+use rdkafka::client::OAuthToken;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::{ClientContext, Timestamp as RecordTime};
+
+use crate::config::KafkaConfig;
+
+/// How long a question to the broker may take.
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
+/// How long a token without an end of its own is taken for good.
+const TOKEN_MS: i64 = 300_000;
+
+/// What all clients tell.
+#[derive(Default)]
+pub(crate) struct Said {
+    /// The last fault that a client told.
+    last: Mutex<Option<String>>,
+}
+
+impl Said {
+    /// What the clients said of why the broker cannot be reached.
+    pub(crate) fn last(&self) -> Option<String> {
+        self.last.lock().clone()
+    }
+
+    pub(crate) fn clear(&self) {
+        *self.last.lock() = None;
+    }
+}
+
+/// The context of every client.
+#[derive(Clone)]
+pub(crate) struct Context {
+    said: Arc<Said>,
+    token_file: Option<PathBuf>,
+}
+
+impl Context {
+    pub(crate) fn new(config: &KafkaConfig, said: Arc<Said>) -> Self {
+        Self { said, token_file: config.oauth_token_file.clone() }
+    }
+
+    /// Notes and tells what a client says of a fault.
+    pub(crate) fn told(&self, error: &KafkaError, reason: &str) {
+        // An end is none.
+        if matches!(error, KafkaError::PartitionEOF(_)) {
+            return;
+        }
+        tracing::debug!(%error, reason, "kafka client");
+        *self.said.last.lock() = Some(reason.to_owned());
+    }
+
+    /// The token of the file that is set.
+    pub(crate) fn token(&self) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        let path = self.token_file.as_ref().ok_or("`log.kafka.oauth_token_file` is not set")?;
+        let token = std::fs::read_to_string(path)
+            .map_err(|error| format!("`{}`: {error}", path.display()))?;
+        Ok(parse_token(token.trim()))
+    }
+}
+
+impl ClientContext for Context {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.told(&error, reason);
+    }
+
+    fn stats_raw(&self, _: &[u8]) {}
+
+    fn generate_oauth_token(
+        &self,
+        _: Option<&str>,
+    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.token()
+    }
+}
+
+impl ConsumerContext for Context {}
+
+/// What the library logs is for whoever looks into it: the log's own state says
+/// what matters.
+pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(target: "librdkafka", facility, "{message}");
+        }
+        _ => tracing::debug!(target: "librdkafka", facility, ?level, "{message}"),
+    }
+}
+
+/// Principal and end of a JWT, as far as it says them. It is the broker that
+/// checks it.
+fn parse_token(token: &str) -> OAuthToken {
+    let claims = token.split('.').nth(1).and_then(|part| BASE64_URL_SAFE_NO_PAD.decode(part).ok());
+    let claims: serde_json::Value =
+        claims.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now_ms = i64::try_from(since.as_millis()).unwrap_or(i64::MAX);
+    OAuthToken {
+        token: token.to_owned(),
+        principal_name: claims["sub"].as_str().unwrap_or("lantern").to_owned(),
+        lifetime_ms: claims["exp"].as_i64().map_or(now_ms + TOKEN_MS, |s| s.saturating_mul(1_000)),
+    }
+}
+
+/// What every client is given.
+pub(crate) fn base(config: &KafkaConfig) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client
+        .set("bootstrap.servers", &config.servers)
+        .set("client.id", "lantern")
+        .set("allow.auto.create.topics", "false")
+        // Back soon after a broker is.
+        .set("reconnect.backoff.ms", "50")
+        .set("reconnect.backoff.max.ms", "1000")
+        .set("socket.keepalive.enable", "true")
+        .set("topic.metadata.refresh.interval.ms", "10000");
+    client.set_log_level(RDKafkaLogLevel::Notice);
+    client
+}
+
+/// Passes the settings through that are meant for it.
+pub(crate) fn pass(config: &KafkaConfig, client: &mut ClientConfig) {
+    for (name, value) in &config.properties.0 {
+        client.set(name, value);
+    }
+}
+
+/// A consumer that is told what to read, and commits nothing by itself.
+pub(crate) fn consumer(
+    config: &KafkaConfig,
+    group: &str,
+    prefetch_bytes: usize,
+    context: &Context,
+) -> KafkaResult<BaseConsumer<Context>> {
+    let mut client = base(config);
+    client
+        .set("isolation.level", "read_committed")
+        .set("check.crcs", "false")
+        .set("fetch.wait.max.ms", "500")
+        .set("fetch.error.backoff.ms", "50")
+        .set("fetch.queue.backoff.ms", "5")
+        .set("queued.min.messages", "1000000")
+        .set("queued.max.messages.kbytes", (prefetch_bytes >> 10).max(64).to_string())
+        .set("fetch.message.max.bytes", prefetch_bytes.clamp(64 << 10, 1 << 20).to_string());
+    pass(config, &mut client);
+    client
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        .set("auto.offset.reset", "error");
+    client.create_with_context(context.clone())
+}
+
+/// Whether the error says that a topic or partition is not there.
+pub(crate) fn is_gone(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition
+            | RDKafkaErrorCode::UnknownTopicId
+    )
+}
+
+/// A record's timestamp; 1970 where it has none.
+pub(crate) fn time_of(time: RecordTime) -> lantern_core::Timestamp {
+    lantern_core::Timestamp(time.to_millis().unwrap_or(0).max(0).saturating_mul(1_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_says_whose_it_is_and_when_it_ends() {
+        let claims = BASE64_URL_SAFE_NO_PAD.encode(r#"{"sub":"svc","exp":1900000000}"#);
+        let token = parse_token(&format!("e30.{claims}.x"));
+        assert_eq!((token.principal_name.as_str(), token.lifetime_ms), ("svc", 1_900_000_000_000));
+        assert_eq!(parse_token("opaque").principal_name, "lantern");
+    }
+}

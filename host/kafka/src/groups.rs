@@ -1,0 +1,144 @@
+//! Where projections stand, committed to consumer groups, so that Kafka's own
+//! tools and every exporter of lags show it. Nothing here reads it back: what
+//! counts is what the shards' files say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use lantern_core::{Offset, PartitionId};
+use parking_lot::{Condvar, Mutex};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::KafkaResult;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+
+use crate::client::{Context, consumer};
+use crate::shared::Shared;
+
+/// The most groups with a client at a time.
+const CLIENTS_MAX: usize = 16;
+/// What a consumer that reads nothing fetches ahead, in bytes.
+const NOTHING: usize = 64 << 10;
+
+/// Commits positions.
+pub(crate) struct Groups {
+    told: Arc<(Mutex<Told>, Condvar)>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Told {
+    /// The positions of a projection that are not committed.
+    positions: BTreeMap<String, BTreeMap<u32, u64>>,
+    closed: bool,
+}
+
+impl Groups {
+    pub(crate) fn start(shared: &Arc<Shared>, context: &Context) -> std::io::Result<Self> {
+        let told: Arc<(Mutex<Told>, Condvar)> = Arc::default();
+        let mut worker = Worker {
+            shared: Arc::clone(shared),
+            context: context.clone(),
+            told: Arc::clone(&told),
+            clients: BTreeMap::new(),
+        };
+        let thread =
+            std::thread::Builder::new().name("kafka-groups".into()).spawn(move || worker.run())?;
+        Ok(Self { told, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// `projection` stands at `next` of `partition`.
+    pub(crate) fn tell(&self, projection: &str, partition: PartitionId, next: Offset) {
+        let mut told = self.told.0.lock();
+        if !told.positions.contains_key(projection) {
+            told.positions.insert(projection.to_owned(), BTreeMap::new());
+        }
+        if let Some(positions) = told.positions.get_mut(projection) {
+            positions.insert(partition.0, next.0);
+        }
+    }
+
+    /// Commits what is not committed, and ends the thread.
+    pub(crate) fn close(&self) {
+        self.told.0.lock().closed = true;
+        self.told.1.notify_all();
+        if let Some(thread) = self.thread.lock().take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread that commits positions panicked");
+        }
+    }
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    context: Context,
+    told: Arc<(Mutex<Told>, Condvar)>,
+    clients: BTreeMap<String, (Instant, BaseConsumer<Context>)>,
+}
+
+impl Worker {
+    fn run(&mut self) {
+        let every = Duration::from_millis(self.shared.config.commit_ms);
+        loop {
+            let (positions, closed) = {
+                let mut told = self.told.0.lock();
+                if !told.closed {
+                    self.told.1.wait_for(&mut told, every);
+                }
+                (std::mem::take(&mut told.positions), told.closed)
+            };
+            for (projection, positions) in positions {
+                if let Err(error) = self.commit(&projection, &positions) {
+                    tracing::debug!(%error, projection, "positions were not committed");
+                    self.clients.remove(&projection);
+                    self.keep(projection, positions);
+                }
+            }
+            if closed {
+                return;
+            }
+        }
+    }
+
+    /// Keeps what was not committed for the next time, unless newer is known.
+    fn keep(&self, projection: String, positions: BTreeMap<u32, u64>) {
+        let mut told = self.told.0.lock();
+        let known = told.positions.entry(projection).or_default();
+        for (partition, next) in positions {
+            known.entry(partition).or_insert(next);
+        }
+    }
+
+    fn commit(&mut self, projection: &str, positions: &BTreeMap<u32, u64>) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::with_capacity(positions.len());
+        for (partition, next) in positions {
+            let Some(part) = self.shared.parts.get(*partition as usize) else { continue };
+            let next = KafkaOffset::Offset(i64::try_from(*next).unwrap_or(i64::MAX));
+            list.add_partition_offset(&part.place.topic, part.place.partition, next)?;
+        }
+        self.client(projection)?.commit(&list, CommitMode::Sync)
+    }
+
+    fn client(&mut self, projection: &str) -> KafkaResult<&BaseConsumer<Context>> {
+        if !self.clients.contains_key(projection) {
+            if self.clients.len() >= CLIENTS_MAX {
+                let used: BTreeSet<_> =
+                    self.clients.iter().map(|(name, (used, _))| (*used, name.clone())).collect();
+                if let Some((_, oldest)) = used.first() {
+                    self.clients.remove(oldest);
+                }
+            }
+            let group = format!("{}{projection}", self.shared.config.group_prefix);
+            let client = consumer(&self.shared.config, &group, NOTHING, &self.context)?;
+            self.clients.insert(projection.to_owned(), (Instant::now(), client));
+        }
+        let now = Instant::now();
+        let client = self.clients.get_mut(projection).map(|(used, client)| {
+            *used = now;
+            &*client
+        });
+        client.ok_or(rdkafka::error::KafkaError::Canceled)
+    }
+}

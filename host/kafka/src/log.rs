@@ -1,0 +1,295 @@
+//! The log: opens the topics, starts the threads, and answers for all of them.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use lantern_core::{
+    AppendDone, Bounds, Emitted, Events, Log, LogError, Offset, PartitionId, Read, Timestamp, TypeFilter,
+    Waker,
+};
+use parking_lot::Mutex;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::append::Appender;
+use crate::client::{ANSWER, Context, Said, consumer};
+use crate::config::{ConfigError, KafkaConfig};
+use crate::emit::Emitter;
+use crate::groups::Groups;
+use crate::partitions::Table;
+use crate::shared::Shared;
+use crate::{reader, topics, watch};
+
+/// How long opening waits for the bounds of the partitions.
+const FIRST_BOUNDS: Duration = Duration::from_secs(5);
+/// The least that is fetched ahead of one cursor on one partition, in bytes.
+const PREFETCH_LEAST: usize = 256 << 10;
+
+/// Why the log cannot be opened.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// A setting cannot be used.
+    #[error("in section `log.kafka`: {0}")]
+    Setting(#[from] ConfigError),
+    /// The file that numbers the partitions cannot be read or written.
+    #[error("`{}`: {reason}", path.display())]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The broker cannot be reached, or refuses.
+    #[error("Kafka at `{servers}` cannot be used: {reason}")]
+    Kafka {
+        /// Who was asked.
+        servers: String,
+        /// What it says.
+        reason: String,
+    },
+    /// It is not what it was, or is not there.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A log on Kafka topics. Dropping it closes it as [`KafkaLog::close`] does.
+pub struct KafkaLog {
+    shared: Arc<Shared>,
+    /// The consumer that the watcher asks with.
+    consumer: Arc<BaseConsumer<Context>>,
+    appender: Appender,
+    emitter: Emitter,
+    groups: Groups,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl KafkaLog {
+    /// Opens the log that `config` names. `table` is the file that numbers its
+    /// partitions; it is made where there is none. Without an answer of the broker
+    /// a log that was open before opens all the same, and waits for it.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub fn open(table: impl AsRef<Path>, config: KafkaConfig) -> Result<Self, OpenError> {
+        config.check()?;
+        describe_metrics();
+        let mut table = Table::open(table.as_ref().to_path_buf())?;
+        let said = Arc::new(Said::default());
+        let context = Context::new(&config, Arc::clone(&said));
+        let failed = |error: KafkaError| refused(&config, &said, &error);
+        let cursors: Vec<_> = (0..config.cursors)
+            .map(|_| {
+                let partitions = table.places().len().max(config.topics.len()).max(1);
+                let each = config.prefetch_bytes / (partitions * config.cursors as usize);
+                let group = format!("{}reader", config.group_prefix);
+                consumer(&config, &group, each.max(PREFETCH_LEAST), &context).map(Arc::new)
+            })
+            .collect::<Result<_, _>>()
+            .map_err(failed)?;
+        let first: &Arc<BaseConsumer<Context>> = &cursors[0];
+        match topics::counts(first, &config, &context) {
+            Ok(counts) => {
+                let cluster = first.client().fetch_cluster_id(ANSWER);
+                table.check(cluster.as_deref(), &config.topics)?;
+                if !table.note(cluster.as_deref(), &mappings(&config)) {
+                    tracing::warn!(
+                        "records become events in another way than before (`log.kafka.json`): what is folded already stays as it is until its projection is rebuilt"
+                    );
+                }
+                for (topic, count) in config.topics.iter().zip(counts) {
+                    table.extend(topic, count);
+                }
+                table.save()?;
+            }
+            Err(topics::Fault::Topic(reason)) => return Err(OpenError::Other(reason)),
+            Err(topics::Fault::Client(error)) if table.is_new() => return Err(failed(error)),
+            Err(topics::Fault::Client(error)) => {
+                table.check(None, &config.topics)?;
+                tracing::warn!(%error, "Kafka does not answer: what is folded is served meanwhile");
+            }
+        }
+        let places = table.places().to_vec();
+        let shared = Arc::new(Shared::new(config, &places, said));
+        let failed = |error: KafkaError| refused(&shared.config, &shared.said, &error);
+        let thread = |error: std::io::Error| OpenError::Other(error.to_string());
+        let emitter = Emitter::start(&shared, &context, table.instance()).map_err(thread)?;
+        let groups = Groups::start(&shared, &context).map_err(thread)?;
+        let table = Arc::new(Mutex::new(table));
+        let appender = Appender::start(&shared, &table, &context).map_err(failed)?;
+        let consumer = Arc::clone(&cursors[0]);
+        let threads = Mutex::default();
+        let log = Self { shared, consumer, appender, emitter, groups, threads };
+        log.start(cursors).map_err(thread)?;
+        log.await_bounds();
+        Ok(log)
+    }
+
+    fn start(&self, cursors: Vec<Arc<BaseConsumer<Context>>>) -> std::io::Result<()> {
+        let mut threads = self.threads.lock();
+        for (number, consumer) in cursors.into_iter().enumerate() {
+            threads.push(reader::start(&self.shared, number, consumer)?);
+        }
+        threads.push(watch::start(&self.shared, Arc::clone(&self.consumer))?);
+        Ok(())
+    }
+
+    /// Waits until the bounds are known, but not for long.
+    fn await_bounds(&self) {
+        let until = Instant::now() + FIRST_BOUNDS;
+        let known = |number| self.shared.bounds(PartitionId(number)).is_ok();
+        while !(0..self.partitions()).all(known) && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Appends `events` to one partition, whatever their keys.
+    pub fn append_to(&self, partition: PartitionId, events: Events, done: AppendDone) {
+        self.appender.append(events, Some(partition), done);
+    }
+
+    /// `projection` stands at `next` of `partition`: told to its consumer group
+    /// soon.
+    pub fn tell_position(&self, projection: &str, partition: PartitionId, next: Offset) {
+        self.groups.tell(projection, partition, next);
+    }
+
+    /// Whether heartbeats may be written into `partition`: whoever reads its topic
+    /// must take CloudEvents.
+    #[must_use]
+    pub fn takes_heartbeats(&self, partition: PartitionId) -> bool {
+        let config = &self.shared.config;
+        let place = self.shared.part(partition).map(|part| &part.place);
+        config.writable
+            && config.heartbeats
+            && place.is_ok_and(|place| config.mapping(&place.topic).is_none())
+    }
+
+    /// Takes no more appends, waits for those on their way, and ends all threads.
+    /// Reading fails with [`LogError::Closed`] from then on.
+    pub fn close(&self) {
+        self.emitter.close();
+        self.appender.close();
+        self.groups.close();
+        self.shared.closed.store(true, Ordering::Release);
+        for cursor in &self.shared.cursors {
+            cursor.raise();
+        }
+        self.shared.watcher.raise();
+        for part in &self.shared.parts {
+            self.shared.wake(part);
+        }
+        for thread in self.threads.lock().drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the log panicked");
+            }
+        }
+    }
+}
+
+impl Drop for KafkaLog {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Log for KafkaLog {
+    fn partitions(&self) -> u32 {
+        u32::try_from(self.shared.parts.len()).unwrap_or(u32::MAX)
+    }
+
+    fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError> {
+        self.shared.bounds(partition)
+    }
+
+    fn read(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        wanted: &TypeFilter,
+    ) -> Result<Read, LogError> {
+        self.shared.read(partition, from, wanted)
+    }
+
+    /// By the records' own timestamps.
+    fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError> {
+        let place = &self.shared.part(partition)?.place;
+        let unavailable = |error: KafkaError| LogError::Unavailable(error.to_string());
+        let mut list = TopicPartitionList::with_capacity(1);
+        let millis = KafkaOffset::Offset(time.0.div_euclid(1_000).max(0));
+        list.add_partition_offset(&place.topic, place.partition, millis).map_err(unavailable)?;
+        let found = self.consumer.offsets_for_times(list, ANSWER).map_err(unavailable)?;
+        let elements = found.elements();
+        match elements.first().map(|element| (element.error(), element.offset())) {
+            Some((Ok(()), KafkaOffset::Offset(offset))) => {
+                Ok(Offset(u64::try_from(offset).unwrap_or(0)))
+            }
+            Some((Err(error), _)) => Err(unavailable(error)),
+            _ => Ok(self.bounds(partition)?.end),
+        }
+    }
+
+    fn append(&self, events: Events, done: AppendDone) {
+        if !self.shared.config.writable {
+            let why = "the topics are read only (`log.kafka.writable`)";
+            return done(Err(LogError::Unavailable(why.into())));
+        }
+        self.appender.append(events, None, done);
+    }
+
+    fn emit(&self, emitted: Emitted, done: AppendDone) {
+        if !self.shared.config.writable {
+            let why = "the topics are read only (`log.kafka.writable`)";
+            return done(Err(LogError::Unavailable(why.into())));
+        }
+        self.emitter.emit(emitted, done);
+    }
+
+    fn on_append(&self, waker: Waker) {
+        self.shared.add_waker(waker);
+    }
+
+    fn wait(&self, partition: PartitionId, from: Offset, timeout: Duration) {
+        self.shared.wait(partition, from, timeout);
+    }
+
+    fn partition_name(&self, partition: PartitionId) -> Option<String> {
+        self.shared.part(partition).ok().map(|part| part.place.to_string())
+    }
+
+    fn troubles(&self) -> Vec<String> {
+        let unread = self.shared.unread.lock();
+        let added = unread.iter().map(|place| {
+            format!("{place} was added and is not read: restart the server to read it")
+        });
+        added.collect()
+    }
+}
+
+fn refused(config: &KafkaConfig, said: &Said, error: &KafkaError) -> OpenError {
+    let reason = match said.last() {
+        Some(last) => format!("{error} ({last})"),
+        None => error.to_string(),
+    };
+    OpenError::Kafka { servers: config.servers.clone(), reason }
+}
+
+/// Names the way in which records become events.
+fn mappings(config: &KafkaConfig) -> String {
+    let json = serde_json::to_vec(&config.json).expect("plain structs always encode");
+    Sha256::digest(&json)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn describe_metrics() {
+    use metrics::describe_counter;
+    describe_counter!("lantern_log_events_total", "Events appended");
+    describe_counter!("lantern_log_duplicates_total", "Events sent again and not appended");
+    describe_counter!("lantern_log_emitted_total", "Events of plugins written to the log");
+    describe_counter!("lantern_log_unreadable_total", "Records read that are no events");
+}

@@ -1,0 +1,376 @@
+//! Makes events of plain JSON records by configuration.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use lantern_cloudevents::{EventError, EventLimits, Name, Reader, check_json, is_json};
+use lantern_core::{EventRef, Events, Timestamp};
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::record::Raw;
+
+/// The attributes that a mapping gives, in the order of [`Compiled::picks`].
+const ATTRIBUTES: [&str; 7] = ["type", "subject", "id", "source", "tenant", "time", "dataschema"];
+const DATA: usize = ATTRIBUTES.len();
+
+/// How records that are no CloudEvents become events.
+///
+/// Each value says where an attribute is taken from: `field:a.b` is a member of
+/// the record's JSON, `header:NAME` a header, `key` the record's key, `topic` its
+/// topic, `constant:TEXT` that text, and nothing at all is the default named
+/// below.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mapping {
+    /// The event's type. Default `topic`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The subject. Default `key`, where that is text.
+    pub subject: String,
+    /// The id. Default partition and offset, as `3-1841`.
+    pub id: String,
+    /// The source. Default the topic, as `kafka/orders`.
+    pub source: String,
+    /// The tenant. Default none.
+    pub tenant: String,
+    /// The time, RFC 3339 or a number of `time_unit` since 1970. Default, and
+    /// where a record has none, the record's own timestamp.
+    pub time: String,
+    /// What a number in `time` counts: `s`, `ms`, `us` or `ns`. Default `ms`.
+    pub time_unit: TimeUnit,
+    /// The schema of the payload. Default none.
+    pub dataschema: String,
+    /// The payload: a `field:`, or (default) the record's value as it is.
+    pub data: String,
+    /// The media type of the payload. Anything but JSON is not looked into.
+    /// Default `application/json`.
+    pub datacontenttype: String,
+}
+
+impl Default for Mapping {
+    fn default() -> Self {
+        Self {
+            kind: String::new(),
+            subject: String::new(),
+            id: String::new(),
+            source: String::new(),
+            tenant: String::new(),
+            time: String::new(),
+            time_unit: TimeUnit::Ms,
+            dataschema: String::new(),
+            data: String::new(),
+            datacontenttype: "application/json".into(),
+        }
+    }
+}
+
+/// What a number counts that is a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TimeUnit {
+    /// Seconds.
+    S,
+    /// Milliseconds.
+    #[default]
+    Ms,
+    /// Microseconds.
+    Us,
+    /// Nanoseconds.
+    Ns,
+}
+
+/// Where an attribute is taken from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Pick {
+    Default,
+    Key,
+    Topic,
+    Header(String),
+    Constant(String),
+    /// A place in [`Compiled::paths`].
+    Field(usize),
+}
+
+/// A mapping made ready.
+pub(crate) struct Compiled {
+    picks: Vec<Pick>,
+    paths: Vec<Vec<String>>,
+    unit: TimeUnit,
+    datacontenttype: String,
+    json: bool,
+}
+
+impl Mapping {
+    fn texts(&self) -> [&str; DATA + 1] {
+        [
+            &self.kind,
+            &self.subject,
+            &self.id,
+            &self.source,
+            &self.tenant,
+            &self.time,
+            &self.dataschema,
+            &self.data,
+        ]
+    }
+
+    /// The first setting that is wrong: its name, value and rule.
+    pub(crate) fn check(&self) -> Result<(), (&'static str, String, String)> {
+        let names = ATTRIBUTES.into_iter().chain(["data"]);
+        for (name, text) in names.zip(self.texts()) {
+            let wrong = |rule: &str| Err((name, text.to_owned(), rule.to_owned()));
+            let pick = pick(text, &mut Vec::new());
+            match pick {
+                None => {
+                    return wrong(
+                        "write `field:NAME`, `header:NAME`, `key`, `topic` or `constant:TEXT`",
+                    );
+                }
+                Some(Pick::Default | Pick::Field(_)) => {}
+                Some(_) if name == "data" => return wrong("the payload is a `field:NAME`"),
+                Some(_) => {}
+            }
+            if matches!(pick, Some(Pick::Field(_))) && !is_json(&self.datacontenttype) {
+                return wrong("fields are those of JSON, which `datacontenttype` says it is not");
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn compile(&self) -> Compiled {
+        let mut paths = Vec::new();
+        let picks = self.texts().map(|text| pick(text, &mut paths).unwrap_or(Pick::Default));
+        Compiled {
+            picks: picks.into(),
+            paths,
+            unit: self.time_unit,
+            datacontenttype: self.datacontenttype.clone(),
+            json: is_json(&self.datacontenttype),
+        }
+    }
+}
+
+/// What `text` says; `None` where it says nothing that is known.
+fn pick(text: &str, paths: &mut Vec<Vec<String>>) -> Option<Pick> {
+    Some(match text.split_once(':') {
+        None => match text {
+            "" => Pick::Default,
+            "key" => Pick::Key,
+            "topic" => Pick::Topic,
+            _ => return None,
+        },
+        Some(("field", path)) => {
+            let path: Vec<String> = path.split('.').map(str::to_owned).collect();
+            if path.iter().any(String::is_empty) {
+                return None;
+            }
+            paths.push(path);
+            Pick::Field(paths.len() - 1)
+        }
+        Some(("header", name)) if !name.is_empty() => Pick::Header(name.to_owned()),
+        Some(("constant", text)) if !text.is_empty() => Pick::Constant(text.to_owned()),
+        Some(_) => return None,
+    })
+}
+
+impl Compiled {
+    /// Adds the event that `raw` is by this mapping.
+    ///
+    /// # Errors
+    /// [`EventError`] where it is none; nothing was added then.
+    pub(crate) fn read(
+        &self,
+        raw: &Raw<'_>,
+        reader: &mut Reader,
+        into: &mut Events,
+    ) -> Result<(), EventError> {
+        let payload = raw.payload.unwrap_or_default();
+        if raw.payload.is_none() {
+            return Err(EventError::Missing("value (the record has none)"));
+        }
+        let mut found = [None; DATA + 1];
+        if self.json {
+            check_json(payload, EventLimits::default().json_depth_max)?;
+            if !self.paths.is_empty() {
+                // Checked above.
+                let text = std::str::from_utf8(payload).unwrap_or_default();
+                pick_out(text, &self.paths, &mut found)?;
+            }
+        }
+        let mut values = [const { Cow::Borrowed("") }; DATA];
+        for (place, value) in values.iter_mut().enumerate() {
+            *value = self.value(place, raw, &found)?;
+        }
+        let (mut time, mut text) = (Timestamp::MIN, None);
+        match self.picks[5] {
+            Pick::Field(field) => {
+                if let Some(json) = found[field].map(RawValue::get).filter(|json| *json != "null") {
+                    if json.starts_with('"') {
+                        text = Some(&*values[5]);
+                    } else {
+                        time = number(json, self.unit)?;
+                    }
+                }
+            }
+            _ if values[5].is_empty() => {}
+            _ => match number(&values[5], self.unit) {
+                Ok(at) => time = at,
+                Err(_) => text = Some(&*values[5]),
+            },
+        }
+        let data = match self.picks[DATA] {
+            Pick::Field(field) => match found[field] {
+                Some(json) => json.get().as_bytes(),
+                None => return Err(EventError::Missing("data")),
+            },
+            _ => payload,
+        };
+        let event = EventRef {
+            id: &values[2],
+            source: &values[3],
+            kind: &values[0],
+            subject: &values[1],
+            time,
+            tenant: &values[4],
+            dataschema: &values[6],
+            datacontenttype: &self.datacontenttype,
+            extensions: "",
+            data,
+        };
+        reader.add(event, text, into)
+    }
+
+    fn value<'a>(
+        &'a self,
+        place: usize,
+        raw: &Raw<'a>,
+        found: &[Option<&'a RawValue>],
+    ) -> Result<Cow<'a, str>, EventError> {
+        let name = ATTRIBUTES[place];
+        // What must be there, and cannot be made up.
+        let needed = |value: Option<Cow<'a, str>>| match value {
+            Some(value) if !value.is_empty() => Ok(value),
+            _ if matches!(name, "type" | "id" | "source") => Err(EventError::Missing(name)),
+            _ => Ok(Cow::Borrowed("")),
+        };
+        match &self.picks[place] {
+            Pick::Default => Ok(match name {
+                "type" => Cow::Borrowed(raw.topic),
+                "id" => Cow::Owned(format!("{}-{}", raw.partition, raw.offset)),
+                "source" => Cow::Owned(format!("kafka/{}", raw.topic)),
+                // A key of bytes is no subject, and no fault either.
+                "subject" => Cow::Borrowed(raw.key_text().unwrap_or_default()),
+                _ => Cow::Borrowed(""),
+            }),
+            Pick::Key => needed(Some(Cow::Borrowed(raw.key_text().ok_or_else(|| {
+                EventError::Header { name: "key".into(), value: "(not text)".into() }
+            })?))),
+            Pick::Topic => Ok(Cow::Borrowed(raw.topic)),
+            Pick::Constant(text) => Ok(Cow::Borrowed(text)),
+            Pick::Header(header) => needed(raw.header(header)?.map(Cow::Borrowed)),
+            Pick::Field(field) => match found[*field] {
+                None => needed(None),
+                Some(value) => needed(scalar(name, value.get())?),
+            },
+        }
+    }
+}
+
+/// A string's content, or a number or boolean as it is written; `None` is null.
+fn scalar<'a>(name: &str, json: &'a str) -> Result<Option<Cow<'a, str>>, EventError> {
+    let wrong = || EventError::Type {
+        name: name.into(),
+        value: json.chars().take(80).collect(),
+        expected: "a string, a number or a boolean",
+    };
+    match json.as_bytes().first() {
+        Some(b'n') => Ok(None),
+        Some(b'"') if json.contains('\\') => {
+            serde_json::from_str(json).map(|text: String| Some(Cow::Owned(text))).map_err(|_| wrong())
+        }
+        Some(b'"') => Ok(Some(Cow::Borrowed(&json[1..json.len() - 1]))),
+        Some(b'{' | b'[') | None => Err(wrong()),
+        Some(_) => Ok(Some(Cow::Borrowed(json))),
+    }
+}
+
+/// A number of `unit` since 1970.
+fn number(json: &str, unit: TimeUnit) -> Result<Timestamp, EventError> {
+    let wrong = || EventError::Time(json.chars().take(80).collect());
+    let (times, over) = match unit {
+        TimeUnit::S => (1_000_000, 1),
+        TimeUnit::Ms => (1_000, 1),
+        TimeUnit::Us => (1, 1),
+        TimeUnit::Ns => (1, 1_000),
+    };
+    if let Ok(whole) = json.parse::<i64>() {
+        let us = (whole / over).checked_mul(times).ok_or_else(wrong)?;
+        return Ok(Timestamp(us));
+    }
+    let part: f64 = json.parse().map_err(|_| wrong())?;
+    #[expect(clippy::cast_precision_loss, reason = "at most a million")]
+    let us = part * times as f64 / over as f64;
+    // Times within a few hundred thousand years of 1970.
+    if !us.is_finite() || us.abs() > 9e18 {
+        return Err(wrong());
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "within bounds")]
+    Ok(Timestamp(us as i64))
+}
+
+/// Finds the members that `paths` name, in one pass.
+fn pick_out<'a>(
+    text: &'a str,
+    paths: &[Vec<String>],
+    found: &mut [Option<&'a RawValue>],
+) -> Result<(), EventError> {
+    let wanted: Vec<(usize, &[String])> = (0..).zip(paths).map(|(i, p)| (i, p.as_slice())).collect();
+    descend(text, &wanted, found)
+}
+
+fn descend<'a>(
+    text: &'a str,
+    wanted: &[(usize, &[String])],
+    found: &mut [Option<&'a RawValue>],
+) -> Result<(), EventError> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    json.deserialize_map(Picker { wanted, found }).map_err(|_| EventError::Shape {
+        expected: "a JSON object",
+        value: text.chars().take(80).collect(),
+    })
+}
+
+struct Picker<'p, 'a> {
+    wanted: &'p [(usize, &'p [String])],
+    found: &'p mut [Option<&'a RawValue>],
+}
+
+impl<'a> Visitor<'a> for Picker<'_, 'a> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some(Name(name)) = map.next_key()? {
+            let value: &'a RawValue = map.next_value()?;
+            let here = |(_, path): &&(usize, &[String])| path.first().is_some_and(|p| *p == *name);
+            let mut deeper = Vec::new();
+            for (place, path) in self.wanted.iter().filter(here) {
+                if path.len() == 1 {
+                    self.found[*place] = Some(value);
+                } else {
+                    deeper.push((*place, &path[1..]));
+                }
+            }
+            // A member that is no object has no members: those are missing then.
+            if !deeper.is_empty() && value.get().starts_with('{') {
+                descend(value.get(), &deeper, self.found).map_err(de::Error::custom)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,217 @@
+//! Which partition of which topic has which number here: a table beside the
+//! state, to which lines are only added. So a number means the same partition for
+//! as long as the data folder lives, whatever is added to the topics.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::log::OpenError;
+
+/// A partition of a topic.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct Place {
+    pub(crate) topic: Box<str>,
+    pub(crate) partition: i32,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}[{}]", self.topic, self.partition)
+    }
+}
+
+/// The file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Stored {
+    format: u32,
+    /// What the cluster calls itself.
+    cluster: String,
+    /// Names this data folder in transactions.
+    instance: String,
+    /// How records become events; another way folds to another state.
+    mappings: String,
+    partitions: Vec<Place>,
+}
+
+/// The table.
+pub(crate) struct Table {
+    path: PathBuf,
+    stored: Stored,
+    index: HashMap<Place, u32>,
+}
+
+impl Table {
+    const FORMAT: u32 = 1;
+
+    /// Reads the table at `path`; an empty one where there is none.
+    pub(crate) fn open(path: PathBuf) -> Result<Self, OpenError> {
+        let damaged = |what: String| OpenError::Data { path: path.clone(), reason: what };
+        let stored = match std::fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice::<Stored>(&bytes)
+                .map_err(|error| damaged(format!("it is damaged: {error}")))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                Stored { format: Self::FORMAT, ..Stored::default() }
+            }
+            Err(error) => return Err(damaged(error.to_string())),
+        };
+        if stored.format != Self::FORMAT {
+            return Err(damaged(format!(
+                "it has format {}, this release reads {}",
+                stored.format,
+                Self::FORMAT
+            )));
+        }
+        let index = stored.partitions.iter().cloned().zip(0..).collect();
+        Ok(Self { path, stored, index })
+    }
+
+    /// Whether nothing was ever read with it.
+    pub(crate) fn is_new(&self) -> bool {
+        self.stored.partitions.is_empty()
+    }
+
+    pub(crate) fn places(&self) -> &[Place] {
+        &self.stored.partitions
+    }
+
+    pub(crate) fn instance(&self) -> &str {
+        &self.stored.instance
+    }
+
+    pub(crate) fn number(&self, place: &Place) -> Option<u32> {
+        self.index.get(place).copied()
+    }
+
+    /// Refuses another cluster, and topics that are not those of before.
+    pub(crate) fn check(&self, cluster: Option<&str>, topics: &[String]) -> Result<(), OpenError> {
+        if self.is_new() {
+            return Ok(());
+        }
+        if let Some(cluster) = cluster
+            && !self.stored.cluster.is_empty()
+            && cluster != self.stored.cluster
+        {
+            return Err(OpenError::Other(format!(
+                "the data folder was made with Kafka cluster `{}`, and this is `{cluster}`: its state is that of another log; name the brokers of the first, or begin with another data folder (`--data`)",
+                self.stored.cluster
+            )));
+        }
+        let missing = self.places().iter().find(|p| !topics.iter().any(|t| **t == *p.topic));
+        match missing {
+            Some(place) => Err(OpenError::Other(format!(
+                "the data folder was made with topic `{}`, which is not among `log.kafka.topics` ({}): name it again, or begin with another data folder (`--data`)",
+                place.topic,
+                topics.join(", ")
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Notes how records become events; `false` where that was another way
+    /// before.
+    pub(crate) fn note(&mut self, cluster: Option<&str>, mappings: &str) -> bool {
+        let same = self.is_new() || self.stored.mappings == mappings;
+        self.stored.mappings = mappings.to_owned();
+        if let Some(cluster) = cluster {
+            self.stored.cluster = cluster.to_owned();
+        }
+        same
+    }
+
+    /// Gives the first `count` partitions of `topic` numbers, where they have
+    /// none; says whether any was new.
+    pub(crate) fn extend(&mut self, topic: &str, count: i32) -> bool {
+        let before = self.index.len();
+        for partition in 0..count {
+            let place = Place { topic: topic.into(), partition };
+            if !self.index.contains_key(&place) {
+                let number = u32::try_from(self.index.len()).unwrap_or(u32::MAX);
+                self.index.insert(place.clone(), number);
+                self.stored.partitions.push(place);
+            }
+        }
+        self.index.len() > before
+    }
+
+    /// Writes it, aside and then in place, so that it is whole at all times.
+    pub(crate) fn save(&mut self) -> Result<(), OpenError> {
+        if self.stored.instance.is_empty() {
+            self.stored.instance = new_instance(&self.path);
+        }
+        let failed = |error: std::io::Error| OpenError::Data {
+            path: self.path.clone(),
+            reason: error.to_string(),
+        };
+        let bytes = serde_json::to_vec_pretty(&self.stored).expect("plain structs always encode");
+        let aside = self.path.with_extension("json.new");
+        let mut file = File::create(&aside).map_err(failed)?;
+        file.write_all(&bytes).and_then(|()| file.sync_all()).map_err(failed)?;
+        std::fs::rename(&aside, &self.path).map_err(failed)?;
+        let folder = self.path.parent().unwrap_or(Path::new("."));
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    }
+}
+
+/// A name that no other data folder has: of the moment, the process and the path,
+/// which together do not come twice.
+fn new_instance(path: &Path) -> String {
+    use sha2::{Digest, Sha256};
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let mut hash = Sha256::new();
+    hash.update(since.unwrap_or_default().as_nanos().to_le_bytes());
+    hash.update(std::process::id().to_le_bytes());
+    hash.update(path.as_os_str().as_encoded_bytes());
+    hash.update(std::fs::read("/proc/sys/kernel/random/uuid").unwrap_or_default());
+    hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn numbers_stay_whatever_is_added() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("kafka.json");
+        let mut table = Table::open(path.clone()).unwrap();
+        assert!(table.is_new());
+        assert!(table.extend("a", 2));
+        table.note(Some("c1"), "m1");
+        table.save().unwrap();
+        let instance = table.instance().to_owned();
+
+        let mut table = Table::open(path.clone()).unwrap();
+        assert!(table.extend("b", 1) && table.extend("a", 3) && !table.extend("a", 1));
+        table.save().unwrap();
+        let table = Table::open(path).unwrap();
+        let names: Vec<_> = table.places().iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["a[0]", "a[1]", "b[0]", "a[2]"]);
+        assert_eq!(table.number(&Place { topic: "a".into(), partition: 2 }), Some(3));
+        assert_eq!(table.instance(), instance);
+    }
+
+    #[test]
+    fn another_log_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut table = Table::open(dir.path().join("kafka.json")).unwrap();
+        let topics = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        table.check(Some("c1"), &topics(&["a"])).unwrap();
+        assert!(table.note(Some("c1"), "m1"));
+        table.extend("a", 1);
+        table.check(Some("c1"), &topics(&["b", "a"])).unwrap();
+        table.check(None, &topics(&["a"])).unwrap();
+        let refused = |cluster, names: &[&str], word: &str| {
+            let error = table.check(Some(cluster), &topics(names)).unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        };
+        refused("c2", &["a"], "`c2`");
+        refused("c1", &["b"], "topic `a`");
+        assert!(!table.note(Some("c1"), "m2"), "records are read in another way");
+    }
+}

@@ -1,0 +1,397 @@
+//! A cursor: a consumer with a thread of its own, that reads each partition from
+//! where its stream asks and turns records into columns.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use lantern_core::{Chunk, Events, Offset, Offsets, Timestamp, UNREADABLE_TYPE};
+use rdkafka::consumer::base_consumer::PartitionQueue;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+
+use crate::client::{Context, is_gone, time_of};
+use crate::record::{Decoder, Raw};
+use crate::shared::{Part, Shared};
+
+/// Records taken of one partition before others get their turn.
+const RECORDS_TURN: usize = 16_384;
+/// The bytes a piece aims at.
+const PIECE_BYTES: std::ops::RangeInclusive<usize> = (32 << 10)..=(1 << 20);
+/// The client is served at least so often.
+const IDLE: Duration = Duration::from_millis(100);
+/// How long a cursor may take to be sent to another place.
+const SEEK: Duration = Duration::from_secs(10);
+
+/// Starts cursor `number`.
+pub(crate) fn start(
+    shared: &Arc<Shared>,
+    number: usize,
+    consumer: Arc<BaseConsumer<Context>>,
+) -> std::io::Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    std::thread::Builder::new().name(format!("kafka-read-{number}")).spawn(move || {
+        let lanes = shared.parts.iter().map(|_| Lane::default()).collect();
+        let decoder = Decoder::new(&shared.config);
+        let piece = shared.cache_bytes / 4;
+        let piece_bytes = piece.clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end());
+        Cursor { shared, number, consumer, lanes, decoder, piece_bytes }.run();
+    })
+}
+
+struct Cursor {
+    shared: Arc<Shared>,
+    number: usize,
+    consumer: Arc<BaseConsumer<Context>>,
+    lanes: Vec<Lane>,
+    decoder: Decoder,
+    piece_bytes: usize,
+}
+
+/// One partition of a cursor.
+#[derive(Default)]
+struct Lane {
+    queue: Option<PartitionQueue<Context>>,
+    assigned: bool,
+    events: Events,
+    offsets: Vec<u64>,
+    /// Everything before this was taken.
+    next: u64,
+    /// Asked again for what stands before this, to be sure that nothing does.
+    confirming: Option<u64>,
+}
+
+/// How a turn of a partition ended.
+enum Taken {
+    /// Nothing is there now.
+    Empty,
+    /// There may be more.
+    More,
+    /// The partition's end was reached.
+    End,
+    /// The client says so.
+    Fault(KafkaError),
+}
+
+impl Cursor {
+    fn run(mut self) {
+        while !self.shared.is_closed() {
+            // What concerns the client as a whole; nothing of it is needed here.
+            while self.consumer.poll(Duration::ZERO).is_some() {}
+            let mut busy = false;
+            for number in 0..self.lanes.len() {
+                busy |= self.turn(number);
+            }
+            if !busy {
+                self.shared.cursors[self.number].wait(IDLE);
+            }
+        }
+    }
+
+    /// Does what there is to do on one partition; whether there may be more.
+    fn turn(&mut self, number: usize) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let part = &shared.parts[number];
+        let (asked, open, full, starving, doubted) = {
+            let mut state = part.state.lock();
+            let starving = std::mem::take(&mut state.starving);
+            let stable = state.stable;
+            let stream = &mut state.streams[self.number];
+            let doubted = std::mem::take(&mut stream.doubted).then_some(stable);
+            (stream.asked.take(), stream.open, stream.full, starving, doubted)
+        };
+        if starving {
+            // Whoever waits for a cursor asks again, until one is free.
+            shared.wake(part);
+        }
+        if let Some(from) = asked {
+            if let Err(error) = self.place(part, number, from) {
+                self.lose(part, number, &error);
+                return false;
+            }
+        } else if !open {
+            self.leave(part, number);
+            return false;
+        }
+        if full || !self.lanes[number].assigned {
+            return false;
+        }
+        let lane = &self.lanes[number];
+        if let Some(stable) = doubted
+            && lane.confirming.is_none()
+            && lane.offsets.is_empty()
+            && lane.next < stable
+        {
+            self.confirm(part, number, stable);
+        }
+        match self.take(part, number) {
+            Taken::Empty => {
+                self.seal(part, number, false);
+                false
+            }
+            Taken::More => true,
+            Taken::End => {
+                self.end(part, number);
+                true
+            }
+            Taken::Fault(error) => {
+                self.seal(part, number, false);
+                self.fault(part, number, &error)
+            }
+        }
+    }
+
+    /// Goes to `from`.
+    fn place(&mut self, part: &Part, number: usize, from: u64) -> KafkaResult<()> {
+        let offset = KafkaOffset::Offset(i64::try_from(from).unwrap_or(i64::MAX));
+        let (topic, partition) = (&*part.place.topic, part.place.partition);
+        let lane = &mut self.lanes[number];
+        lane.events = Events::new();
+        lane.offsets.clear();
+        (lane.next, lane.confirming) = (from, None);
+        if lane.assigned {
+            return self.consumer.seek(topic, partition, offset, SEEK);
+        }
+        if lane.queue.is_none() {
+            let mut queue = self
+                .consumer
+                .split_partition_queue(topic, partition)
+                .ok_or(KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownPartition))?;
+            let signal = Arc::clone(&self.shared.cursors[self.number]);
+            queue.set_nonempty_callback(move || signal.raise());
+            lane.queue = Some(queue);
+        }
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, offset)?;
+        self.consumer.incremental_assign(&list)?;
+        lane.assigned = true;
+        Ok(())
+    }
+
+    /// Reads the partition no more.
+    fn leave(&mut self, part: &Part, number: usize) {
+        let lane = &mut self.lanes[number];
+        if !std::mem::take(&mut lane.assigned) {
+            return;
+        }
+        lane.events = Events::new();
+        lane.offsets.clear();
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&part.place.topic, part.place.partition);
+        if let Err(error) = self.consumer.incremental_unassign(&list) {
+            tracing::debug!(%error, partition = %part.place, "a cursor could not leave");
+        }
+    }
+
+    /// Takes what has come.
+    fn take(&mut self, part: &Part, number: usize) -> Taken {
+        for _ in 0..RECORDS_TURN {
+            let lane = &mut self.lanes[number];
+            let Some(queue) = &lane.queue else { return Taken::Empty };
+            let message = match queue.poll(Duration::ZERO) {
+                None => return Taken::Empty,
+                Some(Err(KafkaError::PartitionEOF(_))) => return Taken::End,
+                Some(Err(error)) => return Taken::Fault(error),
+                Some(Ok(message)) => message,
+            };
+            let offset = u64::try_from(message.offset()).unwrap_or(0);
+            if offset < lane.next {
+                // A compressed batch begins before the place asked for.
+                continue;
+            }
+            let fits = decode(&mut self.decoder, part, offset, &message, &mut lane.events);
+            let again = if fits { None } else { Some(message.detach()) };
+            drop(message);
+            if let Some(message) = again {
+                // One chunk holds only so many types: this is the first of another.
+                self.seal(part, number, true);
+                let lane = &mut self.lanes[number];
+                decode(&mut self.decoder, part, offset, &message, &mut lane.events);
+            }
+            let lane = &mut self.lanes[number];
+            lane.offsets.push(offset);
+            lane.next = offset + 1;
+            let many = lane.offsets.len() >= self.shared.config.chunk_events_max as usize;
+            if (many || lane.events.bytes() >= self.piece_bytes) && self.seal(part, number, false) {
+                return Taken::Empty;
+            }
+        }
+        Taken::More
+    }
+
+    /// Hands on what was taken; whether the stream is full then, or gone.
+    fn seal(&mut self, part: &Part, number: usize, quiet: bool) -> bool {
+        let lane = &mut self.lanes[number];
+        if lane.offsets.is_empty() {
+            return false;
+        }
+        let (events, offsets) =
+            (std::mem::take(&mut lane.events), std::mem::take(&mut lane.offsets));
+        let newest = newest(&events);
+        let dense = offsets.last().is_some_and(|last| last - offsets[0] + 1 == offsets.len() as u64);
+        let offsets = if dense {
+            Offsets::Dense { first: Offset(offsets[0]) }
+        } else {
+            Offsets::Sparse(offsets)
+        };
+        let chunk = Chunk { partition: part.id, offsets, events };
+        let (next, limit) = (lane.next, self.shared.cache_bytes);
+        let mut state = part.state.lock();
+        state.tell_end(next);
+        state.tell_time(newest);
+        let stream = &mut state.streams[self.number];
+        // Sent elsewhere meanwhile, it wants nothing of this.
+        let wanted = stream.open && stream.asked.is_none();
+        if wanted {
+            stream.push(chunk, next, limit);
+        }
+        let full = !wanted || stream.full;
+        drop(state);
+        if !quiet {
+            self.shared.wake(part);
+        }
+        full
+    }
+
+    /// The end was reached. Where the broker says that the partition goes on
+    /// although nothing came, markers of transactions may stand there, or what was
+    /// fetched was older than what the broker said: asked once more from here, it
+    /// comes again, or an end that is surely not before what was said.
+    fn end(&mut self, part: &Part, number: usize) {
+        self.seal(part, number, true);
+        let lane = &mut self.lanes[number];
+        let mut state = part.state.lock();
+        let stable = state.stable;
+        let stream = &mut state.streams[self.number];
+        if !stream.open || stream.asked.is_some() {
+            return;
+        }
+        if let Some(sure) = lane.confirming.take() {
+            lane.next = lane.next.max(sure);
+            stream.pass(lane.next);
+        }
+        stream.at_end = true;
+        let next = lane.next;
+        drop(state);
+        if next < stable {
+            self.confirm(part, number, stable);
+        } else {
+            // More may stand there than is known.
+            self.shared.want_bounds(part);
+        }
+        self.shared.wake(part);
+    }
+
+    fn confirm(&mut self, part: &Part, number: usize, end: u64) {
+        let lane = &mut self.lanes[number];
+        let offset = KafkaOffset::Offset(i64::try_from(lane.next).unwrap_or(i64::MAX));
+        match self.consumer.seek(&part.place.topic, part.place.partition, offset, SEEK) {
+            Ok(()) => lane.confirming = Some(end),
+            Err(error) => self.lose(part, number, &error),
+        }
+    }
+
+    /// What the client says of the partition; whether reading goes on.
+    fn fault(&mut self, part: &Part, number: usize, error: &KafkaError) -> bool {
+        let KafkaError::MessageConsumption(code) = error else {
+            tracing::debug!(%error, partition = %part.place, "a cursor met a fault");
+            return true;
+        };
+        let lost = matches!(
+            code,
+            RDKafkaErrorCode::AutoOffsetReset
+                | RDKafkaErrorCode::OffsetOutOfRange
+                | RDKafkaErrorCode::LogTruncation
+        );
+        if lost || is_gone(*code) || *code == RDKafkaErrorCode::TopicAuthorizationFailed {
+            self.lose(part, number, error);
+            return false;
+        }
+        // The library tries again by itself.
+        tracing::debug!(%error, partition = %part.place, "a cursor met a fault");
+        true
+    }
+
+    /// The place is gone, or cannot be gone to: nobody knows what the partition
+    /// holds before its bounds are asked for again.
+    fn lose(&mut self, part: &Part, number: usize, error: &KafkaError) {
+        tracing::info!(%error, partition = %part.place, "a cursor lost its place");
+        self.leave(part, number);
+        let mut state = part.state.lock();
+        if state.streams[self.number].asked.is_none() {
+            state.streams[self.number].close();
+        }
+        state.doubtful = true;
+        if let KafkaError::MessageConsumption(code) = error
+            && (is_gone(*code) || *code == RDKafkaErrorCode::TopicAuthorizationFailed)
+        {
+            state.gone = Some(format!("{}: {code}", part.place));
+        }
+        drop(state);
+        self.shared.want_bounds(part);
+        self.shared.wake(part);
+    }
+}
+
+/// Adds a record to its lane; `false` where it takes no more types.
+fn decode(
+    decoder: &mut Decoder,
+    part: &Part,
+    offset: u64,
+    message: &impl Records,
+    events: &mut Events,
+) -> bool {
+    message.with(part, offset, &mut |raw| {
+        let (fits, unreadable) = decoder.read(raw, events);
+        if let Some(reason) = unreadable {
+            metrics::counter!("lantern_log_unreadable_total").increment(1);
+            tracing::debug!(partition = %part.place, offset, reason, "a record is no event");
+        }
+        fits
+    })
+}
+
+/// A message of the library, borrowed or not.
+trait Records {
+    fn with(&self, part: &Part, offset: u64, read: &mut dyn FnMut(&Raw<'_>) -> bool) -> bool;
+}
+
+impl Records for BorrowedMessage<'_> {
+    fn with(&self, part: &Part, offset: u64, read: &mut dyn FnMut(&Raw<'_>) -> bool) -> bool {
+        read(&Raw {
+            topic: &part.place.topic,
+            partition: part.place.partition,
+            offset,
+            time: time_of(self.timestamp()),
+            key: self.key(),
+            payload: self.payload(),
+            headers: &self.headers(),
+        })
+    }
+}
+
+impl Records for rdkafka::message::OwnedMessage {
+    fn with(&self, part: &Part, offset: u64, read: &mut dyn FnMut(&Raw<'_>) -> bool) -> bool {
+        let headers = self.headers().map(rdkafka::message::OwnedHeaders::as_borrowed);
+        read(&Raw {
+            topic: &part.place.topic,
+            partition: part.place.partition,
+            offset,
+            time: time_of(self.timestamp()),
+            key: self.key(),
+            payload: self.payload(),
+            headers: &headers,
+        })
+    }
+}
+
+/// The highest time of an event; that of what is no event does not count.
+fn newest(events: &Events) -> Timestamp {
+    let unreadable = events.type_names().iter().position(|kind| kind == UNREADABLE_TYPE);
+    let times = events.times().iter().zip(events.types());
+    let counted = times.filter(|(_, kind)| Some(usize::from(**kind)) != unreadable);
+    counted.map(|(time, _)| *time).max().unwrap_or(Timestamp::MIN)
+}
+

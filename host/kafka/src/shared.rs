@@ -1,0 +1,350 @@
+//! What readers, cursors and the watcher know together of each partition.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use lantern_core::{
+    Bounds, LogError, Offset, PartitionId, Read, Timestamp, TypeFilter, Waker,
+};
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::client::Said;
+use crate::config::KafkaConfig;
+use crate::partitions::Place;
+use crate::stream::{Held, Stream};
+
+/// The least memory of one cursor on one partition.
+const CACHE_LEAST: usize = 256 << 10;
+/// A cursor stays at a place for so long before another reader gets it.
+const QUANTUM: Duration = Duration::from_millis(50);
+/// Bounds that were not confirmed for so long are not known any more.
+const FRESH: Duration = Duration::from_secs(10);
+
+/// Wakes a thread.
+#[derive(Default)]
+pub(crate) struct Signal {
+    raised: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Signal {
+    pub(crate) fn raise(&self) {
+        let mut raised = self.raised.lock();
+        if !*raised {
+            *raised = true;
+            self.changed.notify_one();
+        }
+    }
+
+    /// Waits until it is raised, at most `timeout`, and lowers it.
+    pub(crate) fn wait(&self, timeout: Duration) {
+        let mut raised = self.raised.lock();
+        if !*raised {
+            self.changed.wait_for(&mut raised, timeout);
+        }
+        *raised = false;
+    }
+}
+
+/// Everything that several threads look at.
+pub(crate) struct Shared {
+    pub(crate) config: KafkaConfig,
+    pub(crate) parts: Vec<Part>,
+    /// Memory of one cursor on one partition, in bytes.
+    pub(crate) cache_bytes: usize,
+    /// One a cursor.
+    pub(crate) cursors: Vec<Arc<Signal>>,
+    /// Partitions whose bounds are wanted now, and the watcher's signal.
+    pub(crate) wanted: Mutex<Vec<u32>>,
+    pub(crate) watcher: Signal,
+    pub(crate) closed: AtomicBool,
+    pub(crate) said: Arc<Said>,
+    /// Partitions of the topics that are not read before the next start.
+    pub(crate) unread: Mutex<Vec<Place>>,
+    wakers: RwLock<Vec<Waker>>,
+}
+
+/// A partition.
+pub(crate) struct Part {
+    pub(crate) id: PartitionId,
+    pub(crate) place: Place,
+    pub(crate) state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// What is known of a partition.
+#[derive(Default)]
+pub(crate) struct State {
+    /// Its bounds, as the broker told them last, or what was read since.
+    pub(crate) bounds: Option<(u64, u64)>,
+    /// The end as the broker told it: nothing before it will still come in, be it
+    /// of a transaction that is not over.
+    pub(crate) stable: u64,
+    /// When the broker told them.
+    told: Option<Instant>,
+    /// Whether a cursor found its place gone, so that bounds are asked for first.
+    pub(crate) doubtful: bool,
+    /// Whether an offset past the end was asked for, and the end asked for again.
+    past_end: bool,
+    /// Why the broker has no such partition.
+    pub(crate) gone: Option<String>,
+    max_time: Timestamp,
+    /// One a cursor.
+    pub(crate) streams: Vec<Stream>,
+    /// Whether somebody waits for a cursor.
+    pub(crate) starving: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(config: KafkaConfig, places: &[Place], said: Arc<Said>) -> Self {
+        let cursors = config.cursors as usize;
+        let parts = (0..).zip(places).map(|(number, place)| Part {
+            id: PartitionId(number),
+            place: place.clone(),
+            state: Mutex::new(State {
+                max_time: Timestamp::MIN,
+                streams: (0..cursors).map(|_| Stream::default()).collect(),
+                ..State::default()
+            }),
+            changed: Condvar::new(),
+        });
+        Self {
+            cache_bytes: (config.cache_bytes / (places.len().max(1) * cursors)).max(CACHE_LEAST),
+            parts: parts.collect(),
+            cursors: (0..cursors).map(|_| Arc::default()).collect(),
+            wanted: Mutex::default(),
+            watcher: Signal::default(),
+            closed: AtomicBool::new(false),
+            said,
+            unread: Mutex::default(),
+            wakers: RwLock::default(),
+            config,
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn part(&self, partition: PartitionId) -> Result<&Part, LogError> {
+        self.parts.get(partition.0 as usize).ok_or(LogError::NoPartition(partition))
+    }
+
+    pub(crate) fn add_waker(&self, waker: Waker) {
+        self.wakers.write().push(waker);
+    }
+
+    /// Wakes all who wait for `part`. Not with its lock held.
+    pub(crate) fn wake(&self, part: &Part) {
+        part.changed.notify_all();
+        for waker in self.wakers.read().iter() {
+            waker(part.id);
+        }
+    }
+
+    /// Has the watcher ask for the bounds of `part` soon.
+    pub(crate) fn want_bounds(&self, part: &Part) {
+        let mut wanted = self.wanted.lock();
+        if !wanted.contains(&part.id.0) {
+            wanted.push(part.id.0);
+        }
+        drop(wanted);
+        self.watcher.raise();
+    }
+
+    pub(crate) fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError> {
+        let part = self.part(partition)?;
+        let state = part.state.lock();
+        if let Some(gone) = &state.gone {
+            return Err(LogError::Unavailable(gone.clone()));
+        }
+        let fresh = FRESH.max(Duration::from_millis(self.config.refresh_ms * 5));
+        match (state.bounds, state.told) {
+            (Some((start, end)), Some(told)) if told.elapsed() < fresh => {
+                Ok(Bounds { start: Offset(start), end: Offset(end), max_time: state.max_time })
+            }
+            (_, told) => Err(LogError::Unavailable(self.away(told.map(|told| told.elapsed())))),
+        }
+    }
+
+    /// Says that the broker does not answer.
+    pub(crate) fn away(&self, since: Option<Duration>) -> String {
+        let why = self.said.last().map_or_else(String::new, |why| format!(": {why}"));
+        match since {
+            Some(since) => format!("Kafka has not answered for {} s{why}", since.as_secs()),
+            None => format!("Kafka has not answered yet{why}"),
+        }
+    }
+
+    pub(crate) fn read(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        wanted: &TypeFilter,
+    ) -> Result<Read, LogError> {
+        if self.is_closed() {
+            return Err(LogError::Closed);
+        }
+        let part = self.part(partition)?;
+        let mut state = part.state.lock();
+        let (read, then) = state.read(partition, from.0, wanted, Instant::now())?;
+        for (stream, cursor) in state.streams.iter_mut().zip(&self.cursors) {
+            if stream.has_room_again(self.cache_bytes) {
+                cursor.raise();
+            }
+        }
+        drop(state);
+        self.go_on(part, then);
+        Ok(read)
+    }
+
+    fn go_on(&self, part: &Part, then: Then) {
+        match then {
+            Then::Nothing => {}
+            Then::Bounds => self.want_bounds(part),
+            Then::Cursor(number) => self.cursors[number].raise(),
+        }
+    }
+
+    /// See [`lantern_core::Log::wait`].
+    pub(crate) fn wait(&self, partition: PartitionId, from: Offset, timeout: Duration) {
+        let Ok(part) = self.part(partition) else { return };
+        let everything = TypeFilter::everything();
+        let until = Instant::now() + timeout;
+        let mut state = part.state.lock();
+        loop {
+            match state.read(partition, from.0, &everything, Instant::now()) {
+                Ok((Read::Pending, then)) if !self.is_closed() => self.go_on(part, then),
+                _ => return,
+            }
+            if part.changed.wait_until(&mut state, until).timed_out() {
+                return;
+            }
+        }
+    }
+}
+
+/// Who has something to do after a read.
+enum Then {
+    Nothing,
+    /// The watcher: bounds are in doubt.
+    Bounds,
+    /// This cursor.
+    Cursor(usize),
+}
+
+impl State {
+    /// What stands from `from` on.
+    fn read(
+        &mut self,
+        partition: PartitionId,
+        from: u64,
+        wanted: &TypeFilter,
+        now: Instant,
+    ) -> Result<(Read, Then), LogError> {
+        if let Some(gone) = &self.gone {
+            return Err(LogError::Unavailable(gone.clone()));
+        }
+        let Some((start, end)) = self.bounds.filter(|_| !self.doubtful) else {
+            // Else nobody could tell whether it is out of them.
+            return Ok((Read::Pending, Then::Bounds));
+        };
+        if from < start {
+            let (from, start) = (Offset(from), Offset(start));
+            return Err(LogError::OutOfRange { partition, from, start });
+        }
+        if from > end {
+            if self.past_end {
+                let (from, end) = (Offset(from), Offset(end));
+                return Err(LogError::Lost { partition, from, end });
+            }
+            // Said only once the broker has said it twice: nothing worse can be
+            // said of a log.
+            (self.past_end, self.doubtful) = (true, true);
+            return Ok((Read::Pending, Then::Bounds));
+        }
+        self.past_end = false;
+        if let Some(read) = self.held(from, end, wanted, now) {
+            return Ok((read, Then::Nothing));
+        }
+        Ok((Read::Pending, self.place(from, now).map_or(Then::Nothing, Then::Cursor)))
+    }
+
+    /// What the streams have. Where one has overtaken another, that gives its
+    /// place up: else both would bring the same from now on.
+    fn held(&mut self, from: u64, end: u64, wanted: &TypeFilter, now: Instant) -> Option<Read> {
+        let (mut found, mut nexts) = (None, Vec::new());
+        for (number, stream) in self.streams.iter_mut().enumerate() {
+            match stream.held(from, wanted, now) {
+                Held::Chunk(chunk) if found.is_none() => found = Some(Read::Chunk(chunk)),
+                Held::Skipped(next) if found.is_none() => {
+                    found = Some(Read::Skipped { next: Offset(next) });
+                }
+                Held::Next => nexts.push(number),
+                _ => {}
+            }
+        }
+        let first = nexts.first().copied();
+        for number in nexts {
+            if found.is_some() || Some(number) != first {
+                self.streams[number].close();
+            }
+        }
+        found.or_else(|| {
+            let ended = self.streams[first?].at_end && from >= end;
+            Some(if ended { Read::End } else { Read::Pending })
+        })
+    }
+
+    /// Sends a cursor to `from`: a free one, or the one that nobody asked for the
+    /// longest. That which is furthest stays where new events come in.
+    fn place(&mut self, from: u64, now: Instant) -> Option<usize> {
+        let furthest = self.streams.iter().filter(|s| s.open).map(|s| s.next).max();
+        let mut choice = None;
+        for (number, stream) in self.streams.iter().enumerate() {
+            if !stream.open {
+                choice = Some((number, None));
+                break;
+            }
+            if Some(stream.next) == furthest && stream.next > from {
+                continue;
+            }
+            let rested = stream.used.is_none_or(|used| now.duration_since(used) >= QUANTUM);
+            if rested && choice.is_none_or(|(_, used)| stream.used < used) {
+                choice = Some((number, stream.used));
+            }
+        }
+        self.starving = choice.is_none();
+        let (number, _) = choice?;
+        self.streams[number].ask(from, now);
+        Some(number)
+    }
+
+    /// The broker told the bounds, when asked while the end was known as `before`.
+    pub(crate) fn tell_bounds(&mut self, start: u64, end: u64, before: Option<u64>) {
+        // What was read since is there, whatever an older answer says; but a topic
+        // that was made anew begins small.
+        self.stable = end;
+        let known = self.bounds.map(|(_, end)| end);
+        let end = if known == before { end } else { end.max(known.unwrap_or(0)) };
+        self.bounds = Some((start, end));
+        self.told = Some(Instant::now());
+        (self.doubtful, self.gone) = (false, None);
+    }
+
+    /// An event was seen at an offset before `end`.
+    pub(crate) fn tell_end(&mut self, end: u64) -> bool {
+        match &mut self.bounds {
+            Some((_, known)) if *known < end => {
+                *known = end;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn tell_time(&mut self, newest: Timestamp) {
+        self.max_time = self.max_time.max(newest);
+    }
+}

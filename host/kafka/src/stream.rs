@@ -1,0 +1,231 @@
+//! A stretch of one partition as it was read last, in pieces: what one cursor has
+//! brought and not let go of yet. Knows no client and no thread.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use lantern_core::{Chunk, Offset, TypeFilter};
+
+/// What a piece takes beside its events, in bytes.
+const PIECE_BYTES: usize = 2_048;
+
+/// What a cursor holds of a partition.
+#[derive(Default)]
+pub(crate) struct Stream {
+    /// Where it is to begin anew, until the cursor has done so.
+    pub(crate) asked: Option<u64>,
+    /// Whether it has, or is to have, a place at all.
+    pub(crate) open: bool,
+    /// Everything from here up to `next` is held.
+    base: u64,
+    /// The next offset that the cursor will bring.
+    pub(crate) next: u64,
+    pieces: VecDeque<Piece>,
+    bytes: usize,
+    /// Whether the cursor has been at the partition's end since its last record.
+    pub(crate) at_end: bool,
+    /// Whether the cursor is to look once more whether it is the end.
+    pub(crate) doubted: bool,
+    /// Whether the cursor waits for readers to come closer.
+    pub(crate) full: bool,
+    /// The highest offset that was asked for.
+    read_to: u64,
+    /// When something was asked of it last.
+    pub(crate) used: Option<Instant>,
+}
+
+struct Piece {
+    chunk: Arc<Chunk>,
+    /// Everything up to here is in it and those before.
+    end: u64,
+    bytes: usize,
+}
+
+/// What a stream has for an offset.
+#[derive(Debug)]
+pub(crate) enum Held {
+    /// A piece with an event there or later.
+    Chunk(Arc<Chunk>),
+    /// Nothing wanted stands before this offset.
+    Skipped(u64),
+    /// It is the next that the cursor brings.
+    Next,
+    /// Another place.
+    No,
+}
+
+impl Stream {
+    /// Begins anew at `from`, and has the cursor do so.
+    pub(crate) fn ask(&mut self, from: u64, now: Instant) {
+        *self = Self {
+            asked: Some(from),
+            open: true,
+            base: from,
+            next: from,
+            read_to: from,
+            used: Some(now),
+            ..Self::default()
+        };
+    }
+
+    /// Gives its place up.
+    pub(crate) fn close(&mut self) {
+        *self = Self::default();
+    }
+
+    /// What it has from `from` on.
+    pub(crate) fn held(&mut self, from: u64, wanted: &TypeFilter, now: Instant) -> Held {
+        if !self.open || from < self.base || from > self.next {
+            return Held::No;
+        }
+        self.used = Some(now);
+        self.read_to = self.read_to.max(from);
+        if from == self.next {
+            return Held::Next;
+        }
+        let mut place = self.pieces.partition_point(|piece| piece.end <= from);
+        while let Some(piece) = self.pieces.get(place) {
+            let chunk = &piece.chunk;
+            let events = &chunk.events;
+            let later = chunk.index_of(Offset(from)) < events.len();
+            if later && events.type_names().iter().any(|kind| wanted.matches(kind)) {
+                return Held::Chunk(Arc::clone(chunk));
+            }
+            place += 1;
+        }
+        Held::Skipped(self.next)
+    }
+
+    /// Adds what the cursor has brought: everything up to `end` is known then.
+    pub(crate) fn push(&mut self, chunk: Chunk, end: u64, limit: usize) {
+        let bytes = chunk.events.bytes() + PIECE_BYTES;
+        self.pieces.push_back(Piece { chunk: Arc::new(chunk), end, bytes });
+        self.bytes += bytes;
+        self.next = end;
+        self.at_end = false;
+        self.trim(limit);
+    }
+
+    /// Nothing stands up to `end`.
+    pub(crate) fn pass(&mut self, end: u64) {
+        if end > self.next {
+            self.next = end;
+            if let Some(last) = self.pieces.back_mut() {
+                last.end = end;
+            } else {
+                self.base = self.base.min(end);
+            }
+        }
+    }
+
+    /// Lets go of the oldest that somebody has passed, down to `limit`, and says
+    /// whether more is held that nobody has asked for yet.
+    pub(crate) fn trim(&mut self, limit: usize) {
+        while self.bytes > limit
+            && let Some(first) = self.pieces.front()
+            && first.end <= self.read_to
+        {
+            self.base = first.end;
+            self.bytes -= first.bytes;
+            self.pieces.pop_front();
+        }
+        self.full = self.ahead() >= limit;
+    }
+
+    /// The bytes held that nobody has asked for yet.
+    fn ahead(&self) -> usize {
+        let unread = self.pieces.iter().rev().take_while(|piece| piece.end > self.read_to);
+        unread.map(|piece| piece.bytes).sum()
+    }
+
+    /// Whether the cursor waited, and may go on by now.
+    pub(crate) fn has_room_again(&mut self, limit: usize) -> bool {
+        if !self.full || self.ahead() >= limit / 2 {
+            return false;
+        }
+        self.full = false;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use lantern_core::{EventRef, Events, Offsets, PartitionId};
+
+    use super::*;
+
+    fn chunk(offsets: &[u64], kind: &str) -> Chunk {
+        let mut events = Events::new();
+        for _ in offsets {
+            events.push(&EventRef { kind, data: &[0; 1_000], ..EventRef::default() });
+        }
+        Chunk {
+            partition: PartitionId(0),
+            offsets: Offsets::Sparse(offsets.to_vec()),
+            events,
+        }
+    }
+
+    fn told(stream: &mut Stream, from: u64, kind: &str) -> String {
+        let wanted = TypeFilter::new(&[kind.to_owned()]);
+        match stream.held(from, &wanted, Instant::now()) {
+            Held::Chunk(chunk) => format!("chunk {}", chunk.offset(0)),
+            Held::Skipped(next) => format!("skipped {next}"),
+            Held::Next => "next".into(),
+            Held::No => "no".into(),
+        }
+    }
+
+    #[test]
+    fn gaps_and_what_is_not_wanted_are_passed() {
+        let mut stream = Stream::default();
+        assert_eq!(told(&mut stream, 5, "a"), "no");
+        stream.ask(5, Instant::now());
+        assert_eq!(told(&mut stream, 5, "a"), "next");
+        stream.push(chunk(&[7, 9], "a"), 10, 1 << 20);
+        stream.push(chunk(&[12], "b"), 13, 1 << 20);
+        for (from, kind, expected) in [
+            (4, "a", "no"),
+            (5, "a", "chunk 7"),
+            (8, "a", "chunk 7"),
+            (10, "a", "skipped 13"),
+            (5, "b", "chunk 12"),
+            (11, "b", "chunk 12"),
+            (13, "b", "next"),
+            (14, "b", "no"),
+        ] {
+            assert_eq!(told(&mut stream, from, kind), expected, "{from} {kind}");
+        }
+        // Markers at the end.
+        stream.pass(15);
+        assert_eq!(told(&mut stream, 13, "b"), "skipped 15");
+        assert_eq!(told(&mut stream, 15, "b"), "next");
+    }
+
+    #[test]
+    fn it_holds_no_more_than_its_limit_and_what_nobody_has_read() {
+        let limit = 10_000;
+        let mut stream = Stream::default();
+        stream.ask(0, Instant::now());
+        let mut next = 0;
+        while !stream.full {
+            stream.push(chunk(&[next], "a"), next + 1, limit);
+            next += 1;
+        }
+        assert!(next < 6, "{next}");
+        assert_eq!(told(&mut stream, 0, "a"), "chunk 0");
+        assert!(!stream.has_room_again(limit), "nobody came closer");
+        assert_eq!(told(&mut stream, next, "a"), "next");
+        assert!(stream.has_room_again(limit));
+        for _ in 0..10 {
+            stream.push(chunk(&[next], "a"), next + 1, limit);
+            next += 1;
+            told(&mut stream, next, "a");
+        }
+        assert_eq!(told(&mut stream, 0, "a"), "no", "the oldest were let go");
+        assert!(stream.bytes <= limit + 4_000, "{}", stream.bytes);
+    }
+}

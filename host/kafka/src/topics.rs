@@ -1,0 +1,123 @@
+//! The topics as the broker has them: how many partitions each has, and making
+//! one that is not there.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context as TaskContext, Poll, Wake, Waker};
+use std::thread::Thread;
+
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+
+use crate::client::{ANSWER, Context, base, pass};
+use crate::config::KafkaConfig;
+
+/// How often a topic just made is asked for, until the broker knows it.
+const TRIES: u32 = 100;
+const BETWEEN: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// Why the topics cannot be had.
+pub(crate) enum Fault {
+    /// One is not there, or may not be read.
+    Topic(String),
+    /// The broker does not answer.
+    Client(KafkaError),
+}
+
+/// How many partitions each topic has.
+pub(crate) fn counts(
+    consumer: &BaseConsumer<Context>,
+    config: &KafkaConfig,
+    context: &Context,
+) -> Result<Vec<i32>, Fault> {
+    let others = [&config.emit_topic, &config.dead_letter_topic].into_iter().flatten();
+    for topic in others.filter(|topic| !config.topics.contains(topic)) {
+        ensured(consumer, config, context, topic)?;
+    }
+    config.topics.iter().map(|topic| ensured(consumer, config, context, topic)).collect()
+}
+
+/// The partitions of `topic`, which is made where it may be.
+fn ensured(
+    consumer: &BaseConsumer<Context>,
+    config: &KafkaConfig,
+    context: &Context,
+    topic: &str,
+) -> Result<i32, Fault> {
+    if let Some(count) = count(consumer, topic)? {
+        return Ok(count);
+    }
+    if config.create_partitions == 0 {
+        return Err(Fault::Topic(format!(
+            "there is no topic `{topic}` at `{}`: create it, or have it made with `log.kafka.create_partitions`",
+            config.servers
+        )));
+    }
+    create(config, context, topic)?;
+    for _ in 0..TRIES {
+        if let Some(count) = count(consumer, topic)? {
+            return Ok(count);
+        }
+        std::thread::sleep(BETWEEN);
+    }
+    Err(Fault::Topic(format!("topic `{topic}` was made, and the broker does not know it")))
+}
+
+/// The partitions of `topic`; `None` where there is no such topic.
+fn count(consumer: &BaseConsumer<Context>, topic: &str) -> Result<Option<i32>, Fault> {
+    let metadata = consumer.fetch_metadata(Some(topic), ANSWER).map_err(Fault::Client)?;
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    let Some(found) = found else { return Ok(None) };
+    match found.error().map(RDKafkaErrorCode::from) {
+        None => {
+            let count = found.partitions().len();
+            Ok((count > 0).then(|| i32::try_from(count).unwrap_or(i32::MAX)))
+        }
+        Some(code) if crate::client::is_gone(code) => Ok(None),
+        Some(RDKafkaErrorCode::LeaderNotAvailable) => Ok(None),
+        Some(code) => Err(Fault::Topic(format!("topic `{topic}` cannot be read: {code}"))),
+    }
+}
+
+fn create(config: &KafkaConfig, context: &Context, topic: &str) -> Result<(), Fault> {
+    let mut client = base(config);
+    pass(config, &mut client);
+    let admin: AdminClient<Context> =
+        client.create_with_context(context.clone()).map_err(Fault::Client)?;
+    let partitions = i32::try_from(config.create_partitions).unwrap_or(i32::MAX);
+    // As many copies as the broker makes by default.
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
+    let options = AdminOptions::new().operation_timeout(Some(ANSWER));
+    let made = block_on(admin.create_topics(&[new], &options));
+    let made: KafkaResult<_> = made.map(|mut results| results.pop());
+    match made.map_err(Fault::Client)? {
+        None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
+            tracing::info!(topic, partitions, "made the topic");
+            Ok(())
+        }
+        Some(Err((_, code))) => {
+            Err(Fault::Topic(format!("topic `{topic}` cannot be made: {code}")))
+        }
+    }
+}
+
+/// Runs a future to its end on this thread.
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut context = TaskContext::from_waker(&waker);
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}

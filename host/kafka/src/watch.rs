@@ -1,0 +1,166 @@
+//! Asks the broker from time to time what the partitions hold, and whether there
+//! are more of them: what no record tells.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
+
+use crate::client::{ANSWER, Context, is_gone};
+use crate::partitions::Place;
+use crate::shared::{Part, Shared};
+
+/// Bounds that somebody wants are asked for at most this often.
+const LEAST: Duration = Duration::from_millis(20);
+/// How often the number of partitions is asked for.
+const PARTITIONS_EVERY: Duration = Duration::from_secs(15);
+
+/// Starts the thread.
+pub(crate) fn start(
+    shared: &Arc<Shared>,
+    consumer: Arc<BaseConsumer<Context>>,
+) -> std::io::Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    std::thread::Builder::new().name("kafka-watch".into()).spawn(move || run(&shared, &consumer))
+}
+
+fn run(shared: &Shared, consumer: &BaseConsumer<Context>) {
+    let refresh = Duration::from_millis(shared.config.refresh_ms);
+    let (mut whole, mut counted) = (None::<Instant>, Instant::now());
+    while !shared.is_closed() {
+        let wanted = std::mem::take(&mut *shared.wanted.lock());
+        if whole.is_none_or(|at| at.elapsed() >= refresh) {
+            let all: Vec<&Part> = shared.parts.iter().collect();
+            ask(shared, consumer, &all);
+            whole = Some(Instant::now());
+        } else if !wanted.is_empty() {
+            let some = wanted.iter().filter_map(|number| shared.parts.get(*number as usize));
+            ask(shared, consumer, &some.collect::<Vec<_>>());
+        }
+        if counted.elapsed() >= PARTITIONS_EVERY {
+            count(shared, consumer);
+            counted = Instant::now();
+        }
+        std::thread::sleep(LEAST);
+        let left = whole.map_or(Duration::ZERO, |at| refresh.saturating_sub(at.elapsed()));
+        shared.watcher.wait(left);
+    }
+}
+
+/// Asks for the bounds of `parts`, and notes them.
+fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part]) {
+    let before: Vec<Option<u64>> =
+        parts.iter().map(|part| part.state.lock().bounds.map(|(_, end)| end)).collect();
+    let answers = offsets(consumer, parts, KafkaOffset::Beginning)
+        .and_then(|starts| Ok((starts, offsets(consumer, parts, KafkaOffset::End)?)));
+    let (starts, ends) = match answers {
+        Ok(answers) => answers,
+        Err(error) => {
+            tracing::debug!(%error, "the bounds of partitions cannot be had");
+            consumer.context().told(&error, &error.to_string());
+            return;
+        }
+    };
+    shared.said.clear();
+    for (place, part) in parts.iter().enumerate() {
+        let mut state = part.state.lock();
+        match (&starts[place], &ends[place]) {
+            (Ok(start), Ok(end)) => {
+                let known = state.bounds;
+                state.tell_bounds(*start, *end, before[place]);
+                let waiting = state.streams.iter().any(|s| s.at_end && s.next < *end);
+                let news = known != state.bounds;
+                drop(state);
+                if waiting {
+                    confirm(shared, part, *end);
+                }
+                if news || waiting {
+                    shared.wake(part);
+                }
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                if let KafkaError::OffsetFetch(code) = error
+                    && is_gone(*code)
+                {
+                    state.gone = Some(format!(
+                        "{} is not there: was its topic deleted? ({code})",
+                        part.place
+                    ));
+                    drop(state);
+                    shared.wake(part);
+                } else {
+                    tracing::debug!(%error, partition = %part.place, "its bounds cannot be had");
+                }
+            }
+        }
+    }
+}
+
+/// A cursor stands at an end that is not the partition's: it looks once more, in
+/// case that nothing comes by itself.
+fn confirm(shared: &Shared, part: &Part, end: u64) {
+    let mut state = part.state.lock();
+    for (number, stream) in state.streams.iter_mut().enumerate() {
+        if stream.at_end && stream.next < end {
+            stream.doubted = true;
+            shared.cursors[number].raise();
+        }
+    }
+}
+
+type Answer = KafkaResult<u64>;
+
+/// The first or the next offset of each of `parts`.
+fn offsets(
+    consumer: &BaseConsumer<Context>,
+    parts: &[&Part],
+    which: KafkaOffset,
+) -> KafkaResult<Vec<Answer>> {
+    let mut list = TopicPartitionList::with_capacity(parts.len());
+    for part in parts {
+        list.add_partition_offset(&part.place.topic, part.place.partition, which)?;
+    }
+    let found = consumer.offsets_for_times(list, ANSWER)?;
+    let elements = found.elements();
+    let answers = parts.iter().map(|part| {
+        let element = elements
+            .iter()
+            .find(|e| e.partition() == part.place.partition && e.topic() == &*part.place.topic);
+        let element = element.ok_or(KafkaError::Canceled)?;
+        element.error()?;
+        match element.offset() {
+            KafkaOffset::Offset(offset) => u64::try_from(offset).map_err(|_| KafkaError::Canceled),
+            _ => Err(KafkaError::Canceled),
+        }
+    });
+    Ok(answers.collect())
+}
+
+/// Looks for partitions that were added.
+fn count(shared: &Shared, consumer: &BaseConsumer<Context>) {
+    let mut unread = Vec::new();
+    for topic in &shared.config.topics {
+        let Ok(metadata) = consumer.fetch_metadata(Some(topic), ANSWER) else { return };
+        for found in metadata.topics().iter().filter(|found| found.name() == topic) {
+            for partition in found.partitions() {
+                let place = Place { topic: topic.as_str().into(), partition: partition.id() };
+                if !shared.parts.iter().any(|part| part.place == place) {
+                    unread.push(place);
+                }
+            }
+        }
+    }
+    let mut known = shared.unread.lock();
+    if *known != unread {
+        for place in unread.iter().filter(|place| !known.contains(place)) {
+            tracing::warn!(
+                partition = %place,
+                "a partition was added: it is read from the next start of the server on"
+            );
+        }
+        *known = unread;
+    }
+}
