@@ -62,11 +62,7 @@ impl Reader {
     #[must_use]
     pub fn of_log() -> Self {
         let limits = EventLimits { event_bytes_max: usize::MAX, ..EventLimits::default() };
-        Self {
-            time_max: Timestamp(i64::MAX),
-            reserved: true,
-            ..Self::new(limits, Timestamp(0))
-        }
+        Self { time_max: Timestamp(i64::MAX), reserved: true, ..Self::new(limits, Timestamp(0)) }
     }
 
     /// Gives events without a time `time` from now on, and not

@@ -30,10 +30,10 @@ pub use manifest::{
 };
 pub use merge::merge_rows;
 pub use ports::{
-    AppendDone, Appended, AppendedEvent, Applied, ApplyError, Batch, Bounds, Catalog, Clock, Emitted, Host,
-    HostError, Instance, InstantiateError, KeyRange, Level, Log, LogError, NewEvent, Pairs, Plugin,
-    Publish, Read, ReadStore, Row, ShardId, ShardStore, Space, StateStores, StoreError, Timer,
-    TrapKind, Waker, Writes, read_or_wait,
+    AppendDone, Appended, AppendedEvent, Applied, ApplyError, Batch, Bounds, Catalog, Clock,
+    Emitted, Host, HostError, Instance, InstantiateError, KeyRange, Level, Log, LogError, NewEvent,
+    Pairs, Plugin, Publish, Read, ReadStore, Row, ShardId, ShardStore, Space, StateStores,
+    StoreError, Timer, TrapKind, Waker, Writes, read_or_wait,
 };
 pub use records::{
     DecisionRecord, EmitFrom, ParkedKind, ParkedRecord, ProjectionRecord, ShardMeta, VersionId,

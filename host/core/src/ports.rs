@@ -186,7 +186,9 @@ pub enum LogError {
     },
     /// The log ends before an offset that was there once: events were lost, or
     /// it is another log.
-    #[error("offset {from} of partition {partition} is not there any more: the log ends at {end}, so that it has lost events or is another one")]
+    #[error(
+        "offset {from} of partition {partition} is not there any more: the log ends at {end}, so that it has lost events or is another one"
+    )]
     Lost {
         /// The partition.
         partition: PartitionId,

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use lantern_core::{
-    Emitted, EventRef, Events, KeyRange, Log, NewEvent, Offset, ReadStore, ShardMeta, Space, StoreError,
-    Timestamp, Writes,
+    Emitted, EventRef, Events, KeyRange, Log, NewEvent, Offset, ReadStore, ShardMeta, Space,
+    StoreError, Timestamp, Writes,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};

@@ -299,24 +299,13 @@ impl Worker {
         }
     }
 
-    fn append(
-        &mut self,
-        events: &Events,
-        to: Option<PartitionId>,
-        bytes: usize,
-        done: AppendDone,
-    ) {
+    fn append(&mut self, events: &Events, to: Option<PartitionId>, bytes: usize, done: AppendDone) {
         let number = self.next_call;
         self.next_call += 1;
         let nowhere =
             AppendedEvent { partition: PartitionId(0), offset: Offset(0), duplicate: false };
-        let mut call = Call {
-            left: 0,
-            placed: vec![nowhere; events.len()],
-            failed: None,
-            bytes,
-            done,
-        };
+        let mut call =
+            Call { left: 0, placed: vec![nowhere; events.len()], failed: None, bytes, done };
         for (index, event) in events.iter().enumerate() {
             let window = self.window.as_ref().filter(|window| window.is_on());
             let identity =

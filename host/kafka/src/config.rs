@@ -236,10 +236,12 @@ impl KafkaConfig {
     /// # Errors
     /// [`ConfigError`] where it is no such address.
     pub fn parse_url(url: &str) -> Result<(String, Vec<String>), ConfigError> {
-        let wrong = || ConfigError {
+        let wrong = || {
+            ConfigError {
             key: "log".into(),
             value: url.into(),
             rule: "write it as `kafka://HOST:PORT/TOPIC`, with several hosts or topics parted by commas".into(),
+        }
         };
         let rest = url.strip_prefix("kafka://").ok_or_else(wrong)?;
         let (servers, topics) = rest.split_once('/').ok_or_else(wrong)?;
@@ -344,7 +346,8 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        let json = r#"{"sasl":{"username":"u","password":"hidden"},"ssl.key.pem":"hidden","linger.ms":5}"#;
+        let json =
+            r#"{"sasl":{"username":"u","password":"hidden"},"ssl.key.pem":"hidden","linger.ms":5}"#;
         let properties: Properties = serde_json::from_str(json).unwrap();
         assert_eq!(properties.0["sasl.password"], "hidden");
         assert_eq!(properties.0["linger.ms"], "5");

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use lantern_core::{AppendDone, Appended, Emitted, EventRef, LogError, Window, identity_of};
 use parking_lot::Mutex;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::client::OAuthToken;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
@@ -220,7 +220,10 @@ impl Outboxes {
         let mut list = TopicPartitionList::with_capacity(1);
         list.add_partition(&place.topic, place.partition);
         let committed = group.committed_offsets(list, STEP)?;
-        let offset = committed.elements().first().map(rdkafka::topic_partition_list::TopicPartitionListElem::offset);
+        let offset = committed
+            .elements()
+            .first()
+            .map(rdkafka::topic_partition_list::TopicPartitionListElem::offset);
         let next = match offset {
             Some(KafkaOffset::Offset(next)) => u64::try_from(next).ok(),
             _ => None,
@@ -295,9 +298,8 @@ impl OutboxSender {
         let headers = written::headers(event, &[]);
         let until = Instant::now() + STEP;
         loop {
-            let mut record: BaseRecord<'_, str, [u8]> = BaseRecord::to(config.emit_topic())
-                .payload(event.data)
-                .headers(headers.clone());
+            let mut record: BaseRecord<'_, str, [u8]> =
+                BaseRecord::to(config.emit_topic()).payload(event.data).headers(headers.clone());
             if let Some(key) = &key {
                 record = record.key(key);
             }

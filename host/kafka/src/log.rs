@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lantern_core::{
-    AppendDone, Bounds, Emitted, Events, Log, LogError, Offset, PartitionId, Read, Timestamp, TypeFilter,
-    Waker,
+    AppendDone, Bounds, Emitted, Events, Log, LogError, Offset, PartitionId, Read, Timestamp,
+    TypeFilter, Waker,
 };
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer};

@@ -287,9 +287,9 @@ fn scalar<'a>(name: &str, json: &'a str) -> Result<Option<Cow<'a, str>>, EventEr
     };
     match json.as_bytes().first() {
         Some(b'n') => Ok(None),
-        Some(b'"') if json.contains('\\') => {
-            serde_json::from_str(json).map(|text: String| Some(Cow::Owned(text))).map_err(|_| wrong())
-        }
+        Some(b'"') if json.contains('\\') => serde_json::from_str(json)
+            .map(|text: String| Some(Cow::Owned(text)))
+            .map_err(|_| wrong()),
         Some(b'"') => Ok(Some(Cow::Borrowed(&json[1..json.len() - 1]))),
         Some(b'{' | b'[') | None => Err(wrong()),
         Some(_) => Ok(Some(Cow::Borrowed(json))),
@@ -326,7 +326,8 @@ fn pick_out<'a>(
     paths: &[Vec<String>],
     found: &mut [Option<&'a RawValue>],
 ) -> Result<(), EventError> {
-    let wanted: Vec<(usize, &[String])> = (0..).zip(paths).map(|(i, p)| (i, p.as_slice())).collect();
+    let wanted: Vec<(usize, &[String])> =
+        (0..).zip(paths).map(|(i, p)| (i, p.as_slice())).collect();
     descend(text, &wanted, found)
 }
 

@@ -230,7 +230,8 @@ impl Cursor {
         let (events, offsets) =
             (std::mem::take(&mut lane.events), std::mem::take(&mut lane.offsets));
         let newest = newest(&events);
-        let dense = offsets.last().is_some_and(|last| last - offsets[0] + 1 == offsets.len() as u64);
+        let dense =
+            offsets.last().is_some_and(|last| last - offsets[0] + 1 == offsets.len() as u64);
         let offsets = if dense {
             Offsets::Dense { first: Offset(offsets[0]) }
         } else {
@@ -394,4 +395,3 @@ fn newest(events: &Events) -> Timestamp {
     let counted = times.filter(|(_, kind)| Some(usize::from(**kind)) != unreadable);
     counted.map(|(time, _)| *time).max().unwrap_or(Timestamp::MIN)
 }
-

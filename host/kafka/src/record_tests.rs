@@ -184,8 +184,7 @@ fn a_mapping_picks_fields_headers_and_constants() {
 #[test]
 fn times_are_text_or_numbers_of_a_unit() {
     let time = |unit: TimeUnit, json: &str| {
-        let mapping =
-            Mapping { time: "field:t".into(), time_unit: unit, ..Mapping::default() };
+        let mapping = Mapping { time: "field:t".into(), time_unit: unit, ..Mapping::default() };
         read(Some(mapping), None, &[], format!(r#"{{"t":{json}}}"#).as_bytes()).time.0
     };
     assert_eq!(time(TimeUnit::S, "1.5"), 1_500_000);

@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use lantern_core::{
-    Bounds, LogError, Offset, PartitionId, Read, Timestamp, TypeFilter, Waker,
-};
+use lantern_core::{Bounds, LogError, Offset, PartitionId, Read, Timestamp, TypeFilter, Waker};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::client::Said;

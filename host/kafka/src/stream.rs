@@ -162,11 +162,7 @@ mod tests {
         for _ in offsets {
             events.push(&EventRef { kind, data: &[0; 1_000], ..EventRef::default() });
         }
-        Chunk {
-            partition: PartitionId(0),
-            offsets: Offsets::Sparse(offsets.to_vec()),
-            events,
-        }
+        Chunk { partition: PartitionId(0), offsets: Offsets::Sparse(offsets.to_vec()), events }
     }
 
     fn told(stream: &mut Stream, from: u64, kind: &str) -> String {

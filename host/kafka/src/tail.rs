@@ -33,9 +33,8 @@ pub(crate) fn read(shared: &Shared, context: &Context, topic: &str) -> KafkaResu
         .flat_map(MetadataTopic::partitions)
         .map(|found| {
             // Of a topic that is not read, nobody asks where an event is.
-            let known = |part: &&Part| {
-                *part.place.topic == *topic && part.place.partition == found.id()
-            };
+            let known =
+                |part: &&Part| *part.place.topic == *topic && part.place.partition == found.id();
             let part = shared.parts.iter().find(known);
             (found.id(), part.map_or(PartitionId(u32::MAX), |part| part.id))
         })

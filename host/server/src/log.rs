@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use lantern_core::{Bounds, EventRef, Events, HEARTBEAT_TYPE, Log, LogError, Offset, PartitionId, Timestamp};
+use lantern_core::{
+    Bounds, EventRef, Events, HEARTBEAT_TYPE, Log, LogError, Offset, PartitionId, Timestamp,
+};
 #[cfg(feature = "kafka")]
 use lantern_kafka::KafkaLog;
 use lantern_log::EmbeddedLog;
@@ -80,7 +82,11 @@ impl ChosenLog {
 
     /// Appends a heartbeat of `time` to `partition`, and waits until it is
     /// durable.
-    pub(crate) async fn beat(&self, partition: PartitionId, time: Timestamp) -> Result<(), LogError> {
+    pub(crate) async fn beat(
+        &self,
+        partition: PartitionId,
+        time: Timestamp,
+    ) -> Result<(), LogError> {
         let (done, appended) = oneshot::channel();
         let done = Box::new(move |result| {
             // Nobody waits where the server stops; the event stays.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use lantern_core::{Offset, PartitionId, StateStores, StoreError};
 use lantern_engine::{Engine, EngineError, Ports};
-use lantern_live::{Hub, Lag};
 #[cfg(feature = "kafka")]
 use lantern_kafka::KafkaLog;
+use lantern_live::{Hub, Lag};
 use lantern_log::{EmbeddedLog, OpenError};
 use lantern_plugin::PluginHost;
 use lantern_store::{CatalogFile, PluginFiles, StateDir};
@@ -213,7 +213,8 @@ impl Server {
 /// Tells the log where the versions that serve readers stand at the end.
 fn tell_positions(engine: &Engine, log: &ChosenLog) {
     for projection in engine.status() {
-        let serving = projection.versions.iter().find(|v| projection.active.as_ref() == Some(&v.id));
+        let serving =
+            projection.versions.iter().find(|v| projection.active.as_ref() == Some(&v.id));
         for shard in serving.iter().flat_map(|version| &version.shards) {
             let (partition, next) = (PartitionId(shard.partition), Offset(shard.next));
             log.tell_position(&projection.name, partition, next);

@@ -10,7 +10,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lantern_core::{Appended, AppendedEvent, Attributes, EventRef, Events, Identity, LogError, Offset, PartitionId};
+use lantern_core::{
+    Appended, AppendedEvent, Attributes, EventRef, Events, Identity, LogError, Offset, PartitionId,
+};
 use redb::{Database, ReadableTable as _};
 use tracing::{debug, error, info};
 

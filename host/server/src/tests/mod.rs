@@ -10,6 +10,7 @@ mod tables;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::log::ChosenLog;
 use axum::Router;
 use axum::body::Body;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST};
@@ -19,7 +20,6 @@ use lantern_core::{
     Attributes, Field, FieldKind, Manifest, Merge, Plugin, Table, TableId, VersionId,
 };
 use lantern_engine::Upload;
-use crate::log::ChosenLog;
 use lantern_plugin::Compiler;
 use serde_json::Value;
 use tower::ServiceExt;

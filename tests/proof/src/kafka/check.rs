@@ -14,12 +14,17 @@ use crate::mirror::{self, Seen};
 impl World {
     /// The check after every kill; how many derived events were found.
     pub(super) async fn check(&mut self) -> Result<u64> {
-        self.take()?;
-        let events = &self.events;
-        self.ledger.lock().check_places(|id| events.place(SOURCE, id))?;
+        // At once, for one who reads what may yet be aborted as well: what a
+        // transaction that a crash left open holds back is not lost.
+        let all = self.events.clients_events(&self.broker.lock())?;
+        self.ledger.lock().check_places(|id| all.get(id).copied())?;
         self.settled(&self.server).await?;
         self.check_counts().await?;
-        self.check_derived().await
+        let found = self.check_derived().await?;
+        // By now for everybody.
+        let events = &self.events;
+        self.ledger.lock().check_places(|id| events.place(SOURCE, id))?;
+        Ok(found)
     }
 
     /// Reads the topics.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::{Context, Result, bail, ensure};
 use lantern_tests::kafka::{self, Broker, Record};
 
-use crate::ledger::Place;
+use crate::ledger::{Place, SOURCE};
 use crate::mirror::Seen;
 
 /// The events of a topic, by place; all that were ever seen in it.
@@ -49,6 +49,26 @@ impl Topic {
         let lost = self.events.len() - records.len().min(self.events.len());
         ensure!(lost == 0, "{lost} of {} events are gone, {known} are left", self.events.len());
         Ok(())
+    }
+
+    /// Where the events of clients stand, by id, also behind a transaction that is
+    /// neither committed nor aborted.
+    ///
+    /// # Errors
+    /// Where one stands twice.
+    pub(super) fn clients_events(&self, broker: &Broker) -> Result<HashMap<String, Place>> {
+        let mut places = HashMap::new();
+        for record in kafka::records(broker, &self.name, false)? {
+            let seen = seen(&record)?;
+            if seen.source != SOURCE {
+                continue;
+            }
+            let place = (u32::try_from(record.partition)?, u64::try_from(record.offset)?);
+            if let Some(first) = places.insert(seen.id.clone(), place) {
+                bail!("`{}` stands at {first:?} and at {place:?}", seen.id);
+            }
+        }
+        Ok(places)
     }
 
     /// Where the event `id` of `source` stands.
