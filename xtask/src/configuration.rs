@@ -9,6 +9,8 @@ use crate::lex::{self, Kind, Token};
 
 /// The struct that holds all settings.
 const ROOT: &str = "ServerConfig";
+/// Fields of the root that stand in the section of another.
+const MOVED: [(&str, &str); 1] = [("kafka", "log.kafka")];
 /// The default of what only its text can tell.
 const TOLD: &str = "see there";
 /// How deep sections may lie in each other.
@@ -162,7 +164,9 @@ impl Types {
         }
         let is_section =
             |part: &&Part| self.types.get(&part.kind).is_some_and(|found| !found.is_enum);
-        let settings: Vec<_> = found.parts.iter().filter(|part| !is_section(part)).collect();
+        // A field without a type of a name is not set: it stands for another's section.
+        let is_setting = |part: &&Part| !is_section(part) && !part.kind.is_empty();
+        let settings: Vec<_> = found.parts.iter().filter(is_setting).collect();
         if !settings.is_empty() {
             text.push_str("| key | default | |\n|---|---|---|\n");
         }
@@ -177,7 +181,11 @@ impl Types {
         }
         for part in found.parts.iter().filter(is_section) {
             let dot = if prefix.is_empty() { "" } else { "." };
-            let path = format!("{prefix}{dot}{}", part.name);
+            let moved = MOVED.iter().find(|(name, _)| prefix.is_empty() && *name == part.name);
+            let path = moved.map_or_else(
+                || format!("{prefix}{dot}{}", part.name),
+                |(_, section)| (*section).to_owned(),
+            );
             self.section(&part.kind, &path, &part.docs, text, depth + 1);
         }
     }

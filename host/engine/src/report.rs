@@ -62,6 +62,30 @@ impl Engine {
         Ok(lines.iter().skip(lines.len().saturating_sub(limit)).cloned().collect())
     }
 
+    /// Parked events of the active version on one partition, whole, in the order of
+    /// their keys, from the one after `key` on.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn parked_after(
+        &self,
+        projection: &str,
+        partition: u32,
+        key: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<(Vec<u8>, ParkedRecord)>, EngineError> {
+        let build = self.chosen(projection, None)?;
+        let Some(slot) = build.slots.get(partition as usize) else { return Ok(Vec::new()) };
+        let store = slot.store.as_ref().ok_or_else(|| halted(slot))?;
+        let range = KeyRange { start: key.map(after).unwrap_or_default(), end: None };
+        let found = store.scan(Space::Parked, &range, limit, false)?;
+        let whole = |(key, value): (Vec<u8>, Vec<u8>)| match ParkedRecord::decode(&value) {
+            Some(record) => Ok((key, record)),
+            None => Err(lantern_core::StoreError::Damaged("a parked event".into()).into()),
+        };
+        found.into_iter().map(whole).collect()
+    }
+
     /// Parked events of a version (the active one where `None`), by partition
     /// and offset; those of `subject` only, where given. `cursor` is that of the
     /// page before.

@@ -20,10 +20,10 @@ use lantern_core::{
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::client::OAuthToken;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseRecord, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
 use crate::client::{Context, base, pass};
 use crate::partitions::{Place, Table};
@@ -119,12 +119,14 @@ impl Appender {
         client.set("enable.idempotence", "true").set("acks", "all");
         let deliveries = Deliveries { base: context.clone(), jobs: jobs.clone() };
         let producer: ThreadedProducer<Deliveries> = client.create_with_context(deliveries)?;
+        let settings = client;
         let bytes = Arc::new(AtomicUsize::new(0));
         let mut worker = Worker {
             shared: Arc::clone(shared),
             table: Arc::clone(table),
             context: context.clone(),
             producer,
+            settings,
             jobs: jobs.clone(),
             bytes: Arc::clone(&bytes),
             window: None,
@@ -181,6 +183,7 @@ struct Worker {
     table: Arc<Mutex<Table>>,
     context: Context,
     producer: ThreadedProducer<Deliveries>,
+    settings: ClientConfig,
     jobs: Sender<Job>,
     bytes: Arc<AtomicUsize>,
     /// The newest events by identity; `None` while the topic's end is to be read.
@@ -213,6 +216,7 @@ impl Worker {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
+            self.renew();
             self.read_tail();
             self.expire();
             if self.closing && self.calls.is_empty() {
@@ -234,6 +238,22 @@ impl Worker {
             Job::Delivered { ticket, outcome } => self.delivered(&ticket, outcome),
             Job::Tail(window) => self.known(window),
             Job::Close => self.closing = true,
+        }
+    }
+
+    /// Makes another producer in the place of one that has given up, as it does
+    /// where the broker has lost what it had acknowledged.
+    fn renew(&mut self) {
+        if !self.calls.is_empty() || self.producer.client().fatal_error().is_none() {
+            return;
+        }
+        let deliveries = Deliveries { base: self.context.clone(), jobs: self.jobs.clone() };
+        match self.settings.create_with_context(deliveries) {
+            Ok(producer) => {
+                tracing::warn!("the producer has given up, and another takes its place");
+                (self.producer, self.window) = (producer, None);
+            }
+            Err(error) => tracing::error!(%error, "no producer can be made"),
         }
     }
 

@@ -148,17 +148,31 @@ pub(crate) fn consumer(
     prefetch_bytes: usize,
     context: &Context,
 ) -> KafkaResult<BaseConsumer<Context>> {
+    consumer_with(config, group, prefetch_bytes, context, &[])
+}
+
+/// As [`consumer`], with settings that nobody changes.
+pub(crate) fn consumer_with(
+    config: &KafkaConfig,
+    group: &str,
+    prefetch_bytes: usize,
+    context: &Context,
+    more: &[(&str, &str)],
+) -> KafkaResult<BaseConsumer<Context>> {
     let mut client = base(config);
     client
         .set("isolation.level", "read_committed")
         .set("check.crcs", "false")
-        .set("fetch.wait.max.ms", "500")
+        .set("fetch.wait.max.ms", "100")
         .set("fetch.error.backoff.ms", "50")
         .set("fetch.queue.backoff.ms", "5")
         .set("queued.min.messages", "1000000")
         .set("queued.max.messages.kbytes", (prefetch_bytes >> 10).max(64).to_string())
         .set("fetch.message.max.bytes", prefetch_bytes.clamp(64 << 10, 1 << 20).to_string());
     pass(config, &mut client);
+    for (name, value) in more {
+        client.set(*name, *value);
+    }
     client
         .set("group.id", group)
         .set("enable.auto.commit", "false")

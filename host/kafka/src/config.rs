@@ -64,7 +64,7 @@ pub struct KafkaConfig {
     pub json: BTreeMap<String, Mapping>,
     /// Settings handed to librdkafka as they are, for TLS, SASL and tuning:
     /// `security.protocol = "SASL_SSL"`. Those the log itself relies on are
-    /// refused.
+    /// refused. Default none.
     pub properties: Properties,
     /// A file that holds the token for SASL OAUTHBEARER, a JWT; it is read again
     /// before the token ends.

@@ -204,12 +204,12 @@ impl Outboxes {
             .set("partitioner", "murmur2_random")
             .set("linger.ms", "0")
             .set("message.max.bytes", "16777216")
-            .set("transaction.timeout.ms", "30000");
+            .set("transaction.timeout.ms", "15000");
         pass(config, &mut client);
         client
             .set("enable.idempotence", "true")
             .set("acks", "all")
-            .set("message.timeout.ms", "30000")
+            .set("message.timeout.ms", "15000")
             .set("transactional.id", &name);
         let producer: BaseProducer<Outgoing> =
             client.create_with_context(Outgoing(self.context.clone()))?;

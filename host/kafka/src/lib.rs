@@ -12,6 +12,7 @@
 mod append;
 mod client;
 mod config;
+mod dead;
 mod emit;
 mod groups;
 mod log;
@@ -27,5 +28,6 @@ mod watch;
 mod written;
 
 pub use config::{ConfigError, KafkaConfig, KeyOf, Properties};
+pub use dead::DeadLetter;
 pub use log::{KafkaLog, OpenError};
 pub use mapping::{Mapping, TimeUnit};

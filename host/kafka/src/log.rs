@@ -20,6 +20,7 @@ use thiserror::Error;
 use crate::append::Appender;
 use crate::client::{ANSWER, Context, Said, consumer};
 use crate::config::{ConfigError, KafkaConfig};
+use crate::dead::{DeadLetter, Mirror};
 use crate::emit::Emitter;
 use crate::groups::Groups;
 use crate::partitions::Table;
@@ -66,6 +67,7 @@ pub struct KafkaLog {
     consumer: Arc<BaseConsumer<Context>>,
     appender: Appender,
     emitter: Emitter,
+    mirror: Option<Mirror>,
     groups: Groups,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -125,7 +127,10 @@ impl KafkaLog {
         let appender = Appender::start(&shared, &table, &context).map_err(failed)?;
         let consumer = Arc::clone(&cursors[0]);
         let threads = Mutex::default();
-        let log = Self { shared, consumer, appender, emitter, groups, threads };
+        let mirror = shared.config.dead_letter_topic.as_deref();
+        let mirror = mirror.map(|topic| Mirror::new(&shared.config, topic, &context));
+        let mirror = mirror.transpose().map_err(failed)?;
+        let log = Self { shared, consumer, appender, emitter, mirror, groups, threads };
         log.start(cursors).map_err(thread)?;
         log.await_bounds();
         Ok(log)
@@ -158,6 +163,25 @@ impl KafkaLog {
     /// soon.
     pub fn tell_position(&self, projection: &str, partition: PartitionId, next: Offset) {
         self.groups.tell(projection, partition, next);
+    }
+
+    /// Whether parked events are to be copied to a topic of their own.
+    #[must_use]
+    pub fn takes_dead_letters(&self) -> bool {
+        self.mirror.is_some()
+    }
+
+    /// Copies parked events to the dead-letter topic, and waits until the broker
+    /// has them. Blocks.
+    ///
+    /// # Errors
+    /// Why it has not; some may be there.
+    pub fn copy(&self, letters: &[DeadLetter]) -> Result<(), String> {
+        let Some(mirror) = &self.mirror else { return Ok(()) };
+        let place = |letter: &DeadLetter| {
+            self.shared.part(letter.partition).ok().map(|part| part.place.clone())
+        };
+        mirror.copy(letters, place).map_err(|error| error.to_string())
     }
 
     /// Whether heartbeats may be written into `partition`: whoever reads its topic
@@ -239,6 +263,9 @@ impl Log for KafkaLog {
         if !self.shared.config.writable {
             let why = "the topics are read only (`log.kafka.writable`)";
             return done(Err(LogError::Unavailable(why.into())));
+        }
+        if let Some(why) = self.shared.is_away() {
+            return done(Err(LogError::Unavailable(why)));
         }
         self.appender.append(events, None, done);
     }

@@ -157,13 +157,26 @@ impl Shared {
         if let Some(gone) = &state.gone {
             return Err(LogError::Unavailable(gone.clone()));
         }
-        let fresh = FRESH.max(Duration::from_millis(self.config.refresh_ms * 5));
+        let fresh = self.fresh();
         match (state.bounds, state.told) {
             (Some((start, end)), Some(told)) if told.elapsed() < fresh => {
                 Ok(Bounds { start: Offset(start), end: Offset(end), max_time: state.max_time })
             }
             (_, told) => Err(LogError::Unavailable(self.away(told.map(|told| told.elapsed())))),
         }
+    }
+
+    /// Why nothing can be written now: the broker was there, and has not answered
+    /// for a while.
+    pub(crate) fn is_away(&self) -> Option<String> {
+        let part = self.parts.iter().find(|p| *p.place.topic == *self.config.ingest_topic())?;
+        let told = part.state.lock().told?;
+        (told.elapsed() >= self.fresh()).then(|| self.away(Some(told.elapsed())))
+    }
+
+    /// For how long bounds are taken for known.
+    fn fresh(&self) -> Duration {
+        FRESH.max(Duration::from_millis(self.config.refresh_ms * 5))
     }
 
     /// Says that the broker does not answer.

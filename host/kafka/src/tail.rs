@@ -4,20 +4,44 @@
 use std::time::{Duration, Instant};
 
 use lantern_core::{Events, Offset, PartitionId, Window, identity_of};
-use rdkafka::consumer::Consumer;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
-use crate::client::{ANSWER, Context, consumer, time_of};
+use crate::client::{ANSWER, Context, consumer_with, time_of};
 use crate::record::{Decoder, Raw};
 use crate::shared::{Part, Shared};
 
 /// How long all of it may take.
 const LONGEST: Duration = Duration::from_secs(60);
+/// How long transactions may stay open that were begun before: longer than the
+/// timeout of this server's own.
+const TRANSACTIONS: Duration = Duration::from_secs(28);
 /// What is fetched ahead, in bytes.
 const PREFETCH_BYTES: usize = 4 << 20;
+
+/// Waits until the transactions are over that stood open before `ends`, as one that
+/// a crash of this server left open: what lies behind their beginning cannot be
+/// told yet. Whether they are.
+fn settled(
+    shared: &Shared,
+    committed: &BaseConsumer<Context>,
+    topic: &str,
+    ends: &[(i32, i64)],
+) -> KafkaResult<bool> {
+    let until = Instant::now() + TRANSACTIONS;
+    for (partition, end) in ends {
+        while committed.fetch_watermarks(topic, *partition, ANSWER)?.1 < *end {
+            if Instant::now() >= until || shared.is_closed() {
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    Ok(true)
+}
 
 /// The newest events, about as many of each partition, by identity.
 ///
@@ -26,8 +50,12 @@ const PREFETCH_BYTES: usize = 4 << 20;
 pub(crate) fn read(shared: &Shared, context: &Context, topic: &str) -> KafkaResult<Window> {
     let config = &shared.config;
     let group = format!("{}reader", config.group_prefix);
-    let consumer = consumer(config, &group, PREFETCH_BYTES, context)?;
-    let metadata = consumer.fetch_metadata(Some(topic), ANSWER)?;
+    let client = |isolation| {
+        let isolation = [("isolation.level", isolation)];
+        consumer_with(config, &group, PREFETCH_BYTES, context, &isolation)
+    };
+    let (committed, whole) = (client("read_committed")?, client("read_uncommitted")?);
+    let metadata = whole.fetch_metadata(Some(topic), ANSWER)?;
     let found = metadata.topics().iter().filter(|found| found.name() == topic);
     let parts: Vec<(i32, PartitionId)> = found
         .flat_map(MetadataTopic::partitions)
@@ -42,11 +70,19 @@ pub(crate) fn read(shared: &Shared, context: &Context, topic: &str) -> KafkaResu
     let mut window = Window::new(config.dedup_window_events);
     let each = u64::from(config.dedup_window_events).div_ceil(parts.len().max(1) as u64);
     let mut list = TopicPartitionList::with_capacity(parts.len());
+    let mut ends = Vec::with_capacity(parts.len());
     for (partition, _) in &parts {
-        let (low, high) = consumer.fetch_watermarks(topic, *partition, ANSWER)?;
+        let (low, high) = whole.fetch_watermarks(topic, *partition, ANSWER)?;
         let from = low.max(high - i64::try_from(each).unwrap_or(i64::MAX));
         list.add_partition_offset(topic, *partition, KafkaOffset::Offset(from))?;
+        ends.push((*partition, high));
     }
+    let consumer = if settled(shared, &committed, topic, &ends)? {
+        committed
+    } else {
+        tracing::warn!(topic, "a transaction stays open: what it may take back counts as sent");
+        whole
+    };
     consumer.assign(&list)?;
     let mut decoder = Decoder::new(config);
     let mut events = Events::new();

@@ -58,11 +58,7 @@ fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part]) {
         .and_then(|starts| Ok((starts, offsets(consumer, parts, KafkaOffset::End)?)));
     let (starts, ends) = match answers {
         Ok(answers) => answers,
-        Err(error) => {
-            tracing::debug!(%error, "the bounds of partitions cannot be had");
-            consumer.context().told(&error, &error.to_string());
-            return;
-        }
+        Err(error) => return refused(shared, consumer, parts, &error),
     };
     shared.said.clear();
     for (place, part) in parts.iter().enumerate() {
@@ -82,20 +78,44 @@ fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part]) {
                 }
             }
             (Err(error), _) | (_, Err(error)) => {
-                if let KafkaError::OffsetFetch(code) = error
-                    && is_gone(*code)
-                {
-                    state.gone = Some(format!(
-                        "{} is not there: was its topic deleted? ({code})",
-                        part.place
-                    ));
-                    drop(state);
-                    shared.wake(part);
-                } else {
-                    tracing::debug!(%error, partition = %part.place, "its bounds cannot be had");
-                }
+                drop(state);
+                fault(shared, part, error);
             }
         }
+    }
+}
+
+/// None of `parts` was told of: one topic that is not there makes the question
+/// fail for all of them.
+fn refused(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part], error: &KafkaError) {
+    let gone = error.rdkafka_error_code().is_some_and(is_gone);
+    let one = parts.windows(2).all(|pair| pair[0].place.topic == pair[1].place.topic);
+    if gone && !one {
+        for topic in &shared.config.topics {
+            let its: Vec<&Part> =
+                parts.iter().filter(|part| *part.place.topic == **topic).copied().collect();
+            if !its.is_empty() {
+                ask(shared, consumer, &its);
+            }
+        }
+        return;
+    }
+    tracing::debug!(%error, "the bounds of partitions cannot be had");
+    consumer.context().told(error, &error.to_string());
+    for part in parts {
+        fault(shared, part, error);
+    }
+}
+
+/// The bounds of `part` cannot be had.
+fn fault(shared: &Shared, part: &Part, error: &KafkaError) {
+    match error.rdkafka_error_code() {
+        Some(code) if is_gone(code) => {
+            let gone = format!("{} is not there: was its topic deleted? ({code})", part.place);
+            part.state.lock().gone = Some(gone);
+            shared.wake(part);
+        }
+        _ => tracing::debug!(%error, partition = %part.place, "its bounds cannot be had"),
     }
 }
 

@@ -71,6 +71,12 @@ impl DataDir {
         self.root.join("kafka.json")
     }
 
+    /// Which parked events were copied to the dead-letter topic.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn dead_letters(&self) -> PathBuf {
+        self.root.join("dead-letters.json")
+    }
+
     pub(crate) fn catalog(&self) -> PathBuf {
         self.root.join("catalog.redb")
     }

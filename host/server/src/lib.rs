@@ -9,6 +9,8 @@ mod api;
 mod codes;
 mod config;
 mod data;
+#[cfg(feature = "kafka")]
+mod dead_letters;
 pub mod doctor;
 #[doc(hidden)]
 pub mod fuzzing;

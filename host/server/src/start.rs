@@ -171,6 +171,13 @@ impl Server {
         if app.config.upkeep.heartbeats {
             tasks.spawn(upkeep::heartbeats(Arc::clone(&app), log.clone(), stopping.clone()));
         }
+        #[cfg(feature = "kafka")]
+        if let ChosenLog::Kafka(log) = &log
+            && log.takes_dead_letters()
+        {
+            let (app, log, file) = (Arc::clone(&app), Arc::clone(log), data.dead_letters());
+            tasks.spawn(crate::dead_letters::copy(app, log, file, stopping.clone()));
+        }
         if app.config.verify.every_hours > 0 {
             tasks.spawn(verify::at_times(Arc::clone(&app)));
         }

@@ -55,7 +55,11 @@ fn resolve(document: &str, link: &str) -> Option<String> {
 }
 
 /// Settings that are limits though their names do not end in `_max`.
-const OTHER_LIMITS: [&str; 14] = [
+const OTHER_LIMITS: [&str; 18] = [
+    "log.kafka.queue_bytes",
+    "log.kafka.dedup_window_events",
+    "log.kafka.cache_bytes",
+    "log.kafka.cursors",
     "live.window",
     "live.hello_ms",
     "live.pong_ms",

@@ -239,7 +239,8 @@ impl Query {
             let (rows, next) = self.rows(&view, id, app.config.http.query_bytes_max)?;
             self.write(&view, table, &rows, next.as_deref())
         };
-        let lag_ms = app.engine.lag(&self.projection).map_or(0, |(_, ms)| ms);
+        // Left out where nobody knows.
+        let lag_ms = app.engine.lag(&self.projection).map(|(_, ms)| ms.into());
         let headers = response.headers_mut();
         let text = |text: &str| HeaderValue::from_str(text).ok();
         for (name, value) in [
@@ -247,7 +248,7 @@ impl Query {
             (CACHE_CONTROL, text("no-cache")),
             (HeaderName::from_static("lantern-position"), Some(view.pos().into())),
             (HeaderName::from_static("lantern-epoch"), text(view.epoch())),
-            (HeaderName::from_static("lantern-lag-ms"), Some(lag_ms.into())),
+            (HeaderName::from_static("lantern-lag-ms"), lag_ms),
         ] {
             if let Some(value) = value {
                 headers.insert(name, value);

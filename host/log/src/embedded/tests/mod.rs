@@ -108,6 +108,7 @@ pub(super) fn read_from(log: &EmbeddedLog, partition: PartitionId, from: Offset)
                 next = chunk.end();
             }
             Read::Skipped { next: after } => panic!("skipped from {next} to {after}"),
+            Read::Pending => panic!("it never has one wait"),
             Read::End => {
                 assert_eq!(next, log.bounds(partition).unwrap().end);
                 return all;

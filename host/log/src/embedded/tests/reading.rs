@@ -37,6 +37,7 @@ fn chunks_without_wanted_types_are_skipped_cached_or_not() {
                     assert!(after > next);
                     next = after;
                 }
+                Read::Pending => panic!("it never has one wait"),
                 Read::End => break,
             }
         }
@@ -240,6 +241,7 @@ fn readers_at_all_offsets_agree_while_appends_and_retention_go_on() {
                             assert!(chunk.end() > next);
                             next = chunk.end();
                         }
+                        Ok(Read::Pending) => panic!("it never has one wait"),
                         Ok(Read::End) => {
                             std::thread::yield_now();
                             next = log.bounds(P0).unwrap().start;

@@ -1,0 +1,141 @@
+//! The log against a real broker, whose address is in `LANTERN_KAFKA`. Each test
+//! has topics of its own.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod appending;
+mod reading;
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use lantern_core::{
+    AppendDone, Appended, Event, Events, Log, LogError, Offset, PartitionId, Read, TypeFilter,
+    read_or_wait,
+};
+use lantern_kafka::{KafkaConfig, KafkaLog};
+use rdkafka::ClientConfig;
+use rdkafka::admin::AdminClient;
+use rdkafka::client::DefaultClientContext;
+use rdkafka::producer::BaseProducer;
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Topics of one test, and the folder of its log.
+struct Fixture {
+    servers: String,
+    topic: String,
+    dir: tempfile::TempDir,
+}
+
+impl Fixture {
+    /// `None` where there is no broker, which it says.
+    fn new(name: &str) -> Option<Self> {
+        let Ok(servers) = std::env::var("LANTERN_KAFKA") else {
+            // Not by a macro: those write where nobody looks.
+            let said = format!("without a broker (LANTERN_KAFKA): `{name}` shows nothing\n");
+            std::io::stderr().write_all(said.as_bytes()).unwrap();
+            return None;
+        };
+        let topic = format!("{name}-{:x}", fastrand::u64(..));
+        Some(Self { servers, topic, dir: tempfile::tempdir().unwrap() })
+    }
+
+    fn table(&self) -> PathBuf {
+        self.dir.path().join("kafka.json")
+    }
+
+    fn config(&self, partitions: u32) -> KafkaConfig {
+        KafkaConfig {
+            servers: self.servers.clone(),
+            topics: vec![self.topic.clone()],
+            create_partitions: partitions,
+            refresh_ms: 200,
+            ..KafkaConfig::default()
+        }
+    }
+
+    fn open(&self, partitions: u32) -> KafkaLog {
+        KafkaLog::open(self.table(), self.config(partitions)).unwrap()
+    }
+
+    fn client(&self) -> ClientConfig {
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &self.servers);
+        client
+    }
+
+    fn producer(&self, codec: &str) -> BaseProducer {
+        let mut client = self.client();
+        client.set("compression.codec", codec).set("linger.ms", "20");
+        client.create().unwrap()
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.client().create().unwrap()
+    }
+}
+
+fn event(id: u64, subject: &str) -> Event {
+    Event {
+        id: id.to_string(),
+        source: "test".into(),
+        kind: "t".into(),
+        subject: subject.into(),
+        data: format!("{{\"n\":{id}}}").into_bytes(),
+        ..Event::default()
+    }
+}
+
+fn events(all: impl IntoIterator<Item = Event>) -> Events {
+    let mut events = Events::new();
+    for event in all {
+        assert!(events.push(&event.as_ref()));
+    }
+    events
+}
+
+/// Waits for what `begin` is to be told.
+fn done(begin: impl FnOnce(AppendDone)) -> Result<Appended, LogError> {
+    let (send, told) = mpsc::channel();
+    begin(Box::new(move |outcome| send.send(outcome).unwrap()));
+    told.recv_timeout(PATIENCE).unwrap()
+}
+
+fn append(log: &KafkaLog, all: impl IntoIterator<Item = Event>) -> Result<Appended, LogError> {
+    done(|told| log.append(events(all), told))
+}
+
+/// All events of a partition from `from` to its end, with their offsets.
+fn all_from(log: &dyn Log, partition: PartitionId, from: u64) -> Vec<(u64, Event)> {
+    let everything = TypeFilter::everything().and(lantern_core::UNREADABLE_TYPE);
+    let (mut next, mut all) = (Offset(from), Vec::new());
+    loop {
+        match read_or_wait(log, partition, next, &everything).unwrap() {
+            Read::End => {
+                assert_eq!(log.bounds(partition).unwrap().end, next, "the end is the end");
+                return all;
+            }
+            Read::Skipped { next: after } => {
+                assert!(after > next);
+                next = after;
+            }
+            Read::Chunk(chunk) => {
+                for place in chunk.index_of(next)..chunk.events.len() {
+                    all.push((chunk.offset(place).0, chunk.events.get(place).to_owned()));
+                }
+                assert!(chunk.end() > next);
+                next = chunk.end();
+            }
+            Read::Pending => unreachable!("it was waited for"),
+        }
+    }
+}
+
+/// The numbers in the events' payloads.
+fn numbers(all: &[(u64, Event)]) -> Vec<u64> {
+    all.iter().map(|(_, event)| event.id.parse().unwrap()).collect()
+}

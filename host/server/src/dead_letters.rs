@@ -1,0 +1,114 @@
+//! Copies parked events into the dead-letter topic, each at least once: how far
+//! that has come is kept beside the state.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lantern_engine::ProjectionStatus;
+use lantern_kafka::{DeadLetter, KafkaLog};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::App;
+
+/// How often it looks.
+const EVERY: Duration = Duration::from_secs(1);
+/// The most events copied at once.
+const PAGE: usize = 500;
+
+/// For each shard, the key of the last parked event that was copied, in
+/// hexadecimal digits.
+type Marks = BTreeMap<String, String>;
+
+/// Copies what is parked, until `stopping`.
+pub(crate) async fn copy(
+    app: Arc<App>,
+    log: Arc<KafkaLog>,
+    file: PathBuf,
+    stopping: CancellationToken,
+) {
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = stopping.cancelled() => return,
+        }
+        let (app, log, file) = (Arc::clone(&app), Arc::clone(&log), file.clone());
+        let round = tokio::task::spawn_blocking(move || round(&app, &log, &file));
+        match round.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "parked events were not copied"),
+            Err(error) => tracing::error!(%error, "copying parked events panicked"),
+        }
+    }
+}
+
+fn round(app: &App, log: &KafkaLog, file: &Path) -> Result<(), String> {
+    let projections = app.engine.status();
+    if projections.iter().all(|projection| parked(projection) == 0) {
+        return Ok(());
+    }
+    let mut marks = read(file)?;
+    for projection in &projections {
+        let Some(version) =
+            projection.versions.iter().find(|v| projection.active.as_ref() == Some(&v.id))
+        else {
+            continue;
+        };
+        for shard in version.shards.iter().filter(|shard| shard.parked > 0) {
+            let key = format!(
+                "{}/{}.{:x}/{}",
+                projection.name, version.id, version.created_us, shard.partition
+            );
+            loop {
+                let from = marks.get(&key).map(|mark| hex::decode(mark).unwrap_or_default());
+                let found = app
+                    .engine
+                    .parked_after(&projection.name, shard.partition, from.as_deref(), PAGE)
+                    .map_err(|error| error.to_string())?;
+                let Some((last, _)) = found.last() else { break };
+                let mark = hex::encode(last);
+                let letters: Vec<_> = found
+                    .into_iter()
+                    .map(|(_, record)| DeadLetter {
+                        projection: projection.name.clone(),
+                        version: version.id.clone(),
+                        partition: lantern_core::PartitionId(shard.partition),
+                        record,
+                    })
+                    .collect();
+                log.copy(&letters)?;
+                metrics::counter!("lantern_dead_letters_total").increment(letters.len() as u64);
+                marks.insert(key.clone(), mark);
+                write(file, &marks)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn parked(projection: &ProjectionStatus) -> u64 {
+    projection.versions.iter().flat_map(|v| &v.shards).map(|shard| shard.parked).sum()
+}
+
+fn read(file: &Path) -> Result<Marks, String> {
+    match std::fs::read(file) {
+        Ok(bytes) => {
+            serde_json::from_slice(&bytes).map_err(|e| format!("`{}`: {e}", file.display()))
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Marks::new()),
+        Err(error) => Err(format!("`{}`: {error}", file.display())),
+    }
+}
+
+/// Aside and then in place. Lost with the power, some are copied once more.
+fn write(file: &Path, marks: &Marks) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("`{}`: {error}", file.display());
+    let aside = file.with_extension("json.new");
+    let bytes = serde_json::to_vec_pretty(marks).expect("maps of strings always encode");
+    std::fs::write(&aside, bytes).map_err(failed)?;
+    std::fs::rename(&aside, file).map_err(failed)
+}
