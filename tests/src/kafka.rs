@@ -50,7 +50,7 @@ pub fn leaves_out(scenario: &str, reason: &str) -> bool {
 
 /// Kafka's jars, as `cargo xtask test` has fetched them.
 fn libs() -> PathBuf {
-    crate::built("LANTERN_KAFKA", "kafka/libs")
+    crate::built("LANTERN_KAFKA_LIBS", "kafka/libs")
 }
 
 /// Starts a broker of the caller's own.

@@ -12,7 +12,7 @@ use crate::shell;
 /// What Maven is told to fetch.
 const POM: &str = "tests/broker/pom.xml";
 
-/// Where Kafka's jars lie once fetched. Tests find them by `LANTERN_KAFKA`.
+/// Where Kafka's jars lie once fetched. Tests find them by `LANTERN_KAFKA_LIBS`.
 pub(crate) fn libs() -> PathBuf {
     shell::target_dir().join("kafka/libs")
 }
@@ -60,6 +60,11 @@ pub(crate) fn run(port: Option<u16>) -> Result<()> {
     loop {
         std::thread::park();
     }
+}
+
+/// A broker for tests, which ends with this process or before.
+pub(crate) fn for_tests() -> Result<Broker> {
+    Broker::start(Options::new(&libs()))
 }
 
 /// Where a broker for people listens.
