@@ -8,8 +8,11 @@ use crate::artifacts::{self, Guests};
 use crate::metadata::Workspace;
 use crate::{kafka, shell};
 
-/// The topic of a demo over Kafka, and its partitions.
-const TOPIC: (&str, u32) = ("lantern-demo", 4);
+/// The topic of a demo over Kafka, and its partitions: one, as the embedded log
+/// has, so that the demo finds in it where it was.
+const TOPIC: (&str, u32) = ("lantern-demo", 1);
+/// Its data folder: positions in a topic mean nothing in another log.
+const DATA: &str = "data/demo-kafka";
 
 /// The flights that are played back; the tests fold the same file.
 pub(crate) const FLIGHTS: &str = "tests/data/flights-2013-h1.ndjson.zst";
@@ -23,6 +26,9 @@ pub(crate) fn run(release: bool, over_kafka: bool, args: &[String]) -> Result<()
         let (topic, partitions) = TOPIC;
         let broker = kafka::keep_for(&mut demo, topic, partitions)?;
         demo.arg("--log").arg(format!("kafka://{broker}/{topic}"));
+        if !args.iter().any(|arg| arg.starts_with("--data")) {
+            demo.args(["--data", DATA]);
+        }
     }
     shell::step("Starting");
     become_it(demo.args(args))

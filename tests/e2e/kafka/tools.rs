@@ -1,6 +1,9 @@
 //! Kafka's own tools, and others', beside Lantern.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -125,14 +128,26 @@ async fn the_console_consumer_reads_what_ingest_produced() {
 fn shown(kind: &str, word: &str) -> String {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let fence = format!("```{kind}\n");
-    let blocks = readme.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap());
-    let mut found = blocks.filter(|block| block.contains(word));
-    found.next().unwrap_or_else(|| panic!("README shows no `{word}` in {kind}")).to_owned()
+    let mut blocks = readme.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap());
+    let found = blocks.find(|block| block.contains(word));
+    found.unwrap_or_else(|| panic!("README shows no `{word}` in {kind}")).to_owned()
 }
 
-/// The broker and the topic that README names, and what stands for them here.
-fn here(shown: &str, topic: &str) -> String {
-    shown.replace("localhost:9092", &kafka::shared().address()).replace("orders", topic)
+/// Kafka's scripts in a folder, as a download of Kafka has them.
+fn scripts(folder: &Path) {
+    for (name, class) in [
+        ("kafka-console-producer.sh", "org.apache.kafka.tools.ConsoleProducer"),
+        ("kafka-consumer-groups.sh", "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand"),
+    ] {
+        let tool = kafka::shared().tool(class);
+        let words: Vec<_> = tool.get_args().map(|word| word.to_str().unwrap()).collect();
+        // README names the server itself.
+        let words = &words[..words.len() - 2];
+        let script = format!("#!/bin/sh\nexec java '{}' \"$@\"\n", words.join("' '"));
+        let path = folder.join(name);
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,57 +157,67 @@ async fn a_topic_written_by_other_tools_is_read_with_the_configuration_that_read
     }
     let topic = kafka::fresh_name("orders");
     kafka::create_topic(kafka::shared(), &topic, 2, &[]).unwrap();
-    // Kafka's own producer writes the JSON, and kcat a CloudEvent in headers.
-    let lines = shown("json", "customer");
-    kafka::shared().console_producer(&topic, &lines, &[]).unwrap();
-    let mut expected = BTreeMap::from([("order.placed", 2), ("order.returned", 1)]);
+    let folder = tempfile::tempdir().unwrap();
+    scripts(folder.path());
+    let here = |shown: String| {
+        shown.replace("localhost:9092", &kafka::shared().address()).replace("orders", &topic)
+    };
+    let sh = |commands: &str| {
+        let path = format!("{}:{}", folder.path().display(), std::env::var("PATH").unwrap());
+        let output = Command::new("sh").args(["-c", commands]).env("PATH", path).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{commands}: {said}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    // Kafka's own producer writes JSON, kcat a CloudEvent in headers, and then
+    // comes one that fits nothing.
+    let commands = here(shown("sh", "kafka-console-producer.sh"));
+    let (produce, rest) = commands.split_once("lantern events tail\n").unwrap();
+    sh(produce);
     if without("kcat") {
         println!("skipped: no kcat");
     } else {
-        let kcat = here(&shown("sh", "kcat -P"), &topic);
-        let output = Command::new("sh").args(["-c", &kcat]).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        expected.insert("order.placed", 3);
+        sh(&here(shown("sh", "kcat -P")));
     }
-    // One that fits nothing.
     kafka::shared().console_producer(&topic, "nonsense\n", &[]).unwrap();
 
-    let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("lantern.toml");
-    std::fs::write(&config, here(&shown("toml", "[log.kafka.json.orders]"), &topic)).unwrap();
-    let serve = here(&shown("sh", "--log kafka://"), &topic);
-    let log = serve.split_whitespace().find(|word| word.starts_with("kafka://")).unwrap();
+    std::fs::write(&config, here(shown("toml", "[log.kafka.json.orders]"))).unwrap();
     let server = Server::launch(Launch {
         folder: folder.path().join("data"),
         address: "127.0.0.1:0".into(),
-        log: Some(log.to_owned()),
         config: Some(config),
+        settings: vec!["log.kafka.commit_ms=200".into()],
         ..Launch::default()
     })
     .unwrap();
-    let mut found = BTreeMap::new();
-    let mut events = BTreeMap::new();
+    let mut events = Vec::new();
     for partition in 0..2 {
-        for logged in server.log_of(partition).await.unwrap() {
-            let event = logged["event"].clone();
-            *found.entry(event["type"].as_str().unwrap().to_owned()).or_insert(0) += 1;
-            events.insert(event["id"].as_str().unwrap_or_default().to_owned(), event);
-        }
+        events.extend(server.log_of(partition).await.unwrap());
     }
-    for (kind, count) in &expected {
-        assert_eq!(found.get(*kind), Some(count), "{kind}: {events:#?}");
-    }
-    let text = |id: &str, name: &str| events[id][name].as_str().unwrap_or_default().to_owned();
-    assert_eq!(text("17", "type"), "order.placed");
-    assert_eq!(text("17", "subject"), "u1");
-    assert_eq!(text("18", "subject"), "u2");
-    assert_eq!(text("19", "source"), "shop");
-    assert!(text("19", "time").starts_with("2026-03-02T09:30:00"), "{}", events["19"]);
-    assert_eq!(events["18"]["data"]["cents"], 1_250);
+    let of = |subject: &str| {
+        let found = events.iter().find(|logged| logged["event"]["subject"] == subject);
+        found.unwrap_or_else(|| panic!("no `{subject}`: {events:#?}"))["event"].clone()
+    };
+    let json = of("1841");
+    assert_eq!((&json["type"], &json["data"]["cents"]), (&"placed".into(), &500.into()), "{json}");
+    assert!(json["time"].as_str().unwrap().starts_with("2026-01-01T00:00:00"), "{json}");
     if !without("kcat") {
-        assert_eq!(
-            (text("20", "subject"), &events["20"]["data"]["cents"]),
-            ("u3".into(), &700.into())
-        );
+        let headers = of("1842");
+        assert_eq!(headers["data"]["cents"], 700, "{headers}");
+        assert_eq!((&headers["source"], &headers["id"]), (&"shop".into(), &"1".into()));
+    }
+    // What fits nothing is parked, with its place.
+    server.project("rogue", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
+    let parked = server.get("/v1/projections/rogue/parked").await.unwrap();
+    assert_eq!(parked["total"], 1, "{parked:#}");
+    let reason = parked["parked"][0]["reason"].as_str().unwrap();
+    assert!(reason.contains(&topic) || reason.contains("record"), "{reason}");
+    assert!(parked["parked"][0]["offset"].is_u64(), "{parked:#}");
+    // And the group is shown as README says.
+    let started = Instant::now();
+    let groups = rest.replace("PROJECTION", "rogue");
+    while !sh(&groups).contains(&topic) {
+        assert!(started.elapsed() < PATIENCE / 4, "`{groups}` does not show the topic");
     }
 }
