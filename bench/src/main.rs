@@ -18,6 +18,7 @@ mod report;
 mod server;
 mod start;
 mod w1;
+mod w1_kafka;
 
 use std::path::PathBuf;
 
@@ -43,6 +44,9 @@ enum What {
     /// Count and sum per tenant and minute, and revenue per product, from the
     /// embedded log, beside a plain Rust fold of the same events.
     W1(Options),
+    /// The same from a topic with four partitions of a real Kafka broker, beside
+    /// a plain fold with librdkafka.
+    W1Kafka(w1_kafka::KafkaOptions),
     /// Fuel and time an event in the guest alone, of one guest or of several
     /// in turn.
     Guest(guest::Options),
@@ -67,6 +71,14 @@ enum What {
         phase: w1::Phase,
         #[command(flatten)]
         options: Options,
+    },
+    /// One phase of a benchmark over Kafka, in this process.
+    #[command(hide = true)]
+    KafkaPhase {
+        /// Which.
+        phase: w1_kafka::Phase,
+        #[command(flatten)]
+        options: w1_kafka::KafkaOptions,
     },
     /// The child process that compiles plugins.
     #[command(hide = true, name = "__compile")]
@@ -100,6 +112,8 @@ fn main() -> Result<std::process::ExitCode> {
     }
     match Arguments::parse().what {
         What::W1(options) => w1::run(&options)?,
+        What::W1Kafka(options) => w1_kafka::run(&options)?,
+        What::KafkaPhase { phase, options } => w1_kafka::phase(phase, &options)?,
         What::Guest(options) => guest::run(&options)?,
         What::Phase { phase, options } => w1::phase(phase, &options)?,
         What::Compile => unreachable!("handled before the arguments are parsed"),

@@ -13,11 +13,13 @@ use serde::Deserialize;
 pub(crate) type Sums = HashMap<String, (u64, i64)>;
 
 /// What W1's two tables must hold.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 pub(crate) struct Tables {
     /// By minute (RFC 3339) and tenant, with a `/` between.
     pub(crate) tenant_minute: Sums,
     pub(crate) product: Sums,
+    /// Room for a key.
+    key: String,
 }
 
 #[derive(Deserialize)]
@@ -30,8 +32,9 @@ struct Line<'a> {
     data: Data<'a>,
 }
 
+/// The data of a shop event, as far as it matters here.
 #[derive(Deserialize)]
-struct Data<'a> {
+pub(crate) struct Data<'a> {
     product: &'a str,
     #[serde(default)]
     cents: i64,
@@ -41,21 +44,39 @@ struct Data<'a> {
 pub(crate) fn fold(path: &Path) -> Result<Tables> {
     let mut tables = Tables::default();
     let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
-    let (mut line, mut key) = (Vec::new(), String::new());
+    let mut line = Vec::new();
     loop {
         line.clear();
         if reader.read_until(b'\n', &mut line)? == 0 {
             return Ok(tables);
         }
-        let event: Line<'_> = serde_json::from_slice(&line)?;
-        key.clear();
-        key.push_str(&event.time[..16]);
-        key.push_str(":00Z/");
-        key.push_str(event.tenant);
-        add(&mut tables.tenant_minute, &key, event.data.cents);
-        if event.kind == "order.placed" {
-            add(&mut tables.product, event.data.product, event.data.cents);
-        }
+        fold_line(&line, &mut tables)?;
+    }
+}
+
+/// Folds one event, a line of JSON.
+pub(crate) fn fold_line(line: &[u8], tables: &mut Tables) -> Result<()> {
+    let event: Line<'_> = serde_json::from_slice(line)?;
+    fold_event(event.kind, event.time, event.tenant, &event.data, tables);
+    Ok(())
+}
+
+/// Folds one event.
+pub(crate) fn fold_event(
+    kind: &str,
+    time: &str,
+    tenant: &str,
+    data: &Data<'_>,
+    tables: &mut Tables,
+) {
+    let Tables { tenant_minute, product, key } = tables;
+    key.clear();
+    key.push_str(&time[..16]);
+    key.push_str(":00Z/");
+    key.push_str(tenant);
+    add(tenant_minute, key, data.cents);
+    if kind == "order.placed" {
+        add(product, data.product, data.cents);
     }
 }
 

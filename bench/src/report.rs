@@ -3,10 +3,12 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+use crate::Options;
 
 /// What a phase took.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,6 +51,45 @@ fn peak_rss_mib() -> Result<f64> {
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).context("no VmHWM")?;
     let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kib / 1024.0)
+}
+
+/// Prints medians of both sides, as a JSON object.
+///
+/// # Errors
+/// Where an outcome was not what it had to be.
+pub(crate) fn print(
+    benchmark: &str,
+    options: &Options,
+    folds: &[Measured],
+    natives: &[Measured],
+) -> Result<()> {
+    let million = options.events as f64 / 1e6;
+    let of = |all: &[Measured], pick: fn(&Measured) -> f64| median(all.iter().map(pick).collect());
+    let exact = folds.iter().chain(natives).all(|m| m.exact);
+    let cpu = of(folds, |m| m.cpu_s) / million;
+    let native_cpu = of(natives, |m| m.cpu_s) / million;
+    let rate = options.events as f64 / of(folds, |m| m.wall_s);
+    let result = serde_json::json!({
+        "benchmark": benchmark,
+        "events": options.events,
+        "cpu_s_per_million": cpu,
+        "native_cpu_s_per_million": native_cpu,
+        "ratio": cpu / native_cpu,
+        "events_per_s": rate,
+        "native_events_per_s": options.events as f64 / of(natives, |m| m.wall_s),
+        "peak_rss_mib": of(folds, |m| m.peak_rss_mib),
+        "native_peak_rss_mib": of(natives, |m| m.peak_rss_mib),
+        "state_bytes_per_event":
+            folds[0].state_bytes as f64 / options.events as f64,
+        "exact": exact,
+    });
+    if options.json {
+        println!("{result}");
+    } else {
+        println!("{}", serde_json::to_string_pretty(&result)?);
+    }
+    ensure!(exact, "the tables are not what they must be");
+    Ok(())
 }
 
 /// The middle one of `values`.

@@ -20,7 +20,7 @@ use lantern_store::{CatalogFile, StateDir, StoreConfig};
 
 use crate::Options;
 use crate::native::{self, Sums};
-use crate::report::{Measured, Stopwatch, median};
+use crate::report::{self, Measured, Stopwatch};
 
 /// How many events one append has.
 const APPEND_EVENTS: u64 = 10_000;
@@ -44,33 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         folds.push(measured(Phase::Fold, options)?);
         natives.push(measured(Phase::Native, options)?);
     }
-    let million = options.events as f64 / 1e6;
-    let of = |all: &[Measured], pick: fn(&Measured) -> f64| median(all.iter().map(pick).collect());
-    let exact = folds.iter().all(|m| m.exact);
-    let cpu = of(&folds, |m| m.cpu_s) / million;
-    let native_cpu = of(&natives, |m| m.cpu_s) / million;
-    let rate = options.events as f64 / of(&folds, |m| m.wall_s);
-    let result = serde_json::json!({
-        "benchmark": "w1",
-        "events": options.events,
-        "cpu_s_per_million": cpu,
-        "native_cpu_s_per_million": native_cpu,
-        "ratio": cpu / native_cpu,
-        "events_per_s": rate,
-        "native_events_per_s": options.events as f64 / of(&natives, |m| m.wall_s),
-        "peak_rss_mib": of(&folds, |m| m.peak_rss_mib),
-        "native_peak_rss_mib": of(&natives, |m| m.peak_rss_mib),
-        "state_bytes_per_event":
-            folds[0].state_bytes as f64 / options.events as f64,
-        "exact": exact,
-    });
-    if options.json {
-        println!("{result}");
-    } else {
-        println!("{}", serde_json::to_string_pretty(&result)?);
-    }
-    ensure!(exact, "the tables are not what they must be");
-    Ok(())
+    report::print("w1", options, &folds, &natives)
 }
 
 /// Runs one phase in this process, and prints what it measured.
@@ -88,7 +62,7 @@ pub(crate) fn phase(phase: Phase, options: &Options) -> Result<()> {
     }
 }
 
-fn print(measured: &Measured) -> Result<()> {
+pub(crate) fn print(measured: &Measured) -> Result<()> {
     println!("{}", serde_json::to_string(measured)?);
     Ok(())
 }
@@ -154,6 +128,20 @@ fn prepare(options: &Options) -> Result<()> {
 }
 
 fn fold(options: &Options) -> Result<Measured> {
+    let open = || {
+        let log = EmbeddedLog::open(log_file(options), LogConfig::default())?;
+        Ok(Arc::new(log) as Arc<dyn Log>)
+    };
+    fold_over(options, open, || native::fold(&events_file(options)))
+}
+
+/// Folds all events of the log that `open` opens, which is measured with the
+/// fold, and compares the tables with `expected`.
+pub(crate) fn fold_over(
+    options: &Options,
+    open: impl FnOnce() -> Result<Arc<dyn Log>>,
+    expected: impl FnOnce() -> Result<native::Tables>,
+) -> Result<Measured> {
     let dir = options.dir.join("state");
     std::fs::remove_dir_all(&dir).ok();
     std::fs::create_dir_all(&dir)?;
@@ -165,9 +153,8 @@ fn fold(options: &Options) -> Result<Measured> {
     })?;
     let plugin = host.load(&wasm, "")?;
     let watch = Stopwatch::start();
-    let log = Arc::new(EmbeddedLog::open(log_file(options), LogConfig::default())?);
     let ports = Ports {
-        log: log.clone(),
+        log: open()?,
         stores: Arc::new(StateDir::open(dir.join("state"), StoreConfig::default())?),
         catalog: Arc::new(CatalogFile::open(dir.join("catalog.redb"))?),
         publish: Arc::new(Nobody),
@@ -189,10 +176,12 @@ fn fold(options: &Options) -> Result<Measured> {
     let mut measured = watch.stop()?;
     measured.state_bytes = bytes_below(&dir.join("state"))?;
     let view = engine.view("w1")?;
-    measured.exact = is_exact(&view, &native::fold(&events_file(options))?)?;
+    measured.exact = is_exact(&view, &expected()?)?;
     Ok(measured)
 }
 
+/// Waits until the active version has applied all events, whatever partitions
+/// they are in.
 fn wait_until_active(engine: &Engine, events: u64) -> Result<()> {
     loop {
         let status = engine.status_of("w1")?;
@@ -200,7 +189,8 @@ fn wait_until_active(engine: &Engine, events: u64) -> Result<()> {
         if let Some(reason) = &version.reason {
             bail!("{}: {reason}", version.activity);
         }
-        if status.active.is_some() && version.shards[0].next >= events {
+        let applied: u64 = version.shards.iter().map(|shard| shard.applied).sum();
+        if status.active.is_some() && applied >= events {
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -208,7 +198,7 @@ fn wait_until_active(engine: &Engine, events: u64) -> Result<()> {
 }
 
 /// Whether the tables hold just these rows.
-fn is_exact(view: &View, expected: &native::Tables) -> Result<bool> {
+pub(crate) fn is_exact(view: &View, expected: &native::Tables) -> Result<bool> {
     let tables = [
         ("tenant_minute", "count", &expected.tenant_minute),
         ("product", "orders", &expected.product),

@@ -7,7 +7,7 @@ use lantern_tests::{Server, guest, root, run, without};
 use serde_json::Value;
 
 /// What `independent/flights.py` computes with SQLite from the same lines.
-fn independent(script: &str, lines: &[u8]) -> Value {
+pub(crate) fn independent(script: &str, lines: &[u8]) -> Value {
     let mut python = Command::new("python3")
         .arg(root().join("tests/independent").join(script))
         .stdin(Stdio::piped())
@@ -24,7 +24,7 @@ fn independent(script: &str, lines: &[u8]) -> Value {
 }
 
 /// Compares the fields the independent computation has, row by row.
-fn compare(table: &str, found: &[(String, Value)], expected: &Value) {
+pub(crate) fn compare(table: &str, found: &[(String, Value)], expected: &Value) {
     let expected = expected.as_object().unwrap();
     assert_eq!(found.len(), expected.len(), "rows of {table}");
     for (key, row) in found {

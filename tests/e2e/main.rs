@@ -9,6 +9,7 @@ mod determinism;
 mod feed;
 mod flights;
 mod hostile;
+mod kafka;
 mod operating;
 mod versions;
 

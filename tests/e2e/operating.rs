@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use lantern_tests::{PATIENCE, Server, guest, lantern};
+use lantern_tests::{PATIENCE, Server, fresh_log, guest, lantern};
 use serde_json::Value;
 
 use crate::line;
@@ -89,6 +89,7 @@ async fn a_trace_goes_on_from_request_to_row_to_derived_event_and_every_log_line
         .args(["serve", "--json", "--listen", "127.0.0.1:0", "--log-format", "json"])
         .args(["--log-filter", "info,lantern_engine=debug,lantern_server=debug", "--data"])
         .arg(folder.path().join("data"))
+        .args(fresh_log().unwrap().map(|log| format!("--log={log}")))
         .stdout(Stdio::piped())
         .stderr(File::create(&lines).unwrap())
         .spawn()

@@ -1,5 +1,11 @@
 //! What the end-to-end tests stand on: the real binary as a process of its own,
 //! on a free port and a folder of its own, and what is asked of it over HTTP.
+//!
+//! The log is a parameter of the suite: with `LANTERN_TEST_LOG=kafka` each server
+//! of [`Server::start`] has a fresh topic of a real broker in place of the
+//! embedded log.
+
+pub mod kafka;
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -61,6 +67,20 @@ pub fn run(arguments: &[&str]) -> Result<Output> {
     Ok(Command::new(lantern()).args(arguments).output()?)
 }
 
+/// A log for a server that a test starts by hand: a topic of its own, as
+/// `kafka://127.0.0.1:9092/topic`; `None` is the embedded one.
+///
+/// # Errors
+/// Where the topic cannot be made.
+pub fn fresh_log() -> Result<Option<String>> {
+    if !kafka::is_the_log() {
+        return Ok(None);
+    }
+    let (broker, topic) = (kafka::shared(), kafka::fresh_name("test"));
+    kafka::create_topic(broker, &topic, 1, &[])?;
+    Ok(Some(format!("kafka://{}/{topic}", broker.address())))
+}
+
 /// How a server is started.
 #[derive(Clone, Debug, Default)]
 pub struct Launch {
@@ -68,8 +88,12 @@ pub struct Launch {
     pub folder: PathBuf,
     /// Where it listens; port 0 takes a free one.
     pub address: String,
+    /// The log, as `kafka://127.0.0.1:9092/events`; the embedded one where `None`.
+    pub log: Option<String>,
     /// Settings as `engine.threads=2`.
     pub settings: Vec<String>,
+    /// A file of settings.
+    pub config: Option<PathBuf>,
     /// A program that runs it, with its arguments: `strace -f`.
     pub under: Vec<String>,
     /// Where it says what is wrong; among the test's own output where `None`.
@@ -90,14 +114,29 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a server on a fresh folder, with settings as `engine.threads=2`.
+    /// Starts a server on a fresh folder and a fresh log, with settings as
+    /// `engine.threads=2`.
     ///
     /// # Errors
     /// Where it does not come up.
     pub fn start(settings: &[&str]) -> Result<Self> {
+        Self::start_over(fresh_log()?.as_deref(), settings)
+    }
+
+    /// As [`Server::start`], on `log`, as `kafka://127.0.0.1:9092/events`; the
+    /// embedded one where `None`.
+    ///
+    /// # Errors
+    /// Where it does not come up.
+    pub fn start_over(log: Option<&str>, settings: &[&str]) -> Result<Self> {
         let temporary = TempDir::new()?;
-        let folder = temporary.path().join("data");
-        let mut server = Self::start_in(&folder, "127.0.0.1:0", settings)?;
+        let mut server = Self::launch(Launch {
+            folder: temporary.path().join("data"),
+            address: "127.0.0.1:0".into(),
+            log: log.map(str::to_owned),
+            settings: settings.iter().map(|s| (*s).to_owned()).collect(),
+            ..Launch::default()
+        })?;
         server._temporary = Some(temporary);
         Ok(server)
     }
@@ -428,10 +467,19 @@ impl Server {
     /// # Errors
     /// Where it cannot be read.
     pub async fn log(&self) -> Result<Vec<Value>> {
+        self.log_of(0).await
+    }
+
+    /// All events of a partition of the log, in order.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub async fn log_of(&self, partition: u32) -> Result<Vec<Value>> {
         let mut events = Vec::new();
         let mut from = 0;
         loop {
-            let page = self.get(&format!("/v1/events?from={from}&limit=10000")).await?;
+            let path = format!("/v1/events?partition={partition}&from={from}&limit=10000");
+            let page = self.get(&path).await?;
             let of_page = page["events"].as_array().context("`events` is no list")?;
             events.extend(of_page.iter().cloned());
             if page["next"] == page["end"] {
@@ -465,7 +513,7 @@ pub fn folded(status: &Value) -> bool {
 }
 
 fn spawn(launch: &Launch) -> Result<(Child, String)> {
-    let Launch { folder, address, settings, under, stderr, grouped } = launch;
+    let Launch { folder, address, log, settings, config, under, stderr, grouped } = launch;
     let mut command = match under.split_first() {
         Some((program, arguments)) => {
             let mut command = Command::new(program);
@@ -475,6 +523,12 @@ fn spawn(launch: &Launch) -> Result<(Child, String)> {
         None => Command::new(lantern()),
     };
     command.args(["serve", "--listen", address, "--log-filter", "warn", "--data"]).arg(folder);
+    if let Some(log) = log {
+        command.args(["--log", log]);
+    }
+    if let Some(config) = config {
+        command.arg("--config").arg(config);
+    }
     for setting in settings {
         command.args(["--set", setting]);
     }

@@ -6,15 +6,21 @@ use anyhow::Result;
 
 use crate::artifacts::{self, Guests};
 use crate::metadata::Workspace;
-use crate::shell;
+use crate::{kafka, shell};
 
 /// What is built, always the same: another choice would have other features,
 /// and build the large dependencies again.
 const PACKAGES: [&str; 6] = ["-p", "lantern-bench", "-p", "lantern-server", "-p", "lantern-cli"];
 
-/// Runs W1.
-pub(crate) fn w1(events: u64, json: bool, args: &[String]) -> Result<()> {
-    let mut bench = built("w1")?;
+/// Runs W1, from the embedded log or from Kafka.
+pub(crate) fn w1(over_kafka: bool, events: u64, json: bool, args: &[String]) -> Result<()> {
+    if over_kafka {
+        kafka::fetch()?;
+    }
+    let mut bench = built(if over_kafka { "w1-kafka" } else { "w1" })?;
+    if over_kafka {
+        bench.arg("--libs").arg(kafka::libs());
+    }
     bench.args(["--events", &events.to_string()]);
     bench.arg("--plugin").arg(Guests::Others.folder().join("w1.wasm"));
     bench.arg("--dir").arg(shell::target_dir().join("bench"));

@@ -6,16 +6,32 @@ use anyhow::Result;
 
 use crate::artifacts::{self, Guests};
 use crate::metadata::Workspace;
-use crate::shell;
+use crate::{kafka, shell};
+
+/// The topic of a demo over Kafka, and its partitions: one, as the embedded log
+/// has, so that the demo finds in it where it was.
+const TOPIC: (&str, u32) = ("lantern-demo", 1);
+/// Its data folder: positions in a topic mean nothing in another log.
+const DATA: &str = "data/demo-kafka";
 
 /// The flights that are played back; the tests fold the same file.
 pub(crate) const FLIGHTS: &str = "tests/data/flights-2013-h1.ndjson.zst";
 
-/// Builds, then runs the demo with `args` until it ends.
-pub(crate) fn run(release: bool, args: &[String]) -> Result<()> {
+/// Builds, then runs the demo with `args` until it ends; over Kafka, with a
+/// broker that ends with it.
+pub(crate) fn run(release: bool, over_kafka: bool, args: &[String]) -> Result<()> {
     prepare(release)?;
+    let mut demo = command(release);
+    if over_kafka {
+        let (topic, partitions) = TOPIC;
+        let broker = kafka::keep_for(&mut demo, topic, partitions)?;
+        demo.arg("--log").arg(format!("kafka://{broker}/{topic}"));
+        if !args.iter().any(|arg| arg.starts_with("--data")) {
+            demo.args(["--data", DATA]);
+        }
+    }
     shell::step("Starting");
-    become_it(command(release).args(args))
+    become_it(demo.args(args))
 }
 
 /// Builds the server and the example plugins.

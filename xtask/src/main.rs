@@ -9,6 +9,7 @@ mod check;
 mod configuration;
 mod demo;
 mod fresh;
+mod kafka;
 mod lex;
 mod metadata;
 mod proof;
@@ -37,6 +38,20 @@ enum Task {
         /// Print what `lantern demo` takes.
         #[arg(long)]
         help_demo: bool,
+        /// Keep the events in a topic of a real Kafka broker, which is fetched and started.
+        #[arg(long)]
+        kafka: bool,
+    },
+    /// Run a Kafka broker on loopback, with what tests and the demo use.
+    ///
+    /// Apache Kafka comes from Maven Central, by Maven, and needs a JDK 17 or newer.
+    Kafka {
+        /// Only fetch it.
+        #[arg(long)]
+        fetch: bool,
+        /// Where it listens; 7492 where nothing is said.
+        #[arg(long)]
+        port: Option<u16>,
     },
     /// Build everything, run all tests and all checks.
     ///
@@ -96,6 +111,18 @@ enum Benchmark {
         #[arg(last = true)]
         args: Vec<String>,
     },
+    /// W1 from a topic with four partitions of a real Kafka broker.
+    W1Kafka {
+        /// How many events.
+        #[arg(long, default_value_t = 5_000_000)]
+        events: u64,
+        /// Print one JSON object.
+        #[arg(long)]
+        json: bool,
+        /// Passed on to the benchmark.
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
     /// Acknowledged events a second over HTTP, and how long an acknowledgement takes.
     Ingest(Passed),
     /// From an event's acknowledgement to its change with a WebSocket client.
@@ -143,8 +170,12 @@ fn main() -> ExitCode {
 
 fn run(task: Task) -> Result<()> {
     match task {
-        Task::Demo { help_demo: true, release, .. } => demo::run(release, &["--help".into()]),
-        Task::Demo { args, release, .. } => demo::run(release, &args),
+        Task::Demo { help_demo: true, release, .. } => {
+            demo::run(release, false, &["--help".into()])
+        }
+        Task::Demo { args, release, kafka, .. } => demo::run(release, kafka, &args),
+        Task::Kafka { fetch: true, .. } => kafka::fetch(),
+        Task::Kafka { port, .. } => kafka::run(port),
         Task::Test { filter } => suite::run(filter.as_deref()),
         Task::Check { rules } => check::run(rules)?.close(),
         Task::Docs => {
@@ -154,7 +185,8 @@ fn run(task: Task) -> Result<()> {
         Task::Bench { what } => {
             let default = Benchmark::W1 { events: 5_000_000, json: false, args: Vec::new() };
             match what.unwrap_or(default) {
-                Benchmark::W1 { events, json, args } => bench::w1(events, json, &args),
+                Benchmark::W1 { events, json, args } => bench::w1(false, events, json, &args),
+                Benchmark::W1Kafka { events, json, args } => bench::w1(true, events, json, &args),
                 Benchmark::Ingest(Passed { json, args }) => bench::run("ingest", json, &args),
                 Benchmark::Latency(Passed { json, args }) => bench::run("latency", json, &args),
                 Benchmark::Growth(Passed { json, args }) => bench::run("growth", json, &args),

@@ -21,6 +21,9 @@ const SUBJECTS: u64 = 12;
 /// How long an event is after the one before it, in milliseconds of event time.
 const PACE_MS: u64 = 20;
 
+/// A partition, and an offset in it.
+pub(crate) type Place = (u32, u64);
+
 /// An event as it is sent, with its id.
 #[derive(Clone)]
 struct Sent {
@@ -34,8 +37,8 @@ pub(crate) struct Ledger {
     number: u64,
     /// Event time, in milliseconds.
     clock_ms: u64,
-    /// By id, with the offset where the answer told it.
-    acknowledged: BTreeMap<String, Option<u64>>,
+    /// By id, with the place where the answer told it.
+    acknowledged: BTreeMap<String, Option<Place>>,
     /// Sent without an answer: to be sent again.
     unknown: VecDeque<Sent>,
     /// Acknowledged since it was last asked.
@@ -131,15 +134,17 @@ impl Ledger {
 
     /// Each acknowledged event is in the log, where the answer said.
     pub(crate) fn check(&self, mirror: &Mirror) -> Result<()> {
+        self.check_places(|id| mirror.offset(SOURCE, id).map(|offset| (0, offset)))
+    }
+
+    /// As [`Ledger::check`], of a log in which `place` finds an event of clients.
+    pub(crate) fn check_places(&self, place: impl Fn(&str) -> Option<Place>) -> Result<()> {
         for (id, told) in &self.acknowledged {
-            let offset = mirror.offset(SOURCE, id);
+            let found = place(id);
+            ensure!(found.is_some(), "`{id}` was acknowledged (at {told:?}) and is not in the log");
             ensure!(
-                offset.is_some(),
-                "`{id}` was acknowledged (at {told:?}) and is not in the log"
-            );
-            ensure!(
-                told.is_none() || *told == offset,
-                "`{id}` was acknowledged at {told:?} and stands at {offset:?}"
+                told.is_none() || *told == found,
+                "`{id}` was acknowledged at {told:?} and stands at {found:?}"
             );
         }
         Ok(())
@@ -222,9 +227,12 @@ fn acknowledge(ledger: &mut Ledger, events: &[Sent], answer: &Value) -> Result<(
         answer["appended"].as_u64().unwrap_or(0) + answer["duplicates"].as_u64().unwrap_or(0);
     ensure!(count == events.len() as u64, "{} events are answered with {answer}", events.len());
     for (place, sent) in events.iter().enumerate() {
-        let offset = told.and_then(|told| told.get(place)?["offset"].as_u64());
-        ensure!(told.is_none() || offset.is_some(), "an event without an offset: {answer}");
-        ledger.acknowledged.insert(sent.id.clone(), offset);
+        let stands = told.and_then(|told| {
+            let event = told.get(place)?;
+            Some((event["partition"].as_u64()?.try_into().ok()?, event["offset"].as_u64()?))
+        });
+        ensure!(told.is_none() || stands.is_some(), "an event without a place: {answer}");
+        ledger.acknowledged.insert(sent.id.clone(), stands);
     }
     ledger.fresh += events.len() as u64;
     Ok(())

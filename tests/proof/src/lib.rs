@@ -11,6 +11,7 @@ pub mod failed_sync;
 pub mod feed;
 pub mod full_disk;
 pub mod hostile;
+pub mod kafka;
 pub mod kill;
 mod ledger;
 pub mod meter;
@@ -54,5 +55,6 @@ pub const CLAIMS: &[Claim] = &[
     requests::CLAIM,
     feed::CLAIM,
     feed::CUTS,
+    kafka::CLAIM,
     teeth::CLAIM,
 ];

@@ -172,14 +172,7 @@ impl Mirror {
             grouped: true,
             ..Launch::default()
         })?;
-        for (record, version) in versions(&records) {
-            let wasm = fs::read(data.join("plugins").join(format!("{}.wasm", version.sha256)))?;
-            let pushed = server
-                .push_bytes(&record.name, &wasm, &version.parameters, "?activate=false&check=false")
-                .await?;
-            ensure!(pushed.0 < 300, "a clean server refuses `{}`: {pushed:?}", record.name);
-            ensure!(pushed.1["version"] == version.id.0.as_str(), "another version: {pushed:?}");
-        }
+        push_versions(&server, data, &records).await?;
         settled(&server).await?;
         for (record, version) in versions(&records) {
             if let Some(offsets) = dropped.get(&record.name) {
@@ -189,8 +182,26 @@ impl Mirror {
             parked(&server, &record.name, &version.id.0, "retry", &json!({ "all": true })).await?;
         }
         server.stop()?;
-        compare(data, &records, &clean)
+        compare(data, &records, &clean, 1)
     }
+}
+
+/// Uploads every version of `records`, as the stopped server on `data` has them,
+/// to another server; none becomes active.
+pub(crate) async fn push_versions(
+    server: &Server,
+    data: &Path,
+    records: &[ProjectionRecord],
+) -> Result<()> {
+    for (record, version) in versions(records) {
+        let wasm = fs::read(data.join("plugins").join(format!("{}.wasm", version.sha256)))?;
+        let pushed = server
+            .push_bytes(&record.name, &wasm, &version.parameters, "?activate=false&check=false")
+            .await?;
+        ensure!(pushed.0 < 300, "a clean server refuses `{}`: {pushed:?}", record.name);
+        ensure!(pushed.1["version"] == version.id.0.as_str(), "another version: {pushed:?}");
+    }
+    Ok(())
 }
 
 /// A log that takes what another has.
@@ -252,23 +263,32 @@ fn shards(projection: &Value) -> Vec<(String, &Value)> {
         .collect()
 }
 
-fn catalogue(data: &Path) -> Result<Vec<ProjectionRecord>> {
+/// The projections of a stopped server's folder.
+pub(crate) fn catalogue(data: &Path) -> Result<Vec<ProjectionRecord>> {
     Ok(CatalogFile::open(data.join("catalog.redb"))?.projections()?)
 }
 
-fn versions(
+/// All versions of all projections.
+pub(crate) fn versions(
     records: &[ProjectionRecord],
 ) -> impl Iterator<Item = (&ProjectionRecord, &VersionRecord)> {
     records.iter().flat_map(|record| record.versions.iter().map(move |version| (record, version)))
 }
 
-/// Compares all versions of `records` between two folders of stopped servers.
-fn compare(live: &Path, records: &[ProjectionRecord], clean: &Path) -> Result<u64> {
+/// Compares all versions of `records` on each of so many partitions between two
+/// folders of stopped servers. How many entries were compared.
+pub(crate) fn compare(
+    live: &Path,
+    records: &[ProjectionRecord],
+    clean: &Path,
+    partitions: u32,
+) -> Result<u64> {
     let left = StateDir::open(live.join("state"), StoreConfig::default())?;
     let right = StateDir::open(clean.join("state"), StoreConfig::default())?;
     let clean_records = catalogue(clean)?;
     let mut compared = 0;
-    for (record, version) in versions(records) {
+    let shards = versions(records).flat_map(|of| (0..partitions).map(move |p| (of, p)));
+    for ((record, version), partition) in shards {
         let theirs = versions(&clean_records)
             .find(|(other, v)| other.name == record.name && v.id == version.id)
             .context("it was just uploaded")?;
@@ -276,17 +296,18 @@ fn compare(live: &Path, records: &[ProjectionRecord], clean: &Path) -> Result<u6
             projection: record.name.clone(),
             version: version.id.clone(),
             rebuild,
-            partition: PartitionId(0),
+            partition: PartitionId(partition),
         };
+        let name = format!("`{}` on partition {partition}", record.name);
         let live = left.open(&id(version.rebuilds))?.snapshot()?;
         let clean = right.open(&id(theirs.1.rebuilds))?.snapshot()?;
         let (live, clean) = (entries(&*live)?, entries(&*clean)?);
         let differs = live.iter().zip(&clean).find(|(l, c)| l != c);
         if let Some((l, c)) = differs {
-            bail!("`{}` differs from a clean fold: {} against {}", record.name, shown(l), shown(c));
+            bail!("{name} differs from a clean fold: {} against {}", shown(l), shown(c));
         }
         let (l, c) = (live.len(), clean.len());
-        ensure!(l == c, "`{}` has {l} entries, and a clean fold {c}", record.name);
+        ensure!(l == c, "{name} has {l} entries, and a clean fold {c}");
         compared += l as u64;
     }
     Ok(compared)

@@ -49,6 +49,7 @@ claims! {
     malformed_http_harms_nobody: "malformed-http",
     a_feed_misses_and_repeats_nothing: "feed",
     a_feed_survives_real_cuts: "real-cuts",
+    over_kafka_every_event_has_its_effect_once: "kafka",
     every_planted_bug_is_found: "teeth",
 }
 

@@ -98,7 +98,7 @@ const FENCED: [Fenced; 8] = [
     fenced("wasmtime", &["lantern-plugin"], "plugins are a port"),
     fenced("wit-component", &["lantern-plugin"], "plugins are a port"),
     fenced("redb", &["lantern-store", "lantern-log"], "storage is a port"),
-    fenced("rdkafka", &["lantern-kafka"], "the log is a port"),
+    fenced("rdkafka", &["lantern-kafka", "lantern-bench"], "the log is a port"),
     Fenced {
         tests_free: true,
         ..fenced("tungstenite", &["lantern-live", "lantern-client"], "the feed is theirs")

@@ -1,0 +1,319 @@
+//! A real Kafka broker for tests, demos and benchmarks: Apache Kafka as Maven
+//! fetched it (`cargo xtask kafka --fetch`), one node that is broker and
+//! controller (KRaft), on loopback, with bounded memory, and with Kafka's own
+//! command-line tools.
+//!
+//! A broker never outlives whoever started it, however that ends: a shell
+//! between the two reads a pipe, and kills the broker when the pipe closes.
+
+mod process;
+mod tools;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+pub use process::Ending;
+use process::Guarded;
+pub use tools::{Group, Lag, Reading};
+
+/// The file beside the jars that says that all of them are there.
+pub const DONE: &str = "kafka.done";
+
+/// How long a broker may take to start or to end, and a tool to answer.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The name of the cluster, as Kafka wants it: 16 bytes in base64.
+const CLUSTER: &str = "TGFudGVybi10ZXN0cy0wMA";
+
+/// Ports are taken from here: below those that the system gives to outgoing
+/// connections, among them those of clients that look for a broker which is
+/// away, and which would otherwise find themselves.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// What every broker is started with: one replica of everything, few threads,
+/// no waiting for other members, small buffers.
+const SETTINGS: &[(&str, &str)] = &[
+    ("process.roles", "broker,controller"),
+    ("node.id", "1"),
+    ("controller.listener.names", "CONTROLLER"),
+    ("listener.security.protocol.map", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"),
+    ("inter.broker.listener.name", "PLAINTEXT"),
+    ("auto.create.topics.enable", "false"),
+    ("offsets.topic.replication.factor", "1"),
+    ("offsets.topic.num.partitions", "1"),
+    ("transaction.state.log.replication.factor", "1"),
+    ("transaction.state.log.min.isr", "1"),
+    ("transaction.state.log.num.partitions", "1"),
+    ("share.coordinator.state.topic.replication.factor", "1"),
+    ("share.coordinator.state.topic.min.isr", "1"),
+    ("group.initial.rebalance.delay.ms", "0"),
+    ("num.network.threads", "2"),
+    ("num.io.threads", "4"),
+    ("background.threads", "2"),
+    ("log.cleaner.dedupe.buffer.size", "4194304"),
+    // What tests of retention and compaction wait for.
+    ("log.initial.task.delay.ms", "1000"),
+    ("log.retention.check.interval.ms", "1000"),
+    ("log.cleaner.backoff.ms", "500"),
+];
+
+/// How a broker is started.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The folder with Kafka's jars.
+    pub libs: PathBuf,
+    /// Where topics are kept. `None` takes a folder of its own beside `libs`,
+    /// which is removed at the end.
+    pub folder: Option<PathBuf>,
+    /// The port; `None` takes a free one.
+    pub port: Option<u16>,
+    /// The most heap the broker may have, in MiB.
+    pub heap_mib: u32,
+    /// Settings of the broker besides the usual, as `message.max.bytes`.
+    pub settings: Vec<(String, String)>,
+    /// What happens to it when whoever started it is gone.
+    pub ending: Ending,
+}
+
+impl Options {
+    /// A broker for a test, from the jars in `libs`.
+    #[must_use]
+    pub fn new(libs: &Path) -> Self {
+        Self {
+            libs: libs.into(),
+            folder: None,
+            port: None,
+            heap_mib: 512,
+            settings: Vec::new(),
+            ending: Ending::Kill,
+        }
+    }
+}
+
+/// A broker, running or not. Killed when dropped.
+#[derive(Debug)]
+pub struct Broker {
+    options: Options,
+    folder: PathBuf,
+    temporary: bool,
+    ports: [u16; 2],
+    starts: u32,
+    process: Option<Guarded>,
+}
+
+impl Broker {
+    /// Formats the storage, where it is not yet, and starts a broker; returns
+    /// when it answers.
+    ///
+    /// # Errors
+    /// Where it does not come up, with what it said.
+    pub fn start(options: Options) -> Result<Self> {
+        Self::start_with(options, None)
+    }
+
+    /// As [`Broker::start`], of one that lives as long as the other end of
+    /// `lifeline` is open, in whatever process.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn start_with(options: Options, lifeline: Option<std::io::PipeReader>) -> Result<Self> {
+        ensure!(
+            options.libs.join(DONE).is_file(),
+            "there is no Kafka in `{}`: run `cargo xtask kafka --fetch`",
+            options.libs.display()
+        );
+        let temporary = options.folder.is_none();
+        let folder = options.folder.clone().unwrap_or_else(|| fresh_folder(&options.libs));
+        fs::create_dir_all(&folder).with_context(|| format!("`{}`", folder.display()))?;
+        let ports = [options.port.map_or_else(free_port, Ok)?, free_port()?];
+        let mut broker = Self { options, folder, temporary, ports, starts: 0, process: None };
+        broker.format()?;
+        broker.run(lifeline)?;
+        Ok(broker)
+    }
+
+    /// `127.0.0.1:PORT`, which stays the same when it is started again.
+    #[must_use]
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.ports[0])
+    }
+
+    /// The process's number, where it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Guarded::pid)
+    }
+
+    /// Where topics are kept.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Ends it as `kill -9` does, and waits until it is gone. One that does not
+    /// run stays so.
+    ///
+    /// # Errors
+    /// Where it cannot be killed.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.take().map_or(Ok(()), |process| process.end("kill"))
+    }
+
+    /// Asks it to end, and waits until it has. One that does not run stays so.
+    ///
+    /// # Errors
+    /// Where it does not end in time.
+    pub fn stop(&mut self) -> Result<()> {
+        self.process.take().map_or(Ok(()), |process| process.end("stop"))
+    }
+
+    /// Starts it again on the same topics and port; returns when it answers.
+    ///
+    /// # Errors
+    /// Where it does not come up, with what it said.
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill()?;
+        self.run(None)
+    }
+
+    /// Stops it in its tracks (`SIGSTOP`): connections stay open, and nothing is
+    /// answered until [`Broker::thaw`].
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn freeze(&self) -> Result<()> {
+        self.process.as_ref().context("the broker does not run")?.signal("STOP")
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// Where it does not run.
+    pub fn thaw(&self) -> Result<()> {
+        self.process.as_ref().context("the broker does not run")?.signal("CONT")
+    }
+
+    /// Leaves it to the other end of its lifeline, see [`Broker::start_with`].
+    pub fn leave(mut self) {
+        // Neither told to end nor waited for.
+        drop(self.process.take());
+        self.temporary = false;
+    }
+
+    fn configuration(&self) -> PathBuf {
+        self.folder.join("server.properties")
+    }
+
+    fn format(&self) -> Result<()> {
+        let [port, controller] = self.ports;
+        let mut all: BTreeMap<String, String> =
+            SETTINGS.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
+        all.insert("listeners".into(), listeners);
+        all.insert("advertised.listeners".into(), format!("PLAINTEXT://127.0.0.1:{port}"));
+        all.insert("controller.quorum.voters".into(), format!("1@127.0.0.1:{controller}"));
+        all.insert("log.dirs".into(), self.folder.join("topics").display().to_string());
+        all.extend(self.options.settings.iter().cloned());
+        let lines: String = all.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+        fs::write(self.configuration(), lines)?;
+        let mut format = self.java("kafka.tools.StorageTool");
+        format.args(["format", "--ignore-formatted", "--cluster-id", CLUSTER, "--config"]);
+        tools::answer(format.arg(self.configuration())).map(drop)
+    }
+
+    fn run(&mut self, lifeline: Option<std::io::PipeReader>) -> Result<()> {
+        self.starts += 1;
+        let said = self.folder.join(format!("broker-{}.out", self.starts));
+        let mut java = Command::new("java");
+        java.arg(format!("-Xmx{}m", self.options.heap_mib));
+        java.args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+        java.args(["-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info"]);
+        self.class_path(&mut java);
+        java.arg("kafka.Kafka").arg(self.configuration());
+        let remove = self.temporary.then_some(self.folder.as_path());
+        let mut process = Guarded::start(&java, &said, self.options.ending, remove, lifeline)?;
+        let started = Instant::now();
+        loop {
+            let text = fs::read_to_string(&said).unwrap_or_default();
+            if text.contains("Kafka Server started") && TcpStream::connect(self.address()).is_ok() {
+                break;
+            }
+            if !process.lives() || started.elapsed() > PATIENCE {
+                drop(process.end("kill"));
+                bail!("the broker did not start:\n{}", text.trim());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Java with Kafka's classes and little output, to run `class`.
+    fn java(&self, class: &str) -> Command {
+        let mut java = Command::new("java");
+        java.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
+        self.class_path(&mut java);
+        java.arg(class).stdin(Stdio::null());
+        java
+    }
+
+    fn class_path(&self, java: &mut Command) {
+        java.arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn");
+        java.arg("-cp").arg(self.options.libs.join("*"));
+    }
+}
+
+impl Drop for Broker {
+    fn drop(&mut self) {
+        let ending = match self.options.ending {
+            Ending::Kill => self.kill(),
+            Ending::Stop => self.stop(),
+        };
+        // Nobody is left to tell; the shell between has killed it then.
+        drop(ending);
+        if self.temporary {
+            drop(fs::remove_dir_all(&self.folder));
+        }
+    }
+}
+
+/// A folder of this process's beside the jars.
+fn fresh_folder(libs: &Path) -> PathBuf {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("run-{}-{number}", std::process::id());
+    libs.parent().unwrap_or(libs).join(name)
+}
+
+/// A port that nobody listens on. Another process can take it before the broker
+/// does; then the broker does not start, and says so.
+fn free_port() -> Result<u16> {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    let count = u32::from(PORTS.end - PORTS.start);
+    for _ in 0..count {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Processes that start at the same time look at different places.
+        let place = (std::process::id().wrapping_mul(61).wrapping_add(step)) % count;
+        let port = PORTS.start + u16::try_from(place)?;
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("every port from {} to {} is taken", PORTS.start, PORTS.end)
+}
+
+/// Says on `to` where the broker listens, in one line that others read.
+///
+/// # Errors
+/// Where it cannot be written.
+pub fn announce(broker: &Broker, to: &mut impl std::io::Write) -> Result<()> {
+    writeln!(to, "Kafka listens at {}", broker.address())?;
+    Ok(to.flush()?)
+}

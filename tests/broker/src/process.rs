@@ -1,0 +1,120 @@
+//! A process that never outlives its starter: a shell stands between, which
+//! reads a pipe and ends the process when the pipe closes, or when told to.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read as _, Write as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::PATIENCE;
+
+/// Starts what follows, says its number, and waits for a word: `stop`, `kill`,
+/// or none at all, when whoever started it is gone.
+const GUARD: &str = r#"
+said=$1; ending=$2; remove=$3; shift 3
+"$@" >"$said" 2>&1 &
+pid=$!
+echo "$pid"
+read -r word
+case $word in
+    stop) kill -s TERM "$pid" ;;
+    kill) kill -s KILL "$pid" ;;
+    *) kill -s "$ending" "$pid" ;;
+esac
+# Whoever waits would else say that it was killed.
+wait "$pid" 2>/dev/null
+if [ -z "$word" ] && [ -n "$remove" ]; then rm -rf "$remove"; fi
+"#;
+
+/// What happens to a broker when whoever started it is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It is killed at once.
+    Kill,
+    /// It is asked to end, so that it starts fast the next time.
+    Stop,
+}
+
+/// A process with its guard.
+#[derive(Debug)]
+pub(crate) struct Guarded {
+    guard: Child,
+    /// Closed, it ends the process; `None` where another holds it.
+    lifeline: Option<ChildStdin>,
+    pid: u32,
+}
+
+impl Guarded {
+    /// Starts `command`, with its output in the file `said`. `remove` is a folder
+    /// that goes with it when its starter is gone.
+    pub(crate) fn start(
+        command: &Command,
+        said: &Path,
+        ending: Ending,
+        remove: Option<&Path>,
+        lifeline: Option<std::io::PipeReader>,
+    ) -> Result<Self> {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", GUARD, "sh"]).arg(said);
+        shell.arg(match ending {
+            Ending::Kill => "KILL",
+            Ending::Stop => "TERM",
+        });
+        shell.arg(remove.unwrap_or(Path::new("")));
+        shell.arg(command.get_program()).args(command.get_args());
+        // A group of its own: Ctrl-C is for whoever uses the broker, and that
+        // one ends first.
+        shell.process_group(0).stdout(Stdio::piped());
+        shell.stdin(lifeline.map_or_else(Stdio::piped, Stdio::from));
+        let mut guard = shell.spawn().context("`sh` cannot be started")?;
+        let lifeline = guard.stdin.take();
+        let stdout = guard.stdout.take().context("it was piped")?;
+        let mut line = String::new();
+        BufReader::new(stdout.take(64)).read_line(&mut line)?;
+        let pid = line.trim().parse().with_context(|| format!("`{line}` is no process"))?;
+        Ok(Self { guard, lifeline, pid })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Whether the process still runs.
+    pub(crate) fn lives(&mut self) -> bool {
+        // "PID (NAME) STATE …": the guard has not waited for a `Z` yet.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        state.is_some_and(|state| state != 'Z')
+    }
+
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) -> Result<()> {
+        let kill = format!("kill -s {name} {}", self.pid);
+        ensure!(Command::new("sh").args(["-c", &kill]).status()?.success(), "`{kill}` failed");
+        Ok(())
+    }
+
+    /// Ends it with `word`, and waits until it is gone.
+    pub(crate) fn end(mut self, word: &str) -> Result<()> {
+        match &mut self.lifeline {
+            // The guard is gone where the process was ended by others.
+            Some(lifeline) => drop(writeln!(lifeline, "{word}")),
+            None => self.signal(if word == "kill" { "KILL" } else { "TERM" })?,
+        }
+        let started = Instant::now();
+        loop {
+            if self.guard.try_wait()?.is_some() || (self.lifeline.is_none() && !self.lives()) {
+                return Ok(());
+            }
+            if started.elapsed() > PATIENCE {
+                self.signal("KILL")?;
+                bail!("process {} did not end when told to `{word}`", self.pid);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Kafka as the log: what the scenarios of the suite, which run over Kafka as
+//! well, do not show. All on real brokers, with Kafka's own tools.
+
+mod broker;
+mod changes;
+mod flights;
+mod tools;
+
+use lantern_tests::{Server, kafka, without};
+
+/// Whether there is no Kafka; says so.
+fn no_kafka() -> bool {
+    if without("kafka") {
+        println!("skipped: no Kafka");
+    }
+    without("kafka")
+}
+
+/// A server over a fresh topic of so many partitions on the shared broker, and
+/// the topic's name.
+fn over(partitions: u32, settings: &[&str]) -> (Server, String) {
+    let topic = kafka::fresh_name("kafka");
+    kafka::create_topic(kafka::shared(), &topic, partitions, &[]).unwrap();
+    (serve(&topic, settings), topic)
+}
+
+/// A server over a topic of the shared broker.
+fn serve(topic: &str, settings: &[&str]) -> Server {
+    let log = format!("kafka://{}/{topic}", kafka::shared().address());
+    Server::start_over(Some(&log), settings).unwrap()
+}

@@ -1,0 +1,185 @@
+//! What is looked at after a kill.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use lantern_tests::{Launch, PATIENCE, Server};
+use serde_json::{Value, json};
+
+use super::{ALERTS, COUNTS, GROUP, PARKING, PARTITIONS, World, eventually};
+use crate::ledger::{Place, SOURCE};
+use crate::mirror::{self, Seen};
+
+impl World {
+    /// The check after every kill; how many derived events were found.
+    pub(super) async fn check(&mut self) -> Result<u64> {
+        // At once, for one who reads what may yet be aborted as well: what a
+        // transaction that a crash left open holds back is not lost.
+        let all = self.events.clients_events(&self.broker.lock())?;
+        self.ledger.lock().check_places(|id| all.get(id).copied())?;
+        self.settled(&self.server).await?;
+        self.check_counts().await?;
+        let found = self.check_derived().await?;
+        // By now for everybody.
+        let events = &self.events;
+        self.ledger.lock().check_places(|id| events.place(SOURCE, id))?;
+        Ok(found)
+    }
+
+    /// Reads the topics.
+    fn take(&mut self) -> Result<()> {
+        let broker = self.broker.lock();
+        self.events.take(&broker)?;
+        self.derived.as_mut().map_or(Ok(()), |derived| derived.take(&broker))
+    }
+
+    /// Waits until every version of every projection has folded all of the log.
+    async fn settled(&self, server: &Server) -> Result<()> {
+        eventually("the fold", async || {
+            let all = server.get("/v1/projections").await?;
+            let all = all["projections"].as_array().context("`projections` is no list")?;
+            let versions = all.iter().flat_map(|p| p["versions"].as_array()).flatten();
+            for version in versions {
+                let shards = version["shards"].as_array().context("`shards` is no list")?;
+                ensure!(shards.len() == PARTITIONS as usize, "not a shard a partition: {version}");
+                if let Some(halted) = shards.iter().find(|s| s["activity"] == "halted") {
+                    bail!("a shard is halted: {halted:#}");
+                }
+                let done = |s: &&Value| s["activity"] != "idle" || s["lag_events"] != 0;
+                if let Some(behind) = shards.iter().find(done) {
+                    return Ok(Some(behind.to_string()));
+                }
+            }
+            Ok(None)
+        })
+        .await
+    }
+
+    /// Each probe is counted once, by a computation of our own.
+    async fn check_counts(&mut self) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            // What was refused may have come into the topic all the same, late.
+            self.take()?;
+            let mut expected: BTreeMap<String, u64> = BTreeMap::new();
+            let probes = self.events.events().filter(|(_, event)| event.kind == "probe.sent");
+            probes.for_each(|(_, e)| *expected.entry(e.subject.clone()).or_default() += 1);
+            let rows = self.server.rows(&format!("{COUNTS}/seen")).await?;
+            let count = |row: &Value| row["events"].as_u64().unwrap_or(0);
+            let found: BTreeMap<_, _> = rows.into_iter().map(|(k, row)| (k, count(&row))).collect();
+            if found == expected {
+                return Ok(());
+            }
+            ensure!(
+                started.elapsed() < PATIENCE / 8,
+                "`{COUNTS}` has {found:?}, and the topic {expected:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Each probe that asks for it has one echo of each projection that applied
+    /// it, and each row of an alert one event; how many.
+    async fn check_derived(&mut self) -> Result<u64> {
+        let started = Instant::now();
+        loop {
+            // Sources and ids are told apart there: none stands twice.
+            self.take()?;
+            match self.derived().await? {
+                Ok(found) => return Ok(found),
+                Err(missing) => ensure!(started.elapsed() < PATIENCE, "{missing}"),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// How many derived events there are, or what is missing yet.
+    async fn derived(&self) -> Result<Result<u64, String>> {
+        let topic = self.derived.as_ref().unwrap_or(&self.events);
+        let of = |name: &str| {
+            let source = format!("lantern/{name}");
+            topic
+                .events()
+                .map(|(_, e)| e)
+                .filter(move |e| e.source == source)
+                .collect::<Vec<&Seen>>()
+        };
+        let asking = self.events.events().filter(|(_, e)| {
+            e.kind == "probe.sent" && e.source == SOURCE && e.data.contains("emit")
+        });
+        let asking: BTreeSet<Place> = asking.map(|(place, _)| place).collect();
+        let mut found = 0;
+        for name in [COUNTS, PARKING] {
+            let mut caused = BTreeSet::new();
+            for echo in of(name) {
+                let cause = cause(&echo.id)?;
+                ensure!(caused.insert(cause), "`{name}` echoes {cause:?} twice: {}", echo.id);
+            }
+            if let Some(strange) = caused.difference(&asking).next() {
+                bail!("`{name}` echoes {strange:?}, which asks for none");
+            }
+            let missing: Vec<_> = asking.difference(&caused).collect();
+            if !missing.is_empty() {
+                return Ok(Err(format!("`{name}` has no echo of {missing:?}")));
+            }
+            found += caused.len() as u64;
+        }
+        let alerts = of(ALERTS).len() as u64;
+        let raised = self.raised().await?;
+        ensure!(alerts <= raised, "{alerts} alerts in the topic, and {raised} were raised");
+        if alerts < raised {
+            return Ok(Err(format!("{alerts} of {raised} alerts are in the topic")));
+        }
+        Ok(Ok(found + alerts))
+    }
+
+    /// How many events all partitions' shards of [`ALERTS`] have emitted.
+    async fn raised(&self) -> Result<u64> {
+        let status = self.server.get(&format!("/v1/projections/{ALERTS}")).await?;
+        let shards = status["versions"][0]["shards"].as_array().context("`shards` is no list")?;
+        Ok(shards.iter().filter_map(|shard| shard["emitted"].as_u64()).sum())
+    }
+
+    /// Everything, with a clean fold. How many entries were compared.
+    pub(super) async fn compare(&mut self) -> Result<u64> {
+        self.server.stop()?;
+        let (data, records) = (self.data(), mirror::catalogue(&self.data())?);
+        let home = tempfile::tempdir()?;
+        let folder = home.path().join("clean");
+        let launched = self.server.launched().clone();
+        let mut settings = launched.settings.clone();
+        settings.push(format!("{GROUP}=clean-{}", self.events.name));
+        let mut clean = Server::launch(Launch {
+            folder: folder.clone(),
+            address: "127.0.0.1:0".into(),
+            settings,
+            ..launched
+        })?;
+        mirror::push_versions(&clean, &data, &records).await?;
+        self.settled(&clean).await?;
+        self.server.restart()?;
+        // What can be retried was, and is the same then.
+        for server in [&self.server, &clean] {
+            self.settled(server).await?;
+            for (record, version) in mirror::versions(&records) {
+                let all = json!({ "all": true });
+                mirror::parked(server, &record.name, &version.id.0, "retry", &all).await?;
+            }
+            self.settled(server).await?;
+        }
+        clean.stop()?;
+        self.server.stop()?;
+        let compared = mirror::compare(&data, &records, &folder, PARTITIONS)?;
+        self.server.restart()?;
+        Ok(compared)
+    }
+}
+
+/// The place in a derived event's id, before its last part.
+fn cause(id: &str) -> Result<Place> {
+    let mut parts = id.rsplit('/').skip(1);
+    let mut part = || parts.next().with_context(|| format!("`{id}` names no cause"));
+    let (offset, partition) = (part()?.parse()?, part()?.parse()?);
+    Ok((partition, offset))
+}

@@ -1,0 +1,300 @@
+//! Invariant 10: over Kafka, what a crash of Lantern or of the broker leaves is
+//! what would be there without one.
+//!
+//! One case is one `kill -9` in the middle of ingest and fold over a topic of
+//! four partitions of a real broker: five times of Lantern, then once of the
+//! broker under a Lantern that runs on. After each, a consumer of its own reads
+//! the topics: no acknowledged event may be missing, stand twice or elsewhere;
+//! each is counted once in the tables; and what it made a plugin emit stands
+//! once among committed records. After every sixth, the state of every shard is
+//! compared, entry by entry, with a clean fold of the same topic.
+
+mod check;
+mod topic;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use fastrand::Rng;
+use lantern_tests::kafka::{self, Broker};
+use lantern_tests::{Launch, PATIENCE, Server, guest, without};
+use parking_lot::Mutex;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use self::topic::Topic;
+use crate::ledger::{self, Ledger, Manner, Outcome};
+use crate::{Claim, Counts, Run};
+
+/// The claim.
+pub const CLAIM: Claim = Claim {
+    invariant: 10,
+    name: "kafka",
+    holds: "over Kafka, each acknowledged event has its effect once, whoever dies",
+    counts: Counts { ci: 6, longer: 240, of: "kills" },
+    experiment: try_out,
+};
+
+/// Partitions of the topic.
+const PARTITIONS: u32 = 4;
+/// Kills of one world, before another begins anew.
+const KILLS: u64 = 12;
+/// Every so many kills the broker is killed, and not Lantern; and all is
+/// compared with a clean fold.
+const BROKER_EVERY: u64 = 6;
+/// When the kill comes after the first event was acknowledged.
+const AFTER_MS: std::ops::Range<u64> = 5..400;
+/// How long the broker is away.
+const AWAY_MS: std::ops::Range<u64> = 0..2_000;
+
+/// The setting that names the topic for derived events.
+const DERIVED: &str = "log.kafka.emit_topic";
+/// The setting with which the names of consumer groups begin.
+const GROUP: &str = "log.kafka.group_prefix";
+
+/// The projection that counts and echoes.
+const COUNTS: &str = "counts";
+/// Its parameters: it does nothing wrong.
+const HARMLESS: &str = r#"{"fixed":true}"#;
+/// The one that parks.
+const PARKING: &str = "parking";
+/// The one with timers.
+const ALERTS: &str = "alerts";
+/// Windows that close often, each compared with the two before.
+const WINDOWS: &str = r#"{"type":"probe.sent","window_s":2,"lookback":2,"drop_pct":50,"z":null,"lateness_s":1,"clock":[]}"#;
+
+/// Small batches and frequent commits: more places to be killed at. A heartbeat
+/// would move event time between two looks at a table.
+const SETTINGS: [&str; 4] = [
+    "engine.commit_ms=10",
+    "engine.batch_events_max=200",
+    "engine.parked_in_a_row_max=100000",
+    "upkeep.heartbeats=false",
+];
+
+/// A server over a topic, and all that is known of it.
+struct World {
+    home: TempDir,
+    broker: Arc<Mutex<Broker>>,
+    server: Server,
+    ledger: Mutex<Ledger>,
+    /// The log.
+    events: Topic,
+    /// Where derived events go, where that is a topic of their own.
+    derived: Option<Topic>,
+    kills: u64,
+}
+
+fn try_out(run: &mut Run<'_>) -> Result<()> {
+    if without("kafka") {
+        eprintln!("skipped: no Kafka");
+        run.count(run.wanted());
+        return Ok(());
+    }
+    let cache = tempfile::tempdir()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let broker = Arc::new(Mutex::new(kafka::start()?));
+    let (mut world, mut kills) = (None, 0);
+    run.cases(|run, seed| {
+        kills += 1;
+        // One that failed is not gone on with.
+        let mut going = match world.take() {
+            Some(world) => world,
+            None => runtime.block_on(World::new(seed, cache.path(), Arc::clone(&broker)))?,
+        };
+        cycle(run, &runtime, &mut going, seed, kills % BROKER_EVERY == 0)?;
+        if going.kills < KILLS {
+            world = Some(going);
+        }
+        Ok(())
+    });
+    Ok(())
+}
+
+/// One kill.
+fn cycle(
+    run: &mut Run<'_>,
+    runtime: &Runtime,
+    world: &mut World,
+    seed: u64,
+    of_broker: bool,
+) -> Result<()> {
+    let mut random = Rng::with_seed(seed);
+    world.kills += 1;
+    let victim = if of_broker { "the broker" } else { "Lantern" };
+    let ended = runtime.block_on(async {
+        if of_broker {
+            world.kill_broker(&mut random).await?;
+        } else {
+            world.kill_lantern(&mut random).await?;
+        }
+        let started = Instant::now();
+        world.settle().await?;
+        run.add("derived events found once", world.check().await? as f64);
+        run.most("longest way back, ms", started.elapsed().as_secs_f64() * 1_000.0);
+        if of_broker {
+            run.add("entries compared with a clean fold", world.compare().await? as f64);
+        }
+        anyhow::Ok(())
+    });
+    ended.with_context(|| format!("kill {} of a world, of {victim}", world.kills))?;
+    run.add("events acknowledged", std::mem::take(&mut world.ledger.lock().fresh) as f64);
+    run.add(&format!("kills of {victim}"), 1.0);
+    Ok(())
+}
+
+impl World {
+    async fn new(seed: u64, cache: &Path, broker: Arc<Mutex<Broker>>) -> Result<Self> {
+        let home = tempfile::tempdir()?;
+        let (events, derived, address) = {
+            let broker = broker.lock();
+            let events = Topic::new(&broker, "events", PARTITIONS)?;
+            // Into the log itself, or beside it.
+            let beside = seed.is_multiple_of(2).then(|| Topic::new(&broker, "derived", 2));
+            (events, beside.transpose()?, broker.address())
+        };
+        let mut settings: Vec<String> = SETTINGS.iter().map(|&s| s.to_owned()).collect();
+        settings.push(format!("plugin.cache_dir={:?}", cache.display().to_string()));
+        if let Some(derived) = &derived {
+            settings.push(format!("{DERIVED}={}", derived.name));
+        }
+        let server = Server::launch(Launch {
+            folder: home.path().join("data"),
+            address: "127.0.0.1:0".into(),
+            log: Some(format!("kafka://{address}/{}", events.name)),
+            settings,
+            grouped: true,
+            ..Launch::default()
+        })?;
+        for (name, plugin, parameters) in [
+            (COUNTS, "rogue", HARMLESS),
+            (PARKING, "rogue", "{}"),
+            (ALERTS, "rate-alerts", WINDOWS),
+        ] {
+            server.project(name, &guest(plugin), parameters).await?;
+        }
+        let ledger = Mutex::new(Ledger::new(seed));
+        Ok(Self { home, broker, server, ledger, events, derived, kills: 0 })
+    }
+
+    fn data(&self) -> PathBuf {
+        self.home.path().join("data")
+    }
+
+    /// Kills Lantern while clients send and it folds, and starts it again.
+    async fn kill_lantern(&mut self, random: &mut Rng) -> Result<()> {
+        let wait = Duration::from_millis(random.u64(AFTER_MS));
+        let (server, ledger, over) = (&self.server, &self.ledger, AtomicBool::new(false));
+        let kill = async {
+            begun(ledger).await?;
+            tokio::time::sleep(wait).await;
+            over.store(true, Ordering::SeqCst);
+            server.kill_group()
+        };
+        with_clients(server, ledger, &over, kill).await?;
+        self.server.kill()?;
+        self.server.restart().context("the server does not start again")
+    }
+
+    /// Kills the broker under a running Lantern, and starts it again after a
+    /// while; clients go on all the time.
+    async fn kill_broker(&mut self, random: &mut Rng) -> Result<()> {
+        let wait = Duration::from_millis(random.u64(AFTER_MS));
+        let away = Duration::from_millis(random.u64(AWAY_MS));
+        let (server, ledger, over) = (&self.server, &self.ledger, AtomicBool::new(false));
+        let broker = Arc::clone(&self.broker);
+        let kill = async {
+            begun(ledger).await?;
+            tokio::time::sleep(wait).await;
+            let restarted = tokio::task::spawn_blocking(move || {
+                let mut broker = broker.lock();
+                broker.kill()?;
+                std::thread::sleep(away);
+                broker.restart()
+            });
+            restarted.await??;
+            // It takes events again, by itself.
+            ledger.lock().fresh = 0;
+            begun(ledger).await.context("the broker is back, and Lantern takes nothing")?;
+            over.store(true, Ordering::SeqCst);
+            Ok(())
+        };
+        with_clients(server, ledger, &over, kill).await
+    }
+
+    /// Sends again whatever had no answer, until all is acknowledged.
+    async fn settle(&self) -> Result<()> {
+        let started = Instant::now();
+        while self.ledger.lock().unknown() > 0 {
+            ensure!(started.elapsed() < PATIENCE, "events are refused without an end");
+            take(&self.server, &self.ledger, Manner::Single).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits until something is acknowledged.
+async fn begun(ledger: &Mutex<Ledger>) -> Result<()> {
+    let started = Instant::now();
+    let before = ledger.lock().acknowledged();
+    while ledger.lock().acknowledged() == before {
+        ensure!(started.elapsed() < PATIENCE, "nothing is acknowledged");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}
+
+/// Lets clients send until `over`, while `kill` does its work.
+async fn with_clients(
+    server: &Server,
+    ledger: &Mutex<Ledger>,
+    over: &AtomicBool,
+    kill: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    let client = async |manner: Manner| {
+        while !over.load(Ordering::SeqCst) {
+            take(server, ledger, manner).await?;
+        }
+        anyhow::Ok(())
+    };
+    let all = async {
+        tokio::try_join!(
+            kill,
+            client(Manner::Lines(200)),
+            client(Manner::Batch(40)),
+            client(Manner::Single),
+        )
+    };
+    tokio::time::timeout(2 * PATIENCE, all).await.context("a client hangs")??;
+    Ok(())
+}
+
+/// One request. What is refused for now, or has no answer, is sent again later.
+async fn take(server: &Server, ledger: &Mutex<Ledger>, manner: Manner) -> Result<()> {
+    match ledger::try_send(server, ledger, manner).await? {
+        Outcome::Acknowledged => return Ok(()),
+        Outcome::Refused(503, _) | Outcome::Silence => (),
+        Outcome::Refused(status, answer) => bail!("events are answered with {status}: {answer}"),
+    }
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    Ok(())
+}
+
+/// Fails with what is missing where `done` does not come true in time.
+async fn eventually(
+    what: &str,
+    mut done: impl AsyncFnMut() -> Result<Option<String>>,
+) -> Result<()> {
+    let started = Instant::now();
+    while let Some(missing) = done().await? {
+        if started.elapsed() > PATIENCE {
+            return Err(anyhow!("{what}: {missing}"));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}

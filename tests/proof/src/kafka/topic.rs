@@ -1,0 +1,105 @@
+//! What stands in a topic, as a consumer of committed records reads it that is
+//! no part of Lantern.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::{Context, Result, bail, ensure};
+use lantern_tests::kafka::{self, Broker, Record};
+
+use crate::ledger::{Place, SOURCE};
+use crate::mirror::Seen;
+
+/// The events of a topic, by place; all that were ever seen in it.
+pub(super) struct Topic {
+    pub(super) name: String,
+    events: BTreeMap<Place, Seen>,
+    places: HashMap<(String, String), Place>,
+}
+
+impl Topic {
+    /// Makes it on `broker`.
+    pub(super) fn new(broker: &Broker, prefix: &str, partitions: u32) -> Result<Self> {
+        let name = kafka::fresh_name(prefix);
+        kafka::create_topic(broker, &name, partitions, &[])?;
+        Ok(Self { name, events: BTreeMap::new(), places: HashMap::new() })
+    }
+
+    /// Takes what is new.
+    ///
+    /// # Errors
+    /// Where an event that was there is gone or another, or one stands twice.
+    pub(super) fn take(&mut self, broker: &Broker) -> Result<()> {
+        let records = kafka::records(broker, &self.name, true)?;
+        let mut known = 0;
+        for record in &records {
+            let place = (u32::try_from(record.partition)?, u64::try_from(record.offset)?);
+            let seen = seen(record).with_context(|| format!("{}: {place:?}", self.name))?;
+            if let Some(before) = self.events.get(&place) {
+                ensure!(*before == seen, "{place:?} held {before:?} and holds {seen:?} now");
+                known += 1;
+                continue;
+            }
+            let name = (seen.source.clone(), seen.id.clone());
+            if let Some(first) = self.places.insert(name, place) {
+                let (source, id) = (&seen.source, &seen.id);
+                bail!("`{id}` of `{source}` stands at {first:?} and at {place:?}");
+            }
+            self.events.insert(place, seen);
+        }
+        let lost = self.events.len() - records.len().min(self.events.len());
+        ensure!(lost == 0, "{lost} of {} events are gone, {known} are left", self.events.len());
+        Ok(())
+    }
+
+    /// Where the events of clients stand, by id, also behind a transaction that is
+    /// neither committed nor aborted.
+    ///
+    /// # Errors
+    /// Where one stands twice.
+    pub(super) fn clients_events(&self, broker: &Broker) -> Result<HashMap<String, Place>> {
+        let mut places = HashMap::new();
+        for record in kafka::records(broker, &self.name, false)? {
+            let seen = seen(&record)?;
+            if seen.source != SOURCE {
+                continue;
+            }
+            let place = (u32::try_from(record.partition)?, u64::try_from(record.offset)?);
+            if let Some(first) = places.insert(seen.id.clone(), place) {
+                bail!("`{}` stands at {first:?} and at {place:?}", seen.id);
+            }
+        }
+        Ok(places)
+    }
+
+    /// Where the event `id` of `source` stands.
+    pub(super) fn place(&self, source: &str, id: &str) -> Option<Place> {
+        self.places.get(&(source.to_owned(), id.to_owned())).copied()
+    }
+
+    /// All events, by place.
+    pub(super) fn events(&self) -> impl Iterator<Item = (Place, &Seen)> {
+        self.events.iter().map(|(place, event)| (*place, event))
+    }
+}
+
+/// A record in the binary mode of CloudEvents' Kafka binding, or in the
+/// structured one.
+fn seen(record: &Record) -> Result<Seen> {
+    let value = record.value.as_deref().unwrap_or_default();
+    let kind = record.header("content-type").unwrap_or_default();
+    if kind.starts_with("application/cloudevents+json") {
+        let event: serde_json::Value = serde_json::from_slice(value)?;
+        let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
+        let data = event["data"].to_string();
+        let (source, id) = (text("source"), text("id"));
+        return Ok(Seen { source, id, kind: text("type"), subject: text("subject"), data });
+    }
+    let header = |name: &str| record.header(name).map(str::to_owned);
+    Ok(Seen {
+        source: header("ce_source").with_context(|| format!("no `ce_source`: {record:?}"))?,
+        id: header("ce_id").with_context(|| format!("no `ce_id`: {record:?}"))?,
+        kind: header("ce_type").with_context(|| format!("no `ce_type`: {record:?}"))?,
+        subject: header("ce_subject").unwrap_or_default(),
+        data: String::from_utf8_lossy(value).into_owned(),
+    })
+}

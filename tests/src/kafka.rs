@@ -1,0 +1,301 @@
+//! Topics of a real broker, for tests: made, written and read past Lantern.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, Headers as _, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
+
+pub use lantern_broker::{Broker, Ending, Group, Lag, Options, Reading};
+
+use crate::PATIENCE;
+
+/// How long one call to the broker may take.
+const CALL: Duration = Duration::from_secs(20);
+
+/// Whether this run of the suite is over Kafka: `LANTERN_TEST_LOG=kafka`.
+#[must_use]
+pub fn is_the_log() -> bool {
+    match std::env::var("LANTERN_TEST_LOG").as_deref() {
+        Ok("kafka") => true,
+        Ok(other) if !other.is_empty() && other != "embedded" => {
+            panic!("LANTERN_TEST_LOG is `{other}`, and may be `kafka` or `embedded`")
+        }
+        _ => false,
+    }
+}
+
+/// Over Kafka, says in one line why this scenario is about the embedded log
+/// alone, and is `true`: then the caller returns. `cargo xtask test` counts the
+/// lines.
+#[must_use]
+pub fn leaves_out(scenario: &str, reason: &str) -> bool {
+    if is_the_log() {
+        // Past the test runner, which keeps to itself what tests print.
+        use std::io::Write as _;
+        let line = format!("left out over Kafka: {scenario}: {reason}\n");
+        drop(std::io::stdout().write_all(line.as_bytes()));
+    }
+    is_the_log()
+}
+
+/// Kafka's jars, as `cargo xtask test` has fetched them.
+fn libs() -> PathBuf {
+    crate::built("LANTERN_KAFKA_LIBS", "kafka/libs")
+}
+
+/// Starts a broker of the caller's own.
+///
+/// # Errors
+/// Where it does not come up.
+pub fn start() -> Result<Broker> {
+    Broker::start(Options::new(&libs()))
+}
+
+/// As [`start`], with settings of the broker as `message.max.bytes=1000`.
+///
+/// # Errors
+/// As there.
+pub fn start_with(settings: &[&str]) -> Result<Broker> {
+    let pairs = settings.iter().filter_map(|setting| setting.split_once('='));
+    let settings = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+    Broker::start(Options { settings, ..Options::new(&libs()) })
+}
+
+/// The broker that the tests of one process share. It ends with the process.
+///
+/// # Panics
+/// Where it does not come up.
+pub fn shared() -> &'static Broker {
+    static SHARED: OnceLock<Broker> = OnceLock::new();
+    SHARED.get_or_init(|| start().unwrap_or_else(|error| panic!("no broker: {error:#}")))
+}
+
+/// A name that no other topic has.
+#[must_use]
+pub fn fresh_name(prefix: &str) -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    format!("{prefix}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Makes a topic on `broker`, with settings as `cleanup.policy=compact`, and
+/// waits until each partition has a leader.
+///
+/// # Errors
+/// Where it cannot be made.
+pub fn create_topic(broker: &Broker, name: &str, partitions: u32, settings: &[&str]) -> Result<()> {
+    let address = broker.address();
+    let (name, settings) = (name.to_owned(), settings.iter().map(|s| (*s).to_owned()).collect());
+    let make = move || create(&address, &name, partitions, settings);
+    // On a thread without a runtime, from wherever this is called.
+    std::thread::spawn(make).join().map_err(|_| anyhow!("a panic"))?
+}
+
+fn create(address: &str, name: &str, partitions: u32, settings: Vec<String>) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = client(address).create()?;
+    let mut topic = NewTopic::new(name, i32::try_from(partitions)?, TopicReplication::Fixed(1));
+    for setting in &settings {
+        let (key, value) = setting.split_once('=').context("a setting is NAME=VALUE")?;
+        topic = topic.set(key, value);
+    }
+    let options = AdminOptions::new().operation_timeout(Some(CALL)).request_timeout(Some(CALL));
+    let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+    for made in runtime.block_on(admin.create_topics([&topic], &options))? {
+        made.map_err(|(name, code)| anyhow!("topic `{name}`: {code}"))?;
+    }
+    let started = Instant::now();
+    loop {
+        let metadata = admin.inner().fetch_metadata(Some(name), CALL)?;
+        let partitions_of = |topic: &rdkafka::metadata::MetadataTopic| {
+            topic.partitions().iter().filter(|p| p.leader() >= 0).count()
+        };
+        if metadata.topics().first().map(partitions_of) == Some(partitions as usize) {
+            return Ok(());
+        }
+        ensure!(started.elapsed() < PATIENCE, "topic `{name}` has no leaders");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn client(address: &str) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", address);
+    // What it says of a broker that is killed on purpose helps nobody.
+    client.set("log_level", "2");
+    client
+}
+
+/// A record as it stands in a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset.
+    pub offset: i64,
+    /// Its key.
+    pub key: Option<Vec<u8>>,
+    /// Its headers, in order; a value that is no UTF-8 is shown as far as it is.
+    pub headers: Vec<(String, String)>,
+    /// Its value.
+    pub value: Option<Vec<u8>>,
+}
+
+impl Record {
+    /// The value of a header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// All records of a topic, by partition and offset, up to the ends at the time
+/// of the call; with `committed` those of committed transactions alone.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn records(broker: &Broker, topic: &str, committed: bool) -> Result<Vec<Record>> {
+    let isolation = if committed { "read_committed" } else { "read_uncommitted" };
+    let consumer: BaseConsumer = client(&broker.address())
+        .set("group.id", "lantern-tests-reader")
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("isolation.level", isolation)
+        .create()?;
+    let metadata = consumer.fetch_metadata(Some(topic), CALL)?;
+    let partitions = metadata.topics().first().context("no topic")?.partitions();
+    let mut left: BTreeSet<i32> = partitions.iter().map(|partition| partition.id()).collect();
+    ensure!(!left.is_empty(), "there is no topic `{topic}`");
+    let mut all = TopicPartitionList::new();
+    for partition in &left {
+        all.add_partition_offset(topic, *partition, Offset::Beginning)?;
+    }
+    consumer.assign(&all)?;
+    let mut records = Vec::new();
+    let mut started = Instant::now();
+    while !left.is_empty() {
+        match consumer.poll(CALL) {
+            Some(Ok(message)) => {
+                started = Instant::now();
+                records.push(record(&message));
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                left.remove(&partition);
+            }
+            Some(Err(error)) if started.elapsed() > PATIENCE => bail!("`{topic}`: {error}"),
+            None if started.elapsed() > PATIENCE => bail!("`{topic}` cannot be read to its end"),
+            Some(Err(_)) | None => (),
+        }
+    }
+    records.sort_by_key(|record| (record.partition, record.offset));
+    Ok(records)
+}
+
+fn record(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
+    let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+    let headers = headers
+        .map(|header| {
+            let value = String::from_utf8_lossy(header.value.unwrap_or_default()).into_owned();
+            (header.key.to_owned(), value)
+        })
+        .collect();
+    Record {
+        partition: message.partition(),
+        offset: message.offset(),
+        key: message.key().map(<[u8]>::to_vec),
+        headers,
+        value: message.payload().map(<[u8]>::to_vec),
+    }
+}
+
+/// As [`create_topic`], of a name that another topic has which is being deleted.
+///
+/// # Errors
+/// Where it cannot be made.
+pub fn create_topic_when_gone(broker: &Broker, name: &str, partitions: u32) -> Result<()> {
+    let started = Instant::now();
+    while let Err(error) = create_topic(broker, name, partitions, &[]) {
+        ensure!(started.elapsed() < PATIENCE, "{error:#}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// Writes `lines`, events as lines of JSON, to a topic, each in structured mode
+/// and keyed by its subject, in batches packed by `codec`.
+///
+/// # Errors
+/// Where the broker does not take all.
+pub fn produce(address: &str, topic: &str, codec: &str, lines: &str) -> Result<()> {
+    let mut client = client(address);
+    client.set("compression.type", codec).set("linger.ms", "20");
+    let producer: BaseProducer<Delivered> = client.create_with_context(Delivered::default())?;
+    send(&producer, topic, lines)?;
+    ensure!(producer.context().failed.load(Ordering::Relaxed) == 0, "`{topic}`: not all is taken");
+    Ok(())
+}
+
+/// As [`produce`], in one transaction, which is committed or aborted.
+///
+/// # Errors
+/// Where the broker does not take all.
+pub fn produce_in_transaction(address: &str, topic: &str, lines: &str, commit: bool) -> Result<()> {
+    let mut client = client(address);
+    client.set("transactional.id", fresh_name("tests"));
+    let producer: BaseProducer<Delivered> = client.create_with_context(Delivered::default())?;
+    producer.init_transactions(CALL)?;
+    producer.begin_transaction()?;
+    send(&producer, topic, lines)?;
+    match commit {
+        true => producer.commit_transaction(CALL)?,
+        false => producer.abort_transaction(CALL)?,
+    }
+    Ok(())
+}
+
+fn send(producer: &BaseProducer<Delivered>, topic: &str, lines: &str) -> Result<()> {
+    for line in lines.lines() {
+        let event: serde_json::Value = serde_json::from_str(line)?;
+        let key = event["subject"].as_str().unwrap_or_default();
+        let kind = Header { key: "content-type", value: Some("application/cloudevents+json") };
+        let headers = OwnedHeaders::new().insert(kind);
+        let record = BaseRecord::to(topic).key(key).payload(line).headers(headers);
+        producer.send(record).map_err(|(error, _)| error)?;
+        producer.poll(Duration::ZERO);
+    }
+    Ok(producer.flush(CALL)?)
+}
+
+/// Counts what the broker did not take.
+#[derive(Default)]
+struct Delivered {
+    failed: AtomicU32,
+}
+
+impl rdkafka::ClientContext for Delivered {}
+
+impl ProducerContext for Delivered {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &rdkafka::producer::DeliveryResult<'_>, (): ()) {
+        self.failed.fetch_add(u32::from(result.is_err()), Ordering::Relaxed);
+    }
+}
+
+/// The first offset of a partition, and the one after its last record, markers
+/// counted.
+///
+/// # Errors
+/// Where the broker does not tell.
+pub fn bounds(broker: &Broker, topic: &str, partition: i32) -> Result<(i64, i64)> {
+    let consumer: BaseConsumer = client(&broker.address()).create()?;
+    Ok(consumer.fetch_watermarks(topic, partition, CALL)?)
+}

@@ -1,0 +1,92 @@
+//! `cargo xtask kafka`: fetches Apache Kafka, and runs a broker.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use lantern_broker::{Broker, Ending, Options};
+
+use crate::shell;
+
+/// What Maven is told to fetch.
+const POM: &str = "tests/broker/pom.xml";
+
+/// Where Kafka's jars lie once fetched. Tests find them by `LANTERN_KAFKA_LIBS`.
+pub(crate) fn libs() -> PathBuf {
+    shell::target_dir().join("kafka/libs")
+}
+
+/// Fetches Kafka from Maven Central by Maven, unless what [`POM`] asks for is
+/// there already; then neither Maven nor a network is needed.
+pub(crate) fn fetch() -> Result<()> {
+    let pom = fs::read_to_string(shell::root().join(POM)).with_context(|| POM.to_owned())?;
+    // Written last: a fetch that was cut is done again.
+    let done = libs().join(lantern_broker::DONE);
+    if fs::read_to_string(&done).is_ok_and(|of| of == pom) {
+        return Ok(());
+    }
+    shell::step("Fetching Apache Kafka");
+    for (program, package) in [("java", "default-jdk-headless"), ("mvn", "maven")] {
+        if !shell::installed(program) {
+            bail!("`{program}` is not installed\nhelp: `apt-get install {package}`");
+        }
+    }
+    // What an older version left would stand on the class path.
+    let _ = fs::remove_dir_all(libs());
+    fs::create_dir_all(libs())?;
+    let mut maven = Command::new("mvn");
+    maven.args(["--batch-mode", "--quiet", "--file", POM, "dependency:copy-dependencies"]);
+    maven.arg("-DincludeScope=runtime");
+    maven.arg(format!("-DoutputDirectory={}", libs().display()));
+    shell::run(maven.current_dir(shell::root()))?;
+    fs::write(done, pom)?;
+    Ok(())
+}
+
+/// Runs a broker on `port` (7492 by default) until Ctrl-C; its topics stay for
+/// the next time.
+pub(crate) fn run(port: Option<u16>) -> Result<()> {
+    fetch()?;
+    shell::step("Starting Kafka");
+    let broker = Broker::start(options(port.unwrap_or(PORT)))?;
+    lantern_broker::announce(&broker, &mut std::io::stdout())?;
+    eprintln!("    topics: {}", broker.folder().display());
+    let address = broker.address();
+    eprintln!("    topics in it: kcat -b {address} -L");
+    eprintln!("    Lantern over it: lantern serve --log kafka://{address}/TOPIC");
+    eprintln!("    Ctrl-C ends it");
+    // Ends with the process alone: then the broker does, too.
+    loop {
+        std::thread::park();
+    }
+}
+
+/// A broker for tests, which ends with this process or before.
+pub(crate) fn for_tests() -> Result<Broker> {
+    Broker::start(Options::new(&libs()))
+}
+
+/// Where a broker for people listens.
+const PORT: u16 = 7492;
+
+fn options(port: u16) -> Options {
+    let folder = Some(shell::target_dir().join("kafka/data"));
+    Options { folder, port: Some(port), ending: Ending::Stop, ..Options::new(&libs()) }
+}
+
+/// A broker with `topic`, which lives until `user`, started here, has ended: its
+/// standard input is what keeps the broker alive, also past this process.
+pub(crate) fn keep_for(user: &mut Command, topic: &str, partitions: u32) -> Result<String> {
+    fetch()?;
+    shell::step("Starting Kafka");
+    let (lifeline, held) = std::io::pipe()?;
+    let broker = Broker::start_with(options(PORT), Some(lifeline))?;
+    broker.create_missing_topic(topic, partitions)?;
+    user.stdin(held);
+    let address = broker.address();
+    eprintln!("    {address}, topic `{topic}`");
+    // The pipe ends it from now on, and nothing else.
+    broker.leave();
+    Ok(address)
+}
