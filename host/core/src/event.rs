@@ -193,21 +193,6 @@ impl Events {
         self.times.is_empty()
     }
 
-    /// Takes all events and types out and keeps the room for others.
-    pub fn clear(&mut self) {
-        let Self { times, type_names, types, index, columns } = self;
-        times.clear();
-        type_names.clear();
-        types.clear();
-        index.clear();
-        let c = columns;
-        let (a, b) = (
-            [&mut c.id, &mut c.source, &mut c.subject, &mut c.tenant],
-            [&mut c.dataschema, &mut c.datacontenttype, &mut c.extensions, &mut c.data],
-        );
-        a.into_iter().chain(b).for_each(Column::clear);
-    }
-
     /// The bytes held in columns.
     #[must_use]
     pub fn bytes(&self) -> usize {
