@@ -159,7 +159,7 @@ async fn measure(options: &Options, mode: Mode, clients: usize) -> Result<Figure
     let wall = started.elapsed().as_secs_f64();
     let after = server::usage(&server)?;
     check_log(&server, events).await?;
-    ensure!(took.len() > 0, "nothing was sent");
+    ensure!(!took.is_empty(), "nothing was sent");
     let million = events as f64 / 1e6;
     let ms = |quantile| took.value_at_quantile(quantile) as f64 / 1e3;
     Ok(vec![

@@ -261,7 +261,7 @@ fn times(
             until_ack.saturating_record(micros(ack.saturating_duration_since(due)));
         }
     }
-    ensure!(after_ack.len() > 0, "nothing was due after the warm-up");
+    ensure!(!after_ack.is_empty(), "nothing was due after the warm-up");
     let ms = |times: &Histogram<u64>, quantile| times.value_at_quantile(quantile) as f64 / 1e3;
     Ok(vec![
         ("ack_to_shown_p50_ms", ms(&after_ack, 0.5)),

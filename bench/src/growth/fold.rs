@@ -85,6 +85,8 @@ async fn one(options: &Options, fold: &Fold) -> Result<Figures> {
     }
     let begun = reach(&server, fold.log.fill()).await?;
     let ended = reach(&server, fold.log.total()).await?;
+    // It becomes active a moment later.
+    server.caught_up("keyed").await?;
     let figures = figures(&server, &data, fold, begun, ended).await?;
     server::stop(&mut server)?;
     Ok(figures)

@@ -34,7 +34,7 @@ fn produce(fixture: &Fixture, codec: &str, payloads: impl Iterator<Item = String
     let producer = fixture.producer(codec);
     for payload in payloads {
         let record: BaseRecord<'_, str, str> =
-            BaseRecord::to(&fixture.topic).payload(&payload).key("k").partition(0);
+            BaseRecord::to(&fixture.topic).payload(payload.as_str()).key("k").partition(0);
         producer.send(record).map_err(|(error, _)| error).unwrap();
     }
     producer.flush(PATIENCE).unwrap();
@@ -83,7 +83,7 @@ fn a_reader_at_the_end_is_woken() {
     assert!(all_from(&log, P0, 0).is_empty());
     let (send, woken) = mpsc::channel();
     let send = std::sync::Mutex::new(send);
-    log.on_append(std::sync::Arc::new(move |partition| {
+    log.on_append(std::sync::Arc::new(move |partition, _| {
         // The test may be over.
         let _ = send.lock().unwrap().send(partition);
     }));
