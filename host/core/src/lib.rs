@@ -17,6 +17,7 @@ mod merge;
 mod ports;
 mod records;
 mod view;
+mod waiting;
 mod window;
 
 pub use change::{Committed, TableChanges};
@@ -33,13 +34,14 @@ pub use ports::{
     AppendDone, Appended, AppendedEvent, Applied, ApplyError, Batch, Bounds, Catalog, Clock,
     Emitted, Host, HostError, Instance, InstantiateError, KeyRange, Level, Log, LogError, NewEvent,
     Pairs, Plugin, Publish, Read, ReadStore, Row, ShardId, ShardStore, Space, StateStores,
-    StoreError, Timer, TrapKind, Waker, Writes, read_or_wait,
+    StoreError, Timer, TrapKind, Waker, Writes,
 };
 pub use records::{
     DecisionRecord, EmitFrom, ParkedKind, ParkedRecord, ProjectionRecord, ShardMeta, VersionId,
     VersionRecord, VersionState,
 };
 pub use view::{ChangesSince, View, ViewError, Views};
+pub use waiting::read_or_wait;
 pub use window::{Identity, Window, identity_of};
 
 /// The event type of heartbeats: events the host itself appends to an idle log

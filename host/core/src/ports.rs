@@ -77,33 +77,6 @@ pub trait Log: Send + Sync {
     }
 }
 
-/// How often, and for how long each time, [`read_or_wait`] waits.
-const WAITS_MAX: u32 = 30;
-const WAIT: Duration = Duration::from_secs(1);
-
-/// As [`Log::read`], but blocks where the answer is on its way.
-///
-/// # Errors
-/// As [`Log::read`]; [`LogError::Unavailable`] where nothing came for half a
-/// minute.
-pub fn read_or_wait(
-    log: &dyn Log,
-    partition: PartitionId,
-    from: Offset,
-    wanted: &TypeFilter,
-) -> Result<Read, LogError> {
-    for _ in 0..WAITS_MAX {
-        match log.read(partition, from, wanted)? {
-            Read::Pending => log.wait(partition, from, WAIT),
-            answer => return Ok(answer),
-        }
-    }
-    let waited = WAITS_MAX;
-    Err(LogError::Unavailable(format!(
-        "nothing came of partition {partition} from offset {from} on in {waited} s"
-    )))
-}
-
 /// Called once with an append's outcome, on a thread of the log's.
 pub type AppendDone = Box<dyn FnOnce(Result<Appended, LogError>) + Send>;
 

@@ -145,8 +145,7 @@ impl Shard {
         let from = self.outbox.sent.lock().done;
         let range = KeyRange { start: from.to_be_bytes().to_vec(), end: None };
         let records = self.store.scan(Space::Outbox, &range, APPEND_EVENTS_MAX, false)?;
-        let mut events = Events::new();
-        let mut next = from;
+        let (mut events, mut next) = (Events::new(), from);
         let source = format!("lantern/{}", self.id.projection);
         for (key, value) in records {
             let record: OutboxRecord = postcard::from_bytes(&value)

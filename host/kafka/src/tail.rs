@@ -84,9 +84,20 @@ pub(crate) fn read(shared: &Shared, context: &Context, topic: &str) -> KafkaResu
         whole
     };
     consumer.assign(&list)?;
-    let mut decoder = Decoder::new(config);
+    collect(shared, &consumer, topic, &parts, &mut window)?;
+    Ok(window)
+}
+
+/// Reads up to the ends of `parts`: what comes later was not sent before.
+fn collect(
+    shared: &Shared,
+    consumer: &BaseConsumer<Context>,
+    topic: &str,
+    parts: &[(i32, PartitionId)],
+    window: &mut Window,
+) -> KafkaResult<()> {
+    let mut decoder = Decoder::new(&shared.config);
     let mut events = Events::new();
-    // The ends as they are from here on: what comes later was not sent before.
     let mut open: Vec<i32> = parts.iter().map(|(partition, _)| *partition).collect();
     let until = Instant::now() + LONGEST;
     while !open.is_empty() {
@@ -122,5 +133,5 @@ pub(crate) fn read(shared: &Shared, context: &Context, topic: &str) -> KafkaResu
             window.trim();
         }
     }
-    Ok(window)
+    Ok(())
 }

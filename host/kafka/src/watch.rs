@@ -14,7 +14,7 @@ use crate::partitions::Place;
 use crate::shared::{Part, Shared};
 
 /// Bounds that somebody wants are asked for at most this often.
-const LEAST: Duration = Duration::from_millis(20);
+const LEAST: Duration = Duration::from_millis(50);
 /// How often the number of partitions is asked for.
 const PARTITIONS_EVERY: Duration = Duration::from_secs(15);
 

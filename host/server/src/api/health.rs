@@ -1,6 +1,8 @@
 //! Whether the server lives, whether it keeps up, what it measures, and what its
 //! errors mean.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -15,6 +17,9 @@ use super::params::Names;
 use super::{App, Shared, shard_metrics};
 use crate::codes::{Code, find};
 use crate::problem::Problem;
+
+/// The most partitions that one trouble names.
+const NAMES_SHOWN: usize = 4;
 
 /// Whether the server is ready.
 #[derive(Debug, Serialize, ToSchema)]
@@ -88,12 +93,20 @@ fn reasons(app: &App) -> Vec<String> {
 
 fn troubles(app: &App) -> Vec<String> {
     let mut troubles = app.log.troubles();
+    // A broker that is away is one trouble, however many partitions it has.
+    let mut faults: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for partition in (0..app.log.partitions()).map(PartitionId) {
         if let Err(error) = app.log.bounds(partition) {
             let name = app.log.partition_name(partition).unwrap_or_else(|| partition.to_string());
-            troubles.push(format!("partition {name} of the log: {error}"));
+            faults.entry(error.to_string()).or_default().push(name);
         }
     }
+    troubles.extend(faults.into_iter().map(|(error, names)| {
+        let (shown, more) = names.split_at(names.len().min(NAMES_SHOWN));
+        let more =
+            if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+        format!("partition {}{more} of the log: {error}", shown.join(", "))
+    }));
     troubles
 }
 
