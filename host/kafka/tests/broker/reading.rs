@@ -34,7 +34,7 @@ fn produce(fixture: &Fixture, codec: &str, payloads: impl Iterator<Item = String
     let producer = fixture.producer(codec);
     for payload in payloads {
         let record: BaseRecord<'_, str, str> =
-            BaseRecord::to(&fixture.topic).payload(&payload).key("k").partition(0);
+            BaseRecord::to(&fixture.topic).payload(payload.as_str()).key("k").partition(0);
         producer.send(record).map_err(|(error, _)| error).unwrap();
     }
     producer.flush(PATIENCE).unwrap();
