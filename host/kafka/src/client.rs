@@ -50,6 +50,11 @@ impl Context {
         Self { said, token_file: config.oauth_token_file.clone() }
     }
 
+    /// What all clients told.
+    pub(crate) fn said(&self) -> &Said {
+        &self.said
+    }
+
     /// Notes and tells what a client says of a fault.
     pub(crate) fn told(&self, error: &KafkaError, reason: &str) {
         // An end is none.

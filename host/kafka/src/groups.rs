@@ -118,7 +118,10 @@ impl Worker {
             let next = KafkaOffset::Offset(i64::try_from(*next).unwrap_or(i64::MAX));
             list.add_partition_offset(&part.place.topic, part.place.partition, next)?;
         }
-        self.client(projection)?.commit(&list, CommitMode::Sync)
+        let client = self.client(projection)?;
+        // It reads nothing; what else comes is not to pile up.
+        while client.poll(Duration::ZERO).is_some() {}
+        client.commit(&list, CommitMode::Sync)
     }
 
     fn client(&mut self, projection: &str) -> KafkaResult<&BaseConsumer<Context>> {

@@ -86,38 +86,16 @@ impl KafkaLog {
         let said = Arc::new(Said::default());
         let context = Context::new(&config, Arc::clone(&said));
         let failed = |error: KafkaError| refused(&config, &said, &error);
+        let group = format!("{}reader", config.group_prefix);
+        // Asks, and reads nothing.
+        let asking = consumer(&config, &group, PREFETCH_LEAST, &context).map_err(failed)?;
+        number(&mut table, &asking, &config, &context)?;
+        let places = table.places().to_vec();
+        let each = config.prefetch_bytes / (places.len().max(1) * config.cursors as usize);
         let cursors: Vec<_> = (0..config.cursors)
-            .map(|_| {
-                let partitions = table.places().len().max(config.topics.len()).max(1);
-                let each = config.prefetch_bytes / (partitions * config.cursors as usize);
-                let group = format!("{}reader", config.group_prefix);
-                consumer(&config, &group, each.max(PREFETCH_LEAST), &context).map(Arc::new)
-            })
+            .map(|_| consumer(&config, &group, each.max(PREFETCH_LEAST), &context).map(Arc::new))
             .collect::<Result<_, _>>()
             .map_err(failed)?;
-        let first: &Arc<BaseConsumer<Context>> = &cursors[0];
-        match topics::counts(first, &config, &context) {
-            Ok(counts) => {
-                let cluster = first.client().fetch_cluster_id(ANSWER);
-                table.check(cluster.as_deref(), &config.topics)?;
-                if !table.note(cluster.as_deref(), &mappings(&config)) {
-                    tracing::warn!(
-                        "records become events in another way than before (`log.kafka.json`): what is folded already stays as it is until its projection is rebuilt"
-                    );
-                }
-                for (topic, count) in config.topics.iter().zip(counts) {
-                    table.extend(topic, count);
-                }
-                table.save()?;
-            }
-            Err(topics::Fault::Topic(reason)) => return Err(OpenError::Other(reason)),
-            Err(topics::Fault::Client(error)) if table.is_new() => return Err(failed(error)),
-            Err(topics::Fault::Client(error)) => {
-                table.check(None, &config.topics)?;
-                tracing::warn!(%error, "Kafka does not answer: what is folded is served meanwhile");
-            }
-        }
-        let places = table.places().to_vec();
         let shared = Arc::new(Shared::new(config, &places, said));
         let failed = |error: KafkaError| refused(&shared.config, &shared.said, &error);
         let thread = |error: std::io::Error| OpenError::Other(error.to_string());
@@ -125,7 +103,7 @@ impl KafkaLog {
         let groups = Groups::start(&shared, &context).map_err(thread)?;
         let table = Arc::new(Mutex::new(table));
         let appender = Appender::start(&shared, &table, &context).map_err(failed)?;
-        let consumer = Arc::clone(&cursors[0]);
+        let consumer = Arc::new(asking);
         let threads = Mutex::default();
         let mirror = shared.config.dead_letter_topic.as_deref();
         let mirror = mirror.map(|topic| Mirror::new(&shared.config, topic, &context));
@@ -297,6 +275,38 @@ impl Log for KafkaLog {
         });
         added.collect()
     }
+}
+
+/// Gives every partition of the topics its number in `table`, and refuses a log that
+/// is another than before.
+fn number(
+    table: &mut Table,
+    asking: &BaseConsumer<Context>,
+    config: &KafkaConfig,
+    context: &Context,
+) -> Result<(), OpenError> {
+    let counts = match topics::counts(asking, config, context) {
+        Ok(counts) => counts,
+        Err(topics::Fault::Topic(reason)) => return Err(OpenError::Other(reason)),
+        Err(topics::Fault::Client(error)) if table.is_new() => {
+            return Err(refused(config, context.said(), &error));
+        }
+        Err(topics::Fault::Client(error)) => {
+            tracing::warn!(%error, "Kafka does not answer: what is folded is served meanwhile");
+            return table.check(None, &config.topics);
+        }
+    };
+    let cluster = asking.client().fetch_cluster_id(ANSWER);
+    table.check(cluster.as_deref(), &config.topics)?;
+    if !table.note(cluster.as_deref(), &mappings(config)) {
+        tracing::warn!(
+            "records become events in another way than before (`log.kafka.json`): what is folded already stays as it is until its projection is rebuilt"
+        );
+    }
+    for (topic, count) in config.topics.iter().zip(counts) {
+        table.extend(topic, count);
+    }
+    table.save()
 }
 
 fn refused(config: &KafkaConfig, said: &Said, error: &KafkaError) -> OpenError {

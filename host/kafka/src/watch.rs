@@ -31,6 +31,8 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>) {
     let refresh = Duration::from_millis(shared.config.refresh_ms);
     let (mut whole, mut counted) = (None::<Instant>, Instant::now());
     while !shared.is_closed() {
+        // It reads nothing; what else comes is not to pile up.
+        while consumer.poll(Duration::ZERO).is_some() {}
         let wanted = std::mem::take(&mut *shared.wanted.lock());
         if whole.is_none_or(|at| at.elapsed() >= refresh) {
             let all: Vec<&Part> = shared.parts.iter().collect();

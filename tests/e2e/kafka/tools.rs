@@ -217,7 +217,11 @@ async fn a_topic_written_by_other_tools_is_read_with_the_configuration_that_read
     // And the group is shown as README says.
     let started = Instant::now();
     let groups = rest.replace("PROJECTION", "rogue");
-    while !sh(&groups).contains(&topic) {
-        assert!(started.elapsed() < PATIENCE / 4, "`{groups}` does not show the topic");
+    loop {
+        let shown = sh(&groups);
+        if shown.contains(&topic) {
+            break;
+        }
+        assert!(started.elapsed() < PATIENCE / 4, "`{groups}` does not show {topic}: {shown}");
     }
 }
