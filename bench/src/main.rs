@@ -135,9 +135,12 @@ fn from_outside(what: What) -> Result<std::process::ExitCode> {
             What::Growth(options) => growth::run(&options).await,
             What::Idle(options) => idle::run(&options).await,
             What::Start(options) => start::run(&options).await,
-            What::W1(_) | What::Guest(_) | What::Phase { .. } | What::Compile => {
-                unreachable!("measured without a server")
-            }
+            What::W1(_)
+            | What::W1Kafka(_)
+            | What::KafkaPhase { .. }
+            | What::Guest(_)
+            | What::Phase { .. }
+            | What::Compile => unreachable!("measured without a server"),
         }
     })?;
     Ok(std::process::ExitCode::SUCCESS)

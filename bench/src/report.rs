@@ -57,7 +57,7 @@ fn peak_rss_mib() -> Result<f64> {
 ///
 /// # Errors
 /// Where an outcome was not what it had to be.
-pub(crate) fn print(
+pub(crate) fn print_sides(
     benchmark: &str,
     options: &Options,
     folds: &[Measured],

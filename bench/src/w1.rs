@@ -44,7 +44,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         folds.push(measured(Phase::Fold, options)?);
         natives.push(measured(Phase::Native, options)?);
     }
-    report::print("w1", options, &folds, &natives)
+    report::print_sides("w1", options, &folds, &natives)
 }
 
 /// Runs one phase in this process, and prints what it measured.

@@ -101,7 +101,7 @@ pub(crate) fn run(options: &KafkaOptions) -> Result<()> {
     }
     // So that it starts fast the next time.
     broker.stop()?;
-    report::print("w1-kafka", &options.common, &folds, &natives)
+    report::print_sides("w1-kafka", &options.common, &folds, &natives)
 }
 
 /// Runs one phase in this process, and prints what it measured.
