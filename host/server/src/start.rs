@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lantern_core::{Offset, PartitionId, StateStores, StoreError};
+use lantern_core::{StateStores, StoreError};
 use lantern_engine::{Engine, EngineError, Ports};
 #[cfg(feature = "kafka")]
 use lantern_kafka::KafkaLog;
