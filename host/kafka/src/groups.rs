@@ -42,6 +42,7 @@ impl Groups {
             context: context.clone(),
             told: Arc::clone(&told),
             clients: BTreeMap::new(),
+            committed: BTreeMap::new(),
         };
         let thread =
             std::thread::Builder::new().name("kafka-groups".into()).spawn(move || worker.run())?;
@@ -76,6 +77,8 @@ struct Worker {
     context: Context,
     told: Arc<(Mutex<Told>, Condvar)>,
     clients: BTreeMap<String, (Instant, BaseConsumer<Context>)>,
+    /// What was committed, which is not committed again.
+    committed: BTreeMap<String, BTreeMap<u32, u64>>,
 }
 
 impl Worker {
@@ -89,11 +92,18 @@ impl Worker {
                 }
                 (std::mem::take(&mut told.positions), told.closed)
             };
-            for (projection, positions) in positions {
+            for (projection, mut positions) in positions {
+                let known = self.committed.entry(projection.clone()).or_default();
+                positions.retain(|partition, next| known.get(partition) != Some(next));
+                if positions.is_empty() {
+                    continue;
+                }
                 if let Err(error) = self.commit(&projection, &positions) {
                     tracing::debug!(%error, projection, "positions were not committed");
                     self.clients.remove(&projection);
                     self.keep(projection, positions);
+                } else if let Some(known) = self.committed.get_mut(&projection) {
+                    known.append(&mut positions);
                 }
             }
             if closed {

@@ -67,7 +67,7 @@ fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part]) {
         let mut state = part.state.lock();
         match (&starts[place], &ends[place]) {
             (Ok(start), Ok(end)) => {
-                let known = state.bounds;
+                let (known, doubted) = (state.bounds, state.doubtful);
                 state.tell_bounds(*start, *end, before[place]);
                 let waiting = state.streams.iter().any(|s| s.at_end && s.next < *end);
                 let news = known != state.bounds;
@@ -75,7 +75,9 @@ fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part]) {
                 if waiting {
                     confirm(shared, part, *end);
                 }
-                if news || waiting {
+                // Whoever was told to wait for certainty has it now, also where nothing
+                // is new.
+                if news || waiting || doubted {
                     shared.wake(part);
                 }
             }

@@ -298,7 +298,7 @@ impl ServerConfig {
         if figment.contains(KAFKA) {
             #[cfg(feature = "kafka")]
             {
-                config.kafka = figment.extract_inner(KAFKA).map_err(wrong)?;
+                config.kafka = figment.extract_inner(KAFKA).map_err(|e| wrong(in_kafka(e)))?;
             }
             #[cfg(not(feature = "kafka"))]
             return Err(ConfigError(format!("this build has no Kafka (`{KAFKA}`)")));
@@ -351,6 +351,17 @@ impl ServerConfig {
         self.live.check().map_err(|e| ConfigError(format!("in section `live`: {e}")))?;
         self.log.check().map_err(|e| ConfigError(format!("in section `log`: {e}")))
     }
+}
+
+/// The error with its section in front of its key: the library puts it behind.
+#[cfg(feature = "kafka")]
+fn in_kafka(mut error: figment::Error) -> figment::Error {
+    let path = error.path.join(".");
+    if !path.starts_with(KAFKA) {
+        let key = path.strip_suffix(KAFKA).unwrap_or(&path).trim_end_matches('.');
+        error.path = [KAFKA, key].iter().filter(|p| !p.is_empty()).map(|p| (*p).into()).collect();
+    }
+    error
 }
 
 /// Servers and topics of `kafka://HOST:PORT/TOPIC`.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lantern_core::{Offset, PartitionId, StateStores, StoreError};
+use lantern_core::{StateStores, StoreError};
 use lantern_engine::{Engine, EngineError, Ports};
 #[cfg(feature = "kafka")]
 use lantern_kafka::KafkaLog;
@@ -169,6 +169,10 @@ impl Server {
         let tasks = TaskTracker::new();
         tasks.spawn(upkeep::retention(Arc::clone(&app), log.clone(), stopping.clone()));
         tasks.spawn(upkeep::instances(Arc::clone(&app), stopping.clone()));
+        #[cfg(feature = "kafka")]
+        if matches!(log, ChosenLog::Kafka(_)) {
+            tasks.spawn(upkeep::positions(Arc::clone(&app), log.clone(), stopping.clone()));
+        }
         if app.config.upkeep.heartbeats {
             tasks.spawn(upkeep::heartbeats(Arc::clone(&app), log.clone(), stopping.clone()));
         }
@@ -204,7 +208,7 @@ impl Server {
         app.verifications.wait().await;
         let closed = tokio::task::spawn_blocking(move || {
             app.engine.shutdown();
-            tell_positions(&app.engine, &log);
+            upkeep::tell_positions(&app.engine, &log);
             log.close();
             drop(app);
             drop(data);
@@ -215,18 +219,6 @@ impl Server {
             );
         }
         tracing::info!("stopped");
-    }
-}
-
-/// Tells the log where the versions that serve readers stand at the end.
-fn tell_positions(engine: &Engine, log: &ChosenLog) {
-    for projection in engine.status() {
-        let serving =
-            projection.versions.iter().find(|v| projection.active.as_ref() == Some(&v.id));
-        for shard in serving.iter().flat_map(|version| &version.shards) {
-            let (partition, next) = (PartitionId(shard.partition), Offset(shard.next));
-            log.tell_position(&projection.name, partition, next);
-        }
     }
 }
 

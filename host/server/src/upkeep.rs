@@ -83,6 +83,34 @@ pub(crate) async fn instances(app: Arc<App>, stopping: CancellationToken) {
     }
 }
 
+/// Tells the log where projections stand, until `stopping`. Commits alone do not
+/// tell all: there is none for events that a projection does not want, and none
+/// when a version takes over that has folded everything.
+#[cfg(feature = "kafka")]
+pub(crate) async fn positions(app: Arc<App>, log: ChosenLog, stopping: CancellationToken) {
+    let mut ticks = interval(Duration::from_millis(app.config.kafka.commit_ms));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while until(&stopping, ticks.tick()).await.is_some() {
+        let (app, log) = (Arc::clone(&app), log.clone());
+        let work = tokio::task::spawn_blocking(move || tell_positions(&app.engine, &log));
+        if work.await.is_err() {
+            tracing::error!("telling positions panicked");
+        }
+    }
+}
+
+/// Tells the log where the versions stand that serve readers.
+pub(crate) fn tell_positions(engine: &Engine, log: &ChosenLog) {
+    for projection in engine.status() {
+        let serving =
+            projection.versions.iter().find(|v| projection.active.as_ref() == Some(&v.id));
+        for shard in serving.iter().flat_map(|version| &version.shards) {
+            let (partition, next) = (PartitionId(shard.partition), Offset(shard.next));
+            log.tell_position(&projection.name, partition, next);
+        }
+    }
+}
+
 /// Appends heartbeats to partitions that got no event for a while and whose
 /// timers a heartbeat would fire, until `stopping`.
 pub(crate) async fn heartbeats(app: Arc<App>, log: ChosenLog, stopping: CancellationToken) {
