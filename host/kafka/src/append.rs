@@ -47,7 +47,7 @@ pub(crate) struct Appender {
 }
 
 enum Job {
-    Append { events: Events, to: Option<PartitionId>, bytes: usize, done: AppendDone },
+    Append { events: Box<Events>, to: Option<PartitionId>, bytes: usize, done: AppendDone },
     Delivered { ticket: Ticket, outcome: Result<(i32, u64), String> },
     Tail(KafkaResult<Window>),
     Close,
@@ -158,7 +158,7 @@ impl Appender {
             );
             return done(Err(LogError::Unavailable(waiting)));
         }
-        let job = Job::Append { events, to, bytes, done };
+        let job = Job::Append { events: Box::new(events), to, bytes, done };
         if let Err(lost) = self.jobs.send(job)
             && let Job::Append { done, .. } = lost.0
         {

@@ -53,8 +53,11 @@ struct Outboxes {
     shared: Arc<Shared>,
     context: Context,
     instance: String,
-    senders: Mutex<HashMap<String, (Instant, Arc<Mutex<OutboxSender>>)>>,
+    senders: Mutex<HashMap<String, Used>>,
 }
+
+/// When it was used last, and the one that sends.
+type Used = (Instant, Arc<Mutex<OutboxSender>>);
 
 /// Sends one outbox.
 struct OutboxSender {
