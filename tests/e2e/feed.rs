@@ -120,6 +120,7 @@ async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
     };
     assert_eq!(read(&table.rows()), expected);
     let (snapshots, deltas) = tokio::time::timeout(PATIENCE, watcher).await.unwrap().unwrap();
-    assert!(deltas > CUTS, "{deltas} deltas");
+    // What comes while the client is away comes as one.
+    assert!(deltas > KILLS, "{deltas} deltas");
     assert_eq!(snapshots, 1, "a connection that comes back goes on where it was");
 }

@@ -300,6 +300,8 @@ impl State {
         for number in nexts {
             if found.is_some() || Some(number) != first {
                 self.streams[number].close();
+                // Another may wait for just this one, which nothing wakes then.
+                self.starving = true;
             }
         }
         found.or_else(|| {
@@ -326,7 +328,7 @@ impl State {
                 choice = Some((number, stream.used));
             }
         }
-        self.starving = choice.is_none();
+        self.starving |= choice.is_none();
         let (number, _) = choice?;
         self.streams[number].ask(from, now);
         Some(number)
