@@ -34,20 +34,6 @@ pub fn is_the_log() -> bool {
     }
 }
 
-/// Over Kafka, says in one line why this scenario is about the embedded log
-/// alone, and is `true`: then the caller returns. `cargo xtask test` counts the
-/// lines.
-#[must_use]
-pub fn leaves_out(scenario: &str, reason: &str) -> bool {
-    if is_the_log() {
-        // Past the test runner, which keeps to itself what tests print.
-        use std::io::Write as _;
-        let line = format!("left out over Kafka: {scenario}: {reason}\n");
-        drop(std::io::stdout().write_all(line.as_bytes()));
-    }
-    is_the_log()
-}
-
 /// Kafka's jars, as `cargo xtask test` has fetched them.
 fn libs() -> PathBuf {
     crate::built("LANTERN_KAFKA_LIBS", "kafka/libs")

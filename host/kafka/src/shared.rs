@@ -92,6 +92,9 @@ pub(crate) struct State {
     pub(crate) streams: Vec<Stream>,
     /// Whether somebody waits for a cursor.
     pub(crate) starving: bool,
+    /// Whether a reader was told to wait since the bounds were last asked for. It
+    /// is woken then, so that no wait is without an end.
+    pub(crate) waited_for: bool,
 }
 
 impl Shared {
@@ -200,6 +203,7 @@ impl Shared {
         let part = self.part(partition)?;
         let mut state = part.state.lock();
         let (read, then) = state.read(partition, from.0, wanted, Instant::now())?;
+        state.waited_for |= matches!(read, Read::Pending);
         for (stream, cursor) in state.streams.iter_mut().zip(&self.cursors) {
             if stream.has_room_again(self.cache_bytes) {
                 cursor.raise();

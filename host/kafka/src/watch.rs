@@ -67,7 +67,8 @@ fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part]) {
         let mut state = part.state.lock();
         match (&starts[place], &ends[place]) {
             (Ok(start), Ok(end)) => {
-                let (known, doubted) = (state.bounds, state.doubtful);
+                let known = state.bounds;
+                let owed = std::mem::take(&mut state.waited_for) | state.doubtful;
                 state.tell_bounds(*start, *end, before[place]);
                 let waiting = state.streams.iter().any(|s| s.at_end && s.next < *end);
                 let news = known != state.bounds;
@@ -77,7 +78,7 @@ fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part]) {
                 }
                 // Whoever was told to wait for certainty has it now, also where nothing
                 // is new.
-                if news || waiting || doubted {
+                if news || waiting || owed {
                     shared.wake(part);
                 }
             }
