@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lantern_core::{Chunk, Events, Offset, Offsets, Timestamp, UNREADABLE_TYPE};
 use rdkafka::consumer::base_consumer::PartitionQueue;
@@ -24,6 +24,10 @@ const PIECE_BYTES: std::ops::RangeInclusive<usize> = (32 << 10)..=(1 << 20);
 const IDLE: Duration = Duration::from_millis(100);
 /// How long a cursor may take to be sent to another place.
 const SEEK: Duration = Duration::from_secs(10);
+
+/// Where nothing has come for so long although the broker says that something
+/// stands there, a cursor takes its place anew.
+const STUCK: Duration = Duration::from_secs(5);
 
 /// Starts cursor `number`.
 pub(crate) fn start(
@@ -59,6 +63,8 @@ struct Lane {
     offsets: Vec<u64>,
     /// Everything before this was taken.
     next: u64,
+    /// When something came last, or the cursor was sent here.
+    moved: Option<Instant>,
     /// Asked again for what stands before this, to be sure that nothing does.
     confirming: Option<u64>,
 }
@@ -94,13 +100,13 @@ impl Cursor {
     fn turn(&mut self, number: usize) -> bool {
         let shared = Arc::clone(&self.shared);
         let part = &shared.parts[number];
-        let (asked, open, full, starving, doubted) = {
+        let (asked, open, full, starving, doubted, end) = {
             let mut state = part.state.lock();
             let starving = std::mem::take(&mut state.starving);
-            let stable = state.stable;
+            let (stable, end) = (state.stable, state.bounds.map_or(0, |(_, end)| end));
             let stream = &mut state.streams[self.number];
             let doubted = std::mem::take(&mut stream.doubted).then_some(stable);
-            (stream.asked.take(), stream.open, stream.full, starving, doubted)
+            (stream.asked.take(), stream.open, stream.full, starving, doubted, end)
         };
         if starving {
             // Whoever waits for a cursor asks again, until one is free.
@@ -118,6 +124,16 @@ impl Cursor {
         if full || !self.lanes[number].assigned {
             return false;
         }
+        if self.is_stuck(number, end) {
+            let next = self.lanes[number].next;
+            tracing::info!(partition = %part.place, next, end, "a cursor takes its place anew");
+            metrics::counter!("lantern_log_cursors_replaced_total").increment(1);
+            self.leave(part, number);
+            if let Err(error) = self.place(part, number, next) {
+                self.lose(part, number, &error);
+                return false;
+            }
+        }
         let lane = &self.lanes[number];
         if let Some(stable) = doubted
             && lane.confirming.is_none()
@@ -126,13 +142,18 @@ impl Cursor {
         {
             self.confirm(part, number, stable);
         }
-        match self.take(part, number) {
+        let (taken, now) = (self.take(part, number), Instant::now());
+        match taken {
             Taken::Empty => {
                 self.seal(part, number, false);
                 false
             }
-            Taken::More => true,
+            Taken::More => {
+                self.lanes[number].moved = Some(now);
+                true
+            }
             Taken::End => {
+                self.lanes[number].moved = Some(now);
                 self.end(part, number);
                 true
             }
@@ -143,6 +164,12 @@ impl Cursor {
         }
     }
 
+    /// Whether nothing comes although the partition goes on up to `end`.
+    fn is_stuck(&self, number: usize, end: u64) -> bool {
+        let lane = &self.lanes[number];
+        lane.next < end && lane.moved.is_some_and(|moved| moved.elapsed() > STUCK)
+    }
+
     /// Goes to `from`.
     fn place(&mut self, part: &Part, number: usize, from: u64) -> KafkaResult<()> {
         let offset = KafkaOffset::Offset(i64::try_from(from).unwrap_or(i64::MAX));
@@ -150,7 +177,7 @@ impl Cursor {
         let lane = &mut self.lanes[number];
         lane.events = Events::new();
         lane.offsets.clear();
-        (lane.next, lane.confirming) = (from, None);
+        (lane.next, lane.confirming, lane.moved) = (from, None, Some(Instant::now()));
         if lane.assigned {
             return self.consumer.seek(topic, partition, offset, SEEK);
         }
@@ -227,6 +254,7 @@ impl Cursor {
         if lane.offsets.is_empty() {
             return false;
         }
+        lane.moved = Some(Instant::now());
         let (events, offsets) =
             (std::mem::take(&mut lane.events), std::mem::take(&mut lane.offsets));
         let newest = newest(&events);

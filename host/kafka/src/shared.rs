@@ -287,31 +287,36 @@ impl State {
     }
 
     /// What the streams have. Where one has overtaken another, that gives its
-    /// place up: else both would bring the same from now on.
+    /// place up, else both would bring the same from now on; but not where it
+    /// holds more: a slow reader may still need that.
     fn held(&mut self, from: u64, end: u64, wanted: &TypeFilter, now: Instant) -> Option<Read> {
         let (mut found, mut nexts) = (None, Vec::new());
         for (number, stream) in self.streams.iter_mut().enumerate() {
             match stream.held(from, wanted, now) {
-                Held::Chunk(chunk) if found.is_none() => found = Some(Read::Chunk(chunk)),
+                Held::Chunk(chunk) if found.is_none() => {
+                    found = Some((number, Read::Chunk(chunk)));
+                }
                 Held::Skipped(next) if found.is_none() => {
-                    found = Some(Read::Skipped { next: Offset(next) });
+                    found = Some((number, Read::Skipped { next: Offset(next) }));
                 }
                 Held::Next => nexts.push(number),
                 _ => {}
             }
         }
-        let first = nexts.first().copied();
+        let base = |number: usize| self.streams[number].base();
+        let most = nexts.iter().copied().min_by_key(|&number| base(number));
+        let kept = found.as_ref().map(|(number, _)| *number).or(most)?;
+        let kept_base = base(kept);
+        let at_end = self.streams[kept].at_end;
         for number in nexts {
-            if found.is_some() || Some(number) != first {
+            if number != kept && self.streams[number].base() >= kept_base {
                 self.streams[number].close();
                 // Another may wait for just this one, which nothing wakes then.
                 self.starving = true;
             }
         }
-        found.or_else(|| {
-            let ended = self.streams[first?].at_end && from >= end;
-            Some(if ended { Read::End } else { Read::Pending })
-        })
+        let read = found.map(|(_, read)| read);
+        Some(read.unwrap_or(if at_end && from >= end { Read::End } else { Read::Pending }))
     }
 
     /// Sends a cursor to `from`: a free one, or the one that nobody asked for the
@@ -363,5 +368,51 @@ impl State {
 
     pub(crate) fn tell_time(&mut self, newest: Timestamp) {
         self.max_time = self.max_time.max(newest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use lantern_core::{Chunk, EventRef, Events, Offsets};
+
+    use super::*;
+
+    fn chunk(first: u64, end: u64) -> Chunk {
+        let mut events = Events::new();
+        for _ in first..end {
+            assert!(events.push(&EventRef { kind: "a", ..EventRef::default() }));
+        }
+        Chunk {
+            partition: PartitionId(0),
+            offsets: Offsets::Dense { first: Offset(first) },
+            events,
+        }
+    }
+
+    #[test]
+    fn what_a_slow_reader_needs_is_not_let_go_of_by_one_at_the_end() {
+        let now = Instant::now();
+        let mut state = State {
+            bounds: Some((0, 10)),
+            streams: vec![Stream::default(), Stream::default()],
+            ..State::default()
+        };
+        let partition = PartitionId(0);
+        let everything = TypeFilter::everything();
+        let mut read = |from| state.read(partition, from, &everything, now).unwrap().0;
+        // One cursor waits at the end, another is sent to what lies far behind.
+        assert!(matches!(read(10), Read::Pending));
+        assert!(matches!(read(0), Read::Pending));
+        let behind = state.streams.iter().position(|stream| stream.base() == 0).unwrap();
+        state.streams.iter_mut().for_each(|stream| stream.asked = None);
+        state.streams[behind].push(chunk(0, 10), 10, 1 << 20);
+        let mut read = |from| state.read(partition, from, &everything, now).unwrap().0;
+        for from in 0..10 {
+            assert!(matches!(read(10), Read::Pending));
+            assert!(matches!(read(from), Read::Chunk(_)), "{from}");
+        }
+        assert_eq!(state.streams.iter().filter(|stream| stream.open).count(), 1);
     }
 }

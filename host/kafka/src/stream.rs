@@ -74,6 +74,11 @@ impl Stream {
         *self = Self::default();
     }
 
+    /// The first offset that is held.
+    pub(crate) fn base(&self) -> u64 {
+        self.base
+    }
+
     /// What it has from `from` on.
     pub(crate) fn held(&mut self, from: u64, wanted: &TypeFilter, now: Instant) -> Held {
         if !self.open || from < self.base || from > self.next {
