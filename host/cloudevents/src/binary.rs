@@ -15,7 +15,7 @@ const PREFIX: &str = "ce-";
 
 impl Reader {
     /// Reads one event in binary mode. An event without a time gets
-    /// [`Timestamp::MIN`].
+    /// [`lantern_core::Timestamp::MIN`].
     ///
     /// # Errors
     /// [`EventError`]; nothing was added to `into` then.

@@ -2,11 +2,11 @@
 //! partitions are those of one or more topics.
 //!
 //! Offsets are Kafka's, gaps and all. Readers of threads' own poll librdkafka and
-//! turn records straight into columns ([`reader`], [`record`]); what they bring is
-//! kept for a while in streams ([`stream`]), so that shards at about the same
-//! place share it. Appends go through an idempotent producer ([`append`]), what
-//! plugins emit through transactions ([`emit`]). Where shards stand is told to
-//! consumer groups ([`groups`]), for Kafka's own tools to see: what counts is what
+//! turn records straight into columns (`reader`, `record`); what they bring is
+//! kept for a while in streams (`stream`), so that shards at about the same
+//! place share it. Appends go through an idempotent producer (`append`), what
+//! plugins emit through transactions (`emit`). Where shards stand is told to
+//! consumer groups (`groups`), for Kafka's own tools to see: what counts is what
 //! the shards' files say. No other crate names the Kafka client.
 
 mod append;
