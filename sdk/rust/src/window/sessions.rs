@@ -151,7 +151,10 @@ impl<A: Stored> TableField for OpenSessions<A> {
 impl<A: Stored + Default + Combine> OpenSessions<A> {
     /// Adds an event to the session of `key` that it belongs to, which may be
     /// a new one, by `change`. Returns none if that session is over already:
-    /// the event is late.
+    /// the event is late. So is one a gap or more behind the watermark, unless
+    /// it lies within a session still open: it lengthens none back to before,
+    /// to a start that a session already closed may have had. No two sessions
+    /// of a key have the same start.
     ///
     /// # Errors
     /// [`Error::NoEventTime`] unless the manifest has event time; else as
@@ -166,11 +169,12 @@ impl<A: Stored + Default + Combine> OpenSessions<A> {
         let owner = Owner::of(key);
         let key = owner.row_key();
         let alone = Window { start: event.time(), end: event.time() + gap };
-        let joins = |other: &Window| other.start < alone.end && alone.start < other.end;
-        let known = self.table.get(&key)?;
-        let continues = known.is_some_and(|open| open.sessions.iter().any(|(it, _)| joins(it)));
-        if !continues && alone.end <= event.watermark() {
-            return Ok(None);
+        if alone.end <= event.watermark() {
+            let within = |(it, _): &(Window, A)| (it.start..it.end).contains(&alone.start);
+            let known = self.table.get(&key)?;
+            if !known.is_some_and(|open| open.sessions.iter().any(within)) {
+                return Ok(None);
+            }
         }
 
         let open = self.table.row(&key)?;

@@ -197,7 +197,8 @@ fn hopping(log: &[Told]) -> (Sums, u64) {
 type Session = (i64, i64, u64, bool);
 
 /// By the definition: windows that overlap are one, and one that the watermark
-/// has passed is closed for good.
+/// has passed is closed for good. An event whose own window would be closed
+/// counts only within one that is open.
 fn sessions(log: &[Told]) -> (Sums, u64) {
     let mut late = 0;
     let mut all: BTreeMap<(&str, &str), Vec<Session>> = BTreeMap::new();
@@ -210,7 +211,8 @@ fn sessions(log: &[Told]) -> (Sums, u64) {
         let sessions = all.entry((told.tenant, told.subject)).or_default();
         let (mut start, mut end, mut sum) = (told.time, told.time + HOP_S, told.amount);
         let touches = |it: &Session| !it.3 && it.0 < told.time + HOP_S && told.time < it.1;
-        if end <= told.watermark && !sessions.iter().any(touches) {
+        let within = |it: &Session| touches(it) && it.0 <= told.time;
+        if end <= told.watermark && !sessions.iter().any(within) {
             late += 1;
             continue;
         }
@@ -258,6 +260,25 @@ fn sliding(log: &[Told]) -> (Sums, u64) {
 fn sums(rows: &BTreeMap<String, Vec<u8>>) -> Sums {
     let number = |row: &Vec<u8>| String::from_utf8_lossy(row).parse().unwrap();
     rows.iter().map(|(key, row)| (key.clone(), number(row))).collect()
+}
+
+#[test]
+fn an_event_long_past_brings_no_session_back_to_the_start_of_a_closed_one() {
+    let told = |seconds: i64, amount: u64| {
+        TestEvent::new("told")
+            .subject("a")
+            .time(Timestamp::from_seconds(seconds))
+            .data(format!(r#"{{"amount": {amount}}}"#))
+    };
+    // From 13 on, the session of 4 to 9 is closed; one from 8 on is open, which
+    // 4 would touch. From 19 on, the watermark is 15: 9 on its own is over.
+    let log = [(4, 1), (13, 2), (8, 4), (4, 8), (9, 16), (16, 32), (19, 64), (9, 128), (1_000, 0)];
+    let outcome = check_determinism::<All>("", &log.map(|(at, amount)| told(at, amount)));
+    assert_eq!(outcome.parked, vec![]);
+    let key = |seconds| ("", "a", Timestamp::from_seconds(seconds)).to_key();
+    let expected = [(key(4), 1), (key(8), 2 + 4 + 16 + 32 + 64 + 128)];
+    assert_eq!(sums(&outcome.tables["sessions"]), BTreeMap::from(expected));
+    assert_eq!(sums(&outcome.tables["late"])["sessions"], 1);
 }
 
 proptest! {
