@@ -290,11 +290,7 @@ impl Iterator for Entries<'_> {
 /// The shard's own record as far as it is a function of the log, in order of
 /// key. A shard that never committed has that of an empty one.
 fn meta(store: &dyn ReadStore) -> Result<Pairs, StoreError> {
-    let meta: ShardMeta = match store.get(Space::Meta, ShardMeta::KEY)? {
-        Some(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|e| StoreError::Damaged(format!("the shard's own record: {e}")))?,
-        None => ShardMeta::default(),
-    };
+    let meta = ShardMeta::of(store)?;
     let fields = [
         ("applied", meta.applied.to_string()),
         ("late", meta.late.to_string()),

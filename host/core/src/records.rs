@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Event, Manifest, Offset, Timestamp};
+use crate::{Event, Manifest, Offset, ReadStore, Space, StoreError, Timestamp};
 
 /// Names a version: the first 16 hexadecimal digits of a SHA-256 over the
 /// plugin's bytes and its parameters.
@@ -195,6 +195,25 @@ impl ShardMeta {
     pub const FORMAT: u32 = 1;
     /// The key under which it stands in [`crate::Space::Meta`].
     pub const KEY: &'static [u8] = b"shard";
+
+    /// The record that stands as `bytes`; that of an empty shard where there are
+    /// none.
+    ///
+    /// # Errors
+    /// Where it is damaged.
+    pub fn decode(bytes: Option<&[u8]>) -> serde_json::Result<Self> {
+        bytes.map_or_else(|| Ok(Self::default()), serde_json::from_slice)
+    }
+
+    /// The record in `store`; that of an empty shard where there is none.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], or what the store says.
+    pub fn of(store: &dyn ReadStore) -> Result<Self, StoreError> {
+        let bytes = store.get(Space::Meta, Self::KEY)?;
+        Self::decode(bytes.as_deref())
+            .map_err(|e| StoreError::Damaged(format!("the shard's own record: {e}")))
+    }
 }
 
 impl Default for ShardMeta {

@@ -78,11 +78,7 @@ impl View {
     ) -> Result<Self, StoreError> {
         let mut shards = Vec::with_capacity(snapshots.len());
         for (partition, store) in snapshots {
-            let meta = match store.get(Space::Meta, ShardMeta::KEY)? {
-                Some(bytes) => serde_json::from_slice(&bytes)
-                    .map_err(|e| StoreError::Damaged(format!("the shard's own record: {e}")))?,
-                None => ShardMeta::default(),
-            };
+            let meta = ShardMeta::of(&*store)?;
             shards.push((partition, meta, store));
         }
         Ok(Self { projection, version, epoch, manifest, shards })

@@ -122,11 +122,8 @@ impl Shard {
         let ShardParts { id, plugin, store, config, logs } = parts;
         let record = store.get(Space::Meta, ShardMeta::KEY)?;
         let fresh = record.is_none();
-        let mut meta = match record {
-            Some(bytes) => serde_json::from_slice::<ShardMeta>(&bytes)
-                .map_err(|e| Stop::Halt(format!("the shard's own record is damaged: {e}")))?,
-            None => ShardMeta::default(),
-        };
+        let mut meta = ShardMeta::decode(record.as_deref())
+            .map_err(|e| Stop::Halt(format!("the shard's own record is damaged: {e}")))?;
         if meta.format != ShardMeta::FORMAT {
             return Err(Stop::Halt(format!(
                 "the shard's state has format {}, this release reads {}",

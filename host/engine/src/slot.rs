@@ -211,11 +211,9 @@ impl Slot {
 
 /// What a shard's file says of it.
 pub(crate) fn read_meta(store: &dyn ReadStore) -> Result<ShardMeta, String> {
-    match store.get(Space::Meta, ShardMeta::KEY).map_err(|e| e.to_string())? {
-        Some(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|e| format!("the shard's own record is damaged: {e}")),
-        None => Ok(ShardMeta::default()),
-    }
+    let bytes = store.get(Space::Meta, ShardMeta::KEY).map_err(|e| e.to_string())?;
+    ShardMeta::decode(bytes.as_deref())
+        .map_err(|e| format!("the shard's own record is damaged: {e}"))
 }
 
 #[cfg(test)]

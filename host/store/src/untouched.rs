@@ -180,12 +180,8 @@ pub fn check_state(path: &Path) -> Result<StateChecked, StoreError> {
 fn walk(path: &Path, view: &dyn ReadStore) -> Result<StateChecked, StoreError> {
     let damaged =
         |what: &str| StoreError::Damaged(format!("`{}`: {what} is damaged", path.display()));
-    let meta: ShardMeta = match view.get(Space::Meta, ShardMeta::KEY)? {
-        Some(bytes) => {
-            serde_json::from_slice(&bytes).map_err(|_| damaged("the shard's own record"))?
-        }
-        None => ShardMeta::default(),
-    };
+    let meta = ShardMeta::decode(view.get(Space::Meta, ShardMeta::KEY)?.as_deref())
+        .map_err(|_| damaged("the shard's own record"))?;
     let mut rows = 0;
     for space in view.spaces()? {
         let mut start = Vec::new();

@@ -408,8 +408,5 @@ fn same(
 /// # Errors
 /// Where it cannot be read.
 pub fn meta_of(store: &dyn ReadStore) -> Result<ShardMeta> {
-    Ok(match store.get(Space::Meta, ShardMeta::KEY)? {
-        Some(bytes) => serde_json::from_slice(&bytes)?,
-        None => ShardMeta::default(),
-    })
+    Ok(ShardMeta::of(store)?)
 }

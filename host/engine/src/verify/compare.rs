@@ -137,11 +137,7 @@ pub(super) fn outbox(
 
 /// What the shard's own record counts of the log beside what the dump has.
 fn counters(store: &dyn ReadStore) -> Result<[(&'static str, u64); 4], StoreError> {
-    let meta: ShardMeta = match store.get(Space::Meta, ShardMeta::KEY)? {
-        Some(bytes) => serde_json::from_slice(&bytes)
-            .map_err(|e| StoreError::Damaged(format!("the shard's own record: {e}")))?,
-        None => ShardMeta::default(),
-    };
+    let meta = ShardMeta::of(store)?;
     Ok([
         ("decisions", meta.decisions),
         ("emitted", meta.emitted),

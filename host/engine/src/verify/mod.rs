@@ -469,11 +469,8 @@ fn gone(start: Offset) -> Ended {
 }
 
 fn meta_of(store: &dyn ReadStore) -> Result<ShardMeta, Ended> {
-    match store.get(Space::Meta, ShardMeta::KEY)? {
-        Some(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-            let reason = format!("the shard's own record is damaged: {error}");
-            Ended::Verdict(Verdict::Differs, reason)
-        }),
-        None => Ok(ShardMeta::default()),
-    }
+    ShardMeta::decode(store.get(Space::Meta, ShardMeta::KEY)?.as_deref()).map_err(|error| {
+        let reason = format!("the shard's own record is damaged: {error}");
+        Ended::Verdict(Verdict::Differs, reason)
+    })
 }
