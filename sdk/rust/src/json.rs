@@ -283,20 +283,21 @@ impl<'de> Reader<'de> {
             b'f' => self.word("false"),
             b'[' => {
                 let mut items = self.open()?;
-                while items.next(self, b']')? {
-                    self.pass()?;
+                while items.next(b']')? {
+                    items.reader.pass()?;
                 }
                 self.close(b']')
             }
             b'{' => {
                 let mut items = self.open()?;
-                while items.next(self, b'}')? {
-                    if self.peek() != b'"' {
-                        return self.give_up();
+                while items.next(b'}')? {
+                    let reader = &mut *items.reader;
+                    if reader.peek() != b'"' {
+                        return reader.give_up();
                     }
-                    self.string()?;
-                    self.expect(b':')?;
-                    self.pass()?;
+                    reader.string()?;
+                    reader.expect(b':')?;
+                    reader.pass()?;
                 }
                 self.close(b'}')
             }
@@ -306,13 +307,13 @@ impl<'de> Reader<'de> {
 
     /// Goes into an array or object.
     #[inline]
-    fn open(&mut self) -> Result<Items> {
+    fn open(&mut self) -> Result<Items<'_, 'de>> {
         if self.depth == DEPTH_MAX {
             return self.give_up();
         }
         self.depth += 1;
         self.step();
-        Ok(Items { first: true })
+        Ok(Items { reader: self, first: true })
     }
 
     #[inline]
@@ -393,8 +394,7 @@ impl<'de> Reader<'de> {
 
     #[inline]
     fn array<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
-        let mut items = self.open()?;
-        let value = visitor.visit_seq(Array { reader: self, items: &mut items });
+        let value = visitor.visit_seq(self.open()?);
         let value = self.noted(value)?;
         self.close(b']')?;
         Ok(value)
@@ -402,8 +402,7 @@ impl<'de> Reader<'de> {
 
     #[inline]
     fn object<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
-        let mut items = self.open()?;
-        let value = visitor.visit_map(Object { reader: self, items: &mut items });
+        let value = visitor.visit_map(self.open()?);
         let value = self.noted(value)?;
         self.close(b'}')?;
         Ok(value)
@@ -424,15 +423,17 @@ const fn special(word: u64) -> u64 {
     found & HIGH
 }
 
-/// Where between the items of an array or object the reader is.
-struct Items {
+/// A reader between the items of an array or object.
+struct Items<'a, 'de> {
+    reader: &'a mut Reader<'de>,
     first: bool,
 }
 
-impl Items {
+impl Items<'_, '_> {
     /// Whether there is another item before `end`, and goes to it.
     #[inline]
-    fn next(&mut self, reader: &mut Reader<'_>, end: u8) -> Result<bool> {
+    fn next(&mut self, end: u8) -> Result<bool> {
+        let reader = &mut *self.reader;
         let next = reader.peek();
         if next == end {
             return Ok(false);
@@ -452,34 +453,24 @@ impl Items {
     }
 }
 
-struct Array<'a, 'de> {
-    reader: &'a mut Reader<'de>,
-    items: &'a mut Items,
-}
-
-impl<'de> de::SeqAccess<'de> for Array<'_, 'de> {
+impl<'de> de::SeqAccess<'de> for Items<'_, 'de> {
     type Error = GiveUp;
 
     #[inline]
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {
-        match self.items.next(self.reader, b']')? {
+        match self.next(b']')? {
             true => seed.deserialize(&mut *self.reader).map(Some),
             false => Ok(None),
         }
     }
 }
 
-struct Object<'a, 'de> {
-    reader: &'a mut Reader<'de>,
-    items: &'a mut Items,
-}
-
-impl<'de> de::MapAccess<'de> for Object<'_, 'de> {
+impl<'de> de::MapAccess<'de> for Items<'_, 'de> {
     type Error = GiveUp;
 
     #[inline]
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
-        match self.items.next(self.reader, b'}')? {
+        match self.next(b'}')? {
             true => seed.deserialize(Name { reader: &mut *self.reader }).map(Some),
             false => Ok(None),
         }
