@@ -15,7 +15,9 @@ use rdkafka::message::{Header, Headers as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 
-pub use lantern_broker::{Broker, Ending, Group, Lag, Options, Reading};
+pub use lantern_broker::{
+    Broker, Ending, Group, Lag, MECHANISMS, Options, PASSWORD, Reading, USER,
+};
 
 use crate::PATIENCE;
 
@@ -55,6 +57,14 @@ pub fn start_with(settings: &[&str]) -> Result<Broker> {
     let pairs = settings.iter().filter_map(|setting| setting.split_once('='));
     let settings = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     Broker::start(Options { settings, ..Options::new(&libs()) })
+}
+
+/// As [`start`], of one that listens by TLS and SASL too.
+///
+/// # Errors
+/// As there.
+pub fn start_secured() -> Result<Broker> {
+    Broker::start(Options { secured: true, ..Options::new(&libs()) })
 }
 
 /// The broker that the tests of one process share. It ends with the process.

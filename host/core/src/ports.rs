@@ -70,6 +70,13 @@ pub trait Log: Send + Sync {
         None
     }
 
+    /// What the partition is, for as long as it is the same: one that was deleted
+    /// and made anew under its name is another, although its offsets may look
+    /// alike. `None` where the log cannot tell, or not now.
+    fn identity(&self, _partition: PartitionId) -> Option<Arc<str>> {
+        None
+    }
+
     /// What people should know of the log that no answer tells: one sentence
     /// each.
     fn troubles(&self) -> Vec<String> {

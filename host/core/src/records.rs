@@ -188,6 +188,10 @@ pub struct ShardMeta {
     /// state before it goes on with its numbers.
     #[serde(default)]
     pub outbox_of: u64,
+    /// [`crate::Log::identity`] of the partition that was folded; `None` where it
+    /// was not known yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folded: Option<String>,
 }
 
 impl ShardMeta {
@@ -238,6 +242,7 @@ impl Default for ShardMeta {
             limits: 0,
             limits_changed: false,
             outbox_of: 0,
+            folded: None,
         }
     }
 }

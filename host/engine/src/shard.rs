@@ -217,6 +217,7 @@ impl Shard {
     }
 
     fn advance(&mut self, log: &dyn Log, limits: &StepLimits) -> Result<Step, Stop> {
+        self.check_identity(log)?;
         self.clear_sent();
         self.tick()?;
         let gather = GatherLimits {
@@ -246,6 +247,27 @@ impl Shard {
         // Stopped only where it begins to emit, it goes on at once.
         let emits = gather.before.is_some() && gather.before != limits.before;
         Ok(if end && !emits { Step::Idle } else { Step::More })
+    }
+
+    /// A partition that was made anew is another log: its offsets say nothing of
+    /// what was folded.
+    fn check_identity(&mut self, log: &dyn Log) -> Result<(), Stop> {
+        let Some(is) = log.identity(self.id.partition) else { return Ok(()) };
+        match &self.meta.folded {
+            Some(was) if **was == *is => Ok(()),
+            Some(was) => {
+                let number = || self.id.partition.to_string();
+                let name = log.partition_name(self.id.partition).unwrap_or_else(number);
+                Err(Stop::Halt(format!(
+                    "partition {name} is another one than what was folded up to offset {}: it was deleted and made anew (its id was {was} and is {is}); rebuild the projection from what is there now (`lantern plugin rebuild`), or delete it",
+                    self.meta.next
+                )))
+            }
+            None => {
+                self.meta.folded = Some(is.to_string());
+                Ok(())
+            }
+        }
     }
 
     /// A log that ends before what was folded from it has lost events, and new

@@ -217,6 +217,9 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.renew();
+            if self.shared.remade.swap(false, Ordering::AcqRel) {
+                self.window = None;
+            }
             self.read_tail();
             self.expire();
             if self.closing && self.calls.is_empty() {

@@ -17,6 +17,8 @@ use crate::config::KafkaConfig;
 
 /// How long a question to the broker may take.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
+/// How long a client is polled for what it asks of us.
+const TOKEN_WAIT: Duration = Duration::from_millis(10);
 /// How long a token without an end of its own is taken for good.
 const TOKEN_MS: i64 = 300_000;
 
@@ -184,7 +186,25 @@ pub(crate) fn consumer_with(
         .set("enable.auto.offset.store", "false")
         .set("enable.partition.eof", "true")
         .set("auto.offset.reset", "error");
-    client.create_with_context(context.clone())
+    let client: BaseConsumer<Context> = client.create_with_context(context.clone())?;
+    attend(config, |timeout| drop(client.poll(timeout)));
+    Ok(client)
+}
+
+/// Gives a client that nobody polls for the sake of records its token, by `poll`:
+/// at its making, and before it is used. The library asks for one in no other
+/// way.
+pub(crate) fn attend(config: &KafkaConfig, poll: impl FnOnce(Duration)) {
+    if shows_tokens(config) {
+        poll(TOKEN_WAIT);
+    }
+}
+
+/// Whether clients say who they are by tokens.
+pub(crate) fn shows_tokens(config: &KafkaConfig) -> bool {
+    let mechanism = ["sasl.mechanism", "sasl.mechanisms"];
+    let mut mechanism = mechanism.iter().filter_map(|name| config.properties.0.get(*name));
+    mechanism.any(|mechanism| mechanism == "OAUTHBEARER")
 }
 
 /// Whether the error says that a topic or partition is not there.

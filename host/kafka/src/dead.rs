@@ -10,7 +10,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::OwnedHeaders;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
-use crate::client::{Context, base, pass};
+use crate::client::{Context, attend, base, pass};
 use crate::config::KafkaConfig;
 use crate::partitions::Place;
 use crate::written;
@@ -82,8 +82,9 @@ impl Mirror {
             .set("acks", "all")
             .set("message.timeout.ms", "15000");
         let copies = Copies { base: context.clone(), failed: Mutex::default() };
-        let producer = Mutex::new(client.create_with_context(copies)?);
-        Ok(Self { producer, topic: topic.to_owned() })
+        let producer: BaseProducer<Copies> = client.create_with_context(copies)?;
+        attend(config, |timeout| producer.poll(timeout));
+        Ok(Self { producer: Mutex::new(producer), topic: topic.to_owned() })
     }
 
     /// Writes a copy of each, and waits until the broker has them.

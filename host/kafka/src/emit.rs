@@ -24,7 +24,7 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
 
-use crate::client::{Context, base, consumer, pass};
+use crate::client::{Context, attend, base, consumer, pass};
 use crate::shared::Shared;
 use crate::{tail, written};
 
@@ -216,6 +216,7 @@ impl Outboxes {
             .set("transactional.id", &name);
         let producer: BaseProducer<Outgoing> =
             client.create_with_context(Outgoing(self.context.clone()))?;
+        attend(config, |timeout| producer.poll(timeout));
         // Fences whoever had this outbox before, and ends what that left open.
         producer.init_transactions(STEP)?;
         let group = consumer(config, &name, NOTHING, &self.context)?;
@@ -256,6 +257,8 @@ impl OutboxSender {
             return Ok(());
         }
         let skip = usize::try_from(self.next.saturating_sub(emitted.first)).unwrap_or(usize::MAX);
+        attend(&shared.config, |timeout| drop(self.group.poll(timeout)));
+        attend(&shared.config, |timeout| self.producer.poll(timeout));
         self.producer.begin_transaction()?;
         let transaction = self.transact(shared, emitted, skip, end);
         if let Err(error) = transaction {

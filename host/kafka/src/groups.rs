@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
-use crate::client::{Context, consumer};
+use crate::client::{Context, attend, consumer};
 use crate::shared::Shared;
 
 /// The most groups with a client at a time.
@@ -128,7 +128,9 @@ impl Worker {
             let next = KafkaOffset::Offset(i64::try_from(*next).unwrap_or(i64::MAX));
             list.add_partition_offset(&part.place.topic, part.place.partition, next)?;
         }
+        let shared = Arc::clone(&self.shared);
         let client = self.client(projection)?;
+        attend(&shared.config, |timeout| drop(client.poll(timeout)));
         // It reads nothing; what else comes is not to pile up.
         while client.poll(Duration::ZERO).is_some() {}
         client.commit(&list, CommitMode::Sync)

@@ -15,6 +15,7 @@ mod config;
 mod dead;
 mod emit;
 mod groups;
+mod ids;
 mod log;
 mod mapping;
 mod partitions;

@@ -29,6 +29,8 @@ use crate::{reader, topics, watch};
 
 /// How long opening waits for the bounds of the partitions.
 const FIRST_BOUNDS: Duration = Duration::from_secs(5);
+/// How long a client that gets no answer is asked what it knows of why.
+const FAULTS: Duration = Duration::from_millis(100);
 /// The least that is fetched ahead of one cursor on one partition, in bytes.
 const PREFETCH_LEAST: usize = 256 << 10;
 
@@ -268,6 +270,12 @@ impl Log for KafkaLog {
         self.shared.part(partition).ok().map(|part| part.place.to_string())
     }
 
+    /// The broker's id of the topic, which holds for all of its partitions.
+    fn identity(&self, partition: PartitionId) -> Option<Arc<str>> {
+        let part = self.shared.part(partition).ok()?;
+        part.state.lock().topic_id.clone()
+    }
+
     fn troubles(&self) -> Vec<String> {
         let unread = self.shared.unread.lock();
         let added = unread.iter().map(|place| {
@@ -289,6 +297,8 @@ fn number(
         Ok(counts) => counts,
         Err(topics::Fault::Topic(reason)) => return Err(OpenError::Other(reason)),
         Err(topics::Fault::Client(error)) if table.is_new() => {
+            // What it was told meanwhile says more than what came of it.
+            drop(asking.poll(FAULTS));
             return Err(refused(config, context.said(), &error));
         }
         Err(topics::Fault::Client(error)) => {

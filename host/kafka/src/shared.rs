@@ -60,6 +60,9 @@ pub(crate) struct Shared {
     pub(crate) said: Arc<Said>,
     /// Partitions of the topics that are not read before the next start.
     pub(crate) unread: Mutex<Vec<Place>>,
+    /// Whether the topic that events are sent to was made anew, so that what was
+    /// sent before is not in it.
+    pub(crate) remade: AtomicBool,
     wakers: RwLock<Vec<Waker>>,
 }
 
@@ -87,6 +90,8 @@ pub(crate) struct State {
     past_end: bool,
     /// Why the broker has no such partition.
     pub(crate) gone: Option<String>,
+    /// The broker's id of its topic, as far as it is known.
+    pub(crate) topic_id: Option<Arc<str>>,
     max_time: Timestamp,
     /// One a cursor.
     pub(crate) streams: Vec<Stream>,
@@ -119,6 +124,7 @@ impl Shared {
             closed: AtomicBool::new(false),
             said,
             unread: Mutex::default(),
+            remade: AtomicBool::new(false),
             wakers: RwLock::default(),
             config,
         }
@@ -341,6 +347,20 @@ impl State {
         let (number, _) = choice?;
         self.streams[number].ask(from, now);
         Some(number)
+    }
+
+    /// The broker told the id of the topic; `true` where it is another topic than
+    /// before. Nothing that is known of that one holds then.
+    pub(crate) fn tell_topic(&mut self, id: Arc<str>) -> bool {
+        let other = self.topic_id.as_ref().is_some_and(|known| *known != id);
+        self.topic_id = Some(id);
+        if other {
+            self.streams.iter_mut().for_each(Stream::close);
+            (self.bounds, self.told, self.stable) = (None, None, 0);
+            (self.doubtful, self.past_end) = (true, false);
+            self.max_time = Timestamp::MIN;
+        }
+        other
     }
 
     /// The broker told the bounds, when asked while the end was known as `before`.

@@ -11,7 +11,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 
-use crate::client::{ANSWER, Context, base, pass};
+use crate::client::{ANSWER, Context, base, pass, shows_tokens};
 use crate::config::KafkaConfig;
 
 /// How often a topic just made is asked for, until the broker knows it.
@@ -52,6 +52,13 @@ fn ensured(
     if config.create_partitions == 0 {
         return Err(Fault::Topic(format!(
             "there is no topic `{topic}` at `{}`: create it, or have it made with `log.kafka.create_partitions`",
+            config.servers
+        )));
+    }
+    // The client that makes topics cannot be given a token.
+    if shows_tokens(config) {
+        return Err(Fault::Topic(format!(
+            "there is no topic `{topic}` at `{}`, and none is made where OAUTHBEARER says who comes: create it",
             config.servers
         )));
     }

@@ -2,6 +2,7 @@
 //! are more of them: what no record tells.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use crate::client::{ANSWER, Context, is_gone};
+use crate::ids;
 use crate::partitions::Place;
 use crate::shared::{Part, Shared};
 
@@ -35,6 +37,8 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>) {
         while consumer.poll(Duration::ZERO).is_some() {}
         let wanted = std::mem::take(&mut *shared.wanted.lock());
         if whole.is_none_or(|at| at.elapsed() >= refresh) {
+            // First: bounds are those of the topic that is known then, or a later one.
+            identify(shared, consumer);
             let all: Vec<&Part> = shared.parts.iter().collect();
             ask(shared, consumer, &all);
             whole = Some(Instant::now());
@@ -52,6 +56,24 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>) {
     }
 }
 
+/// Asks which topics they are, and notes where one was made anew.
+fn identify(shared: &Shared, consumer: &BaseConsumer<Context>) {
+    for (topic, id) in ids::of(consumer, &shared.config.topics) {
+        let id: Arc<str> = id.into();
+        let its = shared.parts.iter().filter(|part| *part.place.topic == *topic);
+        let remade: Vec<&Part> =
+            its.filter(|part| part.state.lock().tell_topic(id.clone())).collect();
+        if remade.is_empty() {
+            continue;
+        }
+        tracing::warn!(topic, "the topic was deleted and made anew: what was folded of it halts");
+        if topic == shared.config.ingest_topic() {
+            shared.remade.store(true, Ordering::Release);
+        }
+        remade.into_iter().for_each(|part| shared.wake(part));
+    }
+}
+
 /// Asks for the bounds of `parts`, and notes them.
 fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part]) {
     let before: Vec<Option<u64>> =
@@ -63,6 +85,13 @@ fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part]) {
         Err(error) => return refused(shared, consumer, parts, &error),
     };
     shared.said.clear();
+    let looks_other = |(place, part): (usize, &&Part)| {
+        let was_gone = part.state.lock().gone.is_some();
+        was_gone || ends[place].as_ref().is_ok_and(|end| before[place] > Some(*end))
+    };
+    if parts.iter().enumerate().any(looks_other) {
+        identify(shared, consumer);
+    }
     for (place, part) in parts.iter().enumerate() {
         let mut state = part.state.lock();
         match (&starts[place], &ends[place]) {

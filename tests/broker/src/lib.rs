@@ -7,6 +7,7 @@
 //! between the two reads a pipe, and kills the broker when the pipe closes.
 
 mod process;
+mod secured;
 mod tools;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 pub use process::Ending;
 use process::Guarded;
+use secured::Secured;
+pub use secured::{MECHANISMS, PASSWORD, USER};
 pub use tools::{Group, Lag, Reading};
 
 /// The file beside the jars that says that all of them are there.
@@ -80,6 +83,8 @@ pub struct Options {
     pub settings: Vec<(String, String)>,
     /// What happens to it when whoever started it is gone.
     pub ending: Ending,
+    /// Whether it listens by TLS and SASL too.
+    pub secured: bool,
 }
 
 impl Options {
@@ -93,6 +98,7 @@ impl Options {
             heap_mib: 512,
             settings: Vec::new(),
             ending: Ending::Kill,
+            secured: false,
         }
     }
 }
@@ -104,6 +110,7 @@ pub struct Broker {
     folder: PathBuf,
     temporary: bool,
     ports: [u16; 2],
+    secured: Option<Secured>,
     starts: u32,
     process: Option<Guarded>,
 }
@@ -133,7 +140,9 @@ impl Broker {
         let folder = options.folder.clone().unwrap_or_else(|| fresh_folder(&options.libs));
         fs::create_dir_all(&folder).with_context(|| format!("`{}`", folder.display()))?;
         let ports = [options.port.map_or_else(free_port, Ok)?, free_port()?];
-        let mut broker = Self { options, folder, temporary, ports, starts: 0, process: None };
+        let secured = options.secured.then(Secured::new).transpose()?;
+        let mut broker =
+            Self { options, folder, temporary, ports, secured, starts: 0, process: None };
         broker.format()?;
         broker.run(lifeline)?;
         Ok(broker)
@@ -220,12 +229,19 @@ impl Broker {
         all.insert("advertised.listeners".into(), format!("PLAINTEXT://127.0.0.1:{port}"));
         all.insert("controller.quorum.voters".into(), format!("1@127.0.0.1:{controller}"));
         all.insert("log.dirs".into(), self.folder.join("topics").display().to_string());
+        if let Some(secured) = self.secured {
+            secured.configure(&self.folder, &mut all)?;
+        }
         all.extend(self.options.settings.iter().cloned());
         let lines: String = all.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
         fs::write(self.configuration(), lines)?;
         let mut format = self.java("kafka.tools.StorageTool");
         format.args(["format", "--ignore-formatted", "--cluster-id", CLUSTER, "--config"]);
-        tools::answer(format.arg(self.configuration())).map(drop)
+        format.arg(self.configuration());
+        if self.secured.is_some() {
+            format.args(Secured::users());
+        }
+        tools::answer(&mut format).map(drop)
     }
 
     fn run(&mut self, lifeline: Option<std::io::PipeReader>) -> Result<()> {

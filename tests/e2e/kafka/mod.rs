@@ -4,6 +4,7 @@
 mod broker;
 mod changes;
 mod flights;
+mod secured;
 mod tools;
 
 use lantern_tests::{Server, kafka, without};

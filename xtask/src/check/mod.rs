@@ -154,7 +154,7 @@ pub(crate) const RULES: &[(&str, Rule)] = &[
     ("dependencies_form_a_star", dependencies::dependencies_form_a_star),
     ("big_dependencies_stay_in_their_crates", dependencies::big_dependencies_stay_in_their_crates),
     ("core_and_engine_touch_nothing_outside", sources::core_and_engine_touch_nothing_outside),
-    ("unsafe_is_in_one_place", sources::unsafe_is_in_one_place),
+    ("unsafe_is_in_two_places", sources::unsafe_is_in_two_places),
     ("plugins_forbid_unsafe", sources::plugins_forbid_unsafe),
     ("nothing_unwraps", sources::nothing_unwraps),
     ("files_and_functions_are_short", sources::files_and_functions_are_short),
