@@ -10,6 +10,7 @@ use futures_util::stream;
 use lantern_engine::{
     LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ProjectionStatus, Uploaded, VerifyStatus,
 };
+use lantern_server::Resent;
 use reqwest::{Method, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -344,6 +345,13 @@ impl Api {
         let mut path = projection(name, &format!("/parked/{action}"));
         version.map(|version| path.add("version", version));
         self.post(&path, Some(which)).await
+    }
+
+    /// Has the server try again what the dead-letter topic names.
+    pub(crate) async fn resend(&self, from_beginning: bool) -> Answer<Resent> {
+        let mut path = Path::new("/v1/dead-letters/resend");
+        path.add("from_beginning", if from_beginning { "true" } else { "false" });
+        self.post(&path, None::<&()>).await
     }
 
     /// Rows of a table; `query` are parameters of the API's own names.

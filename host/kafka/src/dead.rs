@@ -1,22 +1,55 @@
 //! Copies of parked events in a topic of their own, for whoever watches over
-//! several systems in one place. What is parked stays parked: the copy is read by
-//! nobody here.
+//! several systems in one place. What is parked stays parked: a copy that is sent
+//! again tells which parked event to try again, and nothing else is read of it.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
-use lantern_core::{ParkedKind, ParkedRecord, UNREADABLE_TYPE};
+use lantern_core::{Offset, ParkedKind, ParkedRecord, PartitionId, UNREADABLE_TYPE};
 use parking_lot::Mutex;
-use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::OwnedHeaders;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
-use crate::client::{Context, attend, base, pass};
+use crate::client::{ANSWER, Context, attend, base, consumer, pass};
 use crate::config::KafkaConfig;
 use crate::partitions::Place;
+use crate::shared::Shared;
 use crate::written;
 
 /// How long the broker may take to have them.
 const STEP: Duration = Duration::from_secs(15);
+
+/// The group that notes how far the topic was sent again, without its prefix.
+const GROUP: &str = "dead-letters";
+/// What is fetched ahead of letters that are sent again, in bytes.
+const PREFETCH_BYTES: usize = 4 << 20;
+/// How many letters are sent again at a time.
+const PAGE: usize = 1_000;
+/// How long the broker may send nothing while letters are read.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Names a parked event by its copy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LetterName {
+    /// The projection.
+    pub projection: String,
+    /// The partition it was met in, by its number here.
+    pub partition: PartitionId,
+    /// The event's offset in it.
+    pub offset: Offset,
+}
+
+/// How many letters were read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LettersRead {
+    /// All told.
+    pub read: u64,
+    /// Of them, records that are no copies of parked events of this log.
+    pub foreign: u64,
+}
 
 /// A parked event and where it was met.
 #[derive(Clone, Debug)]
@@ -26,7 +59,7 @@ pub struct DeadLetter {
     /// Its version.
     pub version: String,
     /// The partition, by its number here.
-    pub partition: lantern_core::PartitionId,
+    pub partition: PartitionId,
     /// The event, and why it is parked.
     pub record: ParkedRecord,
 }
@@ -110,6 +143,118 @@ impl Mirror {
         let failed = producer.client().context().failed.lock().take();
         failed.map_or(Ok(()), Err)
     }
+}
+
+/// Reads the letters of `topic` that no call has read before, or all of them with
+/// `whole`, up to where it ends now. Each page of them is handed to `send`, and
+/// counts as read once that has returned well.
+pub(crate) fn resend(
+    shared: &Shared,
+    context: &Context,
+    topic: &str,
+    whole: bool,
+    mut send: impl FnMut(&[LetterName]) -> Result<(), String>,
+) -> Result<LettersRead, String> {
+    let failed = |error: KafkaError| error.to_string();
+    let group = format!("{}{GROUP}", shared.config.group_prefix);
+    let consumer = consumer(&shared.config, &group, PREFETCH_BYTES, context).map_err(failed)?;
+    let mut open = assign(&consumer, topic, whole).map_err(failed)?;
+    let mut counts = LettersRead::default();
+    let mut page = Vec::new();
+    let mut heard = Instant::now();
+    while !open.is_empty() {
+        match consumer.poll(Duration::from_millis(100)) {
+            None if heard.elapsed() >= SILENCE || shared.is_closed() => {
+                return Err(shared.away(Some(heard.elapsed())));
+            }
+            None => continue,
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                open.remove(&partition);
+            }
+            Some(Err(error)) => return Err(failed(error)),
+            Some(Ok(message)) => {
+                let (partition, offset) = (message.partition(), message.offset());
+                let Some(end) = open.get(&partition) else { continue };
+                if offset < *end {
+                    counts.read += 1;
+                    match name_of(shared, &message) {
+                        Some(name) => page.push(name),
+                        None => counts.foreign += 1,
+                    }
+                    consumer.store_offset(topic, partition, offset).map_err(failed)?;
+                }
+                if offset + 1 >= *end {
+                    open.remove(&partition);
+                }
+            }
+        }
+        heard = Instant::now();
+        if page.len() >= PAGE || open.is_empty() {
+            send(&page)?;
+            page.clear();
+            match consumer.commit_consumer_state(CommitMode::Sync) {
+                // Nothing was read since the last time.
+                Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+    }
+    Ok(counts)
+}
+
+/// Has `consumer` begin where the last one ended, or at the beginning; the ends
+/// of the partitions that hold something from there on.
+fn assign(
+    consumer: &BaseConsumer<Context>,
+    topic: &str,
+    whole: bool,
+) -> KafkaResult<BTreeMap<i32, i64>> {
+    let metadata = consumer.fetch_metadata(Some(topic), ANSWER)?;
+    let parts: Vec<i32> = metadata
+        .topics()
+        .iter()
+        .filter(|found| found.name() == topic)
+        .flat_map(|found| found.partitions().iter().map(rdkafka::metadata::MetadataPartition::id))
+        .collect();
+    let mut list = TopicPartitionList::with_capacity(parts.len());
+    for partition in &parts {
+        list.add_partition(topic, *partition);
+    }
+    let committed = consumer.committed_offsets(list.clone(), ANSWER)?;
+    let mut from = TopicPartitionList::with_capacity(parts.len());
+    let mut ends = BTreeMap::new();
+    for partition in parts {
+        let (low, high) = consumer.fetch_watermarks(topic, partition, ANSWER)?;
+        let known = committed.find_partition(topic, partition).map(|known| known.offset());
+        let start = match known {
+            Some(KafkaOffset::Offset(next)) if !whole => next.clamp(low, high),
+            _ => low,
+        };
+        if start < high {
+            from.add_partition_offset(topic, partition, KafkaOffset::Offset(start))?;
+            ends.insert(partition, high);
+        }
+    }
+    consumer.assign(&from)?;
+    Ok(ends)
+}
+
+/// Which parked event the letter is a copy of.
+fn name_of(shared: &Shared, message: &impl Message) -> Option<LetterName> {
+    let headers = message.headers()?;
+    let text = |name: &str| {
+        let header = headers.iter().filter(|header| header.key == name).last()?;
+        std::str::from_utf8(header.value?).ok()
+    };
+    let topic = text("lantern_topic")?;
+    let place = Place { topic: topic.into(), partition: text("lantern_partition")?.parse().ok()? };
+    let part = shared.parts.iter().find(|part| part.place == place)?;
+    let offset = Offset(text("lantern_offset")?.parse().ok()?);
+    Some(LetterName {
+        projection: text("lantern_projection")?.to_owned(),
+        partition: part.id,
+        offset,
+    })
 }
 
 /// What tells of a copy: the event's own headers, where it is an event, and why it

@@ -29,6 +29,6 @@ mod watch;
 mod written;
 
 pub use config::{ConfigError, KafkaConfig, KeyOf, Properties};
-pub use dead::DeadLetter;
+pub use dead::{DeadLetter, LetterName, LettersRead};
 pub use log::{KafkaLog, OpenError};
 pub use mapping::{Mapping, TimeUnit};

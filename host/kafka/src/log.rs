@@ -20,12 +20,12 @@ use thiserror::Error;
 use crate::append::Appender;
 use crate::client::{ANSWER, Context, Said, consumer};
 use crate::config::{ConfigError, KafkaConfig};
-use crate::dead::{DeadLetter, Mirror};
+use crate::dead::{DeadLetter, LetterName, LettersRead, Mirror};
 use crate::emit::Emitter;
 use crate::groups::Groups;
 use crate::partitions::Table;
 use crate::shared::Shared;
-use crate::{reader, topics, watch};
+use crate::{dead, reader, topics, watch};
 
 /// How long opening waits for the bounds of the partitions.
 const FIRST_BOUNDS: Duration = Duration::from_secs(5);
@@ -71,6 +71,9 @@ pub struct KafkaLog {
     emitter: Emitter,
     mirror: Option<Mirror>,
     groups: Groups,
+    context: Context,
+    /// Held while dead letters are sent again.
+    resending: Mutex<()>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -110,7 +113,18 @@ impl KafkaLog {
         let mirror = shared.config.dead_letter_topic.as_deref();
         let mirror = mirror.map(|topic| Mirror::new(&shared.config, topic, &context));
         let mirror = mirror.transpose().map_err(failed)?;
-        let log = Self { shared, consumer, appender, emitter, mirror, groups, threads };
+        let resending = Mutex::default();
+        let log = Self {
+            shared,
+            consumer,
+            appender,
+            emitter,
+            mirror,
+            groups,
+            context,
+            resending,
+            threads,
+        };
         log.start(cursors).map_err(thread)?;
         log.await_bounds();
         Ok(log)
@@ -162,6 +176,25 @@ impl KafkaLog {
             self.shared.part(letter.partition).ok().map(|part| part.place.clone())
         };
         mirror.copy(letters, place).map_err(|error| error.to_string())
+    }
+
+    /// Reads what the dead-letter topic holds that no call has read before, or all
+    /// of it with `whole`, up to where it ends now, and hands it to `send` page by
+    /// page. A page counts as read once `send` has returned well, so that each letter
+    /// is handed over at least once. Blocks, one call after another.
+    ///
+    /// # Errors
+    /// What `send` says, or why the topic cannot be read.
+    pub fn resend(
+        &self,
+        whole: bool,
+        send: impl FnMut(&[LetterName]) -> Result<(), String>,
+    ) -> Result<LettersRead, String> {
+        let Some(topic) = &self.shared.config.dead_letter_topic else {
+            return Ok(LettersRead::default());
+        };
+        let _one = self.resending.lock();
+        dead::resend(&self.shared, &self.context, topic, whole, send)
     }
 
     /// Whether heartbeats may be written into `partition`: whoever reads its topic

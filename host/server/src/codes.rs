@@ -314,6 +314,12 @@ pub const CODES: &[Code] = &[
         "emitted events are not in the log yet",
         "the log takes no events at present, or not fast enough; try again once `GET /v1/projections/{name}` shows no fault",
     ),
+    code(
+        "LAN-0219",
+        409,
+        "there is no dead-letter topic",
+        "set `log.kafka.dead_letter_topic`, with the log on Kafka; `lantern parked retry` needs none",
+    ),
     // Events.
     code("LAN-0301", 400, "not a CloudEvents event", "send CloudEvents 1.0 as UTF-8 JSON"),
     code(

@@ -1,17 +1,22 @@
 //! Copies parked events into the dead-letter topic, each at least once: how far
-//! that has come is kept beside the state.
+//! that has come is kept beside the state. And sends them again from there: what
+//! is still parked is tried again where it is parked, so that nobody else who
+//! reads the event's topic meets it twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lantern_engine::ProjectionStatus;
-use lantern_kafka::{DeadLetter, KafkaLog};
+use lantern_core::LogError;
+use lantern_engine::{EngineError, ParkedOutcome, ParkedSelection, ProjectionStatus};
+use lantern_kafka::{DeadLetter, KafkaLog, LetterName};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::App;
+use crate::api::parked::Resent;
+use crate::problem::Problem;
 
 /// How often it looks.
 const EVERY: Duration = Duration::from_secs(1);
@@ -86,6 +91,54 @@ fn round(app: &App, log: &KafkaLog, file: &Path) -> Result<(), String> {
                 write(file, &marks)?;
             }
         }
+    }
+    Ok(())
+}
+
+/// Tries the parked events again that the dead-letter topic names: those that no
+/// call has sent again before, or all of them with `whole`.
+///
+/// # Errors
+/// Why the topic cannot be read, or an event not be tried. What was tried counts.
+pub(crate) fn resend(app: &App, log: &KafkaLog, whole: bool) -> Result<Resent, Problem> {
+    let mut resent = Resent::default();
+    let mut stopped = None;
+    let outcome = log.resend(whole, |letters| {
+        resend_page(app, letters, &mut resent).map_err(|problem| {
+            stopped = Some(problem);
+            String::new()
+        })
+    });
+    match (outcome, stopped) {
+        (Ok(counts), _) => Ok(Resent { letters: counts.read, foreign: counts.foreign, ..resent }),
+        (Err(_), Some(problem)) => Err(problem),
+        (Err(why), None) => Err(LogError::Unavailable(why).into()),
+    }
+}
+
+fn resend_page(app: &App, letters: &[LetterName], resent: &mut Resent) -> Result<(), Problem> {
+    let mut by_shard: BTreeMap<(&str, u32), BTreeSet<u64>> = BTreeMap::new();
+    for letter in letters {
+        let shard = (letter.projection.as_str(), letter.partition.0);
+        by_shard.entry(shard).or_default().insert(letter.offset.0);
+    }
+    for ((projection, partition), offsets) in by_shard {
+        let named = offsets.len() as u64;
+        let offsets = offsets.into_iter().collect();
+        let which = ParkedSelection { offsets, partition, ..ParkedSelection::default() };
+        let outcome = match app.engine.retry(projection, None, &which) {
+            Ok(outcome) => outcome,
+            // Deleted since.
+            Err(EngineError::NoProjection(_) | EngineError::NoVersion(..)) => {
+                ParkedOutcome::default()
+            }
+            Err(error) => return Err(error.into()),
+        };
+        resent.applied += outcome.done;
+        resent.failed += outcome.failed;
+        resent.waiting += outcome.waiting;
+        // Several timers' may be parked at one offset.
+        resent.gone += named.saturating_sub(outcome.selected);
     }
     Ok(())
 }

@@ -45,6 +45,15 @@ impl ChosenLog {
         }
     }
 
+    /// The log on Kafka, where it is that.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn kafka(&self) -> Option<&Arc<KafkaLog>> {
+        match self {
+            Self::Embedded(_) => None,
+            Self::Kafka(log) => Some(log),
+        }
+    }
+
     pub(crate) fn partitions(&self) -> u32 {
         self.port().partitions()
     }

@@ -263,6 +263,8 @@ pub(crate) fn open(config: ServerConfig) -> Result<(Arc<App>, ChosenLog, DataDir
     }
     engine.start_with(give_way);
     let app = App {
+        #[cfg(feature = "kafka")]
+        kafka: log.kafka().cloned(),
         log: port,
         engine,
         hub,

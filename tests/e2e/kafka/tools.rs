@@ -225,3 +225,79 @@ async fn a_topic_written_by_other_tools_is_read_with_the_configuration_that_read
         assert!(started.elapsed() < PATIENCE / 4, "`{groups}` does not show {topic}: {shown}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_are_copied_with_their_reasons_and_sent_again_from_there() {
+    if no_kafka() {
+        return;
+    }
+    let letters = kafka::fresh_name("dead");
+    kafka::create_topic(kafka::shared(), &letters, 2, &[]).unwrap();
+    let (server, topic) = over(1, &[&format!("log.kafka.dead_letter_topic={letters}")]);
+    server.project("rogue", &guest("rogue"), "").await.unwrap();
+    // They need a row that is not there yet; one cannot ever be applied.
+    let orders = [("a", "need"), ("b", "need"), ("c", "need"), ("d", "fail"), ("e", "")];
+    let line_of = |(n, (subject, what)): (u64, (&str, &str))| {
+        line(n, "probe.sent", subject, &format!("{{\"do\":\"{what}\"}}"))
+    };
+    server.events((0..).zip(orders).map(line_of).collect::<String>()).await.unwrap();
+    server.until("rogue", |status| parked(status) == 4).await.unwrap();
+    // A record of somebody else's in it harms nobody.
+    kafka::shared().console_producer(&letters, "not a letter\n", &[]).unwrap();
+    let started = Instant::now();
+    let copies = loop {
+        let records = kafka::records(kafka::shared(), &letters, true).unwrap();
+        if records.len() == 5 {
+            break records;
+        }
+        assert!(started.elapsed() < PATIENCE, "{} letters", records.len());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let header = |copy: &Record, name: &str| copy.header(name).map(str::to_owned);
+    let mut reasons: Vec<_> = copies
+        .iter()
+        .filter_map(|copy| {
+            assert!(copy.headers.is_empty() || header(copy, "lantern_topic")? == topic);
+            Some((header(copy, "ce_subject")?, header(copy, "lantern_reason")?))
+        })
+        .collect();
+    reasons.sort();
+    assert_eq!(reasons.len(), 4, "{reasons:?}");
+    assert!(reasons[0].0 == "a" && reasons[0].1.contains("nothing is seen of `needed` yet"));
+    assert!(reasons[3].0 == "d" && reasons[3].1.contains("told to fail"), "{reasons:?}");
+
+    let resend = |query: &'static str| {
+        let path = format!("/v1/dead-letters/resend{query}");
+        let server = &server;
+        async move {
+            let post = reqwest::Method::POST;
+            server.request(post, &path, "application/json", Vec::new()).await.unwrap()
+        }
+    };
+    let counts = |letters: u64, foreign: u64, applied: u64, failed: u64, gone: u64| {
+        serde_json::json!({
+            "letters": letters, "foreign": foreign, "applied": applied, "failed": failed,
+            "waiting": 0, "gone": gone,
+        })
+    };
+    assert_eq!(resend("").await, (200, counts(5, 1, 0, 4, 0)));
+    server.events(line(10, "probe.sent", "needed", "{}")).await.unwrap();
+    server.caught_up("rogue").await.unwrap();
+    // Nothing new is in it; from the beginning, each letter is tried again.
+    assert_eq!(resend("").await, (200, counts(0, 0, 0, 0, 0)));
+    assert_eq!(resend("?from_beginning=true").await, (200, counts(5, 1, 3, 1, 0)));
+    assert_eq!(resend("?from_beginning=true").await, (200, counts(5, 1, 0, 1, 3)));
+    let rows = server.rows("rogue/seen").await.unwrap();
+    let mut subjects: Vec<_> = rows.iter().map(|(key, _)| key.as_str()).collect();
+    subjects.sort_unstable();
+    assert_eq!(subjects, ["a", "b", "c", "e", "needed"]);
+    assert!(rows.iter().all(|(key, row)| key == "needed" || row["events"] == 1), "{rows:?}");
+    // Sent again to the projection alone: the topic has no second copy.
+    assert_eq!(kafka::records(kafka::shared(), &topic, true).unwrap().len(), 6);
+}
+
+/// How many events are parked now.
+fn parked(status: &Value) -> u64 {
+    let shards = status["versions"][0]["shards"].as_array().unwrap();
+    shards.iter().map(|shard| shard["parked"].as_u64().unwrap()).sum()
+}

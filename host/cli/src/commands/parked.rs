@@ -1,6 +1,7 @@
 //! `lantern parked`: events that could not be applied.
 
 use lantern_engine::{ParkedOutcome, ParkedPage, ParkedSelection};
+use lantern_server::Resent;
 
 use crate::Global;
 use crate::error::{Exit, Failure, Outcome};
@@ -19,6 +20,22 @@ pub(crate) enum Command {
     Retry(RetryArgs),
     /// Give parked events up for good.
     Drop(DropArgs),
+    /// Apply the parked events again that Kafka's dead-letter topic names.
+    Resend(ResendArgs),
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lantern parked resend
+  lantern parked resend --from-beginning
+
+Of all projections, those that no call has sent again before. Each is tried where it is
+parked, in order, as by `lantern parked retry`: its topic gets no second copy.")]
+pub(crate) struct ResendArgs {
+    /// From the topic's beginning, not from where the last call ended.
+    #[arg(long)]
+    from_beginning: bool,
 }
 
 #[derive(clap::Args)]
@@ -135,6 +152,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Outcome {
             super::confirm(&question, args.yes)?;
             act(&args.name, "drop", &args.which, global).await
         }
+        Command::Resend(args) => resend(args.from_beginning, global).await,
     }
 }
 
@@ -212,6 +230,27 @@ async fn act(name: &str, action: &str, which: &Which, global: &Global) -> Outcom
     if failed > 0 {
         return Err(Failure::new(Exit::Failure, format!("{failed} events failed again"))
             .help(format!("`lantern parked list {name} --long` shows why")));
+    }
+    Ok(())
+}
+
+async fn resend(from_beginning: bool, global: &Global) -> Outcome {
+    let resent = global.api().resend(from_beginning).await?;
+    let Resent { letters, foreign, applied, failed, waiting, gone } = resent;
+    if global.json {
+        output::json(&resent);
+    } else {
+        output::line(format!(
+            "{letters} letters: {applied} applied, {failed} failed again, {waiting} wait behind them, {gone} not parked any more"
+        ));
+    }
+    if foreign > 0 {
+        let none = format!("{foreign} records of the topic are no copies of parked events");
+        output::note(global.json, none);
+    }
+    if failed > 0 {
+        return Err(Failure::new(Exit::Failure, format!("{failed} events failed again"))
+            .help("`lantern parked list NAME --long` shows why"));
     }
     Ok(())
 }

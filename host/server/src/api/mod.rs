@@ -7,7 +7,7 @@ mod health;
 mod ingest;
 mod page;
 mod params;
-mod parked;
+pub(crate) mod parked;
 mod projections;
 mod serve;
 mod shard_metrics;
@@ -51,6 +51,9 @@ const APPEND_FAULT: Duration = Duration::from_secs(30);
 pub(crate) struct App {
     pub(crate) config: ServerConfig,
     pub(crate) log: Arc<dyn Log>,
+    /// The same, where it is on Kafka.
+    #[cfg(feature = "kafka")]
+    pub(crate) kafka: Option<Arc<lantern_kafka::KafkaLog>>,
     pub(crate) engine: Arc<Engine>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) plugins: Arc<Plugins>,
@@ -120,6 +123,7 @@ pub(crate) fn router(app: Shared) -> Router {
         .routes(routes!(parked::list))
         .routes(routes!(parked::retry))
         .routes(routes!(parked::drop_parked))
+        .routes(routes!(parked::resend))
         .routes(routes!(tables::read))
         .routes(routes!(feed::connect))
         .routes(routes!(health::healthz))
@@ -206,6 +210,16 @@ impl App {
     pub(crate) fn append_fault(&self) -> Option<String> {
         let fault = self.append_fault.lock();
         fault.as_ref().filter(|(at, _)| at.elapsed() < APPEND_FAULT).map(|(_, why)| why.clone())
+    }
+
+    /// Tries the parked events again that the dead-letter topic names. Blocks.
+    pub(crate) fn resend(&self, from_beginning: bool) -> Result<parked::Resent, Problem> {
+        #[cfg(feature = "kafka")]
+        if let Some(log) = self.kafka.as_ref().filter(|log| log.takes_dead_letters()) {
+            return crate::dead_letters::resend(self, log, from_beginning);
+        }
+        let from = if from_beginning { "the beginning" } else { "the last call's end" };
+        Err(Problem::new("LAN-0219", format!("there is no dead-letter topic to read from {from}")))
     }
 
     /// Refuses work once the server is told to stop.

@@ -5,8 +5,8 @@ use axum::body::Bytes;
 use axum::extract::State;
 use lantern_core::VersionId;
 use lantern_engine::{ParkedOutcome, ParkedPage, ParkedSelection};
-use serde::Deserialize;
-use utoipa::IntoParams;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
 use super::params::{Names, Params, limit};
@@ -94,4 +94,44 @@ pub(crate) async fn drop_parked(
     let drop =
         move |app: &super::App| Ok(app.engine.drop_parked(&name, version.as_ref(), &which)?);
     app.blocking(drop).await.map(Json)
+}
+
+/// Which letters to send again.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Letters {
+    /// From the topic's beginning, not from where the last call ended.
+    from_beginning: bool,
+}
+
+/// What became of the letters of the dead-letter topic.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Resent {
+    /// Letters read.
+    pub letters: u64,
+    /// Of them, records that are no copies of parked events of this log.
+    pub foreign: u64,
+    /// Parked events that are now in the tables.
+    pub applied: u64,
+    /// Tried and still parked, with a new reason.
+    pub failed: u64,
+    /// Not tried: behind one that failed.
+    pub waiting: u64,
+    /// Events that the active version has not parked, or not any more.
+    pub gone: u64,
+}
+
+/// Applies the parked events again that the dead-letter topic names. Those that
+/// fail again stay.
+#[utoipa::path(post, path = "/v1/dead-letters/resend", tag = "projections",
+    params(Letters),
+    responses((status = 200, body = Resent), (status = 409, body = Problem),
+              (status = 503, body = Problem)))]
+pub(crate) async fn resend(
+    State(app): State<Shared>,
+    Params(which): Params<Letters>,
+) -> Result<Json<Resent>, Problem> {
+    app.check_open()?;
+    app.blocking(move |app| app.resend(which.from_beginning)).await.map(Json)
 }
