@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,9 +17,12 @@ use wasmtime::component::Component;
 /// SHA-256 of an upload.
 pub(crate) type Sha = [u8; 32];
 
-/// First bytes of a cache file; its keyed hash follows, then the code.
-const MAGIC: &[u8; 8] = b"LNCODE1\n";
+/// What a cache file ends in, behind the code and its keyed hash. The code is an
+/// ELF image, which says itself where its parts lie, so that nothing of what stands
+/// behind it is taken for code.
+const MAGIC: &[u8; 8] = b"LNCODE2\n";
 const TAG_BYTES: usize = 32;
+const END_BYTES: usize = TAG_BYTES + MAGIC.len();
 const KEY_BYTES: usize = 32;
 /// Files aside that are older than this were left behind by a crash.
 const ASIDE_MAX: Duration = Duration::from_secs(3600);
@@ -29,12 +33,18 @@ const ASIDE_SUFFIX: &str = "tmp";
 
 /// Code that this installation made. Only this module and the compiler's
 /// answer make one: [`Code::deserialize`] rests on it.
-pub(crate) struct Code(Vec<u8>);
+pub(crate) struct Code(Held);
+
+enum Held {
+    Bytes(Vec<u8>),
+    /// Of the cache. Nobody writes into a file there once it has its name.
+    File(File),
+}
 
 impl Code {
     /// Takes the answer of our own compiler.
     pub(crate) fn from_compiler(bytes: Vec<u8>) -> Self {
-        Self(bytes)
+        Self(Held::Bytes(bytes))
     }
 
     /// Makes the code runnable.
@@ -47,11 +57,22 @@ impl Code {
                   either our own compiler's answer or was read under a keyed hash of ours"
     )]
     pub(crate) fn deserialize(&self, engine: &Engine) -> wasmtime::Result<Component> {
-        // SAFETY: `deserialize` asks for unmodified output of `precompile_component`.
-        // `from_compiler` has it from the child that ran just that, and `Cache::load`
-        // has checked an HMAC, under a key that only this user can read, over exactly
-        // these bytes. The engine itself refuses output of another version or setting.
-        unsafe { Component::deserialize(engine, &self.0) }
+        // SAFETY: both ask for output of `precompile_component`, and the second for a
+        // file that nobody changes. `from_compiler` has it from the child that ran just
+        // that, and `Cache::load` has checked an HMAC, under a key that only this user
+        // can read, over exactly these bytes: the file is named by its descriptor, so
+        // that it is the one that was read, whatever took its name since. Files of the
+        // cache are private to this user, made aside, renamed, removed, and never
+        // written into. The engine itself refuses output of another version or setting.
+        unsafe {
+            match &self.0 {
+                Held::Bytes(bytes) => Component::deserialize(engine, bytes),
+                Held::File(file) => {
+                    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+                    Component::deserialize_file(engine, path)
+                }
+            }
+        }
     }
 }
 
@@ -86,8 +107,8 @@ impl Cache {
     /// The code of an upload, where it is there and ours.
     pub(crate) fn load(&self, sha: &Sha) -> Option<Code> {
         let path = self.path(sha);
-        let mut bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
+        let (file, bytes) = match read(&path) {
+            Ok(read) => read,
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
                     tracing::warn!(path = %path.display(), %error, "compiled plugin is not read");
@@ -95,10 +116,11 @@ impl Cache {
                 return None;
             }
         };
-        let header = MAGIC.len() + TAG_BYTES;
-        let ours = bytes.len() > header
-            && bytes.starts_with(MAGIC)
-            && same(&bytes[MAGIC.len()..header], &self.tag(sha, &bytes[header..]));
+        let ours = bytes.split_last_chunk::<END_BYTES>().is_some_and(|(code, end)| {
+            !code.is_empty()
+                && end.ends_with(MAGIC)
+                && same(&end[..TAG_BYTES], &self.tag(sha, code))
+        });
         if !ours {
             tracing::warn!(
                 path = %path.display(),
@@ -108,20 +130,21 @@ impl Cache {
             return None;
         }
         // Tells the clean-up what is in use; failing costs a compilation at most.
-        let _ = File::open(&path).and_then(|file| file.set_modified(SystemTime::now()));
-        bytes.drain(..header);
-        Some(Code(bytes))
+        let _ = file.set_modified(SystemTime::now());
+        // Mapped, it takes no memory but for what runs of it.
+        Some(Code(Held::File(file)))
     }
 
     /// Keeps the code of an upload. Another process may do the same at once.
     pub(crate) fn store(&self, sha: &Sha, code: &Code) -> io::Result<()> {
+        let Held::Bytes(code) = &code.0 else { return Ok(()) };
         let number = self.aside.fetch_add(1, Ordering::Relaxed);
         let aside = self.dir.join(format!("{}-{}.{ASIDE_SUFFIX}", std::process::id(), number));
         let written = (|| {
             let mut file = File::options().write(true).create_new(true).mode(0o600).open(&aside)?;
+            file.write_all(code)?;
+            file.write_all(&self.tag(sha, code))?;
             file.write_all(MAGIC)?;
-            file.write_all(&self.tag(sha, &code.0))?;
-            file.write_all(&code.0)?;
             // No sync: a file torn by a power cut fails its hash and is made anew.
             fs::rename(&aside, self.path(sha))
         })();
@@ -182,6 +205,14 @@ impl Cache {
         }
         Ok(())
     }
+}
+
+/// A file and what it holds.
+fn read(path: &Path) -> io::Result<(File, Vec<u8>)> {
+    let mut file = File::open(path)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok((file, bytes))
 }
 
 /// Reads the key, or makes one. A key that others could read is worth nothing
@@ -275,9 +306,10 @@ mod tests {
     fn what_was_stored_comes_back_and_every_flipped_bit_is_refused() {
         let root = tempfile::tempdir().unwrap();
         let sha = [7; 32];
-        cache(root.path(), 1 << 20).store(&sha, &Code(b"code".to_vec())).unwrap();
+        cache(root.path(), 1 << 20).store(&sha, &Code::from_compiler(b"code".to_vec())).unwrap();
         let again = cache(root.path(), 1 << 20);
-        assert_eq!(again.load(&sha).unwrap().0, b"code");
+        let Some(Code(Held::File(file))) = again.load(&sha) else { panic!("it is not there") };
+        assert!(file.metadata().unwrap().len() == (b"code".len() + END_BYTES) as u64);
         assert!(again.load(&[8; 32]).is_none());
 
         let path = again.path(&sha);
@@ -301,7 +333,7 @@ mod tests {
     fn a_key_that_others_can_read_is_replaced() {
         let root = tempfile::tempdir().unwrap();
         let sha = [7; 32];
-        cache(root.path(), 1 << 20).store(&sha, &Code(b"code".to_vec())).unwrap();
+        cache(root.path(), 1 << 20).store(&sha, &Code::from_compiler(b"code".to_vec())).unwrap();
         let key = root.path().join("key");
         let before = fs::read(&key).unwrap();
         assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
@@ -314,7 +346,7 @@ mod tests {
     fn what_was_used_longest_ago_makes_room() {
         let root = tempfile::tempdir().unwrap();
         let cache = cache(root.path(), 250);
-        let code = Code(vec![0; 60]);
+        let code = Code::from_compiler(vec![0; 60]);
         for (n, age_s) in [(1, 300), (2, 200), (3, 100)] {
             cache.store(&[n; 32], &code).unwrap();
             if let Ok(file) = File::open(cache.path(&[n; 32])) {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use lantern_core::Plugin;
 use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
-use wasmtime::component::{HasSelf, Linker};
+use wasmtime::component::{Component, HasSelf, Linker};
 
 use crate::bindings::v0_1::{Projection, ProjectionPre};
 use crate::cache::{Cache, Code, Sha};
@@ -119,14 +119,9 @@ impl PluginHost {
     }
 
     fn make(&self, sha: &Sha, bytes: &[u8]) -> Result<Linked, LoadError> {
-        if let Some(code) = self.cache.as_ref().and_then(|cache| cache.load(sha)) {
-            match code.deserialize(&self.engine) {
-                Ok(component) => {
-                    hit("disk");
-                    return self.link(&component);
-                }
-                Err(error) => tracing::warn!(%error, "a compiled plugin does not load: made anew"),
-            }
+        if let Some(component) = self.cached(sha) {
+            hit("disk");
+            return self.link(&component);
         }
         metrics::counter!("lantern_plugin_cache_misses_total").increment(1);
         let code = Code::from_compiler(self.compilers.compile(&self.engine, bytes)?);
@@ -134,16 +129,28 @@ impl PluginHost {
             .deserialize(&self.engine)
             .map_err(|error| LoadError::Host { reason: format!("{error:#}") })?;
         let linked = self.link(&component)?;
-        if let Some(cache) = &self.cache
-            && let Err(error) = cache.store(sha, &code)
-        {
+        let Some(cache) = &self.cache else { return Ok(linked) };
+        if let Err(error) = cache.store(sha, &code) {
             // Costs another compilation at the next start, no more.
             tracing::warn!(%error, "a compiled plugin is not kept");
+            return Ok(linked);
         }
-        Ok(linked)
+        // From its file it takes less memory.
+        self.cached(sha).map_or(Ok(linked), |component| self.link(&component))
     }
 
-    fn link(&self, component: &wasmtime::component::Component) -> Result<Linked, LoadError> {
+    /// The code of an upload as the cache has it.
+    fn cached(&self, sha: &Sha) -> Option<Component> {
+        let code = self.cache.as_ref()?.load(sha)?;
+        let loaded = code.deserialize(&self.engine);
+        loaded
+            .inspect_err(
+                |error| tracing::warn!(%error, "a compiled plugin does not load: made anew"),
+            )
+            .ok()
+    }
+
+    fn link(&self, component: &Component) -> Result<Linked, LoadError> {
         let mut wasi = false;
         let ty = component.component_type();
         // Cached code may have been checked under another setting.
