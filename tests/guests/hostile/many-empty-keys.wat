@@ -1,8 +1,11 @@
 ;; Asks for the same missing row millions of times in one call, by a column that is nothing
-;; but ends, and then again, for as long as its fuel lasts.
+;; but ends, and then again in the same memory, for as long as its fuel lasts.
 (import "lantern:projection/tables@0.1.0" "get-many" (func $get_many (param i32 i32 i32 i32 i32 i32)))
 (memory (export "memory") 500)
 (func $on_apply (param $batch i32)
+  (local $kept i32)
+  (local.set $kept (global.get $heap))
   (loop $again
+    (global.set $heap (local.get $kept))
     (call $get_many (i32.const 1) (i32.const 131072) (i32.const 7000000) (i32.const 0) (i32.const 0) (i32.const 8192))
     (br $again)))

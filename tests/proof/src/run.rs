@@ -128,6 +128,12 @@ impl Run<'_> {
         run.outcome
     }
 
+    /// How many cases it is to try.
+    #[must_use]
+    pub fn planned(&self) -> u64 {
+        self.plan.cases
+    }
+
     /// How many cases were counted so far.
     #[must_use]
     pub fn counted(&self) -> u64 {
