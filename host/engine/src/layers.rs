@@ -37,7 +37,8 @@ impl Overlay {
     pub(crate) fn writes(&mut self) -> &Writes {
         self.sorted.retain(|_, pairs| !pairs.is_empty());
         for (table, rows) in std::mem::take(&mut self.loose) {
-            self.sorted.entry(Space::Table(table)).or_default().extend(rows);
+            // All at once: sorted, and then built without a search for each.
+            self.sorted.insert(Space::Table(table), rows.into_iter().collect());
         }
         &self.sorted
     }
@@ -53,8 +54,14 @@ impl Overlay {
 
     /// Puts the rows of `table` in order, for a [`scan`]; they are kept so.
     pub(crate) fn sort(&mut self, table: TableId) {
-        let rows = self.loose.remove(&table).unwrap_or_default();
-        self.sorted.entry(Space::Table(table)).or_default().extend(rows);
+        match self.loose.remove(&table) {
+            Some(rows) => {
+                self.sorted.insert(Space::Table(table), rows.into_iter().collect());
+            }
+            None => {
+                self.sorted.entry(Space::Table(table)).or_default();
+            }
+        }
     }
 
     pub(crate) fn set(&mut self, space: Space, key: Vec<u8>, value: Option<Vec<u8>>) {
