@@ -1,11 +1,12 @@
 //! Brokers that want TLS, or to know who comes.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use lantern_tests::kafka::{self, MECHANISMS, PASSWORD, USER};
-use lantern_tests::{Launch, Server, guest};
+use lantern_tests::kafka::{self, MECHANISMS, PASSWORD, Record, USER};
+use lantern_tests::{Launch, PATIENCE, Server, guest};
 
 use super::no_kafka;
 use crate::line;
@@ -49,6 +50,7 @@ async fn brokers_that_want_tls_and_sasl_are_read_and_written_by_every_mechanism(
     }
     let broker = kafka::start_secured().unwrap();
     kafka::create_topic(&broker, "events", 1, &[]).unwrap();
+    kafka::create_topic(&broker, "letters", 1, &[]).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let token_file = folder.path().join("token");
     std::fs::write(&token_file, token(3_600)).unwrap();
@@ -68,17 +70,36 @@ async fn brokers_that_want_tls_and_sasl_are_read_and_written_by_every_mechanism(
         ways.push((mechanism.to_owned(), broker.sasl_address().unwrap(), settings));
     }
     let mut sent = 0;
-    for (way, address, settings) in ways {
+    for (round, (way, address, mut settings)) in (1_u64..).zip(ways) {
+        settings.push("log.kafka.dead_letter_topic=letters".into());
         let folder = folder.path().join(&way);
         std::fs::create_dir_all(&folder).unwrap();
         let server = Server::launch(launch(&folder, &address, &settings, PASSWORD))
             .unwrap_or_else(|error| panic!("{way}: {error:#}"));
-        server.project("rogue", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
-        server.events(probes(sent, sent + 20)).await.unwrap_or_else(|e| panic!("{way}: {e:#}"));
+        // All that speaks to the broker: what is sent over HTTP, emitted and parked.
+        server.project("rogue", &guest("rogue"), "").await.unwrap();
+        let emitting = line(format!("emit-{round}"), "probe.sent", "s", r#"{"do":"emit"}"#);
+        let failing = line(format!("fail-{round}"), "probe.sent", "s", r#"{"do":"fail"}"#);
+        let lines = probes(sent, sent + 20) + &emitting + &failing;
+        server.events(lines).await.unwrap_or_else(|error| panic!("{way}: {error:#}"));
         sent += 20;
         server.caught_up("rogue").await.unwrap();
         let rows = server.rows("rogue/seen").await.unwrap();
-        assert_eq!(rows[0].1["events"], sent, "{way}");
+        assert_eq!(rows[0].1["events"], sent + round, "{way}");
+        let started = Instant::now();
+        loop {
+            let emitted = kafka::records(&broker, "events", true).unwrap();
+            let emitted = emitted.iter().filter(|r| r.header("ce_type") == Some("echo.sent"));
+            let emitted = emitted.count() as u64;
+            let letters = kafka::records(&broker, "letters", true).unwrap();
+            let parked = |r: &&Record| r.header("ce_id") == Some(&format!("fail-{round}"));
+            if emitted == round && letters.iter().filter(parked).count() == 1 {
+                break;
+            }
+            let letters = letters.len();
+            assert!(started.elapsed() < PATIENCE, "{way}: {emitted} emitted, {letters} letters");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         let said = std::fs::read_to_string(folder.join("said")).unwrap();
         assert!(!said.contains(PASSWORD), "{way}: {said}");
     }
