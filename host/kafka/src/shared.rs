@@ -328,14 +328,17 @@ impl State {
     /// Sends a cursor to `from`: a free one, or the one that nobody asked for the
     /// longest. That which is furthest stays where new events come in.
     fn place(&mut self, from: u64, now: Instant) -> Option<usize> {
-        let furthest = self.streams.iter().filter(|s| s.open).map(|s| s.next).max();
+        // One alone: where several stand at the end, and nobody else reads, the others
+        // would never be free.
+        let open = self.streams.iter().enumerate().filter(|(_, stream)| stream.open);
+        let furthest = open.max_by_key(|(_, stream)| (stream.next, stream.used)).map(|(n, _)| n);
         let mut choice = None;
         for (number, stream) in self.streams.iter().enumerate() {
             if !stream.open {
                 choice = Some((number, None));
                 break;
             }
-            if Some(stream.next) == furthest && stream.next > from {
+            if Some(number) == furthest && stream.next > from {
                 continue;
             }
             let rested = stream.used.is_none_or(|used| now.duration_since(used) >= QUANTUM);
@@ -409,6 +412,30 @@ mod tests {
             offsets: Offsets::Dense { first: Offset(first) },
             events,
         }
+    }
+
+    #[test]
+    fn a_reader_far_behind_gets_a_cursor_where_all_stand_at_the_end() {
+        let now = Instant::now();
+        let at_end = |from| {
+            let mut stream = Stream::default();
+            stream.ask(from, now);
+            stream.asked = None;
+            stream.push(chunk(from, 10), 10, 1 << 20);
+            stream.at_end = true;
+            stream
+        };
+        let mut state = State {
+            bounds: Some((0, 10)),
+            streams: vec![at_end(5), at_end(7)],
+            ..State::default()
+        };
+        let everything = TypeFilter::everything();
+        let later = now + QUANTUM;
+        let (read, then) = state.read(PartitionId(0), 0, &everything, later).unwrap();
+        assert!(matches!(read, Read::Pending) && matches!(then, Then::Cursor(_)));
+        let places: Vec<_> = state.streams.iter().map(|stream| stream.asked).collect();
+        assert!(places.contains(&Some(0)) && places.contains(&None), "{places:?}");
     }
 
     #[test]
