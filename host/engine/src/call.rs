@@ -249,8 +249,6 @@ impl Host for Call {
     ) -> Result<Vec<Row>, HostError> {
         self.table(table)?;
         let range = KeyRange::of(start.as_bytes(), end.as_bytes());
-        self.written.sort(table);
-        self.applied.sort(table);
         let pairs = layers::scan(
             &[&self.written, &self.applied],
             &*self.store,

@@ -1,31 +1,25 @@
 //! Reads through layers: what a call wrote, what was applied before it and not
 //! committed yet, and the committed state below.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use lantern_core::{KeyRange, Pairs, ReadStore, Space, StoreError, TableId, Writes};
+use lantern_core::{KeyRange, Pairs, ReadStore, Space, StoreError, Writes};
 
 /// What a changed pair takes in memory besides its key and value, in bytes:
 /// without it, the smallest rows would take many times what is counted.
 pub(crate) const PAIR_BYTES: usize = 64;
 
 /// Changed pairs in memory; `None` marks a deleted key.
-///
-/// Rows lie in hash maps until somebody wants them in order, which most tables
-/// meet only at a commit: putting them in order once is cheaper than keeping them
-/// so. A table's rows lie either loose or sorted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Overlay {
-    sorted: Writes,
-    loose: BTreeMap<TableId, HashMap<Vec<u8>, Option<Vec<u8>>>>,
+    writes: Writes,
     bytes: usize,
 }
 
 impl Overlay {
     pub(crate) fn is_empty(&self) -> bool {
-        // A table that was only put in order has an entry without rows.
-        self.loose.is_empty() && self.sorted.values().all(BTreeMap::is_empty)
+        self.writes.is_empty()
     }
 
     /// About the bytes of all changes.
@@ -33,83 +27,36 @@ impl Overlay {
         self.bytes
     }
 
-    /// All of it in order, and only spaces with changes.
-    pub(crate) fn writes(&mut self) -> &Writes {
-        self.sorted.retain(|_, pairs| !pairs.is_empty());
-        for (table, rows) in std::mem::take(&mut self.loose) {
-            // All at once: sorted, and then built without a search for each.
-            self.sorted.insert(Space::Table(table), rows.into_iter().collect());
-        }
-        &self.sorted
+    pub(crate) fn writes(&self) -> &Writes {
+        &self.writes
     }
 
     pub(crate) fn from_writes(writes: Writes, bytes: usize) -> Self {
-        Self { sorted: writes, loose: BTreeMap::new(), bytes }
+        Self { writes, bytes }
     }
 
-    pub(crate) fn into_writes(mut self) -> Writes {
-        self.writes();
-        self.sorted
-    }
-
-    /// Puts the rows of `table` in order, for a [`scan`]; they are kept so.
-    pub(crate) fn sort(&mut self, table: TableId) {
-        match self.loose.remove(&table) {
-            Some(rows) => {
-                self.sorted.insert(Space::Table(table), rows.into_iter().collect());
-            }
-            None => {
-                self.sorted.entry(Space::Table(table)).or_default();
-            }
-        }
+    pub(crate) fn into_writes(self) -> Writes {
+        self.writes
     }
 
     pub(crate) fn set(&mut self, space: Space, key: Vec<u8>, value: Option<Vec<u8>>) {
         self.bytes += PAIR_BYTES + key.len() + value.as_ref().map_or(0, Vec::len);
-        match space {
-            Space::Table(table) if !self.sorted.contains_key(&space) => {
-                self.loose.entry(table).or_default().insert(key, value);
-            }
-            _ => {
-                self.sorted.entry(space).or_default().insert(key, value);
-            }
-        }
+        self.writes.entry(space).or_default().insert(key, value);
     }
 
     pub(crate) fn get(&self, space: Space, key: &[u8]) -> Option<Option<&[u8]>> {
-        if let Space::Table(table) = space
-            && let Some(rows) = self.loose.get(&table)
-        {
-            return rows.get(key).map(Option::as_deref);
-        }
-        self.sorted.get(&space)?.get(key).map(Option::as_deref)
+        self.writes.get(&space)?.get(key).map(Option::as_deref)
     }
 
     /// Lays `over` on top of this.
     pub(crate) fn merge(&mut self, over: Self) {
         self.bytes += over.bytes;
-        for (space, pairs) in over.sorted {
-            // In order here as there: who scanned it will do so again.
-            if let Space::Table(table) = space {
-                self.sort(table);
-            }
-            let below = self.sorted.entry(space).or_default();
+        for (space, pairs) in over.writes {
+            let below = self.writes.entry(space).or_default();
             if below.is_empty() {
                 *below = pairs;
             } else {
                 below.extend(pairs);
-            }
-        }
-        for (table, rows) in over.loose {
-            if let Some(below) = self.sorted.get_mut(&Space::Table(table)) {
-                below.extend(rows);
-                continue;
-            }
-            let below = self.loose.entry(table).or_default();
-            if below.is_empty() {
-                *below = rows;
-            } else {
-                below.extend(rows);
             }
         }
     }
@@ -131,8 +78,7 @@ pub(crate) fn get(
 }
 
 /// At most `limit` pairs of `range` in key order (last first where `reverse`),
-/// as `layers`, topmost first, lie over the store. A table is to be sorted in all
-/// of them ([`Overlay::sort`]).
+/// as `layers`, topmost first, lie over the store.
 pub(crate) fn scan(
     layers: &[&Overlay],
     store: &dyn ReadStore,
@@ -166,11 +112,7 @@ fn changed_in<'a>(layers: &[&'a Overlay], space: Space, range: &KeyRange) -> Cha
     let bounds = (Bound::Included(range.start.as_slice()), end);
     let mut changed = Changed::new();
     for layer in layers.iter().rev() {
-        debug_assert!(
-            !matches!(space, Space::Table(table) if layer.loose.contains_key(&table)),
-            "a table is scanned that is not in order"
-        );
-        if let Some(pairs) = layer.sorted.get(&space) {
+        if let Some(pairs) = layer.writes.get(&space) {
             let pairs = pairs.range::<[u8], _>(bounds);
             changed.extend(pairs.map(|(key, value)| (key.as_slice(), value.as_deref())));
         }
@@ -283,58 +225,6 @@ mod tests {
                     assert_eq!(found, expected, "pattern {pattern} limit {limit} {reverse}");
                 }
             }
-        }
-    }
-
-    /// Rows set, merged and sorted in every order, against one map.
-    #[test]
-    fn putting_a_table_in_order_changes_nothing() {
-        let mut overlay = Overlay::default();
-        overlay.sort(TableId(3));
-        assert!(overlay.is_empty() && overlay.bytes() == 0);
-        let mut over = Overlay::default();
-        over.merge(overlay.clone());
-        assert!(over.is_empty() && over.into_writes().is_empty());
-        overlay.set(Space::Table(TableId(3)), vec![1], None);
-        assert!(!overlay.is_empty());
-        assert_eq!(overlay.writes().len(), 1);
-    }
-
-    #[test]
-    fn rows_are_the_same_loose_or_sorted() {
-        let table = TableId(0);
-        let space = Space::Table(table);
-        let nothing = Stored(BTreeMap::new());
-        for pattern in 0..4_u32.pow(6) {
-            let (mut below, mut over) = (Overlay::default(), Overlay::default());
-            let mut model = BTreeMap::new();
-            for step in 0..6_u8 {
-                let key = vec![b'a' + step % 4];
-                let value = (step != 4).then(|| vec![step]);
-                match pattern / 4_u32.pow(step.into()) % 4 {
-                    0 => over.set(space, key.clone(), value.clone()),
-                    1 => below.merge(std::mem::take(&mut over)),
-                    2 => over.sort(table),
-                    _ => below.sort(table),
-                }
-                if pattern / 4_u32.pow(step.into()) % 4 == 0 {
-                    model.insert(key, value);
-                }
-            }
-            for key in b'a'..=b'e' {
-                let seen = over.get(space, &[key]).or_else(|| below.get(space, &[key]));
-                assert_eq!(seen, model.get([key].as_slice()).map(Option::as_deref), "{pattern}");
-            }
-            let (mut one, mut other) = (over.clone(), below.clone());
-            one.sort(table);
-            other.sort(table);
-            let all = KeyRange::all();
-            let found = scan(&[&one, &other], &nothing, space, &all, 9, false).unwrap();
-            let left = model.iter().filter_map(|(k, v)| Some((k.clone(), v.clone()?)));
-            assert_eq!(found, left.collect::<Pairs>(), "{pattern}");
-            below.merge(over);
-            let written = below.into_writes().remove(&space).unwrap_or_default();
-            assert_eq!(written, model, "{pattern}");
         }
     }
 }

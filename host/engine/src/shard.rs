@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lantern_core::{
     Committed, EmitFrom, Instance, KeyRange, Level, Log, Manifest, NewEvent, Offset, Plugin,
-    ShardId, ShardMeta, ShardStore, Space, StoreError, TableChanges, TableId, Timestamp, Writes,
+    ShardId, ShardMeta, ShardStore, Space, StoreError, TableChanges, TableId, Timestamp,
 };
 
 use crate::EngineConfig;
@@ -347,12 +347,13 @@ impl Shard {
 
     /// Writes what was applied, and the position, in one transaction.
     pub(crate) fn commit(&mut self, now: Duration) -> Result<Arc<Committed>, StoreError> {
-        let mut over = std::mem::take(&mut self.overlay);
+        let overlay = std::mem::take(&mut self.overlay);
         let mut meta = self.meta.clone();
         meta.pos += 1;
-        let bytes = over.bytes();
+        let bytes = overlay.bytes();
+        let mut over = overlay;
         let tables = match self.epoch {
-            Some(_) => public_changes(&self.manifest, over.writes()),
+            Some(_) => public_changes(&self.manifest, &over),
             None => Vec::new(),
         };
         let outcome = self.log_changes(&mut meta, &mut over, &tables).and_then(|()| {
@@ -462,11 +463,11 @@ pub(crate) fn watermark_due(manifest: &Manifest, meta: &ShardMeta) -> Option<Tim
 }
 
 /// What `over` changes in public tables.
-fn public_changes(manifest: &Manifest, over: &Writes) -> Vec<TableChanges> {
+fn public_changes(manifest: &Manifest, over: &Overlay) -> Vec<TableChanges> {
     let public = (0..).map(TableId).zip(&manifest.tables).filter(|(_, table)| table.public);
     public
         .filter_map(|(table, _)| {
-            let pairs = over.get(&Space::Table(table))?;
+            let pairs = over.writes().get(&Space::Table(table))?;
             let mut changes = TableChanges { table, ..TableChanges::default() };
             for (key, value) in pairs {
                 let key = String::from_utf8_lossy(key).into_owned();
