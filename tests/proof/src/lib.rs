@@ -41,7 +41,7 @@ pub const CLAIMS: &[Claim] = &[
         invariant: 7,
         name: "hostile-plugins",
         holds: "a hostile plugin harms nobody, and its author is told why it fails",
-        counts: Counts { ci: hostile::Guest::COUNT, longer: 40_000, of: "hostile guests" },
+        counts: Counts { ci: hostile::Guest::COUNT, longer: 10_000, of: "hostile guests" },
         experiment: hostile::hostile_plugins,
     },
     Claim {
