@@ -82,6 +82,7 @@ impl World {
 
     /// What was answered is so, and nothing else but what was under way.
     async fn check_answers(&self) -> Result<()> {
+        self.judge_dropping().await?;
         let (active, uploaded, dropped) = {
             let known = self.known.lock();
             (known.active.clone(), known.uploaded.clone(), known.dropped.clone())
@@ -107,6 +108,18 @@ impl World {
             let parked = self.parked(&name).await?;
             let back = offsets.iter().find(|offset| parked.contains(offset));
             ensure!(back.is_none(), "`{name}` has {back:?} again, which was dropped");
+        }
+        Ok(())
+    }
+
+    /// Whether the drop that a kill left without an answer was carried out.
+    /// Before anything else is tried: a retry may apply what was not dropped.
+    async fn judge_dropping(&self) -> Result<()> {
+        let under_way = self.known.lock().dropping.take();
+        if let Some((name, offset)) = under_way
+            && !self.parked(&name).await?.contains(&offset)
+        {
+            self.known.lock().dropped.entry(name).or_default().push(offset);
         }
         Ok(())
     }
@@ -148,7 +161,7 @@ impl World {
         self.server.restart()?;
         ledger::settle(&self.server, &self.ledger).await?;
         mirror::settled(&self.server).await?;
-        self.finish_parked().await?;
+        self.retry_parked().await?;
         mirror::settled(&self.server).await?;
         eventually("derived events", async || self.derived().await).await?;
         mirror::settled(&self.server).await?;
@@ -167,15 +180,8 @@ impl World {
         Ok(compared)
     }
 
-    /// Ends what was under way, and tries every parked event once more.
-    async fn finish_parked(&self) -> Result<()> {
-        let under_way = self.known.lock().dropping.take();
-        if let Some((name, offset)) = under_way {
-            let active = self.active(&name).await?;
-            let which = json!({ "offsets": [offset] });
-            mirror::parked(&self.server, &name, &active, "drop", &which).await?;
-            self.known.lock().dropped.entry(name).or_default().push(offset);
-        }
+    /// Tries every parked event once more.
+    async fn retry_parked(&self) -> Result<()> {
         for name in PARKING {
             let active = self.active(name).await?;
             mirror::parked(&self.server, name, &active, "retry", &json!({ "all": true })).await?;

@@ -324,13 +324,6 @@ async fn retry(server: &Server) -> Result<()> {
 }
 
 async fn drop_some(server: &Server, known: &Mutex<Known>, random: &mut Rng) -> Result<()> {
-    // One that an earlier kill left without an answer first, or nobody would know.
-    let left = known.lock().dropping.clone();
-    if let Some((name, offset)) = left
-        && !drop_one(server, known, &name, offset).await?
-    {
-        return Ok(());
-    }
     loop {
         for name in PARKING {
             let path = format!("/v1/projections/{name}/parked");
