@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use lantern_core::{Offset, ParkedKind, ParkedRecord, PartitionId, UNREADABLE_TYPE};
+use lantern_core::{LogError, Offset, ParkedKind, ParkedRecord, PartitionId, UNREADABLE_TYPE};
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{Headers, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedHeaders, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
@@ -17,7 +17,7 @@ use crate::client::{ANSWER, Context, attend, base, consumer, pass};
 use crate::config::KafkaConfig;
 use crate::partitions::Place;
 use crate::shared::Shared;
-use crate::written;
+use crate::{record, topics, written};
 
 /// How long the broker may take to have them.
 const STEP: Duration = Duration::from_secs(15);
@@ -148,14 +148,14 @@ impl Mirror {
 /// Reads the letters of `topic` that no call has read before, or all of them with
 /// `whole`, up to where it ends now. Each page of them is handed to `send`, and
 /// counts as read once that has returned well.
-pub(crate) fn resend(
+pub(crate) fn resend<E: From<LogError>>(
     shared: &Shared,
     context: &Context,
     topic: &str,
     whole: bool,
-    mut send: impl FnMut(&[LetterName]) -> Result<(), String>,
-) -> Result<LettersRead, String> {
-    let failed = |error: KafkaError| error.to_string();
+    mut send: impl FnMut(&[LetterName]) -> Result<(), E>,
+) -> Result<LettersRead, E> {
+    let failed = |error: KafkaError| E::from(LogError::Unavailable(error.to_string()));
     let group = format!("{}{GROUP}", shared.config.group_prefix);
     let consumer = consumer(&shared.config, &group, PREFETCH_BYTES, context).map_err(failed)?;
     let mut open = assign(&consumer, topic, whole).map_err(failed)?;
@@ -165,7 +165,7 @@ pub(crate) fn resend(
     while !open.is_empty() {
         match consumer.poll(Duration::from_millis(100)) {
             None if heard.elapsed() >= SILENCE || shared.is_closed() => {
-                return Err(shared.away(Some(heard.elapsed())));
+                return Err(LogError::Unavailable(shared.away(Some(heard.elapsed()))).into());
             }
             None => continue,
             Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -209,13 +209,7 @@ fn assign(
     topic: &str,
     whole: bool,
 ) -> KafkaResult<BTreeMap<i32, i64>> {
-    let metadata = consumer.fetch_metadata(Some(topic), ANSWER)?;
-    let parts: Vec<i32> = metadata
-        .topics()
-        .iter()
-        .filter(|found| found.name() == topic)
-        .flat_map(|found| found.partitions().iter().map(rdkafka::metadata::MetadataPartition::id))
-        .collect();
+    let parts = topics::partitions(consumer, topic)?;
     let mut list = TopicPartitionList::with_capacity(parts.len());
     for partition in &parts {
         list.add_partition(topic, *partition);
@@ -240,20 +234,17 @@ fn assign(
 }
 
 /// Which parked event the letter is a copy of.
-fn name_of(shared: &Shared, message: &impl Message) -> Option<LetterName> {
-    let headers = message.headers()?;
-    let text = |name: &str| {
-        let header = headers.iter().filter(|header| header.key == name).last()?;
-        std::str::from_utf8(header.value?).ok()
-    };
-    let topic = text("lantern_topic")?;
-    let place = Place { topic: topic.into(), partition: text("lantern_partition")?.parse().ok()? };
-    let part = shared.parts.iter().find(|part| part.place == place)?;
-    let offset = Offset(text("lantern_offset")?.parse().ok()?);
+fn name_of(
+    shared: &Shared,
+    message: &impl Message<Headers = BorrowedHeaders>,
+) -> Option<LetterName> {
+    let headers = message.headers();
+    let text = |name: &str| std::str::from_utf8(record::last(&headers, name)?).ok();
+    let part = shared.part_at(text("lantern_topic")?, text("lantern_partition")?.parse().ok()?)?;
     Some(LetterName {
         projection: text("lantern_projection")?.to_owned(),
         partition: part.id,
-        offset,
+        offset: Offset(text("lantern_offset")?.parse().ok()?),
     })
 }
 

@@ -128,9 +128,7 @@ impl Worker {
             let next = KafkaOffset::Offset(i64::try_from(*next).unwrap_or(i64::MAX));
             list.add_partition_offset(&part.place.topic, part.place.partition, next)?;
         }
-        let shared = Arc::clone(&self.shared);
         let client = self.client(projection)?;
-        attend(&shared.config, |timeout| drop(client.poll(timeout)));
         // It reads nothing; what else comes is not to pile up.
         while client.poll(Duration::ZERO).is_some() {}
         client.commit(&list, CommitMode::Sync)
@@ -152,6 +150,7 @@ impl Worker {
         let now = Instant::now();
         let client = self.clients.get_mut(projection).map(|(used, client)| {
             *used = now;
+            attend(&self.shared.config, |timeout| drop(client.poll(timeout)));
             &*client
         });
         client.ok_or(rdkafka::error::KafkaError::Canceled)

@@ -4,7 +4,6 @@
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::ptr;
-use std::time::Duration;
 
 use rdkafka::bindings as sys;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -16,18 +15,14 @@ use crate::client::{ANSWER, Context};
 pub(crate) fn of(consumer: &BaseConsumer<Context>, topics: &[String]) -> HashMap<String, String> {
     let names: Vec<_> =
         topics.iter().filter_map(|topic| CString::new(topic.as_str()).ok()).collect();
-    let found = ask(consumer, &names, ANSWER).into_iter().filter(|(_, bits)| *bits != 0);
+    let found = ask(consumer, &names).into_iter().filter(|(_, bits)| *bits != 0);
     found.map(|(name, bits)| (name, format!("{bits:032x}"))).collect()
 }
 
 /// `DescribeTopics`: the client library has it, its Rust crate does not.
 #[allow(unsafe_code, reason = "a call of librdkafka that the crate does not offer")]
-fn ask(
-    consumer: &BaseConsumer<Context>,
-    names: &[CString],
-    within: Duration,
-) -> Vec<(String, u128)> {
-    let within_ms = i32::try_from(within.as_millis()).unwrap_or(i32::MAX);
+fn ask(consumer: &BaseConsumer<Context>, names: &[CString]) -> Vec<(String, u128)> {
+    let within_ms = i32::try_from(ANSWER.as_millis()).unwrap_or(i32::MAX);
     let client = consumer.client().native_ptr();
     let mut names: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
     let mut ids = Vec::new();

@@ -184,12 +184,12 @@ impl KafkaLog {
     /// is handed over at least once. Blocks, one call after another.
     ///
     /// # Errors
-    /// What `send` says, or why the topic cannot be read.
-    pub fn resend(
+    /// What `send` says, or [`LogError::Unavailable`] where the topic cannot be read.
+    pub fn resend<E: From<LogError>>(
         &self,
         whole: bool,
-        send: impl FnMut(&[LetterName]) -> Result<(), String>,
-    ) -> Result<LettersRead, String> {
+        send: impl FnMut(&[LetterName]) -> Result<(), E>,
+    ) -> Result<LettersRead, E> {
         let Some(topic) = &self.shared.config.dead_letter_topic else {
             return Ok(LettersRead::default());
         };

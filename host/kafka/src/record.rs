@@ -72,10 +72,19 @@ impl Header for Vec<(&str, Option<&[u8]>)> {
     }
 }
 
+fn all(headers: &dyn Header) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+    (0..headers.count()).map(move |place| headers.at(place))
+}
+
+/// The value of the last header of this name, which is the one that counts in
+/// Kafka. May panic as [`Header::at`] does.
+pub(crate) fn last<'a>(headers: &'a dyn Header, name: &str) -> Option<&'a [u8]> {
+    all(headers).filter(|(known, _)| *known == name).last().and_then(|(_, value)| value)
+}
+
 impl<'a> Raw<'a> {
-    fn all(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> {
-        let headers = self.headers;
-        (0..headers.count()).map(move |place| headers.at(place))
+    fn all(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
+        all(self.headers)
     }
 
     /// The text of the last header of this name, which is the one that counts in
@@ -84,8 +93,7 @@ impl<'a> Raw<'a> {
     /// # Errors
     /// [`EventError::Header`] where it is not text.
     pub(crate) fn header(&self, name: &str) -> Result<Option<&'a str>, EventError> {
-        let last = self.all().filter(|(known, _)| *known == name).last();
-        last.and_then(|(_, value)| value).map(|value| text(name, value)).transpose()
+        last(self.headers, name).map(|value| text(name, value)).transpose()
     }
 
     /// The key, where it is text.

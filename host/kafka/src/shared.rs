@@ -138,6 +138,12 @@ impl Shared {
         self.parts.get(partition.0 as usize).ok_or(LogError::NoPartition(partition))
     }
 
+    /// The partition that lies there; `None` where it is not read.
+    pub(crate) fn part_at(&self, topic: &str, partition: i32) -> Option<&Part> {
+        let there = |part: &&Part| *part.place.topic == *topic && part.place.partition == partition;
+        self.parts.iter().find(there)
+    }
+
     pub(crate) fn add_waker(&self, waker: Waker) {
         self.wakers.write().push(waker);
     }

@@ -7,12 +7,12 @@ use lantern_core::{Events, Offset, PartitionId, Window, identity_of};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
-use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use crate::client::{ANSWER, Context, consumer_with, time_of};
 use crate::record::{Decoder, Raw};
-use crate::shared::{Part, Shared};
+use crate::shared::Shared;
+use crate::topics;
 
 /// How long all of it may take.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -55,18 +55,10 @@ pub(crate) fn read(shared: &Shared, context: &Context, topic: &str) -> KafkaResu
         consumer_with(config, &group, PREFETCH_BYTES, context, &isolation)
     };
     let (committed, whole) = (client("read_committed")?, client("read_uncommitted")?);
-    let metadata = whole.fetch_metadata(Some(topic), ANSWER)?;
-    let found = metadata.topics().iter().filter(|found| found.name() == topic);
-    let parts: Vec<(i32, PartitionId)> = found
-        .flat_map(MetadataTopic::partitions)
-        .map(|found| {
-            // Of a topic that is not read, nobody asks where an event is.
-            let known =
-                |part: &&Part| *part.place.topic == *topic && part.place.partition == found.id();
-            let part = shared.parts.iter().find(known);
-            (found.id(), part.map_or(PartitionId(u32::MAX), |part| part.id))
-        })
-        .collect();
+    // Of a topic that is not read, nobody asks where an event is.
+    let id = |partition| shared.part_at(topic, partition).map_or(PartitionId(u32::MAX), |p| p.id);
+    let parts = topics::partitions(&whole, topic)?.into_iter();
+    let parts: Vec<(i32, PartitionId)> = parts.map(|number| (number, id(number))).collect();
     let mut window = Window::new(config.dedup_window_events);
     let each = u64::from(config.dedup_window_events).div_ceil(parts.len().max(1) as u64);
     let mut list = TopicPartitionList::with_capacity(parts.len());

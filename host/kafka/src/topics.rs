@@ -10,6 +10,7 @@ use std::thread::Thread;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 
 use crate::client::{ANSWER, Context, base, pass, shows_tokens};
 use crate::config::KafkaConfig;
@@ -37,6 +38,13 @@ pub(crate) fn counts(
         ensured(consumer, config, context, topic)?;
     }
     config.topics.iter().map(|topic| ensured(consumer, config, context, topic)).collect()
+}
+
+/// The partitions of `topic` that the broker tells of.
+pub(crate) fn partitions(consumer: &BaseConsumer<Context>, topic: &str) -> KafkaResult<Vec<i32>> {
+    let metadata = consumer.fetch_metadata(Some(topic), ANSWER)?;
+    let found = metadata.topics().iter().filter(|found| found.name() == topic);
+    Ok(found.flat_map(MetadataTopic::partitions).map(MetadataPartition::id).collect())
 }
 
 /// The partitions of `topic`, which is made where it may be.

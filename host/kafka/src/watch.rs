@@ -11,9 +11,9 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use crate::client::{ANSWER, Context, is_gone};
-use crate::ids;
 use crate::partitions::Place;
 use crate::shared::{Part, Shared};
+use crate::{ids, topics};
 
 /// Bounds that somebody wants are asked for at most this often.
 const LEAST: Duration = Duration::from_millis(50);
@@ -197,15 +197,9 @@ fn offsets(
 fn count(shared: &Shared, consumer: &BaseConsumer<Context>) {
     let mut unread = Vec::new();
     for topic in &shared.config.topics {
-        let Ok(metadata) = consumer.fetch_metadata(Some(topic), ANSWER) else { return };
-        for found in metadata.topics().iter().filter(|found| found.name() == topic) {
-            for partition in found.partitions() {
-                let place = Place { topic: topic.as_str().into(), partition: partition.id() };
-                if !shared.parts.iter().any(|part| part.place == place) {
-                    unread.push(place);
-                }
-            }
-        }
+        let Ok(partitions) = topics::partitions(consumer, topic) else { return };
+        let added = partitions.into_iter().filter(|p| shared.part_at(topic, *p).is_none());
+        unread.extend(added.map(|partition| Place { topic: topic.as_str().into(), partition }));
     }
     let mut known = shared.unread.lock();
     if *known != unread {

@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lantern_core::LogError;
 use lantern_engine::{EngineError, ParkedOutcome, ParkedSelection, ProjectionStatus};
 use lantern_kafka::{DeadLetter, KafkaLog, LetterName};
 use tokio::time::{MissedTickBehavior, interval};
@@ -102,18 +101,8 @@ fn round(app: &App, log: &KafkaLog, file: &Path) -> Result<(), String> {
 /// Why the topic cannot be read, or an event not be tried. What was tried counts.
 pub(crate) fn resend(app: &App, log: &KafkaLog, whole: bool) -> Result<Resent, Problem> {
     let mut resent = Resent::default();
-    let mut stopped = None;
-    let outcome = log.resend(whole, |letters| {
-        resend_page(app, letters, &mut resent).map_err(|problem| {
-            stopped = Some(problem);
-            String::new()
-        })
-    });
-    match (outcome, stopped) {
-        (Ok(counts), _) => Ok(Resent { letters: counts.read, foreign: counts.foreign, ..resent }),
-        (Err(_), Some(problem)) => Err(problem),
-        (Err(why), None) => Err(LogError::Unavailable(why).into()),
-    }
+    let counts = log.resend(whole, |letters| resend_page(app, letters, &mut resent))?;
+    Ok(Resent { letters: counts.read, foreign: counts.foreign, ..resent })
 }
 
 fn resend_page(app: &App, letters: &[LetterName], resent: &mut Resent) -> Result<(), Problem> {

@@ -170,18 +170,16 @@ impl Server {
         tasks.spawn(upkeep::retention(Arc::clone(&app), log.clone(), stopping.clone()));
         tasks.spawn(upkeep::instances(Arc::clone(&app), stopping.clone()));
         #[cfg(feature = "kafka")]
-        if matches!(log, ChosenLog::Kafka(_)) {
+        if let Some(kafka) = &app.kafka {
             tasks.spawn(upkeep::positions(Arc::clone(&app), log.clone(), stopping.clone()));
+            if kafka.takes_dead_letters() {
+                let (app, kafka) = (Arc::clone(&app), Arc::clone(kafka));
+                let file = data.dead_letters();
+                tasks.spawn(crate::dead_letters::copy(app, kafka, file, stopping.clone()));
+            }
         }
         if app.config.upkeep.heartbeats {
             tasks.spawn(upkeep::heartbeats(Arc::clone(&app), log.clone(), stopping.clone()));
-        }
-        #[cfg(feature = "kafka")]
-        if let ChosenLog::Kafka(log) = &log
-            && log.takes_dead_letters()
-        {
-            let (app, log, file) = (Arc::clone(&app), Arc::clone(log), data.dead_letters());
-            tasks.spawn(crate::dead_letters::copy(app, log, file, stopping.clone()));
         }
         if app.config.verify.every_hours > 0 {
             tasks.spawn(verify::at_times(Arc::clone(&app)));

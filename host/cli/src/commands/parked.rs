@@ -227,6 +227,11 @@ async fn act(name: &str, action: &str, which: &Which, global: &Global) -> Outcom
             "{selected} selected: {done} {done_is}, {failed} failed again, {waiting} wait behind them"
         ));
     }
+    none_failed(failed, name)
+}
+
+/// An error where events failed again; `name` is the projection to look at.
+fn none_failed(failed: u64, name: &str) -> Outcome {
     if failed > 0 {
         return Err(Failure::new(Exit::Failure, format!("{failed} events failed again"))
             .help(format!("`lantern parked list {name} --long` shows why")));
@@ -248,9 +253,5 @@ async fn resend(from_beginning: bool, global: &Global) -> Outcome {
         let none = format!("{foreign} records of the topic are no copies of parked events");
         output::note(global.json, none);
     }
-    if failed > 0 {
-        return Err(Failure::new(Exit::Failure, format!("{failed} events failed again"))
-            .help("`lantern parked list NAME --long` shows why"));
-    }
-    Ok(())
+    none_failed(failed, "NAME")
 }
