@@ -3,7 +3,9 @@
 //! take little, one for those that take much or are not known yet, so that the
 //! former never wait for the latter, however many these are. In each lane shards
 //! that serve readers go first; those that catch up in the background get a turn
-//! now and then all the same.
+//! now and then all the same. In the slow lane those whose plugins use much fuel
+//! let the others go first in the same way: who got there by an accident, as one
+//! whose commits had to wait for the disk, waits for one of them and not for all.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,15 +16,16 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::slot::Slot;
 
-/// One turn in so many goes to the background although others are waiting.
-const BACKGROUND_EVERY: u32 = 4;
+/// One turn in so many goes to those that come last although others are waiting.
+const LAST_EVERY: u32 = 4;
 
 /// A step whose plugin uses more fuel, some ten milliseconds' worth, is a slow
 /// one. Fuel says so whatever else the machine is doing; a threshold of time as
 /// low would take everyone for slow where processors are short.
 const SLOW_FUEL: u64 = 1 << 24;
 
-/// A step that takes longer is slow too: its plugin may have the host work.
+/// A second step in a row that takes longer is slow too: its plugin may have the
+/// host work. One alone may be the machine's doing.
 const SLOW: Duration = Duration::from_millis(250);
 
 /// How long a shard rests at most that lags behind by events it does not want.
@@ -76,7 +79,13 @@ pub(crate) struct Pool {
 
 #[derive(Default)]
 struct Queues {
-    lanes: [Waiting; 2],
+    quick: Waiting,
+    /// Those that are not known yet, or whose steps took long.
+    slow: Waiting,
+    /// Those whose plugins used much fuel; in the slow lane as well.
+    heavy: Waiting,
+    /// Turns of the slow lane.
+    slow_turns: u32,
     /// Waiting for a time; few, so in no order.
     delayed: Vec<(Duration, Arc<Slot>)>,
     /// Woken when their time comes, all after the same wait, so the first first.
@@ -85,7 +94,7 @@ struct Queues {
     closed: bool,
 }
 
-/// The shards of one lane that wait for a turn.
+/// Shards that wait for a turn.
 #[derive(Default)]
 struct Waiting {
     live: VecDeque<Arc<Slot>>,
@@ -123,7 +132,7 @@ impl Pool {
                 return None;
             }
             let wait = self.release(&mut queues, now());
-            if let Some(slot) = queues.lanes[lane as usize].pop() {
+            if let Some(slot) = queues.pop(lane) {
                 slot.run.store(RUNNING, Ordering::Release);
                 return Some(slot);
             }
@@ -142,8 +151,11 @@ impl Pool {
         let mut queues = self.queues.lock();
         self.release(&mut queues, now);
         queues.turns = queues.turns.wrapping_add(1);
-        let first = usize::from(queues.turns.is_multiple_of(2));
-        let slot = [first, 1 - first].into_iter().find_map(|lane| queues.lanes[lane].pop())?;
+        let mut lanes = [Lane::Slow, Lane::Quick];
+        if queues.turns.is_multiple_of(2) {
+            lanes.reverse();
+        }
+        let slot = lanes.into_iter().find_map(|lane| queues.pop(lane))?;
         slot.run.store(RUNNING, Ordering::Release);
         Some(slot)
     }
@@ -151,7 +163,8 @@ impl Pool {
     /// Puts a shard back after its step.
     pub(crate) fn done(&self, slot: Arc<Slot>, turn: Turn, now: Duration, took: &Took) {
         // Nobody else changes it while the shard is running.
-        let slow = after(slot.slow.load(Ordering::Acquire), took);
+        let stalled = slot.stalled.swap(took.time > SLOW, Ordering::AcqRel);
+        let slow = after(slot.slow.load(Ordering::Acquire), stalled, took);
         slot.slow.store(slow, Ordering::Release);
         if turn == Turn::Again {
             slot.run.store(QUEUED, Ordering::Release);
@@ -222,9 +235,11 @@ fn rouse(slot: &Slot) -> bool {
 
 impl Queues {
     fn push(&mut self, slot: Arc<Slot>) -> Lane {
-        let slow = slot.slow.load(Ordering::Acquire) > 0;
-        let lane = if slow { Lane::Slow } else { Lane::Quick };
-        let waiting = &mut self.lanes[lane as usize];
+        let (lane, waiting) = match slot.slow.load(Ordering::Acquire) {
+            0 => (Lane::Quick, &mut self.quick),
+            1 => (Lane::Slow, &mut self.slow),
+            _ => (Lane::Slow, &mut self.heavy),
+        };
         if slot.active.load(Ordering::Acquire) {
             waiting.live.push_back(slot);
         } else {
@@ -232,25 +247,43 @@ impl Queues {
         }
         lane
     }
+
+    fn pop(&mut self, lane: Lane) -> Option<Arc<Slot>> {
+        if lane == Lane::Quick {
+            return self.quick.pop();
+        }
+        in_turn(&mut self.slow_turns, [&mut self.slow, &mut self.heavy], Waiting::pop)
+    }
 }
 
 impl Waiting {
     fn pop(&mut self) -> Option<Arc<Slot>> {
-        self.turns = self.turns.wrapping_add(1);
-        let mut order = [&mut self.live, &mut self.background];
-        if self.turns.is_multiple_of(BACKGROUND_EVERY) {
-            order.reverse();
-        }
-        order.into_iter().find_map(VecDeque::pop_front)
+        let order = [&mut self.live, &mut self.background];
+        in_turn(&mut self.turns, order, VecDeque::pop_front)
     }
 }
 
+/// Pops from the first of two queues, or where it is empty from the second; now
+/// and then the other way round.
+fn in_turn<Q>(
+    turns: &mut u32,
+    mut queues: [&mut Q; 2],
+    pop: impl Fn(&mut Q) -> Option<Arc<Slot>>,
+) -> Option<Arc<Slot>> {
+    *turns = turns.wrapping_add(1);
+    if turns.is_multiple_of(LAST_EVERY) {
+        queues.reverse();
+    }
+    queues.into_iter().find_map(pop)
+}
+
 /// How many calls must take little before a shard is quick, after a step.
-fn after(before: u8, took: &Took) -> u8 {
+/// `stalled`: whether the step before took long.
+fn after(before: u8, stalled: bool, took: &Took) -> u8 {
     if took.fuel > SLOW_FUEL {
         QUICK_CALLS
     } else if took.time > SLOW {
-        before.max(1)
+        if stalled { before.max(1) } else { before }
     } else {
         before.saturating_sub(u8::from(took.fuel > 0))
     }
@@ -287,7 +320,7 @@ mod tests {
         let pool = Pool::default();
         let next = |lane| {
             let queues = &mut *pool.queues.lock();
-            queues.lanes[lane as usize].pop().map(|slot| slot.id.projection.clone())
+            queues.pop(lane).map(|slot| slot.id.projection.clone())
         };
         let endless = ["a", "b", "c", "d", "e", "f"].map(slot);
         // Their steps end long before a step is slow by the clock.
@@ -322,10 +355,49 @@ mod tests {
         }
         ran(&pool, &shard, &SMALL);
         assert!(!slow(&shard));
-        ran(&pool, &shard, &Took { time: SLOW * 2, fuel: 1 });
+        let long = Took { time: SLOW * 2, fuel: 1 };
+        for _ in 0..2 {
+            ran(&pool, &shard, &long);
+            assert!(!slow(&shard), "one step may have waited for a processor");
+            ran(&pool, &shard, &SMALL);
+        }
+        ran(&pool, &shard, &long);
+        ran(&pool, &shard, &long);
         assert!(slow(&shard), "the host worked long for it");
         ran(&pool, &shard, &SMALL);
         assert!(!slow(&shard));
+    }
+
+    #[test]
+    fn in_the_slow_lane_those_that_use_much_fuel_let_others_go_first() {
+        let pool = Pool::default();
+        let endless = ["a", "b", "c", "d", "e", "f"].map(slot);
+        endless.iter().for_each(|slot| ran(&pool, slot, &ENDLESS));
+        endless.iter().for_each(|slot| pool.wake(slot));
+        for number in 0..100 {
+            // One that nobody knows yet, as one whose steps took long.
+            let other = slot("other");
+            pool.wake(&other);
+            let turns = (1..).find(|_| {
+                let next = pool.queues.lock().pop(Lane::Slow).expect("some wait");
+                let came = Arc::ptr_eq(&next, &other);
+                if !came {
+                    pool.queues.lock().push(next);
+                }
+                came
+            });
+            assert!(turns <= Some(2), "it came after {turns:?} turns, the time {number}");
+        }
+        let heavy = (0..LAST_EVERY).filter(|_| {
+            pool.wake(&slot("other"));
+            let next = pool.queues.lock().pop(Lane::Slow).expect("some wait");
+            let heavy = next.slow.load(Ordering::Acquire) > 1;
+            if heavy {
+                pool.queues.lock().push(next);
+            }
+            heavy
+        });
+        assert_eq!(heavy.count(), 1, "who uses much comes all the same");
     }
 
     #[test]
