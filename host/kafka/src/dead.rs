@@ -3,6 +3,7 @@
 //! again tells which parked event to try again, and nothing else is read of it.
 
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
 use lantern_core::{LogError, Offset, ParkedKind, ParkedRecord, PartitionId, UNREADABLE_TYPE};
@@ -239,7 +240,9 @@ fn name_of(
     message: &impl Message<Headers = BorrowedHeaders>,
 ) -> Option<LetterName> {
     let headers = message.headers();
-    let text = |name: &str| std::str::from_utf8(record::last(&headers, name)?).ok();
+    // Panics where a name is not UTF-8; such a header is somebody else's.
+    let last = |name: &str| catch_unwind(AssertUnwindSafe(|| record::last(&headers, name))).ok();
+    let text = |name: &str| std::str::from_utf8(last(name)??).ok();
     let part = shared.part_at(text("lantern_topic")?, text("lantern_partition")?.parse().ok()?)?;
     Some(LetterName {
         projection: text("lantern_projection")?.to_owned(),
