@@ -10,7 +10,7 @@ use lantern_tests::Server;
 
 use crate::process::{self, Usage};
 use crate::report::{Figures, Point, print};
-use crate::server;
+use crate::server::{self, Common};
 
 /// Clients that connect at a time.
 const CONNECTING: usize = 64;
@@ -45,12 +45,8 @@ pub(crate) struct Options {
     /// Where the guests lie.
     #[arg(long, default_value = "target/guests")]
     guests: std::path::PathBuf,
-    /// Settings of the server, as `store.idle_close_ms=1000`.
-    #[arg(long)]
-    set: Vec<String>,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Measures both and prints them.
@@ -63,15 +59,14 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     if options.clients > 0 {
         points.push(clients(options, files).await?);
     }
-    print("idle", options.json, &points);
+    print("idle", options.common.json, &points);
     Ok(())
 }
 
 /// A server with a log and one projection, so that what comes is on top of a
 /// server in use.
 async fn server(options: &Options) -> Result<(Server, Vec<u8>)> {
-    let settings: Vec<&str> = options.set.iter().map(String::as_str).collect();
-    let server = Server::start(&settings)?;
+    let server = options.common.start()?;
     let wasm = std::fs::read(server::guest(&options.guests, "keyed")?)?;
     let mut lines = Vec::new();
     for index in 0..options.events.max(1) {

@@ -10,11 +10,10 @@ use anyhow::{Result, ensure};
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use lantern_cli::generate::{Options as ShopOptions, Shop};
-use lantern_tests::Server;
 
 use crate::load::{BATCH, NDJSON, SINGLE, Sender, check_log};
-use crate::report::{Figures, Point, print};
-use crate::server;
+use crate::report::{Figures, Point, in_turn, print};
+use crate::server::{self, Common};
 
 /// What to measure.
 #[derive(Clone, clap::Args)]
@@ -37,12 +36,8 @@ pub(crate) struct Options {
     /// How often each point is measured, in turn.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Settings of the server, as `log.compression=none`.
-    #[arg(long)]
-    set: Vec<String>,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -78,13 +73,11 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let modes = options.modes.iter();
     let points: Vec<(Mode, usize)> =
         modes.flat_map(|mode| options.clients.iter().map(|clients| (*mode, *clients))).collect();
-    let mut rounds = vec![Vec::new(); points.len()];
-    for round in 0..options.rounds.max(1) {
-        for (&(mode, clients), figures) in points.iter().zip(&mut rounds) {
-            eprintln!("round {}: {}, {clients} clients", round + 1, mode.name());
-            figures.push(measure(options, mode, clients).await?);
-        }
-    }
+    let name = |(mode, clients): &(Mode, usize)| format!("{}, {clients} clients", mode.name());
+    let rounds = in_turn(options.rounds, &points, name, async |(mode, clients)| {
+        measure(options, *mode, *clients).await
+    })
+    .await?;
     let lines = points.iter().zip(&rounds).map(|(&(mode, clients), rounds)| {
         let per_request = if mode == Mode::Single { 1 } else { options.per_request };
         Point::new(mode.name())
@@ -92,7 +85,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
             .with("events_per_request", per_request)
             .with_medians(rounds)
     });
-    print("ingest", options.json, &lines.collect::<Vec<_>>());
+    print("ingest", options.common.json, &lines.collect::<Vec<_>>());
     Ok(())
 }
 
@@ -134,8 +127,7 @@ async fn measure(options: &Options, mode: Mode, clients: usize) -> Result<Figure
         Mode::Ndjson | Mode::Batch => options.events / clients as u64,
     } * clients as u64;
     let bytes: usize = bodies.iter().flatten().map(Bytes::len).sum();
-    let settings: Vec<&str> = options.set.iter().map(String::as_str).collect();
-    let server = Server::start(&settings)?;
+    let server = options.common.start()?;
     let mut tasks = Vec::new();
     for bodies in bodies {
         let mut sender = Sender::connect(&server.url).await?;

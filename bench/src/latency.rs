@@ -23,8 +23,8 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::ingest::{self, micros};
 use crate::load::{BATCH, SINGLE, Sender, check_log};
-use crate::report::{Figures, Point, print};
-use crate::server;
+use crate::report::{Figures, Point, in_turn, print};
+use crate::server::{self, Common};
 
 /// How long after the last acknowledgement the last change may come.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -55,31 +55,24 @@ pub(crate) struct Options {
     /// Where the guests lie.
     #[arg(long, default_value = "target/guests")]
     guests: std::path::PathBuf,
-    /// Settings of the server, as `engine.threads=1`.
-    #[arg(long)]
-    set: Vec<String>,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Measures every rate and prints them.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     ensure!(options.warm_up < options.seconds, "the warm-up takes all of the time");
-    let mut rounds = vec![Vec::new(); options.rates.len()];
-    for round in 0..options.rounds.max(1) {
-        for (rate, figures) in options.rates.iter().zip(&mut rounds) {
-            eprintln!("round {}: {rate} events/s for {} s", round + 1, options.seconds);
-            figures.push(measure(options, *rate).await?);
-        }
-    }
+    let name = |rate: &u64| format!("{rate} events/s for {} s", options.seconds);
+    let rounds =
+        in_turn(options.rounds, &options.rates, name, async |rate| measure(options, *rate).await)
+            .await?;
     let lines = options.rates.iter().zip(&rounds).map(|(rate, rounds)| {
         Point::new(&format!("{rate} events/s"))
             .with("rate", *rate)
             .with("watchers", options.watchers)
             .with_medians(rounds)
     });
-    print("latency", options.json, &lines.collect::<Vec<_>>());
+    print("latency", options.common.json, &lines.collect::<Vec<_>>());
     Ok(())
 }
 
@@ -110,8 +103,7 @@ impl Schedule {
 }
 
 async fn measure(options: &Options, rate: u64) -> Result<Figures> {
-    let settings: Vec<&str> = options.set.iter().map(String::as_str).collect();
-    let server = Server::start(&settings)?;
+    let server = options.common.start()?;
     let wasm = std::fs::read(server::guest(&options.guests, "w1")?)?;
     server::push(&server, "w1", &wasm, "", "").await?;
     let lanes = options.lanes.max(1) as u64;

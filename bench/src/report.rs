@@ -3,12 +3,13 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::Options;
+use crate::process::Usage;
 
 /// What a phase took.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -39,18 +40,11 @@ impl Stopwatch {
         Ok(Measured {
             wall_s: self.started.elapsed().as_secs_f64(),
             cpu_s: self.cpu.elapsed().as_secs_f64(),
-            peak_rss_mib: peak_rss_mib()?,
+            peak_rss_mib: Usage::of(std::process::id())?.peak_rss_mib(),
             exact: false,
             state_bytes: 0,
         })
     }
-}
-
-fn peak_rss_mib() -> Result<f64> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).context("no VmHWM")?;
-    let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kib / 1024.0)
 }
 
 /// Prints medians of both sides, as a JSON object.
@@ -96,6 +90,24 @@ pub(crate) fn print_sides(
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
+}
+
+/// Measures all `points` in turn, and again for so many rounds. The figures of
+/// each, by round. `name` says what is being measured.
+pub(crate) async fn in_turn<P>(
+    rounds: usize,
+    points: &[P],
+    name: impl Fn(&P) -> String,
+    mut measure: impl AsyncFnMut(&P) -> Result<Figures>,
+) -> Result<Vec<Vec<Figures>>> {
+    let mut figures = vec![Vec::new(); points.len()];
+    for round in 1..=rounds.max(1) {
+        for (point, figures) in points.iter().zip(&mut figures) {
+            eprintln!("round {round}: {}", name(point));
+            figures.push(measure(point).await?);
+        }
+    }
+    Ok(figures)
 }
 
 /// One line of a result: names and figures, in the order they are shown.

@@ -15,6 +15,24 @@ const BINARY: &str = "LANTERN_BIN";
 /// How long a server may take for anything.
 const PATIENCE: Duration = Duration::from_secs(1_800);
 
+/// How a server is started, and results are shown.
+#[derive(Clone, clap::Args)]
+pub(crate) struct Common {
+    /// Settings of the server, as `engine.threads=1`.
+    #[arg(long)]
+    pub(crate) set: Vec<String>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl Common {
+    /// A server in a new folder.
+    pub(crate) fn start(&self) -> Result<Server> {
+        Server::start(&self.set.iter().map(String::as_str).collect::<Vec<_>>())
+    }
+}
+
 /// Runs this program again with the binary that lies beside it named, unless
 /// one is named already: what was built together is measured together.
 pub(crate) fn again_with_binary() -> Result<Option<ExitCode>> {

@@ -9,7 +9,7 @@ use lantern_tests::Server;
 use serde_json::Value;
 
 use crate::report::{Figures, Point, print};
-use crate::server;
+use crate::server::{self, Common};
 
 /// How long a start may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -35,12 +35,8 @@ pub(crate) struct Options {
     /// Where the guests lie.
     #[arg(long, default_value = "target/guests")]
     guests: std::path::PathBuf,
-    /// Settings of the server, as `plugin.compiles_at_once=2`.
-    #[arg(long)]
-    set: Vec<String>,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Measures starts and uploads and prints them.
@@ -50,13 +46,12 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
         points.extend(starts(options, *plugins).await?);
     }
     points.push(uploads(options).await?);
-    print("start", options.json, &points);
+    print("start", options.common.json, &points);
     Ok(())
 }
 
 async fn with_events(options: &Options) -> Result<(Server, Vec<u8>)> {
-    let settings: Vec<&str> = options.set.iter().map(String::as_str).collect();
-    let server = Server::start(&settings)?;
+    let server = options.common.start()?;
     let shop = Shop::new(ShopOptions::default());
     let mut lines = Vec::new();
     (0..options.events).for_each(|index| shop.write_line(index, &mut lines));

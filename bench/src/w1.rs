@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -21,6 +21,7 @@ use lantern_store::{CatalogFile, StateDir, StoreConfig};
 use crate::Options;
 use crate::native::{self, Sums};
 use crate::report::{self, Measured, Stopwatch};
+use crate::server;
 
 /// How many events one append has.
 const APPEND_EVENTS: u64 = 10_000;
@@ -174,7 +175,7 @@ pub(crate) fn fold_over(
     wait_until_active(&engine, options.events)?;
     engine.shutdown();
     let mut measured = watch.stop()?;
-    measured.state_bytes = bytes_below(&dir.join("state"))?;
+    measured.state_bytes = server::bytes_below(&dir.join("state"))?;
     let view = engine.view("w1")?;
     measured.exact = is_exact(&view, &expected()?)?;
     Ok(measured)
@@ -228,16 +229,6 @@ fn same(view: &View, name: &str, count: &str, expected: &Sums) -> Result<bool> {
         }
     }
     Ok(true)
-}
-
-fn bytes_below(dir: &Path) -> Result<u64> {
-    let mut bytes = 0;
-    for entry in std::fs::read_dir(dir)? {
-        let entry = entry?;
-        let meta = entry.metadata()?;
-        bytes += if meta.is_dir() { bytes_below(&entry.path())? } else { meta.len() };
-    }
-    Ok(bytes)
 }
 
 /// Nobody reads, and nothing is loaded from the catalogue.

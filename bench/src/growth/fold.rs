@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::Options;
 use crate::keyed::KeyedLog;
 use crate::process::Usage;
-use crate::report::{Figures, Point};
+use crate::report::{Figures, Point, in_turn};
 use crate::server;
 
 /// Between two looks at the position.
@@ -47,13 +47,9 @@ impl Fold {
 
 /// Measures all `folds` in turn.
 pub(super) async fn measure(options: &Options, folds: &[Fold]) -> Result<Vec<Point>> {
-    let mut rounds = vec![Vec::new(); folds.len()];
-    for round in 0..options.rounds.max(1) {
-        for (fold, figures) in folds.iter().zip(&mut rounds) {
-            eprintln!("round {}: {} {}", round + 1, fold.size, fold.name);
-            figures.push(one(options, fold).await?);
-        }
-    }
+    let name = |fold: &Fold| format!("{} {}", fold.size, fold.name);
+    let rounds =
+        in_turn(options.rounds, folds, name, async |fold| one(options, fold).await).await?;
     let lines = folds.iter().zip(&rounds);
     let point = |(fold, rounds): (&Fold, &Vec<Figures>)| {
         Point::new(fold.name)
@@ -154,7 +150,7 @@ async fn check(server: &Server, fold: &Fold) -> Result<()> {
 pub(super) fn settings(options: &Options, more: &[String]) -> Vec<String> {
     let mut settings = vec!["upkeep.heartbeats=false".to_owned()];
     settings.extend_from_slice(more);
-    settings.extend_from_slice(&options.set);
+    settings.extend_from_slice(&options.common.set);
     settings
 }
 

@@ -11,7 +11,7 @@ use super::Options;
 use super::fold::{empty, is_ready, lay, settings, start};
 use crate::ingest::{micros, times};
 use crate::keyed::KeyedLog;
-use crate::report::{Figures, Point};
+use crate::report::{Figures, Point, in_turn};
 use crate::server;
 
 /// How many seeks are measured.
@@ -20,13 +20,9 @@ const SEEKS: u64 = 1_000;
 /// One point a length.
 pub(super) async fn measure(options: &Options) -> Result<Vec<Point>> {
     let lengths = &options.log_events;
-    let mut rounds = vec![Vec::new(); lengths.len()];
-    for round in 0..options.rounds.max(1) {
-        for (events, figures) in lengths.iter().zip(&mut rounds) {
-            eprintln!("round {}: a log of {events} events", round + 1);
-            figures.push(one(options, *events).await?);
-        }
-    }
+    let name = |events: &u64| format!("a log of {events} events");
+    let rounds =
+        in_turn(options.rounds, lengths, name, async |events| one(options, *events).await).await?;
     let lines = lengths.iter().zip(&rounds);
     Ok(lines.map(|(n, rounds)| Point::new("log").with("size", *n).with_medians(rounds)).collect())
 }

@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 
 use crate::report::print;
+use crate::server::Common;
 use fold::Fold;
 
 /// What to measure.
@@ -56,18 +57,14 @@ pub(crate) struct Options {
     /// How often each point is measured, in turn.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Settings of the server, as `store.cache_bytes=67108864`.
-    #[arg(long)]
-    set: Vec<String>,
     /// Where logs and states are kept; the logs are kept between runs.
     #[arg(long, default_value = "target/bench")]
     dir: PathBuf,
     /// Where the guests lie.
     #[arg(long, default_value = "target/guests")]
     guests: PathBuf,
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// What grows.
@@ -117,7 +114,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
             Axis::Log => history::measure(options).await?,
         });
     }
-    print("growth", options.json, &points);
+    print("growth", options.common.json, &points);
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use lantern_tests::Server;
 use super::Options;
 use super::fold::{empty, lay, settings, start};
 use crate::keyed::KeyedLog;
-use crate::report::{Figures, Point};
+use crate::report::{Figures, Point, in_turn};
 use crate::server;
 
 /// What a projection without interest wants.
@@ -42,13 +42,11 @@ async fn measure(
     sizes: &[(u64, u64)],
     events: impl Fn(u64) -> u64,
 ) -> Result<Vec<Point>> {
-    let mut rounds = vec![Vec::new(); sizes.len()];
-    for round in 0..options.rounds.max(1) {
-        for (&(interested, others), figures) in sizes.iter().zip(&mut rounds) {
-            eprintln!("round {}: {interested} interested, {others} not", round + 1);
-            figures.push(one(options, interested, others, events(interested)).await?);
-        }
-    }
+    let say = |(interested, others): &(u64, u64)| format!("{interested} interested, {others} not");
+    let rounds = in_turn(options.rounds, sizes, say, async |&(interested, others)| {
+        one(options, interested, others, events(interested)).await
+    })
+    .await?;
     let lines = sizes.iter().zip(&rounds).map(|(&(interested, others), rounds)| {
         Point::new(name)
             .with("size", if name.starts_with("un") { others } else { interested })

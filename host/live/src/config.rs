@@ -68,7 +68,8 @@ pub struct LiveConfig {
     /// Of a projection over several partitions: the pause between two reads of
     /// merged rows. Milliseconds; default 10.
     pub partitions_ms: u64,
-    /// The WebSocket read buffer of a session, in bytes; default 4,096.
+    /// The WebSocket read buffer of a session, in bytes; what clients say is
+    /// short. Default 1,024.
     pub read_buffer_bytes: usize,
     /// The WebSocket write buffer of a session (control frames alone pass
     /// through it), in bytes; default 4,096.
@@ -99,7 +100,7 @@ impl Default for LiveConfig {
             ring_commits_max: 1_024,
             ring_bytes_max: 8 << 20,
             partitions_ms: 10,
-            read_buffer_bytes: 4_096,
+            read_buffer_bytes: 1_024,
             write_buffer_bytes: 4_096,
         }
     }

@@ -2,7 +2,7 @@
 //! for frames, and minds the window, the heartbeat and the close codes.
 //!
 //! It owns no queue of frames: a frame is made when it can be written, from
-//! what all subscribers share. A silent session holds its socket's 4 KiB read
+//! what all subscribers share. A silent session holds its socket's 1 KiB read
 //! buffer and its subscriptions' positions.
 
 use std::borrow::Cow;
@@ -412,7 +412,7 @@ mod tests {
         let session = hub.serve(io, std::future::pending());
         let (task, sub) = (size_of_val(&session), size_of::<Subscription>());
         println!("a session's task has {task} bytes, a subscription {sub}");
-        // With its 4 KiB read buffer well below the 8 KiB a client may cost.
+        // With its 1 KiB read buffer well below the 8 KiB a client may cost.
         assert!(task < 3_000 && sub < 600, "{task} and {sub}");
     }
 
