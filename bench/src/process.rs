@@ -62,6 +62,14 @@ impl Usage {
     }
 }
 
+/// What this process has had written to disk so far, in bytes; pages that were
+/// written over before the kernel wrote them count as often as they were dirtied.
+pub(crate) fn written_bytes() -> Result<u64> {
+    let io = std::fs::read_to_string("/proc/self/io")?;
+    let line = io.lines().find_map(|line| line.strip_prefix("write_bytes:"));
+    Ok(line.context("no write_bytes in /proc/self/io")?.trim().parse()?)
+}
+
 fn switches(pid: u32) -> Result<f64> {
     let mut sum = 0.0;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {

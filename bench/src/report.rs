@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::Options;
-use crate::process::Usage;
+use crate::process::{self, Usage};
 
 /// What a phase took.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -21,19 +21,24 @@ pub(crate) struct Measured {
     pub(crate) peak_rss_mib: f64,
     /// Whether the outcome was what it had to be.
     pub(crate) exact: bool,
-    /// Bytes written to state files.
+    /// What the state files take in the end, in bytes.
     pub(crate) state_bytes: u64,
+    /// Bytes that the process had written to disk, which is more where pages are
+    /// written again and again.
+    pub(crate) written_bytes: u64,
 }
 
 /// Measures from its making to [`Stopwatch::stop`].
 pub(crate) struct Stopwatch {
     started: Instant,
     cpu: cpu_time::ProcessTime,
+    written_bytes: u64,
 }
 
 impl Stopwatch {
-    pub(crate) fn start() -> Self {
-        Self { started: Instant::now(), cpu: cpu_time::ProcessTime::now() }
+    pub(crate) fn start() -> Result<Self> {
+        let written_bytes = process::written_bytes()?;
+        Ok(Self { started: Instant::now(), cpu: cpu_time::ProcessTime::now(), written_bytes })
     }
 
     pub(crate) fn stop(&self) -> Result<Measured> {
@@ -43,11 +48,13 @@ impl Stopwatch {
             peak_rss_mib: Usage::of(std::process::id())?.peak_rss_mib(),
             exact: false,
             state_bytes: 0,
+            written_bytes: process::written_bytes()? - self.written_bytes,
         })
     }
 }
 
-/// Prints medians of both sides, as a JSON object.
+/// Prints medians of both sides, as a JSON object; also of `rebuilds`, where
+/// there are any.
 ///
 /// # Errors
 /// Where an outcome was not what it had to be.
@@ -55,15 +62,16 @@ pub(crate) fn print_sides(
     benchmark: &str,
     options: &Options,
     folds: &[Measured],
+    rebuilds: &[Measured],
     natives: &[Measured],
 ) -> Result<()> {
     let million = options.events as f64 / 1e6;
     let of = |all: &[Measured], pick: fn(&Measured) -> f64| median(all.iter().map(pick).collect());
-    let exact = folds.iter().chain(natives).all(|m| m.exact);
+    let exact = folds.iter().chain(rebuilds).chain(natives).all(|m| m.exact);
     let cpu = of(folds, |m| m.cpu_s) / million;
     let native_cpu = of(natives, |m| m.cpu_s) / million;
     let rate = options.events as f64 / of(folds, |m| m.wall_s);
-    let result = serde_json::json!({
+    let mut result = serde_json::json!({
         "benchmark": benchmark,
         "events": options.events,
         "cpu_s_per_million": cpu,
@@ -75,8 +83,15 @@ pub(crate) fn print_sides(
         "native_peak_rss_mib": of(natives, |m| m.peak_rss_mib),
         "state_bytes_per_event":
             folds[0].state_bytes as f64 / options.events as f64,
+        "written_bytes_per_event":
+            of(folds, |m| m.written_bytes as f64) / options.events as f64,
         "exact": exact,
     });
+    if !rebuilds.is_empty() {
+        result["rebuild_cpu_s_per_million"] = (of(rebuilds, |m| m.cpu_s) / million).into();
+        let rate = options.events as f64 / of(rebuilds, |m| m.wall_s);
+        result["rebuild_events_per_s"] = rate.into();
+    }
     if options.json {
         println!("{result}");
     } else {

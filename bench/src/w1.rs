@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use lantern_cli::generate::{Options as ShopOptions, Shop};
 use lantern_core::{
-    Clock, Committed, Events, KeyRange, Log, Plugin, Publish, Timestamp, VersionRecord, View, Views,
+    Clock, Committed, Events, KeyRange, Log, Plugin, Publish, Timestamp, VersionId, VersionRecord,
+    View, Views,
 };
 use lantern_engine::{Engine, EngineConfig, PluginSource, Ports, Upload};
 use lantern_log::{EmbeddedLog, LogConfig};
@@ -30,8 +31,10 @@ const APPEND_EVENTS: u64 = 10_000;
 pub(crate) enum Phase {
     /// Write the log and the file, where they are not there yet.
     Prepare,
-    /// Fold with Lantern.
+    /// Fold with Lantern, into tables that are empty.
     Fold,
+    /// Fold once more with Lantern, in place of what [`Phase::Fold`] left.
+    Rebuild,
     /// Fold with plain Rust.
     Native,
 }
@@ -39,22 +42,24 @@ pub(crate) enum Phase {
 /// Runs both sides in turn and prints medians.
 pub(crate) fn run(options: &Options) -> Result<()> {
     spawn(Phase::Prepare, options)?;
-    let (mut folds, mut natives) = (Vec::new(), Vec::new());
+    let (mut folds, mut rebuilds, mut natives) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..options.rounds.max(1) {
         eprintln!("round {} of {}", round + 1, options.rounds.max(1));
         folds.push(measured(Phase::Fold, options)?);
+        rebuilds.push(measured(Phase::Rebuild, options)?);
         natives.push(measured(Phase::Native, options)?);
     }
-    report::print_sides("w1", options, &folds, &natives)
+    report::print_sides("w1", options, &folds, &rebuilds, &natives)
 }
 
 /// Runs one phase in this process, and prints what it measured.
 pub(crate) fn phase(phase: Phase, options: &Options) -> Result<()> {
     match phase {
         Phase::Prepare => prepare(options),
-        Phase::Fold => print(&fold(options)?),
+        Phase::Fold => print(&fold(options, Fold::Empty)?),
+        Phase::Rebuild => print(&fold(options, Fold::Again)?),
         Phase::Native => {
-            let watch = Stopwatch::start();
+            let watch = Stopwatch::start()?;
             let tables = native::fold(&events_file(options))?;
             let mut measured = watch.stop()?;
             measured.exact = !tables.product.is_empty();
@@ -128,24 +133,36 @@ fn prepare(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn fold(options: &Options) -> Result<Measured> {
+fn fold(options: &Options, how: Fold) -> Result<Measured> {
     let open = || {
         let log = EmbeddedLog::open(log_file(options), LogConfig::default())?;
         Ok(Arc::new(log) as Arc<dyn Log>)
     };
-    fold_over(options, open, || native::fold(&events_file(options)))
+    fold_over(options, how, open, || native::fold(&events_file(options)))
+}
+
+/// Into what a log is folded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fold {
+    /// A state made for it.
+    Empty,
+    /// Tables that hold what an earlier fold left; they are rebuilt in place.
+    Again,
 }
 
 /// Folds all events of the log that `open` opens, which is measured with the
 /// fold, and compares the tables with `expected`.
 pub(crate) fn fold_over(
     options: &Options,
+    how: Fold,
     open: impl FnOnce() -> Result<Arc<dyn Log>>,
     expected: impl FnOnce() -> Result<native::Tables>,
 ) -> Result<Measured> {
     let dir = options.dir.join("state");
-    std::fs::remove_dir_all(&dir).ok();
-    std::fs::create_dir_all(&dir)?;
+    if how == Fold::Empty {
+        std::fs::remove_dir_all(&dir).ok();
+        std::fs::create_dir_all(&dir)?;
+    }
     let wasm = std::fs::read(&options.plugin)
         .with_context(|| format!("no guest at `{}`", options.plugin.display()))?;
     let host = PluginHost::new(PluginConfig {
@@ -153,25 +170,31 @@ pub(crate) fn fold_over(
         ..PluginConfig::default()
     })?;
     let plugin = host.load(&wasm, "")?;
-    let watch = Stopwatch::start();
+    let watch = Stopwatch::start()?;
     let ports = Ports {
         log: open()?,
         stores: Arc::new(StateDir::open(dir.join("state"), StoreConfig::default())?),
         catalog: Arc::new(CatalogFile::open(dir.join("catalog.redb"))?),
         publish: Arc::new(Nobody),
         clock: Arc::new(SystemClock(Instant::now())),
-        plugins: Arc::new(Nobody),
+        plugins: Arc::new(Loaded(plugin.clone())),
     };
     let engine = Engine::open(EngineConfig::default(), ports)?;
     engine.start();
-    engine.upload(Upload {
-        plugin,
-        sha256: "w1".into(),
-        parameters: String::new(),
-        name: None,
-        activate: true,
-        check: false,
-    })?;
+    match how {
+        Fold::Empty => drop(engine.upload(Upload {
+            plugin,
+            sha256: "w1".into(),
+            parameters: String::new(),
+            name: None,
+            activate: true,
+            check: false,
+        })?),
+        Fold::Again => {
+            let active = engine.status_of("w1")?.active.context("no fold was there before")?;
+            engine.rebuild("w1", &VersionId(active))?;
+        }
+    }
     wait_until_active(&engine, options.events)?;
     engine.shutdown();
     let mut measured = watch.stop()?;
@@ -231,7 +254,7 @@ fn same(view: &View, name: &str, count: &str, expected: &Sums) -> Result<bool> {
     Ok(true)
 }
 
-/// Nobody reads, and nothing is loaded from the catalogue.
+/// Nobody reads.
 struct Nobody;
 
 impl Publish for Nobody {
@@ -240,9 +263,12 @@ impl Publish for Nobody {
     fn activated(&self, _: &str, _: Option<&str>) {}
 }
 
-impl PluginSource for Nobody {
+/// The one plugin there is.
+struct Loaded(Arc<dyn Plugin>);
+
+impl PluginSource for Loaded {
     fn load(&self, _: &VersionRecord) -> Result<Arc<dyn Plugin>, String> {
-        Err("the benchmark uploads its plugin".into())
+        Ok(self.0.clone())
     }
 }
 

@@ -101,7 +101,7 @@ pub(crate) fn run(options: &KafkaOptions) -> Result<()> {
     }
     // So that it starts fast the next time.
     broker.stop()?;
-    report::print_sides("w1-kafka", &options.common, &folds, &natives)
+    report::print_sides("w1-kafka", &options.common, &folds, &[], &natives)
 }
 
 /// Runs one phase in this process, and prints what it measured.
@@ -110,7 +110,7 @@ pub(crate) fn phase(phase: Phase, options: &KafkaOptions) -> Result<()> {
         Phase::Prepare => prepare(options),
         Phase::Fold => w1::print(&fold(options)?),
         Phase::Native => {
-            let watch = Stopwatch::start();
+            let watch = Stopwatch::start()?;
             let tables = plain(options)?;
             let mut measured = watch.stop()?;
             measured.exact = tables == expected(options)?;
@@ -309,5 +309,5 @@ fn fold(options: &KafkaOptions) -> Result<Measured> {
     let table = options.common.dir.join("w1-partitions.json");
     std::fs::remove_file(&table).ok();
     let open = || Ok(Arc::new(KafkaLog::open(table, config)?) as Arc<dyn Log>);
-    w1::fold_over(&options.common, open, || expected(options))
+    w1::fold_over(&options.common, w1::Fold::Empty, open, || expected(options))
 }
