@@ -164,6 +164,7 @@ impl Shard {
         let files = self.files.upgrade();
         if let Some(files) = &files {
             files.make_room();
+            place.cache_bytes = files.cache_bytes();
         }
         let open = Open::new(&self.path, how(place)?)?;
         *self.open.write() = Some(open);

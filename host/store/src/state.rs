@@ -19,6 +19,9 @@ use crate::shard::{Handle, Shard, Temporary};
 
 pub(crate) const KIND: Kind = Kind { name: "state", format: ShardMeta::FORMAT };
 
+/// The least memory for the pages of a file, where less is not configured, in
+/// bytes.
+const CACHE_BYTES_LEAST: usize = 8 << 20;
 /// The longest name of a projection or version that becomes a folder, in bytes.
 const NAME_BYTES_MAX: usize = 128;
 /// The most idle files closed in one go.
@@ -33,8 +36,12 @@ const TEMPORARY: &str = ".temporary";
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
     /// The most memory for the pages of one shard's file, in bytes; what a
-    /// shard does not touch is not kept. Default 8 MiB.
+    /// shard does not touch is not kept. Default 64 MiB.
     pub cache_bytes: usize,
+    /// What the pages of all open files should stay below, in bytes: a file that
+    /// is opened while many are gets its part of this and no more, but at least
+    /// 8 MiB. Default 512 MiB.
+    pub cache_total_bytes: usize,
     /// How many files may be open. Past it, those of shards at rest are closed
     /// and opened again when used, which takes some milliseconds; shards that
     /// are being read are never closed, so the number can be passed for a
@@ -51,7 +58,8 @@ pub struct StoreConfig {
 impl Default for StoreConfig {
     fn default() -> Self {
         Self {
-            cache_bytes: 8 << 20,
+            cache_bytes: 64 << 20,
+            cache_total_bytes: 512 << 20,
             open_files_max: 256,
             idle_close_ms: 60_000,
             quick_repair: true,
@@ -182,14 +190,14 @@ impl StateStores for StateDir {
     }
 
     fn scratch(&self) -> Result<Arc<dyn ShardStore>, StoreError> {
-        Ok(Arc::new(Handle::new(Arc::new(Shard::in_memory(self.files.config.cache_bytes)?))))
+        // Pages in memory need no cache beside them.
+        Ok(Arc::new(Handle::new(Arc::new(Shard::in_memory(CACHE_BYTES_LEAST)?))))
     }
 
     fn temporary(&self) -> Result<Arc<dyn ShardStore>, StoreError> {
         let number = self.files.temporary.fetch_add(1, Ordering::SeqCst);
         let path = self.root.join(TEMPORARY).join(format!("{number}.redb"));
-        let cache_bytes = self.files.config.cache_bytes;
-        let place = Place::new(path, KIND, cache_bytes, self.disk.clone());
+        let place = Place::new(path, KIND, self.files.cache_bytes(), self.disk.clone());
         let shard = Arc::new(Shard::on_disk(place, false, Weak::new()));
         let handle = Handle::new(Arc::clone(&shard));
         shard.open_or_create()?;
@@ -216,6 +224,12 @@ impl StateStores for StateDir {
 }
 
 impl OpenFiles {
+    /// The memory for the pages of a file that is opened now.
+    pub(crate) fn cache_bytes(&self) -> usize {
+        let part = self.config.cache_total_bytes / (self.open.load(Ordering::SeqCst) + 1);
+        part.max(CACHE_BYTES_LEAST).min(self.config.cache_bytes)
+    }
+
     pub(crate) fn opened(&self) {
         self.open.fetch_add(1, Ordering::SeqCst);
     }

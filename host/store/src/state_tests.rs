@@ -429,6 +429,19 @@ fn a_failed_sync_fails_the_commit_and_leaves_it_whole_or_absent() {
 }
 
 #[test]
+fn files_that_are_opened_while_many_are_get_less_memory() {
+    let mib = |of: usize| of << 20;
+    let part = |cache_bytes, open: usize| {
+        let bench = Bench::with(StoreConfig { cache_bytes, ..StoreConfig::default() });
+        (0..open).for_each(|_| bench.state.files.opened());
+        bench.state.files.cache_bytes()
+    };
+    assert_eq!([0, 7, 15, 31, 200].map(|n| part(mib(64), n)), [64, 64, 32, 16, 8].map(mib));
+    assert_eq!([0, 200].map(|n| part(mib(1_024), n)), [512, 8].map(mib));
+    assert_eq!([0, 200].map(|n| part(0, n)), [0, 0]);
+}
+
+#[test]
 fn a_failed_read_closes_the_file_and_the_next_opens_it_again() {
     let config = StoreConfig { cache_bytes: 0, ..StoreConfig::default() };
     let bench = Bench::with(config);
