@@ -2,6 +2,7 @@
 //! calls, what it has used so far, and its memory.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use lantern_core::{Host, HostError, Level};
 use thiserror::Error;
@@ -11,7 +12,7 @@ use crate::wasi::Wasi;
 
 /// Work of the host for one call, in fuel: about the time of as many
 /// WebAssembly instructions.
-const HOST_CALL_FUEL: u64 = 200;
+pub(crate) const HOST_CALL_FUEL: u64 = 200;
 
 /// How a host call ends the guest's call.
 #[derive(Debug, Error)]
@@ -36,6 +37,33 @@ impl From<HostError> for CallEnd {
     }
 }
 
+/// Fuel the host's own work takes in a call. Counted apart from the guest's and
+/// bounded by the same number: a store's fuel cannot be charged from within a
+/// call. Whatever may charge it has a handle; all are on the thread of the call.
+#[derive(Debug, Default)]
+pub(crate) struct HostFuel {
+    used: AtomicU64,
+    limit: AtomicU64,
+}
+
+impl HostFuel {
+    fn begin(&self, limit: u64) {
+        self.used.store(0, Ordering::Relaxed);
+        self.limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Counts the host's work.
+    pub(crate) fn charge(&self, fuel: u64, bytes: usize) -> Result<(), CallEnd> {
+        let used = self.used().saturating_add(fuel).saturating_add(bytes as u64);
+        self.used.store(used, Ordering::Relaxed);
+        if used > self.limit.load(Ordering::Relaxed) { Err(CallEnd::Fuel) } else { Ok(()) }
+    }
+
+    fn used(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+}
+
 /// A store's data.
 pub(crate) struct State {
     pub(crate) limits: Arc<PluginLimits>,
@@ -43,11 +71,7 @@ pub(crate) struct State {
     pub(crate) wasi: Option<Box<Wasi>>,
     /// There while `apply` runs; none during `setup`.
     host: Option<Box<dyn Host>>,
-    /// Fuel the host's own work took in this call. Counted apart from the
-    /// guest's and bounded by the same number: a store's fuel cannot be charged
-    /// from within a call.
-    host_fuel: u64,
-    fuel: u64,
+    host_fuel: Arc<HostFuel>,
     logged_bytes: usize,
     log_full: bool,
     /// What the guest logged last as an error: of a Rust guest, its panic.
@@ -57,13 +81,13 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(limits: Arc<PluginLimits>, wasi: bool) -> Self {
         let memory = MemoryMeter::new(&limits);
+        let host_fuel = Arc::<HostFuel>::default();
         Self {
             limits,
             memory,
-            wasi: wasi.then(|| Box::new(Wasi::new())),
+            wasi: wasi.then(|| Box::new(Wasi::new(&host_fuel))),
             host: None,
-            host_fuel: 0,
-            fuel: 0,
+            host_fuel,
             logged_bytes: 0,
             log_full: false,
             last_error: None,
@@ -73,14 +97,13 @@ impl State {
     /// Readies it for a call of `fuel`.
     pub(crate) fn begin(&mut self, host: Option<Box<dyn Host>>, fuel: u64, watermark_us: i64) {
         self.host = host;
-        self.fuel = fuel;
-        self.host_fuel = 0;
+        self.host_fuel.begin(fuel);
         self.logged_bytes = 0;
         self.log_full = false;
         self.last_error = None;
         self.memory.refused = None;
         if let Some(wasi) = &mut self.wasi {
-            wasi.begin(watermark_us, self.limits.log_bytes_max, fuel / HOST_CALL_FUEL);
+            wasi.begin(watermark_us, self.limits.log_bytes_max);
         }
     }
 
@@ -97,7 +120,7 @@ impl State {
                 self.last_error = (!output.is_empty()).then(|| self.cut(output).to_owned());
             }
         }
-        (self.host.take(), self.host_fuel)
+        (self.host.take(), self.host_fuel.used())
     }
 
     /// The host, for a call of `what` that carries `bytes` out of the guest.
@@ -119,8 +142,7 @@ impl State {
 
     /// Counts the host's work.
     pub(crate) fn charge(&mut self, fuel: u64, bytes: usize) -> Result<(), CallEnd> {
-        self.host_fuel = self.host_fuel.saturating_add(fuel).saturating_add(bytes as u64);
-        if self.host_fuel > self.fuel { Err(CallEnd::Fuel) } else { Ok(()) }
+        self.host_fuel.charge(fuel, bytes)
     }
 
     /// Passes a message on, cut and counted; past the limit it is dropped.

@@ -14,7 +14,7 @@ use wasmtime_wasi::p2::{
     DynOutputStream, DynPollable, OutputStream, Pollable, StreamError, StreamResult, subscribe,
 };
 
-use crate::state::{CallEnd, State};
+use crate::state::{CallEnd, HOST_CALL_FUEL, HostFuel, State};
 
 /// The interfaces linked, without their package's version.
 pub(crate) const INTERFACES: [&str; 20] = [
@@ -46,6 +46,9 @@ const SEED: u64 = 0x6C61_6E74_6572_6E21;
 const RANDOM_BYTES_MAX: u64 = 1 << 20;
 /// The most one write to standard output takes.
 const WRITE_BYTES_MAX: usize = 64 << 10;
+/// Fuel of a write to standard output, besides one for each byte, and of a wait:
+/// the library does much for them, a write of 4 KiB takes above a microsecond.
+const STREAM_FUEL: u64 = 2_000;
 /// Resources, such as streams, an instance may hold.
 const RESOURCES_MAX: usize = 1024;
 
@@ -57,28 +60,30 @@ pub(crate) struct Wasi {
     clock: Clock,
     random: Random,
     output: Arc<Mutex<Output>>,
+    fuel: Arc<HostFuel>,
 }
 
 impl Wasi {
-    pub(crate) fn new() -> Self {
+    /// What it has the host do is charged to `fuel`.
+    pub(crate) fn new(fuel: &Arc<HostFuel>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         Self {
             table,
             cli: WasiCliCtx::default(),
             files: WasiFilesystemCtx::default(),
-            clock: Clock { wall_us: 0, monotonic_ns: 0 },
-            random: Random { state: SEED },
+            clock: Clock { wall_us: 0, monotonic_ns: 0, fuel: Arc::clone(fuel) },
+            random: Random { state: SEED, fuel: Arc::clone(fuel) },
             output: Arc::default(),
+            fuel: Arc::clone(fuel),
         }
     }
 
-    /// Before a call: the time to show, and how much may be written and how
-    /// often.
-    pub(crate) fn begin(&mut self, watermark_us: i64, bytes_max: usize, writes_max: u64) {
+    /// Before a call: the time to show, and how much of what is written is kept.
+    pub(crate) fn begin(&mut self, watermark_us: i64, bytes_max: usize) {
         self.clock.wall_us = u64::try_from(watermark_us).unwrap_or(0);
         let mut output = lock(&self.output);
-        *output = Output { text: Vec::new(), bytes_max, writes_left: writes_max };
+        *output = Output { text: Vec::new(), bytes_max };
     }
 
     /// What the call wrote to standard output and error.
@@ -106,7 +111,7 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     filesystem::preopens::add_to_linker::<State, WasiFilesystem>(l, files_view)?;
     sync::filesystem::types::add_to_linker::<State, WasiFilesystem>(l, files_view)?;
     io::error::add_to_linker::<State, Io>(l, |s| &mut wasi(s).table)?;
-    sync::io::poll::add_to_linker::<State, Io>(l, |s| &mut wasi(s).table)?;
+    sync::io::poll::add_to_linker::<State, HasSelf<Wasi>>(l, wasi)?;
     sync::io::streams::add_to_linker::<State, Io>(l, |s| &mut wasi(s).table)?;
     random::random::add_to_linker::<State, HasSelf<Random>>(l, |s| &mut wasi(s).random)?;
     random::insecure::add_to_linker::<State, HasSelf<Random>>(l, |s| &mut wasi(s).random)?;
@@ -141,10 +146,12 @@ struct Clock {
     /// Goes on by one with every look, from 1: Go takes 0 for broken, and a
     /// loop that waits for time to pass must end.
     monotonic_ns: u64,
+    fuel: Arc<HostFuel>,
 }
 
 impl clocks::wall_clock::Host for Clock {
     fn now(&mut self) -> wasmtime::Result<clocks::wall_clock::Datetime> {
+        self.fuel.charge(HOST_CALL_FUEL, 0)?;
         let micros = u32::try_from(self.wall_us % 1_000_000).expect("under a million");
         Ok(clocks::wall_clock::Datetime {
             seconds: self.wall_us / 1_000_000,
@@ -159,6 +166,7 @@ impl clocks::wall_clock::Host for Clock {
 
 impl clocks::monotonic_clock::Host for Wasi {
     fn now(&mut self) -> wasmtime::Result<u64> {
+        self.fuel.charge(HOST_CALL_FUEL, 0)?;
         self.clock.monotonic_ns += 1;
         Ok(self.clock.monotonic_ns)
     }
@@ -169,6 +177,7 @@ impl clocks::monotonic_clock::Host for Wasi {
 
     /// Jumps there: nothing else could happen meanwhile.
     fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
+        self.fuel.charge(STREAM_FUEL, 0)?;
         self.clock.monotonic_ns = self.clock.monotonic_ns.max(when);
         let ready = self.table.push(Ready)?;
         subscribe(&mut self.table, ready)
@@ -176,6 +185,29 @@ impl clocks::monotonic_clock::Host for Wasi {
 
     fn subscribe_duration(&mut self, wait_ns: u64) -> wasmtime::Result<Resource<DynPollable>> {
         self.subscribe_instant(self.clock.monotonic_ns.saturating_add(wait_ns))
+    }
+}
+
+impl sync::io::poll::Host for Wasi {
+    fn poll(&mut self, of: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
+        self.fuel.charge(STREAM_FUEL.saturating_mul(of.len() as u64), 0)?;
+        sync::io::poll::Host::poll(&mut self.table, of)
+    }
+}
+
+impl sync::io::poll::HostPollable for Wasi {
+    fn ready(&mut self, of: Resource<DynPollable>) -> wasmtime::Result<bool> {
+        self.fuel.charge(STREAM_FUEL, 0)?;
+        sync::io::poll::HostPollable::ready(&mut self.table, of)
+    }
+
+    fn block(&mut self, of: Resource<DynPollable>) -> wasmtime::Result<()> {
+        self.fuel.charge(STREAM_FUEL, 0)?;
+        sync::io::poll::HostPollable::block(&mut self.table, of)
+    }
+
+    fn drop(&mut self, of: Resource<DynPollable>) -> wasmtime::Result<()> {
+        sync::io::poll::HostPollable::drop(&mut self.table, of)
     }
 }
 
@@ -190,6 +222,7 @@ impl Pollable for Ready {
 /// SplitMix64 from a fixed seed.
 struct Random {
     state: u64,
+    fuel: Arc<HostFuel>,
 }
 
 impl Random {
@@ -209,6 +242,7 @@ impl Random {
             .into());
         }
         let len = usize::try_from(len).expect("bounded above");
+        self.fuel.charge(HOST_CALL_FUEL, len)?;
         let mut bytes = Vec::with_capacity(len + 8);
         while bytes.len() < len {
             bytes.extend_from_slice(&self.next().to_le_bytes());
@@ -224,6 +258,7 @@ impl random::random::Host for Random {
     }
 
     fn get_random_u64(&mut self) -> wasmtime::Result<u64> {
+        self.fuel.charge(HOST_CALL_FUEL, 0)?;
         Ok(self.next())
     }
 }
@@ -234,6 +269,7 @@ impl random::insecure::Host for Random {
     }
 
     fn get_insecure_random_u64(&mut self) -> wasmtime::Result<u64> {
+        self.fuel.charge(HOST_CALL_FUEL, 0)?;
         Ok(self.next())
     }
 }
@@ -249,30 +285,34 @@ impl random::insecure_seed::Host for Random {
 struct Output {
     text: Vec<u8>,
     bytes_max: usize,
-    /// Writes before the call ends: each costs the host time that fuel does
-    /// not count.
-    writes_left: u64,
 }
 
-struct OutputPipe(Arc<Mutex<Output>>);
+struct OutputPipe {
+    output: Arc<Mutex<Output>>,
+    fuel: Arc<HostFuel>,
+}
+
+impl OutputPipe {
+    fn charge(&self, fuel: u64, bytes: usize) -> StreamResult<()> {
+        self.fuel.charge(fuel, bytes).map_err(|end| StreamError::Trap(end.into()))
+    }
+}
 
 impl OutputStream for OutputPipe {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        let mut output = lock(&self.0);
-        let Some(left) = output.writes_left.checked_sub(1) else {
-            return Err(StreamError::Trap(CallEnd::Fuel.into()));
-        };
-        output.writes_left = left;
+        self.charge(STREAM_FUEL, bytes.len())?;
+        let mut output = lock(&self.output);
         let room = output.bytes_max.saturating_sub(output.text.len());
         output.text.extend_from_slice(&bytes[..bytes.len().min(room)]);
         Ok(())
     }
 
     fn flush(&mut self) -> StreamResult<()> {
-        Ok(())
+        self.charge(HOST_CALL_FUEL, 0)
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
+        self.charge(HOST_CALL_FUEL, 0)?;
         Ok(WRITE_BYTES_MAX)
     }
 }
@@ -284,7 +324,8 @@ impl Pollable for OutputPipe {
 
 impl Wasi {
     fn pipe(&mut self) -> wasmtime::Result<Resource<DynOutputStream>> {
-        let pipe: DynOutputStream = Box::new(OutputPipe(Arc::clone(&self.output)));
+        let (output, fuel) = (Arc::clone(&self.output), Arc::clone(&self.fuel));
+        let pipe: DynOutputStream = Box::new(OutputPipe { output, fuel });
         Ok(self.table.push(pipe)?)
     }
 }

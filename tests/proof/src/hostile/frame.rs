@@ -56,6 +56,7 @@ const WORLD: &str = "
       include lantern:projection/projection@0.1.0;
       import wasi:clocks/wall-clock@0.2.0;
       import wasi:clocks/monotonic-clock@0.2.0;
+      import wasi:io/poll@0.2.0;
       import wasi:random/random@0.2.0;
       import wasi:cli/stderr@0.2.0;
       import wasi:cli/exit@0.2.0;

@@ -131,6 +131,9 @@ fn of_file(file: File) -> Expected {
         | F::LoopOfTinyGrowth
         | F::LoopInDeadCode
         | F::LoopOfHostCalls
+        | F::LoopOfLooksAtTheClock
+        | F::LoopOfRandomness
+        | F::LoopOfWaits
         | F::ScanWithoutEnd
         | F::OutputFlood
         | F::LogFlood => FUEL,
