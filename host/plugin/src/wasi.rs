@@ -72,8 +72,8 @@ impl Wasi {
             table,
             cli: WasiCliCtx::default(),
             files: WasiFilesystemCtx::default(),
-            clock: Clock { wall_us: 0, monotonic_ns: 0, fuel: Arc::clone(fuel) },
-            random: Random { state: SEED, fuel: Arc::clone(fuel) },
+            clock: Clock { wall_us: 0, monotonic_ns: 0 },
+            random: Random { state: SEED },
             output: Arc::default(),
             fuel: Arc::clone(fuel),
         }
@@ -106,16 +106,16 @@ pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     cli::terminal_stdin::add_to_linker::<State, WasiCli>(l, cli_view)?;
     cli::terminal_stdout::add_to_linker::<State, WasiCli>(l, cli_view)?;
     cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, cli_view)?;
-    clocks::wall_clock::add_to_linker::<State, HasSelf<Clock>>(l, |s| &mut wasi(s).clock)?;
+    clocks::wall_clock::add_to_linker::<State, HasSelf<Wasi>>(l, wasi)?;
     clocks::monotonic_clock::add_to_linker::<State, HasSelf<Wasi>>(l, wasi)?;
     filesystem::preopens::add_to_linker::<State, WasiFilesystem>(l, files_view)?;
     sync::filesystem::types::add_to_linker::<State, WasiFilesystem>(l, files_view)?;
     io::error::add_to_linker::<State, Io>(l, |s| &mut wasi(s).table)?;
     sync::io::poll::add_to_linker::<State, HasSelf<Wasi>>(l, wasi)?;
     sync::io::streams::add_to_linker::<State, Io>(l, |s| &mut wasi(s).table)?;
-    random::random::add_to_linker::<State, HasSelf<Random>>(l, |s| &mut wasi(s).random)?;
-    random::insecure::add_to_linker::<State, HasSelf<Random>>(l, |s| &mut wasi(s).random)?;
-    random::insecure_seed::add_to_linker::<State, HasSelf<Random>>(l, |s| &mut wasi(s).random)?;
+    random::random::add_to_linker::<State, HasSelf<Wasi>>(l, wasi)?;
+    random::insecure::add_to_linker::<State, HasSelf<Wasi>>(l, wasi)?;
+    random::insecure_seed::add_to_linker::<State, HasSelf<Wasi>>(l, wasi)?;
     Ok(())
 }
 
@@ -146,15 +146,14 @@ struct Clock {
     /// Goes on by one with every look, from 1: Go takes 0 for broken, and a
     /// loop that waits for time to pass must end.
     monotonic_ns: u64,
-    fuel: Arc<HostFuel>,
 }
 
-impl clocks::wall_clock::Host for Clock {
+impl clocks::wall_clock::Host for Wasi {
     fn now(&mut self) -> wasmtime::Result<clocks::wall_clock::Datetime> {
         self.fuel.charge(HOST_CALL_FUEL, 0)?;
-        let micros = u32::try_from(self.wall_us % 1_000_000).expect("under a million");
+        let micros = u32::try_from(self.clock.wall_us % 1_000_000).expect("under a million");
         Ok(clocks::wall_clock::Datetime {
-            seconds: self.wall_us / 1_000_000,
+            seconds: self.clock.wall_us / 1_000_000,
             nanoseconds: micros * 1_000,
         })
     }
@@ -222,7 +221,6 @@ impl Pollable for Ready {
 /// SplitMix64 from a fixed seed.
 struct Random {
     state: u64,
-    fuel: Arc<HostFuel>,
 }
 
 impl Random {
@@ -233,8 +231,10 @@ impl Random {
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
     }
+}
 
-    fn bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
+impl Wasi {
+    fn random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
         if len > RANDOM_BYTES_MAX {
             return Err(CallEnd::Guest(format!(
                 "it asked for {len} random bytes, and the limit is {RANDOM_BYTES_MAX} a call"
@@ -245,36 +245,39 @@ impl Random {
         self.fuel.charge(HOST_CALL_FUEL, len)?;
         let mut bytes = Vec::with_capacity(len + 8);
         while bytes.len() < len {
-            bytes.extend_from_slice(&self.next().to_le_bytes());
+            bytes.extend_from_slice(&self.random.next().to_le_bytes());
         }
         bytes.truncate(len);
         Ok(bytes)
     }
+
+    fn random_number(&mut self) -> wasmtime::Result<u64> {
+        self.fuel.charge(HOST_CALL_FUEL, 0)?;
+        Ok(self.random.next())
+    }
 }
 
-impl random::random::Host for Random {
+impl random::random::Host for Wasi {
     fn get_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
-        self.bytes(len)
+        self.random_bytes(len)
     }
 
     fn get_random_u64(&mut self) -> wasmtime::Result<u64> {
-        self.fuel.charge(HOST_CALL_FUEL, 0)?;
-        Ok(self.next())
+        self.random_number()
     }
 }
 
-impl random::insecure::Host for Random {
+impl random::insecure::Host for Wasi {
     fn get_insecure_random_bytes(&mut self, len: u64) -> wasmtime::Result<Vec<u8>> {
-        self.bytes(len)
+        self.random_bytes(len)
     }
 
     fn get_insecure_random_u64(&mut self) -> wasmtime::Result<u64> {
-        self.fuel.charge(HOST_CALL_FUEL, 0)?;
-        Ok(self.next())
+        self.random_number()
     }
 }
 
-impl random::insecure_seed::Host for Random {
+impl random::insecure_seed::Host for Wasi {
     fn insecure_seed(&mut self) -> wasmtime::Result<(u64, u64)> {
         Ok((SEED, !SEED))
     }
