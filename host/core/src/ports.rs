@@ -655,6 +655,12 @@ pub trait Clock: Send + Sync {
     /// Time since some fixed moment; never goes back.
     fn monotonic(&self) -> Duration;
 
+    /// CPU time of the calling thread, also since some fixed moment; zero where
+    /// nobody measures it.
+    fn thread_cpu(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Time of day.
     fn wall(&self) -> Timestamp;
 }

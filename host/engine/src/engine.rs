@@ -205,13 +205,14 @@ impl Engine {
     }
 
     fn take_turn(&self, slot: Arc<Slot>) {
-        let (began, before) = (self.ports.clock.monotonic(), slot.seen.lock().usage.fuel);
+        let clock = &self.ports.clock;
+        let (began, before) = (clock.thread_cpu(), slot.seen.lock().usage.fuel);
         let turn = self.turn(&slot);
-        let now = self.ports.clock.monotonic();
+        let cpu = clock.thread_cpu().saturating_sub(began);
         let after = slot.seen.lock().usage.fuel;
         // Counted anew where the shard was opened anew.
         let fuel = after.checked_sub(before).unwrap_or(after);
-        self.pool.done(slot, turn, now, &Took { time: now.saturating_sub(began), fuel });
+        self.pool.done(slot, turn, clock.monotonic(), &Took { cpu, fuel });
     }
 
     /// One step of one shard, and what follows from it.

@@ -4,8 +4,8 @@
 //! former never wait for the latter, however many these are. In each lane shards
 //! that serve readers go first; those that catch up in the background get a turn
 //! now and then all the same. In the slow lane those whose plugins use much fuel
-//! let the others go first in the same way: who got there by an accident, as one
-//! whose commits had to wait for the disk, waits for one of them and not for all.
+//! let the others go first in the same way: who is new, or got there by the
+//! host's work for it, waits for one of them and not for all.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -20,15 +20,14 @@ use crate::slot::Slot;
 const LAST_EVERY: u32 = 4;
 
 /// A step whose plugin uses more fuel, some ten milliseconds' worth, is a slow
-/// one. Fuel says so whatever else the machine is doing; a threshold of time as
-/// low would take everyone for slow where processors are short.
+/// one. Fuel says so whatever else the machine is doing.
 const SLOW_FUEL: u64 = 1 << 24;
 
-/// A second step in a row that takes longer is slow too: its plugin may have the
-/// host do what fuel does not count. One alone may be the machine's doing, and so
-/// may much of a shorter one: with six processes for a processor, steps of half a
-/// second were seen that used next to nothing.
-const SLOW: Duration = Duration::from_secs(1);
+/// A step that takes more CPU time is slow too: its plugin had the host do what
+/// fuel does not count. What passes on the clock says nothing of a plugin: with
+/// six processes for a processor, steps of a second are seen that use next to
+/// nothing.
+const SLOW_CPU: Duration = Duration::from_millis(50);
 
 /// How long a shard rests at most that lags behind by events it does not want.
 const LAZY: Duration = Duration::from_millis(250);
@@ -57,7 +56,8 @@ pub(crate) enum Turn {
 
 /// What a step took.
 pub(crate) struct Took {
-    pub(crate) time: Duration,
+    /// CPU time of the thread that ran it, the plugin's and the host's.
+    pub(crate) cpu: Duration,
     /// What the plugin used; 0 where it was not called, which shows nothing of
     /// it.
     pub(crate) fuel: u64,
@@ -82,7 +82,7 @@ pub(crate) struct Pool {
 #[derive(Default)]
 struct Queues {
     quick: Waiting,
-    /// Those that are not known yet, or whose steps took long.
+    /// Those that are not known yet, or whose steps took much CPU time.
     slow: Waiting,
     /// Those whose plugins used much fuel; in the slow lane as well.
     heavy: Waiting,
@@ -165,8 +165,7 @@ impl Pool {
     /// Puts a shard back after its step.
     pub(crate) fn done(&self, slot: Arc<Slot>, turn: Turn, now: Duration, took: &Took) {
         // Nobody else changes it while the shard is running.
-        let stalled = slot.stalled.swap(took.time > SLOW, Ordering::AcqRel);
-        let slow = after(slot.slow.load(Ordering::Acquire), stalled, took);
+        let slow = after(slot.slow.load(Ordering::Acquire), took);
         slot.slow.store(slow, Ordering::Release);
         if turn == Turn::Again {
             slot.run.store(QUEUED, Ordering::Release);
@@ -280,12 +279,11 @@ fn in_turn<Q>(
 }
 
 /// How many calls must take little before a shard is quick, after a step.
-/// `stalled`: whether the step before took long.
-fn after(before: u8, stalled: bool, took: &Took) -> u8 {
+fn after(before: u8, took: &Took) -> u8 {
     if took.fuel > SLOW_FUEL {
         QUICK_CALLS
-    } else if took.time > SLOW {
-        if stalled { before.max(1) } else { before }
+    } else if took.cpu > SLOW_CPU {
+        before.max(1)
     } else {
         before.saturating_sub(u8::from(took.fuel > 0))
     }
@@ -307,9 +305,9 @@ mod tests {
         Arc::new(Slot::new(id, Err("a test needs none".into())))
     }
 
-    const ENDLESS: Took = Took { time: Duration::from_millis(60), fuel: 100_000_000 };
-    const SMALL: Took = Took { time: Duration::from_millis(60), fuel: 50_000 };
-    const NO_CALL: Took = Took { time: Duration::from_millis(1), fuel: 0 };
+    const ENDLESS: Took = Took { cpu: Duration::from_millis(45), fuel: 100_000_000 };
+    const SMALL: Took = Took { cpu: Duration::from_millis(45), fuel: 50_000 };
+    const NO_CALL: Took = Took { cpu: Duration::from_millis(1), fuel: 0 };
 
     fn ran(pool: &Pool, slot: &Arc<Slot>, took: &Took) {
         pool.wake(slot);
@@ -325,7 +323,7 @@ mod tests {
             queues.pop(lane).map(|slot| slot.id.projection.clone())
         };
         let endless = ["a", "b", "c", "d", "e", "f"].map(slot);
-        // Their steps end long before a step is slow by the clock.
+        // Their steps end before one is slow by its CPU time.
         endless.iter().for_each(|slot| ran(&pool, slot, &ENDLESS));
         let quick = slot("quick");
         ran(&pool, &quick, &SMALL);
@@ -357,14 +355,7 @@ mod tests {
         }
         ran(&pool, &shard, &SMALL);
         assert!(!slow(&shard));
-        let long = Took { time: SLOW * 2, fuel: 1 };
-        for _ in 0..2 {
-            ran(&pool, &shard, &long);
-            assert!(!slow(&shard), "one step may have waited for a processor");
-            ran(&pool, &shard, &SMALL);
-        }
-        ran(&pool, &shard, &long);
-        ran(&pool, &shard, &long);
+        ran(&pool, &shard, &Took { cpu: SLOW_CPU * 2, fuel: 1 });
         assert!(slow(&shard), "the host worked long for it");
         ran(&pool, &shard, &SMALL);
         assert!(!slow(&shard));
@@ -377,7 +368,7 @@ mod tests {
         endless.iter().for_each(|slot| ran(&pool, slot, &ENDLESS));
         endless.iter().for_each(|slot| pool.wake(slot));
         for number in 0..100 {
-            // One that nobody knows yet, as one whose steps took long.
+            // One that nobody knows yet, as one for which the host worked long.
             let other = slot("other");
             pool.wake(&other);
             let turns = (1..).find(|_| {

@@ -24,8 +24,6 @@ pub(crate) struct Slot {
     /// How many calls must take little before it is quick; at first one. Changed
     /// by the pool alone, and not while it waits for a turn.
     pub(crate) slow: AtomicU8,
-    /// Its last step took long; as `slow`.
-    pub(crate) stalled: AtomicBool,
     /// Is to be woken lazily; see [`crate::pool`].
     pub(crate) lazy: AtomicBool,
     /// Serves readers; goes first in the queue.
@@ -118,7 +116,6 @@ impl Slot {
             store,
             shard: Mutex::new(None),
             slow: AtomicU8::new(1),
-            stalled: AtomicBool::new(false),
             run: AtomicU8::new(0),
             lazy: AtomicBool::new(false),
             active: AtomicBool::new(false),

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use lantern_core::{Clock, Committed, Publish, Timestamp};
 use lantern_live::Hub;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
 
 use crate::log::ChosenLog;
@@ -21,6 +22,11 @@ impl SystemClock {
 impl Clock for SystemClock {
     fn monotonic(&self) -> Duration {
         self.0.elapsed()
+    }
+
+    fn thread_cpu(&self) -> Duration {
+        let time = clock_gettime(ClockId::ThreadCPUTime);
+        time.try_into().unwrap_or_default()
     }
 
     fn wall(&self) -> Timestamp {
@@ -68,5 +74,30 @@ impl Publish for Commits {
             hub.activated(projection, epoch);
         }
         self.changed.send_replace(());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Else a step that waits for the disk would pass for one that takes much.
+    #[test]
+    fn cpu_time_is_that_of_the_thread_and_leaves_waiting_out() {
+        let clock = SystemClock::new();
+        let (began, waited) = (clock.thread_cpu(), Duration::from_millis(200));
+        std::thread::park_timeout(waited);
+        let other = std::thread::spawn(|| work(&SystemClock::new(), Duration::from_millis(100)));
+        other.join().expect("it only works");
+        let between = clock.thread_cpu().saturating_sub(began);
+        assert!(between < waited / 4, "{between:?}");
+        work(&clock, Duration::from_millis(20));
+    }
+
+    fn work(clock: &SystemClock, cpu: Duration) {
+        let began = clock.thread_cpu();
+        while clock.thread_cpu().saturating_sub(began) < cpu {
+            std::hint::spin_loop();
+        }
     }
 }
