@@ -3,8 +3,6 @@
 //! It knows keys and places alone: the rows lie in the table, at the same
 //! places. So this code is in a plugin once, and not once a table.
 
-use std::cmp::Ordering;
-
 use hashbrown::HashTable;
 
 use crate::bindings::lantern::projection::types::Column;
@@ -19,9 +17,6 @@ pub(crate) struct Cache {
     index: HashTable<u32>,
     /// Places of the rows that the host does not have in this form yet.
     changed: Vec<u32>,
-    /// Of the rows that have changed, while they are sorted: where their keys
-    /// begin to differ, and their places.
-    sorting: Vec<(Start, u32)>,
     /// The key that is looked for, kept so that looking allocates nothing.
     key: String,
 }
@@ -37,13 +32,7 @@ struct Slot {
 
 impl Cache {
     pub(crate) fn new() -> Self {
-        Self {
-            slots: Vec::new(),
-            index: HashTable::new(),
-            changed: Vec::new(),
-            sorting: Vec::new(),
-            key: String::new(),
-        }
+        Self { slots: Vec::new(), index: HashTable::new(), changed: Vec::new(), key: String::new() }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -99,25 +88,7 @@ impl Cache {
         }
     }
 
-    /// Brings the rows that have changed into the order of their keys.
-    pub(crate) fn sort_changed(&mut self) {
-        let Self { slots, changed, sorting, .. } = self;
-        let key = |place: u32| slots[place as usize].key.as_bytes();
-        let Some(first) = changed.first() else { return };
-        let (first, mut shared) = (key(*first), usize::MAX);
-        for place in changed.iter() {
-            shared = shared.min(shared_start(first, key(*place)));
-        }
-        sorting.clear();
-        sorting.extend(changed.iter().map(|place| (start_of(&key(*place)[shared..]), *place)));
-        sorting.sort_unstable_by(|(a_start, a), (b_start, b)| {
-            a_start.cmp(b_start).then_with(|| order(key(*a), key(*b)))
-        });
-        changed.clear();
-        changed.extend(sorting.iter().map(|(_, place)| *place));
-    }
-
-    /// The places of the rows that have changed.
+    /// The places of the rows that have changed, first to last.
     pub(crate) fn changed(&self) -> &[u32] {
         &self.changed
     }
@@ -215,9 +186,8 @@ const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 /// would otherwise move the highest bits alone. (A product of 128 bits, which
 /// needs none of that, is a slow call in Wasm.)
 ///
-/// Neither this nor [`same`] nor [`order`] leaves short copies or comparisons
-/// of a length that is known only when it runs: in Wasm each of those is a
-/// call.
+/// Neither this nor [`same`] leaves short copies or comparisons of a length that
+/// is known only when it runs: in Wasm each of those is a call.
 #[inline]
 fn hash_of(key: &[u8]) -> u64 {
     let mix = |word: u64| (word ^ (word >> 32)).wrapping_mul(MULTIPLIER);
@@ -246,55 +216,6 @@ fn same(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len()
         && words.into_iter().all(|(a, b)| u64::from_le_bytes(*a) == u64::from_le_bytes(*b))
         && rest.all(|(a, b)| a == b)
-}
-
-/// Sixteen bytes of a key as numbers, zeros past its end. Where those of two
-/// keys differ, they are in the order of the keys.
-type Start = (u64, u64);
-
-fn start_of(key: &[u8]) -> Start {
-    let mut start = [0; 16];
-    match key.first_chunk::<16>() {
-        Some(chunk) => start = *chunk,
-        None => start.iter_mut().zip(key).for_each(|(to, from)| *to = *from),
-    }
-    let start = u128::from_be_bytes(start);
-    ((start >> 64) as u64, start as u64)
-}
-
-/// How many bytes both begin with.
-fn shared_start(a: &[u8], b: &[u8]) -> usize {
-    let ((a_words, a_rest), (b_words, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-    for (place, (a, b)) in a_words.iter().zip(b_words).enumerate() {
-        let differ = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
-        if differ != 0 {
-            return place * 8 + differ.trailing_zeros() as usize / 8;
-        }
-    }
-    // The longer one may share a few bytes more: less is as right.
-    let words = a_words.len().min(b_words.len());
-    if a_words.len() != b_words.len() {
-        return words * 8;
-    }
-    words * 8 + a_rest.iter().zip(b_rest).take_while(|(a, b)| a == b).count()
-}
-
-/// The order of two keys, by their bytes.
-#[inline]
-fn order(a: &[u8], b: &[u8]) -> Ordering {
-    let ((a_words, a_rest), (b_words, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
-    for (a, b) in a_words.iter().zip(b_words) {
-        // Wasm cannot turn bytes round in one step, and most words are equal.
-        if u64::from_le_bytes(*a) != u64::from_le_bytes(*b) {
-            return u64::from_be_bytes(*a).cmp(&u64::from_be_bytes(*b));
-        }
-    }
-    let rest = match a_words.len().cmp(&b_words.len()) {
-        Ordering::Less => a_rest.iter().cmp(b_words[a_words.len()].iter().chain(b_rest)),
-        Ordering::Equal => a_rest.iter().cmp(b_rest),
-        Ordering::Greater => a_words[b_words.len()].iter().chain(a_rest).cmp(b_rest),
-    };
-    rest.then(a.len().cmp(&b.len()))
 }
 
 #[cfg(test)]
@@ -331,20 +252,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn keys_are_ordered_by_their_bytes(
+        fn keys_are_the_same_where_their_bytes_are(
             shared in "[a-zü/]{0,20}",
             a in "[ab\u{0}ü]{0,20}",
             b in "[ab\u{0}ü]{0,20}",
         ) {
             let (a, b) = (format!("{shared}{a}"), format!("{shared}{b}"));
-            prop_assert_eq!(order(a.as_bytes(), b.as_bytes()), a.cmp(&b));
-            let shared = shared_start(a.as_bytes(), b.as_bytes());
-            prop_assert_eq!(&a.as_bytes()[..shared], &b.as_bytes()[..shared]);
-            for from in 0..=shared {
-                let start = |key: &str| start_of(&key.as_bytes()[from..]);
-                let sorted = start(&a).cmp(&start(&b)).then_with(|| a.cmp(&b));
-                prop_assert_eq!(sorted, a.cmp(&b));
-            }
+            prop_assert!(same(a.as_bytes(), a.clone().as_bytes()));
             prop_assert_eq!(same(a.as_bytes(), b.as_bytes()), a == b);
         }
     }

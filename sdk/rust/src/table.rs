@@ -1,10 +1,9 @@
 //! Typed tables over the contract's bytes.
 //!
 //! Rows that were read or written stay in memory as values; changes go to the
-//! host at the end of a call, each changed row once, in the order of its key,
-//! all rows of a table in one call. What is in memory is never more than a
-//! copy of what the host has: whether a row is there changes how long a call
-//! takes, and nothing else.
+//! host at the end of a call, each changed row once, all rows of a table in one
+//! call. What is in memory is never more than a copy of what the host has:
+//! whether a row is there changes how long a call takes, and nothing else.
 
 use crate::cache::{Cache, Columns, end_value, push};
 use crate::column::{Texts, Values};
@@ -290,10 +289,9 @@ impl<R: Stored> Table<R> {
         self.spec.name
     }
 
-    /// Brings what changed into columns, in the order of the keys.
+    /// Brings what changed into columns, in the order in which it did.
     fn collect(&mut self) -> Result<(), Error> {
         let Columns { keys, values, deleted } = &mut self.columns;
-        self.cache.sort_changed();
         for place in self.cache.changed() {
             let place = *place as usize;
             let key = self.cache.key_at(place);
