@@ -297,6 +297,14 @@ pub trait ReadStore: Send {
     /// [`StoreError`] where it cannot be read.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
+    /// The values under `keys`, in their order.
+    ///
+    /// # Errors
+    /// As [`ReadStore::get`].
+    fn get_many(&self, space: Space, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        keys.iter().map(|key| self.get(space, key)).collect()
+    }
+
     /// At most `limit` pairs of `range` in key order, last first where `reverse`.
     ///
     /// # Errors
@@ -530,6 +538,19 @@ pub trait Host: Send + Any {
     /// # Errors
     /// [`HostError`]; the call is over then.
     fn get(&mut self, table: TableId, key: &str) -> Result<Option<Vec<u8>>, HostError>;
+
+    /// The values under `keys` of `table`, in their order. All of them are in
+    /// memory at once: ask for so few that they may be of any size.
+    ///
+    /// # Errors
+    /// As [`Host::get`].
+    fn get_many(
+        &mut self,
+        table: TableId,
+        keys: &[&str],
+    ) -> Result<Vec<Option<Vec<u8>>>, HostError> {
+        keys.iter().map(|key| self.get(table, key)).collect()
+    }
 
     /// Puts `value` under `key`.
     ///

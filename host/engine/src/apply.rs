@@ -296,6 +296,7 @@ impl Shard {
         let mut call = Call::new(
             self.store.clone(),
             std::mem::take(&mut self.overlay),
+            std::mem::take(&mut self.room),
             self.manifest.clone(),
             self.config.clone(),
             scope,
@@ -329,7 +330,8 @@ impl Shard {
             Ok(()) => {
                 self.instance = Some(instance);
                 self.meta.timers_now = call.timers_now;
-                self.overlay.merge(call.written);
+                self.room = call.written;
+                self.overlay.merge(&mut self.room);
                 Ok(call.emitted)
             }
             Err(ApplyError::Fault(message)) => Err(CallError::Stop(Stop::Fault(message))),

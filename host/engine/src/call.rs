@@ -50,6 +50,7 @@ impl Call {
     pub(crate) fn new(
         store: Arc<dyn ShardStore>,
         applied: Overlay,
+        written: Overlay,
         manifest: Arc<Manifest>,
         config: Arc<EngineConfig>,
         scope: CallScope,
@@ -57,7 +58,7 @@ impl Call {
         Self {
             store,
             applied,
-            written: Overlay::default(),
+            written,
             emitted: Vec::new(),
             logged: Vec::new(),
             timers_now: scope.timers_now,
@@ -203,6 +204,17 @@ impl Host for Call {
         self.read(Space::Table(table), key.as_bytes())
     }
 
+    fn get_many(
+        &mut self,
+        table: TableId,
+        keys: &[&str],
+    ) -> Result<Vec<Option<Vec<u8>>>, HostError> {
+        self.table(table)?;
+        let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
+        layers::get_many(&[&self.written, &self.applied], &*self.store, Space::Table(table), &keys)
+            .map_err(|e| HostError::Fault(e.to_string()))
+    }
+
     fn put(&mut self, table: TableId, key: &str, value: &[u8]) -> Result<(), HostError> {
         let declared = self.check_write(table, key)?;
         if declared.public && !is_json_object(value) {
@@ -248,11 +260,13 @@ impl Host for Call {
         reverse: bool,
     ) -> Result<Vec<Row>, HostError> {
         self.table(table)?;
-        let range = KeyRange::of(start.as_bytes(), end.as_bytes());
+        let (space, range) = (Space::Table(table), KeyRange::of(start.as_bytes(), end.as_bytes()));
+        self.written.put_in_order(space);
+        self.applied.put_in_order(space);
         let pairs = layers::scan(
             &[&self.written, &self.applied],
             &*self.store,
-            Space::Table(table),
+            space,
             &range,
             limit as usize,
             reverse,
@@ -405,9 +419,9 @@ mod tests {
                 causes: (0, 0),
                 timers_now: 0,
             };
-            let applied = Overlay::default();
+            let (applied, written) = (Overlay::default(), Overlay::default());
             let mut call =
-                Call::new(store.clone(), applied, manifest.clone(), config.clone(), scope);
+                Call::new(store.clone(), applied, written, manifest.clone(), config.clone(), scope);
             (0..1_000).find(|n| write(&mut call, &format!("{n:08}")).is_err())
         };
         assert_eq!(count(|call, key| call.put(TableId(0), key, b"")), Some(100));

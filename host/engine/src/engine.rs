@@ -15,7 +15,7 @@ use lantern_core::{
 use parking_lot::{Mutex, RwLock};
 
 use crate::gather::wanted;
-use crate::pool::{Lane, Pool, Took, Turn};
+use crate::pool::{CpuMeter, Lane, Pool, Took, Turn};
 use crate::shard::{LogSink, Shard, ShardParts, Step, StepLimits, Stop};
 use crate::slot::{Fault, Slot};
 use crate::{EngineConfig, EngineError, LogLine, VerifyStatus};
@@ -194,25 +194,27 @@ impl Engine {
         let Some(slot) = self.pool.try_next(self.ports.clock.monotonic()) else {
             return false;
         };
-        self.take_turn(slot);
+        self.take_turn(slot, &mut CpuMeter::new(&*self.ports.clock));
         true
     }
 
     fn run(&self, lane: Lane) {
+        let mut meter = CpuMeter::new(&*self.ports.clock);
         while let Some(slot) = self.pool.next(lane, || self.ports.clock.monotonic()) {
-            self.take_turn(slot);
+            self.take_turn(slot, &mut meter);
         }
     }
 
-    fn take_turn(&self, slot: Arc<Slot>) {
-        let clock = &self.ports.clock;
-        let (began, before) = (clock.thread_cpu(), slot.seen.lock().usage.fuel);
+    fn take_turn(&self, slot: Arc<Slot>, meter: &mut CpuMeter) {
+        let clock = &*self.ports.clock;
+        let (began, before) = (clock.monotonic(), slot.seen.lock().usage.fuel);
         let turn = self.turn(&slot);
-        let cpu = clock.thread_cpu().saturating_sub(began);
+        let now = clock.monotonic();
+        let cpu = meter.step(clock, now.saturating_sub(began));
         let after = slot.seen.lock().usage.fuel;
         // Counted anew where the shard was opened anew.
         let fuel = after.checked_sub(before).unwrap_or(after);
-        self.pool.done(slot, turn, clock.monotonic(), &Took { cpu, fuel });
+        self.pool.done(slot, turn, now, &Took { cpu, fuel });
     }
 
     /// One step of one shard, and what follows from it.

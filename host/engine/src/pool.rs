@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use lantern_core::Clock;
 use parking_lot::{Condvar, Mutex};
 
 use crate::slot::Slot;
@@ -61,6 +62,39 @@ pub(crate) struct Took {
     /// What the plugin used; 0 where it was not called, which shows nothing of
     /// it.
     pub(crate) fuel: u64,
+}
+
+/// Steps take no longer on the clock than this, in all, before the thread is
+/// asked for its CPU time: the kernel takes a microsecond to say it.
+const UNMETERED: Duration = Duration::from_millis(5);
+
+/// What CPU time a thread's steps take.
+pub(crate) struct CpuMeter {
+    /// The thread's, when it was asked last.
+    asked: Duration,
+    /// How long the steps since then took on the clock.
+    since: Duration,
+}
+
+impl CpuMeter {
+    /// Of the calling thread.
+    pub(crate) fn new(clock: &dyn Clock) -> Self {
+        Self { asked: clock.thread_cpu(), since: Duration::ZERO }
+    }
+
+    /// The CPU time of a step that has just ended and took so long on the clock:
+    /// to [`UNMETERED`], which is less where it errs for a long step.
+    pub(crate) fn step(&mut self, clock: &dyn Clock, time: Duration) -> Duration {
+        let before = self.since;
+        self.since += time;
+        if self.since < UNMETERED {
+            return time;
+        }
+        let now = clock.thread_cpu();
+        let cpu = now.saturating_sub(self.asked).saturating_sub(before);
+        (self.asked, self.since) = (now, Duration::ZERO);
+        cpu
+    }
 }
 
 /// Which shards a thread runs.
@@ -335,6 +369,41 @@ mod tests {
             assert_eq!(next(Lane::Slow), Some(slot.id.projection.clone()));
         }
         assert_eq!(next(Lane::Slow), None);
+    }
+
+    /// A thread whose CPU time is said.
+    struct Cpu(Mutex<Duration>);
+
+    impl Clock for Cpu {
+        fn monotonic(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn thread_cpu(&self) -> Duration {
+            *self.0.lock()
+        }
+
+        fn wall(&self) -> lantern_core::Timestamp {
+            lantern_core::Timestamp(0)
+        }
+    }
+
+    #[test]
+    fn a_step_that_waits_takes_no_cpu_time_and_one_that_works_does() {
+        let ms = Duration::from_millis;
+        let cpu = Cpu(Mutex::new(ms(1_000)));
+        let mut meter = CpuMeter::new(&cpu);
+        let mut step = |used: Duration, time: Duration| {
+            *cpu.0.lock() += used;
+            meter.step(&cpu, time)
+        };
+        assert_eq!(step(ms(1), ms(2_000)), ms(1), "it waited for a processor");
+        assert_eq!(step(ms(200), ms(210)), ms(200));
+        for _ in 0..1_000 {
+            assert!(step(ms(0), ms(1)) <= ms(1), "short ones are taken for work, but are short");
+        }
+        let long = step(ms(200), ms(4_000));
+        assert!((ms(200) - UNMETERED..=ms(200)).contains(&long), "{long:?}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lantern_core::{
     Committed, EmitFrom, Instance, KeyRange, Level, Log, Manifest, NewEvent, Offset, Plugin,
-    ShardId, ShardMeta, ShardStore, Space, StoreError, TableChanges, TableId, Timestamp,
+    ShardId, ShardMeta, ShardStore, Space, StoreError, TableChanges, TableId, Timestamp, Writes,
 };
 
 use crate::EngineConfig;
@@ -46,6 +46,8 @@ pub(crate) struct Shard {
     pub(crate) instance: Option<Box<dyn Instance>>,
     /// Applied and not committed.
     pub(crate) overlay: Overlay,
+    /// Empty, with room for what a call writes.
+    pub(crate) room: Overlay,
     /// As of what is applied, committed or not.
     pub(crate) meta: ShardMeta,
     /// Subjects with parked events, and how many.
@@ -161,6 +163,7 @@ impl Shard {
             epoch: None,
             instance: None,
             overlay: Overlay::default(),
+            room: Overlay::default(),
             meta,
             blocked,
             parked_in_a_row: 0,
@@ -195,13 +198,20 @@ impl Shard {
         let due = limits.now.saturating_sub(self.last_commit)
             >= Duration::from_millis(self.config.commit_ms);
         let full = self.overlay.bytes() >= self.config.commit_bytes;
-        if (idle || stopped || due || full) && self.is_dirty() {
-            return match self.commit(limits.now) {
-                Ok(commit) => (outcome.and_then(|step| self.check_size(step)), Some(commit)),
-                Err(error) => (Err(error.into()), None),
-            };
+        let committed =
+            ((idle || stopped || due || full) && self.is_dirty()).then(|| self.commit(limits.now));
+        if idle || stopped {
+            // What is at rest holds no room for much.
+            self.room = Overlay::default();
+            if self.overlay.is_empty() {
+                self.overlay = Overlay::default();
+            }
         }
-        (outcome, None)
+        match committed {
+            Some(Ok(commit)) => (outcome.and_then(|step| self.check_size(step)), Some(commit)),
+            Some(Err(error)) => (Err(error.into()), None),
+            None => (outcome, None),
+        }
     }
 
     /// Halts a projection whose state has grown over the limit. What is
@@ -347,22 +357,21 @@ impl Shard {
 
     /// Writes what was applied, and the position, in one transaction.
     pub(crate) fn commit(&mut self, now: Duration) -> Result<Arc<Committed>, StoreError> {
-        let overlay = std::mem::take(&mut self.overlay);
         let mut meta = self.meta.clone();
         meta.pos += 1;
-        let bytes = overlay.bytes();
-        let mut over = overlay;
+        let bytes = self.overlay.bytes();
+        let mut writes = self.overlay.take_writes();
         let tables = match self.epoch {
-            Some(_) => public_changes(&self.manifest, &over),
+            Some(_) => public_changes(&self.manifest, &writes),
             None => Vec::new(),
         };
-        let outcome = self.log_changes(&mut meta, &mut over, &tables).and_then(|()| {
+        let outcome = self.log_changes(&mut meta, &mut writes, &tables).and_then(|()| {
             let record = serde_json::to_vec(&meta).expect("numbers always encode");
-            over.set(Space::Meta, ShardMeta::KEY.to_vec(), Some(record));
-            self.store.commit(over.writes())
+            let records = writes.entry(Space::Meta).or_default();
+            records.insert(ShardMeta::KEY.to_vec(), Some(record));
+            self.store.commit(&writes)
         });
         if let Err(error) = outcome {
-            let mut writes = over.into_writes();
             // Decisions stay: they belong to what is kept here.
             if let Some(meta) = writes.get_mut(&Space::Meta) {
                 meta.remove(ShardMeta::KEY);
@@ -411,7 +420,7 @@ impl Shard {
     fn log_changes(
         &self,
         meta: &mut ShardMeta,
-        over: &mut Overlay,
+        writes: &mut Writes,
         tables: &[TableChanges],
     ) -> Result<(), StoreError> {
         if self.epoch.is_none() {
@@ -423,7 +432,8 @@ impl Shard {
         }
         let entry = TableChanges::encode(tables);
         meta.changes_bytes += entry.len() as u64;
-        over.set(Space::Changes, meta.pos.to_be_bytes().to_vec(), Some(entry));
+        let log = writes.entry(Space::Changes).or_default();
+        log.insert(meta.pos.to_be_bytes().to_vec(), Some(entry));
         // A page at a time, so that one huge entry does not read all others.
         while meta.changes_bytes > self.config.changes_bytes_max {
             let start = (meta.changes_from + 1).to_be_bytes().to_vec();
@@ -442,7 +452,7 @@ impl Shard {
                     .try_into()
                     .map(u64::from_be_bytes)
                     .map_err(|_| StoreError::Damaged("an entry of the change log".into()))?;
-                over.set(Space::Changes, key, None);
+                log.insert(key, None);
             }
         }
         Ok(())
@@ -462,12 +472,12 @@ pub(crate) fn watermark_due(manifest: &Manifest, meta: &ShardMeta) -> Option<Tim
     (mark > meta.watermark).then_some(mark)
 }
 
-/// What `over` changes in public tables.
-fn public_changes(manifest: &Manifest, over: &Overlay) -> Vec<TableChanges> {
+/// What `writes` change in public tables.
+fn public_changes(manifest: &Manifest, writes: &Writes) -> Vec<TableChanges> {
     let public = (0..).map(TableId).zip(&manifest.tables).filter(|(_, table)| table.public);
     public
         .filter_map(|(table, _)| {
-            let pairs = over.writes().get(&Space::Table(table))?;
+            let pairs = writes.get(&Space::Table(table))?;
             let mut changes = TableChanges { table, ..TableChanges::default() };
             for (key, value) in pairs {
                 let key = String::from_utf8_lossy(key).into_owned();

@@ -10,6 +10,9 @@ use crate::state::{CallEnd, State, in_words};
 /// Work for one key, row or event of a call that takes many, in fuel.
 const ITEM_FUEL: u64 = 100;
 
+/// So many rows are got at once, each of them of any size.
+const GET_AT_ONCE: usize = 64;
+
 impl types::Host for State {}
 
 impl tables::Host for State {
@@ -67,15 +70,18 @@ impl tables::Host for State {
         let mut found = Vec::with_capacity(keys.column.len());
         let mut ends = Vec::with_capacity(keys.column.len());
         let mut bytes = Vec::new();
-        for key in keys.iter() {
-            let value = self.host(CALL)?.get(TableId(table), key).map_err(CallEnd::from)?;
-            found.push(value.is_some());
-            if let Some(value) = value {
-                bytes.extend_from_slice(&value);
-                self.check_size(CALL, bytes.len())?;
-                self.charge(0, value.len())?;
+        let all: Vec<&str> = keys.iter().collect();
+        for keys in all.chunks(GET_AT_ONCE) {
+            let values = self.host(CALL)?.get_many(TableId(table), keys);
+            for value in values.map_err(CallEnd::from)? {
+                found.push(value.is_some());
+                if let Some(value) = value {
+                    bytes.extend_from_slice(&value);
+                    self.check_size(CALL, bytes.len())?;
+                    self.charge(0, value.len())?;
+                }
+                ends.push(u32::try_from(bytes.len()).map_err(|_| too_long(CALL))?);
             }
-            ends.push(u32::try_from(bytes.len()).map_err(|_| too_long(CALL))?);
         }
         Ok((found, types::ColumnResult { ends, bytes }))
     }

@@ -12,7 +12,7 @@ use lantern_core::StoreError;
 use redb::backends::InMemoryBackend;
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, StorageBackend, StorageError,
-    TableDefinition, TableError,
+    TableDefinition, TableError, WriteTransaction,
 };
 
 use crate::disk::{Disk, DiskFile, create_dir_durably, unless_missing};
@@ -133,8 +133,8 @@ impl Place {
             {
                 let mut about = txn.open_table(ABOUT)?;
                 about.insert("kind", self.kind.name)?;
-                about.insert("format", self.kind.format.to_string().as_str())?;
             }
+            set_format(&txn, self.kind.format)?;
             Ok(txn.commit()?)
         });
         Ok(written?)
@@ -170,6 +170,12 @@ impl Place {
             _ => refuse(format!("gives `{format}` as its format, which is none")),
         }
     }
+}
+
+/// Has the file say that it is of `format`.
+pub(crate) fn set_format(txn: &WriteTransaction, format: u32) -> Result<(), redb::Error> {
+    txn.open_table(ABOUT)?.insert("format", format.to_string().as_str())?;
+    Ok(())
 }
 
 /// `None` where the error says that there is no such file.

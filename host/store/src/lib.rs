@@ -14,10 +14,13 @@ mod disk;
 mod error;
 mod file;
 mod plugins;
+mod rows;
+mod runs;
 mod shard;
 mod space;
 mod state;
 mod untouched;
+mod view;
 
 pub use catalog::CatalogFile;
 pub use disk::{Disk, Found, SystemDisk};

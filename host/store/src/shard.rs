@@ -6,34 +6,28 @@
 //! is after an error of the disk, since redb then refuses all further work on
 //! it; the next use opens it again.
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use lantern_core::{KeyRange, Pairs, ReadStore, ShardStore, Space, StoreError, Writes};
+use lantern_core::{KeyRange, Pairs, ReadStore, ShardStore, Space, StoreError, TableId, Writes};
 use parking_lot::{Mutex, RwLock};
-use redb::{
-    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table,
-    TableDefinition, TableHandle,
-};
+use redb::Database;
 
 use crate::disk::{Disk, Found};
 use crate::error::guarded;
 use crate::file::{OpenFile, Place, in_memory};
-use crate::space::{space_of, table_name};
+use crate::rows::{Budget, Known, RowCache, Stamp};
 use crate::state::OpenFiles;
-
-type Bytes = &'static [u8];
+use crate::view::{Failed, View, Writing};
 
 /// A shard's file and what is open of it.
 pub(crate) struct Shard {
     path: PathBuf,
     /// `None` for a state in memory.
     disk: Option<Arc<dyn Disk>>,
-    quick_repair: bool,
+    writing: Writing,
     /// Held by whoever commits, opens or closes: `open` changes under it alone.
     writer: Mutex<Writer>,
     open: RwLock<Option<Open>>,
@@ -44,6 +38,8 @@ pub(crate) struct Shard {
     /// Handles given out; with the last one the file is closed.
     handles: AtomicUsize,
     files: Weak<OpenFiles>,
+    /// `None` where no rows are kept in memory.
+    budget: Option<Arc<Budget>>,
 }
 
 /// Where the state is, as whoever holds the writer's lock sees it.
@@ -56,40 +52,41 @@ struct Writer {
 pub(crate) struct Open {
     db: OpenFile,
     view: Arc<View>,
-}
-
-type Failed = redb::StorageError;
-
-/// One commit, with its tables opened.
-struct View {
-    tables: BTreeMap<Space, ReadOnlyTable<Bytes, Bytes>>,
+    /// As of the last commit, at most a moment behind `view`.
+    rows: Option<Mutex<RowCache>>,
 }
 
 impl Shard {
-    pub(crate) fn on_disk(place: Place, quick_repair: bool, files: Weak<OpenFiles>) -> Self {
+    pub(crate) fn on_disk(
+        place: Place,
+        writing: Writing,
+        budget: Arc<Budget>,
+        files: Weak<OpenFiles>,
+    ) -> Self {
         let (path, disk) = (place.path.clone(), Some(Arc::clone(&place.disk)));
         let writer = Writer { place: Some(place), removed: false };
-        Self { disk, ..Self::new(path, quick_repair, writer, files) }
+        Self { disk, budget: Some(budget), ..Self::new(path, writing, writer, files) }
     }
 
     pub(crate) fn in_memory(cache_bytes: usize) -> Result<Self, StoreError> {
         let writer = Writer { place: None, removed: false };
-        let shard = Self::new(PathBuf::from("memory"), false, writer, Weak::new());
-        *shard.open.write() = Some(Open::new(&shard.path, in_memory(cache_bytes)?)?);
+        let shard = Self::new(PathBuf::from("memory"), Writing::default(), writer, Weak::new());
+        *shard.open.write() = Some(Open::new(&shard.path, in_memory(cache_bytes)?, None)?);
         Ok(shard)
     }
 
-    fn new(path: PathBuf, quick_repair: bool, writer: Writer, files: Weak<OpenFiles>) -> Self {
+    fn new(path: PathBuf, writing: Writing, writer: Writer, files: Weak<OpenFiles>) -> Self {
         Self {
             path,
             disk: None,
-            quick_repair,
+            writing,
             writer: Mutex::new(writer),
             open: RwLock::new(None),
             used: AtomicBool::new(true),
             pins: AtomicUsize::new(0),
             handles: AtomicUsize::new(0),
             files,
+            budget: None,
         }
     }
 
@@ -102,7 +99,7 @@ impl Shard {
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         let mut writer = self.writer.lock();
         self.make_open(&mut writer, Place::open)?;
-        let Open { mut db, view } = {
+        let Open { mut db, view, .. } = {
             let mut open = self.open.write();
             if self.pins.load(Ordering::SeqCst) > 0 {
                 let path = self.path.display();
@@ -166,7 +163,7 @@ impl Shard {
             files.make_room();
             place.cache_bytes = files.cache_bytes();
         }
-        let open = Open::new(&self.path, how(place)?)?;
+        let open = Open::new(&self.path, how(place)?, self.budget.as_ref())?;
         *self.open.write() = Some(open);
         if let Some(files) = &files {
             files.opened();
@@ -226,6 +223,82 @@ impl Shard {
         pinned().ok_or_else(not_open)
     }
 
+    /// The row under `key` of the last commit.
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let Space::Table(table) = space else {
+            return self.read(|view| view.get(space, key));
+        };
+        let stamp = match self.known(|rows| rows.get(table, key)) {
+            Some(Known::Row(value)) => return Ok(Some(value)),
+            Some(Known::Absent) => return Ok(None),
+            Some(Known::Nothing(stamp)) => Some(stamp),
+            None => None,
+        };
+        let pin = Pin { shard: self, view: self.pinned()? };
+        let value = self.read_from(&pin.view, |view| view.get(space, key))?;
+        if let Some(stamp) = stamp {
+            self.keep(&pin.view, table, key, value.as_deref(), stamp)?;
+        }
+        Ok(value)
+    }
+
+    /// The rows under `keys` of the last commit.
+    fn get_many(&self, space: Space, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let known = match space {
+            Space::Table(table) => self.known(|rows| rows.get_many(table, keys)),
+            _ => None,
+        };
+        let Some(known) = known else {
+            return keys.iter().map(|key| self.get(space, key)).collect();
+        };
+        let rows = known.into_iter().zip(keys).map(|(known, key)| match known {
+            Known::Row(value) => Ok(Some(value)),
+            Known::Absent => Ok(None),
+            // Not to be kept under an old stamp: what is kept changes meanwhile.
+            Known::Nothing(_) => self.get(space, key),
+        });
+        rows.collect()
+    }
+
+    /// What `look` finds in the rows in memory, where there are any.
+    fn known<R>(&self, look: impl FnOnce(&RowCache) -> R) -> Option<R> {
+        if !self.used.load(Ordering::Relaxed) {
+            self.used.store(true, Ordering::Relaxed);
+        }
+        let open = self.open.read();
+        let rows = open.as_ref()?.rows.as_ref()?;
+        let rows = rows.lock();
+        Some(look(&rows))
+    }
+
+    /// Keeps a row of a table in runs that was read from `view`, and after many
+    /// such all of the table.
+    fn keep(
+        &self,
+        view: &Arc<View>,
+        table: TableId,
+        key: &[u8],
+        value: Option<&[u8]>,
+        stamp: Stamp,
+    ) -> Result<(), StoreError> {
+        let Some(runs) = view.runs(Space::Table(table)) else { return Ok(()) };
+        let most = self.read_from(view, |_| runs.rows_most())?;
+        let loading = {
+            let open = self.open.read();
+            let Some(rows) = open.as_ref().and_then(|open| open.rows.as_ref()) else {
+                return Ok(());
+            };
+            let mut rows = rows.lock();
+            rows.read(table, key, value, most, stamp).then(|| rows.loading())
+        };
+        let Some(mut loading) = loading else { return Ok(()) };
+        self.read_from(view, |_| runs.each(|key, value| loading.add(key, value)))?;
+        if let Some(rows) = self.open.read().as_ref().and_then(|open| open.rows.as_ref()) {
+            rows.lock().load(table, loading);
+        }
+        Ok(())
+    }
+
     /// Runs `read` on the last commit's view.
     fn read<R>(&self, read: impl FnOnce(&View) -> Result<R, Failed>) -> Result<R, StoreError> {
         let pin = Pin { shard: self, view: self.pinned()? };
@@ -251,7 +324,7 @@ impl Shard {
         self.make_open(&mut writer, Place::open)?;
         // Readers go on meanwhile, and nobody closes without the writer's lock.
         let written = match &*self.open.read() {
-            Some(open) => guarded(&self.path, || write(&open.db, writes, self.quick_repair))
+            Some(open) => guarded(&self.path, || open.view.write(&open.db, writes, self.writing))
                 .map(|bytes| (bytes, guarded(&self.path, || View::new(&open.db)))),
             None => return Err(not_open()),
         };
@@ -259,6 +332,10 @@ impl Shard {
             Ok((bytes, Ok(view))) => {
                 if let Some(open) = &mut *self.open.write() {
                     open.view = Arc::new(view);
+                    // After the view: what is read from an older one is not kept.
+                    if let Some(rows) = &mut open.rows {
+                        rows.get_mut().committed(writes);
+                    }
                 }
                 Ok(bytes)
             }
@@ -303,117 +380,11 @@ impl Open {
         Ok(Looked { path: path.into(), view: guarded(path, || View::new(db))? })
     }
 
-    fn new(path: &Path, db: OpenFile) -> Result<Self, StoreError> {
+    fn new(path: &Path, db: OpenFile, budget: Option<&Arc<Budget>>) -> Result<Self, StoreError> {
         let view = guarded(path, || View::new(&db))?;
-        Ok(Self { db, view: Arc::new(view) })
+        let rows = budget.map(|budget| Mutex::new(RowCache::new(budget.clone())));
+        Ok(Self { db, view: Arc::new(view), rows })
     }
-}
-
-impl View {
-    fn new(db: &Database) -> Result<Self, redb::Error> {
-        let txn = db.begin_read()?;
-        let mut tables = BTreeMap::new();
-        for table in txn.list_tables()? {
-            if let Some(space) = space_of(table.name()) {
-                tables.insert(space, txn.open_table(definition(table.name()))?);
-            }
-        }
-        Ok(Self { tables })
-    }
-
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, Failed> {
-        let Some(table) = self.tables.get(&space) else {
-            return Ok(None);
-        };
-        Ok(table.get(key)?.map(|value| value.value().to_vec()))
-    }
-
-    fn scan(
-        &self,
-        space: Space,
-        range: &KeyRange,
-        limit: usize,
-        reverse: bool,
-    ) -> Result<Pairs, Failed> {
-        let mut pairs = Pairs::new();
-        let Some(table) = self.tables.get(&space).filter(|_| limit > 0 && !range.is_empty()) else {
-            return Ok(pairs);
-        };
-        let end = range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-        let mut found = table.range::<&[u8]>((Bound::Included(range.start.as_slice()), end))?;
-        while pairs.len() < limit {
-            let Some(pair) = (if reverse { found.next_back() } else { found.next() }) else {
-                break;
-            };
-            let (key, value) = pair?;
-            pairs.push((key.value().to_vec(), value.value().to_vec()));
-        }
-        Ok(pairs)
-    }
-
-    fn spaces(&self) -> Result<Vec<Space>, Failed> {
-        let mut spaces = Vec::new();
-        for (space, table) in &self.tables {
-            if !table.is_empty()? {
-                spaces.push(*space);
-            }
-        }
-        Ok(spaces)
-    }
-}
-
-fn definition(name: &str) -> TableDefinition<'_, Bytes, Bytes> {
-    TableDefinition::new(name)
-}
-
-/// Writes all of `writes` in one durable transaction and returns the bytes of
-/// keys and values written.
-fn write(db: &Database, writes: &Writes, quick_repair: bool) -> Result<u64, redb::Error> {
-    let mut txn = db.begin_write()?;
-    // Two phases: what users send ends up here, and with one phase whoever
-    // chooses the bytes could make half a commit pass for a whole one.
-    txn.set_two_phase_commit(true);
-    txn.set_quick_repair(quick_repair);
-    let mut bytes = 0;
-    for (space, rows) in writes {
-        if !rows.is_empty() {
-            let mut table = txn.open_table(definition(&table_name(*space)))?;
-            bytes += write_rows(&mut table, rows)?;
-        }
-    }
-    txn.commit()?;
-    Ok(bytes)
-}
-
-type Rows = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
-
-/// Writes `rows` in key order.
-fn write_rows(table: &mut Table<'_, Bytes, Bytes>, rows: &Rows) -> Result<u64, redb::Error> {
-    let mut bytes = 0;
-    // Rows past the table's last key need no search each: a cursor appends them.
-    let last = table.last()?.map(|(key, _)| key.value().to_vec());
-    let after = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-    let within = last.as_ref().map(|last| rows.range::<Vec<u8>, _>(..=last));
-    for (key, value) in within.into_iter().flatten() {
-        match value {
-            Some(value) => drop(table.insert(key.as_slice(), value.as_slice())?),
-            None => drop(table.remove(key.as_slice())?),
-        }
-        bytes += size(key, value.as_ref());
-    }
-    let mut cursor = table.upper_bound_mut(Bound::<&[u8]>::Unbounded)?;
-    for (key, value) in rows.range::<Vec<u8>, _>((after, Bound::Unbounded)) {
-        if let Some(value) = value {
-            cursor.insert_before(key.as_slice(), value.as_slice())?;
-            bytes += size(key, Some(value));
-        }
-    }
-    cursor.close()?;
-    Ok(bytes)
-}
-
-fn size(key: &[u8], value: Option<&Vec<u8>>) -> u64 {
-    (key.len() + value.map_or(0, Vec::len)) as u64
 }
 
 /// A shard as its user has it. The file is closed with the last one.
@@ -444,7 +415,11 @@ impl Drop for Handle {
 
 impl ReadStore for Handle {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.0.read(|view| view.get(space, key))
+        self.0.get(space, key)
+    }
+
+    fn get_many(&self, space: Space, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.0.get_many(space, keys)
     }
 
     fn scan(
@@ -529,6 +504,10 @@ impl Drop for Temporary {
 impl ReadStore for Temporary {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.0.get(space, key)
+    }
+
+    fn get_many(&self, space: Space, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.0.get_many(space, keys)
     }
 
     fn scan(

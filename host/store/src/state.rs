@@ -8,16 +8,19 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use lantern_core::{ShardId, ShardMeta, ShardStore, StateStores, StoreError, VersionId};
+use lantern_core::{ShardId, ShardStore, StateStores, StoreError, VersionId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{Disk, Found, SystemDisk, create_dir_durably, unless_missing};
 use crate::error::disk;
 use crate::file::{Kind, Place};
+use crate::rows::Budget;
 use crate::shard::{Handle, Shard, Temporary};
+use crate::view::Writing;
 
-pub(crate) const KIND: Kind = Kind { name: "state", format: ShardMeta::FORMAT };
+/// Since format 2 a large table may lie in runs.
+pub(crate) const KIND: Kind = Kind { name: "state", format: 2 };
 
 /// The least memory for the pages of a file, where less is not configured, in
 /// bytes.
@@ -53,6 +56,16 @@ pub struct StoreConfig {
     /// Whether a file opens at once after a crash, instead of being read whole
     /// first. It costs a little on each commit. Default true.
     pub quick_repair: bool,
+    /// A table with eight times as many rows no longer lies in its file as a
+    /// tree but as sorted runs of at least this many, to which commits append
+    /// and which are merged as they become many: a changed row then costs
+    /// hundreds of bytes written instead of thousands. 0 leaves all tables
+    /// trees, except those that lie in runs already. Default 8,192.
+    pub run_rows: u64,
+    /// What the rows of tables in runs may take in memory, of all states
+    /// together and about evenly, in bytes: there they are found at once, and in
+    /// a file only in ten times as long. Default 1 GiB.
+    pub rows_total_bytes: usize,
 }
 
 impl Default for StoreConfig {
@@ -63,6 +76,8 @@ impl Default for StoreConfig {
             open_files_max: 256,
             idle_close_ms: 60_000,
             quick_repair: true,
+            run_rows: 8_192,
+            rows_total_bytes: 1 << 30,
         }
     }
 }
@@ -82,6 +97,8 @@ pub(crate) struct OpenFiles {
     /// Never held while a shard is locked or a file opened.
     shards: Mutex<BTreeMap<ShardId, Arc<Shard>>>,
     looked: Mutex<Instant>,
+    /// For rows in memory.
+    rows: Arc<Budget>,
     /// Numbers temporary states.
     temporary: AtomicU64,
 }
@@ -111,10 +128,11 @@ impl StateDir {
         delete_temporary(&*on, &root).map_err(|e| disk(&root, &e))?;
         describe_metrics();
         let files = OpenFiles {
-            config,
             open: AtomicUsize::new(0),
             shards: Mutex::new(BTreeMap::new()),
             looked: Mutex::new(Instant::now()),
+            rows: Budget::new(config.rows_total_bytes),
+            config,
             temporary: AtomicU64::new(0),
         };
         Ok(Self { root, disk: on, files: Arc::new(files) })
@@ -150,7 +168,9 @@ impl StateDir {
         let new = || {
             let path = dir.join(format!("{}.redb", shard.partition));
             let place = Place::new(path, KIND, config.cache_bytes, self.disk.clone());
-            Arc::new(Shard::on_disk(place, config.quick_repair, Arc::downgrade(&self.files)))
+            let writing = Writing { quick_repair: config.quick_repair, run_rows: config.run_rows };
+            let (budget, files) = (self.files.rows.clone(), Arc::downgrade(&self.files));
+            Arc::new(Shard::on_disk(place, writing, budget, files))
         };
         let known = {
             let mut shards = self.files.shards.lock();
@@ -198,7 +218,9 @@ impl StateStores for StateDir {
         let number = self.files.temporary.fetch_add(1, Ordering::SeqCst);
         let path = self.root.join(TEMPORARY).join(format!("{number}.redb"));
         let place = Place::new(path, KIND, self.files.cache_bytes(), self.disk.clone());
-        let shard = Arc::new(Shard::on_disk(place, false, Weak::new()));
+        let writing = Writing { quick_repair: false, run_rows: self.files.config.run_rows };
+        let budget = self.files.rows.clone();
+        let shard = Arc::new(Shard::on_disk(place, writing, budget, Weak::new()));
         let handle = Handle::new(Arc::clone(&shard));
         shard.open_or_create()?;
         Ok(Arc::new(Temporary(handle)))

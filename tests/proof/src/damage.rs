@@ -414,7 +414,9 @@ struct StateImage {
 impl StateImage {
     fn new() -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        let state = StateDir::open(folder.path(), StoreConfig::default())?;
+        // The first commit's rows lie in a tree, then there is one run, then two.
+        let config = StoreConfig { run_rows: 16, ..StoreConfig::default() };
+        let state = StateDir::open(folder.path(), config)?;
         let store = state.open(&shard())?;
         let key = |n: u32| format!("k{n:04}").into_bytes();
         for part in 0..3 {

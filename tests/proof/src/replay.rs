@@ -178,6 +178,8 @@ struct Way {
     restarts: u32,
     /// Whether it ends in order.
     clean: bool,
+    /// Tables with eight times as many rows lie in runs.
+    run_rows: u64,
 }
 
 impl Way {
@@ -191,6 +193,7 @@ impl Way {
             faults: 0,
             restarts: 0,
             clean: true,
+            run_rows: 0,
         }
     }
 
@@ -204,6 +207,7 @@ impl Way {
             faults: rng.u32(..6),
             restarts: rng.u32(..4),
             clean: rng.bool(),
+            run_rows: [0, 1, 4, 64][rng.usize(..4)],
         }
     }
 }
@@ -229,7 +233,8 @@ fn fold(log: &Recorded, plugins: &[Named], way: Way) -> Result<BTreeMap<(String,
         true => tempfile::tempdir_in(memory)?,
         false => tempfile::tempdir()?,
     };
-    let stores = Arc::new(StateDir::open(folder.path(), StoreConfig::default())?);
+    let config = StoreConfig { run_rows: way.run_rows, ..StoreConfig::default() };
+    let stores = Arc::new(StateDir::open(folder.path(), config)?);
     let shelf = Arc::new(Shelf::default());
     let faults = Arc::new(AtomicU32::new(0));
     let log = log.log(way.chunk_events);

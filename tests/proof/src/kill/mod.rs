@@ -44,13 +44,14 @@ const BETWEEN: usize = 10;
 /// When the kill comes after a phase has begun, in microseconds.
 const AFTER_US: std::ops::Range<u64> = 5_000..50_000;
 
-/// Small chunks and batches: more places to be killed at.
-const SETTINGS: [&str; 5] = [
+/// Small chunks, batches and runs: more places to be killed at.
+const SETTINGS: [&str; 6] = [
     "engine.commit_ms=10",
     "engine.batch_events_max=200",
     "engine.parked_in_a_row_max=100000",
     "log.chunk_bytes=4096",
     "log.disk_reserve_bytes=0",
+    "store.run_rows=2",
 ];
 /// A heartbeat would move event time between two looks at a table.
 const NO_HEARTBEATS: &str = "upkeep.heartbeats=false";

@@ -260,7 +260,9 @@ impl Stack {
         let log = EmbeddedLog::open_with(opener(disk), config).context("the log")?;
         let on: Arc<dyn lantern_store::Disk> = Arc::new(disk.clone());
         let catalog = CatalogFile::open_on(Arc::clone(&on), CATALOG).context("the catalogue")?;
-        let stores = StateDir::open_on(on, STATE, StoreConfig::default()).context("the states")?;
+        // Tables of eight rows lie in runs.
+        let config = StoreConfig { run_rows: 1, ..StoreConfig::default() };
+        let stores = StateDir::open_on(on, STATE, config).context("the states")?;
         Ok(Self {
             log: Arc::new(TellingLog::new(log, disk.clone(), flawed.acked_early)),
             stores: Arc::new(TellingStores { inner: stores, disk: disk.clone(), flawed }),

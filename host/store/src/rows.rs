@@ -1,0 +1,364 @@
+//! Rows of large tables in memory, found by the hash of their key: a table in
+//! runs has many places where a row may lie.
+//!
+//! What is kept is what the last commit says. A whole table is kept where there
+//! is room for it, and then what is not found is not there either; else what was
+//! read or written lately.
+
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use lantern_core::{Space, TableId, Writes};
+
+use crate::runs::Changes;
+
+/// One row in so many is read from the file before the whole table is: about as
+/// long as reading it all takes.
+const READ_BEFORE_ALL: u64 = 32;
+/// What the allocator takes for a row beside its bytes, about.
+const ROW_BYTES: usize = 8;
+
+/// What rows in memory may take, of all states together.
+pub(crate) struct Budget {
+    bytes: usize,
+    /// How many states have rows in memory; each gets as much as the others.
+    states: AtomicUsize,
+}
+
+impl Budget {
+    pub(crate) fn new(bytes: usize) -> Arc<Self> {
+        Arc::new(Self { bytes, states: AtomicUsize::new(0) })
+    }
+
+    fn share(&self) -> usize {
+        self.bytes / self.states.load(Ordering::Relaxed).max(1)
+    }
+}
+
+/// What is known of a row.
+pub(crate) enum Known {
+    Row(Vec<u8>),
+    /// There is none.
+    Absent,
+    /// Nothing; what is read now may be kept under this number.
+    Nothing(Stamp),
+}
+
+/// How many commits there were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp(u64);
+
+/// The rows in memory of one state.
+pub(crate) struct RowCache {
+    budget: Arc<Budget>,
+    tables: BTreeMap<TableId, Kept>,
+    commits: u64,
+    hasher: RandomState,
+}
+
+#[derive(Default)]
+struct Kept {
+    rows: HashTable<Row>,
+    /// Of the rows, without the table that finds them.
+    bytes: usize,
+    /// Whether all rows are here.
+    whole: bool,
+    /// How many were looked for in vain since it was begun anew.
+    misses: u64,
+    /// Whether there was no room for all rows.
+    too_large: bool,
+}
+
+/// A key and its value behind it.
+struct Row {
+    bytes: Box<[u8]>,
+    key: u32,
+    hash: u32,
+}
+
+impl Row {
+    fn new(hash: u32, key: &[u8], value: &[u8]) -> Self {
+        let key_len = u32::try_from(key.len()).expect("a key is far shorter");
+        Self { bytes: [key, value].concat().into(), key: key_len, hash }
+    }
+
+    fn key(&self) -> &[u8] {
+        &self.bytes[..self.key as usize]
+    }
+
+    fn value(&self) -> &[u8] {
+        &self.bytes[self.key as usize..]
+    }
+
+    fn hash(&self) -> u64 {
+        spread(self.hash)
+    }
+}
+
+/// The table takes its place from low bits and a mark from high ones.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+impl RowCache {
+    pub(crate) fn new(budget: Arc<Budget>) -> Self {
+        Self { budget, tables: BTreeMap::new(), commits: 0, hasher: RandomState::default() }
+    }
+
+    /// What is known of the row under `key`.
+    pub(crate) fn get(&self, table: TableId, key: &[u8]) -> Known {
+        let nothing = Known::Nothing(Stamp(self.commits));
+        let Some(kept) = self.tables.get(&table) else { return nothing };
+        let hash = hash(&self.hasher, key);
+        match kept.rows.find(spread(hash), |row| row.key() == key) {
+            Some(row) => Known::Row(row.value().to_vec()),
+            None if kept.whole => Known::Absent,
+            None => nothing,
+        }
+    }
+
+    /// As [`RowCache::get`], of each of `keys`. They are looked for side by side:
+    /// one alone waits for memory four times.
+    pub(crate) fn get_many(&self, table: TableId, keys: &[&[u8]]) -> Vec<Known> {
+        let Some(kept) = self.tables.get(&table) else {
+            return keys.iter().map(|_| Known::Nothing(Stamp(self.commits))).collect();
+        };
+        let hashes: Vec<u32> = keys.iter().map(|key| hash(&self.hasher, key)).collect();
+        let alike =
+            hashes.iter().map(|hash| kept.rows.find(spread(*hash), |row| row.hash == *hash));
+        let alike: Vec<Option<&Row>> = alike.collect();
+        let known = alike.into_iter().zip(keys).map(|(row, key)| match row {
+            Some(row) if row.key() == *key => Known::Row(row.value().to_vec()),
+            None if kept.whole => Known::Absent,
+            _ => self.get(table, key),
+        });
+        known.collect()
+    }
+
+    /// Keeps what was read of a table that has at most so many rows, unless there
+    /// was a commit since `stamp`; says whether all of the table should be read.
+    pub(crate) fn read(
+        &mut self,
+        table: TableId,
+        key: &[u8],
+        value: Option<&[u8]>,
+        rows_most: u64,
+        stamp: Stamp,
+    ) -> bool {
+        if stamp != Stamp(self.commits) {
+            return false;
+        }
+        let share = self.share();
+        let kept = self.kept(table);
+        kept.misses += 1;
+        let all = !kept.too_large && kept.misses >= rows_most / READ_BEFORE_ALL;
+        if let Some(value) = value {
+            let hash = hash(&self.hasher, key);
+            self.kept(table).set(hash, key, Some(value));
+            self.fit(share);
+        }
+        all
+    }
+
+    /// For all rows of a table, to be kept by [`RowCache::load`].
+    pub(crate) fn loading(&self) -> Loading {
+        Loading {
+            kept: Kept::default(),
+            hasher: self.hasher.clone(),
+            share: self.share(),
+            stamp: Stamp(self.commits),
+        }
+    }
+
+    /// Keeps all rows of a table, unless there was a commit since they were read.
+    pub(crate) fn load(&mut self, table: TableId, loaded: Loading) {
+        let kept = self.kept(table);
+        if loaded.is_full() {
+            kept.too_large = true;
+        } else if loaded.stamp == Stamp(self.commits) {
+            let kept = Kept { whole: true, ..loaded.kept };
+            self.tables.insert(table, kept);
+            self.fit(self.share());
+        }
+    }
+
+    /// Follows a commit.
+    pub(crate) fn committed(&mut self, writes: &Writes) {
+        self.commits += 1;
+        for (space, changes) in writes {
+            if let Space::Table(table) = space
+                && let Some(kept) = self.tables.get_mut(table)
+            {
+                kept.write(&self.hasher, changes);
+            }
+        }
+        self.fit(self.share());
+    }
+
+    fn kept(&mut self, table: TableId) -> &mut Kept {
+        if self.tables.is_empty() {
+            self.budget.states.fetch_add(1, Ordering::Relaxed);
+        }
+        self.tables.entry(table).or_default()
+    }
+
+    fn share(&self) -> usize {
+        self.budget.share()
+    }
+
+    /// Lets go of the rows of the largest tables where there are too many.
+    fn fit(&mut self, share: usize) {
+        while self.tables.values().map(Kept::all_bytes).sum::<usize>() > share {
+            let largest = self.tables.values_mut().max_by_key(|kept| kept.all_bytes());
+            let Some(kept) = largest.filter(|kept| !kept.rows.is_empty()) else { return };
+            *kept = Kept { too_large: kept.whole || kept.too_large, ..Kept::default() };
+        }
+    }
+}
+
+impl Drop for RowCache {
+    fn drop(&mut self) {
+        if !self.tables.is_empty() {
+            self.budget.states.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Kept {
+    fn all_bytes(&self) -> usize {
+        self.bytes + self.rows.allocation_size()
+    }
+
+    fn write(&mut self, hasher: &RandomState, changes: &Changes) {
+        for (key, value) in changes {
+            self.set(hash(hasher, key), key, value.as_deref());
+        }
+    }
+
+    fn set(&mut self, hash: u32, key: &[u8], value: Option<&[u8]>) {
+        use hashbrown::hash_table::Entry;
+
+        let entry = self.rows.entry(spread(hash), |row| row.key() == key, Row::hash);
+        match (entry, value) {
+            (Entry::Occupied(mut row), Some(value)) => {
+                let row = row.get_mut();
+                if row.value().len() == value.len() {
+                    row.bytes[key.len()..].copy_from_slice(value);
+                    return;
+                }
+                self.bytes -= row.bytes.len();
+                *row = Row::new(hash, key, value);
+                self.bytes += row.bytes.len();
+            }
+            (Entry::Vacant(place), Some(value)) => {
+                self.bytes += key.len() + value.len() + ROW_BYTES;
+                place.insert(Row::new(hash, key, value));
+            }
+            (Entry::Occupied(row), None) => {
+                let (row, _) = row.remove();
+                self.bytes -= row.bytes.len() + ROW_BYTES;
+            }
+            (Entry::Vacant(_), None) => {}
+        }
+    }
+}
+
+/// All rows of a table, while they are read.
+pub(crate) struct Loading {
+    kept: Kept,
+    hasher: RandomState,
+    share: usize,
+    stamp: Stamp,
+}
+
+impl Loading {
+    /// Adds a row; `false` where there is no room for more.
+    pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) -> bool {
+        self.kept.set(hash(&self.hasher, key), key, Some(value));
+        !self.is_full()
+    }
+
+    fn is_full(&self) -> bool {
+        self.kept.all_bytes() > self.share
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "half of it will do")]
+fn hash(hasher: &RandomState, key: &[u8]) -> u32 {
+    hasher.hash_one(key) as u32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TABLE: TableId = TableId(1);
+
+    fn stamp(rows: &RowCache, key: &[u8]) -> Stamp {
+        match rows.get(TABLE, key) {
+            Known::Nothing(stamp) => stamp,
+            _ => panic!("it is known"),
+        }
+    }
+
+    fn commit(rows: &mut RowCache, key: &[u8], value: &[u8]) {
+        let changes = Changes::from([(key.to_vec(), Some(value.to_vec()))]);
+        rows.committed(&Writes::from([(Space::Table(TABLE), changes)]));
+    }
+
+    fn value(rows: &RowCache, key: &[u8]) -> Option<Vec<u8>> {
+        match rows.get(TABLE, key) {
+            Known::Row(value) => Some(value),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn what_was_read_before_a_commit_is_not_kept_after_it() {
+        let mut rows = RowCache::new(Budget::new(1 << 20));
+        let before = stamp(&rows, b"a");
+        let mut loading = rows.loading();
+        assert!(loading.add(b"a", b"old"));
+        commit(&mut rows, b"a", b"new");
+        rows.read(TABLE, b"a", Some(b"old"), 1_000, before);
+        rows.load(TABLE, loading);
+        assert_eq!(value(&rows, b"a"), None);
+        let now = stamp(&rows, b"a");
+        rows.read(TABLE, b"a", Some(b"new"), 1_000, now);
+        assert_eq!(value(&rows, b"a").as_deref(), Some(&b"new"[..]));
+        commit(&mut rows, b"a", b"newer");
+        assert_eq!(value(&rows, b"a").as_deref(), Some(&b"newer"[..]));
+    }
+
+    #[test]
+    fn a_whole_table_is_kept_until_it_grows_out_of_its_share() {
+        let budget = Budget::new(64 << 10);
+        let mut rows = RowCache::new(budget.clone());
+        let mut loading = rows.loading();
+        assert!((0..100_u32).all(|n| loading.add(&n.to_be_bytes(), b"x")));
+        rows.load(TABLE, loading);
+        assert!(matches!(rows.get(TABLE, b"none"), Known::Absent));
+        (0..4_000_u32).for_each(|n| commit(&mut rows, &n.to_be_bytes(), &[b'y'; 40]));
+        assert!(rows.tables.values().all(|kept| kept.all_bytes() <= 64 << 10));
+        assert!(matches!(rows.get(TABLE, b"none"), Known::Nothing(_)));
+        // It was too large once, so it is not read whole again and again.
+        let mut reads = (0..1_000_u32).map(|n| {
+            let key = n.to_le_bytes();
+            let stamp = Stamp(rows.commits);
+            rows.read(TABLE, &key, Some(b"z"), 1_000, stamp)
+        });
+        assert!(!reads.any(|all| all));
+        // A second state halves what the first may take.
+        let mut other = RowCache::new(budget);
+        commit(&mut other, b"a", b"b");
+        let stamp = Stamp(other.commits);
+        other.read(TABLE, b"a", Some(b"b"), 1_000, stamp);
+        assert_eq!((rows.share(), other.share()), (32 << 10, 32 << 10));
+        drop(other);
+        assert_eq!(rows.share(), 64 << 10);
+    }
+}

@@ -1,0 +1,234 @@
+//! Rows of several sources in one order, those of newer sources in place of
+//! those of older ones.
+
+use std::cmp::Ordering;
+use std::collections::btree_map;
+use std::ops::Bound;
+
+use lantern_core::KeyRange;
+use redb::{AccessGuard, Range, ReadOnlyTable, StorageError};
+
+use super::block::{self, Place, Row};
+use super::{block_key, tagged};
+
+type Bytes = &'static [u8];
+type Failed = StorageError;
+
+/// Rows in order, deleted ones among them.
+pub(super) enum Source<'a> {
+    Run(RunCursor),
+    Tree(TreeCursor),
+    Changes(ChangesCursor<'a>),
+}
+
+impl Source<'_> {
+    fn row(&self) -> Option<Row<'_>> {
+        match self {
+            Self::Run(cursor) => cursor.row(),
+            Self::Tree(cursor) => cursor.row(),
+            Self::Changes(cursor) => cursor.current,
+        }
+    }
+
+    fn advance(&mut self) -> Result<(), Failed> {
+        match self {
+            Self::Run(cursor) => cursor.advance(),
+            Self::Tree(cursor) => cursor.advance(),
+            Self::Changes(cursor) => {
+                cursor.advance();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The rows of one run within a range.
+pub(super) struct RunCursor {
+    blocks: Range<'static, Bytes, Bytes>,
+    range: KeyRange,
+    reverse: bool,
+    block: Option<AccessGuard<'static, Bytes>>,
+    /// How many rows the block has, and which of them is meant.
+    rows: usize,
+    index: usize,
+    place: Option<Place>,
+}
+
+impl RunCursor {
+    pub(super) fn new(
+        blocks: &ReadOnlyTable<Bytes, Bytes>,
+        run: u64,
+        range: &KeyRange,
+        reverse: bool,
+    ) -> Result<Self, Failed> {
+        // The range begins within the last block that begins before it.
+        let (first, start) = (block_key(run, &[]), block_key(run, &range.start));
+        let before = blocks.range::<&[u8]>(first.as_slice()..=start.as_slice())?.next_back();
+        let start = before.transpose()?.map_or(first, |(key, _)| key.value().to_vec());
+        let end = match &range.end {
+            Some(end) => block_key(run, end),
+            None => block_key(run + 1, &[]),
+        };
+        let bounds = (Bound::Included(start.as_slice()), Bound::Excluded(end.as_slice()));
+        let blocks = blocks.range::<&[u8]>(bounds)?;
+        let range = range.clone();
+        let mut cursor =
+            Self { blocks, range, reverse, block: None, rows: 0, index: 0, place: None };
+        cursor.next_block()?;
+        Ok(cursor)
+    }
+
+    fn row(&self) -> Option<Row<'_>> {
+        let (block, place) = (self.block.as_ref()?, self.place.as_ref()?);
+        Some(place.row(block.value()))
+    }
+
+    fn advance(&mut self) -> Result<(), Failed> {
+        match self.reverse {
+            false if self.index + 1 < self.rows => self.index += 1,
+            true if self.index > 0 => self.index -= 1,
+            _ => return self.next_block(),
+        }
+        self.find()
+    }
+
+    /// Moves on to the first row within the range of the next block that has one.
+    fn next_block(&mut self) -> Result<(), Failed> {
+        loop {
+            self.place = None;
+            let next = if self.reverse { self.blocks.next_back() } else { self.blocks.next() };
+            self.block = next.transpose()?.map(|(_, block)| block);
+            let Some(guard) = &self.block else { return Ok(()) };
+            let block = guard.value();
+            self.rows = block::rows(block)?;
+            let edge = match (&self.range.end, self.reverse) {
+                (_, false) => Some(block::lower_bound(block, &self.range.start)?),
+                (Some(end), true) => block::lower_bound(block, end)?.checked_sub(1),
+                (None, true) => self.rows.checked_sub(1),
+            };
+            if let Some(index) = edge.filter(|index| *index < self.rows) {
+                self.index = index;
+                return self.find();
+            }
+        }
+    }
+
+    /// Looks up where the row is that is meant; none where it is out of range.
+    fn find(&mut self) -> Result<(), Failed> {
+        let Some(guard) = &self.block else { return Ok(()) };
+        let block = guard.value();
+        let place = block::place(block, self.rows, self.index)?;
+        let (key, _) = place.row(block);
+        let within = match self.reverse {
+            false => self.range.end.as_deref().is_none_or(|end| key < end),
+            true => key >= self.range.start.as_slice(),
+        };
+        self.place = within.then_some(place);
+        Ok(())
+    }
+}
+
+/// The rows of a tree within a range.
+pub(super) struct TreeCursor {
+    pairs: Range<'static, Bytes, Bytes>,
+    /// Whether a byte before each value says if the row is deleted.
+    tagged: bool,
+    reverse: bool,
+    current: Option<(AccessGuard<'static, Bytes>, AccessGuard<'static, Bytes>)>,
+}
+
+impl TreeCursor {
+    pub(super) fn new(
+        tree: &ReadOnlyTable<Bytes, Bytes>,
+        tagged: bool,
+        range: &KeyRange,
+        reverse: bool,
+    ) -> Result<Self, Failed> {
+        let end = range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let pairs = tree.range::<&[u8]>((Bound::Included(range.start.as_slice()), end))?;
+        let mut cursor = Self { pairs, tagged, reverse, current: None };
+        cursor.advance()?;
+        Ok(cursor)
+    }
+
+    fn row(&self) -> Option<Row<'_>> {
+        let (key, value) = self.current.as_ref()?;
+        let value = value.value();
+        Some((key.value(), if self.tagged { tagged(value) } else { Some(value) }))
+    }
+
+    fn advance(&mut self) -> Result<(), Failed> {
+        let next = if self.reverse { self.pairs.next_back() } else { self.pairs.next() };
+        self.current = next.transpose()?;
+        Ok(())
+    }
+}
+
+/// Changes in memory, all of them, first to last.
+pub(super) struct ChangesCursor<'a> {
+    pairs: btree_map::Iter<'a, Vec<u8>, Option<Vec<u8>>>,
+    current: Option<Row<'a>>,
+}
+
+impl<'a> ChangesCursor<'a> {
+    pub(super) fn new(pairs: btree_map::Iter<'a, Vec<u8>, Option<Vec<u8>>>) -> Self {
+        let mut cursor = Self { pairs, current: None };
+        cursor.advance();
+        cursor
+    }
+
+    fn advance(&mut self) {
+        self.current = self.pairs.next().map(|(key, value)| (key.as_slice(), value.as_deref()));
+    }
+}
+
+/// The rows of all its sources.
+pub(super) struct Merge<'a> {
+    /// The newest first.
+    sources: Vec<Source<'a>>,
+    reverse: bool,
+    /// The newest source with the row that comes next, then all others with it.
+    next: Vec<usize>,
+}
+
+impl<'a> Merge<'a> {
+    /// `sources`: the newest first, all in the order that `reverse` says.
+    pub(super) fn new(sources: Vec<Source<'a>>, reverse: bool) -> Self {
+        let mut merge = Self { sources, reverse, next: Vec::new() };
+        merge.choose();
+        merge
+    }
+
+    pub(super) fn row(&self) -> Option<Row<'_>> {
+        self.sources[*self.next.first()?].row()
+    }
+
+    pub(super) fn advance(&mut self) -> Result<(), Failed> {
+        for source in &self.next {
+            self.sources[*source].advance()?;
+        }
+        self.choose();
+        Ok(())
+    }
+
+    /// Looks at all sources: of the few that there are, that takes half as long
+    /// as keeping them in order.
+    fn choose(&mut self) {
+        self.next.clear();
+        let mut first: Option<&[u8]> = None;
+        for (index, source) in self.sources.iter().enumerate() {
+            let Some((key, _)) = source.row() else { continue };
+            let order =
+                first.map(|first| if self.reverse { first.cmp(key) } else { key.cmp(first) });
+            match order {
+                Some(Ordering::Greater) => continue,
+                Some(Ordering::Equal) => {}
+                Some(Ordering::Less) | None => {
+                    self.next.clear();
+                    first = Some(key);
+                }
+            }
+            self.next.push(index);
+        }
+    }
+}

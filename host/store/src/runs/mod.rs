@@ -1,0 +1,330 @@
+//! How a large table lies in its file: as a few sorted runs of rows, where a
+//! small one is a tree.
+//!
+//! In a tree, each changed row dirties a page of its own once there are far more
+//! pages than changed rows: kilobytes written for a row of fifty bytes. Here a
+//! commit appends: what it changes goes into a small tree, of what is recent, and
+//! where that is full, together with it into a new run, a sequence of blocks.
+//! Runs are merged with one another as their number grows, each row some four
+//! times in all. A newer run's row, or its note that the row is deleted, stands
+//! in place of an older one's. The idea is the log-structured merge-tree of
+//! O'Neil et al., 1996.
+//!
+//! All of it is in redb: a commit is one transaction as ever, and a view keeps the
+//! runs it began with. Part of the file's format are the names of the tables
+//! ([`runs_name`], [`recent_name`], [`LISTS`]), [`List`], and blocks.
+
+mod block;
+mod merge;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use lantern_core::{KeyRange, Pairs, TableId};
+use redb::{
+    ReadOnlyTable, ReadableTableMetadata, StorageError, Table, TableDefinition, WriteTransaction,
+};
+use serde::{Deserialize, Serialize};
+
+use block::Builder;
+use merge::{ChangesCursor, Merge, RunCursor, Source, TreeCursor};
+
+type Bytes = &'static [u8];
+type Failed = StorageError;
+/// What a commit changes in a table.
+pub(crate) type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// For each table that lies in runs its [`List`], as JSON, under its number.
+pub(crate) const LISTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("runs");
+
+/// So many runs of about one size become one.
+const FAN: usize = 8;
+/// A block is no larger, unless a single row is. A page of redb's, whose sizes
+/// are powers of two, holds it with what belongs to it.
+const BLOCK_BYTES: usize = (32 << 10) - 2_048;
+
+/// The redb table with the blocks of a table's runs.
+pub(crate) fn runs_name(table: TableId) -> String {
+    format!("runs/{table}")
+}
+
+/// The redb table with a table's recent rows: a byte before each says whether it
+/// is one (1) or is deleted (0).
+pub(crate) fn recent_name(table: TableId) -> String {
+    format!("recent/{table}")
+}
+
+/// Whether `name` is one of the tables above.
+pub(crate) fn is_part(name: &str) -> bool {
+    name.starts_with("runs/") || name.starts_with("recent/")
+}
+
+fn definition(name: &str) -> TableDefinition<'_, Bytes, Bytes> {
+    TableDefinition::new(name)
+}
+
+/// The runs of a table, the oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct List {
+    /// The id of the next run.
+    next: u64,
+    runs: Vec<Run>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Run {
+    /// What the keys of its blocks begin with, as a big-endian number; the rest
+    /// is the first row's key.
+    id: u64,
+    /// How many rows it has, deleted ones among them.
+    rows: u64,
+}
+
+fn block_key(run: u64, key: &[u8]) -> Vec<u8> {
+    [run.to_be_bytes().as_slice(), key].concat()
+}
+
+fn tagged(value: &[u8]) -> Option<&[u8]> {
+    value.split_first().filter(|(tag, _)| **tag != 0).map(|(_, value)| value)
+}
+
+/// A table in runs, as of one commit.
+pub(crate) struct Runs {
+    list: List,
+    recent: Option<ReadOnlyTable<Bytes, Bytes>>,
+    blocks: Option<ReadOnlyTable<Bytes, Bytes>>,
+}
+
+impl Runs {
+    pub(crate) fn new(
+        list: &[u8],
+        recent: Option<ReadOnlyTable<Bytes, Bytes>>,
+        blocks: Option<ReadOnlyTable<Bytes, Bytes>>,
+    ) -> Result<Self, Failed> {
+        let list: List = serde_json::from_slice(list)
+            .map_err(|e| StorageError::Corrupted(format!("a list of runs is damaged: {e}")))?;
+        if blocks.is_none() && !list.runs.is_empty() {
+            return Err(StorageError::Corrupted("the blocks of a table are missing".into()));
+        }
+        Ok(Self { list, recent, blocks })
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failed> {
+        if let Some(recent) = &self.recent
+            && let Some(value) = recent.get(key)?
+        {
+            return Ok(tagged(value.value()).map(<[u8]>::to_vec));
+        }
+        let Some(blocks) = &self.blocks else { return Ok(None) };
+        for run in self.list.runs.iter().rev() {
+            let (first, last) = (block_key(run.id, &[]), block_key(run.id, key));
+            let last = blocks.range::<&[u8]>(first.as_slice()..=last.as_slice())?.next_back();
+            if let Some((_, block)) = last.transpose()?
+                && let Some(value) = block::find(block.value(), key)?
+            {
+                return Ok(value.map(<[u8]>::to_vec));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn scan(
+        &self,
+        range: &KeyRange,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Pairs, Failed> {
+        let mut rows = Merge::new(self.sources(0, range, reverse)?, reverse);
+        let mut pairs = Pairs::new();
+        while pairs.len() < limit
+            && let Some((key, value)) = rows.row()
+        {
+            if let Some(value) = value {
+                pairs.push((key.to_vec(), value.to_vec()));
+            }
+            rows.advance()?;
+        }
+        Ok(pairs)
+    }
+
+    /// Rows of the recent ones and of the runs from number `from` on, the newest
+    /// source first.
+    fn sources(
+        &self,
+        from: usize,
+        range: &KeyRange,
+        reverse: bool,
+    ) -> Result<Vec<Source<'static>>, Failed> {
+        let mut sources = Vec::new();
+        if let Some(recent) = &self.recent {
+            sources.push(Source::Tree(TreeCursor::new(recent, true, range, reverse)?));
+        }
+        for run in self.list.runs[from..].iter().rev() {
+            if let Some(blocks) = &self.blocks {
+                sources.push(Source::Run(RunCursor::new(blocks, run.id, range, reverse)?));
+            }
+        }
+        Ok(sources)
+    }
+
+    /// How many rows there are, or more: one counts once for each source that has
+    /// it, deleted or not.
+    pub(crate) fn rows_most(&self) -> Result<u64, Failed> {
+        let recent = self.recent.as_ref().map_or(Ok(0), ReadableTableMetadata::len)?;
+        Ok(recent + self.list.runs.iter().map(|run| run.rows).sum::<u64>())
+    }
+
+    /// Hands each row to `take`, in order, until it says `false`.
+    pub(crate) fn each(&self, mut take: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), Failed> {
+        let mut rows = Merge::new(self.sources(0, &KeyRange::all(), false)?, false);
+        while let Some((key, value)) = rows.row() {
+            if value.is_some_and(|value| !take(key, value)) {
+                break;
+            }
+            rows.advance()?;
+        }
+        Ok(())
+    }
+
+    /// Writes `changes` on top of this view, which must be the last commit's.
+    /// `run_rows`: so many rows are recent at most.
+    pub(crate) fn write(
+        &self,
+        txn: &WriteTransaction,
+        table: TableId,
+        changes: &Changes,
+        run_rows: u64,
+    ) -> Result<(), redb::Error> {
+        let recent = self.recent.as_ref().map_or(Ok(0), ReadableTableMetadata::len)?;
+        let rows = recent + changes.len() as u64;
+        if rows <= run_rows {
+            return add_recent(txn, table, changes);
+        }
+        let from = self.list.merged_from(rows, run_rows);
+        let mut sources = vec![Source::Changes(ChangesCursor::new(changes.iter()))];
+        sources.extend(self.sources(from, &KeyRange::all(), false)?);
+        let name = recent_name(table);
+        if self.recent.is_some() {
+            txn.delete_table(definition(&name))?;
+        }
+        self.list.append(txn, table, from, sources)
+    }
+}
+
+/// Lays a table in runs that was a tree (`None` where it was not there), together
+/// with `changes` to it.
+pub(crate) fn lay(
+    txn: &WriteTransaction,
+    table: TableId,
+    tree: Option<&ReadOnlyTable<Bytes, Bytes>>,
+    changes: &Changes,
+) -> Result<(), redb::Error> {
+    let mut sources = vec![Source::Changes(ChangesCursor::new(changes.iter()))];
+    if let Some(tree) = tree {
+        sources.push(Source::Tree(TreeCursor::new(tree, false, &KeyRange::all(), false)?));
+    }
+    List::default().append(txn, table, 0, sources)
+}
+
+fn add_recent(
+    txn: &WriteTransaction,
+    table: TableId,
+    changes: &Changes,
+) -> Result<(), redb::Error> {
+    let mut recent = txn.open_table(definition(&recent_name(table)))?;
+    let mut tagged = Vec::new();
+    for (key, value) in changes {
+        tagged.clear();
+        tagged.push(u8::from(value.is_some()));
+        tagged.extend_from_slice(value.as_deref().unwrap_or_default());
+        recent.insert(key.as_slice(), tagged.as_slice())?;
+    }
+    Ok(())
+}
+
+impl List {
+    /// Which runs are merged with a new one of `rows` rows: those from this
+    /// number on. `run_rows`: the rows of a small one.
+    fn merged_from(&self, rows: u64, run_rows: u64) -> usize {
+        // About how large a run is, as a power of `FAN`.
+        let size = |rows: u64| (rows / run_rows.max(1)).max(1).ilog(FAN as u64);
+        let (mut from, mut merged) = (self.runs.len(), rows);
+        loop {
+            let like = self.runs[..from].iter().rev();
+            let like = like.take_while(|run| size(run.rows) <= size(merged)).count();
+            if like + 1 < FAN {
+                break;
+            }
+            merged += self.runs[from - like..from].iter().map(|run| run.rows).sum::<u64>();
+            from -= like;
+        }
+        // What stands in place of older rows takes no more than these do.
+        let newer: u64 = self.runs.iter().skip(1).map(|run| run.rows).sum();
+        match self.runs.first() {
+            Some(oldest) if newer + rows >= oldest.rows => 0,
+            _ => from,
+        }
+    }
+
+    /// Makes one new run of `sources`, the newest first, in place of the runs
+    /// from number `from` on.
+    fn append(
+        &self,
+        txn: &WriteTransaction,
+        table: TableId,
+        from: usize,
+        sources: Vec<Source<'_>>,
+    ) -> Result<(), redb::Error> {
+        let mut list = self.clone();
+        let merged = list.runs.split_off(from);
+        let mut run = Run { id: list.next, rows: 0 };
+        list.next += 1;
+        let mut blocks = txn.open_table(definition(&runs_name(table)))?;
+        run.rows = write_run(&mut blocks, run.id, sources, from > 0)?;
+        for old in merged {
+            let (start, end) = (block_key(old.id, &[]), block_key(old.id + 1, &[]));
+            blocks.retain_in::<&[u8], _>(start.as_slice()..end.as_slice(), |_, _| false)?;
+        }
+        if run.rows > 0 {
+            list.runs.push(run);
+        }
+        let list = serde_json::to_vec(&list).expect("numbers always encode");
+        txn.open_table(LISTS)?.insert(table.0, list.as_slice())?;
+        Ok(())
+    }
+}
+
+/// Writes all rows of `sources` as run `id` and counts them; deleted ones only
+/// where there are older runs.
+fn write_run(
+    blocks: &mut Table<'_, Bytes, Bytes>,
+    id: u64,
+    sources: Vec<Source<'_>>,
+    deleted: bool,
+) -> Result<u64, Failed> {
+    let mut rows = Merge::new(sources, false);
+    let (mut block, mut count) = (Builder::default(), 0);
+    while let Some(row) = rows.row() {
+        if row.1.is_some() || deleted {
+            let bytes = row.0.len() + row.1.map_or(0, <[u8]>::len);
+            if block.bytes_with(bytes) > BLOCK_BYTES {
+                write_block(blocks, id, &mut block)?;
+            }
+            block.push(row);
+            count += 1;
+        }
+        rows.advance()?;
+    }
+    write_block(blocks, id, &mut block)?;
+    Ok(count)
+}
+
+fn write_block(
+    blocks: &mut Table<'_, Bytes, Bytes>,
+    id: u64,
+    block: &mut Builder,
+) -> Result<(), Failed> {
+    let Some(key) = block.first_key().map(|key| block_key(id, key)) else { return Ok(()) };
+    block.finish(|bytes| blocks.insert(key.as_slice(), bytes).map(drop))
+}

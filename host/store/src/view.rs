@@ -1,0 +1,226 @@
+//! One commit of a shard's file, to be read, and how the next one is written.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use lantern_core::{KeyRange, Pairs, Space, Writes};
+use redb::{
+    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table,
+    TableDefinition, TableError, TableHandle, WriteTransaction,
+};
+
+use crate::file;
+use crate::runs::{self, Changes, Runs};
+use crate::space::{space_of, table_name};
+use crate::state::KIND;
+
+type Bytes = &'static [u8];
+pub(crate) type Failed = redb::StorageError;
+
+/// A table is laid in runs that has the rows of so many small ones.
+const TREE_RUNS: u64 = 8;
+
+/// How commits are written.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Writing {
+    /// Whether the file opens at once after a crash.
+    pub(crate) quick_repair: bool,
+    /// The rows of a small run; 0 for trees only.
+    pub(crate) run_rows: u64,
+}
+
+/// One commit, with its tables opened.
+pub(crate) struct View {
+    spaces: BTreeMap<Space, Rows>,
+}
+
+/// How the rows of a space lie in the file.
+enum Rows {
+    Tree(ReadOnlyTable<Bytes, Bytes>),
+    Runs(Runs),
+}
+
+impl View {
+    /// The last commit of `db`.
+    pub(crate) fn new(db: &Database) -> Result<Self, redb::Error> {
+        let txn = db.begin_read()?;
+        let mut tables = BTreeMap::new();
+        for table in txn.list_tables()? {
+            let name = table.name();
+            if space_of(name).is_some() || runs::is_part(name) {
+                tables.insert(name.to_owned(), txn.open_table(definition(name))?);
+            }
+        }
+        let mut spaces = BTreeMap::new();
+        match txn.open_table(runs::LISTS) {
+            Ok(lists) => {
+                for list in lists.iter()? {
+                    let (table, list) = list?;
+                    let table = lantern_core::TableId(table.value());
+                    let recent = tables.remove(&runs::recent_name(table));
+                    let blocks = tables.remove(&runs::runs_name(table));
+                    let rows = Runs::new(list.value(), recent, blocks)?;
+                    spaces.insert(Space::Table(table), Rows::Runs(rows));
+                }
+            }
+            Err(TableError::TableDoesNotExist(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        for (name, table) in tables {
+            if let Some(space) = space_of(&name) {
+                spaces.entry(space).or_insert(Rows::Tree(table));
+            }
+        }
+        Ok(Self { spaces })
+    }
+
+    pub(crate) fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, Failed> {
+        match self.spaces.get(&space) {
+            Some(Rows::Tree(tree)) => Ok(tree.get(key)?.map(|value| value.value().to_vec())),
+            Some(Rows::Runs(runs)) => runs.get(key),
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) fn scan(
+        &self,
+        space: Space,
+        range: &KeyRange,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Pairs, Failed> {
+        if limit == 0 || range.is_empty() {
+            return Ok(Pairs::new());
+        }
+        match self.spaces.get(&space) {
+            Some(Rows::Tree(tree)) => scan(tree, range, limit, reverse),
+            Some(Rows::Runs(runs)) => runs.scan(range, limit, reverse),
+            None => Ok(Pairs::new()),
+        }
+    }
+
+    /// The spaces that hold something.
+    pub(crate) fn spaces(&self) -> Result<Vec<Space>, Failed> {
+        let mut spaces = Vec::new();
+        for (space, rows) in &self.spaces {
+            let empty = match rows {
+                Rows::Tree(tree) => tree.is_empty()?,
+                Rows::Runs(runs) => runs.scan(&KeyRange::all(), 1, false)?.is_empty(),
+            };
+            if !empty {
+                spaces.push(*space);
+            }
+        }
+        Ok(spaces)
+    }
+
+    /// The table `space`, where it lies in runs.
+    pub(crate) fn runs(&self, space: Space) -> Option<&Runs> {
+        match self.spaces.get(&space) {
+            Some(Rows::Runs(runs)) => Some(runs),
+            _ => None,
+        }
+    }
+
+    /// Writes all of `writes` in one durable transaction on top of this commit,
+    /// the last one of `db`, and returns the bytes of keys and values written.
+    pub(crate) fn write(
+        &self,
+        db: &Database,
+        writes: &Writes,
+        writing: Writing,
+    ) -> Result<u64, redb::Error> {
+        let mut txn = db.begin_write()?;
+        // Two phases: what users send ends up here, and with one phase whoever
+        // chooses the bytes could make half a commit pass for a whole one.
+        txn.set_two_phase_commit(true);
+        txn.set_quick_repair(writing.quick_repair);
+        let mut bytes = 0;
+        for (space, changes) in writes {
+            if !changes.is_empty() {
+                self.write_space(&txn, *space, changes, writing.run_rows)?;
+                bytes += changes.iter().map(size).sum::<u64>();
+            }
+        }
+        txn.commit()?;
+        Ok(bytes)
+    }
+
+    fn write_space(
+        &self,
+        txn: &WriteTransaction,
+        space: Space,
+        changes: &Changes,
+        run_rows: u64,
+    ) -> Result<(), redb::Error> {
+        let rows = self.spaces.get(&space);
+        let tree = match (space, rows) {
+            (Space::Table(table), Some(Rows::Runs(runs))) => {
+                return runs.write(txn, table, changes, run_rows);
+            }
+            (_, Some(Rows::Tree(tree))) => Some(tree),
+            _ => None,
+        };
+        let name = table_name(space);
+        if let Space::Table(table) = space
+            && run_rows > 0
+            && tree.map_or(Ok(0), |tree| tree.len())? + changes.len() as u64 >= TREE_RUNS * run_rows
+        {
+            runs::lay(txn, table, tree, changes)?;
+            if tree.is_some() {
+                txn.delete_table(definition(&name))?;
+            }
+            return file::set_format(txn, KIND.format);
+        }
+        let mut tree = txn.open_table(definition(&name))?;
+        write_rows(&mut tree, changes)
+    }
+}
+
+fn definition(name: &str) -> TableDefinition<'_, Bytes, Bytes> {
+    TableDefinition::new(name)
+}
+
+fn scan(
+    tree: &ReadOnlyTable<Bytes, Bytes>,
+    range: &KeyRange,
+    limit: usize,
+    reverse: bool,
+) -> Result<Pairs, Failed> {
+    let mut pairs = Pairs::new();
+    let end = range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let mut found = tree.range::<&[u8]>((Bound::Included(range.start.as_slice()), end))?;
+    while pairs.len() < limit {
+        let Some(pair) = (if reverse { found.next_back() } else { found.next() }) else {
+            break;
+        };
+        let (key, value) = pair?;
+        pairs.push((key.value().to_vec(), value.value().to_vec()));
+    }
+    Ok(pairs)
+}
+
+/// Writes `changes` in key order.
+fn write_rows(tree: &mut Table<'_, Bytes, Bytes>, changes: &Changes) -> Result<(), redb::Error> {
+    // Rows past the tree's last key need no search each: a cursor appends them.
+    let last = tree.last()?.map(|(key, _)| key.value().to_vec());
+    let after = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
+    let within = last.as_ref().map(|last| changes.range::<Vec<u8>, _>(..=last));
+    for (key, value) in within.into_iter().flatten() {
+        match value {
+            Some(value) => drop(tree.insert(key.as_slice(), value.as_slice())?),
+            None => drop(tree.remove(key.as_slice())?),
+        }
+    }
+    let mut cursor = tree.upper_bound_mut(Bound::<&[u8]>::Unbounded)?;
+    for (key, value) in changes.range::<Vec<u8>, _>((after, Bound::Unbounded)) {
+        if let Some(value) = value {
+            cursor.insert_before(key.as_slice(), value.as_slice())?;
+        }
+    }
+    Ok(cursor.close()?)
+}
+
+fn size((key, value): (&Vec<u8>, &Option<Vec<u8>>)) -> u64 {
+    (key.len() + value.as_ref().map_or(0, Vec::len)) as u64
+}
