@@ -199,10 +199,15 @@ impl Engine {
         if self.record_of(projection)?.active.as_ref() == Some(version) {
             return Err(EngineError::IsActive(projection.into(), version.clone()));
         }
-        for store in build.slots.iter().filter_map(|slot| slot.store.as_ref()) {
-            // Where it cannot be read, deleting it is all that is left.
-            let waiting = store.scan(Space::Outbox, &KeyRange::all(), 1, false);
-            if waiting.is_ok_and(|waiting| !waiting.is_empty()) {
+        for slot in &build.slots {
+            let waiting = || {
+                // What could not be opened at the start may be by now.
+                let store = slot.store.clone().map_or_else(|| self.ports.stores.open(&slot.id), Ok);
+                store?.scan(Space::Outbox, &KeyRange::all(), 1, false)
+            };
+            // Twice, since an error of the disk may pass; where it cannot be read
+            // all the same, deleting it is all that is left.
+            if waiting().or_else(|_| waiting()).is_ok_and(|waiting| !waiting.is_empty()) {
                 return Err(EngineError::Unsent(projection.into(), version.clone()));
             }
         }

@@ -282,6 +282,7 @@ impl World {
             self.mend();
         }
         self.engine.rebuild(NAME, version)?;
+        self.unopened.remove(&version.0);
         if unreadable && status.active.as_ref() == Some(&version.0) {
             // Nobody knows what it had emitted and not sent.
             let events = self.events();
