@@ -33,8 +33,8 @@ pub use merge::merge_rows;
 pub use ports::{
     AppendDone, Appended, AppendedEvent, Applied, ApplyError, Batch, Bounds, Catalog, Clock,
     Emitted, Host, HostError, Instance, InstantiateError, KeyRange, Level, Log, LogError, NewEvent,
-    Pairs, Plugin, Publish, Read, ReadStore, Row, ShardId, ShardStore, Space, StateStores,
-    StoreError, Timer, TrapKind, Waker, Writes,
+    Pairs, Plugin, Publish, Read, ReadStore, Row, ShardId, ShardStore, Space, SpaceWrites,
+    StateStores, StoreError, Timer, TrapKind, Waker, Writes,
 };
 pub use records::{
     DecisionRecord, EmitFrom, ParkedKind, ParkedRecord, ProjectionRecord, ShardMeta, VersionId,

@@ -287,7 +287,10 @@ impl KeyRange {
 pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// What one commit writes: `None` deletes.
-pub type Writes = BTreeMap<Space, BTreeMap<Vec<u8>, Option<Vec<u8>>>>;
+pub type Writes = BTreeMap<Space, SpaceWrites>;
+
+/// What to write in one space, by key; `None` deletes.
+pub type SpaceWrites = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 /// Reads of one committed state.
 pub trait ReadStore: Send {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::{Bound, RangeBounds};
 
 use foldhash::fast::RandomState;
-use lantern_core::{KeyRange, Pairs, ReadStore, Space, StoreError, Writes};
+use lantern_core::{KeyRange, Pairs, ReadStore, Space, SpaceWrites, StoreError, Writes};
 
 /// What a changed pair takes in memory besides its key and value, in bytes:
 /// without it, the smallest rows would take many times what is counted.
@@ -19,7 +19,6 @@ pub(crate) struct Overlay {
 }
 
 type Hashed = HashMap<Vec<u8>, Option<Vec<u8>>, RandomState>;
-type Ordered = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
 /// The changes of one space. Rows are found by hash, and put in order where they
 /// are scanned or committed: among a hundred thousand, finding one in order takes
@@ -27,14 +26,14 @@ type Ordered = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 #[derive(Clone, Debug)]
 enum Changes {
     Hashed(Hashed),
-    Ordered(Ordered),
+    Ordered(SpaceWrites),
 }
 
 impl Changes {
     fn new(space: Space) -> Self {
         match space {
             Space::Table(_) => Self::Hashed(Hashed::default()),
-            _ => Self::Ordered(Ordered::new()),
+            _ => Self::Ordered(SpaceWrites::new()),
         }
     }
 
@@ -78,7 +77,7 @@ impl Changes {
     }
 
     /// All changes in order; leaves the room behind.
-    fn take_ordered(&mut self) -> Ordered {
+    fn take_ordered(&mut self) -> SpaceWrites {
         match self {
             Self::Hashed(pairs) => in_order(pairs.drain().collect()).collect(),
             Self::Ordered(pairs) => std::mem::take(pairs),

@@ -14,8 +14,6 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use lantern_core::{Space, TableId, Writes};
 
-use crate::runs::Changes;
-
 /// One row in so many is read from the file before the whole table is: about as
 /// long as reading it all takes.
 const READ_BEFORE_ALL: u64 = 32;
@@ -152,15 +150,12 @@ impl RowCache {
         if stamp != Stamp(self.commits) {
             return false;
         }
-        let share = self.share();
+        let hash = hash(&self.hasher, key);
         let kept = self.kept(table);
         kept.misses += 1;
         let all = !kept.too_large && kept.misses >= rows_most / READ_BEFORE_ALL;
-        if let Some(value) = value {
-            let hash = hash(&self.hasher, key);
-            self.kept(table).set(hash, key, Some(value));
-            self.fit(share);
-        }
+        kept.set(hash, key, value);
+        self.fit();
         all
     }
 
@@ -169,7 +164,7 @@ impl RowCache {
         Loading {
             kept: Kept::default(),
             hasher: self.hasher.clone(),
-            share: self.share(),
+            share: self.budget.share(),
             stamp: Stamp(self.commits),
         }
     }
@@ -182,7 +177,7 @@ impl RowCache {
         } else if loaded.stamp == Stamp(self.commits) {
             let kept = Kept { whole: true, ..loaded.kept };
             self.tables.insert(table, kept);
-            self.fit(self.share());
+            self.fit();
         }
     }
 
@@ -193,10 +188,12 @@ impl RowCache {
             if let Space::Table(table) = space
                 && let Some(kept) = self.tables.get_mut(table)
             {
-                kept.write(&self.hasher, changes);
+                for (key, value) in changes {
+                    kept.set(hash(&self.hasher, key), key, value.as_deref());
+                }
             }
         }
-        self.fit(self.share());
+        self.fit();
     }
 
     fn kept(&mut self, table: TableId) -> &mut Kept {
@@ -206,12 +203,9 @@ impl RowCache {
         self.tables.entry(table).or_default()
     }
 
-    fn share(&self) -> usize {
-        self.budget.share()
-    }
-
     /// Lets go of the rows of the largest tables where there are too many.
-    fn fit(&mut self, share: usize) {
+    fn fit(&mut self) {
+        let share = self.budget.share();
         while self.tables.values().map(Kept::all_bytes).sum::<usize>() > share {
             let largest = self.tables.values_mut().max_by_key(|kept| kept.all_bytes());
             let Some(kept) = largest.filter(|kept| !kept.rows.is_empty()) else { return };
@@ -231,12 +225,6 @@ impl Drop for RowCache {
 impl Kept {
     fn all_bytes(&self) -> usize {
         self.bytes + self.rows.allocation_size()
-    }
-
-    fn write(&mut self, hasher: &RandomState, changes: &Changes) {
-        for (key, value) in changes {
-            self.set(hash(hasher, key), key, value.as_deref());
-        }
     }
 
     fn set(&mut self, hash: u32, key: &[u8], value: Option<&[u8]>) {
@@ -294,6 +282,8 @@ fn hash(hasher: &RandomState, key: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use lantern_core::SpaceWrites;
+
     use super::*;
 
     const TABLE: TableId = TableId(1);
@@ -306,7 +296,7 @@ mod tests {
     }
 
     fn commit(rows: &mut RowCache, key: &[u8], value: &[u8]) {
-        let changes = Changes::from([(key.to_vec(), Some(value.to_vec()))]);
+        let changes = SpaceWrites::from([(key.to_vec(), Some(value.to_vec()))]);
         rows.committed(&Writes::from([(Space::Table(TABLE), changes)]));
     }
 
@@ -357,8 +347,8 @@ mod tests {
         commit(&mut other, b"a", b"b");
         let stamp = Stamp(other.commits);
         other.read(TABLE, b"a", Some(b"b"), 1_000, stamp);
-        assert_eq!((rows.share(), other.share()), (32 << 10, 32 << 10));
+        assert_eq!((rows.budget.share(), other.budget.share()), (32 << 10, 32 << 10));
         drop(other);
-        assert_eq!(rows.share(), 64 << 10);
+        assert_eq!(rows.budget.share(), 64 << 10);
     }
 }

@@ -19,8 +19,9 @@ use crate::disk::{Disk, Found};
 use crate::error::guarded;
 use crate::file::{OpenFile, Place, in_memory};
 use crate::rows::{Budget, Known, RowCache, Stamp};
+use crate::runs::Failed;
 use crate::state::OpenFiles;
-use crate::view::{Failed, View, Writing};
+use crate::view::{View, Writing};
 
 /// A shard's file and what is open of it.
 pub(crate) struct Shard {
@@ -52,7 +53,7 @@ struct Writer {
 pub(crate) struct Open {
     db: OpenFile,
     view: Arc<View>,
-    /// As of the last commit, at most a moment behind `view`.
+    /// As of `view`.
     rows: Option<Mutex<RowCache>>,
 }
 
@@ -228,7 +229,7 @@ impl Shard {
         let Space::Table(table) = space else {
             return self.read(|view| view.get(space, key));
         };
-        let stamp = match self.known(|rows| rows.get(table, key)) {
+        let stamp = match self.in_memory_rows(|rows| rows.get(table, key)) {
             Some(Known::Row(value)) => return Ok(Some(value)),
             Some(Known::Absent) => return Ok(None),
             Some(Known::Nothing(stamp)) => Some(stamp),
@@ -245,7 +246,7 @@ impl Shard {
     /// The rows under `keys` of the last commit.
     fn get_many(&self, space: Space, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         let known = match space {
-            Space::Table(table) => self.known(|rows| rows.get_many(table, keys)),
+            Space::Table(table) => self.in_memory_rows(|rows| rows.get_many(table, keys)),
             _ => None,
         };
         let Some(known) = known else {
@@ -260,15 +261,15 @@ impl Shard {
         rows.collect()
     }
 
-    /// What `look` finds in the rows in memory, where there are any.
-    fn known<R>(&self, look: impl FnOnce(&RowCache) -> R) -> Option<R> {
+    /// Runs `work` on the rows in memory; `None` where none are kept, or the file
+    /// is closed.
+    fn in_memory_rows<R>(&self, work: impl FnOnce(&mut RowCache) -> R) -> Option<R> {
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
         }
         let open = self.open.read();
         let rows = open.as_ref()?.rows.as_ref()?;
-        let rows = rows.lock();
-        Some(look(&rows))
+        Some(work(&mut rows.lock()))
     }
 
     /// Keeps a row of a table in runs that was read from `view`, and after many
@@ -283,19 +284,12 @@ impl Shard {
     ) -> Result<(), StoreError> {
         let Some(runs) = view.runs(Space::Table(table)) else { return Ok(()) };
         let most = self.read_from(view, |_| runs.rows_most())?;
-        let loading = {
-            let open = self.open.read();
-            let Some(rows) = open.as_ref().and_then(|open| open.rows.as_ref()) else {
-                return Ok(());
-            };
-            let mut rows = rows.lock();
+        let loading = self.in_memory_rows(|rows| {
             rows.read(table, key, value, most, stamp).then(|| rows.loading())
-        };
-        let Some(mut loading) = loading else { return Ok(()) };
+        });
+        let Some(mut loading) = loading.flatten() else { return Ok(()) };
         self.read_from(view, |_| runs.each(|key, value| loading.add(key, value)))?;
-        if let Some(rows) = self.open.read().as_ref().and_then(|open| open.rows.as_ref()) {
-            rows.lock().load(table, loading);
-        }
+        self.in_memory_rows(|rows| rows.load(table, loading));
         Ok(())
     }
 

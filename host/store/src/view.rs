@@ -3,19 +3,16 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use lantern_core::{KeyRange, Pairs, Space, Writes};
+use lantern_core::{KeyRange, Pairs, Space, SpaceWrites, TableId, Writes};
 use redb::{
     Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table,
-    TableDefinition, TableError, TableHandle, WriteTransaction,
+    TableError, TableHandle, WriteTransaction,
 };
 
 use crate::file;
-use crate::runs::{self, Changes, Runs};
+use crate::runs::{self, Bytes, Failed, Runs, definition};
 use crate::space::{space_of, table_name};
 use crate::state::KIND;
-
-type Bytes = &'static [u8];
-pub(crate) type Failed = redb::StorageError;
 
 /// A table is laid in runs that has the rows of so many small ones.
 const TREE_RUNS: u64 = 8;
@@ -56,7 +53,7 @@ impl View {
             Ok(lists) => {
                 for list in lists.iter()? {
                     let (table, list) = list?;
-                    let table = lantern_core::TableId(table.value());
+                    let table = TableId(table.value());
                     let recent = tables.remove(&runs::recent_name(table));
                     let blocks = tables.remove(&runs::runs_name(table));
                     let rows = Runs::new(list.value(), recent, blocks)?;
@@ -150,7 +147,7 @@ impl View {
         &self,
         txn: &WriteTransaction,
         space: Space,
-        changes: &Changes,
+        changes: &SpaceWrites,
         run_rows: u64,
     ) -> Result<(), redb::Error> {
         let rows = self.spaces.get(&space);
@@ -177,10 +174,6 @@ impl View {
     }
 }
 
-fn definition(name: &str) -> TableDefinition<'_, Bytes, Bytes> {
-    TableDefinition::new(name)
-}
-
 fn scan(
     tree: &ReadOnlyTable<Bytes, Bytes>,
     range: &KeyRange,
@@ -201,7 +194,10 @@ fn scan(
 }
 
 /// Writes `changes` in key order.
-fn write_rows(tree: &mut Table<'_, Bytes, Bytes>, changes: &Changes) -> Result<(), redb::Error> {
+fn write_rows(
+    tree: &mut Table<'_, Bytes, Bytes>,
+    changes: &SpaceWrites,
+) -> Result<(), redb::Error> {
     // Rows past the tree's last key need no search each: a cursor appends them.
     let last = tree.last()?.map(|(key, _)| key.value().to_vec());
     let after = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);

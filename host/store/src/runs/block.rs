@@ -8,7 +8,7 @@
 
 use redb::StorageError;
 
-type Failed = StorageError;
+use super::Failed;
 
 /// The length of a deleted row's value.
 const DELETED: u32 = u32::MAX;
@@ -70,7 +70,7 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
 }
 
 /// Where a row's key and value lie in its block; no value where it is deleted.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     key: (usize, usize),
     value: Option<usize>,
@@ -128,6 +128,6 @@ pub(super) fn find<'a>(block: &'a [u8], key: &[u8]) -> Result<Option<Option<&'a 
     Ok((found == key).then_some(value))
 }
 
-pub(super) fn damaged() -> Failed {
+fn damaged() -> Failed {
     StorageError::Corrupted("a block of rows is damaged".into())
 }

@@ -6,13 +6,10 @@ use std::collections::btree_map;
 use std::ops::Bound;
 
 use lantern_core::KeyRange;
-use redb::{AccessGuard, Range, ReadOnlyTable, StorageError};
+use redb::{AccessGuard, Range, ReadOnlyTable};
 
 use super::block::{self, Place, Row};
-use super::{block_key, tagged};
-
-type Bytes = &'static [u8];
-type Failed = StorageError;
+use super::{Bytes, Failed, block_key, tagged};
 
 /// Rows in order, deleted ones among them.
 pub(super) enum Source<'a> {

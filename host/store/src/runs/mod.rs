@@ -19,9 +19,7 @@ mod merge;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-
-use lantern_core::{KeyRange, Pairs, TableId};
+use lantern_core::{KeyRange, Pairs, SpaceWrites, TableId};
 use redb::{
     ReadOnlyTable, ReadableTableMetadata, StorageError, Table, TableDefinition, WriteTransaction,
 };
@@ -30,10 +28,9 @@ use serde::{Deserialize, Serialize};
 use block::Builder;
 use merge::{ChangesCursor, Merge, RunCursor, Source, TreeCursor};
 
-type Bytes = &'static [u8];
-type Failed = StorageError;
-/// What a commit changes in a table.
-pub(crate) type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+/// What a key and a value are to redb.
+pub(crate) type Bytes = &'static [u8];
+pub(crate) type Failed = StorageError;
 
 /// For each table that lies in runs its [`List`], as JSON, under its number.
 pub(crate) const LISTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("runs");
@@ -60,13 +57,14 @@ pub(crate) fn is_part(name: &str) -> bool {
     name.starts_with("runs/") || name.starts_with("recent/")
 }
 
-fn definition(name: &str) -> TableDefinition<'_, Bytes, Bytes> {
+/// The redb table `name`, of any bytes.
+pub(crate) fn definition(name: &str) -> TableDefinition<'_, Bytes, Bytes> {
     TableDefinition::new(name)
 }
 
 /// The runs of a table, the oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct List {
+struct List {
     /// The id of the next run.
     next: u64,
     runs: Vec<Run>,
@@ -171,8 +169,11 @@ impl Runs {
     /// How many rows there are, or more: one counts once for each source that has
     /// it, deleted or not.
     pub(crate) fn rows_most(&self) -> Result<u64, Failed> {
-        let recent = self.recent.as_ref().map_or(Ok(0), ReadableTableMetadata::len)?;
-        Ok(recent + self.list.runs.iter().map(|run| run.rows).sum::<u64>())
+        Ok(self.recent_rows()? + self.list.runs.iter().map(|run| run.rows).sum::<u64>())
+    }
+
+    fn recent_rows(&self) -> Result<u64, Failed> {
+        self.recent.as_ref().map_or(Ok(0), ReadableTableMetadata::len)
     }
 
     /// Hands each row to `take`, in order, until it says `false`.
@@ -193,20 +194,18 @@ impl Runs {
         &self,
         txn: &WriteTransaction,
         table: TableId,
-        changes: &Changes,
+        changes: &SpaceWrites,
         run_rows: u64,
     ) -> Result<(), redb::Error> {
-        let recent = self.recent.as_ref().map_or(Ok(0), ReadableTableMetadata::len)?;
-        let rows = recent + changes.len() as u64;
+        let rows = self.recent_rows()? + changes.len() as u64;
         if rows <= run_rows {
             return add_recent(txn, table, changes);
         }
         let from = self.list.merged_from(rows, run_rows);
         let mut sources = vec![Source::Changes(ChangesCursor::new(changes.iter()))];
         sources.extend(self.sources(from, &KeyRange::all(), false)?);
-        let name = recent_name(table);
         if self.recent.is_some() {
-            txn.delete_table(definition(&name))?;
+            txn.delete_table(definition(&recent_name(table)))?;
         }
         self.list.append(txn, table, from, sources)
     }
@@ -218,7 +217,7 @@ pub(crate) fn lay(
     txn: &WriteTransaction,
     table: TableId,
     tree: Option<&ReadOnlyTable<Bytes, Bytes>>,
-    changes: &Changes,
+    changes: &SpaceWrites,
 ) -> Result<(), redb::Error> {
     let mut sources = vec![Source::Changes(ChangesCursor::new(changes.iter()))];
     if let Some(tree) = tree {
@@ -230,7 +229,7 @@ pub(crate) fn lay(
 fn add_recent(
     txn: &WriteTransaction,
     table: TableId,
-    changes: &Changes,
+    changes: &SpaceWrites,
 ) -> Result<(), redb::Error> {
     let mut recent = txn.open_table(definition(&recent_name(table)))?;
     let mut tagged = Vec::new();
