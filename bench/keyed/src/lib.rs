@@ -85,6 +85,13 @@ struct Data<'a> {
     cents: i64,
 }
 
+/// Of the data, what says which row it goes to.
+#[derive(Deserialize)]
+struct KeyOf<'a> {
+    #[serde(borrow)]
+    key: Cow<'a, str>,
+}
+
 impl Projection for Keyed {
     fn setup(&mut self, parameters: &Parameters<'_>) -> Result<Manifest, Error> {
         self.options = parameters.parse()?;
@@ -108,6 +115,17 @@ impl Projection for Keyed {
             .subscribe(self.options.types.iter().cloned())
             .attributes(attributes)
             .on_failure(OnFailure::ParkEvent))
+    }
+
+    /// With many keys most rows are not in memory.
+    fn prepare(&mut self, events: Events<'_>) -> Result<(), Error> {
+        // An event whose data cannot be read is for `apply` to refuse.
+        let keys = events.filter_map(|event| Some(event.data::<KeyOf<'_>>().ok()?.key));
+        match self.options.work {
+            Work::Sum => self.total.prefetch(keys),
+            Work::Wide => self.wide.prefetch(keys),
+            Work::Put | Work::Read | Work::None => Ok(()),
+        }
     }
 
     fn apply(&mut self, event: &Event<'_>) -> Result<(), Error> {

@@ -7,32 +7,56 @@ use hashbrown::HashTable;
 
 use crate::bindings::lantern::projection::types::Column;
 use crate::error::Error;
-use crate::key::Key;
+use crate::key::{Key, push as push_text, push_bytes};
 use crate::table::TableSpec;
+
+/// Rows are asked for ahead where at least one key in so many had no place.
+const MISSES_LEAST: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Cache {
     slots: Vec<Slot>,
+    /// The keys of all slots, one after another, and maybe others between them.
+    keys: String,
     /// Places in `slots`, by the hash of the key.
     index: HashTable<u32>,
     /// Places of the rows that the host does not have in this form yet.
     changed: Vec<u32>,
     /// The key that is looked for, kept so that looking allocates nothing.
     key: String,
+    /// How many keys were given a place since rows were last asked for ahead.
+    missed: usize,
 }
 
 #[derive(Debug)]
 struct Slot {
-    key: Box<str>,
+    /// Where in `keys` its own lies.
+    key: (usize, usize),
     hash: u64,
     changed: bool,
     /// Since rows were last dropped from memory.
     used: bool,
 }
 
+impl Slot {
+    #[inline]
+    fn key<'a>(&self, keys: &'a str) -> &'a str {
+        let (start, end) = self.key;
+        &keys[start..end]
+    }
+}
+
 impl Cache {
     pub(crate) fn new() -> Self {
-        Self { slots: Vec::new(), index: HashTable::new(), changed: Vec::new(), key: String::new() }
+        Self {
+            slots: Vec::new(),
+            keys: String::new(),
+            index: HashTable::new(),
+            changed: Vec::new(),
+            key: String::new(),
+            // Of a fresh instance nothing is known, but that its memory is empty.
+            missed: usize::MAX,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -48,7 +72,7 @@ impl Cache {
         let hash = hash_of(self.key.as_bytes());
         let place = self.index.find(hash, |place| {
             let slot = &self.slots[*place as usize];
-            slot.hash == hash && same(slot.key.as_bytes(), self.key.as_bytes())
+            slot.hash == hash && same(slot.key(&self.keys).as_bytes(), self.key.as_bytes())
         });
         match place {
             Some(place) => {
@@ -66,13 +90,17 @@ impl Cache {
     }
 
     pub(crate) fn key_at(&self, place: usize) -> &str {
-        &self.slots[place].key
+        self.slots[place].key(&self.keys)
     }
 
     /// Gives the key last looked for, whose hash is `hash`, the next place.
     pub(crate) fn insert(&mut self, hash: u64) -> usize {
         let place = self.slots.len();
-        self.slots.push(Slot { key: self.key.as_str().into(), hash, changed: false, used: true });
+        let start = self.keys.len();
+        push_text(&mut self.keys, &self.key);
+        let key = (start, self.keys.len());
+        self.slots.push(Slot { key, hash, changed: false, used: true });
+        self.missed = self.missed.saturating_add(1);
         let slots = &self.slots;
         self.index.insert_unique(hash, place as u32, |other| slots[*other as usize].hash);
         place
@@ -104,23 +132,48 @@ impl Cache {
         }
     }
 
+    /// Forgets the keys from `place` on. None of them may have changed.
+    pub(crate) fn truncate(&mut self, place: usize) {
+        for (at, slot) in self.slots.iter().enumerate().skip(place) {
+            if let Ok(entry) = self.index.find_entry(slot.hash, |other| *other as usize == at) {
+                entry.remove();
+            }
+        }
+        self.slots.truncate(place);
+    }
+
+    /// How many of at most `keys` keys will have no place, going by how many had
+    /// none since this was last asked; 0 where that is not worth a call.
+    pub(crate) fn expect_missing(&mut self, keys: usize) -> usize {
+        let missed = std::mem::take(&mut self.missed);
+        if missed < keys.div_ceil(MISSES_LEAST) { 0 } else { missed.min(keys) }
+    }
+
     /// Drops keys so that at most half of `rows` remain, and tells of each
-    /// place, in order, whether it does. Nothing may have changed.
-    pub(crate) fn drop_some(&mut self, rows: usize) -> Vec<bool> {
+    /// place, in order, whether it does; none where all are dropped. Nothing may
+    /// have changed.
+    pub(crate) fn drop_some(&mut self, rows: usize) -> Option<Vec<bool>> {
+        self.index.clear();
         // Rows used since the last time stay, unless they are most: then
         // keeping them would only mean to be here again soon.
         let used = self.slots.iter().filter(|slot| slot.used).count();
-        let keep_used = used <= rows / 2;
-        let kept: Vec<bool> = self.slots.iter().map(|slot| keep_used && slot.used).collect();
-        let mut keep = kept.iter();
-        self.slots.retain(|_| *keep.next().expect("one for each slot"));
-        self.index.clear();
+        if used == 0 || used > rows / 2 {
+            self.slots.clear();
+            self.keys.clear();
+            return None;
+        }
+        let kept: Vec<bool> = self.slots.iter().map(|slot| slot.used).collect();
+        self.slots.retain(|slot| slot.used);
+        let keys = std::mem::take(&mut self.keys);
         for (place, slot) in self.slots.iter_mut().enumerate() {
+            let start = self.keys.len();
+            push_text(&mut self.keys, slot.key(&keys));
+            slot.key = (start, self.keys.len());
             slot.used = false;
             // Nothing is moved: the table has been larger.
             self.index.insert_unique(slot.hash, place as u32, |_| slot.hash);
         }
-        kept
+        Some(kept)
     }
 
     /// Whether the table may have the key last looked for. Only keys that have
@@ -165,8 +218,8 @@ impl Columns {
     }
 }
 
-pub(crate) fn push(column: &mut Column, value: &[u8]) -> Result<(), Error> {
-    column.bytes.extend_from_slice(value);
+pub(crate) fn push(column: &mut Column, key: &str) -> Result<(), Error> {
+    push_bytes(&mut column.bytes, key);
     end_value(column)
 }
 

@@ -89,32 +89,44 @@ fn is_plain(text: &[u8]) -> bool {
     words.iter().all(word) && rest.iter().copied().all(plain)
 }
 
-/// [`String::push_str`] for what is mostly short. In Wasm a copy of a length
-/// that is known only when it runs is a call out of the sandbox; these are
-/// not.
+/// [`String::push_str`] for what is mostly short.
 #[inline]
-fn push(out: &mut String, text: &str) {
+pub(crate) fn push(out: &mut String, text: &str) {
+    in_pieces(text, |piece| out.push_str(piece));
+}
+
+/// The same into bytes.
+#[inline]
+pub(crate) fn push_bytes(out: &mut Vec<u8>, text: &str) {
+    in_pieces(text, |piece| out.extend_from_slice(piece.as_bytes()));
+}
+
+/// Hands out short text in pieces of 8, 4, 2 and 1 bytes. In Wasm a copy of a
+/// length that is known only when it runs is a call out of the sandbox; of
+/// these it is not.
+#[inline]
+fn in_pieces(text: &str, mut take: impl FnMut(&str)) {
     let mut rest = text;
     if rest.len() <= 32 {
         while let Some((head, tail)) = rest.split_at_checked(8) {
-            out.push_str(head);
+            take(head);
             rest = tail;
         }
         if let Some((head, tail)) = rest.split_at_checked(4) {
-            out.push_str(head);
+            take(head);
             rest = tail;
         }
         if let Some((head, tail)) = rest.split_at_checked(2) {
-            out.push_str(head);
+            take(head);
             rest = tail;
         }
         if let Some((head, tail)) = rest.split_at_checked(1) {
-            out.push_str(head);
+            take(head);
             rest = tail;
         }
     }
     if !rest.is_empty() {
-        out.push_str(rest);
+        take(rest);
     }
 }
 

@@ -100,8 +100,8 @@ pub use time::{ParseTimestampError, Timestamp};
 /// All that most plugins use: `use lantern_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Attribute, Error, Event, InTenant, Json, Key, Manifest, NewEvent, Occasion, OnFailure,
-        Parameters, Projection, Row, Scan, Table, Tables, Timer, Timestamp,
+        Attribute, Error, Event, Events, InTenant, Json, Key, Manifest, NewEvent, Occasion,
+        OnFailure, Parameters, Projection, Row, Scan, Table, Tables, Timer, Timestamp,
     };
     pub use std::time::Duration;
 }
@@ -112,7 +112,7 @@ pub mod __private {
     #[cfg(target_arch = "wasm32")]
     pub use crate::projection::guest;
     pub use crate::projection::{Failure, Instance, check_projection};
-    pub use crate::row::from_json;
+    pub use crate::row::{from_json, take};
     pub use crate::table::{PublicTable, TableField, TableSpec};
     pub use serde;
 }

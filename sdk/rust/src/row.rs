@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 use crate::error::RowError;
+use crate::key::push_bytes;
 
 pub use crate::bindings::lantern::projection::types::{FieldKind, Merge};
 
@@ -86,6 +87,41 @@ pub trait Value: DeserializeOwned {
     /// # Errors
     /// [`RowError`] if the value could not be read back.
     fn write(&self, field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError>;
+
+    /// Takes a value off the beginning of `text`, where it stands there as
+    /// [`Self::write`] writes it; none where serde has to look, as it has
+    /// everywhere unless this is implemented.
+    #[inline]
+    fn read(text: &mut &[u8]) -> Option<Self> {
+        let _ = text;
+        None
+    }
+}
+
+/// Takes `what` off the beginning of `text`.
+#[doc(hidden)]
+#[inline]
+pub fn take(text: &mut &[u8], what: &[u8]) -> Option<()> {
+    *text = text.strip_prefix(what)?;
+    Some(())
+}
+
+/// Takes an integer of at most 18 digits off the beginning of `text`.
+#[inline]
+fn take_integer(text: &mut &[u8]) -> Option<i64> {
+    let negative = text.first() == Some(&b'-');
+    let start = usize::from(negative);
+    let (mut end, mut number) = (start, 0_i64);
+    while let Some(digit @ b'0'..=b'9') = text.get(end) {
+        number = number.wrapping_mul(10).wrapping_add(i64::from(digit - b'0'));
+        end += 1;
+    }
+    let zero_first = text.get(start) == Some(&b'0') && (end - start > 1 || negative);
+    if end == start || end - start > 18 || zero_first {
+        return None;
+    }
+    *text = &text[end..];
+    Some(if negative { -number } else { number })
 }
 
 macro_rules! integers {
@@ -95,8 +131,13 @@ macro_rules! integers {
 
             #[inline]
             fn write(&self, _field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
-                out.extend_from_slice(itoa::Buffer::new().format(*self).as_bytes());
+                push_bytes(out, itoa::Buffer::new().format(*self));
                 Ok(())
+            }
+
+            #[inline]
+            fn read(text: &mut &[u8]) -> Option<Self> {
+                Self::try_from(take_integer(text)?).ok()
             }
         }
 
@@ -106,7 +147,11 @@ macro_rules! integers {
             }
 
             fn decode(bytes: &[u8]) -> Result<Self, RowError> {
-                from_json(bytes)
+                let mut rest = bytes;
+                match Value::read(&mut rest) {
+                    Some(value) if rest.is_empty() => Ok(value),
+                    _ => from_json(bytes),
+                }
             }
         }
     )*};
@@ -123,6 +168,12 @@ impl Value for f64 {
         }
         Ok(serde_json::to_writer(out, self)?)
     }
+
+    fn read(text: &mut &[u8]) -> Option<Self> {
+        let within = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+        let end = text.iter().position(|byte| !within(byte)).unwrap_or(text.len());
+        take_json(text, end)
+    }
 }
 
 impl Value for bool {
@@ -132,6 +183,13 @@ impl Value for bool {
         out.extend_from_slice(if *self { b"true" } else { b"false" });
         Ok(())
     }
+
+    #[inline]
+    fn read(text: &mut &[u8]) -> Option<Self> {
+        let value = text.first() == Some(&b't');
+        take(text, if value { b"true" } else { b"false" })?;
+        Some(value)
+    }
 }
 
 impl Value for String {
@@ -139,16 +197,37 @@ impl Value for String {
 
     #[inline]
     fn write(&self, _field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
-        let plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
-        if self.bytes().all(plain) {
+        if self.bytes().all(is_plain) {
             out.push(b'"');
-            out.extend_from_slice(self.as_bytes());
+            push_bytes(out, self);
             out.push(b'"');
             Ok(())
         } else {
             Ok(serde_json::to_writer(out, self)?)
         }
     }
+
+    #[inline]
+    fn read(text: &mut &[u8]) -> Option<Self> {
+        let inner = text.strip_prefix(b"\"")?;
+        let end = inner.iter().position(|byte| !is_plain(*byte))?;
+        let (value, rest) = inner.split_at(end);
+        *text = rest.strip_prefix(b"\"")?;
+        Some(std::str::from_utf8(value).ok()?.to_owned())
+    }
+}
+
+/// Takes the JSON in the first `bytes` of `text` off it.
+fn take_json<T: DeserializeOwned>(text: &mut &[u8], bytes: usize) -> Option<T> {
+    let (value, rest) = text.split_at_checked(bytes)?;
+    *text = rest;
+    from_json(value).ok()
+}
+
+/// Whether a byte stands in JSON's text as it is.
+#[inline]
+fn is_plain(byte: u8) -> bool {
+    byte >= b' ' && byte != b'"' && byte != b'\\'
 }
 
 impl Value for Timestamp {
@@ -156,6 +235,12 @@ impl Value for Timestamp {
 
     fn write(&self, _field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
         Ok(serde_json::to_writer(out, self)?)
+    }
+
+    fn read(text: &mut &[u8]) -> Option<Self> {
+        let inner = text.strip_prefix(b"\"")?;
+        let end = inner.iter().position(|byte| *byte == b'"')?;
+        take_json(text, end + 2)
     }
 }
 
@@ -170,6 +255,14 @@ impl<V: Value> Value for Option<V> {
                 out.extend_from_slice(b"null");
                 Ok(())
             }
+        }
+    }
+
+    #[inline]
+    fn read(text: &mut &[u8]) -> Option<Self> {
+        match take(text, b"null") {
+            Some(()) => Some(None),
+            None => V::read(text).map(Some),
         }
     }
 }
@@ -325,6 +418,36 @@ mod tests {
             let back = Everything::decode(&bytes).unwrap();
             prop_assert_eq!(back.number.to_bits(), row.number.to_bits());
             prop_assert_eq!(back, row);
+        }
+    }
+
+    #[derive(Row, Debug, PartialEq, Deserialize)]
+    struct Few {
+        a: i64,
+        b: u8,
+        c: Option<bool>,
+        d: String,
+        e: f64,
+        f: Timestamp,
+    }
+
+    proptest! {
+        /// Nearly as it is written, or just so.
+        #[test]
+        fn a_row_is_what_serde_reads_or_refused(
+            a in r"-?0?[0-9]{0,2}[0-9]{0,18}(\.0|e1)?",
+            b in r"-?[0-2]?[0-9]{0,2}",
+            c in "true|false|null|nul|1",
+            d in r#"[a-ü\u{0}\u{1f} ]{0,9}(\\n|"|\\u0041)?"#,
+            e in r"-?0?[0-9]{0,17}\.?[0-9]{0,17}(e-?[0-9]{1,2})?",
+            f in r"2026-0[1-9]-[0-3][0-9]T00:00:0[0-9](\.[0-9]{1,6})?Z",
+            space in " ?",
+            end in "}|}}|,",
+        ) {
+            let text =
+                format!(r#"{{"a":{a},"b":{b},{space}"c":{c},"d":"{d}","e":{e},"f":"{f}"{end}"#);
+            let read = Few::decode(text.as_bytes()).ok();
+            prop_assert_eq!(read, serde_json::from_str(&text).ok(), "{}", text);
         }
     }
 

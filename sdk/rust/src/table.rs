@@ -6,7 +6,7 @@
 //! whether a row is there changes how long a call takes, and nothing else.
 
 use crate::cache::{Cache, Columns, end_value, push};
-use crate::column::{Texts, Values};
+use crate::column::Values;
 use crate::error::{Error, RowError};
 use crate::host;
 use crate::key::{Key, end_of_prefix};
@@ -201,25 +201,49 @@ impl<R: Stored> Table<R> {
     }
 
     /// Reads the rows under `keys` into memory in one call of the host, for
-    /// reads that follow. It changes nothing but the time those take. Keys
-    /// past the table's `cache` are left for later.
+    /// reads that follow: from [`prepare`](crate::Projection::prepare), where a
+    /// table has far more rows than its `cache`. It changes nothing but the time
+    /// those take, and where rows were mostly in memory lately it does not even
+    /// look at `keys`. Keys past the table's `cache` are left for later.
     ///
     /// # Errors
     /// As [`Self::get`].
     pub fn prefetch<K: Key>(&mut self, keys: impl IntoIterator<Item = K>) -> Result<(), Error> {
+        let keys = keys.into_iter();
+        let (least, most) = keys.size_hint();
+        let missing = self.cache.expect_missing(most.unwrap_or(least));
+        if missing == 0 {
+            return Ok(());
+        }
+        if self.cache.len() + missing > self.spec.cache_rows {
+            self.drop_some()?;
+        }
+        let read = self.ask_for(keys).and_then(|()| self.read_asked_for());
+        // Of keys whose rows were not read nothing is known.
+        self.cache.truncate(self.rows.len());
+        read
+    }
+
+    /// Gives `keys` places, and lists those that are new.
+    fn ask_for<K: Key>(&mut self, keys: impl Iterator<Item = K>) -> Result<(), Error> {
         let wanted = &mut self.columns.keys;
         wanted.ends.clear();
         wanted.bytes.clear();
         for key in keys {
-            if self.cache.find(key).0.is_some() {
-                continue;
-            }
-            if self.cache.len() + wanted.ends.len() >= self.spec.cache_rows {
+            let (None, hash) = self.cache.find(key) else { continue };
+            if self.cache.len() >= self.spec.cache_rows {
                 break;
             }
             self.cache.check_key(self.spec)?;
-            push(wanted, self.cache.key().as_bytes())?;
+            push(wanted, self.cache.key())?;
+            self.cache.insert(hash);
         }
+        Ok(())
+    }
+
+    /// Reads the rows of the keys listed, whose places come after all others.
+    fn read_asked_for(&mut self) -> Result<(), Error> {
+        let wanted = &self.columns.keys;
         if wanted.ends.is_empty() {
             return Ok(());
         }
@@ -227,21 +251,15 @@ impl<R: Stored> Table<R> {
         if found.len() != wanted.ends.len() {
             return Err(Error::Batch("`get-many` answered for another number of keys"));
         }
-        let keys = Texts::new(wanted, found.len())?;
         let rows = Values::new(&rows, found.len())?;
-        for (place, found) in found.into_iter().enumerate() {
-            let (known, hash) = self.cache.find(keys.get(place));
-            if known.is_some() {
-                // The same key twice.
-                continue;
-            }
+        for (index, found) in found.into_iter().enumerate() {
             let row = if found {
-                let row = R::decode(rows.get(place));
-                Some(row.map_err(|source| row_error(self.spec.name, keys.get(place), source))?)
+                let key = self.cache.key_at(self.rows.len());
+                let row = R::decode(rows.get(index));
+                Some(row.map_err(|source| row_error(self.spec.name, key, source))?)
             } else {
                 None
             };
-            self.cache.insert(hash);
             self.rows.push(row);
         }
         Ok(())
@@ -300,9 +318,9 @@ impl<R: Stored> Table<R> {
                     row.encode(&mut values.bytes)
                         .map_err(|source| row_error(self.spec.name, key, source))?;
                     end_value(values)?;
-                    push(keys, key.as_bytes())?;
+                    push(keys, key)?;
                 }
-                None => push(deleted, key.as_bytes())?,
+                None => push(deleted, key)?,
             }
         }
         Ok(())
@@ -355,10 +373,19 @@ impl<R: Stored> Table<R> {
     fn make_room(&mut self) -> Result<(), Error> {
         self.cache.check_key(self.spec)?;
         if self.cache.len() >= self.spec.cache_rows.max(1) {
-            self.flush()?;
-            let kept = self.cache.drop_some(self.spec.cache_rows);
-            let mut keep = kept.iter();
-            self.rows.retain(|_| *keep.next().expect("one for each row"));
+            self.drop_some()?;
+        }
+        Ok(())
+    }
+
+    fn drop_some(&mut self) -> Result<(), Error> {
+        self.flush()?;
+        match self.cache.drop_some(self.spec.cache_rows) {
+            Some(kept) => {
+                let mut keep = kept.iter();
+                self.rows.retain(|_| *keep.next().expect("one for each row"));
+            }
+            None => self.rows.clear(),
         }
         Ok(())
     }

@@ -30,6 +30,7 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
     let fields = named_fields(input, "Row")?;
     let mut declared = Vec::new();
     let mut written = Vec::new();
+    let mut read = Vec::new();
     for (place, (ident, field)) in fields.iter().enumerate() {
         let options = options(field)?;
         let name = plain_name(ident);
@@ -48,6 +49,12 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
             }
         });
         let before = format!("{}\"{name}\":", if place == 0 { '{' } else { ',' });
+        read.push(quote! {
+            #ident: {
+                ::lantern_sdk::__private::take(&mut rest, #before.as_bytes())?;
+                ::lantern_sdk::Value::read(&mut rest)?
+            }
+        });
         written.push(quote! {
             out.extend_from_slice(#before.as_bytes());
             ::lantern_sdk::Value::write(&self.#ident, #name, out)?;
@@ -72,6 +79,16 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
                 #[serde(crate = "::lantern_sdk::__private::serde")]
                 struct Kept {
                     #(#idents: #types,)*
+                }
+                // As `encode` writes it, if it can be read so at once.
+                #[allow(unused_mut, reason = "there may be no fields")]
+                let mut rest = bytes;
+                let plain = (|| -> ::std::option::Option<Self> {
+                    let row = Self { #(#read,)* };
+                    (rest == #end.as_bytes()).then_some(row)
+                })();
+                if let ::std::option::Option::Some(row) = plain {
+                    return ::std::result::Result::Ok(row);
                 }
                 let kept: Kept = ::lantern_sdk::__private::from_json(bytes)?;
                 let _ = &kept;
