@@ -85,13 +85,6 @@ struct Data<'a> {
     cents: i64,
 }
 
-/// Of the data, what says which row it goes to.
-#[derive(Deserialize)]
-struct KeyOf<'a> {
-    #[serde(borrow)]
-    key: Cow<'a, str>,
-}
-
 impl Projection for Keyed {
     fn setup(&mut self, parameters: &Parameters<'_>) -> Result<Manifest, Error> {
         self.options = parameters.parse()?;
@@ -120,7 +113,7 @@ impl Projection for Keyed {
     /// With many keys most rows are not in memory.
     fn prepare(&mut self, events: Events<'_>) -> Result<(), Error> {
         // An event whose data cannot be read is for `apply` to refuse.
-        let keys = events.filter_map(|event| Some(event.data::<KeyOf<'_>>().ok()?.key));
+        let keys = events.filter_map(|event| event.glance("key"));
         match self.options.work {
             Work::Sum => self.total.prefetch(keys),
             Work::Wide => self.wide.prefetch(keys),

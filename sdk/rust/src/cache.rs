@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 
 use crate::bindings::lantern::projection::types::Column;
 use crate::error::Error;
-use crate::key::{Key, push as push_text, push_bytes};
+use crate::key::{Key, push};
 use crate::table::TableSpec;
 
 /// Rows are asked for ahead where at least one key in so many had no place.
@@ -16,7 +16,7 @@ const MISSES_LEAST: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Cache {
     slots: Vec<Slot>,
-    /// The keys of all slots, one after another, and maybe others between them.
+    /// The keys of all slots, one after another, in their order.
     keys: String,
     /// Places in `slots`, by the hash of the key.
     index: HashTable<u32>,
@@ -97,7 +97,7 @@ impl Cache {
     pub(crate) fn insert(&mut self, hash: u64) -> usize {
         let place = self.slots.len();
         let start = self.keys.len();
-        push_text(&mut self.keys, &self.key);
+        push(&mut self.keys, &self.key);
         let key = (start, self.keys.len());
         self.slots.push(Slot { key, hash, changed: false, used: true });
         self.missed = self.missed.saturating_add(1);
@@ -139,7 +139,32 @@ impl Cache {
                 entry.remove();
             }
         }
+        let end = self.slots.get(place).map_or(self.keys.len(), |slot| slot.key.0);
+        self.keys.truncate(end);
         self.slots.truncate(place);
+    }
+
+    /// Adds the keys at `places` to `column`.
+    pub(crate) fn add_keys(
+        &self,
+        places: impl Iterator<Item = usize>,
+        column: &mut Column,
+    ) -> Result<(), Error> {
+        // Those that lie one behind another are copied in one go.
+        let (mut start, mut end) = (0, 0);
+        let mut bytes = column.bytes.len();
+        for place in places {
+            let key = self.slots[place].key;
+            if key.0 != end {
+                column.bytes.extend_from_slice(&self.keys.as_bytes()[start..end]);
+                start = key.0;
+            }
+            end = key.1;
+            bytes += key.1 - key.0;
+            column.ends.push(end_of(bytes)?);
+        }
+        column.bytes.extend_from_slice(&self.keys.as_bytes()[start..end]);
+        Ok(())
     }
 
     /// How many of at most `keys` keys will have no place, going by how many had
@@ -167,7 +192,7 @@ impl Cache {
         let keys = std::mem::take(&mut self.keys);
         for (place, slot) in self.slots.iter_mut().enumerate() {
             let start = self.keys.len();
-            push_text(&mut self.keys, slot.key(&keys));
+            push(&mut self.keys, slot.key(&keys));
             slot.key = (start, self.keys.len());
             slot.used = false;
             // Nothing is moved: the table has been larger.
@@ -180,7 +205,7 @@ impl Cache {
     /// no place yet need to be asked for.
     pub(crate) fn check_key(&self, spec: &TableSpec) -> Result<(), Error> {
         let key = self.key.as_str();
-        let why = match (spec.per_tenant, key.find('\0')) {
+        let why = match (spec.per_tenant, key.bytes().position(|byte| byte == 0)) {
             _ if key.is_empty() => "a key cannot be empty",
             (true, None) => "the table is per tenant; use `InTenant(tenant, key)`",
             (true, Some(0)) => "the tenant is empty; handle events without a tenant apart",
@@ -218,17 +243,16 @@ impl Columns {
     }
 }
 
-pub(crate) fn push(column: &mut Column, key: &str) -> Result<(), Error> {
-    push_bytes(&mut column.bytes, key);
-    end_value(column)
+/// Ends the value whose bytes were appended to `column`.
+#[inline]
+pub(crate) fn end_value(column: &mut Column) -> Result<(), Error> {
+    column.ends.push(end_of(column.bytes.len())?);
+    Ok(())
 }
 
-/// Ends the value whose bytes were appended to `column`.
-pub(crate) fn end_value(column: &mut Column) -> Result<(), Error> {
-    let end = u32::try_from(column.bytes.len())
-        .map_err(|_| Error::Batch("more than 4 GiB were written in one call"))?;
-    column.ends.push(end);
-    Ok(())
+#[inline]
+fn end_of(bytes: usize) -> Result<u32, Error> {
+    u32::try_from(bytes).map_err(|_| Error::Batch("more than 4 GiB were written in one call"))
 }
 
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;

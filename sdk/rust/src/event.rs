@@ -176,6 +176,18 @@ impl<'a> Event<'a> {
         json::from_str(text).map_err(Error::Data)
     }
 
+    /// The text under `name` in its data, for [`prepare`]: read no further than
+    /// to there, so what comes behind it may not even be JSON. None where there
+    /// is no such text, or it has escapes.
+    ///
+    /// [`prepare`]: crate::Projection::prepare
+    #[inline]
+    #[must_use]
+    pub fn glance(&self, name: &str) -> Option<&'a str> {
+        let text = self.view.text.as_ref()?.get(self.place);
+        json::member(text, name)
+    }
+
     /// Its data as it is.
     #[inline]
     #[must_use]

@@ -25,6 +25,15 @@ pub(crate) fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde
     }
 }
 
+/// The text of the member `name` of the object `text`, read no further than to
+/// there; none where there is none, or it has escapes, or what comes before it is
+/// no JSON.
+#[inline]
+pub(crate) fn member<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let mut reader = Reader { text, at: 0, depth: 0, over: false };
+    (reader.peek() == b'{').then(|| reader.member(name))?.ok()?
+}
+
 #[cold]
 #[inline(never)]
 fn again<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
@@ -303,6 +312,25 @@ impl<'de> Reader<'de> {
             }
             _ => self.give_up(),
         }
+    }
+
+    /// The text of the member `name` of the object whose brace was seen.
+    #[inline]
+    fn member(&mut self, name: &str) -> Result<Option<&'de str>> {
+        let mut items = self.open()?;
+        while items.next(b'}')? {
+            let reader = &mut *items.reader;
+            if reader.peek() != b'"' {
+                return reader.give_up();
+            }
+            let found = reader.string()?;
+            reader.expect(b':')?;
+            if found == Some(name) {
+                return if reader.peek() == b'"' { reader.string() } else { Ok(None) };
+            }
+            reader.pass()?;
+        }
+        Ok(None)
     }
 
     /// Goes into an array or object.

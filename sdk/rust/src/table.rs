@@ -5,7 +5,7 @@
 //! call. What is in memory is never more than a copy of what the host has:
 //! whether a row is there changes how long a call takes, and nothing else.
 
-use crate::cache::{Cache, Columns, end_value, push};
+use crate::cache::{Cache, Columns, end_value};
 use crate::column::Values;
 use crate::error::{Error, RowError};
 use crate::host;
@@ -218,35 +218,34 @@ impl<R: Stored> Table<R> {
         if self.cache.len() + missing > self.spec.cache_rows {
             self.drop_some()?;
         }
-        let read = self.ask_for(keys).and_then(|()| self.read_asked_for());
+        let first = self.cache.len();
+        let read = self.ask_for(keys).and_then(|()| self.read_from(first));
         // Of keys whose rows were not read nothing is known.
         self.cache.truncate(self.rows.len());
         read
     }
 
-    /// Gives `keys` places, and lists those that are new.
+    /// Gives those of `keys` places that have none.
     fn ask_for<K: Key>(&mut self, keys: impl Iterator<Item = K>) -> Result<(), Error> {
-        let wanted = &mut self.columns.keys;
-        wanted.ends.clear();
-        wanted.bytes.clear();
         for key in keys {
             let (None, hash) = self.cache.find(key) else { continue };
             if self.cache.len() >= self.spec.cache_rows {
                 break;
             }
             self.cache.check_key(self.spec)?;
-            push(wanted, self.cache.key())?;
             self.cache.insert(hash);
         }
         Ok(())
     }
 
-    /// Reads the rows of the keys listed, whose places come after all others.
-    fn read_asked_for(&mut self) -> Result<(), Error> {
-        let wanted = &self.columns.keys;
-        if wanted.ends.is_empty() {
+    /// Reads the rows of the keys from place `first` on, all others being there.
+    fn read_from(&mut self, first: usize) -> Result<(), Error> {
+        if first == self.cache.len() {
             return Ok(());
         }
+        self.columns.clear();
+        let wanted = &mut self.columns.keys;
+        self.cache.add_keys(first..self.cache.len(), wanted)?;
         let (found, rows) = host::get_many(self.spec.id, wanted);
         if found.len() != wanted.ends.len() {
             return Err(Error::Batch("`get-many` answered for another number of keys"));
@@ -309,19 +308,19 @@ impl<R: Stored> Table<R> {
 
     /// Brings what changed into columns, in the order in which it did.
     fn collect(&mut self) -> Result<(), Error> {
-        let Columns { keys, values, deleted } = &mut self.columns;
-        for place in self.cache.changed() {
-            let place = *place as usize;
-            let key = self.cache.key_at(place);
-            match &self.rows[place] {
-                Some(row) => {
-                    row.encode(&mut values.bytes)
-                        .map_err(|source| row_error(self.spec.name, key, source))?;
-                    end_value(values)?;
-                    push(keys, key)?;
-                }
-                None => push(deleted, key)?,
+        let Self { spec, cache, rows, columns } = self;
+        let Columns { keys, values, deleted } = columns;
+        let changed = || cache.changed().iter().map(|place| *place as usize);
+        for place in changed() {
+            if let Some(row) = &rows[place] {
+                row.encode(&mut values.bytes)
+                    .map_err(|source| row_error(spec.name, cache.key_at(place), source))?;
+                end_value(values)?;
             }
+        }
+        cache.add_keys(changed().filter(|place| rows[*place].is_some()), keys)?;
+        if values.ends.len() < cache.changed().len() {
+            cache.add_keys(changed().filter(|place| rows[*place].is_none()), deleted)?;
         }
         Ok(())
     }

@@ -60,9 +60,8 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
             ::lantern_sdk::Value::write(&self.#ident, #name, out)?;
         });
     }
-    let idents: Vec<_> = fields.iter().map(|(ident, _)| ident).collect();
-    let types: Vec<_> = fields.iter().map(|(_, field)| &field.ty).collect();
     let end = if fields.is_empty() { "{}" } else { "}" };
+    let decode = decode(&fields, &read, end);
     Ok(quote! {
         impl ::lantern_sdk::Stored for #row {
             fn encode(
@@ -74,32 +73,41 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
                 ::std::result::Result::Ok(())
             }
 
-            fn decode(bytes: &[u8]) -> ::std::result::Result<Self, ::lantern_sdk::RowError> {
-                #[derive(::lantern_sdk::__private::serde::Deserialize)]
-                #[serde(crate = "::lantern_sdk::__private::serde")]
-                struct Kept {
-                    #(#idents: #types,)*
-                }
-                // As `encode` writes it, if it can be read so at once.
-                #[allow(unused_mut, reason = "there may be no fields")]
-                let mut rest = bytes;
-                let plain = (|| -> ::std::option::Option<Self> {
-                    let row = Self { #(#read,)* };
-                    (rest == #end.as_bytes()).then_some(row)
-                })();
-                if let ::std::option::Option::Some(row) = plain {
-                    return ::std::result::Result::Ok(row);
-                }
-                let kept: Kept = ::lantern_sdk::__private::from_json(bytes)?;
-                let _ = &kept;
-                ::std::result::Result::Ok(Self { #(#idents: kept.#idents,)* })
-            }
+            #decode
         }
 
         impl ::lantern_sdk::Row for #row {
             const FIELDS: &'static [::lantern_sdk::Field] = &[#(#declared),*];
         }
     })
+}
+
+/// Reads a row as `encode` writes it, if it can be read so at once: `read` takes
+/// its fields off its front, and `end` is left. Else serde reads it.
+fn decode(fields: &[(&Ident, &Field)], read: &[TokenStream], end: &str) -> TokenStream {
+    let idents: Vec<_> = fields.iter().map(|(ident, _)| ident).collect();
+    let types: Vec<_> = fields.iter().map(|(_, field)| &field.ty).collect();
+    quote! {
+        fn decode(bytes: &[u8]) -> ::std::result::Result<Self, ::lantern_sdk::RowError> {
+            #[derive(::lantern_sdk::__private::serde::Deserialize)]
+            #[serde(crate = "::lantern_sdk::__private::serde")]
+            struct Kept {
+                #(#idents: #types,)*
+            }
+            #[allow(unused_mut, reason = "there may be no fields")]
+            let mut rest = bytes;
+            let plain = (|| -> ::std::option::Option<Self> {
+                let row = Self { #(#read,)* };
+                (rest == #end.as_bytes()).then_some(row)
+            })();
+            if let ::std::option::Option::Some(row) = plain {
+                return ::std::result::Result::Ok(row);
+            }
+            let kept: Kept = ::lantern_sdk::__private::from_json(bytes)?;
+            let _ = &kept;
+            ::std::result::Result::Ok(Self { #(#idents: kept.#idents,)* })
+        }
+    }
 }
 
 fn options(field: &Field) -> syn::Result<Options> {

@@ -260,6 +260,25 @@ fn known_corners_are_read_as_serde_json_reads_them() {
     }
 }
 
+#[test]
+fn a_member_is_read_no_further_than_to_its_end() {
+    let glances = [
+        (r#"{"a":"x"}"#, Some("x")),
+        (r#" { "b" : [1, {"a": "no"}], "a" : "ü" , nothing more"#, Some("ü")),
+        (r#"{"b":"\"","a":""}"#, Some("")),
+        (r#"{"a":"caf\u00e9"}"#, None),
+        (r#"{"a":1,"a":"x"}"#, None),
+        (r#"{"b":"x"}"#, None),
+        (r#"{"b":x,"a":"x"}"#, None),
+        (r#"["a","x"]"#, None),
+        (r#"{"a""#, None),
+        ("", None),
+    ];
+    for (text, found) in glances {
+        assert_eq!(member(text, "a"), found, "{text}");
+    }
+}
+
 /// Otherwise all would be right, and nothing fast.
 #[test]
 fn what_is_common_is_not_read_twice() {
