@@ -1,6 +1,5 @@
 //! From a guest's rows to the overlay, the file and the feed.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use divan::Bencher;
@@ -9,8 +8,8 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use lantern_core::{
     Applied, Attributes, Batch, Committed, EventRef, Events, Host, Instance, InstantiateError,
     Manifest, Offset, OnFailure, PartitionId, Plugin, Publish, ShardId, ShardStore, Space,
-    StateStores, Table, TableChanges, TableId, Timestamp, VersionId, View, ViewError, Views,
-    Writes,
+    SpaceWrites, StateStores, Table, TableChanges, TableId, Timestamp, VersionId, View, ViewError,
+    Views, Writes,
 };
 use lantern_engine::{EngineConfig, EventList, FoldOptions, fold};
 use lantern_live::{Hub, LiveConfig};
@@ -131,7 +130,7 @@ fn key(number: u64) -> Vec<u8> {
 }
 
 fn rows(keys: impl Iterator<Item = u64>) -> Writes {
-    let rows: BTreeMap<_, _> = keys.map(|number| (key(number), Some(ROW.to_vec()))).collect();
+    let rows: SpaceWrites = keys.map(|number| (key(number), Some(ROW.to_vec()))).collect();
     Writes::from([(Space::Table(TableId(0)), rows)])
 }
 
@@ -148,7 +147,7 @@ fn commits(bencher: Bencher<'_, '_>, held: u64, writes: &[Writes]) {
     if held > 0 {
         store.commit(&rows(0..held)).expect("there is room");
     }
-    let count: usize = writes[0].values().map(BTreeMap::len).sum();
+    let count: usize = writes[0].values().map(SpaceWrites::len).sum();
     let mut next = writes.iter().cycle();
     bencher.counter(ItemsCount::new(count)).bench_local(|| {
         store.commit(next.next().expect("it never ends")).expect("there is room");

@@ -11,6 +11,7 @@ pub mod dump;
 mod event;
 #[cfg(feature = "fake")]
 pub mod fake;
+mod found;
 mod ids;
 mod manifest;
 mod merge;
@@ -19,11 +20,13 @@ mod records;
 mod view;
 mod waiting;
 mod window;
+mod writes;
 
 pub use change::{Committed, TableChanges};
 pub use chunk::{Chunk, Offsets};
 pub use column::{Column, ColumnError};
 pub use event::{Columns, Event, EventRef, Events};
+pub use found::FoundValues;
 pub use ids::{Offset, PartitionId, TableId, Timestamp};
 pub use manifest::{
     Attributes, EventTime, Field, FieldKind, Manifest, ManifestError, Merge, OnFailure, Table,
@@ -33,8 +36,8 @@ pub use merge::merge_rows;
 pub use ports::{
     AppendDone, Appended, AppendedEvent, Applied, ApplyError, Batch, Bounds, Catalog, Clock,
     Emitted, Host, HostError, Instance, InstantiateError, KeyRange, Level, Log, LogError, NewEvent,
-    Pairs, Plugin, Publish, Read, ReadStore, Row, ShardId, ShardStore, Space, SpaceWrites,
-    StateStores, StoreError, Timer, TrapKind, Waker, Writes,
+    Pairs, Plugin, Publish, Read, ReadStore, Row, ShardId, ShardStore, Space, StateStores,
+    StoreError, Timer, TrapKind, Waker,
 };
 pub use records::{
     DecisionRecord, EmitFrom, ParkedKind, ParkedRecord, ProjectionRecord, ShardMeta, VersionId,
@@ -43,6 +46,7 @@ pub use records::{
 pub use view::{ChangesSince, View, ViewError, Views};
 pub use waiting::read_or_wait;
 pub use window::{Identity, Window, identity_of};
+pub use writes::{ChangedPairs, PairPlace, SpaceWrites, Writes};
 
 /// The event type of heartbeats: events the host itself appends to an idle log
 /// so that event time goes on. Every projection with event time sees them, none

@@ -169,7 +169,7 @@ impl Shard {
         let range = KeyRange { start: Vec::new(), end: Some(end) };
         loop {
             let due = layers::scan(
-                &[&self.overlay],
+                &self.layers(),
                 &*self.store,
                 Space::TimersByTime,
                 &range,
@@ -202,8 +202,9 @@ impl Shard {
         let end = expiry_by_time(time_key(Timestamp(target.0.saturating_add(1))), TableId(0), &[]);
         let range = KeyRange { start: vec![0], end: Some(end) };
         loop {
-            let (layers, page) = ([&self.overlay], self.config.batch_timers_max);
-            let due = layers::scan(&layers, &*self.store, Space::Expiry, &range, page, false)?;
+            let page = self.config.batch_timers_max;
+            let due =
+                layers::scan(&self.layers(), &*self.store, Space::Expiry, &range, page, false)?;
             if due.is_empty() {
                 return Ok(());
             }
@@ -212,9 +213,9 @@ impl Shard {
                     .split_first_chunk::<4>()
                     .map(|(table, key)| (TableId(u32::from_be_bytes(*table)), key.to_vec()))
                     .ok_or_else(|| Stop::Halt("a stored expiry is damaged".into()))?;
-                self.overlay.set(Space::Expiry, expiry_by_row(table, &key), None);
-                self.overlay.set(Space::Table(table), key, None);
-                self.overlay.set(Space::Expiry, by_time, None);
+                self.overlay.set(Space::Expiry, &expiry_by_row(table, &key), None);
+                self.overlay.set(Space::Table(table), &key, None);
+                self.overlay.set(Space::Expiry, &by_time, None);
             }
             // It may have kept the rows in its memory.
             self.instance = None;
@@ -286,24 +287,7 @@ impl Shard {
             Some(instance) => instance,
             None => self.plugin.instantiate().map_err(|e| CallError::Stop(cannot_start(&e)))?,
         };
-        let scope = CallScope {
-            watermark: batch.watermark,
-            now: self.now_of(batch),
-            tenants: self.tenants_of(batch),
-            causes: (0, batch.offsets.last().copied().unwrap_or(self.meta.next.0)),
-            timers_now: self.meta.timers_now,
-        };
-        let mut call = Call::new(
-            self.store.clone(),
-            std::mem::take(&mut self.overlay),
-            std::mem::take(&mut self.room),
-            self.manifest.clone(),
-            self.config.clone(),
-            scope,
-        );
-        for (timer, due) in batch.timers.iter().zip(dues) {
-            call.take_timer(*due, &timer.key);
-        }
+        let call = self.begin_call(batch, dues);
         let solo = len(batch) == 1;
         let fuel = if solo { self.config.fuel_event } else { self.config.fuel_event / 2 };
         let span = tracing::debug_span!(
@@ -346,6 +330,31 @@ impl Shard {
                 Err(CallError::Event(error))
             }
         }
+    }
+
+    /// What the plugin is lent for a call with `batch`, whose timers are due at
+    /// `dues`.
+    fn begin_call(&mut self, batch: &Batch, dues: &[Timestamp]) -> Call {
+        let scope = CallScope {
+            watermark: batch.watermark,
+            now: self.now_of(batch),
+            tenants: self.tenants_of(batch),
+            causes: (0, batch.offsets.last().copied().unwrap_or(self.meta.next.0)),
+            timers_now: self.meta.timers_now,
+        };
+        let mut call = Call::new(
+            self.store.clone(),
+            self.committing.clone(),
+            std::mem::take(&mut self.overlay),
+            std::mem::take(&mut self.room),
+            self.manifest.clone(),
+            self.config.clone(),
+            scope,
+        );
+        for (timer, due) in batch.timers.iter().zip(dues) {
+            call.take_timer(*due, &timer.key);
+        }
+        call
     }
 
     /// Of a check: whether it may go on.
@@ -433,8 +442,8 @@ impl Shard {
             )));
         }
         self.check_room_to_park()?;
-        self.overlay.set(Space::TimersByTime, crate::call::timer_key(due, &timer.key), None);
-        self.overlay.set(Space::TimersByKey, timer.key.as_bytes().to_vec(), None);
+        self.overlay.set(Space::TimersByTime, &crate::call::timer_key(due, &timer.key), None);
+        self.overlay.set(Space::TimersByKey, timer.key.as_bytes(), None);
         self.meta.timers_now = self.meta.timers_now.saturating_sub(1);
         self.meta.timers_fired += 1;
         self.store_parked(&ParkedRecord {

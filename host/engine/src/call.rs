@@ -6,18 +6,21 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lantern_core::{
-    Host, HostError, KeyRange, Level, Manifest, NewEvent, Row, ShardStore, Space, Table, TableId,
-    Timestamp,
+    FoundValues, Host, HostError, KeyRange, Level, Manifest, NewEvent, Row, ShardStore, Space,
+    Table, TableId, Timestamp,
 };
 use serde::de::IgnoredAny;
 
 use crate::EngineConfig;
-use crate::layers::{self, Overlay, PAIR_BYTES};
+use crate::layers::{self, Frozen, Layer, Overlay, PAIR_BYTES};
+use crate::plain::is_json_object;
 
 /// What the engine lends to a plugin for the time of a call.
 pub(crate) struct Call {
     pub(crate) store: Arc<dyn ShardStore>,
-    /// Applied before, not committed yet.
+    /// Being committed.
+    pub(crate) committing: Arc<Frozen>,
+    /// Applied since.
     pub(crate) applied: Overlay,
     /// Written by this call.
     pub(crate) written: Overlay,
@@ -49,6 +52,7 @@ pub(crate) struct CallScope {
 impl Call {
     pub(crate) fn new(
         store: Arc<dyn ShardStore>,
+        committing: Arc<Frozen>,
         applied: Overlay,
         written: Overlay,
         manifest: Arc<Manifest>,
@@ -57,6 +61,7 @@ impl Call {
     ) -> Self {
         Self {
             store,
+            committing,
             applied,
             written,
             emitted: Vec::new(),
@@ -75,13 +80,18 @@ impl Call {
 
     /// Takes a timer that is about to fire out of the set.
     pub(crate) fn take_timer(&mut self, due: Timestamp, key: &str) {
-        self.written.set(Space::TimersByTime, timer_key(due, key), None);
-        self.written.set(Space::TimersByKey, key.as_bytes().to_vec(), None);
+        self.written.set(Space::TimersByTime, &timer_key(due, key), None);
+        self.written.set(Space::TimersByKey, key.as_bytes(), None);
         self.timers_now = self.timers_now.saturating_sub(1);
     }
 
+    /// What lies over the store, the topmost first.
+    fn layers(&self) -> [&dyn Layer; 3] {
+        [&self.written, &self.applied, &*self.committing]
+    }
+
     fn read(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, HostError> {
-        layers::get(&[&self.written, &self.applied], &*self.store, space, key)
+        layers::get(&self.layers(), &*self.store, space, key)
             .map_err(|e| HostError::Fault(e.to_string()))
     }
 
@@ -148,13 +158,13 @@ impl Call {
         self.count_written(2 * (by_row.len() + PAIR_BYTES))?;
         if let Some(before) = before.as_deref().and_then(|b| b.try_into().ok()) {
             let by_time = expiry_by_time(before, table, key.as_bytes());
-            self.written.set(Space::Expiry, by_time, None);
+            self.written.set(Space::Expiry, &by_time, None);
         }
         if let Some(at) = at {
             let by_time = expiry_by_time(at, table, key.as_bytes());
-            self.written.set(Space::Expiry, by_time, Some(Vec::new()));
+            self.written.set(Space::Expiry, &by_time, Some(&[]));
         }
-        self.written.set(Space::Expiry, by_row, at.map(|at| at.to_vec()));
+        self.written.set(Space::Expiry, &by_row, at.as_ref().map(<[u8; 8]>::as_slice));
         Ok(())
     }
 
@@ -163,8 +173,8 @@ impl Call {
             self.count_written(2 * (key.len() + PAIR_BYTES))?;
             let mut by_time = due;
             by_time.extend_from_slice(key.as_bytes());
-            self.written.set(Space::TimersByTime, by_time, None);
-            self.written.set(Space::TimersByKey, key.as_bytes().to_vec(), None);
+            self.written.set(Space::TimersByTime, &by_time, None);
+            self.written.set(Space::TimersByKey, key.as_bytes(), None);
             self.timers_now = self.timers_now.saturating_sub(1);
         }
         Ok(())
@@ -208,10 +218,11 @@ impl Host for Call {
         &mut self,
         table: TableId,
         keys: &[&str],
-    ) -> Result<Vec<Option<Vec<u8>>>, HostError> {
+        found: &mut FoundValues,
+    ) -> Result<(), HostError> {
         self.table(table)?;
         let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
-        layers::get_many(&[&self.written, &self.applied], &*self.store, Space::Table(table), &keys)
+        layers::get_many(&self.layers(), &*self.store, Space::Table(table), &keys, found)
             .map_err(|e| HostError::Fault(e.to_string()))
     }
 
@@ -238,7 +249,7 @@ impl Host for Call {
             self.set_expiry(table, key, Some(at))?;
         }
         self.count_written(key.len() + value.len() + PAIR_BYTES)?;
-        self.written.set(Space::Table(table), key.as_bytes().to_vec(), Some(value.to_vec()));
+        self.written.set(Space::Table(table), key.as_bytes(), Some(value));
         Ok(())
     }
 
@@ -247,7 +258,7 @@ impl Host for Call {
             self.set_expiry(table, key, None)?;
         }
         self.count_written(key.len() + PAIR_BYTES)?;
-        self.written.set(Space::Table(table), key.as_bytes().to_vec(), None);
+        self.written.set(Space::Table(table), key.as_bytes(), None);
         Ok(())
     }
 
@@ -263,15 +274,9 @@ impl Host for Call {
         let (space, range) = (Space::Table(table), KeyRange::of(start.as_bytes(), end.as_bytes()));
         self.written.put_in_order(space);
         self.applied.put_in_order(space);
-        let pairs = layers::scan(
-            &[&self.written, &self.applied],
-            &*self.store,
-            space,
-            &range,
-            limit as usize,
-            reverse,
-        )
-        .map_err(|e| HostError::Fault(e.to_string()))?;
+        let pairs =
+            layers::scan(&self.layers(), &*self.store, space, &range, limit as usize, reverse)
+                .map_err(|e| HostError::Fault(e.to_string()))?;
         let bytes: usize = pairs.iter().map(|(key, value)| key.len() + value.len()).sum();
         let most = self.config.scan_bytes_max;
         if bytes > most {
@@ -317,10 +322,8 @@ impl Host for Call {
         // sets it, and wherever batches are cut.
         let due = at.max(Timestamp(self.watermark.0.saturating_add(1)));
         self.count_written(2 * (key.len() + PAIR_BYTES))?;
-        let value = at.0.to_be_bytes().to_vec();
-        self.written.set(Space::TimersByTime, timer_key(due, key), Some(value));
-        let due = time_key(due).to_vec();
-        self.written.set(Space::TimersByKey, key.as_bytes().to_vec(), Some(due));
+        self.written.set(Space::TimersByTime, &timer_key(due, key), Some(&at.0.to_be_bytes()));
+        self.written.set(Space::TimersByKey, key.as_bytes(), Some(&time_key(due)));
         self.timers_now += 1;
         Ok(())
     }
@@ -379,10 +382,6 @@ impl Host for Call {
     }
 }
 
-fn is_json_object(value: &[u8]) -> bool {
-    value.first() == Some(&b'{') && serde_json::from_slice::<IgnoredAny>(value).is_ok()
-}
-
 /// The beginning of `value` as text.
 fn excerpt(value: &[u8]) -> String {
     let text = String::from_utf8_lossy(&value[..value.len().min(80)]).into_owned();
@@ -419,9 +418,15 @@ mod tests {
                 causes: (0, 0),
                 timers_now: 0,
             };
-            let (applied, written) = (Overlay::default(), Overlay::default());
-            let mut call =
-                Call::new(store.clone(), applied, written, manifest.clone(), config.clone(), scope);
+            let mut call = Call::new(
+                store.clone(),
+                Arc::default(),
+                Overlay::default(),
+                Overlay::default(),
+                manifest.clone(),
+                config.clone(),
+                scope,
+            );
             (0..1_000).find(|n| write(&mut call, &format!("{n:08}")).is_err())
         };
         assert_eq!(count(|call, key| call.put(TableId(0), key, b"")), Some(100));

@@ -87,6 +87,7 @@ fn fold_within(
         store: store.clone(),
         config: Arc::new(config.clone()),
         logs: line_sink(lines.clone(), config.log_lines_max, partition),
+        committers: None,
     };
     let failed = |stop: Stop| match stop {
         Stop::Fault(reason) | Stop::Halt(reason) => EngineError::Plugin(reason),
@@ -103,7 +104,7 @@ fn fold_within(
     let mut pattern = options.drop_instances;
     let mut halted = None;
     loop {
-        match shard.step(log, &limits).0 {
+        match shard.step(log, &limits) {
             // A list of events never has one wait.
             Ok(Step::Idle | Step::Wait) => break,
             Ok(Step::More) => {}

@@ -22,9 +22,11 @@ pub struct EngineConfig {
     /// gets half as much in all; where that does not do, it is split, so that
     /// the verdict over an event is always that of the event alone.
     pub fuel_event: u64,
-    /// While catching up, a commit at the latest after so many milliseconds.
+    /// While catching up, a commit at the latest after so many milliseconds, or
+    /// once the one before it has ended.
     pub commit_ms: u64,
-    /// While catching up, a commit at the latest after so many changed bytes.
+    /// While catching up, a commit at the latest after so many changed bytes, or
+    /// four times as many while the one before it is under way.
     pub commit_bytes: usize,
     /// The longest key a plugin may write, in bytes.
     pub key_bytes_max: usize,

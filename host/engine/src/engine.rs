@@ -14,6 +14,7 @@ use lantern_core::{
 };
 use parking_lot::{Mutex, RwLock};
 
+use crate::commit::Committers;
 use crate::gather::wanted;
 use crate::pool::{CpuMeter, Lane, Pool, Took, Turn};
 use crate::shard::{LogSink, Shard, ShardParts, Step, StepLimits, Stop};
@@ -58,6 +59,7 @@ pub struct Engine {
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) ports: Ports,
     pub(crate) pool: Arc<Pool>,
+    committers: Arc<Committers>,
     pub(crate) projections: RwLock<BTreeMap<String, Projection>>,
     /// Held while the catalogue changes. Taken before any shard's lock.
     pub(crate) lifecycle: Mutex<()>,
@@ -95,6 +97,7 @@ impl Engine {
         let engine = Arc::new(Self {
             config: Arc::new(config),
             pool: Arc::new(Pool::default()),
+            committers: Arc::default(),
             projections: RwLock::default(),
             lifecycle: Mutex::default(),
             verifying: AtomicBool::default(),
@@ -121,6 +124,7 @@ impl Engine {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             threads => threads,
         };
+        self.committers.start(threads);
         for number in 0..threads {
             self.spawn(Lane::Quick, format!("fold-{number}"), || ());
             self.spawn(Lane::Slow, format!("fold-slow-{number}"), give_way.clone());
@@ -287,10 +291,8 @@ impl Engine {
         }
         let shard = guard.as_mut().expect("just opened");
         let limits = StepLimits { now, before: leader, batch_events: None };
-        let (outcome, commit) = shard.step(&*self.ports.log, &limits);
-        if let (Some(commit), true) = (commit, shard.epoch.is_some()) {
-            self.ports.publish.committed(&commit);
-        }
+        let outcome = shard.step(&*self.ports.log, &limits);
+        self.tell_commits(shard);
         slot.note(shard, now);
         if shard.has_outbox() && !shard.is_dirty() {
             let (pool, woken) = (Arc::downgrade(&self.pool), Arc::downgrade(slot));
@@ -304,6 +306,13 @@ impl Engine {
             }
         }
         outcome
+    }
+
+    /// Tells readers what was committed.
+    pub(crate) fn tell_commits(&self, shard: &mut Shard) {
+        for commit in shard.take_commits() {
+            self.ports.publish.committed(&commit);
+        }
     }
 
     pub(crate) fn open_shard(&self, slot: &Arc<Slot>) -> Result<Shard, Stop> {
@@ -328,6 +337,7 @@ impl Engine {
             })?,
             config: self.config.clone(),
             logs: self.log_sink(slot, logs),
+            committers: Some(self.committers.clone()),
         })?;
         shard.epoch = epoch;
         shard.emits_as = build.version.emits_as();

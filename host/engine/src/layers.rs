@@ -1,15 +1,59 @@
 //! Reads through layers: what a call wrote, what was applied before it and not
 //! committed yet, and the committed state below.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
 use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use foldhash::fast::RandomState;
-use lantern_core::{KeyRange, Pairs, ReadStore, Space, SpaceWrites, StoreError, Writes};
+use hashbrown::HashTable;
+use lantern_core::{
+    FoundValues, KeyRange, PairPlace, Pairs, ReadStore, Space, SpaceWrites, StoreError, Writes,
+};
 
 /// What a changed pair takes in memory besides its key and value, in bytes:
 /// without it, the smallest rows would take many times what is counted.
 pub(crate) const PAIR_BYTES: usize = 64;
+
+/// One for all layers, so that a key is hashed once for all of them.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
+
+/// Changes that lie over what is below.
+pub(crate) trait Layer {
+    /// What is changed in `space`, to be searched.
+    fn changes(&self, space: Space) -> Search<'_>;
+
+    /// Adds what is changed within `range`.
+    fn within<'a>(&'a self, space: Space, range: &KeyRange, into: &mut Changed<'a>);
+}
+
+type Changed<'a> = BTreeMap<&'a [u8], Option<&'a [u8]>>;
+
+/// The changes of one space of a layer.
+#[derive(Clone, Copy)]
+pub(crate) enum Search<'a> {
+    Hashed(&'a HashTable<(u32, u32)>, &'a [(u64, PairPlace)], &'a [u8]),
+    Ordered(&'a Ordered),
+    Frozen(&'a SpaceWrites),
+    Nothing,
+}
+
+impl<'a> Search<'a> {
+    /// What becomes of `key`, whose hash is `hash`; `Some(None)` where it is
+    /// deleted.
+    #[inline]
+    fn find(self, hash: u64, key: &[u8]) -> Option<Option<&'a [u8]>> {
+        match self {
+            Self::Hashed(index, pairs, bytes) => {
+                find(index, pairs, bytes, hash, key).map(|place| pairs[place].1.value(bytes))
+            }
+            Self::Ordered(pairs) => pairs.get(key).map(Option::as_deref),
+            Self::Frozen(pairs) => pairs.get(key),
+            Self::Nothing => None,
+        }
+    }
+}
 
 /// Changed pairs in memory; `None` marks a deleted key.
 #[derive(Clone, Debug, Default)]
@@ -18,69 +62,141 @@ pub(crate) struct Overlay {
     bytes: usize,
 }
 
-type Hashed = HashMap<Vec<u8>, Option<Vec<u8>>, RandomState>;
-
 /// The changes of one space. Rows are found by hash, and put in order where they
 /// are scanned or committed: among a hundred thousand, finding one in order takes
 /// ten times as long.
 #[derive(Clone, Debug)]
 enum Changes {
     Hashed(Hashed),
-    Ordered(SpaceWrites),
+    Ordered(Ordered),
+}
+
+type Ordered = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// Pairs found by hash, whose bytes lie in one piece: nothing is allocated for
+/// each. What a pair was before it changed again may stay among the bytes, which
+/// are counted all the same.
+#[derive(Clone, Debug, Default)]
+struct Hashed {
+    /// For each pair the lower half of its hash, and its place in `pairs`.
+    index: HashTable<(u32, u32)>,
+    /// In no order, each with its hash.
+    pairs: Vec<(u64, PairPlace)>,
+    bytes: Vec<u8>,
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "half of it will do")]
+fn half(hash: u64) -> u32 {
+    hash as u32
+}
+
+/// The place of `key` in `pairs`.
+#[inline]
+fn find(
+    index: &HashTable<(u32, u32)>,
+    pairs: &[(u64, PairPlace)],
+    bytes: &[u8],
+    hash: u64,
+    key: &[u8],
+) -> Option<usize> {
+    let same = |(part, place): &(u32, u32)| {
+        *part == half(hash) && pairs[*place as usize].1.key(bytes) == key
+    };
+    index.find(hash, same).map(|(_, place)| *place as usize)
+}
+
+impl Hashed {
+    fn set(&mut self, hash: u64, key: &[u8], value: Option<&[u8]>) {
+        let Self { index, pairs, bytes } = self;
+        if let Some(place) = find(index, pairs, bytes, hash, key) {
+            let pair = &mut pairs[place].1;
+            if !pair.replace(bytes, value) {
+                *pair = PairPlace::push(bytes, key, value);
+            }
+            return;
+        }
+        let place = u32::try_from(pairs.len()).expect("a commit has far fewer pairs");
+        pairs.push((hash, PairPlace::push(bytes, key, value)));
+        index.insert_unique(hash, (half(hash), place), |(_, place)| pairs[*place as usize].0);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u64, &[u8], Option<&[u8]>)> {
+        let bytes = &self.bytes;
+        self.pairs.iter().map(|(hash, pair)| (*hash, pair.key(bytes), pair.value(bytes)))
+    }
+
+    /// Leaves the room behind.
+    fn clear(&mut self) {
+        self.index.clear();
+        self.pairs.clear();
+        self.bytes.clear();
+    }
 }
 
 impl Changes {
     fn new(space: Space) -> Self {
         match space {
             Space::Table(_) => Self::Hashed(Hashed::default()),
-            _ => Self::Ordered(SpaceWrites::new()),
+            _ => Self::Ordered(Ordered::new()),
         }
     }
 
-    fn get(&self, key: &[u8]) -> Option<&Option<Vec<u8>>> {
+    fn set(&mut self, key: &[u8], value: Option<&[u8]>) {
         match self {
-            Self::Hashed(pairs) => pairs.get(key),
-            Self::Ordered(pairs) => pairs.get(key),
-        }
-    }
-
-    fn insert(&mut self, key: Vec<u8>, value: Option<Vec<u8>>) {
-        match self {
-            Self::Hashed(pairs) => drop(pairs.insert(key, value)),
-            Self::Ordered(pairs) => drop(pairs.insert(key, value)),
+            Self::Hashed(pairs) => pairs.set(hash(key), key, value),
+            Self::Ordered(pairs) => drop(pairs.insert(key.to_vec(), value.map(<[u8]>::to_vec))),
         }
     }
 
     fn is_empty(&self) -> bool {
         match self {
-            Self::Hashed(pairs) => pairs.is_empty(),
+            Self::Hashed(pairs) => pairs.pairs.is_empty(),
             Self::Ordered(pairs) => pairs.is_empty(),
         }
     }
 
     /// Moves all of `over` here, and leaves its room behind.
     fn take_over(&mut self, over: &mut Self) {
-        match (self, over) {
-            // What has more room stays below: emptying it takes long.
+        match (&mut *self, over) {
+            (below, over) if below.is_empty() && !below.has_more_room(over) => {
+                std::mem::swap(below, over);
+            }
             (Self::Hashed(below), Self::Hashed(over)) => {
-                if below.is_empty() && below.capacity() < over.capacity() {
-                    std::mem::swap(below, over);
-                } else {
-                    below.extend(over.drain());
+                over.iter().for_each(|(hash, key, value)| below.set(hash, key, value));
+                over.clear();
+            }
+            (below, Self::Hashed(over)) => {
+                over.iter().for_each(|(_, key, value)| below.set(key, value));
+                over.clear();
+            }
+            (Self::Ordered(below), Self::Ordered(over)) => below.append(over),
+            (below, Self::Ordered(over)) => {
+                for (key, value) in std::mem::take(over) {
+                    below.set(&key, value.as_deref());
                 }
             }
-            (below, over) if below.is_empty() => std::mem::swap(below, over),
-            (Self::Hashed(below), Self::Ordered(over)) => below.extend(std::mem::take(over)),
-            (Self::Ordered(below), Self::Hashed(over)) => below.extend(over.drain()),
-            (Self::Ordered(below), Self::Ordered(over)) => below.append(over),
         }
     }
 
-    /// All changes in order; leaves the room behind.
-    fn take_ordered(&mut self) -> SpaceWrites {
+    /// Whether both are found by hash, and this has room for more than `other`.
+    fn has_more_room(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Hashed(this), Self::Hashed(other)) => {
+                this.pairs.capacity() > other.pairs.capacity()
+            }
+            _ => false,
+        }
+    }
+
+    fn freeze(self) -> FrozenChanges {
         match self {
-            Self::Hashed(pairs) => in_order(pairs.drain().collect()).collect(),
-            Self::Ordered(pairs) => std::mem::take(pairs),
+            Self::Hashed(Hashed { index, pairs, bytes }) => FrozenChanges::Hashed {
+                index,
+                pairs,
+                bytes: Arc::new(bytes),
+                in_order: OnceLock::new(),
+            },
+            Self::Ordered(pairs) => FrozenChanges::Ordered(pairs.into_iter().collect()),
         }
     }
 }
@@ -95,26 +211,10 @@ impl Overlay {
         self.bytes
     }
 
-    /// What [`Overlay::take_writes`] gave, again as it was.
-    pub(crate) fn from_writes(writes: Writes, bytes: usize) -> Self {
-        let spaces = writes.into_iter().map(|(space, pairs)| (space, Changes::Ordered(pairs)));
-        Self { spaces: spaces.collect(), bytes }
-    }
-
-    /// All changes; leaves their room behind.
-    pub(crate) fn take_writes(&mut self) -> Writes {
-        self.bytes = 0;
-        let changed = self.spaces.iter_mut().filter(|(_, pairs)| !pairs.is_empty());
-        changed.map(|(space, pairs)| (*space, pairs.take_ordered())).collect()
-    }
-
-    pub(crate) fn set(&mut self, space: Space, key: Vec<u8>, value: Option<Vec<u8>>) {
-        self.bytes += PAIR_BYTES + key.len() + value.as_ref().map_or(0, Vec::len);
-        self.spaces.entry(space).or_insert_with(|| Changes::new(space)).insert(key, value);
-    }
-
-    pub(crate) fn get(&self, space: Space, key: &[u8]) -> Option<Option<&[u8]>> {
-        self.spaces.get(&space)?.get(key).map(Option::as_deref)
+    pub(crate) fn set(&mut self, space: Space, key: &[u8], value: Option<&[u8]>) {
+        self.bytes += PAIR_BYTES + key.len() + value.map_or(0, <[u8]>::len);
+        let changes = self.spaces.entry(space).or_insert_with(|| Changes::new(space));
+        changes.set(key, value);
     }
 
     /// Lays `over` on top of this; leaves its room behind.
@@ -128,78 +228,205 @@ impl Overlay {
 
     /// Puts what is changed in `space` in order, for many scans.
     pub(crate) fn put_in_order(&mut self, space: Space) {
-        if let Some(pairs @ Changes::Hashed(_)) = self.spaces.get_mut(&space) {
-            *pairs = Changes::Ordered(pairs.take_ordered());
+        let Some(changes) = self.spaces.get_mut(&space) else { return };
+        if let Changes::Hashed(pairs) = changes {
+            let owned = |(_, key, value): (_, &[u8], Option<&[u8]>)| {
+                (key.to_vec(), value.map(<[u8]>::to_vec))
+            };
+            *changes = Changes::Ordered(pairs.iter().map(owned).collect());
+        }
+    }
+
+    /// All of it, to be committed.
+    pub(crate) fn freeze(self) -> Frozen {
+        let changed = self.spaces.into_iter().filter(|(_, changes)| !changes.is_empty());
+        let spaces = changed.map(|(space, changes)| (space, changes.freeze())).collect();
+        Frozen { spaces, bytes: self.bytes }
+    }
+
+    /// What could not be committed, with what was changed since on top.
+    pub(crate) fn put_back(&mut self, frozen: &Frozen) {
+        let mut all = Self::default();
+        for (space, changes) in &frozen.spaces {
+            for (key, value) in changes.in_order() {
+                all.set(*space, key, value);
+            }
+        }
+        all.bytes = frozen.bytes;
+        all.merge(self);
+        *self = all;
+    }
+}
+
+impl Layer for Overlay {
+    fn changes(&self, space: Space) -> Search<'_> {
+        match self.spaces.get(&space) {
+            Some(changes) if changes.is_empty() => Search::Nothing,
+            Some(Changes::Hashed(Hashed { index, pairs, bytes })) => {
+                Search::Hashed(index, pairs, bytes)
+            }
+            Some(Changes::Ordered(pairs)) => Search::Ordered(pairs),
+            None => Search::Nothing,
+        }
+    }
+
+    fn within<'a>(&'a self, space: Space, range: &KeyRange, into: &mut Changed<'a>) {
+        let end = range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let bounds = (Bound::Included(range.start.as_slice()), end);
+        match self.spaces.get(&space) {
+            Some(Changes::Ordered(pairs)) => {
+                let pairs = pairs.range::<[u8], _>(bounds);
+                into.extend(pairs.map(|(key, value)| (key.as_slice(), value.as_deref())));
+            }
+            Some(Changes::Hashed(pairs)) => {
+                let pairs = pairs.iter().map(|(_, key, value)| (key, value));
+                into.extend(pairs.filter(|(key, _)| RangeBounds::<[u8]>::contains(&bounds, *key)));
+            }
+            None => {}
         }
     }
 }
 
-type Pair = (Vec<u8>, Option<Vec<u8>>);
+/// Changes that are being committed: read by the fold that goes on meanwhile,
+/// and by whoever commits them.
+#[derive(Debug, Default)]
+pub(crate) struct Frozen {
+    spaces: BTreeMap<Space, FrozenChanges>,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+enum FrozenChanges {
+    /// As [`Hashed`].
+    Hashed {
+        index: HashTable<(u32, u32)>,
+        pairs: Vec<(u64, PairPlace)>,
+        bytes: Arc<Vec<u8>>,
+        /// Put in order by who needs that first.
+        in_order: OnceLock<SpaceWrites>,
+    },
+    Ordered(SpaceWrites),
+}
+
+impl FrozenChanges {
+    fn in_order(&self) -> &SpaceWrites {
+        match self {
+            Self::Hashed { pairs, bytes, in_order: ordered, .. } => ordered
+                .get_or_init(|| SpaceWrites::from_parts(bytes.clone(), in_order(pairs, bytes))),
+            Self::Ordered(ordered) => ordered,
+        }
+    }
+}
+
+impl Frozen {
+    /// All changes, in order.
+    pub(crate) fn writes(&self) -> Writes {
+        self.spaces.iter().map(|(space, changes)| (*space, changes.in_order().clone())).collect()
+    }
+
+    /// An empty overlay with the room that this had, if nobody else has it.
+    pub(crate) fn into_room(self) -> Overlay {
+        let mut room = Overlay::default();
+        for (space, changes) in self.spaces {
+            if let FrozenChanges::Hashed { index, pairs, bytes, in_order } = changes {
+                drop(in_order);
+                let bytes = Arc::try_unwrap(bytes).unwrap_or_default();
+                let mut pairs = Hashed { index, pairs, bytes };
+                pairs.clear();
+                room.spaces.insert(space, Changes::Hashed(pairs));
+            }
+        }
+        room
+    }
+}
+
+impl Layer for Frozen {
+    fn changes(&self, space: Space) -> Search<'_> {
+        match self.spaces.get(&space) {
+            Some(FrozenChanges::Hashed { index, pairs, bytes, .. }) => {
+                Search::Hashed(index, pairs, bytes)
+            }
+            Some(FrozenChanges::Ordered(pairs)) => Search::Frozen(pairs),
+            None => Search::Nothing,
+        }
+    }
+
+    fn within<'a>(&'a self, space: Space, range: &KeyRange, into: &mut Changed<'a>) {
+        if let Some(changes) = self.spaces.get(&space) {
+            into.extend(changes.in_order().within(range));
+        }
+    }
+}
 
 /// `pairs` in the order of their keys. Most are told apart by the eight bytes
 /// behind what all keys begin with, which are compared without looking the keys
 /// up in memory.
-fn in_order(mut pairs: Vec<Pair>) -> impl Iterator<Item = Pair> {
-    let common = pairs.first().map_or(0, |(first, _)| {
+fn in_order(pairs: &[(u64, PairPlace)], bytes: &[u8]) -> Vec<PairPlace> {
+    let common = pairs.first().map_or(0, |(_, first)| {
+        let first = first.key(bytes);
         let like = |key: &[u8]| first.iter().zip(key).take_while(|(a, b)| a == b).count();
-        pairs.iter().map(|(key, _)| like(key)).min().unwrap_or(0)
+        pairs.iter().map(|(_, pair)| like(pair.key(bytes))).min().unwrap_or(0)
     });
-    let mut places: Vec<(u64, usize)> = Vec::with_capacity(pairs.len());
-    for (place, (key, _)) in pairs.iter().enumerate() {
+    let mut places: Vec<(u64, PairPlace)> = Vec::with_capacity(pairs.len());
+    for (_, pair) in pairs {
         let mut part = [0; 8];
-        let rest = &key[common..];
+        let rest = &pair.key(bytes)[common..];
         let len = rest.len().min(8);
         part[..len].copy_from_slice(&rest[..len]);
-        places.push((u64::from_be_bytes(part), place));
+        places.push((u64::from_be_bytes(part), *pair));
     }
-    places.sort_unstable_by(|(part, place), (other, at)| {
-        part.cmp(other).then_with(|| pairs[*place].0.cmp(&pairs[*at].0))
+    places.sort_unstable_by(|(part, pair), (other, at)| {
+        part.cmp(other).then_with(|| pair.key(bytes).cmp(at.key(bytes)))
     });
-    places.into_iter().map(move |(_, place)| std::mem::take(&mut pairs[place]))
+    places.into_iter().map(|(_, pair)| pair).collect()
+}
+
+#[inline]
+fn hash(key: &[u8]) -> u64 {
+    HASHER.hash_one(key)
 }
 
 /// The value under `key`: of the topmost layer that knows it, else the store's.
 pub(crate) fn get(
-    layers: &[&Overlay],
+    layers: &[&dyn Layer],
     store: &dyn ReadStore,
     space: Space,
     key: &[u8],
 ) -> Result<Option<Vec<u8>>, StoreError> {
-    for layer in layers {
-        if let Some(value) = layer.get(space, key) {
-            return Ok(value.map(<[u8]>::to_vec));
-        }
+    let hash = hash(key);
+    match layers.iter().find_map(|layer| layer.changes(space).find(hash, key)) {
+        Some(value) => Ok(value.map(<[u8]>::to_vec)),
+        None => store.get(space, key),
     }
-    store.get(space, key)
 }
 
-/// As [`get`], of each of `keys`.
+/// As [`get`], of those of `keys` that `found` lacks.
 pub(crate) fn get_many(
-    layers: &[&Overlay],
+    layers: &[&dyn Layer],
     store: &dyn ReadStore,
     space: Space,
     keys: &[&[u8]],
-) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-    let mut values = Vec::with_capacity(keys.len());
-    let (mut places, mut stored) = (Vec::new(), Vec::new());
-    for key in keys {
-        let known = layers.iter().find_map(|layer| layer.get(space, key));
-        if known.is_none() {
-            places.push(values.len());
-            stored.push(*key);
+    found: &mut FoundValues,
+) -> Result<(), StoreError> {
+    let mut unknown = false;
+    let searches: Vec<_> = layers.iter().map(|layer| layer.changes(space)).collect();
+    for (place, key) in keys.iter().enumerate() {
+        if found.is_known(place) {
+            continue;
         }
-        values.push(known.flatten().map(<[u8]>::to_vec));
+        let hash = hash(key);
+        match searches.iter().find_map(|search| search.find(hash, key)) {
+            Some(value) => found.set(place, value),
+            None => unknown = true,
+        }
     }
-    for (place, value) in places.into_iter().zip(store.get_many(space, &stored)?) {
-        values[place] = value;
-    }
-    Ok(values)
+    if unknown { store.get_many(space, keys, found) } else { Ok(()) }
 }
 
 /// At most `limit` pairs of `range` in key order (last first where `reverse`),
 /// as `layers`, topmost first, lie over the store.
 pub(crate) fn scan(
-    layers: &[&Overlay],
+    layers: &[&dyn Layer],
     store: &dyn ReadStore,
     space: Space,
     range: &KeyRange,
@@ -209,7 +436,8 @@ pub(crate) fn scan(
     if range.is_empty() || limit == 0 {
         return Ok(Vec::new());
     }
-    let changed = changed_in(layers, space, range);
+    let mut changed = Changed::new();
+    layers.iter().rev().for_each(|layer| layer.within(space, range, &mut changed));
     if changed.is_empty() {
         return store.scan(space, range, limit, reverse);
     }
@@ -222,29 +450,6 @@ pub(crate) fn scan(
         merge(stored, changed.into_iter(), limit, |a, b| a < b)
     };
     Ok(merged)
-}
-
-type Changed<'a> = BTreeMap<&'a [u8], Option<&'a [u8]>>;
-
-fn changed_in<'a>(layers: &[&'a Overlay], space: Space, range: &'a KeyRange) -> Changed<'a> {
-    let end = range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    let bounds = (Bound::Included(range.start.as_slice()), end);
-    let mut changed = Changed::new();
-    for layer in layers.iter().rev() {
-        match layer.spaces.get(&space) {
-            Some(Changes::Ordered(pairs)) => {
-                let pairs = pairs.range::<[u8], _>(bounds);
-                changed.extend(pairs.map(|(key, value)| (key.as_slice(), value.as_deref())));
-            }
-            Some(Changes::Hashed(pairs)) => {
-                let pairs = pairs.iter().map(|(key, value)| (key.as_slice(), value.as_deref()));
-                changed
-                    .extend(pairs.filter(|(key, _)| RangeBounds::<[u8]>::contains(&bounds, *key)));
-            }
-            None => {}
-        }
-    }
-    changed
 }
 
 fn merge<'a>(
@@ -295,14 +500,12 @@ mod tests {
             let space = Space::Table(TableId(0));
             let mut overlay = Overlay::default();
             for key in keys.iter().rev() {
-                overlay.set(space, key.clone().into_bytes(), None);
+                overlay.set(space, key.as_bytes(), None);
             }
-            let pairs: Vec<_> = keys.iter().map(|key| (key.clone().into_bytes(), None)).collect();
-            prop_assert_eq!(in_order(pairs.iter().rev().cloned().collect()).collect::<Vec<_>>(), pairs);
-            let found: Vec<_> = overlay.take_writes().remove(&space).into_iter().flatten().collect();
-            let expected: Vec<_> = keys.into_iter().map(|key| (key.into_bytes(), None)).collect();
+            let writes = overlay.freeze().writes();
+            let found: Vec<_> = writes.values().flatten().collect();
+            let expected: Vec<_> = keys.iter().map(|key| (key.as_bytes(), None)).collect();
             prop_assert_eq!(found, expected);
-            prop_assert!(overlay.is_empty());
         }
     }
 
@@ -357,7 +560,7 @@ mod tests {
                 if state & 2 == 2 {
                     let put = (pattern + i) % 3 != 0;
                     let layer = if i % 2 == 0 { &mut low } else { &mut high };
-                    layer.set(space, key(i), put.then(|| b"layer".to_vec()));
+                    layer.set(space, &key(i), put.then_some(b"layer"));
                     if put {
                         model.insert(key(i), b"layer".to_vec());
                     } else {
@@ -365,19 +568,27 @@ mod tests {
                     }
                 }
             }
-            let keys: Vec<_> = (0..5).map(key).collect();
-            let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-            let found = get_many(&[&high, &low], &stored, space, &keys).unwrap();
-            let expected: Vec<_> = keys.iter().map(|key| model.get(*key).cloned()).collect();
-            assert_eq!(found, expected, "pattern {pattern}");
+            // What is below is being committed, or may be in order.
             if pattern % 3 == 0 {
                 low.put_in_order(space);
+            }
+            let frozen = low.clone().freeze();
+            let low: &dyn Layer = if pattern % 5 < 2 { &frozen } else { &low };
+            let keys: Vec<_> = (0..5).map(key).collect();
+            let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+            let mut found = FoundValues::default();
+            found.begin(keys.len());
+            get_many(&[&high, low], &stored, space, &keys, &mut found).unwrap();
+            for (place, key) in keys.iter().enumerate() {
+                assert_eq!(found.get(place), model.get(*key).map(Vec::as_slice), "{pattern}");
+                let alone = get(&[&high, low], &stored, space, key).unwrap();
+                assert_eq!(alone.as_ref(), model.get(*key), "{pattern}");
             }
             for limit in 0..6 {
                 for reverse in [false, true] {
                     let range = KeyRange::all();
                     let found =
-                        scan(&[&high, &low], &stored, space, &range, limit, reverse).unwrap();
+                        scan(&[&high, low], &stored, space, &range, limit, reverse).unwrap();
                     let model = model.clone().into_iter();
                     let expected: Pairs = if reverse {
                         model.rev().take(limit).collect()
@@ -385,6 +596,83 @@ mod tests {
                         model.take(limit).collect()
                     };
                     assert_eq!(found, expected, "pattern {pattern} limit {limit} {reverse}");
+                }
+            }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Act {
+        Set(bool, String, Option<String>),
+        /// What the call wrote is laid over what was applied.
+        Merge,
+        PutInOrder,
+        /// A commit, and whether it went well.
+        Commit(bool),
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            8 => (any::<bool>(), "[a-c]{1,2}", prop::option::of("[x-z]{0,2}"))
+                .prop_map(|(table, key, value)| Act::Set(table, key, value)),
+            2 => Just(Act::Merge),
+            1 => Just(Act::PutInOrder),
+            1 => any::<bool>().prop_map(Act::Commit),
+        ]
+    }
+
+    type Model = BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>>;
+
+    fn all(frozen: &Frozen) -> Model {
+        let writes = frozen.writes();
+        let pairs = writes.iter().flat_map(|(space, pairs)| pairs.iter().map(|p| (*space, p)));
+        pairs.map(|(space, (k, v))| ((space, k.to_vec()), v.map(<[u8]>::to_vec))).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn layers_hold_what_maps_hold(acts in prop::collection::vec(act(), 0..60)) {
+            let table = Space::Table(TableId(0));
+            let (mut written, mut applied) = (Overlay::default(), Overlay::default());
+            let (mut new, mut old) = (Model::new(), Model::new());
+            for act in acts {
+                match act {
+                    Act::Set(in_table, key, value) => {
+                        let space = if in_table { table } else { Space::Outbox };
+                        let (key, value) = (key.into_bytes(), value.map(String::into_bytes));
+                        written.set(space, &key, value.as_deref());
+                        new.insert((space, key), value);
+                    }
+                    Act::Merge => {
+                        applied.merge(&mut written);
+                        old.append(&mut new);
+                        prop_assert!(written.is_empty() && written.bytes() == 0);
+                    }
+                    Act::PutInOrder => applied.put_in_order(table),
+                    Act::Commit(done) => {
+                        let frozen = std::mem::take(&mut applied).freeze();
+                        prop_assert_eq!(all(&frozen), old.clone());
+                        // What is applied while the commit is under way.
+                        applied.merge(&mut written);
+                        if done {
+                            old = std::mem::take(&mut new);
+                            let room = frozen.into_room();
+                            prop_assert!(room.is_empty() && room.bytes() == 0);
+                            if applied.is_empty() {
+                                applied = room;
+                            }
+                        } else {
+                            old.append(&mut new);
+                            applied.put_back(&frozen);
+                        }
+                    }
+                }
+                for (layer, model) in [(&written, &new), (&applied, &old)] {
+                    prop_assert_eq!(layer.is_empty(), model.is_empty());
+                    for ((space, key), value) in model {
+                        let found = layer.changes(*space).find(hash(key), key);
+                        prop_assert_eq!(found, Some(value.as_deref()));
+                    }
                 }
             }
         }

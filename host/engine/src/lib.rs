@@ -8,6 +8,7 @@
 mod apply;
 mod call;
 mod check;
+mod commit;
 mod config;
 mod engine;
 mod error;
@@ -16,6 +17,7 @@ mod layers;
 mod lifecycle;
 mod outbox;
 mod parked;
+mod plain;
 mod pool;
 mod rebuild;
 mod report;

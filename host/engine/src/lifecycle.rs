@@ -401,8 +401,9 @@ impl Engine {
             return Err(self.not_ready(slot));
         }
         if let Some(leading) = leading.as_mut().filter(|leading| leading.is_dirty()) {
-            let commit = leading.commit(now)?;
-            self.ports.publish.committed(&commit);
+            let committed = leading.commit(now);
+            self.tell_commits(leading);
+            committed?;
             ahead.note(leading, now);
         }
         let target = ahead.next();
@@ -414,7 +415,7 @@ impl Engine {
         }
         let limits = StepLimits { now, before: Some(target), batch_events: None };
         while shard.meta.next < target || shard.watermark_due().is_some() {
-            let (outcome, _) = shard.step(&*self.ports.log, &limits);
+            let outcome = shard.step(&*self.ports.log, &limits);
             if outcome.map_err(stopped)? == Step::Idle && shard.meta.next < target {
                 return Err(self.not_ready(slot));
             }

@@ -81,7 +81,7 @@ pub(crate) fn carried_over(
     };
     let fresh = serde_json::to_vec(&fresh).expect("numbers always encode");
     let rows = pairs.into_iter().map(|(key, value)| (key, Some(value))).collect();
-    let record = [(ShardMeta::KEY.to_vec(), Some(fresh))].into();
+    let record = std::iter::once((ShardMeta::KEY.to_vec(), Some(fresh))).collect();
     Ok(Some(Writes::from([(Space::Meta, record), (Space::Outbox, rows)])))
 }
 
@@ -111,8 +111,8 @@ impl Shard {
                 let traceparent = trace_of(Offset(event.cause));
                 let record = postcard::to_stdvec(&OutboxRecord { id, event, traceparent })
                     .expect("strings and numbers always encode");
-                let key = self.meta.outbox_next.to_be_bytes().to_vec();
-                self.overlay.set(Space::Outbox, key, Some(record));
+                let key = self.meta.outbox_next.to_be_bytes();
+                self.overlay.set(Space::Outbox, &key, Some(&record));
                 self.meta.outbox_next += 1;
             }
         }
@@ -122,7 +122,7 @@ impl Shard {
     pub(crate) fn clear_sent(&mut self) {
         let done = self.outbox.sent.lock().done;
         while self.outbox.first < done {
-            self.overlay.set(Space::Outbox, self.outbox.first.to_be_bytes().to_vec(), None);
+            self.overlay.set(Space::Outbox, &self.outbox.first.to_be_bytes(), None);
             self.outbox.first += 1;
         }
     }

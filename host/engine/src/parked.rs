@@ -23,15 +23,15 @@ impl Shard {
         // A number of its own for timers, which share a position.
         let number = if timer { self.meta.timers_fired } else { 0 };
         key.extend_from_slice(&number.to_be_bytes());
-        self.overlay.set(Space::Parked, key, Some(record.encode()));
+        self.overlay.set(Space::Parked, &key, Some(&record.encode()));
         self.meta.parked_total += 1;
         self.meta.parked_now += 1;
         let subject = &record.event.subject;
         if self.manifest.on_failure == OnFailure::ParkSubject && !timer && !subject.is_empty() {
             let count = self.blocked.entry(subject.clone()).or_default();
             *count += 1;
-            let count = count.to_be_bytes().to_vec();
-            self.overlay.set(Space::ParkedSubjects, subject.as_bytes().to_vec(), Some(count));
+            let count = count.to_be_bytes();
+            self.overlay.set(Space::ParkedSubjects, subject.as_bytes(), Some(&count));
         }
     }
 
@@ -93,7 +93,7 @@ impl Shard {
     fn keep_decision(&mut self, record: &DecisionRecord) {
         if self.meta.decisions < DecisionRecord::KEPT_MAX {
             let key = DecisionRecord::key(self.meta.decisions);
-            self.overlay.set(Space::Meta, key, Some(record.encode()));
+            self.overlay.set(Space::Meta, &key, Some(&record.encode()));
         }
         self.meta.decisions += 1;
     }
@@ -133,7 +133,7 @@ impl Shard {
                     outcome.waiting += 1;
                     continue;
                 }
-                if self.retry_one(key, record)? {
+                if self.retry_one(&key, record)? {
                     outcome.done += 1;
                 } else {
                     outcome.failed += 1;
@@ -164,7 +164,7 @@ impl Shard {
                     return Ok(());
                 }
                 if selects(selection, &record) {
-                    self.remove_parked(key, &record);
+                    self.remove_parked(&key, &record);
                     outcome.selected += 1;
                     outcome.done += 1;
                 }
@@ -172,11 +172,11 @@ impl Shard {
         }
     }
 
-    fn retry_one(&mut self, key: Vec<u8>, mut record: ParkedRecord) -> Result<bool, Stop> {
+    fn retry_one(&mut self, key: &[u8], mut record: ParkedRecord) -> Result<bool, Stop> {
         if record.event.kind == UNREADABLE_TYPE {
             // No plugin can take it: only another reading of the log could.
             record.attempts += 1;
-            self.overlay.set(Space::Parked, key, Some(record.encode()));
+            self.overlay.set(Space::Parked, key, Some(&record.encode()));
             return Ok(false);
         }
         let batch = self.batch_of(&record);
@@ -200,16 +200,16 @@ impl Shard {
         }
     }
 
-    fn keep_parked(&mut self, key: Vec<u8>, record: &mut ParkedRecord, error: &ApplyError) {
+    fn keep_parked(&mut self, key: &[u8], record: &mut ParkedRecord, error: &ApplyError) {
         (record.reason, record.backtrace) = explain(error);
         record.attempts += 1;
         if record.kind == ParkedKind::Waiting {
             record.kind = ParkedKind::Event;
         }
-        self.overlay.set(Space::Parked, key, Some(record.encode()));
+        self.overlay.set(Space::Parked, key, Some(&record.encode()));
     }
 
-    fn remove_parked(&mut self, key: Vec<u8>, record: &ParkedRecord) {
+    fn remove_parked(&mut self, key: &[u8], record: &ParkedRecord) {
         self.overlay.set(Space::Parked, key, None);
         self.meta.parked_now = self.meta.parked_now.saturating_sub(1);
         let subject = &record.event.subject;
@@ -221,8 +221,9 @@ impl Shard {
         if left == 0 {
             self.blocked.remove(subject);
         }
-        let value = (left > 0).then(|| left.to_be_bytes().to_vec());
-        self.overlay.set(Space::ParkedSubjects, subject.as_bytes().to_vec(), value);
+        let value = (left > 0).then(|| left.to_be_bytes());
+        let value = value.as_ref().map(<[u8; 8]>::as_slice);
+        self.overlay.set(Space::ParkedSubjects, subject.as_bytes(), value);
     }
 
     fn batch_of(&self, record: &ParkedRecord) -> Batch {
@@ -244,7 +245,7 @@ impl Shard {
 
     fn parked_page(&self, from: &[u8]) -> Result<Vec<(Vec<u8>, ParkedRecord)>, StoreError> {
         let range = KeyRange { start: from.to_vec(), end: None };
-        layers::scan(&[&self.overlay], &*self.store, Space::Parked, &range, PAGE, false)?
+        layers::scan(&self.layers(), &*self.store, Space::Parked, &range, PAGE, false)?
             .into_iter()
             .map(|(key, value)| match ParkedRecord::decode(&value) {
                 Some(record) => Ok((key, record)),

@@ -185,10 +185,9 @@ impl Engine {
             let (outcome, ended) = shard.decide(which, retry);
             let now = self.ports.clock.monotonic();
             if shard.is_dirty() {
-                let commit = shard.commit(now)?;
-                if shard.epoch.is_some() {
-                    self.ports.publish.committed(&commit);
-                }
+                let committed = shard.commit(now);
+                self.tell_commits(shard);
+                committed?;
             }
             slot.note(shard, now);
             drop(guard);

@@ -8,16 +8,20 @@ use std::time::Duration;
 
 use lantern_core::{
     Committed, EmitFrom, Instance, KeyRange, Level, Log, Manifest, NewEvent, Offset, Plugin,
-    ShardId, ShardMeta, ShardStore, Space, StoreError, TableChanges, TableId, Timestamp, Writes,
+    ShardId, ShardMeta, ShardStore, Space, StoreError, Timestamp,
 };
 
 use crate::EngineConfig;
+use crate::commit::{Commit, Committers, Done, UnderWay};
 use crate::gather::{GatherLimits, Gatherer};
-use crate::layers::Overlay;
+use crate::layers::{Frozen, Layer, Overlay};
 use crate::outbox::Outbox;
 
 /// Batches in the first calls, before it is known how much fuel an event takes.
 const EVENTS_FIRST: usize = 256;
+/// While a commit is under way so many times the bytes of one may be applied
+/// before the next one is due.
+const COMMIT_AHEAD: usize = 4;
 /// A batch is cut so that it should need at most one part in so many of its fuel.
 const FUEL_HEADROOM: f64 = 2.0;
 
@@ -31,6 +35,9 @@ pub(crate) struct ShardParts {
     pub(crate) store: Arc<dyn ShardStore>,
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) logs: LogSink,
+    /// Has commits carried out beside the fold; `None` for a fold that carries
+    /// out its own.
+    pub(crate) committers: Option<Arc<Committers>>,
 }
 
 pub(crate) struct Shard {
@@ -44,10 +51,18 @@ pub(crate) struct Shard {
     /// then nothing is published and nothing emitted.
     pub(crate) epoch: Option<String>,
     pub(crate) instance: Option<Box<dyn Instance>>,
-    /// Applied and not committed.
+    /// Being committed; empty where no commit is under way.
+    pub(crate) committing: Arc<Frozen>,
+    under_way: Option<UnderWay>,
+    committers: Option<Arc<Committers>>,
+    /// Commits that readers are still to be told of.
+    commits: Vec<Arc<Committed>>,
+    /// Applied since.
     pub(crate) overlay: Overlay,
     /// Empty, with room for what a call writes.
     pub(crate) room: Overlay,
+    /// Empty, with room for what is applied.
+    spare: Overlay,
     /// As of what is applied, committed or not.
     pub(crate) meta: ShardMeta,
     /// Subjects with parked events, and how many.
@@ -121,7 +136,7 @@ pub(crate) struct StepLimits {
 
 impl Shard {
     pub(crate) fn open(parts: ShardParts) -> Result<Self, Stop> {
-        let ShardParts { id, plugin, store, config, logs } = parts;
+        let ShardParts { id, plugin, store, config, logs, committers } = parts;
         let record = store.get(Space::Meta, ShardMeta::KEY)?;
         let fresh = record.is_none();
         let mut meta = ShardMeta::decode(record.as_deref())
@@ -162,8 +177,13 @@ impl Shard {
             logs,
             epoch: None,
             instance: None,
+            committing: Arc::default(),
+            under_way: None,
+            committers,
+            commits: Vec::new(),
             overlay: Overlay::default(),
             room: Overlay::default(),
+            spare: Overlay::default(),
             meta,
             blocked,
             parked_in_a_row: 0,
@@ -181,12 +201,12 @@ impl Shard {
     }
 
     /// Reads and applies the next batch, fires timers that became due, and
-    /// commits when it is time to. A commit, if one was made, is handed back.
-    pub(crate) fn step(
-        &mut self,
-        log: &dyn Log,
-        limits: &StepLimits,
-    ) -> (Result<Step, Stop>, Option<Arc<Committed>>) {
+    /// commits when it is time to.
+    pub(crate) fn step(&mut self, log: &dyn Log, limits: &StepLimits) -> Result<Step, Stop> {
+        let before = self.meta.pos;
+        if self.under_way.as_ref().is_some_and(UnderWay::has_ended) {
+            self.settle()?;
+        }
         let fuel = self.usage.fuel;
         let outcome = self.advance(log, limits);
         if self.usage.fuel != fuel {
@@ -198,19 +218,29 @@ impl Shard {
         let due = limits.now.saturating_sub(self.last_commit)
             >= Duration::from_millis(self.config.commit_ms);
         let full = self.overlay.bytes() >= self.config.commit_bytes;
-        let committed =
-            ((idle || stopped || due || full) && self.is_dirty()).then(|| self.commit(limits.now));
+        // One at a time: where the one before takes long, the fold goes on for a
+        // while.
+        let ahead = self.config.commit_bytes.saturating_mul(COMMIT_AHEAD);
+        let waits = self.under_way.is_some() && self.overlay.bytes() < ahead;
+        if idle || stopped || ((due || full) && !waits) {
+            self.settle()?;
+            match self.is_dirty() {
+                true if idle || stopped => self.commit(limits.now)?,
+                true => self.commit_beside(limits.now)?,
+                false => {}
+            }
+        }
         if idle || stopped {
             // What is at rest holds no room for much.
-            self.room = Overlay::default();
+            (self.room, self.spare) = (Overlay::default(), Overlay::default());
             if self.overlay.is_empty() {
                 self.overlay = Overlay::default();
             }
         }
-        match committed {
-            Some(Ok(commit)) => (outcome.and_then(|step| self.check_size(step)), Some(commit)),
-            Some(Err(error)) => (Err(error.into()), None),
-            None => (outcome, None),
+        if self.meta.pos > before {
+            outcome.and_then(|step| self.check_size(step))
+        } else {
+            outcome
         }
     }
 
@@ -346,7 +376,9 @@ impl Shard {
     /// Whether something is applied that is not committed; a watermark that
     /// moved on counts, although nothing was due by it.
     pub(crate) fn is_dirty(&self) -> bool {
-        !self.overlay.is_empty() || self.meta.watermark > self.committed.1
+        self.under_way.is_some()
+            || !self.overlay.is_empty()
+            || self.meta.watermark > self.committed.1
     }
 
     /// Whether the position moved on since the last commit, if only past events
@@ -355,46 +387,103 @@ impl Shard {
         self.meta.next > self.committed.0
     }
 
-    /// Writes what was applied, and the position, in one transaction.
-    pub(crate) fn commit(&mut self, now: Duration) -> Result<Arc<Committed>, StoreError> {
-        let mut meta = self.meta.clone();
-        meta.pos += 1;
-        let bytes = self.overlay.bytes();
-        let mut writes = self.overlay.take_writes();
-        let tables = match self.epoch {
-            Some(_) => public_changes(&self.manifest, &writes),
-            None => Vec::new(),
-        };
-        let outcome = self.log_changes(&mut meta, &mut writes, &tables).and_then(|()| {
-            let record = serde_json::to_vec(&meta).expect("numbers always encode");
-            let records = writes.entry(Space::Meta).or_default();
-            records.insert(ShardMeta::KEY.to_vec(), Some(record));
-            self.store.commit(&writes)
-        });
-        if let Err(error) = outcome {
-            // Decisions stay: they belong to what is kept here.
-            if let Some(meta) = writes.get_mut(&Space::Meta) {
-                meta.remove(ShardMeta::KEY);
+    /// Writes what was applied, and the position, in one transaction. Where that
+    /// fails, what could not be written is still to be.
+    pub(crate) fn commit(&mut self, now: Duration) -> Result<(), StoreError> {
+        self.settle()?;
+        let commit = self.freeze(now);
+        let outcome = commit.run();
+        self.end_commit(outcome)
+    }
+
+    /// Begins a commit beside the fold; carries it out where that cannot be.
+    /// None may be under way.
+    fn commit_beside(&mut self, now: Duration) -> Result<(), StoreError> {
+        let commit = self.freeze(now);
+        let begun = self.committers.as_ref().and_then(|committers| committers.begin(&commit));
+        match begun {
+            Some(under_way) => {
+                self.under_way = Some(under_way);
+                Ok(())
             }
-            writes.retain(|space, rows| *space != Space::Changes && !rows.is_empty());
-            self.overlay = Overlay::from_writes(writes, bytes);
-            return Err(error);
+            None => {
+                let outcome = commit.run();
+                self.end_commit(outcome)
+            }
         }
-        self.meta = meta;
-        self.committed = (self.meta.next, self.meta.watermark);
+    }
+
+    /// Waits for the commit that is under way, if one is.
+    pub(crate) fn settle(&mut self) -> Result<(), StoreError> {
+        match self.under_way.take() {
+            Some(under_way) => {
+                let outcome = under_way.wait();
+                self.end_commit(outcome)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Takes what is applied, to be committed.
+    fn freeze(&mut self, now: Duration) -> Commit {
+        let room = std::mem::take(&mut self.spare);
+        let overlay = std::mem::replace(&mut self.overlay, room);
+        self.committing = Arc::new(overlay.freeze());
         self.last_commit = now;
+        Commit {
+            store: self.store.clone(),
+            manifest: self.manifest.clone(),
+            changes: self.committing.clone(),
+            meta: self.meta.clone(),
+            serves: self.epoch.is_some(),
+            changes_bytes_max: self.config.changes_bytes_max,
+        }
+    }
+
+    /// Notes what became of a commit.
+    fn end_commit(&mut self, outcome: Result<Done, StoreError>) -> Result<(), StoreError> {
+        let changes = std::mem::take(&mut self.committing);
+        let Done { meta, tables } = match outcome {
+            Ok(done) => done,
+            Err(error) => {
+                self.overlay.put_back(&changes);
+                return Err(error);
+            }
+        };
+        if let Ok(changes) = Arc::try_unwrap(changes) {
+            self.spare = changes.into_room();
+        }
+        // The rest has moved on since.
+        self.meta.pos = meta.pos;
+        self.meta.changes_from = meta.changes_from;
+        self.meta.changes_bytes = meta.changes_bytes;
+        self.committed = (meta.next, meta.watermark);
         metrics::counter!("lantern_engine_commits_total", "projection" => self.id.projection.clone())
             .increment(1);
-        Ok(Arc::new(Committed {
-            projection: self.id.projection.clone(),
-            version: self.id.version.clone(),
-            epoch: self.epoch.clone().unwrap_or_default(),
-            partition: self.id.partition,
-            pos: self.meta.pos,
-            next: self.meta.next,
-            event_time: self.meta.max_time,
-            tables,
-        }))
+        if let Some(epoch) = &self.epoch {
+            self.commits.push(Arc::new(Committed {
+                projection: self.id.projection.clone(),
+                version: self.id.version.clone(),
+                epoch: epoch.clone(),
+                partition: self.id.partition,
+                pos: meta.pos,
+                next: meta.next,
+                event_time: meta.max_time,
+                tables,
+            }));
+        }
+        Ok(())
+    }
+
+    /// The commits since this was last asked that readers are to be told of, in
+    /// order.
+    pub(crate) fn take_commits(&mut self) -> Vec<Arc<Committed>> {
+        std::mem::take(&mut self.commits)
+    }
+
+    /// What lies over the store, the topmost first.
+    pub(crate) fn layers(&self) -> [&dyn Layer; 2] {
+        [&self.overlay, &*self.committing]
     }
 
     /// Begins (`Some`) or ends (`None`) to serve readers: commits, so that the
@@ -404,57 +493,16 @@ impl Shard {
         epoch: Option<String>,
         now: Duration,
     ) -> Result<(), StoreError> {
+        self.settle()?;
         // The old change log is of another epoch and cannot be resumed from.
         let log = self.store.scan(Space::Changes, &KeyRange::all(), usize::MAX, false)?;
         for (key, _) in log {
-            self.overlay.set(Space::Changes, key, None);
+            self.overlay.set(Space::Changes, &key, None);
         }
         self.epoch = None;
         self.meta.changes_bytes = 0;
         self.commit(now)?;
         self.epoch = epoch;
-        Ok(())
-    }
-
-    /// Adds the commit to the change log and lets go of its oldest entries.
-    fn log_changes(
-        &self,
-        meta: &mut ShardMeta,
-        writes: &mut Writes,
-        tables: &[TableChanges],
-    ) -> Result<(), StoreError> {
-        if self.epoch.is_none() {
-            meta.changes_from = meta.pos;
-            return Ok(());
-        }
-        if tables.is_empty() {
-            return Ok(());
-        }
-        let entry = TableChanges::encode(tables);
-        meta.changes_bytes += entry.len() as u64;
-        let log = writes.entry(Space::Changes).or_default();
-        log.insert(meta.pos.to_be_bytes().to_vec(), Some(entry));
-        // A page at a time, so that one huge entry does not read all others.
-        while meta.changes_bytes > self.config.changes_bytes_max {
-            let start = (meta.changes_from + 1).to_be_bytes().to_vec();
-            let range = KeyRange { start, end: None };
-            let oldest = self.store.scan(Space::Changes, &range, 64, false)?;
-            if oldest.is_empty() {
-                break;
-            }
-            for (key, value) in oldest {
-                if meta.changes_bytes <= self.config.changes_bytes_max {
-                    break;
-                }
-                meta.changes_bytes = meta.changes_bytes.saturating_sub(value.len() as u64);
-                meta.changes_from = key
-                    .as_slice()
-                    .try_into()
-                    .map(u64::from_be_bytes)
-                    .map_err(|_| StoreError::Damaged("an entry of the change log".into()))?;
-                log.insert(key, None);
-            }
-        }
         Ok(())
     }
 
@@ -470,23 +518,4 @@ pub(crate) fn watermark_due(manifest: &Manifest, meta: &ShardMeta) -> Option<Tim
     let time = manifest.event_time?;
     let mark = meta.max_time.watermark(time.allowed_lateness_us, time.tick_us);
     (mark > meta.watermark).then_some(mark)
-}
-
-/// What `writes` change in public tables.
-fn public_changes(manifest: &Manifest, writes: &Writes) -> Vec<TableChanges> {
-    let public = (0..).map(TableId).zip(&manifest.tables).filter(|(_, table)| table.public);
-    public
-        .filter_map(|(table, _)| {
-            let pairs = writes.get(&Space::Table(table))?;
-            let mut changes = TableChanges { table, ..TableChanges::default() };
-            for (key, value) in pairs {
-                let key = String::from_utf8_lossy(key).into_owned();
-                match value {
-                    Some(value) => changes.up.push((key, value.clone())),
-                    None => changes.del.push(key),
-                }
-            }
-            Some(changes)
-        })
-        .collect()
 }

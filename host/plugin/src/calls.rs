@@ -1,7 +1,7 @@
 //! The calls a plugin makes, version 0.1 of the contract: checks what comes out
 //! of the guest and hands it to the [`lantern_core::Host`].
 
-use lantern_core::{Column, HostError, Level, NewEvent, TableId, Timestamp};
+use lantern_core::{Column, FoundValues, HostError, Level, NewEvent, TableId, Timestamp};
 use wasmtime::Result;
 
 use crate::bindings::v0_1::lantern::projection::{logging, outbox, tables, timers, types};
@@ -67,23 +67,26 @@ impl tables::Host for State {
         let keys = Keys::check(CALL, keys)?;
         self.call(CALL, keys.column.bytes().len())?;
         self.charge(ITEM_FUEL * keys.column.len() as u64, 0)?;
-        let mut found = Vec::with_capacity(keys.column.len());
+        let mut are = Vec::with_capacity(keys.column.len());
         let mut ends = Vec::with_capacity(keys.column.len());
         let mut bytes = Vec::new();
         let all: Vec<&str> = keys.iter().collect();
+        let mut found = FoundValues::default();
         for keys in all.chunks(GET_AT_ONCE) {
-            let values = self.host(CALL)?.get_many(TableId(table), keys);
-            for value in values.map_err(CallEnd::from)? {
-                found.push(value.is_some());
-                if let Some(value) = value {
-                    bytes.extend_from_slice(&value);
-                    self.check_size(CALL, bytes.len())?;
-                    self.charge(0, value.len())?;
-                }
+            found.begin(keys.len());
+            let host = self.host(CALL)?;
+            host.get_many(TableId(table), keys, &mut found).map_err(CallEnd::from)?;
+            let before = bytes.len();
+            for place in 0..keys.len() {
+                let value = found.get(place);
+                are.push(value.is_some());
+                bytes.extend_from_slice(value.unwrap_or_default());
+                self.check_size(CALL, bytes.len())?;
                 ends.push(u32::try_from(bytes.len()).map_err(|_| too_long(CALL))?);
             }
+            self.charge(0, bytes.len() - before)?;
         }
-        Ok((found, types::ColumnResult { ends, bytes }))
+        Ok((are, types::ColumnResult { ends, bytes }))
     }
 
     fn put_many(

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use lantern_core::{Space, TableId, Writes};
+use lantern_core::{FoundValues, TableId};
 
 /// One row in so many is read from the file before the whole table is: about as
 /// long as reading it all takes.
@@ -36,6 +36,12 @@ impl Budget {
         self.bytes / self.states.load(Ordering::Relaxed).max(1)
     }
 }
+
+/// So many rows are looked for side by side before they are changed.
+const SET_AT_ONCE: usize = 32;
+
+/// A key and its new value; none where it is deleted.
+type Change<'a> = (&'a [u8], Option<&'a [u8]>);
 
 /// What is known of a row.
 pub(crate) enum Known {
@@ -119,22 +125,32 @@ impl RowCache {
         }
     }
 
-    /// As [`RowCache::get`], of each of `keys`. They are looked for side by side:
-    /// one alone waits for memory four times.
-    pub(crate) fn get_many(&self, table: TableId, keys: &[&[u8]]) -> Vec<Known> {
-        let Some(kept) = self.tables.get(&table) else {
-            return keys.iter().map(|_| Known::Nothing(Stamp(self.commits))).collect();
-        };
-        let hashes: Vec<u32> = keys.iter().map(|key| hash(&self.hasher, key)).collect();
-        let alike =
-            hashes.iter().map(|hash| kept.rows.find(spread(*hash), |row| row.hash == *hash));
-        let alike: Vec<Option<&Row>> = alike.collect();
-        let known = alike.into_iter().zip(keys).map(|(row, key)| match row {
-            Some(row) if row.key() == *key => Known::Row(row.value().to_vec()),
-            None if kept.whole => Known::Absent,
-            _ => self.get(table, key),
-        });
-        known.collect()
+    /// Finds what is known of those of `keys` that `found` lacks. They are looked
+    /// for side by side: one alone waits for memory three times.
+    pub(crate) fn get_many(&self, table: TableId, keys: &[&[u8]], found: &mut FoundValues) {
+        let Some(kept) = self.tables.get(&table) else { return };
+        let sought: Vec<(usize, u32)> = keys
+            .iter()
+            .enumerate()
+            .filter(|(place, _)| !found.is_known(*place))
+            .map(|(place, key)| (place, hash(&self.hasher, key)))
+            .collect();
+        let alike: Vec<Option<&Row>> = sought
+            .iter()
+            .map(|(_, hash)| kept.rows.find(spread(*hash), |row| row.hash == *hash))
+            .collect();
+        for ((place, hash), row) in sought.into_iter().zip(alike) {
+            let key = keys[place];
+            let row = match row {
+                Some(row) if row.key() == key => Some(row),
+                // Another one with this hash.
+                Some(_) => kept.rows.find(spread(hash), |row| row.key() == key),
+                None => None,
+            };
+            if row.is_some() || kept.whole {
+                found.set(place, row.map(Row::value));
+            }
+        }
     }
 
     /// Keeps what was read of a table that has at most so many rows, unless there
@@ -181,19 +197,35 @@ impl RowCache {
         }
     }
 
-    /// Follows a commit.
-    pub(crate) fn committed(&mut self, writes: &Writes) {
+    /// There is a new commit: what was read before is not kept any more.
+    pub(crate) fn begin_commit(&mut self) {
         self.commits += 1;
-        for (space, changes) in writes {
-            if let Space::Table(table) = space
-                && let Some(kept) = self.tables.get_mut(table)
-            {
-                for (key, value) in changes {
-                    kept.set(hash(&self.hasher, key), key, value.as_deref());
-                }
+    }
+
+    /// Follows some of the changes of the last commit; says whether there was
+    /// anything to follow. They are looked for side by side, as when they are
+    /// read.
+    pub(crate) fn committed<'a>(
+        &mut self,
+        table: TableId,
+        changes: impl Iterator<Item = Change<'a>>,
+    ) -> bool {
+        let Some(kept) = self.tables.get_mut(&table) else { return false };
+        let changes: Vec<(u32, Change<'a>)> =
+            changes.map(|change| (hash(&self.hasher, change.0), change)).collect();
+        for changes in changes.chunks(SET_AT_ONCE) {
+            let alike = changes.iter().map(|(hash, _)| {
+                let row = kept.rows.find(spread(*hash), |row| row.hash == *hash);
+                row.map_or(0, |row| usize::from(row.key().first().copied().unwrap_or_default()))
+            });
+            // Nothing but to have it at hand.
+            std::hint::black_box(alike.sum::<usize>());
+            for (hash, (key, value)) in changes {
+                kept.set(*hash, key, *value);
             }
         }
         self.fit();
+        !changes.is_empty()
     }
 
     fn kept(&mut self, table: TableId) -> &mut Kept {
@@ -282,8 +314,6 @@ fn hash(hasher: &RandomState, key: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use lantern_core::SpaceWrites;
-
     use super::*;
 
     const TABLE: TableId = TableId(1);
@@ -296,8 +326,8 @@ mod tests {
     }
 
     fn commit(rows: &mut RowCache, key: &[u8], value: &[u8]) {
-        let changes = SpaceWrites::from([(key.to_vec(), Some(value.to_vec()))]);
-        rows.committed(&Writes::from([(Space::Table(TABLE), changes)]));
+        rows.begin_commit();
+        rows.committed(TABLE, std::iter::once((key, Some(value))));
     }
 
     fn value(rows: &RowCache, key: &[u8]) -> Option<Vec<u8>> {

@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use lantern_core::{KeyRange, Pairs, ReadStore, ShardStore, Space, StoreError, TableId, Writes};
+use lantern_core::{
+    FoundValues, KeyRange, Pairs, ReadStore, ShardStore, Space, StoreError, TableId, Writes,
+};
 use parking_lot::{Mutex, RwLock};
 use redb::Database;
 
@@ -243,22 +245,22 @@ impl Shard {
         Ok(value)
     }
 
-    /// The rows under `keys` of the last commit.
-    fn get_many(&self, space: Space, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        let known = match space {
-            Space::Table(table) => self.in_memory_rows(|rows| rows.get_many(table, keys)),
-            _ => None,
-        };
-        let Some(known) = known else {
-            return keys.iter().map(|key| self.get(space, key)).collect();
-        };
-        let rows = known.into_iter().zip(keys).map(|(known, key)| match known {
-            Known::Row(value) => Ok(Some(value)),
-            Known::Absent => Ok(None),
-            // Not to be kept under an old stamp: what is kept changes meanwhile.
-            Known::Nothing(_) => self.get(space, key),
-        });
-        rows.collect()
+    /// Finds the rows of the last commit under those of `keys` that `found` lacks.
+    fn get_many(
+        &self,
+        space: Space,
+        keys: &[&[u8]],
+        found: &mut FoundValues,
+    ) -> Result<(), StoreError> {
+        if let Space::Table(table) = space {
+            self.in_memory_rows(|rows| rows.get_many(table, keys, found));
+        }
+        for (place, key) in keys.iter().enumerate() {
+            if !found.is_known(place) {
+                found.set(place, self.get(space, key)?.as_deref());
+            }
+        }
+        Ok(())
     }
 
     /// Runs `work` on the rows in memory; `None` where none are kept, or the file
@@ -313,6 +315,20 @@ impl Shard {
         })
     }
 
+    /// Has the rows in memory follow a commit. Until that is done a row may be as
+    /// it was before the commit, for whoever does not know that it is changed.
+    fn follow(&self, writes: &Writes) {
+        for (space, changes) in writes {
+            let Space::Table(table) = space else { continue };
+            let mut changes = changes.iter();
+            let mut more = true;
+            while more {
+                let part = changes.by_ref().take(FOLLOWED_AT_ONCE);
+                more = self.in_memory_rows(|rows| rows.committed(*table, part)) == Some(true);
+            }
+        }
+    }
+
     fn commit(&self, writes: &Writes) -> Result<u64, StoreError> {
         let mut writer = self.writer.lock();
         self.make_open(&mut writer, Place::open)?;
@@ -326,11 +342,12 @@ impl Shard {
             Ok((bytes, Ok(view))) => {
                 if let Some(open) = &mut *self.open.write() {
                     open.view = Arc::new(view);
-                    // After the view: what is read from an older one is not kept.
+                    // What was read from an older view is not kept from now on.
                     if let Some(rows) = &mut open.rows {
-                        rows.get_mut().committed(writes);
+                        rows.get_mut().begin_commit();
                     }
                 }
+                self.follow(writes);
                 Ok(bytes)
             }
             // The commit is durable; whoever reads next opens the file anew.
@@ -347,6 +364,10 @@ impl Shard {
         }
     }
 }
+
+/// The rows in memory follow a commit in parts of so many changes: whoever folds
+/// on meanwhile waits for one part at most.
+const FOLLOWED_AT_ONCE: usize = 256;
 
 /// The writer's lock makes this impossible.
 fn not_open() -> StoreError {
@@ -412,8 +433,13 @@ impl ReadStore for Handle {
         self.0.get(space, key)
     }
 
-    fn get_many(&self, space: Space, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        self.0.get_many(space, keys)
+    fn get_many(
+        &self,
+        space: Space,
+        keys: &[&[u8]],
+        found: &mut FoundValues,
+    ) -> Result<(), StoreError> {
+        self.0.get_many(space, keys, found)
     }
 
     fn scan(
@@ -500,8 +526,13 @@ impl ReadStore for Temporary {
         self.0.get(space, key)
     }
 
-    fn get_many(&self, space: Space, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        self.0.get_many(space, keys)
+    fn get_many(
+        &self,
+        space: Space,
+        keys: &[&[u8]],
+        found: &mut FoundValues,
+    ) -> Result<(), StoreError> {
+        self.0.get_many(space, keys, found)
     }
 
     fn scan(

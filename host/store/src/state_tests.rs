@@ -57,7 +57,7 @@ fn id(partition: u32) -> ShardId {
 fn writes<const N: usize>(rows: [(&str, Option<&str>); N]) -> Writes {
     let bytes = |text: &str| text.as_bytes().to_vec();
     let rows = rows.map(|(key, value)| (bytes(key), value.map(bytes)));
-    Writes::from([(ROWS, BTreeMap::from(rows))])
+    Writes::from([(ROWS, rows.into_iter().collect())])
 }
 
 fn rows(store: &dyn ReadStore) -> Vec<String> {
@@ -111,14 +111,14 @@ fn spaces_are_apart_and_listed_while_they_hold_something() {
         Space::Changes,
         Space::Expiry,
     ];
-    let row = |i: u8| BTreeMap::from([(b"k".to_vec(), Some(vec![i]))]);
+    let row = |i: u8| BTreeMap::from([(b"k".to_vec(), Some(vec![i]))]).into();
     shard.commit(&spaces.into_iter().zip((0..).map(row)).collect()).unwrap();
     assert_eq!(shard.spaces().unwrap(), spaces);
     for (space, i) in spaces.into_iter().zip(0..) {
         assert_eq!(shard.get(space, b"k").unwrap(), Some(vec![i]));
     }
     let none = BTreeMap::from([(b"k".to_vec(), None)]);
-    shard.commit(&Writes::from([(Space::Parked, none)])).unwrap();
+    shard.commit(&Writes::from([(Space::Parked, none.into())])).unwrap();
     assert!(!shard.spaces().unwrap().contains(&Space::Parked));
 }
 
@@ -325,7 +325,7 @@ fn a_check_finds_damage_wherever_it_is() {
     let row = |i: u32| (format!("k{i:04}").into_bytes(), Some(vec![7; 100]));
     let all: BTreeMap<_, _> = (0..200).map(row).collect();
     let expected: Pairs = all.iter().map(|(k, v)| (k.clone(), v.clone().unwrap())).collect();
-    bench.open(0).commit(&Writes::from([(ROWS, all)])).unwrap();
+    bench.open(0).commit(&Writes::from([(ROWS, all.into())])).unwrap();
     bench.state.check(&id(0)).unwrap();
     let whole = fs::read(&path).unwrap();
     let (mut found, mut wrong) = (0, 0);
@@ -590,7 +590,7 @@ proptest! {
         let mut model = Model::new();
         let mut snapshots = Vec::new();
         for rows in commits {
-            shard.commit(&Writes::from([(ROWS, rows.clone())])).unwrap();
+            shard.commit(&Writes::from([(ROWS, rows.clone().into())])).unwrap();
             for (key, value) in rows {
                 match value {
                     Some(value) => model.insert(key, value),

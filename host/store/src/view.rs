@@ -200,23 +200,26 @@ fn write_rows(
 ) -> Result<(), redb::Error> {
     // Rows past the tree's last key need no search each: a cursor appends them.
     let last = tree.last()?.map(|(key, _)| key.value().to_vec());
-    let after = last.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-    let within = last.as_ref().map(|last| changes.range::<Vec<u8>, _>(..=last));
-    for (key, value) in within.into_iter().flatten() {
+    let (within, after) = match &last {
+        Some(last) => changes.split_after(last),
+        // No key is before the empty one, and none is empty.
+        None => changes.split_after(&[]),
+    };
+    for (key, value) in within {
         match value {
-            Some(value) => drop(tree.insert(key.as_slice(), value.as_slice())?),
-            None => drop(tree.remove(key.as_slice())?),
+            Some(value) => drop(tree.insert(key, value)?),
+            None => drop(tree.remove(key)?),
         }
     }
     let mut cursor = tree.upper_bound_mut(Bound::<&[u8]>::Unbounded)?;
-    for (key, value) in changes.range::<Vec<u8>, _>((after, Bound::Unbounded)) {
+    for (key, value) in after {
         if let Some(value) = value {
-            cursor.insert_before(key.as_slice(), value.as_slice())?;
+            cursor.insert_before(key, value)?;
         }
     }
     Ok(cursor.close()?)
 }
 
-fn size((key, value): (&Vec<u8>, &Option<Vec<u8>>)) -> u64 {
-    (key.len() + value.as_ref().map_or(0, Vec::len)) as u64
+fn size((key, value): (&[u8], Option<&[u8]>)) -> u64 {
+    (key.len() + value.map_or(0, <[u8]>::len)) as u64
 }

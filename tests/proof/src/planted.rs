@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lantern_core::{
     AppendDone, Appended, AppendedEvent, Bounds, Committed, Events, KeyRange, Log, LogError,
-    Offset, Pairs, PartitionId, Publish, Read, ReadStore, ShardId, ShardStore, Space, StateStores,
-    StoreError, Timestamp, TypeFilter, VersionId, Waker, Writes,
+    Offset, Pairs, PartitionId, Publish, Read, ReadStore, ShardId, ShardStore, Space, SpaceWrites,
+    StateStores, StoreError, Timestamp, TypeFilter, VersionId, Waker, Writes,
 };
 
 /// What stores may do wrong.
@@ -67,8 +67,8 @@ impl StateStores for BadStores {
             let first = inner.scan(Space::TimersByTime, &KeyRange::all(), 1, false)?;
             let mut writes = Writes::new();
             for (key, _) in first {
-                writes.entry(Space::TimersByKey).or_default().insert(key[8..].to_vec(), None);
-                writes.entry(Space::TimersByTime).or_default().insert(key, None);
+                writes.entry(Space::TimersByKey).or_default().insert(&key[8..], None);
+                writes.entry(Space::TimersByTime).or_default().insert(&key, None);
             }
             inner.commit(&writes)?;
         }
@@ -123,9 +123,7 @@ impl ShardStore for BadShard {
                 Ok(())
             }
             Stores::RetryLoses => {
-                let freed = |parked: &std::collections::BTreeMap<_, Option<Vec<u8>>>| {
-                    parked.values().any(Option::is_none)
-                };
+                let freed = |parked: &SpaceWrites| parked.iter().any(|(_, value)| value.is_none());
                 let mut writes = writes.clone();
                 if writes.get(&Space::Parked).is_some_and(freed) {
                     writes.retain(|space, _| !matches!(space, Space::Table(_)));

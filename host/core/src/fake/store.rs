@@ -165,7 +165,7 @@ impl ShardStore for MemoryShard {
             let table = tables.entry(*space).or_default();
             for (key, value) in rows {
                 match value {
-                    Some(value) => table.insert(key.clone(), value.clone()),
+                    Some(value) => table.insert(key.to_vec(), value.to_vec()),
                     None => table.remove(key),
                 };
             }
@@ -226,7 +226,7 @@ mod tests {
 
     fn put(key: &str, value: Option<&str>) -> Writes {
         let value = value.map(|v| v.as_bytes().to_vec());
-        Writes::from([(ROWS, BTreeMap::from([(key.as_bytes().to_vec(), value)]))])
+        Writes::from([(ROWS, [(key.as_bytes().to_vec(), value)].into_iter().collect())])
     }
 
     #[test]

@@ -208,6 +208,7 @@ impl Verification {
             store: Arc::clone(scratch),
             config: Arc::new(config),
             logs: Arc::new(|_, _, _| ()),
+            committers: None,
         };
         let mut shard = Shard::open(parts).map_err(|stop| {
             let (Stop::Fault(reason) | Stop::Halt(reason)) = stop;
@@ -310,7 +311,7 @@ impl Verification {
         while fold.shard.meta.next < until {
             let before = fold.shard.meta.next;
             let log = Arc::clone(&self.engine.ports.log);
-            let outcome = fold.shard.step(&*log, &limits).0;
+            let outcome = fold.shard.step(&*log, &limits);
             let next = fold.shard.meta.next;
             self.status.events += next.0 - before.0;
             self.note(fold.place, next.0, target.0);

@@ -2,10 +2,9 @@
 //! those of older ones.
 
 use std::cmp::Ordering;
-use std::collections::btree_map;
 use std::ops::Bound;
 
-use lantern_core::KeyRange;
+use lantern_core::{ChangedPairs, KeyRange};
 use redb::{AccessGuard, Range, ReadOnlyTable};
 
 use super::block::{self, Place, Row};
@@ -163,19 +162,19 @@ impl TreeCursor {
 
 /// Changes in memory, all of them, first to last.
 pub(super) struct ChangesCursor<'a> {
-    pairs: btree_map::Iter<'a, Vec<u8>, Option<Vec<u8>>>,
+    pairs: ChangedPairs<'a>,
     current: Option<Row<'a>>,
 }
 
 impl<'a> ChangesCursor<'a> {
-    pub(super) fn new(pairs: btree_map::Iter<'a, Vec<u8>, Option<Vec<u8>>>) -> Self {
+    pub(super) fn new(pairs: ChangedPairs<'a>) -> Self {
         let mut cursor = Self { pairs, current: None };
         cursor.advance();
         cursor
     }
 
     fn advance(&mut self) {
-        self.current = self.pairs.next().map(|(key, value)| (key.as_slice(), value.as_deref()));
+        self.current = self.pairs.next();
     }
 }
 

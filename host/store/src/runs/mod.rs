@@ -236,8 +236,8 @@ fn add_recent(
     for (key, value) in changes {
         tagged.clear();
         tagged.push(u8::from(value.is_some()));
-        tagged.extend_from_slice(value.as_deref().unwrap_or_default());
-        recent.insert(key.as_slice(), tagged.as_slice())?;
+        tagged.extend_from_slice(value.unwrap_or_default());
+        recent.insert(key, tagged.as_slice())?;
     }
     Ok(())
 }

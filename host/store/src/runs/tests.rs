@@ -3,8 +3,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lantern_core::{
-    KeyRange, Pairs, PartitionId, ReadStore, ShardId, ShardStore, Space, StateStores, TableId,
-    VersionId, Writes,
+    FoundValues, KeyRange, Pairs, PartitionId, ReadStore, ShardId, ShardStore, Space, StateStores,
+    TableId, VersionId, Writes,
 };
 use proptest::prelude::*;
 
@@ -115,12 +115,21 @@ proptest! {
                             None => model.remove(&key),
                         };
                     }
-                    shard.commit(&Writes::from([(TABLE, changes)])).unwrap();
+                    shard.commit(&Writes::from([(TABLE, changes.into())])).unwrap();
                 }
                 Step::Get(keys) => {
-                    for key in keys.into_iter().map(key) {
-                        let found = shard.get(TABLE, &key).unwrap();
-                        prop_assert_eq!(found.as_ref(), model.get(&key));
+                    let keys: Vec<_> = keys.into_iter().map(key).collect();
+                    let sought: Vec<_> = keys.iter().map(Vec::as_slice).collect();
+                    let mut found = FoundValues::default();
+                    found.begin(keys.len());
+                    // What is known already is not looked for.
+                    (0..keys.len()).step_by(7).for_each(|place| found.set(place, Some(b"known")));
+                    shard.get_many(TABLE, &sought, &mut found).unwrap();
+                    for (place, key) in keys.iter().enumerate() {
+                        let alone = shard.get(TABLE, key).unwrap();
+                        prop_assert_eq!(alone.as_ref(), model.get(key));
+                        let expected = if place % 7 == 0 { Some(&b"known"[..]) } else { alone.as_deref() };
+                        prop_assert_eq!(found.get(place), expected);
                     }
                 }
                 Step::Look(ranges) => {

@@ -198,13 +198,13 @@ impl World {
                 None => rows.remove(*key),
             };
             let space = stored.entry(Space::Table(TableId(*table))).or_default();
-            space.insert(key.as_bytes().to_vec(), value);
+            space.insert(key.as_bytes(), value.as_deref());
         }
         let touched = [0, 1].map(|table| tables.contains_key(&table));
         let tables: Vec<_> = tables.into_values().collect();
-        let change_key = shard.meta.pos.to_be_bytes().to_vec();
+        let change_key = shard.meta.pos.to_be_bytes();
         let encoded = TableChanges::encode(&tables);
-        stored.entry(Space::Changes).or_default().insert(change_key, Some(encoded));
+        stored.entry(Space::Changes).or_default().insert(&change_key, Some(&encoded));
         write_meta(&mut stored, &shard.meta);
         shard.store.commit(&stored).expect("no fault is planted");
         let commit = Committed {
@@ -295,7 +295,7 @@ impl World {
 
 fn write_meta(stored: &mut Writes, meta: &ShardMeta) {
     let meta = serde_json::to_vec(meta).expect("numbers always encode");
-    stored.entry(Space::Meta).or_default().insert(ShardMeta::KEY.to_vec(), Some(meta));
+    stored.entry(Space::Meta).or_default().insert(ShardMeta::KEY, Some(&meta));
 }
 
 fn merged(shards: &[Shard], table: usize) -> Numbers {

@@ -1,0 +1,68 @@
+//! Values that were asked for, many at once.
+
+use std::ops::Range;
+
+/// The values under a list of keys, by their places in the list. Their bytes lie
+/// in one piece: nothing is allocated for each.
+#[derive(Clone, Debug, Default)]
+pub struct FoundValues {
+    bytes: Vec<u8>,
+    places: Vec<Place>,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
+    /// Nobody has looked yet.
+    Unknown,
+    Absent,
+    At(Range<usize>),
+}
+
+impl FoundValues {
+    /// Begins anew with `keys` keys of which nothing is known; keeps its room.
+    pub fn begin(&mut self, keys: usize) {
+        self.bytes.clear();
+        self.places.clear();
+        self.places.resize(keys, Place::Unknown);
+    }
+
+    /// Whether somebody has looked for the key at `place`.
+    #[must_use]
+    pub fn is_known(&self, place: usize) -> bool {
+        !matches!(self.places[place], Place::Unknown)
+    }
+
+    /// Notes the value of the key at `place`, or that there is none.
+    pub fn set(&mut self, place: usize, value: Option<&[u8]>) {
+        self.places[place] = match value {
+            Some(value) => {
+                let start = self.bytes.len();
+                self.bytes.extend_from_slice(value);
+                Place::At(start..self.bytes.len())
+            }
+            None => Place::Absent,
+        };
+    }
+
+    /// The value of the key at `place`; none where there is none, or nobody has
+    /// looked.
+    #[must_use]
+    pub fn get(&self, place: usize) -> Option<&[u8]> {
+        match &self.places[place] {
+            Place::At(range) => Some(&self.bytes[range.clone()]),
+            Place::Unknown | Place::Absent => None,
+        }
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there are no keys.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+}

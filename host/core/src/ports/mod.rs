@@ -1,0 +1,17 @@
+//! The ports: what the engine needs of a log, a store, a plugin, a catalogue, a
+//! clock and a feed, as traits that a test can fake whole.
+
+mod feed;
+mod log;
+mod plugin;
+mod store;
+
+pub use feed::{Clock, Publish};
+pub use log::{AppendDone, Appended, AppendedEvent, Bounds, Emitted, Log, LogError, Read, Waker};
+pub use plugin::{
+    Applied, ApplyError, Batch, Host, HostError, Instance, InstantiateError, Level, NewEvent,
+    Plugin, Row, Timer, TrapKind,
+};
+pub use store::{
+    Catalog, KeyRange, Pairs, ReadStore, ShardId, ShardStore, Space, StateStores, StoreError,
+};

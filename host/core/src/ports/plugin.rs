@@ -1,0 +1,258 @@
+//! Plugins, their instances, and what they may call.
+
+use std::any::Any;
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::{Events, FoundValues, Manifest, PartitionId, TableId, Timestamp};
+
+/// A compiled plugin with its parameters: makes instances.
+pub trait Plugin: Send + Sync {
+    /// What its `setup` answered.
+    fn manifest(&self) -> &Manifest;
+
+    /// A fresh instance, set up.
+    ///
+    /// # Errors
+    /// [`InstantiateError`]; [`InstantiateError::Changed`] where `setup`
+    /// answered otherwise than before.
+    fn instantiate(&self) -> Result<Box<dyn Instance>, InstantiateError>;
+}
+
+/// Why no instance could be made.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum InstantiateError {
+    /// `setup` failed or trapped.
+    #[error("setup failed: {0}")]
+    Setup(String),
+    /// The manifest is another than at upload.
+    #[error("setup answered another manifest than at upload: {0}")]
+    Changed(String),
+    /// The host has no room for another instance; may pass.
+    #[error("no instance can be made now: {0}")]
+    Host(String),
+}
+
+/// A running instance of a plugin. Its memory is only a cache.
+pub trait Instance: Send {
+    /// Applies `batch`. `host` answers the calls the plugin makes meanwhile,
+    /// and is handed back. `fuel` bounds the call. After any error the instance
+    /// must not be used again.
+    fn apply(&mut self, batch: &Batch, host: Box<dyn Host>, fuel: u64) -> Applied;
+}
+
+/// The outcome of [`Instance::apply`].
+pub struct Applied {
+    /// The host that was given.
+    pub host: Box<dyn Host>,
+    /// Whether the batch was applied.
+    pub result: Result<(), ApplyError>,
+    /// Fuel the call used.
+    pub fuel: u64,
+    /// Bytes of linear memory the instance holds now.
+    pub memory_bytes: u64,
+    /// How long the call took.
+    pub elapsed: Duration,
+}
+
+/// Consecutive events of one partition, as handed to a plugin.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Batch {
+    /// Whose.
+    pub partition: PartitionId,
+    /// Timers now due, by time then key.
+    pub timers: Vec<Timer>,
+    /// No event older than this is expected any more.
+    pub watermark: Timestamp,
+    /// Each event's offset.
+    pub offsets: Vec<u64>,
+    /// The events; columns not asked for are empty.
+    pub events: Events,
+}
+
+/// A timer that is due.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Timer {
+    /// The time it was set to.
+    pub at: Timestamp,
+    /// Its key.
+    pub key: String,
+}
+
+/// Why a batch was not applied; nothing of it is kept.
+#[derive(Clone, Debug, Error)]
+#[non_exhaustive]
+pub enum ApplyError {
+    /// The plugin said so.
+    #[error("{message}")]
+    Failed {
+        /// The place in the batch of the event it blames.
+        event: Option<u32>,
+        /// Why.
+        message: String,
+    },
+    /// The plugin trapped or passed a limit.
+    #[error("{message}")]
+    Trapped {
+        /// How.
+        kind: TrapKind,
+        /// For people; quotes the limit where one was passed.
+        message: String,
+        /// The guest's stack; may be empty.
+        backtrace: String,
+    },
+    /// The host's fault, not the event's: to be tried again.
+    #[error("{0}")]
+    Fault(String),
+}
+
+/// How a plugin trapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum TrapKind {
+    /// A WebAssembly trap: unreachable, out of bounds, stack overflow…
+    Trap,
+    /// Its fuel ran out.
+    Fuel,
+    /// It wanted more memory, tables or handles than allowed.
+    Memory,
+    /// It passed a limit of a host call, or called one wrongly.
+    HostCall,
+}
+
+/// The calls a plugin may make while it is applied. Writes go to the call's
+/// own buffer; reads see the buffer, then what was applied before.
+pub trait Host: Send + Any {
+    /// The value under `key` of `table`.
+    ///
+    /// # Errors
+    /// [`HostError`]; the call is over then.
+    fn get(&mut self, table: TableId, key: &str) -> Result<Option<Vec<u8>>, HostError>;
+
+    /// Finds the values under those of `keys` of `table` that `found` lacks. All
+    /// of them are in memory at once: ask for so few that they may be of any
+    /// size.
+    ///
+    /// # Errors
+    /// As [`Host::get`].
+    fn get_many(
+        &mut self,
+        table: TableId,
+        keys: &[&str],
+        found: &mut FoundValues,
+    ) -> Result<(), HostError> {
+        for (place, key) in keys.iter().enumerate() {
+            if !found.is_known(place) {
+                found.set(place, self.get(table, key)?.as_deref());
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts `value` under `key`.
+    ///
+    /// # Errors
+    /// [`HostError`]; the call is over then.
+    fn put(&mut self, table: TableId, key: &str, value: &[u8]) -> Result<(), HostError>;
+
+    /// Deletes the row under `key`, if there is one.
+    ///
+    /// # Errors
+    /// [`HostError`]; the call is over then.
+    fn delete(&mut self, table: TableId, key: &str) -> Result<(), HostError>;
+
+    /// At most `limit` rows from `start` up to `end` (empty: no bound).
+    ///
+    /// # Errors
+    /// [`HostError`]; the call is over then.
+    fn scan(
+        &mut self,
+        table: TableId,
+        start: &str,
+        end: &str,
+        limit: u32,
+        reverse: bool,
+    ) -> Result<Vec<Row>, HostError>;
+
+    /// Sets, or moves, the timer of `key`.
+    ///
+    /// # Errors
+    /// [`HostError`]; the call is over then.
+    fn set_timer(&mut self, at: Timestamp, key: &str) -> Result<(), HostError>;
+
+    /// Cancels the timer of `key`, if there is one.
+    ///
+    /// # Errors
+    /// [`HostError`]; the call is over then.
+    fn cancel_timer(&mut self, key: &str) -> Result<(), HostError>;
+
+    /// Emits an event.
+    ///
+    /// # Errors
+    /// [`HostError`]; the call is over then.
+    fn emit(&mut self, event: NewEvent) -> Result<(), HostError>;
+
+    /// Logs a message.
+    ///
+    /// # Errors
+    /// [`HostError`]; the call is over then.
+    fn log(&mut self, level: Level, message: &str) -> Result<(), HostError>;
+
+    /// The host itself, for whoever made it to have it back whole.
+    fn into_any(self: Box<Self>) -> Box<dyn Any>;
+}
+
+/// Why a host call ended the plugin's call.
+#[derive(Clone, Debug, Error)]
+pub enum HostError {
+    /// The plugin's fault.
+    #[error("{0}")]
+    Guest(String),
+    /// The host's fault.
+    #[error("{0}")]
+    Fault(String),
+}
+
+/// A row of a table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Row {
+    /// Its key.
+    pub key: String,
+    /// Its value.
+    pub value: Vec<u8>,
+}
+
+/// An event a plugin emits.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct NewEvent {
+    /// The offset of the event that caused it.
+    pub cause: u64,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its subject.
+    pub subject: String,
+    /// Its tenant.
+    pub tenant: String,
+    /// Its time.
+    pub time: Timestamp,
+    /// Its payload, JSON.
+    pub data: Vec<u8>,
+}
+
+/// How grave a plugin's message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// For tracing single steps.
+    Trace,
+    /// For the plugin's developer.
+    Debug,
+    /// For operators.
+    Info,
+    /// Something is off.
+    Warn,
+    /// Something is wrong.
+    Error,
+}

@@ -1,0 +1,243 @@
+//! What a commit writes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::{KeyRange, Space};
+
+/// What one commit writes.
+pub type Writes = BTreeMap<Space, SpaceWrites>;
+
+/// What to write in one space: keys in order, each with its value, or with none
+/// where it is deleted. The bytes of all lie in one piece, and may be shared
+/// with whoever gathered them.
+#[derive(Clone, Default)]
+pub struct SpaceWrites {
+    bytes: Arc<Vec<u8>>,
+    pairs: Vec<PairPlace>,
+}
+
+/// Where a key and the value behind it lie among bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct PairPlace {
+    start: usize,
+    key: u32,
+    value: u32,
+}
+
+/// The length of a value that is not there.
+const DELETED: u32 = u32::MAX;
+
+impl PairPlace {
+    /// Appends a pair to `bytes`.
+    ///
+    /// # Panics
+    /// If the key or the value has 4 GiB, which no store takes.
+    #[must_use]
+    pub fn push(bytes: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) -> Self {
+        let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("a pair is far smaller");
+        let start = bytes.len();
+        bytes.extend_from_slice(key);
+        bytes.extend_from_slice(value.unwrap_or_default());
+        Self { start, key: length(key), value: value.map_or(DELETED, length) }
+    }
+
+    /// The key, of the bytes that it was pushed to.
+    #[must_use]
+    pub fn key<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        &bytes[self.start..self.start + self.key as usize]
+    }
+
+    /// The value, of the same bytes; none where the key is deleted.
+    #[must_use]
+    pub fn value<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
+        let start = self.start + self.key as usize;
+        (self.value != DELETED).then(|| &bytes[start..start + self.value as usize])
+    }
+
+    /// Puts `value` in place of the value, if that is as long and there.
+    pub fn replace(&self, bytes: &mut [u8], value: Option<&[u8]>) -> bool {
+        let Some(value) = value.filter(|value| value.len() == self.value as usize) else {
+            return false;
+        };
+        let start = self.start + self.key as usize;
+        bytes[start..start + value.len()].copy_from_slice(value);
+        true
+    }
+}
+
+impl SpaceWrites {
+    /// Nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The pairs at `pairs` among `bytes`, which are in the order of their keys.
+    #[must_use]
+    pub fn from_parts(bytes: Arc<Vec<u8>>, pairs: Vec<PairPlace>) -> Self {
+        debug_assert!(pairs.is_sorted_by(|a, b| a.key(&bytes) < b.key(&bytes)));
+        Self { bytes, pairs }
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pairs.is_empty()
+    }
+
+    /// All keys, in order.
+    #[must_use]
+    pub fn iter(&self) -> ChangedPairs<'_> {
+        self.part(0..self.pairs.len())
+    }
+
+    /// What is to be written under `key`; `Some(None)` where it is deleted.
+    #[must_use]
+    pub fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
+        let place = self.pairs.binary_search_by(|pair| pair.key(&self.bytes).cmp(key)).ok()?;
+        Some(self.pairs[place].value(&self.bytes))
+    }
+
+    /// The keys up to and including `key`, and those after it.
+    #[must_use]
+    pub fn split_after(&self, key: &[u8]) -> (ChangedPairs<'_>, ChangedPairs<'_>) {
+        let at = self.pairs.partition_point(|pair| pair.key(&self.bytes) <= key);
+        (self.part(0..at), self.part(at..self.pairs.len()))
+    }
+
+    /// The keys within `range`.
+    #[must_use]
+    pub fn within(&self, range: &KeyRange) -> ChangedPairs<'_> {
+        let place = |key: &[u8]| self.pairs.partition_point(|pair| pair.key(&self.bytes) < key);
+        let end = range.end.as_deref().map_or(self.pairs.len(), place);
+        self.part(place(&range.start).min(end)..end)
+    }
+
+    /// Writes `value` under `key`, or deletes it, whatever was to be done before.
+    /// For few keys: each takes as long as there are others.
+    pub fn insert(&mut self, key: &[u8], value: Option<&[u8]>) {
+        let pair = PairPlace::push(Arc::make_mut(&mut self.bytes), key, value);
+        match self.pairs.binary_search_by(|pair| pair.key(&self.bytes).cmp(key)) {
+            Ok(place) => self.pairs[place] = pair,
+            Err(place) => self.pairs.insert(place, pair),
+        }
+    }
+
+    fn part(&self, places: Range<usize>) -> ChangedPairs<'_> {
+        ChangedPairs { bytes: &self.bytes, pairs: self.pairs[places].iter() }
+    }
+}
+
+impl fmt::Debug for SpaceWrites {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self).finish()
+    }
+}
+
+/// The last one of each key.
+impl FromIterator<(Vec<u8>, Option<Vec<u8>>)> for SpaceWrites {
+    fn from_iter<I: IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>>(pairs: I) -> Self {
+        let in_order: BTreeMap<_, _> = pairs.into_iter().collect();
+        let mut bytes = Vec::new();
+        let place = |(key, value): (Vec<u8>, Option<Vec<u8>>)| {
+            PairPlace::push(&mut bytes, &key, value.as_deref())
+        };
+        let pairs = in_order.into_iter().map(place).collect();
+        Self::from_parts(Arc::new(bytes), pairs)
+    }
+}
+
+impl From<BTreeMap<Vec<u8>, Option<Vec<u8>>>> for SpaceWrites {
+    fn from(pairs: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Self {
+        pairs.into_iter().collect()
+    }
+}
+
+impl<'a> IntoIterator for &'a SpaceWrites {
+    type Item = (&'a [u8], Option<&'a [u8]>);
+    type IntoIter = ChangedPairs<'a>;
+
+    fn into_iter(self) -> ChangedPairs<'a> {
+        self.iter()
+    }
+}
+
+/// Keys in order, each with its value, or with none where it is deleted.
+#[derive(Clone, Debug)]
+pub struct ChangedPairs<'a> {
+    bytes: &'a [u8],
+    pairs: std::slice::Iter<'a, PairPlace>,
+}
+
+impl<'a> Iterator for ChangedPairs<'a> {
+    type Item = (&'a [u8], Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let pair = self.pairs.next()?;
+        Some((pair.key(self.bytes), pair.value(self.bytes)))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.pairs.size_hint()
+    }
+}
+
+impl ExactSizeIterator for ChangedPairs<'_> {}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn writes_are_what_a_map_holds(
+            pairs in prop::collection::vec(("[a-c]{0,3}", prop::option::of("[x-z]{0,2}")), 0..40),
+            more in prop::collection::vec(("[a-c]{0,3}", prop::option::of("[x-z]{0,2}")), 0..9),
+            at in "[a-c]{0,3}",
+            end in prop::option::of("[a-c]{0,3}"),
+        ) {
+            type Pair = (Vec<u8>, Option<Vec<u8>>);
+            let pair = |(key, value): (String, Option<String>)| -> Pair {
+                (key.into_bytes(), value.map(String::into_bytes))
+            };
+            let pairs: Vec<Pair> = pairs.into_iter().map(pair).collect();
+            let mut map: BTreeMap<_, _> = pairs.iter().cloned().collect();
+            let mut writes: SpaceWrites = pairs.into_iter().collect();
+            for (key, value) in more.into_iter().map(pair) {
+                writes.insert(&key, value.as_deref());
+                map.insert(key, value);
+            }
+            let owned = |pairs: ChangedPairs<'_>| -> Vec<Pair> {
+                pairs.map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec))).collect()
+            };
+            let of = |keep: &dyn Fn(&[u8]) -> bool| -> Vec<Pair> {
+                map.clone().into_iter().filter(|(key, _)| keep(key)).collect()
+            };
+            prop_assert_eq!(writes.len(), map.len());
+            for (key, value) in &map {
+                prop_assert_eq!(writes.get(key), Some(value.as_deref()));
+            }
+            prop_assert_eq!(owned(writes.iter()), of(&|_| true));
+            let at = at.into_bytes();
+            let (before, after) = writes.split_after(&at);
+            prop_assert_eq!(owned(before), of(&|key| key <= at.as_slice()));
+            prop_assert_eq!(owned(after), of(&|key| key > at.as_slice()));
+            let range = KeyRange { start: at.clone(), end: end.map(String::into_bytes) };
+            let expected = of(&|key| {
+                key >= at.as_slice() && range.end.as_deref().is_none_or(|end| key < end)
+            });
+            prop_assert_eq!(owned(writes.within(&range)), expected);
+        }
+    }
+}
