@@ -9,6 +9,7 @@
 //! passed on, and once the disk works again so does the store, without a
 //! restart.
 
+mod arena;
 mod catalog;
 mod disk;
 mod error;

@@ -14,11 +14,11 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use lantern_core::{FoundValues, TableId};
 
+use crate::arena::{Arena, Place};
+
 /// One row in so many is read from the file before the whole table is: about as
 /// long as reading it all takes.
 const READ_BEFORE_ALL: u64 = 32;
-/// What the allocator takes for a row beside its bytes, about.
-const ROW_BYTES: usize = 8;
 
 /// What rows in memory may take, of all states together.
 pub(crate) struct Budget {
@@ -66,41 +66,21 @@ pub(crate) struct RowCache {
 
 #[derive(Default)]
 struct Kept {
-    rows: HashTable<Row>,
-    /// Of the rows, without the table that finds them.
-    bytes: usize,
+    index: HashTable<Row>,
+    rows: Arena,
     /// Whether all rows are here.
     whole: bool,
     /// How many were looked for in vain since it was begun anew.
     misses: u64,
-    /// Whether there was no room for all rows.
+    /// Whether there was no room for all rows, or for one of them.
     too_large: bool,
 }
 
-/// A key and its value behind it.
+/// Where a row lies.
+#[derive(Clone, Copy)]
 struct Row {
-    bytes: Box<[u8]>,
-    key: u32,
     hash: u32,
-}
-
-impl Row {
-    fn new(hash: u32, key: &[u8], value: &[u8]) -> Self {
-        let key_len = u32::try_from(key.len()).expect("a key is far shorter");
-        Self { bytes: [key, value].concat().into(), key: key_len, hash }
-    }
-
-    fn key(&self) -> &[u8] {
-        &self.bytes[..self.key as usize]
-    }
-
-    fn value(&self) -> &[u8] {
-        &self.bytes[self.key as usize..]
-    }
-
-    fn hash(&self) -> u64 {
-        spread(self.hash)
-    }
+    place: Place,
 }
 
 /// The table takes its place from low bits and a mark from high ones.
@@ -118,8 +98,8 @@ impl RowCache {
         let nothing = Known::Nothing(Stamp(self.commits));
         let Some(kept) = self.tables.get(&table) else { return nothing };
         let hash = hash(&self.hasher, key);
-        match kept.rows.find(spread(hash), |row| row.key() == key) {
-            Some(row) => Known::Row(row.value().to_vec()),
+        match kept.find(hash, key) {
+            Some(place) => Known::Row(kept.rows.value(place).to_vec()),
             None if kept.whole => Known::Absent,
             None => nothing,
         }
@@ -135,20 +115,18 @@ impl RowCache {
             .filter(|(place, _)| !found.is_known(*place))
             .map(|(place, key)| (place, hash(&self.hasher, key)))
             .collect();
-        let alike: Vec<Option<&Row>> = sought
-            .iter()
-            .map(|(_, hash)| kept.rows.find(spread(*hash), |row| row.hash == *hash))
-            .collect();
-        for ((place, hash), row) in sought.into_iter().zip(alike) {
-            let key = keys[place];
+        let alike: Vec<Option<Place>> =
+            sought.iter().map(|(_, hash)| kept.find_alike(*hash)).collect();
+        for ((number, hash), row) in sought.into_iter().zip(alike) {
+            let key = keys[number];
             let row = match row {
-                Some(row) if row.key() == key => Some(row),
+                Some(row) if kept.rows.key(row) == key => Some(row),
                 // Another one with this hash.
-                Some(_) => kept.rows.find(spread(hash), |row| row.key() == key),
+                Some(_) => kept.find(hash, key),
                 None => None,
             };
             if row.is_some() || kept.whole {
-                found.set(place, row.map(Row::value));
+                found.set(number, row.map(|row| kept.rows.value(row)));
             }
         }
     }
@@ -188,7 +166,7 @@ impl RowCache {
     /// Keeps all rows of a table, unless there was a commit since they were read.
     pub(crate) fn load(&mut self, table: TableId, loaded: Loading) {
         let kept = self.kept(table);
-        if loaded.is_full() {
+        if loaded.is_full() || loaded.kept.too_large {
             kept.too_large = true;
         } else if loaded.stamp == Stamp(self.commits) {
             let kept = Kept { whole: true, ..loaded.kept };
@@ -214,12 +192,9 @@ impl RowCache {
         let changes: Vec<(u32, Change<'a>)> =
             changes.map(|change| (hash(&self.hasher, change.0), change)).collect();
         for changes in changes.chunks(SET_AT_ONCE) {
-            let alike = changes.iter().map(|(hash, _)| {
-                let row = kept.rows.find(spread(*hash), |row| row.hash == *hash);
-                row.map_or(0, |row| usize::from(row.key().first().copied().unwrap_or_default()))
-            });
-            // Nothing but to have it at hand.
-            std::hint::black_box(alike.sum::<usize>());
+            let alike = changes.iter().filter_map(|(hash, _)| kept.find_alike(*hash));
+            // Nothing but to have them at hand.
+            std::hint::black_box(alike.map(|row| kept.rows.key(row).len()).sum::<usize>());
             for (hash, (key, value)) in changes {
                 kept.set(*hash, key, *value);
             }
@@ -240,7 +215,7 @@ impl RowCache {
         let share = self.budget.share();
         while self.tables.values().map(Kept::all_bytes).sum::<usize>() > share {
             let largest = self.tables.values_mut().max_by_key(|kept| kept.all_bytes());
-            let Some(kept) = largest.filter(|kept| !kept.rows.is_empty()) else { return };
+            let Some(kept) = largest.filter(|kept| !kept.index.is_empty()) else { return };
             *kept = Kept { too_large: kept.whole || kept.too_large, ..Kept::default() };
         }
     }
@@ -256,31 +231,52 @@ impl Drop for RowCache {
 
 impl Kept {
     fn all_bytes(&self) -> usize {
-        self.bytes + self.rows.allocation_size()
+        self.rows.bytes() + self.index.allocation_size()
+    }
+
+    fn find(&self, hash: u32, key: &[u8]) -> Option<Place> {
+        let same = |row: &Row| row.hash == hash && self.rows.key(row.place) == key;
+        self.index.find(spread(hash), same).map(|row| row.place)
+    }
+
+    /// A row cannot be kept: from now on what is not here may be there.
+    fn lack_one(&mut self) {
+        (self.whole, self.too_large) = (false, true);
+    }
+
+    /// A row with this hash, which is nearly always the one that is meant.
+    #[inline]
+    fn find_alike(&self, hash: u32) -> Option<Place> {
+        self.index.find(spread(hash), |row| row.hash == hash).map(|row| row.place)
     }
 
     fn set(&mut self, hash: u32, key: &[u8], value: Option<&[u8]>) {
         use hashbrown::hash_table::Entry;
 
-        let entry = self.rows.entry(spread(hash), |row| row.key() == key, Row::hash);
+        let Self { index, rows, .. } = self;
+        let same = |row: &Row| row.hash == hash && rows.key(row.place) == key;
+        let entry = index.entry(spread(hash), same, |row| spread(row.hash));
         match (entry, value) {
             (Entry::Occupied(mut row), Some(value)) => {
-                let row = row.get_mut();
-                if row.value().len() == value.len() {
-                    row.bytes[key.len()..].copy_from_slice(value);
-                    return;
+                let place = row.get().place;
+                if !rows.replace(place, value) {
+                    rows.remove(place);
+                    match rows.add(key, value) {
+                        Some(place) => row.get_mut().place = place,
+                        None => {
+                            row.remove();
+                            self.lack_one();
+                        }
+                    }
                 }
-                self.bytes -= row.bytes.len();
-                *row = Row::new(hash, key, value);
-                self.bytes += row.bytes.len();
             }
-            (Entry::Vacant(place), Some(value)) => {
-                self.bytes += key.len() + value.len() + ROW_BYTES;
-                place.insert(Row::new(hash, key, value));
-            }
+            (Entry::Vacant(vacant), Some(value)) => match rows.add(key, value) {
+                Some(place) => drop(vacant.insert(Row { hash, place })),
+                None => self.lack_one(),
+            },
             (Entry::Occupied(row), None) => {
                 let (row, _) = row.remove();
-                self.bytes -= row.bytes.len() + ROW_BYTES;
+                rows.remove(row.place);
             }
             (Entry::Vacant(_), None) => {}
         }
@@ -352,6 +348,30 @@ mod tests {
         assert_eq!(value(&rows, b"a").as_deref(), Some(&b"new"[..]));
         commit(&mut rows, b"a", b"newer");
         assert_eq!(value(&rows, b"a").as_deref(), Some(&b"newer"[..]));
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_kept_is_not_taken_for_none() {
+        let long = vec![b'x'; 1 << 16];
+        for loaded in [false, true] {
+            let mut rows = RowCache::new(Budget::new(1 << 30));
+            let mut loading = rows.loading();
+            assert!(loading.add(b"a", b"1") && loading.add(b"b", b"2"));
+            assert!(!loaded || loading.add(&long, b"3"));
+            rows.load(TABLE, loading);
+            if !loaded {
+                assert!(matches!(rows.get(TABLE, &long), Known::Absent));
+                commit(&mut rows, &long, b"3");
+                commit(&mut rows, b"a", &long);
+                assert_eq!(value(&rows, b"a"), Some(long.clone()));
+                assert_eq!(value(&rows, b"b").as_deref(), Some(&b"2"[..]));
+            }
+            let mut found = FoundValues::default();
+            found.begin(2);
+            rows.get_many(TABLE, &[&long, b"none"], &mut found);
+            assert!(!found.is_known(0) && !found.is_known(1));
+            assert!(matches!(rows.get(TABLE, &long), Known::Nothing(_)));
+        }
     }
 
     #[test]
