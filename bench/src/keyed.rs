@@ -108,6 +108,18 @@ impl KeyedLog {
         Ok(())
     }
 
+    /// The events `range` as lines of CloudEvents in structured mode.
+    pub(crate) fn lines(&self, range: std::ops::Range<u64>) -> Result<Vec<u8>> {
+        let mut events = Events::new();
+        self.fill_events(range, &mut events)?;
+        let mut lines = Vec::new();
+        for event in events.iter() {
+            lantern_cloudevents::write_event(&event, &mut lines);
+            lines.push(b'\n');
+        }
+        Ok(lines)
+    }
+
     /// The log's file in `dir`, made where it is not there yet.
     pub(crate) fn prepare(&self, dir: &Path) -> Result<PathBuf> {
         let Self { keys, filled, events, skewed, partitions } = self;

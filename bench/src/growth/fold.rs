@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use lantern_tests::Server;
 use serde_json::Value;
 
-use super::Options;
+use super::{Options, native};
 use crate::keyed::KeyedLog;
 use crate::process::Usage;
 use crate::report::{Figures, Point, in_turn};
@@ -30,6 +30,8 @@ pub(super) struct Fold {
     pub(super) log: KeyedLog,
     pub(super) parameters: String,
     pub(super) settings: Vec<String>,
+    /// Whether a plain fold of the same events is measured too.
+    pub(super) beside_plain: bool,
 }
 
 impl Fold {
@@ -41,7 +43,14 @@ impl Fold {
             skewed: false,
             partitions: 1,
         };
-        Self { name, size, log, parameters: String::new(), settings: Vec::new() }
+        Self {
+            name,
+            size,
+            log,
+            parameters: String::new(),
+            settings: Vec::new(),
+            beside_plain: false,
+        }
     }
 }
 
@@ -83,21 +92,24 @@ async fn one(options: &Options, fold: &Fold) -> Result<Figures> {
     let ended = reach(&server, fold.log.total()).await?;
     // It becomes active a moment later.
     server.caught_up("keyed").await?;
-    let figures = figures(&server, &data, fold, begun, ended).await?;
+    let mut figures = figures(&server, &data, fold, begun, ended).await?;
     server::stop(&mut server)?;
+    if fold.beside_plain {
+        figures.extend(native::fold(&fold.log)?);
+    }
     Ok(figures)
 }
 
 /// How far the fold was at some moment, and what the server had used.
 #[derive(Clone, Copy)]
-struct Moment {
-    at: Instant,
+pub(super) struct Moment {
+    pub(super) at: Instant,
     position: u64,
-    usage: Usage,
+    pub(super) usage: Usage,
 }
 
 /// The first look at which `position` is reached.
-async fn reach(server: &Server, position: u64) -> Result<Moment> {
+pub(super) async fn reach(server: &Server, position: u64) -> Result<Moment> {
     let started = Instant::now();
     loop {
         let now = server::position(server, "keyed").await?;
@@ -132,7 +144,7 @@ async fn figures(
 
 /// A row must say what the log says of its key: that nothing was lost, and
 /// nothing was folded twice.
-async fn check(server: &Server, fold: &Fold) -> Result<()> {
+pub(super) async fn check(server: &Server, fold: &Fold) -> Result<()> {
     let wide = fold.parameters.contains("wide");
     let (table, field) = if wide { ("wide", "cents") } else { ("total", "count") };
     let key = fold.log.key(fold.log.total() - 1);

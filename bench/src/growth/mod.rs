@@ -7,6 +7,8 @@
 
 mod fold;
 mod history;
+mod live;
+mod native;
 mod projections;
 
 use std::path::PathBuf;
@@ -23,8 +25,8 @@ pub(crate) struct Options {
     /// Which points; all where left out, which takes long.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Axis>,
-    /// Axis `keys`: how many keys. The log has each once, and then the events
-    /// that are measured.
+    /// Axes `keys`, `live` and `skew`: how many keys. The log has each once, and
+    /// then the events that are measured.
     #[arg(long, value_delimiter = ',', default_values_t = [10_000, 1_000_000, 10_000_000])]
     keys: Vec<u64>,
     /// Axis `interested`: how many projections that want every event.
@@ -72,6 +74,9 @@ pub(crate) struct Options {
 enum Axis {
     /// Keys of a table, all as busy as each other.
     Keys,
+    /// The same, while the events are sent over HTTP: from the first request
+    /// until all are acknowledged and in the table.
+    Live,
     /// The same, a few far busier than the rest.
     Skew,
     /// The width of rows.
@@ -88,8 +93,9 @@ enum Axis {
     Log,
 }
 
-const AXES: [Axis; 8] = [
+const AXES: [Axis; 9] = [
     Axis::Keys,
+    Axis::Live,
     Axis::Skew,
     Axis::Rows,
     Axis::Batch,
@@ -105,6 +111,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     for axis in AXES.into_iter().filter(|a| options.only.is_empty() || options.only.contains(a)) {
         points.extend(match axis {
             Axis::Keys => fold::measure(options, &keys(options, false)).await?,
+            Axis::Live => live::measure(options, &keys(options, false)).await?,
             Axis::Skew => fold::measure(options, &keys(options, true)).await?,
             Axis::Rows => fold::measure(options, &rows(options)).await?,
             Axis::Batch => fold::measure(options, &batches(options)).await?,
@@ -123,6 +130,7 @@ fn keys(options: &Options, skewed: bool) -> Vec<Fold> {
     let of = |keys: &u64| {
         let mut fold = Fold::new(options, name, *keys);
         (fold.log.keys, fold.log.skewed) = (*keys, skewed);
+        fold.beside_plain = true;
         fold
     };
     options.keys.iter().map(of).collect()

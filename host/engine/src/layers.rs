@@ -16,6 +16,9 @@ use lantern_core::{
 /// without it, the smallest rows would take many times what is counted.
 pub(crate) const PAIR_BYTES: usize = 64;
 
+/// So many pairs are looked for side by side before they are set.
+const SET_AT_ONCE: usize = 32;
+
 /// One for all layers, so that a key is hashed once for all of them.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
@@ -120,6 +123,20 @@ impl Hashed {
         index.insert_unique(hash, (half(hash), place), |(_, place)| pairs[*place as usize].0);
     }
 
+    /// Sets what `over` has. Places are looked up side by side first, so that
+    /// memory is waited for once, and not for each.
+    fn add_all(&mut self, over: &Self) {
+        for pairs in over.pairs.chunks(SET_AT_ONCE) {
+            let alike = |(hash, _): &(u64, PairPlace)| {
+                self.index.find(*hash, |(part, _)| *part == half(*hash)).is_some()
+            };
+            std::hint::black_box(pairs.iter().filter(|pair| alike(pair)).count());
+            for (hash, pair) in pairs {
+                self.set(*hash, pair.key(&over.bytes), pair.value(&over.bytes));
+            }
+        }
+    }
+
     fn iter(&self) -> impl Iterator<Item = (u64, &[u8], Option<&[u8]>)> {
         let bytes = &self.bytes;
         self.pairs.iter().map(|(hash, pair)| (*hash, pair.key(bytes), pair.value(bytes)))
@@ -162,7 +179,7 @@ impl Changes {
                 std::mem::swap(below, over);
             }
             (Self::Hashed(below), Self::Hashed(over)) => {
-                over.iter().for_each(|(hash, key, value)| below.set(hash, key, value));
+                below.add_all(over);
                 over.clear();
             }
             (below, Self::Hashed(over)) => {

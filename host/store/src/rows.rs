@@ -117,6 +117,7 @@ impl RowCache {
             .collect();
         let alike: Vec<Option<Place>> =
             sought.iter().map(|(_, hash)| kept.find_alike(*hash)).collect();
+        kept.touch(alike.iter().copied().flatten());
         for ((number, hash), row) in sought.into_iter().zip(alike) {
             let key = keys[number];
             let row = match row {
@@ -192,9 +193,7 @@ impl RowCache {
         let changes: Vec<(u32, Change<'a>)> =
             changes.map(|change| (hash(&self.hasher, change.0), change)).collect();
         for changes in changes.chunks(SET_AT_ONCE) {
-            let alike = changes.iter().filter_map(|(hash, _)| kept.find_alike(*hash));
-            // Nothing but to have them at hand.
-            std::hint::black_box(alike.map(|row| kept.rows.key(row).len()).sum::<usize>());
+            kept.touch(changes.iter().filter_map(|(hash, _)| kept.find_alike(*hash)));
             for (hash, (key, value)) in changes {
                 kept.set(*hash, key, *value);
             }
@@ -248,6 +247,12 @@ impl Kept {
     #[inline]
     fn find_alike(&self, hash: u32) -> Option<Place> {
         self.index.find(spread(hash), |row| row.hash == hash).map(|row| row.place)
+    }
+
+    /// Does nothing but to have `rows` at hand: memory is waited for once, and not
+    /// for each.
+    fn touch(&self, rows: impl Iterator<Item = Place>) {
+        std::hint::black_box(rows.map(|row| self.rows.key(row).len()).sum::<usize>());
     }
 
     fn set(&mut self, hash: u32, key: &[u8], value: Option<&[u8]>) {

@@ -26,6 +26,11 @@ pub(crate) struct Cache {
     key: String,
     /// How many keys were given a place since rows were last asked for ahead.
     missed: usize,
+    /// The places of the keys that rows were asked for ahead under, in the order
+    /// in which they will be looked for.
+    ahead: Vec<u32>,
+    /// How many of them were looked for since; past all while they are noted.
+    looked: usize,
 }
 
 #[derive(Debug)]
@@ -56,6 +61,8 @@ impl Cache {
             key: String::new(),
             // Of a fresh instance nothing is known, but that its memory is empty.
             missed: usize::MAX,
+            ahead: Vec::new(),
+            looked: 0,
         }
     }
 
@@ -69,6 +76,22 @@ impl Cache {
     pub(crate) fn find(&mut self, key: impl Key) -> (Option<usize>, u64) {
         self.key.clear();
         key.write(&mut self.key);
+        // Where rows were asked for ahead, keys mostly come as they came then.
+        if let Some(place) = self.ahead.get(self.looked) {
+            let place = *place as usize;
+            let slot = &mut self.slots[place];
+            if same(slot.key(&self.keys).as_bytes(), self.key.as_bytes()) {
+                slot.used = true;
+                self.looked += 1;
+                return (Some(place), slot.hash);
+            }
+        }
+        self.search()
+    }
+
+    /// The place of the key to look for, if it has one, and its hash.
+    #[inline]
+    fn search(&mut self) -> (Option<usize>, u64) {
         let hash = hash_of(self.key.as_bytes());
         let place = self.index.find(hash, |place| {
             let slot = &self.slots[*place as usize];
@@ -132,8 +155,27 @@ impl Cache {
         }
     }
 
+    /// Expects no keys any more.
+    pub(crate) fn expect_none(&mut self) {
+        self.ahead.clear();
+        self.looked = usize::MAX;
+    }
+
+    /// Notes that the key at `place` will be looked for after those noted before.
+    pub(crate) fn expect(&mut self, place: usize) {
+        self.ahead.push(place as u32);
+    }
+
+    /// From now on the keys noted are looked for.
+    pub(crate) fn expect_noted(&mut self) {
+        self.looked = 0;
+    }
+
     /// Forgets the keys from `place` on. None of them may have changed.
     pub(crate) fn truncate(&mut self, place: usize) {
+        if place < self.slots.len() {
+            self.expect_none();
+        }
         for (at, slot) in self.slots.iter().enumerate().skip(place) {
             if let Ok(entry) = self.index.find_entry(slot.hash, |other| *other as usize == at) {
                 entry.remove();
@@ -178,6 +220,7 @@ impl Cache {
     /// place, in order, whether it does; none where all are dropped. Nothing may
     /// have changed.
     pub(crate) fn drop_some(&mut self, rows: usize) -> Option<Vec<bool>> {
+        self.expect_none();
         self.index.clear();
         // Rows used since the last time stay, unless they are most: then
         // keeping them would only mean to be here again soon.

@@ -227,14 +227,19 @@ impl<R: Stored> Table<R> {
 
     /// Gives those of `keys` places that have none.
     fn ask_for<K: Key>(&mut self, keys: impl Iterator<Item = K>) -> Result<(), Error> {
+        self.cache.expect_none();
         for key in keys {
-            let (None, hash) = self.cache.find(key) else { continue };
-            if self.cache.len() >= self.spec.cache_rows {
-                break;
-            }
-            self.cache.check_key(self.spec)?;
-            self.cache.insert(hash);
+            let place = match self.cache.find(key) {
+                (Some(place), _) => place,
+                (None, _) if self.cache.len() >= self.spec.cache_rows => break,
+                (None, hash) => {
+                    self.cache.check_key(self.spec)?;
+                    self.cache.insert(hash)
+                }
+            };
+            self.cache.expect(place);
         }
+        self.cache.expect_noted();
         Ok(())
     }
 

@@ -1,0 +1,95 @@
+//! Many keys while their events come: from the first request until all events
+//! are acknowledged and in the table, with the load generator on the same cores.
+
+use std::path::Path;
+
+use anyhow::Result;
+use bytes::Bytes;
+
+use super::Options;
+use super::fold::{Fold, check, empty, reach, settings, start};
+use crate::keyed::KeyedLog;
+use crate::load::{NDJSON, Sender};
+use crate::report::{Figures, Point, in_turn};
+use crate::server;
+
+/// Connections that send.
+const CLIENTS: u64 = 4;
+/// Events of a request.
+const PER_REQUEST: u64 = 1_000;
+
+/// Measures all `folds` in turn.
+pub(super) async fn measure(options: &Options, folds: &[Fold]) -> Result<Vec<Point>> {
+    let name = |fold: &Fold| format!("{} keys, live", fold.size);
+    let rounds =
+        in_turn(options.rounds, folds, name, async |fold| one(options, fold).await).await?;
+    let point = |(fold, rounds): (&Fold, &Vec<Figures>)| {
+        Point::new("keys, live")
+            .with("size", fold.size)
+            .with("events", fold.log.events)
+            .with_medians(rounds)
+    };
+    Ok(folds.iter().zip(&rounds).map(point).collect())
+}
+
+async fn one(options: &Options, fold: &Fold) -> Result<Figures> {
+    // The log begins with each key once; the rest is sent.
+    let log = KeyedLog { events: 0, ..fold.log }.prepare(&options.dir)?;
+    let bodies = bodies(&fold.log)?;
+    let wasm = std::fs::read(server::guest(&options.guests, "keyed")?)?;
+    let data = options.dir.join("data");
+    empty(&data)?;
+    copy(&log, &data)?;
+    let mut server = start(&data, &settings(options, &fold.settings))?;
+    server::push(&server, "keyed", &wasm, &fold.parameters, "?check=false").await?;
+    reach(&server, fold.log.fill()).await?;
+    server.caught_up("keyed").await?;
+    let mut clients = Vec::new();
+    for bodies in bodies {
+        let mut sender = Sender::connect(&server.url).await?;
+        clients.push(async move {
+            for body in bodies {
+                sender.events(NDJSON, body).await?;
+            }
+            anyhow::Ok(())
+        });
+    }
+    let own = cpu_time::ProcessTime::now();
+    let begun = reach(&server, fold.log.fill()).await?;
+    let clients: Vec<_> = clients.into_iter().map(tokio::spawn).collect();
+    for client in clients {
+        client.await??;
+    }
+    let acknowledged = begun.at.elapsed().as_secs_f64();
+    let ended = reach(&server, fold.log.total()).await?;
+    let load_cpu_s = own.elapsed().as_secs_f64();
+    check(&server, fold).await?;
+    server::stop(&mut server)?;
+    let events = fold.log.events as f64;
+    let million = events / 1e6;
+    Ok(vec![
+        ("events_per_s", events / (ended.at - begun.at).as_secs_f64()),
+        ("acknowledged_per_s", events / acknowledged),
+        ("cpu_s_per_million", (ended.usage.cpu_s - begun.usage.cpu_s) / million),
+        ("load_cpu_s_per_million", load_cpu_s / million),
+        ("peak_rss_mib", ended.usage.peak_rss_mib()),
+    ])
+}
+
+/// What each client sends, made beforehand.
+fn bodies(log: &KeyedLog) -> Result<Vec<Vec<Bytes>>> {
+    let mut bodies = vec![Vec::new(); usize::try_from(CLIENTS)?];
+    let starts = (log.fill()..log.total()).step_by(usize::try_from(PER_REQUEST)?);
+    for (number, first) in starts.enumerate() {
+        let lines = log.lines(first..(first + PER_REQUEST).min(log.total()))?;
+        let client = number % bodies.len();
+        bodies[client].push(lines.into());
+    }
+    Ok(bodies)
+}
+
+/// The server appends to it, so it is not the same file.
+fn copy(log: &Path, data: &Path) -> Result<()> {
+    std::fs::copy(log, data.join("log.redb"))?;
+    Ok(())
+}
