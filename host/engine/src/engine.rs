@@ -224,7 +224,7 @@ impl Engine {
     /// One step of one shard, and what follows from it.
     pub(crate) fn turn(&self, slot: &Arc<Slot>) -> Turn {
         if !slot.may_run() {
-            return Turn::Rest;
+            return self.rest(slot);
         }
         let leader = self.leader_of(slot);
         let now = self.ports.clock.monotonic();
@@ -275,6 +275,23 @@ impl Engine {
                 self.note_halt(&slot.id, reason);
                 Turn::Rest
             }
+        }
+    }
+
+    /// Before a shard stands still, readers are shown what it has applied.
+    fn rest(&self, slot: &Slot) -> Turn {
+        let mut guard = slot.shard.lock();
+        let deleted = slot.deleted.load(Ordering::Acquire);
+        let Some(shard) = guard.as_mut().filter(|shard| !deleted && shard.is_dirty()) else {
+            return Turn::Rest;
+        };
+        let now = self.ports.clock.monotonic();
+        let committed = shard.commit(now);
+        self.tell_commits(shard);
+        slot.note(shard, now);
+        match committed {
+            Ok(()) => Turn::Rest,
+            Err(error) => Turn::After(self.note_fault(slot, error.to_string())),
         }
     }
 

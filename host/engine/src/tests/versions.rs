@@ -150,6 +150,25 @@ fn a_rebuild_ends_in_the_same_state_and_emits_nothing_twice() {
 }
 
 #[test]
+fn what_was_applied_before_a_pause_is_shown() {
+    let config =
+        EngineConfig { commit_ms: 60_000, batch_events_max: 10, ..EngineConfig::default() };
+    let world = World::new(config);
+    world.push("a", plugin("one"));
+    world.settle();
+    world.log.append_to(P0, (0..100).map(|n| event(n, "s", "x")));
+    world.engine.turn_once();
+    assert!(world.rows("totals").is_empty(), "it is applied, and not committed yet");
+    world.engine.pause("meter").unwrap();
+    let shard = world.stores.shards().remove(0);
+    world.stores.shard(&shard).fail_commit(0, StoreError::Io("planted".into()));
+    world.settle();
+    assert!(world.rows("totals").is_empty());
+    world.settle_through_faults();
+    assert!(world.rows("totals").contains_key("s"));
+}
+
+#[test]
 fn a_paused_projection_stands_still_also_over_a_restart() {
     let mut world = World::new(EngineConfig::default());
     world.log.append_to(P0, (0..10).map(|n| event(n, "s", "x")));
