@@ -450,8 +450,10 @@ impl Shard {
                 return Err(error);
             }
         };
+        // A shard that never commits beside its fold needs one room, not two.
         if let Ok(changes) = Arc::try_unwrap(changes) {
-            self.spare = changes.into_room();
+            let room = if self.overlay.is_empty() { &mut self.overlay } else { &mut self.spare };
+            *room = changes.into_room();
         }
         // The rest has moved on since.
         self.meta.pos = meta.pos;
