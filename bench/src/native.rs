@@ -86,7 +86,8 @@ pub(crate) fn fold_event(
     }
 }
 
-fn add(sums: &mut Sums, key: &str, cents: i64) {
+/// Adds an event of `cents` to the sum under `key`.
+pub(crate) fn add(sums: &mut Sums, key: &str, cents: i64) {
     let sum = match sums.get_mut(key) {
         Some(sum) => sum,
         None => sums.entry(key.to_owned()).or_default(),

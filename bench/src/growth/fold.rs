@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use lantern_tests::Server;
 use serde_json::Value;
 
-use super::{Options, native};
+use super::Options;
 use crate::keyed::KeyedLog;
 use crate::process::Usage;
 use crate::report::{Figures, Point, in_turn};
@@ -30,8 +30,6 @@ pub(super) struct Fold {
     pub(super) log: KeyedLog,
     pub(super) parameters: String,
     pub(super) settings: Vec<String>,
-    /// Whether a plain fold of the same events is measured too.
-    pub(super) beside_plain: bool,
 }
 
 impl Fold {
@@ -43,19 +41,16 @@ impl Fold {
             skewed: false,
             partitions: 1,
         };
-        Self {
-            name,
-            size,
-            log,
-            parameters: String::new(),
-            settings: Vec::new(),
-            beside_plain: false,
-        }
+        Self { name, size, log, parameters: String::new(), settings: Vec::new() }
     }
 }
 
-/// Measures all `folds` in turn.
-pub(super) async fn measure(options: &Options, folds: &[Fold]) -> Result<Vec<Point>> {
+/// Measures all `folds` in turn, each by `one`.
+pub(super) async fn measure(
+    options: &Options,
+    folds: &[Fold],
+    one: impl AsyncFn(&Options, &Fold) -> Result<Figures>,
+) -> Result<Vec<Point>> {
     let name = |fold: &Fold| format!("{} {}", fold.size, fold.name);
     let rounds =
         in_turn(options.rounds, folds, name, async |fold| one(options, fold).await).await?;
@@ -69,7 +64,8 @@ pub(super) async fn measure(options: &Options, folds: &[Fold]) -> Result<Vec<Poi
     Ok(lines.map(point).collect())
 }
 
-async fn one(options: &Options, fold: &Fold) -> Result<Figures> {
+/// Measures folding a log that is there.
+pub(super) async fn one(options: &Options, fold: &Fold) -> Result<Figures> {
     let log = fold.log.prepare(&options.dir)?;
     let wasm = std::fs::read(server::guest(&options.guests, "keyed")?)?;
     let data = options.dir.join("data");
@@ -92,11 +88,8 @@ async fn one(options: &Options, fold: &Fold) -> Result<Figures> {
     let ended = reach(&server, fold.log.total()).await?;
     // It becomes active a moment later.
     server.caught_up("keyed").await?;
-    let mut figures = figures(&server, &data, fold, begun, ended).await?;
+    let figures = figures(&server, &data, fold, begun, ended).await?;
     server::stop(&mut server)?;
-    if fold.beside_plain {
-        figures.extend(native::fold(&fold.log)?);
-    }
     Ok(figures)
 }
 

@@ -10,7 +10,7 @@ use super::Options;
 use super::fold::{Fold, check, empty, reach, settings, start};
 use crate::keyed::KeyedLog;
 use crate::load::{NDJSON, Sender};
-use crate::report::{Figures, Point, in_turn};
+use crate::report::Figures;
 use crate::server;
 
 /// Connections that send.
@@ -18,21 +18,8 @@ const CLIENTS: u64 = 4;
 /// Events of a request.
 const PER_REQUEST: u64 = 1_000;
 
-/// Measures all `folds` in turn.
-pub(super) async fn measure(options: &Options, folds: &[Fold]) -> Result<Vec<Point>> {
-    let name = |fold: &Fold| format!("{} keys, live", fold.size);
-    let rounds =
-        in_turn(options.rounds, folds, name, async |fold| one(options, fold).await).await?;
-    let point = |(fold, rounds): (&Fold, &Vec<Figures>)| {
-        Point::new("keys, live")
-            .with("size", fold.size)
-            .with("events", fold.log.events)
-            .with_medians(rounds)
-    };
-    Ok(folds.iter().zip(&rounds).map(point).collect())
-}
-
-async fn one(options: &Options, fold: &Fold) -> Result<Figures> {
+/// Measures folding while the events come.
+pub(super) async fn one(options: &Options, fold: &Fold) -> Result<Figures> {
     // The log begins with each key once; the rest is sent.
     let log = KeyedLog { events: 0, ..fold.log }.prepare(&options.dir)?;
     let bodies = bodies(&fold.log)?;

@@ -110,12 +110,18 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let mut points = Vec::new();
     for axis in AXES.into_iter().filter(|a| options.only.is_empty() || options.only.contains(a)) {
         points.extend(match axis {
-            Axis::Keys => fold::measure(options, &keys(options, false)).await?,
-            Axis::Live => live::measure(options, &keys(options, false)).await?,
-            Axis::Skew => fold::measure(options, &keys(options, true)).await?,
-            Axis::Rows => fold::measure(options, &rows(options)).await?,
-            Axis::Batch => fold::measure(options, &batches(options)).await?,
-            Axis::Partitions => fold::measure(options, &partitions(options)).await?,
+            Axis::Keys => {
+                fold::measure(options, &keys(options, "keys", false), native::beside).await?
+            }
+            Axis::Live => {
+                fold::measure(options, &keys(options, "keys, live", false), live::one).await?
+            }
+            Axis::Skew => {
+                fold::measure(options, &keys(options, "skewed keys", true), native::beside).await?
+            }
+            Axis::Rows => fold::measure(options, &rows(options), fold::one).await?,
+            Axis::Batch => fold::measure(options, &batches(options), fold::one).await?,
+            Axis::Partitions => fold::measure(options, &partitions(options), fold::one).await?,
             Axis::Interested => projections::interested(options).await?,
             Axis::Uninterested => projections::uninterested(options).await?,
             Axis::Log => history::measure(options).await?,
@@ -125,12 +131,10 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn keys(options: &Options, skewed: bool) -> Vec<Fold> {
-    let name = if skewed { "skewed keys" } else { "keys" };
+fn keys(options: &Options, name: &'static str, skewed: bool) -> Vec<Fold> {
     let of = |keys: &u64| {
         let mut fold = Fold::new(options, name, *keys);
         (fold.log.keys, fold.log.skewed) = (*keys, skewed);
-        fold.beside_plain = true;
         fold
     };
     options.keys.iter().map(of).collect()

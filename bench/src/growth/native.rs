@@ -1,14 +1,16 @@
 //! The plain Rust fold that many keys are compared with: the data of the same
 //! events, `serde_json`, one hash map, no state on disk.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use lantern_core::Events;
 use serde::Deserialize;
 
+use super::Options;
+use super::fold::{self, Fold};
 use crate::keyed::KeyedLog;
+use crate::native::{Sums, add};
 use crate::report::Figures;
 
 /// Events made at a time, which is not measured.
@@ -20,9 +22,16 @@ struct Data<'a> {
     cents: i64,
 }
 
+/// Measures a fold, and then the plain one.
+pub(super) async fn beside(options: &Options, of: &Fold) -> Result<Figures> {
+    let mut figures = fold::one(options, of).await?;
+    figures.extend(fold(&of.log)?);
+    Ok(figures)
+}
+
 /// Folds the events of `log` that come after each key was there once.
-pub(super) fn fold(log: &KeyedLog) -> Result<Figures> {
-    let mut sums: HashMap<String, (u64, i64)> = HashMap::new();
+fn fold(log: &KeyedLog) -> Result<Figures> {
+    let mut sums = Sums::default();
     fold_range(log, 0..log.fill(), &mut sums)?;
     let took = fold_range(log, log.fill()..log.total(), &mut sums)?;
     let counted: u64 = sums.values().map(|(count, _)| count).sum();
@@ -30,11 +39,7 @@ pub(super) fn fold(log: &KeyedLog) -> Result<Figures> {
     Ok(vec![("plain_fold_events_per_s", log.events as f64 / took.as_secs_f64())])
 }
 
-fn fold_range(
-    log: &KeyedLog,
-    range: std::ops::Range<u64>,
-    sums: &mut HashMap<String, (u64, i64)>,
-) -> Result<Duration> {
+fn fold_range(log: &KeyedLog, range: std::ops::Range<u64>, sums: &mut Sums) -> Result<Duration> {
     let mut took = Duration::ZERO;
     let end = range.end;
     for first in range.step_by(usize::try_from(PART)?) {
@@ -43,12 +48,7 @@ fn fold_range(
         let began = Instant::now();
         for event in events.iter() {
             let data: Data<'_> = serde_json::from_slice(event.data)?;
-            let sum = match sums.get_mut(data.key) {
-                Some(sum) => sum,
-                None => sums.entry(data.key.to_owned()).or_default(),
-            };
-            sum.0 += 1;
-            sum.1 += data.cents;
+            add(sums, data.key, data.cents);
         }
         took += began.elapsed();
     }

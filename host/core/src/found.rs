@@ -44,6 +44,23 @@ impl FoundValues {
         };
     }
 
+    /// Looks with `get` for those of `keys` that nobody has looked for.
+    ///
+    /// # Errors
+    /// The first that `get` has.
+    pub fn complete<K: Copy, E>(
+        &mut self,
+        keys: &[K],
+        mut get: impl FnMut(K) -> Result<Option<Vec<u8>>, E>,
+    ) -> Result<(), E> {
+        for (place, key) in keys.iter().enumerate() {
+            if !self.is_known(place) {
+                self.set(place, get(*key)?.as_deref());
+            }
+        }
+        Ok(())
+    }
+
     /// The value of the key at `place`; none where there is none, or nobody has
     /// looked.
     #[must_use]

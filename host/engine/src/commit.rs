@@ -37,25 +37,24 @@ pub(crate) struct Done {
 
 impl Commit {
     /// Carries it out, on the caller's thread.
-    pub(crate) fn run(self) -> Result<Done, StoreError> {
-        let mut meta = self.meta.clone();
-        meta.pos += 1;
+    pub(crate) fn run(mut self) -> Result<Done, StoreError> {
+        self.meta.pos += 1;
         let mut writes = self.changes.writes();
         let tables = if self.serves { public_changes(&self.manifest, &writes) } else { Vec::new() };
-        self.log_changes(&mut meta, &mut writes, &tables)?;
-        let record = serde_json::to_vec(&meta).expect("numbers always encode");
+        self.log_changes(&mut writes, &tables)?;
+        let record = serde_json::to_vec(&self.meta).expect("numbers always encode");
         writes.entry(Space::Meta).or_default().insert(ShardMeta::KEY, Some(&record));
         self.store.commit(&writes)?;
-        Ok(Done { meta, tables })
+        Ok(Done { meta: self.meta, tables })
     }
 
     /// Adds the commit to the change log and lets go of its oldest entries.
     fn log_changes(
-        &self,
-        meta: &mut ShardMeta,
+        &mut self,
         writes: &mut Writes,
         tables: &[TableChanges],
     ) -> Result<(), StoreError> {
+        let meta = &mut self.meta;
         if !self.serves {
             meta.changes_from = meta.pos;
             return Ok(());
@@ -200,9 +199,8 @@ impl Drop for UnderWay {
 mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
 
-    use lantern_core::fake::MemoryStores;
-    use lantern_core::{KeyRange, Pairs, ReadStore, StateStores as _};
-    use parking_lot::Mutex;
+    use lantern_core::ReadStore as _;
+    use lantern_core::fake::MemoryShard;
 
     use super::*;
     use crate::layers::Overlay;
@@ -210,49 +208,16 @@ mod tests {
     const ROWS: Space = Space::Table(TableId(0));
 
     /// A state whose commits say that they begin, and wait until they may.
-    struct Gate {
-        inner: Arc<dyn ShardStore>,
-        begun: Sender<()>,
-        may: Mutex<Receiver<()>>,
+    fn gate(begun: Sender<()>, may: Receiver<()>) -> Arc<MemoryShard> {
+        let store = Arc::new(MemoryShard::default());
+        store.before_commit(move || {
+            begun.send(()).unwrap();
+            may.recv().unwrap();
+        });
+        store
     }
 
-    impl ReadStore for Gate {
-        fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-            self.inner.get(space, key)
-        }
-
-        fn scan(
-            &self,
-            space: Space,
-            range: &KeyRange,
-            limit: usize,
-            reverse: bool,
-        ) -> Result<Pairs, StoreError> {
-            self.inner.scan(space, range, limit, reverse)
-        }
-
-        fn spaces(&self) -> Result<Vec<Space>, StoreError> {
-            self.inner.spaces()
-        }
-    }
-
-    impl ShardStore for Gate {
-        fn commit(&self, writes: &Writes) -> Result<(), StoreError> {
-            self.begun.send(()).unwrap();
-            self.may.lock().recv().unwrap();
-            self.inner.commit(writes)
-        }
-
-        fn snapshot(&self) -> Result<Box<dyn ReadStore>, StoreError> {
-            self.inner.snapshot()
-        }
-
-        fn disk_bytes(&self) -> u64 {
-            self.inner.disk_bytes()
-        }
-    }
-
-    fn commit(store: &Arc<Gate>, key: &[u8]) -> Commit {
+    fn commit(store: &Arc<MemoryShard>, key: &[u8]) -> Commit {
         let mut overlay = Overlay::default();
         overlay.set(ROWS, key, Some(b"x"));
         Commit {
@@ -268,8 +233,7 @@ mod tests {
     #[test]
     fn commits_go_on_beside_the_fold_and_whoever_lets_go_of_one_waits_for_it() {
         let ((begun, begins), (lets, may)) = (channel(), channel());
-        let inner = MemoryStores::new().scratch().unwrap();
-        let store = Arc::new(Gate { inner, begun, may: Mutex::new(may) });
+        let store = gate(begun, may);
         let committers = Committers::default();
         let later = committers.begin(&commit(&store, b"later")).unwrap();
         assert!(!later.has_ended(), "without threads it is carried out by who waits for it");
@@ -295,9 +259,8 @@ mod tests {
     #[test]
     fn a_commit_that_panics_has_failed() {
         let ((begun, _), (_, may)) = (channel(), channel());
-        let inner = MemoryStores::new().scratch().unwrap();
         // Nobody hears that it begins.
-        let store = Arc::new(Gate { inner, begun, may: Mutex::new(may) });
+        let store = gate(begun, may);
         let committers = Committers::default();
         committers.start(1);
         let under_way = committers.begin(&commit(&store, b"key")).unwrap();

@@ -286,8 +286,7 @@ impl Engine {
             return Turn::Rest;
         };
         let now = self.ports.clock.monotonic();
-        let committed = shard.commit(now);
-        self.tell_commits(shard);
+        let committed = self.commit(shard, now);
         slot.note(shard, now);
         match committed {
             Ok(()) => Turn::Rest,
@@ -325,8 +324,15 @@ impl Engine {
         outcome
     }
 
+    /// Commits what a shard has applied, and tells readers.
+    pub(crate) fn commit(&self, shard: &mut Shard, now: Duration) -> Result<(), StoreError> {
+        let committed = shard.commit(now);
+        self.tell_commits(shard);
+        committed
+    }
+
     /// Tells readers what was committed.
-    pub(crate) fn tell_commits(&self, shard: &mut Shard) {
+    fn tell_commits(&self, shard: &mut Shard) {
         for commit in shard.take_commits() {
             self.ports.publish.committed(&commit);
         }

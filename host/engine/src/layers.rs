@@ -36,7 +36,7 @@ type Changed<'a> = BTreeMap<&'a [u8], Option<&'a [u8]>>;
 /// The changes of one space of a layer.
 #[derive(Clone, Copy)]
 pub(crate) enum Search<'a> {
-    Hashed(&'a HashTable<(u32, u32)>, &'a [(u64, PairPlace)], &'a [u8]),
+    Hashed(&'a Index, &'a [u8]),
     Ordered(&'a Ordered),
     Frozen(&'a SpaceWrites),
     Nothing,
@@ -48,8 +48,8 @@ impl<'a> Search<'a> {
     #[inline]
     fn find(self, hash: u64, key: &[u8]) -> Option<Option<&'a [u8]>> {
         match self {
-            Self::Hashed(index, pairs, bytes) => {
-                find(index, pairs, bytes, hash, key).map(|place| pairs[place].1.value(bytes))
+            Self::Hashed(index, bytes) => {
+                index.find(bytes, hash, key).map(|place| index.pairs[place].1.value(bytes))
             }
             Self::Ordered(pairs) => pairs.get(key).map(Option::as_deref),
             Self::Frozen(pairs) => pairs.get(key),
@@ -81,11 +81,17 @@ type Ordered = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 /// are counted all the same.
 #[derive(Clone, Debug, Default)]
 struct Hashed {
+    index: Index,
+    bytes: Vec<u8>,
+}
+
+/// Where pairs lie among bytes, found by hash.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Index {
     /// For each pair the lower half of its hash, and its place in `pairs`.
-    index: HashTable<(u32, u32)>,
+    places: HashTable<(u32, u32)>,
     /// In no order, each with its hash.
     pairs: Vec<(u64, PairPlace)>,
-    bytes: Vec<u8>,
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "half of it will do")]
@@ -93,44 +99,56 @@ fn half(hash: u64) -> u32 {
     hash as u32
 }
 
-/// The place of `key` in `pairs`.
-#[inline]
-fn find(
-    index: &HashTable<(u32, u32)>,
-    pairs: &[(u64, PairPlace)],
-    bytes: &[u8],
-    hash: u64,
-    key: &[u8],
-) -> Option<usize> {
-    let same = |(part, place): &(u32, u32)| {
-        *part == half(hash) && pairs[*place as usize].1.key(bytes) == key
-    };
-    index.find(hash, same).map(|(_, place)| *place as usize)
+impl Index {
+    /// The place of `key` in `pairs`.
+    #[inline]
+    fn find(&self, bytes: &[u8], hash: u64, key: &[u8]) -> Option<usize> {
+        let same = |(part, place): &(u32, u32)| {
+            *part == half(hash) && self.pairs[*place as usize].1.key(bytes) == key
+        };
+        self.places.find(hash, same).map(|(_, place)| *place as usize)
+    }
+
+    /// Whether there may be a pair with this hash.
+    fn has_alike(&self, hash: u64) -> bool {
+        self.places.find(hash, |(part, _)| *part == half(hash)).is_some()
+    }
+
+    /// Adds a pair whose key is not there yet.
+    fn add(&mut self, hash: u64, pair: PairPlace) {
+        let Self { places, pairs } = self;
+        let place = u32::try_from(pairs.len()).expect("a commit has far fewer pairs");
+        pairs.push((hash, pair));
+        places.insert_unique(hash, (half(hash), place), |(_, place)| pairs[*place as usize].0);
+    }
+
+    /// Leaves the room behind.
+    fn clear(&mut self) {
+        self.places.clear();
+        self.pairs.clear();
+    }
 }
 
 impl Hashed {
     fn set(&mut self, hash: u64, key: &[u8], value: Option<&[u8]>) {
-        let Self { index, pairs, bytes } = self;
-        if let Some(place) = find(index, pairs, bytes, hash, key) {
-            let pair = &mut pairs[place].1;
-            if !pair.replace(bytes, value) {
-                *pair = PairPlace::push(bytes, key, value);
+        let Self { index, bytes } = self;
+        match index.find(bytes, hash, key) {
+            Some(place) => {
+                let pair = &mut index.pairs[place].1;
+                if !pair.replace(bytes, value) {
+                    *pair = PairPlace::push(bytes, key, value);
+                }
             }
-            return;
+            None => index.add(hash, PairPlace::push(bytes, key, value)),
         }
-        let place = u32::try_from(pairs.len()).expect("a commit has far fewer pairs");
-        pairs.push((hash, PairPlace::push(bytes, key, value)));
-        index.insert_unique(hash, (half(hash), place), |(_, place)| pairs[*place as usize].0);
     }
 
     /// Sets what `over` has. Places are looked up side by side first, so that
     /// memory is waited for once, and not for each.
     fn add_all(&mut self, over: &Self) {
-        for pairs in over.pairs.chunks(SET_AT_ONCE) {
-            let alike = |(hash, _): &(u64, PairPlace)| {
-                self.index.find(*hash, |(part, _)| *part == half(*hash)).is_some()
-            };
-            std::hint::black_box(pairs.iter().filter(|pair| alike(pair)).count());
+        for pairs in over.index.pairs.chunks(SET_AT_ONCE) {
+            let alike = pairs.iter().filter(|(hash, _)| self.index.has_alike(*hash));
+            std::hint::black_box(alike.count());
             for (hash, pair) in pairs {
                 self.set(*hash, pair.key(&over.bytes), pair.value(&over.bytes));
             }
@@ -139,13 +157,13 @@ impl Hashed {
 
     fn iter(&self) -> impl Iterator<Item = (u64, &[u8], Option<&[u8]>)> {
         let bytes = &self.bytes;
-        self.pairs.iter().map(|(hash, pair)| (*hash, pair.key(bytes), pair.value(bytes)))
+        let pairs = self.index.pairs.iter();
+        pairs.map(|(hash, pair)| (*hash, pair.key(bytes), pair.value(bytes)))
     }
 
     /// Leaves the room behind.
     fn clear(&mut self) {
         self.index.clear();
-        self.pairs.clear();
         self.bytes.clear();
     }
 }
@@ -167,7 +185,7 @@ impl Changes {
 
     fn is_empty(&self) -> bool {
         match self {
-            Self::Hashed(pairs) => pairs.pairs.is_empty(),
+            Self::Hashed(pairs) => pairs.index.pairs.is_empty(),
             Self::Ordered(pairs) => pairs.is_empty(),
         }
     }
@@ -199,7 +217,7 @@ impl Changes {
     fn has_more_room(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Hashed(this), Self::Hashed(other)) => {
-                this.pairs.capacity() > other.pairs.capacity()
+                this.index.pairs.capacity() > other.index.pairs.capacity()
             }
             _ => false,
         }
@@ -207,12 +225,9 @@ impl Changes {
 
     fn freeze(self) -> FrozenChanges {
         match self {
-            Self::Hashed(Hashed { index, pairs, bytes }) => FrozenChanges::Hashed {
-                index,
-                pairs,
-                bytes: Arc::new(bytes),
-                in_order: OnceLock::new(),
-            },
+            Self::Hashed(Hashed { index, bytes }) => {
+                FrozenChanges::Hashed { index, bytes: Arc::new(bytes), in_order: OnceLock::new() }
+            }
             Self::Ordered(pairs) => FrozenChanges::Ordered(pairs.into_iter().collect()),
         }
     }
@@ -279,9 +294,7 @@ impl Layer for Overlay {
     fn changes(&self, space: Space) -> Search<'_> {
         match self.spaces.get(&space) {
             Some(changes) if changes.is_empty() => Search::Nothing,
-            Some(Changes::Hashed(Hashed { index, pairs, bytes })) => {
-                Search::Hashed(index, pairs, bytes)
-            }
+            Some(Changes::Hashed(pairs)) => Search::Hashed(&pairs.index, &pairs.bytes),
             Some(Changes::Ordered(pairs)) => Search::Ordered(pairs),
             None => Search::Nothing,
         }
@@ -316,8 +329,7 @@ pub(crate) struct Frozen {
 enum FrozenChanges {
     /// As [`Hashed`].
     Hashed {
-        index: HashTable<(u32, u32)>,
-        pairs: Vec<(u64, PairPlace)>,
+        index: Index,
         bytes: Arc<Vec<u8>>,
         /// Put in order by who needs that first.
         in_order: OnceLock<SpaceWrites>,
@@ -328,8 +340,9 @@ enum FrozenChanges {
 impl FrozenChanges {
     fn in_order(&self) -> &SpaceWrites {
         match self {
-            Self::Hashed { pairs, bytes, in_order: ordered, .. } => ordered
-                .get_or_init(|| SpaceWrites::from_parts(bytes.clone(), in_order(pairs, bytes))),
+            Self::Hashed { index, bytes, in_order: ordered } => ordered.get_or_init(|| {
+                SpaceWrites::from_parts(bytes.clone(), in_order(&index.pairs, bytes))
+            }),
             Self::Ordered(ordered) => ordered,
         }
     }
@@ -345,10 +358,10 @@ impl Frozen {
     pub(crate) fn into_room(self) -> Overlay {
         let mut room = Overlay::default();
         for (space, changes) in self.spaces {
-            if let FrozenChanges::Hashed { index, pairs, bytes, in_order } = changes {
+            if let FrozenChanges::Hashed { index, bytes, in_order } = changes {
                 drop(in_order);
                 let bytes = Arc::try_unwrap(bytes).unwrap_or_default();
-                let mut pairs = Hashed { index, pairs, bytes };
+                let mut pairs = Hashed { index, bytes };
                 pairs.clear();
                 room.spaces.insert(space, Changes::Hashed(pairs));
             }
@@ -360,9 +373,7 @@ impl Frozen {
 impl Layer for Frozen {
     fn changes(&self, space: Space) -> Search<'_> {
         match self.spaces.get(&space) {
-            Some(FrozenChanges::Hashed { index, pairs, bytes, .. }) => {
-                Search::Hashed(index, pairs, bytes)
-            }
+            Some(FrozenChanges::Hashed { index, bytes, .. }) => Search::Hashed(index, bytes),
             Some(FrozenChanges::Ordered(pairs)) => Search::Frozen(pairs),
             None => Search::Nothing,
         }

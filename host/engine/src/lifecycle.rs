@@ -401,9 +401,7 @@ impl Engine {
             return Err(self.not_ready(slot));
         }
         if let Some(leading) = leading.as_mut().filter(|leading| leading.is_dirty()) {
-            let committed = leading.commit(now);
-            self.tell_commits(leading);
-            committed?;
+            self.commit(leading, now)?;
             ahead.note(leading, now);
         }
         let target = ahead.next();

@@ -185,9 +185,7 @@ impl Engine {
             let (outcome, ended) = shard.decide(which, retry);
             let now = self.ports.clock.monotonic();
             if shard.is_dirty() {
-                let committed = shard.commit(now);
-                self.tell_commits(shard);
-                committed?;
+                self.commit(shard, now)?;
             }
             slot.note(shard, now);
             drop(guard);

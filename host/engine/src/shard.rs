@@ -392,8 +392,7 @@ impl Shard {
     pub(crate) fn commit(&mut self, now: Duration) -> Result<(), StoreError> {
         self.settle()?;
         let commit = self.freeze(now);
-        let outcome = commit.run();
-        self.end_commit(outcome)
+        self.end_commit(commit.run())
     }
 
     /// Begins a commit beside the fold; carries it out where that cannot be.
@@ -406,20 +405,14 @@ impl Shard {
                 self.under_way = Some(under_way);
                 Ok(())
             }
-            None => {
-                let outcome = commit.run();
-                self.end_commit(outcome)
-            }
+            None => self.end_commit(commit.run()),
         }
     }
 
     /// Waits for the commit that is under way, if one is.
     pub(crate) fn settle(&mut self) -> Result<(), StoreError> {
         match self.under_way.take() {
-            Some(under_way) => {
-                let outcome = under_way.wait();
-                self.end_commit(outcome)
-            }
+            Some(under_way) => self.end_commit(under_way.wait()),
             None => Ok(()),
         }
     }

@@ -255,12 +255,7 @@ impl Shard {
         if let Space::Table(table) = space {
             self.in_memory_rows(|rows| rows.get_many(table, keys, found));
         }
-        for (place, key) in keys.iter().enumerate() {
-            if !found.is_known(place) {
-                found.set(place, self.get(space, key)?.as_deref());
-            }
-        }
-        Ok(())
+        found.complete(keys, |key| self.get(space, key))
     }
 
     /// Runs `work` on the rows in memory; `None` where none are kept, or the file
@@ -321,11 +316,11 @@ impl Shard {
         for (space, changes) in writes {
             let Space::Table(table) = space else { continue };
             let mut changes = changes.iter();
-            let mut more = true;
-            while more {
+            let mut part = || {
                 let part = changes.by_ref().take(FOLLOWED_AT_ONCE);
-                more = self.in_memory_rows(|rows| rows.committed(*table, part)) == Some(true);
-            }
+                self.in_memory_rows(|rows| rows.committed(*table, part))
+            };
+            while part() == Some(true) {}
         }
     }
 

@@ -77,6 +77,7 @@ pub struct MemoryShard {
     /// Shared with snapshots; copied by the first commit after one.
     tables: Mutex<Arc<Tables>>,
     faults: Mutex<Faults>,
+    before_commit: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
 #[derive(Default)]
@@ -93,6 +94,11 @@ impl MemoryShard {
         let mut faults = lock(&self.faults);
         let nth = faults.commits_tried + before;
         faults.commits.insert(nth, error);
+    }
+
+    /// Has `act` called at the beginning of each commit, which waits for it.
+    pub fn before_commit(&self, act: impl Fn() + Send + 'static) {
+        *lock(&self.before_commit) = Some(Box::new(act));
     }
 
     /// Lets the next read (of the state itself, not of a snapshot) not yet told
@@ -150,6 +156,9 @@ impl ReadStore for MemoryShard {
 
 impl ShardStore for MemoryShard {
     fn commit(&self, writes: &Writes) -> Result<(), StoreError> {
+        if let Some(act) = &*lock(&self.before_commit) {
+            act();
+        }
         let fault = {
             let mut faults = lock(&self.faults);
             let nth = faults.commits_tried;

@@ -143,12 +143,7 @@ pub trait Host: Send + Any {
         keys: &[&str],
         found: &mut FoundValues,
     ) -> Result<(), HostError> {
-        for (place, key) in keys.iter().enumerate() {
-            if !found.is_known(place) {
-                found.set(place, self.get(table, key)?.as_deref());
-            }
-        }
-        Ok(())
+        found.complete(keys, |key| self.get(table, key))
     }
 
     /// Puts `value` under `key`.

@@ -113,12 +113,7 @@ pub trait ReadStore: Send {
         keys: &[&[u8]],
         found: &mut FoundValues,
     ) -> Result<(), StoreError> {
-        for (place, key) in keys.iter().enumerate() {
-            if !found.is_known(place) {
-                found.set(place, self.get(space, key)?.as_deref());
-            }
-        }
-        Ok(())
+        found.complete(keys, |key| self.get(space, key))
     }
 
     /// At most `limit` pairs of `range` in key order, last first where `reverse`.
