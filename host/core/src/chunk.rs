@@ -1,6 +1,6 @@
 //! What a log stores and hands out: some thousand events of one partition.
 
-use crate::{Events, Offset, PartitionId};
+use crate::{Events, Offset, PartitionId, Timestamp};
 
 /// Consecutive events of one partition, in columns.
 #[derive(Clone, Debug, PartialEq)]
@@ -11,6 +11,11 @@ pub struct Chunk {
     pub offsets: Offsets,
     /// The events, all columns filled.
     pub events: Events,
+    /// When the log took each event, by the log's own clock. [`Timestamp::MIN`],
+    /// and every index past the end, means that the log does not know: over Kafka
+    /// a record whose timestamp was set by its producer (`CreateTime`). Read it
+    /// with [`Chunk::appended`].
+    pub appended: Vec<Timestamp>,
 }
 
 /// The offsets of a chunk's events, rising.
@@ -36,6 +41,13 @@ impl Chunk {
             Offsets::Dense { first } => Offset(first.0 + index as u64),
             Offsets::Sparse(offsets) => Offset(offsets[index]),
         }
+    }
+
+    /// When the log took event `index`, by its own clock; `None` if the log does
+    /// not know.
+    #[must_use]
+    pub fn appended(&self, index: usize) -> Option<Timestamp> {
+        self.appended.get(index).copied().filter(|time| *time != Timestamp::MIN)
     }
 
     /// The place of the first event at or after `offset`; the number of events

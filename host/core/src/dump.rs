@@ -292,6 +292,7 @@ impl Iterator for Entries<'_> {
 fn meta(store: &dyn ReadStore) -> Result<Pairs, StoreError> {
     let meta = ShardMeta::of(store)?;
     let fields = [
+        ("ahead", meta.ahead.count.to_string()),
         ("applied", meta.applied.to_string()),
         ("late", meta.late.to_string()),
         ("max_time", meta.max_time.to_string()),

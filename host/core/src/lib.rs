@@ -34,14 +34,14 @@ pub use manifest::{
 };
 pub use merge::merge_rows;
 pub use ports::{
-    AppendDone, Appended, AppendedEvent, Applied, ApplyError, Batch, Bounds, Catalog, Clock,
-    Emitted, Host, HostError, Instance, InstantiateError, KeyRange, Level, Log, LogError, NewEvent,
-    Pairs, Plugin, Publish, Read, ReadStore, Row, ShardId, ShardStore, Space, StateStores,
-    StoreError, Timer, TrapKind, Waker,
+    AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, Applied, ApplyError, Batch, Bounds, Catalog,
+    Clock, Emitted, Host, HostError, Instance, InstantiateError, KeyRange, Level, Log, LogError,
+    NewEvent, Pairs, Plugin, Publish, Read, ReadStore, Row, ShardId, ShardStore, Space,
+    StateStores, StoreError, Timer, TrapKind, Waker,
 };
 pub use records::{
-    DecisionRecord, EmitFrom, ParkedKind, ParkedRecord, ProjectionRecord, ShardMeta, VersionId,
-    VersionRecord, VersionState,
+    AheadEvent, AheadEvents, DecisionRecord, EmitFrom, ParkedKind, ParkedRecord, ProjectionRecord,
+    ShardMeta, VersionId, VersionRecord, VersionState,
 };
 pub use view::{ChangesSince, View, ViewError, Views};
 pub use waiting::read_or_wait;

@@ -166,8 +166,11 @@ pub struct ShardMeta {
     pub emitted: u64,
     /// Of them, those put into the outbox since the version is active.
     pub outbox_next: u64,
-    /// The highest event time seen.
+    /// The highest event time that counts; see [`AheadEvents`].
     pub max_time: Timestamp,
+    /// Events too far ahead of their append to move the watermark.
+    #[serde(default)]
+    pub ahead: AheadEvents,
     /// The watermark; [`Timestamp::MIN`] before the first tick.
     pub watermark: Timestamp,
     /// The oldest `pos` the change log can be resumed from.
@@ -192,6 +195,32 @@ pub struct ShardMeta {
     /// was not known yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folded: Option<String>,
+}
+
+/// Events whose time is further ahead than `engine.ahead_max_s` allows: they are
+/// applied like all others, but do not move the watermark.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AheadEvents {
+    /// How many there were.
+    pub count: u64,
+    /// The latest of them.
+    pub last: Option<AheadEvent>,
+    /// Of a log that does not know when it took an event: the events that have
+    /// jumped ahead and wait for later ones to confirm them, oldest first.
+    pub unconfirmed: Vec<AheadEvent>,
+}
+
+/// An event that is too far ahead.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AheadEvent {
+    /// Its offset.
+    pub offset: Offset,
+    /// Its `id`.
+    pub id: String,
+    /// Its `source`.
+    pub source: String,
+    /// Its time.
+    pub time: Timestamp,
 }
 
 impl ShardMeta {
@@ -235,6 +264,7 @@ impl Default for ShardMeta {
             emitted: 0,
             outbox_next: 0,
             max_time: Timestamp::MIN,
+            ahead: AheadEvents::default(),
             watermark: Timestamp::MIN,
             changes_from: 0,
             changes_bytes: 0,

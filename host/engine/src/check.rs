@@ -276,17 +276,25 @@ pub struct EventList {
 }
 
 impl EventList {
-    /// `events`, from offset 0 on, as partition 0.
+    /// `events`, from offset 0 on, as partition 0, each appended when the newest
+    /// so far happened.
     #[must_use]
     pub fn new(events: &Events) -> Self {
         let all = lantern_core::Attributes::all();
+        let mut newest = Timestamp::MIN;
         let chunks = (0..events.len()).step_by(CHUNK_EVENTS).map(|first| {
             let mut part = Events::new();
             part.extend_from(events, first..(first + CHUNK_EVENTS).min(events.len()), all);
+            let appended = part.times().iter().map(|time| {
+                newest = newest.max(*time);
+                newest
+            });
+            let appended = appended.collect();
             Arc::new(Chunk {
                 partition: PartitionId(0),
                 offsets: Offsets::Dense { first: Offset(first as u64) },
                 events: part,
+                appended,
             })
         });
         Self { partition: PartitionId(0), chunks: chunks.collect() }

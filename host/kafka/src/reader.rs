@@ -265,7 +265,7 @@ impl Cursor {
         } else {
             Offsets::Sparse(offsets)
         };
-        let chunk = Chunk { partition: part.id, offsets, events };
+        let chunk = Chunk { partition: part.id, offsets, events, appended: Vec::new() };
         let (next, limit) = (lane.next, self.shared.cache_bytes);
         let mut state = part.state.lock();
         state.tell_end(next);

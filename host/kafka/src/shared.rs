@@ -417,6 +417,7 @@ mod tests {
             partition: PartitionId(0),
             offsets: Offsets::Dense { first: Offset(first) },
             events,
+            appended: Vec::new(),
         }
     }
 

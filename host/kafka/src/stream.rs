@@ -167,7 +167,8 @@ mod tests {
         for _ in offsets {
             events.push(&EventRef { kind, data: &[0; 1_000], ..EventRef::default() });
         }
-        Chunk { partition: PartitionId(0), offsets: Offsets::Sparse(offsets.to_vec()), events }
+        let offsets = Offsets::Sparse(offsets.to_vec());
+        Chunk { partition: PartitionId(0), offsets, events, appended: Vec::new() }
     }
 
     fn told(stream: &mut Stream, from: u64, kind: &str) -> String {

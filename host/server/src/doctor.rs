@@ -163,7 +163,9 @@ impl Doctor {
             }
             Err(error) => {
                 let (health, way) = match &error {
-                    OpenError::LaterFormat { .. } => (Health::Unknown, "use that release"),
+                    OpenError::LaterFormat { .. } | OpenError::EarlierFormat { .. } => {
+                        (Health::Unknown, "use that release")
+                    }
                     OpenError::Io { .. } | OpenError::InUse(_) => {
                         (Health::Unknown, "see that this user may read the file")
                     }

@@ -150,7 +150,7 @@ impl Idle {
         if idle < Duration::from_millis(config.idle_ms) || bounds.max_time == Timestamp::MIN {
             return;
         }
-        let time = beat_time(&bounds, idle);
+        let time = beat_time(&bounds, idle, now());
         let (engine, partition) = (Arc::clone(&app.engine), self.partition);
         let due = tokio::task::spawn_blocking(move || engine.heartbeat_due(partition, time)).await;
         if !due.unwrap_or(false) {
@@ -165,10 +165,11 @@ impl Idle {
     }
 }
 
-/// Event time goes on with the clock while nothing comes.
-fn beat_time(bounds: &Bounds, idle: Duration) -> Timestamp {
+/// Event time goes on with the clock while no event comes, and never ahead of
+/// the clock: a heartbeat that is ahead would count up to its append only.
+fn beat_time(bounds: &Bounds, idle: Duration, now: Timestamp) -> Timestamp {
     let idle_us = i64::try_from(idle.as_micros()).unwrap_or(i64::MAX);
-    Timestamp(bounds.max_time.0.saturating_add(idle_us))
+    Timestamp(bounds.max_time.0.saturating_add(idle_us)).min(now)
 }
 
 /// `work`, or `None` once the server stops.
@@ -176,5 +177,19 @@ async fn until<T>(stopping: &CancellationToken, work: impl Future<Output = T>) -
     tokio::select! {
         done = work => Some(done),
         () = stopping.cancelled() => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_heartbeat_is_never_ahead_of_the_clock() {
+        let bounds = |time| Bounds { max_time: Timestamp(time), ..Bounds::default() };
+        let (idle, now) = (Duration::from_micros(5), Timestamp(100));
+        assert_eq!(beat_time(&bounds(20), idle, now), Timestamp(25));
+        assert_eq!(beat_time(&bounds(98), idle, now), now);
+        assert_eq!(beat_time(&bounds(5_000), idle, now), now);
     }
 }

@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex};
 
 use super::lock;
 use crate::{
-    AppendDone, Appended, AppendedEvent, Bounds, Chunk, Event, Events, Log, LogError, Offset,
-    Offsets, PartitionId, Read, Timestamp, TypeFilter, Waker,
+    AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, Bounds, Chunk, Event, Events, Log, LogError,
+    Offset, Offsets, PartitionId, Read, Timestamp, TypeFilter, Waker,
 };
 
 /// A log in memory: chunks of a given number of events; appends are done at
 /// once, on the caller's thread. Events go to a partition by a hash of their
-/// subject. Duplicates (equal `source` and `id`, the `id` not empty) are found
+/// subject. An event's append time is the highest event time so far, as if each
+/// came when it happened, unless [`MemoryLog::set_append_clock`] says otherwise.
+/// Duplicates (equal `source` and `id`, the `id` not empty) are found
 /// however old the first is. Events without a time get the partition's highest.
 pub struct MemoryLog {
     chunk_events: usize,
@@ -27,13 +29,26 @@ struct Inner {
     held: Option<Vec<(Events, AppendDone)>>,
     read_faults: VecDeque<LogError>,
     append_faults: VecDeque<LogError>,
+    clock: AppendClock,
+}
+
+/// By which clock a [`MemoryLog`] says when it took an event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AppendClock {
+    /// By the highest event time so far.
+    #[default]
+    Events,
+    /// It is this time.
+    At(Timestamp),
+    /// The log does not know, like a Kafka topic of type `CreateTime`.
+    Unknown,
 }
 
 #[derive(Default)]
 struct Partition {
     id: PartitionId,
     chunks: Vec<Arc<Chunk>>,
-    tail: Vec<(u64, Event)>,
+    tail: Vec<(u64, Timestamp, Event)>,
     start: u64,
     end: u64,
     max_time: Option<Timestamp>,
@@ -50,6 +65,7 @@ impl MemoryLog {
             held: None,
             read_faults: VecDeque::new(),
             append_faults: VecDeque::new(),
+            clock: AppendClock::default(),
         };
         Self {
             chunk_events: chunk_events.max(1),
@@ -70,6 +86,11 @@ impl MemoryLog {
             }
         }
         self.wake([(partition, None)]);
+    }
+
+    /// Says when events are appended from now on.
+    pub fn set_append_clock(&self, clock: AppendClock) {
+        lock(&self.inner).clock = clock;
     }
 
     /// Leaves a gap of `count` offsets at the end of `partition`, as compaction
@@ -182,7 +203,7 @@ impl Log for MemoryLog {
         let inner = lock(&self.inner);
         let log = inner.partition(partition)?;
         for chunk in log.all_chunks() {
-            let found = chunk.events.times().iter().position(|&t| t >= time);
+            let found = chunk.appended.iter().position(|&t| t >= time);
             if let Some(index) = found {
                 return Ok(chunk.offset(index));
             }
@@ -240,8 +261,9 @@ impl Inner {
         if let Some(first) = self.seen.get(&name) {
             return AppendedEvent { duplicate: true, ..*first };
         }
+        let clock = self.clock;
         let partition = &mut self.partitions[partition];
-        let offset = partition.push(event, chunk_events);
+        let offset = partition.push(event, clock, chunk_events);
         let appended = AppendedEvent { partition: partition.id, offset, duplicate: false };
         if !name.1.is_empty() {
             self.seen.insert(name, appended);
@@ -255,13 +277,21 @@ impl Partition {
         Self { id, ..Self::default() }
     }
 
-    fn push(&mut self, mut event: Event, chunk_events: usize) -> Offset {
+    fn push(&mut self, mut event: Event, clock: AppendClock, chunk_events: usize) -> Offset {
         if event.time == Timestamp::MIN {
             event.time = self.max_time.unwrap_or_default();
         }
-        self.max_time = self.max_time.max(Some(event.time));
+        let newest = self.max_time.unwrap_or(Timestamp::MIN).max(event.time);
+        let (appended, counts) = match clock {
+            AppendClock::Events => (newest, true),
+            AppendClock::At(now) => (now, event.time.0 <= now.0.saturating_add(AHEAD_MAX_US)),
+            AppendClock::Unknown => (Timestamp::MIN, true),
+        };
+        if counts {
+            self.max_time = Some(newest);
+        }
         let offset = self.end;
-        self.tail.push((offset, event));
+        self.tail.push((offset, appended, event));
         self.end += 1;
         if self.tail.len() >= chunk_events {
             self.chunks.push(Arc::new(chunk(self.id, &mem::take(&mut self.tail))));
@@ -275,19 +305,20 @@ impl Partition {
     }
 }
 
-fn chunk(partition: PartitionId, tail: &[(u64, Event)]) -> Chunk {
+fn chunk(partition: PartitionId, tail: &[(u64, Timestamp, Event)]) -> Chunk {
     let mut events = Events::new();
-    for (_, event) in tail {
+    for (_, _, event) in tail {
         assert!(events.push(&event.as_ref()), "a chunk has fewer types than events");
     }
-    let first = tail.first().map_or(0, |(offset, _)| *offset);
-    let dense = (first..).zip(tail).all(|(expected, (offset, _))| expected == *offset);
+    let first = tail.first().map_or(0, |(offset, ..)| *offset);
+    let dense = (first..).zip(tail).all(|(expected, (offset, ..))| expected == *offset);
     let offsets = if dense {
         Offsets::Dense { first: Offset(first) }
     } else {
-        Offsets::Sparse(tail.iter().map(|(offset, _)| *offset).collect())
+        Offsets::Sparse(tail.iter().map(|(offset, ..)| *offset).collect())
     };
-    Chunk { partition, offsets, events }
+    let appended = tail.iter().map(|(_, appended, _)| *appended).collect();
+    Chunk { partition, offsets, events, appended }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-pub use log::MemoryLog;
+pub use log::{AppendClock, MemoryLog};
 pub use plugin::{NativePlugin, host_error};
 pub use store::{MemoryShard, MemoryStores};
 

@@ -83,6 +83,10 @@ pub type AppendDone = Box<dyn FnOnce(Result<Appended, LogError>) + Send>;
 /// their types where the log knows them at that point.
 pub type Waker = Arc<dyn Fn(PartitionId, Option<&[String]>) + Send + Sync>;
 
+/// How far ahead of its append an event may be and still count in
+/// [`Bounds::max_time`], in microseconds.
+pub const AHEAD_MAX_US: i64 = 60_000_000;
+
 /// What a partition holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Bounds {
@@ -90,7 +94,10 @@ pub struct Bounds {
     pub start: Offset,
     /// The next offset to be written.
     pub end: Offset,
-    /// The highest event time in it; [`Timestamp::MIN`] where empty.
+    /// The highest event time in it, without events that were further ahead of
+    /// their append than [`AHEAD_MAX_US`]; [`Timestamp::MIN`] if there is none.
+    /// For heartbeats and for people: a projection decides by the event's append
+    /// time and its own setting.
     pub max_time: Timestamp,
 }
 

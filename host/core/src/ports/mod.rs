@@ -7,7 +7,9 @@ mod plugin;
 mod store;
 
 pub use feed::{Clock, Publish};
-pub use log::{AppendDone, Appended, AppendedEvent, Bounds, Emitted, Log, LogError, Read, Waker};
+pub use log::{
+    AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, Bounds, Emitted, Log, LogError, Read, Waker,
+};
 pub use plugin::{
     Applied, ApplyError, Batch, Host, HostError, Instance, InstantiateError, Level, NewEvent,
     Plugin, Row, Timer, TrapKind,

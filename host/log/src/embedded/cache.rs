@@ -120,14 +120,16 @@ impl Inner {
 fn memory_bytes(chunk: &Chunk) -> usize {
     /// Ends of eight columns, 4 bytes each.
     const ENDS_BYTES: usize = 32;
+    /// An append time.
+    const APPENDED_BYTES: usize = 8;
     /// The structs themselves.
     const FIXED_BYTES: usize = 1024;
-    chunk.events.bytes() + chunk.events.len() * ENDS_BYTES + FIXED_BYTES
+    chunk.events.bytes() + chunk.events.len() * (ENDS_BYTES + APPENDED_BYTES) + FIXED_BYTES
 }
 
 #[cfg(test)]
 mod tests {
-    use lantern_core::{EventRef, Events, Offsets};
+    use lantern_core::{EventRef, Events, Offsets, Timestamp};
 
     use super::*;
 
@@ -137,7 +139,12 @@ mod tests {
             events.push(&EventRef::default());
         }
         let offsets = Offsets::Dense { first: Offset(first) };
-        Arc::new(Chunk { partition: PartitionId(1), offsets, events })
+        Arc::new(Chunk {
+            partition: PartitionId(1),
+            offsets,
+            events,
+            appended: vec![Timestamp(1); 10],
+        })
     }
 
     #[test]

@@ -59,8 +59,7 @@ pub fn check(
     let mut checked = LogChecked::default();
     let count = match caught(|| tables::stored_format(&database)).map_err(failed)? {
         Stored::Log { format, .. } if format != tables::FORMAT => {
-            let path = path.into();
-            return Err(OpenError::LaterFormat { path, found: format, known: tables::FORMAT });
+            return Err(tables::other_format(path, format));
         }
         Stored::Log { partitions, .. } => u32::try_from(partitions).unwrap_or(u32::MAX),
         Stored::Nothing | Stored::SomethingElse => return Err(OpenError::NotALog(path.into())),
@@ -188,6 +187,12 @@ fn partition(
                 if newest.unwrap_or(Timestamp::MIN) != meta.time_max {
                     let what =
                         format!("chunk at offset {first}: the index gives another event time");
+                    checked.tell(Some(number), None, what);
+                }
+                let appended = (chunk.appended.iter().min(), chunk.appended.iter().max());
+                if appended != (Some(&meta.appended_min), Some(&meta.appended_max)) {
+                    let what =
+                        format!("chunk at offset {first}: the index gives another append time");
                     checked.tell(Some(number), None, what);
                 }
                 let names = chunk.events.type_names();

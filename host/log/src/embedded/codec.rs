@@ -4,11 +4,11 @@
 //! covers the chunk's place too, so that neither a flipped bit, nor a cut, nor
 //! a chunk at another's place passes.
 //!
-//! Layout, little-endian; `LNC1` is format 1:
+//! Layout, little-endian; `LNC2` is format 2:
 //!
 //! | bytes | |
 //! |---|---|
-//! | 4 | `LNC1` |
+//! | 4 | `LNC2` |
 //! | 4 | CRC-32 of all that follows |
 //! | 4 | compression: 0 none, 1 LZ4 (block), 2 Zstandard |
 //! | 4 | partition |
@@ -17,11 +17,11 @@
 //! | 4 | bytes of the body before compression |
 //! | 8 + 8 | earliest and latest append time, µs since 1970 |
 //! | 8 | highest event time |
-//! | … | body: types, times, eight columns |
+//! | … | body: types, times, append times, eight columns |
 //!
 //! Types: a 16-bit count, each name as 16-bit length (`FFFF`: a 32-bit length
 //! follows) and bytes; a byte for the width of an index (0, 1 or 2), the
-//! indexes. Times: the lowest (64 bits), a unit in µs (32 bits), a byte for the
+//! indexes. Times and append times: the lowest (64 bits), a unit in µs (32 bits), a byte for the
 //! width of a delta, the deltas in units. A column: a byte for its kind; see
 //! [`Kind`].
 
@@ -34,7 +34,7 @@ use thiserror::Error;
 use super::bytes::{Reader, u32_of};
 use super::{CHUNK_EVENTS_LIMIT, Compression};
 
-const MARK: [u8; 4] = *b"LNC1";
+const MARK: [u8; 4] = *b"LNC2";
 const HEADER_BYTES: usize = 56;
 /// The most bytes a chunk's body may claim, and its columns of equal values may
 /// unfold to, all together; no writer comes near it.
@@ -91,8 +91,8 @@ pub(crate) struct ToEncode<'a> {
     pub(crate) range: Range<usize>,
     pub(crate) partition: PartitionId,
     pub(crate) first: Offset,
-    pub(crate) appended_min: Timestamp,
-    pub(crate) appended_max: Timestamp,
+    /// When each event of the range was appended.
+    pub(crate) appended: &'a [Timestamp],
 }
 
 /// Encodes chunks; keeps its buffers and contexts.
@@ -116,22 +116,20 @@ impl Encoder {
     }
 
     /// # Panics
-    /// When the range is empty or not within the events.
+    /// When the range is empty or not within the events, or has another length
+    /// than the append times.
     pub(crate) fn encode(&mut self, chunk: &ToEncode<'_>) -> Encoded {
         let ToEncode { events, range, .. } = chunk;
         let body = &mut self.body;
         body.clear();
         let types = encode_types(body, events, range.clone());
-        let time_max = encode_times(body, &events.times()[range.clone()]);
+        let (_, time_max) = encode_times(body, &events.times()[range.clone()]);
+        assert_eq!(chunk.appended.len(), range.len(), "each event has an append time");
+        let (appended_min, appended_max) = encode_times(body, chunk.appended);
         for column in events.columns().all() {
             encode_column(body, column, range.clone());
         }
-        let header = Header {
-            count: u32_of(range.len()),
-            appended_min: chunk.appended_min,
-            appended_max: chunk.appended_max,
-            time_max,
-        };
+        let header = Header { count: u32_of(range.len()), appended_min, appended_max, time_max };
         let (compression, packed) = match self.compression {
             Compression::None => (0_u32, None),
             Compression::Lz4 => (1, Some(lz4_flex::block::compress(body))),
@@ -207,13 +205,14 @@ fn decode_checked(
         }
         let content = &bytes[HEADER_BYTES - 8..];
         let (len, count) = (body_bytes as usize, count as usize);
-        let events = match compression {
+        let (events, appended) = match compression {
             0 if content.len() == len => decode_body(content, count)?,
             1 => unpacked(len, count, |to| lz4_flex::block::decompress_into(content, to).ok())?,
             2 => unpacked(len, count, |to| zstd::bulk::decompress_to_buffer(content, to).ok())?,
             _ => return None,
         };
-        Some((header, Chunk { partition, offsets: Offsets::Dense { first }, events }))
+        let offsets = Offsets::Dense { first };
+        Some((header, Chunk { partition, offsets, events, appended }))
     };
     rest().ok_or(CodecError::Content)
 }
@@ -223,7 +222,7 @@ fn unpacked(
     len: usize,
     count: usize,
     unpack: impl FnOnce(&mut [u8]) -> Option<usize>,
-) -> Option<Events> {
+) -> Option<(Events, Vec<Timestamp>)> {
     thread_local! {
         // Memory that is new to the process costs more than unpacking into it.
         static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -240,10 +239,12 @@ fn unpacked(
     events
 }
 
-fn decode_body(body: &[u8], count: usize) -> Option<Events> {
+/// The events, and when each was appended.
+fn decode_body(body: &[u8], count: usize) -> Option<(Events, Vec<Timestamp>)> {
     let reader = &mut Reader::new(body);
     let (type_names, types) = decode_types(reader, count)?;
     let times = decode_times(reader, count)?;
+    let appended = decode_times(reader, count)?;
     let mut unfolded = BODY_BYTES_MAX;
     let mut next = || decode_column(reader, count, &mut unfolded);
     // The order of `Columns::all`.
@@ -260,7 +261,7 @@ fn decode_body(body: &[u8], count: usize) -> Option<Events> {
     if !reader.is_empty() {
         return None;
     }
-    Events::from_columns(times, type_names, types, columns)
+    Some((Events::from_columns(times, type_names, types, columns)?, appended))
 }
 
 fn encode_types(body: &mut Vec<u8>, events: &Events, range: Range<usize>) -> Vec<(String, u32)> {
@@ -324,8 +325,8 @@ fn decode_types(reader: &mut Reader<'_>, count: usize) -> Option<(Vec<String>, V
 }
 
 /// Stores times as differences to the lowest, in the largest unit that fits
-/// and as few bytes as they need, and returns the highest.
-fn encode_times(body: &mut Vec<u8>, times: &[Timestamp]) -> Timestamp {
+/// and as few bytes as they need, and returns the lowest and the highest.
+fn encode_times(body: &mut Vec<u8>, times: &[Timestamp]) -> (Timestamp, Timestamp) {
     let low = times.iter().map(|t| t.0).min().unwrap_or_default();
     let high = times.iter().map(|t| t.0).max().unwrap_or_default();
     let delta = |t: &Timestamp| t.0.wrapping_sub(low).cast_unsigned();
@@ -348,7 +349,7 @@ fn encode_times(body: &mut Vec<u8>, times: &[Timestamp]) -> Timestamp {
         let bytes = (delta(time) / u64::from(unit)).to_le_bytes();
         body.extend_from_slice(&bytes[..usize::from(width)]);
     }
-    Timestamp(high)
+    (Timestamp(low), Timestamp(high))
 }
 
 fn decode_times(reader: &mut Reader<'_>, count: usize) -> Option<Vec<Timestamp>> {

@@ -24,9 +24,9 @@ pub fn encode_chunk(
     partition: PartitionId,
     first: Offset,
 ) -> Option<Vec<u8>> {
-    let (appended_min, appended_max) = (Timestamp(1), Timestamp(2));
     let range = 0..events.len();
-    let chunk = ToEncode { events, range, partition, first, appended_min, appended_max };
+    let appended: Vec<_> = (1..).map(Timestamp).take(events.len()).collect();
+    let chunk = ToEncode { events, range, partition, first, appended: &appended };
     (!events.is_empty()).then(|| Encoder::new(compression).encode(&chunk).bytes)
 }
 
@@ -36,7 +36,7 @@ pub fn encode_chunk(
 pub fn forge_chunk(bytes: &[u8], partition: PartitionId, first: Offset) -> Vec<u8> {
     let mut forged = bytes.to_vec();
     if forged.len() >= 24 {
-        forged[..4].copy_from_slice(b"LNC1");
+        forged[..4].copy_from_slice(b"LNC2");
         forged[12..16].copy_from_slice(&partition.0.to_le_bytes());
         forged[16..24].copy_from_slice(&first.0.to_le_bytes());
         let crc = crc32fast::hash(&forged[8..]);
@@ -70,7 +70,7 @@ pub fn records() -> [Vec<u8>; 3] {
         appended_min: Timestamp(1),
         appended_max: Timestamp(2),
         time_max: Timestamp(-3),
-        time_max_so_far: Timestamp(4),
+        appended_max_so_far: Timestamp(4),
         types: Some(vec![("order.placed".into(), 6), ("é".into(), 1)]),
     };
     let row = PartitionRow { start: Offset(3), end: Offset(9), ..PartitionRow::new() };

@@ -7,7 +7,7 @@ use lantern_core::{Bounds, Identity, Offset, PartitionId, Timestamp, TypeFilter}
 use super::bytes::{Reader, seal, u32_of, unseal};
 use super::codec::Encoded;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 /// The most distinct types a chunk's record lists; a chunk with more counts as
 /// holding every type.
 const TYPES_LISTED_MAX: usize = 256;
@@ -21,20 +21,20 @@ pub(crate) struct ChunkMeta {
     pub(crate) end: Offset,
     /// Bytes on disk, as the file rounds them.
     pub(crate) disk_bytes: u64,
-    /// When the first and the last of its events were appended.
+    /// The earliest and the latest append time of its events.
     pub(crate) appended_min: Timestamp,
     pub(crate) appended_max: Timestamp,
     /// The highest event time in it.
     pub(crate) time_max: Timestamp,
-    /// The highest event time in the partition up to its end, chunks that were
-    /// let go included: rises with the offset, so it can be searched.
-    pub(crate) time_max_so_far: Timestamp,
+    /// The latest append time in the partition up to its end, deleted chunks
+    /// included: rises with the offset, so it can be searched.
+    pub(crate) appended_max_so_far: Timestamp,
     /// The types with how many events; `None` where there are too many to list.
     pub(crate) types: Option<Vec<(String, u32)>>,
 }
 
 impl ChunkMeta {
-    pub(crate) fn of(encoded: &Encoded, end: Offset, time_max_before: Timestamp) -> Self {
+    pub(crate) fn of(encoded: &Encoded, end: Offset, appended_before: Timestamp) -> Self {
         let names: usize = encoded.types.iter().map(|(name, _)| name.len()).sum();
         let listed = encoded.types.len() <= TYPES_LISTED_MAX && names <= TYPES_BYTES_MAX;
         Self {
@@ -43,7 +43,7 @@ impl ChunkMeta {
             appended_min: encoded.header.appended_min,
             appended_max: encoded.header.appended_max,
             time_max: encoded.header.time_max,
-            time_max_so_far: time_max_before.max(encoded.header.time_max),
+            appended_max_so_far: appended_before.max(encoded.header.appended_max),
             types: listed.then(|| encoded.types.clone()),
         }
     }
@@ -57,7 +57,8 @@ impl ChunkMeta {
         let mut bytes = vec![FORMAT];
         bytes.extend(self.end.0.to_le_bytes());
         bytes.extend(self.disk_bytes.to_le_bytes());
-        for time in [self.appended_min, self.appended_max, self.time_max, self.time_max_so_far] {
+        for time in [self.appended_min, self.appended_max, self.time_max, self.appended_max_so_far]
+        {
             bytes.extend(time.0.to_le_bytes());
         }
         let listed = self.types.as_ref().map_or(u32::MAX, |types| u32_of(types.len()));
@@ -82,7 +83,7 @@ impl ChunkMeta {
             appended_min: Timestamp(reader.i64()?),
             appended_max: Timestamp(reader.i64()?),
             time_max: Timestamp(reader.i64()?),
-            time_max_so_far: Timestamp(reader.i64()?),
+            appended_max_so_far: Timestamp(reader.i64()?),
             types: None,
         };
         let listed = reader.u32()?;
@@ -104,17 +105,22 @@ impl ChunkMeta {
 pub(crate) struct PartitionRow {
     pub(crate) start: Offset,
     pub(crate) end: Offset,
-    /// The highest event time ever appended.
+    /// The highest event time appended, without events too far ahead of their
+    /// append; see [`Bounds::max_time`].
     pub(crate) time_max: Timestamp,
-    /// When the last event was appended.
+    /// The latest append time of all.
     pub(crate) appended_max: Timestamp,
+    /// When the last event was appended; earlier than `appended_max` if the clock
+    /// was set back.
+    pub(crate) appended_last: Timestamp,
     pub(crate) chunks: u64,
     pub(crate) disk_bytes: u64,
 }
 
 impl PartitionRow {
     pub(crate) fn new() -> Self {
-        Self { time_max: Timestamp::MIN, appended_max: Timestamp::MIN, ..Self::default() }
+        let never = Timestamp::MIN;
+        Self { time_max: never, appended_max: never, appended_last: never, ..Self::default() }
     }
 
     pub(crate) fn bounds(&self) -> Bounds {
@@ -126,8 +132,9 @@ impl PartitionRow {
         for number in [self.start.0, self.end.0, self.chunks, self.disk_bytes] {
             bytes.extend(number.to_le_bytes());
         }
-        bytes.extend(self.time_max.0.to_le_bytes());
-        bytes.extend(self.appended_max.0.to_le_bytes());
+        for time in [self.time_max, self.appended_max, self.appended_last] {
+            bytes.extend(time.0.to_le_bytes());
+        }
         seal(bytes)
     }
 
@@ -143,6 +150,7 @@ impl PartitionRow {
             disk_bytes: reader.u64()?,
             time_max: Timestamp(reader.i64()?),
             appended_max: Timestamp(reader.i64()?),
+            appended_last: Timestamp(reader.i64()?),
         };
         reader.is_empty().then_some(row)
     }
@@ -221,7 +229,7 @@ mod tests {
             appended_min: Timestamp(1),
             appended_max: Timestamp(2),
             time_max: Timestamp(-3),
-            time_max_so_far: Timestamp(4),
+            appended_max_so_far: Timestamp(4),
             types: Some(vec![("order.placed".into(), 6), ("é".into(), 1)]),
         };
         refuses_each_flip_and_cut(&meta, &meta.encode(), ChunkMeta::decode);

@@ -258,7 +258,6 @@ impl Log for EmbeddedLog {
         self.shared.read(partition, from, wanted)
     }
 
-    /// By event time: the first event that happened at or after `time`.
     fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError> {
         self.shared.offset_at(partition, time)
     }

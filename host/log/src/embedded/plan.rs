@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use lantern_core::{Attributes, Chunk, Events, Offset, Offsets, PartitionId, Timestamp};
+use lantern_core::{
+    AHEAD_MAX_US, Attributes, Chunk, Events, Offset, Offsets, PartitionId, Timestamp,
+};
 
 use super::LogConfig;
 use super::codec::{Encoded, Encoder, ToEncode};
@@ -27,6 +29,9 @@ const TYPES_COUNTED_MAX: usize = 1_000;
 /// A chunk's events take at most this many times the bytes it aims at, however
 /// well they compress.
 const RATIO_MAX: f64 = 8.0;
+
+/// How far the clock may go back without taking append times along.
+const CLOCK_BACK_MAX_US: i64 = AHEAD_MAX_US;
 
 /// What the writer keeps of a partition.
 pub(crate) struct PartitionState {
@@ -86,29 +91,31 @@ impl PartitionState {
         config: &LogConfig,
         encoder: &mut Encoder,
     ) -> Plan {
-        // Rises with the offset even where the clock goes back.
-        let now = now.max(self.row.appended_max);
+        let now = append_time(now, &self.row);
         let mut plan = Plan {
             place,
             absorbs: false,
             written: Vec::new(),
-            row: PartitionRow { appended_max: now, ..self.row },
+            row: appended_at(&self.row, now),
             types: BTreeMap::new(),
             open: 0,
             ends_run: false,
         };
         for (turn, events) in fresh.into_iter().enumerate() {
+            let counts = |time: &&Timestamp| time.0 <= now.0.saturating_add(AHEAD_MAX_US);
+            let newest = events.times().iter().filter(counts).copied().max();
+            plan.row.time_max = newest.map_or(plan.row.time_max, |t| t.max(plan.row.time_max));
             let target = self.ratio.target(config);
             if turn == 0 && self.run_is_due(&events, target, config) {
                 plan.absorbs = true;
-                let (events, segments) = self.with_run(&events, now);
+                let (events, appended) = self.with_run(&events, now);
                 let first = self.run[0].first;
-                self.cut(&mut plan, events, first, &segments, config, encoder);
+                self.cut(&mut plan, Stamped { events, appended }, first, config, encoder);
             } else {
                 let first = plan.row.end;
                 plan.ends_run |= turn > 0;
-                let segments = [Segment { end: events.len(), min: now, max: now }];
-                self.cut(&mut plan, events, first, &segments, config, encoder);
+                let appended = vec![now; events.len()];
+                self.cut(&mut plan, Stamped { events, appended }, first, config, encoder);
             }
         }
         self.count(&mut plan);
@@ -150,30 +157,30 @@ impl PartitionState {
         due && !self.run.is_empty() && types <= TYPES_MAX
     }
 
-    fn with_run(&self, fresh: &Events, now: Timestamp) -> (Events, Vec<Segment>) {
+    fn with_run(&self, fresh: &Events, now: Timestamp) -> (Events, Vec<Timestamp>) {
         let mut events = Events::new();
-        let mut segments = Vec::with_capacity(self.run.len() + 1);
-        let mut add = |from: &Events, min, max| {
+        let mut appended = Vec::new();
+        let mut add = |from: &Events| {
             assert!(
                 events.extend_from(from, 0..from.len(), Attributes::all()),
                 "the number of types was checked"
             );
-            segments.push(Segment { end: events.len(), min, max });
         };
         for small in &self.run {
-            add(&small.chunk.events, small.meta.appended_min, small.meta.appended_max);
+            add(&small.chunk.events);
+            appended.extend_from_slice(&small.chunk.appended);
         }
-        add(fresh, now, now);
-        (events, segments)
+        add(fresh);
+        appended.resize(events.len(), now);
+        (events, appended)
     }
 
     /// Cuts `events` into chunks, encodes them and adds them to the plan.
     fn cut(
         &mut self,
         plan: &mut Plan,
-        mut events: Events,
+        stamped: Stamped,
         first: Offset,
-        segments: &[Segment],
         config: &LogConfig,
         encoder: &mut Encoder,
     ) {
@@ -181,42 +188,51 @@ impl PartitionState {
             plan.row.chunks -= self.run.len() as u64;
             plan.row.disk_bytes -= self.run.iter().map(|s| s.meta.disk_bytes).sum::<u64>();
         }
+        let Stamped { mut events, appended } = stamped;
         let total = events.len();
         let target = self.ratio.target(config);
         let pieces = pieces(&events, target, config.chunk_events_max as usize);
         plan.open = 0;
+        let mut appended_so_far = self.appended_so_far(first, plan);
         for range in pieces {
             let (raw, len) = (size(&events, &range), range.len());
             let first = Offset(first.0 + range.start as u64);
-            let held = |s: &&Segment| s.end > range.start;
-            let earliest = segments.iter().find(held).map_or(plan.row.appended_max, |s| s.min);
-            let latest = segments.iter().find(|s| s.end >= range.end).map_or(earliest, |s| s.max);
             let encoded = encoder.encode(&ToEncode {
                 events: &events,
                 range: range.clone(),
                 partition: self.partition,
                 first,
-                appended_min: earliest,
-                appended_max: latest,
+                appended: &appended[range.clone()],
             });
             let full = raw >= target / 2;
             if full {
                 self.ratio.learn(raw, encoded.bytes.len());
             }
             let end = Offset(first.0 + len as u64);
-            let meta = ChunkMeta::of(&encoded, end, plan.row.time_max);
-            plan.row.time_max = meta.time_max_so_far;
+            let meta = ChunkMeta::of(&encoded, end, appended_so_far);
+            appended_so_far = meta.appended_max_so_far;
             plan.row.end = end;
             plan.row.chunks += 1;
             plan.row.disk_bytes += meta.disk_bytes;
             let is_last = range.end == total;
             let closed = raw >= target || len >= config.chunk_events_max as usize || !is_last;
             plan.open = usize::from(!closed);
+            let appended = appended[range.clone()].to_vec();
             let events =
                 if len == total { std::mem::take(&mut events) } else { copy_of(&events, range) };
             let offsets = Offsets::Dense { first };
-            let chunk = Arc::new(Chunk { partition: self.partition, offsets, events });
+            let chunk = Arc::new(Chunk { partition: self.partition, offsets, events, appended });
             plan.written.push(Written { chunk, encoded, meta });
+        }
+    }
+
+    /// The latest append time up to the chunk at `first`, which may be the first
+    /// of the run that is written again.
+    fn appended_so_far(&self, first: Offset, plan: &Plan) -> Timestamp {
+        match (plan.written.last(), self.run.first()) {
+            (Some(written), _) => written.meta.appended_max_so_far,
+            (None, Some(small)) if small.first == first => small.meta.appended_max_so_far,
+            _ => self.row.appended_max,
         }
     }
 
@@ -271,11 +287,29 @@ pub(crate) fn new_counts(
     changed
 }
 
-/// Events up to `end` were appended between `min` and `max`.
-struct Segment {
-    end: usize,
-    min: Timestamp,
-    max: Timestamp,
+/// Events, and when each was appended.
+struct Stamped {
+    events: Events,
+    appended: Vec<Timestamp>,
+}
+
+/// When events that come at `now` are appended. A clock that goes back a little
+/// (it is being corrected) does not take append times back. One that goes back
+/// further was wrong before, so that its times must not be kept for ever.
+fn append_time(now: Timestamp, row: &PartitionRow) -> Timestamp {
+    let back_us = row.appended_last.0.saturating_sub(now.0);
+    if (1..=CLOCK_BACK_MAX_US).contains(&back_us) { row.appended_last } else { now }
+}
+
+/// The record of a partition to which events are appended at `now`.
+fn appended_at(row: &PartitionRow, now: Timestamp) -> PartitionRow {
+    let mut row = PartitionRow { appended_max: row.appended_max.max(now), ..*row };
+    if now < row.appended_last {
+        // Events that counted by the wrong clock count no longer.
+        row.time_max = row.time_max.min(now);
+    }
+    row.appended_last = now;
+    row
 }
 
 /// Cuts events so that each piece but the last is about `target` bytes or

@@ -110,29 +110,29 @@ impl Shared {
         time: Timestamp,
     ) -> Result<Offset, LogError> {
         let row = self.row(partition)?;
-        if row.time_max < time || row.start == row.end {
+        if row.appended_max < time || row.start == row.end {
             return Ok(row.end);
         }
         let snapshot = self.snapshot()?;
         let (mut low, mut high) = (row.start, row.end);
-        // The first chunk up to whose end some event is late enough.
+        // The first chunk up to whose end some event was appended late enough.
         while low < high {
             let middle = Offset(u64::midpoint(low.0, high.0));
             match self.guard(caught(|| snapshot.find(partition, middle)))? {
-                Some((first, meta)) if meta.time_max_so_far >= time => high = first.max(low),
+                Some((first, meta)) if meta.appended_max_so_far >= time => high = first.max(low),
                 Some((_, meta)) => low = meta.end,
                 // Retention is at work; it starts at the new front.
                 None => low = middle.next(),
             }
         }
-        // That event may have been let go of, so look on from there.
+        // That event may have been deleted, so look on from there.
         let mut metas = self.guard(caught(|| snapshot.metas(partition, low)))?;
         while let Some((first, meta)) = self.guard(caught(|| metas.next().transpose()))? {
-            if meta.time_max < time {
+            if meta.appended_max < time {
                 continue;
             }
             let chunk = self.chunk(&snapshot, partition, first, &meta)?;
-            if let Some(index) = chunk.events.times().iter().position(|&t| t >= time) {
+            if let Some(index) = chunk.appended.iter().position(|&t| t >= time) {
                 return Ok(chunk.offset(index));
             }
         }

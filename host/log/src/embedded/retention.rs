@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lantern_core::{LogError, Offset, PartitionId, Timestamp};
+use lantern_core::{AHEAD_MAX_US, LogError, Offset, PartitionId, Timestamp};
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
 use super::meta::ChunkMeta;
@@ -12,6 +12,9 @@ use super::tables::{self, CHUNKS, Fault, INDEX, PARTITIONS, State, TYPES};
 
 /// The most chunks let go of in one call, that is in one transaction.
 const DROPPED_MAX: usize = 1_024;
+
+/// The most chunks looked at for one that a right clock has stamped.
+const LOOKED_MAX: usize = 1_024;
 
 /// Says from which offset on a partition must be kept, whatever its retention;
 /// `None` for no such bound.
@@ -45,6 +48,8 @@ pub struct Dropped {
 struct Front {
     first: Offset,
     meta: ChunkMeta,
+    /// When its newest event was appended, at the latest.
+    appended: Timestamp,
 }
 
 pub(crate) fn maintain(
@@ -68,7 +73,7 @@ pub(crate) fn maintain(
             let partition = &state.partitions[place];
             let number = partition.partition.0;
             let (mut row, mut deltas) = (partition.row, BTreeMap::new());
-            for Front { first, meta } in fronts {
+            for Front { first, meta, .. } in fronts {
                 chunks.remove((number, first.0))?;
                 index.remove((number, first.0))?;
                 row.start = meta.end;
@@ -139,9 +144,9 @@ fn choose(
         let over = config.retention_bytes.is_some_and(|limit| bytes > limit);
         let due = |(place, front): (usize, &Option<Front>)| {
             let front = front.as_ref()?;
-            let aged = oldest.is_some_and(|oldest| front.meta.appended_max < oldest);
+            let aged = oldest.is_some_and(|oldest| front.appended < oldest);
             let newest = front.meta.end == state.partitions[place].row.end;
-            (aged || (over && !newest)).then_some((front.meta.appended_max, place))
+            (aged || (over && !newest)).then_some((front.appended, place))
         };
         let Some((_, place)) = fronts.iter().enumerate().filter_map(due).min() else {
             return Ok((drops, false));
@@ -170,7 +175,35 @@ fn front(
     };
     let meta = tables::decode_meta(bytes.value(), partition, first)?;
     let kept = ask.floors.get(place).copied().flatten().is_some_and(|floor| meta.end > floor);
-    Ok((!kept).then_some(Front { first, meta }))
+    if kept {
+        return Ok(None);
+    }
+    let appended = appended_by(index, partition, &meta, ask.now)?;
+    Ok(Some(Front { first, meta, appended }))
+}
+
+/// When the chunk was appended at the latest. A time ahead of `now` was given by
+/// a clock that was wrong; a chunk further on that was appended by a right one
+/// is newer than it.
+fn appended_by(
+    index: &ReadOnlyTable<(u32, u64), &'static [u8]>,
+    partition: PartitionId,
+    meta: &ChunkMeta,
+    now: Timestamp,
+) -> Result<Timestamp, Fault> {
+    let latest = Timestamp(now.0.saturating_add(AHEAD_MAX_US));
+    if meta.appended_max <= latest {
+        return Ok(meta.appended_max);
+    }
+    let after = index.range((partition.0, meta.end.0)..=(partition.0, u64::MAX))?;
+    for pair in after.take(LOOKED_MAX) {
+        let (key, value) = pair?;
+        let later = tables::decode_meta(value.value(), partition, Offset(key.value().1))?;
+        if later.appended_min <= latest {
+            return Ok(later.appended_min);
+        }
+    }
+    Ok(now)
 }
 
 /// Asks the writer to let go of what is due at `now`, and waits.

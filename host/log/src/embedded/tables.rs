@@ -29,7 +29,7 @@ use super::meta::{ChunkMeta, Identities, PartitionRow};
 use super::plan::{PartitionState, RUN_CHUNKS_MAX, RunChunk};
 
 /// The layout this release writes.
-pub(crate) const FORMAT: u64 = 1;
+pub(crate) const FORMAT: u64 = 2;
 
 const LOG: TableDefinition<'_, &str, u64> = TableDefinition::new("log");
 pub(crate) const PARTITIONS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("partitions");
@@ -70,6 +70,18 @@ pub enum OpenError {
         /// Its format.
         found: u64,
         /// The latest known here.
+        known: u64,
+    },
+    /// It was written by an earlier release.
+    #[error(
+        "the log `{path}` has format {found}, of an earlier release, and this release reads format {known}: copy its events to another folder with the help of the release that wrote it, or begin a new log"
+    )]
+    EarlierFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+        /// The one known here.
         known: u64,
     },
     /// It has another number of partitions than configured.
@@ -237,9 +249,7 @@ pub(crate) fn load(
     match caught(|| stored_format(database)).map_err(fault)? {
         Stored::Nothing => caught(|| create(database, config)).map_err(fault)?,
         Stored::SomethingElse => return Err(OpenError::NotALog(path.into())),
-        Stored::Log { format, .. } if format != FORMAT => {
-            return Err(OpenError::LaterFormat { path: path.into(), found: format, known: FORMAT });
-        }
+        Stored::Log { format, .. } if format != FORMAT => return Err(other_format(path, format)),
         Stored::Log { partitions, .. } if partitions != u64::from(config.partitions) => {
             return Err(OpenError::Partitions {
                 path: path.into(),
@@ -250,6 +260,16 @@ pub(crate) fn load(
         Stored::Log { .. } => {}
     }
     caught(|| load_state(database, config)).map_err(fault)
+}
+
+/// The log at `path` has a format that is not this release's.
+pub(crate) fn other_format(path: &std::path::Path, found: u64) -> OpenError {
+    let (path, known) = (path.into(), FORMAT);
+    if found < known {
+        OpenError::EarlierFormat { path, found, known }
+    } else {
+        OpenError::LaterFormat { path, found, known }
+    }
 }
 
 pub(crate) fn open_error(fault: Fault, path: &std::path::Path) -> OpenError {

@@ -301,15 +301,20 @@ fn a_log_in_use_of_another_shape_or_no_log_at_all_is_told() {
     assert!(other.contains("has 1 partitions, not 2: set `log.partitions` to 1"), "{other}");
     let none = message(LogConfig { partitions: 0, ..small() });
     assert_eq!(none, "log setting `partitions` is 0: choose 1 to 1024");
-    let database = raw(&place);
-    let write = database.begin_write().unwrap();
-    {
-        let table = redb::TableDefinition::<&str, u64>::new("log");
-        write.open_table(table).unwrap().insert("format", 2).unwrap();
+    for (format, says) in [
+        (3, "has format 3, and this release knows formats up to 2"),
+        (1, "has format 1, of an earlier release, and this release reads format 2"),
+    ] {
+        let database = raw(&place);
+        let write = database.begin_write().unwrap();
+        {
+            let table = redb::TableDefinition::<&str, u64>::new("log");
+            write.open_table(table).unwrap().insert("format", format).unwrap();
+        }
+        write.commit().unwrap();
+        drop(database);
+        assert!(message(small()).contains(says), "{}", message(small()));
     }
-    write.commit().unwrap();
-    drop(database);
-    assert!(message(small()).contains("has format 2, and this release knows formats up to 1"));
     for bytes in [&b"not a log at all, but a text of some length"[..], &[0; 8192]] {
         std::fs::write(place.file(), bytes).unwrap();
         let found = message(small());

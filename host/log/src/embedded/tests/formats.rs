@@ -8,15 +8,26 @@ use crate::Compression;
 use crate::embedded::codec::{self, CodecError, Encoder, ToEncode};
 
 fn encode(compression: Compression, events: &Events, range: std::ops::Range<usize>) -> Vec<u8> {
-    let chunk = ToEncode {
-        events,
-        range,
-        partition: PartitionId(3),
-        first: Offset(77),
-        appended_min: Timestamp(-5),
-        appended_max: Timestamp(9),
-    };
+    let appended: Vec<_> = range.clone().map(append_time).collect();
+    encode_appended(compression, events, range, &appended)
+}
+
+fn encode_appended(
+    compression: Compression,
+    events: &Events,
+    range: std::ops::Range<usize>,
+    appended: &[Timestamp],
+) -> Vec<u8> {
+    let (partition, first) = (PartitionId(3), Offset(77));
+    let chunk = ToEncode { events, range, partition, first, appended };
     Encoder::new(compression).encode(&chunk).bytes
+}
+
+/// When the event at `place` is appended: times rise, and once the clock goes
+/// back.
+fn append_time(place: usize) -> Timestamp {
+    let seconds = i64::try_from(place / 3).unwrap();
+    Timestamp(if place == 7 { -1 } else { seconds * 1_000_000 })
 }
 
 fn decode(bytes: &[u8]) -> Result<Chunk, CodecError> {
@@ -73,6 +84,10 @@ proptest! {
         let (header, chunk) = codec::decode(&bytes, PartitionId(3), Offset(77)).unwrap();
         prop_assert_eq!(&chunk.offsets, &Offsets::Dense { first: Offset(77) });
         prop_assert_eq!(&chunk.events, &columns(&all[start..end]));
+        let appended: Vec<_> = (start..end).map(append_time).collect();
+        prop_assert_eq!(&chunk.appended, &appended);
+        prop_assert_eq!(header.appended_min, *appended.iter().min().unwrap());
+        prop_assert_eq!(header.appended_max, *appended.iter().max().unwrap());
         prop_assert_eq!(header.count as usize, end - start);
         prop_assert_eq!(header.time_max, all[start..end].iter().map(|e| e.time).max().unwrap());
     }
@@ -121,17 +136,29 @@ fn a_chunk_with_any_byte_flipped_or_cut_off_is_refused() {
 fn constant_columns_cost_next_to_nothing() {
     let events: Vec<_> =
         (0..1_000).map(|_| Event { time: Timestamp(1), ..event("", "t", "s", 1) }).collect();
-    assert!(encode(Compression::None, &columns(&events), 0..1_000).len() < 160);
+    let appended = [Timestamp(1); 1_000];
+    let bytes = encode_appended(Compression::None, &columns(&events), 0..1_000, &appended);
+    assert!(bytes.len() < 160);
 }
 
-/// A chunk as the first release wrote it: files of every release keep opening.
-#[test]
-fn a_chunk_of_the_first_release_is_read() {
-    let hex = include_str!("chunk-1.hex");
+fn stored(hex: &str) -> Vec<u8> {
     let (pairs, _) = hex.trim().as_bytes().as_chunks::<2>();
     let digit = |byte: u8| u8::try_from(char::from(byte).to_digit(16).unwrap()).unwrap();
-    let bytes: Vec<u8> = pairs.iter().map(|[high, low]| digit(*high) << 4 | digit(*low)).collect();
-    assert_eq!(decode(&bytes).unwrap().events, columns(&of_the_first_release()));
+    pairs.iter().map(|[high, low]| digit(*high) << 4 | digit(*low)).collect()
+}
+
+/// A chunk as the first release writes it: files of every release keep opening.
+#[test]
+fn a_chunk_of_the_first_release_is_read() {
+    let chunk = decode(&stored(include_str!("chunk-2.hex"))).unwrap();
+    assert_eq!(chunk.events, columns(&of_the_first_release()));
+    assert_eq!(chunk.appended, (0..5).map(append_time).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_chunk_without_append_times_is_refused() {
+    let chunk = decode(&stored(include_str!("chunk-1.hex")));
+    assert_eq!(chunk.unwrap_err(), CodecError::Mark);
 }
 
 fn of_the_first_release() -> Vec<Event> {

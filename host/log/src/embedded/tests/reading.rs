@@ -113,7 +113,7 @@ fn small_chunks_are_merged_and_readers_see_the_same() {
 }
 
 #[test]
-fn an_offset_is_found_by_time_as_a_search_one_by_one_finds_it() {
+fn an_offset_is_found_by_append_time_as_a_search_one_by_one_finds_it() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -123,19 +123,19 @@ fn an_offset_is_found_by_time_as_a_search_one_by_one_finds_it() {
     assert_eq!(log.offset_at(P0, Timestamp(5)).unwrap(), Offset(0));
     let mut times = Vec::new();
     for n in 0..60_i64 {
-        place.set_clock(n);
+        // Event times say nothing: some are late, one is far ahead early on.
+        let now = place.set_clock(n);
         let events: Vec<_> = (0..rng.i64(1..6))
             .map(|i| {
-                // Mostly rising, some late, one far ahead early on.
                 let time = if n == 5 && i == 0 { 4_000 } else { n * 100 + rng.i64(-300..300) };
-                times.push(time);
+                times.push(now.0);
                 event(&format!("{n}-{i}"), "t", "s", time)
             })
             .collect();
         append(&log, &events).unwrap();
     }
     let check = |from: usize| {
-        for time in (-500..7_000).step_by(37) {
+        for time in (-5_000_000..70_000_000).step_by(370_000) {
             let place = times.iter().skip(from).position(|&t| t >= time);
             let expected = place.map_or(times.len(), |place| place + from);
             assert_eq!(log.offset_at(P0, Timestamp(time)).unwrap().0, expected as u64, "{time}");
@@ -187,6 +187,58 @@ fn retention_by_age_lets_go_of_whole_chunks_from_the_front_but_not_past_the_floo
     assert!(appended[0].duplicate && !appended[1].duplicate);
     assert_eq!(appended[1].offset, Offset(100));
     assert_eq!(read_all(&log, P0), numbered(100..101));
+}
+
+fn append_times(log: &EmbeddedLog) -> Vec<i64> {
+    let mut next = log.bounds(P0).unwrap().start;
+    let mut times = Vec::new();
+    while let Read::Chunk(chunk) = log.read(P0, next, &TypeFilter::everything()).unwrap() {
+        times.extend(chunk.appended.iter().map(|time| time.0 / 1_000_000));
+        next = chunk.end();
+    }
+    times
+}
+
+#[test]
+fn each_event_keeps_its_append_time_also_in_merged_chunks_and_after_reopening() {
+    let place = Place::new();
+    let config = LogConfig { chunk_events_max: 10, ..small() };
+    let log = place.open(&config);
+    for n in 0..35_u64 {
+        place.set_clock(n.cast_signed() * 2);
+        append(&log, &numbered(n..n + 1)).unwrap();
+    }
+    let expected: Vec<_> = (0..35).map(|n| n * 2).collect();
+    assert_eq!(append_times(&log), expected);
+    drop(log);
+    assert_eq!(append_times(&place.open(&config)), expected);
+}
+
+#[test]
+fn a_clock_that_was_ahead_pins_neither_append_times_nor_retention_nor_the_highest_time() {
+    let place = Place::new();
+    let day = 86_400;
+    let config = LogConfig { chunk_events_max: 1, retention_age_seconds: Some(3_600), ..small() };
+    let log = place.open(&config);
+    let at = |n: u64, seconds: i64| {
+        let now = place.set_clock(seconds);
+        let one = event(&n.to_string(), "t", "s", now.0);
+        append(&log, &[one]).unwrap();
+    };
+    at(0, day);
+    at(1, 30_000 * day);
+    at(2, day + 10);
+    // Corrected by a little, it does not go back.
+    at(3, day + 5);
+    assert_eq!(append_times(&log), [day, 30_000 * day, day + 10, day + 10]);
+    assert_eq!(log.bounds(P0).unwrap().max_time, Timestamp((day + 10) * 1_000_000));
+    // An event far ahead of its append does not count either.
+    append(&log, &[event("4", "t", "s", 40_000 * day * 1_000_000)]).unwrap();
+    assert_eq!(log.bounds(P0).unwrap().max_time, Timestamp((day + 10) * 1_000_000));
+    // Found by the time of the last, it is not lost behind the one ahead.
+    assert!(log.offset_at(P0, Timestamp((day + 10) * 1_000_000)).unwrap() <= Offset(2));
+    let done = log.maintain(Timestamp((day + 3_700) * 1_000_000), &|_| None).unwrap();
+    assert_eq!(done.dropped[0].start, Offset(5));
 }
 
 #[test]
