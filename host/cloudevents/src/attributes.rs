@@ -22,14 +22,43 @@ pub struct Attributes<'a> {
     dataschema: Option<Cow<'a, str>>,
     extensions: Vec<(&'a str, Cow<'a, str>)>,
     bytes: usize,
+    tolerant: bool,
+    ignored: u64,
 }
 
 impl<'a> Attributes<'a> {
+    /// Those of a log's record: an extension attribute that no event may have is left
+    /// out, and an empty attribute is absent.
+    #[must_use]
+    pub fn of_log() -> Self {
+        Self { tolerant: true, ..Self::default() }
+    }
+
+    /// `source`, `type` and `id`, as far as they are there.
+    #[must_use]
+    pub fn names(&self) -> [&str; 3] {
+        [&self.source, &self.kind, &self.id].map(|text| text.as_deref().unwrap_or_default())
+    }
+
+    /// The time as text, if there is one.
+    #[must_use]
+    pub fn time(&self) -> Option<&str> {
+        self.time.as_deref()
+    }
+
+    /// Counts an extension attribute that the caller left out.
+    pub fn leave_out(&mut self) {
+        self.ignored += 1;
+    }
+
     /// Adds the attribute `name`.
     ///
     /// # Errors
-    /// [`EventError`] where it cannot be one, or is there already.
+    /// [`EventError`] if it cannot be one, or is there already with another value.
     pub fn set(&mut self, name: &'a str, value: Cow<'a, str>) -> Result<(), EventError> {
+        if self.tolerant && value.is_empty() {
+            return Ok(());
+        }
         let bytes = name.len() + value.len();
         let slot = match name {
             "specversion" => &mut self.specversion,
@@ -42,24 +71,39 @@ impl<'a> Attributes<'a> {
             "dataschema" => &mut self.dataschema,
             _ => return self.extend(name, value),
         };
-        if slot.is_some() {
-            return Err(EventError::Twice(name.to_owned()));
+        match slot {
+            Some(known) if *known == value => {}
+            Some(_) => return Err(EventError::Twice(name.to_owned())),
+            None => {
+                *slot = Some(value);
+                self.bytes += bytes;
+            }
         }
-        *slot = Some(value);
-        self.bytes += bytes;
         Ok(())
     }
 
     fn extend(&mut self, name: &'a str, value: Cow<'a, str>) -> Result<(), EventError> {
-        check_name(name)?;
-        if self.extensions.iter().any(|(known, _)| *known == name) {
-            return Err(EventError::Twice(name.to_owned()));
+        let known = self.extensions.iter().position(|(known, _)| *known == name);
+        let full = known.is_none() && self.extensions.len() >= EXTENSIONS_MAX;
+        let fits = match full {
+            true => Err(EventError::TooManyExtensions { max: EXTENSIONS_MAX }),
+            false => check_name(name).and_then(|()| check_text(name, &value, ATTRIBUTE_BYTES_MAX)),
+        };
+        match (fits, known) {
+            (Err(error), _) if !self.tolerant => return Err(error),
+            (Err(_), _) => self.ignored += 1,
+            (Ok(()), Some(place)) if self.extensions[place].1 == value => {}
+            (Ok(()), Some(_)) if !self.tolerant => return Err(EventError::Twice(quote(name))),
+            (Ok(()), Some(place)) => {
+                // The last header of a name counts in Kafka.
+                self.extensions[place].1 = value;
+                self.ignored += 1;
+            }
+            (Ok(()), None) => {
+                self.bytes += name.len() + value.len();
+                self.extensions.push((name, value));
+            }
         }
-        if self.extensions.len() >= EXTENSIONS_MAX {
-            return Err(EventError::TooManyExtensions { max: EXTENSIONS_MAX });
-        }
-        self.bytes += name.len() + value.len();
-        self.extensions.push((name, value));
         Ok(())
     }
 
@@ -71,17 +115,15 @@ impl<'a> Attributes<'a> {
 
     /// In headers every extension attribute is a string. By name, so that their
     /// order on the way does not matter.
-    fn write_extensions(&mut self, object: &mut String) -> Result<(), EventError> {
+    fn write_extensions(&mut self, strips: impl Fn(&str) -> bool, object: &mut String) {
         self.extensions.sort_unstable_by_key(|(name, _)| *name);
-        for (name, value) in &self.extensions {
-            check_text(name, value, ATTRIBUTE_BYTES_MAX)?;
+        for (name, value) in self.extensions.iter().filter(|(name, _)| !strips(name)) {
             let json = serde_json::to_string(value).expect("a string always encodes");
             add_extension(object, name, &json);
         }
         if !object.is_empty() {
             object.push('}');
         }
-        Ok(())
     }
 }
 
@@ -100,28 +142,38 @@ impl Reader {
     ) -> Result<(), EventError> {
         let mut extensions = std::mem::take(&mut self.extensions);
         extensions.clear();
-        let read = attributes.write_extensions(&mut extensions).and_then(|()| {
-            let a = &attributes;
-            let specversion = required("specversion", a.specversion.as_deref())?;
-            if specversion != "1.0" {
-                return Err(EventError::SpecVersion(quote(specversion)));
-            }
-            let event = EventRef {
-                id: required("id", a.id.as_deref())?,
-                source: required("source", a.source.as_deref())?,
-                kind: required("type", a.kind.as_deref())?,
-                subject: a.subject.as_deref().unwrap_or_default(),
-                time: Timestamp::MIN,
-                tenant: a.tenant.as_deref().unwrap_or_default(),
-                dataschema: a.dataschema.as_deref().unwrap_or_default(),
-                datacontenttype,
-                extensions: &extensions,
-                data: payload,
-            };
-            self.add(event, a.time.as_deref(), into)
-        });
+        attributes.write_extensions(|name| self.strips(name), &mut extensions);
+        self.ignored += attributes.ignored;
+        let read = self.checked(&attributes, &extensions, datacontenttype, payload, into);
         self.extensions = extensions;
         read
+    }
+
+    fn checked(
+        &self,
+        a: &Attributes<'_>,
+        extensions: &str,
+        datacontenttype: &str,
+        payload: &[u8],
+        into: &mut Events,
+    ) -> Result<(), EventError> {
+        let specversion = required("specversion", a.specversion.as_deref())?;
+        if specversion != "1.0" {
+            return Err(EventError::SpecVersion(quote(specversion)));
+        }
+        let event = EventRef {
+            id: required("id", a.id.as_deref())?,
+            source: required("source", a.source.as_deref())?,
+            kind: required("type", a.kind.as_deref())?,
+            subject: a.subject.as_deref().unwrap_or_default(),
+            time: Timestamp::MIN,
+            tenant: a.tenant.as_deref().unwrap_or_default(),
+            dataschema: a.dataschema.as_deref().unwrap_or_default(),
+            datacontenttype,
+            extensions,
+            data: payload,
+        };
+        self.add(event, a.time.as_deref(), into)
     }
 }
 

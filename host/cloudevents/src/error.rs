@@ -60,10 +60,10 @@ pub enum EventError {
     #[error("`specversion` is `{0}`: this server takes `1.0`")]
     SpecVersion(String),
     /// A name that no attribute may have.
-    #[error("`{0}` is no attribute name: use 1 to 20 lower-case letters and digits")]
+    #[error("`{0}` is no attribute name: use lower-case letters and digits, at best 20 or fewer")]
     Name(String),
-    /// An attribute stands twice.
-    #[error("attribute `{0}` stands twice")]
+    /// An attribute is there twice, with different values.
+    #[error("attribute `{0}` is there twice, with different values")]
     Twice(String),
     /// More extension attributes than allowed.
     #[error("the event has more than {max} extension attributes")]
@@ -89,12 +89,41 @@ pub enum EventError {
         /// Its value.
         value: String,
     },
-    /// A type that only the host itself may use.
-    #[error("`type` is `{0}`: types that begin with `lantern.` are the server's own")]
-    Reserved(String),
+    /// A type or source that only the host itself may use.
+    #[error("`{name}` is `{value}`: {rule}")]
+    Reserved {
+        /// Which attribute.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What belongs to the host.
+        rule: &'static str,
+    },
     /// Not a time.
-    #[error("`time` is `{0}`: write RFC 3339, as `2026-01-31T23:59:59.999Z`")]
-    Time(String),
+    #[error("`time` is `{value}`: write RFC 3339, as `2026-01-31T23:59:59.999Z`{hint}")]
+    Time {
+        /// Its value.
+        value: String,
+        /// The text to write, if the value is a number.
+        hint: String,
+    },
+    /// A time before the year 1 or at the end of the year 9999.
+    #[error("`time` is `{0}`: times are from 0001-01-01T00:00:00Z to 9999-12-30T21:59:59.999999Z")]
+    TimeRange(String),
+    /// A number that is no time in its unit.
+    #[error(
+        "`time` is `{value}`, which is {was} in `{unit}`; {advice}: correct `time_unit`, leave the time out where there is none, or write times before 1971 as RFC 3339"
+    )]
+    TimeNumber {
+        /// Its value.
+        value: String,
+        /// The unit in which it was read.
+        unit: &'static str,
+        /// The time in that unit.
+        was: String,
+        /// The unit that fits.
+        advice: String,
+    },
     /// A time too far ahead.
     #[error("`time` is `{value}`, more than {max_s} s ahead of this server's clock")]
     TimeAhead {
@@ -142,8 +171,8 @@ impl EventError {
             | Self::Control { .. }
             | Self::Header { .. } => "LAN-0305",
             Self::SpecVersion(_) => "LAN-0306",
-            Self::Reserved(_) => "LAN-0307",
-            Self::Time(_) => "LAN-0308",
+            Self::Reserved { .. } => "LAN-0307",
+            Self::Time { .. } | Self::TimeRange(_) | Self::TimeNumber { .. } => "LAN-0308",
             Self::TimeAhead { .. } => "LAN-0309",
             Self::DataTwice | Self::Base64(_) | Self::DataNotJson(_) => "LAN-0310",
             Self::TooManyTypes => "LAN-0311",
@@ -151,11 +180,39 @@ impl EventError {
     }
 }
 
-/// The beginning of `value`, short enough for a message.
+/// The beginning of `value`, short enough for a message. A sender chooses it, so
+/// characters that change how a terminal shows text are escaped.
 pub(super) fn quote(value: &str) -> String {
-    let mut quoted: String = value.chars().take(QUOTE_CHARS_MAX).collect();
-    if quoted.len() < value.len() {
+    let mut quoted = String::new();
+    let mut chars = value.chars();
+    for c in chars.by_ref().take(QUOTE_CHARS_MAX) {
+        if c.is_control() || is_invisible(c) {
+            quoted.extend(c.escape_unicode());
+        } else {
+            quoted.push(c);
+        }
+    }
+    if chars.next().is_some() {
         quoted.push('…');
     }
     quoted
+}
+
+/// Marks and overrides of the direction of text, line and paragraph separators, and
+/// characters without a width.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{61C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
+        | '\u{2060}'..='\u{206F}' | '\u{FEFF}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quoted_value_cannot_steer_a_terminal() {
+        assert_eq!(quote("a\u{1b}[2J\u{202e}b"), "a\\u{1b}[2J\\u{202e}b");
+        assert_eq!(quote(&"é".repeat(81)), format!("{}…", "é".repeat(80)));
+        assert_eq!(quote(&"é".repeat(80)), "é".repeat(80));
+    }
 }

@@ -3,6 +3,12 @@
 //! A [`Reader`] checks all that a later stage relies on: required attributes,
 //! their types and lengths, UTF-8, JSON, its depth, a sane time. It never
 //! changes a payload: `data` is kept byte for byte as it came.
+//!
+//! A client is told what is wrong with its event. A log's records cannot be sent
+//! again, so [`Reader::of_log`] is tolerant where nothing Lantern relies on is
+//! touched: an extension attribute never makes a record unreadable. What it accepts
+//! it brings into a form that a client may send, so that an exported event can be
+//! imported again.
 
 mod attributes;
 mod binary;
@@ -14,7 +20,7 @@ mod write;
 pub use attributes::Attributes;
 pub use error::EventError;
 pub use read::{LineError, Name, Reader, check_json, check_text};
-pub use time::{format_time, parse_time};
+pub use time::{TimeUnit, format_time, parse_time, read_time, time_of_number};
 pub use write::write_event;
 
 /// One event in structured mode.
@@ -23,15 +29,13 @@ pub const STRUCTURED: &str = "application/cloudevents+json";
 pub const BATCH: &str = "application/cloudevents-batch+json";
 /// One event in structured mode a line.
 pub const NDJSON: &str = "application/x-ndjson";
-/// All that an event of a client may not be: the host's own types begin so.
-pub const RESERVED_PREFIX: &str = "lantern.";
-
 /// The longest `type`, in bytes; a manifest's subscriptions have the same bound.
 pub const TYPE_BYTES_MAX: usize = 255;
 /// The longest of every other text attribute, in bytes.
 pub const ATTRIBUTE_BYTES_MAX: usize = 4_096;
-/// The longest name of an extension attribute, in characters.
-pub const NAME_CHARS_MAX: usize = 20;
+/// The longest name of an extension attribute, in characters. CloudEvents advises 20
+/// at most, and connectors use up to 40.
+pub const NAME_CHARS_MAX: usize = 255;
 /// The most extension attributes of one event.
 pub const EXTENSIONS_MAX: usize = 64;
 

@@ -8,14 +8,17 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use lantern_core::{EventRef, Events, Timestamp};
+use lantern_core::{
+    EventRef, Events, HOST_EXTENSION_PREFIX, Timestamp, is_host_source, is_host_type,
+};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::quote;
+use super::time::not_a_time;
 use super::{
-    ATTRIBUTE_BYTES_MAX, EXTENSIONS_MAX, EventError, EventLimits, NAME_CHARS_MAX, RESERVED_PREFIX,
-    TYPE_BYTES_MAX, is_json, parse_time,
+    ATTRIBUTE_BYTES_MAX, EXTENSIONS_MAX, EventError, EventLimits, NAME_CHARS_MAX, TYPE_BYTES_MAX,
+    is_json, read_time,
 };
 
 /// Reads events into columns and checks them.
@@ -26,8 +29,12 @@ pub struct Reader {
     time_max: Timestamp,
     /// The time of an event that has none.
     time_default: Timestamp,
-    /// Whether the host's own types are taken.
-    reserved: bool,
+    /// Whether the host's own types, sources and extension attributes are taken.
+    host_events: bool,
+    /// Whether it reads a log, whose records cannot be sent again.
+    pub(super) tolerant: bool,
+    /// Extension attributes that were left out since the last [`Self::take_ignored`].
+    pub(super) ignored: u64,
     /// The extension attributes of the event being read, as one JSON object.
     pub(super) extensions: String,
 }
@@ -51,18 +58,36 @@ impl Reader {
             limits,
             time_max: Timestamp(time_max),
             time_default: Timestamp::MIN,
-            reserved: false,
+            host_events: false,
+            tolerant: false,
+            ignored: 0,
             extensions: String::new(),
         }
     }
 
-    /// A reader of what stands in a log: the same bytes must always read the
-    /// same, so that no time of day decides over them, nor a setting; and the
-    /// host's own types belong there.
+    /// A reader of a log's records: the same bytes are always read the same, so
+    /// neither the time of day nor a setting decides about them.
     #[must_use]
     pub fn of_log() -> Self {
         let limits = EventLimits { event_bytes_max: usize::MAX, ..EventLimits::default() };
-        Self { time_max: Timestamp(i64::MAX), reserved: true, ..Self::new(limits, Timestamp(0)) }
+        Self { time_max: Timestamp(i64::MAX), tolerant: true, ..Self::new(limits, Timestamp(0)) }
+    }
+
+    /// From now on takes (or refuses) the types and sources that belong to the host,
+    /// and keeps (or strips) its extension attributes. Refuses at first.
+    pub fn set_host_events(&mut self, taken: bool) {
+        self.host_events = taken;
+    }
+
+    /// How many extension attributes were left out since the last call, because no
+    /// event may have them. Only a reader of a log leaves any out.
+    pub fn take_ignored(&mut self) -> u64 {
+        std::mem::take(&mut self.ignored)
+    }
+
+    /// Whether extension attribute `name` is stripped.
+    pub(super) fn strips(&self, name: &str) -> bool {
+        !self.host_events && name.starts_with(HOST_EXTENSION_PREFIX)
     }
 
     /// Gives events without a time `time` from now on, and not
@@ -84,6 +109,8 @@ impl Reader {
     /// [`EventError`]; nothing was added to `into` then.
     pub fn structured(&mut self, json: &[u8], into: &mut Events) -> Result<(), EventError> {
         self.check_size(json.len())?;
+        // A byte order mark is no part of the text.
+        let json = json.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(json);
         self.structured_text(utf8(json)?, into)
     }
 
@@ -154,27 +181,54 @@ impl Reader {
 
     fn structured_text(&mut self, text: &str, into: &mut Events) -> Result<(), EventError> {
         check_depth(text, self.limits.json_depth_max)?;
+        let mut members = Members { tolerant: self.tolerant, ..Members::default() };
+        let read = members.read(text);
+        self.ignored += members.ignored;
         let mut extensions = std::mem::take(&mut self.extensions);
         extensions.clear();
-        let mut members = Members { extensions, ..Members::default() };
-        let read = members.read(text).and_then(|()| self.push(&members, into));
-        self.extensions = members.extensions;
+        for (name, json) in &members.extensions {
+            if !self.strips(name) {
+                add_extension(&mut extensions, name, json);
+            }
+        }
+        if !extensions.is_empty() {
+            extensions.push('}');
+        }
+        let read = read.and_then(|()| self.push(&members, &extensions, into));
+        self.extensions = extensions;
         read
     }
 
-    fn push(&self, m: &Members<'_>, into: &mut Events) -> Result<(), EventError> {
+    fn push(&self, m: &Members<'_>, extensions: &str, into: &mut Events) -> Result<(), EventError> {
+        let optional = |name, raw| optional(name, raw, self.tolerant);
         let specversion = required("specversion", m.specversion)?;
         if specversion != "1.0" {
             return Err(EventError::SpecVersion(quote(&specversion)));
         }
-        let id = required("id", m.id)?;
+        let id = match m.id.filter(|_| self.tolerant).and_then(|id| scalar(id, i64::MAX)) {
+            Some(id) => id,
+            None => required("id", m.id)?,
+        };
         let source = required("source", m.source)?;
         let kind = required("type", m.kind)?;
-        let subject = optional("subject", m.subject)?;
-        let tenant = optional("tenant", m.tenant)?;
+        let subject = match m.subject.filter(|_| self.tolerant).and_then(|s| scalar(s, i64::MAX)) {
+            Some(subject) => subject,
+            None => optional("subject", m.subject)?,
+        };
+        // To CloudEvents it is an extension attribute, which may be an integer or a
+        // boolean; in headers those are text.
+        let whole_max = if self.tolerant { i64::MAX } else { i64::from(i32::MAX) };
+        let tenant = match m.tenant.and_then(|tenant| scalar(tenant, whole_max)) {
+            Some(tenant) => tenant,
+            None => optional("tenant", m.tenant)?,
+        };
         let dataschema = optional("dataschema", m.dataschema)?;
         let datacontenttype = optional("datacontenttype", m.datacontenttype)?;
         let time = match m.time {
+            Some(raw) if self.tolerant && raw.get() == "\"\"" => None,
+            Some(raw) if raw.get().starts_with(|c: char| c == '-' || c.is_ascii_digit()) => {
+                return Err(not_a_time(raw.get()));
+            }
             Some(raw) => Some(string("time", raw)?),
             None => None,
         };
@@ -192,7 +246,7 @@ impl Reader {
                 Some(_) if datacontenttype.is_empty() => "application/octet-stream",
                 _ => &datacontenttype,
             },
-            extensions: &m.extensions,
+            extensions,
             data: &payload,
         };
         self.add(event, time.as_deref(), into)
@@ -220,18 +274,20 @@ impl Reader {
         ] {
             check_text(name, value, max)?;
         }
-        if !self.reserved && event.kind.starts_with(RESERVED_PREFIX) {
-            return Err(EventError::Reserved(quote(event.kind)));
-        }
-        if event.time == Timestamp::MIN {
-            event.time = self.time_default;
+        if !self.host_events {
+            check_reserved(&event)?;
         }
         if let Some(text) = time {
-            event.time = parse_time(text).ok_or_else(|| EventError::Time(quote(text)))?;
+            event.time = read_time(text)?;
             if event.time > self.time_max {
                 let max_s = self.limits.time_ahead_s_max;
                 return Err(EventError::TimeAhead { value: quote(text), max_s });
             }
+        } else if event.time == Timestamp::MIN {
+            event.time = self.time_default;
+        }
+        if event.time != Timestamp::MIN && !event.time.is_in_range() {
+            return Err(EventError::TimeRange(format!("{} us since 1970", event.time)));
         }
         if into.push(&event) { Ok(()) } else { Err(EventError::TooManyTypes) }
     }
@@ -240,6 +296,24 @@ impl Reader {
         let max = self.limits.event_bytes_max;
         if bytes > max { Err(EventError::TooLarge { bytes, max }) } else { Ok(()) }
     }
+}
+
+fn check_reserved(event: &EventRef<'_>) -> Result<(), EventError> {
+    if is_host_type(event.kind) {
+        return Err(EventError::Reserved {
+            name: "type",
+            value: quote(event.kind),
+            rule: "types that begin with `lantern.` are the server's own",
+        });
+    }
+    if is_host_source(event.source) {
+        return Err(EventError::Reserved {
+            name: "source",
+            value: quote(event.source),
+            rule: "`lantern` and `lantern/…` are the sources of the server's own events",
+        });
+    }
+    Ok(())
 }
 
 /// The members of an event in structured mode, raw.
@@ -256,8 +330,11 @@ struct Members<'a> {
     datacontenttype: Option<&'a RawValue>,
     data: Option<&'a RawValue>,
     data_base64: Option<&'a RawValue>,
-    extensions: String,
-    names: Vec<Cow<'a, str>>,
+    /// Name and JSON of extension attributes, each checked.
+    extensions: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    /// Whether an extension attribute that no event may have is left out.
+    tolerant: bool,
+    ignored: u64,
     error: Option<EventError>,
 }
 
@@ -277,13 +354,14 @@ impl<'a> Members<'a> {
                 }
             }));
         }
-        if !self.extensions.is_empty() {
-            self.extensions.push('}');
-        }
         Ok(())
     }
 
     fn set(&mut self, name: Cow<'a, str>, value: &'a RawValue) -> Result<(), EventError> {
+        // An attribute that is null is absent, whatever its name.
+        if value.get() == "null" && &*name != "data" {
+            return Ok(());
+        }
         let member = match &*name {
             "id" => &mut self.id,
             "source" => &mut self.source,
@@ -298,36 +376,65 @@ impl<'a> Members<'a> {
             "data_base64" => &mut self.data_base64,
             _ => return self.extend(name, value),
         };
-        if member.is_some() {
-            return Err(EventError::Twice(name.into_owned()));
+        match member {
+            Some(known) if known.get() != value.get() => Err(EventError::Twice(quote(&name))),
+            _ => {
+                *member = Some(value);
+                Ok(())
+            }
         }
-        // An attribute that is null is one that is not there.
-        if value.get() != "null" || &*name == "data" {
-            *member = Some(value);
-        }
-        Ok(())
     }
 
     fn extend(&mut self, name: Cow<'a, str>, value: &'a RawValue) -> Result<(), EventError> {
-        check_name(&name)?;
-        if self.names.contains(&name) {
-            return Err(EventError::Twice(name.into_owned()));
+        let known = self.extensions.iter().position(|(known, _)| *known == name);
+        let full = known.is_none() && self.extensions.len() >= EXTENSIONS_MAX;
+        let json = check_name(&name).and_then(|()| match full {
+            true => Err(EventError::TooManyExtensions { max: EXTENSIONS_MAX }),
+            false => extension(&name, value, self.tolerant),
+        });
+        match (json, known) {
+            (Err(error), _) if !self.tolerant => return Err(error),
+            (Err(_), _) => self.ignored += 1,
+            (Ok(json), None) => self.extensions.push((name, json)),
+            (Ok(json), Some(place)) if self.extensions[place].1 == json => {}
+            (Ok(_), Some(_)) if !self.tolerant => return Err(EventError::Twice(quote(&name))),
+            (Ok(json), Some(place)) => {
+                self.extensions[place].1 = json;
+                self.ignored += 1;
+            }
         }
-        if self.names.len() >= EXTENSIONS_MAX {
-            return Err(EventError::TooManyExtensions { max: EXTENSIONS_MAX });
-        }
-        let json = value.get();
-        match json.as_bytes().first() {
-            Some(b'"') => check_text(&name, &string(&name, value)?, ATTRIBUTE_BYTES_MAX)?,
-            Some(b't' | b'f') => (),
-            Some(b'n') => return Ok(()),
-            _ if name != "traceparent" && json.parse::<i32>().is_ok() => (),
-            _ => return Err(wrong_type(&name, json, "a string, a boolean or a 32-bit integer")),
-        }
-        add_extension(&mut self.extensions, &name, json);
-        self.names.push(name);
         Ok(())
     }
+}
+
+/// The JSON of an extension attribute. In a log a number that is none of CloudEvents'
+/// integers becomes a text, as it is written.
+fn extension<'a>(
+    name: &str,
+    value: &'a RawValue,
+    tolerant: bool,
+) -> Result<Cow<'a, str>, EventError> {
+    let json = value.get();
+    match json.as_bytes().first() {
+        Some(b'"') => check_text(name, &string(name, value)?, ATTRIBUTE_BYTES_MAX)?,
+        Some(b't' | b'f') => (),
+        Some(b'-' | b'0'..=b'9') if name != "traceparent" && json.parse::<i32>().is_ok() => (),
+        Some(b'-' | b'0'..=b'9') if tolerant && json.len() <= ATTRIBUTE_BYTES_MAX => {
+            return Ok(Cow::Owned(format!("\"{json}\"")));
+        }
+        _ => return Err(wrong_type(name, json, "a string, a boolean or a 32-bit integer")),
+    }
+    Ok(Cow::Borrowed(json))
+}
+
+/// An integer up to `whole_max` or a boolean in its canonical form.
+fn scalar(raw: &RawValue, whole_max: i64) -> Option<Cow<'_, str>> {
+    let json = raw.get();
+    if matches!(json, "true" | "false") {
+        return Some(Cow::Borrowed(json));
+    }
+    let whole: i64 = json.parse().ok()?;
+    (-whole_max - 1..=whole_max).contains(&whole).then(|| Cow::Owned(whole.to_string()))
 }
 
 /// Adds a member to a JSON object that is not closed yet.
@@ -391,11 +498,15 @@ fn required<'a>(name: &'static str, raw: Option<&'a RawValue>) -> Result<Cow<'a,
     if value.is_empty() { Err(EventError::Empty(name.into())) } else { Ok(value) }
 }
 
-fn optional<'a>(name: &str, raw: Option<&'a RawValue>) -> Result<Cow<'a, str>, EventError> {
+fn optional<'a>(
+    name: &str,
+    raw: Option<&'a RawValue>,
+    tolerant: bool,
+) -> Result<Cow<'a, str>, EventError> {
     match raw {
         None => Ok(Cow::Borrowed("")),
         Some(raw) => match string(name, raw)? {
-            value if value.is_empty() => Err(EventError::Empty(name.into())),
+            value if value.is_empty() && !tolerant => Err(EventError::Empty(name.into())),
             value => Ok(value),
         },
     }

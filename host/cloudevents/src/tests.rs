@@ -70,6 +70,47 @@ fn payloads_are_kept_as_they_came() {
 }
 
 #[test]
+fn a_null_attribute_is_absent_under_any_name() {
+    for members in [
+        r#","connectortransactiontotal":null"#,
+        r#","connectorTxId":null"#,
+        r#","trace_id":null"#,
+        r#","":null"#,
+        r#","subject":null,"subject":"a""#,
+        r#","x":null,"x":null"#,
+    ] {
+        let event = read(&with(members)).unwrap();
+        assert_eq!(event.extensions, "", "{members}");
+    }
+}
+
+#[test]
+fn long_names_repeated_values_and_tenants_of_other_kinds_are_taken() {
+    let members = r#","abcdefghijklmnopqrstu":"x","connectortransactiontotal":"7","a":1,"a":1,"id":"1","tenant":42"#;
+    let event = read(&with(members)).unwrap();
+    let expected = r#"{"abcdefghijklmnopqrstu":"x","connectortransactiontotal":"7","a":1}"#;
+    assert_eq!((event.extensions.as_str(), event.tenant.as_str()), (expected, "42"));
+    assert_eq!(read(&with(r#","tenant":-0"#)).unwrap().tenant, "0");
+    assert_eq!(read(&with(r#","tenant":false"#)).unwrap().tenant, "false");
+    let twice = [("ce-id", "1"), ("ce-x", "a"), ("ce-x", "a")];
+    assert_eq!(binary(&twice, b"").unwrap().extensions, r#"{"x":"a"}"#);
+}
+
+#[test]
+fn attributes_of_the_host_are_stripped_from_a_clients_event_and_kept_in_an_import() {
+    let json = with(r#","lanterndepth":3,"lantern":"x","other":1"#);
+    assert_eq!(read(&json).unwrap().extensions, r#"{"other":1}"#);
+    let event = binary(&[("ce-lanterndepth", "3"), ("ce-other", "1")], b"").unwrap();
+    assert_eq!(event.extensions, r#"{"other":"1"}"#);
+    let mut import = reader();
+    import.set_host_events(true);
+    let json = r#"{"specversion":"1.0","id":"1","source":"lantern","type":"lantern.heartbeat","lanterndepth":3}"#;
+    let mut events = Events::new();
+    import.structured(json.as_bytes(), &mut events).unwrap();
+    assert_eq!(events.get(0).extensions, r#"{"lanterndepth":3}"#);
+}
+
+#[test]
 fn an_event_without_a_time_leaves_it_to_the_log() {
     assert_eq!(read(&with("")).unwrap().time, Timestamp::MIN);
 }
@@ -91,20 +132,25 @@ fn each_bad_event_is_refused_in_words_that_quote_it() {
         (r#"{"specversion":"1.0"}"#, "LAN-0304", "`id` is missing"),
         (r#"{"specversion":"0.3","id":"1"}"#, "LAN-0306", "`0.3`"),
         (r#"{"specversion":1.0}"#, "LAN-0305", "`specversion` is `1.0`: it must be a string"),
-        (&with(r#","id":"2""#), "LAN-0305", "`id` stands twice"),
-        (&with(r#","x":1,"x":2"#), "LAN-0305", "`x` stands twice"),
+        (&with(r#","id":"2""#), "LAN-0305", "`id` is there twice"),
+        (&with(r#","x":1,"x":2"#), "LAN-0305", "`x` is there twice"),
         (&with(r#","Subject":"a""#), "LAN-0305", "`Subject` is no attribute name"),
         (&with(r#","trace_id":"a""#), "LAN-0305", "`trace_id`"),
-        (&with(r#","abcdefghijklmnopqrstu":"a""#), "LAN-0305", "1 to 20"),
+        (&with(&format!(r#","{}":"a""#, "a".repeat(256))), "LAN-0305", "no attribute name"),
         (&with(r#","subject":"""#), "LAN-0304", "`subject` is empty"),
         (&with(r#","subject":["a"]"#), "LAN-0305", r#"`["a"]`"#),
-        (&with(r#","tenant":5"#), "LAN-0305", "`tenant` is `5`"),
+        (&with(r#","tenant":5.5"#), "LAN-0305", "`tenant` is `5.5`"),
+        (&with(r#","tenant":3000000000"#), "LAN-0305", "`tenant` is `3000000000`"),
+        (&with(r#","subject":5"#), "LAN-0305", "`subject` is `5`"),
         (&with(r#","tenant":"a\u0000b""#), "LAN-0305", "control characters"),
         (&with(r#","ext":{"a":1}"#), "LAN-0305", r#"`ext` is `{"a":1}`"#),
         (&with(r#","ext":1.5"#), "LAN-0305", "`ext` is `1.5`"),
         (&with(r#","ext":3000000000"#), "LAN-0305", "32-bit"),
         (&with(r#","traceparent":1"#), "LAN-0305", "`traceparent` is `1`"),
         (&with(r#","time":"yesterday""#), "LAN-0308", "`yesterday`"),
+        (&with(r#","time":1767225600"#), "LAN-0308", "`s`, that is `2026-01-01T00:00:00Z`"),
+        (&with(r#","time":"1767225600000""#), "LAN-0308", "`ms`, that is `2026-01-01T00:00:00Z`"),
+        (&with(r#","time":"0000-06-01T00:00:00Z""#), "LAN-0308", "from 0001-01-01"),
         (&with(&long_value), "LAN-0308", "yyy…`"),
         (&with(r#","time":"2126-01-01T00:00:00Z""#), "LAN-0309", "86400 s ahead"),
         (&with(r#","data":1,"data_base64":"AA==""#), "LAN-0310", "both there"),
@@ -120,6 +166,11 @@ fn each_bad_event_is_refused_in_words_that_quote_it() {
             r#"{"specversion":"1.0","id":"1","source":"s","type":"lantern.heartbeat"}"#,
             "LAN-0307",
             "`lantern.heartbeat`",
+        ),
+        (
+            r#"{"specversion":"1.0","id":"1","source":"lantern/p","type":"t"}"#,
+            "LAN-0307",
+            "`lantern/p`",
         ),
         (r#"{"specversion":"1.0","id":"1","source":"","type":"t"}"#, "LAN-0304", "`source`"),
         (r#"{"specversion":"1.0","id":"\ud800","source":"s","type":"t"}"#, "LAN-0305", "`id`"),
@@ -233,7 +284,7 @@ fn bad_headers_are_named() {
         assert_eq!(error.code(), code, "{error}");
         assert!(error.to_string().contains(words), "{error}");
     };
-    check(&[("ce-id", "2")], b"", "LAN-0305", "`id` stands twice");
+    check(&[("ce-id", "2")], b"", "LAN-0305", "`id` is there twice");
     check(&[("ce-subject", "%zz")], b"", "LAN-0305", "header `ce-subject` is `%zz`");
     check(&[("ce-subject", "%ff")], b"", "LAN-0305", "percent-encoded UTF-8");
     check(&[("ce-a_b", "1")], b"", "LAN-0305", "`a_b`");

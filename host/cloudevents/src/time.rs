@@ -3,20 +3,133 @@
 use jiff::Timestamp as Instant;
 use lantern_core::Timestamp;
 
+use super::EventError;
+use super::error::quote;
+
 /// Microseconds in a second.
 const SECOND_US: i64 = 1_000_000;
-/// Seconds from 1970 to the first time that is taken, the beginning of the year
-/// 0, and to the first that is not any more, 22:00 on the last day but one of
-/// 9999.
-const FIRST_S: i64 = -62_167_219_200;
-const END_S: i64 = 253_402_207_200;
+/// Numbers from here on are taken for times: 1971-01-01T00:00:00Z. A present-day
+/// number of seconds read as milliseconds falls before it.
+const NUMBERS_FROM: Timestamp = Timestamp(31_536_000 * SECOND_US);
+/// A unit is proposed for a number if the number falls before this in it:
+/// 2200-01-01T00:00:00Z.
+const PLAUSIBLE_BEFORE: Timestamp = Timestamp(7_258_118_400 * SECOND_US);
 
-/// `text` as microseconds since 1970; `None` where it is not RFC 3339, or is in
-/// UTC before the year 0 or in the last 26 hours of 9999 and later, which cannot
-/// be written again in every zone. Digits below a microsecond are cut off, and a
-/// leap second counts as the one before.
+/// What a number counts that is a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeUnit {
+    /// Seconds.
+    Seconds,
+    /// Milliseconds.
+    Millis,
+    /// Microseconds.
+    Micros,
+    /// Nanoseconds.
+    Nanos,
+}
+
+impl TimeUnit {
+    const ALL: [Self; 4] = [Self::Seconds, Self::Millis, Self::Micros, Self::Nanos];
+
+    /// As settings have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Seconds => "s",
+            Self::Millis => "ms",
+            Self::Micros => "us",
+            Self::Nanos => "ns",
+        }
+    }
+
+    /// Microseconds since 1970 of `number` in this unit, if an `i64` holds them.
+    fn micros(self, number: f64, whole: Option<i64>) -> Option<i64> {
+        let (times, over) = match self {
+            Self::Seconds => (1_000_000, 1),
+            Self::Millis => (1_000, 1),
+            Self::Micros => (1, 1),
+            Self::Nanos => (1, 1_000),
+        };
+        if let Some(whole) = whole {
+            return whole.div_euclid(over).checked_mul(times);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "at most a million")]
+        let us = number * times as f64 / over as f64;
+        #[expect(clippy::cast_possible_truncation, reason = "within bounds")]
+        (us.is_finite() && us.abs() < 9e18).then_some(us as i64)
+    }
+}
+
+/// The time that `number` (a JSON number as it is written) names in `unit`.
+///
+/// Numbers that name a time before 1971 or after [`Timestamp::LAST`] are refused:
+/// they are nearly always of another unit, or stand for "no time" as 0 and -1 do.
+///
+/// # Errors
+/// [`EventError::TimeNumber`], which proposes the unit that fits.
+pub fn time_of_number(number: &str, unit: TimeUnit) -> Result<Timestamp, EventError> {
+    let value: f64 = number.parse().map_err(|_| not_a_time(number))?;
+    let whole = number.parse().ok();
+    let in_unit = |unit: TimeUnit| unit.micros(value, whole).map(Timestamp);
+    match in_unit(unit) {
+        Some(time) if (NUMBERS_FROM..=Timestamp::LAST).contains(&time) => Ok(time),
+        time => {
+            let was = match time.filter(|time| time.is_in_range()) {
+                Some(time) => format_time(time),
+                None => "out of range".into(),
+            };
+            let advice = match unit_that_fits(in_unit) {
+                Some((unit, time)) => format!("in `{}` it is {}", unit.name(), format_time(time)),
+                None => "it fits in no unit".into(),
+            };
+            Err(EventError::TimeNumber { value: quote(number), unit: unit.name(), was, advice })
+        }
+    }
+}
+
+/// The unit in which a number would be a time of our days, and that time.
+fn unit_that_fits(
+    in_unit: impl Fn(TimeUnit) -> Option<Timestamp>,
+) -> Option<(TimeUnit, Timestamp)> {
+    TimeUnit::ALL.into_iter().find_map(|unit| {
+        let time = in_unit(unit)?;
+        (NUMBERS_FROM..PLAUSIBLE_BEFORE).contains(&time).then_some((unit, time))
+    })
+}
+
+/// Why `text` is no RFC 3339 time; if it is a number, with the text to write.
+pub(super) fn not_a_time(text: &str) -> EventError {
+    let unit = text.parse::<f64>().ok().and_then(|value| {
+        let whole = text.parse().ok();
+        unit_that_fits(|unit| unit.micros(value, whole).map(Timestamp))
+    });
+    let hint = unit.map_or_else(String::new, |(unit, time)| {
+        format!("; if the number counts `{}`, that is `{}`", unit.name(), format_time(time))
+    });
+    EventError::Time { value: quote(text), hint }
+}
+
+/// `text` as microseconds since 1970; `None` if it is not RFC 3339, or not from
+/// [`Timestamp::FIRST`] to [`Timestamp::LAST`]. Digits below a microsecond are cut
+/// off, and a leap second counts as the one before.
 #[must_use]
 pub fn parse_time(text: &str) -> Option<Timestamp> {
+    parse_any(text).filter(|time| time.is_in_range())
+}
+
+/// As [`parse_time`], and says why there is no time.
+///
+/// # Errors
+/// [`EventError::TimeRange`] or [`EventError::Time`].
+pub fn read_time(text: &str) -> Result<Timestamp, EventError> {
+    match parse_any(text) {
+        Some(time) if time.is_in_range() => Ok(time),
+        Some(_) => Err(EventError::TimeRange(quote(text))),
+        None => Err(not_a_time(text)),
+    }
+}
+
+fn parse_any(text: &str) -> Option<Timestamp> {
     let b = text.as_bytes();
     if b.len() < 20 || b[4] != b'-' || b[7] != b'-' || b[13] != b':' || b[16] != b':' {
         return None;
@@ -40,9 +153,6 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
         + i64::from(minute) * 60
         + i64::from(second.min(59))
         - offset_s;
-    if !(FIRST_S..END_S).contains(&seconds) {
-        return None;
-    }
     Some(Timestamp(seconds * SECOND_US + fraction_us))
 }
 
@@ -50,8 +160,8 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
 /// that [`parse_time`] takes.
 #[must_use]
 pub fn format_time(time: Timestamp) -> String {
-    let clamped = time.0.clamp(FIRST_S * SECOND_US, END_S * SECOND_US - 1);
-    Instant::from_microsecond(clamped).expect("clamped into range").to_string()
+    let clamped = time.clamp(Timestamp::FIRST, Timestamp::LAST);
+    Instant::from_microsecond(clamped.0).expect("clamped into range").to_string()
 }
 
 /// The two digits at `at`.
@@ -137,12 +247,56 @@ mod tests {
             "2026/01/31T23:59:59Z",
             "２026-01-31T23:59:59Z",
             "1790000000",
-            "0000-01-01T00:00:00+00:01",
+            "0000-12-31T23:59:59Z",
+            "0001-01-01T00:00:00+00:01",
             "9999-12-31T23:59:59-00:01",
             "9999-12-30T22:00:00Z",
         ] {
             assert_eq!(parse_time(bad), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn a_number_is_taken_in_its_unit() {
+        for (number, unit, us) in [
+            ("1767225600", TimeUnit::Seconds, 1_767_225_600_000_000),
+            ("1767225600.5", TimeUnit::Seconds, 1_767_225_600_500_000),
+            ("1.7672256e9", TimeUnit::Seconds, 1_767_225_600_000_000),
+            ("1767225600001", TimeUnit::Millis, 1_767_225_600_001_000),
+            ("1767225600000001", TimeUnit::Micros, 1_767_225_600_000_001),
+            ("1767225600000001999", TimeUnit::Nanos, 1_767_225_600_000_001),
+            ("31536000", TimeUnit::Seconds, 31_536_000_000_000),
+            ("253402207199", TimeUnit::Seconds, 253_402_207_199_000_000),
+        ] {
+            assert_eq!(time_of_number(number, unit), Ok(Timestamp(us)), "{number}");
+        }
+    }
+
+    #[test]
+    fn a_number_of_another_unit_is_refused_with_the_unit_that_fits() {
+        for (number, unit, words) in [
+            ("1767225600", TimeUnit::Millis, "in `s` it is 2026-01-01T00:00:00Z"),
+            ("1767225600", TimeUnit::Micros, "in `s` it is 2026-01-01T00:00:00Z"),
+            ("1767225600000", TimeUnit::Seconds, "in `ms` it is 2026-01-01T00:00:00Z"),
+            ("1767225600000000", TimeUnit::Millis, "in `us` it is 2026-01-01T00:00:00Z"),
+            ("1767225600000000000", TimeUnit::Micros, "in `ns` it is 2026-01-01T00:00:00Z"),
+            ("-1", TimeUnit::Millis, "fits in no unit"),
+            ("0", TimeUnit::Seconds, "fits in no unit"),
+            ("1e300", TimeUnit::Seconds, "fits in no unit"),
+            ("999999999999999999999", TimeUnit::Nanos, "out of range"),
+            ("253402207200", TimeUnit::Seconds, "out of range"),
+        ] {
+            let error = time_of_number(number, unit).expect_err(number).to_string();
+            assert!(error.contains(words) && error.contains(unit.name()), "{number}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_number_in_place_of_a_text_is_answered_with_the_text() {
+        let error = read_time("1767225600").unwrap_err().to_string();
+        assert!(error.contains("`2026-01-01T00:00:00Z`"), "{error}");
+        let error = read_time("0000-01-01T00:00:00Z").unwrap_err();
+        assert!(matches!(error, EventError::TimeRange(_)), "{error}");
     }
 
     #[test]
@@ -160,14 +314,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_time_comes_back_as_written(us in -62_167_219_200_000_000_i64..253_402_300_799_999_999) {
+        fn every_time_comes_back_as_written(us in Timestamp::FIRST.0..=Timestamp::LAST.0) {
             prop_assert_eq!(parse_time(&format_time(Timestamp(us))), Some(Timestamp(us)));
         }
     }
 
     #[test]
     fn any_number_is_written_as_a_time_that_is_read_again() {
-        for us in [i64::MIN, i64::MAX, FIRST_S * SECOND_US, END_S * SECOND_US - 1, 0] {
+        for us in [i64::MIN, i64::MAX, Timestamp::FIRST.0, Timestamp::LAST.0, 0] {
             let text = format_time(Timestamp(us));
             assert!(parse_time(&text).is_some(), "{us}: {text}");
         }

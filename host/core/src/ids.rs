@@ -44,6 +44,20 @@ pub struct Timestamp(pub i64);
 impl Timestamp {
     /// Earlier than every event.
     pub const MIN: Self = Self(i64::MIN);
+    /// The first time that an event may have: 0001-01-01T00:00:00Z.
+    ///
+    /// From [`Self::FIRST`] to [`Self::LAST`] years have four digits, so the order
+    /// of RFC 3339 texts in UTC is the order of their days, and every time can be
+    /// written in every time zone.
+    pub const FIRST: Self = Self(-62_135_596_800_000_000);
+    /// The last time that an event may have: 9999-12-30T21:59:59.999999Z.
+    pub const LAST: Self = Self(253_402_207_199_999_999);
+
+    /// Whether an event may have this time.
+    #[must_use]
+    pub fn is_in_range(self) -> bool {
+        (Self::FIRST..=Self::LAST).contains(&self)
+    }
 
     /// This time less `lateness_us`, cut down to a whole multiple of `tick_us`
     /// (0 is taken as 1). Both in microseconds.

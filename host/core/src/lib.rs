@@ -17,6 +17,7 @@ mod manifest;
 mod merge;
 mod ports;
 mod records;
+mod reserved;
 mod view;
 mod waiting;
 mod window;
@@ -36,12 +37,16 @@ pub use merge::merge_rows;
 pub use ports::{
     AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, Applied, ApplyError, Batch, Bounds, Catalog,
     Clock, Emitted, Host, HostError, Instance, InstantiateError, KeyRange, Level, Log, LogError,
-    NewEvent, Pairs, Plugin, Publish, Read, ReadStore, Row, ShardId, ShardStore, Space,
-    StateStores, StoreError, Timer, TrapKind, Waker,
+    NewEvent, Pairs, Plugin, Publish, Read, ReadStore, RejectedEvent, Row, ShardId, ShardStore,
+    Space, StateStores, StoreError, Timer, TrapKind, Waker,
 };
 pub use records::{
     AheadEvent, AheadEvents, DecisionRecord, EmitFrom, ParkedKind, ParkedRecord, ProjectionRecord,
     ShardMeta, VersionId, VersionRecord, VersionState,
+};
+pub use reserved::{
+    EMITTED_SOURCE_PREFIX, HOST_EXTENSION_PREFIX, HOST_SOURCE, HOST_TYPE_PREFIX, emitted_id,
+    has_emitted_form, is_host_source, is_host_type,
 };
 pub use view::{ChangesSince, View, ViewError, Views};
 pub use waiting::read_or_wait;
@@ -53,9 +58,14 @@ pub use writes::{ChangedPairs, PairPlace, SpaceWrites, Writes};
 /// is handed them.
 pub const HEARTBEAT_TYPE: &str = "lantern.heartbeat";
 
-/// The event type under which a log hands out a record that is no event. Every
-/// projection has it parked, since nobody knows whom it concerns; none is handed
-/// it. Why it is none stands in its extension attribute [`UNREADABLE_REASON`].
+/// The event type under which a log hands out a record that is no event. It is
+/// parked by every projection that may want it (see [`UNREADABLE_KIND`]) and handed
+/// to none. It has no subject: whom it concerns is unknown, so that it blocks no
+/// subject. The reason is in its extension attribute [`UNREADABLE_REASON`].
 pub const UNREADABLE_TYPE: &str = "lantern.unreadable";
 /// See [`UNREADABLE_TYPE`].
 pub const UNREADABLE_REASON: &str = "reason";
+/// The extension attribute of an unreadable record with the event type that the
+/// record claims, if that can be read. Projections that do not subscribe to this
+/// type cannot want the record and do not park it.
+pub const UNREADABLE_KIND: &str = "kind";

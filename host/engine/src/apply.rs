@@ -398,11 +398,11 @@ impl Shard {
         Ok(())
     }
 
-    /// Parks what the log has in an event's place. Whatever the manifest says of
-    /// failures: none happened here, and nobody knows whom it concerns.
+    /// Parks what the log has in an event's place. The manifest's `on-failure` does
+    /// not apply, and it does not count as a failure in a row: the projection has not
+    /// failed.
     fn park_unreadable(&mut self, offset: Offset, event: Event) -> Result<(), Stop> {
         let reason = unreadable_because(&event.extensions);
-        self.check_in_a_row(&reason)?;
         self.meta.next = offset.next();
         self.store_parked(&ParkedRecord {
             kind: ParkedKind::Event,

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lantern_core::{
-    Batch, Chunk, Event, HEARTBEAT_TYPE, Log, LogError, Manifest, Offset, OnFailure, PartitionId,
-    Read, ShardMeta, TypeFilter, UNREADABLE_TYPE,
+    Batch, Chunk, Event, EventRef, HEARTBEAT_TYPE, Log, LogError, Manifest, Offset, OnFailure,
+    PartitionId, Read, ShardMeta, TypeFilter, UNREADABLE_KIND, UNREADABLE_TYPE,
 };
 
 /// What a shard reads, and how much of it at once.
@@ -159,7 +159,7 @@ impl Gatherer {
                 break;
             }
             let kind = usize::from(events.types()[index]);
-            let waits = unreadable[kind]
+            let waits = (unreadable[kind] && self.may_want(&events.get(index)))
                 || (blocking && handed[kind] && blocked.contains_key(events.subject(index)));
             if waits {
                 found.waiting.push((offset, events.get(index).to_owned()));
@@ -185,6 +185,17 @@ impl Gatherer {
         }
         found.chunks.push(chunk);
         full
+    }
+
+    /// Whether an unreadable record may be one that the projection subscribes to: its
+    /// type is unknown, or one of those.
+    fn may_want(&self, record: &EventRef<'_>) -> bool {
+        if !record.extensions.contains(UNREADABLE_KIND) {
+            return true;
+        }
+        let members: Option<serde_json::Value> = serde_json::from_str(record.extensions).ok();
+        let kind = members.as_ref().and_then(|m| m.get(UNREADABLE_KIND)?.as_str());
+        kind.is_none_or(|kind| self.filter.matches(kind))
     }
 
     fn moves_watermark(&self, found: &mut Gathered, time: lantern_core::Timestamp) -> bool {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use lantern_core::{
     AppendDone, Appended, AppendedEvent, EventRef, Events, Identity, LogError, Offset, PartitionId,
-    Window, identity_of,
+    RejectedEvent, Window, identity_of,
 };
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
@@ -29,6 +29,7 @@ use crate::client::{Context, base, pass};
 use crate::partitions::{Place, Table};
 use crate::shared::Shared;
 use crate::tail;
+use crate::topic_settings::{Batching, EventCheck, Failure, Undelivered, verdict};
 use crate::written;
 
 /// What a record takes in the producer beside its event, in bytes.
@@ -48,7 +49,7 @@ pub(crate) struct Appender {
 
 enum Job {
     Append { events: Box<Events>, to: Option<PartitionId>, bytes: usize, done: AppendDone },
-    Delivered { ticket: Ticket, outcome: Result<(i32, u64), String> },
+    Delivered { ticket: Ticket, outcome: Result<(i32, u64), Undelivered> },
     Tail(KafkaResult<Window>),
     Close,
 }
@@ -91,7 +92,7 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
         let outcome = match result {
             Ok(message) => Ok((message.partition(), u64::try_from(message.offset()).unwrap_or(0))),
-            Err((error, _)) => Err(error.to_string()),
+            Err((error, message)) => Err(Undelivered::new(error, message)),
         };
         // Nobody listens once the log is closed.
         let _ = self.jobs.send(Job::Delivered { ticket: *ticket, outcome });
@@ -117,8 +118,8 @@ impl Appender {
             .set("message.max.bytes", "16777216");
         pass(config, &mut client);
         client.set("enable.idempotence", "true").set("acks", "all");
-        let deliveries = Deliveries { base: context.clone(), jobs: jobs.clone() };
-        let producer: ThreadedProducer<Deliveries> = client.create_with_context(deliveries)?;
+        let batching = Batching::within(&shared.settings(config.ingest_topic()), false);
+        let producer = producer(&client, batching, context, &jobs)?;
         let settings = client;
         let bytes = Arc::new(AtomicUsize::new(0));
         let mut worker = Worker {
@@ -127,6 +128,9 @@ impl Appender {
             context: context.clone(),
             producer,
             settings,
+            batching,
+            alone_at: None,
+            renewing: false,
             jobs: jobs.clone(),
             bytes: Arc::clone(&bytes),
             window: None,
@@ -178,12 +182,31 @@ impl Appender {
     }
 }
 
+/// A producer with `settings` that makes such batches.
+fn producer(
+    settings: &ClientConfig,
+    batching: Batching,
+    context: &Context,
+    jobs: &Sender<Job>,
+) -> KafkaResult<ThreadedProducer<Deliveries>> {
+    let mut settings = settings.clone();
+    batching.set(&mut settings);
+    settings.create_with_context(Deliveries { base: context.clone(), jobs: jobs.clone() })
+}
+
 struct Worker {
     shared: Arc<Shared>,
     table: Arc<Mutex<Table>>,
     context: Context,
     producer: ThreadedProducer<Deliveries>,
     settings: ClientConfig,
+    /// How the producer batches records.
+    batching: Batching,
+    /// The limit of the topic at which batches were too large although no record
+    /// was: while it holds, records are sent one by one.
+    alone_at: Option<Option<usize>>,
+    /// Whether the producer is to be replaced before anything else is sent.
+    renewing: bool,
     jobs: Sender<Job>,
     bytes: Arc<AtomicUsize>,
     /// The newest events by identity; `None` while the topic's end is to be read.
@@ -203,7 +226,11 @@ struct Worker {
 struct Call {
     left: usize,
     placed: Vec<AppendedEvent>,
+    /// How many of the events are in the log.
+    taken: usize,
     failed: Option<String>,
+    /// The first event that can never be taken.
+    rejected: Option<(usize, RejectedEvent)>,
     bytes: usize,
     done: AppendDone,
 }
@@ -234,7 +261,7 @@ impl Worker {
     fn job(&mut self, job: Job) {
         match job {
             Job::Append { .. } if self.closing => self.refuse(job, &LogError::Closed),
-            Job::Append { .. } if self.window.is_none() => {
+            Job::Append { .. } if self.window.is_none() || self.renewing => {
                 self.held.push_back((Instant::now(), job));
             }
             Job::Append { events, to, bytes, done } => self.append(&events, to, bytes, done),
@@ -244,19 +271,41 @@ impl Worker {
         }
     }
 
-    /// Makes another producer in the place of one that has given up, as it does
-    /// where the broker has lost what it had acknowledged.
+    /// Replaces a producer that has failed for good, as it does if the broker has lost
+    /// what it had acknowledged, or whose batches do not suit the topic any more.
     fn renew(&mut self) {
-        if !self.calls.is_empty() || self.producer.client().fatal_error().is_none() {
+        if !self.calls.is_empty() {
             return;
         }
-        let deliveries = Deliveries { base: self.context.clone(), jobs: self.jobs.clone() };
-        match self.settings.create_with_context(deliveries) {
-            Ok(producer) => {
-                tracing::warn!("the producer has given up, and another takes its place");
-                (self.producer, self.window) = (producer, None);
+        let failed = self.producer.client().fatal_error().is_some();
+        let batching = self.wanted_batching();
+        if failed || batching != self.batching {
+            match producer(&self.settings, batching, &self.context, &self.jobs) {
+                Ok(producer) => {
+                    tracing::info!(failed, ?batching, "the producer was replaced");
+                    (self.producer, self.batching) = (producer, batching);
+                    if failed {
+                        self.window = None;
+                    }
+                }
+                Err(error) => return tracing::error!(%error, "no producer can be created"),
             }
-            Err(error) => tracing::error!(%error, "no producer can be made"),
+        }
+        if std::mem::take(&mut self.renewing) && self.window.is_some() {
+            self.release();
+        }
+    }
+
+    fn wanted_batching(&self) -> Batching {
+        let settings = self.shared.settings(self.shared.config.ingest_topic());
+        let alone = self.alone_at == Some(settings.batch_bytes_max);
+        Batching::within(&settings, alone)
+    }
+
+    /// Goes on with what was held.
+    fn release(&mut self) {
+        for (_, job) in std::mem::take(&mut self.held) {
+            self.job(job);
         }
     }
 
@@ -303,9 +352,7 @@ impl Worker {
         match window {
             Ok(window) => {
                 self.window = Some(window);
-                for (_, job) in std::mem::take(&mut self.held) {
-                    self.job(job);
-                }
+                self.release();
             }
             Err(error) => tracing::debug!(%error, "the topic's end cannot be read now"),
         }
@@ -323,12 +370,25 @@ impl Worker {
     }
 
     fn append(&mut self, events: &Events, to: Option<PartitionId>, bytes: usize, done: AppendDone) {
+        let topic = self.topic(to);
+        let check = EventCheck::new(&self.shared.config, topic, &self.shared.settings(topic));
+        if let Some((index, reason)) = check.first(events.iter()) {
+            self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+            return done(Err(LogError::Rejected { index, appended: 0, reason }));
+        }
         let number = self.next_call;
         self.next_call += 1;
         let nowhere =
             AppendedEvent { partition: PartitionId(0), offset: Offset(0), duplicate: false };
-        let mut call =
-            Call { left: 0, placed: vec![nowhere; events.len()], failed: None, bytes, done };
+        let mut call = Call {
+            left: 0,
+            placed: vec![nowhere; events.len()],
+            taken: 0,
+            failed: None,
+            rejected: None,
+            bytes,
+            done,
+        };
         for (index, event) in events.iter().enumerate() {
             let window = self.window.as_ref().filter(|window| window.is_on());
             let identity =
@@ -337,6 +397,7 @@ impl Worker {
                 && let Some((partition, offset)) = window.find(identity)
             {
                 call.placed[index] = AppendedEvent { partition, offset, duplicate: true };
+                call.taken += 1;
                 continue;
             }
             if let Some(identity) = identity
@@ -364,6 +425,12 @@ impl Worker {
         self.settle(number);
     }
 
+    /// The topic that events go to which are for partition `to`.
+    fn topic(&self, to: Option<PartitionId>) -> &str {
+        let part = to.and_then(|to| self.shared.parts.get(to.0 as usize));
+        part.map_or(self.shared.config.ingest_topic(), |part| &part.place.topic)
+    }
+
     fn send(
         &self,
         event: &EventRef<'_>,
@@ -373,7 +440,7 @@ impl Worker {
         let config = &self.shared.config;
         let key = written::key(event, config.key);
         let place = to.and_then(|to| self.shared.parts.get(to.0 as usize)).map(|part| &part.place);
-        let topic = place.map_or(config.ingest_topic(), |place| &*place.topic);
+        let topic = self.topic(to);
         let mut record: BaseRecord<'_, str, [u8], Box<Ticket>> =
             BaseRecord::with_opaque_to(topic, Box::new(ticket))
                 .payload(event.data)
@@ -387,8 +454,11 @@ impl Worker {
         self.producer.send(record).map_err(|(error, _)| error)
     }
 
-    fn delivered(&mut self, ticket: &Ticket, outcome: Result<(i32, u64), String>) {
-        let outcome = outcome.map(|(partition, offset)| (self.number(partition), Offset(offset)));
+    fn delivered(&mut self, ticket: &Ticket, outcome: Result<(i32, u64), Undelivered>) {
+        let outcome = match outcome {
+            Ok((partition, offset)) => Ok((self.number(partition), Offset(offset))),
+            Err(undelivered) => Err(self.failure(&undelivered)),
+        };
         let others = ticket.identity.and_then(|identity| self.under_way.remove(&identity));
         if let (Ok((partition, offset)), Some(identity), Some(window)) =
             (&outcome, ticket.identity, &mut self.window)
@@ -396,28 +466,47 @@ impl Worker {
             window.push(identity, *partition, *offset);
             window.trim();
         }
-        if let Err(why) = &outcome
-            && self.window.as_ref().is_some_and(Window::is_on)
-        {
-            tracing::warn!(%why, "a record was not taken: the topic's end is read again");
-            self.window = None;
-        }
         if let Ok((partition, offset)) = &outcome
             && let Ok(part) = self.shared.part(*partition)
         {
             part.state.lock().tell_end(offset.0 + 1);
         }
         self.place(ticket.call, ticket.index, &outcome, false);
+        // A verdict on one event says nothing about another of the same identity.
+        let outcome = outcome.map_err(|failure| match failure {
+            Failure::Rejected(_) => Failure::Unavailable("it is to be sent once more".into()),
+            other => other,
+        });
         for (call, index) in others.into_iter().flatten() {
             self.place(call, index, &outcome, true);
         }
+    }
+
+    /// Why a record was not taken, and what that changes here.
+    fn failure(&mut self, undelivered: &Undelivered) -> Failure {
+        let topic = self.shared.config.ingest_topic();
+        let settings = self.shared.settings(topic);
+        let failure = verdict(undelivered, topic, &settings, self.batching);
+        match &failure {
+            // It is known not to be in the topic.
+            Failure::Rejected(_) => {}
+            Failure::Together => {
+                (self.alone_at, self.renewing) = (Some(settings.batch_bytes_max), true);
+            }
+            Failure::Unavailable(why) if self.window.as_ref().is_some_and(Window::is_on) => {
+                tracing::warn!(%why, "a record was not taken: the topic's end is read again");
+                self.window = None;
+            }
+            Failure::Unavailable(_) => {}
+        }
+        failure
     }
 
     fn place(
         &mut self,
         number: u64,
         index: usize,
-        outcome: &Result<(PartitionId, Offset), String>,
+        outcome: &Result<(PartitionId, Offset), Failure>,
         duplicate: bool,
     ) {
         let Some(call) = self.calls.get_mut(&number) else { return };
@@ -426,8 +515,18 @@ impl Worker {
             Ok((partition, offset)) => {
                 let (partition, offset) = (*partition, *offset);
                 call.placed[index] = AppendedEvent { partition, offset, duplicate };
+                call.taken += 1;
             }
-            Err(why) => call.failed = Some(why.clone()),
+            Err(Failure::Rejected(reason)) => {
+                let first = call.rejected.as_ref().is_none_or(|(known, _)| index < *known);
+                if first {
+                    call.rejected = Some((index, reason.clone()));
+                }
+            }
+            Err(Failure::Together) => {
+                call.failed = Some("records sent together were too large together".into());
+            }
+            Err(Failure::Unavailable(why)) => call.failed = Some(why.clone()),
         }
         self.settle(number);
     }
@@ -439,15 +538,17 @@ impl Worker {
         }
         let Some(call) = self.calls.remove(&number) else { return };
         self.bytes.fetch_sub(call.bytes, Ordering::AcqRel);
-        (call.done)(match call.failed {
-            None => {
-                let duplicates = call.placed.iter().filter(|event| event.duplicate).count() as u64;
-                let appended = call.placed.len() as u64 - duplicates;
-                metrics::counter!("lantern_log_events_total").increment(appended);
-                metrics::counter!("lantern_log_duplicates_total").increment(duplicates);
-                Ok(Appended { events: call.placed })
+        let duplicates = call.placed.iter().filter(|event| event.duplicate).count();
+        metrics::counter!("lantern_log_events_total").increment((call.taken - duplicates) as u64);
+        metrics::counter!("lantern_log_duplicates_total").increment(duplicates as u64);
+        (call.done)(match (call.rejected, call.failed) {
+            (Some((index, reason)), _) => {
+                Err(LogError::Rejected { index, appended: call.taken, reason })
             }
-            Some(why) => Err(LogError::Unavailable(format!("Kafka has not taken it: {why}"))),
+            (None, None) => Ok(Appended { events: call.placed }),
+            (None, Some(why)) => {
+                Err(LogError::Unavailable(format!("Kafka has not taken it: {why}")))
+            }
         });
     }
 

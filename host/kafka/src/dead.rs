@@ -3,10 +3,11 @@
 //! again tells which parked event to try again, and nothing else is read of it.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use lantern_core::{LogError, Offset, ParkedKind, ParkedRecord, PartitionId, UNREADABLE_TYPE};
+use lantern_core::{
+    Event, LogError, Offset, ParkedKind, ParkedRecord, PartitionId, UNREADABLE_TYPE,
+};
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -134,8 +135,9 @@ impl Mirror {
             let headers = headers(letter, place_of(letter));
             let mut record: BaseRecord<'_, str, [u8]> =
                 BaseRecord::to(&self.topic).payload(event.data).headers(headers);
-            if !event.subject.is_empty() {
-                record = record.key(event.subject);
+            let key = key(&letter.record.event);
+            if let Some(key) = &key {
+                record = record.key(key);
             }
             producer.send(record).map_err(|(error, _)| error)?;
             producer.poll(Duration::ZERO);
@@ -240,15 +242,22 @@ fn name_of(
     message: &impl Message<Headers = BorrowedHeaders>,
 ) -> Option<LetterName> {
     let headers = message.headers();
-    // Panics where a name is not UTF-8; such a header is somebody else's.
-    let last = |name: &str| catch_unwind(AssertUnwindSafe(|| record::last(&headers, name))).ok();
-    let text = |name: &str| std::str::from_utf8(last(name)??).ok();
+    let text = |name: &str| std::str::from_utf8(record::last(&headers, name)?).ok();
     let part = shared.part_at(text("lantern_topic")?, text("lantern_partition")?.parse().ok()?)?;
     Some(LetterName {
         projection: text("lantern_projection")?.to_owned(),
         partition: part.id,
         offset: Offset(text("lantern_offset")?.parse().ok()?),
     })
+}
+
+/// The key of a copy: the event's subject, or an unreadable record's own key.
+fn key(event: &Event) -> Option<String> {
+    if event.kind == UNREADABLE_TYPE {
+        let extensions: serde_json::Value = serde_json::from_str(&event.extensions).ok()?;
+        return extensions[record::UNREADABLE_KEY].as_str().map(str::to_owned);
+    }
+    (!event.subject.is_empty()).then(|| event.subject.clone())
 }
 
 /// What tells of a copy: the event's own headers, where it is an event, and why it

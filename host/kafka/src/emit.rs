@@ -26,6 +26,7 @@ use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
 
 use crate::client::{Context, attend, base, consumer, pass};
 use crate::shared::Shared;
+use crate::topic_settings::{Batching, EventCheck, Failure, TopicSettings, Undelivered, verdict};
 use crate::{tail, written};
 
 /// Threads that send; a transaction waits for the broker several times.
@@ -54,6 +55,9 @@ struct Outboxes {
     context: Context,
     instance: String,
     senders: Mutex<HashMap<String, Used>>,
+    /// See [`crate::append`]: the limit of the topic at which batches were too large
+    /// although no record was.
+    alone_at: Mutex<Option<Option<usize>>>,
 }
 
 /// When it was used last, and the one that sends.
@@ -70,9 +74,25 @@ struct OutboxSender {
     known: Option<Window>,
 }
 
+/// Why a transaction failed.
+enum Fault {
+    Kafka(KafkaError),
+    /// The record with this index among the events was not taken.
+    Record(usize, Undelivered),
+}
+
+impl From<KafkaError> for Fault {
+    fn from(error: KafkaError) -> Self {
+        Self::Kafka(error)
+    }
+}
+
 /// The producers' context: a record that fails makes its transaction fail.
-#[derive(Clone)]
-struct Outgoing(Context);
+struct Outgoing {
+    base: Context,
+    /// The first record that failed since a transaction was begun.
+    failed: Mutex<Option<(usize, Undelivered)>>,
+}
 
 impl ClientContext for Outgoing {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
@@ -82,21 +102,25 @@ impl ClientContext for Outgoing {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.0.told(&error, reason);
+        self.base.told(&error, reason);
     }
 
     fn generate_oauth_token(
         &self,
         _: Option<&str>,
     ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.0.token()
+        self.base.token()
     }
 }
 
 impl ProducerContext for Outgoing {
-    type DeliveryOpaque = ();
+    type DeliveryOpaque = Box<usize>;
 
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
+    fn delivery(&self, result: &DeliveryResult<'_>, index: Box<usize>) {
+        if let Err((error, message)) = result {
+            self.failed.lock().get_or_insert_with(|| (*index, Undelivered::new(error, message)));
+        }
+    }
 }
 
 impl Emitter {
@@ -112,6 +136,7 @@ impl Emitter {
             context: context.clone(),
             instance: instance.to_owned(),
             senders: Mutex::default(),
+            alone_at: Mutex::default(),
         });
         let threads = (0..THREADS).map(|number| {
             let (outboxes, taken) = (Arc::clone(&outboxes), Arc::clone(&taken));
@@ -154,28 +179,57 @@ impl Outboxes {
         loop {
             // The lock goes before the work begins.
             let Ok(job) = ({ jobs.lock().recv() }) else { return };
-            let sent = self.send(&job.emitted);
-            (job.done)(sent.map_err(|error| {
-                LogError::Unavailable(format!("Kafka has not taken emitted events: {error}"))
-            }));
+            (job.done)(self.send(&job.emitted));
         }
     }
 
-    fn send(&self, emitted: &Emitted) -> KafkaResult<Appended> {
-        let sender = self.sender(emitted)?;
+    fn send(&self, emitted: &Emitted) -> Result<Appended, LogError> {
+        let unavailable = |error: &dyn std::fmt::Display| {
+            LogError::Unavailable(format!("Kafka has not taken emitted events: {error}"))
+        };
+        let topic = self.shared.config.emit_topic();
+        let settings = self.shared.settings(topic);
+        let check = EventCheck::new(&self.shared.config, topic, &settings);
+        // Before a transaction is begun: one that is aborted leaves records, too.
+        if let Some((index, reason)) = check.first(emitted.events.iter()) {
+            return Err(LogError::Rejected { index, appended: 0, reason });
+        }
+        let sender = self.sender(emitted).map_err(|error| unavailable(&error))?;
         let sent = sender.lock().send(&self.shared, emitted);
-        if let Err(error) = &sent {
-            tracing::warn!(%error, outbox = emitted.outbox, "a transaction failed");
+        if sent.is_err() {
             // What became of it, the next producer finds out.
             self.senders.lock().remove(&emitted.outbox);
         }
-        sent?;
+        match sent {
+            Ok(()) => {}
+            Err(Fault::Kafka(error)) => {
+                tracing::warn!(%error, outbox = emitted.outbox, "a transaction failed");
+                return Err(unavailable(&error));
+            }
+            Err(Fault::Record(index, undelivered)) => {
+                let error = &undelivered.error;
+                tracing::warn!(%error, outbox = emitted.outbox, "a transaction failed");
+                let batching = self.batching(&settings);
+                return Err(match verdict(&undelivered, topic, &settings, batching) {
+                    Failure::Rejected(reason) => LogError::Rejected { index, appended: 0, reason },
+                    Failure::Together => {
+                        *self.alone_at.lock() = Some(settings.batch_bytes_max);
+                        unavailable(error)
+                    }
+                    Failure::Unavailable(why) => unavailable(&why),
+                });
+            }
+        }
         let topic = self.shared.config.emit_topic();
         for part in self.shared.parts.iter().filter(|part| *part.place.topic == *topic) {
             self.shared.want_bounds(part);
         }
         metrics::counter!("lantern_log_emitted_total").increment(emitted.events.len() as u64);
         Ok(Appended::default())
+    }
+
+    fn batching(&self, settings: &TopicSettings) -> Batching {
+        Batching::within(settings, *self.alone_at.lock() == Some(settings.batch_bytes_max))
     }
 
     /// The sender of an outbox, made where there is none.
@@ -214,8 +268,9 @@ impl Outboxes {
             .set("acks", "all")
             .set("message.timeout.ms", "15000")
             .set("transactional.id", &name);
-        let producer: BaseProducer<Outgoing> =
-            client.create_with_context(Outgoing(self.context.clone()))?;
+        self.batching(&self.shared.settings(config.emit_topic())).set(&mut client);
+        let outgoing = Outgoing { base: self.context.clone(), failed: Mutex::default() };
+        let producer: BaseProducer<Outgoing> = client.create_with_context(outgoing)?;
         attend(config, |timeout| producer.poll(timeout));
         // Fences whoever had this outbox before, and ends what that left open.
         producer.init_transactions(STEP)?;
@@ -251,7 +306,7 @@ impl Outboxes {
 }
 
 impl OutboxSender {
-    fn send(&mut self, shared: &Shared, emitted: &Emitted) -> KafkaResult<()> {
+    fn send(&mut self, shared: &Shared, emitted: &Emitted) -> Result<(), Fault> {
         let end = emitted.first + emitted.events.len() as u64;
         if end <= self.next {
             return Ok(());
@@ -259,11 +314,12 @@ impl OutboxSender {
         let skip = usize::try_from(self.next.saturating_sub(emitted.first)).unwrap_or(usize::MAX);
         attend(&shared.config, |timeout| drop(self.group.poll(timeout)));
         attend(&shared.config, |timeout| self.producer.poll(timeout));
+        *self.producer.client().context().failed.lock() = None;
         self.producer.begin_transaction()?;
         let transaction = self.transact(shared, emitted, skip, end);
         if let Err(error) = transaction {
-            // Where this fails too, the broker ends it after its timeout, or the
-            // next producer does.
+            // If this fails too, the broker ends it after its timeout, or the next
+            // producer does.
             if let Err(error) = self.producer.abort_transaction(STEP) {
                 tracing::debug!(%error, "a transaction could not be aborted");
             }
@@ -280,32 +336,38 @@ impl OutboxSender {
         emitted: &Emitted,
         skip: usize,
         end: u64,
-    ) -> KafkaResult<()> {
-        for event in emitted.events.iter().skip(skip) {
+    ) -> Result<(), Fault> {
+        for (index, event) in emitted.events.iter().enumerate().skip(skip) {
             let identity = identity_of(event.source.as_bytes(), event.id.as_bytes());
             if self.known.as_ref().is_some_and(|known| known.find(&identity).is_some()) {
                 continue;
             }
-            self.produce(shared, &event)?;
+            self.produce(shared, &event, index)?;
         }
-        self.producer.flush(STEP)?;
+        let flushed = self.producer.flush(STEP);
+        if let Some((index, undelivered)) = self.producer.client().context().failed.lock().take() {
+            return Err(Fault::Record(index, undelivered));
+        }
+        flushed?;
         let part = &shared.parts[emitted.partition.0 as usize];
         let mut list = TopicPartitionList::with_capacity(1);
         let offset = KafkaOffset::Offset(i64::try_from(end).unwrap_or(i64::MAX));
         list.add_partition_offset(&part.place.topic, part.place.partition, offset)?;
         let group = self.group.group_metadata().ok_or(KafkaError::Canceled)?;
         self.producer.send_offsets_to_transaction(&list, &group, STEP)?;
-        self.producer.commit_transaction(STEP)
+        Ok(self.producer.commit_transaction(STEP)?)
     }
 
-    fn produce(&self, shared: &Shared, event: &EventRef<'_>) -> KafkaResult<()> {
+    fn produce(&self, shared: &Shared, event: &EventRef<'_>, index: usize) -> KafkaResult<()> {
         let config = &shared.config;
         let key = written::key(event, config.key);
         let headers = written::headers(event, &[]);
         let until = Instant::now() + STEP;
         loop {
-            let mut record: BaseRecord<'_, str, [u8]> =
-                BaseRecord::to(config.emit_topic()).payload(event.data).headers(headers.clone());
+            let mut record: BaseRecord<'_, str, [u8], Box<usize>> =
+                BaseRecord::with_opaque_to(config.emit_topic(), Box::new(index))
+                    .payload(event.data)
+                    .headers(headers.clone());
             if let Some(key) = &key {
                 record = record.key(key);
             }

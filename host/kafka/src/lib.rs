@@ -24,6 +24,7 @@ mod record;
 mod shared;
 mod stream;
 mod tail;
+mod topic_settings;
 mod topics;
 mod watch;
 mod written;

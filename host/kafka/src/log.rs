@@ -25,6 +25,7 @@ use crate::emit::Emitter;
 use crate::groups::Groups;
 use crate::partitions::Table;
 use crate::shared::Shared;
+use crate::topic_settings::SettingsClient;
 use crate::{dead, reader, topics, watch};
 
 /// How long opening waits for the bounds of the partitions.
@@ -94,14 +95,18 @@ impl KafkaLog {
         let group = format!("{}reader", config.group_prefix);
         // Asks, and reads nothing.
         let asking = consumer(&config, &group, PREFETCH_LEAST, &context).map_err(failed)?;
-        number(&mut table, &asking, &config, &context)?;
+        let answers = number(&mut table, &asking, &config, &context)?;
         let places = table.places().to_vec();
         let each = config.prefetch_bytes / (places.len().max(1) * config.cursors as usize);
         let cursors: Vec<_> = (0..config.cursors)
             .map(|_| consumer(&config, &group, each.max(PREFETCH_LEAST), &context).map(Arc::new))
             .collect::<Result<_, _>>()
             .map_err(failed)?;
+        let settings = SettingsClient::new(&config, &context).map_err(failed)?;
         let shared = Arc::new(Shared::new(config, &places, said));
+        if let Some(settings) = settings.as_ref().filter(|_| answers) {
+            watch::learn(&shared, settings);
+        }
         let failed = |error: KafkaError| refused(&shared.config, &shared.said, &error);
         let thread = |error: std::io::Error| OpenError::Other(error.to_string());
         let emitter = Emitter::start(&shared, &context, table.instance()).map_err(thread)?;
@@ -125,17 +130,24 @@ impl KafkaLog {
             resending,
             threads,
         };
-        log.start(cursors).map_err(thread)?;
+        log.start(cursors, settings).map_err(thread)?;
+        for warning in log.warnings() {
+            tracing::warn!("{warning}");
+        }
         log.await_bounds();
         Ok(log)
     }
 
-    fn start(&self, cursors: Vec<Arc<BaseConsumer<Context>>>) -> std::io::Result<()> {
+    fn start(
+        &self,
+        cursors: Vec<Arc<BaseConsumer<Context>>>,
+        settings: Option<SettingsClient>,
+    ) -> std::io::Result<()> {
         let mut threads = self.threads.lock();
         for (number, consumer) in cursors.into_iter().enumerate() {
             threads.push(reader::start(&self.shared, number, consumer)?);
         }
-        threads.push(watch::start(&self.shared, Arc::clone(&self.consumer))?);
+        threads.push(watch::start(&self.shared, Arc::clone(&self.consumer), settings)?);
         Ok(())
     }
 
@@ -309,6 +321,17 @@ impl Log for KafkaLog {
         part.state.lock().topic_id.clone()
     }
 
+    fn warnings(&self) -> Vec<String> {
+        let stamped = |topic: &&String| self.shared.settings(topic).log_append_time == Some(false);
+        let topics = self.shared.config.topics.iter().filter(stamped);
+        let warning = topics.map(|topic| {
+            format!(
+                "topic `{topic}` has its producers' times (`message.timestamp.type` is `CreateTime`), so one producer with a wrong clock can move event time: set it to `LogAppendTime` with `kafka-configs --alter --entity-type topics --entity-name {topic} --add-config message.timestamp.type=LogAppendTime`"
+            )
+        });
+        warning.collect()
+    }
+
     fn troubles(&self) -> Vec<String> {
         let unread = self.shared.unread.lock();
         let added = unread.iter().map(|place| {
@@ -319,13 +342,13 @@ impl Log for KafkaLog {
 }
 
 /// Gives every partition of the topics its number in `table`, and refuses a log that
-/// is another than before.
+/// is another than before. Whether the broker answers.
 fn number(
     table: &mut Table,
     asking: &BaseConsumer<Context>,
     config: &KafkaConfig,
     context: &Context,
-) -> Result<(), OpenError> {
+) -> Result<bool, OpenError> {
     let counts = match topics::counts(asking, config, context) {
         Ok(counts) => counts,
         Err(topics::Fault::Topic(reason)) => return Err(OpenError::Other(reason)),
@@ -336,7 +359,7 @@ fn number(
         }
         Err(topics::Fault::Client(error)) => {
             tracing::warn!(%error, "Kafka does not answer: what is folded is served meanwhile");
-            return table.check(None, &config.topics);
+            return table.check(None, &config.topics).map(|()| false);
         }
     };
     let cluster = asking.client().fetch_cluster_id(ANSWER);
@@ -349,7 +372,7 @@ fn number(
     for (topic, count) in config.topics.iter().zip(counts) {
         table.extend(topic, count);
     }
-    table.save()
+    table.save().map(|()| true)
 }
 
 fn refused(config: &KafkaConfig, said: &Said, error: &KafkaError) -> OpenError {
@@ -372,4 +395,9 @@ fn describe_metrics() {
     describe_counter!("lantern_log_duplicates_total", "Events sent again and not appended");
     describe_counter!("lantern_log_emitted_total", "Events of plugins written to the log");
     describe_counter!("lantern_log_unreadable_total", "Records read that are no events");
+    describe_counter!("lantern_log_tombstones_total", "Records without a value read and skipped");
+    describe_counter!(
+        "lantern_log_attributes_ignored_total",
+        "Extension attributes of records left out because no event may have them"
+    );
 }

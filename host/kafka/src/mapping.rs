@@ -3,13 +3,15 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use lantern_cloudevents::{EventError, EventLimits, Name, Reader, check_json, is_json};
+use lantern_cloudevents::{
+    EventError, EventLimits, Name, Reader, check_json, is_json, time_of_number,
+};
 use lantern_core::{EventRef, Events, Timestamp};
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::record::Raw;
+use crate::record::{Raw, without_mark};
 
 /// The attributes that a mapping gives, in the order of [`Compiled::picks`].
 const ATTRIBUTES: [&str; 7] = ["type", "subject", "id", "source", "tenant", "time", "dataschema"];
@@ -38,7 +40,8 @@ pub struct Mapping {
     /// The time, RFC 3339 or a number of `time_unit` since 1970. Default, and
     /// where a record has none, the record's own timestamp.
     pub time: String,
-    /// What a number in `time` counts: `s`, `ms`, `us` or `ns`. Default `ms`.
+    /// What a number in `time` counts: `s`, `ms`, `us` or `ns`. A number that names a
+    /// time before 1971 or after 9999 in it makes the record unreadable. Default `ms`.
     pub time_unit: TimeUnit,
     /// The schema of the payload. Default none.
     pub dataschema: String,
@@ -81,6 +84,17 @@ pub enum TimeUnit {
     Ns,
 }
 
+impl From<TimeUnit> for lantern_cloudevents::TimeUnit {
+    fn from(unit: TimeUnit) -> Self {
+        match unit {
+            TimeUnit::S => Self::Seconds,
+            TimeUnit::Ms => Self::Millis,
+            TimeUnit::Us => Self::Micros,
+            TimeUnit::Ns => Self::Nanos,
+        }
+    }
+}
+
 /// Where an attribute is taken from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Pick {
@@ -97,7 +111,7 @@ enum Pick {
 pub(crate) struct Compiled {
     picks: Vec<Pick>,
     paths: Vec<Vec<String>>,
-    unit: TimeUnit,
+    unit: lantern_cloudevents::TimeUnit,
     datacontenttype: String,
     json: bool,
 }
@@ -145,7 +159,7 @@ impl Mapping {
         Compiled {
             picks: picks.into(),
             paths,
-            unit: self.time_unit,
+            unit: self.time_unit.into(),
             datacontenttype: self.datacontenttype.clone(),
             json: is_json(&self.datacontenttype),
         }
@@ -176,19 +190,24 @@ fn pick(text: &str, paths: &mut Vec<Vec<String>>) -> Option<Pick> {
 }
 
 impl Compiled {
-    /// Adds the event that `raw` is by this mapping.
+    /// Adds the event that `raw` is by this mapping. `kind` gets its type, as soon as
+    /// that is known.
     ///
     /// # Errors
-    /// [`EventError`] where it is none; nothing was added then.
+    /// [`EventError`] if it is none; nothing was added then.
     pub(crate) fn read(
         &self,
         raw: &Raw<'_>,
         reader: &mut Reader,
+        kind: &mut String,
         into: &mut Events,
     ) -> Result<(), EventError> {
-        let payload = raw.payload.unwrap_or_default();
-        if raw.payload.is_none() {
-            return Err(EventError::Missing("value (the record has none)"));
+        let mut payload = raw.payload.unwrap_or_default();
+        if self.json {
+            payload = without_mark(payload);
+        }
+        if !matches!(self.picks[0], Pick::Field(_)) {
+            kind.push_str(&self.value(0, raw, &[])?);
         }
         let mut found = [None; DATA + 1];
         if self.json {
@@ -202,24 +221,16 @@ impl Compiled {
         let mut values = [const { Cow::Borrowed("") }; DATA];
         for (place, value) in values.iter_mut().enumerate() {
             *value = self.value(place, raw, &found)?;
-        }
-        let (mut time, mut text) = (Timestamp::MIN, None);
-        match self.picks[5] {
-            Pick::Field(field) => {
-                if let Some(json) = found[field].map(RawValue::get).filter(|json| *json != "null") {
-                    if json.starts_with('"') {
-                        text = Some(&*values[5]);
-                    } else {
-                        time = number(json, self.unit)?;
-                    }
-                }
+            if place == 0 && kind.is_empty() {
+                kind.push_str(value);
             }
-            _ if values[5].is_empty() => {}
-            _ => match number(&values[5], self.unit) {
-                Ok(at) => time = at,
-                Err(_) => text = Some(&*values[5]),
-            },
         }
+        // Also a text may be a number.
+        let (time, text) = match &*values[5] {
+            "" => (Timestamp::MIN, None),
+            number if number.parse::<f64>().is_ok() => (time_of_number(number, self.unit)?, None),
+            text => (Timestamp::MIN, Some(text)),
+        };
         let data = match self.picks[DATA] {
             Pick::Field(field) => match found[field] {
                 Some(json) => json.get().as_bytes(),
@@ -294,30 +305,6 @@ fn scalar<'a>(name: &str, json: &'a str) -> Result<Option<Cow<'a, str>>, EventEr
         Some(b'{' | b'[') | None => Err(wrong()),
         Some(_) => Ok(Some(Cow::Borrowed(json))),
     }
-}
-
-/// A number of `unit` since 1970.
-fn number(json: &str, unit: TimeUnit) -> Result<Timestamp, EventError> {
-    let wrong = || EventError::Time(json.chars().take(80).collect());
-    let (times, over) = match unit {
-        TimeUnit::S => (1_000_000, 1),
-        TimeUnit::Ms => (1_000, 1),
-        TimeUnit::Us => (1, 1),
-        TimeUnit::Ns => (1, 1_000),
-    };
-    if let Ok(whole) = json.parse::<i64>() {
-        let us = (whole / over).checked_mul(times).ok_or_else(wrong)?;
-        return Ok(Timestamp(us));
-    }
-    let part: f64 = json.parse().map_err(|_| wrong())?;
-    #[expect(clippy::cast_precision_loss, reason = "at most a million")]
-    let us = part * times as f64 / over as f64;
-    // Times within a few hundred thousand years of 1970.
-    if !us.is_finite() || us.abs() > 9e18 {
-        return Err(wrong());
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "within bounds")]
-    Ok(Timestamp(us as i64))
 }
 
 /// Finds the members that `paths` name, in one pass.

@@ -13,7 +13,7 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use crate::client::{Context, is_gone, time_of};
-use crate::record::{Decoder, Raw};
+use crate::record::{Decoded, Decoder, Raw};
 use crate::shared::{Part, Shared};
 
 /// Records taken of one partition before others get their turn.
@@ -228,18 +228,21 @@ impl Cursor {
                 // A compressed batch begins before the place asked for.
                 continue;
             }
-            let fits = decode(&mut self.decoder, part, offset, &message, &mut lane.events);
-            let again = if fits { None } else { Some(message.detach()) };
+            let mut decoded = decode(&mut self.decoder, part, offset, &message, &mut lane.events);
+            let again = (decoded == Decoded::Full).then(|| message.detach());
             drop(message);
             if let Some(message) = again {
                 // One chunk holds only so many types: this is the first of another.
                 self.seal(part, number, true);
                 let lane = &mut self.lanes[number];
-                decode(&mut self.decoder, part, offset, &message, &mut lane.events);
+                decoded = decode(&mut self.decoder, part, offset, &message, &mut lane.events);
             }
             let lane = &mut self.lanes[number];
-            lane.offsets.push(offset);
             lane.next = offset + 1;
+            // A record without a value leaves a gap, as if it had been compacted away.
+            if decoded != Decoded::Tombstone {
+                lane.offsets.push(offset);
+            }
             let many = lane.offsets.len() >= self.shared.config.chunk_events_max as usize;
             if (many || lane.events.bytes() >= self.piece_bytes) && self.seal(part, number, false) {
                 return Taken::Empty;
@@ -252,7 +255,7 @@ impl Cursor {
     fn seal(&mut self, part: &Part, number: usize, quiet: bool) -> bool {
         let lane = &mut self.lanes[number];
         if lane.offsets.is_empty() {
-            return false;
+            return self.pass(part, number, quiet);
         }
         lane.moved = Some(Instant::now());
         let (events, offsets) =
@@ -282,6 +285,25 @@ impl Cursor {
             self.shared.wake(part);
         }
         full
+    }
+
+    /// Passes records without a value that came since the last event; whether the
+    /// stream is gone.
+    fn pass(&mut self, part: &Part, number: usize, quiet: bool) -> bool {
+        let next = self.lanes[number].next;
+        let mut state = part.state.lock();
+        let stream = &mut state.streams[self.number];
+        let wanted = stream.open && stream.asked.is_none();
+        let news = wanted && stream.next < next;
+        if news {
+            stream.pass(next);
+            state.tell_end(next);
+        }
+        drop(state);
+        if news && !quiet {
+            self.shared.wake(part);
+        }
+        !wanted
     }
 
     /// The end was reached. Where the broker says that the partition goes on
@@ -364,31 +386,43 @@ impl Cursor {
     }
 }
 
-/// Adds a record to its lane; `false` where it takes no more types.
+/// Adds a record to its lane.
 fn decode(
     decoder: &mut Decoder,
     part: &Part,
     offset: u64,
     message: &impl Records,
     events: &mut Events,
-) -> bool {
-    message.with(part, offset, &mut |raw| {
-        let (fits, unreadable) = decoder.read(raw, events);
-        if let Some(reason) = unreadable {
+) -> Decoded {
+    let mut decoded = Decoded::Full;
+    message.with(part, offset, &mut |raw| decoded = decoder.read(raw, events));
+    match &decoded {
+        Decoded::Unreadable(reason) => {
             metrics::counter!("lantern_log_unreadable_total").increment(1);
             tracing::debug!(partition = %part.place, offset, reason, "a record is no event");
         }
-        fits
-    })
+        Decoded::Tombstone => metrics::counter!("lantern_log_tombstones_total").increment(1),
+        Decoded::Event | Decoded::Full => {}
+    }
+    match decoder.take_ignored() {
+        0 => {}
+        count => {
+            metrics::counter!("lantern_log_attributes_ignored_total").increment(count);
+            tracing::debug!(
+                partition = %part.place, offset, count, "attributes of a record were left out"
+            );
+        }
+    }
+    decoded
 }
 
 /// A message of the library, borrowed or not.
 trait Records {
-    fn with(&self, part: &Part, offset: u64, read: &mut dyn FnMut(&Raw<'_>) -> bool) -> bool;
+    fn with(&self, part: &Part, offset: u64, read: &mut dyn FnMut(&Raw<'_>));
 }
 
 impl Records for BorrowedMessage<'_> {
-    fn with(&self, part: &Part, offset: u64, read: &mut dyn FnMut(&Raw<'_>) -> bool) -> bool {
+    fn with(&self, part: &Part, offset: u64, read: &mut dyn FnMut(&Raw<'_>)) {
         read(&Raw {
             topic: &part.place.topic,
             partition: part.place.partition,
@@ -397,12 +431,12 @@ impl Records for BorrowedMessage<'_> {
             key: self.key(),
             payload: self.payload(),
             headers: &self.headers(),
-        })
+        });
     }
 }
 
 impl Records for rdkafka::message::OwnedMessage {
-    fn with(&self, part: &Part, offset: u64, read: &mut dyn FnMut(&Raw<'_>) -> bool) -> bool {
+    fn with(&self, part: &Part, offset: u64, read: &mut dyn FnMut(&Raw<'_>)) {
         let headers = self.headers().map(rdkafka::message::OwnedHeaders::as_borrowed);
         read(&Raw {
             topic: &part.place.topic,
@@ -412,7 +446,7 @@ impl Records for rdkafka::message::OwnedMessage {
             key: self.key(),
             payload: self.payload(),
             headers: &headers,
-        })
+        });
     }
 }
 

@@ -1,51 +1,67 @@
 //! From a record of Kafka to an event in columns: CloudEvents' Kafka binding in
 //! both modes, and what a mapping makes of others. A record that is no event
-//! becomes one of [`UNREADABLE_TYPE`], never nothing. Pure: the same record reads
-//! the same whenever and wherever it is read.
+//! becomes one of [`UNREADABLE_TYPE`]; one without a value is a deletion marker of a
+//! compacted topic and is skipped. Pure: the same record is read the same whenever
+//! and wherever it is read.
+//!
+//! Anyone who may write to a topic can write any headers, so nothing in a record
+//! proves that this server wrote it. See [`Decoder::binary`] for what is believed.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lantern_cloudevents::{
-    Attributes, EventError, EventLimits, Reader, check_json, check_text, is_json,
+    Attributes, EventError, EventLimits, Reader, TYPE_BYTES_MAX, check_json, check_text, is_json,
+    read_time,
 };
-use lantern_core::{EventRef, Events, Timestamp, UNREADABLE_REASON, UNREADABLE_TYPE};
+use lantern_core::{
+    EventRef, Events, HEARTBEAT_TYPE, HOST_SOURCE, Timestamp, UNREADABLE_KIND, UNREADABLE_REASON,
+    UNREADABLE_TYPE, has_emitted_form, is_host_type,
+};
 use rdkafka::message::{BorrowedHeaders, Headers};
+use serde::Deserialize;
 
 use crate::config::KafkaConfig;
 use crate::mapping::Compiled;
 
 /// What the headers of attributes begin with.
 const PREFIX: &str = "ce_";
+/// Headers of which one at least is in every record in binary mode. Other headers
+/// with the prefix say nothing about the mode.
+const BINARY: [&str; 4] = ["ce_specversion", "ce_id", "ce_source", "ce_type"];
+/// The attributes that must be text for the record to be an event.
+const CORE: [&str; 8] =
+    ["specversion", "id", "source", "type", "subject", "time", "tenant", "dataschema"];
 /// The media type of events in structured mode, as JSON.
 const STRUCTURED: &str = "application/cloudevents+json";
 /// What media types of all events in structured mode begin with.
 const ANY_STRUCTURED: &str = "application/cloudevents";
-/// The longest subject of an unreadable record, in bytes.
+/// The longest key of an unreadable record that is kept, in bytes.
 const KEY_BYTES_MAX: usize = 4_096;
+/// The extension attribute of an unreadable record with its key.
+pub(crate) const UNREADABLE_KEY: &str = "kafkakey";
 
-/// A record as it lies in its topic.
+/// A record as it is in its topic.
 #[derive(Clone, Copy)]
 pub(crate) struct Raw<'a> {
     pub(crate) topic: &'a str,
     pub(crate) partition: i32,
     pub(crate) offset: u64,
-    /// The record's own timestamp; 1970 where it has none.
+    /// The record's own timestamp; 1970 if it has none.
     pub(crate) time: Timestamp,
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) payload: Option<&'a [u8]>,
     pub(crate) headers: &'a dyn Header,
 }
 
-/// The headers of a record, by place.
+/// The headers of a record, by index.
 pub(crate) trait Header {
     /// How many there are.
     fn count(&self) -> usize;
 
-    /// Name and value of header `place`. May panic where a name is not UTF-8, as
-    /// the client library does.
-    fn at(&self, place: usize) -> (&str, Option<&[u8]>);
+    /// Name and value of header `index`; `None` if the name is not UTF-8.
+    fn at(&self, index: usize) -> Option<(&str, Option<&[u8]>)>;
 }
 
 impl Header for Option<&BorrowedHeaders> {
@@ -53,11 +69,12 @@ impl Header for Option<&BorrowedHeaders> {
         self.map_or(0, Headers::count)
     }
 
-    fn at(&self, place: usize) -> (&str, Option<&[u8]>) {
-        self.map_or(("", None), |headers| {
-            let header = headers.get(place);
-            (header.key, header.value)
-        })
+    fn at(&self, index: usize) -> Option<(&str, Option<&[u8]>)> {
+        let headers = (*self)?;
+        // The client library panics at a name that is not UTF-8, and anyone may
+        // write one.
+        let header = catch_unwind(AssertUnwindSafe(|| headers.get(index))).ok()?;
+        Some((header.key, header.value))
     }
 }
 
@@ -67,19 +84,24 @@ impl Header for Vec<(&str, Option<&[u8]>)> {
         self.len()
     }
 
-    fn at(&self, place: usize) -> (&str, Option<&[u8]>) {
-        self[place]
+    fn at(&self, index: usize) -> Option<(&str, Option<&[u8]>)> {
+        Some(self[index])
     }
 }
 
 fn all(headers: &dyn Header) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
-    (0..headers.count()).map(move |place| headers.at(place))
+    (0..headers.count()).filter_map(move |index| headers.at(index))
 }
 
 /// The value of the last header of this name, which is the one that counts in
-/// Kafka. May panic as [`Header::at`] does.
+/// Kafka.
 pub(crate) fn last<'a>(headers: &'a dyn Header, name: &str) -> Option<&'a [u8]> {
     all(headers).filter(|(known, _)| *known == name).last().and_then(|(_, value)| value)
+}
+
+/// `json` without a byte order mark, which is no part of the text.
+pub(crate) fn without_mark(json: &[u8]) -> &[u8] {
+    json.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(json)
 }
 
 impl<'a> Raw<'a> {
@@ -91,21 +113,36 @@ impl<'a> Raw<'a> {
     /// Kafka.
     ///
     /// # Errors
-    /// [`EventError::Header`] where it is not text.
+    /// [`EventError::Header`] if it is not text.
     pub(crate) fn header(&self, name: &str) -> Result<Option<&'a str>, EventError> {
         last(self.headers, name).map(|value| text(name, value)).transpose()
     }
 
-    /// The key, where it is text.
+    /// The key, if it is text.
     pub(crate) fn key_text(&self) -> Option<&'a str> {
         self.key.and_then(|key| std::str::from_utf8(key).ok())
     }
+}
+
+/// What became of a record.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Decoded {
+    /// An event was added.
+    Event,
+    /// In its place was added why it is none, which is this.
+    Unreadable(String),
+    /// It has no value: a deletion marker. Nothing was added.
+    Tombstone,
+    /// Nothing was added, since no more types fit: begin another chunk.
+    Full,
 }
 
 /// Reads records of all topics.
 pub(crate) struct Decoder {
     reader: Reader,
     mappings: HashMap<String, Compiled>,
+    /// The type that the record being read claims, if that is known.
+    kind: String,
 }
 
 impl Decoder {
@@ -113,91 +150,119 @@ impl Decoder {
         let topics = config.topics.iter();
         let mappings =
             topics.filter_map(|topic| Some((topic.clone(), config.mapping(topic)?.compile())));
-        Self { reader: Reader::of_log(), mappings: mappings.collect() }
+        Self { reader: Reader::of_log(), mappings: mappings.collect(), kind: String::new() }
     }
 
-    /// Adds the event that `raw` is, or in its place why it is none, which is
-    /// handed back too. `false` where `into` takes no more types: begin another.
-    pub(crate) fn read(&mut self, raw: &Raw<'_>, into: &mut Events) -> (bool, Option<String>) {
+    /// Adds the event that `raw` is, or why it is none.
+    pub(crate) fn read(&mut self, raw: &Raw<'_>, into: &mut Events) -> Decoded {
         self.reader.set_time_default(raw.time);
+        self.reader.set_host_events(false);
+        self.kind.clear();
         let count = into.len();
-        // Names of headers that are not UTF-8 make the client library panic, and
-        // anyone may write them.
-        let read = catch_unwind(AssertUnwindSafe(|| self.event(raw, into)));
-        let reason = match read {
-            Ok(Ok(())) => return (true, None),
-            Ok(Err(EventError::TooManyTypes)) => return (false, None),
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "the name of a header is not UTF-8".into(),
+        let reason = match self.event(raw, into) {
+            Ok(true) => return Decoded::Event,
+            Ok(false) => return Decoded::Tombstone,
+            Err(EventError::TooManyTypes) => return Decoded::Full,
+            Err(error) => error.to_string(),
         };
         assert_eq!(into.len(), count, "what was refused was not added");
-        (unreadable(raw, &reason, into), Some(reason))
+        match unreadable(raw, &reason, &self.kind, into) {
+            true => Decoded::Unreadable(reason),
+            false => Decoded::Full,
+        }
     }
 
-    fn event(&mut self, raw: &Raw<'_>, into: &mut Events) -> Result<(), EventError> {
+    /// How many extension attributes were left out since the last call.
+    pub(crate) fn take_ignored(&mut self) -> u64 {
+        self.reader.take_ignored()
+    }
+
+    /// `false` if the record has no value and is no event without one either.
+    fn event(&mut self, raw: &Raw<'_>, into: &mut Events) -> Result<bool, EventError> {
         let (mut binary, mut media) = (false, None);
         for (name, value) in raw.all() {
             if name.starts_with(PREFIX) {
-                binary = true;
+                binary |= BINARY.contains(&name);
             } else if name.eq_ignore_ascii_case("content-type") {
                 media = value;
             }
         }
-        let media = media.map(|value| text("content-type", value)).transpose()?;
-        if media.is_some_and(|media| starts_with(media, ANY_STRUCTURED)) {
-            return self.structured(media.unwrap_or_default(), raw, into);
+        let media = media.and_then(|media| std::str::from_utf8(media).ok());
+        let structured = media.filter(|media| starts_with(media, ANY_STRUCTURED));
+        match (structured, raw.payload) {
+            (None, _) if binary => self.binary(media, raw, into)?,
+            (_, None) => return Ok(false),
+            (Some(media), Some(payload)) => self.structured(media, payload, into)?,
+            (None, Some(payload)) => match self.mappings.get(raw.topic) {
+                Some(mapping) => mapping.read(raw, &mut self.reader, &mut self.kind, into)?,
+                None => self.structured(STRUCTURED, payload, into)?,
+            },
         }
-        if binary {
-            return self.binary(media, raw, into);
-        }
-        if let Some(mapping) = self.mappings.get(raw.topic) {
-            return mapping.read(raw, &mut self.reader, into);
-        }
-        self.structured(STRUCTURED, raw, into)
+        Ok(true)
     }
 
     fn structured(
         &mut self,
         media: &str,
-        raw: &Raw<'_>,
+        payload: &[u8],
         into: &mut Events,
     ) -> Result<(), EventError> {
         let essence = media.split(';').next().unwrap_or_default().trim();
         if !essence.eq_ignore_ascii_case(STRUCTURED) {
-            let value = media.chars().take(80).collect();
+            let value = media.chars().take(80).flat_map(char::escape_default).collect();
             return Err(EventError::Shape { expected: "`application/cloudevents+json`", value });
         }
-        match raw.payload {
-            Some(payload) => self.reader.structured(payload, into),
-            None => Err(EventError::Missing("value (the record has none)")),
+        let read = self.reader.structured(payload, into);
+        if read.is_err() {
+            let claimed: Option<Claimed<'_>> = serde_json::from_slice(without_mark(payload)).ok();
+            self.kind.push_str(claimed.and_then(|claimed| claimed.kind).as_deref().unwrap_or(""));
         }
+        read
     }
 
+    /// Binary mode, the only one in which this server writes. Here sources `lantern`
+    /// and `lantern/…` are believed in the exact form that the host gives them: a
+    /// heartbeat, which counts up to its record's own time, and emitted events, whose
+    /// type is none of the host's own. Neither can do more than any other event of
+    /// the topic can. Everything else that claims to be the host's is unreadable.
     fn binary(
         &mut self,
         media: Option<&str>,
         raw: &Raw<'_>,
         into: &mut Events,
     ) -> Result<(), EventError> {
-        let mut attributes = Attributes::default();
+        let (mut attributes, mut media) = (Attributes::of_log(), media);
         for (name, value) in raw.all() {
-            let Some(attribute) = name.strip_prefix(PREFIX) else { continue };
-            if attribute == "datacontenttype" || attribute == "data" {
-                return Err(EventError::Name(format!("{name} (use `content-type` and the value)")));
+            let (Some(attribute), Some(value)) = (name.strip_prefix(PREFIX), value) else {
+                continue;
+            };
+            match (attribute, std::str::from_utf8(value)) {
+                // The media type is in `content-type`; some write it here as well.
+                ("datacontenttype", Ok(value)) => media = media.or(Some(value)),
+                // No names of attributes in headers.
+                ("datacontenttype" | "data" | "data_base64", _) => attributes.leave_out(),
+                (_, Ok(value)) => attributes.set(attribute, Cow::Borrowed(value))?,
+                (core, Err(_)) if CORE.contains(&core) => return Err(not_text(name, value)),
+                (_, Err(_)) => attributes.leave_out(),
             }
-            let value = text(name, value.unwrap_or_default())?;
-            attributes.set(attribute, Cow::Borrowed(value))?;
         }
-        let payload = raw.payload.unwrap_or_default();
+        let [source, kind, id] = attributes.names();
+        self.kind.push_str(kind);
+        if source == HOST_SOURCE && kind == HEARTBEAT_TYPE {
+            return heartbeat(raw, id, attributes.time().unwrap_or_default(), into);
+        }
+        self.reader.set_host_events(has_emitted_form(source, id) && !is_host_type(kind));
+        let mut payload = raw.payload.unwrap_or_default();
         let depth_max = EventLimits::default().json_depth_max;
         let media = match media {
             Some(media) => {
                 if is_json(media) && !payload.is_empty() {
+                    payload = without_mark(payload);
                     check_json(payload, depth_max)?;
                 }
                 media
             }
-            // Nobody says what it is: JSON where it is JSON.
+            // Without a media type: JSON if it is JSON.
             None if payload.is_empty() || check_json(payload, depth_max).is_ok() => "",
             None => "application/octet-stream",
         };
@@ -205,36 +270,72 @@ impl Decoder {
     }
 }
 
-/// Adds why `raw` is no event; `false` where `into` takes no more types.
-fn unreadable(raw: &Raw<'_>, reason: &str, into: &mut Events) -> bool {
+/// As much of an event in structured mode as names its type.
+#[derive(Deserialize)]
+struct Claimed<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Cow<'a, str>>,
+}
+
+/// Adds a heartbeat, which never counts further than to its record's time.
+fn heartbeat(raw: &Raw<'_>, id: &str, time: &str, into: &mut Events) -> Result<(), EventError> {
+    check_text("id", id, KEY_BYTES_MAX)?;
+    let event = EventRef {
+        id,
+        source: HOST_SOURCE,
+        kind: HEARTBEAT_TYPE,
+        time: read_time(time)?.min(in_range(raw.time)),
+        data: b"{}",
+        ..EventRef::default()
+    };
+    if into.push(&event) { Ok(()) } else { Err(EventError::TooManyTypes) }
+}
+
+/// A record's own time is what its producer wrote, and may be anything.
+fn in_range(time: Timestamp) -> Timestamp {
+    time.clamp(Timestamp::FIRST, Timestamp::LAST)
+}
+
+/// Adds why `raw` is no event; `false` if `into` takes no more types.
+fn unreadable(raw: &Raw<'_>, reason: &str, kind: &str, into: &mut Events) -> bool {
     let Raw { topic, partition, offset, .. } = raw;
-    let reason = format!("record {offset} of {topic}[{partition}] is no event: {reason}");
-    let extensions = serde_json::json!({
+    let key = raw.key_text().filter(|key| check_text("key", key, KEY_BYTES_MAX).is_ok());
+    let short = key.filter(|key| key.len() <= 80 && !key.is_empty());
+    let named = short.map_or_else(String::new, |key| format!(" (key `{key}`)"));
+    let reason = format!("record {offset} of {topic}[{partition}]{named} is no event: {reason}");
+    let mut extensions = serde_json::json!({
         UNREADABLE_REASON: reason,
         "kafkatopic": topic,
         "kafkapartition": partition,
         "kafkaoffset": offset.to_string(),
-    })
-    .to_string();
-    let clean = |key: &&str| check_text("key", key, KEY_BYTES_MAX).is_ok();
+    });
+    if let Some(key) = key {
+        extensions[UNREADABLE_KEY] = key.into();
+    }
+    // Reserved ones are a fault of their own, which concerns everyone.
+    let clean = !kind.is_empty() && check_text("type", kind, TYPE_BYTES_MAX).is_ok();
+    if clean && !is_host_type(kind) {
+        extensions[UNREADABLE_KIND] = kind.into();
+    }
     into.push(&EventRef {
         id: &format!("{partition}-{offset}"),
         source: &format!("kafka/{topic}"),
         kind: UNREADABLE_TYPE,
-        subject: raw.key_text().filter(clean).unwrap_or_default(),
-        time: raw.time,
+        time: in_range(raw.time),
         datacontenttype: "application/octet-stream",
-        extensions: &extensions,
+        extensions: &extensions.to_string(),
         data: raw.payload.unwrap_or_default(),
         ..EventRef::default()
     })
 }
 
 fn text<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, EventError> {
-    std::str::from_utf8(value).map_err(|_| EventError::Header {
-        name: name.chars().take(80).collect(),
-        value: String::from_utf8_lossy(value).chars().take(80).collect(),
-    })
+    std::str::from_utf8(value).map_err(|_| not_text(name, value))
+}
+
+fn not_text(name: &str, value: &[u8]) -> EventError {
+    let short = |text: &str| text.chars().take(80).flat_map(char::escape_default).collect();
+    EventError::Header { name: short(name), value: short(&String::from_utf8_lossy(value)) }
 }
 
 fn starts_with(media: &str, front: &str) -> bool {

@@ -27,11 +27,14 @@ fn read(mapping: Option<Mapping>, key: Option<&str>, headers: Pairs<'_>, payload
         payload: Some(payload),
         headers: &headers,
     };
-    let (fits, reason) = Decoder::new(&config(mapping)).read(&raw, &mut events);
-    assert!(fits);
+    let decoded = Decoder::new(&config(mapping)).read(&raw, &mut events);
     assert_eq!(events.len(), 1);
     let event = events.get(0).to_owned();
-    assert_eq!(reason.is_some(), event.kind == UNREADABLE_TYPE, "{reason:?}");
+    match decoded {
+        Decoded::Event => assert_ne!(event.kind, UNREADABLE_TYPE),
+        Decoded::Unreadable(_) => assert_eq!(event.kind, UNREADABLE_TYPE),
+        other => panic!("{other:?}"),
+    }
     event
 }
 
@@ -93,10 +96,153 @@ fn structured_mode_is_told_by_its_media_type_or_by_having_no_headers() {
     }
 }
 
+/// A record in binary mode with source, type and id, and `more`.
+fn binary<'a>(source: &'a str, kind: &'a str, id: &'a str, more: Pairs<'a>) -> Event {
+    let headers = [
+        ("ce_specversion", Some(b"1.0".as_slice())),
+        ("ce_id", Some(id.as_bytes())),
+        ("ce_source", Some(source.as_bytes())),
+        ("ce_type", Some(kind.as_bytes())),
+    ];
+    read(None, None, &[&headers, more].concat(), b"{}")
+}
+
 #[test]
-fn a_type_of_the_hosts_own_is_taken_from_a_log() {
-    let json = br#"{"specversion":"1.0","id":"1","source":"lantern","type":"lantern.heartbeat"}"#;
-    assert_eq!(read(None, None, &[], json).kind, "lantern.heartbeat");
+fn a_heartbeat_counts_up_to_the_time_of_its_record() {
+    for (time, us) in [("1970-01-01T00:00:00.5Z", 500_000), ("9998-01-01T00:00:00Z", 1_000_000)] {
+        let time: Pairs<'_> = &[("ce_time", Some(time.as_bytes()))];
+        let event = binary("lantern", "lantern.heartbeat", "0/5/0", time);
+        assert_eq!((event.kind.as_str(), event.time), ("lantern.heartbeat", Timestamp(us)));
+    }
+    let event = binary("lantern", "lantern.heartbeat", "0/5/0", &[]);
+    assert!(reason(&event).contains("`time`"), "{event:?}");
+}
+
+#[test]
+fn a_type_of_the_hosts_own_from_outside_is_unreadable() {
+    for event in [
+        binary("/s", "lantern.heartbeat", "1", &[]),
+        binary("lantern", "lantern.unreadable", "1", &[("ce_reason", Some(b"of the sender"))]),
+        binary("lantern/p", "lantern.heartbeat", "v/0/1/2", &[]),
+        binary("lantern", "order.placed", "1", &[]),
+        binary("lantern/p", "order.placed", "1", &[]),
+    ] {
+        let reason = reason(&event);
+        assert!(reason.contains("server's own") && !reason.contains("of the sender"), "{reason}");
+        assert!(event.subject.is_empty());
+    }
+    for (source, kind) in [("lantern", "lantern.heartbeat"), ("/s", "lantern.unreadable")] {
+        let json = format!(
+            r#"{{"specversion":"1.0","id":"1","source":"{source}","type":"{kind}","time":"9998-01-01T00:00:00Z","subject":"u1","reason":"\u202etext of the sender"}}"#
+        );
+        let reason = reason(&read(None, None, &[], json.as_bytes()));
+        assert!(reason.contains("server's own") && !reason.contains("sender"), "{reason}");
+    }
+    let mapping = Mapping { source: "field:s".into(), ..Mapping::default() };
+    let event = read(Some(mapping), None, &[], br#"{"s":"lantern/p"}"#);
+    assert!(reason(&event).contains("server's own"), "{event:?}");
+}
+
+#[test]
+fn an_emitted_event_is_known_by_its_form_and_keeps_the_hosts_attributes() {
+    let more: Pairs<'_> = &[("ce_lanterndepth", Some(b"3")), ("ce_other", Some(b"x"))];
+    let event = binary("lantern/p", "order.paid", "v1.58f.0/0/17/2", more);
+    assert_eq!(event.kind, "order.paid");
+    assert_eq!(event.extensions, r#"{"lanterndepth":"3","other":"x"}"#);
+    let event = binary("/s", "order.paid", "v1.58f.0/0/17/2", more);
+    assert_eq!(event.extensions, r#"{"other":"x"}"#);
+    let json = br#"{"specversion":"1.0","id":"1","source":"s","type":"t","lanterndepth":3,"b":1}"#;
+    assert_eq!(read(None, None, &[], json).extensions, r#"{"b":1}"#);
+}
+
+#[test]
+fn no_extension_attribute_makes_a_record_unreadable() {
+    let long = "y".repeat(5_000);
+    let more: Pairs<'_> = &[
+        ("ce_id", Some(b"7")),
+        ("ce_trace_id", Some(b"a")),
+        ("ce_Camel", Some(b"a")),
+        ("ce_", Some(b"a")),
+        ("ce_bytes", Some(b"\xFF")),
+        ("ce_control", Some(b"a\nb")),
+        ("ce_long", Some(long.as_bytes())),
+        ("ce_null", None),
+        ("ce_empty", Some(b"")),
+        ("ce_subject", None),
+        ("ce_data", Some(b"1")),
+        ("ce_iodebeziumtransactiondatacollectionorder", Some(b"1")),
+        ("ce_twice", Some(b"a")),
+        ("ce_twice", Some(b"b")),
+        ("ce_same", Some(b"a")),
+        ("ce_same", Some(b"a")),
+        ("", Some(b"x")),
+        ("content-type", Some(b"\xFF")),
+    ];
+    let event = read(None, None, &[BINARY, more].concat(), b"{}");
+    assert_eq!((event.kind.as_str(), event.subject.as_str()), ("order.placed", ""));
+    assert_eq!(
+        event.extensions,
+        r#"{"iodebeziumtransactiondatacollectionorder":"1","same":"a","twice":"b"}"#
+    );
+    let many: Vec<(String, Option<&[u8]>)> =
+        (0..100).map(|n| (format!("ce_n{n}"), Some(b"1".as_slice()))).collect();
+    let many: Vec<(&str, Option<&[u8]>)> = many.iter().map(|(n, v)| (n.as_str(), *v)).collect();
+    assert_eq!(read(None, None, &[BINARY, &many].concat(), b"").kind, "order.placed");
+}
+
+#[test]
+fn members_that_no_attribute_may_be_are_left_out_of_a_structured_event() {
+    let json = br#"{"specversion":"1.0","id":7,"source":"s","type":"t","subject":-5,"tenant":true,
+        "time":null,"Big":"x","trace_id":"a","object":{"a":1},"list":[1],"gone":null,
+        "big":3000000000,"part":1.50,"whole":-5,"flag":true,"whole":-5,"data":{"n":1}}"#;
+    let event = read(None, None, &[], &[b"\xEF\xBB\xBF", json.as_slice()].concat());
+    assert_eq!(event.kind, "t");
+    assert_eq!((event.id.as_str(), event.subject.as_str()), ("7", "-5"));
+    assert_eq!((event.tenant.as_str(), &*event.data), ("true", &br#"{"n":1}"#[..]));
+    let expected = r#"{"big":"3000000000","part":"1.50","whole":-5,"flag":true}"#;
+    assert_eq!(event.extensions, expected);
+}
+
+#[test]
+fn what_a_log_accepts_a_client_may_send_again() {
+    let json = br#"{"specversion":"1.0","id":7,"source":"s","type":"t","big":3000000000,
+        "subject":"","iodebeziumtransactiontotalorder":"1","tenant":99999999999}"#;
+    let event = read(None, None, &[], json);
+    let mut written = Vec::new();
+    lantern_cloudevents::write_event(&event.as_ref(), &mut written);
+    let mut events = Events::new();
+    let mut reader = Reader::new(EventLimits::default(), Timestamp(0));
+    reader.structured(&written, &mut events).unwrap();
+    assert_eq!(events.get(0).to_owned(), event);
+}
+
+#[test]
+fn a_stray_header_does_not_make_binary_mode() {
+    let headers: Pairs<'_> = &[("ce_version", Some(b"3"))];
+    assert_eq!(read(Some(Mapping::default()), None, headers, b"{}").kind, "orders");
+}
+
+#[test]
+fn an_unreadable_record_names_the_type_it_claims() {
+    let kind = |event: &Event| {
+        let members: serde_json::Value = serde_json::from_str(&event.extensions).unwrap();
+        members[lantern_core::UNREADABLE_KIND].as_str().map(str::to_owned)
+    };
+    let claims = |event: &Event, claimed: Option<&str>| {
+        assert_eq!(event.kind, UNREADABLE_TYPE);
+        assert_eq!(kind(event).as_deref(), claimed, "{event:?}");
+    };
+    let time: Pairs<'_> = &[("ce_time", Some(b"now"))];
+    claims(&read(None, None, &[BINARY, time].concat(), b""), Some("order.placed"));
+    claims(&read(None, None, &[], br#"{"type":"a.b"}"#), Some("a.b"));
+    claims(&read(None, None, &[], br#"{"type":5}"#), None);
+    claims(&read(None, None, &[], br#"{"type":"lantern.x"}"#), None);
+    claims(&read(None, None, &[], b"junk"), None);
+    claims(&read(Some(Mapping::default()), None, &[], b"junk"), Some("orders"));
+    let mapping =
+        || Mapping { kind: "field:k".into(), time: "field:t".into(), ..Mapping::default() };
+    claims(&read(Some(mapping()), None, &[], br#"{"k":"x","t":"now"}"#), Some("x"));
+    claims(&read(Some(mapping()), None, &[], b"{}"), None);
 }
 
 #[test]
@@ -104,10 +250,11 @@ fn what_is_no_event_is_kept_with_its_place_and_the_reason() {
     let check = |headers: Pairs<'_>, payload: &[u8], word: &str| {
         let event = read(None, Some("k1"), headers, payload);
         assert_eq!(event.kind, UNREADABLE_TYPE);
-        assert_eq!((event.subject.as_str(), &*event.data), ("k1", payload));
+        // It blocks no subject: whom it concerns is unknown.
+        assert_eq!((event.subject.as_str(), &*event.data), ("", payload));
         assert_eq!((event.id.as_str(), event.source.as_str()), ("3-1841", "kafka/orders"));
         let reason = reason(&event);
-        assert!(reason.starts_with("record 1841 of orders[3] is no event"), "{reason}");
+        assert!(reason.starts_with("record 1841 of orders[3] (key `k1`) is no event"), "{reason}");
         assert!(reason.contains(word), "{reason} does not say {word}");
     };
     check(&[], b"not json", "not JSON");
@@ -116,21 +263,22 @@ fn what_is_no_event_is_kept_with_its_place_and_the_reason() {
     check(&BINARY[..3], b"", "`type`");
     check(&[BINARY, &[("ce_id", Some(b"8"))]].concat(), b"", "`id`");
     check(&[BINARY, &[("ce_subject", Some(b"\xFF"))]].concat(), b"", "ce_subject");
-    check(&[BINARY, &[("ce_data", Some(b"1"))]].concat(), b"", "ce_data");
+    check(&[BINARY, &[("ce_time", Some(b"0000-01-01T00:00:00Z"))]].concat(), b"", "0001-01-01");
+    check(&[BINARY, &[("ce_time", Some(b"1767225600"))]].concat(), b"", "2026-01-01T00:00:00Z");
     let json: Pairs<'_> = &[("content-type", Some(b"application/json"))];
     check(&[BINARY, json].concat(), b"{", "JSON");
     check(&[("content-type", Some(b"application/cloudevents+avro"))], b"x", "avro");
 }
 
 #[test]
-fn the_name_of_a_header_that_is_not_utf8_harms_nobody() {
-    struct Panics;
-    impl Header for Panics {
+fn a_header_whose_name_is_not_utf8_is_passed() {
+    struct Nameless(Vec<(&'static str, Option<&'static [u8]>)>);
+    impl Header for Nameless {
         fn count(&self) -> usize {
-            1
+            self.0.len() + 1
         }
-        fn at(&self, _: usize) -> (&str, Option<&[u8]>) {
-            panic!("as the client library does")
+        fn at(&self, index: usize) -> Option<(&str, Option<&[u8]>)> {
+            Some(self.0[index.checked_sub(1)?])
         }
     }
     let raw = Raw {
@@ -140,11 +288,32 @@ fn the_name_of_a_header_that_is_not_utf8_harms_nobody() {
         time: Timestamp(0),
         key: None,
         payload: Some(b"{}"),
-        headers: &Panics,
+        headers: &Nameless(BINARY.to_vec()),
     };
     let mut events = Events::new();
-    let (fits, reason) = Decoder::new(&config(None)).read(&raw, &mut events);
-    assert!(fits && reason.unwrap().contains("header"));
+    assert_eq!(Decoder::new(&config(None)).read(&raw, &mut events), Decoded::Event);
+    assert_eq!(events.kind(0), "order.placed");
+}
+
+#[test]
+fn a_record_whose_own_time_is_out_of_range_is_unreadable_only_if_the_time_is_needed() {
+    let headers = BINARY.to_vec();
+    let with_time = [BINARY, &[("ce_time", Some(b"2026-01-01T00:00:00Z".as_slice()))]].concat();
+    for (headers, readable) in [(headers, false), (with_time, true)] {
+        let raw = Raw {
+            topic: "orders",
+            partition: 0,
+            offset: 1,
+            time: Timestamp(i64::MAX),
+            key: None,
+            payload: None,
+            headers: &headers,
+        };
+        let mut events = Events::new();
+        let decoded = Decoder::new(&config(None)).read(&raw, &mut events);
+        assert_eq!(decoded == Decoded::Event, readable, "{decoded:?}");
+        assert!(events.times()[0].is_in_range());
+    }
 }
 
 #[test]
@@ -187,12 +356,29 @@ fn times_are_text_or_numbers_of_a_unit() {
         let mapping = Mapping { time: "field:t".into(), time_unit: unit, ..Mapping::default() };
         read(Some(mapping), None, &[], format!(r#"{{"t":{json}}}"#).as_bytes()).time.0
     };
-    assert_eq!(time(TimeUnit::S, "1.5"), 1_500_000);
-    assert_eq!(time(TimeUnit::Ms, "2"), 2_000);
-    assert_eq!(time(TimeUnit::Us, "2"), 2);
-    assert_eq!(time(TimeUnit::Ns, "2500"), 2);
+    assert_eq!(time(TimeUnit::S, "1767225600.5"), 1_767_225_600_500_000);
+    assert_eq!(time(TimeUnit::Ms, "1767225600001"), 1_767_225_600_001_000);
+    assert_eq!(time(TimeUnit::Us, "1767225600000001"), 1_767_225_600_000_001);
+    assert_eq!(time(TimeUnit::Ns, "1767225600000001999"), 1_767_225_600_000_001);
+    assert_eq!(time(TimeUnit::Ms, "\"1767225600001\""), 1_767_225_600_001_000);
     assert_eq!(time(TimeUnit::Ms, "\"1970-01-01T00:00:02Z\""), 2_000_000);
     assert_eq!(time(TimeUnit::Ms, "null"), 1_000_000);
+}
+
+#[test]
+fn a_time_of_another_unit_is_unreadable_and_the_reason_names_the_unit_that_fits() {
+    let mapping = Mapping { time: "field:at".into(), ..Mapping::default() };
+    for (at, words) in [
+        ("1767225600", "in `s` it is 2026-01-01T00:00:00Z"),
+        ("1767225600000000", "in `us` it is 2026-01-01T00:00:00Z"),
+        ("-1", "`ms`"),
+        ("0", "`ms`"),
+        ("1e300", "`ms`"),
+        ("\"10000-01-01T00:00:00Z\"", "RFC 3339"),
+    ] {
+        let event = read(Some(mapping.clone()), None, &[], format!("{{\"at\":{at}}}").as_bytes());
+        assert!(reason(&event).contains(words), "{at}: {event:?}");
+    }
 }
 
 #[test]
@@ -201,23 +387,30 @@ fn cloudevents_stay_cloudevents_in_a_mapped_topic() {
 }
 
 #[test]
-fn a_record_without_a_value_is_an_event_only_in_binary_mode() {
+fn a_record_without_a_value_is_a_tombstone_unless_it_is_an_event_in_binary_mode() {
     let headers: Vec<(&str, Option<&[u8]>)> = BINARY.to_vec();
-    let mut events = Events::new();
-    let mut raw = Raw {
-        topic: "orders",
-        partition: 0,
-        offset: 0,
-        time: Timestamp(0),
-        key: None,
-        payload: None,
-        headers: &None,
-    };
-    let (_, reason) = Decoder::new(&config(None)).read(&raw, &mut events);
-    assert!(reason.unwrap().contains("value"));
-    raw.headers = &headers;
-    let (_, reason) = Decoder::new(&config(None)).read(&raw, &mut events);
-    assert_eq!((reason, events.kind(1)), (None, "order.placed"));
+    let media: Vec<(&str, Option<&[u8]>)> =
+        vec![("content-type", Some(b"application/cloudevents+json"))];
+    for mapping in [None, Some(Mapping::default())] {
+        let mut decoder = Decoder::new(&config(mapping));
+        let mut events = Events::new();
+        let mut raw = Raw {
+            topic: "orders",
+            partition: 0,
+            offset: 0,
+            time: Timestamp(0),
+            key: Some(b"k"),
+            payload: None,
+            headers: &None,
+        };
+        assert_eq!(decoder.read(&raw, &mut events), Decoded::Tombstone);
+        raw.headers = &media;
+        assert_eq!(decoder.read(&raw, &mut events), Decoded::Tombstone);
+        assert!(events.is_empty());
+        raw.headers = &headers;
+        assert_eq!(decoder.read(&raw, &mut events), Decoded::Event);
+        assert_eq!(events.kind(0), "order.placed");
+    }
 }
 
 proptest! {

@@ -1,5 +1,6 @@
 //! What readers, cursors and the watcher know together of each partition.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use crate::client::Said;
 use crate::config::KafkaConfig;
 use crate::partitions::Place;
 use crate::stream::{Held, Stream};
+use crate::topic_settings::TopicSettings;
 
 /// The least memory of one cursor on one partition.
 const CACHE_LEAST: usize = 256 << 10;
@@ -58,6 +60,8 @@ pub(crate) struct Shared {
     pub(crate) watcher: Signal,
     pub(crate) closed: AtomicBool,
     pub(crate) said: Arc<Said>,
+    /// The topics' settings, as far as they are known.
+    settings: RwLock<HashMap<String, TopicSettings>>,
     /// Partitions of the topics that are not read before the next start.
     pub(crate) unread: Mutex<Vec<Place>>,
     /// Whether the topic that events are sent to was made anew, so that what was
@@ -123,6 +127,7 @@ impl Shared {
             watcher: Signal::default(),
             closed: AtomicBool::new(false),
             said,
+            settings: RwLock::default(),
             unread: Mutex::default(),
             remade: AtomicBool::new(false),
             wakers: RwLock::default(),
@@ -132,6 +137,16 @@ impl Shared {
 
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.load(Ordering::Acquire)
+    }
+
+    /// The settings of `topic`, as far as they are known.
+    pub(crate) fn settings(&self, topic: &str) -> TopicSettings {
+        self.settings.read().get(topic).cloned().unwrap_or_default()
+    }
+
+    /// The broker told the settings of topics.
+    pub(crate) fn tell_settings(&self, told: HashMap<String, TopicSettings>) {
+        self.settings.write().extend(told);
     }
 
     pub(crate) fn part(&self, partition: PartitionId) -> Result<&Part, LogError> {

@@ -10,7 +10,7 @@ use rdkafka::message::Message;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use crate::client::{ANSWER, Context, consumer_with, time_of};
-use crate::record::{Decoder, Raw};
+use crate::record::{Decoded, Decoder, Raw};
 use crate::shared::Shared;
 use crate::topics;
 
@@ -118,7 +118,7 @@ fn collect(
             headers: &message.headers(),
         };
         events.clear();
-        if decoder.read(&raw, &mut events) == (true, None) {
+        if decoder.read(&raw, &mut events) == Decoded::Event {
             let event = events.get(0);
             let identity = identity_of(event.source.as_bytes(), event.id.as_bytes());
             window.push(identity, *id, Offset(offset));

@@ -103,7 +103,9 @@ fn create(config: &KafkaConfig, context: &Context, topic: &str) -> Result<(), Fa
         client.create_with_context(context.clone()).map_err(Fault::Client)?;
     let partitions = i32::try_from(config.create_partitions).unwrap_or(i32::MAX);
     // As many copies as the broker makes by default.
-    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1));
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1))
+        // A record's time is then the broker's, which no producer can choose.
+        .set("message.timestamp.type", "LogAppendTime");
     let options = AdminOptions::new().operation_timeout(Some(ANSWER));
     let made = block_on(admin.create_topics(&[new], &options));
     let made: KafkaResult<_> = made.map(|mut results| results.pop());
@@ -119,7 +121,7 @@ fn create(config: &KafkaConfig, context: &Context, topic: &str) -> Result<(), Fa
 }
 
 /// Runs a future to its end on this thread.
-fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {

@@ -13,6 +13,7 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use crate::client::{ANSWER, Context, is_gone};
 use crate::partitions::Place;
 use crate::shared::{Part, Shared};
+use crate::topic_settings::SettingsClient;
 use crate::{ids, topics};
 
 /// Bounds that somebody wants are asked for at most this often.
@@ -24,12 +25,14 @@ const PARTITIONS_EVERY: Duration = Duration::from_secs(15);
 pub(crate) fn start(
     shared: &Arc<Shared>,
     consumer: Arc<BaseConsumer<Context>>,
+    settings: Option<SettingsClient>,
 ) -> std::io::Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
-    std::thread::Builder::new().name("kafka-watch".into()).spawn(move || run(&shared, &consumer))
+    let run = move || run(&shared, &consumer, settings.as_ref());
+    std::thread::Builder::new().name("kafka-watch".into()).spawn(run)
 }
 
-fn run(shared: &Shared, consumer: &BaseConsumer<Context>) {
+fn run(shared: &Shared, consumer: &BaseConsumer<Context>, settings: Option<&SettingsClient>) {
     let refresh = Duration::from_millis(shared.config.refresh_ms);
     let (mut whole, mut counted) = (None::<Instant>, Instant::now());
     while !shared.is_closed() {
@@ -48,6 +51,7 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>) {
         }
         if counted.elapsed() >= PARTITIONS_EVERY {
             count(shared, consumer);
+            settings.into_iter().for_each(|settings| learn(shared, settings));
             counted = Instant::now();
         }
         std::thread::sleep(LEAST);
@@ -191,6 +195,14 @@ fn offsets(
         }
     });
     Ok(answers.collect())
+}
+
+/// Asks for the topics' settings, which an operator may change at any time.
+pub(crate) fn learn(shared: &Shared, settings: &SettingsClient) {
+    match settings.ask() {
+        Ok(told) => shared.tell_settings(told),
+        Err(error) => tracing::debug!(%error, "the settings of topics cannot be read now"),
+    }
 }
 
 /// Looks for partitions that were added.

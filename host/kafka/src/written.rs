@@ -80,7 +80,7 @@ mod tests {
 
     use super::*;
     use crate::config::KafkaConfig;
-    use crate::record::{Decoder, Raw};
+    use crate::record::{Decoded, Decoder, Raw};
 
     fn written_and_read(event: &Event) -> Event {
         let headers = headers(&event.as_ref(), &[("note", "1")]);
@@ -97,7 +97,7 @@ mod tests {
         let mut events = Events::new();
         let config = KafkaConfig { topics: vec!["t".into()], ..KafkaConfig::default() };
         let read = Decoder::new(&config).read(&raw, &mut events);
-        assert_eq!(read, (true, None));
+        assert_eq!(read, Decoded::Event);
         events.get(0).to_owned()
     }
 

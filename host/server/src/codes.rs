@@ -345,8 +345,8 @@ pub const CODES: &[Code] = &[
     code(
         "LAN-0307",
         400,
-        "a reserved event type",
-        "choose a type that does not begin with `lantern.`",
+        "a reserved event type or source",
+        "choose a type that does not begin with `lantern.`, and a source other than `lantern` and `lantern/…`: those belong to the server",
     ),
     code(
         "LAN-0308",
@@ -425,6 +425,18 @@ pub const CODES: &[Code] = &[
         500,
         "the log is damaged",
         "stop the server and run `lantern doctor`: it says which offsets are lost; restore the log from a backup",
+    ),
+    code(
+        "LAN-0326",
+        413,
+        "an event is too large for the log",
+        "send less in one event, keep large payloads elsewhere and send their address, or raise the limit that the message names; the events that were appended are recognised if they are sent again",
+    ),
+    code(
+        "LAN-0327",
+        422,
+        "the log refuses an event",
+        "correct the event as the message says; sending it again unchanged cannot succeed, and the events that were appended are recognised if they are sent again",
     ),
     // Requests.
     code("LAN-0401", 404, "no such address", "`GET /v1/openapi.json` lists every address"),

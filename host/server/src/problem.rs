@@ -4,7 +4,7 @@
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
-use lantern_core::{LogError, StoreError, ViewError};
+use lantern_core::{LogError, RejectedEvent, StoreError, ViewError};
 use lantern_engine::EngineError;
 use lantern_plugin::LoadError;
 use serde::Serialize;
@@ -110,6 +110,16 @@ impl From<EventError> for Problem {
 
 impl From<LogError> for Problem {
     fn from(error: LogError) -> Self {
+        if let LogError::Rejected { index, appended, reason } = &error {
+            let code = match reason {
+                RejectedEvent::TooLarge { .. } => "LAN-0326",
+                _ => "LAN-0327",
+            };
+            // The index is that of the event among those read, which is not its place
+            // in the request if bad ones were left out.
+            let problem = Self::new(code, error.to_string());
+            return problem.with("index", *index).with("appended", *appended);
+        }
         let code = match error {
             LogError::OutOfRange { .. } | LogError::Lost { .. } => "LAN-0320",
             LogError::NoPartition(_) => "LAN-0321",
@@ -180,8 +190,8 @@ mod tests {
             EventError::Missing("id"),
             EventError::DataTwice,
             EventError::SpecVersion(String::new()),
-            EventError::Reserved(String::new()),
-            EventError::Time(String::new()),
+            EventError::Reserved { name: "type", value: String::new(), rule: "" },
+            EventError::Time { value: String::new(), hint: String::new() },
             EventError::TimeAhead { value: String::new(), max_s: 0 },
             EventError::Name(String::new()),
             EventError::TooManyTypes,

@@ -69,7 +69,12 @@ pub trait Log: Send + Sync {
         None
     }
 
-    /// What people should know of the log that no answer tells: one sentence
+    /// What makes results less trustworthy although the log works: one sentence each.
+    fn warnings(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Why part of the log does not work, where no other answer tells: one sentence
     /// each.
     fn troubles(&self) -> Vec<String> {
         Vec::new()
@@ -180,6 +185,18 @@ pub enum LogError {
     /// There is no such partition.
     #[error("the log has no partition {0}")]
     NoPartition(PartitionId),
+    /// The log never takes one of the events: repeating the append cannot succeed.
+    /// Of [`Log::emit`] nothing was appended; of [`Log::append`] over Kafka,
+    /// `appended` of the other events were.
+    #[error("{reason}{}", others(*.appended))]
+    Rejected {
+        /// The index of the event among those given.
+        index: usize,
+        /// How many of the other events are in the log.
+        appended: usize,
+        /// Why.
+        reason: RejectedEvent,
+    },
     /// Nothing can be appended now; it may pass.
     #[error("the log takes no events now: {0}")]
     Unavailable(String),
@@ -192,4 +209,36 @@ pub enum LogError {
     /// The log was closed.
     #[error("the log is closed")]
     Closed,
+}
+
+/// Why the log never takes an event.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RejectedEvent {
+    /// It is larger than the log stores.
+    #[error("event {event} takes {bytes} bytes in the log, and {limit}")]
+    TooLarge {
+        /// The event's id and source, for people.
+        event: String,
+        /// The bytes that it takes.
+        bytes: usize,
+        /// The limit's value and name.
+        limit: String,
+    },
+    /// The log refuses it for another reason.
+    #[error("event {event} is refused: {reason}")]
+    Refused {
+        /// The event's id and source, for people.
+        event: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+fn others(appended: usize) -> String {
+    match appended {
+        0 => String::new(),
+        1 => "; 1 other event was appended".into(),
+        count => format!("; {count} other events were appended"),
+    }
 }

@@ -8,7 +8,8 @@ mod store;
 
 pub use feed::{Clock, Publish};
 pub use log::{
-    AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, Bounds, Emitted, Log, LogError, Read, Waker,
+    AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, Bounds, Emitted, Log, LogError, Read,
+    RejectedEvent, Waker,
 };
 pub use plugin::{
     Applied, ApplyError, Batch, Host, HostError, Instance, InstantiateError, Level, NewEvent,

@@ -1,5 +1,7 @@
 //! Events that cannot be applied are parked, listed, retried and dropped.
 
+use lantern_core::{UNREADABLE_KIND, UNREADABLE_REASON, UNREADABLE_TYPE};
+
 use super::*;
 use crate::ParkedSelection;
 
@@ -151,4 +153,47 @@ fn a_state_over_its_limit_halts_the_projection_and_keeps_what_is_committed() {
     assert_eq!(status.activity, "halted");
     assert!(status.reason.as_ref().unwrap().contains("engine.state_bytes_max"), "{status:?}");
     assert_eq!(world.rows("totals").len() as u64, status.shards[0].applied);
+}
+
+/// A record that is no event; `kind` is the type that it claims.
+fn unreadable(n: i64, kind: Option<&str>) -> Event {
+    let mut members = serde_json::json!({ UNREADABLE_REASON: format!("junk {n}") });
+    if let Some(kind) = kind {
+        members[UNREADABLE_KIND] = kind.into();
+    }
+    Event {
+        kind: UNREADABLE_TYPE.into(),
+        extensions: members.to_string(),
+        subject: String::new(),
+        ..event(n, "", "")
+    }
+}
+
+#[test]
+fn unreadable_records_halt_nobody_and_block_no_subject() {
+    let config = EngineConfig { parked_in_a_row_max: 3, ..EngineConfig::default() };
+    let world = World::new(config);
+    world.log.append_to(P0, (0..10).map(|n| unreadable(n, None)));
+    world.log.append_to(P0, (10..14).map(|n| event(n, "s1", "ok")));
+    world.push("a", meter(OnFailure::ParkSubject, Bad::Name));
+    world.settle();
+    let page = world.engine.parked("meter", None, None, None, 100).unwrap();
+    assert_eq!(page.total, 10);
+    assert!(page.parked.iter().all(|parked| parked.kind == "event"), "{page:?}");
+    assert_eq!(page.parked[0].reason, "junk 0");
+    assert_eq!(world.rows("totals")["s1"], r#"{"last":"ok","n":4}"#);
+}
+
+#[test]
+fn an_unreadable_record_is_parked_only_by_projections_that_may_want_it() {
+    let world = World::new(EngineConfig::default());
+    let kinds = [None, Some("m.read"), Some("order.placed"), Some("m.")];
+    world.log.append_to(P0, (0..).zip(kinds).map(|(n, kind)| unreadable(n, kind)));
+    world.log.append_to(P0, [event(4, "s1", "ok")]);
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    world.settle();
+    let page = world.engine.parked("meter", None, None, None, 100).unwrap();
+    let offsets: Vec<u64> = page.parked.iter().map(|parked| parked.offset).collect();
+    assert_eq!(offsets, [0, 1, 3]);
+    assert_eq!(world.rows("totals").len(), 1);
 }

@@ -202,6 +202,8 @@ impl App {
         let mut fault = self.append_fault.lock();
         match appended {
             Ok(_) => *fault = None,
+            // The event is to blame, and the log takes others.
+            Err(LogError::Rejected { .. }) => {}
             Err(error) => *fault = Some((Instant::now(), error.to_string())),
         }
     }

@@ -1,0 +1,79 @@
+//! Names that only the host gives: sources, types and extension attributes.
+
+/// The source of the host's own events, such as heartbeats.
+pub const HOST_SOURCE: &str = "lantern";
+/// The source of an emitted event is this and the name of the projection.
+pub const EMITTED_SOURCE_PREFIX: &str = "lantern/";
+/// The types of the host's own events begin with this.
+pub const HOST_TYPE_PREFIX: &str = "lantern.";
+/// The names of extension attributes that only the host sets begin with this.
+pub const HOST_EXTENSION_PREFIX: &str = "lantern";
+
+/// Whether `source` belongs to the host: its own events and emitted ones.
+#[must_use]
+pub fn is_host_source(source: &str) -> bool {
+    source == HOST_SOURCE || source.starts_with(EMITTED_SOURCE_PREFIX)
+}
+
+/// Whether `kind` is a type of the host's own events.
+#[must_use]
+pub fn is_host_type(kind: &str) -> bool {
+    kind.starts_with(HOST_TYPE_PREFIX)
+}
+
+/// The id of an emitted event: who emits (`emits_as`, without slashes), the
+/// partition, the offset of the event that caused it, and a count.
+#[must_use]
+pub fn emitted_id(emits_as: &str, partition: u32, cause: u64, count: u64) -> String {
+    format!("{emits_as}/{partition}/{cause}/{count}")
+}
+
+/// Whether `source` and `id` have the form that the host gives emitted events.
+///
+/// This proves nothing about who wrote the event: in a Kafka topic anyone who may
+/// write can write this form. No decision may depend on more than the form.
+#[must_use]
+pub fn has_emitted_form(source: &str, id: &str) -> bool {
+    let Some(projection) = source.strip_prefix(EMITTED_SOURCE_PREFIX) else { return false };
+    let plain = |text: &str| {
+        !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+    };
+    let number = |text: Option<&str>| text.is_some_and(|text| text.parse::<u64>().is_ok());
+    let mut parts = id.rsplitn(4, '/');
+    let numbers = (0..3).all(|_| number(parts.next()));
+    numbers && parts.next().is_some_and(plain) && plain(projection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_emitted_id_has_the_form_of_one() {
+        assert!(has_emitted_form("lantern/totals", &emitted_id("a1b2-3", 0, 41, 7)));
+        for (source, id) in [
+            ("lantern", "a/0/1/2"),
+            ("lantern/", "a/0/1/2"),
+            ("lantern/a b", "a/0/1/2"),
+            ("lantern/a/b", "a/0/1/2"),
+            ("/s", "a/0/1/2"),
+            ("lantern/totals", "0/1/2"),
+            ("lantern/totals", "/0/1/2"),
+            ("lantern/totals", "a/x/1/2"),
+            ("lantern/totals", "a b/0/1/2"),
+            ("lantern/totals", ""),
+        ] {
+            assert!(!has_emitted_form(source, id), "{source} {id}");
+        }
+    }
+
+    #[test]
+    fn only_the_hosts_own_names_are_reserved() {
+        for (source, reserved) in
+            [("lantern", true), ("lantern/x", true), ("lanterns", false), ("/lantern/x", false)]
+        {
+            assert_eq!(is_host_source(source), reserved, "{source}");
+        }
+        assert!(is_host_type("lantern.heartbeat") && !is_host_type("lantern"));
+    }
+}

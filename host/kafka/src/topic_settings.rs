@@ -1,0 +1,344 @@
+//! What a topic takes: its settings as the broker has them, and which failures of a
+//! record are the record's own.
+//!
+//! A verdict on a record must not depend on the records that are sent with it. A
+//! topic limits the size of *batches* of records, so a batch never grows past the
+//! limit unless a single record does.
+
+use std::collections::HashMap;
+
+use lantern_core::{EventRef, RejectedEvent};
+use rdkafka::admin::{AdminClient, AdminOptions, OwnedResourceSpecifier, ResourceSpecifier};
+use rdkafka::config::ClientConfig;
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedHeaders, Headers, Message};
+
+use crate::client::{ANSWER, Context, base, pass, shows_tokens};
+use crate::config::KafkaConfig;
+use crate::record::last;
+use crate::topics::block_on;
+use crate::written;
+
+/// The bytes of a batch in which one record is alone, besides those of the record.
+const BATCH_BYTES: usize = 61;
+/// The batches that a producer makes at most, in bytes.
+const BATCH_BYTES_MAX: usize = 512 << 10;
+/// The characters of an id or a source that a message quotes.
+const QUOTE_CHARS_MAX: usize = 80;
+
+/// Settings of a topic, as far as they are known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TopicSettings {
+    /// The largest batch that it takes, in bytes.
+    pub(crate) batch_bytes_max: Option<usize>,
+    /// Whether the broker stamps records with the time at which it appends them.
+    pub(crate) log_append_time: Option<bool>,
+    /// Whether it takes only records with a key.
+    pub(crate) compacted: bool,
+}
+
+/// Asks for the settings of topics.
+pub(crate) struct SettingsClient {
+    admin: AdminClient<Context>,
+    topics: Vec<String>,
+}
+
+impl SettingsClient {
+    /// `None` with OAUTHBEARER: this client cannot be given a token.
+    pub(crate) fn new(config: &KafkaConfig, context: &Context) -> KafkaResult<Option<Self>> {
+        if shows_tokens(config) {
+            return Ok(None);
+        }
+        let mut client = base(config);
+        pass(config, &mut client);
+        let admin = client.create_with_context(context.clone())?;
+        let mut topics = config.topics.clone();
+        topics.push(config.emit_topic().to_owned());
+        topics.dedup();
+        Ok(Some(Self { admin, topics }))
+    }
+
+    /// The settings of the topics whose configuration may be read. Blocks.
+    pub(crate) fn ask(&self) -> KafkaResult<HashMap<String, TopicSettings>> {
+        let topics: Vec<_> =
+            self.topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+        let options = AdminOptions::new().request_timeout(Some(ANSWER));
+        let answers = block_on(self.admin.describe_configs(&topics, &options))?;
+        let known = answers.into_iter().filter_map(|answer| {
+            let answer = answer.ok()?;
+            let OwnedResourceSpecifier::Topic(topic) = answer.specifier else { return None };
+            let found = answer.entries;
+            let value = |name: &str| {
+                found
+                    .iter()
+                    .find(|entry| entry.name == name)
+                    .and_then(|entry| entry.value.as_deref())
+            };
+            let settings = TopicSettings {
+                batch_bytes_max: value("max.message.bytes").and_then(|bytes| bytes.parse().ok()),
+                log_append_time: value("message.timestamp.type")
+                    .map(|kind| kind == "LogAppendTime"),
+                compacted: value("cleanup.policy").is_some_and(|policy| policy.contains("compact")),
+            };
+            Some((topic, settings))
+        });
+        Ok(known.collect())
+    }
+}
+
+/// How a producer batches records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Batching {
+    bytes_max: usize,
+    /// Each record in a batch of its own.
+    alone: bool,
+}
+
+impl Batching {
+    /// Batches that `settings` allow.
+    pub(crate) fn within(settings: &TopicSettings, alone: bool) -> Self {
+        // Some room for what the client library does not count.
+        let limit = settings.batch_bytes_max.map_or(BATCH_BYTES_MAX, |max| max / 8 * 7);
+        Self { bytes_max: limit.clamp(1, BATCH_BYTES_MAX), alone }
+    }
+
+    /// Sets it, over what the user has set.
+    pub(crate) fn set(self, client: &mut ClientConfig) {
+        let set: usize =
+            client.get("batch.size").and_then(|size| size.parse().ok()).unwrap_or(usize::MAX);
+        client.set("batch.size", self.bytes_max.min(set).to_string());
+        if self.alone {
+            client.set("batch.num.messages", "1");
+        }
+    }
+
+    /// Whether a record of `bytes` is in no batch with others.
+    pub(crate) fn is_alone(self, bytes: usize) -> bool {
+        self.alone || bytes >= self.bytes_max
+    }
+}
+
+/// A record that the broker has not taken.
+#[derive(Clone, Debug)]
+pub(crate) struct Undelivered {
+    pub(crate) code: Option<RDKafkaErrorCode>,
+    pub(crate) error: String,
+    /// Its id and source, for people.
+    pub(crate) event: String,
+    pub(crate) bytes: usize,
+}
+
+impl Undelivered {
+    pub(crate) fn new(
+        error: &KafkaError,
+        message: &impl Message<Headers = BorrowedHeaders>,
+    ) -> Self {
+        let headers = message.headers();
+        let text = |name: &str| {
+            String::from_utf8_lossy(last(&headers, name).unwrap_or_default()).into_owned()
+        };
+        let of_headers = headers.iter().flat_map(|headers| headers.iter());
+        let of_headers =
+            of_headers.map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len));
+        let own = [message.key(), message.payload()].map(|part| part.map_or(0, <[u8]>::len));
+        let bytes = own.iter().sum::<usize>() + of_headers.sum::<usize>();
+        Self {
+            code: error.rdkafka_error_code(),
+            error: error.to_string(),
+            event: name(&text("ce_id"), &text("ce_source")),
+            bytes: bytes + BATCH_BYTES,
+        }
+    }
+}
+
+/// Why a record was not taken.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    /// The record is to blame: repeating it cannot succeed.
+    Rejected(RejectedEvent),
+    /// A batch was too large in which others may be to blame: records are sent one
+    /// by one from now on.
+    Together,
+    /// Anything else: the broker, the network, or what an operator must change, such
+    /// as access rules and a topic that was deleted.
+    Unavailable(String),
+}
+
+/// The verdict on a record that was not taken by `topic`, which has `settings`.
+///
+/// Only two failures are the record's own: that it is too large, and that the topic
+/// refuses it as invalid. A timestamp out of the topic's bounds is this machine's
+/// clock, missing access and unknown topics are the operator's to change, and a
+/// record that shared a batch with an invalid one is sent again.
+pub(crate) fn verdict(
+    undelivered: &Undelivered,
+    topic: &str,
+    settings: &TopicSettings,
+    batching: Batching,
+) -> Failure {
+    let event = undelivered.event.clone();
+    match undelivered.code {
+        Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
+            let bytes = undelivered.bytes;
+            let fits = settings.batch_bytes_max.is_none_or(|max| bytes <= max);
+            if fits && !batching.is_alone(bytes) {
+                return Failure::Together;
+            }
+            let limit = limit(topic, settings.batch_bytes_max.filter(|_| !fits));
+            Failure::Rejected(RejectedEvent::TooLarge { event, bytes, limit })
+        }
+        Some(RDKafkaErrorCode::InvalidRecord) => {
+            let reason = format!("topic `{topic}` refuses its record: {}", undelivered.error);
+            Failure::Rejected(RejectedEvent::Refused { event, reason })
+        }
+        _ => Failure::Unavailable(undelivered.error.clone()),
+    }
+}
+
+/// Checks events before any is sent, so that none of a request is if one cannot be.
+pub(crate) struct EventCheck<'a> {
+    config: &'a KafkaConfig,
+    topic: &'a str,
+    compacted: bool,
+    bytes_max: usize,
+}
+
+impl<'a> EventCheck<'a> {
+    pub(crate) fn new(config: &'a KafkaConfig, topic: &'a str, settings: &TopicSettings) -> Self {
+        // Compressed, a record may be smaller than it looks: the broker decides.
+        let limit = settings.batch_bytes_max.filter(|_| !compresses(config));
+        let bytes_max = limit.unwrap_or(usize::MAX);
+        Self { config, topic, compacted: settings.compacted, bytes_max }
+    }
+
+    pub(crate) fn event(&self, event: &EventRef<'_>) -> Result<(), RejectedEvent> {
+        let bytes = bytes_at_least(event);
+        let named = || name(event.id, event.source);
+        if bytes > self.bytes_max {
+            let limit = limit(self.topic, Some(self.bytes_max));
+            return Err(RejectedEvent::TooLarge { event: named(), bytes, limit });
+        }
+        if self.compacted && written::key(event, self.config.key).is_none() {
+            let reason = format!(
+                "topic `{}` is compacted and takes no record without a key, and the event has none (`log.kafka.key`)",
+                self.topic
+            );
+            return Err(RejectedEvent::Refused { event: named(), reason });
+        }
+        Ok(())
+    }
+
+    /// The first of `events` that cannot be sent, by index.
+    pub(crate) fn first<'e>(
+        &self,
+        events: impl Iterator<Item = EventRef<'e>>,
+    ) -> Option<(usize, RejectedEvent)> {
+        events.enumerate().find_map(|(index, event)| Some((index, self.event(&event).err()?)))
+    }
+}
+
+/// What a record of `event` takes at least.
+fn bytes_at_least(event: &EventRef<'_>) -> usize {
+    let attributes = [event.id, event.source, event.kind, event.subject, event.tenant];
+    attributes.iter().map(|text| text.len()).sum::<usize>() + event.data.len() + BATCH_BYTES
+}
+
+fn compresses(config: &KafkaConfig) -> bool {
+    let set = ["compression.codec", "compression.type"];
+    let mut set = set.iter().filter_map(|name| config.properties.0.get(*name));
+    set.any(|codec| codec != "none")
+}
+
+fn limit(topic: &str, max: Option<usize>) -> String {
+    match max {
+        Some(max) => format!("topic `{topic}` takes at most {max} (`max.message.bytes`)"),
+        None => format!("that is more than topic `{topic}` takes (`max.message.bytes`)"),
+    }
+}
+
+fn name(id: &str, source: &str) -> String {
+    let short = |text: &str| {
+        text.chars().take(QUOTE_CHARS_MAX).flat_map(char::escape_debug).collect::<String>()
+    };
+    format!("`{}` of `{}`", short(id), short(source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(max: Option<usize>) -> TopicSettings {
+        TopicSettings { batch_bytes_max: max, ..TopicSettings::default() }
+    }
+
+    fn undelivered(code: RDKafkaErrorCode, bytes: usize) -> Undelivered {
+        let error = KafkaError::MessageProduction(code).to_string();
+        Undelivered { code: Some(code), error, event: "`1` of `/s`".into(), bytes }
+    }
+
+    #[test]
+    fn each_failure_of_a_record_is_classified() {
+        use RDKafkaErrorCode as Code;
+        for (code, bytes, max, alone, expected) in [
+            (Code::MessageSizeTooLarge, 2_000, Some(1_000), false, "rejected"),
+            (Code::MessageSizeTooLarge, 500, Some(1_000), false, "together"),
+            (Code::MessageSizeTooLarge, 900, Some(1_000), false, "rejected"),
+            (Code::MessageSizeTooLarge, 500, Some(1_000), true, "rejected"),
+            (Code::MessageSizeTooLarge, 500, None, false, "together"),
+            (Code::MessageSizeTooLarge, 600 << 10, None, false, "rejected"),
+            (Code::InvalidRecord, 1, None, false, "rejected"),
+            (Code::InvalidDifferentRecord, 1, None, false, "unavailable"),
+            (Code::InvalidTimestamp, 1, None, false, "unavailable"),
+            (Code::TopicAuthorizationFailed, 1, None, false, "unavailable"),
+            (Code::ClusterAuthorizationFailed, 1, None, false, "unavailable"),
+            (Code::UnknownTopicOrPartition, 1, None, false, "unavailable"),
+            (Code::PolicyViolation, 1, None, false, "unavailable"),
+            (Code::MessageTimedOut, 1, None, false, "unavailable"),
+        ] {
+            let settings = settings(max);
+            let batching = Batching::within(&settings, alone);
+            let found = match verdict(&undelivered(code, bytes), "t", &settings, batching) {
+                Failure::Rejected(_) => "rejected",
+                Failure::Together => "together",
+                Failure::Unavailable(_) => "unavailable",
+            };
+            assert_eq!(found, expected, "{code:?} {bytes} {max:?} {alone}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_cannot_fit_is_named_with_the_limit_before_anything_is_sent() {
+        let mut config = KafkaConfig { topics: vec!["t".into()], ..KafkaConfig::default() };
+        let big =
+            EventRef { id: "b\u{1b}", source: "/s", data: &[0; 2_000], ..EventRef::default() };
+        let small = EventRef { id: "a", source: "/s", ..EventRef::default() };
+        let first = |config: &KafkaConfig, settings: &TopicSettings| {
+            EventCheck::new(config, "t", settings).first([small, big].into_iter())
+        };
+        let (index, reason) = first(&config, &settings(Some(1_000))).expect("too large");
+        let reason = reason.to_string();
+        assert_eq!(index, 1);
+        assert!(reason.contains("1000 (`max.message.bytes`)"), "{reason}");
+        assert!(reason.contains("`b\\u{1b}` of `/s`"), "{reason}");
+        assert_eq!(first(&config, &settings(None)), None);
+        assert_eq!(first(&config, &settings(Some(3_000))), None);
+        let compacted = TopicSettings { compacted: true, ..settings(None) };
+        let (index, reason) = first(&config, &compacted).expect("no key");
+        assert_eq!(index, 0);
+        assert!(reason.to_string().contains("compacted"), "{reason}");
+        config.properties.0.insert("compression.codec".into(), "zstd".into());
+        assert_eq!(first(&config, &settings(Some(1_000))), None);
+    }
+
+    #[test]
+    fn batches_stay_below_the_topics_limit() {
+        let mut client = ClientConfig::new();
+        Batching::within(&settings(Some(10_000)), false).set(&mut client);
+        assert_eq!(client.get("batch.size"), Some("8750"));
+        assert_eq!(client.get("batch.num.messages"), None);
+        client.set("batch.size", "100");
+        Batching::within(&settings(None), true).set(&mut client);
+        assert_eq!(client.get("batch.size"), Some("100"));
+        assert_eq!(client.get("batch.num.messages"), Some("1"));
+    }
+}
