@@ -178,7 +178,7 @@ function choose() {
   const serving = projection?.versions.find((v) => v.id === projection.active);
   say($("table-about"), serving?.tables.find((t) => t.name === table)?.description ?? "");
   // The feed tells the lag only while no rows change.
-  if (serving && feed.pos !== null && serving.shards.every((s) => s.lag_events !== null)) {
+  if (serving && feed.commit !== null && serving.shards.every((s) => s.lag_events !== null)) {
     const events = serving.shards.reduce((sum, shard) => sum + shard.lag_events, 0);
     feed.lag({ events, ms: Math.max(0, ...serving.shards.map((shard) => shard.lag_ms)) });
   }
@@ -191,7 +191,7 @@ const feed = {
   table: "",
   rows: new Map(),
   fields: [],
-  pos: null,
+  commit: null,
   token: null,
   socket: null,
   sub: 0,
@@ -216,7 +216,7 @@ const feed = {
 
   forget() {
     this.rows = new Map();
-    this.pos = this.token = this.channel = this.parts = null;
+    this.commit = this.token = this.channel = this.parts = null;
   },
 
   connect() {
@@ -274,7 +274,10 @@ const feed = {
         this.channel = frame.ch;
         this.fail("");
         grid.columns(this.fields = frame.fields);
-        if (frame.resumed) state("live", "live");
+        if (frame.resumed) {
+          this.commit = frame.commit;
+          state("live", "live");
+        }
         return;
       case "err":
         if (frame.id === this.sub) this.refused(frame);
@@ -315,7 +318,7 @@ const feed = {
       this.rows = this.parts;
       this.parts = null;
       grid.replaced(before);
-    } else if (frame.from !== this.pos) {
+    } else if (frame.from !== this.commit) {
       // A gap: what is shown stays until a fresh snapshot replaces it.
       this.send({ t: "unsub", id: this.sub });
       this.token = null;
@@ -327,7 +330,7 @@ const feed = {
       for (const part of this.parts) this.apply(part);
       this.parts = null;
     }
-    this.pos = frame.pos;
+    this.commit = frame.t === "snap" ? frame.commit : frame.to;
     this.token = frame.tok ?? this.token;
     if (frame.lag) this.lag(frame.lag);
     state("live", "live");
@@ -397,7 +400,7 @@ const grid = {
     $("feed").hidden = $("view").hidden = false;
     say($("table-name"), feed.table.replace("/", " / "));
     feed.fail("");
-    for (const id of ["feed-pos", "feed-lag", "feed-rows", "feed-rate"]) say($(id), "–");
+    for (const id of ["feed-commit", "feed-lag", "feed-rows", "feed-rate"]) say($(id), "–");
     $("cut").hidden = true;
   },
 
@@ -467,7 +470,7 @@ const grid = {
       else body.insertBefore(line, place);
     }
     this.marks.clear();
-    say($("feed-pos"), feed.pos === null ? "–" : whole.format(feed.pos));
+    say($("feed-commit"), feed.commit === null ? "–" : whole.format(feed.commit));
     say($("feed-rows"), whole.format(feed.rows.size));
     $("cut").hidden = shown.length === wanted.length;
     say($("cut"), `${whole.format(shown.length)} of ${whole.format(wanted.length)} rows are shown: look for keys to see others`);
@@ -530,7 +533,7 @@ window.addEventListener("hashchange", () => {
 
 setInterval(() => feed.acknowledgeAll(), ACK_MS);
 setInterval(() => {
-  if (feed.pos !== null) say($("feed-rate"), rate.format(feed.changes));
+  if (feed.commit !== null) say($("feed-rate"), rate.format(feed.changes));
   feed.changes = 0;
   const open = feed.socket?.readyState === WebSocket.OPEN;
   if (open && performance.now() - feed.heard > STALE_MS) state("wait", "stale: nothing heard for a while");

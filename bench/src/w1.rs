@@ -177,6 +177,7 @@ pub(crate) fn fold_over(
         catalog: Arc::new(CatalogFile::open(dir.join("catalog.redb"))?),
         publish: Arc::new(Nobody),
         clock: Arc::new(SystemClock(Instant::now())),
+        random: Arc::new(NoRandom),
         plugins: Arc::new(Loaded(plugin.clone())),
     };
     let engine = Engine::open(EngineConfig::default(), ports)?;
@@ -273,6 +274,15 @@ impl PluginSource for Loaded {
 }
 
 struct SystemClock(Instant);
+
+/// Nothing here asks what epoch it is.
+struct NoRandom;
+
+impl lantern_core::Random for NoRandom {
+    fn draw(&self) -> u64 {
+        1
+    }
+}
 
 impl Clock for SystemClock {
     fn monotonic(&self) -> Duration {

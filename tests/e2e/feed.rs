@@ -63,23 +63,23 @@ async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
     // begins with a snapshot of what is shown then.
     tokio::time::timeout(PATIENCE, table.wait_for_status(Status::is_live)).await.unwrap();
     let mut changes = table.changes();
-    let mut last = (table.epoch().unwrap(), table.position().unwrap());
+    let mut last = (table.epoch().unwrap(), table.commit().unwrap());
     let watcher = tokio::spawn(async move {
         let (mut snapshots, mut deltas, mut done) = (0_u64, 0_u64, false);
         while !done {
             match changes.next().await.expect("the client lives") {
-                Change::Snapshot { pos, epoch } => {
+                Change::Snapshot { commit: pos, epoch } => {
                     assert!(epoch != last.0 || pos >= last.1, "{pos} after {last:?}");
                     last = (epoch, pos);
                     snapshots += 1;
                 }
-                Change::Delta { from, pos, up, .. } => {
+                Change::Delta { from, to: pos, up, .. } => {
                     assert_eq!(from, last.1, "no gap and no repeat");
                     last.1 = pos;
                     deltas += 1;
                     done = up.iter().any(|(key, _)| key == "last");
                 }
-                Change::Tick { pos, .. } => {
+                Change::Tick { commit: pos, .. } => {
                     assert!(pos >= last.1, "{pos} after {last:?}");
                     last.1 = pos;
                 }
@@ -112,8 +112,8 @@ async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
     table.wait_for_status(|status| status.is_live()).await;
     server.events(line("last", "probe.sent", "last", "{}")).await.unwrap();
     let status = server.caught_up("rogue").await.unwrap();
-    let pos = status["versions"][0]["shards"][0]["pos"].as_u64().unwrap();
-    tokio::time::timeout(PATIENCE, table.wait_for(pos)).await.unwrap().unwrap();
+    let next = status["versions"][0]["shards"][0]["next"].as_u64().unwrap();
+    tokio::time::timeout(PATIENCE, table.wait_for(0, next - 1)).await.unwrap().unwrap();
     let expected: BTreeMap<_, _> = server.rows("rogue/seen").await.unwrap().into_iter().collect();
     let read = |rows: &BTreeMap<String, Row>| -> BTreeMap<String, serde_json::Value> {
         rows.iter().map(|(key, row)| (key.clone(), row.read().unwrap())).collect()

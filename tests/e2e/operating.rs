@@ -24,7 +24,7 @@ async fn metrics_move_and_a_halted_projection_makes_the_server_not_ready() {
         "lantern_shard_lag_events{",
         "lantern_shard_lag_seconds{",
         "lantern_shard_parked{",
-        "lantern_shard_position{",
+        "lantern_shard_next_offset{",
         "lantern_shard_fuel",
         "lantern_shard_apply_seconds",
     ] {

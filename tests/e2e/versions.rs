@@ -65,7 +65,7 @@ async fn a_backfill_that_is_killed_goes_on_where_it_was() {
     let (status, answer) = server.push("rogue", &guest("rogue"), ONE).await.unwrap();
     assert!(status < 300, "{answer}");
     let pos =
-        |status: &serde_json::Value| status["versions"][0]["shards"][0]["pos"].as_u64().unwrap();
+        |status: &serde_json::Value| status["versions"][0]["shards"][0]["commit"].as_u64().unwrap();
     let begun = server.until("rogue", |status| pos(status) > 2).await.unwrap();
     server.kill().unwrap();
     server.restart().unwrap();
@@ -111,6 +111,6 @@ async fn a_rebuild_folds_the_log_again_to_the_same_rows() {
     let version = pushed["version"].as_str().unwrap();
     assert_eq!(post(&server, &format!("rogue/versions/{version}/rebuild")).await, 200);
     let after = server.caught_up("rogue").await.unwrap();
-    assert_ne!(after["epoch"], epoch, "positions of before mean nothing now");
+    assert_ne!(after["epoch"], epoch, "commits of before mean nothing now");
     assert_eq!(server.lines("rogue/seen").await.unwrap(), before);
 }

@@ -128,7 +128,7 @@ async fn keep_connected(shared: Arc<Shared>, first: Connection) {
         shared.status.send_replace(Status::Stale);
         connection = loop {
             for table in shared.tables() {
-                let known = table.mirror().pos.is_some();
+                let known = table.mirror().commit.is_some();
                 table.set_status(if known { Status::Stale } else { Status::Connecting });
             }
             if lost.is_final() {

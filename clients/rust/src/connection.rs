@@ -121,14 +121,14 @@ struct Sub {
 }
 
 struct Behind {
-    pos: u64,
+    commit: u64,
     rows: BTreeMap<String, Row>,
 }
 
 #[derive(Default)]
 struct Parts {
     from: u64,
-    pos: u64,
+    to: u64,
     up: Vec<(String, Row)>,
     del: Vec<String>,
 }
@@ -326,8 +326,13 @@ impl Connection {
         let Some(sub) = self.subs.get_mut(&heard.id) else { return };
         sub.ch = heard.ch;
         self.channels.insert(heard.ch, heard.id);
+        let mut mirror = sub.mirrored.mirror();
         if let Some(fields) = heard.fields {
-            sub.mirrored.mirror().fields = fields;
+            mirror.fields = fields;
+        }
+        // The rows are those of this commit too, whatever it was called before.
+        if heard.commit.is_some() {
+            mirror.commit = heard.commit;
         }
     }
 
@@ -403,9 +408,9 @@ impl Sub {
         if heard.t == "snap" {
             return Ok(self.snap(heard));
         }
-        // After a resume in another process the position is not known.
-        let at = self.behind.as_ref().map(|behind| behind.pos).or(self.mirrored.mirror().pos);
-        if at.is_some_and(|pos| pos != heard.from) {
+        let behind = self.behind.as_ref().map(|behind| behind.commit);
+        let at = behind.or(self.mirrored.mirror().commit);
+        if at.is_some_and(|commit| commit != heard.from) {
             return Err(OutOfStep);
         }
         let shown = match heard.t.as_str() {
@@ -429,15 +434,17 @@ impl Sub {
         self.behind = None;
         let mut mirror = self.mirrored.mirror();
         let same = mirror.epoch.as_ref() == Some(&heard.epoch);
-        if same && mirror.pos.is_some_and(|pos| heard.pos < pos) {
-            self.behind = Some(Behind { pos: heard.pos, rows });
+        let commit = heard.commit.unwrap_or_default();
+        if same && mirror.commit.is_some_and(|shown| commit < shown) {
+            self.behind = Some(Behind { commit, rows });
             return false;
         }
         mirror.rows = rows;
-        mirror.pos = Some(heard.pos);
+        mirror.commit = Some(commit);
+        mirror.offsets = heard.offsets;
         mirror.epoch = Some(heard.epoch.clone());
         mirror.token = heard.tok;
-        self.mirrored.tell(mirror, Change::Snapshot { epoch: heard.epoch, pos: heard.pos });
+        self.mirrored.tell(mirror, Change::Snapshot { epoch: heard.epoch, commit });
         self.live();
         true
     }
@@ -447,22 +454,23 @@ impl Sub {
             return Err(OutOfStep);
         }
         if let Some(behind) = &mut self.behind {
-            behind.pos = heard.pos;
-            return Ok(self.catch_up(heard.tok));
+            behind.commit = heard.to;
+            return Ok(self.catch_up(heard.tok, heard.offsets));
         }
         let mut mirror = self.mirrored.mirror();
-        mirror.pos = Some(heard.pos);
+        mirror.commit = Some(heard.to);
+        mirror.offsets = heard.offsets;
         mirror.lag = heard.lag.or(mirror.lag);
         mirror.token = heard.tok.or(mirror.token.take());
-        self.mirrored.tell(mirror, Change::Tick { pos: heard.pos, lag: heard.lag });
+        self.mirrored.tell(mirror, Change::Tick { commit: heard.to, lag: heard.lag });
         Ok(true)
     }
 
     /// Collects a delta; the last part applies all of it at once.
     fn delta(&mut self, heard: Heard) -> Result<bool, OutOfStep> {
-        let fresh = Parts { from: heard.from, pos: heard.pos, ..Parts::default() };
+        let fresh = Parts { from: heard.from, to: heard.to, ..Parts::default() };
         let parts = self.delta.get_or_insert(fresh);
-        if (parts.from, parts.pos) != (heard.from, heard.pos) {
+        if (parts.from, parts.to) != (heard.from, heard.to) {
             return Err(OutOfStep);
         }
         parts.up.extend(heard.up.into_iter().map(|(key, row)| (key, Row::from(row))));
@@ -470,32 +478,35 @@ impl Sub {
         if heard.more {
             return Ok(false);
         }
-        let Parts { from, pos, up, del } = self.delta.take().unwrap_or_default();
+        let Parts { from, to, up, del } = self.delta.take().unwrap_or_default();
         if let Some(behind) = &mut self.behind {
             change(&mut behind.rows, &up, &del);
-            behind.pos = pos;
-            return Ok(self.catch_up(heard.tok));
+            behind.commit = to;
+            return Ok(self.catch_up(heard.tok, heard.offsets));
         }
         let mut mirror = self.mirrored.mirror();
         change(&mut mirror.rows, &up, &del);
-        mirror.pos = Some(pos);
+        mirror.commit = Some(to);
+        mirror.offsets = heard.offsets;
         mirror.token = heard.tok.or(mirror.token.take());
-        self.mirrored.tell(mirror, Change::Delta { from, pos, up, del, merged: heard.merged });
+        self.mirrored.tell(mirror, Change::Delta { from, to, up, del, merged: heard.merged });
         Ok(true)
     }
 
     /// Shows what was held back, once it is no older than what is shown.
-    fn catch_up(&mut self, token: Option<String>) -> bool {
+    fn catch_up(&mut self, token: Option<String>, offsets: BTreeMap<u32, u64>) -> bool {
         let mut mirror = self.mirrored.mirror();
-        let shown = mirror.pos;
-        let Some(Behind { pos, rows }) = self.behind.take_if(|at| Some(at.pos) >= shown) else {
+        let shown = mirror.commit;
+        let Some(Behind { commit, rows }) = self.behind.take_if(|at| Some(at.commit) >= shown)
+        else {
             return false;
         };
         mirror.rows = rows;
-        mirror.pos = Some(pos);
+        mirror.commit = Some(commit);
+        mirror.offsets = offsets;
         mirror.token = token;
         let epoch = mirror.epoch.clone().unwrap_or_default();
-        self.mirrored.tell(mirror, Change::Snapshot { epoch, pos });
+        self.mirrored.tell(mirror, Change::Snapshot { epoch, commit });
         true
     }
 

@@ -22,7 +22,7 @@
 //! let mut changes = revenue.changes();
 //! while let Some(change) = changes.next().await {
 //!     match change {
-//!         Change::Snapshot { pos, .. } => println!("{} rows at {pos}", revenue.len()),
+//!         Change::Snapshot { commit, .. } => println!("{} rows at {commit}", revenue.len()),
 //!         Change::Delta { up, .. } => {
 //!             for (key, row) in up {
 //!                 let row: Revenue = row.read()?;
@@ -37,14 +37,14 @@
 //! # }
 //! ```
 //!
-//! To read one's own write, wait for its position:
+//! To read one's own write, wait for its offset, as an append answers it:
 //!
 //! ```no_run
 //! # use lantern_client::{Client, Error, Options};
-//! # async fn example(client: Client, pos: u64) -> Result<(), Error> {
+//! # async fn example(client: Client, partition: u32, offset: u64) -> Result<(), Error> {
 //! let orders = client.table("funnel/by_user");
-//! orders.wait_for(pos).await?;
-//! orders.with(|rows, pos| println!("{} rows at {pos:?}", rows.len()));
+//! orders.wait_for(partition, offset).await?;
+//! orders.with(|rows, commit| println!("{} rows at {commit:?}", rows.len()));
 //! # Ok(())
 //! # }
 //! ```

@@ -100,19 +100,20 @@ impl Status {
 /// What happened to a table. The mirrored rows have it already.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// All rows were replaced by those of the commit `pos`.
+    /// All rows were replaced by those of `commit`.
     Snapshot {
-        /// Positions of different epochs cannot be compared.
+        /// Identifies one history of the table: commits of different epochs cannot
+        /// be compared.
         epoch: String,
         /// The commit.
-        pos: u64,
+        commit: u64,
     },
     /// Some rows changed between two commits.
     Delta {
         /// The commit before.
         from: u64,
         /// The commit after.
-        pos: u64,
+        to: u64,
         /// Rows put.
         up: Vec<(String, Row)>,
         /// Keys deleted.
@@ -120,10 +121,10 @@ pub enum Change {
         /// Whether several commits were merged into one.
         merged: bool,
     },
-    /// Nothing changed up to the commit `pos`.
+    /// Nothing changed up to `commit`.
     Tick {
         /// The commit.
-        pos: u64,
+        commit: u64,
         /// How far the projection is behind its log, where the server knows.
         lag: Option<Lag>,
     },
@@ -139,7 +140,9 @@ pub enum Change {
 pub(crate) struct Mirror {
     pub(crate) epoch: Option<String>,
     /// The commit shown; none before the first snapshot.
-    pub(crate) pos: Option<u64>,
+    pub(crate) commit: Option<u64>,
+    /// For each partition the next offset that the rows do not contain yet.
+    pub(crate) offsets: BTreeMap<u32, u64>,
     pub(crate) rows: BTreeMap<String, Row>,
     pub(crate) token: Option<String>,
     pub(crate) fields: Vec<Field>,
@@ -152,7 +155,7 @@ pub(crate) struct Mirrored {
     pub(crate) options: TableOptions,
     mirror: Mutex<Mirror>,
     pub(crate) status: watch::Sender<Status>,
-    position: watch::Sender<Option<u64>>,
+    offsets: watch::Sender<BTreeMap<u32, u64>>,
     changes: broadcast::Sender<Change>,
     /// No handle is left: to be unsubscribed.
     pub(crate) dropped: AtomicBool,
@@ -170,7 +173,7 @@ impl Mirrored {
             options,
             mirror: Mutex::new(mirror),
             status: watch::Sender::new(Status::Connecting),
-            position: watch::Sender::new(None),
+            offsets: watch::Sender::default(),
             changes: broadcast::Sender::new(changes_buffer.max(1)),
             dropped: AtomicBool::new(false),
         }
@@ -185,8 +188,11 @@ impl Mirrored {
     /// that who begins to listen hears of every change the rows do not have yet,
     /// and of none they have.
     pub(crate) fn tell(&self, mirror: MutexGuard<'_, Mirror>, change: Change) {
-        let pos = mirror.pos;
-        self.position.send_if_modified(|known| std::mem::replace(known, pos) != pos);
+        self.offsets.send_if_modified(|known| {
+            let changed = *known != mirror.offsets;
+            known.clone_from(&mirror.offsets);
+            changed
+        });
         // Nobody may be listening.
         let _ = self.changes.send(change);
     }
@@ -261,11 +267,11 @@ impl Table {
         self.len() == 0
     }
 
-    /// Looks at all rows of one committed state, with its position (`None`
-    /// before the first). Changes wait meanwhile, so be brief.
+    /// Looks at all rows of one committed state, with its commit (`None` before the
+    /// first). Changes wait meanwhile, so be brief.
     pub fn with<R>(&self, look: impl FnOnce(&BTreeMap<String, Row>, Option<u64>) -> R) -> R {
         let mirror = self.mirrored().mirror();
-        look(&mirror.rows, mirror.pos)
+        look(&mirror.rows, mirror.commit)
     }
 
     /// A copy of all rows, as of one commit. The rows themselves are shared.
@@ -276,11 +282,18 @@ impl Table {
 
     /// The commit the rows are of; `None` before the first snapshot.
     #[must_use]
-    pub fn position(&self) -> Option<u64> {
-        self.mirrored().mirror().pos
+    pub fn commit(&self) -> Option<u64> {
+        self.mirrored().mirror().commit
     }
 
-    /// The epoch of the position; `None` before the first snapshot.
+    /// For each partition the next offset that the rows do not contain yet; empty
+    /// before the first snapshot.
+    #[must_use]
+    pub fn offsets(&self) -> BTreeMap<u32, u64> {
+        self.mirrored().mirror().offsets.clone()
+    }
+
+    /// The epoch of the commit; `None` before the first snapshot.
     #[must_use]
     pub fn epoch(&self) -> Option<String> {
         self.mirrored().mirror().epoch.clone()
@@ -313,14 +326,16 @@ impl Table {
         reached.map_or(Status::Ended(Error::Closed), |status| status.clone())
     }
 
-    /// Waits until the rows are those of the commit `pos` or a later one.
+    /// Waits until the rows contain the event at `offset` of `partition`, as an
+    /// append answers them.
     ///
     /// # Errors
     /// Why no more changes come.
-    pub async fn wait_for(&self, pos: u64) -> Result<(), Error> {
-        let mut position = self.mirrored().position.subscribe();
-        let reached =
-            async { position.wait_for(|at| at.is_some_and(|at| at >= pos)).await.is_ok() };
+    pub async fn wait_for(&self, partition: u32, offset: u64) -> Result<(), Error> {
+        let mut offsets = self.mirrored().offsets.subscribe();
+        let contains =
+            |next: &BTreeMap<u32, u64>| next.get(&partition).is_some_and(|next| *next > offset);
+        let reached = async { offsets.wait_for(contains).await.is_ok() };
         let ended = self.wait_for_status(|status| matches!(status, Status::Ended(_)));
         tokio::select! {
             biased;
@@ -358,8 +373,8 @@ impl Table {
         let mirror = mirrored.mirror();
         let changes = BroadcastStream::new(mirrored.changes.subscribe());
         let mut first = VecDeque::new();
-        if let (Some(epoch), Some(pos)) = (mirror.epoch.clone(), mirror.pos) {
-            first.push_back(Change::Snapshot { epoch, pos });
+        if let (Some(epoch), Some(commit)) = (mirror.epoch.clone(), mirror.commit) {
+            first.push_back(Change::Snapshot { epoch, commit });
         }
         if let Status::Ended(error) = &*mirrored.status.borrow() {
             first.push_back(Change::Ended(error.clone()));

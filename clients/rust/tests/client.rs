@@ -142,17 +142,17 @@ async fn a_table_is_mirrored_typed_and_followed() {
     let table = client.table("shop/a");
     let mut changes = table.changes();
     let first = within(changes.next()).await;
-    assert!(matches!(first, Some(Change::Snapshot { pos: 1, .. })), "{first:?}");
+    assert!(matches!(first, Some(Change::Snapshot { commit: 1, .. })), "{first:?}");
     assert!(within(table.wait_for_status(Status::is_live)).await.is_live());
     assert_eq!(table.get::<Row>("a").unwrap(), Some(Row { k: "a".into(), n: 1 }));
     assert_eq!((table.len(), table.fields()[1].unit.as_str()), (2, "EUR"));
     let pos = world.commit(0, &[(0, "a", Some(5)), (0, "b", None)]);
-    within(table.wait_for(pos)).await.unwrap();
+    within(table.wait_for(0, pos * 10 - 1)).await.unwrap();
     assert_eq!(table.get::<Row>("a").unwrap(), Some(Row { k: "a".into(), n: 5 }));
-    assert_eq!((table.len(), table.position()), (1, Some(2)));
+    assert_eq!((table.len(), table.commit()), (1, Some(2)));
     loop {
         match within(changes.next()).await.unwrap() {
-            Change::Delta { from: 1, pos: 2, up, del, merged: false } => {
+            Change::Delta { from: 1, to: 2, up, del, merged: false } => {
                 assert_eq!((up[0].0.as_str(), &del[..]), ("a", &["b".to_owned()][..]));
                 break;
             }
@@ -203,7 +203,7 @@ async fn cut_at_random_and_the_server_restarted_it_ends_with_exactly_the_rows() 
         }
         let (epoch, pos) = world.head();
         within(async {
-            while table.epoch().as_ref() != Some(&epoch) || table.position() != Some(pos) {
+            while table.epoch().as_ref() != Some(&epoch) || table.commit() != Some(pos) {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         })
@@ -245,7 +245,7 @@ async fn rows_and_token_go_on_in_another_client() {
     world.commit(0, &[(0, "a", Some(1)), (0, "b", Some(2))]);
     let client = within(Client::connect(&server.url, options())).await.unwrap();
     let table = client.table("shop/a");
-    within(table.wait_for(1)).await.unwrap();
+    within(table.wait_for(0, 9)).await.unwrap();
     let saved = table.saved().unwrap();
     assert_eq!(table.resume_token(), Some(saved.token.clone()));
     drop((table, client));
@@ -255,7 +255,7 @@ async fn rows_and_token_go_on_in_another_client() {
     let table = client.table_with("shop/a", TableOptions { resume, ..TableOptions::default() });
     let mut changes = table.changes();
     let first = within(changes.next()).await.unwrap();
-    assert!(matches!(first, Change::Delta { from: 1, pos: 2, .. }), "{first:?}");
+    assert!(matches!(first, Change::Delta { from: 1, to: 2, .. }), "{first:?}");
     assert_eq!(table.get::<Row>("a").unwrap().unwrap().n, 1);
     assert_eq!(table.get::<Row>("b").unwrap().unwrap().n, 3);
 }
@@ -266,12 +266,12 @@ async fn what_cannot_be_subscribed_to_ends_with_the_servers_words() {
     let server = Server::start(world.serve(config())).await;
     let client = within(Client::connect(&server.url, options())).await.unwrap();
     let table = client.table("shop/none");
-    let error = within(table.wait_for(1)).await.unwrap_err();
+    let error = within(table.wait_for(0, 1)).await.unwrap_err();
     assert_eq!(error.to_string(), "there is no public table `shop/none` (no_such_table)");
     let gone = client.table("shop/a");
     within(gone.wait_for_status(Status::is_live)).await;
     world.delete();
-    let error = within(gone.wait_for(100)).await.unwrap_err();
+    let error = within(gone.wait_for(0, 1000)).await.unwrap_err();
     assert!(matches!(error, Error::Ended { .. }), "{error}");
     assert!(client.status().is_live());
 }
@@ -322,55 +322,52 @@ async fn by_hand() -> (TcpListener, Client, Table, WebSocketStream<TcpStream>) {
     let sub = json!({"t":"sub","id":1,"table":"p/t","mode":"state"});
     assert_eq!(hear(&mut ws).await, sub);
     say(&mut ws, json!({"t":"ok","id":1,"ch":7,"fields":[],"resumed":false})).await;
-    let snap = json!({"t":"snap","ch":7,"epoch":"e","pos":5,"rows":{"k":{"n":1}},"tok":"t5"});
+    let snap = json!({"t":"snap","ch":7,"epoch":"e","commit":5,"rows":{"k":{"n":1}},"offsets":{"0":50},"tok":"t5"});
     say(&mut ws, snap).await;
     assert_eq!(hear(&mut ws).await, json!({"t":"ack","n":1}));
-    within(table.wait_for(5)).await.unwrap();
+    within(table.wait_for(0, 49)).await.unwrap();
     (listener, client, table, ws)
 }
 
 #[tokio::test]
 async fn a_delta_that_does_not_follow_is_never_shown_and_the_table_subscribed_anew() {
     let (_listener, _client, table, mut ws) = by_hand().await;
-    let delta = json!({"t":"delta","ch":7,"from":6,"pos":7,"up":{"k":{"n":2}},"del":[],"tok":"t7"});
+    let delta = json!({"t":"delta","ch":7,"from":6,"to":7,"up":{"k":{"n":2}},"del":[],"tok":"t7"});
     say(&mut ws, delta).await;
     assert_eq!(hear(&mut ws).await, json!({"t":"unsub","id":1}));
     assert_eq!(hear(&mut ws).await, json!({"t":"sub","id":2,"table":"p/t","mode":"state"}));
-    assert_eq!(
-        (table.position(), table.get::<Value>("k").unwrap()),
-        (Some(5), Some(json!({"n":1})))
-    );
+    assert_eq!((table.commit(), table.get::<Value>("k").unwrap()), (Some(5), Some(json!({"n":1}))));
     // What still comes on the old channel is acknowledged and ignored.
     assert_eq!(hear(&mut ws).await, json!({"t":"ack","n":2}));
-    say(&mut ws, json!({"t":"tick","ch":7,"from":7,"pos":8})).await;
+    say(&mut ws, json!({"t":"tick","ch":7,"from":7,"to":8})).await;
     assert_eq!(hear(&mut ws).await, json!({"t":"ack","n":3}));
-    assert_eq!(table.position(), Some(5));
+    assert_eq!(table.commit(), Some(5));
 }
 
 #[tokio::test]
 async fn an_older_snapshot_is_held_back_until_changes_have_brought_it_there() {
     let (_listener, _client, table, mut ws) = by_hand().await;
-    let delta = json!({"t":"delta","ch":7,"from":6,"pos":7,"up":{},"del":[],"tok":"t7"});
+    let delta = json!({"t":"delta","ch":7,"from":6,"to":7,"up":{},"del":[],"tok":"t7"});
     say(&mut ws, delta).await;
     assert_eq!(hear(&mut ws).await["t"], "unsub");
     assert_eq!(hear(&mut ws).await["t"], "sub");
     assert_eq!(hear(&mut ws).await["t"], "ack");
     let mut changes = table.changes();
-    assert!(matches!(within(changes.next()).await, Some(Change::Snapshot { pos: 5, .. })));
+    assert!(matches!(within(changes.next()).await, Some(Change::Snapshot { commit: 5, .. })));
     say(&mut ws, json!({"t":"ok","id":2,"ch":8,"fields":[],"resumed":false})).await;
     for frame in [
-        json!({"t":"snap","ch":8,"epoch":"e","pos":3,"rows":{"old":{"n":0}},"tok":"t3"}),
-        json!({"t":"delta","ch":8,"from":3,"pos":4,"up":{"k":{"n":9}},"del":[],"tok":"t4"}),
+        json!({"t":"snap","ch":8,"epoch":"e","commit":3,"rows":{"old":{"n":0}},"tok":"t3"}),
+        json!({"t":"delta","ch":8,"from":3,"to":4,"up":{"k":{"n":9}},"del":[],"tok":"t4"}),
     ] {
         say(&mut ws, frame).await;
         assert_eq!(hear(&mut ws).await["t"], "ack");
-        assert_eq!((table.position(), table.len()), (Some(5), 1));
+        assert_eq!((table.commit(), table.len()), (Some(5), 1));
         assert_eq!(table.get::<Value>("k").unwrap(), Some(json!({"n":1})));
     }
     let last =
-        json!({"t":"delta","ch":8,"from":4,"pos":6,"up":{"k":{"n":2}},"del":["old"],"tok":"t6"});
+        json!({"t":"delta","ch":8,"from":4,"to":6,"up":{"k":{"n":2}},"del":["old"],"tok":"t6"});
     say(&mut ws, last).await;
-    assert!(matches!(within(changes.next()).await, Some(Change::Snapshot { pos: 6, .. })));
+    assert!(matches!(within(changes.next()).await, Some(Change::Snapshot { commit: 6, .. })));
     assert_eq!(table.rows().into_keys().collect::<Vec<_>>(), ["k"]);
     assert_eq!(table.get::<Value>("k").unwrap(), Some(json!({"n":2})));
     assert_eq!(table.resume_token().as_deref(), Some("t6"));
@@ -380,13 +377,13 @@ async fn an_older_snapshot_is_held_back_until_changes_have_brought_it_there() {
 async fn a_stream_of_changes_that_begins_late_misses_nothing() {
     let (_listener, client, table, mut ws) = by_hand().await;
     let mut changes = table.changes();
-    assert!(matches!(within(changes.next()).await, Some(Change::Snapshot { pos: 5, .. })));
-    say(&mut ws, json!({"t":"tick","ch":7,"from":5,"pos":6,"tok":"t6"})).await;
-    assert!(matches!(within(changes.next()).await, Some(Change::Tick { pos: 6, .. })));
+    assert!(matches!(within(changes.next()).await, Some(Change::Snapshot { commit: 5, .. })));
+    say(&mut ws, json!({"t":"tick","ch":7,"from":5,"to":6,"tok":"t6"})).await;
+    assert!(matches!(within(changes.next()).await, Some(Change::Tick { commit: 6, .. })));
     client.close();
     within(table.wait_for_status(|status| matches!(status, Status::Ended(_)))).await;
     let mut late = table.changes();
-    assert!(matches!(within(late.next()).await, Some(Change::Snapshot { pos: 6, .. })));
+    assert!(matches!(within(late.next()).await, Some(Change::Snapshot { commit: 6, .. })));
     assert!(matches!(within(late.next()).await, Some(Change::Ended(_))));
 }
 
@@ -395,15 +392,15 @@ async fn parts_are_applied_at_once_and_dropped_at_a_reset() {
     let (_listener, _client, table, mut ws) = by_hand().await;
     let part = |n: i64, more: bool| {
         let key = format!("k{n}");
-        json!({"t":"delta","ch":7,"from":5,"pos":9,"up":{key:{"n":n}},"del":["k"],"more":more,"tok":"t9"})
+        json!({"t":"delta","ch":7,"from":5,"to":9,"up":{key:{"n":n}},"del":["k"],"more":more,"offsets":{"0":90},"tok":"t9"})
     };
     say(&mut ws, part(1, true)).await;
     assert_eq!(hear(&mut ws).await["t"], "ack");
-    assert_eq!((table.position(), table.len()), (Some(5), 1));
+    assert_eq!((table.commit(), table.len()), (Some(5), 1));
     say(&mut ws, part(2, false)).await;
-    within(table.wait_for(9)).await.unwrap();
+    within(table.wait_for(0, 89)).await.unwrap();
     assert_eq!(table.rows().into_keys().collect::<Vec<_>>(), ["k1", "k2"]);
-    let snap = |rows: Value, more: bool| json!({"t":"snap","ch":7,"epoch":"f","pos":1,"rows":rows,"more":more,"tok":"f1"});
+    let snap = |rows: Value, more: bool| json!({"t":"snap","ch":7,"epoch":"f","commit":1,"rows":rows,"more":more,"tok":"f1"});
     say(&mut ws, snap(json!({"x":{}}), true)).await;
     say(&mut ws, json!({"t":"reset","ch":7,"why":"epoch"})).await;
     within(table.wait_for_status(|status| matches!(status, Status::CatchingUp))).await;
@@ -411,7 +408,7 @@ async fn parts_are_applied_at_once_and_dropped_at_a_reset() {
     say(&mut ws, snap(json!({"y":{}}), false)).await;
     within(table.wait_for_status(Status::is_live)).await;
     assert_eq!(table.rows().into_keys().collect::<Vec<_>>(), ["y"]);
-    assert_eq!((table.epoch().as_deref(), table.position()), (Some("f"), Some(1)));
+    assert_eq!((table.epoch().as_deref(), table.commit()), (Some("f"), Some(1)));
 }
 
 #[tokio::test]

@@ -159,8 +159,10 @@ pub(crate) struct LogQuery {
 pub(crate) struct TablePage {
     /// The feed's epoch.
     pub(crate) epoch: String,
-    /// The position of the rows.
-    pub(crate) pos: u64,
+    /// The commit that the rows are of.
+    pub(crate) commit: u64,
+    /// For each partition the next offset that the rows do not contain yet.
+    pub(crate) offsets: std::collections::BTreeMap<String, u64>,
     /// The fields of the rows.
     pub(crate) fields: Vec<Field>,
     /// The rows by key, in key order.

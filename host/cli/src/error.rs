@@ -6,6 +6,8 @@ use std::process::ExitCode;
 
 use serde::Deserialize;
 
+use crate::output;
+
 /// The exit codes, as `lantern --help` documents them. clap itself leaves with
 /// 2 on wrong usage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +68,11 @@ impl Failure {
     pub(crate) fn report(&self, json: bool) {
         let mut err = std::io::stderr().lock();
         // Nobody is left to tell where this fails.
-        let _ = if json { writeln!(err, "{}", self.to_json()) } else { writeln!(err, "{self}") };
+        let text = match json {
+            true => output::escaped(&self.to_json().to_string()),
+            false => output::lines(&self.to_string()),
+        };
+        let _ = writeln!(err, "{text}");
     }
 
     /// The code to leave with.

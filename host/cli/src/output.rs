@@ -1,6 +1,7 @@
 //! What commands print: lines and tables for people, JSON for scripts, progress
 //! on standard error. Results go to standard output and nothing else does.
 
+use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -11,12 +12,12 @@ use serde::Serialize;
 /// Prints `text` and a line feed. Whoever reads may have gone, as `head` does:
 /// the command then ends, and rightly so.
 pub(crate) fn line(text: impl AsRef<str>) {
-    let mut bytes = text.as_ref().as_bytes().to_vec();
-    bytes.push(b'\n');
-    raw(&bytes);
+    let mut text = lines(text.as_ref());
+    text.push('\n');
+    raw(text.as_bytes());
 }
 
-/// Writes `bytes` to standard output as they are.
+/// Writes `bytes` to standard output as they are: for what is no text of a sender.
 pub(crate) fn raw(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
     if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
@@ -26,14 +27,15 @@ pub(crate) fn raw(bytes: &[u8]) {
 
 /// Prints `value` as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) {
-    line(serde_json::to_string(value).expect("what commands print is JSON"));
+    let json = serde_json::to_string(value).expect("what commands print is JSON");
+    line(escaped(&json));
 }
 
 /// Says `text` to a person, on standard error, unless a script reads.
 pub(crate) fn note(as_json: bool, text: impl AsRef<str>) {
     if !as_json {
         // Nobody is left to tell where this fails.
-        let _ = writeln!(std::io::stderr(), "{}", text.as_ref());
+        let _ = writeln!(std::io::stderr(), "{}", lines(text.as_ref()));
     }
 }
 
@@ -62,10 +64,40 @@ pub(crate) fn align_right(table: &mut Table, columns: impl IntoIterator<Item = u
     }
 }
 
-/// `text` without what would move the cursor, colour the terminal or ring its
-/// bell: keys, values and messages come from events and plugins.
+/// `text` without what would move the cursor, colour the terminal, ring its bell
+/// or reverse what stands next to it: keys, values and messages come from events
+/// and plugins.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{FFFD}' } else { c }).collect()
+    text.chars().map(|c| if is_unsafe(c) { '\u{FFFD}' } else { c }).collect()
+}
+
+/// The same, of several lines.
+pub(crate) fn lines(text: &str) -> String {
+    text.chars().map(|c| if is_unsafe(c) && c != '\n' { '\u{FFFD}' } else { c }).collect()
+}
+
+/// JSON with the same value and nothing in it that a terminal would obey.
+pub(crate) fn escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        // Outside of strings compact JSON has none, and all have four digits.
+        if is_unsafe(c) {
+            let _ = write!(out, "\\u{:04x}", u32::from(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Whether a terminal obeys `c` instead of showing it: control characters, and
+/// those that change the direction of writing.
+fn is_unsafe(c: char) -> bool {
+    let direction = matches!(
+        c,
+        '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}'
+    );
+    c.is_control() || direction || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// A JSON value as a table's cell has it: strings without quotes.
@@ -166,5 +198,15 @@ mod tests {
         assert_eq!(cell(Some(&serde_json::json!("x\ny"))), "x\u{FFFD}y");
         assert_eq!(cell(Some(&serde_json::json!(1.5))), "1.5");
         assert_eq!(cell(None), "");
+        assert_eq!(printable("a\u{202e}b\u{9b}c"), "a\u{FFFD}b\u{FFFD}c");
+        assert_eq!(lines("a\nb\u{1b}c"), "a\nb\u{FFFD}c");
+    }
+
+    #[test]
+    fn json_keeps_its_value_and_cannot_reach_the_terminal() {
+        let value = serde_json::json!({"k\u{202e}": "a\u{9b}31m\u{2066}\u{7f}\u{1b}ü"});
+        let shown = escaped(&value.to_string());
+        assert!(shown.chars().all(|c| !is_unsafe(c)), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
     }
 }

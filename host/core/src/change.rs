@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Offset, PartitionId, TableId, Timestamp, VersionId};
+use crate::{Checkpoint, Offset, PartitionId, ShardPoint, TableId, Timestamp, VersionId};
 
 /// One commit of one shard of an active version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +18,10 @@ pub struct Committed {
     /// How many commits this shard has made, this one included. A version's
     /// `pos` is the sum over its shards.
     pub pos: u64,
-    /// The shard's position in the log after the commit.
+    /// The next offset that the shard's tables do not contain yet.
     pub next: Offset,
+    /// Where the shard is after the commit.
+    pub checkpoint: Checkpoint,
     /// The highest event time applied so far.
     pub event_time: Timestamp,
     /// The public tables that changed; none where only the position moved.
@@ -38,6 +40,20 @@ pub struct TableChanges {
 }
 
 impl TableChanges {
+    /// The key of a commit in the change log: by the point it came to, then by its
+    /// number.
+    #[must_use]
+    pub fn key(point: ShardPoint, commit: u64) -> Vec<u8> {
+        [point.to_key().as_slice(), &commit.to_be_bytes()].concat()
+    }
+
+    /// The inverse of [`TableChanges::key`]; `None` if it is no such key.
+    #[must_use]
+    pub fn place(key: &[u8]) -> Option<(ShardPoint, u64)> {
+        let (point, commit) = key.split_first_chunk::<{ ShardPoint::KEY_BYTES }>()?;
+        Some((ShardPoint::from_key(point), u64::from_be_bytes(commit.try_into().ok()?)))
+    }
+
     /// A commit's changes as the change log stores them.
     #[must_use]
     pub fn encode(tables: &[Self]) -> Vec<u8> {

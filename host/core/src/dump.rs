@@ -385,7 +385,7 @@ mod tests {
             pos: 9,
             emitted: 3,
             parked_total: 2,
-            changes_from: 4,
+            changes_from: crate::ShardPoint { steps: 4, ..crate::ShardPoint::default() },
             changes_bytes: 99,
             ..ShardMeta::default()
         };

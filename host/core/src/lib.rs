@@ -5,6 +5,7 @@
 //! engine, and keeps no global state.
 
 mod change;
+mod checkpoint;
 mod chunk;
 mod column;
 pub mod dump;
@@ -24,6 +25,7 @@ mod window;
 mod writes;
 
 pub use change::{Committed, TableChanges};
+pub use checkpoint::{Checkpoint, ShardPoint, ShardProof, incarnation_of};
 pub use chunk::{Chunk, Offsets};
 pub use column::{Column, ColumnError};
 pub use event::{Columns, Event, EventRef, Events};
@@ -37,8 +39,8 @@ pub use merge::merge_rows;
 pub use ports::{
     AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, Applied, ApplyError, Batch, Bounds, Catalog,
     Clock, Emitted, Host, HostError, Instance, InstantiateError, KeyRange, Level, Log, LogError,
-    NewEvent, Pairs, Plugin, Publish, Read, ReadStore, RejectedEvent, Row, ShardId, ShardStore,
-    Space, StateStores, StoreError, Timer, TrapKind, Waker,
+    NewEvent, Pairs, Plugin, Publish, Random, Read, ReadStore, RejectedEvent, Row, ShardId,
+    ShardStore, Space, StateStores, StoreError, Timer, TrapKind, Waker,
 };
 pub use records::{
     AheadEvent, AheadEvents, DecisionRecord, EmitFrom, ParkedKind, ParkedRecord, ProjectionRecord,
@@ -48,7 +50,7 @@ pub use reserved::{
     EMITTED_SOURCE_PREFIX, HOST_EXTENSION_PREFIX, HOST_SOURCE, HOST_TYPE_PREFIX, emitted_id,
     has_emitted_form, is_host_source, is_host_type,
 };
-pub use view::{ChangesSince, View, ViewError, Views};
+pub use view::{ChangesSince, ShardChanges, View, ViewError, Views};
 pub use waiting::read_or_wait;
 pub use window::{Identity, Window, identity_of};
 pub use writes::{ChangedPairs, PairPlace, SpaceWrites, Writes};

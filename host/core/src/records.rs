@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Event, Manifest, Offset, ReadStore, Space, StoreError, Timestamp};
+use sha2::{Digest, Sha256};
+
+use crate::checkpoint::digest;
+use crate::{Event, Manifest, Offset, ReadStore, ShardPoint, Space, StoreError, Timestamp};
 
 /// Names a version: the first 16 hexadecimal digits of a SHA-256 over the
 /// plugin's bytes and its parameters.
@@ -43,11 +46,12 @@ impl ProjectionRecord {
         self.versions.iter().find(|v| v.id == *id)
     }
 
-    /// The feed's epoch of the active version; empty where there is none.
+    /// The feed's epoch of the active version, whose shards' states were born
+    /// with `born`; empty if no version is active.
     #[must_use]
-    pub fn epoch(&self) -> String {
+    pub fn epoch(&self, born: u64) -> String {
         match self.active.as_ref().and_then(|id| self.version(id)) {
-            Some(v) => format!("{}.{}.{}", self.activations, v.id, v.rebuilds),
+            Some(v) => format!("{}.{}.{}.{born:016x}", self.activations, v.id, v.rebuilds),
             None => String::new(),
         }
     }
@@ -159,6 +163,8 @@ pub struct ShardMeta {
     pub parked_now: u64,
     /// Timers fired.
     pub timers_fired: u64,
+    /// Rows deleted because their retention ended.
+    pub expired: u64,
     /// Timers set now.
     pub timers_now: u64,
     /// Events emitted, all told, also those of a version that is not active;
@@ -173,8 +179,8 @@ pub struct ShardMeta {
     pub ahead: AheadEvents,
     /// The watermark; [`Timestamp::MIN`] before the first tick.
     pub watermark: Timestamp,
-    /// The oldest `pos` the change log can be resumed from.
-    pub changes_from: u64,
+    /// The oldest point that the change log can be resumed from.
+    pub changes_from: ShardPoint,
     /// The bytes in the change log.
     pub changes_bytes: u64,
     /// Retries and drops of parked events so far; each is kept as a
@@ -195,6 +201,17 @@ pub struct ShardMeta {
     /// was not known yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folded: Option<String>,
+    /// A random number that was drawn when this state began without a
+    /// predecessor; part of the feed's epoch. 0 before the first commit.
+    #[serde(default)]
+    pub born: u64,
+    /// [`crate::Log::incarnation_at`] of `next`; 0 if no event was folded, or if
+    /// the log cannot tell.
+    #[serde(default)]
+    pub incarnation: u64,
+    /// [`DecisionRecord::digest`] of the last decision; 0 if there was none.
+    #[serde(default)]
+    pub decided: u64,
 }
 
 /// Events whose time is further ahead than `engine.ahead_max_s` allows: they are
@@ -225,7 +242,7 @@ pub struct AheadEvent {
 
 impl ShardMeta {
     /// The layout this release writes.
-    pub const FORMAT: u32 = 1;
+    pub const FORMAT: u32 = 2;
     /// The key under which it stands in [`crate::Space::Meta`].
     pub const KEY: &'static [u8] = b"shard";
 
@@ -260,19 +277,23 @@ impl Default for ShardMeta {
             parked_total: 0,
             parked_now: 0,
             timers_fired: 0,
+            expired: 0,
             timers_now: 0,
             emitted: 0,
             outbox_next: 0,
             max_time: Timestamp::MIN,
             ahead: AheadEvents::default(),
             watermark: Timestamp::MIN,
-            changes_from: 0,
+            changes_from: ShardPoint::default(),
             changes_bytes: 0,
             decisions: 0,
             limits: 0,
             limits_changed: false,
             outbox_of: 0,
             folded: None,
+            born: 0,
+            incarnation: 0,
+            decided: 0,
         }
     }
 }
@@ -296,10 +317,12 @@ pub struct DecisionRecord {
     pub subject: Option<String>,
     /// How many were dealt with before it ended.
     pub handled: u64,
+    /// The digest of this decision and of all before it.
+    pub digest: u64,
 }
 
 impl DecisionRecord {
-    const FORMAT: u8 = 1;
+    const FORMAT: u8 = 2;
     /// The most that are kept of a shard; more are counted alone.
     pub const KEPT_MAX: u64 = 100_000;
 
@@ -307,6 +330,14 @@ impl DecisionRecord {
     #[must_use]
     pub fn key(number: u64) -> Vec<u8> {
         [b"decision/".as_slice(), &number.to_be_bytes()].concat()
+    }
+
+    /// The same decision, taken after those whose digest is `before`.
+    #[must_use]
+    pub fn after(&self, before: u64) -> Self {
+        let mut record = Self { digest: before, ..self.clone() };
+        record.digest = digest(Sha256::new().chain_update(record.encode()));
+        record
     }
 
     /// The record as a shard's file stores it.

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::{
-    KeyRange, Manifest, Offset, PartitionId, ReadStore, Row, ShardMeta, Space, StoreError,
-    TableChanges, TableId, Timestamp, VersionId, merge_rows,
+    Checkpoint, DecisionRecord, KeyRange, Log, Manifest, Offset, PartitionId, ReadStore, Row,
+    ShardMeta, ShardPoint, ShardProof, Space, StoreError, TableChanges, TableId, Timestamp,
+    VersionId, merge_rows,
 };
 
 /// Opens views of projections.
@@ -50,17 +51,38 @@ pub struct View {
     epoch: String,
     manifest: Arc<Manifest>,
     shards: Vec<(PartitionId, ShardMeta, Box<dyn ReadStore>)>,
+    log: Option<Arc<dyn Log>>,
 }
 
 /// What [`View::changes_since`] found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangesSince {
-    /// The commits after the positions asked for up to the view's, each shard's
-    /// in order: partition, the shard's `pos` after it, and what it changed.
-    Commits(Vec<(PartitionId, u64, Vec<TableChanges>)>),
-    /// The change log does not reach back so far, or the positions are not of
-    /// this state.
+    /// The checkpoint is of this history.
+    Commits {
+        /// The newest commit, over all shards, whose tables are those of the
+        /// checkpoint.
+        from: u64,
+        /// The commits after it up to the view's that changed a public table, each
+        /// shard's in order.
+        commits: Vec<ShardChanges>,
+    },
+    /// The change log does not reach back so far.
     TooOld,
+    /// The checkpoint is of another history than this state.
+    OtherHistory,
+}
+
+/// What one commit of a shard changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardChanges {
+    /// The shard's partition.
+    pub partition: PartitionId,
+    /// The number of the shard's commit.
+    pub commit: u64,
+    /// Where the shard was after it.
+    pub point: ShardPoint,
+    /// What it changed.
+    pub tables: Vec<TableChanges>,
 }
 
 impl View {
@@ -81,7 +103,15 @@ impl View {
             let meta = ShardMeta::of(&*store)?;
             shards.push((partition, meta, store));
         }
-        Ok(Self { projection, version, epoch, manifest, shards })
+        Ok(Self { projection, version, epoch, manifest, shards, log: None })
+    }
+
+    /// The same view, of a state that was folded from `log`: checkpoints are
+    /// compared with the log's incarnations.
+    #[must_use]
+    pub fn of_log(mut self, log: Arc<dyn Log>) -> Self {
+        self.log = Some(log);
+        self
     }
 
     /// The projection's name.
@@ -96,7 +126,7 @@ impl View {
         &self.version
     }
 
-    /// The feed's epoch; positions of different epochs cannot be compared.
+    /// The feed's epoch; commits of different epochs cannot be compared.
     #[must_use]
     pub fn epoch(&self) -> &str {
         &self.epoch
@@ -114,16 +144,67 @@ impl View {
         self.shards.iter().map(|(_, meta, _)| meta.pos).sum()
     }
 
-    /// Each shard's own commits, in order of partition.
+    /// Where the shards are.
     #[must_use]
-    pub fn shard_pos(&self) -> Vec<u64> {
-        self.shards.iter().map(|(_, meta, _)| meta.pos).collect()
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint::of(self.shards.iter().map(|(_, meta, _)| meta))
     }
 
-    /// Each shard's position in the log.
+    /// Each partition's next offset that the tables do not contain yet.
     #[must_use]
-    pub fn log(&self) -> Vec<(PartitionId, Offset)> {
+    pub fn offsets(&self) -> Vec<(PartitionId, Offset)> {
         self.shards.iter().map(|(partition, meta, _)| (*partition, meta.next)).collect()
+    }
+
+    /// The checkpoint of this history at these points, one a shard; `None` if this
+    /// history does not contain them, or not provably.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the decisions cannot be read.
+    pub fn checkpoint_at(&self, points: &[ShardPoint]) -> Result<Option<Checkpoint>, StoreError> {
+        if points.len() != self.shards.len() {
+            return Ok(None);
+        }
+        let mut proven = Vec::with_capacity(points.len());
+        for (place, point) in points.iter().enumerate() {
+            let Some(proof) = self.proof_at(place, point)? else { return Ok(None) };
+            proven.push((*point, proof));
+        }
+        Ok(Some(Checkpoint::new(proven)))
+    }
+
+    /// Whether `checkpoint` is of the history of this state, or of its beginning.
+    ///
+    /// # Errors
+    /// As [`View::checkpoint_at`].
+    pub fn continues(&self, checkpoint: &Checkpoint) -> Result<bool, StoreError> {
+        let proven = self.checkpoint_at(&checkpoint.points)?;
+        Ok(proven.is_some_and(|proven| proven == *checkpoint))
+    }
+
+    fn proof_at(&self, place: usize, point: &ShardPoint) -> Result<Option<ShardProof>, StoreError> {
+        let (partition, meta, store) = &self.shards[place];
+        if !ShardPoint::of(meta).reaches(point) {
+            return Ok(None);
+        }
+        let of_log = || self.log.as_ref()?.incarnation_at(*partition, point.next);
+        let incarnation = match point.next {
+            Offset(0) => 0,
+            _ => of_log().unwrap_or(meta.incarnation),
+        };
+        let decided = match point.decisions {
+            0 => 0,
+            all if all == meta.decisions => meta.decided,
+            some => match store.get(Space::Meta, &DecisionRecord::key(some - 1))? {
+                Some(bytes) => {
+                    DecisionRecord::decode(&bytes)
+                        .ok_or_else(|| StoreError::Damaged("a record of a decision".into()))?
+                        .digest
+                }
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(ShardProof { incarnation, decided }))
     }
 
     /// Each shard's own record.
@@ -182,29 +263,33 @@ impl View {
         })
     }
 
-    /// The commits after each shard's position in `since`.
+    /// The commits after `since`.
     ///
     /// # Errors
-    /// [`StoreError`] where the change log cannot be read.
-    pub fn changes_since(&self, since: &[u64]) -> Result<ChangesSince, StoreError> {
-        if since.len() != self.shards.len() {
-            return Ok(ChangesSince::TooOld);
+    /// [`StoreError`] if the change log cannot be read.
+    pub fn changes_since(&self, since: &Checkpoint) -> Result<ChangesSince, StoreError> {
+        if !self.continues(since)? {
+            return Ok(ChangesSince::OtherHistory);
         }
-        let mut commits = Vec::new();
-        for (&since, (partition, meta, store)) in since.iter().zip(&self.shards) {
-            if since > meta.pos || since < meta.changes_from {
+        let (mut from, mut commits) = (0, Vec::new());
+        for (point, (partition, meta, store)) in since.points.iter().zip(&self.shards) {
+            if *point < meta.changes_from {
                 return Ok(ChangesSince::TooOld);
             }
-            let range = KeyRange { start: (since + 1).to_be_bytes().to_vec(), end: None };
+            let mut shown = meta.pos;
+            let range = KeyRange { start: TableChanges::key(*point, u64::MAX), end: None };
             for (key, value) in store.scan(Space::Changes, &range, usize::MAX, false)? {
-                let pos = key.try_into().map(u64::from_be_bytes);
-                let (Ok(pos), Some(tables)) = (pos, TableChanges::decode(&value)) else {
+                let place = TableChanges::place(&key);
+                let (Some((point, commit)), Some(tables)) = (place, TableChanges::decode(&value))
+                else {
                     return Err(StoreError::Damaged("an entry of the change log".into()));
                 };
-                commits.push((*partition, pos, tables));
+                shown = shown.min(commit.saturating_sub(1));
+                commits.push(ShardChanges { partition: *partition, commit, point, tables });
             }
+            from += shown;
         }
-        Ok(ChangesSince::Commits(commits))
+        Ok(ChangesSince::Commits { from, commits })
     }
 
     fn merge(&self, table: TableId, held: &[(usize, Vec<u8>)]) -> Vec<u8> {

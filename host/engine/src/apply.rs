@@ -209,6 +209,7 @@ impl Shard {
                 return Ok(());
             }
             for (by_time, _) in due {
+                self.meta.expired += 1;
                 let (table, key) = by_time[9..]
                     .split_first_chunk::<4>()
                     .map(|(table, key)| (TableId(u32::from_be_bytes(*table)), key.to_vec()))

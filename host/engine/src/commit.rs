@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use lantern_core::{
-    KeyRange, Manifest, ShardMeta, ShardStore, Space, StoreError, TableChanges, TableId, Writes,
+    KeyRange, Manifest, ShardMeta, ShardPoint, ShardStore, Space, StoreError, TableChanges,
+    TableId, Writes,
 };
 
 use crate::layers::Frozen;
@@ -56,7 +57,7 @@ impl Commit {
     ) -> Result<(), StoreError> {
         let meta = &mut self.meta;
         if !self.serves {
-            meta.changes_from = meta.pos;
+            meta.changes_from = ShardPoint::of(meta);
             return Ok(());
         }
         if tables.is_empty() {
@@ -65,10 +66,10 @@ impl Commit {
         let entry = TableChanges::encode(tables);
         meta.changes_bytes += entry.len() as u64;
         let log = writes.entry(Space::Changes).or_default();
-        log.insert(&meta.pos.to_be_bytes(), Some(&entry));
+        log.insert(&TableChanges::key(ShardPoint::of(meta), meta.pos), Some(&entry));
         // A page at a time, so that one huge entry does not read all others.
         while meta.changes_bytes > self.changes_bytes_max {
-            let start = (meta.changes_from + 1).to_be_bytes().to_vec();
+            let start = TableChanges::key(meta.changes_from, u64::MAX);
             let range = KeyRange { start, end: None };
             let oldest = self.store.scan(Space::Changes, &range, CHANGES_PAGE, false)?;
             if oldest.is_empty() {
@@ -79,11 +80,9 @@ impl Commit {
                     break;
                 }
                 meta.changes_bytes = meta.changes_bytes.saturating_sub(value.len() as u64);
-                meta.changes_from = key
-                    .as_slice()
-                    .try_into()
-                    .map(u64::from_be_bytes)
-                    .map_err(|_| StoreError::Damaged("an entry of the change log".into()))?;
+                let (point, _) = TableChanges::place(&key)
+                    .ok_or_else(|| StoreError::Damaged("an entry of the change log".into()))?;
+                meta.changes_from = point;
                 log.insert(&key, None);
             }
         }

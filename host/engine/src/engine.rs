@@ -8,9 +8,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lantern_core::{
-    Catalog, Clock, Log, Manifest, Offset, PartitionId, Plugin, ProjectionRecord, Publish, ShardId,
-    StateStores, StoreError, Timestamp, TypeFilter, VersionId, VersionRecord, View, ViewError,
-    Views,
+    Catalog, Clock, Log, Manifest, Offset, PartitionId, Plugin, ProjectionRecord, Publish, Random,
+    ShardId, StateStores, StoreError, Timestamp, TypeFilter, VersionId, VersionRecord, View,
+    ViewError, Views,
 };
 use parking_lot::{Mutex, RwLock};
 
@@ -37,6 +37,8 @@ pub struct Ports {
     pub publish: Arc<dyn Publish>,
     /// Time for pacing.
     pub clock: Arc<dyn Clock>,
+    /// Draws the random part of epochs.
+    pub random: Arc<dyn Random>,
     /// Loads plugins.
     pub plugins: Arc<dyn PluginSource>,
 }
@@ -76,6 +78,14 @@ pub(crate) struct Projection {
     pub(crate) verified: Arc<Mutex<Option<VerifyStatus>>>,
 }
 
+impl Projection {
+    /// The feed's epoch; empty if no version is active.
+    pub(crate) fn epoch(&self) -> String {
+        let build = self.record.active.as_ref().and_then(|id| self.builds.get(id));
+        build.map(|build| build.epoch(&self.record)).unwrap_or_default()
+    }
+}
+
 /// A version's shards.
 pub(crate) struct Build {
     pub(crate) version: VersionRecord,
@@ -84,6 +94,19 @@ pub(crate) struct Build {
     wanted: TypeFilter,
     pub(crate) plugin: Mutex<Option<Arc<dyn Plugin>>>,
     pub(crate) slots: Vec<Arc<Slot>>,
+}
+
+impl Build {
+    /// Changes with the state of any of its shards that begins without a
+    /// predecessor.
+    pub(crate) fn born(&self) -> u64 {
+        self.slots.iter().fold(0, |all, slot| all.rotate_left(7) ^ slot.born)
+    }
+
+    /// The feed's epoch while this is the build of the active version of `record`.
+    pub(crate) fn epoch(&self, record: &ProjectionRecord) -> String {
+        record.epoch(self.born())
+    }
 }
 
 impl Engine {
@@ -345,7 +368,7 @@ impl Engine {
             let projection = projections.get(&slot.id.projection).ok_or_else(gone)?;
             let build = projection.builds.get(&slot.id.version).ok_or_else(gone)?.clone();
             let active = projection.record.active.as_ref() == Some(&slot.id.version);
-            let epoch = active.then(|| projection.record.epoch());
+            let epoch = active.then(|| build.epoch(&projection.record));
             // Of the record, since a flip changes it.
             let version = projection.record.version(&slot.id.version);
             let emit_from = version.map(|v| v.emit_from.clone()).unwrap_or_default();
@@ -363,6 +386,9 @@ impl Engine {
             committers: Some(self.committers.clone()),
         })?;
         shard.epoch = epoch;
+        if shard.meta.born == 0 {
+            shard.meta.born = slot.born;
+        }
         shard.emits_as = build.version.emits_as();
         let created = build.version.created.0;
         shard.outbox_name = format!("{}/{}.{created:x}", slot.id.projection, slot.id.version);
@@ -527,7 +553,7 @@ impl Engine {
                 }
                 e => e.to_string(),
             });
-            let slot = Slot::new(id, store);
+            let slot = Slot::new(id, store, &*self.ports.random);
             slot.active.store(active, Ordering::Release);
             slot.paused.store(record.paused, Ordering::Release);
             if let Some(reason) = &version.halted {
@@ -586,9 +612,9 @@ impl Views for Engine {
             let build = active
                 .and_then(|id| found.builds.get(id))
                 .ok_or_else(|| ViewError::NotActive(projection.into()))?;
-            (build.clone(), found.record.epoch())
+            (build.clone(), build.epoch(&found.record))
         };
-        view_of(projection, &build, epoch)
+        self.view_of(projection, &build, epoch)
     }
 
     fn view_version(&self, projection: &str, version: &VersionId) -> Result<View, ViewError> {
@@ -601,21 +627,25 @@ impl Views for Engine {
                 .builds
                 .get(version)
                 .ok_or_else(|| ViewError::NoVersion(projection.into(), version.clone()))?;
-            (build.clone(), format!("shadow.{version}.{}", build.version.rebuilds))
+            let rebuilds = build.version.rebuilds;
+            (build.clone(), format!("shadow.{version}.{rebuilds}.{:016x}", build.born()))
         };
-        view_of(projection, &build, epoch)
+        self.view_of(projection, &build, epoch)
     }
 }
 
-fn view_of(projection: &str, build: &Build, epoch: String) -> Result<View, ViewError> {
-    let mut snapshots = Vec::with_capacity(build.slots.len());
-    for slot in &build.slots {
-        let store = slot.store.as_ref().ok_or_else(|| {
-            let reason = slot.seen.lock().halted.clone().unwrap_or_default();
-            lantern_core::StoreError::Damaged(reason)
-        })?;
-        snapshots.push((slot.id.partition, store.snapshot()?));
+impl Engine {
+    fn view_of(&self, projection: &str, build: &Build, epoch: String) -> Result<View, ViewError> {
+        let mut snapshots = Vec::with_capacity(build.slots.len());
+        for slot in &build.slots {
+            let store = slot.store.as_ref().ok_or_else(|| {
+                let reason = slot.seen.lock().halted.clone().unwrap_or_default();
+                lantern_core::StoreError::Damaged(reason)
+            })?;
+            snapshots.push((slot.id.partition, store.snapshot()?));
+        }
+        let version = build.version.id.clone();
+        let view = View::new(projection.into(), version, epoch, build.manifest.clone(), snapshots)?;
+        Ok(view.of_log(self.ports.log.clone()))
     }
-    let version = build.version.id.clone();
-    Ok(View::new(projection.into(), version, epoch, build.manifest.clone(), snapshots)?)
 }

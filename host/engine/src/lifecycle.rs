@@ -326,7 +326,7 @@ impl Engine {
         set_state(&mut flipped, version, VersionState::Active);
         flipped.active = Some(version.clone());
         flipped.activations += 1;
-        let epoch = flipped.epoch();
+        let epoch = new.epoch(&flipped);
         let begun = new_guards.iter_mut().try_for_each(|guard| match guard.as_mut() {
             Some(shard) => shard.set_epoch(Some(epoch.clone()), now),
             None => Ok(()),

@@ -55,6 +55,7 @@ impl Shard {
                 offsets: selection.offsets.clone(),
                 subject: selection.subject.clone(),
                 handled: outcome.handled(),
+                digest: 0,
             };
             self.keep_decision(&record);
         }
@@ -91,6 +92,8 @@ impl Shard {
     }
 
     fn keep_decision(&mut self, record: &DecisionRecord) {
+        let record = record.after(self.meta.decided);
+        self.meta.decided = record.digest;
         if self.meta.decisions < DecisionRecord::KEPT_MAX {
             let key = DecisionRecord::key(self.meta.decisions);
             self.overlay.set(Space::Meta, &key, Some(&record.encode()));

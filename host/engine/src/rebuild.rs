@@ -47,7 +47,7 @@ impl Engine {
         }
         self.forget_state(projection, &build);
         if record.active.as_ref() == Some(version) {
-            self.ports.publish.activated(projection, Some(&record.epoch()));
+            self.ports.publish.activated(projection, Some(&fresh.epoch(&record)));
         }
         fresh.slots.iter().for_each(|slot| self.pool.wake(slot));
         Ok(())

@@ -238,7 +238,7 @@ impl Engine {
             paused: record.paused,
             active: record.active.as_ref().map(id),
             previous: record.previous.as_ref().map(id),
-            epoch: record.epoch(),
+            epoch: projection.epoch(),
             versions: versions.collect(),
             verified: projection.verified.lock().clone(),
         }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::{
-    Committed, EmitFrom, Instance, KeyRange, Level, Log, Manifest, NewEvent, Offset, Plugin,
-    ShardId, ShardMeta, ShardStore, Space, StoreError, Timestamp,
+    Checkpoint, Committed, EmitFrom, Instance, KeyRange, Level, Log, Manifest, NewEvent, Offset,
+    Plugin, ShardId, ShardMeta, ShardStore, Space, StoreError, Timestamp,
 };
 
 use crate::EngineConfig;
@@ -258,6 +258,7 @@ impl Shard {
 
     fn advance(&mut self, log: &dyn Log, limits: &StepLimits) -> Result<Step, Stop> {
         self.check_identity(log)?;
+        self.check_incarnation(log)?;
         self.clear_sent();
         self.tick()?;
         let gather = GatherLimits {
@@ -283,10 +284,25 @@ impl Shard {
             self.check_log(log)?;
         }
         self.apply_gathered(gathered)?;
+        if let Some(incarnation) = log.incarnation_at(self.id.partition, self.meta.next) {
+            self.meta.incarnation = if self.meta.next == Offset(0) { 0 } else { incarnation };
+        }
         self.tick()?;
         // Stopped only where it begins to emit, it goes on at once.
         let emits = gather.before.is_some() && gather.before != limits.before;
         Ok(if end && !emits { Step::Idle } else { Step::More })
+    }
+
+    /// A log that was copied back and continued differently has other events at
+    /// the offsets that were folded.
+    fn check_incarnation(&self, log: &dyn Log) -> Result<(), Stop> {
+        let (was, next) = (self.meta.incarnation, self.meta.next);
+        match log.incarnation_at(self.id.partition, next) {
+            Some(is) if was != 0 && next > Offset(0) && is != was => Err(Stop::Halt(format!(
+                "the log has other events before offset {next} than the state was folded from: it was restored from a copy and continued differently; rebuild the projection (`lantern plugin rebuild`), or delete it"
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// A partition that was made anew is another log: its offsets say nothing of
@@ -463,6 +479,7 @@ impl Shard {
                 partition: self.id.partition,
                 pos: meta.pos,
                 next: meta.next,
+                checkpoint: Checkpoint::of([&meta]),
                 event_time: meta.max_time,
                 tables,
             }));

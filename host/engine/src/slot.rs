@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
-use lantern_core::{Bounds, Offset, ReadStore, ShardId, ShardMeta, ShardStore, Space, Timestamp};
+use lantern_core::{
+    Bounds, Offset, Random, ReadStore, ShardId, ShardMeta, ShardStore, Space, Timestamp,
+};
 use parking_lot::Mutex;
 
 use crate::ShardStatus;
@@ -17,6 +19,8 @@ const RATE_WINDOW: Duration = Duration::from_secs(2);
 pub(crate) struct Slot {
     pub(crate) id: ShardId,
     pub(crate) store: Option<Arc<dyn ShardStore>>,
+    /// [`ShardMeta::born`], drawn here if the state is fresh.
+    pub(crate) born: u64,
     /// Opened on first use, on a thread of the pool.
     pub(crate) shard: Mutex<Option<Shard>>,
     /// See [`crate::pool`].
@@ -97,7 +101,11 @@ impl Rate {
 impl Slot {
     /// A place for the shard `id`; one whose store could not be opened is
     /// halted from the start.
-    pub(crate) fn new(id: ShardId, store: Result<Arc<dyn ShardStore>, String>) -> Self {
+    pub(crate) fn new(
+        id: ShardId,
+        store: Result<Arc<dyn ShardStore>, String>,
+        random: &dyn Random,
+    ) -> Self {
         let mut seen = Seen::default();
         let read = store.and_then(|store| {
             seen.meta = read_meta(&*store)?;
@@ -111,9 +119,14 @@ impl Slot {
                 None
             }
         };
+        let born = match seen.meta.born {
+            0 => random.draw().max(1),
+            born => born,
+        };
         Self {
             id,
             store,
+            born,
             shard: Mutex::new(None),
             slow: AtomicU8::new(1),
             run: AtomicU8::new(0),
@@ -193,7 +206,7 @@ impl Slot {
             end: bounds.map(|bounds| bounds.end.0),
             lag_events: bounds.map(lag),
             lag_ms: bounds.map(behind),
-            pos: meta.pos,
+            commit: meta.pos,
             applied: meta.applied,
             late: meta.late,
             parked: meta.parked_now,

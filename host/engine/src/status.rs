@@ -108,7 +108,7 @@ pub struct ShardStatus {
     /// the log's end is not known.
     pub lag_ms: Option<u64>,
     /// Commits made.
-    pub pos: u64,
+    pub commit: u64,
     /// Events applied.
     pub applied: u64,
     /// Of them, older than the watermark.

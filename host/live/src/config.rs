@@ -118,6 +118,8 @@ pub struct LiveConfigError {
     pub least: u64,
 }
 
+/// What the token and the offsets of a frame take for each partition, at most.
+const PARTITION_BYTES: usize = 96;
 /// The smallest frame that leaves room for a token beside rows.
 const FRAME_BYTES_LEAST: usize = 4_096;
 
@@ -149,7 +151,7 @@ impl LiveConfig {
     /// Bytes of rows or changes in one frame: what a frame may have less its
     /// header, its epoch and its token.
     pub(crate) fn part_bytes(&self, epoch: &str, partitions: usize) -> usize {
-        let header = 512 + 3 * epoch.len() + 14 * partitions;
+        let header = 512 + 3 * epoch.len() + PARTITION_BYTES * partitions;
         self.frame_bytes_max.saturating_sub(header).max(FRAME_BYTES_LEAST / 2)
     }
 }

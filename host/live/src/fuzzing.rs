@@ -1,6 +1,8 @@
 //! What comes from clients, read as a session reads it: for the experiments and
 //! fuzz targets in `tests/`. No part of the API.
 
+use lantern_core::Checkpoint;
+
 use crate::protocol::ClientMessage;
 use crate::token;
 
@@ -13,14 +15,14 @@ pub fn message(text: &str) -> Result<String, String> {
     message.map(|message| format!("{message:?}")).map_err(|error| error.to_string())
 }
 
-/// A resume token's epoch, positions and query; `None` where it is none.
+/// A resume token's epoch, checkpoint and query; `None` where it is none.
 #[must_use]
-pub fn token(text: &str) -> Option<(String, Vec<u64>, u64)> {
+pub fn token(text: &str) -> Option<(String, Checkpoint, u64)> {
     token::decode(text).map(|token| (token.epoch, token.at, token.query))
 }
 
 /// The inverse of `token`.
 #[must_use]
-pub fn encode_token(epoch: &str, at: &[u64], query: u64) -> String {
+pub fn encode_token(epoch: &str, at: &Checkpoint, query: u64) -> String {
     token::encode(epoch, at, query)
 }

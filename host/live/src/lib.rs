@@ -1,7 +1,7 @@
 //! The feed: tables pushed to readers over WebSocket as they change.
 //!
 //! The promise: every state a client shows is a committed state of the table;
-//! positions never go back within an epoch; a client that was away catches up
+//! commits never go back within an epoch; a client that was away catches up
 //! without a gap and without a repeat, also across a restart of the server.
 //!
 //! How it keeps it, and what it costs:
@@ -24,7 +24,7 @@
 //! - *Data frames*, which count for `window` and `ack`, are `snap`, `delta`
 //!   and `tick`.
 //! - A delta larger than a frame goes in parts: all have the same `from` and
-//!   `pos`, all but the last `"more":true`, and they are applied at once.
+//!   `to`, all but the last `"more":true`, and they are applied at once.
 //! - A `del` may name a key the reader never saw (put and deleted between two
 //!   merged deltas).
 //! - After `reset` a half-received snapshot or delta is dropped. A `reset`

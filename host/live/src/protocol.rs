@@ -92,6 +92,7 @@ pub(crate) enum Mode {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ResetWhy {
     Epoch,
+    History,
     TooOld,
     Overflow,
     Fields,
@@ -101,6 +102,7 @@ impl ResetWhy {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Epoch => "epoch",
+            Self::History => "history",
             Self::TooOld => "too_old",
             Self::Overflow => "overflow",
             Self::Fields => "fields",
@@ -122,6 +124,10 @@ pub(crate) enum ServerMessage<'a> {
         ch: u64,
         fields: &'a serde_json::value::RawValue,
         resumed: bool,
+        /// If resumed: the commit whose rows the client has, and on which the
+        /// next frame follows.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        commit: Option<u64>,
     },
     Reset {
         ch: u64,

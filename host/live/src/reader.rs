@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lantern_core::{ChangesSince, KeyRange, PartitionId, TableChanges, TableId, View, ViewError};
+use lantern_core::{
+    ChangesSince, Checkpoint, KeyRange, ShardChanges, TableChanges, TableId, View, ViewError,
+};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -16,7 +18,7 @@ use crate::LiveConfig;
 use crate::encode::{Fragment, Lease, RowParts, RowTooLarge};
 use crate::hub::Hub;
 use crate::protocol::{Mode, ResetWhy};
-use crate::ring::{Merged, Step, changed};
+use crate::ring::{Head, Merged, Step, changed};
 use crate::token;
 use crate::topic::{Adopted, Agreed, Ready, Signal, Snapshot, TableInfo, Topic};
 
@@ -46,7 +48,7 @@ pub(crate) enum Resume {
     /// Where a client's token says.
     Token(String),
     /// Where this session itself has brought it, until it fell behind.
-    Own { epoch: Arc<str>, at: Arc<[u64]> },
+    Own { epoch: Arc<str>, at: Arc<Checkpoint> },
 }
 
 /// A subscription's start.
@@ -60,7 +62,7 @@ pub(crate) struct Opened {
 /// How it starts.
 pub(crate) enum Start {
     /// From where it was: first these, then what the ring has after `pos`.
-    Resumed { pos: u64, at: Arc<[u64]>, ready: Vec<Ready> },
+    Resumed { pos: u64, at: Arc<Checkpoint>, ready: Vec<Ready> },
     /// From a snapshot, with the reason where a resume was refused.
     Snapshot { why: Option<ResetWhy>, rows: Rows },
 }
@@ -71,7 +73,7 @@ pub(crate) enum Rows {
     /// Too large to share: read while it is sent.
     Streamed {
         pos: u64,
-        at: Arc<[u64]>,
+        at: Arc<Checkpoint>,
         parts: mpsc::Receiver<Part>,
     },
 }
@@ -172,9 +174,8 @@ fn without_reading(topic: &Topic, request: &Request) -> Option<Opened> {
     let (epoch, generation, many, start) = match &request.resume {
         Resume::Token(text) => {
             let token = token::decode(text).filter(|token| token.query == request.query)?;
-            let (epoch, generation, many) = topic.leads_on_from(&token.epoch, &token.at)?;
-            let pos = token.at.iter().sum();
-            let start = Start::Resumed { pos, at: token.at.into(), ready: Vec::new() };
+            let (pos, epoch, generation, many) = topic.leads_on_from(&token.epoch, &token.at)?;
+            let start = Start::Resumed { pos, at: Arc::new(token.at), ready: Vec::new() };
             (epoch, generation, many, start)
         }
         Resume::No { shown } => {
@@ -242,7 +243,7 @@ impl Reading<'_> {
         let deadline = Instant::now() + Duration::from_millis(config.snapshot_ms_max);
         let why = opened.why;
         let epoch = opened.agreed.epoch.clone();
-        let (pos, at): (u64, Arc<[u64]>) = (opened.view.pos(), opened.view.shard_pos().into());
+        let (pos, at) = (opened.view.pos(), Arc::new(opened.view.checkpoint()));
         let mut scan = Scan::new(&opened, table.id, config);
         let (parts, whole) = match first_parts(&mut scan, config, deadline) {
             Ok(parts) => parts,
@@ -374,24 +375,19 @@ pub(crate) fn advance(hub: &Hub, topic: &Topic) -> Result<(), String> {
     }
 }
 
-fn advance_to(
-    hub: &Hub,
-    topic: &Topic,
-    view: &View,
-    reached: Option<Arc<[u64]>>,
-) -> Result<(), Refusal> {
-    let Some(reached) = reached else {
+fn advance_to(hub: &Hub, topic: &Topic, view: &View, reached: Option<Head>) -> Result<(), Refusal> {
+    let Some(Head { pos: reached_pos, at: reached }) = reached else {
         topic.finish_advance(view, None);
         return Ok(());
     };
-    if *reached == *view.shard_pos() {
+    if *reached == view.checkpoint() {
         return Ok(());
     }
     let step = match view.changes_since(&reached)? {
-        ChangesSince::TooOld => None,
-        ChangesSince::Commits(commits) => {
+        ChangesSince::TooOld | ChangesSince::OtherHistory => None,
+        ChangesSince::Commits { commits, .. } => {
             let mut keys: BTreeMap<TableId, BTreeSet<&str>> = BTreeMap::new();
-            for changes in commits.iter().flat_map(|(_, _, tables)| tables) {
+            for changes in commits.iter().flat_map(|commit| &commit.tables) {
                 keys.entry(changes.table).or_default().extend(changed(changes).map(|(key, _)| key));
             }
             // So much at once is cheaper as a snapshot to whoever needs it.
@@ -400,10 +396,7 @@ fn advance_to(
             for (table, keys) in keys.into_iter().filter(|_| few) {
                 tables.push(rows_of(view, table, keys.into_iter())?);
             }
-            few.then(|| {
-                let from = reached.iter().sum();
-                Step::merged(from, view.pos(), view.shard_pos().into(), tables)
-            })
+            few.then(|| Step::merged(reached_pos, view.pos(), Arc::new(view.checkpoint()), tables))
         }
     };
     topic.finish_advance(view, step);
@@ -444,39 +437,37 @@ fn resume(
             Some(token) if token.epoch != *opened.agreed.epoch => {
                 return Ok(Err(Some(ResetWhy::Epoch)));
             }
-            Some(token) => (Arc::from(token.at), ResetWhy::TooOld),
+            Some(token) => (Arc::new(token.at), ResetWhy::TooOld),
         },
         Resume::Own { epoch, .. } if *epoch != opened.agreed.epoch => {
             return Ok(Err(Some(ResetWhy::Epoch)));
         }
         Resume::Own { at, .. } => (at.clone(), ResetWhy::Overflow),
     };
-    let commits = match opened.view.changes_since(&at)? {
+    let (pos, commits) = match opened.view.changes_since(&at)? {
+        ChangesSince::OtherHistory => return Ok(Err(Some(ResetWhy::History))),
         ChangesSince::TooOld => return Ok(Err(Some(too_old))),
-        ChangesSince::Commits(commits) => commits,
+        ChangesSince::Commits { from, commits } => (from, commits),
     };
     let ready = match request.mode {
-        Mode::State => merged(hub, opened, table.id, &at, &commits)?,
-        Mode::Changes => each(hub, opened, table.id, &at, &commits)?,
+        Mode::State => merged(hub, opened, table.id, pos, &commits)?,
+        Mode::Changes => each(hub, opened, table.id, pos, &commits)?,
     };
-    let pos = at.iter().sum();
     Ok(ready.map(|ready| Start::Resumed { pos, at, ready }).ok_or(Some(ResetWhy::Overflow)))
 }
-
-type Commits = [(PartitionId, u64, Vec<TableChanges>)];
 
 /// One delta of all of `commits`; `None` where that is more than may be merged.
 fn merged(
     hub: &Hub,
     opened: &OpenView,
     table: TableId,
-    at: &[u64],
-    commits: &Commits,
+    from: u64,
+    commits: &[ShardChanges],
 ) -> Result<Option<Vec<Ready>>, Refusal> {
     let (config, view) = (&hub.config, &opened.view);
-    let (from, to) = (at.iter().sum(), view.pos());
+    let to = view.pos();
     let mut merged = Merged::default();
-    for changes in commits.iter().flat_map(|c| &c.2).filter(|changes| changes.table == table) {
+    for changes in commits.iter().flat_map(|c| &c.tables).filter(|changes| changes.table == table) {
         if !merged.add(changes, config.merge_keys_max) {
             return Ok(None);
         }
@@ -493,7 +484,7 @@ fn merged(
         return Ok(None);
     }
     let ready = |fragment, merged| {
-        let at = view.shard_pos().into();
+        let at = Arc::new(view.checkpoint());
         Ok(Some(vec![Ready { from, to, at, fragment, merged }]))
     };
     if !changed_any {
@@ -505,7 +496,7 @@ fn merged(
     if several {
         metrics::counter!("lantern_feed_merges_total").increment(1);
     }
-    let part_bytes = config.part_bytes(&opened.agreed.epoch, at.len());
+    let part_bytes = config.part_bytes(&opened.agreed.epoch, view.offsets().len());
     let fragment = Fragment::encode(merged.rows.into_iter(), part_bytes, Some(lease))?;
     ready(Some(Arc::new(fragment)), several)
 }
@@ -516,27 +507,30 @@ fn each(
     hub: &Hub,
     opened: &OpenView,
     table: TableId,
-    at: &[u64],
-    commits: &Commits,
+    from: u64,
+    commits: &[ShardChanges],
 ) -> Result<Option<Vec<Ready>>, Refusal> {
-    let config = &hub.config;
-    let part_bytes = config.part_bytes(&opened.agreed.epoch, at.len());
-    let (mut from, mut left) = (at.iter().sum(), config.merge_bytes_max);
+    let (config, view) = (&hub.config, &opened.view);
+    let part_bytes = config.part_bytes(&opened.agreed.epoch, 1);
+    let (mut from, mut left) = (from, config.merge_bytes_max);
     let mut ready = Vec::new();
-    for (_, to, tables) in commits {
+    for ShardChanges { commit: to, point, tables, .. } in commits {
         let Some(changes) = tables.iter().find(|changes| changes.table == table) else { continue };
         let bytes = changed(changes).map(|(k, v)| k.len() + v.map_or(0, <[u8]>::len)).sum();
         let lease = Lease::take(&hub.merge_budget, bytes, config.merge_total_bytes_max);
         let (Some(rest), Some(lease)) = (left.checked_sub(bytes), lease) else { return Ok(None) };
         left = rest;
+        // A point of the view's own change log is of its history.
+        let Some(at) = view.checkpoint_at(&[*point])? else { return Ok(None) };
         let fragment = Fragment::encode(changed(changes), part_bytes, Some(lease))?;
-        let (fragment, at) = (Some(Arc::new(fragment)), Arc::from([*to]));
+        let (fragment, at) = (Some(Arc::new(fragment)), Arc::new(at));
         ready.push(Ready { from, to: *to, at, fragment, merged: false });
         from = *to;
     }
-    let to = opened.view.pos();
+    let to = view.pos();
     if from != to || ready.is_empty() {
-        ready.push(Ready { from, to, at: Arc::from([to]), fragment: None, merged: false });
+        let at = Arc::new(view.checkpoint());
+        ready.push(Ready { from, to, at, fragment: None, merged: false });
     }
     Ok(Some(ready))
 }
@@ -555,7 +549,7 @@ struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     fn new(opened: &'a OpenView, table: TableId, config: &LiveConfig) -> Self {
-        let partitions = opened.view.shard_pos().len();
+        let partitions = opened.view.offsets().len();
         Self {
             view: &opened.view,
             table,

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
-use lantern_core::{Committed, Offset, PartitionId, TableChanges, TableId};
+use lantern_core::{Checkpoint, Committed, TableChanges, TableId};
 
 use crate::LiveConfig;
 use crate::encode::{Fragment, RowTooLarge};
@@ -15,8 +15,8 @@ use crate::encode::{Fragment, RowTooLarge};
 pub(crate) struct Step {
     pub(crate) from: u64,
     pub(crate) to: u64,
-    /// Each shard's own commits after it.
-    pub(crate) at: Arc<[u64]>,
+    /// Where the shards are after it.
+    pub(crate) at: Arc<Checkpoint>,
     changes: Changes,
     bytes: usize,
     /// One a changed table, encoded when the first subscriber needs it.
@@ -37,16 +37,21 @@ const ROW_BYTES: usize = 64;
 impl Step {
     /// A commit of a projection with one partition.
     pub(crate) fn commit(commit: Arc<Committed>) -> Self {
-        let (to, at) = (commit.pos, Arc::from([commit.pos]));
+        let (to, at) = (commit.pos, Arc::new(commit.checkpoint.clone()));
         Self::new(to.saturating_sub(1), to, at, Changes::Commit(commit))
     }
 
     /// Rows merged over partitions.
-    pub(crate) fn merged(from: u64, to: u64, at: Arc<[u64]>, tables: Vec<TableChanges>) -> Self {
+    pub(crate) fn merged(
+        from: u64,
+        to: u64,
+        at: Arc<Checkpoint>,
+        tables: Vec<TableChanges>,
+    ) -> Self {
         Self::new(from, to, at, Changes::Merged(tables))
     }
 
-    fn new(from: u64, to: u64, at: Arc<[u64]>, changes: Changes) -> Self {
+    fn new(from: u64, to: u64, at: Arc<Checkpoint>, changes: Changes) -> Self {
         let mut step = Self { from, to, at, changes, bytes: 0, encoded: Box::default() };
         step.bytes = ROW_BYTES + step.tables().iter().map(changes_bytes).sum::<usize>();
         step.encoded = step.tables().iter().map(|_| OnceLock::new()).collect();
@@ -134,9 +139,7 @@ pub(crate) struct Ring {
 #[derive(Clone)]
 pub(crate) struct Head {
     pub(crate) pos: u64,
-    pub(crate) at: Arc<[u64]>,
-    /// Each shard's position in the log.
-    pub(crate) log: Vec<(PartitionId, Offset)>,
+    pub(crate) at: Arc<Checkpoint>,
 }
 
 /// What lies between a subscriber and the newest position.
@@ -144,7 +147,7 @@ pub(crate) enum Since {
     /// Nothing.
     Current,
     /// These steps change its table; the rest up to `to` does not.
-    Steps { steps: Vec<Arc<Step>>, to: u64, at: Arc<[u64]> },
+    Steps { steps: Vec<Arc<Step>>, to: u64, at: Arc<Checkpoint> },
     /// The ring does not reach back so far.
     Gone,
 }
@@ -179,13 +182,13 @@ impl Ring {
 
     /// Adds a step, unless a view has shown it already. One that does not follow on the newest position makes the
     /// ring begin with it: whoever is further behind must look elsewhere.
-    pub(crate) fn push(&mut self, step: Step, log: Vec<(PartitionId, Offset)>) {
+    pub(crate) fn push(&mut self, step: Step) {
         match &self.head {
             Some(head) if head.pos >= step.to => return,
             Some(head) if head.pos != step.from => self.clear(),
             _ => {}
         }
-        self.head = Some(Head { pos: step.to, at: step.at.clone(), log });
+        self.head = Some(Head { pos: step.to, at: step.at.clone() });
         self.bytes += step.bytes;
         self.steps.push_back(Arc::new(step));
         while self.steps.len() > self.commits_max || self.bytes > self.bytes_max {
@@ -218,25 +221,13 @@ impl Ring {
         Since::Steps { steps, to: head.pos, at: head.at.clone() }
     }
 
-    /// Whether every change after the position `at` is here.
-    pub(crate) fn holds(&self, at: &[u64]) -> bool {
-        let Some(head) = &self.head else { return false };
+    /// The position at `at`, if every change after it is here.
+    pub(crate) fn holds(&self, at: &Checkpoint) -> Option<u64> {
+        let head = self.head.as_ref()?;
         if *head.at == *at {
-            return true;
+            return Some(head.pos);
         }
-        // A token may say anything.
-        let Some(pos) = at.iter().try_fold(0_u64, |sum, at| sum.checked_add(*at)) else {
-            return false;
-        };
-        let place = self.steps.partition_point(|step| step.from < pos);
-        match (self.steps.get(place), place.checked_sub(1).map(|before| &self.steps[before])) {
-            (Some(next), _) if next.from != pos => false,
-            // The vector is known only where a step ended; with one partition
-            // it is the position itself.
-            (Some(_), None) => at.len() == 1,
-            (Some(_), Some(before)) => *before.at == *at,
-            (None, _) => false,
-        }
+        self.steps.iter().rev().find(|step| *step.at == *at).map(|step| step.to)
     }
 }
 
@@ -244,17 +235,22 @@ impl Ring {
 mod tests {
     use super::*;
 
+    fn at(pos: u64) -> Checkpoint {
+        let point = lantern_core::ShardPoint { steps: pos, ..Default::default() };
+        Checkpoint::new([(point, Default::default())])
+    }
+
     fn commit(pos: u64, key: &str) -> Step {
         let changes =
             TableChanges { table: TableId(0), up: vec![(key.into(), b"{}".to_vec())], del: vec![] };
-        Step::merged(pos - 1, pos, Arc::from([pos]), vec![changes])
+        Step::merged(pos - 1, pos, Arc::new(at(pos)), vec![changes])
     }
 
     fn ring(steps: std::ops::RangeInclusive<u64>) -> Ring {
         let config = LiveConfig { ring_commits_max: 3, ..LiveConfig::default() };
         let mut ring = Ring::new(&config);
         for pos in steps {
-            ring.push(commit(pos, "k"), Vec::new());
+            ring.push(commit(pos, "k"));
         }
         ring
     }
@@ -275,7 +271,8 @@ mod tests {
         assert_eq!(found(&ring, 4), "1 to 5");
         assert_eq!(found(&ring, 2), "3 to 5");
         assert_eq!(found(&ring, 1), "gone");
-        assert!(ring.holds(&[2]) && ring.holds(&[5]) && !ring.holds(&[1]) && !ring.holds(&[6]));
+        let held = [2, 3, 5, 6].map(|pos| ring.holds(&at(pos)));
+        assert_eq!(held, [None, Some(3), Some(5), None]);
         match ring.since(2, TableId(1), 10) {
             Since::Steps { steps, to: 5, .. } => assert!(steps.is_empty()),
             _ => panic!("another table's steps only move the position"),
@@ -285,7 +282,7 @@ mod tests {
     #[test]
     fn a_gap_makes_the_ring_begin_anew() {
         let mut ring = ring(1..=3);
-        ring.push(commit(6, "k"), Vec::new());
+        ring.push(commit(6, "k"));
         assert_eq!(found(&ring, 3), "gone");
         assert_eq!(found(&ring, 5), "1 to 6");
     }
@@ -294,7 +291,7 @@ mod tests {
     fn a_step_larger_than_the_ring_leaves_it_empty_but_known() {
         let config = LiveConfig { ring_bytes_max: 10, ..LiveConfig::default() };
         let mut ring = Ring::new(&config);
-        ring.push(commit(1, "k"), Vec::new());
+        ring.push(commit(1, "k"));
         assert_eq!(found(&ring, 0), "gone");
         assert_eq!(found(&ring, 1), "current");
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lantern_core::TableId;
+use lantern_core::{Checkpoint, TableId};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -35,7 +35,7 @@ pub(crate) struct Subscription {
     generation: u64,
     /// What the client shows: position, and each shard's own.
     pub(crate) pos: u64,
-    at: Arc<[u64]>,
+    at: Arc<Checkpoint>,
     phase: Phase,
     /// Sent before anything else: `ok`, `reset`.
     control: VecDeque<String>,
@@ -140,7 +140,7 @@ impl Subscription {
             epoch: Arc::from(""),
             generation: 0,
             pos: 0,
-            at: Arc::from([]),
+            at: Arc::default(),
             phase: Phase::Opening { opened, first: true },
             control: VecDeque::new(),
             ready: VecDeque::new(),
@@ -254,9 +254,13 @@ impl Subscription {
 
     fn opened(&mut self, around: &Around<'_>, opened: Opened, first: bool) {
         let fields = &*opened.table.fields;
-        let resumed = matches!(opened.start, Start::Resumed { .. });
+        let commit = match &opened.start {
+            Start::Resumed { pos, .. } => Some(*pos),
+            Start::Snapshot { .. } => None,
+        };
         if first {
-            let ok = ServerMessage::Ok { id: self.id, ch: self.ch, fields, resumed };
+            let resumed = commit.is_some();
+            let ok = ServerMessage::Ok { id: self.id, ch: self.ch, fields, resumed, commit };
             self.control.push_back(ok.text());
         }
         if self.listening.is_none() || self.table != opened.table.id {
@@ -365,7 +369,7 @@ impl Subscription {
         self.part += 1;
         let mut head = format!("{{\"t\":\"snap\",\"ch\":{},\"epoch\":", self.ch);
         push_string(&mut head, &self.epoch);
-        let _ = write!(head, ",\"pos\":{pos},\"rows\":");
+        let _ = write!(head, ",\"commit\":{pos},\"rows\":");
         let mut tail = format!(",\"more\":{}", !last);
         if last {
             (self.pos, self.at) = (pos, at);
@@ -432,7 +436,7 @@ impl Subscription {
         };
         let body = fragment.parts[self.part].clone();
         let last = self.part + 1 == fragment.parts.len();
-        let head = format!("{{\"t\":\"delta\",\"ch\":{ch},\"from\":{from},\"pos\":{to},");
+        let head = format!("{{\"t\":\"delta\",\"ch\":{ch},\"from\":{from},\"to\":{to},");
         let mut tail = String::new();
         if last {
             if ready.merged {
@@ -452,11 +456,7 @@ impl Subscription {
         let ready = self.ready.front().expect("something is ready");
         let (from, to) = (ready.from, ready.to);
         self.arrive(around);
-        let mut head = format!("{{\"t\":\"tick\",\"ch\":{},\"from\":{from},\"pos\":{to}", self.ch);
-        if let Some(log) = self.topic.log_at(to) {
-            head.push_str(",\"log\":");
-            head.push_str(&serde_json::to_string(&log).expect("numbers always encode"));
-        }
+        let mut head = format!("{{\"t\":\"tick\",\"ch\":{},\"from\":{from},\"to\":{to}", self.ch);
         if let Some(lag) = self.topic.lag(&around.hub.lag) {
             let _ = write!(head, ",\"lag\":{{\"events\":{},\"ms\":{}}}", lag.events, lag.ms);
         }
@@ -484,8 +484,14 @@ impl Subscription {
         self.idle_at = around.now + ms(config.heartbeat_ms);
     }
 
+    /// Where the client is with this frame: offsets, and the token to resume from.
     fn push_token(&self, text: &mut String) {
-        text.push_str(",\"tok\":\"");
+        text.push_str(",\"offsets\":{");
+        for (partition, next) in self.at.offsets().enumerate() {
+            let comma = if partition == 0 { "" } else { "," };
+            let _ = write!(text, "{comma}\"{partition}\":{next}");
+        }
+        text.push_str("},\"tok\":\"");
         text.push_str(&token::encode(&self.epoch, &self.at, self.query));
         text.push('"');
     }

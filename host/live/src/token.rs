@@ -3,19 +3,19 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use lantern_core::Checkpoint;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Bumped when the token's content changes; others are not taken.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// Where a subscription was.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct Token {
     format: u8,
     pub(crate) epoch: String,
-    /// Each shard's own commits, in order of partition.
-    pub(crate) at: Vec<u64>,
+    pub(crate) at: Checkpoint,
     /// [`query_hash`] of what was subscribed to.
     pub(crate) query: u64,
 }
@@ -24,12 +24,12 @@ pub(crate) struct Token {
 struct Borrowed<'a> {
     format: u8,
     epoch: &'a str,
-    at: &'a [u64],
+    at: &'a Checkpoint,
     query: u64,
 }
 
-/// The token of a position.
-pub(crate) fn encode(epoch: &str, at: &[u64], query: u64) -> String {
+/// The token of a checkpoint.
+pub(crate) fn encode(epoch: &str, at: &Checkpoint, query: u64) -> String {
     let bytes = postcard::to_stdvec(&Borrowed { format: FORMAT, epoch, at, query })
         .expect("strings and numbers always encode");
     URL_SAFE_NO_PAD.encode(bytes)
@@ -53,12 +53,10 @@ mod tests {
 
     #[test]
     fn a_token_comes_back_and_a_damaged_one_does_not() {
-        let text = encode("3.abc.0", &[5, 7], 42);
+        let at = Checkpoint::new([Default::default(), Default::default()]);
+        let text = encode("3.abc.0", &at, 42);
         let token = decode(&text).unwrap();
-        assert_eq!(
-            (token.epoch.as_str(), &token.at[..], token.query),
-            ("3.abc.0", &[5, 7][..], 42)
-        );
+        assert_eq!((token.epoch.as_str(), &token.at, token.query), ("3.abc.0", &at, 42));
         assert_eq!(decode(&text[1..]), None);
         assert_eq!(decode("no token!"), None);
         assert_eq!(decode(""), None);

@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lantern_core::{Committed, FieldKind, TableId, View};
+use lantern_core::{Checkpoint, Committed, FieldKind, TableId, View};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -111,7 +111,7 @@ pub(crate) struct TableInfo {
 pub(crate) struct Snapshot {
     pub(crate) epoch: Arc<str>,
     pub(crate) pos: u64,
-    pub(crate) at: Arc<[u64]>,
+    pub(crate) at: Arc<Checkpoint>,
     pub(crate) parts: Vec<Bytes>,
 }
 
@@ -119,7 +119,7 @@ pub(crate) struct Snapshot {
 pub(crate) struct Ready {
     pub(crate) from: u64,
     pub(crate) to: u64,
-    pub(crate) at: Arc<[u64]>,
+    pub(crate) at: Arc<Checkpoint>,
     pub(crate) fragment: Option<Arc<Fragment>>,
     pub(crate) merged: bool,
 }
@@ -216,7 +216,7 @@ impl Topic {
         } else {
             let step = Step::commit(commit.clone());
             state.touched |= step.touched();
-            state.ring.push(step, vec![(commit.partition, commit.next)]);
+            state.ring.push(step);
         }
         drop(state);
         self.wake.notify_one();
@@ -260,7 +260,7 @@ impl Topic {
             }
         };
         state.gone = false;
-        let many = view.shard_pos().len() != 1;
+        let many = view.offsets().len() != 1;
         let partitions = if many { Partitions::Many } else { Partitions::One };
         if state.partitions != partitions {
             if many || state.partitions == Partitions::Many {
@@ -284,10 +284,10 @@ impl Topic {
 
     /// With several partitions: the position the ring has reached, which is
     /// then no longer behind what was committed before this call.
-    pub(crate) fn begin_advance(&self) -> Option<Arc<[u64]>> {
+    pub(crate) fn begin_advance(&self) -> Option<Head> {
         let mut state = self.state.lock();
         state.behind = false;
-        state.ring.head().map(|head| head.at.clone())
+        state.ring.head().cloned()
     }
 
     /// With several partitions: an advance failed, and is to be tried again.
@@ -308,7 +308,7 @@ impl Topic {
         match step {
             Some(step) => {
                 state.touched |= step.touched();
-                state.ring.push(step, view.log());
+                state.ring.push(step);
             }
             None => {
                 state.touched = u64::MAX;
@@ -330,7 +330,7 @@ impl Topic {
         let snapshot = state.snapshots.get(&table)?;
         let usable = !state.gone
             && state.epoch.as_ref() == Some(&snapshot.epoch)
-            && state.ring.holds(&snapshot.at);
+            && state.ring.holds(&snapshot.at).is_some();
         usable.then(|| (snapshot.clone(), state.generation, state.partitions == Partitions::Many))
     }
 
@@ -342,12 +342,16 @@ impl Topic {
         }
     }
 
-    /// The epoch and generation where the ring leads on from `at` of `epoch`.
-    pub(crate) fn leads_on_from(&self, epoch: &str, at: &[u64]) -> Option<(Arc<str>, u64, bool)> {
+    /// The position, epoch and generation if the ring leads on from `at` of `epoch`.
+    pub(crate) fn leads_on_from(
+        &self,
+        epoch: &str,
+        at: &Checkpoint,
+    ) -> Option<(u64, Arc<str>, u64, bool)> {
         let state = self.state.lock();
-        let known = state.epoch.as_ref().filter(|known| ***known == *epoch)?;
-        let usable = !state.gone && state.ring.holds(at);
-        usable.then(|| (known.clone(), state.generation, state.partitions == Partitions::Many))
+        let known = state.epoch.as_ref().filter(|known| ***known == *epoch && !state.gone)?;
+        let pos = state.ring.holds(at)?;
+        Some((pos, known.clone(), state.generation, state.partitions == Partitions::Many))
     }
 
     /// What became of a subscriber's epoch since `generation`: nothing
@@ -395,7 +399,7 @@ impl Topic {
             }
         };
         drop(state);
-        let part_bytes = config.part_bytes(epoch, at.len());
+        let part_bytes = config.part_bytes(epoch, at.points.len());
         match (&steps[..], mode) {
             ([], _) => Pending::Moved(Ready { from: pos, to, at, fragment: None, merged: false }),
             ([step], Mode::State) => match step.fragment(table, part_bytes) {
@@ -417,7 +421,7 @@ impl Topic {
         hub: &Hub,
         steps: &[Arc<Step>],
         from: u64,
-        (to, at): (u64, Arc<[u64]>),
+        (to, at): (u64, Arc<Checkpoint>),
         (table, part_bytes): (TableId, usize),
     ) -> Pending {
         let config = &hub.config;
@@ -464,13 +468,6 @@ impl Topic {
             }
             Err(error) => Pending::Unsendable(error.to_string()),
         }
-    }
-
-    /// The shards' positions in the log at `pos`, where that is the newest.
-    pub(crate) fn log_at(&self, pos: u64) -> Option<BTreeMap<u32, u64>> {
-        let state = self.state.lock();
-        let head = state.ring.head().filter(|head| head.pos == pos)?;
-        Some(head.log.iter().map(|(partition, offset)| (partition.0, offset.0)).collect())
     }
 
     /// How far the projection is behind its log; asked for anew now and then.
@@ -615,7 +612,7 @@ fn each(
 }
 
 fn head_of(view: &View) -> Head {
-    Head { pos: view.pos(), at: view.shard_pos().into(), log: view.log() }
+    Head { pos: view.pos(), at: Arc::new(view.checkpoint()) }
 }
 
 fn tables_of(view: &View) -> Arc<[TableInfo]> {

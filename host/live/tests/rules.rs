@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::SinkExt as _;
+use lantern_core::{Checkpoint, Offset, ShardPoint, ShardProof};
 use lantern_live::{LiveConfig, close};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
@@ -210,14 +211,14 @@ async fn a_subscription_begins_with_fields_epoch_position_and_rows() {
     assert_eq!(ok, json!({"t":"ok","id":9,"ch":1,"fields":fields,"resumed":false}));
     let rows = json!({"t\u{0}1\"":{"k":"t\u{0}1\"","n":5}});
     let tok = token(&snap);
-    let expected =
-        json!({"t":"snap","ch":1,"epoch":"1.v.0","pos":1,"rows":rows,"more":false,"tok":tok});
+    let expected = json!({"t":"snap","ch":1,"epoch":"1.v.0","commit":1,"rows":rows,"more":false,"offsets":{"0":10},"tok":tok});
     assert_eq!(snap, expected);
     world.commit(0, &[(0, "a", Some(1)), (0, "t\u{0}1\"", None)]);
     let delta = wire.hear().await;
     let (up, del) = (json!({"a":{"k":"a","n":1}}), json!(["t\u{0}1\""]));
     let tok = token(&delta);
-    let expected = json!({"t":"delta","ch":1,"from":1,"pos":2,"up":up,"del":del,"tok":tok});
+    let expected =
+        json!({"t":"delta","ch":1,"from":1,"to":2,"up":up,"del":del,"offsets":{"0":20},"tok":tok});
     assert_eq!(delta, expected);
 }
 
@@ -229,12 +230,12 @@ async fn a_commit_seen_in_the_snapshot_is_not_repeated_when_it_is_published() {
     world.commit_unpublished(0, &[(0, "k", Some(2))]);
     let mut wire = Wire::open(&hub).await;
     let (_, snap) = sub(&mut wire, json!({"t":"sub","id":1,"table":"shop/a"})).await;
-    assert_eq!((&snap["pos"], &snap["rows"]["k"]["n"]), (&json!(2), &json!(2)));
+    assert_eq!((&snap["commit"], &snap["rows"]["k"]["n"]), (&json!(2), &json!(2)));
     world.publish();
     world.commit(0, &[(0, "k", Some(3))]);
     let delta = wire.hear().await;
     assert_eq!(
-        (&delta["from"], &delta["pos"], &delta["merged"]),
+        (&delta["from"], &delta["to"], &delta["merged"]),
         (&json!(2), &json!(3), &Value::Null)
     );
 }
@@ -265,7 +266,7 @@ async fn a_large_snapshot_and_a_large_delta_come_in_parts_that_fit_a_frame() {
         while more {
             let delta = wire.hear().await;
             assert!(delta.to_string().len() <= 4096);
-            assert_eq!(delta["from"].as_u64().unwrap() + 1, delta["pos"].as_u64().unwrap());
+            assert_eq!(delta["from"].as_u64().unwrap() + 1, delta["to"].as_u64().unwrap());
             rows += delta["up"].as_object().unwrap().len();
             more = delta["more"] == true;
             assert_eq!(more, delta["tok"].is_null());
@@ -319,7 +320,7 @@ async fn a_token_resumes_in_memory_and_after_a_restart_without_a_repeat() {
             assert_eq!(wire.hear().await["resumed"], true, "{partitions} {restart}");
             // With several partitions merged rows may still be on their way.
             let delta = wire.hear_a("delta").await;
-            assert_eq!((&delta["from"], &delta["pos"]), (&json!(0), &json!(2)), "{delta}");
+            assert_eq!((&delta["from"], &delta["to"]), (&json!(0), &json!(2)), "{delta}");
             assert_eq!(delta["up"], json!({"j":{"k":"j","n":2}}));
             assert_eq!(delta["del"], json!(["k"]));
             // Where nothing is missing, a tick says so at once.
@@ -327,7 +328,7 @@ async fn a_token_resumes_in_memory_and_after_a_restart_without_a_repeat() {
             wire.say(message).await;
             let (ok, tick) = (wire.hear_a("ok").await, wire.hear_a("tick").await);
             assert_eq!(ok["resumed"], true);
-            assert_eq!((&tick["from"], &tick["pos"]), (&json!(2), &json!(2)), "{tick}");
+            assert_eq!((&tick["from"], &tick["to"]), (&json!(2), &json!(2)), "{tick}");
         }
     }
 }
@@ -372,7 +373,7 @@ async fn no_more_than_the_window_is_under_way_and_the_rest_is_merged() {
     for n in 1..=5 {
         world.commit(0, &[(0, "k", Some(n)), (0, &format!("k{n}"), (n % 2 == 0).then_some(n))]);
         if n == 1 {
-            assert_eq!(wire.hear().await["pos"], 1);
+            assert_eq!(wire.hear().await["commit"], 1);
         }
     }
     // Answered in order, so nothing but the `err` came while the window was shut.
@@ -381,7 +382,7 @@ async fn no_more_than_the_window_is_under_way_and_the_rest_is_merged() {
     wire.say(json!({"t":"ack","n":1})).await;
     let delta = wire.hear().await;
     assert_eq!(
-        (&delta["from"], &delta["pos"], &delta["merged"]),
+        (&delta["from"], &delta["to"], &delta["merged"]),
         (&json!(1), &json!(5), &json!(true))
     );
     assert_eq!(delta["up"]["k"]["n"], 5);
@@ -406,7 +407,7 @@ async fn past_the_limits_of_merging_a_slow_client_gets_a_snapshot_when_it_is_rea
         let reset = wire.hear().await;
         assert_eq!((&reset["t"], &reset["why"]), (&json!("reset"), &json!("overflow")));
         let snap = wire.hear().await;
-        assert_eq!((&snap["t"], &snap["pos"]), (&json!("snap"), &json!(3)));
+        assert_eq!((&snap["t"], &snap["commit"]), (&json!("snap"), &json!(3)));
     }
 }
 
@@ -422,7 +423,7 @@ async fn a_reader_behind_the_ring_is_served_from_the_change_log() {
     wire.say(json!({"t":"ack","n":1})).await;
     let delta = wire.hear().await;
     assert_eq!(
-        (&delta["t"], &delta["from"], &delta["pos"]),
+        (&delta["t"], &delta["from"], &delta["to"]),
         (&json!("delta"), &json!(0), &json!(3))
     );
     assert_eq!(delta["merged"], true);
@@ -445,7 +446,7 @@ async fn mode_changes_hands_out_every_commit_also_after_a_resume() {
             let delta = wire.hear_a("delta").await;
             assert_eq!((&delta["from"], &delta["up"]["k"]["n"]), (&json!(from), &json!(n)));
             assert_eq!(delta["merged"], Value::Null);
-            from = delta["pos"].as_u64().unwrap();
+            from = delta["to"].as_u64().unwrap();
         }
         if !restart {
             hub = world.serve(quiet());
@@ -457,7 +458,7 @@ async fn mode_changes_hands_out_every_commit_also_after_a_resume() {
         }
     }
     // The last commit touched another table: a tick tells its position.
-    assert_eq!(wire.hear_a("tick").await["pos"], 6);
+    assert_eq!(wire.hear_a("tick").await["to"], 6);
 }
 
 #[tokio::test]
@@ -472,7 +473,7 @@ async fn a_rate_lets_changes_come_no_faster() {
     world.commit(0, &[(0, "k", Some(2))]);
     world.commit(0, &[(0, "k", Some(3))]);
     let second = wire.hear().await;
-    assert_eq!((&first["pos"], &second["from"], &second["pos"]), (&json!(1), &json!(1), &json!(3)));
+    assert_eq!((&first["pos"], &second["from"], &second["to"]), (&json!(1), &json!(1), &json!(3)));
     assert!(came.elapsed() >= Duration::from_millis(80), "{:?}", came.elapsed());
 }
 
@@ -500,14 +501,14 @@ async fn another_version_gives_a_reset_with_its_fields_and_a_snapshot() {
         let hub = world.serve(quiet());
         world.commit(0, &[(0, "old", Some(1))]);
         let mut wire = Wire::subscribed(&hub, "shop/a").await;
-        assert_eq!(wire.hear().await["pos"], 1);
+        assert_eq!(wire.hear().await["commit"], 1);
         let epoch = world.activate(partitions);
         let reset = wire.hear().await;
         assert_eq!((&reset["t"], &reset["why"]), (&json!("reset"), &json!("epoch")));
         assert_eq!(reset["fields"][1]["unit"], "EUR");
         let snap = wire.hear().await;
         let (of, rows) = (&snap["epoch"], &snap["rows"]);
-        assert_eq!((of, &snap["pos"], rows), (&json!(epoch), &json!(0), &json!({})));
+        assert_eq!((of, &snap["commit"], rows), (&json!(epoch), &json!(0), &json!({})));
         world.commit(0, &[(0, "new", Some(1))]);
         assert_eq!(wire.hear().await["up"], json!({"new":{"k":"new","n":1}}));
     }
@@ -537,7 +538,7 @@ async fn an_idle_subscription_ticks_with_log_position_and_lag() {
     let mut wire = Wire::subscribed(&hub, "shop/a").await;
     assert_eq!(wire.hear().await["t"], "snap");
     let tick = wire.hear().await;
-    assert_eq!((&tick["t"], &tick["from"], &tick["pos"]), (&json!("tick"), &json!(1), &json!(1)));
+    assert_eq!((&tick["t"], &tick["from"], &tick["to"]), (&json!("tick"), &json!(1), &json!(1)));
     assert_eq!((&tick["log"], &tick["lag"]), (&json!({"0":10}), &json!({"events":3,"ms":12})));
 }
 
@@ -551,7 +552,7 @@ async fn a_position_that_moves_without_a_change_is_told() {
         world.commit(0, &[(1, "k", Some(1))]);
         world.commit(0, &[]);
         let mut tick = wire.hear().await;
-        while tick["pos"] != 2 {
+        while tick["to"] != 2 {
             tick = wire.hear().await;
         }
         assert_eq!(tick["t"], "tick");
@@ -567,8 +568,8 @@ async fn where_one_table_moves_the_others_of_its_projection_follow() {
     sub(&mut wire, json!({"t":"sub","id":2,"table":"shop/b"})).await;
     world.commit(0, &[(0, "k", Some(1))]);
     let (delta, tick) = (wire.hear().await, wire.hear().await);
-    assert_eq!((&delta["t"], &delta["ch"], &delta["pos"]), (&json!("delta"), &json!(1), &json!(1)));
-    assert_eq!((&tick["t"], &tick["ch"], &tick["pos"]), (&json!("tick"), &json!(2), &json!(1)));
+    assert_eq!((&delta["t"], &delta["ch"], &delta["to"]), (&json!("delta"), &json!(1), &json!(1)));
+    assert_eq!((&tick["t"], &tick["ch"], &tick["to"]), (&json!("tick"), &json!(2), &json!(1)));
 }
 
 #[tokio::test]
@@ -579,10 +580,10 @@ async fn rows_of_several_partitions_are_merged_in_snapshot_and_deltas() {
     world.commit(1, &[(0, "k", Some(10))]);
     let mut wire = Wire::subscribed(&hub, "shop/a").await;
     let snap = wire.hear().await;
-    assert_eq!((&snap["pos"], &snap["rows"]["k"]["n"]), (&json!(2), &json!(11)));
+    assert_eq!((&snap["commit"], &snap["rows"]["k"]["n"]), (&json!(2), &json!(11)));
     world.commit(0, &[(0, "k", None)]);
     let delta = wire.hear().await;
-    assert_eq!((&delta["pos"], &delta["up"]["k"]["n"]), (&json!(3), &json!(10)));
+    assert_eq!((&delta["to"], &delta["up"]["k"]["n"]), (&json!(3), &json!(10)));
     world.commit(1, &[(0, "k", None)]);
     assert_eq!(wire.hear().await["del"], json!(["k"]));
 }
@@ -620,15 +621,15 @@ async fn who_subscribes_anew_is_not_led_back() {
     // Has a snapshot made that is kept for others.
     let mut other = Wire::open(&hub).await;
     let (_, snap) = sub(&mut other, json!({"t":"sub","id":1,"table":"shop/a"})).await;
-    assert_eq!(snap["pos"], 1);
+    assert_eq!(snap["commit"], 1);
     let mut wire = Wire::open(&hub).await;
     sub(&mut wire, json!({"t":"sub","id":1,"table":"shop/a"})).await;
     world.commit(0, &[(0, "k", Some(2))]);
-    assert_eq!(wire.hear_a("delta").await["pos"], 2);
+    assert_eq!(wire.hear_a("delta").await["to"], 2);
     wire.say(json!({"t":"unsub","id":1})).await;
     wire.hear_a("end").await;
     let (_, snap) = sub(&mut wire, json!({"t":"sub","id":2,"table":"shop/a"})).await;
-    assert_eq!(snap["pos"], 2, "{snap}");
+    assert_eq!(snap["commit"], 2, "{snap}");
 }
 
 #[tokio::test]
@@ -645,12 +646,15 @@ async fn a_token_whose_positions_add_up_to_nothing_sane_starts_anew() {
         };
         let (epoch, _, query) = lantern_live::fuzzing::token(token(&snap)).unwrap();
         for at in [vec![u64::MAX, 1], vec![u64::MAX], vec![0; 1000], vec![u64::MAX; 9]] {
+            let point = |next| ShardPoint { next: Offset(next), ..ShardPoint::default() };
+            let at =
+                Checkpoint::new(at.into_iter().map(|next| (point(next), ShardProof::default())));
             let text = lantern_live::fuzzing::encode_token(&epoch, &at, query);
             let mut wire = Wire::open(&hub).await;
             let message = json!({"t":"sub","id":1,"table":"shop/a","resume":text});
             let (ok, reset) = sub(&mut wire, message).await;
-            assert_eq!((&ok["resumed"], &reset["why"]), (&json!(false), &json!("too_old")));
-            assert_eq!(wire.hear_a("snap").await["pos"], 1);
+            assert_eq!((&ok["resumed"], &reset["why"]), (&json!(false), &json!("history")));
+            assert_eq!(wire.hear_a("snap").await["commit"], 1);
         }
     }
 }

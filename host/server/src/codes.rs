@@ -457,13 +457,13 @@ pub const CODES: &[Code] = &[
     code(
         "LAN-0406",
         410,
-        "the cursor is of an earlier state of the table",
-        "begin again without `cursor`: another version serves the table now",
+        "the cursor is of another history of the table",
+        "begin again without `cursor`: another version serves the table now, or it was recreated, rebuilt or restored",
     ),
     code(
         "LAN-0407",
         503,
-        "the position was not reached in time",
+        "the offset was not reached in time",
         "wait longer with `wait=`, at most 30s, or see whether the projection is behind",
     ),
     code("LAN-0408", 400, "the body is wrong", "correct the body as the message says"),

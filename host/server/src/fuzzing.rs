@@ -2,6 +2,7 @@
 //! targets in `tests/`. No part of the API.
 
 use http::Uri;
+use lantern_core::Checkpoint;
 
 use crate::api::{events, tables};
 use crate::config::HttpConfig;
@@ -23,18 +24,18 @@ pub fn events_query(query: &str) -> Result<String, Problem> {
     events::explain(&uri(query)?, &HttpConfig::default())
 }
 
-/// A table's cursor: the epoch and the key it names.
+/// A table's cursor: the epoch and the key it names, and its checkpoint.
 ///
 /// # Errors
 /// As the request would be answered.
-pub fn cursor(text: &str) -> Result<(String, String), Problem> {
+pub fn cursor(text: &str) -> Result<(String, String, Checkpoint), Problem> {
     tables::read_cursor(text)
 }
 
 /// The inverse of [`cursor`].
 #[must_use]
-pub fn encode_cursor(epoch: &str, key: &str) -> String {
-    tables::write_cursor(epoch, key)
+pub fn encode_cursor(epoch: &str, key: &str, at: &Checkpoint) -> String {
+    tables::write_cursor(epoch, key, at)
 }
 
 fn uri(query: &str) -> Result<Uri, Problem> {

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use lantern_core::{Clock, Committed, Publish, Timestamp};
+use lantern_core::{Clock, Committed, Publish, Random, Timestamp};
 use lantern_live::Hub;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
@@ -31,6 +31,15 @@ impl Clock for SystemClock {
 
     fn wall(&self) -> Timestamp {
         crate::api::now()
+    }
+}
+
+/// Random numbers, seeded by the operating system.
+pub(crate) struct SystemRandom;
+
+impl Random for SystemRandom {
+    fn draw(&self) -> u64 {
+        fastrand::u64(..)
     }
 }
 

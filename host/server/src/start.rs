@@ -25,7 +25,7 @@ use crate::config::{ConfigError, ServerConfig};
 use crate::data::DataDir;
 use crate::log::ChosenLog;
 use crate::plugins::Plugins;
-use crate::ports::{Commits, SystemClock};
+use crate::ports::{Commits, SystemClock, SystemRandom};
 use crate::{codes, telemetry, upkeep, verify};
 
 /// How much lower the priority is of threads that fold what is slow: they still
@@ -242,6 +242,7 @@ pub(crate) fn open(config: ServerConfig) -> Result<(Arc<App>, ChosenLog, DataDir
         catalog: Arc::new(catalog),
         publish: Arc::<Commits>::clone(&commits),
         clock: Arc::new(SystemClock::new()),
+        random: Arc::new(SystemRandom),
         plugins: Arc::<Plugins>::clone(&plugins),
     };
     let engine = Engine::open(config.engine.clone(), ports).map_err(engine_error(&config))?;

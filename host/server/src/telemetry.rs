@@ -1,6 +1,6 @@
 //! Logs and metrics of the process.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write};
 use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -49,7 +49,7 @@ pub fn init_tracing(format: LogFormat, filter: &str) -> Result<(), TracingError>
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(|| Shown(std::io::stderr()))
         .with_ansi(std::io::stderr().is_terminal())
         .with_span_events(FmtSpan::NONE);
     match format {
@@ -57,6 +57,39 @@ pub fn init_tracing(format: LogFormat, filter: &str) -> Result<(), TracingError>
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
     }
     .map_err(|_| TracingError::Twice)
+}
+
+/// Standard error, without the characters by which a sender's text could change
+/// how a log line looks: those that change the direction of writing, and control
+/// characters that the formatter leaves.
+struct Shown<W>(W);
+
+impl<W: Write> Write for Shown<W> {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        let text = String::from_utf8_lossy(line);
+        if text.chars().any(hides) {
+            let shown: String =
+                text.chars().map(|c| if hides(c) { '\u{FFFD}' } else { c }).collect();
+            self.0.write_all(shown.as_bytes())?;
+        } else {
+            self.0.write_all(line)?;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// The formatter escapes ESC in values, and writes it itself for colours.
+fn hides(c: char) -> bool {
+    let control = c.is_control() && !matches!(c, '\n' | '\t' | '\u{1b}');
+    let direction = matches!(
+        c,
+        '\u{061C}' | '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}'
+    );
+    control || direction || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 /// Upper bounds of histograms in seconds.
@@ -79,4 +112,18 @@ pub(crate) fn metrics() -> PrometheusHandle {
             handle
         })
         .clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_line_shows_a_senders_text_without_obeying_it() {
+        let mut line = Vec::new();
+        let text = "refused \u{202e}gnp.exe\u{9b}2J\u{7}ü\n";
+        Shown(&mut line).write_all(text.as_bytes()).unwrap();
+        let shown = String::from_utf8(line).unwrap();
+        assert_eq!(shown, "refused \u{FFFD}gnp.exe\u{FFFD}2J\u{FFFD}ü\n");
+    }
 }

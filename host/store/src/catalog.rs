@@ -15,7 +15,7 @@ use crate::untouched::check_catalog_on;
 /// Records by the projection's name.
 const PROJECTIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("projections");
 
-pub(crate) const KIND: Kind = Kind { name: "catalog", format: 1 };
+pub(crate) const KIND: Kind = Kind { name: "catalog", format: 1, earliest: 1 };
 
 /// The catalogue is read whole and seldom.
 const CACHE_BYTES: usize = 256 << 10;

@@ -32,6 +32,8 @@ pub(crate) struct Kind {
     pub(crate) name: &'static str,
     /// The latest format this release reads, and the one it writes.
     pub(crate) format: u32,
+    /// The earliest format this release reads.
+    pub(crate) earliest: u32,
 }
 
 /// A redb file's place, kind and way of opening, with what became of it.
@@ -161,7 +163,12 @@ impl Place {
             return refuse(format!("is a file of kind `{kind}`, not `{}`", self.kind.name));
         }
         match format.parse::<u32>() {
-            Ok(format) if (1..=self.kind.format).contains(&format) => Ok(()),
+            Ok(format) if (self.kind.earliest..=self.kind.format).contains(&format) => Ok(()),
+            Ok(format) if (1..self.kind.earliest).contains(&format) => refuse(format!(
+                "has format {format} of an earlier release, and this one reads formats from {} on: \
+                 export the events with the release that wrote it, and import them into a new folder",
+                self.kind.earliest
+            )),
             Ok(format) if format > 0 => refuse(format!(
                 "has format {format}, and this release reads formats up to {}: use the release \
                  that wrote it, or a later one",

@@ -19,8 +19,9 @@ use crate::rows::Budget;
 use crate::shard::{Handle, Shard, Temporary};
 use crate::view::Writing;
 
-/// Since format 2 a large table may lie in runs.
-pub(crate) const KIND: Kind = Kind { name: "state", format: 2 };
+/// Since format 3 a state says when it was born and by which decisions and
+/// incarnations of the log it came about.
+pub(crate) const KIND: Kind = Kind { name: "state", format: 3, earliest: 3 };
 
 /// The least memory for the pages of a file, where less is not configured, in
 /// bytes.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 use lantern_cli::generate::{Options, Shop};
-use lantern_core::fake::{MemoryCatalog, MemoryLog, RecordingPublish};
+use lantern_core::fake::{CountingRandom, MemoryCatalog, MemoryLog, RecordingPublish};
 use lantern_core::{
     Clock, Event, Events, Log, PartitionId, Plugin, ShardId, Timestamp, VersionId, dump,
 };
@@ -244,6 +244,7 @@ fn fold(log: &Recorded, plugins: &[Named], way: Way) -> Result<BTreeMap<(String,
         catalog: Arc::new(MemoryCatalog::new()),
         publish: Arc::new(RecordingPublish::new()),
         clock: Arc::new(SystemClock(Instant::now())),
+        random: Arc::new(CountingRandom::default()),
         plugins: shelf.clone(),
     };
     let config = EngineConfig {

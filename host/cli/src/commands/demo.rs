@@ -253,7 +253,7 @@ impl Feeder {
             let (bytes, events) = self.piece(elapsed)?;
             if events > 0 {
                 self.sender
-                    .send(bytes.into(), events, 1, |_, why| bar.set_message(why.to_owned()))
+                    .send(bytes.into(), events, 1, |_, why| bar.set_message(output::printable(why)))
                     .await?;
             }
             bar.set_message(self.said());

@@ -67,6 +67,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
         match sent {
             Step::Sent(events) => bar.set_message(format!("{} events", output::count(events))),
             Step::Waits(wait, why) => {
+                let why = output::printable(why);
                 bar.set_message(format!("waits {:.1} s: {why}", wait.as_secs_f64()));
             }
         }

@@ -34,7 +34,7 @@ fn confirm(question: &str, yes: bool) -> Outcome {
     }
     let mut err = std::io::stderr().lock();
     // Where the question cannot be shown, the answer below is no.
-    let _ = write!(err, "{question} [y/N] ").and_then(|()| err.flush());
+    let _ = write!(err, "{} [y/N] ", crate::output::printable(question)).and_then(|()| err.flush());
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(anyhow::Error::from)?;
     if matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes") {

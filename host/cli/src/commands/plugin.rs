@@ -454,7 +454,7 @@ fn shards(version: &VersionStatus) -> comfy_table::Table {
             output::count(shard.next),
             known(shard.lag_events),
             known(shard.lag_ms),
-            output::count(shard.pos),
+            output::count(shard.commit),
             output::count(shard.applied),
             output::count(shard.late),
             output::count(shard.parked),

@@ -34,8 +34,8 @@ pub(super) struct Screen {
     pub(super) title: String,
     /// `live`, `connecting`, …
     pub(super) status: String,
-    /// The position of the rows.
-    pub(super) pos: u64,
+    /// The commit that the rows are of.
+    pub(super) commit: u64,
     /// How far the table is behind the log, where that is known: events and
     /// milliseconds.
     pub(super) lag: Option<(u64, u64)>,
@@ -74,7 +74,7 @@ impl Screen {
         Self {
             title,
             status: "connecting".into(),
-            pos: 0,
+            commit: 0,
             lag: None,
             fields: Vec::new(),
             rows: BTreeMap::new(),
@@ -184,7 +184,7 @@ impl Screen {
             Some((events, ms)) => format!("  lag {} events, {ms} ms", output::count(events)),
             None => String::new(),
         };
-        format!("{}  {}  position {}{lag}", self.title, self.status, output::count(self.pos))
+        format!("{}  {}  commit {}{lag}", self.title, self.status, output::count(self.commit))
     }
 
     fn foot(&self, shown: usize) -> String {

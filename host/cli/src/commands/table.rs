@@ -25,16 +25,17 @@ pub(crate) enum Command {
 Examples:
   lantern table get revenue/by_product p17
   lantern table get revenue/by_product p17 --json | jq .value.cents
-  lantern table get revenue/by_product p17 --min-pos 4812 --wait 5   # read one's own write")]
+  lantern table get revenue/by_product p17 --min-offset 0:4812 --wait 5   # read one's own write")]
 pub(crate) struct GetArgs {
     /// PROJECTION/TABLE.
     #[arg(value_parser = super::table_name)]
     table: (String, String),
     /// The key.
     key: String,
-    /// Wait until the table has reached this position.
-    #[arg(long, value_name = "POS")]
-    min_pos: Option<u64>,
+    /// Wait until the table contains the event at this offset of this partition, as
+    /// an append answers them.
+    #[arg(long, value_name = "PARTITION:OFFSET")]
+    min_offset: Option<String>,
     /// Of this version; the active one where left out.
     #[arg(long, value_name = "ID")]
     version_id: Option<String>,
@@ -89,8 +90,8 @@ async fn get(args: &GetArgs, global: &Global) -> Outcome {
     let (projection, table) = &args.table;
     let mut query = vec![("key", args.key.clone())];
     query.extend(args.version_id.clone().map(|id| ("version", id)));
-    if let Some(pos) = args.min_pos {
-        query.push(("min_pos", pos.to_string()));
+    if let Some(offset) = &args.min_offset {
+        query.push(("min_offset", offset.clone()));
         query.push(("wait", format!("{}s", args.wait)));
     }
     let page = global.api().rows((projection, table), &query).await?;
@@ -100,7 +101,7 @@ async fn get(args: &GetArgs, global: &Global) -> Outcome {
     };
     if global.json {
         output::json(
-            &serde_json::json!({"key": key, "value": row, "pos": page.pos, "epoch": page.epoch}),
+            &serde_json::json!({"key": key, "value": row, "epoch": page.epoch, "commit": page.commit, "offsets": page.offsets}),
         );
     } else {
         output::line(rows(&page.fields, std::iter::once((key.as_str(), row))));
@@ -133,7 +134,7 @@ async fn scan(args: &ScanArgs, global: &Global) -> Outcome {
         } else {
             all.fields = page.fields;
             all.rows.extend(page.rows);
-            all.pos = page.pos;
+            all.commit = page.commit;
         }
         if cursor.is_none() {
             break;
@@ -143,7 +144,7 @@ async fn scan(args: &ScanArgs, global: &Global) -> Outcome {
         output::line(rows(&all.fields, in_order(&all.rows, args.desc)));
         let more = if cursor.is_some() { "; there are more: --limit or --all" } else { "" };
         let count = output::count(all.rows.len() as u64);
-        output::note(false, format!("{count} rows at position {}{more}", all.pos));
+        output::note(false, format!("{count} rows at commit {}{more}", all.commit));
     }
     Ok(())
 }

@@ -85,7 +85,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
 struct Watched {
     table: Table,
     changes: Changes,
-    /// The position of what is shown, once something is.
+    /// The commit that is shown, once one is.
     shown: Option<u64>,
     /// Changes still to be shown.
     left: u64,
@@ -93,9 +93,9 @@ struct Watched {
 
 /// What is new.
 enum News {
-    Rows { epoch: String, pos: u64, rows: BTreeMap<String, Row> },
-    Delta { from: u64, pos: u64, up: Vec<(String, Row)>, del: Vec<String>, merged: bool },
-    Tick { pos: u64, lag: Option<(u64, u64)> },
+    Rows { epoch: String, commit: u64, rows: BTreeMap<String, Row> },
+    Delta { from: u64, to: u64, up: Vec<(String, Row)>, del: Vec<String>, merged: bool },
+    Tick { commit: u64, lag: Option<(u64, u64)> },
 }
 
 impl Watched {
@@ -107,21 +107,22 @@ impl Watched {
         loop {
             match self.changes.next().await.unwrap_or(Change::Ended(Error::Closed)) {
                 Change::Snapshot { .. } | Change::Missed(_) => {
-                    let rows = self.table.with(|rows, pos| pos.map(|pos| (rows.clone(), pos)));
-                    let Some((rows, pos)) = rows else { continue };
-                    self.shown = Some(pos);
+                    let rows = self.table.with(|rows, commit| Some((rows.clone(), commit?)));
+                    let Some((rows, commit)) = rows else { continue };
+                    self.shown = Some(commit);
                     let epoch = self.table.epoch().unwrap_or_default();
-                    return Ok(Some(News::Rows { epoch, pos, rows }));
+                    return Ok(Some(News::Rows { epoch, commit, rows }));
                 }
                 // What a snapshot had already.
-                Change::Delta { pos, .. } if self.shown.is_some_and(|shown| pos <= shown) => {}
-                Change::Delta { from, pos, up, del, merged } => {
-                    self.shown = Some(pos);
+                Change::Delta { to, .. } if self.shown.is_some_and(|shown| to <= shown) => {}
+                Change::Delta { from, to, up, del, merged } => {
+                    self.shown = Some(to);
                     self.left -= 1;
-                    return Ok(Some(News::Delta { from, pos, up, del, merged }));
+                    return Ok(Some(News::Delta { from, to, up, del, merged }));
                 }
-                Change::Tick { pos, lag } => {
-                    return Ok(Some(News::Tick { pos, lag: lag.map(|lag| (lag.events, lag.ms)) }));
+                Change::Tick { commit, lag } => {
+                    let lag = lag.map(|lag| (lag.events, lag.ms));
+                    return Ok(Some(News::Tick { commit, lag }));
                 }
                 Change::Ended(error) => return Err(error),
             }
@@ -132,26 +133,26 @@ impl Watched {
 impl News {
     fn print(&self, as_json: bool) {
         match (self, as_json) {
-            (Self::Rows { epoch, pos, rows }, true) => {
-                output::json(&json!({"change": "rows", "epoch": epoch, "pos": pos, "rows": rows}))
-            }
-            (Self::Delta { from, pos, up, del, merged }, true) => {
+            (Self::Rows { epoch, commit, rows }, true) => output::json(
+                &json!({"change": "rows", "epoch": epoch, "commit": commit, "rows": rows}),
+            ),
+            (Self::Delta { from, to, up, del, merged }, true) => {
                 let up: BTreeMap<_, _> = up.iter().map(|(key, row)| (key, row)).collect();
                 output::json(&json!({
-                    "change": "delta", "from": from, "pos": pos, "up": up, "del": del,
+                    "change": "delta", "from": from, "to": to, "up": up, "del": del,
                     "merged": merged,
                 }));
             }
-            (Self::Tick { pos, lag }, true) => {
+            (Self::Tick { commit, lag }, true) => {
                 let lag = lag.map(|(events, ms)| json!({"events": events, "ms": ms}));
-                output::json(&json!({"change": "tick", "pos": pos, "lag": lag}));
+                output::json(&json!({"change": "tick", "commit": commit, "lag": lag}));
             }
-            (Self::Rows { pos, rows, .. }, false) => {
-                output::line(format!("# {} rows at position {pos}", rows.len()));
+            (Self::Rows { commit, rows, .. }, false) => {
+                output::line(format!("# {} rows at commit {commit}", rows.len()));
                 rows.iter().for_each(|(key, row)| put(key, row));
             }
-            (Self::Delta { pos, up, del, .. }, false) => {
-                output::line(format!("# position {pos}"));
+            (Self::Delta { to, up, del, .. }, false) => {
+                output::line(format!("# commit {to}"));
                 up.iter().for_each(|(key, row)| put(key, row));
                 del.iter().for_each(|key| output::line(format!("- {}", output::printable(key))));
             }
@@ -203,19 +204,19 @@ async fn full_screen(watched: &mut Watched, name: String) -> Result<(), Error> {
 fn take(screen: &mut Screen, table: &Table, news: News) {
     let value = |row: &Row| row.read::<Value>().unwrap_or_default();
     match news {
-        News::Rows { pos, rows, .. } => {
-            screen.pos = pos;
+        News::Rows { commit, rows, .. } => {
+            screen.commit = commit;
             screen.fields = fields(table);
             screen.replace(rows.iter().map(|(key, row)| (key.clone(), value(row))));
         }
-        News::Delta { pos, up, del, .. } => {
-            screen.pos = pos;
+        News::Delta { to, up, del, .. } => {
+            screen.commit = to;
             let now = Instant::now();
             up.into_iter().for_each(|(key, row)| screen.put(key, value(&row), now));
             del.iter().for_each(|key| screen.delete(key));
         }
-        News::Tick { pos, lag } => {
-            screen.pos = pos;
+        News::Tick { commit, lag } => {
+            screen.commit = commit;
             screen.lag = lag.or(screen.lag);
         }
     }

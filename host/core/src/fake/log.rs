@@ -20,6 +20,7 @@ pub struct MemoryLog {
     chunk_events: usize,
     inner: Mutex<Inner>,
     wakers: Mutex<Vec<Waker>>,
+    incarnations: Mutex<Vec<(Offset, u64)>>,
 }
 
 struct Inner {
@@ -71,6 +72,7 @@ impl MemoryLog {
             chunk_events: chunk_events.max(1),
             inner: Mutex::new(inner),
             wakers: Mutex::new(Vec::new()),
+            incarnations: Mutex::new(Vec::new()),
         }
     }
 
@@ -110,6 +112,11 @@ impl MemoryLog {
         let mut inner = lock(&self.inner);
         let partition = &mut inner.partitions[partition.0 as usize];
         partition.start = start.0.min(partition.end);
+    }
+
+    /// From which offset on which incarnation wrote the events of each partition.
+    pub fn set_incarnations(&self, incarnations: &[(Offset, u64)]) {
+        *lock(&self.incarnations) = incarnations.to_vec();
     }
 
     /// Lets the next `read` not yet told to fail with `error`.
@@ -236,6 +243,11 @@ impl Log for MemoryLog {
         done(Ok(appended));
         let woken = woken.into_iter();
         self.wake(woken.map(|(partition, types)| (partition, Some(types.into_iter().collect()))));
+    }
+
+    fn incarnation_at(&self, _partition: PartitionId, offset: Offset) -> Option<u64> {
+        let incarnations = lock(&self.incarnations);
+        incarnations.iter().rev().find(|(start, _)| *start < offset).map(|(_, is)| *is)
     }
 
     fn on_append(&self, waker: Waker) {

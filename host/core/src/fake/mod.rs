@@ -16,7 +16,7 @@ pub use log::{AppendClock, MemoryLog};
 pub use plugin::{NativePlugin, host_error};
 pub use store::{MemoryShard, MemoryStores};
 
-use crate::{Catalog, Clock, Committed, ProjectionRecord, Publish, StoreError, Timestamp};
+use crate::{Catalog, Clock, Committed, ProjectionRecord, Publish, Random, StoreError, Timestamp};
 
 /// Locks; a test that panicked elsewhere does not hide what it left behind.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -104,6 +104,16 @@ impl Clock for ManualClock {
 
 fn micros(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Numbers that come one after another, so that no two are alike.
+#[derive(Debug, Default)]
+pub struct CountingRandom(std::sync::atomic::AtomicU64);
+
+impl Random for CountingRandom {
+    fn draw(&self) -> u64 {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1
+    }
 }
 
 /// One call of [`Publish`].

@@ -4,6 +4,7 @@
 mod feed;
 mod log;
 mod plugin;
+mod random;
 mod store;
 
 pub use feed::{Clock, Publish};
@@ -15,6 +16,7 @@ pub use plugin::{
     Applied, ApplyError, Batch, Host, HostError, Instance, InstantiateError, Level, NewEvent,
     Plugin, Row, Timer, TrapKind,
 };
+pub use random::Random;
 pub use store::{
     Catalog, KeyRange, Pairs, ReadStore, ShardId, ShardStore, Space, StateStores, StoreError,
 };

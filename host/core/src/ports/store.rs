@@ -39,7 +39,7 @@ pub enum Space {
     ParkedSubjects,
     /// Emitted events not yet in the log, by running number.
     Outbox,
-    /// The feed's change log by `pos` (8 bytes big-endian): a byte string of
+    /// The feed's change log by [`crate::TableChanges::key`]: a byte string of
     /// [`crate::TableChanges::encode`].
     Changes,
     /// When rows of tables with retention expire. Under a 0 byte, by time (8

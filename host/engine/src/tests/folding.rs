@@ -168,23 +168,31 @@ fn every_commit_is_published_once_in_order_and_the_change_log_replays_it() {
     let world = World::new(EngineConfig::default());
     world.push("a", meter(OnFailure::ParkEvent, Bad::Apply));
     world.settle();
-    let since = world.engine.view("meter").unwrap().shard_pos();
+    let view = world.engine.view("meter").unwrap();
+    let (since, before) = (view.checkpoint(), view.pos());
     for n in 0..20 {
         world.log.append_to(P0, [event(n, &format!("s{}", n % 3), "ok")]);
         world.settle();
     }
     let commits = world.publish.commits();
     let view = world.engine.view("meter").unwrap();
-    let first = since[0] + 1;
+    let first = before + 1;
     let positions: Vec<u64> = commits.iter().map(|c| c.pos).filter(|pos| *pos >= first).collect();
     assert_eq!(positions, (first..=view.pos()).collect::<Vec<_>>());
-    let lantern_core::ChangesSince::Commits(logged) = view.changes_since(&since).unwrap() else {
+    let lantern_core::ChangesSince::Commits { commits: logged, .. } =
+        view.changes_since(&since).unwrap()
+    else {
         panic!("the change log reaches back")
     };
     let published: Vec<_> = commits
         .iter()
         .filter(|c| c.pos >= first && !c.tables.is_empty())
-        .map(|c| (c.partition, c.pos, c.tables.clone()))
+        .map(|c| lantern_core::ShardChanges {
+            partition: c.partition,
+            commit: c.pos,
+            point: c.checkpoint.points[0],
+            tables: c.tables.clone(),
+        })
         .collect();
     assert_eq!(logged, published);
 }

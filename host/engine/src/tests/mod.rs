@@ -1,6 +1,7 @@
 //! The engine with every port faked, driven from one thread.
 
 mod folding;
+mod identity;
 mod limits;
 mod parking;
 mod verifying;
@@ -11,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::fake::{
-    ManualClock, MemoryCatalog, MemoryLog, MemoryStores, NativePlugin, RecordingPublish, host_error,
+    CountingRandom, ManualClock, MemoryCatalog, MemoryLog, MemoryStores, NativePlugin,
+    RecordingPublish, host_error,
 };
 use lantern_core::{
     ApplyError, Attributes, Batch, Event, EventTime, Field, FieldKind, Host, KeyRange, Manifest,
@@ -66,6 +68,7 @@ impl World {
             catalog: catalog.clone(),
             publish: publish.clone(),
             clock: clock.clone(),
+            random: Arc::new(CountingRandom::default()),
             plugins: plugins.clone(),
         };
         let engine = Engine::open(config.clone(), ports).unwrap();

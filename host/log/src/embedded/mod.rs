@@ -15,6 +15,7 @@ mod codec;
 mod config;
 #[doc(hidden)]
 pub mod fuzzing;
+mod incarnation;
 mod meta;
 mod plan;
 mod read;
@@ -157,6 +158,7 @@ impl EmbeddedLog {
         let rows = state.partitions.iter().map(|p| p.row).collect();
         let path = path.map(Path::to_path_buf);
         let shared = Arc::new(Shared::new(config, path, open, now, database, rows));
+        *shared.incarnations.write() = state.incarnations.clone();
         let writer = Writer::new(Arc::clone(&shared), state);
         let thread = std::thread::Builder::new()
             .name("lantern-log".into())
@@ -275,6 +277,10 @@ impl Log for EmbeddedLog {
         };
         let bytes = events.bytes();
         self.shared.enqueue(Pending { events, identities, bytes, done });
+    }
+
+    fn incarnation_at(&self, partition: PartitionId, offset: Offset) -> Option<u64> {
+        self.shared.incarnations.read().get(partition.0 as usize)?.before(offset)
     }
 
     fn on_append(&self, waker: Waker) {

@@ -11,6 +11,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::LogConfig;
 use super::cache::Cache;
+use super::incarnation::Incarnations;
 use super::meta::PartitionRow;
 use super::retention::Maintained;
 use super::tables::{OpenDatabase, OpenFile};
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) database: RwLock<Option<Arc<OpenFile>>>,
     /// What is committed, one a partition.
     pub(crate) rows: RwLock<Vec<PartitionRow>>,
+    /// One a partition.
+    pub(crate) incarnations: RwLock<Vec<Incarnations>>,
     pub(crate) cache: Cache,
     pub(crate) wakers: RwLock<Vec<Waker>>,
     /// Duplicates found since the log was opened.
@@ -99,6 +102,7 @@ impl Shared {
             now,
             database: RwLock::new(Some(Arc::new(database))),
             rows: RwLock::new(rows),
+            incarnations: RwLock::default(),
             wakers: RwLock::default(),
             duplicates: AtomicU64::new(0),
             queue: Mutex::default(),

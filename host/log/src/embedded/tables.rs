@@ -8,6 +8,7 @@
 //! | `index` | partition, first offset | [`ChunkMeta`] |
 //! | `identities` | running number | [`Identities`], oldest first |
 //! | `types` | partition, event type | how many events it holds |
+//! | `incarnations` | partition, first offset | random number, see [`super::incarnation`] |
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
@@ -25,6 +26,7 @@ use tracing::error;
 
 use super::LogConfig;
 use super::codec;
+use super::incarnation::Incarnations;
 use super::meta::{ChunkMeta, Identities, PartitionRow};
 use super::plan::{PartitionState, RUN_CHUNKS_MAX, RunChunk};
 
@@ -37,6 +39,8 @@ pub(crate) const CHUNKS: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinitio
 pub(crate) const INDEX: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("index");
 pub(crate) const IDENTITIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("identities");
 pub(crate) const TYPES: TableDefinition<'_, (u32, &str), u64> = TableDefinition::new("types");
+pub(crate) const INCARNATIONS: TableDefinition<'_, (u32, u64), u64> =
+    TableDefinition::new("incarnations");
 
 /// Opens the log's database; called again after a fault.
 pub type OpenDatabase = Arc<dyn Fn() -> Result<Database, redb::DatabaseError> + Send + Sync>;
@@ -207,6 +211,10 @@ impl Drop for OpenFile {
 /// What the writer keeps in memory of the file.
 pub(crate) struct State {
     pub(crate) partitions: Vec<PartitionState>,
+    /// Those of the events that the file holds, one a partition.
+    pub(crate) incarnations: Vec<Incarnations>,
+    /// That of the events which are appended from now on.
+    pub(crate) incarnation: u64,
     pub(crate) window: Window,
     /// The number of the next record of identities.
     pub(crate) identities_next: u64,
@@ -327,6 +335,7 @@ fn create(database: &Database, config: &LogConfig) -> Result<(), Fault> {
         transaction.open_table(INDEX)?;
         transaction.open_table(IDENTITIES)?;
         transaction.open_table(TYPES)?;
+        transaction.open_table(INCARNATIONS)?;
     }
     Ok(transaction.commit()?)
 }
@@ -337,7 +346,8 @@ fn load_state(database: &Database, config: &LogConfig) -> Result<State, Fault> {
     let chunks = transaction.open_table(CHUNKS)?;
     let index = transaction.open_table(INDEX)?;
     let types = transaction.open_table(TYPES)?;
-    let mut partitions = Vec::new();
+    let openings = transaction.open_table(INCARNATIONS)?;
+    let (mut partitions, mut incarnations) = (Vec::new(), Vec::new());
     for number in 0..config.partitions {
         let row = rows
             .get(number)?
@@ -349,12 +359,19 @@ fn load_state(database: &Database, config: &LogConfig) -> Result<State, Fault> {
             let (key, count) = pair?;
             counts.insert(key.value().1.to_owned(), count.value());
         }
+        let mut of_partition = Incarnations::default();
+        for pair in openings.range((number, 0)..=(number, u64::MAX))? {
+            let (key, incarnation) = pair?;
+            of_partition.push(Offset(key.value().1), incarnation.value());
+        }
+        incarnations.push(of_partition);
         let run = load_run(&chunks, &index, PartitionId(number), config);
         partitions.push(PartitionState::new(PartitionId(number), row, counts, run));
     }
     let table = transaction.open_table(IDENTITIES)?;
     let (window, identities_next, identities_stored) = load_window(&table, config)?;
-    Ok(State { partitions, window, identities_next, identities_stored })
+    let incarnation = fastrand::u64(1..);
+    Ok(State { partitions, incarnations, incarnation, window, identities_next, identities_stored })
 }
 
 /// Checks that the first and the last chunk in the index are where the

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use lantern_core::{
     Appended, AppendedEvent, Attributes, EventRef, Events, Identity, LogError, Offset, PartitionId,
 };
-use redb::{Database, ReadableTable as _};
+use redb::{Database, ReadableTable as _, WriteTransaction};
 use tracing::{debug, error, info};
 
 use super::codec::Encoder;
@@ -23,7 +23,8 @@ use super::plan::{Plan, TYPES_MAX};
 use super::retention;
 use super::shared::{Pending, Shared, Work, answer};
 use super::tables::{
-    self, CHUNKS, Fault, IDENTITIES, INDEX, OpenFile, PARTITIONS, State, TYPES, caught,
+    self, CHUNKS, Fault, IDENTITIES, INCARNATIONS, INDEX, OpenFile, PARTITIONS, State, TYPES,
+    caught,
 };
 
 /// How long to wait before the file is opened again after a fault: the first
@@ -245,6 +246,12 @@ impl Writer {
         self.state.window.trim();
         metrics::counter!("lantern_log_commits_total").increment(1);
         for plan in plans {
+            let incarnations = &mut self.state.incarnations[plan.place];
+            if incarnations.newest() != Some(self.state.incarnation) {
+                let start = self.state.partitions[plan.place].row.end;
+                incarnations.push(start, self.state.incarnation);
+                *self.shared.incarnations.write() = self.state.incarnations.clone();
+            }
             let state = &mut self.state.partitions[plan.place];
             let chunks: Vec<_> = plan.written.iter().map(|w| Arc::clone(&w.chunk)).collect();
             if let Some(from) = state.committed(plan) {
@@ -296,6 +303,7 @@ impl Writer {
                     chunks.insert(key, written.encoded.bytes.as_slice())?;
                     index.insert(key, written.meta.encode().as_slice())?;
                 }
+                self.write_incarnation(&transaction, plan.place)?;
                 rows.insert(partition, plan.row.encode().as_slice())?;
                 for (name, count) in &plan.types {
                     match count {
@@ -314,6 +322,25 @@ impl Writer {
         }
         transaction.commit()?;
         Ok((next, stored))
+    }
+
+    /// With the first events that this opening of the log appends to a partition,
+    /// its incarnation is written.
+    fn write_incarnation(&self, to: &WriteTransaction, place: usize) -> Result<(), Fault> {
+        let mut incarnations = self.state.incarnations[place].clone();
+        if incarnations.newest() == Some(self.state.incarnation) {
+            return Ok(());
+        }
+        let (partition, start) = {
+            let state = &self.state.partitions[place];
+            (state.partition.0, state.row.end)
+        };
+        let mut table = to.open_table(INCARNATIONS)?;
+        if let Some(forgotten) = incarnations.push(start, self.state.incarnation) {
+            table.remove((partition, forgotten.0))?;
+        }
+        table.insert((partition, start.0), self.state.incarnation)?;
+        Ok(())
     }
 
     /// Shows readers what was committed, and wakes them.
@@ -364,6 +391,7 @@ impl Writer {
             caught(|| Ok((self.shared.open)()?)).map_err(|f| tables::open_error(f, &path))?;
         let database = OpenFile::from(database);
         self.state = tables::load(&database, &self.shared.config, &path)?;
+        *self.shared.incarnations.write() = self.state.incarnations.clone();
         publish_rows(&self.shared, &self.state);
         *self.shared.database.write() = Some(Arc::new(database));
         Ok(())

@@ -1,6 +1,7 @@
 //! Query parameters and bodies, read strictly: what is not known is refused by
 //! name.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use http::header::{ACCEPT, CONTENT_LENGTH};
 use http::request::Parts;
 use http::{HeaderMap, Uri};
 use http_body_util::BodyExt;
+use lantern_core::{Offset, PartitionId};
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -174,6 +176,49 @@ pub(crate) fn wait(text: Option<&str>, max_s: u64) -> Result<Duration, Problem> 
     Ok(wait)
 }
 
+/// Offsets that an answer must contain, one a partition: `0:501,1:77`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MinOffsets(BTreeMap<u32, u64>);
+
+impl MinOffsets {
+    /// Reads `min_offset=`.
+    pub(crate) fn read(text: &str) -> Result<Self, Problem> {
+        let mut offsets = BTreeMap::new();
+        for part in text.split(',') {
+            let parsed = part.split_once(':').and_then(|(partition, offset)| {
+                Some((partition.parse().ok()?, offset.parse::<u64>().ok()?))
+            });
+            let Some((partition, offset)) = parsed else {
+                let detail = format!(
+                    "`min_offset` is `{text}`: write it as `PARTITION:OFFSET`, such as `0:501`, several separated by commas"
+                );
+                return Err(Problem::new("LAN-0403", detail));
+            };
+            let least = offsets.entry(partition).or_insert(offset);
+            *least = (*least).max(offset);
+        }
+        Ok(Self(offsets))
+    }
+
+    /// Refuses partitions that the log does not have.
+    pub(crate) fn check(&self, partitions: u32) -> Result<(), Problem> {
+        match self.0.keys().find(|partition| **partition >= partitions) {
+            Some(partition) => {
+                let detail = format!(
+                    "`min_offset` names partition {partition}: the log has {partitions}, counted from 0"
+                );
+                Err(Problem::new("LAN-0403", detail))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// The offset that the answer must contain of `partition`.
+    pub(crate) fn of(&self, partition: PartitionId) -> Option<Offset> {
+        self.0.get(&partition.0).copied().map(Offset)
+    }
+}
+
 /// `limit=`, between 1 and `max`.
 pub(crate) fn limit(asked: Option<usize>, default: usize, max: usize) -> Result<usize, Problem> {
     match asked {
@@ -200,6 +245,19 @@ mod tests {
         {
             let problem = wait(Some(bad), 30).unwrap_err();
             assert!(problem.detail.contains(words), "{}", problem.detail);
+        }
+    }
+
+    #[test]
+    fn offsets_to_wait_for_are_read_strictly() {
+        let read = MinOffsets::read("0:5,2:7,0:3").unwrap();
+        let of = |partition| read.of(PartitionId(partition));
+        assert_eq!((of(0), of(1), of(2)), (Some(Offset(5)), None, Some(Offset(7))));
+        assert!(read.check(3).is_ok());
+        assert!(read.check(2).unwrap_err().detail.contains("partition 2"));
+        for bad in ["", "5", "0:", ":5", "0:5,", "0:-1", "a:1", "0:5:6"] {
+            let problem = MinOffsets::read(bad).unwrap_err();
+            assert!(problem.detail.contains("PARTITION:OFFSET"), "{bad}: {}", problem.detail);
         }
     }
 

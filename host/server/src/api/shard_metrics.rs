@@ -12,10 +12,10 @@ type Metric = (&'static str, &'static str, &'static str, fn(&ShardStatus) -> f64
 
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
 const METRICS: [Metric; 16] = [
-    ("lantern_shard_position", "gauge", "next offset to read", |s| s.next as f64),
+    ("lantern_shard_next_offset", "gauge", "next offset to read", |s| s.next as f64),
     ("lantern_shard_lag_events", "gauge", "events not read yet", |s| known(s.lag_events)),
     ("lantern_shard_lag_seconds", "gauge", "event time not applied yet", |s| known(s.lag_ms) / 1e3),
-    ("lantern_shard_commits_total", "counter", "commits made", |s| s.pos as f64),
+    ("lantern_shard_commits_total", "counter", "commits made", |s| s.commit as f64),
     ("lantern_shard_applied_total", "counter", "events applied", |s| s.applied as f64),
     ("lantern_shard_late_total", "counter", "events older than the watermark", |s| s.late as f64),
     ("lantern_shard_parked", "gauge", "events parked now", |s| s.parked as f64),

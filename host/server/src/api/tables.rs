@@ -6,12 +6,14 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
-use lantern_core::{KeyRange, Row, Table, TableId, View, Views as _};
+use lantern_core::{
+    Checkpoint, KeyRange, Offset, PartitionId, Row, Table, TableId, View, Views as _,
+};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 use utoipa::{IntoParams, ToSchema};
 
-use super::params::{Names, Params, Shape, limit, shape, wait};
+use super::params::{MinOffsets, Names, Params, Shape, limit, shape, wait};
 use super::{App, Shared};
 use crate::cloudevents::NDJSON;
 use crate::config::HttpConfig;
@@ -43,9 +45,11 @@ pub(crate) struct Which {
     order: Option<Order>,
     /// `next` of the page before.
     cursor: Option<String>,
-    /// Answer with a state at this position or later; needs `wait`.
-    min_pos: Option<u64>,
-    /// How long to wait for `min_pos`: `5s`.
+    /// Answer with a state that contains the events at these offsets, as an append
+    /// answers them: `PARTITION:OFFSET`, several separated by commas. Waits for it as
+    /// long as `wait` allows.
+    min_offset: Option<String>,
+    /// How long to wait for `min_offset`: `5s`.
     wait: Option<String>,
     /// The version to read; the active one where left out.
     version: Option<String>,
@@ -80,10 +84,13 @@ pub(crate) enum Order {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "the answer is written by hand; this describes it")]
 pub(crate) struct TablePage {
-    /// Positions of different epochs cannot be compared.
+    /// Identifies one history of the table; commits of different epochs cannot be
+    /// compared.
     epoch: String,
-    /// The position of the state that was read.
-    pos: u64,
+    /// The number of the commit that was read.
+    commit: u64,
+    /// For each partition the next offset that the rows do not contain yet.
+    offsets: std::collections::BTreeMap<String, u64>,
     /// The fields of the rows.
     fields: Vec<lantern_engine::FieldStatus>,
     /// The rows by key, as the feed has them; in the order asked for, as far as
@@ -97,8 +104,9 @@ pub(crate) struct TablePage {
 /// Reads rows of a public table, all of one committed state.
 ///
 /// Answers JSON, or by `Accept` NDJSON (`{"key":…,"value":{…}}` a line) or CSV.
-/// `Lantern-Position`, `Lantern-Epoch` and `Lantern-Lag-Ms` say how fresh the
-/// rows are; `ETag` and `If-None-Match` spare an answer that has not changed.
+/// `Lantern-Epoch`, `Lantern-Commit`, `Lantern-Offsets` (`PARTITION:OFFSET`, the
+/// next one that the rows do not contain) and `Lantern-Lag-Ms` say how fresh the rows
+/// are; `ETag` and `If-None-Match` spare an answer that has not changed.
 #[utoipa::path(
     get, path = "/v1/tables/{projection}/{table}", tag = "tables",
     params(("projection" = String, Path), ("table" = String, Path), Which),
@@ -120,6 +128,10 @@ pub(crate) async fn read(
     let wait = wait(which.wait.as_deref(), app.config.http.wait_s_max)?;
     let limit = limit(which.limit, LIMIT_DEFAULT, app.config.http.query_rows_max)?;
     let (shape, until) = (shape(&headers), Instant::now() + wait);
+    let least = which.min_offset.as_deref().map(MinOffsets::read).transpose()?;
+    if let Some(least) = &least {
+        least.check(app.log.partitions())?;
+    }
     let seen = headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).map(str::to_owned);
     let mut committed = app.committed.clone();
     loop {
@@ -131,10 +143,11 @@ pub(crate) async fn read(
             limit,
             shape,
             seen: seen.clone(),
+            least: least.clone().unwrap_or_default(),
         };
         match app.query(move |app| query.run(app)).await? {
             Outcome::Answer(response) => return Ok(*response),
-            Outcome::Behind(pos) => {
+            Outcome::Behind { partition, next, least } => {
                 let changed = async {
                     tokio::select! {
                         changed = timeout_at(until, committed.changed()) => {
@@ -144,8 +157,9 @@ pub(crate) async fn read(
                     }
                 };
                 if !changed.await {
-                    let min = which.min_pos.unwrap_or_default();
-                    let detail = format!("`{projection}` is at position {pos}, not yet at {min}");
+                    let detail = format!(
+                        "`{projection}` does not contain offset {least} of partition {partition} yet: its next one is {next}"
+                    );
                     return Err(Problem::new("LAN-0407", detail));
                 }
             }
@@ -199,21 +213,25 @@ struct Query {
     limit: usize,
     shape: Shape,
     seen: Option<String>,
+    least: MinOffsets,
 }
 
 enum Outcome {
     Answer(Box<Response>),
-    /// The position asked for is not reached; this one is.
-    Behind(u64),
+    /// The tables do not contain an offset asked for yet.
+    Behind {
+        partition: PartitionId,
+        next: Offset,
+        least: Offset,
+    },
 }
 
 /// Where a page ended.
 #[derive(Serialize, Deserialize)]
 struct Cursor {
-    #[serde(rename = "e")]
     epoch: String,
-    #[serde(rename = "k")]
     key: String,
+    checkpoint: Checkpoint,
 }
 
 impl Query {
@@ -224,8 +242,10 @@ impl Query {
                 app.engine.view_version(&self.projection, &lantern_core::VersionId(id.clone()))?
             }
         };
-        if self.which.min_pos.is_some_and(|min| view.pos() < min) {
-            return Ok(Outcome::Behind(view.pos()));
+        for (partition, next) in view.offsets() {
+            if let Some(least) = self.least.of(partition).filter(|least| next <= *least) {
+                return Ok(Outcome::Behind { partition, next, least });
+            }
         }
         let manifest = std::sync::Arc::clone(view.manifest());
         let (id, table) = manifest
@@ -246,7 +266,8 @@ impl Query {
         for (name, value) in [
             (ETAG, text(&etag)),
             (CACHE_CONTROL, text("no-cache")),
-            (HeaderName::from_static("lantern-position"), Some(view.pos().into())),
+            (HeaderName::from_static("lantern-commit"), Some(view.pos().into())),
+            (HeaderName::from_static("lantern-offsets"), text(&offsets_text(&view))),
             (HeaderName::from_static("lantern-epoch"), text(view.epoch())),
             (HeaderName::from_static("lantern-lag-ms"), lag_ms),
         ] {
@@ -284,8 +305,8 @@ impl Query {
         let mut range = self.which.range();
         if let Some(cursor) = &self.which.cursor {
             let cursor = Cursor::read(cursor)?;
-            if cursor.epoch != view.epoch() {
-                let detail = "another state of the table is served since the page before";
+            if cursor.epoch != view.epoch() || !view.continues(&cursor.checkpoint)? {
+                let detail = "another history of the table is served since the page before";
                 return Err(Problem::new("LAN-0406", detail));
             }
             go_on_after(&mut range, &cursor.key, reverse);
@@ -317,7 +338,10 @@ impl Query {
     }
 
     fn write(&self, view: &View, table: &Table, rows: &[Row], next: Option<&str>) -> Response {
-        let cursor = next.map(|key| Cursor { epoch: view.epoch().into(), key: key.into() }.write());
+        let cursor = next.map(|key| {
+            let (epoch, checkpoint) = (view.epoch().into(), view.checkpoint());
+            Cursor { epoch, key: key.into(), checkpoint }.write()
+        });
         let (media, body) = match self.shape {
             Shape::Json => ("application/json", json_page(view, table, rows, cursor.as_deref())),
             Shape::Ndjson => {
@@ -345,12 +369,20 @@ impl Query {
     fn etag(&self, view: &View) -> String {
         use std::hash::{DefaultHasher, Hash as _, Hasher as _};
         let mut hash = DefaultHasher::new();
+        view.checkpoint().hash(&mut hash);
         let w = &self.which;
         (&self.projection, &self.table, view.version(), self.limit).hash(&mut hash);
         (&w.key, &w.prefix, &w.from, &w.to, &w.cursor).hash(&mut hash);
         (w.order == Some(Order::Desc), self.shape as u8).hash(&mut hash);
-        format!("\"{}-{}-{:016x}\"", view.epoch(), view.pos(), hash.finish())
+        format!("\"{}-{:016x}\"", view.epoch(), hash.finish())
     }
+}
+
+/// The offsets of a view as `min_offset` takes them.
+fn offsets_text(view: &View) -> String {
+    let offsets = view.offsets().into_iter();
+    let offsets: Vec<_> = offsets.map(|(partition, next)| format!("{partition}:{next}")).collect();
+    offsets.join(",")
 }
 
 fn matches_etag(seen: &str, etag: &str) -> bool {
@@ -370,9 +402,15 @@ fn go_on_after(range: &mut KeyRange, key: &str, reverse: bool) {
 fn json_page(view: &View, table: &Table, rows: &[Row], next: Option<&str>) -> Vec<u8> {
     let fields = serde_json::to_string(&table.fields).expect("fields always encode");
     let text = |text: &str| serde_json::to_string(text).expect("a string always encodes");
-    let (epoch, pos) = (text(view.epoch()), view.pos());
-    let mut body =
-        format!("{{\"epoch\":{epoch},\"pos\":{pos},\"fields\":{fields},\"rows\":{{").into_bytes();
+    let (epoch, commit) = (text(view.epoch()), view.pos());
+    let offsets = view.offsets().into_iter();
+    let offsets: Vec<_> =
+        offsets.map(|(partition, next)| format!("\"{partition}\":{next}")).collect();
+    let offsets = offsets.join(",");
+    let mut body = format!(
+        "{{\"epoch\":{epoch},\"commit\":{commit},\"offsets\":{{{offsets}}},\"fields\":{fields},\"rows\":{{"
+    )
+    .into_bytes();
     for (place, row) in rows.iter().enumerate() {
         if place > 0 {
             body.push(b',');
@@ -386,15 +424,15 @@ fn json_page(view: &View, table: &Table, rows: &[Row], next: Option<&str>) -> Ve
 
 impl Cursor {
     fn write(&self) -> String {
-        let json = serde_json::to_vec(self).expect("two strings always encode");
-        BASE64_URL_SAFE_NO_PAD.encode(json)
+        let bytes = postcard::to_stdvec(self).expect("strings and numbers always encode");
+        BASE64_URL_SAFE_NO_PAD.encode(bytes)
     }
 
     fn read(text: &str) -> Result<Self, Problem> {
         BASE64_URL_SAFE_NO_PAD
             .decode(text)
             .ok()
-            .and_then(|json| serde_json::from_slice(&json).ok())
+            .and_then(|bytes| postcard::from_bytes(&bytes).ok())
             .ok_or_else(|| Problem::new("LAN-0212", format!("`{text}` is no cursor of a table")))
     }
 }
@@ -404,23 +442,24 @@ pub(crate) fn explain(uri: &Uri, config: &HttpConfig) -> Result<String, Problem>
     let Params(which) = Params::<Which>::read(uri)?;
     which.check()?;
     let wait = wait(which.wait.as_deref(), config.wait_s_max)?;
+    let least = which.min_offset.as_deref().map(MinOffsets::read).transpose()?;
     let limit = limit(which.limit, LIMIT_DEFAULT, config.query_rows_max)?;
     let reverse = which.order == Some(Order::Desc);
     let mut range = which.range();
     if let Some(cursor) = &which.cursor {
         go_on_after(&mut range, &Cursor::read(cursor)?.key, reverse);
     }
-    Ok(format!("{which:?} {wait:?} {limit} {range:?} {}", range.is_empty()))
+    Ok(format!("{which:?} {wait:?} {least:?} {limit} {range:?} {}", range.is_empty()))
 }
 
-/// The epoch and the key that a cursor names.
-pub(crate) fn read_cursor(text: &str) -> Result<(String, String), Problem> {
-    Cursor::read(text).map(|cursor| (cursor.epoch, cursor.key))
+/// The epoch and the key that a cursor names, and its checkpoint.
+pub(crate) fn read_cursor(text: &str) -> Result<(String, String, Checkpoint), Problem> {
+    Cursor::read(text).map(|cursor| (cursor.epoch, cursor.key, cursor.checkpoint))
 }
 
 /// The inverse of [`read_cursor`].
-pub(crate) fn write_cursor(epoch: &str, key: &str) -> String {
-    Cursor { epoch: epoch.into(), key: key.into() }.write()
+pub(crate) fn write_cursor(epoch: &str, key: &str, checkpoint: &Checkpoint) -> String {
+    Cursor { epoch: epoch.into(), key: key.into(), checkpoint: checkpoint.clone() }.write()
 }
 
 #[cfg(test)]
@@ -447,10 +486,11 @@ mod tests {
 
     #[test]
     fn a_cursor_comes_back_as_given_and_others_are_refused() {
-        let cursor = Cursor { epoch: "1.a.0".into(), key: "ké\u{0}y".into() };
+        let checkpoint = Checkpoint::default();
+        let cursor = Cursor { epoch: "1.a.0".into(), key: "ké\u{0}y".into(), checkpoint };
         let back = Cursor::read(&cursor.write()).unwrap();
         assert_eq!((back.epoch, back.key), (cursor.epoch, cursor.key));
-        for bad in ["", "???", "e30"] {
+        for bad in ["???", "e30", "e"] {
             assert_eq!(Cursor::read(bad).err().unwrap().code, "LAN-0212");
         }
     }

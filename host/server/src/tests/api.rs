@@ -113,7 +113,7 @@ async fn health_metrics_and_errors_are_told() {
     let status = fixture.get("/v1/status").await.expect_ok().json();
     assert_eq!(status["partitions"][0]["end"], 0);
     let metrics = fixture.get("/metrics").await.expect_ok().text;
-    let line = format!("lantern_shard_position{{projection=\"counts\",version=\"{version}\"");
+    let line = format!("lantern_shard_next_offset{{projection=\"counts\",version=\"{version}\"");
     assert!(metrics.contains(&line), "{metrics}");
     assert!(metrics.contains("lantern_http_requests_total"), "{metrics}");
     let code = fixture.get("/v1/errors/LAN-0301").await.expect_ok().json();

@@ -146,7 +146,7 @@ async fn an_answer_ends_at_its_limit_of_bytes_and_names_a_cursor() {
     assert!((1..30).contains(&events) && page["next"] == events, "{events} events");
     fixture.project(counts()).await;
     let path = "/v1/tables/counts/by_subject";
-    let whole = |answer: &Answer| answer.headers.get("lantern-position").is_some();
+    let whole = |answer: &Answer| answer.headers.get("lantern-commit").is_some();
     let page = fixture.until(path, |a| whole(a) && !a.json()["next"].is_null()).await.json();
     let rows = page["rows"].as_object().unwrap().len();
     assert!((1..100).contains(&rows), "{rows} rows");

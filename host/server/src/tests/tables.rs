@@ -66,7 +66,9 @@ async fn an_answer_tells_how_fresh_it_is_and_is_spared_when_it_has_not_changed()
     let fixture = filled().await;
     let answer = fixture.get(TABLE).await.expect_ok();
     let page = answer.json();
-    assert_eq!(answer.headers["lantern-position"], page["pos"].to_string());
+    assert_eq!(answer.headers["lantern-commit"], page["commit"].to_string());
+    let next = page["offsets"]["0"].as_u64().unwrap();
+    assert_eq!(answer.headers["lantern-offsets"], format!("0:{next}"));
     assert_eq!(answer.headers["lantern-epoch"], page["epoch"].as_str().unwrap());
     assert!(answer.headers.contains_key("lantern-lag-ms"));
     let etag = answer.headers["etag"].to_str().unwrap().to_owned();
@@ -83,13 +85,17 @@ async fn an_answer_tells_how_fresh_it_is_and_is_spared_when_it_has_not_changed()
 #[tokio::test]
 async fn a_reader_can_wait_for_its_own_write() {
     let fixture = filled().await;
-    let pos = fixture.get(TABLE).await.json()["pos"].as_u64().unwrap();
-    let path = format!("{TABLE}?key=fresh&min_pos={}&wait=20s", pos + 1);
-    let writing = fixture.post("/v1/events", NDJSON, event("f", "t", "fresh"));
-    let (page, _) = tokio::join!(fixture.get(&path), writing);
-    assert_eq!(page.expect_ok().json()["rows"]["fresh"]["count"], 1);
-    let never = fixture.get(&format!("{TABLE}?min_pos=999999&wait=10ms")).await;
-    never.is_problem("LAN-0407", "not yet at 999999");
+    let single = "application/cloudevents+json";
+    let answer = fixture.post("/v1/events", single, event("f", "t", "fresh")).await.json();
+    let (partition, offset) = (&answer["events"][0]["partition"], &answer["events"][0]["offset"]);
+    let path = format!("{TABLE}?key=fresh&min_offset={partition}:{offset}&wait=20s");
+    let page = fixture.get(&path).await.expect_ok().json();
+    assert_eq!(page["rows"]["fresh"]["count"], 1);
+    assert!(page["offsets"]["0"].as_u64() > offset.as_u64(), "{page}");
+    let never = fixture.get(&format!("{TABLE}?min_offset=0:999999&wait=10ms")).await;
+    never.is_problem("LAN-0407", "does not contain offset 999999 of partition 0 yet");
+    fixture.get(&format!("{TABLE}?min_offset=7:1")).await.is_problem("LAN-0403", "partition 7");
+    fixture.get(&format!("{TABLE}?min_offset=5")).await.is_problem("LAN-0403", "PARTITION:OFFSET");
 }
 
 #[tokio::test]
@@ -104,7 +110,7 @@ async fn wrong_reads_are_told_what_is_wrong() {
     check(&format!("{TABLE}?version=abc"), "LAN-0202", "`abc`").await;
     check(&format!("{TABLE}?wher=x"), "LAN-0403", "wher").await;
     check(&format!("{TABLE}?where=x"), "LAN-0405", "`where`").await;
-    check(&format!("{TABLE}?as_of=pos:1"), "LAN-0405", "`as_of`").await;
+    check(&format!("{TABLE}?as_of=0:1"), "LAN-0405", "`as_of`").await;
     check(&format!("{TABLE}?order=up"), "LAN-0403", "up").await;
     check(&format!("{TABLE}?cursor=xx"), "LAN-0212", "`xx`").await;
     check(&format!("{TABLE}?key=a&prefix=b"), "LAN-0403", "`key`").await;
@@ -122,5 +128,24 @@ async fn a_cursor_of_an_earlier_state_is_refused() {
     let epoch = page["epoch"].as_str().unwrap();
     fixture.until(TABLE, |a| a.status == 200 && a.json()["epoch"] != epoch).await;
     let old = fixture.get(&format!("{TABLE}?limit=3&cursor={cursor}")).await;
-    old.is_problem("LAN-0406", "another state");
+    old.is_problem("LAN-0406", "another history");
+}
+
+#[tokio::test]
+async fn what_was_handed_out_of_a_deleted_projection_is_refused_by_the_next_of_its_name() {
+    let fixture = filled().await;
+    let first = fixture.get(&format!("{TABLE}?limit=3")).await.expect_ok();
+    let (page, etag) = (first.json(), first.headers["etag"].to_str().unwrap().to_owned());
+    let path = format!("{TABLE}?limit=3&cursor={}", page["next"].as_str().unwrap());
+    fixture.get(&path).await.expect_ok();
+
+    let deleted = request(Method::DELETE, "/v1/projections/counts", &[], "");
+    fixture.send(deleted).await.expect_ok();
+    fixture.project(counts()).await;
+    fixture.until(TABLE, |a| a.status == 200 && a.json()["offsets"] == page["offsets"]).await;
+    fixture.get(&path).await.is_problem("LAN-0406", "another history");
+    let seen = [("if-none-match", etag.as_str())];
+    let again = fixture.send(request(Method::GET, &format!("{TABLE}?limit=3"), &seen, "")).await;
+    assert_eq!(again.status, StatusCode::OK, "the same rows, of another history");
+    assert_eq!(again.json()["rows"], page["rows"]);
 }

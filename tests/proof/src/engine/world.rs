@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use lantern_core::fake::{ManualClock, MemoryCatalog, MemoryLog, MemoryStores};
+use lantern_core::fake::{CountingRandom, ManualClock, MemoryCatalog, MemoryLog, MemoryStores};
 use lantern_core::{
     Catalog, Committed, Event, HEARTBEAT_TYPE, KeyRange, LogError, Offset, PartitionId,
     ProjectionRecord, Publish, ReadStore, ShardId, ShardMeta, Space, StoreError, TableId,
@@ -145,6 +145,7 @@ impl World {
             catalog: catalog.clone(),
             publish: BadPublish::over(watch.clone(), planted.unpublished),
             clock: clock.clone(),
+            random: Arc::new(CountingRandom::default()),
             plugins: shelf.clone(),
         };
         let engine = Engine::open(config.clone(), ports.clone()).expect("the catalogue is empty");

@@ -48,6 +48,21 @@ impl Copy {
         (self.snap, self.delta) = (None, None);
     }
 
+    /// A resume says which commit it goes on from: the rows must be its own, and it
+    /// must not be an earlier one than what is shown.
+    pub(super) fn resumed(&mut self, world: &World, ok: &Value) -> Result<()> {
+        let (Some(commit), Some((epoch, shown))) = (ok["commit"].as_u64(), self.shown.clone())
+        else {
+            ensure!(ok["resumed"] != true, "a resume without its commit: {ok}");
+            return Ok(());
+        };
+        ensure!(commit >= shown, "went back from {shown} to {commit}");
+        let had = world.numbers_at(&epoch, commit, self.table);
+        ensure!(had.is_some_and(|had| *had == self.rows), "resumed from other rows: {ok}");
+        self.shown = Some((epoch, commit));
+        Ok(())
+    }
+
     /// Applies a frame of its subscription.
     pub(super) fn apply(&mut self, world: &World, frame: &Value, seen: &mut Seen) -> Result<()> {
         let more = frame["more"] == true;
@@ -69,7 +84,7 @@ impl Copy {
                 seen.snapshots += 1;
                 self.rows = self.snap.take().unwrap_or_default();
                 let epoch = frame["epoch"].as_str().context("a snapshot without an epoch")?;
-                let pos = number(frame, "pos")?;
+                let pos = number(frame, "commit")?;
                 if let Some((shown, at)) = &self.shown {
                     ensure!(shown != epoch || *at <= pos, "went back from {at} to {pos}");
                 }
@@ -132,7 +147,7 @@ impl Copy {
 
     /// Both ends of a change, which must begin at what is shown.
     fn follows(&self, frame: &Value) -> Result<(u64, u64)> {
-        let (from, pos) = (number(frame, "from")?, number(frame, "pos")?);
+        let (from, pos) = (number(frame, "from")?, number(frame, "to")?);
         let at = self.shown.as_ref().map(|(_, pos)| *pos);
         ensure!(self.snap.is_none() && at == Some(from), "at {at:?} came {frame}");
         Ok((from, pos))

@@ -151,13 +151,13 @@ async fn witness_all(mut changes: Changes, table: Table, states: Arc<Mutex<State
                 (rows, at) = (now, pos);
                 epoch = table.epoch().context("no epoch")?;
             }
-            Change::Delta { from, pos, up, del, .. } if Some(pos) > at => {
+            Change::Delta { from, to: pos, up, del, .. } if Some(pos) > at => {
                 ensure!(Some(from) == at, "the witness has a gap: {from} after {at:?}");
                 rows.extend(up.into_iter().map(|(key, row)| (key, value(&row))));
                 del.iter().for_each(|key| drop(rows.remove(key)));
                 at = Some(pos);
             }
-            Change::Tick { pos, .. } if Some(pos) > at => at = Some(pos),
+            Change::Tick { commit: pos, .. } if Some(pos) > at => at = Some(pos),
             Change::Delta { .. } | Change::Tick { .. } => {}
             Change::Missed(count) => bail!("the witness missed {count} changes"),
             Change::Ended(error) => return Err(error.into()),

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use lantern_core::fake::MemoryShard;
 use lantern_core::{
-    Committed, Field, FieldKind, Manifest, Merge, Offset, PartitionId, Publish as _, ReadStore,
-    ShardMeta, ShardStore as _, Space, Table, TableChanges, TableId, Timestamp, VersionId, View,
-    ViewError, Views, Writes,
+    Checkpoint, Committed, Field, FieldKind, KeyRange, Manifest, Merge, Offset, PartitionId,
+    Publish as _, ReadStore, ShardMeta, ShardPoint, ShardStore as _, Space, Table, TableChanges,
+    TableId, Timestamp, VersionId, View, ViewError, Views, Writes,
 };
 use lantern_live::{Hub, Lag, LiveConfig};
 use parking_lot::{Mutex, MutexGuard};
@@ -202,7 +202,8 @@ impl World {
         }
         let touched = [0, 1].map(|table| tables.contains_key(&table));
         let tables: Vec<_> = tables.into_values().collect();
-        let change_key = shard.meta.pos.to_be_bytes();
+        let point = ShardPoint::of(&shard.meta);
+        let change_key = TableChanges::key(point, shard.meta.pos);
         let encoded = TableChanges::encode(&tables);
         stored.entry(Space::Changes).or_default().insert(&change_key, Some(&encoded));
         write_meta(&mut stored, &shard.meta);
@@ -214,6 +215,7 @@ impl World {
             partition: PartitionId(partition),
             pos: shard.meta.pos,
             next: shard.meta.next,
+            checkpoint: Checkpoint::of([&shard.meta]),
             event_time: shard.meta.max_time,
             tables,
         };
@@ -242,10 +244,12 @@ impl World {
         let mut state = self.state.lock();
         for shard in &mut state.shards {
             let mut stored = Writes::new();
-            let old = shard.meta.changes_from + 1..=shard.meta.pos;
-            let gone = old.map(|pos| (pos.to_be_bytes().to_vec(), None)).collect();
+            let all = KeyRange::all();
+            let old = shard.store.scan(Space::Changes, &all, usize::MAX, false);
+            let old = old.expect("no fault is planted");
+            let gone = old.into_iter().map(|(key, _)| (key, None)).collect();
             stored.insert(Space::Changes, gone);
-            shard.meta.changes_from = shard.meta.pos;
+            shard.meta.changes_from = ShardPoint::of(&shard.meta);
             write_meta(&mut stored, &shard.meta);
             shard.store.commit(&stored).expect("no fault is planted");
         }

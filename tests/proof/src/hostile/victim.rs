@@ -227,12 +227,12 @@ impl Shared {
     async fn seen(&self, product: &str, orders: u64) -> Result<()> {
         let arrives = async {
             loop {
-                let position = self.table.position();
+                let next = self.table.offsets().get(&0).copied();
                 let row: Option<Value> = self.table.get(product)?;
                 if row.is_some_and(|row| row["orders"].as_u64() >= Some(orders)) {
                     return anyhow::Ok(());
                 }
-                self.table.wait_for(position.context("there are no rows yet")? + 1).await?;
+                self.table.wait_for(0, next.context("there are no rows yet")?).await?;
             }
         };
         match tokio::time::timeout(PATIENCE, arrives).await {

@@ -107,7 +107,7 @@ async fn watch(mut changes: Changes, seen: Arc<Mutex<Told>>) {
         let mut seen = seen.lock();
         let before = last.clone();
         let wrong = match (&change, &mut last) {
-            (Change::Snapshot { pos, epoch }, last) => {
+            (Change::Snapshot { commit: pos, epoch }, last) => {
                 seen.snapshots += 1;
                 let back = last
                     .as_ref()
@@ -115,18 +115,18 @@ async fn watch(mut changes: Changes, seen: Arc<Mutex<Told>>) {
                 *last = Some((Some(epoch.clone()), *pos));
                 back
             }
-            (Change::Delta { from, pos, .. }, Some((_, at))) => {
+            (Change::Delta { from, to: pos, .. }, Some((_, at))) => {
                 seen.deltas += 1;
                 let gap = from != at;
                 *at = *pos;
                 gap
             }
-            (Change::Tick { pos, .. }, Some((_, at))) => {
+            (Change::Tick { commit: pos, .. }, Some((_, at))) => {
                 let back = *pos < *at;
                 *at = *pos;
                 back
             }
-            (Change::Delta { pos, .. } | Change::Tick { pos, .. }, last) => {
+            (Change::Delta { to: pos, .. } | Change::Tick { commit: pos, .. }, last) => {
                 *last = Some((None, *pos));
                 false
             }

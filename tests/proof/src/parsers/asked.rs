@@ -18,7 +18,7 @@ pub fn feed_message(bytes: &[u8]) {
 pub fn resume_token(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Some((epoch, at, query)) = live::token(text) {
-        assert!(epoch.len() + at.len() <= text.len(), "a token grew");
+        assert!(epoch.len() + at.points.len() <= text.len(), "a token grew");
         let again = live::encode_token(&epoch, &at, query);
         assert_eq!(live::token(&again), Some((epoch, at, query)));
     }
@@ -40,9 +40,9 @@ pub fn events_query(bytes: &[u8]) {
 pub fn table_cursor(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match server::cursor(text) {
-        Ok((epoch, key)) => {
-            let again = server::cursor(&server::encode_cursor(&epoch, &key));
-            assert!(again.is_ok_and(|again| again == (epoch, key)));
+        Ok((epoch, key, at)) => {
+            let again = server::cursor(&server::encode_cursor(&epoch, &key, &at));
+            assert!(again.is_ok_and(|again| again == (epoch, key, at)));
         }
         Err(problem) => assert_eq!(problem.code, "LAN-0212"),
     }
@@ -101,7 +101,7 @@ pub(super) fn table_query_seeds() -> Vec<Vec<u8>> {
         "key=p1",
         "prefix=p&from=p2&to=z&limit=10&order=desc",
         "prefix=%ff%ff&limit=10000",
-        "min_pos=18446744073709551615&wait=30s",
+        "min_offset=0:18446744073709551615,7:0&wait=30s",
         "wait=250ms&version=0af7651916cd43dd",
         "from=z&to=a&order=asc",
         "prefix=%F4%8F%BF%BF&to=%00",

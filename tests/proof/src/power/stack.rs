@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
-use lantern_core::fake::{ManualClock, RecordingPublish};
+use lantern_core::fake::{CountingRandom, ManualClock, RecordingPublish};
 use lantern_core::{
     AppendDone, Bounds, Catalog, Event, Events, KeyRange, Log, LogError, Offset, Pairs,
     PartitionId, ProjectionRecord, Read, ReadStore, ShardId, ShardStore, Space, StateStores,
@@ -284,6 +284,7 @@ impl Stack {
             catalog: self.catalog.clone(),
             publish: Arc::new(RecordingPublish::new()),
             clock: self.clock.clone(),
+            random: Arc::new(CountingRandom::default()),
             plugins: self.shelf.clone(),
         };
         let config = EngineConfig { batch_events_max: 3, commit_ms: 0, ..EngineConfig::default() };

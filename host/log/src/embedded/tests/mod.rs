@@ -6,6 +6,7 @@ mod append;
 mod faults;
 mod figures;
 mod formats;
+mod incarnations;
 mod reading;
 
 use std::path::PathBuf;

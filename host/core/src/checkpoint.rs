@@ -1,0 +1,184 @@
+//! Where the shards of a version are in their history: what resume tokens,
+//! cursors and `ETag`s carry, and how they are proven.
+//!
+//! Nothing here depends on where commits were cut. A shard that folds the log
+//! again, or another node, comes through the same points, so it can honour a
+//! checkpoint that was handed out before.
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{Offset, ShardMeta, Timestamp};
+
+/// A point in a shard's history. Every change of its tables moves it on, and it
+/// is a function of the log and of the decisions taken.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub struct ShardPoint {
+    /// The next offset that the tables do not contain yet.
+    pub next: Offset,
+    /// The watermark: timers fire and rows expire at the same offset.
+    pub watermark: Timestamp,
+    /// Events applied, events parked, timers fired and rows expired so far: parked
+    /// events are applied at the same offset and watermark.
+    pub steps: u64,
+    /// Retries and drops of parked events so far.
+    pub decisions: u64,
+}
+
+impl ShardPoint {
+    /// The bytes of a point as part of a key.
+    pub const KEY_BYTES: usize = 32;
+
+    /// Where a shard with this record is.
+    #[must_use]
+    pub fn of(meta: &ShardMeta) -> Self {
+        Self {
+            next: meta.next,
+            watermark: meta.watermark,
+            steps: meta.applied + meta.parked_total + meta.timers_fired + meta.expired,
+            decisions: meta.decisions,
+        }
+    }
+
+    /// The point as bytes that sort as points do.
+    #[must_use]
+    pub fn to_key(self) -> [u8; Self::KEY_BYTES] {
+        let mut key = [0; Self::KEY_BYTES];
+        // With its sign bit flipped a number sorts as its bytes do.
+        let watermark = self.watermark.0.cast_unsigned() ^ (1 << 63);
+        let numbers = [self.next.0, watermark, self.steps, self.decisions];
+        for (place, number) in key.as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
+            *place = number.to_be_bytes();
+        }
+        key
+    }
+
+    /// The inverse of [`ShardPoint::to_key`].
+    #[must_use]
+    pub fn from_key(key: &[u8; Self::KEY_BYTES]) -> Self {
+        let number = |place: usize| u64::from_be_bytes(key.as_chunks::<8>().0[place]);
+        Self {
+            next: Offset(number(0)),
+            watermark: Timestamp((number(1) ^ (1 << 63)).cast_signed()),
+            steps: number(2),
+            decisions: number(3),
+        }
+    }
+
+    /// Whether nothing of `self` is behind `other`.
+    #[must_use]
+    pub fn reaches(&self, other: &Self) -> bool {
+        self.next >= other.next
+            && self.watermark >= other.watermark
+            && self.steps >= other.steps
+            && self.decisions >= other.decisions
+    }
+}
+
+/// What proves a shard's history up to a point.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ShardProof {
+    /// The incarnation of the log in force at the point's offset; see
+    /// [`crate::Log::incarnation_at`].
+    pub incarnation: u64,
+    /// The digest of the decisions taken up to the point; see
+    /// [`crate::DecisionRecord::digest`].
+    pub decided: u64,
+}
+
+/// Where all shards of a version are, in order of partition, with the proof of
+/// their history.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// One a shard.
+    pub points: Vec<ShardPoint>,
+    proof: u64,
+}
+
+impl Checkpoint {
+    /// The checkpoint at these points.
+    #[must_use]
+    pub fn new(shards: impl IntoIterator<Item = (ShardPoint, ShardProof)>) -> Self {
+        let mut hash = Sha256::new();
+        let mut points = Vec::new();
+        for (point, proof) in shards {
+            hash.update(proof.incarnation.to_le_bytes());
+            hash.update(proof.decided.to_le_bytes());
+            points.push(point);
+        }
+        Self { points, proof: digest(hash) }
+    }
+
+    /// The checkpoint of shards with these records.
+    #[must_use]
+    pub fn of<'a>(metas: impl IntoIterator<Item = &'a ShardMeta>) -> Self {
+        Self::new(metas.into_iter().map(|meta| (ShardPoint::of(meta), ShardProof::of(meta))))
+    }
+
+    /// For each partition the next offset that the tables do not contain yet.
+    pub fn offsets(&self) -> impl Iterator<Item = u64> + '_ {
+        self.points.iter().map(|point| point.next.0)
+    }
+}
+
+impl ShardProof {
+    /// What proves the history of a shard with this record.
+    #[must_use]
+    pub fn of(meta: &ShardMeta) -> Self {
+        Self { incarnation: meta.incarnation, decided: meta.decided }
+    }
+}
+
+/// The incarnation of a log that cannot tell its own: that of the partition's
+/// identity; see [`crate::Log::identity`].
+#[must_use]
+pub fn incarnation_of(identity: &str) -> u64 {
+    digest(Sha256::new().chain_update(identity))
+}
+
+/// The first 8 bytes of a hash as a number.
+pub(crate) fn digest(hash: Sha256) -> u64 {
+    let digest: [u8; 32] = hash.finalize().into();
+    u64::from_le_bytes(digest.as_chunks().0[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(next: u64, watermark: i64, steps: u64, decisions: u64) -> ShardPoint {
+        ShardPoint { next: Offset(next), watermark: Timestamp(watermark), steps, decisions }
+    }
+
+    #[test]
+    fn keys_sort_as_points_do_and_come_back() {
+        let rising = [
+            point(0, i64::MIN, 0, 0),
+            point(1, -5, 7, 0),
+            point(1, 5, 7, 0),
+            point(1, 5, 8, 0),
+            point(1, 5, 8, 1),
+            point(256, i64::MIN, 0, 0),
+            point(u64::MAX, i64::MAX, u64::MAX, u64::MAX),
+        ];
+        for pair in rising.windows(2) {
+            assert!(pair[0] < pair[1] && pair[0].to_key() < pair[1].to_key(), "{pair:?}");
+        }
+        for point in rising {
+            assert_eq!(ShardPoint::from_key(&point.to_key()), point);
+        }
+    }
+
+    #[test]
+    fn another_incarnation_or_decision_gives_another_checkpoint() {
+        let at = |incarnation, decided| {
+            Checkpoint::new([(point(5, 0, 5, 1), ShardProof { incarnation, decided })])
+        };
+        assert_eq!(at(1, 2), at(1, 2));
+        assert_ne!(at(1, 2), at(3, 2));
+        assert_ne!(at(1, 2), at(1, 3));
+        assert_ne!(at(1, 2), at(2, 1));
+    }
+}

@@ -1,0 +1,159 @@
+//! Identities that must not start again: epochs, and checkpoints of one history.
+
+use lantern_core::{ChangesSince, Checkpoint, Offset, Random as _, ShardId, StateStores as _};
+
+use super::*;
+use crate::ParkedSelection;
+
+fn filled(events: i64) -> World {
+    let world = World::new(EngineConfig::default());
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    world.log.append_to(P0, (0..events).map(|n| event(n, "s", "ok")));
+    world.settle();
+    world
+}
+
+fn epoch(world: &World) -> String {
+    world.engine.view("meter").unwrap().epoch().to_owned()
+}
+
+fn checkpoint(world: &World) -> Checkpoint {
+    world.engine.view("meter").unwrap().checkpoint()
+}
+
+#[test]
+fn an_epoch_stays_over_restarts() {
+    let mut world = filled(10);
+    let before = epoch(&world);
+    world.restart();
+    world.settle();
+    assert_eq!(epoch(&world), before);
+    assert_eq!(world.engine.status()[0].epoch, before);
+}
+
+#[test]
+fn a_projection_that_is_created_again_has_another_epoch() {
+    let world = filled(10);
+    let before = epoch(&world);
+    world.engine.delete("meter").unwrap();
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    world.settle();
+    assert_ne!(epoch(&world), before);
+}
+
+#[test]
+fn a_rebuilt_state_has_another_epoch() {
+    let world = filled(10);
+    let before = epoch(&world);
+    world.engine.rebuild("meter", &world.id("a")).unwrap();
+    world.settle();
+    assert_ne!(epoch(&world), before);
+}
+
+#[test]
+fn a_lost_catalogue_and_a_lost_state_give_another_epoch() {
+    let mut world = filled(10);
+    let before = epoch(&world);
+    let id =
+        ShardId { projection: "meter".into(), version: world.id("a"), rebuild: 0, partition: P0 };
+    world.stores.remove("meter", &id.version, 0).unwrap();
+    world.restart();
+    world.settle();
+    let after = epoch(&world);
+    assert_ne!(after, before);
+
+    let mut ports = world.engine.ports.clone();
+    ports.catalog = Arc::new(MemoryCatalog::new());
+    world.engine = Engine::open(world.config.clone(), ports).unwrap();
+    world.engine.attach();
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    world.settle();
+    assert!(![before, after].contains(&epoch(&world)));
+}
+
+#[test]
+fn a_checkpoint_of_other_commits_of_the_same_log_is_honoured() {
+    let slow = World::new(EngineConfig::default());
+    slow.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    let mut handed_out = Vec::new();
+    for n in 0..30 {
+        slow.log.append_to(P0, [event(n, "s", "ok")]);
+        slow.settle();
+        handed_out.push(checkpoint(&slow));
+    }
+    let fast = World::new(EngineConfig::default());
+    fast.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    fast.settle();
+    fast.log.append_to(P0, (0..30).map(|n| event(n, "s", "ok")));
+    fast.settle();
+    let view = fast.engine.view("meter").unwrap();
+    assert_ne!(view.pos(), slow.engine.view("meter").unwrap().pos(), "commits are cut elsewhere");
+    for at in &handed_out {
+        let changes = view.changes_since(at).unwrap();
+        assert!(matches!(changes, ChangesSince::Commits { .. }), "{at:?}: {changes:?}");
+    }
+    let last = handed_out.last().unwrap();
+    let ChangesSince::Commits { from, commits } = view.changes_since(last).unwrap() else {
+        panic!("just seen")
+    };
+    assert_eq!((from, commits), (view.pos(), Vec::new()), "nothing is repeated");
+}
+
+#[test]
+fn a_log_that_was_copied_back_and_continued_differently_is_noticed() {
+    let world = World::new(EngineConfig::default());
+    world.log.set_incarnations(&[(Offset(0), 7)]);
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    world.log.append_to(P0, (0..5).map(|n| event(n, "s", "ok")));
+    world.settle();
+    let early = checkpoint(&world);
+    world.log.append_to(P0, (5..10).map(|n| event(n, "s", "ok")));
+    world.settle();
+    let late = checkpoint(&world);
+    let honours = |at| world.engine.view("meter").unwrap().continues(at).unwrap();
+    assert!(honours(&early) && honours(&late));
+
+    world.log.set_incarnations(&[(Offset(0), 7), (Offset(10), 8)]);
+    assert!(honours(&early) && honours(&late), "a restart ends no history");
+
+    world.log.set_incarnations(&[(Offset(0), 7), (Offset(5), 9)]);
+    assert!(honours(&early), "the first half is the same in both");
+    assert!(!honours(&late));
+    world.log.append_to(P0, [event(10, "s", "ok")]);
+    world.settle();
+    let version = &world.engine.status()[0].versions[0];
+    assert_eq!(version.activity, "halted");
+    let reason = version.reason.as_deref().unwrap_or_default();
+    assert!(reason.contains("restored from a copy"), "{reason}");
+}
+
+#[test]
+fn a_checkpoint_of_other_decisions_is_refused() {
+    let world = World::new(EngineConfig::default());
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    world.log.append_to(P0, [event(0, "s", "ok"), event(1, "s", "bad"), event(2, "t", "bad")]);
+    world.settle();
+    let before = checkpoint(&world);
+    let of = |offset| ParkedSelection { offsets: vec![offset], ..ParkedSelection::default() };
+    world.engine.drop_parked("meter", None, &of(1)).unwrap();
+    let dropped = checkpoint(&world);
+    world.engine.drop_parked("meter", None, &of(2)).unwrap();
+    let honours = |world: &World, at| world.engine.view("meter").unwrap().continues(at).unwrap();
+    assert!(honours(&world, &before) && honours(&world, &dropped));
+
+    let other = World::new(EngineConfig::default());
+    other.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    other.log.append_to(P0, [event(0, "s", "ok"), event(1, "s", "bad"), event(2, "t", "bad")]);
+    other.settle();
+    assert!(honours(&other, &before));
+    other.engine.drop_parked("meter", None, &of(2)).unwrap();
+    assert!(honours(&other, &before) && !honours(&other, &dropped));
+}
+
+#[test]
+fn random_numbers_come_from_the_port() {
+    let world = filled(1);
+    let next = world.engine.ports.random.draw();
+    assert!(next > 1, "the shard's state has drawn one");
+    assert!(!epoch(&world).is_empty() && CountingRandom::default().draw() == 1);
+}

@@ -1,0 +1,63 @@
+//! Which opening of the log wrote which events.
+//!
+//! Each opening draws a random number, and writes it with the first events that
+//! it appends to a partition, in the same transaction. A log that was copied
+//! back and continued differently has another number at the offsets where the
+//! two differ, so whoever remembers the first one notices.
+
+use lantern_core::Offset;
+
+/// The most incarnations kept of a partition. The oldest are forgotten: what was
+/// handed out under them is then refused, as if it were of another history.
+pub(crate) const INCARNATIONS_MAX: usize = 4_096;
+
+/// The incarnations of one partition, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Incarnations(Vec<(Offset, u64)>);
+
+impl Incarnations {
+    /// Adds the next one, which starts at `start`. Returns the start of the one
+    /// that is forgotten for it.
+    pub(crate) fn push(&mut self, start: Offset, incarnation: u64) -> Option<Offset> {
+        self.0.push((start, incarnation));
+        (self.0.len() > INCARNATIONS_MAX).then(|| self.0.remove(0).0)
+    }
+
+    /// The newest.
+    pub(crate) fn newest(&self) -> Option<u64> {
+        self.0.last().map(|(_, incarnation)| *incarnation)
+    }
+
+    /// The one that wrote the event before `offset`; `None` before the first
+    /// event, or if it was forgotten.
+    pub(crate) fn before(&self, offset: Offset) -> Option<u64> {
+        let place = self.0.partition_point(|(start, _)| *start < offset);
+        place.checked_sub(1).map(|place| self.0[place].1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offset_belongs_to_the_opening_that_wrote_the_event_before_it() {
+        let mut incarnations = Incarnations::default();
+        assert_eq!(incarnations.before(Offset(5)), None);
+        incarnations.push(Offset(0), 7);
+        incarnations.push(Offset(10), 8);
+        let at = [0, 1, 10, 11, 99].map(|offset| incarnations.before(Offset(offset)));
+        assert_eq!(at, [None, Some(7), Some(7), Some(8), Some(8)]);
+        assert_eq!(incarnations.newest(), Some(8));
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten() {
+        let mut incarnations = Incarnations::default();
+        for start in 0..INCARNATIONS_MAX as u64 {
+            assert_eq!(incarnations.push(Offset(start), start), None);
+        }
+        assert_eq!(incarnations.push(Offset(9_999), 1), Some(Offset(0)));
+        assert_eq!(incarnations.before(Offset(1)), None);
+    }
+}
