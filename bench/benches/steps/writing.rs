@@ -215,6 +215,7 @@ fn feed(bencher: Bencher<'_, '_>, rows_changed: u64) {
             partition: PartitionId(0),
             pos,
             next: Offset(pos),
+            checkpoint: lantern_core::Checkpoint::default(),
             event_time: Timestamp(0),
             tables: vec![TableChanges { table: TableId(0), up, del: Vec::new() }],
         }));

@@ -203,7 +203,7 @@ impl Reader {
                 let ch = frame["ch"].as_u64().context("no channel")?;
                 ensure!(session.channels.insert(ch, place).is_none(), "channel {ch} comes twice");
                 self.copies[place].interrupt();
-                self.copies[place].resumed(world, frame)?;
+                self.copies[place].resumed(&self.net.world, frame)?;
                 self.seen.resumed += u64::from(frame["resumed"] == true);
                 return Ok(true);
             }

@@ -1,6 +1,7 @@
 //! What clients ask: messages and tokens of the feed, queries, cursors; and
 //! what operators write: the configuration.
 
+use lantern_core::{Checkpoint, Offset, ShardPoint, ShardProof};
 use lantern_live::fuzzing as live;
 use lantern_server::{Problem, ServerConfig, fuzzing as server};
 
@@ -90,12 +91,16 @@ pub(super) fn feed_message_seeds() -> Vec<Vec<u8>> {
 }
 
 pub(super) fn resume_token_seeds() -> Vec<Vec<u8>> {
-    let token = |at: &[u64]| live::encode_token("3.0af7651916cd43dd.0", at, 42).into_bytes();
+    let token = |at: &[u64]| {
+        let point = |next| ShardPoint { next: Offset(next), ..ShardPoint::default() };
+        let at = Checkpoint::new(at.iter().map(|next| (point(*next), ShardProof::default())));
+        live::encode_token("3.0af7651916cd43dd.0.77", &at, 42).into_bytes()
+    };
     vec![token(&[5]), token(&[5, 7]), token(&[u64::MAX, 1]), token(&[]), token(&[0; 300])]
 }
 
 pub(super) fn table_query_seeds() -> Vec<Vec<u8>> {
-    let cursor = server::encode_cursor("1.a.0", "ké\u{0}y");
+    let cursor = server::encode_cursor("1.a.0", "ké\u{0}y", &Checkpoint::default());
     let mut seeds = owned(&[
         "",
         "key=p1",
@@ -124,7 +129,8 @@ pub(super) fn events_query_seeds() -> Vec<Vec<u8>> {
 }
 
 pub(super) fn table_cursor_seeds() -> Vec<Vec<u8>> {
-    let cursor = |key: &str| server::encode_cursor("1.a.0", key).into_bytes();
+    let cursor =
+        |key: &str| server::encode_cursor("1.a.0", key, &Checkpoint::default()).into_bytes();
     vec![cursor(""), cursor("k"), cursor("ké\u{0}y\""), cursor(&"k".repeat(1_000))]
 }
 

@@ -66,7 +66,7 @@ pub fn shard_record(bytes: &[u8]) {
 pub fn records(bytes: &[u8]) {
     json_comes_back::<ShardMeta>(bytes);
     if let Some(record) = json_comes_back::<ProjectionRecord>(bytes) {
-        let _ = record.epoch();
+        let _ = record.epoch(1);
     }
 }
 
