@@ -107,16 +107,25 @@ function showProjections() {
 function card(projection) {
   const active = projection.versions.find((v) => v.id === projection.active);
   const shown = active ?? projection.versions.at(-1);
-  const badge = projection.paused ? "paused" : shown?.activity ?? "empty";
+  const { badge, text } = badgeOf(projection, shown);
   const tables = (shown?.tables ?? []).filter((t) => t.public);
   // The newest first; retired ones need no place of their own.
   const versions = projection.versions.filter((v) => v === active || v.state !== "retired").reverse();
   return el("article", { className: "card" },
-    el("div", { className: "head" }, el("h3", { text: projection.name }), el("span", { className: `badge ${badge}`, text: badge === "idle" ? "up to date" : badge })),
+    el("div", { className: "head" }, el("h3", { text: projection.name }), el("span", { className: `badge ${badge}`, text })),
     shown?.description && el("p", { className: "about", text: shown.description }),
     tables.length > 0 && el("ul", { className: "tables" }, ...tables.map((t) => el("li", {}, link(projection, t)))),
     ...versions.map(version),
   );
+}
+
+/** What needs attention comes before what a projection is doing. */
+function badgeOf(projection, shown) {
+  const activity = projection.paused ? "paused" : shown?.activity ?? "empty";
+  if (activity === "halted" || activity === "faulted" || activity === "paused") return { badge: activity, text: activity };
+  if (projection.versions.some((v) => v.not_activated)) return { badge: "attention", text: "not activated" };
+  if (shown?.parked > 0) return { badge: "attention", text: `${whole.format(shown.parked)} parked` };
+  return { badge: activity, text: activity === "idle" ? "up to date" : activity };
 }
 
 function link(projection, table) {
@@ -137,9 +146,11 @@ function version(v) {
     ["behind", known ? behind(sum("lag_events"), lagMs) : "unknown"],
   ];
   if (v.eta_s !== null && v.percent < 100) facts.push(["ready in", duration(v.eta_s)]);
+  if (v.eta_s === null && v.events_per_s > 0 && v.intake_per_s > v.events_per_s) facts.push(["falls behind by", `${rate.format(v.intake_per_s - v.events_per_s)}/s`]);
   if (sum("late") > 0) facts.push(["late", whole.format(sum("late"))]);
   const list = el("dl", {}, ...facts.map(([name, value]) => fact(name, value)));
-  if (sum("parked") > 0) list.append(fact("parked", whole.format(sum("parked")), "parked"));
+  if (v.parked > v.waiting) list.append(fact("failed", whole.format(v.parked - v.waiting), "parked"));
+  if (v.waiting > 0) list.append(fact("waiting behind", whole.format(v.waiting), "parked"));
   const bar = v.percent < 100 && el("progress", { max: "100", value: String(v.percent), "aria-label": `${some.format(v.percent)} % folded` });
   return el("div", { className: "version" },
     el("div", { className: "head" }, el("span", { className: "id", text: `${v.id.slice(0, 8)} · ${v.plugin_version} · ${v.state}` }),
@@ -147,6 +158,7 @@ function version(v) {
     bar,
     list,
     v.reason && el("p", { className: "error", text: v.reason }),
+    v.not_activated && el("p", { className: "error", text: `Not activated: ${v.not_activated}` }),
   );
 }
 

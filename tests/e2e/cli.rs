@@ -1,8 +1,9 @@
 //! The way the README tells: make, build, test, push, watch.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use lantern_tests::{Server, guest, lantern, root, run};
 use serde_json::Value;
@@ -31,26 +32,29 @@ fn cargo(dir: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Creates a plugin from the template, tests and builds it; its component and
+/// its sample events. The folder stays until the process ends.
+pub(crate) fn template() -> (PathBuf, PathBuf) {
+    static BUILT: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
+    let (folder, wasm) = BUILT.get_or_init(|| {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path().join("order-counts");
+        let sdk = root().join("sdk/rust");
+        let words = ["new", "order-counts", "--dir", dir.to_str().unwrap(), "--sdk"];
+        let output = run(&[&words[..], &[sdk.to_str().unwrap()]].concat()).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        cargo(&dir, &["test"]);
+        cargo(&dir, &["build", "--release", "--target", "wasm32-unknown-unknown"]);
+        let wasm = root().join("target/new/wasm32-unknown-unknown/release/order_counts.wasm");
+        (folder, wasm)
+    });
+    (wasm.clone(), folder.path().join("order-counts/events.ndjson"))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plugin_made_by_new_is_built_tested_pushed_and_seen_live() {
-    let folder = tempfile::tempdir().unwrap();
-    let dir = folder.path().join("order-counts");
-    let sdk = root().join("sdk/rust");
-    let output = run(&[
-        "new",
-        "order-counts",
-        "--dir",
-        dir.to_str().unwrap(),
-        "--sdk",
-        sdk.to_str().unwrap(),
-    ])
-    .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    cargo(&dir, &["test"]);
-    cargo(&dir, &["build", "--release", "--target", "wasm32-unknown-unknown"]);
-    let wasm = root().join("target/new/wasm32-unknown-unknown/release/order_counts.wasm");
+    let (wasm, events) = template();
     let wasm = wasm.to_str().unwrap();
-    let events = dir.join("events.ndjson");
     let output = run(&["test", events.to_str().unwrap(), wasm]).unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));

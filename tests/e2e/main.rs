@@ -11,6 +11,7 @@ mod flights;
 mod hostile;
 mod kafka;
 mod operating;
+mod reports;
 mod versions;
 
 /// An event as a line of JSON.

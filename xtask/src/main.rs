@@ -12,6 +12,7 @@ mod fresh;
 mod kafka;
 mod lex;
 mod metadata;
+mod prerequisites;
 mod proof;
 mod shell;
 mod suite;
@@ -169,6 +170,10 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> Result<()> {
+    // The rules and the documents are read, not built.
+    if !matches!(task, Task::Check { rules: true } | Task::Docs | Task::Kafka { .. }) {
+        prerequisites::check()?;
+    }
     match task {
         Task::Demo { help_demo: true, release, .. } => {
             demo::run(release, false, &["--help".into()])

@@ -61,6 +61,11 @@ pub(crate) const TOOLS: &[Tool] = &[
         package: "maven",
         shows: "nothing over a real Kafka broker is tested, unless Kafka was fetched before",
     },
+    Tool {
+        program: "curl",
+        package: "curl",
+        shows: "the README's requests are not sent as they are written",
+    },
     Tool { program: "kcat", package: "kcat", shows: "topics written by kcat are not read" },
 ];
 

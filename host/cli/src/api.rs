@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::stream;
 use lantern_engine::{
-    LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ProjectionStatus, Uploaded, VerifyStatus,
+    LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedSummary, ProjectionStatus, Uploaded,
+    VerifyStatus,
 };
 use lantern_server::Resent;
 use reqwest::{Method, Response, StatusCode, header};
@@ -127,6 +128,20 @@ pub(crate) struct LogPage {
     pub(crate) events: Vec<LoggedEvent>,
 }
 
+/// The log's partitions, in order.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct LogStatus {
+    /// One a partition.
+    pub(crate) partitions: Vec<PartitionStatus>,
+}
+
+/// A partition of the log.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct PartitionStatus {
+    /// The next offset to be written, if it is known.
+    pub(crate) end: Option<u64>,
+}
+
 /// An event in the log.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct LoggedEvent {
@@ -238,6 +253,11 @@ impl Api {
         self.get(&path).await
     }
 
+    /// The log's partitions.
+    pub(crate) async fn status(&self) -> Answer<LogStatus> {
+        self.get(&Path::new("/v1/status")).await
+    }
+
     /// All projections.
     pub(crate) async fn projections(&self) -> Answer<Vec<ProjectionStatus>> {
         #[derive(Deserialize)]
@@ -291,7 +311,19 @@ impl Api {
         self.post(&projection(name, &format!("/{action}")), body.as_ref()).await
     }
 
-    /// Has the server fold the log again beside a version's tables.
+    /// Makes `version` the one that serves readers; with `force`, also if it has
+    /// parked events that the active one has applied.
+    pub(crate) async fn activate(
+        &self,
+        name: &str,
+        version: &str,
+        force: bool,
+    ) -> Answer<ProjectionStatus> {
+        let body = serde_json::json!({"version": version, "force": force});
+        self.post(&projection(name, "/activate"), Some(&body)).await
+    }
+
+    /// Has the server fold the log again next to a version's tables.
     pub(crate) async fn verify(&self, name: &str, version: Option<&str>) -> Answer<VerifyStatus> {
         let mut path = projection(name, "/verify");
         version.map(|version| path.add("version", version));
@@ -319,20 +351,23 @@ impl Api {
         Ok(list.logs)
     }
 
-    /// A page of parked events.
-    pub(crate) async fn parked(
+    /// A page of parked events; `query` are parameters of the API's own names.
+    pub(crate) async fn parked(&self, name: &str, query: &[(&str, String)]) -> Answer<ParkedPage> {
+        let mut path = projection(name, "/parked");
+        for (name, value) in query {
+            path.add(name, value);
+        }
+        self.get(&path).await
+    }
+
+    /// Parked events in groups by reason.
+    pub(crate) async fn parked_summary(
         &self,
         name: &str,
         version: Option<&str>,
-        subject: Option<&str>,
-        cursor: Option<&str>,
-        limit: usize,
-    ) -> Answer<ParkedPage> {
-        let mut path = projection(name, "/parked");
-        path.add("limit", limit);
+    ) -> Answer<ParkedSummary> {
+        let mut path = projection(name, "/parked/reasons");
         version.map(|version| path.add("version", version));
-        subject.map(|subject| path.add("subject", subject));
-        cursor.map(|cursor| path.add("cursor", cursor));
         self.get(&path).await
     }
 

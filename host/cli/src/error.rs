@@ -4,17 +4,17 @@ use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use serde::Deserialize;
 
 use crate::output;
 
-/// The exit codes, as `lantern --help` documents them. clap itself leaves with
-/// 2 on wrong usage.
+/// The exit codes, as `lantern --help` and the guide document them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// It failed, or a test found something.
     Failure = 1,
-    /// What was typed cannot be meant.
+    /// The command line is wrong.
     Usage = 2,
     /// No server answers.
     Unreachable = 3,
@@ -24,6 +24,8 @@ pub(crate) enum Exit {
     Refused = 5,
     /// The server is too busy, and stayed so.
     Busy = 6,
+    /// Not everything could be checked, so there is no verdict.
+    Unchecked = 7,
     /// Ended by Ctrl-C in the middle of something.
     Interrupted = 130,
 }
@@ -64,15 +66,40 @@ impl Failure {
         self
     }
 
-    /// Tells the person (or, with `json`, the script) on standard error.
+    /// Prints it on standard error, for a person or, with `json`, for a script.
     pub(crate) fn report(&self, json: bool) {
-        let mut err = std::io::stderr().lock();
-        // Nobody is left to tell where this fails.
-        let text = match json {
-            true => output::escaped(&self.to_json().to_string()),
-            false => output::lines(&self.to_string()),
-        };
-        let _ = writeln!(err, "{text}");
+        if json {
+            // There is no other place to report that this failed.
+            let _ = writeln!(std::io::stderr(), "{}", output::escaped(&self.to_json().to_string()));
+        } else {
+            output::error(self.to_string());
+        }
+    }
+
+    /// What is wrong with the command line.
+    pub(crate) fn usage(error: &clap::Error) -> Self {
+        let text = error.render().to_string();
+        let mut parts = text.split("\n\n").map(str::trim).filter(|part| !part.is_empty());
+        let what = parts.next().unwrap_or_default();
+        let usage = text.lines().find_map(|line| line.trim().strip_prefix("Usage: "));
+        if let ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand =
+            error.kind()
+        {
+            let usage = usage.unwrap_or("lantern <COMMAND>");
+            return Self::new(Exit::Usage, "a command is missing")
+                .help(format!("{usage}; see `--help`"));
+        }
+        let mut lines = what.lines().map(str::trim);
+        let first = lines.next().unwrap_or_default();
+        let mut failure = Self::new(Exit::Usage, first.trim_start_matches("error: "));
+        failure.details = lines.map(str::to_owned).collect();
+        let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
+        let help: Vec<_> = tip.into_iter().chain(usage).collect();
+        failure.help(if help.is_empty() {
+            "see `--help`".to_owned()
+        } else {
+            help.join("; usage: ")
+        })
     }
 
     /// The code to leave with.
@@ -156,8 +183,37 @@ impl Problem {
             details.push(format!("and {more} more"));
         }
         let code = (!self.code.is_empty()).then_some(self.code);
-        Failure { exit, code, message, help: self.help, details }
+        let help = self.help.map(|help| flags_for_parameters(&help));
+        Failure { exit, code, message: flags_for_parameters(&message), help, details }
     }
+}
+
+/// The server's texts name the parameters of its HTTP API; a command has flags
+/// in their place.
+const FLAGS: &[(&str, &str)] = &[
+    ("`?partial=true`", "`--partial`"),
+    ("`activate=true`", "without `--no-activate`"),
+    ("`wait=`", "`--wait`"),
+    ("`wait`", "`--wait`"),
+    ("`limit`", "`--limit`"),
+    ("`min_offset`", "`--min-offset`"),
+    ("`force=true`", "`--force`"),
+    ("`prefix`", "`--prefix`"),
+    ("`from`", "`--from`"),
+    ("`to`", "`--to`"),
+    ("`order`", "`--desc`"),
+    ("`version`", "`--version-id`"),
+    ("`subject`", "`--subject`"),
+    ("`offsets`", "`--offset`"),
+    ("`partition`", "`--partition`"),
+    ("`types`", "`--type`"),
+    ("`GET /v1/projections`", "`lantern plugin list`"),
+    ("`GET /v1/projections/{name}`", "`lantern plugin status NAME`"),
+    ("`GET /v1/status`", "`lantern plugin status NAME`"),
+];
+
+fn flags_for_parameters(text: &str) -> String {
+    FLAGS.iter().fold(text.to_owned(), |text, (parameter, flag)| text.replace(parameter, flag))
 }
 
 /// One entry of `errors` as a line.
@@ -204,6 +260,22 @@ mod tests {
         );
         check(503, "{}", Exit::Busy, "error: the server answered 503");
         check(500, r#"{"title":"broken"}"#, Exit::Failure, "error: broken");
+    }
+
+    #[test]
+    fn help_names_flags_and_not_parameters_of_the_api() {
+        for code in lantern_server::CODES.iter().filter(|code| code.status >= 400) {
+            let problem = Problem { help: Some(code.help.into()), ..Problem::default() };
+            let help = problem.into_failure(code.status).help.unwrap_or_default();
+            // Codes that only a program of its own can cause are left as they are.
+            let own = ["LAN-0212", "LAN-0320", "LAN-04"];
+            if own.iter().any(|own| code.code.starts_with(own)) {
+                continue;
+            }
+            for parameter in ["?", "=true", "GET /", "`subject`", "`offsets`"] {
+                assert!(!help.contains(parameter), "{}: {help}", code.code);
+            }
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod api;
 mod commands;
 mod error;
+mod grid;
 mod output;
 mod sender;
 mod source;
@@ -15,7 +16,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::api::Api;
-use crate::error::Outcome;
+use crate::error::{Failure, Outcome};
 
 // Folding allocates many small rows on several threads at once.
 #[global_allocator]
@@ -32,9 +33,10 @@ Exit codes:
   2    wrong usage
   3    no server answers
   4    there is no such file, projection, version, table or row
-  5    refused: events or a plugin that are not right, or a request that cannot be
-  6    the server is too busy, and stayed so
-  130  ended by Ctrl-C
+  5    refused: wrong events, a wrong plugin, or a request that conflicts with the state
+  6    the server is too busy, or did not get there in time
+  7    not everything could be checked (`doctor`, `verify`)
+  130  ended by Ctrl-C before its work was done
 
 Errors go to standard error; with --json as one JSON object
 {\"error\":{\"code\",\"message\",\"help\",\"details\",\"exit\"}}.
@@ -86,25 +88,25 @@ impl Global {
 enum Command {
     /// Run the server.
     Serve(commands::serve::Args),
-    /// Run the server on real flights and made-up shop events.
+    /// Run the server on real flights and generated shop events.
     Demo(commands::demo::Args),
-    /// Send, make and read events.
+    /// Send, generate and read events.
     #[command(subcommand)]
     Events(commands::events::Command),
-    /// Upload plugins and look after their projections.
+    /// Upload plugins and manage their projections.
     #[command(subcommand)]
     Plugin(commands::plugin::Command),
-    /// Look at events that could not be applied; retry or drop them.
+    /// List events that could not be applied; retry or drop them.
     #[command(subcommand)]
     Parked(commands::parked::Command),
     /// Read tables, once or live.
     #[command(subcommand)]
     Table(commands::table::Command),
-    /// Fold the log again beside the tables, and compare.
+    /// Fold the log again next to the tables, and compare.
     Verify(commands::verify::Args),
-    /// Look at the files of a stopped server: what is damaged, and the way out.
+    /// Check the files of a stopped server: what is damaged, and how to recover.
     Doctor(commands::doctor::Args),
-    /// Make a new plugin from a template.
+    /// Create a new plugin from a template.
     New(commands::new::Args),
     /// Fold a file of events with a plugin, without a server, and print its tables.
     Test(commands::test::Args),
@@ -116,7 +118,16 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|arg| arg == COMPILE_CHILD) {
         return lantern_plugin::compile_child_main();
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // `--help` and `--version` are no failures.
+        Err(help) if !help.use_stderr() => help.exit(),
+        Err(error) => {
+            let failure = Failure::usage(&error);
+            failure.report(std::env::args_os().any(|arg| arg == "--json"));
+            return failure.exit_code();
+        }
+    };
     let json = cli.global.json;
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -182,8 +193,8 @@ mod tests {
         let mut bare = Vec::new();
         let mut queue = vec![cli];
         while let Some(command) = queue.pop() {
-            let leaf = command.get_subcommands().next().is_none();
-            if leaf && command.get_name() != "help" && command.get_after_help().is_none() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            if !help.contains("Examples:") && !help.contains("First steps:") {
                 bare.push(command.get_name().to_owned());
             }
             queue.extend(command.get_subcommands().filter(|c| c.get_name() != "help").cloned());

@@ -5,14 +5,26 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
+use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-/// Prints `text` and a line feed. Whoever reads may have gone, as `head` does:
-/// the command then ends, and rightly so.
+use crate::grid::Grid;
+
+/// Prints `text`, wrapped at the width of the terminal. If the reader has gone,
+/// as `head` does, the command ends.
 pub(crate) fn line(text: impl AsRef<str>) {
-    let mut text = lines(text.as_ref());
+    let mut text = wrapped(&lines(text.as_ref()), width(&std::io::stdout()));
+    text.push('\n');
+    raw(text.as_bytes());
+}
+
+/// Prints one line of data, cut off at the width of the terminal.
+pub(crate) fn data(text: impl AsRef<str>) {
+    let mut text = match width(&std::io::stdout()) {
+        Some(width) => cut(&printable(text.as_ref()), width),
+        None => printable(text.as_ref()),
+    };
     text.push('\n');
     raw(text.as_bytes());
 }
@@ -27,16 +39,23 @@ pub(crate) fn raw(bytes: &[u8]) {
 
 /// Prints `value` as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) {
-    let json = serde_json::to_string(value).expect("what commands print is JSON");
-    line(escaped(&json));
+    let mut text = escaped(&serde_json::to_string(value).expect("what commands print is JSON"));
+    text.push('\n');
+    raw(text.as_bytes());
 }
 
-/// Says `text` to a person, on standard error, unless a script reads.
+/// Prints `text` for a person on standard error, unless a script reads.
 pub(crate) fn note(as_json: bool, text: impl AsRef<str>) {
     if !as_json {
-        // Nobody is left to tell where this fails.
-        let _ = writeln!(std::io::stderr(), "{}", lines(text.as_ref()));
+        error(text);
     }
+}
+
+/// Prints `text` on standard error, wrapped at the width of the terminal.
+pub(crate) fn error(text: impl AsRef<str>) {
+    let text = wrapped(&lines(text.as_ref()), width(&std::io::stderr()));
+    // There is no other place to report that this failed.
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Whether a person looks at standard output.
@@ -44,24 +63,65 @@ pub(crate) fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
-/// An empty table with `header`; plain columns where no person looks.
-pub(crate) fn table<'a>(header: impl IntoIterator<Item = &'a str>) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED);
-    if is_terminal() {
-        table.set_content_arrangement(ContentArrangement::Dynamic);
-    }
-    table.set_header(header.into_iter().map(printable).collect::<Vec<_>>());
-    table
+/// The characters of a line: those of `COLUMNS` if it is set, else those of the
+/// terminal; `None` if the output is no terminal.
+fn width(stream: &impl IsTerminal) -> Option<usize> {
+    let set = std::env::var("COLUMNS").ok().and_then(|columns| columns.trim().parse().ok());
+    let terminal = || {
+        let size = stream.is_terminal().then(crossterm::terminal::size)?.ok()?;
+        Some(usize::from(size.0))
+    };
+    // Some terminals do not know their size and answer 0.
+    set.or_else(terminal).filter(|width| *width > 0)
 }
 
-/// Has the columns `columns` of `table` stand to the right.
-pub(crate) fn align_right(table: &mut Table, columns: impl IntoIterator<Item = usize>) {
-    for place in columns {
-        if let Some(column) = table.column_mut(place) {
-            column.set_cell_alignment(CellAlignment::Right);
+/// `text` with each line wrapped at `width`; what follows is indented two more
+/// than its line.
+fn wrapped(text: &str, width: Option<usize>) -> String {
+    let Some(width) = width else { return text.to_owned() };
+    let mut out = String::new();
+    for (place, line) in text.lines().enumerate() {
+        if place > 0 {
+            out.push('\n');
         }
+        if line.width() <= width {
+            out.push_str(line);
+            continue;
+        }
+        let indent = line.len() - line.trim_start().len();
+        let rest = " ".repeat((indent + 2).min(width / 2));
+        let options = textwrap::Options::new(width)
+            .initial_indent(&rest[..indent.min(rest.len())])
+            .subsequent_indent(&rest);
+        out.push_str(&textwrap::fill(line.trim_start(), options));
     }
+    out
+}
+
+/// `text` in at most `width` columns of the terminal.
+pub(crate) fn cut(text: &str, width: usize) -> String {
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let mut short = String::new();
+    let mut left = width.saturating_sub(1);
+    for c in text.chars() {
+        let columns = c.width().unwrap_or(0);
+        if columns > left {
+            break;
+        }
+        left -= columns;
+        short.push(c);
+    }
+    if width > 0 {
+        short.push('…');
+    }
+    short
+}
+
+/// An empty table with `header`.
+pub(crate) fn table<'a>(header: impl IntoIterator<Item = &'a str>) -> Grid {
+    Grid::new(header.into_iter().map(printable).collect(), width(&std::io::stdout()))
 }
 
 /// `text` without what would move the cursor, colour the terminal, ring its bell
@@ -149,24 +209,24 @@ pub(crate) enum Progress {
     Bytes(u64),
     /// Events of a known total, with rate and time left.
     Events(u64),
-    /// Thousandths, with a message beside.
+    /// Thousandths, with a message.
     PerMille,
-    /// Something without an end, with a message beside.
+    /// Something without an end, with a message.
     Endless,
 }
 
 /// A progress bar on standard error; hidden where no person looks or `as_json`.
 pub(crate) fn progress(kind: Progress, as_json: bool) -> ProgressBar {
     let (length, template) = match kind {
-        Progress::Bytes(total) => (
-            Some(total),
-            "{bar:32} {percent:>3} %  {bytes}/{total_bytes}  {bytes_per_sec}  {msg}  {eta} left",
-        ),
-        Progress::Events(total) => {
-            (Some(total), "{bar:32} {percent:>3} %  {human_pos}/{human_len}  {per_sec}  {eta} left")
+        Progress::Bytes(total) => {
+            (Some(total), "{bar:16} {percent:>3} %  {bytes}/{total_bytes}  {eta} left  {wide_msg}")
         }
-        Progress::PerMille => (Some(1000), "{bar:32} {percent:>3} %  {msg}"),
-        Progress::Endless => (None, "{spinner} {msg}"),
+        Progress::Events(total) => (
+            Some(total),
+            "{bar:16} {percent:>3} %  {human_pos}/{human_len}  {eta} left  {wide_msg}",
+        ),
+        Progress::PerMille => (Some(1000), "{bar:16} {percent:>3} %  {wide_msg}"),
+        Progress::Endless => (None, "{spinner} {wide_msg}"),
     };
     if as_json {
         return ProgressBar::hidden();
@@ -193,7 +253,21 @@ mod tests {
     }
 
     #[test]
+    fn no_line_is_wider_than_asked_for() {
+        let text = "error: version `3f2a9c0e11d4b7a6` of `revenue` fails on 421 events\n  event 1: no `id`\n\nhelp: see https://example.org/a/very/long/address/that/has/no/spaces/in/it/at/all/and/goes/on";
+        for width in [1, 7, 20, 60, 200] {
+            let out = wrapped(text, Some(width));
+            assert!(out.lines().all(|line| line.width() <= width), "{width}: {out}");
+            assert!(cut(text, width).width() <= width);
+        }
+        assert_eq!(wrapped(text, None), text);
+        assert_eq!(wrapped("  a b c d", Some(6)), "  a b\n    c\n    d");
+        assert_eq!(cut("日本語日本語", 5), "日本…");
+    }
+
+    #[test]
     fn what_would_move_the_cursor_is_replaced() {
+        assert_eq!(printable("a\u{202E}b\u{2066}c\u{200F}"), "a\u{FFFD}b\u{FFFD}c\u{FFFD}");
         assert_eq!(printable("a\u{1b}[2Jb\u{7}"), "a\u{FFFD}[2Jb\u{FFFD}");
         assert_eq!(cell(Some(&serde_json::json!("x\ny"))), "x\u{FFFD}y");
         assert_eq!(cell(Some(&serde_json::json!(1.5))), "1.5");

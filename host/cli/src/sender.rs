@@ -1,4 +1,4 @@
-//! Sends events piece by piece, in order: one request under way, tried again
+//! Sends events piece by piece, in order: one request at a time, retried
 //! with growing waits while the server is busy or away, at a pace where one is
 //! asked for. A piece sent twice does no harm: the log knows events by `source`
 //! and `id`.
@@ -18,7 +18,7 @@ pub(crate) const PIECE_BYTES: usize = 2 << 20;
 const WAIT_FIRST: Duration = Duration::from_millis(250);
 /// The longest wait between two tries.
 const WAIT_MAX: Duration = Duration::from_secs(10);
-/// How many tries one piece gets unless told otherwise: about two minutes.
+/// How many tries one piece gets by default: about two minutes.
 pub(crate) const TRIES: u32 = 18;
 /// The most single errors kept for the summary.
 const ERRORS_MAX: usize = 100;
@@ -62,7 +62,7 @@ impl Sender {
     }
 
     /// Sends one piece of `events` events, the first of which stands in line
-    /// `first_line`; `on_wait` is told of each wait and why.
+    /// `first_line`; `on_wait` is called with each wait and its reason.
     pub(crate) async fn send(
         &mut self,
         bytes: Bytes,

@@ -81,6 +81,9 @@ pub struct VersionRecord {
     /// Why it was halted.
     #[serde(default)]
     pub halted: Option<String>,
+    /// Why it did not become active by itself once it had caught up.
+    #[serde(default)]
+    pub not_activated: Option<String>,
     /// After a rebuild in place: for each partition, from where on emitted
     /// events are appended; those before it were, the first time.
     #[serde(default)]
@@ -112,6 +115,7 @@ impl VersionRecord {
     pub fn rebuild(&mut self, emit_from: Vec<EmitFrom>) {
         self.rebuilds += 1;
         self.halted = None;
+        self.not_activated = None;
         if self.state == VersionState::Active {
             self.emit_from = emit_from;
         } else {
@@ -161,6 +165,9 @@ pub struct ShardMeta {
     pub parked_total: u64,
     /// Events parked now, those waiting behind another included.
     pub parked_now: u64,
+    /// Of them, those that wait behind a failed one of their subject.
+    #[serde(default)]
+    pub waiting_now: u64,
     /// Timers fired.
     pub timers_fired: u64,
     /// Rows deleted because their retention ended.
@@ -276,6 +283,7 @@ impl Default for ShardMeta {
             late: 0,
             parked_total: 0,
             parked_now: 0,
+            waiting_now: 0,
             timers_fired: 0,
             expired: 0,
             timers_now: 0,

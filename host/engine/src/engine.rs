@@ -18,7 +18,7 @@ use crate::commit::Committers;
 use crate::gather::wanted;
 use crate::pool::{CpuMeter, Lane, Pool, Took, Turn};
 use crate::shard::{LogSink, Shard, ShardParts, Step, StepLimits, Stop};
-use crate::slot::{Fault, Slot};
+use crate::slot::{Fault, Intake, Slot};
 use crate::{EngineConfig, EngineError, LogLine, VerifyStatus};
 
 /// How many shards commit at the same time at the end.
@@ -67,6 +67,8 @@ pub struct Engine {
     pub(crate) lifecycle: Mutex<()>,
     /// Whether a verification is under way: one at a time.
     pub(crate) verifying: AtomicBool,
+    /// How fast each partition of the log grows, while a shard is behind.
+    pub(crate) intake: Vec<Mutex<Intake>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -124,6 +126,7 @@ impl Engine {
             projections: RwLock::default(),
             lifecycle: Mutex::default(),
             verifying: AtomicBool::default(),
+            intake: (0..ports.log.partitions()).map(|_| Mutex::default()).collect(),
             threads: Mutex::default(),
             ports,
         });
@@ -333,6 +336,9 @@ impl Engine {
         let outcome = shard.step(&*self.ports.log, &limits);
         self.tell_commits(shard);
         slot.note(shard, now);
+        if matches!(outcome, Ok(Step::More)) {
+            self.count_intake(slot.id.partition, now);
+        }
         if shard.has_outbox() && !shard.is_dirty() {
             let (pool, woken) = (Arc::downgrade(&self.pool), Arc::downgrade(slot));
             let wake = move || {
@@ -345,6 +351,14 @@ impl Engine {
             }
         }
         outcome
+    }
+
+    /// Notes where the log ends, for the time that a fold still takes.
+    fn count_intake(&self, partition: PartitionId, now: Duration) {
+        let Some(intake) = self.intake.get(partition.0 as usize) else { return };
+        if let Ok(bounds) = self.ports.log.bounds(partition) {
+            intake.lock().count(now, bounds.end.0);
+        }
     }
 
     /// Commits what a shard has applied, and tells readers.

@@ -3,6 +3,8 @@
 use lantern_core::{LogError, ManifestError, StoreError, VersionId, ViewError};
 use thiserror::Error;
 
+use crate::AppliesLess;
+
 /// Where two folds of the same events part first.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error(
@@ -90,6 +92,9 @@ pub enum EngineError {
     /// One verification at a time.
     #[error("a verification is under way: wait for its end, `lantern verify` shows it")]
     Verifying,
+    /// The active version has applied events that the version has not.
+    #[error("{0}")]
+    AppliesLess(Box<AppliesLess>),
     /// The engine is shutting down.
     #[error("the server is shutting down")]
     Closed,
@@ -117,6 +122,7 @@ impl EngineError {
             Self::Log(_) => "LAN-0214",
             Self::Closed => "LAN-0215",
             Self::Verifying => "LAN-0216",
+            Self::AppliesLess(_) => "LAN-0220",
         }
     }
 }

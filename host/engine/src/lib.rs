@@ -5,6 +5,7 @@
 //! clock, randomness, file or socket, so that a test can run it whole, with
 //! every port faked, through crashes and disorder under one seed.
 
+mod activation;
 mod apply;
 mod call;
 mod check;
@@ -17,6 +18,7 @@ mod layers;
 mod lifecycle;
 mod outbox;
 mod parked;
+mod parked_summary;
 mod plain;
 mod pool;
 mod rebuild;
@@ -31,11 +33,13 @@ mod verify;
 #[doc(hidden)]
 pub use outbox::fuzzing;
 
+pub use activation::AppliesLess;
 pub use check::{EventList, FoldOptions, Folded, determinism, fold};
 pub use config::EngineConfig;
 pub use engine::{Engine, PluginSource, Ports};
 pub use error::{EngineError, Nondeterminism};
 pub use lifecycle::{Upload, version_id};
+pub use parked_summary::{ParkedReason, ParkedSummary};
 pub use status::{
     FieldStatus, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus,
     ProjectionStatus, ShardStatus, TableStatus, Uploaded, VersionStatus,

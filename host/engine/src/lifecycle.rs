@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use crate::engine::{Build, Projection};
 use crate::shard::{Shard, Step, StepLimits, Stop};
 use crate::slot::Slot;
-use crate::{Engine, EngineError, Uploaded, check};
+use crate::{Engine, EngineError, Uploaded, activation, check};
 
 /// The most versions kept of one projection.
 const VERSIONS_MAX: usize = 32;
@@ -125,18 +125,25 @@ impl Engine {
     }
 
     /// Lets `version` serve readers: brings it to the active version's position
-    /// and flips, atomically.
+    /// and flips, atomically. With `force` also if it has parked events that the
+    /// active version has applied.
     ///
     /// # Errors
     /// [`EngineError::NotReady`] where it has not caught up,
-    /// [`EngineError::Halted`], or what the stores say. The active version stays
-    /// then.
-    pub fn activate(&self, projection: &str, version: &VersionId) -> Result<(), EngineError> {
+    /// [`EngineError::AppliesLess`], [`EngineError::Halted`], or what the stores
+    /// say. The active version stays then.
+    pub fn activate(
+        &self,
+        projection: &str,
+        version: &VersionId,
+        force: bool,
+    ) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
-        self.flip(projection, version)
+        self.flip(projection, version, force)
     }
 
-    /// Lets the version that was active before serve readers again.
+    /// Lets the version that was active before serve readers again, whatever it
+    /// has parked: a rollback must be possible at once.
     ///
     /// # Errors
     /// [`EngineError::NoPrevious`], or as [`Engine::activate`].
@@ -144,7 +151,7 @@ impl Engine {
         let _lifecycle = self.lifecycle.lock();
         let previous = self.record_of(projection)?.previous;
         let previous = previous.ok_or_else(|| EngineError::NoPrevious(projection.into()))?;
-        self.flip(projection, &previous)?;
+        self.flip(projection, &previous, true)?;
         Ok(previous)
     }
 
@@ -267,12 +274,15 @@ impl Engine {
             return true;
         }
         let outcome = if version.activate_when_ready {
-            self.flip(&id.projection, &id.version)
+            match self.flip(&id.projection, &id.version, false) {
+                Err(EngineError::AppliesLess(less)) => {
+                    tracing::error!(projection = %id.projection, version = %id.version, %less, "not activated");
+                    self.ready(id, Some(less.to_string()))
+                }
+                flipped => flipped,
+            }
         } else {
-            let ready = |record: &mut ProjectionRecord| {
-                set_state(record, &id.version, VersionState::Ready);
-            };
-            self.change(&id.projection, ready).map(drop)
+            self.ready(id, None)
         };
         if let Err(error) = outcome {
             tracing::warn!(projection = %id.projection, version = %id.version, %error, "cannot be activated yet");
@@ -280,6 +290,18 @@ impl Engine {
             return false;
         }
         true
+    }
+
+    /// Keeps a version that has caught up for `activate`; `refused` says why it
+    /// does not become active by itself.
+    fn ready(&self, id: &ShardId, refused: Option<String>) -> Result<(), EngineError> {
+        let ready = |record: &mut ProjectionRecord| {
+            set_state(record, &id.version, VersionState::Ready);
+            if let Some(v) = record.versions.iter_mut().find(|v| v.id == id.version) {
+                v.not_activated = refused;
+            }
+        };
+        self.change(&id.projection, ready).map(drop)
     }
 
     /// Keeps a halt over restarts.
@@ -295,7 +317,7 @@ impl Engine {
         }
     }
 
-    fn flip(&self, projection: &str, version: &VersionId) -> Result<(), EngineError> {
+    fn flip(&self, projection: &str, version: &VersionId, force: bool) -> Result<(), EngineError> {
         let record = self.record_of(projection)?;
         let new = self.build(projection, version)?;
         if record.active.as_ref() == Some(version) {
@@ -316,6 +338,9 @@ impl Engine {
             // One whose state cannot be read leads nobody.
             let leader = leader.filter(|(ahead, _)| ahead.store.is_some());
             self.level(slot, &mut new_guards[place], leader, now)?;
+        }
+        if let Some(old) = old.as_ref().filter(|_| !force) {
+            activation::check(projection, (old, &old_guards), (&new, &new_guards))?;
         }
         let mut flipped = record;
         if let Some(old) = &old {
@@ -524,6 +549,7 @@ fn hand_over(
 fn set_state(record: &mut ProjectionRecord, version: &VersionId, state: VersionState) {
     if let Some(v) = record.versions.iter_mut().find(|v| v.id == *version) {
         v.state = state;
+        v.not_activated = None;
     }
 }
 

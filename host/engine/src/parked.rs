@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use lantern_core::{
     ApplyError, Batch, DecisionRecord, Events, KeyRange, Offset, OnFailure, ParkedKind,
-    ParkedRecord, Space, StoreError, Timer, UNREADABLE_TYPE,
+    ParkedRecord, ShardStore, Space, StoreError, Timer, UNREADABLE_TYPE,
 };
 
 use crate::apply::{CallError, explain, traceparent};
@@ -26,6 +26,7 @@ impl Shard {
         self.overlay.set(Space::Parked, &key, Some(&record.encode()));
         self.meta.parked_total += 1;
         self.meta.parked_now += 1;
+        self.meta.waiting_now += u64::from(record.kind == ParkedKind::Waiting);
         let subject = &record.event.subject;
         if self.manifest.on_failure == OnFailure::ParkSubject && !timer && !subject.is_empty() {
             let count = self.blocked.entry(subject.clone()).or_default();
@@ -207,6 +208,7 @@ impl Shard {
         (record.reason, record.backtrace) = explain(error);
         record.attempts += 1;
         if record.kind == ParkedKind::Waiting {
+            self.meta.waiting_now = self.meta.waiting_now.saturating_sub(1);
             record.kind = ParkedKind::Event;
         }
         self.overlay.set(Space::Parked, key, Some(&record.encode()));
@@ -215,6 +217,9 @@ impl Shard {
     fn remove_parked(&mut self, key: &[u8], record: &ParkedRecord) {
         self.overlay.set(Space::Parked, key, None);
         self.meta.parked_now = self.meta.parked_now.saturating_sub(1);
+        if record.kind == ParkedKind::Waiting {
+            self.meta.waiting_now = self.meta.waiting_now.saturating_sub(1);
+        }
         let subject = &record.event.subject;
         let Some(count) = self.blocked.get_mut(subject) else {
             return;
@@ -246,15 +251,31 @@ impl Shard {
         batch
     }
 
-    fn parked_page(&self, from: &[u8]) -> Result<Vec<(Vec<u8>, ParkedRecord)>, StoreError> {
+    /// A page of parked records with their keys, from the key `from` on.
+    pub(crate) fn parked_page(
+        &self,
+        from: &[u8],
+    ) -> Result<Vec<(Vec<u8>, ParkedRecord)>, StoreError> {
         let range = KeyRange { start: from.to_vec(), end: None };
-        layers::scan(&self.layers(), &*self.store, Space::Parked, &range, PAGE, false)?
-            .into_iter()
-            .map(|(key, value)| match ParkedRecord::decode(&value) {
-                Some(record) => Ok((key, record)),
-                None => Err(StoreError::Damaged("a parked event".into())),
-            })
-            .collect()
+        let page = layers::scan(&self.layers(), &*self.store, Space::Parked, &range, PAGE, false)?;
+        page.into_iter().map(whole).collect()
+    }
+}
+
+/// A page of the committed parked records in `store`, from the key `from` on.
+pub(crate) fn decoded(
+    store: &dyn ShardStore,
+    from: &[u8],
+    limit: usize,
+) -> Result<Vec<(Vec<u8>, ParkedRecord)>, StoreError> {
+    let range = KeyRange { start: from.to_vec(), end: None };
+    store.scan(Space::Parked, &range, limit, false)?.into_iter().map(whole).collect()
+}
+
+fn whole((key, value): (Vec<u8>, Vec<u8>)) -> Result<(Vec<u8>, ParkedRecord), StoreError> {
+    match ParkedRecord::decode(&value) {
+        Some(record) => Ok((key, record)),
+        None => Err(StoreError::Damaged("a parked event".into())),
     }
 }
 

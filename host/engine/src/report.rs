@@ -1,7 +1,8 @@
 //! Answers questions about projections, and acts on parked events.
 
 use lantern_core::{
-    Bounds, FieldKind, KeyRange, ParkedRecord, PartitionId, Space, VersionId, VersionState,
+    Bounds, FieldKind, KeyRange, ParkedRecord, PartitionId, Space, VersionId, VersionRecord,
+    VersionState,
 };
 
 use crate::engine::{Build, Projection};
@@ -100,6 +101,22 @@ impl Engine {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<ParkedPage, EngineError> {
+        let wanted = |record: &ParkedRecord| subject.is_none_or(|s| record.event.subject == s);
+        self.parked_where(projection, version, wanted, cursor, limit)
+    }
+
+    /// As [`Engine::parked`], of the events that are `wanted`.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn parked_where(
+        &self,
+        projection: &str,
+        version: Option<&VersionId>,
+        wanted: impl Fn(&ParkedRecord) -> bool,
+        cursor: Option<&str>,
+        limit: usize,
+    ) -> Result<ParkedPage, EngineError> {
         let build = self.chosen(projection, version)?;
         let limit = limit.clamp(1, PAGE_MAX);
         let (mut place, mut from) = match cursor {
@@ -107,7 +124,8 @@ impl Engine {
             None => (0, Vec::new()),
         };
         let total = build.slots.iter().map(|slot| slot.seen.lock().meta.parked_now).sum();
-        let mut page = ParkedPage { total, parked: Vec::new(), next: None };
+        let waiting = build.slots.iter().map(|slot| slot.seen.lock().meta.waiting_now).sum();
+        let mut page = ParkedPage { total, waiting, parked: Vec::new(), next: None };
         while let Some(slot) = build.slots.get(place) {
             let range = KeyRange { start: std::mem::take(&mut from), end: None };
             let store = slot.store.as_ref().ok_or_else(|| halted(slot))?;
@@ -117,7 +135,7 @@ impl Engine {
                 from = after(&key);
                 let record = ParkedRecord::decode(&value)
                     .ok_or_else(|| lantern_core::StoreError::Damaged("a parked event".into()))?;
-                if subject.is_none_or(|subject| record.event.subject == subject) {
+                if wanted(&record) {
                     page.parked.push(status_of(slot.id.partition.0, record));
                 }
                 if page.parked.len() == limit {
@@ -231,7 +249,7 @@ impl Engine {
         let id = |id: &VersionId| id.0.clone();
         let versions = record.versions.iter().filter_map(|version| {
             let build = projection.builds.get(&version.id)?;
-            Some(self.status_of_version(build, version.state))
+            Some(self.status_of_version(build, version))
         });
         ProjectionStatus {
             name: record.name.clone(),
@@ -245,13 +263,14 @@ impl Engine {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "estimates for people")]
-    fn status_of_version(&self, build: &Build, state: VersionState) -> VersionStatus {
+    fn status_of_version(&self, build: &Build, record: &VersionRecord) -> VersionStatus {
         let now = self.ports.clock.monotonic();
         let shards: Vec<_> =
             build.slots.iter().map(|slot| slot.status(self.bounds(slot))).collect();
         let percents = build.slots.iter().map(|slot| self.percent(slot));
         let percent = percents.fold(100.0, f64::min);
         let rate: f64 = build.slots.iter().map(|slot| slot.seen.lock().rate.per_s(now)).sum();
+        let intake: f64 = self.intake.iter().map(|rate| rate.lock().per_s(now)).sum();
         let lag: Option<u64> = shards.iter().map(|s| s.lag_events).sum();
         let worst = ["halted", "faulted", "paused", "running", "idle"]
             .iter()
@@ -263,7 +282,7 @@ impl Engine {
             parameters: version.parameters.clone(),
             plugin_version: version.manifest.version.clone(),
             description: version.manifest.description.clone(),
-            state: match state {
+            state: match record.state {
                 VersionState::Backfilling => "backfilling",
                 VersionState::Ready => "ready",
                 VersionState::Active => "active",
@@ -275,10 +294,15 @@ impl Engine {
             created_us: version.created.0,
             percent,
             events_per_s: rate,
+            intake_per_s: intake,
             eta_s: lag.and_then(|lag| match lag {
                 0 => Some(0.0),
-                lag => (rate > 0.0).then(|| lag as f64 / rate),
+                lag => (rate > intake).then(|| lag as f64 / (rate - intake)),
             }),
+            parked: shards.iter().map(|s| s.parked).sum(),
+            waiting: shards.iter().map(|s| s.waiting).sum(),
+            late: shards.iter().map(|s| s.late).sum(),
+            not_activated: record.not_activated.clone(),
             tables: version.manifest.tables.iter().map(table_status).collect(),
             subscribes: version.manifest.subscribes.clone(),
             shards,
@@ -323,7 +347,7 @@ fn stopped(slot: &Slot, stop: Stop) -> EngineError {
     EngineError::Halted(slot.id.projection.clone(), slot.id.version.clone(), reason)
 }
 
-fn halted(slot: &Slot) -> EngineError {
+pub(crate) fn halted(slot: &Slot) -> EngineError {
     let reason = slot.seen.lock().halted.clone().unwrap_or_default();
     EngineError::Halted(slot.id.projection.clone(), slot.id.version.clone(), reason)
 }

@@ -75,6 +75,11 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
+    /// The rate of a count that stands at `next`.
+    pub(crate) fn at(now: Duration, next: u64) -> Self {
+        Self { began: now, from: next, changed: now, next, per_s: 0.0 }
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     pub(crate) fn count(&mut self, now: Duration, next: u64) {
         if next == self.next {
@@ -95,6 +100,22 @@ impl Rate {
 
     pub(crate) fn per_s(&self, now: Duration) -> f64 {
         if now.saturating_sub(self.changed) > RATE_WINDOW { 0.0 } else { self.per_s }
+    }
+}
+
+/// Events a second that a partition of the log takes; not known before its end
+/// was seen twice.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Intake(Option<Rate>);
+
+impl Intake {
+    /// Notes that the log ends at `end`.
+    pub(crate) fn count(&mut self, now: Duration, end: u64) {
+        self.0.get_or_insert_with(|| Rate::at(now, end)).count(now, end);
+    }
+
+    pub(crate) fn per_s(&self, now: Duration) -> f64 {
+        self.0.map_or(0.0, |rate| rate.per_s(now))
     }
 }
 
@@ -210,6 +231,7 @@ impl Slot {
             applied: meta.applied,
             late: meta.late,
             parked: meta.parked_now,
+            waiting: meta.waiting_now,
             timers_fired: meta.timers_fired,
             emitted: meta.emitted,
             watermark_us: known(meta.watermark),

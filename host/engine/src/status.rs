@@ -52,8 +52,24 @@ pub struct VersionStatus {
     pub percent: f64,
     /// Events a second over the last seconds.
     pub events_per_s: f64,
-    /// Seconds until it has caught up at this rate, where that can be told.
+    /// Events a second that the log has taken over the last seconds.
+    #[serde(default)]
+    pub intake_per_s: f64,
+    /// Seconds until it has caught up at these two rates; `null` if it is not
+    /// known, or if it falls behind.
     pub eta_s: Option<f64>,
+    /// Events parked now on all partitions, those that wait included.
+    #[serde(default)]
+    pub parked: u64,
+    /// Of them, events that wait behind a failed one of their subject.
+    #[serde(default)]
+    pub waiting: u64,
+    /// Events applied that were older than the watermark.
+    #[serde(default)]
+    pub late: u64,
+    /// Why it did not become active by itself, although it has caught up.
+    #[serde(default)]
+    pub not_activated: Option<String>,
     /// Its tables.
     pub tables: Vec<TableStatus>,
     /// Event types it is handed.
@@ -113,8 +129,11 @@ pub struct ShardStatus {
     pub applied: u64,
     /// Of them, older than the watermark.
     pub late: u64,
-    /// Events parked now.
+    /// Events parked now, those that wait included.
     pub parked: u64,
+    /// Of them, events that wait behind a failed one of their subject.
+    #[serde(default)]
+    pub waiting: u64,
     /// Timers fired.
     pub timers_fired: u64,
     /// Events emitted.
@@ -168,6 +187,9 @@ pub struct ParkedStatus {
 pub struct ParkedPage {
     /// All that are parked now, in this version.
     pub total: u64,
+    /// Of them, events that wait behind a failed one of their subject.
+    #[serde(default)]
+    pub waiting: u64,
     /// Some of them, by partition and offset.
     pub parked: Vec<ParkedStatus>,
     /// Hand this back as `cursor` for the next page.

@@ -280,8 +280,9 @@ impl LoadError {
                  contract's world with `wasm-tools component embed` and `component new`"
             }
             Self::CoreImport { .. } => {
-                "in Rust, build for wasm32-unknown-unknown (no WASI) or wasm32-wasip2; elsewhere, \
-                 link everything in and use the SDK's own build step"
+                "in Rust, build for wasm32-unknown-unknown (no WASI) or wasm32-wasip2, and use \
+                 `chrono` without its default features, which import JavaScript; elsewhere, link \
+                 everything in and use the SDK's own build step"
             }
             Self::Wrap { .. } => {
                 "build it with the SDK of the version this host has, and with one version of \

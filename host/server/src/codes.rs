@@ -103,7 +103,7 @@ pub const CODES: &[Code] = &[
         "LAN-0105",
         422,
         "a core module with foreign imports",
-        "in Rust, build for wasm32-unknown-unknown; elsewhere, use the SDK's own build step",
+        "in Rust, build for wasm32-unknown-unknown, and use `chrono` without its default features (`clock` and `wasmbind` import JavaScript); elsewhere, use the SDK's own build step",
     ),
     code(
         "LAN-0106",
@@ -320,6 +320,12 @@ pub const CODES: &[Code] = &[
         "there is no dead-letter topic",
         "set `log.kafka.dead_letter_topic`, with the log on Kafka; `lantern parked retry` needs none",
     ),
+    code(
+        "LAN-0220",
+        409,
+        "the version fails on events that the active one has applied",
+        "see why with `lantern parked list NAME --version-id ID`, and push a corrected version; `lantern plugin activate NAME ID --force` activates this one in spite of it (over HTTP: `force=true`)",
+    ),
     // Events.
     code("LAN-0301", 400, "not a CloudEvents event", "send CloudEvents 1.0 as UTF-8 JSON"),
     code(
@@ -502,6 +508,12 @@ pub const CODES: &[Code] = &[
         503,
         "the server is busy",
         "try again; `http.queries_max` bounds what is read at once",
+    ),
+    code(
+        "LAN-0425",
+        404,
+        "no row under this key",
+        "check the key: keys are compared byte by byte, and `prefix` lists those that begin alike",
     ),
 ];
 

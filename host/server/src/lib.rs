@@ -12,6 +12,7 @@ mod data;
 #[cfg(feature = "kafka")]
 mod dead_letters;
 pub mod doctor;
+mod durations;
 #[doc(hidden)]
 pub mod fuzzing;
 mod log;
@@ -34,6 +35,7 @@ pub use config::{
     ConfigError, ENV_PREFIX, FILE, HttpConfig, IngestConfig, ServerConfig, UpkeepConfig,
     VerifyConfig, kafka_address,
 };
+pub use durations::{DURATION_FORMS, parse_duration};
 pub use problem::{Members, PROBLEM, Problem};
 pub use start::{Server, StartError};
 pub use telemetry::{LogFormat, TracingError, init_tracing};

@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lantern_server::ServerConfig;
 use lantern_server::doctor::{Finding, Health, Report, examine};
+use lantern_server::{ServerConfig, StartError};
 
 use super::serve::{failed, quoted};
 use crate::error::{Exit, Failure, Outcome};
@@ -20,10 +20,10 @@ Examples:
   lantern doctor --json | jq -r '.findings[] | select(.health==\"damaged\").file'
 
 It reads every file whole; without --repair it changes none. The server must be
-stopped. The way out for each kind of damage is in docs/guide.md, \"Damage\".
+stopped. The procedure for each kind of damage is in docs/guide.md, \"Damage\".
 
-Exit codes: 0 where all is sound, or repaired; 1 where something is damaged; 2
-where something could not be looked at.")]
+Exit codes: 0 if all is sound, or repaired; 1 if something is damaged; 7 if some
+files could not be read.")]
 pub(crate) struct Args {
     /// The folder that holds everything the server keeps [default: data].
     #[arg(long, value_name = "FOLDER")]
@@ -32,7 +32,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Move damaged states of projections aside, so that the server folds them
-    /// anew from the log. Deletes nothing, and never touches the log.
+    /// again from the log. Deletes nothing, and never touches the log.
     #[arg(long)]
     repair: bool,
 }
@@ -52,7 +52,14 @@ pub(crate) fn run(args: &Args, json: bool) -> Outcome {
     };
     let report = examine(&config.data, args.repair, &mut progress);
     bar.finish_and_clear();
-    let report = report.map_err(|error| Failure { exit: Exit::Usage, ..failed(error) })?;
+    let report = report.map_err(|error| {
+        let exit = match &error {
+            StartError::InUse { .. } => Exit::Refused,
+            _ if !config.data.exists() => Exit::NotFound,
+            _ => Exit::Unchecked,
+        };
+        Failure { exit, ..failed(error) }
+    })?;
     if json {
         output::json(&report);
     } else {
@@ -96,11 +103,11 @@ fn verdict(report: &Report) -> Outcome {
     let folder = report.folder.display();
     if report.has(Health::Damaged) {
         return Err(Failure::new(Exit::Failure, format!("`{folder}` is damaged"))
-            .help("keep a copy of the folder before anything else; the way out is named above"));
+            .help("keep a copy of the folder before anything else; the procedure is named above"));
     }
     if report.has(Health::Unknown) {
         let message = format!("not all of `{folder}` could be looked at");
-        return Err(Failure::new(Exit::Usage, message).help("see the reasons above"));
+        return Err(Failure::new(Exit::Unchecked, message).help("see the reasons above"));
     }
     Ok(())
 }

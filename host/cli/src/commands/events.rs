@@ -18,12 +18,17 @@ const TAIL_WAIT_S: u64 = 20;
 const TAIL_TRIES: u32 = 60;
 
 #[derive(clap::Subcommand)]
+#[command(after_help = "\
+Examples:
+  lantern events push order.json
+  lantern events import events.ndjson --wait
+  lantern events tail --from start")]
 pub(crate) enum Command {
     /// Send one event, a JSON array of events, or a few lines of them, all or none.
     Push(PushArgs),
     /// Send a file of events of any size, one JSON object a line.
     Import(super::import::Args),
-    /// Make up events of a web shop: the same ones for the same seed.
+    /// Generate events of a web shop, the same ones for the same seed.
     Generate(super::generate::Args),
     /// Print events of the log, and new ones as they come.
     Tail(TailArgs),
@@ -33,7 +38,7 @@ pub(crate) enum Command {
 #[command(after_help = "\
 Examples:
   lantern events push order.json
-  echo '{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"me\",\"type\":\"order.placed\",\"data\":{\"cents\":5}}' \\
+  echo '{\"specversion\":\"1.0\",\"id\":\"1\",\"source\":\"me\",\"type\":\"hello\",\"data\":{\"n\":5}}' \\
     | lantern events push -
   lantern events push events.ndjson --json | jq .events[].offset")]
 pub(crate) struct PushArgs {
@@ -231,7 +236,7 @@ fn show(logged: &LoggedEvent, partition: u32, json: bool) {
     }
     let text = |name: &str| output::cell(logged.event.get(name));
     let data = logged.event.get("data").or_else(|| logged.event.get("data_base64"));
-    output::line(format!(
+    output::data(format!(
         "{:>9}  {:<24}  {:<18}  {:<10}  {}",
         logged.offset,
         text("time"),

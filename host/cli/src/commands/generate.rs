@@ -36,20 +36,20 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1)]
     seed: u64,
     /// Where to: a file (compressed where its name ends in `.zst`), `-` for
-    /// standard output; the server where left out.
+    /// standard output; the server if left out.
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
-    /// So many events a second, as `500/s`; as fast as it goes where left out.
+    /// Events a second, as `500/s`; without a pause if left out.
     #[arg(long, value_parser = super::rate)]
     rate: Option<f64>,
     /// The first event's time, RFC 3339, or `now`.
     #[arg(long, value_name = "TIME", default_value = "2026-01-01T00:00:00Z", value_parser = start)]
     start: Start,
-    /// The event time they are spread over, as `6h` or `90 minutes`; six
-    /// hours where left out, or with `--rate` and `--start now` as long as it takes.
+    /// The event time they are spread over, as `6h`, `14d` or `1 week`; six hours
+    /// if left out, or with `--rate` and `--start now` as long as it takes.
     #[arg(long, value_parser = span)]
     span: Option<Duration>,
-    /// Leave out the first so many events of the sequence.
+    /// Skip this many events of the sequence.
     #[arg(long, default_value_t = 0, value_name = "EVENTS")]
     skip: u64,
     /// How often a piece is tried while the server is busy or away.
@@ -76,9 +76,10 @@ fn start(text: &str) -> Result<Start, String> {
 }
 
 fn span(text: &str) -> Result<Duration, String> {
-    let wrong = || "give a span of time up to 100 years, as `6h` or `90 minutes`".to_owned();
-    let span: jiff::SignedDuration = text.parse().map_err(|_| wrong())?;
-    Duration::try_from(span).ok().filter(|span| *span <= SPAN_MAX).ok_or_else(wrong)
+    match super::duration(text)? {
+        span if span <= SPAN_MAX => Ok(span),
+        _ => Err("give at most 36600 days".into()),
+    }
 }
 
 impl Args {
@@ -135,7 +136,7 @@ pub(crate) async fn run(args: &Args, global: &Global) -> Outcome {
             let mut sender = Sender::new(global.api(), false, args.tries);
             let ended = send(args, &shop, &mut sender, global).await;
             if ended.is_ok() || sender.sent.events > 0 {
-                super::import::summary(&sender, start.elapsed(), global.json);
+                super::import::summary(&sender, start.elapsed(), None, global.json);
             }
             ended
         }
@@ -282,6 +283,8 @@ mod tests {
         assert!(start("yesterday").is_err());
         assert_eq!(span("6h"), Ok(Duration::from_secs(21_600)));
         assert_eq!(span("90 minutes"), Ok(Duration::from_secs(5_400)));
+        assert_eq!(span("14d"), Ok(Duration::from_secs(14 * 86_400)));
+        assert_eq!(span("1 week"), Ok(Duration::from_secs(7 * 86_400)));
         assert!(span("-1h").is_err());
         assert!(span("900y").is_err());
     }

@@ -1,12 +1,15 @@
 //! `lantern events import`: a file of any size, piece by piece.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::lateness::Lateness;
 use crate::Global;
+use crate::api::Api;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output::{self, Progress};
 use crate::sender::{PIECE_BYTES, Pace, Sender, TRIES};
@@ -21,25 +24,39 @@ Examples:
   lantern events import flights.ndjson.zst
   zcat events.ndjson.gz | lantern events import -
   lantern events import events.ndjson --rate 500/s
+  lantern events import events.ndjson --wait          # until the tables contain it
   lantern events import events.ndjson --skip 120000   # go on where it was broken off
 
-A file imported twice does no harm: the log knows an event by its source and id.")]
+A file imported twice does no harm: the log knows an event by its source and id.
+
+History in a log that already has newer events is late. A projection with event time closes
+its windows when the watermark passes their end, and the watermark never goes back; so
+windows of the past are closed before the imported events arrive. The import reports
+how many events were late for each projection. What to do about it:
+  - Import history first, and send new events after it.
+  - Give history a log of its own, and push the plugin there:
+      lantern serve --data history --listen 127.0.0.1:7421
+      lantern events import old.ndjson --server http://127.0.0.1:7421
+  - If a projection sums by key and has no windows, late events change nothing.")]
 pub(crate) struct Args {
     /// A file of CloudEvents, one JSON object a line; `-` reads standard input.
     /// May be compressed with zstd or gzip.
     file: PathBuf,
-    /// Pass over so many lines first.
+    /// Skip this many lines first.
     #[arg(long, default_value_t = 0, value_name = "LINES")]
     skip: u64,
-    /// Stop after so many events.
+    /// Stop after this many events.
     #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Send so many events a second, as `500/s`.
+    /// Send this many events a second, as `500/s`.
     #[arg(long, value_parser = super::rate)]
     rate: Option<f64>,
     /// Leave out events that are refused, and go on; the exit code is 5 then.
     #[arg(long)]
     partial: bool,
+    /// Wait until the tables of all projections contain the imported events.
+    #[arg(long)]
+    wait: bool,
     /// How often a piece is tried while the server is busy or away.
     #[arg(long, default_value_t = TRIES, value_parser = clap::value_parser!(u32).range(1..=1000))]
     tries: u32,
@@ -72,8 +89,14 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
             }
         }
     });
+    let api = global.api();
+    // If no server answers, the first request of the import says so.
+    let before = api.projections().await.ok();
+    let lateness = before.as_deref().map(Lateness::begin).unwrap_or_default();
+    let print = |text: String| bar.suspend(|| output::note(global.json, text));
     let ended = tokio::select! {
         ended = feeding => ended,
+        () = lateness.warn(&api, print) => unreachable!("it never ends"),
         _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted")),
     };
     bar.finish_and_clear();
@@ -83,15 +106,51 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
         (Ok(()), Ok(read)) => read,
         (Ok(()), Err(panic)) => Err(anyhow::Error::from(panic).into()),
     };
+    let took = start.elapsed();
+    let after = match ended {
+        Ok(()) => effect(&api, &lateness, args.wait, global).await,
+        Err(_) => Ok(Effect::default()),
+    };
     if ended.is_ok() || sender.sent.events > 0 {
-        summary(&sender, start.elapsed(), global.json);
+        let effect = after.as_ref().ok().filter(|_| ended.is_ok());
+        summary(&sender, took, effect, global.json);
     }
     let lines = lines + sender.lines_of_failed;
     ended.map_err(|failure| with_place(failure, &args, lines))?;
+    after?;
     super::events::refused(sender.sent.rejected, sender.sent.errors)
 }
 
-/// What a progress bar is told.
+/// What an import did to the projections.
+#[derive(Debug, Default)]
+pub(super) struct Effect {
+    /// How many of its events were late, by projection.
+    late: BTreeMap<String, u64>,
+    /// Whether all projections have applied all of it.
+    applied: bool,
+}
+
+/// Looks what became of the imported events; with `wait`, once the tables
+/// contain them.
+async fn effect(api: &Api, lateness: &Lateness, wait: bool, global: &Global) -> Outcome<Effect> {
+    let ends = super::lateness::ends(api).await?;
+    let now = if wait {
+        let bar = output::progress(Progress::Endless, global.json);
+        let waiting = super::lateness::wait(api, &ends, |left| bar.set_message(left));
+        let now = tokio::select! {
+            now = waiting => now,
+            _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted")
+                .help("all events are in the log; the projections go on by themselves")),
+        };
+        bar.finish_and_clear();
+        now?
+    } else {
+        api.projections().await?
+    };
+    Ok(Effect { late: lateness.since(&now), applied: super::lateness::applied(&now, &ends) })
+}
+
+/// What a progress bar shows.
 enum Step<'a> {
     /// So many events were sent, all told.
     Sent(u64),
@@ -152,7 +211,7 @@ fn with_place(failure: Failure, args: &Args, lines: u64) -> Failure {
 }
 
 /// Says what became of everything sent.
-pub(super) fn summary(sender: &Sender, took: Duration, json: bool) {
+pub(super) fn summary(sender: &Sender, took: Duration, effect: Option<&Effect>, json: bool) {
     let sent = &sender.sent;
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let per_s = sent.events as f64 / took.as_secs_f64().max(1e-9);
@@ -160,6 +219,10 @@ pub(super) fn summary(sender: &Sender, took: Duration, json: bool) {
         let mut value = serde_json::to_value(sent).expect("counts are JSON");
         value["seconds"] = took.as_secs_f64().into();
         value["events_per_s"] = per_s.into();
+        if let Some(effect) = effect {
+            value["late"] = serde_json::to_value(&effect.late).expect("counts are JSON");
+            value["applied_by_all"] = effect.applied.into();
+        }
         output::json(&value);
         return;
     }
@@ -175,5 +238,17 @@ pub(super) fn summary(sender: &Sender, took: Duration, json: bool) {
     ));
     if sent.retries > 0 {
         output::line(format!("{} requests were made again", output::count(sent.retries)));
+    }
+    let Some(effect) = effect else { return };
+    for (projection, late) in &effect.late {
+        output::line(format!(
+            "warning: {} events were late for `{projection}`: windows that had closed do not contain them (see `lantern events import --help`)",
+            output::count(*late)
+        ));
+    }
+    if !effect.applied {
+        output::line(
+            "not all projections have applied all of it yet: with --wait, the import waits for them",
+        );
     }
 }

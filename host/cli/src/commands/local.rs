@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use comfy_table::Table;
 use lantern_core::{Events, Manifest, PartitionId, Plugin, Timestamp};
 use lantern_engine::{
     EngineConfig, EngineError, EventList, FoldOptions, Folded, LogLine, ParkedStatus, determinism,
@@ -18,6 +17,7 @@ use serde_json::json;
 
 use super::parked::short;
 use crate::error::{Exit, Failure, Outcome};
+use crate::grid::Grid;
 use crate::output::{self, Progress};
 use crate::source::{Source, read_file};
 
@@ -31,8 +31,10 @@ const PIECE_BYTES: usize = 1 << 20;
 const EVENTS_BYTES_MAX: usize = 2 << 30;
 /// The events folded to check a plugin's determinism where a file is given.
 const CHECK_EVENTS: usize = 5_000;
+/// The events of one call while they are folded to see which are parked.
+const CHECK_BATCH: usize = 1_000;
 
-/// What folding needs besides plugin and events.
+/// What folding needs in addition to plugin and events.
 pub(super) struct Bench {
     host: PluginHost,
     config: EngineConfig,
@@ -164,17 +166,22 @@ pub(super) fn check(
 ) -> Outcome {
     let bench = Bench::new()?;
     let plugin = bench.load(file, parameters, as_json)?;
-    let checked = match events {
+    let (checked, parked) = match events {
         Some(events) => {
             let events = read_events(events, as_json)?;
-            bench.determinism(&plugin, &events, CHECK_EVENTS)?
+            let checked = bench.determinism(&plugin, &events, CHECK_EVENTS)?;
+            (checked, bench.fold(&plugin, &events, CHECK_BATCH)?.parked)
         }
-        None => 0,
+        None => (0, Vec::new()),
     };
+    let waiting = parked.iter().filter(|event| event.kind == "waiting").count() as u64;
+    let failed = parked.len() as u64 - waiting;
     let manifest = plugin.manifest();
     if as_json {
-        output::json(&json!({"manifest": manifest, "checked_events": checked}));
-        return Ok(());
+        output::json(&json!({
+            "manifest": manifest, "checked_events": checked, "failed": failed, "waiting": waiting,
+        }));
+        return none_parked(failed, waiting);
     }
     output::line(describe(manifest));
     output::line(format!("subscribes to {}", manifest.subscribes.join(", ")));
@@ -194,7 +201,17 @@ pub(super) fn check(
     } else {
         output::line("not checked for determinism: give --events FILE");
     }
-    Ok(())
+    none_parked(failed, waiting)
+}
+
+/// An error if events could not be applied.
+pub(super) fn none_parked(failed: u64, waiting: u64) -> Outcome {
+    if failed + waiting == 0 {
+        return Ok(());
+    }
+    let parked = super::parked::counts(failed, waiting);
+    Err(Failure::new(Exit::Failure, format!("{parked} parked"))
+        .help("`lantern test EVENTS PLUGIN` shows why; correct the plugin or the events"))
 }
 
 /// Name, version and description.
@@ -203,7 +220,7 @@ pub(super) fn describe(manifest: &Manifest) -> String {
 }
 
 /// Parked events, one a row.
-pub(super) fn parked_table(parked: &[ParkedStatus]) -> Table {
+pub(super) fn parked_table(parked: &[ParkedStatus]) -> Grid {
     let mut table =
         output::table(["partition", "offset", "kind", "type", "subject", "id", "tried", "reason"]);
     for event in parked {
@@ -218,7 +235,7 @@ pub(super) fn parked_table(parked: &[ParkedStatus]) -> Table {
             output::printable(&event.reason),
         ]);
     }
-    output::align_right(&mut table, [0, 1, 6]);
+    table.align_right([0, 1, 6]);
     table
 }
 

@@ -7,10 +7,12 @@ pub(crate) mod events;
 mod flights;
 mod generate;
 mod import;
+mod lateness;
 mod local;
 pub(crate) mod new;
 pub(crate) mod parked;
 pub(crate) mod plugin;
+mod push;
 mod screen;
 pub(crate) mod serve;
 pub(crate) mod table;
@@ -30,7 +32,7 @@ fn confirm(question: &str, yes: bool) -> Outcome {
     }
     let refused = |message: &str| Failure::new(Exit::Usage, message).help("add --yes to do it");
     if !std::io::stdin().is_terminal() {
-        return Err(refused("this cannot be undone, and nobody can be asked"));
+        return Err(refused("this cannot be undone, and standard input is no terminal to ask on"));
     }
     let mut err = std::io::stderr().lock();
     // Where the question cannot be shown, the answer below is no.
@@ -68,6 +70,11 @@ fn rate(text: &str) -> Result<f64, String> {
         Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
         _ => Err("give events a second, as `500` or `500/s`".into()),
     }
+}
+
+/// A duration as typed.
+fn duration(text: &str) -> Result<std::time::Duration, String> {
+    lantern_server::parse_duration(text).ok_or_else(|| lantern_server::DURATION_FORMS.to_owned())
 }
 
 /// `PROJECTION/TABLE` as typed.

@@ -37,11 +37,11 @@ pub(crate) struct Args {
     /// The plugin's name: lower-case letters, digits and hyphens.
     #[arg(value_parser = name)]
     name: String,
-    /// The folder to make; that of the plugin's name where left out.
+    /// The folder to create; that of the plugin's name if left out.
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
     /// The folder of the SDK for Rust; looked for in the folders above, and
-    /// where this command was built, where left out.
+    /// where this command was built, if left out.
     #[arg(long, value_name = "FOLDER")]
     sdk: Option<PathBuf>,
 }
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
         Err(_) => !dir.exists(),
     };
     if !empty {
-        let message = format!("`{}` is there already, and not empty", dir.display());
+        let message = format!("`{}` exists and is not empty", dir.display());
         return Err(Failure::new(Exit::Refused, message).help("name another folder with --dir"));
     }
     let sdk = sdk(args.sdk.as_deref(), &dir)?;
@@ -89,7 +89,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
         }));
         return Ok(());
     }
-    output::line(format!("`{}` is made. Now:", dir.display()));
+    output::line(format!("`{}` is created. Next:", dir.display()));
     output::line(format!("  cd {}", dir.display()));
     output::line("  cargo test");
     output::line("  cargo build --release --target wasm32-unknown-unknown");

@@ -1,6 +1,6 @@
 //! `lantern parked`: events that could not be applied.
 
-use lantern_engine::{ParkedOutcome, ParkedPage, ParkedSelection};
+use lantern_engine::{ParkedOutcome, ParkedPage, ParkedSelection, ParkedSummary};
 use lantern_server::Resent;
 
 use crate::Global;
@@ -13,12 +13,16 @@ const PAGE: usize = 200;
 const SHORT_CHARS: usize = 60;
 
 #[derive(clap::Subcommand)]
+#[command(after_help = "\
+Examples:
+  lantern parked list revenue
+  lantern parked retry revenue --all")]
 pub(crate) enum Command {
     /// Print parked events with their reasons.
     List(ListArgs),
     /// Apply parked events again, in order. What fails stays, with the new reason.
     Retry(RetryArgs),
-    /// Give parked events up for good.
+    /// Discard parked events for good.
     Drop(DropArgs),
     /// Apply the parked events again that Kafka's dead-letter topic names.
     Resend(ResendArgs),
@@ -41,22 +45,32 @@ pub(crate) struct ResendArgs {
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  lantern parked list revenue
-  lantern parked list revenue --subject u17 --long
-  lantern parked list revenue --all --json | jq -r .reason | sort | uniq -c")]
+  lantern parked list revenue                         # counts by reason, and failed events
+  lantern parked list revenue --subject u17 --long    # with payload and backtrace
+  lantern parked list revenue --waiting               # events held back behind failed ones
+  lantern parked list revenue --version-id 3f2a9c0e11d4b7a6
+  lantern parked list revenue --all --json | jq -r .reason | sort | uniq -c
+
+A failed event could not be applied. If the plugin's manifest says `park-subject`, later
+events of the same subject wait behind it and were not tried. `lantern parked retry`
+applies both again, in order.")]
 pub(crate) struct ListArgs {
     /// The projection.
     name: String,
-    /// Of this version; the active one where left out.
+    /// Read this version; the active one if left out.
     #[arg(long, value_name = "ID")]
     version_id: Option<String>,
     /// Those of this subject.
     #[arg(long)]
     subject: Option<String>,
+    /// Those that wait behind a failed event of their subject, in place of
+    /// those that failed.
+    #[arg(long)]
+    waiting: bool,
     /// Print all of them.
     #[arg(long, conflicts_with = "limit")]
     all: bool,
-    /// Print at most so many.
+    /// Print at most this many.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     /// Print payload and backtrace in full.
@@ -88,7 +102,7 @@ pub(crate) struct Which {
     /// Those of this subject.
     #[arg(long)]
     subject: Option<String>,
-    /// Of this version; the active one where left out.
+    /// Read this version; the active one if left out.
     #[arg(long, value_name = "ID")]
     version_id: Option<String>,
 }
@@ -158,14 +172,25 @@ pub(crate) async fn run(command: Command, global: &Global) -> Outcome {
 
 async fn list(args: &ListArgs, global: &Global) -> Outcome {
     let api = global.api();
+    let summary = api.parked_summary(&args.name, args.version_id.as_deref()).await?;
+    if !global.json {
+        show_summary(&summary);
+    }
+    let mut query = Vec::new();
+    query.extend(args.version_id.clone().map(|id| ("version", id)));
+    query.extend(args.subject.clone().map(|subject| ("subject", subject)));
+    // A script gets both kinds, and finds them apart by `kind`.
+    if args.waiting || !global.json {
+        query.push(("waiting", args.waiting.to_string()));
+    }
     let mut left = if args.all { usize::MAX } else { args.limit as usize };
-    let (mut cursor, mut shown, mut total) = (None, 0, 0);
+    let (mut cursor, mut shown) = (None, 0);
     while left > 0 {
-        let (version, subject) = (args.version_id.as_deref(), args.subject.as_deref());
-        let limit = PAGE.min(left);
-        let page = api.parked(&args.name, version, subject, cursor.as_deref(), limit).await?;
-        total = page.total;
-        shown += page.parked.len();
+        let mut page_of = query.clone();
+        page_of.push(("limit", PAGE.min(left).to_string()));
+        page_of.extend(cursor.clone().map(|cursor| ("cursor", cursor)));
+        let page = api.parked(&args.name, &page_of).await?;
+        shown += page.parked.len() as u64;
         left = left.saturating_sub(page.parked.len());
         show(&page, args.long, global.json);
         match page.next {
@@ -173,8 +198,55 @@ async fn list(args: &ListArgs, global: &Global) -> Outcome {
             _ => break,
         }
     }
-    output::note(global.json, format!("{} of {} parked", shown, output::count(total)));
+    let all = if args.waiting { summary.waiting } else { summary.failed };
+    if shown < all && args.subject.is_none() {
+        let (shown, all) = (output::count(shown), output::count(all));
+        output::note(
+            global.json,
+            format!("{shown} of {all} are shown: --limit N or --all for more"),
+        );
+    }
+    if summary.waiting > 0 && !args.waiting {
+        output::note(global.json, "events that wait are listed with --waiting");
+    }
     Ok(())
+}
+
+fn show_summary(summary: &ParkedSummary) {
+    output::line(format!("{} parked", counts(summary.failed, summary.waiting)));
+    if summary.reasons.is_empty() {
+        return;
+    }
+    let mut table = output::table(["failed", "waiting behind", "first at", "reason"]);
+    for group in &summary.reasons {
+        // What waits behind a dropped event has no reason of its own.
+        let reason =
+            if group.reason.is_empty() { "the event in front was dropped" } else { &group.reason };
+        table.add_row([
+            output::count(group.failed),
+            output::count(group.waiting),
+            format!("{}:{}", group.partition, group.offset),
+            output::printable(reason),
+        ]);
+    }
+    table.align_right([0, 1]);
+    output::line(table.to_string());
+    if summary.more_reasons > 0 {
+        output::line(format!("and {} more reasons", output::count(summary.more_reasons)));
+    }
+}
+
+/// Failed and waiting events in words.
+pub(super) fn counts(failed: u64, waiting: u64) -> String {
+    let events = if failed == 1 { "event" } else { "events" };
+    let (many, behind) = (output::count(failed), output::count(waiting));
+    match (failed, waiting) {
+        (0, 0) => "no event is".to_owned(),
+        (1, 0) => "1 failed event is".to_owned(),
+        (_, 0) => format!("{many} failed {events} are"),
+        (0, _) => format!("{behind} events that wait are"),
+        _ => format!("{many} failed {events} and {behind} that wait behind are"),
+    }
 }
 
 fn show(page: &ParkedPage, long: bool, json: bool) {

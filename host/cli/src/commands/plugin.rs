@@ -1,42 +1,43 @@
 //! `lantern plugin`: uploads, and what becomes of them.
 
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
-use lantern_engine::{ProjectionStatus, Uploaded, VersionStatus};
+use lantern_engine::{ProjectionStatus, VersionStatus};
 
 use crate::Global;
-use crate::api::{Api, Upload};
+use crate::api::Api;
 use crate::error::{Exit, Failure, Outcome};
-use crate::output::{self, Progress};
+use crate::grid::Grid;
+use crate::output;
 use crate::source::read_file;
 
-/// How often the state of a backfill is asked for.
-const POLL: Duration = Duration::from_millis(500);
 /// The digits of a SHA-256 that tables show.
 const SHA_DIGITS: usize = 12;
 
 #[derive(clap::Subcommand)]
+#[command(after_help = "\
+Examples:
+  lantern plugin push revenue.wasm --wait
+  lantern plugin list
+  lantern plugin rollback revenue")]
 pub(crate) enum Command {
     /// Check a plugin: what it is, and whether a server would take it.
     Check(CheckArgs),
     /// Upload a plugin as a new version of its projection.
-    Push(PushArgs),
+    Push(super::push::Args),
     /// Print all projections.
     List(ListArgs),
     /// Print a projection's versions, tables and progress.
     Status(StatusArgs),
-    /// Have another version serve readers.
-    Activate(VersionArgs),
-    /// Go back to the version before, at once.
+    /// Make another version the one that serves readers.
+    Activate(ActivateArgs),
+    /// Go back to the previous version, at once.
     Rollback(NameArgs),
-    /// Stop folding until `resume`.
+    /// Stop folding until `resume`; tables stay readable.
     Pause(NameArgs),
-    /// Go on folding; a halted projection tries again.
+    /// Continue folding; a halted projection tries again.
     Resume(NameArgs),
-    /// Throw a version's tables away and fold the log again.
+    /// Discard a version's tables and fold the log again.
     Rebuild(RebuildArgs),
     /// Delete a version, or a projection with all its versions.
     Delete(DeleteArgs),
@@ -63,29 +64,6 @@ pub(crate) struct CheckArgs {
     /// Have the server check it, with its limits.
     #[arg(long)]
     remote: bool,
-}
-
-#[derive(clap::Args)]
-#[command(after_help = "\
-Examples:
-  lantern plugin push revenue.wasm --wait
-  lantern plugin push revenue.wasm --name revenue-eu --parameters '{\"region\":\"EU\"}'
-  lantern plugin push revenue.wasm --no-activate --wait && lantern plugin activate revenue ID")]
-pub(crate) struct PushArgs {
-    /// The component, or core module.
-    file: PathBuf,
-    /// The projection; the plugin's own name where left out.
-    #[arg(long)]
-    name: Option<String>,
-    /// JSON, or a file of it: what the plugin's `setup` is given.
-    #[arg(long, value_name = "JSON|FILE")]
-    parameters: Option<String>,
-    /// Wait until the version has folded the log and serves readers.
-    #[arg(long)]
-    wait: bool,
-    /// Leave the active version in place; `activate` swaps them.
-    #[arg(long)]
-    no_activate: bool,
 }
 
 #[derive(clap::Args)]
@@ -119,12 +97,20 @@ pub(crate) struct NameArgs {
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  lantern plugin activate revenue 3f2a9c0e11d4b7a6")]
-pub(crate) struct VersionArgs {
+  lantern plugin activate revenue 3f2a9c0e11d4b7a6
+  lantern plugin activate revenue 3f2a9c0e11d4b7a6 --force
+
+A version that has parked events which the active version has applied is refused: its
+tables would be worse. `lantern parked list NAME --version-id ID` shows these events.")]
+pub(crate) struct ActivateArgs {
     /// The projection.
     name: String,
     /// The version, as `status` shows it.
     version: String,
+    /// Activate it even if it has parked events that the active version has
+    /// applied.
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(clap::Args)]
@@ -135,7 +121,7 @@ Examples:
 pub(crate) struct RebuildArgs {
     /// The projection.
     name: String,
-    /// The version; the active one where left out.
+    /// The version; the active one if left out.
     version: Option<String>,
 }
 
@@ -147,7 +133,7 @@ Examples:
 pub(crate) struct DeleteArgs {
     /// The projection.
     name: String,
-    /// The version; the whole projection where left out.
+    /// The version; the whole projection if left out.
     version: Option<String>,
     /// Do not ask.
     #[arg(long)]
@@ -172,16 +158,13 @@ pub(crate) async fn run(command: Command, global: &Global) -> Outcome {
     let api = global.api();
     match command {
         Command::Check(args) => check(&args, global).await,
-        Command::Push(args) => push(&args, global).await,
+        Command::Push(args) => super::push::run(&args, global).await,
         Command::List(_) => list(&api.projections().await?, global.json),
         Command::Status(args) => {
             status(&api.projection(&args.name).await?, global.json);
             Ok(())
         }
-        Command::Activate(args) => {
-            let version = Some(args.version.as_str());
-            done(&api, &args.name, "activate", version, "serves readers", global).await
-        }
+        Command::Activate(args) => activate(&api, &args, global).await,
         Command::Rollback(args) => {
             done(&api, &args.name, "rollback", None, "is back at its previous version", global)
                 .await
@@ -212,6 +195,19 @@ pub(crate) async fn run(command: Command, global: &Global) -> Outcome {
     }
 }
 
+async fn activate(api: &Api, args: &ActivateArgs, global: &Global) -> Outcome {
+    let status = api.activate(&args.name, &args.version, args.force).await?;
+    if global.json {
+        output::json(&status);
+        return Ok(());
+    }
+    output::line(format!("version {} of `{}` serves readers", args.version, args.name));
+    if let Some(version) = status.versions.iter().find(|v| v.id == args.version) {
+        super::push::report(version, &args.name);
+    }
+    Ok(())
+}
+
 fn no_active(name: &str) -> Failure {
     Failure::new(Exit::Refused, format!("no version of `{name}` serves readers"))
         .help(format!("name one of those that `lantern plugin status {name}` shows"))
@@ -236,116 +232,6 @@ async fn check(args: &CheckArgs, global: &Global) -> Outcome {
     folding.await.map_err(anyhow::Error::from)?
 }
 
-async fn push(args: &PushArgs, global: &Global) -> Outcome {
-    let api = global.api();
-    let wasm = read_file(&args.file)?;
-    let bytes = wasm.len() as u64;
-    let sent = Arc::new(AtomicU64::new(0));
-    let upload = Upload {
-        wasm,
-        name: args.name.clone(),
-        parameters: args.parameters.as_deref().map(super::parameters).transpose()?,
-        activate: !args.no_activate,
-        sent: Arc::clone(&sent),
-    };
-    let bar = output::progress(Progress::Bytes(bytes), global.json);
-    let mut uploading = std::pin::pin!(api.upload(upload));
-    let uploaded = loop {
-        tokio::select! {
-            uploaded = &mut uploading => break uploaded,
-            () = tokio::time::sleep(Duration::from_millis(100)) => {
-                let sent = sent.load(Ordering::Relaxed);
-                bar.set_position(sent.min(bytes));
-                if sent >= bytes {
-                    bar.set_message("sent; the server compiles and checks it");
-                }
-            }
-        }
-    };
-    bar.finish_and_clear();
-    let uploaded = uploaded?;
-    if !global.json {
-        output::line(said(&uploaded));
-    }
-    if args.wait {
-        caught_up(&api, &uploaded, !args.no_activate, global).await?;
-    }
-    if global.json {
-        output::json(&uploaded);
-    }
-    Ok(())
-}
-
-fn said(uploaded: &Uploaded) -> String {
-    let Uploaded { projection, version, existed, checked_events } = uploaded;
-    if *existed {
-        format!("projection `{projection}` has version {version} already: nothing was changed")
-    } else if *checked_events == 0 {
-        format!("version {version} of projection `{projection}` is in")
-    } else {
-        format!(
-            "version {version} of projection `{projection}` is in: {} events folded the same in every way tried",
-            output::count(*checked_events)
-        )
-    }
-}
-
-/// Waits until the version has folded the log, and serves readers where
-/// `activate`; shows how far it is meanwhile.
-pub(super) async fn caught_up(
-    api: &Api,
-    uploaded: &Uploaded,
-    activate: bool,
-    global: &Global,
-) -> Outcome {
-    let Uploaded { projection, version, .. } = uploaded;
-    let bar = output::progress(Progress::PerMille, global.json);
-    loop {
-        let status = api.projection(projection).await?;
-        let Some(now) = status.versions.iter().find(|v| v.id == *version) else {
-            let message = format!("version {version} of `{projection}` is gone");
-            return Err(Failure::new(Exit::NotFound, message));
-        };
-        bar.set_position(per_mille(now.percent));
-        bar.set_message(pace(now));
-        let settled = if activate {
-            status.active.as_deref() == Some(version.as_str())
-        } else {
-            now.state != "backfilling"
-        };
-        if settled {
-            bar.finish_and_clear();
-            let is = if activate { "serves readers" } else { "has caught up and waits" };
-            output::note(global.json, format!("version {version} of `{projection}` {is}"));
-            return Ok(());
-        }
-        if now.activity == "halted" || status.paused {
-            bar.finish_and_clear();
-            let why = now.reason.clone().unwrap_or_else(|| "it is paused".into());
-            let message = format!("version {version} of `{projection}` stands still: {why}");
-            return Err(Failure::new(Exit::Failure, message)
-                .help(format!("`lantern plugin resume {projection}` lets it go on")));
-        }
-        tokio::time::sleep(POLL).await;
-    }
-}
-
-fn per_mille(percent: f64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
-    let per_mille = (percent.clamp(0.0, 100.0) * 10.0) as u64;
-    per_mille
-}
-
-/// How fast a version folds, and how long it still takes.
-fn pace(version: &VersionStatus) -> String {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
-    let per_s = output::count(version.events_per_s.max(0.0) as u64);
-    match version.eta_s {
-        Some(eta) => format!("{per_s} events/s, {} left", output::seconds(eta)),
-        None => format!("{per_s} events/s"),
-    }
-}
-
 fn list(projections: &[ProjectionStatus], json: bool) -> Outcome {
     if json {
         projections.iter().for_each(output::json);
@@ -362,7 +248,9 @@ fn list(projections: &[ProjectionStatus], json: bool) -> Outcome {
         "doing",
         "folded",
         "lag",
-        "parked",
+        "failed",
+        "waiting",
+        "late",
         "tables",
     ]);
     for projection in projections {
@@ -370,27 +258,40 @@ fn list(projections: &[ProjectionStatus], json: bool) -> Outcome {
         let shown = projection
             .versions
             .iter()
-            .filter(|v| projection.active.as_ref() == Some(&v.id) || v.state == "backfilling");
+            .filter(|v| projection.active.as_ref() == Some(&v.id) || v.state != "retired");
         for version in shown {
             let lag: Option<u64> = version.shards.iter().map(|s| s.lag_events).sum();
-            let parked: u64 = version.shards.iter().map(|s| s.parked).sum();
             let public: Vec<_> = version.tables.iter().filter(|t| t.public).collect();
             let tables: Vec<_> = public.iter().map(|t| t.name.as_str()).collect();
             table.add_row([
                 projection.name.clone(),
                 version.id.clone(),
-                version.state.clone(),
+                state(version),
                 version.activity.clone(),
                 format!("{:.1} %", version.percent),
                 known(lag),
-                output::count(parked),
+                output::count(version.parked - version.waiting),
+                output::count(version.waiting),
+                output::count(version.late),
                 tables.join(", "),
             ]);
         }
     }
-    output::align_right(&mut table, [4, 5, 6]);
+    table.align_right([4, 5, 6, 7, 8]);
     output::line(table.to_string());
+    for projection in projections {
+        let refused = projection.versions.iter().filter_map(|v| v.not_activated.as_ref());
+        refused.for_each(|why| output::line(format!("not activated: {}", output::printable(why))));
+    }
     Ok(())
+}
+
+/// Where a version is in its life.
+fn state(version: &VersionStatus) -> String {
+    match version.not_activated {
+        Some(_) => "not activated".into(),
+        None => version.state.clone(),
+    }
 }
 
 fn status(projection: &ProjectionStatus, json: bool) {
@@ -405,11 +306,19 @@ fn status(projection: &ProjectionStatus, json: bool) {
         output::line(format!(
             "\nversion {}  {}, {}  {:.1} %  {}",
             version.id,
-            version.state,
+            state(version),
             version.activity,
             version.percent,
-            pace(version)
+            super::push::pace(version)
         ));
+        if let Some(why) = &version.not_activated {
+            output::line(format!("  not activated  {}", output::printable(why)));
+        }
+        if version.parked > 0 {
+            let (failed, waiting) = (version.parked - version.waiting, version.waiting);
+            let parked = super::parked::counts(failed, waiting);
+            output::line(format!("  parked       {parked} parked"));
+        }
         if let Some(reason) = &version.reason {
             output::line(format!("  why          {}", output::printable(reason)));
         }
@@ -432,7 +341,7 @@ fn status(projection: &ProjectionStatus, json: bool) {
     }
 }
 
-fn shards(version: &VersionStatus) -> comfy_table::Table {
+fn shards(version: &VersionStatus) -> Grid {
     let mut table = output::table([
         "partition",
         "doing",
@@ -442,7 +351,8 @@ fn shards(version: &VersionStatus) -> comfy_table::Table {
         "commits",
         "applied",
         "late",
-        "parked",
+        "failed",
+        "waiting",
         "timers",
         "emitted",
         "watermark",
@@ -457,13 +367,14 @@ fn shards(version: &VersionStatus) -> comfy_table::Table {
             output::count(shard.commit),
             output::count(shard.applied),
             output::count(shard.late),
-            output::count(shard.parked),
+            output::count(shard.parked - shard.waiting),
+            output::count(shard.waiting),
             output::count(shard.timers_fired),
             output::count(shard.emitted),
             shard.watermark_us.map(output::time_us).unwrap_or_default(),
         ]);
     }
-    output::align_right(&mut table, [0, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    table.align_right([0, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
     table
 }
 

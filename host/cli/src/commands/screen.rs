@@ -13,9 +13,10 @@ use crossterm::style::{Attribute, Print, SetAttribute};
 use crossterm::{cursor, queue, terminal};
 use serde_json::Value;
 use tokio::sync::mpsc;
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::api::Field;
-use crate::output;
+use crate::output::{self, cut};
 
 /// How long a changed row stays bright.
 const BRIGHT: Duration = Duration::from_millis(1_500);
@@ -139,8 +140,8 @@ impl Screen {
         let cells: Vec<Vec<String>> = shown.iter().map(|(key, row)| self.cells(key, row)).collect();
         let widths: Vec<usize> = (0..names.len())
             .map(|place| {
-                let column = cells.iter().map(|row| row[place].chars().count());
-                let most = column.chain([names[place].chars().count()]).max().unwrap_or(0);
+                let column = cells.iter().map(|row| row[place].width());
+                let most = column.chain([names[place].width()]).max().unwrap_or(0);
                 most.min(COLUMN_CHARS_MAX)
             })
             .collect();
@@ -208,20 +209,11 @@ fn compare(a: Option<&Value>, b: Option<&Value>) -> Ordering {
     }
 }
 
-/// `text` in exactly `width` characters.
+/// `text` in exactly `width` columns of the terminal.
 fn fit(text: &str, width: usize, right: bool) -> String {
     let text = cut(text, width);
-    if right { format!("{text:>width$}") } else { format!("{text:<width$}") }
-}
-
-/// `text` in at most `width` characters.
-fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    let mut short: String = text.chars().take(width.saturating_sub(1)).collect();
-    short.push('…');
-    short
+    let pad = " ".repeat(width.saturating_sub(text.width()));
+    if right { pad + &text } else { text + &pad }
 }
 
 /// The terminal, taken over until dropped.
@@ -357,11 +349,11 @@ mod tests {
     #[test]
     fn no_line_is_wider_and_no_screen_higher_than_the_terminal() {
         let mut screen = screen();
-        screen.put("p00".into(), json!({"name": "x".repeat(200), "cents": 1}), Instant::now());
+        screen.put("p00".into(), json!({"name": "日".repeat(200), "cents": 1}), Instant::now());
         for (width, height) in [(80, 24), (20, 6), (3, 2), (1, 1)] {
             let lines = screen.lines(width, height, Instant::now());
             assert!(lines.len() <= height, "{width}×{height}");
-            assert!(lines.iter().all(|l| l.text.chars().count() <= width), "{width}×{height}");
+            assert!(lines.iter().all(|l| l.text.width() <= width), "{width}×{height}");
         }
     }
 

@@ -79,7 +79,7 @@ pub(crate) fn run(args: Args, json: bool) -> Outcome {
 }
 
 /// Starts the server, and runs `work` with its address until that fails or the
-/// process is told to end; then stops the server cleanly.
+/// process is asked to end; then stops the server cleanly.
 pub(super) fn with_server(
     settings: &Settings,
     data: Option<&Path>,

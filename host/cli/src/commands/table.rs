@@ -1,5 +1,7 @@
 //! `lantern table`: rows of public tables, once or live.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use crate::Global;
@@ -11,6 +13,10 @@ use crate::output;
 const PAGE: u64 = 1_000;
 
 #[derive(clap::Subcommand)]
+#[command(after_help = "\
+Examples:
+  lantern table scan revenue/by_product
+  lantern table watch revenue/by_product")]
 pub(crate) enum Command {
     /// Print the row under a key.
     Get(GetArgs),
@@ -25,7 +31,7 @@ pub(crate) enum Command {
 Examples:
   lantern table get revenue/by_product p17
   lantern table get revenue/by_product p17 --json | jq .value.cents
-  lantern table get revenue/by_product p17 --min-offset 0:4812 --wait 5   # read one's own write")]
+  lantern table get revenue/by_product p17 --min-offset 0:4812 --wait 5s  # read one's own write")]
 pub(crate) struct GetArgs {
     /// PROJECTION/TABLE.
     #[arg(value_parser = super::table_name)]
@@ -36,12 +42,12 @@ pub(crate) struct GetArgs {
     /// an append answers them.
     #[arg(long, value_name = "PARTITION:OFFSET")]
     min_offset: Option<String>,
-    /// Of this version; the active one where left out.
+    /// Read this version; the active one if left out.
     #[arg(long, value_name = "ID")]
     version_id: Option<String>,
-    /// How long to wait for it, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=30))]
-    wait: u64,
+    /// How long to wait for it, as `5s`; at most 30 seconds.
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::duration)]
+    wait: Duration,
 }
 
 #[derive(clap::Args)]
@@ -63,7 +69,7 @@ pub(crate) struct ScanArgs {
     /// Keys before this one.
     #[arg(long, value_name = "KEY")]
     to: Option<String>,
-    /// At most so many rows.
+    /// Print at most this many rows.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
     /// All rows.
@@ -72,7 +78,7 @@ pub(crate) struct ScanArgs {
     /// From the last key to the first.
     #[arg(long)]
     desc: bool,
-    /// Of this version; the active one where left out.
+    /// Read this version; the active one if left out.
     #[arg(long, value_name = "ID")]
     version_id: Option<String>,
 }
@@ -92,12 +98,12 @@ async fn get(args: &GetArgs, global: &Global) -> Outcome {
     query.extend(args.version_id.clone().map(|id| ("version", id)));
     if let Some(offset) = &args.min_offset {
         query.push(("min_offset", offset.clone()));
-        query.push(("wait", format!("{}s", args.wait)));
+        query.push(("wait", format!("{}ms", args.wait.as_millis())));
     }
     let page = global.api().rows((projection, table), &query).await?;
     let Some((key, row)) = page.rows.iter().next() else {
-        let message = format!("`{projection}/{table}` has no row under key `{}`", args.key);
-        return Err(Failure::new(Exit::NotFound, message));
+        // The server answers 404 for a missing row.
+        return Err(Failure::new(Exit::Failure, "the server's answer has no row"));
     };
     if global.json {
         output::json(
@@ -184,7 +190,7 @@ pub(super) fn rows<'a>(
         let cells = fields.iter().map(|field| output::cell(row.get(&field.name)));
         table.add_row(std::iter::once(output::printable(key)).chain(cells));
     }
-    output::align_right(&mut table, numeric(fields).map(|place| place + 1));
+    table.align_right(numeric(fields).map(|place| place + 1));
     table.to_string()
 }
 

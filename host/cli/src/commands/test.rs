@@ -42,7 +42,7 @@ pub(crate) struct Args {
     /// Print this table only; private ones can be named too.
     #[arg(long, value_name = "NAME")]
     table: Option<String>,
-    /// Print so many rows of each table.
+    /// Print this many rows of each table.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     rows: u32,
     /// Print all rows.
@@ -51,7 +51,7 @@ pub(crate) struct Args {
     /// Do not fail where events were parked.
     #[arg(long)]
     allow_parked: bool,
-    /// Fold the first so many events several times, in other batches and with
+    /// Fold this many of the first events several times, in other batches and with
     /// instances dropped in between, and compare; 0 leaves that out.
     #[arg(long, value_name = "EVENTS", default_value_t = 5_000)]
     check_events: u32,
@@ -191,8 +191,11 @@ fn print(folded: &Folded, tables: &[Shown]) {
         folded.logs.iter().for_each(|entry| output::line(local::log_line(entry)));
     }
     if !folded.parked.is_empty() {
-        output::line(format!("\nparked: {} events", folded.parked.len()));
-        output::line(local::parked_table(&folded.parked).to_string());
+        let (waiting, failed): (Vec<_>, Vec<_>) =
+            folded.parked.iter().cloned().partition(|event| event.kind == "waiting");
+        let counts = super::parked::counts(failed.len() as u64, waiting.len() as u64);
+        output::line(format!("\n{counts} parked"));
+        output::line(local::parked_table(&failed).to_string());
     }
 }
 
@@ -232,15 +235,11 @@ fn verdict(args: &Args, folded: &Folded, checked: Outcome<u64>) -> Outcome {
         failure.exit = Exit::Failure;
         return Err(failure);
     }
-    match folded.parked.len() {
-        0 => Ok(()),
-        _ if args.allow_parked => Ok(()),
-        1 => Err(parked("1 event was parked")),
-        many => Err(parked(&format!("{many} events were parked"))),
+    if args.allow_parked {
+        return Ok(());
     }
-}
-
-fn parked(message: &str) -> Failure {
-    Failure::new(Exit::Failure, message)
-        .help("mend the plugin or the events, or let it pass with --allow-parked")
+    let waiting = folded.parked.iter().filter(|event| event.kind == "waiting").count() as u64;
+    local::none_parked(folded.parked.len() as u64 - waiting, waiting).map_err(|failure| {
+        failure.help("correct the plugin or the events, or accept them with --allow-parked")
+    })
 }

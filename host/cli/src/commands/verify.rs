@@ -1,4 +1,4 @@
-//! `lantern verify`: has the server fold the log again beside its tables, and
+//! `lantern verify`: has the server fold the log again next to its tables, and
 //! shows what it found.
 
 use std::time::Duration;
@@ -28,12 +28,12 @@ The server folds the log again into a state of its own, as slowly as
 `verify.thread_percent` says, and compares all rows, timers, parked events and
 counters. It goes on serving; Ctrl-C leaves the verification running.
 
-Exit codes: 0 where all is the same; 1 where something differs, or where it
-cannot be told (the message says why).")]
+Exit codes: 0 if all is the same; 1 if something differs; 7 if nothing differs but
+something could not be verified (the message says why).")]
 pub(crate) struct Args {
-    /// The projection; all where left out.
+    /// The projection; all if left out.
     projection: Option<String>,
-    /// This version; the active one where left out.
+    /// This version; the active one if left out.
     #[arg(long, value_name = "ID", requires = "projection")]
     version_id: Option<String>,
 }
@@ -68,8 +68,10 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
     if wrong.is_empty() {
         return Ok(());
     }
-    let mut failure = Failure::new(Exit::Failure, wrong.join(", "));
-    if wrong.iter().any(|text| text.ends_with("differs from the log")) {
+    let differs = wrong.iter().any(|text| text.ends_with("differs from the log"));
+    let exit = if differs { Exit::Failure } else { Exit::Unchecked };
+    let mut failure = Failure::new(exit, wrong.join(", "));
+    if differs {
         failure = failure.code("LAN-0217");
         if let Some(known) = lantern_server::find_code("LAN-0217") {
             failure = failure.help(known.help);

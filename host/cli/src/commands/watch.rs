@@ -41,12 +41,12 @@ pub(crate) struct Args {
     /// Print lines, also on a terminal.
     #[arg(long)]
     lines: bool,
-    /// Stop after so many changes, the first rows not counted.
+    /// Stop after this many changes; the first rows do not count.
     #[arg(long, value_name = "CHANGES", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 }
 
-/// Watches until told to stop.
+/// Watches until it is stopped.
 pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
     let name = format!("{}/{}", args.table.0, args.table.1);
     let base = global.api().base().to_owned();
@@ -162,7 +162,7 @@ impl News {
 }
 
 fn put(key: &str, row: &Row) {
-    output::line(format!("+ {} {}", output::printable(key), output::printable(row.json())));
+    output::data(format!("+ {} {}", output::printable(key), output::printable(row.json())));
 }
 
 async fn full_screen(watched: &mut Watched, name: String) -> Result<(), Error> {

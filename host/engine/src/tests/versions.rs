@@ -207,3 +207,95 @@ fn a_rebuild_emits_what_the_log_had_refused_before_it() {
     assert!(windows(false).len() > 3);
     assert_eq!(windows(true), windows(false));
 }
+
+/// Fails on events whose data is `bad`, and on those that `also` names.
+fn failing(on_failure: OnFailure, also: &'static [u8]) -> NativePlugin {
+    NativePlugin::new(manifest(on_failure), move |batch, host, _: &mut ()| {
+        for (place, event) in batch.events.iter().enumerate() {
+            if event.data == b"bad" || event.data == also {
+                let event = Some(u32::try_from(place).unwrap());
+                return Err(ApplyError::Failed { event, message: "cannot read it".into() });
+            }
+            read(host, event.subject, event.time, event.data).map_err(host_error)?;
+        }
+        Ok(())
+    })
+}
+
+/// Ninety events of three subjects: one is `bad`, one `odd`.
+fn with_two_odd_events(world: &World) {
+    let data = |n| match n {
+        10 => "bad",
+        50 => "odd",
+        _ => "ok",
+    };
+    world.log.append_to(P0, (0..90).map(|n| event(n, &format!("s{}", n % 3), data(n))));
+}
+
+#[test]
+fn a_version_that_parks_what_the_active_one_has_applied_is_not_activated_without_force() {
+    let mut world = World::new(EngineConfig::default());
+    with_two_odd_events(&world);
+    world.push("a", failing(OnFailure::ParkSubject, b""));
+    world.settle();
+    world.push("b", failing(OnFailure::ParkSubject, b"odd"));
+    world.settle();
+    let (a, b) = (world.id("a"), world.id("b"));
+    let check = |world: &World| {
+        let status = &world.engine.status()[0];
+        assert_eq!(status.active, Some(a.0.clone()));
+        let version = status.versions.iter().find(|v| v.id == b.0).unwrap();
+        assert_eq!(version.state, "ready");
+        let why = version.not_activated.as_ref().unwrap();
+        // 50, 53, … of subject s2; those behind 10, of subject s1, both park.
+        assert!(why.contains("fails on 1 events and holds back 13 behind them"), "{why}");
+        assert!(why.contains("at offset 50 of partition 0: cannot read it"), "{why}");
+        assert_eq!((version.parked, version.waiting), (27 + 14, 26 + 13));
+    };
+    check(&world);
+    world.restart();
+    world.settle();
+    check(&world);
+    let refused = world.engine.activate("meter", &b, false).unwrap_err();
+    assert_eq!(refused.code(), "LAN-0220");
+    let EngineError::AppliesLess(less) = refused else { panic!("{refused}") };
+    assert_eq!((less.failed, less.waiting), (1, 13));
+    world.engine.activate("meter", &b, true).unwrap();
+    let status = &world.engine.status()[0];
+    assert_eq!(status.active, Some(b.0.clone()));
+    assert!(status.versions.iter().all(|v| v.not_activated.is_none()));
+    // Back to a version that has applied more, and forth again: always at once.
+    assert_eq!(world.engine.rollback("meter").unwrap(), a);
+    assert_eq!(world.engine.rollback("meter").unwrap(), b);
+}
+
+#[test]
+fn a_version_that_parks_no_more_than_the_active_one_takes_over_by_itself() {
+    let world = World::new(EngineConfig::default());
+    with_two_odd_events(&world);
+    world.push("a", failing(OnFailure::ParkSubject, b"odd"));
+    world.settle();
+    world.push("b", failing(OnFailure::ParkSubject, b"odd"));
+    world.settle();
+    assert_eq!(world.engine.status()[0].active, Some(world.id("b").0));
+    // Other events of the same number are not the same events.
+    world.push("c", failing(OnFailure::ParkEvent, b"ok"));
+    world.settle();
+    assert_eq!(world.engine.status()[0].active, Some(world.id("b").0));
+}
+
+#[test]
+fn parked_events_are_grouped_by_reason_with_those_behind_them() {
+    let world = World::new(EngineConfig::default());
+    with_two_odd_events(&world);
+    world.push("a", failing(OnFailure::ParkSubject, b"odd"));
+    world.settle();
+    let summary = world.engine.parked_summary("meter", None).unwrap();
+    assert_eq!((summary.total, summary.failed, summary.waiting), (41, 2, 39));
+    assert_eq!(summary.reasons.len(), 1);
+    assert_eq!((summary.reasons[0].failed, summary.reasons[0].waiting), (2, 39));
+    assert_eq!(
+        (summary.reasons[0].offset, summary.reasons[0].reason.as_str()),
+        (10, "cannot read it")
+    );
+}

@@ -28,6 +28,9 @@ pub(crate) struct Ready {
     ready: bool,
     /// Why it is not.
     reasons: Vec<String>,
+    /// What needs attention although the server is ready: parked events,
+    /// versions that were not activated.
+    warnings: Vec<String>,
 }
 
 /// The server and its log.
@@ -70,10 +73,10 @@ pub(crate) async fn healthz() -> &'static str {
 #[utoipa::path(get, path = "/readyz", tag = "server",
     responses((status = 200, body = Ready), (status = 503, body = Ready)))]
 pub(crate) async fn readyz(State(app): State<Shared>) -> Result<Response, Problem> {
-    let reasons = app.blocking(|app| Ok(reasons(app))).await?;
+    let (reasons, warnings) = app.blocking(|app| Ok((reasons(app), warnings(app)))).await?;
     let ready = reasons.is_empty();
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    Ok((status, Json(Ready { ready, reasons })).into_response())
+    Ok((status, Json(Ready { ready, reasons, warnings })).into_response())
 }
 
 fn reasons(app: &App) -> Vec<String> {
@@ -89,6 +92,26 @@ fn reasons(app: &App) -> Vec<String> {
         stuck(&projection, &mut reasons);
     }
     reasons
+}
+
+fn warnings(app: &App) -> Vec<String> {
+    let mut warnings = app.log.warnings();
+    for projection in app.engine.status() {
+        let name = &projection.name;
+        for version in &projection.versions {
+            let id = &version.id;
+            if let Some(why) = &version.not_activated {
+                warnings.push(format!("`{name}` version {id} was not activated: {why}"));
+            }
+            if projection.active.as_ref() == Some(id) && version.parked > 0 {
+                let (failed, waiting) = (version.parked - version.waiting, version.waiting);
+                warnings.push(format!(
+                    "`{name}` version {id} has parked {failed} events that failed, and {waiting} wait behind them"
+                ));
+            }
+        }
+    }
+    warnings
 }
 
 fn troubles(app: &App) -> Vec<String> {

@@ -121,6 +121,7 @@ pub(crate) fn router(app: Shared) -> Router {
         .routes(routes!(projections::logs))
         .routes(routes!(projections::verify))
         .routes(routes!(parked::list))
+        .routes(routes!(parked::reasons))
         .routes(routes!(parked::retry))
         .routes(routes!(parked::drop_parked))
         .routes(routes!(parked::resend))

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::App;
+use crate::durations::{DURATION_FORMS, parse_duration};
 use crate::problem::Problem;
 
 /// The query of a request; unknown parameters are errors where `T` denies them.
@@ -152,23 +153,13 @@ pub(crate) fn shape(headers: &HeaderMap) -> Shape {
         .unwrap_or(Shape::Json)
 }
 
-/// A duration as in `wait=5s`: `250ms`, `5s` or `1m`, at most `max_s` seconds.
+/// A duration as in `wait=5s`, at most `max_s` seconds.
 pub(crate) fn wait(text: Option<&str>, max_s: u64) -> Result<Duration, Problem> {
     let Some(text) = text else { return Ok(Duration::ZERO) };
-    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let unit_ms = match unit {
-        "ms" => Some(1),
-        "s" | "" => Some(1_000),
-        "m" => Some(60_000),
-        _ => None,
-    };
-    let parsed = number.parse::<u64>().ok().zip(unit_ms);
-    let Some((number, unit_ms)) = parsed else {
-        let detail = format!("`wait` is `{text}`: write it as `250ms`, `5s` or `1m`");
+    let Some(wait) = parse_duration(text) else {
+        let detail = format!("`wait` is `{text}`: {DURATION_FORMS}");
         return Err(Problem::new("LAN-0403", detail));
     };
-    let wait = Duration::from_millis(number.saturating_mul(unit_ms));
     if wait > Duration::from_secs(max_s) {
         let detail = format!("`wait` is `{text}`: the limit is {max_s}s");
         return Err(Problem::new("LAN-0403", detail));

@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use lantern_core::VersionId;
-use lantern_engine::{ParkedOutcome, ParkedPage, ParkedSelection};
+use lantern_core::{ParkedKind, ParkedRecord, VersionId};
+use lantern_engine::{ParkedOutcome, ParkedPage, ParkedSelection, ParkedSummary};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -27,6 +27,9 @@ pub(crate) struct Which {
     version: Option<String>,
     /// Those of this subject alone.
     subject: Option<String>,
+    /// `true` for those that wait behind a failed one of their subject alone,
+    /// `false` for those that failed.
+    waiting: Option<bool>,
     /// `next` of the page before.
     cursor: Option<String>,
     /// The most events; 100 where left out.
@@ -55,9 +58,28 @@ pub(crate) async fn list(
     let list = move |app: &super::App| {
         let version = which.version.map(VersionId);
         let (subject, cursor) = (which.subject.as_deref(), which.cursor.as_deref());
-        Ok(app.engine.parked(&name, version.as_ref(), subject, cursor, limit)?)
+        let wanted = |record: &ParkedRecord| {
+            let waits = record.kind == ParkedKind::Waiting;
+            subject.is_none_or(|subject| record.event.subject == subject)
+                && which.waiting.is_none_or(|wanted| wanted == waits)
+        };
+        Ok(app.engine.parked_where(&name, version.as_ref(), wanted, cursor, limit)?)
     };
     app.query(list).await.map(Json)
+}
+
+/// Counts parked events by the reason of their failure, with those that wait
+/// behind them.
+#[utoipa::path(get, path = "/v1/projections/{name}/parked/reasons", tag = "projections",
+    params(("name" = String, Path), Of),
+    responses((status = 200, body = ParkedSummary), (status = 404, body = Problem)))]
+pub(crate) async fn reasons(
+    State(app): State<Shared>,
+    Names(name): Names<String>,
+    Params(of): Params<Of>,
+) -> Result<Json<ParkedSummary>, Problem> {
+    let version = of.version.map(VersionId);
+    app.query(move |app| Ok(app.engine.parked_summary(&name, version.as_ref())?)).await.map(Json)
 }
 
 /// Applies parked events, in order; those that fail again stay.

@@ -36,6 +36,19 @@ pub(crate) struct Logs {
 pub(crate) struct Version {
     /// The version's id.
     version: String,
+    /// As `force` of `…/versions/{id}/activate`.
+    #[serde(default)]
+    force: bool,
+}
+
+/// Whether a version is activated in any case.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Forced {
+    /// Activate it also if it has parked events that the active version has
+    /// applied.
+    force: bool,
 }
 
 /// How many log lines.
@@ -106,15 +119,19 @@ pub(crate) async fn delete_version(
 }
 
 /// Makes a version that has caught up the one that serves readers.
+///
+/// A version that has parked events which the active version has applied is
+/// refused with 409 (LAN-0220), unless `force` is true.
 #[utoipa::path(post, path = "/v1/projections/{name}/versions/{id}/activate", tag = "projections",
-    params(("name" = String, Path), ("id" = String, Path)),
+    params(("name" = String, Path), ("id" = String, Path), Forced),
     responses((status = 200, body = ProjectionStatus), (status = 404, body = Problem),
               (status = 409, body = Problem)))]
 pub(crate) async fn activate_version(
     State(app): State<Shared>,
     Names((name, id)): Names<(String, String)>,
+    Params(Forced { force }): Params<Forced>,
 ) -> Result<Json<ProjectionStatus>, Problem> {
-    act(app, name, move |engine, name| engine.activate(name, &VersionId(id))).await
+    act(app, name, move |engine, name| engine.activate(name, &VersionId(id), force)).await
 }
 
 /// As `…/versions/{id}/activate`, with the version in the body.
@@ -127,8 +144,8 @@ pub(crate) async fn activate(
     Names(name): Names<String>,
     body: Bytes,
 ) -> Result<Json<ProjectionStatus>, Problem> {
-    let Version { version } = read_json(&body)?;
-    act(app, name, move |engine, name| engine.activate(name, &VersionId(version))).await
+    let Version { version, force } = read_json(&body)?;
+    act(app, name, move |engine, name| engine.activate(name, &VersionId(version), force)).await
 }
 
 /// Throws a version's tables away and folds the log anew.
@@ -142,7 +159,8 @@ pub(crate) async fn rebuild_version(
     act(app, name, move |engine, name| engine.rebuild(name, &VersionId(id))).await
 }
 
-/// Lets the version that was active before serve readers again, at once.
+/// Lets the version that was active before serve readers again, at once,
+/// whatever it has parked.
 #[utoipa::path(post, path = "/v1/projections/{name}/rollback", tag = "projections",
     params(("name" = String, Path)),
     responses((status = 200, body = ProjectionStatus), (status = 404, body = Problem),

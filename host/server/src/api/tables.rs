@@ -113,7 +113,8 @@ pub(crate) struct TablePage {
     responses(
         (status = 200, body = TablePage),
         (status = 304, description = "as the `ETag` says"),
-        (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 400, body = Problem),
+        (status = 404, body = Problem, description = "no such table, or no row under `key`"),
         (status = 409, body = Problem), (status = 410, body = Problem),
         (status = 501, body = Problem), (status = 503, body = Problem),
     )
@@ -257,14 +258,19 @@ impl Query {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
             let (rows, next) = self.rows(&view, id, app.config.http.query_bytes_max)?;
-            self.write(&view, table, &rows, next.as_deref())
+            match &self.which.key {
+                Some(key) if rows.is_empty() => self.no_row(key).into_response(),
+                _ => self.write(&view, table, &rows, next.as_deref()),
+            }
         };
         // Left out where nobody knows.
         let lag_ms = app.engine.lag(&self.projection).map(|(_, ms)| ms.into());
-        let headers = response.headers_mut();
         let text = |text: &str| HeaderValue::from_str(text).ok();
+        // A row that is missing has no tag to compare with.
+        let tag = if response.status() == StatusCode::NOT_FOUND { None } else { text(&etag) };
+        let headers = response.headers_mut();
         for (name, value) in [
-            (ETAG, text(&etag)),
+            (ETAG, tag),
             (CACHE_CONTROL, text("no-cache")),
             (HeaderName::from_static("lantern-commit"), Some(view.pos().into())),
             (HeaderName::from_static("lantern-offsets"), text(&offsets_text(&view))),
@@ -276,6 +282,11 @@ impl Query {
             }
         }
         Ok(Outcome::Answer(Box::new(response)))
+    }
+
+    fn no_row(&self, key: &str) -> Problem {
+        let detail = format!("`{}/{}` has no row under key `{key}`", self.projection, self.table);
+        Problem::new("LAN-0425", detail)
     }
 
     fn no_table(&self, manifest: &lantern_core::Manifest) -> Problem {

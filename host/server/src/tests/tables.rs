@@ -24,7 +24,10 @@ async fn rows_are_read_by_key_prefix_and_range() {
     };
     assert_eq!(keys("").await.len(), 10);
     assert_eq!(keys("key=s3").await, ["s3"]);
-    assert_eq!(keys("key=nobody").await, [""; 0]);
+    let missing = fixture.get(&format!("{TABLE}?key=nobody")).await;
+    assert_eq!(missing.status, 404);
+    assert_eq!(missing.json()["code"], "LAN-0425");
+    assert!(missing.headers.contains_key("lantern-epoch"), "as of which state");
     assert_eq!(keys("prefix=s1").await, ["s1"]);
     assert_eq!(keys("from=s8").await, ["s8", "s9"]);
     assert_eq!(keys("from=s2&to=s4").await, ["s2", "s3"]);

@@ -236,7 +236,7 @@ impl World {
                     Upload { plugin, sha256, parameters, name, activate: *activate, check: false };
                 self.engine.upload(upload).map(drop)
             }
-            Step::Activate(kind) => self.engine.activate(NAME, &id_of(*kind)),
+            Step::Activate(kind) => self.engine.activate(NAME, &id_of(*kind), true),
             Step::Rollback => self.engine.rollback(NAME).map(drop),
             Step::Delete(kind) => {
                 let deleted = self.engine.delete_version(NAME, &id_of(*kind));

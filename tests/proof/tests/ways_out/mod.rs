@@ -275,7 +275,7 @@ async fn damaged_plugins_and_catalogues_are_named_and_a_running_server_is_left_a
     let server = start(&stopped.folder);
     let data = stopped.folder.display().to_string();
     let output = run(&["doctor", "--data", &data]).unwrap();
-    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(output.status.code(), Some(5));
     assert!(String::from_utf8_lossy(&output.stderr).contains("LAN-0002"));
     server.terminate().unwrap();
     let catalog = stopped.folder.join("catalog.redb");

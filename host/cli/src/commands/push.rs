@@ -1,0 +1,217 @@
+//! `lantern plugin push`: uploads a plugin, waits, and reports what the new
+//! version could not apply.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use lantern_engine::{ProjectionStatus, Uploaded, VersionStatus};
+
+use crate::Global;
+use crate::api::{Api, Upload};
+use crate::error::{Exit, Failure, Outcome};
+use crate::output::{self, Progress};
+use crate::source::read_file;
+
+/// How often the state of a backfill is asked for.
+const POLL: Duration = Duration::from_millis(500);
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lantern plugin push revenue.wasm --wait
+  lantern plugin push revenue.wasm --name revenue-eu --parameters '{\"region\":\"EU\"}'
+  lantern plugin push revenue.wasm --no-activate --wait && lantern plugin activate revenue ID
+
+With --wait, the exit code is 1 if the version does not become active: because it is
+halted, or because it has parked events that the active version has applied. The active
+version then goes on serving.")]
+pub(crate) struct Args {
+    /// The component, or core module.
+    file: PathBuf,
+    /// The projection; the plugin's own name if left out.
+    #[arg(long)]
+    name: Option<String>,
+    /// JSON, or a file of it: what the plugin's `setup` is given.
+    #[arg(long, value_name = "JSON|FILE")]
+    parameters: Option<String>,
+    /// Wait until the version has folded the log and serves readers.
+    #[arg(long)]
+    wait: bool,
+    /// Leave the active version in place; `activate` swaps them.
+    #[arg(long)]
+    no_activate: bool,
+}
+
+/// Uploads, and waits if asked to.
+pub(crate) async fn run(args: &Args, global: &Global) -> Outcome {
+    let api = global.api();
+    let uploaded = upload(args, &api, global).await?;
+    if !global.json {
+        output::line(said(&uploaded));
+    }
+    let caught_up = match args.wait {
+        true => caught_up(&api, &uploaded, !args.no_activate, global).await,
+        false => Ok(None),
+    };
+    if global.json {
+        let mut value = serde_json::to_value(&uploaded).expect("an upload is JSON");
+        // Also if the wait failed: the error then comes on standard error.
+        if let Ok(Some(version)) = &caught_up {
+            value["state"] = version.state.clone().into();
+            value["applied"] = applied(version).into();
+            value["failed"] = (version.parked - version.waiting).into();
+            value["waiting"] = version.waiting.into();
+            value["late"] = version.late.into();
+        }
+        output::json(&value);
+    } else if let Ok(Some(version)) = &caught_up {
+        report(version, &uploaded.projection);
+    }
+    caught_up.map(drop)
+}
+
+async fn upload(args: &Args, api: &Api, global: &Global) -> Outcome<Uploaded> {
+    let wasm = read_file(&args.file)?;
+    let bytes = wasm.len() as u64;
+    let sent = Arc::new(AtomicU64::new(0));
+    let upload = Upload {
+        wasm,
+        name: args.name.clone(),
+        parameters: args.parameters.as_deref().map(super::parameters).transpose()?,
+        activate: !args.no_activate,
+        sent: Arc::clone(&sent),
+    };
+    let bar = output::progress(Progress::Bytes(bytes), global.json);
+    let mut uploading = std::pin::pin!(api.upload(upload));
+    let uploaded = loop {
+        tokio::select! {
+            uploaded = &mut uploading => break uploaded,
+            () = tokio::time::sleep(Duration::from_millis(100)) => {
+                let sent = sent.load(Ordering::Relaxed);
+                bar.set_position(sent.min(bytes));
+                if sent >= bytes {
+                    bar.set_message("sent; the server compiles and checks it");
+                }
+            }
+        }
+    };
+    bar.finish_and_clear();
+    Ok(uploaded?)
+}
+
+fn said(uploaded: &Uploaded) -> String {
+    let Uploaded { projection, version, existed, checked_events } = uploaded;
+    if *existed {
+        format!("projection `{projection}` has version {version} already: nothing was changed")
+    } else if *checked_events == 0 {
+        format!("uploaded version {version} of projection `{projection}`")
+    } else {
+        format!(
+            "uploaded version {version} of projection `{projection}`; determinism check passed ({} events)",
+            output::count(*checked_events)
+        )
+    }
+}
+
+/// Waits until the version has folded the log and, with `activate`, serves
+/// readers; shows its progress meanwhile.
+pub(super) async fn caught_up(
+    api: &Api,
+    uploaded: &Uploaded,
+    activate: bool,
+    global: &Global,
+) -> Outcome<Option<VersionStatus>> {
+    let Uploaded { projection, version, .. } = uploaded;
+    let bar = output::progress(Progress::PerMille, global.json);
+    loop {
+        let status = api.projection(projection).await?;
+        let Some(now) = status.versions.iter().find(|v| v.id == *version) else {
+            let message = format!("version {version} of `{projection}` is gone");
+            return Err(Failure::new(Exit::NotFound, message));
+        };
+        bar.set_position(per_mille(now.percent));
+        bar.set_message(pace(now));
+        let settled = settled(&status, now, activate);
+        if let Some(settled) = settled {
+            bar.finish_and_clear();
+            settled?;
+            let is = if activate { "serves readers" } else { "has caught up and waits" };
+            output::note(global.json, format!("version {version} of `{projection}` {is}"));
+            return Ok(Some(now.clone()));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// How the wait for a version ends; `None` while it goes on.
+fn settled(status: &ProjectionStatus, now: &VersionStatus, activate: bool) -> Option<Outcome> {
+    let (name, id) = (&status.name, &now.id);
+    if !activate && now.state != "backfilling" || status.active.as_ref() == Some(id) {
+        return Some(Ok(()));
+    }
+    if let Some(why) = &now.not_activated {
+        let failure = Failure::new(Exit::Failure, output::printable(why)).code("LAN-0220");
+        return Some(Err(failure.help(format!(
+            "`lantern parked list {name} --version-id {id}` shows them; push a corrected version, or `lantern plugin activate {name} {id} --force`"
+        ))));
+    }
+    if now.state == "ready" {
+        let message =
+            format!("version {id} of `{name}` was not activated: another one was pushed after it");
+        return Some(Err(Failure::new(Exit::Failure, message)
+            .help(format!("`lantern plugin activate {name} {id}` activates it"))));
+    }
+    if now.activity == "halted" || status.paused {
+        let why = now.reason.clone().unwrap_or_else(|| "it is paused".into());
+        let message =
+            format!("version {id} of `{name}` does not go on: {}", output::printable(&why));
+        return Some(Err(Failure::new(Exit::Failure, message)
+            .help(format!("`lantern plugin resume {name}` lets it go on"))));
+    }
+    None
+}
+
+/// Prints what a version has applied, and what it has not.
+pub(super) fn report(version: &VersionStatus, projection: &str) {
+    let mut text = format!("{} events applied", output::count(applied(version)));
+    if version.late > 0 {
+        text.push_str(&format!(", {} of them late", output::count(version.late)));
+    }
+    output::line(text);
+    if version.parked > 0 {
+        let parked = super::parked::counts(version.parked - version.waiting, version.waiting);
+        let of = if version.state == "active" {
+            String::new()
+        } else {
+            format!(" --version-id {}", version.id)
+        };
+        output::line(format!("warning: {parked} parked: `lantern parked list {projection}{of}`"));
+    }
+}
+
+fn applied(version: &VersionStatus) -> u64 {
+    version.shards.iter().map(|shard| shard.applied).sum()
+}
+
+fn per_mille(percent: f64) -> u64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+    let per_mille = (percent.clamp(0.0, 100.0) * 10.0) as u64;
+    per_mille
+}
+
+/// How fast a version folds, and how long it still takes.
+pub(super) fn pace(version: &VersionStatus) -> String {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
+    let whole = |rate: f64| output::count(rate.max(0.0).ceil() as u64);
+    let per_s = whole(version.events_per_s);
+    let behind = version.intake_per_s - version.events_per_s;
+    match version.eta_s {
+        Some(eta) => format!("{per_s} events/s, {} left", output::seconds(eta)),
+        None if behind > 0.0 && version.events_per_s > 0.0 => {
+            format!("{per_s} events/s, falls behind by {}/s", whole(behind))
+        }
+        None => format!("{per_s} events/s"),
+    }
+}

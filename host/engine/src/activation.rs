@@ -1,0 +1,136 @@
+//! Compares what a version has not applied with what the active one has, so
+//! that a broken version does not take over without a word.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use lantern_core::{ParkedKind, ParkedRecord, StoreError, UNREADABLE_TYPE, VersionId};
+use parking_lot::MutexGuard;
+
+use crate::EngineError;
+use crate::engine::Build;
+use crate::parked::{after, decoded};
+use crate::shard::Shard;
+use crate::slot::Slot;
+
+/// Why a version is not activated: at the same offset, the active version has
+/// applied events that this one has not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppliesLess {
+    /// The projection.
+    pub projection: String,
+    /// The version that was to be activated.
+    pub version: VersionId,
+    /// The version that serves readers.
+    pub active: VersionId,
+    /// Events and timers that failed in this version and not in the active one.
+    pub failed: u64,
+    /// Events that wait behind a failed one of their subject, and that the
+    /// active version has applied.
+    pub waiting: u64,
+    /// The first failed one: partition, offset, reason.
+    pub first: Option<(u32, u64, String)>,
+}
+
+impl AppliesLess {
+    fn none(projection: &str, version: &VersionId, active: &VersionId) -> Self {
+        Self {
+            projection: projection.into(),
+            version: version.clone(),
+            active: active.clone(),
+            failed: 0,
+            waiting: 0,
+            first: None,
+        }
+    }
+
+    fn count(&mut self, partition: u32, record: ParkedRecord) {
+        if record.kind == ParkedKind::Waiting {
+            self.waiting += 1;
+            return;
+        }
+        self.failed += 1;
+        self.first.get_or_insert((partition, record.offset.0, record.reason));
+    }
+}
+
+impl fmt::Display for AppliesLess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { projection, version, active, failed, waiting, first } = self;
+        write!(
+            f,
+            "version `{version}` of `{projection}` fails on {failed} events and holds back {waiting} behind them, all of which the active version `{active}` has applied"
+        )?;
+        if let Some((partition, offset, reason)) = first {
+            write!(f, "; the first is at offset {offset} of partition {partition}: {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A version with its shards, locked; `None` for one that is not open.
+pub(crate) type Locked<'a> = (&'a Build, &'a [MutexGuard<'a, Option<Shard>>]);
+
+/// Fails if `new` has parked events that `old`, at the same offsets, has
+/// applied. Events that `old` does not subscribe to, and records of the log
+/// that are no events, do not count. Events dropped from `old` count as applied.
+///
+/// # Errors
+/// [`EngineError::AppliesLess`], or what the stores say.
+pub(crate) fn check(projection: &str, old: Locked<'_>, new: Locked<'_>) -> Result<(), EngineError> {
+    let mut less = AppliesLess::none(projection, &new.0.version.id, &old.0.version.id);
+    let filter = old.0.manifest.filter();
+    for (place, slot) in new.0.slots.iter().enumerate() {
+        let Some(ahead) = old.0.slots.get(place) else { continue };
+        // If the state of the active version is unreadable, it has applied nothing.
+        if ahead.store.is_none() {
+            continue;
+        }
+        let mut parked = BTreeSet::new();
+        each(ahead, old.1.get(place), |record| {
+            parked.insert(identity(&record));
+        })?;
+        each(slot, new.1.get(place), |record| {
+            let event = &record.event;
+            let timer = matches!(record.kind, ParkedKind::Timer(..));
+            let wanted = timer || (event.kind != UNREADABLE_TYPE && filter.matches(&event.kind));
+            if wanted && !parked.contains(&identity(&record)) {
+                less.count(slot.id.partition.0, record);
+            }
+        })?;
+    }
+    if less.failed + less.waiting > 0 {
+        return Err(EngineError::AppliesLess(Box::new(less)));
+    }
+    Ok(())
+}
+
+/// What makes a parked event or timer the same one in two versions.
+fn identity(record: &ParkedRecord) -> (u64, Option<String>) {
+    match &record.kind {
+        // The offset at which a timer was due may differ by version.
+        ParkedKind::Timer(at, key) => (u64::MAX, Some(format!("{}/{key}", at.0))),
+        ParkedKind::Event | ParkedKind::Waiting => (record.offset.0, None),
+    }
+}
+
+/// Calls `take` with every parked record of a shard, in the order of offsets.
+fn each(
+    slot: &Slot,
+    shard: Option<&MutexGuard<'_, Option<Shard>>>,
+    mut take: impl FnMut(ParkedRecord),
+) -> Result<(), StoreError> {
+    const PAGE: usize = 1_000;
+    let shard = shard.and_then(|shard| shard.as_ref());
+    let mut from = Vec::new();
+    loop {
+        let page = match (shard, &slot.store) {
+            (Some(shard), _) => shard.parked_page(&from)?,
+            (None, Some(store)) => decoded(&**store, &from, PAGE)?,
+            (None, None) => return Ok(()),
+        };
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        from = after(last);
+        page.into_iter().for_each(|(_, record)| take(record));
+    }
+}

@@ -1,0 +1,169 @@
+//! Parked events in groups: how many failed, for which reasons, and how many
+//! wait behind them.
+
+use std::collections::BTreeMap;
+
+use lantern_core::{ParkedKind, ParkedRecord, VersionId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::parked::{after, decoded};
+use crate::report::halted;
+use crate::{Engine, EngineError};
+
+/// The parked events read at a time.
+const PAGE: usize = 1_000;
+/// The most groups of an answer.
+const REASONS_MAX: usize = 100;
+/// The most characters of a reason that tell groups apart.
+const REASON_CHARS_MAX: usize = 400;
+
+/// The parked events of a version, in groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ParkedSummary {
+    /// All that are parked now.
+    pub total: u64,
+    /// Of them, events and timers that failed.
+    pub failed: u64,
+    /// Of them, events that wait behind a failed one of their subject.
+    pub waiting: u64,
+    /// Groups by reason, the largest first; at most 100.
+    pub reasons: Vec<ParkedReason>,
+    /// Groups that were left out.
+    pub more_reasons: u64,
+}
+
+/// Parked events with one reason. Reasons that differ in numbers alone are one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ParkedReason {
+    /// The reason of the first of them.
+    pub reason: String,
+    /// Events and timers that failed for it.
+    pub failed: u64,
+    /// Events that wait behind those.
+    pub waiting: u64,
+    /// The partition of the first.
+    pub partition: u32,
+    /// The offset of the first.
+    pub offset: u64,
+}
+
+impl Engine {
+    /// Groups the parked events of a version (the active one if `None`).
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub fn parked_summary(
+        &self,
+        projection: &str,
+        version: Option<&VersionId>,
+    ) -> Result<ParkedSummary, EngineError> {
+        let build = self.chosen(projection, version)?;
+        let mut groups = Groups::default();
+        for slot in &build.slots {
+            let store = slot.store.as_ref().ok_or_else(|| halted(slot))?;
+            let mut from = Vec::new();
+            loop {
+                let page = decoded(&**store, &from, PAGE)?;
+                let Some((last, _)) = page.last() else { break };
+                from = after(last);
+                for (_, record) in page {
+                    groups.add(slot.id.partition.0, &record);
+                }
+            }
+            groups.blocked_by.clear();
+        }
+        Ok(groups.summary())
+    }
+}
+
+#[derive(Default)]
+struct Groups {
+    by_reason: BTreeMap<String, ParkedReason>,
+    /// The reason of the first failed event of each tenant's subject.
+    blocked_by: BTreeMap<(String, String), String>,
+}
+
+impl Groups {
+    /// Adds a record; those of a partition come in the order of offsets.
+    fn add(&mut self, partition: u32, record: &ParkedRecord) {
+        let of = (record.event.tenant.clone(), record.event.subject.clone());
+        let waits = record.kind == ParkedKind::Waiting;
+        let key = match self.blocked_by.get(&of) {
+            Some(key) if waits => key.clone(),
+            // The failed event in front of it was dropped.
+            _ if waits => String::new(),
+            _ => alike(&record.reason),
+        };
+        if !waits && !matches!(record.kind, ParkedKind::Timer(..)) {
+            self.blocked_by.entry(of).or_insert_with(|| key.clone());
+        }
+        let group = self.by_reason.entry(key).or_insert_with(|| ParkedReason {
+            reason: record.reason.clone(),
+            partition,
+            offset: record.offset.0,
+            ..ParkedReason::default()
+        });
+        *if waits { &mut group.waiting } else { &mut group.failed } += 1;
+    }
+
+    fn summary(self) -> ParkedSummary {
+        let mut reasons: Vec<_> = self.by_reason.into_values().collect();
+        // Equal ones stay in the order of their text.
+        reasons.sort_by_key(|group| std::cmp::Reverse(group.failed + group.waiting));
+        let failed = reasons.iter().map(|group| group.failed).sum();
+        let waiting = reasons.iter().map(|group| group.waiting).sum();
+        let more_reasons = reasons.len().saturating_sub(REASONS_MAX) as u64;
+        reasons.truncate(REASONS_MAX);
+        ParkedSummary { total: failed + waiting, failed, waiting, reasons, more_reasons }
+    }
+}
+
+/// `reason` with each number replaced: `no product 17` and `no product 4` are alike.
+fn alike(reason: &str) -> String {
+    let mut out = String::new();
+    let mut digits = false;
+    for c in reason.chars().take(REASON_CHARS_MAX) {
+        if !c.is_ascii_digit() {
+            out.push(c);
+        } else if !digits {
+            out.push('#');
+        }
+        digits = c.is_ascii_digit();
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lantern_core::{Event, Offset, Timestamp};
+
+    fn record(offset: u64, subject: &str, kind: ParkedKind, reason: &str) -> ParkedRecord {
+        ParkedRecord {
+            kind,
+            offset: Offset(offset),
+            event: Event { subject: subject.into(), ..Event::default() },
+            watermark: Timestamp(0),
+            reason: reason.into(),
+            backtrace: String::new(),
+            attempts: 1,
+        }
+    }
+
+    #[test]
+    fn waiting_events_are_counted_with_the_reason_of_the_one_in_front() {
+        let mut groups = Groups::default();
+        groups.add(0, &record(3, "a", ParkedKind::Event, "no product 17"));
+        groups.add(0, &record(4, "b", ParkedKind::Event, "no product 4"));
+        groups.add(0, &record(5, "a", ParkedKind::Waiting, ""));
+        groups.add(0, &record(6, "c", ParkedKind::Event, "no cents"));
+        groups.add(0, &record(7, "b", ParkedKind::Waiting, ""));
+        let summary = groups.summary();
+        assert_eq!((summary.total, summary.failed, summary.waiting), (5, 3, 2));
+        let first = &summary.reasons[0];
+        assert_eq!((first.failed, first.waiting, first.offset), (2, 2, 3));
+        assert_eq!(first.reason, "no product 17");
+        assert_eq!(summary.reasons[1].reason, "no cents");
+    }
+}
