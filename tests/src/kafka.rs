@@ -99,6 +99,10 @@ pub fn create_topic(broker: &Broker, name: &str, partitions: u32, settings: &[&s
 fn create(address: &str, name: &str, partitions: u32, settings: Vec<String>) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = client(address).create()?;
     let mut topic = NewTopic::new(name, i32::try_from(partitions)?, TopicReplication::Fixed(1));
+    // As Lantern creates topics, unless a test says otherwise.
+    if !settings.iter().any(|setting| setting.starts_with("message.timestamp.type=")) {
+        topic = topic.set("message.timestamp.type", "LogAppendTime");
+    }
     for setting in &settings {
         let (key, value) = setting.split_once('=').context("a setting is NAME=VALUE")?;
         topic = topic.set(key, value);

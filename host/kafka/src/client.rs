@@ -223,6 +223,15 @@ pub(crate) fn time_of(time: RecordTime) -> lantern_core::Timestamp {
     lantern_core::Timestamp(time.to_millis().unwrap_or(0).max(0).saturating_mul(1_000))
 }
 
+/// When the broker appended a record; [`lantern_core::Timestamp::MIN`] if the record
+/// has its producer's time, which may be anything.
+pub(crate) fn append_time(time: RecordTime) -> lantern_core::Timestamp {
+    match time {
+        RecordTime::LogAppendTime(ms) if ms > 0 => time_of(time),
+        _ => lantern_core::Timestamp::MIN,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -266,7 +266,8 @@ impl Log for KafkaLog {
         self.shared.read(partition, from, wanted)
     }
 
-    /// By the records' own timestamps.
+    /// By the records' own timestamps: append times under `LogAppendTime`, else what
+    /// the producers wrote.
     fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError> {
         let place = &self.shared.part(partition)?.place;
         let unavailable = |error: KafkaError| LogError::Unavailable(error.to_string());

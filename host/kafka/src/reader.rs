@@ -3,16 +3,16 @@
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use lantern_core::{Chunk, Events, Offset, Offsets, Timestamp, UNREADABLE_TYPE};
+use lantern_core::{AHEAD_MAX_US, Chunk, Events, Offset, Offsets, Timestamp, UNREADABLE_TYPE};
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
-use crate::client::{Context, is_gone, time_of};
+use crate::client::{Context, append_time, is_gone, time_of};
 use crate::record::{Decoded, Decoder, Raw};
 use crate::shared::{Part, Shared};
 
@@ -61,6 +61,8 @@ struct Lane {
     assigned: bool,
     events: Events,
     offsets: Vec<u64>,
+    /// When the broker appended each; [`Timestamp::MIN`] if that is not known.
+    appended: Vec<Timestamp>,
     /// Everything before this was taken.
     next: u64,
     /// When something came last, or the cursor was sent here.
@@ -177,6 +179,7 @@ impl Cursor {
         let lane = &mut self.lanes[number];
         lane.events = Events::new();
         lane.offsets.clear();
+        lane.appended.clear();
         (lane.next, lane.confirming, lane.moved) = (from, None, Some(Instant::now()));
         if lane.assigned {
             return self.consumer.seek(topic, partition, offset, SEEK);
@@ -205,6 +208,7 @@ impl Cursor {
         }
         lane.events = Events::new();
         lane.offsets.clear();
+        lane.appended.clear();
         let mut list = TopicPartitionList::new();
         list.add_partition(&part.place.topic, part.place.partition);
         if let Err(error) = self.consumer.incremental_unassign(&list) {
@@ -228,6 +232,7 @@ impl Cursor {
                 // A compressed batch begins before the place asked for.
                 continue;
             }
+            let appended = append_time(message.timestamp());
             let mut decoded = decode(&mut self.decoder, part, offset, &message, &mut lane.events);
             let again = (decoded == Decoded::Full).then(|| message.detach());
             drop(message);
@@ -242,6 +247,7 @@ impl Cursor {
             // A record without a value leaves a gap, as if it had been compacted away.
             if decoded != Decoded::Tombstone {
                 lane.offsets.push(offset);
+                lane.appended.push(appended);
             }
             let many = lane.offsets.len() >= self.shared.config.chunk_events_max as usize;
             if (many || lane.events.bytes() >= self.piece_bytes) && self.seal(part, number, false) {
@@ -260,7 +266,8 @@ impl Cursor {
         lane.moved = Some(Instant::now());
         let (events, offsets) =
             (std::mem::take(&mut lane.events), std::mem::take(&mut lane.offsets));
-        let newest = newest(&events);
+        let appended = std::mem::take(&mut lane.appended);
+        let newest = newest(&events, &appended, now());
         let dense =
             offsets.last().is_some_and(|last| last - offsets[0] + 1 == offsets.len() as u64);
         let offsets = if dense {
@@ -268,7 +275,7 @@ impl Cursor {
         } else {
             Offsets::Sparse(offsets)
         };
-        let chunk = Chunk { partition: part.id, offsets, events, appended: Vec::new() };
+        let chunk = Chunk { partition: part.id, offsets, events, appended };
         let (next, limit) = (lane.next, self.shared.cache_bytes);
         let mut state = part.state.lock();
         state.tell_end(next);
@@ -450,10 +457,43 @@ impl Records for rdkafka::message::OwnedMessage {
     }
 }
 
-/// The highest time of an event; that of what is no event does not count.
-fn newest(events: &Events) -> Timestamp {
+/// The highest time of an event that is not ahead of its append time, which for
+/// records with their producer's time is `now`. That of what is no event does not
+/// count.
+fn newest(events: &Events, appended: &[Timestamp], now: Timestamp) -> Timestamp {
     let unreadable = events.type_names().iter().position(|kind| kind == UNREADABLE_TYPE);
-    let times = events.times().iter().zip(events.types());
-    let counted = times.filter(|(_, kind)| Some(usize::from(**kind)) != unreadable);
-    counted.map(|(time, _)| *time).max().unwrap_or(Timestamp::MIN)
+    let times = events.times().iter().zip(events.types()).zip(appended);
+    let counted = times.filter(|((time, kind), appended)| {
+        let at = if **appended == Timestamp::MIN { now } else { **appended };
+        Some(usize::from(**kind)) != unreadable && time.0 <= at.0.saturating_add(AHEAD_MAX_US)
+    });
+    counted.map(|((time, _), _)| *time).max().unwrap_or(Timestamp::MIN)
+}
+
+/// The time of day.
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use lantern_core::EventRef;
+
+    use super::*;
+
+    #[test]
+    fn the_newest_time_is_that_of_an_event_that_is_not_ahead_of_its_append() {
+        let mut events = Events::new();
+        let at = |s: i64| Timestamp(s * 1_000_000);
+        for (kind, time) in [("a", at(5)), ("a", at(2_000)), ("a", at(900)), ("a", at(3_000))] {
+            events.push(&EventRef { kind, time, ..EventRef::default() });
+        }
+        events.push(&EventRef { kind: UNREADABLE_TYPE, time: at(100), ..EventRef::default() });
+        let unknown = Timestamp::MIN;
+        let appended = [at(10), at(10), unknown, unknown, at(100)];
+        assert_eq!(newest(&events, &appended, at(850)), at(900));
+        assert_eq!(newest(&events, &appended, at(800)), at(5));
+        assert_eq!(newest(&Events::new(), &[], at(1)), Timestamp::MIN);
+    }
 }

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod appending;
+mod foreign;
 mod reading;
+mod refused;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -17,7 +19,7 @@ use lantern_core::{
 };
 use lantern_kafka::{KafkaConfig, KafkaLog};
 use rdkafka::ClientConfig;
-use rdkafka::admin::AdminClient;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::BaseProducer;
 
@@ -62,6 +64,16 @@ impl Fixture {
         KafkaLog::open(self.table(), self.config(partitions)).unwrap()
     }
 
+    /// Creates the topic with one partition and such settings.
+    fn create(&self, settings: &[(&str, &str)]) {
+        let mut topic = NewTopic::new(&self.topic, 1, TopicReplication::Fixed(1));
+        for (name, value) in settings {
+            topic = topic.set(name, value);
+        }
+        let made = block_on(self.admin().create_topics([&topic], &AdminOptions::new())).unwrap();
+        made[0].as_ref().unwrap();
+    }
+
     fn client(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.servers);
@@ -76,6 +88,24 @@ impl Fixture {
 
     fn admin(&self) -> AdminClient<DefaultClientContext> {
         self.client().create().unwrap()
+    }
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        if let std::task::Poll::Ready(value) = future.as_mut().poll(&mut context) {
+            return value;
+        }
+        std::thread::park();
     }
 }
 

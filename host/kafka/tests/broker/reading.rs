@@ -12,24 +12,6 @@ use super::*;
 
 const P0: PartitionId = PartitionId(0);
 
-fn block_on<T>(future: impl Future<Output = T>) -> T {
-    struct Unpark(std::thread::Thread);
-    impl std::task::Wake for Unpark {
-        fn wake(self: std::sync::Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
-    let mut context = std::task::Context::from_waker(&waker);
-    let mut future = std::pin::pin!(future);
-    loop {
-        if let std::task::Poll::Ready(value) = future.as_mut().poll(&mut context) {
-            return value;
-        }
-        std::thread::park();
-    }
-}
-
 fn produce(fixture: &Fixture, codec: &str, payloads: impl Iterator<Item = String>) {
     let producer = fixture.producer(codec);
     for payload in payloads {
@@ -40,7 +22,7 @@ fn produce(fixture: &Fixture, codec: &str, payloads: impl Iterator<Item = String
     producer.flush(PATIENCE).unwrap();
 }
 
-fn structured(id: u64) -> String {
+pub(crate) fn structured(id: u64) -> String {
     format!(r#"{{"specversion":"1.0","id":"{id}","source":"s","type":"t","data":{{"n":{id}}}}}"#)
 }
 

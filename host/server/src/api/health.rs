@@ -185,7 +185,7 @@ pub(crate) async fn status(State(app): State<Shared>) -> Result<Json<Status>, Pr
         Ok(Status {
             version: env!("CARGO_PKG_VERSION"),
             partitions: partitions.collect(),
-            troubles: troubles(app),
+            troubles: troubles(app).into_iter().chain(app.log.warnings()).collect(),
             feed_sessions: app.hub.sessions(),
         })
     };
