@@ -112,7 +112,7 @@ pub enum EventError {
     TimeRange(String),
     /// A number that is no time in its unit.
     #[error(
-        "`time` is `{value}`, which is {was} in `{unit}`; {advice}: correct `time_unit`, leave the time out where there is none, or write times before 1971 as RFC 3339"
+        "`time` is `{value}`, which is {was} in {unit}; {advice}: correct `time_unit`, leave the time out where there is none, or write times before 1971 as RFC 3339"
     )]
     TimeNumber {
         /// Its value.

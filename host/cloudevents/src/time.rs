@@ -31,14 +31,13 @@ pub enum TimeUnit {
 impl TimeUnit {
     const ALL: [Self; 4] = [Self::Seconds, Self::Millis, Self::Micros, Self::Nanos];
 
-    /// As settings have it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    /// For people.
+    fn label(self) -> &'static str {
         match self {
-            Self::Seconds => "s",
-            Self::Millis => "ms",
-            Self::Micros => "us",
-            Self::Nanos => "ns",
+            Self::Seconds => "seconds (`s`)",
+            Self::Millis => "milliseconds (`ms`)",
+            Self::Micros => "microseconds (`us`)",
+            Self::Nanos => "nanoseconds (`ns`)",
         }
     }
 
@@ -79,10 +78,10 @@ pub fn time_of_number(number: &str, unit: TimeUnit) -> Result<Timestamp, EventEr
                 None => "out of range".into(),
             };
             let advice = match unit_that_fits(in_unit) {
-                Some((unit, time)) => format!("in `{}` it is {}", unit.name(), format_time(time)),
+                Some((unit, time)) => format!("in {} it is {}", unit.label(), format_time(time)),
                 None => "it fits in no unit".into(),
             };
-            Err(EventError::TimeNumber { value: quote(number), unit: unit.name(), was, advice })
+            Err(EventError::TimeNumber { value: quote(number), unit: unit.label(), was, advice })
         }
     }
 }
@@ -104,7 +103,7 @@ pub(super) fn not_a_time(text: &str) -> EventError {
         unit_that_fits(|unit| unit.micros(value, whole).map(Timestamp))
     });
     let hint = unit.map_or_else(String::new, |(unit, time)| {
-        format!("; if the number counts `{}`, that is `{}`", unit.name(), format_time(time))
+        format!("; if the number counts {}, that is `{}`", unit.label(), format_time(time))
     });
     EventError::Time { value: quote(text), hint }
 }
@@ -275,11 +274,11 @@ mod tests {
     #[test]
     fn a_number_of_another_unit_is_refused_with_the_unit_that_fits() {
         for (number, unit, words) in [
-            ("1767225600", TimeUnit::Millis, "in `s` it is 2026-01-01T00:00:00Z"),
-            ("1767225600", TimeUnit::Micros, "in `s` it is 2026-01-01T00:00:00Z"),
-            ("1767225600000", TimeUnit::Seconds, "in `ms` it is 2026-01-01T00:00:00Z"),
-            ("1767225600000000", TimeUnit::Millis, "in `us` it is 2026-01-01T00:00:00Z"),
-            ("1767225600000000000", TimeUnit::Micros, "in `ns` it is 2026-01-01T00:00:00Z"),
+            ("1767225600", TimeUnit::Millis, "in seconds (`s`) it is 2026-01-01T00:00:00Z"),
+            ("1767225600", TimeUnit::Micros, "in seconds (`s`) it is 2026-01-01T00:00:00Z"),
+            ("1767225600000", TimeUnit::Seconds, "in milliseconds (`ms`) it is 2026-01-01T00:00:00Z"),
+            ("1767225600000000", TimeUnit::Millis, "in microseconds (`us`) it is 2026-01-01T00:00:00Z"),
+            ("1767225600000000000", TimeUnit::Micros, "in nanoseconds (`ns`) it is 2026-01-01T00:00:00Z"),
             ("-1", TimeUnit::Millis, "fits in no unit"),
             ("0", TimeUnit::Seconds, "fits in no unit"),
             ("1e300", TimeUnit::Seconds, "fits in no unit"),
@@ -287,7 +286,7 @@ mod tests {
             ("253402207200", TimeUnit::Seconds, "out of range"),
         ] {
             let error = time_of_number(number, unit).expect_err(number).to_string();
-            assert!(error.contains(words) && error.contains(unit.name()), "{number}: {error}");
+            assert!(error.contains(words) && error.contains(unit.label()), "{number}: {error}");
         }
     }
 

@@ -369,8 +369,8 @@ fn times_are_text_or_numbers_of_a_unit() {
 fn a_time_of_another_unit_is_unreadable_and_the_reason_names_the_unit_that_fits() {
     let mapping = Mapping { time: "field:at".into(), ..Mapping::default() };
     for (at, words) in [
-        ("1767225600", "in `s` it is 2026-01-01T00:00:00Z"),
-        ("1767225600000000", "in `us` it is 2026-01-01T00:00:00Z"),
+        ("1767225600", "in seconds (`s`) it is 2026-01-01T00:00:00Z"),
+        ("1767225600000000", "in microseconds (`us`) it is 2026-01-01T00:00:00Z"),
         ("-1", "`ms`"),
         ("0", "`ms`"),
         ("1e300", "`ms`"),
