@@ -110,15 +110,14 @@ impl From<EventError> for Problem {
 
 impl From<LogError> for Problem {
     fn from(error: LogError) -> Self {
-        if let LogError::Rejected { index, appended, reason } = &error {
+        if let LogError::Rejected { appended, reason, .. } = &error {
             let code = match reason {
                 RejectedEvent::TooLarge { .. } => "LAN-0326",
                 _ => "LAN-0327",
             };
-            // The index is that of the event among those read, which is not its place
-            // in the request if bad ones were left out.
-            let problem = Self::new(code, error.to_string());
-            return problem.with("index", *index).with("appended", *appended);
+            // The text names the event: its index among those read may be another than
+            // its place in the request, from which bad ones may have been left out.
+            return Self::new(code, error.to_string()).with("appended", *appended);
         }
         let code = match error {
             LogError::OutOfRange { .. } | LogError::Lost { .. } => "LAN-0320",
