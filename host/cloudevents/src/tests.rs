@@ -148,8 +148,16 @@ fn each_bad_event_is_refused_in_words_that_quote_it() {
         (&with(r#","ext":3000000000"#), "LAN-0305", "32-bit"),
         (&with(r#","traceparent":1"#), "LAN-0305", "`traceparent` is `1`"),
         (&with(r#","time":"yesterday""#), "LAN-0308", "`yesterday`"),
-        (&with(r#","time":1767225600"#), "LAN-0308", "seconds (`s`), that is `2026-01-01T00:00:00Z`"),
-        (&with(r#","time":"1767225600000""#), "LAN-0308", "milliseconds (`ms`), that is `2026-01-01T00:00:00Z`"),
+        (
+            &with(r#","time":1767225600"#),
+            "LAN-0308",
+            "seconds (`s`), that is `2026-01-01T00:00:00Z`",
+        ),
+        (
+            &with(r#","time":"1767225600000""#),
+            "LAN-0308",
+            "milliseconds (`ms`), that is `2026-01-01T00:00:00Z`",
+        ),
         (&with(r#","time":"0000-06-01T00:00:00Z""#), "LAN-0308", "from 0001-01-01"),
         (&with(&long_value), "LAN-0308", "yyy…`"),
         (&with(r#","time":"2126-01-01T00:00:00Z""#), "LAN-0309", "86400 s ahead"),

@@ -276,9 +276,21 @@ mod tests {
         for (number, unit, words) in [
             ("1767225600", TimeUnit::Millis, "in seconds (`s`) it is 2026-01-01T00:00:00Z"),
             ("1767225600", TimeUnit::Micros, "in seconds (`s`) it is 2026-01-01T00:00:00Z"),
-            ("1767225600000", TimeUnit::Seconds, "in milliseconds (`ms`) it is 2026-01-01T00:00:00Z"),
-            ("1767225600000000", TimeUnit::Millis, "in microseconds (`us`) it is 2026-01-01T00:00:00Z"),
-            ("1767225600000000000", TimeUnit::Micros, "in nanoseconds (`ns`) it is 2026-01-01T00:00:00Z"),
+            (
+                "1767225600000",
+                TimeUnit::Seconds,
+                "in milliseconds (`ms`) it is 2026-01-01T00:00:00Z",
+            ),
+            (
+                "1767225600000000",
+                TimeUnit::Millis,
+                "in microseconds (`us`) it is 2026-01-01T00:00:00Z",
+            ),
+            (
+                "1767225600000000000",
+                TimeUnit::Micros,
+                "in nanoseconds (`ns`) it is 2026-01-01T00:00:00Z",
+            ),
             ("-1", TimeUnit::Millis, "fits in no unit"),
             ("0", TimeUnit::Seconds, "fits in no unit"),
             ("1e300", TimeUnit::Seconds, "fits in no unit"),
