@@ -58,6 +58,47 @@ function moment(us) {
   return Number.isNaN(date.getTime()) ? "–" : date.toISOString().replace("T", " ").slice(0, 19);
 }
 
+// ----------------------------------------------------------------- numbers
+
+/** Marks a number that JavaScript cannot hold as it was written. Nothing that a
+ * projection writes can be taken for it: the name is drawn afresh each time. */
+const AS_WRITTEN = `number ${crypto.getRandomValues(new Uint32Array(4)).join("-")}`;
+/** Strings, which are passed over, and numbers. */
+const TOKENS = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]*/g;
+
+/** JSON.parse, but numbers that would change (9007199254740993, 1e400, 0.10)
+ * become objects with their text under AS_WRITTEN. */
+function parse(text) {
+  return JSON.parse(text.replace(TOKENS, (token) => {
+    if (token[0] === '"' || String(Number(token)) === token) return token;
+    return `{"${AS_WRITTEN}":"${token}"}`;
+  }));
+}
+
+/** The text of a number that JavaScript cannot hold, else undefined. */
+function written(value) {
+  return typeof value === "object" && value !== null ? value[AS_WRITTEN] : undefined;
+}
+
+/** JSON.stringify, with numbers as they were written. */
+function stringify(value) {
+  if (typeof value !== "object" || value === null) return JSON.stringify(value);
+  const number = written(value);
+  if (number !== undefined) return number;
+  if (Array.isArray(value)) return `[${value.map(stringify).join(",")}]`;
+  const members = Object.entries(value).map(([name, member]) => `${JSON.stringify(name)}:${stringify(member)}`);
+  return `{${members.join(",")}}`;
+}
+
+/** A number for people, none of its digits changed. */
+function figure(kind, value) {
+  const text = written(value);
+  if (text === undefined) return (kind === "integer" ? whole : some).format(value);
+  if (/^-?\d+$/.test(text)) return whole.format(BigInt(text));
+  const rounded = Number(text);
+  return Number.isFinite(rounded) && kind === "number" ? some.format(rounded) : text;
+}
+
 // ------------------------------------------------------------- projections
 
 let projections = [];
@@ -242,14 +283,15 @@ const feed = {
     socket.onopen = () => this.send({ t: "hello" });
     socket.onmessage = ({ data }) => {
       this.heard = performance.now();
-      this.take(JSON.parse(data));
+      this.take(parse(data));
     };
     socket.onclose = ({ code, reason }) => this.closed(code, reason);
   },
 
   closed(code, reason) {
     this.parts = null;
-    if (code >= 4400 && code < 4500 && code !== 4429) {
+    const refusal = (code >= 4400 && code < 4500 && code !== 4429) || [1002, 1003, 1007].includes(code);
+    if (refusal) {
       state("down", `refused: ${reason || code}`);
       return;
     }
@@ -494,7 +536,9 @@ const grid = {
     if (known && !mark) return known;
     const line = el("tr", { className: mark === "added" ? "added" : "" });
     const row = feed.rows.get(key);
-    const cells = feed.fields.map((field) => cell(field, row?.[field.name]));
+    // Own members alone: every object has a `constructor`.
+    const member = (name) => (Object.hasOwn(Object(row), name) ? row[name] : undefined);
+    const cells = feed.fields.map((field) => cell(field, member(field.name)));
     // Cells are fresh elements, so their animation begins anew.
     if (known) cells.forEach((td, place) => td.classList.toggle("changed", td.textContent !== known.children[place + 1].textContent));
     line.append(el("td", { className: "key", text: shownKey(key), title: shownKey(key) }), ...cells);
@@ -515,10 +559,10 @@ function shownKey(key) {
 
 function cell(field, value) {
   if (value === null || value === undefined) return el("td", { className: "none", text: "–" });
-  if (isNumber(field) && typeof value === "number") {
-    return el("td", { className: "number", text: (field.kind === "integer" ? whole : some).format(value) });
+  if (isNumber(field) && (typeof value === "number" || written(value) !== undefined)) {
+    return el("td", { className: "number", text: figure(field.kind, value) });
   }
-  const text = typeof value === "string" ? value : JSON.stringify(value);
+  const text = typeof value === "string" ? value : stringify(value);
   const cut = text.length > CELL_CHARS_MAX ? `${text.slice(0, CELL_CHARS_MAX)}…` : text;
   return el("td", { text: cut, title: cut });
 }

@@ -23,7 +23,7 @@ async fn metrics_move_and_a_halted_projection_makes_the_server_not_ready() {
         "lantern_engine_commits_total{projection=\"rogue\"}",
         "lantern_shard_lag_events{",
         "lantern_shard_lag_seconds{",
-        "lantern_shard_parked{",
+        "lantern_shard_parked_events{",
         "lantern_shard_next_offset{",
         "lantern_shard_fuel",
         "lantern_shard_apply_seconds",

@@ -56,7 +56,7 @@ impl Lost {
             Self::Cut(_) => false,
             // Too many requests, and a request timeout, pass.
             Self::Http(status) => (400..500).contains(status) && ![408, 429].contains(status),
-            Self::Closed(code, _) => (4400..4500).contains(code),
+            Self::Closed(code, _) => is_refusal(*code),
         }
     }
 
@@ -70,13 +70,18 @@ impl Lost {
             Self::Address => Error::Address { url },
             Self::Cut(source) => Error::Unreachable { url, source },
             Self::Http(status) => Error::Http { url, status },
-            Self::Closed(code, why) if (4400..4500).contains(&code) => Error::Refused { code, why },
+            Self::Closed(code, why) if is_refusal(code) => Error::Refused { code, why },
             Self::Closed(code, why) => {
                 let source = Arc::from(Box::from(format!("closed with {code}: {why}")));
                 Error::Unreachable { url, source }
             }
         }
     }
+}
+
+/// Whether a close code says: do not come back unchanged.
+fn is_refusal(code: u16) -> bool {
+    matches!(code, 1002 | 1003 | 1007 | 4400..4500)
 }
 
 impl From<tungstenite::Error> for Lost {

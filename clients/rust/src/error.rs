@@ -35,7 +35,7 @@ pub enum Error {
     /// unchanged.
     #[error("the server closed the feed with {code}: {why}")]
     Refused {
-        /// 4400 to 4499.
+        /// 1002, 1003, 1007, or 4400 to 4499.
         code: u16,
         /// The server's words.
         why: String,

@@ -1,6 +1,7 @@
 //! The client of Lantern's HTTP API: requests, answers, and what each error
 //! means to a script. The only module that names the HTTP library.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Exit, Failure, Problem};
+use crate::raw::Raw;
 
 /// The longest wait for a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -148,7 +150,7 @@ pub(crate) struct LoggedEvent {
     /// Its offset.
     pub(crate) offset: u64,
     /// The event, a CloudEvent as JSON.
-    pub(crate) event: serde_json::Value,
+    pub(crate) event: Raw,
 }
 
 /// Which events to read.
@@ -181,7 +183,7 @@ pub(crate) struct TablePage {
     /// The fields of the rows.
     pub(crate) fields: Vec<Field>,
     /// The rows by key, in key order.
-    pub(crate) rows: serde_json::Map<String, serde_json::Value>,
+    pub(crate) rows: BTreeMap<String, Raw>,
     /// The cursor of the next page.
     pub(crate) next: Option<String>,
 }

@@ -8,6 +8,7 @@ mod commands;
 mod error;
 mod grid;
 mod output;
+mod raw;
 mod sender;
 mod source;
 

@@ -160,15 +160,6 @@ fn is_unsafe(c: char) -> bool {
     c.is_control() || direction || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// A JSON value as a table's cell has it: strings without quotes.
-pub(crate) fn cell(value: Option<&serde_json::Value>) -> String {
-    match value {
-        None | Some(serde_json::Value::Null) => String::new(),
-        Some(serde_json::Value::String(text)) => printable(text),
-        Some(other) => printable(&other.to_string()),
-    }
-}
-
 /// `count` with thin groups: `1 234 567`.
 pub(crate) fn count(count: u64) -> String {
     let digits = count.to_string();
@@ -269,9 +260,6 @@ mod tests {
     fn what_would_move_the_cursor_is_replaced() {
         assert_eq!(printable("a\u{202E}b\u{2066}c\u{200F}"), "a\u{FFFD}b\u{FFFD}c\u{FFFD}");
         assert_eq!(printable("a\u{1b}[2Jb\u{7}"), "a\u{FFFD}[2Jb\u{FFFD}");
-        assert_eq!(cell(Some(&serde_json::json!("x\ny"))), "x\u{FFFD}y");
-        assert_eq!(cell(Some(&serde_json::json!(1.5))), "1.5");
-        assert_eq!(cell(None), "");
         assert_eq!(printable("a\u{202e}b\u{9b}c"), "a\u{FFFD}b\u{FFFD}c");
         assert_eq!(lines("a\nb\u{1b}c"), "a\nb\u{FFFD}c");
     }

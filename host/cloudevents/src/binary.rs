@@ -7,7 +7,7 @@ use http::header::CONTENT_TYPE;
 use lantern_core::Events;
 
 use super::error::quote;
-use super::read::check_json;
+use super::read::{check_json, check_unicode};
 use super::{Attributes, EventError, Reader, is_json};
 
 /// What the headers of attributes begin with.
@@ -38,6 +38,11 @@ impl Reader {
         };
         if is_json(datacontenttype) && !body.is_empty() {
             check_json(body, self.limits().json_depth_max)?;
+            if let Ok(json) = std::str::from_utf8(body)
+                && self.is_strict()
+            {
+                check_unicode(json)?;
+            }
         }
         self.attributes(attributes, datacontenttype, body, into)
     }
@@ -54,7 +59,7 @@ fn attributes(headers: &HeaderMap) -> Result<Attributes<'_>, EventError> {
         if attribute == "data" {
             return Err(EventError::Name("ce-data (the body is the data)".into()));
         }
-        let decoded = percent_decode(value.as_bytes()).ok_or_else(|| {
+        let decoded = header_decode(value.as_bytes()).ok_or_else(|| {
             header_error(name.as_str(), &String::from_utf8_lossy(value.as_bytes()))
         })?;
         attributes.set(attribute, Cow::Owned(decoded))?;
@@ -66,27 +71,46 @@ fn header_error(name: &str, value: &str) -> EventError {
     EventError::Header { name: quote(name), value: quote(value) }
 }
 
-/// Percent-decoded UTF-8; also without the quotes that an earlier version of
-/// the binding put around values.
-fn percent_decode(value: &[u8]) -> Option<String> {
+/// The text of a header's value (HTTP binding 1.0.2, section 3.1.3.2): first the
+/// inside of a quoted string, which earlier versions of the binding wrote, then
+/// one round of percent-decoding.
+fn header_decode(value: &[u8]) -> Option<String> {
     let value = value.trim_ascii();
-    let value = match value {
-        [b'"', inner @ .., b'"'] => inner,
-        _ => value,
-    };
+    match unquote(value) {
+        Some(inner) => percent_decode(&inner),
+        None => percent_decode(value),
+    }
+}
+
+/// The inside of `value`, without the escapes, if it is one quoted string.
+fn unquote(value: &[u8]) -> Option<Vec<u8>> {
+    let mut rest = value.strip_prefix(b"\"")?.iter();
+    let mut inner = Vec::with_capacity(value.len());
+    loop {
+        match rest.next()? {
+            b'"' => return rest.as_slice().is_empty().then_some(inner),
+            b'\\' => inner.push(*rest.next()?),
+            byte => inner.push(*byte),
+        }
+    }
+}
+
+/// The UTF-8 text that is percent-encoded in `value`; `None` if it is none.
+#[must_use]
+pub fn percent_decode(value: &[u8]) -> Option<String> {
     let mut decoded = Vec::with_capacity(value.len());
     let mut rest = value;
     while let Some((&byte, tail)) = rest.split_first() {
-        if byte == b'%' {
-            let (digits, tail) = tail.split_at_checked(2)?;
-            let digit = |d: u8| char::from(d).to_digit(16);
-            let byte = digit(digits[0])? * 16 + digit(digits[1])?;
-            decoded.push(u8::try_from(byte).ok()?);
-            rest = tail;
-        } else {
-            decoded.push(byte);
-            rest = tail;
-        }
+        rest = tail;
+        decoded.push(match byte {
+            b'%' => {
+                let (digits, tail) = tail.split_at_checked(2)?;
+                rest = tail;
+                let digit = |d: u8| char::from(d).to_digit(16);
+                u8::try_from(digit(digits[0])? * 16 + digit(digits[1])?).ok()?
+            }
+            byte => byte,
+        });
     }
     String::from_utf8(decoded).ok()
 }

@@ -132,6 +132,9 @@ pub enum EventError {
         /// The limit, in seconds.
         max_s: u64,
     },
+    /// JSON with an escape that is half a character.
+    #[error("`{0}` is half a character: JSON text must be Unicode")]
+    HalfCharacter(String),
     /// Both forms of payload.
     #[error("`data` and `data_base64` are both there: give one of them")]
     DataTwice,
@@ -159,7 +162,10 @@ impl EventError {
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NotUtf8 { .. } | Self::NotJson(_) | Self::Shape { .. } => "LAN-0301",
+            Self::NotUtf8 { .. }
+            | Self::NotJson(_)
+            | Self::HalfCharacter(_)
+            | Self::Shape { .. } => "LAN-0301",
             Self::TooLarge { .. } | Self::TooLong { .. } | Self::TooManyExtensions { .. } => {
                 "LAN-0302"
             }

@@ -14,12 +14,15 @@ mod attributes;
 mod binary;
 mod error;
 mod read;
+mod syntax;
 mod time;
 mod write;
 
 pub use attributes::Attributes;
+pub use binary::percent_decode;
 pub use error::EventError;
 pub use read::{LineError, Name, Reader, check_json, check_text};
+pub use syntax::json_text;
 pub use time::{TimeUnit, format_time, parse_time, read_time, time_of_number};
 pub use write::write_event;
 

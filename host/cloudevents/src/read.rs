@@ -15,6 +15,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::error::quote;
+use super::syntax::{is_media_type, is_uri, is_uri_reference, lone_surrogate};
 use super::time::not_a_time;
 use super::{
     ATTRIBUTE_BYTES_MAX, EXTENSIONS_MAX, EventError, EventLimits, NAME_CHARS_MAX, TYPE_BYTES_MAX,
@@ -181,6 +182,9 @@ impl Reader {
 
     fn structured_text(&mut self, text: &str, into: &mut Events) -> Result<(), EventError> {
         check_depth(text, self.limits.json_depth_max)?;
+        if self.is_strict() {
+            check_unicode(text)?;
+        }
         let mut members = Members { tolerant: self.tolerant, ..Members::default() };
         let read = members.read(text);
         self.ignored += members.ignored;
@@ -233,6 +237,9 @@ impl Reader {
             None => None,
         };
         let payload = payload(m, &datacontenttype, self.limits.json_depth_max)?;
+        if self.is_strict() && m.data_base64.is_some() && is_json(&datacontenttype) {
+            check_unicode(&String::from_utf8_lossy(&payload))?;
+        }
         let event = EventRef {
             id: &id,
             source: &source,
@@ -274,6 +281,9 @@ impl Reader {
         ] {
             check_text(name, value, max)?;
         }
+        if self.is_strict() {
+            check_syntax(&event)?;
+        }
         if !self.host_events {
             check_reserved(&event)?;
         }
@@ -290,6 +300,12 @@ impl Reader {
             return Err(EventError::TimeRange(format!("{} us since 1970", event.time)));
         }
         if into.push(&event) { Ok(()) } else { Err(EventError::TooManyTypes) }
+    }
+
+    /// Whether syntax is checked that a topic may have broken: not of what stands
+    /// in a log, nor of what is imported from one.
+    pub(super) fn is_strict(&self) -> bool {
+        !self.tolerant && !self.host_events
     }
 
     pub(super) fn check_size(&self, bytes: usize) -> Result<(), EventError> {
@@ -573,6 +589,32 @@ pub fn check_json(bytes: &[u8], depth_max: usize) -> Result<(), EventError> {
         Ok(_) => Ok(()),
         Err(error) => Err(EventError::DataNotJson(error.to_string())),
     }
+}
+
+/// Refuses escapes of half a character: what is accepted must be text that every
+/// reader can have.
+pub(super) fn check_unicode(json: &str) -> Result<(), EventError> {
+    match lone_surrogate(json) {
+        Some(escape) => Err(EventError::HalfCharacter(escape.to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// Checks the attributes that are URIs and media types.
+fn check_syntax(event: &EventRef<'_>) -> Result<(), EventError> {
+    let wrong = |name: &str, value: &str, expected| {
+        Err(EventError::Type { name: name.to_owned(), value: quote(value), expected })
+    };
+    if !is_uri_reference(event.source) {
+        return wrong("source", event.source, "a URI reference (RFC 3986), percent-encoded");
+    }
+    if !event.dataschema.is_empty() && !is_uri(event.dataschema) {
+        return wrong("dataschema", event.dataschema, "a URI (RFC 3986), percent-encoded");
+    }
+    if !event.datacontenttype.is_empty() && !is_media_type(event.datacontenttype) {
+        return wrong("datacontenttype", event.datacontenttype, "a media type, as `text/plain`");
+    }
+    Ok(())
 }
 
 pub(super) fn check_name(name: &str) -> Result<(), EventError> {

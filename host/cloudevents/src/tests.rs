@@ -181,7 +181,15 @@ fn each_bad_event_is_refused_in_words_that_quote_it() {
             "`lantern/p`",
         ),
         (r#"{"specversion":"1.0","id":"1","source":"","type":"t"}"#, "LAN-0304", "`source`"),
-        (r#"{"specversion":"1.0","id":"\ud800","source":"s","type":"t"}"#, "LAN-0305", "`id`"),
+        (r#"{"specversion":"1.0","id":"\ud800","source":"s","type":"t"}"#, "LAN-0301", r"`\ud800`"),
+        (&with(r#","data":{"t":"half \ud83d"}"#), "LAN-0301", r"`\ud83d` is half a character"),
+        (
+            r#"{"specversion":"1.0","id":"1","source":"a b","type":"t"}"#,
+            "LAN-0305",
+            "URI reference",
+        ),
+        (&with(r#","dataschema":"/s.json""#), "LAN-0305", "`dataschema` is `/s.json`"),
+        (&with(r#","datacontenttype":"json""#), "LAN-0305", "`datacontenttype` is `json`"),
     ];
     for (json, code, words) in cases {
         let error = read(json).expect_err(json);
@@ -286,6 +294,22 @@ fn binary_mode_takes_attributes_from_headers() {
 }
 
 #[test]
+fn header_values_are_unquoted_and_then_decoded_once() {
+    for (value, text) in [
+        (r#""say \"hi\" \\ 5%20%E2%82%AC""#, r#"say "hi" \ 5 €"#),
+        ("5%2525", "5%25"),
+        (r#""a" and "b""#, r#""a" and "b""#),
+        (r#""open"#, r#""open"#),
+        (r#"a"b"#, r#"a"b"#),
+        (" padded ", "padded"),
+        (r#"" kept ""#, " kept "),
+    ] {
+        let event = binary(&[("ce-subject", value)], b"").unwrap();
+        assert_eq!(event.subject, text, "{value}");
+    }
+}
+
+#[test]
 fn bad_headers_are_named() {
     let check = |pairs: &[(&str, &str)], body: &[u8], code: &str, words: &str| {
         let error = binary(pairs, body).unwrap_err();
@@ -297,6 +321,10 @@ fn bad_headers_are_named() {
     check(&[("ce-subject", "%ff")], b"", "LAN-0305", "percent-encoded UTF-8");
     check(&[("ce-a_b", "1")], b"", "LAN-0305", "`a_b`");
     check(&[("ce-x", "a%00")], b"", "LAN-0305", "control characters");
+    check(&[("ce-x", "%C0%A0")], b"", "LAN-0305", "percent-encoded UTF-8");
+    check(&[("content-type", "json")], b"", "LAN-0305", "media type");
+    let half = br#"{"t":"\ud83d"}"#;
+    check(&[("content-type", "application/json")], half, "LAN-0301", "half a character");
     check(&[("ce-datacontenttype", "a")], b"", "LAN-0305", "content-type");
     check(&[("ce-data", "a")], b"", "LAN-0305", "the body is the data");
     check(&[("content-type", "application/json")], b"{", "LAN-0310", "declared as JSON");
@@ -308,7 +336,7 @@ fn bad_headers_are_named() {
 prop_compose! {
     fn any_event()(
         id in "[^\\p{Cc}]{1,20}",
-        source in "[^\\p{Cc}]{1,20}",
+        source in "[a-zA-Z0-9/._~-]{1,20}",
         kind in "[^\\p{Cc}l]{1,20}",
         subject in "[^\\p{Cc}]{0,20}",
         tenant in "[^\\p{Cc}]{0,5}",

@@ -16,9 +16,15 @@ pub fn accept_key(key: &[u8]) -> String {
     tokio_tungstenite::tungstenite::handshake::derive_accept_key(key)
 }
 
-/// The codes a session is closed with. Those from 4400 say: do not come back
+/// The codes a session is closed with. Those below 4500 say: do not come back
 /// unchanged; those from 4500: come back, with jitter.
 pub mod close {
+    /// What came is no WebSocket (RFC 6455, section 7.4.1).
+    pub const PROTOCOL: u16 = 1002;
+    /// A binary message; this protocol has text alone.
+    pub const UNSUPPORTED: u16 = 1003;
+    /// A text message that is not UTF-8.
+    pub const NOT_UTF8: u16 = 1007;
     /// A message is not of the protocol.
     pub const BAD_MESSAGE: u16 = 4400;
     /// The token is missing, wrong or expired.

@@ -51,7 +51,8 @@ impl From<SocketError> for Stop {
             SocketError::TooLarge => {
                 Self::close(close::TOO_LARGE, "a message is larger than the limit")
             }
-            SocketError::Bad(why) => Self::close(close::BAD_MESSAGE, why),
+            SocketError::Bad(why) => Self::close(close::PROTOCOL, why),
+            SocketError::NotUtf8 => Self::close(close::NOT_UTF8, "text must be UTF-8"),
         }
     }
 }
@@ -395,7 +396,7 @@ fn parse(inbound: &Inbound) -> Result<ClientMessage, Stop> {
         }),
         Inbound::Close(code) => Err(Stop::Client(*code)),
         Inbound::Binary | Inbound::Control => {
-            Err(Stop::close(close::BAD_MESSAGE, "messages are JSON in text frames"))
+            Err(Stop::close(close::UNSUPPORTED, "messages are JSON in text frames"))
         }
     }
 }

@@ -47,6 +47,8 @@ pub(crate) enum SocketError {
     TooLarge,
     /// What came is no WebSocket.
     Bad(String),
+    /// A text message or a close reason that is not UTF-8.
+    NotUtf8,
 }
 
 impl From<Error> for SocketError {
@@ -56,7 +58,8 @@ impl From<Error> for SocketError {
             Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => {
                 Self::Cut
             }
-            Error::Protocol(_) | Error::Utf8(_) => Self::Bad(error.to_string()),
+            Error::Protocol(_) => Self::Bad(error.to_string()),
+            Error::Utf8(_) => Self::NotUtf8,
             _ => Self::Cut,
         }
     }

@@ -14,6 +14,8 @@ use lantern_core::{Checkpoint, Offset, ShardPoint, ShardProof};
 use lantern_live::{LiveConfig, close};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 use wire::Wire;
 use world::World;
 
@@ -40,13 +42,12 @@ async fn what_is_no_message_of_the_protocol_closes_with_4400() {
     let world = World::new(1);
     let hub = world.serve(quiet());
     let hello = json!({"t":"hello","token":"ignored where access is not checked"});
-    let cases: [(&str, Vec<Message>); 8] = [
+    let cases: [(&str, Vec<Message>); 7] = [
         ("not hello first", vec![Message::text(r#"{"t":"pong"}"#)]),
         ("hello twice", vec![Message::text(hello.to_string()), Message::text(hello.to_string())]),
         ("no JSON", vec![Message::text("hello")]),
         ("no t", vec![Message::text("{}")]),
         ("unknown t", vec![Message::text(hello.to_string()), Message::text(r#"{"t":"x"}"#)]),
-        ("binary", vec![Message::binary(vec![1])]),
         (
             "ack ahead",
             vec![Message::text(hello.to_string()), Message::text(r#"{"t":"ack","n":1}"#)],
@@ -61,6 +62,30 @@ async fn what_is_no_message_of_the_protocol_closes_with_4400() {
         assert_eq!(wire.close_code().await, close::BAD_MESSAGE, "{name}");
     }
     assert_eq!(hub.sessions(), 0);
+}
+
+#[tokio::test]
+async fn what_breaks_websocket_itself_closes_with_the_codes_of_rfc_6455() {
+    let hub = World::new(1).serve(quiet());
+    let frame = |opcode, change: fn(&mut FrameHeader), payload: &[u8]| {
+        let mut header = FrameHeader { opcode, ..FrameHeader::default() };
+        header.mask = Some([1, 2, 3, 4]);
+        change(&mut header);
+        Message::Frame(Frame::from_payload(header, payload.to_vec().into()))
+    };
+    let text = OpCode::Data(Data::Text);
+    for (name, message, code) in [
+        ("a reserved bit", frame(text, |header| header.rsv1 = true, b"{}"), 1002),
+        ("a reserved opcode", frame(OpCode::Data(Data::Reserved(3)), |_| (), b""), 1002),
+        ("a continuation of nothing", frame(OpCode::Data(Data::Continue), |_| (), b""), 1002),
+        ("a cut ping", frame(OpCode::Control(Control::Ping), |h| h.is_final = false, b""), 1002),
+        ("text that is not UTF-8", frame(text, |_| (), b"\xff"), 1007),
+        ("binary", Message::binary(vec![1]), 1003),
+    ] {
+        let mut wire = Wire::silent(&hub, 1 << 16).await;
+        wire.ws.send(message).await.unwrap();
+        assert_eq!(wire.close_code().await, code, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -96,19 +96,32 @@ pub struct HttpConfig {
     /// The largest body of a request, in bytes; NDJSON may be of any length.
     /// Default 16 MiB.
     pub body_bytes_max: usize,
-    /// Bodies larger than 64 KiB that are held at a time; more wait. With
+    /// Bodies larger than 64 KiB, and packed ones (`Content-Encoding`), that are
+    /// held at a time; more wait, at most `body_idle_ms_max`. With
     /// `body_bytes_max` this bounds their memory. Default 32.
     pub bodies_max: usize,
+    /// A packed body (`Content-Encoding`) that unpacks to more than
+    /// `body_bytes_max` may unpack to at most this many times its packed bytes.
+    /// Default 1,000.
+    pub unpack_ratio_max: u64,
     /// The largest upload of a plugin, with its parameters, in bytes. The
     /// plugin host has a limit of its own. Default 32 MiB.
     pub upload_bytes_max: usize,
     /// Connections at a time, without those that became feeds (`live` bounds
-    /// them); more wait to be accepted. Each may hold a group of lines and an
-    /// unfinished one. Default 1,024.
+    /// them). Each may hold a group of lines and an unfinished one. Default
+    /// 1,024.
     pub connections_max: usize,
-    /// How long a client may take for a request's headers, in milliseconds.
-    /// Default 10,000.
+    /// Connections beyond `connections_max` that are accepted for health,
+    /// metrics and the administration of projections; other requests on them
+    /// are answered 503. Further connections wait to be accepted. Default 32.
+    pub connections_reserved: usize,
+    /// How long a client may take for a request's headers once they have begun,
+    /// in milliseconds; on a new connection, also until they begin. Default
+    /// 10,000.
     pub headers_ms_max: u64,
+    /// How long a connection may be idle between two requests, in milliseconds.
+    /// Default 75,000.
+    pub idle_ms_max: u64,
     /// How long a client may send nothing in the middle of a body, in
     /// milliseconds. Default 60,000.
     pub body_idle_ms_max: u64,
@@ -134,9 +147,12 @@ impl Default for HttpConfig {
             origins: Vec::new(),
             body_bytes_max: 16 << 20,
             bodies_max: 32,
+            unpack_ratio_max: 1_000,
             upload_bytes_max: 32 << 20,
             connections_max: 1_024,
+            connections_reserved: 32,
             headers_ms_max: 10_000,
+            idle_ms_max: 75_000,
             body_idle_ms_max: 60_000,
             queries_max: 16,
             query_rows_max: 10_000,
@@ -332,6 +348,8 @@ impl ServerConfig {
         }
         for (key, value, least) in [
             ("http.headers_ms_max", self.http.headers_ms_max, 1),
+            ("http.idle_ms_max", self.http.idle_ms_max, 1),
+            ("http.unpack_ratio_max", self.http.unpack_ratio_max, 1),
             ("http.body_idle_ms_max", self.http.body_idle_ms_max, 1),
             ("upkeep.retention_s", self.upkeep.retention_s, 1),
             ("upkeep.idle_ms", self.upkeep.idle_ms, 10),

@@ -77,6 +77,11 @@ impl DataDir {
         self.root.join("dead-letters.json")
     }
 
+    /// Written to see whether the folder can be.
+    pub(crate) fn probe(&self) -> PathBuf {
+        self.root.join("probe")
+    }
+
     pub(crate) fn catalog(&self) -> PathBuf {
         self.root.join("catalog.redb")
     }

@@ -2,7 +2,10 @@
 //! code.
 
 use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
+use http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, RETRY_AFTER, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
+};
 use http::{HeaderValue, StatusCode};
 use lantern_core::{LogError, RejectedEvent, StoreError, ViewError};
 use lantern_engine::EngineError;
@@ -18,6 +21,8 @@ use crate::codes::{UNKNOWN, find};
 pub const PROBLEM: &str = "application/problem+json";
 /// How long a client should wait before it comes again after a 503, in seconds.
 const RETRY_AFTER_S: &str = "2";
+/// The code of a body in a coding that is not known.
+pub(crate) const CONTENT_CODING: &str = "LAN-0419";
 
 /// What a request is answered with when it fails: [`Members`], boxed so that a
 /// result is no larger for the sake of its error.
@@ -71,6 +76,11 @@ impl Problem {
         self
     }
 
+    /// The problem as JSON.
+    pub(crate) fn json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a problem always encodes")
+    }
+
     /// With a member more.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -90,13 +100,20 @@ impl std::ops::Deref for Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_vec(&self).expect("a problem always encodes");
-        let mut response = (status, body).into_response();
+        let mut response = (status, self.json()).into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_S));
+        }
+        if status == StatusCode::UPGRADE_REQUIRED {
+            headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+            headers.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        }
+        if self.code == CONTENT_CODING {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, zstd"));
         }
         response
     }

@@ -1,7 +1,12 @@
 //! Rows as JSON, lines and CSV.
 
-use lantern_core::{Row, Table};
-use serde_json::Value;
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use lantern_core::{FieldKind, Row, Table};
+use serde_json::value::RawValue;
+
+use crate::cloudevents::json_text;
 
 /// Appends `"key":value`.
 pub(crate) fn json_row(row: &Row, out: &mut Vec<u8>) {
@@ -31,11 +36,14 @@ pub(crate) fn csv_head(table: &Table) -> Vec<u8> {
 /// Appends a row as a line of CSV (RFC 4180): the key, then the declared fields.
 /// Of a table by tenant, tenant and the rest of the key are two columns.
 pub(crate) fn csv_row(table: &Table, row: &Row, out: &mut Vec<u8>) {
-    let object: Value = serde_json::from_slice(&row.value).unwrap_or_default();
-    let cells = table.fields.iter().map(|field| match object.get(&field.name) {
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
+    // A row that cannot be taken apart still has its key.
+    let object: HashMap<Cow<'_, str>, &RawValue> =
+        serde_json::from_slice(&row.value).unwrap_or_default();
+    let cells = table.fields.iter().map(|field| match object.get(field.name.as_str()) {
+        // Unquoted, `"1"` and `1` would be the same document.
+        Some(value) if field.kind == FieldKind::Json => value.get().to_owned(),
+        Some(value) if value.get() != "null" => cell(value.get()),
+        _ => String::new(),
     });
     let key = match row.key.split_once('\0') {
         Some((tenant, key)) if table.per_tenant => vec![tenant.to_owned(), key.to_owned()],
@@ -44,6 +52,11 @@ pub(crate) fn csv_row(table: &Table, row: &Row, out: &mut Vec<u8>) {
     };
     let cells: Vec<String> = key.into_iter().chain(cells).collect();
     csv_line(cells.iter().map(String::as_str), out);
+}
+
+/// A value as a cell: the text of a string, all else as the plugin wrote it.
+fn cell(json: &str) -> String {
+    json_text(json).map_or_else(|| json.to_owned(), Cow::into_owned)
 }
 
 fn csv_line<'a>(cells: impl Iterator<Item = &'a str>, out: &mut Vec<u8>) {
@@ -96,10 +109,54 @@ mod tests {
             "{\"key\":\"k\\\"1\",\"value\":{\"a\":\"x,y\", \"b\":1.50}}\n"
         );
         assert_eq!(csv_head(&table), b"key,a,b,c\r\n");
-        assert_eq!(written(|out| csv_row(&table, &row, out)), "\"k\"\"1\",\"x,y\",1.5,\r\n");
+        assert_eq!(written(|out| csv_row(&table, &row, out)), "\"k\"\"1\",\"x,y\",1.50,\r\n");
         table.per_tenant = true;
         let row = Row { key: "t1\0p".into(), value: b"{}".to_vec() };
         assert_eq!(csv_head(&table), b"tenant,key,a,b,c\r\n");
         assert_eq!(written(|out| csv_row(&table, &row, out)), "t1,p,,,\r\n");
+    }
+
+    #[test]
+    fn a_document_is_written_as_json_also_where_it_is_a_string() {
+        let kind = FieldKind::Json;
+        let doc = Field { name: "doc".into(), kind, ..Field::default() };
+        let table = Table { fields: vec![doc], ..Table::default() };
+        for (value, cell) in [
+            (r#"{"doc":"1"}"#, r#""""1""""#),
+            (r#"{"doc":1}"#, "1"),
+            (r#"{"doc":null}"#, "null"),
+            (r#"{"doc":"half \ud83d"}"#, r#""""half \ud83d""""#),
+            ("{}", ""),
+        ] {
+            let row = Row { key: "k".into(), value: value.into() };
+            assert_eq!(
+                written(|out| csv_row(&table, &row, out)),
+                format!("k,{cell}\r\n"),
+                "{value}"
+            );
+        }
+    }
+
+    #[test]
+    fn numbers_and_text_are_written_as_they_are_stored() {
+        let field = |name: &str| Field { name: name.into(), ..Field::default() };
+        let table = Table { fields: vec![field("doc"), field("kept")], ..Table::default() };
+        for (value, cells) in [
+            (r#"{"doc":1e400,"kept":1}"#, "1e400,1"),
+            (r#"{"doc":18446744073709551617,"kept":true}"#, "18446744073709551617,true"),
+            (r#"{"doc":236.726747597707184,"kept":-0.0}"#, "236.726747597707184,-0.0"),
+            (r#"{"doc":"half \ud83d","kept":null}"#, "half \u{FFFD},"),
+            (r#"{"doc":"a\u0022\n","kept":" x"}"#, "\"a\"\"\n\", x"),
+            (r#"{"d\u006fc":{"n":0.10},"kept":[1e-9]}"#, "\"{\"\"n\"\":0.10}\",[1e-9]"),
+            (r#"{"doc":1,"doc":2}"#, "2,"),
+            ("{", ","),
+        ] {
+            let row = Row { key: "k".into(), value: value.into() };
+            assert_eq!(
+                written(|out| csv_row(&table, &row, out)),
+                format!("k,{cells}\r\n"),
+                "{value}"
+            );
+        }
     }
 }

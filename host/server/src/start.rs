@@ -26,6 +26,7 @@ use crate::data::DataDir;
 use crate::log::ChosenLog;
 use crate::plugins::Plugins;
 use crate::ports::{Commits, SystemClock, SystemRandom};
+use crate::probe::Probe;
 use crate::{codes, telemetry, upkeep, verify};
 
 /// How much lower the priority is of threads that fold what is slow: they still
@@ -273,7 +274,9 @@ pub(crate) fn open(config: ServerConfig) -> Result<(Arc<App>, ChosenLog, DataDir
         committed: commits.changed(),
         queries: Semaphore::new(config.http.queries_max),
         bodies: Arc::new(Semaphore::new(config.http.bodies_max)),
+        unpacking: Arc::new(Semaphore::new(config.http.bodies_max)),
         append_fault: Mutex::default(),
+        probe: Probe::new(data.probe()),
         feeds: TaskTracker::new(),
         verifications: TaskTracker::new(),
         stopping: CancellationToken::new(),

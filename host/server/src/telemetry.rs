@@ -8,6 +8,8 @@ use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
+use Kind::{Counter, Gauge, Histogram};
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -96,6 +98,66 @@ fn hides(c: char) -> bool {
 const SECONDS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
+/// What a family counts or measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Counter,
+    Gauge,
+    Histogram,
+}
+
+/// The families of this crate and of those below that describe none of their
+/// own. A test holds that no family is without a description.
+pub(crate) const FAMILIES: &[(Kind, &str, &str)] = &[
+    (Counter, "lantern_dead_letters_total", "Parked events copied to the dead-letter topic."),
+    (Counter, "lantern_engine_commits_total", "Commits of a projection's shards."),
+    (Counter, "lantern_engine_faults_total", "Faults of the host that a shard met."),
+    (Counter, "lantern_engine_halts_total", "Times a shard was halted."),
+    (Counter, "lantern_feed_closed_total", "Feed sessions closed by the server, by close code."),
+    (Counter, "lantern_feed_frames_total", "Frames written to feed sessions, by kind."),
+    (
+        Counter,
+        "lantern_feed_merges_total",
+        "Times changes were merged for readers that are behind.",
+    ),
+    (Counter, "lantern_feed_resets_total", "Subscriptions that began again, by reason."),
+    (Gauge, "lantern_feed_sessions", "Open feed sessions."),
+    (Gauge, "lantern_feed_subscriptions", "Subscriptions of all feed sessions."),
+    (Counter, "lantern_heartbeats_total", "Heartbeats appended to idle partitions."),
+    (Histogram, "lantern_http_request_seconds", "Time to answer a request, by route."),
+    (Counter, "lantern_http_requests_total", "Requests answered, by route, method and status."),
+    (Counter, "lantern_ingest_appended_total", "Events appended over HTTP."),
+    (Counter, "lantern_ingest_duplicates_total", "Events sent again over HTTP."),
+    (Counter, "lantern_ingest_refused_total", "Requests with events refused, by code."),
+    (Counter, "lantern_ingest_rejected_total", "Events refused within accepted requests."),
+    (
+        Counter,
+        "lantern_log_cursors_replaced_total",
+        "Cursors of a topic taken from another reader.",
+    ),
+    (Counter, "lantern_plugin_cache_hits_total", "Compiled plugins found, by place."),
+    (Counter, "lantern_plugin_cache_misses_total", "Compiled plugins not found."),
+    (Counter, "lantern_plugin_cache_refused_total", "Cached files that were refused."),
+    (Histogram, "lantern_plugin_compile_seconds", "Time to compile a plugin."),
+    (Counter, "lantern_plugin_compiles_total", "Compilations, by outcome."),
+    (Gauge, "lantern_plugin_instances", "Instances of plugins in memory."),
+    (Counter, "lantern_plugin_instances_total", "Instances of plugins created."),
+    (Counter, "lantern_plugin_traps_total", "Traps of plugins, by kind."),
+    (Counter, "lantern_verify_differences_total", "Verifications that found a difference."),
+    (Counter, "lantern_verify_events_total", "Events folded by verifications."),
+    (Counter, "lantern_verify_runs_total", "Verifications that ended, by verdict."),
+];
+
+fn describe() {
+    for &(kind, name, help) in FAMILIES {
+        match kind {
+            Counter => metrics::describe_counter!(name, help),
+            Gauge => metrics::describe_gauge!(name, help),
+            Histogram => metrics::describe_histogram!(name, help),
+        }
+    }
+}
+
 /// The process's metrics; set up by whoever asks first.
 pub(crate) fn metrics() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -109,6 +171,7 @@ pub(crate) fn metrics() -> PrometheusHandle {
             if metrics::set_global_recorder(recorder).is_err() {
                 tracing::warn!("another metrics recorder is in place: /metrics stays empty");
             }
+            describe();
             handle
         })
         .clone()

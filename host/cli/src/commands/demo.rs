@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lantern_cli::generate::{Options, SOURCE, Shop};
+use lantern_server::cloudevents::json_text;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::flights::Flights;
@@ -183,8 +184,10 @@ impl Before {
         shop: &mut u64,
     ) {
         for logged in page.events.iter().filter(|logged| logged.offset < to) {
-            let text = |name: &str| logged.event.get(name).and_then(serde_json::Value::as_str);
+            let event = logged.event.members();
+            let text = |name: &str| event.get(name).and_then(|value| json_text(value.get()));
             let (Some(id), Some(source)) = (text("id"), text("source")) else { continue };
+            let (id, source) = (&*id, &*source);
             if source == SOURCE {
                 let index = id.strip_prefix(&format!("s{seed}-")).and_then(|i| i.parse().ok());
                 *shop = index.map_or(*shop, |index: u64| (index + 1).max(*shop));
@@ -323,6 +326,7 @@ mod tests {
 
     use super::*;
     use crate::api::LoggedEvent;
+    use crate::raw::Raw;
     use serde_json::json;
 
     fn feeder(flights: Option<Flights>, rate: f64) -> Feeder {
@@ -372,7 +376,9 @@ mod tests {
     fn where_the_demo_was_is_read_from_the_log() {
         let event = |offset, source: &str, id: &str| LoggedEvent {
             offset,
-            event: json!({"source": source, "id": id, "time": "2013-01-01T06:00:00Z"}),
+            event: Raw::new(
+                &json!({"source": source, "id": id, "time": "2013-01-01T06:00:00Z"}).to_string(),
+            ),
         };
         let page = LogPage {
             events: vec![

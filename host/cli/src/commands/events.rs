@@ -6,6 +6,7 @@ use crate::Global;
 use crate::api::{Api, BATCH, LogQuery, LoggedEvent, NDJSON, STRUCTURED};
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
+use crate::raw::{Raw, cell};
 use crate::source::Source;
 
 /// The most bytes that `push` sends in its one request.
@@ -227,22 +228,30 @@ async fn place(api: &Api, from: &Begin, query: &mut LogQuery) -> Outcome {
     Ok(())
 }
 
+/// An event as a line of JSON.
+#[derive(serde::Serialize)]
+struct Logged<'a> {
+    partition: u32,
+    offset: u64,
+    event: &'a Raw,
+}
+
 fn show(logged: &LoggedEvent, partition: u32, json: bool) {
     if json {
-        output::json(&serde_json::json!({
-            "partition": partition, "offset": logged.offset, "event": logged.event,
-        }));
+        let LoggedEvent { offset, event } = logged;
+        output::json(&Logged { partition, offset: *offset, event });
         return;
     }
-    let text = |name: &str| output::cell(logged.event.get(name));
-    let data = logged.event.get("data").or_else(|| logged.event.get("data_base64"));
+    let event = logged.event.members();
+    let text = |name: &str| cell(event.get(name));
+    let data = event.get("data").or_else(|| event.get("data_base64"));
     output::data(format!(
         "{:>9}  {:<24}  {:<18}  {:<10}  {}",
         logged.offset,
         text("time"),
         text("type"),
         text("subject"),
-        output::cell(data)
+        cell(data)
     ));
 }
 

@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use crossterm::style::{Attribute, Print, SetAttribute};
 use crossterm::{cursor, queue, terminal};
-use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use unicode_width::UnicodeWidthStr as _;
 
 use crate::api::Field;
 use crate::output::{self, cut};
+use crate::raw::{Raw, cell};
 
 /// How long a changed row stays bright.
 const BRIGHT: Duration = Duration::from_millis(1_500);
@@ -42,7 +43,7 @@ pub(super) struct Screen {
     pub(super) lag: Option<(u64, u64)>,
     /// The rows' fields.
     pub(super) fields: Vec<Field>,
-    rows: BTreeMap<String, Value>,
+    rows: BTreeMap<String, Raw>,
     changed: HashMap<String, Instant>,
     changes: u64,
     /// The field sorted by, largest first; by key where `None`.
@@ -87,13 +88,13 @@ impl Screen {
     }
 
     /// Takes `rows` in place of what was there.
-    pub(super) fn replace(&mut self, rows: impl IntoIterator<Item = (String, Value)>) {
+    pub(super) fn replace(&mut self, rows: impl IntoIterator<Item = (String, Raw)>) {
         self.rows = rows.into_iter().collect();
         self.changed.clear();
     }
 
     /// Takes a changed row.
-    pub(super) fn put(&mut self, key: String, row: Value, now: Instant) {
+    pub(super) fn put(&mut self, key: String, row: Raw, now: Instant) {
         self.changes += 1;
         self.changed.insert(key.clone(), now);
         self.rows.insert(key, row);
@@ -165,18 +166,20 @@ impl Screen {
         lines
     }
 
-    fn shown(&self, room: usize) -> Vec<(&String, &Value)> {
+    fn shown(&self, room: usize) -> Vec<(&String, &Raw)> {
         let Some(field) = self.sort.and_then(|place| self.fields.get(place)) else {
             return self.rows.iter().skip(self.scroll).take(room).collect();
         };
-        let mut rows: Vec<_> = self.rows.iter().collect();
+        let mut rows: Vec<_> =
+            self.rows.iter().map(|row| (row, row.1.members().get(&field.name).copied())).collect();
         // Equal rows stay in key order.
-        rows.sort_by(|(_, a), (_, b)| compare(b.get(&field.name), a.get(&field.name)));
-        rows.into_iter().skip(self.scroll).take(room).collect()
+        rows.sort_by(|(_, a), (_, b)| compare(*b, *a));
+        rows.into_iter().map(|(row, _)| row).skip(self.scroll).take(room).collect()
     }
 
-    fn cells(&self, key: &str, row: &Value) -> Vec<String> {
-        let fields = self.fields.iter().map(|field| output::cell(row.get(&field.name)));
+    fn cells(&self, key: &str, row: &Raw) -> Vec<String> {
+        let row = row.members();
+        let fields = self.fields.iter().map(|field| cell(row.get(&field.name)));
         std::iter::once(output::printable(key)).chain(fields).collect()
     }
 
@@ -200,12 +203,14 @@ impl Screen {
 }
 
 /// Numbers by size, all else by its text; what is missing comes first.
-fn compare(a: Option<&Value>, b: Option<&Value>) -> Ordering {
-    match (a.and_then(Value::as_f64), b.and_then(Value::as_f64)) {
+fn compare(a: Option<&RawValue>, b: Option<&RawValue>) -> Ordering {
+    // The nearest float, which may be infinite, suffices to sort by.
+    let number = |value: Option<&RawValue>| value.and_then(|v| v.get().parse::<f64>().ok());
+    match (number(a), number(b)) {
         (Some(a), Some(b)) => a.total_cmp(&b),
         (Some(_), None) => Ordering::Greater,
         (None, Some(_)) => Ordering::Less,
-        (None, None) => output::cell(a).cmp(&output::cell(b)),
+        (None, None) => cell(a.as_ref()).cmp(&cell(b.as_ref())),
     }
 }
 
@@ -325,7 +330,11 @@ fn meaning(event: &Event) -> Option<Key> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
+
+    fn raw(row: &Value) -> Raw {
+        Raw::new(&row.to_string())
+    }
 
     fn screen() -> Screen {
         let mut screen = Screen::new("revenue/by_product".into());
@@ -336,7 +345,7 @@ mod tests {
         };
         screen.fields = vec![field("name", "text"), field("cents", "integer")];
         screen.replace((0..20).map(|i| {
-            (format!("p{i:02}"), json!({"name": format!("n{i}"), "cents": (i * 7) % 20}))
+            (format!("p{i:02}"), raw(&json!({"name": format!("n{i}"), "cents": (i * 7) % 20})))
         }));
         screen
     }
@@ -349,7 +358,11 @@ mod tests {
     #[test]
     fn no_line_is_wider_and_no_screen_higher_than_the_terminal() {
         let mut screen = screen();
-        screen.put("p00".into(), json!({"name": "日".repeat(200), "cents": 1}), Instant::now());
+        screen.put(
+            "p00".into(),
+            raw(&json!({"name": "日".repeat(200), "cents": 1})),
+            Instant::now(),
+        );
         for (width, height) in [(80, 24), (20, 6), (3, 2), (1, 1)] {
             let lines = screen.lines(width, height, Instant::now());
             assert!(lines.len() <= height, "{width}×{height}");
@@ -375,7 +388,7 @@ mod tests {
     #[test]
     fn a_changed_row_is_bright_for_a_while() {
         let (mut screen, now) = (screen(), Instant::now());
-        screen.put("p01".into(), json!({"cents": 3}), now);
+        screen.put("p01".into(), raw(&json!({"cents": 3})), now);
         let bright = |screen: &mut Screen, at| -> Vec<bool> {
             screen.lines(80, 9, at)[3..5].iter().map(|l| l.bright).collect()
         };

@@ -1,13 +1,15 @@
 //! `lantern table`: rows of public tables, once or live.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde_json::{Map, Value};
+use serde::Serialize;
 
 use crate::Global;
 use crate::api::{Api, Field, TablePage};
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
+use crate::raw::{Raw, cell};
 
 /// The rows asked for at a time.
 const PAGE: u64 = 1_000;
@@ -106,9 +108,8 @@ async fn get(args: &GetArgs, global: &Global) -> Outcome {
         return Err(Failure::new(Exit::Failure, "the server's answer has no row"));
     };
     if global.json {
-        output::json(
-            &serde_json::json!({"key": key, "value": row, "epoch": page.epoch, "commit": page.commit, "offsets": page.offsets}),
-        );
+        let state = State { epoch: &page.epoch, commit: page.commit, offsets: &page.offsets };
+        output::json(&Line { key, value: row, state: Some(state) });
     } else {
         output::line(rows(&page.fields, std::iter::once((key.as_str(), row))));
     }
@@ -135,7 +136,7 @@ async fn scan(args: &ScanArgs, global: &Global) -> Outcome {
         cursor = page.next;
         if global.json {
             in_order(&page.rows, args.desc).for_each(|(key, row)| {
-                output::json(&serde_json::json!({"key": key, "value": row}));
+                output::json(&Line { key, value: row, state: None });
             });
         } else {
             all.fields = page.fields;
@@ -168,26 +169,39 @@ async fn page(
     Ok(api.rows((&table.0, &table.1), &query).await?)
 }
 
+/// A row as a line of JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    key: &'a str,
+    value: &'a Raw,
+    #[serde(flatten)]
+    state: Option<State<'a>>,
+}
+
+/// The state that a row is of.
+#[derive(Serialize)]
+struct State<'a> {
+    epoch: &'a str,
+    commit: u64,
+    offsets: &'a BTreeMap<String, u64>,
+}
+
 /// Rows by key, last first where `desc`. Pages come in that order too.
 fn in_order(
-    rows: &Map<String, Value>,
+    rows: &BTreeMap<String, Raw>,
     desc: bool,
-) -> Box<dyn Iterator<Item = (&str, &Value)> + '_> {
+) -> Box<dyn Iterator<Item = (&str, &Raw)> + '_> {
     let rows = rows.iter().map(|(key, row)| (key.as_str(), row));
     if desc { Box::new(rows.rev()) } else { Box::new(rows) }
 }
 
 /// Rows as a table: the key, then the fields in the manifest's order.
-pub(super) fn rows<'a>(
-    fields: &[Field],
-    rows: impl Iterator<Item = (&'a str, &'a Value)>,
-) -> String {
+pub(super) fn rows<'a>(fields: &[Field], rows: impl Iterator<Item = (&'a str, &'a Raw)>) -> String {
     let titles: Vec<String> = fields.iter().map(title).collect();
     let mut table = output::table(std::iter::once("key").chain(titles.iter().map(String::as_str)));
-    let empty = Map::new();
     for (key, row) in rows {
-        let row = row.as_object().unwrap_or(&empty);
-        let cells = fields.iter().map(|field| output::cell(row.get(&field.name)));
+        let row = row.members();
+        let cells = fields.iter().map(|field| cell(row.get(&field.name)));
         table.add_row(std::iter::once(output::printable(key)).chain(cells));
     }
     table.align_right(numeric(fields).map(|place| place + 1));
@@ -214,7 +228,6 @@ pub(super) fn title(field: &Field) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn rows_stand_under_their_fields_with_units() {
@@ -224,7 +237,7 @@ mod tests {
             unit: unit.into(),
         };
         let fields = [field("product", "text", ""), field("cents", "integer", "EUR")];
-        let row = json!({"cents": 340, "product": "p1", "other": 1});
+        let row = Raw::new(r#"{"cents": 340, "product": "p1", "other": 1}"#);
         let text = rows(&fields, std::iter::once(("p1", &row)));
         assert!(text.contains("cents (EUR)"), "{text}");
         assert!(text.contains("340"), "{text}");

@@ -1,18 +1,22 @@
 //! `lantern test`: folds a file of events with a plugin, as a server would, and
 //! prints what came out.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use lantern_core::{KeyRange, TableId, View};
 use lantern_engine::Folded;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
 use super::local;
 use crate::Global;
 use crate::api::Field;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
+use crate::raw::Raw;
 
 /// The rows read at a time.
 const PAGE: usize = 1_000;
@@ -61,7 +65,7 @@ pub(crate) struct Args {
 struct Shown {
     name: String,
     fields: Vec<Field>,
-    rows: Vec<(String, Value)>,
+    rows: Vec<(String, Raw)>,
     more: bool,
 }
 
@@ -135,7 +139,7 @@ fn shown(view: &View, id: TableId, most: usize) -> Outcome<Shown> {
     if fields.is_empty() {
         fields.push(Field { name: "value".into(), ..Field::default() });
     }
-    let mut rows: Vec<(String, Value)> = Vec::new();
+    let mut rows: Vec<(String, Raw)> = Vec::new();
     let mut range = KeyRange::all();
     let more = loop {
         let page = view.scan(id, &range, PAGE, false).map_err(anyhow::Error::from)?;
@@ -157,11 +161,14 @@ fn shown(view: &View, id: TableId, most: usize) -> Outcome<Shown> {
 }
 
 /// A row's value: an object as it is, all else under `value`.
-fn value(bytes: &[u8]) -> Value {
-    match serde_json::from_slice(bytes) {
-        Ok(Value::Object(row)) => Value::Object(row),
-        Ok(other) => json!({"value": other}),
-        Err(_) => json!({"value": String::from_utf8_lossy(bytes)}),
+fn value(bytes: &[u8]) -> Raw {
+    let text = String::from_utf8_lossy(bytes);
+    match text.trim_ascii_start().as_bytes().first() {
+        Some(b'{') => Raw::new(&text),
+        _ if serde_json::from_str::<&RawValue>(&text).is_ok() => {
+            Raw::new(&format!("{{\"value\":{text}}}"))
+        }
+        _ => Raw::new(&json!({"value": text}).to_string()),
     }
 }
 
@@ -200,30 +207,59 @@ fn print(folded: &Folded, tables: &[Shown]) {
 }
 
 fn print_json(folded: &Folded, tables: &[Shown], events: usize, checked: &Outcome<u64>) {
-    let rows = |table: &Shown| -> Map<String, Value> { table.rows.iter().cloned().collect() };
-    let all: Map<String, Value> =
-        tables.iter().map(|table| (table.name.clone(), rows(table).into())).collect();
     let manifest = folded.view.manifest();
-    output::json(&json!({
-        "plugin": {"name": manifest.name, "version": manifest.version},
-        "events": events,
-        "applied": folded.applied,
-        "fuel": folded.fuel,
-        "tables": all,
-        "emitted": folded.emitted.iter().map(|event| json!({
+    let emitted = folded.emitted.iter().map(|event| Emitted {
+        own: json!({
             "cause": event.cause,
             "type": event.kind,
             "subject": event.subject,
             "tenant": event.tenant,
             "time": output::time_us(event.time.0),
-            "data": serde_json::from_slice::<Value>(&event.data).unwrap_or_default(),
-        })).collect::<Vec<_>>(),
+        }),
+        data: Raw::new(&String::from_utf8_lossy(&event.data)),
+    });
+    let rows = |table: &Shown| table.rows.iter().cloned().collect();
+    // What was written goes through as it is; the rest is this program's own.
+    let written = Written {
+        tables: tables.iter().map(|table| (table.name.clone(), rows(table))).collect(),
+        emitted: emitted.collect(),
+    };
+    let own = json!({
+        "plugin": {"name": manifest.name, "version": manifest.version},
+        "events": events,
+        "applied": folded.applied,
+        "fuel": folded.fuel,
         "parked": folded.parked,
         "logs": folded.logs,
         "halted": folded.halted,
         "checked_events": checked.as_ref().ok(),
         "difference": checked.as_ref().err().map(|failure| failure.message.clone()),
-    }));
+    });
+    output::json(&Printed { own, written });
+}
+
+/// All that `--json` prints.
+#[derive(Serialize)]
+struct Printed {
+    #[serde(flatten)]
+    own: Value,
+    #[serde(flatten)]
+    written: Written,
+}
+
+/// What the plugin wrote.
+#[derive(Serialize)]
+struct Written {
+    tables: BTreeMap<String, BTreeMap<String, Raw>>,
+    emitted: Vec<Emitted>,
+}
+
+/// An emitted event.
+#[derive(Serialize)]
+struct Emitted {
+    #[serde(flatten)]
+    own: Value,
+    data: Raw,
 }
 
 fn verdict(args: &Args, folded: &Folded, checked: Outcome<u64>) -> Outcome {

@@ -8,13 +8,14 @@ use futures_util::StreamExt as _;
 use lantern_client::{
     Change, Changes, Client, Error, Mode, Options, Row, Status, Table, TableOptions,
 };
-use serde_json::{Value, json};
+use serde::Serialize;
 
 use super::screen::{Key, Screen, Terminal};
 use crate::Global;
 use crate::api::Field;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
+use crate::raw::Raw;
 
 /// The screen is drawn at most so often.
 const DRAW: Duration = Duration::from_millis(100);
@@ -133,19 +134,16 @@ impl Watched {
 impl News {
     fn print(&self, as_json: bool) {
         match (self, as_json) {
-            (Self::Rows { epoch, commit, rows }, true) => output::json(
-                &json!({"change": "rows", "epoch": epoch, "commit": commit, "rows": rows}),
-            ),
+            (Self::Rows { epoch, commit, rows }, true) => {
+                output::json(&Line::Rows { epoch, commit: *commit, rows });
+            }
             (Self::Delta { from, to, up, del, merged }, true) => {
-                let up: BTreeMap<_, _> = up.iter().map(|(key, row)| (key, row)).collect();
-                output::json(&json!({
-                    "change": "delta", "from": from, "to": to, "up": up, "del": del,
-                    "merged": merged,
-                }));
+                let up = up.iter().map(|(key, row)| (key.as_str(), row)).collect();
+                output::json(&Line::Delta { from: *from, to: *to, up, del, merged: *merged });
             }
             (Self::Tick { commit, lag }, true) => {
-                let lag = lag.map(|(events, ms)| json!({"events": events, "ms": ms}));
-                output::json(&json!({"change": "tick", "commit": commit, "lag": lag}));
+                let lag = lag.map(|(events, ms)| Lag { events, ms });
+                output::json(&Line::Tick { commit: *commit, lag });
             }
             (Self::Rows { commit, rows, .. }, false) => {
                 output::line(format!("# {} rows at commit {commit}", rows.len()));
@@ -159,6 +157,22 @@ impl News {
             (Self::Tick { .. }, false) => {}
         }
     }
+}
+
+/// A line of JSON. Rows are written as they came.
+#[derive(Serialize)]
+#[serde(tag = "change", rename_all = "lowercase")]
+enum Line<'a> {
+    Rows { epoch: &'a str, pos: u64, rows: &'a BTreeMap<String, Row> },
+    Delta { from: u64, pos: u64, up: BTreeMap<&'a str, &'a Row>, del: &'a [String], merged: bool },
+    Tick { pos: u64, lag: Option<Lag> },
+}
+
+/// How far the table is behind the log.
+#[derive(Serialize)]
+struct Lag {
+    events: u64,
+    ms: u64,
 }
 
 fn put(key: &str, row: &Row) {
@@ -202,7 +216,7 @@ async fn full_screen(watched: &mut Watched, name: String) -> Result<(), Error> {
 }
 
 fn take(screen: &mut Screen, table: &Table, news: News) {
-    let value = |row: &Row| row.read::<Value>().unwrap_or_default();
+    let value = |row: &Row| Raw::new(row.json());
     match news {
         News::Rows { commit, rows, .. } => {
             screen.commit = commit;

@@ -247,6 +247,12 @@ impl Log for EmbeddedLog {
         self.shared.config.partitions
     }
 
+    /// A disk without room, which otherwise only the next append would find.
+    fn troubles(&self) -> Vec<String> {
+        let full = self.shared.check_room(0).err();
+        full.map(|error| error.to_string()).into_iter().collect()
+    }
+
     fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError> {
         Ok(self.shared.row(partition)?.bounds())
     }

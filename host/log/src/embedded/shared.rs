@@ -86,6 +86,26 @@ pub(crate) enum Work {
 }
 
 impl Shared {
+    /// Whether the disk has room for `bytes` of events and the reserve.
+    pub(super) fn check_room(&self, bytes: usize) -> Result<(), LogError> {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        let Ok(disk) = rustix::fs::statvfs(path) else {
+            return Ok(()); // Writing will tell.
+        };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        // Pages of the tree are written anew, and large values rounded up.
+        let need = self.config.disk_reserve_bytes + 2 * bytes as u64;
+        if free >= need {
+            return Ok(());
+        }
+        Err(LogError::Full(format!(
+            "`{}` has {free} bytes free, and {need} are needed with `log.disk_reserve_bytes`: free some, or let go of old events with `log.retention_bytes`",
+            path.display()
+        )))
+    }
+
     pub(crate) fn new(
         config: LogConfig,
         path: Option<PathBuf>,

@@ -108,7 +108,7 @@ impl Writer {
     /// file must be opened again.
     fn commit(&mut self, group: Vec<Pending>) -> Option<LogError> {
         let bytes = group.iter().map(|pending| pending.bytes).sum();
-        if let Err(full) = self.check_room(bytes) {
+        if let Err(full) = self.shared.check_room(bytes) {
             fail(group, &full);
             self.shared.answered(bytes);
             return None;
@@ -141,26 +141,6 @@ impl Writer {
         };
         self.shared.answered(bytes);
         fault
-    }
-
-    /// Whether the disk has room for `bytes` of events and the reserve.
-    fn check_room(&self, bytes: usize) -> Result<(), LogError> {
-        let Some(path) = &self.shared.path else {
-            return Ok(());
-        };
-        let Ok(disk) = rustix::fs::statvfs(path) else {
-            return Ok(()); // Writing will tell.
-        };
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        // Pages of the tree are written anew, and large values rounded up.
-        let need = self.shared.config.disk_reserve_bytes + 2 * bytes as u64;
-        if free >= need {
-            return Ok(());
-        }
-        Err(LogError::Full(format!(
-            "`{}` has {free} bytes free, and {need} are needed with `log.disk_reserve_bytes`: free some, or let go of old events with `log.retention_bytes`",
-            path.display()
-        )))
     }
 
     /// Gives each event its place, or finds the one it repeats.

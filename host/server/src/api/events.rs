@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue};
 use lantern_core::{Bounds, Chunk, Offset, PartitionId, Read, TypeFilter, read_or_wait};
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::params::{Params, Shape, limit, shape, wait};
 use super::{App, Shared};
-use crate::cloudevents::{NDJSON, parse_time, write_event};
+use crate::cloudevents::{BATCH, NDJSON, parse_time, write_event};
 use crate::problem::Problem;
 
 /// Events of an answer where `limit` is not given.
@@ -69,9 +69,10 @@ pub(crate) struct LoggedEvent {
 
 /// Reads events.
 ///
-/// Answers JSON, or with `Accept: application/x-ndjson` one event a line, as
-/// `POST /v1/events` takes them; the header `Lantern-Next` then says where to
-/// go on.
+/// Answers JSON. With `Accept: application/x-ndjson` (one event a line) or
+/// `application/cloudevents-batch+json` (an array) the answer holds the events
+/// alone, as `POST /v1/events` takes them; the header `Lantern-Next` then says
+/// where to go on.
 #[utoipa::path(
     get, path = "/v1/events", tag = "events", params(Which),
     responses(
@@ -88,11 +89,7 @@ pub(crate) async fn read(
     let wait = wait(which.wait.as_deref(), app.config.http.wait_s_max)?;
     let limit = limit(which.limit, LIMIT_DEFAULT, app.config.http.query_rows_max)?;
     let wanted = filter(which.types.as_deref());
-    let shape = shape(&headers);
-    if shape == Shape::Csv {
-        return Err(Problem::new("LAN-0405", "events cannot be had as CSV")
-            .help("ask for `application/json` or `application/x-ndjson`"));
-    }
+    let shape = shape(&headers, &Shape::EVENTS);
     let mut appended = app.appended.clone();
     appended.mark_unchanged();
     let from = app.query(move |app| first(app, partition, &which)).await?;
@@ -215,15 +212,22 @@ impl Page {
                 continue;
             }
             let event = chunk.events.get(place);
-            if self.shape == Shape::Ndjson {
-                write_event(&event, &mut self.events);
-                self.events.push(b'\n');
-            } else {
-                let comma = if self.count == 0 { "" } else { "," };
-                let head = format!("{comma}{{\"offset\":{offset},\"event\":");
-                self.events.extend_from_slice(head.as_bytes());
-                write_event(&event, &mut self.events);
-                self.events.push(b'}');
+            let comma = if self.count == 0 { "" } else { "," };
+            match self.shape {
+                Shape::Ndjson => {
+                    write_event(&event, &mut self.events);
+                    self.events.push(b'\n');
+                }
+                Shape::Batch => {
+                    self.events.extend_from_slice(comma.as_bytes());
+                    write_event(&event, &mut self.events);
+                }
+                Shape::Json | Shape::Csv => {
+                    let head = format!("{comma}{{\"offset\":{offset},\"event\":");
+                    self.events.extend_from_slice(head.as_bytes());
+                    write_event(&event, &mut self.events);
+                    self.events.push(b'}');
+                }
             }
             self.count += 1;
         }
@@ -231,23 +235,26 @@ impl Page {
 
     fn answer(mut self, partition: PartitionId, bounds: Bounds) -> Response {
         let next = HeaderValue::from(self.next.0);
-        let (media, body) = if self.shape == Shape::Ndjson {
-            (NDJSON, self.events)
-        } else {
-            let Bounds { start, end, .. } = bounds;
-            let next = self.next;
-            let mut body = format!(
-                "{{\"partition\":{partition},\"start\":{start},\"end\":{end},\"next\":{next},\"events\":["
-            )
-            .into_bytes();
-            body.append(&mut self.events);
-            body.extend_from_slice(b"]}");
-            ("application/json", body)
+        let (media, body) = match self.shape {
+            Shape::Ndjson => (NDJSON, self.events),
+            Shape::Batch => (BATCH, [b"[", &*self.events, b"]"].concat()),
+            Shape::Json | Shape::Csv => {
+                let Bounds { start, end, .. } = bounds;
+                let next = self.next;
+                let mut body = format!(
+                    "{{\"partition\":{partition},\"start\":{start},\"end\":{end},\"next\":{next},\"events\":["
+                )
+                .into_bytes();
+                body.append(&mut self.events);
+                body.extend_from_slice(b"]}");
+                ("application/json", body)
+            }
         };
         let mut response = body.into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
         headers.insert("lantern-next", next);
+        headers.insert(VARY, HeaderValue::from_static("Accept"));
         response
     }
 }

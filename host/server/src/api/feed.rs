@@ -2,6 +2,8 @@
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
     SEC_WEBSOCKET_VERSION, UPGRADE,
@@ -13,10 +15,14 @@ use lantern_live::{SUBPROTOCOL, accept_key};
 use super::Shared;
 use crate::problem::Problem;
 
+/// A client's key is so long (RFC 6455, section 4.1).
+const KEY_BYTES: usize = 16;
+
 /// Opens the feed. A WebSocket; the protocol is on the page of the feed.
 #[utoipa::path(
     get, path = "/v1/feed", tag = "tables",
-    responses((status = 101, description = "the WebSocket"), (status = 426, body = Problem))
+    responses((status = 101, description = "the WebSocket"), (status = 400, body = Problem),
+        (status = 426, body = Problem), (status = 503, body = Problem))
 )]
 pub(crate) async fn connect(State(app): State<Shared>, mut request: Request) -> Response {
     if let Err(problem) = app.check_open() {
@@ -69,15 +75,23 @@ fn handshake(headers: &HeaderMap) -> Result<(HeaderValue, bool), Problem> {
     if !has(SEC_WEBSOCKET_VERSION, "13") {
         return Err(Problem::new("LAN-0412", "the WebSocket's version must be 13"));
     }
+    let wrong = |detail: String| Problem::new("LAN-0418", detail);
     let asked = headers.contains_key(SEC_WEBSOCKET_PROTOCOL);
     if asked && !has(SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
-        let detail = format!("this server speaks the subprotocol `{SUBPROTOCOL}` alone");
-        return Err(Problem::new("LAN-0412", detail));
+        return Err(wrong(format!("this server speaks the subprotocol `{SUBPROTOCOL}` alone")));
     }
-    let key = headers
-        .get(SEC_WEBSOCKET_KEY)
-        .ok_or_else(|| Problem::new("LAN-0412", "`Sec-WebSocket-Key` is missing"))?;
-    let accept =
-        HeaderValue::from_str(&accept_key(key.as_bytes())).expect("base64 is a header's value");
+    let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
+    let key = match (keys.next(), keys.next()) {
+        (None, _) => return Err(wrong("`Sec-WebSocket-Key` is missing".into())),
+        (Some(_), Some(_)) => return Err(wrong("there are two `Sec-WebSocket-Key`".into())),
+        (Some(key), None) => key.as_bytes(),
+    };
+    if BASE64_STANDARD.decode(key).map(|bytes| bytes.len()) != Ok(KEY_BYTES) {
+        let key = String::from_utf8_lossy(key);
+        return Err(wrong(format!(
+            "`Sec-WebSocket-Key` is `{key}`: it must be 16 bytes in base64"
+        )));
+    }
+    let accept = HeaderValue::from_str(&accept_key(key)).expect("base64 is a header's value");
     Ok((accept, asked))
 }

@@ -9,6 +9,7 @@ use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Uri};
 
 use super::Shared;
+use crate::cloudevents::percent_decode;
 use crate::config::HttpConfig;
 use crate::problem::Problem;
 
@@ -22,15 +23,17 @@ pub(crate) async fn check(State(app): State<Shared>, request: Request, next: Nex
 }
 
 fn allowed(headers: &HeaderMap, uri: &Uri, config: &HttpConfig) -> Result<(), Problem> {
-    let host = match headers.get(HOST) {
-        Some(value) => value.to_str().unwrap_or("?"),
-        None => uri.authority().map_or("", |a| a.as_str()),
-    };
+    let host = host(headers, uri)?;
     if !is_ours(host, config) {
         let detail = format!("`Host` is `{host}`, which is not this server's");
         return Err(Problem::new("LAN-0409", detail));
     }
-    let Some(origin) = headers.get(ORIGIN) else { return Ok(()) };
+    check_encoding(uri)?;
+    let mut origins = headers.get_all(ORIGIN).iter();
+    let Some(origin) = origins.next() else { return Ok(()) };
+    if origins.next().is_some() {
+        return Err(Problem::new("LAN-0415", "there is more than one `Origin` header"));
+    }
     let origin = origin.to_str().unwrap_or("?");
     let site = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
     // A page of another port of this machine is another site, though a local one.
@@ -39,6 +42,38 @@ fn allowed(headers: &HeaderMap, uri: &Uri, config: &HttpConfig) -> Result<(), Pr
         return Ok(());
     }
     Err(Problem::new("LAN-0410", format!("`Origin` is `{origin}`, which may not call this server")))
+}
+
+/// The host that the request names (RFC 9112, section 3.2): that of its target,
+/// if the target has one, or that of its one `Host` header.
+fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<&'a str, Problem> {
+    let bad = |detail: &str| Problem::new("LAN-0415", detail);
+    let mut hosts = headers.get_all(HOST).iter();
+    let host = hosts.next().ok_or_else(|| bad("the `Host` header is missing"))?;
+    if hosts.next().is_some() {
+        return Err(bad("there is more than one `Host` header"));
+    }
+    let host = host.to_str().map_err(|_| bad("`Host` is not ASCII"))?;
+    if host.contains([',', ' ', '@', '/']) {
+        return Err(bad(&format!("`Host` is `{host}`, which is no host and port")));
+    }
+    match uri.authority() {
+        None => Ok(host),
+        Some(target) if target.as_str().contains('@') => Err(bad("the target names a user")),
+        Some(target) => Ok(target.as_str()),
+    }
+}
+
+/// Refuses a path or query that is not percent-encoded UTF-8: read leniently it
+/// would mean something else than the client said.
+fn check_encoding(uri: &Uri) -> Result<(), Problem> {
+    for part in [uri.path(), uri.query().unwrap_or_default()] {
+        if percent_decode(part.as_bytes()).is_none() {
+            let detail = format!("`{part}` is not percent-encoded UTF-8");
+            return Err(Problem::new("LAN-0403", detail));
+        }
+    }
+    Ok(())
 }
 
 /// Whether `host`, with or without a port, names this server.
@@ -66,8 +101,8 @@ mod tests {
         };
         let check = |host: &str, origin: &str, expected: &str| {
             let mut headers = HeaderMap::new();
-            if !host.is_empty() {
-                headers.insert(HOST, host.parse().unwrap());
+            for host in host.split('|').filter(|host| !host.is_empty()) {
+                headers.append(HOST, host.parse().unwrap());
             }
             if !origin.is_empty() {
                 headers.insert(ORIGIN, origin.parse().unwrap());
@@ -85,10 +120,32 @@ mod tests {
         check("evil.example:7420", "", "LAN-0409");
         check("localhost.evil.example", "", "LAN-0409");
         check("192.168.0.1", "", "LAN-0409");
-        check("", "", "LAN-0409");
+        check("", "", "LAN-0415");
+        check("localhost|localhost", "", "LAN-0415");
+        check("localhost, evil.example", "", "LAN-0415");
+        check("me@localhost", "", "LAN-0415");
         check("localhost:7420", "http://evil.example", "LAN-0410");
         check("localhost:7420", "http://localhost:3000", "LAN-0410");
         check("localhost:7420", "null", "LAN-0410");
         check("evil.example", "http://evil.example", "LAN-0409");
+    }
+
+    #[test]
+    fn a_target_with_a_host_is_held_to_the_list_and_must_be_percent_encoded() {
+        let check = |target: &str, expected: &str| {
+            let headers = HeaderMap::from_iter([(HOST, "localhost".parse().unwrap())]);
+            let uri = target.parse().unwrap();
+            let code = allowed(&headers, &uri, &HttpConfig::default())
+                .map_or_else(|problem| problem.code.clone(), |()| "fine".into());
+            assert_eq!(code, expected, "{target}");
+        };
+        check("http://localhost:7420/healthz", "fine");
+        check("http://evil.example/healthz", "LAN-0409");
+        check("http://me@localhost/healthz", "LAN-0415");
+        check("/v1/tables/a/b?key=%C3%A9+%2B", "fine");
+        check("/v1/tables/a/b?key=100%", "LAN-0403");
+        check("/v1/tables/a/b?key=%zz", "LAN-0403");
+        check("/v1/tables/a/b?key=%ff", "LAN-0403");
+        check("/v1/projections/%c3", "LAN-0403");
     }
 }

@@ -17,6 +17,7 @@ use super::params::Names;
 use super::{App, Shared, shard_metrics};
 use crate::codes::{Code, find};
 use crate::problem::Problem;
+use crate::process;
 
 /// The most partitions that one trouble names.
 const NAMES_SHOWN: usize = 4;
@@ -85,6 +86,7 @@ fn reasons(app: &App) -> Vec<String> {
         reasons.push("the server is shutting down".to_owned());
     }
     reasons.extend(troubles(app));
+    reasons.extend(app.probe.trouble());
     if let Some(why) = app.append_fault() {
         reasons.push(format!("events were refused: {why}"));
     }
@@ -156,10 +158,10 @@ fn stuck(projection: &ProjectionStatus, reasons: &mut Vec<String>) {
 pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Problem> {
     let text = app
         .blocking(|app| {
-            metrics::gauge!("lantern_feed_sessions_open").set(app.hub.sessions() as f64);
             app.metrics.run_upkeep();
             let mut text = app.metrics.render();
             shard_metrics::write(&app.engine.status(), &mut text);
+            process::write(&mut text);
             Ok(text)
         })
         .await?;

@@ -1,5 +1,10 @@
 //! The HTTP API: one module a resource, and what they share.
 
+mod conditions;
+mod connection;
+mod cors;
+mod description;
+mod encoding;
 pub(crate) mod events;
 mod feed;
 mod guard;
@@ -9,6 +14,7 @@ mod page;
 mod params;
 pub(crate) mod parked;
 mod projections;
+mod reserve;
 mod serve;
 mod shard_metrics;
 mod stream;
@@ -20,9 +26,11 @@ mod upload;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware;
-use axum::{Json, Router};
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use lantern_core::{Events, Log, LogError, Timestamp};
 use lantern_engine::Engine;
 use lantern_live::Hub;
@@ -37,6 +45,7 @@ use utoipa_axum::routes;
 
 use crate::config::ServerConfig;
 use crate::plugins::Plugins;
+use crate::probe::Probe;
 use crate::problem::Problem;
 
 pub(crate) use serve::serve;
@@ -66,8 +75,12 @@ pub(crate) struct App {
     pub(crate) queries: Semaphore,
     /// Large bodies held whole.
     pub(crate) bodies: Arc<Semaphore>,
+    /// Packed bodies that are being read.
+    pub(crate) unpacking: Arc<Semaphore>,
     /// When and why the log last refused events, until it takes some again.
     pub(crate) append_fault: Mutex<Option<(Instant, String)>>,
+    /// Whether the data folder can be written.
+    pub(crate) probe: Probe,
     /// Sessions of the feed.
     pub(crate) feeds: TaskTracker,
     /// Verifications under way; at most one.
@@ -133,14 +146,19 @@ pub(crate) fn router(app: Shared) -> Router {
         .routes(routes!(health::status))
         .routes(routes!(health::error_page))
         .split_for_parts();
-    let api = Arc::new(api);
-    let openapi = axum::routing::get(move || async move { Json((*api).clone()) });
+    let api = Bytes::from(description::complete(&api, &app.config.http).to_string());
+    let media = [(CONTENT_TYPE, "application/json")];
+    let openapi = axum::routing::get(move || async move { (media, api) });
     router
         .route("/v1/openapi.json", openapi)
         .merge(page::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), encoding::unpack))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), cors::options))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::check))
+        .layer(middleware::from_fn(reserve::check))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), cors::share))
         .layer(middleware::from_fn(unread::drain))
         .layer(middleware::from_fn(trace::request))
         .layer(DefaultBodyLimit::max(SMALL_BODY_BYTES_MAX))

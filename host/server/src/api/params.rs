@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Body;
-use axum::extract::{FromRequestParts, Path, Query};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_LENGTH};
 use http::request::Parts;
@@ -17,7 +17,9 @@ use lantern_core::{Offset, PartitionId};
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::App;
+use super::encoding::broken;
+use super::{App, SMALL_BODY_BYTES_MAX, Shared};
+use crate::cloudevents::BATCH;
 use crate::durations::{DURATION_FORMS, parse_duration};
 use crate::problem::Problem;
 
@@ -96,11 +98,16 @@ pub(crate) async fn body(
     if announced.is_some_and(|bytes| bytes > max as u64) {
         return Err(too_large());
     }
+    let idle = Duration::from_millis(app.config.http.body_idle_ms_max);
     let place = match announced {
         Some(..=UNCOUNTED_BYTES_MAX) => None,
-        _ => Arc::clone(&app.bodies).acquire_owned().await.ok(),
+        _ => {
+            let place = Arc::clone(&app.bodies).acquire_owned();
+            let place = tokio::time::timeout(idle, place).await;
+            let busy = |_| Problem::new("LAN-0423", "too many large bodies are being read");
+            place.map_err(busy)?.ok()
+        }
     };
-    let idle = Duration::from_millis(app.config.http.body_idle_ms_max);
     let mut whole =
         Vec::with_capacity(announced.and_then(|n| usize::try_from(n).ok()).unwrap_or(0));
     loop {
@@ -116,10 +123,20 @@ pub(crate) async fn body(
                 }
                 whole.extend_from_slice(data);
             }
-            Some(Err(error)) => {
-                return Err(Problem::new("LAN-0408", format!("the body broke off: {error}")));
-            }
+            Some(Err(error)) => return Err(broken(error, "")),
         }
+    }
+}
+
+/// The body of a request that only names something.
+pub(crate) struct Small(pub(crate) Whole);
+
+impl FromRequest<Shared> for Small {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Shared) -> Result<Self, Problem> {
+        let (parts, content) = request.into_parts();
+        body(app, &parts.headers, content, SMALL_BODY_BYTES_MAX).await.map(Self)
     }
 }
 
@@ -128,7 +145,7 @@ pub(crate) fn essence(value: &str) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// How an answer's rows are written.
+/// How an answer's rows or events are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// One JSON object.
@@ -137,20 +154,76 @@ pub(crate) enum Shape {
     Ndjson,
     /// Comma-separated values.
     Csv,
+    /// A CloudEvents batch: a JSON array of events.
+    Batch,
 }
 
-/// The first shape that `Accept` names; JSON where it names none that is known.
-pub(crate) fn shape(headers: &HeaderMap) -> Shape {
-    let accept = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    accept
-        .split(',')
-        .find_map(|part| match essence(part).as_str() {
-            "application/json" | "*/*" => Some(Shape::Json),
-            "application/x-ndjson" | "application/ndjson" => Some(Shape::Ndjson),
-            "text/csv" => Some(Shape::Csv),
+impl Shape {
+    /// Of rows; the first is the one to take if the client wants none of them.
+    pub(crate) const ROWS: [Self; 3] = [Self::Json, Self::Ndjson, Self::Csv];
+    /// Of events.
+    pub(crate) const EVENTS: [Self; 3] = [Self::Json, Self::Ndjson, Self::Batch];
+
+    fn names(self) -> &'static [&'static str] {
+        match self {
+            Self::Json => &["application/json"],
+            Self::Ndjson => &["application/x-ndjson", "application/ndjson", "application/jsonl"],
+            Self::Csv => &["text/csv"],
+            Self::Batch => &[BATCH],
+        }
+    }
+}
+
+/// Thousandths of a weight, and how closely a range names a media type: 2 by
+/// name, 1 by its first half, 0 as `*/*`.
+type Weight = (u16, u8);
+
+/// The shape that `Accept` weighs most (RFC 9110, section 12.5.1). Of those with
+/// equal weights, the one that is named more closely, then the one that is named
+/// first. If the client wants none of `offered`, the first of them: an answer
+/// that it may use all the same.
+pub(crate) fn shape(headers: &HeaderMap, offered: &[Shape]) -> Shape {
+    let mut best: Option<(Weight, Shape)> = None;
+    let lines = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    for range in lines.flat_map(|line| line.split(',')) {
+        for &shape in offered {
+            let Some(weight) = weigh(range, shape, headers) else { continue };
+            if best.is_none_or(|(known, _)| weight > known) {
+                best = Some((weight, shape));
+            }
+        }
+    }
+    best.map_or(offered[0], |(_, shape)| shape)
+}
+
+/// The weight of `shape` under `range`; `None` if the range does not name it, or
+/// another one does so more closely, or it is refused.
+fn weigh(range: &str, shape: Shape, headers: &HeaderMap) -> Option<Weight> {
+    let closeness = |range: &str| {
+        let range = essence(range);
+        let named = |name: &str| match range.strip_suffix("/*") {
+            _ if range == name => Some(2),
+            Some("*") => Some(0),
+            Some(kind) if name.split('/').next() == Some(kind) => Some(1),
             _ => None,
-        })
-        .unwrap_or(Shape::Json)
+        };
+        shape.names().iter().filter_map(|name| named(name)).max()
+    };
+    let close = closeness(range)?;
+    let lines = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let closest = lines.flat_map(|line| line.split(',')).filter_map(closeness).max();
+    let weight = quality(range);
+    (closest == Some(close) && weight > 0).then_some((weight, close))
+}
+
+/// The `q` of a range in thousandths; 1,000 if it has none that can be read.
+fn quality(range: &str) -> u16 {
+    let q = range.split(';').skip(1).find_map(|parameter| {
+        let (name, value) = parameter.split_once('=')?;
+        name.trim().eq_ignore_ascii_case("q").then(|| value.trim().parse::<f32>().ok())?
+    });
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+    q.map_or(1_000, |q| (q.clamp(0.0, 1.0) * 1_000.0) as u16)
 }
 
 /// A duration as in `wait=5s`, at most `max_s` seconds.
@@ -253,15 +326,26 @@ mod tests {
     }
 
     #[test]
-    fn the_first_known_shape_is_taken() {
+    fn the_shape_with_the_greatest_weight_is_taken() {
         let check = |accept: &str, expected| {
             let mut headers = HeaderMap::new();
-            headers.insert(ACCEPT, accept.parse().unwrap());
-            assert_eq!(shape(&headers), expected, "{accept}");
+            for line in accept.split('|') {
+                headers.append(ACCEPT, line.parse().unwrap());
+            }
+            assert_eq!(shape(&headers, &Shape::ROWS), expected, "{accept}");
         };
-        check("text/csv;q=0.5, */*", Shape::Csv);
+        check("text/csv;q=0.5, */*", Shape::Json);
+        check("text/csv, */*", Shape::Csv);
+        check("application/json;q=0.2, text/csv;q=0.9", Shape::Csv);
+        check("application/json;q=0.2|TEXT/CSV; Q=0.9", Shape::Csv);
+        check("text/*, application/json;q=0.9", Shape::Csv);
+        check("application/x-ndjson, text/csv", Shape::Ndjson);
+        check("application/*;q=0.5, application/json;q=0", Shape::Ndjson);
+        check("*/*, application/json;q=0", Shape::Ndjson);
         check("text/html, application/x-ndjson", Shape::Ndjson);
+        check("text/csv;q=0", Shape::Json);
         check("text/html", Shape::Json);
         check("*/*", Shape::Json);
+        assert_eq!(shape(&HeaderMap::new(), &Shape::EVENTS), Shape::Json);
     }
 }

@@ -1,7 +1,6 @@
 //! Parked events: those that could not be applied.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use lantern_core::{ParkedKind, ParkedRecord, VersionId};
 use lantern_engine::{ParkedOutcome, ParkedPage, ParkedSelection, ParkedSummary};
@@ -9,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
-use super::params::{Names, Params, limit};
+use super::params::{Names, Params, Small, limit};
 use super::projections::read_json;
 use crate::problem::Problem;
 
 /// Parked events of an answer where `limit` is not given.
 const LIMIT_DEFAULT: usize = 100;
 /// The most parked events of an answer: each comes with its payload.
-const LIMIT_MAX: usize = 1_000;
+pub(super) const LIMIT_MAX: usize = 1_000;
 
 /// Which parked events to show.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -91,7 +90,7 @@ pub(crate) async fn retry(
     State(app): State<Shared>,
     Names(name): Names<String>,
     Params(of): Params<Of>,
-    body: Bytes,
+    Small(body): Small,
 ) -> Result<Json<ParkedOutcome>, Problem> {
     app.check_open()?;
     let which: ParkedSelection = read_json(&body)?;
@@ -108,7 +107,7 @@ pub(crate) async fn drop_parked(
     State(app): State<Shared>,
     Names(name): Names<String>,
     Params(of): Params<Of>,
-    body: Bytes,
+    Small(body): Small,
 ) -> Result<Json<ParkedOutcome>, Problem> {
     app.check_open()?;
     let which: ParkedSelection = read_json(&body)?;

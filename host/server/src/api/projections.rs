@@ -1,7 +1,6 @@
 //! Projections, their versions and their logs.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use http::StatusCode;
 use lantern_core::VersionId;
@@ -10,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
-use super::params::{Names, Params, limit};
+use super::params::{Names, Params, Small, limit};
 use crate::problem::Problem;
 
 /// Log lines of an answer where `limit` is not given.
@@ -142,7 +141,7 @@ pub(crate) async fn activate_version(
 pub(crate) async fn activate(
     State(app): State<Shared>,
     Names(name): Names<String>,
-    body: Bytes,
+    Small(body): Small,
 ) -> Result<Json<ProjectionStatus>, Problem> {
     let Version { version, force } = read_json(&body)?;
     act(app, name, move |engine, name| engine.activate(name, &VersionId(version), force)).await

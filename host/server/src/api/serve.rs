@@ -1,23 +1,32 @@
 //! Accepts connections and speaks HTTP on them.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::service::Service;
+use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::connection::{Connection, Followed, Progress, Times};
+use super::reserve::Reserved;
 use crate::config::HttpConfig;
 
 /// The most bytes hyper holds of a connection; a request's headers must fit.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// How long to wait after the system refuses a connection (too many open files).
 const ACCEPT_WAIT: Duration = Duration::from_millis(100);
+/// How long a reserved connection may take for a request's headers: it must
+/// soon be free for the next one.
+const RESERVED_HEADERS: Duration = Duration::from_secs(1);
 
 /// Serves `router` until `stopping`; then gives requests under way the time
 /// that `config` allows, and cuts them.
@@ -27,19 +36,16 @@ pub(crate) async fn serve(
     config: &HttpConfig,
     stopping: CancellationToken,
 ) {
-    let places = Arc::new(Semaphore::new(config.connections_max));
+    let slots = Slots {
+        usual: Arc::new(Semaphore::new(config.connections_max)),
+        reserved: Arc::new(Semaphore::new(config.connections_reserved)),
+    };
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(config.headers_ms_max))
-        .max_buf_size(BUFFER_BYTES_MAX);
     loop {
-        let place = tokio::select! {
+        let slot = tokio::select! {
             () = stopping.cancelled() => break,
-            place = Arc::clone(&places).acquire_owned() => {
-                place.expect("the semaphore is never closed")
-            }
+            slot = slots.free() => slot,
         };
         let accepted = tokio::select! {
             () = stopping.cancelled() => break,
@@ -53,10 +59,12 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let talk = connection(&http, stream, router.clone(), stopping.clone());
+        // A usual slot may have become free since.
+        let slot = slots.better(slot);
+        let talk = connection(stream, router.clone(), slot.reserved, config, stopping.clone());
         let cut = cut.clone();
         connections.spawn(async move {
-            let _place = place;
+            let _slot = slot;
             tokio::select! {
                 () = talk => (),
                 () = cut.cancelled() => (),
@@ -72,16 +80,62 @@ pub(crate) async fn serve(
     }
 }
 
+/// What bounds the number of connections.
+struct Slots {
+    usual: Arc<Semaphore>,
+    reserved: Arc<Semaphore>,
+}
+
+/// The right to one connection.
+struct Slot {
+    reserved: bool,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Slots {
+    /// A usual slot, or a reserved one if all others are taken; waits for one.
+    async fn free(&self) -> Slot {
+        let (usual, reserved) = (Arc::clone(&self.usual), Arc::clone(&self.reserved));
+        let (permit, reserved) = tokio::select! {
+            biased;
+            permit = usual.acquire_owned() => (permit, false),
+            permit = reserved.acquire_owned() => (permit, true),
+        };
+        Slot { reserved, _permit: permit.expect("the semaphores are never closed") }
+    }
+
+    /// A usual slot in place of a reserved one, if one is free now.
+    fn better(&self, slot: Slot) -> Slot {
+        match Arc::clone(&self.usual).try_acquire_owned() {
+            Ok(permit) if slot.reserved => Slot { reserved: false, _permit: permit },
+            _ => slot,
+        }
+    }
+}
+
 fn connection(
-    http: &http1::Builder,
     stream: TcpStream,
     router: Router,
+    reserved: bool,
+    config: &HttpConfig,
     stopping: CancellationToken,
 ) -> impl Future<Output = ()> + Send + use<> {
     // Answers and deltas are small and must not wait for one another.
     let _ = stream.set_nodelay(true);
-    let service = TowerToHyperService::new(router);
-    let connection = http.serve_connection(TokioIo::new(stream), service).with_upgrades();
+    let mut times = Times {
+        headers: Duration::from_millis(config.headers_ms_max),
+        idle: Duration::from_millis(config.idle_ms_max),
+    };
+    if reserved {
+        times.headers = times.headers.min(RESERVED_HEADERS);
+    }
+    let progress = Arc::<Progress>::default();
+    let io = TokioIo::new(Connection::new(stream, Arc::clone(&progress), times));
+    let requests = Requests { router: TowerToHyperService::new(router), progress, reserved };
+    let mut http = http1::Builder::new();
+    // `Connection` keeps the times.
+    http.header_read_timeout(None).max_buf_size(BUFFER_BYTES_MAX).keep_alive(!reserved);
+    let connection = http.serve_connection(io, requests).with_upgrades();
     async move {
         tokio::pin!(connection);
         let ended = tokio::select! {
@@ -94,5 +148,27 @@ fn connection(
         if let Err(error) = ended {
             tracing::debug!(%error, "a connection broke");
         }
+    }
+}
+
+/// The requests of one connection.
+struct Requests {
+    router: TowerToHyperService<Router>,
+    progress: Arc<Progress>,
+    reserved: bool,
+}
+
+impl Service<http::Request<Incoming>> for Requests {
+    type Response = http::Response<Followed>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, mut request: http::Request<Incoming>) -> Self::Future {
+        self.progress.begin();
+        if self.reserved {
+            request.extensions_mut().insert(Reserved);
+        }
+        let (answer, progress) = (self.router.call(request), Arc::clone(&self.progress));
+        Box::pin(async move { Ok(progress.follow(answer.await?)) })
     }
 }

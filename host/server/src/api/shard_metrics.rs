@@ -12,36 +12,49 @@ type Metric = (&'static str, &'static str, &'static str, fn(&ShardStatus) -> f64
 
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
 const METRICS: [Metric; 16] = [
-    ("lantern_shard_next_offset", "gauge", "next offset to read", |s| s.next as f64),
-    ("lantern_shard_lag_events", "gauge", "events not read yet", |s| known(s.lag_events)),
-    ("lantern_shard_lag_seconds", "gauge", "event time not applied yet", |s| known(s.lag_ms) / 1e3),
-    ("lantern_shard_commits_total", "counter", "commits made", |s| s.commit as f64),
-    ("lantern_shard_applied_total", "counter", "events applied", |s| s.applied as f64),
-    ("lantern_shard_late_total", "counter", "events older than the watermark", |s| s.late as f64),
-    ("lantern_shard_parked", "gauge", "events parked now", |s| s.parked as f64),
-    ("lantern_shard_timers_fired_total", "counter", "timers fired", |s| s.timers_fired as f64),
-    ("lantern_shard_emitted_total", "counter", "events emitted", |s| s.emitted as f64),
-    ("lantern_shard_fuel_total", "counter", "fuel used since the start", |s| s.fuel as f64),
-    ("lantern_shard_apply_seconds_total", "counter", "time in the plugin since the start", |s| {
+    ("lantern_shard_next_offset", "gauge", "Next offset to read.", |s| s.next as f64),
+    ("lantern_shard_lag_events", "gauge", "Events not read yet.", |s| known(s.lag_events)),
+    ("lantern_shard_lag_seconds", "gauge", "Event time not applied yet, in seconds.", |s| {
+        known(s.lag_ms) / 1e3
+    }),
+    ("lantern_shard_commits_total", "counter", "Commits made.", |s| s.commit as f64),
+    ("lantern_shard_applied_total", "counter", "Events applied.", |s| s.applied as f64),
+    ("lantern_shard_late_total", "counter", "Events older than the watermark.", |s| s.late as f64),
+    ("lantern_shard_parked_events", "gauge", "Events parked now.", |s| s.parked as f64),
+    ("lantern_shard_timers_fired_total", "counter", "Timers fired.", |s| s.timers_fired as f64),
+    ("lantern_shard_emitted_total", "counter", "Events emitted.", |s| s.emitted as f64),
+    ("lantern_shard_fuel_total", "counter", "Fuel used since the start.", |s| s.fuel as f64),
+    ("lantern_shard_apply_seconds_total", "counter", "Time in the plugin since the start.", |s| {
         s.apply_us as f64 / 1e6
     }),
-    ("lantern_shard_memory_bytes", "gauge", "linear memory of the instance", |s| {
+    ("lantern_shard_memory_bytes", "gauge", "Linear memory of the instance, in bytes.", |s| {
         s.memory_bytes as f64
     }),
-    ("lantern_shard_state_bytes", "gauge", "the state on disk", |s| s.state_bytes as f64),
-    ("lantern_shard_event_time_seconds", "gauge", "highest event time applied, since 1970", |s| {
-        s.event_time_us.unwrap_or(0) as f64 / 1e6
+    ("lantern_shard_state_bytes", "gauge", "The state on disk, in bytes.", |s| {
+        s.state_bytes as f64
     }),
-    ("lantern_shard_halted", "gauge", "1 where a person is needed", |s| {
+    (
+        "lantern_shard_event_timestamp_seconds",
+        "gauge",
+        "Highest event time applied, in seconds since 1970.",
+        // Without an event there is none; 0 would be 1970.
+        |s| s.event_time_us.map_or(f64::NAN, |us| us as f64 / 1e6),
+    ),
+    ("lantern_shard_halted", "gauge", "1 if a person is needed.", |s| {
         f64::from(u8::from(s.activity == "halted"))
     }),
-    ("lantern_shard_faulted", "gauge", "1 where the host has a fault and tries again", |s| {
+    ("lantern_shard_faulted", "gauge", "1 if the host has a fault and tries again.", |s| {
         f64::from(u8::from(s.activity == "faulted"))
     }),
 ];
 
+/// Names the state of each version. Not a label of the metrics above: a counter
+/// would end and another begin with each activation.
+const VERSION_INFO: &str = "lantern_version_info";
+
 /// Appends the metrics of all shards of all versions.
 pub(super) fn write(projections: &[ProjectionStatus], out: &mut String) {
+    write_versions(projections, out);
     for (name, kind, help, value) in METRICS {
         // Writing to a string cannot fail.
         let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
@@ -50,15 +63,30 @@ pub(super) fn write(projections: &[ProjectionStatus], out: &mut String) {
                 for shard in &version.shards {
                     let _ = writeln!(
                         out,
-                        "{name}{{projection=\"{}\",version=\"{}\",state=\"{}\",partition=\"{}\"}} {}",
+                        "{name}{{projection=\"{}\",version=\"{}\",partition=\"{}\"}} {}",
                         escaped(&projection.name),
                         escaped(&version.id),
-                        escaped(&version.state),
                         shard.partition,
                         value(shard)
                     );
                 }
             }
+        }
+    }
+}
+
+fn write_versions(projections: &[ProjectionStatus], out: &mut String) {
+    let help = "The versions there are, and their states; always 1.";
+    let _ = write!(out, "# HELP {VERSION_INFO} {help}\n# TYPE {VERSION_INFO} gauge\n");
+    for projection in projections {
+        for version in &projection.versions {
+            let _ = writeln!(
+                out,
+                "{VERSION_INFO}{{projection=\"{}\",version=\"{}\",state=\"{}\"}} 1",
+                escaped(&projection.name),
+                escaped(&version.id),
+                escaped(&version.state),
+            );
         }
     }
 }

@@ -11,6 +11,7 @@ use lantern_core::{Appended, Events, LogError};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::encoding::broken;
 use super::ingest::{INLINE_BYTES_MAX, Refused, Taken, json_of};
 use super::{Shared, now};
 use crate::cloudevents::{EventError, LineError, Reader};
@@ -105,9 +106,7 @@ impl Stream<'_> {
                 match body.frame().await {
                     None => return Ok(Frame::End),
                     Some(Err(error)) => {
-                        let detail =
-                            format!("the body broke off after line {}: {error}", self.line);
-                        return Err(Problem::new("LAN-0408", detail));
+                        return Err(broken(error, &format!(" after line {}", self.line - 1)));
                     }
                     Some(Ok(frame)) => {
                         if let Ok(data) = frame.into_data() {

@@ -101,7 +101,99 @@ async fn foreign_hosts_sites_and_addresses_are_refused() {
     fixture.send(request(Method::GET, "/", &site, "")).await.is_problem("LAN-0410", "evil.example");
     fixture.get("/v2/x").await.is_problem("LAN-0401", "`/v2/x`");
     fixture.post("/v1/projections", "", "").await.is_problem("LAN-0402", "POST");
-    fixture.get("/v1/feed").await.is_problem("LAN-0412", "no WebSocket");
+    let refused = fixture.get("/v1/feed").await;
+    refused.is_problem("LAN-0412", "no WebSocket");
+    assert_eq!(refused.headers["upgrade"], "websocket");
+    let refused = fixture.post("/v1/status", "", "").await;
+    assert_eq!(refused.headers["allow"], "GET,HEAD");
+}
+
+#[tokio::test]
+async fn a_handshake_that_is_wrong_is_refused_as_rfc_6455_has_it() {
+    let fixture = Fixture::new();
+    let check = async |version: &str, keys: &[&str], protocol: &str, status: u16, code: &str| {
+        let mut headers = vec![
+            ("connection", "keep-alive, Upgrade"),
+            ("upgrade", "WebSocket"),
+            ("sec-websocket-version", version),
+            ("sec-websocket-protocol", protocol),
+        ];
+        headers.extend(keys.iter().map(|key| ("sec-websocket-key", *key)));
+        let answer = fixture.send(request(Method::GET, "/v1/feed", &headers, "")).await;
+        assert_eq!(answer.status.as_u16(), status, "{answer:?}");
+        answer.is_problem(code, "");
+        for (name, value) in
+            [("upgrade", "websocket"), ("connection", "upgrade"), ("sec-websocket-version", "13")]
+        {
+            let named = answer.headers.get(name).is_some_and(|found| found == value);
+            assert_eq!(named, status == 426, "{name}: {answer:?}");
+        }
+    };
+    let key = "AAAAAAAAAAAAAAAAAAAAAA==";
+    check("8", &[key], "lantern.v1.json", 426, "LAN-0412").await;
+    check("13", &["short"], "lantern.v1.json", 400, "LAN-0418").await;
+    check("13", &[], "lantern.v1.json", 400, "LAN-0418").await;
+    check("13", &[key, key], "lantern.v1.json", 400, "LAN-0418").await;
+    check("13", &[key], "other", 400, "LAN-0418").await;
+}
+
+#[tokio::test]
+async fn a_page_that_is_configured_may_read_every_answer_and_others_none() {
+    let fixture = Fixture::with(|config| config.http.origins = vec!["https://dash.example".into()]);
+    let page = ("origin", "https://dash.example");
+    for (method, path, status) in [
+        (Method::GET, "/v1/status", 200),
+        (Method::GET, "/v1/nowhere", 404),
+        (Method::PUT, "/v1/status", 405),
+        (Method::POST, "/v1/events", 415),
+        (Method::GET, "/v1/feed", 426),
+    ] {
+        let answer = fixture.send(request(method, path, &[page], "")).await;
+        assert_eq!(answer.status.as_u16(), status, "{answer:?}");
+        assert_eq!(answer.headers["access-control-allow-origin"], page.1);
+        assert_eq!(answer.headers["access-control-expose-headers"], "*");
+        assert_eq!(answer.headers["vary"], "Origin");
+    }
+    let asked = [
+        page,
+        ("access-control-request-method", "POST"),
+        ("access-control-request-headers", "content-type, ce-id"),
+    ];
+    let preflight = fixture.send(request(Method::OPTIONS, "/v1/events", &asked, "")).await;
+    assert_eq!(preflight.status, StatusCode::NO_CONTENT);
+    assert_eq!(preflight.headers["access-control-allow-origin"], page.1);
+    assert!(preflight.headers["access-control-allow-methods"].to_str().unwrap().contains("POST"));
+    assert_eq!(preflight.headers["access-control-allow-headers"], "content-type, ce-id");
+    assert!(preflight.headers.contains_key("access-control-max-age"));
+
+    let foreign = [("origin", "https://evil.example"), asked[1]];
+    let refused = fixture.send(request(Method::OPTIONS, "/v1/events", &foreign, "")).await;
+    refused.is_problem("LAN-0410", "evil.example");
+    assert!(!refused.headers.contains_key("access-control-allow-origin"));
+    let answer = fixture.get("/v1/status").await.expect_ok();
+    assert_eq!(answer.headers["vary"], "Origin");
+    assert!(!answer.headers.contains_key("access-control-allow-origin"));
+}
+
+#[tokio::test]
+async fn options_names_the_methods_and_agrees_to_be_a_web_hook() {
+    let fixture = Fixture::new();
+    let plain = fixture.send(request(Method::OPTIONS, "/v1/events", &[], "")).await;
+    assert_eq!((plain.status, plain.text.as_str()), (StatusCode::NO_CONTENT, ""));
+    assert!(plain.headers["allow"].to_str().unwrap().contains("POST"));
+    assert!(!plain.headers.contains_key("webhook-allowed-origin"));
+    let asked = [("webhook-request-origin", "emitter.example"), ("webhook-request-rate", "120")];
+    let agreed = fixture.send(request(Method::OPTIONS, "/v1/events", &asked, "")).await;
+    assert_eq!(agreed.status, StatusCode::OK);
+    assert_eq!(agreed.headers["webhook-allowed-origin"], "emitter.example");
+    assert_eq!(agreed.headers["webhook-allowed-rate"], "*");
+    assert!(agreed.headers["allow"].to_str().unwrap().contains("POST"));
+    let other = fixture.send(request(Method::OPTIONS, "/v1/status", &asked, "")).await;
+    assert!(!other.headers.contains_key("webhook-allowed-origin"));
+    fixture
+        .send(request(Method::OPTIONS, "/v1/nowhere", &[], ""))
+        .await
+        .is_problem("LAN-0401", "nowhere");
 }
 
 #[tokio::test]
@@ -159,9 +251,43 @@ async fn the_description_names_every_route_and_schema() {
         "/healthz",
         "/readyz",
         "/metrics",
+        "/v1/dead-letters/resend",
     ] {
         assert!(api["paths"].get(path).is_some(), "{path} is not described");
     }
+    let mut ids = std::collections::BTreeSet::new();
+    for (path, item) in api["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let id = operation["operationId"].as_str().unwrap().to_owned();
+            assert!(ids.insert(id.clone()), "{id} names two operations");
+            for (status, answer) in operation["responses"].as_object().unwrap() {
+                let problem = answer["content"].get(crate::PROBLEM).is_some();
+                let own = path == "/readyz" && status == "503";
+                let expected = status.starts_with(['4', '5']) && !own;
+                assert_eq!(problem, expected, "{method} {path}: {status}");
+            }
+            for parameter in operation["parameters"].as_array().into_iter().flatten() {
+                let (name, schema) = (&parameter["name"], &parameter["schema"]);
+                assert!(!schema.to_string().contains("null"), "{path} {name}: {schema}");
+                assert!(
+                    name != "limit" || schema["maximum"].is_number(),
+                    "{path} {name}: {schema}"
+                );
+            }
+        }
+    }
+    let media = |path: &str, method: &str, of: &str| {
+        let content = api["paths"][path][method].pointer(of).unwrap().as_object().unwrap();
+        content.keys().cloned().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(
+        media("/v1/tables/{projection}/{table}", "get", "/responses/200/content"),
+        "application/json application/x-ndjson text/csv"
+    );
+    assert_eq!(
+        media("/v1/events", "post", "/requestBody/content"),
+        "application/cloudevents+json application/cloudevents-batch+json application/x-ndjson"
+    );
     // Every reference leads somewhere.
     let text = api.to_string();
     for reference in text.split("#/components/schemas/").skip(1) {

@@ -4,6 +4,8 @@
 mod api;
 mod ingest;
 mod limits;
+mod metrics;
+mod packed;
 mod running;
 mod tables;
 

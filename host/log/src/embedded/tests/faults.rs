@@ -254,6 +254,8 @@ fn a_full_disk_is_told_and_the_log_goes_on_once_there_is_room() {
 fn appends_are_refused_while_the_disk_has_less_than_its_reserve() {
     let place = Place::new();
     let log = place.open(&LogConfig { disk_reserve_bytes: u64::MAX / 2, ..small() });
+    // Known before the first append.
+    assert!(log.troubles()[0].contains("log.disk_reserve_bytes"), "{:?}", log.troubles());
     let error = append(&log, &numbered(0..1)).unwrap_err();
     assert!(matches!(&error, LogError::Full(why) if why.contains("log.disk_reserve_bytes")));
     assert_eq!(log.bounds(P0).unwrap().end, Offset(0));

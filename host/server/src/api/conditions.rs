@@ -1,0 +1,128 @@
+//! Conditional requests (RFC 9110, section 13): `If-Match` and `If-None-Match`.
+
+use http::HeaderMap;
+use http::header::{AsHeaderName, IF_MATCH, IF_NONE_MATCH};
+
+/// The conditions of a request.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Conditions {
+    match_any: Option<Tags>,
+    match_none: Option<Tags>,
+}
+
+/// What the conditions come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Answer as without conditions.
+    Answer,
+    /// 304: the client has this state.
+    NotModified,
+    /// 412: the client wants another state.
+    Failed,
+}
+
+impl Conditions {
+    /// The conditions in `headers`.
+    pub(super) fn read(headers: &HeaderMap) -> Self {
+        Self {
+            match_any: Tags::read(headers, IF_MATCH),
+            match_none: Tags::read(headers, IF_NONE_MATCH),
+        }
+    }
+
+    /// Judges the state that `etag`, a strong tag with its quotes, names.
+    pub(super) fn judge(&self, etag: &str) -> Verdict {
+        if self.match_any.as_ref().is_some_and(|tags| !tags.contain(etag, Comparison::Strong)) {
+            return Verdict::Failed;
+        }
+        if self.match_none.as_ref().is_some_and(|tags| tags.contain(etag, Comparison::Weak)) {
+            return Verdict::NotModified;
+        }
+        Verdict::Answer
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    Strong,
+    Weak,
+}
+
+/// The entity tags of one header.
+#[derive(Clone, Debug, Default)]
+struct Tags {
+    any: bool,
+    /// Each with its quotes, and whether it is weak.
+    tags: Vec<(String, bool)>,
+}
+
+impl Tags {
+    fn read(headers: &HeaderMap, name: impl AsHeaderName) -> Option<Self> {
+        let mut tags: Option<Self> = None;
+        for value in headers.get_all(name) {
+            tags.get_or_insert_default().add(value.to_str().unwrap_or_default());
+        }
+        tags
+    }
+
+    /// Adds the tags of one line. What is no tag matches nothing.
+    fn add(&mut self, mut line: &str) {
+        loop {
+            line = line.trim_start_matches([' ', '\t', ',']);
+            if line.is_empty() {
+                return;
+            }
+            let (weak, tag) = match line.strip_prefix("W/") {
+                Some(tag) => (true, tag),
+                None => (false, line),
+            };
+            let end = match tag.strip_prefix('"') {
+                // A tag may hold commas.
+                Some(inner) => inner.find('"').map_or(tag.len(), |at| at + 2),
+                None => tag.find(',').unwrap_or(tag.len()),
+            };
+            let (tag, rest) = tag.split_at(end);
+            if tag.trim_end() == "*" {
+                self.any = true;
+            }
+            self.tags.push((tag.to_owned(), weak));
+            line = rest;
+        }
+    }
+
+    fn contain(&self, etag: &str, comparison: Comparison) -> bool {
+        self.any
+            || self
+                .tags
+                .iter()
+                .any(|(tag, weak)| tag == etag && !(*weak && comparison == Comparison::Strong))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_compared_one_by_one_as_rfc_9110_has_it() {
+        let check = |any: &str, none: &str, expected| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in [(IF_MATCH, any), (IF_NONE_MATCH, none)] {
+                if !value.is_empty() {
+                    headers.append(name, value.parse().unwrap());
+                }
+            }
+            assert_eq!(Conditions::read(&headers).judge("\"b,c\""), expected, "{any} / {none}");
+        };
+        check("", "", Verdict::Answer);
+        check("", r#""a", W/"b,c""#, Verdict::NotModified);
+        check("", "*", Verdict::NotModified);
+        check("", r#""bb", "b", b,c"#, Verdict::Answer);
+        check(r#""a","b,c""#, "", Verdict::Answer);
+        check("*", "", Verdict::Answer);
+        check(r#"W/"b,c""#, "", Verdict::Failed);
+        check(r#""a""#, r#""b,c""#, Verdict::Failed);
+        check(r#""b,c""#, r#""b,c""#, Verdict::NotModified);
+        check(r#""unclosed"#, "", Verdict::Failed);
+    }
+}

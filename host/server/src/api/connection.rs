@@ -1,0 +1,311 @@
+//! The bytes of one HTTP connection, between its socket and hyper.
+//!
+//! It does what hyper cannot: it gives a request that hyper could not parse a
+//! body with a code, and it keeps two times apart, that for the headers of a
+//! request that has begun and that for a connection between two requests.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody};
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::body::{Frame, SizeHint};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::{Instant, Sleep};
+
+use crate::problem::{PROBLEM, Problem};
+
+/// How long a client that was refused may still send before it is cut off; cut
+/// off while it sends, it would not see the answer.
+const DRAIN: Duration = Duration::from_secs(2);
+/// More than the head of any answer that hyper writes by itself.
+const OWN_HEAD_BYTES_MAX: usize = 1_024;
+
+/// How long a connection may wait.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    /// For a request's headers, from their first byte; a new connection's first
+    /// request counts from the start.
+    pub(super) headers: Duration,
+    /// For the next request.
+    pub(super) idle: Duration,
+}
+
+/// How far the request at hand is. The service moves it on, and the socket's
+/// side reads it.
+#[derive(Debug, Default)]
+pub(super) struct Progress(AtomicU8);
+
+/// No request was read whole: what hyper writes now is its own refusal.
+const AWAITING: u8 = 0;
+/// A request is being answered.
+const ANSWERING: u8 = 1;
+/// The answer was handed to hyper whole.
+const ANSWERED: u8 = 2;
+/// The connection is no longer HTTP.
+const UPGRADED: u8 = 3;
+
+impl Progress {
+    /// A request was read.
+    pub(super) fn begin(&self) {
+        self.0.store(ANSWERING, Ordering::Relaxed);
+    }
+
+    /// Follows `response` to its end.
+    pub(super) fn follow(self: &Arc<Self>, response: Response) -> http::Response<Followed> {
+        if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+            self.0.store(UPGRADED, Ordering::Relaxed);
+        }
+        let progress = Arc::clone(self);
+        response.map(|body| Followed { body, progress })
+    }
+}
+
+/// A body that reports its end.
+#[derive(Debug)]
+pub(super) struct Followed {
+    body: Body,
+    progress: Arc<Progress>,
+}
+
+impl HttpBody for Followed {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Followed {
+    fn drop(&mut self) {
+        let (from, to) = (ANSWERING, ANSWERED);
+        // After an upgrade there is nothing to report.
+        let _ = self.progress.0.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Connection<S> {
+    stream: S,
+    progress: Arc<Progress>,
+    times: Times,
+    timer: Pin<Box<Sleep>>,
+    /// Bytes of a request's head came, and the head is not complete.
+    begun: bool,
+    /// The head of the answer that hyper wrote by itself.
+    own_head: Vec<u8>,
+    refusal: Option<Refusal>,
+}
+
+/// The last answer on a connection.
+#[derive(Debug)]
+struct Refusal {
+    bytes: Vec<u8>,
+    written: usize,
+    /// The other side was told that nothing follows.
+    closed: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    pub(super) fn new(stream: S, progress: Arc<Progress>, times: Times) -> Self {
+        Self {
+            stream,
+            progress,
+            times,
+            timer: Box::pin(tokio::time::sleep(times.headers)),
+            begun: false,
+            own_head: Vec::new(),
+            refusal: None,
+        }
+    }
+
+    fn state(&self) -> u8 {
+        self.progress.0.load(Ordering::Relaxed)
+    }
+
+    /// Starts the time of a phase. The task is woken at its end.
+    fn arm(&mut self, time: Duration, cx: &mut Context<'_>) {
+        self.timer.as_mut().reset(Instant::now() + time);
+        let _ = self.timer.as_mut().poll(cx);
+    }
+
+    /// Keeps what hyper writes by itself back, to answer with a problem.
+    fn withhold<'a>(&mut self, slices: impl Iterator<Item = &'a [u8]>) -> usize {
+        let mut bytes = 0;
+        for slice in slices {
+            let room = OWN_HEAD_BYTES_MAX.saturating_sub(self.own_head.len());
+            self.own_head.extend_from_slice(&slice[..slice.len().min(room)]);
+            bytes += slice.len();
+        }
+        bytes
+    }
+
+    fn refuse(&mut self, problem: &Problem) {
+        metrics::counter!(
+            "lantern_http_requests_total",
+            "route" => "other", "method" => "other", "status" => problem.status.to_string()
+        )
+        .increment(1);
+        self.refusal = Some(Refusal { bytes: answer(problem), written: 0, closed: false });
+    }
+
+    /// Sends the refusal and closes, then reads what the client still sends.
+    fn poll_refuse(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(refusal) = &mut self.refusal else { return Poll::Ready(Ok(())) };
+        if !refusal.closed {
+            while refusal.written < refusal.bytes.len() {
+                let rest = &refusal.bytes[refusal.written..];
+                let written = ready!(Pin::new(&mut self.stream).poll_write(cx, rest))?;
+                if written == 0 {
+                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                }
+                refusal.written += written;
+            }
+            ready!(Pin::new(&mut self.stream).poll_shutdown(cx))?;
+            refusal.closed = true;
+            self.arm(DRAIN, cx);
+        }
+        let mut room = [0; 4_096];
+        loop {
+            let mut buf = ReadBuf::new(&mut room);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() && !self.timer.is_elapsed() => (),
+                Poll::Ready(_) => return Poll::Ready(Ok(())),
+                Poll::Pending => return self.timer.as_mut().poll(cx).map(Ok),
+            }
+        }
+    }
+}
+
+/// `problem` as the bytes of an answer that ends its connection.
+fn answer(problem: &Problem) -> Vec<u8> {
+    let status = http::StatusCode::from_u16(problem.status).unwrap_or_default();
+    let reason = status.canonical_reason().unwrap_or_default();
+    let body = problem.json();
+    let date = jiff::fmt::rfc2822::DateTimePrinter::new()
+        .timestamp_to_rfc9110_string(&jiff::Timestamp::now())
+        .unwrap_or_default();
+    let mut bytes = format!(
+        "HTTP/1.1 {} {reason}\r\ncontent-type: {PROBLEM}\r\ncontent-length: {}\r\n\
+         cache-control: no-store\r\nvary: Origin\r\nconnection: close\r\ndate: {date}\r\n\r\n",
+        status.as_u16(),
+        body.len()
+    )
+    .into_bytes();
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+/// What hyper refused, in this server's words.
+fn own_refusal(head: &[u8]) -> Problem {
+    match head.get(9..12) {
+        Some(b"431" | b"414") => {
+            Problem::new("LAN-0416", "the request's first line and headers are too large")
+        }
+        _ => Problem::new("LAN-0415", "the request's first line or a header cannot be read"),
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.refusal.is_some() {
+            // Then hyper sees the end.
+            return this.poll_refuse(cx);
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut this.stream).poll_read(cx, buf);
+        if this.state() != AWAITING {
+            return read;
+        }
+        match read {
+            Poll::Ready(Ok(())) if !this.begun && buf.filled().len() > before => {
+                this.begun = true;
+                this.arm(this.times.headers, cx);
+                Poll::Ready(Ok(()))
+            }
+            Poll::Pending if this.timer.as_mut().poll(cx).is_ready() => {
+                if !this.begun {
+                    return Poll::Ready(Ok(()));
+                }
+                let time = this.times.headers.as_secs_f64();
+                let detail = format!("the request's headers took longer than {time} s");
+                this.refuse(&Problem::new("LAN-0417", detail));
+                this.poll_refuse(cx)
+            }
+            read => read,
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if self.state() == AWAITING {
+            return Poll::Ready(Ok(self.withhold(std::iter::once(bytes))));
+        }
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if self.state() == AWAITING {
+            return Poll::Ready(Ok(self.withhold(slices.iter().map(|slice| &**slice))));
+        }
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
+        if this.state() == ANSWERED {
+            this.progress.0.store(AWAITING, Ordering::Relaxed);
+            this.begun = false;
+            this.arm(this.times.idle, cx);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.refusal.is_none() && !this.own_head.is_empty() {
+            this.refuse(&own_refusal(&this.own_head));
+        }
+        if this.refusal.is_some() {
+            return this.poll_refuse(cx);
+        }
+        Pin::new(&mut this.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,99 @@
+//! Cross-origin requests (the Fetch standard) of the pages in `http.origins`,
+//! `OPTIONS`, and the handshake of CloudEvents web hooks.
+//!
+//! Not the layer of `tower-http`: it takes every `OPTIONS` for a preflight, the
+//! web hook's among them, and answers 200. Which pages may call is for
+//! [`super::guard`] to say; it runs first.
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, ALLOW, ORIGIN, VARY,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use super::Shared;
+use crate::config::HttpConfig;
+
+/// The methods that some address takes.
+const METHODS: &str = "GET, HEAD, POST, DELETE";
+/// How long a browser may keep the answer to a preflight, in seconds: as long as
+/// any does.
+const MAX_AGE_S: &str = "7200";
+/// Where events are sent.
+const EVENTS: &str = "/v1/events";
+
+const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");
+const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-origin");
+const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
+
+/// Lets the pages in `http.origins` read any answer, errors included.
+pub(super) async fn share(State(app): State<Shared>, request: Request, next: Next) -> Response {
+    let origin = origin(request.headers(), &app.config.http);
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.append(VARY, HeaderValue::from_static("Origin"));
+    if let Some(origin) = origin {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        // No request here has credentials in the sense of the standard, so this
+        // names all headers.
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
+    }
+    response
+}
+
+/// The origin of a page that is configured.
+fn origin(headers: &HeaderMap, config: &HttpConfig) -> Option<HeaderValue> {
+    let origin = headers.get(ORIGIN)?;
+    config.origins.iter().any(|own| own.as_bytes() == origin.as_bytes()).then(|| origin.clone())
+}
+
+/// Answers `OPTIONS`.
+pub(super) async fn options(State(app): State<Shared>, request: Request, next: Next) -> Response {
+    if request.method() != Method::OPTIONS {
+        return next.run(request).await;
+    }
+    if let Some(response) = preflight(request.headers(), &app.config.http) {
+        return response;
+    }
+    let web_hook = match request.headers().get(REQUEST_ORIGIN) {
+        Some(name) if request.uri().path() == EVENTS => Some(name.clone()),
+        _ => None,
+    };
+    let mut response = next.run(request).await;
+    // The router knows which methods an address takes, and says so.
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED {
+        let allow = response.headers_mut().remove(ALLOW);
+        response = StatusCode::NO_CONTENT.into_response();
+        if let Some(allow) = allow {
+            response.headers_mut().insert(ALLOW, allow);
+        }
+    }
+    if let Some(name) = web_hook {
+        // This server takes events from every sender that may call it.
+        *response.status_mut() = StatusCode::OK;
+        response.headers_mut().insert(ALLOWED_ORIGIN, name);
+        response.headers_mut().insert(ALLOWED_RATE, HeaderValue::from_static("*"));
+    }
+    response
+}
+
+/// The answer to a browser that asks before it sends a page's request.
+fn preflight(headers: &HeaderMap, config: &HttpConfig) -> Option<Response> {
+    origin(headers, config)?;
+    headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let answer = response.headers_mut();
+    answer.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
+    answer.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE_S));
+    // Any header may be sent: those of extension attributes have no list.
+    for asked in headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS) {
+        answer.append(ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
+    }
+    let vary = "Access-Control-Request-Method, Access-Control-Request-Headers";
+    answer.append(VARY, HeaderValue::from_static(vary));
+    Some(response)
+}

@@ -1,0 +1,179 @@
+//! Packed bodies: `Content-Encoding` (RFC 9110, section 8.4). They are unpacked
+//! as they are read, so that neither a small body that unpacks to a huge one nor
+//! a large window takes more memory than the limits allow.
+
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
+use async_compression::zstd::DParameter;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
+use tokio::io::{AsyncBufRead, BufReader};
+use tokio_util::io::{ReaderStream, StreamReader};
+
+use super::Shared;
+use crate::problem::{CONTENT_CODING, Problem};
+
+/// The most codings of one body.
+const CODINGS_MAX: usize = 3;
+/// Zstandard's window as RFC 9659 bounds it: 8 MiB. The library's own bound is
+/// 128 MiB a body.
+const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+/// The bytes unpacked at a time.
+const PIECE_BYTES: usize = 16 << 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    Gzip,
+    Zstd,
+}
+
+/// Why a packed body cannot be read on.
+#[derive(Debug)]
+struct TooMuch(String);
+
+impl fmt::Display for TooMuch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for TooMuch {}
+
+/// How much a body may unpack to.
+#[derive(Clone, Copy)]
+struct Bound {
+    /// So many bytes in any case.
+    bytes: u64,
+    /// Beyond that, so many times the packed bytes.
+    ratio: u64,
+}
+
+/// Hands the body on as it was before it was packed. What comes after sees
+/// neither `Content-Encoding` nor the packed length.
+pub(super) async fn unpack(State(app): State<Shared>, request: Request, next: Next) -> Response {
+    let codings = match codings(request.headers()) {
+        Ok(codings) if codings.is_empty() => return next.run(request).await,
+        Ok(codings) => codings,
+        Err(problem) => return problem.into_response(),
+    };
+    // What unpacks holds a window of memory.
+    let wait = Duration::from_millis(app.config.http.body_idle_ms_max);
+    let place = Arc::clone(&app.unpacking).acquire_owned();
+    let Ok(Ok(place)) = tokio::time::timeout(wait, place).await else {
+        return Problem::new("LAN-0423", "too many packed bodies are being read").into_response();
+    };
+    let (mut parts, packed) = request.into_parts();
+    parts.headers.remove(CONTENT_ENCODING);
+    parts.headers.remove(CONTENT_LENGTH);
+    let bound = Bound {
+        bytes: app.config.http.body_bytes_max as u64,
+        ratio: app.config.http.unpack_ratio_max,
+    };
+    let pieces = pieces(packed, &codings, bound).map(move |piece| {
+        let _held = &place;
+        piece
+    });
+    next.run(Request::from_parts(parts, Body::from_stream(pieces))).await
+}
+
+/// The codings of the body, in the order they were applied.
+fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, Problem> {
+    let mut codings = Vec::new();
+    for value in headers.get_all(CONTENT_ENCODING) {
+        let text = value.to_str().unwrap_or("?");
+        for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+            match name.to_ascii_lowercase().as_str() {
+                "gzip" | "x-gzip" => codings.push(Coding::Gzip),
+                "zstd" => codings.push(Coding::Zstd),
+                "identity" => (),
+                _ => {
+                    let detail = format!("`Content-Encoding` is `{text}`");
+                    return Err(Problem::new(CONTENT_CODING, detail));
+                }
+            }
+        }
+    }
+    if codings.len() > CODINGS_MAX {
+        let detail = format!("the body was packed {} times, at most {CODINGS_MAX}", codings.len());
+        return Err(Problem::new(CONTENT_CODING, detail));
+    }
+    Ok(codings)
+}
+
+fn pieces(
+    packed: Body,
+    codings: &[Coding],
+    bound: Bound,
+) -> impl futures_util::Stream<Item = Result<Bytes, io::Error>> + Send + use<> {
+    let taken = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&taken);
+    let packed = packed.into_data_stream().map(move |piece| {
+        let piece = piece.map_err(io::Error::other)?;
+        counter.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        Ok::<_, io::Error>(piece)
+    });
+    let mut reader: Pin<Box<dyn AsyncBufRead + Send>> = Box::pin(StreamReader::new(packed));
+    for coding in codings.iter().rev() {
+        reader = match coding {
+            Coding::Gzip => {
+                let mut decoder = GzipDecoder::new(reader);
+                decoder.multiple_members(true);
+                Box::pin(BufReader::new(decoder))
+            }
+            Coding::Zstd => {
+                let window = [DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX)];
+                let mut decoder = ZstdDecoder::with_params(reader, &window);
+                decoder.multiple_members(true);
+                Box::pin(BufReader::new(decoder))
+            }
+        };
+    }
+    let mut unpacked = 0;
+    ReaderStream::with_capacity(reader, PIECE_BYTES).map(move |piece| {
+        let piece = piece?;
+        unpacked += piece.len() as u64;
+        let packed = taken.load(Ordering::Relaxed);
+        if unpacked > bound.bytes && unpacked > packed.saturating_mul(bound.ratio) {
+            let why = format!(
+                "{packed} bytes unpack to more than {unpacked}; the limit is {} times as many",
+                bound.ratio
+            );
+            return Err(io::Error::other(TooMuch(why)));
+        }
+        Ok(piece)
+    })
+}
+
+/// What a body that could not be read to its end is answered with. `place` says
+/// how far it came: ` after line 3`.
+pub(super) fn broken(error: axum::Error, place: &str) -> Problem {
+    // Each layer that hands the body on wraps its error once more.
+    let mut error = error.into_inner();
+    let error = loop {
+        match error.downcast::<axum::Error>() {
+            Ok(nested) => error = nested.into_inner(),
+            Err(other) => break other,
+        }
+    };
+    let Some(error) = error.downcast_ref::<io::Error>() else {
+        return Problem::new("LAN-0408", format!("the body broke off{place}: {error}"));
+    };
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<TooMuch>()) {
+        Some(too_much) => {
+            Problem::new("LAN-0422", format!("the body is too large{place}: {too_much}"))
+        }
+        None => Problem::new("LAN-0408", format!("the body cannot be unpacked{place}: {error}")),
+    }
+}

@@ -1,0 +1,34 @@
+//! Connections beyond `http.connections_max`: a few are accepted all the same,
+//! for those who look after the server. They must see that it lives, and be
+//! able to act, while clients hold all other connections.
+
+use axum::body::HttpBody as _;
+use axum::extract::Request;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+
+use crate::problem::Problem;
+
+/// Marks a request on a reserved connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reserved;
+
+/// On a reserved connection, answers only [`is_administration`]. The others get
+/// a 503.
+pub(super) async fn check(request: Request, next: Next) -> Response {
+    if request.extensions().get::<Reserved>().is_some() && !is_administration(&request) {
+        let detail = "all connections for this kind of request are in use";
+        return Problem::new("LAN-0420", detail).into_response();
+    }
+    next.run(request).await
+}
+
+/// Health, metrics, and what steers projections. None of them has a body: one
+/// that does not end would hold the connection.
+fn is_administration(request: &Request) -> bool {
+    let path = request.uri().path();
+    let known = matches!(path, "/healthz" | "/readyz" | "/metrics" | "/v1/status")
+        || path == "/v1/projections"
+        || path.starts_with("/v1/projections/");
+    known && request.body().is_end_stream()
+}

@@ -1,0 +1,74 @@
+//! Whether the data folder can be written. A disk that is full, or mounted
+//! again without the right to write, is otherwise known only after the next
+//! commit has failed.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// How long a result holds: whoever asks more often causes no more writes.
+const HOLDS: Duration = Duration::from_secs(2);
+/// How long a write may take before the disk counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The bytes written: more than fits beside a file's own entry.
+const BYTES: usize = 8 << 10;
+
+/// A file that is written to find out.
+#[derive(Debug)]
+pub(crate) struct Probe {
+    file: PathBuf,
+    last: Mutex<Option<(Instant, Option<String>)>>,
+}
+
+impl Probe {
+    /// A probe that writes `file`.
+    pub(crate) fn new(file: PathBuf) -> Self {
+        Self { file, last: Mutex::new(None) }
+    }
+
+    /// Why the folder cannot be written, if it cannot. Blocks.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let Some(mut last) = self.last.try_lock_for(PATIENCE) else {
+            return Some(format!("a write to `{}` does not end", self.file.display()));
+        };
+        if let Some((_, why)) = last.as_ref().filter(|(at, _)| at.elapsed() < HOLDS) {
+            return why.clone();
+        }
+        let why = self
+            .write()
+            .err()
+            .map(|error| format!("`{}` cannot be written: {error}", self.file.display()));
+        *last = Some((Instant::now(), why.clone()));
+        why
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let mut file = File::create(&self.file)?;
+        let written = file.write_all(&[0; BYTES]).and_then(|()| file.sync_data());
+        drop(file);
+        // On a full disk its blocks must be free again.
+        std::fs::remove_file(&self.file)?;
+        written
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_told_with_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let probe = Probe::new(dir.path().join("probe"));
+        assert_eq!(probe.trouble(), None);
+        assert!(!dir.path().join("probe").exists());
+        let probe = Probe::new(dir.path().join("absent/probe"));
+        let why = probe.trouble().unwrap();
+        assert!(why.contains("absent/probe` cannot be written"), "{why}");
+        let full = Probe::new("/dev/full/probe".into());
+        assert!(full.trouble().is_some());
+    }
+}
