@@ -163,9 +163,9 @@ impl News {
 #[derive(Serialize)]
 #[serde(tag = "change", rename_all = "lowercase")]
 enum Line<'a> {
-    Rows { epoch: &'a str, pos: u64, rows: &'a BTreeMap<String, Row> },
-    Delta { from: u64, pos: u64, up: BTreeMap<&'a str, &'a Row>, del: &'a [String], merged: bool },
-    Tick { pos: u64, lag: Option<Lag> },
+    Rows { epoch: &'a str, commit: u64, rows: &'a BTreeMap<String, Row> },
+    Delta { from: u64, to: u64, up: BTreeMap<&'a str, &'a Row>, del: &'a [String], merged: bool },
+    Tick { commit: u64, lag: Option<Lag> },
 }
 
 /// How far the table is behind the log.
