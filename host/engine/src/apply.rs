@@ -13,9 +13,10 @@ use lantern_core::{
     ParkedKind, ParkedRecord, Space, TableId, Timer, Timestamp, UNREADABLE_REASON, UNREADABLE_TYPE,
 };
 
-use crate::call::{Call, CallScope, expiry_by_row, expiry_by_time, key_time, time_key};
+use crate::call::{Call, CallScope, expiry_by_row, expiry_by_time, key_time, time_key, timer_key};
 use crate::gather::{Gathered, len, slice};
 use crate::layers;
+use crate::log_time::LogTime;
 use crate::shard::{Shard, Stop};
 
 /// Pieces after a failure are at least so long, and twice as long as the piece
@@ -34,6 +35,21 @@ impl Shard {
     /// Applies what was gathered, parking what cannot be applied. On an error,
     /// what was applied before it stays, and the position says how far that is.
     pub(crate) fn apply_gathered(&mut self, mut gathered: Gathered) -> Result<(), Stop> {
+        let from = self.meta.next;
+        let outcome = self.apply_all(&mut gathered);
+        let time = match outcome {
+            Ok(()) => std::mem::take(&mut gathered.time),
+            // Only events that were applied count.
+            Err(_) => {
+                let before = LogTime::of(&self.meta);
+                self.gatherer.time_until(&gathered, before, from, self.meta.next)
+            }
+        };
+        time.store(&mut self.meta);
+        outcome
+    }
+
+    fn apply_all(&mut self, gathered: &mut Gathered) -> Result<(), Stop> {
         let batch = std::mem::take(&mut gathered.batch);
         let mut waiting: VecDeque<_> = std::mem::take(&mut gathered.waiting).into();
         let total = len(&batch);
@@ -44,17 +60,17 @@ impl Shard {
         while let Some(range) = work.pop() {
             let blocked = self.blocked.len() != blocked_before;
             let ready = if blocked {
-                self.up_to_blocked(&gathered, &batch, range.clone(), &mut work, &mut waiting)
+                self.up_to_blocked(gathered, &batch, range.clone(), &mut work, &mut waiting)
             } else {
                 range
             };
             if ready.is_empty() {
                 continue;
             }
-            self.apply_range(&gathered, &batch, ready, &mut work, &mut waiting)?;
+            self.apply_range(gathered, &batch, ready, &mut work, &mut waiting)?;
         }
         self.gatherer.give_back(batch);
-        self.pass(gathered.next, gathered.max_time, &mut waiting)
+        self.pass(gathered.next, &mut waiting)
     }
 
     /// Applies one range; splits it into `work` where it fails.
@@ -71,7 +87,6 @@ impl Shard {
         let part = part.as_ref().unwrap_or(batch);
         let fresh = self.instance.is_none();
         let times = &batch.events.times()[range.clone()];
-        let newest = times.iter().copied().max().unwrap_or(Timestamp::MIN);
         let end = Offset(batch.offsets[range.end - 1]).next();
         match self.call(part, Offset(batch.offsets[range.start])) {
             Ok(emitted) => {
@@ -82,7 +97,7 @@ impl Shard {
                 self.parked_in_a_row = 0;
                 self.meta.applied += range.len() as u64;
                 self.meta.late += times.iter().filter(|t| **t < self.meta.watermark).count() as u64;
-                self.pass(end, newest, waiting)
+                self.pass(end, waiting)
             }
             Err(CallError::Stop(stop)) => Err(stop),
             Err(CallError::Event(_)) if range.len() == 1 && !fresh => {
@@ -93,7 +108,7 @@ impl Shard {
                 let offset = Offset(batch.offsets[range.start]);
                 let event = gathered.event(offset).expect("gathered from these chunks");
                 self.park(offset, event, &error)?;
-                self.pass(end, newest, waiting)
+                self.pass(end, waiting)
             }
             Err(CallError::Event(error)) => {
                 split(range, &error, work);
@@ -129,12 +144,7 @@ impl Shard {
     }
 
     /// Moves the position on to `next`, parking the waiting events passed.
-    fn pass(
-        &mut self,
-        next: Offset,
-        newest: Timestamp,
-        waiting: &mut VecDeque<(Offset, Event)>,
-    ) -> Result<(), Stop> {
+    fn pass(&mut self, next: Offset, waiting: &mut VecDeque<(Offset, Event)>) -> Result<(), Stop> {
         while waiting.front().is_some_and(|(offset, _)| *offset < next) {
             self.check_room_to_park()?;
             let (offset, event) = waiting.pop_front().expect("just seen");
@@ -142,7 +152,6 @@ impl Shard {
                 self.park_unreadable(offset, event)?;
                 continue;
             }
-            self.meta.max_time = self.meta.max_time.max(event.time);
             self.meta.next = offset.next();
             self.store_parked(&ParkedRecord {
                 kind: ParkedKind::Waiting,
@@ -155,7 +164,6 @@ impl Shard {
             });
         }
         self.meta.next = self.meta.next.max(next);
-        self.meta.max_time = self.meta.max_time.max(newest);
         Ok(())
     }
 
@@ -164,6 +172,9 @@ impl Shard {
         let Some(target) = self.watermark_due() else {
             return Ok(());
         };
+        if target < self.meta.watermark {
+            return self.turn_back(target);
+        }
         // Set in this tick, a timer is due after it, so this ends.
         let end = time_key(Timestamp(target.0.saturating_add(1))).to_vec();
         let range = KeyRange { start: Vec::new(), end: Some(end) };
@@ -192,6 +203,42 @@ impl Shard {
             }
             self.fire(&batch, &dues)?;
         }
+    }
+
+    /// Takes the watermark back to `target`, as the log's time was taken back (see
+    /// [`crate::log_time`]). Timers that wait for the old watermark only because it
+    /// was past their time are due by the new one.
+    fn turn_back(&mut self, target: Timestamp) -> Result<(), Stop> {
+        let mut range = KeyRange::all();
+        loop {
+            let page = self.config.batch_timers_max;
+            let timers = layers::scan(
+                &self.layers(),
+                &*self.store,
+                Space::TimersByTime,
+                &range,
+                page,
+                false,
+            )?;
+            let Some((last, _)) = timers.last() else {
+                break;
+            };
+            range.start = crate::parked::after(last);
+            for (by_time, value) in timers {
+                let (due, timer) = decode_timer(&by_time, &value)
+                    .ok_or_else(|| Stop::Halt("a stored timer is damaged".into()))?;
+                let earlier = timer.at.max(Timestamp(target.0.saturating_add(1)));
+                if earlier < due {
+                    let key = timer_key(earlier, &timer.key);
+                    self.overlay.set(Space::TimersByTime, &by_time, None);
+                    self.overlay.set(Space::TimersByTime, &key, Some(&value));
+                    let due = time_key(earlier);
+                    self.overlay.set(Space::TimersByKey, timer.key.as_bytes(), Some(&due));
+                }
+            }
+        }
+        self.meta.watermark = target;
+        Ok(())
     }
 
     /// Deletes the rows whose retention ends at `target` or before.

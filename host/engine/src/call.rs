@@ -360,6 +360,13 @@ impl Host for Call {
             )));
         }
         let bytes = event.data.len() + event.subject.len() + event.tenant.len();
+        let limit = self.config.emit_bytes_max;
+        if bytes > limit {
+            return Err(HostError::Guest(format!(
+                "an emitted `{}` of {bytes} bytes is over the limit of {limit} (`engine.emit_bytes_max`)",
+                event.kind
+            )));
+        }
         self.count_written(bytes + PAIR_BYTES)?;
         self.emitted.push(event);
         Ok(())

@@ -28,6 +28,20 @@ pub struct EngineConfig {
     /// While catching up, a commit at the latest after so many changed bytes, or
     /// four times as many while the one before it is under way.
     pub commit_bytes: usize,
+    /// How far ahead of its append an event's time may be, in seconds, and still
+    /// move the watermark; over Kafka topics of type `CreateTime`, how far ahead of
+    /// the events before it, unless the next 5 are as well. An event that is further
+    /// ahead is applied, counted, and named in the status.
+    pub ahead_max_s: u64,
+    /// How many emitted events one projection may have that the log has not taken
+    /// yet; with more it folds on once the log has taken some.
+    pub emit_unsent_max: u64,
+    /// How many events one projection may emit into the log per second, all its
+    /// partitions together; more wait in its outbox.
+    pub emit_per_s_max: u64,
+    /// The most bytes of an emitted event; an event whose plugin emits a larger one
+    /// is parked.
+    pub emit_bytes_max: usize,
     /// The longest key a plugin may write, in bytes.
     pub key_bytes_max: usize,
     /// The largest value a plugin may write, in bytes.
@@ -68,6 +82,11 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
+    /// [`EngineConfig::ahead_max_s`] in microseconds.
+    pub(crate) fn ahead_max_us(&self) -> i64 {
+        i64::try_from(self.ahead_max_s.saturating_mul(1_000_000)).unwrap_or(i64::MAX)
+    }
+
     /// Names the limits that decide over an event, never 0: where they change,
     /// the same log may fold to another state.
     pub(crate) fn limits(&self) -> u64 {
@@ -79,6 +98,8 @@ impl EngineConfig {
             self.call_emit_max as u64,
             self.scan_bytes_max as u64,
             self.timers_max,
+            self.ahead_max_s,
+            self.emit_bytes_max as u64,
         ];
         let hash = Sha256::digest(deciding.map(u64::to_be_bytes).as_flattened());
         hash.first_chunk::<8>().map_or(1, |bytes| u64::from_be_bytes(*bytes).max(1))
@@ -95,6 +116,10 @@ impl Default for EngineConfig {
             fuel_event: 2_000_000_000,
             commit_ms: 1_000,
             commit_bytes: 16 << 20,
+            ahead_max_s: 60,
+            emit_unsent_max: 50_000,
+            emit_per_s_max: 20_000,
+            emit_bytes_max: 1 << 20,
             key_bytes_max: 1_024,
             value_bytes_max: 1 << 20,
             call_write_bytes_max: 32 << 20,

@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use lantern_core::{
     Catalog, Clock, Log, Manifest, Offset, PartitionId, Plugin, ProjectionRecord, Publish, Random,
-    ShardId, StateStores, StoreError, Timestamp, TypeFilter, VersionId, VersionRecord, View,
-    ViewError, Views,
+    ShardId, StateStores, StoreError, TypeFilter, VersionId, VersionRecord, View, ViewError, Views,
 };
 use parking_lot::{Mutex, RwLock};
 
 use crate::commit::Committers;
 use crate::gather::wanted;
+use crate::outbox::{SendLimits, Sending};
 use crate::pool::{CpuMeter, Lane, Pool, Took, Turn};
+use crate::quota::EmitQuota;
 use crate::shard::{LogSink, Shard, ShardParts, Step, StepLimits, Stop};
 use crate::slot::{Fault, Intake, Slot};
 use crate::{EngineConfig, EngineError, LogLine, VerifyStatus};
@@ -70,6 +71,14 @@ pub struct Engine {
     /// How fast each partition of the log grows, while a shard is behind.
     pub(crate) intake: Vec<Mutex<Intake>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// By projection.
+    pub(crate) emit_quotas: Mutex<BTreeMap<String, Arc<EmitQuota>>>,
+}
+
+/// What a step of a shard came to.
+struct Stepped {
+    step: Step,
+    sending: Sending,
 }
 
 pub(crate) struct Projection {
@@ -128,6 +137,7 @@ impl Engine {
             verifying: AtomicBool::default(),
             intake: (0..ports.log.partitions()).map(|_| Mutex::default()).collect(),
             threads: Mutex::default(),
+            emit_quotas: Mutex::default(),
             ports,
         });
         for record in engine.ports.catalog.projections()? {
@@ -259,36 +269,19 @@ impl Engine {
         let mut guard = slot.shard.lock();
         let outcome = self.step(slot, &mut guard, leader.as_ref().map(|l| l.next()), now);
         drop(guard);
-        if !matches!(outcome, Ok(Step::Wait)) {
+        if !matches!(&outcome, Ok(stepped) if stepped.step == Step::Wait) {
             slot.awaits.store(false, Ordering::Release);
         }
         match outcome {
-            Ok(Step::Wait) => {
-                let mut seen = slot.seen.lock();
-                (seen.fault, seen.idle) = (None, false);
-                drop(seen);
-                if slot.active.load(Ordering::Acquire) {
-                    self.wake_followers(slot);
+            Ok(stepped) => {
+                let turn = self.went_on(slot, stepped.step);
+                match (turn, stepped.sending) {
+                    (Turn::Rest, Sending::After(wait)) => Turn::After(wait),
+                    (turn, _) => turn,
                 }
-                Turn::Rest
             }
-            Ok(step) => {
-                let idle = step == Step::Idle;
-                {
-                    let mut seen = slot.seen.lock();
-                    seen.fault = None;
-                    seen.idle = idle;
-                }
-                if slot.active.load(Ordering::Acquire) {
-                    self.wake_followers(slot);
-                } else if idle
-                    && !slot.caught_up.swap(true, Ordering::AcqRel)
-                    && !self.caught_up(slot)
-                {
-                    return Turn::After(Duration::from_millis(self.config.fault_wait_ms));
-                }
-                if idle { Turn::Rest } else { Turn::Again }
-            }
+            // Of a version that is being deleted there is nothing to tell.
+            Err(_) if slot.deleted.load(Ordering::Acquire) => Turn::Rest,
             Err(Stop::Fault(reason)) => Turn::After(self.note_fault(slot, reason)),
             Err(Stop::Halt(reason)) => {
                 tracing::error!(
@@ -301,6 +294,24 @@ impl Engine {
                 self.note_halt(&slot.id, reason);
                 Turn::Rest
             }
+        }
+    }
+
+    /// What follows from a step that did not fail.
+    fn went_on(&self, slot: &Slot, step: Step) -> Turn {
+        let idle = step == Step::Idle;
+        {
+            let mut seen = slot.seen.lock();
+            (seen.fault, seen.idle) = (None, idle);
+        }
+        if slot.active.load(Ordering::Acquire) {
+            self.wake_followers(slot);
+        } else if idle && !slot.caught_up.swap(true, Ordering::AcqRel) && !self.caught_up(slot) {
+            return Turn::After(Duration::from_millis(self.config.fault_wait_ms));
+        }
+        match step {
+            Step::More => Turn::Again,
+            Step::Idle | Step::Wait => Turn::Rest,
         }
     }
 
@@ -327,30 +338,46 @@ impl Engine {
         guard: &mut Option<Shard>,
         leader: Option<Offset>,
         now: Duration,
-    ) -> Result<Step, Stop> {
+    ) -> Result<Stepped, Stop> {
+        if slot.deleted.load(Ordering::Acquire) {
+            return Ok(Stepped { step: Step::Wait, sending: Sending::Nothing });
+        }
         if guard.is_none() {
             *guard = Some(self.open_shard(slot)?);
         }
         let shard = guard.as_mut().expect("just opened");
         let limits = StepLimits { now, before: leader, batch_events: None };
-        let outcome = shard.step(&*self.ports.log, &limits);
+        // Only this projection waits while the log takes what it has emitted.
+        let full = shard.epoch.is_some() && shard.unsent() >= self.config.emit_unsent_max;
+        let outcome = if full { shard.hold(now) } else { shard.step(&*self.ports.log, &limits) };
         self.tell_commits(shard);
+        let sending = self.send(slot, shard, now);
         slot.note(shard, now);
+        slot.seen.lock().outbox.full = full;
         if matches!(outcome, Ok(Step::More)) {
             self.count_intake(slot.id.partition, now);
         }
-        if shard.has_outbox() && !shard.is_dirty() {
-            let (pool, woken) = (Arc::downgrade(&self.pool), Arc::downgrade(slot));
-            let wake = move || {
-                if let (Some(pool), Some(slot)) = (pool.upgrade(), woken.upgrade()) {
-                    pool.wake(&slot);
-                }
-            };
-            if let Some(reason) = shard.send(&*self.ports.log, self.ports.clock.wall(), wake)? {
-                return Err(Stop::Fault(format!("emitted events cannot be appended: {reason}")));
-            }
+        let sending = sending?;
+        outcome.map(|step| Stepped { step, sending })
+    }
+
+    /// Hands committed events of the shard's outbox to the log.
+    fn send(&self, slot: &Arc<Slot>, shard: &mut Shard, now: Duration) -> Result<Sending, Stop> {
+        if !shard.has_outbox() || shard.is_dirty() {
+            return Ok(Sending::Nothing);
         }
-        outcome
+        let (pool, woken) = (Arc::downgrade(&self.pool), Arc::downgrade(slot));
+        let wake = move || {
+            if let (Some(pool), Some(slot)) = (pool.upgrade(), woken.upgrade()) {
+                pool.wake(&slot);
+            }
+        };
+        let quota = {
+            let mut quotas = self.emit_quotas.lock();
+            Arc::clone(quotas.entry(slot.id.projection.clone()).or_default())
+        };
+        let limits = SendLimits { now, wall: self.ports.clock.wall(), quota: &quota };
+        Ok(shard.send(&*self.ports.log, &limits, wake)?)
     }
 
     /// Notes where the log ends, for the time that a fold still takes.
@@ -518,24 +545,6 @@ impl Engine {
         }
     }
 
-    /// Lets go of the plugin instances of shards that have rested for `idle`:
-    /// they are made anew when there is work. Says how many.
-    pub fn drop_idle_instances(&self, idle: Duration) -> usize {
-        let now = self.ports.clock.monotonic();
-        let mut dropped = 0;
-        for slot in self.slots() {
-            // Of one that is running there is nothing to drop.
-            if let Some(mut guard) = slot.shard.try_lock()
-                && let Some(shard) = guard.as_mut()
-                && shard.drop_instance_unused(now, idle)
-            {
-                slot.seen.lock().usage = shard.usage;
-                dropped += 1;
-            }
-        }
-        dropped
-    }
-
     pub(crate) fn slots(&self) -> Vec<Arc<Slot>> {
         let projections = self.projections.read();
         let builds = projections.values().flat_map(|p| p.builds.values());
@@ -583,36 +592,6 @@ impl Engine {
             slots: slots.collect(),
         }
     }
-
-    /// Whether a heartbeat of `time` would move the watermark of a shard of
-    /// `partition` past a timer it has set.
-    #[must_use]
-    pub fn heartbeat_due(&self, partition: PartitionId, time: Timestamp) -> bool {
-        let projections = self.projections.read();
-        projections.values().flat_map(|p| p.builds.values()).any(|build| {
-            let Some(event_time) = build.manifest.event_time else {
-                return false;
-            };
-            let Some(slot) = build.slots.get(partition.0 as usize) else {
-                return false;
-            };
-            let mark = time.watermark(event_time.allowed_lateness_us, event_time.tick_us);
-            let (timers, watermark) = {
-                let seen = slot.seen.lock();
-                (seen.meta.timers_now, seen.meta.watermark)
-            };
-            timers > 0 && mark > watermark && first_timer(slot).is_some_and(|due| due <= mark)
-        })
-    }
-}
-
-/// When the first committed timer of a shard is due.
-fn first_timer(slot: &Slot) -> Option<Timestamp> {
-    let store = slot.store.as_ref()?;
-    let all = lantern_core::KeyRange::all();
-    let first = store.scan(lantern_core::Space::TimersByTime, &all, 1, false).ok()?;
-    let due = first.first()?.0.first_chunk::<8>()?;
-    Some(crate::call::key_time(*due))
 }
 
 impl Views for Engine {

@@ -9,6 +9,9 @@ use lantern_core::{
     PartitionId, Read, ShardMeta, TypeFilter, UNREADABLE_KIND, UNREADABLE_TYPE,
 };
 
+use crate::EngineConfig;
+use crate::log_time::{LogTime, TimedEvent};
+
 /// What a shard reads, and how much of it at once.
 pub(crate) struct Gatherer {
     pub(crate) partition: PartitionId,
@@ -17,6 +20,8 @@ pub(crate) struct Gatherer {
     filter: TypeFilter,
     /// See [`wanted`].
     wanted: TypeFilter,
+    /// See [`crate::EngineConfig::ahead_max_s`].
+    ahead_max_us: i64,
     /// A batch that is applied: its room is for the next one. Memory that is new
     /// to the process costs more than filling it.
     spare: Batch,
@@ -43,8 +48,8 @@ pub(crate) struct Gathered {
     pub(crate) waiting: Vec<(Offset, Event)>,
     /// Where to read on after all this.
     pub(crate) next: Offset,
-    /// The highest event time up to `next`.
-    pub(crate) max_time: lantern_core::Timestamp,
+    /// The log's time up to `next`.
+    pub(crate) time: LogTime,
     /// Whether the log's end (or the limit) was reached.
     pub(crate) end: bool,
     /// Whether more is on its way from the log.
@@ -60,9 +65,14 @@ pub(crate) struct GatherLimits {
 }
 
 impl Gatherer {
-    pub(crate) fn new(partition: PartitionId, manifest: Arc<Manifest>) -> Self {
+    pub(crate) fn new(
+        partition: PartitionId,
+        manifest: Arc<Manifest>,
+        config: &EngineConfig,
+    ) -> Self {
         let (filter, wanted) = (manifest.filter(), wanted(&manifest));
-        Self { partition, manifest, filter, wanted, spare: Batch::default() }
+        let ahead_max_us = config.ahead_max_us();
+        Self { partition, manifest, filter, wanted, ahead_max_us, spare: Batch::default() }
     }
 
     /// Gathers events from `meta.next` on. Stops behind an event that moves the
@@ -81,7 +91,7 @@ impl Gatherer {
                 ..std::mem::take(&mut self.spare)
             },
             next: meta.next,
-            max_time: meta.max_time,
+            time: LogTime::of(meta),
             ..Gathered::default()
         };
         loop {
@@ -172,7 +182,10 @@ impl Gatherer {
             index += 1;
             found.next = offset.next();
             if handed[kind] || heartbeat[kind] {
-                full = self.moves_watermark(found, events.times()[index - 1]);
+                let (index, heartbeat) = (index - 1, heartbeat[kind]);
+                let event = TimedEvent { chunk: &chunk, index, heartbeat };
+                found.time.take(event, self.ahead_max_us);
+                full = self.moves_watermark(found);
             }
             let held = found.batch.offsets.len() + index.saturating_sub(run);
             full |= held + found.waiting.len() >= limits.events
@@ -198,14 +211,34 @@ impl Gatherer {
         kind.is_none_or(|kind| self.filter.matches(kind))
     }
 
-    fn moves_watermark(&self, found: &mut Gathered, time: lantern_core::Timestamp) -> bool {
-        let Some(event_time) = self.manifest.event_time else {
-            found.max_time = found.max_time.max(time);
-            return false;
-        };
-        found.max_time = found.max_time.max(time);
-        let mark = found.max_time.watermark(event_time.allowed_lateness_us, event_time.tick_us);
-        mark > found.batch.watermark
+    fn moves_watermark(&self, found: &Gathered) -> bool {
+        self.manifest.event_time.is_some_and(|rules| {
+            let time = found.time.max_time;
+            let mark = time.watermark(rules.allowed_lateness_us, rules.tick_us);
+            mark != found.batch.watermark
+        })
+    }
+
+    /// The log's time at `to`, if it is `time` at `from`: for a batch of which only
+    /// a part was applied.
+    pub(crate) fn time_until(
+        &self,
+        found: &Gathered,
+        mut time: LogTime,
+        from: Offset,
+        to: Offset,
+    ) -> LogTime {
+        for chunk in &found.chunks {
+            for index in chunk.index_of(from)..chunk.index_of(to) {
+                let kind = chunk.events.kind(index);
+                let heartbeat = self.manifest.event_time.is_some() && kind == HEARTBEAT_TYPE;
+                let handed = kind != UNREADABLE_TYPE && self.filter.matches(kind);
+                if handed || heartbeat {
+                    time.take(TimedEvent { chunk, index, heartbeat }, self.ahead_max_us);
+                }
+            }
+        }
+        time
     }
 
     fn copy(&self, found: &mut Gathered, chunk: &Chunk, run: std::ops::Range<usize>) {
@@ -264,7 +297,7 @@ mod tests {
         let event = |kind: &str| Event { kind: kind.into(), ..Event::default() };
         log.append_to(partition, ["other"; 4].into_iter().chain(["wanted"; 4]).map(event));
         let manifest = Manifest { subscribes: vec!["wanted".into()], ..Manifest::default() };
-        let mut gatherer = Gatherer::new(partition, Arc::new(manifest));
+        let mut gatherer = Gatherer::new(partition, Arc::new(manifest), &EngineConfig::default());
         for before in 0..8 {
             let before = Offset(before);
             let limits = GatherLimits { events: 100, bytes: 1 << 20, before: Some(before) };

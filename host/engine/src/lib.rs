@@ -16,11 +16,13 @@ mod error;
 mod gather;
 mod layers;
 mod lifecycle;
+mod log_time;
 mod outbox;
 mod parked;
 mod parked_summary;
 mod plain;
 mod pool;
+mod quota;
 mod rebuild;
 mod report;
 mod shard;
@@ -28,6 +30,7 @@ mod slot;
 mod status;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 mod verify;
 
 #[doc(hidden)]
@@ -41,7 +44,7 @@ pub use error::{EngineError, Nondeterminism};
 pub use lifecycle::{Upload, version_id};
 pub use parked_summary::{ParkedReason, ParkedSummary};
 pub use status::{
-    FieldStatus, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus,
+    AheadStatus, FieldStatus, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus,
     ProjectionStatus, ShardStatus, TableStatus, Uploaded, VersionStatus,
 };
 pub use verify::{

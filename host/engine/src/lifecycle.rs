@@ -242,6 +242,7 @@ impl Engine {
         self.record_of(projection)?;
         self.ports.catalog.delete(projection)?;
         let removed = self.projections.write().remove(projection);
+        self.emit_quotas.lock().remove(projection);
         let builds = removed.map(|p| p.builds).unwrap_or_default();
         let mut plugins = Vec::new();
         for build in builds.values() {

@@ -4,6 +4,7 @@
 //! recognised by the log, since an emitted event's id never changes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lantern_core::{
     Emitted, EventRef, Events, KeyRange, Log, NewEvent, Offset, ReadStore, ShardMeta, Space,
@@ -12,7 +13,10 @@ use lantern_core::{
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::EngineConfig;
+use crate::quota::EmitQuota;
 use crate::shard::Shard;
+use crate::slot::Fault;
 
 /// The most emitted events in one append.
 const APPEND_EVENTS_MAX: usize = 1_000;
@@ -40,7 +44,32 @@ pub(crate) fn posted(bytes: &[u8]) -> Option<(String, NewEvent)> {
 pub(crate) struct Outbox {
     /// The oldest number not known to be in the log.
     first: u64,
+    /// Why the log does not take the oldest events, and the wait between tries.
+    stuck: Option<Fault>,
+    /// Nothing is sent before this.
+    not_before: Duration,
     sent: Arc<Mutex<Sent>>,
+}
+
+/// What became of an attempt to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sending {
+    /// Nothing waits to be sent.
+    Nothing,
+    /// An append is pending; the shard is woken when the log has answered.
+    Pending,
+    /// There is something to send after this time.
+    After(Duration),
+}
+
+/// How emitted events may be sent.
+pub(crate) struct SendLimits<'a> {
+    /// Time for pacing.
+    pub(crate) now: Duration,
+    /// The time of day.
+    pub(crate) wall: Timestamp,
+    /// The projection's share.
+    pub(crate) quota: &'a EmitQuota,
 }
 
 #[derive(Default)]
@@ -50,6 +79,7 @@ struct Sent {
     /// Everything below this number is in the log.
     done: u64,
     failed: Option<String>,
+    succeeded: bool,
 }
 
 impl Outbox {
@@ -59,7 +89,28 @@ impl Outbox {
             .first()
             .and_then(|(key, _)| key.as_slice().try_into().ok())
             .map_or(meta.outbox_next, u64::from_be_bytes);
-        Ok(Self { first, sent: Arc::new(Mutex::new(Sent { done: first, ..Sent::default() })) })
+        let sent = Arc::new(Mutex::new(Sent { done: first, ..Sent::default() }));
+        Ok(Self { first, stuck: None, not_before: Duration::ZERO, sent })
+    }
+
+    /// Why the log does not take the oldest events.
+    pub(crate) fn stuck(&self) -> Option<&Fault> {
+        self.stuck.as_ref()
+    }
+
+    /// Notes how the append before ended: after a failure the wait doubles.
+    fn note_outcome(&mut self, now: Duration, config: &EngineConfig) -> Option<&Fault> {
+        let mut sent = self.sent.lock();
+        if std::mem::take(&mut sent.succeeded) {
+            self.stuck = None;
+        }
+        let reason = sent.failed.take()?;
+        let first = Duration::from_millis(config.fault_wait_ms);
+        let most = Duration::from_millis(config.fault_wait_ms_max);
+        let wait = self.stuck.as_ref().map_or(first, |fault| (fault.wait * 2).min(most));
+        self.not_before = now + wait;
+        self.stuck = Some(Fault { reason, wait });
+        self.stuck.as_ref()
     }
 }
 
@@ -120,7 +171,13 @@ impl Shard {
 
     /// Removes what the log has by now.
     pub(crate) fn clear_sent(&mut self) {
-        let done = self.outbox.sent.lock().done;
+        let done = {
+            let mut sent = self.outbox.sent.lock();
+            if std::mem::take(&mut sent.succeeded) {
+                self.outbox.stuck = None;
+            }
+            sent.done
+        };
         while self.outbox.first < done {
             self.overlay.set(Space::Outbox, &self.outbox.first.to_be_bytes(), None);
             self.outbox.first += 1;
@@ -128,25 +185,62 @@ impl Shard {
     }
 
     /// Appends what is committed and not sent yet; `wake` is called when the
-    /// log has answered. Says why the append before could not be made.
+    /// log has answered. After a failure it waits, longer each time.
     pub(crate) fn send(
         &mut self,
         log: &dyn Log,
+        limits: &SendLimits<'_>,
+        wake: impl FnOnce() + Send + 'static,
+    ) -> Result<Sending, StoreError> {
+        if let Some(Fault { reason, wait }) = self.outbox.note_outcome(limits.now, &self.config) {
+            tracing::warn!(
+                projection = %self.id.projection, version = %self.id.version,
+                partition = %self.id.partition, %reason, ?wait,
+                "emitted events cannot be appended, will try again"
+            );
+            metrics::counter!(
+                "lantern_engine_faults_total", "projection" => self.id.projection.clone()
+            )
+            .increment(1);
+        }
+        let from = {
+            let sent = self.outbox.sent.lock();
+            if sent.under_way.is_some() {
+                return Ok(Sending::Pending);
+            }
+            if sent.done >= self.meta.outbox_next {
+                return Ok(Sending::Nothing);
+            }
+            sent.done
+        };
+        if limits.now < self.outbox.not_before {
+            return Ok(Sending::After(self.outbox.not_before - limits.now));
+        }
+        let wanted = usize::try_from(self.meta.outbox_next - from).unwrap_or(usize::MAX);
+        let wanted = wanted.min(APPEND_EVENTS_MAX);
+        let most = match limits.quota.take(limits.now, wanted, self.config.emit_per_s_max) {
+            Ok(most) => most,
+            Err(wait) => return Ok(Sending::After(wait)),
+        };
+        let sending = self.send_from(log, from, most, limits.wall, wake);
+        let sent = *sending.as_ref().unwrap_or(&0);
+        limits.quota.give_back(most - sent.min(most));
+        Ok(if sending? == 0 { Sending::Nothing } else { Sending::Pending })
+    }
+
+    /// Appends up to `most` events from number `from` on, and returns how many.
+    fn send_from(
+        &mut self,
+        log: &dyn Log,
+        from: u64,
+        most: usize,
         wall: Timestamp,
         wake: impl FnOnce() + Send + 'static,
-    ) -> Result<Option<String>, StoreError> {
-        let failed = {
-            let mut sent = self.outbox.sent.lock();
-            if sent.under_way.is_some() || sent.done >= self.meta.outbox_next {
-                return Ok(None);
-            }
-            sent.failed.take()
-        };
-        let from = self.outbox.sent.lock().done;
+    ) -> Result<usize, StoreError> {
         let range = KeyRange { start: from.to_be_bytes().to_vec(), end: None };
-        let records = self.store.scan(Space::Outbox, &range, APPEND_EVENTS_MAX, false)?;
-        let (mut events, mut next) = (Events::new(), from);
+        let records = self.store.scan(Space::Outbox, &range, most, false)?;
         let source = format!("lantern/{}", self.id.projection);
+        let (mut events, mut next) = (Events::new(), from);
         for (key, value) in records {
             let record: OutboxRecord = postcard::from_bytes(&value)
                 .map_err(|_| StoreError::Damaged("an event in the outbox".into()))?;
@@ -172,8 +266,9 @@ impl Shard {
             }
             next = number + 1;
         }
-        if events.is_empty() {
-            return Ok(failed);
+        let count = events.len();
+        if count == 0 {
+            return Ok(0);
         }
         let sent = self.outbox.sent.clone();
         sent.lock().under_way = Some(next);
@@ -190,14 +285,19 @@ impl Shard {
                     let mut sent = sent.lock();
                     sent.under_way = None;
                     match outcome {
-                        Ok(_) => sent.done = next,
+                        Ok(_) => (sent.done, sent.succeeded) = (next, true),
                         Err(error) => sent.failed = Some(error.to_string()),
                     }
                 }
                 wake();
             }),
         );
-        Ok(failed)
+        Ok(count)
+    }
+
+    /// How many emitted events the log has not taken.
+    pub(crate) fn unsent(&self) -> u64 {
+        self.meta.outbox_next.saturating_sub(self.outbox.sent.lock().done)
     }
 
     /// Whether emitted events wait to be sent or to be removed.

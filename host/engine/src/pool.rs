@@ -38,7 +38,7 @@ const LAZY: Duration = Duration::from_millis(250);
 const QUICK_CALLS: u8 = 8;
 
 // The states of `Slot::run`.
-const RESTING: u8 = 0;
+pub(crate) const RESTING: u8 = 0;
 const QUEUED: u8 = 1;
 const RUNNING: u8 = 2;
 /// Running, and woken meanwhile.

@@ -44,7 +44,8 @@ impl Engine {
         let projections = self.projections.read();
         let found = projections.get(projection)?;
         let build = found.builds.get(found.record.active.as_ref()?)?;
-        let shards = build.slots.iter().map(|slot| slot.status(self.bounds(slot)));
+        let now = self.ports.clock.monotonic();
+        let shards = build.slots.iter().map(|slot| slot.status(now, self.bounds(slot)));
         shards.map(|s| Some((s.lag_events?, s.lag_ms?))).try_fold((0, 0), |(events, ms), lag| {
             lag.map(|(more, behind)| (events + more, ms.max(behind)))
         })
@@ -266,7 +267,7 @@ impl Engine {
     fn status_of_version(&self, build: &Build, record: &VersionRecord) -> VersionStatus {
         let now = self.ports.clock.monotonic();
         let shards: Vec<_> =
-            build.slots.iter().map(|slot| slot.status(self.bounds(slot))).collect();
+            build.slots.iter().map(|slot| slot.status(now, self.bounds(slot))).collect();
         let percents = build.slots.iter().map(|slot| self.percent(slot));
         let percent = percents.fold(100.0, f64::min);
         let rate: f64 = build.slots.iter().map(|slot| slot.seen.lock().rate.per_s(now)).sum();

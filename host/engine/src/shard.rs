@@ -87,6 +87,8 @@ pub(crate) struct Shard {
     last_used: Duration,
     /// The position and the watermark of the last commit.
     committed: (Offset, Timestamp),
+    /// The offset up to which events are in a commit, durable or not yet.
+    frozen: Offset,
 }
 
 /// What the plugin has used since the shard was opened.
@@ -168,7 +170,7 @@ impl Shard {
         let committed = (meta.next, meta.watermark);
         let manifest = Arc::new(plugin.manifest().clone());
         Ok(Self {
-            gatherer: Gatherer::new(id.partition, manifest.clone()),
+            gatherer: Gatherer::new(id.partition, manifest.clone(), &config),
             id,
             plugin,
             manifest,
@@ -196,6 +198,7 @@ impl Shard {
             usage: Usage::default(),
             last_commit: Duration::ZERO,
             last_used: Duration::ZERO,
+            frozen: committed.0,
             committed,
         })
     }
@@ -378,6 +381,17 @@ impl Shard {
         }
     }
 
+    /// Applies nothing until the log has taken emitted events, but commits what is
+    /// applied, so that they can be sent.
+    pub(crate) fn hold(&mut self, now: Duration) -> Result<Step, Stop> {
+        self.settle()?;
+        self.clear_sent();
+        if self.is_dirty() {
+            self.commit(now)?;
+        }
+        Ok(Step::Wait)
+    }
+
     /// Lets go of an instance that was not used for `idle`.
     pub(crate) fn drop_instance_unused(&mut self, now: Duration, idle: Duration) -> bool {
         if self.instance.is_none() || now.saturating_sub(self.last_used) < idle {
@@ -394,13 +408,23 @@ impl Shard {
     pub(crate) fn is_dirty(&self) -> bool {
         self.under_way.is_some()
             || !self.overlay.is_empty()
-            || self.meta.watermark > self.committed.1
+            || self.meta.watermark != self.committed.1
     }
 
     /// Whether the position moved on since the last commit, if only past events
     /// that nobody wants.
     pub(crate) fn has_moved(&self) -> bool {
         self.meta.next > self.committed.0
+    }
+
+    /// The offset up to which events are durable in the state.
+    pub(crate) fn durable(&self) -> Offset {
+        self.committed.0
+    }
+
+    /// The offset up to which events are handed to a commit.
+    pub(crate) fn in_commit(&self) -> Offset {
+        self.frozen.max(self.committed.0)
     }
 
     /// Writes what was applied, and the position, in one transaction. Where that
@@ -439,6 +463,7 @@ impl Shard {
         let overlay = std::mem::replace(&mut self.overlay, room);
         self.committing = Arc::new(overlay.freeze());
         self.last_commit = now;
+        self.frozen = self.meta.next;
         Commit {
             store: self.store.clone(),
             manifest: self.manifest.clone(),
@@ -456,6 +481,7 @@ impl Shard {
             Ok(done) => done,
             Err(error) => {
                 self.overlay.put_back(&changes);
+                self.frozen = self.committed.0;
                 return Err(error);
             }
         };
@@ -524,10 +550,10 @@ impl Shard {
     }
 }
 
-/// The watermark that follows from the events a shard has seen, where it has
-/// still to tick.
+/// The watermark that follows from the events a shard has seen, if that is not
+/// the one it has: it has still to tick.
 pub(crate) fn watermark_due(manifest: &Manifest, meta: &ShardMeta) -> Option<Timestamp> {
     let time = manifest.event_time?;
     let mark = meta.max_time.watermark(time.allowed_lateness_us, time.tick_us);
-    (mark > meta.watermark).then_some(mark)
+    (mark != meta.watermark).then_some(mark)
 }

@@ -10,8 +10,8 @@ use lantern_core::{
 };
 use parking_lot::Mutex;
 
-use crate::ShardStatus;
 use crate::shard::{Shard, Usage};
+use crate::{AheadStatus, ShardStatus};
 
 /// How long a rate is averaged over.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
@@ -51,6 +51,23 @@ pub(crate) struct Seen {
     pub(crate) idle: bool,
     pub(crate) halted: Option<String>,
     pub(crate) fault: Option<Fault>,
+    pub(crate) rate: Rate,
+    /// The offset of the last durable commit, and of the last one begun.
+    pub(crate) durable: Offset,
+    pub(crate) in_commit: Offset,
+    pub(crate) outbox: SeenOutbox,
+}
+
+/// What was last seen of a shard's outbox.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SeenOutbox {
+    /// Emitted events that the log has not taken.
+    pub(crate) unsent: u64,
+    /// Why it takes none now.
+    pub(crate) stuck: Option<String>,
+    /// Whether the shard folds no further before the log has taken some.
+    pub(crate) full: bool,
+    /// Events emitted per second.
     pub(crate) rate: Rate,
 }
 
@@ -133,6 +150,8 @@ impl Slot {
             Ok(store)
         });
         seen.rate.next = seen.meta.next.0;
+        seen.outbox.rate.next = seen.meta.emitted;
+        (seen.durable, seen.in_commit) = (seen.meta.next, seen.meta.next);
         let store = match read {
             Ok(store) => Some(store),
             Err(reason) => {
@@ -179,7 +198,9 @@ impl Slot {
         let read = self.store.as_ref().map(|store| read_meta(&**store));
         if let Some(Ok(meta)) = read {
             self.next.store(meta.next.0, Ordering::Release);
-            self.seen.lock().meta = meta;
+            let mut seen = self.seen.lock();
+            (seen.durable, seen.in_commit) = (meta.next, meta.next);
+            seen.meta = meta;
         }
     }
 
@@ -190,9 +211,15 @@ impl Slot {
         seen.meta.clone_from(&shard.meta);
         seen.usage = shard.usage;
         seen.rate.count(now, shard.meta.next.0);
+        (seen.durable, seen.in_commit) = (shard.durable(), shard.in_commit());
+        seen.outbox.unsent = shard.unsent();
+        seen.outbox.stuck = shard.outbox.stuck().map(|fault| fault.reason.clone());
+        seen.outbox.rate.count(now, shard.meta.emitted);
     }
 
-    pub(crate) fn activity(&self) -> (&'static str, Option<String>) {
+    /// What it is doing, and why it cannot go on. `behind` says whether the log
+    /// has events that it has not applied.
+    pub(crate) fn activity(&self, behind: bool) -> (&'static str, Option<String>) {
         let seen = self.seen.lock();
         if let Some(reason) = &seen.halted {
             return ("halted", Some(reason.clone()));
@@ -202,13 +229,24 @@ impl Slot {
         }
         match &seen.fault {
             Some(fault) => ("faulted", Some(fault.reason.clone())),
-            None if seen.idle => ("idle", None),
+            None if seen.outbox.stuck.is_some() => {
+                let why = seen.outbox.stuck.clone().unwrap_or_default();
+                ("faulted", Some(format!("emitted events cannot be appended: {why}")))
+            }
+            // It was when its last step ended; the next one may take long.
+            None if seen.idle && !(behind && self.has_turn()) => ("idle", None),
             None => ("running", None),
         }
     }
 
-    pub(crate) fn status(&self, bounds: Option<Bounds>) -> ShardStatus {
-        let (activity, reason) = self.activity();
+    /// Whether a step of it is running, or waits for a thread.
+    fn has_turn(&self) -> bool {
+        self.run.load(Ordering::Acquire) != crate::pool::RESTING
+    }
+
+    pub(crate) fn status(&self, now: Duration, bounds: Option<Bounds>) -> ShardStatus {
+        let behind = bounds.is_some_and(|bounds| bounds.end > self.next());
+        let (activity, reason) = self.activity(behind);
         let seen = self.seen.lock();
         let meta = &seen.meta;
         let known = |time: Timestamp| (time != Timestamp::MIN).then_some(time.0);
@@ -224,6 +262,8 @@ impl Slot {
             activity: activity.into(),
             reason,
             next: meta.next.0,
+            committed: seen.in_commit.0,
+            durable: seen.durable.0,
             end: bounds.map(|bounds| bounds.end.0),
             lag_events: bounds.map(lag),
             lag_ms: bounds.map(behind),
@@ -234,6 +274,16 @@ impl Slot {
             waiting: meta.waiting_now,
             timers_fired: meta.timers_fired,
             emitted: meta.emitted,
+            emitted_per_s: seen.outbox.rate.per_s(now),
+            unsent: seen.outbox.unsent,
+            held_by_unsent: seen.outbox.full,
+            ahead: meta.ahead.count,
+            ahead_last: meta.ahead.last.as_ref().map(|event| AheadStatus {
+                offset: event.offset.0,
+                id: event.id.clone(),
+                source: event.source.clone(),
+                time_us: event.time.0,
+            }),
             watermark_us: known(meta.watermark),
             event_time_us: known(meta.max_time),
             fuel: seen.usage.fuel,
@@ -254,6 +304,23 @@ pub(crate) fn read_meta(store: &dyn ReadStore) -> Result<ShardMeta, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_shard_whose_step_takes_long_is_not_idle_while_it_is_behind() {
+        let id = ShardId {
+            projection: "p".into(),
+            version: lantern_core::VersionId("v".into()),
+            rebuild: 0,
+            partition: lantern_core::PartitionId(0),
+        };
+        let store = Arc::new(lantern_core::fake::MemoryShard::default());
+        let slot = Slot::new(id, Ok(store));
+        slot.seen.lock().idle = true;
+        assert_eq!(slot.activity(true).0, "idle", "it rests: it will be woken");
+        slot.run.store(2, Ordering::Release);
+        assert_eq!(slot.activity(true).0, "running");
+        assert_eq!(slot.activity(false).0, "idle");
+    }
 
     #[test]
     fn a_rate_is_that_of_the_last_seconds_and_falls_to_nothing() {

@@ -113,8 +113,13 @@ pub struct ShardStatus {
     pub activity: String,
     /// Why it is halted or faulted.
     pub reason: Option<String>,
-    /// The next offset it will read.
+    /// The next offset it will read: what is before it is applied, in memory.
     pub next: u64,
+    /// The offset up to which events are handed to a commit.
+    pub committed: u64,
+    /// The offset up to which events are durable in the state. Retention and Kafka
+    /// group offsets follow it.
+    pub durable: u64,
     /// The log's end; `null` while it is not known.
     pub end: Option<u64>,
     /// Events it has not read yet; `null` while the log's end is not known. Where
@@ -138,6 +143,18 @@ pub struct ShardStatus {
     pub timers_fired: u64,
     /// Events emitted.
     pub emitted: u64,
+    /// Events emitted per second over the last seconds.
+    pub emitted_per_s: f64,
+    /// Emitted events that the log has not taken yet.
+    pub unsent: u64,
+    /// Whether it folds no further before the log has taken some of them
+    /// (`engine.emit_unsent_max`).
+    pub held_by_unsent: bool,
+    /// Events that were too far ahead of their append to move the watermark
+    /// (`engine.ahead_max_s`).
+    pub ahead: u64,
+    /// The latest of them.
+    pub ahead_last: Option<AheadStatus>,
     /// The watermark, microseconds since 1970, where there is one.
     pub watermark_us: Option<i64>,
     /// The highest event time applied, microseconds since 1970.
@@ -150,6 +167,19 @@ pub struct ShardStatus {
     pub memory_bytes: u64,
     /// The state on disk.
     pub state_bytes: u64,
+}
+
+/// An event whose time is too far ahead to move the watermark.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AheadStatus {
+    /// Its offset.
+    pub offset: u64,
+    /// CloudEvents `id`.
+    pub id: String,
+    /// CloudEvents `source`.
+    pub source: String,
+    /// CloudEvents `time`, microseconds since 1970.
+    pub time_us: i64,
 }
 
 /// A parked event as people see it.

@@ -13,6 +13,10 @@ use crate::api::{App, now};
 use crate::config::UpkeepConfig;
 use crate::log::ChosenLog;
 
+/// Retention may keep up to this many events longer for a projection that does not
+/// want them: a commit for each event that nobody wants would be a sync for each.
+const RETENTION_LAG_EVENTS: u64 = 8_192;
+
 /// Lets go of what is due, until `stopping`.
 pub(crate) async fn retention(app: Arc<App>, log: ChosenLog, stopping: CancellationToken) {
     let mut ticks = interval(Duration::from_secs(app.config.upkeep.retention_s));
@@ -20,6 +24,10 @@ pub(crate) async fn retention(app: Arc<App>, log: ChosenLog, stopping: Cancellat
     while until(&stopping, ticks.tick()).await.is_some() {
         let (app, log) = (Arc::clone(&app), log.clone());
         let work = tokio::task::spawn_blocking(move || {
+            // The lag of a group is watched from outside; the floor of retention
+            // may lag by a chunk.
+            let behind_min = if log.embedded().is_some() { RETENTION_LAG_EVENTS } else { 1 };
+            app.engine.commit_offsets(behind_min);
             let_go(&app, &log);
             if let Err(error) = app.plugins.sweep(&app.engine) {
                 tracing::warn!(%error, "unused plugins could not be removed");
@@ -55,14 +63,15 @@ fn let_go(app: &App, log: &ChosenLog) {
     }
 }
 
-/// From which offset on each partition must be kept: what a version has not
-/// folded yet is never let go, or its tables would be wrong in silence.
+/// From which offset on each partition must be kept: events that are in no
+/// durable state of a version are never deleted, or its tables would be wrong
+/// after a crash.
 fn floors(engine: &Engine, partitions: u32) -> Vec<Option<Offset>> {
     let mut floors = vec![None; partitions as usize];
     let projections = engine.status();
     for shard in projections.iter().flat_map(|p| &p.versions).flat_map(|v| &v.shards) {
         if let Some(floor) = floors.get_mut(shard.partition as usize) {
-            let next = Offset(shard.next);
+            let next = Offset(shard.durable);
             *floor = Some(floor.map_or(next, |known: Offset| known.min(next)));
         }
     }
@@ -99,13 +108,13 @@ pub(crate) async fn positions(app: Arc<App>, log: ChosenLog, stopping: Cancellat
     }
 }
 
-/// Tells the log where the versions stand that serve readers.
+/// Tells the log how far the versions that serve readers are durable.
 pub(crate) fn tell_positions(engine: &Engine, log: &ChosenLog) {
     for projection in engine.status() {
         let serving =
             projection.versions.iter().find(|v| projection.active.as_ref() == Some(&v.id));
         for shard in serving.iter().flat_map(|version| &version.shards) {
-            let (partition, next) = (PartitionId(shard.partition), Offset(shard.next));
+            let (partition, next) = (PartitionId(shard.partition), Offset(shard.durable));
             log.tell_position(&projection.name, partition, next);
         }
     }

@@ -130,6 +130,12 @@ impl MemoryLog {
         lock(&self.inner).append_faults.push_back(error);
     }
 
+    /// How many appends are still told to fail.
+    #[must_use]
+    pub fn append_faults(&self) -> usize {
+        lock(&self.inner).append_faults.len()
+    }
+
     /// Makes appends wait until [`MemoryLog::release_appends`].
     pub fn hold_appends(&self) {
         lock(&self.inner).held.get_or_insert_default();

@@ -68,6 +68,44 @@ fn drop_instances(world: &World) {
 }
 
 #[test]
+fn events_far_ahead_give_the_same_state_whatever_the_cuts() {
+    for (seed, stamped) in [(1, true), (2, true), (3, false), (4, false)] {
+        let mut hashes = BTreeMap::new();
+        for (batch, chunk) in [(1, 1), (7, 50), (1_000, 3), (16_384, 400)] {
+            let config = EngineConfig { batch_events_max: batch, ..EngineConfig::default() };
+            let mut world = World::with_log(config, MemoryLog::new(1, chunk));
+            for (n, mut event) in (0..).zip(readings(seed, 400)) {
+                let now = Timestamp((n + 40) * SECOND / 4);
+                // A clock that is ahead for a while, events that are, and a night
+                // without events.
+                let now = if (100..110).contains(&n) { Timestamp(now.0 * 100) } else { now };
+                let clock = if stamped { AppendClock::At(now) } else { AppendClock::Unknown };
+                world.log.set_append_clock(clock);
+                if n % 37 == 0 {
+                    event.time.0 += 40_000 * SECOND;
+                }
+                if n > 300 {
+                    event.time.0 += 1_000 * SECOND;
+                }
+                world.log.append_to(P0, [event]);
+            }
+            world.push("a", meter(OnFailure::ParkSubject, Bad::Name));
+            for turns in [3, 8, 20] {
+                for _ in 0..turns {
+                    world.engine.turn_once();
+                }
+                world.restart();
+            }
+            world.settle();
+            let shard = world.engine.status()[0].versions[0].shards[0].clone();
+            assert!(shard.ahead > 0, "{shard:?}");
+            hashes.insert(world.state(), (batch, shard.ahead, shard.watermark_us));
+        }
+        assert_eq!(hashes.len(), 1, "seed {seed}: {hashes:#?}");
+    }
+}
+
+#[test]
 fn a_plugin_that_counts_its_calls_is_refused_with_the_row_that_differs() {
     let world = World::new(EngineConfig::default());
     world.log.append_to(P0, readings(1, 100));

@@ -34,6 +34,12 @@ fn greedy() -> NativePlugin {
                         ..NewEvent::default()
                     })
                 }),
+                b"large" => host.emit(NewEvent {
+                    cause: batch.offsets[place],
+                    kind: "window.closed".into(),
+                    data: format!("\"{}\"", "x".repeat(200)).into_bytes(),
+                    ..NewEvent::default()
+                }),
                 b"log" => (0..50).try_for_each(|n| host.log(Level::Info, &format!("message {n}"))),
                 _ => host.put(table, event.subject, br#"{"n":1}"#),
             };
@@ -52,11 +58,13 @@ fn each_limit_of_a_call_parks_its_event_and_names_its_setting() {
         scan_bytes_max: 300,
         timers_max: 8,
         call_emit_max: 5,
+        emit_bytes_max: 200,
         ..EngineConfig::default()
     };
     for (order, setting) in [
         ("key", "`engine.key_bytes_max`"),
         ("value", "`engine.value_bytes_max`"),
+        ("large", "`engine.emit_bytes_max`"),
         ("write", "`engine.call_write_bytes_max`"),
         ("scan", "`engine.scan_bytes_max`"),
         ("timers", "`engine.timers_max`"),

@@ -3,7 +3,9 @@
 mod folding;
 mod identity;
 mod limits;
+mod outbox;
 mod parking;
+mod time;
 mod verifying;
 mod versions;
 
@@ -12,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::fake::{
-    CountingRandom, ManualClock, MemoryCatalog, MemoryLog, MemoryStores, NativePlugin,
+    AppendClock, CountingRandom, ManualClock, MemoryCatalog, MemoryLog, MemoryStores, NativePlugin,
     RecordingPublish, host_error,
 };
 use lantern_core::{
@@ -120,6 +122,11 @@ impl World {
         let (id, _) = view.manifest().table(table).unwrap();
         let rows = view.scan(id, &KeyRange::all(), usize::MAX, false).unwrap();
         rows.into_iter().map(|r| (r.key, String::from_utf8(r.value).unwrap())).collect()
+    }
+
+    /// The one shard of the first version of the first projection.
+    pub(super) fn shard(&self) -> crate::ShardStatus {
+        self.engine.status()[0].versions[0].shards[0].clone()
     }
 
     /// The hash of the active version's state.

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use lantern_core::PartitionId;
-use lantern_engine::ProjectionStatus;
+use lantern_engine::{AheadStatus, ProjectionStatus};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -59,8 +59,12 @@ pub(crate) struct PartitionStatus {
     start: Option<u64>,
     /// The next offset to be written; `null` while it is not known.
     end: Option<u64>,
-    /// The highest event time, microseconds since 1970, where there is one.
+    /// The highest event time, microseconds since 1970, where there is one. Events
+    /// far ahead of their append do not count.
     event_time_us: Option<i64>,
+    /// The latest event that was too far ahead of its append to move the watermark
+    /// of some projection (`engine.ahead_max_s`); `null` if there was none.
+    ahead: Option<AheadStatus>,
 }
 
 /// Says that the process lives.
@@ -173,6 +177,13 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Probl
 #[utoipa::path(get, path = "/v1/status", tag = "server", responses((status = 200, body = Status)))]
 pub(crate) async fn status(State(app): State<Shared>) -> Result<Json<Status>, Problem> {
     let status = |app: &App| {
+        let projections = app.engine.status();
+        let ahead = |partition: u32| {
+            let shards = projections.iter().flat_map(|p| &p.versions).flat_map(|v| &v.shards);
+            let named =
+                shards.filter(|s| s.partition == partition).filter_map(|s| s.ahead_last.clone());
+            named.max_by_key(|event| event.offset)
+        };
         let partitions = (0..app.log.partitions()).map(|partition| {
             let bounds = app.log.bounds(PartitionId(partition)).ok();
             let time = bounds.map(|bounds| bounds.max_time);
@@ -181,6 +192,7 @@ pub(crate) async fn status(State(app): State<Shared>) -> Result<Json<Status>, Pr
                 name: app.log.partition_name(PartitionId(partition)),
                 start: bounds.map(|bounds| bounds.start.0),
                 end: bounds.map(|bounds| bounds.end.0),
+                ahead: ahead(partition),
                 event_time_us: time.filter(|t| *t != lantern_core::Timestamp::MIN).map(|t| t.0),
             }
         });

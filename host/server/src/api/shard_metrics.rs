@@ -11,7 +11,7 @@ use lantern_engine::{ProjectionStatus, ShardStatus};
 type Metric = (&'static str, &'static str, &'static str, fn(&ShardStatus) -> f64);
 
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
-const METRICS: [Metric; 16] = [
+const METRICS: [Metric; 20] = [
     ("lantern_shard_next_offset", "gauge", "Next offset to read.", |s| s.next as f64),
     ("lantern_shard_lag_events", "gauge", "Events not read yet.", |s| known(s.lag_events)),
     ("lantern_shard_lag_seconds", "gauge", "Event time not applied yet, in seconds.", |s| {
@@ -23,6 +23,21 @@ const METRICS: [Metric; 16] = [
     ("lantern_shard_parked_events", "gauge", "Events parked now.", |s| s.parked as f64),
     ("lantern_shard_timers_fired_total", "counter", "Timers fired.", |s| s.timers_fired as f64),
     ("lantern_shard_emitted_total", "counter", "Events emitted.", |s| s.emitted as f64),
+    ("lantern_shard_emitted_per_second", "gauge", "Events emitted per second lately.", |s| {
+        s.emitted_per_s
+    }),
+    ("lantern_shard_unsent_events", "gauge", "Emitted events that the log has not taken.", |s| {
+        s.unsent as f64
+    }),
+    (
+        "lantern_shard_ahead_total",
+        "counter",
+        "Events too far ahead of their append to move the watermark.",
+        |s| s.ahead as f64,
+    ),
+    ("lantern_shard_durable_offset", "gauge", "Offset up to which events are durable.", |s| {
+        s.durable as f64
+    }),
     ("lantern_shard_fuel_total", "counter", "Fuel used since the start.", |s| s.fuel as f64),
     ("lantern_shard_apply_seconds_total", "counter", "Time in the plugin since the start.", |s| {
         s.apply_us as f64 / 1e6

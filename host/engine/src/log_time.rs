@@ -1,0 +1,227 @@
+//! Which events move the log's time, and with it the watermark: a function of
+//! the log alone.
+//!
+//! One event far in the future must not make everybody's events late. If the log
+//! knows when it took an event (the embedded log, and Kafka topics of type
+//! `LogAppendTime`), the event counts if its time is at most
+//! `engine.ahead_max_s` ahead of that. If the log does not know (`CreateTime`:
+//! the producer's clock), a jump of more than that ahead of the time so far
+//! counts once [`CONFIRMATIONS`] later events in a row have jumped as well; the
+//! earliest of them then counts.
+//!
+//! A heartbeat counts up to its own append time. If the log's clock was ahead
+//! and was set back, time goes back with it: else all events were late until
+//! the clock had come to where it once was.
+
+use lantern_core::{AheadEvent, AheadEvents, Chunk, ShardMeta, Timestamp};
+
+/// How many later events in a row confirm a jump of a log that does not know
+/// when it took an event.
+pub(crate) const CONFIRMATIONS: usize = 5;
+
+/// How far the time of a log has come, for one shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LogTime {
+    /// The highest event time that counts.
+    pub(crate) max_time: Timestamp,
+    ahead: AheadEvents,
+}
+
+/// An event, as far as the log's time is concerned.
+#[derive(Clone, Copy)]
+pub(crate) struct TimedEvent<'a> {
+    pub(crate) chunk: &'a Chunk,
+    /// The event's index in the chunk.
+    pub(crate) index: usize,
+    pub(crate) heartbeat: bool,
+}
+
+impl LogTime {
+    /// The time as of `meta`.
+    pub(crate) fn of(meta: &ShardMeta) -> Self {
+        Self { max_time: meta.max_time, ahead: meta.ahead.clone() }
+    }
+
+    /// Stores the time in `meta`.
+    pub(crate) fn store(self, meta: &mut ShardMeta) {
+        meta.max_time = self.max_time;
+        meta.ahead = self.ahead;
+    }
+
+    /// Takes the next event. `bound_us` is how far ahead it may be.
+    #[inline]
+    pub(crate) fn take(&mut self, event: TimedEvent<'_>, bound_us: i64) {
+        let time = event.chunk.events.times()[event.index];
+        match event.chunk.appended(event.index) {
+            Some(appended) => self.take_stamped(event, time, appended, bound_us),
+            None => self.take_unstamped(event, time, bound_us),
+        }
+    }
+
+    #[inline]
+    fn take_stamped(
+        &mut self,
+        event: TimedEvent<'_>,
+        time: Timestamp,
+        appended: Timestamp,
+        bound_us: i64,
+    ) {
+        let latest = plus(appended, bound_us);
+        if self.max_time > latest {
+            // The clock that stamped earlier events was set back.
+            self.max_time = appended;
+        }
+        if !self.ahead.unconfirmed.is_empty() {
+            self.settle_unconfirmed(bound_us);
+        }
+        let time = if event.heartbeat { time.min(appended) } else { time };
+        if time > latest {
+            self.count(named(event, time));
+        } else if time > self.max_time {
+            self.max_time = time;
+        }
+    }
+
+    #[inline]
+    fn take_unstamped(&mut self, event: TimedEvent<'_>, time: Timestamp, bound_us: i64) {
+        let first = self.max_time == Timestamp::MIN;
+        if !first && time > plus(self.max_time, bound_us) {
+            self.jump(named(event, time), bound_us);
+            return;
+        }
+        self.max_time = self.max_time.max(time);
+        if !self.ahead.unconfirmed.is_empty() {
+            self.settle_unconfirmed(bound_us);
+        }
+    }
+
+    /// An event has jumped: enough of them in a row confirm the earliest.
+    fn jump(&mut self, event: AheadEvent, bound_us: i64) {
+        self.ahead.unconfirmed.push(event);
+        if self.ahead.unconfirmed.len() <= CONFIRMATIONS {
+            return;
+        }
+        let earliest = self.ahead.unconfirmed.iter().map(|event| event.time).min();
+        self.max_time = self.max_time.max(earliest.unwrap_or(Timestamp::MIN));
+        self.absorb(bound_us);
+    }
+
+    /// Lets those count that are no longer ahead by more than the bound.
+    fn absorb(&mut self, bound_us: i64) {
+        let waiting = &mut self.ahead.unconfirmed;
+        waiting.sort_by_key(|event| event.time);
+        while let Some(event) = waiting.first() {
+            if event.time > plus(self.max_time, bound_us) {
+                break;
+            }
+            self.max_time = self.max_time.max(event.time);
+            waiting.remove(0);
+        }
+        waiting.sort_by_key(|event| event.offset);
+    }
+
+    /// The row of jumps has ended: those that are still ahead do not count.
+    fn settle_unconfirmed(&mut self, bound_us: i64) {
+        self.absorb(bound_us);
+        for event in std::mem::take(&mut self.ahead.unconfirmed) {
+            self.count(event);
+        }
+    }
+
+    fn count(&mut self, event: AheadEvent) {
+        self.ahead.count += 1;
+        self.ahead.last = Some(event);
+    }
+}
+
+fn plus(time: Timestamp, us: i64) -> Timestamp {
+    Timestamp(time.0.saturating_add(us))
+}
+
+fn named(event: TimedEvent<'_>, time: Timestamp) -> AheadEvent {
+    let named = event.chunk.events.get(event.index);
+    AheadEvent {
+        offset: event.chunk.offset(event.index),
+        id: named.id.to_owned(),
+        source: named.source.to_owned(),
+        time,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lantern_core::{EventRef, Events, Offset, Offsets, PartitionId};
+
+    use super::*;
+
+    const BOUND: i64 = 60;
+
+    /// Events of (time, append time); `i64::MIN` for one that is not known.
+    fn fold(events: &[(i64, i64)]) -> (i64, u64, Option<u64>) {
+        let mut time = LogTime { max_time: Timestamp::MIN, ..LogTime::default() };
+        let chunk = chunk(events);
+        for index in 0..events.len() {
+            time.take(TimedEvent { chunk: &chunk, index, heartbeat: false }, BOUND);
+        }
+        let last = time.ahead.last.map(|event| event.offset.0);
+        (time.max_time.0, time.ahead.count, last)
+    }
+
+    fn chunk(events: &[(i64, i64)]) -> Chunk {
+        let mut columns = Events::new();
+        for (time, _) in events {
+            assert!(columns.push(&EventRef { time: Timestamp(*time), ..EventRef::default() }));
+        }
+        Chunk {
+            partition: PartitionId(0),
+            offsets: Offsets::Dense { first: Offset(0) },
+            events: columns,
+            appended: events.iter().map(|(_, appended)| Timestamp(*appended)).collect(),
+        }
+    }
+
+    #[test]
+    fn an_event_further_ahead_of_its_append_than_the_bound_moves_nothing_and_is_named() {
+        assert_eq!(fold(&[(100, 100), (160, 100), (161, 100), (99, 101)]), (160, 1, Some(2)));
+        // History that is played back is behind its append: it all counts.
+        assert_eq!(fold(&[(1, 10_000), (5_000, 10_000)]), (5_000, 0, None));
+        assert_eq!(fold(&[(i64::MAX, 100)]), (i64::MIN, 1, Some(0)));
+    }
+
+    #[test]
+    fn time_goes_back_with_a_clock_that_was_ahead() {
+        assert_eq!(fold(&[(90_000, 90_000), (100, 100)]), (100, 0, None));
+        assert_eq!(fold(&[(90_000, 90_000), (70, 100)]), (100, 0, None));
+        // By less than the bound it does not.
+        assert_eq!(fold(&[(150, 150), (100, 100)]), (150, 0, None));
+    }
+
+    #[test]
+    fn a_heartbeat_counts_up_to_its_append_time() {
+        let chunk = chunk(&[(500, 100)]);
+        let mut time = LogTime { max_time: Timestamp(50), ..LogTime::default() };
+        time.take(TimedEvent { chunk: &chunk, index: 0, heartbeat: true }, BOUND);
+        assert_eq!((time.max_time, time.ahead.count), (Timestamp(100), 0));
+    }
+
+    /// As [`fold`], of a log that does not know when it took the events.
+    fn unstamped(times: &[i64]) -> (i64, u64, Option<u64>) {
+        fold(&times.iter().map(|time| (*time, i64::MIN)).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn without_append_times_a_jump_counts_once_later_events_confirm_it() {
+        // Refuted by the next one.
+        assert_eq!(unstamped(&[100, 9_998, 101]), (101, 1, Some(1)));
+        // Time goes on after a night: the sixth event confirms.
+        let night = [100, 5_000, 5_001, 5_002, 5_003, 5_004];
+        assert_eq!(unstamped(&night), (100, 0, None));
+        assert_eq!(unstamped(&[&night[..], &[5_005]].concat()), (5_005, 0, None));
+        // One that is ahead of all others is named once the others have passed it.
+        let mixed = [100, 5_000, 99_998, 5_001, 5_002, 5_003, 5_004, 5_005];
+        assert_eq!(unstamped(&mixed), (5_005, 1, Some(2)));
+        // Sparse events: time follows, as many events later as confirm one.
+        let sparse: Vec<_> = (0..20).map(|n| n * 300).collect();
+        assert_eq!(unstamped(&sparse), (14 * 300, 0, None));
+    }
+}

@@ -1,0 +1,88 @@
+//! Emitted events on their way into the log: backoff, quota and backpressure.
+
+use lantern_core::LogError;
+
+use super::*;
+
+/// Events that close windows: one per 5 seconds and subject.
+fn closing(count: i64) -> Vec<Event> {
+    (0..count).map(|n| Event { time: Timestamp(n * 10 * SECOND), ..event(n, "s1", "ok") }).collect()
+}
+
+fn emitted(world: &World) -> usize {
+    world.log.events(P0).iter().filter(|(_, event)| event.kind == "window.closed").count()
+}
+
+#[test]
+fn a_log_that_takes_no_emitted_events_is_asked_less_and_less_often_and_shows() {
+    let world = World::new(EngineConfig::default());
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    world.settle();
+    world.log.append_to(P0, closing(10));
+    for _ in 0..40 {
+        world.log.fail_next_append(LogError::Unavailable("no broker".into()));
+    }
+    world.settle();
+    let shard = world.shard();
+    assert_eq!(shard.activity, "faulted");
+    assert!(shard.reason.unwrap().contains("cannot be appended: "), "the reason is shown");
+    assert!(shard.unsent > 0);
+    // Folding goes on meanwhile.
+    assert_eq!((shard.next, shard.lag_events), (10, Some(0)));
+    let failures_left = |world: &World| world.log.append_faults();
+    let before = failures_left(&world);
+    for _ in 0..60 {
+        world.clock.advance(Duration::from_secs(1));
+        world.settle();
+    }
+    // 0.1, 0.2, … 6.4 s, and then each 10 s.
+    let tries = before - failures_left(&world);
+    assert!((9..=13).contains(&tries), "{tries}");
+    world.settle_through_faults();
+    assert_eq!(world.log.append_faults(), 0);
+    let shard = world.shard();
+    assert_eq!((shard.activity.as_str(), shard.unsent), ("idle", 0));
+    assert_eq!(emitted(&world) as u64, shard.emitted);
+}
+
+#[test]
+fn a_projection_with_too_many_unsent_events_waits_until_the_log_has_taken_some() {
+    let config =
+        EngineConfig { emit_unsent_max: 3, batch_events_max: 2, ..EngineConfig::default() };
+    let world = World::new(config);
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    world.settle();
+    world.log.hold_appends();
+    world.log.append_to(P0, closing(50));
+    world.settle();
+    let shard = world.shard();
+    assert!(shard.held_by_unsent && shard.next < 20, "{shard:?}");
+    assert_eq!(shard.activity, "running");
+    world.log.release_appends();
+    world.settle();
+    let shard = world.shard();
+    assert_eq!((shard.held_by_unsent, shard.unsent), (false, 0));
+    assert_eq!(emitted(&world) as u64, shard.emitted);
+    assert!(shard.emitted > 40);
+}
+
+#[test]
+fn a_projection_emits_no_faster_than_its_quota() {
+    let config = EngineConfig { emit_per_s_max: 5, ..EngineConfig::default() };
+    let world = World::new(config);
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    world.settle();
+    world.log.append_to(P0, closing(50));
+    world.settle();
+    let mut seen = vec![emitted(&world)];
+    for _ in 0..4 {
+        world.clock.advance(Duration::from_secs(1));
+        world.settle();
+        seen.push(emitted(&world));
+    }
+    assert!(seen[0] <= 5 && seen[0] > 0, "{seen:?}");
+    assert!(seen.windows(2).all(|pair| (4..=5).contains(&(pair[1] - pair[0]))), "{seen:?}");
+    assert!(world.shard().unsent > 0);
+    world.settle_through_faults();
+    assert_eq!((emitted(&world) as u64, world.shard().unsent), (world.shard().emitted, 0));
+}

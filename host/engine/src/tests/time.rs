@@ -1,0 +1,106 @@
+//! Which events move the watermark.
+
+use lantern_core::LogError;
+
+use super::*;
+
+fn closed_windows(world: &World) -> Vec<String> {
+    let events = world.log.events(P0).into_iter().map(|(_, event)| event);
+    events.filter(|event| event.kind == "window.closed").map(|event| event.subject).collect()
+}
+
+#[test]
+fn an_event_far_ahead_makes_no_other_event_late_and_is_named() {
+    for clock in [AppendClock::At(Timestamp(100 * SECOND)), AppendClock::Unknown] {
+        let world = World::new(EngineConfig::default());
+        world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+        world.settle();
+        world.log.set_append_clock(clock);
+        let mut ahead = event(9_000, "s1", "ok");
+        ahead.time = Timestamp(86_000 * SECOND);
+        world.log.append_to(P0, (0..8).map(|n| event(n, "s1", "ok")));
+        world.log.append_to(P0, [ahead]);
+        world.log.append_to(P0, (9..80).map(|n| event(n, "s1", "ok")));
+        world.settle();
+        let shard = world.shard();
+        assert_eq!((shard.late, shard.ahead, shard.parked), (0, 1, 0), "{clock:?}");
+        assert_eq!(shard.watermark_us, Some(17 * SECOND), "{clock:?}");
+        let named = shard.ahead_last.unwrap();
+        assert_eq!((named.offset, named.id.as_str(), named.source.as_str()), (8, "e9000", "test"));
+        assert_eq!(named.time_us, 86_000 * SECOND);
+        assert_eq!(world.rows("totals").len(), 1, "it is applied all the same");
+        assert_eq!(closed_windows(&world).len(), 3, "{clock:?}");
+    }
+}
+
+#[test]
+fn a_clock_that_was_ahead_does_not_keep_windows_open_once_it_is_right() {
+    let world = World::new(EngineConfig::default());
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    world.settle();
+    let far = Timestamp(1_000_000 * SECOND);
+    world.log.set_append_clock(AppendClock::At(far));
+    world.log.append_to(P0, [Event { time: far, ..event(9_000, "s2", "ok") }]);
+    world.settle();
+    assert_eq!(world.shard().watermark_us, Some(far.0 - 2 * SECOND));
+    world.log.set_append_clock(AppendClock::At(Timestamp(100 * SECOND)));
+    world.log.append_to(P0, (360..400).map(|n| event(n, "s1", "ok")));
+    world.log.set_append_clock(AppendClock::At(Timestamp(120 * SECOND)));
+    world.log.append_to(P0, (400..480).map(|n| event(n, "s1", "ok")));
+    world.settle();
+    let shard = world.shard();
+    assert_eq!(shard.watermark_us, Some(117 * SECOND));
+    // The window of the first event, which set its timer by the wrong time, too.
+    let closed = closed_windows(&world);
+    let ends: Vec<_> =
+        closed.iter().map(|key| key[..20].parse::<i64>().unwrap() / SECOND).collect();
+    assert_eq!(ends, [95, 100, 105, 110, 115]);
+    // The same from the beginning.
+    let version = world.id("a");
+    let state = world.state();
+    world.engine.rebuild("meter", &version).unwrap();
+    world.settle();
+    assert_eq!(world.state(), state);
+}
+
+#[test]
+fn offsets_are_durable_once_they_are_committed_and_floors_follow() {
+    let world = World::new(EngineConfig::default());
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    world.settle();
+    world.log.append_to(P0, (0..4).map(|n| event(n, "s1", "ok")));
+    world.settle();
+    assert_eq!((world.shard().next, world.shard().durable), (4, 4));
+    // Events that the plugin does not want move the offset in memory alone.
+    let other = |n| Event { kind: "other".into(), ..event(n, "s1", "ok") };
+    world.log.append_to(P0, (10..15).map(other));
+    world.settle();
+    assert_eq!((world.shard().next, world.shard().durable), (9, 4));
+    assert_eq!(world.engine.commit_offsets(6), 0);
+    assert_eq!(world.engine.commit_offsets(5), 1);
+    assert_eq!((world.shard().committed, world.shard().durable), (9, 9));
+    // A commit that fails makes nothing durable.
+    let store = world.stores.shard(&world.stores.shards()[0]);
+    store.fail_commit(0, lantern_core::StoreError::Full("no room".into()));
+    world.log.append_to(P0, [event(20, "s1", "ok")]);
+    while world.shard().activity != "faulted" {
+        assert!(world.engine.turn_once());
+    }
+    assert_eq!((world.shard().next, world.shard().committed, world.shard().durable), (10, 9, 9));
+    world.settle_through_faults();
+    assert_eq!(world.shard().durable, 10);
+}
+
+#[test]
+fn a_log_that_cannot_be_read_shows_as_a_fault_and_not_as_idle() {
+    let world = World::new(EngineConfig::default());
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    world.settle();
+    assert_eq!(world.shard().activity, "idle");
+    world.log.fail_next_read(LogError::Unavailable("away".into()));
+    world.log.append_to(P0, [event(0, "s1", "ok")]);
+    world.engine.turn_once();
+    assert_eq!(world.shard().activity, "faulted");
+    world.settle_through_faults();
+    assert_eq!(world.shard().activity, "idle");
+}

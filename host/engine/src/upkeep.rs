@@ -1,0 +1,85 @@
+//! Work on shards that is done from time to time, whatever they fold.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use lantern_core::{KeyRange, PartitionId, Space, Timestamp};
+
+use crate::Engine;
+use crate::slot::Slot;
+
+impl Engine {
+    /// Lets go of the plugin instances of shards that have rested for `idle`:
+    /// they are made anew when there is work. Says how many.
+    pub fn drop_idle_instances(&self, idle: Duration) -> usize {
+        let now = self.ports.clock.monotonic();
+        let mut dropped = 0;
+        for slot in self.slots() {
+            // Of one that is running there is nothing to drop.
+            if let Some(mut guard) = slot.shard.try_lock()
+                && let Some(shard) = guard.as_mut()
+                && shard.drop_instance_unused(now, idle)
+            {
+                slot.seen.lock().usage = shard.usage;
+                dropped += 1;
+            }
+        }
+        dropped
+    }
+
+    /// Commits offsets that have moved on by at least `behind_min` since the last
+    /// durable commit, past events that no plugin wants: retention and group
+    /// offsets follow what is durable. Says how many were committed.
+    pub fn commit_offsets(&self, behind_min: u64) -> usize {
+        let now = self.ports.clock.monotonic();
+        let mut committed = 0;
+        for slot in self.slots() {
+            // One that is running commits by itself.
+            let Some(mut guard) = slot.shard.try_lock() else { continue };
+            let deleted = slot.deleted.load(Ordering::Acquire);
+            let Some(shard) = guard.as_mut().filter(|_| !deleted) else { continue };
+            let behind = shard.meta.next.0.saturating_sub(shard.durable().0);
+            if shard.is_dirty() || behind < behind_min.max(1) {
+                continue;
+            }
+            match self.commit(shard, now) {
+                Ok(()) => committed += 1,
+                Err(error) => {
+                    tracing::warn!(projection = %slot.id.projection, %error, "an offset could not be committed");
+                }
+            }
+            slot.note(shard, now);
+        }
+        committed
+    }
+
+    /// Whether a heartbeat of `time` would move the watermark of a shard of
+    /// `partition` past a timer it has set.
+    #[must_use]
+    pub fn heartbeat_due(&self, partition: PartitionId, time: Timestamp) -> bool {
+        let projections = self.projections.read();
+        projections.values().flat_map(|p| p.builds.values()).any(|build| {
+            let Some(event_time) = build.manifest.event_time else {
+                return false;
+            };
+            let Some(slot) = build.slots.get(partition.0 as usize) else {
+                return false;
+            };
+            let mark = time.watermark(event_time.allowed_lateness_us, event_time.tick_us);
+            let (timers, watermark) = {
+                let seen = slot.seen.lock();
+                (seen.meta.timers_now, seen.meta.watermark)
+            };
+            timers > 0 && mark > watermark && first_timer(slot).is_some_and(|due| due <= mark)
+        })
+    }
+}
+
+/// When the first committed timer of a shard is due.
+fn first_timer(slot: &Slot) -> Option<Timestamp> {
+    let store = slot.store.as_ref()?;
+    let all = KeyRange::all();
+    let first = store.scan(Space::TimersByTime, &all, 1, false).ok()?;
+    let due = first.first()?.0.first_chunk::<8>()?;
+    Some(crate::call::key_time(*due))
+}
