@@ -314,7 +314,8 @@ mod tests {
             partition: lantern_core::PartitionId(0),
         };
         let store = Arc::new(lantern_core::fake::MemoryShard::default());
-        let slot = Slot::new(id, Ok(store));
+        let random = lantern_core::fake::CountingRandom::default();
+        let slot = Slot::new(id, Ok(store), &random);
         slot.seen.lock().idle = true;
         assert_eq!(slot.activity(true).0, "idle", "it rests: it will be woken");
         slot.run.store(2, Ordering::Release);
