@@ -25,9 +25,13 @@ const IDLE: Duration = Duration::from_millis(100);
 /// How long a cursor may take to be sent to another place.
 const SEEK: Duration = Duration::from_secs(10);
 
-/// Where nothing has come for so long although the broker says that something
-/// stands there, a cursor takes its place anew.
+/// If nothing has come for this time although the broker has more, a cursor goes to
+/// its place again. The time doubles with every such attempt: the client may have to
+/// read through a long stretch of aborted transactions, of which it hands out
+/// nothing, and would begin with it again each time.
 const STUCK: Duration = Duration::from_secs(5);
+/// How often that time doubles.
+const STUCK_DOUBLINGS_MAX: u32 = 7;
 
 /// Starts cursor `number`.
 pub(crate) fn start(
@@ -67,8 +71,22 @@ struct Lane {
     next: u64,
     /// When something came last, or the cursor was sent here.
     moved: Option<Instant>,
+    /// How often the cursor went to its place again since something came.
+    replaced: u32,
     /// Asked again for what stands before this, to be sure that nothing does.
     confirming: Option<u64>,
+}
+
+impl Lane {
+    /// Something came.
+    fn come(&mut self, now: Instant) {
+        (self.moved, self.replaced) = (Some(now), 0);
+    }
+}
+
+/// How long nothing may come before a cursor goes to its place again.
+fn patience(replaced: u32) -> Duration {
+    STUCK * 2_u32.pow(replaced.min(STUCK_DOUBLINGS_MAX))
 }
 
 /// How a turn of a partition ended.
@@ -128,6 +146,7 @@ impl Cursor {
         }
         if self.is_stuck(number, end) {
             let next = self.lanes[number].next;
+            self.lanes[number].replaced += 1;
             tracing::info!(partition = %part.place, next, end, "a cursor takes its place anew");
             metrics::counter!("lantern_log_cursors_replaced_total").increment(1);
             self.leave(part, number);
@@ -151,11 +170,11 @@ impl Cursor {
                 false
             }
             Taken::More => {
-                self.lanes[number].moved = Some(now);
+                self.lanes[number].come(now);
                 true
             }
             Taken::End => {
-                self.lanes[number].moved = Some(now);
+                self.lanes[number].come(now);
                 self.end(part, number);
                 true
             }
@@ -169,7 +188,8 @@ impl Cursor {
     /// Whether nothing comes although the partition goes on up to `end`.
     fn is_stuck(&self, number: usize, end: u64) -> bool {
         let lane = &self.lanes[number];
-        lane.next < end && lane.moved.is_some_and(|moved| moved.elapsed() > STUCK)
+        let patience = patience(lane.replaced);
+        lane.next < end && lane.moved.is_some_and(|moved| moved.elapsed() > patience)
     }
 
     /// Goes to `from`.
@@ -263,7 +283,7 @@ impl Cursor {
         if lane.offsets.is_empty() {
             return self.pass(part, number, quiet);
         }
-        lane.moved = Some(Instant::now());
+        lane.come(Instant::now());
         let (events, offsets) =
             (std::mem::take(&mut lane.events), std::mem::take(&mut lane.offsets));
         let appended = std::mem::take(&mut lane.appended);
@@ -307,6 +327,9 @@ impl Cursor {
             state.tell_end(next);
         }
         drop(state);
+        if news {
+            self.lanes[number].come(Instant::now());
+        }
         if news && !quiet {
             self.shared.wake(part);
         }
@@ -481,6 +504,13 @@ mod tests {
     use lantern_core::EventRef;
 
     use super::*;
+
+    #[test]
+    fn a_cursor_that_gets_nothing_is_more_patient_each_time() {
+        assert_eq!(patience(0), STUCK);
+        assert!((0..7).all(|replaced| patience(replaced + 1) == patience(replaced) * 2));
+        assert_eq!(patience(u32::MAX), STUCK * 128);
+    }
 
     #[test]
     fn the_newest_time_is_that_of_an_event_that_is_not_ahead_of_its_append() {
