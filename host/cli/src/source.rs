@@ -13,6 +13,8 @@ use crate::error::{Exit, Failure, Outcome};
 
 /// The longest line of a file of events, in bytes.
 const LINE_BYTES_MAX: usize = 16 << 20;
+/// How a line of `lantern events tail --json` begins.
+const TAILED: [&[u8]; 2] = [b"{\"event\":", b"{\"partition\":"];
 /// The bytes read ahead.
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -99,6 +101,7 @@ impl Source {
             if !self.line(&mut piece.bytes)? {
                 break;
             }
+            unwrap(&mut piece.bytes, from);
             if !piece.bytes[from..].trim_ascii().is_empty() {
                 piece.events += 1;
             }
@@ -147,6 +150,28 @@ impl Source {
         }
         Ok(true)
     }
+}
+
+/// Replaces a line of `lantern events tail --json` by the event in it.
+fn unwrap(bytes: &mut Vec<u8>, from: usize) {
+    #[derive(serde::Deserialize)]
+    struct Tailed<'a> {
+        #[serde(borrow)]
+        event: &'a serde_json::value::RawValue,
+    }
+    let line = bytes[from..].trim_ascii_start();
+    if !TAILED.iter().any(|start| line.starts_with(start)) {
+        return;
+    }
+    let Ok(tailed) = serde_json::from_slice::<Tailed<'_>>(&bytes[from..]) else { return };
+    let event = tailed.event.get().as_bytes().to_vec();
+    // A CloudEvent has no member `event` that is an object.
+    if !event.starts_with(b"{") {
+        return;
+    }
+    bytes.truncate(from);
+    bytes.extend(event);
+    bytes.push(b'\n');
 }
 
 fn not_read(name: &str, error: &io::Error) -> Failure {
@@ -217,6 +242,17 @@ mod tests {
             skipped.skip_lines(3).unwrap();
             assert_eq!(skipped.piece(1, 9).unwrap().unwrap().bytes, b"{\"c\":3}\n");
         }
+    }
+
+    #[test]
+    fn lines_of_tail_become_the_events_in_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tail");
+        let tail = b"{\"event\":{\"id\":\"1\",\"data\":{\"n\":1e400}},\"offset\":0,\"partition\":0}\n{\"id\":\"2\"}\n";
+        std::fs::write(&path, tail).unwrap();
+        let piece = Source::open(&path).unwrap().piece(1 << 20, 9).unwrap().unwrap();
+        assert_eq!(piece.bytes, b"{\"id\":\"1\",\"data\":{\"n\":1e400}}\n{\"id\":\"2\"}\n");
+        assert_eq!(piece.events, 2);
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl Reader {
         into: &mut Events,
     ) -> Result<(), EventError> {
         let attributes = attributes(headers)?;
-        self.check_size(body.len() + attributes.bytes())?;
+        self.check_size(body.len())?;
         let datacontenttype = match headers.get(CONTENT_TYPE) {
             Some(value) => {
                 let text = String::from_utf8_lossy(value.as_bytes());

@@ -55,6 +55,17 @@ pub struct EventLimits {
     pub time_ahead_s_max: u64,
 }
 
+impl EventLimits {
+    /// The most bytes of JSON that an event within the limits is written as: its
+    /// payload in base64 takes a third more, and a character of an attribute up to
+    /// six.
+    #[must_use]
+    pub fn written_bytes_max(&self) -> usize {
+        const ATTRIBUTES_BYTES: usize = 256 << 10;
+        (self.event_bytes_max / 3 * 4).saturating_add(ATTRIBUTES_BYTES)
+    }
+}
+
 impl Default for EventLimits {
     fn default() -> Self {
         Self { event_bytes_max: 1 << 20, json_depth_max: 64, time_ahead_s_max: 86_400 }

@@ -109,7 +109,7 @@ impl Reader {
     /// # Errors
     /// [`EventError`]; nothing was added to `into` then.
     pub fn structured(&mut self, json: &[u8], into: &mut Events) -> Result<(), EventError> {
-        self.check_size(json.len())?;
+        self.check_written(json.len())?;
         // A byte order mark is no part of the text.
         let json = json.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(json);
         self.structured_text(utf8(json)?, into)
@@ -134,7 +134,8 @@ impl Reader {
         let members: Vec<&RawValue> = serde_json::from_str(text).map_err(shape)?;
         for (place, member) in members.into_iter().enumerate() {
             let json = member.get();
-            let read = self.check_size(json.len()).and_then(|()| self.structured_text(json, into));
+            let read =
+                self.check_written(json.len()).and_then(|()| self.structured_text(json, into));
             if let Err(error) = read {
                 bad(place, error);
             }
@@ -176,12 +177,14 @@ impl Reader {
         if json.is_empty() {
             return Ok(());
         }
-        self.check_size(json.len())?;
+        self.check_written(json.len())?;
         self.structured_text(json, into)
     }
 
     fn structured_text(&mut self, text: &str, into: &mut Events) -> Result<(), EventError> {
-        check_depth(text, self.limits.json_depth_max)?;
+        // The event itself is one level, so that its data may be as deep as in binary
+        // mode.
+        check_depth(text, self.limits.json_depth_max.saturating_add(1))?;
         if self.is_strict() {
             check_unicode(text)?;
         }
@@ -287,6 +290,7 @@ impl Reader {
         if !self.host_events {
             check_reserved(&event)?;
         }
+        self.check_size(event_bytes(&event))?;
         if let Some(text) = time {
             event.time = read_time(text)?;
             if event.time > self.time_max {
@@ -306,6 +310,12 @@ impl Reader {
     /// in a log, nor of what is imported from one.
     pub(super) fn is_strict(&self) -> bool {
         !self.tolerant && !self.host_events
+    }
+
+    /// Refuses JSON that no event within the limit is written as.
+    fn check_written(&self, bytes: usize) -> Result<(), EventError> {
+        let max = self.limits.written_bytes_max();
+        if bytes > max { Err(EventError::TooLarge { bytes, max }) } else { Ok(()) }
     }
 
     pub(super) fn check_size(&self, bytes: usize) -> Result<(), EventError> {
@@ -576,6 +586,22 @@ fn payload<'a>(
             Ok(Cow::Owned(bytes))
         }
     }
+}
+
+/// What counts for the limit of an event: its payload and its attributes, however
+/// they were sent.
+fn event_bytes(event: &EventRef<'_>) -> usize {
+    let attributes = [
+        event.id,
+        event.source,
+        event.kind,
+        event.subject,
+        event.tenant,
+        event.dataschema,
+        event.datacontenttype,
+        event.extensions,
+    ];
+    event.data.len() + attributes.iter().map(|text| text.len()).sum::<usize>()
 }
 
 /// Checks that `bytes` are one JSON value, not nested deeper than `depth_max`.

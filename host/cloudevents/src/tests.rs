@@ -207,14 +207,51 @@ fn bytes_that_are_not_utf8_are_refused_with_their_place() {
 }
 
 #[test]
-fn an_event_one_byte_over_the_limit_is_refused() {
-    let json = with(r#","data":"x""#);
+fn an_event_one_byte_over_the_limit_is_refused_however_it_is_sent() {
     let limits = |event_bytes_max| EventLimits { event_bytes_max, ..EventLimits::default() };
-    let mut fits = Reader::new(limits(json.len()), NOW);
+    // Its payload of 3 bytes, and its attributes.
+    let json = with(r#","data_base64":"AAAA""#);
+    let mut events = Events::new();
+    reader().structured(json.as_bytes(), &mut events).unwrap();
+    let event = events.get(0);
+    let attributes = [event.id, event.source, event.kind, event.datacontenttype];
+    let bytes = 3 + attributes.iter().map(|text| text.len()).sum::<usize>();
+    let mut fits = Reader::new(limits(bytes), NOW);
     fits.structured(json.as_bytes(), &mut Events::new()).unwrap();
-    let mut over = Reader::new(limits(json.len() - 1), NOW);
+    let mut over = Reader::new(limits(bytes - 1), NOW);
     let error = over.structured(json.as_bytes(), &mut Events::new()).unwrap_err();
-    assert_eq!(error, EventError::TooLarge { bytes: json.len(), max: json.len() - 1 });
+    assert_eq!(error, EventError::TooLarge { bytes, max: bytes - 1 });
+}
+
+#[test]
+fn an_event_that_was_taken_can_be_read_back_as_it_is_written() {
+    let limits = EventLimits { event_bytes_max: 100_000, ..EventLimits::default() };
+    let deep = format!("{}{}", "[".repeat(64), "]".repeat(64)).into_bytes();
+    let payloads = [
+        (deep, "application/json"),
+        (vec![0xFF; 99_000], "application/octet-stream"),
+        (vec![1; 99_000], "text/plain"),
+        (vec![b'"'; 99_000], "text/plain"),
+        (vec![b'x'; 99_000], "text/plain"),
+    ];
+    for (data, datacontenttype) in payloads {
+        let event = Event {
+            id: "1".into(),
+            source: "/s".into(),
+            kind: "t".into(),
+            datacontenttype: datacontenttype.into(),
+            data,
+            ..Event::default()
+        };
+        let mut taken = Events::new();
+        Reader::new(limits, NOW).add(event.as_ref(), None, &mut taken).unwrap();
+        let mut written = Vec::new();
+        write_event(&taken.get(0), &mut written);
+        assert!(written.len() <= limits.written_bytes_max(), "{} bytes", written.len());
+        let mut back = Events::new();
+        Reader::new(limits, NOW).structured(&written, &mut back).unwrap();
+        assert_eq!(back.get(0).to_owned(), event);
+    }
 }
 
 #[test]

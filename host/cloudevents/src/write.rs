@@ -47,9 +47,26 @@ fn data(event: &EventRef<'_>, out: &mut Vec<u8>) {
         return;
     }
     match std::str::from_utf8(event.data) {
-        Ok(text) => member(out, "data", text),
-        Err(_) => member(out, "data_base64", &BASE64_STANDARD.encode(event.data)),
+        // Text that is mostly escapes would take more than it does in base64.
+        Ok(text) if escaped_bytes(text) <= text.len() / 3 + ESCAPES_BYTES => {
+            member(out, "data", text);
+        }
+        _ => member(out, "data_base64", &BASE64_STANDARD.encode(event.data)),
     }
+}
+
+/// How many bytes escapes may add to a text before it is written as base64, besides
+/// a third of its length.
+const ESCAPES_BYTES: usize = 1_024;
+
+/// How many bytes escapes add to `text` in JSON.
+fn escaped_bytes(text: &str) -> usize {
+    let added = |byte: u8| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 1,
+        0..0x20 => 5,
+        _ => 0,
+    };
+    text.bytes().map(added).sum()
 }
 
 fn member(out: &mut Vec<u8>, name: &str, value: &str) {

@@ -16,6 +16,7 @@ mod found;
 mod ids;
 mod manifest;
 mod merge;
+mod names;
 mod ports;
 mod records;
 mod reserved;
@@ -36,6 +37,7 @@ pub use manifest::{
     TypeFilter,
 };
 pub use merge::merge_rows;
+pub use names::projection_key;
 pub use ports::{
     AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, Applied, ApplyError, Batch, Bounds, Catalog,
     Clock, Emitted, Host, HostError, Instance, InstantiateError, KeyRange, Level, Log, LogError,
@@ -52,7 +54,7 @@ pub use reserved::{
 };
 pub use view::{ChangesSince, ShardChanges, View, ViewError, Views};
 pub use waiting::read_or_wait;
-pub use window::{Identity, Window, identity_of};
+pub use window::{Identity, Seen, Window, identity_of};
 pub use writes::{ChangedPairs, PairPlace, SpaceWrites, Writes};
 
 /// The event type of heartbeats: events the host itself appends to an idle log

@@ -7,10 +7,12 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::digest;
-use crate::{Event, Manifest, Offset, ReadStore, ShardPoint, Space, StoreError, Timestamp};
+use crate::{
+    Event, Manifest, Offset, ReadStore, ShardPoint, Space, StoreError, Timestamp, projection_key,
+};
 
 /// Names a version: the first 16 hexadecimal digits of a SHA-256 over the
-/// plugin's bytes and its parameters.
+/// plugin's bytes, its parameters and, if it has one, its source.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct VersionId(pub String);
@@ -27,6 +29,9 @@ impl fmt::Display for VersionId {
 pub struct ProjectionRecord {
     /// Its name.
     pub name: String,
+    /// Whose it is; empty for all tenants. Names are unique within a tenant.
+    #[serde(default)]
+    pub tenant: String,
     /// The version that serves readers.
     pub active: Option<VersionId>,
     /// The one before, for rollback.
@@ -40,6 +45,12 @@ pub struct ProjectionRecord {
 }
 
 impl ProjectionRecord {
+    /// What it is known by everywhere; see [`projection_key`].
+    #[must_use]
+    pub fn key(&self) -> String {
+        projection_key(&self.tenant, &self.name)
+    }
+
     /// The version `id`.
     #[must_use]
     pub fn version(&self, id: &VersionId) -> Option<&VersionRecord> {
@@ -66,6 +77,9 @@ pub struct VersionRecord {
     pub sha256: String,
     /// What `setup` is given.
     pub parameters: String,
+    /// The script that the plugin runs, if it is an interpreter.
+    #[serde(default)]
+    pub source: Option<String>,
     /// What `setup` answered.
     pub manifest: Manifest,
     /// Where in its life it is.

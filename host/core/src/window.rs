@@ -1,27 +1,91 @@
 //! The newest events by identity, in memory: an open-addressing table of places
 //! in a ring, about 40 bytes an event.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{Hash, Hasher};
 
 use sha2::{Digest, Sha256};
 
-use crate::{Offset, PartitionId};
+use crate::{EventRef, Offset, PartitionId};
 
-/// The first 128 bits of the SHA-256 of an event's `source`, its length in
-/// front, and `id`. A cryptographic hash, since whoever sends events could
-/// otherwise make one that hides another.
-pub type Identity = [u8; 16];
+/// What an event is known by, and a short hash of the rest of it. Two are equal if
+/// they are of the same tenant, `source` and `id`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Identity {
+    /// The first 128 bits of the SHA-256 of tenant and `source`, the length of
+    /// each in front, and `id`. A cryptographic hash, since a sender could
+    /// otherwise make an event that hides another.
+    pub hash: [u8; 16],
+    /// A checksum of type, subject, data, its type and schema, and extensions: not
+    /// of the time, which a sender may take at each try, nor of the trace.
+    pub content: u32,
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        self.hash == other.hash
+    }
+}
+
+impl Eq for Identity {}
+
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.hash.hash(state);
+    }
+}
 
 /// See [`Identity`].
 #[must_use]
-pub fn identity_of(source: &[u8], id: &[u8]) -> Identity {
+pub fn identity_of(event: &EventRef<'_>) -> Identity {
     let mut hash = Sha256::new();
-    hash.update((source.len() as u64).to_le_bytes());
-    hash.update(source);
-    hash.update(id);
+    for part in [event.tenant, event.source] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    hash.update(event.id);
     let digest: [u8; 32] = hash.finalize().into();
     let (halves, _) = digest.as_chunks();
-    halves[0]
+    Identity { hash: halves[0], content: content_of(event) }
+}
+
+fn content_of(event: &EventRef<'_>) -> u32 {
+    let mut hash = crc32fast::Hasher::new();
+    let mut add = |part: &[u8]| {
+        hash.update(&(part.len() as u64).to_le_bytes());
+        hash.update(part);
+    };
+    for part in [event.kind, event.subject, event.datacontenttype, event.dataschema] {
+        add(part.as_bytes());
+    }
+    if !event.extensions.is_empty() {
+        let extensions: BTreeMap<String, serde_json::Value> =
+            serde_json::from_str(event.extensions).unwrap_or_default();
+        for (name, value) in extensions {
+            if name == "traceparent" || name == "tracestate" {
+                continue;
+            }
+            add(name.as_bytes());
+            // Over Kafka all values are text.
+            match value {
+                serde_json::Value::String(text) => add(text.as_bytes()),
+                other => add(other.to_string().as_bytes()),
+            }
+        }
+    }
+    add(event.data);
+    hash.finalize()
+}
+
+/// Where an event of the same identity is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Its partition.
+    pub partition: PartitionId,
+    /// Its offset.
+    pub offset: Offset,
+    /// Whether its content is another one.
+    pub differs: bool,
 }
 
 const FREE: u32 = u32::MAX;
@@ -62,10 +126,10 @@ impl Window {
 
     /// Where the event of this identity is.
     #[must_use]
-    pub fn find(&self, identity: &Identity) -> Option<(PartitionId, Offset)> {
+    pub fn find(&self, identity: &Identity) -> Option<Seen> {
         let slot = self.slot_of(identity).ok()?;
-        let entry = self.entry(self.slots[slot]);
-        Some((entry.partition, entry.offset))
+        let Entry { identity: first, partition, offset } = *self.entry(self.slots[slot]);
+        Some(Seen { partition, offset, differs: first.content != identity.content })
     }
 
     /// Adds an event that [`Window::find`] does not find. Grows past the limit
@@ -119,7 +183,7 @@ impl Window {
     }
 
     fn home(&self, identity: &Identity) -> usize {
-        let (bytes, _) = identity.as_chunks::<8>();
+        let (bytes, _) = identity.hash.as_chunks::<8>();
         // Only the low bits are kept, so cutting to the width of a pointer is fine.
         (u64::from_le_bytes(bytes[0]) & (self.slots.len() as u64 - 1)) as usize
     }
@@ -167,13 +231,14 @@ mod tests {
     use std::collections::HashMap;
 
     use super::*;
+    use crate::Event;
 
     /// Few distinct homes, so that runs collide and wrap around.
     fn identity(n: u64) -> Identity {
-        let mut identity = [0; 16];
-        identity[..8].copy_from_slice(&(n % 7).wrapping_sub(3).to_le_bytes());
-        identity[8..].copy_from_slice(&n.to_le_bytes());
-        identity
+        let mut hash = [0; 16];
+        hash[..8].copy_from_slice(&(n % 7).wrapping_sub(3).to_le_bytes());
+        hash[8..].copy_from_slice(&n.to_le_bytes());
+        Identity { hash, content: 0 }
     }
 
     #[test]
@@ -186,7 +251,7 @@ mod tests {
         let (mut model, mut order) = (HashMap::new(), VecDeque::new());
         for offset in 0..5_000_u64 {
             let n = rng.u64(0..150);
-            let found = window.find(&identity(n)).map(|(_, offset)| offset.0);
+            let found = window.find(&identity(n)).map(|seen| seen.offset.0);
             assert_eq!(found, model.get(&n).copied());
             if found.is_none() {
                 window.push(identity(n), PartitionId(0), Offset(offset));
@@ -206,7 +271,34 @@ mod tests {
     #[test]
     fn a_window_of_none_remembers_none() {
         let mut window = Window::new(0);
-        window.push([1; 16], PartitionId(0), Offset(0));
-        assert_eq!(window.find(&[1; 16]), None);
+        window.push(identity(1), PartitionId(0), Offset(0));
+        assert_eq!(window.find(&identity(1)), None);
+    }
+
+    #[test]
+    fn an_event_is_known_by_tenant_source_and_id_and_told_from_another_by_its_content() {
+        let event = |tenant: &str, source: &str, id: &str, data: &str, extensions: &str| {
+            let (tenant, source, id) = (tenant.into(), source.into(), id.into());
+            let (data, extensions) = (data.into(), extensions.into());
+            let event = Event { tenant, source, id, data, extensions, ..Event::default() };
+            identity_of(&event.as_ref())
+        };
+        let first = event("a", "s", "1", "x", r#"{"n":1,"traceparent":"t1"}"#);
+        let mut window = Window::new(9);
+        window.push(first, PartitionId(2), Offset(7));
+        let again = event("a", "s", "1", "x", r#"{"traceparent":"t2","n":"1"}"#);
+        let seen = Seen { partition: PartitionId(2), offset: Offset(7), differs: false };
+        assert_eq!(window.find(&again), Some(seen));
+        for other in [event("a", "s", "1", "y", ""), event("a", "s", "1", "x", r#"{"n":2}"#)] {
+            assert_eq!(window.find(&other), Some(Seen { differs: true, ..seen }));
+        }
+        for other in [
+            event("b", "s", "1", "x", ""),
+            event("", "as", "1", "x", ""),
+            event("as", "", "1", "x", ""),
+            event("a", "s1", "", "x", ""),
+        ] {
+            assert_eq!(window.find(&other), None);
+        }
     }
 }

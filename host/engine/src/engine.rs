@@ -142,7 +142,7 @@ impl Engine {
         });
         for record in engine.ports.catalog.projections()? {
             let projection = engine.projection_of(record);
-            engine.projections.write().insert(projection.record.name.clone(), projection);
+            engine.projections.write().insert(projection.record.key(), projection);
         }
         Ok(engine)
     }
@@ -565,7 +565,7 @@ impl Engine {
         let active = record.active.as_ref() == Some(&version.id);
         let slots = (0..self.ports.log.partitions()).map(|partition| {
             let id = ShardId {
-                projection: record.name.clone(),
+                projection: record.key(),
                 version: version.id.clone(),
                 rebuild: version.rebuilds,
                 partition: PartitionId(partition),

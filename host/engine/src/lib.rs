@@ -41,7 +41,7 @@ pub use check::{EventList, FoldOptions, Folded, determinism, fold};
 pub use config::EngineConfig;
 pub use engine::{Engine, PluginSource, Ports};
 pub use error::{EngineError, Nondeterminism};
-pub use lifecycle::{Upload, version_id};
+pub use lifecycle::{Upload, version_id, version_id_of};
 pub use parked_summary::{ParkedReason, ParkedSummary};
 pub use status::{
     AheadStatus, FieldStatus, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus,

@@ -40,7 +40,18 @@ pub struct Upload {
 /// The id of a plugin with its parameters: see [`VersionId`].
 #[must_use]
 pub fn version_id(sha256: &str, parameters: &str) -> VersionId {
+    version_id_of(sha256, parameters, None)
+}
+
+/// The id of a plugin with its parameters and the script that it runs.
+#[must_use]
+pub fn version_id_of(sha256: &str, parameters: &str, source: Option<&str>) -> VersionId {
     let mut hash = Sha256::new();
+    if let Some(source) = source {
+        // No SHA-256 begins like this, so no version without a source has this id.
+        hash.update(format!("source {} ", source.len()));
+        hash.update(source);
+    }
     hash.update(sha256.as_bytes());
     hash.update([0]);
     hash.update(parameters.as_bytes());

@@ -212,7 +212,7 @@ struct Worker {
     /// The newest events by identity; `None` while the topic's end is to be read.
     window: Option<Window>,
     /// Events on their way, and who else sent them.
-    under_way: HashMap<Identity, Vec<(u64, usize)>>,
+    under_way: HashMap<Identity, Vec<(u64, usize, u32)>>,
     calls: HashMap<u64, Call>,
     next_call: u64,
     /// What waits for the window.
@@ -378,8 +378,12 @@ impl Worker {
         }
         let number = self.next_call;
         self.next_call += 1;
-        let nowhere =
-            AppendedEvent { partition: PartitionId(0), offset: Offset(0), duplicate: false };
+        let nowhere = AppendedEvent {
+            partition: PartitionId(0),
+            offset: Offset(0),
+            duplicate: false,
+            differs: false,
+        };
         let mut call = Call {
             left: 0,
             placed: vec![nowhere; events.len()],
@@ -391,19 +395,18 @@ impl Worker {
         };
         for (index, event) in events.iter().enumerate() {
             let window = self.window.as_ref().filter(|window| window.is_on());
-            let identity =
-                window.map(|_| identity_of(event.source.as_bytes(), event.id.as_bytes()));
+            let identity = window.map(|_| identity_of(&event));
             if let (Some(window), Some(identity)) = (window, &identity)
-                && let Some((partition, offset)) = window.find(identity)
+                && let Some(Seen { partition, offset, differs }) = window.find(identity)
             {
-                call.placed[index] = AppendedEvent { partition, offset, duplicate: true };
+                call.placed[index] = AppendedEvent { partition, offset, duplicate: true, differs };
                 call.taken += 1;
                 continue;
             }
             if let Some(identity) = identity
                 && let Some(others) = self.under_way.get_mut(&identity)
             {
-                others.push((number, index));
+                others.push((number, index, identity.content));
                 call.left += 1;
                 continue;
             }
@@ -507,14 +510,15 @@ impl Worker {
         number: u64,
         index: usize,
         outcome: &Result<(PartitionId, Offset), Failure>,
-        duplicate: bool,
+        duplicate: Option<bool>,
     ) {
         let Some(call) = self.calls.get_mut(&number) else { return };
         call.left -= 1;
         match outcome {
             Ok((partition, offset)) => {
                 let (partition, offset) = (*partition, *offset);
-                call.placed[index] = AppendedEvent { partition, offset, duplicate };
+                let (duplicate, differs) = (duplicate.is_some(), duplicate == Some(true));
+                call.placed[index] = AppendedEvent { partition, offset, duplicate, differs };
                 call.taken += 1;
             }
             Err(Failure::Rejected(reason)) => {

@@ -89,7 +89,7 @@ pub struct KafkaConfig {
     /// The most events handed out in one piece, 1 to 16,384. Default 8,192.
     pub chunk_events_max: u32,
     /// The newest how many events of the topic that events are sent to are
-    /// remembered by `source` and `id`, so that one that is sent again is told
+    /// remembered by tenant, `source` and `id`, so that one that is sent again is told
     /// apart. Read from the topic's end at the start; 0 turns that off. Takes
     /// about 40 bytes of memory an event. Default 100,000.
     pub dedup_window_events: u32,

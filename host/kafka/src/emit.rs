@@ -338,7 +338,7 @@ impl OutboxSender {
         end: u64,
     ) -> Result<(), Fault> {
         for (index, event) in emitted.events.iter().enumerate().skip(skip) {
-            let identity = identity_of(event.source.as_bytes(), event.id.as_bytes());
+            let identity = identity_of(&event);
             if self.known.as_ref().is_some_and(|known| known.find(&identity).is_some()) {
                 continue;
             }

@@ -120,7 +120,7 @@ fn collect(
         events.clear();
         if decoder.read(&raw, &mut events) == Decoded::Event {
             let event = events.get(0);
-            let identity = identity_of(event.source.as_bytes(), event.id.as_bytes());
+            let identity = identity_of(&event);
             window.push(identity, *id, Offset(offset));
             window.trim();
         }

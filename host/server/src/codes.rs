@@ -400,7 +400,7 @@ pub const CODES: &[Code] = &[
         "LAN-0315",
         400,
         "the stream stopped at a bad line",
-        "correct the line and send the stream again from there: events already appended are recognised by `source` and `id`",
+        "correct the line and send the stream again from there: events already appended are recognised by tenant, `source` and `id`",
     ),
     code(
         "LAN-0320",
@@ -424,7 +424,7 @@ pub const CODES: &[Code] = &[
         "LAN-0323",
         503,
         "the log takes no events now",
-        "try again; events are recognised by `source` and `id`, so sending them twice is safe",
+        "try again; events are recognised by tenant, `source` and `id`, so sending them twice is safe",
     ),
     code(
         "LAN-0324",

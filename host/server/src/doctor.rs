@@ -244,7 +244,7 @@ impl Doctor {
     fn state(&mut self, record: &ProjectionRecord, version: &VersionRecord) -> Option<Damaged> {
         let folder = self.build(record, version);
         let mut damaged = Damaged {
-            projection: record.name.clone(),
+            projection: record.key(),
             version: version.clone(),
             next: Vec::new(),
             findings: Vec::new(),
@@ -316,7 +316,7 @@ impl Doctor {
             0 => version.id.0.clone(),
             rebuilds => format!("{}-r{rebuilds}", version.id),
         };
-        self.data.state().join(&record.name).join(folder)
+        self.data.state().join(record.key()).join(folder)
     }
 
     /// Folders that no version has.
@@ -360,7 +360,7 @@ impl Doctor {
             Err(error) => return self.not_repaired(damaged, &error.to_string()),
         };
         for one in damaged {
-            let Some(record) = records.iter().find(|r| r.name == one.projection) else {
+            let Some(record) = records.iter().find(|r| r.key() == one.projection) else {
                 continue;
             };
             let aside = match self.repair_one(&catalog, record, one) {
@@ -396,7 +396,7 @@ impl Doctor {
         let projections = catalog.projections().map_err(|error| error.to_string())?;
         // Several versions of one projection may be damaged.
         let mut record =
-            projections.into_iter().find(|r| r.name == record.name).ok_or("it is gone")?;
+            projections.into_iter().find(|r| r.key() == record.key()).ok_or("it is gone")?;
         let old = self.build(&record, &damaged.version);
         let version = record.versions.iter_mut().find(|v| v.id == damaged.version.id);
         let version = version.ok_or("its version is gone")?;
@@ -412,7 +412,7 @@ impl Doctor {
         // First the catalogue: should the next step fail, the old files are
         // left over, and in nobody's way.
         catalog.save(&record).map_err(|error| error.to_string())?;
-        self.move_aside(&record.name, &old)
+        self.move_aside(&record.key(), &old)
     }
 
     fn move_aside(&self, projection: &str, folder: &Path) -> Result<PathBuf, String> {

@@ -12,10 +12,11 @@ use crate::error::{Failure, guarded};
 use crate::file::{Kind, OpenFile, Place};
 use crate::untouched::check_catalog_on;
 
-/// Records by the projection's name.
+/// Records by [`ProjectionRecord::key`].
 const PROJECTIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("projections");
 
-pub(crate) const KIND: Kind = Kind { name: "catalog", format: 1, earliest: 1 };
+/// Since format 2 a projection may have a tenant and a version a source.
+pub(crate) const KIND: Kind = Kind { name: "catalog", format: 2, earliest: 2 };
 
 /// The catalogue is read whole and seldom.
 const CACHE_BYTES: usize = 256 << 10;
@@ -92,7 +93,7 @@ impl Catalog for CatalogFile {
         self.with(|db| {
             let mut txn = db.begin_write()?;
             txn.set_two_phase_commit(true);
-            txn.open_table(PROJECTIONS)?.insert(record.name.as_str(), json.as_slice())?;
+            txn.open_table(PROJECTIONS)?.insert(record.key().as_str(), json.as_slice())?;
             Ok(txn.commit()?)
         })
     }
@@ -133,8 +134,8 @@ pub(crate) fn decode(
         };
         let record: ProjectionRecord =
             serde_json::from_slice(&json).map_err(|e| damaged(e.to_string()))?;
-        if record.name != name {
-            return Err(damaged(format!("it is that of `{}`", record.name)));
+        if record.key() != name {
+            return Err(damaged(format!("it is that of `{}`", record.key())));
         }
         Ok(record)
     };

@@ -83,7 +83,7 @@ impl Default for StoreConfig {
     }
 }
 
-/// The folder `state`, with `<projection>/<version>[-r<rebuild>]/<partition>.redb`
+/// The folder `state`, with `<projection key>/<version>[-r<rebuild>]/<partition>.redb`
 /// in it. A shard opened twice is one file with two handles.
 pub struct StateDir {
     root: PathBuf,
@@ -188,7 +188,7 @@ impl StateDir {
         version: &VersionId,
         rebuild: u64,
     ) -> Result<PathBuf, StoreError> {
-        check_name("projection", projection)?;
+        check_key(projection)?;
         check_name("version", &version.0)?;
         // `v-r1` must not be both a version and the first rebuild of `v`.
         let suffix = version.0.rsplit_once("-r").map(|(_, digits)| digits);
@@ -295,6 +295,13 @@ impl OpenFiles {
     fn known(&self) -> Vec<Arc<Shard>> {
         self.shards.lock().values().cloned().collect()
     }
+}
+
+/// Refuses keys of projections that [`lantern_core::projection_key`] does not make.
+fn check_key(key: &str) -> Result<(), StoreError> {
+    let (name, tenant) = key.split_once('.').unwrap_or((key, "x"));
+    let tenant = tenant.strip_prefix('.').unwrap_or(tenant);
+    check_name("projection", name).and_then(|()| check_name("tenant", tenant))
 }
 
 /// Refuses what could lead out of the folder.

@@ -204,6 +204,7 @@ impl Log for BadLog {
                     partition: PartitionId(0),
                     offset: Offset(0),
                     duplicate: false,
+                    differs: false,
                 };
                 done(Ok(Appended { events: vec![place; events.len()] }));
             }

@@ -39,7 +39,8 @@ how many events were late for each projection. What to do about it:
       lantern events import old.ndjson --server http://127.0.0.1:7421
   - If a projection sums by key and has no windows, late events change nothing.")]
 pub(crate) struct Args {
-    /// A file of CloudEvents, one JSON object a line; `-` reads standard input.
+    /// A file of CloudEvents, one JSON object a line, or the output of `lantern events
+    /// tail --json`; `-` reads standard input.
     /// May be compressed with zstd or gzip.
     file: PathBuf,
     /// Skip this many lines first.

@@ -25,7 +25,7 @@ pub struct MemoryLog {
 
 struct Inner {
     partitions: Vec<Partition>,
-    seen: HashMap<(String, String), AppendedEvent>,
+    seen: HashMap<(String, String, String), (AppendedEvent, Event)>,
     /// Appends that wait while the log holds them.
     held: Option<Vec<(Events, AppendDone)>>,
     read_faults: VecDeque<LogError>,
@@ -275,16 +275,19 @@ impl Inner {
     }
 
     fn append(&mut self, partition: usize, event: Event, chunk_events: usize) -> AppendedEvent {
-        let name = (event.source.clone(), event.id.clone());
-        if let Some(first) = self.seen.get(&name) {
-            return AppendedEvent { duplicate: true, ..*first };
+        let name = (event.tenant.clone(), event.source.clone(), event.id.clone());
+        if let Some((first, as_sent)) = self.seen.get(&name) {
+            let differs = as_sent.data != event.data;
+            return AppendedEvent { duplicate: true, differs, ..*first };
         }
+        let as_sent = event.clone();
         let clock = self.clock;
         let partition = &mut self.partitions[partition];
         let offset = partition.push(event, clock, chunk_events);
-        let appended = AppendedEvent { partition: partition.id, offset, duplicate: false };
-        if !name.1.is_empty() {
-            self.seen.insert(name, appended);
+        let appended =
+            AppendedEvent { partition: partition.id, offset, duplicate: false, differs: false };
+        if !name.2.is_empty() {
+            self.seen.insert(name, (appended, as_sent));
         }
         appended
     }

@@ -54,7 +54,7 @@ impl Catalog for MemoryCatalog {
 
     fn save(&self, record: &ProjectionRecord) -> Result<(), StoreError> {
         self.write_fault()?;
-        lock(&self.records).insert(record.name.clone(), record.clone());
+        lock(&self.records).insert(record.key(), record.clone());
         Ok(())
     }
 

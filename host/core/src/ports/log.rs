@@ -157,9 +157,11 @@ pub struct AppendedEvent {
     pub partition: PartitionId,
     /// Its offset; of a duplicate, that of the first.
     pub offset: Offset,
-    /// Whether an event of this `source` and `id` was there already, within the
-    /// window; it was not appended again.
+    /// Whether an event of this tenant, `source` and `id` was there already, within
+    /// the window; it was not appended again.
     pub duplicate: bool,
+    /// Of a duplicate: whether the first has other content.
+    pub differs: bool,
 }
 
 /// Why the log cannot do what it was asked.

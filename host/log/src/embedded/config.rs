@@ -35,9 +35,9 @@ pub struct LogConfig {
     /// How chunks are compressed. Chunks already written keep their way, and
     /// stay readable.
     pub compression: Compression,
-    /// The newest how many events are remembered by `source` and `id`, so that
+    /// The newest how many events are remembered by tenant, `source` and `id`, so that
     /// one that is sent again is told apart and not appended again. 0 turns
-    /// that off. Takes about 40 bytes of memory and 16 bytes of disk an event.
+    /// that off. Takes about 40 bytes of memory and 20 bytes of disk an event.
     pub dedup_window_events: u32,
     /// Events appended longer ago than this, in seconds, are let go, a chunk at
     /// a time. Not set: kept forever.

@@ -158,7 +158,9 @@ impl PartitionRow {
 
 /// The most identities in one stored record: with key and header it stays just
 /// below 16 KiB.
-pub(crate) const IDENTITIES_MAX: usize = 1_000;
+pub(crate) const IDENTITIES_MAX: usize = 800;
+/// The bytes of one: its hash and its content's checksum.
+const IDENTITY_BYTES: usize = 20;
 
 /// Identities of consecutive events of one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,11 +172,14 @@ pub(crate) struct Identities {
 
 impl Identities {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(17 + self.hashes.len() * 16);
+        let mut bytes = Vec::with_capacity(17 + self.hashes.len() * IDENTITY_BYTES);
         bytes.push(FORMAT);
         bytes.extend(self.partition.0.to_le_bytes());
         bytes.extend(self.first.0.to_le_bytes());
-        bytes.extend(self.hashes.as_flattened());
+        for identity in &self.hashes {
+            bytes.extend(identity.hash);
+            bytes.extend(identity.content.to_le_bytes());
+        }
         seal(bytes)
     }
 
@@ -185,8 +190,13 @@ impl Identities {
             return None;
         }
         let (partition, first) = (PartitionId(reader.u32()?), Offset(reader.u64()?));
-        let (hashes, rest) = bytes[13..].as_chunks();
-        rest.is_empty().then(|| Self { partition, first, hashes: hashes.to_vec() })
+        let (identities, rest) = bytes[13..].as_chunks::<IDENTITY_BYTES>();
+        let identity = |bytes: &[u8; IDENTITY_BYTES]| {
+            let (hash, content) = bytes.split_first_chunk::<16>()?;
+            Some(Identity { hash: *hash, content: u32::from_le_bytes(content.try_into().ok()?) })
+        };
+        let hashes = identities.iter().map(identity).collect::<Option<_>>()?;
+        rest.is_empty().then_some(Self { partition, first, hashes })
     }
 }
 
@@ -241,7 +251,10 @@ mod tests {
         let identities = Identities {
             partition: PartitionId(2),
             first: Offset(5),
-            hashes: vec![[1; 16], [2; 16]],
+            hashes: vec![
+                Identity { hash: [1; 16], content: 7 },
+                Identity { hash: [2; 16], content: 8 },
+            ],
         };
         refuses_each_flip_and_cut(&identities, &identities.encode(), Identities::decode);
     }

@@ -274,12 +274,10 @@ impl Log for EmbeddedLog {
     /// the append is refused. It must be quick, and must not wait for the log.
     fn append(&self, events: Events, done: AppendDone) {
         let events = whole(events);
-        let columns = events.columns();
         let identities = if self.shared.config.dedup_window_events == 0 {
             Vec::new()
         } else {
-            let pairs = columns.source.iter().zip(columns.id.iter());
-            pairs.map(|(source, id)| lantern_core::identity_of(source, id)).collect()
+            events.iter().map(|event| lantern_core::identity_of(&event)).collect()
         };
         let bytes = events.bytes();
         self.shared.enqueue(Pending { events, identities, bytes, done });
@@ -316,6 +314,10 @@ fn describe_metrics() {
     describe_counter!("lantern_log_events_total", "Events appended");
     describe_counter!("lantern_log_bytes_total", Unit::Bytes, "Bytes of events appended");
     describe_counter!("lantern_log_duplicates_total", "Events sent again and not appended");
+    describe_counter!(
+        "lantern_log_differing_duplicates_total",
+        "Events not appended because another event has their tenant, source and id"
+    );
     describe_counter!("lantern_log_commits_total", "Durable commits of appends");
     describe_histogram!(
         "lantern_log_commit_seconds",

@@ -289,9 +289,10 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    pub(crate) fn add_duplicates(&self, count: u64) {
+    pub(crate) fn add_duplicates(&self, count: u64, differing: u64) {
         self.duplicates.fetch_add(count, Ordering::Relaxed);
         metrics::counter!("lantern_log_duplicates_total").increment(count);
+        metrics::counter!("lantern_log_differing_duplicates_total").increment(differing);
     }
 }
 

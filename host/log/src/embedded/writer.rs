@@ -13,9 +13,10 @@ use std::time::{Duration, Instant};
 
 use lantern_core::{
     Appended, AppendedEvent, Attributes, EventRef, Events, Identity, LogError, Offset, PartitionId,
+    Seen,
 };
 use redb::{Database, ReadableTable as _, WriteTransaction};
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use super::codec::Encoder;
 use super::meta::{IDENTITIES_MAX, Identities};
@@ -46,6 +47,8 @@ struct Routed {
     identities: Vec<Vec<Identity>>,
     events: u64,
     duplicates: u64,
+    /// Of them, those whose content differs from the first one's.
+    differing: u64,
 }
 
 /// A partition that has new events.
@@ -124,7 +127,7 @@ impl Writer {
                 metrics::counter!("lantern_log_events_total").increment(routed.events);
                 metrics::counter!("lantern_log_bytes_total").increment(bytes as u64);
                 if routed.duplicates > 0 {
-                    self.shared.add_duplicates(routed.duplicates);
+                    self.shared.add_duplicates(routed.duplicates, routed.differing);
                 }
                 for (done, appended) in dones.into_iter().zip(routed.results) {
                     answer(done, Ok(appended));
@@ -152,6 +155,7 @@ impl Writer {
             identities: vec![Vec::new(); count],
             events: 0,
             duplicates: 0,
+            differing: 0,
         };
         let mut ends: Vec<Offset> = self.state.partitions.iter().map(|p| p.row.end).collect();
         let dones = group
@@ -177,9 +181,18 @@ impl Writer {
         let mut appended = Vec::with_capacity(events.len());
         for index in 0..events.len() {
             let identity = identities.get(index);
-            if let Some((partition, offset)) = identity.and_then(|identity| window.find(identity)) {
+            if let Some(seen) = identity.and_then(|identity| window.find(identity)) {
+                let Seen { partition, offset, differs } = seen;
                 routed.duplicates += 1;
-                appended.push(AppendedEvent { partition, offset, duplicate: true });
+                if differs {
+                    routed.differing += 1;
+                    let EventRef { source, id, .. } = events.get(index);
+                    warn!(
+                        %partition, %offset, source, id,
+                        "not appended: the event at this offset has the same tenant, source and id, and other content"
+                    );
+                }
+                appended.push(AppendedEvent { partition, offset, duplicate: true, differs });
                 continue;
             }
             let place = match ends.len() {
@@ -194,7 +207,7 @@ impl Writer {
                 routed.identities[place].push(*identity);
             }
             routed.events += 1;
-            appended.push(AppendedEvent { partition, offset, duplicate: false });
+            appended.push(AppendedEvent { partition, offset, duplicate: false, differs: false });
         }
         appended
     }

@@ -26,8 +26,11 @@ pub(super) const INLINE_BYTES_MAX: usize = 32 << 10;
 pub(crate) struct Taken {
     /// How many are in the log now that were not before.
     pub(crate) appended: u64,
-    /// How many were there already, by `source` and `id`.
+    /// How many were there already, by tenant, `source` and `id`.
     pub(crate) duplicates: u64,
+    /// Of the duplicates: how many have other content than the event that is there. A
+    /// sender has used an `id` twice, and the second event is lost.
+    pub(crate) differing: u64,
     /// How many were refused.
     pub(crate) rejected: u64,
     /// Of NDJSON: up to which line all is in the log, or refused and named.
@@ -64,6 +67,9 @@ pub(crate) enum Placed {
         offset: u64,
         /// Whether it was there before.
         duplicate: bool,
+        /// Of a duplicate: whether the event that is there has other content.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        differs: bool,
     },
     /// Refused.
     Refused {
@@ -102,7 +108,8 @@ pub(crate) struct Mode {
 /// headers), a batch (`application/cloudevents-batch+json`) or a stream of any
 /// length with one event a line (`application/x-ndjson`). The answer comes when
 /// the events are durable. Sending an event again is safe: it is known by
-/// `source` and `id`.
+/// tenant, `source` and `id`; `differs` says that the one that is there has other
+/// content.
 ///
 /// Nothing of a batch with a bad event is appended, unless `partial=true`. A
 /// stream is appended in groups of lines, each whole or not at all; without
@@ -129,8 +136,6 @@ pub(crate) async fn append(
         metrics::counter!("lantern_ingest_refused_total", "code" => problem.code.clone())
             .increment(1);
     })?;
-    metrics::counter!("lantern_ingest_appended_total").increment(taken.appended);
-    metrics::counter!("lantern_ingest_duplicates_total").increment(taken.duplicates);
     metrics::counter!("lantern_ingest_rejected_total").increment(taken.rejected);
     Ok(Json(taken))
 }
@@ -219,15 +224,27 @@ fn placed(event: &AppendedEvent) -> Placed {
         partition: event.partition.0,
         offset: event.offset.0,
         duplicate: event.duplicate,
+        differs: event.differs,
     }
 }
 
 impl Taken {
-    /// Counts what an append came to.
+    /// Counts what an append came to, also in the metrics: what a stream has appended
+    /// before it stops counts as well.
     pub(super) fn count(&mut self, appended: &Appended) {
+        let (before, duplicates, differing) = (self.appended, self.duplicates, self.differing);
+        self.add(appended);
+        let counted = |name: &'static str, count| metrics::counter!(name).increment(count);
+        counted("lantern_ingest_appended_total", self.appended - before);
+        counted("lantern_ingest_duplicates_total", self.duplicates - duplicates);
+        counted("lantern_ingest_differing_duplicates_total", self.differing - differing);
+    }
+
+    fn add(&mut self, appended: &Appended) {
         for event in &appended.events {
             if event.duplicate {
                 self.duplicates += 1;
+                self.differing += u64::from(event.differs);
                 continue;
             }
             self.appended += 1;

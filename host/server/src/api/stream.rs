@@ -64,7 +64,7 @@ impl Stream<'_> {
     /// Reads to the end, or to what stops it. `body` is gone once it has ended.
     async fn read(&mut self, body: &mut Option<Body>) -> Result<(), Problem> {
         let ingest = &self.app.config.ingest;
-        let line_max = ingest.event_bytes_max + LINE_SLACK_BYTES;
+        let line_max = ingest.limits().written_bytes_max() + LINE_SLACK_BYTES;
         let mut held = BytesMut::new();
         // The bytes of `held` up to and with its last line end.
         let mut whole = 0;

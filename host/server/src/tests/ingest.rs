@@ -115,7 +115,7 @@ async fn a_short_stream_with_a_bad_line_appends_nothing() {
 #[tokio::test]
 async fn a_line_without_an_end_is_cut_off() {
     let fixture = Fixture::with(|config| config.ingest.event_bytes_max = 2_000);
-    let stopped = fixture.post("/v1/events", NDJSON, lines(0, 1) + &"x".repeat(10_000)).await;
+    let stopped = fixture.post("/v1/events", NDJSON, lines(0, 1) + &"x".repeat(400_000)).await;
     stopped.is_problem("LAN-0302", "line 2: the event has");
 }
 

@@ -1,0 +1,60 @@
+//! How a tenant and a projection's name become one key.
+
+use sha2::{Digest, Sha256};
+
+/// The longest tenant that is written out in a key, in bytes after escaping.
+const TENANT_BYTES_MAX: usize = 80;
+
+/// The one key of `tenant` and `name`: in the catalogue, in state folders, in sources
+/// and ids of emitted events, and in the labels of metrics. The name alone if there
+/// is no tenant.
+///
+/// No two pairs have the same key: a name holds `a-z`, `0-9`, `-` and `_`, so the
+/// first dot ends it. In a tenant all but `a-z`, `0-9` and `-` is escaped as `_` and
+/// two hexadecimal digits, dots too, so a hash, which stands behind two dots, is none
+/// of a tenant that is written out.
+#[must_use]
+pub fn projection_key(tenant: &str, name: &str) -> String {
+    if tenant.is_empty() {
+        return name.to_owned();
+    }
+    let mut escaped = String::with_capacity(tenant.len());
+    for byte in tenant.bytes() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' => escaped.push(char::from(byte)),
+            _ => escaped.push_str(&format!("_{byte:02x}")),
+        }
+    }
+    if escaped.len() <= TENANT_BYTES_MAX {
+        return format!("{name}.{escaped}");
+    }
+    let hash: [u8; 32] = Sha256::digest(tenant).into();
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{name}..{hash}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn no_two_tenants_and_names_have_one_key() {
+        let long = "x".repeat(81);
+        let tenants = ["", "a", "A", "a_41", "_41", "a.b", "a_2eb", ".", "ä", "a/b", "a b", &long];
+        let names = ["a", "b", "a_41", "a-b", "a_2eb"];
+        let mut seen = BTreeMap::new();
+        for tenant in tenants {
+            for name in names {
+                let key = projection_key(tenant, name);
+                let plain =
+                    |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-_.".contains(&b);
+                assert!(key.len() <= 160 && key.bytes().all(plain), "{key}");
+                assert_eq!(seen.insert(key.clone(), (tenant, name)), None, "{key}");
+            }
+        }
+        assert_eq!(projection_key("", "orders"), "orders");
+        assert_eq!(projection_key("Acme Co", "orders"), "orders._41cme_20_43o");
+    }
+}
