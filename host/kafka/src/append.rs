@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use lantern_core::{
     AppendDone, Appended, AppendedEvent, EventRef, Events, Identity, LogError, Offset, PartitionId,
-    RejectedEvent, Window, identity_of,
+    RejectedEvent, Seen, Window, identity_of,
 };
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
@@ -474,14 +474,15 @@ impl Worker {
         {
             part.state.lock().tell_end(offset.0 + 1);
         }
-        self.place(ticket.call, ticket.index, &outcome, false);
+        self.place(ticket.call, ticket.index, &outcome, None);
+        let first = ticket.identity.map(|identity| identity.content);
         // A verdict on one event says nothing about another of the same identity.
         let outcome = outcome.map_err(|failure| match failure {
             Failure::Rejected(_) => Failure::Unavailable("it is to be sent once more".into()),
             other => other,
         });
-        for (call, index) in others.into_iter().flatten() {
-            self.place(call, index, &outcome, true);
+        for (call, index, content) in others.into_iter().flatten() {
+            self.place(call, index, &outcome, Some(first != Some(content)));
         }
     }
 
