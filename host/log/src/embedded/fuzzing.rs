@@ -75,6 +75,7 @@ pub fn records() -> [Vec<u8>; 3] {
     };
     let row = PartitionRow { start: Offset(3), end: Offset(9), ..PartitionRow::new() };
     let (partition, first) = (PartitionId(2), Offset(5));
-    let identities = Identities { partition, first, hashes: vec![[1; 16], [2; 16]] };
+    let identity = |n: u8| lantern_core::Identity { hash: [n; 16], content: u32::from(n) };
+    let identities = Identities { partition, first, hashes: [1, 2].map(identity).to_vec() };
     [chunk.encode(), row.encode(), identities.encode()]
 }
