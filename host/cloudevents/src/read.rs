@@ -184,7 +184,8 @@ impl Reader {
     fn structured_text(&mut self, text: &str, into: &mut Events) -> Result<(), EventError> {
         // The event itself is one level, so that its data may be as deep as in binary
         // mode.
-        check_depth(text, self.limits.json_depth_max.saturating_add(1))?;
+        let max = self.limits.json_depth_max;
+        check_depth(text, max.saturating_add(1)).map_err(|_| EventError::TooDeep { max })?;
         if self.is_strict() {
             check_unicode(text)?;
         }

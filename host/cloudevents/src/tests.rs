@@ -117,7 +117,7 @@ fn an_event_without_a_time_leaves_it_to_the_log() {
 
 #[test]
 fn each_bad_event_is_refused_in_words_that_quote_it() {
-    let deep = format!(r#","data":{}{}"#, "[".repeat(64), "]".repeat(64));
+    let deep = format!(r#","data":{}{}"#, "[".repeat(65), "]".repeat(65));
     let long = format!(r#","subject":"{}""#, "x".repeat(5_000));
     let long_value = format!(r#","time":"{}""#, "y".repeat(500));
     let cases = [

@@ -12,9 +12,7 @@ use crate::{Offset, ShardMeta, Timestamp};
 
 /// A point in a shard's history. Every change of its tables moves it on, and it
 /// is a function of the log and of the decisions taken.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ShardPoint {
     /// The next offset that the tables do not contain yet.
     pub next: Offset,
@@ -25,6 +23,13 @@ pub struct ShardPoint {
     pub steps: u64,
     /// Retries and drops of parked events so far.
     pub decisions: u64,
+}
+
+impl Default for ShardPoint {
+    /// The beginning: that of a shard that has folded nothing.
+    fn default() -> Self {
+        Self { next: Offset(0), watermark: Timestamp::MIN, steps: 0, decisions: 0 }
+    }
 }
 
 impl ShardPoint {
@@ -150,6 +155,12 @@ mod tests {
 
     fn point(next: u64, watermark: i64, steps: u64, decisions: u64) -> ShardPoint {
         ShardPoint { next: Offset(next), watermark: Timestamp(watermark), steps, decisions }
+    }
+
+    #[test]
+    fn a_shard_that_has_folded_nothing_is_at_the_first_point() {
+        assert_eq!(ShardPoint::of(&ShardMeta::default()), ShardPoint::default());
+        assert_eq!(ShardMeta::default().changes_from, ShardPoint::default());
     }
 
     #[test]

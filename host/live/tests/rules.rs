@@ -398,7 +398,7 @@ async fn no_more_than_the_window_is_under_way_and_the_rest_is_merged() {
     for n in 1..=5 {
         world.commit(0, &[(0, "k", Some(n)), (0, &format!("k{n}"), (n % 2 == 0).then_some(n))]);
         if n == 1 {
-            assert_eq!(wire.hear().await["commit"], 1);
+            assert_eq!(wire.hear().await["to"], 1);
         }
     }
     // Answered in order, so nothing but the `err` came while the window was shut.
@@ -498,7 +498,7 @@ async fn a_rate_lets_changes_come_no_faster() {
     world.commit(0, &[(0, "k", Some(2))]);
     world.commit(0, &[(0, "k", Some(3))]);
     let second = wire.hear().await;
-    assert_eq!((&first["pos"], &second["from"], &second["to"]), (&json!(1), &json!(1), &json!(3)));
+    assert_eq!((&first["to"], &second["from"], &second["to"]), (&json!(1), &json!(1), &json!(3)));
     assert!(came.elapsed() >= Duration::from_millis(80), "{:?}", came.elapsed());
 }
 
@@ -564,7 +564,7 @@ async fn an_idle_subscription_ticks_with_log_position_and_lag() {
     assert_eq!(wire.hear().await["t"], "snap");
     let tick = wire.hear().await;
     assert_eq!((&tick["t"], &tick["from"], &tick["to"]), (&json!("tick"), &json!(1), &json!(1)));
-    assert_eq!((&tick["log"], &tick["lag"]), (&json!({"0":10}), &json!({"events":3,"ms":12})));
+    assert_eq!((&tick["offsets"], &tick["lag"]), (&json!({"0":10}), &json!({"events":3,"ms":12})));
 }
 
 #[tokio::test]

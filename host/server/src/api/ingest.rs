@@ -30,7 +30,7 @@ pub(crate) struct Taken {
     pub(crate) duplicates: u64,
     /// Of the duplicates: how many have other content than the event that is there. A
     /// sender has used an `id` twice, and the second event is lost.
-    pub(crate) differing: u64,
+    pub(crate) differs: u64,
     /// How many were refused.
     pub(crate) rejected: u64,
     /// Of NDJSON: up to which line all is in the log, or refused and named.
@@ -232,19 +232,19 @@ impl Taken {
     /// Counts what an append came to, also in the metrics: what a stream has appended
     /// before it stops counts as well.
     pub(super) fn count(&mut self, appended: &Appended) {
-        let (before, duplicates, differing) = (self.appended, self.duplicates, self.differing);
+        let (before, duplicates, differing) = (self.appended, self.duplicates, self.differs);
         self.add(appended);
         let counted = |name: &'static str, count| metrics::counter!(name).increment(count);
         counted("lantern_ingest_appended_total", self.appended - before);
         counted("lantern_ingest_duplicates_total", self.duplicates - duplicates);
-        counted("lantern_ingest_differing_duplicates_total", self.differing - differing);
+        counted("lantern_ingest_differing_duplicates_total", self.differs - differing);
     }
 
     fn add(&mut self, appended: &Appended) {
         for event in &appended.events {
             if event.duplicate {
                 self.duplicates += 1;
-                self.differing += u64::from(event.differs);
+                self.differs += u64::from(event.differs);
                 continue;
             }
             self.appended += 1;

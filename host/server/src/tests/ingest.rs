@@ -15,7 +15,7 @@ async fn one_event_is_answered_with_its_place_and_known_when_sent_again() {
     let first =
         fixture.post("/v1/events", STRUCTURED, event("1", "t", "s")).await.expect_ok().json();
     let expected = serde_json::json!({
-        "appended": 1, "duplicates": 0, "rejected": 0,
+        "appended": 1, "duplicates": 0, "differs": 0, "rejected": 0,
         "partitions": {"0": {"first": 0, "last": 0}},
         "events": [{"partition": 0, "offset": 0, "duplicate": false}],
     });
