@@ -127,6 +127,11 @@ pub(crate) const FAMILIES: &[(Kind, &str, &str)] = &[
     (Histogram, "lantern_http_request_seconds", "Time to answer a request, by route."),
     (Counter, "lantern_http_requests_total", "Requests answered, by route, method and status."),
     (Counter, "lantern_ingest_appended_total", "Events appended over HTTP."),
+    (
+        Counter,
+        "lantern_ingest_differing_duplicates_total",
+        "Events not appended over HTTP because another has their tenant, source and id.",
+    ),
     (Counter, "lantern_ingest_duplicates_total", "Events sent again over HTTP."),
     (Counter, "lantern_ingest_refused_total", "Requests with events refused, by code."),
     (Counter, "lantern_ingest_rejected_total", "Events refused within accepted requests."),

@@ -234,10 +234,11 @@ impl Taken {
     pub(super) fn count(&mut self, appended: &Appended) {
         let (before, duplicates, differing) = (self.appended, self.duplicates, self.differs);
         self.add(appended);
-        let counted = |name: &'static str, count| metrics::counter!(name).increment(count);
-        counted("lantern_ingest_appended_total", self.appended - before);
-        counted("lantern_ingest_duplicates_total", self.duplicates - duplicates);
-        counted("lantern_ingest_differing_duplicates_total", self.differs - differing);
+        metrics::counter!("lantern_ingest_appended_total").increment(self.appended - before);
+        metrics::counter!("lantern_ingest_duplicates_total")
+            .increment(self.duplicates - duplicates);
+        metrics::counter!("lantern_ingest_differing_duplicates_total")
+            .increment(self.differs - differing);
     }
 
     fn add(&mut self, appended: &Appended) {
