@@ -7,7 +7,7 @@ use hashbrown::HashTable;
 
 use crate::bindings::lantern::projection::types::Column;
 use crate::error::Error;
-use crate::key::{Key, push};
+use crate::key::{Key, NUL, push};
 use crate::table::TableSpec;
 
 /// Rows are asked for ahead where at least one key in so many had no place.
@@ -24,6 +24,10 @@ pub(crate) struct Cache {
     changed: Vec<u32>,
     /// The key that is looked for, kept so that looking allocates nothing.
     key: String,
+    /// The bytes of its tenant, if it is an [`InTenant`](crate::InTenant).
+    tenant: Option<usize>,
+    /// Whether the table's keys have a tenant.
+    per_tenant: bool,
     /// How many keys were given a place since rows were last asked for ahead.
     missed: usize,
     /// The places of the keys that rows were asked for ahead under, in the order
@@ -52,8 +56,10 @@ impl Slot {
 }
 
 impl Cache {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(per_tenant: bool) -> Self {
         Self {
+            tenant: None,
+            per_tenant,
             slots: Vec::new(),
             keys: String::new(),
             index: HashTable::new(),
@@ -76,6 +82,11 @@ impl Cache {
     pub(crate) fn find(&mut self, key: impl Key) -> (Option<usize>, u64) {
         self.key.clear();
         key.write(&mut self.key);
+        self.tenant = key.tenant().map(str::len);
+        if self.per_tenant && self.tenant.is_none() {
+            // Text with U+0000 in it may be equal to a key; it is none.
+            return (None, 0);
+        }
         // Where rows were asked for ahead, keys mostly come as they came then.
         if let Some(place) = self.ahead.get(self.looked) {
             let place = *place as usize;
@@ -248,15 +259,15 @@ impl Cache {
     /// no place yet need to be asked for.
     pub(crate) fn check_key(&self, spec: &TableSpec) -> Result<(), Error> {
         let key = self.key.as_str();
-        let why = match (spec.per_tenant, key.bytes().position(|byte| byte == 0)) {
+        let mut nuls = key.bytes().enumerate().filter(|(_, byte)| *byte == 0).map(|(at, _)| at);
+        let why = match (spec.per_tenant, self.tenant) {
             _ if key.is_empty() => "a key cannot be empty",
             (true, None) => "the table is per tenant; use `InTenant(tenant, key)`",
             (true, Some(0)) => "the tenant is empty; handle events without a tenant apart",
-            (true, Some(at)) if key.len() == at + 1 => "a key cannot be empty",
-            (true, Some(at)) if key[at + 1..].contains('\0') => {
-                "U+0000 stands after the tenant alone"
-            }
-            (false, Some(_)) => "U+0000 cannot be part of a key",
+            (true, Some(tenant)) if key.len() == tenant + 1 => "a key cannot be empty",
+            (true, tenant) if nuls.next() != tenant || nuls.next().is_some() => NUL,
+            (false, Some(_)) => "the table is not per tenant; use `(tenant, key)`",
+            (false, None) if nuls.next().is_some() => NUL,
             _ => return Ok(()),
         };
         Err(Error::Key { table: spec.name, key: key.to_owned(), why })

@@ -8,7 +8,7 @@ use crate::call::{Call, NewEvent};
 use crate::column::{Texts, Values};
 use crate::error::Error;
 use crate::json;
-use crate::key::Key;
+use crate::key::{Key, split_tenant};
 
 /// Keys of timers that the SDK sets for itself begin with it.
 pub(crate) const OWN_TIMER: char = '\u{1}';
@@ -356,19 +356,14 @@ occasion!(Event, time, Event::offset);
 occasion!(Timer, at, |timer: &Timer<'_>| timer.cause);
 
 fn timer_key(key: impl Key) -> Result<String, Error> {
-    let key = key.to_key();
-    let (tenant, rest) = match key.split_once('\0') {
-        Some((tenant, rest)) => (Some(tenant), rest),
-        None => (None, key.as_str()),
+    let whole = key.to_key();
+    let why = match split_tenant(key) {
+        Err((_, why)) => why,
+        Ok((_, rest)) if rest.is_empty() => "a key cannot be empty",
+        Ok((_, rest)) if rest.starts_with(OWN_TIMER) => {
+            "keys that begin with U+0001 belong to the SDK's windows"
+        }
+        Ok(_) => return Ok(whole),
     };
-    let why = if rest.is_empty() || tenant == Some("") {
-        "neither a key nor its tenant can be empty"
-    } else if rest.contains('\0') {
-        "U+0000 stands after the tenant alone"
-    } else if rest.starts_with(OWN_TIMER) {
-        "keys that begin with U+0001 belong to the SDK's windows"
-    } else {
-        return Ok(key);
-    };
-    Err(Error::Key { table: "timers", key, why })
+    Err(Error::Key { table: "timers", key: whole, why })
 }

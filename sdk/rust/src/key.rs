@@ -12,7 +12,11 @@ use crate::Timestamp;
 /// Text is taken as it is. A tuple is its parts with `/` between them; a `/`
 /// or `%` *inside* a part becomes `%2F` or `%25`, so that different parts
 /// never make the same key. Unsigned numbers are padded with zeros, so that
-/// they order as numbers do.
+/// they order as numbers do; [`Narrow`] integers take fewer bytes.
+///
+/// U+0000 cannot be part of a key: it separates the tenant of an [`InTenant`]
+/// from the rest. Text from events may contain it, and a key made from such text
+/// is refused wherever one is used, so that no two keys become one.
 ///
 /// Put what comes first in reading first, and a time before everything else:
 /// new rows then go to one end of the table, which is several times faster
@@ -33,6 +37,13 @@ pub trait Key {
         self.write(out);
     }
 
+    /// The tenant, if the key is an [`InTenant`]. A key that wraps another one
+    /// passes its tenant on.
+    #[inline]
+    fn tenant(&self) -> Option<&str> {
+        None
+    }
+
     /// The key as text.
     fn to_key(&self) -> String {
         let mut key = String::new();
@@ -50,6 +61,11 @@ impl<K: Key + ?Sized> Key for &K {
     #[inline]
     fn write_part(&self, out: &mut String) {
         (**self).write_part(out);
+    }
+
+    #[inline]
+    fn tenant(&self) -> Option<&str> {
+        (**self).tenant()
     }
 }
 
@@ -217,8 +233,8 @@ tuple!(A, B, C, D);
 /// The key of a row in a table declared `per_tenant`: the tenant it belongs
 /// to, and the rest.
 ///
-/// Readers of that tenant see the row under the rest alone, and others not at
-/// all.
+/// An `InTenant` is a whole key: it cannot be a part of a tuple. Scans return the
+/// keys of such a table as text; [`Self::from_key`] takes one apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InTenant<'a, K>(
     /// The tenant, as the event has it.
@@ -234,6 +250,105 @@ impl<K: Key> Key for InTenant<'_, K> {
         out.push('\0');
         self.1.write(out);
     }
+
+    #[inline]
+    fn tenant(&self) -> Option<&str> {
+        Some(self.0)
+    }
+}
+
+impl<'a> InTenant<'a, &'a str> {
+    /// The tenant and the rest of a key that a scan of a `per_tenant` table has
+    /// returned; none if the key has no tenant.
+    ///
+    /// ```
+    /// # use lantern_sdk::{InTenant, Key};
+    /// let key = InTenant("t7", "2026-03-01").to_key();
+    /// assert_eq!(InTenant::from_key(&key), Some(InTenant("t7", "2026-03-01")));
+    /// ```
+    #[must_use]
+    pub fn from_key(key: &'a str) -> Option<Self> {
+        key.split_once('\0').map(|(tenant, rest)| Self(tenant, rest))
+    }
+}
+
+/// An integer as a key that orders as integers do and is no longer than need be:
+/// a letter for the number of digits, and the digits. 7 is `a7`, 1999 is `d1999`.
+/// (Zero-padded, as `u64` is written, each would take 20 bytes.)
+///
+/// Negative integers come before: a capital letter, and what the digits lack to
+/// nines. −7 is `Z2`, −10 is `Y89`.
+///
+/// ```
+/// # use lantern_sdk::{Key, Narrow};
+/// let keys = [-1999, -10, -7, 0, 7, 10, 1999].map(|number| Narrow(number).to_key());
+/// assert_eq!(keys, ["W8000", "Y89", "Z2", "a0", "a7", "b10", "d1999"]);
+/// assert!(keys.is_sorted());
+/// assert_eq!(Narrow::parse("d1999"), Some(Narrow(1999)));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Narrow(
+    /// The integer.
+    pub i64,
+);
+
+impl Key for Narrow {
+    fn write(&self, out: &mut String) {
+        let mut digits = itoa::Buffer::new();
+        let digits = digits.format(self.0.unsigned_abs());
+        let more = (digits.len() - 1) as u8;
+        if self.0 < 0 {
+            out.push(char::from(b'Z' - more));
+            out.extend(digits.bytes().map(|digit| char::from(b'9' - digit + b'0')));
+        } else {
+            out.push(char::from(b'a' + more));
+            out.push_str(digits);
+        }
+    }
+}
+
+impl Narrow {
+    /// The integer that [`Key::write`] made `text` from.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (letter, digits) = text.split_at_checked(1)?;
+        let number = if letter.as_bytes()[0].is_ascii_uppercase() {
+            let mut number = String::from("-");
+            for digit in digits.bytes() {
+                number.push(char::from(b'9'.checked_sub(digit)? + b'0'));
+            }
+            Self(number.parse().ok()?)
+        } else {
+            Self(digits.parse().ok()?)
+        };
+        // One text for each integer: no sign, no zeros before it, the right letter.
+        (number.to_key() == text).then_some(number)
+    }
+}
+
+/// Why U+0000 makes a key that is not one; also of a tenant within a tuple.
+pub(crate) const NUL: &str = "U+0000 cannot be part of a key";
+
+/// Takes a key apart: its tenant, which is empty if it has none, and the rest.
+///
+/// # Errors
+/// Why it is no key: it has U+0000 elsewhere than after a tenant, or an empty
+/// tenant.
+pub(crate) fn split_tenant(key: impl Key) -> Result<(String, String), (String, &'static str)> {
+    let mut rest = key.to_key();
+    let tenant = match key.tenant().map(str::len) {
+        Some(0) => return Err((rest, "the tenant is empty; handle events without a tenant apart")),
+        Some(length) if rest.as_bytes().get(length) == Some(&0) => {
+            let tenant = rest[..length].to_owned();
+            rest.drain(..=length);
+            tenant
+        }
+        _ => String::new(),
+    };
+    if tenant.contains('\0') || rest.contains('\0') {
+        return Err((key.to_key(), NUL));
+    }
+    Ok((tenant, rest))
 }
 
 /// The end of the range of all keys that begin with `prefix`; empty where

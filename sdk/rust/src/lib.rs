@@ -60,6 +60,7 @@
 //!   batch.
 //! * [`Occasion`]: timers and emitted events.
 //! * [`window`]: tumbling, hopping, sliding and session windows.
+//! * [`zone`]: hours, days, weeks and months of a named time zone.
 //! * `testing`: a host in memory, so that a plugin is tested by a plain
 //!   `cargo test` (not there in Wasm).
 //!
@@ -85,11 +86,12 @@ mod table;
 pub mod testing;
 mod time;
 pub mod window;
+pub mod zone;
 
 pub use call::NewEvent;
 pub use error::{Error, RowError};
 pub use event::{Event, Events, Occasion, Timer};
-pub use key::{InTenant, Key, key_part};
+pub use key::{InTenant, Key, Narrow, key_part};
 pub use lantern_sdk_macros::{Row, Tables};
 pub use manifest::{Attribute, Manifest, OnFailure};
 pub use projection::{Parameters, Projection};
@@ -114,6 +116,7 @@ pub mod __private {
     pub use crate::projection::{Failure, Instance, check_projection};
     pub use crate::row::{from_json, take};
     pub use crate::table::{PublicTable, TableField, TableSpec};
+    pub use lantern_sdk_macros::zone_bytes;
     pub use serde;
 }
 

@@ -106,7 +106,7 @@ pub struct Table<R> {
 
 impl<R: Stored> TableField for Table<R> {
     fn open(spec: &'static TableSpec) -> Self {
-        Self { spec, cache: Cache::new(), rows: Vec::new(), columns: Columns::new() }
+        Self { spec, cache: Cache::new(spec.per_tenant), rows: Vec::new(), columns: Columns::new() }
     }
 
     fn flush(&mut self) -> Result<(), Error> {

@@ -183,7 +183,7 @@ pub(crate) fn micros_of(duration: Duration) -> i64 {
 /// Year, month and day of a day counted from 1970-01-01, in the proleptic
 /// Gregorian calendar. Years are taken to begin in March, so that the leap day
 /// is the last of its year, and counted in eras of 400 years.
-fn date_of(day: i64) -> (i64, u32, u32) {
+pub(crate) fn date_of(day: i64) -> (i64, u32, u32) {
     let day = day + 719_468;
     let era = day.div_euclid(146_097);
     let day = day.rem_euclid(146_097);
@@ -197,7 +197,7 @@ fn date_of(day: i64) -> (i64, u32, u32) {
 }
 
 /// The day of a date, counted from 1970-01-01; the inverse of [`date_of`].
-fn day_of(year: i64, month: i64, day: i64) -> i64 {
+pub(crate) fn day_of(year: i64, month: i64, day: i64) -> i64 {
     let year = year - i64::from(month <= 2);
     let era = year.div_euclid(400);
     let year = year.rem_euclid(400);

@@ -1,11 +1,14 @@
 //! The derive macros of `lantern-sdk`, documented there with the traits they
-//! implement: `Row` and `Tables`.
+//! implement: `Row` and `Tables`; and the time zones that plugins name.
 
+#[path = "../../src/zone/names.rs"]
+mod names;
 mod row;
 mod tables;
 
 use proc_macro::TokenStream;
-use syn::{Data, DeriveInput, Field, Fields, Ident, parse_macro_input};
+use quote::ToTokens;
+use syn::{Data, DeriveInput, Field, Fields, Ident, LitByteStr, LitStr, parse_macro_input};
 
 /// Implements `Stored` and `Row`; see `lantern_sdk::Row`.
 #[proc_macro_derive(Row, attributes(row))]
@@ -19,6 +22,21 @@ pub fn derive_row(input: TokenStream) -> TokenStream {
 pub fn derive_tables(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     tables::derive(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// The data of one time zone; see `lantern_sdk::time_zone`.
+#[doc(hidden)]
+#[proc_macro]
+pub fn zone_bytes(input: TokenStream) -> TokenStream {
+    static ZONES: &[u8] = include_bytes!("../../zones.bin");
+    let name = parse_macro_input!(input as LitStr);
+    match names::find(ZONES, &name.value()) {
+        Some(bytes) => LitByteStr::new(bytes, name.span()).into_token_stream().into(),
+        None => {
+            let why = "no time zone of the IANA database, such as \"Europe/Berlin\"";
+            syn::Error::new_spanned(&name, why).into_compile_error().into()
+        }
+    }
 }
 
 /// The fields of a struct that has names for them, and no generics.

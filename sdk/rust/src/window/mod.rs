@@ -46,9 +46,9 @@ pub use open::{Closed, OpenWindows};
 pub use recent::{Advanced, RECENT_EVENTS_MAX, Recent, Slide};
 pub use sessions::{ClosedSession, Combine, Joined, OpenSessions};
 
-use crate::error::RowError;
+use crate::error::{Error, RowError};
 use crate::event::{OWN_TIMER, Timer};
-use crate::key::Key;
+use crate::key::{Key, split_tenant};
 use crate::time::{Timestamp, micros_of};
 
 /// A stretch of time: from `start` up to but not including `end`.
@@ -108,6 +108,19 @@ impl Windows {
     }
 }
 
+/// Windows by which [`OpenWindows`] gathers: [`Windows`], or the days of a
+/// [`TimeZone`](crate::zone::TimeZone).
+pub trait WindowSet {
+    /// The windows that `time` is in, oldest first.
+    fn containing(&self, time: Timestamp) -> impl Iterator<Item = Window>;
+}
+
+impl WindowSet for Windows {
+    fn containing(&self, time: Timestamp) -> impl Iterator<Item = Window> {
+        self.of(time)
+    }
+}
+
 /// Appends a time as text whose order is that of time.
 fn write_sortable(time: Timestamp, out: &mut String) {
     let bits = (time.micros() as u64) ^ (1 << 63);
@@ -131,17 +144,12 @@ struct Owner {
 }
 
 impl Owner {
-    fn of(key: impl Key) -> Self {
-        let mut rest = key.to_key();
-        let tenant = match rest.find('\0') {
-            Some(at) => {
-                let tenant = rest[..at].to_owned();
-                rest.drain(..=at);
-                tenant
-            }
-            None => String::new(),
-        };
-        Self { tenant, rest }
+    /// Of the key that an event is added under, in the windows' table `table`.
+    fn of(table: &'static str, key: impl Key) -> Result<Self, Error> {
+        match split_tenant(key) {
+            Ok((tenant, rest)) => Ok(Self { tenant, rest }),
+            Err((key, why)) => Err(Error::Key { table, key, why }),
+        }
     }
 
     /// The key of a row that holds all there is of this owner.
@@ -281,7 +289,17 @@ mod tests {
 
     #[test]
     fn owners_never_share_a_row() {
-        let keys = ["a/b", "a\0b", "/a\0b", "a\0/b", "a/\0b"].map(|key| Owner::of(key).row_key());
-        assert_eq!(keys, ["/a/b", "a/b", "%2Fa/b", "a//b", "a%2F/b"]);
+        use crate::key::InTenant;
+        let key = |tenant, rest| match tenant {
+            "" => Owner::of("w", rest).map(|owner| owner.row_key()),
+            _ => Owner::of("w", InTenant(tenant, rest)).map(|owner| owner.row_key()),
+        };
+        let keys = [("", "a/b"), ("a", "b"), ("/a", "b"), ("a", "/b"), ("a/", "b")];
+        let keys = keys.map(|(tenant, rest)| key(tenant, rest).ok());
+        assert_eq!(keys, ["/a/b", "a/b", "%2Fa/b", "a//b", "a%2F/b"].map(|key| Some(key.into())));
+        for (tenant, rest) in [("", "a\0b"), ("a", "b\0c"), ("a\0b", "c")] {
+            let error = key(tenant, rest).unwrap_err();
+            assert!(error.to_string().contains("U+0000 cannot be part of a key"), "{error}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Final tumbling and hopping windows.
 
-use super::{Owner, Window, Windows, from_sortable, timer_key, timer_owner, write_sortable};
+use super::{Owner, Window, WindowSet, from_sortable, timer_key, timer_owner, write_sortable};
 use crate::error::Error;
 use crate::event::{Event, Occasion, Timer};
 use crate::key::Key;
@@ -85,13 +85,13 @@ impl<A: Stored + Default> OpenWindows<A> {
     pub fn add(
         &mut self,
         event: &Event<'_>,
-        windows: Windows,
+        windows: impl WindowSet,
         key: impl Key,
         mut change: impl FnMut(&mut A),
     ) -> Result<usize, Error> {
-        let owner = Owner::of(key);
+        let owner = Owner::of(self.table.name(), key)?;
         let mut late = 0;
-        for window in windows.of(event.time()) {
+        for window in windows.containing(event.time()) {
             if window.end <= event.watermark() {
                 late += 1;
                 continue;

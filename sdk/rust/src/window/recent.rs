@@ -211,7 +211,7 @@ impl<V: Stored + Clone> Recent<V> {
         key: impl Key,
         value: V,
     ) -> Result<Option<Slide<'_, V>>, Error> {
-        let owner = Owner::of(key);
+        let owner = Owner::of(self.table.name(), key)?;
         let key = owner.row_key();
         let time = event.time();
         if time + size <= event.watermark() {

@@ -166,7 +166,7 @@ impl<A: Stored + Default + Combine> OpenSessions<A> {
         key: impl Key,
         change: impl FnOnce(&mut A),
     ) -> Result<Option<Joined<'_, A>>, Error> {
-        let owner = Owner::of(key);
+        let owner = Owner::of(self.table.name(), key)?;
         let key = owner.row_key();
         let alone = Window { start: event.time(), end: event.time() + gap };
         if alone.end <= event.watermark() {

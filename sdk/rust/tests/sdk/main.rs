@@ -3,5 +3,7 @@
 
 mod events;
 mod harness;
+mod keys;
 mod tables;
 mod windows;
+mod zones;

@@ -263,16 +263,19 @@ fn rows_of_tenants_need_a_tenant() {
         event("right", "t1", ""),
         event("right", "t1", "t2\0u1"),
         event("wrong", "t1", "u1"),
+        // The text of a key that is in memory is not that key.
+        event("wrong", "t1", "t1\0u1"),
     ]);
     assert_eq!(host.rows("counts").into_keys().collect::<Vec<_>>(), ["t1\0u1"]);
     let reasons: Vec<_> = host.parked().iter().map(|parked| &*parked.reason).collect();
     for (reason, why) in reasons.iter().zip([
         "the tenant is empty",
         "a key cannot be empty",
-        "U+0000 stands after the tenant alone",
+        "U+0000 cannot be part of a key",
+        "use `InTenant(tenant, key)`",
         "use `InTenant(tenant, key)`",
     ]) {
         assert!(reason.contains(why), "{reason}");
     }
-    assert_eq!(reasons.len(), 4);
+    assert_eq!(reasons.len(), 5);
 }

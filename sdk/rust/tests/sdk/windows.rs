@@ -59,6 +59,13 @@ impl Key for Of<'_> {
             Self::Tenant(key) => key.write(out),
         }
     }
+
+    fn tenant(&self) -> Option<&str> {
+        match self {
+            Self::Nobody(_) => None,
+            Self::Tenant(key) => key.tenant(),
+        }
+    }
 }
 
 impl Projection for All {

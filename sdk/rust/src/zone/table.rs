@@ -1,0 +1,178 @@
+//! The table of all zones, and how the changes of one are read from it.
+//!
+//! `zones.bin` begins with the names, in order: a byte with the name's length,
+//! the name, and twice two bytes: where its zone's data begin in the rest, and how
+//! many they are. Several names may share data. Between names and data is a zero
+//! byte.
+//!
+//! A zone's data are integers of variable length (LEB128; signed ones in zigzag
+//! form), all times and offsets in seconds:
+//!
+//! 1. the number `n` of offsets, and each;
+//! 2. the number of changes, and each: `d · n + i`, if it is `d` units of 30
+//!    seconds after the one before (the first one: after 1970) and to offset `i`.
+//!    Before the first change, offset 0 holds;
+//! 3. what holds after the last change: 0 if it stays so, otherwise 1, the offsets
+//!    of standard and summer time, and when each year summer time begins and ends:
+//!    month, week (5 is the last), day of the week (0 is Sunday), and the time by
+//!    the clock before the change.
+
+use super::{DAY_US, MICROS, Span};
+use crate::time::{date_of, day_of};
+
+/// Written by the test `the_table_is_that_of_the_database`.
+static ZONES: &[u8] = include_bytes!("../../zones.bin");
+
+/// The year up to which the changes by a rule are listed in memory.
+const LISTED_UNTIL: i64 = 2101;
+
+/// The unit of the times of changes.
+const UNIT_S: i64 = 30;
+
+/// The changes of a zone's offset that are listed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Spans {
+    first_offset_s: i32,
+    /// When each begins, in microseconds, and its offset.
+    changes: Vec<(i64, i32)>,
+}
+
+impl Spans {
+    pub(super) const fn fixed(offset_s: i32) -> Self {
+        Self { first_offset_s: offset_s, changes: Vec::new() }
+    }
+
+    pub(super) fn at(&self, micros: i64) -> Span {
+        let next = self.changes.partition_point(|(start, _)| *start <= micros);
+        let (start, offset_s) = match next.checked_sub(1) {
+            Some(place) => self.changes[place],
+            None => (i64::MIN, self.first_offset_s),
+        };
+        Span { start, end: self.changes.get(next).map_or(i64::MAX, |change| change.0), offset_s }
+    }
+}
+
+/// Summer time year after year.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rule {
+    standard_s: i32,
+    summer_s: i32,
+    begins: Day,
+    ends: Day,
+}
+
+/// A day of each year, such as the last Sunday in March, and a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Day {
+    month: i64,
+    week: i64,
+    weekday: i64,
+    /// By the clock before the change; may be before or after that day.
+    time_s: i64,
+}
+
+impl Day {
+    /// In seconds since 1970, by the clock before the change.
+    fn of(&self, year: i64) -> i64 {
+        let first = day_of(year, self.month, 1);
+        // 1970-01-01 was a Thursday.
+        let ahead = (self.weekday - (first + 4)).rem_euclid(7);
+        let mut day = first + ahead + (self.week - 1) * 7;
+        while i64::from(date_of(day).1) != self.month {
+            day -= 7;
+        }
+        day * 86_400 + self.time_s
+    }
+}
+
+impl Rule {
+    /// The span at `micros`, which is after the last change listed: that of
+    /// `last`.
+    pub(super) fn at(&self, micros: i64, last: Span) -> Span {
+        let (year, ..) = date_of(micros.div_euclid(DAY_US));
+        let mut span = last;
+        let changes = (year - 1..=year + 1).flat_map(|year| self.changes(year));
+        for (start, offset_s) in changes.filter(|(start, _)| *start > last.start) {
+            if start > micros {
+                span.end = start;
+                return span;
+            }
+            span = Span { start, end: i64::MAX, offset_s };
+        }
+        span
+    }
+
+    /// The two changes of a year, in order.
+    fn changes(&self, year: i64) -> [(i64, i32); 2] {
+        let at = |day: &Day, before: i32| {
+            day.of(year).saturating_sub(i64::from(before)).saturating_mul(MICROS)
+        };
+        let begins = (at(&self.begins, self.standard_s), self.summer_s);
+        let ends = (at(&self.ends, self.summer_s), self.standard_s);
+        if begins < ends { [begins, ends] } else { [ends, begins] }
+    }
+}
+
+/// The data of the zone `name`.
+pub(super) fn find(name: &str) -> Option<&'static [u8]> {
+    super::names::find(ZONES, name)
+}
+
+/// Reads a zone's data. They are the SDK's own: what is missing is 0.
+pub(super) fn decode(bytes: &[u8]) -> (Spans, Option<Rule>) {
+    let mut reader = Reader(bytes);
+    let count = reader.natural().max(1);
+    let offsets: Vec<i32> = (0..count).map(|_| reader.signed() as i32).collect();
+    let mut at_s = 0;
+    let changes = (0..reader.natural()).map(|_| {
+        let change = reader.natural();
+        at_s += change / count * UNIT_S;
+        (at_s * MICROS, offsets[(change % count) as usize])
+    });
+    let mut changes: Vec<_> = changes.collect();
+    let rule = (reader.natural() == 1).then(|| Rule {
+        standard_s: reader.signed() as i32,
+        summer_s: reader.signed() as i32,
+        begins: reader.day(),
+        ends: reader.day(),
+    });
+    if let Some(rule) = &rule {
+        // Looked up, a change takes a few comparisons; by the rule, hundreds of steps.
+        let last = changes.last().map_or(0, |(start, _)| *start);
+        let (year, ..) = date_of(last.div_euclid(DAY_US));
+        let years = (year..LISTED_UNTIL).flat_map(|year| rule.changes(year));
+        changes.extend(years.filter(|(start, _)| *start > last));
+    }
+    (Spans { first_offset_s: offsets[0], changes }, rule)
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn natural(&mut self) -> i64 {
+        let (mut value, mut shift) = (0, 0);
+        while let Some((byte, rest)) = self.0.split_first() {
+            self.0 = rest;
+            value |= i64::from(byte & 0x7f) << shift;
+            shift = (shift + 7).min(56);
+            if byte & 0x80 == 0 {
+                break;
+            }
+        }
+        value
+    }
+
+    fn signed(&mut self) -> i64 {
+        let value = self.natural();
+        (value >> 1) ^ -(value & 1)
+    }
+
+    fn day(&mut self) -> Day {
+        Day {
+            month: self.natural().clamp(1, 12),
+            week: self.natural().clamp(1, 5),
+            weekday: self.natural(),
+            time_s: self.signed(),
+        }
+    }
+}
