@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lantern_cli::generate::{Options as ShopOptions, Shop};
 use lantern_core::{
-    Batch, Events, Host, HostError, Level, NewEvent, Plugin, Row, TableId, Timestamp,
+    Batch, Cause, Events, Host, HostError, Level, NewEvent, Plugin, Row, TableId, Timestamp,
 };
 use lantern_plugin::{PluginConfig, PluginHost};
 
@@ -96,7 +96,11 @@ impl Guest {
             let last = (first + BATCH_EVENTS).min(events);
             let mut all = Events::new();
             shop.fill(first..last, &mut all, &mut scratch);
-            let mut batch = Batch { offsets: (first..last).collect(), ..Batch::default() };
+            let mut batch = Batch {
+                offsets: (first..last).collect(),
+                watermarks: vec![Timestamp::MIN; usize::try_from(last - first)?],
+                ..Batch::default()
+            };
             let wanted = self.plugin.manifest().attributes;
             ensure!(batch.events.extend_from(&all, 0..all.len(), wanted), "too many types");
             let applied = instance.apply(&batch, host, FUEL);
@@ -134,14 +138,14 @@ impl Host for Tables {
         Ok(row)
     }
 
-    fn put(&mut self, table: TableId, key: &str, value: &[u8]) -> Result<(), HostError> {
+    fn put(&mut self, _: Cause, table: TableId, key: &str, value: &[u8]) -> Result<(), HostError> {
         let started = Instant::now();
         self.rows.insert((table, key.to_owned()), value.to_vec());
         self.took += started.elapsed();
         Ok(())
     }
 
-    fn delete(&mut self, table: TableId, key: &str) -> Result<(), HostError> {
+    fn delete(&mut self, _: Cause, table: TableId, key: &str) -> Result<(), HostError> {
         self.rows.remove(&(table, key.to_owned()));
         Ok(())
     }
@@ -157,11 +161,11 @@ impl Host for Tables {
         refused()
     }
 
-    fn set_timer(&mut self, _: Timestamp, _: &str) -> Result<(), HostError> {
+    fn set_timer(&mut self, _: Cause, _: Timestamp, _: &str) -> Result<(), HostError> {
         refused()
     }
 
-    fn cancel_timer(&mut self, _: &str) -> Result<(), HostError> {
+    fn cancel_timer(&mut self, _: Cause, _: &str) -> Result<(), HostError> {
         refused()
     }
 
@@ -169,7 +173,7 @@ impl Host for Tables {
         refused()
     }
 
-    fn log(&mut self, _: Level, message: &str) -> Result<(), HostError> {
+    fn log(&mut self, _: Option<Cause>, _: Level, message: &str) -> Result<(), HostError> {
         eprintln!("{message}");
         Ok(())
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use lantern_core::{
-    Attributes, Batch, EventRef, Events, Host, HostError, Instance, Level, NewEvent, Plugin, Row,
-    TableId, Timestamp,
+    Attributes, Batch, Cause, EventRef, Events, Host, HostError, Instance, Level, NewEvent, Plugin,
+    Row, TableId, Timestamp,
 };
 use lantern_plugin::{PluginConfig, PluginHost};
 
@@ -52,7 +52,11 @@ fn keyed_events(count: usize) -> Events {
 
 fn batch(count: usize, wanted: Attributes) -> Batch {
     let all = keyed_events(count);
-    let mut batch = Batch { offsets: (0..count as u64).collect(), ..Batch::default() };
+    let mut batch = Batch {
+        offsets: (0..count as u64).collect(),
+        watermarks: vec![Timestamp::MIN; count],
+        ..Batch::default()
+    };
     assert!(batch.events.extend_from(&all, 0..count, wanted));
     batch
 }
@@ -123,7 +127,7 @@ fn json_outside(bencher: Bencher<'_, '_>, events: usize) {
         }
     }
 
-    let batch = batch(events, Attributes::default()).events;
+    let batch = batch(events, Attributes { data: true, ..Attributes::default() }).events;
     let column = |of: &lantern_core::Column| wit::Column {
         ends: of.ends().to_vec(),
         bytes: of.bytes().to_vec(),
@@ -135,6 +139,7 @@ fn json_outside(bencher: Bencher<'_, '_>, events: usize) {
         watermark: 0,
         offsets: (0..events as u64).collect(),
         times: batch.times().iter().map(|time| time.0).collect(),
+        watermarks: vec![i64::MIN; events],
         type_names: batch.type_names().to_vec(),
         types: batch.types().to_vec(),
         id: none(),
@@ -145,6 +150,7 @@ fn json_outside(bencher: Bencher<'_, '_>, events: usize) {
         datacontenttype: none(),
         extensions: none(),
         data: column(&batch.columns().data),
+        members: Vec::new(),
     };
     let setup = lantern_sdk::__private::Instance::<Reads>::setup("");
     let (mut instance, _) = setup.expect("it takes no parameters");
@@ -168,13 +174,13 @@ impl Host for Counts {
         Ok(None)
     }
 
-    fn put(&mut self, _: TableId, key: &str, value: &[u8]) -> Result<(), HostError> {
+    fn put(&mut self, _: Cause, _: TableId, key: &str, value: &[u8]) -> Result<(), HostError> {
         std::hint::black_box((key, value));
         self.rows += 1;
         Ok(())
     }
 
-    fn delete(&mut self, _: TableId, _: &str) -> Result<(), HostError> {
+    fn delete(&mut self, _: Cause, _: TableId, _: &str) -> Result<(), HostError> {
         refused()
     }
 
@@ -189,11 +195,11 @@ impl Host for Counts {
         refused()
     }
 
-    fn set_timer(&mut self, _: Timestamp, _: &str) -> Result<(), HostError> {
+    fn set_timer(&mut self, _: Cause, _: Timestamp, _: &str) -> Result<(), HostError> {
         refused()
     }
 
-    fn cancel_timer(&mut self, _: &str) -> Result<(), HostError> {
+    fn cancel_timer(&mut self, _: Cause, _: &str) -> Result<(), HostError> {
         refused()
     }
 
@@ -201,7 +207,7 @@ impl Host for Counts {
         refused()
     }
 
-    fn log(&mut self, _: Level, _: &str) -> Result<(), HostError> {
+    fn log(&mut self, _: Option<Cause>, _: Level, _: &str) -> Result<(), HostError> {
         refused()
     }
 

@@ -63,8 +63,8 @@ fn chunk_cached(bencher: Bencher<'_, '_>) {
 fn gather(bencher: Bencher<'_, '_>, wanted: &str) {
     let events = shop_events(16_384);
     let wanted = match wanted {
-        "none" => Attributes::default(),
-        "w1" => Attributes { tenant: true, ..Attributes::default() },
+        "none" => Attributes { data: true, ..Attributes::default() },
+        "w1" => Attributes { tenant: true, data: true, ..Attributes::default() },
         _ => Attributes::all(),
     };
     bencher.counter(ItemsCount::new(events.len())).bench_local(|| {

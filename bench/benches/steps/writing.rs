@@ -6,10 +6,10 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use futures_util::{SinkExt as _, StreamExt as _};
 use lantern_core::{
-    Applied, Attributes, Batch, Committed, EventRef, Events, Host, Instance, InstantiateError,
-    Manifest, Offset, OnFailure, PartitionId, Plugin, Publish, ShardId, ShardStore, Space,
-    SpaceWrites, StateStores, Table, TableChanges, TableId, Timestamp, VersionId, View, ViewError,
-    Views, Writes,
+    Applied, Attributes, Batch, Committed, EventRef, Events, Field, FieldKind, Host, Instance,
+    InstantiateError, Manifest, Offset, OnFailure, PartitionId, Plugin, Publish, ShardId,
+    ShardStore, Space, SpaceWrites, StateStores, Table, TableChanges, TableId, Timestamp,
+    VersionId, View, ViewError, Views, Writes,
 };
 use lantern_engine::{EngineConfig, EventList, FoldOptions, fold};
 use lantern_live::{Hub, LiveConfig};
@@ -25,6 +25,10 @@ struct Puts {
     gets: bool,
 }
 
+fn integer(name: &str) -> Field {
+    Field { name: name.into(), kind: FieldKind::Integer, ..Field::default() }
+}
+
 fn manifest() -> Manifest {
     Manifest {
         name: "puts".into(),
@@ -37,10 +41,13 @@ fn manifest() -> Manifest {
             description: String::new(),
             public: true,
             per_tenant: false,
-            fields: Vec::new(),
+            fields: ["count", "cents"].map(integer).into(),
+            newest_by: None,
             retention_us: None,
         }],
+        members: Vec::new(),
         emits: Vec::new(),
+        cycle_depth_max: None,
         event_time: None,
         on_failure: OnFailure::ParkEvent,
         parameters: None,
@@ -69,7 +76,8 @@ impl Instance for Putting {
                 let found = host.get(TableId(0), event.subject).expect("reading does not fail");
                 std::hint::black_box(found);
             }
-            host.put(TableId(0), event.subject, ROW).expect("writing does not fail");
+            let cause = batch.cause_of_event(index);
+            host.put(cause, TableId(0), event.subject, ROW).expect("writing does not fail");
         }
         Applied {
             host,

@@ -28,9 +28,7 @@ struct Total {
 
 #[derive(Row, Default)]
 struct Wide {
-    #[row(merge = newest)]
     cents: i64,
-    #[row(merge = newest)]
     pad: String,
 }
 

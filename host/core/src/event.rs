@@ -219,8 +219,8 @@ impl Events {
         true
     }
 
-    /// Adds the events `range` of `from`, of the columns `wanted` (and `data`)
-    /// only, in one copy a column.
+    /// Adds the events `range` of `from`, of the columns `wanted` only, in one
+    /// copy a column.
     ///
     /// # Panics
     /// When the range is not within `from`.
@@ -259,7 +259,7 @@ impl Events {
         copy(wanted.dataschema, &mut to.dataschema, &from.dataschema);
         copy(wanted.datacontenttype, &mut to.datacontenttype, &from.datacontenttype);
         copy(wanted.extensions, &mut to.extensions, &from.extensions);
-        copy(true, &mut to.data, &from.data);
+        copy(wanted.data, &mut to.data, &from.data);
         true
     }
 
@@ -308,6 +308,12 @@ impl Events {
     #[must_use]
     pub fn subject(&self, index: usize) -> &str {
         text(&self.columns.subject, index)
+    }
+
+    /// The tenant of event `index`; empty if the column is not there.
+    #[must_use]
+    pub fn tenant(&self, index: usize) -> &str {
+        text(&self.columns.tenant, index)
     }
 
     /// The distinct event types, in order of first appearance.

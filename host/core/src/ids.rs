@@ -34,6 +34,11 @@ pub struct PartitionId(pub u32);
 #[serde(transparent)]
 pub struct TableId(pub u32);
 
+/// What a write, a timer call, an emitted event or a log line belongs to: an index
+/// into the batch of the call, its timers first and its events after them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cause(pub u32);
+
 /// Microseconds since 1970-01-01T00:00:00Z; negative before it.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,

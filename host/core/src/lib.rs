@@ -15,11 +15,13 @@ pub mod fake;
 mod found;
 mod ids;
 mod manifest;
+mod members;
 mod merge;
 mod names;
 mod ports;
 mod records;
 mod reserved;
+mod rfc3339;
 mod view;
 mod waiting;
 mod window;
@@ -31,11 +33,12 @@ pub use chunk::{Chunk, Offsets};
 pub use column::{Column, ColumnError};
 pub use event::{Columns, Event, EventRef, Events};
 pub use found::FoundValues;
-pub use ids::{Offset, PartitionId, TableId, Timestamp};
+pub use ids::{Cause, Offset, PartitionId, TableId, Timestamp};
 pub use manifest::{
-    Attributes, EventTime, Field, FieldKind, Manifest, ManifestError, Merge, OnFailure, Table,
-    TypeFilter,
+    Attributes, EventTime, Field, FieldKind, Manifest, ManifestError, Member, Merge, OnFailure,
+    Table, TypeFilter,
 };
+pub use members::{MemberColumn, MemberValues, decode_members};
 pub use merge::merge_rows;
 pub use names::projection_key;
 pub use ports::{
@@ -45,13 +48,14 @@ pub use ports::{
     ShardStore, Space, StateStores, StoreError, Timer, TrapKind, Waker,
 };
 pub use records::{
-    AheadEvent, AheadEvents, DecisionRecord, EmitFrom, ParkedKind, ParkedRecord, ProjectionRecord,
-    ShardMeta, VersionId, VersionRecord, VersionState,
+    AheadEvent, AheadEvents, DecisionRecord, EmitFrom, OutboxEvent, ParkedKind, ParkedRecord,
+    ProjectionRecord, ShardMeta, VersionId, VersionRecord, VersionState,
 };
 pub use reserved::{
     EMITTED_SOURCE_PREFIX, HOST_EXTENSION_PREFIX, HOST_SOURCE, HOST_TYPE_PREFIX, emitted_id,
     has_emitted_form, is_host_source, is_host_type,
 };
+pub use rfc3339::parse_rfc3339;
 pub use view::{ChangesSince, ShardChanges, View, ViewError, Views};
 pub use waiting::read_or_wait;
 pub use window::{Identity, Seen, Window, identity_of};

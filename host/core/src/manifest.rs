@@ -18,10 +18,15 @@ pub struct Manifest {
     pub subscribes: Vec<String>,
     /// The attributes it asks for.
     pub attributes: Attributes,
+    /// Members of the payload that it is handed as columns.
+    pub members: Vec<Member>,
     /// Its tables; a [`crate::TableId`] is a place in here.
     pub tables: Vec<Table>,
     /// Types of the events it may emit.
     pub emits: Vec<String>,
+    /// Lets it be part of a cycle of projections that emit what the next one
+    /// subscribes to, up to this many events deep.
+    pub cycle_depth_max: Option<u32>,
     /// Where the projection uses event time.
     pub event_time: Option<EventTime>,
     /// What happens to an event that cannot be applied.
@@ -30,8 +35,8 @@ pub struct Manifest {
     pub parameters: Option<String>,
 }
 
-/// The CloudEvents attributes a projection asks for; `type`, `time` and `data`
-/// always come.
+/// The CloudEvents attributes a projection asks for; `type` and `time` always
+/// come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "a set of flags, as the contract has it")]
 pub struct Attributes {
@@ -49,6 +54,8 @@ pub struct Attributes {
     pub datacontenttype: bool,
     /// All other extension attributes.
     pub extensions: bool,
+    /// The payload.
+    pub data: bool,
 }
 
 impl Attributes {
@@ -63,8 +70,33 @@ impl Attributes {
             dataschema: true,
             datacontenttype: true,
             extensions: true,
+            data: true,
         }
     }
+
+    /// These and `others`.
+    #[must_use]
+    pub fn and(self, others: Self) -> Self {
+        Self {
+            id: self.id || others.id,
+            source: self.source || others.source,
+            subject: self.subject || others.subject,
+            tenant: self.tenant || others.tenant,
+            dataschema: self.dataschema || others.dataschema,
+            datacontenttype: self.datacontenttype || others.datacontenttype,
+            extensions: self.extensions || others.extensions,
+            data: self.data || others.data,
+        }
+    }
+}
+
+/// A member of the JSON object in an event's payload that the host decodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// What it holds.
+    pub kind: FieldKind,
 }
 
 /// How far event time may run behind, and how finely the host cuts it.
@@ -102,6 +134,9 @@ pub struct Table {
     pub per_tenant: bool,
     /// Of a public table: the fields of its rows.
     pub fields: Vec<Field>,
+    /// The timestamp field that decides which partition's value counts for
+    /// fields with merge `newest`.
+    pub newest_by: Option<String>,
     /// How long a row is kept after its last change, in microseconds.
     pub retention_us: Option<u64>,
 }
@@ -125,7 +160,7 @@ pub struct Field {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FieldKind {
-    /// A whole number.
+    /// A whole number from -2^63 to 2^64 - 1.
     Integer,
     /// A number.
     Number,
@@ -138,6 +173,33 @@ pub enum FieldKind {
     Timestamp,
     /// Any JSON.
     Json,
+    /// A sketch that counts distinct values.
+    Distinct,
+    /// A sketch of percentiles.
+    Percentiles,
+}
+
+impl FieldKind {
+    /// Whether it is a sketch, which is merged as a whole.
+    #[must_use]
+    pub fn is_sketch(self) -> bool {
+        matches!(self, Self::Distinct | Self::Percentiles)
+    }
+
+    /// Its name in the contract.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Text => "text",
+            Self::Boolean => "boolean",
+            Self::Timestamp => "timestamp",
+            Self::Json => "json",
+            Self::Distinct => "distinct",
+            Self::Percentiles => "percentiles",
+        }
+    }
 }
 
 /// How the values of one key are combined when several partitions hold it.
@@ -153,8 +215,10 @@ pub enum Merge {
     Min,
     /// The largest.
     Max,
-    /// That of the partition whose event time is furthest on.
+    /// That of the partition whose row has the latest [`Table::newest_by`].
     Newest,
+    /// The union of sketches.
+    Sketch,
 }
 
 /// Which rule a manifest breaks.
@@ -208,6 +272,42 @@ pub enum ManifestError {
         "table `{0}` has a retention, which is counted in event time: declare `event-time`, or leave the retention out"
     )]
     Retention(String),
+    /// Which partition's value counts must be told by the rows alone.
+    #[error(
+        "field `{field}` of table `{table}` has merge `newest`: name the table's timestamp field that decides which value is the newest (`newest-by`)"
+    )]
+    NewestBy {
+        /// The table.
+        table: String,
+        /// The field.
+        field: String,
+    },
+    /// It names no timestamp field.
+    #[error(
+        "`newest-by` of table `{table}` is `{field}`: name a declared field of kind `timestamp`"
+    )]
+    NewestByField {
+        /// The table.
+        table: String,
+        /// The field.
+        field: String,
+    },
+    /// Sketches are merged as sketches, and nothing else is.
+    #[error(
+        "field `{field}` of table `{table}`: the kinds `distinct` and `percentiles` have merge `sketch`, and no other kind has"
+    )]
+    Sketch {
+        /// The table.
+        table: String,
+        /// The field.
+        field: String,
+    },
+    /// A member's name that cannot be one.
+    #[error("the manifest names a member of `data` with {0} bytes: a name has 1 to 255")]
+    Member(usize),
+    /// A cycle that may not even go round once.
+    #[error("`cycle-depth-max` is 0: give at least 1, or leave it out")]
+    CycleDepth,
     /// A tick of zero.
     #[error("the event-time tick is 0: give it in microseconds, at least 1")]
     Tick,
@@ -233,6 +333,10 @@ const TABLES_MAX: usize = 64;
 const TEXT_BYTES_MAX: usize = 256 << 10;
 /// The most fields a table may have.
 const FIELDS_MAX: usize = 256;
+/// The most members of `data` that a manifest may name.
+const MEMBERS_MAX: usize = 256;
+/// The longest name of a member, in bytes.
+const MEMBER_NAME_BYTES_MAX: usize = 255;
 /// The most subscriptions and emitted types.
 const TYPES_MAX: usize = 256;
 
@@ -269,6 +373,10 @@ impl Manifest {
                 return Err(ManifestError::Loop(kind.clone()));
             }
         }
+        if self.cycle_depth_max == Some(0) {
+            return Err(ManifestError::CycleDepth);
+        }
+        self.check_members()?;
         if self.event_time.is_some_and(|t| t.tick_us == 0) {
             return Err(ManifestError::Tick);
         }
@@ -285,16 +393,43 @@ impl Manifest {
         Ok(())
     }
 
+    fn check_members(&self) -> Result<(), ManifestError> {
+        at_most("members", self.members.len(), MEMBERS_MAX)?;
+        let mut names = BTreeSet::new();
+        for member in &self.members {
+            if !(1..=MEMBER_NAME_BYTES_MAX).contains(&member.name.len()) {
+                return Err(ManifestError::Member(member.name.len()));
+            }
+            if !names.insert(&member.name) {
+                return Err(ManifestError::Twice { what: "member", name: member.name.clone() });
+            }
+        }
+        Ok(())
+    }
+
+    /// The attributes that the host copies out of the log for it: those it asks
+    /// for, and those the host itself decides by.
+    #[must_use]
+    pub fn attributes_read(&self) -> Attributes {
+        let tenant = !self.emits.is_empty()
+            || self.event_time.is_some()
+            || self.tables.iter().any(|table| table.per_tenant);
+        let data = !self.members.is_empty();
+        self.attributes.and(Attributes { tenant, data, ..Attributes::default() })
+    }
+
     /// The bytes of everything that is text.
     fn text_bytes(&self) -> usize {
         let of_field = |field: &Field| field.name.len() + field.unit.len();
         let of_table = |table: &Table| {
             table.name.len()
                 + table.description.len()
+                + table.newest_by.as_ref().map_or(0, String::len)
                 + table.fields.iter().map(of_field).sum::<usize>()
         };
         [self.name.len(), self.version.len(), self.description.len()].iter().sum::<usize>()
             + self.subscribes.iter().chain(&self.emits).map(String::len).sum::<usize>()
+            + self.members.iter().map(|member| member.name.len()).sum::<usize>()
             + self.tables.iter().map(of_table).sum::<usize>()
             + self.parameters.as_ref().map_or(0, String::len)
     }
@@ -324,8 +459,24 @@ impl Table {
             if !names.insert(&field.name) {
                 return Err(ManifestError::Twice { what: "field", name: field.name.clone() });
             }
+            let (table, name) = (&self.name, &field.name);
+            if field.kind.is_sketch() != (field.merge == Merge::Sketch) {
+                return Err(ManifestError::Sketch { table: table.clone(), field: name.clone() });
+            }
+            if field.merge == Merge::Newest && self.newest_by.is_none() {
+                return Err(ManifestError::NewestBy { table: table.clone(), field: name.clone() });
+            }
         }
-        Ok(())
+        let is_time = |name: &String| {
+            let field = self.fields.iter().find(|field| field.name == *name);
+            field.is_some_and(|field| field.kind == FieldKind::Timestamp)
+        };
+        match self.newest_by.as_ref().filter(|name| !is_time(name)) {
+            Some(field) => {
+                Err(ManifestError::NewestByField { table: self.name.clone(), field: field.clone() })
+            }
+            None => Ok(()),
+        }
     }
 }
 
@@ -423,6 +574,42 @@ mod tests {
         check(|m| m.subscribes = vec!["a*b".into()], "`a*b`");
         check(|m| m.emits = vec!["order.x".into()], "never end");
         check(|m| m.emits = vec!["lantern.x".into()], "cannot be emitted");
+        check(|m| m.cycle_depth_max = Some(0), "`cycle-depth-max` is 0");
+        let member = |name: &str| Member { name: name.into(), kind: FieldKind::Text };
+        check(|m| m.members = vec![member("a"), member("ä b")], "fine");
+        check(|m| m.members = vec![member("a"), member("a")], "member `a` stands twice");
+        check(|m| m.members = vec![member("")], "with 0 bytes");
+        check(|m| m.members = vec![member("a"); 300], "300 members, and the limit is 256");
+        let field =
+            |name: &str, kind, merge| Field { name: name.into(), kind, merge, ..Field::default() };
+        let newest = || {
+            vec![
+                field("at", FieldKind::Timestamp, Merge::Max),
+                field("last", FieldKind::Text, Merge::Newest),
+            ]
+        };
+        check(|m| m.tables[0].fields = newest(), "`last` of table `t` has merge `newest`");
+        check(
+            |m| {
+                m.tables[0].fields = newest();
+                m.tables[0].newest_by = Some("last".into());
+            },
+            "`newest-by` of table `t` is `last`",
+        );
+        check(
+            |m| {
+                m.tables[0].fields = newest();
+                m.tables[0].newest_by = Some("at".into());
+            },
+            "fine",
+        );
+        let users = |merge| vec![field("users", FieldKind::Distinct, merge)];
+        check(|m| m.tables[0].fields = users(Merge::Same), "field `users` of table `t`");
+        check(|m| m.tables[0].fields = users(Merge::Sketch), "fine");
+        check(
+            |m| m.tables[0].fields = vec![field("n", FieldKind::Integer, Merge::Sketch)],
+            "have merge `sketch`",
+        );
         let no_tick = EventTime { allowed_lateness_us: 0, tick_us: 0 };
         check(|m| m.event_time = Some(no_tick), "tick is 0");
     }

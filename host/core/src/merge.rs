@@ -2,38 +2,42 @@
 
 use serde_json::{Map, Number, Value};
 
-use crate::{Field, Merge};
+use crate::{Merge, Table, parse_rfc3339};
 
-/// Merges `rows`, JSON objects in order of partition, by the rule of each
-/// field. `newest` is the place in `rows` of the partition whose event time is
-/// furthest on. Fields that are not declared are taken from the first row; a
+/// Merges `rows` of `table`, JSON objects in order of partition, by the rule of
+/// each field. Members that are not declared are taken from the first row; a
 /// value that is not of its field's kind counts as absent.
 ///
+/// The result depends on the rows alone, so it changes only if a row does.
 /// Integers are added exactly and saturate at the bounds of 64 bits.
 #[must_use]
-pub fn merge_rows(fields: &[Field], rows: &[&[u8]], newest: usize) -> Vec<u8> {
+pub fn merge_rows(table: &Table, rows: &[&[u8]]) -> Vec<u8> {
     if let [only] = rows {
         return only.to_vec();
     }
     let objects: Vec<Map<String, Value>> =
         rows.iter().map(|row| serde_json::from_slice(row).unwrap_or_default()).collect();
+    let newest = table.newest_by.as_ref().and_then(|field| newest(&objects, field));
     let mut merged = objects.first().cloned().unwrap_or_default();
-    for field in fields {
+    for field in &table.fields {
         let mut values = objects.iter().filter_map(|o| o.get(&field.name)).filter(|v| !v.is_null());
         let value = match field.merge {
             Merge::Same => values.next().cloned(),
-            Merge::Newest => objects
-                .get(newest)
-                .and_then(|o| o.get(&field.name))
-                .or_else(|| values.next())
-                .cloned(),
+            Merge::Newest => newest.and_then(|row| row.get(&field.name)).cloned(),
             Merge::Sum => values.cloned().reduce(|a, b| add(&a, &b)),
             Merge::Min => values.cloned().reduce(|a, b| if less(&b, &a) { b } else { a }),
             Merge::Max => values.cloned().reduce(|a, b| if less(&a, &b) { b } else { a }),
+            Merge::Sketch => None,
         };
         merged.insert(field.name.clone(), value.unwrap_or(Value::Null));
     }
     serde_json::to_vec(&merged).expect("a JSON object of strings always encodes")
+}
+
+/// The row with the latest time in `field`; of several the last one, which is that
+/// of the highest partition. A row without a time counts as the oldest.
+fn newest<'a>(rows: &'a [Map<String, Value>], field: &str) -> Option<&'a Map<String, Value>> {
+    rows.iter().max_by_key(|row| row.get(field).and_then(Value::as_str).and_then(parse_rfc3339))
 }
 
 fn add(a: &Value, b: &Value) -> Value {
@@ -60,22 +64,44 @@ fn less(a: &Value, b: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Field;
+
+    fn field(name: &str, merge: Merge) -> Field {
+        Field { name: name.into(), merge, ..Field::default() }
+    }
 
     #[test]
     fn each_rule_merges_its_field() {
-        let field = |name: &str, merge| Field { name: name.into(), merge, ..Field::default() };
-        let fields = [
+        let fields = vec![
             field("k", Merge::Same),
             field("n", Merge::Sum),
             field("lo", Merge::Min),
             field("hi", Merge::Max),
-            field("last", Merge::Newest),
         ];
-        let a = br#"{"k":"x","n":9007199254740993,"lo":3,"hi":"a","last":1}"#;
-        let b = br#"{"k":"x","n":1,"lo":2.5,"hi":"b","last":2}"#;
-        let merged: Value = serde_json::from_slice(&merge_rows(&fields, &[a, b], 1)).unwrap();
-        let expected =
-            serde_json::json!({"k":"x","n":9_007_199_254_740_994_i64,"lo":2.5,"hi":"b","last":2});
+        let table = Table { fields, ..Table::default() };
+        let a = br#"{"k":"x","n":9007199254740993,"lo":3,"hi":"a"}"#;
+        let b = br#"{"k":"x","n":1,"lo":2.5,"hi":"b"}"#;
+        let merged: Value = serde_json::from_slice(&merge_rows(&table, &[a, b])).unwrap();
+        let expected = serde_json::json!({"k":"x","n":9_007_199_254_740_994_i64,"lo":2.5,"hi":"b"});
         assert_eq!(merged, expected);
+    }
+
+    #[test]
+    fn the_rows_alone_tell_the_newest_value() {
+        let fields = vec![field("at", Merge::Max), field("last", Merge::Newest)];
+        let table = Table { fields, newest_by: Some("at".into()), ..Table::default() };
+        let last = |rows: &[&str]| {
+            let rows: Vec<&[u8]> = rows.iter().map(|row| row.as_bytes()).collect();
+            let merged: Value = serde_json::from_slice(&merge_rows(&table, &rows)).unwrap();
+            merged["last"].clone()
+        };
+        let (early, late) = ("2026-03-01T12:00:00Z", "2026-03-01T12:00:00.5Z");
+        let row = |at: &str, last: &str| format!(r#"{{"at":"{at}","last":{last}}}"#);
+        assert_eq!(last(&[&row(late, "1"), &row(early, "2")]), 1);
+        assert_eq!(last(&[&row(early, "1"), &row(late, "2")]), 2);
+        assert_eq!(last(&[&row(late, "null"), &row(early, "2")]), Value::Null, "not an older one");
+        assert_eq!(last(&[&row(late, "1"), &row(late, "2")]), 2, "the higher partition");
+        assert_eq!(last(&[&row("2026-03-01T13:00:01+01:00", "1"), &row(late, "2")]), 1);
+        assert_eq!(last(&[&row(early, "1"), r#"{"last":2}"#]), 1, "no time is the oldest");
     }
 }

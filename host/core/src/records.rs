@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 
 use crate::checkpoint::digest;
 use crate::{
-    Event, Manifest, Offset, ReadStore, ShardPoint, Space, StoreError, Timestamp, projection_key,
+    Event, Manifest, Offset, ReadStore, ShardPoint, Space, StoreError, Timer, Timestamp,
+    projection_key,
 };
 
 /// Names a version: the first 16 hexadecimal digits of a SHA-256 over the
@@ -379,6 +380,25 @@ impl DecisionRecord {
     }
 }
 
+/// An emitted event that is not in the log yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutboxEvent {
+    /// The offset of the event that caused it; for a timer's, of the event that
+    /// set the timer.
+    pub cause: Offset,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Its subject.
+    pub subject: String,
+    /// Its tenant.
+    pub tenant: String,
+    /// Its time.
+    pub time: Timestamp,
+    /// Its payload, JSON.
+    pub data: Vec<u8>,
+}
+
 /// What a parked record is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ParkedKind {
@@ -386,8 +406,8 @@ pub enum ParkedKind {
     Event,
     /// An event behind a parked one of its subject, not tried yet.
     Waiting,
-    /// A timer that could not be fired: its time and key.
-    Timer(Timestamp, String),
+    /// A timer that could not be fired.
+    Timer(Timer),
 }
 
 /// A parked event (or timer), whole: the log may let go of it.
@@ -410,7 +430,7 @@ pub struct ParkedRecord {
 }
 
 impl ParkedRecord {
-    const FORMAT: u8 = 1;
+    const FORMAT: u8 = 2;
 
     /// The record as a shard's file stores it.
     #[must_use]

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::{
     Checkpoint, DecisionRecord, KeyRange, Log, Manifest, Offset, PartitionId, ReadStore, Row,
-    ShardMeta, ShardPoint, ShardProof, Space, StoreError, TableChanges, TableId, Timestamp,
+    ShardMeta, ShardPoint, ShardProof, Space, StoreError, Table, TableChanges, TableId, Timestamp,
     VersionId, merge_rows,
 };
 
@@ -296,10 +296,8 @@ impl View {
         if let [(_, only)] = held {
             return only.clone();
         }
-        let newest =
-            (0..held.len()).max_by_key(|&i| self.shards[held[i].0].1.max_time).unwrap_or_default();
         let rows: Vec<&[u8]> = held.iter().map(|(_, value)| value.as_slice()).collect();
-        let fields = self.manifest.tables.get(table.0 as usize).map(|t| t.fields.as_slice());
-        merge_rows(fields.unwrap_or_default(), &rows, newest)
+        let table = self.manifest.tables.get(table.0 as usize);
+        table.map_or_else(|| merge_rows(&Table::default(), &rows), |table| merge_rows(table, &rows))
     }
 }

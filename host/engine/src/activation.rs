@@ -109,7 +109,7 @@ pub(crate) fn check(projection: &str, old: Locked<'_>, new: Locked<'_>) -> Resul
 fn identity(record: &ParkedRecord) -> (u64, Option<String>) {
     match &record.kind {
         // The offset at which a timer was due may differ by version.
-        ParkedKind::Timer(at, key) => (u64::MAX, Some(format!("{}/{key}", at.0))),
+        ParkedKind::Timer(timer) => (u64::MAX, Some(format!("{}/{}", timer.at.0, timer.key))),
         ParkedKind::Event | ParkedKind::Waiting => (record.offset.0, None),
     }
 }

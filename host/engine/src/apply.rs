@@ -5,16 +5,17 @@
 //! instance, with the fuel of one event: whatever batch it came in, it ends the
 //! same.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::Arc;
 
 use lantern_core::{
-    ApplyError, Batch, Event, InstantiateError, KeyRange, Level, NewEvent, Offset, OnFailure,
+    ApplyError, Batch, Event, InstantiateError, KeyRange, Level, Offset, OnFailure, OutboxEvent,
     ParkedKind, ParkedRecord, Space, TableId, Timer, Timestamp, UNREADABLE_REASON, UNREADABLE_TYPE,
 };
 
-use crate::call::{Call, CallScope, expiry_by_row, expiry_by_time, key_time, time_key, timer_key};
-use crate::gather::{Gathered, len, slice};
+use crate::call::{Call, decode_timer, expiry_by_row, expiry_by_time, time_key, timer_key};
+use crate::gather::{Gathered, slice};
 use crate::layers;
 use crate::log_time::LogTime;
 use crate::shard::{Shard, Stop};
@@ -50,9 +51,9 @@ impl Shard {
     }
 
     fn apply_all(&mut self, gathered: &mut Gathered) -> Result<(), Stop> {
-        let batch = std::mem::take(&mut gathered.batch);
+        let batch = Arc::new(std::mem::take(&mut gathered.batch));
         let mut waiting: VecDeque<_> = std::mem::take(&mut gathered.waiting).into();
-        let total = len(&batch);
+        let total = batch.len();
         // Ranges of the batch still to be applied, the first on top.
         let mut work: Vec<Range<usize>> =
             std::iter::once(0..total).filter(|r| !r.is_empty()).collect();
@@ -77,18 +78,16 @@ impl Shard {
     fn apply_range(
         &mut self,
         gathered: &Gathered,
-        batch: &Batch,
+        batch: &Arc<Batch>,
         range: Range<usize>,
         work: &mut Vec<Range<usize>>,
         waiting: &mut VecDeque<(Offset, Event)>,
     ) -> Result<(), Stop> {
-        let whole = range.len() == len(batch);
-        let part = if whole { None } else { Some(slice(batch, range.clone())) };
-        let part = part.as_ref().unwrap_or(batch);
+        let part = part_of(batch, range.clone());
         let fresh = self.instance.is_none();
         let times = &batch.events.times()[range.clone()];
         let end = Offset(batch.offsets[range.end - 1]).next();
-        match self.call(part, Offset(batch.offsets[range.start])) {
+        match self.call(&part, Offset(batch.offsets[range.start])) {
             Ok(emitted) => {
                 self.trace(gathered, &batch.offsets[range.clone()]);
                 self.post(emitted, self.emit_from.events, |cause| {
@@ -96,7 +95,9 @@ impl Shard {
                 });
                 self.parked_in_a_row = 0;
                 self.meta.applied += range.len() as u64;
-                self.meta.late += times.iter().filter(|t| **t < self.meta.watermark).count() as u64;
+                let marks = batch.watermarks[range].iter();
+                self.meta.late +=
+                    times.iter().zip(marks).filter(|(time, mark)| time < mark).count() as u64;
                 self.pass(end, waiting)
             }
             Err(CallError::Stop(stop)) => Err(stop),
@@ -201,7 +202,7 @@ impl Shard {
                 dues.push(due);
                 batch.timers.push(timer);
             }
-            self.fire(&batch, &dues)?;
+            self.fire(&Arc::new(batch), &dues)?;
         }
     }
 
@@ -270,19 +271,10 @@ impl Shard {
         }
     }
 
-    fn now_of(&self, batch: &Batch) -> Timestamp {
-        match (batch.watermark, self.manifest.event_time, batch.events.times().first()) {
-            (Timestamp::MIN, Some(time), Some(first)) => {
-                first.watermark(time.allowed_lateness_us, time.tick_us)
-            }
-            (watermark, ..) => watermark,
-        }
-    }
-
-    fn fire(&mut self, batch: &Batch, dues: &[Timestamp]) -> Result<(), Stop> {
-        let mut work: Vec<Range<usize>> = std::iter::once(0..len(batch)).collect();
+    fn fire(&mut self, batch: &Arc<Batch>, dues: &[Timestamp]) -> Result<(), Stop> {
+        let mut work: Vec<Range<usize>> = std::iter::once(0..batch.len()).collect();
         while let Some(range) = work.pop() {
-            let part = slice(batch, range.clone());
+            let part = part_of(batch, range.clone());
             let fresh = self.instance.is_none();
             match self.call_with(&part, &dues[range.clone()], self.meta.next) {
                 Ok(emitted) => {
@@ -305,7 +297,11 @@ impl Shard {
     /// One call of the plugin with events. What it wrote is merged where it
     /// went well, and dropped, with the instance, where not. What it emitted is
     /// handed back, for [`Shard::post`].
-    pub(crate) fn call(&mut self, batch: &Batch, at: Offset) -> Result<Vec<NewEvent>, CallError> {
+    pub(crate) fn call(
+        &mut self,
+        batch: &Arc<Batch>,
+        at: Offset,
+    ) -> Result<Vec<OutboxEvent>, CallError> {
         self.call_with(batch, &[], at)
     }
 
@@ -327,16 +323,16 @@ impl Shard {
 
     fn call_with(
         &mut self,
-        batch: &Batch,
+        batch: &Arc<Batch>,
         dues: &[Timestamp],
         at: Offset,
-    ) -> Result<Vec<NewEvent>, CallError> {
+    ) -> Result<Vec<OutboxEvent>, CallError> {
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
             None => self.plugin.instantiate().map_err(|e| CallError::Stop(cannot_start(&e)))?,
         };
         let call = self.begin_call(batch, dues);
-        let solo = len(batch) == 1;
+        let solo = batch.len() == 1;
         let fuel = if solo { self.config.fuel_event } else { self.config.fuel_event / 2 };
         let span = tracing::debug_span!(
             "apply",
@@ -353,8 +349,8 @@ impl Shard {
             CallError::Stop(Stop::Fault("the plugin host gave back another call".into()))
         })?;
         self.overlay = call.applied;
-        for (level, message) in &call.logged {
-            (self.logs)(at, *level, message);
+        for (offset, level, message) in &call.logged {
+            (self.logs)(offset.unwrap_or(at), *level, message);
         }
         self.count_usage(batch.offsets.len(), applied.fuel, applied.elapsed, applied.memory_bytes);
         self.check_fuel(at)?;
@@ -370,7 +366,7 @@ impl Shard {
             Err(mut error) => {
                 // A guest that panics says why in its log, then traps.
                 if let ApplyError::Trapped { message, .. } = &mut error
-                    && let Some((Level::Error, said)) = call.logged.last()
+                    && let Some((_, Level::Error, said)) = call.logged.last()
                 {
                     *message = format!("{message}: {said}");
                 }
@@ -382,14 +378,7 @@ impl Shard {
 
     /// What the plugin is lent for a call with `batch`, whose timers are due at
     /// `dues`.
-    fn begin_call(&mut self, batch: &Batch, dues: &[Timestamp]) -> Call {
-        let scope = CallScope {
-            watermark: batch.watermark,
-            now: self.now_of(batch),
-            tenants: self.tenants_of(batch),
-            causes: (0, batch.offsets.last().copied().unwrap_or(self.meta.next.0)),
-            timers_now: self.meta.timers_now,
-        };
+    fn begin_call(&mut self, batch: &Arc<Batch>, dues: &[Timestamp]) -> Call {
         let mut call = Call::new(
             self.store.clone(),
             self.committing.clone(),
@@ -397,7 +386,8 @@ impl Shard {
             std::mem::take(&mut self.room),
             self.manifest.clone(),
             self.config.clone(),
-            scope,
+            batch.clone(),
+            self.meta.timers_now,
         );
         for (timer, due) in batch.timers.iter().zip(dues) {
             call.take_timer(*due, &timer.key);
@@ -414,14 +404,6 @@ impl Shard {
             )))),
             _ => Ok(()),
         }
-    }
-
-    fn tenants_of(&self, batch: &Batch) -> BTreeSet<String> {
-        if !self.manifest.tables.iter().any(|table| table.per_tenant) {
-            return BTreeSet::new();
-        }
-        let of_timers = batch.timers.iter().filter_map(|t| t.key.split_once('\0').map(|(t, _)| t));
-        batch.events.iter().map(|e| e.tenant).chain(of_timers).map(str::to_owned).collect()
     }
 
     fn park(&mut self, offset: Offset, event: Event, error: &ApplyError) -> Result<(), Stop> {
@@ -490,12 +472,12 @@ impl Shard {
             )));
         }
         self.check_room_to_park()?;
-        self.overlay.set(Space::TimersByTime, &crate::call::timer_key(due, &timer.key), None);
+        self.overlay.set(Space::TimersByTime, &timer_key(due, &timer.key), None);
         self.overlay.set(Space::TimersByKey, timer.key.as_bytes(), None);
         self.meta.timers_now = self.meta.timers_now.saturating_sub(1);
         self.meta.timers_fired += 1;
         self.store_parked(&ParkedRecord {
-            kind: ParkedKind::Timer(timer.at, timer.key),
+            kind: ParkedKind::Timer(timer),
             offset: self.meta.next,
             watermark,
             event: Event::default(),
@@ -521,7 +503,7 @@ impl Shard {
 /// event blamed, that event, and the rest in pieces; or two halves.
 fn split(range: Range<usize>, error: &ApplyError, work: &mut Vec<Range<usize>>) {
     let blamed = match error {
-        ApplyError::Failed { event: Some(event), .. } => Some(*event as usize),
+        ApplyError::Failed { cause: Some(cause), .. } => Some(cause.0 as usize),
         _ => None,
     };
     match blamed.filter(|place| *place < range.len()) {
@@ -538,11 +520,9 @@ fn split(range: Range<usize>, error: &ApplyError, work: &mut Vec<Range<usize>>) 
     work.retain(|range| !range.is_empty());
 }
 
-fn decode_timer(key: &[u8], at: &[u8]) -> Option<(Timestamp, Timer)> {
-    let (due, key) = key.split_first_chunk::<8>()?;
-    let key = String::from_utf8(key.to_vec()).ok()?;
-    let at = Timestamp(i64::from_be_bytes(at.try_into().ok()?));
-    Some((key_time(*due), Timer { at, key }))
+/// The timers or events `range` of `batch`; `batch` itself if that is all of them.
+fn part_of(batch: &Arc<Batch>, range: Range<usize>) -> Arc<Batch> {
+    if range.len() == batch.len() { batch.clone() } else { Arc::new(slice(batch, range)) }
 }
 
 fn cannot_start(error: &InstantiateError) -> Stop {

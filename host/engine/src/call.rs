@@ -2,12 +2,11 @@
 //! writes, apart from everything else until the call has succeeded.
 
 use std::any::Any;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lantern_core::{
-    FoundValues, Host, HostError, KeyRange, Level, Manifest, NewEvent, Row, ShardStore, Space,
-    Table, TableId, Timestamp,
+    Batch, Cause, FoundValues, Host, HostError, KeyRange, Level, Manifest, NewEvent, Offset,
+    OutboxEvent, Row, ShardStore, Space, Table, TableId, Timer, Timestamp,
 };
 use serde::de::IgnoredAny;
 
@@ -24,29 +23,24 @@ pub(crate) struct Call {
     pub(crate) applied: Overlay,
     /// Written by this call.
     pub(crate) written: Overlay,
-    pub(crate) emitted: Vec<NewEvent>,
-    pub(crate) logged: Vec<(Level, String)>,
+    pub(crate) emitted: Vec<OutboxEvent>,
+    /// Each with the offset of the event that it belongs to, if that is known.
+    pub(crate) logged: Vec<(Option<Offset>, Level, String)>,
     pub(crate) timers_now: u64,
     manifest: Arc<Manifest>,
     config: Arc<EngineConfig>,
-    watermark: Timestamp,
-    now: Timestamp,
-    tenants: BTreeSet<String>,
-    /// The offsets a cause may have, first and last.
-    causes: (u64, u64),
+    /// The timers and events that a write may name as its cause.
+    batch: Arc<Batch>,
     written_bytes: usize,
     logged_bytes: usize,
 }
 
-/// What a call may refer to.
-pub(crate) struct CallScope {
-    pub(crate) watermark: Timestamp,
-    /// What rows written now count their retention from: the watermark, or
-    /// before the first one what the first event makes it.
-    pub(crate) now: Timestamp,
-    pub(crate) tenants: BTreeSet<String>,
-    pub(crate) causes: (u64, u64),
-    pub(crate) timers_now: u64,
+/// A timer or an event of a call's batch.
+#[derive(Clone, Copy)]
+enum Occasion<'a> {
+    Timer(&'a Timer),
+    /// By its index among the batch's events.
+    Event(usize),
 }
 
 impl Call {
@@ -57,7 +51,8 @@ impl Call {
         written: Overlay,
         manifest: Arc<Manifest>,
         config: Arc<EngineConfig>,
-        scope: CallScope,
+        batch: Arc<Batch>,
+        timers_now: u64,
     ) -> Self {
         Self {
             store,
@@ -66,13 +61,10 @@ impl Call {
             written,
             emitted: Vec::new(),
             logged: Vec::new(),
-            timers_now: scope.timers_now,
+            timers_now,
             manifest,
             config,
-            watermark: scope.watermark,
-            now: scope.now,
-            tenants: scope.tenants,
-            causes: scope.causes,
+            batch,
             written_bytes: 0,
             logged_bytes: 0,
         }
@@ -115,20 +107,104 @@ impl Call {
         Ok(())
     }
 
-    fn check_write(&self, table: TableId, key: &str) -> Result<&Table, HostError> {
+    /// The timer or event that `cause` names.
+    fn occasion(&self, cause: Cause) -> Result<Occasion<'_>, HostError> {
+        let index = cause.0 as usize;
+        if let Some(timer) = self.batch.timers.get(index) {
+            return Ok(Occasion::Timer(timer));
+        }
+        let event = index - self.batch.timers.len();
+        if event < self.batch.offsets.len() {
+            return Ok(Occasion::Event(event));
+        }
+        Err(HostError::Guest(format!(
+            "{index} was named as a cause, but the batch has {} timers and {} events",
+            self.batch.timers.len(),
+            self.batch.offsets.len()
+        )))
+    }
+
+    /// The tenant of an occasion: of a timer, what is in front of U+0000 in its
+    /// key; `None` if it has no U+0000.
+    fn tenant_of<'a>(&'a self, occasion: Occasion<'a>) -> Option<&'a str> {
+        match occasion {
+            Occasion::Timer(timer) => tenant_in(&timer.key),
+            Occasion::Event(index) => Some(self.batch.events.tenant(index)),
+        }
+    }
+
+    /// The offset of an event, or of the event that set a timer.
+    fn offset_of(&self, occasion: Occasion<'_>) -> Offset {
+        match occasion {
+            Occasion::Timer(timer) => timer.offset,
+            Occasion::Event(index) => Offset(self.batch.offsets[index]),
+        }
+    }
+
+    fn watermark_at(&self, occasion: Occasion<'_>) -> Timestamp {
+        match occasion {
+            Occasion::Timer(_) => self.batch.watermark,
+            Occasion::Event(index) => self.batch.watermarks[index],
+        }
+    }
+
+    /// Base time for row retention: the watermark, or before there is one, the
+    /// watermark that the event's own time gives.
+    fn retention_base(&self, occasion: Occasion<'_>) -> Timestamp {
+        match (self.watermark_at(occasion), self.manifest.event_time, occasion) {
+            (Timestamp::MIN, Some(rules), Occasion::Event(index)) => {
+                self.batch.events.times()[index].watermark(rules.allowed_lateness_us, rules.tick_us)
+            }
+            (watermark, ..) => watermark,
+        }
+    }
+
+    fn check_write(
+        &self,
+        occasion: Occasion<'_>,
+        table: TableId,
+        key: &str,
+    ) -> Result<&Table, HostError> {
         let declared = self.table(table)?;
         self.check_key("key", key)?;
-        if declared.per_tenant {
-            let tenant = key.split_once('\0').map(|(tenant, _)| tenant);
-            if !tenant.is_some_and(|tenant| self.tenants.contains(tenant)) {
-                return Err(HostError::Guest(format!(
-                    "table `{}` holds rows of tenants: `{}` does not begin with a tenant of this batch and U+0000 (does the manifest ask for `tenant`?)",
-                    declared.name,
-                    key.escape_debug()
-                )));
-            }
+        if declared.per_tenant && (tenant_in(key).is_none() || !self.may_use(occasion, key)) {
+            return Err(HostError::Guest(format!(
+                "table `{}` holds rows of tenants: `{}` does not begin with the tenant of {} and U+0000",
+                declared.name,
+                key.escape_debug(),
+                self.describe(occasion)
+            )));
         }
         Ok(declared)
+    }
+
+    /// Whether a key that belongs to a tenant is of the tenant of `occasion`.
+    fn may_use(&self, occasion: Occasion<'_>, key: &str) -> bool {
+        tenant_in(key).is_none_or(|tenant| self.tenant_of(occasion) == Some(tenant))
+    }
+
+    /// An occasion and its tenant, for people.
+    fn describe(&self, occasion: Occasion<'_>) -> String {
+        let what = match occasion {
+            Occasion::Timer(timer) => format!("timer `{}`", timer.key.escape_debug()),
+            Occasion::Event(_) => format!("the event at offset {}", self.offset_of(occasion)),
+        };
+        match self.tenant_of(occasion) {
+            Some("") | None => format!("{what} (it has none)"),
+            Some(tenant) => format!("{what} (`{}`)", tenant.escape_debug()),
+        }
+    }
+
+    fn check_timer_key(&self, occasion: Occasion<'_>, key: &str) -> Result<(), HostError> {
+        self.check_key("timer key", key)?;
+        if self.may_use(occasion, key) {
+            return Ok(());
+        }
+        Err(HostError::Guest(format!(
+            "timer `{}` belongs to another tenant than that of {}",
+            key.escape_debug(),
+            self.describe(occasion)
+        )))
     }
 
     fn count_written(&mut self, bytes: usize) -> Result<(), HostError> {
@@ -168,6 +244,17 @@ impl Call {
         Ok(())
     }
 
+    /// Whether the timer of `key` is set for `at`.
+    fn is_set(&self, at: Timestamp, key: &str) -> Result<bool, HostError> {
+        let Some(mut by_time) = self.read(Space::TimersByKey, key.as_bytes())? else {
+            return Ok(false);
+        };
+        by_time.extend_from_slice(key.as_bytes());
+        let value = self.read(Space::TimersByTime, &by_time)?;
+        let timer = value.and_then(|value| decode_timer(&by_time, &value));
+        Ok(timer.is_some_and(|(_, timer)| timer.at == at))
+    }
+
     fn cancel(&mut self, key: &str) -> Result<(), HostError> {
         if let Some(due) = self.read(Space::TimersByKey, key.as_bytes())? {
             self.count_written(2 * (key.len() + PAIR_BYTES))?;
@@ -179,6 +266,30 @@ impl Call {
         }
         Ok(())
     }
+}
+
+/// The tenant that a key belongs to: what is in front of U+0000.
+fn tenant_in(key: &str) -> Option<&str> {
+    key.split_once('\0').map(|(tenant, _)| tenant)
+}
+
+/// A timer as [`Space::TimersByTime`] stores it under [`timer_key`].
+pub(crate) fn timer_value(at: Timestamp, offset: Offset) -> [u8; 16] {
+    let mut value = [0; 16];
+    value[..8].copy_from_slice(&at.0.to_be_bytes());
+    value[8..].copy_from_slice(&offset.0.to_be_bytes());
+    value
+}
+
+/// The timer stored as `value` under `key`, and when it is due; `None` if it is
+/// damaged.
+pub(crate) fn decode_timer(key: &[u8], value: &[u8]) -> Option<(Timestamp, Timer)> {
+    let (due, key) = key.split_first_chunk::<8>()?;
+    let key = String::from_utf8(key.to_vec()).ok()?;
+    let (at, offset) = value.split_first_chunk::<8>()?;
+    let at = Timestamp(i64::from_be_bytes(*at));
+    let offset = Offset(u64::from_be_bytes(offset.try_into().ok()?));
+    Some((key_time(*due), Timer { at, key, offset }))
 }
 
 /// Eight bytes that sort as the times do.
@@ -226,8 +337,15 @@ impl Host for Call {
             .map_err(|e| HostError::Fault(e.to_string()))
     }
 
-    fn put(&mut self, table: TableId, key: &str, value: &[u8]) -> Result<(), HostError> {
-        let declared = self.check_write(table, key)?;
+    fn put(
+        &mut self,
+        cause: Cause,
+        table: TableId,
+        key: &str,
+        value: &[u8],
+    ) -> Result<(), HostError> {
+        let occasion = self.occasion(cause)?;
+        let declared = self.check_write(occasion, table, key)?;
         if declared.public && !is_json_object(value) {
             return Err(HostError::Guest(format!(
                 "row `{}` of public table `{}` is not a JSON object: {}",
@@ -245,7 +363,7 @@ impl Host for Call {
         }
         if let Some(retention) = declared.retention_us {
             let retention = i64::try_from(retention).unwrap_or(i64::MAX);
-            let at = Timestamp(self.now.0.saturating_add(retention));
+            let at = Timestamp(self.retention_base(occasion).0.saturating_add(retention));
             self.set_expiry(table, key, Some(at))?;
         }
         self.count_written(key.len() + value.len() + PAIR_BYTES)?;
@@ -253,8 +371,9 @@ impl Host for Call {
         Ok(())
     }
 
-    fn delete(&mut self, table: TableId, key: &str) -> Result<(), HostError> {
-        if self.check_write(table, key)?.retention_us.is_some() {
+    fn delete(&mut self, cause: Cause, table: TableId, key: &str) -> Result<(), HostError> {
+        let occasion = self.occasion(cause)?;
+        if self.check_write(occasion, table, key)?.retention_us.is_some() {
             self.set_expiry(table, key, None)?;
         }
         self.count_written(key.len() + PAIR_BYTES)?;
@@ -295,21 +414,20 @@ impl Host for Call {
             .collect()
     }
 
-    fn set_timer(&mut self, at: Timestamp, key: &str) -> Result<(), HostError> {
+    fn set_timer(&mut self, cause: Cause, at: Timestamp, key: &str) -> Result<(), HostError> {
         if self.manifest.event_time.is_none() {
             return Err(HostError::Guest(
                 "a timer was set, but the manifest declares no `event-time`".into(),
             ));
         }
-        self.check_key("timer key", key)?;
-        if self.manifest.tables.iter().any(|t| t.per_tenant)
-            && let Some((tenant, _)) = key.split_once('\0')
-            && !self.tenants.contains(tenant)
-        {
-            return Err(HostError::Guest(format!(
-                "timer `{}` belongs to a tenant that is not of this batch",
-                key.escape_debug()
-            )));
+        let occasion = self.occasion(cause)?;
+        self.check_timer_key(occasion, key)?;
+        // A timer that sets another passes on what it was set by.
+        let (watermark, offset) = (self.watermark_at(occasion), self.offset_of(occasion));
+        // Set again for the same time, it keeps the offset of the first event.
+        // So a guest that forgets what it has set may set it once more.
+        if self.is_set(at, key)? {
+            return Ok(());
         }
         self.cancel(key)?;
         let limit = self.config.timers_max;
@@ -320,15 +438,17 @@ impl Host for Call {
         }
         // One that is due already fires at the next tick: never in the call that
         // sets it, and wherever batches are cut.
-        let due = at.max(Timestamp(self.watermark.0.saturating_add(1)));
+        let due = at.max(Timestamp(watermark.0.saturating_add(1)));
         self.count_written(2 * (key.len() + PAIR_BYTES))?;
-        self.written.set(Space::TimersByTime, &timer_key(due, key), Some(&at.0.to_be_bytes()));
+        let value = timer_value(at, offset);
+        self.written.set(Space::TimersByTime, &timer_key(due, key), Some(&value));
         self.written.set(Space::TimersByKey, key.as_bytes(), Some(&time_key(due)));
         self.timers_now += 1;
         Ok(())
     }
 
-    fn cancel_timer(&mut self, key: &str) -> Result<(), HostError> {
+    fn cancel_timer(&mut self, cause: Cause, key: &str) -> Result<(), HostError> {
+        self.check_timer_key(self.occasion(cause)?, key)?;
         self.cancel(key)
     }
 
@@ -339,13 +459,17 @@ impl Host for Call {
                 event.kind.escape_debug()
             )));
         }
-        let (first, last) = self.causes;
-        if event.cause < first || event.cause > last {
+        let occasion = self.occasion(event.cause)?;
+        let own = self.tenant_of(occasion).unwrap_or_default();
+        if !event.tenant.is_empty() && event.tenant != own {
             return Err(HostError::Guest(format!(
-                "an emitted event names offset {} as its cause, which is not within {first}..={last}",
-                event.cause
+                "an emitted `{}` names tenant `{}`, which is not that of {}",
+                event.kind,
+                event.tenant.escape_debug(),
+                self.describe(occasion)
             )));
         }
+        let (tenant, cause) = (own.to_owned(), self.offset_of(occasion));
         if serde_json::from_slice::<IgnoredAny>(&event.data).is_err() {
             return Err(HostError::Guest(format!(
                 "the data of an emitted `{}` is not JSON: {}",
@@ -359,7 +483,7 @@ impl Host for Call {
                 "the call emitted more than {limit} events (`engine.call_emit_max`)"
             )));
         }
-        let bytes = event.data.len() + event.subject.len() + event.tenant.len();
+        let bytes = event.data.len() + event.subject.len() + tenant.len();
         let limit = self.config.emit_bytes_max;
         if bytes > limit {
             return Err(HostError::Guest(format!(
@@ -368,18 +492,21 @@ impl Host for Call {
             )));
         }
         self.count_written(bytes + PAIR_BYTES)?;
-        self.emitted.push(event);
+        let NewEvent { kind, subject, time, data, .. } = event;
+        self.emitted.push(OutboxEvent { cause, kind, subject, tenant, time, data });
         Ok(())
     }
 
-    fn log(&mut self, level: Level, message: &str) -> Result<(), HostError> {
+    fn log(&mut self, cause: Option<Cause>, level: Level, message: &str) -> Result<(), HostError> {
+        let occasion = cause.map(|cause| self.occasion(cause)).transpose()?;
+        let offset = occasion.map(|occasion| self.offset_of(occasion));
         // What is too much is cut, not punished: logging must not decide over
         // an event.
         let room = self.config.call_log_bytes_max.saturating_sub(self.logged_bytes);
         if room > 0 {
             let message = &message[..message.floor_char_boundary(room)];
             self.logged_bytes += message.len().max(16);
-            self.logged.push((level, message.to_owned()));
+            self.logged.push((offset, level, message.to_owned()));
         }
         Ok(())
     }
@@ -418,13 +545,7 @@ mod tests {
         let store = lantern_core::StateStores::scratch(&stores).expect("memory opens");
         let config = Arc::new(config);
         let count = |write: fn(&mut Call, &str) -> Result<(), HostError>| {
-            let scope = CallScope {
-                watermark: Timestamp(0),
-                now: Timestamp(0),
-                tenants: BTreeSet::new(),
-                causes: (0, 0),
-                timers_now: 0,
-            };
+            let batch = Batch { timers: vec![Timer::default()], ..Batch::default() };
             let mut call = Call::new(
                 store.clone(),
                 Arc::default(),
@@ -432,12 +553,13 @@ mod tests {
                 Overlay::default(),
                 manifest.clone(),
                 config.clone(),
-                scope,
+                Arc::new(batch),
+                0,
             );
             (0..1_000).find(|n| write(&mut call, &format!("{n:08}")).is_err())
         };
-        assert_eq!(count(|call, key| call.put(TableId(0), key, b"")), Some(100));
-        assert_eq!(count(|call, key| call.delete(TableId(0), key)), Some(100));
-        assert_eq!(count(|call, key| call.set_timer(Timestamp(9), key)), Some(50));
+        assert_eq!(count(|call, key| call.put(Cause(0), TableId(0), key, b"")), Some(100));
+        assert_eq!(count(|call, key| call.delete(Cause(0), TableId(0), key)), Some(100));
+        assert_eq!(count(|call, key| call.set_timer(Cause(0), Timestamp(9), key)), Some(50));
     }
 }

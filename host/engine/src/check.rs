@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::{
-    AppendDone, Bounds, Chunk, Events, KeyRange, Log, LogError, NewEvent, Offset, Offsets,
+    AppendDone, Bounds, Chunk, Events, KeyRange, Log, LogError, Offset, Offsets, OutboxEvent,
     PartitionId, Plugin, Read, ReadStore, ShardId, Space, StateStores, Timestamp, TypeFilter,
     VersionId, View, Waker, dump,
 };
@@ -34,7 +34,7 @@ pub struct Folded {
     /// Events that could not be applied.
     pub parked: Vec<ParkedStatus>,
     /// Events emitted, in order.
-    pub emitted: Vec<NewEvent>,
+    pub emitted: Vec<OutboxEvent>,
     /// What the plugin logged.
     pub logs: Vec<LogLine>,
     /// Events applied.
@@ -222,7 +222,7 @@ fn difference(
     for place in 0..longest {
         let (left, right) = (first.emitted.get(place), other.emitted.get(place));
         if left != right {
-            let shown = |event: Option<&NewEvent>| text(event.map(|e| e.data.clone()));
+            let shown = |event: Option<&OutboxEvent>| text(event.map(|e| e.data.clone()));
             let key = place.to_string();
             return Ok(Some(["emitted event".into(), key, shown(left), shown(right)]));
         }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lantern_core::{
-    Batch, Chunk, Event, EventRef, HEARTBEAT_TYPE, Log, LogError, Manifest, Offset, OnFailure,
-    PartitionId, Read, ShardMeta, TypeFilter, UNREADABLE_KIND, UNREADABLE_TYPE,
+    Attributes, Batch, Chunk, Event, EventRef, HEARTBEAT_TYPE, Log, LogError, Manifest, Offset,
+    OnFailure, PartitionId, Read, ShardMeta, TypeFilter, UNREADABLE_KIND, UNREADABLE_TYPE,
 };
 
 use crate::EngineConfig;
@@ -16,6 +16,8 @@ use crate::log_time::{LogTime, TimedEvent};
 pub(crate) struct Gatherer {
     pub(crate) partition: PartitionId,
     pub(crate) manifest: Arc<Manifest>,
+    /// What is copied out of the log.
+    attributes: Attributes,
     /// What the plugin is handed.
     filter: TypeFilter,
     /// See [`wanted`].
@@ -71,8 +73,10 @@ impl Gatherer {
         config: &EngineConfig,
     ) -> Self {
         let (filter, wanted) = (manifest.filter(), wanted(&manifest));
+        let attributes = manifest.attributes_read();
         let ahead_max_us = config.ahead_max_us();
-        Self { partition, manifest, filter, wanted, ahead_max_us, spare: Batch::default() }
+        let spare = Batch::default();
+        Self { partition, manifest, attributes, filter, wanted, ahead_max_us, spare }
     }
 
     /// Gathers events from `meta.next` on. Stops behind an event that moves the
@@ -121,11 +125,14 @@ impl Gatherer {
     }
 
     /// Takes `batch` back, of which nothing is needed any more.
-    pub(crate) fn give_back(&mut self, mut batch: Batch) {
-        batch.events.clear();
-        batch.offsets.clear();
-        batch.timers.clear();
-        self.spare = batch;
+    pub(crate) fn give_back(&mut self, batch: Arc<Batch>) {
+        if let Ok(mut batch) = Arc::try_unwrap(batch) {
+            batch.events.clear();
+            batch.offsets.clear();
+            batch.watermarks.clear();
+            batch.timers.clear();
+            self.spare = batch;
+        }
     }
 
     /// Lets go of memory that is kept for the next batch.
@@ -246,8 +253,10 @@ impl Gatherer {
             return;
         }
         found.batch.offsets.extend(run.clone().map(|index| chunk.offset(index).0));
+        // A batch ends behind an event that moves the watermark.
+        found.batch.watermarks.resize(found.batch.offsets.len(), found.batch.watermark);
         // A batch holds no more events than there can be distinct types.
-        let fits = found.batch.events.extend_from(&chunk.events, run, self.manifest.attributes);
+        let fits = found.batch.events.extend_from(&chunk.events, run, self.attributes);
         assert!(fits, "a batch has fewer events than there can be types");
     }
 }
@@ -269,6 +278,7 @@ pub(crate) fn slice(batch: &Batch, range: std::ops::Range<usize>) -> Batch {
         Batch { partition: batch.partition, watermark: batch.watermark, ..Batch::default() };
     if batch.timers.is_empty() {
         part.offsets = batch.offsets[range.clone()].to_vec();
+        part.watermarks = batch.watermarks[range.clone()].to_vec();
         let all = lantern_core::Attributes::all();
         let fits = part.events.extend_from(&batch.events, range, all);
         assert!(fits, "a part has no more types than the whole");
@@ -276,11 +286,6 @@ pub(crate) fn slice(batch: &Batch, range: std::ops::Range<usize>) -> Batch {
         part.timers = batch.timers[range].to_vec();
     }
     part
-}
-
-/// How many timers or events `batch` holds.
-pub(crate) fn len(batch: &Batch) -> usize {
-    batch.timers.len() + batch.offsets.len()
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::{
-    Emitted, EventRef, Events, KeyRange, Log, NewEvent, Offset, ReadStore, ShardMeta, Space,
+    Emitted, EventRef, Events, KeyRange, Log, Offset, OutboxEvent, ReadStore, ShardMeta, Space,
     StoreError, Timestamp, Writes,
 };
 use parking_lot::Mutex;
@@ -29,13 +29,13 @@ const KEPT_MAX: usize = 1_000;
 #[derive(Serialize, Deserialize)]
 struct OutboxRecord {
     id: String,
-    event: NewEvent,
+    event: OutboxEvent,
     /// The trace of the event that caused it, carried on.
     traceparent: Option<String>,
 }
 
 /// The id and the event of a record in the outbox; `None` where it is damaged.
-pub(crate) fn posted(bytes: &[u8]) -> Option<(String, NewEvent)> {
+pub(crate) fn posted(bytes: &[u8]) -> Option<(String, OutboxEvent)> {
     let record: OutboxRecord = postcard::from_bytes(bytes).ok()?;
     Some((record.id, record.event))
 }
@@ -142,7 +142,7 @@ impl Shard {
     /// is emitted before position `from` is there from before a rebuild.
     pub(crate) fn post(
         &mut self,
-        emitted: Vec<NewEvent>,
+        emitted: Vec<OutboxEvent>,
         from: Offset,
         trace_of: impl Fn(Offset) -> Option<String>,
     ) {
@@ -159,7 +159,7 @@ impl Shard {
                 kept.push_back((id.clone(), event.clone()));
             }
             if self.epoch.is_some() && self.meta.next >= from {
-                let traceparent = trace_of(Offset(event.cause));
+                let traceparent = trace_of(event.cause);
                 let record = postcard::to_stdvec(&OutboxRecord { id, event, traceparent })
                     .expect("strings and numbers always encode");
                 let key = self.meta.outbox_next.to_be_bytes();
@@ -306,7 +306,7 @@ impl Shard {
     }
 
     /// What stands in the outbox, applied or committed, in order.
-    pub(crate) fn emitted_events(&self) -> Result<Vec<NewEvent>, StoreError> {
+    pub(crate) fn emitted_events(&self) -> Result<Vec<OutboxEvent>, StoreError> {
         let all = KeyRange::all();
         let pairs = self.store.scan(Space::Outbox, &all, usize::MAX, false)?;
         let record = |(_, value): (Vec<u8>, Vec<u8>)| {
@@ -322,7 +322,7 @@ impl Shard {
 /// `tests/`. No part of the API.
 #[doc(hidden)]
 pub mod fuzzing {
-    use lantern_core::NewEvent;
+    use lantern_core::OutboxEvent;
 
     use super::OutboxRecord;
 
@@ -335,7 +335,7 @@ pub mod fuzzing {
 
     /// The record of an event.
     #[must_use]
-    pub fn encode_outbox(id: &str, event: NewEvent, traceparent: Option<String>) -> Vec<u8> {
+    pub fn encode_outbox(id: &str, event: OutboxEvent, traceparent: Option<String>) -> Vec<u8> {
         let record = OutboxRecord { id: id.into(), event, traceparent };
         postcard::to_stdvec(&record).expect("strings and numbers always encode")
     }

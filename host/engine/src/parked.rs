@@ -1,10 +1,11 @@
 //! Parked events: kept whole, listed, retried and dropped.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use lantern_core::{
     ApplyError, Batch, DecisionRecord, Events, KeyRange, Offset, OnFailure, ParkedKind,
-    ParkedRecord, ShardStore, Space, StoreError, Timer, UNREADABLE_TYPE,
+    ParkedRecord, ShardStore, Space, StoreError, UNREADABLE_TYPE,
 };
 
 use crate::apply::{CallError, explain, traceparent};
@@ -183,7 +184,7 @@ impl Shard {
             self.overlay.set(Space::Parked, key, Some(&record.encode()));
             return Ok(false);
         }
-        let batch = self.batch_of(&record);
+        let batch = Arc::new(self.batch_of(&record));
         // Alone and on a fresh instance, as every verdict.
         self.instance = None;
         match self.call(&batch, record.offset) {
@@ -240,13 +241,14 @@ impl Shard {
             watermark: self.meta.watermark,
             ..Batch::default()
         };
-        if let ParkedKind::Timer(at, key) = &record.kind {
-            batch.timers.push(Timer { at: *at, key: key.clone() });
+        if let ParkedKind::Timer(timer) = &record.kind {
+            batch.timers.push(timer.clone());
         } else {
             let mut whole = Events::new();
             whole.push(&record.event.as_ref());
-            batch.events.extend_from(&whole, 0..1, self.manifest.attributes);
+            batch.events.extend_from(&whole, 0..1, self.manifest.attributes_read());
             batch.offsets.push(record.offset.0);
+            batch.watermarks.push(self.meta.watermark);
         }
         batch
     }
@@ -300,7 +302,7 @@ pub(crate) fn status_of(partition: u32, record: ParkedRecord) -> ParkedStatus {
         ParkedKind::Timer(..) => "timer",
     };
     let (id, time) = match record.kind {
-        ParkedKind::Timer(at, key) => (key, at),
+        ParkedKind::Timer(timer) => (timer.key, timer.at),
         _ => (record.event.id, record.event.time),
     };
     ParkedStatus {

@@ -1,8 +1,7 @@
 //! Answers questions about projections, and acts on parked events.
 
 use lantern_core::{
-    Bounds, FieldKind, KeyRange, ParkedRecord, PartitionId, Space, VersionId, VersionRecord,
-    VersionState,
+    Bounds, KeyRange, ParkedRecord, PartitionId, Space, VersionId, VersionRecord, VersionState,
 };
 
 use crate::engine::{Build, Projection};
@@ -312,14 +311,6 @@ impl Engine {
 }
 
 fn table_status(table: &lantern_core::Table) -> TableStatus {
-    let kind = |kind: FieldKind| match kind {
-        FieldKind::Integer => "integer",
-        FieldKind::Number => "number",
-        FieldKind::Text => "text",
-        FieldKind::Boolean => "boolean",
-        FieldKind::Timestamp => "timestamp",
-        FieldKind::Json => "json",
-    };
     TableStatus {
         name: table.name.clone(),
         description: table.description.clone(),
@@ -330,7 +321,7 @@ fn table_status(table: &lantern_core::Table) -> TableStatus {
             .iter()
             .map(|field| FieldStatus {
                 name: field.name.clone(),
-                kind: kind(field.kind).into(),
+                kind: field.kind.name().into(),
                 unit: field.unit.clone(),
             })
             .collect(),

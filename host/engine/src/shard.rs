@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::{
-    Checkpoint, Committed, EmitFrom, Instance, KeyRange, Level, Log, Manifest, NewEvent, Offset,
+    Checkpoint, Committed, EmitFrom, Instance, KeyRange, Level, Log, Manifest, Offset, OutboxEvent,
     Plugin, ShardId, ShardMeta, ShardStore, Space, StoreError, Timestamp,
 };
 
@@ -79,7 +79,7 @@ pub(crate) struct Shard {
     /// Names the outbox of this upload of the version.
     pub(crate) outbox_name: String,
     /// The newest emitted events with their ids, for whoever compares them.
-    pub(crate) kept: Option<VecDeque<(String, NewEvent)>>,
+    pub(crate) kept: Option<VecDeque<(String, OutboxEvent)>>,
     pub(crate) usage: Usage,
     pub(crate) gatherer: Gatherer,
     last_commit: Duration,

@@ -1,6 +1,6 @@
 //! The component bindings of the contract, one module per major version.
 
-/// Version 0.1 of the contract.
+/// Version 0.2 of the contract.
 #[allow(
     missing_docs,
     unreachable_pub,
@@ -8,7 +8,7 @@
     clippy::pedantic,
     reason = "generated from the contract, which has the documentation"
 )]
-pub(crate) mod v0_1 {
+pub(crate) mod v0_2 {
     wasmtime::component::bindgen!({
         path: "../../wit",
         world: "projection",

@@ -1,10 +1,10 @@
-//! The calls a plugin makes, version 0.1 of the contract: checks what comes out
+//! The calls a plugin makes, version 0.2 of the contract: checks what comes out
 //! of the guest and hands it to the [`lantern_core::Host`].
 
-use lantern_core::{Column, FoundValues, HostError, Level, NewEvent, TableId, Timestamp};
+use lantern_core::{Cause, Column, FoundValues, HostError, Level, NewEvent, TableId, Timestamp};
 use wasmtime::Result;
 
-use crate::bindings::v0_1::lantern::projection::{logging, outbox, tables, timers, types};
+use crate::bindings::v0_2::lantern::projection::{logging, outbox, tables, timers, types};
 use crate::state::{CallEnd, State, in_words};
 
 /// Work for one key, row or event of a call that takes many, in fuel.
@@ -23,14 +23,14 @@ impl tables::Host for State {
         Ok(value)
     }
 
-    fn put(&mut self, table: u32, key: String, value: Vec<u8>) -> Result<()> {
+    fn put(&mut self, cause: u32, table: u32, key: String, value: Vec<u8>) -> Result<()> {
         let host = self.call("tables.put", key.len() + value.len())?;
-        Ok(host.put(TableId(table), &key, &value).map_err(CallEnd::from)?)
+        Ok(host.put(Cause(cause), TableId(table), &key, &value).map_err(CallEnd::from)?)
     }
 
-    fn delete(&mut self, table: u32, key: String) -> Result<()> {
+    fn delete(&mut self, cause: u32, table: u32, key: String) -> Result<()> {
         let host = self.call("tables.delete", key.len())?;
-        Ok(host.delete(TableId(table), &key).map_err(CallEnd::from)?)
+        Ok(host.delete(Cause(cause), TableId(table), &key).map_err(CallEnd::from)?)
     }
 
     fn scan(
@@ -91,6 +91,7 @@ impl tables::Host for State {
 
     fn put_many(
         &mut self,
+        causes: Vec<u32>,
         table: u32,
         keys: types::ColumnResult,
         values: types::ColumnResult,
@@ -106,35 +107,42 @@ impl tables::Host for State {
             ))
             .into());
         }
+        check_causes(CALL, &causes, &keys)?;
         self.charge(ITEM_FUEL * values.len() as u64, values.bytes().len())?;
         let host = self.call(CALL, keys.column.bytes().len())?;
-        for (key, value) in keys.iter().zip(values.iter()) {
-            host.put(TableId(table), key, value).map_err(CallEnd::from)?;
+        for ((cause, key), value) in causes.into_iter().zip(keys.iter()).zip(values.iter()) {
+            host.put(Cause(cause), TableId(table), key, value).map_err(CallEnd::from)?;
         }
         Ok(())
     }
 
-    fn delete_many(&mut self, table: u32, keys: types::ColumnResult) -> Result<()> {
+    fn delete_many(
+        &mut self,
+        causes: Vec<u32>,
+        table: u32,
+        keys: types::ColumnResult,
+    ) -> Result<()> {
         const CALL: &str = "tables.delete-many";
         let keys = Keys::check(CALL, keys)?;
+        check_causes(CALL, &causes, &keys)?;
         self.charge(ITEM_FUEL * keys.column.len() as u64, 0)?;
         let host = self.call(CALL, keys.column.bytes().len())?;
-        for key in keys.iter() {
-            host.delete(TableId(table), key).map_err(CallEnd::from)?;
+        for (cause, key) in causes.into_iter().zip(keys.iter()) {
+            host.delete(Cause(cause), TableId(table), key).map_err(CallEnd::from)?;
         }
         Ok(())
     }
 }
 
 impl timers::Host for State {
-    fn set(&mut self, at: i64, key: String) -> Result<()> {
+    fn set(&mut self, cause: u32, at: i64, key: String) -> Result<()> {
         let host = self.call("timers.set", key.len())?;
-        Ok(host.set_timer(Timestamp(at), &key).map_err(CallEnd::from)?)
+        Ok(host.set_timer(Cause(cause), Timestamp(at), &key).map_err(CallEnd::from)?)
     }
 
-    fn cancel(&mut self, key: String) -> Result<()> {
+    fn cancel(&mut self, cause: u32, key: String) -> Result<()> {
         let host = self.call("timers.cancel", key.len())?;
-        Ok(host.cancel_timer(&key).map_err(CallEnd::from)?)
+        Ok(host.cancel_timer(Cause(cause), &key).map_err(CallEnd::from)?)
     }
 }
 
@@ -144,7 +152,7 @@ impl outbox::Host for State {
         let host = self.call("outbox.emit", 0)?;
         for event in events {
             host.emit(NewEvent {
-                cause: event.cause,
+                cause: Cause(event.cause),
                 kind: event.type_,
                 subject: event.subject,
                 tenant: event.tenant,
@@ -158,7 +166,7 @@ impl outbox::Host for State {
 }
 
 impl logging::Host for State {
-    fn log(&mut self, level: types::Level, message: String) -> Result<()> {
+    fn log(&mut self, cause: u32, level: types::Level, message: String) -> Result<()> {
         self.charge(ITEM_FUEL, message.len())?;
         let level = match level {
             types::Level::Trace => Level::Trace,
@@ -167,7 +175,7 @@ impl logging::Host for State {
             types::Level::Warn => Level::Warn,
             types::Level::Error => Level::Error,
         };
-        Ok(Self::log(self, level, &message)?)
+        Ok(Self::log(self, Some(Cause(cause)), level, &message)?)
     }
 }
 
@@ -224,6 +232,14 @@ impl Keys {
             key
         })
     }
+}
+
+fn check_causes(call: &str, causes: &[u32], keys: &Keys) -> Result<(), CallEnd> {
+    let rows = keys.column.len();
+    if causes.len() == rows {
+        return Ok(());
+    }
+    Err(CallEnd::Guest(format!("`{call}` was given {rows} keys but {} causes", causes.len())))
 }
 
 fn column(call: &str, what: &str, raw: types::ColumnResult) -> Result<Column, CallEnd> {

@@ -409,11 +409,11 @@ mod tests {
 
     #[test]
     fn an_import_is_fine_or_told_in_words() {
-        check("lantern:projection/tables@0.1.0", false, "fine");
-        check("lantern:projection/types@0.1.7", false, "fine");
-        check("lantern:projection/tables@0.2.0", true, "made for version 0.2.0 of the contract");
+        check("lantern:projection/tables@0.2.0", false, "fine");
+        check("lantern:projection/types@0.2.7", false, "fine");
+        check("lantern:projection/tables@0.1.0", true, "made for version 0.1.0 of the contract");
         check("lantern:projection/tables", true, "made for version none");
-        check("lantern:projection/clocks@0.1.0", true, "it has `lantern:projection/tables@0.1.0`");
+        check("lantern:projection/clocks@0.2.0", true, "it has `lantern:projection/tables@0.2.0`");
         check("other:thing/api@1.0.0", true, "LAN-0108");
         check("env", true, "LAN-0108");
         check("wasi:clocks/wall-clock@0.2.3", true, "fine");

@@ -294,8 +294,8 @@ impl LoadError {
             }
             Self::Import { .. } => "remove what needs it; a projection has the contract only",
             Self::Version { .. } => {
-                "build the plugin with the SDK of the host's version, or bring the host to the \
-                 plugin's"
+                "rebuild the plugin with the SDK of this server's release (`sdk/rust` next to its \
+                 `wit/projection.wit`), or run a server of the plugin's release"
             }
             Self::Wasi { .. } => {
                 "remove what needs it: a projection sees events and tables, never files, the \

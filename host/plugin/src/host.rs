@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, Linker};
 
-use crate::bindings::v0_1::{Projection, ProjectionPre};
+use crate::bindings::v0_2::{Projection, ProjectionPre};
 use crate::cache::{Cache, Code, Sha};
 use crate::compile::Compilers;
 use crate::instance::{Linked, LoadedPlugin};

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lantern_core::{
-    Applied, ApplyError, Batch, Column, Host, Instance, InstantiateError, Manifest, ManifestError,
-    Plugin, TrapKind,
+    Applied, ApplyError, Attributes, Batch, Cause, Column, Host, Instance, InstantiateError,
+    Manifest, ManifestError, Member, MemberColumn, MemberValues, Plugin, TrapKind, decode_members,
 };
 use wasmtime::{Engine, Store, Trap, WasmBacktrace};
 
-use crate::bindings::v0_1::lantern::projection::types;
-use crate::bindings::v0_1::{Projection, ProjectionPre};
+use crate::bindings::v0_2::lantern::projection::types;
+use crate::bindings::v0_2::{Projection, ProjectionPre};
 use crate::engine::EPOCH_TICK;
 use crate::state::{CallEnd, State, in_words};
 use crate::{LoadError, PluginLimits, manifest};
@@ -131,7 +131,10 @@ impl Linked {
             store,
             guest,
             _linked: Arc::clone(self),
+            attributes: manifest.attributes,
+            members: manifest.members.clone(),
             times: Vec::new(),
+            watermarks: Vec::new(),
             over: false,
         };
         Ok((instance, manifest))
@@ -175,8 +178,12 @@ struct RunningInstance {
     guest: Projection,
     /// Whoever loads the same upload while this runs shares its code.
     _linked: Arc<Linked>,
+    /// What the guest asked for.
+    attributes: Attributes,
+    members: Vec<Member>,
     /// The batch's times, which the host has as a type of its own.
     times: Vec<i64>,
+    watermarks: Vec<i64>,
     /// Whether a call failed: the guest's memory is then in no known state.
     over: bool,
 }
@@ -225,8 +232,18 @@ impl RunningInstance {
         let columns = events.columns();
         self.times.clear();
         self.times.extend(events.times().iter().map(|time| time.0));
-        let timers: Vec<_> =
-            batch.timers.iter().map(|t| types::Timer { at: t.at.0, key: &t.key }).collect();
+        self.watermarks.clear();
+        self.watermarks.extend(batch.watermarks.iter().map(|time| time.0));
+        let timers: Vec<_> = batch
+            .timers
+            .iter()
+            .map(|t| types::Timer { at: t.at.0, key: &t.key, offset: t.offset.0 })
+            .collect();
+        let members = decode_members(&self.members, &columns.data);
+        let members: Vec<_> = members.iter().map(lower_member).collect();
+        // The host may need more than the guest asked for.
+        let (asked, none) = (self.attributes, Column::new());
+        let lower = |asked: bool, column| lower(if asked { column } else { &none });
         let type_names: Vec<_> = events.type_names().iter().map(String::as_str).collect();
         let batch = types::Batch {
             partition: batch.partition.0,
@@ -234,29 +251,31 @@ impl RunningInstance {
             watermark: batch.watermark.0,
             offsets: &batch.offsets,
             times: &self.times,
+            watermarks: &self.watermarks,
             type_names: &type_names,
             types: events.types(),
-            id: lower(&columns.id),
-            source: lower(&columns.source),
-            subject: lower(&columns.subject),
-            tenant: lower(&columns.tenant),
-            dataschema: lower(&columns.dataschema),
-            datacontenttype: lower(&columns.datacontenttype),
-            extensions: lower(&columns.extensions),
-            data: lower(&columns.data),
+            id: lower(asked.id, &columns.id),
+            source: lower(asked.source, &columns.source),
+            subject: lower(asked.subject, &columns.subject),
+            tenant: lower(asked.tenant, &columns.tenant),
+            dataschema: lower(asked.dataschema, &columns.dataschema),
+            datacontenttype: lower(asked.datacontenttype, &columns.datacontenttype),
+            extensions: lower(asked.extensions, &columns.extensions),
+            data: lower(asked.data, &columns.data),
+            members: &members,
         };
         self.guest.lantern_projection_projector().call_apply(&mut self.store, batch)
     }
 
     fn failed(&self, batch: &Batch, failure: types::Failure) -> ApplyError {
         let message = self.store.data().cut(&failure.message);
-        let events = batch.events.len();
-        match failure.event {
-            Some(event) if event as usize >= events => ApplyError::Failed {
-                event: None,
-                message: format!("{message} (it blames event {event} of a batch of {events})"),
+        let len = batch.len();
+        match failure.cause {
+            Some(cause) if cause as usize >= len => ApplyError::Failed {
+                cause: None,
+                message: format!("{message} (it blames {cause} in a batch of {len})"),
             },
-            event => ApplyError::Failed { event, message: message.to_owned() },
+            cause => ApplyError::Failed { cause: cause.map(Cause), message: message.to_owned() },
         }
     }
 
@@ -267,6 +286,22 @@ impl RunningInstance {
 
 fn lower(column: &Column) -> types::ColumnParam<'_> {
     types::ColumnParam { ends: column.ends(), bytes: column.bytes() }
+}
+
+fn lower_member(column: &MemberColumn) -> types::MemberColumn<'_> {
+    use types::MemberValues as Lowered;
+    types::MemberColumn {
+        validity: &column.validity,
+        values: match &column.values {
+            MemberValues::Integers(values) => Lowered::Integers(values),
+            MemberValues::Timestamps(values) => Lowered::Timestamps(values),
+            MemberValues::Numbers(values) => Lowered::Numbers(values),
+            MemberValues::Booleans(bits) => Lowered::Booleans(bits),
+            MemberValues::Texts(values) => Lowered::Texts(lower(values)),
+            MemberValues::Jsons(values) => Lowered::Jsons(lower(values)),
+        },
+        mismatched: &column.mismatched,
+    }
 }
 
 /// What is told of a call's fuel.

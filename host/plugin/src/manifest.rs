@@ -1,10 +1,11 @@
 //! From the contract's manifest to the host's own.
 
 use lantern_core::{
-    Attributes, EventTime, Field, FieldKind, Manifest, ManifestError, Merge, OnFailure, Table,
+    Attributes, EventTime, Field, FieldKind, Manifest, ManifestError, Member, Merge, OnFailure,
+    Table,
 };
 
-use crate::bindings::v0_1::lantern::projection::types;
+use crate::bindings::v0_2::lantern::projection::types;
 
 /// Converts `manifest` and checks every rule.
 ///
@@ -21,8 +22,10 @@ pub(crate) fn convert(manifest: types::Manifest) -> Result<Manifest, ManifestErr
         description: manifest.description,
         subscribes: manifest.subscribes,
         attributes: attributes(manifest.attributes),
+        members: manifest.members.into_iter().map(member).collect(),
         tables,
         emits: manifest.emits,
+        cycle_depth_max: manifest.cycle_depth_max,
         event_time: manifest.event_time.map(|time| EventTime {
             allowed_lateness_us: time.allowed_lateness,
             tick_us: time.tick,
@@ -47,8 +50,10 @@ pub(crate) fn difference(a: &Manifest, b: &Manifest) -> Option<&'static str> {
         description,
         subscribes,
         attributes,
+        members,
         tables,
         emits,
+        cycle_depth_max,
         event_time,
         on_failure,
         parameters,
@@ -59,8 +64,10 @@ pub(crate) fn difference(a: &Manifest, b: &Manifest) -> Option<&'static str> {
         ("description", *description == b.description),
         ("list of subscriptions", *subscribes == b.subscribes),
         ("set of attributes", *attributes == b.attributes),
+        ("list of members", *members == b.members),
         ("list of tables", *tables == b.tables),
         ("list of emitted types", *emits == b.emits),
+        ("depth of cycles", *cycle_depth_max == b.cycle_depth_max),
         ("event time", *event_time == b.event_time),
         ("rule for failures", *on_failure == b.on_failure),
         ("schema of parameters", *parameters == b.parameters),
@@ -78,7 +85,12 @@ fn attributes(flags: types::Attributes) -> Attributes {
         dataschema: flags.contains(types::Attributes::DATASCHEMA),
         datacontenttype: flags.contains(types::Attributes::DATACONTENTTYPE),
         extensions: flags.contains(types::Attributes::EXTENSIONS),
+        data: flags.contains(types::Attributes::DATA),
     }
+}
+
+fn member(member: types::Member) -> Member {
+    Member { name: member.name, kind: kind(member.kind) }
 }
 
 fn table(table: types::Table) -> Result<Table, ManifestError> {
@@ -91,6 +103,7 @@ fn table(table: types::Table) -> Result<Table, ManifestError> {
         public: table.public,
         per_tenant: table.per_tenant,
         fields: table.fields.into_iter().map(field).collect(),
+        newest_by: table.newest_by,
         retention_us: table.retention,
     })
 }
@@ -98,14 +111,7 @@ fn table(table: types::Table) -> Result<Table, ManifestError> {
 fn field(field: types::Field) -> Field {
     Field {
         name: field.name,
-        kind: match field.kind {
-            types::FieldKind::Integer => FieldKind::Integer,
-            types::FieldKind::Number => FieldKind::Number,
-            types::FieldKind::Text => FieldKind::Text,
-            types::FieldKind::Boolean => FieldKind::Boolean,
-            types::FieldKind::Timestamp => FieldKind::Timestamp,
-            types::FieldKind::Json => FieldKind::Json,
-        },
+        kind: kind(field.kind),
         unit: field.unit,
         merge: match field.merge {
             types::Merge::Same => Merge::Same,
@@ -113,7 +119,21 @@ fn field(field: types::Field) -> Field {
             types::Merge::Min => Merge::Min,
             types::Merge::Max => Merge::Max,
             types::Merge::Newest => Merge::Newest,
+            types::Merge::Sketch => Merge::Sketch,
         },
+    }
+}
+
+fn kind(kind: types::FieldKind) -> FieldKind {
+    match kind {
+        types::FieldKind::Integer => FieldKind::Integer,
+        types::FieldKind::Number => FieldKind::Number,
+        types::FieldKind::Text => FieldKind::Text,
+        types::FieldKind::Boolean => FieldKind::Boolean,
+        types::FieldKind::Timestamp => FieldKind::Timestamp,
+        types::FieldKind::Json => FieldKind::Json,
+        types::FieldKind::Distinct => FieldKind::Distinct,
+        types::FieldKind::Percentiles => FieldKind::Percentiles,
     }
 }
 

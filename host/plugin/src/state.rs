@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lantern_core::{Host, HostError, Level};
+use lantern_core::{Cause, Host, HostError, Level};
 use thiserror::Error;
 
 use crate::PluginLimits;
@@ -113,7 +113,7 @@ impl State {
         if let Some(output) = self.wasi.as_mut().map(|wasi| wasi.take_output()) {
             for line in output.lines().filter(|line| !line.trim().is_empty()) {
                 // The call is over: what the host says of the log has no say in it.
-                let _ = self.log(Level::Info, line);
+                let _ = self.log(None, Level::Info, line);
             }
             if self.last_error.is_none() {
                 let output = output.trim();
@@ -146,7 +146,12 @@ impl State {
     }
 
     /// Passes a message on, cut and counted; past the limit it is dropped.
-    pub(crate) fn log(&mut self, level: Level, message: &str) -> Result<(), CallEnd> {
+    pub(crate) fn log(
+        &mut self,
+        cause: Option<Cause>,
+        level: Level,
+        message: &str,
+    ) -> Result<(), CallEnd> {
         let cut = self.cut(message);
         if level == Level::Error {
             self.last_error = Some(cut.to_owned());
@@ -166,7 +171,7 @@ impl State {
             (Level::Warn, note)
         };
         if let Some(host) = &mut self.host {
-            host.log(level, &message)?;
+            host.log(cause, level, &message)?;
         } else {
             tracing::debug!(?level, message, "a plugin logged during setup");
         }
@@ -330,7 +335,7 @@ mod tests {
         state.begin(None, 1_000, 0);
         assert_eq!(state.cut("äöü"), "äö");
         for _ in 0..5 {
-            state.log(Level::Error, "äöü").unwrap();
+            state.log(None, Level::Error, "äöü").unwrap();
         }
         assert_eq!(state.logged_bytes, 8);
         assert!(state.log_full);

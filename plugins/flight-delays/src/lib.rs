@@ -42,7 +42,7 @@ macro_rules! departures {
             delays_known: u64,
             #[row(unit = "min", merge = sum)]
             delay_min_sum: i64,
-            #[row(unit = "min", merge = newest)]
+            #[row(unit = "min")]
             delay_min_mean: Option<f64>,
             $($extra)*
         }
@@ -82,7 +82,7 @@ departures!(Carrier { carrier: String }
     arrival_delays_known: u64,
     #[row(unit = "min", merge = sum)]
     arrival_delay_min_sum: i64,
-    #[row(unit = "min", merge = newest)]
+    #[row(unit = "min")]
     arrival_delay_min_mean: Option<f64>,
 );
 departures!(Origin { origin: String });

@@ -76,16 +76,15 @@ struct Country {
     #[row(merge = sum)]
     outside: u64,
     /// Orders for each view.
-    #[row(merge = newest)]
     conversion: f64,
     #[row(unit = "ms", merge = sum)]
     to_cart_ms_sum: i64,
-    #[row(unit = "ms", merge = newest)]
+    #[row(unit = "ms")]
     to_cart_ms_mean: Option<f64>,
     /// From the first view to the order.
     #[row(unit = "ms", merge = sum)]
     to_order_ms_sum: i64,
-    #[row(unit = "ms", merge = newest)]
+    #[row(unit = "ms")]
     to_order_ms_mean: Option<f64>,
     #[row(unit = "ms", merge = min)]
     to_order_ms_min: Option<i64>,

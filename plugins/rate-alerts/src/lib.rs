@@ -21,6 +21,7 @@ use settings::Settings;
 #[derive(Tables)]
 struct RateAlerts {
     /// The rate in every window, and how it compares with those before.
+    #[table(newest_by = "window")]
     rates: Table<Rate>,
     /// The windows that raised an alert.
     alerts: Table<Alert>,

@@ -6,6 +6,7 @@
 use hashbrown::HashTable;
 
 use crate::bindings::lantern::projection::types::Column;
+use crate::current;
 use crate::error::Error;
 use crate::key::{Key, NUL, push};
 use crate::table::TableSpec;
@@ -43,6 +44,8 @@ struct Slot {
     key: (usize, usize),
     hash: u64,
     changed: bool,
+    /// The index in the batch of what changed it last.
+    cause: u32,
     /// Since rows were last dropped from memory.
     used: bool,
 }
@@ -133,17 +136,18 @@ impl Cache {
         let start = self.keys.len();
         push(&mut self.keys, &self.key);
         let key = (start, self.keys.len());
-        self.slots.push(Slot { key, hash, changed: false, used: true });
+        self.slots.push(Slot { key, hash, changed: false, cause: 0, used: true });
         self.missed = self.missed.saturating_add(1);
         let slots = &self.slots;
         self.index.insert_unique(hash, place as u32, |other| slots[*other as usize].hash);
         place
     }
 
-    /// Notes that the row at `place` changes.
+    /// Notes that the row at `place` changes, because of what is acted on now.
     #[inline]
     pub(crate) fn note(&mut self, place: usize) {
         let slot = &mut self.slots[place];
+        slot.cause = current::cause();
         if !slot.changed {
             slot.changed = true;
             self.changed.push(place as u32);
@@ -164,6 +168,22 @@ impl Cache {
         for place in self.changed.drain(..) {
             self.slots[place as usize].changed = false;
         }
+    }
+
+    /// What changed the rows at `places` last.
+    pub(crate) fn add_causes(&self, places: impl Iterator<Item = usize>, causes: &mut Vec<u32>) {
+        causes.extend(places.map(|place| self.slots[place].cause));
+    }
+
+    /// Whether what is acted on now may change the row at `place` of a table whose
+    /// rows belong to tenants.
+    pub(crate) fn check_tenant(&self, place: usize, spec: &TableSpec) -> Result<(), Error> {
+        let key = self.key_at(place);
+        if current::may_change(key) {
+            return Ok(());
+        }
+        let why = "only an event or a timer of its tenant may change a row";
+        Err(Error::Key { table: spec.name, key: key.to_owned(), why })
     }
 
     /// Expects no keys any more.
@@ -278,18 +298,28 @@ impl Cache {
 /// allocates nothing.
 #[derive(Debug)]
 pub(crate) struct Columns {
+    pub(crate) causes: Vec<u32>,
     pub(crate) keys: Column,
     pub(crate) values: Column,
+    pub(crate) deletes: Vec<u32>,
     pub(crate) deleted: Column,
 }
 
 impl Columns {
     pub(crate) fn new() -> Self {
         let empty = || Column { ends: Vec::new(), bytes: Vec::new() };
-        Self { keys: empty(), values: empty(), deleted: empty() }
+        Self {
+            causes: Vec::new(),
+            keys: empty(),
+            values: empty(),
+            deletes: Vec::new(),
+            deleted: empty(),
+        }
     }
 
     pub(crate) fn clear(&mut self) {
+        self.causes.clear();
+        self.deletes.clear();
         for column in [&mut self.keys, &mut self.values, &mut self.deleted] {
             column.ends.clear();
             column.bytes.clear();

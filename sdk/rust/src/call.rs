@@ -1,5 +1,4 @@
-//! What one call of `apply` gathers besides rows: events to emit, and which
-//! event caused which timer.
+//! What one call of `apply` gathers besides rows: events to emit.
 
 use std::cell::RefCell;
 
@@ -10,7 +9,6 @@ use crate::bindings::lantern::projection::types as wit;
 use crate::error::Error;
 use crate::host;
 use crate::manifest::Asked;
-use crate::table::{Table, TableField, TableSpec};
 
 /// What of the manifest matters while events are applied.
 #[derive(Debug)]
@@ -26,45 +24,24 @@ pub(crate) struct Declared {
 pub struct Call {
     pub(crate) declared: Declared,
     outbox: RefCell<Vec<wit::NewEvent>>,
-    /// The offset of the event that set a timer, by the timer's key; only
-    /// where the projection both emits events and uses event time.
-    causes: Option<RefCell<Table<u64>>>,
 }
 
 impl Call {
-    pub(crate) fn new(declared: Declared, causes: Option<&'static TableSpec>) -> Self {
-        Self {
-            declared,
-            outbox: RefCell::default(),
-            causes: causes.map(|spec| RefCell::new(Table::open(spec))),
-        }
+    pub(crate) fn new(declared: Declared) -> Self {
+        Self { declared, outbox: RefCell::default() }
     }
 
     /// Sends what was gathered to the host.
-    pub(crate) fn finish(&self) -> Result<(), Error> {
-        if let Some(causes) = &self.causes {
-            causes.borrow_mut().flush()?;
-        }
+    pub(crate) fn finish(&self) {
         let mut outbox = self.outbox.borrow_mut();
         if !outbox.is_empty() {
             host::emit(&outbox);
             outbox.clear();
         }
-        Ok(())
     }
 
-    /// Takes the cause of a timer that fires.
-    pub(crate) fn take_cause(&self, key: &str) -> Result<u64, Error> {
-        match &self.causes {
-            Some(causes) => {
-                let cause = causes.borrow_mut().take(cause_key(key))?;
-                Ok(cause.unwrap_or_default())
-            }
-            None => Ok(0),
-        }
-    }
-
-    pub(crate) fn emit(&self, cause: u64, now: Timestamp, event: NewEvent) -> Result<(), Error> {
+    /// Emits `event`; `cause` is the index of a timer or an event in the batch.
+    pub(crate) fn emit(&self, cause: u32, now: Timestamp, event: NewEvent) -> Result<(), Error> {
         if !self.declared.emits.contains(&event.kind) {
             return Err(Error::NotDeclared(event.kind));
         }
@@ -79,42 +56,18 @@ impl Call {
         Ok(())
     }
 
-    /// Sets a timer. Where `first`, the cause of one that is already set
-    /// stays, as many events may set the timer of one window.
-    pub(crate) fn set_timer(
-        &self,
-        cause: u64,
-        at: Timestamp,
-        key: &str,
-        first: bool,
-    ) -> Result<(), Error> {
+    /// Sets a timer.
+    pub(crate) fn set_timer(&self, cause: u32, at: Timestamp, key: &str) -> Result<(), Error> {
         if !self.declared.timers {
             return Err(Error::NoEventTime(key.to_owned()));
         }
-        if let Some(causes) = &self.causes {
-            let mut causes = causes.borrow_mut();
-            let key = cause_key(key);
-            if !first || causes.get(key)?.is_none() {
-                causes.put(key, cause)?;
-            }
-        }
-        host::set_timer(at.micros(), key);
+        host::set_timer(cause, at.micros(), key);
         Ok(())
     }
 
-    pub(crate) fn cancel_timer(&self, key: &str) -> Result<(), Error> {
-        if let Some(causes) = &self.causes {
-            causes.borrow_mut().delete(cause_key(key))?;
-        }
-        host::cancel_timer(key);
-        Ok(())
+    pub(crate) fn cancel_timer(&self, cause: u32, key: &str) {
+        host::cancel_timer(cause, key);
     }
-}
-
-/// A timer's key as a row's: of two parts, as U+0000 cannot be in it. Only
-/// tenants come before U+0000, and none is empty.
-fn cause_key(timer: &str) -> (&str, &str) {
-    timer.split_once('\0').unwrap_or(("", timer))
 }
 
 /// An event to append to the log.
@@ -160,7 +113,8 @@ impl NewEvent {
         self
     }
 
-    /// With this `tenant`.
+    /// With this `tenant`. It can only be that of the event or timer that emits
+    /// it, which it is anyway.
     pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
         self.tenant = tenant.into();
         self

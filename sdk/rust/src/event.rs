@@ -33,8 +33,9 @@ pub(crate) struct View<'a> {
 impl<'a> View<'a> {
     pub(crate) fn new(batch: &'a Batch, call: &'a Call) -> Result<Self, Error> {
         let count = batch.offsets.len();
-        if batch.times.len() != count || batch.types.len() != count {
-            return Err(Error::Batch("offsets, times and types differ in length"));
+        let same = |len: usize| len == count;
+        if ![batch.times.len(), batch.watermarks.len(), batch.types.len()].into_iter().all(same) {
+            return Err(Error::Batch("offsets, times, watermarks and types differ in length"));
         }
         let names = batch.type_names.len();
         if batch.types.iter().any(|place| usize::from(*place) >= names) {
@@ -144,11 +145,11 @@ impl<'a> Event<'a> {
         self.view.batch.partition
     }
 
-    /// No event older than this is expected any more.
+    /// No event older than this was expected any more when this one came.
     #[inline]
     #[must_use]
     pub fn watermark(&self) -> Timestamp {
-        Timestamp::from_micros(self.view.batch.watermark)
+        Timestamp::from_micros(self.view.batch.watermarks[self.place])
     }
 
     /// Whether it came after the watermark had passed its time. It is for the
@@ -227,6 +228,17 @@ impl<'a> Event<'a> {
     pub(crate) fn call(&self) -> &'a Call {
         self.view.call
     }
+
+    /// Its index in the batch, behind the batch's timers.
+    #[inline]
+    pub(crate) fn index(&self) -> u32 {
+        (self.view.batch.timers.len() + self.place) as u32
+    }
+
+    /// Its tenant, whether the manifest asks for it or not.
+    pub(crate) fn owner(&self) -> &'a str {
+        self.view.tenant.get(self.place)
+    }
 }
 
 /// A timer that fires: the watermark has reached its time.
@@ -236,7 +248,10 @@ pub struct Timer<'a> {
     pub(crate) full_key: &'a str,
     pub(crate) at: Timestamp,
     pub(crate) watermark: Timestamp,
-    pub(crate) cause: u64,
+    /// Its index in the batch.
+    pub(crate) index: u32,
+    /// The offset of the event that set it.
+    pub(crate) offset: u64,
 }
 
 impl<'a> Timer<'a> {
@@ -246,11 +261,16 @@ impl<'a> Timer<'a> {
         self.full_key.split_once('\0').map_or(self.full_key, |(_, rest)| rest)
     }
 
-    /// The tenant it belongs to, where it was set under an
-    /// [`InTenant`](crate::InTenant); empty where not.
+    /// The tenant it belongs to, if it was set under an
+    /// [`InTenant`](crate::InTenant); empty if not.
     #[must_use]
     pub fn tenant(&self) -> &'a str {
-        self.full_key.split_once('\0').map_or("", |(tenant, _)| tenant)
+        self.owner().unwrap_or_default()
+    }
+
+    /// The tenant it belongs to, if it belongs to one.
+    pub(crate) fn owner(&self) -> Option<&'a str> {
+        self.full_key.split_once('\0').map(|(tenant, _)| tenant)
     }
 
     /// When it was due.
@@ -271,11 +291,9 @@ pub trait Occasion: private::Sealed {
     /// The event's time, or when the timer was due.
     fn now(&self) -> Timestamp;
 
-    /// The offset of the event, or of the one that set the timer. Of a
-    /// window's timer, that is the first event of the window.
-    ///
-    /// Of timers it is known only to a projection that emits events; 0
-    /// otherwise.
+    /// The offset of the event, or of the one that set the timer. If a timer is
+    /// set again for the same time, the first event counts: for the timer of
+    /// tumbling and hopping windows, the first event of the window.
     fn cause(&self) -> u64;
 
     /// Appends `event` to the log once this call has succeeded, caused by
@@ -289,7 +307,8 @@ pub trait Occasion: private::Sealed {
     /// reached `at`; if it has already, at the next tick.
     ///
     /// A timer that is to write to `per_tenant` tables is set under an
-    /// [`InTenant`](crate::InTenant), and may write the rows of that tenant.
+    /// [`InTenant`](crate::InTenant), and may write the rows of that tenant. Only
+    /// an event or timer of that tenant can set it.
     ///
     /// # Errors
     /// [`Error::NoEventTime`] unless the manifest has event time;
@@ -325,7 +344,7 @@ impl private::Sealed for Timer<'_> {
 }
 
 macro_rules! occasion {
-    ($type:ident, $now:ident, $cause:expr) => {
+    ($type:ident, $now:ident, $cause:expr, $index:expr) => {
         impl Occasion for $type<'_> {
             fn now(&self) -> Timestamp {
                 self.$now()
@@ -336,24 +355,25 @@ macro_rules! occasion {
             }
 
             fn emit(&self, event: NewEvent) -> Result<(), Error> {
-                private::Sealed::call_of(self).emit(self.cause(), self.now(), event)
+                private::Sealed::call_of(self).emit($index(self), self.now(), event)
             }
 
             fn set_timer(&self, at: Timestamp, key: impl Key) -> Result<(), Error> {
                 let key = timer_key(key)?;
-                private::Sealed::call_of(self).set_timer(self.cause(), at, &key, false)
+                private::Sealed::call_of(self).set_timer($index(self), at, &key)
             }
 
             fn cancel_timer(&self, key: impl Key) -> Result<(), Error> {
                 let key = timer_key(key)?;
-                private::Sealed::call_of(self).cancel_timer(&key)
+                private::Sealed::call_of(self).cancel_timer($index(self), &key);
+                Ok(())
             }
         }
     };
 }
 
-occasion!(Event, time, Event::offset);
-occasion!(Timer, at, |timer: &Timer<'_>| timer.cause);
+occasion!(Event, time, Event::offset, Event::index);
+occasion!(Timer, at, |timer: &Timer<'_>| timer.offset, |timer: &Timer<'_>| timer.index);
 
 fn timer_key(key: impl Key) -> Result<String, Error> {
     let whole = key.to_key();

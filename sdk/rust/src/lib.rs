@@ -72,6 +72,7 @@ pub mod bindings;
 mod cache;
 mod call;
 mod column;
+mod current;
 mod error;
 mod event;
 mod host;

@@ -7,11 +7,11 @@
 
 pub use crate::bindings::lantern::projection::types::Level;
 
-use crate::host;
+use crate::{current, host};
 
 /// Logs `message` at `level`. The host keeps a limited amount a call.
 pub fn log(level: Level, message: impl AsRef<str>) {
-    host::log(level, message.as_ref());
+    host::log(current::cause(), level, message.as_ref());
 }
 
 macro_rules! levels {

@@ -103,7 +103,7 @@ impl Manifest {
     }
 
     /// Asks for these attributes too. An event's type, time, offset and data
-    /// always come.
+    /// always come, and its tenant if a table is `per_tenant`.
     pub fn attributes(mut self, attributes: impl IntoIterator<Item = Attribute>) -> Self {
         self.attributes.extend(attributes);
         self
@@ -178,8 +178,9 @@ impl Manifest {
         self,
         tables: impl Iterator<Item = &'a TableSpec>,
     ) -> Result<wit::Manifest, Error> {
-        let asked = self.asked();
         let tables: Vec<_> = tables.map(table).collect();
+        let mut asked = self.asked();
+        asked.tenant |= tables.iter().any(|table| table.per_tenant);
         self.check(&tables)?;
         let event_time = self.event_time.map(|(lateness, tick)| wit::EventTime {
             allowed_lateness: micros_of(lateness) as u64,
@@ -191,8 +192,10 @@ impl Manifest {
             description: self.description,
             subscribes: self.subscribes,
             attributes: asked.flags(),
+            members: Vec::new(),
             tables,
             emits: self.emits,
+            cycle_depth_max: None,
             event_time,
             on_failure: match self.on_failure {
                 OnFailure::ParkSubject => wit::OnFailure::ParkSubject,
@@ -255,6 +258,7 @@ fn table(spec: &TableSpec) -> wit::Table {
                 merge: field.merge,
             })
             .collect(),
+        newest_by: spec.newest_by.map(str::to_owned),
         retention: spec.retention_us,
         options: Vec::new(),
     }
@@ -282,6 +286,7 @@ impl Asked {
             (self.dataschema, wit::Attributes::DATASCHEMA),
             (self.datacontenttype, wit::Attributes::DATACONTENTTYPE),
             (self.extensions, wit::Attributes::EXTENSIONS),
+            (true, wit::Attributes::DATA),
         ]
         .into_iter()
         .filter(|(asked, _)| *asked)

@@ -8,10 +8,11 @@ use serde::de::DeserializeOwned;
 use crate::Timestamp;
 use crate::bindings::lantern::projection::types as wit;
 use crate::call::{Call, Declared};
+use crate::current;
 use crate::error::Error;
 use crate::event::{Event, Events, Timer, View};
 use crate::manifest::Manifest;
-use crate::table::{TableSpec, Tables};
+use crate::table::Tables;
 
 /// A deterministic fold of an event log into tables.
 ///
@@ -101,8 +102,8 @@ impl<'a> Parameters<'a> {
 #[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The event's place in the batch.
-    pub event: Option<u32>,
+    /// The index in the batch of the timer or event to blame.
+    pub cause: Option<u32>,
     pub message: String,
 }
 
@@ -115,20 +116,32 @@ pub struct Instance<P> {
 }
 
 impl<P: Projection> Instance<P> {
+    /// Whether it has tables whose rows belong to tenants.
+    const PER_TENANT: bool = {
+        let mut place = 0;
+        let mut any = false;
+        while place < P::SPECS.len() {
+            any |= P::SPECS[place].per_tenant;
+            place += 1;
+        }
+        any
+    };
+
     /// The contract's `setup`.
     pub fn setup(parameters: &str) -> Result<(Self, wit::Manifest), Error> {
         let parameters = Parameters::new(parameters);
         let mut projection = P::open();
         let manifest = projection.setup(&parameters)?;
         parameters.check_taken(&manifest)?;
+        let mut asked = manifest.asked();
+        asked.tenant |= Self::PER_TENANT;
         let declared = Declared {
-            asked: manifest.asked(),
+            asked,
             timers: manifest.has_event_time(),
             emits: manifest.emitted_types().to_vec(),
         };
-        let causes = (declared.timers && !declared.emits.is_empty()).then_some(&Causes::<P>::SPEC);
-        let manifest = manifest.into_wit(P::SPECS.iter().chain(causes))?;
-        let instance = Self { projection, call: Call::new(declared, causes), failed: false };
+        let manifest = manifest.into_wit(P::SPECS.iter())?;
+        let instance = Self { projection, call: Call::new(declared), failed: false };
         Ok((instance, manifest))
     }
 
@@ -136,7 +149,7 @@ impl<P: Projection> Instance<P> {
     pub fn apply(&mut self, batch: &wit::Batch) -> Result<(), Failure> {
         if self.failed {
             return Err(Failure {
-                event: None,
+                cause: None,
                 message: "an earlier call failed; the instance should have been dropped".to_owned(),
             });
         }
@@ -148,9 +161,21 @@ impl<P: Projection> Instance<P> {
     fn fold(&mut self, batch: &wit::Batch) -> Result<(), Failure> {
         let Self { projection, call, .. } = self;
         let view = View::new(batch, call).map_err(unnamed)?;
-        for timer in &batch.timers {
-            fire(projection, call, batch, timer).map_err(|error| Failure {
-                event: None,
+        for (index, timer) in (0..).zip(&batch.timers) {
+            current::enter(index);
+            let fired = Timer {
+                call,
+                full_key: &timer.key,
+                at: Timestamp::from_micros(timer.at),
+                watermark: Timestamp::from_micros(batch.watermark),
+                index,
+                offset: timer.offset,
+            };
+            if Self::PER_TENANT {
+                current::enter_tenant(fired.owner());
+            }
+            projection.on_timer(&fired).map_err(|error| Failure {
+                cause: Some(index),
                 message: format!(
                     "timer {:?} due at {}: {error}",
                     timer.key,
@@ -159,54 +184,29 @@ impl<P: Projection> Instance<P> {
             })?;
         }
         if !batch.offsets.is_empty() {
+            current::enter(batch.timers.len() as u32);
             projection.prepare(view.events()).map_err(unnamed)?;
         }
-        for (place, event) in view.events().enumerate() {
+        for event in view.events() {
+            current::enter(event.index());
+            if Self::PER_TENANT {
+                current::enter_tenant(Some(event.owner()));
+            }
             if let Err(error) = projection.apply(&event) {
                 return Err(Failure {
-                    event: Some(place as u32),
+                    cause: Some(event.index()),
                     message: format!("`{}` at offset {}: {error}", event.kind(), event.offset()),
                 });
             }
         }
         projection.flush().map_err(unnamed)?;
-        call.finish().map_err(unnamed)
+        call.finish();
+        Ok(())
     }
 }
 
-fn fire<P: Projection>(
-    projection: &mut P,
-    call: &Call,
-    batch: &wit::Batch,
-    timer: &wit::Timer,
-) -> Result<(), Error> {
-    projection.on_timer(&Timer {
-        call,
-        full_key: &timer.key,
-        at: Timestamp::from_micros(timer.at),
-        watermark: Timestamp::from_micros(batch.watermark),
-        cause: call.take_cause(&timer.key)?,
-    })
-}
-
 fn unnamed(error: Error) -> Failure {
-    Failure { event: None, message: error.to_string() }
-}
-
-/// The SDK's own table of a projection `P`, after those that `P` declares.
-struct Causes<P>(std::marker::PhantomData<P>);
-
-impl<P: Tables> Causes<P> {
-    const SPEC: TableSpec = TableSpec {
-        id: P::SPECS.len() as u32,
-        name: "sdk_timer_causes",
-        description: "The offset of the event that set a timer, for the events that the timer emits",
-        public: false,
-        per_tenant: false,
-        fields: &[],
-        retention_us: None,
-        cache_rows: 4_096,
-    };
+    Failure { cause: None, message: error.to_string() }
 }
 
 /// Uses a projection, so that a native build does not take it for dead code.
@@ -223,6 +223,7 @@ pub mod guest {
 
     use super::{Instance, Projection};
     use crate::bindings::lantern::projection::types as wit;
+    use crate::current;
     use crate::host;
 
     /// An instance's place, one for a whole plugin.
@@ -231,7 +232,7 @@ pub mod guest {
     pub fn setup<P: Projection>(slot: &Slot<P>, parameters: &str) -> Result<wit::Manifest, String> {
         // Without it a panic is a trap that says nothing.
         std::panic::set_hook(Box::new(|panic| {
-            host::log(wit::Level::Error, &panic.to_string());
+            host::log(current::cause(), wit::Level::Error, &panic.to_string());
         }));
         match Instance::setup(parameters) {
             Ok((instance, manifest)) => {
@@ -246,9 +247,9 @@ pub mod guest {
         match slot.borrow_mut().as_mut() {
             Some(instance) => instance
                 .apply(batch)
-                .map_err(|failure| wit::Failure { event: failure.event, message: failure.message }),
+                .map_err(|failure| wit::Failure { cause: failure.cause, message: failure.message }),
             None => Err(wit::Failure {
-                event: None,
+                cause: None,
                 message: "`apply` was called before `setup`".to_owned(),
             }),
         }

@@ -31,6 +31,7 @@ pub struct TableSpec {
     pub public: bool,
     pub per_tenant: bool,
     pub fields: &'static [Field],
+    pub newest_by: Option<&'static str>,
     pub retention_us: Option<u64>,
     pub cache_rows: usize,
 }
@@ -71,6 +72,8 @@ impl<R: Row> PublicTable for Table<R> {
 /// * `private`: any bytes, seen by no reader; public tables hold JSON objects
 ///   that can be queried and subscribed to,
 /// * `per_tenant`: every row belongs to a tenant; keys are [`crate::InTenant`],
+/// * `newest_by = "field"`: the timestamp field that decides which partition's
+///   value counts for fields with `merge = newest`,
 /// * `retention = "7d"`: how long a row is kept after its last change, in
 ///   `us`, `ms`, `s`, `m`, `h` or `d`; for ever where it is not said,
 /// * `name = "…"`: another name than the field's,
@@ -156,7 +159,7 @@ impl<R: Stored> Table<R> {
     #[inline]
     pub fn row_or(&mut self, key: impl Key, fresh: impl FnOnce() -> R) -> Result<&mut R, Error> {
         let place = self.load(key)?;
-        self.cache.note(place);
+        self.change(place)?;
         Ok(self.rows[place].get_or_insert_with(fresh))
     }
 
@@ -167,7 +170,7 @@ impl<R: Stored> Table<R> {
     pub fn get_mut(&mut self, key: impl Key) -> Result<Option<&mut R>, Error> {
         let place = self.load(key)?;
         if self.rows[place].is_some() {
-            self.cache.note(place);
+            self.change(place)?;
         }
         Ok(self.rows[place].as_mut())
     }
@@ -195,7 +198,7 @@ impl<R: Stored> Table<R> {
     pub fn take(&mut self, key: impl Key) -> Result<Option<R>, Error> {
         let place = self.load(key)?;
         if self.rows[place].is_some() {
-            self.cache.note(place);
+            self.change(place)?;
         }
         Ok(self.rows[place].take())
     }
@@ -314,7 +317,7 @@ impl<R: Stored> Table<R> {
     /// Brings what changed into columns, in the order in which it did.
     fn collect(&mut self) -> Result<(), Error> {
         let Self { spec, cache, rows, columns } = self;
-        let Columns { keys, values, deleted } = columns;
+        let Columns { causes, keys, values, deletes, deleted } = columns;
         let changed = || cache.changed().iter().map(|place| *place as usize);
         for place in changed() {
             if let Some(row) = &rows[place] {
@@ -324,8 +327,10 @@ impl<R: Stored> Table<R> {
             }
         }
         cache.add_keys(changed().filter(|place| rows[*place].is_some()), keys)?;
+        cache.add_causes(changed().filter(|place| rows[*place].is_some()), causes);
         if values.ends.len() < cache.changed().len() {
             cache.add_keys(changed().filter(|place| rows[*place].is_none()), deleted)?;
+            cache.add_causes(changed().filter(|place| rows[*place].is_none()), deletes);
         }
         Ok(())
     }
@@ -339,8 +344,18 @@ impl<R: Stored> Table<R> {
                 self.insert(hash, None)
             }
         };
-        self.cache.note(place);
+        self.change(place)?;
         self.rows[place] = row;
+        Ok(())
+    }
+
+    /// Notes that the row at `place` changes, if it may.
+    #[inline]
+    fn change(&mut self, place: usize) -> Result<(), Error> {
+        if self.spec.per_tenant {
+            self.cache.check_tenant(place, self.spec)?;
+        }
+        self.cache.note(place);
         Ok(())
     }
 
@@ -397,10 +412,10 @@ impl<R: Stored> Table<R> {
 
 fn send(table: u32, columns: &Columns) {
     if !columns.deleted.ends.is_empty() {
-        host::delete_many(table, &columns.deleted);
+        host::delete_many(&columns.deletes, table, &columns.deleted);
     }
     if !columns.keys.ends.is_empty() {
-        host::put_many(table, &columns.keys, &columns.values);
+        host::put_many(&columns.causes, table, &columns.keys, &columns.values);
     }
 }
 

@@ -1,5 +1,5 @@
 ;; Keeps in a row how often this instance was called.
-(import "lantern:projection/tables@0.1.0" "put" (func $put (param i32 i32 i32 i32 i32)))
+(import "lantern:projection/tables@0.2.0" "put" (func $put (param i32 i32 i32 i32 i32 i32)))
 (global $calls (mut i64) (i64.const 0))
 (data (i32.const 16384) "key")
 (data (i32.const 16400) "{\"n\":   111111111111111}")
@@ -11,4 +11,4 @@
     (i32.store8 (i32.add (i32.const 16408) (local.get $d)) (i32.add (i32.const 49) (i32.and (i32.wrap_i64 (local.get $r)) (i32.const 7))))
     (local.set $r (i64.shr_u (local.get $r) (i64.const 3)))
     (br_if $bit (i32.lt_u (local.tee $d (i32.add (local.get $d) (i32.const 1))) (i32.const 15))))
-  (call $put (i32.const 0) (i32.const 16384) (i32.const 3) (i32.const 16400) (i32.const 24)))
+  (call $put (i32.const 0) (i32.const 0) (i32.const 16384) (i32.const 3) (i32.const 16400) (i32.const 24)))

@@ -1,7 +1,8 @@
 ;; Writes rows as a column whose ends go back.
-(import "lantern:projection/tables@0.1.0" "put-many" (func $put_many (param i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+(import "lantern:projection/tables@0.2.0" "put-many" (func $put_many (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
 (data (i32.const 16384) "\02\00\00\00\01\00\00\00\03\00\00\00")
 (data (i32.const 16400) "abc")
 (func $on_apply (param $batch i32)
-  (call $put_many (i32.const 1) (i32.const 16384) (i32.const 3) (i32.const 16400) (i32.const 3)
+  (call $put_many (i32.const 24576) (i32.const 3)
+    (i32.const 1) (i32.const 16384) (i32.const 3) (i32.const 16400) (i32.const 3)
     (i32.const 16384) (i32.const 3) (i32.const 16400) (i32.const 3)))

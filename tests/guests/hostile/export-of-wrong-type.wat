@@ -1,2 +1,2 @@
 ;; Exports `apply` with other parameters than it says.
-(func (export "lantern:projection/projector@0.1.0#apply") (param i64 i64) (result i32) (i32.const 512))
+(func (export "lantern:projection/projector@0.2.0#apply") (param i64 i64) (result i32) (i32.const 512))

@@ -1,5 +1,5 @@
 ;; Says that a failure is to halt it, and fails.
 (func $on_setup
-  (i32.store8 (i32.const 1112) (i32.const 2)))
+  (i32.store8 (i32.const 1128) (i32.const 2)))
 (func $on_apply (param $batch i32)
   unreachable)

@@ -1,3 +1,3 @@
 ;; Never ends the clean-up after `setup`.
-(func (export "cabi_post_lantern:projection/projector@0.1.0#setup") (param i32)
+(func (export "cabi_post_lantern:projection/projector@0.2.0#setup") (param i32)
   (loop $forever (br $forever)))

@@ -1,6 +1,6 @@
 ;; Asks for the same missing row millions of times in one call, by a column that is nothing
 ;; but ends, and then again in the same memory, for as long as its fuel lasts.
-(import "lantern:projection/tables@0.1.0" "get-many" (func $get_many (param i32 i32 i32 i32 i32 i32)))
+(import "lantern:projection/tables@0.2.0" "get-many" (func $get_many (param i32 i32 i32 i32 i32 i32)))
 (memory (export "memory") 500)
 (func $on_apply (param $batch i32)
   (local $kept i32)

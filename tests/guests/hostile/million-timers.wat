@@ -1,5 +1,5 @@
 ;; Sets two million timers in one call.
-(import "lantern:projection/timers@0.1.0" "set" (func $set_timer (param i64 i32 i32)))
+(import "lantern:projection/timers@0.2.0" "set" (func $set_timer (param i32 i64 i32 i32)))
 (func $on_apply (param $batch i32)
   (local $n i32) (local $r i32) (local $d i32)
   (loop $more
@@ -8,5 +8,5 @@
       (i32.store8 (i32.add (i32.const 16384) (local.get $d)) (i32.add (i32.const 97) (i32.and (local.get $r) (i32.const 15))))
       (local.set $r (i32.shr_u (local.get $r) (i32.const 4)))
       (br_if $digit (i32.ge_s (local.tee $d (i32.sub (local.get $d) (i32.const 1))) (i32.const 0))))
-    (call $set_timer (i64.const 0x7fffffffffffffff) (i32.const 16384) (i32.const 8))
+    (call $set_timer (i32.const 0) (i64.const 0x7fffffffffffffff) (i32.const 16384) (i32.const 8))
     (br_if $more (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 2000000)))))

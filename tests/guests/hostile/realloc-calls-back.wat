@@ -1,5 +1,5 @@
 ;; Calls the host while the host asks it for memory.
-(import "lantern:projection/tables@0.1.0" "put" (func $put (param i32 i32 i32 i32 i32)))
+(import "lantern:projection/tables@0.2.0" "put" (func $put (param i32 i32 i32 i32 i32 i32)))
 (data (i32.const 16384) "key")
 (data (i32.const 16400) "{\"n\":1}")
 (global $asked (mut i32) (i32.const 0))
@@ -7,5 +7,5 @@
   ;; Honest the first time, for `setup`.
   (global.set $asked (i32.add (global.get $asked) (i32.const 1)))
   (if (i32.eq (global.get $asked) (i32.const 1)) (then (return (i32.const 65536))))
-  (call $put (i32.const 0) (i32.const 16384) (i32.const 3) (i32.const 16400) (i32.const 7))
+  (call $put (i32.const 0) (i32.const 0) (i32.const 16384) (i32.const 3) (i32.const 16400) (i32.const 7))
   (i32.const 65536))

@@ -1,2 +1,2 @@
 ;; Traps in the clean-up after `apply`, when the answer is out already.
-(func (export "cabi_post_lantern:projection/projector@0.1.0#apply") (param i32) unreachable)
+(func (export "cabi_post_lantern:projection/projector@0.2.0#apply") (param i32) unreachable)

@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use lantern_core::fake::{NativePlugin, host_error};
 use lantern_core::{
-    Applied, ApplyError, Attributes, Batch, Event, EventTime, Field, FieldKind, Host, HostError,
-    Instance, InstantiateError, Manifest, NewEvent, OnFailure, Plugin, Table, TableId, Timestamp,
-    TrapKind, VersionRecord,
+    Applied, ApplyError, Attributes, Batch, Cause, Event, EventTime, Field, FieldKind, Host,
+    HostError, Instance, InstantiateError, Manifest, NewEvent, OnFailure, Plugin, Table, TableId,
+    Timestamp, TrapKind, VersionRecord,
 };
 use lantern_engine::PluginSource;
 use parking_lot::Mutex;
@@ -147,7 +147,7 @@ pub fn manifest(kind: Kind) -> Manifest {
         name: NAME.into(),
         version: format!("{}.0.0", kind.offset),
         subscribes: vec!["m.*".into()],
-        attributes: Attributes { subject: true, ..Attributes::default() },
+        attributes: Attributes { subject: true, data: true, ..Attributes::default() },
         tables: vec![
             Table {
                 name: "totals".into(),
@@ -188,21 +188,21 @@ pub fn sha256(kind: Kind) -> String {
 pub fn plugin(kind: Kind, flaws: Flaws) -> Arc<dyn Plugin> {
     let apply =
         move |batch: &Batch, host: &mut dyn Host, memory: &mut BTreeMap<String, (i64, i64)>| {
-            for timer in &batch.timers {
+            for (index, timer) in (0..).zip(&batch.timers) {
                 if timer.key.ends_with('!') && !kind.mended {
-                    return Err(ApplyError::Failed { event: None, message: "bad timer".into() });
+                    return Err(ApplyError::Failed { cause: None, message: "bad timer".into() });
                 }
-                close(batch, host, &timer.key).map_err(host_error)?;
+                close(batch, host, Cause(index), &timer.key).map_err(host_error)?;
             }
             for (place, event) in batch.events.iter().enumerate() {
-                let reading = Reading::of(event.data);
+                let (cause, reading) = (batch.cause_of_event(place), Reading::of(event.data));
                 let row = host.get(TOTALS, event.subject).map_err(host_error)?;
                 if !reading.fits(kind, row.map_or(0, |row| numbers(&row).0)) {
-                    return Err(refusal(reading, place));
+                    return Err(refusal(reading, cause));
                 }
                 let memory = flaws.remembers.then_some(&mut *memory);
                 let extra = if flaws.batch_dependent { batch.events.len() as i64 } else { 0 };
-                let read = Read { subject: event.subject, time: event.time, reading, extra };
+                let read = Read { cause, subject: event.subject, time: event.time, reading, extra };
                 apply_one(host, kind, &read, memory).map_err(host_error)?;
             }
             Ok(())
@@ -210,16 +210,17 @@ pub fn plugin(kind: Kind, flaws: Flaws) -> Arc<dyn Plugin> {
     Arc::new(NativePlugin::new(manifest(kind), apply))
 }
 
-fn refusal(reading: Reading, place: usize) -> ApplyError {
+fn refusal(reading: Reading, cause: Cause) -> ApplyError {
     if reading == Reading::Trap {
         let message = "unreachable".into();
         return ApplyError::Trapped { kind: TrapKind::Trap, message, backtrace: String::new() };
     }
-    ApplyError::Failed { event: u32::try_from(place).ok(), message: "bad data".into() }
+    ApplyError::Failed { cause: Some(cause), message: "bad data".into() }
 }
 
 /// One event as the meter takes it.
 struct Read<'a> {
+    cause: Cause,
     subject: &'a str,
     time: Timestamp,
     reading: Reading,
@@ -259,7 +260,7 @@ fn apply_one(
     read: &Read<'_>,
     memory: Option<&mut BTreeMap<String, (i64, i64)>>,
 ) -> Result<(), HostError> {
-    let Read { subject, time, reading, extra } = *read;
+    let Read { cause, subject, time, reading, extra } = *read;
     let stored = host.get(TOTALS, subject)?.map_or((0, 0), |row| numbers(&row));
     let (n, sum) = match &memory {
         Some(memory) => memory.get(subject).copied().unwrap_or_default(),
@@ -269,16 +270,16 @@ fn apply_one(
     if let Some(memory) = memory {
         memory.insert(subject.into(), (n, sum));
     }
-    host.put(TOTALS, subject, total(n, sum).as_bytes())?;
+    host.put(cause, TOTALS, subject, total(n, sum).as_bytes())?;
     if sum % 7 == 0 {
-        host.delete(RECENT, subject)?;
+        host.delete(cause, RECENT, subject)?;
     } else {
-        host.put(RECENT, subject, recent(sum).as_bytes())?;
+        host.put(cause, RECENT, subject, recent(sum).as_bytes())?;
     }
     let (end, key) = window(subject, time, reading);
     let count = host.get(WINDOWS, &key)?.map_or(0, |row| row.len());
-    host.put(WINDOWS, &key, &vec![b'x'; count + 1])?;
-    if sum % 11 == 0 { host.cancel_timer(&key) } else { host.set_timer(end, &key) }
+    host.put(cause, WINDOWS, &key, &vec![b'x'; count + 1])?;
+    if sum % 11 == 0 { host.cancel_timer(cause, &key) } else { host.set_timer(cause, end, &key) }
 }
 
 fn numbers(row: &[u8]) -> (i64, i64) {
@@ -286,11 +287,11 @@ fn numbers(row: &[u8]) -> (i64, i64) {
     (row["n"].as_i64().unwrap_or_default(), row["sum"].as_i64().unwrap_or_default())
 }
 
-fn close(batch: &Batch, host: &mut dyn Host, key: &str) -> Result<(), HostError> {
+fn close(batch: &Batch, host: &mut dyn Host, cause: Cause, key: &str) -> Result<(), HostError> {
     let count = host.get(WINDOWS, key)?.map_or(0, |row| row.len());
-    host.delete(WINDOWS, key)?;
+    host.delete(cause, WINDOWS, key)?;
     host.emit(NewEvent {
-        cause: 0,
+        cause,
         kind: CLOSED.into(),
         subject: key.into(),
         time: batch.watermark,

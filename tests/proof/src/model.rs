@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use anyhow::{Context, Result, bail, ensure};
 use lantern_core::{
     Event, HEARTBEAT_TYPE, KeyRange, Offset, ParkedKind, ParkedRecord, ReadStore, ShardMeta, Space,
-    TableId, Timestamp,
+    TableId, Timer, Timestamp,
 };
 
 use crate::meter::{
@@ -60,8 +60,8 @@ pub struct Model {
     totals: BTreeMap<String, (i64, i64)>,
     windows: BTreeMap<String, usize>,
     recent: BTreeMap<String, (i64, Timestamp)>,
-    /// Due, and the time that was set, by key.
-    timers: BTreeMap<String, (Timestamp, Timestamp)>,
+    /// When each timer is due, and as it was set, by key.
+    timers: BTreeMap<String, (Timestamp, Timer)>,
     /// By offset and a number that tells timers apart.
     pub parked: BTreeMap<(u64, u64), Parked>,
     /// All it emitted, in order.
@@ -140,7 +140,7 @@ impl Model {
             if waits {
                 self.park(offset, 0, parked(ParkedKind::Waiting, event, reading, 0));
             } else if reading.fits(self.kind, self.count(&event.subject)) {
-                self.apply(&event.subject, event.time, reading);
+                self.apply(offset, &event.subject, event.time, reading);
                 self.applied += 1;
                 self.late += u64::from(event.time < self.watermark);
             } else {
@@ -169,7 +169,7 @@ impl Model {
         self.parked_total += 1;
     }
 
-    fn apply(&mut self, subject: &str, time: Timestamp, reading: Reading) {
+    fn apply(&mut self, offset: Offset, subject: &str, time: Timestamp, reading: Reading) {
         let now = match self.watermark {
             Timestamp::MIN => mark(time),
             watermark => watermark,
@@ -186,9 +186,9 @@ impl Model {
         *self.windows.entry(key.clone()).or_default() += 1;
         if sum % 11 == 0 {
             self.timers.remove(&key);
-        } else {
+        } else if self.timers.get(&key).is_none_or(|(_, timer)| timer.at != end) {
             let due = end.max(Timestamp(self.watermark.0.saturating_add(1)));
-            self.timers.insert(key, (due, end));
+            self.timers.insert(key.clone(), (due, Timer { at: end, key, offset }));
         }
     }
 
@@ -199,16 +199,16 @@ impl Model {
             return;
         }
         let due = self.timers.iter().filter(|(_, (due, _))| *due <= target);
-        let mut due: Vec<_> = due.map(|(key, (due, at))| (*due, key.clone(), *at)).collect();
-        due.sort();
-        for (_, key, at) in due {
-            self.timers.remove(&key);
+        let mut due: Vec<_> = due.map(|(_, timer)| timer.clone()).collect();
+        due.sort_by(|(a_due, a), (b_due, b)| (a_due, &a.key).cmp(&(b_due, &b.key)));
+        for (_, timer) in due {
+            self.timers.remove(&timer.key);
             self.timers_fired += 1;
-            if self.fires(&key) {
-                self.close(&key);
+            if self.fires(&timer.key) {
+                self.close(&timer.key);
             } else {
                 let number = self.timers_fired;
-                let kind = ParkedKind::Timer(at, key);
+                let kind = ParkedKind::Timer(timer);
                 let what = parked(kind, &Event::default(), Reading::Value(0), 1);
                 self.park(self.next, number, what);
             }
@@ -241,7 +241,7 @@ impl Model {
                 && !what.subject.is_empty();
             let chosen = chosen(choice, place.0, &what);
             let waits = ordered && stuck.contains(&what.subject);
-            if chosen && !waits && self.retry_one(&what) {
+            if chosen && !waits && self.retry_one(Offset(place.0), &what) {
                 self.parked.remove(&place);
                 done += 1;
                 continue;
@@ -260,8 +260,8 @@ impl Model {
         done
     }
 
-    fn retry_one(&mut self, what: &Parked) -> bool {
-        if let ParkedKind::Timer(_, key) = &what.kind {
+    fn retry_one(&mut self, offset: Offset, what: &Parked) -> bool {
+        if let ParkedKind::Timer(Timer { key, .. }) = &what.kind {
             let fires = self.fires(key);
             if fires {
                 self.retrying = true;
@@ -273,7 +273,7 @@ impl Model {
         if !what.reading.fits(self.kind, self.count(&what.subject)) {
             return false;
         }
-        self.apply(&what.subject, what.time, what.reading);
+        self.apply(offset, &what.subject, what.time, what.reading);
         self.applied += 1;
         true
     }
@@ -317,7 +317,8 @@ impl Model {
         same("windows", windows, rows(store, WINDOWS)?)?;
         let recent = self.recent.iter().map(|(k, (v, _))| (k.clone(), meter::recent(*v)));
         same("recent", recent, rows(store, RECENT)?)?;
-        let timers = self.timers.iter().map(|(k, (due, _))| (k.clone(), due.0.to_string()));
+        let timers =
+            self.timers.iter().map(|(k, (due, timer))| (k.clone(), told_timer(*due, timer)));
         same("timers", timers, stored_timers(store)?)?;
         let expected = self.parked.iter().map(|((offset, number), what)| {
             (format!("{offset:08}/{number}"), told(&what.kind, &what.subject, what.attempts))
@@ -354,6 +355,10 @@ fn told(kind: &ParkedKind, subject: &str, attempts: u32) -> String {
     format!("{kind:?} of `{subject}` tried {attempts} times")
 }
 
+fn told_timer(due: Timestamp, timer: &Timer) -> String {
+    format!("set by offset {} for {}, due at {}", timer.offset, timer.at.0, due.0)
+}
+
 fn rows(store: &dyn ReadStore, table: TableId) -> Result<BTreeMap<String, String>> {
     let rows = store.scan(Space::Table(table), &KeyRange::all(), usize::MAX, false)?;
     rows.into_iter().map(|(k, v)| Ok((String::from_utf8(k)?, String::from_utf8(v)?))).collect()
@@ -365,10 +370,17 @@ fn stored_timers(store: &dyn ReadStore) -> Result<BTreeMap<String, String>> {
     ensure!(by_key.len() == by_time.len(), "timers by key and by time differ in number");
     let mut timers = BTreeMap::new();
     for (key, due) in by_key {
-        let there = by_time.iter().any(|(k, _)| *k == [due.as_slice(), &key].concat());
-        ensure!(there, "a timer by key is missing by time");
+        let set = by_time.iter().find(|(k, _)| *k == [due.as_slice(), &key].concat());
+        let (_, set) = set.context("a timer by key is missing by time")?;
         let due = u64::from_be_bytes(due.as_slice().try_into()?) ^ (1 << 63);
-        timers.insert(String::from_utf8(key)?, due.cast_signed().to_string());
+        let (at, offset) = set.split_first_chunk::<8>().context("a timer is cut short")?;
+        let key = String::from_utf8(key)?;
+        let timer = Timer {
+            at: Timestamp(i64::from_be_bytes(*at)),
+            key: key.clone(),
+            offset: Offset(u64::from_be_bytes(offset.try_into()?)),
+        };
+        timers.insert(key, told_timer(Timestamp(due.cast_signed()), &timer));
     }
     Ok(timers)
 }

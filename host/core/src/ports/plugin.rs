@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::{Events, FoundValues, Manifest, PartitionId, TableId, Timestamp};
+use crate::{Cause, Events, FoundValues, Manifest, Offset, PartitionId, TableId, Timestamp};
 
 /// A compiled plugin with its parameters: makes instances.
 pub trait Plugin: Send + Sync {
@@ -64,21 +64,52 @@ pub struct Batch {
     pub partition: PartitionId,
     /// Timers now due, by time then key.
     pub timers: Vec<Timer>,
-    /// No event older than this is expected any more.
+    /// The watermark at which the timers fire: no event older than this is
+    /// expected any more.
     pub watermark: Timestamp,
     /// Each event's offset.
     pub offsets: Vec<u64>,
-    /// The events; columns not asked for are empty.
+    /// The watermark at each event, before the event itself moves it.
+    pub watermarks: Vec<Timestamp>,
+    /// The events. Columns that neither the plugin nor the host needs are empty;
+    /// a plugin is handed those that it asks for.
     pub events: Events,
 }
 
+impl Batch {
+    /// How many timers and events it holds.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.timers.len() + self.offsets.len()
+    }
+
+    /// Whether it holds neither timers nor events.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The cause that names event `index`.
+    ///
+    /// # Panics
+    /// If the batch holds 2^32 timers and events or more; callers bound it far
+    /// below.
+    #[must_use]
+    pub fn cause_of_event(&self, index: usize) -> Cause {
+        let cause = u32::try_from(self.timers.len() + index);
+        Cause(cause.expect("a batch holds fewer than 2^32 timers and events"))
+    }
+}
+
 /// A timer that is due.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Timer {
     /// The time it was set to.
     pub at: Timestamp,
     /// Its key.
     pub key: String,
+    /// The offset of the event that set it.
+    pub offset: Offset,
 }
 
 /// Why a batch was not applied; nothing of it is kept.
@@ -88,8 +119,8 @@ pub enum ApplyError {
     /// The plugin said so.
     #[error("{message}")]
     Failed {
-        /// The place in the batch of the event it blames.
-        event: Option<u32>,
+        /// The timer or event that it blames.
+        cause: Option<Cause>,
         /// Why.
         message: String,
     },
@@ -123,7 +154,8 @@ pub enum TrapKind {
 }
 
 /// The calls a plugin may make while it is applied. Writes go to the call's
-/// own buffer; reads see the buffer, then what was applied before.
+/// own buffer; reads see the buffer, then what was applied before. Each write
+/// names its cause, and is judged by that timer or event alone.
 pub trait Host: Send + Any {
     /// The value under `key` of `table`.
     ///
@@ -150,13 +182,19 @@ pub trait Host: Send + Any {
     ///
     /// # Errors
     /// [`HostError`]; the call is over then.
-    fn put(&mut self, table: TableId, key: &str, value: &[u8]) -> Result<(), HostError>;
+    fn put(
+        &mut self,
+        cause: Cause,
+        table: TableId,
+        key: &str,
+        value: &[u8],
+    ) -> Result<(), HostError>;
 
     /// Deletes the row under `key`, if there is one.
     ///
     /// # Errors
     /// [`HostError`]; the call is over then.
-    fn delete(&mut self, table: TableId, key: &str) -> Result<(), HostError>;
+    fn delete(&mut self, cause: Cause, table: TableId, key: &str) -> Result<(), HostError>;
 
     /// At most `limit` rows from `start` up to `end` (empty: no bound).
     ///
@@ -175,13 +213,13 @@ pub trait Host: Send + Any {
     ///
     /// # Errors
     /// [`HostError`]; the call is over then.
-    fn set_timer(&mut self, at: Timestamp, key: &str) -> Result<(), HostError>;
+    fn set_timer(&mut self, cause: Cause, at: Timestamp, key: &str) -> Result<(), HostError>;
 
     /// Cancels the timer of `key`, if there is one.
     ///
     /// # Errors
     /// [`HostError`]; the call is over then.
-    fn cancel_timer(&mut self, key: &str) -> Result<(), HostError>;
+    fn cancel_timer(&mut self, cause: Cause, key: &str) -> Result<(), HostError>;
 
     /// Emits an event.
     ///
@@ -189,11 +227,12 @@ pub trait Host: Send + Any {
     /// [`HostError`]; the call is over then.
     fn emit(&mut self, event: NewEvent) -> Result<(), HostError>;
 
-    /// Logs a message.
+    /// Logs a message; without a cause where it is known only of the call as a
+    /// whole, as text that a guest writes to its standard output.
     ///
     /// # Errors
     /// [`HostError`]; the call is over then.
-    fn log(&mut self, level: Level, message: &str) -> Result<(), HostError>;
+    fn log(&mut self, cause: Option<Cause>, level: Level, message: &str) -> Result<(), HostError>;
 
     /// The host itself, for whoever made it to have it back whole.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
@@ -220,16 +259,15 @@ pub struct Row {
 }
 
 /// An event a plugin emits.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewEvent {
-    /// The offset of the event that caused it.
-    pub cause: u64,
+    /// The timer or event that caused it.
+    pub cause: Cause,
     /// Its type.
-    #[serde(rename = "type")]
     pub kind: String,
     /// Its subject.
     pub subject: String,
-    /// Its tenant.
+    /// Its tenant; empty for that of its cause.
     pub tenant: String,
     /// Its time.
     pub time: Timestamp,

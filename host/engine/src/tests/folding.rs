@@ -113,9 +113,10 @@ fn a_plugin_that_counts_its_calls_is_refused_with_the_row_that_differs() {
     cheat.event_time = None;
     let plugin = NativePlugin::new(cheat, |batch: &Batch, host, calls: &mut u64| {
         *calls += 1;
-        for event in batch.events.iter() {
+        for (place, event) in batch.events.iter().enumerate() {
             let row = format!("{{\"n\":{calls}}}");
-            host.put(TableId(0), event.subject, row.as_bytes()).map_err(host_error)?;
+            let cause = batch.cause_of_event(place);
+            host.put(cause, TableId(0), event.subject, row.as_bytes()).map_err(host_error)?;
         }
         Ok(())
     });
@@ -283,8 +284,9 @@ fn rows_expire_by_event_time_after_their_last_change_whatever_the_cuts() {
         world.push(
             "a",
             NativePlugin::new(short, |batch: &Batch, host, _: &mut ()| {
-                for event in batch.events.iter() {
-                    read(host, event.subject, event.time, event.data).map_err(host_error)?;
+                for (place, event) in batch.events.iter().enumerate() {
+                    let cause = batch.cause_of_event(place);
+                    read(host, cause, event.subject, event.time, event.data).map_err(host_error)?;
                 }
                 Ok(())
             }),
@@ -311,7 +313,7 @@ fn an_emitted_event_carries_the_trace_of_its_cause_on() {
         NativePlugin::new(echo, |batch: &Batch, host, _: &mut ()| {
             for (place, event) in batch.events.iter().enumerate() {
                 let emitted = NewEvent {
-                    cause: batch.offsets[place],
+                    cause: batch.cause_of_event(place),
                     kind: "window.closed".into(),
                     subject: event.subject.into(),
                     time: event.time,

@@ -9,14 +9,15 @@ use super::*;
 fn greedy() -> NativePlugin {
     NativePlugin::new(manifest(OnFailure::ParkEvent), |batch, host, _: &mut ()| {
         for (place, event) in batch.events.iter().enumerate() {
-            let table = TableId(0);
+            let (cause, table) = (batch.cause_of_event(place), TableId(0));
             let done = match event.data {
-                b"key" => host.put(table, &"k".repeat(101), b"{}"),
+                b"key" => host.put(cause, table, &"k".repeat(101), b"{}"),
                 b"value" => {
-                    host.put(table, "k", format!("{{\"last\":\"{:0>200}\"}}", 1).as_bytes())
+                    host.put(cause, table, "k", format!("{{\"last\":\"{:0>200}\"}}", 1).as_bytes())
                 }
                 b"write" => (0..20).try_for_each(|n| {
                     host.put(
+                        cause,
                         table,
                         &format!("w{n}"),
                         format!("{{\"n\":{}}}", "1".repeat(50)).as_bytes(),
@@ -24,24 +25,25 @@ fn greedy() -> NativePlugin {
                 }),
                 b"scan" => host.scan(table, "", "", 1_000, false).map(drop),
                 b"timers" => (0..9).try_for_each(|n| {
-                    host.set_timer(Timestamp(1_000_000 * SECOND), &format!("t{n}"))
+                    host.set_timer(cause, Timestamp(1_000_000 * SECOND), &format!("t{n}"))
                 }),
                 b"emit" => (0..6).try_for_each(|_| {
                     host.emit(NewEvent {
-                        cause: batch.offsets[place],
+                        cause,
                         kind: "window.closed".into(),
                         data: b"1".to_vec(),
                         ..NewEvent::default()
                     })
                 }),
                 b"large" => host.emit(NewEvent {
-                    cause: batch.offsets[place],
+                    cause,
                     kind: "window.closed".into(),
                     data: format!("\"{}\"", "x".repeat(200)).into_bytes(),
                     ..NewEvent::default()
                 }),
-                b"log" => (0..50).try_for_each(|n| host.log(Level::Info, &format!("message {n}"))),
-                _ => host.put(table, event.subject, br#"{"n":1}"#),
+                b"log" => (0..50)
+                    .try_for_each(|n| host.log(Some(cause), Level::Info, &format!("message {n}"))),
+                _ => host.put(cause, table, event.subject, br#"{"n":1}"#),
             };
             done.map_err(host_error)?;
         }

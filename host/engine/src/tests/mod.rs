@@ -18,9 +18,9 @@ use lantern_core::fake::{
     RecordingPublish, host_error,
 };
 use lantern_core::{
-    ApplyError, Attributes, Batch, Event, EventTime, Field, FieldKind, Host, KeyRange, Manifest,
-    NewEvent, OnFailure, PartitionId, Plugin, Table, TableId, Timestamp, VersionRecord, Views,
-    dump,
+    ApplyError, Attributes, Batch, Cause, Event, EventTime, Field, FieldKind, Host, KeyRange,
+    Manifest, NewEvent, OnFailure, PartitionId, Plugin, Table, TableId, Timestamp, VersionRecord,
+    Views, dump,
 };
 use parking_lot::Mutex;
 
@@ -168,7 +168,7 @@ pub(super) fn manifest(on_failure: OnFailure) -> Manifest {
         name: "meter".into(),
         version: "1.0.0".into(),
         subscribes: vec!["m.*".into()],
-        attributes: Attributes { subject: true, ..Attributes::default() },
+        attributes: Attributes { subject: true, data: true, ..Attributes::default() },
         tables: vec![
             Table {
                 name: "totals".into(),
@@ -193,19 +193,20 @@ pub(super) fn manifest(on_failure: OnFailure) -> Manifest {
 /// its tables.
 pub(super) fn meter(on_failure: OnFailure, bad: Bad) -> NativePlugin {
     NativePlugin::new(manifest(on_failure), move |batch, host, _: &mut ()| {
-        for timer in &batch.timers {
-            close(batch, host, &timer.key).map_err(host_error)?;
+        for (index, timer) in (0..).zip(&batch.timers) {
+            close(batch, host, Cause(index), &timer.key).map_err(host_error)?;
         }
         for (place, event) in batch.events.iter().enumerate() {
+            let cause = batch.cause_of_event(place);
             if event.data == b"bad" {
-                let failed = |event| ApplyError::Failed { event, message: "bad data".into() };
+                let failed = |cause| ApplyError::Failed { cause, message: "bad data".into() };
                 match bad {
                     Bad::Apply => {}
-                    Bad::Name => return Err(failed(Some(u32::try_from(place).unwrap()))),
+                    Bad::Name => return Err(failed(Some(cause))),
                     Bad::Trap => return Err(failed(None)),
                 }
             }
-            read(host, event.subject, event.time, event.data).map_err(host_error)?;
+            read(host, cause, event.subject, event.time, event.data).map_err(host_error)?;
         }
         Ok(())
     })
@@ -213,6 +214,7 @@ pub(super) fn meter(on_failure: OnFailure, bad: Bad) -> NativePlugin {
 
 fn read(
     host: &mut dyn Host,
+    cause: Cause,
     subject: &str,
     time: Timestamp,
     data: &[u8],
@@ -222,19 +224,24 @@ fn read(
         serde_json::from_slice::<serde_json::Value>(&row).unwrap()["n"].as_u64().unwrap()
     });
     let row = serde_json::json!({"last": String::from_utf8_lossy(data), "n": n + 1}).to_string();
-    host.put(totals, subject, row.as_bytes())?;
+    host.put(cause, totals, subject, row.as_bytes())?;
     let end = (time.0.div_euclid(5 * SECOND) + 1) * 5 * SECOND;
     let key = format!("{end:020}/{subject}");
     let n = host.get(windows, &key)?.map_or(0, |row| row.len());
-    host.put(windows, &key, &vec![b'x'; n + 1])?;
-    host.set_timer(Timestamp(end), &key)
+    host.put(cause, windows, &key, &vec![b'x'; n + 1])?;
+    host.set_timer(cause, Timestamp(end), &key)
 }
 
-fn close(batch: &Batch, host: &mut dyn Host, key: &str) -> Result<(), lantern_core::HostError> {
+fn close(
+    batch: &Batch,
+    host: &mut dyn Host,
+    cause: Cause,
+    key: &str,
+) -> Result<(), lantern_core::HostError> {
     let n = host.get(TableId(1), key)?.map_or(0, |row| row.len());
-    host.delete(TableId(1), key)?;
+    host.delete(cause, TableId(1), key)?;
     host.emit(NewEvent {
-        cause: batch.offsets.last().copied().unwrap_or_default(),
+        cause,
         kind: "window.closed".into(),
         subject: key.into(),
         time: batch.watermark,

@@ -125,8 +125,9 @@ fn a_neighbour_never_notices() {
     let mut other = manifest(OnFailure::ParkEvent);
     other.name = "victim".into();
     let victim = NativePlugin::new(other, |batch: &Batch, host, _: &mut ()| {
-        for event in batch.events.iter() {
-            read(host, event.subject, event.time, event.data).map_err(host_error)?;
+        for (place, event) in batch.events.iter().enumerate() {
+            let cause = batch.cause_of_event(place);
+            read(host, cause, event.subject, event.time, event.data).map_err(host_error)?;
         }
         Ok(())
     });

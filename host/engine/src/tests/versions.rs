@@ -8,11 +8,12 @@ use lantern_core::{StoreError, fake::Published};
 
 fn plugin(last: &'static str) -> NativePlugin {
     NativePlugin::new(manifest(OnFailure::ParkEvent), move |batch, host, _: &mut ()| {
-        for timer in &batch.timers {
-            close(batch, host, &timer.key).map_err(host_error)?;
+        for (index, timer) in (0..).zip(&batch.timers) {
+            close(batch, host, Cause(index), &timer.key).map_err(host_error)?;
         }
-        for event in batch.events.iter() {
-            read(host, event.subject, event.time, last.as_bytes()).map_err(host_error)?;
+        for (place, event) in batch.events.iter().enumerate() {
+            let cause = batch.cause_of_event(place);
+            read(host, cause, event.subject, event.time, last.as_bytes()).map_err(host_error)?;
         }
         Ok(())
     })
@@ -212,11 +213,12 @@ fn a_rebuild_emits_what_the_log_had_refused_before_it() {
 fn failing(on_failure: OnFailure, also: &'static [u8]) -> NativePlugin {
     NativePlugin::new(manifest(on_failure), move |batch, host, _: &mut ()| {
         for (place, event) in batch.events.iter().enumerate() {
+            let cause = batch.cause_of_event(place);
             if event.data == b"bad" || event.data == also {
-                let event = Some(u32::try_from(place).unwrap());
-                return Err(ApplyError::Failed { event, message: "cannot read it".into() });
+                let message = "cannot read it".into();
+                return Err(ApplyError::Failed { cause: Some(cause), message });
             }
-            read(host, event.subject, event.time, event.data).map_err(host_error)?;
+            read(host, cause, event.subject, event.time, event.data).map_err(host_error)?;
         }
         Ok(())
     })

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 
 use lantern_core::{
-    KeyRange, Manifest, NewEvent, ParkedKind, ParkedRecord, ReadStore, ShardMeta, Space,
+    KeyRange, Manifest, OutboxEvent, ParkedKind, ParkedRecord, ReadStore, ShardMeta, Space,
     StoreError, Timestamp, dump,
 };
 use serde_json::Value;
@@ -112,18 +112,19 @@ fn order(left: Option<&dump::Entry>, right: Option<&dump::Entry>) -> Option<Orde
 /// Of what waits in the outbox, the first that the fold emitted otherwise.
 pub(super) fn outbox(
     found: &dyn ReadStore,
-    kept: &VecDeque<(String, NewEvent)>,
+    kept: &VecDeque<(String, OutboxEvent)>,
 ) -> Result<Option<VerifyDifference>, StoreError> {
-    let kept: BTreeMap<&str, &NewEvent> = kept.iter().map(|(id, e)| (id.as_str(), e)).collect();
+    let kept: BTreeMap<&str, &OutboxEvent> = kept.iter().map(|(id, e)| (id.as_str(), e)).collect();
     // The newest, since the newest are kept.
     for (key, bytes) in found.scan(Space::Outbox, &KeyRange::all(), kept.len().max(1), true)? {
-        let difference = |expected: Option<&NewEvent>, found: Option<&NewEvent>| VerifyDifference {
-            table: "the outbox".into(),
-            key: hex::encode(&key),
-            expected: expected.map(|e| shown(&e.data)),
-            found: found.map(|e| shown(&e.data)),
-            fields: Vec::new(),
-        };
+        let difference =
+            |expected: Option<&OutboxEvent>, found: Option<&OutboxEvent>| VerifyDifference {
+                table: "the outbox".into(),
+                key: hex::encode(&key),
+                expected: expected.map(|e| shown(&e.data)),
+                found: found.map(|e| shown(&e.data)),
+                fields: Vec::new(),
+            };
         let Some((id, event)) = posted(&bytes) else {
             return Ok(Some(difference(None, None)));
         };

@@ -1,18 +1,21 @@
 //! Calls: what reaches the host, what ends them, and in which words.
 
-use lantern_core::{ApplyError, Host as _, HostError, Level, TableId, Timer, Timestamp, TrapKind};
+use lantern_core::{
+    ApplyError, Cause, FieldKind, Host as _, HostError, Level, Member, Offset, TableId, Timer,
+    Timestamp, TrapKind,
+};
 use lantern_plugin::PluginLimits;
 
 use crate::guest::{Guest, fail};
 use crate::{FUEL, Tables, apply, batch, host_with, load};
 
 /// `put` of the first table, with the whole columns as key and value.
-const PUT_ALL: &str = "(call $put (i32.const 0)
-    (i32.load offset=96 (local.get $batch)) (i32.load offset=100 (local.get $batch))
-    (i32.load offset=176 (local.get $batch)) (i32.load offset=180 (local.get $batch)))";
+const PUT_ALL: &str = "(call $put (i32.const 0) (i32.const 0)
+    (i32.load offset=104 (local.get $batch)) (i32.load offset=108 (local.get $batch))
+    (i32.load offset=184 (local.get $batch)) (i32.load offset=188 (local.get $batch)))";
 
 fn putting() -> Guest {
-    Guest::new().import("tables", "put", "(param i32 i32 i32 i32 i32)").apply(PUT_ALL)
+    Guest::new().import("tables", "put", "(param i32 i32 i32 i32 i32 i32)").apply(PUT_ALL)
 }
 
 #[track_caller]
@@ -55,38 +58,38 @@ fn an_instance_takes_batch_after_batch_of_any_size() {
 #[test]
 fn every_call_of_the_contract_arrives() {
     let mut guest = Guest::new()
-        .import("tables", "put", "(param i32 i32 i32 i32 i32)")
+        .import("tables", "put", "(param i32 i32 i32 i32 i32 i32)")
         .import("tables", "get", "(param i32 i32 i32 i32)")
-        .import("tables", "delete", "(param i32 i32 i32)")
+        .import("tables", "delete", "(param i32 i32 i32 i32)")
         .import("tables", "scan", "(param i32 i32 i32 i32 i32 i32 i32 i32)")
-        .import("timers", "set", "(param i64 i32 i32)")
-        .import("timers", "cancel", "(param i32 i32)")
-        .import("logging", "log", "(param i32 i32 i32)")
+        .import("timers", "set", "(param i32 i64 i32 i32)")
+        .import("timers", "cancel", "(param i32 i32 i32)")
+        .import("logging", "log", "(param i32 i32 i32 i32)")
         .import("outbox", "emit", "(param i32 i32)");
     let [a, b, c] = ["alpha", "beta", "gamma"].map(|text| guest.text(text));
     let (key, len) = a.split_once(") (").unwrap();
     let (key, len) = (format!("{key})"), format!("({len}"));
     // After the scan, the second row's key is written back as a row's value.
     guest.apply = format!(
-        "(call $put (i32.const 0) {a} {b})
-         (call $put (i32.const 0) {c} {a})
-         (call $put (i32.const 1) {a} {a})
-         (call $delete (i32.const 1) {a})
+        "(call $put (i32.const 1) (i32.const 0) {a} {b})
+         (call $put (i32.const 0) (i32.const 0) {c} {a})
+         (call $put (i32.const 0) (i32.const 1) {a} {a})
+         (call $delete (i32.const 1) (i32.const 1) {a})
          (call $get (i32.const 0) {a} (i32.const 8192))
          (if (i32.ne (i32.load8_u (i32.const 8192)) (i32.const 1)) (then unreachable))
-         (call $put (i32.const 2) {b} (i32.load (i32.const 8196)) (i32.load (i32.const 8200)))
+         (call $put (i32.const 0) (i32.const 2) {b} (i32.load (i32.const 8196)) (i32.load (i32.const 8200)))
          (call $scan (i32.const 0) {a} (i32.const 0) (i32.const 0) (i32.const 9) (i32.const 0)
            (i32.const 8192))
          (if (i32.ne (i32.load (i32.const 8196)) (i32.const 2)) (then unreachable))
-         (call $put (i32.const 3) {a}
+         (call $put (i32.const 0) (i32.const 3) {a}
            (i32.load offset=16 (i32.load (i32.const 8192)))
            (i32.load offset=20 (i32.load (i32.const 8192))))
-         (call $set (i64.const 77) {a})
-         (call $set (i64.const 78) {b})
-         (call $cancel {a})
-         (call $log (i32.const 3) {c})
-         (i64.store (i32.const 8192) (i64.const 100))
-         (i32.store (i32.const 8200) {key}) (i32.store (i32.const 8204) {len})
+         (call $set (i32.const 0) (i64.const 77) {a})
+         (call $set (i32.const 1) (i64.const 78) {b})
+         (call $cancel (i32.const 0) {a})
+         (call $log (i32.const 1) (i32.const 3) {c})
+         (i32.store (i32.const 8192) (i32.const 1))
+         (i32.store (i32.const 8196) {key}) (i32.store (i32.const 8200) {len})
          (i64.store (i32.const 8224) (i64.const 5))
          (i32.store (i32.const 8232) {key}) (i32.store (i32.const 8236) {len})
          (call $emit (i32.const 8192) (i32.const 1))"
@@ -101,9 +104,11 @@ fn every_call_of_the_contract_arrives() {
     assert_eq!(row(2, "beta").as_deref(), Some("beta"));
     assert_eq!(row(3, "alpha").as_deref(), Some("gamma"));
     assert_eq!(tables.timers.into_iter().collect::<Vec<_>>(), [("beta".into(), Timestamp(78))]);
-    assert_eq!(tables.log, [(Level::Warn, "gamma".into())]);
+    assert_eq!(tables.log, [(Some(Cause(1)), Level::Warn, "gamma".into())]);
+    let causes = tables.causes;
+    assert_eq!(causes, [1, 0, 0, 1, 0, 0, 0, 1, 0].map(Cause), "of puts, deletes and timer calls");
     let event = &tables.emitted[0];
-    assert_eq!((event.cause, event.kind.as_str(), event.time), (100, "alpha", Timestamp(5)));
+    assert_eq!((event.cause, event.kind.as_str(), event.time), (Cause(1), "alpha", Timestamp(5)));
     assert_eq!(event.data, b"alpha");
 }
 
@@ -119,16 +124,56 @@ fn timers_watermark_offsets_and_types_are_where_the_contract_says() {
         check("(i64.load offset=16 (local.get $batch))", "1700000000123456"),
         check(&format!("(i64.load {})", field(4)), "42"),
         check(&format!("(i64.load8_u (i32.load offset=8 {}))", field(4)), "107"),
+        check(&format!("(i64.load offset=16 {})", field(4)), "7"),
         check(&format!("(i64.load offset=8 {})", field(24)), "101"),
         check(&format!("(i64.load offset=16 {})", field(32)), "1700000000000002"),
-        check(&format!("(i64.load32_u offset=12 {})", field(40)), "11"),
-        check(&format!("(i64.load16_u offset=2 {})", field(48)), "1"),
-        check(&format!("(i64.load32_u offset=8 {})", field(56)), "6"),
+        check(&format!("(i64.load offset=16 {})", field(40)), "1700000000123458"),
+        check(&format!("(i64.load32_u offset=12 {})", field(48)), "11"),
+        check(&format!("(i64.load16_u offset=2 {})", field(56)), "1"),
+        // The guest asks for `subject` and `data`, not for `id`.
+        check("(i64.load32_u offset=68 (local.get $batch))", "0"),
+        check(&format!("(i64.load32_u offset=8 {})", field(96)), "6"),
+        check("(i64.load32_u offset=196 (local.get $batch))", "0"),
     ];
     let mut batch = batch(3);
     batch.partition = lantern_core::PartitionId(5);
-    batch.timers = vec![Timer { at: Timestamp(42), key: "k".into() }];
+    batch.timers = vec![Timer { at: Timestamp(42), key: "k".into(), offset: Offset(7) }];
     let (applied, _) = apply(&*load(&Guest::new().apply(&body.concat())), &batch, FUEL);
+    applied.result.unwrap();
+}
+
+#[test]
+fn declared_members_arrive_as_columns() {
+    let mut guest = Guest::new();
+    guest.manifest.attributes.data = false;
+    guest.manifest.members = vec![
+        Member { name: "cents".into(), kind: FieldKind::Integer },
+        Member { name: "product".into(), kind: FieldKind::Text },
+        Member { name: "none".into(), kind: FieldKind::Boolean },
+    ];
+    let check = |load: &str, expected: &str| {
+        format!("(if (i64.ne {load} (i64.const {expected})) (then unreachable))")
+    };
+    // A member's column: validity, the variant's case and payload, mismatched.
+    let member = |n: u32, at: u32| {
+        format!("offset={} (i32.load offset=192 (local.get $batch))", n * 36 + at)
+    };
+    let list = |n: u32, at: u32| format!("(i32.load {})", member(n, at));
+    let body = [
+        check("(i64.load32_u offset=196 (local.get $batch))", "3"),
+        // `data` itself is not asked for.
+        check("(i64.load32_u offset=180 (local.get $batch))", "0"),
+        check(&format!("(i64.load8_u {})", list(0, 0)), "7"),
+        check(&format!("(i64.load8_u {})", member(0, 8)), "0"),
+        check(&format!("(i64.load offset=16 {})", list(0, 12)), "2"),
+        check(&format!("(i64.load32_u {})", member(0, 32)), "0"),
+        check(&format!("(i64.load8_u {})", member(1, 8)), "4"),
+        check(&format!("(i64.load32_u offset=8 {})", list(1, 12)), "6"),
+        check(&format!("(i64.load8_u offset=5 {})", list(1, 20)), "50"),
+        check(&format!("(i64.load8_u {})", list(2, 0)), "0"),
+        check(&format!("(i64.load8_u {})", member(2, 8)), "3"),
+    ];
+    let (applied, _) = apply(&*load(&guest.apply(&body.concat())), &batch(3), FUEL);
     applied.result.unwrap();
 }
 
@@ -210,11 +255,12 @@ fn the_clock_ends_what_fuel_does_not_and_blames_nobody() {
 
 #[test]
 fn a_trap_has_a_backtrace_and_the_last_words() {
-    let mut guest = Guest::new().import("logging", "log", "(param i32 i32 i32)");
+    let mut guest = Guest::new().import("logging", "log", "(param i32 i32 i32 i32)");
     let words = guest.text("index out of bounds");
     guest.fields = "(func $_ZN7revenue5folds17h0123456789abcdefE unreachable)".into();
-    guest.apply =
-        format!("(call $log (i32.const 4) {words}) (call $_ZN7revenue5folds17h0123456789abcdefE)");
+    guest.apply = format!(
+        "(call $log (i32.const 0) (i32.const 4) {words}) (call $_ZN7revenue5folds17h0123456789abcdefE)"
+    );
     let plugin = load(&guest);
     let mut instance = plugin.instantiate().unwrap();
     let applied = instance.apply(&batch(1), Box::new(Tables::default()), FUEL);
@@ -234,13 +280,13 @@ fn a_failure_names_its_event_or_none() {
         let mut guest = Guest::new();
         let text = guest.text("no such product");
         let plugin = load(&guest.apply(&fail(blamed, &text)));
-        let Err(ApplyError::Failed { event, message }) = apply(&*plugin, &batch(3), FUEL).0.result
+        let Err(ApplyError::Failed { cause, message }) = apply(&*plugin, &batch(3), FUEL).0.result
         else {
             panic!("no failure");
         };
-        assert_eq!(event, expected);
+        assert_eq!(cause, expected.map(Cause));
         assert!(message.starts_with("no such product"));
-        assert_eq!(message.contains("event 7 of a batch of 3"), blamed == Some(7), "{message}");
+        assert_eq!(message.contains("blames 7 in a batch of 3"), blamed == Some(7), "{message}");
     }
 }
 
@@ -275,9 +321,12 @@ fn stack_and_bounds_are_guarded() {
 }
 
 /// `put-many` with columns of `ends` and a text each.
-fn put_many(ends: [&[u32]; 2], texts: [&str; 2]) -> ApplyError {
-    let mut guest =
-        Guest::new().import("tables", "put-many", "(param i32 i32 i32 i32 i32 i32 i32 i32 i32)");
+fn put_many(causes: usize, ends: [&[u32]; 2], texts: [&str; 2]) -> ApplyError {
+    let mut guest = Guest::new().import(
+        "tables",
+        "put-many",
+        "(param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)",
+    );
     let [keys, values] = texts.map(|text| guest.text(text));
     let mut body = String::new();
     let mut lists = Vec::new();
@@ -288,7 +337,10 @@ fn put_many(ends: [&[u32]; 2], texts: [&str; 2]) -> ApplyError {
         }
         lists.push(format!("(i32.const {at}) (i32.const {})", ends.len()));
     }
-    body += &format!("(call $put-many (i32.const 0) {} {keys} {} {values})", lists[0], lists[1]);
+    body += &format!(
+        "(call $put-many (i32.const 12288) (i32.const {causes}) (i32.const 0) {} {keys} {} {values})",
+        lists[0], lists[1]
+    );
     let (applied, tables) = apply(&*load(&guest.apply(&body)), &batch(1), FUEL);
     match applied.result {
         Err(error) => {
@@ -304,7 +356,7 @@ fn put_many(ends: [&[u32]; 2], texts: [&str; 2]) -> ApplyError {
 
 #[test]
 fn columns_from_the_guest_are_checked() {
-    let fine = put_many([&[1, 3], &[0, 2]], ["abc", "xy"]).to_string();
+    let fine = put_many(2, [&[1, 3], &[0, 2]], ["abc", "xy"]).to_string();
     assert_eq!(fine, "[(\"a\", []), (\"bc\", [120, 121])]");
     for (ends, texts, expected) in [
         ([&[3, 1][..], &[1, 2][..]], ["abc", "xy"], "lies before the end"),
@@ -313,9 +365,11 @@ fn columns_from_the_guest_are_checked() {
         ([&[1, 3], &[2]], ["abc", "xy"], "2 keys but 1 values"),
         ([&[1, 2], &[1, 2]], ["ä", "xy"], "key 0 ends within a character"),
     ] {
-        let said = put_many(ends, texts);
+        let said = put_many(ends[0].len(), ends, texts);
         trapped(said, TrapKind::HostCall, &["`tables.put-many`", expected]);
     }
+    let said = put_many(1, [&[1, 3], &[0, 2]], ["abc", "xy"]);
+    trapped(said, TrapKind::HostCall, &["`tables.put-many` was given 2 keys but 1 causes"]);
 }
 
 #[test]
@@ -347,7 +401,7 @@ fn reads_and_the_log_are_bounded() {
     let run = |guest: Guest, rows: u32, bytes: usize| {
         let mut tables = Tables::default();
         for n in 0..rows {
-            tables.put(TableId(0), &format!("k{n}"), &vec![0; bytes]).unwrap();
+            tables.put(Cause(0), TableId(0), &format!("k{n}"), &vec![0; bytes]).unwrap();
         }
         let plugin = host.load(&guest.build(), "").unwrap();
         plugin.instantiate().unwrap().apply(&batch(1), Box::new(tables), FUEL)
@@ -364,21 +418,21 @@ fn reads_and_the_log_are_bounded() {
     let said = run(scan(), 2, 4).result.unwrap_err();
     trapped(said, TrapKind::HostCall, &["more than 10 bytes (`plugin.limits.read_bytes_max`)"]);
 
-    let mut guest = Guest::new().import("logging", "log", "(param i32 i32 i32)");
+    let mut guest = Guest::new().import("logging", "log", "(param i32 i32 i32 i32)");
     let text = guest.text("hello");
-    let chatty = guest.apply(&format!("(call $log (i32.const 2) {text})").repeat(50));
+    let chatty = guest.apply(&format!("(call $log (i32.const 0) (i32.const 2) {text})").repeat(50));
     let applied = run(chatty, 0, 0);
     applied.result.unwrap();
     let tables: Box<Tables> = applied.host.into_any().downcast().unwrap();
     assert_eq!(tables.log.len(), 2);
-    assert!(tables.log[1].1.contains("`plugin.limits.log_bytes_max`"));
+    assert!(tables.log[1].2.contains("`plugin.limits.log_bytes_max`"));
 }
 
 #[test]
 fn what_one_host_call_carries_out_is_bounded() {
     let limits = PluginLimits { host_call_bytes_max: 64 << 10, ..PluginLimits::default() };
-    let guest = Guest::new().import("tables", "put", "(param i32 i32 i32 i32 i32)").apply(
-        "(call $put (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 65537))",
+    let guest = Guest::new().import("tables", "put", "(param i32 i32 i32 i32 i32 i32)").apply(
+        "(call $put (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 65537))",
     );
     let plugin = host_with(limits).load(&guest.build(), "").unwrap();
     let (applied, tables) = apply(&*plugin, &batch(1), FUEL);

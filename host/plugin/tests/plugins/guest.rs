@@ -44,7 +44,7 @@ impl Guest {
             version: "1.2.3".into(),
             description: "Übt".into(),
             subscribes: vec!["order.*".into(), "page.viewed".into()],
-            attributes: Attributes { subject: true, ..Attributes::default() },
+            attributes: Attributes { subject: true, data: true, ..Attributes::default() },
             tables: vec![lantern_core::Table { name: "rows".into(), ..Default::default() }],
             ..Manifest::default()
         };
@@ -76,7 +76,7 @@ impl Guest {
     pub(crate) fn import(mut self, interface: &str, function: &str, params: &str) -> Self {
         let _ = writeln!(
             self.imports,
-            "(import \"lantern:projection/{interface}@0.1.0\" \"{function}\" \
+            "(import \"lantern:projection/{interface}@0.2.0\" \"{function}\" \
              (func ${function} {params}))"
         );
         self
@@ -117,12 +117,12 @@ impl Guest {
                       (i32.const 16)))) (i32.const 0))
                     (then unreachable))))
                 (local.get $at))
-              (func $setup (export \"lantern:projection/projector@0.1.0#setup\")
+              (func $setup (export \"lantern:projection/projector@0.2.0#setup\")
                 (param $ptr i32) (param $len i32) (result i32)
                 {setup}
                 (global.set $heap (i32.const {HEAP}))
                 (i32.const {MANIFEST}))
-              (func $apply (export \"lantern:projection/projector@0.1.0#apply\")
+              (func $apply (export \"lantern:projection/projector@0.2.0#apply\")
                 (param $batch i32) (result i32)
                 {apply}
                 (global.set $heap (i32.const {HEAP}))
@@ -165,13 +165,13 @@ impl Guest {
     }
 }
 
-/// Instructions that make `apply` answer a failure of `text`, blaming an event.
-pub(crate) fn fail(event: Option<u32>, text: &str) -> String {
+/// Instructions that make `apply` answer a failure of `text`, blaming a cause.
+pub(crate) fn fail(cause: Option<u32>, text: &str) -> String {
     let mut code = format!("(i32.store8 (i32.const {ANSWER}) (i32.const 1))");
-    if let Some(event) = event {
+    if let Some(cause) = cause {
         let _ = write!(
             code,
-            "(i32.store8 (i32.const {}) (i32.const 1)) (i32.store (i32.const {}) (i32.const {event}))",
+            "(i32.store8 (i32.const {}) (i32.const 1)) (i32.store (i32.const {}) (i32.const {cause}))",
             ANSWER + 4,
             ANSWER + 8
         );
@@ -197,34 +197,51 @@ struct Image {
 impl Image {
     fn manifest(&mut self, m: &Manifest, option: Option<&str>) {
         // The discriminant, then the record, aligned to 8.
-        self.bytes.resize(8 + 104, 0);
+        self.bytes.resize(8 + 120, 0);
         let at = 8;
         self.string(at, &m.name);
         self.string(at + 8, &m.version);
         self.string(at + 16, &m.description);
         self.strings(at + 24, &m.subscribes);
         let a = m.attributes;
-        let flags =
-            [a.id, a.source, a.subject, a.tenant, a.dataschema, a.datacontenttype, a.extensions];
+        let flags = [
+            a.id,
+            a.source,
+            a.subject,
+            a.tenant,
+            a.dataschema,
+            a.datacontenttype,
+            a.extensions,
+            a.data,
+        ];
         self.bytes[at + 32] =
             flags.iter().enumerate().fold(0, |bits, (n, &on)| bits | (u8::from(on) << n));
-        let tables = self.list(at + 36, m.tables.len(), 56);
+        let members = self.list(at + 36, m.members.len(), 12);
+        for (n, member) in m.members.iter().enumerate() {
+            self.string(members + n * 12, &member.name);
+            self.bytes[members + n * 12 + 8] = member.kind as u8;
+        }
+        let tables = self.list(at + 44, m.tables.len(), 64);
         for (n, table) in m.tables.iter().enumerate() {
-            self.table(tables + n * 56, table);
+            self.table(tables + n * 64, table);
         }
-        self.strings(at + 44, &m.emits);
+        self.strings(at + 52, &m.emits);
         if let Some(time) = m.event_time {
-            self.bytes[at + 56] = 1;
-            self.u64(at + 64, time.allowed_lateness_us);
-            self.u64(at + 72, time.tick_us);
+            self.bytes[at + 72] = 1;
+            self.u64(at + 80, time.allowed_lateness_us);
+            self.u64(at + 88, time.tick_us);
         }
-        self.bytes[at + 80] = m.on_failure as u8;
+        self.bytes[at + 96] = m.on_failure as u8;
         if let Some(parameters) = &m.parameters {
-            self.bytes[at + 84] = 1;
-            self.string(at + 88, parameters);
+            self.bytes[at + 100] = 1;
+            self.string(at + 104, parameters);
+        }
+        if let Some(depth) = m.cycle_depth_max {
+            self.bytes[at + 60] = 1;
+            self.u32(at + 64, depth);
         }
         if let Some(option) = option {
-            let options = self.list(at + 96, 1, 16);
+            let options = self.list(at + 112, 1, 16);
             self.string(options, option);
             self.string(options + 8, "on");
         }
@@ -243,9 +260,13 @@ impl Image {
             self.string(at + 12, &field.unit);
             self.bytes[at + 20] = field.merge as u8;
         }
+        if let Some(field) = &table.newest_by {
+            self.bytes[at + 28] = 1;
+            self.string(at + 32, field);
+        }
         if let Some(retention) = table.retention_us {
-            self.bytes[at + 32] = 1;
-            self.u64(at + 40, retention);
+            self.bytes[at + 40] = 1;
+            self.u64(at + 48, retention);
         }
     }
 

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lantern_core::{Attributes, EventTime, Field, FieldKind, Manifest, Merge, OnFailure, Table};
+use lantern_core::{
+    Attributes, EventTime, Field, FieldKind, Manifest, Member, Merge, OnFailure, Table,
+};
 use lantern_plugin::{Compiler, PluginConfig, PluginHost, PluginLimits};
 
 use crate::guest::{Guest, WIT};
@@ -18,6 +20,10 @@ fn the_manifest_arrives_whole() {
         description: "Sums € per product".into(),
         subscribes: vec!["order.placed".into(), "cart.*".into()],
         attributes: Attributes { id: true, tenant: true, extensions: true, ..Default::default() },
+        members: vec![
+            Member { name: "product".into(), kind: FieldKind::Text },
+            Member { name: "cents".into(), kind: FieldKind::Integer },
+        ],
         tables: vec![
             Table {
                 name: "revenue".into(),
@@ -37,12 +43,26 @@ fn the_manifest_arrives_whole() {
                         unit: String::new(),
                         merge: Merge::Newest,
                     },
+                    Field {
+                        name: "users".into(),
+                        kind: FieldKind::Distinct,
+                        unit: String::new(),
+                        merge: Merge::Sketch,
+                    },
+                    Field {
+                        name: "delays".into(),
+                        kind: FieldKind::Percentiles,
+                        unit: "ms".into(),
+                        merge: Merge::Sketch,
+                    },
                 ],
+                newest_by: Some("seen".into()),
                 retention_us: Some(86_400_000_000),
             },
             Table { name: "scratch".into(), ..Table::default() },
         ],
         emits: vec!["alert.raised".into()],
+        cycle_depth_max: Some(3),
         event_time: Some(EventTime { allowed_lateness_us: 5_000_000, tick_us: 1_000_000 }),
         on_failure: OnFailure::Halt,
         parameters: Some("{\"type\":\"object\"}".into()),
@@ -105,12 +125,12 @@ fn modules_for_other_places_are_told_which() {
 /// A guest whose world has `extra` beside the contract's.
 fn world_with(packages: &str, extra: &str, import: &str) -> Guest {
     let mut guest = Guest::new();
-    let contract = WIT.replacen("package lantern:projection@0.1.0;", "", 1);
+    let contract = WIT.replacen("package lantern:projection@0.2.0;", "", 1);
     guest.wit = format!(
         "package test:guest;
-         world guest {{ include lantern:projection/projection@0.1.0; {extra} }}
+         world guest {{ include lantern:projection/projection@0.2.0; {extra} }}
          {packages}
-         package lantern:projection@0.1.0 {{ {contract} }}"
+         package lantern:projection@0.2.0 {{ {contract} }}"
     );
     guest.world = Some("guest");
     guest.imports = import.into();
@@ -129,7 +149,7 @@ fn an_import_that_is_not_the_contracts_is_named() {
     says(
         &error,
         "LAN-0108",
-        &["`acme:mail/send@1.0.0`", "it has `lantern:projection/", "tables@0.1.0`"],
+        &["`acme:mail/send@1.0.0`", "it has `lantern:projection/", "tables@0.2.0`"],
     );
 
     let guest = world_with("", "import shout: func();", "(import \"$root\" \"shout\" (func $f))");
@@ -160,18 +180,29 @@ fn wasi_is_refused_where_it_is_off_and_the_network_always() {
 #[test]
 fn another_version_of_the_contract_is_told_by_number() {
     let mut guest = Guest::new();
-    guest.wit = WIT.replace("@0.1.0", "@0.2.0");
-    let error = refused(&host(), &guest.renamed("@0.1.0", "@0.2.0"));
+    guest.wit = WIT.replace("@0.2.0", "@0.3.0");
+    let error = refused(&host(), &guest.renamed("@0.2.0", "@0.3.0"));
     says(
         &error,
         "LAN-0109",
-        &["made for version 0.2.0 of the contract (it imports `lantern:", "has version 0.1.0"],
+        &["made for version 0.3.0 of the contract (it imports `lantern:", "has version 0.2.0"],
     );
-    // A later release of the same track only adds, so its plugins run where
-    // they use nothing new.
-    guest.wit = WIT.replace("@0.1.0", "@0.1.9");
-    let plugin = host().load(&guest.renamed("@0.1.0", "@0.1.9"), "").unwrap();
+    // A later release of the same track only adds, so its plugins run if they
+    // use nothing new.
+    guest.wit = WIT.replace("@0.2.0", "@0.2.9");
+    let plugin = host().load(&guest.renamed("@0.2.0", "@0.2.9"), "").unwrap();
     assert_eq!(plugin.manifest().name, "guest");
+}
+
+/// `tests/old/contract-0.1.0.wasm` is `tests/guests/rogue` as the last release
+/// with contract 0.1.0 compiled it.
+#[test]
+fn a_plugin_of_the_first_contract_is_refused_and_told_what_to_rebuild_with() {
+    let old = include_bytes!("../old/contract-0.1.0.wasm");
+    let error = refused(&host(), old);
+    let expected = ["made for version 0.1.0 of the contract", "this host has version 0.2.0"];
+    says(&error, "LAN-0109", &expected);
+    assert!(error.help().contains("rebuild the plugin with the SDK"), "{}", error.help());
 }
 
 #[test]
@@ -187,16 +218,16 @@ fn a_function_of_another_shape_is_shown_beside_the_right_one() {
         &error,
         "LAN-0111",
         &[
-            "`lantern:projection/tables@0.1.0#get`",
+            "`lantern:projection/tables@0.2.0#get`",
             "`func(table: u32, key: list<u8>) -> option<list<u8>>` in the plugin",
-            "but `func(table: u32, key: string) -> option<list<u8>>` in version 0.1.0",
+            "but `func(table: u32, key: string) -> option<list<u8>>` in version 0.2.0",
         ],
     );
 
     let mut guest = Guest::new().import("tables", "frob", "");
     guest.wit = WIT.replace("interface tables {", "interface tables { frob: func();");
     let error = refused(&host(), &guest.build());
-    says(&error, "LAN-0108", &["`lantern:projection/tables@0.1.0#frob`", "it has `get`, `put`"]);
+    says(&error, "LAN-0108", &["`lantern:projection/tables@0.2.0#frob`", "it has `get`, `put`"]);
 }
 
 #[test]
@@ -213,7 +244,7 @@ fn a_component_of_another_world_is_told_what_it_exports() {
     says(
         &error,
         "LAN-0112",
-        &["does not export `lantern:projection/projector@0.1.0`", "it exports `hello`"],
+        &["does not export `lantern:projection/projector@0.2.0`", "it exports `hello`"],
     );
     let empty = wat::parse_str("(component)").unwrap();
     says(&refused(&host(), &empty), "LAN-0112", &["it exports nothing"]);
@@ -265,9 +296,9 @@ fn setup_that_fails_traps_or_never_ends_is_told_apart() {
     starts.fields = "(func $spin (loop $forever (br $forever))) (start $spin)".into();
     says(&refused(&host, &starts.build()), "LAN-0122", &["used up its fuel"]);
 
-    let mut writes = Guest::new().import("tables", "put", "(param i32 i32 i32 i32 i32)");
+    let mut writes = Guest::new().import("tables", "put", "(param i32 i32 i32 i32 i32 i32)");
     let key = writes.text("k");
-    let writes = writes.setup(&format!("(call $put (i32.const 0) {key} {key})"));
+    let writes = writes.setup(&format!("(call $put (i32.const 0) (i32.const 0) {key} {key})"));
     says(&refused(&host, &writes.build()), "LAN-0121", &["`tables.put` outside of `apply`"]);
 }
 

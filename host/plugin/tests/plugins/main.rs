@@ -14,8 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lantern_core::{
-    Applied, Attributes, Batch, EventRef, Events, Host, HostError, Level, NewEvent, Plugin, Row,
-    TableId, Timestamp,
+    Applied, Attributes, Batch, Cause, EventRef, Events, Host, HostError, Level, NewEvent, Plugin,
+    Row, TableId, Timestamp,
 };
 use lantern_plugin::{Compiler, LoadError, PluginConfig, PluginHost, PluginLimits};
 
@@ -90,6 +90,7 @@ fn batch(count: u64) -> Batch {
     Batch {
         watermark: Timestamp(1_700_000_000_123_456),
         offsets: (100..100 + count).collect(),
+        watermarks: (0..count).map(|n| Timestamp(1_700_000_000_123_456 + n as i64)).collect(),
         events: asked,
         ..Batch::default()
     }
@@ -108,7 +109,9 @@ struct Tables {
     rows: BTreeMap<(u32, String), Vec<u8>>,
     timers: BTreeMap<String, Timestamp>,
     emitted: Vec<NewEvent>,
-    log: Vec<(Level, String)>,
+    log: Vec<(Option<Cause>, Level, String)>,
+    /// Of writes and timer calls, in order.
+    causes: Vec<Cause>,
     /// Answers every `get` with this error.
     broken: Option<HostError>,
 }
@@ -121,12 +124,20 @@ impl Host for Tables {
         }
     }
 
-    fn put(&mut self, table: TableId, key: &str, value: &[u8]) -> Result<(), HostError> {
+    fn put(
+        &mut self,
+        cause: Cause,
+        table: TableId,
+        key: &str,
+        value: &[u8],
+    ) -> Result<(), HostError> {
+        self.causes.push(cause);
         self.rows.insert((table.0, key.into()), value.into());
         Ok(())
     }
 
-    fn delete(&mut self, table: TableId, key: &str) -> Result<(), HostError> {
+    fn delete(&mut self, cause: Cause, table: TableId, key: &str) -> Result<(), HostError> {
+        self.causes.push(cause);
         self.rows.remove(&(table.0, key.into()));
         Ok(())
     }
@@ -144,12 +155,14 @@ impl Host for Tables {
         Ok(rows.map(|((_, key), value)| Row { key: key.clone(), value: value.clone() }).collect())
     }
 
-    fn set_timer(&mut self, at: Timestamp, key: &str) -> Result<(), HostError> {
+    fn set_timer(&mut self, cause: Cause, at: Timestamp, key: &str) -> Result<(), HostError> {
+        self.causes.push(cause);
         self.timers.insert(key.into(), at);
         Ok(())
     }
 
-    fn cancel_timer(&mut self, key: &str) -> Result<(), HostError> {
+    fn cancel_timer(&mut self, cause: Cause, key: &str) -> Result<(), HostError> {
+        self.causes.push(cause);
         self.timers.remove(key);
         Ok(())
     }
@@ -159,8 +172,8 @@ impl Host for Tables {
         Ok(())
     }
 
-    fn log(&mut self, level: Level, message: &str) -> Result<(), HostError> {
-        self.log.push((level, message.into()));
+    fn log(&mut self, cause: Option<Cause>, level: Level, message: &str) -> Result<(), HostError> {
+        self.log.push((cause, level, message.into()));
         Ok(())
     }
 

@@ -56,12 +56,12 @@ const IMPORTS: &str = "
     (import \"wasi:cli/exit@0.2.0\" \"exit\" (func $exit (param i32)))";
 
 fn guest() -> Guest {
-    let mut guest = Guest::new().import("tables", "put", "(param i32 i32 i32 i32 i32)");
-    let contract = WIT.replacen("package lantern:projection@0.1.0;", "", 1);
+    let mut guest = Guest::new().import("tables", "put", "(param i32 i32 i32 i32 i32 i32)");
+    let contract = WIT.replacen("package lantern:projection@0.2.0;", "", 1);
     guest.wit = format!(
         "package test:guest;
          world guest {{
-           include lantern:projection/projection@0.1.0;
+           include lantern:projection/projection@0.2.0;
            import wasi:clocks/wall-clock@0.2.0;
            import wasi:clocks/monotonic-clock@0.2.0;
            import wasi:io/poll@0.2.0;
@@ -72,7 +72,7 @@ fn guest() -> Guest {
            import wasi:cli/exit@0.2.0;
          }}
          {PACKAGES}
-         package lantern:projection@0.1.0 {{ {contract} }}"
+         package lantern:projection@0.2.0 {{ {contract} }}"
     );
     guest.world = Some("guest");
     guest.imports += IMPORTS;
@@ -92,7 +92,7 @@ fn curious() -> Guest {
          (i64.store (i32.const 8232) (call $random))
          (call $seed (i32.const 8240))
          (call $arguments (i32.const 8256))
-         (call $put (i32.const 0) {key} (i32.const 8192) (i32.const 72))"
+         (call $put (i32.const 0) (i32.const 0) {key} (i32.const 8192) (i32.const 72))"
     ))
 }
 
@@ -135,7 +135,7 @@ fn output_goes_to_the_log_and_into_a_traps_message() {
     let guest =
         guest.apply(&format!("(call $write (call $stderr) {text} (i32.const 8192)) unreachable"));
     let (applied, tables) = apply(&*load(&guest), &batch(1), FUEL);
-    let lines: Vec<_> = tables.log.iter().map(|(_, text)| text.as_str()).collect();
+    let lines: Vec<_> = tables.log.iter().map(|(_, _, text)| text.as_str()).collect();
     assert_eq!(lines, ["thread panicked at src/lib.rs:7", "index out of bounds"]);
     let said = applied.result.unwrap_err().to_string();
     assert!(said.contains("it last said: thread panicked at src/lib.rs:7"), "{said}");
@@ -151,7 +151,7 @@ fn output_without_end_is_dropped_and_costs_fuel() {
     let (applied, tables) = apply(&*load(&guest), &batch(1), 100_000);
     let said = applied.result.unwrap_err().to_string();
     assert!(said.contains("used up its fuel") || said.contains("resource"), "{said}");
-    assert!(tables.log.iter().map(|(_, text)| text.len()).sum::<usize>() < 70_000);
+    assert!(tables.log.iter().map(|(_, _, text)| text.len()).sum::<usize>() < 70_000);
 }
 
 #[test]

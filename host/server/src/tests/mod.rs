@@ -186,7 +186,7 @@ pub(super) fn counts() -> Arc<dyn Plugin> {
         name: "counts".into(),
         version: "1.0.0".into(),
         subscribes: vec!["*".into()],
-        attributes: Attributes { subject: true, ..Attributes::default() },
+        attributes: Attributes { subject: true, data: true, ..Attributes::default() },
         tables: vec![
             Table {
                 name: "by_subject".into(),
@@ -205,9 +205,9 @@ pub(super) fn counts() -> Arc<dyn Plugin> {
     Arc::new(NativePlugin::<()>::new(manifest, |batch, host, ()| {
         for place in 0..batch.events.len() {
             if batch.events.kind(place) == "bad" {
-                let event = u32::try_from(place).ok();
                 let message = "cannot count this".to_owned();
-                return Err(lantern_core::ApplyError::Failed { event, message });
+                let cause = Some(batch.cause_of_event(place));
+                return Err(lantern_core::ApplyError::Failed { cause, message });
             }
             let subject = batch.events.subject(place);
             let old = host.get(TableId(0), subject).map_err(host_error)?;
@@ -216,7 +216,8 @@ pub(super) fn counts() -> Arc<dyn Plugin> {
                 row["count"].as_i64().unwrap()
             });
             let row = serde_json::json!({"subject": subject, "count": count + 1});
-            host.put(TableId(0), subject, row.to_string().as_bytes()).map_err(host_error)?;
+            let cause = batch.cause_of_event(place);
+            host.put(cause, TableId(0), subject, row.to_string().as_bytes()).map_err(host_error)?;
         }
         Ok(())
     }))

@@ -21,6 +21,7 @@ struct Options {
     private: bool,
     per_tenant: bool,
     name: Option<String>,
+    newest_by: Option<String>,
     retention_us: Option<u64>,
     cache_rows: Option<usize>,
 }
@@ -47,6 +48,10 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
         } else {
             quote!(&[])
         };
+        let newest_by = match options.newest_by {
+            Some(field) => quote!(::std::option::Option::Some(#field)),
+            None => quote!(::std::option::Option::None),
+        };
         let retention = match options.retention_us {
             Some(us) => quote!(::std::option::Option::Some(#us)),
             None => quote!(::std::option::Option::None),
@@ -63,6 +68,7 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
                 public: #public,
                 per_tenant: #per_tenant,
                 fields: #fields,
+                newest_by: #newest_by,
                 retention_us: #retention,
                 cache_rows: #cache_rows,
             }
@@ -102,14 +108,16 @@ fn options(field: &Field) -> syn::Result<Options> {
                 options.per_tenant = true;
             } else if meta.path.is_ident("name") {
                 options.name = Some(meta.value()?.parse::<LitStr>()?.value());
+            } else if meta.path.is_ident("newest_by") {
+                options.newest_by = Some(meta.value()?.parse::<LitStr>()?.value());
             } else if meta.path.is_ident("retention") {
                 options.retention_us = Some(duration_us(&meta.value()?.parse()?)?);
             } else if meta.path.is_ident("cache") {
                 options.cache_rows = Some(meta.value()?.parse::<LitInt>()?.base10_parse()?);
             } else {
                 return Err(meta.error(
-                    "expected `private`, `per_tenant`, `retention = \"7d\"`, `name = \"…\"`, \
-                     `cache = …` or `skip`",
+                    "expected `private`, `per_tenant`, `newest_by = \"…\"`, \
+                     `retention = \"7d\"`, `name = \"…\"`, `cache = …` or `skip`",
                 ));
             }
             Ok(())

@@ -19,8 +19,17 @@ pub(crate) struct State {
     pub(crate) tables: BTreeMap<u32, Rows>,
     /// The timers that are set, by key.
     pub(crate) timers: BTreeMap<String, TimerState>,
-    /// Emitted events, oldest first.
-    pub(crate) emitted: Vec<NewEvent>,
+    /// Emitted events, oldest first, each behind the offset of its cause.
+    pub(crate) emitted: Vec<(u64, NewEvent)>,
+}
+
+/// A timer or an event of a call.
+#[derive(Debug, Clone)]
+pub(crate) struct Occasion {
+    /// Of a timer, that of the event that set it.
+    pub(crate) offset: u64,
+    /// None for a timer that belongs to no tenant.
+    pub(crate) tenant: Option<String>,
 }
 
 /// When a timer fires, in microseconds.
@@ -31,6 +40,8 @@ pub(crate) struct TimerState {
     /// After the watermark of the call that set it: a timer never fires in
     /// that call, nor where the batch happens to end.
     pub(crate) due: i64,
+    /// The offset of the event that set it.
+    pub(crate) offset: u64,
 }
 
 /// Committed state and what the current call adds to it.
@@ -42,14 +53,41 @@ pub(crate) struct MemoryHost {
     pub(crate) logs: Vec<(Level, String)>,
     /// The watermark of the current call, in microseconds.
     pub(crate) watermark: i64,
+    /// The timers and events of the current call.
+    pub(crate) occasions: Vec<Occasion>,
     /// How many calls of the contract's imports were made.
     pub(crate) calls: u64,
     rows: BTreeMap<(u32, String), Option<Vec<u8>>>,
     timers: BTreeMap<String, Option<TimerState>>,
-    emitted: Vec<NewEvent>,
+    emitted: Vec<(u64, NewEvent)>,
 }
 
 impl MemoryHost {
+    /// # Panics
+    /// If the call has no such timer or event: the real host ends the call.
+    fn occasion(&self, cause: u32) -> &Occasion {
+        let known = self.occasions.get(cause as usize);
+        known.unwrap_or_else(|| panic!("the call has no timer or event {cause}"))
+    }
+
+    fn check_causes(&self, causes: &[u32], wanted: &Column) {
+        assert_eq!(causes.len(), wanted.ends.len(), "each row has a cause");
+        for cause in causes {
+            self.occasion(*cause);
+        }
+    }
+
+    /// # Panics
+    /// If `key` belongs to another tenant than `cause`: the real host ends the
+    /// call.
+    fn check_timer(&self, cause: u32, key: &str) -> &Occasion {
+        let occasion = self.occasion(cause);
+        let tenant = key.split_once('\0').map(|(tenant, _)| tenant);
+        let fits = tenant.is_none() || tenant == occasion.tenant.as_deref();
+        assert!(fits, "timer {key:?} belongs to another tenant than its cause");
+        occasion
+    }
+
     /// Rows the current call has written: table, key, and the value unless
     /// the row was deleted.
     pub(crate) fn written(&self) -> impl Iterator<Item = (u32, &str, Option<&[u8]>)> {
@@ -79,6 +117,13 @@ impl MemoryHost {
         self.rows.clear();
         self.timers.clear();
         self.emitted.clear();
+    }
+
+    fn timer(&self, key: &str) -> Option<TimerState> {
+        match self.timers.get(key) {
+            Some(timer) => *timer,
+            None => self.state.timers.get(key).copied(),
+        }
     }
 
     fn row(&self, table: u32, key: &str) -> Option<&[u8]> {
@@ -161,16 +206,18 @@ pub(crate) fn get_many(table: u32, wanted: &Column) -> (Vec<bool>, Column) {
     })
 }
 
-pub(crate) fn put_many(table: u32, wanted: &Column, rows: &Column) {
+pub(crate) fn put_many(causes: &[u32], table: u32, wanted: &Column, rows: &Column) {
     call(|host| {
+        host.check_causes(causes, wanted);
         for (key, value) in keys(wanted).zip(values(rows)) {
             host.rows.insert((table, key.to_owned()), Some(value.to_vec()));
         }
     });
 }
 
-pub(crate) fn delete_many(table: u32, wanted: &Column) {
+pub(crate) fn delete_many(causes: &[u32], table: u32, wanted: &Column) {
     call(|host| {
+        host.check_causes(causes, wanted);
         for key in keys(wanted) {
             host.rows.insert((table, key.to_owned()), None);
         }
@@ -188,23 +235,36 @@ pub(crate) fn scan(table: u32, start: &str, end: &str, limit: u32, reverse: bool
     })
 }
 
-pub(crate) fn set_timer(at: i64, key: &str) {
+pub(crate) fn set_timer(cause: u32, at: i64, key: &str) {
     call(|host| {
-        let due = at.max(host.watermark.saturating_add(1));
-        host.timers.insert(key.to_owned(), Some(TimerState { at, due }));
+        let offset = host.check_timer(cause, key).offset;
+        // Set again for the same time, it keeps the first event's offset.
+        if host.timer(key).is_none_or(|timer| timer.at != at) {
+            let due = at.max(host.watermark.saturating_add(1));
+            host.timers.insert(key.to_owned(), Some(TimerState { at, due, offset }));
+        }
     });
 }
 
-pub(crate) fn cancel_timer(key: &str) {
+pub(crate) fn cancel_timer(cause: u32, key: &str) {
     call(|host| {
+        host.check_timer(cause, key);
         host.timers.insert(key.to_owned(), None);
     });
 }
 
 pub(crate) fn emit(events: &[NewEvent]) {
-    call(|host| host.emitted.extend_from_slice(events));
+    call(|host| {
+        for event in events {
+            let Occasion { offset, tenant } = host.occasion(event.cause).clone();
+            let tenant = tenant.unwrap_or_default();
+            let fits = event.tenant.is_empty() || event.tenant == tenant;
+            assert!(fits, "an emitted event has another tenant than its cause: {event:?}");
+            host.emitted.push((offset, NewEvent { tenant, ..event.clone() }));
+        }
+    });
 }
 
-pub(crate) fn log(level: Level, message: &str) {
+pub(crate) fn log(_cause: u32, level: Level, message: &str) {
     call(|host| host.logs.push((level, message.to_owned())));
 }

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::{Emitted, Level, Outcome, TestEvent};
 use crate::Timestamp;
 use crate::bindings::lantern::projection::types as wit;
-use crate::host::native::{self, MemoryHost};
+use crate::host::native::{self, MemoryHost, Occasion};
 use crate::projection::{Failure, Instance, Projection};
 use crate::row::Stored;
 use crate::table::TableSpec;
@@ -29,7 +29,8 @@ pub struct Harness<P> {
     newest: Timestamp,
     watermark: Timestamp,
     parked: Vec<Parked>,
-    parked_subjects: BTreeSet<String>,
+    /// Tenant and subject.
+    parked_subjects: BTreeSet<(String, String)>,
     timer_failures: Vec<String>,
     halted: Option<String>,
 }
@@ -226,8 +227,8 @@ impl<P: Projection> Harness<P> {
     pub fn emitted(&self) -> Vec<Emitted> {
         let emitted = self.host.state.emitted.iter();
         emitted
-            .map(|event| Emitted {
-                cause: event.cause,
+            .map(|(cause, event)| Emitted {
+                cause: *cause,
                 kind: event.type_.clone(),
                 subject: event.subject.clone(),
                 tenant: event.tenant.clone(),
@@ -318,10 +319,11 @@ impl<P: Projection> Harness<P> {
             .timers
             .iter()
             .filter(|(_, timer)| timer.due <= watermark.micros())
-            .map(|(key, timer)| (timer.due, key.clone(), timer.at))
+            .map(|(key, timer)| (timer.due, key.clone(), timer.at, timer.offset))
             .collect::<Vec<_>>();
         due.sort();
-        let due: Vec<_> = due.into_iter().map(|(_, key, at)| wit::Timer { at, key }).collect();
+        let due: Vec<_> =
+            due.into_iter().map(|(_, key, at, offset)| wit::Timer { at, key, offset }).collect();
         for timers in due.chunks(BATCH_TIMERS.min(self.batch_events)) {
             if self.halted.is_some() {
                 return;
@@ -330,6 +332,11 @@ impl<P: Projection> Harness<P> {
                 self.host.state.timers.remove(&timer.key);
             }
             let batch = self.batch(&[], timers.to_vec());
+            let occasions = timers.iter().map(|timer| Occasion {
+                offset: timer.offset,
+                tenant: timer.key.split_once('\0').map(|(tenant, _)| tenant.to_owned()),
+            });
+            self.host.occasions = occasions.collect();
             if let Err(failure) = self.call(&batch) {
                 self.timer_failures.push(failure.message);
             }
@@ -339,7 +346,7 @@ impl<P: Projection> Harness<P> {
     fn apply(&mut self, events: Vec<Numbered>) {
         let mut free = Vec::with_capacity(events.len());
         for (offset, event) in events {
-            if self.parked_subjects.contains(&event.subject) {
+            if self.parked_subjects.contains(&(event.tenant.clone(), event.subject.clone())) {
                 self.park(offset, event, "it waits behind a parked event of its subject");
             } else {
                 free.push((offset, event));
@@ -349,10 +356,15 @@ impl<P: Projection> Harness<P> {
             return;
         }
         let batch = self.batch(&free, Vec::new());
+        let occasions = free.iter().map(|(offset, event)| Occasion {
+            offset: *offset,
+            tenant: Some(event.tenant.clone()),
+        });
+        self.host.occasions = occasions.collect();
         let Err(failure) = self.call(&batch) else {
             return;
         };
-        match failure.event {
+        match failure.cause {
             Some(place) => self.part_at(free, place as usize, &failure.message),
             None if free.len() == 1 => self.part_at(free, 0, &failure.message),
             None => {
@@ -376,7 +388,11 @@ impl<P: Projection> Harness<P> {
                     return;
                 }
                 wit::OnFailure::ParkSubject => {
-                    self.parked_subjects.insert(event.subject.clone());
+                    // An event without a subject orders nothing.
+                    if !event.subject.is_empty() {
+                        let key = (event.tenant.clone(), event.subject.clone());
+                        self.parked_subjects.insert(key);
+                    }
                 }
                 wit::OnFailure::ParkEvent => {}
             }
@@ -407,7 +423,7 @@ impl<P: Projection> Harness<P> {
         native::swap(&mut self.host);
         let result = result.unwrap_or_else(|panic| {
             Err(Failure {
-                event: None,
+                cause: None,
                 message: format!("the plugin panicked: {}", panic_message(&*panic)),
             })
         });
@@ -452,9 +468,9 @@ impl<P: Projection> Harness<P> {
             types.push(place as u16);
         }
         let asked = self.manifest.attributes.bits();
-        let column = |flag: Option<wit::Attributes>, value: fn(&TestEvent) -> &[u8]| {
+        let column = |flag: wit::Attributes, value: fn(&TestEvent) -> &[u8]| {
             let mut column = wit::Column { ends: Vec::new(), bytes: Vec::new() };
-            if flag.is_none_or(|flag| asked & flag.bits() != 0) {
+            if asked & flag.bits() != 0 {
                 for (_, event) in events {
                     column.bytes.extend_from_slice(value(event));
                     column.ends.push(column.bytes.len() as u32);
@@ -469,18 +485,18 @@ impl<P: Projection> Harness<P> {
             watermark: self.watermark.micros(),
             offsets: events.iter().map(|(offset, _)| *offset).collect(),
             times: events.iter().map(|(_, it)| it.time.micros()).collect(),
+            watermarks: vec![self.watermark.micros(); events.len()],
             type_names,
             types,
-            id: column(Some(A::ID), |event| event.id.as_bytes()),
-            source: column(Some(A::SOURCE), |event| event.source.as_bytes()),
-            subject: column(Some(A::SUBJECT), |event| event.subject.as_bytes()),
-            tenant: column(Some(A::TENANT), |event| event.tenant.as_bytes()),
-            dataschema: column(Some(A::DATASCHEMA), |event| event.dataschema.as_bytes()),
-            datacontenttype: column(Some(A::DATACONTENTTYPE), |event| {
-                event.datacontenttype.as_bytes()
-            }),
-            extensions: column(Some(A::EXTENSIONS), |event| event.extensions.as_bytes()),
-            data: column(None, |event| &event.data),
+            id: column(A::ID, |event| event.id.as_bytes()),
+            source: column(A::SOURCE, |event| event.source.as_bytes()),
+            subject: column(A::SUBJECT, |event| event.subject.as_bytes()),
+            tenant: column(A::TENANT, |event| event.tenant.as_bytes()),
+            dataschema: column(A::DATASCHEMA, |event| event.dataschema.as_bytes()),
+            datacontenttype: column(A::DATACONTENTTYPE, |event| event.datacontenttype.as_bytes()),
+            extensions: column(A::EXTENSIONS, |event| event.extensions.as_bytes()),
+            data: column(A::DATA, |event| &event.data),
+            members: Vec::new(),
         }
     }
 }
@@ -508,6 +524,7 @@ fn check_row(spec: &TableSpec, value: &[u8]) -> Result<(), String> {
                     value.as_str().is_some_and(|text| text.parse::<Timestamp>().is_ok())
                 }
                 Kind::Json => true,
+                Kind::Distinct | Kind::Percentiles => value.is_object(),
             };
         if !fits {
             return Err(format!("the field `{name}` is {value}, which is no {:?}", field.kind));

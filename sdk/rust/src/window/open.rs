@@ -2,7 +2,7 @@
 
 use super::{Owner, Window, WindowSet, from_sortable, timer_key, timer_owner, write_sortable};
 use crate::error::Error;
-use crate::event::{Event, Occasion, Timer};
+use crate::event::{Event, Timer};
 use crate::key::Key;
 use crate::row::Stored;
 use crate::table::{Scan, Table, TableField, TableSpec};
@@ -142,8 +142,8 @@ impl<A: Stored + Default> OpenWindows<A> {
         Ok(closed)
     }
 
-    /// The timer's cause is the first event of the windows that end then,
-    /// whatever this instance has seen: so it may be set more than once.
+    /// Set again for the same time, a timer stays as it is. So it may be set more
+    /// than once, as by an instance that has not seen the first event.
     fn arm(&mut self, event: &Event<'_>, end: Timestamp, tenant: &str) -> Result<(), Error> {
         if self.armed.iter().any(|(at, of)| *at == end && of == tenant) {
             return Ok(());
@@ -155,7 +155,7 @@ impl<A: Stored + Default> OpenWindows<A> {
         let mut rest = String::new();
         write_sortable(end, &mut rest);
         let key = timer_key(self.id, tenant, &rest);
-        event.call().set_timer(event.cause(), end, &key, true)
+        event.call().set_timer(event.index(), end, &key)
     }
 }
 

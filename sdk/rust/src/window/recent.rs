@@ -235,7 +235,7 @@ impl<V: Stored + Clone> Recent<V> {
         if due < values.armed {
             values.armed = due;
             let timer = timer_key(self.id, &owner.tenant, &owner.rest);
-            event.call().set_timer(event.offset(), due, &timer, true)?;
+            event.call().set_timer(event.index(), due, &timer)?;
         }
         let newest = values.entries.last().map_or(time, |entry| entry.time);
         Ok(Some(slide(&values.entries, newest, values.size_us)))
@@ -275,7 +275,7 @@ impl<V: Stored + Clone> Recent<V> {
             self.table.delete(&key)?;
         } else {
             values.armed = values.due();
-            timer.call.set_timer(timer.cause, values.armed, timer.full_key, true)?;
+            timer.call.set_timer(timer.index, values.armed, timer.full_key)?;
         }
         Ok(Some(advanced))
     }

@@ -199,7 +199,7 @@ impl<A: Stored + Default + Combine> OpenSessions<A> {
         if window.end < open.armed {
             open.armed = window.end;
             let timer = timer_key(self.id, &owner.tenant, &owner.rest);
-            event.call().set_timer(event.offset(), window.end, &timer, true)?;
+            event.call().set_timer(event.index(), window.end, &timer)?;
         }
         let (window, value) = &open.sessions[first];
         Ok(Some(Joined { window: *window, value, absorbed }))
@@ -231,7 +231,7 @@ impl<A: Stored + Default + Combine> OpenSessions<A> {
         match open.sessions.first() {
             Some((next, _)) => {
                 open.armed = next.end;
-                timer.call.set_timer(timer.cause, next.end, timer.full_key, true)?;
+                timer.call.set_timer(timer.index, next.end, timer.full_key)?;
             }
             None => self.table.delete(&key)?,
         }

@@ -139,9 +139,9 @@ impl Bomb {
             Self::ManyInstances => with_instances(name, "(module)", 101),
             Self::OtherSignature => frame::build_for(
                 name,
-                "(func (export \"lantern:projection/projector@0.1.0#setup\")
+                "(func (export \"lantern:projection/projector@0.2.0#setup\")
                    (param i32) (result i32) (i32.const 1024))
-                 ;; Stands for `projector@0.1.0#setup\" (param i32 i32)`.\n",
+                 ;; Stands for `projector@0.2.0#setup\" (param i32 i32)`.\n",
                 ("setup: func(parameters: string)", "setup: func(parameters: u32)"),
             ),
             Self::TooLarge => {

@@ -53,7 +53,7 @@ const WASI: &str = "
 const WORLD: &str = "
     package test:guest;
     world guest {
-      include lantern:projection/projection@0.1.0;
+      include lantern:projection/projection@0.2.0;
       import wasi:clocks/wall-clock@0.2.0;
       import wasi:clocks/monotonic-clock@0.2.0;
       import wasi:io/poll@0.2.0;
@@ -133,17 +133,17 @@ fn framed(name: &str, text: &str) -> String {
     );
     let (on_setup, on_apply) = (text.contains("$on_setup"), text.contains("$on_apply"));
     add(
-        "projector@0.1.0#setup\" (param i32 i32)",
+        "projector@0.2.0#setup\" (param i32 i32)",
         &format!(
-            "(func (export \"lantern:projection/projector@0.1.0#setup\")
+            "(func (export \"lantern:projection/projector@0.2.0#setup\")
                (param i32 i32) (result i32) {} (i32.const {MANIFEST}))\n",
             if on_setup { "(call $on_setup)" } else { "" }
         ),
     );
     add(
-        "(export \"lantern:projection/projector@0.1.0#apply\"",
+        "(export \"lantern:projection/projector@0.2.0#apply\"",
         &format!(
-            "(func (export \"lantern:projection/projector@0.1.0#apply\")
+            "(func (export \"lantern:projection/projector@0.2.0#apply\")
                (param i32) (result i32)
                {}
                (global.set $heap (i32.const {HEAP}))
@@ -194,8 +194,8 @@ fn manifest(name: &str) -> Manifest {
 fn describe(mut module: Vec<u8>, wasi: bool, wit: &str) -> Result<Vec<u8>> {
     let mut resolve = Resolve::default();
     let wit = if wasi {
-        let contract = wit.replacen("package lantern:projection@0.1.0;", "", 1);
-        format!("{WORLD}{WASI}\npackage lantern:projection@0.1.0 {{ {contract} }}")
+        let contract = wit.replacen("package lantern:projection@0.2.0;", "", 1);
+        format!("{WORLD}{WASI}\npackage lantern:projection@0.2.0 {{ {contract} }}")
     } else {
         wit.to_owned()
     };
@@ -214,23 +214,23 @@ struct Image {
 impl Image {
     fn manifest(&mut self, m: &Manifest) {
         // The discriminant, then the record, aligned to 8.
-        self.bytes.resize(8 + 104, 0);
+        self.bytes.resize(8 + 120, 0);
         let at = 8;
         self.string(at, &m.name);
         self.string(at + 8, &m.version);
         self.string(at + 16, &m.description);
         self.strings(at + 24, &m.subscribes);
-        let tables = self.list(at + 36, m.tables.len(), 56);
+        let tables = self.list(at + 44, m.tables.len(), 64);
         for (n, table) in m.tables.iter().enumerate() {
-            self.table(tables + n * 56, table);
+            self.table(tables + n * 64, table);
         }
-        self.strings(at + 44, &m.emits);
+        self.strings(at + 52, &m.emits);
         if let Some(time) = m.event_time {
-            self.bytes[at + 56] = 1;
-            self.u64(at + 64, time.allowed_lateness_us);
-            self.u64(at + 72, time.tick_us);
+            self.bytes[at + 72] = 1;
+            self.u64(at + 80, time.allowed_lateness_us);
+            self.u64(at + 88, time.tick_us);
         }
-        self.bytes[at + 80] = m.on_failure as u8;
+        self.bytes[at + 96] = m.on_failure as u8;
     }
 
     fn table(&mut self, at: usize, table: &Table) {

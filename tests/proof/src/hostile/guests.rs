@@ -161,7 +161,7 @@ fn of_file(file: File) -> Expected {
         F::LogOfMegabytes => Parks("host_call_bytes_max"),
         F::EmitFlood => Parks("call_emit_max"),
         F::EmitUndeclared => Parks("`emits` does not name it"),
-        F::EmitOfTheFuture => Parks("as its cause"),
+        F::EmitOfTheFuture => Parks("named as a cause"),
         F::EmitNotJson => Parks("is not JSON"),
         F::EmitPastTheEnd => Parks("out of bounds"),
         F::MillionRows | F::MillionTimers => Parks("call_write_bytes_max"),
@@ -174,9 +174,9 @@ fn of_file(file: File) -> Expected {
         F::ManyEmptyKeys => FUEL,
         F::ScanOfTooMuch => Parks("scan_rows_max"),
         F::UndeclaredTable => Parks("there is no table"),
-        F::OtherTenant => Parks("does not begin with a tenant of this batch"),
+        F::OtherTenant => Parks("does not begin with the tenant of the event"),
         F::RowNotJson => Parks("is not a JSON object"),
-        F::BlamesNobody => Parks("it blames event 4294967295"),
+        F::BlamesNobody => Parks("it blames 4294967295"),
         F::ReadsTheClock | F::ReadsRandomness | F::CountsItsCalls => {
             RefusedOverEvents("LAN-0208", "not deterministic")
         }

@@ -5,8 +5,8 @@
 use std::fmt::Debug;
 
 use lantern_core::{
-    Chunk, Event, EventRef, Events, Manifest, NewEvent, Offset, ParkedKind, ParkedRecord,
-    PartitionId, ProjectionRecord, ShardMeta, TableChanges, TableId, Timestamp, VersionId,
+    Chunk, Event, EventRef, Events, Manifest, Offset, OutboxEvent, ParkedKind, ParkedRecord,
+    PartitionId, ProjectionRecord, ShardMeta, TableChanges, TableId, Timer, Timestamp, VersionId,
     VersionRecord,
 };
 use lantern_engine::fuzzing as engine;
@@ -146,11 +146,16 @@ pub(super) fn shard_record_seeds() -> Vec<Vec<u8>> {
         up: vec![("k".into(), b"{\"n\":1}".to_vec())],
         del: vec!["gone".into()],
     };
-    let emitted =
-        NewEvent { cause: 7, kind: "alert".into(), data: b"{}".to_vec(), ..NewEvent::default() };
+    let emitted = OutboxEvent {
+        cause: Offset(7),
+        kind: "alert".into(),
+        data: b"{}".to_vec(),
+        ..OutboxEvent::default()
+    };
     vec![
         parked(ParkedKind::Event).encode(),
-        parked(ParkedKind::Timer(Timestamp(5), "key".into())).encode(),
+        parked(ParkedKind::Timer(Timer { at: Timestamp(5), key: "key".into(), offset: Offset(3) }))
+            .encode(),
         parked(ParkedKind::Waiting).encode(),
         TableChanges::encode(&[change.clone(), change]),
         TableChanges::encode(&[]),

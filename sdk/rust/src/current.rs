@@ -1,0 +1,40 @@
+//! The timer or event that the projection is acting on now: what its writes name
+//! as their cause, and whose tenant's rows it may change.
+
+use std::cell::{Cell, RefCell};
+
+thread_local! {
+    static CAUSE: Cell<u32> = const { Cell::new(0) };
+    static TENANT: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Goes on to the timer or event with index `cause` in the batch.
+#[inline]
+pub(crate) fn enter(cause: u32) {
+    CAUSE.set(cause);
+}
+
+/// Says whose rows may be changed; none for a timer that belongs to no tenant.
+pub(crate) fn enter_tenant(tenant: Option<&str>) {
+    TENANT.with_borrow_mut(|current| match (current, tenant) {
+        (Some(current), Some(tenant)) => {
+            if current != tenant {
+                current.clear();
+                current.push_str(tenant);
+            }
+        }
+        (current, tenant) => *current = tenant.map(str::to_owned),
+    });
+}
+
+/// The index in the batch of the timer or event that is acted on.
+#[inline]
+pub(crate) fn cause() -> u32 {
+    CAUSE.get()
+}
+
+/// Whether rows of the tenant that `key` begins with may be changed.
+pub(crate) fn may_change(key: &str) -> bool {
+    let tenant = key.split_once('\0').map(|(tenant, _)| tenant);
+    tenant.is_some() && TENANT.with_borrow(|current| current.as_deref() == tenant)
+}
