@@ -29,7 +29,7 @@ use crate::client::{Context, base, pass};
 use crate::partitions::{Place, Table};
 use crate::shared::Shared;
 use crate::tail;
-use crate::topic_settings::{Batching, EventCheck, Failure, Undelivered, verdict};
+use crate::topic_settings::{Batching, EventCheck, Failure, Undelivered, refused_here, verdict};
 use crate::written;
 
 /// What a record takes in the producer beside its event, in bytes.
@@ -372,7 +372,7 @@ impl Worker {
     fn append(&mut self, events: &Events, to: Option<PartitionId>, bytes: usize, done: AppendDone) {
         let topic = self.topic(to);
         let check = EventCheck::new(&self.shared.config, topic, &self.shared.settings(topic));
-        if let Some((index, reason)) = check.first(events.iter()) {
+        if let Some((index, reason)) = check.first(events.iter().enumerate()) {
             self.bytes.fetch_sub(bytes, Ordering::AcqRel);
             return done(Err(LogError::Rejected { index, appended: 0, reason }));
         }
@@ -418,10 +418,15 @@ impl Worker {
                         self.under_way.insert(identity, Vec::new());
                     }
                 }
-                Err(error) => {
-                    call.failed = Some(error.to_string());
-                    break;
-                }
+                Err(error) => match refused_here(&event, &error) {
+                    Some(reason) => {
+                        call.rejected.get_or_insert((index, reason));
+                    }
+                    None => {
+                        call.failed = Some(error.to_string());
+                        break;
+                    }
+                },
             }
         }
         self.calls.insert(number, call);

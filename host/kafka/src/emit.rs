@@ -14,7 +14,9 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use lantern_core::{AppendDone, Appended, Emitted, EventRef, LogError, Window, identity_of};
+use lantern_core::{
+    AppendDone, Appended, Emitted, EventRef, LogError, RejectedEvent, Window, identity_of,
+};
 use parking_lot::Mutex;
 use rdkafka::client::OAuthToken;
 use rdkafka::config::RDKafkaLogLevel;
@@ -26,7 +28,9 @@ use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
 
 use crate::client::{Context, attend, base, consumer, pass};
 use crate::shared::Shared;
-use crate::topic_settings::{Batching, EventCheck, Failure, TopicSettings, Undelivered, verdict};
+use crate::topic_settings::{
+    Batching, EventCheck, Failure, TopicSettings, Undelivered, refused_here, verdict,
+};
 use crate::{tail, written};
 
 /// Threads that send; a transaction waits for the broker several times.
@@ -77,6 +81,9 @@ struct OutboxSender {
 /// Why a transaction failed.
 enum Fault {
     Kafka(KafkaError),
+    /// The event with this index cannot be sent; no transaction was begun, or it was
+    /// aborted.
+    Rejected(usize, RejectedEvent),
     /// The record with this index among the events was not taken.
     Record(usize, Undelivered),
 }
@@ -190,18 +197,17 @@ impl Outboxes {
         let topic = self.shared.config.emit_topic();
         let settings = self.shared.settings(topic);
         let check = EventCheck::new(&self.shared.config, topic, &settings);
-        // Before a transaction is begun: one that is aborted leaves records, too.
-        if let Some((index, reason)) = check.first(emitted.events.iter()) {
-            return Err(LogError::Rejected { index, appended: 0, reason });
-        }
         let sender = self.sender(emitted).map_err(|error| unavailable(&error))?;
-        let sent = sender.lock().send(&self.shared, emitted);
-        if sent.is_err() {
+        let sent = sender.lock().send(&self.shared, emitted, &check);
+        if matches!(sent, Err(Fault::Kafka(_) | Fault::Record(..))) {
             // What became of it, the next producer finds out.
             self.senders.lock().remove(&emitted.outbox);
         }
         match sent {
             Ok(()) => {}
+            Err(Fault::Rejected(index, reason)) => {
+                return Err(LogError::Rejected { index, appended: 0, reason });
+            }
             Err(Fault::Kafka(error)) => {
                 tracing::warn!(%error, outbox = emitted.outbox, "a transaction failed");
                 return Err(unavailable(&error));
@@ -306,17 +312,34 @@ impl Outboxes {
 }
 
 impl OutboxSender {
-    fn send(&mut self, shared: &Shared, emitted: &Emitted) -> Result<(), Fault> {
+    /// The events of `emitted` that are not in the topic, by index.
+    fn unsent<'e>(&self, emitted: &'e Emitted) -> impl Iterator<Item = (usize, EventRef<'e>)> {
+        let skip = usize::try_from(self.next.saturating_sub(emitted.first)).unwrap_or(usize::MAX);
+        emitted.events.iter().enumerate().skip(skip).filter(|(_, event)| {
+            let identity = || identity_of(event);
+            self.known.as_ref().is_none_or(|known| known.find(&identity()).is_none())
+        })
+    }
+
+    fn send(
+        &mut self,
+        shared: &Shared,
+        emitted: &Emitted,
+        check: &EventCheck<'_>,
+    ) -> Result<(), Fault> {
         let end = emitted.first + emitted.events.len() as u64;
         if end <= self.next {
             return Ok(());
         }
-        let skip = usize::try_from(self.next.saturating_sub(emitted.first)).unwrap_or(usize::MAX);
+        // Before a transaction is begun: one that is aborted leaves records, too.
+        if let Some((index, reason)) = check.first(self.unsent(emitted)) {
+            return Err(Fault::Rejected(index, reason));
+        }
         attend(&shared.config, |timeout| drop(self.group.poll(timeout)));
         attend(&shared.config, |timeout| self.producer.poll(timeout));
         *self.producer.client().context().failed.lock() = None;
         self.producer.begin_transaction()?;
-        let transaction = self.transact(shared, emitted, skip, end);
+        let transaction = self.transact(shared, emitted, end);
         if let Err(error) = transaction {
             // If this fails too, the broker ends it after its timeout, or the next
             // producer does.
@@ -330,18 +353,8 @@ impl OutboxSender {
         Ok(())
     }
 
-    fn transact(
-        &self,
-        shared: &Shared,
-        emitted: &Emitted,
-        skip: usize,
-        end: u64,
-    ) -> Result<(), Fault> {
-        for (index, event) in emitted.events.iter().enumerate().skip(skip) {
-            let identity = identity_of(&event);
-            if self.known.as_ref().is_some_and(|known| known.find(&identity).is_some()) {
-                continue;
-            }
+    fn transact(&self, shared: &Shared, emitted: &Emitted, end: u64) -> Result<(), Fault> {
+        for (index, event) in self.unsent(emitted) {
             self.produce(shared, &event, index)?;
         }
         let flushed = self.producer.flush(STEP);
@@ -358,7 +371,7 @@ impl OutboxSender {
         Ok(self.producer.commit_transaction(STEP)?)
     }
 
-    fn produce(&self, shared: &Shared, event: &EventRef<'_>, index: usize) -> KafkaResult<()> {
+    fn produce(&self, shared: &Shared, event: &EventRef<'_>, index: usize) -> Result<(), Fault> {
         let config = &shared.config;
         let key = written::key(event, config.key);
         let headers = written::headers(event, &[]);
@@ -378,7 +391,11 @@ impl OutboxSender {
                 {
                     self.producer.poll(Duration::from_millis(10));
                 }
-                Err((error, _)) => return Err(error),
+                Err((error, _)) => {
+                    let refused = refused_here(event, &error);
+                    return Err(refused
+                        .map_or(Fault::Kafka(error), |reason| Fault::Rejected(index, reason)));
+                }
             }
         }
     }

@@ -19,6 +19,7 @@ mod ids;
 mod log;
 mod mapping;
 mod partitions;
+mod quiet;
 mod reader;
 mod record;
 mod shared;

@@ -9,7 +9,6 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use lantern_cloudevents::{
     Attributes, EventError, EventLimits, Reader, TYPE_BYTES_MAX, check_json, check_text, is_json,
@@ -24,6 +23,7 @@ use serde::Deserialize;
 
 use crate::config::KafkaConfig;
 use crate::mapping::Compiled;
+use crate::quiet;
 
 /// What the headers of attributes begin with.
 const PREFIX: &str = "ce_";
@@ -73,7 +73,7 @@ impl Header for Option<&BorrowedHeaders> {
         let headers = (*self)?;
         // The client library panics at a name that is not UTF-8, and anyone may
         // write one.
-        let header = catch_unwind(AssertUnwindSafe(|| headers.get(index))).ok()?;
+        let header = quiet::catch(|| headers.get(index))?;
         Some((header.key, header.value))
     }
 }

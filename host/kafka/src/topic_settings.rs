@@ -231,10 +231,20 @@ impl<'a> EventCheck<'a> {
     /// The first of `events` that cannot be sent, by index.
     pub(crate) fn first<'e>(
         &self,
-        events: impl Iterator<Item = EventRef<'e>>,
+        mut events: impl Iterator<Item = (usize, EventRef<'e>)>,
     ) -> Option<(usize, RejectedEvent)> {
-        events.enumerate().find_map(|(index, event)| Some((index, self.event(&event).err()?)))
+        events.find_map(|(index, event)| Some((index, self.event(&event).err()?)))
     }
+}
+
+/// Why the client library itself does not take `event`, if that is for good.
+pub(crate) fn refused_here(event: &EventRef<'_>, error: &KafkaError) -> Option<RejectedEvent> {
+    let too_large = error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
+    too_large.then(|| RejectedEvent::TooLarge {
+        event: name(event.id, event.source),
+        bytes: bytes_at_least(event),
+        limit: "the client takes no more than `message.max.bytes` of `log.kafka.properties`, 16 MiB if that is not set".into(),
+    })
 }
 
 /// What a record of `event` takes at least.
@@ -313,7 +323,7 @@ mod tests {
             EventRef { id: "b\u{1b}", source: "/s", data: &[0; 2_000], ..EventRef::default() };
         let small = EventRef { id: "a", source: "/s", ..EventRef::default() };
         let first = |config: &KafkaConfig, settings: &TopicSettings| {
-            EventCheck::new(config, "t", settings).first([small, big].into_iter())
+            EventCheck::new(config, "t", settings).first([small, big].into_iter().enumerate())
         };
         let (index, reason) = first(&config, &settings(Some(1_000))).expect("too large");
         let reason = reason.to_string();

@@ -50,8 +50,10 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>, settings: Option<&Sett
             ask(shared, consumer, &some.collect::<Vec<_>>());
         }
         if counted.elapsed() >= PARTITIONS_EVERY {
-            count(shared, consumer);
-            settings.into_iter().for_each(|settings| learn(shared, settings));
+            // A broker that is away is not asked twice.
+            if let (true, Some(settings)) = (count(shared, consumer), settings) {
+                learn(shared, settings);
+            }
             counted = Instant::now();
         }
         std::thread::sleep(LEAST);
@@ -205,11 +207,11 @@ pub(crate) fn learn(shared: &Shared, settings: &SettingsClient) {
     }
 }
 
-/// Looks for partitions that were added.
-fn count(shared: &Shared, consumer: &BaseConsumer<Context>) {
+/// Looks for partitions that were added. Whether the broker answers.
+fn count(shared: &Shared, consumer: &BaseConsumer<Context>) -> bool {
     let mut unread = Vec::new();
     for topic in &shared.config.topics {
-        let Ok(partitions) = topics::partitions(consumer, topic) else { return };
+        let Ok(partitions) = topics::partitions(consumer, topic) else { return false };
         let added = partitions.into_iter().filter(|p| shared.part_at(topic, *p).is_none());
         unread.extend(added.map(|partition| Place { topic: topic.as_str().into(), partition }));
     }
@@ -223,4 +225,5 @@ fn count(shared: &Shared, consumer: &BaseConsumer<Context>) {
         }
         *known = unread;
     }
+    true
 }

@@ -1,0 +1,39 @@
+//! Panics of the client library that input from outside can cause: caught, and not
+//! written to the log, which anyone who may write to a topic could fill that way.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
+use std::sync::Once;
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What `call` returns; `None` if it panics, of which nothing is written.
+pub(crate) fn catch<T>(call: impl FnOnce() -> T) -> Option<T> {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = take_hook();
+        set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                before(info);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let called = catch_unwind(AssertUnwindSafe(call));
+    QUIET.set(false);
+    called.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_caught_and_the_next_call_works() {
+        assert_eq!(catch(|| -> u32 { panic!("as the client library does") }), None);
+        assert!(!QUIET.get());
+        assert_eq!(catch(|| 7), Some(7));
+    }
+}
