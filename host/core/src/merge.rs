@@ -1,8 +1,10 @@
 //! Makes one row of the rows that several partitions hold under one key.
 
+use lantern_sketch::{Distinct, Percentiles};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use crate::{Merge, Table, parse_rfc3339};
+use crate::{FieldKind, Merge, Table, parse_rfc3339};
 
 /// Merges `rows` of `table`, JSON objects in order of partition, by the rule of
 /// each field. Members that are not declared are taken from the first row; a
@@ -27,7 +29,8 @@ pub fn merge_rows(table: &Table, rows: &[&[u8]]) -> Vec<u8> {
             Merge::Sum => values.cloned().reduce(|a, b| add(&a, &b)),
             Merge::Min => values.cloned().reduce(|a, b| if less(&b, &a) { b } else { a }),
             Merge::Max => values.cloned().reduce(|a, b| if less(&a, &b) { b } else { a }),
-            Merge::Sketch => None,
+            Merge::Sketch if field.kind == FieldKind::Distinct => union(values, Distinct::merge),
+            Merge::Sketch => union(values, Percentiles::merge),
         };
         merged.insert(field.name.clone(), value.unwrap_or(Value::Null));
     }
@@ -38,6 +41,19 @@ pub fn merge_rows(table: &Table, rows: &[&[u8]]) -> Vec<u8> {
 /// of the highest partition. A row without a time counts as the oldest.
 fn newest<'a>(rows: &'a [Map<String, Value>], field: &str) -> Option<&'a Map<String, Value>> {
     rows.iter().max_by_key(|row| row.get(field).and_then(Value::as_str).and_then(parse_rfc3339))
+}
+
+/// The sketch of the values of all, or none if no value is a sketch.
+fn union<'a, S: Deserialize<'a> + Serialize>(
+    values: impl Iterator<Item = &'a Value>,
+    merge: fn(&mut S, &S),
+) -> Option<Value> {
+    let sketches = values.filter_map(|value| S::deserialize(value).ok());
+    let union = sketches.reduce(|mut a, b| {
+        merge(&mut a, &b);
+        a
+    })?;
+    serde_json::to_value(union).ok()
 }
 
 fn add(a: &Value, b: &Value) -> Value {
@@ -84,6 +100,35 @@ mod tests {
         let merged: Value = serde_json::from_slice(&merge_rows(&table, &[a, b])).unwrap();
         let expected = serde_json::json!({"k":"x","n":9_007_199_254_740_994_i64,"lo":2.5,"hi":"b"});
         assert_eq!(merged, expected);
+    }
+
+    #[test]
+    fn sketches_are_merged_to_that_of_all_values() {
+        let sketch = |name: &str, kind| Field { kind, ..field(name, Merge::Sketch) };
+        let fields =
+            vec![sketch("users", FieldKind::Distinct), sketch("ms", FieldKind::Percentiles)];
+        let table = Table { fields, ..Table::default() };
+        let row = |values: std::ops::Range<i64>| {
+            let (mut users, mut ms) = (Distinct::new(), Percentiles::new());
+            for value in values {
+                users.add_integer(value);
+                ms.add(value);
+            }
+            serde_json::json!({"users": users, "ms": ms})
+        };
+        let merged = |rows: &[Value]| -> Value {
+            let rows: Vec<Vec<u8>> = rows.iter().map(|row| row.to_string().into()).collect();
+            let rows: Vec<&[u8]> = rows.iter().map(Vec::as_slice).collect();
+            serde_json::from_slice(&merge_rows(&table, &rows)).unwrap()
+        };
+        let all = row(0..2_000);
+        assert_eq!(merged(&[row(0..1_500), row(1_500..1_700), row(1_700..2_000)])["ms"], all["ms"]);
+        assert_eq!(merged(&[row(0..1_500), row(900..2_000)])["users"], all["users"]);
+        // A value that is no sketch counts as absent.
+        let wrong = serde_json::json!({"users": 7, "ms": {"count": 1}});
+        assert_eq!(merged(&[wrong.clone(), all.clone()]), all);
+        let none = serde_json::json!({"users": null, "ms": null});
+        assert_eq!(merged(&[wrong, serde_json::json!({})]), none);
     }
 
     #[test]

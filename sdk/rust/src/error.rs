@@ -94,6 +94,22 @@ pub enum RowError {
         /// The value it has.
         value: f64,
     },
+    /// A time that RFC 3339 cannot have.
+    #[error("field `{field}` is {time}; only times from year 1 to 9999-12-30T22:00Z can be stored")]
+    TimeRange {
+        /// The field's name.
+        field: &'static str,
+        /// The value it has.
+        time: crate::Timestamp,
+    },
+    /// JSON that readers could not take as it is.
+    #[error("field `{field}`: {why}")]
+    Nested {
+        /// The field's name.
+        field: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
     /// Its bytes are not what this type writes.
     #[error("{0}")]
     Malformed(&'static str),

@@ -80,6 +80,7 @@ mod json;
 mod key;
 pub mod log;
 mod manifest;
+mod nested;
 mod projection;
 mod row;
 mod table;
@@ -94,17 +95,19 @@ pub use error::{Error, RowError};
 pub use event::{Event, Events, Occasion, Timer};
 pub use key::{InTenant, Key, Narrow, key_part};
 pub use lantern_sdk_macros::{Row, Tables};
+pub use lantern_sketch::{Distinct, Percentiles};
 pub use manifest::{Attribute, Manifest, OnFailure};
 pub use projection::{Parameters, Projection};
-pub use row::{Field, FieldKind, Json, Merge, Row, Stored, Value};
+pub use row::{Field, FieldKind, JSON_DEPTH_MAX, Json, Merge, Row, Stored, Value};
 pub use table::{CACHE_ROWS, Scan, Table, Tables};
 pub use time::{ParseTimestampError, Timestamp};
 
 /// All that most plugins use: `use lantern_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Attribute, Error, Event, Events, InTenant, Json, Key, Manifest, NewEvent, Occasion,
-        OnFailure, Parameters, Projection, Row, Scan, Table, Tables, Timer, Timestamp,
+        Attribute, Distinct, Error, Event, Events, InTenant, Json, Key, Manifest, NewEvent,
+        Occasion, OnFailure, Parameters, Percentiles, Projection, Row, Scan, Table, Tables, Timer,
+        Timestamp,
     };
     pub use std::time::Duration;
 }

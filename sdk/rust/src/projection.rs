@@ -174,13 +174,15 @@ impl<P: Projection> Instance<P> {
             if Self::PER_TENANT {
                 current::enter_tenant(fired.owner());
             }
-            projection.on_timer(&fired).map_err(|error| Failure {
-                cause: Some(index),
-                message: format!(
-                    "timer {:?} due at {}: {error}",
-                    timer.key,
-                    Timestamp::from_micros(timer.at)
-                ),
+            projection.on_timer(&fired).and_then(|()| projection.check()).map_err(|error| {
+                Failure {
+                    cause: Some(index),
+                    message: format!(
+                        "timer {:?} due at {}: {error}",
+                        timer.key,
+                        Timestamp::from_micros(timer.at)
+                    ),
+                }
             })?;
         }
         if !batch.offsets.is_empty() {
@@ -192,7 +194,7 @@ impl<P: Projection> Instance<P> {
             if Self::PER_TENANT {
                 current::enter_tenant(Some(event.owner()));
             }
-            if let Err(error) = projection.apply(&event) {
+            if let Err(error) = projection.apply(&event).and_then(|()| projection.check()) {
                 return Err(Failure {
                     cause: Some(event.index()),
                     message: format!("`{}` at offset {}: {error}", event.kind(), event.offset()),

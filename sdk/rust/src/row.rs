@@ -4,6 +4,7 @@
 //! to be the row that was written, or the tables would depend on when the host
 //! drops an instance.
 
+use lantern_sketch::{Distinct, Percentiles};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +13,15 @@ use crate::error::RowError;
 use crate::key::push_bytes;
 
 pub use crate::bindings::lantern::projection::types::{FieldKind, Merge};
+
+/// Arrays and objects within one another in a field of JSON, as in an event that
+/// HTTP accepts.
+pub const JSON_DEPTH_MAX: usize = 64;
+
+/// 0001-01-01T00:00:00Z, the first time that RFC 3339 and readers share.
+const TIME_MIN_S: i64 = -62_135_596_800;
+/// 9999-12-30T22:00:00Z: from then on, some zone has the year 10000.
+const TIME_END_S: i64 = 253_402_207_200;
 
 /// A type whose values can be stored under a key.
 ///
@@ -30,6 +40,20 @@ pub trait Stored: Sized {
     /// # Errors
     /// [`RowError`] if no value has these bytes.
     fn decode(bytes: &[u8]) -> Result<Self, RowError>;
+
+    /// Whether [`Self::check`] can fail. Rows of types for which it cannot cost
+    /// nothing to check.
+    const FALLIBLE: bool = true;
+
+    /// Whether the value can be stored: called at the end of the event that
+    /// changed it, which fails if this does. An error at a later flush would
+    /// depend on where batches are cut.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    fn check(&self) -> Result<(), RowError> {
+        self.encode(&mut Vec::new())
+    }
 }
 
 /// The row of a public table: a JSON object with declared fields.
@@ -39,7 +63,9 @@ pub trait Stored: Sized {
 /// * `unit = "EUR"`: the unit that people read,
 /// * `merge = sum`: how the values of one key are combined when several
 ///   partitions hold it: `same` (the default: they are equal, as parts of the
-///   key are), `sum`, `min`, `max` or `newest`,
+///   key are), `sum`, `min`, `max`, `newest` (then the table needs
+///   `#[table(newest_by = "…")]`), or `sketch` (of [`Distinct`] and
+///   [`Percentiles`], whose default it is),
 /// * `kind = json`: the declared kind, where it is not that of the type.
 ///
 /// ```
@@ -81,6 +107,20 @@ pub struct Field {
 pub trait Value: DeserializeOwned {
     /// The kind it is declared as.
     const KIND: FieldKind;
+
+    /// How values of several partitions are combined unless the field says.
+    const MERGE: Merge = Merge::Same;
+
+    /// Whether [`Self::check`] can fail.
+    const FALLIBLE: bool = true;
+
+    /// Whether the value can be stored; see [`Stored::check`].
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    fn check(&self, field: &'static str) -> Result<(), RowError> {
+        self.write(field, &mut Vec::new())
+    }
 
     /// Appends the value as JSON to `out`; `field` is for the error alone.
     ///
@@ -128,6 +168,7 @@ macro_rules! integers {
     ($($integer:ty),*) => {$(
         impl Value for $integer {
             const KIND: FieldKind = FieldKind::Integer;
+            const FALLIBLE: bool = false;
 
             #[inline]
             fn write(&self, _field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
@@ -142,6 +183,8 @@ macro_rules! integers {
         }
 
         impl Stored for $integer {
+            const FALLIBLE: bool = false;
+
             fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError> {
                 Value::write(self, "", out)
             }
@@ -169,6 +212,10 @@ impl Value for f64 {
         Ok(serde_json::to_writer(out, self)?)
     }
 
+    fn check(&self, field: &'static str) -> Result<(), RowError> {
+        if self.is_finite() { Ok(()) } else { Err(RowError::NotFinite { field, value: *self }) }
+    }
+
     fn read(text: &mut &[u8]) -> Option<Self> {
         let within = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
         let end = text.iter().position(|byte| !within(byte)).unwrap_or(text.len());
@@ -178,6 +225,7 @@ impl Value for f64 {
 
 impl Value for bool {
     const KIND: FieldKind = FieldKind::Boolean;
+    const FALLIBLE: bool = false;
 
     fn write(&self, _field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
         out.extend_from_slice(if *self { b"true" } else { b"false" });
@@ -194,6 +242,7 @@ impl Value for bool {
 
 impl Value for String {
     const KIND: FieldKind = FieldKind::Text;
+    const FALLIBLE: bool = false;
 
     #[inline]
     fn write(&self, _field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
@@ -233,8 +282,14 @@ fn is_plain(byte: u8) -> bool {
 impl Value for Timestamp {
     const KIND: FieldKind = FieldKind::Timestamp;
 
-    fn write(&self, _field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
+    fn write(&self, field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
+        Value::check(self, field)?;
         Ok(serde_json::to_writer(out, self)?)
+    }
+
+    fn check(&self, field: &'static str) -> Result<(), RowError> {
+        let range = Self::from_seconds(TIME_MIN_S)..Self::from_seconds(TIME_END_S);
+        if range.contains(self) { Ok(()) } else { Err(RowError::TimeRange { field, time: *self }) }
     }
 
     fn read(text: &mut &[u8]) -> Option<Self> {
@@ -246,6 +301,12 @@ impl Value for Timestamp {
 
 impl<V: Value> Value for Option<V> {
     const KIND: FieldKind = V::KIND;
+    const MERGE: Merge = V::MERGE;
+    const FALLIBLE: bool = V::FALLIBLE;
+
+    fn check(&self, field: &'static str) -> Result<(), RowError> {
+        self.as_ref().map_or(Ok(()), |value| value.check(field))
+    }
 
     /// `null` where there is nothing.
     fn write(&self, field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
@@ -269,6 +330,11 @@ impl<V: Value> Value for Option<V> {
 
 impl<V: Value> Value for Vec<V> {
     const KIND: FieldKind = FieldKind::Json;
+    const FALLIBLE: bool = V::FALLIBLE;
+
+    fn check(&self, field: &'static str) -> Result<(), RowError> {
+        self.iter().try_for_each(|value| value.check(field))
+    }
 
     fn write(&self, field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
         out.push(b'[');
@@ -308,7 +374,37 @@ impl<T: Serialize + DeserializeOwned> Value for Json<T> {
     fn write(&self, _field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
         Ok(serde_json::to_writer(out, &self.0)?)
     }
+
+    fn check(&self, field: &'static str) -> Result<(), RowError> {
+        let mut json = Vec::new();
+        self.write(field, &mut json)?;
+        match crate::nested::check(&json, JSON_DEPTH_MAX) {
+            Ok(()) => Ok(()),
+            Err(why) => Err(RowError::Nested { field, why }),
+        }
+    }
 }
+
+macro_rules! sketches {
+    ($($sketch:ident),*) => {$(
+        impl Value for $sketch {
+            const KIND: FieldKind = FieldKind::$sketch;
+            const MERGE: Merge = Merge::Sketch;
+            const FALLIBLE: bool = false;
+
+            fn write(&self, _field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
+                Ok(serde_json::to_writer(out, self)?)
+            }
+
+            fn read(text: &mut &[u8]) -> Option<Self> {
+                let end = text.iter().position(|byte| *byte == b'}')?;
+                take_json(text, end + 1)
+            }
+        }
+    )*};
+}
+
+sketches!(Distinct, Percentiles);
 
 impl<T: Serialize + DeserializeOwned> Stored for Json<T> {
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError> {
@@ -321,6 +417,8 @@ impl<T: Serialize + DeserializeOwned> Stored for Json<T> {
 }
 
 impl Stored for Vec<u8> {
+    const FALLIBLE: bool = false;
+
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError> {
         out.extend_from_slice(self);
         Ok(())
@@ -332,6 +430,8 @@ impl Stored for Vec<u8> {
 }
 
 impl Stored for String {
+    const FALLIBLE: bool = false;
+
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError> {
         out.extend_from_slice(self.as_bytes());
         Ok(())
@@ -343,6 +443,8 @@ impl Stored for String {
 }
 
 impl Stored for Timestamp {
+    const FALLIBLE: bool = false;
+
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError> {
         self.micros().encode(out)
     }
@@ -354,6 +456,8 @@ impl Stored for Timestamp {
 
 /// A row that says no more than its key: members of a set.
 impl Stored for () {
+    const FALLIBLE: bool = false;
+
     fn encode(&self, _out: &mut Vec<u8>) -> Result<(), RowError> {
         Ok(())
     }

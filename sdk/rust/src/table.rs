@@ -47,6 +47,9 @@ pub trait TableField {
 
     /// Sends what changed to the host.
     fn flush(&mut self) -> Result<(), Error>;
+
+    /// Checks the rows that the event or timer has changed, at its end.
+    fn check(&mut self) -> Result<(), Error>;
 }
 
 /// What can be public.
@@ -91,6 +94,9 @@ pub trait Tables: Sized {
 
     #[doc(hidden)]
     fn flush(&mut self) -> Result<(), Error>;
+
+    #[doc(hidden)]
+    fn check(&mut self) -> Result<(), Error>;
 }
 
 /// A table of rows `R` under ordered keys.
@@ -104,24 +110,41 @@ pub struct Table<R> {
     /// At the places that `cache` gave their keys; none where the table has
     /// no such row.
     rows: Vec<Option<R>>,
+    /// Places of rows that were changed and not checked since.
+    unchecked: Vec<u32>,
     columns: Columns,
 }
 
 impl<R: Stored> TableField for Table<R> {
     fn open(spec: &'static TableSpec) -> Self {
-        Self { spec, cache: Cache::new(spec.per_tenant), rows: Vec::new(), columns: Columns::new() }
+        Self {
+            spec,
+            cache: Cache::new(spec.per_tenant),
+            rows: Vec::new(),
+            unchecked: Vec::new(),
+            columns: Columns::new(),
+        }
     }
 
     fn flush(&mut self) -> Result<(), Error> {
         if !self.cache.has_changed() {
             return Ok(());
         }
+        self.check()?;
         self.columns.clear();
         // Where this fails, what changed stays noted, so that whoever goes on
         // in spite of the error meets it again.
         self.collect()?;
         send(self.spec.id, &self.columns);
         self.cache.sent();
+        Ok(())
+    }
+
+    #[inline]
+    fn check(&mut self) -> Result<(), Error> {
+        if R::FALLIBLE && !self.unchecked.is_empty() {
+            return self.check_changed();
+        }
         Ok(())
     }
 }
@@ -316,7 +339,7 @@ impl<R: Stored> Table<R> {
 
     /// Brings what changed into columns, in the order in which it did.
     fn collect(&mut self) -> Result<(), Error> {
-        let Self { spec, cache, rows, columns } = self;
+        let Self { spec, cache, rows, columns, .. } = self;
         let Columns { causes, keys, values, deletes, deleted } = columns;
         let changed = || cache.changed().iter().map(|place| *place as usize);
         for place in changed() {
@@ -356,6 +379,21 @@ impl<R: Stored> Table<R> {
             self.cache.check_tenant(place, self.spec)?;
         }
         self.cache.note(place);
+        if R::FALLIBLE && self.unchecked.last() != Some(&(place as u32)) {
+            self.unchecked.push(place as u32);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn check_changed(&mut self) -> Result<(), Error> {
+        for place in self.unchecked.drain(..) {
+            let place = place as usize;
+            if let Some(row) = &self.rows[place] {
+                let key = self.cache.key_at(place);
+                row.check().map_err(|source| row_error(self.spec.name, key, source))?;
+            }
+        }
         Ok(())
     }
 

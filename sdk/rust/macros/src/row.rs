@@ -1,21 +1,29 @@
 //! `#[derive(Row)]`.
 
 use proc_macro2::TokenStream;
-use quote::{format_ident, quote};
+use quote::quote;
 use syn::{DeriveInput, Field, Ident, LitStr};
 
 use crate::{named_fields, plain_name};
 
-const MERGES: [(&str, &str); 5] =
-    [("same", "Same"), ("sum", "Sum"), ("min", "Min"), ("max", "Max"), ("newest", "Newest")];
+const MERGES: [(&str, &str); 6] = [
+    ("same", "Same"),
+    ("sum", "Sum"),
+    ("min", "Min"),
+    ("max", "Max"),
+    ("newest", "Newest"),
+    ("sketch", "Sketch"),
+];
 
-const KINDS: [(&str, &str); 6] = [
+const KINDS: [(&str, &str); 8] = [
     ("integer", "Integer"),
     ("number", "Number"),
     ("text", "Text"),
     ("boolean", "Boolean"),
     ("timestamp", "Timestamp"),
     ("json", "Json"),
+    ("distinct", "Distinct"),
+    ("percentiles", "Percentiles"),
 ];
 
 #[derive(Default)]
@@ -31,11 +39,16 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
     let mut declared = Vec::new();
     let mut written = Vec::new();
     let mut read = Vec::new();
+    let mut checked = Vec::new();
+    let mut fallible = Vec::new();
     for (place, (ident, field)) in fields.iter().enumerate() {
         let options = options(field)?;
         let name = plain_name(ident);
         let (unit, ty) = (&options.unit, &field.ty);
-        let merge = options.merge.unwrap_or_else(|| format_ident!("Same"));
+        let merge = match options.merge {
+            Some(merge) => quote!(::lantern_sdk::Merge::#merge),
+            None => quote!(<#ty as ::lantern_sdk::Value>::MERGE),
+        };
         let kind = match options.kind {
             Some(kind) => quote!(::lantern_sdk::FieldKind::#kind),
             None => quote!(<#ty as ::lantern_sdk::Value>::KIND),
@@ -45,7 +58,7 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
                 name: #name,
                 kind: #kind,
                 unit: #unit,
-                merge: ::lantern_sdk::Merge::#merge,
+                merge: #merge,
             }
         });
         let before = format!("{}\"{name}\":", if place == 0 { '{' } else { ',' });
@@ -55,6 +68,10 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
                 ::lantern_sdk::Value::read(&mut rest)?
             }
         });
+        checked.push(quote! {
+            ::lantern_sdk::Value::check(&self.#ident, #name)?;
+        });
+        fallible.push(quote!(<#ty as ::lantern_sdk::Value>::FALLIBLE));
         written.push(quote! {
             out.extend_from_slice(#before.as_bytes());
             ::lantern_sdk::Value::write(&self.#ident, #name, out)?;
@@ -74,6 +91,13 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
             }
 
             #decode
+
+            const FALLIBLE: bool = false #(|| #fallible)*;
+
+            fn check(&self) -> ::std::result::Result<(), ::lantern_sdk::RowError> {
+                #(#checked)*
+                ::std::result::Result::Ok(())
+            }
         }
 
         impl ::lantern_sdk::Row for #row {

@@ -92,6 +92,11 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
                 #(::lantern_sdk::__private::TableField::flush(&mut self.#tables)?;)*
                 ::std::result::Result::Ok(())
             }
+
+            fn check(&mut self) -> ::std::result::Result<(), ::lantern_sdk::Error> {
+                #(::lantern_sdk::__private::TableField::check(&mut self.#tables)?;)*
+                ::std::result::Result::Ok(())
+            }
         }
     })
 }

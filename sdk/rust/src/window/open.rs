@@ -72,6 +72,10 @@ impl<A: Stored> TableField for OpenWindows<A> {
     fn flush(&mut self) -> Result<(), Error> {
         self.table.flush()
     }
+
+    fn check(&mut self) -> Result<(), Error> {
+        self.table.check()
+    }
 }
 
 impl<A: Stored + Default> OpenWindows<A> {

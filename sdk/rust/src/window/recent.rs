@@ -161,6 +161,12 @@ fn slide<V>(entries: &[Entry<V>], at: Timestamp, size_us: i64) -> Slide<'_, V> {
 }
 
 impl<V: Stored> Stored for Values<V> {
+    const FALLIBLE: bool = V::FALLIBLE;
+
+    fn check(&self) -> Result<(), RowError> {
+        self.entries.iter().try_for_each(|entry| entry.value.check())
+    }
+
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError> {
         write_time(self.armed, out);
         write_time(Timestamp::from_micros(self.size_us), out);
@@ -192,6 +198,10 @@ impl<V: Stored> TableField for Recent<V> {
 
     fn flush(&mut self) -> Result<(), Error> {
         self.table.flush()
+    }
+
+    fn check(&mut self) -> Result<(), Error> {
+        self.table.check()
     }
 }
 

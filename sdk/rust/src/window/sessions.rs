@@ -116,6 +116,12 @@ impl<A> Default for Open<A> {
 }
 
 impl<A: Stored> Stored for Open<A> {
+    const FALLIBLE: bool = A::FALLIBLE;
+
+    fn check(&self) -> Result<(), RowError> {
+        self.sessions.iter().try_for_each(|(_, value)| value.check())
+    }
+
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError> {
         write_time(self.armed, out);
         for (window, value) in &self.sessions {
@@ -145,6 +151,10 @@ impl<A: Stored> TableField for OpenSessions<A> {
 
     fn flush(&mut self) -> Result<(), Error> {
         self.table.flush()
+    }
+
+    fn check(&mut self) -> Result<(), Error> {
+        self.table.check()
     }
 }
 

@@ -279,3 +279,127 @@ fn rows_of_tenants_need_a_tenant() {
     }
     assert_eq!(reasons.len(), 5);
 }
+
+/// Rows with every kind of value that cannot always be stored.
+#[derive(Tables)]
+struct Fallible {
+    rows: Table<FallibleRow>,
+    #[table(private)]
+    open: lantern_sdk::window::OpenSessions<PrivateNumbers>,
+}
+
+#[derive(Row, Default)]
+struct FallibleRow {
+    number: f64,
+    maybe: Option<f64>,
+    list: Vec<f64>,
+    at: Option<Timestamp>,
+    json: Json<serde_json::Value>,
+}
+
+#[derive(Row, Default, Clone)]
+struct PrivateNumbers {
+    number: f64,
+}
+
+impl lantern_sdk::window::Combine for PrivateNumbers {
+    fn combine(&mut self, later: Self) {
+        self.number += later.number;
+    }
+}
+
+impl Projection for Fallible {
+    fn setup(&mut self, _: &Parameters<'_>) -> Result<Manifest, Error> {
+        Ok(lantern_sdk::manifest!()
+            .subscribe(["*"])
+            .event_time(Duration::ZERO, Duration::from_secs(1))
+            .on_failure(OnFailure::ParkEvent))
+    }
+
+    fn apply(&mut self, event: &Event<'_>) -> Result<(), Error> {
+        let row = self.rows.row("row")?;
+        match event.kind() {
+            "number" => row.number = f64::NAN,
+            "maybe" => row.maybe = Some(f64::INFINITY),
+            "list" => row.list.push(f64::NEG_INFINITY),
+            "at" => row.at = Some(Timestamp::MAX),
+            "deep" => {
+                let mut value = serde_json::Value::Null;
+                for _ in 0..65 {
+                    value = serde_json::Value::Array(vec![value]);
+                }
+                row.json.0 = value;
+            }
+            "window" => {
+                let nan = |row: &mut PrivateNumbers| row.number = f64::NAN;
+                self.open.add(event, Duration::from_secs(9), "key", nan)?;
+            }
+            _ => row.number += 1.0,
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn an_event_that_leaves_a_row_which_cannot_be_stored_fails_itself_for_every_cut() {
+    let kinds = ["good", "number", "good", "maybe", "list", "good", "at", "deep", "window", "good"];
+    let events: Vec<TestEvent> = kinds.map(TestEvent::new).into();
+    let outcome = check_determinism::<Fallible>("", &events);
+    let parked: Vec<_> =
+        outcome.parked.iter().map(|parked| kinds[parked.offset as usize]).collect();
+    assert_eq!(parked, ["number", "maybe", "list", "at", "deep", "window"]);
+    let reasons = outcome.parked.iter().map(|parked| &*parked.reason);
+    for (reason, why) in reasons.zip([
+        "field `number` is NaN",
+        "field `maybe` is inf",
+        "field `list` is -inf",
+        "field `at` is",
+        "field `json`: arrays and objects are nested more than 64 deep",
+        "field `number` is NaN",
+    ]) {
+        assert!(reason.contains(why), "{reason}");
+    }
+}
+
+/// Sketches as fields of a row.
+#[derive(Tables)]
+struct Sketches {
+    rows: Table<SketchRow>,
+}
+
+#[derive(Row, Default)]
+struct SketchRow {
+    users: Distinct,
+    #[row(unit = "ms")]
+    delay: Percentiles,
+}
+
+impl Projection for Sketches {
+    fn setup(&mut self, _: &Parameters<'_>) -> Result<Manifest, Error> {
+        Ok(lantern_sdk::manifest!().subscribe(["*"]).attributes([Attribute::Subject]))
+    }
+
+    fn apply(&mut self, event: &Event<'_>) -> Result<(), Error> {
+        let row = self.rows.row("all")?;
+        row.users.add(event.subject()?);
+        row.delay.add(event.data()?);
+        Ok(())
+    }
+}
+
+#[test]
+fn distinct_counts_and_percentiles_are_fields() {
+    use lantern_sdk::{FieldKind, Merge};
+    let [users, delay] = SketchRow::FIELDS else { panic!() };
+    assert_eq!((users.kind, users.merge), (FieldKind::Distinct, Merge::Sketch));
+    assert_eq!((delay.kind, delay.merge), (FieldKind::Percentiles, Merge::Sketch));
+
+    let event = |n: u32| TestEvent::new("x").subject(&format!("u{}", n % 70)).json(&n);
+    let events: Vec<TestEvent> = (1..=100).map(event).collect();
+    check_determinism::<Sketches>("", &events);
+    let mut host = Harness::<Sketches>::new();
+    host.feed(events);
+    let row = host.row("rows", "all").unwrap();
+    assert_eq!(row["users"]["estimate"], 70);
+    assert_eq!((&row["delay"]["p50"], &row["delay"]["max"]), (&50.into(), &100.into()));
+}
