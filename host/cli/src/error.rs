@@ -87,19 +87,16 @@ impl Failure {
         {
             let usage = usage.unwrap_or("lantern <COMMAND>");
             return Self::new(Exit::Usage, "a command is missing")
-                .help(format!("{usage}; see `--help`"));
+                .help(format!("usage: {usage}; `--help` lists the commands"));
         }
         let mut lines = what.lines().map(str::trim);
         let first = lines.next().unwrap_or_default();
         let mut failure = Self::new(Exit::Usage, first.trim_start_matches("error: "));
         failure.details = lines.map(str::to_owned).collect();
         let tip = text.lines().find_map(|line| line.trim().strip_prefix("tip: "));
-        let help: Vec<_> = tip.into_iter().chain(usage).collect();
-        failure.help(if help.is_empty() {
-            "see `--help`".to_owned()
-        } else {
-            help.join("; usage: ")
-        })
+        let usage = usage.map(|usage| format!("usage: {usage}"));
+        let help: Vec<_> = tip.map(str::to_owned).into_iter().chain(usage).collect();
+        failure.help(if help.is_empty() { "see `--help`".into() } else { help.join("; ") })
     }
 
     /// The code to leave with.

@@ -173,6 +173,11 @@ pub(crate) fn count(count: u64) -> String {
     out
 }
 
+/// `1 event` or `1 234 events`.
+pub(crate) fn events(number: u64) -> String {
+    if number == 1 { "1 event".to_owned() } else { format!("{} events", count(number)) }
+}
+
 /// A time in microseconds since 1970 as RFC 3339, or nothing where there is none.
 pub(crate) fn time_us(time_us: i64) -> String {
     if time_us == i64::MIN {

@@ -59,13 +59,18 @@ impl fmt::Display for AppliesLess {
         let Self { projection, version, active, failed, waiting, first } = self;
         write!(
             f,
-            "version `{version}` of `{projection}` fails on {failed} events and holds back {waiting} behind them, all of which the active version `{active}` has applied"
+            "version `{version}` of `{projection}` fails on {} and holds back {waiting} behind them, all of which the active version `{active}` has applied",
+            events(*failed)
         )?;
         if let Some((partition, offset, reason)) = first {
             write!(f, "; the first is at offset {offset} of partition {partition}: {reason}")?;
         }
         Ok(())
     }
+}
+
+fn events(count: u64) -> String {
+    if count == 1 { "1 event".into() } else { format!("{count} events") }
 }
 
 /// A version with its shards, locked; `None` for one that is not open.

@@ -230,21 +230,22 @@ pub(super) fn summary(sender: &Sender, took: Duration, effect: Option<&Effect>, 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
     let rate = output::count(per_s as u64);
     output::line(format!(
-        "{} events in {} ({rate} a second): {} appended, {} there already, {} refused",
-        output::count(sent.events),
+        "{} in {} ({rate} a second): {} appended, {} there already, {} refused",
+        output::events(sent.events),
         output::seconds(took.as_secs_f64()),
         output::count(sent.appended),
         output::count(sent.duplicates),
         output::count(sent.rejected),
     ));
     if sent.retries > 0 {
-        output::line(format!("{} requests were made again", output::count(sent.retries)));
+        output::line(format!("{} requests were repeated", output::count(sent.retries)));
     }
     let Some(effect) = effect else { return };
     for (projection, late) in &effect.late {
         output::line(format!(
-            "warning: {} events were late for `{projection}`: windows that had closed do not contain them (see `lantern events import --help`)",
-            output::count(*late)
+            "warning: {} {} late for `{projection}`: windows that had closed do not contain late events (see `lantern events import --help`)",
+            output::events(*late),
+            if *late == 1 { "was" } else { "were" }
         ));
     }
     if !effect.applied {

@@ -217,7 +217,8 @@ fn show_summary(summary: &ParkedSummary) {
     if summary.reasons.is_empty() {
         return;
     }
-    let mut table = output::table(["failed", "waiting behind", "first at", "reason"]);
+    let mut table =
+        output::table(["failed", "waiting behind", "first (partition:offset)", "reason"]);
     for group in &summary.reasons {
         // What waits behind a dropped event has no reason of its own.
         let reason =
@@ -305,8 +306,11 @@ async fn act(name: &str, action: &str, which: &Which, global: &Global) -> Outcom
 /// An error where events failed again; `name` is the projection to look at.
 fn none_failed(failed: u64, name: &str) -> Outcome {
     if failed > 0 {
-        return Err(Failure::new(Exit::Failure, format!("{failed} events failed again"))
-            .help(format!("`lantern parked list {name} --long` shows why")));
+        return Err(Failure::new(
+            Exit::Failure,
+            format!("{} failed again", output::events(failed)),
+        )
+        .help(format!("`lantern parked list {name} --long` shows why")));
     }
     Ok(())
 }

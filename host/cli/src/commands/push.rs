@@ -175,7 +175,7 @@ fn settled(status: &ProjectionStatus, now: &VersionStatus, activate: bool) -> Op
 
 /// Prints what a version has applied, and what it has not.
 pub(super) fn report(version: &VersionStatus, projection: &str) {
-    let mut text = format!("{} events applied", output::count(applied(version)));
+    let mut text = format!("{} applied", output::events(applied(version)));
     if version.late > 0 {
         text.push_str(&format!(", {} of them late", output::count(version.late)));
     }

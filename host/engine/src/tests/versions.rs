@@ -250,7 +250,7 @@ fn a_version_that_parks_what_the_active_one_has_applied_is_not_activated_without
         assert_eq!(version.state, "ready");
         let why = version.not_activated.as_ref().unwrap();
         // 50, 53, … of subject s2; those behind 10, of subject s1, both park.
-        assert!(why.contains("fails on 1 events and holds back 13 behind them"), "{why}");
+        assert!(why.contains("fails on 1 event and holds back 13 behind them"), "{why}");
         assert!(why.contains("at offset 50 of partition 0: cannot read it"), "{why}");
         assert_eq!((version.parked, version.waiting), (27 + 14, 26 + 13));
     };

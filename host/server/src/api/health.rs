@@ -112,7 +112,7 @@ fn warnings(app: &App) -> Vec<String> {
             if projection.active.as_ref() == Some(id) && version.parked > 0 {
                 let (failed, waiting) = (version.parked - version.waiting, version.waiting);
                 warnings.push(format!(
-                    "`{name}` version {id} has parked {failed} events that failed, and {waiting} wait behind them"
+                    "`{name}` version {id} has parked events: failed {failed}, waiting behind them {waiting}"
                 ));
             }
         }
