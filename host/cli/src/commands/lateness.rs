@@ -69,15 +69,21 @@ fn active(projection: &ProjectionStatus) -> Option<&VersionStatus> {
     projection.versions.iter().find(|version| version.id == *id)
 }
 
-/// Whether all active versions have applied the log up to `ends`, by partition.
+/// Whether the tables of all active versions contain the log up to `ends`, by
+/// partition.
 pub(super) fn applied(now: &[ProjectionStatus], ends: &[u64]) -> bool {
     now.iter().filter_map(active).all(|version| behind(version, ends) == 0)
 }
 
-/// How many offsets before `ends` a version has not applied.
+/// How many offsets before `ends` the tables of a version do not contain.
 fn behind(version: &VersionStatus, ends: &[u64]) -> u64 {
-    let end = |partition: u32| ends.get(partition as usize).copied().unwrap_or(0);
-    version.shards.iter().map(|shard| end(shard.partition).saturating_sub(shard.next)).sum()
+    let behind = version.shards.iter().map(|shard| {
+        let end = ends.get(shard.partition as usize).copied().unwrap_or(0);
+        // Events that the version does not want are passed without a commit.
+        let at_rest = shard.next >= end && shard.activity == "idle";
+        if at_rest { 0 } else { end.saturating_sub(shard.durable) }
+    });
+    behind.sum()
 }
 
 /// Where each partition of the log ends.
@@ -86,8 +92,8 @@ pub(super) async fn ends(api: &Api) -> Answer<Vec<u64>> {
     Ok(partitions.into_iter().map(|partition| partition.end.unwrap_or(0)).collect())
 }
 
-/// Waits until all active versions have applied the log up to `ends`; hands
-/// back their last status.
+/// Waits until the tables of all active versions contain the log up to `ends`;
+/// hands back their last status.
 pub(super) async fn wait(
     api: &Api,
     ends: &[u64],
@@ -124,5 +130,59 @@ pub(super) async fn wait(
         }
         show(left.join("; "));
         tokio::time::sleep(POLL_WAITING).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lantern_engine::ShardStatus;
+
+    fn projection(late: u64, shards: &[(u64, u64, &str)]) -> ProjectionStatus {
+        let shards: Vec<_> = (0..)
+            .zip(shards)
+            .map(|(partition, (next, durable, activity))| ShardStatus {
+                partition,
+                next: *next,
+                durable: *durable,
+                activity: (*activity).into(),
+                ..ShardStatus::default()
+            })
+            .collect();
+        let version = serde_json::json!({
+            "id": "v1", "sha256": "", "parameters": "", "plugin_version": "", "description": "",
+            "state": "active", "activity": "running", "reason": null, "created_us": 0,
+            "percent": 100.0, "events_per_s": 0.0, "eta_s": null, "late": late, "tables": [],
+            "subscribes": [], "shards": shards, "emitted_per_s": 0.0,
+        });
+        serde_json::from_value(serde_json::json!({
+            "name": "p", "paused": false, "active": "v1", "previous": null, "epoch": "",
+            "versions": [version],
+        }))
+        .expect("a status as the server answers it")
+    }
+
+    #[test]
+    fn late_events_are_counted_from_the_beginning_of_the_import() {
+        let lateness = Lateness::begin(&[projection(7, &[])]);
+        assert!(lateness.since(&[projection(7, &[])]).is_empty());
+        let since = lateness.since(&[projection(10, &[])]);
+        assert_eq!(since.get("p"), Some(&3));
+        // A rebuild begins to count from 0.
+        assert!(lateness.since(&[projection(2, &[])]).is_empty());
+    }
+
+    #[test]
+    fn tables_contain_the_log_once_it_is_durable_or_nothing_is_left_to_commit() {
+        for (shards, contains) in [
+            (&[(10, 10, "running")][..], true),
+            (&[(10, 4, "running")], false),
+            (&[(10, 4, "idle")], true),
+            (&[(9, 9, "idle")], false),
+            (&[(10, 10, "idle"), (3, 3, "running")], false),
+            (&[(12, 11, "running"), (5, 5, "idle")], true),
+        ] {
+            assert_eq!(applied(&[projection(0, shards)], &[10, 5]), contains, "{shards:?}");
+        }
     }
 }

@@ -319,6 +319,18 @@ fn status(projection: &ProjectionStatus, json: bool) {
             let parked = super::parked::counts(failed, waiting);
             output::line(format!("  parked       {parked} parked"));
         }
+        let ahead: u64 = version.shards.iter().map(|shard| shard.ahead).sum();
+        if ahead > 0 {
+            let events = output::events(ahead);
+            output::line(format!(
+                "  ahead        {events} too far ahead of the time of append to move the watermark"
+            ));
+        }
+        let unsent: u64 = version.shards.iter().map(|shard| shard.unsent).sum();
+        if unsent > 0 {
+            let events = output::events(unsent);
+            output::line(format!("  unsent       {events} emitted, and not in the log yet"));
+        }
         if let Some(reason) = &version.reason {
             output::line(format!("  why          {}", output::printable(reason)));
         }
