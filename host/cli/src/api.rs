@@ -235,6 +235,15 @@ impl Api {
     /// Appends the events in `body`; with `partial`, those that are right.
     pub(crate) async fn push(&self, media: &str, body: Bytes, partial: bool) -> Answer<Pushed> {
         let path = if partial { "/v1/events?partial=true" } else { "/v1/events" };
+        self.push_to(path, media, body).await
+    }
+
+    /// Appends the events of another log as they were there.
+    pub(crate) async fn push_exact(&self, media: &str, body: Bytes) -> Answer<Pushed> {
+        self.push_to("/v1/events?exact=true", media, body).await
+    }
+
+    async fn push_to(&self, path: &str, media: &str, body: Bytes) -> Answer<Pushed> {
         let length = body.len() as u64;
         let body = Body { media: media.to_owned(), length, content: body.into() };
         self.send(Method::POST, path, Some(body)).await?.json().await

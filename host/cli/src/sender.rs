@@ -44,6 +44,7 @@ pub(crate) struct Sent {
 pub(crate) struct Sender {
     api: Api,
     partial: bool,
+    exact: bool,
     tries: u32,
     /// Whether the server ever answered: one that never did is not there, and
     /// not worth waiting for.
@@ -58,7 +59,20 @@ impl Sender {
     /// A sender to `api` that tries each piece `tries` times, and with `partial`
     /// leaves out events that are refused.
     pub(crate) fn new(api: Api, partial: bool, tries: u32) -> Self {
-        Self { api, partial, tries, answered: false, sent: Sent::default(), lines_of_failed: 0 }
+        Self {
+            api,
+            partial,
+            exact: false,
+            tries,
+            answered: false,
+            sent: Sent::default(),
+            lines_of_failed: 0,
+        }
+    }
+
+    /// The same; with `exact`, the events are to be as they were in another log.
+    pub(crate) fn exact(self, exact: bool) -> Self {
+        Self { exact, ..self }
     }
 
     /// Sends one piece of `events` events, the first of which stands in line
@@ -73,7 +87,11 @@ impl Sender {
         let (mut tries, mut before) = (0, 0);
         let pushed = loop {
             tries += 1;
-            match self.api.push(NDJSON, bytes.clone(), self.partial).await {
+            let answer = match self.exact {
+                true => self.api.push_exact(NDJSON, bytes.clone()).await,
+                false => self.api.push(NDJSON, bytes.clone(), self.partial).await,
+            };
+            match answer {
                 Ok(pushed) => break pushed,
                 Err(error) => {
                     // Part of it may be in the log: the next try finds it there.

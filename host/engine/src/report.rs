@@ -50,6 +50,16 @@ impl Engine {
         })
     }
 
+    /// How many retries and drops of parked events all states depend on. A fold of
+    /// the log elsewhere does not take them.
+    #[must_use]
+    pub fn decisions(&self) -> u64 {
+        let projections = self.projections.read();
+        let builds = projections.values().flat_map(|projection| projection.builds.values());
+        let slots = builds.flat_map(|build| &build.slots);
+        slots.map(|slot| slot.seen.lock().meta.decisions).sum()
+    }
+
     /// The newest messages of a projection's plugins, the newest last.
     ///
     /// # Errors

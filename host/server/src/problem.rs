@@ -140,6 +140,7 @@ impl From<LogError> for Problem {
             LogError::OutOfRange { .. } | LogError::Lost { .. } => "LAN-0320",
             LogError::NoPartition(_) => "LAN-0321",
             LogError::Full(_) => "LAN-0322",
+            LogError::NoImport(_) => "LAN-0328",
             LogError::Damaged(_) => "LAN-0324",
             _ => "LAN-0323",
         };

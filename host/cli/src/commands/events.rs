@@ -172,6 +172,10 @@ async fn tail(args: TailArgs, global: &Global) -> Outcome {
         types: args.types.clone(),
         ..LogQuery::default()
     };
+    if global.json && query.types.is_empty() {
+        // So that the output can be imported as it is, host events included.
+        query.types.push("*".into());
+    }
     place(&api, &args.from, &mut query).await?;
     let mut left = args.limit.unwrap_or(u64::MAX);
     let mut tries = 0;

@@ -26,6 +26,7 @@ Examples:
   lantern events import events.ndjson --rate 500/s
   lantern events import events.ndjson --wait          # until the tables contain it
   lantern events import events.ndjson --skip 120000   # go on where it was broken off
+  lantern events import exported.ndjson --exact       # a whole log into a new folder
 
 A file imported twice does no harm: the log knows an event by its source and id.
 
@@ -58,6 +59,11 @@ pub(crate) struct Args {
     /// Wait until the tables of all projections contain the imported events.
     #[arg(long)]
     wait: bool,
+    /// Take the events of another log as they were there, with its host events and
+    /// append times: from `lantern events tail --json` or `GET /v1/events?types=*`, into
+    /// an empty log with as many partitions, before a plugin is pushed.
+    #[arg(long, conflicts_with_all = ["partial", "limit", "rate"])]
+    exact: bool,
     /// How often a piece is tried while the server is busy or away.
     #[arg(long, default_value_t = TRIES, value_parser = clap::value_parser!(u32).range(1..=1000))]
     tries: u32,
@@ -77,7 +83,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
     let reader =
         tokio::task::spawn_blocking(move || read_pieces(source, events_max, limit, &pieces));
 
-    let mut sender = Sender::new(global.api(), args.partial, args.tries);
+    let mut sender = Sender::new(global.api(), args.partial, args.tries).exact(args.exact);
     let start = Instant::now();
     let mut lines = args.skip;
     let feeding = feed(&mut ahead, &mut sender, &mut lines, pace, |sent| {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::{Chunk, Events, Offset, PartitionId, Timestamp, TypeFilter};
+use crate::{Chunk, EventRef, Events, Offset, PartitionId, Timestamp, TypeFilter};
 
 /// An event log: partitions of events under rising offsets.
 pub trait Log: Send + Sync {
@@ -41,6 +41,18 @@ pub trait Log: Send + Sync {
     /// Appends all of `events` or none, and calls `done` once they are durable.
     /// Never blocks for long; callers bound what is under way.
     fn append(&self, events: Events, done: AppendDone);
+
+    /// Appends events that were exported from another log, each with the time at which
+    /// that one had taken it (one an event), into a log that holds nothing else.
+    fn import(&self, _events: Events, _appended: Vec<Timestamp>, done: AppendDone) {
+        done(Err(LogError::NoImport("this log keeps its own append times".into())));
+    }
+
+    /// The partition that an event like this one is appended to, if the log decides
+    /// that by the event alone.
+    fn partition_of(&self, _event: &EventRef<'_>) -> Option<PartitionId> {
+        None
+    }
 
     /// Appends what a shard has emitted, each event once, although a stretch may
     /// be handed over again after a crash. Else as [`Log::append`], which is what
@@ -206,6 +218,9 @@ pub enum LogError {
         /// Why.
         reason: RejectedEvent,
     },
+    /// Exported events cannot be imported here as they are.
+    #[error("the events cannot be imported as they are: {0}")]
+    NoImport(String),
     /// Nothing can be appended now; it may pass.
     #[error("the log takes no events now: {0}")]
     Unavailable(String),

@@ -280,7 +280,22 @@ impl Log for EmbeddedLog {
             events.iter().map(|event| lantern_core::identity_of(&event)).collect()
         };
         let bytes = events.bytes();
-        self.shared.enqueue(Pending { events, identities, bytes, done });
+        self.shared.enqueue(Pending { events, identities, appended: None, bytes, done });
+    }
+
+    fn import(&self, events: Events, appended: Vec<Timestamp>, done: AppendDone) {
+        if appended.len() != events.len() {
+            return done(Err(LogError::NoImport("an event lacks its append time".into())));
+        }
+        let events = whole(events);
+        // So that a piece that is sent again is not appended twice.
+        let identities = events.iter().map(|event| lantern_core::identity_of(&event)).collect();
+        let (bytes, appended) = (events.bytes(), Some(appended));
+        self.shared.enqueue(Pending { events, identities, appended, bytes, done });
+    }
+
+    fn partition_of(&self, event: &EventRef<'_>) -> Option<PartitionId> {
+        Some(Self::partition_of(self, event))
     }
 
     fn incarnation_at(&self, partition: PartitionId, offset: Offset) -> Option<u64> {

@@ -87,34 +87,47 @@ impl PartitionState {
         &mut self,
         place: usize,
         fresh: Vec<Events>,
-        now: Timestamp,
+        times: AppendTimes,
         config: &LogConfig,
         encoder: &mut Encoder,
     ) -> Plan {
-        let now = append_time(now, &self.row);
+        let (row, mut kept) = match times {
+            AppendTimes::Now(now) => (appended_at(&self.row, append_time(now, &self.row)), None),
+            AppendTimes::Kept(times) => {
+                let row = times.iter().fold(self.row, |row, time| appended_at(&row, *time));
+                (row, Some(times.into_iter()))
+            }
+        };
+        let now = row.appended_last;
         let mut plan = Plan {
             place,
             absorbs: false,
             written: Vec::new(),
-            row: appended_at(&self.row, now),
+            row,
             types: BTreeMap::new(),
             open: 0,
             ends_run: false,
         };
         for (turn, events) in fresh.into_iter().enumerate() {
-            let counts = |time: &&Timestamp| time.0 <= now.0.saturating_add(AHEAD_MAX_US);
-            let newest = events.times().iter().filter(counts).copied().max();
+            let appended: Vec<_> = match &mut kept {
+                Some(times) => times.by_ref().take(events.len()).collect(),
+                None => vec![now; events.len()],
+            };
+            let counts = |(time, appended): &(&Timestamp, &Timestamp)| {
+                time.0 <= appended.0.saturating_add(AHEAD_MAX_US)
+            };
+            let newest = events.times().iter().zip(&appended).filter(counts);
+            let newest = newest.map(|(time, _)| *time).max();
             plan.row.time_max = newest.map_or(plan.row.time_max, |t| t.max(plan.row.time_max));
             let target = self.ratio.target(config);
             if turn == 0 && self.run_is_due(&events, target, config) {
                 plan.absorbs = true;
-                let (events, appended) = self.with_run(&events, now);
+                let (events, appended) = self.with_run(&events, &appended);
                 let first = self.run[0].first;
                 self.cut(&mut plan, Stamped { events, appended }, first, config, encoder);
             } else {
                 let first = plan.row.end;
                 plan.ends_run |= turn > 0;
-                let appended = vec![now; events.len()];
                 self.cut(&mut plan, Stamped { events, appended }, first, config, encoder);
             }
         }
@@ -157,7 +170,7 @@ impl PartitionState {
         due && !self.run.is_empty() && types <= TYPES_MAX
     }
 
-    fn with_run(&self, fresh: &Events, now: Timestamp) -> (Events, Vec<Timestamp>) {
+    fn with_run(&self, fresh: &Events, times: &[Timestamp]) -> (Events, Vec<Timestamp>) {
         let mut events = Events::new();
         let mut appended = Vec::new();
         let mut add = |from: &Events| {
@@ -171,7 +184,7 @@ impl PartitionState {
             appended.extend_from_slice(&small.chunk.appended);
         }
         add(fresh);
-        appended.resize(events.len(), now);
+        appended.extend_from_slice(times);
         (events, appended)
     }
 
@@ -285,6 +298,14 @@ pub(crate) fn new_counts(
         changed.insert(name, before.saturating_add_signed(delta));
     }
     changed
+}
+
+/// When events are appended.
+pub(crate) enum AppendTimes {
+    /// All of them now.
+    Now(Timestamp),
+    /// Each when another log had taken it.
+    Kept(Vec<Timestamp>),
 }
 
 /// Events, and when each was appended.

@@ -65,6 +65,8 @@ pub(crate) struct Pending {
     pub(crate) events: Events,
     /// One an event; empty where duplicates are not looked for.
     pub(crate) identities: Vec<Identity>,
+    /// Of an import: when the other log had taken each event.
+    pub(crate) appended: Option<Vec<Timestamp>>,
     pub(crate) bytes: usize,
     pub(crate) done: AppendDone,
 }
@@ -186,10 +188,15 @@ impl Shared {
             while let Some(command) = queue.commands.pop_front() {
                 match command {
                     Command::Append(p)
-                        if group.is_empty() || bytes + p.bytes <= GROUP_BYTES_MAX =>
+                        if group.is_empty()
+                            || (p.appended.is_none() && bytes + p.bytes <= GROUP_BYTES_MAX) =>
                     {
                         bytes += p.bytes;
+                        let alone = p.appended.is_some();
                         group.push(*p);
+                        if alone {
+                            break;
+                        }
                     }
                     Command::Maintain(maintenance) if group.is_empty() => {
                         return Work::Maintain(maintenance);

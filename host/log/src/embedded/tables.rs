@@ -2,7 +2,7 @@
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `log` | `format`, `partitions` | number |
+//! | `log` | `format`, `partitions`; `imported/` and partition: the end of what was imported | number |
 //! | `partitions` | partition | [`PartitionRow`] |
 //! | `chunks` | partition, first offset | a chunk, see [`super::codec`] |
 //! | `index` | partition, first offset | [`ChunkMeta`] |
@@ -33,7 +33,7 @@ use super::plan::{PartitionState, RUN_CHUNKS_MAX, RunChunk};
 /// The layout this release writes.
 pub(crate) const FORMAT: u64 = 2;
 
-const LOG: TableDefinition<'_, &str, u64> = TableDefinition::new("log");
+pub(crate) const LOG: TableDefinition<'_, &str, u64> = TableDefinition::new("log");
 pub(crate) const PARTITIONS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("partitions");
 pub(crate) const CHUNKS: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("chunks");
 pub(crate) const INDEX: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("index");
@@ -215,6 +215,8 @@ pub(crate) struct State {
     pub(crate) incarnations: Vec<Incarnations>,
     /// That of the events which are appended from now on.
     pub(crate) incarnation: u64,
+    /// Where what was imported ends, one a partition.
+    pub(crate) imported: Vec<Offset>,
     pub(crate) window: Window,
     /// The number of the next record of identities.
     pub(crate) identities_next: u64,
@@ -346,6 +348,8 @@ fn load_state(database: &Database, config: &LogConfig) -> Result<State, Fault> {
     let chunks = transaction.open_table(CHUNKS)?;
     let index = transaction.open_table(INDEX)?;
     let types = transaction.open_table(TYPES)?;
+    let log = transaction.open_table(LOG)?;
+    let mut imported = Vec::new();
     let openings = transaction.open_table(INCARNATIONS)?;
     let (mut partitions, mut incarnations) = (Vec::new(), Vec::new());
     for number in 0..config.partitions {
@@ -365,13 +369,28 @@ fn load_state(database: &Database, config: &LogConfig) -> Result<State, Fault> {
             of_partition.push(Offset(key.value().1), incarnation.value());
         }
         incarnations.push(of_partition);
+        let end = log.get(imported_key(number).as_str())?.map_or(0, |end| end.value());
+        imported.push(Offset(end));
         let run = load_run(&chunks, &index, PartitionId(number), config);
         partitions.push(PartitionState::new(PartitionId(number), row, counts, run));
     }
     let table = transaction.open_table(IDENTITIES)?;
     let (window, identities_next, identities_stored) = load_window(&table, config)?;
     let incarnation = fastrand::u64(1..);
-    Ok(State { partitions, incarnations, incarnation, window, identities_next, identities_stored })
+    Ok(State {
+        partitions,
+        incarnations,
+        incarnation,
+        imported,
+        window,
+        identities_next,
+        identities_stored,
+    })
+}
+
+/// The key of the end of what was imported.
+pub(crate) fn imported_key(partition: u32) -> String {
+    format!("imported/{partition}")
 }
 
 /// Checks that the first and the last chunk in the index are where the

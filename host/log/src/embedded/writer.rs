@@ -13,18 +13,18 @@ use std::time::{Duration, Instant};
 
 use lantern_core::{
     Appended, AppendedEvent, Attributes, EventRef, Events, Identity, LogError, Offset, PartitionId,
-    Seen,
+    Seen, Timestamp,
 };
 use redb::{Database, ReadableTable as _, WriteTransaction};
 use tracing::{debug, error, info, warn};
 
 use super::codec::Encoder;
 use super::meta::{IDENTITIES_MAX, Identities};
-use super::plan::{Plan, TYPES_MAX};
+use super::plan::{AppendTimes, Plan, TYPES_MAX};
 use super::retention;
 use super::shared::{Pending, Shared, Work, answer};
 use super::tables::{
-    self, CHUNKS, Fault, IDENTITIES, INCARNATIONS, INDEX, OpenFile, PARTITIONS, State, TYPES,
+    self, CHUNKS, Fault, IDENTITIES, INCARNATIONS, INDEX, LOG, OpenFile, PARTITIONS, State, TYPES,
     caught,
 };
 
@@ -49,6 +49,8 @@ struct Routed {
     duplicates: u64,
     /// Of them, those whose content differs from the first one's.
     differing: u64,
+    /// Of an import, one a partition: when the other log had taken its new events.
+    kept_times: Option<Vec<Vec<Timestamp>>>,
 }
 
 /// A partition that has new events.
@@ -116,6 +118,11 @@ impl Writer {
             self.shared.answered(bytes);
             return None;
         }
+        if let Some(refused) = self.refuse_import(&group) {
+            fail(group, &refused);
+            self.shared.answered(bytes);
+            return None;
+        }
         let started = Instant::now();
         let (mut routed, dones) = self.route(group);
         let outcome = caught(|| self.write(&mut routed));
@@ -146,6 +153,18 @@ impl Writer {
         fault
     }
 
+    /// Why an import cannot be done: the log holds events that were not imported.
+    fn refuse_import(&self, group: &[Pending]) -> Option<LogError> {
+        if group.iter().all(|pending| pending.appended.is_none()) {
+            return None;
+        }
+        let mut partitions = self.state.partitions.iter().zip(&self.state.imported);
+        let other = partitions.any(|(state, imported)| state.row.end != *imported);
+        other.then(|| {
+            LogError::NoImport("the log holds other events: begin with a new data folder".into())
+        })
+    }
+
     /// Gives each event its place, or finds the one it repeats.
     fn route(&mut self, group: Vec<Pending>) -> (Routed, Vec<lantern_core::AppendDone>) {
         let count = self.state.partitions.len();
@@ -156,12 +175,19 @@ impl Writer {
             events: 0,
             duplicates: 0,
             differing: 0,
+            kept_times: None,
         };
         let mut ends: Vec<Offset> = self.state.partitions.iter().map(|p| p.row.end).collect();
         let dones = group
             .into_iter()
-            .map(|Pending { events, identities, done, .. }| {
+            .map(|Pending { events, identities, appended: times, done, .. }| {
                 let appended = self.place(&events, &identities, &mut ends, &mut routed);
+                if let Some(times) = times {
+                    let kept = routed.kept_times.insert(vec![Vec::new(); count]);
+                    for (event, time) in appended.iter().zip(times).filter(|(e, _)| !e.duplicate) {
+                        kept[event.partition.0 as usize].push(time);
+                    }
+                }
                 copy_new(events, &appended, &mut routed.fresh);
                 routed.results.push(Appended { events: appended });
                 done
@@ -230,11 +256,16 @@ impl Writer {
             let types: BTreeSet<_> = fresh.iter().flat_map(Events::type_names).cloned().collect();
             let types = Some(types.into_iter().collect());
             woken.push(Woken { partition: partition.partition, types });
-            plans.push(partition.plan(place, fresh, now, &self.shared.config, &mut self.encoder));
+            let times = match &mut routed.kept_times {
+                Some(kept) => AppendTimes::Kept(std::mem::take(&mut kept[place])),
+                None => AppendTimes::Now(now),
+            };
+            plans.push(partition.plan(place, fresh, times, &self.shared.config, &mut self.encoder));
         }
         let identities = self.records_of(&routed.identities);
         let database = self.database()?;
-        let (next, stored) = self.write_plans(&database, &plans, &identities)?;
+        let imports = routed.kept_times.is_some();
+        let (next, stored) = self.write_plans(&database, &plans, &identities, imports)?;
         (self.state.identities_next, self.state.identities_stored) = (next, stored);
         self.state.window.trim();
         metrics::counter!("lantern_log_commits_total").increment(1);
@@ -244,6 +275,9 @@ impl Writer {
                 let start = self.state.partitions[plan.place].row.end;
                 incarnations.push(start, self.state.incarnation);
                 *self.shared.incarnations.write() = self.state.incarnations.clone();
+            }
+            if imports {
+                self.state.imported[plan.place] = plan.row.end;
             }
             let state = &mut self.state.partitions[plan.place];
             let chunks: Vec<_> = plan.written.iter().map(|w| Arc::clone(&w.chunk)).collect();
@@ -276,6 +310,7 @@ impl Writer {
         database: &Database,
         plans: &[Plan],
         identities: &[Identities],
+        imports: bool,
     ) -> Result<(u64, u64), Fault> {
         let transaction = self.state.begin_write(database, &self.shared.config)?;
         let (mut next, mut stored) = (self.state.identities_next, self.state.identities_stored);
@@ -297,6 +332,10 @@ impl Writer {
                     index.insert(key, written.meta.encode().as_slice())?;
                 }
                 self.write_incarnation(&transaction, plan.place)?;
+                if imports {
+                    let key = tables::imported_key(partition);
+                    transaction.open_table(LOG)?.insert(key.as_str(), plan.row.end.0)?;
+                }
                 rows.insert(partition, plan.row.encode().as_slice())?;
                 for (name, count) in &plan.types {
                     match count {

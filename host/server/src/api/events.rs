@@ -4,14 +4,17 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue};
-use lantern_core::{Bounds, Chunk, Offset, PartitionId, Read, TypeFilter, read_or_wait};
+use lantern_core::{
+    Bounds, Chunk, EventRef, HEARTBEAT_TYPE, Offset, PartitionId, Read, TypeFilter,
+    UNREADABLE_TYPE, read_or_wait,
+};
 use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
 use super::params::{Params, Shape, limit, shape, wait};
-use super::{App, Shared};
-use crate::cloudevents::{BATCH, NDJSON, parse_time, write_event};
+use super::{App, Shared, stamps};
+use crate::cloudevents::{BATCH, NDJSON, format_time, parse_time, write_event};
 use crate::problem::Problem;
 
 /// Events of an answer where `limit` is not given.
@@ -34,7 +37,9 @@ pub(crate) struct Which {
     time: Option<String>,
     /// The most events; 100 where left out.
     limit: Option<usize>,
-    /// Event types, parted by commas: exact, or a prefix ending in `*`.
+    /// Event types, separated by commas: exact, or a prefix ending in `*`. `*` gives
+    /// out the whole log: host events too, and with each event when it was appended and
+    /// to which partition, for `POST /v1/events?exact=true` elsewhere.
     types: Option<String>,
     /// How long to wait for the first event where there is none yet: `5s`.
     wait: Option<String>,
@@ -52,6 +57,9 @@ pub(crate) struct EventsPage {
     end: u64,
     /// Where to go on: hand it back as `from`.
     next: u64,
+    /// Retries and drops of parked events that tables here depend on. They are not in
+    /// the log, so tables that are folded from an export of it may differ.
+    decisions: u64,
     /// The events, in order.
     events: Vec<LoggedEvent>,
 }
@@ -62,6 +70,8 @@ pub(crate) struct EventsPage {
 pub(crate) struct LoggedEvent {
     /// Its offset.
     offset: u64,
+    /// When the log took it, if the log knows.
+    appended: Option<String>,
     /// The event in structured mode.
     #[schema(value_type = Object)]
     event: serde_json::Value,
@@ -72,7 +82,9 @@ pub(crate) struct LoggedEvent {
 /// Answers JSON. With `Accept: application/x-ndjson` (one event a line) or
 /// `application/cloudevents-batch+json` (an array) the answer holds the events
 /// alone, as `POST /v1/events` takes them; the header `Lantern-Next` then says
-/// where to go on.
+/// where to go on, and
+/// `Lantern-Decisions` how many retries and drops of parked events the tables here
+/// depend on besides the log.
 #[utoipa::path(
     get, path = "/v1/events", tag = "events", params(Which),
     responses(
@@ -89,11 +101,13 @@ pub(crate) async fn read(
     let wait = wait(which.wait.as_deref(), app.config.http.wait_s_max)?;
     let limit = limit(which.limit, LIMIT_DEFAULT, app.config.http.query_rows_max)?;
     let wanted = filter(which.types.as_deref());
+    let exact = is_whole(which.types.as_deref());
     let shape = shape(&headers, &Shape::EVENTS);
     let mut appended = app.appended.clone();
     appended.mark_unchanged();
     let from = app.query(move |app| first(app, partition, &which)).await?;
     let mut page = Page::new(from, shape, limit, app.config.http.query_bytes_max);
+    page.exact = exact;
     let until = Instant::now() + wait;
     let bounds = loop {
         let wanted = wanted.clone();
@@ -110,7 +124,7 @@ pub(crate) async fn read(
             break bounds;
         }
     };
-    Ok(page.answer(partition, bounds))
+    Ok(page.answer(partition, bounds, app.engine.decisions()))
 }
 
 /// Waits for an append; `false` once it is too late, or the server stops.
@@ -133,7 +147,16 @@ async fn changed(
 fn filter(types: Option<&str>) -> TypeFilter {
     let Some(types) = types else { return TypeFilter::everything() };
     let patterns = types.split(',').map(|kind| kind.trim().to_owned()).filter(|k| !k.is_empty());
-    TypeFilter::new(&patterns.collect::<Vec<_>>())
+    let filter = TypeFilter::new(&patterns.collect::<Vec<_>>());
+    match is_whole(Some(types)) {
+        true => filter.and(HEARTBEAT_TYPE).and(UNREADABLE_TYPE),
+        false => filter,
+    }
+}
+
+/// Whether all types are asked for by `*`.
+fn is_whole(types: Option<&str>) -> bool {
+    types.is_some_and(|types| types.split(',').any(|kind| kind.trim() == "*"))
 }
 
 /// Where to begin.
@@ -169,11 +192,13 @@ struct Page {
     bytes_max: usize,
     count: usize,
     events: Vec<u8>,
+    /// Whether each event gets its stamps.
+    exact: bool,
 }
 
 impl Page {
     fn new(next: Offset, shape: Shape, limit: usize, bytes_max: usize) -> Self {
-        Self { next, shape, limit, bytes_max, count: 0, events: Vec::new() }
+        Self { next, shape, limit, bytes_max, count: 0, events: Vec::new(), exact: false }
     }
 
     fn is_full(&self) -> bool {
@@ -211,7 +236,10 @@ impl Page {
             if !wanted.matches(chunk.events.kind(place)) {
                 continue;
             }
-            let event = chunk.events.get(place);
+            let (event, appended) = (chunk.events.get(place), chunk.appended(place));
+            let stamped = self.exact.then(|| stamps::stamped(&event, chunk.partition, appended));
+            let extensions = stamped.as_deref().unwrap_or(event.extensions);
+            let event = EventRef { extensions, ..event };
             let comma = if self.count == 0 { "" } else { "," };
             match self.shape {
                 Shape::Ndjson => {
@@ -223,7 +251,12 @@ impl Page {
                     write_event(&event, &mut self.events);
                 }
                 Shape::Json | Shape::Csv => {
-                    let head = format!("{comma}{{\"offset\":{offset},\"event\":");
+                    let appended = appended.map_or_else(
+                        || "null".to_owned(),
+                        |time| format!("\"{}\"", format_time(time)),
+                    );
+                    let head =
+                        format!("{comma}{{\"offset\":{offset},\"appended\":{appended},\"event\":");
                     self.events.extend_from_slice(head.as_bytes());
                     write_event(&event, &mut self.events);
                     self.events.push(b'}');
@@ -233,7 +266,7 @@ impl Page {
         }
     }
 
-    fn answer(mut self, partition: PartitionId, bounds: Bounds) -> Response {
+    fn answer(mut self, partition: PartitionId, bounds: Bounds, decisions: u64) -> Response {
         let next = HeaderValue::from(self.next.0);
         let (media, body) = match self.shape {
             Shape::Ndjson => (NDJSON, self.events),
@@ -242,7 +275,7 @@ impl Page {
                 let Bounds { start, end, .. } = bounds;
                 let next = self.next;
                 let mut body = format!(
-                    "{{\"partition\":{partition},\"start\":{start},\"end\":{end},\"next\":{next},\"events\":["
+                    "{{\"partition\":{partition},\"start\":{start},\"end\":{end},\"next\":{next},\"decisions\":{decisions},\"events\":["
                 )
                 .into_bytes();
                 body.append(&mut self.events);
@@ -255,6 +288,7 @@ impl Page {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
         headers.insert("lantern-next", next);
         headers.insert(VARY, HeaderValue::from_static("Accept"));
+        headers.insert("lantern-decisions", HeaderValue::from(decisions));
         response
     }
 }

@@ -100,6 +100,11 @@ pub(crate) struct Refused {
 pub(crate) struct Mode {
     /// Whether the good events are appended where others are bad.
     pub(crate) partial: bool,
+    /// Whether the events are those of another log, given out with `types=*`, and
+    /// are to be here as they were there: host events and append times included. Only
+    /// for NDJSON, and only into an empty log with as many partitions, before there is
+    /// a projection.
+    pub(crate) exact: bool,
 }
 
 /// Appends events.
@@ -151,7 +156,14 @@ async fn take(
     let (max, limits) = (app.config.http.body_bytes_max, app.config.ingest.limits());
     match essence(media).as_str() {
         NDJSON | "application/ndjson" | "application/jsonl" => {
-            stream::append(app, content, mode.partial).await
+            if mode.exact && !app.engine.status().is_empty() {
+                let detail = "there are projections, which would emit events once more";
+                return Err(Problem::new("LAN-0328", detail));
+            }
+            stream::append(app, content, mode).await
+        }
+        _ if mode.exact => {
+            Err(Problem::new("LAN-0403", "`exact` takes `application/x-ndjson` alone"))
         }
         STRUCTURED => {
             let json = body(app, headers, content, max).await?;

@@ -17,6 +17,7 @@ mod projections;
 mod reserve;
 mod serve;
 mod shard_metrics;
+mod stamps;
 mod stream;
 pub(crate) mod tables;
 mod trace;

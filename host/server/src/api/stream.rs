@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::encoding::broken;
-use super::ingest::{INLINE_BYTES_MAX, Refused, Taken, json_of};
-use super::{Shared, now};
+use super::ingest::{INLINE_BYTES_MAX, Mode, Refused, Taken, json_of};
+use super::{Shared, now, stamps};
 use crate::cloudevents::{EventError, LineError, Reader};
 use crate::problem::Problem;
 
@@ -21,10 +21,12 @@ use crate::problem::Problem;
 const LINE_SLACK_BYTES: usize = 1_024;
 
 /// Appends the lines of `body`.
-pub(super) async fn append(app: &Shared, body: Body, partial: bool) -> Result<Taken, Problem> {
+pub(super) async fn append(app: &Shared, body: Body, mode: Mode) -> Result<Taken, Problem> {
+    let Mode { partial, exact } = mode;
     let mut stream = Stream {
         app,
         partial,
+        exact,
         taken: Taken { lines: Some(0), ..Taken::default() },
         line: 1,
         waiting: VecDeque::new(),
@@ -45,6 +47,8 @@ pub(super) async fn append(app: &Shared, body: Body, partial: bool) -> Result<Ta
 struct Stream<'a> {
     app: &'a Shared,
     partial: bool,
+    /// Whether the events are those of another log.
+    exact: bool,
     taken: Taken,
     /// The number of the next line.
     line: u64,
@@ -138,11 +142,17 @@ impl Stream<'_> {
     /// Reads a group of whole lines and hands it to the log.
     async fn group(&mut self, block: Bytes) -> Result<(), Problem> {
         self.app.check_open()?;
-        let (limits, first, partial) = (self.app.config.ingest.limits(), self.line, self.partial);
+        let (mut limits, first) = (self.app.config.ingest.limits(), self.line);
+        let (partial, exact) = (self.partial, self.exact);
+        if exact {
+            // The other log had taken them.
+            limits.time_ahead_s_max = u64::MAX;
+        }
         let small = block.len() <= INLINE_BYTES_MAX;
         let read = move || {
             let (mut events, mut bad) = (Events::new(), Vec::new());
             let mut reader = Reader::new(limits, now());
+            reader.set_host_events(exact);
             let lines = reader.lines(&block, first, &mut events, |error| {
                 bad.push(error);
                 partial
@@ -159,6 +169,9 @@ impl Stream<'_> {
         let (done, appended) = oneshot::channel();
         if events.is_empty() {
             let _ = done.send(Ok(Appended::default()));
+        } else if exact {
+            let (events, times) = stamps::unstamp(&*self.app.log, &events)?;
+            self.app.log.import(events, times, Box::new(move |result| drop(done.send(result))));
         } else {
             // Nobody waits where the client has gone; the events stay.
             self.app.log.append(events, Box::new(move |result| drop(done.send(result))));

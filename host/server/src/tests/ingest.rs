@@ -171,3 +171,75 @@ async fn a_reader_that_waits_is_woken_by_the_next_event() {
     let (answer, ()) = tokio::join!(tokio::time::timeout(PATIENCE, reading), sending);
     assert_eq!(answer.unwrap().json()["events"][0]["event"]["id"], "2");
 }
+
+#[tokio::test]
+async fn an_exact_import_gives_the_same_log_and_the_same_tables() {
+    const EXPORT: &str = "/v1/events?types=*&limit=1000";
+    const TABLE: &str = "/v1/tables/counts/by_subject";
+    let origin = Fixture::new();
+    origin.project(counts()).await;
+    origin.post("/v1/events", NDJSON, lines(0, 50)).await.expect_ok();
+    let mut host_events = lantern_core::Events::new();
+    host_events.push(&lantern_core::EventRef {
+        id: "beat",
+        source: "lantern",
+        kind: lantern_core::HEARTBEAT_TYPE,
+        subject: "",
+        time: lantern_core::Timestamp(1_700_000_000_000_000),
+        tenant: "",
+        dataschema: "",
+        datacontenttype: "",
+        extensions: r#"{"note":"x"}"#,
+        data: b"",
+    });
+    origin.app.append(host_events).await.unwrap();
+    origin.post("/v1/events", NDJSON, lines(50, 60)).await.expect_ok();
+    let exported = origin.get_as(EXPORT, NDJSON).await.expect_ok();
+    assert!(exported.text.contains(lantern_core::HEARTBEAT_TYPE));
+    assert_eq!(exported.headers["lantern-decisions"], "0");
+
+    let copy = Fixture::new();
+    for round in 0..2 {
+        // A piece may be sent again after a cut.
+        let answer = copy.post("/v1/events?exact=true", NDJSON, exported.text.clone()).await;
+        assert_eq!(answer.expect_ok().json()["duplicates"], 61 * round);
+    }
+    let again = copy.get_as(EXPORT, NDJSON).await.expect_ok();
+    assert_eq!(again.text, exported.text, "append times and host events too");
+    copy.project(counts()).await;
+    let whole = |answer: &Answer| answer.headers["lantern-offsets"] == "0:61";
+    let (first, second) = (origin.until(TABLE, whole).await, copy.until(TABLE, whole).await);
+    assert_eq!(first.json()["rows"], second.json()["rows"]);
+
+    let refused = copy.post("/v1/events?exact=true", NDJSON, exported.text.clone()).await;
+    refused.is_problem("LAN-0328", "projections");
+    let other = Fixture::new();
+    other.post("/v1/events", NDJSON, lines(90, 91)).await.expect_ok();
+    let refused = other.post("/v1/events?exact=true", NDJSON, exported.text.clone()).await;
+    refused.is_problem("LAN-0328", "other events");
+    let more = Fixture::with(|config| config.log.partitions = 7);
+    let refused = more.post("/v1/events?exact=true", NDJSON, exported.text.clone()).await;
+    refused.is_problem("LAN-0328", "another partition");
+    let plain = copy.post("/v1/events", NDJSON, exported.text).await;
+    plain.is_problem("LAN-0314", "lantern");
+}
+
+#[tokio::test]
+async fn another_event_of_the_same_identity_is_reported_and_one_of_another_tenant_is_none() {
+    let fixture = Fixture::new();
+    let send = async |tenant: &str, data: &str| {
+        let body = format!(
+            r#"{{"specversion":"1.0","id":"1","source":"/s","type":"t","tenant":"{tenant}","data":{data}}}"#
+        );
+        fixture.post("/v1/events", STRUCTURED, body).await.expect_ok().json()
+    };
+    assert_eq!(send("a", "1").await["appended"], 1);
+    assert_eq!(send("b", "2").await["appended"], 1);
+    let same = send("a", "1").await;
+    assert_eq!((&same["duplicates"], &same["differs"]), (&1.into(), &0.into()));
+    assert_eq!(same["events"][0]["differs"], Value::Null);
+    let other = send("a", "2").await;
+    assert_eq!((&other["duplicates"], &other["differs"]), (&1.into(), &1.into()));
+    assert_eq!(other["events"][0]["differs"], true);
+    assert_eq!(end(&fixture).await, 2);
+}

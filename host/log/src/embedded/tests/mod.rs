@@ -6,6 +6,7 @@ mod append;
 mod faults;
 mod figures;
 mod formats;
+mod imports;
 mod incarnations;
 mod reading;
 

@@ -1,0 +1,94 @@
+//! What an exact export adds to each event, so that an import elsewhere gives the
+//! same log: when the log had taken it, and its partition. They are extension
+//! attributes with reserved names, in front of the event's own.
+
+use lantern_core::{Event, EventRef, Events, Log, PartitionId, Timestamp};
+
+use crate::cloudevents::{format_time, parse_time};
+use crate::problem::Problem;
+
+const APPENDED: &str = "lanternappended";
+const PARTITION: &str = "lanternpartition";
+
+/// The extension attributes of `event` with its stamps.
+pub(super) fn stamped(
+    event: &EventRef<'_>,
+    partition: PartitionId,
+    appended: Option<Timestamp>,
+) -> String {
+    let mut all = format!("{{\"{PARTITION}\":{partition}");
+    if let Some(appended) = appended {
+        all.push_str(&format!(",\"{APPENDED}\":\"{}\"", format_time(appended)));
+    }
+    match event.extensions.strip_prefix('{') {
+        Some(own) if own != "}" => {
+            all.push(',');
+            all.push_str(own);
+        }
+        _ => all.push('}'),
+    }
+    all
+}
+
+/// Takes the stamps off, and checks that each event goes to the partition that it
+/// was in.
+pub(super) fn unstamp(log: &dyn Log, events: &Events) -> Result<(Events, Vec<Timestamp>), Problem> {
+    let (mut bare, mut times) = (Events::new(), Vec::with_capacity(events.len()));
+    for event in events.iter() {
+        let refused = |why: &str| {
+            let detail = format!("event `{}` of `{}` {why}", event.id, event.source);
+            Problem::new("LAN-0328", detail)
+        };
+        let (rest, partition) = take(event.extensions, PARTITION);
+        let (rest, appended) = take(&rest, APPENDED);
+        let appended = appended.as_deref().map(|text| text.trim_matches('"')).and_then(parse_time);
+        let partition = partition.and_then(|number| number.parse().ok()).map(PartitionId);
+        let (Some(appended), Some(partition)) = (appended, partition) else {
+            return Err(refused("does not say when it was appended, and to which partition"));
+        };
+        let event = Event { extensions: rest, ..event.to_owned() };
+        if log.partition_of(&event.as_ref()) != Some(partition) {
+            return Err(refused("was in another partition: the log had another number of them"));
+        }
+        times.push(appended);
+        bare.push(&event.as_ref());
+    }
+    Ok((bare, times))
+}
+
+/// Takes member `name` out of a JSON object of extension attributes, which is as the
+/// server writes it; the rest, and the member's value.
+fn take(object: &str, name: &str) -> (String, Option<String>) {
+    let key = format!("\"{name}\":");
+    // Within a string a quote has a backslash before it.
+    let found = ["{", ","].iter().find_map(|before| object.find(&format!("{before}{key}")));
+    let Some(start) = found.map(|at| at + 1) else { return (object.to_owned(), None) };
+    let value = &object[start + key.len()..];
+    // A number, or a time in quotes: neither holds a comma or a brace.
+    let end = value.find([',', '}']).unwrap_or(value.len());
+    let (before, after) = (&object[..start], &value[end..]);
+    let rest = match after.strip_prefix(',') {
+        Some(after) => format!("{before}{after}"),
+        None => format!("{}{after}", before.strip_suffix(',').unwrap_or(before)),
+    };
+    (if rest == "{}" { String::new() } else { rest }, Some(value[..end].to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_come_off_as_they_were_put_on() {
+        for own in ["", r#"{"a":1}"#, r#"{"a":"x,\\"lanternpartition\\":9}","b":true}"#] {
+            let event = Event { extensions: own.into(), ..Event::default() };
+            let all =
+                stamped(&event.as_ref(), PartitionId(3), Some(Timestamp(1_700_000_000_123_456)));
+            let (rest, partition) = take(&all, PARTITION);
+            let (rest, appended) = take(&rest, APPENDED);
+            assert_eq!(partition.as_deref(), Some("3"));
+            assert_eq!(appended.as_deref(), Some("\"2023-11-14T22:13:20.123456Z\""));
+            assert_eq!(rest, own);
+        }
+    }
+}
