@@ -551,6 +551,15 @@ impl Worker {
         let duplicates = call.placed.iter().filter(|event| event.duplicate).count();
         metrics::counter!("lantern_log_events_total").increment((call.taken - duplicates) as u64);
         metrics::counter!("lantern_log_duplicates_total").increment(duplicates as u64);
+        let differing: Vec<_> = call.placed.iter().filter(|event| event.differs).collect();
+        metrics::counter!("lantern_log_differing_duplicates_total")
+            .increment(differing.len() as u64);
+        for AppendedEvent { partition, offset, .. } in differing {
+            tracing::warn!(
+                %partition, %offset,
+                "an event was not appended: the one at this offset has the same tenant, source and id, and other content"
+            );
+        }
         (call.done)(match (call.rejected, call.failed) {
             (Some((index, reason)), _) => {
                 Err(LogError::Rejected { index, appended: call.taken, reason })

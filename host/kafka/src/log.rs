@@ -394,6 +394,10 @@ fn describe_metrics() {
     use metrics::describe_counter;
     describe_counter!("lantern_log_events_total", "Events appended");
     describe_counter!("lantern_log_duplicates_total", "Events sent again and not appended");
+    describe_counter!(
+        "lantern_log_differing_duplicates_total",
+        "Events not appended because another event has their tenant, source and id"
+    );
     describe_counter!("lantern_log_emitted_total", "Events of plugins written to the log");
     describe_counter!("lantern_log_unreadable_total", "Records read that are no events");
     describe_counter!("lantern_log_tombstones_total", "Records without a value read and skipped");
