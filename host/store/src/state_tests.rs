@@ -288,7 +288,13 @@ fn a_file_that_is_not_a_state_is_refused_by_its_path() {
     fs::remove_file(&path).unwrap();
     let later = Kind { format: KIND.format + 1, ..KIND };
     drop(Place::new(path.clone(), later, 1 << 20, Arc::new(SystemDisk)).open_or_create().unwrap());
-    damaged_at(reopen(), &path, "has format 3, and this release reads formats up to 2");
+    damaged_at(reopen(), &path, "has format 4, and this release reads formats up to 3");
+    fs::remove_file(&path).unwrap();
+    let earlier = Kind { format: KIND.earliest - 1, earliest: 1, ..KIND };
+    drop(
+        Place::new(path.clone(), earlier, 1 << 20, Arc::new(SystemDisk)).open_or_create().unwrap(),
+    );
+    damaged_at(reopen(), &path, "has format 2 of an earlier release");
     fs::write(&path, whole).unwrap();
     reopen().unwrap();
 }
