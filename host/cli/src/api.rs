@@ -126,6 +126,9 @@ pub(crate) struct LogPage {
     pub(crate) end: u64,
     /// Where to go on reading.
     pub(crate) next: u64,
+    /// Retries and drops of parked events that tables depend on besides the log.
+    #[serde(default)]
+    pub(crate) decisions: u64,
     /// The events.
     pub(crate) events: Vec<LoggedEvent>,
 }

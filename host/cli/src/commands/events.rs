@@ -178,7 +178,7 @@ async fn tail(args: TailArgs, global: &Global) -> Outcome {
     }
     place(&api, &args.from, &mut query).await?;
     let mut left = args.limit.unwrap_or(u64::MAX);
-    let mut tries = 0;
+    let (mut tries, mut said) = (0, false);
     while left > 0 {
         query.limit = TAIL_PAGE.min(left);
         query.wait_s = if args.no_follow { 0 } else { TAIL_WAIT_S };
@@ -198,6 +198,13 @@ async fn tail(args: TailArgs, global: &Global) -> Outcome {
             Err(error) => return Err(error.into()),
         };
         tries = 0;
+        if global.json && page.decisions > 0 && !said {
+            said = true;
+            output::error(format!(
+                "{} retries and drops of parked events are not in the log: tables that are folded from this export elsewhere may differ",
+                output::count(page.decisions)
+            ));
+        }
         for event in &page.events {
             show(event, args.partition, global.json);
         }
