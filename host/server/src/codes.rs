@@ -449,7 +449,7 @@ pub const CODES: &[Code] = &[
         "LAN-0328",
         409,
         "the events cannot be imported as they are",
-        "start a server with a new data folder and as many partitions as the exported log had, import before any plugin is pushed, and use what `GET /v1/events?types=*` or `lantern events tail --json` gave out; or import without `exact`",
+        "start a server with a new data folder and as many partitions as the exported log had, import before any plugin is pushed, and use what `lantern events tail --json` gave out; or import without `exact`",
     ),
     code("LAN-0401", 404, "no such address", "`GET /v1/openapi.json` lists every address"),
     code(

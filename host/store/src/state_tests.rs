@@ -237,7 +237,9 @@ fn what_a_crash_left_of_a_removed_build_is_deleted_at_the_start() {
 fn names_that_could_leave_the_folder_are_refused() {
     let bench = Bench::new();
     let long = "a".repeat(129);
-    for name in ["", ".", "..", "../x", "a/b", "A", "a.b", "a\0b", "é", long.as_str()] {
+    for name in
+        ["", ".", "..", "../x", "a/b", "A", "a.b.c", "a.", "a.B", "a\0b", "é", long.as_str()]
+    {
         let projection = ShardId { projection: name.into(), ..id(0) };
         let version = ShardId { version: VersionId(name.into()), ..id(0) };
         for shard in [projection, version] {
@@ -246,9 +248,28 @@ fn names_that_could_leave_the_folder_are_refused() {
             assert!(bench.state.remove(&projection, &version, 0).is_err(), "{name}");
         }
     }
+    let version = ShardId { version: VersionId("a.b".into()), ..id(0) };
+    assert!(bench.state.open(&version).is_err());
     let ambiguous = ShardId { version: VersionId("abc-r1".into()), ..id(0) };
     assert!(bench.state.open(&ambiguous).is_err());
     assert_eq!(fs::read_dir(bench.path("")).unwrap().count(), 0);
+}
+
+#[test]
+fn projections_of_two_tenants_have_two_folders() {
+    let bench = Bench::new();
+    let keys = ["", "acme", "ACME"].map(|tenant| lantern_core::projection_key(tenant, "orders"));
+    let shard = |key: &String| ShardId { projection: key.clone(), ..id(0) };
+    for key in &keys {
+        let value: &str = key;
+        bench.state.open(&shard(key)).unwrap().commit(&writes([("k", Some(value))])).unwrap();
+    }
+    for key in &keys {
+        let row = bench.state.open(&shard(key)).unwrap().get(ROWS, b"k").unwrap();
+        assert_eq!(row.as_deref(), Some(key.as_bytes()));
+    }
+    bench.state.remove(&keys[1], &id(0).version, 0).unwrap();
+    assert!(bench.path(&keys[0]).exists() && !bench.path(&keys[1]).exists());
 }
 
 #[test]
