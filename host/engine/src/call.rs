@@ -8,9 +8,9 @@ use lantern_core::{
     Batch, Cause, FoundValues, Host, HostError, KeyRange, Level, Manifest, NewEvent, Offset,
     OutboxEvent, Row, ShardStore, Space, Table, TableId, Timer, Timestamp,
 };
-use serde::de::IgnoredAny;
 
 use crate::EngineConfig;
+use crate::emit_check;
 use crate::layers::{self, Frozen, Layer, Overlay, PAIR_BYTES};
 use crate::plain::is_json_object;
 
@@ -470,13 +470,7 @@ impl Host for Call {
             )));
         }
         let (tenant, cause) = (own.to_owned(), self.offset_of(occasion));
-        if serde_json::from_slice::<IgnoredAny>(&event.data).is_err() {
-            return Err(HostError::Guest(format!(
-                "the data of an emitted `{}` is not JSON: {}",
-                event.kind,
-                excerpt(&event.data)
-            )));
-        }
+        emit_check::check(&event).map_err(HostError::Guest)?;
         let limit = self.config.call_emit_max;
         if self.emitted.len() >= limit {
             return Err(HostError::Guest(format!(

@@ -11,6 +11,7 @@ mod call;
 mod check;
 mod commit;
 mod config;
+mod emit_check;
 mod engine;
 mod error;
 mod gather;
