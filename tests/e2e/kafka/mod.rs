@@ -5,6 +5,7 @@ mod broker;
 mod changes;
 mod flights;
 mod secured;
+mod times;
 mod tools;
 
 use lantern_tests::{Server, kafka, without};
