@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::line;
 
 /// A browser with one window.
-struct Browser {
+pub(crate) struct Browser {
     driver: Child,
     session: String,
     http: reqwest::Client,
@@ -20,7 +20,7 @@ struct Browser {
 }
 
 impl Browser {
-    async fn open(url: &str) -> Self {
+    pub(crate) async fn open(url: &str) -> Self {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
             // A group of its own, so that the browser can be ended with it.
@@ -78,7 +78,7 @@ impl Browser {
     }
 
     /// Waits until the page's text contains `wanted`.
-    async fn shows(&self, wanted: &str) -> String {
+    pub(crate) async fn shows(&self, wanted: &str) -> String {
         let started = Instant::now();
         loop {
             let text = self.run("return document.body.innerText").await;

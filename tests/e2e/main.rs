@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod browser;
+mod cases;
 mod cli;
 mod crash;
 mod determinism;

@@ -274,6 +274,40 @@ fn send(producer: &BaseProducer<Delivered>, topic: &str, lines: &str) -> Result<
     Ok(producer.flush(CALL)?)
 }
 
+/// A record to write as it is.
+#[derive(Clone, Debug, Default)]
+pub struct Written<'a> {
+    /// Its key, if it has one.
+    pub key: Option<&'a str>,
+    /// Its value; `None` writes a tombstone.
+    pub value: Option<&'a str>,
+    /// Its headers, in order.
+    pub headers: Vec<(&'a str, &'a str)>,
+}
+
+/// Writes records to a topic, in order, and waits until the broker has them.
+///
+/// # Errors
+/// If the broker does not take all of them.
+pub fn write(broker: &Broker, topic: &str, records: &[Written<'_>]) -> Result<()> {
+    let producer: BaseProducer<Delivered> =
+        client(&broker.address()).create_with_context(Delivered::default())?;
+    for Written { key, value, headers } in records {
+        let mut owned = OwnedHeaders::new();
+        for (name, value) in headers {
+            owned = owned.insert(Header { key: name, value: Some(*value) });
+        }
+        let mut record: BaseRecord<'_, str, str> = BaseRecord::to(topic).headers(owned);
+        record.key = *key;
+        record.payload = *value;
+        producer.send(record).map_err(|(error, _)| error)?;
+        producer.poll(Duration::ZERO);
+    }
+    producer.flush(CALL)?;
+    ensure!(producer.context().failed.load(Ordering::Relaxed) == 0, "`{topic}`: not all is taken");
+    Ok(())
+}
+
 /// Counts what the broker did not take.
 #[derive(Default)]
 struct Delivered {

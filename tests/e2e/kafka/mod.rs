@@ -2,6 +2,7 @@
 //! well, do not show. All on real brokers, with Kafka's own tools.
 
 mod broker;
+mod cases;
 mod changes;
 mod flights;
 mod secured;

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod failed_sync;
 pub mod feed;
 pub mod full_disk;
+pub mod histories;
 pub mod hostile;
 pub mod kafka;
 pub mod kill;
@@ -56,5 +57,6 @@ pub const CLAIMS: &[Claim] = &[
     feed::CLAIM,
     feed::CUTS,
     kafka::CLAIM,
+    histories::CLAIM,
     teeth::CLAIM,
 ];

@@ -34,6 +34,8 @@ pub enum Logs {
     AckedEarly,
     /// Events get ids of their own, so that none is known again.
     NewIds,
+    /// Its incarnations are not told apart.
+    OneIncarnation,
 }
 
 /// Stores that do one thing wrong.
@@ -223,6 +225,13 @@ impl Log for BadLog {
 
     fn on_append(&self, waker: Waker) {
         self.inner.on_append(waker);
+    }
+
+    fn incarnation_at(&self, partition: PartitionId, offset: Offset) -> Option<u64> {
+        match self.what {
+            Logs::OneIncarnation => Some(1),
+            _ => self.inner.incarnation_at(partition, offset),
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::engine::Planted;
 use crate::meter::Flaws;
 use crate::planted::{Logs, Stores};
 use crate::power::Flawed;
-use crate::{Claim, Counts, Plan, Run, engine, power, replay};
+use crate::{Claim, Counts, Plan, Run, engine, histories, power, replay};
 
 /// In so many cases a bug must show; most do in the first ten.
 const CASES_MAX: u64 = 3_000;
@@ -48,6 +48,8 @@ enum Place {
     Engine(Planted),
     /// In a plugin, to be found by replay.
     Plugin(Flaws),
+    /// In the identities of histories, to be found by what readers kept of them.
+    Histories(histories::Flawed),
     /// In redb: 4.1.0, to be found by the simulated disk.
     Redb,
 }
@@ -107,6 +109,14 @@ const BUGS: &[Bug] = &[
         planted: Place::Engine(Planted { unpublished: true, ..SOUND }),
     },
     Bug {
+        name: "an epoch has no random part",
+        planted: Place::Histories(histories::Flawed { same_numbers: true, one_incarnation: false }),
+    },
+    Bug {
+        name: "a checkpoint ignores the log's incarnation",
+        planted: Place::Histories(histories::Flawed { same_numbers: false, one_incarnation: true }),
+    },
+    Bug {
         name: "what is written depends on the batch",
         planted: Place::Plugin(Flaws { batch_dependent: true, remembers: false }),
     },
@@ -128,6 +138,10 @@ impl Bug {
             Place::Engine(planted) => {
                 let planted = *planted;
                 Box::new(move |run| engine::histories(run, planted))
+            }
+            Place::Histories(flawed) => {
+                let flawed = *flawed;
+                Box::new(move |run| histories::histories(run, flawed))
             }
             Place::Plugin(flaws) => {
                 let plugins = [("meter".to_owned(), replay::meter(*flaws))];

@@ -1,0 +1,409 @@
+//! Invariant 15: what a reader kept of one history is never taken for another,
+//! and is honoured while its own goes on.
+//!
+//! Real files: the log, the catalogue and the states, with an engine over them.
+//! They are opened again, copied, copied back and continued differently; the
+//! projection is deleted and created again; catalogue and states are lost. What a
+//! reader keeps is what tokens, cursors and ETags carry: the epoch and the
+//! checkpoint. A model knows which events each history consists of.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use fastrand::Rng;
+use lantern_core::fake::{ManualClock, RecordingPublish};
+use lantern_core::{
+    ChangesSince, Checkpoint, Events, KeyRange, Log, Random, TableId, Timestamp, Views as _,
+};
+use lantern_engine::{Engine, EngineConfig, Ports, Upload};
+use lantern_log::{EmbeddedLog, LogConfig};
+use lantern_store::{CatalogFile, StateDir, StoreConfig};
+use tempfile::TempDir;
+
+use crate::engine::KINDS;
+use crate::meter::{self, Flaws, NAME, Reading, SECOND, Shelf};
+use crate::planted::{BadLog, Logs};
+use crate::{Claim, Counts, Run};
+
+/// The claim.
+pub const CLAIM: Claim = Claim {
+    invariant: 15,
+    name: "histories",
+    holds: "what a reader kept of one history is never taken for another, and is honoured while its own goes on",
+    counts: Counts { ci: 40, longer: 5_000, of: "histories" },
+    experiment: |run| {
+        histories(run, Flawed::default());
+        Ok(())
+    },
+};
+
+/// The most steps of a history.
+const STEPS_MAX: usize = 24;
+/// How long an append may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is wrong with the ports on purpose.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Flawed {
+    /// Epochs have no random part: the same number is drawn each time.
+    pub same_numbers: bool,
+    /// The log does not tell its incarnations apart.
+    pub one_incarnation: bool,
+}
+
+/// Tries random histories.
+pub fn histories(run: &mut Run<'_>, flawed: Flawed) {
+    run.cases(|run, seed| {
+        let counted = one(seed, flawed)?;
+        run.add("kept checkpoints looked at", f64::from(counted.looked_at));
+        run.add("honoured", f64::from(counted.honoured));
+        Ok(())
+    });
+}
+
+#[derive(Default)]
+struct Counted {
+    looked_at: u32,
+    honoured: u32,
+}
+
+fn one(seed: u64, flawed: Flawed) -> Result<Counted> {
+    let mut rng = Rng::with_seed(seed);
+    // That files survive is shown elsewhere; here they may be in memory.
+    let memory = Path::new("/dev/shm");
+    let root = match memory.is_dir() {
+        true => tempfile::tempdir_in(memory)?,
+        false => tempfile::tempdir()?,
+    };
+    let mut world = World::new(root, flawed)?;
+    let mut counted = Counted::default();
+    let mut steps = Vec::new();
+    for _ in 0..rng.usize(6..=STEPS_MAX) {
+        let step = rng.u8(..20);
+        steps.push(step);
+        world.step(step, &mut rng).with_context(|| format!("steps {steps:?}"))?;
+        world.check(&mut counted).with_context(|| format!("after steps {steps:?}"))?;
+    }
+    Ok(counted)
+}
+
+/// What a history is, as the model knows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct History {
+    /// A number for each event of the log; no two appends share one.
+    events: Vec<u64>,
+    /// Which creation of the projection's state folds them.
+    creation: u64,
+}
+
+/// What a reader keeps.
+struct Kept {
+    epoch: String,
+    checkpoint: Checkpoint,
+    rows: Rows,
+    history: History,
+}
+
+type Rows = BTreeMap<(TableId, String), Vec<u8>>;
+
+/// A copy of the folder.
+struct Backup {
+    folder: PathBuf,
+    history: History,
+}
+
+struct World {
+    root: TempDir,
+    flawed: Flawed,
+    clock: Arc<ManualClock>,
+    open: Option<Open>,
+    history: History,
+    /// Numbers that were given to events or creations.
+    numbers: u64,
+    kept: Vec<Kept>,
+    backups: Vec<Backup>,
+}
+
+/// The files, opened, and the engine over them.
+struct Open {
+    log: Arc<EmbeddedLog>,
+    engine: Arc<Engine>,
+}
+
+/// Draws the same number each time.
+struct Same;
+
+impl Random for Same {
+    fn draw(&self) -> u64 {
+        7
+    }
+}
+
+/// Draws other numbers each time.
+struct Fresh;
+
+impl Random for Fresh {
+    fn draw(&self) -> u64 {
+        fastrand::u64(..)
+    }
+}
+
+impl World {
+    fn new(root: TempDir, flawed: Flawed) -> Result<Self> {
+        let clock = Arc::new(ManualClock::at(Timestamp(1_000 * SECOND)));
+        let mut world = Self {
+            root,
+            flawed,
+            clock,
+            open: None,
+            history: History::default(),
+            numbers: 0,
+            kept: Vec::new(),
+            backups: Vec::new(),
+        };
+        std::fs::create_dir_all(world.folder())?;
+        world.start()?;
+        world.upload()?;
+        Ok(world)
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.root.path().join("data")
+    }
+
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    fn start(&mut self) -> Result<()> {
+        let folder = self.folder();
+        let log = LogConfig { page_cache_bytes: 1 << 20, ..LogConfig::default() };
+        let log = Arc::new(EmbeddedLog::open(folder.join("log.redb"), log)?);
+        let shelf = Arc::new(Shelf::default());
+        shelf.put(&meter::sha256(KINDS[0]), meter::plugin(KINDS[0], Flaws::default()));
+        let bad = self.flawed.one_incarnation.then_some(Logs::OneIncarnation);
+        let ports = Ports {
+            log: BadLog::over(log.clone(), bad),
+            stores: Arc::new(StateDir::open(folder.join("state"), StoreConfig::default())?),
+            catalog: Arc::new(CatalogFile::open(folder.join("catalog.redb"))?),
+            publish: Arc::new(RecordingPublish::new()),
+            clock: self.clock.clone(),
+            random: if self.flawed.same_numbers { Arc::new(Same) } else { Arc::new(Fresh) },
+            plugins: shelf,
+        };
+        let config = EngineConfig { commit_ms: 0, ..EngineConfig::default() };
+        let engine = Engine::open(config, ports)?;
+        engine.attach();
+        self.open = Some(Open { log, engine });
+        self.settle()
+    }
+
+    fn stop(&mut self) {
+        if let Some(Open { log, engine }) = self.open.take() {
+            drop(engine);
+            log.close();
+        }
+    }
+
+    fn opened(&self) -> Result<&Open> {
+        self.open.as_ref().context("nothing is open")
+    }
+
+    /// Uploads the projection, which folds the whole log.
+    fn upload(&mut self) -> Result<()> {
+        self.history.creation = self.number();
+        self.clock.advance(Duration::from_micros(1));
+        let upload = Upload {
+            plugin: meter::plugin(KINDS[0], Flaws::default()),
+            sha256: meter::sha256(KINDS[0]),
+            parameters: String::new(),
+            name: None,
+            activate: true,
+            check: false,
+        };
+        self.opened()?.engine.upload(upload)?;
+        self.settle()
+    }
+
+    fn settle(&self) -> Result<()> {
+        let engine = &self.opened()?.engine;
+        for _ in 0..4 {
+            while engine.turn_once() {}
+            self.clock.advance(Duration::from_millis(10));
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, rng: &mut Rng) -> Result<()> {
+        let mut batch = Events::new();
+        for _ in 0..rng.u64(1..5) {
+            let number = self.number();
+            self.history.events.push(number);
+            let time = (self.history.events.len() as i64) * SECOND / 4;
+            let subject = format!("s{}", rng.u8(..3));
+            let reading = Reading::Value(rng.i64(1..50));
+            let event = meter::event(&number.to_string(), &subject, time, reading);
+            ensure!(batch.push(&event.as_ref()), "a batch of few events has room");
+        }
+        let (send, receive) = std::sync::mpsc::channel();
+        let log = &self.opened()?.log;
+        log.append(batch, Box::new(move |outcome| drop(send.send(outcome))));
+        receive.recv_timeout(PATIENCE)??;
+        self.settle()
+    }
+
+    fn step(&mut self, step: u8, rng: &mut Rng) -> Result<()> {
+        match step {
+            0..6 => self.append(rng),
+            6..10 => self.keep(),
+            10..13 => {
+                self.stop();
+                self.start()
+            }
+            13..15 => self.back_up(),
+            15..17 => self.restore(rng),
+            17 => {
+                self.opened()?.engine.delete(NAME)?;
+                self.upload()
+            }
+            18 => self.lose("catalog.redb"),
+            _ => {
+                let active = self.opened()?.engine.status_of(NAME)?.active;
+                let active = active.context("no version is active")?;
+                self.opened()?.engine.rebuild(NAME, &lantern_core::VersionId(active))?;
+                self.history.creation = self.number();
+                self.settle()
+            }
+        }
+    }
+
+    /// A reader comes and keeps what it is given.
+    fn keep(&mut self) -> Result<()> {
+        let view = self.opened()?.engine.view(NAME)?;
+        let kept = Kept {
+            epoch: view.epoch().to_owned(),
+            checkpoint: view.checkpoint(),
+            rows: rows(&view)?,
+            history: self.history.clone(),
+        };
+        self.kept.push(kept);
+        Ok(())
+    }
+
+    fn back_up(&mut self) -> Result<()> {
+        self.stop();
+        let folder = self.root.path().join(format!("backup-{}", self.backups.len()));
+        copy(&self.folder(), &folder)?;
+        self.backups.push(Backup { folder, history: self.history.clone() });
+        self.start()
+    }
+
+    fn restore(&mut self, rng: &mut Rng) -> Result<()> {
+        if self.backups.is_empty() {
+            return Ok(());
+        }
+        let backup = &self.backups[rng.usize(..self.backups.len())];
+        let (from, history) = (backup.folder.clone(), backup.history.clone());
+        self.stop();
+        std::fs::remove_dir_all(self.folder())?;
+        copy(&from, &self.folder())?;
+        self.history = history;
+        self.start()
+    }
+
+    /// A file is gone when the server starts again; the projection is uploaded
+    /// once more.
+    fn lose(&mut self, name: &str) -> Result<()> {
+        self.stop();
+        std::fs::remove_file(self.folder().join(name))?;
+        std::fs::remove_dir_all(self.folder().join("state"))?;
+        self.start()?;
+        self.upload()
+    }
+
+    /// The rows that a reader comes to from what it kept, if that is honoured.
+    fn after(view: &lantern_core::View, kept: &Kept) -> Result<Option<Rows>> {
+        match view.changes_since(&kept.checkpoint)? {
+            ChangesSince::Commits { commits, .. } => {
+                let changes = commits.into_iter().flat_map(|commit| commit.tables);
+                Ok(Some(changed(kept.rows.clone(), changes)))
+            }
+            ChangesSince::TooOld => bail!("the change log is too short"),
+            _ => Ok(None),
+        }
+    }
+
+    /// What was kept is honoured if its history goes on, and only then.
+    fn check(&self, counted: &mut Counted) -> Result<()> {
+        let view = self.opened()?.engine.view(NAME)?;
+        let now = rows(&view)?;
+        for (number, kept) in self.kept.iter().enumerate() {
+            let goes_on = kept.history.creation == self.history.creation
+                && self.history.events.starts_with(&kept.history.events);
+            counted.looked_at += 1;
+            let honoured = match view.epoch() == kept.epoch {
+                true => Self::after(&view, kept).with_context(|| format!("checkpoint {number}"))?,
+                false => None,
+            };
+            ensure!(
+                honoured.is_some() == goes_on,
+                "checkpoint {number} is honoured: {}, and its history goes on: {goes_on}; \
+                 it was kept after {} events, and there are {}",
+                honoured.is_some(),
+                kept.history.events.len(),
+                self.history.events.len()
+            );
+            if let Some(rows) = honoured {
+                counted.honoured += 1;
+                ensure!(rows == now, "checkpoint {number} leads to {rows:?}, and not to {now:?}");
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The public rows that a client shows.
+fn rows(view: &lantern_core::View) -> Result<Rows> {
+    let mut rows = Rows::new();
+    for table in [meter::TOTALS, meter::RECENT] {
+        for row in view.scan(table, &KeyRange::all(), usize::MAX, false)? {
+            rows.insert((table, row.key), row.value);
+        }
+    }
+    Ok(rows)
+}
+
+fn changed(mut rows: Rows, changes: impl Iterator<Item = lantern_core::TableChanges>) -> Rows {
+    for change in changes {
+        for (key, value) in change.up {
+            rows.insert((change.table, key), value);
+        }
+        for key in change.del {
+            rows.remove(&(change.table, key));
+        }
+    }
+    rows
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let target = to.join(entry.file_name());
+        match entry.file_type()?.is_dir() {
+            true => copy(&entry.path(), &target)?,
+            false => drop(std::fs::copy(entry.path(), target)?),
+        }
+    }
+    Ok(())
+}
