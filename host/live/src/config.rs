@@ -23,7 +23,7 @@ pub struct LiveConfig {
     /// A session whose connection takes not one byte for so long is cut.
     /// Milliseconds; default 10,000.
     pub stall_ms: u64,
-    /// A subscription whose position moves while its rows stay gets a `tick`
+    /// A subscription whose commit moves while its rows stay gets a `tick`
     /// this often. Milliseconds; default 1,000.
     pub tick_ms: u64,
     /// Data frames (`snap`, `delta`, `tick`) under way to a session before it

@@ -17,7 +17,7 @@ use crate::topic::{Topic, Topics};
 /// How far a projection is behind its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lag {
-    /// Events between its position and the log's end, over all partitions.
+    /// Events between its next offset and the log's end, over all partitions.
     pub events: u64,
     /// Milliseconds since the oldest of them was appended, or the best guess.
     pub ms: u64,

@@ -7,7 +7,7 @@
 //! How it keeps it, and what it costs:
 //!
 //! - A projection somebody is subscribed to has a *topic* with a *ring* of its
-//!   last commits. A subscription is a position in that ring, so what a slow
+//!   last commits. A subscription is the number of a commit in that ring, so what a slow
 //!   reader has not seen is merged when it is ready, not stored for it; who
 //!   falls out of the ring is served from the change log, or starts anew.
 //! - Changes of a commit are encoded once per table, and so are merges and
@@ -16,7 +16,7 @@
 //! - Engine threads push to the ring and wake one task. They never wait for a
 //!   session, a socket or a read.
 //! - With several partitions a row is merged of what each holds, so the ring
-//!   holds merged rows, read from one view after commits, and every position
+//!   holds merged rows, read from one view after commits, and every commit
 //!   handed out is that of such a view.
 //!
 //! What the protocol leaves open and this crate settles:
@@ -33,7 +33,7 @@
 //! - `unsub` is answered by `end`. Unknown fields of `sub` are refused with
 //!   `err`, code `not_supported`.
 //! - Where one table of a projection moves, other subscriptions of the session
-//!   on the same projection get a `tick` to the same position.
+//!   on the same projection get a `tick` to the same commit.
 //! - A subscription without a token may begin with a snapshot that was made for
 //!   others, and changes that lead on from it. It is never older than what the
 //!   same session has shown of the table; a client that shows more from an

@@ -502,7 +502,7 @@ fn merged(
 }
 
 /// A delta for each of `commits`; `None` where that is too much. With one
-/// partition only, so a commit's place is its position.
+/// partition only, so a shard's commits are the version's.
 fn each(
     hub: &Hub,
     opened: &OpenView,

@@ -1,5 +1,5 @@
 //! The last commits of a projection, in memory, for the subscribers that keep
-//! up. A subscriber is only a position in here, so a slow one costs nothing;
+//! up. A subscriber is only the number of a commit here, so a slow one costs nothing;
 //! who falls out is served from the change log. Pure: no locks, no clock.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -10,7 +10,7 @@ use lantern_core::{Checkpoint, Committed, TableChanges, TableId};
 use crate::LiveConfig;
 use crate::encode::{Fragment, RowTooLarge};
 
-/// From one position to the next: a commit, or of a projection over several
+/// From one commit to the next: a commit, or of a projection over several
 /// partitions the merged rows of one or more.
 pub(crate) struct Step {
     pub(crate) from: u64,
@@ -125,24 +125,24 @@ impl<'a> Merged<'a> {
     }
 }
 
-/// Consecutive steps up to the newest position known.
+/// Consecutive steps up to the newest commit known.
 pub(crate) struct Ring {
     steps: VecDeque<Arc<Step>>,
     bytes: usize,
-    /// The newest position; none before the first commit or view.
+    /// The newest commit; none before the first commit or view.
     head: Option<Head>,
     commits_max: usize,
     bytes_max: usize,
 }
 
-/// The newest position of a ring.
+/// The newest commit of a ring.
 #[derive(Clone)]
 pub(crate) struct Head {
     pub(crate) pos: u64,
     pub(crate) at: Arc<Checkpoint>,
 }
 
-/// What lies between a subscriber and the newest position.
+/// What lies between a subscriber and the newest commit.
 pub(crate) enum Since {
     /// Nothing.
     Current,
@@ -180,7 +180,7 @@ impl Ring {
         self.head = Some(head);
     }
 
-    /// Adds a step, unless a view has shown it already. One that does not follow on the newest position makes the
+    /// Adds a step, unless a view has shown it already. One that does not follow on the newest commit makes the
     /// ring begin with it: whoever is further behind must look elsewhere.
     pub(crate) fn push(&mut self, step: Step) {
         match &self.head {
@@ -197,7 +197,7 @@ impl Ring {
         }
     }
 
-    /// What lies between `pos` and the newest position, as far as it changes
+    /// What lies between `pos` and the newest commit, as far as it changes
     /// `table`; at most `max` steps.
     pub(crate) fn since(&self, pos: u64, table: TableId, max: usize) -> Since {
         let Some(head) = &self.head else { return Since::Current };
@@ -221,7 +221,7 @@ impl Ring {
         Since::Steps { steps, to: head.pos, at: head.at.clone() }
     }
 
-    /// The position at `at`, if every change after it is here.
+    /// The commit at `at`, if every change after it is here.
     pub(crate) fn holds(&self, at: &Checkpoint) -> Option<u64> {
         let head = self.head.as_ref()?;
         if *head.at == *at {

@@ -3,7 +3,7 @@
 //!
 //! It owns no queue of frames: a frame is made when it can be written, from
 //! what all subscribers share. A silent session holds its socket's 1 KiB read
-//! buffer and its subscriptions' positions.
+//! buffer and its subscriptions' commits.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;

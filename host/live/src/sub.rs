@@ -33,7 +33,7 @@ pub(crate) struct Subscription {
     query: u64,
     epoch: Arc<str>,
     generation: u64,
-    /// What the client shows: position, and each shard's own.
+    /// What the client shows: the commit, and where each shard is.
     pub(crate) pos: u64,
     at: Arc<Checkpoint>,
     phase: Phase,
@@ -46,7 +46,7 @@ pub(crate) struct Subscription {
     busy_since: Option<Instant>,
     /// Not before then may changes be sent.
     rate_at: Instant,
-    /// A position that moved without changes is told then.
+    /// A commit that moved without changes is told then.
     tick_at: Instant,
     /// Something is said by then, so that quiet can be told from stale.
     idle_at: Instant,
@@ -85,7 +85,7 @@ pub(crate) struct Frame {
     pub(crate) tail: String,
     /// Counts against the window.
     pub(crate) data: bool,
-    /// The client shows a new position with it.
+    /// The client shows a new commit with it.
     pub(crate) moved: bool,
     /// For the metrics.
     pub(crate) kind: &'static str,
@@ -160,7 +160,7 @@ impl Subscription {
         format!("{}/{}", self.topic.name, self.table_name)
     }
 
-    /// The epoch and position the client shows; `None` before the first
+    /// The epoch and commit the client shows; `None` before the first
     /// snapshot.
     pub(crate) fn shown(&self) -> Option<(Arc<str>, u64)> {
         (!self.epoch.is_empty()).then(|| (self.epoch.clone(), self.pos))
@@ -184,7 +184,7 @@ impl Subscription {
         let live = matches!(self.phase, Phase::Live) && around.window_open;
         let live = live.then(|| {
             // Commits that leave the table alone wake nobody, so whether the
-            // position moved is looked up now and then.
+            // commit moved is looked up now and then.
             let tick_ms = ms(around.hub.config.tick_ms.max(1));
             let tick_at =
                 if self.tick_at > around.now { self.tick_at } else { around.now + tick_ms };

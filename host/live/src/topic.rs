@@ -58,7 +58,7 @@ pub(crate) struct Topic {
     pub(crate) name: String,
     state: Mutex<State>,
     /// Held while a view is opened and the ring brought up to it, so that with
-    /// several partitions every position handed out is one of the ring's.
+    /// several partitions every commit handed out is one of the ring's.
     pub(crate) advance: Mutex<()>,
     listeners: Mutex<HashMap<u64, Listener>>,
     listener_next: AtomicU64,
@@ -107,7 +107,7 @@ pub(crate) struct TableInfo {
     pub(crate) fields: Arc<RawValue>,
 }
 
-/// A table's rows at one position, encoded.
+/// A table's rows at one commit, encoded.
 pub(crate) struct Snapshot {
     pub(crate) epoch: Arc<str>,
     pub(crate) pos: u64,
@@ -128,7 +128,7 @@ pub(crate) struct Ready {
 pub(crate) enum Pending {
     /// Nothing happened.
     Current,
-    /// The position moved, its rows did not.
+    /// The commit moved, its rows did not.
     Moved(Ready),
     /// There are changes; `more` follow at once.
     Changes { ready: Vec<Ready>, more: bool },
@@ -167,7 +167,7 @@ impl Agreed {
 
 /// How long a lag is taken to be true.
 const LAG_KEPT: Duration = Duration::from_millis(200);
-/// Merged changes kept for other subscribers at the same position.
+/// Merged changes kept for other subscribers at the same commit.
 const MERGES_KEPT: usize = 8;
 /// Merged changes larger than this are not kept for others.
 const MERGE_KEPT_BYTES: usize = 256 << 10;
@@ -282,7 +282,7 @@ impl Topic {
         })
     }
 
-    /// With several partitions: the position the ring has reached, which is
+    /// With several partitions: the commit the ring has reached, which is
     /// then no longer behind what was committed before this call.
     pub(crate) fn begin_advance(&self) -> Option<Head> {
         let mut state = self.state.lock();
@@ -342,7 +342,7 @@ impl Topic {
         }
     }
 
-    /// The position, epoch and generation if the ring leads on from `at` of `epoch`.
+    /// The commit, epoch and generation if the ring leads on from `at` of `epoch`.
     pub(crate) fn leads_on_from(
         &self,
         epoch: &str,
