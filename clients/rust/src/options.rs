@@ -80,6 +80,6 @@ impl Mode {
 pub struct Resume {
     /// The token.
     pub token: String,
-    /// The rows at the token's position.
+    /// The rows of the moment that the token is of.
     pub rows: BTreeMap<String, Row>,
 }

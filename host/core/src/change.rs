@@ -24,7 +24,7 @@ pub struct Committed {
     pub checkpoint: Checkpoint,
     /// The highest event time applied so far.
     pub event_time: Timestamp,
-    /// The public tables that changed; none where only the position moved.
+    /// The public tables that changed; none if only the offset moved.
     pub tables: Vec<TableChanges>,
 }
 
