@@ -359,7 +359,7 @@ impl Query {
 
     fn write(&self, view: &View, table: &Table, rows: &[Row], next: Option<&str>) -> Response {
         let cursor = next.map(|key| {
-            let (epoch, checkpoint) = (view.epoch().into(), view.checkpoint());
+            let (epoch, checkpoint) = (view.epoch().into(), view.checkpoint().coarse());
             Cursor { epoch, key: key.into(), checkpoint }.write()
         });
         let (media, body) = match self.shape {
