@@ -110,7 +110,7 @@ fn a_log_that_was_copied_back_and_continued_differently_is_noticed() {
     world.log.append_to(P0, (5..10).map(|n| event(n, "s", "ok")));
     world.settle();
     let late = checkpoint(&world);
-    let honours = |at| world.engine.view("meter").unwrap().continues(at).unwrap();
+    let honours = |at: &Checkpoint| world.engine.view("meter").unwrap().continues(at).unwrap();
     assert!(honours(&early) && honours(&late));
 
     world.log.set_incarnations(&[(Offset(0), 7), (Offset(10), 8)]);
