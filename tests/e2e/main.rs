@@ -13,6 +13,7 @@ mod hostile;
 mod kafka;
 mod operating;
 mod reports;
+mod standards;
 mod versions;
 
 /// An event as a line of JSON.

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-use lantern_tests::{PATIENCE, Server, fresh_log, guest, lantern};
+use lantern_tests::{PATIENCE, Server, fresh_log, guest, lantern, without};
 use serde_json::Value;
 
 use crate::line;
@@ -131,4 +131,55 @@ async fn a_trace_goes_on_from_request_to_row_to_derived_event_and_every_log_line
     let told = |words: [&str; 2]| text.lines().any(|line| words.iter().all(|w| line.contains(w)));
     assert!(told([OF_EVENT, "applied"]), "{text}");
     assert!(told(["4bf92f3577b34da6a3ce929d0e0e4736", "request answered"]), "{text}");
+}
+
+/// A small file system in memory; gone with this value.
+struct Disk(tempfile::TempDir);
+
+impl Disk {
+    /// Mounts one, where that is allowed.
+    fn mount() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=16m", "lantern-e2e"]).arg(folder.path());
+        mount.output().unwrap().status.success().then_some(Self(folder))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.0.path()).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_started_on_a_full_disk_is_not_ready_until_there_is_room() {
+    if without("mount") || without("umount") {
+        return;
+    }
+    let Some(disk) = Disk::mount() else {
+        eprintln!("skipped: file systems may not be mounted here, so no disk was filled");
+        return;
+    };
+    let folder = disk.0.path().join("data");
+    // Without a reserve, so that only a write can tell.
+    let settings = ["log.disk_reserve_bytes=0"];
+    let mut server = Server::start_in(&folder, "127.0.0.1:0", &settings).unwrap();
+    server.events(line(0, "probe.sent", "s", "{}")).await.unwrap();
+    server.stop().unwrap();
+    let ballast = disk.0.path().join("ballast");
+    let mut file = File::create(&ballast).unwrap();
+    while std::io::Write::write_all(&mut file, &[0; 4_096]).is_ok() {}
+    drop(file);
+    server.restart().unwrap();
+    let ready = async || server.request(reqwest::Method::GET, "/readyz", "", Vec::new()).await;
+    let (status, answer) = ready().await.unwrap();
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer["reasons"].to_string().contains("cannot be written"), "{answer}");
+    std::fs::remove_file(ballast).unwrap();
+    let started = Instant::now();
+    while ready().await.unwrap().0 != 200 {
+        assert!(started.elapsed() < PATIENCE, "it never became ready");
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
 }

@@ -419,7 +419,8 @@ impl Server {
         }
     }
 
-    /// All rows of a table, by key, in the order of keys.
+    /// All rows of a table, by key, in the order of keys. Of a table by tenant,
+    /// U+0000 parts tenant and key.
     ///
     /// # Errors
     /// Where it cannot be read.
@@ -430,7 +431,15 @@ impl Server {
             let path = format!("/v1/tables/{table}?limit=1000{cursor}");
             let page = self.get(&path).await?;
             let of_page = page["rows"].as_object().context("`rows` is no object")?;
-            rows.extend(of_page.iter().map(|(key, row)| (key.clone(), row.clone())));
+            if page["per_tenant"] == true {
+                for (tenant, of_tenant) in of_page {
+                    let of_tenant = of_tenant.as_object().context("a tenant is no object")?;
+                    let keyed = of_tenant.iter();
+                    rows.extend(keyed.map(|(key, row)| (format!("{tenant}\0{key}"), row.clone())));
+                }
+            } else {
+                rows.extend(of_page.iter().map(|(key, row)| (key.clone(), row.clone())));
+            }
             match page["next"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
                 None => break,

@@ -34,7 +34,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool {
         program: "python3",
         package: "python3",
-        shows: "tables are not compared with SQLite's computation of the same events",
+        shows: "tables are not compared with SQLite's computation of the same events; schemathesis and the CloudEvents SDK for Python are not tried",
     },
     Tool {
         program: "strace",
@@ -65,6 +65,22 @@ pub(crate) const TOOLS: &[Tool] = &[
         program: "curl",
         package: "curl",
         shows: "the README's requests are not sent as they are written",
+    },
+    Tool {
+        program: "node",
+        package: "nodejs",
+        shows: "the CloudEvents SDK for JavaScript is not tried",
+    },
+    Tool {
+        program: "npm",
+        package: "npm",
+        shows: "the CloudEvents SDK for JavaScript is not tried",
+    },
+    Tool { program: "go", package: "golang-go", shows: "the CloudEvents SDK for Go is not tried" },
+    Tool {
+        program: "promtool",
+        package: "prometheus",
+        shows: "the names of metrics are not checked by Prometheus' own tool",
     },
     Tool { program: "kcat", package: "kcat", shows: "topics written by kcat are not read" },
 ];

@@ -185,10 +185,29 @@ pub(crate) struct TablePage {
     pub(crate) offsets: std::collections::BTreeMap<String, u64>,
     /// The fields of the rows.
     pub(crate) fields: Vec<Field>,
-    /// The rows by key, in key order.
+    /// Whether the rows are by tenant: under each tenant its rows by key.
+    pub(crate) per_tenant: bool,
+    /// The rows by key, in key order. [`TablePage::flatten`] makes it so of a table
+    /// by tenant.
     pub(crate) rows: BTreeMap<String, Raw>,
     /// The cursor of the next page.
     pub(crate) next: Option<String>,
+}
+
+impl TablePage {
+    /// Puts the rows of all tenants into one map: U+0000 parts the tenant from the
+    /// key, as in the store.
+    fn flatten(mut self) -> Self {
+        if self.per_tenant {
+            let tenants = std::mem::take(&mut self.rows);
+            for (tenant, rows) in &tenants {
+                for (key, row) in rows.members() {
+                    self.rows.insert(format!("{tenant}\0{key}"), Raw::new(row.get()));
+                }
+            }
+        }
+        self
+    }
 }
 
 /// A field of a table's rows.
@@ -416,7 +435,7 @@ impl Api {
         for (name, value) in query {
             path.add(name, value);
         }
-        self.get(&path).await
+        Ok(self.get::<TablePage>(&path).await?.flatten())
     }
 
     async fn get<T: DeserializeOwned>(&self, path: &Path) -> Answer<T> {

@@ -8,20 +8,59 @@ use serde_json::value::RawValue;
 
 use crate::cloudevents::json_text;
 
-/// Appends `"key":value`.
-pub(crate) fn json_row(row: &Row, out: &mut Vec<u8>) {
-    text(&row.key, out);
-    out.push(b':');
-    value(row, out);
+/// Appends `"key":value`, one a row. Of a table by tenant, each tenant has an
+/// object of its own: `"tenant":{"key":value}`.
+pub(crate) fn json_rows(table: &Table, rows: &[Row], out: &mut Vec<u8>) {
+    let tenants = rows.chunk_by(|a, b| !table.per_tenant || tenant(a) == tenant(b));
+    for (place, rows) in tenants.enumerate() {
+        if place > 0 {
+            out.push(b',');
+        }
+        if table.per_tenant {
+            text(rows.first().map_or("", tenant), out);
+            out.extend_from_slice(b":{");
+        }
+        for (place, row) in rows.iter().enumerate() {
+            if place > 0 {
+                out.push(b',');
+            }
+            text(key(table, row), out);
+            out.push(b':');
+            value(row, out);
+        }
+        if table.per_tenant {
+            out.push(b'}');
+        }
+    }
 }
 
-/// Appends `{"key":…,"value":…}` and a line's end.
-pub(crate) fn ndjson_row(row: &Row, out: &mut Vec<u8>) {
-    out.extend_from_slice(b"{\"key\":");
-    text(&row.key, out);
+/// Appends `{"key":…,"value":…}` and a line's end; of a table by tenant,
+/// `{"tenant":…,"key":…,"value":…}`.
+pub(crate) fn ndjson_row(table: &Table, row: &Row, out: &mut Vec<u8>) {
+    out.push(b'{');
+    if table.per_tenant {
+        out.extend_from_slice(b"\"tenant\":");
+        text(tenant(row), out);
+        out.push(b',');
+    }
+    out.extend_from_slice(b"\"key\":");
+    text(key(table, row), out);
     out.extend_from_slice(b",\"value\":");
     value(row, out);
     out.extend_from_slice(b"}\n");
+}
+
+/// The tenant of a row of a table by tenant.
+fn tenant(row: &Row) -> &str {
+    row.key.split_once('\0').map_or("", |(tenant, _)| tenant)
+}
+
+/// The key of a row, without its tenant.
+fn key<'a>(table: &Table, row: &'a Row) -> &'a str {
+    match row.key.split_once('\0') {
+        Some((_, key)) if table.per_tenant => key,
+        _ => &row.key,
+    }
 }
 
 /// The first line of a table's CSV.
@@ -45,12 +84,9 @@ pub(crate) fn csv_row(table: &Table, row: &Row, out: &mut Vec<u8>) {
         Some(value) if value.get() != "null" => cell(value.get()),
         _ => String::new(),
     });
-    let key = match row.key.split_once('\0') {
-        Some((tenant, key)) if table.per_tenant => vec![tenant.to_owned(), key.to_owned()],
-        _ if table.per_tenant => vec![String::new(), row.key.clone()],
-        _ => vec![row.key.clone()],
-    };
-    let cells: Vec<String> = key.into_iter().chain(cells).collect();
+    let tenant = table.per_tenant.then(|| tenant(row).to_owned());
+    let key = std::iter::once(key(table, row).to_owned());
+    let cells: Vec<String> = tenant.into_iter().chain(key).chain(cells).collect();
     csv_line(cells.iter().map(String::as_str), out);
 }
 
@@ -103,15 +139,29 @@ mod tests {
         let mut table =
             Table { fields: vec![field("a"), field("b"), field("c")], ..Table::default() };
         let row = Row { key: "k\"1".into(), value: b"{\"a\":\"x,y\",\n\"b\":1.50}".to_vec() };
-        assert_eq!(written(|out| json_row(&row, out)), r#""k\"1":{"a":"x,y", "b":1.50}"#);
+        let rows = [row.clone(), Row { key: "l".into(), value: b"{}".to_vec() }];
         assert_eq!(
-            written(|out| ndjson_row(&row, out)),
+            written(|out| json_rows(&table, &rows, out)),
+            r#""k\"1":{"a":"x,y", "b":1.50},"l":{}"#
+        );
+        assert_eq!(
+            written(|out| ndjson_row(&table, &row, out)),
             "{\"key\":\"k\\\"1\",\"value\":{\"a\":\"x,y\", \"b\":1.50}}\n"
         );
         assert_eq!(csv_head(&table), b"key,a,b,c\r\n");
         assert_eq!(written(|out| csv_row(&table, &row, out)), "\"k\"\"1\",\"x,y\",1.50,\r\n");
         table.per_tenant = true;
         let row = Row { key: "t1\0p".into(), value: b"{}".to_vec() };
+        let keys = ["t1\0p", "t1\0q", "t2\0p"];
+        let rows = keys.map(|key| Row { key: key.into(), value: b"{}".to_vec() });
+        assert_eq!(
+            written(|out| json_rows(&table, &rows, out)),
+            r#""t1":{"p":{},"q":{}},"t2":{"p":{}}"#
+        );
+        assert_eq!(
+            written(|out| ndjson_row(&table, &row, out)),
+            "{\"tenant\":\"t1\",\"key\":\"p\",\"value\":{}}\n"
+        );
         assert_eq!(csv_head(&table), b"tenant,key,a,b,c\r\n");
         assert_eq!(written(|out| csv_row(&table, &row, out)), "t1,p,,,\r\n");
     }

@@ -109,7 +109,7 @@ async fn get(args: &GetArgs, global: &Global) -> Outcome {
     };
     if global.json {
         let state = State { epoch: &page.epoch, commit: page.commit, offsets: &page.offsets };
-        output::json(&Line { key, value: row, state: Some(state) });
+        output::json(&Line::new(page.per_tenant, key, row, Some(state)));
     } else {
         output::line(rows(&page.fields, std::iter::once((key.as_str(), row))));
     }
@@ -136,7 +136,7 @@ async fn scan(args: &ScanArgs, global: &Global) -> Outcome {
         cursor = page.next;
         if global.json {
             in_order(&page.rows, args.desc).for_each(|(key, row)| {
-                output::json(&Line { key, value: row, state: None });
+                output::json(&Line::new(page.per_tenant, key, row, None));
             });
         } else {
             all.fields = page.fields;
@@ -172,10 +172,21 @@ async fn page(
 /// A row as a line of JSON.
 #[derive(Serialize)]
 struct Line<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tenant: Option<&'a str>,
     key: &'a str,
     value: &'a Raw,
     #[serde(flatten)]
     state: Option<State<'a>>,
+}
+
+impl<'a> Line<'a> {
+    fn new(per_tenant: bool, key: &'a str, value: &'a Raw, state: Option<State<'a>>) -> Self {
+        match key.split_once('\0') {
+            Some((tenant, key)) if per_tenant => Self { tenant: Some(tenant), key, value, state },
+            _ => Self { tenant: None, key, value, state },
+        }
+    }
 }
 
 /// The state that a row is of.
@@ -202,7 +213,9 @@ pub(super) fn rows<'a>(fields: &[Field], rows: impl Iterator<Item = (&'a str, &'
     for (key, row) in rows {
         let row = row.members();
         let cells = fields.iter().map(|field| cell(row.get(&field.name)));
-        table.add_row(std::iter::once(output::printable(key)).chain(cells));
+        // Of a table by tenant, U+0000 parts tenant and key.
+        let key = output::printable(&key.replace('\0', " · "));
+        table.add_row(std::iter::once(key).chain(cells));
     }
     table.align_right(numeric(fields).map(|place| place + 1));
     table.to_string()

@@ -34,6 +34,7 @@ pub(super) fn complete(api: &OpenApi, config: &HttpConfig) -> Value {
     api["components"]["schemas"]["CloudEvent"] = event();
     if let Some(schemas) = api["components"]["schemas"].as_object_mut() {
         schemas.remove("ProblemMembers");
+        schemas.values_mut().for_each(name_members);
     }
     let Some(paths) = api["paths"].as_object_mut() else { return api };
     for (path, item) in paths {
@@ -52,6 +53,22 @@ pub(super) fn complete(api: &OpenApi, config: &HttpConfig) -> Value {
 fn operation_id(method: &str, path: &str) -> String {
     let words = path.trim_start_matches("/v1").split(|c: char| !c.is_ascii_alphanumeric());
     words.filter(|word| !word.is_empty()).fold(method.to_owned(), |id, word| id + "_" + word)
+}
+
+/// In JSON a map's keys are text, whatever they count.
+fn name_members(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            if let Some(names) = members.get_mut("propertyNames")
+                && names["type"] == "integer"
+            {
+                *names = json!({"type": "string", "pattern": "^[0-9]+$"});
+            }
+            members.values_mut().for_each(name_members);
+        }
+        Value::Array(items) => items.iter_mut().for_each(name_members),
+        _ => (),
+    }
 }
 
 /// Gives a parameter its limits. One that may be left out is never `null`.
@@ -202,12 +219,20 @@ fn event() -> Value {
             "data_base64": {"type": "string", "contentEncoding": "base64"},
         },
         "additionalProperties": {"type": ["string", "boolean", "integer"]},
+        "not": {"required": ["data", "data_base64"]},
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn maps_have_text_for_keys() {
+        let mut schema = json!({"a": [{"propertyNames": {"type": "integer", "minimum": 0}}]});
+        name_members(&mut schema);
+        assert_eq!(schema["a"][0]["propertyNames"]["type"], "string");
+    }
 
     #[test]
     fn operations_are_named_after_method_and_path() {

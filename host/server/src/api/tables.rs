@@ -19,7 +19,7 @@ use super::{App, Shared};
 use crate::cloudevents::NDJSON;
 use crate::config::HttpConfig;
 use crate::problem::Problem;
-use crate::rows::{csv_head, csv_row, json_row, ndjson_row};
+use crate::rows::{csv_head, csv_row, json_rows, ndjson_row};
 
 /// Rows of an answer where `limit` is not given.
 const LIMIT_DEFAULT: usize = 1_000;
@@ -82,6 +82,20 @@ pub(crate) enum Order {
     Desc,
 }
 
+/// A field of the rows.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "the answer is written by hand; this describes it")]
+pub(crate) struct PageField {
+    /// The JSON key.
+    name: String,
+    /// `integer`, `number`, `text`, `boolean`, `timestamp` or `json`, or a sketch.
+    kind: String,
+    /// How the values of several partitions are merged.
+    merge: String,
+    /// The unit, if it has one.
+    unit: Option<String>,
+}
+
 /// A page of rows.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "the answer is written by hand; this describes it")]
@@ -94,9 +108,12 @@ pub(crate) struct TablePage {
     /// For each partition the next offset that the rows do not contain yet.
     offsets: std::collections::BTreeMap<String, u64>,
     /// The fields of the rows.
-    fields: Vec<lantern_engine::FieldStatus>,
+    fields: Vec<PageField>,
+    /// Whether the rows are by tenant.
+    per_tenant: bool,
     /// The rows by key, as the feed has them; in the order asked for, as far as
-    /// the reader of the JSON keeps it (NDJSON and CSV always do).
+    /// the reader of the JSON keeps it (NDJSON and CSV always do). Of a table by
+    /// tenant: for each tenant an object with its rows by key.
     #[schema(value_type = Object)]
     rows: serde_json::Value,
     /// Hand this back as `cursor` for the next page; `null` on the last.
@@ -105,7 +122,7 @@ pub(crate) struct TablePage {
 
 /// Reads rows of a public table, all of one committed state.
 ///
-/// Answers JSON, or by `Accept` NDJSON (`{"key":…,"value":{…}}` a line) or CSV.
+/// Answers JSON, or by `Accept` NDJSON (`{"key":…,"value":{…}}` a line, with `tenant` of a table by tenant) or CSV.
 /// `Lantern-Epoch`, `Lantern-Commit`, `Lantern-Offsets` (`PARTITION:OFFSET`, the
 /// next one that the rows do not contain) and `Lantern-Lag-Ms` say how fresh the rows
 /// are; `ETag` and `If-None-Match` spare an answer that has not changed.
@@ -369,7 +386,7 @@ impl Query {
             }
             Shape::Ndjson => {
                 let mut body = Vec::new();
-                rows.iter().for_each(|row| ndjson_row(row, &mut body));
+                rows.iter().for_each(|row| ndjson_row(table, row, &mut body));
                 (NDJSON, body)
             }
             Shape::Csv => {
@@ -425,17 +442,12 @@ fn json_page(view: &View, table: &Table, rows: &[Row], next: Option<&str>) -> Ve
     let offsets = view.offsets().into_iter();
     let offsets: Vec<_> =
         offsets.map(|(partition, next)| format!("\"{partition}\":{next}")).collect();
-    let offsets = offsets.join(",");
+    let (offsets, per_tenant) = (offsets.join(","), table.per_tenant);
     let mut body = format!(
-        "{{\"epoch\":{epoch},\"commit\":{commit},\"offsets\":{{{offsets}}},\"fields\":{fields},\"rows\":{{"
+        "{{\"epoch\":{epoch},\"commit\":{commit},\"offsets\":{{{offsets}}},\"fields\":{fields},\"per_tenant\":{per_tenant},\"rows\":{{"
     )
     .into_bytes();
-    for (place, row) in rows.iter().enumerate() {
-        if place > 0 {
-            body.push(b',');
-        }
-        json_row(row, &mut body);
-    }
+    json_rows(table, rows, &mut body);
     let next = next.map_or_else(|| "null".into(), text);
     body.extend_from_slice(format!("}},\"next\":{next}}}").as_bytes());
     body
