@@ -257,7 +257,7 @@ mod tests {
             assert!(cut(text, width).width() <= width);
         }
         assert_eq!(wrapped(text, None), text);
-        assert_eq!(wrapped("  a b c d", Some(6)), "  a b\n    c\n    d");
+        assert_eq!(wrapped("  a b c d", Some(8)), "  a b c\n    d");
         assert_eq!(cut("日本語日本語", 5), "日本…");
     }
 
