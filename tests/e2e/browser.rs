@@ -124,6 +124,15 @@ async fn the_page_shows_rows_as_they_change_and_hostile_text_as_text() {
         .unwrap();
     browser.shows("second-subject").await;
     browser.shows("forty-two").await;
+    // A projection that is up to date and has parked events is not all well, nor
+    // is one whose new version was not activated.
+    let broken = r#"{"by_subject":true}"#;
+    server.project("strict", &guest("rogue"), broken).await.unwrap();
+    server.events(line(3, "probe.sent", "third", r#"{"do":"fail"}"#)).await.unwrap();
+    browser.shows("1 parked").await;
+    let (status, answer) = server.push("rogue", &guest("rogue"), broken).await.unwrap();
+    assert!(status < 300, "{answer}");
+    browser.shows("Not activated: version").await;
     assert_eq!(browser.run("return window.still").await, "here");
     assert_ne!(browser.run("return document.title").await, "owned");
     assert_eq!(browser.run("return document.querySelectorAll('td img').length").await, 0);
