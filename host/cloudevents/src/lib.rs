@@ -62,7 +62,8 @@ impl EventLimits {
     #[must_use]
     pub fn written_bytes_max(&self) -> usize {
         const ATTRIBUTES_BYTES: usize = 256 << 10;
-        (self.event_bytes_max / 3 * 4).saturating_add(ATTRIBUTES_BYTES)
+        // A log is read without a limit.
+        (self.event_bytes_max / 3).saturating_mul(4).saturating_add(ATTRIBUTES_BYTES)
     }
 }
 

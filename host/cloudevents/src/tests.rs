@@ -432,3 +432,11 @@ proptest! {
         prop_assert_eq!(events.len(), usize::from(added));
     }
 }
+
+#[test]
+fn a_log_is_read_without_a_limit_of_bytes() {
+    let json = with(r#","data":"x""#);
+    let mut events = Events::new();
+    Reader::of_log().structured(json.as_bytes(), &mut events).unwrap();
+    assert_eq!(events.len(), 1);
+}
