@@ -268,7 +268,7 @@ impl Publish for Nobody {
 struct Loaded(Arc<dyn Plugin>);
 
 impl PluginSource for Loaded {
-    fn load(&self, _: &VersionRecord) -> Result<Arc<dyn Plugin>, String> {
+    fn load(&self, _: &VersionRecord) -> Result<Arc<dyn Plugin>, lantern_engine::PluginError> {
         Ok(self.0.clone())
     }
 }

@@ -183,6 +183,10 @@ pub struct ShardMeta {
     /// Of them, those that wait behind a failed one of their subject.
     #[serde(default)]
     pub waiting_now: u64,
+    /// Emitted events that the log has refused for good and that wait for a person.
+    /// Not a function of the log.
+    #[serde(default)]
+    pub refused_now: u64,
     /// Timers fired.
     pub timers_fired: u64,
     /// Rows deleted because their retention ended.
@@ -299,6 +303,7 @@ impl Default for ShardMeta {
             parked_total: 0,
             parked_now: 0,
             waiting_now: 0,
+            refused_now: 0,
             timers_fired: 0,
             expired: 0,
             timers_now: 0,

@@ -89,10 +89,10 @@ fn fold_within(
         logs: line_sink(lines.clone(), config.log_lines_max, partition),
         committers: None,
     };
-    let failed = |stop: Stop| match stop {
-        Stop::Fault(reason) | Stop::Halt(reason) => EngineError::Plugin(reason),
-    };
-    let mut shard = Shard::open(parts).map_err(failed)?;
+    let mut shard = Shard::open(parts).map_err(|stop| match stop {
+        Stop::Fault(reason) => EngineError::Host(reason),
+        Stop::Halt(reason) => EngineError::Plugin(reason),
+    })?;
     shard.fuel_max = fuel_max;
     // As an active version does, so that what it emits is kept for comparing.
     shard.epoch = Some("check".into());
@@ -112,7 +112,12 @@ fn fold_within(
                 halted = Some(reason);
                 break;
             }
-            Err(stop @ Stop::Fault(_)) => return Err(failed(stop)),
+            Err(Stop::Fault(reason)) => {
+                let spent = fuel_max.is_some_and(|most| shard.usage.fuel > most);
+                // Fuel says something of the plugin, all else of the machine.
+                let error = if spent { EngineError::Plugin } else { EngineError::Host };
+                return Err(error(reason));
+            }
         }
         if let Some(seed) = &mut pattern {
             *seed = next_pattern(*seed);

@@ -44,13 +44,33 @@ pub struct Ports {
     pub plugins: Arc<dyn PluginSource>,
 }
 
+/// Why the plugin of a version cannot be loaded, for people.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PluginError {
+    /// The machine lacks something now: it is tried again.
+    #[error("{0}")]
+    Host(String),
+    /// The plugin does not fit this host: a person must act.
+    #[error("{0}")]
+    Unfit(String),
+}
+
+impl From<PluginError> for Stop {
+    fn from(error: PluginError) -> Self {
+        match error {
+            PluginError::Host(reason) => Self::Fault(reason),
+            PluginError::Unfit(reason) => Self::Halt(reason),
+        }
+    }
+}
+
 /// Loads the plugin of a version that is in the catalogue.
 pub trait PluginSource: Send + Sync {
     /// The plugin, compiled.
     ///
     /// # Errors
-    /// Why it cannot be had, for people.
-    fn load(&self, version: &VersionRecord) -> Result<Arc<dyn Plugin>, String>;
+    /// [`PluginError`].
+    fn load(&self, version: &VersionRecord) -> Result<Arc<dyn Plugin>, PluginError>;
 
     /// No version has a plugin of this SHA-256 any more.
     fn forget(&self, _sha256: &str) {}
@@ -73,6 +93,16 @@ pub struct Engine {
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// By projection.
     pub(crate) emit_quotas: Mutex<BTreeMap<String, Arc<EmitQuota>>>,
+}
+
+/// Why a state could not be opened: damage is for a person, all else may pass.
+fn unopened(error: StoreError) -> Stop {
+    match error {
+        StoreError::Damaged(_) => {
+            Stop::Halt(format!("{error}; stop the server and run `lantern doctor`"))
+        }
+        error => Stop::Fault(error.to_string()),
+    }
 }
 
 /// What a step of a shard came to.
@@ -262,6 +292,9 @@ impl Engine {
         if !slot.may_run() {
             return self.rest(slot);
         }
+        if slot.store.is_none() {
+            return self.open_store(slot);
+        }
         let leader = self.leader_of(slot);
         let now = self.ports.clock.monotonic();
         // Before the log is asked: it may wake before this step has ended.
@@ -295,6 +328,30 @@ impl Engine {
                 Turn::Rest
             }
         }
+    }
+
+    /// Opens a state again that could not be opened for want of something that the
+    /// machine may have by now.
+    fn open_store(&self, slot: &Slot) -> Turn {
+        let opened = self.ports.stores.open(&slot.id).map(drop).map_err(unopened);
+        let reason = match opened {
+            Ok(()) => {
+                let _lifecycle = self.lifecycle.lock();
+                match self.open_again(&slot.id.projection) {
+                    Ok(()) => {
+                        self.slots().iter().for_each(|slot| self.pool.wake(slot));
+                        return Turn::Rest;
+                    }
+                    Err(error) => error.to_string(),
+                }
+            }
+            Err(Stop::Halt(reason)) => {
+                slot.seen.lock().halted = Some(reason);
+                return Turn::Rest;
+            }
+            Err(Stop::Fault(reason)) => reason,
+        };
+        Turn::After(self.note_fault(slot, reason))
     }
 
     /// What follows from a step that did not fail.
@@ -417,10 +474,15 @@ impl Engine {
         };
         let mut shard = Shard::open(ShardParts {
             id: slot.id.clone(),
-            plugin: self.plugin_of(&build).map_err(Stop::Halt)?,
+            plugin: self.plugin_of(&build)?,
             store: slot.store.clone().ok_or_else(|| {
-                let reason = slot.seen.lock().halted.clone();
-                Stop::Halt(reason.unwrap_or_else(|| "its state could not be opened".into()))
+                let seen = slot.seen.lock();
+                match (&seen.halted, &seen.fault) {
+                    (None, Some(fault)) => Stop::Fault(fault.reason.clone()),
+                    (reason, _) => Stop::Halt(
+                        reason.clone().unwrap_or_else(|| "its state could not be opened".into()),
+                    ),
+                }
             })?,
             config: self.config.clone(),
             logs: self.log_sink(slot, logs),
@@ -438,17 +500,17 @@ impl Engine {
     }
 
     /// The version's plugin, loaded once for all its shards.
-    pub(crate) fn plugin_of(&self, build: &Build) -> Result<Arc<dyn Plugin>, String> {
+    pub(crate) fn plugin_of(&self, build: &Build) -> Result<Arc<dyn Plugin>, PluginError> {
         let mut plugin = build.plugin.lock();
         if let Some(plugin) = &*plugin {
             return Ok(plugin.clone());
         }
         let loaded = self.ports.plugins.load(&build.version)?;
         if *loaded.manifest() != build.version.manifest {
-            return Err(
+            return Err(PluginError::Unfit(
                 "setup answers another manifest than at upload: rebuild it, or push it again"
                     .into(),
-            );
+            ));
         }
         *plugin = Some(loaded.clone());
         Ok(loaded)
@@ -478,7 +540,7 @@ impl Engine {
         let first = Duration::from_millis(self.config.fault_wait_ms);
         let most = Duration::from_millis(self.config.fault_wait_ms_max);
         let mut seen = slot.seen.lock();
-        let wait = seen.fault.as_ref().map_or(first, |fault| (fault.wait * 2).min(most));
+        let wait = seen.fault.as_ref().map_or(first, |fault| (fault.wait * 2).clamp(first, most));
         tracing::warn!(
             projection = %slot.id.projection, version = %slot.id.version,
             partition = %slot.id.partition, %reason, ?wait, "fault, will try again"
@@ -570,12 +632,7 @@ impl Engine {
                 rebuild: version.rebuilds,
                 partition: PartitionId(partition),
             };
-            let store = self.ports.stores.open(&id).map_err(|e| match e {
-                StoreError::Damaged(_) => {
-                    format!("{e}; stop the server and run `lantern doctor`")
-                }
-                e => e.to_string(),
-            });
+            let store = self.ports.stores.open(&id).map_err(unopened);
             let slot = Slot::new(id, store, &*self.ports.random);
             slot.active.store(active, Ordering::Release);
             slot.paused.store(record.paused, Ordering::Release);

@@ -74,6 +74,9 @@ pub enum EngineError {
     /// The check could not fold at all.
     #[error("the plugin cannot be run: {0}")]
     Plugin(String),
+    /// The machine lacks something; it says nothing of the plugin.
+    #[error("the plugin cannot be run now: {0}")]
+    Host(String),
     /// The projection is halted.
     #[error("version `{1}` of `{0}` is halted: {2}")]
     Halted(String, VersionId, String),
@@ -115,6 +118,7 @@ impl EngineError {
             Self::Manifest(_) => "LAN-0207",
             Self::Nondeterministic(_) => "LAN-0208",
             Self::Plugin(_) => "LAN-0209",
+            Self::Host(_) => "LAN-0223",
             Self::Halted(..) => "LAN-0210",
             Self::NoSelection => "LAN-0211",
             Self::Cursor(_) => "LAN-0212",

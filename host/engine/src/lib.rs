@@ -40,7 +40,7 @@ pub use outbox::fuzzing;
 pub use activation::AppliesLess;
 pub use check::{EventList, FoldOptions, Folded, determinism, fold};
 pub use config::EngineConfig;
-pub use engine::{Engine, PluginSource, Ports};
+pub use engine::{Engine, PluginError, PluginSource, Ports};
 pub use error::{EngineError, Nondeterminism};
 pub use lifecycle::{Upload, version_id, version_id_of};
 pub use parked_summary::{ParkedReason, ParkedSummary};

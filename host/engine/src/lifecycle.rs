@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lantern_core::{
-    KeyRange, Manifest, ManifestError, Plugin, ProjectionRecord, ShardId, Space, VersionId,
-    VersionRecord, VersionState,
+    Manifest, ManifestError, Plugin, ProjectionRecord, ShardId, VersionId, VersionRecord,
+    VersionState,
 };
 use parking_lot::MutexGuard;
 use sha2::{Digest, Sha256};
 
 use crate::engine::{Build, Projection};
+use crate::outbox::has_unsent;
 use crate::shard::{Shard, Step, StepLimits, Stop};
 use crate::slot::Slot;
 use crate::{Engine, EngineError, Uploaded, activation, check};
@@ -221,11 +222,11 @@ impl Engine {
             let waiting = || {
                 // What could not be opened at the start may be by now.
                 let store = slot.store.clone().map_or_else(|| self.ports.stores.open(&slot.id), Ok);
-                store?.scan(Space::Outbox, &KeyRange::all(), 1, false)
+                has_unsent(&*store?)
             };
             // Twice, since an error of the disk may pass; where it cannot be read
             // all the same, deleting it is all that is left.
-            if waiting().or_else(|_| waiting()).is_ok_and(|waiting| !waiting.is_empty()) {
+            if waiting().or_else(|_| waiting()).is_ok_and(|waiting| waiting) {
                 return Err(EngineError::Unsent(projection.into(), version.clone()));
             }
         }

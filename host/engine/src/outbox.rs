@@ -7,16 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::{
-    Emitted, EventRef, Events, KeyRange, Log, Offset, OutboxEvent, ReadStore, ShardMeta, Space,
-    StoreError, Timestamp, Writes,
+    Emitted, Event, EventRef, Events, KeyRange, Log, LogError, OutboxEvent, Offset, OnFailure, Pairs,
+    ParkedKind, ParkedRecord, ReadStore, ShardMeta, Space, StoreError, Timestamp, Writes,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::EngineConfig;
+use crate::layers;
 use crate::quota::EmitQuota;
-use crate::shard::Shard;
+use crate::shard::{Shard, Stop};
 use crate::slot::Fault;
+use crate::{EngineConfig, ParkedSelection};
 
 /// The most emitted events in one append.
 const APPEND_EVENTS_MAX: usize = 1_000;
@@ -32,6 +33,71 @@ struct OutboxRecord {
     event: OutboxEvent,
     /// The trace of the event that caused it, carried on.
     traceparent: Option<String>,
+    /// Why the log refuses it for good; empty if it has not refused it.
+    refused: String,
+}
+
+/// The first key of events that the log has refused. They are kept behind those to
+/// be sent, under their numbers, until a person has them sent again or drops them.
+/// They are not parked like events of the log: what caused them is applied, and
+/// what a log takes is not a function of the log.
+const REFUSED_FIRST: u64 = 1 << 63;
+
+/// Numbers that wait to be sent, from `from` on.
+fn unsent_from(from: u64) -> KeyRange {
+    KeyRange { start: from.to_be_bytes().to_vec(), end: Some(REFUSED_FIRST.to_be_bytes().to_vec()) }
+}
+
+/// Events that the log has refused.
+fn refused_range() -> KeyRange {
+    KeyRange { start: REFUSED_FIRST.to_be_bytes().to_vec(), end: None }
+}
+
+/// The outbox's entries that wait to be sent, the newest first.
+pub(crate) fn newest_unsent(store: &dyn ReadStore, limit: usize) -> Result<Pairs, StoreError> {
+    store.scan(Space::Outbox, &unsent_from(0), limit, true)
+}
+
+/// Whether emitted events wait to be sent.
+pub(crate) fn has_unsent(store: &dyn ReadStore) -> Result<bool, StoreError> {
+    Ok(!store.scan(Space::Outbox, &unsent_from(0), 1, false)?.is_empty())
+}
+
+/// Emitted events that the log has refused, in the form of parked events.
+pub(crate) fn refused_of(
+    store: &dyn ReadStore,
+    limit: usize,
+) -> Result<Vec<ParkedRecord>, StoreError> {
+    let found = store.scan(Space::Outbox, &refused_range(), limit, false)?;
+    let parked = |(_, value): (Vec<u8>, Vec<u8>)| {
+        let OutboxRecord { id, event, refused, .. } = decode(&value)?;
+        Ok(ParkedRecord {
+            kind: ParkedKind::Event,
+            offset: event.cause,
+            event: Event {
+                id,
+                kind: event.kind,
+                subject: event.subject,
+                tenant: event.tenant,
+                time: event.time,
+                data: event.data,
+                ..Event::default()
+            },
+            watermark: Timestamp::MIN,
+            reason: refused,
+            backtrace: String::new(),
+            attempts: 1,
+        })
+    };
+    found.into_iter().map(parked).collect()
+}
+
+fn decode(bytes: &[u8]) -> Result<OutboxRecord, StoreError> {
+    postcard::from_bytes(bytes).map_err(|_| StoreError::Damaged("an event in the outbox".into()))
+}
+
+fn encode(record: &OutboxRecord) -> Vec<u8> {
+    postcard::to_stdvec(record).expect("strings and numbers always encode")
 }
 
 /// The id and the event of a record in the outbox; `None` where it is damaged.
@@ -80,11 +146,13 @@ struct Sent {
     done: u64,
     failed: Option<String>,
     succeeded: bool,
+    /// The number of an event that the log refuses for good, and why.
+    refused: Option<(u64, String)>,
 }
 
 impl Outbox {
     pub(crate) fn open(store: &dyn ReadStore, meta: &ShardMeta) -> Result<Self, StoreError> {
-        let oldest = store.scan(Space::Outbox, &KeyRange::all(), 1, false)?;
+        let oldest = store.scan(Space::Outbox, &unsent_from(0), 1, false)?;
         let first = oldest
             .first()
             .and_then(|(key, _)| key.as_slice().try_into().ok())
@@ -128,6 +196,7 @@ pub(crate) fn carried_over(
     let fresh = ShardMeta {
         outbox_next: meta.outbox_next,
         outbox_of: meta.outbox_of,
+        refused_now: meta.refused_now,
         ..ShardMeta::default()
     };
     let fresh = serde_json::to_vec(&fresh).expect("numbers always encode");
@@ -160,8 +229,8 @@ impl Shard {
             }
             if self.epoch.is_some() && self.meta.next >= from {
                 let traceparent = trace_of(event.cause);
-                let record = postcard::to_stdvec(&OutboxRecord { id, event, traceparent })
-                    .expect("strings and numbers always encode");
+                let refused = String::new();
+                let record = encode(&OutboxRecord { id, event, traceparent, refused });
                 let key = self.meta.outbox_next.to_be_bytes();
                 self.overlay.set(Space::Outbox, &key, Some(&record));
                 self.meta.outbox_next += 1;
@@ -169,8 +238,12 @@ impl Shard {
         }
     }
 
-    /// Removes what the log has by now.
-    pub(crate) fn clear_sent(&mut self) {
+    /// Removes what the log has by now, and sets aside what it refuses for good.
+    pub(crate) fn clear_sent(&mut self) -> Result<(), Stop> {
+        let refused = self.outbox.sent.lock().refused.take();
+        if let Some((number, reason)) = refused {
+            self.set_aside(number, &reason)?;
+        }
         let done = {
             let mut sent = self.outbox.sent.lock();
             if std::mem::take(&mut sent.succeeded) {
@@ -182,6 +255,64 @@ impl Shard {
             self.overlay.set(Space::Outbox, &self.outbox.first.to_be_bytes(), None);
             self.outbox.first += 1;
         }
+        Ok(())
+    }
+
+    /// Takes an emitted event that the log refuses out of the way of the others.
+    fn set_aside(&mut self, number: u64, reason: &str) -> Result<(), Stop> {
+        let key = number.to_be_bytes();
+        let Some(bytes) = self.store.get(Space::Outbox, &key)? else { return Ok(()) };
+        let mut record = decode(&bytes)?;
+        record.refused = format!("emitted by the event at offset {}: {reason}", record.event.cause);
+        if self.manifest.on_failure == OnFailure::Halt {
+            return Err(Stop::Halt(format!("the log refuses an event {}", record.refused)));
+        }
+        tracing::warn!(
+            projection = %self.id.projection, version = %self.id.version,
+            partition = %self.id.partition, id = record.id, reason, "an emitted event is refused"
+        );
+        self.overlay.set(Space::Outbox, &key, None);
+        let key = (number | REFUSED_FIRST).to_be_bytes();
+        self.overlay.set(Space::Outbox, &key, Some(&encode(&record)));
+        self.meta.refused_now += 1;
+        Ok(())
+    }
+
+    /// Has refused events that are selected sent again, or drops them.
+    pub(crate) fn decide_refused(
+        &mut self,
+        selection: &ParkedSelection,
+        retry: bool,
+    ) -> Result<u64, Stop> {
+        let found = layers::scan(
+            &self.layers(),
+            &*self.store,
+            Space::Outbox,
+            &refused_range(),
+            usize::MAX,
+            false,
+        )?;
+        let mut done = 0;
+        for (key, value) in found {
+            let mut record = decode(&value)?;
+            let subject = selection.subject.as_ref();
+            let selected = selection.all
+                || selection.offsets.contains(&record.event.cause.0)
+                || subject.is_some_and(|subject| *subject == record.event.subject);
+            if !selected {
+                continue;
+            }
+            self.overlay.set(Space::Outbox, &key, None);
+            if retry {
+                record.refused.clear();
+                let number = self.meta.outbox_next.to_be_bytes();
+                self.overlay.set(Space::Outbox, &number, Some(&encode(&record)));
+                self.meta.outbox_next += 1;
+            }
+            self.meta.refused_now = self.meta.refused_now.saturating_sub(1);
+            done += 1;
+        }
+        Ok(done)
     }
 
     /// Appends what is committed and not sent yet; `wake` is called when the
@@ -237,14 +368,19 @@ impl Shard {
         wall: Timestamp,
         wake: impl FnOnce() + Send + 'static,
     ) -> Result<usize, StoreError> {
-        let range = KeyRange { start: from.to_be_bytes().to_vec(), end: None };
-        let records = self.store.scan(Space::Outbox, &range, most, false)?;
+        let records = self.store.scan(Space::Outbox, &unsent_from(from), most, false)?;
+        let mut first = from;
         let source = format!("lantern/{}", self.id.projection);
         let (mut events, mut next) = (Events::new(), from);
         for (key, value) in records {
-            let record: OutboxRecord = postcard::from_bytes(&value)
-                .map_err(|_| StoreError::Damaged("an event in the outbox".into()))?;
+            let record = decode(&value)?;
             let number = key.as_slice().try_into().map_or(next, u64::from_be_bytes);
+            if events.is_empty() {
+                first = number;
+            } else if number != next {
+                // One in between was refused: numbers of an append have no gaps.
+                break;
+            }
             let latest = Timestamp(wall.0.saturating_add(AHEAD_MAX_US));
             let extensions = record.traceparent.map_or_else(String::new, |traceparent| {
                 serde_json::json!({ "traceparent": traceparent }).to_string()
@@ -268,6 +404,8 @@ impl Shard {
         }
         let count = events.len();
         if count == 0 {
+            // The last ones were refused.
+            self.outbox.sent.lock().done = self.meta.outbox_next;
             return Ok(0);
         }
         let sent = self.outbox.sent.clone();
@@ -275,7 +413,7 @@ impl Shard {
         let emitted = Emitted {
             outbox: format!("{}/{}/{}", self.outbox_name, self.meta.outbox_of, self.id.partition),
             partition: self.id.partition,
-            first: from,
+            first,
             events,
         };
         log.emit(
@@ -286,6 +424,9 @@ impl Shard {
                     sent.under_way = None;
                     match outcome {
                         Ok(_) => (sent.done, sent.succeeded) = (next, true),
+                        Err(LogError::Rejected { index, reason, .. }) => {
+                            sent.refused = Some((first + index as u64, reason.to_string()));
+                        }
                         Err(error) => sent.failed = Some(error.to_string()),
                     }
                 }
@@ -307,14 +448,8 @@ impl Shard {
 
     /// What stands in the outbox, applied or committed, in order.
     pub(crate) fn emitted_events(&self) -> Result<Vec<OutboxEvent>, StoreError> {
-        let all = KeyRange::all();
-        let pairs = self.store.scan(Space::Outbox, &all, usize::MAX, false)?;
-        let record = |(_, value): (Vec<u8>, Vec<u8>)| {
-            postcard::from_bytes::<OutboxRecord>(&value)
-                .map(|record| record.event)
-                .map_err(|_| StoreError::Damaged("an event in the outbox".into()))
-        };
-        pairs.into_iter().map(record).collect()
+        let pairs = self.store.scan(Space::Outbox, &unsent_from(0), usize::MAX, false)?;
+        pairs.into_iter().map(|(_, value)| decode(&value).map(|record| record.event)).collect()
     }
 }
 
@@ -336,7 +471,7 @@ pub mod fuzzing {
     /// The record of an event.
     #[must_use]
     pub fn encode_outbox(id: &str, event: OutboxEvent, traceparent: Option<String>) -> Vec<u8> {
-        let record = OutboxRecord { id: id.into(), event, traceparent };
+        let record = OutboxRecord { id: id.into(), event, traceparent, refused: String::new() };
         postcard::to_stdvec(&record).expect("strings and numbers always encode")
     }
 }

@@ -326,6 +326,7 @@ fn after(before: u8, took: &Took) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shard::Stop;
     use lantern_core::fake::CountingRandom;
     use lantern_core::{PartitionId, ShardId, VersionId};
 
@@ -337,7 +338,11 @@ mod tests {
             rebuild: 0,
             partition: PartitionId(0),
         };
-        Arc::new(Slot::new(id, Err("a test needs none".into()), &CountingRandom::default()))
+        Arc::new(Slot::new(
+            id,
+            Err(Stop::Halt("a test needs none".into())),
+            &CountingRandom::default(),
+        ))
     }
 
     const ENDLESS: Took = Took { cpu: Duration::from_millis(45), fuel: 100_000_000 };

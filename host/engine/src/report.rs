@@ -5,13 +5,14 @@ use lantern_core::{
 };
 
 use crate::engine::{Build, Projection};
+use crate::outbox::refused_of;
 use crate::parked::{after, status_of};
 use crate::shard::Stop;
 use crate::slot::Slot;
 use crate::status::FieldStatus;
 use crate::{
-    Engine, EngineError, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ProjectionStatus,
-    TableStatus, VersionStatus,
+    Engine, EngineError, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus,
+    ProjectionStatus, TableStatus, VersionStatus,
 };
 
 /// The most parked events in one page of a list.
@@ -133,7 +134,11 @@ impl Engine {
             Some(cursor) => decode_cursor(cursor)?,
             None => (0, Vec::new()),
         };
-        let total = build.slots.iter().map(|slot| slot.seen.lock().meta.parked_now).sum();
+        let parked = |slot: &Slot| {
+            let seen = slot.seen.lock();
+            seen.meta.parked_now + seen.meta.refused_now
+        };
+        let total = build.slots.iter().map(|slot| parked(slot)).sum();
         let waiting = build.slots.iter().map(|slot| slot.seen.lock().meta.waiting_now).sum();
         let mut page = ParkedPage { total, waiting, parked: Vec::new(), next: None };
         while let Some(slot) = build.slots.get(place) {
@@ -157,6 +162,15 @@ impl Engine {
                 place += 1;
                 from.clear();
             }
+        }
+        // Behind the events of the log come emitted ones that it has refused.
+        for slot in &build.slots {
+            let store = slot.store.as_ref().ok_or_else(|| halted(slot))?;
+            let refused = refused_of(&**store, PAGE_MAX)?.into_iter().filter(|r| wanted(r));
+            page.parked.extend(refused.map(|record| ParkedStatus {
+                kind: "emitted".into(),
+                ..status_of(slot.id.partition.0, record)
+            }));
         }
         Ok(page)
     }
@@ -211,6 +225,7 @@ impl Engine {
             }
             let shard = guard.as_mut().expect("just opened");
             let (outcome, ended) = shard.decide(which, retry);
+            let refused = shard.decide_refused(which, retry);
             let now = self.ports.clock.monotonic();
             if shard.is_dirty() {
                 self.commit(shard, now)?;
@@ -219,6 +234,9 @@ impl Engine {
             drop(guard);
             self.pool.wake(slot);
             ended.map_err(|stop| stopped(slot, stop))?;
+            let refused = refused.map_err(|stop| stopped(slot, stop))?;
+            sum.selected += refused;
+            sum.done += refused;
             sum.selected += outcome.selected;
             sum.done += outcome.done;
             sum.failed += outcome.failed;

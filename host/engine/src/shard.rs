@@ -262,7 +262,7 @@ impl Shard {
     fn advance(&mut self, log: &dyn Log, limits: &StepLimits) -> Result<Step, Stop> {
         self.check_identity(log)?;
         self.check_incarnation(log)?;
-        self.clear_sent();
+        self.clear_sent()?;
         self.tick()?;
         let gather = GatherLimits {
             events: limits.batch_events.unwrap_or_else(|| self.batch_events()),
@@ -385,7 +385,7 @@ impl Shard {
     /// applied, so that they can be sent.
     pub(crate) fn hold(&mut self, now: Duration) -> Result<Step, Stop> {
         self.settle()?;
-        self.clear_sent();
+        self.clear_sent()?;
         if self.is_dirty() {
             self.commit(now)?;
         }

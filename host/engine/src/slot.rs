@@ -10,7 +10,7 @@ use lantern_core::{
 };
 use parking_lot::Mutex;
 
-use crate::shard::{Shard, Usage};
+use crate::shard::{Shard, Stop, Usage};
 use crate::{AheadStatus, ShardStatus};
 
 /// How long a rate is averaged over.
@@ -137,16 +137,20 @@ impl Intake {
 }
 
 impl Slot {
-    /// A place for the shard `id`; one whose store could not be opened is
-    /// halted from the start.
+    /// A place for the shard `id`. If its store is damaged it is halted from the
+    /// start; if it could not be opened for another reason, that is tried again.
     pub(crate) fn new(
         id: ShardId,
-        store: Result<Arc<dyn ShardStore>, String>,
+        store: Result<Arc<dyn ShardStore>, Stop>,
         random: &dyn Random,
     ) -> Self {
         let mut seen = Seen::default();
         let read = store.and_then(|store| {
-            seen.meta = read_meta(&*store)?;
+            let read = store.get(Space::Meta, ShardMeta::KEY);
+            let read = read.map_err(|error| Stop::Fault(error.to_string()))?;
+            seen.meta = ShardMeta::decode(read.as_deref()).map_err(|error| {
+                Stop::Halt(format!("the shard's own record is damaged: {error}"))
+            })?;
             Ok(store)
         });
         seen.rate.next = seen.meta.next.0;
@@ -154,8 +158,12 @@ impl Slot {
         (seen.durable, seen.in_commit) = (seen.meta.next, seen.meta.next);
         let store = match read {
             Ok(store) => Some(store),
-            Err(reason) => {
+            Err(Stop::Halt(reason)) => {
                 seen.halted = Some(reason);
+                None
+            }
+            Err(Stop::Fault(reason)) => {
+                seen.fault = Some(Fault { reason, wait: Duration::ZERO });
                 None
             }
         };
@@ -270,12 +278,13 @@ impl Slot {
             commit: meta.pos,
             applied: meta.applied,
             late: meta.late,
-            parked: meta.parked_now,
+            parked: meta.parked_now + meta.refused_now,
             waiting: meta.waiting_now,
             timers_fired: meta.timers_fired,
             emitted: meta.emitted,
             emitted_per_s: seen.outbox.rate.per_s(now),
             unsent: seen.outbox.unsent,
+            refused: meta.refused_now,
             held_by_unsent: seen.outbox.full,
             ahead: meta.ahead.count,
             ahead_last: meta.ahead.last.as_ref().map(|event| AheadStatus {

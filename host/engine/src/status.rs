@@ -147,6 +147,9 @@ pub struct ShardStatus {
     pub emitted_per_s: f64,
     /// Emitted events that the log has not taken yet.
     pub unsent: u64,
+    /// Emitted events that the log has refused for good (too large for a topic, for
+    /// example). They count as parked and can be retried or dropped like those.
+    pub refused: u64,
     /// Whether it folds no further before the log has taken some of them
     /// (`engine.emit_unsent_max`).
     pub held_by_unsent: bool,
@@ -189,7 +192,8 @@ pub struct ParkedStatus {
     pub partition: u32,
     /// The event's offset.
     pub offset: u64,
-    /// `event`, `waiting` (behind another of its subject) or `timer`.
+    /// `event`, `waiting` (behind another of its subject), `timer`, or `emitted` (an
+    /// event that the log has refused; `offset` is that of the event that caused it).
     pub kind: String,
     /// CloudEvents `id`; of a timer, its key.
     pub id: String,

@@ -228,6 +228,21 @@ pub enum LoadError {
 }
 
 impl LoadError {
+    /// Whether it may load later, unchanged: the machine lacks something, or is
+    /// busy. The others say something of the plugin or of a limit.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(
+            self,
+            Self::Host { .. }
+                | Self::CompileQueue { .. }
+                | Self::CompileCpu { .. }
+                | Self::CompileMemory { .. }
+                | Self::CompileWall { .. }
+                | Self::CompilerBroke { .. }
+        )
+    }
+
     /// A code that never changes, for looking it up.
     #[must_use]
     pub fn code(&self) -> &'static str {

@@ -13,7 +13,7 @@ use wasmtime::{Engine, Store, Trap, WasmBacktrace};
 use crate::bindings::v0_2::lantern::projection::types;
 use crate::bindings::v0_2::{Projection, ProjectionPre};
 use crate::engine::EPOCH_TICK;
-use crate::state::{CallEnd, State, in_words};
+use crate::state::{CallEnd, State, in_words, shortage};
 use crate::{LoadError, PluginLimits, manifest};
 
 /// The longest backtrace handed on, in bytes.
@@ -39,8 +39,10 @@ pub(crate) struct LoadedPlugin {
 enum SetupError {
     /// It said so.
     Said(String),
-    /// No instance could be made.
+    /// No instance could be made within the limits.
     Start(String),
+    /// The machine gave no memory or address space.
+    Shortage(String),
     /// It trapped or passed a limit.
     Trapped(ApplyError),
     /// Its manifest breaks a rule.
@@ -55,6 +57,7 @@ impl LoadedPlugin {
             Ok((_, manifest)) => Ok(manifest),
             Err(SetupError::Said(message)) => Err(LoadError::Setup { message }),
             Err(SetupError::Start(reason)) => Err(LoadError::Instance { reason }),
+            Err(SetupError::Shortage(reason)) => Err(LoadError::Host { reason }),
             Err(SetupError::Manifest(error)) => Err(LoadError::Manifest(error)),
             Err(SetupError::Trapped(ApplyError::Trapped {
                 kind: TrapKind::Fuel,
@@ -83,7 +86,9 @@ impl Plugin for LoadedPlugin {
         let (instance, manifest) =
             self.linked.start(&self.parameters).map_err(|error| match error {
                 SetupError::Said(message) => InstantiateError::Setup(message),
-                SetupError::Start(reason) => InstantiateError::Host(reason),
+                SetupError::Start(reason) | SetupError::Shortage(reason) => {
+                    InstantiateError::Host(reason)
+                }
                 SetupError::Manifest(error) => InstantiateError::Changed(error.to_string()),
                 SetupError::Trapped(ApplyError::Fault(reason)) => InstantiateError::Host(reason),
                 SetupError::Trapped(error) => InstantiateError::Setup(error.to_string()),
@@ -114,6 +119,9 @@ impl Linked {
         };
         let answer = guest.lantern_projection_projector().call_setup(&mut store, parameters);
         let (_, host_fuel) = store.data_mut().end();
+        if let Some(shortage) = store.data_mut().memory.shortage.take() {
+            return Err(SetupError::Shortage(shortage));
+        }
         let manifest = match answer {
             Ok(Ok(manifest)) => manifest::convert(manifest).map_err(SetupError::Manifest)?,
             Ok(Err(message)) => {
@@ -167,9 +175,12 @@ fn start_error(store: &Store<State>, error: &wasmtime::Error) -> SetupError {
         ("table count", "tables", limits.tables_max, "tables_max"),
     ];
     let passed = counted.iter().find(|(sign, ..)| text.contains(sign));
-    SetupError::Start(passed.map_or(text.clone(), |(_, what, limit, key)| {
-        format!("it has more than {limit} {what} (`plugin.limits.{key}`)")
-    }))
+    match passed {
+        Some((_, what, limit, key)) => {
+            SetupError::Start(format!("it has more than {limit} {what} (`plugin.limits.{key}`)"))
+        }
+        None => SetupError::Shortage(shortage(error)),
+    }
 }
 
 /// An instance that has been set up.
@@ -217,6 +228,11 @@ impl Instance for RunningInstance {
                 let call = Call { fuel, key: "engine.fuel_event", host_fuel };
                 Err(ended(self.store.data(), &error, &call))
             }
+        };
+        // Whatever the plugin made of it, it would be another result elsewhere.
+        let result = match self.store.data_mut().memory.shortage.take() {
+            Some(shortage) => Err(ApplyError::Fault(shortage)),
+            None => result,
         };
         self.over = result.is_err();
         let used = (fuel - left.min(fuel)).saturating_add(host_fuel);

@@ -102,6 +102,7 @@ impl State {
         self.log_full = false;
         self.last_error = None;
         self.memory.refused = None;
+        self.memory.shortage = None;
         if let Some(wasi) = &mut self.wasi {
             wasi.begin(watermark_us, self.limits.log_bytes_max);
         }
@@ -200,8 +201,13 @@ pub(crate) struct MemoryMeter {
     tables_max: usize,
     /// What the last growth added, to be taken back if it fails after all.
     pending: (usize, usize),
+    /// Whether the last growth asked for more than the memory's own maximum.
+    past_maximum: bool,
     /// What was refused last in this call, in words.
     pub(crate) refused: Option<String>,
+    /// What the machine did not give in this call, though the limits allow it. The
+    /// call then decides nothing.
+    pub(crate) shortage: Option<String>,
 }
 
 impl MemoryMeter {
@@ -215,7 +221,9 @@ impl MemoryMeter {
             memories_max: limits.memories_max,
             tables_max: limits.tables_max,
             pending: (0, 0),
+            past_maximum: false,
             refused: None,
+            shortage: None,
         }
     }
 
@@ -250,11 +258,15 @@ impl wasmtime::ResourceLimiter for MemoryMeter {
         debug_assert!(maximum.is_none_or(|maximum| current <= maximum));
         self.bytes += more;
         self.pending = (more, 0);
+        self.past_maximum = maximum.is_some_and(|maximum| desired > maximum);
         Ok(true)
     }
 
-    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+    fn memory_grow_failed(&mut self, error: wasmtime::Error) -> wasmtime::Result<()> {
         self.take_back();
+        if !self.past_maximum {
+            self.shortage = Some(shortage(&error));
+        }
         Ok(())
     }
 
@@ -295,6 +307,13 @@ impl wasmtime::ResourceLimiter for MemoryMeter {
     }
 }
 
+/// The machine gave no memory or address space, and what helps.
+pub(crate) fn shortage(error: &wasmtime::Error) -> String {
+    format!(
+        "the machine gives no memory for an instance of the plugin: {error:#}; each takes 4 GiB of address space (raise the limit of the process, `ulimit -v`) and up to `plugin.limits.memory_bytes_max` of memory"
+    )
+}
+
 /// Bytes as people read them.
 pub(crate) fn in_words(bytes: usize) -> String {
     if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) {
@@ -325,6 +344,11 @@ mod tests {
         assert!(meter.memory_growing(1 << 16, 2 << 16, Some(1 << 16)).unwrap());
         meter.memory_grow_failed(wasmtime::Error::msg("past its maximum")).unwrap();
         assert_eq!(meter.bytes(), 2 << 16);
+        assert_eq!(meter.shortage, None, "the plugin asked for too much");
+        assert!(meter.memory_growing(1 << 16, 2 << 16, Some(2 << 16)).unwrap());
+        meter.memory_grow_failed(wasmtime::Error::msg("mprotect failed")).unwrap();
+        let shortage = meter.shortage.as_deref().unwrap();
+        assert!(shortage.contains("mprotect failed") && shortage.contains("ulimit -v"));
     }
 
     #[test]

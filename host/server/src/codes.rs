@@ -326,6 +326,12 @@ pub const CODES: &[Code] = &[
         "the version fails on events that the active one has applied",
         "see why with `lantern parked list NAME --version-id ID`, and push a corrected version; `lantern plugin activate NAME ID --force` activates this one in spite of it (over HTTP: `force=true`)",
     ),
+    code(
+        "LAN-0223",
+        503,
+        "the machine cannot run the plugin now",
+        "the plugin is not at fault: free memory or address space (`ulimit -v`), or see the server's log, and try again",
+    ),
     // Events.
     code("LAN-0301", 400, "not a CloudEvents event", "send CloudEvents 1.0 as UTF-8 JSON"),
     code(

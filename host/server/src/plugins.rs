@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lantern_core::{Log, Manifest, Plugin, StateStores, StoreError, VersionId, VersionRecord};
 use lantern_engine::{
-    Engine, EngineConfig, PluginSource, Upload, Uploaded, determinism, version_id,
+    Engine, EngineConfig, PluginError, PluginSource, Upload, Uploaded, determinism, version_id,
 };
 use lantern_plugin::PluginHost;
 use lantern_store::PluginFiles;
@@ -104,12 +104,19 @@ impl Plugins {
 }
 
 impl PluginSource for Plugins {
-    fn load(&self, version: &VersionRecord) -> Result<Arc<dyn Plugin>, String> {
-        let wasm = self.files.get(&version.sha256).map_err(|error| error.to_string())?;
+    fn load(&self, version: &VersionRecord) -> Result<Arc<dyn Plugin>, PluginError> {
+        let host = |error: StoreError| PluginError::Host(error.to_string());
+        let wasm = self.files.get(&version.sha256).map_err(host)?;
         let wasm = wasm.ok_or_else(|| {
-            format!("the plugin's file `{}.wasm` is missing: upload it again", version.sha256)
+            PluginError::Unfit(format!(
+                "the plugin's file `{}.wasm` is missing: upload it again",
+                version.sha256
+            ))
         })?;
-        let plugin = self.host.load(&wasm, &version.parameters).map_err(|e| e.to_string())?;
+        let plugin = self.host.load(&wasm, &version.parameters).map_err(|error| {
+            let reason = error.to_string();
+            if error.may_pass() { PluginError::Host(reason) } else { PluginError::Unfit(reason) }
+        })?;
         Ok(plugin)
     }
 }

@@ -12,7 +12,7 @@ use lantern_core::{
     HostError, Instance, InstantiateError, Manifest, NewEvent, OnFailure, Plugin, Table, TableId,
     Timestamp, TrapKind, VersionRecord,
 };
-use lantern_engine::PluginSource;
+use lantern_engine::{PluginError, PluginSource};
 use parking_lot::Mutex;
 
 /// Microseconds in a second.
@@ -355,8 +355,8 @@ impl Shelf {
 }
 
 impl PluginSource for Shelf {
-    fn load(&self, version: &VersionRecord) -> Result<Arc<dyn Plugin>, String> {
+    fn load(&self, version: &VersionRecord) -> Result<Arc<dyn Plugin>, PluginError> {
         let held = self.0.lock().get(&version.sha256).cloned();
-        held.ok_or_else(|| format!("there is no plugin `{}`", version.sha256))
+        held.ok_or_else(|| PluginError::Unfit(format!("there is no plugin `{}`", version.sha256)))
     }
 }

@@ -24,7 +24,7 @@ use lantern_core::{
 };
 use parking_lot::Mutex;
 
-use crate::{Engine, EngineConfig, PluginSource, Ports, Upload, version_id};
+use crate::{Engine, EngineConfig, PluginError, PluginSource, Ports, Upload, version_id};
 
 pub(super) const P0: PartitionId = PartitionId(0);
 pub(super) const SECOND: i64 = 1_000_000;
@@ -44,11 +44,15 @@ pub(super) struct World {
 
 /// Plugins by SHA-256 (any name will do).
 #[derive(Default)]
-struct Shelf(Mutex<BTreeMap<String, Arc<dyn Plugin>>>);
+struct Shelf(Mutex<BTreeMap<String, Arc<dyn Plugin>>>, Mutex<Vec<PluginError>>);
 
 impl PluginSource for Shelf {
-    fn load(&self, version: &VersionRecord) -> Result<Arc<dyn Plugin>, String> {
-        self.0.lock().get(&version.sha256).cloned().ok_or_else(|| "no such plugin".into())
+    fn load(&self, version: &VersionRecord) -> Result<Arc<dyn Plugin>, PluginError> {
+        if let Some(error) = self.1.lock().pop() {
+            return Err(error);
+        }
+        let found = self.0.lock().get(&version.sha256).cloned();
+        found.ok_or_else(|| PluginError::Unfit("no such plugin".into()))
     }
 }
 

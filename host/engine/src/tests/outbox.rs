@@ -1,6 +1,6 @@
 //! Emitted events on their way into the log: backoff, quota and backpressure.
 
-use lantern_core::LogError;
+use lantern_core::{LogError, RejectedEvent};
 
 use super::*;
 
@@ -85,4 +85,56 @@ fn a_projection_emits_no_faster_than_its_quota() {
     assert!(world.shard().unsent > 0);
     world.settle_through_faults();
     assert_eq!((emitted(&world) as u64, world.shard().unsent), (world.shard().emitted, 0));
+}
+
+#[test]
+fn an_emitted_event_that_the_log_refuses_is_set_aside_with_its_reason_and_the_others_are_sent() {
+    let mut world = World::new(EngineConfig::default());
+    world.push("a", meter(OnFailure::ParkSubject, Bad::Name));
+    world.settle();
+    let reason = RejectedEvent::TooLarge {
+        event: "`x` of `y`".into(),
+        bytes: 40_000,
+        limit: "the topic takes 10000 (`max.message.bytes`)".into(),
+    };
+    world.log.fail_next_append(LogError::Rejected { index: 1, appended: 0, reason });
+    world.log.hold_appends();
+    world.log.append_to(P0, closing(5));
+    world.settle();
+    world.log.release_appends();
+    world.settle();
+    let shard = world.shard();
+    assert_eq!((shard.activity.as_str(), shard.unsent), ("idle", 0), "{:?}", shard.reason);
+    assert_eq!((shard.refused, shard.parked, shard.emitted), (1, 1, 4));
+    assert_eq!(emitted(&world), 3);
+    let parked = world.engine.parked("meter", None, None, None, 10).unwrap();
+    assert_eq!((parked.total, parked.parked.len()), (1, 1));
+    assert_eq!(parked.parked[0].kind, "emitted");
+    assert!(parked.parked[0].reason.contains("`max.message.bytes`"), "{:?}", parked.parked[0]);
+    // Others of its subject are not held back, also after a restart.
+    world.restart();
+    world.log.append_to(P0, (5..8).map(|n| closing(8).remove(n)));
+    world.settle();
+    assert_eq!((emitted(&world), world.shard().refused), (6, 1));
+    // Sent again once the log takes it.
+    let all = crate::ParkedSelection { all: true, ..Default::default() };
+    let outcome = world.engine.retry("meter", None, &all).unwrap();
+    assert_eq!((outcome.selected, outcome.done), (1, 1));
+    world.settle();
+    assert_eq!((emitted(&world), world.shard().refused, world.shard().unsent), (7, 0, 0));
+}
+
+#[test]
+fn a_projection_that_halts_on_failures_halts_over_a_refused_event_too() {
+    let world = World::new(EngineConfig::default());
+    world.push("a", meter(OnFailure::Halt, Bad::Name));
+    world.settle();
+    let reason =
+        RejectedEvent::Refused { event: "`x` of `y`".into(), reason: "not allowed".into() };
+    world.log.fail_next_append(LogError::Rejected { index: 0, appended: 0, reason });
+    world.log.append_to(P0, closing(5));
+    world.settle();
+    let shard = world.shard();
+    assert_eq!(shard.activity, "halted");
+    assert!(shard.reason.unwrap().contains("not allowed"));
 }

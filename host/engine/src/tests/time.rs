@@ -104,3 +104,52 @@ fn a_log_that_cannot_be_read_shows_as_a_fault_and_not_as_idle() {
     world.settle_through_faults();
     assert_eq!(world.shard().activity, "idle");
 }
+
+#[test]
+fn a_machine_that_lacks_something_halts_nothing_and_the_projection_goes_on_by_itself() {
+    let mut world = World::new(EngineConfig::default());
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    world.settle();
+    // Neither the state nor the plugin can be opened for a while.
+    world.stores.fail_next_open(lantern_core::StoreError::Io("too many open files".into()));
+    world.plugins.1.lock().push(PluginError::Host("no address space".into()));
+    world.restart();
+    world.log.append_to(P0, [event(0, "s1", "ok")]);
+    assert_eq!(world.shard().activity, "faulted");
+    assert!(world.shard().reason.unwrap().contains("too many open files"));
+    let mut reasons = Vec::new();
+    for _ in 0..20 {
+        world.engine.turn_once();
+        reasons.extend(world.shard().reason);
+        world.clock.advance(Duration::from_millis(50));
+    }
+    assert!(reasons.iter().any(|reason| reason.contains("no address space")), "{reasons:?}");
+    world.settle_through_faults();
+    let shard = world.shard();
+    assert_eq!((shard.activity.as_str(), shard.next), ("idle", 1), "{:?}", shard.reason);
+    let record = world.engine.record_of("meter").unwrap();
+    assert!(record.versions.iter().all(|version| version.halted.is_none()));
+    // A plugin that does not fit this host is for a person.
+    world.plugins.1.lock().push(PluginError::Unfit("made for another contract".into()));
+    world.restart();
+    world.settle();
+    assert_eq!(world.shard().activity, "halted");
+}
+
+#[test]
+fn a_shortage_during_the_check_of_an_upload_is_no_refusal_of_the_plugin() {
+    let world = World::new(EngineConfig::default());
+    world.log.append_to(P0, (0..9).map(|n| event(n, "s1", "ok")));
+    let plugin = meter(OnFailure::ParkEvent, Bad::Name);
+    plugin.fail_next_instantiate(lantern_core::InstantiateError::Host("no memory".into()));
+    let upload = Upload {
+        plugin: Arc::new(plugin),
+        sha256: "a".into(),
+        parameters: String::new(),
+        name: None,
+        activate: true,
+        check: true,
+    };
+    let error = world.engine.upload(upload).unwrap_err();
+    assert_eq!(error.code(), "LAN-0223", "{error}");
+}

@@ -5,15 +5,15 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 
 use lantern_core::{
-    KeyRange, Manifest, OutboxEvent, ParkedKind, ParkedRecord, ReadStore, ShardMeta, Space,
-    StoreError, Timestamp, dump,
+    Manifest, OutboxEvent, ParkedKind, ParkedRecord, ReadStore, ShardMeta, Space, StoreError,
+    Timestamp, dump,
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::status::{FieldDifference, VerifiedTable, VerifyDifference};
 use crate::call::key_time;
-use crate::outbox::posted;
+use crate::outbox::{newest_unsent, posted};
 
 /// After so many entries the caller is asked whether to go on.
 const PACE_ENTRIES: u64 = 1_000;
@@ -116,15 +116,14 @@ pub(super) fn outbox(
 ) -> Result<Option<VerifyDifference>, StoreError> {
     let kept: BTreeMap<&str, &OutboxEvent> = kept.iter().map(|(id, e)| (id.as_str(), e)).collect();
     // The newest, since the newest are kept.
-    for (key, bytes) in found.scan(Space::Outbox, &KeyRange::all(), kept.len().max(1), true)? {
-        let difference =
-            |expected: Option<&OutboxEvent>, found: Option<&OutboxEvent>| VerifyDifference {
-                table: "the outbox".into(),
-                key: hex::encode(&key),
-                expected: expected.map(|e| shown(&e.data)),
-                found: found.map(|e| shown(&e.data)),
-                fields: Vec::new(),
-            };
+    for (key, bytes) in newest_unsent(found, kept.len().max(1))? {
+        let difference = |expected: Option<&OutboxEvent>, found: Option<&OutboxEvent>| VerifyDifference {
+            table: "the outbox".into(),
+            key: hex::encode(&key),
+            expected: expected.map(|e| shown(&e.data)),
+            found: found.map(|e| shown(&e.data)),
+            fields: Vec::new(),
+        };
         let Some((id, event)) = posted(&bytes) else {
             return Ok(Some(difference(None, None)));
         };

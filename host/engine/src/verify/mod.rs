@@ -149,8 +149,9 @@ impl Verification {
                 }
                 self.status.judge();
             }
-            Err(reason) => {
-                (self.status.verdict, self.status.reason) = (Verdict::Failed, Some(reason));
+            Err(error) => {
+                let reason = Some(error.to_string());
+                (self.status.verdict, self.status.reason) = (Verdict::Failed, reason);
             }
         }
         self.status.percent = 100.0;
