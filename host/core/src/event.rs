@@ -96,6 +96,23 @@ impl EventRef<'_> {
         }
     }
 
+    /// How deep it is in a chain of emitted events: 0 for an event from outside, and
+    /// one more than its cause for one that a projection emitted.
+    #[must_use]
+    pub fn depth(&self) -> u32 {
+        if !crate::is_host_source(self.source) || self.extensions.is_empty() {
+            return 0;
+        }
+        let members: Option<serde_json::Value> = serde_json::from_str(self.extensions).ok();
+        let depth = members.as_ref().and_then(|members| members.get(DEPTH_EXTENSION));
+        let number = depth.and_then(|depth| match depth {
+            // Headers of Kafka records are text.
+            serde_json::Value::String(text) => text.parse().ok(),
+            other => other.as_u64(),
+        });
+        number.map_or(0, |number| u32::try_from(number).unwrap_or(u32::MAX))
+    }
+
     /// The bytes of all attributes together, without the time.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -110,6 +127,9 @@ impl EventRef<'_> {
             + self.data.len()
     }
 }
+
+/// The extension attribute that carries [`EventRef::depth`].
+pub const DEPTH_EXTENSION: &str = "lanterndepth";
 
 /// The most distinct event types [`Events`] can hold; [`Events::push`] says
 /// `false` past it.

@@ -31,7 +31,7 @@ pub use change::{Committed, TableChanges};
 pub use checkpoint::{Checkpoint, ShardPoint, ShardProof, incarnation_of};
 pub use chunk::{Chunk, Offsets};
 pub use column::{Column, ColumnError};
-pub use event::{Columns, Event, EventRef, Events};
+pub use event::{Columns, DEPTH_EXTENSION, Event, EventRef, Events};
 pub use found::FoundValues;
 pub use ids::{Cause, Offset, PartitionId, TableId, Timestamp};
 pub use manifest::{
@@ -48,8 +48,8 @@ pub use ports::{
     ShardStore, Space, StateStores, StoreError, Timer, TrapKind, Waker,
 };
 pub use records::{
-    AheadEvent, AheadEvents, DecisionRecord, EmitFrom, OutboxEvent, ParkedKind, ParkedRecord,
-    ProjectionRecord, ShardMeta, VersionId, VersionRecord, VersionState,
+    AheadEvent, AheadEvents, DecisionRecord, EmitFrom, FoldDifference, OutboxEvent, ParkedKind,
+    ParkedRecord, ProjectionRecord, SecondFolds, ShardMeta, VersionId, VersionRecord, VersionState,
 };
 pub use reserved::{
     EMITTED_SOURCE_PREFIX, HOST_EXTENSION_PREFIX, HOST_SOURCE, HOST_TYPE_PREFIX, emitted_id,

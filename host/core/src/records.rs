@@ -183,6 +183,13 @@ pub struct ShardMeta {
     /// Of them, those that wait behind a failed one of their subject.
     #[serde(default)]
     pub waiting_now: u64,
+    /// The deepest event emitted; see [`crate::EventRef::depth`].
+    #[serde(default)]
+    pub emit_depth: u32,
+    /// Batches that were folded a second time, and what differed. Not a function of
+    /// the log.
+    #[serde(default)]
+    pub second_folds: SecondFolds,
     /// Emitted events that the log has refused for good and that wait for a person.
     /// Not a function of the log.
     #[serde(default)]
@@ -253,6 +260,33 @@ pub struct AheadEvents {
     pub unconfirmed: Vec<AheadEvent>,
 }
 
+/// Batches that were folded a second time, by a fresh instance over the same
+/// state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SecondFolds {
+    /// How many.
+    pub batches: u64,
+    /// How many of them came to something else.
+    pub differences: u64,
+    /// The last difference.
+    pub last: Option<FoldDifference>,
+}
+
+/// What differed between two folds of a batch, for people.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoldDifference {
+    /// The offset of the batch's first event.
+    pub offset: u64,
+    /// `row in table ...`, `timer`, `emitted event`.
+    pub what: String,
+    /// Its key.
+    pub key: String,
+    /// What the first fold wrote; `null` if nothing.
+    pub first: Option<String>,
+    /// What the second one wrote; `null` if nothing.
+    pub second: Option<String>,
+}
+
 /// An event that is too far ahead.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AheadEvent {
@@ -303,6 +337,8 @@ impl Default for ShardMeta {
             parked_total: 0,
             parked_now: 0,
             waiting_now: 0,
+            emit_depth: 0,
+            second_folds: SecondFolds::default(),
             refused_now: 0,
             timers_fired: 0,
             expired: 0,
@@ -402,6 +438,8 @@ pub struct OutboxEvent {
     pub time: Timestamp,
     /// Its payload, JSON.
     pub data: Vec<u8>,
+    /// One more than its cause's depth; see [`crate::EventRef::depth`].
+    pub depth: u32,
 }
 
 /// What a parked record is.

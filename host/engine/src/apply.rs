@@ -345,10 +345,10 @@ impl Shard {
         );
         let applied = span.in_scope(|| instance.apply(batch, Box::new(call), fuel));
         let call = applied.host.into_any().downcast::<Call>();
-        let call = call.map_err(|_| {
+        let mut call = call.map_err(|_| {
             CallError::Stop(Stop::Fault("the plugin host gave back another call".into()))
         })?;
-        self.overlay = call.applied;
+        self.overlay = std::mem::take(&mut call.applied);
         for (offset, level, message) in &call.logged {
             (self.logs)(offset.unwrap_or(at), *level, message);
         }
@@ -356,6 +356,11 @@ impl Shard {
         self.check_fuel(at)?;
         match applied.result {
             Ok(()) => {
+                if let Some(&offset) = batch.offsets.first()
+                    && self.is_sampled(offset)
+                {
+                    self.fold_again(batch, dues, offset, &call)?;
+                }
                 self.instance = Some(instance);
                 self.meta.timers_now = call.timers_now;
                 self.room = call.written;
@@ -378,7 +383,7 @@ impl Shard {
 
     /// What the plugin is lent for a call with `batch`, whose timers are due at
     /// `dues`.
-    fn begin_call(&mut self, batch: &Arc<Batch>, dues: &[Timestamp]) -> Call {
+    pub(crate) fn begin_call(&mut self, batch: &Arc<Batch>, dues: &[Timestamp]) -> Call {
         let mut call = Call::new(
             self.store.clone(),
             self.committing.clone(),

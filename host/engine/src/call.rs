@@ -141,6 +141,32 @@ impl Call {
         }
     }
 
+    /// How deep an event, or the event that set a timer, is in a chain of emitted
+    /// events.
+    fn depth_of(&self, occasion: Occasion<'_>) -> u32 {
+        match occasion {
+            Occasion::Timer(timer) => timer.depth,
+            Occasion::Event(index) => self.batch.depths.get(index).copied().unwrap_or_default(),
+        }
+    }
+
+    /// The depth of an event that `occasion` emits.
+    fn depth_below(&self, occasion: Occasion<'_>, kind: &str) -> Result<u32, HostError> {
+        let depth = self.depth_of(occasion).saturating_add(1);
+        let (most, limit) = match self.manifest.cycle_depth_max {
+            Some(most) if most < self.config.emit_depth_max => {
+                (most, "`cycle-depth-max` of the manifest")
+            }
+            _ => (self.config.emit_depth_max, "`engine.emit_depth_max`"),
+        };
+        if depth > most {
+            return Err(HostError::Guest(format!(
+                "an emitted `{kind}` would be event {depth} in a row that emitted events cause, over the limit of {most} ({limit}): projections that emit what the next one reads may feed each other without end"
+            )));
+        }
+        Ok(depth)
+    }
+
     fn watermark_at(&self, occasion: Occasion<'_>) -> Timestamp {
         match occasion {
             Occasion::Timer(_) => self.batch.watermark,
@@ -274,10 +300,11 @@ fn tenant_in(key: &str) -> Option<&str> {
 }
 
 /// A timer as [`Space::TimersByTime`] stores it under [`timer_key`].
-pub(crate) fn timer_value(at: Timestamp, offset: Offset) -> [u8; 16] {
-    let mut value = [0; 16];
+pub(crate) fn timer_value(at: Timestamp, offset: Offset, depth: u32) -> [u8; 20] {
+    let mut value = [0; 20];
     value[..8].copy_from_slice(&at.0.to_be_bytes());
-    value[8..].copy_from_slice(&offset.0.to_be_bytes());
+    value[8..16].copy_from_slice(&offset.0.to_be_bytes());
+    value[16..].copy_from_slice(&depth.to_be_bytes());
     value
 }
 
@@ -288,8 +315,10 @@ pub(crate) fn decode_timer(key: &[u8], value: &[u8]) -> Option<(Timestamp, Timer
     let key = String::from_utf8(key.to_vec()).ok()?;
     let (at, offset) = value.split_first_chunk::<8>()?;
     let at = Timestamp(i64::from_be_bytes(*at));
-    let offset = Offset(u64::from_be_bytes(offset.try_into().ok()?));
-    Some((key_time(*due), Timer { at, key, offset }))
+    let (offset, depth) = offset.split_first_chunk::<8>()?;
+    let offset = Offset(u64::from_be_bytes(*offset));
+    let depth = u32::from_be_bytes(depth.try_into().ok()?);
+    Some((key_time(*due), Timer { at, key, offset, depth }))
 }
 
 /// Eight bytes that sort as the times do.
@@ -424,6 +453,7 @@ impl Host for Call {
         self.check_timer_key(occasion, key)?;
         // A timer that sets another passes on what it was set by.
         let (watermark, offset) = (self.watermark_at(occasion), self.offset_of(occasion));
+        let depth = self.depth_of(occasion);
         // Set again for the same time, it keeps the offset of the first event.
         // So a guest that forgets what it has set may set it once more.
         if self.is_set(at, key)? {
@@ -440,7 +470,7 @@ impl Host for Call {
         // sets it, and wherever batches are cut.
         let due = at.max(Timestamp(watermark.0.saturating_add(1)));
         self.count_written(2 * (key.len() + PAIR_BYTES))?;
-        let value = timer_value(at, offset);
+        let value = timer_value(at, offset, depth);
         self.written.set(Space::TimersByTime, &timer_key(due, key), Some(&value));
         self.written.set(Space::TimersByKey, key.as_bytes(), Some(&time_key(due)));
         self.timers_now += 1;
@@ -469,6 +499,7 @@ impl Host for Call {
                 self.describe(occasion)
             )));
         }
+        let depth = self.depth_below(occasion, &event.kind)?;
         let (tenant, cause) = (own.to_owned(), self.offset_of(occasion));
         emit_check::check(&event).map_err(HostError::Guest)?;
         let limit = self.config.call_emit_max;
@@ -487,7 +518,7 @@ impl Host for Call {
         }
         self.count_written(bytes + PAIR_BYTES)?;
         let NewEvent { kind, subject, time, data, .. } = event;
-        self.emitted.push(OutboxEvent { cause, kind, subject, tenant, time, data });
+        self.emitted.push(OutboxEvent { cause, kind, subject, tenant, time, data, depth });
         Ok(())
     }
 

@@ -39,9 +39,20 @@ pub struct EngineConfig {
     /// How many events one projection may emit into the log per second, all its
     /// partitions together; more wait in its outbox.
     pub emit_per_s_max: u64,
+    /// How many emitted events may have caused each other in a row (the extension
+    /// attribute `lanterndepth`); an event whose plugin emits a deeper one is
+    /// parked. A manifest's `cycle-depth-max` can lower it.
+    pub emit_depth_max: u32,
     /// The most bytes of an emitted event; an event whose plugin emits a larger one
     /// is parked.
     pub emit_bytes_max: usize,
+    /// One batch in this many is folded a second time, by a fresh instance over the
+    /// same state, and compared, so that a plugin that is not deterministic is
+    /// noticed. 0 turns that off.
+    pub second_fold_every: u64,
+    /// Whether a projection halts if a second fold of a batch comes to something
+    /// else.
+    pub second_fold_halts: bool,
     /// The longest key a plugin may write, in bytes.
     pub key_bytes_max: usize,
     /// The largest value a plugin may write, in bytes.
@@ -100,6 +111,7 @@ impl EngineConfig {
             self.timers_max,
             self.ahead_max_s,
             self.emit_bytes_max as u64,
+            u64::from(self.emit_depth_max),
         ];
         let hash = Sha256::digest(deciding.map(u64::to_be_bytes).as_flattened());
         hash.first_chunk::<8>().map_or(1, |bytes| u64::from_be_bytes(*bytes).max(1))
@@ -119,7 +131,10 @@ impl Default for EngineConfig {
             ahead_max_s: 60,
             emit_unsent_max: 50_000,
             emit_per_s_max: 20_000,
+            emit_depth_max: 16,
             emit_bytes_max: 1 << 20,
+            second_fold_every: 1_000,
+            second_fold_halts: false,
             key_bytes_max: 1_024,
             value_bytes_max: 1 << 20,
             call_write_bytes_max: 32 << 20,

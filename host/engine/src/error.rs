@@ -74,6 +74,11 @@ pub enum EngineError {
     /// The check could not fold at all.
     #[error("the plugin cannot be run: {0}")]
     Plugin(String),
+    /// Projections would feed each other.
+    #[error(
+        "the projections would feed each other without end: {0}; subscribe to narrower types, or allow a bounded cycle with `cycle-depth-max` in each manifest"
+    )]
+    Cycle(String),
     /// The machine lacks something; it says nothing of the plugin.
     #[error("the plugin cannot be run now: {0}")]
     Host(String),
@@ -119,6 +124,7 @@ impl EngineError {
             Self::Nondeterministic(_) => "LAN-0208",
             Self::Plugin(_) => "LAN-0209",
             Self::Host(_) => "LAN-0223",
+            Self::Cycle(_) => "LAN-0221",
             Self::Halted(..) => "LAN-0210",
             Self::NoSelection => "LAN-0211",
             Self::Cursor(_) => "LAN-0212",

@@ -130,6 +130,7 @@ impl Gatherer {
             batch.events.clear();
             batch.offsets.clear();
             batch.watermarks.clear();
+            batch.depths.clear();
             batch.timers.clear();
             self.spare = batch;
         }
@@ -255,6 +256,10 @@ impl Gatherer {
         found.batch.offsets.extend(run.clone().map(|index| chunk.offset(index).0));
         // A batch ends behind an event that moves the watermark.
         found.batch.watermarks.resize(found.batch.offsets.len(), found.batch.watermark);
+        if !self.manifest.emits.is_empty() {
+            let depths = run.clone().map(|index| chunk.events.get(index).depth());
+            found.batch.depths.extend(depths);
+        }
         // A batch holds no more events than there can be distinct types.
         let fits = found.batch.events.extend_from(&chunk.events, run, self.attributes);
         assert!(fits, "a batch has fewer events than there can be types");
@@ -279,6 +284,7 @@ pub(crate) fn slice(batch: &Batch, range: std::ops::Range<usize>) -> Batch {
     if batch.timers.is_empty() {
         part.offsets = batch.offsets[range.clone()].to_vec();
         part.watermarks = batch.watermarks[range.clone()].to_vec();
+        part.depths = batch.depths.get(range.clone()).map(<[u32]>::to_vec).unwrap_or_default();
         let all = lantern_core::Attributes::all();
         let fits = part.events.extend_from(&batch.events, range, all);
         assert!(fits, "a part has no more types than the whole");

@@ -238,6 +238,23 @@ impl Overlay {
         self.spaces.values().all(Changes::is_empty)
     }
 
+    /// All changes, in order of space and key.
+    pub(crate) fn all(&self) -> BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>> {
+        let mut all = BTreeMap::new();
+        for (space, changes) in &self.spaces {
+            let mut add = |key: &[u8], value: Option<&[u8]>| {
+                all.insert((*space, key.to_vec()), value.map(<[u8]>::to_vec));
+            };
+            match changes {
+                Changes::Hashed(pairs) => pairs.iter().for_each(|(_, key, value)| add(key, value)),
+                Changes::Ordered(pairs) => {
+                    pairs.iter().for_each(|(key, value)| add(key, value.as_deref()));
+                }
+            }
+        }
+        all
+    }
+
     /// About the bytes of all changes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes

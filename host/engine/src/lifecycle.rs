@@ -81,6 +81,7 @@ impl Engine {
         if self.has_version(&name, &id) {
             return Ok(uploaded);
         }
+        self.check_cycles(&name, &manifest, true)?;
         if upload.check {
             uploaded.checked_events = check::determinism(
                 &upload.plugin,
@@ -93,6 +94,8 @@ impl Engine {
         if self.has_version(&name, &id) {
             return Ok(uploaded);
         }
+        // Another one may have been pushed meanwhile.
+        self.check_cycles(&name, &manifest, true)?;
         uploaded.existed = false;
         let mut record = match self.projections.read().get(&name) {
             Some(projection) => projection.record.clone(),
@@ -151,6 +154,8 @@ impl Engine {
         force: bool,
     ) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
+        let build = self.build(projection, version)?;
+        self.check_cycles(projection, &build.manifest, false)?;
         self.flip(projection, version, force)
     }
 

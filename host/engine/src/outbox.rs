@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::{
-    Emitted, Event, EventRef, Events, KeyRange, Log, LogError, OutboxEvent, Offset, OnFailure, Pairs,
-    ParkedKind, ParkedRecord, ReadStore, ShardMeta, Space, StoreError, Timestamp, Writes,
+    DEPTH_EXTENSION, Emitted, Event, EventRef, Events, KeyRange, Log, LogError, Offset, OnFailure,
+    OutboxEvent, Pairs, ParkedKind, ParkedRecord, ReadStore, ShardMeta, Space, StoreError,
+    Timestamp, Writes,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -221,6 +222,7 @@ impl Shard {
                 self.emits_as, self.id.partition, event.cause, self.meta.emitted
             );
             self.meta.emitted += 1;
+            self.meta.emit_depth = self.meta.emit_depth.max(event.depth);
             if let Some(kept) = &mut self.kept {
                 if kept.len() >= KEPT_MAX {
                     kept.pop_front();
@@ -382,9 +384,12 @@ impl Shard {
                 break;
             }
             let latest = Timestamp(wall.0.saturating_add(AHEAD_MAX_US));
-            let extensions = record.traceparent.map_or_else(String::new, |traceparent| {
-                serde_json::json!({ "traceparent": traceparent }).to_string()
-            });
+            let mut extensions = serde_json::Map::new();
+            extensions.insert(DEPTH_EXTENSION.into(), record.event.depth.into());
+            if let Some(traceparent) = record.traceparent {
+                extensions.insert("traceparent".into(), traceparent.into());
+            }
+            let extensions = serde_json::Value::from(extensions).to_string();
             let event = EventRef {
                 id: &record.id,
                 extensions: &extensions,

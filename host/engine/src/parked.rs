@@ -249,6 +249,7 @@ impl Shard {
             batch.events.extend_from(&whole, 0..1, self.manifest.attributes_read());
             batch.offsets.push(record.offset.0);
             batch.watermarks.push(self.meta.watermark);
+            batch.depths.push(record.event.as_ref().depth());
         }
         batch
     }

@@ -417,6 +417,12 @@ impl Shard {
         self.meta.next > self.committed.0
     }
 
+    /// Whether it is a shard of the engine, and not the fold of a check or a
+    /// verification.
+    pub(crate) fn is_live(&self) -> bool {
+        self.committers.is_some()
+    }
+
     /// The offset up to which events are durable in the state.
     pub(crate) fn durable(&self) -> Offset {
         self.committed.0

@@ -286,6 +286,20 @@ impl Slot {
             unsent: seen.outbox.unsent,
             refused: meta.refused_now,
             held_by_unsent: seen.outbox.full,
+            emit_depth: meta.emit_depth,
+            second_folds: meta.second_folds.batches,
+            second_fold_differences: meta.second_folds.differences,
+            second_fold_last: meta.second_folds.last.as_ref().map(|found| {
+                let nothing = || "nothing".to_owned();
+                format!(
+                    "the batch at offset {} gave {} under key `{}`: {}, and a second time {}",
+                    found.offset,
+                    found.what,
+                    found.key,
+                    found.first.clone().unwrap_or_else(nothing),
+                    found.second.clone().unwrap_or_else(nothing)
+                )
+            }),
             ahead: meta.ahead.count,
             ahead_last: meta.ahead.last.as_ref().map(|event| AheadStatus {
                 offset: event.offset.0,

@@ -153,6 +153,15 @@ pub struct ShardStatus {
     /// Whether it folds no further before the log has taken some of them
     /// (`engine.emit_unsent_max`).
     pub held_by_unsent: bool,
+    /// The deepest event it has emitted: how many emitted events had caused each
+    /// other in a row (`engine.emit_depth_max`).
+    pub emit_depth: u32,
+    /// Batches that were folded a second time (`engine.second_fold_every`).
+    pub second_folds: u64,
+    /// How many of them came to something else: the plugin is not deterministic.
+    pub second_fold_differences: u64,
+    /// The last difference, for people.
+    pub second_fold_last: Option<String>,
     /// Events that were too far ahead of their append to move the watermark
     /// (`engine.ahead_max_s`).
     pub ahead: u64,

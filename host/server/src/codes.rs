@@ -327,6 +327,18 @@ pub const CODES: &[Code] = &[
         "see why with `lantern parked list NAME --version-id ID`, and push a corrected version; `lantern plugin activate NAME ID --force` activates this one in spite of it (over HTTP: `force=true`)",
     ),
     code(
+        "LAN-0221",
+        409,
+        "projections would feed each other without end",
+        "have one of them subscribe to narrower types; if the cycle is meant, set `cycle-depth-max` in the manifest of each projection on it, to the number of events after which it must have ended",
+    ),
+    code(
+        "LAN-0222",
+        500,
+        "a plugin is not deterministic",
+        "the log has this code when a sample of live batches, folded a second time, comes to something else: look for state outside of its tables, randomness or map order, correct the plugin and push it; `engine.second_fold_halts` halts such a projection",
+    ),
+    code(
         "LAN-0223",
         503,
         "the machine cannot run the plugin now",

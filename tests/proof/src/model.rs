@@ -188,7 +188,7 @@ impl Model {
             self.timers.remove(&key);
         } else if self.timers.get(&key).is_none_or(|(_, timer)| timer.at != end) {
             let due = end.max(Timestamp(self.watermark.0.saturating_add(1)));
-            self.timers.insert(key.clone(), (due, Timer { at: end, key, offset }));
+            self.timers.insert(key.clone(), (due, Timer { at: end, key, offset, depth: 0 }));
         }
     }
 
@@ -374,11 +374,13 @@ fn stored_timers(store: &dyn ReadStore) -> Result<BTreeMap<String, String>> {
         let (_, set) = set.context("a timer by key is missing by time")?;
         let due = u64::from_be_bytes(due.as_slice().try_into()?) ^ (1 << 63);
         let (at, offset) = set.split_first_chunk::<8>().context("a timer is cut short")?;
+        let (offset, depth) = offset.split_first_chunk::<8>().context("a timer is cut short")?;
         let key = String::from_utf8(key)?;
         let timer = Timer {
             at: Timestamp(i64::from_be_bytes(*at)),
             key: key.clone(),
-            offset: Offset(u64::from_be_bytes(offset.try_into()?)),
+            offset: Offset(u64::from_be_bytes(*offset)),
+            depth: u32::from_be_bytes(depth.try_into()?),
         };
         timers.insert(key, told_timer(Timestamp(due.cast_signed()), &timer));
     }

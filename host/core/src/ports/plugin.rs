@@ -71,6 +71,9 @@ pub struct Batch {
     pub offsets: Vec<u64>,
     /// The watermark at each event, before the event itself moves it.
     pub watermarks: Vec<Timestamp>,
+    /// How deep each event is in a chain of emitted events; empty if the plugin emits
+    /// none. Not handed to the plugin.
+    pub depths: Vec<u32>,
     /// The events. Columns that neither the plugin nor the host needs are empty;
     /// a plugin is handed those that it asks for.
     pub events: Events,
@@ -110,6 +113,8 @@ pub struct Timer {
     pub key: String,
     /// The offset of the event that set it.
     pub offset: Offset,
+    /// How deep that event is in a chain of emitted events.
+    pub depth: u32,
 }
 
 /// Why a batch was not applied; nothing of it is kept.

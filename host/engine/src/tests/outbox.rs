@@ -138,3 +138,82 @@ fn a_projection_that_halts_on_failures_halts_over_a_refused_event_too() {
     assert_eq!(shard.activity, "halted");
     assert!(shard.reason.unwrap().contains("not allowed"));
 }
+
+/// A projection that answers each event of one type with one of another.
+fn echo(name: &str, reads: &str, emits: &str, depth: Option<u32>) -> NativePlugin {
+    let manifest = Manifest {
+        name: name.into(),
+        subscribes: vec![reads.into()],
+        emits: vec![emits.into()],
+        cycle_depth_max: depth,
+        event_time: None,
+        ..manifest(OnFailure::ParkEvent)
+    };
+    let kind = emits.to_owned();
+    NativePlugin::new(manifest, move |batch, host, (): &mut ()| {
+        for index in 0..batch.events.len() {
+            let event = NewEvent {
+                cause: batch.cause_of_event(index),
+                kind: kind.clone(),
+                subject: "s".into(),
+                time: Timestamp(1),
+                data: b"1".to_vec(),
+                ..NewEvent::default()
+            };
+            host.emit(event).map_err(host_error)?;
+        }
+        Ok(())
+    })
+}
+
+fn upload(world: &World, sha: &str, plugin: NativePlugin) -> Result<(), crate::EngineError> {
+    let plugin: Arc<dyn Plugin> = Arc::new(plugin);
+    world.plugins.0.lock().insert(sha.into(), plugin.clone());
+    let upload = Upload {
+        plugin,
+        sha256: sha.into(),
+        parameters: String::new(),
+        name: None,
+        activate: true,
+        check: true,
+    };
+    world.engine.upload(upload).map(drop)
+}
+
+#[test]
+fn an_upload_that_closes_a_cycle_is_refused_with_the_cycle_named() {
+    let world = World::new(EngineConfig::default());
+    upload(&world, "a", echo("ping", "ping", "pong", Some(4))).unwrap();
+    world.settle();
+    let error = upload(&world, "b", echo("pong", "pong", "ping", None)).unwrap_err();
+    assert_eq!(error.code(), "LAN-0221");
+    let text = error.to_string();
+    assert!(text.contains("`pong` emits `ping`, which `ping` reads"), "{text}");
+    assert!(text.contains("is not set by `pong`"), "{text}");
+    assert_eq!(world.engine.status().len(), 1);
+}
+
+#[test]
+fn a_ring_that_is_allowed_ends_at_its_depth_and_parks_the_emitting_event() {
+    let world = World::new(EngineConfig::default());
+    upload(&world, "a", echo("ping", "ping", "pong", Some(4))).unwrap();
+    upload(&world, "b", echo("pong", "pong", "ping", Some(40))).unwrap();
+    world.settle();
+    let forged = Event {
+        kind: "ping".into(),
+        extensions: r#"{"lanterndepth":-9}"#.into(),
+        ..event(0, "s", "1")
+    };
+    world.log.append_to(P0, [forged]);
+    world.settle();
+    let depths: Vec<_> =
+        world.log.events(P0).iter().map(|(_, event)| event.as_ref().depth()).collect();
+    // The first one emits up to 4 deep: its event of depth 5 is not emitted.
+    assert_eq!(depths, [0, 1, 2, 3, 4]);
+    let parked = world.engine.parked("ping", None, None, None, 10).unwrap();
+    assert_eq!(parked.total, 1);
+    assert_eq!(parked.parked[0].offset, 4);
+    assert!(parked.parked[0].reason.contains("`cycle-depth-max`"), "{:?}", parked.parked[0]);
+    let depth = |name: &str| world.engine.status_of(name).unwrap().versions[0].shards[0].emit_depth;
+    assert_eq!((depth("ping"), depth("pong")), (3, 4));
+}

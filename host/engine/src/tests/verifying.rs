@@ -163,3 +163,55 @@ fn a_shard_that_moves_on_is_compared_where_it_was() {
     });
     assert_eq!(status.verdict, Verdict::Same, "{status:#?}");
 }
+
+/// Counts its calls in memory once it has seen an event of the data `turn`.
+fn turning() -> NativePlugin<(bool, u64)> {
+    let manifest = Manifest { event_time: None, emits: vec![], ..manifest(OnFailure::ParkEvent) };
+    NativePlugin::new(manifest, |batch, host, (turned, calls): &mut (bool, u64)| {
+        for (index, event) in batch.events.iter().enumerate() {
+            *turned |= event.data == b"turn";
+            *calls += u64::from(*turned);
+            let row = format!("{{\"n\":{calls}}}");
+            let cause = batch.cause_of_event(index);
+            host.put(cause, TableId(0), event.subject, row.as_bytes()).map_err(host_error)?;
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn late_nondeterminism_is_found_by_a_second_fold_and_stays_known_over_restarts() {
+    let config = EngineConfig { second_fold_every: 2, ..EngineConfig::default() };
+    let mut world = World::new(config.clone());
+    world.push("a", turning());
+    world.settle();
+    for n in 0..40 {
+        world.log.append_to(P0, [event(n, "s1", "ok")]);
+        world.settle();
+    }
+    let shard = world.shard();
+    assert!(shard.second_folds >= 10, "{shard:?}");
+    assert_eq!(shard.second_fold_differences, 0);
+    for n in 40..60 {
+        world.log.append_to(P0, [event(n, "s1", if n == 40 { "turn" } else { "ok" })]);
+        world.settle();
+    }
+    let shard = world.shard();
+    assert!(shard.second_fold_differences > 0, "{shard:?}");
+    let why = shard.second_fold_last.unwrap();
+    assert!(why.contains("row in table `totals` under key `s1`"), "{why}");
+    world.restart();
+    assert_eq!(world.shard().second_fold_differences, shard.second_fold_differences);
+
+    let halting = EngineConfig { second_fold_halts: true, ..config };
+    let world = World::new(halting);
+    world.push("a", turning());
+    world.settle();
+    for n in 0..40 {
+        world.log.append_to(P0, [event(n, "s1", if n == 10 { "turn" } else { "ok" })]);
+        world.settle();
+    }
+    let shard = world.shard();
+    assert_eq!(shard.activity, "halted");
+    assert!(shard.reason.unwrap().contains("engine.second_fold_halts"));
+}

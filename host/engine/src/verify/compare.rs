@@ -117,13 +117,14 @@ pub(super) fn outbox(
     let kept: BTreeMap<&str, &OutboxEvent> = kept.iter().map(|(id, e)| (id.as_str(), e)).collect();
     // The newest, since the newest are kept.
     for (key, bytes) in newest_unsent(found, kept.len().max(1))? {
-        let difference = |expected: Option<&OutboxEvent>, found: Option<&OutboxEvent>| VerifyDifference {
-            table: "the outbox".into(),
-            key: hex::encode(&key),
-            expected: expected.map(|e| shown(&e.data)),
-            found: found.map(|e| shown(&e.data)),
-            fields: Vec::new(),
-        };
+        let difference =
+            |expected: Option<&OutboxEvent>, found: Option<&OutboxEvent>| VerifyDifference {
+                table: "the outbox".into(),
+                key: hex::encode(&key),
+                expected: expected.map(|e| shown(&e.data)),
+                found: found.map(|e| shown(&e.data)),
+                fields: Vec::new(),
+            };
         let Some((id, event)) = posted(&bytes) else {
             return Ok(Some(difference(None, None)));
         };

@@ -137,7 +137,7 @@ fn timers_watermark_offsets_and_types_are_where_the_contract_says() {
     ];
     let mut batch = batch(3);
     batch.partition = lantern_core::PartitionId(5);
-    batch.timers = vec![Timer { at: Timestamp(42), key: "k".into(), offset: Offset(7) }];
+    batch.timers = vec![Timer { at: Timestamp(42), key: "k".into(), offset: Offset(7), depth: 0 }];
     let (applied, _) = apply(&*load(&Guest::new().apply(&body.concat())), &batch, FUEL);
     applied.result.unwrap();
 }

@@ -109,6 +109,11 @@ fn warnings(app: &App) -> Vec<String> {
             if let Some(why) = &version.not_activated {
                 warnings.push(format!("`{name}` version {id} was not activated: {why}"));
             }
+            if let Some(why) = version.shards.iter().find_map(|s| s.second_fold_last.as_ref()) {
+                warnings.push(format!(
+                    "`{name}` version {id} is not deterministic, the plugin is the first suspect: {why}"
+                ));
+            }
             if projection.active.as_ref() == Some(id) && version.parked > 0 {
                 let (failed, waiting) = (version.parked - version.waiting, version.waiting);
                 warnings.push(format!(

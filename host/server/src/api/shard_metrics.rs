@@ -11,7 +11,7 @@ use lantern_engine::{ProjectionStatus, ShardStatus};
 type Metric = (&'static str, &'static str, &'static str, fn(&ShardStatus) -> f64);
 
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
-const METRICS: [Metric; 20] = [
+const METRICS: [Metric; 22] = [
     ("lantern_shard_next_offset", "gauge", "Next offset to read.", |s| s.next as f64),
     ("lantern_shard_lag_events", "gauge", "Events not read yet.", |s| known(s.lag_events)),
     ("lantern_shard_lag_seconds", "gauge", "Event time not applied yet, in seconds.", |s| {
@@ -38,6 +38,15 @@ const METRICS: [Metric; 20] = [
     ("lantern_shard_durable_offset", "gauge", "Offset up to which events are durable.", |s| {
         s.durable as f64
     }),
+    ("lantern_shard_emit_depth", "gauge", "Emitted events that caused each other in a row.", |s| {
+        f64::from(s.emit_depth)
+    }),
+    (
+        "lantern_shard_second_fold_differences_total",
+        "counter",
+        "Batches that came to something else when they were folded a second time.",
+        |s| s.second_fold_differences as f64,
+    ),
     ("lantern_shard_fuel_total", "counter", "Fuel used since the start.", |s| s.fuel as f64),
     ("lantern_shard_apply_seconds_total", "counter", "Time in the plugin since the start.", |s| {
         s.apply_us as f64 / 1e6

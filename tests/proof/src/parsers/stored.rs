@@ -154,8 +154,13 @@ pub(super) fn shard_record_seeds() -> Vec<Vec<u8>> {
     };
     vec![
         parked(ParkedKind::Event).encode(),
-        parked(ParkedKind::Timer(Timer { at: Timestamp(5), key: "key".into(), offset: Offset(3) }))
-            .encode(),
+        parked(ParkedKind::Timer(Timer {
+            at: Timestamp(5),
+            key: "key".into(),
+            offset: Offset(3),
+            depth: 0,
+        }))
+        .encode(),
         parked(ParkedKind::Waiting).encode(),
         TableChanges::encode(&[change.clone(), change]),
         TableChanges::encode(&[]),
