@@ -5,7 +5,9 @@
 //! first `cart.added` after it, and ends with the first `order.placed` after
 //! that. Then the next one may begin. Events count in the order of the log. An
 //! event that does not continue a journey changes nothing but `outside` (a view
-//! during a journey is no event of this kind: people look around).
+//! during a journey is no event of this kind: people look around). So does an
+//! event without a user: other programs may use the same types for other events,
+//! and one of theirs must not hold back a whole subject.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
@@ -112,11 +114,18 @@ struct Journey {
 #[derive(Deserialize)]
 struct Step<'a> {
     #[serde(borrow)]
-    user: Cow<'a, str>,
+    user: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    product: Cow<'a, str>,
+    product: Option<Cow<'a, str>>,
     #[serde(borrow)]
-    country: Cow<'a, str>,
+    country: Option<Cow<'a, str>>,
+}
+
+/// The country of events that name none.
+const UNKNOWN: &str = "unknown";
+
+fn present<'a>(text: &'a Option<Cow<'_, str>>) -> Option<&'a str> {
+    text.as_deref().filter(|text| !text.is_empty())
 }
 
 impl Projection for Funnel {
@@ -125,8 +134,10 @@ impl Projection for Funnel {
         if self.settings.abandoned_after_s == 0 {
             return Err(Error::new("parameters: abandoned_after_s is 0, give at least 1"));
         }
-        // A parked event of a user holds back the user's later ones, since a
-        // journey is a matter of order.
+        // A parked event of a subject holds back the subject's later ones until
+        // it is retried or dropped. That is right here, since a journey is a
+        // matter of order, and safe, since only events with text where it belongs
+        // or with nothing at all come to be applied.
         Ok(lantern_sdk::manifest!()
             .subscribe(["page.viewed", "cart.added", "order.placed"])
             .on_failure(OnFailure::ParkSubject)
@@ -135,18 +146,22 @@ impl Projection for Funnel {
 
     fn apply(&mut self, event: &Event<'_>) -> Result<(), Error> {
         let step: Step<'_> = event.data()?;
-        let key = match self.settings.per {
-            Per::User => step.user.to_key(),
-            Per::UserProduct => (&step.user, &step.product).to_key(),
+        let country = present(&step.country).unwrap_or(UNKNOWN);
+        let key = match (self.settings.per, present(&step.user), present(&step.product)) {
+            (Per::User, Some(user), _) => user.to_key(),
+            (Per::UserProduct, Some(user), Some(product)) => (user, product).to_key(),
+            _ => {
+                self.country(country)?.outside += 1;
+                return Ok(());
+            }
         };
         let now = event.time();
         let journey = self.under_way(&key, now)?;
         match (event.kind(), journey) {
             ("page.viewed", None) => {
-                let journey =
-                    Journey { country: step.country.to_string(), viewed: now, carted: None };
+                let journey = Journey { country: country.to_owned(), viewed: now, carted: None };
                 self.journeys.put(&key, journey)?;
-                self.country(&step.country)?.view();
+                self.country(country)?.view();
             }
             ("page.viewed", Some(_)) => {}
             ("cart.added", Some(journey)) if journey.carted.is_none() => {
@@ -158,7 +173,7 @@ impl Projection for Funnel {
                 self.country(&journey.country)?.order(now.millis_since(journey.viewed));
                 self.journeys.delete(&key)?;
             }
-            _ => self.country(&step.country)?.outside += 1,
+            _ => self.country(country)?.outside += 1,
         }
         Ok(())
     }
@@ -295,6 +310,24 @@ mod tests {
         );
         assert_eq!((&row["abandoned"], &row["outside"]), (&json!(1), &json!(1)));
         assert_eq!((&row["views"], &row["orders"]), (&json!(2), &json!(0)));
+    }
+
+    #[test]
+    fn an_event_without_a_user_parks_nothing_and_counts_outside() {
+        let mut host = Harness::<Funnel>::new();
+        host.feed([
+            step("page.viewed", "p1", "12:00:00"),
+            // Events of the same types by other programs, with the same subject.
+            TestEvent::new("order.placed").subject("u1").json(&json!({"product": "p1"})),
+            TestEvent::new("page.viewed").subject("u1").json(&json!({"user": "", "country": null})),
+            TestEvent::new("cart.added").subject("u1").json(&json!({"country": "DE"})),
+            step("cart.added", "p1", "12:00:10"),
+            step("order.placed", "p1", "12:00:20"),
+        ]);
+        assert!(host.parked().is_empty());
+        let row = host.row("by_country", "DE").unwrap();
+        assert_eq!((&row["orders"], &row["outside"]), (&json!(1), &json!(1)));
+        assert_eq!(host.row("by_country", "unknown").unwrap()["outside"], 2);
     }
 
     #[test]

@@ -9,11 +9,13 @@ use crate::bindings::lantern::projection::types as wit;
 use crate::error::Error;
 use crate::host;
 use crate::manifest::Asked;
+use crate::members::Member;
 
 /// What of the manifest matters while events are applied.
 #[derive(Debug)]
 pub(crate) struct Declared {
     pub(crate) asked: Asked,
+    pub(crate) members: Vec<Member>,
     pub(crate) timers: bool,
     pub(crate) emits: Vec<String>,
 }

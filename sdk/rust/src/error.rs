@@ -21,6 +21,17 @@ pub enum Error {
     /// The event's data is not even text.
     #[error("data: {0}")]
     NotText(#[source] std::str::Utf8Error),
+    /// A member of the data is not what the projection declares.
+    #[error("data: the member `{name}` {why}")]
+    Member {
+        /// The member's name.
+        name: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A member was read that the manifest does not declare.
+    #[error("the member `{0}` was not declared; add `.members::<…>()` to the manifest")]
+    MemberNotDeclared(&'static str),
     /// An attribute was read that the manifest does not ask for.
     #[error(
         "the attribute `{attribute}` was not asked for; add `.attributes([Attribute::{variant}])` to the manifest"

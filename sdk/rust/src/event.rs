@@ -9,6 +9,7 @@ use crate::column::{Texts, Values};
 use crate::error::Error;
 use crate::json;
 use crate::key::{Key, split_tenant};
+use crate::members::{EventData, MemberView, Members};
 
 /// Keys of timers that the SDK sets for itself begin with it.
 pub(crate) const OWN_TIMER: char = '\u{1}';
@@ -25,6 +26,7 @@ pub(crate) struct View<'a> {
     datacontenttype: Texts<'a>,
     extensions: Texts<'a>,
     data: Values<'a>,
+    members: Vec<MemberView<'a>>,
     /// `data` once more, where all of it is UTF-8: text that was checked as a
     /// whole need not be checked event by event.
     text: Option<Texts<'a>>,
@@ -52,6 +54,11 @@ impl<'a> View<'a> {
             datacontenttype: Texts::new(&batch.datacontenttype, count)?,
             extensions: Texts::new(&batch.extensions, count)?,
             data: Values::new(&batch.data, count)?,
+            members: batch
+                .members
+                .iter()
+                .map(|column| MemberView::new(column, count))
+                .collect::<Result<_, _>>()?,
             text: Texts::new(&batch.data, count).ok(),
         })
     }
@@ -159,6 +166,22 @@ impl<'a> Event<'a> {
         self.time() < self.watermark()
     }
 
+    /// The members of its data that the manifest declares, as the host has decoded
+    /// them.
+    ///
+    /// # Errors
+    /// [`Error::Member`] if a member is missing or of another kind; returned from
+    /// `apply`, it has the event parked. [`Error::MemberNotDeclared`] unless the
+    /// manifest has [`members`](crate::Manifest::members).
+    #[inline]
+    pub fn members<T: EventData<'a>>(&self) -> Result<T, Error> {
+        T::read(&Members {
+            declared: &self.view.call.declared.members,
+            columns: &self.view.members,
+            place: self.place,
+        })
+    }
+
     /// Its data, read as JSON.
     ///
     /// Text that is only looked at can be borrowed: a field
@@ -170,6 +193,9 @@ impl<'a> Event<'a> {
     /// it has the event parked, with the reason.
     #[inline]
     pub fn data<T: Deserialize<'a>>(&self) -> Result<T, Error> {
+        if !self.view.call.declared.asked.data {
+            return Err(Error::new("the manifest asks for no data: remove `.without_data()`"));
+        }
         let text = match &self.view.text {
             Some(text) => text.get(self.place),
             None => std::str::from_utf8(self.data_bytes()).map_err(Error::NotText)?,

@@ -80,6 +80,7 @@ mod json;
 mod key;
 pub mod log;
 mod manifest;
+mod members;
 mod nested;
 mod projection;
 mod row;
@@ -94,9 +95,10 @@ pub use call::NewEvent;
 pub use error::{Error, RowError};
 pub use event::{Event, Events, Occasion, Timer};
 pub use key::{InTenant, Key, Narrow, key_part};
-pub use lantern_sdk_macros::{Row, Tables};
+pub use lantern_sdk_macros::{EventData, Row, Tables};
 pub use lantern_sketch::{Distinct, Percentiles};
 pub use manifest::{Attribute, Manifest, OnFailure};
+pub use members::{EventData, Member, MemberValue, Scalar};
 pub use projection::{Parameters, Projection};
 pub use row::{Field, FieldKind, JSON_DEPTH_MAX, Json, Merge, Row, Stored, Value};
 pub use table::{CACHE_ROWS, Scan, Table, Tables};
@@ -105,9 +107,9 @@ pub use time::{ParseTimestampError, Timestamp};
 /// All that most plugins use: `use lantern_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        Attribute, Distinct, Error, Event, Events, InTenant, Json, Key, Manifest, NewEvent,
-        Occasion, OnFailure, Parameters, Percentiles, Projection, Row, Scan, Table, Tables, Timer,
-        Timestamp,
+        Attribute, Distinct, Error, Event, EventData, Events, InTenant, Json, Key, Manifest,
+        NewEvent, Occasion, OnFailure, Parameters, Percentiles, Projection, Row, Scan, Table,
+        Tables, Timer, Timestamp,
     };
     pub use std::time::Duration;
 }
@@ -115,6 +117,7 @@ pub mod prelude {
 /// What the macros' output names.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::members::Members;
     #[cfg(target_arch = "wasm32")]
     pub use crate::projection::guest;
     pub use crate::projection::{Failure, Instance, check_projection};

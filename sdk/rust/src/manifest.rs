@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::bindings::lantern::projection::types as wit;
 use crate::error::Error;
+use crate::members::{EventData, Member};
 use crate::table::TableSpec;
 use crate::time::micros_of;
 
@@ -33,7 +34,10 @@ pub enum Attribute {
 /// How the host treats an event that cannot be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnFailure {
-    /// Park the event, and every later event of the same subject behind it.
+    /// Park the event, and every later event of the same tenant and subject
+    /// behind it, until a person retries or drops it. Right if each event of a
+    /// subject builds on the one before; but one bad event then holds back all
+    /// later ones of its subject, and events without a subject all share one.
     #[default]
     ParkSubject,
     /// Park the event alone; right only where order does not matter.
@@ -66,6 +70,9 @@ pub struct Manifest {
     description: String,
     subscribes: Vec<String>,
     attributes: Vec<Attribute>,
+    without_data: bool,
+    members: Vec<Member>,
+    cycle_depth_max: Option<u32>,
     emits: Vec<String>,
     event_time: Option<(Duration, Duration)>,
     on_failure: OnFailure,
@@ -87,6 +94,9 @@ impl Manifest {
             description: description.into(),
             subscribes: Vec::new(),
             attributes: Vec::new(),
+            without_data: false,
+            members: Vec::new(),
+            cycle_depth_max: None,
             emits: Vec::new(),
             event_time: None,
             on_failure: OnFailure::default(),
@@ -106,6 +116,32 @@ impl Manifest {
     /// always come, and its tenant if a table is `per_tenant`.
     pub fn attributes(mut self, attributes: impl IntoIterator<Item = Attribute>) -> Self {
         self.attributes.extend(attributes);
+        self
+    }
+
+    /// Has the host decode the members of events' data that `T` names;
+    /// [`Event::members`](crate::Event::members) reads them.
+    pub fn members<'a, T: EventData<'a>>(mut self) -> Self {
+        for member in T::MEMBERS {
+            if !self.members.contains(member) {
+                self.members.push(*member);
+            }
+        }
+        self
+    }
+
+    /// Leaves the data out of batches, for a projection that reads
+    /// [`members`](Self::members) alone. Without it, the data always come.
+    pub fn without_data(mut self) -> Self {
+        self.without_data = true;
+        self
+    }
+
+    /// Lets the projection be part of a cycle of projections that emit what the
+    /// next one subscribes to, up to this many events deep. Without it, a
+    /// cycle is refused at upload.
+    pub fn cycle_depth_max(mut self, events: u32) -> Self {
+        self.cycle_depth_max = Some(events);
         self
     }
 
@@ -143,7 +179,7 @@ impl Manifest {
     }
 
     pub(crate) fn asked(&self) -> Asked {
-        let mut asked = Asked::default();
+        let mut asked = Asked { data: !self.without_data, ..Asked::default() };
         for attribute in &self.attributes {
             match attribute {
                 Attribute::Id => asked.id = true,
@@ -156,6 +192,10 @@ impl Manifest {
             }
         }
         asked
+    }
+
+    pub(crate) fn declared_members(&self) -> &[Member] {
+        &self.members
     }
 
     pub(crate) fn emitted_types(&self) -> &[String] {
@@ -192,10 +232,14 @@ impl Manifest {
             description: self.description,
             subscribes: self.subscribes,
             attributes: asked.flags(),
-            members: Vec::new(),
+            members: self
+                .members
+                .iter()
+                .map(|member| wit::Member { name: member.name.to_owned(), kind: member.kind })
+                .collect(),
             tables,
             emits: self.emits,
-            cycle_depth_max: None,
+            cycle_depth_max: self.cycle_depth_max,
             event_time,
             on_failure: match self.on_failure {
                 OnFailure::ParkSubject => wit::OnFailure::ParkSubject,
@@ -222,6 +266,11 @@ impl Manifest {
         }
         if self.subscribes.is_empty() {
             return refuse("it subscribes to no event type; add `.subscribe([…])`".to_owned());
+        }
+        for (place, member) in self.members.iter().enumerate() {
+            if self.members[..place].iter().any(|other| other.name == member.name) {
+                return refuse(format!("the member `{}` is declared with two kinds", member.name));
+            }
         }
         for (place, table) in tables.iter().enumerate() {
             let plain = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-');
@@ -274,6 +323,7 @@ pub(crate) struct Asked {
     pub(crate) dataschema: bool,
     pub(crate) datacontenttype: bool,
     pub(crate) extensions: bool,
+    pub(crate) data: bool,
 }
 
 impl Asked {
@@ -286,7 +336,7 @@ impl Asked {
             (self.dataschema, wit::Attributes::DATASCHEMA),
             (self.datacontenttype, wit::Attributes::DATACONTENTTYPE),
             (self.extensions, wit::Attributes::EXTENSIONS),
-            (true, wit::Attributes::DATA),
+            (self.data, wit::Attributes::DATA),
         ]
         .into_iter()
         .filter(|(asked, _)| *asked)

@@ -137,6 +137,7 @@ impl<P: Projection> Instance<P> {
         asked.tenant |= Self::PER_TENANT;
         let declared = Declared {
             asked,
+            members: manifest.declared_members().to_vec(),
             timers: manifest.has_event_time(),
             emits: manifest.emitted_types().to_vec(),
         };

@@ -3,6 +3,8 @@
 
 #[path = "../../src/zone/names.rs"]
 mod names;
+
+mod members;
 mod row;
 mod tables;
 
@@ -15,6 +17,13 @@ use syn::{Data, DeriveInput, Field, Fields, Ident, LitByteStr, LitStr, parse_mac
 pub fn derive_row(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     row::derive(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Implements `EventData`; see `lantern_sdk::EventData`.
+#[proc_macro_derive(EventData, attributes(member))]
+pub fn derive_event_data(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    members::derive(&input).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
 /// Implements `Tables`; see `lantern_sdk::Tables`.

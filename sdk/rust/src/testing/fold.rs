@@ -478,6 +478,7 @@ impl<P: Projection> Harness<P> {
             }
             column
         };
+        let data: Vec<&[u8]> = events.iter().map(|(_, event)| &*event.data).collect();
         use wit::Attributes as A;
         wit::Batch {
             partition: 0,
@@ -496,7 +497,7 @@ impl<P: Projection> Harness<P> {
             datacontenttype: column(A::DATACONTENTTYPE, |event| event.datacontenttype.as_bytes()),
             extensions: column(A::EXTENSIONS, |event| event.extensions.as_bytes()),
             data: column(A::DATA, |event| &event.data),
-            members: Vec::new(),
+            members: super::members::decode_members(&self.manifest.members, &data),
         }
     }
 }

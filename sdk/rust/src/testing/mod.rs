@@ -33,11 +33,14 @@
 
 mod event;
 mod fold;
+mod members;
 
 use std::collections::BTreeMap;
 
 pub use event::{TestEvent, read_ndjson};
 pub use fold::{Harness, Parked};
+#[doc(hidden)]
+pub use members::decode_members;
 
 use crate::Timestamp;
 use crate::projection::Projection;

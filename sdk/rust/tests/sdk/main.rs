@@ -4,6 +4,7 @@
 mod events;
 mod harness;
 mod keys;
+mod members;
 mod tables;
 mod windows;
 mod zones;
