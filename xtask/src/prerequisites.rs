@@ -20,6 +20,12 @@ struct Prerequisite {
 /// README's "You need" names the same packages; a test compares them.
 const PREREQUISITES: &[Prerequisite] = &[
     Prerequisite { what: "a C compiler (`cc`)", package: "gcc", found: || shell::installed("cc") },
+    // Only librdkafka's configure script asks for it, and fails without it.
+    Prerequisite {
+        what: "a C++ compiler (`c++`)",
+        package: "g++",
+        found: || ["c++", "g++", "clang++"].iter().any(|program| shell::installed(program)),
+    },
     Prerequisite { what: "the headers of the C library", package: "libc6-dev", found: c_compiles },
     Prerequisite { what: "`make`", package: "make", found: || shell::installed("make") },
     Prerequisite { what: "`git`", package: "git", found: || shell::installed("git") },
@@ -83,7 +89,7 @@ mod tests {
     #[test]
     fn what_is_missing_is_named_in_one_line_with_the_command_that_installs_it() {
         assert!(message(&[]).is_none());
-        let missing: Vec<_> = PREREQUISITES.iter().skip(4).collect();
+        let missing: Vec<_> = PREREQUISITES.iter().skip(5).collect();
         assert_eq!(
             message(&missing).unwrap_or_default(),
             "missing: `pkg-config`, OpenSSL's headers; on Debian and Ubuntu: `sudo apt-get install pkg-config libssl-dev`"
