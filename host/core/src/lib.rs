@@ -22,6 +22,7 @@ mod ports;
 mod records;
 mod reserved;
 mod rfc3339;
+mod row_check;
 mod view;
 mod waiting;
 mod window;
@@ -56,6 +57,7 @@ pub use reserved::{
     has_emitted_form, is_host_source, is_host_type,
 };
 pub use rfc3339::parse_rfc3339;
+pub use row_check::check_row;
 pub use view::{ChangesSince, ShardChanges, View, ViewError, Views};
 pub use waiting::read_or_wait;
 pub use window::{Identity, Seen, Window, identity_of};

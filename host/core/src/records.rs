@@ -377,6 +377,8 @@ pub struct DecisionRecord {
     pub all: bool,
     /// Those at these offsets.
     pub offsets: Vec<u64>,
+    /// Only those of this tenant.
+    pub tenant: Option<String>,
     /// Those of this subject.
     pub subject: Option<String>,
     /// How many were dealt with before it ended.
@@ -386,7 +388,7 @@ pub struct DecisionRecord {
 }
 
 impl DecisionRecord {
-    const FORMAT: u8 = 2;
+    const FORMAT: u8 = 3;
     /// The most that are kept of a shard; more are counted alone.
     pub const KEPT_MAX: u64 = 100_000;
 
@@ -474,6 +476,15 @@ pub struct ParkedRecord {
 
 impl ParkedRecord {
     const FORMAT: u8 = 2;
+
+    /// The event's tenant; of a timer, that in front of U+0000 in its key.
+    #[must_use]
+    pub fn tenant(&self) -> &str {
+        match &self.kind {
+            ParkedKind::Timer(timer) => timer.key.split_once('\0').map_or("", |(tenant, _)| tenant),
+            ParkedKind::Event | ParkedKind::Waiting => &self.event.tenant,
+        }
+    }
 
     /// The record as a shard's file stores it.
     #[must_use]

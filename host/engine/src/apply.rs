@@ -83,6 +83,11 @@ impl Shard {
         work: &mut Vec<Range<usize>>,
         waiting: &mut VecDeque<(Offset, Event)>,
     ) -> Result<(), Stop> {
+        // What is in front of the range is parked first, and the range is cut where
+        // no more could be: else events would be applied that the position does not
+        // cover yet.
+        self.pass(Offset(batch.offsets[range.start]), waiting)?;
+        let range = self.up_to_room(batch, range, work, waiting);
         let part = part_of(batch, range.clone());
         let fresh = self.instance.is_none();
         let times = &batch.events.times()[range.clone()];
@@ -91,7 +96,7 @@ impl Shard {
             Ok(emitted) => {
                 self.trace(gathered, &batch.offsets[range.clone()]);
                 self.post(emitted, self.emit_from.events, |cause| {
-                    gathered.event(cause).and_then(|event| traceparent(&event.extensions))
+                    gathered.event(cause).and_then(|event| traceparent(event.extensions))
                 });
                 self.parked_in_a_row = 0;
                 self.meta.applied += range.len() as u64;
@@ -108,7 +113,7 @@ impl Shard {
             Err(CallError::Event(error)) if range.len() == 1 => {
                 let offset = Offset(batch.offsets[range.start]);
                 let event = gathered.event(offset).expect("gathered from these chunks");
-                self.park(offset, event, &error)?;
+                self.park(offset, event.to_owned(), &error)?;
                 self.pass(end, waiting)
             }
             Err(CallError::Event(error)) => {
@@ -131,17 +136,39 @@ impl Shard {
         for index in range.clone() {
             let offset = Offset(batch.offsets[index]);
             let event = gathered.event(offset).expect("gathered from these chunks");
-            if !self.blocked.contains_key(&event.subject) {
+            if !self.blocked.contains(event.tenant, event.subject) {
                 continue;
             }
             let place = waiting.partition_point(|(other, _)| *other < offset);
-            waiting.insert(place, (offset, event));
+            waiting.insert(place, (offset, event.to_owned()));
             if index + 1 < range.end {
                 work.push(index + 1..range.end);
             }
             return range.start..index;
         }
         range
+    }
+
+    /// The front of `range` within which all waiting events can be parked; the rest
+    /// joins `work`.
+    fn up_to_room(
+        &self,
+        batch: &Batch,
+        range: Range<usize>,
+        work: &mut Vec<Range<usize>>,
+        waiting: &VecDeque<(Offset, Event)>,
+    ) -> Range<usize> {
+        let room = self.config.parked_max.saturating_sub(self.meta.parked_now);
+        let first_without = usize::try_from(room).ok().and_then(|room| waiting.get(room));
+        let Some((without, _)) = first_without else {
+            return range;
+        };
+        let offsets = &batch.offsets[range.clone()];
+        let cut = range.start + offsets.partition_point(|offset| *offset < without.0);
+        if cut < range.end {
+            work.push(cut..range.end);
+        }
+        range.start..cut
     }
 
     /// Moves the position on to `next`, parking the waiting events passed.
@@ -312,7 +339,7 @@ impl Shard {
         }
         for offset in offsets {
             let event = gathered.event(Offset(*offset));
-            if let Some(traceparent) = event.and_then(|event| traceparent(&event.extensions)) {
+            if let Some(traceparent) = event.and_then(|event| traceparent(event.extensions)) {
                 tracing::debug!(
                     traceparent, offset, projection = %self.id.projection,
                     version = %self.id.version, "applied"

@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use lantern_core::{
     Batch, Cause, FoundValues, Host, HostError, KeyRange, Level, Manifest, NewEvent, Offset,
-    OutboxEvent, Row, ShardStore, Space, Table, TableId, Timer, Timestamp,
+    OutboxEvent, Row, ShardStore, Space, Table, TableId, Timer, Timestamp, check_row,
 };
 
 use crate::EngineConfig;
 use crate::emit_check;
 use crate::layers::{self, Frozen, Layer, Overlay, PAIR_BYTES};
-use crate::plain::is_json_object;
 
 /// What the engine lends to a plugin for the time of a call.
 pub(crate) struct Call {
@@ -375,12 +374,13 @@ impl Host for Call {
     ) -> Result<(), HostError> {
         let occasion = self.occasion(cause)?;
         let declared = self.check_write(occasion, table, key)?;
-        if declared.public && !is_json_object(value) {
+        if declared.public
+            && let Err(why) = check_row(&declared.fields, value)
+        {
             return Err(HostError::Guest(format!(
-                "row `{}` of public table `{}` is not a JSON object: {}",
+                "row `{}` of public table `{}` {why}",
                 key.escape_debug(),
-                declared.name,
-                excerpt(value)
+                declared.name
             )));
         }
         let limit = self.config.value_bytes_max;
@@ -539,12 +539,6 @@ impl Host for Call {
     fn into_any(self: Box<Self>) -> Box<dyn Any> {
         self
     }
-}
-
-/// The beginning of `value` as text.
-fn excerpt(value: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&value[..value.len().min(80)]).into_owned();
-    if value.len() > 80 { format!("{text}…") } else { text }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Cuts the next batch out of the log: a function of the log and the limits
 //! alone, wherever chunks begin and end.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lantern_core::{
@@ -10,6 +9,7 @@ use lantern_core::{
 };
 
 use crate::EngineConfig;
+use crate::blocked::BlockedSubjects;
 use crate::log_time::{LogTime, TimedEvent};
 
 /// What a shard reads, and how much of it at once.
@@ -85,7 +85,7 @@ impl Gatherer {
         &mut self,
         log: &dyn Log,
         meta: &ShardMeta,
-        blocked: &BTreeMap<String, u64>,
+        blocked: &BlockedSubjects,
         limits: &GatherLimits,
     ) -> Result<Gathered, LogError> {
         let mut found = Gathered {
@@ -146,7 +146,7 @@ impl Gatherer {
         &self,
         found: &mut Gathered,
         chunk: Arc<Chunk>,
-        blocked: &BTreeMap<String, u64>,
+        blocked: &BlockedSubjects,
         limits: &GatherLimits,
     ) -> bool {
         let events = &chunk.events;
@@ -178,7 +178,9 @@ impl Gatherer {
             }
             let kind = usize::from(events.types()[index]);
             let waits = (unreadable[kind] && self.may_want(&events.get(index)))
-                || (blocking && handed[kind] && blocked.contains_key(events.subject(index)));
+                || (blocking
+                    && handed[kind]
+                    && blocked.contains(events.tenant(index), events.subject(index)));
             if waits {
                 found.waiting.push((offset, events.get(index).to_owned()));
             }
@@ -268,11 +270,11 @@ impl Gatherer {
 
 impl Gathered {
     /// The whole event at `offset`, from the chunks read.
-    pub(crate) fn event(&self, offset: Offset) -> Option<Event> {
+    pub(crate) fn event(&self, offset: Offset) -> Option<EventRef<'_>> {
         self.chunks.iter().find_map(|chunk| {
             let index = chunk.index_of(offset);
             (index < chunk.events.len() && chunk.offset(index) == offset)
-                .then(|| chunk.events.get(index).to_owned())
+                .then(|| chunk.events.get(index))
         })
     }
 }
@@ -312,8 +314,9 @@ mod tests {
         for before in 0..8 {
             let before = Offset(before);
             let limits = GatherLimits { events: 100, bytes: 1 << 20, before: Some(before) };
-            let found =
-                gatherer.gather(&log, &ShardMeta::default(), &BTreeMap::new(), &limits).unwrap();
+            let found = gatherer
+                .gather(&log, &ShardMeta::default(), &BlockedSubjects::default(), &limits)
+                .unwrap();
             assert!(found.end, "{before:?}");
             assert_eq!(found.next, before);
             let taken = before.0.saturating_sub(4);

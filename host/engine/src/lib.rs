@@ -7,6 +7,7 @@
 
 mod activation;
 mod apply;
+mod blocked;
 mod call;
 mod check;
 mod commit;
@@ -22,7 +23,6 @@ mod log_time;
 mod outbox;
 mod parked;
 mod parked_summary;
-mod plain;
 mod pool;
 mod quota;
 mod rebuild;

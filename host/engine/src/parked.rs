@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lantern_core::{
-    ApplyError, Batch, DecisionRecord, Events, KeyRange, Offset, OnFailure, ParkedKind,
+    ApplyError, Batch, DecisionRecord, Event, Events, KeyRange, Offset, OnFailure, ParkedKind,
     ParkedRecord, ShardStore, Space, StoreError, UNREADABLE_TYPE,
 };
 
 use crate::apply::{CallError, explain, traceparent};
+use crate::blocked;
 use crate::layers;
 use crate::shard::{Shard, Stop};
 use crate::{ParkedOutcome, ParkedSelection, ParkedStatus};
@@ -20,21 +21,35 @@ impl Shard {
     /// Adds `record`, and counts it.
     pub(crate) fn store_parked(&mut self, record: &ParkedRecord) {
         let timer = matches!(record.kind, ParkedKind::Timer(..));
-        let mut key = record.offset.0.to_be_bytes().to_vec();
+        let mut by_offset = record.offset.0.to_be_bytes().to_vec();
         // A number of its own for timers, which share a position.
         let number = if timer { self.meta.timers_fired } else { 0 };
-        key.extend_from_slice(&number.to_be_bytes());
-        self.overlay.set(Space::Parked, &key, Some(&record.encode()));
+        by_offset.extend_from_slice(&number.to_be_bytes());
+        self.overlay.set(Space::Parked, &by_offset, Some(&record.encode()));
         self.meta.parked_total += 1;
         self.meta.parked_now += 1;
         self.meta.waiting_now += u64::from(record.kind == ParkedKind::Waiting);
-        let subject = &record.event.subject;
-        if self.manifest.on_failure == OnFailure::ParkSubject && !timer && !subject.is_empty() {
-            let count = self.blocked.entry(subject.clone()).or_default();
-            *count += 1;
-            let count = count.to_be_bytes();
-            self.overlay.set(Space::ParkedSubjects, subject.as_bytes(), Some(&count));
+        if self.blocks(record) {
+            let Event { tenant, subject, .. } = &record.event;
+            let count = self.blocked.count(tenant, subject) + 1;
+            self.set_blocked(tenant, subject, count);
         }
+    }
+
+    /// Whether later events of the record's tenant and subject wait behind it. The
+    /// subject of an unreadable record is unknown, and a timer has none.
+    fn blocks(&self, record: &ParkedRecord) -> bool {
+        self.manifest.on_failure == OnFailure::ParkSubject
+            && !matches!(record.kind, ParkedKind::Timer(..))
+            && record.event.kind != UNREADABLE_TYPE
+            && !record.event.subject.is_empty()
+    }
+
+    fn set_blocked(&mut self, tenant: &str, subject: &str, count: u64) {
+        self.blocked.set(tenant, subject, count);
+        let value = (count > 0).then(|| count.to_be_bytes());
+        let value = value.as_ref().map(<[u8; 8]>::as_slice);
+        self.overlay.set(Space::ParkedSubjects, &blocked::key(tenant, subject), value);
     }
 
     /// Does with parked events what `decision` says, and keeps it with the
@@ -55,6 +70,7 @@ impl Shard {
                 retry,
                 all: selection.all,
                 offsets: selection.offsets.clone(),
+                tenant: selection.tenant.clone(),
                 subject: selection.subject.clone(),
                 handled: outcome.handled(),
                 digest: 0,
@@ -71,6 +87,7 @@ impl Shard {
             all: record.all,
             offsets: record.offsets.clone(),
             partition: self.id.partition.0,
+            tenant: record.tenant.clone(),
             subject: record.subject.clone(),
         };
         let mut outcome = ParkedOutcome::default();
@@ -124,8 +141,8 @@ impl Shard {
                 if outcome.handled() >= most {
                     return Ok(());
                 }
-                let subject = record.event.subject.clone();
-                let ordered = self.blocked.contains_key(&subject);
+                let ordered = self.blocks(&record);
+                let subject = (record.event.tenant.clone(), record.event.subject.clone());
                 if !selects(selection, &record) {
                     // What is skipped stays in front of its subject's others.
                     if ordered {
@@ -221,18 +238,11 @@ impl Shard {
         if record.kind == ParkedKind::Waiting {
             self.meta.waiting_now = self.meta.waiting_now.saturating_sub(1);
         }
-        let subject = &record.event.subject;
-        let Some(count) = self.blocked.get_mut(subject) else {
-            return;
-        };
-        *count = count.saturating_sub(1);
-        let left = *count;
-        if left == 0 {
-            self.blocked.remove(subject);
+        if self.blocks(record) {
+            let Event { tenant, subject, .. } = &record.event;
+            let left = self.blocked.count(tenant, subject).saturating_sub(1);
+            self.set_blocked(tenant, subject, left);
         }
-        let value = (left > 0).then(|| left.to_be_bytes());
-        let value = value.as_ref().map(<[u8; 8]>::as_slice);
-        self.overlay.set(Space::ParkedSubjects, subject.as_bytes(), value);
     }
 
     fn batch_of(&self, record: &ParkedRecord) -> Batch {
@@ -290,9 +300,14 @@ pub(crate) fn after(key: &[u8]) -> Vec<u8> {
 }
 
 fn selects(selection: &ParkedSelection, record: &ParkedRecord) -> bool {
-    selection.all
-        || selection.offsets.contains(&record.offset.0)
-        || selection.subject.as_ref().is_some_and(|subject| *subject == record.event.subject)
+    let ParkedSelection { all, offsets, partition: _, tenant, subject } = selection;
+    let of_tenant = tenant.as_ref().is_none_or(|tenant| *tenant == record.tenant());
+    let tenant_alone = tenant.is_some() && offsets.is_empty() && subject.is_none();
+    let named = *all
+        || tenant_alone
+        || offsets.contains(&record.offset.0)
+        || subject.as_ref().is_some_and(|subject| *subject == record.event.subject);
+    of_tenant && named
 }
 
 /// What people see of a parked event.
@@ -302,6 +317,7 @@ pub(crate) fn status_of(partition: u32, record: ParkedRecord) -> ParkedStatus {
         ParkedKind::Waiting => "waiting",
         ParkedKind::Timer(..) => "timer",
     };
+    let tenant = record.tenant().to_owned();
     let (id, time) = match record.kind {
         ParkedKind::Timer(timer) => (timer.key, timer.at),
         _ => (record.event.id, record.event.time),
@@ -313,6 +329,7 @@ pub(crate) fn status_of(partition: u32, record: ParkedRecord) -> ParkedStatus {
         id,
         source: record.event.source,
         event_type: record.event.kind,
+        tenant,
         subject: record.event.subject,
         time_us: time.0,
         data: String::from_utf8_lossy(&record.event.data).into_owned(),

@@ -208,11 +208,12 @@ impl Engine {
         which: &ParkedSelection,
         retry: bool,
     ) -> Result<ParkedOutcome, EngineError> {
-        if !which.all && which.offsets.is_empty() && which.subject.is_none() {
+        let by_name = which.subject.is_some() || which.tenant.is_some();
+        if !which.all && which.offsets.is_empty() && !by_name {
             return Err(EngineError::NoSelection);
         }
         let build = self.chosen(projection, version)?;
-        let by_offset = !which.all && which.subject.is_none();
+        let by_offset = !which.all && !which.offsets.is_empty() && which.subject.is_none();
         let mut sum = ParkedOutcome::default();
         for slot in &build.slots {
             if by_offset && slot.id.partition != PartitionId(which.partition) {

@@ -2,7 +2,7 @@
 //! threads or other shards; a step is a function of the log, the state and what
 //! the plugin answers.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use lantern_core::{
 };
 
 use crate::EngineConfig;
+use crate::blocked::BlockedSubjects;
 use crate::commit::{Commit, Committers, Done, UnderWay};
 use crate::gather::{GatherLimits, Gatherer};
 use crate::layers::{Frozen, Layer, Overlay};
@@ -65,8 +66,7 @@ pub(crate) struct Shard {
     spare: Overlay,
     /// As of what is applied, committed or not.
     pub(crate) meta: ShardMeta,
-    /// Subjects with parked events, and how many.
-    pub(crate) blocked: BTreeMap<String, u64>,
+    pub(crate) blocked: BlockedSubjects,
     /// Events parked since the last that was applied.
     pub(crate) parked_in_a_row: u64,
     /// The most fuel it may use in all; only a check has such a limit.
@@ -150,13 +150,7 @@ impl Shard {
                 ShardMeta::FORMAT
             )));
         }
-        let mut blocked = BTreeMap::new();
-        for (key, value) in
-            store.scan(Space::ParkedSubjects, &KeyRange::all(), usize::MAX, false)?
-        {
-            let count = value.try_into().map_or(1, u64::from_be_bytes);
-            blocked.insert(String::from_utf8_lossy(&key).into_owned(), count);
-        }
+        let blocked = BlockedSubjects::open(&*store)?;
         let limits = config.limits();
         if meta.pos == 0 {
             meta.limits = limits;

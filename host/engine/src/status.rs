@@ -211,6 +211,9 @@ pub struct ParkedStatus {
     /// CloudEvents `type`.
     #[serde(rename = "type")]
     pub event_type: String,
+    /// The tenant; empty if it has none.
+    #[serde(default)]
+    pub tenant: String,
     /// CloudEvents `subject`.
     pub subject: String,
     /// CloudEvents `time`, microseconds since 1970.
@@ -249,6 +252,9 @@ pub struct ParkedSelection {
     pub offsets: Vec<u64>,
     /// The partition that `offsets` are of.
     pub partition: u32,
+    /// Only those of this tenant; all of its if nothing else is named. An empty
+    /// text names those without a tenant.
+    pub tenant: Option<String>,
     /// Those of this subject.
     pub subject: Option<String>,
 }

@@ -221,21 +221,31 @@ pub(super) fn describe(manifest: &Manifest) -> String {
 
 /// Parked events, one a row.
 pub(super) fn parked_table(parked: &[ParkedStatus]) -> Grid {
-    let mut table =
-        output::table(["partition", "offset", "kind", "type", "subject", "id", "tried", "reason"]);
+    let mut table = output::table([
+        "partition",
+        "offset",
+        "kind",
+        "type",
+        "tenant",
+        "subject",
+        "id",
+        "tried",
+        "reason",
+    ]);
     for event in parked {
         table.add_row([
             event.partition.to_string(),
             event.offset.to_string(),
             event.kind.clone(),
             output::printable(&event.event_type),
+            short(&event.tenant),
             short(&event.subject),
             short(&event.id),
             event.attempts.to_string(),
             output::printable(&event.reason),
         ]);
     }
-    table.align_right([0, 1, 6]);
+    table.align_right([0, 1, 7]);
     table
 }
 

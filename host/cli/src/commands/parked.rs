@@ -63,6 +63,9 @@ pub(crate) struct ListArgs {
     /// Those of this subject.
     #[arg(long)]
     subject: Option<String>,
+    /// Those of this tenant; an empty text for those without one.
+    #[arg(long)]
+    tenant: Option<String>,
     /// Those that wait behind a failed event of their subject, in place of
     /// those that failed.
     #[arg(long)]
@@ -82,11 +85,14 @@ pub(crate) struct ListArgs {
 #[derive(clap::Args)]
 #[group(skip)]
 #[command(group(
-    clap::ArgGroup::new("which").required(true).args(["all", "offsets", "subject"]).multiple(true)
+    clap::ArgGroup::new("which")
+        .required(true)
+        .args(["all", "offsets", "tenant", "subject"])
+        .multiple(true)
 ))]
 pub(crate) struct Which {
     /// All of them.
-    #[arg(long, conflicts_with_all = ["offsets", "subject"])]
+    #[arg(long, conflicts_with_all = ["offsets", "tenant", "subject"])]
     all: bool,
     /// Those at these offsets.
     #[arg(
@@ -99,6 +105,9 @@ pub(crate) struct Which {
     /// The partition that the offsets are of.
     #[arg(long, default_value_t = 0)]
     partition: u32,
+    /// Only those of this tenant; an empty text for those without one.
+    #[arg(long)]
+    tenant: Option<String>,
     /// Those of this subject.
     #[arg(long)]
     subject: Option<String>,
@@ -112,7 +121,7 @@ pub(crate) struct Which {
 Examples:
   lantern parked retry revenue --all
   lantern parked retry revenue --offset 1841 --offset 1902
-  lantern parked retry revenue --subject u17")]
+  lantern parked retry revenue --tenant acme --subject u17")]
 pub(crate) struct RetryArgs {
     /// The projection.
     name: String,
@@ -143,15 +152,21 @@ impl Which {
             all: self.all,
             offsets: self.offsets.clone(),
             partition: self.partition,
+            tenant: self.tenant.clone(),
             subject: self.subject.clone(),
         }
     }
 
     fn text(&self) -> String {
-        match (&self.subject, self.all) {
+        let named = match (&self.subject, self.all) {
             (Some(subject), _) => format!("the parked events of subject `{subject}`"),
             (None, true) => "all parked events".into(),
+            (None, false) if self.offsets.is_empty() => "all parked events".into(),
             (None, false) => format!("{} parked events", self.offsets.len()),
+        };
+        match &self.tenant {
+            Some(tenant) => format!("{named} of tenant `{tenant}`"),
+            None => named,
         }
     }
 }
@@ -179,6 +194,7 @@ async fn list(args: &ListArgs, global: &Global) -> Outcome {
     let mut query = Vec::new();
     query.extend(args.version_id.clone().map(|id| ("version", id)));
     query.extend(args.subject.clone().map(|subject| ("subject", subject)));
+    query.extend(args.tenant.clone().map(|tenant| ("tenant", tenant)));
     // A script gets both kinds, and finds them apart by `kind`.
     if args.waiting || !global.json {
         query.push(("waiting", args.waiting.to_string()));
@@ -199,7 +215,7 @@ async fn list(args: &ListArgs, global: &Global) -> Outcome {
         }
     }
     let all = if args.waiting { summary.waiting } else { summary.failed };
-    if shown < all && args.subject.is_none() {
+    if shown < all && args.subject.is_none() && args.tenant.is_none() {
         let (shown, all) = (output::count(shown), output::count(all));
         output::note(
             global.json,
@@ -271,6 +287,7 @@ fn show_long(event: &lantern_engine::ParkedStatus) {
     print("id", &event.id);
     print("source", &event.source);
     print("type", &event.event_type);
+    print("tenant", &event.tenant);
     print("subject", &event.subject);
     print("time", &output::time_us(event.time_us));
     print("tried", &format!("{} times", event.attempts));

@@ -20,7 +20,7 @@ fn greedy() -> NativePlugin {
                         cause,
                         table,
                         &format!("w{n}"),
-                        format!("{{\"n\":{}}}", "1".repeat(50)).as_bytes(),
+                        format!("{{\"last\":\"{}\"}}", "1".repeat(50)).as_bytes(),
                     )
                 }),
                 b"scan" => host.scan(table, "", "", 1_000, false).map(drop),

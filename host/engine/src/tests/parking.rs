@@ -198,3 +198,165 @@ fn an_unreadable_record_is_parked_only_by_projections_that_may_want_it() {
     assert_eq!(offsets, [0, 1, 3]);
     assert_eq!(world.rows("totals").len(), 1);
 }
+
+/// An event of a tenant.
+fn of(tenant: &str, n: i64, subject: &str, data: &str) -> Event {
+    Event { tenant: tenant.into(), ..event(n, subject, data) }
+}
+
+#[test]
+fn a_parked_subject_holds_back_its_own_tenant_alone() {
+    let world = World::new(EngineConfig::default());
+    world.log.append_to(
+        P0,
+        [
+            of("a", 0, "u", "bad"),
+            of("b", 1, "u", "ok"),
+            of("a", 2, "u", "ok"),
+            of("", 3, "u", "ok"),
+        ],
+    );
+    world.push("a", meter(OnFailure::ParkSubject, Bad::Name));
+    world.settle();
+    assert_eq!(world.rows("totals")["u"], r#"{"last":"ok","n":2}"#);
+    let parked = world.engine.parked("meter", None, None, None, 9).unwrap().parked;
+    let shown: Vec<_> = parked.iter().map(|p| (p.offset, p.tenant.as_str())).collect();
+    assert_eq!(shown, [(0, "a"), (2, "a")]);
+    let only = |tenant: &str| ParkedSelection {
+        tenant: Some(tenant.into()),
+        subject: Some("u".into()),
+        ..ParkedSelection::default()
+    };
+    assert_eq!(world.engine.drop_parked("meter", None, &only("b")).unwrap().selected, 0);
+    assert_eq!(world.engine.drop_parked("meter", None, &only("a")).unwrap().done, 2);
+    world.log.append_to(P0, [of("a", 4, "u", "ok")]);
+    world.settle();
+    assert_eq!(world.rows("totals")["u"], r#"{"last":"ok","n":3}"#);
+}
+
+#[test]
+fn no_event_is_applied_twice_if_there_is_no_room_for_one_that_waits_between_others() {
+    let world = World::new(EngineConfig { parked_max: 1, ..EngineConfig::default() });
+    world.log.append_to(P0, [event(0, "s", "bad")]);
+    world.push("a", meter(OnFailure::ParkSubject, Bad::Name));
+    world.settle();
+    world.log.append_to(P0, [event(1, "x", "ok"), event(2, "s", "ok"), event(3, "y", "ok")]);
+    world.settle();
+    let reason = format!("{:?}", world.engine.status());
+    assert!(reason.contains("engine.parked_max"), "{reason}");
+    assert_eq!(world.engine.drop_parked("meter", None, &all()).unwrap().done, 1);
+    world.engine.resume("meter").unwrap();
+    world.settle();
+    let rows = world.rows("totals");
+    for subject in ["x", "y", "s"] {
+        assert_eq!(rows[subject], r#"{"last":"ok","n":1}"#, "{subject}");
+    }
+}
+
+#[test]
+fn a_row_that_breaks_its_declaration_parks_its_event_and_names_the_field() {
+    let world = World::new(EngineConfig::default());
+    world.log.append_to(P0, [event(0, "a", "1"), event(1, "b", "1.0"), event(2, "c", "2")]);
+    world.push(
+        "a",
+        NativePlugin::new(manifest(OnFailure::ParkEvent), |batch: &Batch, host, _: &mut ()| {
+            for (place, event) in batch.events.iter().enumerate() {
+                let row = format!("{{\"n\":{}}}", String::from_utf8_lossy(event.data));
+                let cause = batch.cause_of_event(place);
+                host.put(cause, TableId(0), event.subject, row.as_bytes()).map_err(host_error)?;
+            }
+            Ok(())
+        }),
+    );
+    world.settle();
+    let parked = world.engine.parked("meter", None, None, None, 9).unwrap().parked;
+    assert_eq!(parked.len(), 1);
+    assert_eq!(parked[0].offset, 1);
+    let reason = &parked[0].reason;
+    assert!(reason.contains("`1.0` in the field `n`, which is no `integer`"), "{reason}");
+    assert_eq!(world.rows("totals").keys().collect::<Vec<_>>(), ["a", "c"]);
+}
+
+/// Rows of the event's own tenant, whatever the batch.
+#[test]
+fn a_row_is_judged_by_the_tenant_of_its_own_event_for_every_cut() {
+    let run = |batch_events_max| {
+        let world = World::new(EngineConfig { batch_events_max, ..EngineConfig::default() });
+        let tenants = ["a", "b", ""];
+        let mut owned = manifest(OnFailure::ParkEvent);
+        owned.tables[0].per_tenant = true;
+        world.push(
+            "a",
+            NativePlugin::new(owned, |batch: &Batch, host, _: &mut ()| {
+                for (place, event) in batch.events.iter().enumerate() {
+                    let key = format!(
+                        "{}\0{place_of}",
+                        String::from_utf8_lossy(event.data),
+                        place_of = event.subject
+                    );
+                    let cause = batch.cause_of_event(place);
+                    let n = host.get(TableId(0), &key).map_err(host_error)?.map_or(0, |row| {
+                        serde_json::from_slice::<serde_json::Value>(&row).unwrap()["n"]
+                            .as_u64()
+                            .unwrap()
+                    });
+                    let row = format!("{{\"n\":{}}}", n + 1);
+                    host.put(cause, TableId(0), &key, row.as_bytes()).map_err(host_error)?;
+                    let timer = format!("{}\0t{n}", event.tenant);
+                    host.set_timer(cause, event.time, &timer).map_err(host_error)?;
+                    host.emit(NewEvent {
+                        cause,
+                        kind: "window.closed".into(),
+                        data: b"1".to_vec(),
+                        ..NewEvent::default()
+                    })
+                    .map_err(host_error)?;
+                }
+                for (index, timer) in (0..).zip(&batch.timers) {
+                    let (tenant, _) = timer.key.split_once('\0').unwrap();
+                    let key = format!("{tenant}\0fired");
+                    let row = format!("{{\"n\":{}}}", timer.offset);
+                    host.put(Cause(index), TableId(0), &key, row.as_bytes()).map_err(host_error)?;
+                }
+                Ok(())
+            }),
+        );
+        world.settle();
+        world.log.append_to(
+            P0,
+            (0..60).map(|n| {
+                // Every seventh writes a row of the tenant after its own.
+                let other = tenants[usize::try_from(n + 1).unwrap() % 3];
+                let own = tenants[usize::try_from(n).unwrap() % 3];
+                of(own, n, "s", if n % 7 == 3 { other } else { own })
+            }),
+        );
+        world.settle();
+        let parked = world.engine.parked("meter", None, None, None, 99).unwrap().parked;
+        let parked: Vec<_> = parked.into_iter().map(|p| (p.offset, p.tenant, p.reason)).collect();
+        let emitted: Vec<_> = world
+            .log
+            .events(P0)
+            .into_iter()
+            .filter(|(_, event)| event.kind == "window.closed")
+            .map(|(_, event)| {
+                (
+                    event.tenant,
+                    event.id.rsplit_once('/').unwrap().0.rsplit_once('/').unwrap().1.to_owned(),
+                )
+            })
+            .collect();
+        (world.state(), parked, emitted)
+    };
+    let (state, parked, emitted) = run(16_384);
+    assert_eq!(parked.len(), 9);
+    assert!(parked[0].2.contains("the event at offset 3"), "{}", parked[0].2);
+    assert_eq!(emitted.len(), 51);
+    assert_eq!(emitted[1], ("b".into(), "1".into()));
+    for cut in [1, 7] {
+        let (other, other_parked, other_emitted) = run(cut);
+        assert_eq!(other_parked, parked, "{cut}");
+        assert_eq!(other_emitted, emitted, "{cut}");
+        assert!(other == state, "batches of {cut} give another state");
+    }
+}

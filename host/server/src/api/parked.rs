@@ -26,6 +26,8 @@ pub(crate) struct Which {
     version: Option<String>,
     /// Those of this subject alone.
     subject: Option<String>,
+    /// Those of this tenant alone; an empty text for those without one.
+    tenant: Option<String>,
     /// `true` for those that wait behind a failed one of their subject alone,
     /// `false` for those that failed.
     waiting: Option<bool>,
@@ -56,10 +58,12 @@ pub(crate) async fn list(
     let limit = limit(which.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
     let list = move |app: &super::App| {
         let version = which.version.map(VersionId);
-        let (subject, cursor) = (which.subject.as_deref(), which.cursor.as_deref());
+        let (subject, tenant) = (which.subject.as_deref(), which.tenant.as_deref());
+        let cursor = which.cursor.as_deref();
         let wanted = |record: &ParkedRecord| {
             let waits = record.kind == ParkedKind::Waiting;
             subject.is_none_or(|subject| record.event.subject == subject)
+                && tenant.is_none_or(|tenant| record.tenant() == tenant)
                 && which.waiting.is_none_or(|wanted| wanted == waits)
         };
         Ok(app.engine.parked_where(&name, version.as_ref(), wanted, cursor, limit)?)

@@ -1,0 +1,104 @@
+//! Subjects with parked events: later events of the same tenant and subject wait
+//! behind them.
+
+use std::collections::BTreeMap;
+
+use lantern_core::{KeyRange, ReadStore, Space, StoreError};
+
+/// How many events are parked, by tenant and subject.
+#[derive(Debug, Default)]
+pub(crate) struct BlockedSubjects {
+    /// Subjects with their counts, which are at least 1, by tenant.
+    tenants: BTreeMap<String, BTreeMap<String, u64>>,
+    subjects: usize,
+}
+
+impl BlockedSubjects {
+    /// Those that `store` holds.
+    pub(crate) fn open(store: &dyn ReadStore) -> Result<Self, StoreError> {
+        let mut blocked = Self::default();
+        for (key, value) in
+            store.scan(Space::ParkedSubjects, &KeyRange::all(), usize::MAX, false)?
+        {
+            let entry = decode_key(&key).zip(value.try_into().ok().map(u64::from_be_bytes));
+            let ((tenant, subject), count) =
+                entry.ok_or_else(|| StoreError::Damaged("a parked subject".into()))?;
+            blocked.set(&tenant, &subject, count);
+        }
+        Ok(blocked)
+    }
+
+    /// Whether events of this tenant and subject wait.
+    pub(crate) fn contains(&self, tenant: &str, subject: &str) -> bool {
+        self.count(tenant, subject) > 0
+    }
+
+    /// How many events of this tenant and subject are parked.
+    pub(crate) fn count(&self, tenant: &str, subject: &str) -> u64 {
+        let subjects = self.tenants.get(tenant);
+        subjects.and_then(|subjects| subjects.get(subject)).copied().unwrap_or_default()
+    }
+
+    /// Sets how many are parked; 0 lets later events pass.
+    pub(crate) fn set(&mut self, tenant: &str, subject: &str, count: u64) {
+        let known = self.contains(tenant, subject);
+        if count > 0 {
+            let subjects = self.tenants.entry(tenant.to_owned()).or_default();
+            subjects.insert(subject.to_owned(), count);
+            self.subjects += usize::from(!known);
+        } else if known && let Some(subjects) = self.tenants.get_mut(tenant) {
+            subjects.remove(subject);
+            self.subjects -= 1;
+            if subjects.is_empty() {
+                self.tenants.remove(tenant);
+            }
+        }
+    }
+
+    /// How many subjects have parked events.
+    pub(crate) fn len(&self) -> usize {
+        self.subjects
+    }
+
+    /// Whether no event waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.subjects == 0
+    }
+}
+
+/// The key in [`Space::ParkedSubjects`]: the tenant's length, so that no two pairs
+/// share a key, then tenant and subject.
+pub(crate) fn key(tenant: &str, subject: &str) -> Vec<u8> {
+    let length = u32::try_from(tenant.len()).expect("attributes are shorter than 4 GiB");
+    [length.to_be_bytes().as_slice(), tenant.as_bytes(), subject.as_bytes()].concat()
+}
+
+fn decode_key(key: &[u8]) -> Option<(String, String)> {
+    let (length, rest) = key.split_first_chunk::<4>()?;
+    let (tenant, subject) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+    Some((String::from_utf8(tenant.into()).ok()?, String::from_utf8(subject.into()).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subject_of_one_tenant_never_blocks_that_of_another() {
+        let mut blocked = BlockedSubjects::default();
+        blocked.set("a", "u1", 2);
+        blocked.set("a", "u1", 1);
+        assert!(blocked.contains("a", "u1"));
+        assert!(!blocked.contains("", "u1") && !blocked.contains("a", ""));
+        assert!(!blocked.contains("au", "1"));
+        assert_eq!(blocked.len(), 1);
+        blocked.set("a", "u1", 0);
+        blocked.set("b", "u1", 0);
+        assert!(blocked.is_empty() && blocked.tenants.is_empty());
+        for (tenant, subject) in [("", "u"), ("t", ""), ("ä", "b/c"), ("t\0", "x")] {
+            let pair = (tenant.to_owned(), subject.to_owned());
+            assert_eq!(decode_key(&key(tenant, subject)), Some(pair));
+        }
+        assert_ne!(key("a", "bc"), key("ab", "c"));
+    }
+}
