@@ -96,6 +96,9 @@ pub struct VersionRecord {
     /// Why it was halted.
     #[serde(default)]
     pub halted: Option<String>,
+    /// The last verification that came to an answer, as JSON.
+    #[serde(default)]
+    pub verified: Option<String>,
     /// Why it did not become active by itself once it had caught up.
     #[serde(default)]
     pub not_activated: Option<String>,

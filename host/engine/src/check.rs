@@ -267,7 +267,7 @@ fn line_sink(lines: Arc<Mutex<Vec<LogLine>>>, most: usize, partition: PartitionI
 
 /// The next number of the sequence that decides which instances are dropped
 /// (SplitMix64's step, Steele et al. 2014).
-fn next_pattern(seed: u64) -> u64 {
+pub(crate) fn next_pattern(seed: u64) -> u64 {
     let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

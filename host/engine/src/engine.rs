@@ -620,7 +620,12 @@ impl Engine {
             .iter()
             .map(|version| (version.id.clone(), Arc::new(self.build_of(&record, version))))
             .collect();
-        Projection { record, builds, logs: Arc::default(), verified: Arc::default() }
+        let active = record.active.as_ref().and_then(|id| record.version(id));
+        let kept = active.and_then(|version| version.verified.as_deref());
+        // Of another release, it says nothing.
+        let verified = kept.and_then(|json| serde_json::from_str(json).ok());
+        let verified = Arc::new(Mutex::new(verified));
+        Projection { record, builds, logs: Arc::default(), verified }
     }
 
     pub(crate) fn build_of(&self, record: &ProjectionRecord, version: &VersionRecord) -> Build {

@@ -322,6 +322,20 @@ impl Engine {
         self.change(&id.projection, ready).map(drop)
     }
 
+    /// Keeps what a verification found over restarts.
+    pub(crate) fn keep_verified(&self, projection: &str, status: &crate::VerifyStatus) {
+        let _lifecycle = self.lifecycle.lock();
+        let json = serde_json::to_string(status).expect("texts and numbers always encode");
+        let kept = self.change(projection, |record| {
+            if let Some(v) = record.versions.iter_mut().find(|v| v.id.0 == status.version) {
+                v.verified = Some(json);
+            }
+        });
+        if let Err(error) = kept {
+            tracing::warn!(projection, %error, "what the verification found is not in the catalogue");
+        }
+    }
+
     /// Keeps a halt over restarts.
     pub(crate) fn note_halt(&self, id: &ShardId, reason: String) {
         let _lifecycle = self.lifecycle.lock();

@@ -247,9 +247,10 @@ impl Default for UpkeepConfig {
 pub struct VerifyConfig {
     /// How often every active version is folded again and compared with its
     /// tables, in hours, counted from the server's start; 0 is never. A run
-    /// reads the whole log and takes as much disk as the largest shard's state,
-    /// so whoever has room for that turns it on: 24 is a good choice. `lantern
-    /// verify` does the same at any time. Default 0.
+    /// reads the whole log and takes as much disk as the largest shard's state.
+    /// A projection whose last run took more than a tenth of this time is left
+    /// out, which the log says. `lantern verify` does the same at any time.
+    /// Default 24.
     pub every_hours: u64,
     /// How much of one thread a verification may take, in percent. What is
     /// live comes first. Default 25.
@@ -258,7 +259,7 @@ pub struct VerifyConfig {
 
 impl Default for VerifyConfig {
     fn default() -> Self {
-        Self { every_hours: 0, thread_percent: 25 }
+        Self { every_hours: 24, thread_percent: 25 }
     }
 }
 

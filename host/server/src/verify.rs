@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lantern_core::VersionId;
-use lantern_engine::{EngineError, Verdict, Verification, VerifyStatus};
+use lantern_engine::{EngineError, ProjectionStatus, Verdict, Verification, VerifyStatus};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -42,6 +42,14 @@ pub(crate) async fn at_times(app: Arc<App>) {
         let listed = tokio::task::spawn_blocking(move || engine.status()).await;
         let active = listed.unwrap_or_default().into_iter().filter(|p| p.active.is_some());
         for projection in active {
+            if let Some(took) = takes_too_long(&projection, every) {
+                tracing::info!(
+                    projection = projection.name,
+                    ?took,
+                    "not verified on schedule: the last run took more than a tenth of `verify.every_hours`"
+                );
+                continue;
+            }
             loop {
                 let (engine, name) = (Arc::clone(&app.engine), projection.name.clone());
                 let begun = tokio::task::spawn_blocking(move || engine.verify(&name, None)).await;
@@ -62,6 +70,14 @@ pub(crate) async fn at_times(app: Arc<App>) {
             }
         }
     }
+}
+
+/// How long the last verification took, if that is too long to repeat it `every` so
+/// often.
+fn takes_too_long(projection: &ProjectionStatus, every: Duration) -> Option<Duration> {
+    let last = projection.verified.as_ref()?;
+    let took = Duration::from_millis(last.took_ms);
+    (took > every / 10).then_some(took)
 }
 
 /// `false` where the server is told to stop before `time` has passed.
@@ -149,6 +165,8 @@ fn tell(projection: &str, status: &VerifyStatus) {
                 "the tables differ from the log"
             );
         }
+        // The beginning of the log is gone, as retention is meant to do.
+        Verdict::Unverifiable => tracing::info!(projection, version, reason, "cannot be verified"),
         verdict => tracing::warn!(projection, version, ?verdict, reason, "not verified"),
     }
     let name = projection.to_owned();
@@ -166,7 +184,10 @@ fn tell(projection: &str, status: &VerifyStatus) {
     gauge("lantern_verify_last_run_seconds", ended_us / 1e6);
     gauge("lantern_verify_last_took_seconds", *took_ms as f64 / 1e3);
     gauge("lantern_verify_last_events", *events as f64);
-    gauge("lantern_verify_last_same", f64::from(u8::from(status.verdict == Verdict::Same)));
+    // Without an answer the last one stands.
+    if matches!(status.verdict, Verdict::Same | Verdict::Differs) {
+        gauge("lantern_verify_last_same", f64::from(u8::from(status.verdict == Verdict::Same)));
+    }
 }
 
 #[cfg(test)]

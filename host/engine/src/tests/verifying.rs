@@ -215,3 +215,21 @@ fn late_nondeterminism_is_found_by_a_second_fold_and_stays_known_over_restarts()
     assert_eq!(shard.activity, "halted");
     assert!(shard.reason.unwrap().contains("engine.second_fold_halts"));
 }
+
+#[test]
+fn a_verification_drops_instances_and_what_it_finds_stays_known_over_restarts() {
+    let config = EngineConfig { second_fold_every: 0, ..EngineConfig::default() };
+    let mut world = World::new(config);
+    world.push("a", turning());
+    world.settle();
+    // One instance sees all of it: nothing is wrong as long as it lives.
+    world.log.append_to(P0, (0..900).map(|n| event(n, "s1", if n == 5 { "turn" } else { "ok" })));
+    world.settle();
+    let status = verify(&world);
+    assert_eq!(status.verdict, Verdict::Differs);
+    assert!(status.instances_dropped > 0 && status.steps > status.instances_dropped, "{status:?}");
+    assert!(status.reason.unwrap().contains("not deterministic"));
+    world.restart();
+    let kept = world.engine.status_of("meter").unwrap().verified.unwrap();
+    assert_eq!((kept.verdict, kept.differences), (Verdict::Differs, status.differences));
+}

@@ -24,6 +24,7 @@ use lantern_core::{
 };
 use parking_lot::Mutex;
 
+use crate::check::next_pattern;
 use crate::engine::Build;
 use crate::shard::{Shard, ShardParts, Step, StepLimits, Stop};
 use crate::slot::Slot;
@@ -45,6 +46,8 @@ const FAULTS_MAX: u32 = 20;
 /// hand.
 const WAITS_MAX: u32 = 60;
 const WAIT: Duration = Duration::from_secs(1);
+/// The instance is dropped before one step in this many.
+const DROP_EVERY: u64 = 3;
 /// The part of the work that is folding, in percent; the rest is comparing.
 const FOLDING_PERCENT: f64 = 90.0;
 
@@ -57,6 +60,9 @@ pub struct Verification {
     status: VerifyStatus,
     began: Duration,
 }
+
+/// What a difference means first.
+const FIRST_SUSPECT: &str = "the first suspect is a plugin that is not deterministic: state outside of its tables, randomness or map order; else the log or the state is damaged (`lantern doctor`). A rebuild alone does not cure a plugin";
 
 /// Why a shard's comparison ended early.
 enum Ended {
@@ -156,6 +162,9 @@ impl Verification {
         }
         self.status.percent = 100.0;
         self.show();
+        if matches!(self.status.verdict, Verdict::Same | Verdict::Differs) {
+            self.engine.keep_verified(&self.projection, &self.status);
+        }
         self.status.clone()
     }
 
@@ -182,7 +191,8 @@ impl Verification {
         }
         let scratch = self.engine.ports.stores.temporary()?;
         let shard = self.open(&slot, plugin, &scratch)?;
-        let mut fold = Fold { shard, decisions: 0, faults: 0, waits: 0, place, slot: &slot };
+        let (pattern, slot) = (slot.id.partition.0.into(), &slot);
+        let mut fold = Fold { shard, decisions: 0, faults: 0, waits: 0, pattern, place, slot };
         let snapshot = self.follow(&mut fold, &live, pace)?;
         let found = meta_of(&*snapshot)?;
         fold.shard.commit(Duration::ZERO)?;
@@ -304,12 +314,22 @@ impl Verification {
         target: Offset,
         pace: Pace<'_>,
     ) -> Result<(), Ended> {
-        let limits = StepLimits {
-            now: Duration::ZERO,
-            before: Some(until),
-            batch_events: Some(STEP_EVENTS.min(self.engine.config.batch_events_max)),
-        };
         while fold.shard.meta.next < until {
+            // As the check of an upload does: a plugin that keeps something in its
+            // memory, or depends on how the log is cut, comes to something else.
+            fold.pattern = next_pattern(fold.pattern);
+            let sizes = [1, 7, 64, STEP_EVENTS, STEP_EVENTS, STEP_EVENTS, STEP_EVENTS, STEP_EVENTS];
+            let size = sizes[usize::try_from(fold.pattern >> 61).unwrap_or_default()];
+            let limits = StepLimits {
+                now: Duration::ZERO,
+                before: Some(until),
+                batch_events: Some(size.min(self.engine.config.batch_events_max)),
+            };
+            self.status.steps += 1;
+            if fold.pattern.is_multiple_of(DROP_EVERY) {
+                fold.shard.instance = None;
+                self.status.instances_dropped += 1;
+            }
             let before = fold.shard.meta.next;
             let log = Arc::clone(&self.engine.ports.log);
             let outcome = fold.shard.step(&*log, &limits);
@@ -421,7 +441,7 @@ impl Verification {
                 let reason = "parked events were retried or dropped before such decisions were kept: rebuild the projection to verify it";
                 (Verdict::Unverifiable, Some(reason.into()))
             }
-            _ => (Verdict::Differs, None),
+            _ => (Verdict::Differs, Some(FIRST_SUSPECT.into())),
         }
     }
 
@@ -459,6 +479,8 @@ struct Fold<'a> {
     faults: u32,
     /// Times in a row that the log had nothing at hand.
     waits: u32,
+    /// Decides batch sizes and dropped instances: the same in every run.
+    pattern: u64,
     place: usize,
     slot: &'a Arc<Slot>,
 }

@@ -39,6 +39,13 @@ pub struct VerifyStatus {
     pub percent: f64,
     /// Offsets folded again.
     pub events: u64,
+    /// Steps of the second fold, in batches of 1, 7, 64 and 1,024 events at most.
+    #[serde(default)]
+    pub steps: u64,
+    /// After how many of them the plugin's instance was dropped and a fresh one went
+    /// on.
+    #[serde(default)]
+    pub instances_dropped: u64,
     /// Rows, timers, parked events and counters compared.
     pub rows: u64,
     /// Of them, those that differ.
