@@ -223,7 +223,7 @@ fn a_verification_drops_instances_and_what_it_finds_stays_known_over_restarts() 
     world.push("a", turning());
     world.settle();
     // One instance sees all of it: nothing is wrong as long as it lives.
-    world.log.append_to(P0, (0..900).map(|n| event(n, "s1", if n == 5 { "turn" } else { "ok" })));
+    world.log.append_to(P0, (0..9_000).map(|n| event(n, "s1", if n == 5 { "turn" } else { "ok" })));
     world.settle();
     let status = verify(&world);
     assert_eq!(status.verdict, Verdict::Differs);
