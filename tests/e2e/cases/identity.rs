@@ -185,6 +185,47 @@ async fn a_reader_waits_for_the_offset_that_an_append_answered() {
     assert_eq!(replaced.status, 400, "{}", replaced.text);
 }
 
+fn of_tenant(tenant: &str, cents: u64) -> String {
+    order("p", cents).replace("\"source\"", &format!("\"tenant\":\"{tenant}\",\"source\""))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_id_of_another_tenant_is_another_event() {
+    let server = Server::start(&[]).unwrap();
+    revenue(&server).await;
+    for (tenant, cents) in [("b", 0), ("a", 999)] {
+        let answer = send(&server, of_tenant(tenant, cents)).await.json();
+        assert_eq!(
+            (&answer["appended"], &answer["duplicates"]),
+            (&1.into(), &0.into()),
+            "{answer}"
+        );
+    }
+    server.caught_up("revenue").await.unwrap();
+    let rows = server.rows(TABLE).await.unwrap();
+    assert_eq!((&rows[0].1["orders"], &rows[0].1["cents"]), (&2.into(), &999.into()), "{rows:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_identity_with_other_content_is_reported_as_such() {
+    let server = Server::start(&[]).unwrap();
+    send(&server, of_tenant("a", 1)).await;
+    let same = send(&server, of_tenant("a", 1)).await.json();
+    assert_eq!(same["duplicates"], 1, "{same}");
+    assert!(differing(&same) == 0, "{same}");
+    let other = send(&server, of_tenant("a", 2)).await.json();
+    assert_eq!(other["duplicates"], 1, "{other}");
+    assert_eq!(differing(&other), 1, "{other}");
+    let metrics = server.text("/metrics").await.unwrap();
+    let counted = metrics.lines().any(|l| l.contains("differ") && l.ends_with(" 1"));
+    assert!(counted, "{metrics}");
+}
+
+/// How many events of an answer are known with other content.
+fn differing(answer: &Value) -> u64 {
+    answer["differs"].as_u64().unwrap_or_default()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sources_and_types_of_the_host_are_refused_from_outside() {
     let server = folding("emitter").await;

@@ -1,9 +1,14 @@
 //! Inputs that similar systems, or an earlier Lantern, got wrong, each with what
 //! is right. Each stands for a kind of fault.
 
+mod http;
 mod identity;
 mod ingest;
+mod rows;
 mod session;
+mod shortage;
+mod tenants;
+mod time;
 
 use lantern_tests::{Server, guest, run};
 use reqwest::Method;
