@@ -124,6 +124,7 @@ fn text(text: &str, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use lantern_core::Field;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -207,6 +208,63 @@ mod tests {
                 format!("k,{cells}\r\n"),
                 "{value}"
             );
+        }
+    }
+
+    /// JSON values as text, numbers of any length and strings with any escape.
+    fn any_json() -> impl Strategy<Value = String> {
+        let number = "-?(0|[1-9][0-9]{0,40})(\\.[0-9]{1,30})?([eE][+-]?[0-9]{1,4})?";
+        let text = r#""([^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4}){0,12}""#;
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            Just("true".to_owned()),
+            number.prop_map(String::from),
+            text.prop_map(String::from),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            let list = proptest::collection::vec(inner, 0..4);
+            prop_oneof![
+                list.clone().prop_map(|items| format!("[{}]", items.join(", "))),
+                list.prop_map(|items| {
+                    let members = items.iter().enumerate().map(|(n, v)| format!("\"m{n}\" :{v}"));
+                    format!("{{{}}}", members.collect::<Vec<_>>().join(","))
+                }),
+            ]
+        })
+    }
+
+    /// The cells of one line of CSV, as RFC 4180 reads them.
+    fn cells(line: &str) -> Vec<String> {
+        let (mut cells, mut quoted) = (vec![String::new()], false);
+        let mut chars = line.strip_suffix("\r\n").unwrap().chars().peekable();
+        while let Some(c) = chars.next() {
+            let cell = cells.last_mut().unwrap();
+            match c {
+                '"' if quoted && chars.peek() == Some(&'"') => cell.extend(chars.next()),
+                '"' => quoted = !quoted,
+                ',' if !quoted => cells.push(String::new()),
+                _ => cell.push(c),
+            }
+        }
+        cells
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_is_written_as_it_is_stored(json in any_json()) {
+            let kind = FieldKind::Json;
+            let fields = vec![
+                Field { name: "doc".into(), kind, ..Field::default() },
+                Field { name: "kept".into(), ..Field::default() },
+            ];
+            let table = Table { fields, ..Table::default() };
+            let value = format!("{{\"doc\":{json},\"kept\":7}}").into_bytes();
+            let row = Row { key: "k".into(), value: value.clone() };
+            let line = written(|out| ndjson_row(&table, &row, out));
+            let read: HashMap<&str, &RawValue> = serde_json::from_str(&line).unwrap();
+            prop_assert_eq!(read["value"].get().as_bytes(), value);
+            let csv = written(|out| csv_row(&table, &row, out));
+            prop_assert_eq!(cells(&csv), ["k", &json, "7"]);
         }
     }
 }

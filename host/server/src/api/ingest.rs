@@ -127,6 +127,7 @@ pub(crate) struct Mode {
         (status = 200, body = Taken),
         (status = 400, body = Problem, description = "an event is bad; `errors` names each"),
         (status = 413, body = Problem), (status = 415, body = Problem),
+        (status = 422, body = Problem, description = "the topic cannot take an event"),
         (status = 409, body = Problem, description = "with `exact=true`: this log is not empty, or has other partitions"),
         (status = 503, body = Problem, description = "come back after `Retry-After` seconds"),
     )
