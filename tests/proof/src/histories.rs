@@ -246,7 +246,13 @@ impl World {
             let time = (self.history.events.len() as i64) * SECOND / 4;
             let subject = format!("s{}", rng.u8(..3));
             let reading = Reading::Value(rng.i64(1..50));
-            let event = meter::event(&number.to_string(), &subject, time, reading);
+            let event = meter::event(
+                &number.to_string(),
+                ["a", "b"][rng.usize(..2)],
+                &subject,
+                time,
+                reading,
+            );
             ensure!(batch.push(&event.as_ref()), "a batch of few events has room");
         }
         let (send, receive) = std::sync::mpsc::channel();

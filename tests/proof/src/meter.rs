@@ -23,6 +23,11 @@ pub const WINDOW: i64 = 5 * SECOND;
 pub const RETENTION: i64 = 8 * SECOND;
 /// How late an event may be, in microseconds.
 pub const LATENESS: i64 = 2 * SECOND;
+/// How far ahead of its append time an event may be and move the watermark, in
+/// seconds.
+pub const AHEAD_S: u64 = 30;
+/// The extension attribute with an event's append time, in microseconds.
+pub const APPENDED: &str = "appended";
 /// From so many events of a subject on, what is bad is taken.
 pub const ENOUGH: i64 = 2;
 /// The projection's name.
@@ -38,6 +43,8 @@ pub const TOTALS: TableId = TableId(0);
 pub const WINDOWS: TableId = TableId(1);
 /// Rows with retention.
 pub const RECENT: TableId = TableId(2);
+/// Rows that belong to tenants.
+pub const OWNED: TableId = TableId(3);
 
 /// A build of the meter: versions differ in what they can stand and in what
 /// they write.
@@ -67,6 +74,12 @@ pub struct Flaws {
     pub batch_dependent: bool,
     /// It keeps totals in its instance's memory, and trusts them.
     pub remembers: bool,
+    /// Its writes are judged by the tenants of the whole batch, as by a host that
+    /// does not know which event wrote a row.
+    pub tenant_of_batch: bool,
+    /// It writes rows of tenants at the end of a call, in the name of the last
+    /// event.
+    pub coalesces: bool,
 }
 
 /// What an event's data says.
@@ -83,6 +96,8 @@ pub enum Reading {
     BadTimer,
     /// Fails in every version.
     Poison,
+    /// Writes a row of another tenant where not mended, which the host refuses.
+    Foreign,
 }
 
 impl Reading {
@@ -94,6 +109,7 @@ impl Reading {
             b"trap" => Self::Trap,
             b"timer" => Self::BadTimer,
             b"poison" => Self::Poison,
+            b"foreign" => Self::Foreign,
             data => Self::Value(
                 std::str::from_utf8(data).ok().and_then(|t| t.parse().ok()).unwrap_or(0),
             ),
@@ -109,6 +125,7 @@ impl Reading {
             Self::Trap => "trap".into(),
             Self::BadTimer => "timer".into(),
             Self::Poison => "poison".into(),
+            Self::Foreign => "foreign".into(),
         }
     }
 
@@ -118,20 +135,21 @@ impl Reading {
         match self {
             Self::Value(_) | Self::BadTimer => true,
             Self::Bad => kind.mended || n >= ENOUGH,
-            Self::Trap => kind.mended,
+            Self::Trap | Self::Foreign => kind.mended,
             Self::Poison => false,
         }
     }
 }
 
-/// An event of the meter's.
+/// An event of the meter's; an empty tenant is none.
 #[must_use]
-pub fn event(id: &str, subject: &str, time: i64, reading: Reading) -> Event {
+pub fn event(id: &str, tenant: &str, subject: &str, time: i64, reading: Reading) -> Event {
     Event {
         id: id.into(),
         source: "test".into(),
         kind: READ.into(),
         subject: subject.into(),
+        tenant: tenant.into(),
         time: Timestamp(time),
         data: reading.data().into_bytes(),
         ..Event::default()
@@ -147,7 +165,7 @@ pub fn manifest(kind: Kind) -> Manifest {
         name: NAME.into(),
         version: format!("{}.0.0", kind.offset),
         subscribes: vec!["m.*".into()],
-        attributes: Attributes { subject: true, data: true, ..Attributes::default() },
+        attributes: Attributes { subject: true, tenant: true, data: true, ..Attributes::default() },
         tables: vec![
             Table {
                 name: "totals".into(),
@@ -163,6 +181,7 @@ pub fn manifest(kind: Kind) -> Manifest {
                 retention_us: Some(RETENTION.cast_unsigned()),
                 ..Table::default()
             },
+            Table { name: "owned".into(), per_tenant: true, ..Table::default() },
         ],
         emits: vec![CLOSED.into()],
         event_time: Some(EventTime {
@@ -188,6 +207,7 @@ pub fn sha256(kind: Kind) -> String {
 pub fn plugin(kind: Kind, flaws: Flaws) -> Arc<dyn Plugin> {
     let apply =
         move |batch: &Batch, host: &mut dyn Host, memory: &mut BTreeMap<String, (i64, i64)>| {
+            let mut held = Vec::new();
             for (index, timer) in (0..).zip(&batch.timers) {
                 if timer.key.ends_with('!') && !kind.mended {
                     return Err(ApplyError::Failed { cause: None, message: "bad timer".into() });
@@ -196,18 +216,43 @@ pub fn plugin(kind: Kind, flaws: Flaws) -> Arc<dyn Plugin> {
             }
             for (place, event) in batch.events.iter().enumerate() {
                 let (cause, reading) = (batch.cause_of_event(place), Reading::of(event.data));
-                let row = host.get(TOTALS, event.subject).map_err(host_error)?;
-                if !reading.fits(kind, row.map_or(0, |row| numbers(&row).0)) {
+                let who = who(event.tenant, event.subject);
+                let row = host.get(TOTALS, &who).map_err(host_error)?;
+                let n = row.map_or(0, |row| numbers(&row).0);
+                // What is foreign is for the host to refuse.
+                if reading != Reading::Foreign && !reading.fits(kind, n) {
                     return Err(refusal(reading, cause));
                 }
                 let memory = flaws.remembers.then_some(&mut *memory);
                 let extra = if flaws.batch_dependent { batch.events.len() as i64 } else { 0 };
-                let read = Read { cause, subject: event.subject, time: event.time, reading, extra };
+                let read = Read { cause, who: &who, time: event.time, reading, extra };
                 apply_one(host, kind, &read, memory).map_err(host_error)?;
+                let owner = owner(kind, event.tenant, reading);
+                if owner.is_empty() {
+                    continue;
+                }
+                let row = (format!("{owner}\0{}", event.subject), owned(n + 1));
+                if flaws.coalesces {
+                    held.push(row);
+                    continue;
+                }
+                let by = flaws.tenant_of_batch.then(|| by_any_of(batch, owner)).flatten();
+                let by = by.unwrap_or(cause);
+                host.put(by, OWNED, &row.0, row.1.as_bytes()).map_err(host_error)?;
+            }
+            for (key, value) in held {
+                let last = batch.cause_of_event(batch.events.len() - 1);
+                host.put(last, OWNED, &key, value.as_bytes()).map_err(host_error)?;
             }
             Ok(())
         };
     Arc::new(NativePlugin::new(manifest(kind), apply))
+}
+
+/// An event of the batch whose tenant is `owner`.
+fn by_any_of(batch: &Batch, owner: &str) -> Option<Cause> {
+    let place = batch.events.iter().position(|event| event.tenant == owner)?;
+    Some(batch.cause_of_event(place))
 }
 
 fn refusal(reading: Reading, cause: Cause) -> ApplyError {
@@ -221,7 +266,8 @@ fn refusal(reading: Reading, cause: Cause) -> ApplyError {
 /// One event as the meter takes it.
 struct Read<'a> {
     cause: Cause,
-    subject: &'a str,
+    /// See [`who`].
+    who: &'a str,
     time: Timestamp,
     reading: Reading,
     extra: i64,
@@ -240,6 +286,28 @@ pub fn total(n: i64, sum: i64) -> String {
     format!(r#"{{"n":{n},"sum":{sum}}}"#)
 }
 
+/// Whose rows an event changes: the same subject of two tenants is two.
+#[must_use]
+pub fn who(tenant: &str, subject: &str) -> String {
+    format!("{tenant}/{subject}")
+}
+
+/// The tenant whose row an event writes; empty if it writes none.
+#[must_use]
+pub fn owner(kind: Kind, tenant: &str, reading: Reading) -> &str {
+    match (reading == Reading::Foreign && !kind.mended, tenant) {
+        (true, "a") => "b",
+        (true, _) => "a",
+        (false, own) => own,
+    }
+}
+
+/// A row of `owned`.
+#[must_use]
+pub fn owned(n: i64) -> String {
+    n.to_string()
+}
+
 /// A row of `recent`.
 #[must_use]
 pub fn recent(value: i64) -> String {
@@ -248,10 +316,10 @@ pub fn recent(value: i64) -> String {
 
 /// The timer and the window of an event.
 #[must_use]
-pub fn window(subject: &str, time: Timestamp, reading: Reading) -> (Timestamp, String) {
+pub fn window(who: &str, time: Timestamp, reading: Reading) -> (Timestamp, String) {
     let end = (time.0.div_euclid(WINDOW) + 1) * WINDOW;
     let mark = if reading == Reading::BadTimer { "!" } else { "" };
-    (Timestamp(end), format!("{end:020}/{subject}{mark}"))
+    (Timestamp(end), format!("{end:020}/{who}{mark}"))
 }
 
 fn apply_one(
@@ -260,23 +328,23 @@ fn apply_one(
     read: &Read<'_>,
     memory: Option<&mut BTreeMap<String, (i64, i64)>>,
 ) -> Result<(), HostError> {
-    let Read { cause, subject, time, reading, extra } = *read;
-    let stored = host.get(TOTALS, subject)?.map_or((0, 0), |row| numbers(&row));
+    let Read { cause, who, time, reading, extra } = *read;
+    let stored = host.get(TOTALS, who)?.map_or((0, 0), |row| numbers(&row));
     let (n, sum) = match &memory {
-        Some(memory) => memory.get(subject).copied().unwrap_or_default(),
+        Some(memory) => memory.get(who).copied().unwrap_or_default(),
         None => stored,
     };
     let (n, sum) = (n + 1, sum + value_of(kind, reading) + extra);
     if let Some(memory) = memory {
-        memory.insert(subject.into(), (n, sum));
+        memory.insert(who.into(), (n, sum));
     }
-    host.put(cause, TOTALS, subject, total(n, sum).as_bytes())?;
+    host.put(cause, TOTALS, who, total(n, sum).as_bytes())?;
     if sum % 7 == 0 {
-        host.delete(cause, RECENT, subject)?;
+        host.delete(cause, RECENT, who)?;
     } else {
-        host.put(cause, RECENT, subject, recent(sum).as_bytes())?;
+        host.put(cause, RECENT, who, recent(sum).as_bytes())?;
     }
-    let (end, key) = window(subject, time, reading);
+    let (end, key) = window(who, time, reading);
     let count = host.get(WINDOWS, &key)?.map_or(0, |row| row.len());
     host.put(cause, WINDOWS, &key, &vec![b'x'; count + 1])?;
     if sum % 11 == 0 { host.cancel_timer(cause, &key) } else { host.set_timer(cause, end, &key) }

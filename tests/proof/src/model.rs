@@ -7,11 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use anyhow::{Context, Result, bail, ensure};
 use lantern_core::{
     Event, HEARTBEAT_TYPE, KeyRange, Offset, ParkedKind, ParkedRecord, ReadStore, ShardMeta, Space,
-    TableId, Timer, Timestamp,
+    TableId, Timer, Timestamp, UNREADABLE_KIND, UNREADABLE_TYPE,
 };
 
 use crate::meter::{
-    self, Kind, LATENESS, Policy, READ, RECENT, RETENTION, Reading, SECOND, TOTALS, WINDOWS,
+    self, AHEAD_S, Kind, LATENESS, OWNED, Policy, READ, RECENT, RETENTION, Reading, SECOND, TOTALS,
+    WINDOWS,
 };
 
 /// What an operator chooses of the parked events.
@@ -19,8 +20,8 @@ use crate::meter::{
 pub enum Choice {
     /// All.
     All,
-    /// Those of a subject.
-    Subject(String),
+    /// Those of a subject of a tenant.
+    Subject(String, String),
     /// Those at an offset.
     Offset(u64),
 }
@@ -30,8 +31,12 @@ pub enum Choice {
 pub struct Parked {
     /// What it is.
     pub kind: ParkedKind,
+    /// The event's tenant; empty for a timer.
+    pub tenant: String,
     /// The event's subject; empty for a timer.
     pub subject: String,
+    /// Whether it is a record that is no event.
+    unreadable: bool,
     /// The event's time.
     time: Timestamp,
     reading: Reading,
@@ -43,6 +48,8 @@ pub struct Parked {
 pub struct Emitted {
     /// Whether it goes into the log.
     pub live: bool,
+    /// The offset of the event that set the timer.
+    pub cause: u64,
     /// Its subject.
     pub subject: String,
     /// Its data.
@@ -58,6 +65,7 @@ pub struct Model {
     max_time: Timestamp,
     watermark: Timestamp,
     totals: BTreeMap<String, (i64, i64)>,
+    owned: BTreeMap<String, i64>,
     windows: BTreeMap<String, usize>,
     recent: BTreeMap<String, (i64, Timestamp)>,
     /// When each timer is due, and as it was set, by key.
@@ -68,6 +76,7 @@ pub struct Model {
     pub emitted: Vec<Emitted>,
     applied: u64,
     late: u64,
+    ahead: u64,
     parked_total: u64,
     timers_fired: u64,
     /// Whether the version serves readers, so that what it emits counts.
@@ -78,6 +87,24 @@ pub struct Model {
     pub emit_from: Offset,
     /// A person has it retry a parked event.
     retrying: bool,
+    /// What is wrong with it on purpose.
+    flaw: Option<Flaw>,
+    /// Of a flawed one: the batch's end, and what was parked at its start.
+    batch: (Offset, BTreeSet<(String, String)>),
+}
+
+/// A mistake of a host, made by the model: next to a sound host it must show in
+/// the same histories as next to a sound model the mistake of a host would.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// Subjects are parked as of the start of a batch of so many events.
+    ParkedAsOfBatch(u64),
+    /// An unreadable record parks the subject that its key names.
+    UnreadableBlocks,
+    /// A parked subject of one tenant is parked for all.
+    SubjectOfAllTenants,
+    /// An event moves the watermark however far ahead it is.
+    AheadMoves,
 }
 
 impl Model {
@@ -90,6 +117,7 @@ impl Model {
             max_time: Timestamp::MIN,
             watermark: Timestamp::MIN,
             totals: BTreeMap::new(),
+            owned: BTreeMap::new(),
             windows: BTreeMap::new(),
             recent: BTreeMap::new(),
             timers: BTreeMap::new(),
@@ -97,13 +125,22 @@ impl Model {
             emitted: Vec::new(),
             applied: 0,
             late: 0,
+            ahead: 0,
             parked_total: 0,
             timers_fired: 0,
             live: false,
             switches: VecDeque::new(),
             emit_from: Offset(0),
             retrying: false,
+            flaw: None,
+            batch: (Offset(0), BTreeSet::new()),
         }
+    }
+
+    /// The same with a flaw.
+    #[must_use]
+    pub fn with(self, flaw: Option<Flaw>) -> Self {
+        Self { flaw, ..self }
     }
 
     /// Folds `events` (a partition's, from its start, without gaps) up to `next`.
@@ -134,13 +171,28 @@ impl Model {
     fn step(&mut self, event: &Event) {
         self.switch();
         let offset = self.next;
-        if event.kind == READ {
+        if let Some(Flaw::ParkedAsOfBatch(events)) = self.flaw
+            && self.batch.0 <= offset
+        {
+            let parked = self.parked.values().filter(|p| !timer(&p.kind));
+            let parked = parked.map(|p| (p.tenant.clone(), p.subject.clone())).collect();
+            self.batch = (Offset(offset.0 + events), parked);
+        }
+        if event.kind == UNREADABLE_TYPE && wanted(event) {
+            // It concerns no subject: the record alone is parked.
+            let mut record = parked(ParkedKind::Event, event, Reading::Poison, 0);
+            if self.flaw == Some(Flaw::UnreadableBlocks) {
+                (record.tenant, record.subject) = ("a".into(), "s0".into());
+            }
+            self.park(offset, 0, record);
+        } else if event.kind == READ {
             let reading = Reading::of(&event.data);
-            let waits = self.kind.on_failure == Policy::ParkSubject && self.blocked(&event.subject);
+            let waits = self.kind.on_failure == Policy::ParkSubject && self.blocked(event);
+            let n = self.count(&event.tenant, &event.subject);
             if waits {
                 self.park(offset, 0, parked(ParkedKind::Waiting, event, reading, 0));
-            } else if reading.fits(self.kind, self.count(&event.subject)) {
-                self.apply(offset, &event.subject, event.time, reading);
+            } else if reading.fits(self.kind, n) {
+                self.apply(offset, (&event.tenant, &event.subject), event.time, reading);
                 self.applied += 1;
                 self.late += u64::from(event.time < self.watermark);
             } else {
@@ -149,19 +201,48 @@ impl Model {
         }
         self.next = offset.next();
         if event.kind == READ || event.kind == HEARTBEAT_TYPE {
-            self.max_time = self.max_time.max(event.time);
+            self.take_time(event);
             self.tick();
         }
     }
 
-    /// How many events of `subject` were applied.
-    fn count(&self, subject: &str) -> i64 {
-        self.totals.get(subject).map_or(0, |(n, _)| *n)
+    /// Moves the log's time, unless the event is too far ahead of the time at which
+    /// it was appended. A heartbeat counts up to that time.
+    fn take_time(&mut self, event: &Event) {
+        let Some(appended) = appended(event) else {
+            self.max_time = self.max_time.max(event.time);
+            return;
+        };
+        let latest = Timestamp(appended.0 + AHEAD_S.cast_signed() * SECOND);
+        let time = match event.kind == HEARTBEAT_TYPE {
+            true => event.time.min(appended),
+            false => event.time,
+        };
+        if time > latest && self.flaw != Some(Flaw::AheadMoves) {
+            self.ahead += 1;
+        } else {
+            self.max_time = self.max_time.max(time);
+        }
     }
 
-    /// Whether events of `subject` must wait.
-    fn blocked(&self, subject: &str) -> bool {
-        !subject.is_empty() && self.parked.values().any(|p| p.subject == subject && !timer(&p.kind))
+    /// How many events of a tenant's subject were applied.
+    fn count(&self, tenant: &str, subject: &str) -> i64 {
+        self.totals.get(&meter::who(tenant, subject)).map_or(0, |(n, _)| *n)
+    }
+
+    /// Whether events of the same tenant and subject must wait.
+    fn blocked(&self, event: &Event) -> bool {
+        let any_tenant = self.flaw == Some(Flaw::SubjectOfAllTenants);
+        let same = |tenant: &str, subject: &str| {
+            subject == event.subject && (any_tenant || tenant == event.tenant)
+        };
+        if event.subject.is_empty() {
+            return false;
+        }
+        match self.flaw {
+            Some(Flaw::ParkedAsOfBatch(_)) => self.batch.1.iter().any(|(t, s)| same(t, s)),
+            _ => self.parked.values().any(|p| same(&p.tenant, &p.subject) && !timer(&p.kind)),
+        }
     }
 
     fn park(&mut self, offset: Offset, number: u64, what: Parked) {
@@ -169,20 +250,31 @@ impl Model {
         self.parked_total += 1;
     }
 
-    fn apply(&mut self, offset: Offset, subject: &str, time: Timestamp, reading: Reading) {
+    fn apply(
+        &mut self,
+        offset: Offset,
+        (tenant, subject): (&str, &str),
+        time: Timestamp,
+        reading: Reading,
+    ) {
+        let who = meter::who(tenant, subject);
         let now = match self.watermark {
             Timestamp::MIN => mark(time),
             watermark => watermark,
         };
-        let (n, sum) = self.totals.get(subject).copied().unwrap_or_default();
+        let (n, sum) = self.totals.get(&who).copied().unwrap_or_default();
         let (n, sum) = (n + 1, sum + meter::value_of(self.kind, reading));
-        self.totals.insert(subject.into(), (n, sum));
-        if sum % 7 == 0 {
-            self.recent.remove(subject);
-        } else {
-            self.recent.insert(subject.into(), (sum, Timestamp(now.0 + RETENTION)));
+        self.totals.insert(who.clone(), (n, sum));
+        let owner = meter::owner(self.kind, tenant, reading);
+        if !owner.is_empty() {
+            self.owned.insert(format!("{owner}\0{subject}"), n);
         }
-        let (end, key) = meter::window(subject, time, reading);
+        if sum % 7 == 0 {
+            self.recent.remove(&who);
+        } else {
+            self.recent.insert(who.clone(), (sum, Timestamp(now.0 + RETENTION)));
+        }
+        let (end, key) = meter::window(&who, time, reading);
         *self.windows.entry(key.clone()).or_default() += 1;
         if sum % 11 == 0 {
             self.timers.remove(&key);
@@ -205,7 +297,7 @@ impl Model {
             self.timers.remove(&timer.key);
             self.timers_fired += 1;
             if self.fires(&timer.key) {
-                self.close(&timer.key);
+                self.close(&timer);
             } else {
                 let number = self.timers_fired;
                 let kind = ParkedKind::Timer(timer);
@@ -221,11 +313,11 @@ impl Model {
         self.kind.mended || !key.ends_with('!')
     }
 
-    fn close(&mut self, key: &str) {
+    fn close(&mut self, Timer { key, offset, .. }: &Timer) {
         let count = self.windows.remove(key).unwrap_or_default();
         let data = count.to_string();
         let live = self.live && (self.retrying || self.next > self.emit_from);
-        self.emitted.push(Emitted { live, subject: key.into(), data });
+        self.emitted.push(Emitted { live, cause: offset.0, subject: key.clone(), data });
     }
 
     /// Retries what `choice` names; says how many were applied.
@@ -239,8 +331,9 @@ impl Model {
             let ordered = self.kind.on_failure == Policy::ParkSubject
                 && !timer(&what.kind)
                 && !what.subject.is_empty();
+            let of = (what.tenant.clone(), what.subject.clone());
             let chosen = chosen(choice, place.0, &what);
-            let waits = ordered && stuck.contains(&what.subject);
+            let waits = ordered && stuck.contains(&of);
             if chosen && !waits && self.retry_one(Offset(place.0), &what) {
                 self.parked.remove(&place);
                 done += 1;
@@ -254,26 +347,27 @@ impl Model {
                 }
             }
             if ordered {
-                stuck.insert(what.subject);
+                stuck.insert(of);
             }
         }
         done
     }
 
     fn retry_one(&mut self, offset: Offset, what: &Parked) -> bool {
-        if let ParkedKind::Timer(Timer { key, .. }) = &what.kind {
-            let fires = self.fires(key);
+        if let ParkedKind::Timer(timer) = &what.kind {
+            let fires = self.fires(&timer.key);
             if fires {
                 self.retrying = true;
-                self.close(key);
+                self.close(timer);
                 self.retrying = false;
             }
             return fires;
         }
-        if !what.reading.fits(self.kind, self.count(&what.subject)) {
+        let n = self.count(&what.tenant, &what.subject);
+        if what.unreadable || !what.reading.fits(self.kind, n) {
             return false;
         }
-        self.apply(offset, &what.subject, what.time, what.reading);
+        self.apply(offset, (&what.tenant, &what.subject), what.time, what.reading);
         self.applied += 1;
         true
     }
@@ -300,6 +394,7 @@ impl Model {
         let ours = [
             ("applied", self.applied, meta.applied),
             ("late", self.late, meta.late),
+            ("ahead", self.ahead, meta.ahead.count),
             ("parked_total", self.parked_total, meta.parked_total),
             ("parked_now", self.parked.len() as u64, meta.parked_now),
             ("timers_fired", self.timers_fired, meta.timers_fired),
@@ -313,6 +408,8 @@ impl Model {
         ensure!(self.watermark == meta.watermark, "the watermark is {}", meta.watermark);
         let totals = self.totals.iter().map(|(k, (n, sum))| (k.clone(), meter::total(*n, *sum)));
         same("totals", totals, rows(store, TOTALS)?)?;
+        let owned = self.owned.iter().map(|(k, n)| (k.clone(), meter::owned(*n)));
+        same("owned", owned, rows(store, OWNED)?)?;
         let windows = self.windows.iter().map(|(k, n)| (k.clone(), "x".repeat(*n)));
         same("windows", windows, rows(store, WINDOWS)?)?;
         let recent = self.recent.iter().map(|(k, (v, _))| (k.clone(), meter::recent(*v)));
@@ -321,10 +418,26 @@ impl Model {
             self.timers.iter().map(|(k, (due, timer))| (k.clone(), told_timer(*due, timer)));
         same("timers", timers, stored_timers(store)?)?;
         let expected = self.parked.iter().map(|((offset, number), what)| {
-            (format!("{offset:08}/{number}"), told(&what.kind, &what.subject, what.attempts))
+            (
+                format!("{offset:08}/{number}"),
+                told(&what.kind, &what.tenant, &what.subject, what.attempts),
+            )
         });
         same("parked", expected, stored_parked(store)?)
     }
+}
+
+/// When the log took an event, if the experiment says so.
+fn appended(event: &Event) -> Option<Timestamp> {
+    let members: serde_json::Value = serde_json::from_str(&event.extensions).ok()?;
+    members[meter::APPENDED].as_i64().map(Timestamp)
+}
+
+/// Whether an unreadable record may be one of the meter's: its type is unknown,
+/// or one that the meter subscribes to.
+fn wanted(record: &Event) -> bool {
+    let members: serde_json::Value = serde_json::from_str(&record.extensions).unwrap_or_default();
+    members[UNREADABLE_KIND].as_str().is_none_or(|kind| kind.starts_with("m."))
 }
 
 /// The watermark that the highest time makes.
@@ -340,19 +453,27 @@ fn timer(kind: &ParkedKind) -> bool {
 }
 
 fn parked(kind: ParkedKind, event: &Event, reading: Reading, attempts: u32) -> Parked {
-    Parked { kind, subject: event.subject.clone(), time: event.time, reading, attempts }
+    Parked {
+        kind,
+        tenant: event.tenant.clone(),
+        subject: event.subject.clone(),
+        unreadable: event.kind == UNREADABLE_TYPE,
+        time: event.time,
+        reading,
+        attempts,
+    }
 }
 
 fn chosen(choice: &Choice, offset: u64, what: &Parked) -> bool {
     match choice {
         Choice::All => true,
-        Choice::Subject(subject) => what.subject == *subject,
+        Choice::Subject(tenant, subject) => what.tenant == *tenant && what.subject == *subject,
         Choice::Offset(chosen) => offset == *chosen,
     }
 }
 
-fn told(kind: &ParkedKind, subject: &str, attempts: u32) -> String {
-    format!("{kind:?} of `{subject}` tried {attempts} times")
+fn told(kind: &ParkedKind, tenant: &str, subject: &str, attempts: u32) -> String {
+    format!("{kind:?} of `{tenant}/{subject}` tried {attempts} times")
 }
 
 fn told_timer(due: Timestamp, timer: &Timer) -> String {
@@ -392,7 +513,8 @@ fn stored_parked(store: &dyn ReadStore) -> Result<BTreeMap<String, String>> {
     for (key, value) in store.scan(Space::Parked, &KeyRange::all(), usize::MAX, false)? {
         let record = ParkedRecord::decode(&value).context("a parked record cannot be read")?;
         let number = u64::from_be_bytes(key[8..].try_into()?);
-        let told = told(&record.kind, &record.event.subject, record.attempts);
+        let event = &record.event;
+        let told = told(&record.kind, &event.tenant, &event.subject, record.attempts);
         parked.insert(format!("{:08}/{number}", record.offset.0), told);
     }
     Ok(parked)

@@ -113,10 +113,17 @@ impl Recorded {
                         0 => Reading::Bad,
                         1 => Reading::Trap,
                         2 => Reading::BadTimer,
+                        3 => Reading::Foreign,
                         _ => Reading::Value(rng.i64(0..50)),
                     };
                     let subject = format!("s{}", rng.u8(..6));
-                    meter::event(&format!("e{number}"), &subject, time.max(0), reading)
+                    meter::event(
+                        &format!("e{number}"),
+                        ["", "a", "b"][rng.usize(..3)],
+                        &subject,
+                        time.max(0),
+                        reading,
+                    )
                 }
                 _ => flight(rng, number),
             };

@@ -9,6 +9,7 @@ use indicatif::ProgressBar;
 
 use crate::engine::Planted;
 use crate::meter::Flaws;
+use crate::model::Flaw;
 use crate::planted::{Logs, Stores};
 use crate::power::Flawed;
 use crate::{Claim, Counts, Plan, Run, engine, histories, power, replay};
@@ -54,12 +55,10 @@ enum Place {
     Redb,
 }
 
-const SOUND: Planted = Planted {
-    flaws: Flaws { batch_dependent: false, remembers: false },
-    stores: None,
-    log: None,
-    unpublished: false,
-};
+const SOUND: Planted =
+    Planted { flaws: HONEST_PLUGIN, stores: None, log: None, unpublished: false, model: None };
+const HONEST_PLUGIN: Flaws =
+    Flaws { batch_dependent: false, remembers: false, tenant_of_batch: false, coalesces: false };
 const HONEST: Flawed = Flawed {
     sync_skipped: None,
     folders_unsynced: false,
@@ -69,6 +68,10 @@ const HONEST: Flawed = Flawed {
 
 const fn store(what: Stores) -> Place {
     Place::Engine(Planted { stores: Some(what), ..SOUND })
+}
+
+const fn model(flaw: Flaw) -> Place {
+    Place::Engine(Planted { model: Some(flaw), ..SOUND })
 }
 
 const fn log(what: Logs) -> Place {
@@ -109,6 +112,30 @@ const BUGS: &[Bug] = &[
         planted: Place::Engine(Planted { unpublished: true, ..SOUND }),
     },
     Bug {
+        name: "a row's tenant is looked for in the whole batch",
+        planted: Place::Engine(Planted {
+            flaws: Flaws { tenant_of_batch: true, ..HONEST_PLUGIN },
+            ..SOUND
+        }),
+    },
+    Bug {
+        name: "rows are judged at the end of the batch",
+        planted: Place::Engine(Planted {
+            flaws: Flaws { coalesces: true, ..HONEST_PLUGIN },
+            ..SOUND
+        }),
+    },
+    Bug {
+        name: "subjects are parked as of the batch's start",
+        planted: model(Flaw::ParkedAsOfBatch(0)),
+    },
+    Bug {
+        name: "a parked subject of one tenant is parked for all",
+        planted: model(Flaw::SubjectOfAllTenants),
+    },
+    Bug { name: "an event far ahead moves the watermark", planted: model(Flaw::AheadMoves) },
+    Bug { name: "an unreadable record blocks a subject", planted: model(Flaw::UnreadableBlocks) },
+    Bug {
         name: "an epoch has no random part",
         planted: Place::Histories(histories::Flawed { same_numbers: true, one_incarnation: false }),
     },
@@ -118,11 +145,11 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "what is written depends on the batch",
-        planted: Place::Plugin(Flaws { batch_dependent: true, remembers: false }),
+        planted: Place::Plugin(Flaws { batch_dependent: true, ..HONEST_PLUGIN }),
     },
     Bug {
         name: "an instance's memory is trusted",
-        planted: Place::Plugin(Flaws { batch_dependent: false, remembers: true }),
+        planted: Place::Plugin(Flaws { remembers: true, ..HONEST_PLUGIN }),
     },
 ];
 

@@ -13,7 +13,7 @@ pub(super) fn all() -> Vec<(&'static str, Setting, Vec<Step>)> {
         commit_ms: 0,
         changes_bytes: 200,
     };
-    let read = |ms: i16, value: i64| Input::Read(0, ms, Reading::Value(value));
+    let read = |ms: i16, value: i64| Input::Read((0, 0), ms, Reading::Value(value));
     let closing = || Step::Append(vec![read(3_031, 0), read(3_969, 0)]);
     let cases = vec![
         (
@@ -33,7 +33,7 @@ pub(super) fn all() -> Vec<(&'static str, Setting, Vec<Step>)> {
             vec![
                 Step::Upload(0, true),
                 Step::Turns(1),
-                Step::Append(vec![Input::Read(1, 0, Reading::BadTimer)]),
+                Step::Append(vec![Input::Read((0, 1), 0, Reading::BadTimer)]),
                 closing(),
                 Step::Settle,
                 Step::Retry(Choice::All),
@@ -103,7 +103,7 @@ pub(super) fn all() -> Vec<(&'static str, Setting, Vec<Step>)> {
             "a retry came before timers that were due and had not fired yet",
             vec![
                 Step::Upload(1, false),
-                Step::Append(vec![read(0, 0), Input::Read(0, 0, Reading::Bad), read(64, 0)]),
+                Step::Append(vec![read(0, 0), Input::Read((0, 0), 0, Reading::Bad), read(64, 0)]),
                 Step::Settle,
                 Step::FailCalls(1),
                 Step::Append(vec![Input::Heartbeat(6_936)]),

@@ -32,14 +32,27 @@ pub struct Setting {
 /// An event to append.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// A reading: subject, time since the one before in milliseconds (it may go
+    /// A reading: whose, time since the one before in milliseconds (it may go
     /// back), and what it says.
-    Read(u8, i16, Reading),
+    Read(Who, i16, Reading),
+    /// A reading so many seconds ahead of the log's clock.
+    Ahead(Who, u8),
+    /// A record that is no event, with the type it claims, by place in [`CLAIMED`].
+    Unreadable(u8),
     /// An event of a type nobody subscribes to.
     Other,
     /// A heartbeat, so many milliseconds later.
     Heartbeat(u16),
 }
+
+/// A tenant, by place in [`TENANTS`], and a subject.
+pub(super) type Who = (u8, u8);
+
+/// The tenants of events; an empty one is none.
+pub(super) const TENANTS: [&str; 3] = ["", "a", "b"];
+
+/// The types that unreadable records claim; an empty one is none.
+pub(super) const CLAIMED: [&str; 3] = ["", "m.read", "x.other"];
 
 /// One thing that happens. Versions are places in [`KINDS`].
 #[derive(Clone, Debug)]
@@ -78,6 +91,8 @@ pub enum Step {
     Rollback,
     /// A version is deleted.
     Delete(u8),
+    /// The whole projection is deleted.
+    DeleteAll,
     /// A version is folded anew.
     Rebuild(u8),
     /// The projection is paused.
@@ -132,6 +147,7 @@ impl ReferenceStateMachine for History {
             3 => version().prop_map(Step::Activate),
             2 => Just(Step::Rollback),
             1 => version().prop_map(Step::Delete),
+            1 => Just(Step::DeleteAll),
             2 => version().prop_map(Step::Rebuild),
             1 => Just(Step::Pause),
             2 => Just(Step::Resume),
@@ -148,10 +164,17 @@ impl ReferenceStateMachine for History {
 
 fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
-        12 => (0_u8..4, -3_000_i16..4_000, reading()).prop_map(|(s, t, r)| Input::Read(s, t, r)),
+        12 => (who(), -3_000_i16..4_000, reading()).prop_map(|(w, t, r)| Input::Read(w, t, r)),
+        1 => (who(), 1_u8..90).prop_map(|(w, s)| Input::Ahead(w, s)),
+        1 => (0_u8..3).prop_map(Input::Unreadable),
         1 => Just(Input::Other),
         1 => (0_u16..9_000).prop_map(Input::Heartbeat),
     ]
+}
+
+/// Few, so that tenants share subjects and follow each other within a batch.
+fn who() -> impl Strategy<Value = Who> {
+    (prop::sample::select(vec![0_u8, 1, 1, 2, 2]), 0_u8..3)
 }
 
 fn reading() -> impl Strategy<Value = Reading> {
@@ -161,13 +184,16 @@ fn reading() -> impl Strategy<Value = Reading> {
         1 => Just(Reading::Trap),
         1 => Just(Reading::BadTimer),
         1 => Just(Reading::Poison),
+        2 => Just(Reading::Foreign),
     ]
 }
 
 fn choice() -> impl Strategy<Value = Choice> {
     prop_oneof![
         3 => Just(Choice::All),
-        1 => (0_u8..4).prop_map(|subject| Choice::Subject(format!("s{subject}"))),
+        1 => who().prop_map(|(tenant, subject)| {
+            Choice::Subject(TENANTS[usize::from(tenant)].into(), format!("s{subject}"))
+        }),
         1 => (0_u64..40).prop_map(Choice::Offset),
     ]
 }

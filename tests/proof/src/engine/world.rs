@@ -6,20 +6,24 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use lantern_core::fake::{CountingRandom, ManualClock, MemoryCatalog, MemoryLog, MemoryStores};
+use lantern_core::fake::{
+    AppendClock, CountingRandom, ManualClock, MemoryCatalog, MemoryLog, MemoryStores,
+};
 use lantern_core::{
     Catalog, Committed, Event, HEARTBEAT_TYPE, KeyRange, LogError, Offset, PartitionId,
     ProjectionRecord, Publish, ReadStore, ShardId, ShardMeta, Space, StoreError, TableId,
-    Timestamp, VersionId, VersionRecord,
+    Timestamp, UNREADABLE_KIND, UNREADABLE_REASON, UNREADABLE_TYPE, VersionId, VersionRecord,
+    emitted_id,
 };
 use lantern_engine::{
     Engine, EngineConfig, EngineError, ParkedSelection, Ports, Upload, version_id,
 };
 use parking_lot::Mutex;
+use serde_json::json;
 
-use super::history::{Input, KINDS, Setting, Step};
-use crate::meter::{self, CLOSED, Flaky, Flaws, NAME, SECOND, Shelf};
-use crate::model::{Choice, Model, meta_of};
+use super::history::{CLAIMED, Input, KINDS, Setting, Step, TENANTS, Who};
+use crate::meter::{self, CLOSED, Flaky, Flaws, NAME, Reading, SECOND, Shelf};
+use crate::model::{Choice, Flaw, Model, meta_of};
 use crate::planted::{BadLog, BadPublish, BadStores};
 
 const P0: PartitionId = PartitionId(0);
@@ -37,6 +41,8 @@ pub struct Planted {
     pub log: Option<crate::planted::Logs>,
     /// Whether some commits are not published.
     pub unpublished: bool,
+    /// What the model does wrong.
+    pub model: Option<Flaw>,
 }
 
 /// A version's build: its version and how often it was rebuilt.
@@ -95,6 +101,8 @@ pub struct World {
     engine: Arc<Engine>,
     call_faults: Arc<AtomicU32>,
     time: i64,
+    /// The time by which the log takes events.
+    log_time: i64,
     appended: u64,
     held: bool,
     models: BTreeMap<BuildId, Model>,
@@ -110,6 +118,12 @@ pub struct World {
     unreadable: Option<Offset>,
     /// Versions whose state could not be opened at the last start.
     unopened: BTreeSet<String>,
+    /// How often the projection was deleted.
+    creation: u64,
+    /// Which creation's build each epoch was seen to name.
+    epochs: BTreeMap<String, (u64, BuildId)>,
+    /// What is wrong with models on purpose.
+    flaw: Option<Flaw>,
 }
 
 impl World {
@@ -125,6 +139,7 @@ impl World {
             commit_ms: setting.commit_ms,
             changes_bytes_max: setting.changes_bytes,
             parked_in_a_row_max: u64::MAX,
+            ahead_max_s: meter::AHEAD_S,
             ..EngineConfig::default()
         };
         let log = Arc::new(MemoryLog::new(1, setting.chunk_events));
@@ -162,6 +177,7 @@ impl World {
             engine,
             call_faults,
             time: 0,
+            log_time: 0,
             appended: 0,
             held: false,
             models: BTreeMap::new(),
@@ -172,6 +188,12 @@ impl World {
             shown: Shown::default(),
             unreadable: None,
             unopened: BTreeSet::new(),
+            creation: 0,
+            epochs: BTreeMap::new(),
+            flaw: planted.model.map(|flaw| match flaw {
+                Flaw::ParkedAsOfBatch(_) => Flaw::ParkedAsOfBatch(setting.batch_events as u64),
+                other => other,
+            }),
         }
     }
 
@@ -249,6 +271,7 @@ impl World {
                 }
                 deleted
             }
+            Step::DeleteAll => self.delete_all()?,
             Step::Rebuild(kind) => self.rebuild(&id_of(*kind)),
             Step::Pause => self.engine.pause(NAME),
             Step::Resume => {
@@ -276,6 +299,37 @@ impl World {
         }
     }
 
+    /// Deletes the projection; what it had emitted stays in the log.
+    fn delete_all(&mut self) -> Result<Result<(), EngineError>> {
+        if let Err(error) = self.engine.delete(NAME) {
+            return Ok(Err(error));
+        }
+        let events = self.events();
+        let gone: Vec<_> = self.models.keys().cloned().collect();
+        for build in gone {
+            self.forget(&build, &events);
+        }
+        self.unopened.clear();
+        self.unreadable = None;
+        self.creation += 1;
+        Ok(Ok(()))
+    }
+
+    /// Forgets a build; what it emitted and is not in the log may still come.
+    fn forget(&mut self, build: &BuildId, events: &[Event]) {
+        let before = std::mem::take(&mut self.emitted_before);
+        self.bury(build);
+        let all = std::mem::replace(&mut self.emitted_before, before);
+        for (id, what) in all {
+            if events.iter().any(|event| event.id == id) {
+                self.emitted_before.insert(id, what);
+            } else {
+                // It may be on its way, or have gone with the state.
+                self.perhaps.insert(id, what);
+            }
+        }
+    }
+
     fn rebuild(&mut self, version: &VersionId) -> Result<(), EngineError> {
         let status = self.engine.status_of(NAME)?;
         let unreadable = self.unopened.contains(&version.0);
@@ -289,17 +343,7 @@ impl World {
             let events = self.events();
             self.unreadable = Some(Offset(events.len() as u64));
             if let Some(build) = self.serving.clone() {
-                let before = self.emitted_before.clone();
-                self.bury(&build);
-                let all = std::mem::replace(&mut self.emitted_before, before);
-                for (id, what) in all {
-                    if events.iter().any(|event| event.id == id) {
-                        self.emitted_before.insert(id, what);
-                    } else {
-                        // It may be on its way, or have gone with the state.
-                        self.perhaps.insert(id, what);
-                    }
-                }
+                self.forget(&build, &events);
                 self.models.entry(build).or_insert_with(|| Model::new(KINDS[0]));
             }
         }
@@ -307,26 +351,36 @@ impl World {
     }
 
     fn append(&mut self, inputs: &[Input]) {
-        let mut events = Vec::new();
         for input in inputs {
             self.appended += 1;
             let id = format!("e{}", self.appended);
             let mut event = match input {
-                Input::Read(subject, ms, reading) => {
+                Input::Read(who, ms, reading) => {
                     self.time = (self.time + i64::from(*ms) * 1_000).max(0);
-                    meter::event(&id, &format!("s{subject}"), self.time, *reading)
+                    reading_of(*who, self.time, *reading)
+                }
+                Input::Ahead(who, seconds) => {
+                    let time = self.log_time + i64::from(*seconds) * SECOND;
+                    reading_of(*who, time, Reading::Value(1))
                 }
                 Input::Heartbeat(ms) => {
                     self.time += i64::from(*ms) * 1_000;
                     Event { kind: HEARTBEAT_TYPE.into(), ..Event::default() }
                 }
+                Input::Unreadable(claimed) => unreadable(CLAIMED[usize::from(*claimed)]),
                 Input::Other => Event { kind: "x.other".into(), ..Event::default() },
             };
+            if !matches!(input, Input::Ahead(..)) {
+                event.time = Timestamp(self.time);
+            }
+            self.log_time = self.log_time.max(self.time);
+            if event.kind != UNREADABLE_TYPE {
+                event.extensions = json!({ meter::APPENDED: self.log_time }).to_string();
+            }
             (event.id, event.source) = (id, "test".into());
-            event.time = Timestamp(self.time);
-            events.push(event);
+            self.log.set_append_clock(AppendClock::At(Timestamp(self.log_time)));
+            self.log.append_to(P0, [event]);
         }
-        self.log.append_to(P0, events);
     }
 
     /// Takes turns until nothing is left to do, faults included.
@@ -348,6 +402,13 @@ impl World {
         self.engine = Engine::open(self.config.clone(), self.ports.clone())?;
         self.engine.attach();
         self.note_unopened();
+        // A state without a commit draws its number again, and readers come back.
+        if let Some(build) = &self.serving
+            && self.shown.pos == 0
+        {
+            let store = self.stores.shard(&shard_id(build)).peek();
+            self.shown = Shown::of(self.engine.status_of(NAME)?.epoch, &*store)?;
+        }
         Ok(())
     }
 
@@ -367,7 +428,10 @@ impl World {
         let mut selection = ParkedSelection::default();
         match choice {
             Choice::All => selection.all = true,
-            Choice::Subject(subject) => selection.subject = Some(subject.clone()),
+            Choice::Subject(tenant, subject) => {
+                selection.tenant = Some(tenant.clone());
+                selection.subject = Some(subject.clone());
+            }
             Choice::Offset(offset) => selection.offsets.push(*offset),
         }
         let record = self.record();
@@ -444,13 +508,20 @@ impl World {
     fn model(&mut self, build: &BuildId) -> &mut Model {
         let kind = KINDS.into_iter().find(|kind| version_of(*kind).0 == build.0);
         let kind = kind.unwrap_or(KINDS[0]);
-        self.models.entry(build.clone()).or_insert_with(|| Model::new(kind))
+        let flaw = self.flaw;
+        self.models.entry(build.clone()).or_insert_with(|| Model::new(kind).with(flaw))
     }
 
     /// Another build serves readers from position `next` on.
     fn activated(&mut self, epoch: Option<String>, next: Offset) -> Result<()> {
-        let epoch = epoch.context("nobody deleted the projection")?;
+        let Some(epoch) = epoch else {
+            self.serving = None;
+            return Ok(());
+        };
         let build = build_of_epoch(&epoch).with_context(|| format!("epoch `{epoch}`"))?;
+        let named = (self.creation, build.clone());
+        let seen = self.epochs.entry(epoch.clone()).or_insert_with(|| named.clone());
+        ensure!(*seen == named, "epoch `{epoch}` named {seen:?}, and names {named:?} now");
         let before = self.serving.replace(build.clone());
         match before {
             // A rebuild begins anew, and emits what the one before had not.
@@ -491,7 +562,7 @@ impl World {
         let name = self.names.get(build).cloned().unwrap_or_default();
         let numbered = (0_u64..).zip(&model.emitted).filter(|(_, emitted)| emitted.live);
         numbered
-            .map(|(n, e)| (format!("{name}/0/0/{n}"), (e.subject.clone(), e.data.clone())))
+            .map(|(n, e)| (emitted_id(&name, 0, e.cause, n), (e.subject.clone(), e.data.clone())))
             .collect()
     }
 
@@ -629,6 +700,19 @@ impl Shown {
         }
         Ok(())
     }
+}
+
+fn reading_of((tenant, subject): Who, time: i64, reading: Reading) -> Event {
+    meter::event("", TENANTS[usize::from(tenant)], &format!("s{subject}"), time, reading)
+}
+
+/// A record that is no event, and claims to be of a type, or of none.
+fn unreadable(claimed: &str) -> Event {
+    let mut members = json!({ UNREADABLE_REASON: "no JSON" });
+    if !claimed.is_empty() {
+        members[UNREADABLE_KIND] = claimed.into();
+    }
+    Event { kind: UNREADABLE_TYPE.into(), extensions: members.to_string(), ..Event::default() }
 }
 
 /// The version and the number of rebuilds that an epoch names.

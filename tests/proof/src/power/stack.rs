@@ -130,7 +130,7 @@ pub fn record(rng: &mut Rng, flawed: Flawed) -> Result<Recorded> {
                         _ => Reading::Value(rng.i64(0..20)),
                     };
                     let subject = format!("s{}", rng.u8(..4));
-                    meter::event(&format!("e{sent}"), &subject, time.max(0), reading)
+                    meter::event(&format!("e{sent}"), "a", &subject, time.max(0), reading)
                 });
                 stack.append(events.collect())?;
                 if rng.bool() {
@@ -184,7 +184,7 @@ impl Recorded {
             stack.start()?;
             stack.settle()?;
             let next = found.len() as i64 * SECOND;
-            stack.append(vec![meter::event("after", "s0", next, Reading::Value(1))])?;
+            stack.append(vec![meter::event("after", "a", "s0", next, Reading::Value(1))])?;
             stack.settle()?;
             let found = stack.events()?;
             let record = stack.record()?;
