@@ -24,6 +24,55 @@ fn event(subject: &str, doc: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn numbers_and_text_of_rows_are_shown_as_they_were_sent_or_refused_at_the_door() {
+    let server = folding("docs").await;
+    let mut kept = Vec::new();
+    for (subject, doc) in DOCS {
+        let answer = send(&server, event(subject, doc)).await;
+        match answer.status {
+            200 => kept.push((subject, doc)),
+            // Half a pair of surrogates is no text that a reader could show.
+            status => assert_eq!((subject, status), ("text", 400), "{}", answer.text),
+        }
+    }
+    server.caught_up("docs").await.unwrap();
+    // A number beyond every double is parked, with the reason.
+    for (_, _, id, reason) in super::parked(&server, "docs").await {
+        assert_eq!(id, "large", "{reason}");
+        assert!(reason.contains("doc"), "{reason}");
+        kept.retain(|(subject, _)| *subject != "large");
+    }
+    assert!(kept.len() >= 2, "{kept:?}");
+    let path = "/v1/tables/docs/docs";
+    let json = get(&server, path, &[]).await.text;
+    let csv = get(&server, path, &[("accept", "text/csv")]).await.text;
+    let (code, scanned, errors) = lantern(&server, &["table", "scan", "docs/docs", "--json"]);
+    assert_eq!(code, 0, "{errors}");
+    let (code, tail, errors) =
+        lantern(&server, &["events", "tail", "--from", "start", "--no-follow", "--json"]);
+    assert_eq!(code, 0, "{errors}");
+    for (subject, doc) in &kept {
+        assert!(json.contains(doc), "{subject}: {json}");
+        let quoted = format!("\"{}\"", doc.replace('"', "\"\""));
+        assert!(csv.contains(&quoted), "{subject}: {csv}");
+        assert!(scanned.replace(' ', "").contains(doc), "{subject}: {scanned}");
+        assert!(tail.contains(doc), "{subject}: {tail}");
+        let (code, row, errors) = lantern(&server, &["table", "get", "docs/docs", subject]);
+        assert_eq!(code, 0, "{row}{errors}");
+        assert!(row.contains("kept"), "{row}");
+    }
+    assert_eq!(csv.matches("kept").count(), kept.len(), "{csv}");
+    // For people, too.
+    for words in [
+        ["table", "scan", "docs/docs"].as_slice(),
+        &["events", "tail", "--from", "start", "--no-follow"],
+    ] {
+        let (code, output, errors) = lantern(&server, words);
+        assert_eq!(code, 0, "{words:?}: {output}{errors}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_watcher_shows_numbers_as_they_were_sent() {
     let server = folding("docs").await;
     for (subject, doc) in &DOCS[2..] {

@@ -38,6 +38,35 @@ async fn an_event_that_writes_a_row_of_another_tenant_is_parked_alone_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_parked_subject_of_one_tenant_holds_back_no_other_tenants_subject() {
+    let server = folding("subj").await;
+    let line = |id: u8, tenant: &str, data: &str| {
+        format!(
+            r#"{{"specversion":"1.0","id":"{id}","source":"/s","type":"acct.x","tenant":"{tenant}","subject":"u1","time":"2026-03-01T12:00:00Z","data":{data}}}"#
+        )
+    };
+    let lines = [line(1, "b", r#"{"bad":true}"#), line(2, "a", "{}"), line(3, "b", "{}")];
+    server.events(lines.join("\n")).await.unwrap();
+    server.caught_up("subj").await.unwrap();
+    let rows = server.rows("subj/sums").await.unwrap();
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    assert_eq!((rows[0].0.as_str(), &rows[0].1["events"]), ("a/u1", &1.into()), "{rows:?}");
+    let parked = parked(&server, "subj").await;
+    let ids: Vec<_> = parked.iter().map(|(_, kind, id, _)| (kind.as_str(), id.as_str())).collect();
+    assert_eq!(ids, [("event", "1"), ("waiting", "3")]);
+    // Commands take the tenant, and the list shows it.
+    let (_, listed, _) = lantern(&server, &["--json", "parked", "list", "subj"]);
+    assert!(listed.contains(r#""tenant":"b""#), "{listed}");
+    let drop = ["parked", "drop", "subj", "--subject", "u1", "--yes", "--tenant"];
+    let (code, output, errors) = lantern(&server, &[drop.as_slice(), &["a"]].concat());
+    assert_eq!(self::parked(&server, "subj").await.len(), 2, "{code} {output}{errors}");
+    let (code, output, errors) = lantern(&server, &[drop.as_slice(), &["b"]].concat());
+    assert_eq!(code, 0, "{output}{errors}");
+    assert_eq!(self::parked(&server, "subj").await, []);
+    verified(&server, "subj");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn rows_of_all_tenants_are_shown_with_tenant_and_key_apart() {
     let wit = std::fs::read_to_string(lantern_tests::root().join("wit/projection.wit")).unwrap();
     let wit = wit.split_whitespace().filter(|word| *word != "///").collect::<Vec<_>>().join(" ");

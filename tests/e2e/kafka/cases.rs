@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::{no_kafka, over};
-use crate::cases::{ask, get, parked, push, verified};
+use crate::cases::{ask, get, parked, push, send, verified};
 
 /// A record of an event in binary mode.
 fn event<'a>(key: &'a str, kind: &'a str, id: &'a str, value: &'a str) -> Written<'a> {
@@ -89,6 +89,55 @@ async fn a_record_without_a_value_blocks_no_subject_live_or_folded_again() {
     server.caught_up("subj").await.unwrap();
     let again = (server.lines("subj/sums").await.unwrap(), parked(&server, "subj").await);
     assert_eq!(live, again);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_too_large_for_the_topic_is_refused_for_good_and_blocks_no_outbox() {
+    if no_kafka() {
+        return;
+    }
+    let topic = kafka::fresh_name("small");
+    kafka::create_topic(kafka::shared(), &topic, 1, &["max.message.bytes=10000"]).unwrap();
+    let server = super::serve(&topic, &[]);
+    push(&server, "emitter").await;
+    let big = "y".repeat(40_000);
+    let event = format!(
+        r#"{{"specversion":"1.0","id":"large-one","source":"/s","type":"x.y","data":"{big}"}}"#
+    );
+    let refused = send(&server, event).await;
+    assert_eq!(refused.status, 413, "{}", refused.text);
+    assert_eq!(refused.header("retry-after"), "", "a permanent error is not worth a retry");
+    assert!(refused.text.contains("10000"), "{}", refused.text);
+    let go = |id: &str, size: u64| {
+        format!(
+            r#"{{"specversion":"1.0","id":"{id}","source":"/s","type":"go","data":{{"size":{size}}}}}"#
+        )
+    };
+    assert_eq!(send(&server, go("g1", 40_000)).await.status, 200);
+    assert_eq!(send(&server, go("g2", 10)).await.status, 200);
+    // The second one's event is in the topic, and the first is parked.
+    let started = std::time::Instant::now();
+    let went = loop {
+        let log = server.log().await.unwrap();
+        let went: Vec<_> =
+            log.into_iter().filter(|logged| logged["event"]["type"] == "went").collect();
+        let parked = parked(&server, "emitter").await;
+        if !went.is_empty() && !parked.is_empty() {
+            break went;
+        }
+        let patience = lantern_tests::PATIENCE / 2;
+        assert!(started.elapsed() < patience, "emitted {went:?}, parked {parked:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    };
+    assert_eq!(went[0]["event"]["data"]["text"], "x".repeat(10), "{went:?}");
+    let parked = parked(&server, "emitter").await;
+    assert_eq!((parked.len(), parked[0].2.as_str()), (1, "g1"), "{parked:?}");
+    assert!(parked[0].3.contains("10000"), "{parked:?}");
+    assert_eq!(server.get("/readyz").await.unwrap()["ready"], true);
+    // Nothing is tried again and again: the topic is at rest.
+    let end = kafka::bounds(kafka::shared(), &topic, 0).unwrap().1;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert_eq!(kafka::bounds(kafka::shared(), &topic, 0).unwrap().1, end);
 }
 
 #[tokio::test(flavor = "multi_thread")]

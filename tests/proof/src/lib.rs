@@ -19,6 +19,7 @@ pub mod meter;
 pub mod mirror;
 pub mod model;
 pub mod parsers;
+pub mod payloads;
 pub mod planted;
 pub mod power;
 pub mod replay;
@@ -57,6 +58,7 @@ pub const CLAIMS: &[Claim] = &[
     feed::CLAIM,
     feed::CUTS,
     kafka::CLAIM,
+    payloads::CLAIM,
     histories::CLAIM,
     teeth::CLAIM,
 ];

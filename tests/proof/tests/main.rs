@@ -50,6 +50,7 @@ claims! {
     a_feed_misses_and_repeats_nothing: "feed",
     a_feed_survives_real_cuts: "real-cuts",
     over_kafka_every_event_has_its_effect_once: "kafka",
+    an_accepted_payload_is_the_same_value_everywhere: "payloads",
     a_history_is_never_taken_for_another: "histories",
     every_planted_bug_is_found: "teeth",
 }

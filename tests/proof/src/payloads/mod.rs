@@ -1,0 +1,418 @@
+//! Invariant 14: what is accepted can be read back. A payload that the log takes
+//! is the same value in a row, in every format of the table, in the feed, in
+//! what `events tail` and the API print, and after an import elsewhere; or it is
+//! refused at the door.
+//!
+//! Real servers and the real command line; the guest copies `data` into a row.
+//! "The same value" is the same text of numbers, the same UTF-16 code units of
+//! text, and the same members in the same order (see [`exact`]).
+
+mod exact;
+mod generate;
+mod readers;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use lantern_client::{Client, Options};
+use lantern_tests::{PATIENCE, Server, guest};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use self::exact::{Exact, shortened};
+use self::generate::{Mode, Payload};
+use crate::{Claim, Counts, Run};
+
+/// The claim.
+pub const CLAIM: Claim = Claim {
+    invariant: 14,
+    name: "payloads",
+    holds: "an accepted payload is the same value everywhere, or it was refused at the door",
+    counts: Counts { ci: 2_000, longer: 100_000, of: "payloads" },
+    experiment: try_out,
+};
+
+/// Payloads that are sent, folded, read and exported together.
+const GROUP: u64 = 500;
+/// The table with the copies.
+const TABLE: &str = "docs/docs";
+
+fn try_out(run: &mut Run<'_>) -> Result<()> {
+    let runtime = Runtime::new()?;
+    runtime.block_on(async {
+        let mut bench = Bench::new().await?;
+        while run.goes_on() {
+            let seed = run.seed().wrapping_add(run.counted());
+            let count = GROUP.min(run.planned() - run.counted());
+            let payloads: Vec<_> = (seed..seed + count).map(Payload::random).collect();
+            let mut wrong = Vec::new();
+            match bench.group(&payloads, &mut wrong).await {
+                Ok(Counted { accepted, refused }) => {
+                    run.add("accepted", accepted as f64);
+                    run.add("refused", refused as f64);
+                }
+                Err(error) => wrong.push(error),
+            }
+            for error in &wrong {
+                let (seed, what) = named(error, seed);
+                run.fail(seed, what);
+            }
+            if !wrong.is_empty() && run.goes_on() {
+                // What a failed group left behind must not fail the next one.
+                bench = Bench::new().await?;
+            }
+            run.count(count);
+        }
+        Ok(())
+    })
+}
+
+/// A payload that is not as it should be.
+#[derive(Debug)]
+struct Wrong {
+    seed: u64,
+    what: String,
+}
+
+impl std::fmt::Display for Wrong {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl std::error::Error for Wrong {}
+
+/// The seed of the payload that an error is about; `seed` if it is about none.
+fn named(error: &anyhow::Error, seed: u64) -> (u64, String) {
+    let seed = error.downcast_ref::<Wrong>().map_or(seed, |wrong| wrong.seed);
+    (seed, format!("{error:#}"))
+}
+
+/// How many of a group were taken, and how many refused.
+struct Counted {
+    accepted: usize,
+    refused: usize,
+}
+
+/// A server to send to, and another one to import into.
+struct Bench {
+    first: Server,
+    second: Server,
+    feed: lantern_client::Table,
+    /// The next offsets of the two logs.
+    next: [u64; 2],
+    groups: u64,
+    folder: TempDir,
+    // Ends the connection when dropped.
+    _client: Client,
+}
+
+impl Bench {
+    async fn new() -> Result<Self> {
+        let start = async || {
+            let server = Server::start_over(None, &["upkeep.heartbeats=false"])?;
+            server.project("docs", &guest("cases"), r#"{"projection":"docs"}"#).await?;
+            anyhow::Ok(server)
+        };
+        let (first, second) = (start().await?, start().await?);
+        let url = format!("ws{}/v1/feed", first.url.trim_start_matches("http"));
+        let client = Client::connect(&url, Options::default()).await?;
+        let (feed, folder) = (client.table(TABLE), TempDir::new()?);
+        Ok(Self { first, second, feed, next: [0, 0], groups: 0, folder, _client: client })
+    }
+
+    /// Sends a group, and compares all that can be read of it; each reader that
+    /// gives another value is one of `wrong`.
+    async fn group(
+        &mut self,
+        payloads: &[Payload],
+        wrong: &mut Vec<anyhow::Error>,
+    ) -> Result<Counted> {
+        self.groups += 1;
+        let refused = self.send(payloads).await?;
+        self.first.caught_up("docs").await?;
+        let taken = self.taken(payloads).await?;
+        ensure!(
+            taken.len() + refused == payloads.len(),
+            "{} of {} payloads are in the log, and {refused} were refused",
+            taken.len(),
+            payloads.len()
+        );
+        for payload in payloads {
+            let there = taken.contains_key(&payload.seed);
+            wrong_unless(there || payload.refusable, payload, "it was refused, and is good JSON")?;
+        }
+        self.nothing_parked().await?;
+        for (name, media) in readers::FORMATS {
+            wrong.extend(self.rows(name, media, &taken).await.err());
+        }
+        wrong.extend(self.feed(&taken).await.err());
+        let tail = self.tail(&taken).map_err(|error| wrong.push(error));
+        let export = self.export(&self.first, self.next[0], &taken).await;
+        let export = export.map_err(|error| wrong.push(error));
+        // In turn, since the second log takes each event once.
+        let file = if self.groups.is_multiple_of(2) { tail } else { export };
+        if let Ok(file) = file {
+            wrong.extend(self.import(&file, &taken).await.err());
+        }
+        self.next[0] += taken.len() as u64;
+        self.next[1] += taken.len() as u64;
+        Ok(Counted { accepted: taken.len(), refused })
+    }
+
+    /// What rows of this group begin with.
+    fn prefix(&self) -> String {
+        format!("{:06}/", self.groups)
+    }
+
+    /// The event of a payload.
+    fn event(&self, payload: &Payload) -> String {
+        format!(
+            r#"{{"specversion":"1.0","id":"{seed}","source":"/payloads","type":"{kind}","subject":"{prefix}{seed}","time":"2026-03-01T12:00:00Z","data":{data}}}"#,
+            seed = payload.seed,
+            kind = payload.kind(),
+            prefix = self.prefix(),
+            data = payload.data()
+        )
+    }
+
+    /// Sends all, each in its mode; says how many were refused.
+    async fn send(&self, payloads: &[Payload]) -> Result<usize> {
+        let of = |mode| payloads.iter().filter(move |payload| payload.mode == mode);
+        let mut refused = 0;
+        let mut lines = String::new();
+        for payload in of(Mode::Lines) {
+            let _ = writeln!(lines, "{}", self.event(payload));
+        }
+        let batch: Vec<_> = of(Mode::Batch).map(|payload| self.event(payload)).collect();
+        let batch = format!("[{}]", batch.join(","));
+        for (media, body) in
+            [("application/x-ndjson", lines), ("application/cloudevents-batch+json", batch)]
+        {
+            if body.len() <= 2 {
+                continue;
+            }
+            let path = "/v1/events?partial=true";
+            let (status, answer) = self.post(path, &[("content-type", media)], body).await?;
+            ensure!(status == 200, "{media}: {status}: {answer}");
+            refused += usize::try_from(answer["rejected"].as_u64().context("no `rejected`")?)?;
+        }
+        for payload in of(Mode::Structured) {
+            let media = [("content-type", "application/cloudevents+json")];
+            let answer = self.post("/v1/events", &media, self.event(payload)).await?;
+            refused += usize::from(is_refused(payload, &answer)?);
+        }
+        for payload in of(Mode::Binary) {
+            let (seed, subject) =
+                (payload.seed.to_string(), format!("{}{}", self.prefix(), payload.seed));
+            let headers = [
+                ("ce-specversion", "1.0"),
+                ("ce-id", &seed),
+                ("ce-source", "/payloads"),
+                ("ce-type", payload.kind()),
+                ("ce-subject", &subject),
+                ("ce-time", "2026-03-01T12:00:00Z"),
+                ("content-type", "application/json"),
+            ];
+            let answer = self.post("/v1/events", &headers, payload.data()).await?;
+            refused += usize::from(is_refused(payload, &answer)?);
+        }
+        Ok(refused)
+    }
+
+    async fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: String,
+    ) -> Result<(u16, Value)> {
+        let mut request = reqwest::Client::new().post(format!("{}{path}", self.first.url));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = request.body(body).send().await?;
+        let status = answer.status().as_u16();
+        Ok((status, serde_json::from_str(&answer.text().await?).unwrap_or_default()))
+    }
+
+    /// The payloads of the group that are in the log, by seed; each event's
+    /// `data` there is the payload.
+    async fn taken<'a>(&self, payloads: &'a [Payload]) -> Result<Taken<'a>> {
+        let by_seed: BTreeMap<_, _> = payloads.iter().map(|p| (p.seed, p)).collect();
+        let mut taken = Taken::new();
+        let mut from = self.next[0];
+        loop {
+            let page =
+                self.first.text(&format!("/v1/events?partition=0&from={from}&limit=1000")).await?;
+            let page = Exact::parse(&page)?;
+            let events = page.member("events").context("no `events`")?.elements()?;
+            for logged in events {
+                let (seed, data) = readers::event(logged)?;
+                let payload = *by_seed.get(&seed).context("an event of another group")?;
+                same("GET /v1/events", payload, &payload.data(), data)?;
+                ensure!(taken.insert(seed, payload).is_none(), "event {seed} is there twice");
+            }
+            from += events.len() as u64;
+            if events.is_empty() || page.member("next") == page.member("end") {
+                return Ok(taken);
+            }
+        }
+    }
+
+    async fn nothing_parked(&self) -> Result<()> {
+        let page = self.first.get("/v1/projections/docs/parked?limit=1").await?;
+        let first = &page["parked"][0];
+        ensure!(first.is_null(), "a payload was accepted and is parked: {first}");
+        Ok(())
+    }
+
+    /// Compares the rows of this group in a format.
+    async fn rows(&self, name: &str, media: &str, taken: &Taken<'_>) -> Result<()> {
+        let rows = self.table(&self.first, media).await?;
+        let rows = readers::rows(media, &rows).with_context(|| name.to_owned())?;
+        compare(name, &self.prefix(), taken, rows)
+    }
+
+    async fn table(&self, server: &Server, media: &str) -> Result<String> {
+        let limit = 2 * GROUP;
+        let url =
+            format!("{}/v1/tables/{TABLE}?prefix={}&limit={limit}", server.url, self.prefix());
+        let request = reqwest::Client::new().get(url).header("accept", media);
+        Ok(request.send().await?.error_for_status()?.text().await?)
+    }
+
+    /// Waits until the feed's client shows the rows of this group.
+    async fn feed(&self, taken: &Taken<'_>) -> Result<()> {
+        let prefix = self.prefix();
+        let shown = || {
+            self.feed.with(|rows, _| {
+                let of_group =
+                    rows.range(prefix.clone()..).take_while(|(k, _)| k.starts_with(&prefix));
+                of_group.map(|(key, row)| (key.clone(), row.json().to_owned())).collect::<Vec<_>>()
+            })
+        };
+        let started = std::time::Instant::now();
+        while shown().len() < taken.len() {
+            ensure!(
+                started.elapsed() < PATIENCE,
+                "the feed shows {} of {} rows, and is {:?}",
+                shown().len(),
+                taken.len(),
+                self.feed.status()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let rows = shown();
+        let rows =
+            rows.into_iter().map(|(key, json)| Ok((key, readers::doc(&Exact::parse(&json)?)?)));
+        compare("feed", &prefix, taken, rows.collect::<Result<_>>()?)
+    }
+
+    /// Compares what `events tail --json` prints; returns it.
+    fn tail(&self, taken: &Taken<'_>) -> Result<String> {
+        let (from, limit) = (self.next[0].to_string(), taken.len().max(1).to_string());
+        let words = ["events", "tail", "--from", &from, "--limit", &limit, "--no-follow", "--json"];
+        let printed = lantern(&self.first, &words)?;
+        all_events("events tail --json", &printed, taken)?;
+        Ok(printed)
+    }
+
+    /// Compares the log of `server` from `from` on as NDJSON; returns it.
+    async fn export(&self, server: &Server, from: u64, taken: &Taken<'_>) -> Result<String> {
+        let url = format!("{}/v1/events?partition=0&from={from}&limit={}", server.url, 2 * GROUP);
+        let request = reqwest::Client::new().get(url).header("accept", "application/x-ndjson");
+        let export = request.send().await?.error_for_status()?.text().await?;
+        all_events("events as NDJSON", &export, taken)?;
+        Ok(export)
+    }
+
+    /// Imports a file into the second server, whose log and rows are then the
+    /// same.
+    async fn import(&self, file: &str, taken: &Taken<'_>) -> Result<()> {
+        let path = self.folder.path().join("export.ndjson");
+        std::fs::write(&path, file)?;
+        let path = path.to_str().context("a path that is not text")?;
+        if !taken.is_empty() {
+            lantern(&self.second, &["events", "import", path, "--json"])?;
+        }
+        self.second.caught_up("docs").await?;
+        self.export(&self.second, self.next[1], taken).await.context("after an import")?;
+        let media = "application/x-ndjson";
+        let rows = [self.table(&self.first, media).await?, self.table(&self.second, media).await?];
+        ensure!(rows[0] == rows[1], "rows after an import differ");
+        Ok(())
+    }
+}
+
+/// Payloads that are in the log, by seed.
+type Taken<'a> = BTreeMap<u64, &'a Payload>;
+
+fn is_refused(payload: &Payload, (status, answer): &(u16, Value)) -> Result<bool> {
+    match status {
+        200 => Ok(false),
+        400 => {
+            let coded = answer["code"].as_str().is_some_and(|code| code.starts_with("LAN-"));
+            wrong_unless(coded, payload, "it was refused without a code")?;
+            Ok(true)
+        }
+        status => bail!("{status}: {answer}"),
+    }
+}
+
+fn wrong_unless(right: bool, payload: &Payload, what: &str) -> Result<()> {
+    if right {
+        return Ok(());
+    }
+    let what = format!("{what}: {:?} {}", payload.mode, shortened(&payload.data()));
+    Err(Wrong { seed: payload.seed, what }.into())
+}
+
+/// Compares a value that a reader gave with what was sent.
+fn same(reader: &str, payload: &Payload, sent: &str, found: &Exact) -> Result<()> {
+    let right = Exact::parse(sent)? == *found;
+    let shown = shortened(&format!("{found:?}"));
+    wrong_unless(right, payload, &format!("{reader} gives {shown} for"))
+}
+
+/// Compares rows by key with the payloads.
+fn compare(
+    reader: &str,
+    prefix: &str,
+    taken: &Taken<'_>,
+    rows: Vec<(String, Exact)>,
+) -> Result<()> {
+    ensure!(rows.len() == taken.len(), "{reader} has {} of {} rows", rows.len(), taken.len());
+    for (key, doc) in rows {
+        let seed = key.strip_prefix(prefix).and_then(|seed| seed.parse().ok());
+        let payload = seed.and_then(|seed: u64| taken.get(&seed));
+        let payload = payload.with_context(|| format!("{reader} has a row {key:?}"))?;
+        same(reader, payload, &payload.json, &doc)?;
+    }
+    Ok(())
+}
+
+/// Compares lines of events with the payloads.
+fn all_events(reader: &str, lines: &str, taken: &Taken<'_>) -> Result<()> {
+    let mut found = 0;
+    for line in lines.lines() {
+        let line = Exact::parse(line).with_context(|| reader.to_owned())?;
+        let (seed, data) = readers::event(&line)?;
+        let payload = taken.get(&seed).with_context(|| format!("{reader} has event {seed}"))?;
+        same(reader, payload, &payload.data(), data)?;
+        found += 1;
+    }
+    ensure!(found == taken.len(), "{reader} has {found} of {} events", taken.len());
+    Ok(())
+}
+
+/// Runs the command line against `server`; its output.
+fn lantern(server: &Server, words: &[&str]) -> Result<String> {
+    let at = ["--server", server.url.as_str()];
+    let output = lantern_tests::run(&[words, at.as_slice()].concat())?;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "`lantern {}`: {errors}", words.join(" "));
+    Ok(String::from_utf8(output.stdout)?)
+}
