@@ -225,7 +225,7 @@ async fn watch((client, table): Table, schedule: Schedule) -> Result<Shown> {
             }
             Change::Missed(missed) => anyhow::bail!("{missed} changes were missed"),
             Change::Ended(error) => return Err(error.into()),
-            Change::Snapshot { .. } | Change::Tick { .. } => (),
+            Change::Snapshot { .. } | Change::Resumed { .. } | Change::Tick { .. } => (),
         }
     }
     drop(client);

@@ -83,6 +83,7 @@ async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
                     assert!(pos >= last.1, "{pos} after {last:?}");
                     last.1 = pos;
                 }
+                Change::Resumed { commit } => last.1 = commit,
                 Change::Missed(count) => panic!("the watcher keeps up, but missed {count}"),
                 Change::Ended(error) => panic!("{error}"),
             }

@@ -335,9 +335,11 @@ impl Connection {
         if let Some(fields) = heard.fields {
             mirror.fields = fields;
         }
-        // The rows are those of this commit too, whatever it was called before.
-        if heard.commit.is_some() {
-            mirror.commit = heard.commit;
+        // The rows are those of this commit too, whatever its number was before.
+        if let Some(commit) = heard.commit
+            && mirror.commit.replace(commit) != Some(commit)
+        {
+            sub.mirrored.tell(mirror, Change::Resumed { commit });
         }
     }
 

@@ -30,7 +30,7 @@
 //!             }
 //!         }
 //!         Change::Ended(error) => return Err(error.into()),
-//!         Change::Tick { .. } | Change::Missed(_) => {}
+//!         Change::Resumed { .. } | Change::Tick { .. } | Change::Missed(_) => {}
 //!     }
 //! }
 //! # Ok(())

@@ -121,6 +121,13 @@ pub enum Change {
         /// Whether several commits were merged into one.
         merged: bool,
     },
+    /// The subscription goes on after a cut. The rows are the same; the server
+    /// counts them as `commit` now, since a server that folds again after a crash
+    /// may cut its commits elsewhere.
+    Resumed {
+        /// The commit.
+        commit: u64,
+    },
     /// Nothing changed up to `commit`.
     Tick {
         /// The commit.

@@ -315,8 +315,9 @@ impl Reader {
 
     /// Refuses JSON that no event within the limit is written as.
     fn check_written(&self, bytes: usize) -> Result<(), EventError> {
-        let max = self.limits.written_bytes_max();
-        if bytes > max { Err(EventError::TooLarge { bytes, max }) } else { Ok(()) }
+        let max = self.limits.event_bytes_max;
+        let too_large = bytes > self.limits.written_bytes_max();
+        if too_large { Err(EventError::TooLarge { bytes, max }) } else { Ok(()) }
     }
 
     pub(super) fn check_size(&self, bytes: usize) -> Result<(), EventError> {

@@ -295,9 +295,12 @@ impl Shard {
     fn check_incarnation(&self, log: &dyn Log) -> Result<(), Stop> {
         let (was, next) = (self.meta.incarnation, self.meta.next);
         match log.incarnation_at(self.id.partition, next) {
-            Some(is) if was != 0 && next > Offset(0) && is != was => Err(Stop::Halt(format!(
-                "the log has other events before offset {next} than the state was folded from: it was restored from a copy and continued differently; rebuild the projection (`lantern plugin rebuild`), or delete it"
-            ))),
+            Some(is) if was != 0 && next > Offset(0) && is != was => {
+                self.check_log(log)?;
+                Err(Stop::Halt(format!(
+                    "the log has other events before offset {next} than the state was folded from: it was restored from a copy and continued differently; rebuild the projection (`lantern plugin rebuild`), or delete it"
+                )))
+            }
             _ => Ok(()),
         }
     }

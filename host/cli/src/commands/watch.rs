@@ -121,6 +121,10 @@ impl Watched {
                     self.left -= 1;
                     return Ok(Some(News::Delta { from, to, up, del, merged }));
                 }
+                Change::Resumed { commit } => {
+                    self.shown = Some(commit);
+                    return Ok(Some(News::Tick { commit, lag: None }));
+                }
                 Change::Tick { commit, lag } => {
                     let lag = lag.map(|lag| (lag.events, lag.ms));
                     return Ok(Some(News::Tick { commit, lag }));

@@ -157,6 +157,7 @@ async fn witness_all(mut changes: Changes, table: Table, states: Arc<Mutex<State
                 del.iter().for_each(|key| drop(rows.remove(key)));
                 at = Some(pos);
             }
+            Change::Resumed { commit } => at = Some(commit),
             Change::Tick { commit: pos, .. } if Some(pos) > at => at = Some(pos),
             Change::Delta { .. } | Change::Tick { .. } => {}
             Change::Missed(count) => bail!("the witness missed {count} changes"),

@@ -5,7 +5,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
-use lantern_core::{EventTime, Field, FieldKind, Manifest, Merge, OnFailure, Table};
+use lantern_core::{Attributes, EventTime, Field, FieldKind, Manifest, Merge, OnFailure, Table};
 use wit_parser::Resolve;
 
 /// The contract.
@@ -178,6 +178,7 @@ fn manifest(name: &str) -> Manifest {
         version: "1.0.0".into(),
         description: "harms".into(),
         subscribes: vec![probe(name)],
+        attributes: Attributes { data: true, ..Attributes::default() },
         tables: vec![
             Table { public: true, fields: vec![field], ..table("rows") },
             table("kept"),
@@ -220,6 +221,7 @@ impl Image {
         self.string(at + 8, &m.version);
         self.string(at + 16, &m.description);
         self.strings(at + 24, &m.subscribes);
+        self.bytes[at + 32] = u8::from(m.attributes.data) << 7;
         let tables = self.list(at + 44, m.tables.len(), 64);
         for (n, table) in m.tables.iter().enumerate() {
             self.table(tables + n * 64, table);

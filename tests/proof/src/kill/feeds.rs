@@ -130,7 +130,12 @@ async fn watch(mut changes: Changes, seen: Arc<Mutex<Told>>) {
                 *last = Some((None, *pos));
                 false
             }
-            (Change::Missed(_) | Change::Ended(_), _) => true,
+            // The rows are the same, under another number.
+            (Change::Resumed { commit }, Some((_, at))) => {
+                *at = *commit;
+                false
+            }
+            (Change::Resumed { .. } | Change::Missed(_) | Change::Ended(_), _) => true,
         };
         if wrong && seen.wrong.is_none() {
             seen.wrong = Some(format!("{change:?} after {before:?}"));
