@@ -136,15 +136,19 @@ pub(crate) fn lines(text: &str) -> String {
     text.chars().map(|c| if is_unsafe(c) && c != '\n' { '\u{FFFD}' } else { c }).collect()
 }
 
-/// JSON with the same value and nothing in it that a terminal would obey.
+/// JSON with the same value, on one line, and nothing in it that a terminal would
+/// obey.
 pub(crate) fn escaped(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
-        // Outside of strings compact JSON has none, and all have four digits.
-        if is_unsafe(c) {
-            let _ = write!(out, "\\u{:04x}", u32::from(c));
-        } else {
-            out.push(c);
+        match c {
+            // Only white space between values: strings have these as escapes.
+            '\t' | '\n' | '\r' => out.push(' '),
+            // Only within strings, and all have four digits.
+            c if is_unsafe(c) => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
         }
     }
     out
@@ -275,5 +279,6 @@ mod tests {
         let shown = escaped(&value.to_string());
         assert!(shown.chars().all(|c| !is_unsafe(c)), "{shown}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        assert_eq!(escaped("{\"a\"\t:\r\n[1,\t2]}"), "{\"a\" :  [1, 2]}");
     }
 }

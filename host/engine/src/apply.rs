@@ -14,7 +14,9 @@ use lantern_core::{
     ParkedKind, ParkedRecord, Space, TableId, Timer, Timestamp, UNREADABLE_REASON, UNREADABLE_TYPE,
 };
 
-use crate::call::{Call, decode_timer, expiry_by_row, expiry_by_time, time_key, timer_key};
+use crate::call::{
+    Call, CallState, decode_timer, expiry_by_row, expiry_by_time, time_key, timer_key,
+};
 use crate::gather::{Gathered, slice};
 use crate::layers;
 use crate::log_time::LogTime;
@@ -411,16 +413,14 @@ impl Shard {
     /// What the plugin is lent for a call with `batch`, whose timers are due at
     /// `dues`.
     pub(crate) fn begin_call(&mut self, batch: &Arc<Batch>, dues: &[Timestamp]) -> Call {
-        let mut call = Call::new(
-            self.store.clone(),
-            self.committing.clone(),
-            std::mem::take(&mut self.overlay),
-            std::mem::take(&mut self.room),
-            self.manifest.clone(),
-            self.config.clone(),
-            batch.clone(),
-            self.meta.timers_now,
-        );
+        let state = CallState {
+            store: self.store.clone(),
+            committing: self.committing.clone(),
+            applied: std::mem::take(&mut self.overlay),
+            written: std::mem::take(&mut self.room),
+        };
+        let (manifest, config) = (self.manifest.clone(), self.config.clone());
+        let mut call = Call::new(state, manifest, config, batch.clone(), self.meta.timers_now);
         for (timer, due) in batch.timers.iter().zip(dues) {
             call.take_timer(*due, &timer.key);
         }

@@ -42,17 +42,27 @@ enum Occasion<'a> {
     Event(usize),
 }
 
+/// The state as a call sees it.
+pub(crate) struct CallState {
+    /// What is committed.
+    pub(crate) store: Arc<dyn ShardStore>,
+    /// Being committed.
+    pub(crate) committing: Arc<Frozen>,
+    /// Applied since.
+    pub(crate) applied: Overlay,
+    /// Empty, with room for what the call writes.
+    pub(crate) written: Overlay,
+}
+
 impl Call {
     pub(crate) fn new(
-        store: Arc<dyn ShardStore>,
-        committing: Arc<Frozen>,
-        applied: Overlay,
-        written: Overlay,
+        state: CallState,
         manifest: Arc<Manifest>,
         config: Arc<EngineConfig>,
         batch: Arc<Batch>,
         timers_now: u64,
     ) -> Self {
+        let CallState { store, committing, applied, written } = state;
         Self {
             store,
             committing,
@@ -565,16 +575,14 @@ mod tests {
         let config = Arc::new(config);
         let count = |write: fn(&mut Call, &str) -> Result<(), HostError>| {
             let batch = Batch { timers: vec![Timer::default()], ..Batch::default() };
-            let mut call = Call::new(
-                store.clone(),
-                Arc::default(),
-                Overlay::default(),
-                Overlay::default(),
-                manifest.clone(),
-                config.clone(),
-                Arc::new(batch),
-                0,
-            );
+            let state = CallState {
+                store: store.clone(),
+                committing: Arc::default(),
+                applied: Overlay::default(),
+                written: Overlay::default(),
+            };
+            let batch = Arc::new(batch);
+            let mut call = Call::new(state, manifest.clone(), config.clone(), batch, 0);
             (0..1_000).find(|n| write(&mut call, &format!("{n:08}")).is_err())
         };
         assert_eq!(count(|call, key| call.put(Cause(0), TableId(0), key, b"")), Some(100));

@@ -75,7 +75,8 @@ mod tests {
         let event = NewEvent { kind: "t".into(), data: b"{}".to_vec(), ..NewEvent::default() };
         assert_eq!(check(&event), Ok(()));
         let nested = |depth| ["[".repeat(depth), "]".repeat(depth)].concat().into_bytes();
-        let cases: [(&str, &dyn Fn(&mut NewEvent)); 6] = [
+        type Change<'a> = &'a dyn Fn(&mut NewEvent);
+        let cases: [(&str, Change<'_>); 6] = [
             ("5000 bytes", &|event| event.subject = "x".repeat(5_000)),
             ("`a\\nb`", &|event| event.subject = "a\nb".into()),
             ("year 9999", &|event| event.time = Timestamp(i64::MAX)),

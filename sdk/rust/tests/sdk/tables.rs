@@ -394,7 +394,7 @@ fn distinct_counts_and_percentiles_are_fields() {
     assert_eq!((users.kind, users.merge), (FieldKind::Distinct, Merge::Sketch));
     assert_eq!((delay.kind, delay.merge), (FieldKind::Percentiles, Merge::Sketch));
 
-    let event = |n: u32| TestEvent::new("x").subject(&format!("u{}", n % 70)).json(&n);
+    let event = |n: u32| TestEvent::new("x").subject(format!("u{}", n % 70)).json(&n);
     let events: Vec<TestEvent> = (1..=100).map(event).collect();
     check_determinism::<Sketches>("", &events);
     let mut host = Harness::<Sketches>::new();

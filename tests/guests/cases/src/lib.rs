@@ -204,7 +204,7 @@ impl Cases {
     fn emit(&mut self, event: &Event<'_>) -> Result<(), Error> {
         let Size { size } = event.data()?;
         self.asked.row(size.to_string().as_str())?.n += 1;
-        event.emit(NewEvent::new(&self.emitted_type(), &Text { text: "x".repeat(size) })?)
+        event.emit(NewEvent::new(self.emitted_type(), &Text { text: "x".repeat(size) })?)
     }
 
     fn count(&mut self, event: &Event<'_>) -> Result<(), Error> {
@@ -229,7 +229,7 @@ impl Cases {
 
     fn note(&mut self, event: &Event<'_>) -> Result<(), Error> {
         let saved: Saved<'_> = event.data()?;
-        self.notes.row(InTenant(&*saved.owner, &*saved.key))?.saved += 1;
+        self.notes.row(InTenant(&saved.owner, &saved.key))?.saved += 1;
         Ok(())
     }
 

@@ -5,7 +5,7 @@
 //!
 //! Real servers and the real command line; the guest copies `data` into a row.
 //! "The same value" is the same text of numbers, the same UTF-16 code units of
-//! text, and the same members in the same order (see [`exact`]).
+//! text, and the same members in the same order.
 
 mod exact;
 mod generate;
