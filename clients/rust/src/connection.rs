@@ -337,7 +337,7 @@ impl Connection {
         }
         // The rows are those of this commit too, whatever its number was before.
         if let Some(commit) = heard.commit
-            && mirror.commit.replace(commit) != Some(commit)
+            && mirror.commit.replace(commit).is_some_and(|before| before != commit)
         {
             sub.mirrored.tell(mirror, Change::Resumed { commit });
         }

@@ -39,7 +39,10 @@ pub(crate) fn raw(bytes: &[u8]) {
 
 /// Prints `value` as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) {
-    let mut text = escaped(&serde_json::to_string(value).expect("what commands print is JSON"));
+    let text = serde_json::to_string(value).expect("what commands print is JSON");
+    // A file or another program gets the text as it was sent, so that an import of
+    // it gives the same bytes.
+    let mut text = if is_terminal() { escaped(&text) } else { one_line(&text) };
     text.push('\n');
     raw(text.as_bytes());
 }
@@ -134,6 +137,11 @@ pub(crate) fn printable(text: &str) -> String {
 /// The same, of several lines.
 pub(crate) fn lines(text: &str) -> String {
     text.chars().map(|c| if is_unsafe(c) && c != '\n' { '\u{FFFD}' } else { c }).collect()
+}
+
+/// JSON without line ends: it can have them only as white space between values.
+fn one_line(json: &str) -> String {
+    json.replace(['\n', '\r'], " ")
 }
 
 /// JSON with the same value, on one line, and nothing in it that a terminal would
@@ -279,6 +287,7 @@ mod tests {
         let shown = escaped(&value.to_string());
         assert!(shown.chars().all(|c| !is_unsafe(c)), "{shown}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        assert_eq!(one_line("{\"a\"\t:\r\n\"\u{2028}\"}"), "{\"a\"\t:  \"\u{2028}\"}");
         assert_eq!(escaped("{\"a\"\t:\r\n[1,\t2]}"), "{\"a\" :  [1, 2]}");
     }
 }
