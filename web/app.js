@@ -186,7 +186,7 @@ function version(v) {
     ["events/s", rate.format(v.events_per_s)],
     ["behind", known ? behind(sum("lag_events"), lagMs) : "unknown"],
   ];
-  if (v.eta_s !== null && v.percent < 100) facts.push(["ready in", duration(v.eta_s)]);
+  if (v.eta_s > 0 && v.percent < 100) facts.push(["ready in", duration(v.eta_s)]);
   if (v.eta_s === null && v.events_per_s > 0 && v.intake_per_s > v.events_per_s) facts.push(["falls behind by", `${rate.format(v.intake_per_s - v.events_per_s)}/s`]);
   if (sum("late") > 0) facts.push(["late", whole.format(sum("late"))]);
   const list = el("dl", {}, ...facts.map(([name, value]) => fact(name, value)));

@@ -326,6 +326,8 @@ impl Engine {
             intake_per_s: intake,
             eta_s: lag.and_then(|lag| match lag {
                 0 => Some(0.0),
+                // It has caught up; what came since is folded in a moment.
+                _ if worst == Some(&"idle") => Some(0.0),
                 lag => (rate > intake).then(|| lag as f64 / (rate - intake)),
             }),
             parked: shards.iter().map(|s| s.parked).sum(),
