@@ -4,7 +4,7 @@
 //! their types and lengths, UTF-8, JSON, its depth, a sane time. It never
 //! changes a payload: `data` is kept byte for byte as it came.
 //!
-//! A client is told what is wrong with its event. A log's records cannot be sent
+//! A client's answer says what is wrong with its event. A log's records cannot be sent
 //! again, so [`Reader::of_log`] is tolerant where nothing Lantern relies on is
 //! touched: an extension attribute never makes a record unreadable. What it accepts
 //! it brings into a form that a client may send, so that an exported event can be

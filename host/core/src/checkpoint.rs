@@ -123,8 +123,8 @@ impl Checkpoint {
         Self::new(metas.into_iter().map(|meta| (ShardPoint::of(meta), ShardProof::of(meta))))
     }
 
-    /// The same history, told by offsets and decisions alone: for whoever does not
-    /// resume from it, in fewer bytes.
+    /// The same history in fewer bytes, with offsets and decisions alone: for
+    /// readers that do not resume from it.
     #[must_use]
     pub fn coarse(&self) -> Self {
         let coarse = |point: &ShardPoint| {

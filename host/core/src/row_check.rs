@@ -19,7 +19,7 @@ use crate::{Field, FieldKind, parse_rfc3339};
 const DEPTH_MAX: usize = 64;
 /// The most fields that a glance keeps apart.
 const GLANCE_FIELDS_MAX: usize = 64;
-/// Whole numbers of up to so many digits are within 64 bits.
+/// Whole numbers of up to this many digits are within 64 bits.
 const SAFE_DIGITS: usize = 18;
 /// The characters of a value that an error shows.
 const SHOWN_CHARS: usize = 60;

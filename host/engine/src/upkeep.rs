@@ -9,8 +9,8 @@ use crate::Engine;
 use crate::slot::Slot;
 
 impl Engine {
-    /// Lets go of the plugin instances of shards that have rested for `idle`:
-    /// they are made anew when there is work. Says how many.
+    /// Drops the plugin instances of shards that have rested for `idle`; they are
+    /// created again when there is work. Returns how many were dropped.
     pub fn drop_idle_instances(&self, idle: Duration) -> usize {
         let now = self.ports.clock.monotonic();
         let mut dropped = 0;

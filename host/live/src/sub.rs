@@ -46,7 +46,7 @@ pub(crate) struct Subscription {
     busy_since: Option<Instant>,
     /// Not before then may changes be sent.
     rate_at: Instant,
-    /// A commit that moved without changes is told then.
+    /// When a `tick` is due for commits without changes.
     tick_at: Instant,
     /// Something is said by then, so that quiet can be told from stale.
     idle_at: Instant,

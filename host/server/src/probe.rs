@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How long a result holds: whoever asks more often causes no more writes.
+/// How long a result holds: more frequent requests cause no more writes.
 const HOLDS: Duration = Duration::from_secs(2);
 /// How long a write may take before the disk counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -83,7 +83,7 @@ pub trait Log: Send + Sync {
 
     /// Which opening of the log wrote the event before `offset`: a random number
     /// that each opening draws, so that a log that was copied back and continued
-    /// differently is told from the one before. `None` if that is not known.
+    /// differently differs from the one before. `None` if that is not known.
     fn incarnation_at(&self, partition: PartitionId, _offset: Offset) -> Option<u64> {
         self.identity(partition).map(|identity| crate::incarnation_of(&identity))
     }

@@ -1,5 +1,5 @@
-//! Events that a topic never takes: each is named with the reason, and the others'
-//! fate is told.
+//! Events that a topic never takes: the answer names each with the reason, and
+//! says what became of the others.
 
 use lantern_core::{Emitted, RejectedEvent};
 use rdkafka::admin::{AlterConfig, ResourceSpecifier};

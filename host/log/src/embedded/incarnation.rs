@@ -3,7 +3,7 @@
 //! Each opening draws a random number, and writes it with the first events that
 //! it appends to a partition, in the same transaction. A log that was copied
 //! back and continued differently has another number at the offsets where the
-//! two differ, so whoever remembers the first one notices.
+//! two differ, so a reader that has kept the first number notices.
 
 use lantern_core::Offset;
 

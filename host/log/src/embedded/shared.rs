@@ -97,7 +97,7 @@ impl Shared {
             return Ok(()); // Writing will tell.
         };
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        // Pages of the tree are written anew, and large values rounded up.
+        // Changed pages of the tree are written again, and large values rounded up.
         let need = self.config.disk_reserve_bytes + 2 * bytes as u64;
         if free >= need {
             return Ok(());

@@ -54,9 +54,9 @@ impl std::error::Error for TooMuch {}
 /// How much a body may unpack to.
 #[derive(Clone, Copy)]
 struct Bound {
-    /// So many bytes in any case.
+    /// Bytes that are always allowed.
     bytes: u64,
-    /// Beyond that, so many times the packed bytes.
+    /// Beyond that, the allowed multiple of the packed bytes.
     ratio: u64,
 }
 
