@@ -126,13 +126,13 @@ async fn the_console_consumer_reads_what_ingest_produced() {
     assert_eq!(ids.collect::<Vec<_>>(), expected, "in the order they were sent");
 }
 
-/// What README shows, between fences of this kind, that says `word`.
+/// The first block of code of this kind in docs/kafka.md that contains `word`.
 fn shown(kind: &str, word: &str) -> String {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
+    let page = std::fs::read_to_string(root().join("docs/kafka.md")).unwrap();
     let fence = format!("```{kind}\n");
-    let mut blocks = readme.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap());
+    let mut blocks = page.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap());
     let found = blocks.find(|block| block.contains(word));
-    found.unwrap_or_else(|| panic!("README shows no `{word}` in {kind}")).to_owned()
+    found.unwrap_or_else(|| panic!("docs/kafka.md shows no `{word}` in {kind}")).to_owned()
 }
 
 /// Kafka's scripts in a folder, as a download of Kafka has them.
@@ -143,7 +143,7 @@ fn scripts(folder: &Path) {
     ] {
         let tool = kafka::shared().tool(class);
         let words: Vec<_> = tool.get_args().map(|word| word.to_str().unwrap()).collect();
-        // README names the server itself.
+        // The page names the server itself.
         let words = &words[..words.len() - 2];
         let script = format!("#!/bin/sh\nexec java '{}' \"$@\"\n", words.join("' '"));
         let path = folder.join(name);
@@ -153,7 +153,7 @@ fn scripts(folder: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_written_by_other_tools_is_read_with_the_configuration_that_readme_shows() {
+async fn a_topic_written_by_other_tools_is_read_with_the_configuration_of_the_docs() {
     if no_kafka() {
         return;
     }
@@ -216,7 +216,7 @@ async fn a_topic_written_by_other_tools_is_read_with_the_configuration_that_read
     let reason = parked["parked"][0]["reason"].as_str().unwrap();
     assert!(reason.contains(&topic) || reason.contains("record"), "{reason}");
     assert!(parked["parked"][0]["offset"].is_u64(), "{parked:#}");
-    // And the group is shown as README says.
+    // And the group is shown as the page says.
     let started = Instant::now();
     let groups = rest.replace("PROJECTION", "rogue");
     loop {
