@@ -198,9 +198,9 @@ async fn every_exit_code_is_as_documented_and_its_error_is_json_under_json() {
     }
     // Help is no error, whatever else is typed.
     assert_eq!(code(&run(&["plugin", "--help", "--json"]).unwrap()), 0);
-    let guide = std::fs::read_to_string(root().join("docs/guide.md")).unwrap();
+    let page = std::fs::read_to_string(root().join("docs/guide/command-line.md")).unwrap();
     for code in [0, 1, 2, 3, 4, 5, 6, 7, 130] {
-        assert!(guide.contains(&format!("\n| {code} | ")), "the guide leaves out exit code {code}");
+        assert!(page.contains(&format!("\n| {code} | ")), "the guide leaves out exit code {code}");
     }
 }
 
@@ -277,16 +277,16 @@ async fn nothing_that_is_printed_is_wider_than_the_terminal() {
     }
 }
 
-/// The first block of code in the README that has `word`.
+/// The first block of code in the guide's page on events that contains `word`.
 fn shown(word: &str) -> String {
-    let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let mut blocks = readme.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let page = std::fs::read_to_string(root().join("docs/guide/events.md")).unwrap();
+    let mut blocks = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let found = blocks.find(|block| block.contains(word));
-    found.unwrap_or_else(|| panic!("README shows no `{word}`")).to_owned()
+    found.unwrap_or_else(|| panic!("docs/guide/events.md shows no `{word}`")).to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_requests_of_the_readme_work_and_damage_no_example_plugin() {
+async fn the_requests_of_the_guide_work_and_damage_no_example_plugin() {
     if without("curl") {
         println!("skipped: no curl");
         return;
@@ -319,12 +319,12 @@ async fn the_requests_of_the_readme_work_and_damage_no_example_plugin() {
         let version = &status["versions"][0];
         assert_eq!(version["parked"], 0, "{plugin}: {version:#}");
     }
-    // Every complete event in README, docs and help, too.
-    let help = out(&run(&["events", "push", "--help"]).unwrap());
-    let mut texts = vec![std::fs::read_to_string(root().join("README.md")).unwrap(), help];
-    for page in ["guide.md", "kafka.md"] {
-        texts.push(std::fs::read_to_string(root().join("docs").join(page)).unwrap());
-    }
+    // Every complete event in README, guide and help, too.
+    let mut texts = vec![out(&run(&["events", "push", "--help"]).unwrap())];
+    let guide = std::fs::read_dir(root().join("docs/guide")).unwrap();
+    let mut pages: Vec<_> = guide.map(|page| page.unwrap().path()).collect();
+    pages.extend(["README.md", "docs/kafka.md"].map(|page| root().join(page)));
+    texts.extend(pages.iter().map(|page| std::fs::read_to_string(page).unwrap()));
     let mut sent = 0;
     for text in &texts {
         for (at, _) in text.match_indices("{\"specversion\"") {

@@ -64,7 +64,7 @@ pub(crate) const TOOLS: &[Tool] = &[
     Tool {
         program: "curl",
         package: "curl",
-        shows: "the README's requests are not sent as they are written",
+        shows: "the guide's requests are not sent as they are written",
     },
     Tool {
         program: "node",

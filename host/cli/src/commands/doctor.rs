@@ -20,7 +20,7 @@ Examples:
   lantern doctor --json | jq -r '.findings[] | select(.health==\"damaged\").file'
 
 It reads every file whole; without --repair it changes none. The server must be
-stopped. The procedure for each kind of damage is in docs/guide.md, \"Damage\".
+stopped. The procedure for each kind of damage is in docs/guide/operating.md, \"Damage\".
 
 Exit codes: 0 if all is sound, or repaired; 1 if something is damaged; 7 if some
 files could not be read.")]
