@@ -184,11 +184,14 @@ impl Call {
     }
 
     /// Base time for row retention: the watermark, or before there is one, the
-    /// watermark that the event's own time gives.
+    /// watermark that the event's own time gives. An event that is too far ahead to move
+    /// the watermark counts as far ahead as it may be.
     fn retention_base(&self, occasion: Occasion<'_>) -> Timestamp {
         match (self.watermark_at(occasion), self.manifest.event_time, occasion) {
             (Timestamp::MIN, Some(rules), Occasion::Event(index)) => {
-                self.batch.events.times()[index].watermark(rules.allowed_lateness_us, rules.tick_us)
+                let time = self.batch.times_before_watermark.get(index);
+                let time = *time.unwrap_or(&self.batch.events.times()[index]);
+                time.watermark(rules.allowed_lateness_us, rules.tick_us)
             }
             (watermark, ..) => watermark,
         }

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use lantern_core::{
     Attributes, Batch, Chunk, Event, EventRef, HEARTBEAT_TYPE, Log, LogError, Manifest, Offset,
-    OnFailure, PartitionId, Read, ShardMeta, TypeFilter, UNREADABLE_KIND, UNREADABLE_TYPE,
+    OnFailure, PartitionId, Read, ShardMeta, Timestamp, TypeFilter, UNREADABLE_KIND, UNREADABLE_TYPE,
 };
 
 use crate::EngineConfig;
 use crate::blocked::BlockedSubjects;
-use crate::log_time::{LogTime, TimedEvent};
+use crate::log_time::{self, LogTime, TimedEvent};
 
 /// What a shard reads, and how much of it at once.
 pub(crate) struct Gatherer {
@@ -130,6 +130,7 @@ impl Gatherer {
             batch.events.clear();
             batch.offsets.clear();
             batch.watermarks.clear();
+            batch.times_before_watermark.clear();
             batch.depths.clear();
             batch.timers.clear();
             self.spare = batch;
@@ -258,6 +259,10 @@ impl Gatherer {
         found.batch.offsets.extend(run.clone().map(|index| chunk.offset(index).0));
         // A batch ends behind an event that moves the watermark.
         found.batch.watermarks.resize(found.batch.offsets.len(), found.batch.watermark);
+        if found.batch.watermark == Timestamp::MIN && self.manifest.event_time.is_some() {
+            let times = run.clone().map(|i| log_time::bounded(chunk, i, self.ahead_max_us));
+            found.batch.times_before_watermark.extend(times);
+        }
         if !self.manifest.emits.is_empty() {
             let depths = run.clone().map(|index| chunk.events.get(index).depth());
             found.batch.depths.extend(depths);
@@ -286,6 +291,8 @@ pub(crate) fn slice(batch: &Batch, range: std::ops::Range<usize>) -> Batch {
     if batch.timers.is_empty() {
         part.offsets = batch.offsets[range.clone()].to_vec();
         part.watermarks = batch.watermarks[range.clone()].to_vec();
+        let times = batch.times_before_watermark.get(range.clone());
+        part.times_before_watermark = times.map(<[Timestamp]>::to_vec).unwrap_or_default();
         part.depths = batch.depths.get(range.clone()).map(<[u32]>::to_vec).unwrap_or_default();
         let all = lantern_core::Attributes::all();
         let fits = part.events.extend_from(&batch.events, range, all);

@@ -134,6 +134,13 @@ impl LogTime {
     }
 }
 
+/// The time of event `index` of `chunk`, but at most `bound_us` after it was appended,
+/// if the log knows when that was.
+pub(crate) fn bounded(chunk: &Chunk, index: usize, bound_us: i64) -> Timestamp {
+    let time = chunk.events.times()[index];
+    chunk.appended(index).map_or(time, |appended| time.min(plus(appended, bound_us)))
+}
+
 fn plus(time: Timestamp, us: i64) -> Timestamp {
     Timestamp(time.0.saturating_add(us))
 }

@@ -192,7 +192,7 @@ impl Model {
             if waits {
                 self.park(offset, 0, parked(ParkedKind::Waiting, event, reading, 0));
             } else if reading.fits(self.kind, n) {
-                self.apply(offset, (&event.tenant, &event.subject), event.time, reading);
+                self.apply(offset, (&event.tenant, &event.subject), event.time, bounded(event), reading);
                 self.applied += 1;
                 self.late += u64::from(event.time < self.watermark);
             } else {
@@ -255,11 +255,12 @@ impl Model {
         offset: Offset,
         (tenant, subject): (&str, &str),
         time: Timestamp,
+        first: Timestamp,
         reading: Reading,
     ) {
         let who = meter::who(tenant, subject);
         let now = match self.watermark {
-            Timestamp::MIN => mark(time),
+            Timestamp::MIN => mark(first),
             watermark => watermark,
         };
         let (n, sum) = self.totals.get(&who).copied().unwrap_or_default();
@@ -367,7 +368,7 @@ impl Model {
         if what.unreadable || !what.reading.fits(self.kind, n) {
             return false;
         }
-        self.apply(offset, (&what.tenant, &what.subject), what.time, what.reading);
+        self.apply(offset, (&what.tenant, &what.subject), what.time, what.time, what.reading);
         self.applied += 1;
         true
     }
@@ -425,6 +426,12 @@ impl Model {
         });
         same("parked", expected, stored_parked(store)?)
     }
+}
+
+/// The event's time, but at most as far ahead of its append as one may be.
+fn bounded(event: &Event) -> Timestamp {
+    let latest = |at: Timestamp| Timestamp(at.0 + AHEAD_S.cast_signed() * SECOND);
+    appended(event).map_or(event.time, |at| event.time.min(latest(at)))
 }
 
 /// When the log took an event, if the experiment says so.

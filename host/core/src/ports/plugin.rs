@@ -71,6 +71,10 @@ pub struct Batch {
     pub offsets: Vec<u64>,
     /// The watermark at each event, before the event itself moves it.
     pub watermarks: Vec<Timestamp>,
+    /// As long as there is no watermark: each event's time, but no later than an event
+    /// that is appended with it may move the watermark. Else empty. Retention of rows
+    /// counts from it. Not handed to the plugin.
+    pub times_before_watermark: Vec<Timestamp>,
     /// How deep each event is in a chain of emitted events; empty if the plugin emits
     /// none. Not handed to the plugin.
     pub depths: Vec<u32>,

@@ -34,6 +34,36 @@ fn an_event_far_ahead_makes_no_other_event_late_and_is_named() {
 }
 
 #[test]
+fn a_first_event_far_ahead_keeps_its_row_no_longer_than_events_may_be_ahead() {
+    let config = EngineConfig::default();
+    let ahead_max = config.ahead_max_us();
+    let world = World::new(config);
+    let mut manifest = manifest(OnFailure::ParkEvent);
+    manifest.tables[0].retention_us = Some(10 * SECOND as u64);
+    let keep = |batch: &Batch, host: &mut dyn Host, _: &mut ()| {
+        for (place, event) in batch.events.iter().enumerate() {
+            let (row, cause) = (br#"{"last":"","n":1}"#, batch.cause_of_event(place));
+            host.put(cause, TableId(0), event.subject, row).map_err(host_error)?;
+        }
+        Ok(())
+    };
+    world.push("a", NativePlugin::new(manifest, keep));
+    world.settle();
+    let now = 100 * SECOND;
+    world.log.set_append_clock(AppendClock::At(Timestamp(now)));
+    let far = Event { time: Timestamp(i64::MAX / 2), ..event(9_000, "far", "ok") };
+    world.log.append_to(P0, [far, event(0, "near", "ok")]);
+    world.settle();
+    assert_eq!(world.rows("totals").len(), 2);
+    // Both rows expire once event time has passed the latest base of retention.
+    let later = now + ahead_max + 20 * SECOND;
+    world.log.set_append_clock(AppendClock::At(Timestamp(later)));
+    world.log.append_to(P0, [Event { time: Timestamp(later), ..event(1, "last", "ok") }]);
+    world.settle();
+    assert!(!world.rows("totals").contains_key("far") && !world.rows("totals").contains_key("near"));
+}
+
+#[test]
 fn a_clock_that_was_ahead_does_not_keep_windows_open_once_it_is_right() {
     let world = World::new(EngineConfig::default());
     world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
