@@ -253,6 +253,21 @@ impl Log for EmbeddedLog {
         full.map(|error| error.to_string()).into_iter().collect()
     }
 
+    /// A machine whose clock is behind the append times in the log: events of the
+    /// present look to it as if they came from the future.
+    fn warnings(&self) -> Vec<String> {
+        let now = (self.shared.now)();
+        let newest = self.shared.rows.read().iter().map(|row| row.appended_last).max();
+        let behind_us = newest.map_or(0, |newest| newest.0.saturating_sub(now.0));
+        if behind_us <= plan::CLOCK_BACK_MAX_US {
+            return Vec::new();
+        }
+        vec![format!(
+            "the machine's clock is {} s behind the append time of the newest event: if the clock is wrong, correct it, since events may be refused as too far in the future (`ingest.time_ahead_s_max`); if it was ahead before, the next append takes the log's time back and this warning ends",
+            behind_us / 1_000_000
+        )]
+    }
+
     fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError> {
         Ok(self.shared.row(partition)?.bounds())
     }

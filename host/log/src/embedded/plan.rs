@@ -31,7 +31,7 @@ const TYPES_COUNTED_MAX: usize = 1_000;
 const RATIO_MAX: f64 = 8.0;
 
 /// How far the clock may go back without taking append times along.
-const CLOCK_BACK_MAX_US: i64 = AHEAD_MAX_US;
+pub(crate) const CLOCK_BACK_MAX_US: i64 = AHEAD_MAX_US;
 
 /// What the writer keeps of a partition.
 pub(crate) struct PartitionState {

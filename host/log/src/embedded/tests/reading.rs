@@ -242,6 +242,22 @@ fn a_clock_that_was_ahead_pins_neither_append_times_nor_retention_nor_the_highes
 }
 
 #[test]
+fn a_clock_behind_the_log_is_a_warning_until_the_next_append() {
+    let place = Place::new();
+    let log = place.open(&small());
+    place.set_clock(10_000);
+    append(&log, &[event("0", "t", "s", 1)]).unwrap();
+    assert_eq!(log.warnings(), [""; 0]);
+    place.set_clock(5_000);
+    drop(log);
+    let log = place.open(&small());
+    let warnings = log.warnings();
+    assert!(warnings[0].contains("clock is 5000 s behind"), "{warnings:?}");
+    append(&log, &[event("1", "t", "s", 1)]).unwrap();
+    assert_eq!(log.warnings(), [""; 0]);
+}
+
+#[test]
 fn retention_by_size_lets_the_oldest_go_first_and_keeps_the_newest_chunk() {
     let place = Place::new();
     let config = LogConfig { partitions: 2, retention_bytes: Some(60_000), ..small() };
