@@ -9,7 +9,7 @@ use parking_lot::MutexGuard;
 
 use crate::EngineError;
 use crate::engine::Build;
-use crate::parked::{after, decoded};
+use crate::parked::{after, decoded, parked_page};
 use crate::shard::Shard;
 use crate::slot::Slot;
 
@@ -130,7 +130,7 @@ fn each(
     let mut from = Vec::new();
     loop {
         let page = match (shard, &slot.store) {
-            (Some(shard), _) => shard.parked_page(&from)?,
+            (Some(shard), _) => parked_page(&shard.state.buffer, &from)?,
             (None, Some(store)) => decoded(&**store, &from, PAGE)?,
             (None, None) => return Ok(()),
         };

@@ -11,8 +11,10 @@ use lantern_core::{
 };
 use parking_lot::Mutex;
 
+use crate::outbox;
 use crate::parked::status_of;
-use crate::shard::{LogSink, Shard, ShardParts, Step, StepLimits, Stop};
+use crate::runner::LogSink;
+use crate::shard::{Shard, ShardParts, Step, StepLimits, Stop};
 use crate::{EngineConfig, EngineError, LogLine, Nondeterminism, ParkedStatus};
 
 /// The most events in one chunk made of a list of events.
@@ -93,9 +95,9 @@ fn fold_within(
         Stop::Fault(reason) => EngineError::Host(reason),
         Stop::Halt(reason) => EngineError::Plugin(reason),
     })?;
-    shard.fuel_max = fuel_max;
+    shard.runner.fuel_max = fuel_max;
     // As an active version does, so that what it emits is kept for comparing.
-    shard.epoch = Some("check".into());
+    shard.state.epoch = Some("check".into());
     let limits = StepLimits {
         now: Duration::ZERO,
         before: None,
@@ -113,7 +115,7 @@ fn fold_within(
                 break;
             }
             Err(Stop::Fault(reason)) => {
-                let spent = fuel_max.is_some_and(|most| shard.usage.fuel > most);
+                let spent = fuel_max.is_some_and(|most| shard.runner.usage.fuel > most);
                 // Fuel says something of the plugin, all else of the machine.
                 let error = if spent { EngineError::Plugin } else { EngineError::Host };
                 return Err(error(reason));
@@ -122,15 +124,15 @@ fn fold_within(
         if let Some(seed) = &mut pattern {
             *seed = next_pattern(*seed);
             if seed.is_multiple_of(3) {
-                shard.instance = None;
+                shard.runner.drop_instance();
             }
         }
     }
     shard.commit(Duration::ZERO)?;
-    let manifest = shard.manifest.clone();
+    let manifest = shard.state.manifest.clone();
     let view = View::new(
-        shard.id.projection.clone(),
-        shard.id.version.clone(),
+        shard.state.id.projection.clone(),
+        shard.state.id.version.clone(),
         "check".into(),
         manifest,
         vec![(partition, store.snapshot()?)],
@@ -138,10 +140,10 @@ fn fold_within(
     let logs = lines.lock().clone();
     Ok(Folded {
         parked: parked_of(&*store, partition)?,
-        emitted: shard.emitted_events()?,
+        emitted: outbox::emitted_events(&shard.state)?,
         logs,
-        applied: shard.meta.applied,
-        fuel: shard.usage.fuel,
+        applied: shard.state.meta.applied,
+        fuel: shard.runner.usage.fuel,
         halted,
         view,
         state: store,

@@ -1,14 +1,15 @@
-//! Commits: what was applied, and the position, in one transaction. Where there
-//! is more to fold, a commit is carried out on a thread of its own while the
-//! fold goes on above it, one commit of a shard at a time.
+//! Commits: what was applied, and the next offset, in one transaction. If there
+//! is more to fold, a commit runs on a thread of its own in parallel to the fold,
+//! one commit of a shard at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use lantern_core::{
-    KeyRange, Manifest, ShardMeta, ShardPoint, ShardStore, Space, StoreError, TableChanges,
-    TableId, Writes,
+    Committed, KeyRange, Manifest, Offset, ShardMeta, ShardPoint, ShardStore, Space, StoreError,
+    TableChanges, TableId, Timestamp, Writes,
 };
 
 use crate::layers::Frozen;
@@ -16,29 +17,29 @@ use crate::layers::Frozen;
 /// How many entries of the change log are looked at in one go.
 const CHANGES_PAGE: usize = 64;
 
-/// One commit, to be carried out.
+/// One commit, ready to run.
 #[derive(Clone)]
 pub(crate) struct Commit {
     pub(crate) store: Arc<dyn ShardStore>,
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) changes: Arc<Frozen>,
-    /// As of `changes`, with the position of the last commit.
+    /// As of `changes`, with the number of the last commit.
     pub(crate) meta: ShardMeta,
-    /// Whether the version serves readers, so that changes are told and kept.
+    /// Whether the version serves readers, so that changes are published and kept.
     pub(crate) serves: bool,
     /// The most bytes of the change log.
     pub(crate) changes_bytes_max: u64,
 }
 
-/// What became of one.
-pub(crate) struct Done {
+/// The result of a commit.
+pub(crate) struct CommitOutcome {
     pub(crate) meta: ShardMeta,
     pub(crate) tables: Vec<TableChanges>,
 }
 
 impl Commit {
-    /// Carries it out, on the caller's thread.
-    pub(crate) fn run(mut self) -> Result<Done, StoreError> {
+    /// Runs it on the caller's thread.
+    pub(crate) fn run(mut self) -> Result<CommitOutcome, StoreError> {
         self.meta.pos += 1;
         let mut writes = self.changes.writes();
         let tables = if self.serves { public_changes(&self.manifest, &writes) } else { Vec::new() };
@@ -46,10 +47,10 @@ impl Commit {
         let record = serde_json::to_vec(&self.meta).expect("numbers always encode");
         writes.entry(Space::Meta).or_default().insert(ShardMeta::KEY, Some(&record));
         self.store.commit(&writes)?;
-        Ok(Done { meta: self.meta, tables })
+        Ok(CommitOutcome { meta: self.meta, tables })
     }
 
-    /// Adds the commit to the change log and lets go of its oldest entries.
+    /// Adds the commit to the change log and removes its oldest entries.
     fn log_changes(
         &mut self,
         writes: &mut Writes,
@@ -109,31 +110,33 @@ fn public_changes(manifest: &Manifest, writes: &Writes) -> Vec<TableChanges> {
         .collect()
 }
 
-/// Has commits carried out beside the fold.
+/// Runs commits in parallel to the fold.
 #[derive(Default)]
 pub(crate) struct Committers {
-    /// How many may be under way. 0 while the engine has no threads: a commit is
-    /// then carried out by whoever waits for it, as late as that may be.
+    /// How many commits may run at a time. 0 while the engine has no threads: a
+    /// commit then runs when the caller waits for it, as late as possible.
     most: AtomicUsize,
-    under_way: Arc<AtomicUsize>,
+    running: Arc<AtomicUsize>,
 }
 
 impl Committers {
-    /// From now on commits have threads of their own, at most so many.
+    /// Lets commits run on up to `most` threads of their own.
     pub(crate) fn start(&self, most: usize) {
         self.most.store(most, Ordering::Release);
     }
 
-    /// Begins a commit; `None` where the caller has to carry it out, because
-    /// enough are under way.
-    pub(crate) fn begin(&self, commit: &Commit) -> Option<UnderWay> {
+    /// Begins a commit; `None` if the caller has to run it, because enough others
+    /// are running.
+    pub(crate) fn begin(&self, commit: &Commit) -> Option<PendingCommit> {
         let most = self.most.load(Ordering::Acquire);
         if most == 0 {
-            return Some(UnderWay { how: Some(How::Later(Box::new(commit.clone()))) });
+            return Some(PendingCommit {
+                execution: Some(Execution::OnWait(Box::new(commit.clone()))),
+            });
         }
         let more = |count: usize| (count < most).then_some(count + 1);
-        self.under_way.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
-        let counted = Counted(self.under_way.clone());
+        self.running.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
+        let counted = Counted(self.running.clone());
         let commit = commit.clone();
         let work = move || {
             let outcome = commit.run();
@@ -141,11 +144,11 @@ impl Committers {
             outcome
         };
         let thread = std::thread::Builder::new().name("commit".into()).spawn(work).ok()?;
-        Some(UnderWay { how: Some(How::Thread(thread)) })
+        Some(PendingCommit { execution: Some(Execution::Thread(thread)) })
     }
 }
 
-/// Counts itself off.
+/// Counts a running commit until it is dropped.
 struct Counted(Arc<AtomicUsize>);
 
 impl Drop for Counted {
@@ -154,43 +157,158 @@ impl Drop for Counted {
     }
 }
 
-/// A commit that was begun. Whoever lets go of it waits until it has ended, so
-/// that nobody opens the state again before.
-pub(crate) struct UnderWay {
-    how: Option<How>,
+/// A commit that was begun. Dropping it waits until it has ended, so that the state
+/// is not opened again before.
+pub(crate) struct PendingCommit {
+    execution: Option<Execution>,
 }
 
-enum How {
-    Thread(JoinHandle<Result<Done, StoreError>>),
-    Later(Box<Commit>),
+enum Execution {
+    Thread(JoinHandle<Result<CommitOutcome, StoreError>>),
+    /// Runs when the caller waits for it.
+    OnWait(Box<Commit>),
 }
 
-impl UnderWay {
-    /// Whether waiting for it takes no time.
+impl PendingCommit {
+    /// Whether it has ended, so that waiting for it takes no time.
     pub(crate) fn has_ended(&self) -> bool {
-        matches!(&self.how, Some(How::Thread(thread)) if thread.is_finished())
+        matches!(&self.execution, Some(Execution::Thread(thread)) if thread.is_finished())
     }
 
     /// Waits until it has ended.
-    pub(crate) fn wait(mut self) -> Result<Done, StoreError> {
-        match self.how.take() {
-            Some(How::Thread(thread)) => thread.join().unwrap_or_else(|_| {
-                // Whether it is durable nobody knows; to commit the same again
-                // does no harm.
+    pub(crate) fn wait(mut self) -> Result<CommitOutcome, StoreError> {
+        match self.execution.take() {
+            Some(Execution::Thread(thread)) => thread.join().unwrap_or_else(|_| {
+                // It may be durable or not; committing the same again does no harm.
                 Err(StoreError::Io("a commit panicked".into()))
             }),
-            Some(How::Later(commit)) => commit.run(),
+            Some(Execution::OnWait(commit)) => commit.run(),
             None => Err(StoreError::Io("a commit was waited for twice".into())),
         }
     }
 }
 
-impl Drop for UnderWay {
+impl Drop for PendingCommit {
     fn drop(&mut self) {
-        if let Some(How::Thread(thread)) = self.how.take() {
-            // Whoever opens the state sees what became of it.
+        if let Some(Execution::Thread(thread)) = self.execution.take() {
+            // The next reader of the state sees the result.
             let _ = thread.join();
         }
+    }
+}
+
+/// The commits of one shard: which is in progress, which was the last, and which
+/// readers do not know of yet.
+pub(crate) struct CommitPipeline {
+    /// Runs commits in parallel to the fold; `None` for a fold that runs its own.
+    committers: Option<Arc<Committers>>,
+    pending: Option<PendingCommit>,
+    /// Commits that are not published yet, in order.
+    unpublished: Vec<Arc<Committed>>,
+    /// When the last commit began.
+    last: Duration,
+    /// The next offset and the watermark of the last durable commit.
+    durable: (Offset, Timestamp),
+    /// The next offset of the commit that was begun last.
+    in_commit: Offset,
+}
+
+impl CommitPipeline {
+    /// The pipeline of a state that stands at `meta`.
+    pub(crate) fn new(committers: Option<Arc<Committers>>, meta: &ShardMeta) -> Self {
+        Self {
+            committers,
+            pending: None,
+            unpublished: Vec::new(),
+            last: Duration::ZERO,
+            durable: (meta.next, meta.watermark),
+            in_commit: meta.next,
+        }
+    }
+
+    /// Whether it belongs to a shard of the engine, and not to the fold of a check
+    /// or a verification.
+    pub(crate) fn is_live(&self) -> bool {
+        self.committers.is_some()
+    }
+
+    /// Whether a commit is in progress.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.is_some()
+    }
+
+    /// Whether a commit was in progress and has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.pending.as_ref().is_some_and(PendingCommit::has_ended)
+    }
+
+    /// How long ago the last commit began.
+    pub(crate) fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.last)
+    }
+
+    /// The next offset of the last durable commit.
+    pub(crate) fn durable(&self) -> Offset {
+        self.durable.0
+    }
+
+    /// The next offset of the last commit, durable or in progress.
+    pub(crate) fn in_commit(&self) -> Offset {
+        self.in_commit.max(self.durable.0)
+    }
+
+    /// Whether the watermark has moved since the last durable commit.
+    pub(crate) fn is_behind(&self, watermark: Timestamp) -> bool {
+        self.durable.1 != watermark
+    }
+
+    /// Runs `commit` on the caller's thread. None may be in progress.
+    pub(crate) fn run(
+        &mut self,
+        commit: Commit,
+        now: Duration,
+    ) -> Result<CommitOutcome, StoreError> {
+        (self.last, self.in_commit) = (now, commit.meta.next);
+        commit.run()
+    }
+
+    /// Begins `commit` in parallel to the fold, or runs it if that is not possible:
+    /// then its result is returned. None may be in progress.
+    pub(crate) fn begin(
+        &mut self,
+        commit: Commit,
+        now: Duration,
+    ) -> Option<Result<CommitOutcome, StoreError>> {
+        let begun = self.committers.as_ref().and_then(|committers| committers.begin(&commit));
+        match begun {
+            Some(pending) => {
+                (self.last, self.in_commit) = (now, commit.meta.next);
+                self.pending = Some(pending);
+                None
+            }
+            None => Some(self.run(commit, now)),
+        }
+    }
+
+    /// Waits for the commit in progress; `None` if there is none.
+    pub(crate) fn wait(&mut self) -> Option<Result<CommitOutcome, StoreError>> {
+        self.pending.take().map(PendingCommit::wait)
+    }
+
+    /// Notes that a commit is durable; `published` is what readers get of it.
+    pub(crate) fn succeeded(&mut self, meta: &ShardMeta, published: Option<Committed>) {
+        self.durable = (meta.next, meta.watermark);
+        self.unpublished.extend(published.map(Arc::new));
+    }
+
+    /// Notes that a commit failed: what it held is to be committed again.
+    pub(crate) fn failed(&mut self) {
+        self.in_commit = self.durable.0;
+    }
+
+    /// Takes the commits that are not published yet, in order.
+    pub(crate) fn take_unpublished(&mut self) -> Vec<Arc<Committed>> {
+        std::mem::take(&mut self.unpublished)
     }
 }
 
@@ -230,12 +348,12 @@ mod tests {
     }
 
     #[test]
-    fn commits_go_on_beside_the_fold_and_whoever_lets_go_of_one_waits_for_it() {
+    fn commits_run_in_parallel_to_the_fold_and_dropping_one_waits_for_it() {
         let ((begun, begins), (lets, may)) = (channel(), channel());
         let store = gate(begun, may);
         let committers = Committers::default();
         let later = committers.begin(&commit(&store, b"later")).unwrap();
-        assert!(!later.has_ended(), "without threads it is carried out by who waits for it");
+        assert!(!later.has_ended(), "without threads it runs when the caller waits for it");
         drop(later);
         assert_eq!(store.get(ROWS, b"later").unwrap(), None);
 
@@ -243,7 +361,7 @@ mod tests {
         let first = committers.begin(&commit(&store, b"first")).unwrap();
         begins.recv().unwrap();
         assert!(!first.has_ended());
-        assert!(committers.begin(&commit(&store, b"second")).is_none(), "one is under way");
+        assert!(committers.begin(&commit(&store, b"second")).is_none(), "one is running");
         lets.send(()).unwrap();
         assert_eq!(first.wait().unwrap().meta.pos, 1);
         assert_eq!(store.get(ROWS, b"first").unwrap().as_deref(), Some(&b"x"[..]));
@@ -258,12 +376,12 @@ mod tests {
     #[test]
     fn a_commit_that_panics_has_failed() {
         let ((begun, _), (_, may)) = (channel(), channel());
-        // Nobody hears that it begins.
+        // No receiver hears that it begins.
         let store = gate(begun, may);
         let committers = Committers::default();
         committers.start(1);
-        let under_way = committers.begin(&commit(&store, b"key")).unwrap();
-        assert!(under_way.wait().is_err_and(|error| error.to_string().contains("panicked")));
+        let pending = committers.begin(&commit(&store, b"key")).unwrap();
+        assert!(pending.wait().is_err_and(|error| error.to_string().contains("panicked")));
         assert!(committers.begin(&commit(&store, b"key")).is_some(), "it is counted off");
     }
 }

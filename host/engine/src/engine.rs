@@ -15,10 +15,11 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::commit::Committers;
 use crate::gather::wanted;
-use crate::outbox::{SendLimits, Sending};
+use crate::outbox::{self, SendLimits, Sending};
 use crate::pool::{CpuMeter, Lane, Pool, Took, Turn};
 use crate::quota::EmitQuota;
-use crate::shard::{LogSink, Shard, ShardParts, Step, StepLimits, Stop};
+use crate::runner::LogSink;
+use crate::shard::{Shard, ShardParts, Step, StepLimits, Stop};
 use crate::slot::{Fault, Intake, Slot};
 use crate::{EngineConfig, EngineError, LogLine, VerifyStatus};
 
@@ -405,7 +406,8 @@ impl Engine {
         let shard = guard.as_mut().expect("just opened");
         let limits = StepLimits { now, before: leader, batch_events: None };
         // Only this projection waits while the log takes what it has emitted.
-        let full = shard.epoch.is_some() && shard.unsent() >= self.config.emit_unsent_max;
+        let full = shard.state.epoch.is_some()
+            && outbox::unsent(&shard.state) >= self.config.emit_unsent_max;
         let outcome = if full { shard.hold(now) } else { shard.step(&*self.ports.log, &limits) };
         self.tell_commits(shard);
         let sending = self.send(slot, shard, now);
@@ -420,7 +422,7 @@ impl Engine {
 
     /// Hands committed events of the shard's outbox to the log.
     fn send(&self, slot: &Arc<Slot>, shard: &mut Shard, now: Duration) -> Result<Sending, Stop> {
-        if !shard.has_outbox() || shard.is_dirty() {
+        if !outbox::has_outbox(&shard.state) || shard.is_dirty() {
             return Ok(Sending::Nothing);
         }
         let (pool, woken) = (Arc::downgrade(&self.pool), Arc::downgrade(slot));
@@ -454,7 +456,7 @@ impl Engine {
 
     /// Tells readers what was committed.
     fn tell_commits(&self, shard: &mut Shard) {
-        for commit in shard.take_commits() {
+        for commit in shard.commits.take_unpublished() {
             self.ports.publish.committed(&commit);
         }
     }
@@ -488,14 +490,15 @@ impl Engine {
             logs: self.log_sink(slot, logs),
             committers: Some(self.committers.clone()),
         })?;
-        shard.epoch = epoch;
-        if shard.meta.born == 0 {
-            shard.meta.born = slot.born;
+        shard.state.epoch = epoch;
+        if shard.state.meta.born == 0 {
+            shard.state.meta.born = slot.born;
         }
-        shard.emits_as = build.version.emits_as();
+        shard.state.outbox.emits_as = build.version.emits_as();
         let created = build.version.created.0;
-        shard.outbox_name = format!("{}/{}.{created:x}", slot.id.projection, slot.id.version);
-        shard.emit_from = emit_from.get(slot.id.partition.0 as usize).copied().unwrap_or_default();
+        shard.state.outbox.name = format!("{}/{}.{created:x}", slot.id.projection, slot.id.version);
+        shard.state.outbox.emit_from =
+            emit_from.get(slot.id.partition.0 as usize).copied().unwrap_or_default();
         Ok(shard)
     }
 

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use lantern_core::{
     Attributes, Batch, Chunk, Event, EventRef, HEARTBEAT_TYPE, Log, LogError, Manifest, Offset,
-    OnFailure, PartitionId, Read, ShardMeta, Timestamp, TypeFilter, UNREADABLE_KIND, UNREADABLE_TYPE,
+    OnFailure, PartitionId, Read, ShardMeta, Timestamp, TypeFilter, UNREADABLE_KIND,
+    UNREADABLE_TYPE,
 };
 
 use crate::EngineConfig;

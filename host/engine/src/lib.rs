@@ -19,22 +19,28 @@ mod error;
 mod gather;
 mod layers;
 mod lifecycle;
+mod log_check;
 mod log_time;
 mod outbox;
 mod parked;
 mod parked_summary;
+mod parking;
 mod pool;
 mod quota;
 mod rebuild;
 mod report;
+mod runner;
 mod second_fold;
 mod shard;
 mod slot;
+mod state;
 mod status;
 #[cfg(test)]
 mod tests;
+mod ticks;
 mod upkeep;
 mod verify;
+mod write_buffer;
 
 #[doc(hidden)]
 pub use outbox::fuzzing;

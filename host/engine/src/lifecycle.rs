@@ -204,7 +204,7 @@ impl Engine {
                 let mut shard = slot.shard.lock();
                 slot.seen.lock().halted = None;
                 if let Some(shard) = shard.as_mut() {
-                    shard.parked_in_a_row = 0;
+                    shard.state.parking.end_row();
                 }
             }
             self.pool.wake(&slot);
@@ -392,7 +392,7 @@ impl Engine {
         // the new one, whenever the process dies.
         if let Err(error) = begun.and_then(|()| self.ports.catalog.save(&flipped)) {
             for shard in new_guards.iter_mut().filter_map(|guard| guard.as_mut()) {
-                shard.epoch = None;
+                shard.state.epoch = None;
             }
             return Err(error.into());
         }
@@ -400,7 +400,7 @@ impl Engine {
             slot.active.store(false, Ordering::Release);
             slot.caught_up.store(true, Ordering::Release);
             if let Some(shard) = guard.as_mut() {
-                shard.epoch = None;
+                shard.state.epoch = None;
             }
         }
         for (slot, guard) in new.slots.iter().zip(&new_guards) {
@@ -444,7 +444,7 @@ impl Engine {
         }
         let shard = guard.as_mut().expect("just opened");
         let Some((ahead, leading)) = leader else {
-            let ticked = shard.watermark_due().is_none();
+            let ticked = shard.state.watermark_due().is_none();
             return if slot.caught_up.load(Ordering::Acquire) && ticked {
                 Ok(())
             } else {
@@ -453,7 +453,7 @@ impl Engine {
         };
         // Its timers must have fired for where it stands: what they emit counts.
         let halted = ahead.seen.lock().halted.is_some();
-        let ticks = leading.as_ref().is_some_and(|leading| leading.watermark_due().is_some());
+        let ticks = leading.as_ref().is_some_and(|leading| leading.state.watermark_due().is_some());
         if ticks && !halted {
             return Err(self.not_ready(slot));
         }
@@ -463,15 +463,15 @@ impl Engine {
         }
         let target = ahead.next();
         // One that is far behind would hold the active version up for long.
-        let far =
-            target.0.saturating_sub(shard.meta.next.0) > self.config.batch_events_max as u64 * 4;
-        if far || shard.meta.next > target {
+        let far = target.0.saturating_sub(shard.state.meta.next.0)
+            > self.config.batch_events_max as u64 * 4;
+        if far || shard.state.meta.next > target {
             return Err(self.not_ready(slot));
         }
         let limits = StepLimits { now, before: Some(target), batch_events: None };
-        while shard.meta.next < target || shard.watermark_due().is_some() {
+        while shard.state.meta.next < target || shard.state.watermark_due().is_some() {
             let outcome = shard.step(&*self.ports.log, &limits);
-            if outcome.map_err(stopped)? == Step::Idle && shard.meta.next < target {
+            if outcome.map_err(stopped)? == Step::Idle && shard.state.meta.next < target {
                 return Err(self.not_ready(slot));
             }
         }
@@ -570,7 +570,7 @@ fn hand_over(
     let emit_from = old.map(|old| old.emit_from.clone()).unwrap_or_default();
     for (place, guard) in shards.iter_mut().enumerate() {
         if let Some(shard) = guard.as_mut() {
-            shard.emit_from = emit_from.get(place).copied().unwrap_or_default();
+            shard.state.outbox.emit_from = emit_from.get(place).copied().unwrap_or_default();
         }
     }
     if let Some(new) = record.versions.iter_mut().find(|v| v.id == *new) {

@@ -3,21 +3,22 @@
 //! removed once the log has them. An append that is repeated after a crash is
 //! recognised by the log, since an emitted event's id never changes.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::{
-    DEPTH_EXTENSION, Emitted, Event, EventRef, Events, KeyRange, Log, LogError, Offset, OnFailure,
-    OutboxEvent, Pairs, ParkedKind, ParkedRecord, ReadStore, ShardMeta, Space, StoreError,
-    Timestamp, Writes,
+    DEPTH_EXTENSION, EmitFrom, Emitted, Event, EventRef, Events, KeyRange, Log, LogError, Offset,
+    OnFailure, OutboxEvent, Pairs, ParkedKind, ParkedRecord, ReadStore, ShardMeta, Space,
+    StoreError, Timestamp, Writes,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::layers;
 use crate::quota::EmitQuota;
-use crate::shard::{Shard, Stop};
+use crate::shard::Stop;
 use crate::slot::Fault;
+use crate::state::ShardState;
 use crate::{EngineConfig, ParkedSelection};
 
 /// The most emitted events in one append.
@@ -107,8 +108,16 @@ pub(crate) fn posted(bytes: &[u8]) -> Option<(String, OutboxEvent)> {
     Some((record.id, record.event))
 }
 
-/// What is known of a shard's outbox beside its rows.
+/// What is known of a shard's outbox besides its rows.
 pub(crate) struct Outbox {
+    /// Events emitted before this are in the log already.
+    pub(crate) emit_from: EmitFrom,
+    /// What the ids of emitted events begin with.
+    pub(crate) emits_as: String,
+    /// Names the outbox of this upload of the version.
+    pub(crate) name: String,
+    /// The newest emitted events with their ids, for a verification to compare.
+    pub(crate) kept: Option<VecDeque<(String, OutboxEvent)>>,
     /// The oldest number not known to be in the log.
     first: u64,
     /// Why the log does not take the oldest events, and the wait between tries.
@@ -159,7 +168,16 @@ impl Outbox {
             .and_then(|(key, _)| key.as_slice().try_into().ok())
             .map_or(meta.outbox_next, u64::from_be_bytes);
         let sent = Arc::new(Mutex::new(Sent { done: first, ..Sent::default() }));
-        Ok(Self { first, stuck: None, not_before: Duration::ZERO, sent })
+        Ok(Self {
+            emit_from: EmitFrom::default(),
+            emits_as: String::new(),
+            name: String::new(),
+            kept: None,
+            first,
+            stuck: None,
+            not_before: Duration::ZERO,
+            sent,
+        })
     }
 
     /// Why the log does not take the oldest events.
@@ -206,256 +224,247 @@ pub(crate) fn carried_over(
     Ok(Some(Writes::from([(Space::Meta, record), (Space::Outbox, rows)])))
 }
 
-impl Shard {
-    /// Numbers the emitted events and, where this version is active, puts them
-    /// into the outbox, each with the trace of the event that caused it. What
-    /// is emitted before position `from` is there from before a rebuild.
-    pub(crate) fn post(
-        &mut self,
-        emitted: Vec<OutboxEvent>,
-        from: Offset,
-        trace_of: impl Fn(Offset) -> Option<String>,
-    ) {
-        for event in emitted {
-            let id = format!(
-                "{}/{}/{}/{}",
-                self.emits_as, self.id.partition, event.cause, self.meta.emitted
-            );
-            self.meta.emitted += 1;
-            self.meta.emit_depth = self.meta.emit_depth.max(event.depth);
-            if let Some(kept) = &mut self.kept {
-                if kept.len() >= KEPT_MAX {
-                    kept.pop_front();
-                }
-                kept.push_back((id.clone(), event.clone()));
+/// Numbers the emitted events and, if this version is active, puts them into the
+/// outbox, each with the trace of the event that caused it. Events emitted before
+/// offset `from` are in the log from before a rebuild.
+pub(crate) fn post(
+    state: &mut ShardState,
+    emitted: Vec<OutboxEvent>,
+    from: Offset,
+    trace_of: impl Fn(Offset) -> Option<String>,
+) {
+    for event in emitted {
+        let id = format!(
+            "{}/{}/{}/{}",
+            state.outbox.emits_as, state.id.partition, event.cause, state.meta.emitted
+        );
+        state.meta.emitted += 1;
+        state.meta.emit_depth = state.meta.emit_depth.max(event.depth);
+        if let Some(kept) = &mut state.outbox.kept {
+            if kept.len() >= KEPT_MAX {
+                kept.pop_front();
             }
-            if self.epoch.is_some() && self.meta.next >= from {
-                let traceparent = trace_of(event.cause);
-                let refused = String::new();
-                let record = encode(&OutboxRecord { id, event, traceparent, refused });
-                let key = self.meta.outbox_next.to_be_bytes();
-                self.overlay.set(Space::Outbox, &key, Some(&record));
-                self.meta.outbox_next += 1;
-            }
+            kept.push_back((id.clone(), event.clone()));
+        }
+        if state.epoch.is_some() && state.meta.next >= from {
+            let traceparent = trace_of(event.cause);
+            let refused = String::new();
+            let record = encode(&OutboxRecord { id, event, traceparent, refused });
+            let key = state.meta.outbox_next.to_be_bytes();
+            state.buffer.set(Space::Outbox, &key, Some(&record));
+            state.meta.outbox_next += 1;
         }
     }
+}
 
-    /// Removes what the log has by now, and sets aside what it refuses for good.
-    pub(crate) fn clear_sent(&mut self) -> Result<(), Stop> {
-        let refused = self.outbox.sent.lock().refused.take();
-        if let Some((number, reason)) = refused {
-            self.set_aside(number, &reason)?;
-        }
-        let done = {
-            let mut sent = self.outbox.sent.lock();
-            if std::mem::take(&mut sent.succeeded) {
-                self.outbox.stuck = None;
-            }
-            sent.done
-        };
-        while self.outbox.first < done {
-            self.overlay.set(Space::Outbox, &self.outbox.first.to_be_bytes(), None);
-            self.outbox.first += 1;
-        }
-        Ok(())
+/// Removes what the log has by now, and sets aside what it refuses for good.
+pub(crate) fn clear_sent(state: &mut ShardState) -> Result<(), Stop> {
+    let refused = state.outbox.sent.lock().refused.take();
+    if let Some((number, reason)) = refused {
+        set_aside(state, number, &reason)?;
     }
-
-    /// Takes an emitted event that the log refuses out of the way of the others.
-    fn set_aside(&mut self, number: u64, reason: &str) -> Result<(), Stop> {
-        let key = number.to_be_bytes();
-        let Some(bytes) = self.store.get(Space::Outbox, &key)? else { return Ok(()) };
-        let mut record = decode(&bytes)?;
-        record.refused = format!("emitted by the event at offset {}: {reason}", record.event.cause);
-        if self.manifest.on_failure == OnFailure::Halt {
-            return Err(Stop::Halt(format!("the log refuses an event {}", record.refused)));
+    let done = {
+        let mut sent = state.outbox.sent.lock();
+        if std::mem::take(&mut sent.succeeded) {
+            state.outbox.stuck = None;
         }
+        sent.done
+    };
+    while state.outbox.first < done {
+        state.buffer.set(Space::Outbox, &state.outbox.first.to_be_bytes(), None);
+        state.outbox.first += 1;
+    }
+    Ok(())
+}
+
+/// Takes an emitted event that the log refuses out of the way of the others.
+fn set_aside(state: &mut ShardState, number: u64, reason: &str) -> Result<(), Stop> {
+    let key = number.to_be_bytes();
+    let Some(bytes) = state.buffer.store().get(Space::Outbox, &key)? else { return Ok(()) };
+    let mut record = decode(&bytes)?;
+    record.refused = format!("emitted by the event at offset {}: {reason}", record.event.cause);
+    if state.manifest.on_failure == OnFailure::Halt {
+        return Err(Stop::Halt(format!("the log refuses an event {}", record.refused)));
+    }
+    tracing::warn!(
+        projection = %state.id.projection, version = %state.id.version,
+        partition = %state.id.partition, id = record.id, reason, "an emitted event is refused"
+    );
+    state.buffer.set(Space::Outbox, &key, None);
+    let key = (number | REFUSED_FIRST).to_be_bytes();
+    state.buffer.set(Space::Outbox, &key, Some(&encode(&record)));
+    state.meta.refused_now += 1;
+    Ok(())
+}
+
+/// Has refused events that are selected sent again, or drops them.
+pub(crate) fn decide_refused(
+    state: &mut ShardState,
+    selection: &ParkedSelection,
+    retry: bool,
+) -> Result<u64, Stop> {
+    let found = state.buffer.scan(Space::Outbox, &refused_range(), usize::MAX, false)?;
+    let mut done = 0;
+    for (key, value) in found {
+        let mut record = decode(&value)?;
+        let subject = selection.subject.as_ref();
+        let selected = selection.all
+            || selection.offsets.contains(&record.event.cause.0)
+            || subject.is_some_and(|subject| *subject == record.event.subject);
+        if !selected {
+            continue;
+        }
+        state.buffer.set(Space::Outbox, &key, None);
+        if retry {
+            record.refused.clear();
+            let number = state.meta.outbox_next.to_be_bytes();
+            state.buffer.set(Space::Outbox, &number, Some(&encode(&record)));
+            state.meta.outbox_next += 1;
+        }
+        state.meta.refused_now = state.meta.refused_now.saturating_sub(1);
+        done += 1;
+    }
+    Ok(done)
+}
+
+/// Appends what is committed and not sent yet; `wake` is called when the
+/// log has answered. After a failure it waits, longer each time.
+pub(crate) fn send(
+    state: &mut ShardState,
+    log: &dyn Log,
+    limits: &SendLimits<'_>,
+    wake: impl FnOnce() + Send + 'static,
+) -> Result<Sending, StoreError> {
+    if let Some(Fault { reason, wait }) = state.outbox.note_outcome(limits.now, &state.config) {
         tracing::warn!(
-            projection = %self.id.projection, version = %self.id.version,
-            partition = %self.id.partition, id = record.id, reason, "an emitted event is refused"
+            projection = %state.id.projection, version = %state.id.version,
+            partition = %state.id.partition, %reason, ?wait,
+            "emitted events cannot be appended, will try again"
         );
-        self.overlay.set(Space::Outbox, &key, None);
-        let key = (number | REFUSED_FIRST).to_be_bytes();
-        self.overlay.set(Space::Outbox, &key, Some(&encode(&record)));
-        self.meta.refused_now += 1;
-        Ok(())
+        metrics::counter!(
+            "lantern_engine_faults_total", "projection" => state.id.projection.clone()
+        )
+        .increment(1);
     }
-
-    /// Has refused events that are selected sent again, or drops them.
-    pub(crate) fn decide_refused(
-        &mut self,
-        selection: &ParkedSelection,
-        retry: bool,
-    ) -> Result<u64, Stop> {
-        let found = layers::scan(
-            &self.layers(),
-            &*self.store,
-            Space::Outbox,
-            &refused_range(),
-            usize::MAX,
-            false,
-        )?;
-        let mut done = 0;
-        for (key, value) in found {
-            let mut record = decode(&value)?;
-            let subject = selection.subject.as_ref();
-            let selected = selection.all
-                || selection.offsets.contains(&record.event.cause.0)
-                || subject.is_some_and(|subject| *subject == record.event.subject);
-            if !selected {
-                continue;
-            }
-            self.overlay.set(Space::Outbox, &key, None);
-            if retry {
-                record.refused.clear();
-                let number = self.meta.outbox_next.to_be_bytes();
-                self.overlay.set(Space::Outbox, &number, Some(&encode(&record)));
-                self.meta.outbox_next += 1;
-            }
-            self.meta.refused_now = self.meta.refused_now.saturating_sub(1);
-            done += 1;
+    let from = {
+        let sent = state.outbox.sent.lock();
+        if sent.under_way.is_some() {
+            return Ok(Sending::Pending);
         }
-        Ok(done)
+        if sent.done >= state.meta.outbox_next {
+            return Ok(Sending::Nothing);
+        }
+        sent.done
+    };
+    if limits.now < state.outbox.not_before {
+        return Ok(Sending::After(state.outbox.not_before - limits.now));
     }
+    let wanted = usize::try_from(state.meta.outbox_next - from).unwrap_or(usize::MAX);
+    let wanted = wanted.min(APPEND_EVENTS_MAX);
+    let most = match limits.quota.take(limits.now, wanted, state.config.emit_per_s_max) {
+        Ok(most) => most,
+        Err(wait) => return Ok(Sending::After(wait)),
+    };
+    let sending = send_from(state, log, from, most, limits.wall, wake);
+    let sent = *sending.as_ref().unwrap_or(&0);
+    limits.quota.give_back(most - sent.min(most));
+    Ok(if sending? == 0 { Sending::Nothing } else { Sending::Pending })
+}
 
-    /// Appends what is committed and not sent yet; `wake` is called when the
-    /// log has answered. After a failure it waits, longer each time.
-    pub(crate) fn send(
-        &mut self,
-        log: &dyn Log,
-        limits: &SendLimits<'_>,
-        wake: impl FnOnce() + Send + 'static,
-    ) -> Result<Sending, StoreError> {
-        if let Some(Fault { reason, wait }) = self.outbox.note_outcome(limits.now, &self.config) {
-            tracing::warn!(
-                projection = %self.id.projection, version = %self.id.version,
-                partition = %self.id.partition, %reason, ?wait,
-                "emitted events cannot be appended, will try again"
-            );
-            metrics::counter!(
-                "lantern_engine_faults_total", "projection" => self.id.projection.clone()
-            )
-            .increment(1);
+/// Appends up to `most` events from number `from` on, and returns how many.
+fn send_from(
+    state: &mut ShardState,
+    log: &dyn Log,
+    from: u64,
+    most: usize,
+    wall: Timestamp,
+    wake: impl FnOnce() + Send + 'static,
+) -> Result<usize, StoreError> {
+    let records = state.buffer.store().scan(Space::Outbox, &unsent_from(from), most, false)?;
+    let mut first = from;
+    let source = format!("lantern/{}", state.id.projection);
+    let (mut events, mut next) = (Events::new(), from);
+    for (key, value) in records {
+        let record = decode(&value)?;
+        let number = key.as_slice().try_into().map_or(next, u64::from_be_bytes);
+        if events.is_empty() {
+            first = number;
+        } else if number != next {
+            // One in between was refused: numbers of an append have no gaps.
+            break;
         }
-        let from = {
-            let sent = self.outbox.sent.lock();
-            if sent.under_way.is_some() {
-                return Ok(Sending::Pending);
-            }
-            if sent.done >= self.meta.outbox_next {
-                return Ok(Sending::Nothing);
-            }
-            sent.done
-        };
-        if limits.now < self.outbox.not_before {
-            return Ok(Sending::After(self.outbox.not_before - limits.now));
+        let latest = Timestamp(wall.0.saturating_add(AHEAD_MAX_US));
+        let mut extensions = serde_json::Map::new();
+        extensions.insert(DEPTH_EXTENSION.into(), record.event.depth.into());
+        if let Some(traceparent) = record.traceparent {
+            extensions.insert("traceparent".into(), traceparent.into());
         }
-        let wanted = usize::try_from(self.meta.outbox_next - from).unwrap_or(usize::MAX);
-        let wanted = wanted.min(APPEND_EVENTS_MAX);
-        let most = match limits.quota.take(limits.now, wanted, self.config.emit_per_s_max) {
-            Ok(most) => most,
-            Err(wait) => return Ok(Sending::After(wait)),
+        let extensions = serde_json::Value::from(extensions).to_string();
+        let event = EventRef {
+            id: &record.id,
+            extensions: &extensions,
+            source: &source,
+            kind: &record.event.kind,
+            subject: &record.event.subject,
+            time: record.event.time.min(latest),
+            tenant: &record.event.tenant,
+            datacontenttype: "application/json",
+            data: &record.event.data,
+            ..EventRef::default()
         };
-        let sending = self.send_from(log, from, most, limits.wall, wake);
-        let sent = *sending.as_ref().unwrap_or(&0);
-        limits.quota.give_back(most - sent.min(most));
-        Ok(if sending? == 0 { Sending::Nothing } else { Sending::Pending })
+        if !events.push(&event) {
+            break;
+        }
+        next = number + 1;
     }
-
-    /// Appends up to `most` events from number `from` on, and returns how many.
-    fn send_from(
-        &mut self,
-        log: &dyn Log,
-        from: u64,
-        most: usize,
-        wall: Timestamp,
-        wake: impl FnOnce() + Send + 'static,
-    ) -> Result<usize, StoreError> {
-        let records = self.store.scan(Space::Outbox, &unsent_from(from), most, false)?;
-        let mut first = from;
-        let source = format!("lantern/{}", self.id.projection);
-        let (mut events, mut next) = (Events::new(), from);
-        for (key, value) in records {
-            let record = decode(&value)?;
-            let number = key.as_slice().try_into().map_or(next, u64::from_be_bytes);
-            if events.is_empty() {
-                first = number;
-            } else if number != next {
-                // One in between was refused: numbers of an append have no gaps.
-                break;
-            }
-            let latest = Timestamp(wall.0.saturating_add(AHEAD_MAX_US));
-            let mut extensions = serde_json::Map::new();
-            extensions.insert(DEPTH_EXTENSION.into(), record.event.depth.into());
-            if let Some(traceparent) = record.traceparent {
-                extensions.insert("traceparent".into(), traceparent.into());
-            }
-            let extensions = serde_json::Value::from(extensions).to_string();
-            let event = EventRef {
-                id: &record.id,
-                extensions: &extensions,
-                source: &source,
-                kind: &record.event.kind,
-                subject: &record.event.subject,
-                time: record.event.time.min(latest),
-                tenant: &record.event.tenant,
-                datacontenttype: "application/json",
-                data: &record.event.data,
-                ..EventRef::default()
-            };
-            if !events.push(&event) {
-                break;
-            }
-            next = number + 1;
-        }
-        let count = events.len();
-        if count == 0 {
-            // The last ones were refused.
-            self.outbox.sent.lock().done = self.meta.outbox_next;
-            return Ok(0);
-        }
-        let sent = self.outbox.sent.clone();
-        sent.lock().under_way = Some(next);
-        let emitted = Emitted {
-            outbox: format!("{}/{}/{}", self.outbox_name, self.meta.outbox_of, self.id.partition),
-            partition: self.id.partition,
-            first,
-            events,
-        };
-        log.emit(
-            emitted,
-            Box::new(move |outcome| {
-                {
-                    let mut sent = sent.lock();
-                    sent.under_way = None;
-                    match outcome {
-                        Ok(_) => (sent.done, sent.succeeded) = (next, true),
-                        Err(LogError::Rejected { index, reason, .. }) => {
-                            sent.refused = Some((first + index as u64, reason.to_string()));
-                        }
-                        Err(error) => sent.failed = Some(error.to_string()),
+    let count = events.len();
+    if count == 0 {
+        // The last ones were refused.
+        state.outbox.sent.lock().done = state.meta.outbox_next;
+        return Ok(0);
+    }
+    let sent = state.outbox.sent.clone();
+    sent.lock().under_way = Some(next);
+    let emitted = Emitted {
+        outbox: format!("{}/{}/{}", state.outbox.name, state.meta.outbox_of, state.id.partition),
+        partition: state.id.partition,
+        first,
+        events,
+    };
+    log.emit(
+        emitted,
+        Box::new(move |outcome| {
+            {
+                let mut sent = sent.lock();
+                sent.under_way = None;
+                match outcome {
+                    Ok(_) => (sent.done, sent.succeeded) = (next, true),
+                    Err(LogError::Rejected { index, reason, .. }) => {
+                        sent.refused = Some((first + index as u64, reason.to_string()));
                     }
+                    Err(error) => sent.failed = Some(error.to_string()),
                 }
-                wake();
-            }),
-        );
-        Ok(count)
-    }
+            }
+            wake();
+        }),
+    );
+    Ok(count)
+}
 
-    /// How many emitted events the log has not taken.
-    pub(crate) fn unsent(&self) -> u64 {
-        self.meta.outbox_next.saturating_sub(self.outbox.sent.lock().done)
-    }
+/// How many emitted events the log has not taken.
+pub(crate) fn unsent(state: &ShardState) -> u64 {
+    state.meta.outbox_next.saturating_sub(state.outbox.sent.lock().done)
+}
 
-    /// Whether emitted events wait to be sent or to be removed.
-    pub(crate) fn has_outbox(&self) -> bool {
-        self.outbox.first < self.meta.outbox_next
-    }
+/// Whether emitted events wait to be sent or to be removed.
+pub(crate) fn has_outbox(state: &ShardState) -> bool {
+    state.outbox.first < state.meta.outbox_next
+}
 
-    /// What stands in the outbox, applied or committed, in order.
-    pub(crate) fn emitted_events(&self) -> Result<Vec<OutboxEvent>, StoreError> {
-        let pairs = self.store.scan(Space::Outbox, &unsent_from(0), usize::MAX, false)?;
-        pairs.into_iter().map(|(_, value)| decode(&value).map(|record| record.event)).collect()
-    }
+/// What stands in the outbox, applied or committed, in order.
+pub(crate) fn emitted_events(state: &ShardState) -> Result<Vec<OutboxEvent>, StoreError> {
+    let pairs = state.buffer.store().scan(Space::Outbox, &unsent_from(0), usize::MAX, false)?;
+    pairs.into_iter().map(|(_, value)| decode(&value).map(|record| record.event)).collect()
 }
 
 /// A stored record of the outbox: for the experiments and fuzz targets in

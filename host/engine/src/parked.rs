@@ -4,54 +4,30 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lantern_core::{
-    ApplyError, Batch, DecisionRecord, Event, Events, KeyRange, Offset, OnFailure, ParkedKind,
-    ParkedRecord, ShardStore, Space, StoreError, UNREADABLE_TYPE,
+    Batch, DecisionRecord, Events, KeyRange, Offset, ParkedKind, ParkedRecord, ShardStore, Space,
+    StoreError, UNREADABLE_TYPE,
 };
 
-use crate::apply::{CallError, explain, traceparent};
-use crate::blocked;
-use crate::layers;
-use crate::shard::{Shard, Stop};
+use crate::apply::traceparent;
+use crate::outbox::post;
+use crate::parking;
+use crate::runner::{CallError, Runner};
+use crate::shard::Stop;
+use crate::state::ShardState;
+use crate::ticks::Ticker;
+use crate::write_buffer::WriteBuffer;
 use crate::{ParkedOutcome, ParkedSelection, ParkedStatus};
 
 /// How many parked events are read at once.
 const PAGE: usize = 256;
 
-impl Shard {
-    /// Adds `record`, and counts it.
-    pub(crate) fn store_parked(&mut self, record: &ParkedRecord) {
-        let timer = matches!(record.kind, ParkedKind::Timer(..));
-        let mut by_offset = record.offset.0.to_be_bytes().to_vec();
-        // A number of its own for timers, which share a position.
-        let number = if timer { self.meta.timers_fired } else { 0 };
-        by_offset.extend_from_slice(&number.to_be_bytes());
-        self.overlay.set(Space::Parked, &by_offset, Some(&record.encode()));
-        self.meta.parked_total += 1;
-        self.meta.parked_now += 1;
-        self.meta.waiting_now += u64::from(record.kind == ParkedKind::Waiting);
-        if self.blocks(record) {
-            let Event { tenant, subject, .. } = &record.event;
-            let count = self.blocked.count(tenant, subject) + 1;
-            self.set_blocked(tenant, subject, count);
-        }
-    }
+/// Retries and drops parked events, as a person decides.
+pub(crate) struct Decider<'a> {
+    pub(crate) state: &'a mut ShardState,
+    pub(crate) runner: &'a mut Runner,
+}
 
-    /// Whether later events of the record's tenant and subject wait behind it. The
-    /// subject of an unreadable record is unknown, and a timer has none.
-    fn blocks(&self, record: &ParkedRecord) -> bool {
-        self.manifest.on_failure == OnFailure::ParkSubject
-            && !matches!(record.kind, ParkedKind::Timer(..))
-            && record.event.kind != UNREADABLE_TYPE
-            && !record.event.subject.is_empty()
-    }
-
-    fn set_blocked(&mut self, tenant: &str, subject: &str, count: u64) {
-        self.blocked.set(tenant, subject, count);
-        let value = (count > 0).then(|| count.to_be_bytes());
-        let value = value.as_ref().map(<[u8; 8]>::as_slice);
-        self.overlay.set(Space::ParkedSubjects, &blocked::key(tenant, subject), value);
-    }
-
+impl Decider<'_> {
     /// Does with parked events what `decision` says, and keeps it with the
     /// state. Hands back what became of it, also where it ended early.
     pub(crate) fn decide(
@@ -62,11 +38,13 @@ impl Shard {
         let mut outcome = ParkedOutcome::default();
         // A fault may have kept timers from firing for this position; a fold
         // from the beginning fires them before it takes this decision.
-        let ended = self.tick().and_then(|()| self.act(selection, retry, u64::MAX, &mut outcome));
+        let ended = Ticker { state: self.state, runner: self.runner }
+            .tick()
+            .and_then(|()| self.act(selection, retry, u64::MAX, &mut outcome));
         if outcome.handled() > 0 {
             let record = DecisionRecord {
-                next: self.meta.next,
-                watermark: self.meta.watermark,
+                next: self.state.meta.next,
+                watermark: self.state.meta.watermark,
                 retry,
                 all: selection.all,
                 offsets: selection.offsets.clone(),
@@ -86,7 +64,7 @@ impl Shard {
         let selection = ParkedSelection {
             all: record.all,
             offsets: record.offsets.clone(),
-            partition: self.id.partition.0,
+            partition: self.state.id.partition.0,
             tenant: record.tenant.clone(),
             subject: record.subject.clone(),
         };
@@ -111,13 +89,13 @@ impl Shard {
     }
 
     fn keep_decision(&mut self, record: &DecisionRecord) {
-        let record = record.after(self.meta.decided);
-        self.meta.decided = record.digest;
-        if self.meta.decisions < DecisionRecord::KEPT_MAX {
-            let key = DecisionRecord::key(self.meta.decisions);
-            self.overlay.set(Space::Meta, &key, Some(&record.encode()));
+        let record = record.after(self.state.meta.decided);
+        self.state.meta.decided = record.digest;
+        if self.state.meta.decisions < DecisionRecord::KEPT_MAX {
+            let key = DecisionRecord::key(self.state.meta.decisions);
+            self.state.buffer.set(Space::Meta, &key, Some(&record.encode()));
         }
-        self.meta.decisions += 1;
+        self.state.meta.decisions += 1;
     }
 
     /// Applies the selected parked events again, oldest first. One that
@@ -132,7 +110,7 @@ impl Shard {
         let mut stuck = BTreeSet::new();
         let mut from = Vec::new();
         loop {
-            let page = self.parked_page(&from)?;
+            let page = parked_page(&self.state.buffer, &from)?;
             let Some((last, _)) = page.last() else {
                 return Ok(());
             };
@@ -141,7 +119,7 @@ impl Shard {
                 if outcome.handled() >= most {
                     return Ok(());
                 }
-                let ordered = self.blocks(&record);
+                let ordered = self.state.parking.blocks(&record);
                 let subject = (record.event.tenant.clone(), record.event.subject.clone());
                 if !selects(selection, &record) {
                     // What is skipped stays in front of its subject's others.
@@ -176,7 +154,7 @@ impl Shard {
     ) -> Result<(), Stop> {
         let mut from = Vec::new();
         loop {
-            let page = self.parked_page(&from)?;
+            let page = parked_page(&self.state.buffer, &from)?;
             let Some((last, _)) = page.last() else {
                 return Ok(());
             };
@@ -186,7 +164,7 @@ impl Shard {
                     return Ok(());
                 }
                 if selects(selection, &record) {
-                    self.remove_parked(&key, &record);
+                    self.state.unpark(&key, &record);
                     outcome.selected += 1;
                     outcome.done += 1;
                 }
@@ -198,57 +176,35 @@ impl Shard {
         if record.event.kind == UNREADABLE_TYPE {
             // No plugin can take it: only another reading of the log could.
             record.attempts += 1;
-            self.overlay.set(Space::Parked, key, Some(&record.encode()));
+            self.state.buffer.set(Space::Parked, key, Some(&record.encode()));
             return Ok(false);
         }
         let batch = Arc::new(self.batch_of(&record));
         // Alone and on a fresh instance, as every verdict.
-        self.instance = None;
-        match self.call(&batch, record.offset) {
+        self.runner.drop_instance();
+        match self.runner.call(self.state, &batch, &[], record.offset) {
             Ok(emitted) => {
                 // A person's decision of today, whatever a rebuild did before.
-                self.post(emitted, Offset(0), |_| traceparent(&record.event.extensions));
+                post(self.state, emitted, Offset(0), |_| traceparent(&record.event.extensions));
                 if !matches!(record.kind, ParkedKind::Timer(..)) {
-                    self.meta.applied += 1;
+                    self.state.meta.applied += 1;
                 }
-                self.remove_parked(key, &record);
+                self.state.unpark(key, &record);
                 Ok(true)
             }
             Err(CallError::Stop(stop)) => Err(stop),
             Err(CallError::Event(error)) => {
-                self.keep_parked(key, &mut record, &error);
+                let ShardState { meta, buffer, .. } = &mut *self.state;
+                parking::note_failed_again(key, &mut record, &error, meta, buffer);
                 Ok(false)
             }
         }
     }
 
-    fn keep_parked(&mut self, key: &[u8], record: &mut ParkedRecord, error: &ApplyError) {
-        (record.reason, record.backtrace) = explain(error);
-        record.attempts += 1;
-        if record.kind == ParkedKind::Waiting {
-            self.meta.waiting_now = self.meta.waiting_now.saturating_sub(1);
-            record.kind = ParkedKind::Event;
-        }
-        self.overlay.set(Space::Parked, key, Some(&record.encode()));
-    }
-
-    fn remove_parked(&mut self, key: &[u8], record: &ParkedRecord) {
-        self.overlay.set(Space::Parked, key, None);
-        self.meta.parked_now = self.meta.parked_now.saturating_sub(1);
-        if record.kind == ParkedKind::Waiting {
-            self.meta.waiting_now = self.meta.waiting_now.saturating_sub(1);
-        }
-        if self.blocks(record) {
-            let Event { tenant, subject, .. } = &record.event;
-            let left = self.blocked.count(tenant, subject).saturating_sub(1);
-            self.set_blocked(tenant, subject, left);
-        }
-    }
-
     fn batch_of(&self, record: &ParkedRecord) -> Batch {
         let mut batch = Batch {
-            partition: self.id.partition,
-            watermark: self.meta.watermark,
+            partition: self.state.id.partition,
+            watermark: self.state.meta.watermark,
             ..Batch::default()
         };
         if let ParkedKind::Timer(timer) = &record.kind {
@@ -256,23 +212,22 @@ impl Shard {
         } else {
             let mut whole = Events::new();
             whole.push(&record.event.as_ref());
-            batch.events.extend_from(&whole, 0..1, self.manifest.attributes_read());
+            batch.events.extend_from(&whole, 0..1, self.state.manifest.attributes_read());
             batch.offsets.push(record.offset.0);
-            batch.watermarks.push(self.meta.watermark);
+            batch.watermarks.push(self.state.meta.watermark);
             batch.depths.push(record.event.as_ref().depth());
         }
         batch
     }
+}
 
-    /// A page of parked records with their keys, from the key `from` on.
-    pub(crate) fn parked_page(
-        &self,
-        from: &[u8],
-    ) -> Result<Vec<(Vec<u8>, ParkedRecord)>, StoreError> {
-        let range = KeyRange { start: from.to_vec(), end: None };
-        let page = layers::scan(&self.layers(), &*self.store, Space::Parked, &range, PAGE, false)?;
-        page.into_iter().map(whole).collect()
-    }
+/// A page of parked records with their keys, from the key `from` on, committed or not.
+pub(crate) fn parked_page(
+    buffer: &WriteBuffer,
+    from: &[u8],
+) -> Result<Vec<(Vec<u8>, ParkedRecord)>, StoreError> {
+    let range = KeyRange { start: from.to_vec(), end: None };
+    buffer.scan(Space::Parked, &range, PAGE, false)?.into_iter().map(whole).collect()
 }
 
 /// A page of the committed parked records in `store`, from the key `from` on.

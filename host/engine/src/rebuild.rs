@@ -8,8 +8,8 @@ use lantern_core::{EmitFrom, ReadStore, ShardId, ShardMeta, VersionId};
 use crate::engine::Build;
 use crate::lifecycle::retire;
 use crate::outbox::carried_over;
-use crate::shard::watermark_due;
 use crate::slot::read_meta;
+use crate::state::watermark_due;
 use crate::{Engine, EngineError};
 
 impl Engine {

@@ -5,7 +5,7 @@ use lantern_core::{
 };
 
 use crate::engine::{Build, Projection};
-use crate::outbox::refused_of;
+use crate::outbox::{self, refused_of};
 use crate::parked::{after, status_of};
 use crate::shard::Stop;
 use crate::slot::Slot;
@@ -225,8 +225,8 @@ impl Engine {
                 *guard = Some(opened);
             }
             let shard = guard.as_mut().expect("just opened");
-            let (outcome, ended) = shard.decide(which, retry);
-            let refused = shard.decide_refused(which, retry);
+            let (outcome, ended) = shard.decider().decide(which, retry);
+            let refused = outbox::decide_refused(&mut shard.state, which, retry);
             let now = self.ports.clock.monotonic();
             if shard.is_dirty() {
                 self.commit(shard, now)?;

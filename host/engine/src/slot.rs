@@ -10,7 +10,9 @@ use lantern_core::{
 };
 use parking_lot::Mutex;
 
-use crate::shard::{Shard, Stop, Usage};
+use crate::outbox;
+use crate::runner::Usage;
+use crate::shard::{Shard, Stop};
 use crate::{AheadStatus, ShardStatus};
 
 /// How long a rate is averaged over.
@@ -214,15 +216,15 @@ impl Slot {
 
     /// Notes how far `shard` is.
     pub(crate) fn note(&self, shard: &Shard, now: Duration) {
-        self.next.store(shard.meta.next.0, Ordering::Release);
+        self.next.store(shard.state.meta.next.0, Ordering::Release);
         let mut seen = self.seen.lock();
-        seen.meta.clone_from(&shard.meta);
-        seen.usage = shard.usage;
-        seen.rate.count(now, shard.meta.next.0);
-        (seen.durable, seen.in_commit) = (shard.durable(), shard.in_commit());
-        seen.outbox.unsent = shard.unsent();
-        seen.outbox.stuck = shard.outbox.stuck().map(|fault| fault.reason.clone());
-        seen.outbox.rate.count(now, shard.meta.emitted);
+        seen.meta.clone_from(&shard.state.meta);
+        seen.usage = shard.runner.usage;
+        seen.rate.count(now, shard.state.meta.next.0);
+        (seen.durable, seen.in_commit) = (shard.commits.durable(), shard.commits.in_commit());
+        seen.outbox.unsent = outbox::unsent(&shard.state);
+        seen.outbox.stuck = shard.state.outbox.stuck().map(|fault| fault.reason.clone());
+        seen.outbox.rate.count(now, shard.state.meta.emitted);
     }
 
     /// What it is doing, and why it cannot go on. `behind` says whether the log

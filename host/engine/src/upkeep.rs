@@ -20,7 +20,7 @@ impl Engine {
                 && let Some(shard) = guard.as_mut()
                 && shard.drop_instance_unused(now, idle)
             {
-                slot.seen.lock().usage = shard.usage;
+                slot.seen.lock().usage = shard.runner.usage;
                 dropped += 1;
             }
         }
@@ -38,7 +38,7 @@ impl Engine {
             let Some(mut guard) = slot.shard.try_lock() else { continue };
             let deleted = slot.deleted.load(Ordering::Acquire);
             let Some(shard) = guard.as_mut().filter(|_| !deleted) else { continue };
-            let behind = shard.meta.next.0.saturating_sub(shard.durable().0);
+            let behind = shard.state.meta.next.0.saturating_sub(shard.commits.durable().0);
             if shard.is_dirty() || behind < behind_min.max(1) {
                 continue;
             }

@@ -62,7 +62,7 @@ fn the_same_log_gives_the_same_state_whatever_the_cuts() {
 fn drop_instances(world: &World) {
     for slot in world.engine.slots() {
         if let Some(shard) = slot.shard.lock().as_mut() {
-            shard.instance = None;
+            shard.runner.drop_instance();
         }
     }
 }

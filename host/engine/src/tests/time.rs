@@ -60,7 +60,9 @@ fn a_first_event_far_ahead_keeps_its_row_no_longer_than_events_may_be_ahead() {
     world.log.set_append_clock(AppendClock::At(Timestamp(later)));
     world.log.append_to(P0, [Event { time: Timestamp(later), ..event(1, "last", "ok") }]);
     world.settle();
-    assert!(!world.rows("totals").contains_key("far") && !world.rows("totals").contains_key("near"));
+    assert!(
+        !world.rows("totals").contains_key("far") && !world.rows("totals").contains_key("near")
+    );
 }
 
 #[test]

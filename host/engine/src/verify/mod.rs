@@ -225,7 +225,7 @@ impl Verification {
             let (Stop::Fault(reason) | Stop::Halt(reason)) = stop;
             Ended::Verdict(Verdict::Failed, reason)
         })?;
-        shard.kept = Some(VecDeque::new());
+        shard.state.outbox.kept = Some(VecDeque::new());
         Ok(shard)
     }
 
@@ -238,7 +238,7 @@ impl Verification {
     ) -> Result<Box<dyn ReadStore>, Ended> {
         for round in 0.. {
             let meta = meta_of(&**live)?;
-            let near = meta.next.0.saturating_sub(fold.shard.meta.next.0) <= CLOSE_EVENTS;
+            let near = meta.next.0.saturating_sub(fold.shard.state.meta.next.0) <= CLOSE_EVENTS;
             if near || round >= ROUNDS_MAX {
                 break;
             }
@@ -293,11 +293,11 @@ impl Verification {
                 );
                 Ended::Verdict(Verdict::Unverifiable, reason)
             };
-            let meta = &fold.shard.meta;
+            let meta = &fold.shard.state.meta;
             if (meta.next, meta.watermark) != (decision.next, decision.watermark) {
                 return Err(unlike());
             }
-            match fold.shard.decide_again(&decision) {
+            match fold.shard.decider().decide_again(&decision) {
                 Ok(true) => fold.decisions += 1,
                 Ok(false) => return Err(unlike()),
                 Err(Stop::Fault(reason) | Stop::Halt(reason)) => {
@@ -314,7 +314,7 @@ impl Verification {
         target: Offset,
         pace: Pace<'_>,
     ) -> Result<(), Ended> {
-        while fold.shard.meta.next < until {
+        while fold.shard.state.meta.next < until {
             // As the check of an upload does: a plugin that keeps something in its
             // memory, or depends on how the log is cut, comes to something else.
             fold.pattern = next_pattern(fold.pattern);
@@ -327,13 +327,13 @@ impl Verification {
             };
             self.status.steps += 1;
             if fold.pattern.is_multiple_of(DROP_EVERY) {
-                fold.shard.instance = None;
+                fold.shard.runner.drop_instance();
                 self.status.instances_dropped += 1;
             }
-            let before = fold.shard.meta.next;
+            let before = fold.shard.state.meta.next;
             let log = Arc::clone(&self.engine.ports.log);
             let outcome = fold.shard.step(&*log, &limits);
-            let next = fold.shard.meta.next;
+            let next = fold.shard.state.meta.next;
             self.status.events += next.0 - before.0;
             self.note(fold.place, next.0, target.0);
             if fold.slot.deleted.load(Ordering::Acquire) {
@@ -373,9 +373,9 @@ impl Verification {
     fn halted(&self, fold: &Fold<'_>, reason: String) -> Ended {
         match self.start(fold.slot) {
             Err(ended) => ended,
-            Ok(start) if start > fold.shard.meta.next => gone(start),
+            Ok(start) if start > fold.shard.state.meta.next => gone(start),
             Ok(_) => {
-                let next = fold.shard.meta.next;
+                let next = fold.shard.state.meta.next;
                 let verdict = self.weigh(fold, None);
                 let reason = format!("folded again, it is halted at offset {next}: {reason}");
                 Ended::Verdict(verdict.0, verdict.1.unwrap_or(reason))
@@ -402,7 +402,8 @@ impl Verification {
         let mut compared = compared.ok_or(Ended::Stopped)?;
         if compared.first.is_none() {
             let none = VecDeque::new();
-            compared.first = compare::outbox(snapshot, fold.shard.kept.as_ref().unwrap_or(&none))?;
+            compared.first =
+                compare::outbox(snapshot, fold.shard.state.outbox.kept.as_ref().unwrap_or(&none))?;
             compared.differences += u64::from(compared.first.is_some());
         }
         let (verdict, reason) = match &compared.first {
@@ -431,7 +432,7 @@ impl Verification {
                 (Verdict::Unverifiable, Some(reason.into()))
             }
             Some(meta)
-                if meta.watermark < fold.shard.meta.watermark
+                if meta.watermark < fold.shard.state.meta.watermark
                     && (seen.halted.is_some() || seen.fault.is_some()) =>
             {
                 let reason = "the projection stands in the middle of firing timers: verify it again once it goes on";

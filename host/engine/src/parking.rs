@@ -1,0 +1,198 @@
+//! Which events are parked: adds and removes records, counts them, and knows the
+//! subjects that wait behind them.
+
+use lantern_core::{
+    ApplyError, Event, OnFailure, ParkedKind, ParkedRecord, ReadStore, ShardMeta, Space,
+    StoreError, UNREADABLE_TYPE,
+};
+
+use crate::EngineConfig;
+use crate::apply::explain;
+use crate::blocked::{self, BlockedSubjects};
+use crate::shard::Stop;
+use crate::write_buffer::WriteBuffer;
+
+/// The parked events of one shard.
+pub(crate) struct Parking {
+    on_failure: OnFailure,
+    blocked: BlockedSubjects,
+    /// Events parked since the last one that was applied.
+    in_a_row: u64,
+}
+
+impl Parking {
+    /// As `store` has them.
+    pub(crate) fn open(store: &dyn ReadStore, on_failure: OnFailure) -> Result<Self, StoreError> {
+        Ok(Self { on_failure, blocked: BlockedSubjects::open(store)?, in_a_row: 0 })
+    }
+
+    /// The subjects whose events wait.
+    pub(crate) fn blocked(&self) -> &BlockedSubjects {
+        &self.blocked
+    }
+
+    /// Whether later events of the record's tenant and subject wait behind it. The
+    /// subject of an unreadable record is unknown, and a timer has none.
+    pub(crate) fn blocks(&self, record: &ParkedRecord) -> bool {
+        self.on_failure == OnFailure::ParkSubject
+            && !matches!(record.kind, ParkedKind::Timer(..))
+            && record.event.kind != UNREADABLE_TYPE
+            && !record.event.subject.is_empty()
+    }
+
+    /// Parks `record`, and counts it.
+    pub(crate) fn add(
+        &mut self,
+        record: &ParkedRecord,
+        meta: &mut ShardMeta,
+        buffer: &mut WriteBuffer,
+    ) {
+        let timer = matches!(record.kind, ParkedKind::Timer(..));
+        let mut by_offset = record.offset.0.to_be_bytes().to_vec();
+        // Timers share an offset, so that each has a number too.
+        let number = if timer { meta.timers_fired } else { 0 };
+        by_offset.extend_from_slice(&number.to_be_bytes());
+        buffer.set(Space::Parked, &by_offset, Some(&record.encode()));
+        meta.parked_total += 1;
+        meta.parked_now += 1;
+        meta.waiting_now += u64::from(record.kind == ParkedKind::Waiting);
+        if self.blocks(record) {
+            let Event { tenant, subject, .. } = &record.event;
+            let count = self.blocked.count(tenant, subject) + 1;
+            self.set_blocked(tenant, subject, count, buffer);
+        }
+    }
+
+    /// Removes the record under `key`.
+    pub(crate) fn remove(
+        &mut self,
+        key: &[u8],
+        record: &ParkedRecord,
+        meta: &mut ShardMeta,
+        buffer: &mut WriteBuffer,
+    ) {
+        buffer.set(Space::Parked, key, None);
+        meta.parked_now = meta.parked_now.saturating_sub(1);
+        if record.kind == ParkedKind::Waiting {
+            meta.waiting_now = meta.waiting_now.saturating_sub(1);
+        }
+        if self.blocks(record) {
+            let Event { tenant, subject, .. } = &record.event;
+            let left = self.blocked.count(tenant, subject).saturating_sub(1);
+            self.set_blocked(tenant, subject, left, buffer);
+        }
+    }
+
+    fn set_blocked(&mut self, tenant: &str, subject: &str, count: u64, buffer: &mut WriteBuffer) {
+        self.blocked.set(tenant, subject, count);
+        let value = (count > 0).then(|| count.to_be_bytes());
+        let value = value.as_ref().map(<[u8; 8]>::as_slice);
+        buffer.set(Space::ParkedSubjects, &blocked::key(tenant, subject), value);
+    }
+
+    /// An event was applied, or a person resumed the projection: the next failure is
+    /// the first in a row.
+    pub(crate) fn end_row(&mut self) {
+        self.in_a_row = 0;
+    }
+
+    /// Counts a failure of the projection.
+    ///
+    /// # Errors
+    /// [`Stop::Halt`] if there were too many in a row.
+    pub(crate) fn count_failure(
+        &mut self,
+        reason: &str,
+        config: &EngineConfig,
+    ) -> Result<(), Stop> {
+        if self.in_a_row >= config.parked_in_a_row_max {
+            return Err(Stop::Halt(format!(
+                "{} events in a row could not be applied (`engine.parked_in_a_row_max`); the last reason: {reason}",
+                config.parked_in_a_row_max
+            )));
+        }
+        self.in_a_row += 1;
+        Ok(())
+    }
+}
+
+/// Fails if no more events may be parked.
+///
+/// # Errors
+/// [`Stop::Halt`].
+pub(crate) fn check_room(meta: &ShardMeta, config: &EngineConfig) -> Result<(), Stop> {
+    if meta.parked_now >= config.parked_max {
+        return Err(Stop::Halt(format!(
+            "{} events are parked (`engine.parked_max`): retry or drop them, then resume",
+            config.parked_max
+        )));
+    }
+    Ok(())
+}
+
+/// Notes that the record under `key` has failed again.
+pub(crate) fn note_failed_again(
+    key: &[u8],
+    record: &mut ParkedRecord,
+    error: &ApplyError,
+    meta: &mut ShardMeta,
+    buffer: &mut WriteBuffer,
+) {
+    (record.reason, record.backtrace) = explain(error);
+    record.attempts += 1;
+    if record.kind == ParkedKind::Waiting {
+        meta.waiting_now = meta.waiting_now.saturating_sub(1);
+        record.kind = ParkedKind::Event;
+    }
+    buffer.set(Space::Parked, key, Some(&record.encode()));
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use lantern_core::fake::MemoryShard;
+
+    use super::*;
+
+    fn record(offset: u64, kind: ParkedKind, subject: &str) -> ParkedRecord {
+        let event = Event { subject: subject.into(), ..Event::default() };
+        let offset = lantern_core::Offset(offset);
+        let watermark = lantern_core::Timestamp::MIN;
+        let (reason, backtrace) = (String::new(), String::new());
+        ParkedRecord { kind, offset, watermark, event, reason, backtrace, attempts: 0 }
+    }
+
+    #[test]
+    fn a_subject_is_blocked_until_the_last_of_its_events_is_removed() {
+        let store = Arc::new(MemoryShard::default());
+        let mut parking = Parking::open(&*store, OnFailure::ParkSubject).unwrap();
+        let (mut meta, mut buffer) = (ShardMeta::default(), WriteBuffer::new(store));
+        let failed = record(1, ParkedKind::Event, "s");
+        let waiting = record(2, ParkedKind::Waiting, "s");
+        parking.add(&failed, &mut meta, &mut buffer);
+        parking.add(&waiting, &mut meta, &mut buffer);
+        assert_eq!((meta.parked_now, meta.waiting_now, meta.parked_total), (2, 1, 2));
+        parking.remove(b"1", &failed, &mut meta, &mut buffer);
+        assert!(parking.blocked().contains("", "s"));
+        parking.remove(b"2", &waiting, &mut meta, &mut buffer);
+        assert!(parking.blocked().is_empty());
+        assert_eq!((meta.parked_now, meta.waiting_now, meta.parked_total), (0, 0, 2));
+    }
+
+    #[test]
+    fn failures_halt_only_if_none_is_applied_in_between() {
+        let store = Arc::new(MemoryShard::default());
+        let mut parking = Parking::open(&*store, OnFailure::ParkEvent).unwrap();
+        let config = EngineConfig { parked_in_a_row_max: 2, ..EngineConfig::default() };
+        for _ in 0..3 {
+            parking.count_failure("bad", &config).unwrap();
+            parking.count_failure("bad", &config).unwrap();
+            parking.end_row();
+        }
+        parking.count_failure("bad", &config).unwrap();
+        parking.count_failure("bad", &config).unwrap();
+        let halted = parking.count_failure("bad", &config).unwrap_err();
+        assert!(matches!(halted, Stop::Halt(reason) if reason.contains("2 events in a row")));
+    }
+}

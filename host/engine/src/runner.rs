@@ -1,0 +1,241 @@
+//! Runs a shard's plugin: one call at a time, on an instance that is dropped after
+//! a failure. What a call wrote is applied if it succeeded, and dropped if not.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lantern_core::{
+    ApplyError, Batch, Instance, InstantiateError, Level, Offset, OutboxEvent, Plugin, Timestamp,
+};
+
+use crate::EngineConfig;
+use crate::call::Call;
+use crate::second_fold;
+use crate::shard::Stop;
+use crate::state::ShardState;
+
+/// The most events of the first batches, before it is known how much fuel one takes.
+const EVENTS_FIRST: usize = 256;
+/// A batch is cut so that it should need at most this part of its fuel.
+const FUEL_HEADROOM: f64 = 2.0;
+
+/// Takes what a plugin logs: offset, level, message.
+pub(crate) type LogSink = Arc<dyn Fn(Offset, Level, &str) + Send + Sync>;
+
+/// Why a call did not apply its batch.
+pub(crate) enum CallError {
+    /// An event or timer of the batch is to blame.
+    Event(ApplyError),
+    /// The shard cannot go on.
+    Stop(Stop),
+}
+
+/// What the plugin has used since the shard was opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    pub(crate) fuel: u64,
+    pub(crate) apply_us: u64,
+    pub(crate) memory_bytes: u64,
+    fuel_per_event: Option<f64>,
+}
+
+/// The plugin of one shard and its instance.
+pub(crate) struct Runner {
+    pub(crate) plugin: Arc<dyn Plugin>,
+    instance: Option<Box<dyn Instance>>,
+    logs: LogSink,
+    pub(crate) usage: Usage,
+    /// The most fuel it may use in all; only a check has such a limit.
+    pub(crate) fuel_max: Option<u64>,
+    /// Whether a sample of its batches is folded twice. Folds of checks and
+    /// verifications are second folds themselves.
+    sampled: bool,
+    /// When the step began that used the plugin last.
+    last_used: Duration,
+}
+
+impl Runner {
+    /// Runs `plugin`, without an instance yet.
+    pub(crate) fn new(plugin: Arc<dyn Plugin>, logs: LogSink, sampled: bool) -> Self {
+        Self {
+            plugin,
+            instance: None,
+            logs,
+            usage: Usage::default(),
+            fuel_max: None,
+            sampled,
+            last_used: Duration::ZERO,
+        }
+    }
+
+    /// Whether the next call has an instance with nothing in its memory.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.instance.is_none()
+    }
+
+    /// Drops the instance. A fresh one gives the same results.
+    pub(crate) fn drop_instance(&mut self) {
+        self.instance = None;
+    }
+
+    /// Notes that a step that began at `now` used the plugin.
+    pub(crate) fn note_used(&mut self, now: Duration) {
+        self.last_used = now;
+    }
+
+    /// Drops an instance that was not used for `idle`; `false` if there is none.
+    pub(crate) fn drop_unused(&mut self, now: Duration, idle: Duration) -> bool {
+        if self.instance.is_none() || now.saturating_sub(self.last_used) < idle {
+            return false;
+        }
+        self.instance = None;
+        self.usage.memory_bytes = 0;
+        true
+    }
+
+    /// How many events a batch should have so that its fuel suffices.
+    pub(crate) fn batch_events(&self, config: &EngineConfig) -> usize {
+        let most = config.batch_events_max;
+        let Some(each) = self.usage.fuel_per_event else {
+            return most.min(EVENTS_FIRST);
+        };
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "an estimate, clamped"
+        )]
+        let fitting = (config.fuel_event as f64 / 2.0 / FUEL_HEADROOM / each.max(1.0)) as usize;
+        fitting.clamp(1, most)
+    }
+
+    /// One call with `batch`, whose timers are due at `dues`. Returns what it
+    /// emitted. `at` is the offset that messages name if they name none.
+    pub(crate) fn call(
+        &mut self,
+        state: &mut ShardState,
+        batch: &Arc<Batch>,
+        dues: &[Timestamp],
+        at: Offset,
+    ) -> Result<Vec<OutboxEvent>, CallError> {
+        let mut instance = match self.instance.take() {
+            Some(instance) => instance,
+            None => self.plugin.instantiate().map_err(|e| CallError::Stop(cannot_start(&e)))?,
+        };
+        let call = begin_call(state, batch, dues);
+        let alone = batch.len() == 1;
+        let fuel_event = state.config.fuel_event;
+        let fuel = if alone { fuel_event } else { fuel_event / 2 };
+        let span = tracing::debug_span!(
+            "apply",
+            projection = %state.id.projection,
+            version = %state.id.version,
+            partition = %state.id.partition,
+            offset = %at,
+            events = batch.offsets.len(),
+            timers = batch.timers.len(),
+        );
+        let applied = span.in_scope(|| instance.apply(batch, Box::new(call), fuel));
+        let call = applied.host.into_any().downcast::<Call>();
+        let mut call = call.map_err(|_| {
+            CallError::Stop(Stop::Fault("the plugin host gave back another call".into()))
+        })?;
+        state.buffer.take_back(std::mem::take(&mut call.applied));
+        for (offset, level, message) in &call.logged {
+            (self.logs)(offset.unwrap_or(at), *level, message);
+        }
+        self.count(batch.offsets.len(), applied.fuel, applied.elapsed, applied.memory_bytes);
+        self.check_fuel(at)?;
+        match applied.result {
+            Ok(()) => {
+                if let Some(&offset) = batch.offsets.first()
+                    && self.sampled
+                    && second_fold::is_sampled(offset, state.config.second_fold_every)
+                {
+                    second_fold::fold_again(&*self.plugin, state, (batch, dues), &call)?;
+                }
+                self.instance = Some(instance);
+                state.meta.timers_now = call.timers_now;
+                state.buffer.accept(call.written);
+                Ok(call.emitted)
+            }
+            Err(ApplyError::Fault(message)) => Err(CallError::Stop(Stop::Fault(message))),
+            Err(mut error) => {
+                // A guest that panics logs why, then traps.
+                if let ApplyError::Trapped { message, .. } = &mut error
+                    && let Some((_, Level::Error, logged)) = call.logged.last()
+                {
+                    *message = format!("{message}: {logged}");
+                }
+                tracing::debug!(parent: &span, %error, "call failed");
+                Err(CallError::Event(error))
+            }
+        }
+    }
+
+    fn count(&mut self, events: usize, fuel: u64, apply: Duration, memory: u64) {
+        self.usage.fuel += fuel;
+        self.usage.apply_us += u64::try_from(apply.as_micros()).unwrap_or(u64::MAX);
+        self.usage.memory_bytes = memory;
+        if events > 0 {
+            #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+            let each = fuel as f64 / events as f64;
+            // Rises at once and falls slowly: a batch that runs out is costly.
+            let known = self.usage.fuel_per_event.unwrap_or(each);
+            self.usage.fuel_per_event =
+                Some(if each > known { each } else { known * 0.9 + each * 0.1 });
+        }
+    }
+
+    /// During a check: whether it may go on.
+    fn check_fuel(&self, at: Offset) -> Result<(), CallError> {
+        match self.fuel_max {
+            Some(limit) if self.usage.fuel > limit => Err(CallError::Stop(Stop::Fault(format!(
+                "folding a sample of the log took more than {limit} fuel (`engine.check_fuel`), up \
+                 to offset {at}: make it do less for each event, or lower `engine.check_events`"
+            )))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the plugin is lent for a call with `batch`, whose timers are due at `dues`.
+pub(crate) fn begin_call(state: &mut ShardState, batch: &Arc<Batch>, dues: &[Timestamp]) -> Call {
+    let lent = state.buffer.lend();
+    let (manifest, config) = (state.manifest.clone(), state.config.clone());
+    let mut call = Call::new(lent, manifest, config, batch.clone(), state.meta.timers_now);
+    for (timer, due) in batch.timers.iter().zip(dues) {
+        call.take_timer(*due, &timer.key);
+    }
+    call
+}
+
+fn cannot_start(error: &InstantiateError) -> Stop {
+    match error {
+        InstantiateError::Host(message) => Stop::Fault(message.clone()),
+        other => Stop::Halt(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_grow_to_the_limit_and_shrink_with_the_fuel_that_an_event_takes() {
+        use lantern_core::fake::NativePlugin;
+        use lantern_core::{Host, Manifest};
+
+        let nothing = |_: &Batch, _: &mut dyn Host, _: &mut ()| Ok(());
+        let plugin = Arc::new(NativePlugin::new(Manifest::default(), nothing));
+        let mut runner = Runner::new(plugin, Arc::new(|_, _, _| ()), false);
+        let config = EngineConfig { fuel_event: 1_000_000, ..EngineConfig::default() };
+        assert_eq!(runner.batch_events(&config), EVENTS_FIRST);
+        runner.count(100, 100, Duration::ZERO, 0);
+        assert_eq!(runner.batch_events(&config), config.batch_events_max);
+        runner.count(1, 50_000, Duration::ZERO, 0);
+        assert_eq!(runner.batch_events(&config), 5, "it rises at once");
+        runner.count(100, 100, Duration::ZERO, 0);
+        assert_eq!(runner.batch_events(&config), 5, "and falls slowly");
+    }
+}

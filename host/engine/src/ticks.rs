@@ -1,0 +1,175 @@
+//! Ticks: what becomes due when the watermark moves. Timers fire in calls of their
+//! own, rows whose retention ends are deleted, then the watermark moves.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use lantern_core::{
+    ApplyError, Batch, Event, KeyRange, OnFailure, ParkedKind, ParkedRecord, Space, TableId, Timer,
+    Timestamp,
+};
+
+use crate::apply::{explain, part_of, split};
+use crate::call::{decode_timer, expiry_by_row, expiry_by_time, time_key, timer_key};
+use crate::outbox::post;
+use crate::parking;
+use crate::runner::{CallError, Runner};
+use crate::shard::Stop;
+use crate::state::ShardState;
+
+/// Moves the watermark of a shard.
+pub(crate) struct Ticker<'a> {
+    pub(crate) state: &'a mut ShardState,
+    pub(crate) runner: &'a mut Runner,
+}
+
+impl Ticker<'_> {
+    /// Fires the timers that are due since the watermark moved, then moves it.
+    pub(crate) fn tick(&mut self) -> Result<(), Stop> {
+        let Some(target) = self.state.watermark_due() else {
+            return Ok(());
+        };
+        if target < self.state.meta.watermark {
+            return self.turn_back(target);
+        }
+        // Set in this tick, a timer is due after it, so this ends.
+        let end = time_key(Timestamp(target.0.saturating_add(1))).to_vec();
+        let range = KeyRange { start: Vec::new(), end: Some(end) };
+        loop {
+            let due = self.state.buffer.scan(
+                Space::TimersByTime,
+                &range,
+                self.state.config.batch_timers_max,
+                false,
+            )?;
+            if due.is_empty() {
+                self.expire(target)?;
+                self.state.meta.watermark = target;
+                return Ok(());
+            }
+            let mut batch =
+                Batch { partition: self.state.id.partition, watermark: target, ..Batch::default() };
+            let mut dues = Vec::with_capacity(due.len());
+            for (key, at) in due {
+                let (due, timer) = decode_timer(&key, &at)
+                    .ok_or_else(|| Stop::Halt("a stored timer is damaged".into()))?;
+                dues.push(due);
+                batch.timers.push(timer);
+            }
+            self.fire(&Arc::new(batch), &dues)?;
+        }
+    }
+
+    /// Takes the watermark back to `target`, as the log's time was taken back (see
+    /// [`crate::log_time`]). Timers that wait for the old watermark only because it
+    /// was past their time are due by the new one.
+    fn turn_back(&mut self, target: Timestamp) -> Result<(), Stop> {
+        let mut range = KeyRange::all();
+        loop {
+            let page = self.state.config.batch_timers_max;
+            let timers = self.state.buffer.scan(Space::TimersByTime, &range, page, false)?;
+            let Some((last, _)) = timers.last() else {
+                break;
+            };
+            range.start = crate::parked::after(last);
+            for (by_time, value) in timers {
+                let (due, timer) = decode_timer(&by_time, &value)
+                    .ok_or_else(|| Stop::Halt("a stored timer is damaged".into()))?;
+                let earlier = timer.at.max(Timestamp(target.0.saturating_add(1)));
+                if earlier < due {
+                    let key = timer_key(earlier, &timer.key);
+                    self.state.buffer.set(Space::TimersByTime, &by_time, None);
+                    self.state.buffer.set(Space::TimersByTime, &key, Some(&value));
+                    let due = time_key(earlier);
+                    self.state.buffer.set(Space::TimersByKey, timer.key.as_bytes(), Some(&due));
+                }
+            }
+        }
+        self.state.meta.watermark = target;
+        Ok(())
+    }
+
+    /// Deletes the rows whose retention ends at `target` or before.
+    fn expire(&mut self, target: Timestamp) -> Result<(), Stop> {
+        if self.state.manifest.tables.iter().all(|table| table.retention_us.is_none()) {
+            return Ok(());
+        }
+        let end = expiry_by_time(time_key(Timestamp(target.0.saturating_add(1))), TableId(0), &[]);
+        let range = KeyRange { start: vec![0], end: Some(end) };
+        loop {
+            let page = self.state.config.batch_timers_max;
+            let due = self.state.buffer.scan(Space::Expiry, &range, page, false)?;
+            if due.is_empty() {
+                return Ok(());
+            }
+            for (by_time, _) in due {
+                self.state.meta.expired += 1;
+                let (table, key) = by_time[9..]
+                    .split_first_chunk::<4>()
+                    .map(|(table, key)| (TableId(u32::from_be_bytes(*table)), key.to_vec()))
+                    .ok_or_else(|| Stop::Halt("a stored expiry is damaged".into()))?;
+                self.state.buffer.set(Space::Expiry, &expiry_by_row(table, &key), None);
+                self.state.buffer.set(Space::Table(table), &key, None);
+                self.state.buffer.set(Space::Expiry, &by_time, None);
+            }
+            // It may have kept the rows in its memory.
+            self.runner.drop_instance();
+        }
+    }
+
+    fn fire(&mut self, batch: &Arc<Batch>, dues: &[Timestamp]) -> Result<(), Stop> {
+        let mut work: Vec<Range<usize>> = std::iter::once(0..batch.len()).collect();
+        while let Some(range) = work.pop() {
+            let part = part_of(batch, range.clone());
+            let fresh = self.runner.is_fresh();
+            let at = self.state.meta.next;
+            match self.runner.call(self.state, &part, &dues[range.clone()], at) {
+                Ok(emitted) => {
+                    // What set the timer lies behind, in events long gone.
+                    let from = self.state.outbox.emit_from.timers;
+                    post(self.state, emitted, from, |_| None);
+                    self.state.meta.timers_fired += range.len() as u64;
+                }
+                Err(CallError::Stop(stop)) => return Err(stop),
+                Err(CallError::Event(_)) if range.len() == 1 && !fresh => work.push(range),
+                Err(CallError::Event(error)) if range.len() == 1 => {
+                    let timer = batch.timers[range.start].clone();
+                    self.park_timer(timer, dues[range.start], batch.watermark, &error)?;
+                }
+                Err(CallError::Event(error)) => split(range, &error, &mut work),
+            }
+        }
+        Ok(())
+    }
+
+    fn park_timer(
+        &mut self,
+        timer: Timer,
+        due: Timestamp,
+        watermark: Timestamp,
+        error: &ApplyError,
+    ) -> Result<(), Stop> {
+        let (reason, backtrace) = explain(error);
+        if self.state.manifest.on_failure == OnFailure::Halt {
+            return Err(Stop::Halt(format!(
+                "timer `{}` cannot be fired: {reason}",
+                timer.key.escape_debug()
+            )));
+        }
+        parking::check_room(&self.state.meta, &self.state.config)?;
+        self.state.buffer.set(Space::TimersByTime, &timer_key(due, &timer.key), None);
+        self.state.buffer.set(Space::TimersByKey, timer.key.as_bytes(), None);
+        self.state.meta.timers_now = self.state.meta.timers_now.saturating_sub(1);
+        self.state.meta.timers_fired += 1;
+        self.state.park(&ParkedRecord {
+            kind: ParkedKind::Timer(timer),
+            offset: self.state.meta.next,
+            watermark,
+            event: Event::default(),
+            reason,
+            backtrace,
+            attempts: 1,
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,177 @@
+//! What a shard has applied and not committed, above what it has: the write
+//! buffer. A commit in progress stays a layer of its own until it has ended, so
+//! that reads are the same before, during and after it, and a commit that failed
+//! can be put back below what was applied since.
+
+use std::sync::Arc;
+
+use lantern_core::{KeyRange, Pairs, ShardStore, Space, StoreError};
+
+use crate::call::CallState;
+use crate::layers::{self, Frozen, Layer, Overlay};
+
+/// The uncommitted changes of one shard.
+pub(crate) struct WriteBuffer {
+    store: Arc<dyn ShardStore>,
+    /// Changes of the commit in progress; empty if there is none.
+    committing: Arc<Frozen>,
+    /// Changes applied since that commit began.
+    applied: Overlay,
+    /// Empty memory for what the next call writes.
+    call_memory: Overlay,
+    /// Empty memory for what is applied during the next commit.
+    spare: Overlay,
+}
+
+impl WriteBuffer {
+    /// A buffer without changes above `store`.
+    pub(crate) fn new(store: Arc<dyn ShardStore>) -> Self {
+        Self {
+            store,
+            committing: Arc::default(),
+            applied: Overlay::default(),
+            call_memory: Overlay::default(),
+            spare: Overlay::default(),
+        }
+    }
+
+    /// The committed state.
+    pub(crate) fn store(&self) -> &Arc<dyn ShardStore> {
+        &self.store
+    }
+
+    /// Whether nothing was applied since the last commit began.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.applied.is_empty()
+    }
+
+    /// About the bytes that were applied since the last commit began.
+    pub(crate) fn bytes(&self) -> usize {
+        self.applied.bytes()
+    }
+
+    /// Sets (`Some`) or deletes (`None`) a pair.
+    pub(crate) fn set(&mut self, space: Space, key: &[u8], value: Option<&[u8]>) {
+        self.applied.set(space, key, value);
+    }
+
+    /// Up to `limit` pairs of `range` in key order, the last first if `reverse`.
+    pub(crate) fn scan(
+        &self,
+        space: Space,
+        range: &KeyRange,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Pairs, StoreError> {
+        let layers: [&dyn Layer; 2] = [&self.applied, &*self.committing];
+        layers::scan(&layers, &*self.store, space, range, limit, reverse)
+    }
+
+    /// Lends the state to a call. [`WriteBuffer::take_back`] must follow before
+    /// anything else is read or written.
+    pub(crate) fn lend(&mut self) -> CallState {
+        CallState {
+            store: self.store.clone(),
+            committing: self.committing.clone(),
+            applied: std::mem::take(&mut self.applied),
+            written: std::mem::take(&mut self.call_memory),
+        }
+    }
+
+    /// Takes back what was lent, without what the call wrote.
+    pub(crate) fn take_back(&mut self, applied: Overlay) {
+        self.applied = applied;
+    }
+
+    /// Applies what a call wrote.
+    pub(crate) fn accept(&mut self, written: Overlay) {
+        self.call_memory = written;
+        self.applied.merge(&mut self.call_memory);
+    }
+
+    /// Makes what is applied the commit in progress. The one before must have ended.
+    pub(crate) fn begin_commit(&mut self) -> Arc<Frozen> {
+        let memory = std::mem::take(&mut self.spare);
+        let applied = std::mem::replace(&mut self.applied, memory);
+        self.committing = Arc::new(applied.freeze());
+        self.committing.clone()
+    }
+
+    /// Ends the commit in progress: its changes are in the store now, or, if it
+    /// failed, below what was applied since.
+    pub(crate) fn end_commit(&mut self, committed: bool) {
+        let changes = std::mem::take(&mut self.committing);
+        if !committed {
+            self.applied.put_back(&changes);
+        } else if let Ok(changes) = Arc::try_unwrap(changes) {
+            // A shard that never commits in parallel to its fold needs one memory.
+            let memory = if self.applied.is_empty() { &mut self.applied } else { &mut self.spare };
+            *memory = changes.into_room();
+        }
+    }
+
+    /// Frees memory that is kept for the next call and commit.
+    pub(crate) fn release_memory(&mut self) {
+        (self.call_memory, self.spare) = (Overlay::default(), Overlay::default());
+        if self.applied.is_empty() {
+            self.applied = Overlay::default();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lantern_core::TableId;
+    use lantern_core::fake::MemoryShard;
+
+    use super::*;
+
+    const ROWS: Space = Space::Table(TableId(0));
+
+    fn keys(buffer: &WriteBuffer) -> Vec<u8> {
+        let pairs = buffer.scan(ROWS, &KeyRange::all(), usize::MAX, false).unwrap();
+        pairs.into_iter().map(|(key, _)| key[0]).collect()
+    }
+
+    #[test]
+    fn reads_are_the_same_before_during_and_after_a_commit_whether_it_fails_or_not() {
+        for committed in [false, true] {
+            let store = Arc::new(MemoryShard::default());
+            let mut buffer = WriteBuffer::new(store.clone());
+            buffer.set(ROWS, b"a", Some(b"1"));
+            buffer.set(ROWS, b"b", Some(b"1"));
+            let changes = buffer.begin_commit();
+            assert_eq!(keys(&buffer), b"ab");
+            buffer.set(ROWS, b"b", None);
+            buffer.set(ROWS, b"c", Some(b"2"));
+            assert_eq!(keys(&buffer), b"ac");
+            if committed {
+                store.commit(&changes.writes()).unwrap();
+            }
+            drop(changes);
+            buffer.end_commit(committed);
+            assert_eq!(keys(&buffer), b"ac");
+            let changes = buffer.begin_commit();
+            store.commit(&changes.writes()).unwrap();
+            drop(changes);
+            buffer.end_commit(true);
+            assert!(buffer.is_empty());
+            assert_eq!(keys(&buffer), b"ac");
+        }
+    }
+
+    #[test]
+    fn what_a_call_wrote_is_dropped_unless_it_is_accepted() {
+        let mut buffer = WriteBuffer::new(Arc::new(MemoryShard::default()));
+        buffer.set(ROWS, b"a", Some(b"1"));
+        let mut lent = buffer.lend();
+        lent.written.set(ROWS, b"b", Some(b"2"));
+        buffer.take_back(lent.applied);
+        assert_eq!(keys(&buffer), b"a");
+        let mut lent = buffer.lend();
+        lent.written.set(ROWS, b"c", Some(b"3"));
+        buffer.take_back(lent.applied);
+        buffer.accept(lent.written);
+        assert_eq!(keys(&buffer), b"ac");
+    }
+}
