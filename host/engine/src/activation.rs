@@ -8,8 +8,8 @@ use lantern_core::{ParkedKind, ParkedRecord, StoreError, UNREADABLE_TYPE, Versio
 use parking_lot::MutexGuard;
 
 use crate::EngineError;
-use crate::engine::Build;
 use crate::parked::{after, decoded, parked_page};
+use crate::registry::Build;
 use crate::shard::Shard;
 use crate::slot::Slot;
 

@@ -50,7 +50,7 @@ impl Engine {
             return Ok(());
         }
         let mut nodes = vec![Node::new(projection, manifest)];
-        for other in self.projections.read().values() {
+        for other in self.registry.read().values() {
             let record = &other.record;
             if record.name != projection {
                 nodes.extend(counted(record, upcoming).map(|m| Node::new(&record.name, m)));

@@ -28,8 +28,10 @@ mod parking;
 mod pool;
 mod quota;
 mod rebuild;
+mod registry;
 mod report;
 mod runner;
+mod scheduler;
 mod second_fold;
 mod shard;
 mod slot;
@@ -38,6 +40,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod ticks;
+mod turn;
 mod upkeep;
 mod verify;
 mod write_buffer;

@@ -12,8 +12,8 @@ use lantern_core::{
 use parking_lot::MutexGuard;
 use sha2::{Digest, Sha256};
 
-use crate::engine::{Build, Projection};
 use crate::outbox::has_unsent;
+use crate::registry::{Build, Projection};
 use crate::shard::{Shard, Step, StepLimits, Stop};
 use crate::slot::Slot;
 use crate::{Engine, EngineError, Uploaded, activation, check};
@@ -78,7 +78,7 @@ impl Engine {
             existed: true,
             checked_events: 0,
         };
-        if self.has_version(&name, &id) {
+        if self.registry.has_version(&name, &id) {
             return Ok(uploaded);
         }
         self.check_cycles(&name, &manifest, true)?;
@@ -91,13 +91,13 @@ impl Engine {
             )?;
         }
         let _lifecycle = self.lifecycle.lock();
-        if self.has_version(&name, &id) {
+        if self.registry.has_version(&name, &id) {
             return Ok(uploaded);
         }
         // Another one may have been pushed meanwhile.
         self.check_cycles(&name, &manifest, true)?;
         uploaded.existed = false;
-        let mut record = match self.projections.read().get(&name) {
+        let mut record = match self.registry.read().get(&name) {
             Some(projection) => projection.record.clone(),
             None => ProjectionRecord { name: name.clone(), ..ProjectionRecord::default() },
         };
@@ -123,9 +123,9 @@ impl Engine {
         self.ports.stores.remove(&name, &id, 0)?;
         record.versions.push(version.clone());
         self.ports.catalog.save(&record)?;
-        let build = Arc::new(self.build_of(&record, &version));
+        let build = Arc::new(Build::open(&self.ports, &record, &version));
         *build.plugin.lock() = Some(upload.plugin);
-        let mut projections = self.projections.write();
+        let mut projections = self.registry.write();
         let projection = projections.entry(name).or_insert_with(|| Projection {
             record: record.clone(),
             builds: std::collections::BTreeMap::new(),
@@ -135,7 +135,7 @@ impl Engine {
         projection.record = record;
         projection.builds.insert(id, build.clone());
         drop(projections);
-        build.slots.iter().for_each(|slot| self.pool.wake(slot));
+        build.slots.iter().for_each(|slot| self.scheduler.pool.wake(slot));
         Ok(uploaded)
     }
 
@@ -154,7 +154,7 @@ impl Engine {
         force: bool,
     ) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
-        let build = self.build(projection, version)?;
+        let build = self.registry.build(projection, version)?;
         self.check_cycles(projection, &build.manifest, false)?;
         self.flip(projection, version, force)
     }
@@ -166,7 +166,7 @@ impl Engine {
     /// [`EngineError::NoPrevious`], or as [`Engine::activate`].
     pub fn rollback(&self, projection: &str) -> Result<VersionId, EngineError> {
         let _lifecycle = self.lifecycle.lock();
-        let previous = self.record_of(projection)?.previous;
+        let previous = self.registry.record(projection)?.previous;
         let previous = previous.ok_or_else(|| EngineError::NoPrevious(projection.into()))?;
         self.flip(projection, &previous, true)?;
         Ok(previous)
@@ -180,7 +180,7 @@ impl Engine {
     pub fn pause(&self, projection: &str) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
         self.change(projection, |record| record.paused = true)?;
-        for slot in self.slots_of(projection)? {
+        for slot in self.registry.slots_of(projection)? {
             slot.paused.store(true, Ordering::Release);
         }
         Ok(())
@@ -198,7 +198,7 @@ impl Engine {
             record.versions.iter_mut().for_each(|v| v.halted = None);
         })?;
         self.open_again(projection)?;
-        for slot in self.slots_of(projection)? {
+        for slot in self.registry.slots_of(projection)? {
             slot.paused.store(false, Ordering::Release);
             if slot.store.is_some() {
                 let mut shard = slot.shard.lock();
@@ -207,7 +207,7 @@ impl Engine {
                     shard.state.parking.end_row();
                 }
             }
-            self.pool.wake(&slot);
+            self.scheduler.pool.wake(&slot);
         }
         Ok(())
     }
@@ -219,8 +219,8 @@ impl Engine {
     /// [`EngineError::Unsent`], or what the catalogue says.
     pub fn delete_version(&self, projection: &str, version: &VersionId) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
-        let build = self.build(projection, version)?;
-        if self.record_of(projection)?.active.as_ref() == Some(version) {
+        let build = self.registry.build(projection, version)?;
+        if self.registry.record(projection)?.active.as_ref() == Some(version) {
             return Err(EngineError::IsActive(projection.into(), version.clone()));
         }
         for slot in &build.slots {
@@ -242,7 +242,7 @@ impl Engine {
             }
         })?;
         drop(retire(&build));
-        if let Some(p) = self.projections.write().get_mut(projection) {
+        if let Some(p) = self.registry.write().get_mut(projection) {
             p.builds.remove(version);
         }
         self.forget_state(projection, &build);
@@ -256,9 +256,9 @@ impl Engine {
     /// [`EngineError::NoProjection`], or what the catalogue says.
     pub fn delete(&self, projection: &str) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
-        self.record_of(projection)?;
+        self.registry.record(projection)?;
         self.ports.catalog.delete(projection)?;
-        let removed = self.projections.write().remove(projection);
+        let removed = self.registry.write().remove(projection);
         self.emit_quotas.lock().remove(projection);
         let builds = removed.map(|p| p.builds).unwrap_or_default();
         let mut plugins = Vec::new();
@@ -278,11 +278,11 @@ impl Engine {
     pub(crate) fn caught_up(&self, slot: &Slot) -> bool {
         let _lifecycle = self.lifecycle.lock();
         let id = &slot.id;
-        let Ok(build) = self.build(&id.projection, &id.version) else {
+        let Ok(build) = self.registry.build(&id.projection, &id.version) else {
             return true;
         };
         let all = build.slots.iter().all(|slot| slot.caught_up.load(Ordering::Acquire));
-        let Ok(record) = self.record_of(&id.projection) else {
+        let Ok(record) = self.registry.record(&id.projection) else {
             return true;
         };
         let Some(version) = record.version(&id.version) else {
@@ -350,13 +350,13 @@ impl Engine {
     }
 
     fn flip(&self, projection: &str, version: &VersionId, force: bool) -> Result<(), EngineError> {
-        let record = self.record_of(projection)?;
-        let new = self.build(projection, version)?;
+        let record = self.registry.record(projection)?;
+        let new = self.registry.build(projection, version)?;
         if record.active.as_ref() == Some(version) {
             return Ok(());
         }
         let old = match &record.active {
-            Some(id) => Some(self.build(projection, id)?),
+            Some(id) => Some(self.registry.build(projection, id)?),
             None => None,
         };
         // Old before new, by partition: the one order in which more than one
@@ -409,13 +409,11 @@ impl Engine {
                 slot.note(shard, now);
             }
         }
-        if let Some(p) = self.projections.write().get_mut(projection) {
-            p.record = flipped;
-        }
+        self.registry.set_record(projection, flipped);
         self.ports.publish.activated(projection, Some(&epoch));
         tracing::info!(projection, %version, %epoch, "activated");
         drop((old_guards, new_guards));
-        new.slots.iter().for_each(|slot| self.pool.wake(slot));
+        new.slots.iter().for_each(|slot| self.scheduler.pool.wake(slot));
         Ok(())
     }
 
@@ -492,44 +490,11 @@ impl Engine {
         projection: &str,
         change: impl FnOnce(&mut ProjectionRecord),
     ) -> Result<ProjectionRecord, EngineError> {
-        let mut record = self.record_of(projection)?;
+        let mut record = self.registry.record(projection)?;
         change(&mut record);
         self.ports.catalog.save(&record)?;
-        if let Some(p) = self.projections.write().get_mut(projection) {
-            p.record = record.clone();
-        }
+        self.registry.set_record(projection, record.clone());
         Ok(record)
-    }
-
-    pub(crate) fn record_of(&self, projection: &str) -> Result<ProjectionRecord, EngineError> {
-        let projections = self.projections.read();
-        let found = projections.get(projection);
-        found.map(|p| p.record.clone()).ok_or_else(|| EngineError::NoProjection(projection.into()))
-    }
-
-    pub(crate) fn build(
-        &self,
-        projection: &str,
-        version: &VersionId,
-    ) -> Result<Arc<Build>, EngineError> {
-        let projections = self.projections.read();
-        let found = projections
-            .get(projection)
-            .ok_or_else(|| EngineError::NoProjection(projection.into()))?;
-        let build = found.builds.get(version).cloned();
-        build.ok_or_else(|| EngineError::NoVersion(projection.into(), version.clone()))
-    }
-
-    fn has_version(&self, projection: &str, version: &VersionId) -> bool {
-        self.build(projection, version).is_ok()
-    }
-
-    fn slots_of(&self, projection: &str) -> Result<Vec<Arc<Slot>>, EngineError> {
-        let projections = self.projections.read();
-        let found = projections
-            .get(projection)
-            .ok_or_else(|| EngineError::NoProjection(projection.into()))?;
-        Ok(found.builds.values().flat_map(|build| build.slots.iter().cloned()).collect())
     }
 
     pub(crate) fn forget_state(&self, projection: &str, build: &Build) {
@@ -540,7 +505,7 @@ impl Engine {
     }
 
     fn forget_plugins(&self, candidates: &[String]) {
-        let projections = self.projections.read();
+        let projections = self.registry.read();
         for sha256 in candidates {
             let mut versions = projections.values().flat_map(|p| &p.record.versions);
             if !versions.any(|v| v.sha256 == *sha256) {

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use lantern_core::{EmitFrom, ReadStore, ShardId, ShardMeta, VersionId};
 
-use crate::engine::Build;
 use crate::lifecycle::retire;
 use crate::outbox::carried_over;
+use crate::registry::Build;
 use crate::slot::read_meta;
 use crate::state::watermark_due;
 use crate::{Engine, EngineError};
@@ -21,14 +21,14 @@ impl Engine {
     /// [`EngineError::NoVersion`], or what the stores say.
     pub fn rebuild(&self, projection: &str, version: &VersionId) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
-        let build = self.build(projection, version)?;
-        let mut record = self.record_of(projection)?;
+        let build = self.registry.build(projection, version)?;
+        let mut record = self.registry.record(projection)?;
         let guards = retire(&build);
         let goes_on = || {
             for slot in &build.slots {
                 slot.fall_back();
                 slot.deleted.store(false, Ordering::Release);
-                self.pool.wake(slot);
+                self.scheduler.pool.wake(slot);
             }
         };
         if let Some(v) = record.versions.iter_mut().find(|v| v.id == *version) {
@@ -38,10 +38,10 @@ impl Engine {
         self.ports.catalog.save(&record).inspect_err(|_| goes_on())?;
         drop(guards);
         let fresh = record.version(version).expect("just changed").clone();
-        let fresh = Arc::new(self.build_of(&record, &fresh));
+        let fresh = Arc::new(Build::open(&self.ports, &record, &fresh));
         fresh.plugin.lock().clone_from(&build.plugin.lock());
         // Both at once: the old tables must not be read under the new epoch.
-        if let Some(p) = self.projections.write().get_mut(projection) {
+        if let Some(p) = self.registry.write().get_mut(projection) {
             p.record = record.clone();
             p.builds.insert(version.clone(), fresh.clone());
         }
@@ -49,7 +49,7 @@ impl Engine {
         if record.active.as_ref() == Some(version) {
             self.ports.publish.activated(projection, Some(&fresh.epoch(&record)));
         }
-        fresh.slots.iter().for_each(|slot| self.pool.wake(slot));
+        fresh.slots.iter().for_each(|slot| self.scheduler.pool.wake(slot));
         Ok(())
     }
 
@@ -100,16 +100,16 @@ impl Engine {
 
     /// Opens the states that could not be opened before.
     pub(crate) fn open_again(&self, projection: &str) -> Result<(), EngineError> {
-        let record = self.record_of(projection)?;
+        let record = self.registry.record(projection)?;
         for version in &record.versions {
-            let build = self.build(projection, &version.id)?;
+            let build = self.registry.build(projection, &version.id)?;
             if build.slots.iter().all(|slot| slot.store.is_some()) {
                 continue;
             }
             drop(retire(&build));
-            let fresh = Arc::new(self.build_of(&record, version));
+            let fresh = Arc::new(Build::open(&self.ports, &record, version));
             fresh.plugin.lock().clone_from(&build.plugin.lock());
-            if let Some(p) = self.projections.write().get_mut(projection) {
+            if let Some(p) = self.registry.write().get_mut(projection) {
                 p.builds.insert(version.id.clone(), fresh);
             }
         }

@@ -4,9 +4,9 @@ use lantern_core::{
     Bounds, KeyRange, ParkedRecord, PartitionId, Space, VersionId, VersionRecord, VersionState,
 };
 
-use crate::engine::{Build, Projection};
 use crate::outbox::{self, refused_of};
 use crate::parked::{after, status_of};
+use crate::registry::{Build, Projection};
 use crate::shard::Stop;
 use crate::slot::Slot;
 use crate::status::FieldStatus;
@@ -22,7 +22,7 @@ impl Engine {
     /// All projections, by name.
     #[must_use]
     pub fn status(&self) -> Vec<ProjectionStatus> {
-        self.projections.read().values().map(|p| self.status_of_projection(p)).collect()
+        self.registry.read().values().map(|p| self.status_of_projection(p)).collect()
     }
 
     /// One projection.
@@ -30,7 +30,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoProjection`].
     pub fn status_of(&self, projection: &str) -> Result<ProjectionStatus, EngineError> {
-        let projections = self.projections.read();
+        let projections = self.registry.read();
         let found = projections.get(projection);
         found
             .map(|p| self.status_of_projection(p))
@@ -41,7 +41,7 @@ impl Engine {
     /// of event time; `None` where nobody knows.
     #[must_use]
     pub fn lag(&self, projection: &str) -> Option<(u64, u64)> {
-        let projections = self.projections.read();
+        let projections = self.registry.read();
         let found = projections.get(projection)?;
         let build = found.builds.get(found.record.active.as_ref()?)?;
         let now = self.ports.clock.monotonic();
@@ -55,7 +55,7 @@ impl Engine {
     /// the log elsewhere does not take them.
     #[must_use]
     pub fn decisions(&self) -> u64 {
-        let projections = self.projections.read();
+        let projections = self.registry.read();
         let builds = projections.values().flat_map(|projection| projection.builds.values());
         let slots = builds.flat_map(|build| &build.slots);
         slots.map(|slot| slot.seen.lock().meta.decisions).sum()
@@ -66,7 +66,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::NoProjection`].
     pub fn logs(&self, projection: &str, limit: usize) -> Result<Vec<LogLine>, EngineError> {
-        let projections = self.projections.read();
+        let projections = self.registry.read();
         let found = projections
             .get(projection)
             .ok_or_else(|| EngineError::NoProjection(projection.into()))?;
@@ -233,7 +233,7 @@ impl Engine {
             }
             slot.note(shard, now);
             drop(guard);
-            self.pool.wake(slot);
+            self.scheduler.pool.wake(slot);
             ended.map_err(|stop| stopped(slot, stop))?;
             let refused = refused.map_err(|stop| stopped(slot, stop))?;
             sum.selected += refused;
@@ -251,12 +251,12 @@ impl Engine {
         projection: &str,
         version: Option<&VersionId>,
     ) -> Result<std::sync::Arc<Build>, EngineError> {
-        let record = self.record_of(projection)?;
+        let record = self.registry.record(projection)?;
         // Before the first version is active, its newest is what people mean.
         let newest = record.versions.last().map(|v| &v.id);
         let version = version.or(record.active.as_ref()).or(newest);
         let version = version.ok_or_else(|| EngineError::NotActive(projection.into()))?;
-        self.build(projection, version)
+        self.registry.build(projection, version)
     }
 
     /// What the log holds, where that is known.

@@ -14,7 +14,7 @@ impl Engine {
     pub fn drop_idle_instances(&self, idle: Duration) -> usize {
         let now = self.ports.clock.monotonic();
         let mut dropped = 0;
-        for slot in self.slots() {
+        for slot in self.registry.slots() {
             // Of one that is running there is nothing to drop.
             if let Some(mut guard) = slot.shard.try_lock()
                 && let Some(shard) = guard.as_mut()
@@ -33,7 +33,7 @@ impl Engine {
     pub fn commit_offsets(&self, behind_min: u64) -> usize {
         let now = self.ports.clock.monotonic();
         let mut committed = 0;
-        for slot in self.slots() {
+        for slot in self.registry.slots() {
             // One that is running commits by itself.
             let Some(mut guard) = slot.shard.try_lock() else { continue };
             let deleted = slot.deleted.load(Ordering::Acquire);
@@ -57,7 +57,7 @@ impl Engine {
     /// `partition` past a timer it has set.
     #[must_use]
     pub fn heartbeat_due(&self, partition: PartitionId, time: Timestamp) -> bool {
-        let projections = self.projections.read();
+        let projections = self.registry.read();
         projections.values().flat_map(|p| p.builds.values()).any(|build| {
             let Some(event_time) = build.manifest.event_time else {
                 return false;

@@ -60,7 +60,7 @@ fn the_same_log_gives_the_same_state_whatever_the_cuts() {
 }
 
 fn drop_instances(world: &World) {
-    for slot in world.engine.slots() {
+    for slot in world.engine.registry.slots() {
         if let Some(shard) = slot.shard.lock().as_mut() {
             shard.runner.drop_instance();
         }
@@ -351,7 +351,7 @@ fn events_that_nobody_wants_wake_a_shard_a_while_later_and_its_own_at_once() {
         assert!(events.push(&event.as_ref()));
         world.log.append(events, Box::new(|outcome| drop(outcome.unwrap())));
     };
-    let next = || world.engine.slots()[0].next().0;
+    let next = || world.engine.registry.slots()[0].next().0;
     append(Event { kind: "else.where".into(), ..event(0, "a", "1") });
     assert!(!world.engine.turn_once(), "it is not in a hurry");
     assert_eq!(next(), 0);
@@ -361,7 +361,7 @@ fn events_that_nobody_wants_wake_a_shard_a_while_later_and_its_own_at_once() {
     append(Event { kind: "else.where".into(), ..event(1, "a", "1") });
     append(event(2, "a", "1"));
     assert!(world.engine.turn_once());
-    assert_eq!((next(), world.engine.slots()[0].seen.lock().meta.applied), (3, 1));
+    assert_eq!((next(), world.engine.registry.slots()[0].seen.lock().meta.applied), (3, 1));
 }
 
 #[test]
@@ -377,5 +377,5 @@ fn an_instance_that_rests_is_let_go_of_and_made_anew() {
     assert_eq!(world.engine.drop_idle_instances(idle), 0);
     world.log.append_to(P0, [event(1, "a", "1")]);
     world.settle();
-    assert_eq!(world.engine.slots()[0].seen.lock().meta.applied, 2);
+    assert_eq!(world.engine.registry.slots()[0].seen.lock().meta.applied, 2);
 }

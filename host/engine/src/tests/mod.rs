@@ -135,8 +135,8 @@ impl World {
 
     /// The hash of the active version's state.
     pub(super) fn state(&self) -> String {
-        let record = self.engine.record_of("meter").unwrap();
-        let build = self.engine.build("meter", record.active.as_ref().unwrap()).unwrap();
+        let record = self.engine.registry.record("meter").unwrap();
+        let build = self.engine.registry.build("meter", record.active.as_ref().unwrap()).unwrap();
         let store = build.slots[0].store.clone().unwrap();
         dump::hash(&*store).unwrap()
     }

@@ -159,7 +159,7 @@ fn a_machine_that_lacks_something_halts_nothing_and_the_projection_goes_on_by_it
     world.settle_through_faults();
     let shard = world.shard();
     assert_eq!((shard.activity.as_str(), shard.next), ("idle", 1), "{:?}", shard.reason);
-    let record = world.engine.record_of("meter").unwrap();
+    let record = world.engine.registry.record("meter").unwrap();
     assert!(record.versions.iter().all(|version| version.halted.is_none()));
     // A plugin that does not fit this host is for a person.
     world.plugins.1.lock().push(PluginError::Unfit("made for another contract".into()));

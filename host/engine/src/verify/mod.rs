@@ -25,7 +25,7 @@ use lantern_core::{
 use parking_lot::Mutex;
 
 use crate::check::next_pattern;
-use crate::engine::Build;
+use crate::registry::Build;
 use crate::shard::{Shard, ShardParts, Step, StepLimits, Stop};
 use crate::slot::Slot;
 use crate::{Engine, EngineError};
@@ -92,7 +92,7 @@ impl Engine {
     ) -> Result<Verification, EngineError> {
         let build = self.chosen(projection, version)?;
         let shown = {
-            let projections = self.projections.read();
+            let projections = self.registry.read();
             let found = projections.get(projection);
             let found = found.ok_or_else(|| EngineError::NoProjection(projection.into()))?;
             found.verified.clone()

@@ -1,0 +1,283 @@
+//! Which projections there are: their records, versions and shards.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use lantern_core::{
+    Manifest, PartitionId, Plugin, ProjectionRecord, ShardId, StoreError, TypeFilter, VersionId,
+    VersionRecord, View, ViewError,
+};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::engine::Ports;
+use crate::gather::wanted;
+use crate::shard::Stop;
+use crate::slot::Slot;
+use crate::{EngineError, LogLine, VerifyStatus};
+
+/// The projections by key.
+#[derive(Default)]
+pub(crate) struct Registry(RwLock<BTreeMap<String, Projection>>);
+
+/// Why a state could not be opened: damage is for a person, all else may pass.
+pub(crate) fn unopened(error: StoreError) -> Stop {
+    match error {
+        StoreError::Damaged(_) => {
+            Stop::Halt(format!("{error}; stop the server and run `lantern doctor`"))
+        }
+        error => Stop::Fault(error.to_string()),
+    }
+}
+
+pub(crate) struct Projection {
+    pub(crate) record: ProjectionRecord,
+    pub(crate) builds: BTreeMap<VersionId, Arc<Build>>,
+    pub(crate) logs: Arc<Mutex<VecDeque<LogLine>>>,
+    /// See [`crate::verify`].
+    pub(crate) verified: Arc<Mutex<Option<VerifyStatus>>>,
+}
+
+impl Projection {
+    /// The feed's epoch; empty if no version is active.
+    pub(crate) fn epoch(&self) -> String {
+        let build = self.record.active.as_ref().and_then(|id| self.builds.get(id));
+        build.map(|build| build.epoch(&self.record)).unwrap_or_default()
+    }
+}
+
+/// A version's shards.
+pub(crate) struct Build {
+    pub(crate) version: VersionRecord,
+    pub(crate) manifest: Arc<Manifest>,
+    /// The types its shards read.
+    pub(crate) wanted: TypeFilter,
+    pub(crate) plugin: Mutex<Option<Arc<dyn Plugin>>>,
+    pub(crate) slots: Vec<Arc<Slot>>,
+}
+
+impl Build {
+    /// Changes with the state of any of its shards that begins without a
+    /// predecessor.
+    pub(crate) fn born(&self) -> u64 {
+        self.slots.iter().fold(0, |all, slot| all.rotate_left(7) ^ slot.born)
+    }
+
+    /// The feed's epoch while this is the build of the active version of `record`.
+    pub(crate) fn epoch(&self, record: &ProjectionRecord) -> String {
+        record.epoch(self.born())
+    }
+}
+
+impl Registry {
+    /// For reading.
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, Projection>> {
+        self.0.read()
+    }
+
+    /// For changes. The caller holds the engine's `lifecycle`.
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Projection>> {
+        self.0.write()
+    }
+
+    /// The record of a projection.
+    ///
+    /// # Errors
+    /// [`EngineError::NoProjection`].
+    pub(crate) fn record(&self, projection: &str) -> Result<ProjectionRecord, EngineError> {
+        self.with(projection, |found| found.record.clone())
+    }
+
+    /// The shards of a version.
+    ///
+    /// # Errors
+    /// [`EngineError::NoProjection`], [`EngineError::NoVersion`].
+    pub(crate) fn build(
+        &self,
+        projection: &str,
+        version: &VersionId,
+    ) -> Result<Arc<Build>, EngineError> {
+        let build = self.with(projection, |found| found.builds.get(version).cloned())?;
+        build.ok_or_else(|| EngineError::NoVersion(projection.into(), version.clone()))
+    }
+
+    /// Whether there is such a version.
+    pub(crate) fn has_version(&self, projection: &str, version: &VersionId) -> bool {
+        self.build(projection, version).is_ok()
+    }
+
+    /// The shards of all versions of a projection.
+    ///
+    /// # Errors
+    /// [`EngineError::NoProjection`].
+    pub(crate) fn slots_of(&self, projection: &str) -> Result<Vec<Arc<Slot>>, EngineError> {
+        self.with(projection, |found| {
+            found.builds.values().flat_map(|build| build.slots.iter().cloned()).collect()
+        })
+    }
+
+    fn with<T>(
+        &self,
+        projection: &str,
+        read: impl FnOnce(&Projection) -> T,
+    ) -> Result<T, EngineError> {
+        let projections = self.read();
+        let found = projections.get(projection);
+        found.map(read).ok_or_else(|| EngineError::NoProjection(projection.into()))
+    }
+
+    /// Replaces the record of a projection in memory.
+    pub(crate) fn set_record(&self, projection: &str, record: ProjectionRecord) {
+        if let Some(found) = self.write().get_mut(projection) {
+            found.record = record;
+        }
+    }
+
+    /// All shards.
+    pub(crate) fn slots(&self) -> Vec<Arc<Slot>> {
+        let projections = self.read();
+        let builds = projections.values().flat_map(|p| p.builds.values());
+        builds.flat_map(|build| build.slots.iter().cloned()).collect()
+    }
+
+    /// The shard of the active version that `slot` must not overtake.
+    pub(crate) fn leader_of(&self, slot: &Slot) -> Option<Arc<Slot>> {
+        if slot.active.load(Ordering::Acquire) {
+            return None;
+        }
+        let projections = self.read();
+        let projection = projections.get(&slot.id.projection)?;
+        let active = projection.record.active.as_ref()?;
+        if *active == slot.id.version {
+            return None;
+        }
+        let leader = projection.builds.get(active)?.slots.get(slot.id.partition.0 as usize)?;
+        // If a leader's state is unreadable its offset is unknown, so the follower
+        // ignores it.
+        leader.store.is_some().then(|| leader.clone())
+    }
+
+    /// Shards of other versions of the same projection and partition that are behind
+    /// `slot`.
+    pub(crate) fn followers_of(&self, slot: &Slot) -> Vec<Arc<Slot>> {
+        let projections = self.read();
+        let Some(projection) = projections.get(&slot.id.projection) else {
+            return Vec::new();
+        };
+        let others = projection.builds.iter().filter(|(version, _)| **version != slot.id.version);
+        others
+            .filter_map(|(_, build)| build.slots.get(slot.id.partition.0 as usize))
+            .filter(|follower| follower.next() < slot.next())
+            .cloned()
+            .collect()
+    }
+
+    /// The shards of the active version, and its epoch.
+    ///
+    /// # Errors
+    /// [`ViewError`] if there is no such projection, or none of its versions is active.
+    pub(crate) fn active_build(&self, projection: &str) -> Result<(Arc<Build>, String), ViewError> {
+        let projections = self.read();
+        let found = projections
+            .get(projection)
+            .ok_or_else(|| ViewError::NoProjection(projection.into()))?;
+        let active = found.record.active.as_ref();
+        let build = active
+            .and_then(|id| found.builds.get(id))
+            .ok_or_else(|| ViewError::NotActive(projection.into()))?;
+        Ok((build.clone(), build.epoch(&found.record)))
+    }
+
+    /// The shards of any version, and the epoch that its tables are read under while
+    /// it is not active.
+    ///
+    /// # Errors
+    /// [`ViewError`] if there is no such version.
+    pub(crate) fn shadow_build(
+        &self,
+        projection: &str,
+        version: &VersionId,
+    ) -> Result<(Arc<Build>, String), ViewError> {
+        let projections = self.read();
+        let found = projections
+            .get(projection)
+            .ok_or_else(|| ViewError::NoProjection(projection.into()))?;
+        let build = found
+            .builds
+            .get(version)
+            .ok_or_else(|| ViewError::NoVersion(projection.into(), version.clone()))?;
+        let rebuilds = build.version.rebuilds;
+        let epoch = format!("shadow.{version}.{rebuilds}.{:016x}", build.born());
+        Ok((build.clone(), epoch))
+    }
+}
+
+impl Projection {
+    /// A projection as `record` has it, with every shard's state opened.
+    pub(crate) fn open(ports: &Ports, record: ProjectionRecord) -> Self {
+        let builds = record
+            .versions
+            .iter()
+            .map(|version| (version.id.clone(), Arc::new(Build::open(ports, &record, version))))
+            .collect();
+        let active = record.active.as_ref().and_then(|id| record.version(id));
+        let kept = active.and_then(|version| version.verified.as_deref());
+        // A result that another release has kept may not be readable.
+        let verified = kept.and_then(|json| serde_json::from_str(json).ok());
+        let verified = Arc::new(Mutex::new(verified));
+        Self { record, builds, logs: Arc::default(), verified }
+    }
+}
+
+impl Build {
+    /// A version of `record` with every shard's state opened.
+    pub(crate) fn open(ports: &Ports, record: &ProjectionRecord, version: &VersionRecord) -> Self {
+        let active = record.active.as_ref() == Some(&version.id);
+        let slots = (0..ports.log.partitions()).map(|partition| {
+            let id = ShardId {
+                projection: record.key(),
+                version: version.id.clone(),
+                rebuild: version.rebuilds,
+                partition: PartitionId(partition),
+            };
+            let store = ports.stores.open(&id).map_err(unopened);
+            let slot = Slot::new(id, store, &*ports.random);
+            slot.active.store(active, Ordering::Release);
+            slot.paused.store(record.paused, Ordering::Release);
+            if let Some(reason) = &version.halted {
+                slot.seen.lock().halted.get_or_insert_with(|| reason.clone());
+            }
+            Arc::new(slot)
+        });
+        Build {
+            version: version.clone(),
+            manifest: Arc::new(version.manifest.clone()),
+            wanted: wanted(&version.manifest),
+            plugin: Mutex::default(),
+            slots: slots.collect(),
+        }
+    }
+
+    /// A consistent view of its tables.
+    ///
+    /// # Errors
+    /// [`ViewError`] if a state cannot be read.
+    pub(crate) fn view(
+        &self,
+        ports: &Ports,
+        projection: &str,
+        epoch: String,
+    ) -> Result<View, ViewError> {
+        let mut snapshots = Vec::with_capacity(self.slots.len());
+        for slot in &self.slots {
+            let store = slot.store.as_ref().ok_or_else(|| {
+                let reason = slot.seen.lock().halted.clone().unwrap_or_default();
+                StoreError::Damaged(reason)
+            })?;
+            snapshots.push((slot.id.partition, store.snapshot()?));
+        }
+        let version = self.version.id.clone();
+        let view = View::new(projection.into(), version, epoch, self.manifest.clone(), snapshots)?;
+        Ok(view.of_log(ports.log.clone()))
+    }
+}
