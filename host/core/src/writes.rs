@@ -146,19 +146,18 @@ impl fmt::Debug for SpaceWrites {
 /// The last one of each key.
 impl FromIterator<(Vec<u8>, Option<Vec<u8>>)> for SpaceWrites {
     fn from_iter<I: IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>>(pairs: I) -> Self {
-        let in_order: BTreeMap<_, _> = pairs.into_iter().collect();
-        let mut bytes = Vec::new();
-        let place = |(key, value): (Vec<u8>, Option<Vec<u8>>)| {
-            PairPlace::push(&mut bytes, &key, value.as_deref())
-        };
-        let pairs = in_order.into_iter().map(place).collect();
-        Self::from_parts(Arc::new(bytes), pairs)
+        Self::from(pairs.into_iter().collect::<BTreeMap<_, _>>())
     }
 }
 
 impl From<BTreeMap<Vec<u8>, Option<Vec<u8>>>> for SpaceWrites {
     fn from(pairs: BTreeMap<Vec<u8>, Option<Vec<u8>>>) -> Self {
-        pairs.into_iter().collect()
+        let mut bytes = Vec::new();
+        let pairs = pairs
+            .into_iter()
+            .map(|(key, value)| PairPlace::push(&mut bytes, &key, value.as_deref()))
+            .collect();
+        Self::from_parts(Arc::new(bytes), pairs)
     }
 }
 
@@ -188,6 +187,13 @@ impl<'a> Iterator for ChangedPairs<'a> {
 
     fn size_hint(&self) -> (usize, Option<usize>) {
         self.pairs.size_hint()
+    }
+}
+
+impl DoubleEndedIterator for ChangedPairs<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        let pair = self.pairs.next_back()?;
+        Some((pair.key(self.bytes), pair.value(self.bytes)))
     }
 }
 
@@ -229,6 +235,10 @@ mod tests {
                 prop_assert_eq!(writes.get(key), Some(value.as_deref()));
             }
             prop_assert_eq!(owned(writes.iter()), of(&|_| true));
+            let backwards: Vec<_> = writes.iter().rev().collect();
+            let mut forwards: Vec<_> = writes.iter().collect();
+            forwards.reverse();
+            prop_assert_eq!(backwards, forwards);
             let at = at.into_bytes();
             let (before, after) = writes.split_after(&at);
             prop_assert_eq!(owned(before), of(&|key| key <= at.as_slice()));

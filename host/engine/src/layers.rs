@@ -1,7 +1,8 @@
 //! Reads through layers: what a call wrote, what was applied before it and not
 //! committed yet, and the committed state below.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, btree_map};
 use std::hash::BuildHasher;
 use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, LazyLock, OnceLock};
@@ -9,12 +10,20 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use lantern_core::{
-    FoundValues, KeyRange, PairPlace, Pairs, ReadStore, Space, SpaceWrites, StoreError, Writes,
+    ChangedPairs, FoundValues, KeyRange, PairPlace, Pairs, ReadStore, Space, SpaceWrites,
+    StoreError, Writes,
 };
 
 /// What a changed pair takes in memory besides its key and value, in bytes:
 /// without it, the smallest rows would take many times what is counted.
 pub(crate) const PAIR_BYTES: usize = 64;
+
+/// The most pairs that a scan makes room for before it has found them.
+const SCAN_CAPACITY: usize = 64;
+
+/// Ordered changes are inserted one by one into a map that has this many times as
+/// many; else both maps are merged, which takes time for all of them.
+const INSERT_RATIO: usize = 8;
 
 /// So many pairs are looked for side by side before they are set.
 const SET_AT_ONCE: usize = 32;
@@ -27,11 +36,36 @@ pub(crate) trait Layer {
     /// What is changed in `space`, to be searched.
     fn changes(&self, space: Space) -> Search<'_>;
 
-    /// Adds what is changed within `range`.
-    fn within<'a>(&'a self, space: Space, range: &KeyRange, into: &mut Changed<'a>);
+    /// What is changed within `range` of `space`, in order.
+    fn within(&self, space: Space, range: &KeyRange) -> InOrder<'_>;
 }
 
-type Changed<'a> = BTreeMap<&'a [u8], Option<&'a [u8]>>;
+/// A changed key with its value; `None` if it is deleted.
+type ChangedPair<'a> = (&'a [u8], Option<&'a [u8]>);
+
+/// Changes of a layer within a range, in the order of their keys, from either end.
+pub(crate) enum InOrder<'a> {
+    Ordered(btree_map::Range<'a, Vec<u8>, Option<Vec<u8>>>),
+    Frozen(ChangedPairs<'a>),
+    /// Of pairs that were found by hash.
+    Sorted(std::vec::IntoIter<ChangedPair<'a>>),
+    Nothing,
+}
+
+impl<'a> InOrder<'a> {
+    fn next(&mut self, reverse: bool) -> Option<ChangedPair<'a>> {
+        let owned = |(key, value): (&'a Vec<u8>, &'a Option<Vec<u8>>)| (&**key, value.as_deref());
+        match (self, reverse) {
+            (Self::Ordered(pairs), false) => pairs.next().map(owned),
+            (Self::Ordered(pairs), true) => pairs.next_back().map(owned),
+            (Self::Frozen(pairs), false) => pairs.next(),
+            (Self::Frozen(pairs), true) => pairs.next_back(),
+            (Self::Sorted(pairs), false) => pairs.next(),
+            (Self::Sorted(pairs), true) => pairs.next_back(),
+            (Self::Nothing, _) => None,
+        }
+    }
+}
 
 /// The changes of one space of a layer.
 #[derive(Clone, Copy)]
@@ -204,7 +238,13 @@ impl Changes {
                 over.iter().for_each(|(_, key, value)| below.set(key, value));
                 over.clear();
             }
-            (Self::Ordered(below), Self::Ordered(over)) => below.append(over),
+            (Self::Ordered(below), Self::Ordered(over)) => {
+                if below.len() / INSERT_RATIO < over.len() {
+                    below.append(over);
+                } else {
+                    below.extend(std::mem::take(over));
+                }
+            }
             (below, Self::Ordered(over)) => {
                 for (key, value) in std::mem::take(over) {
                     below.set(&key, value.as_deref());
@@ -228,7 +268,7 @@ impl Changes {
             Self::Hashed(Hashed { index, bytes }) => {
                 FrozenChanges::Hashed { index, bytes: Arc::new(bytes), in_order: OnceLock::new() }
             }
-            Self::Ordered(pairs) => FrozenChanges::Ordered(pairs.into_iter().collect()),
+            Self::Ordered(pairs) => FrozenChanges::Ordered(pairs.into()),
         }
     }
 }
@@ -317,19 +357,19 @@ impl Layer for Overlay {
         }
     }
 
-    fn within<'a>(&'a self, space: Space, range: &KeyRange, into: &mut Changed<'a>) {
+    fn within(&self, space: Space, range: &KeyRange) -> InOrder<'_> {
         let end = range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let bounds = (Bound::Included(range.start.as_slice()), end);
         match self.spaces.get(&space) {
-            Some(Changes::Ordered(pairs)) => {
-                let pairs = pairs.range::<[u8], _>(bounds);
-                into.extend(pairs.map(|(key, value)| (key.as_slice(), value.as_deref())));
-            }
+            Some(Changes::Ordered(pairs)) => InOrder::Ordered(pairs.range::<[u8], _>(bounds)),
             Some(Changes::Hashed(pairs)) => {
                 let pairs = pairs.iter().map(|(_, key, value)| (key, value));
-                into.extend(pairs.filter(|(key, _)| RangeBounds::<[u8]>::contains(&bounds, *key)));
+                let within = |key: &&[u8]| RangeBounds::<[u8]>::contains(&bounds, *key);
+                let mut found: Vec<_> = pairs.filter(|(key, _)| within(key)).collect();
+                found.sort_unstable_by_key(|(key, _)| *key);
+                InOrder::Sorted(found.into_iter())
             }
-            None => {}
+            None => InOrder::Nothing,
         }
     }
 }
@@ -396,9 +436,10 @@ impl Layer for Frozen {
         }
     }
 
-    fn within<'a>(&'a self, space: Space, range: &KeyRange, into: &mut Changed<'a>) {
-        if let Some(changes) = self.spaces.get(&space) {
-            into.extend(changes.in_order().within(range));
+    fn within(&self, space: Space, range: &KeyRange) -> InOrder<'_> {
+        match self.spaces.get(&space) {
+            Some(changes) => InOrder::Frozen(changes.in_order().within(range)),
+            None => InOrder::Nothing,
         }
     }
 }
@@ -468,8 +509,9 @@ pub(crate) fn get_many(
     if unknown { store.get_many(space, keys, found) } else { Ok(()) }
 }
 
-/// At most `limit` pairs of `range` in key order (last first where `reverse`),
-/// as `layers`, topmost first, lie over the store.
+/// At most `limit` pairs of `range` in key order, the last first if `reverse`, as
+/// `layers`, topmost first, lie over the store. It takes no longer with more changes
+/// in the layers, except for deleted keys that it passes.
 pub(crate) fn scan(
     layers: &[&dyn Layer],
     store: &dyn ReadStore,
@@ -481,49 +523,125 @@ pub(crate) fn scan(
     if range.is_empty() || limit == 0 {
         return Ok(Vec::new());
     }
-    let mut changed = Changed::new();
-    layers.iter().rev().for_each(|layer| layer.within(space, range, &mut changed));
-    if changed.is_empty() {
+    let mut changed = ChangedInOrder::new(layers, space, range, reverse);
+    if changed.first.is_none() {
         return store.scan(space, range, limit, reverse);
     }
-    // Each deleted key can hide one stored pair, so that many more are read.
-    let hidden = changed.values().filter(|value| value.is_none()).count();
-    let stored = store.scan(space, range, limit.saturating_add(hidden), reverse)?;
-    let merged = if reverse {
-        merge(stored, changed.into_iter().rev(), limit, |a, b| a > b)
-    } else {
-        merge(stored, changed.into_iter(), limit, |a, b| a < b)
-    };
+    let mut stored = StoredPages::new(store, space, range, limit, reverse);
+    let mut merged = Vec::with_capacity(limit.min(SCAN_CAPACITY));
+    while merged.len() < limit {
+        let order = match (stored.peek()?, changed.first) {
+            (None, None) => break,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(key), Some((over, _))) if reverse => over.cmp(key),
+            (Some(key), Some((over, _))) => key.cmp(over),
+        };
+        if order == Ordering::Less {
+            merged.extend(stored.take());
+            continue;
+        }
+        if order == Ordering::Equal {
+            stored.take();
+        }
+        if let Some((key, Some(value))) = changed.take() {
+            merged.push((key.to_vec(), value.to_vec()));
+        }
+    }
     Ok(merged)
 }
 
-fn merge<'a>(
-    stored: Pairs,
-    changed: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>,
-    limit: usize,
-    before: impl Fn(&[u8], &[u8]) -> bool,
-) -> Pairs {
-    let mut merged = Vec::with_capacity(limit.min(stored.len() + 16));
-    let mut changed = changed.peekable();
-    let mut stored = stored.into_iter().peekable();
-    while merged.len() < limit {
-        match (stored.peek(), changed.peek()) {
-            (None, None) => break,
-            (Some((key, _)), Some((over, _))) if key.as_slice() == *over => {
-                stored.next();
-            }
-            (Some((key, _)), Some((over, _))) if before(key, over) => {
-                merged.extend(stored.next());
-            }
-            (Some(_), None) => merged.extend(stored.next()),
-            (_, Some(_)) => {
-                if let Some((key, Some(value))) = changed.next() {
-                    merged.push((key.to_vec(), value.to_vec()));
-                }
-            }
-        }
+/// The changes of several layers in order; of each key the topmost one.
+struct ChangedInOrder<'a> {
+    /// Each with its next pair, the topmost first.
+    layers: Vec<(ChangedPair<'a>, InOrder<'a>)>,
+    /// The next of all.
+    first: Option<ChangedPair<'a>>,
+    reverse: bool,
+}
+
+impl<'a> ChangedInOrder<'a> {
+    fn new(layers: &[&'a dyn Layer], space: Space, range: &KeyRange, reverse: bool) -> Self {
+        let begun = layers.iter().filter_map(|layer| {
+            let mut pairs = layer.within(space, range);
+            pairs.next(reverse).map(|first| (first, pairs))
+        });
+        let mut all = Self { layers: begun.collect(), first: None, reverse };
+        all.first = all.find_first();
+        all
     }
-    merged
+
+    fn find_first(&self) -> Option<ChangedPair<'a>> {
+        let pairs = self.layers.iter().map(|(first, _)| *first);
+        pairs.reduce(|first, other| {
+            let before = if self.reverse { other.0 > first.0 } else { other.0 < first.0 };
+            if before { other } else { first }
+        })
+    }
+
+    /// The next pair; the layers below move past its key too.
+    fn take(&mut self) -> Option<ChangedPair<'a>> {
+        let taken = self.first?;
+        let reverse = self.reverse;
+        self.layers.retain_mut(|(first, pairs)| {
+            if first.0 != taken.0 {
+                return true;
+            }
+            pairs.next(reverse).map(|next| *first = next).is_some()
+        });
+        self.first = self.find_first();
+        Some(taken)
+    }
+}
+
+/// Pairs of the store in order, read a page at a time: deleted keys above may hide
+/// any number of them.
+struct StoredPages<'a> {
+    store: &'a dyn ReadStore,
+    space: Space,
+    /// What is still to be read; `None` once all is.
+    rest: Option<KeyRange>,
+    page: std::iter::Peekable<std::vec::IntoIter<(Vec<u8>, Vec<u8>)>>,
+    limit: usize,
+    reverse: bool,
+}
+
+impl<'a> StoredPages<'a> {
+    fn new(
+        store: &'a dyn ReadStore,
+        space: Space,
+        range: &KeyRange,
+        limit: usize,
+        reverse: bool,
+    ) -> Self {
+        let page = Vec::new().into_iter().peekable();
+        Self { store, space, rest: Some(range.clone()), page, limit, reverse }
+    }
+
+    /// The next key.
+    fn peek(&mut self) -> Result<Option<&[u8]>, StoreError> {
+        if self.page.peek().is_none()
+            && let Some(range) = self.rest.take()
+        {
+            let page = self.store.scan(self.space, &range, self.limit, self.reverse)?;
+            if page.len() >= self.limit
+                && let Some((last, _)) = page.last()
+            {
+                let rest = if self.reverse {
+                    KeyRange { start: range.start, end: Some(last.clone()) }
+                } else {
+                    KeyRange { start: [last.as_slice(), &[0]].concat(), end: range.end }
+                };
+                self.rest = (!rest.is_empty()).then_some(rest);
+            }
+            self.page = page.into_iter().peekable();
+        }
+        Ok(self.page.peek().map(|(key, _)| key.as_slice()))
+    }
+
+    fn take(&mut self) -> Option<(Vec<u8>, Vec<u8>)> {
+        self.page.next()
+    }
 }
 
 #[cfg(test)]

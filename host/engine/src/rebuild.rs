@@ -1,4 +1,4 @@
-//! States made anew: rebuilds, and states that could not be opened before.
+//! States that are opened again: rebuilds, and states that could not be opened before.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -110,7 +110,11 @@ impl Engine {
             let fresh = Arc::new(Build::open(&self.ports, &record, version));
             fresh.plugin.lock().clone_from(&build.plugin.lock());
             if let Some(p) = self.registry.write().get_mut(projection) {
-                p.builds.insert(version.id.clone(), fresh);
+                p.builds.insert(version.id.clone(), fresh.clone());
+            }
+            // A state without a commit draws its epoch's random part again.
+            if record.active.as_ref() == Some(&version.id) {
+                self.ports.publish.activated(projection, Some(&fresh.epoch(&record)));
             }
         }
         Ok(())

@@ -192,7 +192,13 @@ impl Model {
             if waits {
                 self.park(offset, 0, parked(ParkedKind::Waiting, event, reading, 0));
             } else if reading.fits(self.kind, n) {
-                self.apply(offset, (&event.tenant, &event.subject), event.time, bounded(event), reading);
+                self.apply(
+                    offset,
+                    (&event.tenant, &event.subject),
+                    event.time,
+                    bounded(event),
+                    reading,
+                );
                 self.applied += 1;
                 self.late += u64::from(event.time < self.watermark);
             } else {

@@ -169,6 +169,32 @@ pub(super) fn all() -> Vec<(&'static str, Setting, Vec<Step>)> {
                 Step::Rebuild(0),
             ],
         ),
+        (
+            "readers were not told of the epoch of a state that could be opened later",
+            vec![
+                Step::Append(vec![read(0, 0)]),
+                Step::Upload(1, true),
+                Step::Rebuild(1),
+                Step::FailStateRead,
+                Step::Restart,
+                Step::Append(vec![read(0, 0)]),
+            ],
+        ),
+        (
+            "a version rebuilt while its state could not be opened was expected to emit",
+            vec![
+                Step::Upload(2, true),
+                Step::FailStateRead,
+                Step::Restart,
+                Step::Append(vec![
+                    read(1_815, 0),
+                    read(2_492, 0),
+                    Input::Heartbeat(1_666),
+                    read(1_027, 0),
+                ]),
+                Step::Rebuild(2),
+            ],
+        ),
     ];
     cases.into_iter().map(|(name, steps)| (name, setting.clone(), steps)).collect()
 }

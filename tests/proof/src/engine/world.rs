@@ -1,6 +1,6 @@
 //! An engine over faked ports, with a model of every version beside it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use lantern_core::{
     Catalog, Committed, Event, HEARTBEAT_TYPE, KeyRange, LogError, Offset, PartitionId,
     ProjectionRecord, Publish, ReadStore, ShardId, ShardMeta, Space, StoreError, TableId,
     Timestamp, UNREADABLE_KIND, UNREADABLE_REASON, UNREADABLE_TYPE, VersionId, VersionRecord,
-    emitted_id,
+    Views, emitted_id,
 };
 use lantern_engine::{
     Engine, EngineConfig, EngineError, ParkedSelection, Ports, Upload, version_id,
@@ -116,8 +116,6 @@ pub struct World {
     shown: Shown,
     /// The log's end when a version was rebuilt whose state could not be read.
     unreadable: Option<Offset>,
-    /// Versions whose state could not be opened at the last start.
-    unopened: BTreeSet<String>,
     /// How often the projection was deleted.
     creation: u64,
     /// Which creation's build each epoch was seen to name.
@@ -187,7 +185,6 @@ impl World {
             perhaps: BTreeMap::new(),
             shown: Shown::default(),
             unreadable: None,
-            unopened: BTreeSet::new(),
             creation: 0,
             epochs: BTreeMap::new(),
             flaw: planted.model.map(|flaw| match flaw {
@@ -278,7 +275,6 @@ impl World {
                 let resumed = self.engine.resume(NAME);
                 if resumed.is_ok() {
                     self.check()?;
-                    self.note_unopened();
                 }
                 resumed
             }
@@ -309,7 +305,6 @@ impl World {
         for build in gone {
             self.forget(&build, &events);
         }
-        self.unopened.clear();
         self.unreadable = None;
         self.creation += 1;
         Ok(Ok(()))
@@ -332,12 +327,9 @@ impl World {
 
     fn rebuild(&mut self, version: &VersionId) -> Result<(), EngineError> {
         let status = self.engine.status_of(NAME)?;
-        let unreadable = self.unopened.contains(&version.0);
-        if !unreadable {
-            self.mend();
-        }
+        self.mend();
+        let unreadable = self.engine.view_version(NAME, version).is_err();
         self.engine.rebuild(NAME, version)?;
-        self.unopened.remove(&version.0);
         if unreadable && status.active.as_ref() == Some(&version.0) {
             // Nobody knows what it had emitted and not sent.
             let events = self.events();
@@ -401,7 +393,6 @@ impl World {
         self.check()?;
         self.engine = Engine::open(self.config.clone(), self.ports.clone())?;
         self.engine.attach();
-        self.note_unopened();
         // A state without a commit draws its number again, and readers come back.
         if let Some(build) = &self.serving
             && self.shown.pos == 0
@@ -410,12 +401,6 @@ impl World {
             self.shown = Shown::of(self.engine.status_of(NAME)?.epoch, &*store)?;
         }
         Ok(())
-    }
-
-    fn note_unopened(&mut self) {
-        let versions = self.engine.status().into_iter().flat_map(|p| p.versions);
-        let unopened = versions.filter(|v| v.activity == "halted").map(|v| v.id);
-        self.unopened = unopened.collect();
     }
 
     /// Retries or lets go of parked events, and has the model do the same.
@@ -536,9 +521,11 @@ impl World {
             before => {
                 let mut emit_from = Offset(0);
                 if let Some(old) = before {
-                    let stuck = self.unopened.contains(&old.0);
+                    // A version whose state could not be opened has stopped before.
+                    let store = self.stores.shard(&shard_id(&old)).peek();
+                    let stopped = meta_of(&*store)?.next.min(next);
                     let model = self.model(&old);
-                    model.serve(if stuck { model.next } else { next }, false);
+                    model.serve(stopped, false);
                     emit_from = model.emit_from;
                 }
                 let model = self.model(&build);
@@ -626,7 +613,6 @@ impl World {
             // The catalogue's fault may still be to come.
             self.engine.resume(NAME).or_else(|_| self.engine.resume(NAME))?;
             self.check()?;
-            self.unopened.clear();
         }
         self.settle()?;
         self.check()?;
