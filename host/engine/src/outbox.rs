@@ -307,11 +307,8 @@ pub(crate) fn decide_refused(
     let mut done = 0;
     for (key, value) in found {
         let mut record = decode(&value)?;
-        let subject = selection.subject.as_ref();
-        let selected = selection.all
-            || selection.offsets.contains(&record.event.cause.0)
-            || subject.is_some_and(|subject| *subject == record.event.subject);
-        if !selected {
+        let OutboxEvent { cause, tenant, subject, .. } = &record.event;
+        if !selection.names(*cause, tenant, subject) {
             continue;
         }
         state.buffer.set(Space::Outbox, &key, None);
@@ -471,9 +468,17 @@ pub(crate) fn emitted_events(state: &ShardState) -> Result<Vec<OutboxEvent>, Sto
 /// `tests/`. No part of the API.
 #[doc(hidden)]
 pub mod fuzzing {
-    use lantern_core::OutboxEvent;
+    use lantern_core::{OutboxEvent, ParkedRecord, ReadStore, StoreError};
 
     use super::OutboxRecord;
+
+    /// All emitted events in `store` that the log has refused.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they cannot be read.
+    pub fn refused(store: &dyn ReadStore) -> Result<Vec<ParkedRecord>, StoreError> {
+        super::refused_of(store, usize::MAX)
+    }
 
     /// The record in `bytes`, encoded again; `None` where they are damaged.
     #[must_use]

@@ -255,14 +255,22 @@ pub(crate) fn after(key: &[u8]) -> Vec<u8> {
 }
 
 fn selects(selection: &ParkedSelection, record: &ParkedRecord) -> bool {
-    let ParkedSelection { all, offsets, partition: _, tenant, subject } = selection;
-    let of_tenant = tenant.as_ref().is_none_or(|tenant| *tenant == record.tenant());
-    let tenant_alone = tenant.is_some() && offsets.is_empty() && subject.is_none();
-    let named = *all
-        || tenant_alone
-        || offsets.contains(&record.offset.0)
-        || subject.as_ref().is_some_and(|subject| *subject == record.event.subject);
-    of_tenant && named
+    selection.names(record.offset, record.tenant(), &record.event.subject)
+}
+
+impl ParkedSelection {
+    /// Whether it names what an event at `offset` has caused, of this tenant and
+    /// subject.
+    pub(crate) fn names(&self, offset: Offset, tenant: &str, subject: &str) -> bool {
+        let Self { all, offsets, partition: _, tenant: of, subject: about } = self;
+        let of_tenant = of.as_ref().is_none_or(|of| *of == tenant);
+        let tenant_alone = of.is_some() && offsets.is_empty() && about.is_none();
+        let named = *all
+            || tenant_alone
+            || offsets.contains(&offset.0)
+            || about.as_ref().is_some_and(|about| *about == subject);
+        of_tenant && named
+    }
 }
 
 /// What people see of a parked event.

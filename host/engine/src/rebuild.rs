@@ -70,8 +70,10 @@ impl Engine {
                 let carried = carried_over(store, &meta).map_err(|e| e.to_string())?;
                 Ok::<_, String>((meta, carried))
             };
+            // A state that could not be opened at the start may be by now.
+            let store = slot.store.clone().or_else(|| self.ports.stores.open(&slot.id).ok());
             // Twice, since an error of the disk may pass.
-            let held = slot.store.as_ref().map(|store| read(&**store).or_else(|_| read(&**store)));
+            let held = store.map(|store| read(&*store).or_else(|_| read(&*store)));
             let (meta, carried) = match held {
                 Some(Ok(held)) => held,
                 // A rebuild is the way out of a damaged state.

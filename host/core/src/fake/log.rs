@@ -165,6 +165,17 @@ impl MemoryLog {
         events
     }
 
+    /// When the log took each event of `partition`, in order.
+    ///
+    /// # Panics
+    /// When there is no such partition.
+    #[must_use]
+    pub fn append_times(&self, partition: PartitionId) -> Vec<Timestamp> {
+        let inner = lock(&self.inner);
+        let chunks = inner.partitions[partition.0 as usize].all_chunks();
+        chunks.flat_map(|chunk| chunk.appended.clone()).collect()
+    }
+
     fn wake(&self, partitions: impl IntoIterator<Item = (PartitionId, Option<Vec<String>>)>) {
         let wakers = lock(&self.wakers).clone();
         for (partition, types) in partitions {

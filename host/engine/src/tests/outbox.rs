@@ -111,6 +111,14 @@ fn an_emitted_event_that_the_log_refuses_is_set_aside_with_its_reason_and_the_ot
     assert_eq!((parked.total, parked.parked.len()), (1, 1));
     assert_eq!(parked.parked[0].kind, "emitted");
     assert!(parked.parked[0].reason.contains("`max.message.bytes`"), "{:?}", parked.parked[0]);
+    // A choice of a tenant does not mean what another tenant's events have caused.
+    let of_another = crate::ParkedSelection {
+        tenant: Some("b".into()),
+        subject: Some(parked.parked[0].subject.clone()),
+        ..Default::default()
+    };
+    assert_eq!(world.engine.retry("meter", None, &of_another).unwrap().selected, 0);
+    assert_eq!(world.engine.drop_parked("meter", None, &of_another).unwrap().selected, 0);
     // Others of its subject are not held back, also after a restart.
     world.restart();
     world.log.append_to(P0, (5..8).map(|n| closing(8).remove(n)));
