@@ -16,7 +16,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use fastrand::Rng;
 use lantern_core::fake::{ManualClock, RecordingPublish};
 use lantern_core::{
-    ChangesSince, Checkpoint, Events, KeyRange, Log, Random, TableId, Timestamp, Views as _,
+    ChangesSince, Checkpoint, Events, KeyRange, Log, PartitionId, Random, TableId, Timestamp,
+    Views as _,
 };
 use lantern_engine::{Engine, EngineConfig, Ports, Upload};
 use lantern_log::{EmbeddedLog, LogConfig};
@@ -50,8 +51,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Flawed {
     /// Epochs have no random part: the same number is drawn each time.
     pub same_numbers: bool,
-    /// The log does not tell its incarnations apart.
-    pub one_incarnation: bool,
+    /// What the log does wrong.
+    pub log: Option<Logs>,
 }
 
 /// Tries random histories.
@@ -93,10 +94,22 @@ fn one(seed: u64, flawed: Flawed) -> Result<Counted> {
 /// What a history is, as the model knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct History {
-    /// A number for each event of the log; no two appends share one.
-    events: Vec<u64>,
+    /// The events of the log.
+    events: Vec<Logged>,
     /// Which creation of the projection's state folds them.
     creation: u64,
+}
+
+/// An event of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Logged {
+    /// No two events have the same, also in histories that are continued differently.
+    number: u64,
+    tenant: &'static str,
+    id: String,
+    subject: String,
+    time: i64,
+    value: i64,
 }
 
 /// What a reader keeps.
@@ -130,6 +143,8 @@ struct World {
 /// The files, opened, and the engine over them.
 struct Open {
     log: Arc<EmbeddedLog>,
+    /// The log as the engine sees it.
+    port: Arc<dyn Log>,
     engine: Arc<Engine>,
 }
 
@@ -185,9 +200,9 @@ impl World {
         let log = Arc::new(EmbeddedLog::open(folder.join("log.redb"), log)?);
         let shelf = Arc::new(Shelf::default());
         shelf.put(&meter::sha256(KINDS[0]), meter::plugin(KINDS[0], Flaws::default()));
-        let bad = self.flawed.one_incarnation.then_some(Logs::OneIncarnation);
+        let port = BadLog::over(log.clone(), self.flawed.log);
         let ports = Ports {
-            log: BadLog::over(log.clone(), bad),
+            log: Arc::clone(&port),
             stores: Arc::new(StateDir::open(folder.join("state"), StoreConfig::default())?),
             catalog: Arc::new(CatalogFile::open(folder.join("catalog.redb"))?),
             publish: Arc::new(RecordingPublish::new()),
@@ -198,13 +213,13 @@ impl World {
         let config = EngineConfig { commit_ms: 0, ..EngineConfig::default() };
         let engine = Engine::open(config, ports)?;
         engine.attach();
-        self.open = Some(Open { log, engine });
+        self.open = Some(Open { log, port, engine });
         self.settle()
     }
 
     fn stop(&mut self) {
-        if let Some(Open { log, engine }) = self.open.take() {
-            drop(engine);
+        if let Some(Open { log, port, engine }) = self.open.take() {
+            drop((engine, port));
             log.close();
         }
     }
@@ -238,27 +253,47 @@ impl World {
         Ok(())
     }
 
+    /// Sends events. Some are sent again, and some have the id of another tenant's
+    /// event: those are events of their own.
     fn append(&mut self, rng: &mut Rng) -> Result<()> {
         let mut batch = Events::new();
+        let mut expected = Vec::new();
         for _ in 0..rng.u64(1..5) {
             let number = self.number();
-            self.history.events.push(number);
-            let time = (self.history.events.len() as i64) * SECOND / 4;
-            let subject = format!("s{}", rng.u8(..3));
-            let reading = Reading::Value(rng.i64(1..50));
-            let event = meter::event(
-                &number.to_string(),
-                ["a", "b"][rng.usize(..2)],
-                &subject,
-                time,
-                reading,
-            );
+            let events = &self.history.events;
+            let mut sent = Logged {
+                number,
+                tenant: ["a", "b"][rng.usize(..2)],
+                id: number.to_string(),
+                subject: format!("s{}", rng.u8(..3)),
+                time: (events.len() as i64 + 1) * SECOND / 4,
+                value: rng.i64(1..50),
+            };
+            if !events.is_empty() && rng.u8(..3) == 0 {
+                let earlier = events[rng.usize(..events.len())].clone();
+                let (tenant, value) = (sent.tenant, sent.value);
+                sent = Logged { number, tenant, ..earlier };
+                sent.value = if rng.bool() { sent.value } else { value };
+            }
+            let known = events.iter().find(|e| (e.tenant, &e.id) == (sent.tenant, &sent.id));
+            let differs = known.is_some_and(|known| Logged { number, ..known.clone() } != sent);
+            expected.push((known.is_some(), differs));
+            let reading = Reading::Value(sent.value);
+            let event = meter::event(&sent.id, sent.tenant, &sent.subject, sent.time, reading);
             ensure!(batch.push(&event.as_ref()), "a batch of few events has room");
+            if !expected.last().is_some_and(|(known, _)| *known) {
+                self.history.events.push(sent);
+            }
         }
         let (send, receive) = std::sync::mpsc::channel();
-        let log = &self.opened()?.log;
-        log.append(batch, Box::new(move |outcome| drop(send.send(outcome))));
-        receive.recv_timeout(PATIENCE)??;
+        let port = &self.opened()?.port;
+        port.append(batch, Box::new(move |outcome| drop(send.send(outcome))));
+        let appended = receive.recv_timeout(PATIENCE)??;
+        let told: Vec<_> = appended.events.iter().map(|e| (e.duplicate, e.differs)).collect();
+        ensure!(told == expected, "of the events sent, {told:?} are known, and not {expected:?}");
+        let end = port.bounds(PartitionId(0))?.end;
+        let count = self.history.events.len() as u64;
+        ensure!(end.0 == count, "the log ends at {end}, and has taken {count} events");
         self.settle()
     }
 

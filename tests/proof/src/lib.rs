@@ -6,7 +6,9 @@
 //! with that of the longer run.
 
 pub mod damage;
+pub mod echo;
 pub mod engine;
+pub mod export;
 pub mod failed_sync;
 pub mod feed;
 pub mod full_disk;
@@ -14,6 +16,7 @@ pub mod histories;
 pub mod hostile;
 pub mod kafka;
 pub mod kill;
+pub mod late;
 mod ledger;
 pub mod meter;
 pub mod mirror;
@@ -26,6 +29,7 @@ pub mod replay;
 pub mod requests;
 pub mod run;
 pub mod teeth;
+pub mod usage;
 
 pub use run::{Claim, Counts, Failure, Outcome, Plan, Run};
 
@@ -60,5 +64,7 @@ pub const CLAIMS: &[Claim] = &[
     kafka::CLAIM,
     payloads::CLAIM,
     histories::CLAIM,
+    late::CLAIM,
+    export::CLAIM,
     teeth::CLAIM,
 ];

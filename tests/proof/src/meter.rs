@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use lantern_core::fake::{NativePlugin, host_error};
 use lantern_core::{
-    Applied, ApplyError, Attributes, Batch, Cause, Event, EventTime, Field, FieldKind, Host,
-    HostError, Instance, InstantiateError, Manifest, NewEvent, OnFailure, Plugin, Table, TableId,
-    Timestamp, TrapKind, VersionRecord,
+    Applied, ApplyError, Attributes, Batch, Cause, Event, EventRef, EventTime, Field, FieldKind,
+    Host, HostError, Instance, InstantiateError, Manifest, NewEvent, OnFailure, Plugin, Table,
+    TableId, Timestamp, TrapKind, VersionRecord,
 };
 use lantern_engine::{PluginError, PluginSource};
 use parking_lot::Mutex;
@@ -36,6 +36,13 @@ pub const NAME: &str = "meter";
 pub const READ: &str = "m.read";
 /// What it emits.
 pub const CLOSED: &str = "window.closed";
+/// The data of an emitted event that says it was loud.
+pub const LOUD: &str = r#""loud""#;
+/// The data of an emitted event that a log with a limit refuses.
+pub const LARGE: &str = r#""large, larger, and too large for some logs to take""#;
+/// How deep the manifests let emitted events cause each other: the host's limit is
+/// lower.
+pub const CYCLE_DEPTH_MAX: u32 = 1_000;
 
 /// Tables by number.
 pub const TOTALS: TableId = TableId(0);
@@ -80,6 +87,9 @@ pub struct Flaws {
     /// It writes rows of tenants at the end of a call, in the name of the last
     /// event.
     pub coalesces: bool,
+    /// From this offset on, what it writes depends on how many events its instance has
+    /// seen.
+    pub late: Option<u64>,
 }
 
 /// What an event's data says.
@@ -98,6 +108,10 @@ pub enum Reading {
     Poison,
     /// Writes a row of another tenant where not mended, which the host refuses.
     Foreign,
+    /// Is emitted at once.
+    Loud,
+    /// Emits an event that a log with a limit refuses.
+    Large,
 }
 
 impl Reading {
@@ -110,6 +124,8 @@ impl Reading {
             b"timer" => Self::BadTimer,
             b"poison" => Self::Poison,
             b"foreign" => Self::Foreign,
+            data if data == LOUD.as_bytes() => Self::Loud,
+            b"large" => Self::Large,
             data => Self::Value(
                 std::str::from_utf8(data).ok().and_then(|t| t.parse().ok()).unwrap_or(0),
             ),
@@ -126,6 +142,18 @@ impl Reading {
             Self::BadTimer => "timer".into(),
             Self::Poison => "poison".into(),
             Self::Foreign => "foreign".into(),
+            Self::Loud => LOUD.into(),
+            Self::Large => "large".into(),
+        }
+    }
+
+    /// The data of the event that it has the meter emit at once.
+    #[must_use]
+    pub fn emitted(self) -> Option<&'static str> {
+        match self {
+            Self::Loud => Some(LOUD),
+            Self::Large => Some(LARGE),
+            _ => None,
         }
     }
 
@@ -133,7 +161,7 @@ impl Reading {
     #[must_use]
     pub fn fits(self, kind: Kind, n: i64) -> bool {
         match self {
-            Self::Value(_) | Self::BadTimer => true,
+            Self::Value(_) | Self::BadTimer | Self::Loud | Self::Large => true,
             Self::Bad => kind.mended || n >= ENOUGH,
             Self::Trap | Self::Foreign => kind.mended,
             Self::Poison => false,
@@ -184,6 +212,7 @@ pub fn manifest(kind: Kind) -> Manifest {
             Table { name: "owned".into(), per_tenant: true, ..Table::default() },
         ],
         emits: vec![CLOSED.into()],
+        cycle_depth_max: Some(CYCLE_DEPTH_MAX),
         event_time: Some(EventTime {
             allowed_lateness_us: LATENESS.cast_unsigned(),
             tick_us: SECOND.cast_unsigned(),
@@ -223,10 +252,18 @@ pub fn plugin(kind: Kind, flaws: Flaws) -> Arc<dyn Plugin> {
                 if reading != Reading::Foreign && !reading.fits(kind, n) {
                     return Err(refusal(reading, cause));
                 }
+                let mut extra = if flaws.batch_dependent { batch.events.len() as i64 } else { 0 };
+                if flaws.late.is_some_and(|from| batch.offsets[place] >= from) {
+                    let seen = &mut memory.entry(String::new()).or_default().0;
+                    *seen += 1;
+                    extra += *seen;
+                }
                 let memory = flaws.remembers.then_some(&mut *memory);
-                let extra = if flaws.batch_dependent { batch.events.len() as i64 } else { 0 };
                 let read = Read { cause, who: &who, time: event.time, reading, extra };
                 apply_one(host, kind, &read, memory).map_err(host_error)?;
+                if let Some(data) = reading.emitted() {
+                    emit_at_once(host, cause, &event, data).map_err(host_error)?;
+                }
                 let owner = owner(kind, event.tenant, reading);
                 if owner.is_empty() {
                     continue;
@@ -348,6 +385,22 @@ fn apply_one(
     let count = host.get(WINDOWS, &key)?.map_or(0, |row| row.len());
     host.put(cause, WINDOWS, &key, &vec![b'x'; count + 1])?;
     if sum % 11 == 0 { host.cancel_timer(cause, &key) } else { host.set_timer(cause, end, &key) }
+}
+
+fn emit_at_once(
+    host: &mut dyn Host,
+    cause: Cause,
+    event: &EventRef<'_>,
+    data: &str,
+) -> Result<(), HostError> {
+    host.emit(NewEvent {
+        cause,
+        kind: CLOSED.into(),
+        subject: event.subject.into(),
+        time: event.time,
+        data: data.into(),
+        ..NewEvent::default()
+    })
 }
 
 fn numbers(row: &[u8]) -> (i64, i64) {

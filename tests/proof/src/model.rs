@@ -40,6 +40,8 @@ pub struct Parked {
     /// The event's time.
     time: Timestamp,
     reading: Reading,
+    /// How deep the event is in a chain of emitted events.
+    depth: u32,
     attempts: u32,
 }
 
@@ -48,8 +50,12 @@ pub struct Parked {
 pub struct Emitted {
     /// Whether it goes into the log.
     pub live: bool,
-    /// The offset of the event that set the timer.
+    /// The offset of the event that caused it, or that set the timer.
     pub cause: u64,
+    /// How deep it is in a chain of emitted events.
+    pub depth: u32,
+    /// Its tenant; empty if it has none, as what timers emit here.
+    pub tenant: String,
     /// Its subject.
     pub subject: String,
     /// Its data.
@@ -60,6 +66,8 @@ pub struct Emitted {
 #[derive(Clone, Debug)]
 pub struct Model {
     kind: Kind,
+    /// The deepest emitted event that the host allows.
+    depth_max: u32,
     /// The next offset to read.
     pub next: Offset,
     max_time: Timestamp,
@@ -105,14 +113,17 @@ pub enum Flaw {
     SubjectOfAllTenants,
     /// An event moves the watermark however far ahead it is.
     AheadMoves,
+    /// Projections may feed each other without end.
+    EndlessLoop,
 }
 
 impl Model {
     /// The state before the first event.
     #[must_use]
-    pub fn new(kind: Kind) -> Self {
+    pub fn new(kind: Kind, depth_max: u32) -> Self {
         Self {
             kind,
+            depth_max,
             next: Offset(0),
             max_time: Timestamp::MIN,
             watermark: Timestamp::MIN,
@@ -188,17 +199,11 @@ impl Model {
         } else if event.kind == READ {
             let reading = Reading::of(&event.data);
             let waits = self.kind.on_failure == Policy::ParkSubject && self.blocked(event);
-            let n = self.count(&event.tenant, &event.subject);
+            let one = parked(ParkedKind::Waiting, event, reading, 0);
             if waits {
-                self.park(offset, 0, parked(ParkedKind::Waiting, event, reading, 0));
-            } else if reading.fits(self.kind, n) {
-                self.apply(
-                    offset,
-                    (&event.tenant, &event.subject),
-                    event.time,
-                    bounded(event),
-                    reading,
-                );
+                self.park(offset, 0, one);
+            } else if self.fits(&one) {
+                self.apply(offset, &one, bounded(event));
                 self.applied += 1;
                 self.late += u64::from(event.time < self.watermark);
             } else {
@@ -256,14 +261,22 @@ impl Model {
         self.parked_total += 1;
     }
 
-    fn apply(
-        &mut self,
-        offset: Offset,
-        (tenant, subject): (&str, &str),
-        time: Timestamp,
-        first: Timestamp,
-        reading: Reading,
-    ) {
+    /// Whether an event can be applied now.
+    fn fits(&self, event: &Parked) -> bool {
+        let Parked { tenant, subject, reading, depth, unreadable, .. } = event;
+        let emits_too_deep = reading.emitted().is_some() && self.is_too_deep(*depth);
+        !unreadable && !emits_too_deep && reading.fits(self.kind, self.count(tenant, subject))
+    }
+
+    /// Whether the host refuses what an event or timer of this depth emits.
+    fn is_too_deep(&self, depth: u32) -> bool {
+        depth + 1 > self.depth_max && self.flaw != Some(Flaw::EndlessLoop)
+    }
+
+    /// Applies `event`, which is the first one as of the time `first`.
+    fn apply(&mut self, offset: Offset, event: &Parked, first: Timestamp) {
+        let Parked { tenant, subject, time, reading, depth, .. } = event;
+        let (time, reading, depth) = (*time, *reading, *depth);
         let who = meter::who(tenant, subject);
         let now = match self.watermark {
             Timestamp::MIN => mark(first),
@@ -287,7 +300,18 @@ impl Model {
             self.timers.remove(&key);
         } else if self.timers.get(&key).is_none_or(|(_, timer)| timer.at != end) {
             let due = end.max(Timestamp(self.watermark.0.saturating_add(1)));
-            self.timers.insert(key.clone(), (due, Timer { at: end, key, offset, depth: 0 }));
+            self.timers.insert(key.clone(), (due, Timer { at: end, key, offset, depth }));
+        }
+        if let Some(data) = reading.emitted() {
+            let live = self.live && (self.retrying || offset >= self.emit_from);
+            self.emitted.push(Emitted {
+                live,
+                cause: offset.0,
+                depth: depth + 1,
+                tenant: tenant.clone(),
+                subject: subject.clone(),
+                data: data.to_owned(),
+            });
         }
     }
 
@@ -303,7 +327,7 @@ impl Model {
         for (_, timer) in due {
             self.timers.remove(&timer.key);
             self.timers_fired += 1;
-            if self.fires(&timer.key) {
+            if self.fires(&timer) {
                 self.close(&timer);
             } else {
                 let number = self.timers_fired;
@@ -316,15 +340,16 @@ impl Model {
         self.watermark = target;
     }
 
-    fn fires(&self, key: &str) -> bool {
-        self.kind.mended || !key.ends_with('!')
+    fn fires(&self, timer: &Timer) -> bool {
+        (self.kind.mended || !timer.key.ends_with('!')) && !self.is_too_deep(timer.depth)
     }
 
-    fn close(&mut self, Timer { key, offset, .. }: &Timer) {
+    fn close(&mut self, Timer { key, offset, depth, .. }: &Timer) {
         let count = self.windows.remove(key).unwrap_or_default();
         let data = count.to_string();
         let live = self.live && (self.retrying || self.next > self.emit_from);
-        self.emitted.push(Emitted { live, cause: offset.0, subject: key.clone(), data });
+        let (cause, depth, subject) = (offset.0, depth + 1, key.clone());
+        self.emitted.push(Emitted { live, cause, depth, tenant: String::new(), subject, data });
     }
 
     /// Retries what `choice` names; says how many were applied.
@@ -362,7 +387,7 @@ impl Model {
 
     fn retry_one(&mut self, offset: Offset, what: &Parked) -> bool {
         if let ParkedKind::Timer(timer) = &what.kind {
-            let fires = self.fires(&timer.key);
+            let fires = self.fires(timer);
             if fires {
                 self.retrying = true;
                 self.close(timer);
@@ -370,11 +395,12 @@ impl Model {
             }
             return fires;
         }
-        let n = self.count(&what.tenant, &what.subject);
-        if what.unreadable || !what.reading.fits(self.kind, n) {
+        if !self.fits(what) {
             return false;
         }
-        self.apply(offset, (&what.tenant, &what.subject), what.time, what.time, what.reading);
+        self.retrying = true;
+        self.apply(offset, what, what.time);
+        self.retrying = false;
         self.applied += 1;
         true
     }
@@ -473,6 +499,7 @@ fn parked(kind: ParkedKind, event: &Event, reading: Reading, attempts: u32) -> P
         unreadable: event.kind == UNREADABLE_TYPE,
         time: event.time,
         reading,
+        depth: event.as_ref().depth(),
         attempts,
     }
 }
@@ -490,7 +517,8 @@ fn told(kind: &ParkedKind, tenant: &str, subject: &str, attempts: u32) -> String
 }
 
 fn told_timer(due: Timestamp, timer: &Timer) -> String {
-    format!("set by offset {} for {}, due at {}", timer.offset, timer.at.0, due.0)
+    let Timer { at, offset, depth, .. } = timer;
+    format!("set by offset {offset} of depth {depth} for {}, due at {}", at.0, due.0)
 }
 
 fn rows(store: &dyn ReadStore, table: TableId) -> Result<BTreeMap<String, String>> {

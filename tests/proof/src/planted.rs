@@ -1,14 +1,16 @@
 //! Ports with a bug in them. Each is one that a real host might have; an
 //! experiment that does not find it proves nothing.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lantern_core::{
-    AppendDone, Appended, AppendedEvent, Bounds, Committed, Events, KeyRange, Log, LogError,
-    Offset, Pairs, PartitionId, Publish, Read, ReadStore, ShardId, ShardStore, Space, SpaceWrites,
-    StateStores, StoreError, Timestamp, TypeFilter, VersionId, Waker, Writes,
+    AppendDone, Appended, AppendedEvent, Bounds, Committed, EventRef, Events, KeyRange, Log,
+    LogError, Offset, Pairs, PartitionId, Publish, Read, ReadStore, ShardId, ShardStore, Space,
+    SpaceWrites, StateStores, StoreError, Timestamp, TypeFilter, VersionId, Waker, Writes,
 };
+use parking_lot::Mutex;
 
 /// What stores may do wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +38,10 @@ pub enum Logs {
     NewIds,
     /// Its incarnations are not told apart.
     OneIncarnation,
+    /// Events are known again by source and id, whatever their tenant.
+    TenantIgnored,
+    /// An event that it refuses for good is told as one that it does not take now.
+    RefusalPasses,
 }
 
 /// Stores that do one thing wrong.
@@ -156,15 +162,31 @@ pub struct BadLog {
     inner: Arc<dyn Log>,
     what: Logs,
     appends: AtomicU64,
+    /// Source, id and tenant of events that were appended.
+    seen: Mutex<BTreeMap<(String, String), String>>,
 }
 
 impl BadLog {
     /// `inner`, with what is planted in it.
     pub fn over<L: Log + 'static>(inner: Arc<L>, what: Option<Logs>) -> Arc<dyn Log> {
         match what {
-            Some(what) => Arc::new(Self { inner, what, appends: AtomicU64::new(0) }),
+            Some(what) => {
+                Arc::new(Self { inner, what, appends: AtomicU64::new(0), seen: Mutex::default() })
+            }
             None => inner,
         }
+    }
+
+    /// `events`, each with the tenant that first sent one of its source and id.
+    fn of_one_tenant(&self, events: &Events) -> Events {
+        let mut seen = self.seen.lock();
+        let mut same = Events::new();
+        for event in events.iter() {
+            let name = (event.source.to_owned(), event.id.to_owned());
+            let first = seen.entry(name).or_insert_with(|| event.tenant.to_owned());
+            same.push(&EventRef { tenant: first, ..event });
+        }
+        same
     }
 }
 
@@ -219,6 +241,16 @@ impl Log for BadLog {
                 }
                 self.inner.append(again, done);
             }
+            Logs::TenantIgnored => self.inner.append(self.of_one_tenant(&events), done),
+            Logs::RefusalPasses => self.inner.append(
+                events,
+                Box::new(|outcome| {
+                    done(outcome.map_err(|error| match error {
+                        LogError::Rejected { .. } => LogError::Unavailable(error.to_string()),
+                        other => other,
+                    }));
+                }),
+            ),
             _ => self.inner.append(events, done),
         }
     }

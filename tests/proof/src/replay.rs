@@ -23,10 +23,11 @@ use lantern_plugin::{Compiler, PluginConfig, PluginHost};
 use lantern_store::{StateDir, StoreConfig};
 
 use crate::meter::{self, Flaky, Flaws, Kind, Policy, Reading, SECOND, Shelf};
-use crate::{Claim, Counts, Run};
+use crate::{Claim, Counts, Run, usage};
 
-/// The plugins that are folded with, beside the meter.
-const GUESTS: [&str; 4] = ["revenue", "funnel", "rate-alerts", "flight-delays"];
+/// The guests that are folded with next to the meter. The last one declares everything
+/// that a manifest can.
+const GUESTS: [&str; 5] = ["revenue", "funnel", "rate-alerts", "flight-delays", usage::GUEST];
 /// How long a fold of a few hundred events may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How often a fold is tried in another way.
@@ -68,20 +69,27 @@ pub fn logs(run: &mut Run<'_>, plugins: &[Named]) {
     });
 }
 
-/// The example plugins, compiled, and the meter.
+/// The example plugins, compiled, the guest of [`usage`], and the meter.
 ///
 /// # Errors
 /// Where a guest is not built, or does not compile.
 pub fn plugins() -> Result<Vec<Named>> {
-    // These are trusted; that compiling is contained is shown elsewhere.
-    let config = PluginConfig { compiler: Compiler::InProcess, ..PluginConfig::default() };
-    let host = PluginHost::new(config)?;
     let mut plugins = vec![("meter".to_owned(), meter(Flaws::default()))];
     for name in GUESTS {
-        let bytes = std::fs::read(lantern_tests::guest(name))?;
-        plugins.push((name.to_owned(), host.load(&bytes, "")?));
+        plugins.push((name.to_owned(), guest(name)?));
     }
     Ok(plugins)
+}
+
+/// A guest, compiled.
+///
+/// # Errors
+/// Where it is not built, or does not compile.
+pub fn guest(name: &str) -> Result<Arc<dyn Plugin>> {
+    // These are trusted; that compiling is contained is shown elsewhere.
+    let config = PluginConfig { compiler: Compiler::InProcess, ..PluginConfig::default() };
+    let bytes = std::fs::read(lantern_tests::guest(name))?;
+    Ok(PluginHost::new(config)?.load(&bytes, "")?)
 }
 
 /// The meter with what is wrong with it.
@@ -101,7 +109,7 @@ impl Recorded {
         let mut scratch = Vec::new();
         let mut time = 0;
         for number in 0..rng.u64(20..400) {
-            let event = match rng.u8(..8) {
+            let event = match rng.u8(..10) {
                 0..4 => {
                     let mut one = Events::new();
                     shop.fill(number..number + 1, &mut one, &mut scratch);
@@ -124,6 +132,10 @@ impl Recorded {
                         time.max(0),
                         reading,
                     )
+                }
+                7..9 => {
+                    time += rng.i64(0..SECOND);
+                    usage::random(rng, number, time.max(0), 10)
                 }
                 _ => flight(rng, number),
             };

@@ -12,7 +12,7 @@ use crate::meter::Flaws;
 use crate::model::Flaw;
 use crate::planted::{Logs, Stores};
 use crate::power::Flawed;
-use crate::{Claim, Counts, Plan, Run, engine, histories, power, replay};
+use crate::{Claim, Counts, Plan, Run, engine, export, histories, late, power, replay};
 
 /// In so many cases a bug must show; most do in the first ten.
 const CASES_MAX: u64 = 3_000;
@@ -51,14 +51,23 @@ enum Place {
     Plugin(Flaws),
     /// In the identities of histories, to be found by what readers kept of them.
     Histories(histories::Flawed),
+    /// In a plugin, to be found by second folds and verifications.
+    Late(Flaws),
+    /// In the export of a log, to be found by an import elsewhere.
+    Export(export::Flawed),
     /// In redb: 4.1.0, to be found by the simulated disk.
     Redb,
 }
 
 const SOUND: Planted =
     Planted { flaws: HONEST_PLUGIN, stores: None, log: None, unpublished: false, model: None };
-const HONEST_PLUGIN: Flaws =
-    Flaws { batch_dependent: false, remembers: false, tenant_of_batch: false, coalesces: false };
+const HONEST_PLUGIN: Flaws = Flaws {
+    batch_dependent: false,
+    remembers: false,
+    tenant_of_batch: false,
+    coalesces: false,
+    late: None,
+};
 const HONEST: Flawed = Flawed {
     sync_skipped: None,
     folders_unsynced: false,
@@ -76,6 +85,10 @@ const fn model(flaw: Flaw) -> Place {
 
 const fn log(what: Logs) -> Place {
     Place::Engine(Planted { log: Some(what), ..SOUND })
+}
+
+const fn history_log(what: Logs) -> Place {
+    Place::Histories(histories::Flawed { same_numbers: false, log: Some(what) })
 }
 
 const fn skipped(file: &'static str) -> Place {
@@ -135,13 +148,26 @@ const BUGS: &[Bug] = &[
     },
     Bug { name: "an event far ahead moves the watermark", planted: model(Flaw::AheadMoves) },
     Bug { name: "an unreadable record blocks a subject", planted: model(Flaw::UnreadableBlocks) },
+    Bug { name: "projections feed each other without end", planted: model(Flaw::EndlessLoop) },
+    Bug {
+        name: "an outbox is blocked by an event that the log refuses for good",
+        planted: log(Logs::RefusalPasses),
+    },
     Bug {
         name: "an epoch has no random part",
-        planted: Place::Histories(histories::Flawed { same_numbers: true, one_incarnation: false }),
+        planted: Place::Histories(histories::Flawed { same_numbers: true, log: None }),
     },
     Bug {
         name: "a checkpoint ignores the log's incarnation",
-        planted: Place::Histories(histories::Flawed { same_numbers: false, one_incarnation: true }),
+        planted: history_log(Logs::OneIncarnation),
+    },
+    Bug {
+        name: "events of two tenants are one if their ids are the same",
+        planted: history_log(Logs::TenantIgnored),
+    },
+    Bug {
+        name: "heartbeats are left out of an export",
+        planted: Place::Export(export::Flawed { heartbeats_left_out: true }),
     },
     Bug {
         name: "what is written depends on the batch",
@@ -150,6 +176,10 @@ const BUGS: &[Bug] = &[
     Bug {
         name: "an instance's memory is trusted",
         planted: Place::Plugin(Flaws { remembers: true, ..HONEST_PLUGIN }),
+    },
+    Bug {
+        name: "an instance's memory is trusted from some event on",
+        planted: Place::Late(Flaws { late: Some(150), ..HONEST_PLUGIN }),
     },
 ];
 
@@ -169,6 +199,14 @@ impl Bug {
             Place::Histories(flawed) => {
                 let flawed = *flawed;
                 Box::new(move |run| histories::histories(run, flawed))
+            }
+            Place::Late(flaws) => {
+                let flaws = *flaws;
+                Box::new(move |run| late::honest_plugins(run, flaws))
+            }
+            Place::Export(flawed) => {
+                let flawed = *flawed;
+                Box::new(move |run| export::logs(run, flawed))
             }
             Place::Plugin(flaws) => {
                 let plugins = [("meter".to_owned(), replay::meter(*flaws))];

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod cuts;
 mod ways_out;
 
 use indicatif::ProgressBar;
@@ -52,6 +53,8 @@ claims! {
     over_kafka_every_event_has_its_effect_once: "kafka",
     an_accepted_payload_is_the_same_value_everywhere: "payloads",
     a_history_is_never_taken_for_another: "histories",
+    late_nondeterminism_is_found: "late",
+    an_exported_log_gives_the_same_states: "export",
     every_planted_bug_is_found: "teeth",
 }
 

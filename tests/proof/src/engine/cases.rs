@@ -12,6 +12,7 @@ pub(super) fn all() -> Vec<(&'static str, Setting, Vec<Step>)> {
         chunk_events: 1,
         commit_ms: 0,
         changes_bytes: 200,
+        echo_depth: None,
     };
     let read = |ms: i16, value: i64| Input::Read((0, 0), ms, Reading::Value(value));
     let closing = || Step::Append(vec![read(3_031, 0), read(3_969, 0)]);
@@ -181,7 +182,7 @@ pub(super) fn all() -> Vec<(&'static str, Setting, Vec<Step>)> {
             ],
         ),
         (
-            "a version rebuilt while its state could not be opened was expected to emit",
+            "a version rebuilt after its state could not be opened once emitted nothing",
             vec![
                 Step::Upload(2, true),
                 Step::FailStateRead,

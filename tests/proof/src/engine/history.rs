@@ -27,6 +27,9 @@ pub struct Setting {
     pub commit_ms: u64,
     /// The bytes the change log may take.
     pub changes_bytes: u64,
+    /// How deep emitted events may cause each other, if there is a second projection
+    /// that answers them.
+    pub echo_depth: Option<u32>,
 }
 
 /// An event to append.
@@ -83,6 +86,8 @@ pub enum Step {
     Hold,
     /// Appends wait no more.
     Release,
+    /// The log refuses large events, or does not.
+    Limit(bool),
     /// A version is uploaded, to become active by itself or not.
     Upload(u8, bool),
     /// A version is activated.
@@ -120,10 +125,20 @@ impl ReferenceStateMachine for History {
             prop::sample::select(vec![1, 3, 50]),
             prop::sample::select(vec![0, 1_000]),
             prop::sample::select(vec![200, 1 << 20]),
+            prop::sample::select(vec![None, Some(1), Some(2), Some(5)]),
         )
-            .prop_map(|(batch_events, batch_timers, chunk_events, commit_ms, changes_bytes)| {
-                Setting { batch_events, batch_timers, chunk_events, commit_ms, changes_bytes }
-            })
+            .prop_map(
+                |(batch_events, batch_timers, chunk_events, commit_ms, changes_bytes, echo)| {
+                    Setting {
+                        batch_events,
+                        batch_timers,
+                        chunk_events,
+                        commit_ms,
+                        changes_bytes,
+                        echo_depth: echo,
+                    }
+                },
+            )
             .boxed()
     }
 
@@ -143,6 +158,7 @@ impl ReferenceStateMachine for History {
             2 => (1_u8..4).prop_map(Step::FailCalls),
             1 => Just(Step::Hold),
             2 => Just(Step::Release),
+            1 => any::<bool>().prop_map(Step::Limit),
             4 => (version(), any::<bool>()).prop_map(|(v, on)| Step::Upload(v, on)),
             3 => version().prop_map(Step::Activate),
             2 => Just(Step::Rollback),
@@ -185,6 +201,8 @@ fn reading() -> impl Strategy<Value = Reading> {
         1 => Just(Reading::BadTimer),
         1 => Just(Reading::Poison),
         2 => Just(Reading::Foreign),
+        1 => Just(Reading::Loud),
+        1 => Just(Reading::Large),
     ]
 }
 

@@ -6,7 +6,9 @@
 //! with the model.
 
 mod cases;
+mod emitted;
 mod history;
+mod limited;
 mod world;
 
 use std::sync::atomic::Ordering;

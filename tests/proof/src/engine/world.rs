@@ -1,6 +1,6 @@
 //! An engine over faked ports, with a model of every version beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use lantern_core::{
     Catalog, Committed, Event, HEARTBEAT_TYPE, KeyRange, LogError, Offset, PartitionId,
     ProjectionRecord, Publish, ReadStore, ShardId, ShardMeta, Space, StoreError, TableId,
     Timestamp, UNREADABLE_KIND, UNREADABLE_REASON, UNREADABLE_TYPE, VersionId, VersionRecord,
-    Views, emitted_id,
+    emitted_id,
 };
 use lantern_engine::{
     Engine, EngineConfig, EngineError, ParkedSelection, Ports, Upload, version_id,
@@ -21,12 +21,17 @@ use lantern_engine::{
 use parking_lot::Mutex;
 use serde_json::json;
 
+use super::emitted::{Account, Answers, ById, Refused};
 use super::history::{CLAIMED, Input, KINDS, Setting, Step, TENANTS, Who};
-use crate::meter::{self, CLOSED, Flaky, Flaws, NAME, Reading, SECOND, Shelf};
+use super::limited::LimitedLog;
+use crate::echo;
+use crate::meter::{self, Flaky, Flaws, NAME, Reading, SECOND, Shelf};
 use crate::model::{Choice, Flaw, Model, meta_of};
 use crate::planted::{BadLog, BadPublish, BadStores};
 
 const P0: PartitionId = PartitionId(0);
+/// How deep emitted events may cause each other if there is no second projection.
+const DEPTH_MAX: u32 = 16;
 /// More turns than any history needs to come to rest.
 const TURNS_MAX: u32 = 20_000;
 
@@ -68,7 +73,10 @@ impl Publish for Watch {
         self.calls.lock().push(Published::Committed(Arc::clone(commit)));
     }
 
-    fn activated(&self, _: &str, epoch: Option<&str>) {
+    fn activated(&self, projection: &str, epoch: Option<&str>) {
+        if projection != NAME {
+            return;
+        }
         let epoch = epoch.map(str::to_owned);
         let build = epoch.as_deref().and_then(build_of_epoch);
         let store = build.map(|build| self.stores.shard(&shard_id(&build)).peek());
@@ -91,6 +99,7 @@ struct Shown {
 /// The engine, all it stands on, and what it must amount to.
 pub struct World {
     log: Arc<MemoryLog>,
+    limited: Arc<LimitedLog>,
     stores: Arc<MemoryStores>,
     catalog: Arc<MemoryCatalog>,
     clock: Arc<ManualClock>,
@@ -110,12 +119,14 @@ pub struct World {
     /// What the ids of a build's emitted events begin with.
     names: BTreeMap<BuildId, String>,
     /// What builds that are gone had emitted.
-    emitted_before: BTreeMap<String, (String, String)>,
+    emitted_before: ById,
     /// What may or may not be in the log.
-    perhaps: BTreeMap<String, (String, String)>,
+    perhaps: ById,
+    /// What the log refused, and an operator dropped, or deleted with its version.
+    gone: BTreeSet<String>,
+    /// What the ids of the second projection's events begin with, if there is one.
+    echo: Option<String>,
     shown: Shown,
-    /// The log's end when a version was rebuilt whose state could not be read.
-    unreadable: Option<Offset>,
     /// How often the projection was deleted.
     creation: u64,
     /// Which creation's build each epoch was seen to name.
@@ -138,9 +149,11 @@ impl World {
             changes_bytes_max: setting.changes_bytes,
             parked_in_a_row_max: u64::MAX,
             ahead_max_s: meter::AHEAD_S,
+            emit_depth_max: setting.echo_depth.unwrap_or(DEPTH_MAX),
             ..EngineConfig::default()
         };
         let log = Arc::new(MemoryLog::new(1, setting.chunk_events));
+        let limited = Arc::new(LimitedLog::new(Arc::clone(&log)));
         let stores = Arc::new(MemoryStores::new());
         let catalog = Arc::new(MemoryCatalog::new());
         let clock = Arc::new(ManualClock::at(Timestamp(1_000 * SECOND)));
@@ -153,7 +166,7 @@ impl World {
             shelf.put(&meter::sha256(kind), Arc::new(flaky));
         }
         let ports = Ports {
-            log: BadLog::over(log.clone(), planted.log),
+            log: BadLog::over(limited.clone(), planted.log),
             stores: BadStores::over(stores.clone(), planted.stores),
             catalog: catalog.clone(),
             publish: BadPublish::over(watch.clone(), planted.unpublished),
@@ -163,8 +176,9 @@ impl World {
         };
         let engine = Engine::open(config.clone(), ports.clone()).expect("the catalogue is empty");
         engine.attach();
-        Self {
+        let mut world = Self {
             log,
+            limited,
             stores,
             catalog,
             clock,
@@ -181,17 +195,34 @@ impl World {
             models: BTreeMap::new(),
             serving: None,
             names: BTreeMap::new(),
-            emitted_before: BTreeMap::new(),
-            perhaps: BTreeMap::new(),
+            emitted_before: ById::new(),
+            perhaps: ById::new(),
+            gone: BTreeSet::new(),
+            echo: None,
             shown: Shown::default(),
-            unreadable: None,
             creation: 0,
             epochs: BTreeMap::new(),
             flaw: planted.model.map(|flaw| match flaw {
                 Flaw::ParkedAsOfBatch(_) => Flaw::ParkedAsOfBatch(setting.batch_events as u64),
                 other => other,
             }),
+        };
+        if setting.echo_depth.is_some() {
+            world.start_echo();
         }
+        world
+    }
+
+    /// Uploads the second projection, which serves readers from the log's start.
+    fn start_echo(&mut self) {
+        let sha256 = echo::NAME.to_owned();
+        self.shelf.put(&sha256, echo::plugin());
+        let (plugin, parameters, name) = (echo::plugin(), String::new(), None);
+        let upload = Upload { plugin, sha256, parameters, name, activate: true, check: false };
+        self.engine.upload(upload).expect("nothing else is there");
+        self.settle().expect("there is nothing to fold");
+        let record = self.record_of(echo::NAME).expect("it was just uploaded");
+        self.echo = Some(record.versions[0].emits_as());
     }
 
     /// Lets `step` happen, and compares everything with the model.
@@ -234,6 +265,7 @@ impl World {
                 self.log.release_appends();
                 self.held = false;
             }
+            Step::Limit(limited) => self.limited.limit(*limited),
             Step::Retry(choice) => return self.decide(choice, true),
             Step::Discard(choice) => return self.decide(choice, false),
             lifecycle => self.lifecycle(lifecycle)?,
@@ -258,10 +290,12 @@ impl World {
             Step::Activate(kind) => self.engine.activate(NAME, &id_of(*kind), true),
             Step::Rollback => self.engine.rollback(NAME).map(drop),
             Step::Delete(kind) => {
+                let version = id_of(*kind).0;
+                let refused = self.refused_of(Some(&version))?;
                 let deleted = self.engine.delete_version(NAME, &id_of(*kind));
                 if deleted.is_ok() {
+                    self.gone.extend(refused.into_iter().map(|refused| refused.id));
                     self.check()?;
-                    let version = id_of(*kind).0;
                     let gone: Vec<_> =
                         self.models.keys().filter(|b| b.0 == version).cloned().collect();
                     gone.iter().for_each(|build| self.bury(build));
@@ -303,18 +337,17 @@ impl World {
         let events = self.events();
         let gone: Vec<_> = self.models.keys().cloned().collect();
         for build in gone {
-            self.forget(&build, &events);
+            self.bury(&build);
         }
-        self.unreadable = None;
+        // What builds before those had emitted may have waited in their outboxes, too.
+        let all = std::mem::take(&mut self.emitted_before);
+        self.take_account(all, &events);
         self.creation += 1;
         Ok(Ok(()))
     }
 
-    /// Forgets a build; what it emitted and is not in the log may still come.
-    fn forget(&mut self, build: &BuildId, events: &[Event]) {
-        let before = std::mem::take(&mut self.emitted_before);
-        self.bury(build);
-        let all = std::mem::replace(&mut self.emitted_before, before);
+    /// Notes what of `all`, emitted by builds that are gone, is in the log.
+    fn take_account(&mut self, all: ById, events: &[Event]) {
         for (id, what) in all {
             if events.iter().any(|event| event.id == id) {
                 self.emitted_before.insert(id, what);
@@ -326,19 +359,9 @@ impl World {
     }
 
     fn rebuild(&mut self, version: &VersionId) -> Result<(), EngineError> {
-        let status = self.engine.status_of(NAME)?;
+        // What the state holds to be sent is carried over if it can be read.
         self.mend();
-        let unreadable = self.engine.view_version(NAME, version).is_err();
         self.engine.rebuild(NAME, version)?;
-        if unreadable && status.active.as_ref() == Some(&version.0) {
-            // Nobody knows what it had emitted and not sent.
-            let events = self.events();
-            self.unreadable = Some(Offset(events.len() as u64));
-            if let Some(build) = self.serving.clone() {
-                self.forget(&build, &events);
-                self.models.entry(build).or_insert_with(|| Model::new(KINDS[0]));
-            }
-        }
         Ok(())
     }
 
@@ -425,6 +448,9 @@ impl World {
             record.active.clone().or(newest).and_then(|id| record.version(&id).cloned())
         });
         let before = chosen.as_ref().map(|v| (v.id.0.clone(), v.rebuilds));
+        let version = chosen.as_ref().map(|v| v.id.0.as_str());
+        let mut refused = version.map_or(Ok(Vec::new()), |id| self.refused_of(Some(id)))?;
+        refused.retain(|refused| refused.is_chosen(choice));
         let decided = match retry {
             true => self.engine.retry(NAME, None, &selection),
             false => self.engine.drop_parked(NAME, None, &selection),
@@ -445,6 +471,10 @@ impl World {
         let model = self.models.get_mut(&build).context("there is no model of the version")?;
         model.advance(&events, meta.next)?;
         let done = if retry { model.retry(choice) } else { model.discard(choice) };
+        let done = done + refused.len() as u64;
+        if !retry {
+            self.gone.extend(refused.into_iter().map(|refused| refused.id));
+        }
         ensure!(outcome.done == done, "{} were done, and should be {done}", outcome.done);
         self.check()
     }
@@ -493,8 +523,8 @@ impl World {
     fn model(&mut self, build: &BuildId) -> &mut Model {
         let kind = KINDS.into_iter().find(|kind| version_of(*kind).0 == build.0);
         let kind = kind.unwrap_or(KINDS[0]);
-        let flaw = self.flaw;
-        self.models.entry(build.clone()).or_insert_with(|| Model::new(kind).with(flaw))
+        let (flaw, depth_max) = (self.flaw, self.config.emit_depth_max);
+        self.models.entry(build.clone()).or_insert_with(|| Model::new(kind, depth_max).with(flaw))
     }
 
     /// Another build serves readers from position `next` on.
@@ -509,11 +539,12 @@ impl World {
         ensure!(*seen == named, "epoch `{epoch}` named {seen:?}, and names {named:?} now");
         let before = self.serving.replace(build.clone());
         match before {
+            // Its state could not be opened at first, and is open now.
+            Some(old) if old == build => (),
             // A rebuild begins anew, and emits what the one before had not.
             Some(old) if old.0 == build.0 => {
                 let old = self.model(&old);
                 let from = old.next.max(old.emit_from);
-                let from = self.unreadable.take().unwrap_or(from);
                 let model = self.model(&build);
                 model.emit_from = from;
                 model.serve(Offset(0), true);
@@ -545,12 +576,22 @@ impl World {
     }
 
     /// What `model` says that `build` put into the log, by id.
-    fn emitted_of(&self, build: &BuildId, model: &Model) -> BTreeMap<String, (String, String)> {
+    fn emitted_of(&self, build: &BuildId, model: &Model) -> ById {
         let name = self.names.get(build).cloned().unwrap_or_default();
         let numbered = (0_u64..).zip(&model.emitted).filter(|(_, emitted)| emitted.live);
-        numbered
-            .map(|(n, e)| (emitted_id(&name, 0, e.cause, n), (e.subject.clone(), e.data.clone())))
-            .collect()
+        numbered.map(|(n, e)| (emitted_id(&name, 0, e.cause, n), e.into())).collect()
+    }
+
+    /// What the log has refused of a version, or of all.
+    fn refused_of(&self, version: Option<&str>) -> Result<Vec<Refused>> {
+        let mut refused = Vec::new();
+        for record in self.record().into_iter().flat_map(|record| record.versions) {
+            if version.is_none_or(|version| record.id.0 == version) {
+                let store = self.stores.shard(&shard_id(&(record.id.0, record.rebuilds)));
+                refused.extend(Refused::of(&*store.peek())?);
+            }
+        }
+        Ok(refused)
     }
 
     /// What a client of the feed shows is what the tables hold.
@@ -573,31 +614,31 @@ impl World {
         Ok(())
     }
 
-    /// The log holds what was emitted, once; all of it where `whole`.
+    /// Each emitted event is in one place; all of them if `whole`.
     fn check_emitted(&self, events: &[Event], whole: bool) -> Result<()> {
         let mut expected = self.emitted_before.clone();
         for (build, model) in &self.models {
             expected.extend(self.emitted_of(build, model));
         }
-        let mut found = 0;
-        for event in events.iter().filter(|event| event.kind == CLOSED) {
-            let data = String::from_utf8_lossy(&event.data).into_owned();
-            let what = (event.subject.clone(), data);
-            match expected.get(&event.id) {
-                Some(other) if *other == what => found += 1,
-                None if self.perhaps.get(&event.id) == Some(&what) => (),
-                // Its build's state is in between two of the model's.
-                None if !whole => (),
-                other => bail!("emitted `{}` is {what:?}, and should be {other:?}", event.id),
-            }
+        let account = Account {
+            expected,
+            perhaps: Some(&self.perhaps),
+            refused: self.refused_of(None)?,
+            gone: Some(&self.gone),
+        };
+        account.check(events, whole)?;
+        let Some(name) = &self.echo else { return Ok(()) };
+        let answers = Answers::to(events, name, self.config.emit_depth_max);
+        answers.check(events, whole)?;
+        if whole {
+            let parked = self.engine.parked(echo::NAME, None, None, None, usize::MAX)?.parked;
+            let parked: Vec<_> = parked.iter().map(|parked| parked.offset).collect();
+            ensure!(
+                parked == answers.parked,
+                "the second projection parked {parked:?}, and should have {:?}",
+                answers.parked
+            );
         }
-        let there = |id: &String| events.iter().any(|event| event.id == *id);
-        let missing = expected.keys().find(|id| !there(id));
-        ensure!(
-            !whole || found == expected.len(),
-            "{found} of {} emitted events are in the log, not {missing:?}",
-            expected.len()
-        );
         Ok(())
     }
 
@@ -636,15 +677,33 @@ impl World {
                 shard.reason
             );
         }
-        self.check_emitted(&events, true)
+        self.check_emitted(&events, true)?;
+        if self.limited.is_limited() {
+            return Ok(());
+        }
+        // The log takes large events by now.
+        self.decide(&Choice::All, true)?;
+        self.settle()?;
+        let active = record.active.as_ref().map(|active| active.0.as_str());
+        let refused = active.map_or(Ok(Vec::new()), |active| self.refused_of(Some(active)))?;
+        ensure!(refused.is_empty(), "{refused:?} are set aside, and were retried");
+        self.check()?;
+        self.check_emitted(&self.events(), true)
     }
 
     fn record(&self) -> Option<ProjectionRecord> {
-        self.catalog.projections().ok()?.into_iter().find(|record| record.name == NAME)
+        self.record_of(NAME)
     }
 
+    fn record_of(&self, name: &str) -> Option<ProjectionRecord> {
+        self.catalog.projections().ok()?.into_iter().find(|record| record.name == name)
+    }
+
+    /// The log's events; those of projections, too, say when they were appended.
     fn events(&self) -> Vec<Event> {
-        self.log.events(P0).into_iter().map(|(_, event)| event).collect()
+        let times = self.log.append_times(P0);
+        let events = self.log.events(P0).into_iter().map(|(_, event)| event);
+        events.zip(times).map(|(event, appended)| with_append_time(event, appended)).collect()
     }
 
     /// The shard faults are meant for: of the version that serves, or of any.
@@ -690,6 +749,17 @@ impl Shown {
 
 fn reading_of((tenant, subject): Who, time: i64, reading: Reading) -> Event {
     meter::event("", TENANTS[usize::from(tenant)], &format!("s{subject}"), time, reading)
+}
+
+fn with_append_time(mut event: Event, appended: Timestamp) -> Event {
+    if echo::is_answer(&event) {
+        let members: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&event.extensions).unwrap_or_default();
+        let mut members = members;
+        members.insert(meter::APPENDED.into(), appended.0.into());
+        event.extensions = serde_json::Value::from(members).to_string();
+    }
+    event
 }
 
 /// A record that is no event, and claims to be of a type, or of none.

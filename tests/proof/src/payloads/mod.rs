@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 
 use self::exact::{Exact, shortened};
 use self::generate::{Mode, Payload};
-use crate::{Claim, Counts, Run};
+use crate::{Claim, Counts, Run, mirror};
 
 /// The claim.
 pub const CLAIM: Claim = Claim {
@@ -67,6 +67,9 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
                 bench = Bench::new().await?;
             }
             run.count(count);
+        }
+        if let Some(error) = bench.states().err() {
+            run.fail(run.seed(), format!("the states after the imports: {error:#}"));
         }
         Ok(())
     })
@@ -165,6 +168,15 @@ impl Bench {
         self.next[0] += taken.len() as u64;
         self.next[1] += taken.len() as u64;
         Ok(Counted { accepted: taken.len(), refused })
+    }
+
+    /// Stops the servers, and compares the states that the two logs gave: how many
+    /// entries there are.
+    fn states(mut self) -> Result<u64> {
+        self.first.stop()?;
+        self.second.stop()?;
+        let records = mirror::catalogue(self.first.folder())?;
+        mirror::compare(self.first.folder(), &records, self.second.folder(), 1)
     }
 
     /// What rows of this group begin with.

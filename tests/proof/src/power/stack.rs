@@ -399,7 +399,10 @@ impl Stack {
                 meta.pos
             );
             let kind = KINDS.into_iter().find(|kind| meter::sha256(*kind) == version.sha256);
-            let mut model = Model::new(kind.context("a version of no kind")?);
+            let mut model = Model::new(
+                kind.context("a version of no kind")?,
+                EngineConfig::default().emit_depth_max,
+            );
             model.advance(log, meta.next).with_context(told)?;
             model.compare(&*store, &meta).with_context(told)?;
             drop(store);

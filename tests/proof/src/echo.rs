@@ -1,0 +1,58 @@
+//! A second projection for the experiments in one process: it answers what the meter
+//! emits with readings for the meter, so that the two feed each other up to the depth
+//! that the host allows.
+
+use std::sync::Arc;
+
+use lantern_core::fake::{NativePlugin, host_error};
+use lantern_core::{
+    Attributes, Batch, Event, Host, Manifest, NewEvent, OnFailure, Plugin, Table, TableId,
+};
+
+use crate::meter::{CLOSED, CYCLE_DEPTH_MAX, LARGE, READ};
+
+/// The projection's name.
+pub const NAME: &str = "echo";
+
+/// What it answers `event` with: a subject and data. `None` if it does not answer.
+#[must_use]
+pub fn answer(subject: &str, data: &[u8]) -> Option<(String, Vec<u8>)> {
+    if data == LARGE.as_bytes() {
+        return None;
+    }
+    // A window's key ends with the subject that it is of.
+    let last = subject.rsplit('/').next().unwrap_or_default();
+    Some((last.trim_end_matches('!').to_owned(), data.to_owned()))
+}
+
+/// The projection.
+#[must_use]
+pub fn plugin() -> Arc<dyn Plugin> {
+    let manifest = Manifest {
+        name: NAME.into(),
+        subscribes: vec![CLOSED.into()],
+        emits: vec![READ.into()],
+        cycle_depth_max: Some(CYCLE_DEPTH_MAX),
+        attributes: Attributes { subject: true, tenant: true, data: true, ..Attributes::default() },
+        tables: vec![Table { name: "answered".into(), ..Table::default() }],
+        on_failure: OnFailure::ParkEvent,
+        ..Manifest::default()
+    };
+    Arc::new(NativePlugin::new(manifest, |batch: &Batch, host: &mut dyn Host, (): &mut ()| {
+        for (place, event) in batch.events.iter().enumerate() {
+            let Some((subject, data)) = answer(event.subject, event.data) else { continue };
+            let cause = batch.cause_of_event(place);
+            host.put(cause, TableId(0), &subject, &data).map_err(host_error)?;
+            let (kind, time) = (READ.into(), event.time);
+            let answer = NewEvent { cause, kind, subject, time, data, ..NewEvent::default() };
+            host.emit(answer).map_err(host_error)?;
+        }
+        Ok(())
+    }))
+}
+
+/// Whether `event` is one of its answers.
+#[must_use]
+pub fn is_answer(event: &Event) -> bool {
+    event.source.strip_prefix("lantern/") == Some(NAME)
+}
