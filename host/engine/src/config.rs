@@ -1,10 +1,12 @@
 //! What can be set about folding. The doc comments are the reference.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 /// Section `engine` of `lantern.toml`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+// Long because each field is a setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineConfig {
     /// Threads that fold; 0 takes one a core. As many more fold, at a lower

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 use thiserror::Error;
 
@@ -26,7 +27,8 @@ const FIXED: [&str; 10] = [
 
 /// A log on Kafka topics. It is used, and the embedded one is not, where `topics`
 /// names one or more.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+// Long because each field is a setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct KafkaConfig {
     /// Brokers to ask first, as `host:9092,host2:9092`. Default
@@ -65,6 +67,7 @@ pub struct KafkaConfig {
     /// Settings handed to librdkafka as they are, for TLS, SASL and tuning:
     /// `security.protocol = "SASL_SSL"`. Those the log itself relies on are
     /// refused. Default none.
+    #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub properties: Properties,
     /// A file that holds the token for SASL OAUTHBEARER, a JWT; it is read again
     /// before the token ends.
@@ -138,7 +141,7 @@ impl Default for KafkaConfig {
 }
 
 /// Which attribute becomes a record's key.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum KeyOf {
     /// `subject`: the order within a subject is kept.

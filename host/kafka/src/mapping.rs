@@ -7,6 +7,7 @@ use lantern_cloudevents::{
     EventError, EventLimits, Name, Reader, check_json, is_json, time_of_number,
 };
 use lantern_core::{EventRef, Events, Timestamp};
+use schemars::JsonSchema;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -23,7 +24,7 @@ const DATA: usize = ATTRIBUTES.len();
 /// the record's JSON, `header:NAME` a header, `key` the record's key, `topic` its
 /// topic, `constant:TEXT` that text, and nothing at all is the default named
 /// below.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Mapping {
     /// The event's type. Default `topic`.
@@ -70,7 +71,7 @@ impl Default for Mapping {
 }
 
 /// What a number counts that is a time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TimeUnit {
     /// Seconds.

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// The feed's configuration. Every limit a session can meet is here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+// Long because each field is a setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LiveConfig {
     /// A `ping` and, on an idle subscription, a `tick` go out this often.

@@ -3,10 +3,11 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// How plugins are loaded, compiled and run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PluginConfig {
     /// Where compiled plugins are kept, under a folder for each engine; none
@@ -68,7 +69,8 @@ impl Default for Compiler {
 /// The limits of a plugin: of its upload, of compiling it and of each instance
 /// and call. Those that decide over an event are deterministic: the same call
 /// meets them at the same point on every machine.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+// Long because each field is a setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PluginLimits {
     /// The largest upload, in bytes. 16 MiB: Rust makes 100 KiB, JavaScript up

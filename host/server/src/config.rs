@@ -15,6 +15,7 @@ use lantern_live::LiveConfig;
 use lantern_log::LogConfig;
 use lantern_plugin::PluginConfig;
 use lantern_store::StoreConfig;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -31,7 +32,7 @@ const KAFKA: &str = "log.kafka";
 /// The server's settings, from the defaults, then `lantern.toml`, then the
 /// environment, then flags; each beats those before it. A key that is not
 /// known is an error.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
     /// The folder that holds everything the server keeps. Default `data`.
@@ -80,7 +81,8 @@ impl Default for ServerConfig {
 }
 
 /// Section `http`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+// Long because each field is a setting.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
     /// Where to listen; port 0 takes a free one. Without authentication it must
@@ -164,7 +166,7 @@ impl Default for HttpConfig {
 }
 
 /// Section `ingest`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct IngestConfig {
     /// The largest event, all attributes and the payload together, in bytes.
@@ -216,7 +218,7 @@ impl IngestConfig {
 }
 
 /// Section `upkeep`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpkeepConfig {
     /// How often the log lets go of events that are due, in seconds. Events that
@@ -242,7 +244,7 @@ impl Default for UpkeepConfig {
 }
 
 /// Section `verify`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct VerifyConfig {
     /// How often every active version is folded again and compared with its

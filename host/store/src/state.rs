@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use lantern_core::{ShardId, ShardStore, StateStores, StoreError, VersionId};
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::disk::{Disk, Found, SystemDisk, create_dir_durably, unless_missing};
@@ -36,7 +37,7 @@ const REMOVED: &str = "removed";
 const TEMPORARY: &str = ".temporary";
 
 /// How shards' files are kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
     /// The most memory for the pages of one shard's file, in bytes; what a
