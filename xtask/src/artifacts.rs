@@ -29,7 +29,7 @@ pub(crate) fn wasm_target() -> Result<()> {
     shell::run(rustup.args(["target", "add", WASM]).current_dir(shell::root()))
 }
 
-/// Where a kind of guest lies once built.
+/// The kinds of guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Guests {
     /// The example plugins, of `plugins/`.

@@ -12,29 +12,27 @@ use crate::{kafka, shell};
 /// and build the large dependencies again.
 const PACKAGES: [&str; 6] = ["-p", "lantern-bench", "-p", "lantern-server", "-p", "lantern-cli"];
 
-/// Runs W1, from the embedded log or from Kafka.
-pub(crate) fn w1(over_kafka: bool, events: u64, json: bool, args: &[String]) -> Result<()> {
-    if over_kafka {
-        kafka::fetch()?;
+/// Runs the benchmark `what` with `args`; a `--` among them only separates.
+pub(crate) fn run(what: &str, mut args: Vec<String>) -> Result<()> {
+    args.retain(|arg| arg != "--");
+    if what == "steps" {
+        return steps(&args);
     }
-    let mut bench = built(if over_kafka { "w1-kafka" } else { "w1" })?;
-    if over_kafka {
+    let mut bench = built(what)?;
+    if what == "w1-kafka" {
+        kafka::fetch()?;
         bench.arg("--libs").arg(kafka::libs());
     }
-    bench.args(["--events", &events.to_string()]);
-    bench.arg("--plugin").arg(Guests::Others.folder().join("w1.wasm"));
-    bench.arg("--dir").arg(shell::target_dir().join("bench"));
-    measure(&mut bench, json, args)
+    if what.starts_with("w1") {
+        bench.arg("--plugin").arg(Guests::Others.folder().join("w1.wasm"));
+        bench.arg("--dir").arg(shell::target_dir().join("bench"));
+    }
+    shell::step("Measuring");
+    shell::run(bench.args(args))
 }
 
-/// Runs a benchmark that needs no arguments, `what` by name.
-pub(crate) fn run(what: &str, json: bool, args: &[String]) -> Result<()> {
-    measure(&mut built(what)?, json, args)
-}
-
-/// Runs the micro-benchmarks whose names contain one of `args`; all where there
-/// are none.
-pub(crate) fn steps(args: &[String]) -> Result<()> {
+/// Runs the micro-benchmarks whose names contain one of `args`, or all.
+fn steps(args: &[String]) -> Result<()> {
     guests()?;
     let mut cargo = shell::cargo(["bench", "-p", "lantern-bench", "--bench", "steps", "--"]);
     cargo.env("LANTERN_GUESTS", Guests::Others.folder());
@@ -56,12 +54,4 @@ fn guests() -> Result<()> {
     artifacts::wasm_target()?;
     shell::step("Building the guests");
     artifacts::guests(&Workspace::load()?, &[Guests::Others])
-}
-
-fn measure(bench: &mut Command, json: bool, args: &[String]) -> Result<()> {
-    shell::step("Measuring");
-    if json {
-        bench.arg("--json");
-    }
-    shell::run(bench.args(args))
 }

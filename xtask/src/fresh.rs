@@ -82,7 +82,7 @@ fn get(path: &str) -> Result<String> {
 /// Ends it as Ctrl-C does.
 fn end(demo: &mut Child) -> Result<()> {
     shell::output(Command::new("kill").args(["-INT", &demo.id().to_string()]))
-        .context("the demo cannot be told to end")?;
+        .context("the demo cannot be interrupted")?;
     let start = Instant::now();
     while start.elapsed() < END_MAX {
         if let Some(status) = demo.try_wait()? {

@@ -9,10 +9,10 @@ use lantern_broker::{Broker, Ending, Options};
 
 use crate::shell;
 
-/// What Maven is told to fetch.
+/// The list of what Maven fetches.
 const POM: &str = "tests/broker/pom.xml";
 
-/// Where Kafka's jars lie once fetched. Tests find them by `LANTERN_KAFKA_LIBS`.
+/// The folder of Kafka's jars. Tests find them by `LANTERN_KAFKA_LIBS`.
 pub(crate) fn libs() -> PathBuf {
     shell::target_dir().join("kafka/libs")
 }
@@ -32,7 +32,7 @@ pub(crate) fn fetch() -> Result<()> {
             bail!("`{program}` is not installed\nhelp: `apt-get install {package}`");
         }
     }
-    // What an older version left would stand on the class path.
+    // Jars of an older version would be on the class path.
     let _ = fs::remove_dir_all(libs());
     fs::create_dir_all(libs())?;
     let mut maven = Command::new("mvn");

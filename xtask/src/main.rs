@@ -6,11 +6,9 @@
 mod artifacts;
 mod bench;
 mod check;
-mod configuration;
 mod demo;
 mod fresh;
 mod kafka;
-mod lex;
 mod metadata;
 mod prerequisites;
 mod proof;
@@ -20,7 +18,7 @@ mod suite;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::Parser;
 
 /// What a developer of Lantern does.
 #[derive(Parser)]
@@ -67,16 +65,43 @@ enum Task {
         #[arg(long)]
         rules: bool,
     },
-    /// Make the generated documents anew: docs/errors and docs/config.md.
-    Docs,
-    /// Measure Lantern: beside native code in one run, and the server from outside.
+    /// Print which file of a crate imports which, and the circles.
+    Graph {
+        /// The crate's folder: `host/kafka`, or `kafka`.
+        folder: String,
+    },
+    /// Print the phrases to avoid in comments, documents and messages.
+    Prose {
+        /// Only in files whose path begins with this: `host/live`, `docs`.
+        #[arg(default_value = "")]
+        path: String,
+    },
+    /// Generate docs/errors, docs/config.md and its schema again.
+    Docs {
+        /// Keep the schema of the settings, and build nothing.
+        #[arg(long)]
+        no_build: bool,
+    },
+    /// Measure Lantern next to native code in one run, and the server from outside.
+    ///
+    /// `w1` and `w1-kafka`: count and sum per tenant and minute, and revenue per
+    /// product. `ingest`: acknowledged events a second over HTTP. `latency`: from
+    /// an event's acknowledgement to its change with a WebSocket client. `growth`:
+    /// more keys, rows, projections and partitions. `idle`: memory and CPU time of
+    /// projections and clients with nothing to do. `start`: start with one plugin
+    /// and with many. `guest`: fuel and time an event in guests alone. `steps`: a
+    /// micro-benchmark for each hot step.
     ///
     /// Examples: `cargo xtask bench`, `cargo xtask bench w1 --json`,
     /// `cargo xtask bench growth -- --only keys --keys 10000,1000000`,
     /// `cargo xtask bench latency -- --help`.
     Bench {
-        #[command(subcommand)]
-        what: Option<Benchmark>,
+        /// The benchmark.
+        #[arg(default_value = "w1")]
+        what: String,
+        /// Passed on to the benchmark, for instance `--json`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
     },
     /// Try what Lantern claims, with the counts of the longer run.
     ///
@@ -98,67 +123,6 @@ enum Task {
     },
 }
 
-#[derive(Clone, Subcommand)]
-enum Benchmark {
-    /// Count and sum per tenant and minute, and revenue per product.
-    W1 {
-        /// How many events.
-        #[arg(long, default_value_t = 5_000_000)]
-        events: u64,
-        /// Print one JSON object.
-        #[arg(long)]
-        json: bool,
-        /// Passed on to the benchmark.
-        #[arg(last = true)]
-        args: Vec<String>,
-    },
-    /// W1 from a topic with four partitions of a real Kafka broker.
-    W1Kafka {
-        /// How many events.
-        #[arg(long, default_value_t = 5_000_000)]
-        events: u64,
-        /// Print one JSON object.
-        #[arg(long)]
-        json: bool,
-        /// Passed on to the benchmark.
-        #[arg(last = true)]
-        args: Vec<String>,
-    },
-    /// Acknowledged events a second over HTTP, and how long an acknowledgement takes.
-    Ingest(Passed),
-    /// From an event's acknowledgement to its change with a WebSocket client.
-    Latency(Passed),
-    /// More keys, rows, projections and partitions, smaller batches, longer logs.
-    Growth(Passed),
-    /// Memory and CPU time of projections and clients with nothing to do.
-    Idle(Passed),
-    /// Start with one plugin and with many; upload to first row.
-    Start(Passed),
-    /// Fuel and time an event in guests alone.
-    Guest {
-        /// The guests, and other arguments of the benchmark.
-        #[arg(last = true)]
-        args: Vec<String>,
-    },
-    /// A micro-benchmark for each hot step.
-    Steps {
-        /// Passed on to the benchmark: part of a step's name.
-        #[arg(last = true)]
-        args: Vec<String>,
-    },
-}
-
-/// What all benchmarks of the server take.
-#[derive(Clone, clap::Args)]
-struct Passed {
-    /// Print one JSON object.
-    #[arg(long)]
-    json: bool,
-    /// Passed on to the benchmark.
-    #[arg(last = true)]
-    args: Vec<String>,
-}
-
 fn main() -> ExitCode {
     match run(Task::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -170,8 +134,15 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> Result<()> {
-    // The rules and the documents are read, not built.
-    if !matches!(task, Task::Check { rules: true } | Task::Docs | Task::Kafka { .. }) {
+    // These build little or nothing.
+    if !matches!(
+        task,
+        Task::Check { rules: true }
+            | Task::Docs { .. }
+            | Task::Kafka { .. }
+            | Task::Graph { .. }
+            | Task::Prose { .. }
+    ) {
         prerequisites::check()?;
     }
     match task {
@@ -183,24 +154,13 @@ fn run(task: Task) -> Result<()> {
         Task::Kafka { port, .. } => kafka::run(port),
         Task::Test { filter } => suite::run(filter.as_deref()),
         Task::Check { rules } => check::run(rules)?.close(),
-        Task::Docs => {
-            println!("{} files written", check::write_generated()?);
+        Task::Graph { folder } => check::print_graph(&folder),
+        Task::Prose { path } => check::print_prose(&path),
+        Task::Docs { no_build } => {
+            println!("{} files written", check::write_generated(no_build)?);
             Ok(())
         }
-        Task::Bench { what } => {
-            let default = Benchmark::W1 { events: 5_000_000, json: false, args: Vec::new() };
-            match what.unwrap_or(default) {
-                Benchmark::W1 { events, json, args } => bench::w1(false, events, json, &args),
-                Benchmark::W1Kafka { events, json, args } => bench::w1(true, events, json, &args),
-                Benchmark::Ingest(Passed { json, args }) => bench::run("ingest", json, &args),
-                Benchmark::Latency(Passed { json, args }) => bench::run("latency", json, &args),
-                Benchmark::Growth(Passed { json, args }) => bench::run("growth", json, &args),
-                Benchmark::Idle(Passed { json, args }) => bench::run("idle", json, &args),
-                Benchmark::Start(Passed { json, args }) => bench::run("start", json, &args),
-                Benchmark::Guest { args } => bench::run("guest", false, &args),
-                Benchmark::Steps { args } => bench::steps(&args),
-            }
-        }
+        Task::Bench { what, args } => bench::run(&what, args),
         Task::Proof { help_proof: true, .. } => proof::run(&["--help".into()]),
         Task::Proof { args, .. } => proof::run(&args),
         Task::Fresh { demo_only } => fresh::run(demo_only),
@@ -218,10 +178,15 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_demo_is_passed_on() {
+    fn what_follows_demo_and_a_benchmark_is_passed_on() {
         let task = Task::try_parse_from(["xtask", "demo", "--release", "--speed", "60"]);
         assert!(
             matches!(task, Ok(Task::Demo { args, release: true, .. }) if args == ["--speed", "60"])
         );
+        for line in ["bench idle --json", "bench idle -- --json", "bench w1 --events 5 -- --json"] {
+            let task = Task::try_parse_from(["xtask"].into_iter().chain(line.split(' ')));
+            let Ok(Task::Bench { what, args }) = task else { panic!("{line} is not parsed") };
+            assert!(line.contains(&what) && args.contains(&"--json".into()), "{line}: {args:?}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Runs other programs, and says so.
+//! Runs other programs, and prints what it runs.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, IsTerminal, Write};

@@ -10,80 +10,28 @@ use crate::check;
 use crate::metadata::Workspace;
 use crate::{kafka, shell};
 
+/// The script that CI runs. It lists the programs that tests start.
+pub(crate) const CI: &str = ".ci/run";
+
 /// A program that some test starts.
-pub(crate) struct Tool {
-    pub(crate) program: &'static str,
-    /// The package of Debian that holds it.
-    pub(crate) package: &'static str,
+pub(crate) struct Tool<'a> {
+    pub(crate) program: &'a str,
+    /// The package of Debian that contains it.
+    package: &'a str,
     /// What cannot be shown without it.
-    pub(crate) shows: &'static str,
+    shows: &'a str,
 }
 
-/// The programs that tests start besides cargo. `.ci/run` installs them.
-pub(crate) const TOOLS: &[Tool] = &[
-    Tool {
-        program: "chromium",
-        package: "chromium",
-        shows: "the page in a real browser is not tested",
-    },
-    Tool {
-        program: "chromedriver",
-        package: "chromium-driver",
-        shows: "the page in a real browser is not tested",
-    },
-    Tool {
-        program: "python3",
-        package: "python3",
-        shows: "tables are not compared with SQLite's computation of the same events; schemathesis and the CloudEvents SDK for Python are not tried",
-    },
-    Tool {
-        program: "strace",
-        package: "strace",
-        shows: "failed syncs and writes of the real server are not tested",
-    },
-    Tool {
-        program: "mount",
-        package: "mount",
-        shows: "a full disk under the real server is not tested",
-    },
-    Tool {
-        program: "umount",
-        package: "mount",
-        shows: "a full disk under the real server is not tested",
-    },
-    Tool {
-        program: "java",
-        package: "default-jdk-headless",
-        shows: "nothing over a real Kafka broker is tested",
-    },
-    Tool {
-        program: "mvn",
-        package: "maven",
-        shows: "nothing over a real Kafka broker is tested, unless Kafka was fetched before",
-    },
-    Tool {
-        program: "curl",
-        package: "curl",
-        shows: "the guide's requests are not sent as they are written",
-    },
-    Tool {
-        program: "node",
-        package: "nodejs",
-        shows: "the CloudEvents SDK for JavaScript is not tried",
-    },
-    Tool {
-        program: "npm",
-        package: "npm",
-        shows: "the CloudEvents SDK for JavaScript is not tried",
-    },
-    Tool { program: "go", package: "golang-go", shows: "the CloudEvents SDK for Go is not tried" },
-    Tool {
-        program: "promtool",
-        package: "prometheus",
-        shows: "the names of metrics are not checked by Prometheus' own tool",
-    },
-    Tool { program: "kcat", package: "kcat", shows: "topics written by kcat are not read" },
-];
+/// The programs that tests start besides cargo: the lines `need PROGRAM PACKAGE
+/// # what is not shown` of the script. Lines without a comment are for builds.
+pub(crate) fn tools(script: &str) -> Vec<Tool<'_>> {
+    let lines = script.lines().filter_map(|line| line.strip_prefix("need ")?.split_once(" # "));
+    let tools = lines.filter_map(|(names, shows)| {
+        let (program, package) = names.split_once(' ')?;
+        Some(Tool { program, package, shows })
+    });
+    tools.collect()
+}
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -174,13 +122,15 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     summary.close()
 }
 
-/// What stands among the missing programs where there is no Kafka.
+/// The name of Kafka among the missing programs.
 const KAFKA: &str = "kafka";
 
-/// Says which programs are missing; their names, parted by commas. Fetches
+/// Reports missing programs, and returns their names, separated by commas. Fetches
 /// Kafka, which counts as a program.
 pub(crate) fn missing_tools(summary: &mut Summary) -> Result<String> {
-    let missing: Vec<_> = TOOLS.iter().filter(|tool| !shell::installed(tool.program)).collect();
+    let script = std::fs::read_to_string(shell::root().join(CI))?;
+    let missing: Vec<_> =
+        tools(&script).into_iter().filter(|tool| !shell::installed(tool.program)).collect();
     for Tool { program, package, shows } in &missing {
         summary.skip(
             &format!("`{program}` is not installed: {shows}"),
@@ -188,7 +138,7 @@ pub(crate) fn missing_tools(summary: &mut Summary) -> Result<String> {
         );
     }
     if shell::ci() && !missing.is_empty() {
-        bail!("CI must have every program; add what is missing to .ci/run");
+        bail!("CI must have every program; add what is missing to {CI}");
     }
     let mut missing: Vec<_> = missing.iter().map(|tool| tool.program).collect();
     if missing.contains(&"java") {

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Findings, RULES, Repository, generated};
-use crate::lex::{self, Kind};
+use super::{Findings, RULES, Repository, code_of, generated};
 
 /// Every relative link of a Markdown file leads to a file or folder.
 pub(super) fn links_lead_somewhere(repository: &Repository) -> Findings {
@@ -88,7 +87,7 @@ pub(super) fn limits_are_documented(repository: &Repository) -> Findings {
             findings.breach(format!("{TABLE}: the limit `{key}` is not in it"));
         }
     }
-    let tests: BTreeSet<String> = repository.sources.iter().flat_map(tests_of).collect();
+    let tests: BTreeSet<_> = repository.rust().flat_map(|(_, text)| tests_of(text)).collect();
     for (line, row) in (1..).zip(table.lines()).filter(|(_, row)| row.starts_with("| ")) {
         let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
         let [limit, _, _, shown] = cells[..] else {
@@ -126,24 +125,22 @@ fn limit_keys(reference: &str) -> Vec<String> {
 }
 
 /// The names of a source's functions that follow a `test` attribute.
-fn tests_of(source: &super::Source) -> Vec<String> {
-    let tokens = lex::code(&source.tokens);
+fn tests_of(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut of_test = false;
-    for pair in tokens.windows(2) {
-        of_test |= pair[0].is("test") && (pair[1].punct(']') || pair[1].punct('('));
-        if pair[0].is("fn") {
-            if of_test {
-                found.extend(pair[1].ident().map(str::to_owned));
-            }
+    for line in text.lines().map(str::trim_start) {
+        of_test |= line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+        let name = line.split_once("fn ").and_then(|(_, rest)| rest.split(['(', '<']).next());
+        if let (Some(name), false) = (name, line.starts_with("//")) {
+            found.extend(of_test.then_some(name));
             of_test = false;
         }
     }
     found
 }
 
-/// `ARCHITECTURE.md` names the folder of every member of the workspace and
-/// every rule, and no rule that is gone.
+/// `ARCHITECTURE.md` names every top folder, the folder of every member of the
+/// workspace, and every rule.
 pub(super) fn the_map_is_complete(repository: &Repository) -> Findings {
     const MAP: &str = "ARCHITECTURE.md";
     let text = repository.texts.get(MAP).map(String::as_str).unwrap_or_default();
@@ -154,6 +151,13 @@ pub(super) fn the_map_is_complete(repository: &Repository) -> Findings {
         let shown = if folder.starts_with("plugins/") { "plugins" } else { folder };
         if !text.contains(&format!("`{shown}`")) && !text.contains(&format!("`{shown}/`")) {
             findings.breach(format!("{MAP}: `{shown}` is not on the map"));
+        }
+    }
+    let paths = repository.texts.keys().chain(&repository.others);
+    let tops: BTreeSet<_> = paths.filter_map(|path| Some(path.split_once('/')?.0)).collect();
+    for top in tops.into_iter().filter(|top| !top.starts_with('.')) {
+        if !text.contains(&format!("`{top}`")) && !text.contains(&format!("`{top}/")) {
+            findings.breach(format!("{MAP}: the folder `{top}` is not on the map"));
         }
     }
     for (rule, _) in RULES {
@@ -169,22 +173,15 @@ pub(super) fn the_map_is_complete(repository: &Repository) -> Findings {
 pub(super) fn error_codes_have_pages(repository: &Repository) -> Findings {
     let known: BTreeSet<_> =
         generated::codes(repository).into_iter().map(|code| code.code).collect();
-    let mut findings = Findings::default();
-    for source in repository.sources.iter().filter(|source| source.in_folder("host")) {
-        for token in &source.code {
-            let Kind::Str(text) = &token.kind else { continue };
-            for code in codes_in(text).filter(|code| !known.contains(*code)) {
-                findings.breach(format!("{}:{}: `{code}` has no page", source.path, token.line));
-            }
-        }
-    }
+    let of_host = repository.sources().filter(|(path, _)| path.starts_with("host/"));
+    let sources = of_host.map(|(path, text)| (path, code_of(text)));
     let documents = repository.texts.iter().filter(|(path, _)| path.ends_with(".md"));
-    for (path, text) in documents {
-        for code in codes_in(text).filter(|code| !known.contains(*code)) {
-            findings.breach(format!("{path}: `{code}` is no code"));
-        }
-    }
-    findings
+    let documents = documents.map(|(path, text)| (path.as_str(), text.as_str()));
+    let unknown = sources.chain(documents).flat_map(|(path, text)| {
+        let unknown = codes_in(text).filter(|code| !known.contains(*code));
+        unknown.map(move |code| format!("{path}: `{code}` has no page")).collect::<Vec<_>>()
+    });
+    unknown.collect()
 }
 
 fn codes_in(text: &str) -> impl Iterator<Item = &str> {
@@ -216,18 +213,20 @@ mod tests {
     }
 
     #[test]
-    fn a_crate_or_a_rule_that_is_not_on_the_map_is_a_breach() {
+    fn a_folder_or_a_rule_that_is_not_on_the_map_is_a_breach() {
         let member =
             |folder: &str| Package { folder: folder.into(), member: true, ..Package::default() };
         let workspace = Workspace { packages: vec![member("host/a"), member("plugins/b")] };
         let rules: String = RULES.iter().map(|(name, _)| format!("`{name}` ")).collect();
         let check = |text: String, breaches: usize| {
-            let repository = Repository::of(workspace.clone(), &[("ARCHITECTURE.md", &text)]);
+            let files = [("ARCHITECTURE.md", text.as_str()), ("misc/a.rs", ""), (".ci/run", "")];
+            let repository = Repository::of(workspace.clone(), &files);
             assert_eq!(the_map_is_complete(&repository).breaches.len(), breaches, "{text}");
         };
-        check(format!("`host/a` `plugins/` {rules}"), 0);
-        check(format!("`plugins` {rules}"), 1);
-        check("`host/a` `plugins/`".into(), RULES.len());
+        check(format!("`host/a` `plugins/` `misc/b` {rules}"), 0);
+        check(format!("`plugins` `misc` {rules}"), 1);
+        check(format!("`host/a` `plugins` {rules}"), 1);
+        check("`host/a` `plugins/` `misc`".into(), RULES.len());
     }
 
     #[test]

@@ -1,29 +1,34 @@
-//! Documents made from the sources: one page an error code, and the reference
-//! of the configuration.
+//! Documents made from sources: a page for each error code, from the table of
+//! codes, and the reference of the settings, from their JSON Schema.
 //!
-//! They are read from the text of the sources and not from the built program,
-//! so that checking them builds nothing.
+//! They are read as texts, so that checking them builds nothing. A test of
+//! `lantern-server` compares the schema with the settings.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use serde_json::Value;
 
-use super::{Findings, Repository};
-use crate::configuration;
-use crate::lex::{Kind, Token};
+use super::{Findings, Repository, settings};
 use crate::shell;
 
-/// Where the table of error codes stands.
+/// The table of error codes.
 const CODES: &str = "host/server/src/codes.rs";
-/// Where the pages of codes go.
+/// The folder of the codes' pages.
 const PAGES: &str = "docs/errors";
-/// What every generated file says of itself.
+/// The settings, for editors, and their reference.
+const SCHEMA: &str = "docs/config.schema.json";
+const REFERENCE: &str = "docs/config.md";
+/// The first line of every generated file.
 const MARK: &str = "<!-- Made by `cargo xtask docs` from the sources: change it there. -->\n";
 
 /// The generated files say what the sources say.
 pub(super) fn generated_files_are_fresh(repository: &Repository) -> Findings {
-    let made = make(repository);
+    let made = match make(repository) {
+        Ok(made) => made,
+        Err(error) => return Findings::from_iter([format!("{SCHEMA}: {error:#}")]),
+    };
     let mut findings = Findings::default();
     for (path, text) in &made {
         match repository.texts.get(path) {
@@ -39,9 +44,17 @@ pub(super) fn generated_files_are_fresh(repository: &Repository) -> Findings {
     findings
 }
 
-/// Writes the generated files; how many there are.
-pub(crate) fn write() -> Result<usize> {
-    let made = make(&Repository::load()?);
+/// Writes the generated files, and returns how many there are. The schema of the
+/// settings comes from the test that compares it; `no_build` keeps the old one.
+pub(crate) fn write(no_build: bool) -> Result<usize> {
+    if !no_build {
+        shell::step("Writing the schema of the settings");
+        // All of the workspace, so that dependencies have the features they have
+        // been built with.
+        let test = ["test", "--quiet", "--workspace", "--test", "settings_schema"];
+        shell::run(shell::cargo(test).env("LANTERN_WRITE_SCHEMA", "1"))?;
+    }
+    let made = make(&Repository::load()?)?;
     let pages = shell::root().join(PAGES);
     if pages.is_dir() {
         std::fs::remove_dir_all(&pages)?;
@@ -54,12 +67,14 @@ pub(crate) fn write() -> Result<usize> {
 }
 
 /// Every generated file's text, by path.
-fn make(repository: &Repository) -> BTreeMap<String, String> {
+fn make(repository: &Repository) -> Result<BTreeMap<String, String>> {
     let codes = codes(repository);
     let mut made: BTreeMap<_, _> = codes.iter().map(page).collect();
     made.insert(format!("{PAGES}/README.md"), index(&codes));
-    made.insert("docs/config.md".into(), format!("{MARK}{}", configuration::document(repository)));
-    made
+    let schema = repository.texts.get(SCHEMA).context("missing; run `cargo xtask docs`")?;
+    let schema: Value = serde_json::from_str(schema)?;
+    made.insert(REFERENCE.into(), format!("{MARK}{}", settings::document(&schema)));
+    Ok(made)
 }
 
 /// One error code.
@@ -73,26 +88,24 @@ pub(super) struct Code {
 
 /// The table of codes: every `code("LAN-…", status, "title", "help")`.
 pub(super) fn codes(repository: &Repository) -> Vec<Code> {
-    let source = repository.sources.iter().find(|source| source.path == CODES);
-    let tokens = source.map(|source| source.code.as_slice()).unwrap_or_default();
-    (0..tokens.len()).filter_map(|at| entry(&tokens[at..])).collect()
+    let text = repository.texts.get(CODES).map(String::as_str).unwrap_or_default();
+    text.split("code(").filter_map(entry).collect()
 }
 
-fn entry(tokens: &[Token]) -> Option<Code> {
-    let (name, open) = (tokens.first()?, tokens.get(1)?);
-    if !name.is("code") || !open.punct('(') {
-        return None;
-    }
-    let mut values = tokens[2..].iter().filter(|token| !token.punct(',')).map(|token| &token.kind);
-    match (values.next()?, values.next()?, values.next()?, values.next()?) {
-        (Kind::Str(code), Kind::Number(status), Kind::Str(title), Kind::Str(help)) => Some(Code {
-            code: code.clone(),
-            status: status.parse().ok()?,
-            title: title.clone(),
-            help: help.clone(),
-        }),
-        _ => None,
-    }
+fn entry(text: &str) -> Option<Code> {
+    let (code, rest) = literal(text)?;
+    let (status, rest) = rest.trim_start_matches([',', ' ', '\n']).split_once(',')?;
+    let (title, rest) = literal(rest)?;
+    let (help, _) = literal(rest.strip_prefix(',')?)?;
+    Some(Code { code, status: status.parse().ok()?, title, help })
+}
+
+/// The string literal that `text` begins with, and the text after it.
+fn literal(text: &str) -> Option<(String, &str)> {
+    let inside = text.trim_start().strip_prefix('"')?;
+    let ends = inside.match_indices('"').map(|(at, _)| at);
+    let end = ends.into_iter().find(|at| !inside[..*at].ends_with('\\'))?;
+    Some((inside[..end].replace("\\\"", "\""), &inside[end + 1..]))
 }
 
 fn page(code: &Code) -> (String, String) {
@@ -110,7 +123,7 @@ fn page(code: &Code) -> (String, String) {
 
 fn index(codes: &[Code]) -> String {
     let mut text = format!(
-        "{MARK}# Errors\n\nEvery error has a stable code. Over HTTP it stands in the member `code` \
+        "{MARK}# Errors\n\nEvery error has a stable code. Over HTTP it is the member `code` \
          of the answer (`application/problem+json`, RFC 9457); on a terminal as \
          `error[LAN-0101]: …`.\n\n| code | status | what went wrong |\n|---|---|---|\n"
     );
@@ -126,20 +139,21 @@ mod tests {
     use super::*;
     use crate::metadata::Workspace;
 
-    const TABLE: &str = "const fn code() {}\npub const CODES: &[Code] = &[\n\
-        code(\"LAN-0001\", 0, \"it is wrong\", \"mend \\\"it\\\"\"),\n\
+    const TABLE: &str = "const fn code(code: &'static str) {}\npub const CODES: &[Code] = &[\n\
+        code(\n    \"LAN-0001\",\n    0,\n    \"it is wrong\",\n    \"mend \\\"it\\\"\",\n),\n\
         code(\"LAN-0101\", 400, \"bad\", \"send better\"),\n];";
 
     #[test]
     fn a_stale_a_missing_and_a_left_over_page_are_breaches() {
-        let fresh = make(&Repository::of(Workspace::default(), &[(CODES, TABLE)]));
+        let sources = [(CODES, TABLE), (SCHEMA, "{}")];
+        let fresh = make(&Repository::of(Workspace::default(), &sources)).unwrap();
         assert!(fresh["docs/errors/LAN-0001.md"].contains("mend \"it\"."));
         let check = |change: &dyn Fn(&mut BTreeMap<String, String>), breaches: usize| {
             let mut files = fresh.clone();
             change(&mut files);
             let mut listed: Vec<_> =
                 files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-            listed.push((CODES, TABLE));
+            listed.extend(sources);
             let found = generated_files_are_fresh(&Repository::of(Workspace::default(), &listed));
             assert_eq!(found.breaches.len(), breaches, "{found:?}");
         };

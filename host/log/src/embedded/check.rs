@@ -142,6 +142,7 @@ fn walk(
 
 /// Reads one partition from front to end: no offset may be missing, and index,
 /// chunks and the partition's record must say the same.
+#[expect(clippy::too_many_lines, reason = "one loop whose checks share what it has read")]
 fn partition(
     transaction: &ReadTransaction,
     number: u32,

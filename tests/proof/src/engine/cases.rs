@@ -5,6 +5,7 @@ use crate::meter::Reading;
 use crate::model::Choice;
 
 /// Name, setting and steps of each.
+#[expect(clippy::too_many_lines, reason = "a list of cases, not logic")]
 pub(super) fn all() -> Vec<(&'static str, Setting, Vec<Step>)> {
     let setting = Setting {
         batch_events: 1,
