@@ -170,7 +170,7 @@ impl World {
         Ok(())
     }
 
-    /// Appends so many events, in pieces: any, or values of few subjects, close to each
+    /// Appends `count` events, in pieces: any, or values of few subjects, close to each
     /// other.
     fn append(&mut self, rng: &mut Rng, count: u64, any: bool) -> Result<()> {
         let end = self.appended + count;

@@ -40,7 +40,7 @@ pub enum Logs {
     OneIncarnation,
     /// Events are known again by source and id, whatever their tenant.
     TenantIgnored,
-    /// An event that it refuses for good is told as one that it does not take now.
+    /// An event that it refuses for good is reported as one that it does not take now.
     RefusalPasses,
 }
 

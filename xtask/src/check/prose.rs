@@ -44,7 +44,7 @@ const CEILINGS: &[(&str, usize)] = &[
     ("host/store", 80),
     ("plugins", 2),
     ("sdk", 51),
-    ("tests", 256),
+    ("tests", 255),
     ("top", 1),
     ("web", 3),
 ];

@@ -12,7 +12,7 @@ use lantern_core::{
 
 use crate::meter::LARGE;
 
-/// A log in memory that refuses large events while it is told to.
+/// A log in memory that refuses large events if that is set.
 pub(super) struct LimitedLog {
     inner: Arc<MemoryLog>,
     limited: AtomicBool,
