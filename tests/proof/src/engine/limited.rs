@@ -1,6 +1,7 @@
 //! A log that refuses some events for good, as a Kafka topic does whose
 //! `max.message.bytes` is lower than the host's limit.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,6 +10,7 @@ use lantern_core::{
     AppendDone, Bounds, Events, Log, LogError, Offset, PartitionId, Read, RejectedEvent, Timestamp,
     TypeFilter, Waker,
 };
+use parking_lot::Mutex;
 
 use crate::meter::LARGE;
 
@@ -16,11 +18,13 @@ use crate::meter::LARGE;
 pub(super) struct LimitedLog {
     inner: Arc<MemoryLog>,
     limited: AtomicBool,
+    /// Ids of large events that it has let through, also those whose append is held.
+    taken: Mutex<BTreeSet<String>>,
 }
 
 impl LimitedLog {
     pub(super) fn new(inner: Arc<MemoryLog>) -> Self {
-        Self { inner, limited: AtomicBool::new(true) }
+        Self { inner, limited: AtomicBool::new(true), taken: Mutex::default() }
     }
 
     /// Whether it refuses large events from now on.
@@ -32,16 +36,20 @@ impl LimitedLog {
         self.limited.load(Ordering::SeqCst)
     }
 
-    /// The first of `events` that it refuses. What it has already, it knows again.
+    /// The first of `events` that it refuses. An event that it has taken before, it
+    /// knows again.
     fn refused(&self, events: &Events) -> Option<usize> {
-        let has = |id: &str| {
-            let partitions = (0..self.inner.partitions()).map(PartitionId);
-            let mut all = partitions.flat_map(|partition| self.inner.events(partition));
-            all.any(|(_, event)| event.id == id)
-        };
-        let large = |data: &[u8]| data.len() >= LARGE.len();
-        events.iter().position(|event| large(event.data) && !has(event.id))
+        let mut taken = self.taken.lock();
+        if !self.is_limited() {
+            let large = events.iter().filter(|event| is_large(event.data));
+            taken.extend(large.map(|event| event.id.to_owned()));
+        }
+        events.iter().position(|event| is_large(event.data) && !taken.contains(event.id))
     }
+}
+
+fn is_large(data: &[u8]) -> bool {
+    data.len() >= LARGE.len()
 }
 
 impl Log for LimitedLog {
@@ -67,8 +75,7 @@ impl Log for LimitedLog {
     }
 
     fn append(&self, events: Events, done: AppendDone) {
-        let refused = self.refused(&events).filter(|_| self.is_limited());
-        let Some(index) = refused else {
+        let Some(index) = self.refused(&events) else {
             return self.inner.append(events, done);
         };
         // A broker may have taken those before it, and may have taken none.
