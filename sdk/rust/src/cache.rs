@@ -130,6 +130,11 @@ impl Cache {
         self.slots[place].key(&self.keys)
     }
 
+    /// The index in the batch of what changed the row at `place` last.
+    pub(crate) fn cause_at(&self, place: usize) -> u32 {
+        self.slots[place].cause
+    }
+
     /// Gives the key last looked for, whose hash is `hash`, the next place.
     pub(crate) fn insert(&mut self, hash: u64) -> usize {
         let place = self.slots.len();

@@ -89,6 +89,28 @@ impl Error {
     }
 }
 
+/// Why changed rows could not be sent to the host.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct FlushError {
+    /// The index in the batch of the timer or event that changed the row; none if no
+    /// single row is to blame.
+    pub cause: Option<u32>,
+    pub error: Error,
+}
+
+impl From<Error> for FlushError {
+    fn from(error: Error) -> Self {
+        Self { cause: None, error }
+    }
+}
+
+impl From<FlushError> for Error {
+    fn from(failed: FlushError) -> Self {
+        failed.error
+    }
+}
+
 /// Why a row could not be written or read back.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -120,6 +142,14 @@ pub enum RowError {
         field: &'static str,
         /// What is wrong with it.
         why: String,
+    },
+    /// A field that cannot be written as JSON.
+    #[error("field `{field}`: {source}")]
+    Field {
+        /// The field's name.
+        field: &'static str,
+        /// What is wrong with it.
+        source: serde_json::Error,
     },
     /// Its bytes are not what this type writes.
     #[error("{0}")]

@@ -60,6 +60,7 @@
 //!   batch.
 //! * [`Occasion`]: timers and emitted events.
 //! * [`window`]: tumbling, hopping, sliding and session windows.
+//! * [`TopN`]: the N largest values of each group.
 //! * [`zone`]: hours, days, weeks and months of a named time zone.
 //! * `testing`: a host in memory, so that a plugin is tested by a plain
 //!   `cargo test` (not there in Wasm).
@@ -88,6 +89,7 @@ mod table;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 mod time;
+mod top;
 pub mod window;
 pub mod zone;
 
@@ -103,13 +105,14 @@ pub use projection::{Parameters, Projection};
 pub use row::{Field, FieldKind, JSON_DEPTH_MAX, Json, Merge, Row, Stored, Value};
 pub use table::{CACHE_ROWS, Scan, Table, Tables};
 pub use time::{ParseTimestampError, Timestamp};
+pub use top::{Ranked, TopN};
 
 /// All that most plugins use: `use lantern_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{
         Attribute, Distinct, Error, Event, EventData, Events, InTenant, Json, Key, Manifest,
         NewEvent, Occasion, OnFailure, Parameters, Percentiles, Projection, Row, Scan, Table,
-        Tables, Timer, Timestamp,
+        Tables, Timer, Timestamp, TopN,
     };
     pub use std::time::Duration;
 }
@@ -117,6 +120,7 @@ pub mod prelude {
 /// What the macros' output names.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::error::FlushError;
     pub use crate::members::Members;
     #[cfg(target_arch = "wasm32")]
     pub use crate::projection::guest;

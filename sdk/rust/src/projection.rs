@@ -175,16 +175,10 @@ impl<P: Projection> Instance<P> {
             if Self::PER_TENANT {
                 current::enter_tenant(fired.owner());
             }
-            projection.on_timer(&fired).and_then(|()| projection.check()).map_err(|error| {
-                Failure {
-                    cause: Some(index),
-                    message: format!(
-                        "timer {:?} due at {}: {error}",
-                        timer.key,
-                        Timestamp::from_micros(timer.at)
-                    ),
-                }
-            })?;
+            projection
+                .on_timer(&fired)
+                .and_then(|()| projection.check())
+                .map_err(|error| of_timer(index, timer, &error))?;
         }
         if !batch.offsets.is_empty() {
             current::enter(batch.timers.len() as u32);
@@ -196,16 +190,32 @@ impl<P: Projection> Instance<P> {
                 current::enter_tenant(Some(event.owner()));
             }
             if let Err(error) = projection.apply(&event).and_then(|()| projection.check()) {
-                return Err(Failure {
-                    cause: Some(event.index()),
-                    message: format!("`{}` at offset {}: {error}", event.kind(), event.offset()),
-                });
+                return Err(of_event(&event, &error));
             }
         }
-        projection.flush().map_err(unnamed)?;
+        projection.flush().map_err(|failed| {
+            let Some(cause) = failed.cause else { return unnamed(failed.error) };
+            if let Some(timer) = batch.timers.get(cause as usize) {
+                return of_timer(cause, timer, &failed.error);
+            }
+            match view.events().find(|event| event.index() == cause) {
+                Some(event) => of_event(&event, &failed.error),
+                None => unnamed(failed.error),
+            }
+        })?;
         call.finish();
         Ok(())
     }
+}
+
+fn of_timer(index: u32, timer: &wit::Timer, error: &Error) -> Failure {
+    let due = Timestamp::from_micros(timer.at);
+    Failure { cause: Some(index), message: format!("timer {:?} due at {due}: {error}", timer.key) }
+}
+
+fn of_event(event: &Event<'_>, error: &Error) -> Failure {
+    let message = format!("`{}` at offset {}: {error}", event.kind(), event.offset());
+    Failure { cause: Some(event.index()), message }
 }
 
 fn unnamed(error: Error) -> Failure {

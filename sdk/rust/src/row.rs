@@ -371,8 +371,12 @@ pub struct Json<T>(
 impl<T: Serialize + DeserializeOwned> Value for Json<T> {
     const KIND: FieldKind = FieldKind::Json;
 
-    fn write(&self, _field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
-        Ok(serde_json::to_writer(out, &self.0)?)
+    fn write(&self, field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
+        serde_json::to_writer(out, &self.0).map_err(|source| match field {
+            // The value is the row.
+            "" => RowError::Json(source),
+            field => RowError::Field { field, source },
+        })
     }
 
     fn check(&self, field: &'static str) -> Result<(), RowError> {

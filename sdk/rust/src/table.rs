@@ -7,7 +7,7 @@
 
 use crate::cache::{Cache, Columns, end_value};
 use crate::column::Values;
-use crate::error::{Error, RowError};
+use crate::error::{Error, FlushError, RowError};
 use crate::host;
 use crate::key::{Key, end_of_prefix};
 use crate::row::{Field, Row, Stored};
@@ -40,13 +40,13 @@ pub struct TableSpec {
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a table",
-    note = "use `Table`, `OpenWindows`, `OpenSessions` or `Recent`, or mark the field `#[table(skip)]`"
+    note = "use `Table`, `TopN`, `OpenWindows`, `OpenSessions` or `Recent`, or mark the field `#[table(skip)]`"
 )]
 pub trait TableField {
     fn open(spec: &'static TableSpec) -> Self;
 
     /// Sends what changed to the host.
-    fn flush(&mut self) -> Result<(), Error>;
+    fn flush(&mut self) -> Result<(), FlushError>;
 
     /// Checks the rows that the event or timer has changed, at its end.
     fn check(&mut self) -> Result<(), Error>;
@@ -68,7 +68,7 @@ impl<R: Row> PublicTable for Table<R> {
 
 /// A projection's tables: the struct that `#[derive(Tables)]` stands on.
 ///
-/// Each field is a table: a [`Table`], or one of [`crate::window`]'s. The
+/// Each field is a table: a [`Table`], a [`crate::TopN`], or one of [`crate::window`]'s. The
 /// field's name is the table's, its doc comment the table's description, and
 /// `#[table(…)]` takes
 ///
@@ -93,7 +93,7 @@ pub trait Tables: Sized {
     fn open() -> Self;
 
     #[doc(hidden)]
-    fn flush(&mut self) -> Result<(), Error>;
+    fn flush(&mut self) -> Result<(), FlushError>;
 
     #[doc(hidden)]
     fn check(&mut self) -> Result<(), Error>;
@@ -126,7 +126,7 @@ impl<R: Stored> TableField for Table<R> {
         }
     }
 
-    fn flush(&mut self) -> Result<(), Error> {
+    fn flush(&mut self) -> Result<(), FlushError> {
         if !self.cache.has_changed() {
             return Ok(());
         }
@@ -338,14 +338,16 @@ impl<R: Stored> Table<R> {
     }
 
     /// Brings what changed into columns, in the order in which it did.
-    fn collect(&mut self) -> Result<(), Error> {
+    fn collect(&mut self) -> Result<(), FlushError> {
         let Self { spec, cache, rows, columns, .. } = self;
         let Columns { causes, keys, values, deletes, deleted } = columns;
         let changed = || cache.changed().iter().map(|place| *place as usize);
         for place in changed() {
             if let Some(row) = &rows[place] {
-                row.encode(&mut values.bytes)
-                    .map_err(|source| row_error(spec.name, cache.key_at(place), source))?;
+                row.encode(&mut values.bytes).map_err(|source| FlushError {
+                    cause: Some(cache.cause_at(place)),
+                    error: row_error(spec.name, cache.key_at(place), source),
+                })?;
                 end_value(values)?;
             }
         }

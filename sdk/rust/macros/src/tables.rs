@@ -88,7 +88,9 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
                 Self { #(#opened,)* }
             }
 
-            fn flush(&mut self) -> ::std::result::Result<(), ::lantern_sdk::Error> {
+            fn flush(
+                &mut self,
+            ) -> ::std::result::Result<(), ::lantern_sdk::__private::FlushError> {
                 #(::lantern_sdk::__private::TableField::flush(&mut self.#tables)?;)*
                 ::std::result::Result::Ok(())
             }

@@ -1,7 +1,7 @@
 //! Final tumbling and hopping windows.
 
 use super::{Owner, Window, WindowSet, from_sortable, timer_key, timer_owner, write_sortable};
-use crate::error::Error;
+use crate::error::{Error, FlushError};
 use crate::event::{Event, Timer};
 use crate::key::Key;
 use crate::row::Stored;
@@ -69,7 +69,7 @@ impl<A: Stored> TableField for OpenWindows<A> {
         Self { table: Table::open(spec), id: spec.id, armed: Vec::new() }
     }
 
-    fn flush(&mut self) -> Result<(), Error> {
+    fn flush(&mut self) -> Result<(), FlushError> {
         self.table.flush()
     }
 

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{Owner, Reader, timer_key, timer_owner, write_bytes, write_time};
-use crate::error::{Error, RowError};
+use crate::error::{Error, FlushError, RowError};
 use crate::event::{Event, Timer};
 use crate::key::Key;
 use crate::row::Stored;
@@ -196,7 +196,7 @@ impl<V: Stored> TableField for Recent<V> {
         Self { table: Table::open(spec), id: spec.id }
     }
 
-    fn flush(&mut self) -> Result<(), Error> {
+    fn flush(&mut self) -> Result<(), FlushError> {
         self.table.flush()
     }
 

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::{Owner, Reader, Window, timer_key, timer_owner, write_bytes, write_time};
-use crate::error::{Error, RowError};
+use crate::error::{Error, FlushError, RowError};
 use crate::event::{Event, Timer};
 use crate::key::Key;
 use crate::row::Stored;
@@ -149,7 +149,7 @@ impl<A: Stored> TableField for OpenSessions<A> {
         Self { table: Table::open(spec), id: spec.id }
     }
 
-    fn flush(&mut self) -> Result<(), Error> {
+    fn flush(&mut self) -> Result<(), FlushError> {
         self.table.flush()
     }
 

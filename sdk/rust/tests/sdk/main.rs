@@ -6,5 +6,6 @@ mod harness;
 mod keys;
 mod members;
 mod tables;
+mod top;
 mod windows;
 mod zones;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lantern_sdk::RowError;
 use lantern_sdk::prelude::*;
 use lantern_sdk::testing::{Harness, TestEvent, check_determinism};
 use proptest::prelude::*;
@@ -358,6 +359,80 @@ fn an_event_that_leaves_a_row_which_cannot_be_stored_fails_itself_for_every_cut(
         "field `number` is NaN",
     ]) {
         assert!(reason.contains(why), "{reason}");
+    }
+}
+
+/// Rows whose faults show only when they are sent to the host.
+#[derive(Tables)]
+struct Lazy {
+    #[table(private)]
+    lazy: Table<LazyRow>,
+    maps: Table<Mapped>,
+}
+
+struct LazyRow(bool);
+
+impl lantern_sdk::Stored for LazyRow {
+    const FALLIBLE: bool = false;
+
+    fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError> {
+        out.push(b'x');
+        if self.0 { Ok(()) } else { Err(RowError::Malformed("it cannot be written")) }
+    }
+
+    fn decode(_: &[u8]) -> Result<Self, RowError> {
+        Ok(Self(true))
+    }
+}
+
+#[derive(Row, Default)]
+struct Mapped {
+    by_pair: Json<std::collections::BTreeMap<(u8, u8), u8>>,
+}
+
+impl Projection for Lazy {
+    fn setup(&mut self, _: &Parameters<'_>) -> Result<Manifest, Error> {
+        let manifest = lantern_sdk::manifest!().subscribe(["*"]).attributes([Attribute::Subject]);
+        Ok(manifest.event_time(Duration::ZERO, Duration::from_secs(1)))
+    }
+
+    fn apply(&mut self, event: &Event<'_>) -> Result<(), Error> {
+        match event.kind() {
+            "map" => drop(self.maps.row("pairs")?.by_pair.0.insert((1, 2), 3)),
+            "timer" => event.set_timer(event.time(), "alarm")?,
+            kind => self.lazy.put(event.subject()?, LazyRow(kind == "good"))?,
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self, _: &Timer<'_>) -> Result<(), Error> {
+        self.lazy.put("rung", LazyRow(false))
+    }
+}
+
+#[test]
+fn a_row_that_cannot_be_sent_at_the_end_of_a_call_names_its_event_table_key_and_field() {
+    for batch_size in [1, 3, 1_000] {
+        let mut host = Harness::<Lazy>::new().batch_size(batch_size);
+        let kinds = ["good", "bad", "good", "map", "good"];
+        let subjects = ["s0", "s1", "s2", "s3", "s4"];
+        let events = kinds.into_iter().zip(subjects);
+        host.feed(events.map(|(kind, subject)| TestEvent::new(kind).subject(subject)));
+        let parked: Vec<_> = host.parked().iter().map(|p| (p.offset, &*p.reason)).collect();
+        let [(1, bad), (3, map)] = parked[..] else { panic!("{parked:?}") };
+        assert!(bad.contains("`bad` at offset 1: table `lazy`: row \"s1\": it cannot"), "{bad}");
+        assert!(map.contains("table `maps`: row \"pairs\": field `by_pair`: "), "{map}");
+        let rows: Vec<_> = host.raw_rows("lazy").into_keys().collect();
+        assert_eq!(rows, ["s0", "s2", "s4"]);
+        // A timer is named too.
+        let time = "2026-03-01T00:00:00Z".parse::<Timestamp>().unwrap();
+        host.feed([TestEvent::new("timer").time(time)]);
+        host.advance_to(time + Duration::from_secs(9));
+        let [failure] = host.timer_failures() else { panic!("{:?}", host.timer_failures()) };
+        assert!(
+            failure.contains("alarm") && failure.contains("table `lazy`: row \"rung\""),
+            "{failure}"
+        );
     }
 }
 
