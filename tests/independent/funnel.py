@@ -43,16 +43,15 @@ for rows in users.values():
 
 query = """
     select country, count(*), count(to_cart), count(to_order),
-           count(to_order) * 1.0 / count(*),
-           coalesce(sum(to_cart), 0), avg(to_cart),
-           coalesce(sum(to_order), 0), avg(to_order), min(to_order), max(to_order),
+           coalesce(sum(to_cart), 0),
+           coalesce(sum(to_order), 0), min(to_order), max(to_order),
            count(*) filter (where to_order <= 60000),
            count(*) filter (where to_order > 60000 and to_order <= 600000),
            count(*) filter (where to_order > 600000 and to_order <= 3600000),
            count(*) filter (where to_order > 3600000)
     from journey group by country"""
 names = (
-    "views carts orders conversion to_cart_ms_sum to_cart_ms_mean to_order_ms_sum to_order_ms_mean "
+    "views carts orders to_cart_ms_sum to_order_ms_sum "
     "to_order_ms_min to_order_ms_max orders_within_1m orders_within_10m orders_within_1h orders_within_1d"
 ).split()
 table = {country: dict(zip(names, values)) for country, *values in db.execute(query)}
