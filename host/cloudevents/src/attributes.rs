@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use lantern_core::{EventRef, Events, Timestamp};
 
 use super::error::quote;
-use super::read::{add_extension, check_name, check_text};
+use super::read::{add_extension, check_name, check_text, is_full};
 use super::{ATTRIBUTE_BYTES_MAX, EXTENSIONS_MAX, EventError, Reader};
 
 /// The attributes of one event, as its carrier has them.
@@ -84,7 +84,8 @@ impl<'a> Attributes<'a> {
 
     fn extend(&mut self, name: &'a str, value: Cow<'a, str>) -> Result<(), EventError> {
         let known = self.extensions.iter().position(|(known, _)| *known == name);
-        let full = known.is_none() && self.extensions.len() >= EXTENSIONS_MAX;
+        let names = self.extensions.iter().map(|(known, _)| *known);
+        let full = known.is_none() && is_full(names, name);
         let fits = match full {
             true => Err(EventError::TooManyExtensions { max: EXTENSIONS_MAX }),
             false => check_name(name).and_then(|()| check_text(name, &value, ATTRIBUTE_BYTES_MAX)),

@@ -24,7 +24,7 @@ pub use error::EventError;
 pub use read::{LineError, Name, Reader, check_json, check_text};
 pub use syntax::json_text;
 pub use time::{TimeUnit, format_time, parse_time, read_time, time_of_number};
-pub use write::write_event;
+pub use write::{write_event, write_exact};
 
 /// One event in structured mode.
 pub const STRUCTURED: &str = "application/cloudevents+json";
@@ -39,8 +39,16 @@ pub const ATTRIBUTE_BYTES_MAX: usize = 4_096;
 /// The longest name of an extension attribute, in characters. CloudEvents advises 20
 /// at most, and connectors use up to 40.
 pub const NAME_CHARS_MAX: usize = 255;
-/// The most extension attributes of one event.
+/// The most extension attributes of one event, without the host's own.
 pub const EXTENSIONS_MAX: usize = 64;
+/// The most extension attributes of one event with names that are the host's own: an
+/// event that was exported has them in addition to those it was sent with.
+pub const HOST_EXTENSIONS_MAX: usize = 8;
+/// The extension attribute of an exported event whose data is JSON without a media
+/// type, and had to be written as base64.
+const UNTYPED: &str = "lanternuntyped";
+/// The most bytes that those add to an event.
+const HOST_EXTENSIONS_BYTES: usize = 512;
 
 /// What an event from outside may be; set in section `ingest` of the
 /// configuration.

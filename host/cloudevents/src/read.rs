@@ -18,8 +18,8 @@ use super::error::quote;
 use super::syntax::{is_media_type, is_uri, is_uri_reference, lone_surrogate};
 use super::time::not_a_time;
 use super::{
-    ATTRIBUTE_BYTES_MAX, EXTENSIONS_MAX, EventError, EventLimits, NAME_CHARS_MAX, TYPE_BYTES_MAX,
-    is_json, read_time,
+    ATTRIBUTE_BYTES_MAX, EXTENSIONS_MAX, EventError, EventLimits, HOST_EXTENSIONS_BYTES,
+    HOST_EXTENSIONS_MAX, NAME_CHARS_MAX, TYPE_BYTES_MAX, UNTYPED, is_json, read_time,
 };
 
 /// Reads events into columns and checks them.
@@ -195,7 +195,7 @@ impl Reader {
         let mut extensions = std::mem::take(&mut self.extensions);
         extensions.clear();
         for (name, json) in &members.extensions {
-            if !self.strips(name) {
+            if !self.strips(name) && (name != UNTYPED || !self.is_import()) {
                 add_extension(&mut extensions, name, json);
             }
         }
@@ -255,6 +255,7 @@ impl Reader {
             // A payload of bytes without a type must not pass for JSON.
             datacontenttype: match m.data_base64 {
                 Some(_) if datacontenttype.is_empty() => "application/octet-stream",
+                Some(_) if self.is_import() && m.has_extension(UNTYPED) => "",
                 _ => &datacontenttype,
             },
             extensions,
@@ -291,7 +292,8 @@ impl Reader {
         if !self.host_events {
             check_reserved(&event)?;
         }
-        self.check_size(event_bytes(&event))?;
+        let host_bytes = if self.is_import() { HOST_EXTENSIONS_BYTES } else { 0 };
+        self.check_size(event_bytes(&event).saturating_sub(host_bytes))?;
         if let Some(text) = time {
             event.time = read_time(text)?;
             if event.time > self.time_max {
@@ -311,6 +313,11 @@ impl Reader {
     /// in a log, nor of what is imported from one.
     pub(super) fn is_strict(&self) -> bool {
         !self.tolerant && !self.host_events
+    }
+
+    /// Whether it reads what [`write_exact`](super::write_exact) wrote.
+    fn is_import(&self) -> bool {
+        !self.tolerant && self.host_events
     }
 
     /// Refuses JSON that no event within the limit is written as.
@@ -367,6 +374,10 @@ struct Members<'a> {
 }
 
 impl<'a> Members<'a> {
+    fn has_extension(&self, name: &str) -> bool {
+        self.extensions.iter().any(|(known, _)| known == name)
+    }
+
     fn read(&mut self, text: &'a str) -> Result<(), EventError> {
         let mut json = serde_json::Deserializer::from_str(text);
         let read = json.deserialize_map(MembersVisitor(&mut *self)).and_then(|()| json.end());
@@ -415,7 +426,8 @@ impl<'a> Members<'a> {
 
     fn extend(&mut self, name: Cow<'a, str>, value: &'a RawValue) -> Result<(), EventError> {
         let known = self.extensions.iter().position(|(known, _)| *known == name);
-        let full = known.is_none() && self.extensions.len() >= EXTENSIONS_MAX;
+        let names = self.extensions.iter().map(|(known, _)| &**known);
+        let full = known.is_none() && is_full(names, &name);
         let json = check_name(&name).and_then(|()| match full {
             true => Err(EventError::TooManyExtensions { max: EXTENSIONS_MAX }),
             false => extension(&name, value, self.tolerant),
@@ -433,6 +445,17 @@ impl<'a> Members<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether an event with extension attributes `names` may have no further one called
+/// `name`.
+pub(super) fn is_full<'n>(names: impl ExactSizeIterator<Item = &'n str>, name: &str) -> bool {
+    if names.len() < HOST_EXTENSIONS_MAX {
+        return false;
+    }
+    let of_host = |name: &str| name.starts_with(HOST_EXTENSION_PREFIX);
+    let max = if of_host(name) { HOST_EXTENSIONS_MAX } else { EXTENSIONS_MAX };
+    names.filter(|known| of_host(known) == of_host(name)).count() >= max
 }
 
 /// The JSON of an extension attribute. In a log a number that is none of CloudEvents'
@@ -592,7 +615,7 @@ fn payload<'a>(
 
 /// What counts for the limit of an event: its payload and its attributes, however
 /// they were sent.
-fn event_bytes(event: &EventRef<'_>) -> usize {
+pub(super) fn event_bytes(event: &EventRef<'_>) -> usize {
     let attributes = [
         event.id,
         event.source,

@@ -2,6 +2,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use lantern_core::{Event, Events, Timestamp};
 use proptest::prelude::*;
 
+use super::read::event_bytes;
 use super::*;
 
 const NOW: Timestamp = Timestamp(1_790_000_000_000_000);
@@ -409,6 +410,57 @@ proptest! {
         write_event(&event.as_ref(), &mut json);
         let read = read(std::str::from_utf8(&json).unwrap());
         prop_assert_eq!(read, Ok(event));
+    }
+
+    #[test]
+    fn an_exported_event_is_imported_as_it_was_whatever_was_accepted(
+        event in any_event(),
+        extensions in 0..=EXTENSIONS_MAX,
+        json in prop::option::of(("[ \\n\\r\\t]{0,3}", "[ \\n\\r\\t]{0,3}", "[ \\n\\r\\t]{0,3}")),
+        typed in any::<bool>(),
+        full in any::<bool>(),
+    ) {
+        let mut event = event;
+        if let Some((before, within, after)) = json {
+            event.data = format!("{before}{{\"a\":{within}[1.50,\"x\\\\n\"]}}{after}").into_bytes();
+            event.datacontenttype = if typed { "application/json".into() } else { String::new() };
+        }
+        if extensions > 0 {
+            let all: Vec<_> = (0..extensions).map(|n| format!("\"x{n}\":\"v\\\"{n}\"")).collect();
+            event.extensions = format!("{{{}}}", all.join(","));
+        }
+        let mut limits = EventLimits::default();
+        if full {
+            limits.event_bytes_max = event_bytes(&event.as_ref());
+        }
+        // A client could have sent it.
+        let mut taken = Events::new();
+        let mut client = Reader::new(limits, NOW);
+        prop_assert_eq!(client.add(event.as_ref(), None, &mut taken), Ok(()));
+        // What an export adds, and what the host gives to an emitted event.
+        let stamps = r#""lanternpartition":3,"lanternappended":"2023-11-14T22:13:20.123456Z","lanterndepth":7"#;
+        let stamped = match event.extensions.strip_prefix('{') {
+            Some(own) => format!("{{{stamps},{own}"),
+            None => format!("{{{stamps}}}"),
+        };
+        let exported = Event { extensions: stamped, ..event };
+        let mut json = Vec::new();
+        write_exact(&exported.as_ref(), &mut json);
+        prop_assert!(!json.contains(&b'\n') && !json.contains(&b'\r'));
+        let mut import = Reader::new(limits, NOW);
+        import.set_host_events(true);
+        let mut read = Events::new();
+        prop_assert_eq!(import.structured(&json, &mut read), Ok(()));
+        prop_assert_eq!(read.get(0).to_owned(), exported.clone());
+        // Also one that leaves the host's attributes out takes it, and JSON stays JSON: it
+        // may get a media type, for which an event at the limit has no room.
+        if full {
+            return Ok(());
+        }
+        prop_assert_eq!(client.structured(&json, &mut read), Ok(()));
+        let plain = read.get(1);
+        prop_assert_eq!(is_json(plain.datacontenttype), is_json(&exported.datacontenttype));
+        prop_assert_eq!(plain.data, &exported.data[..]);
     }
 
     #[test]

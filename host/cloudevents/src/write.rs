@@ -4,10 +4,24 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use lantern_core::{EventRef, Timestamp};
 
-use super::{format_time, is_json};
+use super::{UNTYPED, format_time, is_json};
 
 /// Appends `event` to `out` as one JSON object in structured mode, on one line.
+/// Line ends between the members of its data become spaces.
 pub fn write_event(event: &EventRef<'_>, out: &mut Vec<u8>) {
+    write(event, false, out);
+}
+
+/// As [`write_event`], so that a [`Reader`](super::Reader) with
+/// [`set_host_events`](super::Reader::set_host_events) reads the same event: JSON with
+/// line ends, or with space around it, is written as base64.
+pub fn write_exact(event: &EventRef<'_>, out: &mut Vec<u8>) {
+    write(event, true, out);
+}
+
+fn write(event: &EventRef<'_>, exact: bool, out: &mut Vec<u8>) {
+    let untyped = exact && event.datacontenttype.is_empty() && is_spaced(event.data);
+    let datacontenttype = if untyped { "application/json" } else { event.datacontenttype };
     out.extend_from_slice(b"{\"specversion\":\"1.0\"");
     member(out, "id", event.id);
     member(out, "source", event.source);
@@ -16,7 +30,7 @@ pub fn write_event(event: &EventRef<'_>, out: &mut Vec<u8>) {
         ("subject", event.subject),
         ("tenant", event.tenant),
         ("dataschema", event.dataschema),
-        ("datacontenttype", event.datacontenttype),
+        ("datacontenttype", datacontenttype),
     ] {
         if !value.is_empty() {
             member(out, name, value);
@@ -31,15 +45,20 @@ pub fn write_event(event: &EventRef<'_>, out: &mut Vec<u8>) {
         out.push(b',');
         out.extend_from_slice(members.as_bytes());
     }
-    data(event, out);
+    if untyped {
+        out.extend_from_slice(b",\"");
+        out.extend_from_slice(UNTYPED.as_bytes());
+        out.extend_from_slice(b"\":true");
+    }
+    data(event, exact, out);
     out.push(b'}');
 }
 
-fn data(event: &EventRef<'_>, out: &mut Vec<u8>) {
+fn data(event: &EventRef<'_>, exact: bool, out: &mut Vec<u8>) {
     if event.data.is_empty() {
         return;
     }
-    if is_json(event.datacontenttype) {
+    if is_json(event.datacontenttype) && !(exact && is_spaced(event.data)) {
         out.extend_from_slice(b",\"data\":");
         // JSON strings hold no raw line ends, so those there are stand between
         // members.
@@ -47,12 +66,21 @@ fn data(event: &EventRef<'_>, out: &mut Vec<u8>) {
         return;
     }
     match std::str::from_utf8(event.data) {
+        // As text, JSON would be a string.
+        Ok(_) if is_json(event.datacontenttype) => {
+            member(out, "data_base64", &BASE64_STANDARD.encode(event.data));
+        }
         // Text that is mostly escapes would take more than it does in base64.
         Ok(text) if escaped_bytes(text) <= text.len() / 3 + ESCAPES_BYTES => {
             member(out, "data", text);
         }
         _ => member(out, "data_base64", &BASE64_STANDARD.encode(event.data)),
     }
+}
+
+/// Whether JSON loses white space where it is a member on one line.
+fn is_spaced(json: &[u8]) -> bool {
+    json.trim_ascii().len() < json.len() || json.iter().any(|b| matches!(b, b'\n' | b'\r'))
 }
 
 /// How many bytes escapes may add to a text before it is written as base64, besides

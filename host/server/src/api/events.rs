@@ -14,7 +14,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::params::{Params, Shape, limit, shape, wait};
 use super::{App, Shared, stamps};
-use crate::cloudevents::{BATCH, NDJSON, format_time, parse_time, write_event};
+use crate::cloudevents::{BATCH, NDJSON, format_time, parse_time, write_event, write_exact};
 use crate::problem::Problem;
 
 /// Events of an answer where `limit` is not given.
@@ -241,14 +241,15 @@ impl Page {
             let extensions = stamped.as_deref().unwrap_or(event.extensions);
             let event = EventRef { extensions, ..event };
             let comma = if self.count == 0 { "" } else { "," };
+            let write = if self.exact { write_exact } else { write_event };
             match self.shape {
                 Shape::Ndjson => {
-                    write_event(&event, &mut self.events);
+                    write(&event, &mut self.events);
                     self.events.push(b'\n');
                 }
                 Shape::Batch => {
                     self.events.extend_from_slice(comma.as_bytes());
-                    write_event(&event, &mut self.events);
+                    write(&event, &mut self.events);
                 }
                 Shape::Json | Shape::Csv => {
                     let appended = appended.map_or_else(
@@ -258,7 +259,7 @@ impl Page {
                     let head =
                         format!("{comma}{{\"offset\":{offset},\"appended\":{appended},\"event\":");
                     self.events.extend_from_slice(head.as_bytes());
-                    write_event(&event, &mut self.events);
+                    write(&event, &mut self.events);
                     self.events.push(b'}');
                 }
             }

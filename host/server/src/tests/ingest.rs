@@ -1,5 +1,20 @@
 use super::*;
+use lantern_core::{PartitionId, Read, TypeFilter};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
 use crate::cloudevents::{BATCH, NDJSON, STRUCTURED};
+
+/// A page of events, each as it is written.
+#[derive(Deserialize)]
+struct Page {
+    events: Vec<Logged>,
+}
+
+#[derive(Deserialize)]
+struct Logged {
+    event: Box<RawValue>,
+}
 
 fn lines(from: usize, to: usize) -> String {
     (from..to).map(|i| event(&i.to_string(), "t", "s") + "\n").collect()
@@ -222,6 +237,74 @@ async fn an_exact_import_gives_the_same_log_and_the_same_tables() {
     refused.is_problem("LAN-0328", "another partition");
     let plain = copy.post("/v1/events", NDJSON, exported.text).await;
     plain.is_problem("LAN-0314", "lantern");
+}
+
+#[tokio::test]
+async fn an_exact_import_takes_every_event_that_was_accepted_byte_for_byte() {
+    const BYTES_MAX: usize = 60_000;
+    let small = |config: &mut ServerConfig| config.ingest.event_bytes_max = BYTES_MAX;
+    let origin = Fixture::with(small);
+    // As many extension attributes as there may be.
+    let many: String = (0..64).map(|n| format!(",\"x{n}\":\"{n}\"")).collect();
+    let many = format!(r#"{{"specversion":"1.0","id":"many","source":"/s","type":"t"{many}}}"#);
+    origin.post("/v1/events", STRUCTURED, many).await.expect_ok();
+    // As large as an event may be: one byte more is refused.
+    let large = |bytes: usize| {
+        let text = "x".repeat(bytes - "large/stt\"\"".len() + 1);
+        format!(r#"{{"specversion":"1.0","id":"large","source":"/s","type":"tt","data":"{text}"}}"#)
+    };
+    origin.post("/v1/events", STRUCTURED, large(BYTES_MAX)).await.is_problem("LAN-0302", "");
+    origin.post("/v1/events", STRUCTURED, large(BYTES_MAX - 1)).await.expect_ok();
+    // Line ends and space, with and without a media type.
+    let pretty = "{\n  \"specversion\": \"1.0\", \"id\": \"pretty\",\n \"source\": \"/s\", \"type\": \"t\",\n  \"data\": {\n    \"a\":\t[1.50,\r\n 2]\n  }\n}";
+    origin.post("/v1/events", STRUCTURED, pretty).await.expect_ok();
+    for (id, media, body) in [
+        ("spaced", "application/json", " {\"a\": 1}\n"),
+        ("untyped", "", "\t[\n1\n]\n"),
+        ("null", "application/json", "null"),
+        ("text", "text/plain", "a\n\tb\u{1}"),
+    ] {
+        let mut headers =
+            vec![("ce-specversion", "1.0"), ("ce-id", id), ("ce-source", "/s"), ("ce-type", "t")];
+        if !media.is_empty() {
+            headers.push(("content-type", media));
+        }
+        let sent = request(Method::POST, "/v1/events", &headers, body);
+        origin.send(sent).await.expect_ok();
+    }
+    let all = |fixture: &Fixture| {
+        let log = &fixture.app.log;
+        let mut events = Vec::new();
+        for partition in (0..log.partitions()).map(PartitionId) {
+            let mut from = log.bounds(partition).unwrap().start;
+            while let Read::Chunk(chunk) =
+                log.read(partition, from, &TypeFilter::everything()).unwrap()
+            {
+                events.extend(
+                    (0..chunk.events.len())
+                        .map(|place| (chunk.events.get(place).to_owned(), chunk.appended(place))),
+                );
+                from = chunk.end();
+            }
+        }
+        events
+    };
+    let taken = all(&origin);
+    assert_eq!(taken.len(), 7);
+    for media in [NDJSON, "application/json"] {
+        let exported = origin.get_as("/v1/events?types=*&limit=1000", media).await.expect_ok();
+        let lines = match media {
+            NDJSON => exported.text,
+            // As `lantern events tail --json` prints it.
+            _ => {
+                let page: Page = serde_json::from_str(&exported.text).unwrap();
+                page.events.iter().map(|logged| format!("{}\n", logged.event)).collect()
+            }
+        };
+        let copy = Fixture::with(small);
+        copy.post("/v1/events?exact=true", NDJSON, lines).await.expect_ok();
+        assert_eq!(all(&copy), taken, "{media}");
+    }
 }
 
 #[tokio::test]
