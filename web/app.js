@@ -164,6 +164,7 @@ function card(projection) {
 function badgeOf(projection, shown) {
   const activity = projection.paused ? "paused" : shown?.activity ?? "empty";
   if (activity === "halted" || activity === "faulted" || activity === "paused") return { badge: activity, text: activity };
+  if (shown?.differs.length > 0) return { badge: "attention", text: "differs" };
   if (projection.versions.some((v) => v.not_activated)) return { badge: "attention", text: "not activated" };
   if (shown?.parked > 0) return { badge: "attention", text: `${whole.format(shown.parked)} parked` };
   return { badge: activity, text: activity === "idle" ? "up to date" : activity };
@@ -200,6 +201,7 @@ function version(v) {
     list,
     v.reason && el("p", { className: "error", text: v.reason }),
     v.not_activated && el("p", { className: "error", text: `Not activated: ${v.not_activated}` }),
+    ...v.differs.map((why) => el("p", { className: "error", text: `Differs from the log: ${why}` })),
   );
 }
 

@@ -14,7 +14,7 @@ use lantern_core::{
     Clock, Committed, Events, KeyRange, Log, Plugin, Publish, Timestamp, VersionId, VersionRecord,
     View, Views,
 };
-use lantern_engine::{Engine, EngineConfig, PluginSource, Ports, Upload};
+use lantern_engine::{Activation, Engine, EngineConfig, PluginSource, Ports, Upload};
 use lantern_log::{EmbeddedLog, LogConfig};
 use lantern_plugin::{PluginConfig, PluginHost};
 use lantern_store::{CatalogFile, StateDir, StoreConfig};
@@ -188,7 +188,7 @@ pub(crate) fn fold_over(
             sha256: "w1".into(),
             parameters: String::new(),
             name: None,
-            activate: true,
+            activate: Activation::Checked,
             check: false,
         })?),
         Fold::Again => {

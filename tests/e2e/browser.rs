@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use lantern_tests::{PATIENCE, Server, guest, without};
+use lantern_tests::{PATIENCE, Server, guest, run, without};
 use serde_json::{Value, json};
 
 use crate::line;
@@ -136,4 +136,49 @@ async fn the_page_shows_rows_as_they_change_and_hostile_text_as_text() {
     assert_eq!(browser.run("return window.still").await, "here");
     assert_ne!(browser.run("return document.title").await, "owned");
     assert_eq!(browser.run("return document.querySelectorAll('td img').length").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_difference_shows_on_page_list_status_and_ready_also_after_a_restart() {
+    // One event a batch, each folded a second time.
+    let settings = ["engine.second_fold_every=1", "engine.batch_events_max=1"];
+    let mut server = Server::start(&settings).unwrap();
+    // The log is empty: the check of the upload finds nothing.
+    server.project("rogue", &guest("rogue"), r#"{"cheat_from":0}"#).await.unwrap();
+    let lines = (0..50).map(|n| line(n, "probe.sent", "s", "{}"));
+    server.events(lines.collect::<String>()).await.unwrap();
+    server.caught_up("rogue").await.unwrap();
+    let url = server.url.clone();
+    let at = ["--server", url.as_str()];
+    let verified = run(&[&["verify", "rogue"][..], &at].concat()).unwrap();
+    assert_eq!(verified.status.code(), Some(1), "{verified:?}");
+    let findings = ["the plugin is the first suspect", "differs from a second fold of the log"];
+    for restarts in 0..2 {
+        if restarts > 0 {
+            server.kill().unwrap();
+            server.restart().unwrap();
+        }
+        let status = server.get("/v1/projections/rogue").await.unwrap();
+        let ready = server.get("/readyz").await.unwrap();
+        let list = run(&[&["plugin", "list"][..], &at].concat()).unwrap();
+        let list = String::from_utf8(list.stdout).unwrap();
+        let row = list.lines().find(|text| text.contains("rogue")).unwrap();
+        assert!(list.contains("differs") && row.contains(" yes "), "{list}");
+        for (place, finding) in findings.iter().enumerate() {
+            let differs = status["versions"][0]["differs"][place].as_str().unwrap();
+            assert!(differs.contains(finding), "{status}");
+            let warning = ready["warnings"][place].as_str().unwrap();
+            assert!(warning.contains(finding), "{ready}");
+            assert!(list.contains(finding), "{list}");
+        }
+        if without("chromedriver") || without("chromium") {
+            println!("skipped: no Chromium with its driver");
+            continue;
+        }
+        let browser = Browser::open(&url).await;
+        let text = browser.shows("Differs from the log: it is not deterministic").await;
+        assert!(findings.iter().all(|finding| text.contains(finding)), "{text}");
+        let badge = "return document.querySelector('.badge.attention').textContent";
+        assert_eq!(browser.run(badge).await, "differs");
+    }
 }

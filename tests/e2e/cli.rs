@@ -191,8 +191,35 @@ fn test_folds_a_file_as_a_server_would_and_fails_where_an_event_is_parked() {
     assert_eq!(folded["parked"][0]["id"], "1");
     assert_eq!(folded["emitted"][0]["type"], "echo.sent");
     assert_eq!(json(&[words.as_slice(), &["--allow-parked"]].concat()), folded);
-    let cheat = [words.as_slice(), &["--allow-parked", "--parameters", r#"{"cheat":true}"#]];
+    let cheat = [words.as_slice(), &["--allow-parked", "--parameters", r#"{"cheat_from":0}"#]];
     let output = run(&cheat.concat()).unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("LAN-0208"));
+}
+
+#[test]
+fn test_finds_a_plugin_that_is_honest_for_ten_thousand_events_and_then_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("probes.ndjson");
+    let lines = |events| (0..events).map(|n| line(n, "probe.sent", &format!("s{}", n % 5), "{}"));
+    std::fs::write(&file, lines(10_500).collect::<String>()).unwrap();
+    let (file, rogue) = (file.to_str().unwrap(), guest("rogue"));
+    let test =
+        |words: &[&str]| run(&[&["test", file, rogue.to_str().unwrap()], words].concat()).unwrap();
+    let late = ["--parameters", r#"{"cheat_from":10000}"#];
+    let found = test(&late);
+    let text = String::from_utf8_lossy(&found.stderr);
+    assert_eq!(found.status.code(), Some(1), "{text}");
+    assert!(text.contains("LAN-0208") && text.contains("table `seen`"), "{text}");
+    // `plugin check` looks at the whole file too.
+    let words = ["plugin", "check", rogue.to_str().unwrap(), "--events", file];
+    let checked = run(&[&words[..], &late].concat()).unwrap();
+    let text = String::from_utf8_lossy(&checked.stderr);
+    assert!(!checked.status.success() && text.contains("LAN-0208"), "{text}");
+    // The first events alone do not show it, and an honest plugin passes.
+    let first = test(&[&late[..], &["--check-events", "5000"]].concat());
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    let honest = test(&["--json"]);
+    let folded: Value = serde_json::from_slice(&honest.stdout).unwrap();
+    assert_eq!(folded["checked_events"], 10_500, "{folded}");
 }

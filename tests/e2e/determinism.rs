@@ -65,7 +65,7 @@ async fn a_plugin_that_keeps_state_in_memory_is_refused_with_the_row_that_differ
         (0..50).map(|n| line(n, "probe.sent", &format!("s{}", n % 3), "{}")).collect();
     server.events(lines).await.unwrap();
     let (status, answer) =
-        server.push("rogue", &guest("rogue"), r#"{"cheat":true}"#).await.unwrap();
+        server.push("rogue", &guest("rogue"), r#"{"cheat_from":0}"#).await.unwrap();
     assert_eq!(status, 422, "{answer}");
     assert_eq!(answer["code"], "LAN-0208");
     let detail = answer["detail"].as_str().unwrap();

@@ -97,6 +97,42 @@ async fn a_broken_version_is_reported_everywhere_and_not_activated_without_force
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn push_with_force_activates_a_version_that_parks_more() {
+    let server = Server::start(&[]).unwrap();
+    with_a_bad_event(&server).await;
+    server.project("rogue", &guest("rogue"), FIXED).await.unwrap();
+    let rogue = guest("rogue");
+    let push = ["plugin", "push", rogue.to_str().unwrap(), "--parameters", BROKEN, "--wait"];
+    let force = [&push[..], &["--force"]].concat();
+    let pushed = at(&server, &force);
+    assert_eq!(code(&pushed), 0, "{}", err(&pushed));
+    // It says what readers now lack.
+    assert!(out(&pushed).contains("1 failed event and 9 that wait behind"), "{}", out(&pushed));
+    let active = async || {
+        let status = server.get("/v1/projections/rogue").await.unwrap();
+        status["active"].as_str().unwrap().to_owned()
+    };
+    let broken = active().await;
+    // The same, of a version that was pushed before and refused.
+    for words in
+        [&["plugin", "rollback", "rogue"][..], &["plugin", "delete", "rogue", &broken, "--yes"]]
+    {
+        assert_eq!(code(&at(&server, words)), 0);
+    }
+    assert_eq!(code(&at(&server, &push)), 1);
+    assert_ne!(active().await, broken);
+    let forced = at(&server, &force);
+    assert_eq!(code(&forced), 0, "{}", err(&forced));
+    assert_eq!(active().await, broken);
+    // Nobody means both.
+    assert_eq!(code(&at(&server, &[&force[..], &["--no-activate"]].concat())), 2);
+    let wasm = std::fs::read(&rogue).unwrap();
+    let both = "?activate=false&force=true";
+    let (status, problem) = server.push_bytes("rogue", &wasm, FIXED, both).await.unwrap();
+    assert_eq!((status, problem["code"].as_str()), (400, Some("LAN-0403")), "{problem}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_import_of_history_reports_late_events_and_waits_for_the_tables() {
     let server = Server::start(&[]).unwrap();
     server.project("rate-alerts", &guest("rate-alerts"), "{}").await.unwrap();

@@ -115,10 +115,10 @@ fn overlay(bencher: Bencher<'_, '_>, gets: bool, keys: u64) {
     let dir = TempDir::new().expect("there is room for a folder");
     let stores = StateDir::open(dir.path(), StoreConfig::default()).expect("the folder is ours");
     let plugin: Arc<dyn Plugin> = Arc::new(Puts { manifest: manifest(), gets });
-    let options = FoldOptions { batch_events: 16_384, drop_instances: None };
+    let options = FoldOptions::batches_of(16_384);
     bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
-        let folded =
-            fold(&plugin, &list, list.partition(), &stores, &EngineConfig::default(), options);
+        let config = EngineConfig::default();
+        let folded = fold(&plugin, &list, list.partition(), &stores, &config, options, &mut |_| ());
         assert_eq!(folded.expect("the fold ends").applied, EVENTS);
     });
 }

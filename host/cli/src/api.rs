@@ -233,6 +233,8 @@ pub(crate) struct Upload {
     pub(crate) parameters: Option<String>,
     /// Whether the version becomes active once it has caught up.
     pub(crate) activate: bool,
+    /// Whether it does so whatever it has parked.
+    pub(crate) force: bool,
     /// Counts the bytes sent.
     pub(crate) sent: Arc<AtomicU64>,
 }
@@ -313,6 +315,9 @@ impl Api {
             None => Path::new("/v1/versions"),
         };
         path.add("activate", upload.activate);
+        if upload.force {
+            path.add("force", true);
+        }
         let body = component(upload.wasm, upload.parameters.as_deref(), upload.sent);
         self.send(Method::POST, &path.0, Some(body)).await?.json().await
     }

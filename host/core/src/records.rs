@@ -93,6 +93,10 @@ pub struct VersionRecord {
     pub rebuilds: u64,
     /// Whether it becomes active by itself once it has caught up.
     pub activate_when_ready: bool,
+    /// Whether it does so even if it has parked events that the active version has
+    /// applied.
+    #[serde(default)]
+    pub activate_forced: bool,
     /// Why it was halted.
     #[serde(default)]
     pub halted: Option<String>,
@@ -186,6 +190,14 @@ pub struct ShardMeta {
     /// Of them, those that wait behind a failed one of their subject.
     #[serde(default)]
     pub waiting_now: u64,
+    /// Of those parked, unreadable records of unknown type: they may concern other
+    /// projections and do not count for `engine.parked_max`.
+    #[serde(default)]
+    pub unreadable_now: u64,
+    /// Unreadable records of unknown type that were passed and not kept, because enough
+    /// of them are parked.
+    #[serde(default)]
+    pub unreadable_left_out: u64,
     /// The deepest event emitted; see [`crate::EventRef::depth`].
     #[serde(default)]
     pub emit_depth: u32,
@@ -340,6 +352,8 @@ impl Default for ShardMeta {
             parked_total: 0,
             parked_now: 0,
             waiting_now: 0,
+            unreadable_now: 0,
+            unreadable_left_out: 0,
             emit_depth: 0,
             second_folds: SecondFolds::default(),
             refused_now: 0,

@@ -1,17 +1,40 @@
-//! Compares what a version has not applied with what the active one has, so
-//! that a broken version does not take over without a word.
+//! Whether a version becomes active. What it has not applied is compared with what
+//! the active one has, so that a broken version does not take over without a word.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-use lantern_core::{ParkedKind, ParkedRecord, StoreError, UNREADABLE_TYPE, VersionId};
+use lantern_core::{
+    ParkedKind, ParkedRecord, ProjectionRecord, StoreError, UNREADABLE_TYPE, VersionId,
+    VersionState,
+};
 use parking_lot::MutexGuard;
 
-use crate::EngineError;
 use crate::parked::{after, decoded, parked_page};
 use crate::registry::Build;
 use crate::shard::Shard;
 use crate::slot::Slot;
+use crate::{Engine, EngineError};
+
+/// Whether an uploaded version becomes active by itself once it has caught up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Activation {
+    /// It does not: [`Engine::activate`] activates it.
+    Never,
+    /// If it has not parked events that the active version has applied.
+    #[default]
+    Checked,
+    /// Whatever it has parked.
+    Forced,
+}
+
+impl Activation {
+    /// [`Activation::Checked`] or, without `activate`, [`Activation::Never`].
+    #[must_use]
+    pub fn checked(activate: bool) -> Self {
+        if activate { Self::Checked } else { Self::Never }
+    }
+}
 
 /// Why a version is not activated: at the same offset, the active version has
 /// applied events that this one has not.
@@ -108,6 +131,40 @@ pub(crate) fn check(projection: &str, old: Locked<'_>, new: Locked<'_>) -> Resul
         return Err(EngineError::AppliesLess(Box::new(less)));
     }
     Ok(())
+}
+
+impl Engine {
+    /// Has a version that was uploaded before become active, if `activate` is forced
+    /// and it was not activated, or is catching up.
+    pub(crate) fn force_existing(
+        &self,
+        projection: &str,
+        id: &VersionId,
+        activate: Activation,
+    ) -> Result<(), EngineError> {
+        if activate != Activation::Forced {
+            return Ok(());
+        }
+        {
+            let _lifecycle = self.lifecycle.lock();
+            let record = self.registry.record(projection)?;
+            match record.version(id) {
+                Some(version) if version.state == VersionState::Backfilling => {
+                    let force = |record: &mut ProjectionRecord| {
+                        for version in &mut record.versions {
+                            let this = version.id == *id;
+                            version.activate_when_ready = this;
+                            version.activate_forced = this;
+                        }
+                    };
+                    return self.change(projection, force).map(drop);
+                }
+                Some(version) if version.not_activated.is_some() => {}
+                _ => return Ok(()),
+            }
+        }
+        self.activate(projection, id, true)
+    }
 }
 
 /// What makes a parked event or timer the same one in two versions.

@@ -16,7 +16,7 @@ use lantern_core::{
 use crate::gather::{Gathered, Gatherer, slice};
 use crate::log_time::LogTime;
 use crate::outbox::post;
-use crate::parking;
+use crate::parking::{self, UNREADABLE_KEPT_MAX, is_of_unknown_type};
 use crate::runner::{CallError, Runner};
 use crate::shard::Stop;
 use crate::state::ShardState;
@@ -160,8 +160,10 @@ impl Applier<'_> {
         work: &mut Vec<Range<usize>>,
         waiting: &VecDeque<(Offset, Event)>,
     ) -> Range<usize> {
-        let room = self.state.config.parked_max.saturating_sub(self.state.meta.parked_now);
-        let first_without = usize::try_from(room).ok().and_then(|room| waiting.get(room));
+        let counted = parking::counted(&self.state.meta);
+        let room = self.state.config.parked_max.saturating_sub(counted);
+        let mut counting = waiting.iter().filter(|(_, event)| !is_of_unknown_type(event));
+        let first_without = usize::try_from(room).ok().and_then(|room| counting.nth(room));
         let Some((without, _)) = first_without else {
             return range;
         };
@@ -176,10 +178,12 @@ impl Applier<'_> {
     /// Moves the position on to `next`, parking the waiting events passed.
     fn pass(&mut self, next: Offset, waiting: &mut VecDeque<(Offset, Event)>) -> Result<(), Stop> {
         while waiting.front().is_some_and(|(offset, _)| *offset < next) {
-            parking::check_room(&self.state.meta, &self.state.config)?;
+            if !waiting.front().is_some_and(|(_, event)| is_of_unknown_type(event)) {
+                parking::check_room(&self.state.meta, &self.state.config)?;
+            }
             let (offset, event) = waiting.pop_front().expect("just seen");
             if event.kind == UNREADABLE_TYPE {
-                self.park_unreadable(offset, event)?;
+                self.park_unreadable(offset, event);
                 continue;
             }
             self.state.meta.next = offset.next();
@@ -237,10 +241,23 @@ impl Applier<'_> {
 
     /// Parks what the log has in an event's place. The manifest's `on-failure` does
     /// not apply, and it does not count as a failure in a row: the projection has not
-    /// failed.
-    fn park_unreadable(&mut self, offset: Offset, event: Event) -> Result<(), Stop> {
+    /// failed. One of unknown type may concern any projection, and never halts this one.
+    fn park_unreadable(&mut self, offset: Offset, event: Event) {
+        let meta = &mut self.state.meta;
+        meta.next = offset.next();
+        if is_of_unknown_type(&event) && meta.unreadable_now >= UNREADABLE_KEPT_MAX {
+            meta.unreadable_left_out += 1;
+            if meta.unreadable_left_out == 1 {
+                let id = &self.state.id;
+                tracing::warn!(
+                    projection = %id.projection, version = %id.version,
+                    partition = %id.partition, %offset,
+                    "{UNREADABLE_KEPT_MAX} unreadable records are parked: later ones are counted and not kept"
+                );
+            }
+            return;
+        }
         let reason = unreadable_because(&event.extensions);
-        self.state.meta.next = offset.next();
         self.state.park(&ParkedRecord {
             kind: ParkedKind::Event,
             offset,
@@ -250,7 +267,6 @@ impl Applier<'_> {
             backtrace: String::new(),
             attempts: 0,
         });
-        Ok(())
     }
 }
 

@@ -19,6 +19,12 @@ use crate::{EngineConfig, EngineError, LogLine, Nondeterminism, ParkedStatus};
 
 /// The most events in one chunk made of a list of events.
 const CHUNK_EVENTS: usize = 4_096;
+/// Begins the sequence that varies the second fold of [`fold_again`].
+const VARIED_SEED: u64 = 4;
+/// Where batch sizes vary, the most events of one batch.
+pub(crate) const VARIED_EVENTS_MAX: usize = 1_024;
+/// Where instances are dropped, one in this many steps is followed by a drop.
+pub(crate) const DROP_EVERY: u64 = 3;
 
 /// How to fold; none of it may change what comes out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +33,21 @@ pub struct FoldOptions {
     pub batch_events: usize,
     /// Drop the instance after a step, in about one of three, chosen by this seed.
     pub drop_instances: Option<u64>,
+    /// Choose each batch's size by the same seed: 1, 7, 64 or 1,024 events, and
+    /// `batch_events` at most.
+    pub vary_batches: bool,
 }
+
+impl FoldOptions {
+    /// Batches of at most `events`, by one instance.
+    #[must_use]
+    pub fn batches_of(events: usize) -> Self {
+        Self { batch_events: events, drop_instances: None, vary_batches: false }
+    }
+}
+
+/// Called between steps with the next offset to fold.
+pub type FoldProgress<'a> = &'a mut dyn FnMut(Offset);
 
 /// What a fold came to.
 pub struct Folded {
@@ -61,11 +81,19 @@ pub fn fold(
     stores: &dyn StateStores,
     config: &EngineConfig,
     options: FoldOptions,
+    progress: FoldProgress<'_>,
 ) -> Result<Folded, EngineError> {
-    fold_within(plugin, log, partition, stores, config, options, None)
+    let bounds = Within { fuel_max: None, progress };
+    fold_within(plugin, log, partition, stores, config, options, bounds)
 }
 
-/// As [`fold`], with an error where it takes more than `fuel_max`.
+/// What a fold is held to, and who follows it.
+struct Within<'a> {
+    /// An error if the fold takes more.
+    fuel_max: Option<u64>,
+    progress: FoldProgress<'a>,
+}
+
 fn fold_within(
     plugin: &Arc<dyn Plugin>,
     log: &dyn Log,
@@ -73,8 +101,9 @@ fn fold_within(
     stores: &dyn StateStores,
     config: &EngineConfig,
     options: FoldOptions,
-    fuel_max: Option<u64>,
+    within: Within<'_>,
 ) -> Result<Folded, EngineError> {
+    let Within { fuel_max, progress } = within;
     let store = stores.scratch()?;
     let lines = Arc::new(Mutex::new(Vec::new()));
     let id = ShardId {
@@ -98,14 +127,15 @@ fn fold_within(
     shard.runner.fuel_max = fuel_max;
     // As an active version does, so that what it emits is kept for comparing.
     shard.state.epoch = Some("check".into());
-    let limits = StepLimits {
-        now: Duration::ZERO,
-        before: None,
-        batch_events: Some(options.batch_events.max(1)),
-    };
     let mut pattern = options.drop_instances;
     let mut halted = None;
     loop {
+        let mut batch_events = options.batch_events.max(1);
+        if let Some(seed) = pattern.filter(|_| options.vary_batches) {
+            batch_events = batch_events.min(varied_batch(seed));
+        }
+        let limits =
+            StepLimits { now: Duration::ZERO, before: None, batch_events: Some(batch_events) };
         match shard.step(log, &limits) {
             // A list of events never has one wait.
             Ok(Step::Idle | Step::Wait) => break,
@@ -121,9 +151,10 @@ fn fold_within(
                 return Err(error(reason));
             }
         }
+        progress(shard.state.meta.next);
         if let Some(seed) = &mut pattern {
             *seed = next_pattern(*seed);
-            if seed.is_multiple_of(3) {
+            if seed.is_multiple_of(DROP_EVERY) {
                 shard.runner.drop_instance();
             }
         }
@@ -181,9 +212,9 @@ fn compare(
     config: &EngineConfig,
 ) -> Result<(), EngineError> {
     let folded = |batch_events, drop_instances| {
-        let options = FoldOptions { batch_events, drop_instances };
-        let fuel_max = Some(config.check_fuel);
-        fold_within(plugin, sample, partition, stores, config, options, fuel_max)
+        let options = FoldOptions { batch_events, drop_instances, vary_batches: false };
+        let within = Within { fuel_max: Some(config.check_fuel), progress: &mut |_| () };
+        fold_within(plugin, sample, partition, stores, config, options, within)
     };
     let first = folded(1_000, None)?;
     let others = [
@@ -193,14 +224,46 @@ fn compare(
     ];
     for (batch_events, drops, how) in others {
         let other = folded(batch_events, drops)?;
-        let found = difference(plugin, &first, &other)?;
-        if let Some([space, key, left, right]) = found {
-            let (events, how) = (sample.len() as u64, how.into());
-            let found = Nondeterminism { events, how, space, key, left, right };
-            return Err(EngineError::Nondeterministic(Box::new(found)));
-        }
+        same(plugin, &first, &other, sample.len(), how)?;
     }
     Ok(())
+}
+
+/// Folds all of `log`'s partition `partition` again, in batches of varied sizes and
+/// with instances dropped in between, and compares with `first`, a fold of the same.
+///
+/// # Errors
+/// [`EngineError::Nondeterministic`] with the first difference, or as [`fold`].
+pub fn fold_again(
+    plugin: &Arc<dyn Plugin>,
+    log: &EventList,
+    first: &Folded,
+    stores: &dyn StateStores,
+    config: &EngineConfig,
+    progress: FoldProgress<'_>,
+) -> Result<(), EngineError> {
+    let options = FoldOptions {
+        batch_events: VARIED_EVENTS_MAX,
+        drop_instances: Some(VARIED_SEED),
+        vary_batches: true,
+    };
+    let again = fold(plugin, log, log.partition, stores, config, options, progress)?;
+    let how = "again, in batches of varied sizes and with instances dropped in between";
+    same(plugin, first, &again, log.len(), how)
+}
+
+/// An error if `other`, a fold of the same `events` events done as `how` says,
+/// differs from `first`.
+fn same(
+    plugin: &Arc<dyn Plugin>,
+    first: &Folded,
+    other: &Folded,
+    events: usize,
+    how: &str,
+) -> Result<(), EngineError> {
+    let Some([space, key, left, right]) = difference(plugin, first, other)? else { return Ok(()) };
+    let found = Nondeterminism { events: events as u64, how: how.into(), space, key, left, right };
+    Err(EngineError::Nondeterministic(Box::new(found)))
 }
 
 /// Where two folds differ first: space, key and both values, for people.
@@ -274,6 +337,13 @@ pub(crate) fn next_pattern(seed: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
+}
+
+/// The size of a batch for a number of that sequence.
+pub(crate) fn varied_batch(pattern: u64) -> usize {
+    const MOST: usize = VARIED_EVENTS_MAX;
+    // By bits that do not decide over drops, and mostly large: small ones cost most.
+    [1, 7, 64, MOST, MOST, MOST, MOST, MOST][(pattern >> 61) as usize]
 }
 
 /// A fixed list of events of one partition, as a log to fold.

@@ -70,7 +70,8 @@ pub struct EngineConfig {
     pub scan_bytes_max: usize,
     /// The most timers a shard may have set.
     pub timers_max: u64,
-    /// The most parked events of a shard; one more halts the projection.
+    /// The most parked events of a shard; one more halts the projection. Unreadable
+    /// records of unknown type do not count.
     pub parked_max: u64,
     /// So many events parked one after another halt the projection: it fails on
     /// everything.

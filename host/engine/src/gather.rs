@@ -215,12 +215,7 @@ impl Gatherer {
     /// Whether an unreadable record may be one that the projection subscribes to: its
     /// type is unknown, or one of those.
     fn may_want(&self, record: &EventRef<'_>) -> bool {
-        if !record.extensions.contains(UNREADABLE_KIND) {
-            return true;
-        }
-        let members: Option<serde_json::Value> = serde_json::from_str(record.extensions).ok();
-        let kind = members.as_ref().and_then(|m| m.get(UNREADABLE_KIND)?.as_str());
-        kind.is_none_or(|kind| self.filter.matches(kind))
+        claimed_type(record.extensions).is_none_or(|kind| self.filter.matches(&kind))
     }
 
     fn moves_watermark(&self, found: &Gathered) -> bool {
@@ -302,6 +297,16 @@ pub(crate) fn slice(batch: &Batch, range: std::ops::Range<usize>) -> Batch {
         part.timers = batch.timers[range].to_vec();
     }
     part
+}
+
+/// The type that an unreadable record claims to have, of its extensions; `None` if it
+/// is unknown.
+pub(crate) fn claimed_type(extensions: &str) -> Option<String> {
+    if !extensions.contains(UNREADABLE_KIND) {
+        return None;
+    }
+    let members: serde_json::Value = serde_json::from_str(extensions).ok()?;
+    members.get(UNREADABLE_KIND)?.as_str().map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -48,8 +48,8 @@ mod write_buffer;
 #[doc(hidden)]
 pub use outbox::fuzzing;
 
-pub use activation::AppliesLess;
-pub use check::{EventList, FoldOptions, Folded, determinism, fold};
+pub use activation::{Activation, AppliesLess};
+pub use check::{EventList, FoldOptions, FoldProgress, Folded, determinism, fold, fold_again};
 pub use config::EngineConfig;
 pub use engine::{Engine, PluginError, PluginSource, Ports};
 pub use error::{EngineError, Nondeterminism};

@@ -16,7 +16,7 @@ use crate::outbox::has_unsent;
 use crate::registry::{Build, Projection};
 use crate::shard::{Shard, Step, StepLimits, Stop};
 use crate::slot::Slot;
-use crate::{Engine, EngineError, Uploaded, activation, check};
+use crate::{Activation, Engine, EngineError, Uploaded, activation, check};
 
 /// The most versions kept of one projection.
 const VERSIONS_MAX: usize = 32;
@@ -32,7 +32,7 @@ pub struct Upload {
     /// The projection; the manifest's name where `None`.
     pub name: Option<String>,
     /// Whether it becomes active by itself once it has caught up.
-    pub activate: bool,
+    pub activate: Activation,
     /// Whether to fold a sample of the log several times first, and to refuse
     /// the plugin where the outcomes differ.
     pub check: bool,
@@ -62,7 +62,8 @@ pub fn version_id_of(sha256: &str, parameters: &str, source: Option<&str>) -> Ve
 impl Engine {
     /// Makes a version of `upload` and begins to fold the log with it, in the
     /// background; the active version goes on serving. The same plugin with the
-    /// same parameters is the same version: nothing changes then.
+    /// same parameters is the same version: nothing changes then, except that
+    /// [`Activation::Forced`] activates one that was not activated.
     ///
     /// # Errors
     /// [`EngineError::Manifest`], [`EngineError::Nondeterministic`],
@@ -79,6 +80,7 @@ impl Engine {
             checked_events: 0,
         };
         if self.registry.has_version(&name, &id) {
+            self.force_existing(&name, &id, upload.activate)?;
             return Ok(uploaded);
         }
         self.check_cycles(&name, &manifest, true)?;
@@ -90,8 +92,10 @@ impl Engine {
                 &self.config,
             )?;
         }
-        let _lifecycle = self.lifecycle.lock();
+        let lifecycle = self.lifecycle.lock();
         if self.registry.has_version(&name, &id) {
+            drop(lifecycle);
+            self.force_existing(&name, &id, upload.activate)?;
             return Ok(uploaded);
         }
         // Another one may have been pushed meanwhile.
@@ -105,7 +109,8 @@ impl Engine {
             let (what, count) = ("versions; delete old ones", record.versions.len() + 1);
             return Err(ManifestError::TooMany { what, count, limit: VERSIONS_MAX }.into());
         }
-        if upload.activate {
+        let activate = upload.activate != Activation::Never;
+        if activate {
             // Of several that are catching up, the last one pushed is meant.
             record.versions.iter_mut().for_each(|v| v.activate_when_ready = false);
         }
@@ -116,7 +121,8 @@ impl Engine {
             manifest,
             state: VersionState::Backfilling,
             created: self.ports.clock.wall(),
-            activate_when_ready: upload.activate,
+            activate_when_ready: activate,
+            activate_forced: upload.activate == Activation::Forced,
             ..VersionRecord::default()
         };
         // What an earlier build of this id left behind is not this one's.
@@ -292,7 +298,7 @@ impl Engine {
             return true;
         }
         let outcome = if version.activate_when_ready {
-            match self.flip(&id.projection, &id.version, false) {
+            match self.flip(&id.projection, &id.version, version.activate_forced) {
                 Err(EngineError::AppliesLess(less)) => {
                     tracing::error!(projection = %id.projection, version = %id.version, %less, "not activated");
                     self.ready(id, Some(less.to_string()))
@@ -485,7 +491,7 @@ impl Engine {
     }
 
     /// Changes a projection's record, durably, then in memory.
-    fn change(
+    pub(crate) fn change(
         &self,
         projection: &str,
         change: impl FnOnce(&mut ProjectionRecord),

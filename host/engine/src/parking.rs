@@ -9,8 +9,13 @@ use lantern_core::{
 use crate::EngineConfig;
 use crate::apply::explain;
 use crate::blocked::{self, BlockedSubjects};
+use crate::gather::claimed_type;
 use crate::shard::Stop;
 use crate::write_buffer::WriteBuffer;
+
+/// The most unreadable records of unknown type that a shard keeps parked; later ones
+/// are counted alone. Not a setting: verification must come to the same.
+pub(crate) const UNREADABLE_KEPT_MAX: u64 = 10_000;
 
 /// The parked events of one shard.
 pub(crate) struct Parking {
@@ -56,6 +61,7 @@ impl Parking {
         meta.parked_total += 1;
         meta.parked_now += 1;
         meta.waiting_now += u64::from(record.kind == ParkedKind::Waiting);
+        meta.unreadable_now += u64::from(is_of_unknown_type(&record.event));
         if self.blocks(record) {
             let Event { tenant, subject, .. } = &record.event;
             let count = self.blocked.count(tenant, subject) + 1;
@@ -73,6 +79,8 @@ impl Parking {
     ) {
         buffer.set(Space::Parked, key, None);
         meta.parked_now = meta.parked_now.saturating_sub(1);
+        let unreadable = u64::from(is_of_unknown_type(&record.event));
+        meta.unreadable_now = meta.unreadable_now.saturating_sub(unreadable);
         if record.kind == ParkedKind::Waiting {
             meta.waiting_now = meta.waiting_now.saturating_sub(1);
         }
@@ -116,12 +124,22 @@ impl Parking {
     }
 }
 
+/// Whether this stands for an unreadable record that may concern any projection.
+pub(crate) fn is_of_unknown_type(event: &Event) -> bool {
+    event.kind == UNREADABLE_TYPE && claimed_type(&event.extensions).is_none()
+}
+
+/// Parked events that count for `engine.parked_max`.
+pub(crate) fn counted(meta: &ShardMeta) -> u64 {
+    meta.parked_now.saturating_sub(meta.unreadable_now)
+}
+
 /// Fails if no more events may be parked.
 ///
 /// # Errors
 /// [`Stop::Halt`].
 pub(crate) fn check_room(meta: &ShardMeta, config: &EngineConfig) -> Result<(), Stop> {
-    if meta.parked_now >= config.parked_max {
+    if counted(meta) >= config.parked_max {
         return Err(Stop::Halt(format!(
             "{} events are parked (`engine.parked_max`): retry or drop them, then resume",
             config.parked_max

@@ -12,7 +12,7 @@ use crate::slot::Slot;
 use crate::status::FieldStatus;
 use crate::{
     Engine, EngineError, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus,
-    ProjectionStatus, TableStatus, VersionStatus,
+    ProjectionStatus, ShardStatus, TableStatus, Verdict, VerifyStatus, VersionStatus,
 };
 
 /// The most parked events in one page of a list.
@@ -334,11 +334,31 @@ impl Engine {
             waiting: shards.iter().map(|s| s.waiting).sum(),
             late: shards.iter().map(|s| s.late).sum(),
             not_activated: record.not_activated.clone(),
+            differs: differs(record, &shards),
             tables: version.manifest.tables.iter().map(table_status).collect(),
             subscribes: version.manifest.subscribes.clone(),
             shards,
         }
     }
+}
+
+/// What second folds of batches and the last verification have found.
+fn differs(record: &VersionRecord, shards: &[ShardStatus]) -> Vec<String> {
+    let batch = shards
+        .iter()
+        .find_map(|shard| shard.second_fold_last.as_ref())
+        .map(|why| format!("it is not deterministic, the plugin is the first suspect: {why}"));
+    // Of another release, it says nothing.
+    let verified = record.verified.as_deref().and_then(|json| serde_json::from_str(json).ok());
+    let verified = verified.filter(|found: &VerifyStatus| found.verdict == Verdict::Differs);
+    let verified = verified.map(|found| {
+        let why = found.reason.as_deref().unwrap_or("see `lantern verify`");
+        format!(
+            "it differs from a second fold of the log in {} places: {why}; verify it again to clear this",
+            found.differences
+        )
+    });
+    batch.into_iter().chain(verified).collect()
 }
 
 fn table_status(table: &lantern_core::Table) -> TableStatus {

@@ -282,6 +282,7 @@ impl Slot {
             late: meta.late,
             parked: meta.parked_now + meta.refused_now,
             waiting: meta.waiting_now,
+            unreadable_left_out: meta.unreadable_left_out,
             timers_fired: meta.timers_fired,
             emitted: meta.emitted,
             emitted_per_s: seen.outbox.rate.per_s(now),

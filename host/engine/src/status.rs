@@ -70,6 +70,11 @@ pub struct VersionStatus {
     /// Why it did not become active by itself, although it has caught up.
     #[serde(default)]
     pub not_activated: Option<String>,
+    /// Why its tables may not be what the log gives, one sentence for each finding: a
+    /// batch that was folded a second time gave something else, or its last
+    /// verification found a difference. Kept over restarts.
+    #[serde(default)]
+    pub differs: Vec<String>,
     /// Its tables.
     pub tables: Vec<TableStatus>,
     /// Event types it is handed.
@@ -139,6 +144,10 @@ pub struct ShardStatus {
     /// Of them, events that wait behind a failed one of their subject.
     #[serde(default)]
     pub waiting: u64,
+    /// Unreadable records of the log that were passed and not kept as parked events,
+    /// because 10,000 of them are parked. Only records of unknown type are left out.
+    #[serde(default)]
+    pub unreadable_left_out: u64,
     /// Timers fired.
     pub timers_fired: u64,
     /// Events emitted.

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use lantern_core::{Log, Manifest, Plugin, StateStores, StoreError, VersionId, VersionRecord};
 use lantern_engine::{
-    Engine, EngineConfig, PluginError, PluginSource, Upload, Uploaded, determinism, version_id,
+    Activation, Engine, EngineConfig, PluginError, PluginSource, Upload, Uploaded, determinism,
+    version_id,
 };
 use lantern_plugin::PluginHost;
 use lantern_store::PluginFiles;
@@ -54,7 +55,7 @@ impl Plugins {
         engine: &Engine,
         content: &Content,
         name: Option<String>,
-        activate: bool,
+        activate: Activation,
         check: bool,
     ) -> Result<Uploaded, Problem> {
         // Compiling may take a minute, and comes before the lock.

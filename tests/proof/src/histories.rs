@@ -19,7 +19,7 @@ use lantern_core::{
     ChangesSince, Checkpoint, Events, KeyRange, Log, PartitionId, Random, TableId, Timestamp,
     Views as _,
 };
-use lantern_engine::{Engine, EngineConfig, Ports, Upload};
+use lantern_engine::{Activation, Engine, EngineConfig, Ports, Upload};
 use lantern_log::{EmbeddedLog, LogConfig};
 use lantern_store::{CatalogFile, StateDir, StoreConfig};
 use tempfile::TempDir;
@@ -237,7 +237,7 @@ impl World {
             sha256: meter::sha256(KINDS[0]),
             parameters: String::new(),
             name: None,
-            activate: true,
+            activate: Activation::Checked,
             check: false,
         };
         self.opened()?.engine.upload(upload)?;

@@ -11,7 +11,7 @@ use lantern_core::fake::{
     CountingRandom, ManualClock, MemoryCatalog, MemoryLog, MemoryStores, RecordingPublish,
 };
 use lantern_core::{Event, PartitionId, Timestamp};
-use lantern_engine::{Engine, EngineConfig, ParkedSelection, Ports, Upload, Verdict};
+use lantern_engine::{Activation, Engine, EngineConfig, ParkedSelection, Ports, Upload, Verdict};
 
 use crate::engine::KINDS;
 use crate::meter::{self, Flaws, Kind, NAME, Policy, Reading, SECOND, Shelf};
@@ -147,7 +147,7 @@ impl World {
             sha256: meter::sha256(kind),
             parameters: String::new(),
             name: None,
-            activate: true,
+            activate: Activation::Checked,
             check: false,
         };
         engine.upload(upload)?;

@@ -18,7 +18,7 @@ use lantern_core::fake::{CountingRandom, MemoryCatalog, MemoryLog, RecordingPubl
 use lantern_core::{
     Clock, Event, Events, Log, PartitionId, Plugin, ShardId, Timestamp, VersionId, dump,
 };
-use lantern_engine::{Engine, EngineConfig, Ports, Upload, version_id};
+use lantern_engine::{Activation, Engine, EngineConfig, Ports, Upload, version_id};
 use lantern_plugin::{Compiler, PluginConfig, PluginHost};
 use lantern_store::{StateDir, StoreConfig};
 
@@ -284,7 +284,14 @@ fn fold(log: &Recorded, plugins: &[Named], way: Way) -> Result<BTreeMap<(String,
         let (parameters, name_of) = (String::new(), Some(name.clone()));
         let (activate, check) = (false, false);
         let sha256 = name.clone();
-        let upload = Upload { plugin, sha256, parameters, name: name_of, activate, check };
+        let upload = Upload {
+            plugin,
+            sha256,
+            parameters,
+            name: name_of,
+            activate: Activation::checked(activate),
+            check,
+        };
         engine.upload(upload)?;
     }
     engine.start();

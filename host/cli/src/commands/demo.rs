@@ -123,6 +123,7 @@ async fn push_plugins(api: &Api, folder: &Path, json: bool) -> Outcome {
             name: None,
             parameters,
             activate: true,
+            force: false,
             sent: Default::default(),
         };
         let uploaded = api.upload(upload).await.map_err(|error| {

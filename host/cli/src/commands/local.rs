@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use lantern_core::{Events, Manifest, PartitionId, Plugin, Timestamp};
+use lantern_core::{Events, Manifest, Offset, PartitionId, Plugin, Timestamp};
 use lantern_engine::{
     EngineConfig, EngineError, EventList, FoldOptions, Folded, LogLine, ParkedStatus, determinism,
-    fold,
+    fold, fold_again,
 };
 use lantern_plugin::{PluginConfig, PluginHost};
 use lantern_server::cloudevents::{EventLimits, Reader};
@@ -29,8 +29,9 @@ const WRONG_MAX: usize = 10;
 const PIECE_BYTES: usize = 1 << 20;
 /// The most bytes of events held in memory.
 const EVENTS_BYTES_MAX: usize = 2 << 30;
-/// The events folded to check a plugin's determinism where a file is given.
-const CHECK_EVENTS: usize = 5_000;
+/// So many of a file's first events are also folded one by one: every event alone,
+/// for a whole file, would take too long.
+const FIRST_EVENTS: usize = 5_000;
 /// The events of one call while they are folded to see which are parked.
 const CHECK_BATCH: usize = 1_000;
 
@@ -78,27 +79,53 @@ impl Bench {
     pub(super) fn fold(
         &self,
         plugin: &Arc<dyn Plugin>,
-        events: &Events,
+        events: &EventList,
         batch: usize,
+        as_json: bool,
     ) -> Outcome<Folded> {
-        let options = FoldOptions { batch_events: batch, drop_instances: None };
-        let log = EventList::new(events);
-        fold(plugin, &log, PartitionId(0), &self.stores, &self.config, options).map_err(failed)
+        let bar = output::progress(Progress::Events(events.len() as u64), as_json);
+        bar.set_message("folds the file");
+        let mut show = |next: Offset| bar.set_position(next.0);
+        let options = FoldOptions::batches_of(batch);
+        let (stores, config) = (&self.stores, &self.config);
+        let folded = fold(plugin, events, PartitionId(0), stores, config, options, &mut show);
+        bar.finish_and_clear();
+        folded.map_err(failed)
     }
 
     /// Folds the first `most` of `events` in several ways and compares; how many
     /// were compared.
-    pub(super) fn determinism(
+    pub(super) fn first_determinism(
         &self,
         plugin: &Arc<dyn Plugin>,
-        events: &Events,
+        events: &EventList,
         most: usize,
     ) -> Outcome<u64> {
         if most == 0 {
             return Ok(0);
         }
         let config = EngineConfig { check_events: most, ..self.config.clone() };
-        determinism(plugin, &EventList::new(events), &self.stores, &config).map_err(failed)
+        determinism(plugin, events, &self.stores, &config).map_err(failed)
+    }
+
+    /// Folds all `events` again in batches of varied sizes, with instances dropped,
+    /// and compares with `first`; the first of them also one by one. How many were
+    /// compared.
+    pub(super) fn determinism(
+        &self,
+        plugin: &Arc<dyn Plugin>,
+        events: &EventList,
+        first: &Folded,
+        as_json: bool,
+    ) -> Outcome<u64> {
+        self.first_determinism(plugin, events, FIRST_EVENTS)?;
+        let bar = output::progress(Progress::Events(events.len() as u64), as_json);
+        bar.set_message("checks determinism");
+        let mut show = |next: Offset| bar.set_position(next.0);
+        let same = fold_again(plugin, events, first, &self.stores, &self.config, &mut show);
+        bar.finish_and_clear();
+        same.map_err(failed)?;
+        Ok(events.len() as u64)
     }
 }
 
@@ -168,9 +195,10 @@ pub(super) fn check(
     let plugin = bench.load(file, parameters, as_json)?;
     let (checked, parked) = match events {
         Some(events) => {
-            let events = read_events(events, as_json)?;
-            let checked = bench.determinism(&plugin, &events, CHECK_EVENTS)?;
-            (checked, bench.fold(&plugin, &events, CHECK_BATCH)?.parked)
+            let events = EventList::new(&read_events(events, as_json)?);
+            let folded = bench.fold(&plugin, &events, CHECK_BATCH, as_json)?;
+            let checked = bench.determinism(&plugin, &events, &folded, as_json)?;
+            (checked, folded.parked)
         }
         None => (0, Vec::new()),
     };

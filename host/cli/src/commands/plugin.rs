@@ -251,6 +251,7 @@ fn list(projections: &[ProjectionStatus], json: bool) -> Outcome {
         "failed",
         "waiting",
         "late",
+        "differs",
         "tables",
     ]);
     for projection in projections {
@@ -273,6 +274,7 @@ fn list(projections: &[ProjectionStatus], json: bool) -> Outcome {
                 output::count(version.parked - version.waiting),
                 output::count(version.waiting),
                 output::count(version.late),
+                if version.differs.is_empty() { "no".into() } else { "yes".into() },
                 tables.join(", "),
             ]);
         }
@@ -282,6 +284,13 @@ fn list(projections: &[ProjectionStatus], json: bool) -> Outcome {
     for projection in projections {
         let refused = projection.versions.iter().filter_map(|v| v.not_activated.as_ref());
         refused.for_each(|why| output::line(format!("not activated: {}", output::printable(why))));
+        for version in &projection.versions {
+            for why in &version.differs {
+                let (name, id) = (&projection.name, &version.id);
+                let why = output::printable(why);
+                output::line(format!("differs from the log: `{name}` version {id}: {why}"));
+            }
+        }
     }
     Ok(())
 }
@@ -313,6 +322,9 @@ fn status(projection: &ProjectionStatus, json: bool) {
         ));
         if let Some(why) = &version.not_activated {
             output::line(format!("  not activated  {}", output::printable(why)));
+        }
+        for why in &version.differs {
+            output::line(format!("  differs      {}", output::printable(why)));
         }
         if version.parked > 0 {
             let (failed, waiting) = (version.parked - version.waiting, version.waiting);

@@ -22,11 +22,12 @@ const POLL: Duration = Duration::from_millis(500);
 Examples:
   lantern plugin push revenue.wasm --wait
   lantern plugin push revenue.wasm --name revenue-eu --parameters '{\"region\":\"EU\"}'
+  lantern plugin push revenue.wasm --wait --force
   lantern plugin push revenue.wasm --no-activate --wait && lantern plugin activate revenue ID
 
 With --wait, the exit code is 1 if the version does not become active: because it is
 halted, or because it has parked events that the active version has applied. The active
-version then goes on serving.")]
+version then goes on serving. --force activates the version whatever it has parked.")]
 pub(crate) struct Args {
     /// The component, or core module.
     file: PathBuf,
@@ -42,6 +43,10 @@ pub(crate) struct Args {
     /// Leave the active version in place; `activate` swaps them.
     #[arg(long)]
     no_activate: bool,
+    /// Activate the version even if it has parked events that the active version has
+    /// applied; also if it was pushed before and not activated for that reason.
+    #[arg(long, conflicts_with = "no_activate")]
+    force: bool,
 }
 
 /// Uploads, and waits if asked to.
@@ -49,7 +54,7 @@ pub(crate) async fn run(args: &Args, global: &Global) -> Outcome {
     let api = global.api();
     let uploaded = upload(args, &api, global).await?;
     if !global.json {
-        output::line(said(&uploaded));
+        output::line(said(&uploaded, args.force));
     }
     let caught_up = match args.wait {
         true => caught_up(&api, &uploaded, !args.no_activate, global).await,
@@ -81,6 +86,7 @@ async fn upload(args: &Args, api: &Api, global: &Global) -> Outcome<Uploaded> {
         name: args.name.clone(),
         parameters: args.parameters.as_deref().map(super::parameters).transpose()?,
         activate: !args.no_activate,
+        force: args.force,
         sent: Arc::clone(&sent),
     };
     let bar = output::progress(Progress::Bytes(bytes), global.json);
@@ -101,9 +107,11 @@ async fn upload(args: &Args, api: &Api, global: &Global) -> Outcome<Uploaded> {
     Ok(uploaded?)
 }
 
-fn said(uploaded: &Uploaded) -> String {
+fn said(uploaded: &Uploaded, force: bool) -> String {
     let Uploaded { projection, version, existed, checked_events } = uploaded;
-    if *existed {
+    if *existed && force {
+        format!("projection `{projection}` has version {version} already")
+    } else if *existed {
         format!("projection `{projection}` has version {version} already: nothing was changed")
     } else if *checked_events == 0 {
         format!("uploaded version {version} of projection `{projection}`")
@@ -154,7 +162,7 @@ fn settled(status: &ProjectionStatus, now: &VersionStatus, activate: bool) -> Op
     if let Some(why) = &now.not_activated {
         let failure = Failure::new(Exit::Failure, output::printable(why)).code("LAN-0220");
         return Some(Err(failure.help(format!(
-            "`lantern parked list {name} --version-id {id}` shows them; push a corrected version, or `lantern plugin activate {name} {id} --force`"
+            "`lantern parked list {name} --version-id {id}` shows them; push a corrected version, or activate this one with `lantern plugin activate {name} {id} --force` (`push` takes --force too)"
         ))));
     }
     if now.state == "ready" {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use lantern_core::{KeyRange, TableId, View};
-use lantern_engine::Folded;
+use lantern_engine::{EventList, Folded};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -28,6 +28,10 @@ Examples:
   lantern test flights.ndjson.zst flight_delays.wasm --table by_carrier --all
   lantern test events.ndjson revenue.wasm --parameters '{\"top\":10}' --json | jq .tables
   lantern test broken.ndjson revenue.wasm --allow-parked
+  lantern test a-year.ndjson.zst revenue.wasm --check-events 5000
+
+The whole file is folded twice and compared: the second time in batches of varied
+sizes and with instances of the plugin dropped in between.
 
 Exit codes: 1 where an event was parked, the plugin was halted or is not
 deterministic; 5 where the plugin or the events are refused.")]
@@ -55,10 +59,10 @@ pub(crate) struct Args {
     /// Do not fail where events were parked.
     #[arg(long)]
     allow_parked: bool,
-    /// Fold this many of the first events several times, in other batches and with
-    /// instances dropped in between, and compare; 0 leaves that out.
-    #[arg(long, value_name = "EVENTS", default_value_t = 5_000)]
-    check_events: u32,
+    /// Check determinism with the first EVENTS events only, as an upload does; 0
+    /// leaves the check out. By default it covers the whole file.
+    #[arg(long, value_name = "EVENTS")]
+    check_events: Option<u32>,
 }
 
 /// A table as printed.
@@ -74,18 +78,21 @@ pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
     let parameters = args.parameters.as_deref().map(super::parameters).transpose()?;
     let bench = local::Bench::new()?;
     let plugin = bench.load(&args.plugin, parameters.as_deref(), global.json)?;
-    let events = local::read_events(&args.events, global.json)?;
+    let events = EventList::new(&local::read_events(&args.events, global.json)?);
     let manifest = plugin.manifest().clone();
     let wanted = wanted(&manifest, args.table.as_deref())?;
     let start = Instant::now();
-    let folded = bench.fold(&plugin, &events, args.batch as usize)?;
+    let folded = bench.fold(&plugin, &events, args.batch as usize, global.json)?;
     let took = start.elapsed();
     let rows = if args.all || global.json { usize::MAX } else { args.rows as usize };
     let tables = wanted
         .into_iter()
         .map(|table| shown(&folded.view, table, rows))
         .collect::<Outcome<Vec<_>>>()?;
-    let checked = bench.determinism(&plugin, &events, args.check_events as usize);
+    let checked = match args.check_events {
+        Some(first) => bench.first_determinism(&plugin, &events, first as usize),
+        None => bench.determinism(&plugin, &events, &folded, global.json),
+    };
     if global.json {
         print_json(&folded, &tables, events.len(), &checked);
     } else {

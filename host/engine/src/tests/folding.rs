@@ -125,7 +125,7 @@ fn a_plugin_that_counts_its_calls_is_refused_with_the_row_that_differs() {
         sha256: "cheat".into(),
         parameters: String::new(),
         name: None,
-        activate: true,
+        activate: Activation::Checked,
         check: true,
     };
     let error = world.engine.upload(upload).unwrap_err();
@@ -148,7 +148,7 @@ fn a_plugin_that_is_slow_on_every_event_is_refused_by_the_checks_fuel() {
         sha256: "slow".into(),
         parameters: String::new(),
         name: None,
-        activate: true,
+        activate: Activation::Checked,
         check: true,
     };
     let error = world.engine.upload(upload).unwrap_err();

@@ -168,7 +168,7 @@ fn one_version_too_many_is_refused() {
         sha256: "one more".into(),
         parameters: String::new(),
         name: None,
-        activate: true,
+        activate: Activation::Checked,
         check: true,
     };
     let error = world.engine.upload(upload).unwrap_err().to_string();

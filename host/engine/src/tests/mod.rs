@@ -24,7 +24,9 @@ use lantern_core::{
 };
 use parking_lot::Mutex;
 
-use crate::{Engine, EngineConfig, PluginError, PluginSource, Ports, Upload, version_id};
+use crate::{
+    Activation, Engine, EngineConfig, PluginError, PluginSource, Ports, Upload, version_id,
+};
 
 pub(super) const P0: PartitionId = PartitionId(0);
 pub(super) const SECOND: i64 = 1_000_000;
@@ -90,6 +92,15 @@ impl World {
     }
 
     pub(super) fn push(&self, sha: &str, plugin: impl Plugin + 'static) -> crate::Uploaded {
+        self.push_as(sha, plugin, Activation::Checked)
+    }
+
+    pub(super) fn push_as(
+        &self,
+        sha: &str,
+        plugin: impl Plugin + 'static,
+        activate: Activation,
+    ) -> crate::Uploaded {
         let plugin: Arc<dyn Plugin> = Arc::new(plugin);
         self.plugins.0.lock().insert(sha.into(), plugin.clone());
         let upload = Upload {
@@ -97,7 +108,7 @@ impl World {
             sha256: sha.into(),
             parameters: String::new(),
             name: None,
-            activate: true,
+            activate,
             check: true,
         };
         self.engine.upload(upload).unwrap()

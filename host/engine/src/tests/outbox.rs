@@ -182,7 +182,7 @@ fn upload(world: &World, sha: &str, plugin: NativePlugin) -> Result<(), crate::E
         sha256: sha.into(),
         parameters: String::new(),
         name: None,
-        activate: true,
+        activate: Activation::Checked,
         check: true,
     };
     world.engine.upload(upload).map(drop)

@@ -186,6 +186,59 @@ fn unreadable_records_halt_nobody_and_block_no_subject() {
 }
 
 #[test]
+fn unreadable_records_of_unknown_type_do_not_count_for_the_halt_and_others_do() {
+    let config = EngineConfig { parked_max: 5, ..EngineConfig::default() };
+    let world = World::new(config);
+    // More than may be parked, mixed with failures that still have room.
+    let records = (0..40).map(|n| match n % 10 {
+        9 => event(n, "s2", "bad"),
+        8 => event(n, "s1", "ok"),
+        _ => unreadable(n, None),
+    });
+    world.log.append_to(P0, records);
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    world.settle();
+    let shard = world.shard();
+    assert_eq!((shard.activity.as_str(), shard.next, shard.parked), ("idle", 40, 36), "{shard:?}");
+    assert_eq!(world.rows("totals")["s1"], r#"{"last":"ok","n":4}"#);
+    // Records that claim a subscribed type are events that this projection lacks.
+    world.log.append_to(P0, (40..43).map(|n| unreadable(n, Some("m.read"))));
+    world.settle();
+    let shard = world.shard();
+    assert_eq!((shard.activity.as_str(), shard.parked), ("halted", 37), "{shard:?}");
+    assert!(shard.reason.unwrap().contains("engine.parked_max"));
+    // Dropping the others makes no room, dropping a failed event does.
+    let drop = |offset| {
+        let selection = ParkedSelection { offsets: vec![offset], ..ParkedSelection::default() };
+        assert_eq!(world.engine.drop_parked("meter", None, &selection).unwrap().done, 1);
+        world.engine.resume("meter").unwrap();
+        world.settle();
+    };
+    drop(0);
+    assert_eq!(world.shard().activity, "halted");
+    drop(9);
+    drop(19);
+    let shard = world.shard();
+    assert_eq!((shard.activity.as_str(), shard.next, shard.parked), ("idle", 43, 36), "{shard:?}");
+}
+
+#[test]
+fn a_flood_of_unreadable_records_is_counted_past_those_that_are_kept() {
+    let kept = i64::try_from(crate::parking::UNREADABLE_KEPT_MAX).unwrap();
+    let world = World::new(EngineConfig::default());
+    world.log.append_to(P0, (0..kept + 7).map(|n| unreadable(n, None)));
+    world.log.append_to(P0, [event(kept + 7, "s1", "ok")]);
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
+    world.settle();
+    let shard = world.shard();
+    assert_eq!((shard.activity.as_str(), shard.unreadable_left_out), ("idle", 7), "{shard:?}");
+    assert_eq!(i64::try_from(shard.parked).unwrap(), kept);
+    assert_eq!(world.rows("totals")["s1"], r#"{"last":"ok","n":1}"#);
+    let verification = world.engine.verify("meter", None).unwrap();
+    assert_eq!(verification.run(&mut |_| true).verdict, crate::Verdict::Same);
+}
+
+#[test]
 fn an_unreadable_record_is_parked_only_by_projections_that_may_want_it() {
     let world = World::new(EngineConfig::default());
     let kinds = [None, Some("m.read"), Some("order.placed"), Some("m.")];

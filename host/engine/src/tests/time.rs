@@ -179,7 +179,7 @@ fn a_shortage_during_the_check_of_an_upload_is_no_refusal_of_the_plugin() {
         sha256: "a".into(),
         parameters: String::new(),
         name: None,
-        activate: true,
+        activate: Activation::Checked,
         check: true,
     };
     let error = world.engine.upload(upload).unwrap_err();

@@ -202,6 +202,8 @@ fn late_nondeterminism_is_found_by_a_second_fold_and_stays_known_over_restarts()
     assert!(why.contains("row in table `totals` under key `s1`"), "{why}");
     world.restart();
     assert_eq!(world.shard().second_fold_differences, shard.second_fold_differences);
+    let differs = world.engine.status()[0].versions[0].differs.clone();
+    assert!(differs.len() == 1 && differs[0].contains(&why), "{differs:?}");
 
     let halting = EngineConfig { second_fold_halts: true, ..config };
     let world = World::new(halting);
@@ -232,4 +234,12 @@ fn a_verification_drops_instances_and_what_it_finds_stays_known_over_restarts() 
     world.restart();
     let kept = world.engine.status_of("meter").unwrap().verified.unwrap();
     assert_eq!((kept.verdict, kept.differences), (Verdict::Differs, status.differences));
+    let differs = |world: &World| world.engine.status()[0].versions[0].differs.clone();
+    let kept = differs(&world);
+    assert!(kept.len() == 1 && kept[0].contains("second fold of the log"), "{kept:?}");
+    // A verification that has no answer, or not yet, clears nothing.
+    let verification = world.engine.verify("meter", None).unwrap();
+    assert_eq!(differs(&world), kept);
+    assert_eq!(verification.run(&mut |_| false).verdict, Verdict::Stopped);
+    assert_eq!(differs(&world), kept);
 }

@@ -272,6 +272,37 @@ fn a_version_that_parks_what_the_active_one_has_applied_is_not_activated_without
 }
 
 #[test]
+fn a_forced_upload_is_activated_whatever_it_parks_also_if_it_was_refused_before() {
+    for (first, restarts) in [(Activation::Forced, true), (Activation::Checked, false)] {
+        let mut world = World::new(EngineConfig::default());
+        with_two_odd_events(&world);
+        world.push("a", failing(OnFailure::ParkSubject, b""));
+        world.settle();
+        let a = world.id("a");
+        world.push_as("b", failing(OnFailure::ParkSubject, b"odd"), first);
+        if restarts {
+            // It is forced also if the server restarts before it has caught up.
+            world.restart();
+        }
+        world.settle();
+        let b = world.id("b");
+        let active = |world: &World| world.engine.status()[0].active.clone();
+        if first == Activation::Checked {
+            assert_eq!(active(&world), Some(a.0.clone()));
+            let plugin = failing(OnFailure::ParkSubject, b"odd");
+            assert!(world.push_as("b", plugin, Activation::Forced).existed);
+        }
+        assert_eq!(active(&world), Some(b.0.clone()));
+        let status = &world.engine.status()[0];
+        assert!(status.versions.iter().all(|v| v.not_activated.is_none()));
+        // A version that a person has retired stays retired.
+        world.engine.rollback("meter").unwrap();
+        world.push_as("b", failing(OnFailure::ParkSubject, b"odd"), Activation::Forced);
+        assert_eq!(active(&world), Some(a.0));
+    }
+}
+
+#[test]
 fn a_version_that_parks_no_more_than_the_active_one_takes_over_by_itself() {
     let world = World::new(EngineConfig::default());
     with_two_odd_events(&world);

@@ -24,7 +24,7 @@ use lantern_core::{
 };
 use parking_lot::Mutex;
 
-use crate::check::next_pattern;
+use crate::check::{DROP_EVERY, VARIED_EVENTS_MAX, next_pattern, varied_batch};
 use crate::registry::Build;
 use crate::shard::{Shard, ShardParts, Step, StepLimits, Stop};
 use crate::slot::Slot;
@@ -34,10 +34,8 @@ pub use status::{
     FieldDifference, Verdict, VerifiedShard, VerifiedTable, VerifyDifference, VerifyStatus,
 };
 
-/// Events in one step of the fold, so that it can be paced finely.
-const STEP_EVENTS: usize = 1_024;
 /// As close as this to the live position, the fold takes a snapshot.
-const CLOSE_EVENTS: u64 = 4 * STEP_EVENTS as u64;
+const CLOSE_EVENTS: u64 = 4 * VARIED_EVENTS_MAX as u64;
 /// How often it tries to come close to a shard that runs away from it.
 const ROUNDS_MAX: u32 = 64;
 /// Faults of the host in one place that are waited out.
@@ -46,8 +44,6 @@ const FAULTS_MAX: u32 = 20;
 /// hand.
 const WAITS_MAX: u32 = 60;
 const WAIT: Duration = Duration::from_secs(1);
-/// The instance is dropped before one step in this many.
-const DROP_EVERY: u64 = 3;
 /// The part of the work that is folding, in percent; the rest is comparing.
 const FOLDING_PERCENT: f64 = 90.0;
 
@@ -318,8 +314,7 @@ impl Verification {
             // As the check of an upload does: a plugin that keeps something in its
             // memory, or depends on how the log is cut, comes to something else.
             fold.pattern = next_pattern(fold.pattern);
-            let sizes = [1, 7, 64, STEP_EVENTS, STEP_EVENTS, STEP_EVENTS, STEP_EVENTS, STEP_EVENTS];
-            let size = sizes[usize::try_from(fold.pattern >> 61).unwrap_or_default()];
+            let size = varied_batch(fold.pattern);
             let limits = StepLimits {
                 now: Duration::ZERO,
                 before: Some(until),

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use lantern_core::PartitionId;
-use lantern_engine::{AheadStatus, ProjectionStatus, Verdict};
+use lantern_engine::{AheadStatus, ProjectionStatus};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -104,23 +104,13 @@ fn warnings(app: &App) -> Vec<String> {
     let mut warnings = app.log.warnings();
     for projection in app.engine.status() {
         let name = &projection.name;
-        if let Some(found) = projection.verified.as_ref().filter(|v| v.verdict == Verdict::Differs)
-        {
-            let why = found.reason.as_deref().unwrap_or("see `lantern verify`");
-            warnings.push(format!(
-                "`{name}` version {} differs from a second fold of the log in {} places: {why}; verify it again to clear this",
-                found.version, found.differences
-            ));
-        }
         for version in &projection.versions {
             let id = &version.id;
             if let Some(why) = &version.not_activated {
                 warnings.push(format!("`{name}` version {id} was not activated: {why}"));
             }
-            if let Some(why) = version.shards.iter().find_map(|s| s.second_fold_last.as_ref()) {
-                warnings.push(format!(
-                    "`{name}` version {id} is not deterministic, the plugin is the first suspect: {why}"
-                ));
+            for why in &version.differs {
+                warnings.push(format!("`{name}` version {id}: {why}"));
             }
             if projection.active.as_ref() == Some(id) && version.parked > 0 {
                 let (failed, waiting) = (version.parked - version.waiting, version.waiting);

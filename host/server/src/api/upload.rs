@@ -6,7 +6,7 @@ use axum::extract::{FromRequest, Multipart, Request, State};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use lantern_core::Manifest;
-use lantern_engine::Uploaded;
+use lantern_engine::{Activation, Uploaded};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -22,6 +22,9 @@ use crate::problem::Problem;
 pub(crate) struct How {
     /// Whether it becomes active by itself once it has caught up.
     activate: bool,
+    /// Whether it becomes active even if it has parked events that the active version
+    /// has applied; also if it was uploaded before and not activated for that reason.
+    force: bool,
     /// Whether it is folded over a sample of the log several times first, to
     /// see that it is deterministic.
     check: bool,
@@ -29,7 +32,7 @@ pub(crate) struct How {
 
 impl Default for How {
     fn default() -> Self {
-        Self { activate: true, check: true }
+        Self { activate: true, force: false, check: true }
     }
 }
 
@@ -126,11 +129,17 @@ async fn add(
     request: Request,
 ) -> Result<(StatusCode, Json<Uploaded>), Problem> {
     app.check_open()?;
+    let activation = match (how.activate, how.force) {
+        (true, true) => Activation::Forced,
+        (activate, false) => Activation::checked(activate),
+        (false, true) => {
+            let detail = "`force=true` does not go with `activate=false`";
+            return Err(Problem::new("LAN-0403", detail));
+        }
+    };
     let content = content(&app, request).await?;
     let uploaded = app
-        .blocking(move |app| {
-            app.plugins.upload(&app.engine, &content, name, how.activate, how.check)
-        })
+        .blocking(move |app| app.plugins.upload(&app.engine, &content, name, activation, how.check))
         .await?;
     let status = if uploaded.existed { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(uploaded)))

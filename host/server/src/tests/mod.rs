@@ -21,7 +21,7 @@ use lantern_core::fake::{NativePlugin, host_error};
 use lantern_core::{
     Attributes, Field, FieldKind, Manifest, Merge, Plugin, Table, TableId, VersionId,
 };
-use lantern_engine::Upload;
+use lantern_engine::{Activation, Upload};
 use lantern_plugin::Compiler;
 use serde_json::Value;
 use tower::ServiceExt;
@@ -122,7 +122,7 @@ impl Fixture {
             sha256: "00".repeat(32),
             parameters: String::new(),
             name: None,
-            activate: true,
+            activate: Activation::Checked,
             check: false,
         };
         let uploaded =

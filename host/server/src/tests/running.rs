@@ -84,7 +84,7 @@ async fn a_feed_shows_rows_as_they_come_and_ends_with_4501_at_shutdown() {
         sha256: "00".repeat(32),
         parameters: String::new(),
         name: None,
-        activate: true,
+        activate: Activation::Checked,
         check: false,
     };
     tokio::task::spawn_blocking(move || engine.upload(upload)).await.unwrap().unwrap();

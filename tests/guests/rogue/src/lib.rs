@@ -23,7 +23,7 @@ struct Rogue {
 struct Seen {
     #[row(merge = sum)]
     events: u64,
-    /// With the parameter `cheat`, how many events this instance has seen.
+    /// With `cheat_from`, how many events this instance has seen.
     calls: u64,
     text: String,
 }
@@ -33,8 +33,8 @@ struct Seen {
 struct Given {
     /// Does nothing wrong any more.
     fixed: bool,
-    /// Lets memory leak into rows.
-    cheat: bool,
+    /// Lets memory leak into rows from this offset on.
+    cheat_from: Option<u64>,
     /// Parks by subject instead of by event.
     by_subject: bool,
     /// Never ends `setup`.
@@ -72,7 +72,8 @@ impl Projection for Rogue {
         let order: Order<'_> = event.data()?;
         let subject = event.subject()?.to_owned();
         self.calls += 1;
-        let calls = if self.parameters.cheat { self.calls } else { 0 };
+        let cheats = self.parameters.cheat_from.is_some_and(|from| event.offset() >= from);
+        let calls = if cheats { self.calls } else { 0 };
         let row = self.seen.row(&subject)?;
         row.events += 1;
         row.calls = calls;

@@ -16,7 +16,7 @@ use lantern_core::{
     emitted_id,
 };
 use lantern_engine::{
-    Engine, EngineConfig, EngineError, ParkedSelection, Ports, Upload, version_id,
+    Activation, Engine, EngineConfig, EngineError, ParkedSelection, Ports, Upload, version_id,
 };
 use parking_lot::Mutex;
 use serde_json::json;
@@ -218,7 +218,14 @@ impl World {
         let sha256 = echo::NAME.to_owned();
         self.shelf.put(&sha256, echo::plugin());
         let (plugin, parameters, name) = (echo::plugin(), String::new(), None);
-        let upload = Upload { plugin, sha256, parameters, name, activate: true, check: false };
+        let upload = Upload {
+            plugin,
+            sha256,
+            parameters,
+            name,
+            activate: Activation::Checked,
+            check: false,
+        };
         self.engine.upload(upload).expect("nothing else is there");
         self.settle().expect("there is nothing to fold");
         let record = self.record_of(echo::NAME).expect("it was just uploaded");
@@ -283,8 +290,14 @@ impl World {
                 let (parameters, name) = (String::new(), None);
                 // An uploaded version is known by its time, too.
                 self.clock.advance(Duration::from_micros(1));
-                let upload =
-                    Upload { plugin, sha256, parameters, name, activate: *activate, check: false };
+                let upload = Upload {
+                    plugin,
+                    sha256,
+                    parameters,
+                    name,
+                    activate: Activation::checked(*activate),
+                    check: false,
+                };
                 self.engine.upload(upload).map(drop)
             }
             Step::Activate(kind) => self.engine.activate(NAME, &id_of(*kind), true),

@@ -14,7 +14,7 @@ use lantern_core::{
     Applied, Batch, Event, Host, Instance, InstantiateError, KeyRange, Manifest, PartitionId,
     Plugin, ReadStore, ShardId, Timestamp, Views as _, dump,
 };
-use lantern_engine::{Engine, EngineConfig, ParkedStatus, Ports, Upload, version_id};
+use lantern_engine::{Activation, Engine, EngineConfig, ParkedStatus, Ports, Upload, version_id};
 use lantern_proof::meter::{SECOND, Shelf};
 use lantern_proof::{replay, usage};
 
@@ -102,7 +102,7 @@ fn fold(plugin: &Arc<dyn Plugin>, log: &[Vec<Event>], end: &[Event], batch: usiz
         sha256: NAME.into(),
         parameters: String::new(),
         name: Some(NAME.into()),
-        activate: true,
+        activate: Activation::Checked,
         check: false,
     };
     engine.upload(upload).unwrap();
