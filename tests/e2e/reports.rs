@@ -124,7 +124,7 @@ async fn push_with_force_activates_a_version_that_parks_more() {
     let forced = at(&server, &force);
     assert_eq!(code(&forced), 0, "{}", err(&forced));
     assert_eq!(active().await, broken);
-    // Nobody means both.
+    // The two flags exclude each other.
     assert_eq!(code(&at(&server, &[&force[..], &["--no-activate"]].concat())), 2);
     let wasm = std::fs::read(&rogue).unwrap();
     let both = "?activate=false&force=true";

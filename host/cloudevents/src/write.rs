@@ -78,7 +78,7 @@ fn data(event: &EventRef<'_>, exact: bool, out: &mut Vec<u8>) {
     }
 }
 
-/// Whether JSON loses white space where it is a member on one line.
+/// Whether JSON loses white space if it is written as a member on one line.
 fn is_spaced(json: &[u8]) -> bool {
     json.trim_ascii().len() < json.len() || json.iter().any(|b| matches!(b, b'\n' | b'\r'))
 }

@@ -124,7 +124,7 @@ impl Parking {
     }
 }
 
-/// Whether this stands for an unreadable record that may concern any projection.
+/// Whether this represents an unreadable record that may concern any projection.
 pub(crate) fn is_of_unknown_type(event: &Event) -> bool {
     event.kind == UNREADABLE_TYPE && claimed_type(&event.extensions).is_none()
 }

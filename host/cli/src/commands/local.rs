@@ -29,7 +29,7 @@ const WRONG_MAX: usize = 10;
 const PIECE_BYTES: usize = 1 << 20;
 /// The most bytes of events held in memory.
 const EVENTS_BYTES_MAX: usize = 2 << 30;
-/// So many of a file's first events are also folded one by one: every event alone,
+/// This number of a file's first events is also folded one by one: every event alone,
 /// for a whole file, would take too long.
 const FIRST_EVENTS: usize = 5_000;
 /// The events of one call while they are folded to see which are parked.
