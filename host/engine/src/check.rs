@@ -44,6 +44,13 @@ impl FoldOptions {
     pub fn batches_of(events: usize) -> Self {
         Self { batch_events: events, drop_instances: None, vary_batches: false }
     }
+
+    /// The most events of the next batch, by the seed as it is now.
+    fn next_batch(self, seed: Option<u64>) -> usize {
+        let most = self.batch_events.max(1);
+        let varied = seed.filter(|_| self.vary_batches).map(varied_batch);
+        varied.map_or(most, |varied| varied.min(most))
+    }
 }
 
 /// Called between steps with the next offset to fold.
@@ -130,10 +137,7 @@ fn fold_within(
     let mut pattern = options.drop_instances;
     let mut halted = None;
     loop {
-        let mut batch_events = options.batch_events.max(1);
-        if let Some(seed) = pattern.filter(|_| options.vary_batches) {
-            batch_events = batch_events.min(varied_batch(seed));
-        }
+        let batch_events = options.next_batch(pattern);
         let limits =
             StepLimits { now: Duration::ZERO, before: None, batch_events: Some(batch_events) };
         match shard.step(log, &limits) {

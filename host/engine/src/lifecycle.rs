@@ -109,8 +109,7 @@ impl Engine {
             let (what, count) = ("versions; delete old ones", record.versions.len() + 1);
             return Err(ManifestError::TooMany { what, count, limit: VERSIONS_MAX }.into());
         }
-        let activate = upload.activate != Activation::Never;
-        if activate {
+        if upload.activate != Activation::Never {
             // Of several that are catching up, the last one pushed is meant.
             record.versions.iter_mut().for_each(|v| v.activate_when_ready = false);
         }
@@ -121,7 +120,7 @@ impl Engine {
             manifest,
             state: VersionState::Backfilling,
             created: self.ports.clock.wall(),
-            activate_when_ready: activate,
+            activate_when_ready: upload.activate != Activation::Never,
             activate_forced: upload.activate == Activation::Forced,
             ..VersionRecord::default()
         };
