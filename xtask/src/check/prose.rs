@@ -31,7 +31,7 @@ const AVOID: &[(&str, &str)] = &[
 const CEILINGS: &[(&str, usize)] = &[
     ("bench", 40),
     ("clients", 10),
-    ("docs", 7),
+    ("docs", 2),
     ("host/cli", 32),
     ("host/cloudevents", 15),
     ("host/core", 63),
@@ -43,9 +43,9 @@ const CEILINGS: &[(&str, usize)] = &[
     ("host/server", 96),
     ("host/store", 80),
     ("plugins", 2),
-    ("sdk", 51),
+    ("sdk", 50),
     ("tests", 255),
-    ("top", 1),
+    ("top", 0),
     ("web", 3),
 ];
 
