@@ -1,5 +1,6 @@
 //! What the catalogue and a shard's file keep, apart from rows.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
@@ -117,17 +118,26 @@ pub struct VersionRecord {
 pub struct EmitFrom {
     /// What events emit.
     pub events: Offset,
-    /// What timers emit: they fire behind an event, at the next position.
+    /// What timers emit: they fire after an event, at the next offset.
     pub timers: Offset,
+    /// How many events timers had emitted at exactly that offset: a fault kept the
+    /// others from firing.
+    #[serde(default)]
+    pub timers_emitted: u64,
 }
 
 impl EmitFrom {
-    /// Behind a state that stood at `next`, and whose timers had fired for that
-    /// position or not; never before `self`.
+    /// After a state with this record, whose timers had fired for its next offset
+    /// (`ticked`) or not all of them; never before `self`.
     #[must_use]
-    pub fn behind(self, next: Offset, ticked: bool) -> Self {
-        let timers = if ticked { next.next() } else { next };
-        Self { events: self.events.max(next), timers: self.timers.max(timers) }
+    pub fn behind(self, meta: &ShardMeta, ticked: bool) -> Self {
+        let timers = if ticked { meta.next.next() } else { meta.next };
+        let (timers, timers_emitted) = match timers.cmp(&self.timers) {
+            Ordering::Less => (self.timers, self.timers_emitted),
+            Ordering::Equal => (timers, self.timers_emitted.max(meta.tick_emitted)),
+            Ordering::Greater => (timers, meta.tick_emitted),
+        };
+        Self { events: self.events.max(meta.next), timers, timers_emitted }
     }
 }
 
@@ -201,6 +211,10 @@ pub struct ShardMeta {
     /// The deepest event emitted; see [`crate::EventRef::depth`].
     #[serde(default)]
     pub emit_depth: u32,
+    /// Events that timers have emitted at the tick that is not finished, because of a
+    /// fault.
+    #[serde(default)]
+    pub tick_emitted: u64,
     /// Batches that were folded a second time, and what differed. Not a function of
     /// the log.
     #[serde(default)]
@@ -360,6 +374,7 @@ impl Default for ShardMeta {
             timers_fired: 0,
             expired: 0,
             timers_now: 0,
+            tick_emitted: 0,
             emitted: 0,
             outbox_next: 0,
             max_time: Timestamp::MIN,

@@ -9,13 +9,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use lantern_core::{
-    ApplyError, Batch, Event, Offset, OnFailure, ParkedKind, ParkedRecord, UNREADABLE_REASON,
-    UNREADABLE_TYPE,
+    ApplyError, Batch, Offset, OnFailure, ParkedKind, ParkedRecord, StoreError, Timestamp,
+    UNREADABLE_REASON, UNREADABLE_TYPE,
 };
 
-use crate::gather::{Gathered, Gatherer, slice};
+use crate::gather::{Gathered, Gatherer, WaitingEvent, slice};
 use crate::log_time::LogTime;
-use crate::outbox::post;
+use crate::outbox::{post, sent_before};
 use crate::parking::{self, UNREADABLE_KEPT_MAX, is_of_unknown_type};
 use crate::runner::{CallError, Runner};
 use crate::shard::Stop;
@@ -35,18 +35,27 @@ pub(crate) struct Applier<'a> {
 impl Applier<'_> {
     /// Applies what was gathered, and parks what cannot be applied. On an error, what
     /// was applied before it stays, up to the next offset of the state.
-    pub(crate) fn apply_gathered(&mut self, mut gathered: Gathered) -> Result<(), Stop> {
+    pub(crate) fn apply_gathered(&mut self, gathered: &mut Gathered) -> Result<(), Stop> {
         let from = self.state.meta.next;
-        let outcome = self.apply_all(&mut gathered);
+        let outcome = self.apply_all(gathered);
         let time = match outcome {
-            Ok(()) => std::mem::take(&mut gathered.time),
+            Ok(()) if !gathered.is_cut => std::mem::take(&mut gathered.time),
             // Only events that were applied count.
-            Err(_) => {
+            _ => {
                 let before = LogTime::of(&self.state.meta);
-                self.gatherer.time_until(&gathered, before, from, self.state.meta.next)
+                self.gatherer.time_until(gathered, before, from, self.state.meta.next)
             }
         };
         time.store(&mut self.state.meta);
+        if outcome.is_err() {
+            // As if each batch had ended at its tick. Nothing is due by then.
+            let ShardState { meta, due_from, .. } = &mut *self.state;
+            let passed =
+                |(offset, mark): &&(Offset, Timestamp)| *offset <= meta.next && *mark < *due_from;
+            if let Some((_, mark)) = gathered.ticks.iter().rev().find(passed) {
+                meta.watermark = *mark;
+            }
+        }
         outcome
     }
 
@@ -69,19 +78,36 @@ impl Applier<'_> {
                 continue;
             }
             self.apply_range(gathered, &batch, ready, &mut work, &mut waiting)?;
+            if let Some(due) = self.due_within(gathered)? {
+                // What is due fires before the events after it are applied.
+                gathered.end_at_tick(due);
+                cut(&batch, &mut work, gathered.next);
+            }
         }
         self.gatherer.give_back(batch);
         self.pass(gathered.next, &mut waiting)
     }
 
+    /// The earliest time at which something is due that the watermark reaches before
+    /// the end of what was gathered.
+    fn due_within(&self, gathered: &Gathered) -> Result<Option<Timestamp>, StoreError> {
+        match gathered.last_tick_before_end() {
+            Some(mark) if self.state.due_from <= mark => {
+                let due = self.state.earliest_due()?;
+                Ok((due <= mark).then_some(due))
+            }
+            _ => Ok(None),
+        }
+    }
+
     /// Applies one range; splits it into `work` where it fails.
     fn apply_range(
         &mut self,
-        gathered: &Gathered,
+        gathered: &mut Gathered,
         batch: &Arc<Batch>,
         range: Range<usize>,
         work: &mut Vec<Range<usize>>,
-        waiting: &mut VecDeque<(Offset, Event)>,
+        waiting: &mut VecDeque<WaitingEvent>,
     ) -> Result<(), Stop> {
         // What is in front of the range is parked first, and the range is cut where
         // no more could be: else events would be applied that the position does not
@@ -96,8 +122,8 @@ impl Applier<'_> {
         match self.runner.call(self.state, &part, &[], at) {
             Ok(emitted) => {
                 self.trace(gathered, &batch.offsets[range.clone()]);
-                let from = self.state.outbox.emit_from.events;
-                post(self.state, emitted, from, |cause| {
+                let (sent, _) = sent_before(self.state);
+                post(self.state, emitted, sent, |cause| {
                     gathered.event(cause).and_then(|event| traceparent(event.extensions))
                 });
                 self.state.parking.end_row();
@@ -108,6 +134,14 @@ impl Applier<'_> {
                 self.pass(end, waiting)
             }
             Err(CallError::Stop(stop)) => Err(stop),
+            Err(CallError::Due(due)) => {
+                // It set a timer that is due before the batch's end: again, up to there.
+                gathered.end_at_tick(due);
+                work.push(range);
+                cut(batch, work, gathered.next);
+                self.gatherer.span_fewer_ticks(gathered.ticks.len());
+                Ok(())
+            }
             Err(CallError::Event(_)) if range.len() == 1 && !fresh => {
                 work.push(range);
                 Ok(())
@@ -115,7 +149,12 @@ impl Applier<'_> {
             Err(CallError::Event(error)) if range.len() == 1 => {
                 let offset = Offset(batch.offsets[range.start]);
                 let event = gathered.event(offset).expect("gathered from these chunks");
-                self.park(offset, event.to_owned(), &error)?;
+                let event = WaitingEvent {
+                    offset,
+                    watermark: batch.watermarks[range.start],
+                    event: event.to_owned(),
+                };
+                self.park(event, &error)?;
                 self.pass(end, waiting)
             }
             Err(CallError::Event(error)) => {
@@ -133,7 +172,7 @@ impl Applier<'_> {
         batch: &Batch,
         range: Range<usize>,
         work: &mut Vec<Range<usize>>,
-        waiting: &mut VecDeque<(Offset, Event)>,
+        waiting: &mut VecDeque<WaitingEvent>,
     ) -> Range<usize> {
         for index in range.clone() {
             let offset = Offset(batch.offsets[index]);
@@ -141,8 +180,9 @@ impl Applier<'_> {
             if !self.state.parking.blocked().contains(event.tenant, event.subject) {
                 continue;
             }
-            let place = waiting.partition_point(|(other, _)| *other < offset);
-            waiting.insert(place, (offset, event.to_owned()));
+            let at = waiting.partition_point(|other| other.offset < offset);
+            let (watermark, event) = (batch.watermarks[index], event.to_owned());
+            waiting.insert(at, WaitingEvent { offset, watermark, event });
             if index + 1 < range.end {
                 work.push(index + 1..range.end);
             }
@@ -158,13 +198,13 @@ impl Applier<'_> {
         batch: &Batch,
         range: Range<usize>,
         work: &mut Vec<Range<usize>>,
-        waiting: &VecDeque<(Offset, Event)>,
+        waiting: &VecDeque<WaitingEvent>,
     ) -> Range<usize> {
         let counted = parking::counted(&self.state.meta);
         let room = self.state.config.parked_max.saturating_sub(counted);
-        let mut counting = waiting.iter().filter(|(_, event)| !is_of_unknown_type(event));
+        let mut counting = waiting.iter().filter(|waiting| !is_of_unknown_type(&waiting.event));
         let first_without = usize::try_from(room).ok().and_then(|room| counting.nth(room));
-        let Some((without, _)) = first_without else {
+        let Some(WaitingEvent { offset: without, .. }) = first_without else {
             return range;
         };
         let offsets = &batch.offsets[range.clone()];
@@ -176,26 +216,18 @@ impl Applier<'_> {
     }
 
     /// Moves the position on to `next`, parking the waiting events passed.
-    fn pass(&mut self, next: Offset, waiting: &mut VecDeque<(Offset, Event)>) -> Result<(), Stop> {
-        while waiting.front().is_some_and(|(offset, _)| *offset < next) {
-            if !waiting.front().is_some_and(|(_, event)| is_of_unknown_type(event)) {
+    fn pass(&mut self, next: Offset, waiting: &mut VecDeque<WaitingEvent>) -> Result<(), Stop> {
+        while let Some(first) = waiting.front().filter(|first| first.offset < next) {
+            if !is_of_unknown_type(&first.event) {
                 parking::check_room(&self.state.meta, &self.state.config)?;
             }
-            let (offset, event) = waiting.pop_front().expect("just seen");
-            if event.kind == UNREADABLE_TYPE {
-                self.park_unreadable(offset, event);
-                continue;
+            let first = waiting.pop_front().expect("just seen");
+            self.state.meta.next = first.offset.next();
+            if first.event.kind == UNREADABLE_TYPE {
+                self.park_unreadable(first);
+            } else {
+                self.state.park(&first.parked(ParkedKind::Waiting, String::new()));
             }
-            self.state.meta.next = offset.next();
-            self.state.park(&ParkedRecord {
-                kind: ParkedKind::Waiting,
-                offset,
-                watermark: self.state.meta.watermark,
-                event,
-                reason: String::new(),
-                backtrace: String::new(),
-                attempts: 0,
-            });
         }
         self.state.meta.next = self.state.meta.next.max(next);
         Ok(())
@@ -217,57 +249,57 @@ impl Applier<'_> {
         }
     }
 
-    fn park(&mut self, offset: Offset, event: Event, error: &ApplyError) -> Result<(), Stop> {
+    fn park(&mut self, failed: WaitingEvent, error: &ApplyError) -> Result<(), Stop> {
         let (reason, backtrace) = explain(error);
         if self.state.manifest.on_failure == OnFailure::Halt {
             return Err(Stop::Halt(format!(
-                "event `{}` of `{}` at offset {offset} cannot be applied: {reason}",
-                event.id, event.source
+                "event `{}` of `{}` at offset {} cannot be applied: {reason}",
+                failed.event.id, failed.event.source, failed.offset
             )));
         }
         parking::check_room(&self.state.meta, &self.state.config)?;
         self.state.parking.count_failure(&reason, &self.state.config)?;
-        self.state.park(&ParkedRecord {
-            kind: ParkedKind::Event,
-            offset,
-            watermark: self.state.meta.watermark,
-            event,
-            reason,
-            backtrace,
-            attempts: 1,
-        });
+        let record = failed.parked(ParkedKind::Event, reason);
+        self.state.park(&ParkedRecord { backtrace, attempts: 1, ..record });
         Ok(())
     }
 
-    /// Parks what the log has in an event's place. The manifest's `on-failure` does
-    /// not apply, and it does not count as a failure in a row: the projection has not
-    /// failed. One of unknown type may concern any projection, and never halts this one.
-    fn park_unreadable(&mut self, offset: Offset, event: Event) {
+    /// Parks an unreadable record. The manifest's `on-failure` does not apply, and it
+    /// does not count as a failure in a row: the projection has not failed. A record of
+    /// unknown type may concern any projection, and never halts this one.
+    fn park_unreadable(&mut self, record: WaitingEvent) {
         let meta = &mut self.state.meta;
-        meta.next = offset.next();
-        if is_of_unknown_type(&event) && meta.unreadable_now >= UNREADABLE_KEPT_MAX {
+        if is_of_unknown_type(&record.event) && meta.unreadable_now >= UNREADABLE_KEPT_MAX {
             meta.unreadable_left_out += 1;
             if meta.unreadable_left_out == 1 {
                 let id = &self.state.id;
                 tracing::warn!(
                     projection = %id.projection, version = %id.version,
-                    partition = %id.partition, %offset,
+                    partition = %id.partition, offset = %record.offset,
                     "{UNREADABLE_KEPT_MAX} unreadable records are parked: later ones are counted and not kept"
                 );
             }
             return;
         }
-        let reason = unreadable_because(&event.extensions);
-        self.state.park(&ParkedRecord {
-            kind: ParkedKind::Event,
-            offset,
-            watermark: self.state.meta.watermark,
-            event,
-            reason,
-            backtrace: String::new(),
-            attempts: 0,
-        });
+        let reason = unreadable_because(&record.event.extensions);
+        self.state.park(&record.parked(ParkedKind::Event, reason));
     }
+}
+
+impl WaitingEvent {
+    /// The record of the event, parked without a call.
+    fn parked(self, kind: ParkedKind, reason: String) -> ParkedRecord {
+        let Self { offset, watermark, event } = self;
+        let (backtrace, attempts) = (String::new(), 0);
+        ParkedRecord { kind, offset, watermark, event, reason, backtrace, attempts }
+    }
+}
+
+/// Removes events at or after `next` from `work`.
+fn cut(batch: &Batch, work: &mut Vec<Range<usize>>, next: Offset) {
+    let end = batch.offsets.partition_point(|offset| *offset < next.0);
+    work.iter_mut().for_each(|range| range.end = range.end.min(end));
+    work.retain(|range| !range.is_empty());
 }
 
 /// Puts the parts of a range that failed onto `work`: what lies before the

@@ -2,6 +2,7 @@
 //! writes, apart from everything else until the call has succeeded.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lantern_core::{
@@ -30,8 +31,52 @@ pub(crate) struct Call {
     config: Arc<EngineConfig>,
     /// The timers and events that a write may name as its cause.
     batch: Arc<Batch>,
+    due: DueWatch,
     written_bytes: usize,
     logged_bytes: usize,
+}
+
+/// Timers that a call sets and that are due within its batch. In batches that end at
+/// each tick they would fire before later events of the batch.
+#[derive(Default)]
+struct DueWatch {
+    /// The watermark at the batch's last event.
+    last: Timestamp,
+    /// Each with the event that set it and its due time, by key.
+    set: BTreeMap<String, (usize, Timestamp)>,
+    /// When the first one that should have fired is due.
+    missed: Option<Timestamp>,
+    /// The earliest time at which anything that the call set is due.
+    earliest: Timestamp,
+}
+
+impl DueWatch {
+    fn of(batch: &Batch) -> Self {
+        let last = batch.watermarks.last().copied().unwrap_or(batch.watermark);
+        Self { last, earliest: Timestamp(i64::MAX), ..Self::default() }
+    }
+
+    /// Event `index`, at watermark `now`, uses the timer of `key`.
+    fn used(&mut self, key: &str, index: usize, now: Timestamp) {
+        let missed = |(set_by, due): &(usize, Timestamp)| *due <= now || index < *set_by;
+        if let Some((_, due)) = self.set.remove(key).filter(missed) {
+            self.missed = Some(self.missed.map_or(due, |first| first.min(due)));
+        }
+    }
+
+    /// Event `index` sets the timer of `key`.
+    fn set(&mut self, key: &str, index: usize, due: Timestamp) {
+        self.earliest = self.earliest.min(due);
+        if due <= self.last {
+            self.set.insert(key.to_owned(), (index, due));
+        }
+    }
+
+    /// When the first timer is due that should have fired within the batch.
+    fn missed(&self) -> Option<Timestamp> {
+        let left = self.set.values().map(|(_, due)| *due);
+        left.chain(self.missed).min()
+    }
 }
 
 /// A timer or an event of a call's batch.
@@ -73,10 +118,22 @@ impl Call {
             timers_now,
             manifest,
             config,
+            due: DueWatch::of(&batch),
             batch,
             written_bytes: 0,
             logged_bytes: 0,
         }
+    }
+
+    /// When the first timer is due that the call set and that should have fired before
+    /// a later event of its batch: the call must be repeated with the events before.
+    pub(crate) fn missed_due(&self) -> Option<Timestamp> {
+        self.due.missed()
+    }
+
+    /// The earliest time at which a timer or row that the call set is due.
+    pub(crate) fn earliest_due(&self) -> Timestamp {
+        self.due.earliest
     }
 
     /// Takes a timer that is about to fire out of the set.
@@ -270,6 +327,9 @@ impl Call {
             return Ok(());
         }
         self.count_written(2 * (by_row.len() + PAIR_BYTES))?;
+        if let Some(at) = at {
+            self.due.earliest = self.due.earliest.min(key_time(at));
+        }
         if let Some(before) = before.as_deref().and_then(|b| b.try_into().ok()) {
             let by_time = expiry_by_time(before, table, key.as_bytes());
             self.written.set(Space::Expiry, &by_time, None);
@@ -466,10 +526,13 @@ impl Host for Call {
         self.check_timer_key(occasion, key)?;
         // A timer that sets another passes on what it was set by.
         let (watermark, offset) = (self.watermark_at(occasion), self.offset_of(occasion));
-        let depth = self.depth_of(occasion);
+        let (index, depth) = (cause.0 as usize, self.depth_of(occasion));
+        self.due.used(key, index, watermark);
         // Set again for the same time, it keeps the offset of the first event.
         // So a guest that forgets what it has set may set it once more.
+        let due = at.max(Timestamp(watermark.0.saturating_add(1)));
         if self.is_set(at, key)? {
+            self.due.set(key, index, due);
             return Ok(());
         }
         self.cancel(key)?;
@@ -481,17 +544,20 @@ impl Host for Call {
         }
         // One that is due already fires at the next tick: never in the call that
         // sets it, and wherever batches are cut.
-        let due = at.max(Timestamp(watermark.0.saturating_add(1)));
         self.count_written(2 * (key.len() + PAIR_BYTES))?;
         let value = timer_value(at, offset, depth);
         self.written.set(Space::TimersByTime, &timer_key(due, key), Some(&value));
         self.written.set(Space::TimersByKey, key.as_bytes(), Some(&time_key(due)));
         self.timers_now += 1;
+        self.due.set(key, index, due);
         Ok(())
     }
 
     fn cancel_timer(&mut self, cause: Cause, key: &str) -> Result<(), HostError> {
-        self.check_timer_key(self.occasion(cause)?, key)?;
+        let occasion = self.occasion(cause)?;
+        self.check_timer_key(occasion, key)?;
+        let watermark = self.watermark_at(occasion);
+        self.due.used(key, cause.0 as usize, watermark);
         self.cancel(key)
     }
 

@@ -20,6 +20,10 @@ pub struct EngineConfig {
     pub batch_bytes_max: usize,
     /// The most timers fired in one call of a plugin.
     pub batch_timers_max: usize,
+    /// The most ticks of the watermark that one call spans, as long as no timer and
+    /// no end of a row's retention is due in between. 1 ends each call at the next
+    /// tick. The tables are the same with any value.
+    pub batch_ticks_max: usize,
     /// Fuel for one event: about one unit a WebAssembly instruction. A batch
     /// gets half as much in all; where that does not do, it is split, so that
     /// the verdict over an event is always that of the event alone.
@@ -128,6 +132,7 @@ impl Default for EngineConfig {
             batch_events_max: 16_384,
             batch_bytes_max: 4 << 20,
             batch_timers_max: 1_024,
+            batch_ticks_max: 4_096,
             fuel_event: 2_000_000_000,
             commit_ms: 1_000,
             commit_bytes: 16 << 20,

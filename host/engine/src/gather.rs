@@ -28,6 +28,8 @@ pub(crate) struct Gatherer {
     /// A batch that is applied: its room is for the next one. Memory that is new
     /// to the process costs more than filling it.
     spare: Batch,
+    /// How many ticks a batch may span: fewer after calls that had to be repeated.
+    ticks: usize,
 }
 
 /// What a plugin is handed, what is no event at all, and heartbeats, where event
@@ -46,17 +48,32 @@ pub(crate) struct Gathered {
     pub(crate) batch: Batch,
     /// The chunks the batch was cut from.
     pub(crate) chunks: Vec<Arc<Chunk>>,
-    /// Events whose subject is parked: they wait behind it. And what is no event:
-    /// it is parked in its place.
-    pub(crate) waiting: Vec<(Offset, Event)>,
+    /// Events whose subject is parked, and unreadable records, in order.
+    pub(crate) waiting: Vec<WaitingEvent>,
+    /// Where the watermark moves: the offset after the event that moves it, and the
+    /// watermark from there on. The last one may be at `next`.
+    pub(crate) ticks: Vec<(Offset, Timestamp)>,
     /// Where to read on after all this.
     pub(crate) next: Offset,
+    /// The watermark at `next`.
+    watermark: Timestamp,
     /// The log's time up to `next`.
     pub(crate) time: LogTime,
+    /// Whether events were left out again, so that `time` is too late.
+    pub(crate) is_cut: bool,
     /// Whether the log's end (or the limit) was reached.
     pub(crate) end: bool,
     /// Whether more is on its way from the log.
     pub(crate) pending: bool,
+}
+
+/// An event that is parked without a call: it waits behind another of its subject, or
+/// it is an unreadable record.
+pub(crate) struct WaitingEvent {
+    pub(crate) offset: Offset,
+    /// The watermark at the event.
+    pub(crate) watermark: Timestamp,
+    pub(crate) event: Event,
 }
 
 /// How much to gather.
@@ -65,6 +82,10 @@ pub(crate) struct GatherLimits {
     pub(crate) bytes: usize,
     /// Do not read at or past this offset.
     pub(crate) before: Option<Offset>,
+    /// Stop after this many moves of the watermark.
+    pub(crate) ticks: usize,
+    /// Stop when the watermark reaches this: something is due then.
+    pub(crate) due: Timestamp,
 }
 
 impl Gatherer {
@@ -77,11 +98,12 @@ impl Gatherer {
         let attributes = manifest.attributes_read();
         let ahead_max_us = config.ahead_max_us();
         let spare = Batch::default();
-        Self { partition, manifest, attributes, filter, wanted, ahead_max_us, spare }
+        let ticks = config.batch_ticks_max;
+        Self { partition, manifest, attributes, filter, wanted, ahead_max_us, spare, ticks }
     }
 
-    /// Gathers events from `meta.next` on. Stops behind an event that moves the
-    /// watermark.
+    /// Gathers events from `meta.next` on. Stops after an event that moves the
+    /// watermark to `limits.due`, or that has moved it often enough.
     pub(crate) fn gather(
         &mut self,
         log: &dyn Log,
@@ -96,6 +118,7 @@ impl Gatherer {
                 ..std::mem::take(&mut self.spare)
             },
             next: meta.next,
+            watermark: meta.watermark,
             time: LogTime::of(meta),
             ..Gathered::default()
         };
@@ -125,8 +148,20 @@ impl Gatherer {
         }
     }
 
+    /// How many ticks the next batch may span.
+    pub(crate) fn ticks(&self, config: &EngineConfig) -> usize {
+        self.ticks.clamp(1, config.batch_ticks_max.max(1))
+    }
+
+    /// A call set a timer that was due within its batch of `ticks` ticks, so that it
+    /// had to be repeated: fewer ticks for the next ones.
+    pub(crate) fn span_fewer_ticks(&mut self, ticks: usize) {
+        self.ticks = ticks.min(self.ticks / 2).max(1);
+    }
+
     /// Takes `batch` back, of which nothing is needed any more.
     pub(crate) fn give_back(&mut self, batch: Arc<Batch>) {
+        self.ticks = self.ticks.saturating_mul(2);
         if let Ok(mut batch) = Arc::try_unwrap(batch) {
             batch.events.clear();
             batch.offsets.clear();
@@ -165,9 +200,12 @@ impl Gatherer {
             .iter()
             .map(|kind| self.manifest.event_time.is_some() && kind == HEARTBEAT_TYPE)
             .collect();
+        let timed = self.manifest.event_time.is_some();
         let blocking = self.manifest.on_failure == OnFailure::ParkSubject && !blocked.is_empty();
         let mut index = chunk.index_of(found.next);
-        let mut run = index;
+        // Events to be copied, and about their bytes.
+        let (mut run, mut run_bytes) = (index, 0);
+        let data = &events.columns().data;
         let mut full = false;
         while index < events.len() && !full {
             let offset = chunk.offset(index);
@@ -184,12 +222,16 @@ impl Gatherer {
                     && handed[kind]
                     && blocked.contains(events.tenant(index), events.subject(index)));
             if waits {
-                found.waiting.push((offset, events.get(index).to_owned()));
+                let (watermark, event) = (found.watermark, events.get(index).to_owned());
+                found.waiting.push(WaitingEvent { offset, watermark, event });
             }
             let goes = handed[kind] && !waits;
+            if goes && timed {
+                found.batch.watermarks.push(found.watermark);
+            }
             if !goes {
                 self.copy(found, &chunk, run..index);
-                run = index + 1;
+                (run, run_bytes) = (index + 1, 0);
             }
             index += 1;
             found.next = offset.next();
@@ -197,14 +239,14 @@ impl Gatherer {
                 let (index, heartbeat) = (index - 1, heartbeat[kind]);
                 let event = TimedEvent { chunk: &chunk, index, heartbeat };
                 found.time.take(event, self.ahead_max_us);
-                full = self.moves_watermark(found);
+                full = timed && self.take_tick(found, limits);
             }
             let held = found.batch.offsets.len() + index.saturating_sub(run);
+            run_bytes += data.get(index - 1).len();
             full |= held + found.waiting.len() >= limits.events
-                || (index.is_multiple_of(64) && found.batch.events.bytes() >= limits.bytes);
+                || found.batch.events.bytes() + run_bytes >= limits.bytes;
         }
         self.copy(found, &chunk, run..index);
-        full |= found.batch.events.bytes() >= limits.bytes;
         if index >= events.len() {
             found.next = found.next.max(chunk.end());
         }
@@ -218,12 +260,22 @@ impl Gatherer {
         claimed_type(record.extensions).is_none_or(|kind| self.filter.matches(&kind))
     }
 
-    fn moves_watermark(&self, found: &Gathered) -> bool {
-        self.manifest.event_time.is_some_and(|rules| {
-            let time = found.time.max_time;
-            let mark = time.watermark(rules.allowed_lateness_us, rules.tick_us);
-            mark != found.batch.watermark
-        })
+    /// Notes that the watermark has moved, if it has; `true` if the batch ends there.
+    fn take_tick(&self, found: &mut Gathered, limits: &GatherLimits) -> bool {
+        let Some(rules) = self.manifest.event_time else { return false };
+        let time = found.time.max_time;
+        let mark = time.watermark(rules.allowed_lateness_us, rules.tick_us);
+        if mark == found.watermark {
+            return false;
+        }
+        let before = std::mem::replace(&mut found.watermark, mark);
+        found.ticks.push((found.next, mark));
+        // What counts from the first watermark, and timers after it was taken back, is
+        // for the tick itself.
+        before == Timestamp::MIN
+            || mark < before
+            || mark >= limits.due
+            || found.ticks.len() >= limits.ticks
     }
 
     /// The log's time at `to`, if it is `time` at `from`: for a batch of which only
@@ -253,8 +305,9 @@ impl Gatherer {
             return;
         }
         found.batch.offsets.extend(run.clone().map(|index| chunk.offset(index).0));
-        // A batch ends behind an event that moves the watermark.
-        found.batch.watermarks.resize(found.batch.offsets.len(), found.batch.watermark);
+        if self.manifest.event_time.is_none() {
+            found.batch.watermarks.resize(found.batch.offsets.len(), found.batch.watermark);
+        }
         if found.batch.watermark == Timestamp::MIN && self.manifest.event_time.is_some() {
             let times = run.clone().map(|i| log_time::bounded(chunk, i, self.ahead_max_us));
             found.batch.times_before_watermark.extend(times);
@@ -270,6 +323,21 @@ impl Gatherer {
 }
 
 impl Gathered {
+    /// The watermark of the last tick that some gathered event may come after.
+    pub(crate) fn last_tick_before_end(&self) -> Option<Timestamp> {
+        let before_end = self.ticks.iter().rev().find(|(offset, _)| *offset < self.next);
+        before_end.map(|(_, mark)| *mark)
+    }
+
+    /// Leaves out the events after the first tick whose watermark is `due` or later.
+    pub(crate) fn end_at_tick(&mut self, due: Timestamp) {
+        if let Some(index) = self.ticks.iter().position(|(_, mark)| *mark >= due) {
+            self.next = self.next.min(self.ticks[index].0);
+            self.ticks.truncate(index + 1);
+            (self.end, self.is_cut) = (false, true);
+        }
+    }
+
     /// The whole event at `offset`, from the chunks read.
     pub(crate) fn event(&self, offset: Offset) -> Option<EventRef<'_>> {
         self.chunks.iter().find_map(|chunk| {
@@ -326,7 +394,13 @@ mod tests {
         let mut gatherer = Gatherer::new(partition, Arc::new(manifest), &EngineConfig::default());
         for before in 0..8 {
             let before = Offset(before);
-            let limits = GatherLimits { events: 100, bytes: 1 << 20, before: Some(before) };
+            let limits = GatherLimits {
+                events: 100,
+                bytes: 1 << 20,
+                before: Some(before),
+                ticks: 1,
+                due: Timestamp(i64::MAX),
+            };
             let found = gatherer
                 .gather(&log, &ShardMeta::default(), &BlockedSubjects::default(), &limits)
                 .unwrap();

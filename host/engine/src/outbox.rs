@@ -3,6 +3,7 @@
 //! removed once the log has them. An append that is repeated after a crash is
 //! recognised by the log, since an emitted event's id never changes.
 
+use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -224,16 +225,29 @@ pub(crate) fn carried_over(
     Ok(Some(Writes::from([(Space::Meta, record), (Space::Outbox, rows)])))
 }
 
+/// How many of the events that are emitted at the next offset are in the log from
+/// before a rebuild: by events, and by the timers that fire there.
+pub(crate) fn sent_before(state: &ShardState) -> (u64, u64) {
+    let (from, meta) = (state.outbox.emit_from, &state.meta);
+    let events = if meta.next < from.events { u64::MAX } else { 0 };
+    let timers = match meta.next.cmp(&from.timers) {
+        Ordering::Less => u64::MAX,
+        Ordering::Equal => from.timers_emitted.saturating_sub(meta.tick_emitted),
+        Ordering::Greater => 0,
+    };
+    (events, timers)
+}
+
 /// Numbers the emitted events and, if this version is active, puts them into the
-/// outbox, each with the trace of the event that caused it. Events emitted before
-/// offset `from` are in the log from before a rebuild.
+/// outbox, each with the trace of the event that caused it. The first `sent` of them
+/// are in the log from before a rebuild.
 pub(crate) fn post(
     state: &mut ShardState,
     emitted: Vec<OutboxEvent>,
-    from: Offset,
+    sent: u64,
     trace_of: impl Fn(Offset) -> Option<String>,
 ) {
-    for event in emitted {
+    for (index, event) in (0..).zip(emitted) {
         let id = format!(
             "{}/{}/{}/{}",
             state.outbox.emits_as, state.id.partition, event.cause, state.meta.emitted
@@ -246,7 +260,7 @@ pub(crate) fn post(
             }
             kept.push_back((id.clone(), event.clone()));
         }
-        if state.epoch.is_some() && state.meta.next >= from {
+        if state.epoch.is_some() && index >= sent {
             let traceparent = trace_of(event.cause);
             let refused = String::new();
             let record = encode(&OutboxRecord { id, event, traceparent, refused });

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lantern_core::{
-    Batch, DecisionRecord, Events, KeyRange, Offset, ParkedKind, ParkedRecord, ShardStore, Space,
+    Batch, DecisionRecord, Events, KeyRange, ParkedKind, ParkedRecord, ShardStore, Space,
     StoreError, UNREADABLE_TYPE,
 };
 
@@ -185,7 +185,7 @@ impl Decider<'_> {
         match self.runner.call(self.state, &batch, &[], record.offset) {
             Ok(emitted) => {
                 // A person's decision of today, whatever a rebuild did before.
-                post(self.state, emitted, Offset(0), |_| traceparent(&record.event.extensions));
+                post(self.state, emitted, 0, |_| traceparent(&record.event.extensions));
                 if !matches!(record.kind, ParkedKind::Timer(..)) {
                     self.state.meta.applied += 1;
                 }
@@ -193,6 +193,7 @@ impl Decider<'_> {
                 Ok(true)
             }
             Err(CallError::Stop(stop)) => Err(stop),
+            Err(CallError::Due(due)) => Err(CallError::due_is_a_fault(due)),
             Err(CallError::Event(error)) => {
                 let ShardState { meta, buffer, .. } = &mut *self.state;
                 parking::note_failed_again(key, &mut record, &error, meta, buffer);

@@ -95,7 +95,7 @@ impl Engine {
             // Its timers fired for the position it stands at, unless a fault
             // kept them from it.
             let ticked = watermark_due(&build.manifest, &meta).is_none();
-            froms.push(before.behind(meta.next, ticked));
+            froms.push(before.behind(&meta, ticked));
         }
         Ok(froms)
     }
@@ -115,7 +115,8 @@ impl Engine {
                 p.builds.insert(version.id.clone(), fresh.clone());
             }
             // A state without a commit draws its epoch's random part again.
-            if record.active.as_ref() == Some(&version.id) {
+            let readable = fresh.slots.iter().all(|slot| slot.store.is_some());
+            if readable && record.active.as_ref() == Some(&version.id) {
                 self.ports.publish.activated(projection, Some(&fresh.epoch(&record)));
             }
         }

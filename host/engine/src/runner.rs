@@ -26,8 +26,17 @@ pub(crate) type LogSink = Arc<dyn Fn(Offset, Level, &str) + Send + Sync>;
 pub(crate) enum CallError {
     /// An event or timer of the batch is to blame.
     Event(ApplyError),
+    /// It set a timer that is due at this time, before the batch's last event.
+    Due(Timestamp),
     /// The shard cannot go on.
     Stop(Stop),
+}
+
+impl CallError {
+    /// As a reason to stop, of a call whose batch spans no tick.
+    pub(crate) fn due_is_a_fault(due: Timestamp) -> Stop {
+        Stop::Fault(format!("a timer was due at {due}, within the call that set it"))
+    }
 }
 
 /// What the plugin has used since the shard was opened.
@@ -141,11 +150,17 @@ impl Runner {
             CallError::Stop(Stop::Fault("the plugin host gave back another call".into()))
         })?;
         state.buffer.take_back(std::mem::take(&mut call.applied));
+        self.count(batch.offsets.len(), applied.fuel, applied.elapsed, applied.memory_bytes);
+        self.check_fuel(at)?;
+        if applied.result.is_ok()
+            && let Some(due) = call.missed_due()
+        {
+            // The instance may have kept what it wrote, so it is dropped too.
+            return Err(CallError::Due(due));
+        }
         for (offset, level, message) in &call.logged {
             (self.logs)(offset.unwrap_or(at), *level, message);
         }
-        self.count(batch.offsets.len(), applied.fuel, applied.elapsed, applied.memory_bytes);
-        self.check_fuel(at)?;
         match applied.result {
             Ok(()) => {
                 if let Some(&offset) = batch.offsets.first()
@@ -156,6 +171,7 @@ impl Runner {
                 }
                 self.instance = Some(instance);
                 state.meta.timers_now = call.timers_now;
+                state.due_from = state.due_from.min(call.earliest_due());
                 state.buffer.accept(call.written);
                 Ok(call.emitted)
             }

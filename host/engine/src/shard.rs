@@ -160,14 +160,17 @@ impl Shard {
         log_check::check_history(&mut self.state, log)?;
         outbox::clear_sent(&mut self.state)?;
         self.tick()?;
+        let due = self.state.next_due()?;
         let batch_events = || self.runner.batch_events(&self.state.config);
         let gather = GatherLimits {
+            ticks: self.gatherer.ticks(&self.state.config),
+            due,
             events: limits.batch_events.unwrap_or_else(batch_events),
             bytes: self.state.config.batch_bytes_max,
             before: self.read_before(limits.before),
         };
         let blocked = self.state.parking.blocked();
-        let gathered = self
+        let mut gathered = self
             .gatherer
             .gather(log, &self.state.meta, blocked, &gather)
             .map_err(|error| match error {
@@ -176,15 +179,14 @@ impl Shard {
                 )),
                 error => Stop::Fault(error.to_string()),
             })?;
-        let (end, pending) = (gathered.end, gathered.pending);
-        if pending && gathered.next == self.state.meta.next {
+        if gathered.pending && gathered.next == self.state.meta.next {
             return Ok(Step::Wait);
         }
-        if end && gathered.next == self.state.meta.next {
+        if gathered.end && gathered.next == self.state.meta.next {
             log_check::check_end(&self.state, log)?;
         }
         let Self { state, runner, gatherer, .. } = self;
-        Applier { state, runner, gatherer }.apply_gathered(gathered)?;
+        Applier { state, runner, gatherer }.apply_gathered(&mut gathered)?;
         let meta = &mut self.state.meta;
         if let Some(incarnation) = log.incarnation_at(self.state.id.partition, meta.next) {
             meta.incarnation = if meta.next == Offset(0) { 0 } else { incarnation };
@@ -192,7 +194,7 @@ impl Shard {
         self.tick()?;
         // If it stopped only where it begins to emit, it goes on at once.
         let emits = gather.before.is_some() && gather.before != limits.before;
-        Ok(if end && !emits { Step::Idle } else { Step::More })
+        Ok(if gathered.end && !emits { Step::Idle } else { Step::More })
     }
 
     fn tick(&mut self) -> Result<(), Stop> {

@@ -4,9 +4,13 @@
 
 use std::sync::Arc;
 
-use lantern_core::{Manifest, ParkedRecord, ShardId, ShardMeta, ShardStore, Space, Timestamp};
+use lantern_core::{
+    KeyRange, Manifest, ParkedRecord, ShardId, ShardMeta, ShardStore, Space, StoreError, TableId,
+    Timestamp,
+};
 
 use crate::EngineConfig;
+use crate::call::{expiry_by_row, expiry_by_time, key_time, time_key};
 use crate::outbox::Outbox;
 use crate::parking::Parking;
 use crate::shard::Stop;
@@ -24,6 +28,8 @@ pub(crate) struct ShardState {
     pub(crate) buffer: WriteBuffer,
     pub(crate) parking: Parking,
     pub(crate) outbox: Outbox,
+    /// No timer and no end of a row's retention is due before this.
+    pub(crate) due_from: Timestamp,
 }
 
 impl ShardState {
@@ -60,7 +66,8 @@ impl ShardState {
         }
         let outbox = Outbox::open(&*store, &meta)?;
         let buffer = WriteBuffer::new(store);
-        Ok(Self { id, manifest, config, epoch: None, meta, buffer, parking, outbox })
+        let due_from = Timestamp::MIN;
+        Ok(Self { id, manifest, config, epoch: None, meta, buffer, parking, outbox, due_from })
     }
 
     /// Parks `record`.
@@ -73,11 +80,58 @@ impl ShardState {
         self.parking.remove(key, record, &mut self.meta, &mut self.buffer);
     }
 
+    /// When the next batch must end: once something is due that is stored, or, at the
+    /// earliest, a row that it writes reaches the end of its retention.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the state cannot be read.
+    pub(crate) fn next_due(&mut self) -> Result<Timestamp, StoreError> {
+        if self.manifest.event_time.is_none() {
+            return Ok(Timestamp(i64::MAX));
+        }
+        self.due_from = self.earliest_due()?;
+        let retention = self.manifest.tables.iter().filter_map(|table| table.retention_us).min();
+        let retention = retention.and_then(|us| i64::try_from(us).ok()).unwrap_or(i64::MAX);
+        Ok(self.due_from.min(Timestamp(self.meta.watermark.0.saturating_add(retention))))
+    }
+
+    /// When the first timer or the first end of a row's retention is due;
+    /// [`i64::MAX`] if there is none.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the state cannot be read.
+    pub(crate) fn earliest_due(&self) -> Result<Timestamp, StoreError> {
+        // Nothing is due at or before the watermark. From there on, keys of timers that
+        // were moved and not committed yet need not be passed again.
+        let from = time_key(self.due_from.max(Timestamp(self.meta.watermark.0.saturating_add(1))));
+        let mut due = Timestamp(i64::MAX);
+        if self.meta.timers_now > 0 {
+            let range = KeyRange { start: from.to_vec(), end: None };
+            let first = self.buffer.scan(Space::TimersByTime, &range, 1, false)?;
+            due = first.first().and_then(|(key, _)| due_in(key)).unwrap_or(due);
+        }
+        if self.manifest.tables.iter().any(|table| table.retention_us.is_some()) {
+            let range = KeyRange {
+                start: expiry_by_time(from, TableId(0), &[]),
+                end: Some(expiry_by_row(TableId(0), &[])),
+            };
+            let first = self.buffer.scan(Space::Expiry, &range, 1, false)?;
+            let first = first.first().and_then(|(key, _)| due_in(&key[1..]));
+            due = due.min(first.unwrap_or(due));
+        }
+        Ok(due)
+    }
+
     /// The watermark that follows from the events seen, if that is not the present
     /// one: timers have still to fire.
     pub(crate) fn watermark_due(&self) -> Option<Timestamp> {
         watermark_due(&self.manifest, &self.meta)
     }
+}
+
+/// The time that a key begins with.
+fn due_in(key: &[u8]) -> Option<Timestamp> {
+    key.first_chunk::<8>().map(|time| key_time(*time))
 }
 
 /// As [`ShardState::watermark_due`], of a state's record.

@@ -11,7 +11,7 @@ use lantern_core::{
 
 use crate::apply::{explain, part_of, split};
 use crate::call::{decode_timer, expiry_by_row, expiry_by_time, time_key, timer_key};
-use crate::outbox::post;
+use crate::outbox::{post, sent_before};
 use crate::parking;
 use crate::runner::{CallError, Runner};
 use crate::shard::Stop;
@@ -34,7 +34,9 @@ impl Ticker<'_> {
         }
         // Set in this tick, a timer is due after it, so this ends.
         let end = time_key(Timestamp(target.0.saturating_add(1))).to_vec();
-        let range = KeyRange { start: Vec::new(), end: Some(end) };
+        // All that was due by the watermark has fired.
+        let start = time_key(Timestamp(self.state.meta.watermark.0.saturating_add(1))).to_vec();
+        let range = KeyRange { start, end: Some(end) };
         loop {
             let due = self.state.buffer.scan(
                 Space::TimersByTime,
@@ -45,6 +47,7 @@ impl Ticker<'_> {
             if due.is_empty() {
                 self.expire(target)?;
                 self.state.meta.watermark = target;
+                self.state.meta.tick_emitted = 0;
                 return Ok(());
             }
             let mut batch =
@@ -64,6 +67,7 @@ impl Ticker<'_> {
     /// [`crate::log_time`]). Timers that wait for the old watermark only because it
     /// was past their time are due by the new one.
     fn turn_back(&mut self, target: Timestamp) -> Result<(), Stop> {
+        self.state.due_from = Timestamp::MIN;
         let mut range = KeyRange::all();
         loop {
             let page = self.state.config.batch_timers_max;
@@ -126,11 +130,13 @@ impl Ticker<'_> {
             match self.runner.call(self.state, &part, &dues[range.clone()], at) {
                 Ok(emitted) => {
                     // What set the timer lies behind, in events long gone.
-                    let from = self.state.outbox.emit_from.timers;
-                    post(self.state, emitted, from, |_| None);
+                    let (_, sent) = sent_before(self.state);
+                    self.state.meta.tick_emitted += emitted.len() as u64;
+                    post(self.state, emitted, sent, |_| None);
                     self.state.meta.timers_fired += range.len() as u64;
                 }
                 Err(CallError::Stop(stop)) => return Err(stop),
+                Err(CallError::Due(due)) => return Err(CallError::due_is_a_fault(due)),
                 Err(CallError::Event(_)) if range.len() == 1 && !fresh => work.push(range),
                 Err(CallError::Event(error)) if range.len() == 1 => {
                     let timer = batch.timers[range.start].clone();

@@ -8,7 +8,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lantern_core::{Bounds, Catalog, Offset, ProjectionRecord, VersionRecord};
+use lantern_core::{Bounds, Catalog, Offset, ProjectionRecord, ShardMeta, VersionRecord};
 use lantern_log::{LogChecked, LogDamage, OpenError};
 use lantern_store::{
     CatalogFile, StateChecked, check_catalog, check_plugin, check_state, open_untouched,
@@ -400,12 +400,13 @@ impl Doctor {
         let old = self.build(&record, &damaged.version);
         let version = record.versions.iter_mut().find(|v| v.id == damaged.version.id);
         let version = version.ok_or("its version is gone")?;
+        let at = |next| ShardMeta { next, ..ShardMeta::default() };
         let emit_from = (0..self.log.bounds.len()).map(|place| {
             // What the lost state had emitted is in the log. Where it does
             // not say how far it was, all is taken to be.
             let end = self.log.bounds[place].map_or(Offset(0), |bounds| bounds.end);
             let next = damaged.next.get(place).copied().flatten().unwrap_or(end).min(end);
-            version.emit_from.get(place).copied().unwrap_or_default().behind(next, true)
+            version.emit_from.get(place).copied().unwrap_or_default().behind(&at(next), true)
         });
         let emit_from = emit_from.collect();
         version.rebuild(emit_from);

@@ -188,6 +188,8 @@ fn flight(rng: &mut Rng, number: u64) -> Event {
 struct Way {
     batch_events: usize,
     batch_timers: usize,
+    /// How many ticks a batch spans.
+    batch_ticks: usize,
     chunk_events: usize,
     commit_ms: u64,
     threads: usize,
@@ -206,6 +208,7 @@ impl Way {
         Self {
             batch_events: 1_000,
             batch_timers: 1_000,
+            batch_ticks: 1,
             chunk_events: 4_096,
             commit_ms: 200,
             threads: 1,
@@ -220,6 +223,7 @@ impl Way {
         Self {
             batch_events: [1, 2, 3, 7, 64, 1_000][rng.usize(..6)],
             batch_timers: [1, 2, 1_000][rng.usize(..3)],
+            batch_ticks: [1, 3, 4_096, 4_096][rng.usize(..4)],
             chunk_events: [1, 5, 64, 4_096][rng.usize(..4)],
             commit_ms: [0, 0, 5, 200][rng.usize(..4)],
             threads: rng.usize(1..4),
@@ -270,6 +274,7 @@ fn fold(log: &Recorded, plugins: &[Named], way: Way) -> Result<BTreeMap<(String,
         threads: way.threads,
         batch_events_max: way.batch_events,
         batch_timers_max: way.batch_timers,
+        batch_ticks_max: way.batch_ticks,
         commit_ms: way.commit_ms,
         fault_wait_ms: 1,
         fault_wait_ms_max: 2,
