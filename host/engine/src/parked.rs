@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lantern_core::{
-    Batch, DecisionRecord, Events, KeyRange, ParkedKind, ParkedRecord, ShardStore, Space,
+    Batch, DecisionRecord, Events, KeyRange, Offset, ParkedKind, ParkedRecord, ShardStore, Space,
     StoreError, UNREADABLE_TYPE,
 };
 

@@ -93,6 +93,13 @@ pub struct Model {
     switches: VecDeque<(Offset, bool)>,
     /// Where after a rebuild it begins to emit what it did not before.
     pub emit_from: Offset,
+    /// If the build before had not fired all timers at `emit_from`: how many events
+    /// those that had fired have emitted.
+    pub tick_sent: Option<u64>,
+    /// The same of this build, when a rebuild replaced it.
+    pub half_tick: Option<u64>,
+    /// How many events the timers of the present tick have emitted.
+    in_tick: u64,
     /// A person has it retry a parked event.
     retrying: bool,
     /// What is wrong with it on purpose.
@@ -142,6 +149,9 @@ impl Model {
             live: false,
             switches: VecDeque::new(),
             emit_from: Offset(0),
+            tick_sent: None,
+            half_tick: None,
+            in_tick: 0,
             retrying: false,
             flaw: None,
             batch: (Offset(0), BTreeSet::new()),
@@ -323,6 +333,7 @@ impl Model {
         }
         let due = self.timers.iter().filter(|(_, (due, _))| *due <= target);
         let mut due: Vec<_> = due.map(|(_, timer)| timer.clone()).collect();
+        self.in_tick = 0;
         due.sort_by(|(a_due, a), (b_due, b)| (a_due, &a.key).cmp(&(b_due, &b.key)));
         for (_, timer) in due {
             self.timers.remove(&timer.key);
@@ -347,7 +358,10 @@ impl Model {
     fn close(&mut self, Timer { key, offset, depth, .. }: &Timer) {
         let count = self.windows.remove(key).unwrap_or_default();
         let data = count.to_string();
-        let live = self.live && (self.retrying || self.next > self.emit_from);
+        let rest =
+            self.next == self.emit_from && self.tick_sent.is_some_and(|sent| self.in_tick >= sent);
+        let live = self.live && (self.retrying || self.next > self.emit_from || rest);
+        self.in_tick += 1;
         let (cause, depth, subject) = (offset.0, depth + 1, key.clone());
         self.emitted.push(Emitted { live, cause, depth, tenant: String::new(), subject, data });
     }

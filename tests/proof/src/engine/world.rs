@@ -374,8 +374,28 @@ impl World {
     fn rebuild(&mut self, version: &VersionId) -> Result<(), EngineError> {
         // What the state holds to be sent is carried over if it can be read.
         self.mend();
+        let half = self.half_ticked(version);
         self.engine.rebuild(NAME, version)?;
+        if let Some((build, model)) = half {
+            self.models.insert(build, model);
+        }
         Ok(())
+    }
+
+    /// The model of the serving build of `version` with what it has emitted, if a fault
+    /// has kept it from firing all timers.
+    fn half_ticked(&mut self, version: &VersionId) -> Option<(BuildId, Model)> {
+        let build = self.serving.clone().filter(|build| build.0 == version.0)?;
+        let meta = meta_of(&*self.stores.shard(&shard_id(&build)).peek()).ok()?;
+        if !Model::in_between(&meta) {
+            return None;
+        }
+        let events = self.events();
+        let mut model = self.model(&build).clone();
+        model.advance(&events, meta.next).ok()?;
+        model.emitted.truncate(usize::try_from(meta.emitted).ok()?);
+        model.half_tick = Some(meta.tick_emitted);
+        Some((build, model))
     }
 
     fn append(&mut self, inputs: &[Input]) {
@@ -557,23 +577,27 @@ impl World {
             // A rebuild begins anew, and emits what the one before had not.
             Some(old) if old.0 == build.0 => {
                 let old = self.model(&old);
-                let from = old.next.max(old.emit_from);
+                let (from, sent) = match old.next.cmp(&old.emit_from) {
+                    std::cmp::Ordering::Less => (old.emit_from, old.tick_sent),
+                    std::cmp::Ordering::Equal => (old.next, old.half_tick.max(old.tick_sent)),
+                    std::cmp::Ordering::Greater => (old.next, old.half_tick),
+                };
                 let model = self.model(&build);
-                model.emit_from = from;
+                (model.emit_from, model.tick_sent) = (from, sent);
                 model.serve(Offset(0), true);
             }
             before => {
-                let mut emit_from = Offset(0);
+                let mut emit_from = (Offset(0), None);
                 if let Some(old) = before {
                     // A version whose state could not be opened has stopped before.
                     let store = self.stores.shard(&shard_id(&old)).peek();
                     let stopped = meta_of(&*store)?.next.min(next);
                     let model = self.model(&old);
                     model.serve(stopped, false);
-                    emit_from = model.emit_from;
+                    emit_from = (model.emit_from, model.tick_sent);
                 }
                 let model = self.model(&build);
-                model.emit_from = emit_from;
+                (model.emit_from, model.tick_sent) = emit_from;
                 model.serve(next, true);
             }
         }
