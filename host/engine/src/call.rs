@@ -2,7 +2,6 @@
 //! writes, apart from everything else until the call has succeeded.
 
 use std::any::Any;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lantern_core::{
@@ -11,8 +10,12 @@ use lantern_core::{
 };
 
 use crate::EngineConfig;
+use crate::due_watch::DueWatch;
 use crate::emit_check;
 use crate::layers::{self, Frozen, Layer, Overlay, PAIR_BYTES};
+use crate::timed_keys::{
+    decode_timer, expiry_by_row, expiry_by_time, key_time, time_key, timer_key, timer_value,
+};
 
 /// What the engine lends to a plugin for the time of a call.
 pub(crate) struct Call {
@@ -34,49 +37,6 @@ pub(crate) struct Call {
     due: DueWatch,
     written_bytes: usize,
     logged_bytes: usize,
-}
-
-/// Timers that a call sets and that are due within its batch. In batches that end at
-/// each tick they would fire before later events of the batch.
-#[derive(Default)]
-struct DueWatch {
-    /// The watermark at the batch's last event.
-    last: Timestamp,
-    /// Each with the event that set it and its due time, by key.
-    set: BTreeMap<String, (usize, Timestamp)>,
-    /// When the first one that should have fired is due.
-    missed: Option<Timestamp>,
-    /// The earliest time at which anything that the call set is due.
-    earliest: Timestamp,
-}
-
-impl DueWatch {
-    fn of(batch: &Batch) -> Self {
-        let last = batch.watermarks.last().copied().unwrap_or(batch.watermark);
-        Self { last, earliest: Timestamp(i64::MAX), ..Self::default() }
-    }
-
-    /// Event `index`, at watermark `now`, uses the timer of `key`.
-    fn used(&mut self, key: &str, index: usize, now: Timestamp) {
-        let missed = |(set_by, due): &(usize, Timestamp)| *due <= now || index < *set_by;
-        if let Some((_, due)) = self.set.remove(key).filter(missed) {
-            self.missed = Some(self.missed.map_or(due, |first| first.min(due)));
-        }
-    }
-
-    /// Event `index` sets the timer of `key`.
-    fn set(&mut self, key: &str, index: usize, due: Timestamp) {
-        self.earliest = self.earliest.min(due);
-        if due <= self.last {
-            self.set.insert(key.to_owned(), (index, due));
-        }
-    }
-
-    /// When the first timer is due that should have fired within the batch.
-    fn missed(&self) -> Option<Timestamp> {
-        let left = self.set.values().map(|(_, due)| *due);
-        left.chain(self.missed).min()
-    }
 }
 
 /// A timer or an event of a call's batch.
@@ -369,55 +329,6 @@ impl Call {
 /// The tenant that a key belongs to: what is in front of U+0000.
 fn tenant_in(key: &str) -> Option<&str> {
     key.split_once('\0').map(|(tenant, _)| tenant)
-}
-
-/// A timer as [`Space::TimersByTime`] stores it under [`timer_key`].
-pub(crate) fn timer_value(at: Timestamp, offset: Offset, depth: u32) -> [u8; 20] {
-    let mut value = [0; 20];
-    value[..8].copy_from_slice(&at.0.to_be_bytes());
-    value[8..16].copy_from_slice(&offset.0.to_be_bytes());
-    value[16..].copy_from_slice(&depth.to_be_bytes());
-    value
-}
-
-/// The timer stored as `value` under `key`, and when it is due; `None` if it is
-/// damaged.
-pub(crate) fn decode_timer(key: &[u8], value: &[u8]) -> Option<(Timestamp, Timer)> {
-    let (due, key) = key.split_first_chunk::<8>()?;
-    let key = String::from_utf8(key.to_vec()).ok()?;
-    let (at, offset) = value.split_first_chunk::<8>()?;
-    let at = Timestamp(i64::from_be_bytes(*at));
-    let (offset, depth) = offset.split_first_chunk::<8>()?;
-    let offset = Offset(u64::from_be_bytes(*offset));
-    let depth = u32::from_be_bytes(depth.try_into().ok()?);
-    Some((key_time(*due), Timer { at, key, offset, depth }))
-}
-
-/// Eight bytes that sort as the times do.
-pub(crate) fn time_key(time: Timestamp) -> [u8; 8] {
-    (time.0 as u64 ^ (1 << 63)).to_be_bytes()
-}
-
-/// The inverse of [`time_key`].
-pub(crate) fn key_time(bytes: [u8; 8]) -> Timestamp {
-    Timestamp((u64::from_be_bytes(bytes) ^ (1 << 63)).cast_signed())
-}
-
-/// A row's key in [`Space::Expiry`], by time.
-pub(crate) fn expiry_by_time(at: [u8; 8], table: TableId, key: &[u8]) -> Vec<u8> {
-    [&[0], at.as_slice(), &table.0.to_be_bytes(), key].concat()
-}
-
-/// A row's key in [`Space::Expiry`], by table and key.
-pub(crate) fn expiry_by_row(table: TableId, key: &[u8]) -> Vec<u8> {
-    [&[1], table.0.to_be_bytes().as_slice(), key].concat()
-}
-
-/// A timer's key in [`Space::TimersByTime`].
-pub(crate) fn timer_key(due: Timestamp, key: &str) -> Vec<u8> {
-    let mut bytes = time_key(due).to_vec();
-    bytes.extend_from_slice(key.as_bytes());
-    bytes
 }
 
 impl Host for Call {

@@ -13,6 +13,7 @@ mod check;
 mod commit;
 mod config;
 mod cycles;
+mod due_watch;
 mod emit_check;
 mod engine;
 mod error;
@@ -40,6 +41,7 @@ mod status;
 #[cfg(test)]
 mod tests;
 mod ticks;
+mod timed_keys;
 mod turn;
 mod upkeep;
 mod verify;

@@ -10,10 +10,10 @@ use lantern_core::{
 };
 
 use crate::EngineConfig;
-use crate::call::{expiry_by_row, expiry_by_time, key_time, time_key};
 use crate::outbox::Outbox;
 use crate::parking::Parking;
 use crate::shard::Stop;
+use crate::timed_keys::{expiry_by_row, expiry_by_time, key_time, time_key};
 use crate::write_buffer::WriteBuffer;
 
 /// One shard's state, as of what is applied, committed or not.

@@ -10,12 +10,12 @@ use lantern_core::{
 };
 
 use crate::apply::{explain, part_of, split};
-use crate::call::{decode_timer, expiry_by_row, expiry_by_time, time_key, timer_key};
 use crate::outbox::{post, sent_before};
 use crate::parking;
 use crate::runner::{CallError, Runner};
 use crate::shard::Stop;
 use crate::state::ShardState;
+use crate::timed_keys::{decode_timer, expiry_by_row, expiry_by_time, time_key, timer_key};
 
 /// Moves the watermark of a shard.
 pub(crate) struct Ticker<'a> {

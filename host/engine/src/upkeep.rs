@@ -81,5 +81,5 @@ fn first_timer(slot: &Slot) -> Option<Timestamp> {
     let all = KeyRange::all();
     let first = store.scan(Space::TimersByTime, &all, 1, false).ok()?;
     let due = first.first()?.0.first_chunk::<8>()?;
-    Some(crate::call::key_time(*due))
+    Some(crate::timed_keys::key_time(*due))
 }

@@ -53,7 +53,6 @@ const TO_SPLIT: &[&str] = &[
     "host/live/src/topic.rs",
     "host/server/src/api/mod.rs: App",
     "host/server/src/api/tables.rs: Which",
-    "plugins/funnel/src/lib.rs: Country",
     "sdk/rust/src/json.rs",
 ];
 

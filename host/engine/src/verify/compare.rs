@@ -12,8 +12,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::status::{FieldDifference, VerifiedTable, VerifyDifference};
-use crate::call::key_time;
 use crate::outbox::{newest_unsent, posted};
+use crate::timed_keys::key_time;
 
 /// After so many entries the caller is asked whether to go on.
 const PACE_ENTRIES: u64 = 1_000;

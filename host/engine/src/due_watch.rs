@@ -1,0 +1,91 @@
+//! Finds timers that a call sets and that are due within its batch. A batch spans
+//! ticks as long as nothing is due, so such a call must be repeated with fewer events.
+
+use std::collections::BTreeMap;
+
+use lantern_core::{Batch, Timestamp};
+
+/// Timers that a call sets and that are due within its batch. In batches that end at
+/// each tick they would fire before later events of the batch.
+#[derive(Default)]
+pub(crate) struct DueWatch {
+    /// The watermark at the batch's last event.
+    last: Timestamp,
+    /// Each with the event that set it and its due time, by key.
+    set: BTreeMap<String, (usize, Timestamp)>,
+    /// When the first one that should have fired is due.
+    missed: Option<Timestamp>,
+    /// The earliest time at which anything that the call set is due.
+    pub(crate) earliest: Timestamp,
+}
+
+impl DueWatch {
+    /// Watches a call with `batch`.
+    pub(crate) fn of(batch: &Batch) -> Self {
+        let last = batch.watermarks.last().copied().unwrap_or(batch.watermark);
+        Self { last, earliest: Timestamp(i64::MAX), ..Self::default() }
+    }
+
+    /// Event `index`, at watermark `now`, uses the timer of `key`.
+    pub(crate) fn used(&mut self, key: &str, index: usize, now: Timestamp) {
+        let missed = |(set_by, due): &(usize, Timestamp)| *due <= now || index < *set_by;
+        if let Some((_, due)) = self.set.remove(key).filter(missed) {
+            self.missed = Some(self.missed.map_or(due, |first| first.min(due)));
+        }
+    }
+
+    /// Event `index` sets the timer of `key`.
+    pub(crate) fn set(&mut self, key: &str, index: usize, due: Timestamp) {
+        self.earliest = self.earliest.min(due);
+        if due <= self.last {
+            self.set.insert(key.to_owned(), (index, due));
+        }
+    }
+
+    /// When the first timer is due that should have fired within the batch.
+    pub(crate) fn missed(&self) -> Option<Timestamp> {
+        let left = self.set.values().map(|(_, due)| *due);
+        left.chain(self.missed).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Events at the watermarks 0, 10, 20 and 30.
+    fn watch() -> DueWatch {
+        let watermarks = [0, 10, 20, 30].map(Timestamp).to_vec();
+        DueWatch::of(&Batch { watermarks, ..Batch::default() })
+    }
+
+    #[test]
+    fn a_timer_due_at_a_later_event_is_missed_unless_it_is_moved_before() {
+        let mut due = watch();
+        due.set("late", 0, Timestamp(31));
+        assert_eq!(due.missed(), None, "it fires after the batch");
+        due.set("moved", 0, Timestamp(20));
+        due.used("moved", 1, Timestamp(10));
+        assert_eq!(due.missed(), None);
+        due.set("kept", 1, Timestamp(25));
+        assert_eq!(due.missed(), Some(Timestamp(25)));
+        assert_eq!(due.earliest, Timestamp(20));
+    }
+
+    #[test]
+    fn a_timer_that_is_moved_at_or_after_its_time_was_missed() {
+        let mut due = watch();
+        due.set("a", 0, Timestamp(20));
+        due.used("a", 2, Timestamp(20));
+        due.set("a", 2, Timestamp(90));
+        assert_eq!(due.missed(), Some(Timestamp(20)));
+    }
+
+    #[test]
+    fn a_guest_that_names_causes_out_of_order_repeats_the_call() {
+        let mut due = watch();
+        due.set("a", 3, Timestamp(30));
+        due.used("a", 1, Timestamp(10));
+        assert_eq!(due.missed(), Some(Timestamp(30)));
+    }
+}
