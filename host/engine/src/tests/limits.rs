@@ -138,6 +138,38 @@ fn a_batch_holds_no_more_bytes_than_allowed() {
 }
 
 #[test]
+fn a_batch_spans_no_more_ticks_than_allowed_and_none_at_which_a_timer_is_due() {
+    for (ticks, events) in [(1, 4), (3, 12), (1_000, 76)] {
+        let most = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let seen = most.clone();
+        // Four events a second, a tick each second, and a timer at second 20.
+        let apply = move |batch: &Batch, host: &mut dyn Host, _: &mut ()| {
+            seen.fetch_max(batch.events.len(), std::sync::atomic::Ordering::SeqCst);
+            for (index, event) in batch.events.iter().enumerate() {
+                if event.data == b"timer" {
+                    let cause = batch.cause_of_event(index);
+                    host.set_timer(cause, Timestamp(20 * SECOND), "t").map_err(host_error)?;
+                }
+            }
+            Ok(())
+        };
+        let world = World::new(EngineConfig { batch_ticks_max: ticks, ..EngineConfig::default() });
+        world.push("a", NativePlugin::new(manifest(OnFailure::ParkEvent), apply));
+        world.settle();
+        world.log.append_to(P0, [event(0, "s", "timer")]);
+        world.settle();
+        world.log.append_to(P0, (1..400).map(|n| event(n, "s", "ok")));
+        while world.shard().next < 88 {
+            assert!(world.engine.turn_once());
+        }
+        let most = most.load(std::sync::atomic::Ordering::SeqCst);
+        assert!((events..=events + 16).contains(&most), "{most} events with {ticks} ticks");
+        world.settle();
+        assert_eq!(world.shard().timers_fired, 1);
+    }
+}
+
+#[test]
 fn the_change_log_keeps_no_more_bytes_than_allowed() {
     let world = World::new(EngineConfig { changes_bytes_max: 500, ..EngineConfig::default() });
     world.push("a", meter(OnFailure::ParkEvent, Bad::Apply));
