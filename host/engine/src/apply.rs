@@ -82,6 +82,7 @@ impl Applier<'_> {
                 // What is due fires before the events after it are applied.
                 gathered.end_at_tick(due);
                 cut(&batch, &mut work, gathered.next);
+                self.gatherer.span_fewer_ticks(gathered.ticks.len());
             }
         }
         self.gatherer.give_back(batch);
@@ -90,10 +91,11 @@ impl Applier<'_> {
 
     /// The earliest time at which something is due that the watermark reaches before
     /// the end of what was gathered.
-    fn due_within(&self, gathered: &Gathered) -> Result<Option<Timestamp>, StoreError> {
+    fn due_within(&mut self, gathered: &Gathered) -> Result<Option<Timestamp>, StoreError> {
         match gathered.last_tick_before_end() {
             Some(mark) if self.state.due_from <= mark => {
                 let due = self.state.earliest_due()?;
+                self.state.due_from = due;
                 Ok((due <= mark).then_some(due))
             }
             _ => Ok(None),

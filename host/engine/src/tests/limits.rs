@@ -170,6 +170,40 @@ fn a_batch_spans_no_more_ticks_than_allowed_and_none_at_which_a_timer_is_due() {
 }
 
 #[test]
+fn failures_between_due_timers_do_not_make_batches_longer() {
+    // Every second event fails, and every other one sets a timer for the next tick: a
+    // batch is applied up to the tick, and what was gathered after it is given up.
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    let events = 2_000;
+    let handed = Arc::new(AtomicUsize::new(0));
+    let count = handed.clone();
+    let apply = move |batch: &Batch, host: &mut dyn Host, _: &mut ()| {
+        count.fetch_add(batch.offsets.len(), SeqCst);
+        for (place, event) in batch.events.iter().enumerate() {
+            let cause = batch.cause_of_event(place);
+            if event.data == b"bad" {
+                let message = "bad data".into();
+                return Err(ApplyError::Failed { cause: Some(cause), message });
+            }
+            // The lateness is two seconds: due a tick after the event's own.
+            let at = Timestamp(event.time.0 - SECOND);
+            host.set_timer(cause, at, event.subject).map_err(host_error)?;
+        }
+        Ok(())
+    };
+    let world = World::new(EngineConfig::default());
+    world.push("a", NativePlugin::new(manifest(OnFailure::ParkEvent), apply));
+    world.settle();
+    handed.store(0, SeqCst);
+    let data = |n: i64| if n % 2 == 0 { "ok" } else { "bad" };
+    world.log.append_to(P0, (0..events).map(|n| event(4 * n, &format!("s{n}"), data(n))));
+    world.settle();
+    let handed = handed.load(SeqCst);
+    assert!(handed < 20 * events as usize, "{events} events were handed over {handed} times");
+}
+
+#[test]
 fn the_change_log_keeps_no_more_bytes_than_allowed() {
     let world = World::new(EngineConfig { changes_bytes_max: 500, ..EngineConfig::default() });
     world.push("a", meter(OnFailure::ParkEvent, Bad::Apply));

@@ -185,3 +185,35 @@ fn a_shortage_during_the_check_of_an_upload_is_no_refusal_of_the_plugin() {
     let error = world.engine.upload(upload).unwrap_err();
     assert_eq!(error.code(), "LAN-0223", "{error}");
 }
+
+#[test]
+fn a_halted_projection_has_the_same_watermark_whatever_ticks_its_batches_span() {
+    // The first event sets a timer, the second cancels it, and the last one halts.
+    let apply = |batch: &Batch, host: &mut dyn Host, _: &mut ()| {
+        for (place, event) in batch.events.iter().enumerate() {
+            let cause = batch.cause_of_event(place);
+            let at = Timestamp(20 * SECOND);
+            match event.data {
+                b"set" => host.set_timer(cause, at, "t").map_err(host_error)?,
+                b"cancel" => host.cancel_timer(cause, "t").map_err(host_error)?,
+                b"bad" => {
+                    let message = "bad data".into();
+                    return Err(ApplyError::Failed { cause: Some(cause), message });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    };
+    let states = [1, 4_096].map(|batch_ticks_max| {
+        let world = World::new(EngineConfig { batch_ticks_max, ..EngineConfig::default() });
+        world.push("a", NativePlugin::new(manifest(OnFailure::Halt), apply));
+        world.settle();
+        let data = ["ok", "set", "cancel"].into_iter().chain(["ok"; 40]).chain(["bad"]);
+        world.log.append_to(P0, (0..).zip(data).map(|(n, data)| event(4 * n, "s", data)));
+        world.settle();
+        assert_eq!(world.shard().activity, "halted");
+        (world.shard().next, world.shard().watermark_us, world.state())
+    });
+    assert_eq!(states[0], states[1]);
+}
