@@ -97,10 +97,18 @@ impl Call {
     }
 
     /// Takes a timer that is about to fire out of the set.
-    pub(crate) fn take_timer(&mut self, due: Timestamp, key: &str) {
+    ///
+    /// # Errors
+    /// [`HostError::Fault`] if the state cannot be read.
+    pub(crate) fn take_timer(&mut self, due: Timestamp, key: &str) -> Result<(), HostError> {
         self.written.set(Space::TimersByTime, &timer_key(due, key), None);
-        self.written.set(Space::TimersByKey, key.as_bytes(), None);
+        // A timer that fired before at this tick may have set it again, for later.
+        let current = self.read(Space::TimersByKey, key.as_bytes())?;
+        if current.as_deref() == Some(&time_key(due)) {
+            self.written.set(Space::TimersByKey, key.as_bytes(), None);
+        }
         self.timers_now = self.timers_now.saturating_sub(1);
+        Ok(())
     }
 
     /// What lies over the store, the topmost first.
@@ -302,9 +310,17 @@ impl Call {
         Ok(())
     }
 
+    /// When the timer of `key` is due, if it is set. A timer that is due at the tick of
+    /// this call counts as fired: it fires in this call or in a later one of the tick.
+    fn due_of(&self, key: &str) -> Result<Option<Vec<u8>>, HostError> {
+        let due = self.read(Space::TimersByKey, key.as_bytes())?;
+        let fired = time_key(self.batch.watermark);
+        Ok(due.filter(|due| self.batch.timers.is_empty() || due.as_slice() > fired.as_slice()))
+    }
+
     /// Whether the timer of `key` is set for `at`.
     fn is_set(&self, at: Timestamp, key: &str) -> Result<bool, HostError> {
-        let Some(mut by_time) = self.read(Space::TimersByKey, key.as_bytes())? else {
+        let Some(mut by_time) = self.due_of(key)? else {
             return Ok(false);
         };
         by_time.extend_from_slice(key.as_bytes());
@@ -314,7 +330,7 @@ impl Call {
     }
 
     fn cancel(&mut self, key: &str) -> Result<(), HostError> {
-        if let Some(due) = self.read(Space::TimersByKey, key.as_bytes())? {
+        if let Some(due) = self.due_of(key)? {
             self.count_written(2 * (key.len() + PAIR_BYTES))?;
             let mut by_time = due;
             by_time.extend_from_slice(key.as_bytes());

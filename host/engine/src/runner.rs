@@ -131,7 +131,7 @@ impl Runner {
             Some(instance) => instance,
             None => self.plugin.instantiate().map_err(|e| CallError::Stop(cannot_start(&e)))?,
         };
-        let call = begin_call(state, batch, dues);
+        let call = begin_call(state, batch, dues).map_err(CallError::Stop)?;
         let alone = batch.len() == 1;
         let fuel_event = state.config.fuel_event;
         let fuel = if alone { fuel_event } else { fuel_event / 2 };
@@ -216,14 +216,24 @@ impl Runner {
 }
 
 /// What the plugin is lent for a call with `batch`, whose timers are due at `dues`.
-pub(crate) fn begin_call(state: &mut ShardState, batch: &Arc<Batch>, dues: &[Timestamp]) -> Call {
+///
+/// # Errors
+/// [`Stop::Fault`] if the state cannot be read.
+pub(crate) fn begin_call(
+    state: &mut ShardState,
+    batch: &Arc<Batch>,
+    dues: &[Timestamp],
+) -> Result<Call, Stop> {
     let lent = state.buffer.lend();
     let (manifest, config) = (state.manifest.clone(), state.config.clone());
     let mut call = Call::new(lent, manifest, config, batch.clone(), state.meta.timers_now);
     for (timer, due) in batch.timers.iter().zip(dues) {
-        call.take_timer(*due, &timer.key);
+        if let Err(error) = call.take_timer(*due, &timer.key) {
+            state.buffer.take_back(std::mem::take(&mut call.applied));
+            return Err(Stop::Fault(error.to_string()));
+        }
     }
-    call
+    Ok(call)
 }
 
 fn cannot_start(error: &InstantiateError) -> Stop {

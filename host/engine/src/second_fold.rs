@@ -35,7 +35,7 @@ pub(crate) fn fold_again(
     // A shortage of the machine is no sign against the plugin.
     let Ok(mut instance) = plugin.instantiate() else { return Ok(()) };
     let offset = batch.offsets.first().copied().unwrap_or_default();
-    let call = begin_call(state, batch, dues);
+    let call = begin_call(state, batch, dues).map_err(CallError::Stop)?;
     // A fresh instance reads again what the other one knew.
     let applied = instance.apply(batch, Box::new(call), state.config.fuel_event);
     let call = applied.host.into_any().downcast::<Call>().map_err(|_| {

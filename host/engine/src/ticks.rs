@@ -164,7 +164,10 @@ impl Ticker<'_> {
         }
         parking::check_room(&self.state.meta, &self.state.config)?;
         self.state.buffer.set(Space::TimersByTime, &timer_key(due, &timer.key), None);
-        self.state.buffer.set(Space::TimersByKey, timer.key.as_bytes(), None);
+        let current = self.state.buffer.get(Space::TimersByKey, timer.key.as_bytes())?;
+        if current.as_deref() == Some(&time_key(due)) {
+            self.state.buffer.set(Space::TimersByKey, timer.key.as_bytes(), None);
+        }
         self.state.meta.timers_now = self.state.meta.timers_now.saturating_sub(1);
         self.state.meta.timers_fired += 1;
         self.state.park(&ParkedRecord {

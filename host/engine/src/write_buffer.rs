@@ -78,6 +78,14 @@ impl WriteBuffer {
         }
     }
 
+    /// The value under `key`, applied or committed.
+    ///
+    /// # Errors
+    /// [`StoreError`] if the state cannot be read.
+    pub(crate) fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        layers::get(&[&self.applied, &*self.committing], &*self.store, space, key)
+    }
+
     /// Takes back what was lent, without what the call wrote.
     pub(crate) fn take_back(&mut self, applied: Overlay) {
         self.applied = applied;

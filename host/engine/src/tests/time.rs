@@ -217,3 +217,48 @@ fn a_halted_projection_has_the_same_watermark_whatever_ticks_its_batches_span() 
     });
     assert_eq!(states[0], states[1]);
 }
+
+#[test]
+fn timers_due_at_one_tick_all_fire_whatever_the_others_cancel_or_set_and_however_calls_are_cut() {
+    // `a` cancels `b` and moves `c`. All three are due at the same tick. `c` may fail
+    // there.
+    let apply = |fails: bool, batch: &Batch, host: &mut dyn Host| {
+        for (index, timer) in (0..).zip(&batch.timers) {
+            let cause = Cause(index);
+            if fails && timer.key == "c" && timer.at == Timestamp(10 * SECOND) {
+                return Err(ApplyError::Failed { cause: Some(cause), message: "bad".into() });
+            }
+            if timer.key == "a" {
+                host.cancel_timer(cause, "b").map_err(host_error)?;
+                host.set_timer(cause, Timestamp(30 * SECOND), "c").map_err(host_error)?;
+            }
+            let table = TableId(1);
+            let fired = host.get(table, &timer.key).map_err(host_error)?.unwrap_or_default();
+            let fired = [fired.as_slice(), b"x"].concat();
+            host.put(cause, table, &timer.key, &fired).map_err(host_error)?;
+        }
+        for (place, event) in batch.events.iter().enumerate() {
+            let cause = batch.cause_of_event(place);
+            for key in ["a", "b", "c"].iter().filter(|_| event.data == b"set") {
+                host.set_timer(cause, Timestamp(10 * SECOND), key).map_err(host_error)?;
+            }
+        }
+        Ok(())
+    };
+    for fails in [false, true] {
+        let states = [1, 2, 1_000].map(|batch_timers_max| {
+            let world = World::new(EngineConfig { batch_timers_max, ..EngineConfig::default() });
+            let plugin =
+                move |batch: &Batch, host: &mut dyn Host, (): &mut ()| apply(fails, batch, host);
+            world.push("a", NativePlugin::new(manifest(OnFailure::ParkEvent), plugin));
+            let data = std::iter::once("set").chain(["ok"; 50]);
+            world.log.append_to(P0, (0..).zip(data).map(|(n, data)| event(4 * n, "s", data)));
+            world.settle();
+            assert_eq!(world.shard().parked, u64::from(fails));
+            (world.shard().timers_fired, world.state())
+        });
+        assert_eq!(states[2].0, 4, "`c` fires again");
+        assert_eq!(states[0], states[2]);
+        assert_eq!(states[1], states[2]);
+    }
+}
