@@ -5,6 +5,7 @@
 //! Each phase of W1 runs in a process of its own, so that CPU time and peak
 //! memory are the phase's alone.
 
+mod folding;
 mod growth;
 mod guest;
 mod idle;
@@ -19,6 +20,7 @@ mod server;
 mod start;
 mod w1;
 mod w1_kafka;
+mod w2;
 
 use std::path::PathBuf;
 
@@ -47,6 +49,9 @@ enum What {
     /// The same from a topic with four partitions of a real Kafka broker, beside
     /// a plain fold with librdkafka.
     W1Kafka(w1_kafka::KafkaOptions),
+    /// Hourly final windows per group and sessions per key, over 90 days of event
+    /// time, next to a plain Rust computation of the same and to W1.
+    W2(w2::W2Options),
     /// Fuel and time an event in the guest alone, of one guest or of several
     /// in turn.
     Guest(guest::Options),
@@ -79,6 +84,14 @@ enum What {
         phase: w1_kafka::Phase,
         #[command(flatten)]
         options: w1_kafka::KafkaOptions,
+    },
+    /// One phase of W2, in this process.
+    #[command(hide = true)]
+    W2Phase {
+        /// Which.
+        phase: w2::Phase,
+        #[command(flatten)]
+        options: w2::W2Options,
     },
     /// The child process that compiles plugins.
     #[command(hide = true, name = "__compile")]
@@ -114,6 +127,8 @@ fn main() -> Result<std::process::ExitCode> {
         What::W1(options) => w1::run(&options)?,
         What::W1Kafka(options) => w1_kafka::run(&options)?,
         What::KafkaPhase { phase, options } => w1_kafka::phase(phase, &options)?,
+        What::W2(options) => w2::run(&options)?,
+        What::W2Phase { phase, options } => w2::phase(phase, &options)?,
         What::Guest(options) => guest::run(&options)?,
         What::Phase { phase, options } => w1::phase(phase, &options)?,
         What::Compile => unreachable!("handled before the arguments are parsed"),
@@ -138,6 +153,8 @@ fn from_outside(what: What) -> Result<std::process::ExitCode> {
             What::W1(_)
             | What::W1Kafka(_)
             | What::KafkaPhase { .. }
+            | What::W2(_)
+            | What::W2Phase { .. }
             | What::Guest(_)
             | What::Phase { .. }
             | What::Compile => unreachable!("measured without a server"),

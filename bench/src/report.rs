@@ -53,18 +53,14 @@ impl Stopwatch {
     }
 }
 
-/// Prints medians of both sides, as a JSON object; also of `rebuilds`, where
-/// there are any.
-///
-/// # Errors
-/// Where an outcome was not what it had to be.
-pub(crate) fn print_sides(
+/// Medians of both sides, as a JSON object; also of `rebuilds`, if there are any.
+pub(crate) fn sides(
     benchmark: &str,
     options: &Options,
     folds: &[Measured],
     rebuilds: &[Measured],
     natives: &[Measured],
-) -> Result<()> {
+) -> Value {
     let million = options.events as f64 / 1e6;
     let of = |all: &[Measured], pick: fn(&Measured) -> f64| median(all.iter().map(pick).collect());
     let exact = folds.iter().chain(rebuilds).chain(natives).all(|m| m.exact);
@@ -92,12 +88,27 @@ pub(crate) fn print_sides(
         let rate = options.events as f64 / of(rebuilds, |m| m.wall_s);
         result["rebuild_events_per_s"] = rate.into();
     }
+    result
+}
+
+/// Adds the members of `more` to `result`, in place of those it has already.
+pub(crate) fn merge(result: &mut Value, more: Value) {
+    if let (Value::Object(result), Value::Object(more)) = (result, more) {
+        result.extend(more);
+    }
+}
+
+/// Prints what [`sides`] returned, perhaps with more.
+///
+/// # Errors
+/// If an outcome was not what it had to be.
+pub(crate) fn print_result(options: &Options, result: &Value) -> Result<()> {
     if options.json {
         println!("{result}");
     } else {
-        println!("{}", serde_json::to_string_pretty(&result)?);
+        println!("{}", serde_json::to_string_pretty(result)?);
     }
-    ensure!(exact, "the tables are not what they must be");
+    ensure!(result["exact"] == true, "the tables are not what they must be");
     Ok(())
 }
 

@@ -3,7 +3,6 @@
 //! maps. The broker's CPU time is not counted: it is a process of its own.
 
 use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,6 +18,7 @@ use rdkafka::producer::{BaseRecord, Producer as _, ThreadedProducer};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use serde::Deserialize;
 
+use crate::folding::{self, Fold, print};
 use crate::native::{self, Tables};
 use crate::report::{self, Measured, Stopwatch};
 use crate::w1;
@@ -101,39 +101,31 @@ pub(crate) fn run(options: &KafkaOptions) -> Result<()> {
     }
     // So that it starts fast the next time.
     broker.stop()?;
-    report::print_sides("w1-kafka", &options.common, &folds, &[], &natives)
+    let result = report::sides("w1-kafka", &options.common, &folds, &[], &natives);
+    report::print_result(&options.common, &result)
 }
 
 /// Runs one phase in this process, and prints what it measured.
 pub(crate) fn phase(phase: Phase, options: &KafkaOptions) -> Result<()> {
     match phase {
         Phase::Prepare => prepare(options),
-        Phase::Fold => w1::print(&fold(options)?),
+        Phase::Fold => print(&fold(options)?),
         Phase::Native => {
             let watch = Stopwatch::start()?;
             let tables = plain(options)?;
             let mut measured = watch.stop()?;
             measured.exact = tables == expected(options)?;
-            w1::print(&measured)
+            print(&measured)
         }
     }
 }
 
 fn spawn(phase: Phase, options: &KafkaOptions) -> Result<Vec<u8>> {
-    let name = clap::ValueEnum::to_possible_value(&phase).context("every phase has a name")?;
-    let mode = clap::ValueEnum::to_possible_value(&options.mode).context("so has every mode")?;
-    let output = Command::new(std::env::current_exe()?)
-        .args(["kafka-phase", name.get_name(), "--events", &options.common.events.to_string()])
-        .args(["--mode", mode.get_name(), "--compression", &options.compression])
-        .args(["--broker", &options.broker])
-        .arg("--dir")
-        .arg(&options.common.dir)
-        .arg("--plugin")
-        .arg(&options.common.plugin)
-        .stderr(std::process::Stdio::inherit())
-        .output()?;
-    ensure!(output.status.success(), "phase {} failed: {}", name.get_name(), output.status);
-    Ok(output.stdout)
+    let mode =
+        clap::ValueEnum::to_possible_value(&options.mode).context("every mode has a name")?;
+    let more = ["--mode", mode.get_name(), "--compression", &options.compression];
+    let more = [&more[..], &["--broker", &options.broker]].concat();
+    folding::spawn("kafka-phase", phase, &options.common, &more)
 }
 
 fn measured(phase: Phase, options: &KafkaOptions) -> Result<Measured> {
@@ -309,5 +301,5 @@ fn fold(options: &KafkaOptions) -> Result<Measured> {
     let table = options.common.dir.join("w1-partitions.json");
     std::fs::remove_file(&table).ok();
     let open = || Ok(Arc::new(KafkaLog::open(table, config)?) as Arc<dyn Log>);
-    w1::fold_over(&options.common, w1::Fold::Empty, open, || expected(options))
+    w1::fold_over(&options.common, Fold::Empty, open, || expected(options))
 }

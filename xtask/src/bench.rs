@@ -23,8 +23,13 @@ pub(crate) fn run(what: &str, mut args: Vec<String>) -> Result<()> {
         kafka::fetch()?;
         bench.arg("--libs").arg(kafka::libs());
     }
+    let guest = |name| Guests::Others.folder().join(name);
     if what.starts_with("w1") {
-        bench.arg("--plugin").arg(Guests::Others.folder().join("w1.wasm"));
+        bench.arg("--plugin").arg(guest("w1.wasm"));
+    } else if what == "w2" {
+        bench.arg("--plugin").arg(guest("w2.wasm")).arg("--w1-plugin").arg(guest("w1.wasm"));
+    }
+    if what.starts_with('w') {
         bench.arg("--dir").arg(shell::target_dir().join("bench"));
     }
     shell::step("Measuring");

@@ -85,7 +85,8 @@ enum Task {
     /// Measure Lantern next to native code in one run, and the server from outside.
     ///
     /// `w1` and `w1-kafka`: count and sum per tenant and minute, and revenue per
-    /// product. `ingest`: acknowledged events a second over HTTP. `latency`: from
+    /// product. `w2`: hourly final windows and sessions over 90 days of event time.
+    /// `ingest`: acknowledged events a second over HTTP. `latency`: from
     /// an event's acknowledgement to its change with a WebSocket client. `growth`:
     /// more keys, rows, projections and partitions. `idle`: memory and CPU time of
     /// projections and clients with nothing to do. `start`: start with one plugin

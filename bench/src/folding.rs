@@ -1,0 +1,242 @@
+//! A fold of a whole log by Lantern, measured; and what is alike in all
+//! benchmarks that fold: a log and a file of the same events, and phases in
+//! processes of their own.
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::ops::Range;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use lantern_core::{
+    Clock, Committed, Events, Log, Plugin, Publish, Timestamp, VersionId, VersionRecord, View,
+    Views,
+};
+use lantern_engine::{Activation, Engine, EngineConfig, PluginSource, Ports, Upload};
+use lantern_log::{EmbeddedLog, LogConfig};
+use lantern_plugin::{PluginConfig, PluginHost};
+use lantern_store::{CatalogFile, StateDir, StoreConfig};
+
+use crate::Options;
+use crate::report::{Measured, Stopwatch};
+use crate::server;
+
+/// How many events one append has.
+const APPEND_EVENTS: u64 = 10_000;
+
+/// Into what a log is folded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fold {
+    /// A state made for it.
+    Empty,
+    /// Tables that hold what an earlier fold left; they are rebuilt in place.
+    Again,
+}
+
+/// The events of a benchmark, kept between runs: as a log and as a file of
+/// lines.
+pub(crate) struct Prepared<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) options: &'a Options,
+}
+
+impl Prepared<'_> {
+    fn path(&self, ending: &str) -> PathBuf {
+        self.options.dir.join(format!("{}-{}.{ending}", self.name, self.options.events))
+    }
+
+    /// The file of lines of JSON.
+    pub(crate) fn lines(&self) -> PathBuf {
+        self.path("ndjson")
+    }
+
+    /// Opens the log.
+    pub(crate) fn log(&self) -> Result<Arc<dyn Log>> {
+        Ok(Arc::new(EmbeddedLog::open(self.path("redb"), LogConfig::default())?))
+    }
+
+    /// Writes both, unless they are there. `fill` adds a range of events to both.
+    pub(crate) fn write(
+        &self,
+        mut fill: impl FnMut(Range<u64>, &mut Events, &mut Vec<u8>) -> Result<()>,
+    ) -> Result<()> {
+        let done = self.path("done");
+        if done.exists() {
+            return Ok(());
+        }
+        let (all, started) = (self.options.events, Instant::now());
+        std::fs::create_dir_all(&self.options.dir)?;
+        std::fs::remove_file(self.path("redb")).ok();
+        let log = EmbeddedLog::open(self.path("redb"), LogConfig::default())?;
+        let mut file = BufWriter::with_capacity(1 << 20, File::create(self.lines())?);
+        let mut lines = Vec::new();
+        for first in (0..all).step_by(APPEND_EVENTS as usize) {
+            lines.clear();
+            let mut events = Events::new();
+            fill(first..(first + APPEND_EVENTS).min(all), &mut events, &mut lines)?;
+            file.write_all(&lines)?;
+            let (send, appended) = mpsc::channel();
+            log.append(events, Box::new(move |outcome| drop(send.send(outcome))));
+            appended.recv()??;
+        }
+        file.flush()?;
+        log.close();
+        eprintln!("{all} events of {} prepared in {:.1?}", self.name, started.elapsed());
+        File::create(done)?;
+        Ok(())
+    }
+}
+
+/// Runs a phase of the hidden command `command` in a process of its own, with
+/// `more` arguments; what it printed.
+pub(crate) fn spawn(
+    command: &str,
+    phase: impl clap::ValueEnum,
+    options: &Options,
+    more: &[&str],
+) -> Result<Vec<u8>> {
+    let name = phase.to_possible_value().context("every phase has a name")?;
+    let output = Command::new(std::env::current_exe()?)
+        .args([command, name.get_name(), "--events", &options.events.to_string()])
+        .args(more)
+        .arg("--dir")
+        .arg(&options.dir)
+        .arg("--plugin")
+        .arg(&options.plugin)
+        .stderr(std::process::Stdio::inherit())
+        .output()?;
+    ensure!(output.status.success(), "phase {} failed: {}", name.get_name(), output.status);
+    Ok(output.stdout)
+}
+
+/// Prints what a phase measured, for the process that started it.
+pub(crate) fn print(measured: &impl serde::Serialize) -> Result<()> {
+    println!("{}", serde_json::to_string(measured)?);
+    Ok(())
+}
+
+/// How Lantern folds.
+pub(crate) struct Folding<'a> {
+    pub(crate) options: &'a Options,
+    /// The projection's name.
+    pub(crate) projection: &'static str,
+    pub(crate) parameters: String,
+    pub(crate) config: EngineConfig,
+}
+
+impl Folding<'_> {
+    /// Folds all events of the log that `open` opens, which is measured with the
+    /// fold, and then asks `exact` whether the tables are what they must be.
+    pub(crate) fn fold(
+        &self,
+        how: Fold,
+        open: impl FnOnce() -> Result<Arc<dyn Log>>,
+        exact: impl FnOnce(&View) -> Result<bool>,
+    ) -> Result<Measured> {
+        let Self { options, projection, parameters, config } = self;
+        let dir = options.dir.join("state");
+        if how == Fold::Empty {
+            std::fs::remove_dir_all(&dir).ok();
+            std::fs::create_dir_all(&dir)?;
+        }
+        let wasm = std::fs::read(&options.plugin)
+            .with_context(|| format!("no guest at `{}`", options.plugin.display()))?;
+        let host = PluginHost::new(PluginConfig {
+            cache_dir: Some(options.dir.join("cache")),
+            ..PluginConfig::default()
+        })?;
+        let plugin = host.load(&wasm, parameters)?;
+        let watch = Stopwatch::start()?;
+        let ports = Ports {
+            log: open()?,
+            stores: Arc::new(StateDir::open(dir.join("state"), StoreConfig::default())?),
+            catalog: Arc::new(CatalogFile::open(dir.join("catalog.redb"))?),
+            publish: Arc::new(Nobody),
+            clock: Arc::new(SystemClock(Instant::now())),
+            random: Arc::new(NoRandom),
+            plugins: Arc::new(Loaded(plugin.clone())),
+        };
+        let engine = Engine::open(config.clone(), ports)?;
+        engine.start();
+        match how {
+            Fold::Empty => drop(engine.upload(Upload {
+                plugin,
+                sha256: (*projection).into(),
+                parameters: parameters.clone(),
+                name: None,
+                activate: Activation::Checked,
+                check: false,
+            })?),
+            Fold::Again => {
+                let active = engine.status_of(projection)?.active;
+                let active = active.context("no fold was there before")?;
+                engine.rebuild(projection, &VersionId(active))?;
+            }
+        }
+        self.wait_until_active(&engine)?;
+        engine.shutdown();
+        let mut measured = watch.stop()?;
+        measured.state_bytes = server::bytes_below(&dir.join("state"))?;
+        measured.exact = exact(&engine.view(projection)?)?;
+        Ok(measured)
+    }
+
+    /// Waits until the active version has applied all events, whatever partitions
+    /// they are in.
+    fn wait_until_active(&self, engine: &Engine) -> Result<()> {
+        loop {
+            let status = engine.status_of(self.projection)?;
+            let version = &status.versions[0];
+            if let Some(reason) = &version.reason {
+                bail!("{}: {reason}", version.activity);
+            }
+            let applied: u64 = version.shards.iter().map(|shard| shard.applied).sum();
+            if status.active.is_some() && applied >= self.options.events {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// Nobody reads.
+struct Nobody;
+
+impl Publish for Nobody {
+    fn committed(&self, _: &Arc<Committed>) {}
+
+    fn activated(&self, _: &str, _: Option<&str>) {}
+}
+
+/// The one plugin there is.
+struct Loaded(Arc<dyn Plugin>);
+
+impl PluginSource for Loaded {
+    fn load(&self, _: &VersionRecord) -> Result<Arc<dyn Plugin>, lantern_engine::PluginError> {
+        Ok(self.0.clone())
+    }
+}
+
+struct SystemClock(Instant);
+
+/// Nothing here asks what epoch it is.
+struct NoRandom;
+
+impl lantern_core::Random for NoRandom {
+    fn draw(&self) -> u64 {
+        1
+    }
+}
+
+impl Clock for SystemClock {
+    fn monotonic(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    fn wall(&self) -> Timestamp {
+        Timestamp(0)
+    }
+}

@@ -1,0 +1,237 @@
+//! The plain Rust computation that W2 is compared with: lines of JSON from a
+//! file, `serde_json`, hash maps, and a heap for the ends of sessions. No state
+//! on disk.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+const SECOND_US: i64 = 1_000_000;
+const HOUR_US: i64 = 3_600 * SECOND_US;
+const GAP_US: i64 = 1_800 * SECOND_US;
+const LATENESS_US: i64 = 300 * SECOND_US;
+
+/// Events and cents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Sums {
+    pub(crate) events: u64,
+    pub(crate) cents: i64,
+}
+
+/// Events that came after their window or session was over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Late {
+    pub(crate) windows: u64,
+    pub(crate) sessions: u64,
+}
+
+/// What W2's tables must hold. Times are in microseconds.
+#[derive(Default)]
+pub(crate) struct Tables {
+    /// By hour and group.
+    pub(crate) group_hour: HashMap<(i64, String), Sums>,
+    /// By start and key: the end, and the sums.
+    pub(crate) sessions: HashMap<(i64, String), (i64, Sums)>,
+    /// By group.
+    pub(crate) late: HashMap<String, Late>,
+}
+
+/// What the events were like.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Counts {
+    /// Events older than the watermark.
+    pub(crate) late: u64,
+    /// How often the watermark moved.
+    pub(crate) ticks: u64,
+    /// How often something was due then.
+    pub(crate) due_ticks: u64,
+}
+
+/// A session that is not over.
+#[derive(Clone, Copy)]
+struct Session {
+    start: i64,
+    end: i64,
+    sums: Sums,
+}
+
+/// The sessions of a key that are not over, oldest first.
+#[derive(Default)]
+struct Open {
+    sessions: Vec<Session>,
+    /// When the heap has them next.
+    next: i64,
+}
+
+/// The computation while it runs.
+pub(crate) struct Computation {
+    tick_us: i64,
+    newest: i64,
+    watermark: i64,
+    hours: BTreeMap<i64, HashMap<String, Sums>>,
+    open: HashMap<String, Open>,
+    ends: BinaryHeap<Reverse<(i64, String)>>,
+    pub(crate) tables: Tables,
+    pub(crate) counts: Counts,
+}
+
+#[derive(Deserialize)]
+struct Line<'a> {
+    time: &'a str,
+    #[serde(borrow)]
+    data: Data<'a>,
+}
+
+#[derive(Deserialize)]
+struct Data<'a> {
+    key: &'a str,
+    group: &'a str,
+    cents: i64,
+}
+
+/// Folds the events in `path`, one a line.
+pub(crate) fn fold(path: &Path, tick_s: u32) -> Result<Computation> {
+    let mut computation = Computation::new(tick_s);
+    let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        if reader.read_until(b'\n', &mut line)? == 0 {
+            return Ok(computation);
+        }
+        let event: Line<'_> = serde_json::from_slice(&line)?;
+        let time = event.time.parse::<jiff::Timestamp>()?.as_microsecond();
+        let Data { key, group, cents } = event.data;
+        computation.add(time, key, group, cents);
+    }
+}
+
+impl Computation {
+    fn new(tick_s: u32) -> Self {
+        Self {
+            tick_us: i64::from(tick_s) * SECOND_US,
+            newest: i64::MIN,
+            watermark: i64::MIN,
+            hours: BTreeMap::new(),
+            open: HashMap::new(),
+            ends: BinaryHeap::new(),
+            tables: Tables::default(),
+            counts: Counts::default(),
+        }
+    }
+
+    fn add(&mut self, time: i64, key: &str, group: &str, cents: i64) {
+        self.counts.late += u64::from(time < self.watermark);
+        let end = (time.div_euclid(HOUR_US) + 1) * HOUR_US;
+        if end > self.watermark {
+            let groups = self.hours.entry(end).or_default();
+            entry(groups, group).add(cents);
+        } else {
+            entry(&mut self.tables.late, group).windows += 1;
+        }
+        if !self.add_to_session(time, key, cents) {
+            entry(&mut self.tables.late, group).sessions += 1;
+        }
+        self.newest = self.newest.max(time);
+        let watermark = (self.newest - LATENESS_US).div_euclid(self.tick_us) * self.tick_us;
+        if watermark != self.watermark {
+            self.watermark = watermark;
+            let due = self.close_hours() | self.close_sessions();
+            self.counts.ticks += 1;
+            self.counts.due_ticks += u64::from(due);
+        }
+    }
+
+    /// Whether the event was in time.
+    fn add_to_session(&mut self, time: i64, key: &str, cents: i64) -> bool {
+        let mut joined = Session { start: time, end: time + GAP_US, sums: Sums::default() };
+        let known = self.open.get_mut(key);
+        if joined.end <= self.watermark {
+            let holds = |it: &Session| it.start <= time && time < it.end;
+            if !known.as_ref().is_some_and(|open| open.sessions.iter().any(holds)) {
+                return false;
+            }
+        }
+        joined.sums.add(cents);
+        let open = match known {
+            Some(open) => open,
+            None => {
+                let open = Open { sessions: Vec::new(), next: i64::MAX };
+                self.open.entry(key.to_owned()).or_insert(open)
+            }
+        };
+        open.sessions.retain(|it| {
+            let apart = it.end <= time || it.start >= time + GAP_US;
+            if !apart {
+                joined.start = joined.start.min(it.start);
+                joined.end = joined.end.max(it.end);
+                joined.sums.events += it.sums.events;
+                joined.sums.cents += it.sums.cents;
+            }
+            apart
+        });
+        let place = open.sessions.partition_point(|it| it.start < joined.start);
+        open.sessions.insert(place, joined);
+        if joined.end < open.next {
+            open.next = joined.end;
+            self.ends.push(Reverse((joined.end, key.to_owned())));
+        }
+        true
+    }
+
+    /// Whether there was one to close.
+    fn close_hours(&mut self) -> bool {
+        let mut any = false;
+        while let Some(hour) = self.hours.first_entry().filter(|it| *it.key() <= self.watermark) {
+            let (end, groups) = hour.remove_entry();
+            let rows = groups.into_iter().map(|(group, sums)| ((end - HOUR_US, group), sums));
+            self.tables.group_hour.extend(rows);
+            any = true;
+        }
+        any
+    }
+
+    /// Whether one was looked at: it may have gone on meanwhile.
+    fn close_sessions(&mut self) -> bool {
+        let mut any = false;
+        while self.ends.peek().is_some_and(|Reverse((end, _))| *end <= self.watermark) {
+            let Some(Reverse((end, key))) = self.ends.pop() else { break };
+            let Some(open) = self.open.get_mut(&key).filter(|open| open.next == end) else {
+                continue;
+            };
+            any = true;
+            let over = open.sessions.partition_point(|it| it.end <= self.watermark);
+            for Session { start, end, sums } in open.sessions.drain(..over) {
+                self.tables.sessions.insert((start, key.clone()), (end, sums));
+            }
+            match open.sessions.first() {
+                Some(next) => {
+                    open.next = next.end;
+                    self.ends.push(Reverse((next.end, key)));
+                }
+                None => drop(self.open.remove(&key)),
+            }
+        }
+        any
+    }
+}
+
+impl Sums {
+    fn add(&mut self, cents: i64) {
+        self.events += 1;
+        self.cents += cents;
+    }
+}
+
+/// The value under `key`, which is copied only if it is new.
+fn entry<'a, V: Default>(map: &'a mut HashMap<String, V>, key: &str) -> &'a mut V {
+    if !map.contains_key(key) {
+        map.insert(key.to_owned(), V::default());
+    }
+    map.get_mut(key).expect("it was inserted if it was missing")
+}
