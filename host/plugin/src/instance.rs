@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use lantern_core::{
     Applied, ApplyError, Attributes, Batch, Cause, Column, Host, Instance, InstantiateError,
-    Manifest, ManifestError, Member, MemberColumn, MemberValues, Plugin, TrapKind, decode_members,
+    Manifest, ManifestError, Member, MemberColumn, MemberValues, Plugin, Timestamp, TrapKind,
+    decode_members,
 };
 use wasmtime::{Engine, Store, Trap, WasmBacktrace};
 
@@ -215,7 +216,7 @@ impl Instance for RunningInstance {
             return Applied { host, result, fuel: 0, elapsed: Duration::ZERO, memory_bytes };
         }
         let started = Instant::now();
-        self.store.data_mut().begin(Some(host), fuel, batch.watermark.0);
+        self.store.data_mut().begin(Some(host), fuel, watermark_of(batch));
         ready(&mut self.store, fuel);
         let answer = self.call(batch);
         let left = self.store.get_fuel().expect("the engine counts fuel");
@@ -264,7 +265,7 @@ impl RunningInstance {
         let batch = types::Batch {
             partition: batch.partition.0,
             timers: &timers,
-            watermark: batch.watermark.0,
+            watermark: watermark_of(batch),
             offsets: &batch.offsets,
             times: &self.times,
             watermarks: &self.watermarks,
@@ -298,6 +299,13 @@ impl RunningInstance {
     fn memory_bytes(&self) -> u64 {
         self.store.data().memory.bytes() as u64
     }
+}
+
+/// The watermark at which the timers of `batch` fire, in microseconds; the least one if
+/// it has none. A batch of events may span several ticks, so that its first watermark
+/// depends on where batches are cut.
+fn watermark_of(batch: &Batch) -> i64 {
+    if batch.timers.is_empty() { Timestamp::MIN.0 } else { batch.watermark.0 }
 }
 
 fn lower(column: &Column) -> types::ColumnParam<'_> {
