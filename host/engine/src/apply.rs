@@ -304,8 +304,8 @@ fn cut(batch: &Batch, work: &mut Vec<Range<usize>>, next: Offset) {
     work.retain(|range| !range.is_empty());
 }
 
-/// Puts the parts of a range that failed onto `work`: what lies before the
-/// event blamed, that event, and the rest in pieces; or two halves.
+/// Puts the parts of a range that failed onto `work`: the part before the
+/// event that is to blame, that event, and the rest in pieces; or two halves.
 pub(crate) fn split(range: Range<usize>, error: &ApplyError, work: &mut Vec<Range<usize>>) {
     let blamed = match error {
         ApplyError::Failed { cause: Some(cause), .. } => Some(cause.0 as usize),

@@ -111,7 +111,7 @@ impl Call {
         Ok(())
     }
 
-    /// What lies over the store, the topmost first.
+    /// The layers above the store, the topmost first.
     fn layers(&self) -> [&dyn Layer; 3] {
         [&self.written, &self.applied, &*self.committing]
     }

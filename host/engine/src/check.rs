@@ -393,7 +393,7 @@ impl EventList {
         let mut found = 0;
         while found < events {
             match lantern_core::read_or_wait(log, partition, next, wanted)? {
-                // It never answers that more is on its way.
+                // It never answers that a read is pending.
                 Read::End | Read::Pending => break,
                 Read::Skipped { next: after } => next = after,
                 Read::Chunk(chunk) => {

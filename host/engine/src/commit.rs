@@ -214,7 +214,7 @@ pub(crate) struct CommitPipeline {
 }
 
 impl CommitPipeline {
-    /// The pipeline of a state that stands at `meta`.
+    /// The pipeline of a state with the record `meta`.
     pub(crate) fn new(committers: Option<Arc<Committers>>, meta: &ShardMeta) -> Self {
         Self {
             committers,

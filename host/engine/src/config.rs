@@ -28,11 +28,11 @@ pub struct EngineConfig {
     /// gets half as much in all; where that does not do, it is split, so that
     /// the verdict over an event is always that of the event alone.
     pub fuel_event: u64,
-    /// While catching up, a commit at the latest after so many milliseconds, or
-    /// once the one before it has ended.
+    /// While catching up, the longest time between commits, in milliseconds, or
+    /// until the commit before has ended if that takes longer.
     pub commit_ms: u64,
-    /// While catching up, a commit at the latest after so many changed bytes, or
-    /// four times as many while the one before it is under way.
+    /// While catching up, the most changed bytes between commits; four times as many
+    /// while the commit before is in progress.
     pub commit_bytes: usize,
     /// How far ahead of its append an event's time may be, in seconds, and still
     /// move the watermark; over Kafka topics of type `CreateTime`, how far ahead of
@@ -77,13 +77,13 @@ pub struct EngineConfig {
     /// The most parked events of a shard; one more halts the projection. Unreadable
     /// records of unknown type do not count.
     pub parked_max: u64,
-    /// So many events parked one after another halt the projection: it fails on
-    /// everything.
+    /// The most events that are parked one after another; one more halts the
+    /// projection, which seems to fail on everything.
     pub parked_in_a_row_max: u64,
     /// The most bytes a shard's state may take on disk; more halts the
     /// projection.
     pub state_bytes_max: u64,
-    /// The change log of the feed keeps so many bytes a shard.
+    /// The most bytes of a shard's change log, from which feeds resume.
     pub changes_bytes_max: u64,
     /// How many of a projection's log messages are kept.
     pub log_lines_max: usize,

@@ -80,7 +80,7 @@ pub struct Engine {
     pub(crate) scheduler: Scheduler,
     /// Held while the catalogue changes. Taken before any shard's lock.
     pub(crate) lifecycle: Mutex<()>,
-    /// Whether a verification is under way: one at a time.
+    /// Whether a verification is running: one at a time.
     pub(crate) verifying: AtomicBool,
     /// How fast each partition of the log grows, while a shard is behind.
     pub(crate) intake: Vec<Mutex<Intake>>,

@@ -98,7 +98,7 @@ pub enum EngineError {
     #[error(transparent)]
     Log(#[from] LogError),
     /// One verification at a time.
-    #[error("a verification is under way: wait for its end, `lantern verify` shows it")]
+    #[error("a verification is running: wait for its end, `lantern verify` shows it")]
     Verifying,
     /// The active version has applied events that the version has not.
     #[error("{0}")]

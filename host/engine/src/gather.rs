@@ -63,7 +63,7 @@ pub(crate) struct Gathered {
     pub(crate) is_cut: bool,
     /// Whether the log's end (or the limit) was reached.
     pub(crate) end: bool,
-    /// Whether more is on its way from the log.
+    /// Whether a read of the log is pending.
     pub(crate) pending: bool,
 }
 
@@ -173,7 +173,7 @@ impl Gatherer {
         }
     }
 
-    /// Lets go of memory that is kept for the next batch.
+    /// Frees memory that is kept for the next batch.
     pub(crate) fn rest(&mut self) {
         self.spare = Batch::default();
     }

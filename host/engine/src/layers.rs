@@ -25,13 +25,13 @@ const SCAN_CAPACITY: usize = 64;
 /// many; else both maps are merged, which takes time for all of them.
 const INSERT_RATIO: usize = 8;
 
-/// So many pairs are looked for side by side before they are set.
+/// How many pairs are looked up together before they are set.
 const SET_AT_ONCE: usize = 32;
 
 /// One for all layers, so that a key is hashed once for all of them.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
-/// Changes that lie over what is below.
+/// Changes above those of the layers below.
 pub(crate) trait Layer {
     /// What is changed in `space`, to be searched.
     fn changes(&self, space: Space) -> Search<'_>;
@@ -77,7 +77,7 @@ pub(crate) enum Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    /// What becomes of `key`, whose hash is `hash`; `Some(None)` where it is
+    /// What becomes of `key`, whose hash is `hash`; `Some(None)` if it is
     /// deleted.
     #[inline]
     fn find(self, hash: u64, key: &[u8]) -> Option<Option<&'a [u8]>> {
@@ -99,8 +99,8 @@ pub(crate) struct Overlay {
     bytes: usize,
 }
 
-/// The changes of one space. Rows are found by hash, and put in order where they
-/// are scanned or committed: among a hundred thousand, finding one in order takes
+/// The changes of one space. Rows are found by hash, and sorted when they are
+/// scanned or committed: among a hundred thousand, finding one in order takes
 /// ten times as long.
 #[derive(Clone, Debug)]
 enum Changes {
@@ -110,7 +110,7 @@ enum Changes {
 
 type Ordered = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
-/// Pairs found by hash, whose bytes lie in one piece: nothing is allocated for
+/// Pairs found by hash, with all bytes in one buffer: nothing is allocated for
 /// each. What a pair was before it changed again may stay among the bytes, which
 /// are counted all the same.
 #[derive(Clone, Debug, Default)]
@@ -119,7 +119,7 @@ struct Hashed {
     bytes: Vec<u8>,
 }
 
-/// Where pairs lie among bytes, found by hash.
+/// Where pairs are in a buffer of bytes, found by hash.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Index {
     /// For each pair the lower half of its hash, and its place in `pairs`.
@@ -374,8 +374,8 @@ impl Layer for Overlay {
     }
 }
 
-/// Changes that are being committed: read by the fold that goes on meanwhile,
-/// and by whoever commits them.
+/// Changes that are being committed: read by the fold that runs in parallel,
+/// and by the commit.
 #[derive(Debug, Default)]
 pub(crate) struct Frozen {
     spaces: BTreeMap<Space, FrozenChanges>,
@@ -411,7 +411,7 @@ impl Frozen {
         self.spaces.iter().map(|(space, changes)| (*space, changes.in_order().clone())).collect()
     }
 
-    /// An empty overlay with the room that this had, if nobody else has it.
+    /// An empty overlay with this one's memory, if no reader still has it.
     pub(crate) fn into_room(self) -> Overlay {
         let mut room = Overlay::default();
         for (space, changes) in self.spaces {
@@ -444,8 +444,8 @@ impl Layer for Frozen {
     }
 }
 
-/// `pairs` in the order of their keys. Most are told apart by the eight bytes
-/// behind what all keys begin with, which are compared without looking the keys
+/// `pairs` in the order of their keys. Most differ in the eight bytes
+/// after the common prefix of all keys, which are compared without looking the keys
 /// up in memory.
 fn in_order(pairs: &[(u64, PairPlace)], bytes: &[u8]) -> Vec<PairPlace> {
     let common = pairs.first().map_or(0, |(_, first)| {
@@ -510,7 +510,7 @@ pub(crate) fn get_many(
 }
 
 /// At most `limit` pairs of `range` in key order, the last first if `reverse`, as
-/// `layers`, topmost first, lie over the store. It takes no longer with more changes
+/// `layers`, topmost first, change the store. It takes no longer with more changes
 /// in the layers, except for deleted keys that it passes.
 pub(crate) fn scan(
     layers: &[&dyn Layer],
@@ -815,7 +815,7 @@ mod tests {
                     Act::Commit(done) => {
                         let frozen = std::mem::take(&mut applied).freeze();
                         prop_assert_eq!(all(&frozen), old.clone());
-                        // What is applied while the commit is under way.
+                        // What is applied while the commit is in progress.
                         applied.merge(&mut written);
                         if done {
                             old = std::mem::take(&mut new);

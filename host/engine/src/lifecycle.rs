@@ -372,7 +372,7 @@ impl Engine {
         let now = self.ports.clock.monotonic();
         for (place, slot) in new.slots.iter().enumerate() {
             let leader = old_slots.get(place).zip(old_guards.get_mut(place));
-            // One whose state cannot be read leads nobody.
+            // A version whose state cannot be read is no leader.
             let leader = leader.filter(|(ahead, _)| ahead.store.is_some());
             self.level(slot, &mut new_guards[place], leader, now)?;
         }
@@ -454,7 +454,7 @@ impl Engine {
                 Err(self.not_ready(slot))
             };
         };
-        // Its timers must have fired for where it stands: what they emit counts.
+        // Its timers must have fired for its next offset: what they emit counts.
         let halted = ahead.seen.lock().halted.is_some();
         let ticks = leading.as_ref().is_some_and(|leading| leading.state.watermark_due().is_some());
         if ticks && !halted {
@@ -520,7 +520,7 @@ impl Engine {
     }
 }
 
-/// Stops a build's shards for good: waits for their steps and lets go of them.
+/// Stops a build's shards for good: waits for their steps and drops them.
 pub(crate) fn retire(build: &Build) -> Vec<MutexGuard<'_, Option<Shard>>> {
     build.slots.iter().for_each(|slot| slot.deleted.store(true, Ordering::Release));
     let mut guards: Vec<_> = build.slots.iter().map(|slot| slot.shard.lock()).collect();

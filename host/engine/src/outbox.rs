@@ -1,4 +1,4 @@
-//! Emitted events on their way into the log. They become durable in the
+//! Emitted events that wait to be appended to the log. They become durable in the
 //! transaction of the call that emitted them, are appended after it, and
 //! removed once the log has them. An append that is repeated after a crash is
 //! recognised by the log, since an emitted event's id never changes.
@@ -103,7 +103,7 @@ fn encode(record: &OutboxRecord) -> Vec<u8> {
     postcard::to_stdvec(record).expect("strings and numbers always encode")
 }
 
-/// The id and the event of a record in the outbox; `None` where it is damaged.
+/// The id and the event of a record in the outbox; `None` if it is damaged.
 pub(crate) fn posted(bytes: &[u8]) -> Option<(String, OutboxEvent)> {
     let record: OutboxRecord = postcard::from_bytes(bytes).ok()?;
     Some((record.id, record.event))
@@ -151,7 +151,7 @@ pub(crate) struct SendLimits<'a> {
 
 #[derive(Default)]
 struct Sent {
-    /// An append up to this number (not included) is under way.
+    /// An append up to this number (not included) is in progress.
     under_way: Option<u64>,
     /// Everything below this number is in the log.
     done: u64,
@@ -204,7 +204,7 @@ impl Outbox {
 
 /// The outbox of `store` as the first commit of a fresh state, so that what a
 /// build has emitted still goes into the log once the build is gone; `None`
-/// where it is empty.
+/// if it is empty.
 pub(crate) fn carried_over(
     store: &dyn ReadStore,
     meta: &ShardMeta,
@@ -472,7 +472,7 @@ pub(crate) fn has_outbox(state: &ShardState) -> bool {
     state.outbox.first < state.meta.outbox_next
 }
 
-/// What stands in the outbox, applied or committed, in order.
+/// The events in the outbox, applied or committed, in order.
 pub(crate) fn emitted_events(state: &ShardState) -> Result<Vec<OutboxEvent>, StoreError> {
     let pairs = state.buffer.store().scan(Space::Outbox, &unsent_from(0), usize::MAX, false)?;
     pairs.into_iter().map(|(_, value)| decode(&value).map(|record| record.event)).collect()
@@ -494,7 +494,7 @@ pub mod fuzzing {
         super::refused_of(store, usize::MAX)
     }
 
-    /// The record in `bytes`, encoded again; `None` where they are damaged.
+    /// The record in `bytes`, encoded again; `None` if they are damaged.
     #[must_use]
     pub fn outbox(bytes: &[u8]) -> Option<Vec<u8>> {
         let record = postcard::from_bytes::<OutboxRecord>(bytes).ok()?;

@@ -17,11 +17,11 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::slot::Slot;
 
-/// One turn in so many goes to those that come last although others are waiting.
+/// One turn in this many goes to the shards that come last, although others wait.
 const LAST_EVERY: u32 = 4;
 
 /// A step whose plugin uses more fuel, some ten milliseconds' worth, is a slow
-/// one. Fuel says so whatever else the machine is doing.
+/// one. Fuel does not depend on what else the machine is doing.
 const SLOW_FUEL: u64 = 1 << 24;
 
 /// A step that takes more CPU time is slow too: its plugin had the host do what
@@ -82,8 +82,8 @@ impl CpuMeter {
         Self { asked: clock.thread_cpu(), since: Duration::ZERO }
     }
 
-    /// The CPU time of a step that has just ended and took so long on the clock:
-    /// to [`UNMETERED`], which is less where it errs for a long step.
+    /// The CPU time of a step that has just ended and took `time` on the clock, exact
+    /// to [`UNMETERED`]; for a long step it may be less.
     pub(crate) fn step(&mut self, clock: &dyn Clock, time: Duration) -> Duration {
         let before = self.since;
         self.since += time;
@@ -198,7 +198,7 @@ impl Pool {
 
     /// Puts a shard back after its step.
     pub(crate) fn done(&self, slot: Arc<Slot>, turn: Turn, now: Duration, took: &Took) {
-        // Nobody else changes it while the shard is running.
+        // No other thread changes it while the shard is running.
         let slow = after(slot.slow.load(Ordering::Acquire), took);
         slot.slow.store(slow, Ordering::Release);
         if turn == Turn::Again {
@@ -298,8 +298,8 @@ impl Waiting {
     }
 }
 
-/// Pops from the first of two queues, or where it is empty from the second; now
-/// and then the other way round.
+/// Pops from the first of two queues, or from the second if the first is empty; now
+/// and then in the other order.
 fn in_turn<Q>(
     turns: &mut u32,
     mut queues: [&mut Q; 2],
@@ -443,7 +443,7 @@ mod tests {
         endless.iter().for_each(|slot| ran(&pool, slot, &ENDLESS));
         endless.iter().for_each(|slot| pool.wake(slot));
         for number in 0..100 {
-            // One that nobody knows yet, as one for which the host worked long.
+            // A shard that is not known yet, and one for which the host worked long.
             let other = slot("other");
             pool.wake(&other);
             let turns = (1..).find(|_| {

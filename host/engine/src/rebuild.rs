@@ -13,7 +13,7 @@ use crate::state::watermark_due;
 use crate::{Engine, EngineError};
 
 impl Engine {
-    /// Throws a version's state away and folds the log anew. Readers of an
+    /// Deletes a version's state and folds the log from the beginning. Readers of an
     /// active version get a reset and see its tables fill again; what it
     /// emitted is not emitted twice.
     ///
@@ -76,7 +76,7 @@ impl Engine {
             let held = store.map(|store| read(&*store).or_else(|_| read(&*store)));
             let (meta, carried) = match held {
                 Some(Ok(held)) => held,
-                // A rebuild is the way out of a damaged state.
+                // A rebuild replaces a damaged state.
                 lost => {
                     let reason = lost.and_then(Result::err).unwrap_or_default();
                     tracing::error!(
@@ -84,7 +84,7 @@ impl Engine {
                         partition = %id.partition, %reason,
                         "the state to be rebuilt cannot be read: what it emitted last may be missing in the log"
                     );
-                    // Nobody knows where it stood: better not to emit twice.
+                    // Its next offset is unknown: better not to emit twice.
                     let end = self.ports.log.bounds(id.partition)?.end;
                     (ShardMeta { next: end, ..ShardMeta::default() }, None)
                 }
@@ -92,8 +92,8 @@ impl Engine {
             if let Some(writes) = carried {
                 self.ports.stores.open(&id)?.commit(&writes)?;
             }
-            // Its timers fired for the position it stands at, unless a fault
-            // kept them from it.
+            // Its timers have fired for its next offset, unless a fault prevented
+            // that.
             let ticked = watermark_due(&build.manifest, &meta).is_none();
             froms.push(before.behind(&meta, ticked));
         }

@@ -38,7 +38,7 @@ impl Engine {
     }
 
     /// How far the active version is behind the log: events, and milliseconds
-    /// of event time; `None` where nobody knows.
+    /// of event time; `None` if that is unknown.
     #[must_use]
     pub fn lag(&self, projection: &str) -> Option<(u64, u64)> {
         let projections = self.registry.read();

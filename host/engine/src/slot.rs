@@ -35,7 +35,7 @@ pub(crate) struct Slot {
     /// Serves readers; goes first in the queue.
     pub(crate) active: AtomicBool,
     pub(crate) paused: AtomicBool,
-    /// Waits for what is on its way from the log, or may in a moment.
+    /// Waits for a pending read of the log, or may in a moment.
     pub(crate) awaits: AtomicBool,
     pub(crate) deleted: AtomicBool,
     /// Has once reached the log's end, or its leader.
@@ -94,7 +94,7 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// The rate of a count that stands at `next`.
+    /// The rate of a count that is `next` now.
     pub(crate) fn at(now: Duration, next: u64) -> Self {
         Self { began: now, from: next, changed: now, next, per_s: 0.0 }
     }
@@ -202,8 +202,8 @@ impl Slot {
             && self.seen.lock().halted.is_none()
     }
 
-    /// Its shard was let go of with what it had not committed: it is where its
-    /// file says.
+    /// Its shard was dropped with what it had not committed: it continues from its
+    /// file.
     pub(crate) fn fall_back(&self) {
         let read = self.store.as_ref().map(|store| read_meta(&**store));
         if let Some(Ok(meta)) = read {
@@ -260,7 +260,7 @@ impl Slot {
         let seen = self.seen.lock();
         let meta = &seen.meta;
         let known = |time: Timestamp| (time != Timestamp::MIN).then_some(time.0);
-        // What the log has let go of will not be read any more.
+        // Events that the log has deleted will not be read any more.
         let lag = |bounds: Bounds| bounds.end.0.saturating_sub(meta.next.max(bounds.start).0);
         let behind = |bounds: Bounds| {
             let known = lag(bounds) > 0 && meta.max_time != Timestamp::MIN;

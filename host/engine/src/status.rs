@@ -127,8 +127,8 @@ pub struct ShardStatus {
     pub durable: u64,
     /// The log's end; `null` while it is not known.
     pub end: Option<u64>,
-    /// Events it has not read yet; `null` while the log's end is not known. Where
-    /// offsets have gaps, as many as there may be at most.
+    /// Events it has not read yet; `null` while the log's end is not known. If
+    /// offsets have gaps, an upper bound.
     pub lag_events: Option<u64>,
     /// Event time not applied yet, in milliseconds; 0 when caught up, `null` while
     /// the log's end is not known.
@@ -176,7 +176,7 @@ pub struct ShardStatus {
     pub ahead: u64,
     /// The latest of them.
     pub ahead_last: Option<AheadStatus>,
-    /// The watermark, microseconds since 1970, where there is one.
+    /// The watermark, microseconds since 1970; `null` before the first.
     pub watermark_us: Option<i64>,
     /// The highest event time applied, microseconds since 1970.
     pub event_time_us: Option<i64>,
@@ -184,7 +184,7 @@ pub struct ShardStatus {
     pub fuel: u64,
     /// Time in the plugin since the process started, in microseconds.
     pub apply_us: u64,
-    /// Linear memory of the instance, where there is one.
+    /// Linear memory of the instance; 0 without one.
     pub memory_bytes: u64,
     /// The state on disk.
     pub state_bytes: u64,

@@ -129,7 +129,7 @@ impl Ticker<'_> {
             let at = self.state.meta.next;
             match self.runner.call(self.state, &part, &dues[range.clone()], at) {
                 Ok(emitted) => {
-                    // What set the timer lies behind, in events long gone.
+                    // The event that set the timer was read long before.
                     let (_, sent) = sent_before(self.state);
                     self.state.meta.tick_emitted += emitted.len() as u64;
                     post(self.state, emitted, sent, |_| None);

@@ -112,7 +112,7 @@ impl Engine {
         }
     }
 
-    /// Before a shard stands still, readers are shown what it has applied.
+    /// Before a shard rests, what it has applied is committed for readers.
     fn rest(&self, slot: &Slot) -> Turn {
         let mut guard = slot.shard.lock();
         let deleted = slot.deleted.load(Ordering::Acquire);
@@ -128,7 +128,7 @@ impl Engine {
         }
     }
 
-    /// Opens the shard where it is not open yet, and steps it.
+    /// Opens the shard if it is not open yet, and runs a step.
     fn step(
         &self,
         slot: &Arc<Slot>,

@@ -15,7 +15,7 @@ impl Engine {
         let now = self.ports.clock.monotonic();
         let mut dropped = 0;
         for slot in self.registry.slots() {
-            // Of one that is running there is nothing to drop.
+            // A shard that is running uses its instance.
             if let Some(mut guard) = slot.shard.try_lock()
                 && let Some(shard) = guard.as_mut()
                 && shard.drop_instance_unused(now, idle)

@@ -188,7 +188,7 @@ fn start_error(store: &Store<State>, error: &wasmtime::Error) -> SetupError {
 struct RunningInstance {
     store: Store<State>,
     guest: Projection,
-    /// Whoever loads the same upload while this runs shares its code.
+    /// Another load of the same upload shares its code while this runs.
     _linked: Arc<Linked>,
     /// What the guest asked for.
     attributes: Attributes,
@@ -328,7 +328,7 @@ fn lower_member(column: &MemberColumn) -> types::MemberColumn<'_> {
     }
 }
 
-/// What is told of a call's fuel.
+/// What messages need about a call's fuel.
 struct Call {
     fuel: u64,
     /// The configuration's key that sets it.

@@ -299,7 +299,7 @@ pub const CODES: &[Code] = &[
     code(
         "LAN-0216",
         409,
-        "a verification is under way",
+        "a verification is running",
         "wait for its end: the projection's status shows how far it is",
     ),
     code(

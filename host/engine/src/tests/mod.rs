@@ -31,7 +31,7 @@ use crate::{
 pub(super) const P0: PartitionId = PartitionId(0);
 pub(super) const SECOND: i64 = 1_000_000;
 
-/// An engine and all it stands on; [`World::restart`] makes a fresh engine over
+/// An engine and its ports; [`World::restart`] makes a fresh engine over
 /// the same log, states and catalogue, as a new process would.
 pub(super) struct World {
     pub(super) log: Arc<MemoryLog>,

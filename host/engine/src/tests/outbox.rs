@@ -1,4 +1,4 @@
-//! Emitted events on their way into the log: backoff, quota and backpressure.
+//! Emitted events that wait for the log: backoff, quota and backpressure.
 
 use lantern_core::{LogError, RejectedEvent};
 

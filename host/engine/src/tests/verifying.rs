@@ -71,7 +71,7 @@ fn retries_and_drops_are_taken_again_at_their_places() {
     world.log.append_to(P0, (400..450).map(|n| event(n, &format!("s{}", n % 7), "ok")));
     world.settle();
     assert_eq!(is_same(&world).partitions[0].decisions, 4);
-    // Without their records nothing can be told; it is not taken for damage.
+    // Without their records the verdict is `unverifiable`, and not damage.
     tamper(&world, Space::Meta, &lantern_core::DecisionRecord::key(1), None);
     assert_eq!(verify(&world).verdict, Verdict::Unverifiable);
 }

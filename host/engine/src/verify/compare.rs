@@ -15,7 +15,7 @@ use super::status::{FieldDifference, VerifiedTable, VerifyDifference};
 use crate::outbox::{newest_unsent, posted};
 use crate::timed_keys::key_time;
 
-/// After so many entries the caller is asked whether to go on.
+/// After this many entries the caller is asked whether to go on.
 const PACE_ENTRIES: u64 = 1_000;
 /// The bytes of a value that are shown.
 const SHOWN_BYTES_MAX: usize = 300;
@@ -54,8 +54,8 @@ struct Sums {
     found: Sha256,
 }
 
-/// Compares all that is a function of the log. `pace` is told how many entries
-/// were compared since, and ends it with `false`: there is no answer then.
+/// Compares all that is a function of the log. `pace` gets the number of entries
+/// compared since its last call, and ends the comparison with `false`: the result is `None` then.
 pub(super) fn compare(
     manifest: &Manifest,
     expected: &dyn ReadStore,
@@ -136,7 +136,7 @@ pub(super) fn outbox(
     Ok(None)
 }
 
-/// What the shard's own record counts of the log beside what the dump has.
+/// Counts of the log in the shard's own record that the dump does not have.
 fn counters(store: &dyn ReadStore) -> Result<[(&'static str, u64); 4], StoreError> {
     let meta = ShardMeta::of(store)?;
     Ok([

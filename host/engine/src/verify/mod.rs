@@ -1,11 +1,11 @@
-//! Folds the log again beside a live state, and compares.
+//! Folds the log again next to a live state, and compares.
 //!
 //! A shard's state is a function of the log and of what people decided over
 //! parked events, and of nothing else. So a second fold of the log, with the
-//! same decisions at the same places, must come to the same state; where it does
-//! not, state, log or plugin is damaged. What cannot be folded again (the log's
-//! beginning is gone, limits have changed) is told as such: never as sameness,
-//! and never as a difference.
+//! same decisions at the same offsets, must give the same state. If it does
+//! not, state, log or plugin is damaged. If the log cannot be folded again (its
+//! beginning is gone, limits have changed), the verdict is `unverifiable`, and not
+//! sameness or a difference.
 //!
 //! The live shard moves on meanwhile. The fold follows its committed position,
 //! and only once it is close takes a snapshot of the state, to which it folds
@@ -76,8 +76,8 @@ impl From<StoreError> for Ended {
 type Pace<'a> = &'a mut dyn FnMut(&VerifyStatus) -> bool;
 
 impl Engine {
-    /// Begins to verify a version (the active one where `None`): its status
-    /// says so from now on. One at a time.
+    /// Begins to verify a version (the active one if `None`), and shows that in its
+    /// status. One at a time.
     ///
     /// # Errors
     /// [`EngineError::Verifying`], or that there is no such version.
@@ -125,7 +125,7 @@ impl Verification {
         &self.projection
     }
 
-    /// How it stands.
+    /// Its status.
     #[must_use]
     pub fn status(&self) -> &VerifyStatus {
         &self.status
@@ -430,7 +430,7 @@ impl Verification {
                 if meta.watermark < fold.shard.state.meta.watermark
                     && (seen.halted.is_some() || seen.fault.is_some()) =>
             {
-                let reason = "the projection stands in the middle of firing timers: verify it again once it goes on";
+                let reason = "the projection has fired only a part of its due timers: verify it again once it goes on";
                 (Verdict::Unverifiable, Some(reason.into()))
             }
             Some(meta) if meta.decisions == 0 && meta.parked_total != meta.parked_now => {
@@ -483,7 +483,7 @@ struct Fold<'a> {
 
 fn gone(start: Offset) -> Ended {
     let reason = format!(
-        "the log begins at offset {start}: retention has let go of what the state was folded from"
+        "the log begins at offset {start}: retention has deleted events that the state was folded from"
     );
     Ended::Verdict(Verdict::Unverifiable, reason)
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// How a version's state stands to a second fold of the log.
+/// How a version's state compares with a second fold of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
@@ -14,7 +14,7 @@ pub enum Verdict {
     Same,
     /// Folding the log again gives another state: one of the two is damaged.
     Differs,
-    /// It cannot be told; the reason says why.
+    /// It is unknown; the reason says why.
     Unverifiable,
     /// The host could not fold or read; the reason says why.
     Failed,
@@ -22,7 +22,7 @@ pub enum Verdict {
     Stopped,
 }
 
-/// A verification of one version, under way or over.
+/// A verification of one version, running or ended.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct VerifyStatus {
     /// The version.
@@ -59,7 +59,7 @@ pub struct VerifyStatus {
 pub struct VerifiedShard {
     /// The partition.
     pub partition: u32,
-    /// How its state stands.
+    /// How its state compares.
     pub verdict: Verdict,
     /// Why, in a sentence.
     pub reason: Option<String>,
