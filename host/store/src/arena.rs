@@ -1,9 +1,9 @@
 //! Rows in large pieces of memory: millions of them take no allocation each, and
-//! are let go of at once.
+//! are freed at once.
 
 use std::collections::BTreeMap;
 
-/// Rows begin at multiples of so many bytes.
+/// Rows begin at multiples of this many bytes.
 const UNIT: usize = 8;
 /// Before each row: the length of its key, how many units it has room for (0
 /// for a piece of its own), and the length of its value, little-endian.
@@ -13,10 +13,10 @@ const HEAD: usize = 8;
 const PIECE_LEAST: usize = 4 << 10;
 /// A row of a quarter of this has a piece of its own.
 const PIECE_MOST: usize = 1 << 20;
-/// A place is the number of its piece, and then so many bits of the unit in it.
+/// A place is the number of its piece, and then, in this many bits, the unit in it.
 const UNIT_BITS: u32 = (PIECE_MOST / UNIT).ilog2();
 
-/// Where a row lies.
+/// Where a row is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place(u32);
 
@@ -111,7 +111,7 @@ impl Arena {
         fits
     }
 
-    /// Lets go of a row; its room is for another one.
+    /// Frees a row; its room is for another one.
     pub(crate) fn remove(&mut self, place: Place) {
         let units = Head::read(self.row(place)).units;
         if units == 0 {
@@ -121,7 +121,7 @@ impl Arena {
         self.free.entry(units).or_default().push(place);
     }
 
-    /// Room for a row of so many units.
+    /// Room for a row of `units` units.
     fn room(&mut self, units: u16) -> Option<Place> {
         if let Some(place) = self.free.get_mut(&units).and_then(Vec::pop) {
             return Some(place);
@@ -143,7 +143,7 @@ impl Arena {
         Some(Place(u32::try_from((piece << UNIT_BITS) + used / UNIT).ok()?))
     }
 
-    /// A piece for one row of so many bytes.
+    /// A piece for one row of `bytes` bytes.
     fn own_piece(&mut self, bytes: usize) -> Option<Place> {
         match self.free.get_mut(&0).and_then(Vec::pop) {
             Some(place) => {
@@ -155,7 +155,7 @@ impl Arena {
         }
     }
 
-    /// The beginning of a new piece; none where there are too many.
+    /// The beginning of a new piece; `None` if there are too many.
     fn add_piece(&mut self, bytes: usize) -> Option<Place> {
         let piece = u32::try_from(self.pieces.len()).ok()?.checked_mul(1 << UNIT_BITS)?;
         self.pieces.push(vec![0; bytes]);

@@ -39,8 +39,8 @@ impl CatalogFile {
     /// Opens the catalogue at `path`, or creates an empty one.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] where another process has it open, and
-    /// [`StoreError::Damaged`] where it is no catalogue or of a later format.
+    /// [`StoreError::InUse`] if another process has it open, and
+    /// [`StoreError::Damaged`] if it is no catalogue or of a later format.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         Self::open_on(Arc::new(SystemDisk), path)
     }

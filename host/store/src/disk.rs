@@ -1,4 +1,4 @@
-//! Where the files lie: on the machine's disk, or on one that a test makes.
+//! Where the files are stored: on the machine's disk, or on a test's.
 
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -13,12 +13,12 @@ use redb::{BackendError, DatabaseError, StorageBackend};
 /// A file system with folders, as far as the store needs one. What a call did
 /// is durable after the `sync` of the file or folder concerned, not before.
 pub trait Disk: Debug + Send + Sync {
-    /// Opens the file at `path` for reading and writing. With `anew`, what the
-    /// system keeps of it in memory is dropped first.
+    /// Opens the file at `path` for reading and writing. With `uncached`, the
+    /// system's page cache of it is dropped first.
     ///
     /// # Errors
-    /// What the system says; [`io::ErrorKind::NotFound`] where there is none.
-    fn open(&self, path: &Path, anew: bool) -> Result<Box<dyn StorageBackend>, DatabaseError>;
+    /// What the system says; [`io::ErrorKind::NotFound`] if there is none.
+    fn open(&self, path: &Path, uncached: bool) -> Result<Box<dyn StorageBackend>, DatabaseError>;
 
     /// Creates the file at `path`, which must not be there.
     ///
@@ -53,7 +53,7 @@ pub trait Disk: Debug + Send + Sync {
     /// Removes an empty folder.
     ///
     /// # Errors
-    /// What the system says; [`io::ErrorKind::DirectoryNotEmpty`] where it is not.
+    /// What the system says; [`io::ErrorKind::DirectoryNotEmpty`] if it is not empty.
     fn remove_folder(&self, path: &Path) -> io::Result<()>;
 
     /// Creates a folder in one that is there.
@@ -92,9 +92,9 @@ pub enum Found {
 pub struct SystemDisk;
 
 impl Disk for SystemDisk {
-    fn open(&self, path: &Path, anew: bool) -> Result<Box<dyn StorageBackend>, DatabaseError> {
+    fn open(&self, path: &Path, uncached: bool) -> Result<Box<dyn StorageBackend>, DatabaseError> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        if anew {
+        if uncached {
             forget_cached(&file);
         }
         Ok(Box::new(FileBackend::new(file)?))
@@ -320,8 +320,12 @@ pub(crate) mod faulty {
     }
 
     impl Disk for FaultyDisk {
-        fn open(&self, path: &Path, anew: bool) -> Result<Box<dyn StorageBackend>, DatabaseError> {
-            Ok(Box::new(FaultyFile(SystemDisk.open(path, anew)?, self.0.clone())))
+        fn open(
+            &self,
+            path: &Path,
+            uncached: bool,
+        ) -> Result<Box<dyn StorageBackend>, DatabaseError> {
+            Ok(Box::new(FaultyFile(SystemDisk.open(path, uncached)?, self.0.clone())))
         }
 
         fn create(&self, path: &Path) -> Result<Box<dyn StorageBackend>, DatabaseError> {

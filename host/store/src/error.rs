@@ -1,4 +1,4 @@
-//! What an error of redb or the disk means to whoever asked.
+//! What an error of redb or the disk means to the caller.
 
 use std::any::Any;
 use std::io::{self, ErrorKind};

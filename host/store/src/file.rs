@@ -74,7 +74,7 @@ impl Place {
         opened
     }
 
-    /// Opens the file, or creates it where there is none.
+    /// Opens the file, or creates it if there is none.
     pub(crate) fn open_or_create(&mut self) -> Result<OpenFile, StoreError> {
         match self.disk.find(&self.path).map_err(|e| disk(&self.path, &e))? {
             Some(_) => self.open(),
@@ -196,7 +196,7 @@ fn missing<T>(error: DatabaseError) -> Result<Option<T>, DatabaseError> {
 }
 
 /// An open database. redb writes when it closes a file, and panics over some
-/// damaged ones; whoever lets go of a file must not be taken along.
+/// damaged ones; a panic while it is dropped must not reach the caller.
 #[derive(Debug)]
 pub(crate) struct OpenFile(Option<Database>);
 

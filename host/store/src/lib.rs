@@ -1,6 +1,5 @@
 //! What Lantern keeps on disk besides the log, in redb files: the state of
-//! every shard, the catalogue of projections, and beside them the plugins as
-//! uploaded.
+//! every shard, the catalogue of projections, and the plugins as uploaded.
 //!
 //! What must hold here: a commit is durable when it returns, and whole or
 //! absent when it fails; every file says what it is and of which format, and

@@ -25,7 +25,7 @@ pub struct PluginFiles {
 }
 
 impl PluginFiles {
-    /// Opens the folder, creates it where it is missing, and clears away what
+    /// Opens the folder, creates it if it is missing, and removes what
     /// a crash left half written.
     ///
     /// # Errors
@@ -50,14 +50,14 @@ impl PluginFiles {
         let sha256 = hex::encode(Sha256::digest(bytes));
         let path = self.path(&sha256)?;
         let _writing = self.writing.lock();
-        // A damaged file is written anew, so that an upload heals it.
+        // A damaged file is written again, so that an upload repairs it.
         if !matches!(self.get(&sha256), Ok(Some(_))) {
             self.write(&path, bytes).map_err(|e| disk(&path, &e))?;
         }
         Ok(sha256)
     }
 
-    /// The bytes whose SHA-256 is `sha256`; `None` where they are not stored.
+    /// The bytes whose SHA-256 is `sha256`; `None` if they are not stored.
     ///
     /// # Errors
     /// [`StoreError::Damaged`] where the file holds other bytes, and

@@ -1,8 +1,8 @@
 //! Rows of large tables in memory, found by the hash of their key: a table in
-//! runs has many places where a row may lie.
+//! runs has many places where a row may be stored.
 //!
-//! What is kept is what the last commit says. A whole table is kept where there
-//! is room for it, and then what is not found is not there either; else what was
+//! What is kept is what the last commit says. A whole table is kept if there
+//! is room for it, and then an absent key proves that the row is missing; else what was
 //! read or written lately.
 
 use std::collections::BTreeMap;
@@ -16,8 +16,8 @@ use lantern_core::{FoundValues, TableId};
 
 use crate::arena::{Arena, Place};
 
-/// One row in so many is read from the file before the whole table is: about as
-/// long as reading it all takes.
+/// Load the whole table after `rows / 32` misses; by then the misses have cost about
+/// one full scan.
 const READ_BEFORE_ALL: u64 = 32;
 
 /// What rows in memory may take, of all states together.
@@ -37,10 +37,10 @@ impl Budget {
     }
 }
 
-/// So many rows are looked for side by side before they are changed.
+/// How many rows are looked up together before they are changed.
 const SET_AT_ONCE: usize = 32;
 
-/// A key and its new value; none where it is deleted.
+/// A key and its new value; none if it is deleted.
 type Change<'a> = (&'a [u8], Option<&'a [u8]>);
 
 /// What is known of a row.
@@ -70,13 +70,13 @@ struct Kept {
     rows: Arena,
     /// Whether all rows are here.
     whole: bool,
-    /// How many were looked for in vain since it was begun anew.
+    /// How many lookups have failed since it was cleared.
     misses: u64,
     /// Whether there was no room for all rows, or for one of them.
     too_large: bool,
 }
 
-/// Where a row lies.
+/// Where a row is stored.
 #[derive(Clone, Copy)]
 struct Row {
     hash: u32,
@@ -132,8 +132,8 @@ impl RowCache {
         }
     }
 
-    /// Keeps what was read of a table that has at most so many rows, unless there
-    /// was a commit since `stamp`; says whether all of the table should be read.
+    /// Keeps what was read of a table that has at most `rows` rows, unless there
+    /// was a commit since `stamp`. Returns whether all of the table should be read.
     pub(crate) fn read(
         &mut self,
         table: TableId,
@@ -209,7 +209,7 @@ impl RowCache {
         self.tables.entry(table).or_default()
     }
 
-    /// Lets go of the rows of the largest tables where there are too many.
+    /// Evicts the rows of the largest tables if there are too many.
     fn fit(&mut self) {
         let share = self.budget.share();
         while self.tables.values().map(Kept::all_bytes).sum::<usize>() > share {
@@ -297,7 +297,7 @@ pub(crate) struct Loading {
 }
 
 impl Loading {
-    /// Adds a row; `false` where there is no room for more.
+    /// Adds a row; `false` if there is no room for more.
     pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) -> bool {
         self.kept.set(hash(&self.hasher, key), key, Some(value));
         !self.is_full()

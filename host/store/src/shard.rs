@@ -31,7 +31,7 @@ pub(crate) struct Shard {
     /// `None` for a state in memory.
     disk: Option<Arc<dyn Disk>>,
     writing: Writing,
-    /// Held by whoever commits, opens or closes: `open` changes under it alone.
+    /// Held by the caller that commits, opens or closes: `open` changes under it alone.
     writer: Mutex<Writer>,
     open: RwLock<Option<Open>>,
     /// Whether it was used since the last look for idle files.
@@ -45,7 +45,7 @@ pub(crate) struct Shard {
     budget: Option<Arc<Budget>>,
 }
 
-/// Where the state is, as whoever holds the writer's lock sees it.
+/// Where the state is, for the holder of the writer's lock.
 struct Writer {
     /// `None` for a state in memory.
     place: Option<Place>,
@@ -127,7 +127,7 @@ impl Shard {
         self.close(&writer);
     }
 
-    /// Closes the file unless somebody is at it; says whether it did.
+    /// Closes the file unless it is in use; returns whether it did.
     pub(crate) fn close_unless_busy(&self) -> bool {
         let Some(writer) = self.writer.try_lock() else {
             return false;
@@ -205,13 +205,13 @@ impl Shard {
         }
     }
 
-    /// The last commit's view, counted in `pins`; whoever takes it counts it
+    /// The last commit's view, counted in `pins`; the caller that takes it counts it
     /// off again.
     fn pinned(&self) -> Result<Arc<View>, StoreError> {
         let pinned = || {
             let open = self.open.read();
             let view = open.as_ref().map(|open| Arc::clone(&open.view))?;
-            // Counted under the lock, so that nobody closes in between.
+            // Counted under the lock, so that no other thread closes in between.
             self.pins.fetch_add(1, Ordering::SeqCst);
             Some(view)
         };
@@ -311,7 +311,7 @@ impl Shard {
     }
 
     /// Has the rows in memory follow a commit. Until that is done a row may be as
-    /// it was before the commit, for whoever does not know that it is changed.
+    /// it was before the commit, for a reader that does not know of the change.
     fn follow(&self, writes: &Writes) {
         for (space, changes) in writes {
             let Space::Table(table) = space else { continue };
@@ -327,7 +327,7 @@ impl Shard {
     fn commit(&self, writes: &Writes) -> Result<u64, StoreError> {
         let mut writer = self.writer.lock();
         self.make_open(&mut writer, Place::open)?;
-        // Readers go on meanwhile, and nobody closes without the writer's lock.
+        // Readers go on in parallel, and no thread closes without the writer's lock.
         let written = match &*self.open.read() {
             Some(open) => guarded(&self.path, || open.view.write(&open.db, writes, self.writing))
                 .map(|bytes| (bytes, guarded(&self.path, || View::new(&open.db)))),
@@ -345,7 +345,7 @@ impl Shard {
                 self.follow(writes);
                 Ok(bytes)
             }
-            // The commit is durable; whoever reads next opens the file anew.
+            // The commit is durable; the next reader opens the file again.
             Ok((bytes, Err(failure))) => {
                 self.close_failed(&mut writer, &failure.error);
                 Ok(bytes)
@@ -360,8 +360,8 @@ impl Shard {
     }
 }
 
-/// The rows in memory follow a commit in parts of so many changes: whoever folds
-/// on meanwhile waits for one part at most.
+/// The rows in memory follow a commit in parts of this many changes: a fold that runs
+/// in parallel waits for one part at most.
 const FOLLOWED_AT_ONCE: usize = 256;
 
 /// The writer's lock makes this impossible.
@@ -415,7 +415,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         if self.0.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
             let writer = self.0.writer.lock();
-            // Somebody may have come back while we waited for the lock.
+            // A new handle may exist since we waited for the lock.
             if self.0.handles.load(Ordering::SeqCst) == 0 {
                 self.0.close(&writer);
             }

@@ -58,11 +58,11 @@ pub struct StoreConfig {
     /// Whether a file opens at once after a crash, instead of being read whole
     /// first. It costs a little on each commit. Default true.
     pub quick_repair: bool,
-    /// A table with eight times as many rows no longer lies in its file as a
+    /// A table with eight times as many rows is no longer stored as a
     /// tree but as sorted runs of at least this many, to which commits append
     /// and which are merged as they become many: a changed row then costs
     /// hundreds of bytes written instead of thousands. 0 leaves all tables
-    /// trees, except those that lie in runs already. Default 8,192.
+    /// trees, except those that are stored in runs already. Default 8,192.
     pub run_rows: u64,
     /// What the rows of tables in runs may take in memory, of all states
     /// together and about evenly, in bytes: there they are found at once, and in
@@ -106,7 +106,7 @@ pub(crate) struct OpenFiles {
 }
 
 impl StateDir {
-    /// Opens the folder, creates it where it is missing, and deletes what a
+    /// Opens the folder, creates it if it is missing, and deletes what a
     /// crash left of removed versions.
     ///
     /// # Errors
@@ -148,11 +148,11 @@ impl StateDir {
     }
 
     /// Reads the whole file of `shard` and compares it with its checksums, which
-    /// reads of single rows do not. Whoever wants the shard meanwhile waits.
+    /// reads of single rows do not. Other callers wait for the shard until it has ended.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] with the file's path where it does not match, and
-    /// [`StoreError::Io`] while somebody reads it or has a snapshot.
+    /// [`StoreError::Damaged`] with the file's path if it does not match, and
+    /// [`StoreError::Io`] while it is read or has a snapshot.
     pub fn check(&self, shard: &ShardId) -> Result<(), StoreError> {
         let handle = self.handle(shard)?;
         handle.shard().check()
@@ -212,7 +212,7 @@ impl StateStores for StateDir {
     }
 
     fn scratch(&self) -> Result<Arc<dyn ShardStore>, StoreError> {
-        // Pages in memory need no cache beside them.
+        // Pages in memory need no cache.
         Ok(Arc::new(Handle::new(Arc::new(Shard::in_memory(CACHE_BYTES_LEAST)?))))
     }
 

@@ -90,7 +90,7 @@ fn a_commit_is_seen_at_once_and_after_reopening() {
     assert!(bench.path("orders/0123456789abcdef/3.redb").is_file());
     assert_eq!(bench.state.open_files(), 0, "the last handle closes the file");
     assert_eq!(rows(&*bench.open(3)), ["b=3"]);
-    // A state folder opened anew has it too.
+    // A state folder that is opened again has it too.
     let again = StateDir::open(bench.path(""), StoreConfig::default()).unwrap();
     assert_eq!(rows(&*again.open(&id(3)).unwrap()), ["b=3"]);
 }
@@ -289,7 +289,7 @@ fn a_file_that_is_not_a_state_is_refused_by_its_path() {
     let bench = Bench::new();
     let path = bench.path("orders/0123456789abcdef/0.redb");
     let reopen = || {
-        // A folder opened anew, so that no pause after an error is in the way.
+        // A folder that is opened again, so that no pause after an error is in the way.
         StateDir::open(bench.path(""), StoreConfig::default()).unwrap().open(&id(0)).map(drop)
     };
     drop(bench.open(0));

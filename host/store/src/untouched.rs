@@ -244,7 +244,7 @@ fn sound(path: &Path, db: &mut Database) -> Result<(), StoreError> {
 /// Compares the file of a plugin with the SHA-256 it is named by.
 ///
 /// # Errors
-/// [`StoreError::Damaged`] with the path where it is gone or other bytes.
+/// [`StoreError::Damaged`] with the path if it is gone or has other bytes.
 pub fn check_plugin(path: &Path, sha256: &str) -> Result<u64, StoreError> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,

@@ -14,7 +14,7 @@ use crate::runs::{self, Bytes, Failed, Runs, definition};
 use crate::space::{space_of, table_name};
 use crate::state::KIND;
 
-/// A table is laid in runs that has the rows of so many small ones.
+/// A table that has the rows of this many small ones is stored in runs.
 const TREE_RUNS: u64 = 8;
 
 /// How commits are written.
@@ -31,7 +31,7 @@ pub(crate) struct View {
     spaces: BTreeMap<Space, Rows>,
 }
 
-/// How the rows of a space lie in the file.
+/// How the rows of a space are stored in the file.
 enum Rows {
     Tree(ReadOnlyTable<Bytes, Bytes>),
     Runs(Runs),
@@ -111,7 +111,7 @@ impl View {
         Ok(spaces)
     }
 
-    /// The table `space`, where it lies in runs.
+    /// The table `space`, if it is stored in runs.
     pub(crate) fn runs(&self, space: Space) -> Option<&Runs> {
         match self.spaces.get(&space) {
             Some(Rows::Runs(runs)) => Some(runs),
@@ -128,7 +128,7 @@ impl View {
         writing: Writing,
     ) -> Result<u64, redb::Error> {
         let mut txn = db.begin_write()?;
-        // Two phases: what users send ends up here, and with one phase whoever
+        // Two phases: what users send ends up here, and with one phase a user who
         // chooses the bytes could make half a commit pass for a whole one.
         txn.set_two_phase_commit(true);
         txn.set_quick_repair(writing.quick_repair);

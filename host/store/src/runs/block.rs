@@ -1,8 +1,8 @@
 //! A block of a run: rows in the order of their keys, found by halving. Part of
 //! the file's format.
 //!
-//! Rows lie one after another, each as the lengths of its key and of its value
-//! (`u32`; all ones for a deleted row), its key and its value. Behind them stands
+//! Rows follow one another, each as the lengths of its key and of its value
+//! (`u32`; all ones for a deleted row), its key and its value. After them follow
 //! where each begins (`u32`), and last how many there are (`u32`). Numbers are
 //! little-endian.
 
@@ -15,7 +15,7 @@ const DELETED: u32 = u32::MAX;
 const LENGTHS: usize = 8;
 const NUMBER: usize = 4;
 
-/// A row: its key, and its value where it is not deleted.
+/// A row: its key, and its value if it is not deleted.
 pub(super) type Row<'a> = (&'a [u8], Option<&'a [u8]>);
 
 /// Makes blocks, one after another.
@@ -26,7 +26,7 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// How many bytes the block has with one more row of so many.
+    /// How many bytes the block has with one more row of `row_bytes`.
     pub(super) fn bytes_with(&self, row_bytes: usize) -> usize {
         self.bytes.len() + LENGTHS + row_bytes + NUMBER * (self.starts.len() + 2)
     }
@@ -40,7 +40,7 @@ impl Builder {
         self.bytes.extend_from_slice(value.unwrap_or_default());
     }
 
-    /// The first row's key; `None` where there is no row.
+    /// The first row's key; `None` if there is no row.
     pub(super) fn first_key(&self) -> Option<&[u8]> {
         let key = number(&self.bytes, 0)?;
         self.bytes.get(LENGTHS..LENGTHS + key as usize)
@@ -69,7 +69,7 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes))
 }
 
-/// Where a row's key and value lie in its block; no value where it is deleted.
+/// Where a row's key and value are in its block; no value if it is deleted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     key: (usize, usize),
@@ -89,7 +89,7 @@ pub(super) fn rows(block: &[u8]) -> Result<usize, Failed> {
     rows.map(|rows| rows as usize).ok_or_else(damaged)
 }
 
-/// Where row `index` of the `rows` in `block` lies.
+/// Where row `index` of the `rows` in `block` is.
 pub(super) fn place(block: &[u8], rows: usize, index: usize) -> Result<Place, Failed> {
     let found = || {
         let start = block.len().checked_sub(NUMBER * (rows + 1))?.checked_add(NUMBER * index)?;

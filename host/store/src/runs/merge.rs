@@ -109,7 +109,7 @@ impl RunCursor {
         }
     }
 
-    /// Looks up where the row is that is meant; none where it is out of range.
+    /// Looks up where the row is that is meant; none if it is out of range.
     fn find(&mut self) -> Result<(), Failed> {
         let Some(guard) = &self.block else { return Ok(()) };
         let block = guard.value();

@@ -1,13 +1,13 @@
-//! How a large table lies in its file: as a few sorted runs of rows, where a
-//! small one is a tree.
+//! How a large table is stored in its file: as a few sorted runs of rows. A small
+//! table is a tree.
 //!
 //! In a tree, each changed row dirties a page of its own once there are far more
 //! pages than changed rows: kilobytes written for a row of fifty bytes. Here a
 //! commit appends: what it changes goes into a small tree, of what is recent, and
 //! where that is full, together with it into a new run, a sequence of blocks.
 //! Runs are merged with one another as their number grows, each row some four
-//! times in all. A newer run's row, or its note that the row is deleted, stands
-//! in place of an older one's. The idea is the log-structured merge-tree of
+//! times in all. A newer run's row, or its note that the row is deleted, replaces
+//! an older one's. The idea is the log-structured merge-tree of
 //! O'Neil et al., 1996.
 //!
 //! All of it is in redb: a commit is one transaction as ever, and a view keeps the
@@ -32,10 +32,10 @@ use merge::{ChangesCursor, Merge, RunCursor, Source, TreeCursor};
 pub(crate) type Bytes = &'static [u8];
 pub(crate) type Failed = StorageError;
 
-/// For each table that lies in runs its [`List`], as JSON, under its number.
+/// For each table that is stored in runs its [`List`], as JSON, under its number.
 pub(crate) const LISTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("runs");
 
-/// So many runs of about one size become one.
+/// How many runs of about one size become one.
 const FAN: usize = 8;
 /// A block is no larger, unless a single row is. A page of redb's, whose sizes
 /// are powers of two, holds it with what belongs to it.
@@ -189,7 +189,7 @@ impl Runs {
     }
 
     /// Writes `changes` on top of this view, which must be the last commit's.
-    /// `run_rows`: so many rows are recent at most.
+    /// `run_rows`: the most rows that are recent.
     pub(crate) fn write(
         &self,
         txn: &WriteTransaction,
@@ -258,7 +258,7 @@ impl List {
             merged += self.runs[from - like..from].iter().map(|run| run.rows).sum::<u64>();
             from -= like;
         }
-        // What stands in place of older rows takes no more than these do.
+        // Rows that replace older ones take no more than these do.
         let newer: u64 = self.runs.iter().skip(1).map(|run| run.rows).sum();
         match self.runs.first() {
             Some(oldest) if newer + rows >= oldest.rows => 0,
@@ -295,7 +295,7 @@ impl List {
 }
 
 /// Writes all rows of `sources` as run `id` and counts them; deleted ones only
-/// where there are older runs.
+/// if there are older runs.
 fn write_run(
     blocks: &mut Table<'_, Bytes, Bytes>,
     id: u64,

@@ -67,7 +67,7 @@ const KEYS: u16 = 200;
 /// What happens to the state.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Keys, and what is put under each: bytes so many, or `None` to delete it.
+    /// Keys, and what is put under each: a number of bytes, or `None` to delete it.
     Commit(Vec<(u16, Option<usize>)>),
     Get(Vec<u16>),
     Look(Vec<(u16, Option<u16>, usize)>),
@@ -93,7 +93,7 @@ fn step() -> impl Strategy<Value = Step> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// A map beside the state, through commits of all sizes, snapshots and
+    /// A map next to the state, through commits of all sizes, snapshots and
     /// files that are closed and opened with other settings.
     #[test]
     fn a_table_in_runs_equals_a_map(steps in prop::collection::vec(step(), 1..60)) {
