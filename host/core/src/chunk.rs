@@ -51,7 +51,7 @@ impl Chunk {
     }
 
     /// The place of the first event at or after `offset`; the number of events
-    /// where there is none.
+    /// if there is none.
     #[must_use]
     pub fn index_of(&self, offset: Offset) -> usize {
         match &self.offsets {

@@ -15,8 +15,8 @@ pub struct Column {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ColumnError {
-    /// An end lies before the one in front of it.
-    #[error("column end {end} of value {index} lies before the end of the value in front of it")]
+    /// An end is before the end of the value in front of it.
+    #[error("column end {end} of value {index} is before the end of the value in front of it")]
     NotRising {
         /// The value's place.
         index: usize,
@@ -49,7 +49,7 @@ impl Column {
     /// Takes `ends` and `bytes` as a column.
     ///
     /// # Errors
-    /// [`ColumnError`] where they are not one.
+    /// [`ColumnError`] if they are not one.
     pub fn from_parts(ends: Vec<u32>, bytes: Vec<u8>) -> Result<Self, ColumnError> {
         let mut before = 0;
         for (index, &end) in ends.iter().enumerate() {

@@ -35,7 +35,7 @@ const END: u8 = 0xFF;
 /// [`ShardMeta`]'s fields and the values decimal numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Where it stands.
+    /// Its space.
     pub space: Space,
     /// Its key.
     pub key: Vec<u8>,
@@ -117,7 +117,7 @@ pub fn hash(store: &dyn ReadStore) -> Result<String, StoreError> {
     }
 }
 
-/// Where the canonical dumps of `left` and `right` first differ; `None` where
+/// Where the canonical dumps of `left` and `right` first differ; `None` if
 /// they are equal.
 ///
 /// # Errors
@@ -232,7 +232,7 @@ impl<'a> Entries<'a> {
         }
     }
 
-    /// Reads the next page; `false` where there is none.
+    /// Reads the next page; `false` if there is none.
     fn fill(&mut self) -> Result<bool, StoreError> {
         let Some(spaces) = &mut self.spaces else {
             let mut spaces = self.store.spaces()?;

@@ -427,7 +427,7 @@ impl Columns {
     }
 }
 
-/// Whether each value is UTF-8: the bytes as a whole are, and every end lies
+/// Whether each value is UTF-8: the bytes as a whole are, and every end is
 /// between two characters.
 fn is_utf8(column: &Column) -> bool {
     std::str::from_utf8(column.bytes())

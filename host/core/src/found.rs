@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-/// The values under a list of keys, by their places in the list. Their bytes lie
-/// in one piece: nothing is allocated for each.
+/// The values under a list of keys, by their places in the list. Their bytes are in
+/// one buffer: nothing is allocated for each.
 #[derive(Clone, Debug, Default)]
 pub struct FoundValues {
     bytes: Vec<u8>,
@@ -12,21 +12,21 @@ pub struct FoundValues {
 
 #[derive(Clone, Debug)]
 enum Place {
-    /// Nobody has looked yet.
+    /// It was not looked up yet.
     Unknown,
     Absent,
     At(Range<usize>),
 }
 
 impl FoundValues {
-    /// Begins anew with `keys` keys of which nothing is known; keeps its room.
+    /// Begins again with `keys` keys of which nothing is known; keeps its memory.
     pub fn begin(&mut self, keys: usize) {
         self.bytes.clear();
         self.places.clear();
         self.places.resize(keys, Place::Unknown);
     }
 
-    /// Whether somebody has looked for the key at `place`.
+    /// Whether the key at `place` was looked up.
     #[must_use]
     pub fn is_known(&self, place: usize) -> bool {
         !matches!(self.places[place], Place::Unknown)
@@ -44,7 +44,7 @@ impl FoundValues {
         };
     }
 
-    /// Looks with `get` for those of `keys` that nobody has looked for.
+    /// Looks up with `get` those of `keys` that were not looked up yet.
     ///
     /// # Errors
     /// The first that `get` has.
@@ -61,8 +61,8 @@ impl FoundValues {
         Ok(())
     }
 
-    /// The value of the key at `place`; none where there is none, or nobody has
-    /// looked.
+    /// The value of the key at `place`; `None` if there is none, or it was not
+    /// looked up.
     #[must_use]
     pub fn get(&self, place: usize) -> Option<&[u8]> {
         match &self.places[place] {

@@ -236,7 +236,7 @@ pub enum ManifestError {
         name: String,
     },
     /// Two of a kind have one name.
-    #[error("the {what} `{name}` stands twice in the manifest")]
+    #[error("the {what} `{name}` is in the manifest twice")]
     Twice {
         /// `table` or `field`.
         what: &'static str,
@@ -272,7 +272,7 @@ pub enum ManifestError {
         "table `{0}` has a retention, which is counted in event time: declare `event-time`, or leave the retention out"
     )]
     Retention(String),
-    /// Which partition's value counts must be told by the rows alone.
+    /// The rows alone must show which partition's value counts.
     #[error(
         "field `{field}` of table `{table}` has merge `newest`: name the table's timestamp field that decides which value is the newest (`newest-by`)"
     )]
@@ -567,7 +567,7 @@ mod tests {
         check(|m| m.description = "x".repeat(300_000), "bytes of text, and the limit is 262144");
         check(|m| m.tables[0].description = "x".repeat(300_000), "bytes of text");
         check(|m| m.parameters = Some("x".repeat(300_000)), "bytes of text");
-        check(|m| m.tables.push(m.tables[0].clone()), "`t` stands twice");
+        check(|m| m.tables.push(m.tables[0].clone()), "`t` is in the manifest twice");
         check(|m| m.tables[0].public = true, "declares no fields");
         check(|m| m.tables[0].retention_us = Some(1), "`t` has a retention");
         check(|m| m.subscribes.clear(), "no event type");
@@ -577,7 +577,10 @@ mod tests {
         check(|m| m.cycle_depth_max = Some(0), "`cycle-depth-max` is 0");
         let member = |name: &str| Member { name: name.into(), kind: FieldKind::Text };
         check(|m| m.members = vec![member("a"), member("ä b")], "fine");
-        check(|m| m.members = vec![member("a"), member("a")], "member `a` stands twice");
+        check(
+            |m| m.members = vec![member("a"), member("a")],
+            "member `a` is in the manifest twice",
+        );
         check(|m| m.members = vec![member("")], "with 0 bytes");
         check(|m| m.members = vec![member("a"); 300], "300 members, and the limit is 256");
         let field =

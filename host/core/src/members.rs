@@ -218,7 +218,7 @@ mod tests {
         bits[index / 8] >> (index % 8) & 1 == 1
     }
 
-    /// The value of event `index`: `None` where it is not valid.
+    /// The value of event `index`: `None` if it is not valid.
     fn value(column: &MemberColumn, index: usize) -> Option<Value> {
         let (value, empty) = match &column.values {
             MemberValues::Integers(values) => (values[index].into(), values[index] == 0),

@@ -11,8 +11,8 @@ const TENANT_BYTES_MAX: usize = 80;
 ///
 /// No two pairs have the same key: a name holds `a-z`, `0-9`, `-` and `_`, so the
 /// first dot ends it. In a tenant all but `a-z`, `0-9` and `-` is escaped as `_` and
-/// two hexadecimal digits, dots too, so a hash, which stands behind two dots, is none
-/// of a tenant that is written out.
+/// two hexadecimal digits, dots too, so a hash, which follows two dots, never equals
+/// a tenant that is written out.
 #[must_use]
 pub fn projection_key(tenant: &str, name: &str) -> String {
     if tenant.is_empty() {

@@ -88,7 +88,7 @@ pub struct VersionRecord {
     pub state: VersionState,
     /// When it was uploaded.
     pub created: Timestamp,
-    /// How often its state was thrown away and folded anew; part of the state
+    /// How often its state was deleted and folded from the beginning; part of the state
     /// folder's name.
     #[serde(default)]
     pub rebuilds: u64,
@@ -142,8 +142,8 @@ impl EmitFrom {
 }
 
 impl VersionRecord {
-    /// Has the version's state folded anew, in a build of its own. Only of one
-    /// that serves readers does `emit_from` count: nobody else has emitted.
+    /// Has the version's state folded from the beginning, in a build of its own.
+    /// `emit_from` counts only if the version serves readers: no other has emitted.
     pub fn rebuild(&mut self, emit_from: Vec<EmitFrom>) {
         self.rebuilds += 1;
         self.halted = None;
@@ -332,19 +332,19 @@ pub struct AheadEvent {
 impl ShardMeta {
     /// The layout this release writes.
     pub const FORMAT: u32 = 2;
-    /// The key under which it stands in [`crate::Space::Meta`].
+    /// Its key in [`crate::Space::Meta`].
     pub const KEY: &'static [u8] = b"shard";
 
-    /// The record that stands as `bytes`; that of an empty shard where there are
+    /// The record in `bytes`; that of an empty shard if there are
     /// none.
     ///
     /// # Errors
-    /// Where it is damaged.
+    /// If it is damaged.
     pub fn decode(bytes: Option<&[u8]>) -> serde_json::Result<Self> {
         bytes.map_or_else(|| Ok(Self::default()), serde_json::from_slice)
     }
 
-    /// The record in `store`; that of an empty shard where there is none.
+    /// The record in `store`; that of an empty shard if there is none.
     ///
     /// # Errors
     /// [`StoreError::Damaged`], or what the store says.
@@ -394,8 +394,8 @@ impl Default for ShardMeta {
     }
 }
 
-/// What a person decided over parked events. Beside the log it is the one thing
-/// a shard's state depends on, so it is kept with the state: to fold the log
+/// What a person decided over parked events. Apart from the log it is the one thing
+/// that a shard's state depends on, so it is kept with the state: to fold the log
 /// again to the same state, the decisions are taken again at the same places.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionRecord {
@@ -487,7 +487,7 @@ pub enum ParkedKind {
     Timer(Timer),
 }
 
-/// A parked event (or timer), whole: the log may let go of it.
+/// A parked event (or timer), whole: the log may delete it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParkedRecord {
     /// What it is.

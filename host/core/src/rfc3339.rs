@@ -41,7 +41,7 @@ fn two(b: &[u8], at: usize) -> Option<u8> {
     (high < 10 && low < 10).then(|| high * 10 + low)
 }
 
-/// A fraction of a second in microseconds, where there is one, and what follows.
+/// A fraction of a second in microseconds, if there is one, and what follows.
 fn fraction(b: &[u8]) -> Option<(i64, &[u8])> {
     if b.first() != Some(&b'.') {
         return Some((0, b));

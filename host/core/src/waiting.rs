@@ -1,4 +1,4 @@
-//! Reading a log for whoever may block.
+//! Reading a log for callers that may block.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::{Log, LogError, Offset, PartitionId, Read, TypeFilter};
 const WAITS_MAX: u32 = 30;
 const WAIT: Duration = Duration::from_secs(1);
 
-/// As [`Log::read`], but blocks where the answer is on its way.
+/// As [`Log::read`], but blocks while the answer is pending.
 ///
 /// # Errors
 /// As [`Log::read`]; [`LogError::Unavailable`] where nothing came for half a

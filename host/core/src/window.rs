@@ -112,8 +112,8 @@ impl Window {
     /// A window of the newest `limit` events; 0 remembers none.
     #[must_use]
     pub fn new(limit: u32) -> Self {
-        // Running numbers must tell all entries apart, with room for a group
-        // under way; half the range is far above any sensible window.
+        // Running numbers must tell all entries apart, with room for a pending
+        // group; half the range is far above any sensible window.
         let limit = limit.min(u32::MAX / 4) as usize;
         Self { limit, ring: VecDeque::new(), base: 0, slots: vec![FREE; SLOTS_MIN] }
     }
@@ -203,7 +203,7 @@ impl Window {
                 break;
             }
             let home = self.home(&self.entry(number).identity);
-            // It may move where the hole lies between its home and its slot.
+            // It may move if the hole is between its home and its slot.
             if (slot.wrapping_sub(home) & mask) >= (slot.wrapping_sub(hole) & mask) {
                 self.slots[hole] = number;
                 hole = slot;

@@ -11,15 +11,15 @@ use crate::{KeyRange, Space};
 pub type Writes = BTreeMap<Space, SpaceWrites>;
 
 /// What to write in one space: keys in order, each with its value, or with none
-/// where it is deleted. The bytes of all lie in one piece, and may be shared
-/// with whoever gathered them.
+/// if it is deleted. The bytes of all are in one buffer, which may be shared
+/// with the caller that gathered them.
 #[derive(Clone, Default)]
 pub struct SpaceWrites {
     bytes: Arc<Vec<u8>>,
     pairs: Vec<PairPlace>,
 }
 
-/// Where a key and the value behind it lie among bytes.
+/// Where a key and the value after it are in a buffer of bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct PairPlace {
     start: usize,
@@ -100,7 +100,7 @@ impl SpaceWrites {
         self.part(0..self.pairs.len())
     }
 
-    /// What is to be written under `key`; `Some(None)` where it is deleted.
+    /// What is to be written under `key`; `Some(None)` if it is deleted.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
         let place = self.pairs.binary_search_by(|pair| pair.key(&self.bytes).cmp(key)).ok()?;
@@ -170,7 +170,7 @@ impl<'a> IntoIterator for &'a SpaceWrites {
     }
 }
 
-/// Keys in order, each with its value, or with none where it is deleted.
+/// Keys in order, each with its value, or with none if it is deleted.
 #[derive(Clone, Debug)]
 pub struct ChangedPairs<'a> {
     bytes: &'a [u8],

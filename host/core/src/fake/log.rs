@@ -104,7 +104,7 @@ impl MemoryLog {
         lock(&self.inner).partitions[partition.0 as usize].end += count;
     }
 
-    /// Forgets what stands before `start`, as retention does.
+    /// Deletes the events before `start`, as retention does.
     ///
     /// # Panics
     /// When there is no such partition.

@@ -65,7 +65,7 @@ impl Catalog for MemoryCatalog {
     }
 }
 
-/// A clock that stands still until it is told to go on.
+/// A clock that moves only by [`ManualClock::advance`].
 #[derive(Debug, Default)]
 pub struct ManualClock {
     /// Monotonic time, and the wall's reading at zero.
@@ -125,7 +125,7 @@ pub enum Published {
     Activated {
         /// The projection's name.
         projection: String,
-        /// Its new epoch; `None` where it is gone.
+        /// Its new epoch; `None` if it is gone.
         epoch: Option<String>,
     },
 }

@@ -11,7 +11,7 @@ use crate::{
     TrapKind,
 };
 
-/// What a call uses up in fuel, beside what its events do.
+/// The fuel that a call uses in addition to that of its events.
 const CALL_FUEL: u64 = 100;
 /// What an event or a timer uses up in fuel unless told otherwise.
 const EVENT_FUEL: u64 = 1_000;

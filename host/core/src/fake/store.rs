@@ -27,7 +27,7 @@ impl MemoryStores {
         Self::default()
     }
 
-    /// The state of `shard`, to look at or to make fail; made where there is
+    /// The state of `shard`, to look at or to make fail; created if there is
     /// none.
     #[must_use]
     pub fn shard(&self, shard: &ShardId) -> Arc<MemoryShard> {
@@ -113,7 +113,7 @@ impl MemoryShard {
         lock(&self.faults).commits_tried
     }
 
-    /// The last commit, without the faults that reads are told to have.
+    /// The last commit, without the faults that are set for reads.
     #[must_use]
     pub fn peek(&self) -> Box<dyn ReadStore> {
         Box::new(Snapshot(Arc::clone(&lock(&self.tables))))

@@ -21,8 +21,8 @@ pub trait Clock: Send + Sync {
     /// Time since some fixed moment; never goes back.
     fn monotonic(&self) -> Duration;
 
-    /// CPU time of the calling thread, also since some fixed moment; zero where
-    /// nobody measures it.
+    /// CPU time of the calling thread, also since some fixed moment; zero if
+    /// it is not measured.
     fn thread_cpu(&self) -> Duration {
         Duration::ZERO
     }

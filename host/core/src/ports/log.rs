@@ -19,7 +19,7 @@ pub trait Log: Send + Sync {
     fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError>;
 
     /// The chunk with the first event at or after `from`, or that nothing
-    /// `wanted` stands before some offset. A chunk may begin before `from` and
+    /// `wanted` is stored before some offset. A chunk may begin before `from` and
     /// hold types that are not wanted.
     ///
     /// # Errors
@@ -32,14 +32,14 @@ pub trait Log: Send + Sync {
     ) -> Result<Read, LogError>;
 
     /// The first offset whose event was appended with a time at or after
-    /// `time`; the partition's end where there is none.
+    /// `time`; the partition's end if there is none.
     ///
     /// # Errors
     /// [`LogError`] where it cannot be read.
     fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError>;
 
     /// Appends all of `events` or none, and calls `done` once they are durable.
-    /// Never blocks for long; callers bound what is under way.
+    /// Never blocks for long; callers bound what is pending.
     fn append(&self, events: Events, done: AppendDone);
 
     /// Appends events that were exported from another log, each with the time at which
@@ -75,8 +75,8 @@ pub trait Log: Send + Sync {
     }
 
     /// What the partition is, for as long as it is the same: one that was deleted
-    /// and made anew under its name is another, although its offsets may look
-    /// alike. `None` where the log cannot tell, or not now.
+    /// and recreated under its name is another, although its offsets may look
+    /// alike. `None` if the log does not know, or not now.
     fn identity(&self, _partition: PartitionId) -> Option<Arc<str>> {
         None
     }
@@ -130,14 +130,14 @@ pub struct Bounds {
 pub enum Read {
     /// A chunk that holds at least one event at or after the offset asked for.
     Chunk(Arc<Chunk>),
-    /// Nothing wanted stands before `next`, which is past the offset asked for.
+    /// Nothing wanted is stored before `next`, which is past the offset asked for.
     Skipped {
         /// Where to go on.
         next: Offset,
     },
     /// The offset asked for is the partition's end.
     End,
-    /// It is on its way from elsewhere: the waker is called once asking again
+    /// The read is pending: the waker is called once asking again
     /// may bring more, or [`Log::wait`] returns.
     Pending,
 }

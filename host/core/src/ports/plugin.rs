@@ -236,14 +236,13 @@ pub trait Host: Send + Any {
     /// [`HostError`]; the call is over then.
     fn emit(&mut self, event: NewEvent) -> Result<(), HostError>;
 
-    /// Logs a message; without a cause where it is known only of the call as a
-    /// whole, as text that a guest writes to its standard output.
+    /// Logs a message; without a cause if only the call as a whole is known, as text that a guest writes to its standard output.
     ///
     /// # Errors
     /// [`HostError`]; the call is over then.
     fn log(&mut self, cause: Option<Cause>, level: Level, message: &str) -> Result<(), HostError>;
 
-    /// The host itself, for whoever made it to have it back whole.
+    /// The host itself, so that the caller gets it back whole.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
 

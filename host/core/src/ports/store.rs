@@ -156,7 +156,7 @@ pub trait ShardStore: ReadStore + Sync {
 
 /// Opens and removes shards' states.
 pub trait StateStores: Send + Sync {
-    /// Opens the state of `shard`, empty where there is none yet.
+    /// Opens the state of `shard`, empty if there is none yet.
     ///
     /// # Errors
     /// [`StoreError`] where the file cannot be opened or is damaged.
@@ -214,13 +214,13 @@ pub trait Catalog: Send + Sync {
     /// Stores `record` in place of the one of its name, durably.
     ///
     /// # Errors
-    /// [`StoreError`]; the old one stands then.
+    /// [`StoreError`]; the old one is kept then.
     fn save(&self, record: &ProjectionRecord) -> Result<(), StoreError>;
 
     /// Removes the record named `name`, if there is one, durably.
     ///
     /// # Errors
-    /// [`StoreError`]; the record stands then.
+    /// [`StoreError`]; the record is kept then.
     fn delete(&self, name: &str) -> Result<(), StoreError>;
 }
 

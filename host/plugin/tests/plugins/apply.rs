@@ -359,7 +359,7 @@ fn columns_from_the_guest_are_checked() {
     let fine = put_many(2, [&[1, 3], &[0, 2]], ["abc", "xy"]).to_string();
     assert_eq!(fine, "[(\"a\", []), (\"bc\", [120, 121])]");
     for (ends, texts, expected) in [
-        ([&[3, 1][..], &[1, 2][..]], ["abc", "xy"], "lies before the end"),
+        ([&[3, 1][..], &[1, 2][..]], ["abc", "xy"], "is before the end"),
         ([&[1, 2], &[1, 2]], ["abc", "xy"], "last end is 2, but it has 3 bytes"),
         ([&[1, 9], &[1, 2]], ["abc", "xy"], "last end is 9"),
         ([&[1, 3], &[2]], ["abc", "xy"], "2 keys but 1 values"),
