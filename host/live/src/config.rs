@@ -14,7 +14,7 @@ pub struct LiveConfig {
     /// A `ping` and, on an idle subscription, a `tick` go out this often.
     /// Milliseconds; default 15,000.
     pub heartbeat_ms: u64,
-    /// A session that sends nothing for so long after a `ping` is closed with
+    /// A session that sends nothing for this time after a `ping` is closed with
     /// 4504. Milliseconds; default 10,000.
     pub pong_ms: u64,
     /// A session that has not said `hello` by then is closed with 4400.
@@ -22,14 +22,13 @@ pub struct LiveConfig {
     pub hello_ms: u64,
     /// How long a close waits for the other side's. Milliseconds; default 1,000.
     pub close_ms: u64,
-    /// A session whose connection takes not one byte for so long is cut.
+    /// A session whose connection takes no byte for this time is closed.
     /// Milliseconds; default 10,000.
     pub stall_ms: u64,
     /// A subscription whose commit moves while its rows stay gets a `tick`
     /// this often. Milliseconds; default 1,000.
     pub tick_ms: u64,
-    /// Data frames (`snap`, `delta`, `tick`) under way to a session before it
-    /// must acknowledge some; default 32.
+    /// Data frames (`snap`, `delta`, `tick`) that a session may have unacknowledged; default 32.
     pub window: u32,
     /// Sessions at a time; one more is closed with 4429. Default 20,000.
     pub sessions_max: usize,
@@ -50,7 +49,7 @@ pub struct LiveConfig {
     pub snapshot_ms_max: u64,
     /// Snapshots and resumes read from the store at a time; default 8.
     pub snapshot_readers: usize,
-    /// A snapshot up to so many bytes is encoded once and shared by all
+    /// A snapshot up to this many bytes is encoded once and shared by all
     /// subscribers that need it. Default 1 MiB.
     pub snapshot_shared_bytes_max: usize,
     /// Keys merged for a slow client; with more it gets a fresh snapshot.
@@ -122,7 +121,7 @@ pub struct LiveConfigError {
 
 /// What the token and the offsets of a frame take for each partition, at most.
 const PARTITION_BYTES: usize = 96;
-/// The smallest frame that leaves room for a token beside rows.
+/// The smallest frame that leaves room for a token next to rows.
 const FRAME_BYTES_LEAST: usize = 4_096;
 
 impl LiveConfig {

@@ -15,7 +15,7 @@ pub fn message(text: &str) -> Result<String, String> {
     message.map(|message| format!("{message:?}")).map_err(|error| error.to_string())
 }
 
-/// A resume token's epoch, checkpoint and query; `None` where it is none.
+/// A resume token's epoch, checkpoint and query; `None` if it is none.
 #[must_use]
 pub fn token(text: &str) -> Option<(String, Checkpoint, u64)> {
     token::decode(text).map(|token| (token.epoch, token.at, token.query))

@@ -6,10 +6,10 @@
 //!
 //! How it keeps it, and what it costs:
 //!
-//! - A projection somebody is subscribed to has a *topic* with a *ring* of its
+//! - A projection with subscribers has a *topic* with a *ring* of its
 //!   last commits. A subscription is the number of a commit in that ring, so what a slow
-//!   reader has not seen is merged when it is ready, not stored for it; who
-//!   falls out of the ring is served from the change log, or starts anew.
+//!   reader has not seen is merged when it is ready, not stored for it; a reader that
+//!   falls out of the ring is served from the change log, or starts again.
 //! - Changes of a commit are encoded once per table, and so are merges and
 //!   snapshots that several subscribers need; a frame is a short header around
 //!   the shared bytes.

@@ -93,7 +93,7 @@ pub(crate) enum Mode {
     Changes,
 }
 
-/// Why a subscription starts anew.
+/// Why a subscription starts again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum ResetWhy {

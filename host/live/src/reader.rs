@@ -1,6 +1,6 @@
 //! Reads of the store: snapshots, resumes from the change log, and merged rows
 //! of several partitions. Everything here blocks and runs on blocking threads,
-//! so many at a time as `snapshot_readers` allows.
+//! `snapshot_readers` of them at a time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -236,7 +236,7 @@ impl Reading<'_> {
         }
     }
 
-    /// Reads a table: whole where it is small enough to be shared, else part
+    /// Reads a table: whole if it is small enough to be shared, else part
     /// by part while the session sends it.
     fn snapshot(&self, opened: OpenView, table: TableInfo, answer: Answer, runtime: &Handle) {
         let config = &self.hub.config;
@@ -367,7 +367,7 @@ fn failed(topic: &Topic, refusal: Refusal) -> Refusal {
 /// Why it cannot be read, for people.
 pub(crate) fn advance(hub: &Hub, topic: &Topic) -> Result<(), String> {
     match open_view(hub, topic) {
-        // Deleted or not active: an activation says so, or will.
+        // Deleted or not active: an activation is or will be published.
         Ok(_) | Err(Refusal::NoTable | Refusal::NotActive(_)) => Ok(()),
         Err(Refusal::Failed(error) | Refusal::NotSupported(error) | Refusal::Unsendable(error)) => {
             Err(error)
@@ -390,7 +390,7 @@ fn advance_to(hub: &Hub, topic: &Topic, view: &View, reached: Option<Head>) -> R
             for changes in commits.iter().flat_map(|commit| &commit.tables) {
                 keys.entry(changes.table).or_default().extend(changed(changes).map(|(key, _)| key));
             }
-            // So much at once is cheaper as a snapshot to whoever needs it.
+            // With that many keys a snapshot is cheaper.
             let few = keys.values().map(BTreeSet::len).sum::<usize>() <= hub.config.merge_keys_max;
             let mut tables = Vec::new();
             for (table, keys) in keys.into_iter().filter(|_| few) {

@@ -31,7 +31,7 @@ enum Changes {
     Merged(Vec<TableChanges>),
 }
 
-/// What a row costs in memory beside its bytes, roughly.
+/// What a row takes in memory in addition to its bytes, roughly.
 const ROW_BYTES: usize = 64;
 
 impl Step {
@@ -75,7 +75,7 @@ impl Step {
         self.tables().iter().find(|c| c.table == table)
     }
 
-    /// What it changes of `table`, encoded: once, whoever asks.
+    /// What it changes of `table`, encoded once for all subscribers.
     pub(crate) fn fragment(&self, table: TableId, part_bytes: usize) -> Option<Encoded> {
         let place = self.tables().iter().position(|c| c.table == table)?;
         let encode = || {
@@ -112,7 +112,7 @@ pub(crate) struct Merged<'a> {
 }
 
 impl<'a> Merged<'a> {
-    /// Adds the next commit's changes; `false` where there are too many keys.
+    /// Adds the next commit's changes; `false` if there are too many keys.
     pub(crate) fn add(&mut self, changes: &'a TableChanges, keys_max: usize) -> bool {
         self.commits += 1;
         self.rows.extend(changed(changes));
@@ -142,7 +142,7 @@ pub(crate) struct Head {
     pub(crate) at: Arc<Checkpoint>,
 }
 
-/// What lies between a subscriber and the newest commit.
+/// The changes between a subscriber's commit and the newest one.
 pub(crate) enum Since {
     /// Nothing.
     Current,
@@ -181,7 +181,7 @@ impl Ring {
     }
 
     /// Adds a step, unless a view has shown it already. One that does not follow on the newest commit makes the
-    /// ring begin with it: whoever is further behind must look elsewhere.
+    /// ring begin with it: a subscriber further behind uses the change log.
     pub(crate) fn push(&mut self, step: Step) {
         match &self.head {
             Some(head) if head.pos >= step.to => return,
@@ -197,7 +197,7 @@ impl Ring {
         }
     }
 
-    /// What lies between `pos` and the newest commit, as far as it changes
+    /// The steps between `pos` and the newest commit, as far as they change
     /// `table`; at most `max` steps.
     pub(crate) fn since(&self, pos: u64, table: TableId, max: usize) -> Since {
         let Some(head) = &self.head else { return Since::Current };

@@ -98,7 +98,7 @@ struct Session<'a, I> {
     signal: Arc<Signal>,
     subs: Vec<Subscription>,
     /// What subscriptions that were given up showed, by table: a client that
-    /// subscribes anew must not be led back behind it. As many as there may be
+    /// subscribes again must not see an older commit. Up to the limit of
     /// subscriptions.
     left: VecDeque<Left>,
     /// Which subscription is asked first next time, so that none starves.
@@ -360,7 +360,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         }
     }
 
-    /// What can be told of a subscription without looking at tables.
+    /// Checks a subscription without looking at tables.
     fn check(&self, sub: &Sub) -> Result<Mode, (&'static str, String)> {
         if self.subs.iter().any(|other| other.id == sub.id) {
             let msg = format!("the id {} is in use: `unsub` it first, or take another", sub.id);

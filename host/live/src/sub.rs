@@ -39,7 +39,7 @@ pub(crate) struct Subscription {
     phase: Phase,
     /// Sent before anything else: `ok`, `reset`.
     control: VecDeque<String>,
-    /// Deltas under way; the first may be sent in part.
+    /// Deltas to be sent; the first may be sent in part.
     ready: VecDeque<Ready>,
     part: usize,
     /// Since when the client has been getting a snapshot or a delta in parts.
@@ -48,11 +48,11 @@ pub(crate) struct Subscription {
     rate_at: Instant,
     /// When a `tick` is due for commits without changes.
     tick_at: Instant,
-    /// Something is said by then, so that quiet can be told from stale.
+    /// A frame is sent by then, so that quiet differs from stale.
     idle_at: Instant,
     /// Another table of the projection has just been brought further.
     tick_now: bool,
-    /// Why it starts anew, where the client has not been told yet.
+    /// Why it starts again, if the client does not know yet.
     reset_why: Option<ResetWhy>,
     listening: Option<Listening>,
 }
@@ -96,7 +96,7 @@ pub(crate) struct Around<'a> {
     pub(crate) hub: &'a Arc<Hub>,
     pub(crate) signal: &'a Arc<Signal>,
     pub(crate) now: Instant,
-    /// Whether one more data frame may be under way.
+    /// Whether one more data frame may be sent unacknowledged.
     pub(crate) window_open: bool,
 }
 
@@ -183,7 +183,7 @@ impl Subscription {
         let give_up = self.busy_since.map(|since| since + ms(around.hub.config.snapshot_ms_max));
         let live = matches!(self.phase, Phase::Live) && around.window_open;
         let live = live.then(|| {
-            // Commits that leave the table alone wake nobody, so whether the
+            // Commits that do not change the table wake no session, so whether the
             // commit moved is looked up now and then.
             let tick_ms = ms(around.hub.config.tick_ms.max(1));
             let tick_at =
@@ -219,8 +219,8 @@ impl Subscription {
         }
     }
 
-    /// Takes in what happened: the store's answer, another epoch. Comes back
-    /// with the last word where it is over.
+    /// Takes in what happened: the store's answer, another epoch. Returns
+    /// the last frame if it has ended.
     fn settle(&mut self, around: &Around<'_>) -> Result<Option<String>, Stop> {
         if let Phase::Opening { opened, first } = &mut self.phase {
             let first = *first;

@@ -1,5 +1,5 @@
 //! The resume token: where a subscription was, opaque to clients. It grants
-//! nothing; whoever shows one is checked like anybody else.
+//! nothing: a client with a token is checked like any other.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -35,7 +35,7 @@ pub(crate) fn encode(epoch: &str, at: &Checkpoint, query: u64) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The inverse of [`encode`]; `None` where it is no token of this format.
+/// The inverse of [`encode`]; `None` if it is no token of this format.
 pub(crate) fn decode(token: &str) -> Option<Token> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
     postcard::from_bytes(&bytes).ok().filter(|token: &Token| token.format == FORMAT)

@@ -1,5 +1,5 @@
-//! A projection that somebody is subscribed to: its recent commits, its epoch,
-//! and whom to wake.
+//! A projection with subscribers: its recent commits, its epoch,
+//! and the sessions to wake.
 //!
 //! A topic lives as long as its subscriptions. Engine threads only push to the
 //! ring and wake the topic's own task (`pump`), which wakes the sessions, so
@@ -144,7 +144,7 @@ pub(crate) enum Pending {
 pub(crate) enum Adopted {
     /// They do.
     Yes(Agreed),
-    /// One of them is older: an activation is on its way.
+    /// One of them is older: an activation is pending.
     Stale,
 }
 
@@ -175,7 +175,7 @@ const MERGE_KEPT_BYTES: usize = 256 << 10;
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 impl Topic {
-    /// The topic of `name`, made where there is none yet. Must be called on a
+    /// The topic of `name`, created if there is none yet. Must be called on a
     /// runtime: it spawns the topic's task.
     pub(crate) fn of(hub: &Arc<Hub>, name: &str) -> Arc<Self> {
         let mut topics = hub.topics.lock();
@@ -298,8 +298,8 @@ impl Topic {
         self.wake.notify_one();
     }
 
-    /// With several partitions: brings the ring to `view`, by `step` or, where
-    /// there is none, by forgetting what was before.
+    /// With several partitions: brings the ring to `view`, by `step` or, if
+    /// there is none, by dropping the steps before.
     pub(crate) fn finish_advance(&self, view: &View, step: Option<Step>) {
         let mut state = self.state.lock();
         if state.epoch.as_deref() != Some(view.epoch()) {
@@ -355,7 +355,7 @@ impl Topic {
     }
 
     /// What became of a subscriber's epoch since `generation`: nothing
-    /// (`None`), or its new generation and why it must start anew, if it must.
+    /// (`None`), or its new generation and why it must start again, if it must.
     pub(crate) fn turned(&self, epoch: &str, generation: u64) -> Option<(u64, Option<Turned>)> {
         let state = self.state.lock();
         if state.generation == generation {
@@ -383,12 +383,12 @@ impl Topic {
         let config = &hub.config;
         let steps_max = match mode {
             Mode::State => usize::MAX,
-            // Held until sent, so no more than can be under way.
+            // Kept until sent, so no more than may be unacknowledged.
             Mode::Changes => config.window.max(1) as usize,
         };
         let state = self.state.lock();
         if state.epoch.as_deref() != Some(epoch) {
-            // An activation is on its way; `turned` tells of it.
+            // An activation is pending; `turned` reports it.
             return Pending::Current;
         }
         let (steps, to, at, head) = match state.ring.since(pos, table, steps_max) {
@@ -470,7 +470,7 @@ impl Topic {
         }
     }
 
-    /// How far the projection is behind its log; asked for anew now and then.
+    /// How far the projection is behind its log; refreshed now and then.
     pub(crate) fn lag(&self, source: &LagSource) -> Option<Lag> {
         if let Some((asked, lag)) = &self.state.lock().lag
             && asked.elapsed() < LAG_KEPT

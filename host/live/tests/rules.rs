@@ -343,12 +343,12 @@ async fn a_token_resumes_in_memory_and_after_a_restart_without_a_repeat() {
             let message = json!({"t":"sub","id":1,"table":"shop/a","resume":token(&snap)});
             wire.say(message).await;
             assert_eq!(wire.hear().await["resumed"], true, "{partitions} {restart}");
-            // With several partitions merged rows may still be on their way.
+            // With several partitions merged rows may still be pending.
             let delta = wire.hear_a("delta").await;
             assert_eq!((&delta["from"], &delta["to"]), (&json!(0), &json!(2)), "{delta}");
             assert_eq!(delta["up"], json!({"j":{"k":"j","n":2}}));
             assert_eq!(delta["del"], json!(["k"]));
-            // Where nothing is missing, a tick says so at once.
+            // If nothing is missing, a tick follows at once.
             let message = json!({"t":"sub","id":2,"table":"shop/a","resume":token(&delta)});
             wire.say(message).await;
             let (ok, tick) = (wire.hear_a("ok").await, wire.hear_a("tick").await);
@@ -624,14 +624,14 @@ async fn a_client_that_goes_takes_its_session_and_topic_along() {
     drop(wire.ws);
     assert_eq!(wire.session.await.unwrap(), lantern_live::SessionEnd::Cut);
     assert_eq!(hub.sessions(), 0);
-    // The tasks a topic and a session spawned let go of the hub as well.
+    // The tasks a topic and a session spawned release the hub as well.
     *world.hub.lock() = None;
     while Arc::strong_count(&hub) > 1 {
         tokio::task::yield_now().await;
     }
 }
 
-/// One commit of so many rows of about 100 bytes.
+/// One commit of `rows` rows of about 100 bytes.
 fn fill(world: &World, rows: usize) {
     let keys: Vec<String> = (0..rows).map(|i| format!("{i:040}")).collect();
     let writes: Vec<_> = keys.iter().map(|key| (0, key.as_str(), Some(7))).collect();
@@ -691,7 +691,7 @@ async fn a_client_whose_connection_takes_no_byte_is_cut() {
     let keys: Vec<String> = (0..200).map(|n| format!("key-{n}")).collect();
     let writes: Vec<_> = keys.iter().map(|key| (0, key.as_str(), Some(1))).collect();
     world.commit(0, &writes);
-    // A pipe that a snapshot does not fit into, and nobody reads.
+    // A pipe that a snapshot does not fit into, without a reader.
     let mut wire = Wire::silent(&hub, 1_024).await;
     wire.say(json!({"t":"hello"})).await;
     wire.say(json!({"t":"sub","id":1,"table":"shop/a"})).await;

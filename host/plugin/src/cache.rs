@@ -18,8 +18,8 @@ use wasmtime::component::Component;
 pub(crate) type Sha = [u8; 32];
 
 /// What a cache file ends in, behind the code and its keyed hash. The code is an
-/// ELF image, which says itself where its parts lie, so that nothing of what stands
-/// behind it is taken for code.
+/// ELF image, which says itself where its parts are, so that nothing that follows
+/// it is taken for code.
 const MAGIC: &[u8; 8] = b"LNCODE2\n";
 const TAG_BYTES: usize = 32;
 const END_BYTES: usize = TAG_BYTES + MAGIC.len();
@@ -37,7 +37,7 @@ pub(crate) struct Code(Held);
 
 enum Held {
     Bytes(Vec<u8>),
-    /// Of the cache. Nobody writes into a file there once it has its name.
+    /// Of the cache. No process writes into a file there once it has its name.
     File(File),
 }
 
@@ -50,7 +50,7 @@ impl Code {
     /// Makes the code runnable.
     ///
     /// # Errors
-    /// Where it is of another engine or the system gives no memory.
+    /// If it is of another engine or the system gives no memory.
     #[allow(
         unsafe_code,
         reason = "the one place where precompiled code is taken for what it says: a `Code` is \
@@ -58,7 +58,7 @@ impl Code {
     )]
     pub(crate) fn deserialize(&self, engine: &Engine) -> wasmtime::Result<Component> {
         // SAFETY: both ask for output of `precompile_component`, and the second for a
-        // file that nobody changes. `from_compiler` has it from the child that ran just
+        // file that no process changes. `from_compiler` has it from the child that ran just
         // that, and `Cache::load` has checked an HMAC, under a key that only this user
         // can read, over exactly these bytes: the file is named by its descriptor, so
         // that it is the one that was read, whatever took its name since. Files of the
@@ -104,7 +104,7 @@ impl Cache {
         Ok(cache)
     }
 
-    /// The code of an upload, where it is there and ours.
+    /// The code of an upload, if it is there and ours.
     pub(crate) fn load(&self, sha: &Sha) -> Option<Code> {
         let path = self.path(sha);
         let (file, bytes) = match read(&path) {
@@ -124,7 +124,7 @@ impl Cache {
         if !ours {
             tracing::warn!(
                 path = %path.display(),
-                "compiled plugin is damaged or not of this host's making: compiled anew"
+                "compiled plugin is damaged or not of this host's making: compiled again"
             );
             metrics::counter!("lantern_plugin_cache_refused_total").increment(1);
             return None;
@@ -145,7 +145,7 @@ impl Cache {
             file.write_all(code)?;
             file.write_all(&self.tag(sha, code))?;
             file.write_all(MAGIC)?;
-            // No sync: a file torn by a power cut fails its hash and is made anew.
+            // No sync: a file torn by a power cut fails its hash and is created again.
             fs::rename(&aside, self.path(sha))
         })();
         if written.is_err() {
@@ -216,7 +216,7 @@ fn read(path: &Path) -> io::Result<(File, Vec<u8>)> {
 }
 
 /// Reads the key, or makes one. A key that others could read is worth nothing
-/// and is replaced, which makes every file anew.
+/// and is replaced, so that every file is created again.
 fn open_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     if let Some(key) = read_key(path)? {
         return Ok(key);
@@ -255,7 +255,7 @@ fn read_key(path: &Path) -> io::Result<Option<[u8; KEY_BYTES]>> {
         _ => {
             tracing::warn!(
                 path = %path.display(),
-                "the key of the compile cache is damaged or readable by others: made anew"
+                "the key of the compile cache is damaged or readable by others: created again"
             );
             fs::remove_file(path)?;
             Ok(None)

@@ -10,7 +10,7 @@ use crate::state::{CallEnd, State, in_words};
 /// Work for one key, row or event of a call that takes many, in fuel.
 const ITEM_FUEL: u64 = 100;
 
-/// So many rows are got at once, each of them of any size.
+/// How many rows are read at once, each of any size.
 const GET_AT_ONCE: usize = 64;
 
 impl types::Host for State {}
@@ -206,7 +206,7 @@ struct Keys {
 impl Keys {
     fn check(call: &str, raw: types::ColumnResult) -> Result<Self, CallEnd> {
         let column = column(call, "keys", raw)?;
-        // Whole bytes first, in one go; then each cut must lie between two
+        // Whole bytes first, in one go; then each cut must be between two
         // characters.
         let text = std::str::from_utf8(column.bytes()).map_err(|error| {
             CallEnd::Guest(format!(

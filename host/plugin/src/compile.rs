@@ -34,7 +34,7 @@ const ANSWER_CODE: u8 = 0;
 /// First byte of the child's answer: a [`LoadError`] follows, as JSON.
 const ANSWER_ERROR: u8 = 1;
 
-/// What the child is told, as its second argument.
+/// The child's order, as its second argument.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Order {
@@ -174,7 +174,7 @@ impl Compilers {
         })
     }
 
-    /// A compiler that was refused memory may say so itself.
+    /// A compiler that was refused memory may report that itself.
     fn named(&self, error: LoadError) -> LoadError {
         match error {
             LoadError::Invalid { reason } if reason.contains("Cannot allocate memory") => {
@@ -197,7 +197,7 @@ impl Compilers {
         match status.signal() {
             _ if words.contains("memory allocation of") => self.out_of_memory(),
             Some(signal) if signal == cpu[0] => LoadError::CompileCpu { limit_s: self.order.cpu_s },
-            // Nobody but the kernel kills it so: the system is out of memory.
+            // Only the kernel kills it so: the system is out of memory.
             Some(signal) if signal == cpu[1] => self.out_of_memory(),
             Some(signal) => LoadError::CompilerBroke {
                 reason: format!("it was ended by signal {signal}: {words}"),
@@ -327,7 +327,7 @@ mod tests {
             ..PluginConfig::default()
         };
         let compilers = Compilers::new(&config);
-        let turn = compilers.wait_for_turn().expect("nobody else compiles");
+        let turn = compilers.wait_for_turn().expect("no other compiles");
         let error = compilers.wait_for_turn().err().expect("there is no room to wait");
         assert!(matches!(error, LoadError::CompileQueue { waiting: 0 }), "{error}");
         drop(turn);

@@ -1,4 +1,4 @@
-//! What can be configured, with every default and its reason. Units stand last
+//! What can be configured, with every default and its reason. Units come last
 //! in names; unknown keys are errors.
 
 use std::path::PathBuf;

@@ -26,7 +26,7 @@ const MEMORY_GUARD_BYTES: u64 = 32 << 20;
 /// by default, so host calls keep at least half.
 const WASM_STACK_BYTES: usize = 1 << 20;
 /// Fuel of an instruction that calls into the engine to grow a memory or table,
-/// also where it is refused: measured, half a microsecond. At the one unit of
+/// also if it is refused: measured, half a microsecond. At the one unit of
 /// any other, a loop of them met the clock's limit before that of fuel.
 const GROW_FUEL: u8 = 250;
 /// Fuel of copying, filling or initialising, besides one for each byte: these

@@ -1,4 +1,4 @@
-//! Why a plugin cannot be loaded, in words for whoever uploads it.
+//! Why a plugin cannot be loaded, in words for its author.
 
 use lantern_core::ManifestError;
 use serde::{Deserialize, Serialize};
@@ -58,7 +58,7 @@ pub enum LoadError {
          that it is a projection"
     )]
     NoMetadata,
-    /// A core module with imports that nobody can give it.
+    /// A core module with imports that no host can give it.
     #[error("the module imports `{name}` from `{module}`, which a projection cannot have: {why}")]
     CoreImport {
         /// The import's module.
@@ -304,7 +304,7 @@ impl LoadError {
                  wit-bindgen"
             }
             Self::Invalid { .. } => {
-                "build it anew without threads, 64-bit memory, tail calls, garbage collection, \
+                "build it again without threads, 64-bit memory, tail calls, garbage collection, \
                  exceptions or relaxed SIMD"
             }
             Self::Import { .. } => "remove what needs it; a projection has the contract only",
@@ -347,7 +347,7 @@ impl LoadError {
         }
     }
 
-    /// The guest's stack where there is one, else empty.
+    /// The guest's stack if there is one, else empty.
     #[must_use]
     pub fn backtrace(&self) -> &str {
         match self {

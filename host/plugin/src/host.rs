@@ -33,7 +33,7 @@ pub struct PluginHost {
     slots: Mutex<HashMap<Sha, Arc<Slot>>>,
 }
 
-/// Code that somebody may be using.
+/// Code that may be in use.
 type Slot = Mutex<Weak<Linked>>;
 
 impl PluginHost {
@@ -113,7 +113,7 @@ impl PluginHost {
 
     fn slot(&self, sha: Sha) -> Arc<Slot> {
         let mut slots = lock(&self.slots);
-        // Only slots that nobody holds and whose code nobody uses are forgotten.
+        // Only slots without a holder and whose code is unused are forgotten.
         slots.retain(|_, slot| Arc::strong_count(slot) > 1 || lock(slot).strong_count() > 0);
         Arc::clone(slots.entry(sha).or_default())
     }
@@ -145,7 +145,7 @@ impl PluginHost {
         let loaded = code.deserialize(&self.engine);
         loaded
             .inspect_err(
-                |error| tracing::warn!(%error, "a compiled plugin does not load: made anew"),
+                |error| tracing::warn!(%error, "a compiled plugin does not load: compiled again"),
             )
             .ok()
     }

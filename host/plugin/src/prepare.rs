@@ -52,7 +52,7 @@ fn wrap(module: &[u8]) -> Result<Vec<u8>, LoadError> {
     })?
 }
 
-/// Finds what keeps a module from being wrapped and can be told plainly.
+/// Finds what prevents a module from being wrapped and has a plain explanation.
 fn check_module(module: &[u8]) -> Result<(), LoadError> {
     let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid {
         reason: reason(&error.to_string()),

@@ -1,4 +1,4 @@
-//! Tells what somebody uploaded from its first bytes.
+//! Finds out from the first bytes what was uploaded.
 
 use crate::LoadError;
 
@@ -54,7 +54,7 @@ fn describe(bytes: &[u8]) -> String {
         (b"<html", "an HTML page"),
         (b"(module", "WebAssembly as text, which `wasm-tools parse` makes binary"),
         (b"(component", "WebAssembly as text, which `wasm-tools parse` makes binary"),
-        (b"version https://git-lfs", "a Git LFS pointer, not the file it stands for"),
+        (b"version https://git-lfs", "a Git LFS pointer, not the file that it points to"),
     ];
     if bytes.is_empty() {
         return "it is empty".into();

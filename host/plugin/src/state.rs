@@ -1,4 +1,4 @@
-//! What stands behind one instance while it runs: the host that answers its
+//! What one instance uses while it runs: the host that answers its
 //! calls, what it has used so far, and its memory.
 
 use std::sync::Arc;

@@ -114,7 +114,7 @@ fn every_call_of_the_contract_arrives() {
 
 #[test]
 fn timers_watermark_offsets_and_types_are_where_the_contract_says() {
-    // Each is checked in the guest, which traps where it is not so.
+    // Each is checked in the guest, which traps if it is not so.
     let check = |load: &str, expected: &str| {
         format!("(if (i64.ne {load} (i64.const {expected})) (then unreachable))")
     };

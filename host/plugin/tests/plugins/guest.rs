@@ -24,7 +24,7 @@ pub(crate) struct Guest {
     pub(crate) world: Option<&'static str>,
     /// Imports, as WAT fields.
     pub(crate) imports: String,
-    /// WAT fields beside the functions.
+    /// WAT fields next to the functions.
     pub(crate) fields: String,
     /// Instructions of `setup`, whose parameters are `$ptr` and `$len`.
     pub(crate) setup: String,

@@ -122,7 +122,7 @@ fn modules_for_other_places_are_told_which() {
     }
 }
 
-/// A guest whose world has `extra` beside the contract's.
+/// A guest whose world has `extra` next to the contract's.
 fn world_with(packages: &str, extra: &str, import: &str) -> Guest {
     let mut guest = Guest::new();
     let contract = WIT.replacen("package lantern:projection@0.2.0;", "", 1);
@@ -336,7 +336,7 @@ fn the_same_code_with_other_parameters_is_compiled_once() {
     assert_eq!(host.compiled(), 1);
     drop((a, b));
     host.load(&bytes, "").unwrap();
-    assert_eq!(host.compiled(), 2, "code that nobody uses is not kept in memory");
+    assert_eq!(host.compiled(), 2, "unused code is not kept in memory");
 }
 
 fn compiled_file(cache: &Path) -> PathBuf {
@@ -373,7 +373,7 @@ fn a_restart_finds_the_code_and_a_tampered_file_is_compiled_anew() {
     assert_eq!(third.compiled(), 1);
     assert_ne!(fs::read(&path).unwrap(), code, "the damaged file was replaced");
 
-    // Code made by somebody else, whole but under another key.
+    // Code made by another host, whole but under another key.
     fs::write(cache.path().join("key"), [1; 32]).unwrap();
     let fourth = open();
     fourth.load(&bytes, "").unwrap();

@@ -103,7 +103,7 @@ fn apply(plugin: &dyn Plugin, batch: &Batch, fuel: u64) -> (Applied, Tables) {
     (applied, *host.into_any().downcast().unwrap())
 }
 
-/// A host that keeps what it is told.
+/// A host that records its calls.
 #[derive(Default)]
 struct Tables {
     rows: BTreeMap<(u32, String), Vec<u8>>,

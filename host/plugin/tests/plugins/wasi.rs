@@ -124,7 +124,7 @@ fn clocks_and_randomness_are_functions_of_the_log() {
 fn before_1970_and_while_events_are_applied_the_clock_shows_zero() {
     let early = Timestamp::MIN;
     let timers = Batch { timers: vec![Timer::default()], watermark: early, ..batch(0) };
-    // A batch of events may span ticks: its watermark depends on where it is cut.
+    // A batch of events may span ticks: its watermark depends on the cut.
     for batch in [timers, batch(1)] {
         let (applied, tables) = apply(&*load(&curious()), &batch, FUEL);
         applied.result.unwrap();
