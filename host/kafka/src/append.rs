@@ -1,10 +1,9 @@
-//! Appends: an idempotent producer, and a thread that knows which events were
-//! sent before.
+//! Appends: an idempotent producer, and a thread with the deduplication window.
 //!
-//! An event is acknowledged once the broker has it. Where it is not known whether
-//! the broker has it, nobody is told that it does, and the end of the topic is
-//! read again before anything else is appended: so an event that is sent again is
-//! known again, although its first sending was never acknowledged.
+//! An event is acknowledged when the broker has stored it. If the outcome of a send is
+//! unknown, the event is not acknowledged, and the end of the topic is read again
+//! before anything else is appended. So if the client sends the event again, the
+//! duplicate is recognized even though the first send was never acknowledged.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -32,11 +31,11 @@ use crate::tail;
 use crate::topic_settings::{Batching, EventCheck, Failure, Undelivered, refused_here, verdict};
 use crate::written;
 
-/// What a record takes in the producer beside its event, in bytes.
+/// Memory that a record takes in the producer in addition to its event, in bytes.
 const RECORD_BYTES: usize = 768;
-/// How often what waits is looked at.
+/// How often waiting appends are checked for their timeout.
 const TICK: Duration = Duration::from_millis(100);
-/// How long the end may take to be read again before that is tried anew.
+/// Wait before the end of the topic is read again after a failure.
 const AGAIN: Duration = Duration::from_secs(1);
 
 /// Takes appends.
@@ -54,14 +53,14 @@ enum Job {
     Close,
 }
 
-/// What belongs to a record on its way.
+/// Identifies a record that was sent and whose outcome is pending.
 pub(crate) struct Ticket {
     call: u64,
     index: usize,
     identity: Option<Identity>,
 }
 
-/// The producer's context: hands outcomes on.
+/// The producer's context: passes delivery outcomes to the worker.
 pub(crate) struct Deliveries {
     base: Context,
     jobs: Sender<Job>,
@@ -94,7 +93,7 @@ impl ProducerContext for Deliveries {
             Ok(message) => Ok((message.partition(), u64::try_from(message.offset()).unwrap_or(0))),
             Err((error, message)) => Err(Undelivered::new(error, message)),
         };
-        // Nobody listens once the log is closed.
+        // The receiver is gone if the log is closed.
         let _ = self.jobs.send(Job::Delivered { ticket: *ticket, outcome });
     }
 }
@@ -149,15 +148,16 @@ impl Appender {
         Ok(Self { jobs, bytes, limit, thread: Mutex::new(Some(thread)) })
     }
 
-    /// See [`lantern_core::Log::append`]; into partition `to`, where given.
+    /// See [`lantern_core::Log::append`]. Appends to partition `to` if it is given.
     pub(crate) fn append(&self, events: Events, to: Option<PartitionId>, done: AppendDone) {
         let bytes = events.bytes() + events.len() * RECORD_BYTES;
         let before = self.bytes.fetch_add(bytes, Ordering::AcqRel);
-        // One alone always fits, or it never would.
+        // A single append is always accepted, whatever its size: otherwise one larger
+        // than the limit could never be appended.
         if before > 0 && before + bytes > self.limit {
             self.bytes.fetch_sub(bytes, Ordering::AcqRel);
             let waiting = format!(
-                "{before} bytes wait for Kafka already (`log.kafka.queue_bytes` is {})",
+                "{before} bytes are already waiting for Kafka (`log.kafka.queue_bytes` is {})",
                 self.limit
             );
             return done(Err(LogError::Unavailable(waiting)));
@@ -170,19 +170,19 @@ impl Appender {
         }
     }
 
-    /// Takes no more, and waits for what is on its way.
+    /// Stops accepting appends, and waits for the pending ones.
     pub(crate) fn close(&self) {
-        // It has ended already where nobody listens.
+        // If this fails, the thread has already ended.
         let _ = self.jobs.send(Job::Close);
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
-            tracing::error!("the thread of appends panicked");
+            tracing::error!("the append thread panicked");
         }
     }
 }
 
-/// A producer with `settings` that makes such batches.
+/// A producer with `settings` that batches records as `batching` says.
 fn producer(
     settings: &ClientConfig,
     batching: Batching,
@@ -202,34 +202,35 @@ struct Worker {
     settings: ClientConfig,
     /// How the producer batches records.
     batching: Batching,
-    /// The limit of the topic at which batches were too large although no record
-    /// was: while it holds, records are sent one by one.
+    /// The topic's size limit at the time when a batch was too large although no single
+    /// record was. While the topic has this limit, records are sent one by one.
     alone_at: Option<Option<usize>>,
-    /// Whether the producer is to be replaced before anything else is sent.
+    /// Whether the producer must be replaced before anything else is sent.
     renewing: bool,
     jobs: Sender<Job>,
     bytes: Arc<AtomicUsize>,
-    /// The newest events by identity; `None` while the topic's end is to be read.
+    /// The deduplication window; `None` until the topic's end has been read.
     window: Option<Window>,
-    /// Events on their way, and who else sent them.
+    /// Pending events, each with the later appends of the same event: call, index and
+    /// content checksum.
     under_way: HashMap<Identity, Vec<(u64, usize, u32)>>,
     calls: HashMap<u64, Call>,
     next_call: u64,
-    /// What waits for the window.
+    /// Jobs that wait for the window or for a new producer.
     held: VecDeque<(Instant, Job)>,
-    /// When the topic's end was begun to be read.
+    /// When reading of the topic's end began.
     reading: Option<Instant>,
     closing: bool,
 }
 
-/// An append under way.
+/// A pending append.
 struct Call {
     left: usize,
     placed: Vec<AppendedEvent>,
     /// How many of the events are in the log.
     taken: usize,
     failed: Option<String>,
-    /// The first event that can never be taken.
+    /// The first event that can never be appended.
     rejected: Option<(usize, RejectedEvent)>,
     bytes: usize,
     done: AppendDone,
@@ -271,8 +272,8 @@ impl Worker {
         }
     }
 
-    /// Replaces a producer that has failed for good, as it does if the broker has lost
-    /// what it had acknowledged, or whose batches do not suit the topic any more.
+    /// Replaces the producer if it has failed permanently, for instance because the
+    /// broker lost acknowledged records, or if the topic needs other batch sizes.
     fn renew(&mut self) {
         if !self.calls.is_empty() {
             return;
@@ -302,7 +303,7 @@ impl Worker {
         Batching::within(&settings, alone)
     }
 
-    /// Goes on with what was held.
+    /// Resumes the held jobs.
     fn release(&mut self) {
         for (_, job) in std::mem::take(&mut self.held) {
             self.job(job);
@@ -316,8 +317,8 @@ impl Worker {
         }
     }
 
-    /// Has the topic's end read, where that is to be done and nothing is on its
-    /// way that would be missed.
+    /// Starts reading the topic's end if the window is missing. Waits until no append
+    /// is pending: the window would lack its events.
     fn read_tail(&mut self) {
         if self.window.is_some() || !self.calls.is_empty() || self.closing {
             return;
@@ -338,7 +339,7 @@ impl Worker {
             if window.is_err() {
                 std::thread::sleep(AGAIN);
             }
-            // Nobody listens once the log is closed.
+            // The receiver is gone if the log is closed.
             let _ = jobs.send(Job::Tail(window));
         });
         if let Err(error) = spawned {
@@ -358,7 +359,7 @@ impl Worker {
         }
     }
 
-    /// Refuses what has waited too long.
+    /// Refuses held appends that have waited too long.
     fn expire(&mut self) {
         let most = Duration::from_millis(self.shared.config.delivery_ms_max);
         while self.held.front().is_some_and(|(since, _)| since.elapsed() >= most) {
@@ -433,7 +434,7 @@ impl Worker {
         self.settle(number);
     }
 
-    /// The topic that events go to which are for partition `to`.
+    /// The topic of partition `to`; the ingest topic if there is none.
     fn topic(&self, to: Option<PartitionId>) -> &str {
         let part = to.and_then(|to| self.shared.parts.get(to.0 as usize));
         part.map_or(self.shared.config.ingest_topic(), |part| &part.place.topic)
@@ -481,9 +482,10 @@ impl Worker {
         }
         self.place(ticket.call, ticket.index, &outcome, None);
         let first = ticket.identity.map(|identity| identity.content);
-        // A verdict on one event says nothing about another of the same identity.
+        // Events with the same identity can differ, so a rejection of one is no verdict
+        // on the others.
         let outcome = outcome.map_err(|failure| match failure {
-            Failure::Rejected(_) => Failure::Unavailable("it is to be sent once more".into()),
+            Failure::Rejected(_) => Failure::Unavailable("send it again".into()),
             other => other,
         });
         for (call, index, content) in others.into_iter().flatten() {
@@ -491,19 +493,19 @@ impl Worker {
         }
     }
 
-    /// Why a record was not taken, and what that changes here.
+    /// Why the broker refused a record. Updates the worker's state accordingly.
     fn failure(&mut self, undelivered: &Undelivered) -> Failure {
         let topic = self.shared.config.ingest_topic();
         let settings = self.shared.settings(topic);
         let failure = verdict(undelivered, topic, &settings, self.batching);
         match &failure {
-            // It is known not to be in the topic.
+            // The record is certainly not in the topic, so the window stays valid.
             Failure::Rejected(_) => {}
             Failure::Together => {
                 (self.alone_at, self.renewing) = (Some(settings.batch_bytes_max), true);
             }
             Failure::Unavailable(why) if self.window.as_ref().is_some_and(Window::is_on) => {
-                tracing::warn!(%why, "a record was not taken: the topic's end is read again");
+                tracing::warn!(%why, "a record was not delivered: the end of the topic is read again");
                 self.window = None;
             }
             Failure::Unavailable(_) => {}
@@ -534,14 +536,14 @@ impl Worker {
                 }
             }
             Err(Failure::Together) => {
-                call.failed = Some("records sent together were too large together".into());
+                call.failed = Some("the batch of records was too large for the topic".into());
             }
             Err(Failure::Unavailable(why)) => call.failed = Some(why.clone()),
         }
         self.settle(number);
     }
 
-    /// Answers an append that nothing is missing of any more.
+    /// Answers an append if none of its events is pending.
     fn settle(&mut self, number: u64) {
         if self.calls.get(&number).is_none_or(|call| call.left > 0) {
             return;
@@ -557,7 +559,7 @@ impl Worker {
         for AppendedEvent { partition, offset, .. } in differing {
             tracing::warn!(
                 %partition, %offset,
-                "an event was not appended: the one at this offset has the same tenant, source and id, and other content"
+                "an event was not appended: the event at this offset has the same tenant, source and id, but other content"
             );
         }
         (call.done)(match (call.rejected, call.failed) {
@@ -566,13 +568,13 @@ impl Worker {
             }
             (None, None) => Ok(Appended { events: call.placed }),
             (None, Some(why)) => {
-                Err(LogError::Unavailable(format!("Kafka has not taken it: {why}")))
+                Err(LogError::Unavailable(format!("Kafka did not accept it: {why}")))
             }
         });
     }
 
-    /// The number of a partition of the topic that events are sent to. One that
-    /// was added since the start gets its number now, and is read from the next.
+    /// The number of a partition of the ingest topic. A partition that was added since
+    /// the start gets its number now, and is read from the next start on.
     fn number(&self, partition: i32) -> PartitionId {
         let topic: Box<str> = self.shared.config.ingest_topic().into();
         let mut table = self.table.lock();

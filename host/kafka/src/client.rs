@@ -1,4 +1,4 @@
-//! Clients of the Kafka library: their settings, what they log, their tokens.
+//! Clients of the Kafka library: settings, logging and tokens.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use rdkafka::{ClientContext, Timestamp as RecordTime};
 
 use crate::config::KafkaConfig;
 
-/// How long a question to the broker may take.
+/// How long a request to the broker may take.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
-/// How long a client is polled for what it asks of us.
+/// How long a client is polled so that it can request a token.
 const TOKEN_WAIT: Duration = Duration::from_millis(10);
-/// How long a token without an end of its own is taken for good.
+/// How long a token without an expiry time counts as valid, in milliseconds.
 const TOKEN_MS: i64 = 300_000;
 
-/// What all clients tell.
+/// The newest fault that any client reported.
 #[derive(Default)]
 pub(crate) struct Said {
-    /// The last fault that a client told.
+    /// Its text.
     last: Mutex<Option<String>>,
 }
 
 impl Said {
-    /// What the clients said of why the broker cannot be reached.
+    /// Why the broker cannot be reached, if a client reported that.
     pub(crate) fn last(&self) -> Option<String> {
         self.last.lock().clone()
     }
@@ -52,14 +52,14 @@ impl Context {
         Self { said, token_file: config.oauth_token_file.clone() }
     }
 
-    /// What all clients told.
+    /// The newest fault that any client reported.
     pub(crate) fn said(&self) -> &Said {
         &self.said
     }
 
-    /// Notes and tells what a client says of a fault.
+    /// Stores and logs a fault that a client reports.
     pub(crate) fn told(&self, error: &KafkaError, reason: &str) {
-        // An end is none.
+        // Reaching a partition's end is not a fault.
         if matches!(error, KafkaError::PartitionEOF(_)) {
             return;
         }
@@ -67,7 +67,7 @@ impl Context {
         *self.said.last.lock() = Some(reason.to_owned());
     }
 
-    /// The token of the file that is set.
+    /// The token from the configured file.
     pub(crate) fn token(&self) -> Result<OAuthToken, Box<dyn std::error::Error>> {
         let path = self.token_file.as_ref().ok_or("`log.kafka.oauth_token_file` is not set")?;
         let token = std::fs::read_to_string(path)
@@ -99,8 +99,8 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {}
 
-/// What the library logs is for whoever looks into it: the log's own state says
-/// what matters.
+/// Logs a message of the library, almost always at debug level: Lantern reports faults
+/// that matter to an operator itself.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
@@ -110,8 +110,8 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// Principal and end of a JWT, as far as it says them. It is the broker that
-/// checks it.
+/// Reads principal and expiry time from a JWT, with defaults if they are missing. Only
+/// the broker verifies the token.
 fn parse_token(token: &str) -> OAuthToken {
     let claims = token.split('.').nth(1).and_then(|part| BASE64_URL_SAFE_NO_PAD.decode(part).ok());
     let claims: serde_json::Value =
@@ -125,14 +125,14 @@ fn parse_token(token: &str) -> OAuthToken {
     }
 }
 
-/// What every client is given.
+/// The settings that all clients have in common.
 pub(crate) fn base(config: &KafkaConfig) -> ClientConfig {
     let mut client = ClientConfig::new();
     client
         .set("bootstrap.servers", &config.servers)
         .set("client.id", "lantern")
         .set("allow.auto.create.topics", "false")
-        // Back soon after a broker is.
+        // Reconnect soon after a broker is available again.
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "1000")
         .set("socket.keepalive.enable", "true")
@@ -141,14 +141,14 @@ pub(crate) fn base(config: &KafkaConfig) -> ClientConfig {
     client
 }
 
-/// Passes the settings through that are meant for it.
+/// Adds the configured librdkafka settings.
 pub(crate) fn pass(config: &KafkaConfig, client: &mut ClientConfig) {
     for (name, value) in &config.properties.0 {
         client.set(name, value);
     }
 }
 
-/// A consumer that is told what to read, and commits nothing by itself.
+/// A consumer with manual assignment that commits only on request.
 pub(crate) fn consumer(
     config: &KafkaConfig,
     group: &str,
@@ -158,7 +158,7 @@ pub(crate) fn consumer(
     consumer_with(config, group, prefetch_bytes, context, &[])
 }
 
-/// As [`consumer`], with settings that nobody changes.
+/// Like [`consumer`], with the settings `more`, which override the configured ones.
 pub(crate) fn consumer_with(
     config: &KafkaConfig,
     group: &str,
@@ -191,23 +191,23 @@ pub(crate) fn consumer_with(
     Ok(client)
 }
 
-/// Gives a client that nobody polls for the sake of records its token, by `poll`:
-/// at its making, and before it is used. The library asks for one in no other
-/// way.
+/// Lets a client request its token by calling `poll`. The library requests tokens only
+/// while it is polled, so clients that are not polled for records need this call after
+/// they are created and before each use.
 pub(crate) fn attend(config: &KafkaConfig, poll: impl FnOnce(Duration)) {
     if shows_tokens(config) {
         poll(TOKEN_WAIT);
     }
 }
 
-/// Whether clients say who they are by tokens.
+/// Whether clients authenticate with tokens.
 pub(crate) fn shows_tokens(config: &KafkaConfig) -> bool {
     let mechanism = ["sasl.mechanism", "sasl.mechanisms"];
     let mut mechanism = mechanism.iter().filter_map(|name| config.properties.0.get(*name));
     mechanism.any(|mechanism| mechanism == "OAUTHBEARER")
 }
 
-/// Whether the error says that a topic or partition is not there.
+/// Whether the error means that a topic or partition does not exist.
 pub(crate) fn is_gone(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -218,7 +218,7 @@ pub(crate) fn is_gone(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// A record's timestamp; 1970 where it has none.
+/// A record's timestamp; 1970 if it has none.
 pub(crate) fn time_of(time: RecordTime) -> lantern_core::Timestamp {
     lantern_core::Timestamp(time.to_millis().unwrap_or(0).max(0).saturating_mul(1_000))
 }

@@ -1,4 +1,4 @@
-//! What can be set about a log on Kafka. The doc comments are the reference.
+//! Settings of a log on Kafka. The doc comments are the reference.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,8 +10,7 @@ use thiserror::Error;
 
 use crate::mapping::Mapping;
 
-/// Settings of the client that the log relies on, and that cannot be passed
-/// through.
+/// Client settings that the log sets itself. `properties` must not contain them.
 const FIXED: [&str; 10] = [
     "auto.offset.reset",
     "bootstrap.servers",
@@ -25,79 +24,78 @@ const FIXED: [&str; 10] = [
     "transactional.id",
 ];
 
-/// A log on Kafka topics. It is used, and the embedded one is not, where `topics`
-/// names one or more.
+/// A log on Kafka topics. It replaces the embedded log if `topics` names at least one
+/// topic.
 // Long because each field is a setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct KafkaConfig {
-    /// Brokers to ask first, as `host:9092,host2:9092`. Default
+    /// Brokers to connect to first, as `host:9092,host2:9092`. Default
     /// `localhost:9092`.
     pub servers: String,
-    /// The topics; their partitions together are the log's. A topic may be added
-    /// at the end later, none taken away. Default none: then the embedded log is
-    /// used.
+    /// The topics. The log consists of all their partitions. Topics can be added at
+    /// the end later, but not removed. Default none: the embedded log is used.
     pub topics: Vec<String>,
-    /// The topic that events sent over HTTP go to. Not set: the first.
+    /// The topic to which events sent over HTTP are appended. Not set: the first topic.
     pub ingest_topic: Option<String>,
-    /// The topic that events go to which plugins emit. Not set: that of events
-    /// sent over HTTP. One that is not among `topics` is not read again.
+    /// The topic to which emitted events are appended. Not set: `ingest_topic`. If it is
+    /// not one of `topics`, projections do not read the emitted events.
     pub emit_topic: Option<String>,
-    /// The topic that parked events are copied to, with the reason in headers.
-    /// Not set: none.
+    /// The topic to which parked events are copied, with the reason in headers.
+    /// Not set: they are not copied.
     pub dead_letter_topic: Option<String>,
-    /// A topic that is not there is made with so many partitions; 0 makes none,
-    /// and a missing topic is an error. Default 0.
+    /// A missing topic is created with this number of partitions. If it is 0, a
+    /// missing topic is an error. Default 0.
     pub create_partitions: u32,
-    /// Whether anything may be written to the topics: events sent over HTTP, those
-    /// that plugins emit, and heartbeats. Default true.
+    /// Whether the server may write to the topics: events sent over HTTP, emitted
+    /// events and heartbeats. Default true.
     pub writable: bool,
     /// Whether heartbeats are written into idle partitions that projections with
-    /// timers read, so that windows close. Records of `json` topics get none.
-    /// Default true.
+    /// timers read, so that windows close. Topics with a `json` section get no
+    /// heartbeats. Default true.
     pub heartbeats: bool,
     /// Which attribute becomes the key of a record: `subject`, `source`, `type`,
-    /// `tenant`, `id` or `none`. An event's extension attribute `partitionkey`
-    /// comes first. Default `subject`.
+    /// `tenant`, `id` or `none`. If an event has the extension attribute
+    /// `partitionkey`, that is the key instead. Default `subject`.
     pub key: KeyOf,
-    /// How records that are not CloudEvents become events, by topic; `*` is for
-    /// every topic without a section of its own. A topic without any is read as
-    /// CloudEvents in structured mode where its records have no headers.
+    /// How records that are not CloudEvents become events, by topic. `*` applies to
+    /// every topic without a section of its own. If no section applies to a topic, its
+    /// records without CloudEvents headers are read as CloudEvents in structured mode.
     pub json: BTreeMap<String, Mapping>,
-    /// Settings handed to librdkafka as they are, for TLS, SASL and tuning:
-    /// `security.protocol = "SASL_SSL"`. Those the log itself relies on are
+    /// Settings passed to librdkafka unchanged, for TLS, SASL and tuning:
+    /// `security.protocol = "SASL_SSL"`. Settings that the log sets itself are
     /// refused. Default none.
     #[schemars(with = "BTreeMap<String, serde_json::Value>")]
     pub properties: Properties,
-    /// A file that holds the token for SASL OAUTHBEARER, a JWT; it is read again
-    /// before the token ends.
+    /// A file with the token for SASL OAUTHBEARER, a JWT. It is read again before the
+    /// token expires.
     pub oauth_token_file: Option<PathBuf>,
-    /// What the names of consumer groups begin with: a projection's position is
-    /// committed to the group of this and its name, for Kafka's tools to see.
-    /// Default `lantern.`.
+    /// The prefix of consumer group names. The next offsets of a projection are
+    /// committed to the group named by this prefix and the projection's name, so that
+    /// Kafka's tools can show its lag. Default `lantern.`.
     pub group_prefix: String,
-    /// Positions are committed to the groups at most this often, in milliseconds,
-    /// and at the end. Default 5,000.
+    /// The interval at which offsets are committed to the groups, in milliseconds.
+    /// They are also committed when the server stops. Default 5,000.
     pub commit_ms: u64,
-    /// How many places of a partition are read at a time: one where the newest
-    /// events come in, the others for projections that catch up. 2 to 16. Default
-    /// 3.
+    /// The number of cursors, 2 to 16. Each reads every partition at one offset: one
+    /// cursor follows the end, the others serve projections that catch up. Default 3.
     pub cursors: u32,
-    /// Memory for decoded events, in bytes, for all partitions and cursors
-    /// together. Each has at least 256 KiB. Default 64 MiB.
+    /// Memory for decoded events, in bytes, divided among all partitions and cursors.
+    /// Each partition of a cursor gets at least 256 KiB. Default 64 MiB.
     pub cache_bytes: usize,
-    /// Memory for what librdkafka fetches ahead, in bytes, for all partitions and
-    /// cursors together. Each has at least 256 KiB. Default 64 MiB.
+    /// Memory for records that librdkafka fetches ahead, in bytes, divided among all
+    /// partitions and cursors. Each partition of a cursor gets at least 256 KiB.
+    /// Default 64 MiB.
     pub prefetch_bytes: usize,
-    /// The most events handed out in one piece, 1 to 16,384. Default 8,192.
+    /// The most events in one chunk, 1 to 16,384. Default 8,192.
     pub chunk_events_max: u32,
-    /// The newest how many events of the topic that events are sent to are
-    /// remembered by tenant, `source` and `id`, so that one that is sent again is told
-    /// apart. Read from the topic's end at the start; 0 turns that off. Takes
-    /// about 40 bytes of memory an event. Default 100,000.
+    /// The size of the deduplication window: the number of newest events of
+    /// `ingest_topic` in which duplicates are recognized by tenant, `source` and `id`.
+    /// It is read from the topic's end at the start. 0 turns it off. It takes about 40
+    /// bytes of memory per event. Default 100,000.
     pub dedup_window_events: u32,
-    /// The bytes of events that may wait for the broker. Appends past it are
-    /// refused at once, to be sent again later. Default 64 MiB.
+    /// The bytes of events that may wait for the broker. An append that exceeds it is
+    /// refused at once. The sender can send it again later. Default 64 MiB.
     pub queue_bytes: usize,
     /// How long an append waits for the broker, in milliseconds, before it is
     /// refused. Default 30,000.
@@ -105,8 +103,8 @@ pub struct KafkaConfig {
     /// How long a record waits for others to be sent with it, in milliseconds.
     /// Default 2.
     pub linger_ms: u64,
-    /// How often the ends of partitions are asked for, in milliseconds, while
-    /// nothing else tells them. Default 1,000.
+    /// How often the broker is asked for the ends of partitions, in milliseconds.
+    /// Default 1,000.
     pub refresh_ms: u64,
 }
 
@@ -159,7 +157,7 @@ pub enum KeyOf {
     None,
 }
 
-/// Settings of librdkafka by name. What may be a secret is never shown.
+/// Settings of librdkafka by name. Values that may be secret are never shown.
 #[derive(Clone, Default, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct Properties(pub BTreeMap<String, String>);
@@ -179,7 +177,7 @@ fn is_secret(name: &str) -> bool {
         .any(|part| name.contains(part))
 }
 
-/// A value as a file of settings has it; sections stand for dots in names.
+/// A value in a configuration file. A section's name and a dot precede the names in it.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Value {
@@ -219,7 +217,7 @@ fn flatten(front: &str, section: BTreeMap<String, Value>, into: &mut BTreeMap<St
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("`{key}` is `{value}`: {rule}")]
 pub struct ConfigError {
-    /// Which.
+    /// The setting's name.
     pub key: String,
     /// Its value.
     pub value: String,
@@ -237,13 +235,13 @@ impl KafkaConfig {
     /// The servers and topics of `kafka://HOST:PORT,HOST/TOPIC,TOPIC`.
     ///
     /// # Errors
-    /// [`ConfigError`] where it is no such address.
+    /// [`ConfigError`] if `url` has another form.
     pub fn parse_url(url: &str) -> Result<(String, Vec<String>), ConfigError> {
         let wrong = || {
             ConfigError {
             key: "log".into(),
             value: url.into(),
-            rule: "write it as `kafka://HOST:PORT/TOPIC`, with several hosts or topics parted by commas".into(),
+            rule: "write it as `kafka://HOST:PORT/TOPIC`, with several hosts or topics separated by commas".into(),
         }
         };
         let rest = url.strip_prefix("kafka://").ok_or_else(wrong)?;
@@ -255,26 +253,26 @@ impl KafkaConfig {
         Ok((servers.to_owned(), topics))
     }
 
-    /// The topic that events sent over HTTP go to.
+    /// The topic to which events sent over HTTP are appended.
     #[must_use]
     pub fn ingest_topic(&self) -> &str {
         let first = self.topics.first().map_or("", String::as_str);
         self.ingest_topic.as_deref().unwrap_or(first)
     }
 
-    /// The topic that emitted events go to.
+    /// The topic to which emitted events are appended.
     #[must_use]
     pub fn emit_topic(&self) -> &str {
         self.emit_topic.as_deref().unwrap_or_else(|| self.ingest_topic())
     }
 
-    /// How records of `topic` that are no CloudEvents are read.
+    /// How records of `topic` that are not CloudEvents are read.
     #[must_use]
     pub fn mapping(&self, topic: &str) -> Option<&Mapping> {
         self.json.get(topic).or_else(|| self.json.get("*"))
     }
 
-    /// Checks what no type can say.
+    /// Checks the bounds that the types do not enforce.
     ///
     /// # Errors
     /// The first setting that is out of bounds.
@@ -285,12 +283,16 @@ impl KafkaConfig {
         for topic in self.all_topics() {
             let fits = topic.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
             if topic.is_empty() || topic.len() > 249 || !fits {
-                return bad("topics", &topic, "a topic is 1 to 249 of `a-zA-Z0-9._-`");
+                return bad(
+                    "topics",
+                    &topic,
+                    "a topic name has 1 to 249 characters of `a-zA-Z0-9._-`",
+                );
             }
         }
         for (place, topic) in self.topics.iter().enumerate() {
             if self.topics[..place].contains(topic) {
-                return bad("topics", topic, "each topic is named once");
+                return bad("topics", topic, "name each topic once");
             }
         }
         for topic in [&self.ingest_topic].into_iter().flatten() {
@@ -314,7 +316,7 @@ impl KafkaConfig {
             }
         }
         if let Some(name) = self.properties.0.keys().find(|name| FIXED.contains(&name.as_str())) {
-            let rule = "the log relies on it, and sets it itself";
+            let rule = "remove it: the log sets it itself";
             return bad("properties", name, rule);
         }
         for (topic, mapping) in &self.json {

@@ -1,6 +1,7 @@
-//! Copies of parked events in a topic of their own, for whoever watches over
-//! several systems in one place. What is parked stays parked: a copy that is sent
-//! again tells which parked event to try again, and nothing else is read of it.
+//! Dead letters: copies of parked events in a topic of their own, for operators who
+//! monitor several systems in one place. A copied event stays parked. When dead letters
+//! are sent again, only the name of the parked event is read from each copy, and that
+//! event is retried.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,16 +22,17 @@ use crate::partitions::Place;
 use crate::shared::Shared;
 use crate::{record, topics, written};
 
-/// How long the broker may take to have them.
+/// How long the broker may take to store the copies of one call.
 const STEP: Duration = Duration::from_secs(15);
 
-/// The group that notes how far the topic was sent again, without its prefix.
+/// The group, without its prefix, that stores up to where letters were sent again.
 const GROUP: &str = "dead-letters";
-/// What is fetched ahead of letters that are sent again, in bytes.
+/// Memory for letters that are fetched ahead, in bytes.
 const PREFETCH_BYTES: usize = 4 << 20;
-/// How many letters are sent again at a time.
+/// The most letters that are sent again at a time.
 const PAGE: usize = 1_000;
-/// How long the broker may send nothing while letters are read.
+/// How long the broker may send nothing while letters are read, before it counts as
+/// unavailable.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Names a parked event by its copy.
@@ -38,7 +40,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub struct LetterName {
     /// The projection.
     pub projection: String,
-    /// The partition it was met in, by its number here.
+    /// The event's partition, by its number in this log.
     pub partition: PartitionId,
     /// The event's offset in it.
     pub offset: Offset,
@@ -47,32 +49,32 @@ pub struct LetterName {
 /// How many letters were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LettersRead {
-    /// All told.
+    /// In total.
     pub read: u64,
-    /// Of them, records that are no copies of parked events of this log.
+    /// Of them, records that are not copies of parked events of this log.
     pub foreign: u64,
 }
 
-/// A parked event and where it was met.
+/// A parked event, with its projection and partition.
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
     /// The projection.
     pub projection: String,
     /// Its version.
     pub version: String,
-    /// The partition, by its number here.
+    /// The partition, by its number in this log.
     pub partition: PartitionId,
     /// The event, and why it is parked.
     pub record: ParkedRecord,
 }
 
-/// Writes copies.
+/// Writes copies of parked events to the dead-letter topic.
 pub(crate) struct Mirror {
     producer: Mutex<BaseProducer<Copies>>,
     topic: String,
 }
 
-/// The producer's context: notes the first fault of a stretch.
+/// The producer's context: stores the first fault of a call of [`Mirror::copy`].
 struct Copies {
     base: Context,
     failed: Mutex<Option<KafkaError>>,
@@ -122,7 +124,7 @@ impl Mirror {
         Ok(Self { producer: Mutex::new(producer), topic: topic.to_owned() })
     }
 
-    /// Writes a copy of each, and waits until the broker has them.
+    /// Writes a copy of each letter, and waits until the broker has stored them.
     pub(crate) fn copy(
         &self,
         letters: &[DeadLetter],
@@ -148,9 +150,9 @@ impl Mirror {
     }
 }
 
-/// Reads the letters of `topic` that no call has read before, or all of them with
-/// `whole`, up to where it ends now. Each page of them is handed to `send`, and
-/// counts as read once that has returned well.
+/// Reads the letters of `topic` up to its current end: those that no call has read
+/// before, or all of them with `whole`. Passes each page of letters to `send`. A page
+/// counts as read when `send` has returned `Ok`.
 pub(crate) fn resend<E: From<LogError>>(
     shared: &Shared,
     context: &Context,
@@ -196,7 +198,7 @@ pub(crate) fn resend<E: From<LogError>>(
             send(&page)?;
             page.clear();
             match consumer.commit_consumer_state(CommitMode::Sync) {
-                // Nothing was read since the last time.
+                // Nothing was read since the last commit.
                 Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
                 Err(error) => return Err(failed(error)),
             }
@@ -205,8 +207,8 @@ pub(crate) fn resend<E: From<LogError>>(
     Ok(counts)
 }
 
-/// Has `consumer` begin where the last one ended, or at the beginning; the ends
-/// of the partitions that hold something from there on.
+/// Makes `consumer` start at the committed offsets, or at the beginning with `whole`.
+/// Returns the ends of the partitions that have records to read.
 fn assign(
     consumer: &BaseConsumer<Context>,
     topic: &str,
@@ -236,7 +238,7 @@ fn assign(
     Ok(ends)
 }
 
-/// Which parked event the letter is a copy of.
+/// The name of the parked event that the letter is a copy of.
 fn name_of(
     shared: &Shared,
     message: &impl Message<Headers = BorrowedHeaders>,
@@ -260,8 +262,8 @@ fn key(event: &Event) -> Option<String> {
     (!event.subject.is_empty()).then(|| event.subject.clone())
 }
 
-/// What tells of a copy: the event's own headers, where it is an event, and why it
-/// is parked.
+/// The headers of a copy: the reason for which the event is parked, and the event's own
+/// headers, unless the record is unreadable or a timer.
 fn headers(letter: &DeadLetter, place: Option<Place>) -> OwnedHeaders {
     let ParkedRecord { kind, offset, event, reason, attempts, .. } = &letter.record;
     let (offset, attempts) = (offset.to_string(), attempts.to_string());

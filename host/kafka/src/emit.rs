@@ -1,12 +1,11 @@
-//! What plugins emit, each event once.
+//! Appends emitted events exactly once.
 //!
-//! A shard's outbox is in its file's transactions, and numbers its events. Here
-//! each outbox has a producer with a transactional id of its own, and every
-//! transaction that writes events also commits, to a consumer group of the
-//! outbox's own, the number that comes next. After a crash, whoever takes the
-//! outbox up again first fences the producer before it, which ends its
-//! transaction one way or the other, and then reads that number: so it is known
-//! what was sent, and nothing is sent twice.
+//! A shard's outbox is stored in its state file, and its events are numbered. Each
+//! outbox has a producer with a transactional id of its own. Every Kafka transaction
+//! that writes events also commits the next number, to a consumer group of that outbox.
+//! After a crash the next producer of the outbox first fences the previous one, which
+//! commits or aborts its transaction. Then it reads the committed number, skips the
+//! events below it, and so sends no event twice.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -33,16 +32,16 @@ use crate::topic_settings::{
 };
 use crate::{tail, written};
 
-/// Threads that send; a transaction waits for the broker several times.
+/// Sending threads. Several, because a transaction waits for the broker several times.
 const THREADS: usize = 2;
-/// The most outboxes with a producer at a time.
+/// The most producers that are kept open.
 const SENDERS_MAX: usize = 32;
 /// How long one step of a transaction may take.
 const STEP: Duration = Duration::from_secs(15);
-/// What a consumer that reads nothing fetches ahead, in bytes.
+/// Prefetch memory of a consumer that reads no records, in bytes.
 const NOTHING: usize = 64 << 10;
 
-/// Sends what plugins emit.
+/// Sends emitted events.
 pub(crate) struct Emitter {
     jobs: Mutex<Option<Sender<Job>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -53,38 +52,38 @@ struct Job {
     done: AppendDone,
 }
 
-/// Everything the threads share.
+/// State that the threads share.
 struct Outboxes {
     shared: Arc<Shared>,
     context: Context,
     instance: String,
     senders: Mutex<HashMap<String, Used>>,
-    /// See [`crate::append`]: the limit of the topic at which batches were too large
-    /// although no record was.
+    /// The topic's size limit at the time when a batch was too large although no single
+    /// record was. See [`crate::append`].
     alone_at: Mutex<Option<Option<usize>>>,
 }
 
-/// When it was used last, and the one that sends.
+/// A sender, and when it was last used.
 type Used = (Instant, Arc<Mutex<OutboxSender>>);
 
 /// Sends one outbox.
 struct OutboxSender {
     producer: BaseProducer<Outgoing>,
-    /// Names the group, and reads what was committed to it.
+    /// The consumer of the outbox's group. Reads the committed number.
     group: BaseConsumer<Context>,
-    /// Everything below this number was sent.
+    /// All events below this number were sent.
     next: u64,
-    /// Where nobody knows that number any more: what the topic holds.
+    /// The newest events of the topic, if the broker has lost that number.
     known: Option<Window>,
 }
 
 /// Why a transaction failed.
 enum Fault {
     Kafka(KafkaError),
-    /// The event with this index cannot be sent; no transaction was begun, or it was
-    /// aborted.
+    /// The event with this index can never be sent. No transaction was started, or it
+    /// was aborted.
     Rejected(usize, RejectedEvent),
-    /// The record with this index among the events was not taken.
+    /// The broker refused the record of the event with this index.
     Record(usize, Undelivered),
 }
 
@@ -97,7 +96,7 @@ impl From<KafkaError> for Fault {
 /// The producers' context: a record that fails makes its transaction fail.
 struct Outgoing {
     base: Context,
-    /// The first record that failed since a transaction was begun.
+    /// The first record that failed in the current transaction.
     failed: Mutex<Option<(usize, Undelivered)>>,
 }
 
@@ -157,8 +156,8 @@ impl Emitter {
         })
     }
 
-    /// See [`lantern_core::Log::emit`]. Each outbox has one stretch under way at
-    /// most, which bounds what waits here.
+    /// See [`lantern_core::Log::emit`]. The queue is bounded because each outbox has at
+    /// most one call pending.
     pub(crate) fn emit(&self, emitted: Emitted, done: AppendDone) {
         let job = Job { emitted, done };
         let refused = match &*self.jobs.lock() {
@@ -170,7 +169,7 @@ impl Emitter {
         }
     }
 
-    /// Sends what waits, and ends the threads.
+    /// Sends the waiting events, and ends the threads.
     pub(crate) fn close(&self) {
         drop(self.jobs.lock().take());
         for thread in self.threads.lock().drain(..) {
@@ -184,7 +183,7 @@ impl Emitter {
 impl Outboxes {
     fn run(&self, jobs: &Mutex<Receiver<Job>>) {
         loop {
-            // The lock goes before the work begins.
+            // The lock is released before the work begins.
             let Ok(job) = ({ jobs.lock().recv() }) else { return };
             (job.done)(self.send(&job.emitted));
         }
@@ -192,7 +191,7 @@ impl Outboxes {
 
     fn send(&self, emitted: &Emitted) -> Result<Appended, LogError> {
         let unavailable = |error: &dyn std::fmt::Display| {
-            LogError::Unavailable(format!("Kafka has not taken emitted events: {error}"))
+            LogError::Unavailable(format!("Kafka did not accept emitted events: {error}"))
         };
         let topic = self.shared.config.emit_topic();
         let settings = self.shared.settings(topic);
@@ -200,7 +199,7 @@ impl Outboxes {
         let sender = self.sender(emitted).map_err(|error| unavailable(&error))?;
         let sent = sender.lock().send(&self.shared, emitted, &check);
         if matches!(sent, Err(Fault::Kafka(_) | Fault::Record(..))) {
-            // What became of it, the next producer finds out.
+            // The outcome of the transaction is unknown. The next producer reads it.
             self.senders.lock().remove(&emitted.outbox);
         }
         match sent {
@@ -238,7 +237,7 @@ impl Outboxes {
         Batching::within(settings, *self.alone_at.lock() == Some(settings.batch_bytes_max))
     }
 
-    /// The sender of an outbox, made where there is none.
+    /// The sender of an outbox, created if there is none.
     fn sender(&self, emitted: &Emitted) -> KafkaResult<Arc<Mutex<OutboxSender>>> {
         {
             let mut senders = self.senders.lock();
@@ -278,7 +277,7 @@ impl Outboxes {
         let outgoing = Outgoing { base: self.context.clone(), failed: Mutex::default() };
         let producer: BaseProducer<Outgoing> = client.create_with_context(outgoing)?;
         attend(config, |timeout| producer.poll(timeout));
-        // Fences whoever had this outbox before, and ends what that left open.
+        // Fences the previous producer of this outbox, and ends its open transaction.
         producer.init_transactions(STEP)?;
         let group = consumer(config, &name, NOTHING, &self.context)?;
         let place = self.place(emitted)?;
@@ -294,7 +293,7 @@ impl Outboxes {
             _ => None,
         };
         let known = match next {
-            // Something was sent, and the broker has let go of how much.
+            // Events were sent, but the broker has expired the committed number.
             None if emitted.first > 0 => {
                 Some(tail::read(&self.shared, &self.context, config.emit_topic())?)
             }
@@ -303,7 +302,7 @@ impl Outboxes {
         Ok(OutboxSender { producer, group, next: next.unwrap_or(emitted.first), known })
     }
 
-    /// The partition under which an outbox's number is committed: its shard's.
+    /// The partition under which the outbox's number is committed: the shard's partition.
     fn place(&self, emitted: &Emitted) -> KafkaResult<&crate::partitions::Place> {
         let part = self.shared.parts.get(emitted.partition.0 as usize);
         let unknown = KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition);
@@ -312,7 +311,7 @@ impl Outboxes {
 }
 
 impl OutboxSender {
-    /// The events of `emitted` that are not in the topic, by index.
+    /// The events of `emitted` that are not yet in the topic, with their indexes.
     fn unsent<'e>(&self, emitted: &'e Emitted) -> impl Iterator<Item = (usize, EventRef<'e>)> {
         let skip = usize::try_from(self.next.saturating_sub(emitted.first)).unwrap_or(usize::MAX);
         emitted.events.iter().enumerate().skip(skip).filter(|(_, event)| {
@@ -331,7 +330,8 @@ impl OutboxSender {
         if end <= self.next {
             return Ok(());
         }
-        // Before a transaction is begun: one that is aborted leaves records, too.
+        // Checked before a transaction starts, because an aborted transaction also
+        // leaves records in the topic.
         if let Some((index, reason)) = check.first(self.unsent(emitted)) {
             return Err(Fault::Rejected(index, reason));
         }
@@ -341,8 +341,8 @@ impl OutboxSender {
         self.producer.begin_transaction()?;
         let transaction = self.transact(shared, emitted, end);
         if let Err(error) = transaction {
-            // If this fails too, the broker ends it after its timeout, or the next
-            // producer does.
+            // If the abort fails too, the broker aborts the transaction after its
+            // timeout, or the next producer does.
             if let Err(error) = self.producer.abort_transaction(STEP) {
                 tracing::debug!(%error, "a transaction could not be aborted");
             }

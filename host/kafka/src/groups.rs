@@ -1,6 +1,6 @@
-//! Where projections stand, committed to consumer groups, so that Kafka's own
-//! tools and every exporter of lags show it. Nothing here reads it back: what
-//! counts is what the shards' files say.
+//! Commits the next offsets of projections to consumer groups, so that Kafka's own
+//! tools and lag exporters can show them. Lantern never reads these offsets back: the
+//! offsets in the shards' state files are authoritative.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,12 +16,12 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use crate::client::{Context, attend, consumer};
 use crate::shared::Shared;
 
-/// The most groups with a client at a time.
+/// The most clients that are kept open, one per group.
 const CLIENTS_MAX: usize = 16;
-/// What a consumer that reads nothing fetches ahead, in bytes.
+/// Prefetch memory of a consumer that reads no records, in bytes.
 const NOTHING: usize = 64 << 10;
 
-/// Commits positions.
+/// Commits next offsets to consumer groups.
 pub(crate) struct Groups {
     told: Arc<(Mutex<Told>, Condvar)>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -29,7 +29,7 @@ pub(crate) struct Groups {
 
 #[derive(Default)]
 struct Told {
-    /// The positions of a projection that are not committed.
+    /// The next offsets that are not committed yet, by projection and partition.
     positions: BTreeMap<String, BTreeMap<u32, u64>>,
     closed: bool,
 }
@@ -49,7 +49,7 @@ impl Groups {
         Ok(Self { told, thread: Mutex::new(Some(thread)) })
     }
 
-    /// `projection` stands at `next` of `partition`.
+    /// Notes `next` as the next offset of `projection` in `partition`.
     pub(crate) fn tell(&self, projection: &str, partition: PartitionId, next: Offset) {
         let mut told = self.told.0.lock();
         if !told.positions.contains_key(projection) {
@@ -60,14 +60,14 @@ impl Groups {
         }
     }
 
-    /// Commits what is not committed, and ends the thread.
+    /// Commits the remaining offsets, and ends the thread.
     pub(crate) fn close(&self) {
         self.told.0.lock().closed = true;
         self.told.1.notify_all();
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
-            tracing::error!("the thread that commits positions panicked");
+            tracing::error!("the thread that commits offsets panicked");
         }
     }
 }
@@ -77,7 +77,7 @@ struct Worker {
     context: Context,
     told: Arc<(Mutex<Told>, Condvar)>,
     clients: BTreeMap<String, (Instant, BaseConsumer<Context>)>,
-    /// What was committed, which is not committed again.
+    /// The offsets that were committed, so that they are not committed twice.
     committed: BTreeMap<String, BTreeMap<u32, u64>>,
 }
 
@@ -99,7 +99,7 @@ impl Worker {
                     continue;
                 }
                 if let Err(error) = self.commit(&projection, &positions) {
-                    tracing::debug!(%error, projection, "positions were not committed");
+                    tracing::debug!(%error, projection, "offsets were not committed to the consumer group");
                     self.clients.remove(&projection);
                     self.keep(projection, positions);
                 } else if let Some(known) = self.committed.get_mut(&projection) {
@@ -112,7 +112,8 @@ impl Worker {
         }
     }
 
-    /// Keeps what was not committed for the next time, unless newer is known.
+    /// Keeps offsets whose commit failed for the next attempt, unless newer ones are
+    /// known.
     fn keep(&self, projection: String, positions: BTreeMap<u32, u64>) {
         let mut told = self.told.0.lock();
         let known = told.positions.entry(projection).or_default();
@@ -129,7 +130,7 @@ impl Worker {
             list.add_partition_offset(&part.place.topic, part.place.partition, next)?;
         }
         let client = self.client(projection)?;
-        // It reads nothing; what else comes is not to pile up.
+        // The client reads no records. Other events must not pile up in its queue.
         while client.poll(Duration::ZERO).is_some() {}
         client.commit(&list, CommitMode::Sync)
     }

@@ -1,5 +1,5 @@
-//! The broker's own ids of topics (KIP-516): a topic that was deleted and made
-//! anew under the same name has another one.
+//! The broker's own ids of topics (KIP-516). A topic that was deleted and recreated
+//! under the same name has a different id.
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
@@ -10,8 +10,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::client::{ANSWER, Context};
 
-/// The ids of those of `topics` that the broker knows, by name, as 32 hexadecimal
-/// digits. One older than Kafka 2.8 has none. Blocks.
+/// The ids of the `topics` that the broker knows, by name, as 32 hexadecimal digits.
+/// Brokers older than Kafka 2.8 have no ids. Blocks.
 pub(crate) fn of(consumer: &BaseConsumer<Context>, topics: &[String]) -> HashMap<String, String> {
     let names: Vec<_> =
         topics.iter().filter_map(|topic| CString::new(topic.as_str()).ok()).collect();
@@ -19,7 +19,7 @@ pub(crate) fn of(consumer: &BaseConsumer<Context>, topics: &[String]) -> HashMap
     found.map(|(name, bits)| (name, format!("{bits:032x}"))).collect()
 }
 
-/// `DescribeTopics`: the client library has it, its Rust crate does not.
+/// Calls `DescribeTopics` of the client library, which its Rust crate does not offer.
 #[allow(unsafe_code, reason = "a call of librdkafka that the crate does not offer")]
 fn ask(consumer: &BaseConsumer<Context>, names: &[CString]) -> Vec<(String, u128)> {
     let within_ms = i32::try_from(ANSWER.as_millis()).unwrap_or(i32::MAX);
@@ -28,12 +28,12 @@ fn ask(consumer: &BaseConsumer<Context>, names: &[CString]) -> Vec<(String, u128
     let mut ids = Vec::new();
     // SAFETY: `client` lives as long as `consumer`, which outlives this call, and
     // librdkafka's clients may be used by several threads. `names` holds as many
-    // pointers as it says, to texts that end in NUL and outlive the call, which copies
-    // them. Collection, queue and event are each made here, checked where they may be
-    // null, used before they are destroyed, and destroyed once; an answer that comes
-    // after the queue is gone is dropped by the library. No options mean its defaults.
-    // The descriptions, of which there are `count`, their names and ids belong to the
-    // event, and are copied before it is destroyed.
+    // pointers as its length says, to texts that end in NUL and outlive the call, which
+    // copies them. Collection, queue and event are created here, checked if they may be
+    // null, used before they are destroyed, and destroyed once. If an answer arrives
+    // after the queue was destroyed, the library drops it. Null options mean defaults.
+    // The `count` descriptions, their names and ids belong to the event, and are copied
+    // before it is destroyed.
     unsafe {
         let queue = sys::rd_kafka_queue_new(client);
         let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());

@@ -1,13 +1,13 @@
 //! The log on Kafka topics: [`KafkaLog`] is a [`lantern_core::Log`] whose
 //! partitions are those of one or more topics.
 //!
-//! Offsets are Kafka's, gaps and all. Readers of threads' own poll librdkafka and
-//! turn records straight into columns (`reader`, `record`); what they bring is
-//! kept for a while in streams (`stream`), so that shards at about the same
-//! place share it. Appends go through an idempotent producer (`append`), what
-//! plugins emit through transactions (`emit`). Where shards stand is told to
-//! consumer groups (`groups`), for Kafka's own tools to see: what counts is what
-//! the shards' files say. No other crate names the Kafka client.
+//! Offsets are Kafka's and can have gaps. Cursors (`reader`) are threads that poll
+//! librdkafka and turn records directly into columns (`record`). The newest chunks of
+//! each cursor are kept in a stream (`stream`), so that shards at about the same
+//! offset share them. Appends use an idempotent producer (`append`). Emitted events
+//! use transactions (`emit`). The next offsets of projections are committed to
+//! consumer groups (`groups`) only so that Kafka's tools can show them. The offsets in
+//! the shards' state files are authoritative. No other crate uses the Kafka client.
 
 mod append;
 mod client;

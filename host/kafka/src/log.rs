@@ -1,4 +1,4 @@
-//! The log: opens the topics, starts the threads, and answers for all of them.
+//! The log: opens the topics, starts the threads, and implements [`Log`].
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,9 +30,9 @@ use crate::{dead, reader, topics, watch};
 
 /// How long opening waits for the bounds of the partitions.
 const FIRST_BOUNDS: Duration = Duration::from_secs(5);
-/// How long a client that gets no answer is asked what it knows of why.
+/// How long a client that gets no answer is polled for the reason.
 const FAULTS: Duration = Duration::from_millis(100);
-/// The least that is fetched ahead of one cursor on one partition, in bytes.
+/// The least prefetch memory of one cursor for one partition, in bytes.
 const PREFETCH_LEAST: usize = 256 << 10;
 
 /// Why the log cannot be opened.
@@ -50,15 +50,15 @@ pub enum OpenError {
         /// Why.
         reason: String,
     },
-    /// The broker cannot be reached, or refuses.
+    /// The broker cannot be reached, or refused a request.
     #[error("Kafka at `{servers}` cannot be used: {reason}")]
     Kafka {
-        /// Who was asked.
+        /// The configured brokers.
         servers: String,
-        /// What it says.
+        /// The reason.
         reason: String,
     },
-    /// It is not what it was, or is not there.
+    /// The topics are missing, or are not those that the data folder was created with.
     #[error("{0}")]
     Other(String),
 }
@@ -66,7 +66,7 @@ pub enum OpenError {
 /// A log on Kafka topics. Dropping it closes it as [`KafkaLog::close`] does.
 pub struct KafkaLog {
     shared: Arc<Shared>,
-    /// The consumer that the watcher asks with.
+    /// The consumer with which the watcher queries the broker.
     consumer: Arc<BaseConsumer<Context>>,
     appender: Appender,
     emitter: Emitter,
@@ -80,8 +80,8 @@ pub struct KafkaLog {
 
 impl KafkaLog {
     /// Opens the log that `config` names. `table` is the file that numbers its
-    /// partitions; it is made where there is none. Without an answer of the broker
-    /// a log that was open before opens all the same, and waits for it.
+    /// partitions; it is created if it is missing. If the broker does not answer, a log
+    /// that was opened before still opens, and waits for the broker.
     ///
     /// # Errors
     /// [`OpenError`].
@@ -93,7 +93,7 @@ impl KafkaLog {
         let context = Context::new(&config, Arc::clone(&said));
         let failed = |error: KafkaError| refused(&config, &said, &error);
         let group = format!("{}reader", config.group_prefix);
-        // Asks, and reads nothing.
+        // For queries only. It reads no records.
         let asking = consumer(&config, &group, PREFETCH_LEAST, &context).map_err(failed)?;
         let answers = number(&mut table, &asking, &config, &context)?;
         let places = table.places().to_vec();
@@ -151,7 +151,7 @@ impl KafkaLog {
         Ok(())
     }
 
-    /// Waits until the bounds are known, but not for long.
+    /// Waits until the bounds are known, at most [`FIRST_BOUNDS`].
     fn await_bounds(&self) {
         let until = Instant::now() + FIRST_BOUNDS;
         let known = |number| self.shared.bounds(PartitionId(number)).is_ok();
@@ -160,28 +160,28 @@ impl KafkaLog {
         }
     }
 
-    /// Appends `events` to one partition, whatever their keys.
+    /// Appends `events` to one partition, regardless of their keys.
     pub fn append_to(&self, partition: PartitionId, events: Events, done: AppendDone) {
         self.appender.append(events, Some(partition), done);
     }
 
-    /// `projection` stands at `next` of `partition`: told to its consumer group
-    /// soon.
+    /// Notes `next` as the next offset of `projection` in `partition`. It is committed
+    /// to the projection's consumer group within `commit_ms`.
     pub fn tell_position(&self, projection: &str, partition: PartitionId, next: Offset) {
         self.groups.tell(projection, partition, next);
     }
 
-    /// Whether parked events are to be copied to a topic of their own.
+    /// Whether parked events are copied to a dead-letter topic.
     #[must_use]
     pub fn takes_dead_letters(&self) -> bool {
         self.mirror.is_some()
     }
 
-    /// Copies parked events to the dead-letter topic, and waits until the broker
-    /// has them. Blocks.
+    /// Copies parked events to the dead-letter topic, and waits until the broker has
+    /// stored them. Blocks.
     ///
     /// # Errors
-    /// Why it has not; some may be there.
+    /// The reason if the broker did not store all of them. It may have stored some.
     pub fn copy(&self, letters: &[DeadLetter]) -> Result<(), String> {
         let Some(mirror) = &self.mirror else { return Ok(()) };
         let place = |letter: &DeadLetter| {
@@ -190,13 +190,13 @@ impl KafkaLog {
         mirror.copy(letters, place).map_err(|error| error.to_string())
     }
 
-    /// Reads what the dead-letter topic holds that no call has read before, or all
-    /// of it with `whole`, up to where it ends now, and hands it to `send` page by
-    /// page. A page counts as read once `send` has returned well, so that each letter
-    /// is handed over at least once. Blocks, one call after another.
+    /// Reads the dead-letter topic up to its current end: the letters that no call has
+    /// read before, or all of them with `whole`. Passes them to `send` page by page. A
+    /// page counts as read when `send` has returned `Ok`, so each letter is passed at
+    /// least once. Blocks. Concurrent calls run one after another.
     ///
     /// # Errors
-    /// What `send` says, or [`LogError::Unavailable`] where the topic cannot be read.
+    /// The error of `send`, or [`LogError::Unavailable`] if the topic cannot be read.
     pub fn resend<E: From<LogError>>(
         &self,
         whole: bool,
@@ -209,8 +209,8 @@ impl KafkaLog {
         dead::resend(&self.shared, &self.context, topic, whole, send)
     }
 
-    /// Whether heartbeats may be written into `partition`: whoever reads its topic
-    /// must take CloudEvents.
+    /// Whether heartbeats may be written into `partition`. Not into topics with a
+    /// mapping: their other consumers may not accept CloudEvents.
     #[must_use]
     pub fn takes_heartbeats(&self, partition: PartitionId) -> bool {
         let config = &self.shared.config;
@@ -220,8 +220,8 @@ impl KafkaLog {
             && place.is_ok_and(|place| config.mapping(&place.topic).is_none())
     }
 
-    /// Takes no more appends, waits for those on their way, and ends all threads.
-    /// Reading fails with [`LogError::Closed`] from then on.
+    /// Stops accepting appends, waits for the pending ones, and ends all threads.
+    /// Afterwards reading fails with [`LogError::Closed`].
     pub fn close(&self) {
         self.emitter.close();
         self.appender.close();
@@ -266,8 +266,8 @@ impl Log for KafkaLog {
         self.shared.read(partition, from, wanted)
     }
 
-    /// By the records' own timestamps: append times under `LogAppendTime`, else what
-    /// the producers wrote.
+    /// Uses the records' own timestamps: append times if the topic has `LogAppendTime`,
+    /// else the producers' times.
     fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError> {
         let place = &self.shared.part(partition)?.place;
         let unavailable = |error: KafkaError| LogError::Unavailable(error.to_string());
@@ -316,7 +316,7 @@ impl Log for KafkaLog {
         self.shared.part(partition).ok().map(|part| part.place.to_string())
     }
 
-    /// The broker's id of the topic, which holds for all of its partitions.
+    /// The broker's id of the topic. All partitions of a topic have the same.
     fn identity(&self, partition: PartitionId) -> Option<Arc<str>> {
         let part = self.shared.part(partition).ok()?;
         part.state.lock().topic_id.clone()
@@ -327,7 +327,7 @@ impl Log for KafkaLog {
         let topics = self.shared.config.topics.iter().filter(stamped);
         let warning = topics.map(|topic| {
             format!(
-                "topic `{topic}` has its producers' times (`message.timestamp.type` is `CreateTime`), so one producer with a wrong clock can move event time: set it to `LogAppendTime` with `kafka-configs --alter --entity-type topics --entity-name {topic} --add-config message.timestamp.type=LogAppendTime`"
+                "topic `{topic}` stores its producers' times (`message.timestamp.type` is `CreateTime`), so one producer with a wrong clock can move event time: set it to `LogAppendTime` with `kafka-configs --alter --entity-type topics --entity-name {topic} --add-config message.timestamp.type=LogAppendTime`"
             )
         });
         warning.collect()
@@ -336,14 +336,14 @@ impl Log for KafkaLog {
     fn troubles(&self) -> Vec<String> {
         let unread = self.shared.unread.lock();
         let added = unread.iter().map(|place| {
-            format!("{place} was added and is not read: restart the server to read it")
+            format!("{place} was added and is not read yet: restart the server to read it")
         });
         added.collect()
     }
 }
 
-/// Gives every partition of the topics its number in `table`, and refuses a log that
-/// is another than before. Whether the broker answers.
+/// Gives every partition of the topics its number in `table`. Returns whether the
+/// broker answers. Fails if the log is not the one that `table` was created with.
 fn number(
     table: &mut Table,
     asking: &BaseConsumer<Context>,
@@ -354,12 +354,12 @@ fn number(
         Ok(counts) => counts,
         Err(topics::Fault::Topic(reason)) => return Err(OpenError::Other(reason)),
         Err(topics::Fault::Client(error)) if table.is_new() => {
-            // What it was told meanwhile says more than what came of it.
+            // The client may have reported a more precise reason than `error`.
             drop(asking.poll(FAULTS));
             return Err(refused(config, context.said(), &error));
         }
         Err(topics::Fault::Client(error)) => {
-            tracing::warn!(%error, "Kafka does not answer: what is folded is served meanwhile");
+            tracing::warn!(%error, "Kafka does not answer: tables are served, and events are not applied until it does");
             return table.check(None, &config.topics).map(|()| false);
         }
     };
@@ -367,7 +367,7 @@ fn number(
     table.check(cluster.as_deref(), &config.topics)?;
     if !table.note(cluster.as_deref(), &mappings(config)) {
         tracing::warn!(
-            "records become events in another way than before (`log.kafka.json`): what is folded already stays as it is until its projection is rebuilt"
+            "the mapping of records to events has changed (`log.kafka.json`): events that were already applied keep the old mapping until their projection is rebuilt"
         );
     }
     for (topic, count) in config.topics.iter().zip(counts) {
@@ -384,7 +384,7 @@ fn refused(config: &KafkaConfig, said: &Said, error: &KafkaError) -> OpenError {
     OpenError::Kafka { servers: config.servers.clone(), reason }
 }
 
-/// Names the way in which records become events.
+/// A hash of the mappings of records to events.
 fn mappings(config: &KafkaConfig) -> String {
     let json = serde_json::to_vec(&config.json).expect("plain structs always encode");
     Sha256::digest(&json)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
@@ -398,11 +398,14 @@ fn describe_metrics() {
         "lantern_log_differing_duplicates_total",
         "Events not appended because another event has their tenant, source and id"
     );
-    describe_counter!("lantern_log_emitted_total", "Events of plugins written to the log");
-    describe_counter!("lantern_log_unreadable_total", "Records read that are no events");
-    describe_counter!("lantern_log_tombstones_total", "Records without a value read and skipped");
+    describe_counter!("lantern_log_emitted_total", "Emitted events appended to the log");
+    describe_counter!("lantern_log_unreadable_total", "Records read that are not events");
+    describe_counter!(
+        "lantern_log_tombstones_total",
+        "Tombstones (records without a value) read and skipped"
+    );
     describe_counter!(
         "lantern_log_attributes_ignored_total",
-        "Extension attributes of records left out because no event may have them"
+        "Extension attributes of records dropped because events must not have them"
     );
 }

@@ -1,4 +1,4 @@
-//! Makes events of plain JSON records by configuration.
+//! Converts plain JSON records to events, as configured.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,11 +18,11 @@ use crate::record::{Raw, without_mark};
 const ATTRIBUTES: [&str; 7] = ["type", "subject", "id", "source", "tenant", "time", "dataschema"];
 const DATA: usize = ATTRIBUTES.len();
 
-/// How records that are no CloudEvents become events.
+/// How records that are not CloudEvents become events.
 ///
-/// Each value says where an attribute is taken from: `field:a.b` is a member of
-/// the record's JSON, `header:NAME` a header, `key` the record's key, `topic` its
-/// topic, `constant:TEXT` that text, and nothing at all is the default named
+/// Each value names the source of an attribute: `field:a.b` is a member of the record's
+/// JSON, `header:NAME` a header, `key` the record's key, `topic` its topic, and
+/// `constant:TEXT` that text. An empty value means the default, which is documented
 /// below.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -30,7 +30,7 @@ pub struct Mapping {
     /// The event's type. Default `topic`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The subject. Default `key`, where that is text.
+    /// The subject. Default `key`, if that is text.
     pub subject: String,
     /// The id. Default partition and offset, as `3-1841`.
     pub id: String,
@@ -38,17 +38,17 @@ pub struct Mapping {
     pub source: String,
     /// The tenant. Default none.
     pub tenant: String,
-    /// The time, RFC 3339 or a number of `time_unit` since 1970. Default, and
-    /// where a record has none, the record's own timestamp.
+    /// The time, as RFC 3339 or as a number of `time_unit` since 1970. Default the
+    /// record's own timestamp, which is also used if a record has no such value.
     pub time: String,
-    /// What a number in `time` counts: `s`, `ms`, `us` or `ns`. A number that names a
-    /// time before 1971 or after 9999 in it makes the record unreadable. Default `ms`.
+    /// The unit of a number in `time`: `s`, `ms`, `us` or `ns`. If the number is a time
+    /// before 1971 or after 9999 in this unit, the record is unreadable. Default `ms`.
     pub time_unit: TimeUnit,
     /// The schema of the payload. Default none.
     pub dataschema: String,
-    /// The payload: a `field:`, or (default) the record's value as it is.
+    /// The payload: a `field:`. Default the record's value, unchanged.
     pub data: String,
-    /// The media type of the payload. Anything but JSON is not looked into.
+    /// The media type of the payload. The payload is parsed only if it is JSON.
     /// Default `application/json`.
     pub datacontenttype: String,
 }
@@ -70,7 +70,7 @@ impl Default for Mapping {
     }
 }
 
-/// What a number counts that is a time.
+/// The unit of a time that is a number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum TimeUnit {
@@ -96,7 +96,7 @@ impl From<TimeUnit> for lantern_cloudevents::TimeUnit {
     }
 }
 
-/// Where an attribute is taken from.
+/// The source of an attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Pick {
     Default,
@@ -104,11 +104,11 @@ enum Pick {
     Topic,
     Header(String),
     Constant(String),
-    /// A place in [`Compiled::paths`].
+    /// An index into [`Compiled::paths`].
     Field(usize),
 }
 
-/// A mapping made ready.
+/// A mapping with parsed sources.
 pub(crate) struct Compiled {
     picks: Vec<Pick>,
     paths: Vec<Vec<String>>,
@@ -131,7 +131,7 @@ impl Mapping {
         ]
     }
 
-    /// The first setting that is wrong: its name, value and rule.
+    /// Checks the settings. The error is the first wrong one: name, value and rule.
     pub(crate) fn check(&self) -> Result<(), (&'static str, String, String)> {
         let names = ATTRIBUTES.into_iter().chain(["data"]);
         for (name, text) in names.zip(self.texts()) {
@@ -144,11 +144,11 @@ impl Mapping {
                     );
                 }
                 Some(Pick::Default | Pick::Field(_)) => {}
-                Some(_) if name == "data" => return wrong("the payload is a `field:NAME`"),
+                Some(_) if name == "data" => return wrong("the payload must be a `field:NAME`"),
                 Some(_) => {}
             }
             if matches!(pick, Some(Pick::Field(_))) && !is_json(&self.datacontenttype) {
-                return wrong("fields are those of JSON, which `datacontenttype` says it is not");
+                return wrong("`field:` needs a JSON record, but `datacontenttype` is not JSON");
             }
         }
         Ok(())
@@ -167,7 +167,7 @@ impl Mapping {
     }
 }
 
-/// What `text` says; `None` where it says nothing that is known.
+/// Parses `text` as the source of an attribute; `None` if it has no known form.
 fn pick(text: &str, paths: &mut Vec<Vec<String>>) -> Option<Pick> {
     Some(match text.split_once(':') {
         None => match text {
@@ -191,11 +191,11 @@ fn pick(text: &str, paths: &mut Vec<Vec<String>>) -> Option<Pick> {
 }
 
 impl Compiled {
-    /// Adds the event that `raw` is by this mapping. `kind` gets its type, as soon as
-    /// that is known.
+    /// Converts `raw` to an event by this mapping, and adds it. Stores the event's type in
+    /// `kind` as soon as it is known.
     ///
     /// # Errors
-    /// [`EventError`] if it is none; nothing was added then.
+    /// [`EventError`] if `raw` is not an event; then nothing was added.
     pub(crate) fn read(
         &self,
         raw: &Raw<'_>,
@@ -226,7 +226,7 @@ impl Compiled {
                 kind.push_str(value);
             }
         }
-        // Also a text may be a number.
+        // A JSON string can also contain a number.
         let (time, text) = match &*values[5] {
             "" => (Timestamp::MIN, None),
             number if number.parse::<f64>().is_ok() => (time_of_number(number, self.unit)?, None),
@@ -261,7 +261,7 @@ impl Compiled {
         found: &[Option<&'a RawValue>],
     ) -> Result<Cow<'a, str>, EventError> {
         let name = ATTRIBUTES[place];
-        // What must be there, and cannot be made up.
+        // Type, id and source are required and have no fallback.
         let needed = |value: Option<Cow<'a, str>>| match value {
             Some(value) if !value.is_empty() => Ok(value),
             _ if matches!(name, "type" | "id" | "source") => Err(EventError::Missing(name)),
@@ -272,7 +272,7 @@ impl Compiled {
                 "type" => Cow::Borrowed(raw.topic),
                 "id" => Cow::Owned(format!("{}-{}", raw.partition, raw.offset)),
                 "source" => Cow::Owned(format!("kafka/{}", raw.topic)),
-                // A key of bytes is no subject, and no fault either.
+                // If the key is not text, the subject is empty. That is not an error.
                 "subject" => Cow::Borrowed(raw.key_text().unwrap_or_default()),
                 _ => Cow::Borrowed(""),
             }),
@@ -290,7 +290,7 @@ impl Compiled {
     }
 }
 
-/// A string's content, or a number or boolean as it is written; `None` is null.
+/// A string's content, or a number or boolean as it is written; `None` for null.
 fn scalar<'a>(name: &str, json: &'a str) -> Result<Option<Cow<'a, str>>, EventError> {
     let wrong = || EventError::Type {
         name: name.into(),
@@ -308,7 +308,7 @@ fn scalar<'a>(name: &str, json: &'a str) -> Result<Option<Cow<'a, str>>, EventEr
     }
 }
 
-/// Finds the members that `paths` name, in one pass.
+/// Finds the members that `paths` name, in one pass over `text`.
 fn pick_out<'a>(
     text: &'a str,
     paths: &[Vec<String>],
@@ -355,7 +355,7 @@ impl<'a> Visitor<'a> for Picker<'_, 'a> {
                     deeper.push((*place, &path[1..]));
                 }
             }
-            // A member that is no object has no members: those are missing then.
+            // A member that is not an object has no members, so deeper paths stay missing.
             if !deeper.is_empty() && value.get().starts_with('{') {
                 descend(value.get(), &deeper, self.found).map_err(de::Error::custom)?;
             }

@@ -1,6 +1,6 @@
-//! Which partition of which topic has which number here: a table beside the
-//! state, to which lines are only added. So a number means the same partition for
-//! as long as the data folder lives, whatever is added to the topics.
+//! The table that gives each partition of each topic its number in the log. It is a
+//! file in the data folder. Entries are only added, so a number means the same partition
+//! as long as the data folder exists, even if topics get more partitions.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -28,11 +28,11 @@ impl std::fmt::Display for Place {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Stored {
     format: u32,
-    /// What the cluster calls itself.
+    /// The cluster's id.
     cluster: String,
-    /// Names this data folder in transactions.
+    /// A random name of this data folder, part of its transactional ids.
     instance: String,
-    /// How records become events; another way folds to another state.
+    /// A hash of the mappings of records to events. Other mappings lead to another state.
     mappings: String,
     partitions: Vec<Place>,
 }
@@ -47,7 +47,7 @@ pub(crate) struct Table {
 impl Table {
     const FORMAT: u32 = 1;
 
-    /// Reads the table at `path`; an empty one where there is none.
+    /// Reads the table at `path`; returns an empty one if there is no file.
     pub(crate) fn open(path: PathBuf) -> Result<Self, OpenError> {
         let damaged = |what: String| OpenError::Data { path: path.clone(), reason: what };
         let stored = match std::fs::read(&path) {
@@ -69,7 +69,7 @@ impl Table {
         Ok(Self { path, stored, index })
     }
 
-    /// Whether nothing was ever read with it.
+    /// Whether no log was ever opened with it.
     pub(crate) fn is_new(&self) -> bool {
         self.stored.partitions.is_empty()
     }
@@ -86,7 +86,7 @@ impl Table {
         self.index.get(place).copied()
     }
 
-    /// Refuses another cluster, and topics that are not those of before.
+    /// Fails if the cluster is another than before, or if a topic was removed.
     pub(crate) fn check(&self, cluster: Option<&str>, topics: &[String]) -> Result<(), OpenError> {
         if self.is_new() {
             return Ok(());
@@ -96,14 +96,14 @@ impl Table {
             && cluster != self.stored.cluster
         {
             return Err(OpenError::Other(format!(
-                "the data folder was made with Kafka cluster `{}`, and this is `{cluster}`: its state is that of another log; name the brokers of the first, or begin with another data folder (`--data`)",
+                "the data folder was created with Kafka cluster `{}`, but this is cluster `{cluster}`: connect to the first cluster (`log.kafka.servers`), or start with another data folder (`--data`)",
                 self.stored.cluster
             )));
         }
         let missing = self.places().iter().find(|p| !topics.iter().any(|t| **t == *p.topic));
         match missing {
             Some(place) => Err(OpenError::Other(format!(
-                "the data folder was made with topic `{}`, which is not among `log.kafka.topics` ({}): name it again, or begin with another data folder (`--data`)",
+                "the data folder was created with topic `{}`, which is not among `log.kafka.topics` ({}): add it again, or start with another data folder (`--data`)",
                 place.topic,
                 topics.join(", ")
             ))),
@@ -111,8 +111,8 @@ impl Table {
         }
     }
 
-    /// Notes how records become events; `false` where that was another way
-    /// before.
+    /// Stores the cluster and the hash of the mappings. Returns `false` if the mappings
+    /// have changed.
     pub(crate) fn note(&mut self, cluster: Option<&str>, mappings: &str) -> bool {
         let same = self.is_new() || self.stored.mappings == mappings;
         self.stored.mappings = mappings.to_owned();
@@ -122,8 +122,8 @@ impl Table {
         same
     }
 
-    /// Gives the first `count` partitions of `topic` numbers, where they have
-    /// none; says whether any was new.
+    /// Gives each of the first `count` partitions of `topic` a number, if it has none.
+    /// Returns whether any was new.
     pub(crate) fn extend(&mut self, topic: &str, count: i32) -> bool {
         let before = self.index.len();
         for partition in 0..count {
@@ -137,7 +137,7 @@ impl Table {
         self.index.len() > before
     }
 
-    /// Writes it, aside and then in place, so that it is whole at all times.
+    /// Writes a temporary file and renames it, so that the file is complete at all times.
     pub(crate) fn save(&mut self) -> Result<(), OpenError> {
         if self.stored.instance.is_empty() {
             self.stored.instance = new_instance(&self.path);
@@ -156,8 +156,8 @@ impl Table {
     }
 }
 
-/// A name that no other data folder has: of the moment, the process and the path,
-/// which together do not come twice.
+/// A name that no other data folder has: a hash of the time, the process id, the path
+/// and a random UUID.
 fn new_instance(path: &Path) -> String {
     use sha2::{Digest, Sha256};
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

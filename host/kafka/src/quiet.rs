@@ -1,5 +1,5 @@
-//! Panics of the client library that input from outside can cause: caught, and not
-//! written to the log, which anyone who may write to a topic could fill that way.
+//! Catches panics of the client library that records from outside can cause. They are
+//! not logged: otherwise anyone who may write to a topic could flood the server's output.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
@@ -9,7 +9,7 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `call` returns; `None` if it panics, of which nothing is written.
+/// Runs `call`. Returns `None` if it panics, and prints nothing then.
 pub(crate) fn catch<T>(call: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

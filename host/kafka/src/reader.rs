@@ -1,5 +1,5 @@
-//! A cursor: a consumer with a thread of its own, that reads each partition from
-//! where its stream asks and turns records into columns.
+//! A cursor: a consumer with a thread of its own. It reads each partition from the
+//! offset that its stream requests, and turns records into columns.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -16,19 +16,19 @@ use crate::client::{Context, append_time, is_gone, time_of};
 use crate::record::{Decoded, Decoder, Raw};
 use crate::shared::{Part, Shared};
 
-/// Records taken of one partition before others get their turn.
+/// The most records read from one partition before it is the next one's turn.
 const RECORDS_TURN: usize = 16_384;
-/// The bytes a piece aims at.
+/// Least and most target size of a chunk.
 const PIECE_BYTES: std::ops::RangeInclusive<usize> = (32 << 10)..=(1 << 20);
-/// The client is served at least so often.
+/// The longest pause between two polls of the client.
 const IDLE: Duration = Duration::from_millis(100);
-/// How long a cursor may take to be sent to another place.
+/// How long a seek may take.
 const SEEK: Duration = Duration::from_secs(10);
 
-/// If nothing has come for this time although the broker has more, a cursor goes to
-/// its place again. The time doubles with every such attempt: the client may have to
-/// read through a long stretch of aborted transactions, of which it hands out
-/// nothing, and would begin with it again each time.
+/// If a cursor receives nothing for this time although the broker has more, it seeks to
+/// its offset again. The time doubles with every such attempt: the client may have to
+/// read many aborted transactions, of which it returns nothing, and each seek would make
+/// it start over.
 const STUCK: Duration = Duration::from_secs(5);
 /// How often that time doubles.
 const STUCK_DOUBLINGS_MAX: u32 = 7;
@@ -65,46 +65,47 @@ struct Lane {
     assigned: bool,
     events: Events,
     offsets: Vec<u64>,
-    /// When the broker appended each; [`Timestamp::MIN`] if that is not known.
+    /// When the broker appended each event; [`Timestamp::MIN`] if that is unknown.
     appended: Vec<Timestamp>,
-    /// Everything before this was taken.
+    /// All records before this offset have been read.
     next: u64,
-    /// When something came last, or the cursor was sent here.
+    /// When the last record arrived, or the cursor was assigned this offset.
     moved: Option<Instant>,
-    /// How often the cursor went to its place again since something came.
+    /// How often the cursor has sought its offset again since the last record.
     replaced: u32,
-    /// Asked again for what stands before this, to be sure that nothing does.
+    /// If set: the cursor reads once more to confirm that no record remains before this
+    /// offset.
     confirming: Option<u64>,
 }
 
 impl Lane {
-    /// Something came.
+    /// Notes that a record arrived.
     fn come(&mut self, now: Instant) {
         (self.moved, self.replaced) = (Some(now), 0);
     }
 }
 
-/// How long nothing may come before a cursor goes to its place again.
+/// How long a cursor waits for a record before it seeks its offset again.
 fn patience(replaced: u32) -> Duration {
     STUCK * 2_u32.pow(replaced.min(STUCK_DOUBLINGS_MAX))
 }
 
-/// How a turn of a partition ended.
+/// How reading from a partition ended.
 enum Taken {
-    /// Nothing is there now.
+    /// No record is available now.
     Empty,
     /// There may be more.
     More,
     /// The partition's end was reached.
     End,
-    /// The client says so.
+    /// The client reported an error.
     Fault(KafkaError),
 }
 
 impl Cursor {
     fn run(mut self) {
         while !self.shared.is_closed() {
-            // What concerns the client as a whole; nothing of it is needed here.
+            // Events of the client as a whole, which are not needed here.
             while self.consumer.poll(Duration::ZERO).is_some() {}
             let mut busy = false;
             for number in 0..self.lanes.len() {
@@ -116,7 +117,7 @@ impl Cursor {
         }
     }
 
-    /// Does what there is to do on one partition; whether there may be more.
+    /// Serves one partition. Returns whether there may be more to do.
     fn turn(&mut self, number: usize) -> bool {
         let shared = Arc::clone(&self.shared);
         let part = &shared.parts[number];
@@ -129,7 +130,7 @@ impl Cursor {
             (stream.asked.take(), stream.open, stream.full, starving, doubted, end)
         };
         if starving {
-            // Whoever waits for a cursor asks again, until one is free.
+            // Readers that wait for a cursor ask again until one is free.
             shared.wake(part);
         }
         if let Some(from) = asked {
@@ -147,7 +148,7 @@ impl Cursor {
         if self.is_stuck(number, end) {
             let next = self.lanes[number].next;
             self.lanes[number].replaced += 1;
-            tracing::info!(partition = %part.place, next, end, "a cursor takes its place anew");
+            tracing::info!(partition = %part.place, next, end, "a cursor received nothing and restarts at its offset");
             metrics::counter!("lantern_log_cursors_replaced_total").increment(1);
             self.leave(part, number);
             if let Err(error) = self.place(part, number, next) {
@@ -185,14 +186,14 @@ impl Cursor {
         }
     }
 
-    /// Whether nothing comes although the partition goes on up to `end`.
+    /// Whether records have stopped arriving although the partition continues to `end`.
     fn is_stuck(&self, number: usize, end: u64) -> bool {
         let lane = &self.lanes[number];
         let patience = patience(lane.replaced);
         lane.next < end && lane.moved.is_some_and(|moved| moved.elapsed() > patience)
     }
 
-    /// Goes to `from`.
+    /// Moves the cursor to `from`.
     fn place(&mut self, part: &Part, number: usize, from: u64) -> KafkaResult<()> {
         let offset = KafkaOffset::Offset(i64::try_from(from).unwrap_or(i64::MAX));
         let (topic, partition) = (&*part.place.topic, part.place.partition);
@@ -220,7 +221,7 @@ impl Cursor {
         Ok(())
     }
 
-    /// Reads the partition no more.
+    /// Stops reading the partition.
     fn leave(&mut self, part: &Part, number: usize) {
         let lane = &mut self.lanes[number];
         if !std::mem::take(&mut lane.assigned) {
@@ -236,7 +237,7 @@ impl Cursor {
         }
     }
 
-    /// Takes what has come.
+    /// Reads the records that have arrived.
     fn take(&mut self, part: &Part, number: usize) -> Taken {
         for _ in 0..RECORDS_TURN {
             let lane = &mut self.lanes[number];
@@ -249,7 +250,7 @@ impl Cursor {
             };
             let offset = u64::try_from(message.offset()).unwrap_or(0);
             if offset < lane.next {
-                // A compressed batch begins before the place asked for.
+                // A compressed batch can begin before the requested offset.
                 continue;
             }
             let appended = append_time(message.timestamp());
@@ -257,7 +258,7 @@ impl Cursor {
             let again = (decoded == Decoded::Full).then(|| message.detach());
             drop(message);
             if let Some(message) = again {
-                // One chunk holds only so many types: this is the first of another.
+                // The chunk has no room for another event type: this record begins the next.
                 self.seal(part, number, true);
                 let lane = &mut self.lanes[number];
                 decoded = decode(&mut self.decoder, part, offset, &message, &mut lane.events);
@@ -277,7 +278,8 @@ impl Cursor {
         Taken::More
     }
 
-    /// Hands on what was taken; whether the stream is full then, or gone.
+    /// Passes the read records to the stream. Returns whether the stream is then full or
+    /// closed.
     fn seal(&mut self, part: &Part, number: usize, quiet: bool) -> bool {
         let lane = &mut self.lanes[number];
         if lane.offsets.is_empty() {
@@ -301,7 +303,7 @@ impl Cursor {
         state.tell_end(next);
         state.tell_time(newest);
         let stream = &mut state.streams[self.number];
-        // Sent elsewhere meanwhile, it wants nothing of this.
+        // If the stream was moved in the meantime, it does not need this chunk.
         let wanted = stream.open && stream.asked.is_none();
         if wanted {
             stream.push(chunk, next, limit);
@@ -314,8 +316,8 @@ impl Cursor {
         full
     }
 
-    /// Passes records without a value that came since the last event; whether the
-    /// stream is gone.
+    /// Moves the stream past tombstones that were read since the last event. Returns
+    /// whether the stream is closed or was moved.
     fn pass(&mut self, part: &Part, number: usize, quiet: bool) -> bool {
         let next = self.lanes[number].next;
         let mut state = part.state.lock();
@@ -336,10 +338,10 @@ impl Cursor {
         !wanted
     }
 
-    /// The end was reached. Where the broker says that the partition goes on
-    /// although nothing came, markers of transactions may stand there, or what was
-    /// fetched was older than what the broker said: asked once more from here, it
-    /// comes again, or an end that is surely not before what was said.
+    /// Handles the partition's end. If the broker's end is further, the offsets up to it
+    /// can be transaction markers, or the fetch was answered before the broker reported
+    /// that end. So the cursor reads once more from here. It then gets either the
+    /// missing records, or an end that is certainly not before the reported one.
     fn end(&mut self, part: &Part, number: usize) {
         self.seal(part, number, true);
         let lane = &mut self.lanes[number];
@@ -359,7 +361,7 @@ impl Cursor {
         if next < stable {
             self.confirm(part, number, stable);
         } else {
-            // More may stand there than is known.
+            // The partition may have more records than is known.
             self.shared.want_bounds(part);
         }
         self.shared.wake(part);
@@ -374,10 +376,10 @@ impl Cursor {
         }
     }
 
-    /// What the client says of the partition; whether reading goes on.
+    /// Handles an error of the partition. Returns whether reading continues.
     fn fault(&mut self, part: &Part, number: usize, error: &KafkaError) -> bool {
         let KafkaError::MessageConsumption(code) = error else {
-            tracing::debug!(%error, partition = %part.place, "a cursor met a fault");
+            tracing::debug!(%error, partition = %part.place, "a cursor got an error from the client");
             return true;
         };
         let lost = matches!(
@@ -390,15 +392,15 @@ impl Cursor {
             self.lose(part, number, error);
             return false;
         }
-        // The library tries again by itself.
-        tracing::debug!(%error, partition = %part.place, "a cursor met a fault");
+        // The library retries by itself.
+        tracing::debug!(%error, partition = %part.place, "a cursor got an error from the client");
         true
     }
 
-    /// The place is gone, or cannot be gone to: nobody knows what the partition
-    /// holds before its bounds are asked for again.
+    /// The cursor's offset does not exist any more, or cannot be reached. The contents of
+    /// the partition are unknown until its bounds are queried again.
     fn lose(&mut self, part: &Part, number: usize, error: &KafkaError) {
-        tracing::info!(%error, partition = %part.place, "a cursor lost its place");
+        tracing::info!(%error, partition = %part.place, "a cursor lost its offset");
         self.leave(part, number);
         let mut state = part.state.lock();
         if state.streams[self.number].asked.is_none() {
@@ -416,7 +418,7 @@ impl Cursor {
     }
 }
 
-/// Adds a record to its lane.
+/// Decodes a record, adds it to `events`, and counts unusual records.
 fn decode(
     decoder: &mut Decoder,
     part: &Part,
@@ -429,7 +431,7 @@ fn decode(
     match &decoded {
         Decoded::Unreadable(reason) => {
             metrics::counter!("lantern_log_unreadable_total").increment(1);
-            tracing::debug!(partition = %part.place, offset, reason, "a record is no event");
+            tracing::debug!(partition = %part.place, offset, reason, "a record is not an event");
         }
         Decoded::Tombstone => metrics::counter!("lantern_log_tombstones_total").increment(1),
         Decoded::Event | Decoded::Full => {}
@@ -439,14 +441,14 @@ fn decode(
         count => {
             metrics::counter!("lantern_log_attributes_ignored_total").increment(count);
             tracing::debug!(
-                partition = %part.place, offset, count, "attributes of a record were left out"
+                partition = %part.place, offset, count, "attributes of a record were dropped"
             );
         }
     }
     decoded
 }
 
-/// A message of the library, borrowed or not.
+/// A message of the library, borrowed or owned.
 trait Records {
     fn with(&self, part: &Part, offset: u64, read: &mut dyn FnMut(&Raw<'_>));
 }
@@ -480,9 +482,8 @@ impl Records for rdkafka::message::OwnedMessage {
     }
 }
 
-/// The highest time of an event that is not ahead of its append time, which for
-/// records with their producer's time is `now`. That of what is no event does not
-/// count.
+/// The highest event time that is not too far ahead of the event's append time. If the
+/// append time is unknown, `now` is used instead. Unreadable records do not count.
 fn newest(events: &Events, appended: &[Timestamp], now: Timestamp) -> Timestamp {
     let unreadable = events.type_names().iter().position(|kind| kind == UNREADABLE_TYPE);
     let times = events.times().iter().zip(events.types()).zip(appended);
@@ -493,7 +494,7 @@ fn newest(events: &Events, appended: &[Timestamp], now: Timestamp) -> Timestamp 
     counted.map(|((time, _), _)| *time).max().unwrap_or(Timestamp::MIN)
 }
 
-/// The time of day.
+/// The current time.
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))

@@ -1,11 +1,11 @@
-//! From a record of Kafka to an event in columns: CloudEvents' Kafka binding in
-//! both modes, and what a mapping makes of others. A record that is no event
-//! becomes one of [`UNREADABLE_TYPE`]; one without a value is a deletion marker of a
-//! compacted topic and is skipped. Pure: the same record is read the same whenever
-//! and wherever it is read.
+//! Converts a Kafka record to an event in columns: CloudEvents' Kafka binding in both
+//! modes, or a mapping for other records. A record that is not an event becomes an event
+//! of [`UNREADABLE_TYPE`]. A record without a value is a tombstone of a compacted topic
+//! and is skipped. The conversion is pure: the same record always gives the same event.
 //!
-//! Anyone who may write to a topic can write any headers, so nothing in a record
-//! proves that this server wrote it. See [`Decoder::binary`] for what is believed.
+//! Anyone who may write to a topic can write any headers, so nothing in a record proves
+//! that this server wrote it. [`Decoder::binary`] documents what is accepted as written
+//! by the host.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -25,21 +25,21 @@ use crate::config::KafkaConfig;
 use crate::mapping::Compiled;
 use crate::quiet;
 
-/// What the headers of attributes begin with.
+/// The prefix of attribute headers.
 const PREFIX: &str = "ce_";
-/// Headers of which one at least is in every record in binary mode. Other headers
-/// with the prefix say nothing about the mode.
+/// A record is in binary mode if it has at least one of these headers. Other headers
+/// with the prefix do not determine the mode.
 const BINARY: [&str; 4] = ["ce_specversion", "ce_id", "ce_source", "ce_type"];
 /// The attributes that must be text for the record to be an event.
 const CORE: [&str; 8] =
     ["specversion", "id", "source", "type", "subject", "time", "tenant", "dataschema"];
 /// The media type of events in structured mode, as JSON.
 const STRUCTURED: &str = "application/cloudevents+json";
-/// What media types of all events in structured mode begin with.
+/// The prefix of all media types of structured mode.
 const ANY_STRUCTURED: &str = "application/cloudevents";
-/// The longest key of an unreadable record that is kept, in bytes.
+/// The longest key that is stored with an unreadable record, in bytes.
 const KEY_BYTES_MAX: usize = 4_096;
-/// The extension attribute of an unreadable record with its key.
+/// The extension attribute that holds an unreadable record's key.
 pub(crate) const UNREADABLE_KEY: &str = "kafkakey";
 
 /// A record as it is in its topic.
@@ -71,8 +71,8 @@ impl Header for Option<&BorrowedHeaders> {
 
     fn at(&self, index: usize) -> Option<(&str, Option<&[u8]>)> {
         let headers = (*self)?;
-        // The client library panics at a name that is not UTF-8, and anyone may
-        // write one.
+        // The client library panics if the name is not UTF-8, and anyone who may write
+        // to the topic can write such a name.
         let header = quiet::catch(|| headers.get(index))?;
         Some((header.key, header.value))
     }
@@ -93,13 +93,12 @@ fn all(headers: &dyn Header) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
     (0..headers.count()).filter_map(move |index| headers.at(index))
 }
 
-/// The value of the last header of this name, which is the one that counts in
-/// Kafka.
+/// The value of the last header of this name. In Kafka the last one counts.
 pub(crate) fn last<'a>(headers: &'a dyn Header, name: &str) -> Option<&'a [u8]> {
     all(headers).filter(|(known, _)| *known == name).last().and_then(|(_, value)| value)
 }
 
-/// `json` without a byte order mark, which is no part of the text.
+/// `json` without its byte order mark, which is not part of the text.
 pub(crate) fn without_mark(json: &[u8]) -> &[u8] {
     json.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(json)
 }
@@ -109,8 +108,7 @@ impl<'a> Raw<'a> {
         all(self.headers)
     }
 
-    /// The text of the last header of this name, which is the one that counts in
-    /// Kafka.
+    /// The text of the last header of this name. In Kafka the last one counts.
     ///
     /// # Errors
     /// [`EventError::Header`] if it is not text.
@@ -124,24 +122,25 @@ impl<'a> Raw<'a> {
     }
 }
 
-/// What became of a record.
+/// The result of decoding a record.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Decoded {
     /// An event was added.
     Event,
-    /// In its place was added why it is none, which is this.
+    /// An unreadable record was added, for this reason.
     Unreadable(String),
-    /// It has no value: a deletion marker. Nothing was added.
+    /// The record is a tombstone (it has no value). Nothing was added.
     Tombstone,
-    /// Nothing was added, since no more types fit: begin another chunk.
+    /// Nothing was added, because the chunk has no room for another type: begin a new
+    /// chunk.
     Full,
 }
 
-/// Reads records of all topics.
+/// Decodes records of all topics.
 pub(crate) struct Decoder {
     reader: Reader,
     mappings: HashMap<String, Compiled>,
-    /// The type that the record being read claims, if that is known.
+    /// The event type that the current record claims, if it is known.
     kind: String,
 }
 
@@ -153,7 +152,7 @@ impl Decoder {
         Self { reader: Reader::of_log(), mappings: mappings.collect(), kind: String::new() }
     }
 
-    /// Adds the event that `raw` is, or why it is none.
+    /// Adds `raw` to `into`, as an event or as an unreadable record with the reason.
     pub(crate) fn read(&mut self, raw: &Raw<'_>, into: &mut Events) -> Decoded {
         self.reader.set_time_default(raw.time);
         self.reader.set_host_events(false);
@@ -165,19 +164,20 @@ impl Decoder {
             Err(EventError::TooManyTypes) => return Decoded::Full,
             Err(error) => error.to_string(),
         };
-        assert_eq!(into.len(), count, "what was refused was not added");
+        assert_eq!(into.len(), count, "a refused event is not added");
         match unreadable(raw, &reason, &self.kind, into) {
             true => Decoded::Unreadable(reason),
             false => Decoded::Full,
         }
     }
 
-    /// How many extension attributes were left out since the last call.
+    /// The number of extension attributes that were dropped since the last call.
     pub(crate) fn take_ignored(&mut self) -> u64 {
         self.reader.take_ignored()
     }
 
-    /// `false` if the record has no value and is no event without one either.
+    /// Adds the event. Returns `false` if the record is a tombstone: it has no value and is
+    /// not a CloudEvent in binary mode.
     fn event(&mut self, raw: &Raw<'_>, into: &mut Events) -> Result<bool, EventError> {
         let (mut binary, mut media) = (false, None);
         for (name, value) in raw.all() {
@@ -220,11 +220,11 @@ impl Decoder {
         read
     }
 
-    /// Binary mode, the only one in which this server writes. Here sources `lantern`
-    /// and `lantern/…` are believed in the exact form that the host gives them: a
-    /// heartbeat, which counts up to its record's own time, and emitted events, whose
-    /// type is none of the host's own. Neither can do more than any other event of
-    /// the topic can. Everything else that claims to be the host's is unreadable.
+    /// Binary mode, the only one in which this server writes. Sources `lantern` and
+    /// `lantern/…` are accepted only in the exact form that the host writes: a heartbeat,
+    /// whose time is limited to its record's own time, and emitted events, whose type is
+    /// not one of the host's own. Neither can do more than any other event of the topic.
+    /// Every other record that claims to come from the host is unreadable.
     fn binary(
         &mut self,
         media: Option<&str>,
@@ -237,9 +237,9 @@ impl Decoder {
                 continue;
             };
             match (attribute, std::str::from_utf8(value)) {
-                // The media type is in `content-type`; some write it here as well.
+                // The media type is in `content-type`. Some producers also write it here.
                 ("datacontenttype", Ok(value)) => media = media.or(Some(value)),
-                // No names of attributes in headers.
+                // These names are not allowed as attribute headers.
                 ("datacontenttype" | "data" | "data_base64", _) => attributes.leave_out(),
                 (_, Ok(value)) => attributes.set(attribute, Cow::Borrowed(value))?,
                 (core, Err(_)) if CORE.contains(&core) => return Err(not_text(name, value)),
@@ -262,7 +262,7 @@ impl Decoder {
                 }
                 media
             }
-            // Without a media type: JSON if it is JSON.
+            // Without a media type, a payload that parses as JSON is JSON.
             None if payload.is_empty() || check_json(payload, depth_max).is_ok() => "",
             None => "application/octet-stream",
         };
@@ -270,14 +270,14 @@ impl Decoder {
     }
 }
 
-/// As much of an event in structured mode as names its type.
+/// The part of an event in structured mode that names its type.
 #[derive(Deserialize)]
 struct Claimed<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<Cow<'a, str>>,
 }
 
-/// Adds a heartbeat, which never counts further than to its record's time.
+/// Adds a heartbeat. Its time is limited to its record's time.
 fn heartbeat(raw: &Raw<'_>, id: &str, time: &str, into: &mut Events) -> Result<(), EventError> {
     check_text("id", id, KEY_BYTES_MAX)?;
     let event = EventRef {
@@ -291,12 +291,13 @@ fn heartbeat(raw: &Raw<'_>, id: &str, time: &str, into: &mut Events) -> Result<(
     if into.push(&event) { Ok(()) } else { Err(EventError::TooManyTypes) }
 }
 
-/// A record's own time is what its producer wrote, and may be anything.
+/// `time` limited to the allowed range: a producer can write any time.
 fn in_range(time: Timestamp) -> Timestamp {
     time.clamp(Timestamp::FIRST, Timestamp::LAST)
 }
 
-/// Adds why `raw` is no event; `false` if `into` takes no more types.
+/// Adds `raw` as an unreadable record. Returns `false` if `into` has no room for another
+/// type.
 fn unreadable(raw: &Raw<'_>, reason: &str, kind: &str, into: &mut Events) -> bool {
     let Raw { topic, partition, offset, .. } = raw;
     let key = raw.key_text().filter(|key| check_text("key", key, KEY_BYTES_MAX).is_ok());
@@ -312,7 +313,8 @@ fn unreadable(raw: &Raw<'_>, reason: &str, kind: &str, into: &mut Events) -> boo
     if let Some(key) = key {
         extensions[UNREADABLE_KEY] = key.into();
     }
-    // Reserved ones are a fault of their own, which concerns everyone.
+    // A record that claims a reserved type concerns all projections, so that type is not
+    // stored.
     let clean = !kind.is_empty() && check_text("type", kind, TYPE_BYTES_MAX).is_ok();
     if clean && !is_host_type(kind) {
         extensions[UNREADABLE_KIND] = kind.into();

@@ -250,7 +250,7 @@ fn what_is_no_event_is_kept_with_its_place_and_the_reason() {
     let check = |headers: Pairs<'_>, payload: &[u8], word: &str| {
         let event = read(None, Some("k1"), headers, payload);
         assert_eq!(event.kind, UNREADABLE_TYPE);
-        // It blocks no subject: whom it concerns is unknown.
+        // It blocks no subject, because its subject is unknown.
         assert_eq!((event.subject.as_str(), &*event.data), ("", payload));
         assert_eq!((event.id.as_str(), event.source.as_str()), ("3-1841", "kafka/orders"));
         let reason = reason(&event);

@@ -1,4 +1,4 @@
-//! What readers, cursors and the watcher know together of each partition.
+//! State of each partition that readers, cursors and the watcher share.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use crate::partitions::Place;
 use crate::stream::{Held, Stream};
 use crate::topic_settings::TopicSettings;
 
-/// The least memory of one cursor on one partition.
+/// The least memory of one cursor for one partition, in bytes.
 const CACHE_LEAST: usize = 256 << 10;
-/// A cursor stays at a place for so long before another reader gets it.
+/// The least time that a cursor stays at an offset before another reader may move it.
 const QUANTUM: Duration = Duration::from_millis(50);
-/// Bounds that were not confirmed for so long are not known any more.
+/// Bounds that are older than this count as unknown.
 const FRESH: Duration = Duration::from_secs(10);
 
 /// Wakes a thread.
@@ -37,7 +37,7 @@ impl Signal {
         }
     }
 
-    /// Waits until it is raised, at most `timeout`, and lowers it.
+    /// Waits until the signal is raised, at most `timeout`, and clears it.
     pub(crate) fn wait(&self, timeout: Duration) {
         let mut raised = self.raised.lock();
         if !*raised {
@@ -47,25 +47,24 @@ impl Signal {
     }
 }
 
-/// Everything that several threads look at.
+/// State that several threads use.
 pub(crate) struct Shared {
     pub(crate) config: KafkaConfig,
     pub(crate) parts: Vec<Part>,
-    /// Memory of one cursor on one partition, in bytes.
+    /// Memory of one cursor for one partition, in bytes.
     pub(crate) cache_bytes: usize,
-    /// One a cursor.
+    /// One signal per cursor.
     pub(crate) cursors: Vec<Arc<Signal>>,
-    /// Partitions whose bounds are wanted now, and the watcher's signal.
+    /// Partitions whose bounds the watcher must query now.
     pub(crate) wanted: Mutex<Vec<u32>>,
     pub(crate) watcher: Signal,
     pub(crate) closed: AtomicBool,
     pub(crate) said: Arc<Said>,
     /// The topics' settings, as far as they are known.
     settings: RwLock<HashMap<String, TopicSettings>>,
-    /// Partitions of the topics that are not read before the next start.
+    /// Added partitions of the topics, which are not read until the next start.
     pub(crate) unread: Mutex<Vec<Place>>,
-    /// Whether the topic that events are sent to was made anew, so that what was
-    /// sent before is not in it.
+    /// Whether the ingest topic was recreated, so that events sent before are not in it.
     pub(crate) remade: AtomicBool,
     wakers: RwLock<Vec<Waker>>,
 }
@@ -78,31 +77,33 @@ pub(crate) struct Part {
     changed: Condvar,
 }
 
-/// What is known of a partition.
+/// The known state of a partition.
 #[derive(Default)]
 pub(crate) struct State {
-    /// Its bounds, as the broker told them last, or what was read since.
+    /// Start and end, as last reported by the broker. Records read since then can have
+    /// raised the end.
     pub(crate) bounds: Option<(u64, u64)>,
-    /// The end as the broker told it: nothing before it will still come in, be it
-    /// of a transaction that is not over.
+    /// The end that the broker last reported. No record will be added before it, not even
+    /// by a transaction that is still open.
     pub(crate) stable: u64,
-    /// When the broker told them.
+    /// When the broker last reported the bounds.
     told: Option<Instant>,
-    /// Whether a cursor found its place gone, so that bounds are asked for first.
+    /// Whether the bounds must be queried again before the next read, for instance because
+    /// a cursor's offset no longer exists.
     pub(crate) doubtful: bool,
-    /// Whether an offset past the end was asked for, and the end asked for again.
+    /// Whether an offset past the end was requested, so that the end is queried again.
     past_end: bool,
     /// Why the broker has no such partition.
     pub(crate) gone: Option<String>,
-    /// The broker's id of its topic, as far as it is known.
+    /// The broker's id of the topic, if it is known.
     pub(crate) topic_id: Option<Arc<str>>,
     max_time: Timestamp,
-    /// One a cursor.
+    /// One stream per cursor.
     pub(crate) streams: Vec<Stream>,
-    /// Whether somebody waits for a cursor.
+    /// Whether a reader waits for a cursor.
     pub(crate) starving: bool,
-    /// Whether a reader was told to wait since the bounds were last asked for. It
-    /// is woken then, so that no wait is without an end.
+    /// Whether a reader got [`Read::Pending`] since the bounds were last queried. It is
+    /// woken at the next answer, so that no wait is endless.
     pub(crate) waited_for: bool,
 }
 
@@ -144,7 +145,7 @@ impl Shared {
         self.settings.read().get(topic).cloned().unwrap_or_default()
     }
 
-    /// The broker told the settings of topics.
+    /// Stores the settings of topics that the broker reported.
     pub(crate) fn tell_settings(&self, told: HashMap<String, TopicSettings>) {
         self.settings.write().extend(told);
     }
@@ -153,7 +154,7 @@ impl Shared {
         self.parts.get(partition.0 as usize).ok_or(LogError::NoPartition(partition))
     }
 
-    /// The partition that lies there; `None` where it is not read.
+    /// The partition with this number of `topic`; `None` if it is not read.
     pub(crate) fn part_at(&self, topic: &str, partition: i32) -> Option<&Part> {
         let there = |part: &&Part| *part.place.topic == *topic && part.place.partition == partition;
         self.parts.iter().find(there)
@@ -163,7 +164,7 @@ impl Shared {
         self.wakers.write().push(waker);
     }
 
-    /// Wakes all who wait for `part`. Not with its lock held.
+    /// Wakes all readers that wait for `part`. The caller must not hold its lock.
     pub(crate) fn wake(&self, part: &Part) {
         part.changed.notify_all();
         for waker in self.wakers.read().iter() {
@@ -171,7 +172,7 @@ impl Shared {
         }
     }
 
-    /// Has the watcher ask for the bounds of `part` soon.
+    /// Makes the watcher query the bounds of `part` soon.
     pub(crate) fn want_bounds(&self, part: &Part) {
         let mut wanted = self.wanted.lock();
         if !wanted.contains(&part.id.0) {
@@ -196,20 +197,20 @@ impl Shared {
         }
     }
 
-    /// Why nothing can be written now: the broker was there, and has not answered
-    /// for a while.
+    /// The reason why nothing can be written now, if the broker has answered before but
+    /// not recently.
     pub(crate) fn is_away(&self) -> Option<String> {
         let part = self.parts.iter().find(|p| *p.place.topic == *self.config.ingest_topic())?;
         let told = part.state.lock().told?;
         (told.elapsed() >= self.fresh()).then(|| self.away(Some(told.elapsed())))
     }
 
-    /// For how long bounds are taken for known.
+    /// How long bounds count as known.
     fn fresh(&self) -> Duration {
         FRESH.max(Duration::from_millis(self.config.refresh_ms * 5))
     }
 
-    /// Says that the broker does not answer.
+    /// The message that the broker does not answer.
     pub(crate) fn away(&self, since: Option<Duration>) -> String {
         let why = self.said.last().map_or_else(String::new, |why| format!(": {why}"));
         match since {
@@ -267,17 +268,17 @@ impl Shared {
     }
 }
 
-/// Who has something to do after a read.
+/// The thread that must act after a read.
 enum Then {
     Nothing,
-    /// The watcher: bounds are in doubt.
+    /// The watcher must query the bounds.
     Bounds,
-    /// This cursor.
+    /// This cursor must move.
     Cursor(usize),
 }
 
 impl State {
-    /// What stands from `from` on.
+    /// What a reader at `from` gets, and which thread must act for it.
     fn read(
         &mut self,
         partition: PartitionId,
@@ -289,7 +290,7 @@ impl State {
             return Err(LogError::Unavailable(gone.clone()));
         }
         let Some((start, end)) = self.bounds.filter(|_| !self.doubtful) else {
-            // Else nobody could tell whether it is out of them.
+            // Without bounds it is unknown whether `from` is within them.
             return Ok((Read::Pending, Then::Bounds));
         };
         if from < start {
@@ -301,8 +302,8 @@ impl State {
                 let (from, end) = (Offset(from), Offset(end));
                 return Err(LogError::Lost { partition, from, end });
             }
-            // Said only once the broker has said it twice: nothing worse can be
-            // said of a log.
+            // A lost end is the worst fault of a log, so the error is returned only after
+            // a second answer of the broker confirms it.
             (self.past_end, self.doubtful) = (true, true);
             return Ok((Read::Pending, Then::Bounds));
         }
@@ -313,9 +314,9 @@ impl State {
         Ok((Read::Pending, self.place(from, now).map_or(Then::Nothing, Then::Cursor)))
     }
 
-    /// What the streams have. Where one has overtaken another, that gives its
-    /// place up, else both would bring the same from now on; but not where it
-    /// holds more: a slow reader may still need that.
+    /// Reads from the streams. If two streams have reached the same offset, one of them
+    /// is closed: otherwise both cursors would read the same records. The stream that
+    /// holds more is kept, because a slow reader may still need its chunks.
     fn held(&mut self, from: u64, end: u64, wanted: &TypeFilter, now: Instant) -> Option<Read> {
         let (mut found, mut nexts) = (None, Vec::new());
         for (number, stream) in self.streams.iter_mut().enumerate() {
@@ -338,7 +339,7 @@ impl State {
         for number in nexts {
             if number != kept && self.streams[number].base() >= kept_base {
                 self.streams[number].close();
-                // Another may wait for just this one, which nothing wakes then.
+                // A reader may wait for a cursor, and only this flag wakes it.
                 self.starving = true;
             }
         }
@@ -346,11 +347,11 @@ impl State {
         Some(read.unwrap_or(if at_end && from >= end { Read::End } else { Read::Pending }))
     }
 
-    /// Sends a cursor to `from`: a free one, or the one that nobody asked for the
-    /// longest. That which is furthest stays where new events come in.
+    /// Moves a cursor to `from`: a free one, or the one that was used least recently. The
+    /// furthest cursor stays, because it follows new events.
     fn place(&mut self, from: u64, now: Instant) -> Option<usize> {
-        // One alone: where several stand at the end, and nobody else reads, the others
-        // would never be free.
+        // Only one cursor is protected: if several are at the end, the others must be
+        // free to move.
         let open = self.streams.iter().enumerate().filter(|(_, stream)| stream.open);
         let furthest = open.max_by_key(|(_, stream)| (stream.next, stream.used)).map(|(n, _)| n);
         let mut choice = None;
@@ -373,8 +374,8 @@ impl State {
         Some(number)
     }
 
-    /// The broker told the id of the topic; `true` where it is another topic than
-    /// before. Nothing that is known of that one holds then.
+    /// Stores the topic's id that the broker reported. Returns `true` if it differs from
+    /// the previous id; then everything known about the previous topic is discarded.
     pub(crate) fn tell_topic(&mut self, id: Arc<str>) -> bool {
         let other = self.topic_id.as_ref().is_some_and(|known| *known != id);
         self.topic_id = Some(id);
@@ -387,10 +388,11 @@ impl State {
         other
     }
 
-    /// The broker told the bounds, when asked while the end was known as `before`.
+    /// Stores the bounds that the broker reported. `before` is the end that was known when
+    /// it was asked.
     pub(crate) fn tell_bounds(&mut self, start: u64, end: u64, before: Option<u64>) {
-        // What was read since is there, whatever an older answer says; but a topic
-        // that was made anew begins small.
+        // Records that were read since the request exist, even if the answer is older. But
+        // the end of a recreated topic can be lower than the previous one.
         self.stable = end;
         let known = self.bounds.map(|(_, end)| end);
         let end = if known == before { end } else { end.max(known.unwrap_or(0)) };
@@ -399,7 +401,7 @@ impl State {
         (self.doubtful, self.gone) = (false, None);
     }
 
-    /// An event was seen at an offset before `end`.
+    /// Raises the known end to `end`. Returns whether that changed it.
     pub(crate) fn tell_end(&mut self, end: u64) -> bool {
         match &mut self.bounds {
             Some((_, known)) if *known < end => {
@@ -471,7 +473,7 @@ mod tests {
         let partition = PartitionId(0);
         let everything = TypeFilter::everything();
         let mut read = |from| state.read(partition, from, &everything, now).unwrap().0;
-        // One cursor waits at the end, another is sent to what lies far behind.
+        // One cursor waits at the end, another is moved far behind it.
         assert!(matches!(read(10), Read::Pending));
         assert!(matches!(read(0), Read::Pending));
         let behind = state.streams.iter().position(|stream| stream.base() == 0).unwrap();

@@ -1,5 +1,5 @@
-//! A stretch of one partition as it was read last, in pieces: what one cursor has
-//! brought and not let go of yet. Knows no client and no thread.
+//! The newest chunks that one cursor has read from one partition. Old ones are evicted.
+//! This module uses no client and no thread.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,37 +7,37 @@ use std::time::Instant;
 
 use lantern_core::{Chunk, Offset, TypeFilter};
 
-/// What a piece takes beside its events, in bytes.
+/// Memory that a piece takes in addition to its events, in bytes.
 const PIECE_BYTES: usize = 2_048;
 
-/// What a cursor holds of a partition.
+/// The chunks of a partition that a cursor holds.
 #[derive(Default)]
 pub(crate) struct Stream {
-    /// Where it is to begin anew, until the cursor has done so.
+    /// The offset at which the cursor must restart; `None` once it has.
     pub(crate) asked: Option<u64>,
-    /// Whether it has, or is to have, a place at all.
+    /// Whether the cursor reads this partition, or is about to.
     pub(crate) open: bool,
-    /// Everything from here up to `next` is held.
+    /// All events from here up to `next` are held.
     base: u64,
-    /// The next offset that the cursor will bring.
+    /// The next offset that the cursor will read.
     pub(crate) next: u64,
     pieces: VecDeque<Piece>,
     bytes: usize,
     /// Whether the cursor has been at the partition's end since its last record.
     pub(crate) at_end: bool,
-    /// Whether the cursor is to look once more whether it is the end.
+    /// Whether the cursor must check the partition's end once more.
     pub(crate) doubted: bool,
-    /// Whether the cursor waits for readers to come closer.
+    /// Whether the stream is full, so that the cursor waits for readers to catch up.
     pub(crate) full: bool,
-    /// The highest offset that was asked for.
+    /// The highest offset that a reader has requested.
     read_to: u64,
-    /// When something was asked of it last.
+    /// When a reader last used the stream.
     pub(crate) used: Option<Instant>,
 }
 
 struct Piece {
     chunk: Arc<Chunk>,
-    /// Everything up to here is in it and those before.
+    /// The offset after the last one that this piece and those before it cover.
     end: u64,
     bytes: usize,
 }
@@ -45,18 +45,18 @@ struct Piece {
 /// What a stream has for an offset.
 #[derive(Debug)]
 pub(crate) enum Held {
-    /// A piece with an event there or later.
+    /// A chunk with an event at this offset or later.
     Chunk(Arc<Chunk>),
-    /// Nothing wanted stands before this offset.
+    /// No wanted event is before this offset.
     Skipped(u64),
-    /// It is the next that the cursor brings.
+    /// The cursor will read this offset next.
     Next,
-    /// Another place.
+    /// The stream does not cover this offset.
     No,
 }
 
 impl Stream {
-    /// Begins anew at `from`, and has the cursor do so.
+    /// Restarts the stream at `from`, and requests the same of the cursor.
     pub(crate) fn ask(&mut self, from: u64, now: Instant) {
         *self = Self {
             asked: Some(from),
@@ -69,7 +69,7 @@ impl Stream {
         };
     }
 
-    /// Gives its place up.
+    /// Closes the stream and frees the cursor.
     pub(crate) fn close(&mut self) {
         *self = Self::default();
     }
@@ -79,7 +79,7 @@ impl Stream {
         self.base
     }
 
-    /// What it has from `from` on.
+    /// What the stream holds from `from` on.
     pub(crate) fn held(&mut self, from: u64, wanted: &TypeFilter, now: Instant) -> Held {
         if !self.open || from < self.base || from > self.next {
             return Held::No;
@@ -102,7 +102,7 @@ impl Stream {
         Held::Skipped(self.next)
     }
 
-    /// Adds what the cursor has brought: everything up to `end` is known then.
+    /// Adds a chunk that the cursor has read. Afterwards all offsets up to `end` are known.
     pub(crate) fn push(&mut self, chunk: Chunk, end: u64, limit: usize) {
         let bytes = chunk.events.bytes() + PIECE_BYTES;
         self.pieces.push_back(Piece { chunk: Arc::new(chunk), end, bytes });
@@ -112,7 +112,7 @@ impl Stream {
         self.trim(limit);
     }
 
-    /// Nothing stands up to `end`.
+    /// Notes that there are no events from `next` up to `end`.
     pub(crate) fn pass(&mut self, end: u64) {
         if end > self.next {
             self.next = end;
@@ -124,8 +124,8 @@ impl Stream {
         }
     }
 
-    /// Lets go of the oldest that somebody has passed, down to `limit`, and says
-    /// whether more is held that nobody has asked for yet.
+    /// Evicts the oldest chunks that a reader has passed, until at most `limit` bytes
+    /// are held. Sets `full` if the unread chunks alone reach the limit.
     pub(crate) fn trim(&mut self, limit: usize) {
         while self.bytes > limit
             && let Some(first) = self.pieces.front()
@@ -138,13 +138,13 @@ impl Stream {
         self.full = self.ahead() >= limit;
     }
 
-    /// The bytes held that nobody has asked for yet.
+    /// The bytes of chunks that no reader has requested yet.
     fn ahead(&self) -> usize {
         let unread = self.pieces.iter().rev().take_while(|piece| piece.end > self.read_to);
         unread.map(|piece| piece.bytes).sum()
     }
 
-    /// Whether the cursor waited, and may go on by now.
+    /// Whether the stream was full and has room now.
     pub(crate) fn has_room_again(&mut self, limit: usize) -> bool {
         if !self.full || self.ahead() >= limit / 2 {
             return false;
@@ -201,7 +201,7 @@ mod tests {
         ] {
             assert_eq!(told(&mut stream, from, kind), expected, "{from} {kind}");
         }
-        // Markers at the end.
+        // Transaction markers at the end.
         stream.pass(15);
         assert_eq!(told(&mut stream, 13, "b"), "skipped 15");
         assert_eq!(told(&mut stream, 15, "b"), "next");
@@ -219,7 +219,7 @@ mod tests {
         }
         assert!(next < 6, "{next}");
         assert_eq!(told(&mut stream, 0, "a"), "chunk 0");
-        assert!(!stream.has_room_again(limit), "nobody came closer");
+        assert!(!stream.has_room_again(limit), "no reader came closer");
         assert_eq!(told(&mut stream, next, "a"), "next");
         assert!(stream.has_room_again(limit));
         for _ in 0..10 {
@@ -227,7 +227,7 @@ mod tests {
             next += 1;
             told(&mut stream, next, "a");
         }
-        assert_eq!(told(&mut stream, 0, "a"), "no", "the oldest were let go");
+        assert_eq!(told(&mut stream, 0, "a"), "no", "the oldest were evicted");
         assert!(stream.bytes <= limit + 4_000, "{}", stream.bytes);
     }
 }

@@ -1,5 +1,5 @@
-//! Reads the end of the topic that events are sent to, to know again those that
-//! are sent once more.
+//! Reads the end of a topic into a deduplication window, so that events that are sent
+//! again are recognized.
 
 use std::time::{Duration, Instant};
 
@@ -14,17 +14,17 @@ use crate::record::{Decoded, Decoder, Raw};
 use crate::shared::Shared;
 use crate::topics;
 
-/// How long all of it may take.
+/// The time limit for reading the end.
 const LONGEST: Duration = Duration::from_secs(60);
-/// How long transactions may stay open that were begun before: longer than the
-/// timeout of this server's own.
+/// How long to wait for transactions that were started before. Longer than the timeout of
+/// this server's own transactions.
 const TRANSACTIONS: Duration = Duration::from_secs(28);
-/// What is fetched ahead, in bytes.
+/// Prefetch memory, in bytes.
 const PREFETCH_BYTES: usize = 4 << 20;
 
-/// Waits until the transactions are over that stood open before `ends`, as one that
-/// a crash of this server left open: what lies behind their beginning cannot be
-/// told yet. Whether they are.
+/// Waits until all transactions that were open before `ends` have ended, for instance one
+/// that a crash of this server left open. Until then records after its start cannot be
+/// read. Returns whether they have ended in time.
 fn settled(
     shared: &Shared,
     committed: &BaseConsumer<Context>,
@@ -43,10 +43,10 @@ fn settled(
     Ok(true)
 }
 
-/// The newest events, about as many of each partition, by identity.
+/// The newest events by identity, about the same number from each partition.
 ///
 /// # Errors
-/// [`KafkaError`] where the broker does not answer in time.
+/// [`KafkaError`] if the broker does not answer in time.
 pub(crate) fn read(shared: &Shared, context: &Context, topic: &str) -> KafkaResult<Window> {
     let config = &shared.config;
     let group = format!("{}reader", config.group_prefix);
@@ -55,7 +55,7 @@ pub(crate) fn read(shared: &Shared, context: &Context, topic: &str) -> KafkaResu
         consumer_with(config, &group, PREFETCH_BYTES, context, &isolation)
     };
     let (committed, whole) = (client("read_committed")?, client("read_uncommitted")?);
-    // Of a topic that is not read, nobody asks where an event is.
+    // If the topic is not read, no caller uses the partition of its events.
     let id = |partition| shared.part_at(topic, partition).map_or(PartitionId(u32::MAX), |p| p.id);
     let parts = topics::partitions(&whole, topic)?.into_iter();
     let parts: Vec<(i32, PartitionId)> = parts.map(|number| (number, id(number))).collect();
@@ -72,7 +72,10 @@ pub(crate) fn read(shared: &Shared, context: &Context, topic: &str) -> KafkaResu
     let consumer = if settled(shared, &committed, topic, &ends)? {
         committed
     } else {
-        tracing::warn!(topic, "a transaction stays open: what it may take back counts as sent");
+        tracing::warn!(
+            topic,
+            "a transaction stays open: its events count as sent although it may be aborted"
+        );
         whole
     };
     consumer.assign(&list)?;
@@ -80,7 +83,7 @@ pub(crate) fn read(shared: &Shared, context: &Context, topic: &str) -> KafkaResu
     Ok(window)
 }
 
-/// Reads up to the ends of `parts`: what comes later was not sent before.
+/// Reads `parts` up to their ends. Later events were not sent before.
 fn collect(
     shared: &Shared,
     consumer: &BaseConsumer<Context>,

@@ -1,9 +1,9 @@
-//! What a topic takes: its settings as the broker has them, and which failures of a
-//! record are the record's own.
+//! Which records a topic accepts: its settings at the broker, and which failures are
+//! caused by the record itself.
 //!
-//! A verdict on a record must not depend on the records that are sent with it. A
-//! topic limits the size of *batches* of records, so a batch never grows past the
-//! limit unless a single record does.
+//! A verdict on a record must not depend on the records that are sent with it. A topic
+//! limits the size of *batches* of records, so a batch exceeds the limit only if a
+//! single record does.
 
 use std::collections::HashMap;
 
@@ -19,32 +19,32 @@ use crate::record::last;
 use crate::topics::block_on;
 use crate::written;
 
-/// The bytes of a batch in which one record is alone, besides those of the record.
+/// Overhead of a batch with a single record, in bytes.
 const BATCH_BYTES: usize = 61;
-/// The batches that a producer makes at most, in bytes.
+/// The largest batch that a producer builds, in bytes.
 const BATCH_BYTES_MAX: usize = 512 << 10;
-/// The characters of an id or a source that a message quotes.
+/// The most characters of an id or a source that a message quotes.
 const QUOTE_CHARS_MAX: usize = 80;
 
 /// Settings of a topic, as far as they are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TopicSettings {
-    /// The largest batch that it takes, in bytes.
+    /// The largest batch that the topic accepts, in bytes.
     pub(crate) batch_bytes_max: Option<usize>,
     /// Whether the broker stamps records with the time at which it appends them.
     pub(crate) log_append_time: Option<bool>,
-    /// Whether it takes only records with a key.
+    /// Whether the topic is compacted, so that it accepts only records with a key.
     pub(crate) compacted: bool,
 }
 
-/// Asks for the settings of topics.
+/// Queries the settings of topics.
 pub(crate) struct SettingsClient {
     admin: AdminClient<Context>,
     topics: Vec<String>,
 }
 
 impl SettingsClient {
-    /// `None` with OAUTHBEARER: this client cannot be given a token.
+    /// `None` with OAUTHBEARER, because this client cannot get a token.
     pub(crate) fn new(config: &KafkaConfig, context: &Context) -> KafkaResult<Option<Self>> {
         if shows_tokens(config) {
             return Ok(None);
@@ -90,19 +90,19 @@ impl SettingsClient {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Batching {
     bytes_max: usize,
-    /// Each record in a batch of its own.
+    /// Whether each record is sent in a batch of its own.
     alone: bool,
 }
 
 impl Batching {
     /// Batches that `settings` allow.
     pub(crate) fn within(settings: &TopicSettings, alone: bool) -> Self {
-        // Some room for what the client library does not count.
+        // Leave some room for bytes that the client library does not count.
         let limit = settings.batch_bytes_max.map_or(BATCH_BYTES_MAX, |max| max / 8 * 7);
         Self { bytes_max: limit.clamp(1, BATCH_BYTES_MAX), alone }
     }
 
-    /// Sets it, over what the user has set.
+    /// Applies the limits to `client`. A smaller configured batch size is kept.
     pub(crate) fn set(self, client: &mut ClientConfig) {
         let set: usize =
             client.get("batch.size").and_then(|size| size.parse().ok()).unwrap_or(usize::MAX);
@@ -112,18 +112,18 @@ impl Batching {
         }
     }
 
-    /// Whether a record of `bytes` is in no batch with others.
+    /// Whether a record of `bytes` never shares a batch with others.
     pub(crate) fn is_alone(self, bytes: usize) -> bool {
         self.alone || bytes >= self.bytes_max
     }
 }
 
-/// A record that the broker has not taken.
+/// A record that was not delivered.
 #[derive(Clone, Debug)]
 pub(crate) struct Undelivered {
     pub(crate) code: Option<RDKafkaErrorCode>,
     pub(crate) error: String,
-    /// Its id and source, for people.
+    /// The event's id and source, for messages.
     pub(crate) event: String,
     pub(crate) bytes: usize,
 }
@@ -151,25 +151,26 @@ impl Undelivered {
     }
 }
 
-/// Why a record was not taken.
+/// Why a record was not delivered.
 #[derive(Clone, Debug)]
 pub(crate) enum Failure {
-    /// The record is to blame: repeating it cannot succeed.
+    /// The record is the cause, and sending it again cannot succeed.
     Rejected(RejectedEvent),
-    /// A batch was too large in which others may be to blame: records are sent one
-    /// by one from now on.
+    /// A batch was too large, and other records in it may be the cause. From now on
+    /// records are sent one by one.
     Together,
-    /// Anything else: the broker, the network, or what an operator must change, such
-    /// as access rules and a topic that was deleted.
+    /// Any other cause: the broker, the network, or something that an operator must fix,
+    /// such as access rules or a deleted topic.
     Unavailable(String),
 }
 
-/// The verdict on a record that was not taken by `topic`, which has `settings`.
+/// The verdict on a record that was not delivered to `topic`, which has `settings`.
 ///
-/// Only two failures are the record's own: that it is too large, and that the topic
-/// refuses it as invalid. A timestamp out of the topic's bounds is this machine's
-/// clock, missing access and unknown topics are the operator's to change, and a
-/// record that shared a batch with an invalid one is sent again.
+/// Only two failures are caused by the record itself: it is too large, or the topic
+/// refuses it as invalid. All others are not the record's fault: a timestamp outside the
+/// topic's bounds comes from this machine's clock, access rules and unknown topics are
+/// for the operator to fix, and a record that shared a batch with an invalid one is sent
+/// again.
 pub(crate) fn verdict(
     undelivered: &Undelivered,
     topic: &str,
@@ -195,7 +196,8 @@ pub(crate) fn verdict(
     }
 }
 
-/// Checks events before any is sent, so that none of a request is if one cannot be.
+/// Checks all events of a request before the first is sent. If one cannot be sent, none
+/// is.
 pub(crate) struct EventCheck<'a> {
     config: &'a KafkaConfig,
     topic: &'a str,
@@ -205,7 +207,7 @@ pub(crate) struct EventCheck<'a> {
 
 impl<'a> EventCheck<'a> {
     pub(crate) fn new(config: &'a KafkaConfig, topic: &'a str, settings: &TopicSettings) -> Self {
-        // Compressed, a record may be smaller than it looks: the broker decides.
+        // A compressed record may be smaller than its event, so then the broker decides.
         let limit = settings.batch_bytes_max.filter(|_| !compresses(config));
         let bytes_max = limit.unwrap_or(usize::MAX);
         Self { config, topic, compacted: settings.compacted, bytes_max }
@@ -220,7 +222,7 @@ impl<'a> EventCheck<'a> {
         }
         if self.compacted && written::key(event, self.config.key).is_none() {
             let reason = format!(
-                "topic `{}` is compacted and takes no record without a key, and the event has none (`log.kafka.key`)",
+                "topic `{}` is compacted and accepts only records with a key, but the event has none (`log.kafka.key`)",
                 self.topic
             );
             return Err(RejectedEvent::Refused { event: named(), reason });
@@ -228,7 +230,7 @@ impl<'a> EventCheck<'a> {
         Ok(())
     }
 
-    /// The first of `events` that cannot be sent, by index.
+    /// The first of `events` that cannot be sent, with its index and the reason.
     pub(crate) fn first<'e>(
         &self,
         mut events: impl Iterator<Item = (usize, EventRef<'e>)>,
@@ -237,17 +239,17 @@ impl<'a> EventCheck<'a> {
     }
 }
 
-/// Why the client library itself does not take `event`, if that is for good.
+/// The reason if the client library itself refuses `event` permanently.
 pub(crate) fn refused_here(event: &EventRef<'_>, error: &KafkaError) -> Option<RejectedEvent> {
     let too_large = error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
     too_large.then(|| RejectedEvent::TooLarge {
         event: name(event.id, event.source),
         bytes: bytes_at_least(event),
-        limit: "the client takes no more than `message.max.bytes` of `log.kafka.properties`, 16 MiB if that is not set".into(),
+        limit: "the client accepts at most `message.max.bytes` of `log.kafka.properties`, which is 16 MiB if it is not set".into(),
     })
 }
 
-/// What a record of `event` takes at least.
+/// The least size of a record of `event`, in bytes.
 fn bytes_at_least(event: &EventRef<'_>) -> usize {
     let attributes = [event.id, event.source, event.kind, event.subject, event.tenant];
     attributes.iter().map(|text| text.len()).sum::<usize>() + event.data.len() + BATCH_BYTES
@@ -261,8 +263,8 @@ fn compresses(config: &KafkaConfig) -> bool {
 
 fn limit(topic: &str, max: Option<usize>) -> String {
     match max {
-        Some(max) => format!("topic `{topic}` takes at most {max} (`max.message.bytes`)"),
-        None => format!("that is more than topic `{topic}` takes (`max.message.bytes`)"),
+        Some(max) => format!("topic `{topic}` accepts at most {max} (`max.message.bytes`)"),
+        None => format!("that is more than topic `{topic}` accepts (`max.message.bytes`)"),
     }
 }
 

@@ -1,5 +1,4 @@
-//! The topics as the broker has them: how many partitions each has, and making
-//! one that is not there.
+//! The topics at the broker: queries their partitions, and creates missing topics.
 
 use std::future::Future;
 use std::pin::pin;
@@ -15,19 +14,19 @@ use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use crate::client::{ANSWER, Context, base, pass, shows_tokens};
 use crate::config::KafkaConfig;
 
-/// How often a topic just made is asked for, until the broker knows it.
+/// How often a new topic is queried until the broker knows it.
 const TRIES: u32 = 100;
 const BETWEEN: std::time::Duration = std::time::Duration::from_millis(50);
 
-/// Why the topics cannot be had.
+/// Why the topics cannot be used.
 pub(crate) enum Fault {
-    /// One is not there, or may not be read.
+    /// A topic does not exist, or must not be read.
     Topic(String),
     /// The broker does not answer.
     Client(KafkaError),
 }
 
-/// How many partitions each topic has.
+/// The number of partitions of each topic. Creates missing topics if that is configured.
 pub(crate) fn counts(
     consumer: &BaseConsumer<Context>,
     config: &KafkaConfig,
@@ -40,14 +39,15 @@ pub(crate) fn counts(
     config.topics.iter().map(|topic| ensured(consumer, config, context, topic)).collect()
 }
 
-/// The partitions of `topic` that the broker tells of.
+/// The partitions of `topic` that the broker reports.
 pub(crate) fn partitions(consumer: &BaseConsumer<Context>, topic: &str) -> KafkaResult<Vec<i32>> {
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER)?;
     let found = metadata.topics().iter().filter(|found| found.name() == topic);
     Ok(found.flat_map(MetadataTopic::partitions).map(MetadataPartition::id).collect())
 }
 
-/// The partitions of `topic`, which is made where it may be.
+/// The number of partitions of `topic`, which is created if it is missing and
+/// `create_partitions` is set.
 fn ensured(
     consumer: &BaseConsumer<Context>,
     config: &KafkaConfig,
@@ -59,14 +59,14 @@ fn ensured(
     }
     if config.create_partitions == 0 {
         return Err(Fault::Topic(format!(
-            "there is no topic `{topic}` at `{}`: create it, or have it made with `log.kafka.create_partitions`",
+            "there is no topic `{topic}` at `{}`: create it, or set `log.kafka.create_partitions`",
             config.servers
         )));
     }
-    // The client that makes topics cannot be given a token.
+    // The client that creates topics cannot get a token.
     if shows_tokens(config) {
         return Err(Fault::Topic(format!(
-            "there is no topic `{topic}` at `{}`, and none is made where OAUTHBEARER says who comes: create it",
+            "there is no topic `{topic}` at `{}`, and Lantern cannot create topics with OAUTHBEARER: create it",
             config.servers
         )));
     }
@@ -77,10 +77,12 @@ fn ensured(
         }
         std::thread::sleep(BETWEEN);
     }
-    Err(Fault::Topic(format!("topic `{topic}` was made, and the broker does not know it")))
+    Err(Fault::Topic(format!(
+        "topic `{topic}` was created, but the broker does not know it yet: try again"
+    )))
 }
 
-/// The partitions of `topic`; `None` where there is no such topic.
+/// The number of partitions of `topic`; `None` if there is no such topic.
 fn count(consumer: &BaseConsumer<Context>, topic: &str) -> Result<Option<i32>, Fault> {
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER).map_err(Fault::Client)?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
@@ -102,25 +104,25 @@ fn create(config: &KafkaConfig, context: &Context, topic: &str) -> Result<(), Fa
     let admin: AdminClient<Context> =
         client.create_with_context(context.clone()).map_err(Fault::Client)?;
     let partitions = i32::try_from(config.create_partitions).unwrap_or(i32::MAX);
-    // As many copies as the broker makes by default.
+    // -1 is the broker's default replication factor.
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1))
-        // A record's time is then the broker's, which no producer can choose.
+        // The broker then sets each record's time, so no producer can choose it.
         .set("message.timestamp.type", "LogAppendTime");
     let options = AdminOptions::new().operation_timeout(Some(ANSWER));
     let made = block_on(admin.create_topics(&[new], &options));
     let made: KafkaResult<_> = made.map(|mut results| results.pop());
     match made.map_err(Fault::Client)? {
         None | Some(Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => {
-            tracing::info!(topic, partitions, "made the topic");
+            tracing::info!(topic, partitions, "created the topic");
             Ok(())
         }
         Some(Err((_, code))) => {
-            Err(Fault::Topic(format!("topic `{topic}` cannot be made: {code}")))
+            Err(Fault::Topic(format!("topic `{topic}` cannot be created: {code}")))
         }
     }
 }
 
-/// Runs a future to its end on this thread.
+/// Runs a future to completion on this thread.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {

@@ -1,5 +1,5 @@
-//! Asks the broker from time to time what the partitions hold, and whether there
-//! are more of them: what no record tells.
+//! The watcher: queries the broker regularly for the bounds of the partitions, their
+//! number, and the ids and settings of the topics.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,9 +16,9 @@ use crate::shared::{Part, Shared};
 use crate::topic_settings::SettingsClient;
 use crate::{ids, topics};
 
-/// Bounds that somebody wants are asked for at most this often.
+/// The least time between two queries of bounds that readers requested.
 const LEAST: Duration = Duration::from_millis(50);
-/// How often the number of partitions is asked for.
+/// How often the number of partitions is queried.
 const PARTITIONS_EVERY: Duration = Duration::from_secs(15);
 
 /// Starts the thread.
@@ -36,11 +36,12 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>, settings: Option<&Sett
     let refresh = Duration::from_millis(shared.config.refresh_ms);
     let (mut whole, mut counted) = (None::<Instant>, Instant::now());
     while !shared.is_closed() {
-        // It reads nothing; what else comes is not to pile up.
+        // The client reads no records. Other events must not pile up in its queue.
         while consumer.poll(Duration::ZERO).is_some() {}
         let wanted = std::mem::take(&mut *shared.wanted.lock());
         if whole.is_none_or(|at| at.elapsed() >= refresh) {
-            // First: bounds are those of the topic that is known then, or a later one.
+            // Before the bounds are queried, so that they belong to this topic or to a
+            // later one.
             identify(shared, consumer);
             let all: Vec<&Part> = shared.parts.iter().collect();
             ask(shared, consumer, &all);
@@ -50,7 +51,7 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>, settings: Option<&Sett
             ask(shared, consumer, &some.collect::<Vec<_>>());
         }
         if counted.elapsed() >= PARTITIONS_EVERY {
-            // A broker that is away is not asked twice.
+            // If the broker does not answer, the second query is skipped.
             if let (true, Some(settings)) = (count(shared, consumer), settings) {
                 learn(shared, settings);
             }
@@ -62,7 +63,7 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>, settings: Option<&Sett
     }
 }
 
-/// Asks which topics they are, and notes where one was made anew.
+/// Queries the ids of the topics, and notes those that were recreated.
 fn identify(shared: &Shared, consumer: &BaseConsumer<Context>) {
     for (topic, id) in ids::of(consumer, &shared.config.topics) {
         let id: Arc<str> = id.into();
@@ -72,7 +73,10 @@ fn identify(shared: &Shared, consumer: &BaseConsumer<Context>) {
         if remade.is_empty() {
             continue;
         }
-        tracing::warn!(topic, "the topic was deleted and made anew: what was folded of it halts");
+        tracing::warn!(
+            topic,
+            "the topic was deleted and recreated: projections that have read it halt"
+        );
         if topic == shared.config.ingest_topic() {
             shared.remade.store(true, Ordering::Release);
         }
@@ -80,7 +84,7 @@ fn identify(shared: &Shared, consumer: &BaseConsumer<Context>) {
     }
 }
 
-/// Asks for the bounds of `parts`, and notes them.
+/// Queries and stores the bounds of `parts`.
 fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part]) {
     let before: Vec<Option<u64>> =
         parts.iter().map(|part| part.state.lock().bounds.map(|(_, end)| end)).collect();
@@ -111,8 +115,8 @@ fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part]) {
                 if waiting {
                     confirm(shared, part, *end);
                 }
-                // Whoever was told to wait for certainty has it now, also where nothing
-                // is new.
+                // Readers that waited for an answer are woken even if the bounds are the
+                // same.
                 if news || waiting || owed {
                     shared.wake(part);
                 }
@@ -125,8 +129,8 @@ fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part]) {
     }
 }
 
-/// None of `parts` was told of: one topic that is not there makes the question
-/// fail for all of them.
+/// Handles a failed query for `parts`. One missing topic makes the query fail for all
+/// partitions, so then each topic is queried alone.
 fn refused(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part], error: &KafkaError) {
     let gone = error.rdkafka_error_code().is_some_and(is_gone);
     let one = parts.windows(2).all(|pair| pair[0].place.topic == pair[1].place.topic);
@@ -140,27 +144,29 @@ fn refused(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part], e
         }
         return;
     }
-    tracing::debug!(%error, "the bounds of partitions cannot be had");
+    tracing::debug!(%error, "the bounds of partitions cannot be read");
     consumer.context().told(error, &error.to_string());
     for part in parts {
         fault(shared, part, error);
     }
 }
 
-/// The bounds of `part` cannot be had.
+/// Handles a failed query of the bounds of `part`.
 fn fault(shared: &Shared, part: &Part, error: &KafkaError) {
     match error.rdkafka_error_code() {
         Some(code) if is_gone(code) => {
-            let gone = format!("{} is not there: was its topic deleted? ({code})", part.place);
+            let gone = format!("{} does not exist: was its topic deleted? ({code})", part.place);
             part.state.lock().gone = Some(gone);
             shared.wake(part);
         }
-        _ => tracing::debug!(%error, partition = %part.place, "its bounds cannot be had"),
+        _ => {
+            tracing::debug!(%error, partition = %part.place, "the bounds of a partition cannot be read")
+        }
     }
 }
 
-/// A cursor stands at an end that is not the partition's: it looks once more, in
-/// case that nothing comes by itself.
+/// Makes cursors that stopped before the partition's `end` check once more, in case no
+/// record arrives by itself.
 fn confirm(shared: &Shared, part: &Part, end: u64) {
     let mut state = part.state.lock();
     for (number, stream) in state.streams.iter_mut().enumerate() {
@@ -199,7 +205,7 @@ fn offsets(
     Ok(answers.collect())
 }
 
-/// Asks for the topics' settings, which an operator may change at any time.
+/// Queries the topics' settings, which an operator can change at any time.
 pub(crate) fn learn(shared: &Shared, settings: &SettingsClient) {
     match settings.ask() {
         Ok(told) => shared.tell_settings(told),
@@ -207,7 +213,7 @@ pub(crate) fn learn(shared: &Shared, settings: &SettingsClient) {
     }
 }
 
-/// Looks for partitions that were added. Whether the broker answers.
+/// Looks for added partitions. Returns whether the broker answered.
 fn count(shared: &Shared, consumer: &BaseConsumer<Context>) -> bool {
     let mut unread = Vec::new();
     for topic in &shared.config.topics {
@@ -220,7 +226,7 @@ fn count(shared: &Shared, consumer: &BaseConsumer<Context>) -> bool {
         for place in unread.iter().filter(|place| !known.contains(place)) {
             tracing::warn!(
                 partition = %place,
-                "a partition was added: it is read from the next start of the server on"
+                "a partition was added: restart the server to read it"
             );
         }
         *known = unread;

@@ -1,4 +1,4 @@
-//! From an event to a record: CloudEvents' Kafka binding, binary mode.
+//! Converts an event to a record: CloudEvents' Kafka binding, binary mode.
 
 use lantern_cloudevents::format_time;
 use lantern_core::{EventRef, Timestamp};
@@ -7,10 +7,10 @@ use serde_json::{Map, Value};
 
 use crate::config::KeyOf;
 
-/// The most headers an event has besides those of extension attributes.
+/// The most headers of an event, without those of extension attributes.
 const HEADERS: usize = 10;
 
-/// The headers of `event`, with `more` behind them.
+/// The headers of `event`, followed by `more`.
 pub(crate) fn headers(event: &EventRef<'_>, more: &[(&str, &str)]) -> OwnedHeaders {
     let time = match event.time {
         Timestamp::MIN => String::new(),
@@ -49,12 +49,12 @@ fn extensions(event: &EventRef<'_>) -> Map<String, Value> {
     if event.extensions.is_empty() {
         return Map::new();
     }
-    // They were checked when they came in.
+    // They were checked when the event was accepted.
     serde_json::from_str(event.extensions).unwrap_or_default()
 }
 
-/// The key of `event`: its extension attribute `partitionkey` where it has one,
-/// else the attribute chosen; `None` where that is absent.
+/// The key of `event`: its extension attribute `partitionkey` if it has one, else the
+/// configured attribute; `None` if that is empty.
 pub(crate) fn key(event: &EventRef<'_>, of: KeyOf) -> Option<String> {
     if event.extensions.contains("\"partitionkey\"")
         && let Some(Value::String(key)) = extensions(event).remove("partitionkey")

@@ -1,4 +1,4 @@
-//! What is written: appends and what plugins emit.
+//! Writing: appends and emitted events.
 
 use lantern_core::{Emitted, Offset};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -61,7 +61,7 @@ fn an_append_without_a_broker_is_refused_and_nothing_is_lost_once_it_is_back() {
     let mut config = fixture.config(1);
     config.servers = "127.0.0.1:1".into();
     config.delivery_ms_max = 1_000;
-    // A log that was open before opens without its broker, and says so.
+    // A log that was opened before opens without its broker, and reports that.
     let log = KafkaLog::open(fixture.table(), config).unwrap();
     let refused = append(&log, [event(1, "s")]);
     assert!(matches!(refused, Err(LogError::Unavailable(_))), "{refused:?}");
@@ -83,7 +83,7 @@ fn appends_past_the_limit_are_refused_at_once() {
     let begun = std::time::Instant::now();
     for number in 0..100 {
         let send = send.clone();
-        // The first few wait, and are told when the test is over.
+        // The first few wait, and are answered after the test.
         let tell = move |outcome: Result<Appended, LogError>| drop(send.send(outcome));
         log.append(events([event(number, "s")]), Box::new(tell));
     }
@@ -112,7 +112,7 @@ fn what_is_emitted_is_there_once_however_often_it_is_handed_over() {
     emit(&log, "o", 0..10);
     emit(&log, "o", 5..15);
     drop(log);
-    // As after a crash: another process, which knows nothing but the outbox.
+    // As after a crash: another process that knows only the outbox.
     let log = fixture.open(1);
     emit(&log, "o", 8..20);
     emit(&log, "other", 20..25);
@@ -131,10 +131,10 @@ fn whoever_takes_an_outbox_over_fences_the_one_before() {
     let Some(fixture) = Fixture::new("fence") else { return };
     let before = fixture.open(1);
     done(|told| before.emit(emitted("o", 0..5), told)).unwrap();
-    // The same data folder, as a copy of it or a process that will not die.
+    // The same data folder, as if by a copy of it or a process that does not exit.
     let after = fixture.open(1);
     done(|told| after.emit(emitted("o", 5..10), told)).unwrap();
-    // It is fenced, takes the outbox over again, and finds what was sent.
+    // It is fenced, takes over the outbox again, and finds the sent events.
     let mut tries = 0;
     while done(|told| before.emit(emitted("o", 5..12), told)).is_err() {
         tries += 1;

@@ -1,4 +1,4 @@
-//! What others write into a topic: tombstones, odd headers, and times.
+//! Records of other producers: tombstones, unusual headers, and times.
 
 use lantern_core::{Chunk, Timestamp, UNREADABLE_TYPE};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -49,7 +49,7 @@ fn tombstones_are_passed_wherever_they_are() {
     assert_eq!((found[0].0, found[0].1.kind.as_str()), (1_006, UNREADABLE_TYPE));
     log.close();
     drop(log);
-    // Also from a place within them.
+    // Also from an offset within them.
     let log = fixture.open(1);
     assert_eq!(all_from(&log, P0, 500).len(), 3);
 }

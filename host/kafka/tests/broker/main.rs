@@ -34,10 +34,10 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// `None` where there is no broker, which it says.
+    /// `None` if there is no broker; prints that.
     fn new(name: &str) -> Option<Self> {
         let Ok(servers) = std::env::var("LANTERN_KAFKA") else {
-            // Not by a macro: those write where nobody looks.
+            // Not by a macro: the test harness captures its output.
             let said = format!("without a broker (LANTERN_KAFKA): `{name}` shows nothing\n");
             std::io::stderr().write_all(said.as_bytes()).unwrap();
             return None;
@@ -64,7 +64,7 @@ impl Fixture {
         KafkaLog::open(self.table(), self.config(partitions)).unwrap()
     }
 
-    /// Creates the topic with one partition and such settings.
+    /// Creates the topic with one partition and `settings`.
     fn create(&self, settings: &[(&str, &str)]) {
         let mut topic = NewTopic::new(&self.topic, 1, TopicReplication::Fixed(1));
         for (name, value) in settings {
@@ -128,7 +128,7 @@ fn events(all: impl IntoIterator<Item = Event>) -> Events {
     events
 }
 
-/// Waits for what `begin` is to be told.
+/// Calls `begin` and waits for the outcome.
 fn done(begin: impl FnOnce(AppendDone)) -> Result<Appended, LogError> {
     let (send, told) = mpsc::channel();
     begin(Box::new(move |outcome| send.send(outcome).unwrap()));

@@ -1,4 +1,4 @@
-//! What is read: every codec, gaps, places far apart, and topics that change.
+//! Reading: every codec, gaps, offsets far apart, and topics that change.
 
 use std::time::Instant;
 
@@ -120,7 +120,7 @@ fn what_retention_has_taken_is_said_to_be_gone() {
     }
     assert_eq!(numbers(&all_from(&log, P0, 40)), (40..100).collect::<Vec<_>>());
     drop(log);
-    // And so it is after a restart.
+    // The same after a restart.
     let log = fixture.open(1);
     assert_eq!(log.bounds(P0).unwrap().start, Offset(40));
     assert!(matches!(
@@ -131,7 +131,7 @@ fn what_retention_has_taken_is_said_to_be_gone() {
 
 #[test]
 fn a_topic_that_was_made_anew_is_not_taken_for_the_one_before() {
-    let Some(fixture) = Fixture::new("anew") else { return };
+    let Some(fixture) = Fixture::new("recreated") else { return };
     let log = fixture.open(1);
     produce(&fixture, "none", (0..50).map(structured));
     assert_eq!(all_from(&log, P0, 0).len(), 50);
@@ -139,7 +139,7 @@ fn a_topic_that_was_made_anew_is_not_taken_for_the_one_before() {
     block_on(fixture.admin().delete_topics(&[&fixture.topic], &options)).unwrap();
     let until = Instant::now() + PATIENCE;
     while log.bounds(P0).is_ok() {
-        assert!(Instant::now() < until, "nobody noticed");
+        assert!(Instant::now() < until, "the deletion was not noticed");
         std::thread::yield_now();
     }
     let again = Fixture {

@@ -1,5 +1,5 @@
-//! Events that a topic never takes: the answer names each with the reason, and
-//! says what became of the others.
+//! Events that a topic never accepts: the answer names each with the reason, and the
+//! outcome of the others.
 
 use lantern_core::{Emitted, RejectedEvent};
 use rdkafka::admin::{AlterConfig, ResourceSpecifier};
@@ -8,7 +8,7 @@ use super::*;
 
 const P0: PartitionId = PartitionId(0);
 
-/// An event of about so many bytes that no codec makes smaller.
+/// An event of about `bytes` bytes that no codec compresses.
 fn large(id: u64, bytes: usize) -> Event {
     let noise: String = (0..bytes).map(|_| fastrand::alphanumeric()).collect();
     Event { data: format!("\"{noise}\"").into_bytes(), ..event(id, "s") }
@@ -46,7 +46,7 @@ fn what_only_the_broker_finds_too_large_is_told_with_the_number_of_those_written
     let Some(fixture) = Fixture::new("packed") else { return };
     fixture.create(&[("max.message.bytes", "10000")]);
     let mut config = fixture.config(1);
-    // Compressed, it might fit: only the broker can tell.
+    // It might fit when compressed: only the broker knows.
     config.properties.0.insert("compression.codec".into(), "lz4".into());
     let log = KafkaLog::open(fixture.table(), config).unwrap();
     let outcome = append(&log, [event(1, "s"), large(2, 40_000), event(3, "s")]);
@@ -66,7 +66,7 @@ fn events_that_fit_are_never_refused_for_what_is_sent_with_them() {
     let log = fixture.open(1);
     append(&log, (0..300).map(|id| large(id, 500))).unwrap();
     assert_eq!(all_from(&log, P0, 0).len(), 300);
-    // The limit is lowered while the log knows the one before.
+    // The limit is lowered while the log still has the previous one.
     let lower = AlterConfig::new(ResourceSpecifier::Topic(&fixture.topic));
     let lower = lower.set("max.message.bytes", "2000");
     let altered = block_on(fixture.admin().alter_configs([&lower], &AdminOptions::new())).unwrap();
@@ -116,7 +116,7 @@ fn an_emitted_event_that_cannot_fit_leaves_no_transaction_behind() {
             // The event and the marker of its transaction.
             assert_eq!(end(), 2);
         }
-        // The others go on, past the number of the one that was refused.
+        // The others continue after the number of the refused event.
         emit(1, vec![event(1, "s")]).unwrap();
         emit(3, vec![event(3, "s"), event(4, "s")]).unwrap();
         emit(3, vec![event(3, "s"), event(4, "s")]).unwrap();
