@@ -1,9 +1,8 @@
 //! Event logs: implementations of [`lantern_core::Log`].
 //!
-//! [`EmbeddedLog`] keeps everything in one redb file beside the server. A log
-//! on a Kafka topic is to stand beside it, in a module of its own. No other
-//! crate names redb for the log's sake, and this one knows nothing of
-//! projections.
+//! [`EmbeddedLog`] stores everything in one redb file in the data folder. The log on
+//! Kafka topics is a crate of its own. No other crate uses redb for the log, and this
+//! crate does not know projections.
 
 mod embedded;
 

@@ -1,6 +1,6 @@
-//! Numbers and strings in bytes, little-endian, for the formats of this crate.
+//! Reads numbers and bytes, little-endian, for the formats of this crate.
 
-/// Takes values off the front of bytes; `None` where they run out.
+/// Reads values from the front of bytes; returns `None` if too few are left.
 pub(crate) struct Reader<'a>(&'a [u8]);
 
 macro_rules! numbers {
@@ -38,7 +38,7 @@ pub(crate) fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// The inverse of [`seal`]; `None` where the checksum differs.
+/// The inverse of [`seal`]; `None` if the checksum differs.
 pub(crate) fn unseal(bytes: &[u8]) -> Option<&[u8]> {
     let (bytes, crc) = bytes.split_last_chunk()?;
     (crc32fast::hash(bytes) == u32::from_le_bytes(*crc)).then_some(bytes)
@@ -47,7 +47,7 @@ pub(crate) fn unseal(bytes: &[u8]) -> Option<&[u8]> {
 /// `value` as 32 bits.
 ///
 /// # Panics
-/// Where it does not fit; callers bound it far below.
+/// If it does not fit. Callers keep it far below.
 pub(crate) fn u32_of(value: usize) -> u32 {
     u32::try_from(value).expect("chunks and counts stay far below 4 GiB")
 }

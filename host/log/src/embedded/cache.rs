@@ -1,4 +1,4 @@
-//! Decoded chunks, shared by all readers, the least recently used let go.
+//! Decoded chunks, shared by all readers. The least recently used are evicted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use lantern_core::{Chunk, Offset, PartitionId};
 use parking_lot::{Mutex, MutexGuard};
 
-/// How many chunks can be decoded at once; two readers of one chunk never
-/// decode it twice.
+/// The number of decoding locks: the most chunks that are decoded at the same time. Two
+/// readers of a chunk use the same lock, so they never decode it twice.
 const DECODERS: usize = 64;
 
 type Key = (PartitionId, Offset);
@@ -58,8 +58,8 @@ impl Cache {
         Some(chunk)
     }
 
-    /// Held while the chunk that begins at `first` is decoded; look again once
-    /// it is got.
+    /// Locks the decoding of the chunk that begins at `first`. The caller must look the
+    /// chunk up again afterwards: another reader may have decoded it in the meantime.
     pub(crate) fn decoding(&self, partition: PartitionId, first: Offset) -> MutexGuard<'_, ()> {
         let mixed = first.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(partition.0);
         self.decoding[usize::try_from(mixed >> 58).expect("six bits")].lock()
@@ -87,7 +87,7 @@ impl Cache {
         }
     }
 
-    /// Forgets the chunks that begin from `from` up to but not including `to`.
+    /// Removes the chunks whose first offset is in `from..to`.
     pub(crate) fn forget(&self, partition: PartitionId, from: Offset, to: Offset) {
         let mut inner = self.inner.lock();
         let keys: Vec<_> =

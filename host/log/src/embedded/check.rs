@@ -1,5 +1,4 @@
-//! Reads a whole log and says what of it is damaged, place by place: for
-//! `lantern doctor`.
+//! Reads a whole log and reports each damaged place, for `lantern doctor`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -12,43 +11,43 @@ use super::tables::{
     self, CHUNKS, Fault, IDENTITIES, INDEX, OpenError, OpenFile, PARTITIONS, Stored, TYPES, caught,
 };
 
-/// The most places that are told; more are counted.
+/// The most damaged places that are reported; more are only counted.
 const PLACES_MAX: usize = 1_000;
 
 /// A place in a log that is damaged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogDamage {
-    /// The partition, where it is one's.
+    /// The partition, if the damage belongs to one.
     pub partition: Option<PartitionId>,
     /// The offsets that cannot be read: the first, and the one after the last.
-    /// `None` where no event is lost.
+    /// `None` if no event is lost.
     pub offsets: Option<(Offset, Offset)>,
     /// What is damaged.
     pub what: String,
 }
 
-/// What a log holds, and what of it is damaged.
+/// The contents of a log, and its damage.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogChecked {
-    /// Each partition's bounds, where its record can be read.
+    /// Each partition's bounds; `None` if its record cannot be read.
     pub partitions: Vec<Option<Bounds>>,
     /// Chunks read.
     pub chunks: u64,
     /// Events in them.
     pub events: u64,
-    /// What is damaged: the first places.
+    /// The first damaged places, up to 1,000.
     pub damage: Vec<LogDamage>,
-    /// How many more places are.
+    /// The number of further damaged places.
     pub more: u64,
 }
 
-/// Reads all of the log that `open` opens, which is called with the file at
-/// `path`: every chunk, the index beside it, the partitions' records, and the
-/// checksums of the whole file. `progress` is told how many of how many events
-/// are read. Nothing is written but by `open`'s own way of opening.
+/// Opens the log at `path` with `open` and reads all of it: every chunk, the index, the
+/// partitions' records, and the checksums of the whole file. Calls `progress` with the
+/// number of events read and their total. Writes nothing, except what `open` itself
+/// writes.
 ///
 /// # Errors
-/// [`OpenError`] where it cannot be opened at all.
+/// [`OpenError`] if the log cannot be opened.
 pub fn check(
     path: &Path,
     open: impl Fn(&Path) -> Result<Database, DatabaseError>,
@@ -65,7 +64,7 @@ pub fn check(
         Stored::Nothing | Stored::SomethingElse => return Err(OpenError::NotALog(path.into())),
     };
     if count > super::PARTITIONS_LIMIT {
-        let what = format!("it says that it has {count} partitions");
+        let what = format!("its stored number of partitions, {count}, is too high");
         return Err(failed(Fault::Damaged(what)));
     }
     let walked = caught(|| {
@@ -75,7 +74,7 @@ pub fn check(
     if let Err(fault) = walked {
         checked.tell(None, None, fault.to_string());
     }
-    // The database must have no readers for this; so it comes last.
+    // The database must have no readers for this, so it is the last step.
     match caught(|| Ok(database.check_integrity()?)) {
         Ok(true) => {}
         Ok(false) => checked.tell(None, None, "the file does not match its checksums".into()),
@@ -85,7 +84,7 @@ pub fn check(
 }
 
 impl LogChecked {
-    /// Says where the damage at `place` ends.
+    /// Sets the end of the damage at index `place`.
     fn close(&mut self, place: Option<usize>, end: Offset) {
         let damage = place.and_then(|place| self.damage.get_mut(place));
         if let Some((first, last)) = damage.and_then(|damage| damage.offsets.as_mut()) {
@@ -131,7 +130,7 @@ fn walk(
         let (key, value) = pair?;
         if Identities::decode(value.value()).is_none() {
             let what = format!(
-                "record {} of event identities is damaged: events sent again may not be told apart",
+                "record {} of event identities is damaged: duplicates of its events may not be recognized",
                 key.value()
             );
             checked.tell(None, None, what);
@@ -140,8 +139,8 @@ fn walk(
     Ok(())
 }
 
-/// Reads one partition from front to end: no offset may be missing, and index,
-/// chunks and the partition's record must say the same.
+/// Reads one partition from start to end. No offset may be missing, and index, chunks
+/// and the partition's record must agree.
 #[expect(clippy::too_many_lines, reason = "one loop whose checks share what it has read")]
 fn partition(
     transaction: &ReadTransaction,
@@ -156,7 +155,8 @@ fn partition(
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     let mut whole = true;
     let mut seen = 0;
-    // An entry that does not say where its chunk ends: the next one does.
+    // A damaged entry does not tell where its chunk ends, so its damage lasts until the
+    // next entry.
     let mut open: Option<usize> = None;
     for pair in index.range((number, 0)..=(number, u64::MAX))? {
         let (key, value) = pair?;
@@ -165,7 +165,7 @@ fn partition(
         if let Some(expected) = expected.filter(|expected| *expected != first) {
             whole = false;
             let what =
-                format!("offset {expected} should come next, and the next chunk begins at {first}");
+                format!("the next chunk should begin at offset {expected}, but begins at {first}");
             checked.tell(Some(number), Some((expected.min(first), first.max(expected))), what);
         }
         let meta = match tables::decode_meta(value.value(), PartitionId(number), first) {
@@ -187,13 +187,13 @@ fn partition(
                 let newest = chunk.events.times().iter().max().copied();
                 if newest.unwrap_or(Timestamp::MIN) != meta.time_max {
                     let what =
-                        format!("chunk at offset {first}: the index gives another event time");
+                        format!("chunk at offset {first}: the index has a different event time");
                     checked.tell(Some(number), None, what);
                 }
                 let appended = (chunk.appended.iter().min(), chunk.appended.iter().max());
                 if appended != (Some(&meta.appended_min), Some(&meta.appended_max)) {
                     let what =
-                        format!("chunk at offset {first}: the index gives another append time");
+                        format!("chunk at offset {first}: the index has a different append time");
                     checked.tell(Some(number), None, what);
                 }
                 let names = chunk.events.type_names();
@@ -215,7 +215,7 @@ fn partition(
         && row.end != expected
     {
         whole = false;
-        let what = format!("it should end at offset {}, and ends at {expected}", row.end);
+        let what = format!("it should end at offset {}, but ends at {expected}", row.end);
         let lost = (expected < row.end).then_some((expected, row.end));
         checked.tell(Some(number), lost, what);
     }
@@ -225,13 +225,13 @@ fn partition(
     Ok(())
 }
 
-/// What was counted of a partition.
+/// Counts from reading a partition.
 struct Totals {
     chunks: u64,
     types: BTreeMap<String, u64>,
 }
 
-/// Compares what was counted with what the partition's records say.
+/// Compares the counts with the partition's records.
 fn totals(
     transaction: &ReadTransaction,
     number: u32,
@@ -241,13 +241,17 @@ fn totals(
 ) -> Result<(), Fault> {
     let seen = counted.chunks;
     if row.is_some_and(|row| row.chunks != seen) {
-        checked.tell(Some(number), None, format!("its record counts other chunks than its {seen}"));
+        checked.tell(
+            Some(number),
+            None,
+            format!("its record has a different number of chunks than the {seen} that it holds"),
+        );
     }
     let chunks = transaction.open_table(CHUNKS)?;
     let types = transaction.open_table(TYPES)?;
     let orphans = chunks.range((number, 0)..=(number, u64::MAX))?.count() as u64;
     if orphans != seen {
-        let what = format!("{orphans} chunks are stored, and the index has {seen}");
+        let what = format!("{orphans} chunks are stored, but the index has {seen}");
         checked.tell(Some(number), None, what);
     }
     let counted: u64 = counted.types.values().sum();
@@ -257,7 +261,7 @@ fn totals(
     }
     if counted != stored {
         let what =
-            format!("the counts of types add up to {stored}, and there are {counted} events");
+            format!("the counts of types add up to {stored}, but there are {counted} events");
         checked.tell(Some(number), None, what);
     }
     Ok(())

@@ -1,15 +1,15 @@
-//! A chunk in bytes: a header with a checksum, then the events in columns,
-//! compressed as a whole. Decoding never reads damage as truth: a checksum
-//! over all but the first eight bytes, which are a fixed mark and the checksum,
-//! covers the chunk's place too, so that neither a flipped bit, nor a cut, nor
-//! a chunk at another's place passes.
+//! The encoding of a chunk: a header with a checksum, then the events in columns,
+//! compressed as a whole. Decoding detects damage. The checksum covers all bytes after
+//! the first eight, which are a fixed mark and the checksum itself. It also covers
+//! partition and first offset, so that flipped bits, truncation, and a chunk stored under
+//! another chunk's key are detected.
 //!
 //! Layout, little-endian; `LNC2` is format 2:
 //!
 //! | bytes | |
 //! |---|---|
 //! | 4 | `LNC2` |
-//! | 4 | CRC-32 of all that follows |
+//! | 4 | CRC-32 of all following bytes |
 //! | 4 | compression: 0 none, 1 LZ4 (block), 2 Zstandard |
 //! | 4 | partition |
 //! | 8 | first offset |
@@ -19,11 +19,10 @@
 //! | 8 | highest event time |
 //! | … | body: types, times, append times, eight columns |
 //!
-//! Types: a 16-bit count, each name as 16-bit length (`FFFF`: a 32-bit length
-//! follows) and bytes; a byte for the width of an index (0, 1 or 2), the
-//! indexes. Times and append times: the lowest (64 bits), a unit in µs (32 bits), a byte for the
-//! width of a delta, the deltas in units. A column: a byte for its kind; see
-//! [`Kind`].
+//! Types: a 16-bit count; each name as a 16-bit length (`FFFF`: a 32-bit length follows)
+//! and bytes; a byte for the width of an index (0, 1 or 2); the indexes. Times and append
+//! times: the lowest (64 bits); a unit in µs (32 bits); a byte for the width of a delta;
+//! the deltas in units. A column: a byte for its kind; then see [`Kind`].
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -36,22 +35,23 @@ use super::{CHUNK_EVENTS_LIMIT, Compression};
 
 const MARK: [u8; 4] = *b"LNC2";
 const HEADER_BYTES: usize = 56;
-/// The most bytes a chunk's body may claim, and its columns of equal values may
-/// unfold to, all together; no writer comes near it.
+/// The most bytes that a chunk's header may claim for its body, and that its columns of
+/// kinds [`Kind::Constant`] and [`Kind::Fixed`] may expand to in total. No writer comes
+/// near it.
 const BODY_BYTES_MAX: u32 = 1 << 30;
-/// The most bytes a thread keeps for the next body.
+/// The largest buffer that a thread keeps for the next body, in bytes.
 const BODY_BYTES_KEPT: usize = 4 << 20;
-/// The level at which Zstandard is used.
+/// The Zstandard compression level.
 const ZSTD_LEVEL: i32 = 1;
 
-/// How a column's values stand in a chunk.
+/// How a column's values are stored in a chunk.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// All values are empty; nothing follows.
     Empty = 0,
-    /// All values are equal: length (32 bits) and bytes of the one.
+    /// All values are equal: length (32 bits) and bytes of one value.
     Constant = 1,
-    /// All values have one length (32 bits); then their bytes.
+    /// All values have the same length (32 bits); then their bytes.
     Fixed = 2,
     /// Lengths in 8 bits each, the number of bytes (32 bits), the bytes.
     Lengths8 = 3,
@@ -61,22 +61,22 @@ enum Kind {
     Lengths32 = 5,
 }
 
-/// Why bytes are not the chunk they should be.
+/// Why bytes cannot be decoded as the expected chunk.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(crate) enum CodecError {
     #[error("it has {0} bytes, which is less than a header")]
     Short(usize),
-    #[error("it does not begin as a chunk this release knows")]
+    #[error("it does not begin like a chunk that this release can read")]
     Mark,
     #[error("its checksum does not match")]
     Checksum,
     #[error("it is the chunk of partition {partition} at offset {first}")]
     Elsewhere { partition: u32, first: u64 },
-    #[error("its content does not add up, though its checksum matches")]
+    #[error("its content is inconsistent, although its checksum matches")]
     Content,
 }
 
-/// What a chunk's header says besides its place.
+/// The fields of a chunk's header, without partition and first offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) count: u32,
@@ -95,7 +95,7 @@ pub(crate) struct ToEncode<'a> {
     pub(crate) appended: &'a [Timestamp],
 }
 
-/// Encodes chunks; keeps its buffers and contexts.
+/// Encodes chunks. Reuses its buffers and contexts.
 pub(crate) struct Encoder {
     compression: Compression,
     body: Vec<u8>,
@@ -106,7 +106,7 @@ pub(crate) struct Encoder {
 pub(crate) struct Encoded {
     pub(crate) bytes: Vec<u8>,
     pub(crate) header: Header,
-    /// The types in it, in order of first appearance, with how many events.
+    /// Its event types, in order of first appearance, with the number of events.
     pub(crate) types: Vec<(String, u32)>,
 }
 
@@ -116,8 +116,8 @@ impl Encoder {
     }
 
     /// # Panics
-    /// When the range is empty or not within the events, or has another length
-    /// than the append times.
+    /// If the range is empty or not within the events, or if its length differs from the
+    /// number of append times.
     pub(crate) fn encode(&mut self, chunk: &ToEncode<'_>) -> Encoded {
         let ToEncode { events, range, .. } = chunk;
         let body = &mut self.body;
@@ -140,7 +140,7 @@ impl Encoder {
                 (2, zstd.compress(body).ok())
             }
         };
-        // What does not shrink is stored as it is.
+        // A body that compression does not shrink is stored uncompressed.
         let packed = packed.filter(|packed| packed.len() < body.len());
         let compression = if packed.is_some() { compression } else { 0 };
         let content = packed.as_deref().unwrap_or(body);
@@ -217,14 +217,15 @@ fn decode_checked(
     rest().ok_or(CodecError::Content)
 }
 
-/// Decodes a body of `len` bytes that `unpack` writes, saying how many it wrote.
+/// Decodes a body of `len` bytes that `unpack` writes. `unpack` returns how many bytes it
+/// wrote.
 fn unpacked(
     len: usize,
     count: usize,
     unpack: impl FnOnce(&mut [u8]) -> Option<usize>,
 ) -> Option<(Events, Vec<Timestamp>)> {
     thread_local! {
-        // Memory that is new to the process costs more than unpacking into it.
+        // Reused, because fresh memory costs more than decompressing into it.
         static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
     let mut body = BODY.take();
@@ -324,8 +325,8 @@ fn decode_types(reader: &mut Reader<'_>, count: usize) -> Option<(Vec<String>, V
     Some((names, types))
 }
 
-/// Stores times as differences to the lowest, in the largest unit that fits
-/// and as few bytes as they need, and returns the lowest and the highest.
+/// Stores times as differences from the lowest, in the largest unit that divides them
+/// all and in as few bytes as possible. Returns the lowest and the highest.
 fn encode_times(body: &mut Vec<u8>, times: &[Timestamp]) -> (Timestamp, Timestamp) {
     let low = times.iter().map(|t| t.0).min().unwrap_or_default();
     let high = times.iter().map(|t| t.0).max().unwrap_or_default();
@@ -428,7 +429,7 @@ fn decode_column(reader: &mut Reader<'_>, count: usize, unfolded: &mut u32) -> O
         return Column::from_parts((1..=u32_of(count)).map(|i| i * len).collect(), bytes).ok();
     }
     let mut end = 0_u32;
-    // The sum is checked against the number of bytes by `from_parts`.
+    // `from_parts` checks the sum against the number of bytes.
     let mut add = |len: u32| {
         end = end.wrapping_add(len);
         end

@@ -1,4 +1,4 @@
-//! What can be set about the embedded log. The doc comments are the reference.
+//! Settings of the embedded log. The doc comments are the reference.
 
 use schemars::JsonSchema;
 use serde::de::IgnoredAny;
@@ -9,65 +9,65 @@ use super::OpenError;
 /// The most partitions a log can have.
 pub const PARTITIONS_LIMIT: u32 = 1024;
 
-/// The most events a chunk can be set to hold.
+/// The highest allowed `chunk_events_max`.
 pub const CHUNK_EVENTS_LIMIT: u32 = 16_384;
 
-/// The least and the most bytes a chunk can be set to aim at.
+/// The allowed range of `chunk_bytes`.
 const CHUNK_BYTES: std::ops::RangeInclusive<u32> = 4_096..=8 * 1024 * 1024;
 
 /// The embedded log's settings.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// How many partitions the log has, 1 to 1,024. Fixed once the log exists.
-    /// More than one lets several cores fold one projection; the order of
-    /// events is then kept within a subject only.
+    /// The number of partitions, 1 to 1,024. It cannot be changed once the log exists.
+    /// With more than one partition several cores can fold one projection, but then the
+    /// order of events is kept only within a subject.
     ///
-    /// An event's partition is the 64-bit FNV-1a hash of its `subject` (of
-    /// `source`, a zero byte and `id` where it has none), finished by
-    /// xor-shift-multiply, modulo the number of partitions.
+    /// An event's partition is the 64-bit FNV-1a hash of its `subject`, finished by
+    /// xor-shift-multiply, modulo the number of partitions. If the subject is empty, the
+    /// hash is of `source`, a zero byte and `id`.
     pub partitions: u32,
-    /// The bytes an encoded chunk aims at, 4 KiB to 8 MiB. The file rounds
-    /// large values up to powers of two, so choose just below one: the default
-    /// is 128 KiB less 256 bytes.
+    /// The target size of an encoded chunk in bytes, 4 KiB to 8 MiB. The file rounds
+    /// large values up to powers of two, so choose a size just below one. The default is
+    /// 128 KiB less 256 bytes.
     pub chunk_bytes: u32,
     /// The most events in one chunk, 1 to 16,384.
     pub chunk_events_max: u32,
-    /// How chunks are compressed. Chunks already written keep their way, and
-    /// stay readable.
+    /// How new chunks are compressed. Existing chunks keep their compression and stay
+    /// readable.
     pub compression: Compression,
-    /// The newest how many events are remembered by tenant, `source` and `id`, so that
-    /// one that is sent again is told apart and not appended again. 0 turns
-    /// that off. Takes about 40 bytes of memory and 20 bytes of disk an event.
+    /// The size of the deduplication window: the number of newest events in which
+    /// duplicates are recognized by tenant, `source` and `id`. Duplicates are not
+    /// appended. 0 turns it off. It takes about 40 bytes of memory and 20 bytes of disk
+    /// per event.
     pub dedup_window_events: u32,
-    /// Events appended longer ago than this, in seconds, are let go, a chunk at
-    /// a time. Not set: kept forever.
+    /// Events that were appended longer ago than this, in seconds, are deleted, a chunk
+    /// at a time. Not set: events are kept forever.
     pub retention_age_seconds: Option<u64>,
-    /// Where the chunks take more bytes on disk than this, the oldest are let
-    /// go; the newest chunk of a partition stays. Not set: no limit. The file
-    /// does not shrink; its room is used again.
+    /// If the chunks take more bytes on disk than this, the oldest are deleted. The
+    /// newest chunk of a partition is kept. The file does not shrink, but its free space
+    /// is used again. Not set: no limit.
     pub retention_bytes: Option<u64>,
-    /// The bytes of events that may wait to become durable. Appends past it are
-    /// refused at once, to be sent again later; so is a single append larger
-    /// than this.
+    /// The bytes of events that may wait to become durable. An append that exceeds it is
+    /// refused at once. The sender can send it again later. A single append that is
+    /// larger than this is always refused.
     pub queue_bytes: usize,
-    /// Memory for decoded chunks, in bytes, shared by all readers, so that many
-    /// projections that follow the log decode each chunk once. 0 turns it off.
+    /// Memory for decoded chunks, in bytes. All readers share it, so that each chunk is
+    /// decoded once even if many projections follow the log. 0 turns it off.
     pub cache_bytes: usize,
     /// Memory for pages of the file, in bytes.
     pub page_cache_bytes: usize,
-    /// Appends are refused while the disk has fewer bytes free than this, so
-    /// that there is always room to open the file again and to let go of old
-    /// events.
+    /// Appends are refused while the disk has fewer bytes free than this, so that there
+    /// is always room to open the file again and to delete old events.
     pub disk_reserve_bytes: u64,
-    /// While the chunks take at most this many bytes, each commit also stores
-    /// which pages of the file are free, and opening the log after a crash is
-    /// instant. In a larger log the whole file is read then, at about a second
-    /// a gigabyte. What is stored grows with the file, by about 64 KiB a
-    /// gigabyte: single-event commits measured 17 % slower in an empty log.
+    /// While the chunks take at most this many bytes, each commit also stores which pages
+    /// of the file are free, so that opening the log after a crash is instant. If the log
+    /// is larger, the whole file is read after a crash, in about a second per gigabyte.
+    /// The stored page list grows by about 64 KiB per gigabyte. It made single-event
+    /// commits 17 % slower in an empty log.
     pub fast_recovery_bytes: u64,
-    /// A log on Kafka stands in this section too: whoever chooses between the two
-    /// reads it, nothing here does.
+    /// The settings of a log on Kafka are in this section too. This crate ignores them.
+    /// The server reads them to choose between the two logs.
     #[serde(skip_serializing, deserialize_with = "passed_over")]
     #[schemars(skip)]
     pub kafka: (),
@@ -79,18 +79,18 @@ fn passed_over<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Erro
 
 /// How a chunk is compressed.
 ///
-/// Measured with chunks of 128 KiB on 339,850 real events (flights; bytes on
-/// disk, CPU time to append and to scan an event): none 207 B, 850 ns, 60 ns;
-/// LZ4 51 B, 910 ns, 120 ns; Zstandard 31 B, 970 ns, 150 ns. On events half of
-/// random digits: none 189 B, 680 ns, 60 ns; LZ4 131 B, 860 ns, 80 ns;
-/// Zstandard 72 B, 1,000 ns, 140 ns. Readers far outnumber writers, so LZ4 is
-/// the default.
+/// Measured with chunks of 128 KiB on 339,850 real events (flights). The figures are
+/// bytes on disk, CPU time to append and CPU time to scan, each per event: none 207 B,
+/// 850 ns, 60 ns; LZ4 51 B, 910 ns, 120 ns; Zstandard 31 B, 970 ns, 150 ns. On events
+/// that consist half of random digits: none 189 B, 680 ns, 60 ns; LZ4 131 B, 860 ns,
+/// 80 ns; Zstandard 72 B, 1,000 ns, 140 ns. Events are read far more often than they are
+/// written, so LZ4 is the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
-    /// Not at all: the fastest to read.
+    /// No compression: the fastest to read.
     None,
-    /// LZ4: a half to a quarter of the room for little time.
+    /// LZ4: 25 to 70 percent of the size, for little CPU time.
     #[default]
     Lz4,
     /// Zstandard, level 1: the smallest.
@@ -121,7 +121,7 @@ impl LogConfig {
     /// Checks each setting against its bounds.
     ///
     /// # Errors
-    /// [`OpenError::Setting`] for the first that is out of them.
+    /// [`OpenError::Setting`] for the first setting that is out of bounds.
     pub fn check(&self) -> Result<(), OpenError> {
         let within = |field: &'static str, value: u32, min: u32, max: u32| {
             if (min..=max).contains(&value) {

@@ -1,5 +1,5 @@
-//! The log's formats, as it writes and reads them: for the experiments and fuzz
-//! targets in `tests/`. No part of the API.
+//! Access to the log's formats for the experiments and fuzz targets in `tests/`. Not part
+//! of the API.
 
 use lantern_core::{Chunk, Events, Offset, PartitionId, Timestamp};
 
@@ -8,15 +8,15 @@ use super::bytes::seal;
 use super::codec::{Encoder, ToEncode, decode};
 use super::meta::{ChunkMeta, Identities, PartitionRow};
 
-/// The chunk of `partition` at `first`.
+/// Decodes the chunk of `partition` at `first`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The reason if `bytes` is not this chunk.
 pub fn chunk(bytes: &[u8], partition: PartitionId, first: Offset) -> Result<Chunk, String> {
     decode(bytes, partition, first).map(|(_, chunk)| chunk).map_err(|error| error.to_string())
 }
 
-/// The inverse of [`chunk`]; `None` where there are no events.
+/// The inverse of [`chunk`]; `None` if `events` is empty.
 #[must_use]
 pub fn encode_chunk(
     events: &Events,
@@ -30,8 +30,8 @@ pub fn encode_chunk(
     (!events.is_empty()).then(|| Encoder::new(compression).encode(&chunk).bytes)
 }
 
-/// `bytes` with the mark, the place and the checksum that a chunk there has, so
-/// that what is wrong with the rest shows.
+/// `bytes` with the mark, partition, first offset and checksum of a valid chunk, so that
+/// decoding reaches the faults in the rest.
 #[must_use]
 pub fn forge_chunk(bytes: &[u8], partition: PartitionId, first: Offset) -> Vec<u8> {
     let mut forged = bytes.to_vec();
@@ -45,7 +45,8 @@ pub fn forge_chunk(bytes: &[u8], partition: PartitionId, first: Offset) -> Vec<u
     forged
 }
 
-/// What the record of a chunk, a partition or identities says, encoded again.
+/// Decodes `bytes` as a chunk's, a partition's and an identities record, and encodes each
+/// again.
 #[must_use]
 pub fn record(bytes: &[u8]) -> [Option<Vec<u8>>; 3] {
     [
@@ -55,7 +56,7 @@ pub fn record(bytes: &[u8]) -> [Option<Vec<u8>>; 3] {
     ]
 }
 
-/// A record with the checksum it must have.
+/// `bytes` as a record with a valid checksum.
 #[must_use]
 pub fn forge_record(bytes: &[u8]) -> Vec<u8> {
     seal(bytes.to_vec())

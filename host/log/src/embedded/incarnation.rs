@@ -1,14 +1,15 @@
 //! Which opening of the log wrote which events.
 //!
-//! Each opening draws a random number, and writes it with the first events that
-//! it appends to a partition, in the same transaction. A log that was copied
-//! back and continued differently has another number at the offsets where the
-//! two differ, so a reader that has kept the first number notices.
+//! Each opening chooses a random number, and stores it in the same transaction as the
+//! first events that it appends to a partition. If a log is restored from a copy and
+//! continued differently, it has another number at the offsets where the two differ, so a
+//! reader that kept the first number notices.
 
 use lantern_core::Offset;
 
-/// The most incarnations kept of a partition. The oldest are forgotten: what was
-/// handed out under them is then refused, as if it were of another history.
+/// The most incarnations that are kept per partition. The oldest are removed. Offsets that
+/// a reader kept with a removed incarnation are then refused, as if they belonged to
+/// another history.
 pub(crate) const INCARNATIONS_MAX: usize = 4_096;
 
 /// The incarnations of one partition, oldest first.
@@ -16,8 +17,8 @@ pub(crate) const INCARNATIONS_MAX: usize = 4_096;
 pub(crate) struct Incarnations(Vec<(Offset, u64)>);
 
 impl Incarnations {
-    /// Adds the next one, which starts at `start`. Returns the start of the one
-    /// that is forgotten for it.
+    /// Adds the next incarnation, which starts at `start`. Returns the start of the one
+    /// that was removed to make room.
     pub(crate) fn push(&mut self, start: Offset, incarnation: u64) -> Option<Offset> {
         self.0.push((start, incarnation));
         (self.0.len() > INCARNATIONS_MAX).then(|| self.0.remove(0).0)
@@ -28,8 +29,8 @@ impl Incarnations {
         self.0.last().map(|(_, incarnation)| *incarnation)
     }
 
-    /// The one that wrote the event before `offset`; `None` before the first
-    /// event, or if it was forgotten.
+    /// The incarnation that wrote the event before `offset`; `None` before the first
+    /// event, or if the incarnation was removed.
     pub(crate) fn before(&self, offset: Offset) -> Option<u64> {
         let place = self.0.partition_point(|(start, _)| *start < offset);
         place.checked_sub(1).map(|place| self.0[place].1)

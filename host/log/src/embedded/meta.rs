@@ -1,6 +1,6 @@
-//! The small records beside the chunks: what a chunk holds, so that readers
-//! skip it unread; what a partition holds; and the identities of the newest
-//! events. Each carries a checksum.
+//! The small records that are stored in addition to the chunks: an index entry for each
+//! chunk, so that readers can skip it unread; a row for each partition; and the
+//! identities of the newest events. Each record has a checksum.
 
 use lantern_core::{Bounds, Identity, Offset, PartitionId, Timestamp, TypeFilter};
 
@@ -8,13 +8,13 @@ use super::bytes::{Reader, seal, u32_of, unseal};
 use super::codec::Encoded;
 
 const FORMAT: u8 = 2;
-/// The most distinct types a chunk's record lists; a chunk with more counts as
+/// The most distinct types that a chunk's record lists. A chunk with more counts as
 /// holding every type.
 const TYPES_LISTED_MAX: usize = 256;
-/// The most bytes of type names a chunk's record lists.
+/// The most bytes of type names in a chunk's record.
 const TYPES_BYTES_MAX: usize = 16 * 1024;
 
-/// What the type index says of one chunk.
+/// The index entry of a chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ChunkMeta {
     /// The offset after the last event.
@@ -24,12 +24,12 @@ pub(crate) struct ChunkMeta {
     /// The earliest and the latest append time of its events.
     pub(crate) appended_min: Timestamp,
     pub(crate) appended_max: Timestamp,
-    /// The highest event time in it.
+    /// The highest event time in the chunk.
     pub(crate) time_max: Timestamp,
-    /// The latest append time in the partition up to its end, deleted chunks
-    /// included: rises with the offset, so it can be searched.
+    /// The latest append time in the partition up to this chunk's end, including deleted
+    /// chunks. It never falls as offsets rise, so it can be binary searched.
     pub(crate) appended_max_so_far: Timestamp,
-    /// The types with how many events; `None` where there are too many to list.
+    /// The event types with their numbers of events; `None` if there are too many to list.
     pub(crate) types: Option<Vec<(String, u32)>>,
 }
 
@@ -48,7 +48,7 @@ impl ChunkMeta {
         }
     }
 
-    /// Whether the chunk may hold an event of a type wanted.
+    /// Whether the chunk may hold an event of a wanted type.
     pub(crate) fn may_match(&self, wanted: &TypeFilter) -> bool {
         self.types.as_ref().is_none_or(|types| types.iter().any(|(name, _)| wanted.matches(name)))
     }
@@ -71,7 +71,7 @@ impl ChunkMeta {
         seal(bytes)
     }
 
-    /// `None` where the bytes are damaged or of a later format.
+    /// `None` if the bytes are damaged or of another format.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(unseal(bytes)?);
         if reader.u8()? != FORMAT {
@@ -100,13 +100,13 @@ impl ChunkMeta {
     }
 }
 
-/// What a partition holds; one row each.
+/// The row of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PartitionRow {
     pub(crate) start: Offset,
     pub(crate) end: Offset,
-    /// The highest event time appended, without events too far ahead of their
-    /// append; see [`Bounds::max_time`].
+    /// The highest event time, without events that are too far ahead of their append
+    /// time; see [`Bounds::max_time`].
     pub(crate) time_max: Timestamp,
     /// The latest append time of all.
     pub(crate) appended_max: Timestamp,
@@ -156,10 +156,9 @@ impl PartitionRow {
     }
 }
 
-/// The most identities in one stored record: with key and header it stays just
-/// below 16 KiB.
+/// The most identities in one record. With key and header it is just below 16 KiB.
 pub(crate) const IDENTITIES_MAX: usize = 800;
-/// The bytes of one: its hash and its content's checksum.
+/// The bytes of an identity: its hash and the checksum of the event's content.
 const IDENTITY_BYTES: usize = 20;
 
 /// Identities of consecutive events of one partition.
@@ -200,11 +199,11 @@ impl Identities {
     }
 }
 
-/// The bytes a value of `len` bytes takes in the file: redb gives a value that
-/// does not fit into one page of 4 KiB the next power of two of pages.
+/// The bytes that a value of `len` bytes takes in the file. If a value does not fit into
+/// one page of 4 KiB, redb rounds its number of pages up to a power of two.
 pub(crate) fn disk_bytes(len: usize) -> u64 {
     const PAGE: usize = 4096;
-    /// Key and bookkeeping of a page that holds one value.
+    /// Key and page header of a page that holds one value.
     const OVERHEAD: usize = 32;
     let bytes = match len + OVERHEAD {
         small if small <= PAGE => small,

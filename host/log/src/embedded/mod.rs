@@ -1,12 +1,11 @@
 //! The embedded log: partitions of chunks in one redb file.
 //!
-//! One thread writes. Appends wait in a bounded queue; the thread takes all
-//! that wait, gives each event its partition and offset, leaves out the ones it
-//! has seen, and writes them in one durable transaction ([`writer`], [`plan`]).
-//! Readers look chunks up in an index that names the types in each, so that
-//! they skip what they do not want unread, and share the decoded ones
-//! ([`read`], [`cache`]). The file's tables are in [`tables`], the formats in
-//! [`codec`] and [`meta`].
+//! One thread writes. Appends wait in a bounded queue. The thread takes all waiting
+//! appends, drops duplicates, gives each event its partition and offset, and writes them
+//! in one durable transaction ([`writer`], [`plan`]). Readers look chunks up in an index
+//! that lists the event types of each chunk, so they skip unwanted chunks unread. They
+//! share the decoded chunks ([`read`], [`cache`]). The file's tables are in [`tables`],
+//! the formats in [`codec`] and [`meta`].
 
 mod bytes;
 mod cache;
@@ -54,18 +53,18 @@ pub struct EmbeddedLog {
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-/// What the log holds, for people.
+/// Statistics of the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogStats {
-    /// One a partition.
+    /// One entry per partition.
     pub partitions: Vec<PartitionStats>,
-    /// Events found to be sent again since the log was opened.
+    /// The number of duplicates since the log was opened.
     pub duplicates: u64,
-    /// The bytes the whole file takes; 0 where it is not in one.
+    /// The size of the file in bytes; 0 if the log is not in a file.
     pub file_bytes: u64,
 }
 
-/// What one partition holds.
+/// Statistics of a partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartitionStats {
     /// The partition.
@@ -74,29 +73,29 @@ pub struct PartitionStats {
     pub bounds: Bounds,
     /// How many chunks it has.
     pub chunks: u64,
-    /// The bytes its chunks take on disk, as the file rounds them.
+    /// The bytes that its chunks take on disk, as the file rounds them.
     pub bytes: u64,
-    /// How many events it holds of each type, by name. From the 1,001st type
-    /// on, and of chunks with more than 256 types, events are counted under
-    /// the empty name.
+    /// The number of events of each type, by name. Events of the 1,001st and later types,
+    /// and of chunks with more than 256 types, are counted under the empty name.
     pub types: Vec<(String, u64)>,
 }
 
 impl EmbeddedLog {
-    /// Opens the log in the file at `path`, and makes it where there is none.
-    /// The folder must exist.
+    /// Opens the log in the file at `path`, and creates it if it is missing. The folder
+    /// must exist.
     ///
     /// # Errors
-    /// [`OpenError`]: a setting is out of bounds, another process has the file
-    /// open, it is of a later format, has another number of partitions, is
-    /// something else, is damaged, or cannot be read or written.
+    /// [`OpenError`] if a setting is out of bounds, if another process has the file open,
+    /// or if the file has another format or number of partitions, is not a log, is
+    /// damaged, or cannot be read or written.
     pub fn open(path: impl AsRef<Path>, config: LogConfig) -> Result<Self, OpenError> {
         config.check()?;
         let path = path.as_ref().to_path_buf();
         let io = |error: std::io::Error| tables::open_error(Fault::Redb(error.into()), &path);
         match std::fs::metadata(&path) {
             Ok(file) if file.len() == 0 => {
-                // To redb it would be a new file; here, one is made aside.
+                // redb would treat it as a new file. But a new log is created under
+                // another name, so an empty file is damage.
                 return Err(OpenError::Damaged { path, what: "the file is empty".into() });
             }
             Ok(_) => {}
@@ -114,8 +113,8 @@ impl EmbeddedLog {
         Self::start(open, config, Some(&path), Arc::new(wall_clock))
     }
 
-    /// Makes the file aside and renames it, so that one of this name is always
-    /// a whole log: an empty one is damage, and never a beginning.
+    /// Creates the file under a temporary name and renames it, so that a file of the final
+    /// name is always a complete log. An empty file is therefore damage.
     fn create(path: &Path, config: &LogConfig) -> Result<(), OpenError> {
         let io = |error: std::io::Error| tables::open_error(Fault::Redb(error.into()), path);
         let aside = path.with_extension("redb.new");
@@ -128,14 +127,14 @@ impl EmbeddedLog {
         tables::load(&database, config, &aside)?;
         drop(database);
         std::fs::rename(&aside, path).map_err(io)?;
-        // Else the file's name could be lost with the power, and all in it.
+        // Without this a power loss could remove the file's name, and with it the log.
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
     }
 
-    /// Opens the log in what `open` returns, which is called again after each
-    /// fault: for tests that take power and disk away.
+    /// Opens the log in the database that `open` returns. `open` is called again after
+    /// each fault. For tests that simulate power loss and disk failures.
     ///
     /// # Errors
     /// As [`EmbeddedLog::open`].
@@ -167,10 +166,10 @@ impl EmbeddedLog {
         Ok(Self { shared, writer: Mutex::new(Some(thread)) })
     }
 
-    /// Takes no more appends, makes those that wait durable, answers them, and
-    /// lets go of the file. Reading fails with [`LogError::Closed`] from then
-    /// on. Returns at once where it is closed already, or where it is called on
-    /// the log's own thread (that ends by itself then).
+    /// Stops accepting appends, makes the waiting ones durable, answers them, and closes
+    /// the file. Afterwards reading fails with [`LogError::Closed`]. Returns at once if
+    /// the log is already closed, or if it is called on the log's own thread, which then
+    /// ends by itself.
     pub fn close(&self) {
         self.shared.close();
         let Some(thread) = self.writer.lock().take() else {
@@ -181,13 +180,12 @@ impl EmbeddedLog {
         }
     }
 
-    /// Lets go of events that are due by age or size at `now`, but of none that
-    /// stands at or after the `floor` of its partition. Does a bounded part of
-    /// it; call it again at once while it says [`Maintained::more`], else from
-    /// time to time.
+    /// Deletes events that exceed the retention by age or size at `now`, but keeps those
+    /// at or after the `floor` of their partition. One call does a bounded amount of work.
+    /// If it returns [`Maintained::more`], call it again at once, else at intervals.
     ///
     /// # Errors
-    /// [`LogError`]; nothing was let go then.
+    /// [`LogError`]; then nothing was deleted.
     pub fn maintain(&self, now: Timestamp, floor: Floor<'_>) -> Result<Maintained, LogError> {
         retention::ask(&self.shared, now, floor)
     }
@@ -200,10 +198,10 @@ impl EmbeddedLog {
         PartitionId(u32::try_from(place).expect("partitions are few"))
     }
 
-    /// What the log holds.
+    /// Statistics of the log.
     ///
     /// # Errors
-    /// [`LogError`] where it cannot be read.
+    /// [`LogError`] if the log cannot be read.
     pub fn stats(&self) -> Result<LogStats, LogError> {
         let database = self.shared.database()?;
         let rows = self.shared.rows.read().clone();
@@ -247,14 +245,14 @@ impl Log for EmbeddedLog {
         self.shared.config.partitions
     }
 
-    /// A disk without room, which otherwise only the next append would find.
+    /// Reports a full disk, which otherwise only the next append would detect.
     fn troubles(&self) -> Vec<String> {
         let full = self.shared.check_room(0).err();
         full.map(|error| error.to_string()).into_iter().collect()
     }
 
-    /// A machine whose clock is behind the append times in the log: events of the
-    /// present look to it as if they came from the future.
+    /// Warns if the machine's clock is behind the append times in the log: current events
+    /// then seem to come from the future.
     fn warnings(&self) -> Vec<String> {
         let now = (self.shared.now)();
         let newest = self.shared.rows.read().iter().map(|row| row.appended_last).max();
@@ -263,7 +261,7 @@ impl Log for EmbeddedLog {
             return Vec::new();
         }
         vec![format!(
-            "the machine's clock is {} s behind the append time of the newest event: if the clock is wrong, correct it, since events may be refused as too far in the future (`ingest.time_ahead_s_max`); if it was ahead before, the next append takes the log's time back and this warning ends",
+            "the machine's clock is {} s behind the append time of the newest event: if the clock is wrong, correct it, because events can be refused as too far in the future (`ingest.time_ahead_s_max`); if the clock was ahead before, the next append sets the log's time back and this warning ends",
             behind_us / 1_000_000
         )]
     }
@@ -285,8 +283,8 @@ impl Log for EmbeddedLog {
         self.shared.offset_at(partition, time)
     }
 
-    /// `done` is called on the log's thread, or at once on the caller's where
-    /// the append is refused. It must be quick, and must not wait for the log.
+    /// `done` is called on the log's thread, or immediately on the caller's thread if the
+    /// append is refused. It must return quickly, and must not wait for the log.
     fn append(&self, events: Events, done: AppendDone) {
         let events = whole(events);
         let identities = if self.shared.config.dedup_window_events == 0 {
@@ -303,7 +301,7 @@ impl Log for EmbeddedLog {
             return done(Err(LogError::NoImport("an event lacks its append time".into())));
         }
         let events = whole(events);
-        // So that a piece that is sent again is not appended twice.
+        // So that a part of the import that is sent again is not appended twice.
         let identities = events.iter().map(|event| lantern_core::identity_of(&event)).collect();
         let (bytes, appended) = (events.bytes(), Some(appended));
         self.shared.enqueue(Pending { events, identities, appended, bytes, done });
@@ -322,7 +320,7 @@ impl Log for EmbeddedLog {
     }
 }
 
-/// The same events with every column filled, as chunks have them.
+/// The same events with all columns filled, as chunks need them.
 fn whole(events: Events) -> Events {
     if events.columns().all().iter().all(|column| column.len() == events.len()) {
         return events;
@@ -352,12 +350,12 @@ fn describe_metrics() {
     describe_histogram!(
         "lantern_log_commit_seconds",
         Unit::Seconds,
-        "From taking a group of appends to its being durable"
+        "Time from taking a group of appends until it is durable"
     );
     describe_gauge!("lantern_log_bytes_on_disk", Unit::Bytes, "Size of the log's file");
     describe_gauge!("lantern_log_queue_bytes", Unit::Bytes, "Events waiting to become durable");
     describe_counter!("lantern_log_chunks_decoded_total", "Chunks decoded for readers");
-    describe_counter!("lantern_log_events_let_go_total", "Events let go by retention");
+    describe_counter!("lantern_log_events_let_go_total", "Events deleted by retention");
     describe_counter!("lantern_log_faults_total", "Faults after which the file was opened again");
     describe_counter!(
         "lantern_log_identities_damaged_total",

@@ -1,10 +1,10 @@
 //! How new events become chunks, decided in memory before anything is written.
 //!
-//! Appends smaller than a chunk leave a *run* of small chunks at a partition's
-//! end. Once run and new events make up a full chunk, the run's chunks are
-//! replaced, in the same transaction, by full ones of the same events at the
-//! same offsets. So an event is written about twice at most, however small the
-//! appends, and nothing has to be merged in the background.
+//! Appends smaller than a chunk leave a *run* of small chunks at a partition's end. When
+//! the run and the new events fill a chunk, the same transaction replaces the run's
+//! chunks by full ones with the same events at the same offsets. So each event is written
+//! at most about twice, even if appends are small, and there is no merging in the
+//! background.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -18,22 +18,22 @@ use super::LogConfig;
 use super::codec::{Encoded, Encoder, ToEncode};
 use super::meta::{ChunkMeta, PartitionRow};
 
-/// The most small chunks at a partition's end; more are merged though they do
-/// not fill a chunk, so that readers find few of them.
+/// The most small chunks at a partition's end. If there are more, they are merged although
+/// they do not fill a chunk, so that readers do not meet too many small chunks.
 pub(crate) const RUN_CHUNKS_MAX: usize = 256;
-/// The most distinct types one [`Events`] holds.
+/// The most distinct types in one [`Events`].
 pub(crate) const TYPES_MAX: usize = u16::MAX as usize;
-/// The most event types counted by name in a partition; the rest are counted
+/// The most event types of a partition that are counted by name. The rest are counted
 /// together under the empty name.
 const TYPES_COUNTED_MAX: usize = 1_000;
-/// A chunk's events take at most this many times the bytes it aims at, however
-/// well they compress.
+/// The most plain bytes in a chunk, as a multiple of its target size: a limit for events
+/// that compress very well.
 const RATIO_MAX: f64 = 8.0;
 
-/// How far the clock may go back without taking append times along.
+/// If the clock goes back by at most this, append times do not go back with it.
 pub(crate) const CLOCK_BACK_MAX_US: i64 = AHEAD_MAX_US;
 
-/// What the writer keeps of a partition.
+/// A partition's state in the writer's memory.
 pub(crate) struct PartitionState {
     pub(crate) partition: PartitionId,
     pub(crate) row: PartitionRow,
@@ -49,18 +49,18 @@ pub(crate) struct RunChunk {
     pub(crate) meta: ChunkMeta,
 }
 
-/// What a transaction does to a partition.
+/// The changes that a transaction makes to a partition.
 pub(crate) struct Plan {
     pub(crate) place: usize,
-    /// The run's chunks are taken away.
+    /// Whether the run's chunks are removed, because `written` contains their events.
     pub(crate) absorbs: bool,
     pub(crate) written: Vec<Written>,
     pub(crate) row: PartitionRow,
     /// The counts of types that change.
     pub(crate) types: BTreeMap<String, u64>,
-    /// How many of `written`, at its end, join the run.
+    /// How many of the last chunks of `written` join the run.
     open: usize,
-    /// Whether what stays of the run is forgotten: it is never merged then.
+    /// Whether the existing run ends: its chunks are never merged then.
     ends_run: bool,
 }
 
@@ -81,8 +81,8 @@ impl PartitionState {
         Self { partition, row, types, run, ratio: Ratio::default() }
     }
 
-    /// Plans to append `fresh`, which is not empty and comes in several only
-    /// where one cannot hold all its types.
+    /// Plans to append `fresh`, which is not empty. It has several elements only if one
+    /// cannot hold all event types.
     pub(crate) fn plan(
         &mut self,
         place: usize,
@@ -135,7 +135,7 @@ impl PartitionState {
         plan
     }
 
-    /// Takes over what was committed, and returns the offsets from which on
+    /// Applies the committed plan to the state in memory. Returns the offset from which
     /// chunks were replaced, if any were.
     pub(crate) fn committed(&mut self, plan: Plan) -> Option<Offset> {
         let replaced_from = plan.absorbs.then(|| self.run[0].first);
@@ -239,8 +239,8 @@ impl PartitionState {
         }
     }
 
-    /// The latest append time up to the chunk at `first`, which may be the first
-    /// of the run that is written again.
+    /// The latest append time before the chunk at `first`. That chunk may be the first of
+    /// a run that is written again.
     fn appended_so_far(&self, first: Offset, plan: &Plan) -> Timestamp {
         match (plan.written.last(), self.run.first()) {
             (Some(written), _) => written.meta.appended_max_so_far,
@@ -249,7 +249,7 @@ impl PartitionState {
         }
     }
 
-    /// Works out the counts of types after the plan.
+    /// Computes the counts of types after the plan.
     fn count(&self, plan: &mut Plan) {
         let gone = self.run.iter().filter(|_| plan.absorbs).map(|small| (&small.meta, small.first));
         let mut deltas = BTreeMap::new();
@@ -263,7 +263,7 @@ impl PartitionState {
     }
 }
 
-/// Adds, or takes away, a chunk's events by type.
+/// Adds a chunk's events to the counts by type, or subtracts them if `sign` is -1.
 pub(crate) fn add_types(
     deltas: &mut BTreeMap<String, i64>,
     meta: &ChunkMeta,
@@ -283,7 +283,7 @@ pub(crate) fn add_types(
     }
 }
 
-/// The counts that change, and what they become; 0 for those to be removed.
+/// The counts that change, with their new values. A count of 0 must be removed.
 pub(crate) fn new_counts(
     counts: &BTreeMap<String, u64>,
     deltas: BTreeMap<String, i64>,
@@ -302,38 +302,38 @@ pub(crate) fn new_counts(
 
 /// When events are appended.
 pub(crate) enum AppendTimes {
-    /// All of them now.
+    /// All at this time.
     Now(Timestamp),
-    /// Each when another log had taken it.
+    /// Each at the append time that it has in the imported log.
     Kept(Vec<Timestamp>),
 }
 
-/// Events, and when each was appended.
+/// Events with their append times.
 struct Stamped {
     events: Events,
     appended: Vec<Timestamp>,
 }
 
-/// When events that come at `now` are appended. A clock that goes back a little
-/// (it is being corrected) does not take append times back. One that goes back
-/// further was wrong before, so that its times must not be kept for ever.
+/// The append time of events that arrive at `now`. If the clock goes back a little (a
+/// correction), append times do not go back. If it goes back further, it was wrong before,
+/// so append times follow it.
 fn append_time(now: Timestamp, row: &PartitionRow) -> Timestamp {
     let back_us = row.appended_last.0.saturating_sub(now.0);
     if (1..=CLOCK_BACK_MAX_US).contains(&back_us) { row.appended_last } else { now }
 }
 
-/// The record of a partition to which events are appended at `now`.
+/// The partition's row after events were appended at `now`.
 fn appended_at(row: &PartitionRow, now: Timestamp) -> PartitionRow {
     let mut row = PartitionRow { appended_max: row.appended_max.max(now), ..*row };
     if now < row.appended_last {
-        // Events that counted by the wrong clock count no longer.
+        // Event times that were accepted while the clock was ahead no longer count.
         row.time_max = row.time_max.min(now);
     }
     row.appended_last = now;
     row
 }
 
-/// Cuts events so that each piece but the last is about `target` bytes or
+/// Cuts events so that each piece except the last has about `target` bytes or
 /// `events_max` events.
 fn pieces(events: &Events, target: usize, events_max: usize) -> Vec<Range<usize>> {
     let mut pieces = Vec::new();
@@ -354,7 +354,7 @@ fn pieces(events: &Events, target: usize, events_max: usize) -> Vec<Range<usize>
     pieces
 }
 
-/// What [`Events::bytes`] would say of the range.
+/// What [`Events::bytes`] would return for the range.
 fn size(events: &Events, range: &Range<usize>) -> usize {
     let columns = events.columns().all().into_iter().map(|column| {
         let end = |count: usize| match count {
@@ -375,8 +375,8 @@ fn copy_of(events: &Events, range: Range<usize>) -> Events {
     copy
 }
 
-/// How well this partition's events compress lately: mean and mean deviation
-/// of encoded to plain bytes, moving averages.
+/// How well this partition's newest events compress: moving averages of the ratio of
+/// encoded to plain bytes, and of its deviation.
 #[derive(Clone, Copy, Default)]
 struct Ratio {
     mean: f64,
@@ -384,8 +384,8 @@ struct Ratio {
 }
 
 impl Ratio {
-    /// How many plain bytes to put into a chunk so that it stays, encoded, just
-    /// below the bytes aimed at: past them it would take twice the room.
+    /// The number of plain bytes for a chunk whose encoded size is just below the target
+    /// size. A chunk above it could take twice the space.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few megabytes")]
     fn target(&self, config: &LogConfig) -> usize {
         let aim = f64::from(config.chunk_bytes);

@@ -9,7 +9,7 @@ use super::meta::{ChunkMeta, PartitionRow};
 use super::shared::Shared;
 use super::tables::{self, CHUNKS, Fault, INDEX, PARTITIONS, caught};
 
-/// The most chunks one call of `read` skips.
+/// The most chunks that one call of `read` skips.
 const SKIPPED_MAX: usize = 1_024;
 
 impl Shared {
@@ -44,8 +44,8 @@ impl Shared {
         Ok(if next == from { Read::End } else { Read::Skipped { next } })
     }
 
-    /// [`Shared::read`] where the cache does not help. `skipped` says that
-    /// nothing wanted was found before `from`.
+    /// [`Shared::read`] if the chunk is not in the cache. `skipped`: the call has already
+    /// skipped chunks before `from`.
     fn read_stored(
         &self,
         partition: PartitionId,
@@ -71,20 +71,21 @@ impl Shared {
                 break;
             };
             if following != meta.end {
-                // Where one is lost, what it held would be skipped unseen.
+                // A chunk is missing: its events would be skipped unnoticed.
                 let end = meta.end;
                 let what = format!("no chunk of partition {partition} holds offset {end}");
                 return Err(LogError::Damaged(what));
             }
             (first, meta) = (following, its);
         }
-        // The last one looked at is skipped too if it is not wanted; else it
-        // comes with the next call.
+        // The last chunk is skipped too, unless it is wanted. Then the next call returns
+        // it.
         let next = if meta.may_match(wanted) { first } else { meta.end };
         Ok(Read::Skipped { next })
     }
 
-    /// No chunk holds `from`: retention took it meanwhile, or it is lost.
+    /// The answer if no chunk holds `from`: retention has deleted it in the meantime, or it
+    /// is lost.
     fn gone(
         &self,
         snapshot: &Snapshot,
@@ -92,7 +93,7 @@ impl Shared {
         from: Offset,
         skipped: bool,
     ) -> Result<Read, LogError> {
-        // The snapshot may be ahead of what is in memory.
+        // The snapshot may be newer than the row in memory.
         let start = self.guard(caught(|| snapshot.start(partition)))?;
         if from >= start {
             let what = format!("no chunk of partition {partition} holds offset {from}");
@@ -115,17 +116,17 @@ impl Shared {
         }
         let snapshot = self.snapshot()?;
         let (mut low, mut high) = (row.start, row.end);
-        // The first chunk up to whose end some event was appended late enough.
+        // Find the first chunk up to whose end an event was appended at `time` or later.
         while low < high {
             let middle = Offset(u64::midpoint(low.0, high.0));
             match self.guard(caught(|| snapshot.find(partition, middle)))? {
                 Some((first, meta)) if meta.appended_max_so_far >= time => high = first.max(low),
                 Some((_, meta)) => low = meta.end,
-                // Retention is at work; it starts at the new front.
+                // Retention has deleted the chunk in the meantime, so search after it.
                 None => low = middle.next(),
             }
         }
-        // That event may have been deleted, so look on from there.
+        // That event may have been deleted, so continue from this chunk.
         let mut metas = self.guard(caught(|| snapshot.metas(partition, low)))?;
         while let Some((first, meta)) = self.guard(caught(|| metas.next().transpose()))? {
             if meta.appended_max < time {
@@ -139,7 +140,7 @@ impl Shared {
         Ok(row.end)
     }
 
-    /// A chunk, decoded once for all who ask at the same time.
+    /// Returns a chunk. Concurrent readers of the same chunk decode it once.
     fn chunk(
         &self,
         snapshot: &Snapshot,
@@ -174,7 +175,8 @@ impl Shared {
         self.guard(caught(open))
     }
 
-    /// Tells the writer of a fault of the file, and says it in the port's words.
+    /// Converts a fault to a [`LogError`]. If the file has failed, makes the writer open it
+    /// again.
     pub(crate) fn guard<T>(&self, result: Result<T, Fault>) -> Result<T, LogError> {
         result.map_err(|fault| {
             if fault.is_of_the_file() {
@@ -203,7 +205,7 @@ impl Snapshot {
         Ok(found.filter(|(_, meta)| meta.end > offset))
     }
 
-    /// The oldest offset the partition keeps.
+    /// The first offset of the partition.
     fn start(&self, partition: PartitionId) -> Result<Offset, Fault> {
         let rows = self.transaction.open_table(PARTITIONS)?;
         let row = rows.get(partition.0)?.and_then(|bytes| PartitionRow::decode(bytes.value()));

@@ -1,4 +1,4 @@
-//! Letting go of old events, whole chunks at a time, from the front.
+//! Retention: deletes old events from the start of the log, whole chunks at a time.
 
 use std::collections::BTreeMap;
 
@@ -10,26 +10,26 @@ use super::plan;
 use super::shared::{Maintenance, Shared};
 use super::tables::{self, CHUNKS, Fault, INDEX, PARTITIONS, State, TYPES};
 
-/// The most chunks let go of in one call, that is in one transaction.
+/// The most chunks deleted in one call, which is one transaction.
 const DROPPED_MAX: usize = 1_024;
 
-/// The most chunks looked at for one that a right clock has stamped.
+/// The most chunks searched for one whose append time is from a correct clock.
 const LOOKED_MAX: usize = 1_024;
 
-/// Says from which offset on a partition must be kept, whatever its retention;
+/// Returns the offset from which a partition must be kept regardless of the retention;
 /// `None` for no such bound.
 pub type Floor<'a> = &'a dyn Fn(PartitionId) -> Option<Offset>;
 
-/// What [`super::EmbeddedLog::maintain`] did.
+/// The result of [`super::EmbeddedLog::maintain`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Maintained {
-    /// What was let go, one a partition that lost something.
+    /// What was deleted: one entry for each partition that lost events.
     pub dropped: Vec<Dropped>,
-    /// Whether there is more to do: one call does a bounded part of it.
+    /// Whether more events are due: one call does a bounded amount of work.
     pub more: bool,
 }
 
-/// What a partition let go of.
+/// What was deleted from a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Dropped {
     /// The partition.
@@ -40,15 +40,15 @@ pub struct Dropped {
     pub events: u64,
     /// How many bytes on disk.
     pub bytes: u64,
-    /// The oldest offset kept now.
+    /// The first offset that is kept.
     pub start: Offset,
 }
 
-/// A chunk at a partition's front.
+/// The oldest chunk of a partition.
 struct Front {
     first: Offset,
     meta: ChunkMeta,
-    /// When its newest event was appended, at the latest.
+    /// An upper bound of the append times of its events.
     appended: Timestamp,
 }
 
@@ -111,7 +111,8 @@ pub(crate) fn maintain(
                 count => drop(partition.types.insert(name, count)),
             }
         }
-        // Readers must not find the range open once its chunks are forgotten.
+        // The rows are updated before the cache, so that no reader requests deleted chunks
+        // that are no longer cached.
         shared.rows.write()[place] = row;
         shared.cache.forget(partition.partition, old.start, row.start);
     }
@@ -120,7 +121,7 @@ pub(crate) fn maintain(
     Ok(Maintained { dropped, more })
 }
 
-/// The chunks to let go of, by the partition's place, and whether more are due.
+/// The chunks to delete, by the partition's index, and whether more are due.
 fn choose(
     database: &Database,
     shared: &Shared,
@@ -161,7 +162,7 @@ fn choose(
     Ok((drops, true))
 }
 
-/// The chunk that begins at `first`, if it may be let go of.
+/// The chunk that begins at `first`, if it may be deleted.
 fn front(
     index: &ReadOnlyTable<(u32, u64), &'static [u8]>,
     state: &State,
@@ -182,9 +183,9 @@ fn front(
     Ok(Some(Front { first, meta, appended }))
 }
 
-/// When the chunk was appended at the latest. A time ahead of `now` was given by
-/// a clock that was wrong; a chunk further on that was appended by a right one
-/// is newer than it.
+/// An upper bound of the chunk's append times. Times too far ahead of `now` come from a
+/// wrong clock. Then the bound is the append time of a later chunk with a plausible time,
+/// or `now` if there is none.
 fn appended_by(
     index: &ReadOnlyTable<(u32, u64), &'static [u8]>,
     partition: PartitionId,
@@ -206,7 +207,7 @@ fn appended_by(
     Ok(now)
 }
 
-/// Asks the writer to let go of what is due at `now`, and waits.
+/// Makes the writer delete the events that are due at `now`, and waits for it.
 pub(crate) fn ask(
     shared: &Shared,
     now: Timestamp,

@@ -1,4 +1,4 @@
-//! What the writer's thread, readers and appenders share.
+//! State that the writer's thread, readers and appenders share.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -16,24 +16,23 @@ use super::meta::PartitionRow;
 use super::retention::Maintained;
 use super::tables::{OpenDatabase, OpenFile};
 
-/// The most bytes of events that share one commit: bounds how long each waits.
+/// The most bytes of events in one commit. It limits how long each append waits.
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Tells the time of day.
+/// Returns the current time.
 pub(crate) type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 pub(crate) struct Shared {
     pub(crate) config: LogConfig,
-    /// The file, for messages and free space; `None` where the database is not
-    /// in one.
+    /// The file, for messages and free space; `None` if the database is not in a file.
     pub(crate) path: Option<PathBuf>,
     pub(crate) open: OpenDatabase,
     pub(crate) now: Now,
-    /// `None` while it is opened again after a fault, and after closing.
+    /// `None` while the file is opened again after a fault, and after closing.
     pub(crate) database: RwLock<Option<Arc<OpenFile>>>,
-    /// What is committed, one a partition.
+    /// The committed rows, one per partition.
     pub(crate) rows: RwLock<Vec<PartitionRow>>,
-    /// One a partition.
+    /// One entry per partition.
     pub(crate) incarnations: RwLock<Vec<Incarnations>>,
     pub(crate) cache: Cache,
     pub(crate) wakers: RwLock<Vec<Waker>>,
@@ -51,7 +50,7 @@ struct Queue {
     closed: bool,
     /// Why nothing can be appended now.
     down: Option<LogError>,
-    /// A reader met a fault of the file.
+    /// Whether a reader met a fault of the file.
     suspect: bool,
 }
 
@@ -60,26 +59,26 @@ enum Command {
     Maintain(Maintenance),
 }
 
-/// An append that waits.
+/// A waiting append.
 pub(crate) struct Pending {
     pub(crate) events: Events,
-    /// One an event; empty where duplicates are not looked for.
+    /// One per event; empty if deduplication is off.
     pub(crate) identities: Vec<Identity>,
-    /// Of an import: when the other log had taken each event.
+    /// Only for an import: each event's append time in the other log.
     pub(crate) appended: Option<Vec<Timestamp>>,
     pub(crate) bytes: usize,
     pub(crate) done: AppendDone,
 }
 
-/// A request to let go of old events.
+/// A request to delete old events.
 pub(crate) struct Maintenance {
     pub(crate) now: Timestamp,
-    /// One a partition: what must stay.
+    /// One per partition: the offset from which events must be kept.
     pub(crate) floors: Vec<Option<Offset>>,
     pub(crate) reply: SyncSender<Result<Maintained, LogError>>,
 }
 
-/// What the writer is to do next.
+/// The writer's next task.
 pub(crate) enum Work {
     Commit(Vec<Pending>),
     Maintain(Maintenance),
@@ -94,16 +93,17 @@ impl Shared {
             return Ok(());
         };
         let Ok(disk) = rustix::fs::statvfs(path) else {
-            return Ok(()); // Writing will tell.
+            return Ok(()); // If the disk is full, writing fails.
         };
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        // Changed pages of the tree are written again, and large values rounded up.
+        // Twice the bytes: changed pages are written again, and large values are rounded
+        // up.
         let need = self.config.disk_reserve_bytes + 2 * bytes as u64;
         if free >= need {
             return Ok(());
         }
         Err(LogError::Full(format!(
-            "`{}` has {free} bytes free, and {need} are needed with `log.disk_reserve_bytes`: free some, or let go of old events with `log.retention_bytes`",
+            "the disk of `{}` has {free} bytes free, but {need} are needed, including `log.disk_reserve_bytes`: free some space, or delete old events with `log.retention_bytes`",
             path.display()
         )))
     }
@@ -132,7 +132,7 @@ impl Shared {
         }
     }
 
-    /// Queues an append, or answers it at once where that cannot be.
+    /// Queues an append, or answers it at once if it is refused.
     pub(crate) fn enqueue(&self, pending: Pending) {
         let limit = self.config.queue_bytes;
         let mut queue = self.queue.lock();
@@ -147,7 +147,7 @@ impl Shared {
             ))
         } else if queue.bytes + pending.bytes > limit {
             LogError::Unavailable(format!(
-                "{} bytes wait to become durable, and `log.queue_bytes` is {limit}: send it again later",
+                "{} bytes are waiting to become durable (`log.queue_bytes` is {limit}): send it again later",
                 queue.bytes
             ))
         } else {
@@ -176,7 +176,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits for something to do; appends that wait come together.
+    /// Waits for the next task. Returns waiting appends as one group.
     pub(crate) fn next_work(&self) -> Work {
         let mut queue = self.queue.lock();
         loop {
@@ -217,7 +217,7 @@ impl Shared {
         }
     }
 
-    /// Gives back the room of appends that were answered.
+    /// Releases the queue space of answered appends.
     pub(crate) fn answered(&self, bytes: usize) {
         let left = {
             let mut queue = self.queue.lock();
@@ -228,7 +228,8 @@ impl Shared {
         metrics::gauge!("lantern_log_queue_bytes").set(left as f64);
     }
 
-    /// From now on appends are answered with `why`, those that wait too.
+    /// Answers all waiting commands and all later appends with `why`, until
+    /// [`Self::come_up`].
     pub(crate) fn go_down(&self, why: &LogError) {
         let commands = {
             let mut queue = self.queue.lock();
@@ -246,7 +247,7 @@ impl Shared {
         self.queue.lock().down = None;
     }
 
-    /// Waits until `timeout` has passed or the log is closed; whether it is.
+    /// Waits until `timeout` has passed or the log is closed. Returns whether it is closed.
     pub(crate) fn wait_closed(&self, timeout: std::time::Duration) -> bool {
         let mut queue = self.queue.lock();
         let until = std::time::Instant::now() + timeout;
@@ -258,13 +259,14 @@ impl Shared {
         queue.closed
     }
 
-    /// Takes no more; what waits is still done.
+    /// Stops accepting commands. The waiting ones are still executed.
     pub(crate) fn close(&self) {
         self.queue.lock().closed = true;
         self.changed.notify_all();
     }
 
-    /// The last act of the writer, also where it panicked.
+    /// Called when the writer ends, even if it panicked: refuses the waiting commands and
+    /// closes the database.
     pub(crate) fn end(&self) {
         let commands = {
             let mut queue = self.queue.lock();
@@ -289,8 +291,7 @@ impl Shared {
         })
     }
 
-    /// Has the writer open the file again: redb reads nothing more after a
-    /// fault.
+    /// Makes the writer open the file again: after a fault redb refuses all reads.
     pub(crate) fn suspect(&self) {
         self.queue.lock().suspect = true;
         self.changed.notify_all();
@@ -306,15 +307,15 @@ impl Shared {
 fn refuse(command: Command, why: &LogError) {
     match command {
         Command::Append(pending) => answer(pending.done, Err(why.clone())),
-        // Whoever asked may have gone.
+        // The caller may no longer be waiting.
         Command::Maintain(maintenance) => drop(maintenance.reply.try_send(Err(why.clone()))),
     }
 }
 
-/// Calls `done`. One that panics must not keep the others from their answers.
+/// Calls `done`. A panic in it must not prevent other appends from being answered.
 pub(crate) fn answer(done: AppendDone, result: Result<lantern_core::Appended, LogError>) {
     let call = std::panic::AssertUnwindSafe(|| done(result));
     if std::panic::catch_unwind(call).is_err() {
-        tracing::error!("what was to be called after an append panicked");
+        tracing::error!("the callback of an append panicked");
     }
 }

@@ -1,13 +1,13 @@
-//! The redb file: its tables, how it is opened, and what is read of it then.
+//! The redb file: its tables, and how it is opened and loaded.
 //!
 //! | table | key | value |
 //! |---|---|---|
-//! | `log` | `format`, `partitions`; `imported/` and partition: the end of what was imported | number |
+//! | `log` | `format`, `partitions`; `imported/` and partition: the end of the imported events | number |
 //! | `partitions` | partition | [`PartitionRow`] |
 //! | `chunks` | partition, first offset | a chunk, see [`super::codec`] |
 //! | `index` | partition, first offset | [`ChunkMeta`] |
-//! | `identities` | running number | [`Identities`], oldest first |
-//! | `types` | partition, event type | how many events it holds |
+//! | `identities` | sequence number | [`Identities`], oldest first |
+//! | `types` | partition, event type | number of events |
 //! | `incarnations` | partition, first offset | random number, see [`super::incarnation`] |
 
 use std::collections::{BTreeMap, VecDeque};
@@ -30,7 +30,7 @@ use super::incarnation::Incarnations;
 use super::meta::{ChunkMeta, Identities, PartitionRow};
 use super::plan::{PartitionState, RUN_CHUNKS_MAX, RunChunk};
 
-/// The layout this release writes.
+/// The format that this release reads and writes.
 pub(crate) const FORMAT: u64 = 2;
 
 pub(crate) const LOG: TableDefinition<'_, &str, u64> = TableDefinition::new("log");
@@ -61,36 +61,36 @@ pub enum OpenError {
         /// The most allowed.
         max: u32,
     },
-    /// Another process has it open.
+    /// Another process has the file open.
     #[error("the log `{0}` is in use by another process: stop that one, or choose another folder")]
     InUse(PathBuf),
-    /// It was written by a later release.
+    /// The file was written by a later release.
     #[error(
-        "the log `{path}` has format {found}, and this release knows formats up to {known}: use the release that wrote it, or a later one"
+        "the log `{path}` has format {found}, but this release reads formats up to {known}: use the release that wrote it, or a later one"
     )]
     LaterFormat {
         /// The file.
         path: PathBuf,
         /// Its format.
         found: u64,
-        /// The latest known here.
+        /// The format of this release.
         known: u64,
     },
-    /// It was written by an earlier release.
+    /// The file was written by an earlier release.
     #[error(
-        "the log `{path}` has format {found}, of an earlier release, and this release reads format {known}: copy its events to another folder with the help of the release that wrote it, or begin a new log"
+        "the log `{path}` has format {found} of an earlier release, but this release reads format {known}: copy its events to another folder with the release that wrote it, or start a new log"
     )]
     EarlierFormat {
         /// The file.
         path: PathBuf,
         /// Its format.
         found: u64,
-        /// The one known here.
+        /// The format of this release.
         known: u64,
     },
-    /// It has another number of partitions than configured.
+    /// The log has another number of partitions than configured.
     #[error(
-        "the log `{path}` has {found} partitions, not {configured}: set `log.partitions` to {found}, or begin a new log"
+        "the log `{path}` has {found} partitions, not {configured}: set `log.partitions` to {found}, or start a new log"
     )]
     Partitions {
         /// The file.
@@ -100,10 +100,10 @@ pub enum OpenError {
         /// How many are configured.
         configured: u32,
     },
-    /// It is something else.
-    #[error("`{0}` is not a log of Lantern's: choose another path, or move the file away")]
+    /// The file is not a log.
+    #[error("`{0}` is not a Lantern log: choose another path, or move the file away")]
     NotALog(PathBuf),
-    /// What is stored is damaged.
+    /// The file is damaged.
     #[error("the log `{path}` is damaged: {what}")]
     Damaged {
         /// The file.
@@ -111,17 +111,17 @@ pub enum OpenError {
         /// What and where.
         what: String,
     },
-    /// It cannot be read or written.
+    /// The file cannot be read or written.
     #[error("the log `{path}` cannot be opened: {message}")]
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's message.
         message: String,
     },
 }
 
-/// What goes wrong between the log and its file.
+/// A failed access to the file.
 #[derive(Debug, Error)]
 pub(crate) enum Fault {
     #[error(transparent)]
@@ -130,17 +130,17 @@ pub(crate) enum Fault {
     Damaged(String),
 }
 
-/// Runs `task` on the file. redb panics on some damaged files; that must take
-/// neither a reader's thread nor the log's along.
+/// Runs `task` on the file and catches panics. redb panics on some damaged files, and that
+/// must not end a reader's thread or the log's thread.
 pub(crate) fn caught<T>(task: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    // What a panic left half done is not used again: a transaction ends with
-    // it, and the file is opened again where redb asks for that.
+    // No state that a panic left half changed is used again: the transaction ends, and
+    // the file is opened again if redb requires it.
     match catch_unwind(AssertUnwindSafe(task)) {
         Ok(result) => result,
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let said = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(Fault::Damaged(format!("redb gave up: {}", said.unwrap_or("it does not say why"))))
+            Err(Fault::Damaged(format!("redb panicked: {}", said.unwrap_or("without a message"))))
         }
     }
 }
@@ -157,7 +157,7 @@ macro_rules! fault_from {
 fault_from!(DatabaseError, TransactionError, TableError, StorageError, CommitError);
 
 impl Fault {
-    /// Whether the file must be opened again before anything else is done.
+    /// Whether the file must be opened again before the next access.
     pub(crate) fn is_of_the_file(&self) -> bool {
         matches!(self, Self::Redb(_))
     }
@@ -175,8 +175,8 @@ impl From<Fault> for LogError {
     }
 }
 
-/// An open database. redb writes when it closes a file, and panics over some
-/// damaged ones; whoever lets go of a file must not be taken along.
+/// An open database. redb writes when it closes a file, and panics on some damaged files.
+/// Dropping this catches the panic, so that the dropping thread survives.
 pub(crate) struct OpenFile(Option<Database>);
 
 impl From<Database> for OpenFile {
@@ -203,22 +203,22 @@ impl Drop for OpenFile {
     fn drop(&mut self) {
         let database = self.0.take();
         if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
-            error!("redb gave up while it closed the log, which is damaged");
+            error!("redb panicked while it closed the log: the file is damaged");
         }
     }
 }
 
-/// What the writer keeps in memory of the file.
+/// The writer's in-memory state of the file.
 pub(crate) struct State {
     pub(crate) partitions: Vec<PartitionState>,
-    /// Those of the events that the file holds, one a partition.
+    /// The incarnations of the stored events, one entry per partition.
     pub(crate) incarnations: Vec<Incarnations>,
-    /// That of the events which are appended from now on.
+    /// The incarnation of newly appended events.
     pub(crate) incarnation: u64,
-    /// Where what was imported ends, one a partition.
+    /// The end of the imported events, one per partition.
     pub(crate) imported: Vec<Offset>,
     pub(crate) window: Window,
-    /// The number of the next record of identities.
+    /// The sequence number of the next record of identities.
     pub(crate) identities_next: u64,
     /// How many identities the file holds.
     pub(crate) identities_stored: u64,
@@ -241,15 +241,14 @@ fn begin_write(database: &Database, fast_recovery: bool) -> Result<WriteTransact
     transaction
         .set_durability(Durability::Immediate)
         .expect("only savepoints forbid it, and there are none");
-    // One-phase commits trust a checksum of what users upload to tell a torn
-    // write from a whole one.
+    // One-phase commits detect torn writes by a checksum that is not cryptographic, over
+    // data that users control. Two-phase commits do not depend on it.
     transaction.set_two_phase_commit(true);
     transaction.set_quick_repair(fast_recovery);
     Ok(transaction)
 }
 
-/// Reads what the writer keeps in memory; writes the first records of a new
-/// file.
+/// Loads the writer's in-memory state. If the file is new, writes its first records.
 pub(crate) fn load(
     database: &Database,
     config: &LogConfig,
@@ -272,7 +271,7 @@ pub(crate) fn load(
     caught(|| load_state(database, config)).map_err(fault)
 }
 
-/// The log at `path` has a format that is not this release's.
+/// The error if the log at `path` has another format than this release.
 pub(crate) fn other_format(path: &std::path::Path, found: u64) -> OpenError {
     let (path, known) = (path.into(), FORMAT);
     if found < known {
@@ -388,13 +387,13 @@ fn load_state(database: &Database, config: &LogConfig) -> Result<State, Fault> {
     })
 }
 
-/// The key of the end of what was imported.
+/// The key of the end of the imported events.
 pub(crate) fn imported_key(partition: u32) -> String {
     format!("imported/{partition}")
 }
 
-/// Checks that the first and the last chunk in the index are where the
-/// partition's own record says.
+/// Checks that the first and the last chunk in the index match the bounds in the
+/// partition's row.
 fn check_ends(
     index: &impl ReadableTable<(u32, u64), &'static [u8]>,
     number: u32,
@@ -416,8 +415,8 @@ fn check_ends(
     )))
 }
 
-/// The chunk with the highest first offset at or below `offset`: where that
-/// offset is in the partition, the one that holds it.
+/// The chunk with the highest first offset at or below `offset`. If the partition holds
+/// `offset`, it is in this chunk.
 pub(crate) fn last_chunk(
     index: &impl ReadableTable<(u32, u64), &'static [u8]>,
     partition: PartitionId,
@@ -453,17 +452,18 @@ pub(crate) fn read_chunk(
     };
     let bytes = chunks
         .get((partition.0, first.0))?
-        .ok_or_else(|| damaged("the index has it, but it is not there"))?;
+        .ok_or_else(|| damaged("it is in the index, but it is missing"))?;
     let (_, chunk) = codec::decode(bytes.value(), partition, first)
         .map_err(|error| damaged(&error.to_string()))?;
     if chunk.end() != meta.end {
-        return Err(damaged("it does not end where the index says"));
+        return Err(damaged("its end differs from the index"));
     }
     Ok(chunk)
 }
 
-/// The small chunks at the partition's end, which are to be merged once they
-/// make up a full one. One that is damaged is left alone: readers are told.
+/// Loads the run of small chunks at the partition's end, which are merged when they fill a
+/// chunk. If one is damaged, the run is not merged, and readers of that chunk get an
+/// error.
 fn load_run(
     chunks: &impl ReadableTable<(u32, u64), &'static [u8]>,
     index: &impl ReadableTable<(u32, u64), &'static [u8]>,
@@ -478,7 +478,7 @@ fn load_run(
             let first = Offset(key.value().1);
             let meta = decode_meta(value.value(), partition, first)?;
             events += meta.end.0 - first.0;
-            // Judged by size on disk, which is known without reading it.
+            // The size on disk is known without reading the chunk.
             bytes += meta.disk_bytes;
             if bytes > u64::from(config.chunk_bytes)
                 || events >= u64::from(config.chunk_events_max)
@@ -511,8 +511,8 @@ fn load_window(
     for pair in table.iter()?.rev() {
         let (key, value) = pair?;
         let Some(identities) = Identities::decode(value.value()) else {
-            // Not worth keeping the whole log shut for: what is lost is that a
-            // few events, sent again, are not told apart.
+            // Open the log anyway. The only loss is that a few duplicates may not be
+            // recognized.
             error!(record = key.value(), "a record of event identities is damaged");
             metrics::counter!("lantern_log_identities_damaged_total").increment(1);
             continue;
@@ -538,7 +538,7 @@ fn load_window(
     Ok((window, next, stored))
 }
 
-/// `time` less `age` seconds.
+/// `time` minus `age_seconds`.
 pub(crate) fn before(time: Timestamp, age_seconds: u64) -> Timestamp {
     let age_us = i64::try_from(age_seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
     Timestamp(time.0.saturating_sub(age_us))

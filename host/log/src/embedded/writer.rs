@@ -1,11 +1,10 @@
 //! The one thread that writes: group commit, and recovery from faults.
 //!
-//! Nothing is acknowledged before the transaction that holds it is on disk. A
-//! fault of the file ends that hold on the file: what waits is refused, what
-//! the system has cached of the file is dropped, and the file is opened and
-//! read anew, with back-off. What a failed commit wrote may be there then, or
-//! not; it was acknowledged to nobody, and if it is sent again, the window of
-//! identities, read anew too, tells.
+//! An append is acknowledged only after its transaction is on disk. After a fault of the
+//! file, waiting appends are refused, the file's cached pages are dropped, and the file is
+//! opened and loaded again, with backoff. The events of the failed commit may or may not
+//! be in the file then. They were never acknowledged. If they are sent again, the
+//! deduplication window, which is loaded again too, recognizes those that are stored.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,8 +27,7 @@ use super::tables::{
     caught,
 };
 
-/// How long to wait before the file is opened again after a fault: the first
-/// time, and at most.
+/// Wait before the file is opened again after a fault: the first and the longest.
 const REOPEN_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 pub(crate) struct Writer {
@@ -38,29 +36,30 @@ pub(crate) struct Writer {
     encoder: Encoder,
 }
 
-/// What a group of appends comes to, before anything is written.
+/// A group of appends with partitions and offsets assigned, before it is written.
 struct Routed {
     results: Vec<Appended>,
-    /// One a partition.
+    /// The new events, one entry per partition.
     fresh: Vec<Vec<Events>>,
-    /// One a partition: the identities of its new events.
+    /// The identities of the new events, one entry per partition.
     identities: Vec<Vec<Identity>>,
     events: u64,
     duplicates: u64,
-    /// Of them, those whose content differs from the first one's.
+    /// Of the duplicates, those whose content differs from the stored event's.
     differing: u64,
-    /// Of an import, one a partition: when the other log had taken its new events.
+    /// Only for an import: the new events' append times in the other log, one entry per
+    /// partition.
     kept_times: Option<Vec<Vec<Timestamp>>>,
 }
 
 /// A partition that has new events.
 struct Woken {
     partition: PartitionId,
-    /// Their types; `None` where that is not known.
+    /// Their types; `None` if unknown.
     types: Option<Vec<String>>,
 }
 
-/// Ends the log where the writer's thread ends, in whatever way.
+/// Ends the log when the writer's thread ends, even by a panic.
 struct End(Arc<Shared>);
 
 impl Drop for End {
@@ -89,7 +88,7 @@ impl Writer {
                     let fault = result.as_ref().err().is_some_and(Fault::is_of_the_file);
                     let result = result.map_err(LogError::from);
                     let fault = result.as_ref().err().filter(|_| fault).cloned();
-                    // Whoever asked may have gone.
+                    // The caller may no longer be waiting.
                     drop(maintenance.reply.try_send(result));
                     fault
                 }
@@ -106,11 +105,13 @@ impl Writer {
 
     fn database(&self) -> Result<Arc<OpenFile>, Fault> {
         let database = self.shared.database.read();
-        Ok(Arc::clone(database.as_ref().expect("it is there but while the writer opens it again")))
+        Ok(Arc::clone(
+            database.as_ref().expect("it is missing only while the writer opens it again"),
+        ))
     }
 
-    /// Makes a group of appends durable and answers each. The error where the
-    /// file must be opened again.
+    /// Makes a group of appends durable and answers each. Returns an error if the file must
+    /// be opened again.
     fn commit(&mut self, group: Vec<Pending>) -> Option<LogError> {
         let bytes = group.iter().map(|pending| pending.bytes).sum();
         if let Err(full) = self.shared.check_room(bytes) {
@@ -145,7 +146,7 @@ impl Writer {
                 let why = LogError::from(fault);
                 error!(%why, "appending failed");
                 dones.into_iter().for_each(|done| answer(done, Err(why.clone())));
-                // Whatever failed, the state in memory is ahead of the file.
+                // After any failure the state in memory is ahead of the file.
                 Some(why)
             }
         };
@@ -153,7 +154,7 @@ impl Writer {
         fault
     }
 
-    /// Why an import cannot be done: the log holds events that were not imported.
+    /// The error if the group is an import and the log holds events that were not imported.
     fn refuse_import(&self, group: &[Pending]) -> Option<LogError> {
         if group.iter().all(|pending| pending.appended.is_none()) {
             return None;
@@ -161,11 +162,14 @@ impl Writer {
         let mut partitions = self.state.partitions.iter().zip(&self.state.imported);
         let other = partitions.any(|(state, imported)| state.row.end != *imported);
         other.then(|| {
-            LogError::NoImport("the log holds other events: begin with a new data folder".into())
+            LogError::NoImport(
+                "the log already holds events that were not imported: start with a new data folder"
+                    .into(),
+            )
         })
     }
 
-    /// Gives each event its place, or finds the one it repeats.
+    /// Gives each event its partition and offset, or finds the event that it duplicates.
     fn route(&mut self, group: Vec<Pending>) -> (Routed, Vec<lantern_core::AppendDone>) {
         let count = self.state.partitions.len();
         let mut routed = Routed {
@@ -215,7 +219,7 @@ impl Writer {
                     let EventRef { source, id, .. } = events.get(index);
                     warn!(
                         %partition, %offset, source, id,
-                        "not appended: the event at this offset has the same tenant, source and id, and other content"
+                        "not appended: the event at this offset has the same tenant, source and id, but other content"
                     );
                 }
                 appended.push(AppendedEvent { partition, offset, duplicate: true, differs });
@@ -238,7 +242,7 @@ impl Writer {
         appended
     }
 
-    /// Writes it all in one durable transaction; what is in memory follows.
+    /// Writes the group in one durable transaction, then updates the state in memory.
     /// Returns the partitions that have new events.
     fn write(&mut self, routed: &mut Routed) -> Result<Vec<Woken>, Fault> {
         if routed.events == 0 {
@@ -356,8 +360,8 @@ impl Writer {
         Ok((next, stored))
     }
 
-    /// With the first events that this opening of the log appends to a partition,
-    /// its incarnation is written.
+    /// Stores this opening's incarnation with the first events that it appends to a
+    /// partition.
     fn write_incarnation(&self, to: &WriteTransaction, place: usize) -> Result<(), Fault> {
         let mut incarnations = self.state.incarnations[place].clone();
         if incarnations.newest() == Some(self.state.incarnation) {
@@ -375,7 +379,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Shows readers what was committed, and wakes them.
+    /// Publishes the committed rows to readers, and wakes them.
     fn publish(&self, woken: &[Woken]) {
         if woken.is_empty() {
             return;
@@ -387,8 +391,8 @@ impl Writer {
         }
     }
 
-    /// Opens the file again after a fault, however long it takes. `false` where
-    /// the log is closed meanwhile.
+    /// Opens the file again after a fault, and retries until it succeeds. Returns `false` if
+    /// the log is closed in the meantime.
     fn reopen(&mut self, why: &LogError) -> bool {
         self.shared.go_down(why);
         *self.shared.database.write() = None;
@@ -438,8 +442,8 @@ fn publish_rows(shared: &Shared, state: &State) {
     }
 }
 
-/// After a failed sync the system may hold pages that never reached the disk
-/// and call them clean. They must not be read back as truth, nor built on.
+/// After a failed sync the system may hold pages that never reached the disk but are marked
+/// as clean. They must not be read back, so they are dropped.
 fn drop_cached_pages(path: &std::path::Path) -> std::io::Result<()> {
     let file = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
     file.sync_all()?;
@@ -454,14 +458,14 @@ fn forget_oldest(
     mut stored: u64,
     window: u32,
 ) -> Result<u64, Fault> {
-    /// Records removed at most in one commit: bounds its time where the window
+    /// The most records removed in one commit. It limits the commit's time if the window
     /// was made smaller.
     const REMOVED_MAX: usize = 64;
     for _ in 0..REMOVED_MAX {
         if stored <= u64::from(window) {
             break;
         }
-        // One that is damaged counted nothing.
+        // Damaged records were not counted in `stored`.
         let count = |bytes: &[u8]| Identities::decode(bytes).map_or(0, |i| i.hashes.len() as u64);
         let first = table.first()?.map(|(key, value)| (key.value(), count(value.value())));
         let Some((key, count)) = first else {
@@ -476,7 +480,7 @@ fn forget_oldest(
     Ok(stored)
 }
 
-/// Copies the events that are no duplicates to their partitions.
+/// Copies the events that are not duplicates to their partitions.
 fn copy_new(events: Events, appended: &[AppendedEvent], fresh: &mut [Vec<Events>]) {
     let whole = appended.iter().all(|a| !a.duplicate && a.partition == appended[0].partition);
     if let (true, Some(first)) = (whole, appended.first())

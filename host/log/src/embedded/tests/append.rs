@@ -1,4 +1,4 @@
-//! Appending: order, places, duplicates, group commit, reopening.
+//! Appending: order, offsets, duplicates, group commit, reopening.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -74,7 +74,7 @@ fn duplicates_get_the_first_ones_place_within_an_append_across_appends_and_after
     // Same id, other source: another event.
     let other = Event { source: "elsewhere".into(), ..event("a", "t", "x", 1) };
     assert!(!append(&log, &[other]).unwrap().events[0].duplicate);
-    // Source and id are told apart where they meet.
+    // The boundary between source and id counts.
     let shifted = Event { source: "sho".into(), ..event("pa", "t", "x", 1) };
     assert!(!append(&log, &[shifted]).unwrap().events[0].duplicate);
     let again = append(&log, &one).unwrap().events;
@@ -108,7 +108,7 @@ fn the_window_forgets_the_oldest_also_after_reopening() {
     drop(log);
     let log = place.open(&config);
     check(&log);
-    // 3,499 is just out of the window; appended anew it is in it again.
+    // 3,499 is just outside the window; appended again, it is in the window again.
     assert!(!append(&log, &numbered(3_499..3_500)).unwrap().events[0].duplicate);
     assert!(append(&log, &numbered(3_499..3_500)).unwrap().events[0].duplicate);
     log.close();
@@ -206,7 +206,7 @@ fn wakers_and_callbacks_come_once_events_are_readable() {
     let expected: Vec<_> = (1..=5).map(|end| (P0, Offset(end))).collect();
     assert_eq!(*seen.lock().unwrap(), expected);
     append(&log, &numbered(0..5)).unwrap();
-    assert_eq!(seen.lock().unwrap().len(), 5, "duplicates wake nobody");
+    assert_eq!(seen.lock().unwrap().len(), 5, "duplicates wake no reader");
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn a_full_queue_refuses_at_once_and_an_empty_append_is_answered() {
     first.recv().unwrap().unwrap();
     let large = append(&log, &numbered(100..200)).unwrap_err();
     assert!(large.to_string().contains("send it in parts"), "{large}");
-    // Room is given back.
+    // The queue space was released.
     for n in 30..60 {
         append(&log, &numbered(n..n + 1)).unwrap();
     }
@@ -254,7 +254,7 @@ fn closing_answers_all_that_wait_and_refuses_what_comes_after() {
     assert!(matches!(log.stats(), Err(LogError::Closed)));
     let same = log.maintain(Timestamp(0), &|_| None);
     assert!(matches!(same, Err(LogError::Closed)));
-    // The file is free again while the closed log still lives.
+    // The file can be opened again although the closed log was not dropped.
     assert_eq!(read_all(&place.open(&small()), P0), numbered(0..50));
 }
 
@@ -318,7 +318,7 @@ fn a_log_in_use_of_another_shape_or_no_log_at_all_is_told() {
     for bytes in [&b"not a log at all, but a text of some length"[..], &[0; 8192]] {
         std::fs::write(place.file(), bytes).unwrap();
         let found = message(small());
-        assert!(found.contains("is not a log of Lantern's"), "{found}");
+        assert!(found.contains("is not a Lantern log"), "{found}");
         assert_eq!(std::fs::read(place.file()).unwrap(), bytes, "it is left alone");
     }
     std::fs::remove_file(place.file()).unwrap();

@@ -43,7 +43,7 @@ fn a_damaged_chunk_is_named_and_the_others_are_read() {
         let expected = format!("partition 0 at offset {first}");
         assert!(error.to_string().contains(&expected), "{error}");
         assert!(matches!(log.read(P0, Offset(9), &everything), Ok(Read::Chunk(_))));
-        // What is new is taken, and does not hide the damage.
+        // New events are appended, and do not hide the damage.
         append(&log, &numbered(45..60)).unwrap();
         assert!(log.read(P0, Offset(first + 3), &everything).is_err());
         assert_eq!(read_from(&log, P0, Offset(45)), numbered(45..60));
@@ -94,8 +94,8 @@ fn damaged_identities_do_not_keep_the_log_shut() {
     assert_eq!(read_all(&place.open(&config), P0), numbered(0..45));
 }
 
-/// A disk in memory. What was not synced is lost with the power, in part and
-/// out of order; syncs, writes and reads can be made to fail.
+/// A disk in memory. A power loss drops some of the writes that were not synced, in any
+/// order. Syncs, writes and reads can be made to fail.
 #[derive(Debug, Default)]
 struct Disk {
     bytes: Mutex<Contents>,
@@ -107,9 +107,9 @@ struct Disk {
 
 #[derive(Debug, Default, Clone)]
 struct Contents {
-    /// What the program reads.
+    /// The content that the program reads.
     seen: Vec<u8>,
-    /// What is on disk for certain.
+    /// The content that is certainly on disk.
     synced: Vec<u8>,
     /// Writes since the last sync.
     unsynced: Vec<(u64, Vec<u8>)>,
@@ -124,8 +124,8 @@ impl Disk {
         Ok(())
     }
 
-    /// The disk after the power failed: a random part of what was not synced,
-    /// the last write of it torn.
+    /// The disk after a power loss: with a random part of the writes that were not synced,
+    /// the last of them torn.
     fn after_power_loss(&self, rng: &mut fastrand::Rng) -> Self {
         let contents = self.bytes.lock().unwrap().clone();
         let mut synced = contents.synced;
@@ -170,7 +170,7 @@ impl StorageBackend for Handle {
             self.0.fail(&self.0.full, io::ErrorKind::StorageFull)?;
         }
         contents.seen.resize(len, 0);
-        // Lengths are taken to reach the disk at once.
+        // A new length is assumed to reach the disk at once.
         contents.synced.resize(len, 0);
         contents.unsynced.retain(|(at, bytes)| *at as usize + bytes.len() <= len);
         Ok(())
@@ -203,7 +203,7 @@ fn on(disk: &Arc<Disk>) -> EmbeddedLog {
     EmbeddedLog::open_with(opener(disk), small()).unwrap()
 }
 
-/// Appends again and again, as a client does, until it is taken.
+/// Retries an append until it succeeds, as a client does.
 fn until_taken(log: &EmbeddedLog, events: &[Event]) -> Appended {
     loop {
         match append(log, events) {
@@ -227,8 +227,8 @@ fn a_failed_sync_is_acknowledged_to_nobody_and_the_log_comes_back() {
     assert!(matches!(append(&log, &numbered(20..21)), Err(LogError::Unavailable(_))));
     assert_eq!(log.bounds(P0).unwrap().end, Offset(10), "nothing of it can be read");
     disk.syncs_fail.store(false, Ordering::SeqCst);
-    // What was refused is sent again. Whether or not the failed commits left
-    // it behind, it is there once.
+    // Refused events are sent again. Whether or not the failed commits stored them, each
+    // is in the log once.
     for n in 10..21 {
         until_taken(&log, &numbered(n..n + 1));
     }
@@ -254,7 +254,7 @@ fn a_full_disk_is_told_and_the_log_goes_on_once_there_is_room() {
 fn appends_are_refused_while_the_disk_has_less_than_its_reserve() {
     let place = Place::new();
     let log = place.open(&LogConfig { disk_reserve_bytes: u64::MAX / 2, ..small() });
-    // Known before the first append.
+    // Detected before the first append.
     assert!(log.troubles()[0].contains("log.disk_reserve_bytes"), "{:?}", log.troubles());
     let error = append(&log, &numbered(0..1)).unwrap_err();
     assert!(matches!(&error, LogError::Full(why) if why.contains("log.disk_reserve_bytes")));
@@ -314,8 +314,8 @@ fn what_was_acknowledged_survives_power_loss_and_a_commit_is_there_whole_or_not_
         assert!(found >= acknowledged, "turn {turn}: {found} of {acknowledged} are there");
         assert_eq!(read_all(&log, P0), numbered(0..found), "turn {turn}");
         assert_eq!(found % 5, 0, "turn {turn}: an append is there in part");
-        // From some sync on, none reaches the disk: what is written then is
-        // lost in part with the power.
+        // From some sync on, no sync reaches the disk, so a power loss drops a part of the
+        // later writes.
         let good = rng.u64(0..8);
         let mut next = found;
         for _ in 0..good {

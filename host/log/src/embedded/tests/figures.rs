@@ -1,4 +1,4 @@
-//! Figures, for choosing defaults: run with
+//! Measurements for choosing defaults. Run with
 //! `cargo test --release -p lantern-log figures -- --ignored --nocapture`.
 
 use std::io::BufRead;
@@ -48,7 +48,7 @@ fn shop(numbers: std::ops::Range<u64>, rng: &mut fastrand::Rng) -> Events {
     events
 }
 
-/// CPU seconds this process has used.
+/// CPU seconds that this process has used.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();

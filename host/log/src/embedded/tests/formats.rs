@@ -23,8 +23,7 @@ fn encode_appended(
     Encoder::new(compression).encode(&chunk).bytes
 }
 
-/// When the event at `place` is appended: times rise, and once the clock goes
-/// back.
+/// The append time of the event at `place`: times rise, and the clock goes back once.
 fn append_time(place: usize) -> Timestamp {
     let seconds = i64::try_from(place / 3).unwrap();
     Timestamp(if place == 7 { -1 } else { seconds * 1_000_000 })
@@ -147,7 +146,7 @@ fn stored(hex: &str) -> Vec<u8> {
     pairs.iter().map(|[high, low]| digit(*high) << 4 | digit(*low)).collect()
 }
 
-/// A chunk as the first release writes it: files of every release keep opening.
+/// A chunk as the first release writes it. Files of every release must stay readable.
 #[test]
 fn a_chunk_of_the_first_release_is_read() {
     let chunk = decode(&stored(include_str!("chunk-2.hex"))).unwrap();

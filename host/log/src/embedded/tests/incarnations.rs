@@ -17,7 +17,7 @@ fn each_opening_that_appends_has_a_number_of_its_own_and_keeps_it() {
     assert_eq!((at(&log, 0), at(&log, 1)), (None, Some(first)));
     drop(log);
 
-    // One that appends nothing leaves nothing behind.
+    // An opening that appends nothing stores no incarnation.
     drop(place.open(&small()));
     let log = place.open(&small());
     assert_eq!(at(&log, 5), Some(first));

@@ -87,7 +87,7 @@ pub(super) fn columns(events: &[Event]) -> Events {
     columns
 }
 
-/// Starts an append; its outcome comes by the channel.
+/// Starts an append. The returned channel receives its outcome.
 pub(super) fn start(log: &EmbeddedLog, events: &[Event]) -> Receiver<Result<Appended, LogError>> {
     let (send, receive) = channel();
     log.append(columns(events), Box::new(move |result| send.send(result).unwrap()));

@@ -81,7 +81,7 @@ fn small_chunks_are_merged_and_readers_see_the_same() {
         let chunks = log.stats().unwrap().partitions[0].chunks;
         let expected = match n {
             ..256 => n + 1,
-            256..279 => n - 255, // A long run is merged though it fills no chunk.
+            256..279 => n - 255, // A long run is merged although it fills no chunk.
             _ => n - 278,
         };
         assert_eq!(chunks, expected, "after event {n}");
@@ -104,7 +104,7 @@ fn small_chunks_are_merged_and_readers_see_the_same() {
         );
         assert_eq!(*first, before.map_or(0, |(_, m)| m.end.0));
     }
-    // And they go on being merged after a reopening.
+    // Merging continues after the log is opened again.
     let log = place.open(&config);
     append(&log, &numbered(300..600)).unwrap();
     assert_eq!(read_all(&log, P0), numbered(0..600));
@@ -123,7 +123,7 @@ fn an_offset_is_found_by_append_time_as_a_search_one_by_one_finds_it() {
     assert_eq!(log.offset_at(P0, Timestamp(5)).unwrap(), Offset(0));
     let mut times = Vec::new();
     for n in 0..60_i64 {
-        // Event times say nothing: some are late, one is far ahead early on.
+        // Event times do not matter: some are late, and an early one is far ahead.
         let now = place.set_clock(n);
         let events: Vec<_> = (0..rng.i64(1..6))
             .map(|i| {
@@ -173,7 +173,7 @@ fn retention_by_age_lets_go_of_whole_chunks_from_the_front_but_not_past_the_floo
     assert_eq!(log.maintain(now, &|_| None).unwrap(), Default::default());
     assert_eq!(log.stats().unwrap().partitions[0].types, [("t".to_owned(), 50)]);
     drop(log);
-    // All can go; offsets go on all the same, and old ids are still known.
+    // All events can be deleted. Offsets still continue, and old ids are still recognized.
     let log = place.open(&config);
     log.maintain(Timestamp(10_000 * 1_000_000), &|_| None).unwrap();
     let bounds = log.bounds(P0).unwrap();
@@ -228,14 +228,14 @@ fn a_clock_that_was_ahead_pins_neither_append_times_nor_retention_nor_the_highes
     at(0, day);
     at(1, 30_000 * day);
     at(2, day + 10);
-    // Corrected by a little, it does not go back.
+    // After a small correction of the clock, append times do not go back.
     at(3, day + 5);
     assert_eq!(append_times(&log), [day, 30_000 * day, day + 10, day + 10]);
     assert_eq!(log.bounds(P0).unwrap().max_time, Timestamp((day + 10) * 1_000_000));
-    // An event far ahead of its append does not count either.
+    // An event time far ahead of its append time does not count either.
     append(&log, &[event("4", "t", "s", 40_000 * day * 1_000_000)]).unwrap();
     assert_eq!(log.bounds(P0).unwrap().max_time, Timestamp((day + 10) * 1_000_000));
-    // Found by the time of the last, it is not lost behind the one ahead.
+    // An event is found by its append time, although an earlier one is ahead of it.
     assert!(log.offset_at(P0, Timestamp((day + 10) * 1_000_000)).unwrap() <= Offset(2));
     let done = log.maintain(Timestamp((day + 3_700) * 1_000_000), &|_| None).unwrap();
     assert_eq!(done.dropped[0].start, Offset(5));
