@@ -180,7 +180,7 @@ async fn halts_over_another_topic(server: &Server) {
         let shard = &status["versions"][0]["shards"][0];
         let reason = shard["reason"].as_str().unwrap_or_default();
         let ready = server.text("/readyz").await.unwrap();
-        let clear = ["another one", "up to offset 100", "made anew", "rebuild"];
+        let clear = ["not the one", "up to offset 100", "recreated", "rebuild"];
         if clear.iter().all(|word| reason.contains(word)) && ready.contains(reason) {
             return;
         }
