@@ -1,11 +1,10 @@
-//! Lists the hostile guests, so that the compiler sees each file: a guest
-//! without an expectation does not compile.
+//! Lists the hostile guests, so that a guest without an expectation does not compile.
 
 use std::fmt::Write as _;
 use std::path::Path;
 use std::{env, fs, io};
 
-/// Where the guests lie.
+/// The folder of the guests.
 const FOLDER: &str = "../guests/hostile";
 
 fn main() -> io::Result<()> {
@@ -14,7 +13,7 @@ fn main() -> io::Result<()> {
     let mut names = Vec::new();
     for entry in fs::read_dir(&folder)? {
         let path = entry?.path();
-        // What is no guest must not pass for one that is looked after.
+        // Other files must not be mistaken for guests.
         let name = path.file_stem().and_then(|name| name.to_str()).map(str::to_owned);
         match name {
             Some(name) if path.extension().is_some_and(|e| e == "wat") => names.push(name),

@@ -1,9 +1,9 @@
-//! Invariant 3: damage is refused with its place, and never read as truth.
+//! Invariant 3: damage is refused with its place, and damaged data is never returned.
 //!
-//! Real files of log, state and catalogue are cut and flipped. A seed names one
-//! damage: any 3,000 seeds in a row hold every byte of a sealed and of the last
-//! chunk, flipped and cut; the others choose chunks of other sizes, or raw bytes
-//! of the files.
+//! Real files of log, state and catalogue are cut, and bytes in them are flipped. A
+//! seed names one damage. Any 3,000 seeds in a row include every byte of a sealed
+//! chunk and of the last chunk, flipped and cut. The other seeds use chunks of other
+//! sizes, or raw bytes of the files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -26,11 +26,11 @@ use redb::{ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 
 use crate::{Claim, Counts, Run};
 
-/// So many seeds in a row hold every byte of both chunks.
+/// This many seeds in a row include every byte of both chunks.
 const WINDOW: u64 = 3_000;
 /// How long the log may take to answer an append.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
-/// The bytes of redb's header, each of which is hit often.
+/// The bytes of redb's header. Each is damaged often.
 const HEADER_BYTES: usize = 512;
 
 const P0: PartitionId = PartitionId(0);
@@ -40,7 +40,7 @@ const CHUNKS: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("chu
 pub const CLAIM: Claim = Claim {
     invariant: 3,
     name: "damage",
-    holds: "damage is refused with place and name, and never read as truth",
+    holds: "damaged data is refused with file and place, and never returned",
     counts: Counts { ci: WINDOW, longer: 100_000, of: "damages" },
     experiment,
 };
@@ -111,7 +111,7 @@ fn harm(bytes: &mut Vec<u8>, rng: &mut fastrand::Rng) -> Result<()> {
 
 // ------------------------------------------------------------------ the log
 
-/// A disk in memory; a clone of its bytes is a copy of the file.
+/// A disk in memory. A clone of its bytes is a copy of the file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memory(Arc<Mutex<Vec<u8>>>);
 
@@ -164,7 +164,7 @@ struct Sizes {
     compression: Compression,
 }
 
-/// A log's file, and what is in it.
+/// A log's file, and its events.
 struct LogImage {
     bytes: Vec<u8>,
     config: LogConfig,
@@ -175,7 +175,7 @@ struct LogImage {
 }
 
 impl LogImage {
-    /// Four sealed chunks and half a one, of two types in turns.
+    /// Four sealed chunks and half of another. Two event types alternate.
     fn new(sizes: Sizes) -> Result<Self> {
         let config = LogConfig {
             chunk_events_max: sizes.chunk,
@@ -209,12 +209,12 @@ impl LogImage {
         Ok(Self { bytes, config, events, sealed, last })
     }
 
-    /// How many damages of single bytes there are.
+    /// The number of damages of single bytes.
     fn damages(&self) -> u64 {
         2 * (self.sealed.1.len() + self.last.1.len()) as u64
     }
 
-    /// Tries the `number`th damage of a chunk.
+    /// Tries damage `number` of a chunk.
     fn try_byte(&self, number: usize, mask: u8) -> Result<()> {
         let sealed = self.sealed.1.len();
         let (at, cut) = (number / 2, number % 2 == 1);
@@ -243,13 +243,13 @@ impl LogImage {
         Ok(())
     }
 
-    /// Tries one damage of the file; whether anything was refused.
+    /// Tries one damage of the file. Returns whether anything was refused.
     fn try_raw(&self, rng: &mut fastrand::Rng) -> Result<bool> {
         let mut bytes = self.bytes.clone();
         harm(&mut bytes, rng)?;
         let at = (0..bytes.len()).find(|&at| bytes[at] != self.bytes[at]);
         if bytes.is_empty() {
-            // A disk in memory is empty before its first use; a file never is.
+            // A disk in memory is empty before its first use; a file is not.
             let file = tempfile::NamedTempFile::new()?;
             let error = match EmbeddedLog::open(file.path(), self.config.clone()) {
                 Ok(_) => bail!("an empty file is taken for a log"),
@@ -265,8 +265,8 @@ impl LogImage {
         }
     }
 
-    /// Opens the log and reads all of it in two ways: each event must be the
-    /// right one or be refused.
+    /// Opens the log and reads all of it in two ways. Each event must be the right
+    /// one or be refused.
     fn look(&self, disk: &Memory) -> Result<Seen> {
         let log = match EmbeddedLog::open_with(disk.opener(), self.config.clone()) {
             Ok(log) => log,
@@ -283,7 +283,7 @@ impl LogImage {
         let mut refused = Vec::new();
         self.read(&log, &TypeFilter::everything(), &mut refused)?;
         self.read(&log, &TypeFilter::new(&["even".into()]), &mut refused)?;
-        // The writer lives, and what it takes does not hide the damage.
+        // The writer works, and its new events do not hide the damage.
         let more = event(all, u64::from(self.config.chunk_events_max));
         match append(&log, &[more]) {
             Err(error) if error.downcast_ref::<LogError>().is_none() => return Err(error),
@@ -302,7 +302,7 @@ impl LogImage {
         Ok(Seen::Read { refused })
     }
 
-    /// Reads all that is `wanted`, going on behind what is refused.
+    /// Reads all `wanted` events, and continues after each refused one.
     fn read(
         &self,
         log: &EmbeddedLog,
@@ -326,7 +326,7 @@ impl LogImage {
                             .ok()
                             .and_then(|offset| self.events.get(offset))
                         else {
-                            break; // What was appended since.
+                            break; // An event that was appended later.
                         };
                         let event = found.events.get(index).to_owned();
                         ensure!(event == *expected, "a wrong event at {offset}: {event:?}");
@@ -360,7 +360,7 @@ impl LogImage {
 enum Seen {
     /// The log did not open.
     Shut(String),
-    /// All was read but what was refused: where, and why.
+    /// All was read except the refused parts, with their offsets and reasons.
     Read { refused: Vec<(Offset, String)> },
 }
 
@@ -414,7 +414,7 @@ struct StateImage {
 impl StateImage {
     fn new() -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        // The first commit's rows lie in a tree, then there is one run, then two.
+        // The first commit's rows are in a tree, then there is one run, then two.
         let config = StoreConfig { run_rows: 16, ..StoreConfig::default() };
         let state = StateDir::open(folder.path(), config)?;
         let store = state.open(&shard())?;
@@ -433,8 +433,8 @@ impl StateImage {
         Ok(Self { bytes, rows })
     }
 
-    /// Tries one damage of the file; whether the doctor finds it. Where it does
-    /// not, nothing may be wrong.
+    /// Tries one damage of the file. Returns whether the doctor finds it. If not, the
+    /// state must be correct.
     fn try_raw(&self, rng: &mut fastrand::Rng) -> Result<bool> {
         let mut bytes = self.bytes.clone();
         harm(&mut bytes, rng)?;
@@ -499,8 +499,8 @@ impl CatalogImage {
         Ok(Self { bytes, records })
     }
 
-    /// Tries one damage of the file; whether it is kept shut. Where it is not,
-    /// nothing may be wrong.
+    /// Tries one damage of the file. Returns whether the file is refused. If not, the
+    /// catalogue must be correct.
     fn try_raw(&self, rng: &mut fastrand::Rng) -> Result<bool> {
         let mut bytes = self.bytes.clone();
         harm(&mut bytes, rng)?;

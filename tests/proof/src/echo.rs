@@ -1,6 +1,6 @@
-//! A second projection for the experiments in one process: it answers what the meter
-//! emits with readings for the meter, so that the two feed each other up to the depth
-//! that the host allows.
+//! A second projection for the experiments in one process. It answers the meter's
+//! emitted events with readings for the meter, so the two feed each other up to the
+//! depth that the host allows.
 
 use std::sync::Arc;
 
@@ -14,13 +14,13 @@ use crate::meter::{CLOSED, CYCLE_DEPTH_MAX, LARGE, READ};
 /// The projection's name.
 pub const NAME: &str = "echo";
 
-/// What it answers `event` with: a subject and data. `None` if it does not answer.
+/// The subject and data of the answer to `event`. `None` if there is no answer.
 #[must_use]
 pub fn answer(subject: &str, data: &[u8]) -> Option<(String, Vec<u8>)> {
     if data == LARGE.as_bytes() {
         return None;
     }
-    // A window's key ends with the subject that it is of.
+    // A window's key ends with its subject.
     let last = subject.rsplit('/').next().unwrap_or_default();
     Some((last.trim_end_matches('!').to_owned(), data.to_owned()))
 }

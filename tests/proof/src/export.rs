@@ -1,8 +1,9 @@
-//! Invariant 17: an exported log is complete. Imported into a new folder, it gives the
-//! same states, entry by entry, whatever the host itself has put into the log.
+//! Invariant 17: an exported log is complete. Imported into a new folder, it gives
+//! the same states, entry by entry, including all events that the host itself
+//! appended.
 //!
-//! Real servers: heartbeats of the first close windows there, and its projection emits
-//! into the log. The second one has no heartbeats of its own.
+//! The servers are real. In the first one heartbeats close windows, and its
+//! projection emits into the log. The second one has no heartbeats of its own.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
@@ -32,10 +33,10 @@ pub const CLAIM: Claim = Claim {
 
 /// Partitions of the logs.
 const PARTITIONS: u32 = 2;
-/// The newest reading is this old: its window waits for a heartbeat.
+/// The age of the newest reading. Only a heartbeat closes its window.
 const AGE: i64 = 10 * SECOND;
 
-/// What is wrong with the export on purpose.
+/// The bug that is planted in the export.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flawed {
     /// Heartbeats are left out.
@@ -60,7 +61,7 @@ async fn one(seed: u64, flawed: Flawed) -> Result<u64> {
     let readings = lines(&mut rng)?;
     first.events(readings).await?;
     heartbeats(&first).await?;
-    // No more of them, so that the log is at rest.
+    // No more heartbeats, so that the log stops growing.
     first.stop()?;
     let settings = quiet.map(str::to_owned).to_vec();
     first.restart_as(Launch { settings, ..first.launched().clone() })?;
@@ -85,7 +86,7 @@ async fn one(seed: u64, flawed: Flawed) -> Result<u64> {
     mirror::compare(first.folder(), &records, second.folder(), PARTITIONS)
 }
 
-/// Readings of the last minute, as lines.
+/// Readings of the last minute, as lines of JSON.
 fn lines(rng: &mut Rng) -> Result<String> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let end = i64::try_from(now.as_micros())? - AGE;
@@ -113,7 +114,7 @@ fn line(event: &Event) -> Result<String> {
     ))
 }
 
-/// Waits until a heartbeat has come to each partition and no windows are left to close.
+/// Waits until each partition has a heartbeat and no window is left to close.
 async fn heartbeats(server: &Server) -> Result<()> {
     let started = std::time::Instant::now();
     loop {
@@ -133,7 +134,8 @@ async fn heartbeats(server: &Server) -> Result<()> {
     }
 }
 
-/// Waits until the projection has folded the log, and the log has what it emitted.
+/// Waits until the projection has folded the log, and its emitted events are in the
+/// log.
 async fn at_rest(server: &Server) -> Result<()> {
     let sent = |status: &serde_json::Value| {
         let shards = status["versions"][0]["shards"].as_array();

@@ -1,15 +1,14 @@
-//! Invariant 4, first half: a failed sync is fatal to that writer, and never
+//! Invariant 4, first half: after a failed sync a writer ends. A sync is never
 //! retried into an acknowledgement.
 //!
-//! One case runs the real server under `strace`, which fails the N-th sync of
-//! each thread, and further ones at a distance. Refused events are sent again
-//! until they are acknowledged. In what strace wrote down, no acknowledgement
-//! may follow a failed sync of the log before its file was opened anew and
-//! synced; and after a `kill -9` the log holds what was acknowledged, and the
-//! tables are a clean fold of it.
+//! One case runs the real server under `strace`, which fails the N-th sync of each
+//! thread, and later ones at a distance. Refused events are sent again until they are
+//! acknowledged. In strace's output no acknowledgement may follow a failed sync of
+//! the log until the file was opened again and synced. After a `kill -9` the log must
+//! contain all acknowledged events, and the tables must be a clean fold of it.
 //!
-//! `kill -9` leaves what the system has cached, so that the log could be right
-//! by luck: that is why the calls themselves are looked at.
+//! `kill -9` does not lose the system's cache, so the log could be right by luck.
+//! That is why the calls themselves are checked.
 
 use std::collections::HashMap;
 use std::fs;
@@ -29,19 +28,19 @@ use crate::{Claim, Counts, Run};
 pub const CLAIM: Claim = Claim {
     invariant: 4,
     name: "failed-sync",
-    holds: "a failed sync is fatal to that writer, and never retried into an acknowledgement",
+    holds: "a failed sync ends that writer, and is never retried into an acknowledgement",
     counts: Counts { ci: 20, longer: 500, of: "failed calls" },
     experiment: try_out,
 };
 
-/// Syncs that are failed first: the first to the twentieth, by the seed.
+/// The first sync that fails: the first to the twentieth, by the seed.
 const FIRST: u64 = 20;
-/// Events sent one by one.
+/// The number of events that are sent one by one.
 const EVENTS: usize = 30;
 /// How long after a refusal an event is sent again.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// What strace is to fail, in runs after the first twenty cases.
+/// The calls that strace fails, after the first twenty cases.
 const CALLS: [&str; 5] = [
     "fsync,fdatasync:error=EIO",
     "fsync,fdatasync:error=EIO",
@@ -62,13 +61,14 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
     let first = run.seed() / FIRST;
     run.cases(|run, seed| {
         let mut random = Rng::with_seed(seed);
-        // The counts of CI fail syncs alone.
+        // CI's cases fail syncs only.
         let calls = match (seed / FIRST).saturating_sub(first) {
             0 | 1 => CALLS[0],
             _ => *random.choice(&CALLS).unwrap_or(&CALLS[0]),
         };
-        // Opening the log again and one commit sync a few times, and write some
-        // dozen times: with less in between, nothing could ever be taken again.
+        // Opening the log again, with one commit, takes a few syncs and some dozen
+        // writes. With fewer calls between two faults no event could ever be accepted
+        // again.
         let between = if calls.contains("sync") { 7..60 } else { 300..900 };
         let when = format!("{}+{}", 1 + seed % FIRST, random.u64(between));
         let fault = format!("{calls}:when={when}");
@@ -104,8 +104,8 @@ async fn one(run: &mut Run<'_>, fault: &str, seed: u64, home: &Path, cache: &Pat
     let ledger = Mutex::new(Ledger::harmless(seed, 0));
     let mut server = match Server::launch(under.clone()) {
         Ok(server) => Some(server),
-        // What it needs for a start is not there: it may end, and says why. On a
-        // folder that is there already it comes further.
+        // If the server lacks something that its start needs, it may end with a
+        // reason. On an existing folder it gets further.
         Err(_) => {
             refused(run, &said)?;
             let mut whole = Server::launch(plain.clone()).context("a start after a failed one")?;
@@ -138,7 +138,7 @@ async fn one(run: &mut Run<'_>, fault: &str, seed: u64, home: &Path, cache: &Pat
     Ok(())
 }
 
-/// A server that did not start has said why, and where.
+/// If a server did not start, its output says why, and where.
 fn refused(run: &mut Run<'_>, said: &Path) -> Result<()> {
     let words = fs::read_to_string(said)?;
     let clear = words.contains("LAN-0005") && words.contains("data");
@@ -199,19 +199,20 @@ async fn use_it(run: &mut Run<'_>, server: &mut Server, ledger: &Mutex<Ledger>) 
     Ok(())
 }
 
-/// What strace wrote down.
+/// The facts that strace's output shows.
 #[derive(Debug, Default)]
 struct Told {
     failed: u64,
     of_log: u64,
 }
 
-/// Goes through the calls in the order of their ends.
+/// Goes through the calls in the order in which they ended.
 fn look(trace: &str) -> Result<Told> {
     let mut told = Told::default();
-    // The beginning of each thread's call that was not finished at once.
+    // The start of a call that did not finish at once, by thread.
     let mut begun: HashMap<&str, String> = HashMap::new();
-    // Failed, then opened anew, then synced: only then all is well again.
+    // A sync failed, the file was opened again, and it was synced: only then
+    // acknowledgements are allowed again.
     let (mut broken, mut opened) = (None, false);
     for line in trace.lines() {
         let Some((thread, call)) = line.split_once(' ') else {

@@ -1,12 +1,11 @@
-//! Invariant 4, second half: a disk that is full loses nothing, stops nothing
-//! but what needs room, and is overcome by itself once there is room.
+//! Invariant 4, second half: a full disk loses nothing, and stops only operations
+//! that need room. The server recovers by itself when there is room.
 //!
-//! The server's folder lies on a small file system in memory, into which events
-//! are sent until they are refused. Then reads and feeds must go on, and the
-//! server neither dies nor spins. By the seed it goes on running, is killed and
-//! started on the full disk, or is stopped and started there; room comes by a
-//! larger disk or by deleting something else; and the log keeps a reserve or
-//! not.
+//! The server's folder is on a small file system in memory. Events are sent until
+//! they are refused. Then reads and feeds must go on, and the server must neither die
+//! nor spin. Depending on the seed, the server keeps running, is killed and started
+//! on the full disk, or is stopped and started there. Room comes from a larger disk
+//! or from the deletion of another file. The log keeps a reserve or does not.
 
 use std::fs;
 use std::path::Path;
@@ -29,29 +28,29 @@ use crate::{Claim, Counts, Run};
 pub const CLAIM: Claim = Claim {
     invariant: 4,
     name: "full-disk",
-    holds: "a full disk loses nothing, and all goes on by itself once there is room",
+    holds: "a full disk loses nothing, and the server continues by itself when there is room",
     counts: Counts { ci: 12, longer: 120, of: "full disks" },
     experiment: try_out,
 };
 
-/// The disk, in MiB: before, and where it is made larger.
+/// The size of the disk in MiB, before and after it is made larger.
 const SIZE_MIB: (u64, u64) = (16, 48);
-/// What else lies on it, in bytes.
+/// The size of another file on it, in bytes.
 const BALLAST_BYTES: usize = 5 << 20;
-/// What each event carries, in bytes.
+/// The payload of each event, in bytes.
 const PADDING_BYTES: usize = 2 << 10;
 /// Refusals after which the disk counts as full.
 const REFUSALS: usize = 10;
-/// What may be used of a core while nobody asks for anything.
+/// The processor time that an idle server may use.
 const IDLE_CPU_S: f64 = 0.3;
 
-/// A small file system; gone with this value.
+/// A small file system in memory. Dropping this value unmounts it.
 struct Disk {
     folder: TempDir,
 }
 
 impl Disk {
-    /// Mounts one, where that is allowed.
+    /// Mounts one, if the system allows it.
     fn mount() -> Result<Option<Self>> {
         let folder = tempfile::tempdir()?;
         let size = format!("size={}m", SIZE_MIB.0);
@@ -76,7 +75,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // At once for all to see, and for good when the last file is closed.
+        // At once for all processes, and for good when the last file is closed.
         let _ = Command::new("umount").arg("-l").arg(self.path()).status();
     }
 }
@@ -172,7 +171,7 @@ async fn one(
     compare(run, &mut server, &ledger, home.path(), &data, &settings[..3]).await
 }
 
-/// Nothing acknowledged is lost, and tables are a clean fold.
+/// No acknowledged event is lost, and the tables are a clean fold.
 async fn compare(
     run: &mut Run<'_>,
     server: &mut Server,
@@ -191,7 +190,7 @@ async fn compare(
     Ok(())
 }
 
-/// Sends until the disk is full; every refusal must say so.
+/// Sends until the disk is full. Every refusal must give that reason.
 async fn fill(run: &mut Run<'_>, server: &Server, ledger: &Mutex<Ledger>) -> Result<()> {
     let (started, mut refused, mut named) = (Instant::now(), 0, false);
     while refused < REFUSALS {
@@ -201,7 +200,7 @@ async fn fill(run: &mut Run<'_>, server: &Server, ledger: &Mutex<Ledger>) -> Res
                 refused += 1;
                 named |= answer["code"] == "LAN-0322";
                 clear(status, &answer)?;
-                // As a client does that heeds `Retry-After`, but sooner.
+                // Like a client that obeys `Retry-After`, but sooner.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             Outcome::Silence => bail!("no answer on a full disk"),
@@ -225,7 +224,7 @@ fn clear(status: u16, answer: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Reads and feeds go on, the server says that it is not ready, and rests.
+/// Reads and feeds go on, the server reports that it is not ready, and it is idle.
 async fn goes_on(run: &mut Run<'_>, server: &mut Server) -> Result<()> {
     ensure!(server.text("/healthz").await?.contains("ok"), "not alive on a full disk");
     ensure!(!server.rows("rogue/seen").await?.is_empty(), "no rows on a full disk");
@@ -251,13 +250,13 @@ async fn goes_on(run: &mut Run<'_>, server: &mut Server) -> Result<()> {
 /// Processor time of a process, in seconds.
 fn cpu_s(process: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // The name before may have spaces. A tick is 10 ms on every Linux there is.
+    // The process name may contain spaces. A tick is 10 ms on every Linux system.
     let (_, rest) = stat.rsplit_once(')').context("a name in parentheses")?;
     let ticks: Result<Vec<f64>, _> = rest.split(' ').skip(12).take(2).map(str::parse).collect();
     Ok(ticks?.iter().sum::<f64>() / 100.0)
 }
 
-/// What happens before there is room. Whether the server runs then.
+/// The step before there is room. Returns whether the server runs afterwards.
 async fn start_again(
     run: &mut Run<'_>,
     server: &mut Server,
@@ -282,7 +281,7 @@ async fn start_again(
     Ok(true)
 }
 
-/// Events are taken again, by themselves.
+/// The server accepts events again, without a restart.
 async fn recovers(server: &Server, ledger: &Mutex<Ledger>) -> Result<()> {
     let started = Instant::now();
     loop {

@@ -1,11 +1,11 @@
-//! Invariant 15: what a reader kept of one history is never taken for another,
-//! and is honoured while its own goes on.
+//! Invariant 15: a token, cursor or `ETag` of one history is accepted while that
+//! history continues, and never in another.
 //!
-//! Real files: the log, the catalogue and the states, with an engine over them.
-//! They are opened again, copied, copied back and continued differently; the
-//! projection is deleted and created again; catalogue and states are lost. What a
-//! reader keeps is what tokens, cursors and ETags carry: the epoch and the
-//! checkpoint. A model knows which events each history consists of.
+//! The files are real: the log, the catalogue and the states, with an engine over
+//! them. They are opened again, copied, copied back and continued differently. The
+//! projection is deleted and created again. Catalogue and states are lost. A reader
+//! keeps what tokens, cursors and ETags carry: the epoch and the checkpoint. A model
+//! knows the events of each history.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ use crate::{Claim, Counts, Run};
 pub const CLAIM: Claim = Claim {
     invariant: 15,
     name: "histories",
-    holds: "what a reader kept of one history is never taken for another, and is honoured while its own goes on",
+    holds: "a token, cursor or ETag of one history is accepted while it continues, and never in another",
     counts: Counts { ci: 40, longer: 5_000, of: "histories" },
     experiment: |run| {
         histories(run, Flawed::default());
@@ -46,12 +46,12 @@ const STEPS_MAX: usize = 24;
 /// How long an append may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What is wrong with the ports on purpose.
+/// The bugs that are planted in the ports.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flawed {
     /// Epochs have no random part: the same number is drawn each time.
     pub same_numbers: bool,
-    /// What the log does wrong.
+    /// The log's bug.
     pub log: Option<Logs>,
 }
 
@@ -73,7 +73,7 @@ struct Counted {
 
 fn one(seed: u64, flawed: Flawed) -> Result<Counted> {
     let mut rng = Rng::with_seed(seed);
-    // That files survive is shown elsewhere; here they may be in memory.
+    // Other experiments show that files survive; here they may be in memory.
     let memory = Path::new("/dev/shm");
     let root = match memory.is_dir() {
         true => tempfile::tempdir_in(memory)?,
@@ -91,19 +91,20 @@ fn one(seed: u64, flawed: Flawed) -> Result<Counted> {
     Ok(counted)
 }
 
-/// What a history is, as the model knows it.
+/// A history as the model knows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct History {
     /// The events of the log.
     events: Vec<Logged>,
-    /// Which creation of the projection's state folds them.
+    /// The creation of the projection's state that folds the events.
     creation: u64,
 }
 
 /// An event of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Logged {
-    /// No two events have the same, also in histories that are continued differently.
+    /// A number that no other event has, not even in a history that was continued
+    /// differently.
     number: u64,
     tenant: &'static str,
     id: String,
@@ -112,7 +113,7 @@ struct Logged {
     value: i64,
 }
 
-/// What a reader keeps.
+/// The things that a reader keeps.
 struct Kept {
     epoch: String,
     checkpoint: Checkpoint,
@@ -134,7 +135,7 @@ struct World {
     clock: Arc<ManualClock>,
     open: Option<Open>,
     history: History,
-    /// Numbers that were given to events or creations.
+    /// The last number that was given to an event or a creation.
     numbers: u64,
     kept: Vec<Kept>,
     backups: Vec<Backup>,
@@ -157,7 +158,7 @@ impl Random for Same {
     }
 }
 
-/// Draws other numbers each time.
+/// Draws a different number each time.
 struct Fresh;
 
 impl Random for Fresh {
@@ -253,8 +254,8 @@ impl World {
         Ok(())
     }
 
-    /// Sends events. Some are sent again, and some have the id of another tenant's
-    /// event: those are events of their own.
+    /// Sends events. Some are sent again. Some have the id of another tenant's event,
+    /// which makes them different events.
     fn append(&mut self, rng: &mut Rng) -> Result<()> {
         let mut batch = Events::new();
         let mut expected = Vec::new();
@@ -322,7 +323,7 @@ impl World {
         }
     }
 
-    /// A reader comes and keeps what it is given.
+    /// A reader keeps the present epoch and checkpoint.
     fn keep(&mut self) -> Result<()> {
         let view = self.opened()?.engine.view(NAME)?;
         let kept = Kept {
@@ -356,7 +357,7 @@ impl World {
         self.start()
     }
 
-    /// A file is gone when the server starts again; the projection is uploaded
+    /// A file is missing when the server starts again. The projection is uploaded
     /// once more.
     fn lose(&mut self, name: &str) -> Result<()> {
         self.stop();
@@ -366,7 +367,8 @@ impl World {
         self.upload()
     }
 
-    /// The rows that a reader comes to from what it kept, if that is honoured.
+    /// The rows that a reader reaches from its checkpoint, if the checkpoint is
+    /// accepted.
     fn after(view: &lantern_core::View, kept: &Kept) -> Result<Option<Rows>> {
         match view.changes_since(&kept.checkpoint)? {
             ChangesSince::Commits { commits, .. } => {
@@ -378,7 +380,7 @@ impl World {
         }
     }
 
-    /// What was kept is honoured if its history goes on, and only then.
+    /// A checkpoint is accepted if its history continues, and only then.
     fn check(&self, counted: &mut Counted) -> Result<()> {
         let view = self.opened()?.engine.view(NAME)?;
         let now = rows(&view)?;

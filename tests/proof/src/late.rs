@@ -1,6 +1,6 @@
 //! Invariant 16: a plugin that is honest for a while, and depends on its instance's
 //! memory from some event on, is found by the second folds of live batches or by a
-//! verification; an honest one is never accused.
+//! verification. An honest plugin is never accused.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,24 +36,25 @@ pub const CLAIM: Claim = Claim {
 };
 
 const P0: PartitionId = PartitionId(0);
-/// For this many events or less a dishonest plugin is honest.
+/// A dishonest plugin is honest for up to this many events.
 const HONEST_EVENTS_MAX: u64 = 600;
-/// How many batches at least come after that: a verification drops the instance before
-/// one in three.
+/// The minimum number of batches after that. A verification drops the instance before
+/// one batch in three.
 const BATCHES_AFTER: u64 = 60;
 
-/// What found a plugin.
+/// The checks that found a plugin.
 struct Found {
     by_second_folds: bool,
     by_verification: bool,
 }
 
-/// Tries plugins that should be honest, with what is wrong with them.
+/// Tries plugins that should be honest, with the given bugs.
 pub fn honest_plugins(run: &mut Run<'_>, flaws: Flaws) {
     run.cases(|_, seed| honest(seed, flaws));
 }
 
-/// An honest plugin is not accused, whatever it is given and whatever people decide.
+/// An honest plugin is not accused, whatever events it gets and whatever operators
+/// decide.
 fn honest(seed: u64, flaws: Flaws) -> Result<()> {
     let mut rng = Rng::with_seed(seed);
     let kind = KINDS[rng.usize(..KINDS.len())];
@@ -76,7 +77,7 @@ fn honest(seed: u64, flaws: Flaws) -> Result<()> {
     Ok(())
 }
 
-/// A dishonest one is found, and stays known.
+/// A dishonest plugin is found, and the finding is not forgotten.
 fn dishonest(seed: u64) -> Result<Found> {
     let mut rng = Rng::with_seed(seed);
     let kind = Kind { offset: 0, mended: false, on_failure: Policy::ParkEvent };
@@ -112,7 +113,7 @@ struct World {
     ports: Ports,
     config: EngineConfig,
     engine: Arc<Engine>,
-    /// Events that were appended, and the time of the last.
+    /// The number of appended events, and the time of the last one.
     appended: u64,
     time: i64,
 }
@@ -170,8 +171,8 @@ impl World {
         Ok(())
     }
 
-    /// Appends `count` events, in pieces: any, or values of few subjects, close to each
-    /// other.
+    /// Appends `count` events, in pieces: events of any kind, or values of few
+    /// subjects in quick succession.
     fn append(&mut self, rng: &mut Rng, count: u64, any: bool) -> Result<()> {
         let end = self.appended + count;
         while self.appended < end {
@@ -203,7 +204,7 @@ impl World {
         meter::event(&id, tenant, &subject, self.time, reading)
     }
 
-    /// Verifies the projection; what accuses its plugin.
+    /// Verifies the projection. Returns the checks that accuse its plugin.
     fn accused(&self) -> Result<Found> {
         let status = self.engine.verify(NAME, None)?.run(&mut |_| true);
         ensure!(
@@ -214,7 +215,7 @@ impl World {
         self.known()
     }
 
-    /// What the status says of it.
+    /// The findings in the projection's status.
     fn known(&self) -> Result<Found> {
         let status = self.engine.status_of(NAME)?;
         let verified = status.verified.context("it was verified")?;

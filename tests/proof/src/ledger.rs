@@ -1,4 +1,4 @@
-//! What clients know: which events were acknowledged and where, and which were
+//! The knowledge of clients: which events were acknowledged and where, and which were
 //! sent without an answer.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -16,58 +16,58 @@ use crate::mirror::Mirror;
 /// The source of all events that clients send.
 pub(crate) const SOURCE: &str = "client";
 
-/// Subjects that probes are of.
+/// The number of subjects of probes.
 const SUBJECTS: u64 = 12;
-/// How long an event is after the one before it, in milliseconds of event time.
+/// The time between two events, in milliseconds of event time.
 const PACE_MS: u64 = 20;
 
 /// A partition, and an offset in it.
 pub(crate) type Place = (u32, u64);
 
-/// An event as it is sent, with its id.
+/// An event to send, with its id.
 #[derive(Clone)]
 struct Sent {
     id: String,
     line: String,
 }
 
-/// What was sent.
+/// All events that were sent.
 pub(crate) struct Ledger {
     random: Rng,
     number: u64,
     /// Event time, in milliseconds.
     clock_ms: u64,
-    /// By id, with the place where the answer told it.
+    /// By id, with the place if the answer contained it.
     acknowledged: BTreeMap<String, Option<Place>>,
-    /// Sent without an answer: to be sent again.
+    /// Sent without an answer. They must be sent again.
     unknown: VecDeque<Sent>,
-    /// Acknowledged since it was last asked.
+    /// The number of events acknowledged since the last reset to 0.
     pub(crate) fresh: u64,
-    /// Bytes that each event carries besides.
+    /// The number of additional bytes in each event.
     padding: usize,
     /// Whether no event tells a plugin to fail or to emit.
     harmless: bool,
 }
 
-/// What became of a request.
+/// The result of a request.
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// All events are in the log.
     Acknowledged,
     /// The server refused them for now, with this status and problem.
     Refused(u16, Value),
-    /// There was no answer: nobody knows.
+    /// There was no answer: the events may be in the log or not.
     Silence,
 }
 
 /// How a client sends.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Manner {
-    /// One event a request.
+    /// One event per request.
     Single,
-    /// Batches of up to so many events.
+    /// Batches of up to this many events.
     Batch(u64),
-    /// Lines of JSON, up to so many.
+    /// Lines of JSON, up to this many.
     Lines(u64),
 }
 
@@ -85,12 +85,13 @@ impl Ledger {
         }
     }
 
-    /// Of events with so many bytes besides that tell no plugin to fail or emit.
+    /// A ledger of events with this many additional bytes that make no plugin fail or
+    /// emit.
     pub(crate) fn harmless(seed: u64, padding: usize) -> Self {
         Self { padding, harmless: true, ..Self::new(seed) }
     }
 
-    /// Lets event time run ahead, past some windows.
+    /// Moves event time ahead, past some windows.
     pub(crate) fn jump(&mut self) {
         self.clock_ms += self.random.u64(500..4_500);
     }
@@ -121,7 +122,7 @@ impl Ledger {
         };
         let subject = format!("s{}", self.random.u64(0..SUBJECTS));
         let id = format!("e{}", self.number);
-        // Some come late.
+        // Some events are late.
         let at = self.clock_ms.saturating_sub(self.random.u64(0..5) / 4 * 3_000);
         let mut line = line(&id, &subject, at, what);
         if self.padding > 0 {
@@ -132,19 +133,19 @@ impl Ledger {
         Sent { id, line }
     }
 
-    /// Each acknowledged event is in the log, where the answer said.
+    /// Each acknowledged event is in the log, at the place in the answer.
     pub(crate) fn check(&self, mirror: &Mirror) -> Result<()> {
         self.check_places(|id| mirror.offset(SOURCE, id).map(|offset| (0, offset)))
     }
 
-    /// As [`Ledger::check`], of a log in which `place` finds an event of clients.
+    /// Like [`Ledger::check`], for a log in which `place` finds a client's event.
     pub(crate) fn check_places(&self, place: impl Fn(&str) -> Option<Place>) -> Result<()> {
         for (id, told) in &self.acknowledged {
             let found = place(id);
             ensure!(found.is_some(), "`{id}` was acknowledged (at {told:?}) and is not in the log");
             ensure!(
                 told.is_none() || *told == found,
-                "`{id}` was acknowledged at {told:?} and stands at {found:?}"
+                "`{id}` was acknowledged at {told:?} and is at {found:?}"
             );
         }
         Ok(())
@@ -168,7 +169,7 @@ pub(crate) fn line(id: &str, subject: &str, at_ms: u64, what: &str) -> String {
 /// Sends one request.
 ///
 /// # Errors
-/// Where an answer of success does not tell of all events.
+/// If an answer of success does not list all events.
 pub(crate) async fn try_send(
     server: &Server,
     ledger: &Mutex<Ledger>,
@@ -197,11 +198,11 @@ pub(crate) async fn try_send(
             Ok(Outcome::Acknowledged)
         }
         Ok((status, answer)) if !answer.is_null() => {
-            // Of lines, some may be there.
+            // Of a request of lines, some events may be in the log.
             ledger.unknown.extend(events);
             Ok(Outcome::Refused(status, answer))
         }
-        // A connection that is cut in the middle of an answer leaves no JSON.
+        // A connection that is cut in the middle of an answer leaves incomplete JSON.
         _ => {
             ledger.unknown.extend(events);
             Ok(Outcome::Silence)
@@ -209,10 +210,10 @@ pub(crate) async fn try_send(
     }
 }
 
-/// Sends one request. Whether there was an answer.
+/// Sends one request. Returns whether there was an answer.
 ///
 /// # Errors
-/// Where the answer is not that all events are there.
+/// If the answer is not that all events are in the log.
 pub(crate) async fn send(server: &Server, ledger: &Mutex<Ledger>, manner: Manner) -> Result<bool> {
     match try_send(server, ledger, manner).await? {
         Outcome::Acknowledged => Ok(true),
@@ -238,10 +239,10 @@ fn acknowledge(ledger: &mut Ledger, events: &[Sent], answer: &Value) -> Result<(
     Ok(())
 }
 
-/// Sends until there is no answer any more.
+/// Sends until the server does not answer any more.
 ///
 /// # Errors
-/// As [`send`].
+/// See [`send`].
 pub(crate) async fn keep_sending(
     server: &Server,
     ledger: &Mutex<Ledger>,
@@ -251,10 +252,10 @@ pub(crate) async fn keep_sending(
     Ok(())
 }
 
-/// Sends again whatever had no answer, until all is acknowledged.
+/// Sends again every event that had no answer, until all are acknowledged.
 ///
 /// # Errors
-/// As [`send`], and where there is no answer.
+/// See [`send`]. Also if there is no answer.
 pub(crate) async fn settle(server: &Server, ledger: &Mutex<Ledger>) -> Result<()> {
     loop {
         let left = ledger.lock().unknown.len();

@@ -1,9 +1,9 @@
-//! What Lantern claims, as experiments that can be counted, repeated from a
-//! seed, and made to fail by a planted bug.
+//! Lantern's claims as experiments. They can be counted, repeated from a seed, and
+//! made to fail by a planted bug.
 //!
-//! Each claim of [`CLAIMS`] is one invariant and a way of trying it. The tests
-//! of this crate try every claim with its count for CI; `cargo xtask proof`
-//! with that of the longer run.
+//! Each claim of [`CLAIMS`] is one invariant with an experiment. The tests of this
+//! crate run every experiment with the number of cases for CI, `cargo xtask proof`
+//! with the larger number.
 
 pub mod damage;
 pub mod echo;
@@ -46,14 +46,14 @@ pub const CLAIMS: &[Claim] = &[
     Claim {
         invariant: 7,
         name: "hostile-plugins",
-        holds: "a hostile plugin harms nobody, and its author is told why it fails",
+        holds: "a hostile plugin does not affect other projections, and its author learns why it fails",
         counts: Counts { ci: hostile::Guest::COUNT, longer: 10_000, of: "hostile guests" },
         experiment: hostile::hostile_plugins,
     },
     Claim {
         invariant: 8,
         name: "malformed-uploads",
-        holds: "malformed uploads are refused in words and harm nobody",
+        holds: "a malformed upload is refused with a reason, and affects no other projection",
         counts: Counts { ci: 1_000, longer: 10_000, of: "uploads" },
         experiment: hostile::malformed_uploads,
     },

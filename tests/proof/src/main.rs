@@ -1,4 +1,4 @@
-//! `lantern-proof`: tries what Lantern claims, for as long as one likes.
+//! `lantern-proof`: runs the experiments for Lantern's claims, for a given time.
 //! `cargo xtask proof` builds and starts it.
 
 use std::process::ExitCode;
@@ -10,26 +10,26 @@ use indicatif::{ProgressBar, ProgressStyle};
 use lantern_proof::{CLAIMS, Claim, Outcome, Plan};
 use serde_json::json;
 
-/// Try what Lantern claims: crashes, damage, hostile plugins, bad input.
+/// Test Lantern's claims: crashes, damage, hostile plugins, bad input.
 #[derive(Parser)]
 #[command(name = "cargo xtask proof", max_term_width = 100)]
 struct Options {
-    /// Only these claims: `power-loss`, or the number of an invariant.
+    /// Only these claims, by name (`power-loss`) or by the number of their invariant.
     claims: Vec<String>,
-    /// List the claims and end.
+    /// List the claims and exit.
     #[arg(long)]
     list: bool,
-    /// Share this many minutes among the claims, in proportion to nothing: each
-    /// gets an equal part, and what one leaves over goes to the next.
+    /// Divide this time, in minutes, equally among the experiments. Time that one
+    /// does not use goes to the next.
     #[arg(long)]
     minutes: Option<f64>,
-    /// How many cases of each; by default those of the longer run.
+    /// Number of cases of each experiment; by default that of the longer run.
     #[arg(long)]
     cases: Option<u64>,
-    /// As many cases as CI tries.
+    /// Run the number of cases that CI runs.
     #[arg(long, conflicts_with = "cases")]
     ci: bool,
-    /// The first case's seed; by default a new one, which is printed.
+    /// Seed of the first case; by default a new one, which is printed.
     #[arg(long)]
     seed: Option<u64>,
     /// Print one JSON object.
@@ -63,8 +63,8 @@ fn run(options: &Options) -> Result<bool> {
     }
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1 << 48));
     eprintln!("seed {seed}");
-    // A panic that counts is told with its seed; redb's over damaged files, which
-    // the host catches, would fill the screen.
+    // Panics that count are reported with their seed. The panics of redb over damaged
+    // files, which the host catches, would fill the screen.
     std::panic::set_hook(Box::new(|_| ()));
     let end = options.minutes.map(|m| Instant::now() + Duration::from_secs_f64(m * 60.0));
     let mut outcomes = Vec::new();
@@ -91,7 +91,7 @@ fn run(options: &Options) -> Result<bool> {
     Ok(failed == 0)
 }
 
-/// The claims that were asked for; all without a wish.
+/// The claims in `wishes`; all claims if it is empty.
 fn chosen(wishes: &[String]) -> Result<Vec<&'static Claim>> {
     if wishes.is_empty() {
         return Ok(CLAIMS.iter().collect());

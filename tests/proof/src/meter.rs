@@ -1,6 +1,6 @@
-//! The projection that experiments in one process run: it has everything a
-//! projection can have (public and private tables, timers, retention, emitted
-//! events, failures of every kind), and its code is a Rust closure.
+//! The projection of the experiments in one process. It uses everything that a
+//! projection can use (public and private tables, timers, retention, emitted events,
+//! failures of every kind), and its code is a Rust closure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,16 +19,16 @@ use parking_lot::Mutex;
 pub const SECOND: i64 = 1_000_000;
 /// How long a window is, in microseconds.
 pub const WINDOW: i64 = 5 * SECOND;
-/// How long a row of `recent` stays, in microseconds.
+/// How long a row of `recent` is kept, in microseconds.
 pub const RETENTION: i64 = 8 * SECOND;
 /// How late an event may be, in microseconds.
 pub const LATENESS: i64 = 2 * SECOND;
-/// How far ahead of its append time an event may be and move the watermark, in
+/// How far ahead of its append time an event may be and still move the watermark, in
 /// seconds.
 pub const AHEAD_S: u64 = 30;
 /// The extension attribute with an event's append time, in microseconds.
 pub const APPENDED: &str = "appended";
-/// From so many events of a subject on, what is bad is taken.
+/// After this many events of a subject, its bad events are accepted.
 pub const ENOUGH: i64 = 2;
 /// The projection's name.
 pub const NAME: &str = "meter";
@@ -36,12 +36,12 @@ pub const NAME: &str = "meter";
 pub const READ: &str = "m.read";
 /// What it emits.
 pub const CLOSED: &str = "window.closed";
-/// The data of an emitted event that says it was loud.
+/// The data of an emitted event that a `loud` reading causes.
 pub const LOUD: &str = r#""loud""#;
 /// The data of an emitted event that a log with a limit refuses.
 pub const LARGE: &str = r#""large, larger, and too large for some logs to take""#;
-/// How deep the manifests let emitted events cause each other: the host's limit is
-/// lower.
+/// The depth to which the manifests let emitted events cause each other. The host's
+/// limit is lower.
 pub const CYCLE_DEPTH_MAX: u32 = 1_000;
 
 /// Tables by number.
@@ -53,60 +53,61 @@ pub const RECENT: TableId = TableId(2);
 /// Rows that belong to tenants.
 pub const OWNED: TableId = TableId(3);
 
-/// A build of the meter: versions differ in what they can stand and in what
-/// they write.
+/// A version of the meter. Versions differ in the events that they can apply, and in
+/// the rows that they write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kind {
     /// Added to every reading's value.
     pub offset: i64,
-    /// Whether it can stand an event whose data is `bad`, `trap` or `late`.
+    /// Whether it can apply an event whose data is `bad`, `trap` or `late`.
     pub mended: bool,
-    /// What happens to an event that cannot be applied.
+    /// The policy for an event that cannot be applied.
     pub on_failure: Policy,
 }
 
-/// [`OnFailure`] without the one that halts.
+/// [`OnFailure`] without the policy that halts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Policy {
     /// The event alone is parked.
     ParkEvent,
-    /// Those of its subject that follow it, too.
+    /// The later events of its subject are parked, too.
     ParkSubject,
 }
 
-/// What is wrong with the meter's code on purpose.
+/// The bugs that are planted in the meter's code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flaws {
-    /// What it writes depends on how many events came together.
+    /// Its writes depend on the number of events in the batch.
     pub batch_dependent: bool,
     /// It keeps totals in its instance's memory, and trusts them.
     pub remembers: bool,
     /// Its writes are judged by the tenants of the whole batch, as by a host that
     /// does not know which event wrote a row.
     pub tenant_of_batch: bool,
-    /// It writes rows of tenants at the end of a call, in the name of the last
+    /// It writes the rows of tenants at the end of a call, as writes of the last
     /// event.
     pub coalesces: bool,
-    /// From this offset on, what it writes depends on how many events its instance has
-    /// seen.
+    /// From this offset on, its writes depend on the number of events that its
+    /// instance has seen.
     pub late: Option<u64>,
 }
 
-/// What an event's data says.
+/// The content of an event's data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
     /// A value.
     Value(i64),
-    /// Fails where not mended, and says which event it was, until its subject
-    /// has had [`ENOUGH`] events.
+    /// Fails if the version is not mended, with the event in the reason, until its
+    /// subject has had [`ENOUGH`] events.
     Bad,
-    /// Traps where not mended.
+    /// Traps if the version is not mended.
     Trap,
-    /// Sets a timer that fails where not mended.
+    /// Sets a timer that fails if the version is not mended.
     BadTimer,
     /// Fails in every version.
     Poison,
-    /// Writes a row of another tenant where not mended, which the host refuses.
+    /// Writes a row of another tenant if the version is not mended. The host refuses
+    /// that.
     Foreign,
     /// Is emitted at once.
     Loud,
@@ -115,7 +116,7 @@ pub enum Reading {
 }
 
 impl Reading {
-    /// What `data` says.
+    /// Parses `data`.
     #[must_use]
     pub fn of(data: &[u8]) -> Self {
         match data {
@@ -147,7 +148,7 @@ impl Reading {
         }
     }
 
-    /// The data of the event that it has the meter emit at once.
+    /// The data of the event that the meter emits for it at once.
     #[must_use]
     pub fn emitted(self) -> Option<&'static str> {
         match self {
@@ -169,7 +170,7 @@ impl Reading {
     }
 }
 
-/// An event of the meter's; an empty tenant is none.
+/// An event for the meter. An empty tenant means no tenant.
 #[must_use]
 pub fn event(id: &str, tenant: &str, subject: &str, time: i64, reading: Reading) -> Event {
     Event {
@@ -184,7 +185,7 @@ pub fn event(id: &str, tenant: &str, subject: &str, time: i64, reading: Reading)
     }
 }
 
-/// What the meter of `kind` declares.
+/// The manifest of the meter of `kind`.
 #[must_use]
 pub fn manifest(kind: Kind) -> Manifest {
     let field =
@@ -225,13 +226,13 @@ pub fn manifest(kind: Kind) -> Manifest {
     }
 }
 
-/// The name that plugin bytes of `kind` would have.
+/// The hash that the plugin bytes of `kind` would have.
 #[must_use]
 pub fn sha256(kind: Kind) -> String {
     format!("{kind:?}")
 }
 
-/// The meter of `kind`, with what is wrong with it.
+/// The meter of `kind`, with planted bugs.
 #[must_use]
 pub fn plugin(kind: Kind, flaws: Flaws) -> Arc<dyn Plugin> {
     let apply =
@@ -248,7 +249,7 @@ pub fn plugin(kind: Kind, flaws: Flaws) -> Arc<dyn Plugin> {
                 let who = who(event.tenant, event.subject);
                 let row = host.get(TOTALS, &who).map_err(host_error)?;
                 let n = row.map_or(0, |row| numbers(&row).0);
-                // What is foreign is for the host to refuse.
+                // The host must refuse foreign rows, not the plugin.
                 if reading != Reading::Foreign && !reading.fits(kind, n) {
                     return Err(refusal(reading, cause));
                 }
@@ -300,7 +301,7 @@ fn refusal(reading: Reading, cause: Cause) -> ApplyError {
     ApplyError::Failed { cause: Some(cause), message: "bad data".into() }
 }
 
-/// One event as the meter takes it.
+/// One event as the meter reads it.
 struct Read<'a> {
     cause: Cause,
     /// See [`who`].
@@ -323,13 +324,14 @@ pub fn total(n: i64, sum: i64) -> String {
     format!(r#"{{"n":{n},"sum":{sum}}}"#)
 }
 
-/// Whose rows an event changes: the same subject of two tenants is two.
+/// The owner of the rows that an event changes: the same subject of two tenants is
+/// two owners.
 #[must_use]
 pub fn who(tenant: &str, subject: &str) -> String {
     format!("{tenant}/{subject}")
 }
 
-/// The tenant whose row an event writes; empty if it writes none.
+/// The tenant whose row an event writes; empty if it writes no such row.
 #[must_use]
 pub fn owner(kind: Kind, tenant: &str, reading: Reading) -> &str {
     match (reading == Reading::Foreign && !kind.mended, tenant) {
@@ -421,7 +423,7 @@ fn close(batch: &Batch, host: &mut dyn Host, cause: Cause, key: &str) -> Result<
     })
 }
 
-/// A plugin whose calls can be made to fail by the host's fault.
+/// A plugin whose calls can be made to fail through a fault of the host.
 pub struct Flaky {
     inner: Arc<dyn Plugin>,
     /// How many of the next calls fail.
@@ -458,18 +460,18 @@ impl Instance for FlakyInstance {
         if self.faults.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails).is_err() {
             return self.inner.apply(batch, host, fuel);
         }
-        // What it wrote must not be kept, so let it write first.
+        // Its writes must not be kept, so it writes first.
         let applied = self.inner.apply(batch, host, fuel);
         Applied { result: Err(ApplyError::Fault("told to fail".into())), ..applied }
     }
 }
 
-/// Plugins by what [`sha256`] calls them.
+/// Plugins by the name that [`sha256`] gives them.
 #[derive(Default)]
 pub struct Shelf(Mutex<BTreeMap<String, Arc<dyn Plugin>>>);
 
 impl Shelf {
-    /// Puts a plugin there.
+    /// Adds a plugin.
     pub fn put(&self, sha256: &str, plugin: Arc<dyn Plugin>) {
         self.0.lock().insert(sha256.into(), plugin);
     }

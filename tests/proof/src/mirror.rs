@@ -1,5 +1,5 @@
-//! A second log beside a server's, taken from its file while no server runs,
-//! and a clean fold of it: what every crash and every fault is measured by.
+//! A copy of a server's log, taken from the file of the stopped server, and a clean
+//! fold of it. All results after crashes and faults are compared with them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -16,11 +16,11 @@ use lantern_store::{CatalogFile, StateDir, StoreConfig};
 use lantern_tests::{Launch, PATIENCE, Server};
 use serde_json::{Value, json};
 
-/// How many events that were seen before are looked at again each time: what a
-/// crash could have changed is young.
+/// How many known events are compared again each time. A crash could only have
+/// changed recent ones.
 const LOOKED_AT_AGAIN: u64 = 2_000;
 
-/// An event of the log, as far as it matters here.
+/// An event of the log, with the attributes that matter here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
     /// Its source.
@@ -35,7 +35,8 @@ pub struct Seen {
     pub data: String,
 }
 
-/// All events that a server's log ever held, also those it let go of since.
+/// All events that a server's log ever contained, including those that it has
+/// deleted.
 pub struct Mirror {
     log: EmbeddedLog,
     path: PathBuf,
@@ -43,29 +44,29 @@ pub struct Mirror {
     offsets: HashMap<(String, String), u64>,
 }
 
-/// What people did with parked events of projections, to be done again in a
-/// clean fold: the offsets that were dropped.
+/// The offsets of parked events that operators dropped, by projection. They are
+/// dropped in a clean fold, too.
 pub type Dropped = BTreeMap<String, Vec<u64>>;
 
 impl Mirror {
-    /// An empty one, with its file in `folder`.
+    /// An empty mirror, with its file in `folder`.
     ///
     /// # Errors
-    /// Where the file cannot be made.
+    /// If the file cannot be created.
     pub fn new(folder: &Path) -> Result<Self> {
         let path = folder.join("mirror.redb");
         let log = EmbeddedLog::open(&path, plain())?;
         Ok(Self { log, path, events: Vec::new(), offsets: HashMap::new() })
     }
 
-    /// Takes what is new in the log of the data folder `data`, on which no
-    /// server may run.
+    /// Takes the new events from the log of the data folder `data`. No server may run
+    /// on it.
     ///
     /// # Errors
-    /// Where an event that was there is gone or another, one stands twice, or
-    /// the offsets have a gap.
+    /// If a known event is missing or different, an event is there twice, or the
+    /// offsets have a gap.
     pub fn take(&mut self, data: &Path) -> Result<()> {
-        // A copy, so that the server itself has to mend what the crash left.
+        // A copy, so that the server itself has to repair the log after the crash.
         let copy = self.path.with_file_name("copy.redb");
         fs::copy(data.join("log.redb"), &copy)?;
         let log = EmbeddedLog::open(&copy, plain()).context("a copy of the log")?;
@@ -74,7 +75,7 @@ impl Mirror {
         ensure!(end >= known, "the log ends at {end} and held {known} events before");
         ensure!(
             start <= known,
-            "retention let go of events up to {start}, of which {known} are known"
+            "retention deleted events up to {start}, of which {known} are known"
         );
         let mut at = start.max(known.saturating_sub(LOOKED_AT_AGAIN));
         while at < end {
@@ -112,7 +113,7 @@ impl Mirror {
         }
         let name = (seen.source.clone(), seen.id.clone());
         if let Some(first) = self.offsets.insert(name, offset) {
-            bail!("`{}` of `{}` stands at {first} and at {offset}", seen.id, seen.source);
+            bail!("`{}` of `{}` is at {first} and at {offset}", seen.id, seen.source);
         }
         self.events.push(seen);
         Ok(())
@@ -142,18 +143,18 @@ impl Mirror {
         &self.events
     }
 
-    /// Where the event `id` of `source` stands.
+    /// The offset of the event `id` of `source`.
     #[must_use]
     pub fn offset(&self, source: &str, id: &str) -> Option<u64> {
         self.offsets.get(&(source.to_owned(), id.to_owned())).copied()
     }
 
-    /// Folds the log from its beginning with a server of its own, with every
-    /// version that the stopped server's folder `data` has, and compares tables,
-    /// timers and parked events of all. How many entries were compared.
+    /// Folds the log from its beginning on another server, with every version in the
+    /// stopped server's folder `data`. Compares tables, timers and parked events of
+    /// all versions. Returns how many entries were compared.
     ///
     /// # Errors
-    /// Where they differ, with the first difference.
+    /// If they differ, with the first difference.
     pub async fn compare_clean_fold(
         &self,
         data: &Path,
@@ -186,8 +187,8 @@ impl Mirror {
     }
 }
 
-/// Uploads every version of `records`, as the stopped server on `data` has them,
-/// to another server; none becomes active.
+/// Uploads every version of `records`, from the folder `data` of the stopped server,
+/// to another server. No version becomes active.
 pub(crate) async fn push_versions(
     server: &Server,
     data: &Path,
@@ -204,7 +205,7 @@ pub(crate) async fn push_versions(
     Ok(())
 }
 
-/// A log that takes what another has.
+/// A log that accepts everything that another log contains.
 fn plain() -> LogConfig {
     LogConfig { dedup_window_events: 0, disk_reserve_bytes: 0, ..LogConfig::default() }
 }
@@ -212,7 +213,7 @@ fn plain() -> LogConfig {
 /// Retries or drops parked events of a version.
 ///
 /// # Errors
-/// Where the server refuses.
+/// If the server refuses.
 pub async fn parked(
     server: &Server,
     projection: &str,
@@ -230,7 +231,7 @@ pub async fn parked(
 /// Waits until every version of every projection has folded all of the log.
 ///
 /// # Errors
-/// Where one does not get there, with its status.
+/// If one does not reach the end, with its status.
 pub async fn settled(server: &Server) -> Result<Value> {
     let started = std::time::Instant::now();
     loop {
@@ -275,8 +276,8 @@ pub(crate) fn versions(
     records.iter().flat_map(|record| record.versions.iter().map(move |version| (record, version)))
 }
 
-/// Compares all versions of `records` on each of so many partitions between two
-/// folders of stopped servers. How many entries were compared.
+/// Compares all versions of `records` on each of `partitions` partitions between two
+/// folders of stopped servers. Returns how many entries were compared.
 pub(crate) fn compare(
     live: &Path,
     records: &[ProjectionRecord],
@@ -313,9 +314,9 @@ pub(crate) fn compare(
     Ok(compared)
 }
 
-/// The canonical dump, but for how often a parked event was tried, which is what
-/// people did and no function of the log; and for the position, which is not
-/// committed on behalf of events that nobody wants.
+/// The canonical dump without two values: how often a parked event was tried, which
+/// depends on operators and not on the log, and the next offset, which is not
+/// committed for events that no projection wants.
 fn entries(store: &dyn ReadStore) -> Result<Vec<Entry>> {
     let mut all = Vec::new();
     for entry in dump::entries(store) {

@@ -1,6 +1,7 @@
-//! What the meter's state must be: the same rules as the engine's and the
-//! meter's, written once more, event by event and with plain maps, from the
-//! contract. Knows nothing of batches, chunks, commits, instances or crashes.
+//! The state that the meter must have. It is computed by the same rules as in the
+//! engine and in the meter, implemented again from the contract, event by event and
+//! with plain maps. The model knows nothing of batches, chunks, commits, instances or
+//! crashes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -15,12 +16,12 @@ use crate::meter::{
     WINDOWS,
 };
 
-/// What an operator chooses of the parked events.
+/// An operator's choice of parked events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// All.
     All,
-    /// Those of a subject of a tenant.
+    /// Those of one tenant's subject.
     Subject(String, String),
     /// Those at an offset.
     Offset(u64),
@@ -29,18 +30,18 @@ pub enum Choice {
 /// A parked event or timer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parked {
-    /// What it is.
+    /// Whether it is an event or a timer.
     pub kind: ParkedKind,
     /// The event's tenant; empty for a timer.
     pub tenant: String,
     /// The event's subject; empty for a timer.
     pub subject: String,
-    /// Whether it is a record that is no event.
+    /// Whether it is a record that is not an event.
     unreadable: bool,
     /// The event's time.
     time: Timestamp,
     reading: Reading,
-    /// How deep the event is in a chain of emitted events.
+    /// The event's depth in a chain of emitted events.
     depth: u32,
     attempts: u32,
 }
@@ -52,9 +53,9 @@ pub struct Emitted {
     pub live: bool,
     /// The offset of the event that caused it, or that set the timer.
     pub cause: u64,
-    /// How deep it is in a chain of emitted events.
+    /// Its depth in a chain of emitted events.
     pub depth: u32,
-    /// Its tenant; empty if it has none, as what timers emit here.
+    /// Its tenant; empty if it has none, like events that timers emit here.
     pub tenant: String,
     /// Its subject.
     pub subject: String,
@@ -66,7 +67,7 @@ pub struct Emitted {
 #[derive(Clone, Debug)]
 pub struct Model {
     kind: Kind,
-    /// The deepest emitted event that the host allows.
+    /// The greatest depth of emitted events that the host allows.
     depth_max: u32,
     /// The next offset to read.
     pub next: Offset,
@@ -76,43 +77,45 @@ pub struct Model {
     owned: BTreeMap<String, i64>,
     windows: BTreeMap<String, usize>,
     recent: BTreeMap<String, (i64, Timestamp)>,
-    /// When each timer is due, and as it was set, by key.
+    /// For each key, the time at which the timer is due, and the timer as it was set.
     timers: BTreeMap<String, (Timestamp, Timer)>,
-    /// By offset and a number that tells timers apart.
+    /// By offset, and by a number that distinguishes timers.
     pub parked: BTreeMap<(u64, u64), Parked>,
-    /// All it emitted, in order.
+    /// All events that it emitted, in order.
     pub emitted: Vec<Emitted>,
     applied: u64,
     late: u64,
     ahead: u64,
     parked_total: u64,
     timers_fired: u64,
-    /// Whether the version serves readers, so that what it emits counts.
+    /// Whether the version serves readers, so that its emitted events count.
     live: bool,
-    /// From which positions on it will, or will not.
+    /// The offsets from which it begins or stops to serve.
     switches: VecDeque<(Offset, bool)>,
-    /// Where after a rebuild it begins to emit what it did not before.
+    /// After a rebuild, the offset from which it emits events that were not emitted
+    /// before.
     pub emit_from: Offset,
-    /// If the build before had not fired all timers at `emit_from`: how many events
-    /// those that had fired have emitted.
+    /// If the previous build had not fired all timers at `emit_from`: the number of
+    /// events that the fired ones had emitted.
     pub tick_sent: Option<u64>,
-    /// The same of this build, when a rebuild replaced it.
+    /// The same for this build, when a rebuild replaced it.
     pub half_tick: Option<u64>,
-    /// How many events the timers of the present tick have emitted.
+    /// How many events the timers of the current tick have emitted.
     in_tick: u64,
-    /// A person has it retry a parked event.
+    /// An operator makes it retry a parked event.
     retrying: bool,
-    /// What is wrong with it on purpose.
+    /// The bug that is planted in it.
     flaw: Option<Flaw>,
-    /// Of a flawed one: the batch's end, and what was parked at its start.
+    /// For a model with a bug: the batch's end, and the subjects that were parked at
+    /// its start.
     batch: (Offset, BTreeSet<(String, String)>),
 }
 
-/// A mistake of a host, made by the model: next to a sound host it must show in
-/// the same histories as next to a sound model the mistake of a host would.
+/// A host's mistake, made by the model. A correct host differs from a wrong model in
+/// the same histories in which a wrong host would differ from the correct model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// Subjects are parked as of the start of a batch of so many events.
+    /// Subjects are parked as of the start of a batch of this many events.
     ParkedAsOfBatch(u64),
     /// An unreadable record parks the subject that its key names.
     UnreadableBlocks,
@@ -158,7 +161,7 @@ impl Model {
         }
     }
 
-    /// The same with a flaw.
+    /// The same model with a planted bug.
     #[must_use]
     pub fn with(self, flaw: Option<Flaw>) -> Self {
         Self { flaw, ..self }
@@ -167,7 +170,7 @@ impl Model {
     /// Folds `events` (a partition's, from its start, without gaps) up to `next`.
     ///
     /// # Errors
-    /// Where the log ends before, or the model is past that.
+    /// If the log ends before `next`, or the model is already past it.
     pub fn advance(&mut self, events: &[Event], next: Offset) -> Result<()> {
         ensure!(self.next <= next, "the position went back from {} to {next}", self.next);
         while self.next < next {
@@ -178,7 +181,7 @@ impl Model {
         Ok(())
     }
 
-    /// From position `from` on, the version serves readers or not.
+    /// From the offset `from` on, the version serves readers or does not.
     pub fn serve(&mut self, from: Offset, serves: bool) {
         self.switches.push_back((from, serves));
     }
@@ -200,7 +203,7 @@ impl Model {
             self.batch = (Offset(offset.0 + events), parked);
         }
         if event.kind == UNREADABLE_TYPE && wanted(event) {
-            // It concerns no subject: the record alone is parked.
+            // It has no subject, so only the record itself is parked.
             let mut record = parked(ParkedKind::Event, event, Reading::Poison, 0);
             if self.flaw == Some(Flaw::UnreadableBlocks) {
                 (record.tenant, record.subject) = ("a".into(), "s0".into());
@@ -227,8 +230,8 @@ impl Model {
         }
     }
 
-    /// Moves the log's time, unless the event is too far ahead of the time at which
-    /// it was appended. A heartbeat counts up to that time.
+    /// Moves the log's time, unless the event is too far ahead of its append time. A
+    /// heartbeat counts up to that time.
     fn take_time(&mut self, event: &Event) {
         let Some(appended) = appended(event) else {
             self.max_time = self.max_time.max(event.time);
@@ -278,12 +281,12 @@ impl Model {
         !unreadable && !emits_too_deep && reading.fits(self.kind, self.count(tenant, subject))
     }
 
-    /// Whether the host refuses what an event or timer of this depth emits.
+    /// Whether the host refuses events that an event or timer of this depth emits.
     fn is_too_deep(&self, depth: u32) -> bool {
         depth + 1 > self.depth_max && self.flaw != Some(Flaw::EndlessLoop)
     }
 
-    /// Applies `event`, which is the first one as of the time `first`.
+    /// Applies `event`. If there is no watermark yet, it is computed from `first`.
     fn apply(&mut self, offset: Offset, event: &Parked, first: Timestamp) {
         let Parked { tenant, subject, time, reading, depth, .. } = event;
         let (time, reading, depth) = (*time, *reading, *depth);
@@ -325,7 +328,7 @@ impl Model {
         }
     }
 
-    /// Fires what is due and lets go of what has had its time.
+    /// Fires due timers and deletes expired rows.
     fn tick(&mut self) {
         let target = mark(self.max_time);
         if target <= self.watermark {
@@ -366,7 +369,7 @@ impl Model {
         self.emitted.push(Emitted { live, cause, depth, tenant: String::new(), subject, data });
     }
 
-    /// Retries what `choice` names; says how many were applied.
+    /// Retries the parked events of `choice`. Returns how many were applied.
     pub fn retry(&mut self, choice: &Choice) -> u64 {
         self.switch();
         let mut stuck = BTreeSet::new();
@@ -419,24 +422,24 @@ impl Model {
         true
     }
 
-    /// Lets go of what `choice` names; says how many there were.
+    /// Drops the parked events of `choice`. Returns how many there were.
     pub fn discard(&mut self, choice: &Choice) -> u64 {
         let before = self.parked.len();
         self.parked.retain(|place, what| !chosen(choice, place.0, what));
         (before - self.parked.len()) as u64
     }
 
-    /// Whether a state with this record has a tick to do before it is one of
-    /// the model's.
+    /// Whether a state with this record is in the middle of a tick, and so not yet
+    /// one of the model's states.
     #[must_use]
     pub fn in_between(meta: &ShardMeta) -> bool {
         mark(meta.max_time) > meta.watermark
     }
 
-    /// Compares with what `store` holds.
+    /// Compares the model with the contents of `store`.
     ///
     /// # Errors
-    /// What differs first.
+    /// Describes the first difference.
     pub fn compare(&self, store: &dyn ReadStore, meta: &ShardMeta) -> Result<()> {
         let ours = [
             ("applied", self.applied, meta.applied),
@@ -474,26 +477,26 @@ impl Model {
     }
 }
 
-/// The event's time, but at most as far ahead of its append as one may be.
+/// The event's time, limited to the allowed distance ahead of its append time.
 fn bounded(event: &Event) -> Timestamp {
     let latest = |at: Timestamp| Timestamp(at.0 + AHEAD_S.cast_signed() * SECOND);
     appended(event).map_or(event.time, |at| event.time.min(latest(at)))
 }
 
-/// When the log took an event, if the experiment says so.
+/// When the log took an event, if the experiment recorded it.
 fn appended(event: &Event) -> Option<Timestamp> {
     let members: serde_json::Value = serde_json::from_str(&event.extensions).ok()?;
     members[meter::APPENDED].as_i64().map(Timestamp)
 }
 
-/// Whether an unreadable record may be one of the meter's: its type is unknown,
+/// Whether the meter may be subscribed to an unreadable record: its type is unknown,
 /// or one that the meter subscribes to.
 fn wanted(record: &Event) -> bool {
     let members: serde_json::Value = serde_json::from_str(&record.extensions).unwrap_or_default();
     members[UNREADABLE_KIND].as_str().is_none_or(|kind| kind.starts_with("m."))
 }
 
-/// The watermark that the highest time makes.
+/// The watermark that follows from the highest event time.
 fn mark(max_time: Timestamp) -> Timestamp {
     if max_time == Timestamp::MIN {
         return max_time;
@@ -594,10 +597,10 @@ fn same(
     bail!("{what}: {extra:?} should not be there")
 }
 
-/// What a shard's file says of it.
+/// The record that a shard's file contains about the shard.
 ///
 /// # Errors
-/// Where it cannot be read.
+/// If it cannot be read.
 pub fn meta_of(store: &dyn ReadStore) -> Result<ShardMeta> {
     Ok(ShardMeta::of(store)?)
 }

@@ -1,5 +1,5 @@
-//! Ports with a bug in them. Each is one that a real host might have; an
-//! experiment that does not find it proves nothing.
+//! Ports with planted bugs. A real host might have each of these bugs; an experiment
+//! that does not find them proves nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,39 +12,40 @@ use lantern_core::{
 };
 use parking_lot::Mutex;
 
-/// What stores may do wrong.
+/// The bugs of stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stores {
-    /// The position is written before the rows, in a transaction of its own.
+    /// The next offset is written before the rows, in a separate transaction.
     PositionFirst,
-    /// A commit that failed is said to have gone well.
+    /// A failed commit is reported as a success.
     ErrorIgnored,
-    /// The first timer is gone when a state is opened again.
+    /// The first timer is missing when a state is opened again.
     TimerLost,
-    /// What a retried event wrote is lost.
+    /// The writes of a retried event are lost.
     RetryLoses,
-    /// Rows of a commit are written one by one, and a failure leaves some.
+    /// Rows of a commit are written one by one, so a failure leaves some of them.
     HalfWritten,
 }
 
-/// What logs may do wrong.
+/// The bugs of logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logs {
-    /// The first event of a chunk is passed over.
+    /// The first event of a chunk is skipped.
     OffByOne,
     /// An append is acknowledged and not done.
     AckedEarly,
-    /// Events get ids of their own, so that none is known again.
+    /// Events get new ids, so that no duplicate is recognized.
     NewIds,
-    /// Its incarnations are not told apart.
+    /// All incarnations look the same.
     OneIncarnation,
-    /// Events are known again by source and id, whatever their tenant.
+    /// Duplicates are recognized by source and id, whatever their tenant.
     TenantIgnored,
-    /// An event that it refuses for good is reported as one that it does not take now.
+    /// An event that the log refuses for good is reported as one that it refuses only
+    /// for now.
     RefusalPasses,
 }
 
-/// Stores that do one thing wrong.
+/// Stores with one planted bug.
 pub struct BadStores {
     inner: Arc<dyn StateStores>,
     what: Stores,
@@ -56,7 +57,7 @@ struct BadShard {
 }
 
 impl BadStores {
-    /// `inner`, with what is planted in it.
+    /// `inner` with the planted bug.
     pub fn over<S: StateStores + 'static>(
         inner: Arc<S>,
         what: Option<Stores>,
@@ -157,7 +158,7 @@ impl ShardStore for BadShard {
     }
 }
 
-/// A log that does one thing wrong.
+/// A log with one planted bug.
 pub struct BadLog {
     inner: Arc<dyn Log>,
     what: Logs,
@@ -167,7 +168,7 @@ pub struct BadLog {
 }
 
 impl BadLog {
-    /// `inner`, with what is planted in it.
+    /// `inner` with the planted bug.
     pub fn over<L: Log + 'static>(inner: Arc<L>, what: Option<Logs>) -> Arc<dyn Log> {
         match what {
             Some(what) => {
@@ -177,7 +178,8 @@ impl BadLog {
         }
     }
 
-    /// `events`, each with the tenant that first sent one of its source and id.
+    /// `events`, each with the tenant that first sent an event of the same source and
+    /// id.
     fn of_one_tenant(&self, events: &Events) -> Events {
         let mut seen = self.seen.lock();
         let mut same = Events::new();
@@ -274,7 +276,7 @@ pub struct BadPublish {
 }
 
 impl BadPublish {
-    /// `inner`, with a bug or without.
+    /// `inner`, with the bug if `bug`.
     pub fn over<P: Publish + 'static>(inner: Arc<P>, bug: bool) -> Arc<dyn Publish> {
         if bug { Arc::new(Self { inner, commits: AtomicU64::new(0) }) } else { inner }
     }

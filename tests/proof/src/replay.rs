@@ -1,9 +1,9 @@
 //! Invariant 6: replay is byte-identical.
 //!
-//! Random logs are folded by the real plugins in the sandbox, in ways that
-//! must not matter: other batches, chunks and commits, one thread or several,
-//! with instances dropped, commits that fail, and the process gone in the
-//! middle. All states must have the same canonical dump.
+//! The real plugins fold random logs in the sandbox under conditions that must not
+//! matter: other batches, chunks and commits, one thread or several, dropped
+//! instances, failed commits, and a process that ends in the middle. All states must
+//! have the same canonical dump.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,19 +25,19 @@ use lantern_store::{StateDir, StoreConfig};
 use crate::meter::{self, Flaky, Flaws, Kind, Policy, Reading, SECOND, Shelf};
 use crate::{Claim, Counts, Run, usage};
 
-/// The guests that are folded with next to the meter. The last one declares everything
-/// that a manifest can.
+/// The guests that fold the logs, in addition to the meter. The last one declares
+/// everything that a manifest can declare.
 const GUESTS: [&str; 5] = ["revenue", "funnel", "rate-alerts", "flight-delays", usage::GUEST];
 /// How long a fold of a few hundred events may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How often a fold is tried in another way.
+/// The number of ways in which each log is folded.
 const WAYS: usize = 4;
 
 /// Invariant 6.
 pub const CLAIM: Claim = Claim {
     invariant: 6,
     name: "replay",
-    holds: "the same log gives byte-identical states, whatever batches, threads, restarts and dropped instances",
+    holds: "the same log gives byte-identical states, with any batches, threads, restarts and dropped instances",
     counts: Counts { ci: 100, longer: 10_000, of: "logs" },
     experiment: |run| {
         let plugins = plugins()?;
@@ -46,7 +46,7 @@ pub const CLAIM: Claim = Claim {
     },
 };
 
-/// A plugin to fold with, and what it is called.
+/// A plugin with its name.
 pub type Named = (String, Arc<dyn Plugin>);
 
 /// Folds random logs in several ways each.
@@ -72,7 +72,7 @@ pub fn logs(run: &mut Run<'_>, plugins: &[Named]) {
 /// The example plugins, compiled, the guest of [`usage`], and the meter.
 ///
 /// # Errors
-/// Where a guest is not built, or does not compile.
+/// If a guest is not built, or does not compile.
 pub fn plugins() -> Result<Vec<Named>> {
     let mut plugins = vec![("meter".to_owned(), meter(Flaws::default()))];
     for name in GUESTS {
@@ -81,18 +81,18 @@ pub fn plugins() -> Result<Vec<Named>> {
     Ok(plugins)
 }
 
-/// A guest, compiled.
+/// Compiles a guest.
 ///
 /// # Errors
-/// Where it is not built, or does not compile.
+/// If it is not built, or does not compile.
 pub fn guest(name: &str) -> Result<Arc<dyn Plugin>> {
-    // These are trusted; that compiling is contained is shown elsewhere.
+    // These guests are trusted. Other tests show that compilation is contained.
     let config = PluginConfig { compiler: Compiler::InProcess, ..PluginConfig::default() };
     let bytes = std::fs::read(lantern_tests::guest(name))?;
     Ok(PluginHost::new(config)?.load(&bytes, "")?)
 }
 
-/// The meter with what is wrong with it.
+/// The meter with planted bugs.
 #[must_use]
 pub fn meter(flaws: Flaws) -> Arc<dyn Plugin> {
     meter::plugin(Kind { offset: 0, mended: false, on_failure: Policy::ParkSubject }, flaws)
@@ -159,7 +159,7 @@ impl Recorded {
     }
 }
 
-/// A flight, or what looks like one: plugins must park the same of them.
+/// A valid or invalid flight. All ways must park the same ones.
 fn flight(rng: &mut Rng, number: u64) -> Event {
     let carrier = ["AA", "DL", "UA", "WN"][rng.usize(..4)];
     let data = match rng.u8(..6) {
@@ -183,7 +183,7 @@ fn flight(rng: &mut Rng, number: u64) -> Event {
     }
 }
 
-/// One way of folding; none may matter.
+/// One way of folding. The result must not depend on it.
 #[derive(Clone, Copy, Debug)]
 struct Way {
     batch_events: usize,
@@ -193,13 +193,13 @@ struct Way {
     chunk_events: usize,
     commit_ms: u64,
     threads: usize,
-    /// Calls that fail by the host's fault, which costs the instance.
+    /// Calls that fail through a fault of the host, which drops the instance.
     faults: u32,
-    /// How often the process goes away in the middle.
+    /// How often the process ends in the middle.
     restarts: u32,
     /// Whether it ends in order.
     clean: bool,
-    /// Tables with eight times as many rows lie in runs.
+    /// Tables with eight times this many rows are stored in runs.
     run_rows: u64,
 }
 
@@ -235,7 +235,7 @@ impl Way {
     }
 }
 
-/// Time as it is.
+/// The system's time.
 struct SystemClock(Instant);
 
 impl Clock for SystemClock {
@@ -248,9 +248,10 @@ impl Clock for SystemClock {
     }
 }
 
-/// Folds `log` with all plugins side by side; the canonical hash of each shard.
+/// Folds `log` with all plugins in parallel. Returns the canonical hash of each
+/// shard.
 fn fold(log: &Recorded, plugins: &[Named], way: Way) -> Result<BTreeMap<(String, u32), String>> {
-    // That states survive is shown elsewhere; here they may lie in memory.
+    // Other experiments show that states survive; here they may be in memory.
     let memory = Path::new("/dev/shm");
     let folder = match memory.is_dir() {
         true => tempfile::tempdir_in(memory)?,
@@ -285,7 +286,7 @@ fn fold(log: &Recorded, plugins: &[Named], way: Way) -> Result<BTreeMap<(String,
     for (name, plugin) in plugins {
         let plugin: Arc<dyn Plugin> = Arc::new(Flaky::new(plugin.clone(), faults.clone()));
         shelf.put(name, plugin.clone());
-        // In the shadow, so that nothing is emitted into the log.
+        // Not as the active version, so that nothing is emitted into the log.
         let (parameters, name_of) = (String::new(), Some(name.clone()));
         let (activate, check) = (false, false);
         let sha256 = name.clone();
@@ -303,7 +304,8 @@ fn fold(log: &Recorded, plugins: &[Named], way: Way) -> Result<BTreeMap<(String,
     for _ in 0..way.restarts {
         faults.store(way.faults, Ordering::SeqCst);
         std::thread::yield_now();
-        // What is applied and not committed is lost where it does not end in order.
+        // Changes that are applied and not committed are lost if the process does not
+        // end in order.
         if way.clean {
             engine.shutdown();
         } else {
@@ -318,7 +320,7 @@ fn fold(log: &Recorded, plugins: &[Named], way: Way) -> Result<BTreeMap<(String,
     hashes(plugins, &ports, &log, folder.path())
 }
 
-/// Waits until all shards stand at the log's end.
+/// Waits until all shards have folded the whole log.
 fn wait(engine: &Engine, log: &MemoryLog) -> Result<()> {
     let started = Instant::now();
     loop {

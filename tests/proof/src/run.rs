@@ -1,5 +1,5 @@
-//! Trying a claim: cases under seeds, until their count, the time, or too many
-//! failures end it.
+//! Runs an experiment: cases with consecutive seeds, until their number, the time, or
+//! too many failures end it.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -10,71 +10,70 @@ use anyhow::Result;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-/// After this many failures a claim is not tried any further: the first ones
-/// tell enough.
+/// After this many failures an experiment ends: the first ones are enough.
 const FAILURES_MAX: usize = 5;
 
-/// An invariant and the experiment that tries it.
+/// An invariant and its experiment.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
     /// The number of the invariant.
     pub invariant: u32,
-    /// How the experiment is called on the command line: `power-loss`.
+    /// The experiment's name on the command line, such as `power-loss`.
     pub name: &'static str,
-    /// What holds, in one sentence.
+    /// The claim in one sentence.
     pub holds: &'static str,
     /// How many cases each run tries, and what a case is.
     pub counts: Counts,
-    /// The experiment. What it finds it tells [`Run`]; an error is the
-    /// experiment's own failure, and counts as one of the claim.
+    /// The experiment. It reports its findings to [`Run`]. If it returns an error,
+    /// the experiment itself failed, which counts as a failure of the claim.
     pub experiment: fn(&mut Run<'_>) -> Result<()>,
 }
 
-/// How many cases.
+/// Numbers of cases.
 #[derive(Clone, Copy, Debug)]
 pub struct Counts {
     /// In CI.
     pub ci: u64,
     /// In the longer run.
     pub longer: u64,
-    /// What one case is, in the plural: `images`.
+    /// The name of a case, in the plural: `images`.
     pub of: &'static str,
 }
 
-/// How much to try.
+/// How much to run.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// How many cases.
     pub cases: u64,
     /// The first case's seed; each further case takes the next number.
     pub seed: u64,
-    /// When to stop, whatever is left.
+    /// The time at which to stop, whatever is left.
     pub deadline: Option<Instant>,
 }
 
-/// What came of trying a claim.
+/// The outcome of an experiment.
 #[derive(Debug, Default, Serialize)]
 pub struct Outcome {
     /// How many cases were tried.
     pub cases: u64,
-    /// What did not hold.
+    /// The failures.
     pub failures: Vec<Failure>,
-    /// What else was counted or measured, by name with unit.
+    /// Other counts and measurements, by name with unit.
     pub figures: BTreeMap<String, f64>,
     /// How long it took, in seconds.
     pub seconds: f64,
 }
 
-/// One case that did not hold.
+/// One failed case.
 #[derive(Debug, Serialize)]
 pub struct Failure {
     /// The case's seed.
     pub seed: u64,
-    /// What was seen.
+    /// A description of the failure.
     pub what: String,
 }
 
-/// An experiment under way.
+/// A running experiment.
 #[derive(Debug)]
 pub struct Run<'a> {
     plan: Plan,
@@ -86,7 +85,7 @@ pub struct Run<'a> {
 }
 
 impl Claim {
-    /// Tries the claim.
+    /// Runs the experiment of a claim.
     #[must_use]
     pub fn try_out(&self, plan: Plan, progress: &ProgressBar) -> Outcome {
         progress.set_length(plan.cases);
@@ -113,8 +112,8 @@ impl Claim {
 }
 
 impl Run<'_> {
-    /// Runs an experiment that is expected to fail, up to its first failure and
-    /// without telling of it.
+    /// Runs an experiment that is expected to fail, up to its first failure, without
+    /// reporting it.
     pub fn until_failure(
         plan: Plan,
         progress: &ProgressBar,
@@ -128,20 +127,20 @@ impl Run<'_> {
         run.outcome
     }
 
-    /// How many cases it is to try.
+    /// The number of cases to run.
     #[must_use]
     pub fn planned(&self) -> u64 {
         self.plan.cases
     }
 
-    /// How many cases were counted so far.
+    /// The number of cases so far.
     #[must_use]
     pub fn counted(&self) -> u64 {
         self.outcome.cases
     }
 
-    /// Tries case after case, each with its own seed. An error or a panic is a
-    /// failure of the claim.
+    /// Runs one case after the other, each with its own seed. An error or a panic is
+    /// a failure of the claim.
     pub fn cases(&mut self, mut one: impl FnMut(&mut Self, u64) -> Result<()>) {
         while self.goes_on() {
             let seed = self.plan.seed.wrapping_add(self.outcome.cases);
@@ -155,7 +154,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether there is more to try.
+    /// Whether more cases are left.
     #[must_use]
     pub fn goes_on(&self) -> bool {
         self.outcome.cases < self.plan.cases
@@ -163,13 +162,13 @@ impl Run<'_> {
             && self.plan.deadline.is_none_or(|deadline| Instant::now() < deadline)
     }
 
-    /// Counts cases that [`Run::cases`] did not.
+    /// Counts cases that [`Run::cases`] did not count.
     pub fn count(&mut self, cases: u64) {
         self.outcome.cases += cases;
         self.progress.set_position(self.outcome.cases);
     }
 
-    /// Tells a case that did not hold.
+    /// Reports a failed case.
     pub fn fail(&mut self, seed: u64, what: String) {
         if !self.quiet {
             self.progress.suspend(|| eprintln!("seed {seed}: {what}"));
@@ -182,13 +181,13 @@ impl Run<'_> {
         *self.outcome.figures.entry(name.into()).or_default() += much;
     }
 
-    /// Keeps the largest of a figure.
+    /// Keeps the largest value of a figure.
     pub fn most(&mut self, name: &str, much: f64) {
         let held = self.outcome.figures.entry(name.into()).or_insert(much);
         *held = held.max(much);
     }
 
-    /// How many cases are wanted.
+    /// The number of cases to run.
     #[must_use]
     pub fn wanted(&self) -> u64 {
         self.plan.cases
@@ -207,7 +206,7 @@ impl Run<'_> {
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));

@@ -1,5 +1,5 @@
-//! Invariant 13: the harness has teeth. Bugs are planted, one at a time, and
-//! the experiment that should find each must.
+//! Invariant 13: the experiments find bugs. Bugs are planted, one at a time, and the
+//! experiment that should find the bug must find it.
 
 use std::path::Path;
 use std::process::Command;
@@ -14,18 +14,18 @@ use crate::planted::{Logs, Stores};
 use crate::power::Flawed;
 use crate::{Claim, Counts, Plan, Run, engine, export, histories, late, power, replay};
 
-/// In so many cases a bug must show; most do in the first ten.
+/// A bug must be found within this many cases. Most are found within ten.
 const CASES_MAX: u64 = 3_000;
 
 /// Invariant 13.
 pub const CLAIM: Claim = Claim {
     invariant: 13,
     name: "teeth",
-    holds: "every planted bug is found by the experiment that is there for it",
+    holds: "every planted bug is found by the experiment that looks for it",
     counts: Counts { ci: BUGS.len() as u64, longer: 10 * BUGS.len() as u64, of: "planted bugs" },
     experiment: |run| {
         run.cases(|run, seed| {
-            // In their order, however the seed begins.
+            // In the order of the list, whatever the seed is.
             let bug = &BUGS[usize::try_from(run.counted())? % BUGS.len()];
             let cases = bug.found(seed)?;
             run.most(&format!("cases until `{}` showed", bug.name), cases as f64);
@@ -35,27 +35,27 @@ pub const CLAIM: Claim = Claim {
     },
 };
 
-/// A bug, and what should find it.
+/// A bug, and the experiment that should find it.
 struct Bug {
     name: &'static str,
     planted: Place,
 }
 
-/// Where a bug is planted.
+/// The place of a planted bug.
 enum Place {
-    /// In the disk or the host's stores, to be found by power loss.
+    /// In the disk or the host's stores. Power loss must find it.
     Power(Flawed),
-    /// In a port of the engine, to be found by its histories.
+    /// In a port of the engine. Its histories must find it.
     Engine(Planted),
-    /// In a plugin, to be found by replay.
+    /// In a plugin. Replay must find it.
     Plugin(Flaws),
-    /// In the identities of histories, to be found by what readers kept of them.
+    /// In the identities of histories. Kept tokens and cursors must find it.
     Histories(histories::Flawed),
-    /// In a plugin, to be found by second folds and verifications.
+    /// In a plugin. Second folds and verifications must find it.
     Late(Flaws),
-    /// In the export of a log, to be found by an import elsewhere.
+    /// In the export of a log. An import elsewhere must find it.
     Export(export::Flawed),
-    /// In redb: 4.1.0, to be found by the simulated disk.
+    /// In redb 4.1.0. The simulated disk must find it.
     Redb,
 }
 
@@ -184,7 +184,7 @@ const BUGS: &[Bug] = &[
 ];
 
 impl Bug {
-    /// In how many cases it showed.
+    /// Returns the number of cases until it was found.
     fn found(&self, seed: u64) -> Result<u64> {
         let experiment: Box<dyn Fn(&mut Run<'_>)> = match &self.planted {
             Place::Redb => return redb_4_1_0(seed),
@@ -225,9 +225,9 @@ impl Bug {
     }
 }
 
-/// Builds redb 4.1.0 with the disk, and has it found.
+/// Builds redb 4.1.0 with the simulated disk, and runs the experiment on it.
 fn redb_4_1_0(seed: u64) -> Result<u64> {
-    /// What 4.1.0 loses shows in about one image of a hundred.
+    /// About one image of a hundred shows the loss in 4.1.0.
     const IMAGES: u64 = 20_000;
     let root = lantern_tests::root();
     let manifest = root.join("tests/redb-4.1.0/Cargo.toml");

@@ -1,15 +1,16 @@
-//! Events for the guest `usage`, which declares everything that a manifest can: typed members, retention, tables per tenant, windows that
-//! close and emit, and `park-subject`.
+//! Events for the guest `usage`, which declares everything that a manifest can
+//! declare: typed members, retention, tables per tenant, windows that close and emit,
+//! and `park-subject`.
 
 use fastrand::Rng;
 use lantern_core::{Event, Timestamp};
 
 /// The guest, and the projection's name.
 pub const GUEST: &str = "usage";
-/// What it subscribes to.
+/// The event type that it subscribes to.
 pub const READ: &str = "usage.read";
 
-/// A reading at `time`, with `data` as it is sent. An empty tenant is none.
+/// A reading at `time`, with `data` as it is sent. An empty tenant means no tenant.
 #[must_use]
 pub fn reading(id: &str, tenant: &str, subject: &str, time: i64, data: &str) -> Event {
     Event {
@@ -24,28 +25,28 @@ pub fn reading(id: &str, tenant: &str, subject: &str, time: i64, data: &str) -> 
     }
 }
 
-/// Any reading at about `time`: some are late, and one in `odd` or less cannot be
-/// applied.
+/// A random reading at about `time`. Some are late, and at most about one in `odd`
+/// cannot be applied.
 #[must_use]
 pub fn random(rng: &mut Rng, number: u64, time: i64, odd: u16) -> Event {
     let meter = rng.u8(..5);
     let wh = rng.i8(0..100);
     let kind = if rng.u16(..odd) == 0 { rng.u8(..9) } else { u8::MAX };
     let data = match kind {
-        // Taken once the meter has had some readings.
+        // Accepted when the meter has had some readings.
         0 | 1 => format!(r#"{{"meter":"m{meter}","wh":-{wh}}}"#),
-        // No integer, no member, no object, a member twice.
+        // Not an integer, no member, not an object, a repeated member.
         2 => format!(r#"{{"meter":"m{meter}","wh":1.5}}"#),
         3 => r#"{"wh":1}"#.to_owned(),
         4 => "[]".to_owned(),
         5 => format!(r#"{{"meter":"m{meter}","wh":1,"wh":2}}"#),
-        // A row of another tenant, or its own by name.
+        // A row of another tenant, or of the event's tenant by name.
         6..8 => format!(r#"{{"meter":"m{meter}","wh":{wh},"owner":"a"}}"#),
         8 => format!(r#"{{"meter":"m{meter}","wh":{wh},"owner":null,"note":"x"}}"#),
         _ => format!(r#"{{"wh":{wh},"meter":"m{meter}"}}"#),
     };
     let late = if rng.u8(..10) == 0 { rng.i64(0..9_000_000) } else { 0 };
-    // Many subjects, so that not all are parked in the end.
+    // Many subjects, so that not all are parked at the end.
     let subject = format!("s{}", rng.u16(..400));
     let tenant = ["", "a", "b", "c"][rng.usize(..4)];
     reading(&format!("u{number}"), tenant, &subject, (time - late).max(0), &data)

@@ -1,4 +1,4 @@
-//! Every claim, tried as often as CI does. `LANTERN_SEED` chooses the seed.
+//! Every claim, with CI's number of cases. `LANTERN_SEED` sets the seed.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
@@ -8,7 +8,7 @@ mod ways_out;
 use indicatif::ProgressBar;
 use lantern_proof::{CLAIMS, Plan};
 
-/// Tries one claim with its count for CI.
+/// Runs the experiment of one claim with CI's number of cases.
 fn holds(name: &str) {
     let claim = CLAIMS.iter().find(|claim| claim.name == name);
     let claim = claim.unwrap_or_else(|| panic!("there is no claim `{name}`"));
@@ -21,7 +21,7 @@ fn holds(name: &str) {
     assert_eq!(outcome.cases, claim.counts.ci, "{name} did not try all");
 }
 
-/// One test for each claim; a claim without a test fails this list.
+/// One test per claim. This list fails if a claim has no test.
 macro_rules! claims {
     ($($test:ident: $name:literal,)*) => {
         $(#[test] fn $test() { holds($name); })*
@@ -58,7 +58,7 @@ claims! {
     every_planted_bug_is_found: "teeth",
 }
 
-/// Adds every parser's seeds to the corpora, which fuzz targets begin with. By
+/// Adds every parser's seeds to the corpora with which fuzz targets begin. Run it by
 /// hand: `cargo test -p lantern-proof -- --ignored write_the_seeds`.
 #[test]
 #[ignore = "writes files"]

@@ -1,5 +1,5 @@
-//! Cuts power from redb 4.1.0: `redb-4-1-0 IMAGES SEED` prints the first image
-//! in which it lost or broke something, or that it found none.
+//! Cuts power from redb 4.1.0: `redb-4-1-0 IMAGES SEED` prints the first image in
+//! which redb lost or broke something, or that there was none.
 
 mod power;
 

@@ -1,4 +1,4 @@
-//! The disk and what is tried on it, as `tests/proof` has them.
+//! The simulated disk and the experiment on it, shared with `tests/proof`.
 
 #[path = "../../proof/src/power/bare.rs"]
 pub(crate) mod bare;

@@ -1,10 +1,10 @@
-//! Histories that once ended wrong, made as small as they go.
+//! Histories that once failed, made as small as possible.
 
 use super::history::{Input, Setting, Step};
 use crate::meter::Reading;
 use crate::model::Choice;
 
-/// Name, setting and steps of each.
+/// Name, setting and steps of each history.
 #[expect(clippy::too_many_lines, reason = "a list of cases, not logic")]
 pub(super) fn all() -> Vec<(&'static str, Setting, Vec<Step>)> {
     let setting = Setting {
@@ -148,7 +148,7 @@ pub(super) fn all() -> Vec<(&'static str, Setting, Vec<Step>)> {
             ],
         ),
         (
-            "a rebuild that failed left a position that nobody had come to",
+            "a rebuild that failed left an offset that no fold had reached",
             vec![
                 Step::Upload(0, true),
                 Step::Turns(1),

@@ -1,4 +1,4 @@
-//! Where emitted events are: in the log, waiting, refused by the log, or dropped.
+//! Where each emitted event is: in the log, waiting, refused by the log, or dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use crate::echo;
 use crate::meter::{CLOSED, LARGE};
 use crate::model::{Choice, Emitted};
 
-/// An emitted event, apart from its id.
+/// An emitted event without its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct What {
     tenant: String,
@@ -44,7 +44,7 @@ impl From<&Event> for What {
     }
 }
 
-/// An event that the log has refused.
+/// An event that the log refused.
 #[derive(Clone, Debug)]
 pub(super) struct Refused {
     pub(super) id: String,
@@ -55,7 +55,7 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    /// Those that `store` has set aside.
+    /// The refused events that `store` has set aside.
     pub(super) fn of(store: &dyn ReadStore) -> Result<Vec<Self>> {
         let records = fuzzing::refused(store)?;
         let refused = records.into_iter().map(|record| Self {
@@ -68,7 +68,7 @@ impl Refused {
         Ok(refused.collect())
     }
 
-    /// Whether an operator who chooses this means it.
+    /// Whether the operator's choice includes it.
     pub(super) fn is_chosen(&self, choice: &Choice) -> bool {
         match choice {
             Choice::All => true,
@@ -78,22 +78,22 @@ impl Refused {
     }
 }
 
-/// What the meter has emitted, all versions together.
+/// All events that the meter emitted, from all versions.
 #[derive(Default)]
 pub(super) struct Account<'a> {
-    /// What must have gone to the log.
+    /// Events that must have been sent to the log.
     pub(super) expected: ById,
-    /// What may be in the log or not.
+    /// Events that may be in the log or not.
     pub(super) perhaps: Option<&'a ById>,
-    /// What is set aside.
+    /// Events that are set aside.
     pub(super) refused: Vec<Refused>,
-    /// What was refused and then dropped, or deleted with its version.
+    /// Events that were refused and then dropped, or deleted with their version.
     pub(super) gone: Option<&'a BTreeSet<String>>,
 }
 
 impl Account<'_> {
-    /// Each event is in one place. All of them are somewhere if `whole`: else some
-    /// builds' states are in between two of the model's.
+    /// Each event is in one place. With `whole`, all events must be somewhere;
+    /// otherwise the states of some builds are between two states of the model.
     pub(super) fn check(&self, events: &[Event], whole: bool) -> Result<()> {
         let perhaps = |id: &str| self.perhaps.and_then(|perhaps| perhaps.get(id));
         let gone = |id: &String| self.gone.is_some_and(|gone| gone.contains(id));
@@ -127,17 +127,17 @@ impl Account<'_> {
     }
 }
 
-/// What the second projection must have made of the log.
+/// The second projection's result, as it must be for this log.
 #[derive(Default)]
 pub(super) struct Answers {
     expected: ById,
-    /// Offsets of the events whose answers would be too deep, and of records that are
-    /// no events and may be of any type.
+    /// Offsets of events whose answers would be too deep, and of records that are not
+    /// events and may be of any type.
     pub(super) parked: Vec<u64>,
 }
 
 impl Answers {
-    /// Its answers to `events`, if its ids begin with `name`.
+    /// Its answers to `events`; its ids begin with `name`.
     pub(super) fn to(events: &[Event], name: &str, depth_max: u32) -> Self {
         let mut answers = Self::default();
         for (offset, event) in (0..).zip(events) {
@@ -160,7 +160,7 @@ impl Answers {
         answers
     }
 
-    /// The log holds its answers, each once; all of them if `whole`.
+    /// Each of its answers is in the log once; with `whole`, all of them are.
     pub(super) fn check(&self, events: &[Event], whole: bool) -> Result<()> {
         let mut found = 0;
         for event in events.iter().filter(|event| echo::is_answer(event)) {

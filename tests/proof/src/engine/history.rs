@@ -1,4 +1,4 @@
-//! What can happen to an engine, and how likely it does.
+//! The things that can happen to an engine, and how likely each is.
 
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
@@ -6,7 +6,7 @@ use proptest_state_machine::ReferenceStateMachine;
 use crate::meter::{Kind, Policy, Reading};
 use crate::model::Choice;
 
-/// The versions there are to upload.
+/// The versions that can be uploaded.
 pub const KINDS: [Kind; 4] = [
     Kind { offset: 0, mended: false, on_failure: Policy::ParkSubject },
     Kind { offset: 1, mended: false, on_failure: Policy::ParkEvent },
@@ -14,63 +14,64 @@ pub const KINDS: [Kind; 4] = [
     Kind { offset: 3, mended: true, on_failure: Policy::ParkEvent },
 ];
 
-/// What stays the same during a history.
+/// The settings of one history.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// The most events a batch.
+    /// The most events in a batch.
     pub batch_events: usize,
-    /// The most timers a batch.
+    /// The most timers in a batch.
     pub batch_timers: usize,
-    /// The most events a chunk.
+    /// The most events in a chunk.
     pub chunk_events: usize,
     /// How long a commit may wait, in milliseconds.
     pub commit_ms: u64,
-    /// The bytes the change log may take.
+    /// The bytes that the change log may take.
     pub changes_bytes: u64,
-    /// How deep emitted events may cause each other, if there is a second projection
-    /// that answers them.
+    /// The depth to which emitted events may cause each other. `None` if there is no
+    /// second projection that answers them.
     pub echo_depth: Option<u32>,
 }
 
 /// An event to append.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// A reading: whose, time since the one before in milliseconds (it may go
-    /// back), and what it says.
+    /// A reading: its tenant and subject, the time since the previous one in
+    /// milliseconds (may be negative), and its content.
     Read(Who, i16, Reading),
-    /// A reading so many seconds ahead of the log's clock.
+    /// A reading this many seconds ahead of the log's clock.
     Ahead(Who, u8),
-    /// A record that is no event, with the type it claims, by place in [`CLAIMED`].
+    /// A record that is not an event, with the type that it claims, as an index into
+    /// [`CLAIMED`].
     Unreadable(u8),
-    /// An event of a type nobody subscribes to.
+    /// An event of a type to which no projection subscribes.
     Other,
-    /// A heartbeat, so many milliseconds later.
+    /// A heartbeat this many milliseconds later.
     Heartbeat(u16),
 }
 
-/// A tenant, by place in [`TENANTS`], and a subject.
+/// A tenant, as an index into [`TENANTS`], and a subject.
 pub(super) type Who = (u8, u8);
 
-/// The tenants of events; an empty one is none.
+/// The tenants of events. An empty one means no tenant.
 pub(super) const TENANTS: [&str; 3] = ["", "a", "b"];
 
-/// The types that unreadable records claim; an empty one is none.
+/// The types that unreadable records claim. An empty one means no type.
 pub(super) const CLAIMED: [&str; 3] = ["", "m.read", "x.other"];
 
-/// One thing that happens. Versions are places in [`KINDS`].
+/// One thing that happens. Versions are indices into [`KINDS`].
 #[derive(Clone, Debug)]
 pub enum Step {
     /// Events are appended.
     Append(Vec<Input>),
-    /// So many turns are taken.
+    /// The engine takes this many turns.
     Turns(u8),
-    /// Turns are taken until nothing is left to do.
+    /// The engine takes turns until nothing is left to do.
     Settle,
     /// The process dies and starts again.
     Restart,
-    /// So many milliseconds pass.
+    /// This many milliseconds pass.
     Wait(u16),
-    /// Behind so many others, a commit fails.
+    /// A commit fails, after this many others.
     FailCommit(u8),
     /// The next read of a state fails.
     FailStateRead,
@@ -80,37 +81,37 @@ pub enum Step {
     FailAppend,
     /// The next write of the catalogue fails.
     FailCatalog,
-    /// So many calls of plugins fail by the host's fault.
+    /// This many calls of plugins fail through a fault of the host.
     FailCalls(u8),
     /// Appends wait.
     Hold,
-    /// Appends wait no more.
+    /// Waiting appends continue.
     Release,
-    /// The log refuses large events, or does not.
+    /// The log begins to refuse large events, or stops refusing them.
     Limit(bool),
-    /// A version is uploaded, to become active by itself or not.
+    /// A version is uploaded. The flag says whether it becomes active by itself.
     Upload(u8, bool),
     /// A version is activated.
     Activate(u8),
-    /// The version before is activated.
+    /// The previously active version is activated.
     Rollback,
     /// A version is deleted.
     Delete(u8),
     /// The whole projection is deleted.
     DeleteAll,
-    /// A version is folded anew.
+    /// A version is rebuilt.
     Rebuild(u8),
     /// The projection is paused.
     Pause,
-    /// The projection goes on.
+    /// The projection is resumed.
     Resume,
     /// Parked events are retried.
     Retry(Choice),
-    /// Parked events are let go.
+    /// Parked events are dropped.
     Discard(Choice),
 }
 
-/// Makes histories: any step may follow any other.
+/// Generates histories: any step may follow any other.
 #[derive(Debug)]
 pub struct History;
 
@@ -188,7 +189,8 @@ fn input() -> impl Strategy<Value = Input> {
     ]
 }
 
-/// Few, so that tenants share subjects and follow each other within a batch.
+/// Few tenants and subjects, so that tenants share subjects and follow each other
+/// within a batch.
 fn who() -> impl Strategy<Value = Who> {
     (prop::sample::select(vec![0_u8, 1, 1, 2, 2]), 0_u8..3)
 }

@@ -1,4 +1,4 @@
-//! A log that refuses some events for good, as a Kafka topic does whose
+//! A log that refuses some events for good, like a Kafka topic whose
 //! `max.message.bytes` is lower than the host's limit.
 
 use std::collections::BTreeSet;
@@ -14,11 +14,12 @@ use parking_lot::Mutex;
 
 use crate::meter::LARGE;
 
-/// A log in memory that refuses large events if that is set.
+/// A log in memory that refuses large events while its limit is set.
 pub(super) struct LimitedLog {
     inner: Arc<MemoryLog>,
     limited: AtomicBool,
-    /// Ids of large events that it has let through, also those whose append is held.
+    /// Ids of large events that it accepted, including those whose append is still
+    /// held.
     taken: Mutex<BTreeSet<String>>,
 }
 
@@ -27,7 +28,7 @@ impl LimitedLog {
         Self { inner, limited: AtomicBool::new(true), taken: Mutex::default() }
     }
 
-    /// Whether it refuses large events from now on.
+    /// Sets whether it refuses large events from now on.
     pub(super) fn limit(&self, limited: bool) {
         self.limited.store(limited, Ordering::SeqCst);
     }
@@ -36,8 +37,8 @@ impl LimitedLog {
         self.limited.load(Ordering::SeqCst)
     }
 
-    /// The first of `events` that it refuses. An event that it has taken before, it
-    /// knows again.
+    /// The index of the first of `events` that it refuses. It recognizes an event
+    /// that it accepted before.
     fn refused(&self, events: &Events) -> Option<usize> {
         let mut taken = self.taken.lock();
         if !self.is_limited() {
@@ -78,7 +79,8 @@ impl Log for LimitedLog {
         let Some(index) = self.refused(&events) else {
             return self.inner.append(events, done);
         };
-        // A broker may have taken those before it, and may have taken none.
+        // A broker may have appended the events before the refused one, or none of
+        // them.
         let appended = if index % 2 == 0 { index } else { 0 };
         let mut taken = Events::new();
         for event in events.iter().take(appended) {

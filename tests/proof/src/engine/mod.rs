@@ -1,8 +1,8 @@
-//! Invariant 5: state is the fold of the log up to the position.
+//! Invariant 5: state is the fold of the log up to the next offset.
 //!
-//! The engine runs with all ports faked, on one thread, under random histories
-//! of events, faults, restarts, versions and decisions of an operator; after
-//! each step everything it has committed, published and emitted is compared
+//! The engine runs on one thread, and all its ports are fakes. A random history
+//! consists of events, faults, restarts, versions and an operator's decisions. After
+//! each step everything that the engine committed, published and emitted is compared
 //! with the model.
 
 mod cases;
@@ -24,14 +24,14 @@ use crate::{Claim, Counts, Run};
 
 /// The longest history, in steps.
 const STEPS_MAX: usize = 50;
-/// How often a history that fails is made smaller.
+/// How many times a failing history is made smaller.
 const SHRINKS_MAX: u32 = 3_000;
 
 /// Invariant 5.
 pub const CLAIM: Claim = Claim {
     invariant: 5,
     name: "fold",
-    holds: "a shard's state is the fold of the log up to its position, whatever happens to the host",
+    holds: "a shard's state is the fold of the log up to its next offset, whatever happens to the host",
     counts: Counts { ci: 500, longer: 50_000, of: "histories" },
     experiment: |run| {
         for (name, setting, steps) in cases::all() {
@@ -44,7 +44,7 @@ pub const CLAIM: Claim = Claim {
     },
 };
 
-/// Tries random histories on an engine with what is `planted` in it.
+/// Tries random histories on an engine with the bugs in `planted`.
 pub fn histories(run: &mut Run<'_>, planted: Planted) {
     run.cases(|run, seed| {
         let (steps, outcome) = random(seed, planted);
@@ -53,7 +53,7 @@ pub fn histories(run: &mut Run<'_>, planted: Planted) {
     });
 }
 
-/// One random history; the smallest that fails, where one does.
+/// One random history. If it fails, returns the smallest history that fails.
 fn random(seed: u64, planted: Planted) -> (u32, Result<()>) {
     let config = Config {
         cases: 1,
@@ -92,7 +92,7 @@ fn random(seed: u64, planted: Planted) -> (u32, Result<()>) {
 /// Plays one history.
 ///
 /// # Errors
-/// The first step after which something is not as it must be.
+/// The first step after which something is wrong.
 pub fn replay(setting: &Setting, steps: &[Step], planted: Planted) -> Result<()> {
     let mut world = World::new(setting, planted);
     for (number, step) in steps.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! An engine over faked ports, with a model of every version beside it.
+//! An engine over fake ports, and a model of every version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,39 +30,40 @@ use crate::model::{Choice, Flaw, Model, meta_of};
 use crate::planted::{BadLog, BadPublish, BadStores};
 
 const P0: PartitionId = PartitionId(0);
-/// How deep emitted events may cause each other if there is no second projection.
+/// The depth to which emitted events may cause each other without a second
+/// projection.
 const DEPTH_MAX: u32 = 16;
-/// More turns than any history needs to come to rest.
+/// More turns than any history needs until nothing is left to do.
 const TURNS_MAX: u32 = 20_000;
 
-/// What is wrong with the ports on purpose.
+/// The bugs that are planted in the ports.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Planted {
     /// The plugin's flaws.
     pub flaws: Flaws,
-    /// What the stores do wrong.
+    /// The stores' bug.
     pub stores: Option<crate::planted::Stores>,
-    /// What the log does wrong.
+    /// The log's bug.
     pub log: Option<crate::planted::Logs>,
     /// Whether some commits are not published.
     pub unpublished: bool,
-    /// What the model does wrong.
+    /// The model's bug.
     pub model: Option<Flaw>,
 }
 
 /// A version's build: its version and how often it was rebuilt.
 type BuildId = (String, u64);
 
-/// What the engine published.
+/// A publication of the engine.
 #[derive(Debug)]
 enum Published {
     Committed(Arc<Committed>),
-    /// The epoch, where the build that serves now stood, and what a client is
-    /// shown first.
+    /// The epoch, the next offset of the serving build at that moment, and the rows
+    /// that a client sees first.
     Activated(Option<String>, Offset, Shown),
 }
 
-/// Keeps what is published, with the positions at that moment.
+/// Keeps all publications, each with the next offsets at that moment.
 struct Watch {
     stores: Arc<MemoryStores>,
     calls: Mutex<Vec<Published>>,
@@ -88,7 +89,7 @@ impl Publish for Watch {
     }
 }
 
-/// A feed's client: what it shows of the public tables.
+/// A client of the feed, with the rows of the public tables that it shows.
 #[derive(Debug, Default)]
 struct Shown {
     epoch: String,
@@ -96,7 +97,7 @@ struct Shown {
     rows: BTreeMap<(TableId, String), Vec<u8>>,
 }
 
-/// The engine, all it stands on, and what it must amount to.
+/// The engine, its ports, and the state that it must reach.
 pub struct World {
     log: Arc<MemoryLog>,
     limited: Arc<LimitedLog>,
@@ -110,28 +111,29 @@ pub struct World {
     engine: Arc<Engine>,
     call_faults: Arc<AtomicU32>,
     time: i64,
-    /// The time by which the log takes events.
+    /// The log's clock, from which append times are taken.
     log_time: i64,
     appended: u64,
     held: bool,
     models: BTreeMap<BuildId, Model>,
     serving: Option<BuildId>,
-    /// What the ids of a build's emitted events begin with.
+    /// The prefix of the ids of each build's emitted events.
     names: BTreeMap<BuildId, String>,
-    /// What builds that are gone had emitted.
+    /// Events that deleted builds emitted.
     emitted_before: ById,
-    /// What may or may not be in the log.
+    /// Events that may or may not be in the log.
     perhaps: ById,
-    /// What the log refused, and an operator dropped, or deleted with its version.
+    /// Events that the log refused and an operator dropped, or that were deleted with
+    /// their version.
     gone: BTreeSet<String>,
-    /// What the ids of the second projection's events begin with, if there is one.
+    /// The prefix of the ids of the second projection's events, if there is one.
     echo: Option<String>,
     shown: Shown,
     /// How often the projection was deleted.
     creation: u64,
-    /// Which creation's build each epoch was seen to name.
+    /// For each epoch, the creation and the build that it was seen to name.
     epochs: BTreeMap<String, (u64, BuildId)>,
-    /// What is wrong with models on purpose.
+    /// The bug that is planted in models.
     flaw: Option<Flaw>,
 }
 
@@ -213,7 +215,7 @@ impl World {
         world
     }
 
-    /// Uploads the second projection, which serves readers from the log's start.
+    /// Uploads the second projection, which serves readers from the start of the log.
     fn start_echo(&mut self) {
         let sha256 = echo::NAME.to_owned();
         self.shelf.put(&sha256, echo::plugin());
@@ -232,10 +234,10 @@ impl World {
         self.echo = Some(record.versions[0].emits_as());
     }
 
-    /// Lets `step` happen, and compares everything with the model.
+    /// Executes `step`, and compares everything with the model.
     ///
     /// # Errors
-    /// What is not as it must be.
+    /// Describes the difference.
     pub fn step(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Append(inputs) => self.append(inputs),
@@ -288,7 +290,7 @@ impl World {
                 let plugin = lantern_engine::PluginSource::load(&*self.shelf, &record);
                 let plugin = plugin.map_err(anyhow::Error::msg)?;
                 let (parameters, name) = (String::new(), None);
-                // An uploaded version is known by its time, too.
+                // The time is also a part of an uploaded version's identity.
                 self.clock.advance(Duration::from_micros(1));
                 let upload = Upload {
                     plugin,
@@ -335,14 +337,14 @@ impl World {
         }
     }
 
-    /// Takes the faults of all states back.
+    /// Clears the faults of all states.
     fn mend(&self) {
         for shard in self.stores.shards() {
             self.stores.shard(&shard).mend();
         }
     }
 
-    /// Deletes the projection; what it had emitted stays in the log.
+    /// Deletes the projection. Its emitted events stay in the log.
     fn delete_all(&mut self) -> Result<Result<(), EngineError>> {
         if let Err(error) = self.engine.delete(NAME) {
             return Ok(Err(error));
@@ -352,27 +354,27 @@ impl World {
         for build in gone {
             self.bury(&build);
         }
-        // What builds before those had emitted may have waited in their outboxes, too.
+        // Emitted events of earlier builds may also have waited in their outboxes.
         let all = std::mem::take(&mut self.emitted_before);
         self.take_account(all, &events);
         self.creation += 1;
         Ok(Ok(()))
     }
 
-    /// Notes what of `all`, emitted by builds that are gone, is in the log.
+    /// Notes which events of `all`, emitted by deleted builds, are in the log.
     fn take_account(&mut self, all: ById, events: &[Event]) {
         for (id, what) in all {
             if events.iter().any(|event| event.id == id) {
                 self.emitted_before.insert(id, what);
             } else {
-                // It may be on its way, or have gone with the state.
+                // It may be pending, or have been deleted with the state.
                 self.perhaps.insert(id, what);
             }
         }
     }
 
     fn rebuild(&mut self, version: &VersionId) -> Result<(), EngineError> {
-        // What the state holds to be sent is carried over if it can be read.
+        // Unsent events of the state are carried over if the state can be read.
         self.mend();
         let half = self.half_ticked(version);
         self.engine.rebuild(NAME, version)?;
@@ -382,8 +384,8 @@ impl World {
         Ok(())
     }
 
-    /// The model of the serving build of `version` with what it has emitted, if a fault
-    /// has kept it from firing all timers.
+    /// The model of the serving build of `version`, with its emitted events, if a
+    /// fault interrupted the firing of timers.
     fn half_ticked(&mut self, version: &VersionId) -> Option<(BuildId, Model)> {
         let build = self.serving.clone().filter(|build| build.0 == version.0)?;
         let meta = meta_of(&*self.stores.shard(&shard_id(&build)).peek()).ok()?;
@@ -431,7 +433,7 @@ impl World {
         }
     }
 
-    /// Takes turns until nothing is left to do, faults included.
+    /// Takes turns until nothing is left to do, also after faults.
     fn settle(&mut self) -> Result<()> {
         let mut turns = 0;
         for _ in 0..40 {
@@ -444,12 +446,12 @@ impl World {
         Ok(())
     }
 
-    /// What was in memory only is gone.
+    /// Restarts the engine: everything that was only in memory is lost.
     fn restart(&mut self) -> Result<()> {
         self.check()?;
         self.engine = Engine::open(self.config.clone(), self.ports.clone())?;
         self.engine.attach();
-        // A state without a commit draws its number again, and readers come back.
+        // A state without a commit draws its number again, and readers reconnect.
         if let Some(build) = &self.serving
             && self.shown.pos == 0
         {
@@ -459,9 +461,9 @@ impl World {
         Ok(())
     }
 
-    /// Retries or lets go of parked events, and has the model do the same.
+    /// Retries or drops parked events, in the engine and in the model.
     fn decide(&mut self, choice: &Choice, retry: bool) -> Result<()> {
-        // A decision that fails half-way may count or not; both are right.
+        // A decision that fails in the middle may count or not; both are right.
         self.call_faults.store(0, Ordering::SeqCst);
         self.mend();
         self.settle()?;
@@ -512,7 +514,7 @@ impl World {
         self.check()
     }
 
-    /// Compares all that is committed, published and emitted.
+    /// Compares everything that was committed, published and emitted.
     fn check(&mut self) -> Result<()> {
         let events = self.events();
         let calls = std::mem::take(&mut *self.watch.calls.lock());
@@ -543,7 +545,7 @@ impl World {
             }
             let told =
                 || format!("version {}, rebuilt {} times, at {}", build.0, build.1, meta.next);
-            // Passing what nobody wants is no reason to commit.
+            // Passing events that no projection wants is not a reason to commit.
             if !only_passed(&events, meta.next, model.next) {
                 model.advance(&events, meta.next).with_context(told)?;
             }
@@ -560,7 +562,7 @@ impl World {
         self.models.entry(build.clone()).or_insert_with(|| Model::new(kind, depth_max).with(flaw))
     }
 
-    /// Another build serves readers from position `next` on.
+    /// Another build serves readers, from offset `next` on.
     fn activated(&mut self, epoch: Option<String>, next: Offset) -> Result<()> {
         let Some(epoch) = epoch else {
             self.serving = None;
@@ -574,7 +576,8 @@ impl World {
         match before {
             // Its state could not be opened at first, and is open now.
             Some(old) if old == build => (),
-            // A rebuild begins anew, and emits what the one before had not.
+            // A rebuild starts from scratch, and emits the events that the previous
+            // build had not emitted.
             Some(old) if old.0 == build.0 => {
                 let old = self.model(&old);
                 let (from, sent) = match old.next.cmp(&old.emit_from) {
@@ -589,7 +592,8 @@ impl World {
             before => {
                 let mut emit_from = (Offset(0), None);
                 if let Some(old) = before {
-                    // A version whose state could not be opened has stopped before.
+                    // If a version's state could not be opened, the version stopped
+                    // before this.
                     let store = self.stores.shard(&shard_id(&old)).peek();
                     let stopped = meta_of(&*store)?.next.min(next);
                     let model = self.model(&old);
@@ -604,7 +608,7 @@ impl World {
         Ok(())
     }
 
-    /// Keeps what a build that is gone had emitted.
+    /// Keeps the events that a deleted build had emitted.
     fn bury(&mut self, build: &BuildId) {
         if let Some(model) = self.models.remove(build) {
             let live = self.emitted_of(build, &model);
@@ -612,14 +616,14 @@ impl World {
         }
     }
 
-    /// What `model` says that `build` put into the log, by id.
+    /// The events that `build` put into the log according to `model`, by id.
     fn emitted_of(&self, build: &BuildId, model: &Model) -> ById {
         let name = self.names.get(build).cloned().unwrap_or_default();
         let numbered = (0_u64..).zip(&model.emitted).filter(|(_, emitted)| emitted.live);
         numbered.map(|(n, e)| (emitted_id(&name, 0, e.cause, n), e.into())).collect()
     }
 
-    /// What the log has refused of a version, or of all.
+    /// The events that the log refused, of one version or of all.
     fn refused_of(&self, version: Option<&str>) -> Result<Vec<Refused>> {
         let mut refused = Vec::new();
         for record in self.record().into_iter().flat_map(|record| record.versions) {
@@ -631,7 +635,7 @@ impl World {
         Ok(refused)
     }
 
-    /// What a client of the feed shows is what the tables hold.
+    /// A client of the feed shows the rows of the tables.
     fn check_shown(&self) -> Result<()> {
         let Some(build) = &self.serving else { return Ok(()) };
         let store = self.stores.shard(&shard_id(build)).peek();
@@ -651,7 +655,7 @@ impl World {
         Ok(())
     }
 
-    /// Each emitted event is in one place; all of them if `whole`.
+    /// Each emitted event is in one place; with `whole`, all of them are.
     fn check_emitted(&self, events: &[Event], whole: bool) -> Result<()> {
         let mut expected = self.emitted_before.clone();
         for (build, model) in &self.models {
@@ -679,16 +683,16 @@ impl World {
         Ok(())
     }
 
-    /// Lets everything come to rest, and compares it whole.
+    /// Runs until nothing is left to do, and compares everything.
     ///
     /// # Errors
-    /// What is not as it must be.
+    /// Describes the difference.
     pub fn end(&mut self) -> Result<()> {
         self.call_faults.store(0, Ordering::SeqCst);
         self.log.release_appends();
         self.mend();
         if self.record().is_some() {
-            // The catalogue's fault may still be to come.
+            // The catalogue's fault may still be pending.
             self.engine.resume(NAME).or_else(|_| self.engine.resume(NAME))?;
             self.check()?;
         }
@@ -701,12 +705,13 @@ impl World {
             let meta = meta_of(&*self.stores.shard(&shard_id(&build)).peek())?;
             ensure!(!Model::in_between(&meta), "version {} has not ticked", version.id);
         }
-        // Positions that passed only what nobody wants need no commit.
+        // If a shard passed only events that no projection wants, it need not commit
+        // its next offset.
         for version in self.engine.status_of(NAME)?.versions {
             let shard = version.shards.first().context("a version without a shard")?;
             ensure!(
                 shard.next == events.len() as u64 && shard.activity == "idle",
-                "version {} stands at {} of {}, {}: {:?}",
+                "version {} is at {} of {}, {}: {:?}",
                 version.id,
                 shard.next,
                 events.len(),
@@ -718,7 +723,7 @@ impl World {
         if self.limited.is_limited() {
             return Ok(());
         }
-        // The log takes large events by now.
+        // The log accepts large events by now.
         self.decide(&Choice::All, true)?;
         self.settle()?;
         let active = record.active.as_ref().map(|active| active.0.as_str());
@@ -736,14 +741,14 @@ impl World {
         self.catalog.projections().ok()?.into_iter().find(|record| record.name == name)
     }
 
-    /// The log's events; those of projections, too, say when they were appended.
+    /// The log's events. Events of projections have an append time, too.
     fn events(&self) -> Vec<Event> {
         let times = self.log.append_times(P0);
         let events = self.log.events(P0).into_iter().map(|(_, event)| event);
         events.zip(times).map(|(event, appended)| with_append_time(event, appended)).collect()
     }
 
-    /// The shard faults are meant for: of the version that serves, or of any.
+    /// The shard that faults apply to: that of the serving version, or any other.
     fn serving_shard(&self) -> Arc<lantern_core::fake::MemoryShard> {
         let build = self.serving.clone().unwrap_or_else(|| (id_of(0).0, 0));
         self.stores.shard(&shard_id(&build))
@@ -751,7 +756,7 @@ impl World {
 }
 
 impl Shown {
-    /// What a fresh client is shown.
+    /// The rows that a new client shows.
     fn of(epoch: String, store: &dyn ReadStore) -> Result<Self> {
         let meta: ShardMeta = meta_of(store)?;
         let mut rows = BTreeMap::new();
@@ -766,7 +771,7 @@ impl Shown {
     }
 
     fn commit(&mut self, commit: &Committed) -> Result<()> {
-        // It may have been published before the build began to serve.
+        // The commit may have been published before the build began to serve.
         if commit.epoch != self.epoch {
             return Ok(());
         }
@@ -799,7 +804,7 @@ fn with_append_time(mut event: Event, appended: Timestamp) -> Event {
     event
 }
 
-/// A record that is no event, and claims to be of a type, or of none.
+/// A record that is not an event. It claims a type, or none.
 fn unreadable(claimed: &str) -> Event {
     let mut members = json!({ UNREADABLE_REASON: "no JSON" });
     if !claimed.is_empty() {
@@ -808,13 +813,13 @@ fn unreadable(claimed: &str) -> Event {
     Event { kind: UNREADABLE_TYPE.into(), extensions: members.to_string(), ..Event::default() }
 }
 
-/// The version and the number of rebuilds that an epoch names.
+/// The version and the number of rebuilds in an epoch.
 fn build_of_epoch(epoch: &str) -> Option<BuildId> {
     let mut parts = epoch.split('.').skip(1);
     Some((parts.next()?.to_owned(), parts.next()?.parse().ok()?))
 }
 
-/// Whether `to` lies behind `from` with nothing of the meter's between them.
+/// Whether `to` is after `from` with no event of the meter between them.
 fn only_passed(events: &[Event], from: Offset, to: Offset) -> bool {
     let place = |offset: Offset| usize::try_from(offset.0).unwrap_or(usize::MAX);
     from < to

@@ -1,5 +1,5 @@
-//! A client's copy of a table: applies what comes as any client must, and
-//! compares every state it shows with what the table had there.
+//! A client's copy of a table. It applies frames as any client must, and compares
+//! every state that it shows with the table's state at that commit.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
@@ -8,13 +8,13 @@ use serde_json::Value;
 use super::Seen;
 use super::world::{Numbers, World};
 
-/// See the module.
+/// A copy of one table.
 #[derive(Clone)]
 pub(super) struct Copy {
     pub(super) table: usize,
-    /// Whether every change comes by itself.
+    /// Whether the client receives every change separately.
     pub(super) changes: bool,
-    /// Epoch and position of what is shown.
+    /// Epoch and commit of the rows that are shown.
     pub(super) shown: Option<(String, u64)>,
     pub(super) token: Option<String>,
     rows: Numbers,
@@ -43,13 +43,13 @@ impl Copy {
         Self { table, changes, shown: None, token: None, rows, snap, delta: None }
     }
 
-    /// What was half received is dropped.
+    /// Discards a frame of which only some parts have arrived.
     pub(super) fn interrupt(&mut self) {
         (self.snap, self.delta) = (None, None);
     }
 
-    /// A resume says which commit it goes on from: the rows must be its own, and it
-    /// must not be an earlier one than what is shown.
+    /// A resume names the commit from which it continues. The rows must be those of
+    /// that commit, and it must not be older than the shown one.
     pub(super) fn resumed(&mut self, world: &World, ok: &Value) -> Result<()> {
         let (Some(commit), Some((epoch, shown))) = (ok["commit"].as_u64(), self.shown.clone())
         else {
@@ -76,7 +76,7 @@ impl Copy {
             Some("snap") => {
                 let rows = self.snap.get_or_insert_default();
                 for (key, n) in numbers(&frame["rows"])? {
-                    ensure!(rows.insert(key, n).is_none(), "a key stands twice in a snapshot");
+                    ensure!(rows.insert(key, n).is_none(), "a key is in a snapshot twice");
                 }
                 if more {
                     return Ok(());
@@ -117,7 +117,7 @@ impl Copy {
         let delta = self.delta.get_or_insert_with(fresh);
         ensure!((delta.from, delta.pos) == (from, pos), "parts of two deltas mix: {frame}");
         for (key, n) in numbers(&frame["up"])? {
-            ensure!(delta.up.insert(key, n).is_none(), "a key stands twice in a delta");
+            ensure!(delta.up.insert(key, n).is_none(), "a key is in a delta twice");
         }
         for key in frame["del"].as_array().context("`del` is no list")? {
             delta.del.push(key.as_str().context("a key is no text")?.to_owned());
@@ -129,7 +129,7 @@ impl Copy {
     fn finish(&mut self, world: &World, frame: &Value) -> Result<()> {
         let delta = self.delta.take().context("there is no delta")?;
         let twice = delta.del.iter().find(|key| delta.up.contains_key(*key));
-        ensure!(twice.is_none(), "{twice:?} stands twice in a delta");
+        ensure!(twice.is_none(), "{twice:?} is in a delta twice");
         self.rows.extend(delta.up);
         for key in &delta.del {
             self.rows.remove(key);
@@ -145,7 +145,7 @@ impl Copy {
         self.show(world, epoch, delta.pos, frame)
     }
 
-    /// Both ends of a change, which must begin at what is shown.
+    /// Both ends of a change, which must begin at the shown commit.
     fn follows(&self, frame: &Value) -> Result<(u64, u64)> {
         let (from, pos) = (number(frame, "from")?, number(frame, "to")?);
         let at = self.shown.as_ref().map(|(_, pos)| *pos);
@@ -177,7 +177,7 @@ fn numbers(rows: &Value) -> Result<Numbers> {
     let mut numbers = Numbers::new();
     for (key, row) in rows {
         let row = Row::deserialize(row)?;
-        ensure!(row.k == *key, "under `{key}` stands the row of `{}`", row.k);
+        ensure!(row.k == *key, "the row under `{key}` is the row of `{}`", row.k);
         numbers.insert(key.clone(), row.n);
     }
     Ok(numbers)

@@ -1,18 +1,17 @@
 //! Invariant 9: a feed misses and repeats nothing.
 //!
-//! One case is one seed: a world of several tables and partitions whose
-//! versions change, a server over it that is restarted and killed, and clients
-//! whose connections are split, held up, cut at any byte and left half open.
-//! Every state a client shows is looked up in the history of what was
-//! committed, and in the end all show the newest.
+//! One case is one seed. It has a world of several tables and partitions whose
+//! versions change, a server that is restarted and killed, and clients whose
+//! connections are split, delayed, cut at any byte and left half open. Every state
+//! that a client shows must be in the history of commits, and in the end all clients
+//! show the newest one.
 //!
-//! The network is tokio's in-memory pipes and the clock is paused: the feed
-//! serves any stream of bytes and opens none itself, so a simulator of hosts
-//! and sockets (turmoil) would sit where nothing of Lantern's is. The case
-//! turns the clock on by hand, since snapshots that are streamed hold a
-//! blocking thread, and tokio's clock does not go on by itself meanwhile. Which
-//! commit such a thread still sees is the machine's choice, so a seed repeats a
-//! case closely, not to the byte.
+//! The network is tokio's in-memory pipes, and the clock is paused. The feed serves
+//! any stream of bytes and opens none itself, so a simulator of hosts and sockets
+//! (turmoil) would not test any of Lantern's code. The case advances the clock
+//! itself: streamed snapshots hold a blocking thread, and tokio does not advance its
+//! clock meanwhile. The machine decides which commit such a thread still sees, so a
+//! seed repeats a case closely, but not byte for byte.
 
 mod copy;
 mod reader;
@@ -39,21 +38,22 @@ use reader::Reader;
 use wire::{Line, Wire};
 use world::World;
 
-/// See the module.
+/// The claim.
 pub const CLAIM: Claim = Claim {
     invariant: 9,
     name: "feed",
-    holds: "every state a client shows is a committed one, whatever is cut, slow or restarted",
+    holds: "every state that a client shows is a committed state, whatever is cut, slow or restarted",
     counts: Counts { ci: 500, longer: 20_000, of: "seeds" },
     experiment: try_seeds,
 };
 
-/// After so many cases everything must have been come across.
+/// After this many cases each thing that is counted must have happened.
 const CASES_ENOUGH: u64 = 100;
-/// How long a case may take, by the machine's clock, once all is committed.
+/// How long a case may take by the machine's clock after the last commit.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What cases came across, so that a run can tell it tried all.
+/// The things that happened in cases, so that a run can check that it tried all of
+/// them.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
     connections: u64,
@@ -87,7 +87,7 @@ impl Seen {
             ("resets", self.resets),
             ("connections cut", self.cuts),
             ("connections closed by the server", self.closed),
-            ("subscribed anew", self.anew),
+            ("subscribed again", self.anew),
             ("silent clients given up", self.given_up),
             ("clients that never read", self.deaf),
             ("restarts", self.restarts),
@@ -121,7 +121,7 @@ fn try_seeds(run: &mut Run<'_>) -> Result<()> {
     Ok(())
 }
 
-/// One seed.
+/// Runs one seed.
 fn case(seed: u64) -> Result<Seen> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
@@ -130,11 +130,11 @@ fn case(seed: u64) -> Result<Seen> {
     seen
 }
 
-/// The world, and the server of the moment.
+/// The world, and the present server.
 struct Net {
     world: Arc<World>,
     server: Mutex<Server>,
-    /// Everything was committed.
+    /// Whether everything was committed.
     done: AtomicBool,
 }
 
@@ -152,7 +152,8 @@ impl Net {
         Arc::new(Self { world, server, done: AtomicBool::new(false) })
     }
 
-    /// Another process takes over; the one before says goodbye, or does not.
+    /// Another server takes over. The previous one shuts down in order, or its
+    /// sessions are aborted.
     fn restart(&self, rng: &mut Rng) {
         let next = Server::start(&self.world, rng);
         let before = std::mem::replace(&mut *self.server.lock(), next);
@@ -163,7 +164,7 @@ impl Net {
         }
     }
 
-    /// Connects to the server of the moment; its window too.
+    /// Connects to the present server. Returns its window, too.
     fn connect(&self, line: Line, rng: &mut Rng) -> (Wire, u64) {
         let mut server = self.server.lock();
         let (near, far) = tokio::io::duplex(1 << rng.usize(10..17));
@@ -180,7 +181,7 @@ impl Net {
         (Wire::new(far, session, line, frame_max, rng.fork()), window)
     }
 
-    /// How long a silent client may stay, at most.
+    /// How long a silent client may stay connected, at most.
     fn patience(&self) -> Duration {
         let server = self.server.lock();
         let LiveConfig { hello_ms, heartbeat_ms, pong_ms, stall_ms, close_ms, .. } = server.config;
@@ -190,7 +191,7 @@ impl Net {
 }
 
 impl Drop for Net {
-    /// The hub reads the world that publishes to it: without this, both would
+    /// The hub reads from the world, which publishes to it. Without this, both would
     /// outlive their case.
     fn drop(&mut self) {
         *self.world.hub.lock() = None;
@@ -206,7 +207,8 @@ impl Server {
             hello_ms: 300,
             close_ms: 50,
             stall_ms: 150,
-            // By a clock that is turned on while threads that read wait for a processor.
+            // Measured by a clock that is advanced while reading threads wait for a
+            // processor.
             snapshot_ms_max: 600_000,
             window: rng.u32(1..=8),
             frame_bytes_max: 4_096,
@@ -266,8 +268,8 @@ async fn simulate(seed: u64) -> Result<Seen> {
             let late = format!("a client does not get to {:?}", net.world.head());
             ensure!(started.elapsed() < PATIENCE, late);
             turn(&mut rng).await;
-            // Reads of the store are on threads of their own, and need the
-            // processor that this turning of the clock would take.
+            // Reads of the store run on other threads, which need the processor that
+            // this loop would take.
             std::thread::yield_now();
         }
         let of = (&mut reader).await.context("a client panicked")??;
@@ -277,7 +279,7 @@ async fn simulate(seed: u64) -> Result<Seen> {
     Ok(seen)
 }
 
-/// Turns the clock on a little and lets everybody do something.
+/// Advances the clock a little and lets all tasks run.
 async fn turn(rng: &mut Rng) {
     if rng.u8(..3) != 0 {
         tokio::time::advance(Duration::from_micros(rng.u64(..15_000))).await;
@@ -287,7 +289,7 @@ async fn turn(rng: &mut Rng) {
     }
 }
 
-/// Once all clients are gone, nothing is held for them.
+/// When all clients are gone, nothing is held for them.
 async fn all_is_given_back(net: &Net, rng: &mut Rng) -> Result<()> {
     let hub = net.server.lock().hub.clone();
     let started = Instant::now();
@@ -317,7 +319,7 @@ fn commit(world: &World, rng: &mut Rng, partitions: usize) {
     };
     let writes: Vec<world::Write<'_>> = keys.iter().map(String::as_str).map(write).collect();
     world.commit_unpublished(rng.u32(..partitions as u32), &writes);
-    // A view may be ahead of what was published.
+    // A view may be newer than the last published commit.
     if rng.u8(..3) != 0 {
         world.publish();
     }

@@ -1,5 +1,5 @@
-//! A simulated client: connects again and again, each time with another fate,
-//! and checks every state it comes to show.
+//! A simulated client. It connects again and again, each time with another fate, and
+//! checks every state that it shows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,30 +16,31 @@ use super::copy::Copy;
 use super::wire::{Heard, Line, Wire};
 use super::{Net, Seen};
 
-/// What becomes of a connection.
+/// The fate of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {
     /// It lasts.
     Lasts,
     /// It is cut at some byte.
     Cut,
-    /// The client falls silent after so many frames, its end stays open.
+    /// After this many frames the client neither reads nor writes, and its end stays
+    /// open.
     HalfOpen(u64),
-    /// The client never reads, but says that it lives.
+    /// The client never reads, but sends `pong`.
     Deaf,
 }
 
-/// See the module.
+/// A simulated client.
 pub(super) struct Reader {
     net: Arc<Net>,
     rng: Rng,
     copies: Vec<Copy>,
-    /// A copy as it was some time ago, to go on from.
+    /// A copy as it was some time ago, from which the client can resume.
     saved: Option<(usize, Copy)>,
     pub(super) seen: Seen,
 }
 
-/// One connection's bookkeeping.
+/// The state of one connection.
 struct Session {
     wire: Wire,
     fate: Fate,
@@ -49,7 +50,7 @@ struct Session {
     received: u64,
     acked: u64,
     next_id: u64,
-    /// Which copy a subscription or a channel is of.
+    /// The copy that each subscription or channel belongs to.
     ids: HashMap<u64, usize>,
     channels: HashMap<u64, usize>,
 }
@@ -59,7 +60,7 @@ impl Reader {
         Self { net, rng, copies, saved: None, seen: Seen::default() }
     }
 
-    /// Connects until the newest state is shown once all is done.
+    /// Connects until the newest state is shown after the last commit.
     pub(super) async fn run(mut self) -> Result<Seen> {
         while !self.session().await? {
             self.seen.connections += 1;
@@ -68,7 +69,8 @@ impl Reader {
         Ok(self.seen)
     }
 
-    /// One connection, to its end; true where all copies show the newest state.
+    /// One connection, to its end. Returns `true` if all copies show the newest
+    /// state.
     async fn session(&mut self) -> Result<bool> {
         let done = self.net.done.load(Ordering::SeqCst);
         let fate = match self.rng.u8(..12) {
@@ -118,7 +120,7 @@ impl Reader {
         let cut = |rng: &mut Rng, most: usize| 1 << rng.usize(4..most);
         let (mut read, mut written) = (usize::MAX, usize::MAX);
         if fate == Fate::Cut {
-            // At any byte, sooner rather than later.
+            // At any byte, more likely an early one.
             if rng.u8(..4) == 0 {
                 written = cut(rng, 11) + rng.usize(..64);
             } else {
@@ -134,7 +136,7 @@ impl Reader {
         }
     }
 
-    /// Asks for a table, with its token where `resume`; false where the
+    /// Requests a table, with its token if `resume`. Returns `false` if the
     /// connection broke.
     async fn subscribe(&mut self, session: &mut Session, place: usize, resume: bool) -> bool {
         let copy = &self.copies[place];
@@ -147,7 +149,7 @@ impl Reader {
         let mut sub = json!({"t":"sub","id":id,"table":table,"mode":mode,"rate_ms":rate});
         if let (true, Some(token)) = (resume, &copy.token) {
             sub["resume"] = match self.rng.u8(..24) {
-                // One that means nothing is answered with a snapshot.
+                // A meaningless token is answered with a snapshot.
                 0 => json!(token[..token.len() / 2]),
                 _ => json!(token),
             };
@@ -155,7 +157,7 @@ impl Reader {
         session.wire.say(&sub).await
     }
 
-    /// Reads until the connection ends, or all is done and shown.
+    /// Reads until the connection ends, or the newest state is shown.
     async fn listen(&mut self, mut session: Session) -> Result<bool> {
         let mut frames = 0;
         loop {
@@ -191,7 +193,7 @@ impl Reader {
         }
     }
 
-    /// Takes a message and answers; false where the connection broke.
+    /// Handles a message and answers it. Returns `false` if the connection broke.
     async fn heard(&mut self, session: &mut Session, frame: &Value) -> Result<bool> {
         let kind = frame["t"].as_str().context("no `t`")?;
         match kind {
@@ -199,7 +201,7 @@ impl Reader {
             "welcome" | "end" => return Ok(true),
             "ok" => {
                 let id = frame["id"].as_u64().context("no id")?;
-                let place = *session.ids.get(&id).context("an `ok` nobody asked for")?;
+                let place = *session.ids.get(&id).context("an `ok` without a request")?;
                 let ch = frame["ch"].as_u64().context("no channel")?;
                 ensure!(session.channels.insert(ch, place).is_none(), "channel {ch} comes twice");
                 self.copies[place].interrupt();
@@ -212,9 +214,13 @@ impl Reader {
             _ => bail!("unexpected: {frame}"),
         }
         let under_way = session.received - session.acked;
-        ensure!(under_way <= session.window, "{under_way} frames under way: {}", session.window);
+        ensure!(
+            under_way <= session.window,
+            "{under_way} frames without an acknowledgement: {}",
+            session.window
+        );
         let ch = frame["ch"].as_u64().context("no channel")?;
-        // Frames of a channel that was given up are acknowledged and ignored.
+        // Frames of a released channel are acknowledged and ignored.
         if let Some(place) = session.channels.get(&ch).copied() {
             let copy = &mut self.copies[place];
             copy.apply(&self.net.world, frame, &mut self.seen)?;
@@ -233,8 +239,7 @@ impl Reader {
         Ok(true)
     }
 
-    /// Subscribes again without a token, as a client does that trusts nothing
-    /// but a snapshot.
+    /// Subscribes again without a token, like a client that trusts only a snapshot.
     async fn anew(&mut self, session: &mut Session, place: usize, ch: u64) -> bool {
         session.channels.remove(&ch);
         let id = session.ids.iter().filter(|(_, of)| **of == place).map(|(id, _)| *id).max();
@@ -244,9 +249,8 @@ impl Reader {
             && self.subscribe(session, place, false).await
     }
 
-    /// Says now and then that it lives, and never reads. What the server may
-    /// have under way is bounded by the window and the pipe; it may keep such
-    /// a client, or close it.
+    /// Sends `pong` now and then, and never reads. The window and the pipe limit the
+    /// frames that the server may send. It may keep such a client, or close it.
     async fn stay_deaf(&mut self, mut session: Session) -> Result<bool> {
         for _ in 0..self.rng.u32(1..8) {
             if !session.wire.say(&json!({"t":"pong"})).await {
@@ -258,7 +262,8 @@ impl Reader {
         self.given_up(session.wire).await
     }
 
-    /// Neither reads nor writes any more: the server must give it up in time.
+    /// Neither reads nor writes any more. The server must close the connection in
+    /// time.
     async fn given_up(&mut self, mut wire: Wire) -> Result<bool> {
         match timeout(self.net.patience(), &mut wire.session).await {
             Ok(Ok(SessionEnd::Cut)) => {}

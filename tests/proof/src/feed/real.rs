@@ -1,9 +1,9 @@
 //! Invariant 9 with real sockets: the real server behind a proxy that cuts
-//! connections at random bytes, the real client on the other side.
+//! connections at random bytes, and the real client.
 //!
-//! Every state that the client shows must be one that a second client saw,
-//! which is not cut and gets every change by itself; and what that one saw must
-//! end as the rows that the server gives over HTTP.
+//! A second client is not cut and receives every change separately. Every state that
+//! the first client shows must be one that the second one saw. The second client's
+//! last state must equal the rows that the server returns over HTTP.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 use crate::{Claim, Counts, Run};
 
-/// See the module.
+/// The claim.
 pub const CLAIM: Claim = Claim {
     invariant: 9,
     name: "real-cuts",
@@ -32,14 +32,14 @@ pub const CLAIM: Claim = Claim {
     experiment: try_cuts,
 };
 
-/// The table that is watched: one row for each subject.
+/// The watched table. It has one row per subject.
 const TABLE: &str = "rogue/seen";
-/// How many subjects there are.
+/// The number of subjects.
 const SUBJECTS: u64 = 23;
-/// After so many cuts the server is killed and started again.
+/// After this many cuts the server is killed and started again.
 const KILL_EVERY: u64 = 20;
 
-/// Each state there was, by epoch and position.
+/// Each state that existed, by epoch and commit.
 type States = HashMap<(String, u64), BTreeMap<String, String>>;
 
 fn try_cuts(run: &mut Run<'_>) -> Result<()> {
@@ -78,7 +78,7 @@ async fn cut(run: &mut Run<'_>) -> Result<()> {
         let lines: String = (0..rng.u64(1..6)).map(|n| line(sent + n)).collect();
         sent += lines.lines().count() as u64;
         server.events(lines).await?;
-        // Time for the proxy and the client to come across some of it.
+        // Time in which the proxy and the client can notice some of it.
         tokio::time::sleep(Duration::from_millis(rng.u64(..8))).await;
         let now = cuts.load(Ordering::SeqCst).min(run.wanted());
         if now / KILL_EVERY > counted / KILL_EVERY {
@@ -112,7 +112,7 @@ async fn cut(run: &mut Run<'_>) -> Result<()> {
     judge(run, &shown.lock(), &states.lock())
 }
 
-/// Looks every state shown up among those there were.
+/// Looks up every shown state among those that existed.
 fn judge(run: &mut Run<'_>, shown: &[Shown], states: &States) -> Result<()> {
     let mut last: Option<&Shown> = None;
     for state in shown {
@@ -131,22 +131,22 @@ fn judge(run: &mut Run<'_>, shown: &[Shown], states: &States) -> Result<()> {
     Ok(())
 }
 
-/// What the client showed at a moment.
+/// The state that the client showed at a moment.
 struct Shown {
     epoch: String,
     pos: u64,
     rows: BTreeMap<String, String>,
 }
 
-/// Keeps every state that every change leads to.
+/// Keeps the state after every change.
 async fn witness_all(mut changes: Changes, table: Table, states: Arc<Mutex<States>>) -> Result<()> {
     let (mut epoch, mut at) = (String::new(), None);
     let mut rows = BTreeMap::new();
     while let Some(change) = changes.next().await {
         match change {
             Change::Snapshot { .. } => {
-                // The rows are of the newest change, which may be after this one;
-                // those between are dropped below.
+                // The rows are those of the newest change, which may be later than
+                // this one. States between them are dropped below.
                 let (now, pos) = table.with(|rows, pos| (parsed(rows), pos));
                 (rows, at) = (now, pos);
                 epoch = table.epoch().context("no epoch")?;
@@ -170,12 +170,13 @@ async fn witness_all(mut changes: Changes, table: Table, states: Arc<Mutex<State
     Ok(())
 }
 
-/// Keeps what the client shows whenever something changes.
+/// Keeps the client's state whenever something changes.
 async fn note_all(mut changes: Changes, table: Table, all: Arc<Mutex<Vec<Shown>>>) -> Result<()> {
     while changes.next().await.is_some() {
         let before = table.epoch();
         let (rows, pos) = table.with(|rows, pos| (parsed(rows), pos));
-        // Read apart, so they are of one moment only where the epoch stayed.
+        // Epoch and rows are read separately. They belong together only if the epoch
+        // did not change.
         if let (Some(epoch), Some(pos)) = (table.epoch(), pos)
             && before.as_ref() == Some(&epoch)
         {
@@ -185,7 +186,7 @@ async fn note_all(mut changes: Changes, table: Table, all: Arc<Mutex<Vec<Shown>>
     Ok(())
 }
 
-/// The proxy may cut the first connection before it is welcomed.
+/// The proxy may cut the first connection before the welcome message.
 async fn connect(url: &str, options: &Options) -> Result<Client> {
     for _ in 0..200 {
         if let Ok(client) = Client::connect(url, options.clone()).await {
@@ -195,8 +196,8 @@ async fn connect(url: &str, options: &Options) -> Result<Client> {
     bail!("no connection comes about at {url}")
 }
 
-/// Passes connections on to `target`, and cuts each after a random number of
-/// bytes in one of its directions.
+/// Forwards connections to `target`, and cuts each after a random number of bytes in
+/// one direction.
 async fn proxy(target: String, cuts: Arc<AtomicU64>, mut rng: Rng) -> Result<String> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?;
@@ -222,7 +223,7 @@ async fn proxy(target: String, cuts: Arc<AtomicU64>, mut rng: Rng) -> Result<Str
     Ok(address.to_string())
 }
 
-/// Passes at most `left` bytes on; whether that cut the connection.
+/// Forwards at most `left` bytes. Returns whether that cut the connection.
 async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut left: usize) -> bool {
     let mut piece = [0; 1 << 12];
     while left > 0 {
@@ -243,7 +244,7 @@ fn parsed(rows: &BTreeMap<String, Row>) -> BTreeMap<String, String> {
     rows.iter().map(|(key, row)| (key.clone(), value(row))).collect()
 }
 
-/// A row as serde writes it, whatever the spaces.
+/// A row as serde writes it, independent of white space.
 fn value(row: &Row) -> String {
     row.read::<serde_json::Value>().map_or_else(|e| e.to_string(), |value| value.to_string())
 }

@@ -1,5 +1,5 @@
-//! A client's end of a simulated connection: WebSocket (RFC 6455) by hand, so
-//! that bytes can be split, held back and cut wherever a case wants.
+//! A client's end of a simulated connection. It implements WebSocket (RFC 6455)
+//! itself, so that a case can split, delay and cut bytes anywhere.
 
 use anyhow::{Result, bail, ensure};
 use fastrand::Rng;
@@ -9,38 +9,38 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, sleep};
 
-/// What came.
+/// What the client received.
 pub(super) enum Heard {
     /// A message.
     Message(Value),
-    /// The server closed, with this code.
+    /// The server closed the connection, with this code.
     Closed(u16),
     /// The connection broke.
     Cut,
 }
 
-/// How a client reads and writes, and what becomes of its connection.
+/// How a client reads and writes, and the fate of its connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line {
     /// The most bytes read or written at once.
     pub(super) piece: usize,
-    /// One in so many reads waits before; 0 for none.
+    /// One in this many reads waits first; 0 for none.
     pub(super) pause_one_in: u32,
     /// The longest of these waits.
     pub(super) pause_ms: u64,
-    /// The connection breaks after so many bytes from the server.
+    /// The connection breaks after this many bytes from the server.
     pub(super) cut_after_read: usize,
-    /// The connection breaks after so many bytes to the server.
+    /// The connection breaks after this many bytes to the server.
     pub(super) cut_after_written: usize,
 }
 
-/// See the module.
+/// A client's end of a connection.
 pub(super) struct Wire {
     pipe: DuplexStream,
     inbox: Vec<u8>,
     line: Line,
     rng: Rng,
-    /// The longest message taken.
+    /// The longest message that is accepted.
     frame_max: usize,
     /// The server's half.
     pub(super) session: JoinHandle<SessionEnd>,
@@ -57,7 +57,7 @@ impl Wire {
         Self { pipe, inbox: Vec::new(), line, rng, frame_max, session }
     }
 
-    /// From now on nothing is held back or cut.
+    /// From now on no bytes are delayed or cut.
     pub(super) fn heal(&mut self) {
         self.line = Line {
             piece: 1 << 16,
@@ -68,8 +68,8 @@ impl Wire {
         };
     }
 
-    /// Sends a message, in pieces; false where the connection broke, perhaps in
-    /// the middle of it.
+    /// Sends a message, in pieces. Returns `false` if the connection broke, perhaps
+    /// in the middle of it.
     pub(super) async fn say(&mut self, message: &Value) -> bool {
         let frame = text_frame(message.to_string().as_bytes(), self.rng.u32(..).to_be_bytes());
         let mut rest = &frame[..];
@@ -123,7 +123,7 @@ impl Wire {
         }
     }
 
-    /// The first frame that has come whole.
+    /// The first complete frame that was received.
     fn take(&mut self) -> Result<Option<(u8, Vec<u8>)>> {
         let [first, second, ..] = self.inbox[..] else { return Ok(None) };
         ensure!(first & 0xf0 == 0x80, "a frame begins with {first:#x}");

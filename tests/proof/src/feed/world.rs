@@ -1,6 +1,6 @@
-//! Projections in memory, with every state they ever had, behind the port the
-//! feed reads them through. The tests of `host/live` and `clients/rust` include
-//! this file too.
+//! Projections in memory, with every state that they ever had, behind the port that
+//! the feed reads. The tests of `host/live` and `clients/rust` include this file,
+//! too.
 
 #![allow(dead_code, unreachable_pub, reason = "each who includes it uses a part of it")]
 
@@ -17,19 +17,19 @@ use lantern_live::{Hub, Lag, LiveConfig};
 use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Value, json};
 
-/// The name of the projection every world has.
+/// The name of the projection in every world.
 pub const PROJECTION: &str = "shop";
 /// Rows by key, as the feed has them.
 pub type Rows = BTreeMap<String, Value>;
 /// The `n` of each row, by key.
 pub type Numbers = BTreeMap<String, i64>;
-/// A change: table, key, and the new `n` or none to delete.
+/// A change: table, key, and the new `n`, or `None` to delete the row.
 pub type Write<'a> = (u32, &'a str, Option<i64>);
 
 /// One projection with two public tables (`a`, `b`) and a private one (`c`).
 pub struct World {
     state: Mutex<State>,
-    /// The feed commits are published to.
+    /// The feed to which commits are published.
     pub hub: Mutex<Option<Arc<Hub>>>,
 }
 
@@ -38,11 +38,11 @@ struct State {
     epochs: u64,
     manifest: Arc<Manifest>,
     shards: Vec<Shard>,
-    /// What versions before the served one had, oldest first.
+    /// The states of versions before the serving one, oldest first.
     before: Vec<Vec<Shard>>,
-    /// Each state there ever was, by epoch and position.
+    /// Each state that ever existed, by epoch and commit.
     history: HashMap<(String, u64), Moment>,
-    /// Committed, not yet published.
+    /// Committed, but not published yet.
     unpublished: Vec<Arc<Committed>>,
     views: u64,
 }
@@ -58,7 +58,7 @@ struct Shard {
 #[derive(Default)]
 struct Moment {
     rows: [Arc<Numbers>; 2],
-    /// Whether the commit that led to it wrote to the table.
+    /// For each table, whether the commit that led to this state wrote to it.
     touched: [bool; 2],
 }
 
@@ -103,7 +103,7 @@ impl World {
         world
     }
 
-    /// A feed over this world, which commits are published to from now on.
+    /// Starts a feed over this world. Commits are published to it from now on.
     pub fn serve(self: &Arc<Self>, config: LiveConfig) -> Arc<Hub> {
         config.check().expect("the settings can work");
         let lag = Arc::new(|_: &str| Some(Lag { events: 3, ms: 12 }));
@@ -112,7 +112,7 @@ impl World {
         hub
     }
 
-    /// Another version, empty, takes over.
+    /// Another version, empty, becomes active.
     pub fn activate(&self, partitions: usize) -> String {
         let fresh = (0..partitions).map(|_| Shard::default()).collect();
         let mut state = self.state.lock();
@@ -121,18 +121,18 @@ impl World {
         self.take_over(state)
     }
 
-    /// The version before the served one takes over again, as it was; nothing
-    /// where there is none.
+    /// The previously active version becomes active again, unchanged. Does nothing if
+    /// there is none.
     pub fn roll_back(&self) {
         let mut state = self.state.lock();
-        // The first entry stands for the time before the first version.
+        // The first entry is the time before the first version.
         if state.before.len() > 1 {
             state.shards = state.before.pop().unwrap_or_default();
             self.take_over(state);
         }
     }
 
-    /// What stands in `shards` is served from now on, under an epoch of its own.
+    /// The states in `shards` are served from now on, under an epoch of their own.
     fn take_over(&self, mut state: MutexGuard<'_, State>) -> String {
         state.epochs += 1;
         let epoch = format!("{}.v.0", state.epochs);
@@ -165,14 +165,14 @@ impl World {
         }
     }
 
-    /// Commits and publishes; the position reached.
+    /// Commits and publishes. Returns the new commit.
     pub fn commit(&self, partition: u32, writes: &[Write<'_>]) -> u64 {
         let pos = self.commit_unpublished(partition, writes);
         self.publish();
         pos
     }
 
-    /// Commits, as an engine does before it publishes.
+    /// Commits without publishing, as an engine does before it publishes.
     pub fn commit_unpublished(&self, partition: u32, writes: &[Write<'_>]) -> u64 {
         let mut state = self.state.lock();
         let epoch = state.epoch.clone().expect("a version is served");
@@ -239,7 +239,7 @@ impl World {
         }
     }
 
-    /// Forgets the change log up to the newest position.
+    /// Deletes the change log up to the newest commit.
     pub fn forget_changes(&self) {
         let mut state = self.state.lock();
         for shard in &mut state.shards {
@@ -261,17 +261,17 @@ impl World {
         self.state.lock().shards[0].store.fail_next_read(error);
     }
 
-    /// A table's rows at a position.
+    /// A table's rows at a commit.
     ///
     /// # Panics
-    /// Where the table never was there.
+    /// If the table did not exist then.
     pub fn rows_at(&self, epoch: &str, pos: u64, table: usize) -> Rows {
         let numbers = self.numbers_at(epoch, pos, table);
         let numbers = numbers.unwrap_or_else(|| panic!("{epoch} never was at {pos}"));
         numbers.iter().map(|(key, n)| (key.clone(), row(key, *n))).collect()
     }
 
-    /// A table's rows at a position; `None` where it never was there.
+    /// A table's rows at a commit; `None` if it did not exist then.
     pub fn numbers_at(&self, epoch: &str, pos: u64, table: usize) -> Option<Arc<Numbers>> {
         let state = self.state.lock();
         state.history.get(&(epoch.to_owned(), pos)).map(|at| at.rows[table].clone())
@@ -284,7 +284,7 @@ impl World {
         (from + 1..=to).filter_map(at).filter(|at| at.touched[table]).count()
     }
 
-    /// The newest epoch and position.
+    /// The newest epoch and commit.
     pub fn head(&self) -> (String, u64) {
         let state = self.state.lock();
         let epoch = state.epoch.clone().expect("a version is served");

@@ -1,4 +1,5 @@
-//! Guests that no text does for: they are large, or lie in the binary format.
+//! Guests that cannot be written as text: they are large, or malformed in the binary
+//! format.
 
 use std::fmt::Write as _;
 
@@ -6,48 +7,48 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::frame;
 
-/// How a component begins.
+/// The header of a component.
 const COMPONENT: &[u8] = b"\0asm\x0D\0\x01\0";
-/// What makes a section of a component within one.
+/// The id of a section with a nested component.
 const NESTED: u8 = 4;
-/// What makes a core module's section of a component.
+/// The id of a component's section with a core module.
 const CORE_MODULE: u8 = 1;
-/// What makes one of core instances.
+/// The id of a component's section with core instances.
 const CORE_INSTANCE: u8 = 2;
-/// What makes a module's section of its functions' types.
+/// The id of a module's section with its functions' types.
 const FUNCTIONS: u8 = 3;
-/// What makes one of their bodies.
+/// The id of a module's section with the functions' bodies.
 const CODE: u8 = 10;
-/// The largest upload by default, in bytes, and one.
+/// One byte more than the largest upload by default.
 const TOO_LARGE_BYTES: usize = (16 << 20) + 1;
 
-/// A guest made by code.
+/// A guest that is made by code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bomb {
-    /// One function of a mebibyte, valid, that keeps a compiler
-    /// busy for minutes.
+    /// One valid function of a mebibyte that keeps a compiler busy for minutes.
     HugeFunction,
     /// Fifty thousand functions.
     ManyFunctions,
     /// Ten thousand blocks, each within the one before it.
     DeepBlocks,
-    /// Jump tables of as many targets as an upload has room for.
+    /// Jump tables with as much room as an upload allows.
     HugeJumpTables,
-    /// A function of as many local variables as a function may have.
+    /// A function with the maximum number of local variables.
     ManyLocals,
-    /// Thousands of functions, each with as many locals: a few bytes each.
+    /// Thousands of functions, each with the maximum number of locals, in a few bytes
+    /// each.
     LocalsInEach,
-    /// Types of a component, each made of the one before it twice.
+    /// Types of a component. Each contains the previous one twice.
     DoublingTypes,
-    /// Types of a component, each within the one before it.
+    /// Types of a component. Each contains the previous one.
     NestedTypes,
-    /// Components, each within the one before it.
+    /// Components. Each contains the previous one.
     NestedComponents,
-    /// More tables than it may have.
+    /// More tables than a module may have.
     ManyTables,
-    /// More memories than it may have, in core modules of their own.
+    /// More memories than a component may have, in core modules of their own.
     ManyMemories,
-    /// More core instances than it may have.
+    /// More core instances than a component may have.
     ManyInstances,
     /// `setup` takes a number instead of a text.
     OtherSignature,
@@ -106,7 +107,7 @@ impl Bomb {
     /// Makes it.
     ///
     /// # Errors
-    /// Where its own text is wrong.
+    /// If its own text is wrong.
     pub fn build(self) -> Result<Vec<u8>> {
         let name = self.name();
         match self {
@@ -141,7 +142,7 @@ impl Bomb {
                 name,
                 "(func (export \"lantern:projection/projector@0.2.0#setup\")
                    (param i32) (result i32) (i32.const 1024))
-                 ;; Stands for `projector@0.2.0#setup\" (param i32 i32)`.\n",
+                 ;; Replaces `projector@0.2.0#setup\" (param i32 i32)`.\n",
                 ("setup: func(parameters: string)", "setup: func(parameters: u32)"),
             ),
             Self::TooLarge => {
@@ -159,8 +160,8 @@ impl Bomb {
     }
 }
 
-/// Many variables that live on over many joins: what makes allocation of
-/// registers slow.
+/// Many variables that stay live over many joins, which makes register allocation
+/// slow.
 fn huge_function() -> String {
     let mut text = "(func (param i64) (result i64) (local".to_owned();
     (0..500).for_each(|_| text.push_str(" i64"));
@@ -192,8 +193,8 @@ fn huge_jump_tables() -> String {
     text
 }
 
-/// Ten thousand functions of fifty thousand locals, of a dozen bytes each,
-/// behind those of an honest guest.
+/// Ten thousand functions of fifty thousand locals, of a dozen bytes each, after the
+/// functions of an honest guest.
 fn locals_in_each() -> Result<Vec<u8>> {
     const COUNT: usize = 10_000;
     let honest = frame::build("locals-in-each", "(type (func))\n")?;
@@ -203,7 +204,7 @@ fn locals_in_each() -> Result<Vec<u8>> {
     let mut module = honest[..8].to_vec();
     for (id, content) in sections(&honest, 8)? {
         let more = match id {
-            // Of the first type.
+            // Each has the first type.
             FUNCTIONS => vec![0; COUNT],
             CODE => body.repeat(COUNT),
             _ => {
@@ -211,7 +212,7 @@ fn locals_in_each() -> Result<Vec<u8>> {
                 continue;
             }
         };
-        // Few enough for one byte.
+        // The count fits in one byte.
         let count = usize::from(content[0]);
         ensure!(count < 0x80, "the honest guest has {count} functions");
         section(&mut module, id, &[&leb(count + COUNT)[..], &content[1..], &more].concat());
@@ -219,7 +220,7 @@ fn locals_in_each() -> Result<Vec<u8>> {
     Ok(module)
 }
 
-/// A type of 2^40 parts in forty lines.
+/// A type with 2^40 parts in forty lines.
 fn doubling_types() -> Result<Vec<u8>> {
     let mut text = "(component (type (tuple u8 u8))".to_owned();
     for n in 0..40 {
@@ -239,14 +240,14 @@ fn nested_types() -> Result<Vec<u8>> {
     Ok(wat::parse_str(text)?)
 }
 
-/// An honest component that makes `count` instances of a module besides.
+/// An honest component that also makes `count` instances of a module.
 fn with_instances(name: &str, module: &str, count: usize) -> Result<Vec<u8>> {
     let mut component = frame::component(&frame::build(name, "")?)?;
     let modules = sections(&component, 8)?.iter().filter(|(id, _)| *id == CORE_MODULE).count();
     section(&mut component, CORE_MODULE, &wat::parse_str(module)?);
     let mut instances = leb(count);
     for _ in 0..count {
-        // Of this module, with nothing imported.
+        // An instance of this module, without imports.
         instances.push(0);
         instances.extend(leb(modules));
         instances.push(0);
@@ -284,7 +285,7 @@ pub(crate) fn sections(of: &[u8], mut at: usize) -> Result<Vec<(u8, Vec<u8>)>> {
     Ok(found)
 }
 
-/// An unsigned number of variable length.
+/// An unsigned number in LEB128.
 pub(crate) fn leb(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {

@@ -1,6 +1,5 @@
-//! Makes a guest of what a text says, with what every guest needs besides: an
-//! honest memory, allocator, manifest and answers, each unless the text has its
-//! own.
+//! Builds a guest from its text, and adds the parts that every guest needs: an honest
+//! memory, allocator, manifest and answers. The text may replace each of them.
 
 use std::fmt::Write as _;
 
@@ -11,7 +10,7 @@ use wit_parser::Resolve;
 /// The contract.
 const WIT: &str = include_str!("../../../../wit/projection.wit");
 
-/// The parts of WASI that guests ask for.
+/// The parts of WASI that guests import.
 const WASI: &str = "
     package wasi:clocks@0.2.0 {
       interface wall-clock {
@@ -62,12 +61,12 @@ const WORLD: &str = "
       import wasi:cli/exit@0.2.0;
     }";
 
-/// Where `apply` finds its answer, which is `ok` unless a guest overwrites it.
+/// Address of the answer of `apply`, which is `ok` unless a guest overwrites it.
 const ANSWER: u32 = 512;
-/// Where the answer of `setup` lies; the manifest begins 8 bytes further on.
+/// Address of the answer of `setup`. The manifest begins 8 bytes later.
 const MANIFEST: u32 = 1024;
-/// Where the allocator begins. Between the manifest and this, from 16 KiB on,
-/// guests have their own data, and from 8 KiB on what the host answers.
+/// The start of the allocator's memory. Between the manifest and this, guests keep
+/// the host's answers from 8 KiB on, and their own data from 16 KiB on.
 const HEAP: u32 = 1 << 16;
 
 /// The event type that the guest named `name` subscribes to.
@@ -76,11 +75,11 @@ pub fn probe(name: &str) -> String {
     format!("hostile.{name}")
 }
 
-/// Makes the guest named `name` of its text: a whole module or component, or
-/// fields of a module that the rest is added to.
+/// Builds the guest named `name` from its text. The text is a whole module or
+/// component, or fields of a module to which the rest is added.
 ///
 /// # Errors
-/// Where the text is not one.
+/// If the text is invalid.
 pub fn build(name: &str, text: &str) -> Result<Vec<u8>> {
     let code = text.lines().find(|line| !line.starts_with(";;")).unwrap_or_default();
     if code.starts_with("(component") || code.starts_with("(module") {
@@ -91,23 +90,23 @@ pub fn build(name: &str, text: &str) -> Result<Vec<u8>> {
     describe(module, text.contains("(import \"wasi:"), WIT)
 }
 
-/// The same, of a contract of the guest's own.
+/// Like [`build`], for a guest with a contract of its own.
 ///
 /// # Errors
-/// Where text or contract are none.
+/// If text or contract are invalid.
 pub fn build_for(name: &str, text: &str, change: (&str, &str)) -> Result<Vec<u8>> {
     describe(wat::parse_str(framed(name, text))?, false, &WIT.replace(change.0, change.1))
 }
 
-/// Makes a core module a component.
+/// Makes a component from a core module.
 ///
 /// # Errors
-/// Where it is none that can be.
+/// If the module cannot be a component.
 pub fn component(module: &[u8]) -> Result<Vec<u8>> {
     wit_component::ComponentEncoder::default().module(module)?.encode()
 }
 
-/// The module's text: the guest's fields, and what it lacks.
+/// The module's text: the guest's fields, and the missing ones.
 fn framed(name: &str, text: &str) -> String {
     let mut module = format!("(module ${name}\n{text}\n");
     let mut add = |unless: &str, fields: &str| {
@@ -151,7 +150,7 @@ fn framed(name: &str, text: &str) -> String {
             if on_apply { "(call $on_apply (local.get 0))" } else { "" }
         ),
     );
-    // An address is of the memory's own size.
+    // An address has the width of the memory's addresses.
     let address = if text.contains("(memory (export \"memory\") i64") { "i64" } else { "i32" };
     let mut image = Image { bytes: Vec::new() };
     image.manifest(&manifest(name));
@@ -164,7 +163,7 @@ fn framed(name: &str, text: &str) -> String {
     module
 }
 
-/// What a guest says of itself, unless it says otherwise.
+/// The guest's manifest, unless the text has its own.
 fn manifest(name: &str) -> Manifest {
     let field = Field {
         name: "n".into(),
@@ -191,7 +190,7 @@ fn manifest(name: &str) -> Manifest {
     }
 }
 
-/// Says in a module which world it is of, as SDKs do.
+/// Adds the section that names the module's world, as SDKs do.
 fn describe(mut module: Vec<u8>, wasi: bool, wit: &str) -> Result<Vec<u8>> {
     let mut resolve = Resolve::default();
     let wit = if wasi {
@@ -207,7 +206,7 @@ fn describe(mut module: Vec<u8>, wasi: bool, wit: &str) -> Result<Vec<u8>> {
     Ok(module)
 }
 
-/// Memory with what the canonical ABI wants of `result<manifest, string>`.
+/// Memory that contains a `result<manifest, string>` in the canonical ABI.
 struct Image {
     bytes: Vec<u8>,
 }
@@ -268,7 +267,7 @@ impl Image {
         self.pair(at, start, text.len());
     }
 
-    /// Address and length, of 32 bits each.
+    /// Writes address and length, of 32 bits each.
     fn pair(&mut self, at: usize, start: usize, len: usize) {
         self.u64(at, (start as u64 + u64::from(MANIFEST)) | (len as u64) << 32);
     }

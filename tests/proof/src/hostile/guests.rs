@@ -1,5 +1,5 @@
-//! The corpus: every hostile guest with what must come of it. A file of
-//! `tests/guests/hostile` without its line here does not compile.
+//! The corpus: every hostile guest with its expected result. A file of
+//! `tests/guests/hostile` without a line here does not compile.
 
 use anyhow::Result;
 
@@ -17,38 +17,39 @@ mod files {
 
 pub use files::File;
 
-/// What must come of a guest, and the words that a person must see.
+/// The expected result of a guest, and the words that a person must see.
 #[derive(Clone, Copy, Debug)]
 pub enum Expected {
-    /// Its upload is answered with this code, and a detail with these words.
+    /// The upload is answered with this code, and a detail with these words.
     Refused(&'static str, &'static str),
-    /// The same, where the log holds events for it already, so that its upload
-    /// is checked against them. Without any it may be taken.
+    /// The same, if the log already has events for it, so that the upload is checked
+    /// against them. Without such events it may be accepted.
     RefusedOverEvents(&'static str, &'static str),
-    /// It is taken, and each of its events is parked for a reason with these
+    /// It is accepted, and each of its events is parked. The reason contains these
     /// words.
     Parks(&'static str),
-    /// It is taken and harmless: nothing is parked, and its public table holds
-    /// rows under these keys.
+    /// It is accepted and harmless: no event is parked, and its public table has rows
+    /// under these keys.
     Folds(&'static [&'static str]),
-    /// It is taken, and halted by its first event for a reason with these words.
+    /// It is accepted, and halted by its first event. The reason contains these
+    /// words.
     Halts(&'static str),
 }
 
 /// A guest of the corpus.
 #[derive(Clone, Copy, Debug)]
 pub enum Guest {
-    /// Of a text.
+    /// Built from a text.
     Text(File),
     /// Made by code.
     Made(Bomb),
 }
 
 impl Guest {
-    /// How many there are.
+    /// The number of guests.
     pub const COUNT: u64 = (File::ALL.len() + Bomb::ALL.len()) as u64;
 
-    /// The guest of this place, which is any number.
+    /// The guest number `place`, which may be any number.
     #[must_use]
     pub fn at(place: u64) -> Self {
         let place = usize::try_from(place % Self::COUNT).unwrap_or_default();
@@ -67,10 +68,10 @@ impl Guest {
         }
     }
 
-    /// Makes it.
+    /// Builds it.
     ///
     /// # Errors
-    /// Where its text is wrong.
+    /// If its text is invalid.
     pub fn build(self) -> Result<Vec<u8>> {
         match self {
             Self::Text(file) => frame::build(file.name(), file.text()),
@@ -78,7 +79,7 @@ impl Guest {
         }
     }
 
-    /// What must come of it.
+    /// The expected result.
     #[must_use]
     pub fn expected(self) -> Expected {
         match self {

@@ -1,5 +1,5 @@
-//! Malformed uploads harm nobody: bytes that are nearly plugins, or nothing
-//! like them, many at once, at the real server.
+//! Malformed uploads harm no other projection: bytes that are nearly plugins, or not
+//! at all, several at once, at the real server.
 
 use anyhow::{Context as _, Result, ensure};
 use arbitrary::Unstructured;
@@ -12,13 +12,13 @@ use super::bombs::{section, sections};
 use super::guests::{Expected, Guest};
 use super::{Siege, frame};
 
-/// Connections at once.
+/// The number of connections at the same time.
 const AT_ONCE: usize = 6;
-/// After so many uploads the victim and the process are looked at.
+/// After this many uploads the victim and the process are checked.
 const A_LOOK: u64 = 100;
-/// Where a module's sections begin.
+/// The offset of a module's first section.
 const HEADER_BYTES: usize = 8;
-/// The names of sections that somebody reads.
+/// The names of sections that the host reads.
 const NAMES: [&str; 8] = [
     "component-type",
     "component-type:guest",
@@ -36,9 +36,9 @@ const SETTINGS: &[&str] = &[
     "plugin.compiles_at_once=2",
 ];
 
-/// What came of an upload.
+/// The result of an upload.
 enum Answer {
-    /// It happens to be a plugin.
+    /// It happens to be a valid plugin.
     Taken,
     /// Refused, with this code.
     Refused(String),
@@ -47,7 +47,7 @@ enum Answer {
 /// The experiment of invariant 8.
 ///
 /// # Errors
-/// Where the server does not start.
+/// If the server does not start.
 pub fn malformed_uploads(run: &mut crate::Run<'_>) -> Result<()> {
     let runtime = Runtime::new()?;
     let bases = Bases::load()?;
@@ -87,8 +87,8 @@ async fn upload(siege: &Siege, bases: &Bases, seed: u64) -> (u64, Result<Answer>
     (seed, answer(siege, bases, seed).await)
 }
 
-/// Uploads what the seed makes, and looks at the answer; what is taken goes
-/// again.
+/// Uploads the bytes that the seed makes, and checks the answer. A plugin that was
+/// accepted is deleted again.
 async fn answer(siege: &Siege, bases: &Bases, seed: u64) -> Result<Answer> {
     let (how, bytes) = bases.malformed(&mut fastrand::Rng::with_seed(seed));
     let name = format!("m{seed}");
@@ -110,13 +110,13 @@ async fn answer(siege: &Siege, bases: &Bases, seed: u64) -> Result<Answer> {
     Ok(Answer::Refused(code))
 }
 
-/// What malformed uploads are made of.
+/// The inputs from which malformed uploads are made.
 struct Bases {
     /// Real plugins, of some hundred kilobytes.
     real: Vec<Vec<u8>>,
     /// Small guests, modules and components, which are quick to compile.
     small: Vec<Vec<u8>>,
-    /// The section by which a module says that it is a projection.
+    /// The section that declares a module to be a projection.
     metadata: Vec<u8>,
 }
 
@@ -142,7 +142,7 @@ impl Bases {
         Ok(Self { real, small, metadata: metadata.context("a guest without metadata")?.1 })
     }
 
-    /// Something malformed, and how it was made.
+    /// A malformed upload, and how it was made.
     fn malformed(&self, random: &mut fastrand::Rng) -> (&'static str, Vec<u8>) {
         match random.u32(..16) {
             0 => ("random bytes", bytes(random, 4_096)),
@@ -151,7 +151,7 @@ impl Bases {
                 let base = self.any(random);
                 base[..random.usize(..base.len())].to_vec()
             }),
-            // The most: they reach the furthest.
+            // The most frequent kind, because it gets furthest.
             3 | 4 | 12..16 => ("a small guest with flipped bits", {
                 let flips = random.usize(1..4);
                 let base = self.small(random);
@@ -193,7 +193,7 @@ impl Bases {
         &of[random.usize(..of.len())]
     }
 
-    /// Sections of a small guest, left out, doubled or moved.
+    /// Sections of a small guest, omitted, duplicated or moved.
     fn shuffled(&self, random: &mut fastrand::Rng) -> Vec<u8> {
         let base = self.small(random);
         let mut parts = sections(base, HEADER_BYTES).unwrap_or_default();
@@ -228,8 +228,8 @@ impl Bases {
         module
     }
 
-    /// A custom section: a name that means something, and content that does
-    /// not, or only nearly.
+    /// A custom section with a name that the host knows, and invalid or nearly valid
+    /// content.
     fn custom(&self, random: &mut fastrand::Rng) -> Vec<u8> {
         if random.bool() {
             let flips = random.usize(1..5);
@@ -237,7 +237,7 @@ impl Bases {
         }
         let name = NAMES[random.usize(..NAMES.len())];
         let mut body = super::bombs::leb(name.len());
-        // One in four says that its name is longer than all of it.
+        // One in four declares a name longer than the section.
         if random.u32(..4) == 0 {
             body = super::bombs::leb(random.usize(..1 << 30));
         }
@@ -272,8 +272,7 @@ fn flipped(random: &mut fastrand::Rng, base: &[u8], flips: usize) -> Vec<u8> {
     bytes
 }
 
-/// A valid module of wasm-smith's, with proposals that are on or off as it
-/// likes.
+/// A valid module of wasm-smith, with a random choice of proposals.
 fn smith(random: &mut fastrand::Rng) -> Vec<u8> {
     let mut seed = vec![0; random.usize(16..8_192)];
     random.fill(&mut seed);
@@ -287,7 +286,7 @@ fn smith(random: &mut fastrand::Rng) -> Vec<u8> {
         max_memories: random.usize(1..4),
         ..wasm_smith::Config::default()
     };
-    // Where the seed does not do, the seed itself is as malformed as any.
+    // If the seed does not suffice, the seed itself is the malformed upload.
     wasm_smith::Module::new(config, &mut Unstructured::new(&seed))
         .map_or(seed.clone(), |module| module.to_bytes())
 }

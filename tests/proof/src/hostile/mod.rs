@@ -1,6 +1,6 @@
-//! Hostile plugins harm nobody: each guest of the corpus in the real server,
-//! beside a victim that must not notice, and with the words that its author
-//! must see.
+//! Hostile plugins harm no other projection. Each guest of the corpus runs in the
+//! real server. A victim runs in parallel and must not notice, and the guest's author
+//! must see the right error text.
 
 pub mod bombs;
 pub mod frame;
@@ -25,39 +25,41 @@ use victim::{Victim, Window};
 
 /// Events for the hostile guest.
 const PROBES: u64 = 3;
-/// Events for the victim before each hostile guest, with nothing beside it.
+/// Events for the victim before each hostile guest, while nothing else runs.
 const BASELINE_EVENTS: u64 = 25;
-/// How long one guest may keep the server busy: its limits of fuel and of
-/// compiling, some times over.
+/// How long one guest may keep the server busy: a few times its limits of fuel and of
+/// compilation.
 const GUEST_MAX: Duration = Duration::from_secs(100);
-/// How many guests that never end are set on the server at once, which is more
-/// than it has threads.
+/// The number of endless guests that run on the server at once. It is larger than the
+/// server's number of threads.
 const PACK: u64 = 6;
-/// How long an event of the victim may be held up by all of those together,
-/// where twice the baseline is less. They never have its thread, but keep every
-/// processor busy, and each of an event's four hops from thread to thread waits
-/// for one: beside other work on two processors, 99 of 100 took up to 153 ms.
-/// Where endless plugins do get its thread, it is 330 to 860 ms.
+/// How long those guests together may delay an event of the victim, if twice the
+/// baseline is less. They never have its thread, but they keep every processor busy,
+/// and each of an event's four hops from thread to thread waits for one. With other
+/// load on two processors 99 of 100 events took up to 153 ms. If endless plugins do
+/// get the victim's thread, it is 330 to 860 ms.
 const HELD_UP_MAX: Duration = Duration::from_millis(250);
-/// So many events of the victim are measured beside all of those, that one slow
-/// sync of the disk is not the hundredth part.
+/// The number of the victim's events that are measured in parallel with those guests.
+/// It is large enough that one slow sync of the disk is less than one in a hundred.
 const PACK_EVENTS: usize = 400;
-/// As many of them are measured with nothing beside it before each round, so
-/// that both windows see the same disk and the same neighbours.
+/// The number of the victim's events that are measured before each round, while
+/// nothing else runs. Both windows then see the same disk and the same load by
+/// others.
 const PACK_BASELINE_EVENTS: u64 = 100;
-/// How much longer an event of the victim may take beside a hostile guest.
+/// How many times longer an event of the victim may take in parallel with a hostile
+/// guest.
 const SLOWER_MAX: u32 = 2;
-/// A latency that nobody minds, and that a busy machine gives by itself.
+/// A latency that no user notices, and that a busy machine causes by itself.
 const UNNOTICED: Duration = Duration::from_millis(20);
-/// How much more memory the server may take than before the first guest, in
-/// bytes, ever: an instance's memory, what a call may carry and write, and the
-/// state of a check, each a few times over.
+/// How much more memory than before the first guest the server may ever take, in
+/// bytes. It covers an instance's memory, a call's arguments and writes, and the
+/// state of a check, each a few times.
 const MEMORY_MORE_BYTES: u64 = 768 << 20;
 /// The most threads of the server.
 const THREADS_MAX: u64 = 600;
-/// How long a compiling child may outlive its upload's answer.
+/// How long a child process that compiles may outlive the answer to its upload.
 const CHILD_MAX: Duration = Duration::from_secs(5);
-/// How often it is looked for.
+/// How often such a child is looked for.
 const LOOK: Duration = Duration::from_millis(10);
 /// Limits as low as CI needs them.
 const LOW: &[&str] = &[
@@ -66,10 +68,11 @@ const LOW: &[&str] = &[
     "plugin.limits.fuel_setup=100000000",
     "plugin.limits.compile_cpu_s=2",
 ];
-/// A longer run alternates with the defaults, as far as there is time: the
-/// longest compilation would be half of it.
+/// The limits of every second round of a longer run. They are the defaults, except
+/// for these two: with their default values the longest compilation would take half
+/// of the time.
 const DEFAULTS: &[&str] = &["engine.check_fuel=90000000", "plugin.limits.compile_cpu_s=5"];
-/// From one guest to the next.
+/// The step from one guest to the next.
 const STRIDE: u64 = 47;
 const _: () = assert!(!Guest::COUNT.is_multiple_of(STRIDE), "all guests have a turn");
 
@@ -84,18 +87,19 @@ struct Siege {
 /// The experiment of invariant 7.
 ///
 /// # Errors
-/// Where the server does not start.
+/// If the server does not start.
 pub fn hostile_plugins(run: &mut crate::Run<'_>) -> Result<()> {
     let runtime = Runtime::new()?;
     let mut siege = None;
     let mut cases = 0;
-    // The tests try each guest once, with low limits.
+    // CI tries each guest once, with low limits.
     let tests = run.planned() == Guest::COUNT;
     let mut under = None;
     run.cases(|run, seed| {
-        // A server for each round: what a guest met in the one before would stand
-        // in the log, and be folded already when it is checked at its upload. Which
-        // round it is follows from the seed, so that one case shows again what it did.
+        // Each round has a new server. Otherwise a guest's events of the previous
+        // round would be in the log, and its upload would already be checked against
+        // them. The round follows from the seed, so that one case repeats what it
+        // did.
         let round = if tests { 0 } else { seed / Guest::COUNT };
         if under != Some(round) {
             if let Some(siege) = siege.take() {
@@ -107,8 +111,8 @@ pub fn hostile_plugins(run: &mut crate::Run<'_>) -> Result<()> {
         }
         cases += 1;
         let siege = siege.as_ref().context("the server did not start")?;
-        // Scattered, so that neighbours in the list are none in the run; any
-        // `COUNT` seeds in a row have every guest.
+        // Scattered, so that neighbours in the list are not neighbours in the run.
+        // Any `COUNT` seeds in a row include every guest.
         let guest = Guest::at(seed % Guest::COUNT * STRIDE);
         runtime.block_on(siege.withstand(run, guest, cases)).with_context(|| guest.name())
     });
@@ -146,8 +150,8 @@ impl Siege {
         self.check_process(run).await
     }
 
-    /// Uploads the guest, sends it events, and compares what a person sees with
-    /// what they must.
+    /// Uploads the guest, sends it events, and compares the texts that a person sees
+    /// with the expected ones.
     async fn attack(&self, guest: Guest, name: &str, wasm: Vec<u8>) -> Result<()> {
         let expected = guest.expected();
         if matches!(expected, Expected::RefusedOverEvents(..)) {
@@ -222,7 +226,7 @@ impl Siege {
         Ok(())
     }
 
-    /// The server is the process it was, and takes no more than it may.
+    /// The process is still the same, and stays within its limits.
     async fn check_process(&self, run: &mut crate::Run<'_>) -> Result<()> {
         ensure!(self.server.pid() == self.pid, "another process");
         let ready = self.server.get("/readyz").await?;
@@ -245,7 +249,7 @@ impl Siege {
         }
     }
 
-    /// Many at once that never end.
+    /// Runs several endless guests at once.
     async fn attack_by_many(&self) -> Result<()> {
         let wasm = Guest::Text(File::LoopInApply).build()?;
         let names: Vec<_> = (0..PACK).map(|n| format!("pack-{n}")).collect();
@@ -276,7 +280,7 @@ impl Siege {
         Ok(())
     }
 
-    /// Sets many on it, compares the latencies, and ends the server.
+    /// Runs several at once, compares the latencies, and ends the server.
     async fn end(self, run: &mut crate::Run<'_>) -> Result<()> {
         self.attack_by_many().await.context("many at once")?;
         self.victim.check().await?;
@@ -300,7 +304,7 @@ impl Siege {
             let allowed = (baseline * SLOWER_MAX).max(floor);
             ensure!(
                 took <= allowed,
-                "beside {beside} 99 of 100 events took up to {took:?} ({of} measured), and \
+                "with {beside} 99 of 100 events took up to {took:?} ({of} measured), and \
                  without them {baseline:?} ({of_baseline}): {allowed:?} is allowed; the slowest \
                  were {slowest:?}"
             );
@@ -309,7 +313,7 @@ impl Siege {
     }
 }
 
-/// Whether a projection has folded all there is, or stopped.
+/// Whether a projection has folded all events, or stopped.
 fn settled(status: &Value) -> bool {
     let shard = &status["versions"][0]["shards"][0];
     match shard["activity"].as_str() {
@@ -319,5 +323,5 @@ fn settled(status: &Value) -> bool {
     }
 }
 
-/// How long anything may take here is how long it may take in any test.
+/// The limit for everything here is the limit of any test.
 const _: () = assert!(PATIENCE.as_secs() >= 60, "compiling takes up to its limit");

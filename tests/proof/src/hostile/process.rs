@@ -1,25 +1,25 @@
-//! What the system says of the server's process.
+//! The system's information about the server's process.
 
 use std::fs;
 
 use anyhow::{Context as _, Result};
 
-/// What a process takes.
+/// The resources that a process uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
     /// Memory now, in bytes.
     pub memory_bytes: u64,
-    /// The most memory there was, in bytes.
+    /// The highest memory so far, in bytes.
     pub memory_bytes_max: u64,
     /// Threads now.
     pub threads: u64,
 }
 
 impl Usage {
-    /// Looks at the process `pid`.
+    /// Reads the values of the process `pid`.
     ///
     /// # Errors
-    /// Where there is none.
+    /// If there is no such process.
     pub fn of(pid: u32) -> Result<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))
             .with_context(|| format!("the server's process {pid} is gone"))?;
@@ -37,10 +37,10 @@ impl Usage {
     }
 }
 
-/// The processes that `pid` has started and that are still there.
+/// The running processes that `pid` has started.
 ///
 /// # Errors
-/// Where the system does not say.
+/// If the system does not report them.
 pub fn children(pid: u32) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
@@ -48,7 +48,7 @@ pub fn children(pid: u32) -> Result<Vec<u32>> {
         let Some(child) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
         // It may have ended meanwhile.
         let Ok(stat) = fs::read_to_string(format!("/proc/{child}/stat")) else { continue };
-        // The program's name stands in brackets and may hold anything.
+        // The program's name is in brackets and may contain anything.
         let after = stat.rsplit_once(')').map(|(_, after)| after).unwrap_or_default();
         if after.split_whitespace().nth(1) == Some(&pid.to_string()) {
             found.push(child);

@@ -1,6 +1,6 @@
-//! An honest projection beside the hostile ones: it is fed all the time, what
-//! its tables must hold is computed apart from it, and how long each event
-//! takes to reach a dashboard is measured.
+//! An honest projection that runs in parallel with hostile ones. It receives events
+//! all the time. The expected rows of its tables are computed separately, and the
+//! time that each event takes to reach a dashboard is measured.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,25 +14,25 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 
-/// The time between an event that has arrived and the next.
+/// The time between the arrival of an event and the next event.
 const PAUSE: Duration = Duration::from_millis(4);
-/// Where an event takes longer than this, it keeps back as many others as would
-/// have come meanwhile, one in each such time. They count as well, or a stall of
-/// seconds would be one slow event among thousands.
+/// An event that takes longer than this delays further events, one per such period.
+/// They are counted as well, otherwise a stall of seconds would be one slow event
+/// among thousands.
 const STALL: Duration = Duration::from_millis(20);
-/// How many of the slowest events are told.
+/// How many of the slowest events are reported.
 const TOLD: usize = 8;
 /// How many products there are.
 const PRODUCTS: u64 = 20;
 
-/// What goes on while a latency is measured.
+/// What else runs while a latency is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
-    /// Nothing else.
+    /// Nothing else runs.
     Baseline = 0,
     /// A hostile guest is loaded and runs.
     Hostile = 1,
-    /// More of them run than the server has threads.
+    /// More hostile guests than the server has threads run.
     Many = 2,
 }
 
@@ -49,15 +49,15 @@ pub struct Victim {
 struct Shared {
     server: Arc<Server>,
     table: Table,
-    /// Held while an event is under way.
+    /// Locked while an event is pending.
     books: Mutex<Books>,
     window: AtomicUsize,
-    /// The guest beside it.
+    /// The guest that runs in parallel.
     beside: parking_lot::Mutex<&'static str>,
     over: AtomicBool,
 }
 
-/// What must be in the tables, and what was measured.
+/// The expected rows of the tables, and the measurements.
 #[derive(Default)]
 struct Books {
     sent: u64,
@@ -65,15 +65,15 @@ struct Books {
     /// By the minute's number.
     by_minute: BTreeMap<u64, Sums>,
     latencies: [Vec<Duration>; 3],
-    /// The slowest events and the guests beside them.
+    /// The slowest events and the guests that ran in parallel.
     slowest: Vec<(Duration, &'static str)>,
 }
 
 impl Victim {
-    /// Pushes the projection and begins to feed it.
+    /// Pushes the projection and begins to send events to it.
     ///
     /// # Errors
-    /// Where the server does not take it.
+    /// If the server does not accept it.
     pub async fn start(server: Arc<Server>, seed: u64) -> Result<Self> {
         server.project("victim", &guest("revenue"), "").await?;
         let url = format!("{}/v1/feed", server.url.replacen("http", "ws", 1));
@@ -92,21 +92,21 @@ impl Victim {
         Ok(Self { shared, feeding, _client: client })
     }
 
-    /// Says that `guest` is beside it from now on, alone or with many.
+    /// Records that `guest` runs in parallel from now on, alone or with others.
     pub fn beside(&self, guest: &'static str, window: Window) {
         *self.shared.beside.lock() = guest;
         self.shared.window.store(window as usize, Ordering::SeqCst);
     }
 
-    /// Says that nothing is beside it from now on.
+    /// Records that no guest runs in parallel from now on.
     pub fn alone(&self) {
         self.shared.window.store(Window::Baseline as usize, Ordering::SeqCst);
     }
 
-    /// Waits for so many more events.
+    /// Waits for this many more events.
     ///
     /// # Errors
-    /// Where they do not arrive in time.
+    /// If they do not arrive in time.
     pub async fn events(&self, more: u64) -> Result<()> {
         let until = self.shared.books.lock().await.sent + more;
         let started = Instant::now();
@@ -118,10 +118,10 @@ impl Victim {
         Ok(())
     }
 
-    /// Compares the victim's tables with what they must be, between two events.
+    /// Compares the victim's tables with the expected rows, between two events.
     ///
     /// # Errors
-    /// With what differs.
+    /// Describes the difference.
     pub async fn check(&self) -> Result<()> {
         self.check_fed()?;
         let books = self.shared.books.lock().await;
@@ -139,8 +139,8 @@ impl Victim {
         Ok(())
     }
 
-    /// The latencies of one kind of window that 99 of 100 do not pass, and how
-    /// many there are.
+    /// The 99th percentile of the latencies in one kind of window, and the number of
+    /// latencies.
     pub async fn p99(&self, window: Window) -> (Duration, usize) {
         let mut of = self.shared.books.lock().await.latencies[window as usize].clone();
         of.sort_unstable();
@@ -148,20 +148,20 @@ impl Victim {
         (of.get(place).copied().unwrap_or_default(), of.len())
     }
 
-    /// The slowest events beside guests, the slowest first.
+    /// The slowest events in parallel with guests, the slowest first.
     pub async fn slowest(&self) -> Vec<(Duration, &'static str)> {
         self.shared.books.lock().await.slowest.clone()
     }
 
-    /// How many events it was fed.
+    /// How many events were sent to it.
     pub async fn sent(&self) -> u64 {
         self.shared.books.lock().await.sent
     }
 
-    /// Ends the feeding.
+    /// Stops sending.
     ///
     /// # Errors
-    /// Where it had ended by itself, with the reason.
+    /// If sending had already ended, with the reason.
     pub async fn end(self) -> Result<()> {
         self.shared.over.store(true, Ordering::SeqCst);
         self.feeding.await?
@@ -189,7 +189,7 @@ impl Shared {
         let product = format!("p{}", random.u64(..PRODUCTS));
         let (quantity, cents) = (random.u64(1..9), random.i64(1..100_000));
         let (number, before) = (books.sent, self.window.load(Ordering::SeqCst));
-        // A second of event time an event, over days.
+        // One second of event time per event, over days.
         let (day, hour) = (1 + number / 86_400 % 28, number / 3_600 % 24);
         let time =
             format!("2026-01-{day:02}T{hour:02}:{:02}:{:02}Z", number / 60 % 60, number % 60);
@@ -223,7 +223,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits until the feed shows so many orders of a product.
+    /// Waits until the feed shows this many orders of a product.
     async fn seen(&self, product: &str, orders: u64) -> Result<()> {
         let arrives = async {
             loop {

@@ -1,4 +1,4 @@
-//! What is looked at after a kill.
+//! The checks after a kill.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -12,16 +12,16 @@ use crate::ledger::{Place, SOURCE};
 use crate::mirror::{self, Seen};
 
 impl World {
-    /// The check after every kill; how many derived events were found.
+    /// The check after every kill. Returns how many derived events were found.
     pub(super) async fn check(&mut self) -> Result<u64> {
-        // At once, for one who reads what may yet be aborted as well: what a
-        // transaction that a crash left open holds back is not lost.
+        // First, immediately, with a reader that also sees records that may yet be
+        // aborted. Records behind a transaction that a crash left open are not lost.
         let all = self.events.clients_events(&self.broker.lock())?;
         self.ledger.lock().check_places(|id| all.get(id).copied())?;
         self.settled(&self.server).await?;
         self.check_counts().await?;
         let found = self.check_derived().await?;
-        // By now for everybody.
+        // Now also with the reader of committed records.
         let events = &self.events;
         self.ledger.lock().check_places(|id| events.place(SOURCE, id))?;
         Ok(found)
@@ -56,11 +56,11 @@ impl World {
         .await
     }
 
-    /// Each probe is counted once, by a computation of our own.
+    /// Each probe is counted once, according to a computation of our own.
     async fn check_counts(&mut self) -> Result<()> {
         let started = Instant::now();
         loop {
-            // What was refused may have come into the topic all the same, late.
+            // Refused events may still have reached the topic later.
             self.take()?;
             let mut expected: BTreeMap<String, u64> = BTreeMap::new();
             let probes = self.events.events().filter(|(_, event)| event.kind == "probe.sent");
@@ -79,12 +79,12 @@ impl World {
         }
     }
 
-    /// Each probe that asks for it has one echo of each projection that applied
-    /// it, and each row of an alert one event; how many.
+    /// Each probe that asks for an echo has one from each projection that applied it,
+    /// and each row of an alert has one event. Returns how many.
     async fn check_derived(&mut self) -> Result<u64> {
         let started = Instant::now();
         loop {
-            // Sources and ids are told apart there: none stands twice.
+            // Fails if a topic has two events with the same source and id.
             self.take()?;
             match self.derived().await? {
                 Ok(found) => return Ok(found),
@@ -94,7 +94,8 @@ impl World {
         }
     }
 
-    /// How many derived events there are, or what is missing yet.
+    /// The number of derived events, or a description of those that are still
+    /// missing.
     async fn derived(&self) -> Result<Result<u64, String>> {
         let topic = self.derived.as_ref().unwrap_or(&self.events);
         let of = |name: &str| {
@@ -134,14 +135,14 @@ impl World {
         Ok(Ok(found + alerts))
     }
 
-    /// How many events all partitions' shards of [`ALERTS`] have emitted.
+    /// How many events the shards of [`ALERTS`] on all partitions have emitted.
     async fn raised(&self) -> Result<u64> {
         let status = self.server.get(&format!("/v1/projections/{ALERTS}")).await?;
         let shards = status["versions"][0]["shards"].as_array().context("`shards` is no list")?;
         Ok(shards.iter().filter_map(|shard| shard["emitted"].as_u64()).sum())
     }
 
-    /// Everything, with a clean fold. How many entries were compared.
+    /// Compares everything with a clean fold. Returns how many entries were compared.
     pub(super) async fn compare(&mut self) -> Result<u64> {
         self.server.stop()?;
         let (data, records) = (self.data(), mirror::catalogue(&self.data())?);
@@ -159,7 +160,8 @@ impl World {
         mirror::push_versions(&clean, &data, &records).await?;
         self.settled(&clean).await?;
         self.server.restart()?;
-        // What can be retried was, and is the same then.
+        // All parked events that can be retried were retried, and the states are the
+        // same then.
         for server in [&self.server, &clean] {
             self.settled(server).await?;
             for (record, version) in mirror::versions(&records) {

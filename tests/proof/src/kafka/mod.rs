@@ -1,13 +1,13 @@
-//! Invariant 10: over Kafka, what a crash of Lantern or of the broker leaves is
-//! what would be there without one.
+//! Invariant 10: over Kafka, a crash of Lantern or of the broker has no effect on the
+//! result.
 //!
-//! One case is one `kill -9` in the middle of ingest and fold over a topic of
-//! four partitions of a real broker: five times of Lantern, then once of the
-//! broker under a Lantern that runs on. After each, a consumer of its own reads
-//! the topics: no acknowledged event may be missing, stand twice or elsewhere;
-//! each is counted once in the tables; and what it made a plugin emit stands
-//! once among committed records. After every sixth, the state of every shard is
-//! compared, entry by entry, with a clean fold of the same topic.
+//! One case is one `kill -9` in the middle of ingest and fold over a topic of four
+//! partitions of a real broker: five times of Lantern, then once of the broker while
+//! Lantern keeps running. After each kill an independent consumer reads the topics.
+//! No acknowledged event may be missing, be there twice, or be in another place. Each
+//! event is counted once in the tables. Each event that it made a plugin emit is
+//! there once among the committed records. After every sixth kill the state of every
+//! shard is compared, entry by entry, with a clean fold of the same topic.
 
 mod check;
 mod topic;
@@ -33,19 +33,19 @@ use crate::{Claim, Counts, Run};
 pub const CLAIM: Claim = Claim {
     invariant: 10,
     name: "kafka",
-    holds: "over Kafka, each acknowledged event has its effect once, whoever dies",
+    holds: "over Kafka, each acknowledged event has its effect once, whatever process is killed",
     counts: Counts { ci: 6, longer: 240, of: "kills" },
     experiment: try_out,
 };
 
 /// Partitions of the topic.
 const PARTITIONS: u32 = 4;
-/// Kills of one world, before another begins anew.
+/// Kills in one world, before a new world begins.
 const KILLS: u64 = 12;
-/// Every so many kills the broker is killed, and not Lantern; and all is
+/// After this many kills the broker is killed instead of Lantern, and everything is
 /// compared with a clean fold.
 const BROKER_EVERY: u64 = 6;
-/// When the kill comes after the first event was acknowledged.
+/// The time of the kill after the first event was acknowledged.
 const AFTER_MS: std::ops::Range<u64> = 5..400;
 /// How long the broker is away.
 const AWAY_MS: std::ops::Range<u64> = 0..2_000;
@@ -59,15 +59,15 @@ const GROUP: &str = "log.kafka.group_prefix";
 const COUNTS: &str = "counts";
 /// Its parameters: it does nothing wrong.
 const HARMLESS: &str = r#"{"fixed":true}"#;
-/// The one that parks.
+/// The projection that parks events.
 const PARKING: &str = "parking";
-/// The one with timers.
+/// The projection with timers.
 const ALERTS: &str = "alerts";
 /// Windows that close often, each compared with the two before.
 const WINDOWS: &str = r#"{"type":"probe.sent","window_s":2,"lookback":2,"drop_pct":50,"z":null,"lateness_s":1,"clock":[]}"#;
 
-/// Small batches and frequent commits: more places to be killed at. A heartbeat
-/// would move event time between two looks at a table.
+/// Small batches and frequent commits, so that a kill meets more different moments. A
+/// heartbeat would move event time between two reads of a table.
 const SETTINGS: [&str; 4] = [
     "engine.commit_ms=10",
     "engine.batch_events_max=200",
@@ -75,7 +75,7 @@ const SETTINGS: [&str; 4] = [
     "upkeep.heartbeats=false",
 ];
 
-/// A server over a topic, and all that is known of it.
+/// A server over a topic, and everything that is known about it.
 struct World {
     home: TempDir,
     broker: Arc<Mutex<Broker>>,
@@ -83,7 +83,7 @@ struct World {
     ledger: Mutex<Ledger>,
     /// The log.
     events: Topic,
-    /// Where derived events go, where that is a topic of their own.
+    /// The topic of derived events, if it is a separate one.
     derived: Option<Topic>,
     kills: u64,
 }
@@ -101,7 +101,7 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
     let (mut world, mut kills) = (None, 0);
     run.cases(|run, seed| {
         kills += 1;
-        // One that failed is not gone on with.
+        // A world in which a case failed is not used again.
         let mut going = match world.take() {
             Some(world) => world,
             None => runtime.block_on(World::new(seed, cache.path(), Arc::clone(&broker)))?,
@@ -135,7 +135,7 @@ fn cycle(
         let started = Instant::now();
         world.settle().await?;
         run.add("derived events found once", world.check().await? as f64);
-        run.most("longest way back, ms", started.elapsed().as_secs_f64() * 1_000.0);
+        run.most("longest recovery, ms", started.elapsed().as_secs_f64() * 1_000.0);
         if of_broker {
             run.add("entries compared with a clean fold", world.compare().await? as f64);
         }
@@ -153,7 +153,7 @@ impl World {
         let (events, derived, address) = {
             let broker = broker.lock();
             let events = Topic::new(&broker, "events", PARTITIONS)?;
-            // Into the log itself, or beside it.
+            // Into the log itself, or into a separate topic.
             let beside = seed.is_multiple_of(2).then(|| Topic::new(&broker, "derived", 2));
             (events, beside.transpose()?, broker.address())
         };
@@ -200,8 +200,8 @@ impl World {
         self.server.restart().context("the server does not start again")
     }
 
-    /// Kills the broker under a running Lantern, and starts it again after a
-    /// while; clients go on all the time.
+    /// Kills the broker while Lantern runs, and starts it again after a while.
+    /// Clients send all the time.
     async fn kill_broker(&mut self, random: &mut Rng) -> Result<()> {
         let wait = Duration::from_millis(random.u64(AFTER_MS));
         let away = Duration::from_millis(random.u64(AWAY_MS));
@@ -217,7 +217,7 @@ impl World {
                 broker.restart()
             });
             restarted.await??;
-            // It takes events again, by itself.
+            // It accepts events again, without a restart.
             ledger.lock().fresh = 0;
             begun(ledger).await.context("the broker is back, and Lantern takes nothing")?;
             over.store(true, Ordering::SeqCst);
@@ -226,7 +226,7 @@ impl World {
         with_clients(server, ledger, &over, kill).await
     }
 
-    /// Sends again whatever had no answer, until all is acknowledged.
+    /// Sends again every event that had no answer, until all are acknowledged.
     async fn settle(&self) -> Result<()> {
         let started = Instant::now();
         while self.ledger.lock().unknown() > 0 {
@@ -248,7 +248,7 @@ async fn begun(ledger: &Mutex<Ledger>) -> Result<()> {
     Ok(())
 }
 
-/// Lets clients send until `over`, while `kill` does its work.
+/// Lets clients send until `over`, while `kill` runs.
 async fn with_clients(
     server: &Server,
     ledger: &Mutex<Ledger>,
@@ -273,7 +273,8 @@ async fn with_clients(
     Ok(())
 }
 
-/// One request. What is refused for now, or has no answer, is sent again later.
+/// Sends one request. Events that are refused for now, or have no answer, are sent
+/// again later.
 async fn take(server: &Server, ledger: &Mutex<Ledger>, manner: Manner) -> Result<()> {
     match ledger::try_send(server, ledger, manner).await? {
         Outcome::Acknowledged => return Ok(()),
@@ -284,7 +285,7 @@ async fn take(server: &Server, ledger: &Mutex<Ledger>, manner: Manner) -> Result
     Ok(())
 }
 
-/// Fails with what is missing where `done` does not come true in time.
+/// Fails with a description of what is missing if `done` does not come true in time.
 async fn eventually(
     what: &str,
     mut done: impl AsyncFnMut() -> Result<Option<String>>,

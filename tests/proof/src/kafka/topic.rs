@@ -1,5 +1,5 @@
-//! What stands in a topic, as a consumer of committed records reads it that is
-//! no part of Lantern.
+//! The contents of a topic, read by a consumer of committed records that is not part
+//! of Lantern.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,7 +9,7 @@ use lantern_tests::kafka::{self, Broker, Record};
 use crate::ledger::{Place, SOURCE};
 use crate::mirror::Seen;
 
-/// The events of a topic, by place; all that were ever seen in it.
+/// The events of a topic, by place, including all that were ever seen in it.
 pub(super) struct Topic {
     pub(super) name: String,
     events: BTreeMap<Place, Seen>,
@@ -17,17 +17,17 @@ pub(super) struct Topic {
 }
 
 impl Topic {
-    /// Makes it on `broker`.
+    /// Creates it on `broker`.
     pub(super) fn new(broker: &Broker, prefix: &str, partitions: u32) -> Result<Self> {
         let name = kafka::fresh_name(prefix);
         kafka::create_topic(broker, &name, partitions, &[])?;
         Ok(Self { name, events: BTreeMap::new(), places: HashMap::new() })
     }
 
-    /// Takes what is new.
+    /// Reads the new records.
     ///
     /// # Errors
-    /// Where an event that was there is gone or another, or one stands twice.
+    /// If a known event is missing or different, or an event is there twice.
     pub(super) fn take(&mut self, broker: &Broker) -> Result<()> {
         let records = kafka::records(broker, &self.name, true)?;
         let mut known = 0;
@@ -42,7 +42,7 @@ impl Topic {
             let name = (seen.source.clone(), seen.id.clone());
             if let Some(first) = self.places.insert(name, place) {
                 let (source, id) = (&seen.source, &seen.id);
-                bail!("`{id}` of `{source}` stands at {first:?} and at {place:?}");
+                bail!("`{id}` of `{source}` is at {first:?} and at {place:?}");
             }
             self.events.insert(place, seen);
         }
@@ -51,11 +51,11 @@ impl Topic {
         Ok(())
     }
 
-    /// Where the events of clients stand, by id, also behind a transaction that is
-    /// neither committed nor aborted.
+    /// The places of clients' events, by id, including those behind a transaction
+    /// that is neither committed nor aborted.
     ///
     /// # Errors
-    /// Where one stands twice.
+    /// If an event is there twice.
     pub(super) fn clients_events(&self, broker: &Broker) -> Result<HashMap<String, Place>> {
         let mut places = HashMap::new();
         for record in kafka::records(broker, &self.name, false)? {
@@ -65,13 +65,13 @@ impl Topic {
             }
             let place = (u32::try_from(record.partition)?, u64::try_from(record.offset)?);
             if let Some(first) = places.insert(seen.id.clone(), place) {
-                bail!("`{}` stands at {first:?} and at {place:?}", seen.id);
+                bail!("`{}` is at {first:?} and at {place:?}", seen.id);
             }
         }
         Ok(places)
     }
 
-    /// Where the event `id` of `source` stands.
+    /// The place of the event `id` of `source`.
     pub(super) fn place(&self, source: &str, id: &str) -> Option<Place> {
         self.places.get(&(source.to_owned(), id.to_owned())).copied()
     }
@@ -82,8 +82,7 @@ impl Topic {
     }
 }
 
-/// A record in the binary mode of CloudEvents' Kafka binding, or in the
-/// structured one.
+/// Decodes a record in binary or structured mode of CloudEvents' Kafka binding.
 fn seen(record: &Record) -> Result<Seen> {
     let value = record.value.as_deref().unwrap_or_default();
     let kind = record.header("content-type").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What is looked at after a crash.
+//! The checks after a crash.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -51,7 +51,7 @@ impl World {
             let Some(known) = self.mirror.events().get(usize::try_from(offset)?) else {
                 break;
             };
-            // The API writes JSON anew: compared without the payload.
+            // The API encodes JSON again, so the payload is not compared.
             let same = (&event.source, &event.id) == (&known.source, &known.id);
             ensure!(
                 same && event.subject == known.subject,
@@ -80,7 +80,8 @@ impl World {
         }
     }
 
-    /// What was answered is so, and nothing else but what was under way.
+    /// Every change that was answered is there, and no other change except those that
+    /// were pending.
     async fn check_answers(&self) -> Result<()> {
         self.judge_dropping().await?;
         let (active, uploaded, dropped) = {
@@ -112,8 +113,8 @@ impl World {
         Ok(())
     }
 
-    /// Whether the drop that a kill left without an answer was carried out.
-    /// Before anything else is tried: a retry may apply what was not dropped.
+    /// Finds out whether a drop without an answer was carried out. This comes first,
+    /// because a retry may apply an event that was not dropped.
     async fn judge_dropping(&self) -> Result<()> {
         let under_way = self.known.lock().dropping.take();
         if let Some((name, offset)) = under_way
@@ -141,7 +142,7 @@ impl World {
         }
     }
 
-    /// Each probe is counted once, by a computation of our own.
+    /// Each probe is counted once, according to a computation of our own.
     async fn check_counts(&self) -> Result<()> {
         let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
         let probes = self.mirror.events().iter().filter(|event| event.kind == "probe.sent");
@@ -155,7 +156,7 @@ impl World {
         Ok(())
     }
 
-    /// Everything, with a clean fold. How many entries were compared.
+    /// Compares everything with a clean fold. Returns how many entries were compared.
     pub(super) async fn compare(&mut self) -> Result<u64> {
         self.server.stop()?;
         self.server.restart()?;
@@ -180,7 +181,7 @@ impl World {
         Ok(compared)
     }
 
-    /// Tries every parked event once more.
+    /// Retries every parked event.
     async fn retry_parked(&self) -> Result<()> {
         for name in PARKING {
             let active = self.active(name).await?;
@@ -193,8 +194,9 @@ impl World {
         Ok(text(&self.server.get(&format!("/v1/projections/{name}")).await?["active"]))
     }
 
-    /// Each probe that asks for it has one echo of each projection that applied
-    /// it, and each row of an alert one event. What is missing yet.
+    /// Each probe that asks for an echo has one from each projection that applied it,
+    /// and each row of an alert has one event. Returns a description of what is still
+    /// missing.
     async fn derived(&self) -> Result<Option<String>> {
         let mut all: Vec<Seen> = self.mirror.events().to_vec();
         all.extend(self.log_from(self.mirror.end()).await?.into_iter().map(|(_, event)| event));

@@ -1,5 +1,5 @@
-//! Feed clients that live through every crash: they resume with their token,
-//! miss and repeat nothing, and end with the tables' rows.
+//! Feed clients that survive every crash. They resume with their token, miss and
+//! repeat nothing, and end with the rows of the tables.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-/// Changes that a watcher may be behind.
+/// The number of changes that a watcher may be behind.
 const CHANGES_BUFFER: usize = 65_536;
 
 /// Clients of some tables.
@@ -63,8 +63,8 @@ impl Feeds {
         Ok(Self { tables: tables.iter().map(watch).collect(), _client: client })
     }
 
-    /// Each client ends with exactly the rows that the server answers. Returns
-    /// how many changes came so far, and how many snapshots.
+    /// Each client ends with exactly the rows that the server returns. Returns the
+    /// number of changes so far, and of snapshots.
     pub(crate) async fn check(&self, server: &Server) -> Result<(u64, u64)> {
         let mut told = (0, 0);
         for Watched { table, seen, watcher } in &self.tables {
@@ -100,7 +100,7 @@ fn shown(table: &Table) -> Result<BTreeMap<String, Value>> {
     rows.iter().map(|(key, row)| Ok((key.clone(), row.read().context("a row")?))).collect()
 }
 
-/// Within an epoch no change goes back, leaves a gap or comes again.
+/// Within an epoch no change goes back, leaves a gap or is repeated.
 async fn watch(mut changes: Changes, seen: Arc<Mutex<Told>>) {
     let mut last: Option<(Option<String>, u64)> = None;
     while let Some(change) = changes.next().await {
@@ -130,7 +130,7 @@ async fn watch(mut changes: Changes, seen: Arc<Mutex<Told>>) {
                 *last = Some((None, *pos));
                 false
             }
-            // The rows are the same, under another number.
+            // The rows are the same, under another commit.
             (Change::Resumed { commit }, Some((_, at))) => {
                 *at = *commit;
                 false

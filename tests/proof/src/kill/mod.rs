@@ -1,11 +1,11 @@
-//! Invariant 2: an acknowledged event survives the death of the process, and
-//! whatever the process was doing, what it folds is what the log says.
+//! Invariant 2: an acknowledged event survives the death of the process. Whatever the
+//! process was doing, its state is the fold of the log.
 //!
-//! One case is one `kill -9` of the server and of what it started, 5 to 50 ms
-//! into some phase. After each, no acknowledged event may be missing, stand
-//! twice or elsewhere, and the feeds must resume; after every tenth, tables,
-//! timers and parked events are compared with a clean fold of the same log, and
-//! derived events with the probes that caused them.
+//! One case is one `kill -9` of the server and of its children, 5 to 50 ms into some
+//! phase. After each kill no acknowledged event may be missing, be there twice, or be
+//! in another place, and the feeds must resume. After every tenth kill tables, timers
+//! and parked events are compared with a clean fold of the same log, and derived
+//! events with the probes that caused them.
 
 mod check;
 mod feeds;
@@ -32,19 +32,19 @@ use crate::{Claim, Counts, Run};
 pub const CLAIM: Claim = Claim {
     invariant: 2,
     name: "kill",
-    holds: "an acknowledged event survives the death of the process, and is folded once",
+    holds: "an acknowledged event survives a kill of the process, and is applied once",
     counts: Counts { ci: 100, longer: 1_000, of: "kills" },
     experiment: try_out,
 };
 
-/// Kills of one server, before another begins anew.
+/// Kills of one server, before a new one is used.
 const KILLS: usize = 20;
 /// Kills between two comparisons with a clean fold.
 const BETWEEN: usize = 10;
-/// When the kill comes after a phase has begun, in microseconds.
+/// The time of the kill after a phase has begun, in microseconds.
 const AFTER_US: std::ops::Range<u64> = 5_000..50_000;
 
-/// Small chunks, batches and runs: more places to be killed at.
+/// Small chunks, batches and runs, so that a kill meets more different moments.
 const SETTINGS: [&str; 6] = [
     "engine.commit_ms=10",
     "engine.batch_events_max=200",
@@ -53,12 +53,12 @@ const SETTINGS: [&str; 6] = [
     "log.disk_reserve_bytes=0",
     "store.run_rows=2",
 ];
-/// A heartbeat would move event time between two looks at a table.
+/// A heartbeat would move event time between two reads of a table.
 const NO_HEARTBEATS: &str = "upkeep.heartbeats=false";
 /// Windows that close often, each compared with the two before.
 const WINDOWS: &str = r#"{"type":"probe.sent","window_s":2,"lookback":2,"drop_pct":50,"z":null,"lateness_s":1,"clock":[]}"#;
 
-/// A server that is killed again and again, and all that is known of it.
+/// A server that is killed again and again, and everything that is known about it.
 struct World {
     home: TempDir,
     settings: Vec<String>,
@@ -77,7 +77,7 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut world = None;
     run.cases(|run, seed| {
-        // One that failed is not gone on with.
+        // A world in which a case failed is not used again.
         let mut going = match world.take() {
             Some(world) => world,
             None => runtime.block_on(World::new(seed, cache.path()))?,
@@ -170,8 +170,8 @@ impl World {
         Launch { settings, ..self.server.launched().clone() }
     }
 
-    /// Kills the server in the middle of `phase`, and compares what is in the
-    /// log then with what was acknowledged.
+    /// Kills the server in the middle of `phase`, and compares the log with the
+    /// acknowledged events.
     async fn kill_in(&mut self, phase: Phase, random: &mut Rng) -> Result<()> {
         let settings: &[&str] = match phase {
             Phase::Retention => {
@@ -181,7 +181,7 @@ impl World {
             _ => &[],
         };
         if !settings.is_empty() {
-            // All that retention may let go of is known then.
+            // All events that retention may delete are known then.
             self.server.kill()?;
             self.mirror.take(&self.data())?;
             self.server.restart_as(self.launch(settings))?;
@@ -217,8 +217,8 @@ fn with(settings: &[String], more: &[&str]) -> Vec<String> {
     settings.iter().cloned().chain(more.iter().map(|&s| s.to_owned())).collect()
 }
 
-/// The phases of one server, last first: each once, then those that may come
-/// after retention.
+/// The phases of one server, last first: each once, then those that may come after
+/// retention.
 fn phases(random: &mut Rng) -> Vec<Phase> {
     let mut whole = Phase::WHOLE.to_vec();
     random.shuffle(&mut whole);
@@ -233,7 +233,7 @@ fn phases(random: &mut Rng) -> Vec<Phase> {
     whole
 }
 
-/// Fails with what is missing where `done` does not come true in time.
+/// Fails with a description of what is missing if `done` does not come true in time.
 async fn eventually(
     what: &str,
     mut done: impl AsyncFnMut() -> Result<Option<String>>,
@@ -250,7 +250,7 @@ async fn eventually(
     }
 }
 
-/// An error where two counts differ.
+/// Fails if two counts differ.
 fn same(what: &str, found: u64, expected: u64) -> Result<()> {
     ensure!(found == expected, "{what}: {found}, and {expected} were expected");
     Ok(())

@@ -1,5 +1,5 @@
-//! What a server is in the middle of when it is killed. Each phase does its
-//! thing again and again, so that the kill falls anywhere in it.
+//! The work that a server does when it is killed. Each phase repeats its work, so
+//! that the kill can meet any moment of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,35 +19,35 @@ pub(crate) const FLIP: &str = "flip";
 pub(crate) const PARKING: [&str; 2] = ["rogue", "ordered"];
 /// The projection with timers.
 pub(crate) const ALERTS: &str = "alerts";
-/// The one that comes and goes. It emits nothing: what is on its way into the
-/// log when it is deleted belongs to nobody.
+/// The projection that is uploaded and deleted. It emits nothing: an event that is
+/// pending when its projection is deleted may or may not reach the log.
 const GONE: &str = "gone";
-/// Its parameters.
+/// The parameters of [`GONE`].
 const QUIET: &str =
     r#"{"type":"probe.sent","window_s":2,"lookback":2,"drop_pct":null,"z":1000000}"#;
 /// The most versions of [`FLIP`] that are kept.
 const VERSIONS_KEPT: usize = 4;
 
-/// What goes on.
+/// The work of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Several clients send batches and lines.
     Ingest,
-    /// Single events, each a commit of its own.
+    /// Single events, each of which is one commit.
     Commit,
-    /// Much is acknowledged and is being folded.
+    /// Many acknowledged events are being folded.
     Fold,
-    /// Event time runs: windows close, and heartbeats come.
+    /// Event time moves: windows close, and heartbeats come.
     Timers,
     /// A plugin is uploaded that must be compiled.
     Upload,
-    /// New versions fold the log, and take over.
+    /// New versions fold the log, and become active.
     Backfill,
     /// Versions are activated in turn.
     Flip,
-    /// And rolled back.
+    /// Versions are rolled back.
     Rollback,
-    /// Versions are folded anew in place.
+    /// Versions are rebuilt in place.
     Rebuild,
     /// Parked events are retried.
     Retry,
@@ -55,14 +55,14 @@ pub(crate) enum Phase {
     Drop,
     /// A projection is uploaded and deleted.
     Delete,
-    /// Projections are paused and go on.
+    /// Projections are paused and resumed.
     Pause,
-    /// The log lets go of what is old.
+    /// The log deletes old events.
     Retention,
 }
 
 impl Phase {
-    /// Those that may come while all of the log is there.
+    /// The phases that may come while the log is complete.
     pub(crate) const WHOLE: [Self; 13] = [
         Self::Ingest,
         Self::Commit,
@@ -78,8 +78,8 @@ impl Phase {
         Self::Delete,
         Self::Pause,
     ];
-    /// Those that may come once retention has let go of some: none of them folds
-    /// the log from its beginning.
+    /// The phases that may come after retention has deleted events: none of them
+    /// folds the log from its beginning.
     pub(crate) const TRIMMED: [Self; 8] = [
         Self::Retention,
         Self::Ingest,
@@ -92,32 +92,32 @@ impl Phase {
     ];
 }
 
-/// What was answered, and what is under way: only these may be found after a
-/// crash.
+/// The changes that were answered, and those that are pending. No others may be found
+/// after a crash.
 #[derive(Default)]
 pub(crate) struct Known {
-    /// Dropped for good, by projection.
+    /// Dropped events, by projection.
     pub(crate) dropped: BTreeMap<String, Vec<u64>>,
-    /// Being dropped.
+    /// An event that is being dropped.
     pub(crate) dropping: Option<(String, u64)>,
-    /// The active version of [`FLIP`]: as answered, and as asked for. Empty
-    /// where others may change it.
+    /// The active version of [`FLIP`]: the answered one and the requested one. Empty
+    /// if other versions may be active.
     pub(crate) active: Vec<String>,
     /// Versions whose upload was answered.
     pub(crate) uploaded: BTreeSet<(String, String)>,
-    /// Numbers what is uploaded.
+    /// A number for the next upload.
     pub(crate) variant: u64,
 }
 
-/// A request; `None` where the server did not answer.
+/// A request. `None` if the server did not answer.
 async fn ask(server: &Server, method: Method, path: &str, body: &Value) -> Result<Option<Value>> {
     let bytes = if body.is_null() { Vec::new() } else { serde_json::to_vec(body)? };
     let answer = server.request(method, path, "application/json", bytes).await;
     judge(path, answer)
 }
 
-/// What the server refuses with a reason is an answer, too; what breaks it is
-/// none that may be.
+/// A refusal with a reason is an answer, too. An internal error of the server is not
+/// allowed.
 fn judge(path: &str, answer: Result<(u16, Value)>) -> Result<Option<Value>> {
     let Ok((status, body)) = answer else {
         return Ok(None);
@@ -126,7 +126,7 @@ fn judge(path: &str, answer: Result<(u16, Value)>) -> Result<Option<Value>> {
     if status == 204 {
         return Ok(Some(Value::Null));
     }
-    // An answer that was cut is none.
+    // An incomplete answer does not count as one.
     Ok((!body.is_null()).then_some(body))
 }
 
@@ -134,7 +134,7 @@ async fn post(server: &Server, path: &str, body: &Value) -> Result<Option<Value>
     ask(server, Method::POST, path, body).await
 }
 
-/// Uploads; the version where it was answered.
+/// Uploads. Returns the version if the upload was answered.
 pub(crate) async fn push(
     server: &Server,
     known: &Mutex<Known>,
@@ -151,8 +151,8 @@ pub(crate) async fn push(
     Ok(Some(version.to_owned()))
 }
 
-/// Goes on with `phase` until the server does not answer. `begun` is told when
-/// there is something to interrupt.
+/// Repeats `phase` until the server does not answer. `begun` is notified when there
+/// is something to interrupt.
 pub(crate) async fn drive(
     phase: Phase,
     server: &Server,
@@ -199,7 +199,7 @@ pub(crate) async fn drive(
     }
 }
 
-/// Bytes that no server has compiled yet: a custom section more.
+/// Bytes that no server has compiled yet: with one more custom section.
 async fn upload(server: &Server, known: &Mutex<Known>, random: &mut Rng) -> Result<()> {
     let plain = std::fs::read(guest("rate-alerts"))?;
     loop {
@@ -220,7 +220,7 @@ async fn backfill(server: &Server, known: &Mutex<Known>) -> Result<()> {
             known.variant += 1;
             known.variant
         };
-        // The version's id is that of the text.
+        // The version's id depends on this text.
         let parameters = format!("{{\"fixed\":true}}{}", " ".repeat(usize::try_from(variant)?));
         if push(server, known, FLIP, &wasm, &parameters).await?.is_none() {
             return Ok(());
@@ -260,7 +260,7 @@ async fn flip(server: &Server, known: &Mutex<Known>) -> Result<()> {
             let Some(answer) = post(server, &path, &Value::Null).await? else {
                 return Ok(());
             };
-            // Refused, it stays.
+            // If the activation was refused, the active version stays.
             if let Some(now) = answer["active"].as_str() {
                 ensure!(now == id, "`{id}` was activated, and `{now}` is active");
                 now.clone_into(&mut active);
@@ -279,7 +279,7 @@ async fn rollback(server: &Server, known: &Mutex<Known>) -> Result<()> {
         let Some(answer) = post(server, &format!("{path}/rollback"), &Value::Null).await? else {
             return Ok(());
         };
-        // One that is not caught up is refused.
+        // A rollback to a version that has not caught up is refused.
         if answer["status"] != 409 {
             let right = answer["active"] == status["previous"];
             ensure!(right, "a rollback is answered with {answer}, after {status}");
@@ -305,7 +305,7 @@ async fn rebuild(server: &Server) -> Result<()> {
 }
 
 async fn retry(server: &Server) -> Result<()> {
-    // What needs it can be applied from now on.
+    // Events that need this one can be applied from now on.
     let needed = ledger::line("needed", "needed", 0, "");
     let media = "application/cloudevents+json";
     if judge("needed", server.request(Method::POST, "/v1/events", media, needed.into()).await)?
@@ -343,7 +343,7 @@ async fn drop_some(server: &Server, known: &Mutex<Known>, random: &mut Rng) -> R
     }
 }
 
-/// `false` where there was no answer.
+/// Returns `false` if there was no answer.
 async fn drop_one(server: &Server, known: &Mutex<Known>, name: &str, offset: u64) -> Result<bool> {
     known.lock().dropping = Some((name.to_owned(), offset));
     let path = format!("/v1/projections/{name}/parked/drop");

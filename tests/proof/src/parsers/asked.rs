@@ -1,21 +1,21 @@
-//! What clients ask: messages and tokens of the feed, queries, cursors; and
-//! what operators write: the configuration.
+//! Inputs from clients: messages and tokens of the feed, queries, cursors. Inputs
+//! from operators: the configuration.
 
 use lantern_core::{Checkpoint, Offset, ShardPoint, ShardProof};
 use lantern_live::fuzzing as live;
 use lantern_server::{Problem, ServerConfig, fuzzing as server};
 
-/// What a client of the feed says.
+/// A message of a feed client.
 pub fn feed_message(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match live::message(text) {
-        // Nothing grows: what is kept of a message is of its own size.
+        // The size of the parsed message is limited by the size of the input.
         Ok(message) => assert!(message.len() < 400 + 40 * text.len()),
         Err(why) => assert!(!why.is_empty()),
     }
 }
 
-/// Where a subscription was.
+/// A token with which a subscription resumes.
 pub fn resume_token(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Some((epoch, at, query)) = live::token(text) {
@@ -37,7 +37,7 @@ pub fn events_query(bytes: &[u8]) {
     is_clear(server::events_query(text), text);
 }
 
-/// Where a page of a table ended.
+/// A cursor of a table query.
 pub fn table_cursor(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match server::cursor(text) {

@@ -1,11 +1,11 @@
-//! Events as clients send them: the modes of CloudEvents, lines, and times.
+//! Events as clients send them: the modes of CloudEvents, NDJSON, and times.
 
 use lantern_core::{EventRef, Events, Timestamp};
 use lantern_server::cloudevents::{
     EventError, EventLimits, Reader, format_time, is_json, parse_time, write_event,
 };
 
-/// The time of day of all that is read here: 2026-09-21.
+/// The present time for all parsers here: 2026-09-21.
 const NOW: Timestamp = Timestamp(1_790_000_000_000_000);
 
 fn reader() -> Reader {
@@ -43,7 +43,8 @@ pub fn cloudevents_batch(bytes: &[u8]) {
     events.iter().for_each(comes_back);
 }
 
-/// Events a line each. Where the lines are cut into groups must not matter.
+/// One event per line. The result must not depend on where the lines are cut into
+/// groups.
 pub fn ndjson(bytes: &[u8]) {
     let read = |block: &[u8], first: u64| {
         let (mut events, mut bad) = (Events::new(), Vec::new());
@@ -99,7 +100,7 @@ pub fn binary(bytes: &[u8]) {
     events.iter().for_each(comes_back);
 }
 
-/// A time as RFC 3339 has it.
+/// A time in RFC 3339.
 pub fn time(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Some(time) = parse_time(text) {
@@ -108,27 +109,27 @@ pub fn time(bytes: &[u8]) {
     }
 }
 
-/// Said in a line that a person can read, however long the input.
+/// The error is one readable line, however long the input is.
 fn is_clear(error: &EventError) {
     let said = error.to_string();
     assert!((4..2_000).contains(&said.len()), "{} bytes: {said:.200}", said.len());
     assert!(error.code().starts_with("LAN-"), "{said}");
 }
 
-/// What was read is written, and read again as the same.
+/// The event is encoded, and decodes to the same event.
 fn comes_back(event: EventRef<'_>) {
     let mut written = Vec::new();
     write_event(&event, &mut written);
     assert!(!written.contains(&b'\n'), "a line end within {}", written.escape_ascii());
-    // Written out, escapes and all, an event may be longer than it came.
+    // With escapes, an encoded event may be longer than its input.
     let limits = EventLimits { event_bytes_max: 64 << 20, ..EventLimits::default() };
     let mut again = Events::new();
     if let Err(error) = Reader::new(limits, NOW).structured(&written, &mut again) {
         panic!("{error}: {}", written.escape_ascii());
     }
     let read = again.get(0);
-    // White space around a JSON payload and line ends between its members are
-    // the one thing that is written otherwise.
+    // White space around a JSON payload and line ends between its members are the
+    // only differences that are allowed.
     let one_line: Vec<u8>;
     let data = match is_json(event.datacontenttype) {
         true => {
@@ -175,7 +176,7 @@ pub(super) fn batch_seeds() -> Vec<Vec<u8>> {
 }
 
 pub(super) fn ndjson_seeds() -> Vec<Vec<u8>> {
-    // Of the one that stands on several lines the pieces are lines of their own.
+    // The event that spans several lines becomes several lines, each of them invalid.
     let lines = structured_seeds().join(&b"\n"[..]);
     vec![lines.clone(), [&lines[..], b"\r\n\n\xff\n{}\n"].concat(), b"\n\n\n".to_vec(), Vec::new()]
 }

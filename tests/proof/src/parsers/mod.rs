@@ -1,11 +1,11 @@
-//! Invariant 8, requests: whatever bytes come, a parser answers with a value or
-//! a clear error, never with a panic, nor with memory or time out of proportion.
-//! Where there is an encoder, what was decoded comes back as it was.
+//! Invariant 8, requests: every parser answers any bytes with a value or a clear
+//! error. It never panics, and never uses memory or time out of proportion. If there
+//! is an encoder, a decoded value must encode and decode to the same value.
 //!
-//! Each parser is one function over bytes that panics where this does not hold.
-//! The fuzz targets in `tests/fuzz` call the same functions; what they find is
-//! kept in `tests/fuzz/corpus`, which the experiment replays whole before it
-//! tries mutations of its own.
+//! Each parser is a function over bytes that panics if this does not hold. The fuzz
+//! targets in `tests/fuzz` call the same functions. Their findings are kept in
+//! `tests/fuzz/corpus`, and the experiment replays all of it before it tries
+//! mutations of its own.
 
 mod asked;
 mod events;
@@ -29,7 +29,7 @@ pub use events::{binary, cloudevents_batch, cloudevents_structured, ndjson, time
 pub(crate) use mutate::mutated;
 pub use stored::{chunk, log_record, manifest, records, shard_record};
 
-/// See the module.
+/// The claim.
 pub const CLAIM: Claim = Claim {
     invariant: 8,
     name: "malformed-requests",
@@ -41,11 +41,12 @@ pub const CLAIM: Claim = Claim {
 /// A parser under test.
 #[derive(Clone, Copy, Debug)]
 pub struct Parser {
-    /// Its name: of the function, the fuzz target and the corpus' folder.
+    /// Its name, which is also the name of the function, the fuzz target and the
+    /// corpus folder.
     pub name: &'static str,
-    /// Panics where the parser does what it must not.
+    /// Panics if the parser does something wrong.
     pub parse: fn(&[u8]),
-    /// Inputs that are valid, or nearly so.
+    /// Inputs that are valid, or nearly valid.
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
@@ -73,9 +74,9 @@ const fn parser(name: &'static str, parse: fn(&[u8]), seeds: fn() -> Vec<Vec<u8>
     Parser { name, parse, seeds }
 }
 
-/// The largest input tried.
+/// The largest input.
 const INPUT_BYTES_MAX: usize = 256 << 10;
-/// No input of that size may take longer; a busy machine is allowed for.
+/// No input of that size may take longer, even on a busy machine.
 const INPUT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The folder of a parser's corpus.
@@ -87,7 +88,7 @@ pub fn corpus_folder(parser: &str) -> PathBuf {
 /// A parser's corpus, in the order of file names.
 ///
 /// # Errors
-/// Where it cannot be read, or is empty.
+/// If it cannot be read, or is empty.
 pub fn corpus(parser: &str) -> Result<Vec<Vec<u8>>> {
     let folder = corpus_folder(parser);
     let entries = fs::read_dir(&folder).with_context(|| format!("`{}`", folder.display()))?;
@@ -125,7 +126,7 @@ fn try_parsers(run: &mut Run<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Hands one input to a parser; how long it took.
+/// Runs a parser on one input. Returns how long it took.
 fn attempt(parser: &Parser, input: &[u8]) -> Result<Duration> {
     let started = Instant::now();
     let ended = catch_unwind(AssertUnwindSafe(|| (parser.parse)(input)));

@@ -1,9 +1,9 @@
-//! Mutations of inputs: what is nearly right goes deeper into a parser than
-//! noise does.
+//! Mutations of inputs: nearly valid input gets deeper into a parser than random
+//! bytes.
 
 use fastrand::Rng;
 
-/// What parsers look for, and what they may stumble over.
+/// Words that parsers look for, or may handle wrongly.
 const WORDS: &[&[u8]] = &[
     b"\"",
     b"\\",
@@ -46,7 +46,7 @@ const WORDS: &[&[u8]] = &[
     b"__proto__",
 ];
 
-/// Numbers at which arithmetic breaks.
+/// Numbers at which arithmetic fails.
 const NUMBERS: &[&str] = &[
     "0",
     "-1",
@@ -139,7 +139,7 @@ fn insert(bytes: &mut Vec<u8>, at: usize, piece: &[u8]) {
     bytes.splice(at..at, piece.iter().copied());
 }
 
-/// Puts an extreme in place of the digits at or after `at`.
+/// Replaces the digits at or after `at` by an extreme number.
 fn replace_number(bytes: &mut Vec<u8>, at: usize, rng: &mut Rng) {
     let Some(from) = bytes[at..].iter().position(u8::is_ascii_digit).map(|more| at + more) else {
         return;

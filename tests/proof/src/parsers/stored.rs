@@ -1,6 +1,6 @@
-//! What is read back from files: chunks and records of the log, records of
-//! shards and of the catalogue. Where a checksum guards them, it is put right
-//! as well, since it would stop all mutations at the door.
+//! Data that is read from files: chunks and records of the log, records of shards and
+//! of the catalogue. If a checksum protects them, it is corrected after a mutation.
+//! Otherwise it would stop every mutation.
 
 use std::fmt::Debug;
 
@@ -48,8 +48,8 @@ pub fn log_record(bytes: &[u8]) {
     }
 }
 
-/// What a shard's file holds besides rows: a parked event, an entry of the
-/// change log, an emitted event.
+/// The records in a shard's file except rows: a parked event, an entry of the change
+/// log, an emitted event.
 pub fn shard_record(bytes: &[u8]) {
     if let Some(record) = ParkedRecord::decode(bytes) {
         assert_eq!(ParkedRecord::decode(&record.encode()), Some(record));
@@ -62,7 +62,7 @@ pub fn shard_record(bytes: &[u8]) {
     }
 }
 
-/// What is kept as JSON: of a shard, and of the catalogue.
+/// Records that are stored as JSON, of a shard and of the catalogue.
 pub fn records(bytes: &[u8]) {
     json_comes_back::<ShardMeta>(bytes);
     if let Some(record) = json_comes_back::<ProjectionRecord>(bytes) {
@@ -70,7 +70,7 @@ pub fn records(bytes: &[u8]) {
     }
 }
 
-/// A manifest, as the catalogue keeps it, and the rules it must keep.
+/// A manifest from the catalogue, and the rules that it must satisfy.
 pub fn manifest(bytes: &[u8]) {
     if let Some(manifest) = json_comes_back::<Manifest>(bytes)
         && let Err(error) = manifest.check()
@@ -120,7 +120,7 @@ pub(super) fn chunk_seeds() -> Vec<Vec<u8>> {
 
 pub(super) fn log_record_seeds() -> Vec<Vec<u8>> {
     let whole = log::records();
-    // Without the checksum, which is put right.
+    // Also without the checksum, which `log_record` corrects.
     let bare = whole.iter().map(|record| record[..record.len() - 4].to_vec());
     whole.iter().cloned().chain(bare).collect()
 }

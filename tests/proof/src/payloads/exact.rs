@@ -1,7 +1,7 @@
-//! JSON read without loss: numbers as they are written, text as UTF-16 code
-//! units (half a pair of surrogates is one), members in order, also repeated
-//! ones. Written for this experiment, so that it shares no mistake with the
-//! library that the host uses.
+//! JSON read without loss: numbers as they are written, text as UTF-16 code units
+//! (including half of a surrogate pair), members in order, including repeated ones.
+//! It is written for this experiment, so that it shares no mistake with the host's
+//! library.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -20,7 +20,7 @@ pub(super) enum Exact {
 }
 
 impl Exact {
-    /// Reads `text`, one value with nothing behind it.
+    /// Parses `text`, which must be one value and nothing else.
     pub(super) fn parse(text: &str) -> Result<Self> {
         let mut parser = Parser { left: text.chars().peekable() };
         let value = parser.value().with_context(|| shortened(text))?;
@@ -38,7 +38,7 @@ impl Exact {
         found.next().is_none().then_some(&first.1)
     }
 
-    /// Its members, each with a name that is text.
+    /// Its members, whose names must be text.
     pub(super) fn members(&self) -> Result<Vec<(String, &Self)>> {
         let Self::Object(members) = self else { bail!("not an object: {self:?}") };
         members.iter().map(|(name, value)| Ok((String::from_utf16(name)?, value))).collect()

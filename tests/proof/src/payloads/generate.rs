@@ -7,8 +7,8 @@ use fastrand::Rng;
 
 /// The deepest payload; the limit of the default settings is 64.
 const DEPTH_MAX: usize = 90;
-/// Up to this depth of the payload an event must be taken: the limit, less the
-/// event's own object, `data` and the member `doc`.
+/// An event with a payload of up to this depth must be accepted. It is the limit,
+/// less the event's own object, `data` and the member `doc`.
 const DEPTH_TAKEN: usize = 60;
 /// The most values of a payload, apart from those that only make it deep.
 const VALUES_MAX: usize = 24;
@@ -79,7 +79,7 @@ struct Writer {
     values: usize,
     /// The deepest value so far.
     depth: usize,
-    /// Whether there is half a pair of surrogates.
+    /// Whether there is half of a surrogate pair.
     lone: bool,
 }
 
@@ -105,7 +105,7 @@ impl Writer {
 
     fn value(&mut self, depth: usize) {
         self.values += 1;
-        // `null` as the whole of `data` means that there is none.
+        // If `data` as a whole is `null`, the event has no data.
         let kinds = if depth == 0 { 1..9 } else { 0..9 };
         let simple = self.values > VALUES_MAX || depth > 5;
         match self.rng.u8(kinds) {
@@ -120,7 +120,7 @@ impl Writer {
 
     fn space(&mut self) {
         if self.rng.u8(..8) == 0 {
-            // No line ends: an event is a line of NDJSON.
+            // No line ends, because an event is a line of NDJSON.
             self.json.push_str([" ", "\t", "  \t "][self.rng.usize(..3)]);
         }
     }
@@ -173,7 +173,7 @@ impl Writer {
                 ["\\\"", "\\\\", "\\/", "\\b", "\\f", "\\n", "\\r", "\\t"][self.rng.usize(..8)],
             ),
             1 => {
-                // Any unit but a surrogate, U+0000 included.
+                // Any code unit except a surrogate, including U+0000.
                 let unit = [0, 1, 0x1f, 0x22, 0x7f, 0x2028, 0xfffe, 0xffff, self.rng.u16(..0xd800)];
                 let unit = unit[self.rng.usize(..unit.len())];
                 self.unit(unit);
@@ -187,7 +187,7 @@ impl Writer {
                 self.lone = true;
                 let unit = self.rng.u16(0xd800..0xe000);
                 self.unit(unit);
-                // What follows must not complete it.
+                // The next character must not complete the pair.
                 self.json.push('.');
             }
             4..8 => {
@@ -234,7 +234,7 @@ impl Writer {
                 self.json.push(',');
             }
             self.space();
-            // Often the same name: members may be repeated.
+            // The same name often: members may be repeated.
             match self.rng.u8(..3) {
                 0 => self.json.push_str(["\"a\"", "\"doc\"", "\"\""][self.rng.usize(..3)]),
                 _ => self.text(),

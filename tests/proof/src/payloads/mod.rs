@@ -1,10 +1,10 @@
-//! Invariant 14: what is accepted can be read back. A payload that the log takes
-//! is the same value in a row, in every format of the table, in the feed, in
-//! what `events tail` and the API print, and after an import elsewhere; or it is
-//! refused at the door.
+//! Invariant 14: an accepted payload can be read back. If the log accepts a payload,
+//! it is the same value in a row, in every format of the table, in the feed, in the
+//! output of `events tail` and the API, and after an import elsewhere. Any other
+//! payload is refused when it arrives.
 //!
-//! Real servers and the real command line; the guest copies `data` into a row.
-//! "The same value" is the same text of numbers, the same UTF-16 code units of
+//! The servers and the command line are real. The guest copies `data` into a row.
+//! "The same value" means the same text of numbers, the same UTF-16 code units of
 //! text, and the same members in the same order.
 
 mod exact;
@@ -30,7 +30,7 @@ use crate::{Claim, Counts, Run, mirror};
 pub const CLAIM: Claim = Claim {
     invariant: 14,
     name: "payloads",
-    holds: "an accepted payload is the same value everywhere, or it was refused at the door",
+    holds: "an accepted payload is the same value everywhere; any other is refused when it arrives",
     counts: Counts { ci: 2_000, longer: 100_000, of: "payloads" },
     experiment: try_out,
 };
@@ -39,7 +39,7 @@ pub const CLAIM: Claim = Claim {
 const GROUP: u64 = 500;
 /// The table with the copies.
 const TABLE: &str = "docs/docs";
-/// Why a row may refuse a payload that the log takes.
+/// Reasons why a row may refuse a payload that the log accepts.
 const REASONS: [&str; 2] = ["has the member", "nested more than"];
 
 fn try_out(run: &mut Run<'_>) -> Result<()> {
@@ -63,7 +63,7 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
                 run.fail(seed, what);
             }
             if !wrong.is_empty() && run.goes_on() {
-                // What a failed group left behind must not fail the next one.
+                // A failed group must not make the next one fail.
                 bench = Bench::new().await?;
             }
             run.count(count);
@@ -75,7 +75,7 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
     })
 }
 
-/// A payload that is not as it should be.
+/// A payload that was not read back correctly.
 #[derive(Debug)]
 struct Wrong {
     seed: u64,
@@ -90,13 +90,13 @@ impl std::fmt::Display for Wrong {
 
 impl std::error::Error for Wrong {}
 
-/// The seed of the payload that an error is about; `seed` if it is about none.
+/// The seed of the payload that an error is about; `seed` if it is about no payload.
 fn named(error: &anyhow::Error, seed: u64) -> (u64, String) {
     let seed = error.downcast_ref::<Wrong>().map_or(seed, |wrong| wrong.seed);
     (seed, format!("{error:#}"))
 }
 
-/// How many of a group were taken, and how many refused.
+/// How many payloads of a group were accepted, and how many refused.
 struct Counted {
     accepted: usize,
     refused: usize,
@@ -129,8 +129,8 @@ impl Bench {
         Ok(Self { first, second, feed, next: [0, 0], groups: 0, folder, _client: client })
     }
 
-    /// Sends a group, and compares all that can be read of it; each reader that
-    /// gives another value is one of `wrong`.
+    /// Sends a group, and compares everything that can be read of it. Each reader
+    /// that returns another value is added to `wrong`.
     async fn group(
         &mut self,
         payloads: &[Payload],
@@ -160,7 +160,7 @@ impl Bench {
         let tail = self.tail(&taken).map_err(|error| wrong.push(error));
         let export = self.export(&self.first, self.next[0], &taken).await;
         let export = export.map_err(|error| wrong.push(error));
-        // In turn, since the second log takes each event once.
+        // Alternately, because the second log takes each event only once.
         let file = if self.groups.is_multiple_of(2) { tail } else { export };
         if let Ok(file) = file {
             wrong.extend(self.import(&file, &taken).await.err());
@@ -170,8 +170,8 @@ impl Bench {
         Ok(Counted { accepted: taken.len(), refused })
     }
 
-    /// Stops the servers, and compares the states that the two logs gave: how many
-    /// entries there are.
+    /// Stops the servers, and compares the states that were folded from the two logs.
+    /// Returns how many entries there are.
     fn states(mut self) -> Result<u64> {
         self.first.stop()?;
         self.second.stop()?;
@@ -179,7 +179,7 @@ impl Bench {
         mirror::compare(self.first.folder(), &records, self.second.folder(), 1)
     }
 
-    /// What rows of this group begin with.
+    /// The prefix of the keys of this group's rows.
     fn prefix(&self) -> String {
         format!("{:06}/", self.groups)
     }
@@ -195,7 +195,7 @@ impl Bench {
         )
     }
 
-    /// Sends all, each in its mode; says how many were refused.
+    /// Sends all payloads, each in its mode. Returns how many were refused.
     async fn send(&self, payloads: &[Payload]) -> Result<usize> {
         let of = |mode| payloads.iter().filter(move |payload| payload.mode == mode);
         let mut refused = 0;
@@ -254,8 +254,8 @@ impl Bench {
         Ok((status, serde_json::from_str(&answer.text().await?).unwrap_or_default()))
     }
 
-    /// The payloads of the group that are in the log, by seed; each event's
-    /// `data` there is the payload.
+    /// The payloads of the group that are in the log, by seed. The `data` of each
+    /// event there must be the payload.
     async fn taken<'a>(&self, payloads: &'a [Payload]) -> Result<Taken<'a>> {
         let by_seed: BTreeMap<_, _> = payloads.iter().map(|p| (p.seed, p)).collect();
         let mut taken = Taken::new();
@@ -278,7 +278,7 @@ impl Bench {
         }
     }
 
-    /// The payloads of this group that no row can hold, by seed. Their events are
+    /// The payloads of this group that no row can contain, by seed. Their events are
     /// parked, each with a reason of [`REASONS`].
     async fn parked(&self) -> Result<BTreeSet<u64>> {
         let mut parked = BTreeSet::new();
@@ -345,7 +345,7 @@ impl Bench {
         compare("feed", &prefix, taken, rows.collect::<Result<_>>()?)
     }
 
-    /// Compares what `events tail --json` prints; returns it.
+    /// Compares the output of `events tail --json`, and returns it.
     fn tail(&self, taken: &Taken<'_>) -> Result<String> {
         let (from, limit) = (self.next[0].to_string(), taken.len().max(1).to_string());
         let words = ["events", "tail", "--from", &from, "--limit", &limit, "--no-follow", "--json"];
@@ -354,7 +354,7 @@ impl Bench {
         Ok(printed)
     }
 
-    /// Compares the log of `server` from `from` on as NDJSON; returns it.
+    /// Compares the log of `server` from `from` on as NDJSON, and returns it.
     async fn export(&self, server: &Server, from: u64, taken: &Taken<'_>) -> Result<String> {
         let url = format!("{}/v1/events?partition=0&from={from}&limit={}", server.url, 2 * GROUP);
         let request = reqwest::Client::new().get(url).header("accept", "application/x-ndjson");
@@ -363,8 +363,7 @@ impl Bench {
         Ok(export)
     }
 
-    /// Imports a file into the second server, whose log and rows are then the
-    /// same.
+    /// Imports a file into the second server, and compares its log and rows.
     async fn import(&self, file: &str, taken: &Taken<'_>) -> Result<()> {
         let path = self.folder.path().join("export.ndjson");
         std::fs::write(&path, file)?;
@@ -404,7 +403,7 @@ fn wrong_unless(right: bool, payload: &Payload, what: &str) -> Result<()> {
     Err(Wrong { seed: payload.seed, what }.into())
 }
 
-/// Compares a value that a reader gave with what was sent.
+/// Compares a value that a reader returned with the sent one.
 fn same(reader: &str, payload: &Payload, sent: &str, found: &Exact) -> Result<()> {
     let right = Exact::parse(sent)? == *found;
     let shown = shortened(&format!("{found:?}"));
@@ -442,7 +441,7 @@ fn all_events(reader: &str, lines: &str, taken: &Taken<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Runs the command line against `server`; its output.
+/// Runs the command line against `server`, and returns its output.
 fn lantern(server: &Server, words: &[&str]) -> Result<String> {
     let at = ["--server", server.url.as_str()];
     let output = lantern_tests::run(&[words, at.as_slice()].concat())?;

@@ -1,4 +1,4 @@
-//! Takes payloads out of what the server and the command line give.
+//! Extracts payloads from the output of the server and the command line.
 
 use anyhow::{Context as _, Result, bail, ensure};
 

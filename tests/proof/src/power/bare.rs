@@ -1,6 +1,6 @@
-//! redb alone on the simulated disk: what Lantern trusts it with, without
-//! Lantern. The same source is built against redb 4.1.0, which is known to lose
-//! commits, to show that the disk would tell.
+//! redb alone on the simulated disk: the guarantees that Lantern needs from it,
+//! without Lantern. The same source is built against redb 4.1.0, which is known to
+//! lose commits, to show that the simulated disk reveals it.
 
 use std::path::Path;
 
@@ -11,21 +11,22 @@ use super::disk::{Image, SimDisk};
 
 const TABLE: TableDefinition<u64, &[u8]> = TableDefinition::new("t");
 
-/// How many images are cut from one history.
+/// The number of images that are taken from one history.
 const IMAGES: u64 = 50;
-/// How often a recovery is cut off before it may end.
+/// How many times a recovery is interrupted before it may finish.
 const RECOVERIES_MAX: u32 = 4;
 
-/// A database's history, and the number of commits that were acknowledged when.
+/// A database's history. The marks in the disk's journal are the numbers of
+/// acknowledged commits.
 struct History {
     disk: SimDisk<u64>,
     steps: usize,
     commits: u64,
 }
 
-/// Cuts power from histories of a redb file in random ways, `images` times from
-/// `seed` on, and tells `failed` the seed and what was lost or broken. Ends
-/// early where `failed` says so.
+/// Cuts power from histories of a redb file in random ways, `images` times, with
+/// seeds from `seed` on. Calls `failed` with the seed and a description if something
+/// was lost or broken. Ends early if `failed` returns `true`.
 pub fn try_redb(images: u64, seed: u64, mut failed: impl FnMut(u64, String) -> bool) {
     let mut history: Option<(u64, History)> = None;
     for case in seed..seed + images {
@@ -47,7 +48,7 @@ fn open(disk: &SimDisk<u64>) -> Result<Database, String> {
     let file = disk.file(path).ok_or("the file is gone")?;
     let mut builder = Builder::new();
     builder.set_cache_size(1 << 20);
-    // redb panics on some files; that is no answer either.
+    // redb panics on some files, which counts as a failure, too.
     let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         builder.create_with_backend(file)
     }));
@@ -57,7 +58,7 @@ fn open(disk: &SimDisk<u64>) -> Result<Database, String> {
     }
 }
 
-/// Commits, some in two phases, some with quick repair, over reopenings.
+/// Makes commits, some in two phases, some with quick repair, and reopens the file.
 fn record(rng: &mut Rng) -> History {
     let disk = SimDisk::new(Image::default());
     drop(disk.new_file(Path::new("file")));
@@ -85,7 +86,7 @@ fn record(rng: &mut Rng) -> History {
         commits += 1;
         disk.mark(commits);
     }
-    // A crash closes no files: what closing writes is no part of the history.
+    // A crash closes no files, so the writes of a close are not part of the history.
     let steps = disk.steps();
     drop(database);
     History { disk, steps, commits }
@@ -102,7 +103,7 @@ fn check(history: &History, rng: &mut Rng) -> Result<(), String> {
         let database = open(&disk)?;
         let at = rng.usize(..=disk.steps());
         image = disk.cut(at, rng);
-        // Panics over some files; what it writes is of no interest any more.
+        // redb panics over some files. Its writes do not matter any more.
         drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(database))));
     }
     let mut database = open(&SimDisk::new(image))?;
@@ -117,7 +118,7 @@ fn check(history: &History, rng: &mut Rng) -> Result<(), String> {
     }
 }
 
-/// The number of the last commit, whose rows must be whole.
+/// The number of the last commit. Its rows must be complete.
 fn last(database: &Database) -> Result<u64, String> {
     let read = || -> Result<u64, redb::Error> {
         let transaction = database.begin_read()?;

@@ -1,12 +1,11 @@
-//! A disk that lives in memory, keeps a journal of all that is done to it, and
-//! can be cut off at any point of that: what was not synced then is lost, kept,
-//! reordered or torn.
+//! A disk in memory that keeps a journal of all operations, and can be cut off after
+//! any of them. Writes that were not synced then are lost, kept, reordered or torn.
 //!
-//! The model is what POSIX promises and no more. A file's writes and lengths
-//! are durable after its sync; before it, any of them may reach the disk, whole
-//! or by the sector, whatever became of earlier ones. A folder's names are
-//! durable after the folder's sync; before it, the file system may have written
-//! some of the changes, in their order. Syncing a file says nothing of its name.
+//! The model promises what POSIX promises and no more. A file's writes and length are
+//! durable after its sync. Before it, any of them may reach the disk, whole or by the
+//! sector, independently of earlier ones. A folder's names are durable after the
+//! folder's sync. Before it, the file system may have written some of the changes, in
+//! their order. The sync of a file does not make its name durable.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -18,12 +17,12 @@ use fastrand::Rng;
 use parking_lot::Mutex;
 use redb::StorageBackend;
 
-/// What a disk writes at once or not at all, in bytes.
+/// The unit that a disk writes completely or not at all, in bytes.
 const SECTOR: usize = 512;
 /// The unit in which file contents are shared between images, in bytes.
 const PAGE: usize = 4096;
 
-/// Names a file whatever its path.
+/// Identifies a file, whatever its path is.
 type Inode = u64;
 
 /// A file's bytes, in pages shared with other images; no page is all zeros.
@@ -33,7 +32,7 @@ struct Contents {
     pages: Vec<Option<Arc<[u8; PAGE]>>>,
 }
 
-/// What is on a disk.
+/// The contents of a disk.
 #[derive(Clone, Debug, Default)]
 pub struct Image {
     names: BTreeMap<PathBuf, Node>,
@@ -46,7 +45,7 @@ enum Node {
     File(Inode),
 }
 
-/// One thing that was done to the disk, or said about it.
+/// One operation on the disk, or a mark.
 #[derive(Clone, Debug)]
 enum Step<M> {
     Write {
@@ -64,7 +63,7 @@ enum Step<M> {
         change: Rename,
     },
     SyncFolder(PathBuf),
-    /// The program told somebody something.
+    /// The program reported something to others.
     Mark(M),
 }
 
@@ -76,25 +75,25 @@ enum Rename {
     Remove(PathBuf),
 }
 
-/// What the disk does wrong on purpose.
+/// The bugs that are planted in the disk.
 #[derive(Debug, Default)]
 pub struct Lies {
-    /// Syncs of files whose path ends so are answered and not done.
+    /// The sync of a file whose path ends with this succeeds without effect.
     pub sync_skipped: Mutex<Option<&'static str>>,
-    /// Syncs of folders are answered and not done.
+    /// The sync of a folder succeeds without effect.
     pub folder_sync_skipped: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Inner<M> {
-    /// What stood on the disk, durably, when the journal began.
+    /// The durable contents when the journal began.
     base: Image,
     seen: Image,
     journal: Vec<Step<M>>,
     next_inode: Inode,
 }
 
-/// The disk; clones are the same one. `M` is what [`SimDisk::mark`] keeps.
+/// The disk. Clones are the same disk. `M` is the type of [`SimDisk::mark`]s.
 #[derive(Debug)]
 pub struct SimDisk<M>(Arc<Shared<M>>);
 
@@ -131,7 +130,7 @@ impl Contents {
         Ok(())
     }
 
-    /// Writes, and makes the file longer where it ends before.
+    /// Writes, and makes the file longer if needed.
     fn write(&mut self, at: u64, bytes: &[u8]) {
         self.len = self.len.max(at + bytes.len() as u64);
         let mut done = 0;
@@ -185,7 +184,7 @@ impl Image {
         }
     }
 
-    /// Lets go of names without a folder above them, and of files without a name.
+    /// Removes names whose parent folder is missing, and files without a name.
     fn tidy(&mut self) {
         let folders: BTreeSet<_> = self
             .names
@@ -205,23 +204,23 @@ impl Image {
     }
 }
 
-/// How what was not synced meets its end.
+/// What happens to writes that were not synced.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
-    /// Nothing of it reached the disk.
+    /// None of them reached the disk.
     Lost,
-    /// All of it did, as when only the process dies.
+    /// All of them did, as when only the process dies.
     Kept,
-    /// Each write did or did not, whole or by the sector.
+    /// Each write reached it or not, whole or by the sector.
     Mixed,
-    /// The later ones did, the earlier ones not.
+    /// The later ones reached it, the earlier ones did not.
     Reversed,
     /// All up to some write, which is torn.
     Torn,
 }
 
 impl<M: Clone> SimDisk<M> {
-    /// A disk with what `image` holds, all durable.
+    /// A disk with the contents of `image`, all durable.
     #[must_use]
     pub fn new(image: Image) -> Self {
         let next_inode = image.files.keys().next_back().map_or(1, |last| last + 1);
@@ -233,18 +232,18 @@ impl<M: Clone> SimDisk<M> {
         }))
     }
 
-    /// What it does wrong on purpose.
+    /// The planted bugs.
     #[must_use]
     pub fn lies(&self) -> &Lies {
         &self.0.lies
     }
 
-    /// Notes in the journal what the program told somebody.
+    /// Notes in the journal that the program reported something to others.
     pub fn mark(&self, mark: M) {
         self.0.inner.lock().journal.push(Step::Mark(mark));
     }
 
-    /// How many steps the journal has.
+    /// The number of steps in the journal.
     #[must_use]
     pub fn steps(&self) -> usize {
         self.0.inner.lock().journal.len()
@@ -256,7 +255,7 @@ impl<M: Clone> SimDisk<M> {
         self.0.syncs.load(Ordering::SeqCst)
     }
 
-    /// What the program had told by step `at`.
+    /// Everything that the program had reported by step `at`.
     #[must_use]
     pub fn marks(&self, at: usize) -> Vec<M> {
         let inner = self.0.inner.lock();
@@ -265,7 +264,7 @@ impl<M: Clone> SimDisk<M> {
         inner.journal[..at].iter().filter_map(mark).collect()
     }
 
-    /// What the disk holds after power was lost behind step `at`.
+    /// The contents of the disk after power was lost after step `at`.
     #[must_use]
     pub fn cut(&self, at: usize, rng: &mut Rng) -> Image {
         let inner = self.0.inner.lock();
@@ -306,7 +305,7 @@ impl<M: Clone> SimDisk<M> {
         for (_, change) in kept {
             image.rename(change);
         }
-        // A name may have reached the disk before anything of its file.
+        // A name may have reached the disk before any of its file's content.
         let named: Vec<_> = image.names.values().copied().collect();
         for node in named {
             if let Node::File(inode) = node {
@@ -317,7 +316,7 @@ impl<M: Clone> SimDisk<M> {
         image
     }
 
-    /// The paths there are, in order, and the length of what is a file.
+    /// All paths, in order, with the length of each file.
     #[must_use]
     pub fn paths(&self) -> BTreeMap<PathBuf, Option<u64>> {
         let inner = self.0.inner.lock();
@@ -343,7 +342,7 @@ impl<M: Clone> SimDisk<M> {
         self.name(&mut inner, path, Rename::Remove(path.into()));
     }
 
-    /// Opens the file at `path`; `None` where there is none.
+    /// Opens the file at `path`. `None` if it does not exist.
     #[must_use]
     pub fn file(&self, path: &Path) -> Option<Open<M>> {
         match self.0.inner.lock().seen.names.get(path) {
@@ -354,7 +353,7 @@ impl<M: Clone> SimDisk<M> {
         }
     }
 
-    /// Creates the file at `path`, which must not be there.
+    /// Creates the file at `path`, which must not exist.
     ///
     /// # Errors
     /// [`io::ErrorKind::AlreadyExists`].
@@ -370,7 +369,7 @@ impl<M: Clone> SimDisk<M> {
         Ok(Open { disk: self.clone(), file, path: path.into() })
     }
 
-    /// Gives `from` the name `to`, in the same folder.
+    /// Renames `from` to `to`, in the same folder.
     ///
     /// # Errors
     /// [`io::ErrorKind::NotFound`].
@@ -405,7 +404,7 @@ fn redo<M>(contents: &mut Contents, step: &Step<M>) {
     }
 }
 
-/// Lets part of `steps`, none of them synced, reach the disk.
+/// Lets a part of `steps`, none of them synced, reach the disk.
 fn survive<M>(contents: &mut Contents, steps: &[&Step<M>], fate: Fate, rng: &mut Rng) {
     let torn_at = rng.usize(..steps.len());
     let chance = rng.f64();
@@ -434,7 +433,7 @@ fn survive<M>(contents: &mut Contents, steps: &[&Step<M>], fate: Fate, rng: &mut
     }
 }
 
-/// One opening of a file.
+/// An open file.
 #[derive(Debug)]
 pub struct Open<M> {
     disk: SimDisk<M>,

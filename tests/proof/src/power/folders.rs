@@ -51,7 +51,7 @@ impl<M: Debug + Clone + Send + Sync + 'static> Disk for SimDisk<M> {
         if below.is_empty() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        // From the leaves up, as every file system does.
+        // From the leaves upwards, like every file system.
         below.iter().rev().for_each(|path| self.remove(path));
         Ok(())
     }

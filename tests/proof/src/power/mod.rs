@@ -14,14 +14,14 @@ pub use stack::{Flawed, Recorded, record};
 
 use crate::{Claim, Counts, Run};
 
-/// How many images are cut from one history.
+/// The number of images that are taken from one history.
 const IMAGES: u64 = 40;
 
-/// Invariant 1, for all that Lantern keeps.
+/// Invariant 1, for everything that Lantern stores.
 pub const CLAIM: Claim = Claim {
     invariant: 1,
     name: "power-loss",
-    holds: "what was acknowledged is there after power was lost, also while recovering: events, state and catalogue",
+    holds: "acknowledged events, committed state and catalogue survive a power loss, also during recovery",
     counts: Counts { ci: 2_000, longer: 200_000, of: "images" },
     experiment: |run| {
         images(run, Flawed::default());

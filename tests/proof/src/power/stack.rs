@@ -1,5 +1,5 @@
-//! All that Lantern keeps, on a simulated disk: the log, the catalogue and the
-//! shards' states, with an engine that folds the one into the others.
+//! Everything that Lantern stores, on a simulated disk: the log, the catalogue and
+//! the shards' states, with an engine that folds the log.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,21 +30,21 @@ const P0: PartitionId = PartitionId(0);
 const LOG: &str = "data/log.redb";
 const CATALOG: &str = "data/catalog.redb";
 const STATE: &str = "data/state";
-/// How often a recovery is cut off before it may end.
+/// How many times a recovery is interrupted before it may finish.
 const RECOVERIES_MAX: u32 = 2;
-/// One image in so many is used on to the end of the log and beyond.
+/// For one image in this many, the host continues to the end of the log and beyond.
 const GOES_ON: u32 = 8;
 /// How long an append may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the host told others; each is a promise.
+/// The host's reports to others. Each is a promise.
 #[derive(Clone, Debug)]
 pub(super) enum Told {
-    /// An append was acknowledged; the log has so many events now.
+    /// An append was acknowledged. The log has this many events now.
     Appended(u64),
     /// A record of the catalogue is about to be saved, or deleted.
     Saving(Option<ProjectionRecord>),
-    /// It was.
+    /// The record was saved or deleted.
     Saved(Option<ProjectionRecord>),
     /// A shard's commit is durable.
     Committed(ShardId, u64),
@@ -52,31 +52,31 @@ pub(super) enum Told {
 
 type Disk = SimDisk<Told>;
 
-/// What is wrong with the host or the disk on purpose.
+/// The bugs that are planted in the host or the disk.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flawed {
-    /// Syncs of files whose names end so are skipped.
+    /// The sync of a file whose name ends with this is skipped.
     pub sync_skipped: Option<&'static str>,
     /// Folders are not synced.
     pub folders_unsynced: bool,
     /// Appends are acknowledged before they are durable.
     pub acked_early: bool,
-    /// The position is written before the rows.
+    /// The next offset is written before the rows.
     pub position_first: bool,
 }
 
-/// What a history left: the disk with its journal, and the log as it became.
+/// The result of a history: the disk with its journal, and the final log.
 #[derive(Debug)]
 pub struct Recorded {
     disk: Disk,
     steps: usize,
     log: Vec<Event>,
-    /// Lengths of the log at which an append ended.
+    /// Lengths of the log after each append.
     ends: Vec<u64>,
     flawed: Flawed,
 }
 
-/// What the check of an image came across.
+/// The things that the check of an image encountered.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
     pub(super) events: u64,
@@ -94,10 +94,10 @@ struct Stack {
     engine: Option<Arc<Engine>>,
 }
 
-/// Lets a history happen to a fresh host.
+/// Runs a history on a fresh host.
 ///
 /// # Errors
-/// Where the host fails without any fault.
+/// If the host fails without any fault.
 pub fn record(rng: &mut Rng, flawed: Flawed) -> Result<Recorded> {
     let disk = Disk::new(Image::default());
     *disk.lies().sync_skipped.lock() = flawed.sync_skipped;
@@ -114,7 +114,7 @@ pub fn record(rng: &mut Rng, flawed: Flawed) -> Result<Recorded> {
             3 => drop(stack.engine()?.delete_version(NAME, &version(KINDS[1]))),
             4 => {
                 ends.append(&mut stack.log.ends.lock());
-                // Closed before it is opened again: this disk knows no locks.
+                // Closed before it is opened again, because this disk has no locks.
                 drop(stack);
                 stack = Stack::open(&disk, flawed)?;
                 stack.start()?;
@@ -142,8 +142,8 @@ pub fn record(rng: &mut Rng, flawed: Flawed) -> Result<Recorded> {
     stack.settle()?;
     let log = stack.events()?;
     ends.append(&mut stack.log.ends.lock());
-    // Power is lost while everything is open: what closing writes is no part of
-    // the history.
+    // Power is lost while everything is open, so the writes of a close are not part
+    // of the history.
     let steps = disk.steps();
     drop(stack);
     Ok(Recorded { disk, steps, log, ends, flawed })
@@ -156,7 +156,7 @@ impl Recorded {
         self.log.len() as u64
     }
 
-    /// Cuts power somewhere, starts again, and looks at everything.
+    /// Cuts power somewhere, starts again, and checks everything.
     pub(super) fn check(&self, rng: &mut Rng) -> Result<Seen> {
         let at = rng.usize(..=self.steps);
         let told = self.disk.marks(at);
@@ -196,7 +196,8 @@ impl Recorded {
         Ok(seen)
     }
 
-    /// The log holds all that was acknowledged, and each append whole or not at all.
+    /// The log contains all acknowledged events, and each append completely or not at
+    /// all.
     fn check_log(&self, found: &[Event], told: &[Told]) -> Result<()> {
         let acknowledged =
             told.iter().filter_map(|t| if let Told::Appended(n) = t { Some(*n) } else { None });
@@ -217,7 +218,8 @@ impl Recorded {
     }
 }
 
-/// The catalogue holds the record that was saved last, or the one being saved.
+/// The catalogue contains the record that was saved last, or the one that was being
+/// saved.
 fn check_catalog(found: Option<&ProjectionRecord>, told: &[Told]) -> Result<()> {
     let mut right: Vec<Option<&ProjectionRecord>> = vec![None];
     for told in told {
@@ -231,11 +233,11 @@ fn check_catalog(found: Option<&ProjectionRecord>, told: &[Told]) -> Result<()> 
     Ok(())
 }
 
-/// No emitted event is there twice.
+/// No emitted event is in the log twice.
 fn check_ids(log: &[Event]) -> Result<()> {
     let mut ids = BTreeMap::new();
     for event in log.iter().filter(|event| event.kind == CLOSED) {
-        // Ids begin with the version; a version emits each of its numbers once.
+        // Ids begin with the version. A version uses each of its numbers once.
         let other = ids.insert(event.id.clone(), event.subject.clone());
         ensure!(other.is_none(), "emitted event `{}` is there twice", event.id);
     }
@@ -243,7 +245,7 @@ fn check_ids(log: &[Event]) -> Result<()> {
 }
 
 impl Stack {
-    /// Opens all files, and creates them where there are none.
+    /// Opens all files, and creates missing ones.
     fn open(disk: &Disk, flawed: Flawed) -> Result<Self> {
         let folder = Path::new("data");
         lantern_store::Disk::create_folder(disk, folder).or_else(|e| match e.kind() {
@@ -260,7 +262,7 @@ impl Stack {
         let log = EmbeddedLog::open_with(opener(disk), config).context("the log")?;
         let on: Arc<dyn lantern_store::Disk> = Arc::new(disk.clone());
         let catalog = CatalogFile::open_on(Arc::clone(&on), CATALOG).context("the catalogue")?;
-        // Tables of eight rows lie in runs.
+        // Tables of eight or more rows are stored in runs.
         let config = StoreConfig { run_rows: 1, ..StoreConfig::default() };
         let stores = StateDir::open_on(on, STATE, config).context("the states")?;
         Ok(Self {
@@ -381,8 +383,8 @@ impl Stack {
         versions.into_iter().map(shard).collect()
     }
 
-    /// Every state is the fold of the log up to its position, which has not
-    /// gone back behind a commit, and its file is whole.
+    /// Every state is the fold of the log up to its next offset, no acknowledged
+    /// commit is lost, and the file is undamaged.
     fn check_shards(
         &self,
         record: Option<&ProjectionRecord>,
@@ -396,7 +398,7 @@ impl Stack {
                 Told::Committed(shard, pos) if *shard == id => Some(*pos),
                 _ => None,
             });
-            // A build of this id may have been deleted and made again.
+            // A build with this id may have been deleted and created again.
             let committed = committed.next_back().unwrap_or(0);
             let told = || format!("shard {id:?} at {}", meta.next);
             ensure!(
@@ -429,7 +431,8 @@ fn version(kind: Kind) -> VersionId {
     version_id(&meter::sha256(kind), "")
 }
 
-/// Opens the log's file as [`EmbeddedLog::open`] does: made aside, then named.
+/// Opens the log's file like [`EmbeddedLog::open`]: created under another name, then
+/// renamed.
 fn opener(disk: &Disk) -> OpenDatabase {
     let disk = disk.clone();
     Arc::new(move || -> Result<Database, DatabaseError> {
@@ -448,13 +451,13 @@ fn opener(disk: &Disk) -> OpenDatabase {
     })
 }
 
-/// The log, with what it acknowledges noted on the disk.
+/// The log. Its acknowledgements are marked on the disk.
 struct TellingLog {
     inner: EmbeddedLog,
     disk: Disk,
     early: bool,
     ends: Arc<Mutex<Vec<u64>>>,
-    /// Appends under way, and whether any ended since the last look.
+    /// The number of pending appends, and whether any ended since the last check.
     under_way: Arc<(Mutex<(u64, bool)>, Condvar)>,
     next: AtomicU64,
 }
@@ -466,7 +469,7 @@ impl TellingLog {
         Self { inner, disk, early, ends, under_way, next: AtomicU64::new(next) }
     }
 
-    /// Waits until no append is under way; says whether any was.
+    /// Waits until no append is pending. Returns whether any was.
     fn wait(&self) -> Result<bool> {
         let (lock, ended) = &*self.under_way;
         let mut state = lock.lock();
@@ -530,7 +533,7 @@ impl Log for TellingLog {
     }
 }
 
-/// The states, with what is committed noted on the disk.
+/// The states. Their commits are marked on the disk.
 struct TellingStores {
     inner: StateDir,
     disk: Disk,
@@ -612,7 +615,7 @@ impl ShardStore for TellingShard {
     }
 }
 
-/// The catalogue, with what is saved noted on the disk.
+/// The catalogue. Its saved records are marked on the disk.
 struct TellingCatalog {
     inner: CatalogFile,
     disk: Disk,

@@ -1,4 +1,4 @@
-//! Requests that are wrong in one way or another.
+//! Invalid requests of many kinds.
 
 use anyhow::Result;
 use fastrand::Rng;
@@ -13,12 +13,12 @@ pub(super) enum Answered {
     Perhaps,
 }
 
-/// One request, or what passes for one.
+/// One request, or bytes that resemble one.
 pub(super) struct Case {
     pub(super) name: &'static str,
     pub(super) bytes: Vec<u8>,
     pub(super) answered: Answered,
-    /// Nothing follows where more is due.
+    /// The sender closes its side although more bytes are due.
     pub(super) broken_off: bool,
     /// The answer's status is one of these.
     pub(super) status: Option<Vec<u16>>,
@@ -59,7 +59,7 @@ impl Case {
         }
     }
 
-    /// Whole, so that there must be an answer.
+    /// A complete request, so there must be an answer.
     fn whole(name: &'static str, bytes: impl Into<Vec<u8>>) -> Self {
         Self { answered: Answered::Always, broken_off: false, ..Self::new(name, bytes) }
     }
@@ -70,7 +70,7 @@ impl Case {
         self
     }
 
-    /// An event like any other.
+    /// A valid event.
     pub(super) fn honest(address: &str) -> Self {
         let event = r#"{"specversion":"1.0","id":"honest","source":"s","type":"t"}"#;
         let kind = "application/cloudevents+json";
@@ -78,7 +78,7 @@ impl Case {
     }
 }
 
-/// A `POST` that is whole.
+/// A complete `POST`.
 fn post(host: &str, path: &str, kind: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let mut bytes = format!(
@@ -94,7 +94,7 @@ fn get(host: &str, path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")
 }
 
-/// A case of some kind.
+/// A case of a random kind.
 pub(super) fn random(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
     match rng.u8(..34) {
         0..5 => body(pools, host, rng),
@@ -111,13 +111,13 @@ pub(super) fn random(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
     }
 }
 
-/// A word that is no known value of anything.
+/// A word that is not a known value of any parameter.
 fn word(rng: &mut Rng) -> String {
     let letters = (0..rng.usize(3..12)).map(|_| rng.lowercase());
     format!("x{}", letters.collect::<String>())
 }
 
-/// A body that is nearly right, in each mode.
+/// A nearly valid body, in each mode.
 fn body(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
     let (parser, kind) = [
         ("cloudevents_structured", "application/cloudevents+json"),
@@ -129,7 +129,7 @@ fn body(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
     Case::whole("a body mutated", post(host, path, kind, &pools.mutated(parser, rng)))
 }
 
-/// A query that is nearly right, or surely wrong.
+/// A query that is nearly valid, or certainly invalid.
 fn query(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
     let wrong = word(rng);
     let number = rng.u64(20_000..);
@@ -143,9 +143,9 @@ fn query(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
             let (parser, path) =
                 [("table_query", "/v1/tables/a/b"), ("events_query", "/v1/events")][rng.usize(..2)];
             let query = pools.mutated(parser, rng);
-            // What would end the line is another case.
+            // Characters that would end the line belong to another case.
             let query: Vec<u8> = query.into_iter().filter(|b| !b" \r\n".contains(b)).collect();
-            // A wait is not what is tried here.
+            // Waiting requests are not part of this case.
             let query = String::from_utf8_lossy(&query).replace("wait", "wai");
             let query: String = query.chars().take(4_000).collect();
             return Case::new("a query mutated", get(host, &format!("{path}?{query}")));
@@ -154,8 +154,8 @@ fn query(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
     Case::whole("a wrong query", get(host, &path)).refused(&[400], &quoted)
 }
 
-/// Refused before the body is read, which is still on its way: the sender must
-/// see why.
+/// Requests that are refused before the body is read, while the body is still being
+/// sent. The sender must see the reason.
 fn refused_early(host: &str, rng: &mut Rng) -> Case {
     let body = vec![b'x'; 1 << rng.usize(0..23)];
     let wrong = word(rng);
@@ -180,7 +180,7 @@ fn refused_early(host: &str, rng: &mut Rng) -> Case {
     }
 }
 
-/// Lengths and chunks that are not what they say.
+/// Lengths and chunks that do not match the content.
 fn framing(host: &str, rng: &mut Rng) -> Case {
     let head = format!(
         "POST /v1/events HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\
@@ -214,12 +214,12 @@ fn framing(host: &str, rng: &mut Rng) -> Case {
         }
     };
     let mut case = Case::new("wrong lengths", head + &rest);
-    // Now and then the sender keeps the connection and says nothing more.
+    // In some cases the sender keeps the connection open and sends nothing more.
     case.broken_off = rng.u8(..8) != 0;
     case
 }
 
-/// Headers without measure.
+/// Headers that are too large or too many.
 fn head(host: &str, rng: &mut Rng) -> Case {
     let many = rng.usize(1..3_000);
     let long = "v".repeat(rng.usize(1..200_000));
@@ -232,7 +232,7 @@ fn head(host: &str, rng: &mut Rng) -> Case {
         3 => format!("{name} : x\r\n\r\n"),
         4 => format!("{name}: a\r\n b\r\n\r\n"),
         5 => format!("{name}: \u{0}\r\n\r\n"),
-        // Never finished: the time for headers ends it.
+        // Never finished: the limit for headers ends it.
         _ => format!("{name}: "),
     };
     let mut case = Case::new("strange headers", head + &rest);
@@ -240,7 +240,7 @@ fn head(host: &str, rng: &mut Rng) -> Case {
     case
 }
 
-/// Paths and methods that lead nowhere.
+/// Unknown paths and methods.
 fn path(host: &str, rng: &mut Rng) -> Case {
     let wrong = word(rng);
     let path = match rng.u8(..10) {
@@ -266,7 +266,7 @@ fn path(host: &str, rng: &mut Rng) -> Case {
     Case::new("a strange path", request)
 }
 
-/// Requests for a WebSocket that cannot be granted.
+/// Requests for a WebSocket that must be refused.
 fn upgrade(host: &str, rng: &mut Rng) -> Case {
     let wrong = word(rng);
     let headers = [
@@ -287,7 +287,7 @@ fn upgrade(host: &str, rng: &mut Rng) -> Case {
     case
 }
 
-/// A WebSocket that is granted, and then nonsense on it.
+/// A WebSocket that is accepted, followed by invalid frames.
 fn frames(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
     let mut bytes = format!(
         "GET /v1/feed HTTP/1.1\r\nhost: {host}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -320,7 +320,7 @@ fn frames(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
     case
 }
 
-/// Uploads whose form falls apart.
+/// Uploads with an invalid form.
 fn multipart(host: &str, rng: &mut Rng) -> Case {
     let boundary = word(rng);
     let kind = [
@@ -341,7 +341,7 @@ fn multipart(host: &str, rng: &mut Rng) -> Case {
     Case::whole("a broken form", post(host, path, &kind[rng.usize(..4)], body.as_bytes()))
 }
 
-/// Requests of other sites' pages.
+/// Requests from pages of other sites.
 fn foreign(host: &str, rng: &mut Rng) -> Case {
     let wrong = format!("http://{}.example", word(rng));
     let request = format!(
@@ -350,7 +350,7 @@ fn foreign(host: &str, rng: &mut Rng) -> Case {
     Case::whole("a page of another site", request).refused(&[403], &wrong)
 }
 
-/// What is no request.
+/// Bytes that are not a request.
 fn noise(host: &str, rng: &mut Rng) -> Case {
     let request = get(host, "/healthz").into_bytes();
     let bytes = match rng.u8(..6) {

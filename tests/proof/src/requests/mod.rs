@@ -1,6 +1,6 @@
-//! Invariant 8, whole requests: nothing that comes over a socket makes the real
-//! server fail, hang, grow or go away; where a request can be understood, the
-//! refusal quotes what is wrong with it.
+//! Invariant 8, whole requests: no bytes over a socket make the real server fail,
+//! hang, grow or exit. If a request can be parsed, the refusal quotes the invalid
+//! part.
 
 mod cases;
 
@@ -17,20 +17,20 @@ use serde_json::Value;
 use crate::{Claim, Counts, Run};
 use cases::{Answered, Case};
 
-/// See the module.
+/// The claim.
 pub const CLAIM: Claim = Claim {
     invariant: 8,
     name: "malformed-http",
-    holds: "no request makes the server fail, hang, grow or go away",
+    holds: "no request makes the server fail, hang or grow",
     counts: Counts { ci: 1_000, longer: 100_000, of: "requests" },
     experiment: try_requests,
 };
 
-/// How long an answer may take; the server's own limits are far below.
+/// How long an answer may take. The server's own limits are far lower.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
-/// The memory the server's process may come to hold, in MiB.
+/// The highest memory of the server's process, in MiB.
 const MEMORY_MIB_MAX: u64 = 1_024;
-/// How often the server's memory is looked at.
+/// After this many requests the server's memory is checked.
 const LOOK_EVERY: u64 = 50;
 
 fn try_requests(run: &mut Run<'_>) -> Result<()> {
@@ -58,7 +58,7 @@ fn try_requests(run: &mut Run<'_>) -> Result<()> {
         }
         Ok(())
     });
-    // The same process still does its work.
+    // The same process still works.
     let healthy = Case::honest(&address);
     for _ in 0..3 {
         let status = attempt(&address, &healthy, &mut Rng::with_seed(1))?;
@@ -68,7 +68,7 @@ fn try_requests(run: &mut Run<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Sends one case and judges the answer; its status, 0 where there was none.
+/// Sends one case and judges the answer. Returns its status, 0 if there was none.
 fn attempt(address: &str, case: &Case, rng: &mut Rng) -> Result<u16> {
     let mut stream = TcpStream::connect(address).context("the server is gone")?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;
@@ -76,7 +76,7 @@ fn attempt(address: &str, case: &Case, rng: &mut Rng) -> Result<u16> {
     stream.set_nodelay(true)?;
     let sent = send(&mut stream, &case.bytes, rng);
     if case.broken_off {
-        // The answer may be on its way already.
+        // The answer may already be pending.
         let _ = stream.shutdown(Shutdown::Write);
     }
     let answer = read(&mut stream)?;
@@ -85,7 +85,7 @@ fn attempt(address: &str, case: &Case, rng: &mut Rng) -> Result<u16> {
         return Ok(0);
     }
     let status = status_of(&answer)?;
-    // 501 is the documented answer to what is not supported yet.
+    // 501 is the documented answer for features that are not supported yet.
     ensure!(status < 500 || status == 501, "answered {}", shown(&answer));
     if case.answered == Answered::Always {
         sent.context("the answer came before all was read")?;
@@ -103,7 +103,7 @@ fn attempt(address: &str, case: &Case, rng: &mut Rng) -> Result<u16> {
     Ok(status)
 }
 
-/// Sends in a few pieces.
+/// Sends the bytes in a few pieces.
 fn send(stream: &mut TcpStream, bytes: &[u8], rng: &mut Rng) -> std::io::Result<()> {
     let mut rest = bytes;
     while !rest.is_empty() {
@@ -114,8 +114,8 @@ fn send(stream: &mut TcpStream, bytes: &[u8], rng: &mut Rng) -> std::io::Result<
     Ok(())
 }
 
-/// All that comes until the server closes. A connection that is reset counts
-/// as closed; one that stays open is a failure.
+/// Reads until the server closes the connection. A reset counts as a close; a
+/// connection that stays open is a failure.
 fn read(stream: &mut TcpStream) -> Result<Vec<u8>> {
     let mut answer = Vec::new();
     let mut piece = [0; 1 << 14];

@@ -58,7 +58,7 @@ impl Instance for MeasuredInstance {
     }
 }
 
-/// What a fold came to.
+/// The result of a fold.
 struct Folded {
     engine: Arc<Engine>,
     states: Vec<Box<dyn ReadStore>>,
@@ -67,8 +67,9 @@ struct Folded {
     largest: usize,
 }
 
-/// Folds `log`, the events of each partition, in batches of up to `batch` events
-/// by a version that serves readers and emits; then `end` in each partition.
+/// Folds `log`, the events of each partition, in batches of up to `batch` events,
+/// with a version that serves readers and emits. Then it folds `end` in each
+/// partition.
 fn fold(plugin: &Arc<dyn Plugin>, log: &[Vec<Event>], end: &[Event], batch: usize) -> Folded {
     let memory = Arc::new(MemoryLog::new(PARTITIONS, 64));
     let stores = Arc::new(MemoryStores::new());
@@ -117,8 +118,8 @@ fn fold(plugin: &Arc<dyn Plugin>, log: &[Vec<Event>], end: &[Event], batch: usiz
         memory.append_to(partition, events.iter().cloned());
     }
     settle();
-    // Emitted events are in the log by now. A position behind them is committed with
-    // an event that the projection wants.
+    // Emitted events are in the log by now. A next offset after them is committed
+    // with the next event that the projection wants.
     for partition in (0..PARTITIONS).map(PartitionId) {
         memory.append_to(partition, end.iter().cloned());
     }
@@ -165,9 +166,9 @@ fn by_hand() -> Vec<Event> {
         (2_000, "hand", "h1", r#"{"meter":"m1","wh":95}"#),
         // Negative, and the first of its meter: parked.
         (3_000, "hand", "h2", r#"{"meter":"m2","wh":-5}"#),
-        // Waits behind it.
+        // Waits behind the parked event.
         (4_000, "hand", "h2", r#"{"meter":"m2","wh":7}"#),
-        // The same subject of another tenant does not.
+        // The same subject of another tenant does not wait.
         (4_000, "other", "h2", r#"{"meter":"m2","wh":7}"#),
         // A row of another tenant: parked.
         (4_000, "hand", "h3", r#"{"meter":"m3","wh":1,"owner":"other"}"#),
@@ -175,11 +176,11 @@ fn by_hand() -> Vec<Event> {
         (4_000, "hand", "h1", r#"{"meter":"m1"}"#),
         (5_000, "hand", "h1", r#"{"meter":"m1","wh":20}"#),
         (5_000, "hand", "h4", r#"{"meter":"m1","wh":30}"#),
-        // Negative, and the meter has had three.
+        // Negative, but the meter has had three readings.
         (6_000, "hand", "h4", r#"{"meter":"m1","wh":-4}"#),
         // The watermark is at 5 s: the first window closes.
         (7_500, "", "h5", r#"{"meter":"m5","wh":1}"#),
-        // Late for its window.
+        // Too late for its window.
         (4_000, "hand", "h4", r#"{"meter":"m1","wh":2}"#),
     ];
     let event = |(n, (ms, tenant, subject, data)): (usize, (i64, &str, &str, &str))| {
@@ -205,7 +206,7 @@ fn a_guest_with_everything_gives_the_rows_that_are_computed_by_hand() {
     for batch in CUTS {
         let end = usage::reading("", "", "h6", 7_600_000, r#"{"meter":"m6","wh":0}"#);
         let folded = fold(&plugin, &[by_hand(), Vec::new()], &[end], batch);
-        // A row of two partitions is merged, which changes the order of its members.
+        // Rows of two partitions are merged, which changes the order of the members.
         let row = |key: &str, row: &str| {
             (key.to_owned(), serde_json::from_str::<serde_json::Value>(row).unwrap())
         };
@@ -216,7 +217,7 @@ fn a_guest_with_everything_gives_the_rows_that_are_computed_by_hand() {
         assert_eq!(
             rows("latest"),
             [
-                // Of both partitions.
+                // From both partitions.
                 row("/m5", r#"{"readings":1,"late":0,"wh":1}"#),
                 row("/m6", r#"{"readings":2,"late":0,"wh":0}"#),
                 row("hand/m1", r#"{"readings":5,"late":1,"wh":2}"#),
@@ -285,7 +286,7 @@ fn cuts_of_1_7_and_16384_give_the_same_state_and_the_same_emitted_events() {
         }
         assert_eq!(other.emitted.len(), first.emitted.len(), "batches of {batch}");
     }
-    // The fixture has all of it.
+    // The input has all of these.
     let kinds = |kind: &str| first.emitted.values().filter(|event| event.kind == kind).count();
     assert!(kinds("usage.closed") > 100 && kinds("usage.peak") > 500, "{}", first.emitted.len());
     let parked = first.parked();
@@ -293,8 +294,8 @@ fn cuts_of_1_7_and_16384_give_the_same_state_and_the_same_emitted_events() {
     assert!(failed > 20 && parked.len() > 2 * failed, "{failed} of {}", parked.len());
     let tenants: Vec<_> = first.rows("bills").into_keys().collect();
     assert!(["a\0m0", "b\0m0", "c\0m0"].iter().all(|key| tenants.contains(&(*key).to_owned())));
-    // The last reading moves the watermark by more than the retention, which counts from
-    // the watermark before: all rows have had their time.
+    // The last reading moves the watermark by more than the retention, which counts
+    // from the previous watermark. So all rows have expired.
     assert!(first.rows("latest").is_empty());
     let window = "1970-01-01T00:00:05Z";
     assert_eq!(first.rows("billed")[&format!("hand\0{window}/m1")], r#"{"wh":26}"#);

@@ -1,4 +1,5 @@
-//! Damage others had, as cases with the real binary, and the way out of each.
+//! Kinds of damage from other systems, as cases with the real binary, and the
+//! recovery from each.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,7 +53,7 @@ impl Stopped {
         build.path().join("0.redb")
     }
 
-    /// What the doctor says, and its exit code.
+    /// The doctor's report, and its exit code.
     fn doctor(&self, more: &[&str]) -> (i32, Value) {
         let data = self.folder.display().to_string();
         let arguments = [&["doctor", "--json", "--data", &data], more].concat();
@@ -63,7 +64,7 @@ impl Stopped {
         (output.status.code().unwrap(), report)
     }
 
-    /// The log's chunk at `first`, changed.
+    /// Changes the log's chunk at `first`.
     fn harm_chunk(&self, first: u64, change: impl Fn(&mut Vec<u8>)) {
         let database = redb::Database::create(self.folder.join("log.redb")).unwrap();
         let write = database.begin_write().unwrap();
@@ -114,7 +115,7 @@ async fn a_damaged_state_is_found_moved_aside_and_folded_anew() {
     assert_eq!(fs::read_dir(aside).unwrap().count(), 1, "the damaged state is kept");
 }
 
-/// Whether all is the same, and what the command prints.
+/// Whether all is the same, and the command's output.
 async fn verify(server: &Server) -> (bool, String) {
     let url = server.url.clone();
     let output = tokio::task::spawn_blocking(move || run(&["verify", "--server", &url]).unwrap());
@@ -153,7 +154,7 @@ async fn a_row_that_is_not_what_the_log_gives_is_named() {
     assert_eq!(status["verified"]["verdict"], "differs");
     let metrics = server.text("/metrics").await.unwrap();
     assert!(metrics.contains("lantern_verify_differences_total{projection=\"rogue\"} 1"));
-    // The way out: fold the log anew.
+    // The recovery: rebuild the version.
     let version = status["active"].as_str().unwrap();
     let path = format!("/v1/projections/rogue/versions/{version}/rebuild");
     server.request(reqwest::Method::POST, &path, "application/json", Vec::new()).await.unwrap();
@@ -184,10 +185,10 @@ async fn one_flipped_bit_takes_its_own_chunk_along_and_no_other() {
             assert!(answer["help"].as_str().unwrap().contains("lantern doctor"));
         }
     }
-    // New events are taken, and the damage is not forgotten over them.
+    // New events are accepted, and the damage is still reported.
     server.events(line(100, "probe.sent")).await.unwrap();
     assert!(server.get("/v1/events?from=20&limit=5").await.is_err());
-    // A fold over it stops there, and says where.
+    // A fold over the damage stops there, and reports where.
     let (same, text) = verify(&server).await;
     assert!(!same && text.contains("partition 0 at offset 20"), "{text}");
     let again = server.push("again", &guest("rogue"), r#"{"fixed":false}"#).await.unwrap();
@@ -233,8 +234,9 @@ async fn an_intact_index_over_a_torn_chunk_does_not_keep_the_server_down() {
     assert!(!same && text.contains("partition 0 at offset 40"), "{text}");
 }
 
-/// Recovered but unsynced data served (kafka #8812): here the tables hold what
-/// the log has lost. They are not taken on, or what comes next would be skipped.
+/// Recovered but unsynced data served (kafka #8812): here the tables contain events
+/// that the log has lost. The server does not continue with them, because it would
+/// skip the next events.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_are_ahead_of_the_log_stop_and_say_so() {
     let mut stopped = stopped(45).await;
@@ -285,7 +287,7 @@ async fn damaged_plugins_and_catalogues_are_named_and_a_running_server_is_left_a
     fs::write(&catalog, bytes).unwrap();
     let (code, report) = stopped.doctor(&["--repair"]);
     assert_eq!((code, &finding(&report, "catalogue")["health"]), (1, &json!("damaged")));
-    // The server says so too, and does not begin with another catalogue.
+    // The server reports it, too, and does not begin with another catalogue.
     let output = run(&["serve", "--listen", "127.0.0.1:0", "--data", &data]).unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("lantern doctor"), "{said}");
