@@ -1,4 +1,4 @@
-//! Whatever is sent: a clear answer, and nothing is lost.
+//! Every bad input gets a clear answer, and no data is lost.
 
 use std::path::Path;
 
@@ -60,7 +60,7 @@ async fn every_bad_event_is_refused_with_a_code_and_its_value_and_nothing_is_app
         assert!(!answer["help"].as_str().unwrap_or_default().is_empty(), "{shown}: {answer}");
         assert_eq!(count(&server).await, 1, "{shown}");
     }
-    // With `partial`, the good ones around a bad one are in.
+    // With `partial`, the good events around a bad one are appended.
     let body = format!("{}{{}}\n{}", line("a", "a.b", "s", "{}"), line("b", "a.b", "s", "{}"));
     let (status, answer) = server
         .request(Method::POST, "/v1/events?partial=true", "application/x-ndjson", body.into())
@@ -130,7 +130,7 @@ async fn what_is_no_plugin_is_refused_in_plain_words() {
     assert_eq!((status, answer["code"].as_str()), (413, Some("LAN-0102")), "{answer}");
     let (status, answer) = server.push("revenue", &guest("revenue"), r#"{"x":1}"#).await.unwrap();
     assert_eq!((status, answer["code"].as_str()), (422, Some("LAN-0120")), "{answer}");
-    // None of them left anything behind.
+    // No refused upload left a projection.
     assert_eq!(server.get("/v1/projections").await.unwrap()["projections"], serde_json::json!([]));
 }
 

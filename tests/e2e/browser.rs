@@ -94,7 +94,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver leaves its browsers behind when it is killed alone.
+        // If only the driver is killed, its browsers stay.
         let kill = format!("kill -s KILL -- -{}", self.driver.id());
         drop(Command::new("sh").args(["-c", &kill]).status());
         drop(self.driver.kill());
@@ -116,7 +116,7 @@ async fn the_page_shows_rows_as_they_change_and_hostile_text_as_text() {
     let text = browser.shows("first-subject").await;
     assert!(text.contains("rogue"), "{text}");
     assert!(text.contains("<img src=x onerror="), "{text}");
-    // Live: no reload.
+    // The page updates itself without a reload: this variable survives.
     browser.run("window.still = 'here'").await;
     server
         .events(line(2, "probe.sent", "second-subject", r#"{"text":"forty-two"}"#))
@@ -124,8 +124,8 @@ async fn the_page_shows_rows_as_they_change_and_hostile_text_as_text() {
         .unwrap();
     browser.shows("second-subject").await;
     browser.shows("forty-two").await;
-    // A projection that is up to date and has parked events is not all well, nor
-    // is one whose new version was not activated.
+    // The page warns of a projection that is up to date and has parked events, and of
+    // a projection with a new version that was not activated.
     let broken = r#"{"by_subject":true}"#;
     server.project("strict", &guest("rogue"), broken).await.unwrap();
     server.events(line(3, "probe.sent", "third", r#"{"do":"fail"}"#)).await.unwrap();
@@ -140,10 +140,10 @@ async fn the_page_shows_rows_as_they_change_and_hostile_text_as_text() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_difference_shows_on_page_list_status_and_ready_also_after_a_restart() {
-    // One event a batch, each folded a second time.
+    // One event per batch, and each batch is folded a second time.
     let settings = ["engine.second_fold_every=1", "engine.batch_events_max=1"];
     let mut server = Server::start(&settings).unwrap();
-    // The log is empty: the check of the upload finds nothing.
+    // The log is empty, so the check at the upload finds nothing.
     server.project("rogue", &guest("rogue"), r#"{"cheat_from":0}"#).await.unwrap();
     let lines = (0..50).map(|n| line(n, "probe.sent", "s", "{}"));
     server.events(lines.collect::<String>()).await.unwrap();

@@ -1,4 +1,4 @@
-//! The way the README tells: make, build, test, push, watch.
+//! The steps of the README: create, build, test, push, watch.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -20,8 +20,8 @@ fn json(arguments: &[&str]) -> Value {
 }
 
 fn cargo(dir: &Path, arguments: &[&str]) {
-    // What is built here shares nothing with the workspace but the lock file:
-    // the same versions, so that nothing need be fetched.
+    // The template's build shares only the lock file with the workspace: with the
+    // same versions nothing has to be downloaded.
     std::fs::copy(root().join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
     let output = Command::new("cargo")
         .args(arguments)
@@ -32,7 +32,7 @@ fn cargo(dir: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Creates a plugin from the template, tests and builds it; its component and
+/// Creates a plugin from the template, tests and builds it. Returns its component and
 /// its sample events. The folder stays until the process ends.
 pub(crate) fn template() -> (PathBuf, PathBuf) {
     static BUILT: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
@@ -77,7 +77,7 @@ async fn a_plugin_made_by_new_is_built_tested_pushed_and_seen_live() {
             drop(send.send(line.unwrap()));
         }
     });
-    // Its first line says what is there; then an event makes a row.
+    // The first line shows the present rows; then an event creates a row.
     seen.recv_timeout(lantern_tests::PATIENCE).unwrap();
     server.events(line(1, "order.placed", "u1", "{}")).await.unwrap();
     loop {
@@ -121,7 +121,7 @@ async fn every_command_prints_json_and_ends_with_its_exit_code() {
     assert!(parsed(&["table", "get", "rogue/seen", "s"]).to_string().contains("events"));
     assert_eq!(code(&["parked", "retry", "rogue", "--all"]), 1);
     assert_eq!(code(&["parked", "drop", "rogue", "--all", "--yes"]), 0);
-    assert_eq!(code(&["plugin", "status", "nobody"]), 4);
+    assert_eq!(code(&["plugin", "status", "absent"]), 4);
     assert_eq!(code(&["plugin", "push", root().join("README.md").to_str().unwrap()]), 5);
     assert_eq!(code(&["plugin", "fly"]), 2);
     let unreachable = run(&["plugin", "list", "--server", "http://127.0.0.1:1"]).unwrap();
@@ -145,7 +145,7 @@ async fn events_are_made_imported_and_read_back_from_the_command_line() {
     assert_eq!((&first["appended"], &first["duplicates"]), (&2_500.into(), &0.into()), "{first}");
     let again = json(&[&["events", "import", file], at.as_slice()].concat());
     assert_eq!((&again["appended"], &again["duplicates"]), (&0.into(), &2_500.into()), "{again}");
-    // What comes out is what went in, in order.
+    // The output equals the input, in order.
     let tail = with(&["events", "tail", "--from", "start", "--no-follow"]);
     let lines = zstd::decode_all(std::fs::File::open(file).unwrap()).unwrap();
     let (lines, tail) =
@@ -159,7 +159,8 @@ async fn events_are_made_imported_and_read_back_from_the_command_line() {
             assert_eq!(logged["event"][name], sent[name], "{name} at {offset}");
         }
     }
-    // A bad line is named as the file counts, and nothing of its group is in.
+    // The error names a bad line by its number in the file, and no event of its group
+    // is appended.
     let bad = folder.path().join("bad.ndjson");
     let text = format!("{}{{\"id\":1}}\n", line("good", "a.b", "s", "{}"));
     std::fs::write(&bad, text).unwrap();
@@ -211,12 +212,12 @@ fn test_finds_a_plugin_that_is_honest_for_ten_thousand_events_and_then_not() {
     let text = String::from_utf8_lossy(&found.stderr);
     assert_eq!(found.status.code(), Some(1), "{text}");
     assert!(text.contains("LAN-0208") && text.contains("table `seen`"), "{text}");
-    // `plugin check` looks at the whole file too.
+    // `plugin check` also reads the whole file.
     let words = ["plugin", "check", rogue.to_str().unwrap(), "--events", file];
     let checked = run(&[&words[..], &late].concat()).unwrap();
     let text = String::from_utf8_lossy(&checked.stderr);
     assert!(!checked.status.success() && text.contains("LAN-0208"), "{text}");
-    // The first events alone do not show it, and an honest plugin passes.
+    // The first events alone do not reveal it, and an honest plugin passes.
     let first = test(&[&late[..], &["--check-events", "5000"]].concat());
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
     let honest = test(&["--json"]);

@@ -19,7 +19,7 @@ async fn no_acknowledged_event_is_lost_or_applied_twice() {
     let mut server = Server::start(&["engine.commit_ms=10"]).unwrap();
     server.project("rogue", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
     let http = reqwest::Client::new();
-    // Each event is sent until it is acknowledged, by one sender of many.
+    // Each event is sent until it is acknowledged. Several senders work in parallel.
     let sent = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicU64::new(0));
     let senders: Vec<_> = (0..4)
@@ -73,7 +73,7 @@ async fn no_acknowledged_event_is_lost_or_applied_twice() {
         // The last lines sent may be in the log without an acknowledgement.
         assert!((*number..=number + 5).contains(&applied), "s{sender}: {applied}, sent {number}");
     }
-    // The tables equal a clean fold of the same log.
+    // The tables equal those of a clean fold of the same log.
     server.project("clean", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
     assert_eq!(server.rows("clean/seen").await.unwrap(), rows);
     let log = server.log().await.unwrap();
@@ -86,19 +86,19 @@ async fn no_acknowledged_event_is_lost_or_applied_twice() {
     }
 }
 
-/// Source and id of each event; none may stand twice.
+/// Source and id of each event. No two events may have the same.
 fn identities(log: &[Value]) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     for logged in log {
         let text = |name: &str| logged["event"][name].as_str().unwrap();
         let identity = format!("{} {}", text("source"), text("id"));
-        assert!(seen.insert(identity.clone()), "`{identity}` stands twice in the log");
+        assert!(seen.insert(identity.clone()), "`{identity}` is in the log twice");
     }
     seen
 }
 
-/// Probe `number` tells the rogue to emit an event. Of every 200, half come
-/// within 2 s of event time and the others in 20 s: a rate that drops.
+/// Probe `number` tells the rogue to emit an event. Of every 200 probes, half come
+/// within 2 s of event time and the others within 20 s: the rate drops.
 fn probe(number: u64) -> String {
     let (round, within) = (number / 200, number % 200);
     let ms = round * 22_000 + within.min(100) * 20 + within.saturating_sub(100) * 200;
@@ -109,7 +109,7 @@ fn probe(number: u64) -> String {
 async fn derived_events_are_in_the_log_once_each_however_often_the_server_dies() {
     let parameters = r#"{"type":"probe.sent","window_s":2,"lookback":2,"drop_pct":50,"z":null,"lateness_s":0,"clock":[]}"#;
     let mut random = random();
-    // A heartbeat would close windows by the clock's time.
+    // A heartbeat would close windows by the clock.
     let mut server = Server::start(&["engine.commit_ms=10", "upkeep.heartbeats=false"]).unwrap();
     server.project("rogue", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
     server.project("rate-alerts", &guest("rate-alerts"), parameters).await.unwrap();
@@ -121,7 +121,7 @@ async fn derived_events_are_in_the_log_once_each_however_often_the_server_dies()
             server.events(lines).await.unwrap();
             sent += more;
         }
-        // While they are folded, emitted and appended.
+        // Kill while events are folded, emitted and appended.
         tokio::time::sleep(Duration::from_micros(random.u64(0..20_000))).await;
         server.kill().unwrap();
         server.restart().unwrap_or_else(|error| panic!("cycle {cycle}: {error:#}"));
@@ -176,7 +176,7 @@ fn data_of(events: &[Value]) -> Vec<Value> {
     events.iter().map(|event| event["data"].clone()).collect()
 }
 
-/// The offset that stands in a derived event's id, before its last part.
+/// The offset in a derived event's id, before the id's last part.
 fn cause(logged: &Value) -> u64 {
     let id = logged["event"]["id"].as_str().unwrap();
     id.rsplit('/').nth(1).and_then(|offset| offset.parse().ok()).unwrap_or_else(|| panic!("{id}"))

@@ -6,11 +6,11 @@ use lantern_tests::{Server, guest};
 
 use crate::{line, random};
 
-/// Enough for a batch of 16,384.
+/// Enough for a batch of 16,384 events.
 const EVENTS: u64 = 40_000;
 /// How often the server is killed while it folds.
 const KILLS: u64 = 3;
-/// By order of events, by batches, by timers.
+/// Plugins that depend on the order of events, on batches, and on timers.
 const PLUGINS: [&str; 3] = ["revenue", "funnel", "rate-alerts"];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -25,7 +25,7 @@ async fn tables_are_byte_identical_whatever_the_batch_sizes_and_restarts() {
     let mut first: Option<String> = None;
     for batch in [1, 7, 1_000, 16_384] {
         let setting = format!("engine.batch_events_max={batch}");
-        // A heartbeat is an event of its own, at a time of the clock's.
+        // A heartbeat would be one more event, at a time that the clock decides.
         let settings = [setting.as_str(), "engine.commit_ms=50", "upkeep.heartbeats=false"];
         let mut server = Server::start(&settings).unwrap();
         server.events(lines.clone()).await.unwrap();
@@ -33,7 +33,7 @@ async fn tables_are_byte_identical_whatever_the_batch_sizes_and_restarts() {
             let (status, answer) = server.push(name, &guest(name), "").await.unwrap();
             assert!(status < 300, "{answer}");
         }
-        // In the middle of catching up, or just after it.
+        // During the catch-up, or just after it.
         for _ in 0..KILLS {
             tokio::time::sleep(Duration::from_millis(random.u64(0..400))).await;
             server.kill().unwrap();

@@ -1,4 +1,4 @@
-//! A dashboard's connection that is cut, and a server that is killed under it.
+//! A dashboard whose connection is cut, and whose server is killed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::{line, random};
 const CUTS: u64 = 25;
 const KILLS: u64 = 3;
 
-/// Passes connections on to `target`; cuts all of them when `cuts` changes.
+/// Forwards connections to `target`, and cuts all of them when `cuts` changes.
 async fn proxy(target: String, cuts: Arc<AtomicU64>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -58,9 +58,9 @@ async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
     let client = Client::connect(&url, options).await.unwrap();
     let table = client.table("rogue/seen");
 
-    // Beside it, one that sees that positions never go back within an epoch,
-    // and that each change begins where the one before it ended. Its stream
-    // begins with a snapshot of what is shown then.
+    // In addition, a change stream checks that commits never go back within an epoch,
+    // and that each change begins at the end of the one before. The stream begins
+    // with a snapshot of the rows shown at that time.
     tokio::time::timeout(PATIENCE, table.wait_for_status(Status::is_live)).await.unwrap();
     let mut changes = table.changes();
     let mut last = (table.epoch().unwrap(), table.commit().unwrap());
@@ -109,7 +109,7 @@ async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
             server.restart().unwrap();
         }
     }
-    // Connected again, so that the last change comes as one.
+    // Connected again, so that the last change arrives as a delta.
     table.wait_for_status(|status| status.is_live()).await;
     server.events(line("last", "probe.sent", "last", "{}")).await.unwrap();
     let status = server.caught_up("rogue").await.unwrap();
@@ -121,7 +121,7 @@ async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
     };
     assert_eq!(read(&table.rows()), expected);
     let (snapshots, deltas) = tokio::time::timeout(PATIENCE, watcher).await.unwrap().unwrap();
-    // What comes while the client is away comes as one.
+    // All changes while the client is away arrive as one delta.
     assert!(deltas > KILLS, "{deltas} deltas");
     assert_eq!(snapshots, 1, "a connection that comes back goes on where it was");
 }

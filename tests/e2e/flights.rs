@@ -23,7 +23,7 @@ pub(crate) fn independent(script: &str, lines: &[u8]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Compares the fields the independent computation has, row by row.
+/// Compares the fields that the independent computation has, row by row.
 pub(crate) fn compare(table: &str, found: &[(String, Value)], expected: &Value) {
     let expected = expected.as_object().unwrap();
     assert_eq!(found.len(), expected.len(), "rows of {table}");

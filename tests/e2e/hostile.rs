@@ -1,12 +1,11 @@
-//! Plugins that misbehave fail themselves and nobody else.
+//! Plugins that misbehave fail alone: no other projection is affected.
 
 use lantern_tests::{Server, guest};
 use serde_json::Value;
 
 use crate::line;
 
-/// A server with the rogue and, beside it, an honest projection of the same
-/// events.
+/// A server with the rogue and an honest projection that receives the same events.
 async fn rogue(parameters: &str) -> Server {
     let server = Server::start(&[]).unwrap();
     server.project("victim", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
@@ -51,18 +50,18 @@ async fn whatever_a_guest_does_its_event_is_parked_and_everything_else_is_folded
         if ["panic", "loop", "recurse"].contains(&what) {
             assert!(last["backtrace"].as_str().unwrap().contains("rogue"), "{what}: {last:#}");
         }
-        // The others are in, here and with the neighbour.
+        // The other events are applied, by the rogue and by the honest projection.
         let rows = server.rows("rogue/seen").await.unwrap();
         assert_eq!(events_of(&rows).iter().sum::<u64>(), round * 199, "{what}");
         server.caught_up("victim").await.unwrap();
         let rows = server.rows("victim/seen").await.unwrap();
         assert_eq!(events_of(&rows), vec![round * 40; 5], "{what}");
     }
-    // The same process, still ready.
+    // The process is the same, and still ready.
     assert_eq!(server.pid(), pid);
     assert_eq!(server.get("/readyz").await.unwrap()["ready"], true);
 
-    // A fixed version has them all.
+    // A fixed version applies all of them.
     server.project("rogue", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
     let rows = server.rows("rogue/seen").await.unwrap();
     assert_eq!(events_of(&rows), vec![cases.len() as u64 * 40; 5]);
@@ -86,7 +85,7 @@ async fn parked_events_are_retried_in_order_and_dropped_by_request_only() {
     let server = rogue(r#"{"by_subject":true}"#).await;
     server.events(probes("fail")).await.unwrap();
     server.caught_up("rogue").await.unwrap();
-    // Subject s0 waits from its event 120 on: 16 of its 40.
+    // Subject s0 waits from its event at 120 on: 16 of its 40 events.
     let parked = server.get("/v1/projections/rogue/parked?limit=100").await.unwrap();
     assert_eq!(parked["total"], 16);
     let kinds: Vec<_> =
@@ -117,7 +116,8 @@ async fn a_retry_puts_the_event_into_the_tables_once_it_can_be_applied() {
         let body = br#"{"all":true}"#.to_vec();
         server.request(reqwest::Method::POST, path, "application/json", body).await.unwrap().1
     };
-    // Too early: it stays, and says how often it was tried.
+    // The retry comes too early: the event stays parked, and shows the number of
+    // tries.
     assert_eq!(retry().await["failed"], 1);
     let parked = server.get("/v1/projections/rogue/parked").await.unwrap();
     assert_eq!((&parked["total"], &parked["parked"][0]["attempts"]), (&1.into(), &2.into()));

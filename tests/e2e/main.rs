@@ -21,7 +21,7 @@ fn line(id: impl std::fmt::Display, kind: &str, subject: &str, data: &str) -> St
     line_at(0, id, kind, subject, data)
 }
 
-/// An event as a line of JSON, so many milliseconds into 2026 (of its first day).
+/// An event as a line of JSON, `ms` milliseconds into 2026 (within its first day).
 fn line_at(ms: u64, id: impl std::fmt::Display, kind: &str, subject: &str, data: &str) -> String {
     let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
     assert!(hour < 24, "the day is over");
@@ -31,7 +31,7 @@ fn line_at(ms: u64, id: impl std::fmt::Display, kind: &str, subject: &str, data:
     )
 }
 
-/// Randomness that can be had again: the seed is printed, and taken from
+/// A random generator that can be repeated: the seed is printed, and can be set with
 /// `LANTERN_SEED`.
 fn random() -> fastrand::Rng {
     let seed = std::env::var("LANTERN_SEED").ok().and_then(|s| s.parse().ok());

@@ -30,7 +30,7 @@ async fn metrics_move_and_a_halted_projection_makes_the_server_not_ready() {
     ] {
         assert!(metrics.contains(name), "no `{name}` in {metrics}");
     }
-    // Those of things that happen move with them.
+    // Counters move with the events that they count.
     let counted = async |name: &str| {
         let metrics = server.text("/metrics").await.unwrap();
         let lines = metrics.lines().filter(|line| line.starts_with(name));
@@ -77,7 +77,7 @@ async fn requests_of_other_sites_are_refused() {
     assert_eq!(foreign_origin.status().as_u16(), 403);
 }
 
-/// Two traces, as a `traceparent` has them (W3C Trace Context).
+/// Two traces, in the format of `traceparent` (W3C Trace Context).
 const OF_REQUEST: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 const OF_EVENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
@@ -133,11 +133,11 @@ async fn a_trace_goes_on_from_request_to_row_to_derived_event_and_every_log_line
     assert!(told(["4bf92f3577b34da6a3ce929d0e0e4736", "request answered"]), "{text}");
 }
 
-/// A small file system in memory; gone with this value.
+/// A small file system in memory. Dropping this value unmounts it.
 struct Disk(tempfile::TempDir);
 
 impl Disk {
-    /// Mounts one, where that is allowed.
+    /// Mounts one, if the system allows it.
     fn mount() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
@@ -162,7 +162,7 @@ async fn a_server_started_on_a_full_disk_is_not_ready_until_there_is_room() {
         return;
     };
     let folder = disk.0.path().join("data");
-    // Without a reserve, so that only a write can tell.
+    // Without a reserve, so that only a failing write reveals the full disk.
     let settings = ["log.disk_reserve_bytes=0"];
     let mut server = Server::start_in(&folder, "127.0.0.1:0", &settings).unwrap();
     server.events(line(0, "probe.sent", "s", "{}")).await.unwrap();

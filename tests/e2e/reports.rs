@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{line, line_at};
 
 const FIXED: &str = r#"{"fixed":true}"#;
-/// Fails on what it is told to, and parks by subject.
+/// Fails on events that tell it to, and parks by subject.
 const BROKEN: &str = r#"{"by_subject":true}"#;
 
 /// Runs a command against `server`.
@@ -64,7 +64,8 @@ async fn a_broken_version_is_reported_everywhere_and_not_activated_without_force
     }
     let ready = server.get("/readyz").await.unwrap();
     assert!(ready["warnings"][0].as_str().unwrap().contains("was not activated"), "{ready}");
-    // The failed event apart from those behind it, and both counted by reason.
+    // The list separates the failed event from those that wait behind it, and counts
+    // both by reason.
     let list = at(&server, &["parked", "list", "rogue", "--version-id", id]);
     let shown = out(&list);
     assert!(shown.contains("1 failed event and 9 that wait behind are parked"), "{shown}");
@@ -76,7 +77,7 @@ async fn a_broken_version_is_reported_everywhere_and_not_activated_without_force
     let reasons = server.get(&path).await.unwrap();
     assert_eq!((&reasons["failed"], &reasons["waiting"]), (&1.into(), &9.into()), "{reasons}");
     assert_eq!(reasons["reasons"][0]["waiting"], 9);
-    // Neither by the command nor over HTTP.
+    // Refused by the command and over HTTP.
     let refused = at(&server, &["plugin", "activate", "rogue", id]);
     assert_eq!(code(&refused), 5);
     let path = format!("/v1/projections/rogue/versions/{id}/activate");
@@ -106,14 +107,14 @@ async fn push_with_force_activates_a_version_that_parks_more() {
     let force = [&push[..], &["--force"]].concat();
     let pushed = at(&server, &force);
     assert_eq!(code(&pushed), 0, "{}", err(&pushed));
-    // It says what readers now lack.
+    // The output says what readers now miss.
     assert!(out(&pushed).contains("1 failed event and 9 that wait behind"), "{}", out(&pushed));
     let active = async || {
         let status = server.get("/v1/projections/rogue").await.unwrap();
         status["active"].as_str().unwrap().to_owned()
     };
     let broken = active().await;
-    // The same, of a version that was pushed before and refused.
+    // The same for a version that was pushed before and refused.
     for words in
         [&["plugin", "rollback", "rogue"][..], &["plugin", "delete", "rogue", &broken, "--yes"]]
     {
@@ -151,14 +152,14 @@ async fn an_import_of_history_reports_late_events_and_waits_for_the_tables() {
     assert_eq!(summary["applied_by_all"], true);
     let status = server.get("/v1/projections/rate-alerts").await.unwrap();
     assert_eq!(status["versions"][0]["shards"][0]["next"], 501);
-    // For people in words, with what to do; a second import has nothing late.
+    // The output for people explains what to do; a second import has no late events.
     std::fs::write(&file, order(1_000, 1_000)).unwrap();
     let imported = at(&server, &words[..4]);
     assert!(out(&imported).contains("1 event was late for `rate-alerts`"), "{}", out(&imported));
     let again = at(&server, &words);
     let summary: Value = serde_json::from_slice(&again.stdout).unwrap();
     assert!(summary["late"].as_object().unwrap().is_empty(), "{summary}");
-    // A projection that stands still cannot contain them, and is named.
+    // A paused projection cannot contain them, and the output names it.
     let pause = "/v1/projections/rate-alerts/pause";
     server.request(Method::POST, pause, "application/json", Vec::new()).await.unwrap();
     std::fs::write(&file, order(1_001, 13 * hour)).unwrap();
@@ -167,7 +168,7 @@ async fn an_import_of_history_reports_late_events_and_waits_for_the_tables() {
     assert!(err(&stuck).contains("`rate-alerts` does not go on"), "{}", err(&stuck));
 }
 
-/// A server that answers each request with `status`, and says when one came.
+/// A server that answers each request with `status`, and reports each request.
 fn answering(status: &'static str) -> (String, Receiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -175,7 +176,8 @@ fn answering(status: &'static str) -> (String, Receiver<()>) {
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
             let mut request = [0; 4_096];
-            // The request itself does not matter, nor whether the client is still there.
+            // Neither the request's content matters nor whether the client is still
+            // there.
             let _ = stream.read(&mut request);
             let answer =
                 format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}");
@@ -209,8 +211,8 @@ async fn every_exit_code_is_as_documented_and_its_error_is_json_under_json() {
         (2, &["parked", "drop", "rogue", "--all", "--server", url]),
         (2, &["parked", "retry", "rogue", "--server", url]),
         (3, &["plugin", "list", "--server", "http://127.0.0.1:1"]),
-        (4, &["plugin", "status", "nobody", "--server", url]),
-        (4, &["table", "get", "rogue/seen", "nobody", "--server", url]),
+        (4, &["plugin", "status", "absent", "--server", url]),
+        (4, &["table", "get", "rogue/seen", "absent", "--server", url]),
         (4, &["table", "get", "rogue/nothing", "x", "--server", url]),
         (4, &["events", "push", none, "--server", url]),
         (4, &["doctor", "--data", none]),
@@ -232,7 +234,7 @@ async fn every_exit_code_is_as_documented_and_its_error_is_json_under_json() {
         assert_eq!(said["error"]["exit"], *expected, "{words:?}: {said}");
         assert!(!said["error"]["message"].as_str().unwrap().is_empty(), "{words:?}: {said}");
     }
-    // Help is no error, whatever else is typed.
+    // Help is not an error, whatever else is typed.
     assert_eq!(code(&run(&["plugin", "--help", "--json"]).unwrap()), 0);
     let page = std::fs::read_to_string(root().join("docs/guide/command-line.md")).unwrap();
     for code in [0, 1, 2, 3, 4, 5, 6, 7, 130] {
@@ -252,8 +254,8 @@ fn an_import_that_is_interrupted_ends_with_130() {
     let mut stdin = import.stdin.take().unwrap();
     stdin.write_all(line(1, "probe.sent", "s", "{}").as_bytes()).unwrap();
     drop(stdin);
-    // One request asks for the projections, one sends the event; then it waits to
-    // try again.
+    // One request lists the projections, one sends the event; then the command waits
+    // before it tries again.
     for _ in 0..2 {
         requests.recv_timeout(PATIENCE).unwrap();
     }
@@ -280,7 +282,7 @@ async fn nothing_that_is_printed_is_wider_than_the_terminal() {
         &["plugin", "status", "rogue"],
         &["plugin", "check", file.to_str().unwrap()],
         &["plugin", "logs", "rogue"],
-        &["plugin", "status", "nobody"],
+        &["plugin", "status", "absent"],
         &["plugin", "activate", "rogue", "0123456789abcdef"],
         &["plugin", "fly", "--to-the-moon-and-back-again-and-then-once-more"],
         &["parked", "list", "rogue"],
@@ -288,7 +290,7 @@ async fn nothing_that_is_printed_is_wider_than_the_terminal() {
         &["parked", "retry", "rogue", "--all"],
         &["table", "scan", "rogue/seen"],
         &["table", "get", "rogue/seen", "s"],
-        &["table", "get", "rogue/seen", "nobody"],
+        &["table", "get", "rogue/seen", "absent"],
         &["events", "tail", "--from", "start", "--no-follow"],
         &["verify", "rogue"],
         &["--help"],
@@ -337,7 +339,7 @@ async fn the_requests_of_the_guide_work_and_damage_no_example_plugin() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(events, folder.path().join("events.ndjson")).unwrap();
     let address = server.url.trim_start_matches("http://");
-    // Its last request waits for an offset that a longer log has.
+    // The last request of the page waits for an offset that only a longer log has.
     let block =
         shown("curl localhost:7420/v1/events").replace("min_offset=0:501", "min_offset=0:4");
     let block = block.replace("localhost:7420", address);
@@ -355,7 +357,7 @@ async fn the_requests_of_the_guide_work_and_damage_no_example_plugin() {
         let version = &status["versions"][0];
         assert_eq!(version["parked"], 0, "{plugin}: {version:#}");
     }
-    // Every complete event in README, guide and help, too.
+    // Every complete event in README, guide and help is valid, too.
     let mut texts = vec![out(&run(&["events", "push", "--help"]).unwrap())];
     let guide = std::fs::read_dir(root().join("docs/guide")).unwrap();
     let mut pages: Vec<_> = guide.map(|page| page.unwrap().path()).collect();

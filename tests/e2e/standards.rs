@@ -1,4 +1,4 @@
-//! Programs of other hands: the official SDKs of CloudEvents, schemathesis,
+//! Programs of other projects: the official SDKs of CloudEvents, schemathesis,
 //! promtool. They know the standards, and nothing of Lantern.
 
 use std::io::Write as _;
@@ -10,17 +10,17 @@ use lantern_tests::{Server, guest, root, without};
 
 use crate::line;
 
-/// Where the programs are.
+/// The folder of the programs.
 fn sources(folder: &str) -> PathBuf {
     root().join("tests/standards").join(folder)
 }
 
-/// Where their packages are installed.
+/// The folder in which their packages are installed.
 fn installed(folder: &str) -> PathBuf {
     root().join("target/standards").join(folder)
 }
 
-/// Runs `command` to its end, which must be a good one; what it printed.
+/// Runs `command` to its end, which must be a success; returns its output.
 fn finish(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -32,8 +32,8 @@ fn finish(command: &mut Command) -> String {
 /// One installation at a time: tests run in parallel.
 static INSTALLING: Mutex<()> = Mutex::new(());
 
-/// Installs what `manifest` names below `folder`, unless that was done before for
-/// the same content.
+/// Installs the packages in `manifest` below `folder`, unless the same manifest was
+/// installed before.
 fn install(folder: &Path, manifest: &Path, install: impl FnOnce()) {
     let _one = INSTALLING.lock().unwrap();
     let (wanted, stamp) = (std::fs::read(manifest).unwrap(), folder.join("installed"));
@@ -131,7 +131,7 @@ async fn the_server_does_what_its_description_says() {
     let mut schemathesis = Command::new(python().join("schemathesis"));
     schemathesis.arg("--config-file").arg(sources("python").join("schemathesis.toml"));
     schemathesis.args(["run", &format!("{}/v1/openapi.json", server.url)]);
-    // It keeps what it found before in the folder it runs in.
+    // It stores its findings in the folder in which it runs.
     schemathesis.current_dir(installed("python")).env("NO_COLOR", "1");
     finish(&mut schemathesis);
 }

@@ -1,4 +1,5 @@
-//! Versions fold in the background, take over at once, and go back.
+//! Versions fold in the background, become active in one step, and can be rolled
+//! back.
 
 use lantern_tests::{Server, guest};
 use reqwest::Method;
@@ -10,8 +11,8 @@ async fn post(server: &Server, path: &str) -> u16 {
     server.request(Method::POST, &path, "application/json", Vec::new()).await.unwrap().0
 }
 
-/// The rogue with this parameter counts calls in `text`… of its fixed form: two
-/// parameter sets are two versions of one plugin.
+/// Two sets of parameters make two versions of one plugin. With both of them the
+/// rogue does nothing wrong and counts the same.
 const ONE: &str = r#"{"fixed":true}"#;
 const TWO: &str = r#"{"fixed":true,"by_subject":true}"#;
 
@@ -24,7 +25,7 @@ async fn a_new_version_takes_over_whole_and_a_rollback_is_at_once() {
     let first = server.project("rogue", &guest("rogue"), ONE).await.unwrap();
     let (status, second) = server.push("rogue", &guest("rogue"), TWO).await.unwrap();
     assert!(status < 300, "{second}");
-    // Until it takes over, and after: always the whole table.
+    // Before and after the activation readers always see the whole table.
     loop {
         let status = server.get("/v1/projections/rogue").await.unwrap();
         let rows = server.rows("rogue/seen").await.unwrap();
@@ -86,7 +87,7 @@ async fn a_paused_projection_serves_what_it_has_and_goes_on_when_resumed() {
     server.caught_up("rogue").await.unwrap();
     assert_eq!(post(&server, "rogue/pause").await, 200);
     server.events(line(2, "probe.sent", "s", "{}")).await.unwrap();
-    // By then the paused one would have it, too.
+    // By now the paused one would have applied it, too.
     server.caught_up("other").await.unwrap();
     let rows = server.rows("rogue/seen").await.unwrap();
     assert_eq!(rows[0].1["events"], 1);

@@ -11,7 +11,7 @@ import sqlite3
 import sys
 
 LETTERS = {"page.viewed": "v", "cart.added": "c", "order.placed": "o"}
-# A view, the first cart after it, the first order after that; or as far as it came.
+# A view, the first cart after it, and the first order after that. A journey may end early.
 JOURNEY = re.compile("v(?:[^c]*(?P<cart>c)(?:[^o]*(?P<order>o)|[^o]*$)|[^c]*$)")
 
 db = sqlite3.connect(":memory:")
@@ -55,7 +55,7 @@ names = (
     "to_order_ms_min to_order_ms_max orders_within_1m orders_within_10m orders_within_1h orders_within_1d"
 ).split()
 table = {country: dict(zip(names, values)) for country, *values in db.execute(query)}
-# Carts and orders that continue no journey.
+# Carts and orders that belong to no journey.
 for country, steps_on in db.execute("select country, count(*) from step where letter <> 'v' group by country"):
     row = table.setdefault(country, {})
     row["outside"] = steps_on - row.get("carts", 0) - row.get("orders", 0)

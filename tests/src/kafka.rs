@@ -1,4 +1,4 @@
-//! Topics of a real broker, for tests: made, written and read past Lantern.
+//! Topics of a real broker, for tests: created, written and read without Lantern.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -24,7 +24,7 @@ use crate::PATIENCE;
 /// How long one call to the broker may take.
 const CALL: Duration = Duration::from_secs(20);
 
-/// Whether this run of the suite is over Kafka: `LANTERN_TEST_LOG=kafka`.
+/// Whether this run of the suite uses Kafka: `LANTERN_TEST_LOG=kafka`.
 #[must_use]
 pub fn is_the_log() -> bool {
     match std::env::var("LANTERN_TEST_LOG").as_deref() {
@@ -36,33 +36,33 @@ pub fn is_the_log() -> bool {
     }
 }
 
-/// Kafka's jars, as `cargo xtask test` has fetched them.
+/// Kafka's jars, which `cargo xtask test` downloads.
 fn libs() -> PathBuf {
     crate::built("LANTERN_KAFKA_LIBS", "kafka/libs")
 }
 
-/// Starts a broker of the caller's own.
+/// Starts a broker for the caller.
 ///
 /// # Errors
-/// Where it does not come up.
+/// If it does not start.
 pub fn start() -> Result<Broker> {
     Broker::start(Options::new(&libs()))
 }
 
-/// As [`start`], with settings of the broker as `message.max.bytes=1000`.
+/// Like [`start`], with settings of the broker such as `message.max.bytes=1000`.
 ///
 /// # Errors
-/// As there.
+/// See [`start`].
 pub fn start_with(settings: &[&str]) -> Result<Broker> {
     let pairs = settings.iter().filter_map(|setting| setting.split_once('='));
     let settings = pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     Broker::start(Options { settings, ..Options::new(&libs()) })
 }
 
-/// As [`start`], of one that listens by TLS and SASL too.
+/// Like [`start`]. The broker also listens with TLS and SASL.
 ///
 /// # Errors
-/// As there.
+/// See [`start`].
 pub fn start_secured() -> Result<Broker> {
     Broker::start(Options { secured: true, ..Options::new(&libs()) })
 }
@@ -70,7 +70,7 @@ pub fn start_secured() -> Result<Broker> {
 /// The broker that the tests of one process share. It ends with the process.
 ///
 /// # Panics
-/// Where it does not come up.
+/// If it does not start.
 pub fn shared() -> &'static Broker {
     static SHARED: OnceLock<Broker> = OnceLock::new();
     SHARED.get_or_init(|| start().unwrap_or_else(|error| panic!("no broker: {error:#}")))
@@ -83,23 +83,23 @@ pub fn fresh_name(prefix: &str) -> String {
     format!("{prefix}-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Makes a topic on `broker`, with settings as `cleanup.policy=compact`, and
+/// Creates a topic on `broker`, with settings such as `cleanup.policy=compact`, and
 /// waits until each partition has a leader.
 ///
 /// # Errors
-/// Where it cannot be made.
+/// If it cannot be created.
 pub fn create_topic(broker: &Broker, name: &str, partitions: u32, settings: &[&str]) -> Result<()> {
     let address = broker.address();
     let (name, settings) = (name.to_owned(), settings.iter().map(|s| (*s).to_owned()).collect());
     let make = move || create(&address, &name, partitions, settings);
-    // On a thread without a runtime, from wherever this is called.
+    // On a thread without a runtime, because callers may have one.
     std::thread::spawn(make).join().map_err(|_| anyhow!("a panic"))?
 }
 
 fn create(address: &str, name: &str, partitions: u32, settings: Vec<String>) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = client(address).create()?;
     let mut topic = NewTopic::new(name, i32::try_from(partitions)?, TopicReplication::Fixed(1));
-    // As Lantern creates topics, unless a test says otherwise.
+    // Like the topics that Lantern creates, unless a test sets something else.
     if !settings.iter().any(|setting| setting.starts_with("message.timestamp.type=")) {
         topic = topic.set("message.timestamp.type", "LogAppendTime");
     }
@@ -129,12 +129,12 @@ fn create(address: &str, name: &str, partitions: u32, settings: Vec<String>) -> 
 fn client(address: &str) -> ClientConfig {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", address);
-    // What it says of a broker that is killed on purpose helps nobody.
+    // The log lines about a broker that a test kills on purpose are of no use.
     client.set("log_level", "2");
     client
 }
 
-/// A record as it stands in a topic.
+/// A record of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Its partition.
@@ -143,7 +143,8 @@ pub struct Record {
     pub offset: i64,
     /// Its key.
     pub key: Option<Vec<u8>>,
-    /// Its headers, in order; a value that is no UTF-8 is shown as far as it is.
+    /// Its headers, in order. In a value that is not UTF-8, invalid bytes are
+    /// replaced.
     pub headers: Vec<(String, String)>,
     /// Its value.
     pub value: Option<Vec<u8>>,
@@ -157,11 +158,11 @@ impl Record {
     }
 }
 
-/// All records of a topic, by partition and offset, up to the ends at the time
-/// of the call; with `committed` those of committed transactions alone.
+/// All records of a topic, by partition and offset, up to the ends at the time of the
+/// call. With `committed`, only those of committed transactions.
 ///
 /// # Errors
-/// Where it cannot be read.
+/// If it cannot be read.
 pub fn records(broker: &Broker, topic: &str, committed: bool) -> Result<Vec<Record>> {
     let isolation = if committed { "read_committed" } else { "read_uncommitted" };
     let consumer: BaseConsumer = client(&broker.address())
@@ -216,10 +217,10 @@ fn record(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
     }
 }
 
-/// As [`create_topic`], of a name that another topic has which is being deleted.
+/// Like [`create_topic`], for a name whose previous topic is still being deleted.
 ///
 /// # Errors
-/// Where it cannot be made.
+/// If it cannot be created.
 pub fn create_topic_when_gone(broker: &Broker, name: &str, partitions: u32) -> Result<()> {
     let started = Instant::now();
     while let Err(error) = create_topic(broker, name, partitions, &[]) {
@@ -229,11 +230,11 @@ pub fn create_topic_when_gone(broker: &Broker, name: &str, partitions: u32) -> R
     Ok(())
 }
 
-/// Writes `lines`, events as lines of JSON, to a topic, each in structured mode
-/// and keyed by its subject, in batches packed by `codec`.
+/// Writes `lines`, one event as JSON each, to a topic: in structured mode, keyed by
+/// subject, in batches compressed with `codec`.
 ///
 /// # Errors
-/// Where the broker does not take all.
+/// If the broker does not take all of them.
 pub fn produce(address: &str, topic: &str, codec: &str, lines: &str) -> Result<()> {
     let mut client = client(address);
     client.set("compression.type", codec).set("linger.ms", "20");
@@ -243,10 +244,10 @@ pub fn produce(address: &str, topic: &str, codec: &str, lines: &str) -> Result<(
     Ok(())
 }
 
-/// As [`produce`], in one transaction, which is committed or aborted.
+/// Like [`produce`], in one transaction, which is committed or aborted.
 ///
 /// # Errors
-/// Where the broker does not take all.
+/// If the broker does not take all of them.
 pub fn produce_in_transaction(address: &str, topic: &str, lines: &str, commit: bool) -> Result<()> {
     let mut client = client(address);
     client.set("transactional.id", fresh_name("tests"));
@@ -274,7 +275,7 @@ fn send(producer: &BaseProducer<Delivered>, topic: &str, lines: &str) -> Result<
     Ok(producer.flush(CALL)?)
 }
 
-/// A record to write as it is.
+/// A record that is written as it is.
 #[derive(Clone, Debug, Default)]
 pub struct Written<'a> {
     /// Its key, if it has one.
@@ -308,7 +309,7 @@ pub fn write(broker: &Broker, topic: &str, records: &[Written<'_>]) -> Result<()
     Ok(())
 }
 
-/// Counts what the broker did not take.
+/// Counts the records that the broker did not take.
 #[derive(Default)]
 struct Delivered {
     failed: AtomicU32,
@@ -324,11 +325,10 @@ impl ProducerContext for Delivered {
     }
 }
 
-/// The first offset of a partition, and the one after its last record, markers
-/// counted.
+/// The first offset of a partition, and the one after its last record. Markers count.
 ///
 /// # Errors
-/// Where the broker does not tell.
+/// If the broker does not answer.
 pub fn bounds(broker: &Broker, topic: &str, partition: i32) -> Result<(i64, i64)> {
     let consumer: BaseConsumer = client(&broker.address()).create()?;
     Ok(consumer.fetch_watermarks(topic, partition, CALL)?)

@@ -1,9 +1,8 @@
-//! What the end-to-end tests stand on: the real binary as a process of its own,
-//! on a free port and a folder of its own, and what is asked of it over HTTP.
+//! The base of the end-to-end tests: the real binary as a process on a free port and
+//! in a folder of its own, and requests to it over HTTP.
 //!
-//! The log is a parameter of the suite: with `LANTERN_TEST_LOG=kafka` each server
-//! of [`Server::start`] has a fresh topic of a real broker in place of the
-//! embedded log.
+//! The log is a parameter of the suite: with `LANTERN_TEST_LOG=kafka` each server of
+//! [`Server::start`] has a fresh topic of a real broker instead of the embedded log.
 
 pub mod kafka;
 
@@ -21,17 +20,16 @@ use tempfile::TempDir;
 /// How long anything may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The binary `lantern`, as `cargo xtask test` has built it.
+/// The binary `lantern`, built by `cargo xtask test`.
 #[must_use]
 pub fn lantern() -> PathBuf {
     built("LANTERN_BIN", "debug/lantern")
 }
 
-/// A guest, as `cargo xtask test` has built it: of the example plugins or of
-/// `tests/guests`.
+/// A guest, built by `cargo xtask test`: an example plugin or one of `tests/guests`.
 ///
 /// # Panics
-/// When it is not there.
+/// If it is missing.
 #[must_use]
 pub fn guest(name: &str) -> PathBuf {
     let folders = [built("LANTERN_PLUGINS", "plugins"), built("LANTERN_GUESTS", "guests")];
@@ -45,8 +43,8 @@ pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
-/// Whether a program that a test starts is missing. `cargo xtask test` says
-/// which are, and fails on CI.
+/// Whether a program that a test starts is missing. `cargo xtask test` lists the
+/// missing ones, and fails on CI.
 #[must_use]
 pub fn without(program: &str) -> bool {
     std::env::var("LANTERN_WITHOUT").is_ok_and(|list| list.split(',').any(|p| p == program))
@@ -62,16 +60,16 @@ fn built(variable: &str, default: &str) -> PathBuf {
 /// Runs `lantern` with `arguments` to its end.
 ///
 /// # Errors
-/// Where it cannot be started.
+/// If it cannot be started.
 pub fn run(arguments: &[&str]) -> Result<Output> {
     Ok(Command::new(lantern()).args(arguments).output()?)
 }
 
-/// A log for a server that a test starts by hand: a topic of its own, as
-/// `kafka://127.0.0.1:9092/topic`; `None` is the embedded one.
+/// A log for a server that a test starts itself: a topic of its own, as
+/// `kafka://127.0.0.1:9092/topic`. `None` is the embedded log.
 ///
 /// # Errors
-/// Where the topic cannot be made.
+/// If the topic cannot be created.
 pub fn fresh_log() -> Result<Option<String>> {
     if !kafka::is_the_log() {
         return Ok(None);
@@ -81,24 +79,24 @@ pub fn fresh_log() -> Result<Option<String>> {
     Ok(Some(format!("kafka://{}/{topic}", broker.address())))
 }
 
-/// How a server is started.
+/// How to start a server.
 #[derive(Clone, Debug, Default)]
 pub struct Launch {
     /// The data folder.
     pub folder: PathBuf,
-    /// Where it listens; port 0 takes a free one.
+    /// Its address; port 0 takes a free one.
     pub address: String,
-    /// The log, as `kafka://127.0.0.1:9092/events`; the embedded one where `None`.
+    /// The log, as `kafka://127.0.0.1:9092/events`; `None` is the embedded one.
     pub log: Option<String>,
-    /// Settings as `engine.threads=2`.
+    /// Settings such as `engine.threads=2`.
     pub settings: Vec<String>,
     /// A file of settings.
     pub config: Option<PathBuf>,
-    /// A program that runs it, with its arguments: `strace -f`.
+    /// A program that runs it, with arguments, for instance `strace -f`.
     pub under: Vec<String>,
-    /// Where it says what is wrong; among the test's own output where `None`.
+    /// The file for its error output. `None` is the test's own output.
     pub stderr: Option<PathBuf>,
-    /// Whether it and what it starts form a group, which is killed as one.
+    /// Whether it and its children form a process group, which is killed as one.
     pub grouped: bool,
 }
 
@@ -109,25 +107,25 @@ pub struct Server {
     pub url: String,
     launch: Launch,
     http: reqwest::Client,
-    /// Removed with the last server on it.
+    /// Removed with the last server that uses it.
     _temporary: Option<TempDir>,
 }
 
 impl Server {
-    /// Starts a server on a fresh folder and a fresh log, with settings as
+    /// Starts a server on a fresh folder and a fresh log, with settings such as
     /// `engine.threads=2`.
     ///
     /// # Errors
-    /// Where it does not come up.
+    /// If it does not start.
     pub fn start(settings: &[&str]) -> Result<Self> {
         Self::start_over(fresh_log()?.as_deref(), settings)
     }
 
-    /// As [`Server::start`], on `log`, as `kafka://127.0.0.1:9092/events`; the
-    /// embedded one where `None`.
+    /// Like [`Server::start`], on `log`, as `kafka://127.0.0.1:9092/events`; `None`
+    /// is the embedded one.
     ///
     /// # Errors
-    /// Where it does not come up.
+    /// If it does not start.
     pub fn start_over(log: Option<&str>, settings: &[&str]) -> Result<Self> {
         let temporary = TempDir::new()?;
         let mut server = Self::launch(Launch {
@@ -144,7 +142,7 @@ impl Server {
     /// Starts a server on `folder`, at `address`.
     ///
     /// # Errors
-    /// Where it does not come up; with what it said.
+    /// If it does not start. The error contains its output.
     pub fn start_in(folder: &Path, address: &str, settings: &[&str]) -> Result<Self> {
         let settings = settings.iter().map(|s| (*s).to_owned()).collect();
         Self::launch(Launch {
@@ -155,20 +153,20 @@ impl Server {
         })
     }
 
-    /// Starts a server as `launch` says.
+    /// Starts a server as `launch` describes.
     ///
     /// # Errors
-    /// Where it does not come up.
+    /// If it does not start.
     pub fn launch(launch: Launch) -> Result<Self> {
         let (process, url) = spawn(&launch)?;
         let http = reqwest::Client::builder().timeout(PATIENCE).build()?;
         Ok(Self { process, url, launch, http, _temporary: None })
     }
 
-    /// A server that was started by other means, and answers at `url`.
+    /// A server that was started in another way, and answers at `url`.
     ///
     /// # Errors
-    /// Where no client can be made.
+    /// If no client can be created.
     pub fn attach(url: &str, process: Child) -> Result<Self> {
         Ok(Self {
             process,
@@ -182,15 +180,15 @@ impl Server {
     /// Asks the process to end, as a service manager does, and waits for it.
     ///
     /// # Errors
-    /// Where it cannot be asked, or does not end in time.
+    /// If it cannot be signalled, or does not end in time.
     pub fn terminate(mut self) -> Result<ExitStatus> {
         self.stop()
     }
 
-    /// As [`Server::terminate`], of one that is to be started again.
+    /// Like [`Server::terminate`], for a server that is started again later.
     ///
     /// # Errors
-    /// As there.
+    /// See [`Server::terminate`].
     pub fn stop(&mut self) -> Result<ExitStatus> {
         let ask = format!("kill -TERM {}", self.pid());
         Command::new("sh").args(["-c", &ask]).status()?;
@@ -206,7 +204,7 @@ impl Server {
         }
     }
 
-    /// The process's number.
+    /// The process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.id()
@@ -221,21 +219,21 @@ impl Server {
     /// Whether the process still runs.
     ///
     /// # Errors
-    /// Where it cannot be asked for.
+    /// If its state is unknown.
     pub fn runs(&mut self) -> Result<bool> {
         Ok(self.process.try_wait()?.is_none())
     }
 
-    /// Kills the whole group at once, while others may still use the server;
+    /// Kills the whole group at once, while other tasks may still use the server.
     /// [`Server::kill`] waits for its end.
     ///
     /// # Errors
-    /// Where it was not launched as a group, or cannot be killed.
+    /// If it was not launched as a group, or cannot be killed.
     pub fn kill_group(&self) -> Result<()> {
         if !self.launch.grouped {
             bail!("the server has no group of its own");
         }
-        // The shell's own `kill`: without another process there is no delay.
+        // The shell's built-in `kill`: no further process, no delay.
         let kill = format!("kill -9 -{}", self.pid());
         if !Command::new("sh").args(["-c", &kill]).status()?.success() {
             bail!("`{kill}` failed");
@@ -246,7 +244,7 @@ impl Server {
     /// Ends the process as `kill -9` does.
     ///
     /// # Errors
-    /// Where it cannot be killed.
+    /// If it cannot be killed.
     pub fn kill(&mut self) -> Result<()> {
         let pid = self.pid();
         if self.launch.grouped && self.runs()? {
@@ -254,7 +252,7 @@ impl Server {
         }
         self.process.kill()?;
         self.process.wait()?;
-        // What runs under another program ends a little later than that.
+        // A process that runs under another program ends a little later.
         let left = format!("kill -0 -{pid} 2>/dev/null");
         let started = Instant::now();
         while !self.launch.under.is_empty()
@@ -266,18 +264,18 @@ impl Server {
         Ok(())
     }
 
-    /// Starts it again where it was, on the same port.
+    /// Starts it again in its folder, on the same port.
     ///
     /// # Errors
-    /// Where it does not come up.
+    /// If it does not start.
     pub fn restart(&mut self) -> Result<()> {
         self.restart_as(self.launch.clone())
     }
 
-    /// Starts it again as `launch` says, on the same port.
+    /// Starts it again as `launch` describes, on the same port.
     ///
     /// # Errors
-    /// Where it does not come up.
+    /// If it does not start.
     pub fn restart_as(&mut self, launch: Launch) -> Result<()> {
         let address = self.url.trim_start_matches("http://").to_owned();
         self.launch = Launch { address, ..launch };
@@ -291,10 +289,10 @@ impl Server {
         &self.launch
     }
 
-    /// Sends a request; status and body (`null` where it is not JSON).
+    /// Sends a request. Returns status and body (`null` if it is not JSON).
     ///
     /// # Errors
-    /// Where there is no answer.
+    /// If there is no answer.
     pub async fn request(
         &self,
         method: reqwest::Method,
@@ -309,10 +307,10 @@ impl Server {
         Ok((status, serde_json::from_str(&text).unwrap_or(Value::Null)))
     }
 
-    /// A `GET`; an error unless it is answered with 200.
+    /// A `GET`.
     ///
     /// # Errors
-    /// Where it is not.
+    /// If the answer is not 200.
     pub async fn get(&self, path: &str) -> Result<Value> {
         let answer = self.http.get(format!("{}{path}", self.url)).send().await?;
         let (status, text) = (answer.status(), answer.text().await?);
@@ -322,18 +320,18 @@ impl Server {
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// The text of a `GET`.
+    /// The text that a `GET` answers with.
     ///
     /// # Errors
-    /// Where there is no answer.
+    /// If there is no answer.
     pub async fn text(&self, path: &str) -> Result<String> {
         Ok(self.http.get(format!("{}{path}", self.url)).send().await?.text().await?)
     }
 
-    /// Sends lines of JSON; an error unless all are appended.
+    /// Sends lines of JSON.
     ///
     /// # Errors
-    /// With the server's answer.
+    /// If not all are appended. The error contains the server's answer.
     pub async fn events(&self, lines: impl Into<Vec<u8>>) -> Result<Value> {
         let (status, answer) = self
             .request(reqwest::Method::POST, "/v1/events", "application/x-ndjson", lines.into())
@@ -344,20 +342,20 @@ impl Server {
         Ok(answer)
     }
 
-    /// Pushes a guest with parameters; status and answer.
+    /// Pushes a guest with parameters. Returns status and answer.
     ///
     /// # Errors
-    /// Where there is no answer.
+    /// If there is no answer.
     pub async fn push(&self, name: &str, guest: &Path, parameters: &str) -> Result<(u16, Value)> {
         let wasm = std::fs::read(guest)?;
         self.push_bytes(name, &wasm, parameters, "").await
     }
 
-    /// As [`Server::push`], of a plugin's bytes and with a query:
+    /// Like [`Server::push`], with a plugin's bytes and a query such as
     /// `?activate=false`.
     ///
     /// # Errors
-    /// Where there is no answer.
+    /// If there is no answer.
     pub async fn push_bytes(
         &self,
         name: &str,
@@ -379,10 +377,10 @@ impl Server {
         self.request(reqwest::Method::POST, &path, &kind, body).await
     }
 
-    /// Pushes a guest and waits until it serves all of the log.
+    /// Pushes a guest and waits until it has folded all of the log and serves.
     ///
     /// # Errors
-    /// Where it is refused or does not get there.
+    /// If it is refused or does not reach the end.
     pub async fn project(&self, name: &str, guest: &Path, parameters: &str) -> Result<Value> {
         let (status, answer) = self.push(name, guest, parameters).await?;
         if !(200..300).contains(&status) {
@@ -396,15 +394,15 @@ impl Server {
     /// Waits until the active version of `name` has folded all of the log.
     ///
     /// # Errors
-    /// Where it does not get there.
+    /// If it does not reach the end.
     pub async fn caught_up(&self, name: &str) -> Result<Value> {
         self.until(name, |status| !status["active"].is_null() && folded(status)).await
     }
 
-    /// Waits until the status of projection `name` is as `wanted`.
+    /// Waits until `wanted` holds for the status of projection `name`.
     ///
     /// # Errors
-    /// Where it does not get there in time; with the last status.
+    /// If it does not hold in time. The error contains the last status.
     pub async fn until(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         let started = Instant::now();
         loop {
@@ -419,11 +417,11 @@ impl Server {
         }
     }
 
-    /// All rows of a table, by key, in the order of keys. Of a table by tenant,
-    /// U+0000 parts tenant and key.
+    /// All rows of a table, by key, in the order of keys. In a table per tenant,
+    /// U+0000 separates tenant and key.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If it cannot be read.
     pub async fn rows(&self, table: &str) -> Result<Vec<(String, Value)>> {
         let mut rows = Vec::new();
         let mut cursor = String::new();
@@ -453,7 +451,7 @@ impl Server {
     /// JSON each.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If it cannot be read.
     pub async fn lines(&self, table: &str) -> Result<String> {
         let mut lines = String::new();
         let mut cursor = String::new();
@@ -474,7 +472,7 @@ impl Server {
     /// All events of the log's first partition, in order.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If it cannot be read.
     pub async fn log(&self) -> Result<Vec<Value>> {
         self.log_of(0).await
     }
@@ -482,7 +480,7 @@ impl Server {
     /// All events of a partition of the log, in order.
     ///
     /// # Errors
-    /// Where it cannot be read.
+    /// If it cannot be read.
     pub async fn log_of(&self, partition: u32) -> Result<Vec<Value>> {
         let mut events = Vec::new();
         let mut from = 0;
@@ -501,7 +499,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may be gone already.
+        // The process may be gone already.
         if self.launch.grouped && self.runs().unwrap_or(false) {
             drop(self.kill_group());
         }
@@ -553,7 +551,7 @@ fn spawn(launch: &Launch) -> Result<(Child, String)> {
         let line = line?;
         if let Some(at) = line.find("http://") {
             let url = line[at..].split([',', ' ']).next().unwrap_or_default().to_owned();
-            // What it says later must not fill the pipe and stop it.
+            // Later output must not fill the pipe, which would block the server.
             std::thread::spawn(move || lines.for_each(drop));
             return Ok((process, url));
         }

@@ -1,10 +1,10 @@
-//! A real Kafka broker for tests, demos and benchmarks: Apache Kafka as Maven
-//! fetched it (`cargo xtask kafka --fetch`), one node that is broker and
-//! controller (KRaft), on loopback, with bounded memory, and with Kafka's own
-//! command-line tools.
+//! A real Kafka broker for tests, demos and benchmarks. `cargo xtask kafka --fetch`
+//! downloads Apache Kafka from Maven. The broker is one node that is also its own
+//! controller (KRaft). It listens on loopback, has bounded memory, and comes with
+//! Kafka's own command-line tools.
 //!
-//! A broker never outlives whoever started it, however that ends: a shell
-//! between the two reads a pipe, and kills the broker when the pipe closes.
+//! A broker never outlives the process that started it, however that process ends: a
+//! shell between the two reads a pipe, and kills the broker when the pipe closes.
 
 mod process;
 mod secured;
@@ -26,22 +26,22 @@ use secured::Secured;
 pub use secured::{MECHANISMS, PASSWORD, USER};
 pub use tools::{Group, Lag, Reading};
 
-/// The file beside the jars that says that all of them are there.
+/// This file next to the jars marks a complete download.
 pub const DONE: &str = "kafka.done";
 
 /// How long a broker may take to start or to end, and a tool to answer.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The name of the cluster, as Kafka wants it: 16 bytes in base64.
+/// The cluster's id. Kafka expects 16 bytes in base64.
 const CLUSTER: &str = "TGFudGVybi10ZXN0cy0wMA";
 
-/// Ports are taken from here: below those that the system gives to outgoing
-/// connections, among them those of clients that look for a broker which is
-/// away, and which would otherwise find themselves.
+/// Ports are taken from this range. It is below the range that the system uses for
+/// outgoing connections: a client that looks for a stopped broker could otherwise get
+/// the broker's port and connect to itself.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
-/// What every broker is started with: one replica of everything, few threads,
-/// no waiting for other members, small buffers.
+/// Settings of every broker: one replica of everything, few threads, no waiting for
+/// other members, small buffers.
 const SETTINGS: &[(&str, &str)] = &[
     ("process.roles", "broker,controller"),
     ("node.id", "1"),
@@ -61,29 +61,29 @@ const SETTINGS: &[(&str, &str)] = &[
     ("num.io.threads", "4"),
     ("background.threads", "2"),
     ("log.cleaner.dedupe.buffer.size", "4194304"),
-    // What tests of retention and compaction wait for.
+    // Tests of retention and compaction wait for this.
     ("log.initial.task.delay.ms", "1000"),
     ("log.retention.check.interval.ms", "1000"),
     ("log.cleaner.backoff.ms", "500"),
 ];
 
-/// How a broker is started.
+/// How to start a broker.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The folder with Kafka's jars.
     pub libs: PathBuf,
-    /// Where topics are kept. `None` takes a folder of its own beside `libs`,
-    /// which is removed at the end.
+    /// Folder of the topics. `None` creates a folder next to `libs`, and removes it
+    /// at the end.
     pub folder: Option<PathBuf>,
     /// The port; `None` takes a free one.
     pub port: Option<u16>,
     /// The most heap the broker may have, in MiB.
     pub heap_mib: u32,
-    /// Settings of the broker besides the usual, as `message.max.bytes`.
+    /// More settings of the broker, for instance `message.max.bytes`.
     pub settings: Vec<(String, String)>,
-    /// What happens to it when whoever started it is gone.
+    /// What happens to the broker when the process that started it is gone.
     pub ending: Ending,
-    /// Whether it listens by TLS and SASL too.
+    /// Whether it also listens with TLS and SASL.
     pub secured: bool,
 }
 
@@ -116,20 +116,20 @@ pub struct Broker {
 }
 
 impl Broker {
-    /// Formats the storage, where it is not yet, and starts a broker; returns
-    /// when it answers.
+    /// Starts a broker, and formats its storage first if it is new. Returns when the
+    /// broker answers.
     ///
     /// # Errors
-    /// Where it does not come up, with what it said.
+    /// If it does not start. The error contains its output.
     pub fn start(options: Options) -> Result<Self> {
         Self::start_with(options, None)
     }
 
-    /// As [`Broker::start`], of one that lives as long as the other end of
-    /// `lifeline` is open, in whatever process.
+    /// Like [`Broker::start`]. The broker lives until the other end of `lifeline` is
+    /// closed, in whatever process that is.
     ///
     /// # Errors
-    /// As there.
+    /// See [`Broker::start`].
     pub fn start_with(options: Options, lifeline: Option<std::io::PipeReader>) -> Result<Self> {
         ensure!(
             options.libs.join(DONE).is_file(),
@@ -148,70 +148,71 @@ impl Broker {
         Ok(broker)
     }
 
-    /// `127.0.0.1:PORT`, which stays the same when it is started again.
+    /// `127.0.0.1:PORT`. A restart keeps the port.
     #[must_use]
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.ports[0])
     }
 
-    /// The process's number, where it runs.
+    /// The process id, if the broker runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Guarded::pid)
     }
 
-    /// Where topics are kept.
+    /// The folder of the topics.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Ends it as `kill -9` does, and waits until it is gone. One that does not
-    /// run stays so.
+    /// Kills it (`kill -9`), and waits until it is gone. Does nothing if it does not
+    /// run.
     ///
     /// # Errors
-    /// Where it cannot be killed.
+    /// If it cannot be killed.
     pub fn kill(&mut self) -> Result<()> {
         self.process.take().map_or(Ok(()), |process| process.end("kill"))
     }
 
-    /// Asks it to end, and waits until it has. One that does not run stays so.
+    /// Asks it to end, and waits until it has. Does nothing if it does not run.
     ///
     /// # Errors
-    /// Where it does not end in time.
+    /// If it does not end in time.
     pub fn stop(&mut self) -> Result<()> {
         self.process.take().map_or(Ok(()), |process| process.end("stop"))
     }
 
-    /// Starts it again on the same topics and port; returns when it answers.
+    /// Starts it again with the same topics and port. Returns when it answers.
     ///
     /// # Errors
-    /// Where it does not come up, with what it said.
+    /// If it does not start. The error contains its output.
     pub fn restart(&mut self) -> Result<()> {
         self.kill()?;
         self.run(None)
     }
 
-    /// Stops it in its tracks (`SIGSTOP`): connections stay open, and nothing is
-    /// answered until [`Broker::thaw`].
+    /// Suspends it (`SIGSTOP`): connections stay open, and no request is answered
+    /// until [`Broker::thaw`].
     ///
     /// # Errors
-    /// Where it does not run.
+    /// If it does not run.
     pub fn freeze(&self) -> Result<()> {
         self.process.as_ref().context("the broker does not run")?.signal("STOP")
     }
 
-    /// Lets it go on.
+    /// Resumes it.
     ///
     /// # Errors
-    /// Where it does not run.
+    /// If it does not run.
     pub fn thaw(&self) -> Result<()> {
         self.process.as_ref().context("the broker does not run")?.signal("CONT")
     }
 
-    /// Leaves it to the other end of its lifeline, see [`Broker::start_with`].
+    /// Leaves the broker to the other end of its lifeline, see
+    /// [`Broker::start_with`].
     pub fn leave(mut self) {
-        // Neither told to end nor waited for.
+        // The process is neither ended nor waited for.
         drop(self.process.take());
         self.temporary = false;
     }
@@ -292,7 +293,8 @@ impl Drop for Broker {
             Ending::Kill => self.kill(),
             Ending::Stop => self.stop(),
         };
-        // Nobody is left to tell; the shell between has killed it then.
+        // There is no caller to report an error to. The guard kills the broker in
+        // that case.
         drop(ending);
         if self.temporary {
             drop(fs::remove_dir_all(&self.folder));
@@ -300,7 +302,7 @@ impl Drop for Broker {
     }
 }
 
-/// A folder of this process's beside the jars.
+/// A folder of this process, next to the jars.
 fn fresh_folder(libs: &Path) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -308,14 +310,14 @@ fn fresh_folder(libs: &Path) -> PathBuf {
     libs.parent().unwrap_or(libs).join(name)
 }
 
-/// A port that nobody listens on. Another process can take it before the broker
-/// does; then the broker does not start, and says so.
+/// A port on which no process listens. If another process takes it before the broker
+/// does, the broker fails to start and reports that.
 fn free_port() -> Result<u16> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let count = u32::from(PORTS.end - PORTS.start);
     for _ in 0..count {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
-        // Processes that start at the same time look at different places.
+        // Processes that start at the same time begin at different ports.
         let place = (std::process::id().wrapping_mul(61).wrapping_add(step)) % count;
         let port = PORTS.start + u16::try_from(place)?;
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
@@ -325,10 +327,10 @@ fn free_port() -> Result<u16> {
     bail!("every port from {} to {} is taken", PORTS.start, PORTS.end)
 }
 
-/// Says on `to` where the broker listens, in one line that others read.
+/// Writes to `to` where the broker listens, as one line for another process to read.
 ///
 /// # Errors
-/// Where it cannot be written.
+/// If writing fails.
 pub fn announce(broker: &Broker, to: &mut impl std::io::Write) -> Result<()> {
     writeln!(to, "Kafka listens at {}", broker.address())?;
     Ok(to.flush()?)

@@ -1,5 +1,6 @@
-//! A process that never outlives its starter: a shell stands between, which
-//! reads a pipe and ends the process when the pipe closes, or when told to.
+//! A process that never outlives the process that started it. A shell between them,
+//! the guard, reads a pipe. It ends the process when the pipe closes, or on a
+//! command.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read as _, Write as _};
@@ -12,8 +13,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::PATIENCE;
 
-/// Starts what follows, says its number, and waits for a word: `stop`, `kill`,
-/// or none at all, when whoever started it is gone.
+/// Starts the command in its arguments, prints the process id, and reads one word:
+/// `stop`, `kill`, or nothing when the starting process is gone.
 const GUARD: &str = r#"
 said=$1; ending=$2; remove=$3; shift 3
 "$@" >"$said" 2>&1 &
@@ -25,17 +26,17 @@ case $word in
     kill) kill -s KILL "$pid" ;;
     *) kill -s "$ending" "$pid" ;;
 esac
-# Whoever waits would else say that it was killed.
+# Without the redirection the shell would print that the process was killed.
 wait "$pid" 2>/dev/null
 if [ -z "$word" ] && [ -n "$remove" ]; then rm -rf "$remove"; fi
 "#;
 
-/// What happens to a broker when whoever started it is gone.
+/// What happens to a broker when the process that started it is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// It is killed at once.
     Kill,
-    /// It is asked to end, so that it starts fast the next time.
+    /// It is asked to end, so that its next start is fast.
     Stop,
 }
 
@@ -43,14 +44,14 @@ pub enum Ending {
 #[derive(Debug)]
 pub(crate) struct Guarded {
     guard: Child,
-    /// Closed, it ends the process; `None` where another holds it.
+    /// Closing it ends the process. `None` if another process holds it.
     lifeline: Option<ChildStdin>,
     pid: u32,
 }
 
 impl Guarded {
-    /// Starts `command`, with its output in the file `said`. `remove` is a folder
-    /// that goes with it when its starter is gone.
+    /// Starts `command`, with its output in the file `said`. The folder `remove` is
+    /// deleted when the starting process is gone.
     pub(crate) fn start(
         command: &Command,
         said: &Path,
@@ -66,8 +67,8 @@ impl Guarded {
         });
         shell.arg(remove.unwrap_or(Path::new("")));
         shell.arg(command.get_program()).args(command.get_args());
-        // A group of its own: Ctrl-C is for whoever uses the broker, and that
-        // one ends first.
+        // A process group of its own: Ctrl-C must reach the process that uses the
+        // broker, which then ends the broker.
         shell.process_group(0).stdout(Stdio::piped());
         shell.stdin(lifeline.map_or_else(Stdio::piped, Stdio::from));
         let mut guard = shell.spawn().context("`sh` cannot be started")?;
@@ -85,13 +86,14 @@ impl Guarded {
 
     /// Whether the process still runs.
     pub(crate) fn lives(&mut self) -> bool {
-        // "PID (NAME) STATE …": the guard has not waited for a `Z` yet.
+        // "PID (NAME) STATE …". `Z` is a process that ended and that the guard has
+        // not waited for yet.
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
         state.is_some_and(|state| state != 'Z')
     }
 
-    /// Sends a signal by its name.
+    /// Sends the signal with this name.
     pub(crate) fn signal(&self, name: &str) -> Result<()> {
         let kill = format!("kill -s {name} {}", self.pid);
         ensure!(Command::new("sh").args(["-c", &kill]).status()?.success(), "`{kill}` failed");
@@ -101,7 +103,7 @@ impl Guarded {
     /// Ends it with `word`, and waits until it is gone.
     pub(crate) fn end(mut self, word: &str) -> Result<()> {
         match &mut self.lifeline {
-            // The guard is gone where the process was ended by others.
+            // The guard is already gone if another program ended the process.
             Some(lifeline) => drop(writeln!(lifeline, "{word}")),
             None => self.signal(if word == "kill" { "KILL" } else { "TERM" })?,
         }

@@ -1,5 +1,5 @@
-//! A broker that also listens by TLS, and by TLS with SASL: a certificate of its
-//! own, and one user that every mechanism knows.
+//! A broker that also listens with TLS, and with TLS and SASL. It has a certificate
+//! of its own, and one user whom every mechanism knows.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,16 +9,16 @@ use anyhow::Result;
 
 use crate::{Broker, free_port, tools};
 
-/// The user.
+/// The user's name.
 pub const USER: &str = "lantern";
-/// Their password.
+/// The user's password.
 pub const PASSWORD: &str = "wick-and-oil";
-/// What keeps the broker's own key.
+/// The password of the broker's key store.
 const STORE_PASSWORD: &str = "of-the-store";
-/// What clients may say who they are with.
+/// The SASL mechanisms that clients may use.
 pub const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
 
-/// Where it listens besides.
+/// The additional ports.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Secured {
     tls: u16,
@@ -30,7 +30,8 @@ impl Secured {
         Ok(Self { tls: free_port()?, sasl: free_port()? })
     }
 
-    /// Makes key and certificate in `folder`, and adds what the broker must be told.
+    /// Creates key and certificate in `folder`, and adds the broker's settings for
+    /// them.
     pub(crate) fn configure(self, folder: &Path, all: &mut BTreeMap<String, String>) -> Result<()> {
         let store = folder.join("broker.p12");
         if !store.exists() {
@@ -77,7 +78,7 @@ impl Secured {
                 "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config",
                 format!("{module}.scram.ScramLoginModule required;"),
             ),
-            // Tokens without a signature: it is the client's side that is tried.
+            // Tokens have no signature: the tests are about the client.
             (
                 "listener.name.sasl_ssl.oauthbearer.sasl.jaas.config",
                 format!("{module}.oauthbearer.OAuthBearerLoginModule required;"),
@@ -93,7 +94,7 @@ impl Secured {
         Ok(())
     }
 
-    /// The users that are written when the storage is formatted.
+    /// The users that are stored when the storage is formatted.
     pub(crate) fn users() -> Vec<String> {
         let user = |mechanism| {
             ["--add-scram".into(), format!("{mechanism}=[name={USER},password={PASSWORD}]")]
@@ -103,27 +104,27 @@ impl Secured {
 }
 
 impl Broker {
-    /// Where it listens by TLS: `localhost:PORT`. `None` unless
+    /// The address with TLS: `localhost:PORT`. `None` unless
     /// [`crate::Options::secured`].
     #[must_use]
     pub fn tls_address(&self) -> Option<String> {
         self.secured.map(|secured| format!("localhost:{}", secured.tls))
     }
 
-    /// Where it listens by TLS and asks who comes, by any of [`MECHANISMS`].
+    /// The address with TLS and SASL, with any of [`MECHANISMS`].
     #[must_use]
     pub fn sasl_address(&self) -> Option<String> {
         self.secured.map(|secured| format!("localhost:{}", secured.sasl))
     }
 
-    /// Its certificate, which it has signed itself, in PEM.
+    /// Its self-signed certificate, in PEM.
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
         self.folder().join("broker.pem")
     }
 }
 
-/// The JDK's `keytool`, by the `java` that there must be anyway.
+/// The JDK's `keytool`, which is found next to `java`.
 fn keytool(store: &Path, act: &[&str], more: &[&str]) -> Result<()> {
     let mut tool = Command::new("java");
     tool.args(["-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);

@@ -12,35 +12,35 @@ use crate::Broker;
 /// and partition.
 pub type Group = BTreeMap<(String, i32), Lag>;
 
-/// A line of it. `None` stands where the tool shows `-`.
+/// One line of the table. `None` if the tool prints `-`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lag {
     /// The committed offset.
     pub committed: Option<i64>,
     /// The end of the partition.
     pub end: Option<i64>,
-    /// What the tool says is left.
+    /// The lag that the tool prints.
     pub lag: Option<i64>,
 }
 
 /// What `kafka-console-consumer` reads.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reading {
-    /// How many records; then it ends.
+    /// How many records are read.
     pub records: u64,
-    /// Whether headers are printed before the value, parted by a tab.
+    /// Whether headers are printed before the value, separated by a tab.
     pub headers: bool,
-    /// Whether keys are printed before the value, parted by a tab.
+    /// Whether keys are printed before the value, separated by a tab.
     pub keys: bool,
     /// Whether only records of committed transactions are read.
     pub committed: bool,
 }
 
 impl Broker {
-    /// `kafka-topics --create`, with settings as `cleanup.policy=compact`.
+    /// `kafka-topics --create`, with settings such as `cleanup.policy=compact`.
     ///
     /// # Errors
-    /// With what the tool says.
+    /// With the tool's output.
     pub fn create_topic(&self, name: &str, partitions: u32, settings: &[&str]) -> Result<()> {
         let mut tool = self.topics();
         tool.args(["--create", "--topic", name, "--partitions", &partitions.to_string()]);
@@ -50,10 +50,10 @@ impl Broker {
         answer(&mut tool).map(drop)
     }
 
-    /// As [`Broker::create_topic`], unless it is there already.
+    /// Like [`Broker::create_topic`], but does nothing if the topic exists.
     ///
     /// # Errors
-    /// As there.
+    /// See [`Broker::create_topic`].
     pub fn create_missing_topic(&self, name: &str, partitions: u32) -> Result<()> {
         let partitions = partitions.to_string();
         let mut tool = self.topics();
@@ -64,25 +64,25 @@ impl Broker {
     /// `kafka-topics --delete`.
     ///
     /// # Errors
-    /// With what the tool says.
+    /// With the tool's output.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         answer(self.topics().args(["--delete", "--topic", name])).map(drop)
     }
 
-    /// `kafka-topics --alter`: more partitions than there were.
+    /// `kafka-topics --alter`: raises the number of partitions.
     ///
     /// # Errors
-    /// With what the tool says.
+    /// With the tool's output.
     pub fn add_partitions(&self, name: &str, partitions: u32) -> Result<()> {
         let partitions = partitions.to_string();
         answer(self.topics().args(["--alter", "--topic", name, "--partitions", &partitions]))
             .map(drop)
     }
 
-    /// `kafka-delete-records`: lets go of what is before `offset`.
+    /// `kafka-delete-records`: deletes the records before `offset`.
     ///
     /// # Errors
-    /// With what the tool says.
+    /// With the tool's output.
     pub fn delete_records(&self, topic: &str, partition: u32, offset: u64) -> Result<()> {
         let file = self.folder().join("delete-records.json");
         let text = format!(
@@ -96,17 +96,18 @@ impl Broker {
     /// `kafka-consumer-groups --describe --group GROUP`.
     ///
     /// # Errors
-    /// With what the tool says.
+    /// With the tool's output.
     pub fn group(&self, group: &str) -> Result<Group> {
         let mut tool = self.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand");
         lags(&answer(tool.args(["--describe", "--group", group]))?)
     }
 
-    /// `kafka-get-offsets`: the end of each partition of a topic. The end of
-    /// what is committed is not always that: markers count.
+    /// `kafka-get-offsets`: the end of each partition of a topic. It can be higher
+    /// than the last committed record's offset plus one, because transaction markers
+    /// count.
     ///
     /// # Errors
-    /// With what the tool says.
+    /// With the tool's output.
     pub fn ends(&self, topic: &str) -> Result<BTreeMap<i32, i64>> {
         let mut tool = self.tool("org.apache.kafka.tools.GetOffsetShell");
         let text = answer(tool.args(["--topic", topic]))?;
@@ -123,7 +124,7 @@ impl Broker {
     /// `kafka-console-consumer --from-beginning`: a line for each record.
     ///
     /// # Errors
-    /// With what the tool says; where there are fewer records.
+    /// With the tool's output, or if there are fewer records.
     pub fn console_consumer(&self, topic: &str, reading: Reading) -> Result<Vec<String>> {
         let mut tool = self.tool("org.apache.kafka.tools.consumer.ConsoleConsumer");
         let records = reading.records.to_string();
@@ -144,11 +145,11 @@ impl Broker {
         Ok(lines)
     }
 
-    /// `kafka-console-producer`: a record of each line, with `properties` as
-    /// `parse.headers=true`.
+    /// `kafka-console-producer`: writes one record per line, with `properties` such
+    /// as `parse.headers=true`.
     ///
     /// # Errors
-    /// With what the tool says.
+    /// With the tool's output.
     pub fn console_producer(&self, topic: &str, lines: &str, properties: &[&str]) -> Result<()> {
         let mut tool = self.tool("org.apache.kafka.tools.ConsoleProducer");
         tool.args(["--topic", topic]);
@@ -179,7 +180,7 @@ impl Broker {
     }
 }
 
-/// Runs a tool to its end, and returns what it printed.
+/// Runs a tool to its end, and returns its output.
 pub(crate) fn answer(tool: &mut Command) -> Result<String> {
     let output = tool.output().context("`java` cannot be started: install a JDK 17 or newer")?;
     let (text, said) =

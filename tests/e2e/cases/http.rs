@@ -1,4 +1,4 @@
-//! HTTP and WebSocket as their standards say.
+//! HTTP and WebSocket follow their standards.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -33,12 +33,12 @@ async fn a_configured_origin_may_read_answers_and_errors_of_the_api() {
     assert!(preflight.header("access-control-allow-methods").contains("POST"));
     let allowed = preflight.header("access-control-allow-headers").to_ascii_lowercase();
     assert!(allowed.contains("content-type"), "{allowed}");
-    // Another origin gets nothing of this.
+    // A page of another origin gets none of these headers.
     let other = get(&server, "/v1/status", &[("origin", "https://evil.example")]).await;
     assert_eq!(other.header("access-control-allow-origin"), "");
 }
 
-/// Sends bytes and reads what comes until the head of an answer is there.
+/// Sends bytes, and reads until the head of an answer is complete.
 fn exchange(server: &Server, request: &str) -> (TcpStream, String) {
     let address = server.url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).unwrap();
@@ -58,7 +58,8 @@ async fn an_idle_connection_outlives_the_time_for_headers() {
     assert!(head.starts_with("http/1.1 200"), "{head}");
     let mut body = [0; 3];
     stream.read_exact(&mut body).unwrap();
-    // Three times the time for headers: silence, and no end of the connection.
+    // Wait three times the limit for headers: if nothing comes, the connection must
+    // end.
     stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
     let silence = stream.read(&mut [0]).unwrap_err();
     assert_eq!(silence.kind(), std::io::ErrorKind::WouldBlock);

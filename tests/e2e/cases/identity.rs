@@ -11,7 +11,7 @@ use super::{Answer, folding, get, push, send};
 
 const TABLE: &str = "revenue/by_product";
 
-/// A change that starts another history, made while the server is stopped.
+/// A change that starts another history. It is made while the server is stopped.
 type Change = fn(&Path);
 
 fn order(product: &str, cents: u64) -> String {
@@ -46,7 +46,7 @@ async fn visit(server: &Server) -> Kept {
     Kept { shown, etag, cursor: page["next"].as_str().unwrap().to_owned() }
 }
 
-/// Nothing that the client kept may be taken for the history that is there now.
+/// Nothing that the client kept may be accepted for the present history.
 async fn is_another_history(server: &Server, kept: &Kept) {
     let path = format!("/v1/tables/{TABLE}");
     for number in 0..9 {
@@ -221,7 +221,7 @@ async fn the_same_identity_with_other_content_is_reported_as_such() {
     assert!(counted, "{metrics}");
 }
 
-/// How many events of an answer are known with other content.
+/// How many events of an answer are known with different content.
 fn differing(answer: &Value) -> u64 {
     answer["differs"].as_u64().unwrap_or_default()
 }
@@ -239,7 +239,7 @@ async fn sources_and_types_of_the_host_are_refused_from_outside() {
     let id = emitted[0]["id"].as_str().unwrap();
     let source = emitted[0]["source"].as_str().unwrap();
     assert!(source.starts_with("lantern/"), "{emitted:?}");
-    // The id that the second one will have, as far as an outsider can know it.
+    // The id that the second event will have, as well as an outsider can guess it.
     let next = id.strip_suffix("/0/0/0").map_or(id.to_owned(), |stem| format!("{stem}/0/3/1"));
     let refused: Answer = send(
         &server,
@@ -255,7 +255,7 @@ async fn sources_and_types_of_the_host_are_refused_from_outside() {
     assert_eq!(emitted[1]["data"]["text"], "xxx", "{emitted:?}");
 }
 
-/// The events of type `went`, once there are `count`.
+/// The events of type `went`, when there are `count` of them.
 async fn emitted(server: &Server, count: usize) -> Vec<Value> {
     let started = std::time::Instant::now();
     loop {

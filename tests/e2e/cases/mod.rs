@@ -1,5 +1,5 @@
-//! Inputs that similar systems, or an earlier Lantern, got wrong, each with what
-//! is right. Each stands for a kind of fault.
+//! Inputs that similar systems, or an earlier Lantern, handled wrongly, with the
+//! right result. Each is an example of a kind of fault.
 
 mod http;
 mod identity;

@@ -1,4 +1,4 @@
-//! What was accepted can be read back, as it was written.
+//! An accepted payload can be read back as it was written.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -31,12 +31,12 @@ async fn numbers_and_text_of_rows_are_shown_as_they_were_sent_or_refused_at_the_
         let answer = send(&server, event(subject, doc)).await;
         match answer.status {
             200 => kept.push((subject, doc)),
-            // Half a pair of surrogates is no text that a reader could show.
+            // Half of a surrogate pair is not text that a reader could show.
             status => assert_eq!((subject, status), ("text", 400), "{}", answer.text),
         }
     }
     server.caught_up("docs").await.unwrap();
-    // A number beyond every double is parked, with the reason.
+    // A number beyond the range of a double is parked, with the reason.
     for (_, _, id, reason) in super::parked(&server, "docs").await {
         assert_eq!(id, "large", "{reason}");
         assert!(reason.contains("doc"), "{reason}");
@@ -62,7 +62,7 @@ async fn numbers_and_text_of_rows_are_shown_as_they_were_sent_or_refused_at_the_
         assert!(row.contains("kept"), "{row}");
     }
     assert_eq!(csv.matches("kept").count(), kept.len(), "{csv}");
-    // For people, too.
+    // The same in the output for people.
     for words in [
         ["table", "scan", "docs/docs"].as_slice(),
         &["events", "tail", "--from", "start", "--no-follow"],

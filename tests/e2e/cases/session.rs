@@ -1,4 +1,4 @@
-//! One session of the feed, frame by frame, as a client that kept a token has it.
+//! One session of the feed, frame by frame, as a client with a token sees it.
 
 use std::collections::BTreeMap;
 
@@ -8,18 +8,18 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-/// What a client shows, and the token that it can come back with.
+/// What a client shows, and the token with which it can resume.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shown {
     pub(super) rows: BTreeMap<String, Value>,
     pub(super) token: String,
-    /// Whether the server went on where the client was.
+    /// Whether the server resumed the subscription.
     pub(super) resumed: bool,
-    /// Whether the server started again.
+    /// Whether the server sent a reset.
     pub(super) reset: bool,
 }
 
-/// Subscribes to `table`, from `before` on, until `shows` holds for the rows.
+/// Subscribes to `table`, resuming from `before`, until `shows` holds for the rows.
 pub(super) async fn session(
     server: &Server,
     table: &str,

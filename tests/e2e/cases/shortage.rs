@@ -1,4 +1,4 @@
-//! A shortage of the machine is no verdict on a projection.
+//! If the machine is short of memory, no projection is blamed for it.
 
 use lantern_tests::{Launch, Server, guest};
 
@@ -10,7 +10,7 @@ async fn little_address_space_is_a_fault_that_ends_with_the_shortage() {
     server.project("revenue", &guest("revenue"), "").await.unwrap();
     server.stop().unwrap();
     let launch = server.launched().clone();
-    // Less than one pooled memory of the default settings takes.
+    // One pooled memory with the default settings needs more than this.
     let limited = ["sh", "-c", "ulimit -v 6000000; exec \"$@\"", "sh"];
     let limited = limited.iter().map(|word| (*word).to_owned()).collect();
     server.restart_as(Launch { under: limited, grouped: true, ..launch.clone() }).unwrap();

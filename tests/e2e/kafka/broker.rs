@@ -1,5 +1,5 @@
-//! The broker that tests stand on: it comes back with what it had, and never
-//! outlives who started it.
+//! The broker of the tests: a restart keeps its records, and it never outlives the
+//! process that started it.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ fn a_broker_that_is_killed_comes_back_with_its_records() {
     let mut sent: Vec<_> = lines.lines().map(str::to_owned).collect();
     sent.sort();
     assert_eq!(found, sent);
-    // The reader of the tests sees what Kafka's own sees.
+    // The tests' reader sees the same records as Kafka's own.
     let records = kafka::records(&broker, "things", true).unwrap();
     assert_eq!(records.len(), 50);
     let ends = broker.ends("things").unwrap();

@@ -1,5 +1,5 @@
-//! Records of a topic that similar systems, or an earlier Lantern, got wrong:
-//! others write to it, and Lantern reads what is there.
+//! Records of a topic that similar systems, or an earlier Lantern, handled wrongly.
+//! Other programs write to the topic, and Lantern reads all of it.
 
 use lantern_tests::kafka::{self, Written};
 use lantern_tests::{Launch, Server, guest};
@@ -66,7 +66,8 @@ async fn a_record_without_a_value_blocks_no_subject_live_or_folded_again() {
         record.headers.push(("ce_subject", key));
         record
     };
-    // Batch by batch, so that the record is there before the events of its key.
+    // One batch after the other, so that the record comes before the events of its
+    // key.
     for (number, record) in
         [tombstone("u1"), subject("u1", "a"), subject("u1", "b"), subject("u2", "c")]
             .into_iter()
@@ -115,8 +116,8 @@ async fn an_event_too_large_for_the_topic_is_refused_for_good_and_blocks_no_outb
     };
     assert_eq!(send(&server, go("g1", 40_000)).await.status, 200);
     assert_eq!(send(&server, go("g2", 10)).await.status, 200);
-    // What the second one emitted is in the topic, and what the first one emitted
-    // is set aside.
+    // The event that the second one emitted is in the topic. The event that the first
+    // one emitted is set aside.
     let started = std::time::Instant::now();
     let went = loop {
         let log = server.log().await.unwrap();
@@ -137,7 +138,7 @@ async fn an_event_too_large_for_the_topic_is_refused_for_good_and_blocks_no_outb
         assert!(parked[0].3.contains(part), "{parked:?}");
     }
     assert_eq!(server.get("/readyz").await.unwrap()["ready"], true);
-    // Nothing is tried again and again: the topic is at rest.
+    // Nothing is retried again and again: the topic does not grow.
     let end = kafka::bounds(kafka::shared(), &topic, 0).unwrap().1;
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     assert_eq!(kafka::bounds(kafka::shared(), &topic, 0).unwrap().1, end);
@@ -178,14 +179,14 @@ async fn times_out_of_range_are_unreadable_and_the_reason_names_the_unit() {
     server.until("revenue", |status| next(status) >= 4).await.unwrap();
     server.caught_up("revenue").await.unwrap();
     let parked = parked(&server, "revenue").await;
-    // The reason says which unit would make a time of ours of it.
+    // The reason names the unit that would make it a time of the present.
     for offset in [0, 1] {
         let of = parked.iter().find(|(at, ..)| *at == offset);
         let reason = of.map(|(.., reason)| reason.as_str()).unwrap_or_default();
         assert!(reason.contains("2026-01-01T00:00:00"), "{offset}: {reason}");
     }
-    // Every row's key is a time between the years 0001 and 9999, and the log
-    // tells the time that the fold saw.
+    // Every row's key is a time between the years 0001 and 9999, and the log shows
+    // the time that the fold saw.
     let minutes = server.rows("revenue/by_minute").await.unwrap();
     let applied = 4 - parked.len();
     let orders: u64 = minutes.iter().map(|(_, row)| row["orders"].as_u64().unwrap()).sum();

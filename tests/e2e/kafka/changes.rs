@@ -1,4 +1,4 @@
-//! What happens to topics and brokers: each is survived, or said.
+//! Changes of topics and brokers. Lantern survives each of them or reports it.
 
 use std::time::{Duration, Instant};
 
@@ -16,13 +16,14 @@ fn probes(from: u64, to: u64) -> String {
     (from..to).map(|n| line(n, "probe.sent", &format!("s{}", n % 40), "{}")).collect()
 }
 
-/// How many events all rows of `rogue` count.
+/// The sum of the counts in all rows of `rogue`.
 async fn counted(server: &Server) -> u64 {
     let rows = server.rows("rogue/seen").await.unwrap();
     rows.iter().map(|(_, row)| row["events"].as_u64().unwrap()).sum()
 }
 
-/// Waits until `rogue` counts so many, and sees that it stays so.
+/// Waits until `rogue` has counted `wanted` events, and checks that the count stays
+/// there.
 async fn counts(server: &Server, wanted: u64) {
     let started = Instant::now();
     while counted(server).await < wanted {
@@ -48,14 +49,14 @@ async fn records_of_every_codec_and_of_committed_transactions_are_read_and_no_ot
         sent += 100;
     }
     counts(&server, 500).await;
-    // Markers take offsets, and what is aborted is there and does not count.
+    // Markers take offsets. Aborted records are in the topic and do not count.
     kafka::produce_in_transaction(&address, &topic, &probes(1_000, 1_100), true).unwrap();
     kafka::produce_in_transaction(&address, &topic, &probes(2_000, 2_050), false).unwrap();
     counts(&server, 600).await;
     let ends: i64 = kafka::shared().ends(&topic).unwrap().values().sum();
     assert!(ends > 652, "{ends}: with what was aborted, and markers of both partitions");
     assert_eq!(kafka::records(kafka::shared(), &topic, true).unwrap().len(), 600);
-    // Behind the markers there is nothing left to do.
+    // After the markers nothing is left to do.
     let status = server.caught_up("rogue").await.unwrap();
     for shard in status["versions"][0]["shards"].as_array().unwrap() {
         assert_eq!(shard["lag_events"], 0, "{shard}");
@@ -96,7 +97,7 @@ async fn partitions_that_are_added_are_folded_too() {
     kafka::produce(&kafka::shared().address(), &topic, "none", &probes(100, 400)).unwrap();
     let of_new: i64 = kafka::shared().ends(&topic).unwrap().range(1..).map(|(_, end)| end).sum();
     assert!(of_new > 0, "no record is in a new partition");
-    // By itself, or it says that it must be started anew.
+    // Lantern finds the partition by itself, or reports that it must be restarted.
     let started = Instant::now();
     loop {
         if counted(&server).await == 400 {
@@ -108,7 +109,7 @@ async fn partitions_that_are_added_are_folded_too() {
             server.restart().unwrap();
             break;
         }
-        assert!(started.elapsed() < PATIENCE / 2, "nobody says that there are more: {ready}");
+        assert!(started.elapsed() < PATIENCE / 2, "the new partition is not reported: {ready}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     counts(&server, 400).await;
@@ -134,7 +135,7 @@ async fn a_fold_that_retention_overtook_halts_and_says_what_can_be_done() {
     for word in ["offset 100", "begins at 250", "rebuild"] {
         assert!(reason.contains(word), "{reason} does not say {word}");
     }
-    // What was folded is served, and nothing is skipped in silence.
+    // Folded events are served, and no event is skipped without a report.
     assert_eq!(counted(&server).await, 100);
     let ready = server.text("/readyz").await.unwrap();
     assert!(ready.contains("rogue"), "{ready}");
@@ -151,17 +152,18 @@ async fn a_topic_that_is_deleted_and_made_anew_is_not_taken_for_the_old_one() {
     counts(&server, 100).await;
     kafka::shared().delete_topic(&topic).unwrap();
     kafka::create_topic_when_gone(kafka::shared(), &topic, 1).unwrap();
-    // It reaches further than what was folded, so that no offset tells.
+    // The new topic is longer than the folded part, so no offset reveals the change.
     let address = kafka::shared().address();
     kafka::produce(&address, &topic, "none", &probes(500, 650)).unwrap();
     halts_over_another_topic(&server).await;
-    // Not folded on from offset 100 of another topic, now and after a restart.
+    // The fold does not go on at offset 100 of another topic, neither now nor after a
+    // restart.
     assert_eq!(counted(&server).await, 100);
     server.kill().unwrap();
     server.restart().unwrap();
     halts_over_another_topic(&server).await;
     assert_eq!(counted(&server).await, 100);
-    // An event of the old topic is not in the new one.
+    // The log does not know events of the old topic as duplicates.
     server.events(probes(0, 10)).await.unwrap();
     let status = server.get("/v1/projections/rogue").await.unwrap();
     let version = status["active"].as_str().unwrap();
@@ -172,7 +174,7 @@ async fn a_topic_that_is_deleted_and_made_anew_is_not_taken_for_the_old_one() {
     counts(&server, 160).await;
 }
 
-/// Waits until `rogue` halts over a topic that is another one.
+/// Waits until `rogue` halts because the topic is another one.
 async fn halts_over_another_topic(server: &Server) {
     let started = Instant::now();
     loop {
@@ -184,7 +186,7 @@ async fn halts_over_another_topic(server: &Server) {
         if clear.iter().all(|word| reason.contains(word)) && ready.contains(reason) {
             return;
         }
-        assert!(started.elapsed() < PATIENCE / 2, "nobody says it: {ready} {status:#}");
+        assert!(started.elapsed() < PATIENCE / 2, "the halt is not reported: {ready} {status:#}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -195,7 +197,7 @@ async fn post(server: &Server, lines: String) -> reqwest::Response {
     request.body(lines).send().await.unwrap()
 }
 
-/// A server over a topic of a broker of its own.
+/// A server over a topic of its own broker.
 fn alone(partitions: u32, settings: &[&str]) -> (Server, Broker) {
     let broker = kafka::start().unwrap();
     kafka::create_topic(&broker, "events", partitions, &[]).unwrap();
@@ -221,7 +223,7 @@ async fn while_the_broker_is_away_events_are_refused_for_now_and_tables_are_serv
     assert_eq!(counted(&server).await, 100);
     let ready = server.text("/readyz").await.unwrap();
     assert!(ready.contains("\"ready\":false") && !ready.contains("\"reasons\":[]"), "{ready}");
-    // Started without a broker, it serves what it has, and waits.
+    // Started without a broker, it serves the stored state, and waits.
     server.kill().unwrap();
     server.restart().unwrap();
     assert_eq!(counted(&server).await, 100);
@@ -253,8 +255,8 @@ async fn a_broker_that_hangs_costs_no_more_memory_than_is_allowed() {
         let data = format!("{{\"text\":\"{padding}\"}}");
         (0..200).map(|n| line(format!("{round}-{n}"), "probe.sent", "s", &data)).collect()
     };
-    // 16 MB a round: all but what may wait is refused at once, and what waits
-    // when its time is over.
+    // 16 MB per round: all but the bytes that may wait are refused at once, and the
+    // rest when its time is over.
     let mut after_first = 0.0;
     for round in 0..12_u64 {
         let all = (0..8).map(|n| post(&server, body(round * 8 + n)));
@@ -267,8 +269,8 @@ async fn a_broker_that_hangs_costs_no_more_memory_than_is_allowed() {
         if round == 2 {
             after_first = resident;
         }
-        // What is read, parsed and refused takes some for as long as it lasts, and
-        // is given back then.
+        // Requests that are read, parsed and refused take memory while they last, and
+        // release it afterwards.
         let started = Instant::now();
         while round > 2 && resident >= after_first + 48.0 {
             assert!(started.elapsed() < PATIENCE, "{after_first} MiB, then {resident}");

@@ -11,7 +11,7 @@ use crate::flights::{compare, independent};
 
 /// The tables that SQLite computes.
 const TABLES: [&str; 3] = ["by_carrier", "by_origin", "by_hour"];
-/// What is `merge = sum` in all of them.
+/// The fields with `merge = sum`, in all tables.
 const SUMS: [&str; 4] = ["departures", "cancellations", "delays_known", "delay_min_sum"];
 
 async fn folded(partitions: u32) -> Server {
@@ -32,7 +32,7 @@ async fn six_months_of_flights_over_four_partitions_equal_sqlite_and_one_partiti
     }
     let four = folded(4).await;
     let one = folded(1).await;
-    // The partitions are folded side by side: each has a shard with its part.
+    // The partitions are folded in parallel: each has a shard with its part.
     let status = four.get("/v1/projections/flight-delays").await.unwrap();
     let shards = status["versions"][0]["shards"].as_array().unwrap();
     let applied: Vec<_> = shards.iter().map(|shard| shard["applied"].as_u64().unwrap()).collect();

@@ -1,5 +1,5 @@
-//! Kafka as the log: what the scenarios of the suite, which run over Kafka as
-//! well, do not show. All on real brokers, with Kafka's own tools.
+//! Kafka as the log. The suite's other scenarios also run over Kafka; these tests
+//! cover the rest. All use real brokers and Kafka's own tools.
 
 mod broker;
 mod cases;
@@ -11,7 +11,7 @@ mod tools;
 
 use lantern_tests::{Server, kafka, without};
 
-/// Whether there is no Kafka; says so.
+/// Whether there is no Kafka; prints a line in that case.
 fn no_kafka() -> bool {
     if without("kafka") {
         println!("skipped: no Kafka");
@@ -19,7 +19,7 @@ fn no_kafka() -> bool {
     without("kafka")
 }
 
-/// A server over a fresh topic of so many partitions on the shared broker, and
+/// A server over a fresh topic with `partitions` partitions on the shared broker, and
 /// the topic's name.
 fn over(partitions: u32, settings: &[&str]) -> (Server, String) {
     let topic = kafka::fresh_name("kafka");

@@ -1,4 +1,4 @@
-//! Brokers that want TLS, or to know who comes.
+//! Brokers that require TLS or authentication.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -16,8 +16,8 @@ fn probes(from: u64, to: u64) -> String {
     (from..to).map(|n| line(n, "probe.sent", "s", "{}")).collect()
 }
 
-/// A server on `folder` over `address`, with settings of the client, and the
-/// password where only the environment says it.
+/// How to start a server on `folder` over `address` with settings of the client. The
+/// password comes from the environment only.
 fn launch(folder: &Path, address: &str, settings: &[String], password: &str) -> Launch {
     let variable = format!("LANTERN_LOG__KAFKA__PROPERTIES__SASL__PASSWORD={password}");
     Launch {
@@ -35,7 +35,7 @@ fn property(name: &str, value: &str) -> String {
     format!("log.kafka.properties.{name}={value}")
 }
 
-/// A token that nobody has signed, for `seconds` from now on.
+/// A token without a signature, valid for `seconds` from now on.
 fn token(seconds: u64) -> String {
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let claims = format!(r#"{{"sub":"{USER}","iat":{now},"exp":{}}}"#, now + seconds);
@@ -76,7 +76,8 @@ async fn brokers_that_want_tls_and_sasl_are_read_and_written_by_every_mechanism(
         std::fs::create_dir_all(&folder).unwrap();
         let server = Server::launch(launch(&folder, &address, &settings, PASSWORD))
             .unwrap_or_else(|error| panic!("{way}: {error:#}"));
-        // All that speaks to the broker: what is sent over HTTP, emitted and parked.
+        // Everything that uses the broker: events over HTTP, emitted events and dead
+        // letters.
         server.project("rogue", &guest("rogue"), "").await.unwrap();
         let emitting = line(format!("emit-{round}"), "probe.sent", "s", r#"{"do":"emit"}"#);
         let failing = line(format!("fail-{round}"), "probe.sent", "s", r#"{"do":"fail"}"#);
@@ -122,7 +123,7 @@ async fn a_wrong_password_and_a_certificate_nobody_vouches_for_are_said() {
     let trusted = [sasl.as_slice(), &[authority]].concat();
     let address = broker.sasl_address().unwrap();
     for (settings, password, words) in [
-        (trusted.as_slice(), "of-somebody-else", ["uthentication", "SASL"]),
+        (trusted.as_slice(), "of-another-user", ["uthentication", "SASL"]),
         (sasl.as_slice(), PASSWORD, ["ertificate", "verif"]),
     ] {
         let Err(refused) = Server::launch(launch(folder.path(), &address, settings, password))

@@ -1,4 +1,4 @@
-//! Event times that producers chose: one of them moves nobody else's.
+//! Event times that producers choose: one producer does not move the time of others.
 
 use lantern_tests::{guest, kafka};
 
@@ -31,7 +31,7 @@ async fn an_event_of_the_year_9998_makes_no_other_event_late() {
         if stamped_by == "LogAppendTime" {
             assert_eq!((&shard["ahead"], &shard["ahead_last"]["id"]), (&1.into(), &"far".into()));
         }
-        // An operator is told which topics trust their producers' clocks.
+        // The server warns the operator of topics that trust their producers' clocks.
         let ready = server.get("/readyz").await.unwrap();
         let warned = ready["warnings"].to_string().contains(&topic);
         assert_eq!(warned, stamped_by == "CreateTime", "{ready}");

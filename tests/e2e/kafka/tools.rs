@@ -1,4 +1,4 @@
-//! Kafka's own tools, and others', beside Lantern.
+//! Kafka's own tools, and other projects', used together with Lantern.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{no_kafka, over};
 use crate::line;
 
-/// Lag by partition, as Lantern's API tells it of the active version.
+/// Lag per partition of the active version, from Lantern's API.
 async fn lag_of(server: &Server, projection: &str) -> BTreeMap<i32, i64> {
     let status = server.get(&format!("/v1/projections/{projection}")).await.unwrap();
     let shards = status["versions"][0]["shards"].as_array().unwrap();
@@ -27,7 +27,7 @@ async fn lag_of(server: &Server, projection: &str) -> BTreeMap<i32, i64> {
     shards.iter().map(lag).collect()
 }
 
-/// Lag by partition, as `kafka-consumer-groups` tells it.
+/// Lag per partition, from `kafka-consumer-groups`.
 fn lag_of_group(group: &str) -> BTreeMap<i32, i64> {
     let all = kafka::shared().group(group).unwrap();
     all.into_iter().map(|((_, partition), lag)| (partition, lag.lag.unwrap_or(-1))).collect()
@@ -54,7 +54,7 @@ async fn consumer_groups_show_the_lag_that_lantern_shows() {
     let none: BTreeMap<i32, i64> = (0..4).map(|partition| (partition, 0)).collect();
     assert_eq!(lag_of(&server, "rogue").await, none);
     eventually_lags(&group, &none).await;
-    // A projection that stands still is behind, for both.
+    // A paused projection lags behind, in both.
     let path = "/v1/projections/rogue/pause";
     let post = reqwest::Method::POST;
     server.request(post, path, "application/json", Vec::new()).await.unwrap();
@@ -65,7 +65,7 @@ async fn consumer_groups_show_the_lag_that_lantern_shows() {
     assert_eq!(behind.values().sum::<i64>(), 700);
     assert_eq!(lag_of(&server, "rogue").await, behind);
     eventually_lags(&group, &behind).await;
-    // As the exporter has it.
+    // The exporter shows the same.
     let metrics = server.text("/metrics").await.unwrap();
     for (partition, lag) in behind {
         let shown = metrics.lines().any(|line| {
@@ -77,7 +77,7 @@ async fn consumer_groups_show_the_lag_that_lantern_shows() {
     }
 }
 
-/// The position is committed to the group a little later than to the state.
+/// The group's offsets are committed a little later than the state.
 async fn eventually_lags(group: &str, wanted: &BTreeMap<i32, i64>) {
     let started = Instant::now();
     loop {
@@ -111,7 +111,7 @@ async fn the_console_consumer_reads_what_ingest_produced() {
             assert!(of_event[0].contains(word), "{word}: {of_event:?}");
         }
     }
-    // One subject, one key, one partition.
+    // One subject has one key and one partition.
     let records = kafka::records(kafka::shared(), &topic, true).unwrap();
     let mut partitions: BTreeMap<&str, i32> = BTreeMap::new();
     for record in &records {
@@ -135,7 +135,7 @@ fn shown(kind: &str, word: &str) -> String {
     found.unwrap_or_else(|| panic!("docs/kafka.md shows no `{word}` in {kind}")).to_owned()
 }
 
-/// Kafka's scripts in a folder, as a download of Kafka has them.
+/// Kafka's scripts in a folder, as in a download of Kafka.
 fn scripts(folder: &Path) {
     for (name, class) in [
         ("kafka-console-producer.sh", "org.apache.kafka.tools.ConsoleProducer"),
@@ -171,8 +171,8 @@ async fn a_topic_written_by_other_tools_is_read_with_the_configuration_of_the_do
         assert!(output.status.success(), "{commands}: {said}");
         String::from_utf8(output.stdout).unwrap()
     };
-    // Kafka's own producer writes JSON, kcat a CloudEvent in headers, and then
-    // comes one that fits nothing.
+    // Kafka's own producer writes JSON, kcat writes a CloudEvent in headers, and the
+    // last record is not an event.
     let commands = here(shown("sh", "kafka-console-producer.sh"));
     let (produce, rest) = commands.split_once("lantern events tail\n").unwrap();
     sh(produce);
@@ -209,14 +209,14 @@ async fn a_topic_written_by_other_tools_is_read_with_the_configuration_of_the_do
         assert_eq!(headers["data"]["cents"], 700, "{headers}");
         assert_eq!((&headers["source"], &headers["id"]), (&"shop".into(), &"1".into()));
     }
-    // What fits nothing is parked, with its place.
+    // The record that is not an event is parked, with partition and offset.
     server.project("rogue", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
     let parked = server.get("/v1/projections/rogue/parked").await.unwrap();
     assert_eq!(parked["total"], 1, "{parked:#}");
     let reason = parked["parked"][0]["reason"].as_str().unwrap();
     assert!(reason.contains(&topic) || reason.contains("record"), "{reason}");
     assert!(parked["parked"][0]["offset"].is_u64(), "{parked:#}");
-    // And the group is shown as the page says.
+    // The group is shown as on the page.
     let started = Instant::now();
     let groups = rest.replace("PROJECTION", "rogue");
     loop {
@@ -237,14 +237,14 @@ async fn dead_letters_are_copied_with_their_reasons_and_sent_again_from_there() 
     kafka::create_topic(kafka::shared(), &letters, 2, &[]).unwrap();
     let (server, topic) = over(1, &[&format!("log.kafka.dead_letter_topic={letters}")]);
     server.project("rogue", &guest("rogue"), "").await.unwrap();
-    // They need a row that is not there yet; one cannot ever be applied.
+    // Three events need a row that is not there yet. One event can never be applied.
     let orders = [("a", "need"), ("b", "need"), ("c", "need"), ("d", "fail"), ("e", "")];
     let line_of = |(n, (subject, what)): (u64, (&str, &str))| {
         line(n, "probe.sent", subject, &format!("{{\"do\":\"{what}\"}}"))
     };
     server.events((0..).zip(orders).map(line_of).collect::<String>()).await.unwrap();
     server.until("rogue", |status| parked(status) == 4).await.unwrap();
-    // A record of somebody else's in it harms nobody.
+    // A record that another program wrote into the topic does no harm.
     kafka::shared().console_producer(&letters, "not a letter\n", &[]).unwrap();
     let started = Instant::now();
     let copies = loop {
@@ -268,7 +268,7 @@ async fn dead_letters_are_copied_with_their_reasons_and_sent_again_from_there() 
     assert!(reasons[0].0 == "a" && reasons[0].1.contains("nothing is seen of `needed` yet"));
     assert!(reasons[3].0 == "d" && reasons[3].1.contains("told to fail"), "{reasons:?}");
 
-    // Nor does one whose header has a name that is no text.
+    // Nor does a record with a header name that is not text.
     let mut foreign = 1;
     if without("kcat") {
         println!("skipped: no kcat");
@@ -297,7 +297,7 @@ async fn dead_letters_are_copied_with_their_reasons_and_sent_again_from_there() 
     assert_eq!(resend("").await, (200, counts(4 + foreign, foreign, 0, 4, 0)));
     server.events(line(10, "probe.sent", "needed", "{}")).await.unwrap();
     server.caught_up("rogue").await.unwrap();
-    // Nothing new is in it; from the beginning, each letter is tried again.
+    // The topic has no new letters. From the beginning, each letter is tried again.
     assert_eq!(resend("").await, (200, counts(0, 0, 0, 0, 0)));
     assert_eq!(resend("?from_beginning=true").await, (200, counts(4 + foreign, foreign, 3, 1, 0)));
     assert_eq!(resend("?from_beginning=true").await, (200, counts(4 + foreign, foreign, 0, 1, 3)));
@@ -306,7 +306,8 @@ async fn dead_letters_are_copied_with_their_reasons_and_sent_again_from_there() 
     subjects.sort_unstable();
     assert_eq!(subjects, ["a", "b", "c", "e", "needed"]);
     assert!(rows.iter().all(|(key, row)| key == "needed" || row["events"] == 1), "{rows:?}");
-    // Sent again to the projection alone: the topic has no second copy.
+    // The events were sent again to the projection only: the topic has no second
+    // copy.
     assert_eq!(kafka::records(kafka::shared(), &topic, true).unwrap().len(), 6);
 }
 

@@ -1,5 +1,5 @@
 // Sends events in every mode with the CloudEvents SDK, and reads them back. The
-// address of the server is the one argument.
+// server's address is the only argument.
 package main
 
 import (
@@ -25,8 +25,8 @@ func newEvent(id, kind string, data any) event.Event {
 	e.SetID(id)
 	e.SetSource("/sdk/go")
 	e.SetType("sdk.go")
-	// The SDK writes headers without percent-encoding: what it cannot write in
-	// binary mode is in the other modes alone.
+	// The SDK writes headers without percent-encoding. Attributes that need it are
+	// sent in the other modes only.
 	if strings.HasPrefix(id, "binary") {
 		e.SetSubject("say \"hi\" €")
 	} else {

@@ -1,5 +1,5 @@
 // Sends events in every mode with the CloudEvents SDK, and reads them back. The
-// address of the server is the one argument.
+// server's address is the only argument.
 
 import assert from "node:assert";
 import { CloudEvent, HTTP } from "cloudevents";
@@ -12,8 +12,8 @@ function event(id, datacontenttype, data) {
     id,
     source: "/sdk/js",
     type: "sdk.js",
-    // The SDK writes headers without percent-encoding: what it cannot write in
-    // binary mode is in the other modes alone.
+    // The SDK writes headers without percent-encoding. Attributes that need it are
+    // sent in the other modes only.
     subject: id.startsWith("binary") ? "say 'hi'" : "say \"hi\" \\ 5% €",
     time: "2026-01-31T23:59:59.999Z",
     datacontenttype,

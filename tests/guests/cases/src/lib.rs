@@ -1,6 +1,6 @@
-//! The projections that the end-to-end cases fold with. One guest holds all of
-//! them, because each guest costs a link: the parameter `projection` selects one,
-//! and a test pushes it under that name.
+//! The projections of the end-to-end cases. One guest contains all of them, because
+//! each guest has to be linked. The parameter `projection` selects one, and a test
+//! pushes it under that name.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
@@ -12,12 +12,12 @@ use serde_json::value::RawValue;
 
 /// The length of a window of `wins`.
 const WINDOW: Duration = Duration::from_secs(60);
-/// Turns of the loop that makes an event of `slow` slow.
+/// Iterations of the loop that makes an event of `slow` slow.
 const SLOW_TURNS: u64 = 600_000;
 
 #[derive(Tables)]
 struct Cases {
-    /// `docs`: documents as they came.
+    /// `docs`: documents as they were sent.
     docs: Table<Doc>,
     /// `emitter`: requests by size.
     asked: Table<Asked>,
@@ -28,7 +28,7 @@ struct Cases {
     /// `tenants`: notes by owner.
     #[table(per_tenant)]
     notes: Table<Note>,
-    /// `wins`: windows that are over.
+    /// `wins`: closed windows.
     done: Table<Done>,
     /// `wins`: late events.
     late: Table<Late>,

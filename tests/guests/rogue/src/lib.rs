@@ -1,5 +1,5 @@
-//! A guest that misbehaves as each event tells it to, for the tests of
-//! containment. What it counts honestly can be compared with the events.
+//! A guest that misbehaves as each event tells it to, for the tests of containment.
+//! Its honest counts can be compared with the events.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 struct Rogue {
     /// Events by subject.
     seen: Table<Seen>,
-    /// What does not belong into a row.
+    /// Values that are not part of a row.
     #[table(skip)]
     calls: u64,
     #[table(skip)]
@@ -31,13 +31,13 @@ struct Seen {
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Given {
-    /// Does nothing wrong any more.
+    /// Never misbehaves.
     fixed: bool,
-    /// Lets memory leak into rows from this offset on.
+    /// From this offset on, rows depend on the instance's memory.
     cheat_from: Option<u64>,
     /// Parks by subject instead of by event.
     by_subject: bool,
-    /// Never ends `setup`.
+    /// `setup` never returns.
     endless_setup: bool,
 }
 
@@ -102,7 +102,7 @@ impl Rogue {
     fn misbehave(&mut self, what: &str) -> Result<(), Error> {
         match what {
             "fail" => return Err(Error::new("told to fail")),
-            // Not the event's fault alone: it can be applied later.
+            // The event may be fine: it can be applied later.
             "need" if self.seen.get("needed")?.is_none() => {
                 return Err(Error::new("nothing is seen of `needed` yet"));
             }

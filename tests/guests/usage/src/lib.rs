@@ -1,6 +1,6 @@
-//! Readings of meters by tenant. It declares what a manifest can declare,
-//! so that whatever depends on how the log is cut into batches shows: typed members,
-//! retention, a table per tenant, windows that close and emit, and `park-subject`.
+//! Readings of meters by tenant. It declares everything that a manifest can declare:
+//! typed members, retention, a table per tenant, windows that close and emit, and
+//! `park-subject`. So it shows whether a result depends on the size of batches.
 #![forbid(unsafe_code)]
 
 use lantern_sdk::prelude::*;
@@ -11,20 +11,20 @@ use serde::Serialize;
 const WINDOW: Duration = Duration::from_secs(5);
 /// How late a reading may be.
 const LATENESS: Duration = Duration::from_secs(2);
-/// From this many readings of a meter on, a negative one is taken.
+/// After this many readings of a meter, a negative one is accepted.
 const ENOUGH: u64 = 3;
 /// A reading above this is emitted.
 const PEAK_WH: i64 = 90;
 
 #[derive(Tables)]
 struct Usage {
-    /// What each meter has measured lately.
+    /// The recent readings of each meter.
     #[table(retention = "20s")]
     latest: Table<Latest>,
-    /// What each tenant's meters have measured.
+    /// The readings of each tenant's meters.
     #[table(per_tenant)]
     bills: Table<Bill>,
-    /// The same by window, for windows that are over.
+    /// The same per window, for closed windows.
     #[table(per_tenant)]
     billed: Table<Bill>,
     #[table(private)]
@@ -36,11 +36,11 @@ struct Usage {
 struct Reading<'a> {
     meter: &'a str,
     wh: i64,
-    /// The tenant who pays, if it is not the event's.
+    /// The tenant who pays, if it is not the event's tenant.
     owner: Option<&'a str>,
 }
 
-/// A meter's readings; a row of retention.
+/// A meter's readings, in a table with retention.
 #[derive(Row, Default)]
 struct Latest {
     #[row(merge = sum)]
@@ -50,7 +50,7 @@ struct Latest {
     wh: i64,
 }
 
-/// What a tenant pays for.
+/// The amounts that a tenant pays for.
 #[derive(Row, Default)]
 struct Bill {
     #[row(merge = sum)]
@@ -91,7 +91,7 @@ impl Projection for Usage {
         row.readings += 1;
         row.late += u64::from(late > 0);
         row.wh = wh;
-        // After it has written, so that it has something to take back.
+        // Fails after a write, so that there is something to roll back.
         if wh < 0 && row.readings < ENOUGH {
             return Err(Error::new("a negative reading of a new meter"));
         }
