@@ -13,7 +13,7 @@ async fn rogue(parameters: &str) -> Server {
     server
 }
 
-/// 200 probes of 5 subjects, the 120th of which tells the guest what to do.
+/// 200 probes of 5 subjects. Probe 120 tells the guest what to do.
 fn probes(what: &str) -> String {
     let data = |n| if n == 120 { format!("{{\"do\":\"{what}\"}}") } else { "{}".into() };
     (0..200).map(|n| line(n, "probe.sent", &format!("s{}", n % 5), &data(n))).collect()
@@ -85,7 +85,7 @@ async fn parked_events_are_retried_in_order_and_dropped_by_request_only() {
     let server = rogue(r#"{"by_subject":true}"#).await;
     server.events(probes("fail")).await.unwrap();
     server.caught_up("rogue").await.unwrap();
-    // Subject s0 waits from its event at 120 on: 16 of its 40 events.
+    // Subject s0 waits from event 120 on: 16 of its 40 events.
     let parked = server.get("/v1/projections/rogue/parked?limit=100").await.unwrap();
     assert_eq!(parked["total"], 16);
     let kinds: Vec<_> =

@@ -124,7 +124,7 @@ impl Broker {
     }
 }
 
-/// The JDK's `keytool`, which is found next to `java`.
+/// Runs the JDK's `keytool` as a module of `java`, which the broker needs anyway.
 fn keytool(store: &Path, act: &[&str], more: &[&str]) -> Result<()> {
     let mut tool = Command::new("java");
     tool.args(["-Xmx64m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);

@@ -255,8 +255,8 @@ async fn a_broker_that_hangs_costs_no_more_memory_than_is_allowed() {
         let data = format!("{{\"text\":\"{padding}\"}}");
         (0..200).map(|n| line(format!("{round}-{n}"), "probe.sent", "s", &data)).collect()
     };
-    // 16 MB per round: all but the bytes that may wait are refused at once, and the
-    // rest when its time is over.
+    // 16 MB per round. Requests beyond the limit on waiting bytes are refused at once,
+    // and the waiting ones after the time limit.
     let mut after_first = 0.0;
     for round in 0..12_u64 {
         let all = (0..8).map(|n| post(&server, body(round * 8 + n)));
