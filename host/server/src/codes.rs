@@ -3,12 +3,12 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// One error code: its page in the documentation is made of this.
+/// One error code. Its page in the documentation is generated from this.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 pub struct Code {
     /// The stable code: `LAN-` and four digits.
     pub code: &'static str,
-    /// The HTTP status it comes with; 0 where it never answers a request.
+    /// The HTTP status of its answers; 0 if it never answers a request.
     pub status: u16,
     /// What went wrong, in a few words.
     pub title: &'static str,
@@ -16,13 +16,13 @@ pub struct Code {
     pub help: &'static str,
 }
 
-/// The code `code`, where there is one.
+/// The entry for `code`, if there is one.
 #[must_use]
 pub fn find(code: &str) -> Option<&'static Code> {
     CODES.binary_search_by_key(&code, |c| c.code).ok().map(|place| &CODES[place])
 }
 
-/// What a code without an entry is told as.
+/// The entry that is used for a code without an entry.
 pub(crate) const UNKNOWN: Code = Code {
     code: "LAN-0413",
     status: 500,
@@ -58,40 +58,40 @@ pub const CODES: &[Code] = &[
     code(
         "LAN-0004",
         0,
-        "the address cannot be listened on",
-        "stop what listens there, or choose another address with `--listen`",
+        "the server cannot listen on the address",
+        "stop the program that listens there, or choose another address with `--listen`",
     ),
     code(
         "LAN-0005",
         0,
         "the data folder cannot be opened",
-        "make it writable for this user and free space; if it is damaged, `lantern doctor` says what is and what to do",
+        "make it writable for this user and free space; if it is damaged, `lantern doctor` shows the damage and what to do",
     ),
     code(
         "LAN-0006",
         0,
-        "the data folder was made with another log",
-        "name the log it was made with, or begin with another data folder (`--data`)",
+        "the data folder belongs to another log",
+        "configure the log that the folder belongs to, or use another data folder (`--data`)",
     ),
     code(
         "LAN-0007",
         0,
         "the Kafka log cannot be opened",
-        "check `log.kafka.servers`, `log.kafka.topics` and the settings for TLS and SASL in `log.kafka.properties`; `lantern serve --log-filter debug` shows what the client says",
+        "check `log.kafka.servers`, `log.kafka.topics` and the settings for TLS and SASL in `log.kafka.properties`; `lantern serve --log-filter debug` shows the messages of the Kafka client",
     ),
-    // Plugins. The plugin host says more, and what to do, with each error.
-    code("LAN-0101", 422, "not WebAssembly", "upload the .wasm file that your compiler made"),
+    // Plugins. The plugin host gives more detail, and a remedy, with each error.
+    code("LAN-0101", 422, "not WebAssembly", "upload the .wasm file that your compiler produced"),
     code(
         "LAN-0102",
         413,
         "the plugin is too large",
-        "build it smaller, or raise `plugin.limits.upload_bytes_max`",
+        "reduce its size, or raise `plugin.limits.upload_bytes_max`",
     ),
     code(
         "LAN-0103",
         413,
         "the parameters are too long",
-        "make them shorter, or raise `plugin.limits.parameters_bytes_max`",
+        "shorten them, or raise `plugin.limits.parameters_bytes_max`",
     ),
     code(
         "LAN-0104",
@@ -108,20 +108,20 @@ pub const CODES: &[Code] = &[
     code(
         "LAN-0106",
         422,
-        "the module cannot be made a component",
-        "build it with the SDK of the version this host has",
+        "the module cannot be turned into a component",
+        "build it with the SDK of this host's version",
     ),
     code(
         "LAN-0107",
         422,
-        "the WebAssembly is not valid here",
+        "the WebAssembly is not supported",
         "build it without threads, 64-bit memory, tail calls, garbage collection, exceptions or relaxed SIMD",
     ),
     code(
         "LAN-0108",
         422,
         "a foreign import",
-        "remove what needs it: a projection has the contract only",
+        "remove the code that needs it: a projection can import only the contract",
     ),
     code(
         "LAN-0109",
@@ -133,24 +133,24 @@ pub const CODES: &[Code] = &[
         "LAN-0110",
         422,
         "a part of WASI that plugins cannot have",
-        "remove what needs it: a projection sees events and tables, never files, the network or the time of day",
+        "remove the code that needs it: a projection can access events and tables, never files, the network or the time of day",
     ),
     code(
         "LAN-0111",
         422,
-        "a function of another signature",
+        "a function with another signature",
         "build the plugin against this host's wit/projection.wit, unchanged",
     ),
     code(
         "LAN-0112",
         422,
-        "the component is no projection",
-        "make it with Lantern's SDK, which exports the contract's interface",
+        "the component is not a projection",
+        "build it with Lantern's SDK, which exports the contract's interface",
     ),
     code(
         "LAN-0113",
         422,
-        "the plugin does not fit",
+        "the plugin does not match the contract",
         "build the plugin against this host's wit/projection.wit, unchanged",
     ),
     code(
@@ -174,22 +174,22 @@ pub const CODES: &[Code] = &[
     code(
         "LAN-0117",
         422,
-        "the compiler broke",
+        "the compiler crashed",
         "build it with another compiler version or at a lower level of optimisation, and report it",
     ),
     code(
         "LAN-0118",
         503,
-        "too many plugins wait to be compiled",
+        "too many plugins are waiting to be compiled",
         "wait, or raise `plugin.compile_queue_max`",
     ),
     code(
         "LAN-0119",
         422,
-        "no instance can be made",
+        "no instance can be created",
         "make its initial memory and tables smaller, or raise the limit that the message names",
     ),
-    code("LAN-0120", 422, "setup failed", "correct the parameters it complains of"),
+    code("LAN-0120", 422, "setup failed", "correct the parameters that the message names"),
     code(
         "LAN-0121",
         422,
@@ -200,19 +200,19 @@ pub const CODES: &[Code] = &[
         "LAN-0122",
         422,
         "setup ran out of fuel",
-        "look for a loop without an end in setup, or raise `plugin.limits.fuel_setup`",
+        "look for an endless loop in setup, or raise `plugin.limits.fuel_setup`",
     ),
     code(
         "LAN-0123",
         422,
-        "setup answers differently each time",
+        "setup returns different results",
         "use no randomness, clock or map order in setup",
     ),
     code(
         "LAN-0124",
         422,
         "the manifest breaks a rule",
-        "correct the manifest that the plugin's setup answers",
+        "correct the manifest that the plugin's setup returns",
     ),
     code(
         "LAN-0125",
@@ -221,19 +221,19 @@ pub const CODES: &[Code] = &[
         "see the server's log; the plugin is not at fault",
     ),
     // Projections.
-    code("LAN-0201", 404, "no such projection", "`GET /v1/projections` lists those there are"),
-    code("LAN-0202", 404, "no such version", "`GET /v1/projections/{name}` lists those there are"),
+    code("LAN-0201", 404, "no such projection", "`GET /v1/projections` lists all projections"),
+    code("LAN-0202", 404, "no such version", "`GET /v1/projections/{name}` lists all versions"),
     code(
         "LAN-0203",
         409,
         "no version serves readers yet",
-        "wait until the first version has caught up; its status says how far it is",
+        "wait until the first version has caught up; its status shows the progress",
     ),
     code(
         "LAN-0204",
         409,
         "the version has not caught up",
-        "wait, or upload with `activate=true` so that it takes over by itself",
+        "wait, or upload with `activate=true` so that it is activated automatically",
     ),
     code(
         "LAN-0205",
@@ -244,7 +244,7 @@ pub const CODES: &[Code] = &[
     code(
         "LAN-0206",
         409,
-        "the version serves readers",
+        "the version is active",
         "activate another version first, or delete the whole projection",
     ),
     code(
@@ -257,7 +257,7 @@ pub const CODES: &[Code] = &[
         "LAN-0208",
         422,
         "the plugin is not deterministic",
-        "keep all state in tables; anything in the plugin's memory may vanish between two calls",
+        "keep all state in tables; the host may drop the plugin's memory between two calls",
     ),
     code(
         "LAN-0209",
@@ -275,68 +275,68 @@ pub const CODES: &[Code] = &[
         "LAN-0211",
         400,
         "nothing was selected",
-        "say which parked events are meant: `all`, a `subject`, or `offsets` with their `partition`",
+        "select parked events: `all`, a `subject`, or `offsets` with their `partition`",
     ),
     code(
         "LAN-0212",
         400,
         "not a cursor of this list",
-        "hand back `next` unchanged, or leave `cursor` out to begin at the front",
+        "pass `next` unchanged, or leave `cursor` out to start at the beginning",
     ),
     code(
         "LAN-0213",
         503,
         "the state cannot be read or written",
-        "see the message: free space or repair the disk; the server goes on by itself",
+        "see the message, and free space or repair the disk; then the server continues by itself",
     ),
     code(
         "LAN-0214",
         503,
         "the log cannot be read",
-        "see the message: free space or repair the disk; the server goes on by itself",
+        "see the message, and free space or repair the disk; then the server continues by itself",
     ),
     code("LAN-0215", 503, "the server is shutting down", "try again once it is up"),
     code(
         "LAN-0216",
         409,
         "a verification is running",
-        "wait for its end: the projection's status shows how far it is",
+        "wait until it ends; the projection's status shows the progress",
     ),
     code(
         "LAN-0217",
         0,
         "the tables differ from the log",
-        "stop the server and run `lantern doctor`; if log and state are sound on disk, fold the log anew with `lantern plugin rebuild`, and keep a copy of the data folder for whoever looks for the cause",
+        "stop the server and run `lantern doctor`; if it finds no damage in log and state, fold the log again with `lantern plugin rebuild`, and keep a copy of the data folder to find the cause",
     ),
     code(
         "LAN-0218",
         409,
         "emitted events are not in the log yet",
-        "the log takes no events at present, or not fast enough; try again once `GET /v1/projections/{name}` shows no fault",
+        "the log accepts no events at the moment, or not fast enough; try again once `GET /v1/projections/{name}` shows no fault",
     ),
     code(
         "LAN-0219",
         409,
         "there is no dead-letter topic",
-        "set `log.kafka.dead_letter_topic`, with the log on Kafka; `lantern parked retry` needs none",
+        "set `log.kafka.dead_letter_topic`, with the log on Kafka; `lantern parked retry` works without one",
     ),
     code(
         "LAN-0220",
         409,
         "the version fails on events that the active one has applied",
-        "see why with `lantern parked list NAME --version-id ID`, and push a corrected version; `lantern plugin activate NAME ID --force` activates this one in spite of it (over HTTP: `force=true`)",
+        "see why with `lantern parked list NAME --version-id ID`, and push a corrected version; `lantern plugin activate NAME ID --force` activates it anyway (over HTTP: `force=true`)",
     ),
     code(
         "LAN-0221",
         409,
         "projections would feed each other without end",
-        "have one of them subscribe to narrower types; if the cycle is meant, set `cycle-depth-max` in the manifest of each projection on it, to the number of events after which it must have ended",
+        "have one of them subscribe to narrower types; if the cycle is meant, set `cycle-depth-max` in the manifest of each projection on it, to the maximum number of events that may cause each other in a row",
     ),
     code(
         "LAN-0222",
         500,
         "a plugin is not deterministic",
-        "the log has this code when a sample of live batches, folded a second time, comes to something else: look for state outside of its tables, randomness or map order, correct the plugin and push it; `engine.second_fold_halts` halts such a projection",
+        "the server logs this code if a live batch gives a different result when it is folded a second time: look for state outside of the plugin's tables, randomness or map order, correct the plugin and push it; `engine.second_fold_halts` halts such a projection",
     ),
     code(
         "LAN-0223",
@@ -370,13 +370,13 @@ pub const CODES: &[Code] = &[
         "LAN-0307",
         400,
         "a reserved event type or source",
-        "choose a type that does not begin with `lantern.`, and a source other than `lantern` and `lantern/…`: those belong to the server",
+        "choose a type that does not begin with `lantern.`, and a source other than `lantern` and `lantern/…`: those are reserved for the server",
     ),
     code(
         "LAN-0308",
         400,
         "a time cannot be read",
-        "write RFC 3339 with a zone, as `2026-01-31T23:59:59.999Z`",
+        "write RFC 3339 with a zone, such as `2026-01-31T23:59:59.999Z`",
     ),
     code(
         "LAN-0309",
@@ -394,12 +394,12 @@ pub const CODES: &[Code] = &[
         "LAN-0311",
         413,
         "too many event types at once",
-        "send fewer events in one request; types are meant to be few",
+        "send fewer events in one request; a log should have few event types",
     ),
     code(
         "LAN-0312",
         415,
-        "a content type that is not taken",
+        "a content type that is not supported",
         "send `application/cloudevents+json`, `application/cloudevents-batch+json`, `application/x-ndjson`, or binary mode with `ce-*` headers",
     ),
     code(
@@ -411,26 +411,26 @@ pub const CODES: &[Code] = &[
     code(
         "LAN-0314",
         400,
-        "some events are bad and none was appended",
-        "correct them, or send with `?partial=true` to append the good ones",
+        "some events are invalid and none was appended",
+        "correct them, or send with `?partial=true` to append the valid ones",
     ),
     code(
         "LAN-0315",
         400,
-        "the stream stopped at a bad line",
+        "the stream stopped at an invalid line",
         "correct the line and send the stream again from there: events already appended are recognised by tenant, `source` and `id`",
     ),
     code(
         "LAN-0320",
         410,
-        "these events are gone",
-        "begin at the start that the message names, or leave `from` out",
+        "these events were deleted",
+        "read from the first offset that the message names, or leave `from` out",
     ),
     code(
         "LAN-0321",
         404,
         "no such partition",
-        "partitions are counted from 0; `GET /v1/status` says how many there are",
+        "partitions are counted from 0; `GET /v1/status` shows how many there are",
     ),
     code(
         "LAN-0322",
@@ -441,14 +441,14 @@ pub const CODES: &[Code] = &[
     code(
         "LAN-0323",
         503,
-        "the log takes no events now",
+        "the log accepts no events now",
         "try again; events are recognised by tenant, `source` and `id`, so sending them twice is safe",
     ),
     code(
         "LAN-0324",
         500,
         "the log is damaged",
-        "stop the server and run `lantern doctor`: it says which offsets are lost; restore the log from a backup",
+        "stop the server and run `lantern doctor`: it shows which offsets are lost; restore the log from a backup",
     ),
     code(
         "LAN-0326",
@@ -467,13 +467,13 @@ pub const CODES: &[Code] = &[
         "LAN-0328",
         409,
         "the events cannot be imported as they are",
-        "start a server with a new data folder and as many partitions as the exported log had, import before any plugin is pushed, and use what `lantern events tail --json` gave out; or import without `exact`",
+        "start a server with a new data folder and as many partitions as the exported log had, import before any plugin is pushed, and use the output of `lantern events tail --json`; or import without `exact`",
     ),
     code("LAN-0401", 404, "no such address", "`GET /v1/openapi.json` lists every address"),
     code(
         "LAN-0402",
         405,
-        "a method that is not taken here",
+        "a method that is not accepted here",
         "`GET /v1/openapi.json` lists the methods of every address",
     ),
     code("LAN-0403", 400, "a parameter is wrong", "correct the parameter that the message names"),
@@ -488,13 +488,13 @@ pub const CODES: &[Code] = &[
         "LAN-0406",
         410,
         "the cursor is of another history of the table",
-        "begin again without `cursor`: another version serves the table now, or it was recreated, rebuilt or restored",
+        "start again without `cursor`: another version was activated, or the table was recreated, rebuilt or restored",
     ),
     code(
         "LAN-0407",
         503,
         "the offset was not reached in time",
-        "wait longer with `wait=`, at most 30s, or see whether the projection is behind",
+        "wait longer with `wait=`, at most 30s, or check whether the projection lags",
     ),
     code("LAN-0408", 400, "the body is wrong", "correct the body as the message says"),
     code(
@@ -513,7 +513,7 @@ pub const CODES: &[Code] = &[
         "LAN-0411",
         415,
         "not a plugin's content type",
-        "send the component as `application/wasm`, or as multipart with parts `plugin` and `parameters`",
+        "send the component as `application/wasm`, or as a multipart form with the parts `plugin` and `parameters`",
     ),
     code(
         "LAN-0412",
@@ -531,19 +531,19 @@ pub const CODES: &[Code] = &[
         "LAN-0414",
         503,
         "the server is busy",
-        "try again; `http.queries_max` bounds what is read at once",
+        "try again; `http.queries_max` limits the reads at a time",
     ),
     code(
         "LAN-0415",
         400,
         "the request is malformed",
-        "send HTTP/1.1 with one `Host` header, and what the message names only once; see RFC 9112",
+        "send HTTP/1.1 with one `Host` header, and any other header that the message names only once; see RFC 9112",
     ),
     code(
         "LAN-0416",
         431,
         "the request's headers are too large",
-        "send at most 64 KiB of them, the first line included; put what is long into the body",
+        "send at most 64 KiB of them, the first line included; move long values into the body",
     ),
     code(
         "LAN-0417",
@@ -560,7 +560,7 @@ pub const CODES: &[Code] = &[
     code(
         "LAN-0419",
         415,
-        "a content coding that is not taken",
+        "a content coding that is not supported",
         "send the body as it is, or packed with gzip or zstd, and name that in `Content-Encoding`",
     ),
     code(
@@ -572,14 +572,14 @@ pub const CODES: &[Code] = &[
     code(
         "LAN-0421",
         412,
-        "the state is another one than `If-Match` names",
+        "the state differs from the one in `If-Match`",
         "read the table again without `If-Match`",
     ),
     code(
         "LAN-0422",
         413,
         "the body unpacks to too much",
-        "send it less tightly packed, or raise `http.unpack_ratio_max`",
+        "compress it less, or raise `http.unpack_ratio_max`",
     ),
     code(
         "LAN-0423",
@@ -591,7 +591,7 @@ pub const CODES: &[Code] = &[
         "LAN-0425",
         404,
         "no row under this key",
-        "check the key: keys are compared byte by byte, and `prefix` lists those that begin alike",
+        "check the key: keys are compared byte by byte, and `prefix` lists keys with the same beginning",
     ),
 ];
 

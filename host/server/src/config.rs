@@ -1,5 +1,4 @@
-//! Everything that can be set, in one struct. The doc comments are the
-//! reference.
+//! All settings, in one struct. The doc comments are the reference.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -21,29 +20,28 @@ use thiserror::Error;
 
 use crate::cloudevents::EventLimits;
 
-/// The file that is read where no other is named; it may be missing.
+/// The file that is read if no other is named; it may be missing.
 pub const FILE: &str = "lantern.toml";
-/// What environment variables begin with. A section and its key are parted by
-/// two underscores: `LANTERN_HTTP__LISTEN`.
+/// The prefix of environment variables. Two underscores separate a section from its
+/// key: `LANTERN_HTTP__LISTEN`.
 pub const ENV_PREFIX: &str = "LANTERN_";
-/// The section of the log on Kafka topics, inside of that of the embedded log.
+/// The section of the log on Kafka topics, within that of the embedded log.
 const KAFKA: &str = "log.kafka";
 
-/// The server's settings, from the defaults, then `lantern.toml`, then the
-/// environment, then flags; each beats those before it. A key that is not
-/// known is an error.
+/// The server's settings: the defaults, then `lantern.toml`, then the environment, then
+/// flags; each overrides those before it. An unknown key is an error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
-    /// The folder that holds everything the server keeps. Default `data`.
+    /// The folder in which the server stores everything. Default `data`.
     pub data: PathBuf,
     /// The HTTP API.
     pub http: HttpConfig,
-    /// What is taken in.
+    /// Incoming events.
     pub ingest: IngestConfig,
-    /// Work that is done from time to time.
+    /// Periodic work.
     pub upkeep: UpkeepConfig,
-    /// Folding the log again, to compare.
+    /// Folding the log again, to compare the result with the tables.
     pub verify: VerifyConfig,
     /// The embedded log.
     pub log: LogConfig,
@@ -81,63 +79,61 @@ impl Default for ServerConfig {
 }
 
 /// Section `http`.
-// Long because each field is a setting.
+// This is long because each field is a setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {
-    /// Where to listen; port 0 takes a free one. Without authentication it must
-    /// be a loopback address. Default `127.0.0.1:7420`.
+    /// Where to listen; port 0 selects a free port. Without authentication it must be a
+    /// loopback address. Default `127.0.0.1:7420`.
     pub listen: SocketAddr,
-    /// Names under which clients may call the server, besides `localhost` and
-    /// loopback addresses: what stands in their `Host` header, without the
-    /// port. A proxy in front of the server needs its name here.
+    /// Names under which clients may call the server, in addition to `localhost` and
+    /// loopback addresses: the value of their `Host` header, without the port. If a
+    /// proxy is in front of the server, its name is needed here.
     pub hosts: Vec<String>,
-    /// Origins of web pages that may call the server, besides its own:
+    /// Origins of web pages that may call the server, in addition to its own:
     /// `https://dashboards.example`.
     pub origins: Vec<String>,
     /// The largest body of a request, in bytes; NDJSON may be of any length.
     /// Default 16 MiB.
     pub body_bytes_max: usize,
-    /// Bodies larger than 64 KiB, and packed ones (`Content-Encoding`), that are
-    /// held at a time; more wait, at most `body_idle_ms_max`. With
-    /// `body_bytes_max` this bounds their memory. Default 32.
+    /// The number of bodies larger than 64 KiB, and of packed bodies
+    /// (`Content-Encoding`), in memory at a time; more bodies wait, at most
+    /// `body_idle_ms_max`. Together with `body_bytes_max` this limits their memory.
+    /// Default 32.
     pub bodies_max: usize,
-    /// A packed body (`Content-Encoding`) that unpacks to more than
-    /// `body_bytes_max` may unpack to at most this many times its packed bytes.
-    /// Default 1,000.
+    /// A packed body (`Content-Encoding`) may unpack to `body_bytes_max`, and beyond
+    /// that to at most this many times its packed bytes. Default 1,000.
     pub unpack_ratio_max: u64,
     /// The largest upload of a plugin, with its parameters, in bytes. The
     /// plugin host has a limit of its own. Default 32 MiB.
     pub upload_bytes_max: usize,
-    /// Connections at a time, without those that became feeds (`live` bounds
-    /// them). Each may hold a group of lines and an unfinished one. Default
-    /// 1,024.
+    /// Connections at a time, without those that became feeds (`live` limits them).
+    /// Each may hold a group of lines and an unfinished line in memory. Default 1,024.
     pub connections_max: usize,
-    /// Connections beyond `connections_max` that are accepted for health,
-    /// metrics and the administration of projections; other requests on them
-    /// are answered 503. Further connections wait to be accepted. Default 32.
+    /// Connections beyond `connections_max` that are accepted for health, metrics and
+    /// the administration of projections; other requests on them get 503. Further
+    /// connections wait to be accepted. Default 32.
     pub connections_reserved: usize,
-    /// How long a client may take for a request's headers once they have begun,
-    /// in milliseconds; on a new connection, also until they begin. Default
-    /// 10,000.
+    /// How long a client may take for a request's headers after their first byte, in
+    /// milliseconds; on a new connection, counted from its start. Default 10,000.
     pub headers_ms_max: u64,
     /// How long a connection may be idle between two requests, in milliseconds.
     /// Default 75,000.
     pub idle_ms_max: u64,
-    /// How long a client may send nothing in the middle of a body, in
-    /// milliseconds. Default 60,000.
+    /// How long a client may pause in the middle of a body, in milliseconds. Default
+    /// 60,000.
     pub body_idle_ms_max: u64,
-    /// Reads of tables and of the log at a time; more wait. Default 16.
+    /// Reads of tables and of the log at a time; more reads wait. Default 16.
     pub queries_max: usize,
-    /// The most rows or events of one answer. Default 10,000.
+    /// The maximum number of rows or events in one answer. Default 10,000.
     pub query_rows_max: usize,
-    /// The bytes of rows or events after which an answer ends and names a
-    /// cursor. Default 8 MiB.
+    /// After this many bytes of rows or events an answer ends and contains a cursor.
+    /// Default 8 MiB.
     pub query_bytes_max: usize,
     /// The longest `wait=`, in seconds. Default 30.
     pub wait_s_max: u64,
-    /// How long requests under way may go on once the server is told to stop,
-    /// in milliseconds. Default 5,000.
+    /// How long requests in progress may continue when the server shuts down, in
+    /// milliseconds. Default 5,000.
     pub shutdown_ms_max: u64,
 }
 
@@ -174,19 +170,20 @@ pub struct IngestConfig {
     pub event_bytes_max: usize,
     /// How deep an event's JSON may be nested. Default 64.
     pub json_depth_max: usize,
-    /// How far ahead of the server's clock an event's time may lie, in seconds:
-    /// a time far in the future would drag the watermark along. Default 86,400.
+    /// How far ahead of the server's clock an event's time may be, in seconds: a time
+    /// far in the future would move the watermark too far. Default 86,400.
     pub time_ahead_s_max: u64,
-    /// NDJSON is appended in groups of about so many bytes; each group is
-    /// appended whole or not at all. Default 256 KiB.
+    /// NDJSON is appended in groups of about this many bytes; each group is appended
+    /// completely or not at all. Default 256 KiB.
     pub group_bytes: usize,
-    /// Groups of one request that may wait to become durable; then the server
-    /// reads no more of the body. Default 8.
+    /// The number of groups of one request that may wait to become durable; if there
+    /// are more, the server stops reading the body. Default 8.
     pub groups_max: usize,
-    /// A line of NDJSON waits at most so long for others to be appended with
-    /// it, in milliseconds. Default 5.
+    /// How long a line of NDJSON waits for others to be appended with it, in
+    /// milliseconds. Default 5.
     pub linger_ms: u64,
-    /// The most bad events an answer names one by one. Default 100.
+    /// The maximum number of invalid events that an answer names one by one. Default
+    /// 100.
     pub errors_max: usize,
 }
 
@@ -206,7 +203,7 @@ impl Default for IngestConfig {
 }
 
 impl IngestConfig {
-    /// What an event may be.
+    /// The limits of an event.
     #[must_use]
     pub fn limits(&self) -> EventLimits {
         EventLimits {
@@ -221,19 +218,19 @@ impl IngestConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct UpkeepConfig {
-    /// How often the log lets go of events that are due, in seconds. Events that
-    /// a version has not folded yet are kept, also while it is paused or halted.
-    /// Default 30.
+    /// How often retention deletes old events from the log, in seconds. Events that a
+    /// version has not folded yet are kept, also while it is paused or halted. Default
+    /// 30.
     pub retention_s: u64,
-    /// Whether event time goes on while no events come, so that windows close.
+    /// Whether event time advances while no events arrive, so that windows close.
     /// Default true.
     pub heartbeats: bool,
-    /// After so long without an event a partition counts as idle, and gets a
-    /// heartbeat at most this often, in milliseconds. Default 1,000.
+    /// After this time without an event a partition counts as idle and gets a
+    /// heartbeat, at most one per this time, in milliseconds. Default 1,000.
     pub idle_ms: u64,
-    /// After so many seconds without an event for it, a projection's plugin
-    /// instance and its memory are let go of; the next event makes a new one.
-    /// Default 10.
+    /// After this time without an event for a projection, its plugin instance and the
+    /// instance's memory are dropped, in seconds; the next event creates a new
+    /// instance. Default 10.
     pub instance_idle_s: u64,
 }
 
@@ -247,15 +244,14 @@ impl Default for UpkeepConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct VerifyConfig {
-    /// How often every active version is folded again and compared with its
-    /// tables, in hours, counted from the server's start; 0 is never. A run
-    /// reads the whole log and takes as much disk as the largest shard's state.
-    /// A projection whose last run took more than a tenth of this time is left
-    /// out, which the log says. `lantern verify` does the same at any time.
-    /// Default 24.
+    /// How often every active version is folded again and compared with its tables, in
+    /// hours, counted from the server's start; 0 means never. A run reads the whole log
+    /// and needs as much disk as the largest shard's state. If the last run of a
+    /// projection took more than a tenth of this time, the projection is skipped, and
+    /// the server logs this. `lantern verify` does the same at any time. Default 24.
     pub every_hours: u64,
-    /// How much of one thread a verification may take, in percent. What is
-    /// live comes first. Default 25.
+    /// How much of one thread a verification may use, in percent. Live work has
+    /// priority. Default 25.
     pub thread_percent: u32,
 }
 
@@ -265,18 +261,18 @@ impl Default for VerifyConfig {
     }
 }
 
-/// Why the settings cannot be used. The text names the key.
+/// Why the settings are invalid. The text names the key.
 #[derive(Clone, Debug, Error)]
 #[error("the configuration is wrong: {0}")]
 pub struct ConfigError(pub String);
 
 impl ServerConfig {
-    /// Puts the settings together. `file` must exist; where it is `None`,
-    /// [`FILE`] is read if it is there. `flags` are dotted keys with values as
-    /// TOML has them (`http.listen`, `127.0.0.1:0`); text needs no quotes.
+    /// Combines the settings. `file` must exist; if it is `None`, [`FILE`] is read if
+    /// it exists. `flags` are dotted keys with TOML values (`http.listen`,
+    /// `127.0.0.1:0`); text needs no quotes.
     ///
     /// # Errors
-    /// [`ConfigError`] that names the key, its value and where it comes from.
+    /// [`ConfigError`] that names the key, its value and its source.
     pub fn load(file: Option<&Path>, flags: &[(String, String)]) -> Result<Self, ConfigError> {
         if let Some(path) = file
             && !path.is_file()
@@ -284,13 +280,13 @@ impl ServerConfig {
             return Err(ConfigError(format!("there is no file `{}`", path.display())));
         }
         let path = file.unwrap_or(Path::new(FILE));
-        // Variables without a section belong to the command line's own client,
-        // except for the keys that stand at the top.
+        // Variables without a section belong to the command line's own client, except
+        // for the keys at the top level.
         let env = Env::prefixed(ENV_PREFIX)
             .filter(|key| key == "data" || key.as_str().contains("__"))
             .split("__");
         let mut figment = Figment::from(Serialized::defaults(Self::default()));
-        // To figment, a file read by its exact name must be there.
+        // figment requires a file that is given by its exact name to exist.
         if path.is_file() {
             figment = figment.merge(Toml::file_exact(path));
         }
@@ -302,7 +298,7 @@ impl ServerConfig {
         Self::of(&figment)
     }
 
-    /// The settings in the text of a file, over the defaults and under nothing.
+    /// The settings in the text of a file, combined only with the defaults.
     ///
     /// # Errors
     /// [`ConfigError`] that names the key and its value.
@@ -312,7 +308,10 @@ impl ServerConfig {
 
     fn of(figment: &Figment) -> Result<Self, ConfigError> {
         let wrong = |error: figment::Error| ConfigError(explain(&error));
-        #[cfg_attr(not(feature = "kafka"), expect(unused_mut, reason = "what stands below"))]
+        #[cfg_attr(
+            not(feature = "kafka"),
+            expect(unused_mut, reason = "only the code below for Kafka changes it")
+        )]
         let mut config: Self = figment.extract().map_err(wrong)?;
         if figment.contains(KAFKA) {
             #[cfg(feature = "kafka")]
@@ -326,13 +325,13 @@ impl ServerConfig {
         Ok(config)
     }
 
-    /// Checks what no type can say.
+    /// Checks the rules that types cannot express.
     ///
     /// # Errors
     /// The first setting that is out of bounds.
     pub fn check(&self) -> Result<(), ConfigError> {
         let bad = |key: &str, value: u64, least: u64| {
-            ConfigError(format!("`{key}` is {value}, and must be at least {least}"))
+            ConfigError(format!("`{key}` is {value}; it must be at least {least}"))
         };
         for (key, value, least) in [
             ("http.body_bytes_max", self.http.body_bytes_max, 1_024),
@@ -363,7 +362,7 @@ impl ServerConfig {
         }
         if !(1..=100).contains(&self.verify.thread_percent) {
             return Err(ConfigError(format!(
-                "`verify.thread_percent` is {}, and must be 1 to 100",
+                "`verify.thread_percent` is {}; it must be 1 to 100",
                 self.verify.thread_percent
             )));
         }
@@ -374,7 +373,7 @@ impl ServerConfig {
     }
 }
 
-/// The error with its section in front of its key: the library puts it behind.
+/// The error with its section in front of the key; the library puts it after the key.
 #[cfg(feature = "kafka")]
 fn in_kafka(mut error: figment::Error) -> figment::Error {
     let path = error.path.join(".");
@@ -388,7 +387,7 @@ fn in_kafka(mut error: figment::Error) -> figment::Error {
 /// Servers and topics of `kafka://HOST:PORT/TOPIC`.
 ///
 /// # Errors
-/// [`ConfigError`] where it is no such address.
+/// [`ConfigError`] if it is not such an address.
 pub fn kafka_address(address: &str) -> Result<(String, Vec<String>), ConfigError> {
     #[cfg(feature = "kafka")]
     return KafkaConfig::parse_url(address).map_err(|error| ConfigError(error.to_string()));
@@ -396,7 +395,7 @@ pub fn kafka_address(address: &str) -> Result<(String, Vec<String>), ConfigError
     Err(ConfigError(format!("this build has no Kafka (`{address}`)")))
 }
 
-/// The error in this project's words: the key first, then where it stands.
+/// The error in this project's format: the key first, then where it was set.
 fn explain(error: &figment::Error) -> String {
     use figment::error::Kind;
     let key = error.path.join(".");
@@ -405,7 +404,7 @@ fn explain(error: &figment::Error) -> String {
         .as_ref()
         .map(|m| match &m.source {
             Some(source) => format!(" ({} {source})", m.name),
-            // The library names a flag after the types that hold it.
+            // The library names a flag after the types that contain it.
             None if m.name.starts_with('(') => " (a flag)".to_owned(),
             None => format!(" ({})", m.name),
         })
@@ -420,7 +419,7 @@ fn explain(error: &figment::Error) -> String {
             format!("there is no setting `{key}`{place}; known here: {}", known.join(", "))
         }
         Kind::InvalidType(actual, expected) => {
-            format!("`{key}` is {actual}, and must be {expected}{place}")
+            format!("`{key}` is {actual}; it must be {expected}{place}")
         }
         kind if key.is_empty() => format!("{kind}{place}"),
         kind => format!("`{key}`: {kind}{place}"),

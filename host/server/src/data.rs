@@ -1,4 +1,4 @@
-//! The data folder: which file lies where, and who may use it.
+//! The data folder: the paths of its files, and the lock that gives it to one process.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 
 use crate::start::StartError;
 
-/// The data folder, held by this process alone until it is dropped.
+/// The data folder, locked by this process until it is dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     root: PathBuf,
-    // The lock is the open file's, so it goes with the process however it ends.
+    // The lock belongs to the open file, so it ends with the process in any case.
     _lock: File,
 }
 
 impl DataDir {
-    /// Makes the folder where it is missing, and takes it.
+    /// Creates the folder if it is missing, and locks it.
     pub(crate) fn open(root: &Path) -> Result<Self, StartError> {
         let failed = |error: std::io::Error| StartError::Data {
             path: root.to_path_buf(),
@@ -35,7 +35,7 @@ impl DataDir {
             Ok(()) => (),
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
-                // Without the number the message still says enough.
+                // Without the number the message is still complete.
                 let _ = file.read_to_string(&mut text);
                 return Err(StartError::InUse { path: root, pid: text.trim().parse().ok() });
             }
@@ -46,7 +46,7 @@ impl DataDir {
         Ok(Self { root, _lock: file })
     }
 
-    /// Takes a folder that is there.
+    /// Opens and locks an existing folder.
     pub(crate) fn existing(root: &Path) -> Result<Self, StartError> {
         if !root.is_dir() {
             return Err(StartError::Data {
@@ -66,18 +66,18 @@ impl DataDir {
         self.root.join("log.redb")
     }
 
-    /// Numbers the partitions of a log on Kafka.
+    /// Stores the numbers of the partitions of a log on Kafka.
     pub(crate) fn kafka(&self) -> PathBuf {
         self.root.join("kafka.json")
     }
 
-    /// Which parked events were copied to the dead-letter topic.
+    /// Stores which parked events were copied to the dead-letter topic.
     #[cfg(feature = "kafka")]
     pub(crate) fn dead_letters(&self) -> PathBuf {
         self.root.join("dead-letters.json")
     }
 
-    /// Written to see whether the folder can be.
+    /// A file that is written to test whether the folder is writable.
     pub(crate) fn probe(&self) -> PathBuf {
         self.root.join("probe")
     }

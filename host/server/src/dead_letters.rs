@@ -1,7 +1,7 @@
-//! Copies parked events into the dead-letter topic, each at least once: how far
-//! that has come is kept beside the state. And sends them again from there: what
-//! is still parked is tried again where it is parked, so that nobody else who
-//! reads the event's topic meets it twice.
+//! Copies parked events to the dead-letter topic, each at least once; the progress is
+//! stored in a file next to the state. Also sends them again from there: events that
+//! are still parked are retried in the shard that parked them, so that other readers of
+//! the event's topic do not receive them twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -17,16 +17,16 @@ use crate::api::App;
 use crate::api::parked::Resent;
 use crate::problem::Problem;
 
-/// How often it looks.
+/// The interval between two passes.
 const EVERY: Duration = Duration::from_secs(1);
-/// The most events copied at once.
+/// The maximum number of events copied at once.
 const PAGE: usize = 500;
 
 /// For each shard, the key of the last parked event that was copied, in
 /// hexadecimal digits.
 type Marks = BTreeMap<String, String>;
 
-/// Copies what is parked, until `stopping`.
+/// Copies parked events until `stopping`.
 pub(crate) async fn copy(
     app: Arc<App>,
     log: Arc<KafkaLog>,
@@ -94,11 +94,12 @@ fn round(app: &App, log: &KafkaLog, file: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Tries the parked events again that the dead-letter topic names: those that no
-/// call has sent again before, or all of them with `whole`.
+/// Retries the parked events that the dead-letter topic names: those that no call has
+/// sent again before, or all of them with `whole`.
 ///
 /// # Errors
-/// Why the topic cannot be read, or an event not be tried. What was tried counts.
+/// Why the topic cannot be read, or why a retry failed. Events that were retried before
+/// the error stay retried.
 pub(crate) fn resend(app: &App, log: &KafkaLog, whole: bool) -> Result<Resent, Problem> {
     let mut resent = Resent::default();
     let counts = log.resend(whole, |letters| resend_page(app, letters, &mut resent))?;
@@ -117,7 +118,7 @@ fn resend_page(app: &App, letters: &[LetterName], resent: &mut Resent) -> Result
         let which = ParkedSelection { offsets, partition, ..ParkedSelection::default() };
         let outcome = match app.engine.retry(projection, None, &which) {
             Ok(outcome) => outcome,
-            // Deleted since.
+            // Deleted in the meantime.
             Err(EngineError::NoProjection(_) | EngineError::NoVersion(..)) => {
                 ParkedOutcome::default()
             }
@@ -126,7 +127,7 @@ fn resend_page(app: &App, letters: &[LetterName], resent: &mut Resent) -> Result
         resent.applied += outcome.done;
         resent.failed += outcome.failed;
         resent.waiting += outcome.waiting;
-        // Several timers' may be parked at one offset.
+        // Several parked timers may have the same offset.
         resent.gone += named.saturating_sub(outcome.selected);
     }
     Ok(())
@@ -146,7 +147,8 @@ fn read(file: &Path) -> Result<Marks, String> {
     }
 }
 
-/// Aside and then in place. Lost with the power, some are copied once more.
+/// Writes a temporary file and renames it. If a power loss undoes the write, some
+/// events are copied again.
 fn write(file: &Path, marks: &Marks) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("`{}`: {error}", file.display());
     let aside = file.with_extension("json.new");

@@ -1,9 +1,8 @@
-//! `lantern doctor`: looks at every file of a data folder that no server has
-//! open, says what is damaged and what it can be rebuilt from, and rebuilds it.
+//! `lantern doctor`: checks every file of a data folder that no server has open,
+//! reports what is damaged and how it can be rebuilt, and rebuilds it.
 //!
-//! Looking changes nothing. Repairing moves what is damaged aside, into the
-//! folder `damaged`, and deletes nothing; it touches the log never, since there
-//! is nothing to rebuild that from.
+//! A check changes nothing. A repair moves damaged files into the folder `damaged`, and
+//! deletes nothing. It never changes the log, because nothing else contains its events.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,65 +17,65 @@ use serde::Serialize;
 use crate::data::DataDir;
 use crate::start::StartError;
 
-/// The most places that are told of one file.
+/// The maximum number of places reported per file.
 const PLACES_MAX: usize = 20;
 
-/// How a file is.
+/// The condition of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Health {
     /// All of it was read, and it matches its checksums.
     Sound,
-    /// It is damaged, or gone.
+    /// It is damaged or missing.
     Damaged,
-    /// It could not be looked at.
+    /// It could not be checked.
     Unknown,
-    /// It is damaged, and the way to rebuild it is prepared.
+    /// It was damaged, and the server will rebuild it.
     Repaired,
     /// Nothing needs it.
     Unused,
 }
 
-/// A file, and what was found.
+/// A file, and the result of its check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
     /// The file or folder, within the data folder.
     pub file: PathBuf,
-    /// What it is, for people.
+    /// A description for people.
     pub what: String,
-    /// How it is.
+    /// Its condition.
     pub health: Health,
-    /// What it holds, or what is damaged: partition, offset, row.
+    /// What it contains, or what is damaged: partition, offset, row.
     pub places: Vec<String>,
-    /// What to do about it; empty where it is sound.
+    /// What to do about it; empty if the file is sound.
     pub way_out: String,
 }
 
-/// What became of a data folder.
+/// The result of checking a data folder.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// The folder.
     pub folder: PathBuf,
-    /// One a file.
+    /// One per file.
     pub findings: Vec<Finding>,
 }
 
 impl Report {
-    /// Whether a file has this health.
+    /// Whether any file has this condition.
     #[must_use]
     pub fn has(&self, health: Health) -> bool {
         self.findings.iter().any(|finding| finding.health == health)
     }
 }
 
-/// Told what is being looked at, and how many of how many units are done.
+/// Called with the name of the current step, the number of units done, and the total.
 pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, u64);
 
-/// Looks at all files in `folder`; with `repair`, moves damaged states aside so
-/// that the server folds them anew from the log.
+/// Checks all files in `folder`; with `repair`, moves damaged states aside so that the
+/// server folds them again from the log.
 ///
 /// # Errors
-/// [`StartError`] where a server has the folder, or there is none.
+/// [`StartError`] if a server has the folder open, or it does not exist.
 pub fn examine(folder: &Path, repair: bool, progress: Progress<'_>) -> Result<Report, StartError> {
     let data = DataDir::existing(folder)?;
     let root = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
@@ -95,12 +94,12 @@ pub fn examine(folder: &Path, repair: bool, progress: Progress<'_>) -> Result<Re
     Ok(Report { folder: doctor.root, findings: doctor.findings })
 }
 
-/// What can be had from the log.
+/// What can be rebuilt from the log.
 #[derive(Default)]
 struct Log {
-    /// Each partition's bounds where they are known.
+    /// Each partition's bounds, if known.
     bounds: Vec<Option<Bounds>>,
-    /// Why no state can be folded from it.
+    /// Why no state can be rebuilt from it.
     unfit: Option<String>,
 }
 
@@ -115,9 +114,9 @@ struct Doctor {
 struct Damaged {
     projection: String,
     version: VersionRecord,
-    /// Each partition's position, where the file still tells.
+    /// Each partition's next offset, if the file could still be read.
     next: Vec<Option<Offset>>,
-    /// Where its finding stands.
+    /// The indexes of its findings.
     findings: Vec<usize>,
 }
 
@@ -129,7 +128,7 @@ impl Doctor {
     }
 
     fn log(&mut self, progress: Progress<'_>) {
-        const BACKUP: &str = "nothing can rebuild the log: restore `log.redb` from a backup. \
+        const BACKUP: &str = "the log cannot be rebuilt: restore `log.redb` from a backup. \
              Without one, the offsets named are lost; events before and after them can still be \
              read (`lantern events tail --from OFFSET`) and imported into a new data folder";
         let path = self.data.log();
@@ -137,7 +136,7 @@ impl Doctor {
             let there = self.data.catalog().exists() || self.data.state().exists();
             self.log.unfit = Some("there is no log".into());
             if there {
-                let places = vec!["it is gone, with every event in it".into()];
+                let places = vec!["it is missing, with every event in it".into()];
                 self.find(&path, "log of events", Health::Damaged, places, BACKUP);
             }
             return;
@@ -167,7 +166,7 @@ impl Doctor {
                         (Health::Unknown, "use that release")
                     }
                     OpenError::Io { .. } | OpenError::InUse(_) => {
-                        (Health::Unknown, "see that this user may read the file")
+                        (Health::Unknown, "make the file readable for this user")
                     }
                     _ => (Health::Damaged, BACKUP),
                 };
@@ -180,11 +179,11 @@ impl Doctor {
     fn catalog(&mut self) -> Option<Vec<ProjectionRecord>> {
         const WAY: &str = "restore `catalog.redb` from a backup. Without one: move the file away, \
              keep a copy of the folder `plugins`, start the server, and push the plugins again \
-             with their parameters; the tables are folded from the log anew";
+             with their parameters; the tables are folded again from the log";
         let path = self.data.catalog();
         if !path.exists() {
             if self.data.state().is_dir() && has_entries(&self.data.state()) {
-                let places = vec!["it is gone, and there are states of projections".into()];
+                let places = vec!["it is missing, and there are states of projections".into()];
                 self.find(&path, "catalogue of projections", Health::Damaged, places, WAY);
                 return None;
             }
@@ -217,7 +216,7 @@ impl Doctor {
                     }
                     Err(error) => {
                         let way = format!(
-                            "upload the same plugin again (`lantern plugin push`, SHA-256 {}) under any name: that writes the file anew; then `lantern plugin resume {}`",
+                            "upload the same plugin again (`lantern plugin push`, SHA-256 {}) under any name: that writes the file again; then `lantern plugin resume {}`",
                             version.sha256, record.name
                         );
                         self.find(&path, &what, health(&error), vec![error.to_string()], &way);
@@ -253,7 +252,7 @@ impl Doctor {
             let path = folder.join(format!("{partition}.redb"));
             let what =
                 format!("state of `{}` version {}, partition {partition}", record.name, version.id);
-            // One that was never there is made from the log at the next start.
+            // A state that never existed is created from the log at the next start.
             if !path.exists() && !folder.exists() {
                 damaged.next.push(None);
                 continue;
@@ -269,7 +268,7 @@ impl Doctor {
             match (checked, ahead) {
                 (Ok(_), Some(ahead)) => {
                     let way = "restore the log from a backup that is as new as this state. \
-                         Without one, fold the state anew from what the log has: --repair";
+                         Without one, fold the state again from the events that the log has: --repair";
                     damaged.findings.push(self.findings.len());
                     self.find(&path, &what, Health::Damaged, vec![ahead], way);
                 }
@@ -291,7 +290,7 @@ impl Doctor {
         (!damaged.findings.is_empty()).then_some(damaged)
     }
 
-    /// The state has folded what the log does not have.
+    /// The state contains events that the log does not have.
     fn ahead(&self, partition: usize, state: &StateChecked) -> Option<String> {
         let bounds = self.log.bounds.get(partition).copied().flatten()?;
         (state.next > bounds.end).then(|| {
@@ -304,10 +303,12 @@ impl Doctor {
 
     fn state_way(&self) -> String {
         match &self.log.unfit {
-            None => "fold it anew from the log: `lantern doctor --repair`, then start the server. \
-                     Retries and drops of parked events are to be made again"
-                .into(),
-            Some(why) => format!("it cannot be folded anew, since {why}: restore a backup"),
+            None => {
+                "fold it again from the log: `lantern doctor --repair`, then start the server. \
+                     Repeat the retries and drops of parked events"
+                    .into()
+            }
+            Some(why) => format!("it cannot be folded again because {why}: restore a backup"),
         }
     }
 
@@ -319,7 +320,7 @@ impl Doctor {
         self.data.state().join(record.key()).join(folder)
     }
 
-    /// Folders that no version has.
+    /// Folders that belong to no version.
     fn unused(&mut self, records: &[ProjectionRecord]) {
         let needed: Vec<_> = records
             .iter()
@@ -328,15 +329,21 @@ impl Doctor {
         for projection in folders(&self.data.state()) {
             for build in folders(&projection) {
                 if !needed.contains(&build) {
-                    let way = "nothing needs it: it may be deleted";
+                    let way = "not needed: it can be deleted";
                     self.find(&build, "left-over state", Health::Unused, Vec::new(), way);
                 }
             }
         }
         let aside = self.data.damaged();
         if aside.is_dir() {
-            let way = "kept for whoever looks for the cause: it may be deleted";
-            self.find(&aside, "what was moved aside before", Health::Unused, Vec::new(), way);
+            let way = "kept to find the cause of the damage: it can be deleted";
+            self.find(
+                &aside,
+                "files moved aside by an earlier repair",
+                Health::Unused,
+                Vec::new(),
+                way,
+            );
         }
     }
 
@@ -344,13 +351,13 @@ impl Doctor {
         let path = self.data.cache();
         if path.is_dir() {
             let places = vec!["each file is checked when it is loaded".into()];
-            let way = "made from the plugins by itself: it may be deleted at any time";
+            let way = "created from the plugins automatically: it can be deleted at any time";
             self.find(&path, "compiled plugins", Health::Unused, places, way);
         }
     }
 
-    /// Has the next start fold each damaged version anew, into fresh files, as
-    /// a rebuild does: readers are reset, and nothing is emitted twice.
+    /// Makes the next start fold each damaged version again, into new files, like a
+    /// rebuild: readers are reset, and no event is emitted twice.
     fn repair(&mut self, records: &[ProjectionRecord], damaged: &[Damaged]) {
         if self.log.unfit.is_some() || damaged.is_empty() {
             return;
@@ -375,7 +382,7 @@ impl Doctor {
                 let finding = &mut self.findings[*place];
                 finding.health = Health::Repaired;
                 finding.way_out = format!(
-                    "moved to `{aside}`; the server folds it anew from the log when it starts"
+                    "moved to `{aside}`; the server folds it again from the log when it starts"
                 );
             }
         }
@@ -395,23 +402,25 @@ impl Doctor {
     ) -> Result<PathBuf, String> {
         let projections = catalog.projections().map_err(|error| error.to_string())?;
         // Several versions of one projection may be damaged.
-        let mut record =
-            projections.into_iter().find(|r| r.key() == record.key()).ok_or("it is gone")?;
+        let mut record = projections
+            .into_iter()
+            .find(|r| r.key() == record.key())
+            .ok_or("it no longer exists")?;
         let old = self.build(&record, &damaged.version);
         let version = record.versions.iter_mut().find(|v| v.id == damaged.version.id);
-        let version = version.ok_or("its version is gone")?;
+        let version = version.ok_or("its version no longer exists")?;
         let at = |next| ShardMeta { next, ..ShardMeta::default() };
         let emit_from = (0..self.log.bounds.len()).map(|place| {
-            // What the lost state had emitted is in the log. Where it does
-            // not say how far it was, all is taken to be.
+            // The log contains the events that the lost state emitted. If the offset of
+            // the state is unknown, assume that it had folded the whole log.
             let end = self.log.bounds[place].map_or(Offset(0), |bounds| bounds.end);
             let next = damaged.next.get(place).copied().flatten().unwrap_or(end).min(end);
             version.emit_from.get(place).copied().unwrap_or_default().behind(&at(next), true)
         });
         let emit_from = emit_from.collect();
         version.rebuild(emit_from);
-        // First the catalogue: should the next step fail, the old files are
-        // left over, and in nobody's way.
+        // The catalogue first: if the next step fails, the old files remain, but no
+        // version uses them.
         catalog.save(&record).map_err(|error| error.to_string())?;
         self.move_aside(&record.key(), &old)
     }
@@ -436,12 +445,12 @@ fn health(error: &lantern_core::StoreError) -> Health {
     }
 }
 
-/// Why a log without damage is no use for folding anew.
+/// Why a log without damage cannot be used to fold again from the beginning.
 fn begins_later(partitions: &[Option<Bounds>]) -> Option<String> {
     let later = |(_, bounds): &(usize, &Option<Bounds>)| bounds.is_some_and(|b| b.start.0 > 0);
     let (place, bounds) = partitions.iter().enumerate().find(later)?;
     let start = bounds.map_or(0, |bounds| bounds.start.0);
-    Some(format!("retention has let go of the log before offset {start} of partition {place}"))
+    Some(format!("retention has deleted the events before offset {start} of partition {place}"))
 }
 
 fn partitions(partitions: &[Option<Bounds>]) -> String {
@@ -478,14 +487,15 @@ fn has_entries(folder: &Path) -> bool {
     fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// How many partitions the files of a build are of: the log may not say.
+/// The number of partitions according to the files of a build: the log may be
+/// unreadable.
 fn files(folder: &Path) -> usize {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let number = |path: PathBuf| path.file_stem()?.to_str()?.parse::<usize>().ok();
     entries.filter_map(|entry| number(entry.path())).max().map_or(0, |last| last + 1)
 }
 
-/// The folders in a folder, without those of the store's own.
+/// The subfolders of a folder, without the store's own.
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let own =

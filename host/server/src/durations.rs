@@ -1,15 +1,15 @@
-//! Durations as people write them, in requests and on the command line.
+//! Durations in a readable form, in requests and on the command line.
 
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
 
-/// What to write, for errors.
+/// The accepted forms, for error texts.
 pub const DURATION_FORMS: &str = "write it as `250ms`, `5s`, `90 minutes`, `14d` or `1 week`";
 
-/// Reads a duration: a whole number of seconds, or numbers with units as jiff's
-/// "friendly" format and ISO 8601 have them. A day has 24 hours. Months and
-/// years are refused, since they have no fixed length.
+/// Parses a duration: a whole number of seconds, or numbers with units as in jiff's
+/// "friendly" format and ISO 8601. A day has 24 hours. Months and years are refused
+/// because they have no fixed length.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();

@@ -1,5 +1,5 @@
-//! Queries of requests, read as the API reads them: for the experiments and fuzz
-//! targets in `tests/`. No part of the API.
+//! Parses queries of requests as the API does, for the experiments and fuzz targets in
+//! `tests/`. Not part of the API.
 
 use http::Uri;
 use lantern_core::Checkpoint;
@@ -8,26 +8,26 @@ use crate::api::{events, tables};
 use crate::config::HttpConfig;
 use crate::problem::Problem;
 
-/// What a query of a table asks for, in words.
+/// What a query of a table requests, as text.
 ///
 /// # Errors
-/// As the request would be answered.
+/// The problem that the request would get.
 pub fn table_query(query: &str) -> Result<String, Problem> {
     tables::explain(&uri(query)?, &HttpConfig::default())
 }
 
-/// What a query of the log asks for, in words.
+/// What a query of the log requests, as text.
 ///
 /// # Errors
-/// As the request would be answered.
+/// The problem that the request would get.
 pub fn events_query(query: &str) -> Result<String, Problem> {
     events::explain(&uri(query)?, &HttpConfig::default())
 }
 
-/// A table's cursor: the epoch and the key it names, and its checkpoint.
+/// The epoch, the key and the checkpoint that a table's cursor contains.
 ///
 /// # Errors
-/// As the request would be answered.
+/// The problem that the request would get.
 pub fn cursor(text: &str) -> Result<(String, String, Checkpoint), Problem> {
     tables::read_cursor(text)
 }
@@ -39,6 +39,6 @@ pub fn encode_cursor(epoch: &str, key: &str, at: &Checkpoint) -> String {
 }
 
 fn uri(query: &str) -> Result<Uri, Problem> {
-    // The HTTP library refuses others before the API sees them.
+    // The HTTP library refuses other text before the API sees it.
     format!("/?{query}").parse().map_err(|e| Problem::new("LAN-0403", format!("`{query}`: {e}")))
 }

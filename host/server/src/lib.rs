@@ -1,9 +1,9 @@
-//! The server: HTTP API, feed, dashboard, metrics, and the wiring of log, store,
-//! plugin host, engine and feed.
+//! The server: HTTP API, feed, dashboard, metrics, and the code that connects log,
+//! store, plugin host, engine and feed.
 //!
-//! It holds no rule about events, tables or versions: those are the engine's.
-//! Nothing here blocks tokio's threads: what touches a disk or a plugin runs on
-//! threads that may.
+//! It contains no rule about events, tables or versions: those are in the engine.
+//! Nothing here blocks tokio's threads: code that uses a disk or a plugin runs on
+//! blocking threads.
 
 mod api;
 mod codes;

@@ -1,4 +1,5 @@
-//! The log that was chosen, for the little that is not the same of each.
+//! The configured log, for the few operations that differ between embedded log and
+//! Kafka.
 
 use std::sync::Arc;
 
@@ -12,14 +13,14 @@ use tokio::sync::oneshot;
 
 /// The `source` of heartbeats.
 const SOURCE: &str = "lantern";
-/// Names tried until one belongs to a partition. With `n` partitions each name
-/// fits with a chance of `1/n`, and a log has at most 1,024.
+/// The number of names tried until one belongs to a partition. With `n` partitions each
+/// name fits with a probability of `1/n`, and a log has at most 1,024.
 const NAMES_MAX: u32 = 100_000;
 
 /// The log in use.
 #[derive(Clone)]
 pub(crate) enum ChosenLog {
-    /// In one file beside the server.
+    /// In one file in the data folder.
     Embedded(Arc<EmbeddedLog>),
     /// On Kafka topics.
     #[cfg(feature = "kafka")]
@@ -27,7 +28,7 @@ pub(crate) enum ChosenLog {
 }
 
 impl ChosenLog {
-    /// The log as everyone else knows it.
+    /// The log as the rest of the host sees it.
     pub(crate) fn port(&self) -> Arc<dyn Log> {
         match self {
             Self::Embedded(log) => Arc::<EmbeddedLog>::clone(log),
@@ -36,7 +37,7 @@ impl ChosenLog {
         }
     }
 
-    /// The embedded log, where it is that.
+    /// The embedded log, if this is one.
     pub(crate) fn embedded(&self) -> Option<&Arc<EmbeddedLog>> {
         match self {
             Self::Embedded(log) => Some(log),
@@ -45,7 +46,7 @@ impl ChosenLog {
         }
     }
 
-    /// The log on Kafka, where it is that.
+    /// The log on Kafka, if this is one.
     #[cfg(feature = "kafka")]
     pub(crate) fn kafka(&self) -> Option<&Arc<KafkaLog>> {
         match self {
@@ -62,7 +63,7 @@ impl ChosenLog {
         self.port().bounds(partition)
     }
 
-    /// Makes what was appended durable, and closes the log.
+    /// Makes all appended events durable, and closes the log.
     pub(crate) fn close(&self) {
         match self {
             Self::Embedded(log) => log.close(),
@@ -71,7 +72,7 @@ impl ChosenLog {
         }
     }
 
-    /// A projection stands at `next` of `partition`.
+    /// Reports that a projection's next offset of `partition` is `next`.
     pub(crate) fn tell_position(&self, projection: &str, partition: PartitionId, next: Offset) {
         match self {
             Self::Embedded(_) => {}
@@ -80,7 +81,7 @@ impl ChosenLog {
         }
     }
 
-    /// Whether heartbeats may be written into the partition.
+    /// Whether heartbeats may be appended to the partition.
     pub(crate) fn takes_heartbeats(&self, partition: PartitionId) -> bool {
         match self {
             Self::Embedded(_) => true,
@@ -89,8 +90,7 @@ impl ChosenLog {
         }
     }
 
-    /// Appends a heartbeat of `time` to `partition`, and waits until it is
-    /// durable.
+    /// Appends a heartbeat with `time` to `partition`, and waits until it is durable.
     pub(crate) async fn beat(
         &self,
         partition: PartitionId,
@@ -98,7 +98,7 @@ impl ChosenLog {
     ) -> Result<(), LogError> {
         let (done, appended) = oneshot::channel();
         let done = Box::new(move |result| {
-            // Nobody waits where the server stops; the event stays.
+            // The receiver is gone if the server stops; the event stays in the log.
             let _ = done.send(result);
         });
         match self {
@@ -113,8 +113,8 @@ impl ChosenLog {
     }
 }
 
-/// A heartbeat that the embedded log puts into `partition`: partitions follow from
-/// names, so one is looked for that leads there.
+/// A heartbeat that the embedded log puts into `partition`: the name decides the
+/// partition, so this searches for a name that leads there.
 fn leading_to(log: &EmbeddedLog, partition: PartitionId, time: Timestamp) -> Option<Events> {
     (0..NAMES_MAX)
         .map(|name| heartbeat(partition, time, name))

@@ -1,5 +1,5 @@
-//! Plugins between the upload and the engine: files, the compiler, and which
-//! are needed no more.
+//! Plugins between the upload and the engine: their files, the compiler, and the
+//! removal of unused files.
 
 use std::sync::Arc;
 
@@ -16,16 +16,16 @@ use sha2::{Digest as _, Sha256};
 
 use crate::problem::Problem;
 
-/// What was uploaded.
+/// The content of an upload.
 #[derive(Clone, Debug)]
 pub(crate) struct Content {
     /// The component.
     pub(crate) wasm: Bytes,
-    /// What `setup` is given.
+    /// The argument of `setup`.
     pub(crate) parameters: String,
 }
 
-/// What a check found.
+/// The result of a check.
 pub(crate) struct Checked {
     pub(crate) sha256: String,
     pub(crate) version: VersionId,
@@ -38,9 +38,9 @@ pub(crate) struct Plugins {
     files: PluginFiles,
     host: PluginHost,
     stores: Arc<dyn StateStores>,
-    /// Shared by uploads while a file is stored for a version that is not in the
-    /// catalogue yet, and held alone while files are swept. Never taken by the
-    /// engine. Shared, since a slow plugin's check must not keep others waiting.
+    /// Held shared by uploads while a file is stored for a version that is not in the
+    /// catalogue yet, and exclusively while files are swept. The engine never takes it.
+    /// It is shared so that the check of a slow plugin does not delay other uploads.
     changing: RwLock<()>,
 }
 
@@ -49,7 +49,7 @@ impl Plugins {
         Self { files, host, stores, changing: RwLock::new(()) }
     }
 
-    /// Compiles, checks and stores a plugin, and makes it a version.
+    /// Compiles, checks and stores a plugin, and creates a version of it.
     pub(crate) fn upload(
         &self,
         engine: &Engine,
@@ -58,16 +58,16 @@ impl Plugins {
         activate: Activation,
         check: bool,
     ) -> Result<Uploaded, Problem> {
-        // Compiling may take a minute, and comes before the lock.
+        // Compiling may take a minute, so it runs before the lock is taken.
         let plugin = self.host.load(&content.wasm, &content.parameters)?;
         let _changing = self.changing.read();
         let sha256 = self.files.put(&content.wasm)?;
         let parameters = content.parameters.clone();
-        // What a refusal leaves behind is swept away later.
+        // If the engine refuses the version, a later sweep removes the file.
         Ok(engine.upload(Upload { plugin, sha256, parameters, name, activate, check })?)
     }
 
-    /// Does all that an upload does, and keeps nothing.
+    /// Does everything that an upload does, but stores nothing.
     pub(crate) fn check(
         &self,
         content: &Content,
@@ -83,13 +83,13 @@ impl Plugins {
         Ok(Checked { sha256, version, events, manifest })
     }
 
-    /// Removes the files that no version needs; not now, where something is
-    /// being uploaded.
+    /// Removes the files that no version needs; does nothing while an upload is in
+    /// progress.
     ///
     /// # Errors
-    /// [`StoreError`] where they cannot be listed or removed.
+    /// [`StoreError`] if they cannot be listed or removed.
     pub(crate) fn sweep(&self, engine: &Engine) -> Result<(), StoreError> {
-        // Waiting here would have all later uploads wait behind it.
+        // Waiting here would make all later uploads wait behind it.
         let Some(_changing) = self.changing.try_write() else { return Ok(()) };
         let stored = self.files.list()?;
         let projections = engine.status();

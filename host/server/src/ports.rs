@@ -43,11 +43,11 @@ impl Random for SystemRandom {
     }
 }
 
-/// Hands commits to the feed and wakes requests that wait for a position.
+/// Passes commits to the feed and wakes requests that wait for an offset.
 ///
-/// The hub needs the engine to read tables, and the engine needs this to
-/// publish: so the hub comes in once both are there, before anything runs. It is
-/// held weakly, or the two would keep each other, and the data folder, forever.
+/// The hub needs the engine to read tables, and the engine needs this to publish. So
+/// the hub is connected when both exist, before anything runs. The reference is weak;
+/// otherwise the two would keep each other, and the data folder, forever.
 pub(crate) struct Commits {
     hub: OnceLock<Weak<Hub>>,
     log: ChosenLog,
@@ -90,7 +90,8 @@ impl Publish for Commits {
 mod tests {
     use super::*;
 
-    /// Else a step that waits for the disk would pass for one that takes much.
+    /// Otherwise a step that waits for the disk would look like one that needs much
+    /// processor time.
     #[test]
     fn cpu_time_is_that_of_the_thread_and_leaves_waiting_out() {
         let clock = SystemClock::new();

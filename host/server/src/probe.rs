@@ -1,6 +1,5 @@
-//! Whether the data folder can be written. A disk that is full, or mounted
-//! again without the right to write, is otherwise known only after the next
-//! commit has failed.
+//! Tests whether the data folder is writable. Without it, a disk that is full or
+//! mounted read-only would be noticed only when the next commit fails.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -9,14 +8,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How long a result holds: more frequent requests cause no more writes.
+/// How long a result is valid: more frequent requests cause no more writes.
 const HOLDS: Duration = Duration::from_secs(2);
 /// How long a write may take before the disk counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The bytes written: more than fits beside a file's own entry.
+/// The number of bytes written: more than a file system stores inside a file's own
+/// entry.
 const BYTES: usize = 8 << 10;
 
-/// A file that is written to find out.
+/// A file that is written for the test.
 #[derive(Debug)]
 pub(crate) struct Probe {
     file: PathBuf,
@@ -29,10 +29,10 @@ impl Probe {
         Self { file, last: Mutex::new(None) }
     }
 
-    /// Why the folder cannot be written, if it cannot. Blocks.
+    /// Why the folder cannot be written, or `None` if it can. Blocks.
     pub(crate) fn trouble(&self) -> Option<String> {
         let Some(mut last) = self.last.try_lock_for(PATIENCE) else {
-            return Some(format!("a write to `{}` does not end", self.file.display()));
+            return Some(format!("a write to `{}` does not finish", self.file.display()));
         };
         if let Some((_, why)) = last.as_ref().filter(|(at, _)| at.elapsed() < HOLDS) {
             return why.clone();
@@ -49,7 +49,7 @@ impl Probe {
         let mut file = File::create(&self.file)?;
         let written = file.write_all(&[0; BYTES]).and_then(|()| file.sync_data());
         drop(file);
-        // On a full disk its blocks must be free again.
+        // The file is removed so that it uses no space on a full disk.
         std::fs::remove_file(&self.file)?;
         written
     }

@@ -1,5 +1,4 @@
-//! Errors as people and programs read them: RFC 9457 problems with a stable
-//! code.
+//! Errors for people and programs: RFC 9457 problems with a stable code.
 
 use axum::response::{IntoResponse, Response};
 use http::header::{
@@ -19,13 +18,12 @@ use crate::codes::{UNKNOWN, find};
 
 /// The media type of a problem.
 pub const PROBLEM: &str = "application/problem+json";
-/// How long a client should wait before it comes again after a 503, in seconds.
+/// How long a client should wait before it tries again after a 503, in seconds.
 const RETRY_AFTER_S: &str = "2";
-/// The code of a body in a coding that is not known.
+/// The code of a body in an unknown coding.
 pub(crate) const CONTENT_CODING: &str = "LAN-0419";
 
-/// What a request is answered with when it fails: [`Members`], boxed so that a
-/// result is no larger for the sake of its error.
+/// The answer to a request that failed: [`Members`], boxed so that results stay small.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(transparent)]
 pub struct Problem(Box<Members>);
@@ -54,7 +52,7 @@ pub struct Members {
 }
 
 impl Problem {
-    /// The problem of `code`, which stands in [`crate::CODES`].
+    /// The problem of `code`, which must be in [`crate::CODES`].
     #[must_use]
     pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
         let known = find(code).unwrap_or(&UNKNOWN);
@@ -69,7 +67,7 @@ impl Problem {
         }))
     }
 
-    /// With another advice than that of the table.
+    /// Replaces the advice from the table.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.0.help = help.into();
@@ -81,7 +79,7 @@ impl Problem {
         serde_json::to_vec(self).expect("a problem always encodes")
     }
 
-    /// With a member more.
+    /// Adds a member.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.0.more.insert(name.to_owned(), value.into());
@@ -132,8 +130,9 @@ impl From<LogError> for Problem {
                 RejectedEvent::TooLarge { .. } => "LAN-0326",
                 _ => "LAN-0327",
             };
-            // The text names the event: its index among those read may be another than
-            // its place in the request, from which bad ones may have been left out.
+            // The text identifies the event: its index among the parsed events may
+            // differ from its index in the request, because invalid events may have
+            // been left out.
             return Self::new(code, error.to_string()).with("appended", *appended);
         }
         let code = match error {

@@ -1,18 +1,18 @@
-//! The metrics every process has, under the names that Prometheus' own client
-//! libraries give them.
+//! The standard metrics of a process, under the names that Prometheus' own client
+//! libraries use.
 
 use std::fmt::Write as _;
 
 /// A metric without labels: name, type, help, value.
 type Metric = (&'static str, &'static str, &'static str, f64);
 
-/// Appends the release and what the system says of this process.
+/// Appends the release and the system's metrics of this process.
 pub(crate) fn write(out: &mut String) {
     let version = env!("CARGO_PKG_VERSION");
     // Writing to a string cannot fail.
     let _ = write!(
         out,
-        "# HELP lantern_build_info The release that runs.\n# TYPE lantern_build_info gauge\n\
+        "# HELP lantern_build_info The running release.\n# TYPE lantern_build_info gauge\n\
          lantern_build_info{{version=\"{version}\"}} 1\n"
     );
     for (name, kind, help, value) in metrics() {
@@ -20,7 +20,7 @@ pub(crate) fn write(out: &mut String) {
     }
 }
 
-/// Elsewhere the system has no such files.
+/// Other systems have no such files.
 #[cfg(not(target_os = "linux"))]
 fn metrics() -> Vec<Metric> {
     Vec::new()
@@ -53,7 +53,7 @@ fn metrics() -> Vec<Metric> {
 mod linux {
     use std::fs;
 
-    /// A part of `/proc/self/stat`.
+    /// The values that are used from `/proc/self/stat`.
     pub(super) struct Usage {
         pub(super) cpu_s: f64,
         pub(super) resident_bytes: f64,
@@ -70,12 +70,12 @@ mod linux {
             Self::parse(&stat, boot_s.trim().parse().ok()?)
         }
 
-        /// See proc(5); the name before may hold spaces and brackets.
+        /// See proc(5); the name in front may contain spaces and brackets.
         #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
         fn parse(stat: &str, boot_s: f64) -> Option<Self> {
             let (_, rest) = stat.rsplit_once(')')?;
             let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-            // The first of them is field 3.
+            // The first of these fields is field 3.
             let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
             let ticks = rustix::param::clock_ticks_per_second() as f64;
             let page_bytes = rustix::param::page_size() as f64;

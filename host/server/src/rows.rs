@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 use crate::cloudevents::json_text;
 
-/// Appends `"key":value`, one a row. Of a table by tenant, each tenant has an
-/// object of its own: `"tenant":{"key":value}`.
+/// Appends `"key":value` for each row. In a table by tenant, each tenant has an object
+/// of its own: `"tenant":{"key":value}`.
 pub(crate) fn json_rows(table: &Table, rows: &[Row], out: &mut Vec<u8>) {
     let tenants = rows.chunk_by(|a, b| !table.per_tenant || tenant(a) == tenant(b));
     for (place, rows) in tenants.enumerate() {
@@ -34,7 +34,7 @@ pub(crate) fn json_rows(table: &Table, rows: &[Row], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends `{"key":…,"value":…}` and a line's end; of a table by tenant,
+/// Appends `{"key":…,"value":…}` and a line end; for a table by tenant,
 /// `{"tenant":…,"key":…,"value":…}`.
 pub(crate) fn ndjson_row(table: &Table, row: &Row, out: &mut Vec<u8>) {
     out.push(b'{');
@@ -72,14 +72,14 @@ pub(crate) fn csv_head(table: &Table) -> Vec<u8> {
     out
 }
 
-/// Appends a row as a line of CSV (RFC 4180): the key, then the declared fields.
-/// Of a table by tenant, tenant and the rest of the key are two columns.
+/// Appends a row as a line of CSV (RFC 4180): the key, then the declared fields. In a
+/// table by tenant, the tenant and the rest of the key are two columns.
 pub(crate) fn csv_row(table: &Table, row: &Row, out: &mut Vec<u8>) {
-    // A row that cannot be taken apart still has its key.
+    // A row that cannot be parsed still has its key.
     let object: HashMap<Cow<'_, str>, &RawValue> =
         serde_json::from_slice(&row.value).unwrap_or_default();
     let cells = table.fields.iter().map(|field| match object.get(field.name.as_str()) {
-        // Unquoted, `"1"` and `1` would be the same document.
+        // Without quotes, `"1"` and `1` would be the same document.
         Some(value) if field.kind == FieldKind::Json => value.get().to_owned(),
         Some(value) if value.get() != "null" => cell(value.get()),
         _ => String::new(),
@@ -90,7 +90,7 @@ pub(crate) fn csv_row(table: &Table, row: &Row, out: &mut Vec<u8>) {
     csv_line(cells.iter().map(String::as_str), out);
 }
 
-/// A value as a cell: the text of a string, all else as the plugin wrote it.
+/// A value as a cell: the text of a string, everything else as the plugin wrote it.
 fn cell(json: &str) -> String {
     json_text(json).map_or_else(|| json.to_owned(), Cow::into_owned)
 }
@@ -111,8 +111,8 @@ fn csv_line<'a>(cells: impl Iterator<Item = &'a str>, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Rows of public tables are JSON objects, which the host checked when they
-/// were written; they go out as they are, on one line.
+/// Rows of public tables are JSON objects, which the host checked when they were
+/// written; they are sent unchanged, on one line.
 fn value(row: &Row, out: &mut Vec<u8>) {
     out.extend(row.value.iter().map(|&b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }));
 }

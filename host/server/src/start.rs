@@ -1,4 +1,4 @@
-//! Puts everything together, and takes it apart again in order.
+//! Starts all parts of the server, and stops them in order.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,8 +29,8 @@ use crate::ports::{Commits, SystemClock, SystemRandom};
 use crate::probe::Probe;
 use crate::{codes, telemetry, upkeep, verify};
 
-/// How much lower the priority is of threads that fold what is slow: they still
-/// get a tenth of a processor that others want all of.
+/// How much lower the priority of threads is that fold slow projections: if other
+/// threads want the whole processor, they still get a tenth of it.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
@@ -41,47 +41,47 @@ pub enum StartError {
     /// The settings cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Another process has the data folder.
+    /// Another process has the data folder open.
     #[error("the data folder `{}` is in use by {}", path.display(), process(*pid))]
     InUse {
         /// The folder.
         path: PathBuf,
-        /// The process, where it can be told.
+        /// The process, if known.
         pid: Option<u32>,
     },
-    /// Everybody could do everything.
+    /// Without authentication every machine in reach could do everything.
     #[error(
         "`{0}` can be reached from other machines, and this server has no authentication: \
          it listens on loopback addresses only"
     )]
     Public(SocketAddr),
-    /// The address is taken, or not this machine's.
+    /// The address is in use, or does not belong to this machine.
     #[error("cannot listen on `{address}`: {reason}")]
     Listen {
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The system's error.
         reason: String,
     },
     /// The data folder, or something in it, cannot be opened.
     #[error("cannot open `{}`: {reason}", path.display())]
     Data {
-        /// What.
+        /// Its path.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// The folder was made with another log.
+    /// The folder belongs to another log.
     #[error(
-        "the data folder was made with {made} (`{}`), and {asked} is asked for: its state is that of another log",
+        "the data folder belongs to {made} (`{}`), but the settings name {asked}: its state is that of another log",
         path.display()
     )]
     OtherLog {
-        /// What tells so.
+        /// The file that shows it.
         path: PathBuf,
-        /// With which.
+        /// The log that the folder belongs to.
         made: &'static str,
-        /// Which is asked for now.
+        /// The log that the settings name.
         asked: &'static str,
     },
     /// The Kafka log cannot be opened.
@@ -90,7 +90,7 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// The stable code under which the documentation has this error.
+    /// The stable code of this error in the documentation.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -115,22 +115,23 @@ fn process(pid: Option<u32>) -> String {
     pid.map_or_else(|| "another process".into(), |pid| format!("process {pid}"))
 }
 
-/// A server that has begun to fold, and listens.
+/// A server that folds and listens.
 pub struct Server {
     app: Arc<App>,
     log: ChosenLog,
     listener: TcpListener,
     address: SocketAddr,
-    // Last, so that the folder is free only once everything in it is closed.
+    // The last field, so that the folder is unlocked only when everything in it is
+    // closed.
     data: DataDir,
 }
 
 impl Server {
-    /// Opens the data folder, starts folding, and listens. Requests are
-    /// answered from [`Server::run_until`] on.
+    /// Opens the data folder, starts folding, and listens. Requests are answered once
+    /// [`Server::run_until`] runs.
     ///
     /// # Errors
-    /// [`StartError`]; whatever was opened is closed then.
+    /// [`StartError`]; everything that was opened is closed in this case.
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
         config.check()?;
         let address = config.http.listen;
@@ -155,15 +156,14 @@ impl Server {
         self.address
     }
 
-    /// The engine, for tools that live in the same process. All its methods may
-    /// block.
+    /// The engine, for tools in the same process. All its methods may block.
     #[must_use]
     pub fn engine(&self) -> &Arc<Engine> {
         &self.app.engine
     }
 
-    /// Serves until `shutdown` is ready; then takes no more events, ends the
-    /// feeds with 4501, commits what is folded, and closes the log.
+    /// Serves until `shutdown` is ready. Then it refuses new events, ends the feeds
+    /// with 4501, commits all folded events, and closes the log.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
         let Self { app, log, listener, data, .. } = self;
         let stopping = app.stopping.clone();
@@ -200,7 +200,7 @@ impl Server {
         app.feeds.close();
         let patience = Duration::from_millis(app.config.http.shutdown_ms_max);
         if tokio::time::timeout(patience, app.feeds.wait()).await.is_err() {
-            tracing::warn!(left = app.feeds.len(), "feeds were cut at shutdown");
+            tracing::warn!(left = app.feeds.len(), "feeds were cut off at shutdown");
         }
         tasks.wait().await;
         app.verifications.close();
@@ -214,7 +214,7 @@ impl Server {
         });
         if closed.await.is_err() {
             tracing::error!(
-                "closing panicked: what was not committed is folded again at the next start"
+                "closing panicked: events that were not committed are folded again at the next start"
             );
         }
         tracing::info!("stopped");
@@ -285,8 +285,8 @@ pub(crate) fn open(config: ServerConfig) -> Result<(Arc<App>, ChosenLog, DataDir
     Ok((Arc::new(app), log, data))
 }
 
-/// Opens the log that the settings name. A data folder belongs to the log it was
-/// made with: positions in another mean nothing.
+/// Opens the log that the settings name. A data folder belongs to the log with which it
+/// was created: its offsets mean nothing in another log.
 fn choose(config: &ServerConfig, data: &DataDir) -> Result<ChosenLog, StartError> {
     #[cfg(feature = "kafka")]
     if config.kafka.is_on() {
@@ -343,9 +343,9 @@ fn engine_error(config: &ServerConfig) -> impl FnOnce(EngineError) -> StartError
     move |error| StartError::Data { path, reason: error.to_string() }
 }
 
-/// Lowers the priority of the calling thread, which folds what is slow: it would
-/// take a processor from those that answer, sync and serve for milliseconds at
-/// each of their steps.
+/// Lowers the priority of the calling thread, which folds slow projections. Otherwise
+/// each of its steps would take a processor for milliseconds from the threads that
+/// answer requests, sync and serve readers.
 #[cfg(target_os = "linux")]
 fn give_way() {
     if let Err(error) = rustix::process::nice(NICE) {
@@ -353,6 +353,6 @@ fn give_way() {
     }
 }
 
-/// Elsewhere a priority is the whole process's.
+/// On other systems a priority applies to the whole process.
 #[cfg(not(target_os = "linux"))]
 fn give_way() {}

@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::format::FmtSpan;
 
 use Kind::{Counter, Gauge, Histogram};
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
     /// For people.
@@ -24,26 +24,26 @@ pub enum LogFormat {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TracingError {
-    /// Not a filter.
+    /// It is not a valid filter.
     #[error(
-        "`{filter}` is no log filter: {reason}; write a level, or `target=level` parted by commas"
+        "`{filter}` is not a log filter: {reason}; write a level, or `target=level` separated by commas"
     )]
     Filter {
-        /// What was given.
+        /// The text.
         filter: String,
-        /// Why it is none.
+        /// Why it is invalid.
         reason: String,
     },
-    /// Somebody did so before.
+    /// Logging was initialized before.
     #[error("logging is set up already")]
     Twice,
 }
 
-/// Sends the process's log lines to standard error: those that `filter` lets
-/// through (`info`, or `warn,lantern_engine=debug`).
+/// Writes the process's log lines to standard error, if `filter` accepts them (`info`,
+/// or `warn,lantern_engine=debug`).
 ///
 /// # Errors
-/// [`TracingError`].
+/// [`TracingError`] if the filter is invalid or logging is set up already.
 pub fn init_tracing(format: LogFormat, filter: &str) -> Result<(), TracingError> {
     let filter = EnvFilter::try_new(filter).map_err(|error| TracingError::Filter {
         filter: filter.to_owned(),
@@ -61,9 +61,9 @@ pub fn init_tracing(format: LogFormat, filter: &str) -> Result<(), TracingError>
     .map_err(|_| TracingError::Twice)
 }
 
-/// Standard error, without the characters by which a sender's text could change
-/// how a log line looks: those that change the direction of writing, and control
-/// characters that the formatter leaves.
+/// Standard error, without the characters by which a sender's text could change the
+/// look of a log line: characters that change the writing direction, and control
+/// characters that the formatter does not escape.
 struct Shown<W>(W);
 
 impl<W: Write> Write for Shown<W> {
@@ -84,7 +84,7 @@ impl<W: Write> Write for Shown<W> {
     }
 }
 
-/// The formatter escapes ESC in values, and writes it itself for colours.
+/// The formatter escapes ESC in values, but writes it itself for colours.
 fn hides(c: char) -> bool {
     let control = c.is_control() && !matches!(c, '\n' | '\t' | '\u{1b}');
     let direction = matches!(
@@ -94,11 +94,11 @@ fn hides(c: char) -> bool {
     control || direction || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// Upper bounds of histograms in seconds.
+/// Upper bounds of the histograms, in seconds.
 const SECONDS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
-/// What a family counts or measures.
+/// The kind of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Counter,
@@ -106,21 +106,17 @@ pub(crate) enum Kind {
     Histogram,
 }
 
-/// The families of this crate and of those below that describe none of their
-/// own. A test holds that no family is without a description.
+/// The families of this crate and of the crates below that have no descriptions of
+/// their own. A test checks that every family has a description.
 pub(crate) const FAMILIES: &[(Kind, &str, &str)] = &[
     (Counter, "lantern_dead_letters_total", "Parked events copied to the dead-letter topic."),
     (Counter, "lantern_engine_commits_total", "Commits of a projection's shards."),
-    (Counter, "lantern_engine_faults_total", "Faults of the host that a shard met."),
+    (Counter, "lantern_engine_faults_total", "Faults of the host in a shard."),
     (Counter, "lantern_engine_halts_total", "Times a shard was halted."),
     (Counter, "lantern_feed_closed_total", "Feed sessions closed by the server, by close code."),
     (Counter, "lantern_feed_frames_total", "Frames written to feed sessions, by kind."),
-    (
-        Counter,
-        "lantern_feed_merges_total",
-        "Times changes were merged for readers that are behind.",
-    ),
-    (Counter, "lantern_feed_resets_total", "Subscriptions that began again, by reason."),
+    (Counter, "lantern_feed_merges_total", "Times changes were merged for readers that lag."),
+    (Counter, "lantern_feed_resets_total", "Subscriptions that were reset, by reason."),
     (Gauge, "lantern_feed_sessions", "Open feed sessions."),
     (Gauge, "lantern_feed_subscriptions", "Subscriptions of all feed sessions."),
     (Counter, "lantern_heartbeats_total", "Heartbeats appended to idle partitions."),
@@ -133,7 +129,7 @@ pub(crate) const FAMILIES: &[(Kind, &str, &str)] = &[
         "Events not appended over HTTP because another has their tenant, source and id.",
     ),
     (Counter, "lantern_ingest_duplicates_total", "Events sent again over HTTP."),
-    (Counter, "lantern_ingest_refused_total", "Requests with events refused, by code."),
+    (Counter, "lantern_ingest_refused_total", "Requests whose events were refused, by code."),
     (Counter, "lantern_ingest_rejected_total", "Events refused within accepted requests."),
     (
         Counter,
@@ -163,7 +159,7 @@ fn describe() {
     }
 }
 
-/// The process's metrics; set up by whoever asks first.
+/// The process's metrics; the first caller sets them up.
 pub(crate) fn metrics() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE
@@ -174,7 +170,7 @@ pub(crate) fn metrics() -> PrometheusHandle {
                 .build_recorder();
             let handle = recorder.handle();
             if metrics::set_global_recorder(recorder).is_err() {
-                tracing::warn!("another metrics recorder is in place: /metrics stays empty");
+                tracing::warn!("another metrics recorder is installed: /metrics stays empty");
             }
             describe();
             handle

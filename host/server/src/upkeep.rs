@@ -1,5 +1,5 @@
-//! Work that is done from time to time: retention of the log, heartbeats for
-//! idle partitions, and plugins that nobody needs.
+//! Periodic work: retention of the log, heartbeats for idle partitions, and removal of
+//! unused plugins.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,18 +14,18 @@ use crate::config::UpkeepConfig;
 use crate::log::ChosenLog;
 
 /// Retention may keep up to this many events longer for a projection that does not
-/// want them: a commit for each event that nobody wants would be a sync for each.
+/// subscribe to them: a commit per unwanted event would mean a sync per event.
 const RETENTION_LAG_EVENTS: u64 = 8_192;
 
-/// Lets go of what is due, until `stopping`.
+/// Deletes old events periodically, until `stopping`.
 pub(crate) async fn retention(app: Arc<App>, log: ChosenLog, stopping: CancellationToken) {
     let mut ticks = interval(Duration::from_secs(app.config.upkeep.retention_s));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while until(&stopping, ticks.tick()).await.is_some() {
         let (app, log) = (Arc::clone(&app), log.clone());
         let work = tokio::task::spawn_blocking(move || {
-            // The lag of a group is watched from outside; the floor of retention
-            // may lag by a chunk.
+            // The lag of a Kafka consumer group is monitored from outside, so it must
+            // be exact; the floor of retention may lag by a chunk.
             let behind_min = if log.embedded().is_some() { RETENTION_LAG_EVENTS } else { 1 };
             app.engine.commit_offsets(behind_min);
             let_go(&app, &log);
@@ -40,7 +40,7 @@ pub(crate) async fn retention(app: Arc<App>, log: ChosenLog, stopping: Cancellat
     }
 }
 
-/// Lets go of what is due. What a Kafka topic keeps is the broker's.
+/// Deletes the events that are due. The retention of a Kafka topic is the broker's.
 fn let_go(app: &App, log: &ChosenLog) {
     let Some(log) = log.embedded() else { return };
     let floors = floors(&app.engine, app.log.partitions());
@@ -49,23 +49,23 @@ fn let_go(app: &App, log: &ChosenLog) {
         match log.maintain(now(), &floor) {
             Ok(done) => {
                 for dropped in &done.dropped {
-                    tracing::info!(?dropped, "the log let go of old events");
+                    tracing::info!(?dropped, "retention deleted old events");
                 }
                 if !done.more || app.stopping.is_cancelled() {
                     return;
                 }
             }
             Err(error) => {
-                tracing::warn!(%error, "the log could not let go of old events");
+                tracing::warn!(%error, "retention could not delete old events");
                 return;
             }
         }
     }
 }
 
-/// From which offset on each partition must be kept: events that are in no
-/// durable state of a version are never deleted, or its tables would be wrong
-/// after a crash.
+/// The offset from which each partition must be kept. Events that are not in the
+/// durable state of a version are never deleted, because after a crash its tables would
+/// be wrong.
 fn floors(engine: &Engine, partitions: u32) -> Vec<Option<Offset>> {
     let mut floors = vec![None; partitions as usize];
     let projections = engine.status();
@@ -78,7 +78,7 @@ fn floors(engine: &Engine, partitions: u32) -> Vec<Option<Offset>> {
     floors
 }
 
-/// Lets go of plugin instances that rest, until `stopping`.
+/// Drops idle plugin instances, until `stopping`.
 pub(crate) async fn instances(app: Arc<App>, stopping: CancellationToken) {
     let idle = Duration::from_secs(app.config.upkeep.instance_idle_s);
     let mut ticks = interval((idle / 2).max(Duration::from_secs(1)));
@@ -87,14 +87,14 @@ pub(crate) async fn instances(app: Arc<App>, stopping: CancellationToken) {
         let engine = Arc::clone(&app.engine);
         let dropped = tokio::task::spawn_blocking(move || engine.drop_idle_instances(idle)).await;
         if let Ok(dropped @ 1..) = dropped {
-            tracing::debug!(dropped, "idle plugin instances were let go of");
+            tracing::debug!(dropped, "dropped idle plugin instances");
         }
     }
 }
 
-/// Tells the log where projections stand, until `stopping`. Commits alone do not
-/// tell all: there is none for events that a projection does not want, and none
-/// when a version takes over that has folded everything.
+/// Reports the next offsets of projections to the log, until `stopping`. Commits alone
+/// are not enough: there is none for events that a projection does not subscribe to,
+/// and none when a version is activated that has folded everything.
 #[cfg(feature = "kafka")]
 pub(crate) async fn positions(app: Arc<App>, log: ChosenLog, stopping: CancellationToken) {
     let mut ticks = interval(Duration::from_millis(app.config.kafka.commit_ms));
@@ -103,12 +103,12 @@ pub(crate) async fn positions(app: Arc<App>, log: ChosenLog, stopping: Cancellat
         let (app, log) = (Arc::clone(&app), log.clone());
         let work = tokio::task::spawn_blocking(move || tell_positions(&app.engine, &log));
         if work.await.is_err() {
-            tracing::error!("telling positions panicked");
+            tracing::error!("reporting offsets panicked");
         }
     }
 }
 
-/// Tells the log how far the versions that serve readers are durable.
+/// Reports to the log up to which offset the active versions are durable.
 pub(crate) fn tell_positions(engine: &Engine, log: &ChosenLog) {
     for projection in engine.status() {
         let serving =
@@ -120,8 +120,8 @@ pub(crate) fn tell_positions(engine: &Engine, log: &ChosenLog) {
     }
 }
 
-/// Appends heartbeats to partitions that got no event for a while and whose
-/// timers a heartbeat would fire, until `stopping`.
+/// Appends heartbeats to partitions that have had no event for a while and whose timers
+/// a heartbeat would fire, until `stopping`.
 pub(crate) async fn heartbeats(app: Arc<App>, log: ChosenLog, stopping: CancellationToken) {
     let config = app.config.upkeep.clone();
     let mut idle: Vec<Idle> = (0..log.partitions()).map(|p| Idle::new(PartitionId(p))).collect();
@@ -134,7 +134,7 @@ pub(crate) async fn heartbeats(app: Arc<App>, log: ChosenLog, stopping: Cancella
     }
 }
 
-/// A partition, and since when it has got no event.
+/// A partition, and since when it has had no event.
 struct Idle {
     partition: PartitionId,
     end: Option<Offset>,
@@ -174,8 +174,8 @@ impl Idle {
     }
 }
 
-/// Event time goes on with the clock while no event comes, and never ahead of
-/// the clock: a heartbeat that is ahead would count up to its append only.
+/// Event time advances with the clock while no events arrive, and never ahead of the
+/// clock: a heartbeat that is ahead would count only up to its append time.
 fn beat_time(bounds: &Bounds, idle: Duration, now: Timestamp) -> Timestamp {
     let idle_us = i64::try_from(idle.as_micros()).unwrap_or(i64::MAX);
     Timestamp(bounds.max_time.0.saturating_add(idle_us)).min(now)

@@ -1,5 +1,5 @@
-//! Verifications: runs them beside everything else, at the pace that the
-//! settings allow, and tells what they find.
+//! Verifications: runs them in parallel with all other work, at the pace that the
+//! settings allow, and reports their results.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,14 +12,14 @@ use tokio::task::JoinHandle;
 use crate::api::App;
 use crate::problem::Problem;
 
-/// Pauses shorter than this are saved up.
+/// Pauses shorter than this are accumulated.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
-/// The longest pause; a single step hardly ever earns more.
+/// The longest pause; a single step rarely earns more.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How long the schedule waits for a verification that a person has begun.
+/// How long the schedule waits for a verification that a person has started.
 const BUSY_WAIT: Duration = Duration::from_secs(60);
 
-/// Begins one, and hands back how it stands.
+/// Starts a verification, and returns its status.
 pub(crate) async fn begin(
     app: &Arc<App>,
     name: &str,
@@ -33,8 +33,8 @@ pub(crate) async fn begin(
     Ok(status)
 }
 
-/// Verifies every active version, one after another, again and again, until the
-/// server stops.
+/// Verifies every active version, one after another, repeatedly, until the server
+/// stops.
 pub(crate) async fn at_times(app: Arc<App>) {
     let every = Duration::from_secs(app.config.verify.every_hours.saturating_mul(3_600));
     while wait(&app, every).await {
@@ -61,7 +61,7 @@ pub(crate) async fn at_times(app: Arc<App>) {
                         break;
                     }
                     Ok(Err(EngineError::Verifying)) if wait(&app, BUSY_WAIT).await => {}
-                    // Deleted meanwhile, or the server stops.
+                    // The projection was deleted in the meantime, or the server stops.
                     _ => break,
                 }
             }
@@ -72,15 +72,15 @@ pub(crate) async fn at_times(app: Arc<App>) {
     }
 }
 
-/// How long the last verification took, if that is too long to repeat it `every` so
-/// often.
+/// How long the last verification took, if that is too long to repeat it at every
+/// `every`.
 fn takes_too_long(projection: &ProjectionStatus, every: Duration) -> Option<Duration> {
     let last = projection.verified.as_ref()?;
     let took = Duration::from_millis(last.took_ms);
     (took > every / 10).then_some(took)
 }
 
-/// `false` where the server is told to stop before `time` has passed.
+/// Waits for `time`; `false` if the server begins to stop before that.
 async fn wait(app: &App, time: Duration) -> bool {
     tokio::time::timeout(time, app.stopping.cancelled()).await.is_err()
 }
@@ -110,7 +110,7 @@ fn run(app: &App, verification: Verification) {
     tell(&projection, &status);
 }
 
-/// Rests that keep the work within its part of a thread.
+/// Pauses that keep the work within its share of a thread.
 struct Pauses {
     percent: u32,
     since: Instant,
@@ -122,7 +122,7 @@ impl Pauses {
         Self { percent: percent.clamp(1, 100), since: Instant::now(), saved: Duration::ZERO }
     }
 
-    /// How long to rest now; nothing until it is worth it.
+    /// How long to pause now; nothing until the pause is long enough.
     fn earned(&mut self) -> Duration {
         self.saved += self.since.elapsed() * (100 - self.percent) / self.percent;
         self.since = Instant::now();
@@ -165,7 +165,7 @@ fn tell(projection: &str, status: &VerifyStatus) {
                 "the tables differ from the log"
             );
         }
-        // The beginning of the log is gone, as retention is meant to do.
+        // Retention has deleted the beginning of the log, as configured.
         Verdict::Unverifiable => tracing::info!(projection, version, reason, "cannot be verified"),
         verdict => tracing::warn!(projection, version, ?verdict, reason, "not verified"),
     }
@@ -184,7 +184,7 @@ fn tell(projection: &str, status: &VerifyStatus) {
     gauge("lantern_verify_last_run_seconds", ended_us / 1e6);
     gauge("lantern_verify_last_took_seconds", *took_ms as f64 / 1e3);
     gauge("lantern_verify_last_events", *events as f64);
-    // Without an answer the last one stands.
+    // Without a verdict the previous one remains.
     if matches!(status.verdict, Verdict::Same | Verdict::Differs) {
         gauge("lantern_verify_last_same", f64::from(u8::from(status.verdict == Verdict::Same)));
     }

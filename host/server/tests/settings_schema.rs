@@ -10,11 +10,11 @@ use serde_json::Value;
 
 use lantern_server::ServerConfig;
 
-/// Written again by this test if `LANTERN_WRITE_SCHEMA` is set, as `cargo xtask
-/// docs` does.
+/// This test writes the file if `LANTERN_WRITE_SCHEMA` is set, as `cargo xtask docs`
+/// does.
 const FILE: &str = "../../docs/config.schema.json";
 
-/// The schema of all settings, those of Kafka in their section.
+/// The schema of all settings, with those of Kafka in their section.
 fn schema() -> Value {
     let of =
         |settings: SchemaSettings| settings.with(|s| s.inline_subschemas = true).into_generator();
@@ -30,7 +30,7 @@ fn schema() -> Value {
     schema
 }
 
-/// The defaults of a section are those of its settings.
+/// Removes the default of each section: its settings have their own.
 fn sections_have_no_default(schema: &mut Value) {
     let Some(properties) = schema["properties"].as_object_mut() else { return };
     for property in properties.values_mut().filter(|property| property["properties"].is_object()) {

@@ -10,7 +10,7 @@ pub(super) struct Conditions {
     match_none: Option<Tags>,
 }
 
-/// What the conditions come to.
+/// The result of checking the conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Answer as without conditions.
@@ -30,7 +30,8 @@ impl Conditions {
         }
     }
 
-    /// Judges the state that `etag`, a strong tag with its quotes, names.
+    /// Checks the conditions against the state that `etag` names, a strong tag with its
+    /// quotes.
     pub(super) fn judge(&self, etag: &str) -> Verdict {
         if self.match_any.as_ref().is_some_and(|tags| !tags.contain(etag, Comparison::Strong)) {
             return Verdict::Failed;
@@ -52,7 +53,7 @@ enum Comparison {
 #[derive(Clone, Debug, Default)]
 struct Tags {
     any: bool,
-    /// Each with its quotes, and whether it is weak.
+    /// Each tag with its quotes, and whether it is weak.
     tags: Vec<(String, bool)>,
 }
 
@@ -65,7 +66,7 @@ impl Tags {
         tags
     }
 
-    /// Adds the tags of one line. What is no tag matches nothing.
+    /// Adds the tags of one line. Text that is not a tag matches nothing.
     fn add(&mut self, mut line: &str) {
         loop {
             line = line.trim_start_matches([' ', '\t', ',']);

@@ -1,8 +1,8 @@
 //! The bytes of one HTTP connection, between its socket and hyper.
 //!
-//! It does what hyper cannot: it gives a request that hyper could not parse a
-//! body with a code, and it keeps two times apart, that for the headers of a
-//! request that has begun and that for a connection between two requests.
+//! It does two things that hyper cannot: it answers a request that hyper could not
+//! parse with a body that has a code, and it has separate time limits for the headers
+//! of a request that has begun and for a connection that is idle between two requests.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -20,32 +20,32 @@ use tokio::time::{Instant, Sleep};
 
 use crate::problem::{PROBLEM, Problem};
 
-/// How long a client that was refused may still send before it is cut off; cut
-/// off while it sends, it would not see the answer.
+/// How long the server still reads from a client after a refusal. If it closed the
+/// connection while the client sends, the client would not see the answer.
 const DRAIN: Duration = Duration::from_secs(2);
-/// More than the head of any answer that hyper writes by itself.
+/// Larger than the head of any answer that hyper writes by itself.
 const OWN_HEAD_BYTES_MAX: usize = 1_024;
 
-/// How long a connection may wait.
+/// The time limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
-    /// For a request's headers, from their first byte; a new connection's first
-    /// request counts from the start.
+    /// For a request's headers, from their first byte; for the first request of a
+    /// connection, from the start of the connection.
     pub(super) headers: Duration,
     /// For the next request.
     pub(super) idle: Duration,
 }
 
-/// How far the request at hand is. The service moves it on, and the socket's
-/// side reads it.
+/// The progress of the current request. The service sets it, and the socket side reads
+/// it.
 #[derive(Debug, Default)]
 pub(super) struct Progress(AtomicU8);
 
-/// No request was read whole: what hyper writes now is its own refusal.
+/// No request was read completely: a response that hyper writes now is its own refusal.
 const AWAITING: u8 = 0;
 /// A request is being answered.
 const ANSWERING: u8 = 1;
-/// The answer was handed to hyper whole.
+/// The complete answer was passed to hyper.
 const ANSWERED: u8 = 2;
 /// The connection is no longer HTTP.
 const UPGRADED: u8 = 3;
@@ -56,7 +56,7 @@ impl Progress {
         self.0.store(ANSWERING, Ordering::Relaxed);
     }
 
-    /// Follows `response` to its end.
+    /// Tracks `response` until its body ends.
     pub(super) fn follow(self: &Arc<Self>, response: Response) -> http::Response<Followed> {
         if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
             self.0.store(UPGRADED, Ordering::Relaxed);
@@ -101,14 +101,14 @@ impl Drop for Followed {
     }
 }
 
-/// See the module.
+/// A socket with the two tasks that the module describes.
 #[derive(Debug)]
 pub(super) struct Connection<S> {
     stream: S,
     progress: Arc<Progress>,
     times: Times,
     timer: Pin<Box<Sleep>>,
-    /// Bytes of a request's head came, and the head is not complete.
+    /// Some bytes of a request's head have arrived, and the head is not complete.
     begun: bool,
     /// The head of the answer that hyper wrote by itself.
     own_head: Vec<u8>,
@@ -120,7 +120,7 @@ pub(super) struct Connection<S> {
 struct Refusal {
     bytes: Vec<u8>,
     written: usize,
-    /// The other side was told that nothing follows.
+    /// The write side is closed: the client knows that nothing follows.
     closed: bool,
 }
 
@@ -141,13 +141,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.progress.0.load(Ordering::Relaxed)
     }
 
-    /// Starts the time of a phase. The task is woken at its end.
+    /// Starts the time limit of a phase. The task is woken when it ends.
     fn arm(&mut self, time: Duration, cx: &mut Context<'_>) {
         self.timer.as_mut().reset(Instant::now() + time);
         let _ = self.timer.as_mut().poll(cx);
     }
 
-    /// Keeps what hyper writes by itself back, to answer with a problem.
+    /// Withholds what hyper writes by itself, to answer with a problem instead.
     fn withhold<'a>(&mut self, slices: impl Iterator<Item = &'a [u8]>) -> usize {
         let mut bytes = 0;
         for slice in slices {
@@ -214,7 +214,7 @@ fn answer(problem: &Problem) -> Vec<u8> {
     bytes
 }
 
-/// What hyper refused, in this server's words.
+/// The problem for a request that hyper refused.
 fn own_refusal(head: &[u8]) -> Problem {
     match head.get(9..12) {
         Some(b"431" | b"414") => {
@@ -232,7 +232,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.refusal.is_some() {
-            // Then hyper sees the end.
+            // Then hyper sees the end of the input.
             return this.poll_refuse(cx);
         }
         let before = buf.filled().len();

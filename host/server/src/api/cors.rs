@@ -1,9 +1,9 @@
 //! Cross-origin requests (the Fetch standard) of the pages in `http.origins`,
 //! `OPTIONS`, and the handshake of CloudEvents web hooks.
 //!
-//! Not the layer of `tower-http`: it takes every `OPTIONS` for a preflight, the
-//! web hook's among them, and answers 200. Which pages may call is for
-//! [`super::guard`] to say; it runs first.
+//! The layer of `tower-http` does not fit: it treats every `OPTIONS` as a preflight,
+//! including that of a web hook, and answers 200. [`super::guard`] decides which pages
+//! may call; it runs first.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -18,10 +18,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use super::Shared;
 use crate::config::HttpConfig;
 
-/// The methods that some address takes.
+/// The methods that at least one address accepts.
 const METHODS: &str = "GET, HEAD, POST, DELETE";
-/// How long a browser may keep the answer to a preflight, in seconds: as long as
-/// any does.
+/// How long a browser may keep the answer to a preflight, in seconds: the longest time
+/// that any browser honours.
 const MAX_AGE_S: &str = "7200";
 /// Where events are sent.
 const EVENTS: &str = "/v1/events";
@@ -38,8 +38,8 @@ pub(super) async fn share(State(app): State<Shared>, request: Request, next: Nex
     headers.append(VARY, HeaderValue::from_static("Origin"));
     if let Some(origin) = origin {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        // No request here has credentials in the sense of the standard, so this
-        // names all headers.
+        // No request here has credentials in the sense of the standard, so `*` covers
+        // all headers.
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
     }
     response
@@ -64,7 +64,7 @@ pub(super) async fn options(State(app): State<Shared>, request: Request, next: N
         _ => None,
     };
     let mut response = next.run(request).await;
-    // The router knows which methods an address takes, and says so.
+    // The router knows which methods an address accepts, and lists them in `Allow`.
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         let allow = response.headers_mut().remove(ALLOW);
         response = StatusCode::NO_CONTENT.into_response();
@@ -81,7 +81,7 @@ pub(super) async fn options(State(app): State<Shared>, request: Request, next: N
     response
 }
 
-/// The answer to a browser that asks before it sends a page's request.
+/// The answer to a browser's preflight.
 fn preflight(headers: &HeaderMap, config: &HttpConfig) -> Option<Response> {
     origin(headers, config)?;
     headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;
@@ -89,7 +89,7 @@ fn preflight(headers: &HeaderMap, config: &HttpConfig) -> Option<Response> {
     let answer = response.headers_mut();
     answer.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
     answer.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE_S));
-    // Any header may be sent: those of extension attributes have no list.
+    // Any header may be sent: the headers of extension attributes cannot be listed.
     for asked in headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS) {
         answer.append(ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
     }

@@ -1,8 +1,8 @@
-//! The API's description (OpenAPI 3.1), completed with what holds for every
+//! The API's description (OpenAPI 3.1), completed with what is the same for every
 //! address: names of operations, problems, limits, and media types.
 //!
-//! It is patched as JSON, once at the start: the macros on the handlers know one
-//! media type an answer, and nothing of the settings.
+//! The JSON is patched once at the start: the macros on the handlers support one media
+//! type per answer, and do not know the settings.
 
 use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
@@ -14,13 +14,13 @@ use crate::problem::PROBLEM;
 const JSON: &str = "application/json";
 const PROBLEM_SCHEMA: &str = "#/components/schemas/Problem";
 const EVENT_SCHEMA: &str = "#/components/schemas/CloudEvent";
-/// What any request may be answered with, whatever it asks for.
+/// The answers that any request may get.
 const ANYWHERE: [(&str, &str); 8] = [
     ("400", "the request or a parameter is malformed"),
     ("403", "the request names another host, or comes from a page that may not call this server"),
     ("408", "the request's headers did not come in time"),
     ("413", "the body is too large"),
-    ("415", "the body is in a coding that is not taken"),
+    ("415", "the body has a content coding that is not supported"),
     ("431", "the request's headers are too large"),
     ("500", "an error inside the server"),
     ("503", "the server is busy or shutting down; come back after `Retry-After` seconds"),
@@ -55,7 +55,7 @@ fn operation_id(method: &str, path: &str) -> String {
     words.filter(|word| !word.is_empty()).fold(method.to_owned(), |id, word| id + "_" + word)
 }
 
-/// In JSON a map's keys are text, whatever they count.
+/// In JSON the keys of a map are strings, even if they are numbers.
 fn name_members(schema: &mut Value) {
     match schema {
         Value::Object(members) => {
@@ -71,7 +71,7 @@ fn name_members(schema: &mut Value) {
     }
 }
 
-/// Gives a parameter its limits. One that may be left out is never `null`.
+/// Gives a parameter its limits. An optional parameter is never `null`.
 fn bound(parameter: &mut Value, path: &str, config: &HttpConfig) {
     let name = parameter["name"].as_str().unwrap_or_default().to_owned();
     let schema = &mut parameter["schema"];
@@ -98,7 +98,7 @@ fn bound(parameter: &mut Value, path: &str, config: &HttpConfig) {
     }
 }
 
-/// Problems have a media type of their own, and some may come anywhere.
+/// Problems have a media type of their own, and some may be the answer of any address.
 fn answers(answers: &mut Value, path: &str) {
     let Some(answers) = answers.as_object_mut() else { return };
     for answer in answers.values_mut() {
@@ -123,7 +123,7 @@ fn answers(answers: &mut Value, path: &str) {
             *known = problem_answer(words);
         }
     }
-    answers.insert("405".into(), problem_answer("a method that the address does not take"));
+    answers.insert("405".into(), problem_answer("the address does not accept this method"));
 }
 
 fn problem_answer(words: &str) -> Value {
@@ -142,7 +142,7 @@ fn media(paths: &mut Value) {
     let events = json!({"schema": {"type": "array", "items": {"$ref": EVENT_SCHEMA}}});
     ok(paths, "/v1/events", BATCH, events.clone());
     ok(paths, "/v1/events", NDJSON, text("{\"specversion\":\"1.0\",…}\n"));
-    let lines = "one event a line, of any length";
+    let lines = "one event per line, of any length";
     paths["/v1/events"]["post"]["requestBody"] = json!({
         "required": true,
         "description": "Any other media type is binary mode: attributes in `ce-` headers, the body is the data.",
@@ -172,7 +172,7 @@ fn media(paths: &mut Value) {
 fn problem() -> Value {
     json!({
         "type": "object",
-        "description": "A problem (RFC 9457). Some have further members, as `errors`.",
+        "description": "A problem (RFC 9457). Some have further members, such as `errors`.",
         "required": ["type", "title", "status", "detail", "code", "help"],
         "properties": {
             "type": {

@@ -1,6 +1,6 @@
-//! Packed bodies: `Content-Encoding` (RFC 9110, section 8.4). They are unpacked
-//! as they are read, so that neither a small body that unpacks to a huge one nor
-//! a large window takes more memory than the limits allow.
+//! Packed bodies: `Content-Encoding` (RFC 9110, section 8.4). They are unpacked while
+//! they are read. A small body that unpacks to a huge one, or a large window, cannot
+//! use more memory than the limits allow.
 
 use std::fmt;
 use std::io;
@@ -25,12 +25,12 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use super::Shared;
 use crate::problem::{CONTENT_CODING, Problem};
 
-/// The most codings of one body.
+/// The maximum number of codings of one body.
 const CODINGS_MAX: usize = 3;
-/// Zstandard's window as RFC 9659 bounds it: 8 MiB. The library's own bound is
-/// 128 MiB a body.
+/// The maximum window of Zstandard (RFC 9659): 8 MiB. The library's own limit is 128
+/// MiB per body.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
-/// The bytes unpacked at a time.
+/// The number of bytes unpacked at a time.
 const PIECE_BYTES: usize = 16 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ enum Coding {
     Zstd,
 }
 
-/// Why a packed body cannot be read on.
+/// Why unpacking a body failed.
 #[derive(Debug)]
 struct TooMuch(String);
 
@@ -51,7 +51,7 @@ impl fmt::Display for TooMuch {
 
 impl std::error::Error for TooMuch {}
 
-/// How much a body may unpack to.
+/// The limits of unpacking a body.
 #[derive(Clone, Copy)]
 struct Bound {
     /// Bytes that are always allowed.
@@ -60,15 +60,15 @@ struct Bound {
     ratio: u64,
 }
 
-/// Hands the body on as it was before it was packed. What comes after sees
-/// neither `Content-Encoding` nor the packed length.
+/// Passes the body on unpacked. The layers after this one see neither
+/// `Content-Encoding` nor the packed length.
 pub(super) async fn unpack(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let codings = match codings(request.headers()) {
         Ok(codings) if codings.is_empty() => return next.run(request).await,
         Ok(codings) => codings,
         Err(problem) => return problem.into_response(),
     };
-    // What unpacks holds a window of memory.
+    // Every body that is being unpacked holds a window in memory.
     let wait = Duration::from_millis(app.config.http.body_idle_ms_max);
     let place = Arc::clone(&app.unpacking).acquire_owned();
     let Ok(Ok(place)) = tokio::time::timeout(wait, place).await else {
@@ -156,10 +156,10 @@ fn pieces(
     })
 }
 
-/// What a body that could not be read to its end is answered with. `place` says
-/// how far it came: ` after line 3`.
+/// The answer for a body that could not be read to its end. `place` tells how much was
+/// read: ` after line 3`.
 pub(super) fn broken(error: axum::Error, place: &str) -> Problem {
-    // Each layer that hands the body on wraps its error once more.
+    // Each layer that passes the body on wraps its error again.
     let mut error = error.into_inner();
     let error = loop {
         match error.downcast::<axum::Error>() {

@@ -17,9 +17,10 @@ use super::{App, Shared, stamps};
 use crate::cloudevents::{BATCH, NDJSON, format_time, parse_time, write_event, write_exact};
 use crate::problem::Problem;
 
-/// Events of an answer where `limit` is not given.
+/// The number of events in an answer if `limit` is not given.
 const LIMIT_DEFAULT: usize = 100;
-/// Chunks looked through in one go; a filter that matches rarely passes many.
+/// The maximum number of chunks searched in one pass; a filter that rarely matches
+/// skips many.
 const CHUNKS_MAX: usize = 1_000;
 
 /// Which events to read.
@@ -27,25 +28,25 @@ const CHUNKS_MAX: usize = 1_000;
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Which {
-    /// The partition; 0 where left out.
+    /// The partition; 0 if left out.
     partition: u32,
-    /// The first offset, or `end` for what comes from now on; the oldest kept
-    /// where left out.
+    /// The first offset, or `end` for events appended after this request; the oldest
+    /// kept offset if left out.
     from: Option<String>,
     /// In place of `from`: the first event appended with a time at or after
     /// this one, RFC 3339.
     time: Option<String>,
-    /// The most events; 100 where left out.
+    /// The maximum number of events; 100 if left out.
     limit: Option<usize>,
-    /// Event types, separated by commas: exact, or a prefix ending in `*`. `*` gives
-    /// out the whole log: host events too, and with each event when it was appended and
-    /// to which partition, for `POST /v1/events?exact=true` elsewhere.
+    /// Event types, separated by commas: exact, or a prefix ending in `*`. `*` returns
+    /// the whole log: also host events, and for each event its append time and its
+    /// partition, for `POST /v1/events?exact=true` on another server.
     types: Option<String>,
-    /// How long to wait for the first event where there is none yet: `5s`.
+    /// How long to wait for the first event if there is none yet: `5s`.
     wait: Option<String>,
 }
 
-/// A stretch of the log.
+/// Events of a partition, from one offset on.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "the answer is written by hand; this describes it")]
 pub(crate) struct EventsPage {
@@ -55,7 +56,7 @@ pub(crate) struct EventsPage {
     start: u64,
     /// The next offset to be written.
     end: u64,
-    /// Where to go on: hand it back as `from`.
+    /// Where to continue: pass it as `from`.
     next: u64,
     /// Retries and drops of parked events that tables here depend on. They are not in
     /// the log, so tables that are folded from an export of it may differ.
@@ -70,7 +71,7 @@ pub(crate) struct EventsPage {
 pub(crate) struct LoggedEvent {
     /// Its offset.
     offset: u64,
-    /// When the log took it, if the log knows.
+    /// When the log took it, if known.
     appended: Option<String>,
     /// The event in structured mode.
     #[schema(value_type = Object)]
@@ -79,12 +80,11 @@ pub(crate) struct LoggedEvent {
 
 /// Reads events.
 ///
-/// Answers JSON. With `Accept: application/x-ndjson` (one event a line) or
-/// `application/cloudevents-batch+json` (an array) the answer holds the events
-/// alone, as `POST /v1/events` takes them; the header `Lantern-Next` then says
-/// where to go on, and
-/// `Lantern-Decisions` how many retries and drops of parked events the tables here
-/// depend on besides the log.
+/// Answers JSON. With `Accept: application/x-ndjson` (one event per line) or
+/// `application/cloudevents-batch+json` (an array) the answer contains only the events,
+/// in the form that `POST /v1/events` accepts. Then the header `Lantern-Next` tells
+/// where to continue, and `Lantern-Decisions` how many retries and drops of parked
+/// events the tables here depend on in addition to the log.
 #[utoipa::path(
     get, path = "/v1/events", tag = "events", params(Which),
     responses(
@@ -127,7 +127,7 @@ pub(crate) async fn read(
     Ok(page.answer(partition, bounds, app.engine.decisions()))
 }
 
-/// Waits for an append; `false` once it is too late, or the server stops.
+/// Waits for an append; `false` if the time is over or the server stops.
 async fn changed(
     app: &App,
     appended: &mut tokio::sync::watch::Receiver<()>,
@@ -154,17 +154,17 @@ fn filter(types: Option<&str>) -> TypeFilter {
     }
 }
 
-/// Whether all types are asked for by `*`.
+/// Whether `*` requests all types.
 fn is_whole(types: Option<&str>) -> bool {
     types.is_some_and(|types| types.split(',').any(|kind| kind.trim() == "*"))
 }
 
-/// Where to begin.
+/// The first offset to read.
 fn first(app: &App, partition: PartitionId, which: &Which) -> Result<Offset, Problem> {
     let bounds = app.log.bounds(partition)?;
     match (which.from.as_deref(), which.time.as_deref()) {
         (Some(_), Some(_)) => {
-            Err(Problem::new("LAN-0403", "`from` and `time` are both there: give one of them"))
+            Err(Problem::new("LAN-0403", "both `from` and `time` are given: give only one of them"))
         }
         (None, None) => Ok(bounds.start),
         (Some("end"), None) => Ok(bounds.end),
@@ -184,7 +184,7 @@ fn first(app: &App, partition: PartitionId, which: &Which) -> Result<Offset, Pro
     }
 }
 
-/// An answer in the making.
+/// An answer that is being built.
 struct Page {
     next: Offset,
     shape: Shape,
@@ -205,7 +205,7 @@ impl Page {
         self.count >= self.limit || self.events.len() >= self.bytes_max
     }
 
-    /// Reads on; whether the log's end was reached.
+    /// Reads more events; returns whether the log's end was reached.
     fn fill(
         &mut self,
         app: &App,
@@ -217,7 +217,7 @@ impl Page {
                 return Ok(false);
             }
             match read_or_wait(&*app.log, partition, self.next, wanted)? {
-                // It never answers that more is on its way.
+                // This log never answers `Pending`.
                 Read::End | Read::Pending => return Ok(true),
                 Read::Skipped { next } => self.next = next,
                 Read::Chunk(chunk) => self.take(&chunk, wanted),
@@ -294,7 +294,7 @@ impl Page {
     }
 }
 
-/// What `uri` asks of the log, in words.
+/// What `uri` requests from the log, as text.
 pub(crate) fn explain(
     uri: &http::Uri,
     config: &crate::config::HttpConfig,

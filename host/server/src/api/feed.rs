@@ -15,10 +15,10 @@ use lantern_live::{SUBPROTOCOL, accept_key};
 use super::Shared;
 use crate::problem::Problem;
 
-/// A client's key is so long (RFC 6455, section 4.1).
+/// The length of a client's key (RFC 6455, section 4.1).
 const KEY_BYTES: usize = 16;
 
-/// Opens the feed. A WebSocket; the protocol is on the page of the feed.
+/// Opens the feed, a WebSocket. See the page about the feed for the protocol.
 #[utoipa::path(
     get, path = "/v1/feed", tag = "tables",
     responses((status = 101, description = "the WebSocket"), (status = 400, body = Problem),
@@ -45,7 +45,7 @@ pub(crate) async fn connect(State(app): State<Shared>, mut request: Request) -> 
                 let end = hub.serve(TokioIo::new(upgraded), shutdown).await;
                 tracing::debug!(?end, "a feed session ended");
             }
-            Err(error) => tracing::debug!(%error, "a WebSocket did not come about"),
+            Err(error) => tracing::debug!(%error, "opening a WebSocket failed"),
         }
     });
     let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
@@ -59,7 +59,7 @@ pub(crate) async fn connect(State(app): State<Shared>, mut request: Request) -> 
     response
 }
 
-/// The answer to the client's key, and whether it asked for the subprotocol.
+/// The answer to the client's key, and whether the client requested the subprotocol.
 fn handshake(headers: &HeaderMap) -> Result<(HeaderValue, bool), Problem> {
     let has = |name, wanted: &str| {
         headers
@@ -70,7 +70,7 @@ fn handshake(headers: &HeaderMap) -> Result<(HeaderValue, bool), Problem> {
             .any(|part| part.trim().eq_ignore_ascii_case(wanted))
     };
     if !has(UPGRADE, "websocket") || !has(CONNECTION, "upgrade") {
-        return Err(Problem::new("LAN-0412", "the request asks for no WebSocket"));
+        return Err(Problem::new("LAN-0412", "the request does not ask for a WebSocket"));
     }
     if !has(SEC_WEBSOCKET_VERSION, "13") {
         return Err(Problem::new("LAN-0412", "the WebSocket's version must be 13"));
@@ -78,7 +78,7 @@ fn handshake(headers: &HeaderMap) -> Result<(HeaderValue, bool), Problem> {
     let wrong = |detail: String| Problem::new("LAN-0418", detail);
     let asked = headers.contains_key(SEC_WEBSOCKET_PROTOCOL);
     if asked && !has(SEC_WEBSOCKET_PROTOCOL, SUBPROTOCOL) {
-        return Err(wrong(format!("this server speaks the subprotocol `{SUBPROTOCOL}` alone")));
+        return Err(wrong(format!("this server supports only the subprotocol `{SUBPROTOCOL}`")));
     }
     let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
     let key = match (keys.next(), keys.next()) {

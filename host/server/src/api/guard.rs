@@ -1,6 +1,5 @@
-//! Keeps web pages of other sites away from a server that has no
-//! authentication: a page may send requests to the loopback address, under its
-//! own name (DNS rebinding) or not.
+//! Protects a server without authentication from web pages of other sites: a page can
+//! send requests to the loopback address, also under its own host name (DNS rebinding).
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -13,8 +12,8 @@ use crate::cloudevents::percent_decode;
 use crate::config::HttpConfig;
 use crate::problem::Problem;
 
-/// Answers only requests that name this server, from no page or from one that
-/// may call it.
+/// Answers a request only if it names this server and comes from no page or from a page
+/// that may call the server.
 pub(crate) async fn check(State(app): State<Shared>, request: Request, next: Next) -> Response {
     match allowed(request.headers(), request.uri(), &app.config.http) {
         Ok(()) => next.run(request).await,
@@ -36,7 +35,7 @@ fn allowed(headers: &HeaderMap, uri: &Uri, config: &HttpConfig) -> Result<(), Pr
     }
     let origin = origin.to_str().unwrap_or("?");
     let site = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    // A page of another port of this machine is another site, though a local one.
+    // A page from another port of this machine counts as another site.
     let own = site.is_some_and(|site| site == host && is_ours(site, config));
     if own || config.origins.iter().any(|allowed| allowed == origin) {
         return Ok(());
@@ -55,7 +54,7 @@ fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<&'a str, Problem> {
     }
     let host = host.to_str().map_err(|_| bad("`Host` is not ASCII"))?;
     if host.contains([',', ' ', '@', '/']) {
-        return Err(bad(&format!("`Host` is `{host}`, which is no host and port")));
+        return Err(bad(&format!("`Host` is `{host}`, which is not a host and port")));
     }
     match uri.authority() {
         None => Ok(host),
@@ -64,8 +63,8 @@ fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<&'a str, Problem> {
     }
 }
 
-/// Refuses a path or query that is not percent-encoded UTF-8: read leniently it
-/// would mean something else than the client said.
+/// Refuses a path or query that is not percent-encoded UTF-8. Lenient decoding could
+/// change its meaning.
 fn check_encoding(uri: &Uri) -> Result<(), Problem> {
     for part in [uri.path(), uri.query().unwrap_or_default()] {
         if percent_decode(part.as_bytes()).is_none() {

@@ -1,5 +1,4 @@
-//! Whether the server lives, whether it keeps up, what it measures, and what its
-//! errors mean.
+//! Health, readiness, metrics, and the explanation of error codes.
 
 use std::collections::BTreeMap;
 
@@ -19,17 +18,17 @@ use crate::codes::{Code, find};
 use crate::problem::Problem;
 use crate::process;
 
-/// The most partitions that one trouble names.
+/// The maximum number of partitions named in one trouble.
 const NAMES_SHOWN: usize = 4;
 
 /// Whether the server is ready.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Ready {
-    /// Whether events are taken and every active version keeps up.
+    /// Whether the server accepts events and every active version keeps up.
     ready: bool,
-    /// Why it is not.
+    /// Why the server is not ready.
     reasons: Vec<String>,
-    /// What needs attention although the server is ready: parked events,
+    /// Conditions that need attention although the server is ready: parked events,
     /// versions that were not activated.
     warnings: Vec<String>,
 }
@@ -41,7 +40,7 @@ pub(crate) struct Status {
     version: &'static str,
     /// The log's partitions.
     partitions: Vec<PartitionStatus>,
-    /// What is wrong with the log, one sentence each; empty where nothing is.
+    /// What is wrong with the log, one sentence each; empty if nothing is.
     troubles: Vec<String>,
     /// Sessions of the feed.
     feed_sessions: usize,
@@ -52,29 +51,29 @@ pub(crate) struct Status {
 pub(crate) struct PartitionStatus {
     /// Its number.
     partition: u32,
-    /// What it is called where the log is, as `orders[3]`; `null` for the
-    /// embedded log.
+    /// The name of its Kafka partition, such as `orders[3]`; `null` for the embedded
+    /// log.
     name: Option<String>,
-    /// The oldest offset kept; `null` while it is not known.
+    /// The oldest offset kept; `null` if unknown.
     start: Option<u64>,
-    /// The next offset to be written; `null` while it is not known.
+    /// The next offset to be written; `null` if unknown.
     end: Option<u64>,
-    /// The highest event time, microseconds since 1970, where there is one. Events
-    /// far ahead of their append do not count.
+    /// The highest event time in microseconds since 1970, if there is one. Events far
+    /// ahead of their append do not count.
     event_time_us: Option<i64>,
     /// The latest event that was too far ahead of its append to move the watermark
     /// of some projection (`engine.ahead_max_s`); `null` if there was none.
     ahead: Option<AheadStatus>,
 }
 
-/// Says that the process lives.
+/// Answers as long as the process runs.
 #[utoipa::path(get, path = "/healthz", tag = "server", responses((status = 200, body = String)))]
 pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Says whether events are taken and every active version keeps up; 503 with
-/// the reasons where not.
+/// Reports whether the server accepts events and every active version keeps up; if not,
+/// 503 with the reasons.
 #[utoipa::path(get, path = "/readyz", tag = "server",
     responses((status = 200, body = Ready), (status = 503, body = Ready)))]
 pub(crate) async fn readyz(State(app): State<Shared>) -> Result<Response, Problem> {
@@ -125,7 +124,7 @@ fn warnings(app: &App) -> Vec<String> {
 
 fn troubles(app: &App) -> Vec<String> {
     let mut troubles = app.log.troubles();
-    // A broker that is away is one trouble, however many partitions it has.
+    // An unreachable broker is one trouble, however many partitions it has.
     let mut faults: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for partition in (0..app.log.partitions()).map(PartitionId) {
         if let Err(error) = app.log.bounds(partition) {
@@ -142,8 +141,8 @@ fn troubles(app: &App) -> Vec<String> {
     troubles
 }
 
-/// A version that nobody reads may halt without harm: only the active one
-/// counts, or the first while there is none.
+/// A halted version is harmless unless readers use it: only the active version counts,
+/// or the first one while no version is active.
 fn stuck(projection: &ProjectionStatus, reasons: &mut Vec<String>) {
     let serving = projection.active.as_ref();
     let watched = projection.versions.iter().filter(|v| serving.is_none_or(|id| *id == v.id));

@@ -1,4 +1,4 @@
-//! `POST /v1/events`: takes events in every mode of CloudEvents.
+//! `POST /v1/events`: accepts events in every mode of CloudEvents.
 
 use std::collections::BTreeMap;
 
@@ -17,63 +17,64 @@ use super::{Shared, now, stream};
 use crate::cloudevents::{BATCH, EventError, NDJSON, Reader, STRUCTURED};
 use crate::problem::Problem;
 
-/// Batches up to so many bytes are read on the spot; larger ones would hold up
-/// other requests on the same thread.
+/// Batches of up to this many bytes are parsed on the thread of the request; larger
+/// ones would delay other requests on the same thread.
 pub(super) const INLINE_BYTES_MAX: usize = 32 << 10;
 
-/// What became of events that were sent.
+/// The result of sending events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Taken {
-    /// How many are in the log now that were not before.
+    /// How many events were appended.
     pub(crate) appended: u64,
-    /// How many were there already, by tenant, `source` and `id`.
+    /// How many were in the log already, by tenant, `source` and `id`.
     pub(crate) duplicates: u64,
-    /// Of the duplicates: how many have other content than the event that is there. A
-    /// sender has used an `id` twice, and the second event is lost.
+    /// How many of the duplicates differ in content from the event in the log. In this
+    /// case a sender has used an `id` twice, and the second event is lost.
     pub(crate) differs: u64,
     /// How many were refused.
     pub(crate) rejected: u64,
-    /// Of NDJSON: up to which line all is in the log, or refused and named.
+    /// For NDJSON: every event up to this line is in the log, or was refused and is
+    /// named in `errors`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lines: Option<u64>,
-    /// The offsets taken, by partition.
+    /// The offsets of the events, by partition.
     pub(crate) partitions: BTreeMap<u32, Stretch>,
-    /// Where each event is, in the order sent; not told of NDJSON.
+    /// The place of each event, in the order sent; not for NDJSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) events: Option<Vec<Placed>>,
-    /// What is wrong with those refused; the first hundred or so.
+    /// What is wrong with the refused events; at most `ingest.errors_max` of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) errors: Vec<Refused>,
 }
 
-/// A stretch of offsets; others' events may stand between.
+/// A range of offsets; events of other senders may be between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Stretch {
-    /// The first event's offset.
+    /// The offset of the first event.
     pub(crate) first: u64,
-    /// The last one's.
+    /// The offset of the last event.
     pub(crate) last: u64,
 }
 
-/// Where one event is.
+/// The place of one event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum Placed {
-    /// In the log.
+    /// It is in the log.
     InLog {
         /// Its partition.
         partition: u32,
-        /// Its offset; of a duplicate, that of the first.
+        /// Its offset; for a duplicate, the offset of the first copy.
         offset: u64,
         /// Whether it was there before.
         duplicate: bool,
-        /// Of a duplicate: whether the event that is there has other content.
+        /// For a duplicate: whether the event in the log has other content.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         differs: bool,
     },
-    /// Refused.
+    /// It was refused.
     Refused {
-        /// The code of the error, which `errors` explains.
+        /// The error code, which `errors` explains.
         code: String,
     },
 }
@@ -81,7 +82,7 @@ pub(crate) enum Placed {
 /// Why one event was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Refused {
-    /// Its place in the batch, from 0.
+    /// Its index in the batch, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) index: Option<u64>,
     /// Its line, from 1.
@@ -93,39 +94,39 @@ pub(crate) struct Refused {
     pub(crate) detail: String,
 }
 
-/// How to take events.
+/// Options for an append.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Mode {
-    /// Whether the good events are appended where others are bad.
+    /// Whether valid events are appended if others are invalid.
     pub(crate) partial: bool,
-    /// Whether the events are those of another log, given out with `types=*`, and
-    /// are to be here as they were there: host events and append times included. Only
-    /// for NDJSON, and only into an empty log with as many partitions, before there is
-    /// a projection.
+    /// Whether the events were exported from another log with `types=*` and are
+    /// appended exactly as they were: including host events and append times. Only for
+    /// NDJSON, and only into an empty log with the same number of partitions, before
+    /// there is a projection.
     pub(crate) exact: bool,
 }
 
 /// Appends events.
 ///
 /// Takes one event (`application/cloudevents+json`, or binary mode with `ce-*`
-/// headers), a batch (`application/cloudevents-batch+json`) or a stream of any
-/// length with one event a line (`application/x-ndjson`). The answer comes when
-/// the events are durable. Sending an event again is safe: it is known by
-/// tenant, `source` and `id`; `differs` says that the one that is there has other
-/// content.
+/// headers), a batch (`application/cloudevents-batch+json`) or a stream of any length
+/// with one event per line (`application/x-ndjson`). The answer is sent when the events
+/// are durable. Sending an event again is safe: the log recognizes it by tenant,
+/// `source` and `id`. `differs` counts the duplicates whose content is not that of the
+/// event in the log.
 ///
-/// Nothing of a batch with a bad event is appended, unless `partial=true`. A
-/// stream is appended in groups of lines, each whole or not at all; without
-/// `partial=true` it stops at the first group with a bad line, and the answer
-/// says up to which line all is in the log.
+/// If a batch contains an invalid event, nothing is appended, unless `partial=true`. A
+/// stream is appended in groups of lines, each group completely or not at all. Without
+/// `partial=true` it stops at the first group with an invalid line, and the answer
+/// names the line up to which every event is in the log.
 #[utoipa::path(
     post, path = "/v1/events", tag = "events", params(Mode),
     request_body(content = Value, content_type = "application/cloudevents+json"),
     responses(
         (status = 200, body = Taken),
-        (status = 400, body = Problem, description = "an event is bad; `errors` names each"),
+        (status = 400, body = Problem, description = "an event is invalid; `errors` names each"),
         (status = 413, body = Problem), (status = 415, body = Problem),
         (status = 422, body = Problem, description = "the topic cannot take an event"),
         (status = 409, body = Problem, description = "with `exact=true`: this log is not empty, or has other partitions"),
@@ -159,7 +160,7 @@ async fn take(
     match essence(media).as_str() {
         NDJSON | "application/ndjson" | "application/jsonl" => {
             if mode.exact && !app.engine.status().is_empty() {
-                let detail = "there are projections, which would emit events once more";
+                let detail = "there are projections, which would emit their events again";
                 return Err(Problem::new("LAN-0328", detail));
             }
             stream::append(app, content, mode).await
@@ -243,8 +244,8 @@ fn placed(event: &AppendedEvent) -> Placed {
 }
 
 impl Taken {
-    /// Counts what an append came to, also in the metrics: what a stream has appended
-    /// before it stops counts as well.
+    /// Adds the result of an append, also to the metrics: events that a stream appended
+    /// before it stops count as well.
     pub(super) fn count(&mut self, appended: &Appended) {
         let (before, duplicates, differing) = (self.appended, self.duplicates, self.differs);
         self.add(appended);

@@ -1,4 +1,4 @@
-//! The HTTP API: one module a resource, and what they share.
+//! The HTTP API: one module per resource, and the code that they share.
 
 mod conditions;
 mod connection;
@@ -51,17 +51,17 @@ use crate::problem::Problem;
 
 pub(crate) use serve::serve;
 
-/// The largest body of requests that only name something.
+/// The largest body of a request that only names something.
 const SMALL_BODY_BYTES_MAX: usize = 64 << 10;
-/// How long a failed append counts against the server's readiness; where nobody
-/// appends, nothing else would tell that the log has recovered.
+/// How long a failed append counts against the server's readiness. Without a limit a
+/// server to which no client appends would never become ready again.
 const APPEND_FAULT: Duration = Duration::from_secs(30);
 
-/// What every request may need.
+/// The state that every request may use.
 pub(crate) struct App {
     pub(crate) config: ServerConfig,
     pub(crate) log: Arc<dyn Log>,
-    /// The same, where it is on Kafka.
+    /// The same log, if it is on Kafka.
     #[cfg(feature = "kafka")]
     pub(crate) kafka: Option<Arc<lantern_kafka::KafkaLog>>,
     pub(crate) engine: Arc<Engine>,
@@ -72,31 +72,31 @@ pub(crate) struct App {
     pub(crate) appended: watch::Receiver<()>,
     /// Changes with every commit of an active version, and with every activation.
     pub(crate) committed: watch::Receiver<()>,
-    /// Reads of tables and the log under way.
+    /// Permits for reads of tables and of the log.
     pub(crate) queries: Semaphore,
-    /// Large bodies held whole.
+    /// Permits for large bodies that are held in memory.
     pub(crate) bodies: Arc<Semaphore>,
-    /// Packed bodies that are being read.
+    /// Permits for packed bodies that are being read.
     pub(crate) unpacking: Arc<Semaphore>,
-    /// When and why the log last refused events, until it takes some again.
+    /// When and why the log last refused events; reset when it accepts some again.
     pub(crate) append_fault: Mutex<Option<(Instant, String)>>,
     /// Whether the data folder can be written.
     pub(crate) probe: Probe,
     /// Sessions of the feed.
     pub(crate) feeds: TaskTracker,
-    /// Verifications under way; at most one.
+    /// The verifications in progress; at most one.
     pub(crate) verifications: TaskTracker,
-    /// The server is told to stop.
+    /// Cancelled when the server begins to stop.
     pub(crate) stopping: CancellationToken,
 }
 
-/// A request's state.
+/// The state that handlers get.
 pub(crate) type Shared = Arc<App>;
 
-/// The API's description; the paths come from the code below.
+/// The API's description; the macros on the handlers add the paths.
 #[derive(OpenApi)]
 #[openapi(
-    // Types of parameters are not found by themselves.
+    // utoipa does not find the types of parameters by itself.
     components(schemas(tables::Order)),
     info(
         title = "Lantern",
@@ -106,15 +106,16 @@ pub(crate) type Shared = Arc<App>;
     tags(
         (name = "events", description = "The log."),
         (name = "projections", description = "Plugins, their versions and parked events."),
-        (name = "tables", description = "What projections hold."),
+        (name = "tables", description = "The rows of projections."),
         (name = "server", description = "Health, metrics and errors."),
     ),
 )]
 struct Api;
 
-/// All routes. Those of the API describe themselves.
+/// All routes. The routes of the API also describe themselves for OpenAPI.
 pub(crate) fn router(app: Shared) -> Router {
-    // A form is read whole, up to a limit of its own, before it is taken apart.
+    // A form is read completely, up to a limit of its own, before it is split into
+    // parts.
     let uploads = OpenApiRouter::new()
         .routes(routes!(upload::upload_named))
         .routes(routes!(upload::upload))
@@ -171,7 +172,7 @@ async fn not_found(uri: http::Uri) -> Problem {
 }
 
 async fn wrong_method(method: http::Method, uri: http::Uri) -> Problem {
-    Problem::new("LAN-0402", format!("`{}` does not take {method}", uri.path()))
+    Problem::new("LAN-0402", format!("`{}` does not accept {method}", uri.path()))
 }
 
 impl App {
@@ -208,7 +209,8 @@ impl App {
         self.log.append(
             events,
             Box::new(move |result| {
-                // Nobody waits where the client has gone; the events stay.
+                // The receiver is gone if the client disconnected; the events stay in
+                // the log.
                 let _ = done.send(result);
             }),
         );
@@ -217,24 +219,24 @@ impl App {
         appended
     }
 
-    /// Remembers whether the log takes events.
+    /// Remembers whether the log accepts events.
     pub(crate) fn note_append<T>(&self, appended: &Result<T, LogError>) {
         let mut fault = self.append_fault.lock();
         match appended {
             Ok(_) => *fault = None,
-            // The event is to blame, and the log takes others.
+            // The event is the cause, and the log accepts others.
             Err(LogError::Rejected { .. }) => {}
             Err(error) => *fault = Some((Instant::now(), error.to_string())),
         }
     }
 
-    /// Why the log takes no events, where it refused some of late.
+    /// Why the log accepts no events, if it refused some recently.
     pub(crate) fn append_fault(&self) -> Option<String> {
         let fault = self.append_fault.lock();
         fault.as_ref().filter(|(at, _)| at.elapsed() < APPEND_FAULT).map(|(_, why)| why.clone())
     }
 
-    /// Tries the parked events again that the dead-letter topic names. Blocks.
+    /// Retries the parked events that the dead-letter topic names. Blocks.
     pub(crate) fn resend(&self, from_beginning: bool) -> Result<parked::Resent, Problem> {
         #[cfg(feature = "kafka")]
         if let Some(log) = self.kafka.as_ref().filter(|log| log.takes_dead_letters()) {
@@ -244,7 +246,7 @@ impl App {
         Err(Problem::new("LAN-0219", format!("there is no dead-letter topic to read from {from}")))
     }
 
-    /// Refuses work once the server is told to stop.
+    /// Refuses work if the server is shutting down.
     pub(crate) fn check_open(&self) -> Result<(), Problem> {
         if self.stopping.is_cancelled() {
             return Err(Problem::new("LAN-0215", "the server is shutting down"));
@@ -253,7 +255,7 @@ impl App {
     }
 }
 
-/// The time of day.
+/// The current wall-clock time.
 pub(crate) fn now() -> Timestamp {
     Timestamp(jiff::Timestamp::now().as_microsecond())
 }

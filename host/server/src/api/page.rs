@@ -1,4 +1,4 @@
-//! The dashboard: three files and a picture, all within the binary.
+//! The dashboard: three files and an icon, all compiled into the binary.
 
 use axum::Router;
 use axum::response::{IntoResponse, Response};
@@ -10,8 +10,8 @@ use http::{HeaderName, HeaderValue};
 
 use super::Shared;
 
-/// The page runs its own script and nothing else, and talks to its own server
-/// alone: what projections write can do no harm even where it would get in.
+/// The page runs only its own script and connects only to its own server. So text from
+/// projections can do no harm even if it were inserted into the page as HTML.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";

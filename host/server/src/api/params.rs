@@ -1,4 +1,4 @@
-//! Query parameters and bodies, read strictly: what is not known is refused by
+//! Query parameters and bodies, parsed strictly: an unknown parameter is refused by
 //! name.
 
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ use crate::cloudevents::BATCH;
 use crate::durations::{DURATION_FORMS, parse_duration};
 use crate::problem::Problem;
 
-/// The query of a request; unknown parameters are errors where `T` denies them.
+/// The query of a request; unknown parameters are errors if `T` denies them.
 pub(crate) struct Params<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
@@ -64,11 +64,11 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Names<T
     }
 }
 
-/// Bodies up to so many bytes are held without counting them.
+/// Bodies of up to this many bytes do not count towards `http.bodies_max`.
 const UNCOUNTED_BYTES_MAX: u64 = 64 << 10;
 
-/// A body, whole. Large ones hold a place among those that may be there at a
-/// time until they are dropped.
+/// A complete body. A large one holds a permit of `http.bodies_max` until it is
+/// dropped.
 pub(crate) struct Whole {
     /// The bytes.
     pub(crate) bytes: Bytes,
@@ -83,8 +83,8 @@ impl Deref for Whole {
     }
 }
 
-/// The whole body, of at most `max` bytes; it may pause for at most the time
-/// that the settings allow.
+/// The complete body, of at most `max` bytes. Between two pieces the client may pause
+/// for `http.body_idle_ms_max`.
 pub(crate) async fn body(
     app: &App,
     headers: &HeaderMap,
@@ -145,12 +145,12 @@ pub(crate) fn essence(value: &str) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
-/// How an answer's rows or events are written.
+/// The format of the rows or events in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
     /// One JSON object.
     Json,
-    /// One JSON object a row or event, each on a line.
+    /// One JSON object per row or event, each on its own line.
     Ndjson,
     /// Comma-separated values.
     Csv,
@@ -159,9 +159,9 @@ pub(crate) enum Shape {
 }
 
 impl Shape {
-    /// Of rows; the first is the one to take if the client wants none of them.
+    /// Formats of rows; the first is the default if the client accepts none of them.
     pub(crate) const ROWS: [Self; 3] = [Self::Json, Self::Ndjson, Self::Csv];
-    /// Of events.
+    /// Formats of events.
     pub(crate) const EVENTS: [Self; 3] = [Self::Json, Self::Ndjson, Self::Batch];
 
     fn names(self) -> &'static [&'static str] {
@@ -174,14 +174,14 @@ impl Shape {
     }
 }
 
-/// Thousandths of a weight, and how closely a range names a media type: 2 by
-/// name, 1 by its first half, 0 as `*/*`.
+/// Weight in thousandths, and how specifically a range names a media type: 2 by name, 1
+/// by its type alone (`text/*`), 0 as `*/*`.
 type Weight = (u16, u8);
 
-/// The shape that `Accept` weighs most (RFC 9110, section 12.5.1). Of those with
-/// equal weights, the one that is named more closely, then the one that is named
-/// first. If the client wants none of `offered`, the first of them: an answer
-/// that it may use all the same.
+/// The shape with the highest weight in `Accept` (RFC 9110, section 12.5.1). For equal
+/// weights the shape that is named more specifically wins, then the one named first. If
+/// the client accepts none of `offered`, this is the first of them: the client may be
+/// able to use it anyway.
 pub(crate) fn shape(headers: &HeaderMap, offered: &[Shape]) -> Shape {
     let mut best: Option<(Weight, Shape)> = None;
     let lines = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -196,8 +196,8 @@ pub(crate) fn shape(headers: &HeaderMap, offered: &[Shape]) -> Shape {
     best.map_or(offered[0], |(_, shape)| shape)
 }
 
-/// The weight of `shape` under `range`; `None` if the range does not name it, or
-/// another one does so more closely, or it is refused.
+/// The weight of `shape` under `range`; `None` if the range does not name it, if
+/// another range names it more specifically, or if it is refused.
 fn weigh(range: &str, shape: Shape, headers: &HeaderMap) -> Option<Weight> {
     let closeness = |range: &str| {
         let range = essence(range);
@@ -216,7 +216,7 @@ fn weigh(range: &str, shape: Shape, headers: &HeaderMap) -> Option<Weight> {
     (closest == Some(close) && weight > 0).then_some((weight, close))
 }
 
-/// The `q` of a range in thousandths; 1,000 if it has none that can be read.
+/// The `q` of a range in thousandths; 1,000 if it is missing or malformed.
 fn quality(range: &str) -> u16 {
     let q = range.split(';').skip(1).find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
@@ -226,7 +226,7 @@ fn quality(range: &str) -> u16 {
     q.map_or(1_000, |q| (q.clamp(0.0, 1.0) * 1_000.0) as u16)
 }
 
-/// A duration as in `wait=5s`, at most `max_s` seconds.
+/// A duration such as `wait=5s`, at most `max_s` seconds.
 pub(crate) fn wait(text: Option<&str>, max_s: u64) -> Result<Duration, Problem> {
     let Some(text) = text else { return Ok(Duration::ZERO) };
     let Some(wait) = parse_duration(text) else {
@@ -240,7 +240,7 @@ pub(crate) fn wait(text: Option<&str>, max_s: u64) -> Result<Duration, Problem> 
     Ok(wait)
 }
 
-/// Offsets that an answer must contain, one a partition: `0:501,1:77`.
+/// Offsets that an answer must contain, one per partition: `0:501,1:77`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MinOffsets(BTreeMap<u32, u64>);
 
@@ -277,7 +277,7 @@ impl MinOffsets {
         }
     }
 
-    /// The offset that the answer must contain of `partition`.
+    /// The offset of `partition` that the answer must contain.
     pub(crate) fn of(&self, partition: PartitionId) -> Option<Offset> {
         self.0.get(&partition.0).copied().map(Offset)
     }

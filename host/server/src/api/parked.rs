@@ -12,9 +12,9 @@ use super::params::{Names, Params, Small, limit};
 use super::projections::read_json;
 use crate::problem::Problem;
 
-/// Parked events of an answer where `limit` is not given.
+/// The number of parked events in an answer if `limit` is not given.
 const LIMIT_DEFAULT: usize = 100;
-/// The most parked events of an answer: each comes with its payload.
+/// The maximum number of parked events in an answer: each comes with its payload.
 pub(super) const LIMIT_MAX: usize = 1_000;
 
 /// Which parked events to show.
@@ -22,31 +22,31 @@ pub(super) const LIMIT_MAX: usize = 1_000;
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Which {
-    /// The version; the active one where left out.
+    /// The version; the active one if left out.
     version: Option<String>,
-    /// Those of this subject alone.
+    /// Only the events of this subject.
     subject: Option<String>,
-    /// Those of this tenant alone; an empty text for those without one.
+    /// Only the events of this tenant; an empty text for events without a tenant.
     tenant: Option<String>,
-    /// `true` for those that wait behind a failed one of their subject alone,
-    /// `false` for those that failed.
+    /// `true` for only the events that wait behind a failed event of their subject,
+    /// `false` for only the events that failed.
     waiting: Option<bool>,
-    /// `next` of the page before.
+    /// `next` of the previous page.
     cursor: Option<String>,
-    /// The most events; 100 where left out.
+    /// The maximum number of events; 100 if left out.
     limit: Option<usize>,
 }
 
-/// Of which version.
+/// The version to read.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Of {
-    /// The version; the active one where left out.
+    /// The version; the active one if left out.
     version: Option<String>,
 }
 
-/// Lists parked events with the reason of each.
+/// Lists parked events, each with its reason.
 #[utoipa::path(get, path = "/v1/projections/{name}/parked", tag = "projections",
     params(("name" = String, Path), Which),
     responses((status = 200, body = ParkedPage), (status = 404, body = Problem)))]
@@ -71,8 +71,8 @@ pub(crate) async fn list(
     app.query(list).await.map(Json)
 }
 
-/// Counts parked events by the reason of their failure, with those that wait
-/// behind them.
+/// Counts parked events by the reason of their failure, together with the events that
+/// wait behind them.
 #[utoipa::path(get, path = "/v1/projections/{name}/parked/reasons", tag = "projections",
     params(("name" = String, Path), Of),
     responses((status = 200, body = ParkedSummary), (status = 404, body = Problem)))]
@@ -85,7 +85,7 @@ pub(crate) async fn reasons(
     app.query(move |app| Ok(app.engine.parked_summary(&name, version.as_ref())?)).await.map(Json)
 }
 
-/// Applies parked events, in order; those that fail again stay.
+/// Applies parked events, in order; events that fail again stay parked.
 #[utoipa::path(post, path = "/v1/projections/{name}/parked/retry", tag = "projections",
     params(("name" = String, Path), Of), request_body = ParkedSelection,
     responses((status = 200, body = ParkedOutcome), (status = 400, body = Problem),
@@ -102,7 +102,7 @@ pub(crate) async fn retry(
     app.blocking(move |app| Ok(app.engine.retry(&name, version.as_ref(), &which)?)).await.map(Json)
 }
 
-/// Removes parked events for good.
+/// Deletes parked events permanently.
 #[utoipa::path(post, path = "/v1/projections/{name}/parked/drop", tag = "projections",
     params(("name" = String, Path), Of), request_body = ParkedSelection,
     responses((status = 200, body = ParkedOutcome), (status = 400, body = Problem),
@@ -121,34 +121,34 @@ pub(crate) async fn drop_parked(
     app.blocking(drop).await.map(Json)
 }
 
-/// Which letters to send again.
+/// Which dead letters to send again.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Letters {
-    /// From the topic's beginning, not from where the last call ended.
+    /// Start from the topic's beginning, not from the end of the last call.
     from_beginning: bool,
 }
 
-/// What became of the letters of the dead-letter topic.
+/// What became of the dead letters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Resent {
     /// Letters read.
     pub letters: u64,
-    /// Of them, records that are no copies of parked events of this log.
+    /// Records among them that are not copies of this log's parked events.
     pub foreign: u64,
-    /// Parked events that are now in the tables.
+    /// Parked events that are now applied to the tables.
     pub applied: u64,
-    /// Tried and still parked, with a new reason.
+    /// Events that were retried and failed again; they stay parked with a new reason.
     pub failed: u64,
-    /// Not tried: behind one that failed.
+    /// Events that were not retried because an event before them failed.
     pub waiting: u64,
-    /// Events that the active version has not parked, or not any more.
+    /// Events that are not parked, or no longer parked, in the active version.
     pub gone: u64,
 }
 
-/// Applies the parked events again that the dead-letter topic names. Those that
-/// fail again stay.
+/// Retries the parked events that the dead-letter topic names. Events that fail again
+/// stay parked.
 #[utoipa::path(post, path = "/v1/dead-letters/resend", tag = "projections",
     params(Letters),
     responses((status = 200, body = Resent), (status = 409, body = Problem),

@@ -12,7 +12,7 @@ use super::Shared;
 use super::params::{Names, Params, Small, limit};
 use crate::problem::Problem;
 
-/// Log lines of an answer where `limit` is not given.
+/// The number of log lines in an answer if `limit` is not given.
 const LINES_DEFAULT: usize = 100;
 
 /// All projections.
@@ -25,7 +25,7 @@ pub(crate) struct Projections {
 /// What a plugin logged.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Logs {
-    /// The newest messages, the newest last.
+    /// The newest messages, oldest first.
     logs: Vec<LogLine>,
 }
 
@@ -35,12 +35,12 @@ pub(crate) struct Logs {
 pub(crate) struct Version {
     /// The version's id.
     version: String,
-    /// As `force` of `…/versions/{id}/activate`.
+    /// Like `force` of `…/versions/{id}/activate`.
     #[serde(default)]
     force: bool,
 }
 
-/// Whether a version is activated in any case.
+/// Whether to activate a version in any case.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
@@ -50,16 +50,16 @@ pub(crate) struct Forced {
     force: bool,
 }
 
-/// How many log lines.
+/// How many log lines to return.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Lines {
-    /// The most lines; 100 where left out.
+    /// The maximum number of lines; 100 if left out.
     limit: Option<usize>,
 }
 
-/// Lists all projections with their versions and how far they are.
+/// Lists all projections with their versions and their progress.
 #[utoipa::path(get, path = "/v1/projections", tag = "projections",
     responses((status = 200, body = Projections)))]
 pub(crate) async fn list(State(app): State<Shared>) -> Result<Json<Projections>, Problem> {
@@ -117,9 +117,9 @@ pub(crate) async fn delete_version(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Makes a version that has caught up the one that serves readers.
+/// Activates a version that has caught up.
 ///
-/// A version that has parked events which the active version has applied is
+/// If a version has parked events that the active version has applied, the request is
 /// refused with 409 (LAN-0220), unless `force` is true.
 #[utoipa::path(post, path = "/v1/projections/{name}/versions/{id}/activate", tag = "projections",
     params(("name" = String, Path), ("id" = String, Path), Forced),
@@ -133,7 +133,7 @@ pub(crate) async fn activate_version(
     act(app, name, move |engine, name| engine.activate(name, &VersionId(id), force)).await
 }
 
-/// As `…/versions/{id}/activate`, with the version in the body.
+/// Like `…/versions/{id}/activate`, with the version in the body.
 #[utoipa::path(post, path = "/v1/projections/{name}/activate", tag = "projections",
     params(("name" = String, Path)), request_body = Version,
     responses((status = 200, body = ProjectionStatus), (status = 400, body = Problem),
@@ -147,7 +147,7 @@ pub(crate) async fn activate(
     act(app, name, move |engine, name| engine.activate(name, &VersionId(version), force)).await
 }
 
-/// Throws a version's tables away and folds the log anew.
+/// Deletes a version's tables and folds the log again.
 #[utoipa::path(post, path = "/v1/projections/{name}/versions/{id}/rebuild", tag = "projections",
     params(("name" = String, Path), ("id" = String, Path)),
     responses((status = 200, body = ProjectionStatus), (status = 404, body = Problem)))]
@@ -158,8 +158,8 @@ pub(crate) async fn rebuild_version(
     act(app, name, move |engine, name| engine.rebuild(name, &VersionId(id))).await
 }
 
-/// Lets the version that was active before serve readers again, at once,
-/// whatever it has parked.
+/// Activates the previously active version again, at once, even if it has parked
+/// events.
 #[utoipa::path(post, path = "/v1/projections/{name}/rollback", tag = "projections",
     params(("name" = String, Path)),
     responses((status = 200, body = ProjectionStatus), (status = 404, body = Problem),
@@ -171,7 +171,7 @@ pub(crate) async fn rollback(
     act(app, name, |engine, name| engine.rollback(name).map(drop)).await
 }
 
-/// Stops folding; what is there goes on being served.
+/// Stops folding; readers still get the existing rows.
 #[utoipa::path(post, path = "/v1/projections/{name}/pause", tag = "projections",
     params(("name" = String, Path)),
     responses((status = 200, body = ProjectionStatus), (status = 404, body = Problem)))]
@@ -182,7 +182,7 @@ pub(crate) async fn pause(
     act(app, name, |engine, name| engine.pause(name)).await
 }
 
-/// Goes on folding; a halted version is tried again.
+/// Continues folding; a halted version is tried again.
 #[utoipa::path(post, path = "/v1/projections/{name}/resume", tag = "projections",
     params(("name" = String, Path)),
     responses((status = 200, body = ProjectionStatus), (status = 404, body = Problem)))]
@@ -193,7 +193,7 @@ pub(crate) async fn resume(
     act(app, name, |engine, name| engine.resume(name)).await
 }
 
-/// Shows what a projection's plugins logged last.
+/// Shows the newest log messages of a projection's plugins.
 #[utoipa::path(get, path = "/v1/projections/{name}/logs", tag = "projections",
     params(("name" = String, Path), Lines),
     responses((status = 200, body = Logs), (status = 404, body = Problem)))]
@@ -211,12 +211,12 @@ pub(crate) async fn logs(
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Verified {
-    /// The version; the active one where left out.
+    /// The version; the active one if left out.
     version: Option<String>,
 }
 
-/// Begins to fold the log again beside the tables, in the background, and to
-/// compare. The projection's status shows how far it is and what it found.
+/// Begins to fold the log again in the background and to compare the result with the
+/// tables. The projection's status shows the progress and the result.
 #[utoipa::path(post, path = "/v1/projections/{name}/verify", tag = "projections",
     params(("name" = String, Path), Verified),
     responses((status = 202, body = VerifyStatus), (status = 404, body = Problem),
@@ -231,7 +231,7 @@ pub(crate) async fn verify(
     Ok((StatusCode::ACCEPTED, Json(status)))
 }
 
-/// Does `what` and answers how the projection stands then.
+/// Runs `what` and answers with the projection's new status.
 async fn act(
     app: Shared,
     name: String,

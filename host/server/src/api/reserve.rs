@@ -1,6 +1,6 @@
-//! Connections beyond `http.connections_max`: a few are accepted all the same,
-//! for those who look after the server. They must see that it lives, and be
-//! able to act, while clients hold all other connections.
+//! Connections beyond `http.connections_max`: a few are still accepted for
+//! administrators. They must be able to see that the server runs, and to act, while
+//! clients hold all other connections.
 
 use axum::body::HttpBody as _;
 use axum::extract::Request;
@@ -13,8 +13,8 @@ use crate::problem::Problem;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reserved;
 
-/// On a reserved connection, answers only [`is_administration`]. The others get
-/// a 503.
+/// Answers on a reserved connection only requests that are [`is_administration`].
+/// Others get a 503.
 pub(super) async fn check(request: Request, next: Next) -> Response {
     if request.extensions().get::<Reserved>().is_some() && !is_administration(&request) {
         let detail = "all connections for this kind of request are in use";
@@ -23,8 +23,8 @@ pub(super) async fn check(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// Health, metrics, and what steers projections. None of them has a body: one
-/// that does not end would hold the connection.
+/// Health, metrics, and the administration of projections, but only requests without a
+/// body: a body that does not end would hold the connection.
 fn is_administration(request: &Request) -> bool {
     let path = request.uri().path();
     let known = matches!(path, "/healthz" | "/readyz" | "/metrics" | "/v1/status")

@@ -20,16 +20,18 @@ use super::connection::{Connection, Followed, Progress, Times};
 use super::reserve::Reserved;
 use crate::config::HttpConfig;
 
-/// The most bytes hyper holds of a connection; a request's headers must fit.
+/// The maximum number of bytes that hyper buffers for a connection; a request's headers
+/// must fit.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
-/// How long to wait after the system refuses a connection (too many open files).
+/// How long to wait after the system fails to accept a connection (too many open
+/// files).
 const ACCEPT_WAIT: Duration = Duration::from_millis(100);
-/// How long a reserved connection may take for a request's headers: it must
-/// soon be free for the next one.
+/// The time limit for a request's headers on a reserved connection: it must soon be
+/// free for the next one.
 const RESERVED_HEADERS: Duration = Duration::from_secs(1);
 
-/// Serves `router` until `stopping`; then gives requests under way the time
-/// that `config` allows, and cuts them.
+/// Serves `router` until `stopping`. Then requests in progress get the time that
+/// `config` allows, and are cut off after it.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -59,7 +61,7 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        // A usual slot may have become free since.
+        // A usual slot may have become free in the meantime.
         let slot = slots.better(slot);
         let talk = connection(stream, router.clone(), slot.reserved, config, stopping.clone());
         let cut = cut.clone();
@@ -74,13 +76,13 @@ pub(crate) async fn serve(
     connections.close();
     let patience = Duration::from_millis(config.shutdown_ms_max);
     if tokio::time::timeout(patience, connections.wait()).await.is_err() {
-        tracing::warn!(left = connections.len(), "requests were cut at shutdown");
+        tracing::warn!(left = connections.len(), "requests were cut off at shutdown");
         cut.cancel();
         connections.wait().await;
     }
 }
 
-/// What bounds the number of connections.
+/// Limits the number of connections.
 struct Slots {
     usual: Arc<Semaphore>,
     reserved: Arc<Semaphore>,
@@ -93,7 +95,7 @@ struct Slot {
 }
 
 impl Slots {
-    /// A usual slot, or a reserved one if all others are taken; waits for one.
+    /// A usual slot, or a reserved one if all others are in use; waits for one.
     async fn free(&self) -> Slot {
         let (usual, reserved) = (Arc::clone(&self.usual), Arc::clone(&self.reserved));
         let (permit, reserved) = tokio::select! {
@@ -104,7 +106,7 @@ impl Slots {
         Slot { reserved, _permit: permit.expect("the semaphores are never closed") }
     }
 
-    /// A usual slot in place of a reserved one, if one is free now.
+    /// A usual slot instead of a reserved one, if one is free now.
     fn better(&self, slot: Slot) -> Slot {
         match Arc::clone(&self.usual).try_acquire_owned() {
             Ok(permit) if slot.reserved => Slot { reserved: false, _permit: permit },
@@ -120,7 +122,7 @@ fn connection(
     config: &HttpConfig,
     stopping: CancellationToken,
 ) -> impl Future<Output = ()> + Send + use<> {
-    // Answers and deltas are small and must not wait for one another.
+    // Answers and deltas are small; without this they would wait for one another.
     let _ = stream.set_nodelay(true);
     let mut times = Times {
         headers: Duration::from_millis(config.headers_ms_max),
@@ -133,7 +135,7 @@ fn connection(
     let io = TokioIo::new(Connection::new(stream, Arc::clone(&progress), times));
     let requests = Requests { router: TowerToHyperService::new(router), progress, reserved };
     let mut http = http1::Builder::new();
-    // `Connection` keeps the times.
+    // `Connection` enforces the time limits.
     http.header_read_timeout(None).max_buf_size(BUFFER_BYTES_MAX).keep_alive(!reserved);
     let connection = http.serve_connection(io, requests).with_upgrades();
     async move {

@@ -1,7 +1,8 @@
 //! The engine's status as Prometheus metrics.
 //!
-//! Written at each scrape, not kept in the recorder: a deleted version is then
-//! gone from the next scrape, and a thousand idle ones cost nothing between.
+//! They are written at each scrape and not kept in the recorder. So a deleted version
+//! disappears with the next scrape, and a thousand idle ones cost nothing between
+//! scrapes.
 
 use std::fmt::Write as _;
 
@@ -17,7 +18,7 @@ const METRICS: [Metric; 22] = [
     ("lantern_shard_lag_seconds", "gauge", "Event time not applied yet, in seconds.", |s| {
         known(s.lag_ms) / 1e3
     }),
-    ("lantern_shard_commits_total", "counter", "Commits made.", |s| s.commit as f64),
+    ("lantern_shard_commits_total", "counter", "Commits.", |s| s.commit as f64),
     ("lantern_shard_applied_total", "counter", "Events applied.", |s| s.applied as f64),
     ("lantern_shard_late_total", "counter", "Events older than the watermark.", |s| s.late as f64),
     ("lantern_shard_parked_events", "gauge", "Events parked now.", |s| s.parked as f64),
@@ -44,7 +45,7 @@ const METRICS: [Metric; 22] = [
     (
         "lantern_shard_second_fold_differences_total",
         "counter",
-        "Batches that came to something else when they were folded a second time.",
+        "Batches with a different result when they were folded a second time.",
         |s| s.second_fold_differences as f64,
     ),
     ("lantern_shard_fuel_total", "counter", "Fuel used since the start.", |s| s.fuel as f64),
@@ -61,7 +62,7 @@ const METRICS: [Metric; 22] = [
         "lantern_shard_event_timestamp_seconds",
         "gauge",
         "Highest event time applied, in seconds since 1970.",
-        // Without an event there is none; 0 would be 1970.
+        // NaN without an event; 0 would mean 1970.
         |s| s.event_time_us.map_or(f64::NAN, |us| us as f64 / 1e6),
     ),
     ("lantern_shard_halted", "gauge", "1 if a person is needed.", |s| {
@@ -72,8 +73,8 @@ const METRICS: [Metric; 22] = [
     }),
 ];
 
-/// Names the state of each version. Not a label of the metrics above: a counter
-/// would end and another begin with each activation.
+/// Names the state of each version. It is not a label of the metrics above: then every
+/// activation would end a counter and begin another.
 const VERSION_INFO: &str = "lantern_version_info";
 
 /// Appends the metrics of all shards of all versions.
@@ -100,7 +101,7 @@ pub(super) fn write(projections: &[ProjectionStatus], out: &mut String) {
 }
 
 fn write_versions(projections: &[ProjectionStatus], out: &mut String) {
-    let help = "The versions there are, and their states; always 1.";
+    let help = "All versions and their states; always 1.";
     let _ = write!(out, "# HELP {VERSION_INFO} {help}\n# TYPE {VERSION_INFO} gauge\n");
     for projection in projections {
         for version in &projection.versions {
@@ -115,7 +116,7 @@ fn write_versions(projections: &[ProjectionStatus], out: &mut String) {
     }
 }
 
-/// What is not known is no number: never 0, which would say that all is well.
+/// An unknown value is NaN, never 0: 0 would mean that everything is fine.
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
 fn known(count: Option<u64>) -> f64 {
     count.map_or(f64::NAN, |count| count as f64)

@@ -1,6 +1,6 @@
-//! What an exact export adds to each event, so that an import elsewhere gives the
-//! same log: when the log had taken it, and its partition. They are extension
-//! attributes with reserved names, in front of the event's own.
+//! The stamps that an exact export adds to each event: its append time and its
+//! partition. With them an import into another server gives the same log. They are
+//! extension attributes with reserved names, in front of the event's own.
 
 use lantern_core::{Event, EventRef, Events, Log, PartitionId, Timestamp};
 
@@ -10,7 +10,7 @@ use crate::problem::Problem;
 const APPENDED: &str = "lanternappended";
 const PARTITION: &str = "lanternpartition";
 
-/// The extension attributes of `event` with its stamps.
+/// The extension attributes of `event`, with its stamps.
 pub(super) fn stamped(
     event: &EventRef<'_>,
     partition: PartitionId,
@@ -30,8 +30,7 @@ pub(super) fn stamped(
     all
 }
 
-/// Takes the stamps off, and checks that each event goes to the partition that it
-/// was in.
+/// Removes the stamps, and checks that each event goes to the same partition as before.
 pub(super) fn unstamp(log: &dyn Log, events: &Events) -> Result<(Events, Vec<Timestamp>), Problem> {
     let (mut bare, mut times) = (Events::new(), Vec::with_capacity(events.len()));
     for event in events.iter() {
@@ -56,15 +55,15 @@ pub(super) fn unstamp(log: &dyn Log, events: &Events) -> Result<(Events, Vec<Tim
     Ok((bare, times))
 }
 
-/// Takes member `name` out of a JSON object of extension attributes, which is as the
-/// server writes it; the rest, and the member's value.
+/// Removes member `name` from a JSON object of extension attributes that the server
+/// wrote; returns the rest, and the member's value.
 fn take(object: &str, name: &str) -> (String, Option<String>) {
     let key = format!("\"{name}\":");
-    // Within a string a quote has a backslash before it.
+    // Within a string a backslash precedes each quote.
     let found = ["{", ","].iter().find_map(|before| object.find(&format!("{before}{key}")));
     let Some(start) = found.map(|at| at + 1) else { return (object.to_owned(), None) };
     let value = &object[start + key.len()..];
-    // A number, or a time in quotes: neither holds a comma or a brace.
+    // A number, or a time in quotes: neither contains a comma or a brace.
     let end = value.find([',', '}']).unwrap_or(value.len());
     let (before, after) = (&object[..start], &value[end..]);
     let rest = match after.strip_prefix(',') {

@@ -1,5 +1,5 @@
-//! NDJSON of any length: lines are read as the body arrives, appended in groups,
-//! and the body is read no faster than the log takes them.
+//! NDJSON of any length: lines are read as the body arrives and appended in groups. The
+//! body is read no faster than the log takes the events.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use super::{Shared, now, stamps};
 use crate::cloudevents::{EventError, LineError, Reader};
 use crate::problem::Problem;
 
-/// White space a line may have beside its event.
+/// The white space that a line may have in addition to its event.
 const LINE_SLACK_BYTES: usize = 1_024;
 
 /// Appends the lines of `body`.
@@ -33,7 +33,7 @@ pub(super) async fn append(app: &Shared, body: Body, mode: Mode) -> Result<Taken
     };
     let mut body = Some(body);
     let read = stream.read(&mut body).await;
-    // What is under way is told of also where the stream stops.
+    // The answer also reports the groups in progress if the stream stops early.
     let settled = stream.settle(0).await;
     let Err(problem) = read.and(settled) else { return Ok(stream.taken) };
     let taken = json_of(&stream.taken);
@@ -47,30 +47,30 @@ pub(super) async fn append(app: &Shared, body: Body, mode: Mode) -> Result<Taken
 struct Stream<'a> {
     app: &'a Shared,
     partial: bool,
-    /// Whether the events are those of another log.
+    /// Whether the events come from another log.
     exact: bool,
     taken: Taken,
     /// The number of the next line.
     line: u64,
-    /// Groups under way, in order.
+    /// Groups in progress, in order.
     waiting: VecDeque<Group>,
 }
 
-/// A group of lines under way.
+/// A group of lines that is being appended.
 struct Group {
     done: oneshot::Receiver<Result<Appended, LogError>>,
-    /// The last line of it.
+    /// Its last line.
     last: u64,
     bad: Vec<LineError>,
 }
 
 impl Stream<'_> {
-    /// Reads to the end, or to what stops it. `body` is gone once it has ended.
+    /// Reads to the end or to the first error. `body` is `None` once it has ended.
     async fn read(&mut self, body: &mut Option<Body>) -> Result<(), Problem> {
         let ingest = &self.app.config.ingest;
         let line_max = ingest.limits().written_bytes_max() + LINE_SLACK_BYTES;
         let mut held = BytesMut::new();
-        // The bytes of `held` up to and with its last line end.
+        // The number of bytes of `held` up to and including its last line end.
         let mut whole = 0;
         while let Some(open) = body {
             let full = whole >= ingest.group_bytes;
@@ -101,8 +101,8 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// The next piece of the body; `None` where lines wait and no more came
-    /// within the linger time.
+    /// The next piece of the body; `None` if lines wait and no more arrived within the
+    /// linger time.
     async fn frame(&self, body: &mut Body, lines_wait: bool) -> Result<Option<Frame>, Problem> {
         let config = &self.app.config;
         let next = async {
@@ -139,13 +139,13 @@ impl Stream<'_> {
         }
     }
 
-    /// Reads a group of whole lines and hands it to the log.
+    /// Parses a group of complete lines and passes it to the log.
     async fn group(&mut self, block: Bytes) -> Result<(), Problem> {
         self.app.check_open()?;
         let (mut limits, first) = (self.app.config.ingest.limits(), self.line);
         let (partial, exact) = (self.partial, self.exact);
         if exact {
-            // The other log had taken them.
+            // The other log has accepted these times.
             limits.time_ahead_s_max = u64::MAX;
         }
         let small = block.len() <= INLINE_BYTES_MAX;
@@ -173,7 +173,8 @@ impl Stream<'_> {
             let (events, times) = stamps::unstamp(&*self.app.log, &events)?;
             self.app.log.import(events, times, Box::new(move |result| drop(done.send(result))));
         } else {
-            // Nobody waits where the client has gone; the events stay.
+            // The receiver is gone if the client disconnected; the events stay in the
+            // log.
             self.app.log.append(events, Box::new(move |result| drop(done.send(result))));
         }
         self.line += lines;
@@ -181,7 +182,7 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// Waits until at most `left` groups are under way.
+    /// Waits until at most `left` groups are in progress.
     async fn settle(&mut self, left: usize) -> Result<(), Problem> {
         while self.waiting.len() > left {
             let Some(group) = self.waiting.pop_front() else { break };
@@ -190,8 +191,8 @@ impl Stream<'_> {
             let appended = match appended {
                 Ok(appended) => appended,
                 Err(error) => {
-                    // Later groups may be in the log, but the lines counted must
-                    // be without a gap; sent again they are duplicates.
+                    // Later groups may be in the log, but the counted lines must have
+                    // no gap; lines that are sent again are duplicates.
                     self.waiting.clear();
                     return Err(error.into());
                 }
@@ -212,7 +213,10 @@ impl Stream<'_> {
         let done = self.line - 1;
         let detail = match done {
             0 => format!("line {}: {}; nothing was appended", bad.line, bad.error),
-            done => format!("line {}: {}; all to line {done} is in the log", bad.line, bad.error),
+            done => format!(
+                "line {}: {}; everything up to line {done} is in the log",
+                bad.line, bad.error
+            ),
         };
         let code = if done == 0 { "LAN-0314" } else { "LAN-0315" };
         Problem::new(code, detail).with("errors", json_of(&[Refused::from(bad)]))
@@ -227,7 +231,7 @@ impl Stream<'_> {
     }
 }
 
-/// What came of the body.
+/// The result of reading the body.
 enum Frame {
     Data(Bytes),
     End,
@@ -244,8 +248,7 @@ impl From<&LineError> for Refused {
     }
 }
 
-/// Where the first group of `lines` ends: behind the first line that reaches
-/// `bytes`.
+/// The end of the first group of `lines`: after the first line that reaches `bytes`.
 fn cut(lines: &[u8], bytes: usize) -> usize {
     let rest = lines.get(bytes.saturating_sub(1)..).unwrap_or_default();
     match rest.iter().position(|&b| b == b'\n') {

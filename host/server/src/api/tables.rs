@@ -21,10 +21,10 @@ use crate::config::HttpConfig;
 use crate::problem::Problem;
 use crate::rows::{csv_head, csv_row, json_rows, ndjson_row};
 
-/// Rows of an answer where `limit` is not given.
+/// The number of rows in an answer if `limit` is not given.
 const LIMIT_DEFAULT: usize = 1_000;
-/// Rows read from the store at a time, so that an answer of large rows ends
-/// before it has them all in memory.
+/// The number of rows read from the store at a time, so that an answer of large rows
+/// ends before all of them are in memory.
 const PAGE_ROWS: usize = 500;
 
 /// Which rows to read.
@@ -32,29 +32,29 @@ const PAGE_ROWS: usize = 500;
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Which {
-    /// The row under this key alone.
+    /// Only the row under this key.
     key: Option<String>,
-    /// Rows whose keys begin so.
+    /// Rows whose keys begin with this text.
     prefix: Option<String>,
-    /// Rows from this key on, itself included.
+    /// Rows from this key on, including it.
     from: Option<String>,
     /// Rows before this key.
     to: Option<String>,
-    /// The most rows; 1,000 where left out.
+    /// The maximum number of rows; 1,000 if left out.
     limit: Option<usize>,
-    /// `asc` (where left out) or `desc`, by key.
+    /// `asc` (the default) or `desc`, by key.
     order: Option<Order>,
-    /// `next` of the page before.
+    /// `next` of the previous page.
     cursor: Option<String>,
-    /// Answer with a state that contains the events at these offsets, as an append
-    /// answers them: `PARTITION:OFFSET`, several separated by commas. Waits for it as
-    /// long as `wait` allows.
+    /// Answer with a state that contains the events at these offsets, in the form that
+    /// an append returns: `PARTITION:OFFSET`, several separated by commas. The request
+    /// waits for that state up to `wait`.
     min_offset: Option<String>,
     /// How long to wait for `min_offset`: `5s`.
     wait: Option<String>,
-    /// The version to read; the active one where left out.
+    /// The version to read; the active one if left out.
     version: Option<String>,
-    // Not supported yet, and so not described: refused by name, with 501.
+    // Not supported yet, and therefore not described: refused by name, with 501.
     #[param(ignore)]
     r#where: Option<String>,
     #[param(ignore)]
@@ -71,14 +71,14 @@ pub(crate) struct Which {
     as_of: Option<String>,
 }
 
-/// In which order of keys.
+/// The order of the keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Order {
-    /// Rising.
+    /// Ascending.
     #[default]
     Asc,
-    /// Falling.
+    /// Descending.
     Desc,
 }
 
@@ -109,23 +109,24 @@ pub(crate) struct TablePage {
     offsets: std::collections::BTreeMap<String, u64>,
     /// The fields of the rows.
     fields: Vec<PageField>,
-    /// Whether the rows are by tenant.
+    /// Whether each row belongs to a tenant.
     per_tenant: bool,
-    /// The rows by key, as the feed has them; in the order asked for, as far as
-    /// the reader of the JSON keeps it (NDJSON and CSV always do). Of a table by
-    /// tenant: for each tenant an object with its rows by key.
+    /// The rows by key, as the feed sends them. They are in the requested order, if the
+    /// client's JSON parser keeps it (NDJSON and CSV always have it). In a table by
+    /// tenant: an object per tenant with its rows by key.
     #[schema(value_type = Object)]
     rows: serde_json::Value,
-    /// Hand this back as `cursor` for the next page; `null` on the last.
+    /// Pass this as `cursor` to get the next page; `null` on the last page.
     next: Option<String>,
 }
 
-/// Reads rows of a public table, all of one committed state.
+/// Reads rows of a public table, all from one committed state.
 ///
-/// Answers JSON, or by `Accept` NDJSON (`{"key":…,"value":{…}}` a line, with `tenant` of a table by tenant) or CSV.
-/// `Lantern-Epoch`, `Lantern-Commit`, `Lantern-Offsets` (`PARTITION:OFFSET`, the
-/// next one that the rows do not contain) and `Lantern-Lag-Ms` say how fresh the rows
-/// are; `ETag` and `If-None-Match` spare an answer that has not changed.
+/// Answers JSON, or by `Accept` NDJSON (one `{"key":…,"value":{…}}` per line, with
+/// `tenant` for a table by tenant) or CSV. `Lantern-Epoch`, `Lantern-Commit`,
+/// `Lantern-Offsets` (`PARTITION:OFFSET`, the first offset that the rows do not
+/// contain) and `Lantern-Lag-Ms` tell how fresh the rows are. `ETag` and
+/// `If-None-Match` avoid sending an answer that has not changed.
 #[utoipa::path(
     get, path = "/v1/tables/{projection}/{table}", tag = "tables",
     params(("projection" = String, Path), ("table" = String, Path), Which),
@@ -179,7 +180,7 @@ pub(crate) async fn read(
                 };
                 if !changed.await {
                     let detail = format!(
-                        "`{projection}` does not contain offset {least} of partition {partition} yet: its next one is {next}"
+                        "`{projection}` does not contain offset {least} of partition {partition} yet: its next offset is {next}"
                     );
                     return Err(Problem::new("LAN-0407", detail));
                 }
@@ -212,7 +213,7 @@ impl Which {
         Ok(())
     }
 
-    /// The keys asked for.
+    /// The range of keys that was requested.
     fn range(&self) -> KeyRange {
         let mut range = KeyRange::prefix(self.prefix.as_deref().unwrap_or_default().as_bytes());
         if let Some(from) = &self.from {
@@ -239,7 +240,7 @@ struct Query {
 
 enum Outcome {
     Answer(Box<Response>),
-    /// The tables do not contain an offset asked for yet.
+    /// The tables do not contain a requested offset yet.
     Behind {
         partition: PartitionId,
         next: Offset,
@@ -288,10 +289,10 @@ impl Query {
                 }
             }
         };
-        // Left out where nobody knows.
+        // Left out if it is unknown.
         let lag_ms = app.engine.lag(&self.projection).map(|(_, ms)| ms.into());
         let text = |text: &str| HeaderValue::from_str(text).ok();
-        // A row that is missing has no tag to compare with.
+        // A missing row has no tag to compare with.
         let tag = if response.status() == StatusCode::NOT_FOUND { None } else { text(&etag) };
         let headers = response.headers_mut();
         for (name, value) in [
@@ -326,7 +327,7 @@ impl Query {
         Problem::new("LAN-0404", detail).with("tables", public)
     }
 
-    /// The rows, and the key to go on after where there are more.
+    /// The rows, and the key to continue after if there are more.
     fn rows(
         &self,
         view: &View,
@@ -343,14 +344,14 @@ impl Query {
         if let Some(cursor) = &self.which.cursor {
             let cursor = Cursor::read(cursor)?;
             if cursor.epoch != view.epoch() || !view.continues(&cursor.checkpoint)? {
-                let detail = "another history of the table is served since the page before";
+                let detail = "the table has another history than at the previous page";
                 return Err(Problem::new("LAN-0406", detail));
             }
             go_on_after(&mut range, &cursor.key, reverse);
         }
         let (mut rows, mut bytes) = (Vec::new(), 0);
         loop {
-            // One more than wanted tells whether there is a next page.
+            // One row more than requested shows whether there is a next page.
             let wanted = (self.limit - rows.len() + 1).min(PAGE_ROWS);
             if range.is_empty() {
                 return Ok((rows, None));
@@ -380,7 +381,7 @@ impl Query {
             Cursor { epoch, key: key.into(), checkpoint }.write()
         });
         let (media, body) = match self.shape {
-            // Rows are no events.
+            // Rows cannot be written as events.
             Shape::Json | Shape::Batch => {
                 ("application/json", json_page(view, table, rows, cursor.as_deref()))
             }
@@ -398,14 +399,14 @@ impl Query {
         let mut response = body.into_response();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
-        // Lines and CSV have no place for it.
+        // NDJSON and CSV have no place for the cursor.
         if let Some(cursor) = cursor.and_then(|cursor| HeaderValue::try_from(cursor).ok()) {
             headers.insert("lantern-next", cursor);
         }
         response
     }
 
-    /// Names the state and the query; equal ones have equal answers.
+    /// Identifies the state and the query; equal tags have equal answers.
     fn etag(&self, view: &View) -> String {
         use std::hash::{DefaultHasher, Hash as _, Hasher as _};
         let mut hash = DefaultHasher::new();
@@ -418,7 +419,7 @@ impl Query {
     }
 }
 
-/// The offsets of a view as `min_offset` takes them.
+/// The offsets of a view in the form of `min_offset`.
 fn offsets_text(view: &View) -> String {
     let offsets = view.offsets().into_iter();
     let offsets: Vec<_> = offsets.map(|(partition, next)| format!("{partition}:{next}")).collect();
@@ -464,11 +465,11 @@ impl Cursor {
             .decode(text)
             .ok()
             .and_then(|bytes| postcard::from_bytes(&bytes).ok())
-            .ok_or_else(|| Problem::new("LAN-0212", format!("`{text}` is no cursor of a table")))
+            .ok_or_else(|| Problem::new("LAN-0212", format!("`{text}` is not a cursor of a table")))
     }
 }
 
-/// What `uri` asks of a table, in words.
+/// What `uri` requests from a table, as text.
 pub(crate) fn explain(uri: &Uri, config: &HttpConfig) -> Result<String, Problem> {
     let Params(which) = Params::<Which>::read(uri)?;
     which.check()?;
@@ -483,7 +484,7 @@ pub(crate) fn explain(uri: &Uri, config: &HttpConfig) -> Result<String, Problem>
     Ok(format!("{which:?} {wait:?} {least:?} {limit} {range:?} {}", range.is_empty()))
 }
 
-/// The epoch and the key that a cursor names, and its checkpoint.
+/// The epoch, the key and the checkpoint that a cursor contains.
 pub(crate) fn read_cursor(text: &str) -> Result<(String, String, Checkpoint), Problem> {
     Cursor::read(text).map(|cursor| (cursor.epoch, cursor.key, cursor.checkpoint))
 }

@@ -8,10 +8,10 @@ use axum::response::Response;
 use http::{HeaderMap, Method};
 use tracing::Instrument as _;
 
-/// Runs the request in a span that goes on with the caller's trace.
+/// Runs the request in a span that continues the caller's trace.
 pub(crate) async fn request(request: Request, next: Next) -> Response {
-    // The pattern, not the path itself: names from outside would make metrics
-    // without number.
+    // The route's pattern, not the path: names from clients would create an unlimited
+    // number of metrics.
     let route = request
         .extensions()
         .get::<MatchedPath>()
@@ -32,7 +32,7 @@ pub(crate) async fn request(request: Request, next: Next) -> Response {
     response
 }
 
-/// The method, if it is one of HTTP's own: any other name would make a series.
+/// The method, if it is one of HTTP's own: every other name would create a new series.
 fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",

@@ -1,5 +1,5 @@
-//! Reads what is left of a body after its request was answered: a client that
-//! is cut off while it sends does not see the answer.
+//! Reads the rest of a body after its request was answered: if the connection closes
+//! while a client sends, the client does not see the answer.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
-/// How long a client that was answered may still send before it is cut off.
+/// How long the server still reads from a client after the answer.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// Answers only once the body has come whole, was given up by its sender, or
-/// has taken longer than [`DRAIN`] since nobody reads it.
+/// Sends the answer only when the body has arrived completely, its sender has aborted
+/// it, or [`DRAIN`] has passed since the body was last read.
 pub(crate) async fn drain(request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;
     }
-    // Who expects to be told to go on has sent nothing yet.
+    // A client that waits for `100 Continue` has not sent a body yet.
     let waits = request.headers().contains_key(EXPECT);
     let left: Slot = Arc::default();
     let slot = Arc::clone(&left);
@@ -36,16 +36,16 @@ pub(crate) async fn drain(request: Request, next: Next) -> Response {
         && (touched || !waits)
     {
         let end = async { while let Some(Ok(_)) = body.frame().await {} };
-        // Whether it ended or not, the answer follows.
+        // The answer follows whether the body ended or not.
         let _ = tokio::time::timeout(DRAIN, end).await;
     }
     response
 }
 
-/// A body that was not read to its end, and whether it was read at all.
+/// A body that was not read to its end, and whether any of it was read.
 type Slot = Arc<Mutex<Option<(Body, bool)>>>;
 
-/// A body that comes back when it is dropped.
+/// A body that is put back into its slot when it is dropped.
 struct Lent {
     body: Option<Body>,
     touched: bool,

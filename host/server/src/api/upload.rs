@@ -15,18 +15,19 @@ use super::params::{Names, Params, body, essence};
 use crate::plugins::Content;
 use crate::problem::Problem;
 
-/// How a version begins.
+/// Options for an upload.
 #[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct How {
-    /// Whether it becomes active by itself once it has caught up.
+    /// Whether it is activated automatically when it has caught up.
     activate: bool,
-    /// Whether it becomes active even if it has parked events that the active version
-    /// has applied; also if it was uploaded before and not activated for that reason.
+    /// Whether it is activated even if it has parked events that the active version has
+    /// applied. This also applies to a version that was uploaded before and not
+    /// activated for that reason.
     force: bool,
-    /// Whether it is folded over a sample of the log several times first, to
-    /// see that it is deterministic.
+    /// Whether the determinism check runs first: it folds a sample of the log several
+    /// times.
     check: bool,
 }
 
@@ -36,34 +37,34 @@ impl Default for How {
     }
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Checked {
-    /// Always `true`: a plugin that does not pass is answered with a problem.
+    /// Always `true`: the answer for a plugin that does not pass is a problem.
     ok: bool,
     /// SHA-256 of the plugin.
     sha256: String,
-    /// The version it would be.
+    /// The version that an upload would create.
     version: String,
     /// How many events of the log the determinism check folded.
     checked_events: u64,
-    /// What the plugin says of itself.
+    /// The plugin's manifest.
     #[schema(value_type = Object)]
     manifest: Manifest,
 }
 
 /// Uploads a plugin as a version of the projection `name`.
 ///
-/// The component is the body (`application/wasm`), or part `plugin` of a form
-/// with its parameters as part `parameters` (`multipart/form-data`). The answer
-/// comes once it is compiled, set up and checked; the log is folded in the
-/// background while the active version goes on serving.
+/// The component is the body (`application/wasm`), or part `plugin` of a form with its
+/// parameters as part `parameters` (`multipart/form-data`). The answer is sent when the
+/// plugin is compiled, set up and checked. The log is then folded in the background
+/// while the active version serves readers.
 #[utoipa::path(
     post, path = "/v1/projections/{name}/versions", tag = "projections",
     params(("name" = String, Path), How),
     request_body(content = Vec<u8>, content_type = "application/wasm"),
     responses(
-        (status = 201, body = Uploaded), (status = 200, body = Uploaded, description = "it was there"),
+        (status = 201, body = Uploaded), (status = 200, body = Uploaded, description = "the version exists already"),
         (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem),
     )
 )]
@@ -76,12 +77,12 @@ pub(crate) async fn upload_named(
     add(app, Some(name), how, request).await
 }
 
-/// Uploads a plugin under the name its manifest gives.
+/// Uploads a plugin under the name in its manifest.
 #[utoipa::path(
     post, path = "/v1/versions", tag = "projections", params(How),
     request_body(content = Vec<u8>, content_type = "application/wasm"),
     responses(
-        (status = 201, body = Uploaded), (status = 200, body = Uploaded, description = "it was there"),
+        (status = 201, body = Uploaded), (status = 200, body = Uploaded, description = "the version exists already"),
         (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem),
     )
 )]
@@ -93,8 +94,8 @@ pub(crate) async fn upload(
     add(app, None, how, request).await
 }
 
-/// Checks a plugin and keeps nothing: compiles it, sets it up, and folds a
-/// sample of the log several times.
+/// Checks a plugin without storing it: compiles it, sets it up, and folds a sample of
+/// the log several times.
 #[utoipa::path(
     post, path = "/v1/plugins/check", tag = "projections",
     request_body(content = Vec<u8>, content_type = "application/wasm"),
@@ -133,7 +134,7 @@ async fn add(
         (true, true) => Activation::Forced,
         (activate, false) => Activation::checked(activate),
         (false, true) => {
-            let detail = "`force=true` does not go with `activate=false`";
+            let detail = "`force=true` cannot be combined with `activate=false`";
             return Err(Problem::new("LAN-0403", detail));
         }
     };

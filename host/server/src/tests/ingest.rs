@@ -171,7 +171,8 @@ async fn a_reader_that_waits_is_woken_by_the_next_event() {
     let fixture = Fixture::new();
     let waiting = fixture.get("/v1/events?from=end&types=b&wait=1s");
     let sending = async {
-        // In either order the event must be seen: `from=end` is read before.
+        // `from=end` is resolved before the append, so the event must be seen in either
+        // order.
         tokio::task::yield_now().await;
         fixture.post("/v1/events", STRUCTURED, event("1", "a", "s")).await.expect_ok();
         fixture.post("/v1/events", STRUCTURED, event("2", "b", "s")).await.expect_ok();
@@ -215,7 +216,7 @@ async fn an_exact_import_gives_the_same_log_and_the_same_tables() {
 
     let copy = Fixture::new();
     for round in 0..2 {
-        // A piece may be sent again after a cut.
+        // A piece may be sent again after a broken connection.
         let answer = copy.post("/v1/events?exact=true", NDJSON, exported.text.clone()).await;
         assert_eq!(answer.expect_ok().json()["duplicates"], 61 * round);
     }
@@ -244,11 +245,11 @@ async fn an_exact_import_takes_every_event_that_was_accepted_byte_for_byte() {
     const BYTES_MAX: usize = 60_000;
     let small = |config: &mut ServerConfig| config.ingest.event_bytes_max = BYTES_MAX;
     let origin = Fixture::with(small);
-    // As many extension attributes as there may be.
+    // The maximum number of extension attributes.
     let many: String = (0..64).map(|n| format!(",\"x{n}\":\"{n}\"")).collect();
     let many = format!(r#"{{"specversion":"1.0","id":"many","source":"/s","type":"t"{many}}}"#);
     origin.post("/v1/events", STRUCTURED, many).await.expect_ok();
-    // As large as an event may be: one byte more is refused.
+    // The maximum size of an event: one byte more is refused.
     let large = |bytes: usize| {
         let text = "x".repeat(bytes - "large/stt\"\"".len() + 1);
         format!(r#"{{"specversion":"1.0","id":"large","source":"/s","type":"tt","data":"{text}"}}"#)

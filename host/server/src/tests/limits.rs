@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::*;
 use crate::Server;
 
-/// A server on a socket; it ends with the sender.
+/// A server on a socket; it ends when the sender is dropped.
 async fn serve(change: impl FnOnce(&mut ServerConfig)) -> (SocketAddr, oneshot::Sender<()>) {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
@@ -29,7 +29,7 @@ async fn serve(change: impl FnOnce(&mut ServerConfig)) -> (SocketAddr, oneshot::
     (address, stop)
 }
 
-/// What comes until the server closes the connection.
+/// Everything that arrives until the server closes the connection.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     let read = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
@@ -170,7 +170,7 @@ async fn a_request_under_way_is_cut_when_a_shutdown_has_waited_long_enough() {
     let (address, stop) = serve(|config| config.http.shutdown_ms_max = 100).await;
     let mut half = TcpStream::connect(address).await.unwrap();
     half.write_all(format!("{}{{", head(1_000)).as_bytes()).await.unwrap();
-    // It has been accepted once another that came later is answered.
+    // When another connection that came later is answered, this one has been accepted.
     let mut other = TcpStream::connect(address).await.unwrap();
     let ask = "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     other.write_all(ask.as_bytes()).await.unwrap();
@@ -178,7 +178,8 @@ async fn a_request_under_way_is_cut_when_a_shutdown_has_waited_long_enough() {
     let started = Instant::now();
     stop.send(()).unwrap();
     let mut answer = Vec::new();
-    let _ = timeout(PATIENCE, half.read_to_end(&mut answer)).await.expect("it is cut");
+    let _ =
+        timeout(PATIENCE, half.read_to_end(&mut answer)).await.expect("the connection is cut off");
     assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
 }
 

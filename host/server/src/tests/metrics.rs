@@ -1,5 +1,5 @@
-//! The rules of Prometheus (promlint's), held over the sources, so that they
-//! hold also for a family that no test causes to appear.
+//! The rules of Prometheus (promlint's), checked over the sources, so that they also
+//! hold for families that no test creates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 use super::*;
 use crate::telemetry::{FAMILIES, Kind};
 
-/// The names in the macros `prefix` + kind of all sources of the host, with their
+/// The names in the macros `prefix` + kind in all sources of the host, with their
 /// kinds.
 fn named(prefix: &str) -> BTreeMap<String, Kind> {
     let mut names = BTreeMap::new();
@@ -59,7 +59,7 @@ fn every_family_has_a_description_and_the_name_that_its_kind_asks_for() {
     }
 }
 
-/// The families of a scrape, and what promlint would say of it.
+/// The families of a scrape, checked by the rules of promlint.
 fn lint(text: &str) -> BTreeSet<String> {
     let (mut helped, mut typed, mut families) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
     for line in text.lines() {

@@ -1,5 +1,5 @@
-//! The API as a whole, over the real log, store and engine; the plugin is a
-//! Rust closure. What needs WebAssembly or a process is tested above this crate.
+//! The API as a whole, with the real log, store and engine; the plugin is a Rust
+//! closure. Tests that need WebAssembly or a process are in the crates above.
 
 mod api;
 mod ingest;
@@ -30,7 +30,7 @@ use crate::api::App;
 use crate::config::ServerConfig;
 use crate::data::DataDir;
 
-/// Long enough for the slowest machine; nothing waits for it but a failure.
+/// Long enough for the slowest machine; only a failing test waits this long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A server without its socket.
@@ -42,7 +42,7 @@ pub(super) struct Fixture {
     _dir: tempfile::TempDir,
 }
 
-/// An answer, read whole.
+/// A complete answer.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -55,7 +55,7 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
     }
 
-    /// Expects a problem of this code whose detail says `words`.
+    /// Expects a problem with this code whose detail contains `words`.
     pub(super) fn is_problem(&self, code: &str, words: &str) {
         let problem = self.json();
         assert_eq!(problem["code"], code, "{problem}");
@@ -114,7 +114,7 @@ impl Fixture {
         self.send(request(Method::POST, path, &[(CONTENT_TYPE.as_str(), media)], body)).await
     }
 
-    /// Makes `plugin` the projection `counts` and waits until it serves.
+    /// Uploads `plugin` as the projection `counts` and waits until it serves.
     pub(super) async fn project(&self, plugin: Arc<dyn Plugin>) -> VersionId {
         let engine = Arc::clone(&self.app.engine);
         let upload = Upload {
@@ -131,8 +131,9 @@ impl Fixture {
         VersionId(uploaded.version)
     }
 
-    /// Asks again after each commit until the answer is as wanted; also without
-    /// one, since some answers (a retry's) change a moment after it.
+    /// Repeats the request after each commit until the answer is as wanted. It also
+    /// repeats without a commit, since some answers (a retry's) change a moment after
+    /// it.
     pub(super) async fn until(&self, path: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
         let mut committed = self.app.committed.clone();
         let asking = async {

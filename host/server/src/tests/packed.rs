@@ -79,12 +79,12 @@ async fn a_body_that_unpacks_to_too_much_is_refused_while_it_is_read() {
     });
     let blank = vec![b'\n'; 64 << 20];
     for (coding, body) in [("gzip", gzip(&blank)), ("zstd", zstd(&blank))] {
-        // By whichever limit is met first.
+        // Whichever limit is exceeded first.
         let whole = send(&fixture, BATCH, coding, body.clone()).await;
         assert_eq!(whole.status, StatusCode::PAYLOAD_TOO_LARGE, "{whole:?}");
         send(&fixture, NDJSON, coding, body).await.is_problem("LAN-0422", "100 times");
     }
-    // A window of 128 MiB is refused, whatever the body holds.
+    // A window of 128 MiB is refused, whatever the body contains.
     let mut packer = zstd::Encoder::new(Vec::new(), 3).unwrap();
     packer.window_log(27).unwrap();
     packer.write_all(&blank).unwrap();
