@@ -102,7 +102,7 @@ async fn foreign_hosts_sites_and_addresses_are_refused() {
     fixture.get("/v2/x").await.is_problem("LAN-0401", "`/v2/x`");
     fixture.post("/v1/projections", "", "").await.is_problem("LAN-0402", "POST");
     let refused = fixture.get("/v1/feed").await;
-    refused.is_problem("LAN-0412", "no WebSocket");
+    refused.is_problem("LAN-0412", "does not ask for a WebSocket");
     assert_eq!(refused.headers["upgrade"], "websocket");
     let refused = fixture.post("/v1/status", "", "").await;
     assert_eq!(refused.headers["allow"], "GET,HEAD");
