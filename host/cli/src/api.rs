@@ -1,5 +1,5 @@
-//! The client of Lantern's HTTP API: requests, answers, and what each error
-//! means to a script. The only module that names the HTTP library.
+//! The client of Lantern's HTTP API: requests, answers, and the exit code for each
+//! error. Only this module uses the HTTP library.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,17 +20,17 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Exit, Failure, Problem};
 use crate::raw::Raw;
 
-/// The longest wait for a connection.
+/// How long connecting may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// The longest silence of the server within one request. An upload is silent
-/// while the plugin is compiled and checked.
+/// How long the server may send nothing within one request. During an upload it sends
+/// nothing while it compiles and checks the plugin.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
-/// The bytes of an upload handed to the connection at a time.
+/// The number of bytes of an upload that are passed to the connection at a time.
 const UPLOAD_PART_BYTES: usize = 64 << 10;
-/// The longest `Retry-After` that is believed.
+/// The longest `Retry-After` that is respected.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
-/// The media type of one event a line.
+/// The media type of one event per line.
 pub(crate) const NDJSON: &str = "application/x-ndjson";
 /// The media type of one event as JSON.
 pub(crate) const STRUCTURED: &str = "application/cloudevents+json";
@@ -39,32 +39,32 @@ pub(crate) const BATCH: &str = "application/cloudevents-batch+json";
 const WASM: &str = "application/wasm";
 const JSON: &str = "application/json";
 
-/// Why a request came to nothing.
+/// Why a request failed.
 #[derive(Debug)]
 pub(crate) enum ApiError {
-    /// No answer: no server there, or the connection broke.
+    /// No answer: the server is not running, or the connection broke.
     Unreachable {
         /// The server's address.
         base: String,
-        /// What the connection says.
+        /// The error of the connection.
         reason: String,
     },
-    /// The server refuses.
+    /// The server refused the request.
     Refused {
         /// The HTTP status.
         status: u16,
-        /// When to come back, where it says so.
+        /// The value of `Retry-After`, if there is one.
         retry_after: Option<Duration>,
-        /// Why.
+        /// The reason.
         problem: Box<Problem>,
     },
-    /// The answer cannot be understood.
+    /// The answer cannot be parsed.
     Answer(String),
 }
 
 impl ApiError {
-    /// Whether the same request may succeed later, and when to try where the
-    /// server says.
+    /// Whether the same request may succeed later, and when to retry if the server
+    /// tells that.
     pub(crate) fn passing(&self) -> Option<Option<Duration>> {
         match self {
             Self::Unreachable { .. } => Some(None),
@@ -83,8 +83,8 @@ impl From<ApiError> for Failure {
             }
             ApiError::Refused { status, problem, .. } => problem.into_failure(status),
             ApiError::Answer(reason) => {
-                Self::new(Exit::Failure, format!("the server's answer is not understood: {reason}"))
-                    .help("is it a Lantern server, and of this version?")
+                Self::new(Exit::Failure, format!("cannot parse the server's answer: {reason}"))
+                    .help("check that it is a Lantern server of this version")
             }
         }
     }
@@ -100,23 +100,23 @@ pub(crate) struct Api {
     base: String,
 }
 
-/// What became of events that were sent.
+/// The result of sending events.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(crate) struct Pushed {
-    /// How many are in the log now that were not before.
+    /// How many events were appended.
     pub(crate) appended: u64,
-    /// How many were there already.
+    /// How many were in the log already.
     pub(crate) duplicates: u64,
     /// How many were refused.
     pub(crate) rejected: u64,
-    /// Where each is, for requests of few events.
+    /// The place of each event, for requests with few events.
     pub(crate) events: Vec<serde_json::Value>,
-    /// What is wrong with the refused ones.
+    /// What is wrong with the refused events.
     pub(crate) errors: Vec<serde_json::Value>,
 }
 
-/// A stretch of the log.
+/// Events from one offset on.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct LogPage {
@@ -124,9 +124,10 @@ pub(crate) struct LogPage {
     pub(crate) start: u64,
     /// The next offset to be written.
     pub(crate) end: u64,
-    /// Where to go on reading.
+    /// Where to continue reading.
     pub(crate) next: u64,
-    /// Retries and drops of parked events that tables depend on besides the log.
+    /// Retries and drops of parked events that the tables depend on in addition to the
+    /// log.
     #[serde(default)]
     pub(crate) decisions: u64,
     /// The events.
@@ -136,14 +137,14 @@ pub(crate) struct LogPage {
 /// The log's partitions, in order.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct LogStatus {
-    /// One a partition.
+    /// One per partition.
     pub(crate) partitions: Vec<PartitionStatus>,
 }
 
 /// A partition of the log.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct PartitionStatus {
-    /// The next offset to be written, if it is known.
+    /// The next offset to be written, if known.
     pub(crate) end: Option<u64>,
 }
 
@@ -161,15 +162,15 @@ pub(crate) struct LoggedEvent {
 pub(crate) struct LogQuery {
     /// The partition.
     pub(crate) partition: u32,
-    /// The first offset; `None` for the oldest kept.
+    /// The first offset; `None` for the oldest kept offset.
     pub(crate) from: Option<u64>,
-    /// In place of `from`: the first event appended at or after this time, RFC 3339.
+    /// Instead of `from`: the first event appended at or after this time, RFC 3339.
     pub(crate) time: Option<String>,
-    /// The most events.
+    /// The maximum number of events.
     pub(crate) limit: u64,
     /// Their types; empty for all.
     pub(crate) types: Vec<String>,
-    /// How long to wait for the first where there is none yet, in seconds.
+    /// How long to wait for the first event if there is none yet, in seconds.
     pub(crate) wait_s: u64,
 }
 
@@ -179,23 +180,24 @@ pub(crate) struct LogQuery {
 pub(crate) struct TablePage {
     /// The feed's epoch.
     pub(crate) epoch: String,
-    /// The commit that the rows are of.
+    /// The commit from which the rows are.
     pub(crate) commit: u64,
     /// For each partition the next offset that the rows do not contain yet.
     pub(crate) offsets: std::collections::BTreeMap<String, u64>,
     /// The fields of the rows.
     pub(crate) fields: Vec<Field>,
-    /// Whether the rows are by tenant: under each tenant its rows by key.
+    /// Whether each row belongs to a tenant; then `rows` has the rows by key under each
+    /// tenant.
     pub(crate) per_tenant: bool,
-    /// The rows by key, in key order. [`TablePage::flatten`] makes it so of a table
-    /// by tenant.
+    /// The rows by key, in key order; for a table by tenant after
+    /// [`TablePage::flatten`].
     pub(crate) rows: BTreeMap<String, Raw>,
     /// The cursor of the next page.
     pub(crate) next: Option<String>,
 }
 
 impl TablePage {
-    /// Puts the rows of all tenants into one map: U+0000 parts the tenant from the
+    /// Puts the rows of all tenants into one map: U+0000 separates the tenant from the
     /// key, as in the store.
     fn flatten(mut self) -> Self {
         if self.per_tenant {
@@ -227,13 +229,13 @@ pub(crate) struct Field {
 pub(crate) struct Upload {
     /// The component.
     pub(crate) wasm: Vec<u8>,
-    /// The projection's name; the plugin's own where `None`.
+    /// The projection's name; `None` for the name in the manifest.
     pub(crate) name: Option<String>,
-    /// What `setup` is given.
+    /// The argument of `setup`.
     pub(crate) parameters: Option<String>,
-    /// Whether the version becomes active once it has caught up.
+    /// Whether the version is activated when it has caught up.
     pub(crate) activate: bool,
-    /// Whether it does so whatever it has parked.
+    /// Whether it is activated even if it has parked events.
     pub(crate) force: bool,
     /// Counts the bytes sent.
     pub(crate) sent: Arc<AtomicU64>,
@@ -247,7 +249,7 @@ impl Api {
             .read_timeout(SILENCE_MAX)
             .user_agent(concat!("lantern/", env!("CARGO_PKG_VERSION")))
             .build()
-            .expect("a client without TLS and proxies can be made");
+            .expect("a client without TLS and proxies can be created");
         Self { http, base: base.trim_end_matches('/').to_owned() }
     }
 
@@ -256,13 +258,13 @@ impl Api {
         &self.base
     }
 
-    /// Appends the events in `body`; with `partial`, those that are right.
+    /// Appends the events in `body`; with `partial`, only the valid ones.
     pub(crate) async fn push(&self, media: &str, body: Bytes, partial: bool) -> Answer<Pushed> {
         let path = if partial { "/v1/events?partial=true" } else { "/v1/events" };
         self.push_to(path, media, body).await
     }
 
-    /// Appends the events of another log as they were there.
+    /// Appends events of another log exactly as they were.
     pub(crate) async fn push_exact(&self, media: &str, body: Bytes) -> Answer<Pushed> {
         self.push_to("/v1/events?exact=true", media, body).await
     }
@@ -322,7 +324,7 @@ impl Api {
         self.send(Method::POST, &path.0, Some(body)).await?.json().await
     }
 
-    /// Has the server check a plugin without keeping it.
+    /// Lets the server check a plugin without storing it.
     pub(crate) async fn check(
         &self,
         wasm: Vec<u8>,
@@ -332,13 +334,13 @@ impl Api {
         self.send(Method::POST, "/v1/plugins/check", Some(body)).await?.json().await
     }
 
-    /// Throws a version's tables away and folds the log again.
+    /// Deletes a version's tables and folds the log again.
     pub(crate) async fn rebuild(&self, name: &str, version: &str) -> Answer<serde_json::Value> {
         let path = projection(name, &format!("/versions/{}/rebuild", escaped(version)));
         self.post(&path, None::<&()>).await
     }
 
-    /// `POST /v1/projections/{name}/{action}`, with a version where one is meant.
+    /// `POST /v1/projections/{name}/{action}`, with the version if one is given.
     pub(crate) async fn act(
         &self,
         name: &str,
@@ -349,8 +351,8 @@ impl Api {
         self.post(&projection(name, &format!("/{action}")), body.as_ref()).await
     }
 
-    /// Makes `version` the one that serves readers; with `force`, also if it has
-    /// parked events that the active one has applied.
+    /// Activates `version`; with `force`, also if it has parked events that the active
+    /// version has applied.
     pub(crate) async fn activate(
         &self,
         name: &str,
@@ -361,7 +363,7 @@ impl Api {
         self.post(&projection(name, "/activate"), Some(&body)).await
     }
 
-    /// Has the server fold the log again next to a version's tables.
+    /// Starts a verification of a version's tables.
     pub(crate) async fn verify(&self, name: &str, version: Option<&str>) -> Answer<VerifyStatus> {
         let mut path = projection(name, "/verify");
         version.map(|version| path.add("version", version));
@@ -377,7 +379,7 @@ impl Api {
         self.send(Method::DELETE, &path.0, None).await.map(drop)
     }
 
-    /// The last messages of a projection's plugin, newest last.
+    /// The newest messages of a projection's plugin, newest last.
     pub(crate) async fn logs(&self, name: &str, limit: usize) -> Answer<Vec<LogLine>> {
         #[derive(Deserialize)]
         struct List {
@@ -389,7 +391,7 @@ impl Api {
         Ok(list.logs)
     }
 
-    /// A page of parked events; `query` are parameters of the API's own names.
+    /// A page of parked events; `query` contains parameters under the API's names.
     pub(crate) async fn parked(&self, name: &str, query: &[(&str, String)]) -> Answer<ParkedPage> {
         let mut path = projection(name, "/parked");
         for (name, value) in query {
@@ -422,14 +424,14 @@ impl Api {
         self.post(&path, Some(which)).await
     }
 
-    /// Has the server try again what the dead-letter topic names.
+    /// Lets the server retry the events that the dead-letter topic names.
     pub(crate) async fn resend(&self, from_beginning: bool) -> Answer<Resent> {
         let mut path = Path::new("/v1/dead-letters/resend");
         path.add("from_beginning", if from_beginning { "true" } else { "false" });
         self.post(&path, None::<&()>).await
     }
 
-    /// Rows of a table; `query` are parameters of the API's own names.
+    /// Rows of a table; `query` contains parameters under the API's names.
     pub(crate) async fn rows(
         &self,
         table: (&str, &str),
@@ -491,7 +493,8 @@ impl Api {
     }
 
     fn broken(&self, error: &reqwest::Error) -> ApiError {
-        // The library's own text repeats the address; the cause is underneath.
+        // The library's own text repeats the address; the cause is in the innermost
+        // error.
         let mut cause: &dyn std::error::Error = error;
         while let Some(source) = cause.source() {
             cause = source;
@@ -507,7 +510,7 @@ struct Body {
     content: reqwest::Body,
 }
 
-/// An answer that is no error.
+/// A successful answer.
 struct Received {
     api: Api,
     response: Response,
@@ -543,7 +546,7 @@ fn projection(name: &str, rest: &str) -> Path {
     Path::new(&format!("/v1/projections/{}{rest}", escaped(name)))
 }
 
-/// `text` as it may stand in a path's segment or a query's value.
+/// `text` escaped for a path segment or a query value.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -562,7 +565,7 @@ fn escaped(text: &str) -> String {
     out
 }
 
-/// A component as a request's body: alone, or with its parameters as a form.
+/// A component as a request's body: on its own, or with its parameters as a form.
 fn component(wasm: Vec<u8>, parameters: Option<&str>, sent: Arc<AtomicU64>) -> Body {
     let Some(parameters) = parameters else {
         let length = wasm.len() as u64;
@@ -589,7 +592,7 @@ fn component(wasm: Vec<u8>, parameters: Option<&str>, sent: Arc<AtomicU64>) -> B
     Body { media, length, content: counted(form.into(), sent) }
 }
 
-/// A line that stands in neither of the two.
+/// A boundary line that occurs in neither of the two.
 fn boundary(wasm: &[u8], parameters: &str) -> String {
     (0_u32..)
         .map(|n| format!("lantern-part-{n:08x}"))
@@ -600,7 +603,7 @@ fn boundary(wasm: &[u8], parameters: &str) -> String {
         .expect("finite contents cannot hold every boundary")
 }
 
-/// A body that counts the bytes as the connection takes them.
+/// A body that counts the bytes when the connection takes them.
 fn counted(bytes: Bytes, sent: Arc<AtomicU64>) -> reqwest::Body {
     reqwest::Body::wrap_stream(stream::unfold((bytes, sent), |(mut rest, sent)| async move {
         if rest.is_empty() {

@@ -1,4 +1,4 @@
-//! How a command fails: what is said, and the exit code a script sees.
+//! Failures of commands: their messages, and the exit code for scripts.
 
 use std::fmt;
 use std::io::Write;
@@ -12,44 +12,44 @@ use crate::output;
 /// The exit codes, as `lantern --help` and the guide document them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// It failed, or a test found something.
+    /// The command failed, or a test found a problem.
     Failure = 1,
     /// The command line is wrong.
     Usage = 2,
     /// No server answers.
     Unreachable = 3,
-    /// There is no such thing.
+    /// The named thing does not exist.
     NotFound = 4,
     /// The input, or the plugin, was refused.
     Refused = 5,
-    /// The server is too busy, and stayed so.
+    /// The server was too busy during all tries.
     Busy = 6,
     /// Not everything could be checked, so there is no verdict.
     Unchecked = 7,
-    /// Ended by Ctrl-C in the middle of something.
+    /// Ended by Ctrl-C while it was working.
     Interrupted = 130,
 }
 
 /// Why a command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// What a script sees.
+    /// The exit code.
     pub(crate) exit: Exit,
-    /// The stable code `LAN-…`, where the server or the host gave one.
+    /// The stable code `LAN-…`, if the server or the host gave one.
     pub(crate) code: Option<String>,
     /// What happened, for people.
     pub(crate) message: String,
     /// What to do about it.
     pub(crate) help: Option<String>,
-    /// Single things that are wrong, one a line.
+    /// Single errors, one per line.
     pub(crate) details: Vec<String>,
 }
 
-/// What every command returns.
+/// The result of every command.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
-    /// A failure with nothing but a message.
+    /// A failure with only a message.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, code: None, message: message.into(), help: None, details: Vec::new() }
     }
@@ -69,14 +69,14 @@ impl Failure {
     /// Prints it on standard error, for a person or, with `json`, for a script.
     pub(crate) fn report(&self, json: bool) {
         if json {
-            // There is no other place to report that this failed.
+            // If this fails, there is no other place to report it.
             let _ = writeln!(std::io::stderr(), "{}", output::escaped(&self.to_json().to_string()));
         } else {
             output::error(self.to_string());
         }
     }
 
-    /// What is wrong with the command line.
+    /// The error in the command line.
     pub(crate) fn usage(error: &clap::Error) -> Self {
         let text = error.render().to_string();
         let mut parts = text.split("\n\n").map(str::trim).filter(|part| !part.is_empty());
@@ -99,7 +99,7 @@ impl Failure {
         failure.help(if help.is_empty() { "see `--help`".into() } else { help.join("; ") })
     }
 
-    /// The code to leave with.
+    /// The exit code of the process.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.exit as u8)
     }
@@ -137,7 +137,7 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// What the server answers in place of a result: RFC 9457.
+/// The server's answer for an error: RFC 9457.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Problem {
@@ -149,19 +149,19 @@ pub(crate) struct Problem {
     pub(crate) code: String,
     /// What to do about it.
     pub(crate) help: Option<String>,
-    /// Single things that are wrong; of rejected events, one an event.
+    /// Single errors; for rejected events, one per event.
     pub(crate) errors: Vec<serde_json::Value>,
-    /// Of NDJSON: how many events were appended before it stopped.
+    /// For NDJSON: how many events were appended before the stream stopped.
     pub(crate) appended: u64,
-    /// Of NDJSON: up to which line all is in the log.
+    /// For NDJSON: every event up to this line is in the log.
     pub(crate) lines: u64,
 }
 
-/// The most single errors that are shown of one answer.
+/// The maximum number of single errors shown from one answer.
 const DETAILS_MAX: usize = 10;
 
 impl Problem {
-    /// The failure that an answer of `status` with this body is.
+    /// The failure for an answer with `status` and this body.
     pub(crate) fn into_failure(self, status: u16) -> Failure {
         let exit = match status {
             404 | 410 => Exit::NotFound,
@@ -185,8 +185,7 @@ impl Problem {
     }
 }
 
-/// The server's texts name the parameters of its HTTP API; a command has flags
-/// in their place.
+/// The server's texts name parameters of its HTTP API; commands have flags instead.
 const FLAGS: &[(&str, &str)] = &[
     ("`?partial=true`", "`--partial`"),
     ("`activate=true`", "without `--no-activate`"),
@@ -264,7 +263,8 @@ mod tests {
         for code in lantern_server::CODES.iter().filter(|code| code.status >= 400) {
             let problem = Problem { help: Some(code.help.into()), ..Problem::default() };
             let help = problem.into_failure(code.status).help.unwrap_or_default();
-            // Codes that only a program of its own can cause are left as they are.
+            // Codes that only programs with their own HTTP client can cause are left
+            // unchanged.
             let own = ["LAN-0212", "LAN-0320", "LAN-04"];
             if own.iter().any(|own| code.code.starts_with(own)) {
                 continue;

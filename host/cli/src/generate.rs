@@ -1,30 +1,29 @@
-//! Made-up events of a web shop, for the demo, benchmarks and tests.
+//! Generated events of a web shop, for the demo, benchmarks and tests.
 //!
-//! Event `i` is a pure function of the seed and `i`: any stretch of the sequence
-//! can be made again, in any order, without what came before it. Never reads a
-//! clock or a source of randomness.
+//! Event `i` is a pure function of the seed and `i`: any part of the sequence can be
+//! generated again, in any order, without the events before it. The generator never
+//! reads a clock or a source of randomness.
 //!
-//! The shop has 100,000 users of 1,000 tenants in 40 countries and 5,000
-//! products; a few of each are far busier than the rest. Of all events 60 % are
-//! `page.viewed`, 20 % `cart.added` and 20 % `order.placed`. A `cart.added`
-//! follows most often on a recent view of the same user and product, and an
-//! `order.placed` on a recent `cart.added`.
+//! The shop has 100,000 users of 1,000 tenants in 40 countries and 5,000 products; a
+//! few of each are much busier than the rest. 60 % of all events are `page.viewed`, 20
+//! % `cart.added` and 20 % `order.placed`. A `cart.added` usually follows a recent view
+//! of the same user and product, and an `order.placed` a recent `cart.added`.
 
 use lantern_core::{EventRef, Events, Timestamp};
 
-/// The attribute `source` of every event made here.
+/// The attribute `source` of every generated event.
 pub const SOURCE: &str = "shop";
-/// How many products there are: `p0` to `p4999`.
+/// The number of products: `p0` to `p4999`.
 pub const PRODUCTS: u64 = 5_000;
-/// How many users there are: `u0` to `u99999`.
+/// The number of users: `u0` to `u99999`.
 pub const USERS: u64 = 100_000;
-/// How many tenants there are: `t0` to `t999`. A user belongs to one.
+/// The number of tenants: `t0` to `t999`. A user belongs to one of them.
 pub const TENANTS: u64 = 1_000;
-/// How far back, in events, lies the view that an addition to a cart follows
-/// on, and the addition that an order follows on.
+/// The maximum distance, in events, from an addition to a cart back to the view it
+/// follows, and from an order back to its addition.
 pub const LOOK_BACK: u64 = 500;
 
-/// Where the users live, busiest first; ISO 3166-1.
+/// The countries of the users, busiest first; ISO 3166-1.
 pub const COUNTRIES: [&str; 40] = [
     "US", "DE", "GB", "FR", "IN", "BR", "JP", "CA", "IT", "ES", "NL", "PL", "MX", "AU", "SE", "CH",
     "AT", "BE", "TR", "KR", "ID", "PT", "DK", "NO", "FI", "CZ", "IE", "GR", "RO", "HU", "AR", "CL",
@@ -34,19 +33,20 @@ pub const COUNTRIES: [&str; 40] = [
 /// The bytes to reserve for one line of [`Shop::write_line`].
 pub const LINE_BYTES: usize = 256;
 
-/// What of the sequence can be chosen.
+/// The options of a sequence.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// Another seed, another sequence with other ids.
+    /// The seed; another seed gives another sequence with other ids.
     pub seed: u64,
-    /// How many events [`Options::span_ms`] holds. The sequence goes on past
-    /// it, at the same rate of event time.
+    /// The number of events in [`Options::span_ms`]. The sequence continues after it,
+    /// at the same rate of event time.
     pub events: u64,
     /// The first event's time, in whole milliseconds.
     pub start: Timestamp,
     /// Event time from the first to the last event, in milliseconds.
     pub span_ms: u64,
-    /// How far events may stand behind later ones in time, in milliseconds.
+    /// How much older than an earlier event in the sequence an event may be, in
+    /// milliseconds.
     pub disorder_ms: u64,
 }
 
@@ -90,19 +90,19 @@ impl Kind {
 pub struct ShopEvent {
     /// What happened.
     pub kind: Kind,
-    /// Whose doing, below [`USERS`]; the event's `subject`.
+    /// The user, below [`USERS`]; the event's `subject`.
     pub user: u64,
     /// The user's tenant, below [`TENANTS`].
     pub tenant: u64,
-    /// What was viewed or bought, below [`PRODUCTS`].
+    /// The product that was viewed or bought, below [`PRODUCTS`].
     pub product: u64,
-    /// Where the user lives.
+    /// The user's country.
     pub country: &'static str,
-    /// How many were ordered; 1 unless this is an order.
+    /// The number of items ordered; 1 unless this is an order.
     pub quantity: u64,
-    /// The price of all of them, in cents.
+    /// The price of all items, in cents.
     pub cents: u64,
-    /// When, in milliseconds since 1970.
+    /// The event's time, in milliseconds since 1970.
     pub time_ms: i64,
 }
 
@@ -146,7 +146,7 @@ impl Shop {
         self.write_line_at(index, self.time_ms(index), out);
     }
 
-    /// As [`Shop::write_line`], at another time (milliseconds since 1970).
+    /// Like [`Shop::write_line`], with another time (milliseconds since 1970).
     pub fn write_line_at(&self, index: u64, time_ms: i64, out: &mut Vec<u8>) {
         let event = self.event(index);
         out.extend_from_slice(br#"{"specversion":"1.0","id":""#);
@@ -164,8 +164,8 @@ impl Shop {
         out.extend_from_slice(b"}\n");
     }
 
-    /// Adds the events `range` to `events`, in columns, as ingesting their lines
-    /// would. `scratch` is overwritten; hand in the same one again.
+    /// Adds the events in `range` to `events`, in columns, as ingesting their lines
+    /// would. `scratch` is overwritten; pass the same one again to save allocations.
     pub fn fill(&self, range: std::ops::Range<u64>, events: &mut Events, scratch: &mut Vec<u8>) {
         for index in range {
             let event = self.event(index);
@@ -194,8 +194,8 @@ impl Shop {
         }
     }
 
-    /// When event `index` happens, in milliseconds since 1970: evenly spread,
-    /// and later by up to [`Options::disorder_ms`].
+    /// The time of event `index`, in milliseconds since 1970: evenly spread, plus a
+    /// delay of up to [`Options::disorder_ms`].
     #[must_use]
     pub fn time_ms(&self, index: u64) -> i64 {
         let o = &self.options;
@@ -225,8 +225,7 @@ impl Shop {
         }
     }
 
-    /// A recent event of kind `wanted` in front of `index`; `None` where a few
-    /// tries find none.
+    /// A recent event of kind `wanted` before `index`; `None` if a few tries find none.
     fn recent(&self, index: u64, wanted: Kind) -> Option<(u64, Kind)> {
         const TRIES: u64 = 8;
         let mut draw = self.draw(index, Draw::Before);
@@ -261,7 +260,7 @@ impl Shop {
     }
 }
 
-/// What a number is drawn for: each has a stream of its own.
+/// The purpose of a random number: each has a stream of its own.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 enum Draw {
@@ -273,7 +272,7 @@ enum Draw {
     Disorder,
 }
 
-/// SplitMix64's output function: every bit of `x` moves every bit of the answer.
+/// SplitMix64's output function: every bit of `x` affects every bit of the result.
 fn mix(x: u64) -> u64 {
     let mut z = x.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -281,8 +280,8 @@ fn mix(x: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A number below `below` of which low ones are likelier: the cube of an even
-/// draw, so that a hundredth of the range gets a fifth of the draws.
+/// A number below `below`; low numbers are more likely. It is the cube of a uniform
+/// draw, so a hundredth of the range gets a fifth of the draws.
 fn skewed(draw: u64, below: u64) -> u64 {
     // 21 bits, so that the cube fits into 64.
     let x = draw >> 43;
@@ -295,7 +294,7 @@ fn country(user: u64) -> &'static str {
     COUNTRIES[usize::try_from(place).expect("below 40")]
 }
 
-/// What one of `product` costs, in cents.
+/// The price of one `product`, in cents.
 fn price_cents(product: u64) -> u64 {
     199 + mix(product ^ 0xCE) % 19_800
 }
@@ -352,10 +351,10 @@ fn write_time(time_ms: i64, out: &mut Vec<u8>) {
     out.push(b'Z');
 }
 
-/// Year, month and day of a day counted from 1970-01-01, in the Gregorian
-/// calendar; the year 0 for what lies before it.
+/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar; for
+/// earlier dates the year is 0.
 fn civil(day: i64) -> (u64, u64, u64) {
-    // Count from 1 March of year 0: leap days then end the year.
+    // Count from 1 March of year 0, so that leap days are at the end of the year.
     const TO_MARCH_OF_YEAR_0: i64 = 719_468;
     const DAYS_OF_400_YEARS: u64 = 146_097;
     let days = u64::try_from(day.saturating_add(TO_MARCH_OF_YEAR_0)).unwrap_or(0);

@@ -1,15 +1,14 @@
-//! Tables for people: columns, or one field a line if the terminal is too
-//! narrow for columns.
+//! Tables for people: columns, or one field per line if the terminal is too narrow for
+//! columns.
 
 use std::fmt;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use unicode_width::UnicodeWidthStr;
 
-/// Columns narrower than this are hard to read; their content is wrapped only
-/// down to this width.
+/// Narrower columns are hard to read; content is wrapped only down to this width.
 const COLUMN_MIN: usize = 14;
-/// What a column takes in addition to its content: two spaces and a border.
+/// The width of a column in addition to its content: two spaces and a border.
 const COLUMN_FRAME: usize = 3;
 
 /// A table with a title for each column.
@@ -21,12 +20,12 @@ pub(crate) struct Grid {
 }
 
 impl Grid {
-    /// An empty one for a terminal of `width`; `None` for no bound.
+    /// An empty table for a terminal of `width`; `None` for unlimited width.
     pub(crate) fn new(titles: Vec<String>, width: Option<usize>) -> Self {
         Self { titles, rows: Vec::new(), right: Vec::new(), width }
     }
 
-    /// Adds a row with one cell a column.
+    /// Adds a row with one cell per column.
     pub(crate) fn add_row(&mut self, cells: impl IntoIterator<Item = String>) {
         self.rows.push(cells.into_iter().collect());
     }
@@ -36,7 +35,7 @@ impl Grid {
         self.right.extend(columns);
     }
 
-    /// Whether the columns fit the terminal, wrapped if need be.
+    /// Whether the columns fit the terminal, wrapped if necessary.
     fn fits(&self) -> bool {
         let Some(width) = self.width else { return true };
         let needed = (0..self.titles.len()).map(|column| {
@@ -64,7 +63,7 @@ impl Grid {
         table.to_string()
     }
 
-    /// One field a line, an empty line between rows, as psql's expanded display.
+    /// One field per line and an empty line between rows, like psql's expanded display.
     fn expanded(&self, width: usize) -> String {
         let names = self.titles.iter().map(|title| title.width()).max().unwrap_or(0).min(width / 2);
         let indent = " ".repeat((names + 2).min(width / 2));

@@ -1,4 +1,4 @@
-//! What the binary `lantern` shares with benchmarks and tests: the generator of
-//! shop events. Everything else of the command line is private to the binary.
+//! The part of the binary `lantern` that benchmarks and tests also use: the generator
+//! of shop events. The rest of the command line is private to the binary.
 
 pub mod generate;

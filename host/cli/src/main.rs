@@ -1,7 +1,7 @@
 //! The binary `lantern`: the server, and the commands that talk to one.
 //!
-//! This file only reads what was typed and passes on. A command never reaches
-//! into a running server's data folder; it asks over HTTP.
+//! This file only parses the command line and calls the command. A command never opens
+//! a running server's data folder; it uses HTTP.
 
 mod api;
 mod commands;
@@ -23,8 +23,8 @@ use crate::error::{Failure, Outcome};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The first argument with which the server starts this binary again to compile
-/// a plugin, in a process of its own.
+/// The first argument with which the server starts this binary again to compile a
+/// plugin in a separate process.
 const COMPILE_CHILD: &str = "__compile";
 
 const AFTER_HELP: &str = "\
@@ -61,10 +61,10 @@ struct Cli {
     command: Command,
 }
 
-/// What every command takes.
+/// The options of every command.
 #[derive(clap::Args)]
 pub(crate) struct Global {
-    /// The server to talk to.
+    /// The address of the server.
     #[arg(
         long,
         global = true,
@@ -103,7 +103,7 @@ enum Command {
     /// Read tables, once or live.
     #[command(subcommand)]
     Table(commands::table::Command),
-    /// Fold the log again next to the tables, and compare.
+    /// Fold the log again in parallel with the tables, and compare.
     Verify(commands::verify::Args),
     /// Check the files of a stopped server: what is damaged, and how to recover.
     Doctor(commands::doctor::Args),
@@ -111,7 +111,7 @@ enum Command {
     New(commands::new::Args),
     /// Fold a file of events with a plugin, without a server, and print its tables.
     Test(commands::test::Args),
-    /// Print the shell's completions of this command.
+    /// Print the shell completions for this command.
     Completions(commands::completions::Args),
 }
 
@@ -121,7 +121,7 @@ fn main() -> ExitCode {
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // `--help` and `--version` are no failures.
+        // `--help` and `--version` are not failures.
         Err(help) if !help.use_stderr() => help.exit(),
         Err(error) => {
             let failure = Failure::usage(&error);
@@ -170,13 +170,13 @@ fn client(command: impl Future<Output = Outcome>) -> Outcome {
 
 fn server_address(text: &str) -> Result<String, String> {
     if text.starts_with("https://") {
-        return Err("this command speaks plain HTTP: give the address behind the proxy, \
+        return Err("this command uses plain HTTP: give the address behind the proxy, \
                     or tunnel to it (`ssh -L 7420:localhost:7420 host`)"
             .into());
     }
     let host = text.strip_prefix("http://").unwrap_or_default();
     if host.trim_matches('/').is_empty() || host.contains([' ', '?', '#']) {
-        return Err("give it as `http://host:port`".into());
+        return Err("write it as `http://host:port`".into());
     }
     Ok(text.to_owned())
 }

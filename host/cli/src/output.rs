@@ -1,5 +1,5 @@
-//! What commands print: lines and tables for people, JSON for scripts, progress
-//! on standard error. Results go to standard output and nothing else does.
+//! The output of commands: lines and tables for people, JSON for scripts, progress on
+//! standard error. Only results go to standard output.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
@@ -11,8 +11,8 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use crate::grid::Grid;
 
-/// Prints `text`, wrapped at the width of the terminal. If the reader has gone,
-/// as `head` does, the command ends.
+/// Prints `text`, wrapped at the width of the terminal. If the reader has closed the
+/// output, as `head` does, the command ends.
 pub(crate) fn line(text: impl AsRef<str>) {
     let mut text = wrapped(&lines(text.as_ref()), width(&std::io::stdout()));
     text.push('\n');
@@ -29,7 +29,8 @@ pub(crate) fn data(text: impl AsRef<str>) {
     raw(text.as_bytes());
 }
 
-/// Writes `bytes` to standard output as they are: for what is no text of a sender.
+/// Writes `bytes` to standard output unchanged: for output that contains no text from
+/// senders.
 pub(crate) fn raw(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
     if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
@@ -40,14 +41,14 @@ pub(crate) fn raw(bytes: &[u8]) {
 /// Prints `value` as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) {
     let text = serde_json::to_string(value).expect("what commands print is JSON");
-    // A file or another program gets the text as it was sent, so that an import of
+    // A file or another program gets the text exactly as it was sent, so that importing
     // it gives the same bytes.
     let mut text = if is_terminal() { escaped(&text) } else { one_line(&text) };
     text.push('\n');
     raw(text.as_bytes());
 }
 
-/// Prints `text` for a person on standard error, unless a script reads.
+/// Prints `text` for people on standard error, unless a script reads the output.
 pub(crate) fn note(as_json: bool, text: impl AsRef<str>) {
     if !as_json {
         error(text);
@@ -57,29 +58,29 @@ pub(crate) fn note(as_json: bool, text: impl AsRef<str>) {
 /// Prints `text` on standard error, wrapped at the width of the terminal.
 pub(crate) fn error(text: impl AsRef<str>) {
     let text = wrapped(&lines(text.as_ref()), width(&std::io::stderr()));
-    // There is no other place to report that this failed.
+    // If this fails, there is no other place to report it.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Whether a person looks at standard output.
+/// Whether standard output is a terminal.
 pub(crate) fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
-/// The characters of a line: those of `COLUMNS` if it is set, else those of the
-/// terminal; `None` if the output is no terminal.
+/// The width of a line: `COLUMNS` if it is set, otherwise the terminal's width; `None`
+/// if the output is not a terminal.
 fn width(stream: &impl IsTerminal) -> Option<usize> {
     let set = std::env::var("COLUMNS").ok().and_then(|columns| columns.trim().parse().ok());
     let terminal = || {
         let size = stream.is_terminal().then(crossterm::terminal::size)?.ok()?;
         Some(usize::from(size.0))
     };
-    // Some terminals do not know their size and answer 0.
+    // Some terminals do not know their size and return 0.
     set.or_else(terminal).filter(|width| *width > 0)
 }
 
-/// `text` with each line wrapped at `width`; what follows is indented two more
-/// than its line.
+/// `text` with each line wrapped at `width`; continuation lines are indented by two
+/// more.
 fn wrapped(text: &str, width: Option<usize>) -> String {
     let Some(width) = width else { return text.to_owned() };
     let mut out = String::new();
@@ -127,32 +128,33 @@ pub(crate) fn table<'a>(header: impl IntoIterator<Item = &'a str>) -> Grid {
     Grid::new(header.into_iter().map(printable).collect(), width(&std::io::stdout()))
 }
 
-/// `text` without what would move the cursor, colour the terminal, ring its bell
-/// or reverse what stands next to it: keys, values and messages come from events
-/// and plugins.
+/// `text` without characters that would move the cursor, colour the terminal, ring its
+/// bell or reverse adjacent text: keys, values and messages come from events and
+/// plugins.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if is_unsafe(c) { '\u{FFFD}' } else { c }).collect()
 }
 
-/// The same, of several lines.
+/// The same for several lines.
 pub(crate) fn lines(text: &str) -> String {
     text.chars().map(|c| if is_unsafe(c) && c != '\n' { '\u{FFFD}' } else { c }).collect()
 }
 
-/// JSON without line ends: it can have them only as white space between values.
+/// JSON without line ends: they can occur only as white space between values.
 fn one_line(json: &str) -> String {
     json.replace(['\n', '\r'], " ")
 }
 
-/// JSON with the same value, on one line, and nothing in it that a terminal would
-/// obey.
+/// JSON with the same value, on one line, without characters that a terminal would
+/// interpret.
 pub(crate) fn escaped(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         match c {
-            // Only white space between values: strings have these as escapes.
+            // These occur only as white space between values: strings have them as
+            // escapes.
             '\t' | '\n' | '\r' => out.push(' '),
-            // Only within strings, and all have four digits.
+            // These occur only within strings, and all have four digits.
             c if is_unsafe(c) => {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
@@ -162,7 +164,7 @@ pub(crate) fn escaped(json: &str) -> String {
     out
 }
 
-/// Whether a terminal obeys `c` instead of showing it: control characters, and
+/// Whether a terminal interprets `c` instead of showing it: control characters, and
 /// those that change the direction of writing.
 fn is_unsafe(c: char) -> bool {
     let direction = matches!(
@@ -172,7 +174,7 @@ fn is_unsafe(c: char) -> bool {
     c.is_control() || direction || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// `count` with thin groups: `1 234 567`.
+/// `count` in groups of three digits: `1 234 567`.
 pub(crate) fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3);
@@ -190,7 +192,7 @@ pub(crate) fn events(number: u64) -> String {
     if number == 1 { "1 event".to_owned() } else { format!("{} events", count(number)) }
 }
 
-/// A time in microseconds since 1970 as RFC 3339, or nothing where there is none.
+/// A time in microseconds since 1970 as RFC 3339, or nothing if there is none.
 pub(crate) fn time_us(time_us: i64) -> String {
     if time_us == i64::MIN {
         return String::new();
@@ -199,7 +201,7 @@ pub(crate) fn time_us(time_us: i64) -> String {
         .map_or_else(|_| time_us.to_string(), |time| time.to_string())
 }
 
-/// Seconds as people say them: `42 s`, `3 min 20 s`, `2 h 5 min`.
+/// A duration in seconds for people: `42 s`, `3 min 20 s`, `2 h 5 min`.
 pub(crate) fn seconds(seconds: f64) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
     let whole = seconds.clamp(0.0, 1e12).round() as u64;
@@ -210,7 +212,7 @@ pub(crate) fn seconds(seconds: f64) -> String {
     }
 }
 
-/// How a progress bar counts.
+/// The unit of a progress bar.
 #[derive(Clone, Copy)]
 pub(crate) enum Progress {
     /// Bytes of a known total, with rate and time left.
@@ -219,11 +221,11 @@ pub(crate) enum Progress {
     Events(u64),
     /// Thousandths, with a message.
     PerMille,
-    /// Something without an end, with a message.
+    /// Something of unknown length, with a message.
     Endless,
 }
 
-/// A progress bar on standard error; hidden where no person looks or `as_json`.
+/// A progress bar on standard error; hidden if that is not a terminal, or if `as_json`.
 pub(crate) fn progress(kind: Progress, as_json: bool) -> ProgressBar {
     let (length, template) = match kind {
         Progress::Bytes(total) => {

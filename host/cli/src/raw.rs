@@ -1,6 +1,6 @@
-//! JSON as a server sent it. Rows and events are printed as they were written:
-//! read into numbers and text of this program, `1e400` or a number of twenty
-//! digits would change, and one such value would cost a whole page.
+//! JSON exactly as a server sent it. Rows and events are printed unchanged. If they
+//! were parsed into this program's numbers and strings, `1e400` or a number of twenty
+//! digits would change, and one such value would make a whole page unreadable.
 
 use std::collections::BTreeMap;
 
@@ -16,19 +16,19 @@ use crate::output;
 pub(crate) struct Raw(Box<RawValue>);
 
 impl Raw {
-    /// `json` as it is; `null` if it is no JSON.
+    /// `json` unchanged; `null` if it is not JSON.
     pub(crate) fn new(json: &str) -> Self {
         let null = || RawValue::from_string("null".into()).expect("null is JSON");
         Self(RawValue::from_string(json.to_owned()).unwrap_or_else(|_| null()))
     }
 
-    /// The members of an object; none if it is no object.
+    /// The members of an object; none if it is not an object.
     pub(crate) fn members(&self) -> BTreeMap<String, &RawValue> {
         serde_json::from_str(self.0.get()).unwrap_or_default()
     }
 }
 
-/// A value as a table's cell has it: strings without quotes.
+/// A value as the cell of a table: strings without quotes.
 pub(crate) fn cell(value: Option<&&RawValue>) -> String {
     match value.map(|value| value.get()) {
         None | Some("null") => String::new(),

@@ -1,7 +1,7 @@
-//! Sends events piece by piece, in order: one request at a time, retried
-//! with growing waits while the server is busy or away, at a pace where one is
-//! asked for. A piece sent twice does no harm: the log knows events by `source`
-//! and `id`.
+//! Sends events piece by piece, in order: one request at a time, at a limited rate if
+//! requested. While the server is busy or unreachable, requests are retried with
+//! growing waits. Sending a piece twice does no harm: the log recognizes events by
+//! tenant, `source` and `id`.
 
 use std::time::Duration;
 
@@ -12,31 +12,31 @@ use tokio::time::Instant;
 use crate::api::{Api, ApiError, NDJSON};
 use crate::error::{Failure, Outcome};
 
-/// The bytes of one request, where no pace asks for less.
+/// The bytes of one request, unless a rate requires less.
 pub(crate) const PIECE_BYTES: usize = 2 << 20;
-/// The first wait before a piece is sent again; doubled each time.
+/// The first wait before a piece is sent again; doubled with each try.
 const WAIT_FIRST: Duration = Duration::from_millis(250);
 /// The longest wait between two tries.
 const WAIT_MAX: Duration = Duration::from_secs(10);
-/// How many tries one piece gets by default: about two minutes.
+/// How often a piece is tried by default: about two minutes.
 pub(crate) const TRIES: u32 = 18;
-/// The most single errors kept for the summary.
+/// The maximum number of single errors kept for the summary.
 const ERRORS_MAX: usize = 100;
 
-/// What became of everything sent.
+/// The result for all events that were sent.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Sent {
-    /// Events sent and answered.
+    /// Events that were sent and answered.
     pub(crate) events: u64,
-    /// In the log now, and not before.
+    /// Events that were appended.
     pub(crate) appended: u64,
-    /// There already.
+    /// Events that were in the log already.
     pub(crate) duplicates: u64,
-    /// Refused, and left out.
+    /// Events that were refused and left out.
     pub(crate) rejected: u64,
-    /// Requests made a second time or more.
+    /// Requests that were repeated.
     pub(crate) retries: u64,
-    /// What is wrong with refused ones; the first 100.
+    /// What is wrong with the refused events; the first 100.
     pub(crate) errors: Vec<serde_json::Value>,
 }
 
@@ -46,18 +46,18 @@ pub(crate) struct Sender {
     partial: bool,
     exact: bool,
     tries: u32,
-    /// Whether the server ever answered: one that never did is not there, and
-    /// not worth waiting for.
+    /// Whether the server ever answered. If it did not, it is not running, and there is
+    /// no point in waiting for it.
     answered: bool,
-    /// What became of everything so far.
+    /// The result so far.
     pub(crate) sent: Sent,
-    /// Of a piece that failed: how many lines of it are in the log all the same.
+    /// The number of lines of a failed piece that are in the log nevertheless.
     pub(crate) lines_of_failed: u64,
 }
 
 impl Sender {
-    /// A sender to `api` that tries each piece `tries` times, and with `partial`
-    /// leaves out events that are refused.
+    /// A sender to `api` that tries each piece `tries` times, and with `partial` leaves
+    /// out refused events.
     pub(crate) fn new(api: Api, partial: bool, tries: u32) -> Self {
         Self {
             api,
@@ -70,13 +70,14 @@ impl Sender {
         }
     }
 
-    /// The same; with `exact`, the events are to be as they were in another log.
+    /// The same; with `exact`, the events are appended exactly as they were in another
+    /// log.
     pub(crate) fn exact(self, exact: bool) -> Self {
         Self { exact, ..self }
     }
 
-    /// Sends one piece of `events` events, the first of which stands in line
-    /// `first_line`; `on_wait` is called with each wait and its reason.
+    /// Sends one piece of `events` events that begins at line `first_line`; `on_wait`
+    /// is called with each wait and its reason.
     pub(crate) async fn send(
         &mut self,
         bytes: Bytes,
@@ -94,7 +95,7 @@ impl Sender {
             match answer {
                 Ok(pushed) => break pushed,
                 Err(error) => {
-                    // Part of it may be in the log: the next try finds it there.
+                    // Part of it may be in the log: the next try recognizes it there.
                     let part = Part::of(&error);
                     before += part.appended;
                     let there = self.answered || !matches!(error, ApiError::Unreachable { .. });
@@ -125,14 +126,14 @@ impl Sender {
     }
 }
 
-/// The wait before try `tries + 1`, with a fifth of it by chance, so that many
-/// senders do not come back at once.
+/// The wait before try `tries + 1`, with a random fifth of it, so that many senders do
+/// not retry at the same time.
 fn backoff(tries: u32) -> Duration {
     let doubled = WAIT_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(WAIT_MAX);
     doubled.mul_f64(0.9 + fastrand::f64() * 0.2)
 }
 
-/// What of a failed piece is in the log.
+/// The part of a failed piece that is in the log.
 #[derive(Default)]
 struct Part {
     appended: u64,
@@ -150,15 +151,15 @@ impl Part {
     }
 }
 
-/// `error` with its places counted in the file in place of the request.
+/// `error` with line numbers of the file instead of the request.
 fn in_file(mut error: ApiError, first_line: u64) -> Failure {
     if let ApiError::Refused { problem, .. } = &mut error {
         for entry in &mut problem.errors {
             *entry = placed(entry.take(), first_line);
         }
-        // The help speaks of the API's parameter.
+        // The help names the API's parameter.
         problem.help = problem.help.take().map(|help| help.replace("?partial=true", "--partial"));
-        // A single bad line is the whole story.
+        // A single invalid line is the complete message.
         if let [only] = problem.errors.as_slice()
             && let (Some(line), Some(detail)) = (only["line"].as_u64(), only["detail"].as_str())
         {
@@ -169,8 +170,8 @@ fn in_file(mut error: ApiError, first_line: u64) -> Failure {
     Failure::from(error)
 }
 
-/// One refused event with its `line` counted in the file. The server counts
-/// lines from 1 in what it was sent.
+/// One refused event with its `line` counted in the file. The server counts lines from
+/// 1 within the request.
 fn placed(mut error: serde_json::Value, first_line: u64) -> serde_json::Value {
     if let Some(line) = error.get("line").and_then(serde_json::Value::as_u64) {
         error["line"] = (line + first_line - 1).into();
@@ -188,14 +189,14 @@ pub(crate) struct Pace {
     done: f64,
 }
 
-/// Paced events go out so many times a second, as long as that is at least one
-/// event each time.
+/// The number of pieces per second when events are paced, as long as each piece has at
+/// least one event.
 const PIECES_PER_S: f64 = 20.0;
-/// The most events of one paced piece.
+/// The maximum number of events in one paced piece.
 const PACED_PIECE_MAX: u64 = 8_192;
 
 impl Pace {
-    /// A pace of `per_s` events a second.
+    /// A pace of `per_s` events per second.
     pub(crate) fn new(per_s: f64) -> Self {
         Self { per_s, start: Instant::now(), done: 0.0 }
     }
@@ -207,8 +208,8 @@ impl Pace {
         piece
     }
 
-    /// Waits until `events` more may go. Never more than a second is caught up
-    /// after the server was away.
+    /// Waits until `events` more events may be sent. After the server was unreachable,
+    /// at most one second is made up for.
     pub(crate) async fn wait(&mut self, events: u64) {
         #[expect(clippy::cast_precision_loss, reason = "exact far beyond any count here")]
         let events = events as f64;

@@ -1,5 +1,5 @@
-//! Files of events as commands read them: from a path or standard input, plain
-//! or compressed, in pieces of whole lines.
+//! Files of events: from a path or standard input, uncompressed or compressed, in
+//! pieces of complete lines.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -13,9 +13,9 @@ use crate::error::{Exit, Failure, Outcome};
 
 /// The longest line of a file of events, in bytes.
 const LINE_BYTES_MAX: usize = 16 << 20;
-/// How a line of `lantern events tail --json` begins.
+/// The beginnings of a line of `lantern events tail --json`.
 const TAILED: [&[u8]; 2] = [b"{\"event\":", b"{\"partition\":"];
-/// The bytes read ahead.
+/// The number of bytes read ahead.
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// An open file of events, unpacked.
@@ -24,28 +24,28 @@ pub(crate) struct Source {
     reader: Box<dyn BufRead + Send>,
     /// The name, for messages.
     name: String,
-    /// The file's bytes; unknown of standard input.
+    /// The file's size in bytes; unknown for standard input.
     total: Option<u64>,
-    /// How many of them were read.
+    /// The number of bytes read.
     read: Arc<AtomicU64>,
-    /// Lines handed out or skipped.
+    /// The number of lines returned or skipped.
     lines: u64,
 }
 
-/// Whole lines of a file.
+/// Complete lines of a file.
 #[derive(Debug, Default)]
 pub(crate) struct Piece {
     /// The lines, each with its line feed.
     pub(crate) bytes: Vec<u8>,
-    /// How many events they are: lines that are not blank.
+    /// The number of events in it: lines that are not blank.
     pub(crate) events: u64,
     /// The number of the first line, from 1.
     pub(crate) first_line: u64,
 }
 
 impl Source {
-    /// Opens `path`; `-` is standard input. zstd and gzip are told by their
-    /// first bytes, whatever the name.
+    /// Opens `path`; `-` is standard input. zstd and gzip are recognized by their first
+    /// bytes, whatever the name.
     pub(crate) fn open(path: &Path) -> Outcome<Self> {
         let name = path.display().to_string();
         let (raw, total): (Box<dyn Read + Send>, _) = if name == "-" {
@@ -70,17 +70,17 @@ impl Source {
         Ok(Self { reader, name, total, read, lines: 0 })
     }
 
-    /// The file's bytes as they lie on disk; unknown of standard input.
+    /// The file's size on disk in bytes; unknown for standard input.
     pub(crate) fn total(&self) -> Option<u64> {
         self.total
     }
 
-    /// Counts the file's bytes read so far, as they lie on disk.
+    /// Counts the bytes read so far, as stored on disk.
     pub(crate) fn read_so_far(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.read)
     }
 
-    /// Passes over `lines` lines.
+    /// Skips `lines` lines.
     pub(crate) fn skip_lines(&mut self, lines: u64) -> Outcome {
         let mut line = Vec::new();
         for _ in 0..lines {
@@ -92,8 +92,8 @@ impl Source {
         Ok(())
     }
 
-    /// The next lines: at most `events_max` that are not blank, and no more
-    /// once `bytes_max` bytes are reached. `None` at the end.
+    /// The next lines: at most `events_max` that are not blank; it ends when
+    /// `bytes_max` bytes are reached. `None` at the end.
     pub(crate) fn piece(&mut self, bytes_max: usize, events_max: u64) -> Outcome<Option<Piece>> {
         let mut piece = Piece { first_line: self.lines + 1, ..Piece::default() };
         while piece.bytes.len() < bytes_max && piece.events < events_max {
@@ -109,7 +109,7 @@ impl Source {
         Ok((!piece.bytes.is_empty()).then_some(piece))
     }
 
-    /// All of it, where it is at most `bytes_max` bytes unpacked.
+    /// The whole file, if it is at most `bytes_max` bytes unpacked.
     pub(crate) fn whole(mut self, bytes_max: usize) -> Outcome<Vec<u8>> {
         let mut bytes = Vec::new();
         let limit = bytes_max as u64 + 1;
@@ -120,7 +120,7 @@ impl Source {
         if bytes.len() > bytes_max {
             let message = format!("`{}` holds more than {} MiB", self.name, bytes_max >> 20);
             return Err(Failure::new(Exit::Refused, message)
-                .help("send it as one event a line with `lantern events import`"));
+                .help("send it with one event per line with `lantern events import`"));
         }
         Ok(bytes)
     }
@@ -144,7 +144,7 @@ impl Source {
                     LINE_BYTES_MAX >> 20
                 );
                 return Err(Failure::new(Exit::Refused, message)
-                    .help("a file of events holds one JSON object a line"));
+                    .help("a file of events has one JSON object per line"));
             }
             out.push(b'\n');
         }
@@ -187,7 +187,7 @@ pub(crate) fn read_file(path: &Path) -> Outcome<Vec<u8>> {
     std::fs::read(path).map_err(|e| not_read(&path.display().to_string(), &e))
 }
 
-/// Counts what is read through it.
+/// Counts the bytes that are read through it.
 struct Counted {
     inner: Box<dyn Read + Send>,
     read: Arc<AtomicU64>,

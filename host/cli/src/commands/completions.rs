@@ -2,7 +2,7 @@
 
 use clap_complete::Shell;
 
-/// What can be said.
+/// The options of the command.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -15,11 +15,11 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-/// The shells that are tried out.
+/// The supported shells, which are tested.
 fn shell() -> impl clap::builder::TypedValueParser<Value = Shell> {
     use clap::builder::TypedValueParser;
     clap::builder::PossibleValuesParser::new(["bash", "zsh", "fish"])
-        .map(|name| name.parse::<Shell>().expect("these are shells it knows"))
+        .map(|name| name.parse::<Shell>().expect("clap supports these shells"))
 }
 
 /// Prints the completions of `command`.

@@ -1,8 +1,8 @@
-//! `lantern demo`: the server on real flights and made-up shop events.
+//! `lantern demo`: the server with real flights and generated shop events.
 //!
-//! Both kinds of events live on one clock, that of the flights, sped up: one
-//! log has one event time. What was sent already is read back from the log, so
-//! the demo goes on where it was, however it ended.
+//! Both kinds of events use one clock, that of the flights, sped up: one log has one
+//! event time. At the start, the demo reads the log to find the events that were
+//! already sent. So it continues where it stopped, however it ended.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -22,13 +22,13 @@ use crate::source::read_file;
 
 /// How often events are sent.
 const TICK: Duration = Duration::from_millis(100);
-/// The longest stretch of time made up for after the server was busy.
+/// The longest delay that is made up for after the server was busy.
 const MADE_UP_FOR_MAX: Duration = Duration::from_secs(1);
-/// The most events of one request.
+/// The maximum number of events in one request.
 const PIECE_EVENTS_MAX: u64 = 20_000;
-/// The events read at a time to find where the demo was.
+/// The number of events read at a time to find where the demo stopped.
 const WINDOW_EVENTS: u64 = 5_000;
-/// How far shop events stand behind their place on the clock, at most.
+/// How late shop events may be relative to their time on the clock, at most.
 const DISORDER_MS: u64 = 2_000;
 
 #[derive(clap::Args)]
@@ -37,25 +37,25 @@ Examples:
   lantern demo --plugins target/plugins --flights demo/flights.ndjson.zst
   lantern demo --plugins target/plugins --speed 60 --rate 5        # slower
   lantern demo --data /tmp/demo --listen 127.0.0.1:8000
-  cargo xtask demo                                                 # builds all that first
+  cargo xtask demo                                                 # builds all of it first
 
-Ctrl-C ends it cleanly; started again, it goes on where it was.")]
+Ctrl-C stops it cleanly; the next start continues where it stopped.")]
 pub(crate) struct Args {
     #[command(flatten)]
     server: serve::Settings,
-    /// The folder that holds everything the server keeps.
+    /// The folder in which the server stores everything.
     #[arg(long, value_name = "FOLDER", default_value = "data/demo")]
     data: PathBuf,
     /// A folder of plugins (`NAME.wasm`, with parameters in `NAME.json`).
     #[arg(long, value_name = "FOLDER")]
     plugins: Option<PathBuf>,
-    /// Events with times, one a line, in order; may be compressed.
+    /// Events with times, one per line, in order; may be compressed.
     #[arg(long, value_name = "FILE")]
     flights: Option<PathBuf>,
-    /// Seconds of event time in one second.
+    /// Seconds of event time per second.
     #[arg(long, default_value_t = 300.0, value_parser = speed)]
     speed: f64,
-    /// Shop events a second; 0 for none.
+    /// Shop events per second; 0 for none.
     #[arg(long, default_value_t = 200.0, value_parser = shop_rate)]
     rate: f64,
     /// The seed of the shop events.
@@ -89,7 +89,7 @@ pub(crate) fn run(args: Args, global: &Global) -> Outcome {
         }
         let mut feeder = Feeder::ready(&args, api).await?;
         output::note(json, format!("watch it at {address}/"));
-        output::note(json, "Ctrl-C ends it; started again, it goes on where it was");
+        output::note(json, "Ctrl-C stops it; the next start continues where it stopped");
         feeder.run(json).await
     })
 }
@@ -131,25 +131,25 @@ async fn push_plugins(api: &Api, folder: &Path, json: bool) -> Outcome {
             failure.message = format!("{}: {}", file.display(), failure.message);
             failure
         })?;
-        let is = if uploaded.existed { "is there already" } else { "is pushed" };
+        let is = if uploaded.existed { "exists already" } else { "is pushed" };
         output::note(json, format!("projection `{}` {is}", uploaded.projection));
     }
     Ok(())
 }
 
-/// What the log already holds of the demo's events.
+/// The demo's events that the log already contains.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Before {
     /// The id of the last event of the flights' file.
     flight: Option<String>,
-    /// How many shop events there are.
+    /// The number of shop events.
     shop: u64,
-    /// The latest time of any of them, in milliseconds since 1970.
+    /// The latest time of all these events, in milliseconds since 1970.
     time_ms: Option<i64>,
 }
 
 impl Before {
-    /// Reads the log backwards until both are found, or its start.
+    /// Reads the log backwards until both are found, or to its start.
     async fn find(api: &Api, seed: u64) -> Outcome<Self> {
         let look = LogQuery { limit: 1, ..LogQuery::default() };
         let bounds = api.events(&look).await?;
@@ -175,7 +175,7 @@ impl Before {
         Ok(before)
     }
 
-    /// Takes in the events of `page` that stand before `to`.
+    /// Evaluates the events of `page` before offset `to`.
     fn look_at(
         &mut self,
         page: &LogPage,
@@ -208,17 +208,17 @@ struct Feeder {
     flights: Option<Flights>,
     shop: Shop,
     next_shop: u64,
-    /// Where the clock stands, in milliseconds since 1970.
+    /// The current time of the clock, in milliseconds since 1970.
     clock_ms: i64,
     speed: f64,
     rate: f64,
-    /// The part of a shop event that is due already.
+    /// The fraction of a shop event that is due already.
     due: f64,
     sender: Sender,
 }
 
 impl Feeder {
-    /// A feeder that goes on where the log ends.
+    /// A feeder that continues where the log ends.
     async fn ready(args: &Args, api: Api) -> Outcome<Self> {
         let before = Before::find(&api, args.seed).await?;
         let mut flights = match &args.flights {
@@ -243,7 +243,7 @@ impl Feeder {
         })
     }
 
-    /// Sends until it fails; ends by being dropped.
+    /// Sends until an error occurs; dropping it stops it.
     async fn run(&mut self, json: bool) -> Outcome {
         let bar = output::progress(Progress::Endless, json);
         let mut ticks = interval(TICK);
@@ -264,7 +264,7 @@ impl Feeder {
         }
     }
 
-    /// The events of the next `elapsed` of real time, in order of time.
+    /// The events of the next `elapsed` of real time, ordered by time.
     fn piece(&mut self, elapsed: Duration) -> Outcome<(Vec<u8>, u64)> {
         let from_ms = self.clock_ms;
         let step_ms = elapsed.as_secs_f64() * 1000.0 * self.speed;
@@ -303,7 +303,7 @@ impl Feeder {
     }
 
     fn shop_event(&mut self, time_ms: i64, bytes: &mut Vec<u8>) {
-        // A spread that is the same for the same event.
+        // A delay that is always the same for the same event.
         let behind = (self.next_shop.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % (DISORDER_MS + 1);
         let time_ms = time_ms.saturating_sub_unsigned(behind);
         self.shop.write_line_at(self.next_shop, time_ms, bytes);

@@ -1,5 +1,4 @@
-//! `lantern doctor`: looks at the files of a data folder that no server has
-//! open.
+//! `lantern doctor`: checks the files of a data folder that no server has open.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,25 +18,25 @@ Examples:
   lantern doctor --data /var/lib/lantern --repair && lantern serve --data /var/lib/lantern
   lantern doctor --json | jq -r '.findings[] | select(.health==\"damaged\").file'
 
-It reads every file whole; without --repair it changes none. The server must be
+It reads every file completely; without --repair it changes nothing. The server must be
 stopped. The procedure for each kind of damage is in docs/guide/operating.md, \"Damage\".
 
-Exit codes: 0 if all is sound, or repaired; 1 if something is damaged; 7 if some
+Exit codes: 0 if everything is sound or repaired; 1 if something is damaged; 7 if some
 files could not be read.")]
 pub(crate) struct Args {
-    /// The folder that holds everything the server keeps [default: data].
+    /// The folder in which the server stores everything [default: data].
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
-    /// The file of settings [default: lantern.toml, where there is one].
+    /// The settings file [default: lantern.toml, if it exists].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Move damaged states of projections aside, so that the server folds them
-    /// again from the log. Deletes nothing, and never touches the log.
+    /// Move damaged states of projections aside, so that the server folds them again
+    /// from the log. Deletes nothing, and never changes the log.
     #[arg(long)]
     repair: bool,
 }
 
-/// Looks, prints, and repairs where asked to.
+/// Checks, prints, and repairs if requested.
 pub(crate) fn run(args: &Args, json: bool) -> Outcome {
     let data = args.data.as_deref();
     let data = data.map(|data| ("data".to_owned(), quoted(&data.to_string_lossy())));
@@ -93,7 +92,7 @@ fn word(health: Health) -> &'static str {
     match health {
         Health::Sound => "ok",
         Health::Damaged => "damaged",
-        Health::Unknown => "not looked at",
+        Health::Unknown => "not checked",
         Health::Repaired => "repaired",
         Health::Unused => "not needed",
     }
@@ -106,7 +105,7 @@ fn verdict(report: &Report) -> Outcome {
             .help("keep a copy of the folder before anything else; the procedure is named above"));
     }
     if report.has(Health::Unknown) {
-        let message = format!("not all of `{folder}` could be looked at");
+        let message = format!("not all of `{folder}` could be checked");
         return Err(Failure::new(Exit::Unchecked, message).help("see the reasons above"));
     }
     Ok(())

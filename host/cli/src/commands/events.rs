@@ -1,4 +1,4 @@
-//! `lantern events`: send a few, import many, make some up, follow the log.
+//! `lantern events`: send a few events, import many, generate some, follow the log.
 
 use std::path::PathBuf;
 
@@ -9,13 +9,13 @@ use crate::output;
 use crate::raw::{Raw, cell};
 use crate::source::Source;
 
-/// The most bytes that `push` sends in its one request.
+/// The maximum number of bytes that `push` sends in its one request.
 const PUSH_BYTES_MAX: usize = 64 << 20;
-/// The events asked for at a time by `tail`.
+/// The number of events that `tail` requests at a time.
 const TAIL_PAGE: u64 = 1_000;
 /// How long the server may wait for new events before it answers, in seconds.
 const TAIL_WAIT_S: u64 = 20;
-/// How many tries in a row `tail` gets while the server is away.
+/// How often in a row `tail` retries while the server is unreachable.
 const TAIL_TRIES: u32 = 60;
 
 #[derive(clap::Subcommand)]
@@ -27,11 +27,11 @@ Examples:
 pub(crate) enum Command {
     /// Send one event, a JSON array of events, or a few lines of them, all or none.
     Push(PushArgs),
-    /// Send a file of events of any size, one JSON object a line.
+    /// Send a file of events of any size, one JSON object per line.
     Import(super::import::Args),
-    /// Generate events of a web shop, the same ones for the same seed.
+    /// Generate events of a web shop; the same seed gives the same events.
     Generate(super::generate::Args),
-    /// Print events of the log, and new ones as they come.
+    /// Print events of the log, and new events when they arrive.
     Tail(TailArgs),
 }
 
@@ -46,7 +46,7 @@ pub(crate) struct PushArgs {
     /// A file of CloudEvents as JSON; `-` reads standard input. May be
     /// compressed with zstd or gzip.
     file: PathBuf,
-    /// Append the events that are right even where others are refused.
+    /// Append the valid events even if others are refused.
     #[arg(long)]
     partial: bool,
 }
@@ -59,8 +59,8 @@ Examples:
   lantern events tail --from 81000 --limit 5 --json
   lantern events tail --from 2026-11-20T10:00:00Z    # appended since then")]
 pub(crate) struct TailArgs {
-    /// Where to begin: `start`, `end`, an offset, `-N` for the last N, or a time
-    /// (RFC 3339) since which events were appended.
+    /// Where to begin: `start`, `end`, an offset, `-N` for the last N events, or a time
+    /// (RFC 3339) for the first event appended at or after it.
     #[arg(long, default_value = "-10", allow_hyphen_values = true, value_parser = begin)]
     from: Begin,
     /// Only events of these types: exact, by prefix (`order.*`) or `*`.
@@ -77,7 +77,7 @@ pub(crate) struct TailArgs {
     no_follow: bool,
 }
 
-/// Where `tail` begins.
+/// The start position of `tail`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Begin {
     Start,
@@ -88,7 +88,8 @@ enum Begin {
 }
 
 fn begin(text: &str) -> Result<Begin, String> {
-    let wrong = || "give `start`, `end`, an offset, `-N`, or a time as 2026-11-20T10:00:00Z".into();
+    let wrong =
+        || "give `start`, `end`, an offset, `-N`, or a time such as 2026-11-20T10:00:00Z".into();
     match text {
         "start" => Ok(Begin::Start),
         "end" => Ok(Begin::End),
@@ -105,7 +106,7 @@ fn begin(text: &str) -> Result<Begin, String> {
     }
 }
 
-/// Runs one of them.
+/// Runs a subcommand.
 pub(crate) async fn run(command: Command, global: &Global) -> Outcome {
     match command {
         Command::Push(args) => push(&args, global).await,
@@ -126,12 +127,12 @@ async fn push(args: &PushArgs, global: &Global) -> Outcome {
             let number = |name: &str| event.get(name).and_then(serde_json::Value::as_u64);
             if let (Some(partition), Some(offset)) = (number("partition"), number("offset")) {
                 let there = event.get("duplicate").and_then(serde_json::Value::as_bool);
-                let note = if there == Some(true) { " (there already)" } else { "" };
+                let note = if there == Some(true) { " (duplicate)" } else { "" };
                 output::line(format!("partition {partition} offset {offset}{note}"));
             }
         }
         output::line(format!(
-            "{} appended, {} there already, {} refused",
+            "{} appended, {} duplicates, {} refused",
             output::count(pushed.appended),
             output::count(pushed.duplicates),
             output::count(pushed.rejected)
@@ -140,7 +141,7 @@ async fn push(args: &PushArgs, global: &Global) -> Outcome {
     refused(pushed.rejected, pushed.errors)
 }
 
-/// Fails where events were refused and left out.
+/// Fails if events were refused and left out.
 pub(super) fn refused(rejected: u64, errors: Vec<serde_json::Value>) -> Outcome {
     if rejected == 0 {
         return Ok(());
@@ -152,7 +153,7 @@ pub(super) fn refused(rejected: u64, errors: Vec<serde_json::Value>) -> Outcome 
     Err(crate::error::Problem { detail, errors, ..Default::default() }.into_failure(400))
 }
 
-/// What `body` is: an array, one object, or one object a line.
+/// The media type of `body`: an array, one object, or one object per line.
 fn media(body: &[u8]) -> &'static str {
     let text = body.trim_ascii_start();
     if text.starts_with(b"[") {
@@ -173,7 +174,8 @@ async fn tail(args: TailArgs, global: &Global) -> Outcome {
         ..LogQuery::default()
     };
     if global.json && query.types.is_empty() {
-        // So that the output can be imported as it is, host events included.
+        // With all types, so that the output can be imported unchanged, including host
+        // events.
         query.types.push("*".into());
     }
     place(&api, &args.from, &mut query).await?;
@@ -184,7 +186,7 @@ async fn tail(args: TailArgs, global: &Global) -> Outcome {
         query.wait_s = if args.no_follow { 0 } else { TAIL_WAIT_S };
         let page = match api.events(&query).await {
             Ok(page) => page,
-            // The first request tells a wrong address; later ones outlive a restart.
+            // The first request reports a wrong address; later ones survive a restart.
             Err(error)
                 if tries < TAIL_TRIES && query.time.is_none() && error.passing().is_some() =>
             {
@@ -218,7 +220,7 @@ async fn tail(args: TailArgs, global: &Global) -> Outcome {
     Ok(())
 }
 
-/// Turns `from` into an offset or a time.
+/// Converts `from` into an offset or a time.
 async fn place(api: &Api, from: &Begin, query: &mut LogQuery) -> Outcome {
     match from {
         Begin::Offset(offset) => query.from = Some(*offset),
@@ -234,7 +236,7 @@ async fn place(api: &Api, from: &Begin, query: &mut LogQuery) -> Outcome {
         }
     }
     if query.limit == 0 {
-        return Err(Failure::new(Exit::Usage, "nothing is asked for"));
+        return Err(Failure::new(Exit::Usage, "no events were requested"));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A file of events that are played back by their times.
+//! A file of events that are replayed by their times.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -9,12 +9,12 @@ use serde::Deserialize;
 use crate::error::{Exit, Failure, Outcome};
 use crate::source::Source;
 
-/// The events read ahead.
+/// The number of events read ahead.
 const AHEAD_EVENTS: u64 = 1_000;
-/// The bytes read ahead.
+/// The number of bytes read ahead.
 const AHEAD_BYTES: usize = 1 << 20;
 
-/// What playing back needs of an event.
+/// The members of an event that a replay needs.
 struct Head {
     id: String,
     time_ms: i64,
@@ -28,7 +28,8 @@ impl Head {
             time: String,
         }
         let event: Event = serde_json::from_slice(line).map_err(|e| e.to_string())?;
-        let time = parse_time(&event.time).ok_or_else(|| format!("`{}` is no time", event.time))?;
+        let time =
+            parse_time(&event.time).ok_or_else(|| format!("`{}` is not a time", event.time))?;
         Ok(Self { id: event.id, time_ms: time.millis() })
     }
 }
@@ -37,13 +38,12 @@ impl Head {
 pub(super) struct Flights {
     source: Source,
     ahead: VecDeque<(Head, Vec<u8>)>,
-    /// Events played back or passed over.
+    /// Events that were replayed or skipped.
     pub(super) passed: u64,
 }
 
 impl Flights {
-    /// The events of `file` after that with id `last`; all of them where there
-    /// is none.
+    /// The events of `file` after the one with id `last`; all of them if there is none.
     pub(super) fn after(file: &Path, last: Option<&str>) -> Outcome<Self> {
         let open = || -> Outcome<Self> {
             Ok(Self { source: Source::open(file)?, ahead: VecDeque::new(), passed: 0 })
@@ -55,17 +55,17 @@ impl Flights {
                 return Ok(flights);
             }
         }
-        // The log holds another file's events; this one has not begun.
+        // The log contains events of another file; this one has not begun.
         open()
     }
 
-    /// When the next event is, in milliseconds since 1970.
+    /// The time of the next event, in milliseconds since 1970.
     pub(super) fn next_time_ms(&mut self) -> Outcome<Option<i64>> {
         self.fill()?;
         Ok(self.ahead.front().map(|(head, _)| head.time_ms))
     }
 
-    /// Writes the events up to `time_ms` to `out`, and says how many.
+    /// Writes the events up to `time_ms` to `out`, and returns their number.
     pub(super) fn write_until(&mut self, time_ms: i64, out: &mut Vec<u8>) -> Outcome<u64> {
         let mut events = 0;
         while self.next_time_ms()?.is_some_and(|next| next <= time_ms) {
@@ -95,7 +95,7 @@ impl Flights {
                 continue;
             }
             let head = Head::of(line).map_err(|e| {
-                let message = format!("line {number} of the flights cannot be played back: {e}");
+                let message = format!("line {number} of the flights cannot be replayed: {e}");
                 Failure::new(Exit::Refused, message).help("every event needs `id` and `time`")
             })?;
             self.ahead.push_back((head, line.to_vec()));

@@ -1,4 +1,4 @@
-//! `lantern events generate`: events of a shop that does not exist.
+//! `lantern events generate`: events of an invented shop.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -13,7 +13,7 @@ use crate::error::{Exit, Failure, Outcome};
 use crate::output::{self, Progress};
 use crate::sender::{PIECE_BYTES, Pace, Sender, TRIES};
 
-/// The bytes handed to a file at a time.
+/// The number of bytes written to a file at a time.
 const WRITE_BYTES: usize = 1 << 20;
 /// The longest span of event time.
 const SPAN_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
@@ -32,27 +32,28 @@ pub(crate) struct Args {
     /// How many events.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     events: u64,
-    /// Another seed, other events.
+    /// The seed; another seed gives other events.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where to: a file (compressed where its name ends in `.zst`), `-` for
-    /// standard output; the server if left out.
+    /// The target: a file (compressed if its name ends in `.zst`), `-` for standard
+    /// output; the server if left out.
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
-    /// Events a second, as `500/s`; without a pause if left out.
+    /// Events per second, such as `500/s`; without a pause if left out.
     #[arg(long, value_parser = super::rate)]
     rate: Option<f64>,
     /// The first event's time, RFC 3339, or `now`.
     #[arg(long, value_name = "TIME", default_value = "2026-01-01T00:00:00Z", value_parser = start)]
     start: Start,
-    /// The event time they are spread over, as `6h`, `14d` or `1 week`; six hours
-    /// if left out, or with `--rate` and `--start now` as long as it takes.
+    /// The event time over which they are spread, such as `6h`, `14d` or `1 week`. If
+    /// left out, it is six hours, or with `--rate` and `--start now` the time that
+    /// sending takes.
     #[arg(long, value_parser = span)]
     span: Option<Duration>,
     /// Skip this many events of the sequence.
     #[arg(long, default_value_t = 0, value_name = "EVENTS")]
     skip: u64,
-    /// How often a piece is tried while the server is busy or away.
+    /// How often a request is retried while the server is busy or unreachable.
     #[arg(long, default_value_t = TRIES, value_parser = clap::value_parser!(u32).range(1..=1000))]
     tries: u32,
 }
@@ -61,7 +62,7 @@ pub(crate) struct Args {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Start {
     time: Timestamp,
-    /// Whether it is the time of day.
+    /// Whether it is the current time.
     now: bool,
 }
 
@@ -70,7 +71,7 @@ fn start(text: &str) -> Result<Start, String> {
     let time = if now {
         jiff::Timestamp::now()
     } else {
-        text.parse().map_err(|_| "give `now` or a time as 2026-01-01T00:00:00Z".to_owned())?
+        text.parse().map_err(|_| "give `now` or a time such as 2026-01-01T00:00:00Z".to_owned())?
     };
     Ok(Start { time: Timestamp(time.as_millisecond() * 1000), now })
 }
@@ -106,14 +107,14 @@ impl Args {
     }
 }
 
-/// Makes them, and says what became of them.
+/// Generates the events, and reports the result.
 pub(crate) async fn run(args: &Args, global: &Global) -> Outcome {
     let shop = args.shop();
     let start = Instant::now();
     match &args.to {
         Some(file) => {
             write(args, &shop, file, global).await?;
-            // Standard output may be what the events went to.
+            // The events may have been written to standard output.
             if file.as_os_str() != "-" {
                 let took = start.elapsed();
                 let events = args.events.saturating_sub(args.skip);
@@ -161,11 +162,12 @@ async fn send(args: &Args, shop: &Shop, sender: &mut Sender, global: &Global) ->
     bar.finish_and_clear();
     ended.map_err(|failure| match failure.help {
         Some(_) if next == args.skip => failure,
-        _ => failure.help(format!("go on with the same flags and `--skip {next}`")),
+        _ => failure.help(format!("continue with the same flags and `--skip {next}`")),
     })
 }
 
-/// Sends what is left from `next` on; `told` hears of events sent and of waits.
+/// Sends the remaining events from `next` on; `told` is called for events sent and for
+/// waits.
 async fn feed(
     args: &Args,
     shop: &Shop,
@@ -195,7 +197,7 @@ fn lines(shop: &Shop, from: u64, count: u64) -> Vec<u8> {
     bytes
 }
 
-/// Writes them to `file`, at the pace asked for.
+/// Writes the events to `file`, at the requested rate.
 async fn write(args: &Args, shop: &Shop, file: &Path, global: &Global) -> Outcome {
     let failed = |e: std::io::Error| {
         let message = format!("cannot write `{}`: {e}", file.display());

@@ -15,7 +15,7 @@ use crate::output::{self, Progress};
 use crate::sender::{PIECE_BYTES, Pace, Sender, TRIES};
 use crate::source::{Piece, Source};
 
-/// Pieces read ahead of the one being sent.
+/// The number of pieces read ahead of the one being sent.
 const AHEAD: usize = 2;
 
 #[derive(clap::Args)]
@@ -25,10 +25,10 @@ Examples:
   zcat events.ndjson.gz | lantern events import -
   lantern events import events.ndjson --rate 500/s
   lantern events import events.ndjson --wait          # until the tables contain it
-  lantern events import events.ndjson --skip 120000   # go on where it was broken off
+  lantern events import events.ndjson --skip 120000   # continue after an interruption
   lantern events import exported.ndjson --exact       # a whole log into a new folder
 
-A file imported twice does no harm: the log knows an event by its source and id.
+A file imported twice does no harm: the log recognizes events by tenant, source and id.
 
 History in a log that already has newer events is late. A projection with event time closes
 its windows when the watermark passes their end, and the watermark never goes back; so
@@ -40,9 +40,9 @@ how many events were late for each projection. What to do about it:
       lantern events import old.ndjson --server http://127.0.0.1:7421
   - If a projection sums by key and has no windows, late events change nothing.")]
 pub(crate) struct Args {
-    /// A file of CloudEvents, one JSON object a line, or the output of `lantern events
-    /// tail --json`; `-` reads standard input.
-    /// May be compressed with zstd or gzip.
+    /// A file of CloudEvents, one JSON object per line, or the output of `lantern
+    /// events tail --json`; `-` reads standard input. May be compressed with zstd or
+    /// gzip.
     file: PathBuf,
     /// Skip this many lines first.
     #[arg(long, default_value_t = 0, value_name = "LINES")]
@@ -50,26 +50,26 @@ pub(crate) struct Args {
     /// Stop after this many events.
     #[arg(long, value_name = "EVENTS", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
-    /// Send this many events a second, as `500/s`.
+    /// Send this many events per second, such as `500/s`.
     #[arg(long, value_parser = super::rate)]
     rate: Option<f64>,
-    /// Leave out events that are refused, and go on; the exit code is 5 then.
+    /// Leave out events that are refused, and continue; then the exit code is 5.
     #[arg(long)]
     partial: bool,
     /// Wait until the tables of all projections contain the imported events.
     #[arg(long)]
     wait: bool,
-    /// Take the events of another log as they were there, with its host events and
-    /// append times: from `lantern events tail --json` or `GET /v1/events?types=*`, into
-    /// an empty log with as many partitions, before a plugin is pushed.
+    /// Append the events of another log exactly as they were, with its host events and
+    /// append times: from `lantern events tail --json` or `GET /v1/events?types=*`,
+    /// into an empty log with the same number of partitions, before a plugin is pushed.
     #[arg(long, conflicts_with_all = ["partial", "limit", "rate"])]
     exact: bool,
-    /// How often a piece is tried while the server is busy or away.
+    /// How often a request is retried while the server is busy or unreachable.
     #[arg(long, default_value_t = TRIES, value_parser = clap::value_parser!(u32).range(1..=1000))]
     tries: u32,
 }
 
-/// Imports, and says what became of it.
+/// Imports, and reports the result.
 pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
     let mut source = Source::open(&args.file)?;
     let bar =
@@ -97,7 +97,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
         }
     });
     let api = global.api();
-    // If no server answers, the first request of the import says so.
+    // If no server answers, the first request of the import reports it.
     let before = api.projections().await.ok();
     let lateness = before.as_deref().map(Lateness::begin).unwrap_or_default();
     let print = |text: String| bar.suspend(|| output::note(global.json, text));
@@ -128,17 +128,17 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
     super::events::refused(sender.sent.rejected, sender.sent.errors)
 }
 
-/// What an import did to the projections.
+/// The effect of an import on the projections.
 #[derive(Debug, Default)]
 pub(super) struct Effect {
     /// How many of its events were late, by projection.
     late: BTreeMap<String, u64>,
-    /// Whether all projections have applied all of it.
+    /// Whether all projections have applied all of the events.
     applied: bool,
 }
 
-/// Looks what became of the imported events; with `wait`, once the tables
-/// contain them.
+/// Checks the effect of the imported events; with `wait`, it first waits until the
+/// tables contain them.
 async fn effect(api: &Api, lateness: &Lateness, wait: bool, global: &Global) -> Outcome<Effect> {
     let ends = super::lateness::ends(api).await?;
     let now = if wait {
@@ -147,7 +147,7 @@ async fn effect(api: &Api, lateness: &Lateness, wait: bool, global: &Global) -> 
         let now = tokio::select! {
             now = waiting => now,
             _ = tokio::signal::ctrl_c() => Err(Failure::new(Exit::Interrupted, "interrupted")
-                .help("all events are in the log; the projections go on by themselves")),
+                .help("all events are in the log; the projections continue by themselves")),
         };
         bar.finish_and_clear();
         now?
@@ -159,14 +159,14 @@ async fn effect(api: &Api, lateness: &Lateness, wait: bool, global: &Global) -> 
 
 /// What a progress bar shows.
 enum Step<'a> {
-    /// So many events were sent, all told.
+    /// The total number of events sent so far.
     Sent(u64),
-    /// The server is busy or away: how long until the next try, and why.
+    /// The server is busy or unreachable: the time until the next try, and why.
     Waits(Duration, &'a str),
 }
 
-/// Sends the pieces of `ahead` until there are no more; `lines` counts those
-/// that are safely in the log.
+/// Sends the pieces of `ahead` until there are no more; `lines` counts the lines whose
+/// events are in the log.
 async fn feed(
     ahead: &mut mpsc::Receiver<Piece>,
     sender: &mut Sender,
@@ -205,7 +205,7 @@ fn read_pieces(
     Ok(())
 }
 
-/// `failure`, with the way to go on.
+/// `failure`, with the command that continues the import.
 fn with_place(failure: Failure, args: &Args, lines: u64) -> Failure {
     if failure.help.is_some() && lines == args.skip {
         return failure;
@@ -213,11 +213,11 @@ fn with_place(failure: Failure, args: &Args, lines: u64) -> Failure {
     let file = args.file.display();
     failure.help(format!(
         "everything up to line {lines} is in the log: \
-         go on with `lantern events import {file} --skip {lines}`"
+         continue with `lantern events import {file} --skip {lines}`"
     ))
 }
 
-/// Says what became of everything sent.
+/// Reports the result for all events that were sent.
 pub(super) fn summary(sender: &Sender, took: Duration, effect: Option<&Effect>, json: bool) {
     let sent = &sender.sent;
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
@@ -236,7 +236,7 @@ pub(super) fn summary(sender: &Sender, took: Duration, effect: Option<&Effect>, 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
     let rate = output::count(per_s as u64);
     output::line(format!(
-        "{} in {} ({rate} a second): {} appended, {} there already, {} refused",
+        "{} in {} ({rate} per second): {} appended, {} duplicates, {} refused",
         output::events(sent.events),
         output::seconds(took.as_secs_f64()),
         output::count(sent.appended),
@@ -256,7 +256,7 @@ pub(super) fn summary(sender: &Sender, took: Duration, effect: Option<&Effect>, 
     }
     if !effect.applied {
         output::line(
-            "not all projections have applied all of it yet: with --wait, the import waits for them",
+            "not all projections have applied all events yet: with --wait, the import waits for them",
         );
     }
 }

@@ -1,5 +1,5 @@
-//! What an import means for projections that live by event time: how many of
-//! its events were late, and when their tables contain it.
+//! The effect of an import on projections that use event time: how many of its events
+//! were late, and when the tables contain them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -10,29 +10,28 @@ use crate::api::{Answer, Api};
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
 
-/// How often the server is asked for the state of its projections.
+/// How often the state of the projections is requested.
 const POLL: Duration = Duration::from_secs(1);
-/// The same, while a command waits for it to change.
+/// The same, while a command waits for a change.
 const POLL_WAITING: Duration = Duration::from_millis(200);
 
-/// Counts of late events from one moment on.
+/// Counts late events from one moment on.
 #[derive(Debug, Default)]
 pub(super) struct Lateness {
-    /// Late events at the beginning, by projection and version.
+    /// Late events at that moment, by projection and version.
     before: BTreeMap<(String, String), u64>,
 }
 
 impl Lateness {
-    /// Begins to count at `now`.
+    /// Begins to count; `now` is the current state.
     pub(super) fn begin(now: &[ProjectionStatus]) -> Self {
         let active = now.iter().filter_map(|p| Some((p, active(p)?)));
         let before = active.map(|(p, v)| ((p.name.clone(), v.id.clone()), v.late));
         Self { before: before.collect() }
     }
 
-    /// Late events since the beginning, of projections that had some. A version
-    /// that was not active at the beginning is not counted: it meets all of the
-    /// log.
+    /// Late events since then, for projections that had some. A version that was not
+    /// active then is not counted, because it folds the whole log.
     pub(super) fn since(&self, now: &[ProjectionStatus]) -> BTreeMap<String, u64> {
         let active = now.iter().filter_map(|p| Some((p, active(p)?)));
         active
@@ -49,7 +48,7 @@ impl Lateness {
         let mut warned = BTreeSet::new();
         loop {
             tokio::time::sleep(POLL).await;
-            // If the server is away, the import itself reports it.
+            // If the server is unreachable, the import itself reports it.
             let Ok(now) = api.projections().await else { continue };
             for (name, late) in self.since(&now) {
                 if warned.insert(name.clone()) {
@@ -79,21 +78,21 @@ pub(super) fn applied(now: &[ProjectionStatus], ends: &[u64]) -> bool {
 fn behind(version: &VersionStatus, ends: &[u64]) -> u64 {
     let behind = version.shards.iter().map(|shard| {
         let end = ends.get(shard.partition as usize).copied().unwrap_or(0);
-        // Events that the version does not want are passed without a commit.
+        // Events to which the version does not subscribe are skipped without a commit.
         let at_rest = shard.next >= end && shard.activity == "idle";
         if at_rest { 0 } else { end.saturating_sub(shard.durable) }
     });
     behind.sum()
 }
 
-/// Where each partition of the log ends.
+/// The end of each partition of the log.
 pub(super) async fn ends(api: &Api) -> Answer<Vec<u64>> {
     let partitions = api.status().await?.partitions;
     Ok(partitions.into_iter().map(|partition| partition.end.unwrap_or(0)).collect())
 }
 
-/// Waits until the tables of all active versions contain the log up to `ends`;
-/// hands back their last status.
+/// Waits until the tables of all active versions contain the log up to `ends`; returns
+/// their last status.
 pub(super) async fn wait(
     api: &Api,
     ends: &[u64],
@@ -112,11 +111,11 @@ pub(super) async fn wait(
                 let why = version.reason.clone().unwrap_or_else(|| "it is paused".into());
                 let why = output::printable(&why);
                 let message = format!(
-                    "`{name}` does not go on, {} events are left: {why}",
+                    "`{name}` does not continue, {} events are left: {why}",
                     output::count(behind)
                 );
                 return Err(Failure::new(Exit::Failure, message).help(format!(
-                    "all events are in the log; `lantern plugin resume {name}` lets it go on"
+                    "all events are in the log; `lantern plugin resume {name}` makes it continue"
                 )));
             }
             left.push(format!(
@@ -168,7 +167,7 @@ mod tests {
         assert!(lateness.since(&[projection(7, &[])]).is_empty());
         let since = lateness.since(&[projection(10, &[])]);
         assert_eq!(since.get("p"), Some(&3));
-        // A rebuild begins to count from 0.
+        // A rebuild counts from 0 again.
         assert!(lateness.since(&[projection(2, &[])]).is_empty());
     }
 

@@ -1,5 +1,5 @@
-//! A plugin and events on this machine, without a server: the same host, engine
-//! and store as in one, with state in memory.
+//! A plugin and events without a server: the same host, engine and store as in a
+//! server, with the state in memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,31 +21,31 @@ use crate::grid::Grid;
 use crate::output::{self, Progress};
 use crate::source::{Source, read_file};
 
-/// The most lines of one kind that are printed for people.
+/// The maximum number of lines of one kind that are printed for people.
 pub(super) const LINES_MAX: usize = 50;
-/// The most wrong lines of a file that are shown.
+/// The maximum number of invalid lines of a file that are shown.
 const WRONG_MAX: usize = 10;
-/// The bytes of a file read at a time.
+/// The number of bytes read from a file at a time.
 const PIECE_BYTES: usize = 1 << 20;
-/// The most bytes of events held in memory.
+/// The maximum number of bytes of events in memory.
 const EVENTS_BYTES_MAX: usize = 2 << 30;
-/// This number of a file's first events is also folded one by one: every event alone,
-/// for a whole file, would take too long.
+/// How many of a file's first events are also folded one by one. To fold every event of
+/// a whole file alone would take too long.
 const FIRST_EVENTS: usize = 5_000;
-/// The events of one call while they are folded to see which are parked.
+/// The number of events in one call while the file is folded to find parked events.
 const CHECK_BATCH: usize = 1_000;
 
-/// What folding needs in addition to plugin and events.
+/// What folding needs in addition to the plugin and the events.
 pub(super) struct Bench {
     host: PluginHost,
     config: EngineConfig,
     stores: StateDir,
-    // Removed with all that is in it when dropped.
+    // The folder is removed with its content when this is dropped.
     _dir: tempfile::TempDir,
 }
 
 impl Bench {
-    /// Readies one.
+    /// Creates a bench.
     pub(super) fn new() -> Outcome<Self> {
         let dir = tempfile::tempdir().map_err(anyhow::Error::from)?;
         let stores =
@@ -63,7 +63,7 @@ impl Bench {
     ) -> Outcome<Arc<dyn Plugin>> {
         let wasm = read_file(file)?;
         let bar = output::progress(Progress::Endless, json);
-        bar.set_message("compiles the plugin");
+        bar.set_message("compiling the plugin");
         let loaded = self.host.load(&wasm, parameters.unwrap_or_default());
         bar.finish_and_clear();
         loaded.map_err(|error| {
@@ -84,7 +84,7 @@ impl Bench {
         as_json: bool,
     ) -> Outcome<Folded> {
         let bar = output::progress(Progress::Events(events.len() as u64), as_json);
-        bar.set_message("folds the file");
+        bar.set_message("folding the file");
         let mut show = |next: Offset| bar.set_position(next.0);
         let options = FoldOptions::batches_of(batch);
         let (stores, config) = (&self.stores, &self.config);
@@ -93,8 +93,8 @@ impl Bench {
         folded.map_err(failed)
     }
 
-    /// Folds the first `most` of `events` in several ways and compares; how many
-    /// were compared.
+    /// Folds the first `most` of `events` in several ways and compares the results.
+    /// Returns how many events were compared.
     pub(super) fn first_determinism(
         &self,
         plugin: &Arc<dyn Plugin>,
@@ -108,9 +108,9 @@ impl Bench {
         determinism(plugin, events, &self.stores, &config).map_err(failed)
     }
 
-    /// Folds all `events` again in batches of varied sizes, with instances dropped,
-    /// and compares with `first`; the first of them also one by one. How many were
-    /// compared.
+    /// Folds all `events` again in batches of varied sizes, with dropped instances, and
+    /// compares the result with `first`; the first events also one by one. Returns how
+    /// many events were compared.
     pub(super) fn determinism(
         &self,
         plugin: &Arc<dyn Plugin>,
@@ -129,12 +129,12 @@ impl Bench {
     }
 }
 
-/// The engine's error as a person reads it.
+/// The engine's error as a failure of the command.
 fn failed(error: EngineError) -> Failure {
     refused(error.code(), error.to_string())
 }
 
-/// A refusal with the help that its code has.
+/// A refusal with the help text of its code.
 fn refused(code: &'static str, message: String) -> Failure {
     let failure = Failure::new(Exit::Refused, message).code(code);
     match lantern_server::find_code(code) {
@@ -143,7 +143,7 @@ fn refused(code: &'static str, message: String) -> Failure {
     }
 }
 
-/// Reads all events of `file`; none where a line is wrong.
+/// Reads all events of `file`; fails if a line is invalid.
 pub(super) fn read_events(file: &Path, as_json: bool) -> Outcome<Events> {
     let mut source = Source::open(file)?;
     let bar = output::progress(source.total().map_or(Progress::Endless, Progress::Bytes), as_json);
@@ -170,7 +170,7 @@ pub(super) fn read_events(file: &Path, as_json: bool) -> Outcome<Events> {
     }
     bar.finish_and_clear();
     if count > 0 {
-        let message = format!("{} lines of `{}` are no events", count, file.display());
+        let message = format!("{} lines of `{}` are not events", count, file.display());
         let mut failure = Failure::new(Exit::Refused, message)
             .help("a line holds one CloudEvents 1.0 object, as `lantern events generate --to -` prints them");
         failure.details = wrong;
@@ -223,7 +223,7 @@ pub(super) fn check(
     }
     if checked > 0 {
         output::line(format!(
-            "deterministic: {} events gave the same in every way tried",
+            "deterministic: {} events gave the same result in every fold",
             output::count(checked)
         ));
     } else {
@@ -247,7 +247,7 @@ pub(super) fn describe(manifest: &Manifest) -> String {
     output::printable(&format!("{} {}: {}", manifest.name, manifest.version, manifest.description))
 }
 
-/// Parked events, one a row.
+/// Parked events, one per row.
 pub(super) fn parked_table(parked: &[ParkedStatus]) -> Grid {
     let mut table = output::table([
         "partition",

@@ -1,4 +1,4 @@
-//! One module a command.
+//! One module per command.
 
 pub(crate) mod completions;
 pub(crate) mod demo;
@@ -24,18 +24,20 @@ use std::io::{IsTerminal, Write};
 
 use crate::error::{Exit, Failure, Outcome};
 
-/// Asks a person whether to go on with what cannot be undone. Where no person
-/// can be asked, the answer is no.
+/// Asks for confirmation before an action that cannot be undone. If the terminal is
+/// missing, the answer is no.
 fn confirm(question: &str, yes: bool) -> Outcome {
     if yes {
         return Ok(());
     }
     let refused = |message: &str| Failure::new(Exit::Usage, message).help("add --yes to do it");
     if !std::io::stdin().is_terminal() {
-        return Err(refused("this cannot be undone, and standard input is no terminal to ask on"));
+        return Err(refused(
+            "this cannot be undone, and and there is no terminal to ask for confirmation",
+        ));
     }
     let mut err = std::io::stderr().lock();
-    // Where the question cannot be shown, the answer below is no.
+    // If the question cannot be shown, the answer below is no.
     let _ = write!(err, "{} [y/N] ", crate::output::printable(question)).and_then(|()| err.flush());
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(anyhow::Error::from)?;
@@ -46,7 +48,7 @@ fn confirm(question: &str, yes: bool) -> Outcome {
     }
 }
 
-/// Parameters as typed: JSON itself, or the name of a file that holds it.
+/// Parameters from the command line: JSON, or the name of a file that contains it.
 fn parameters(text: &str) -> Outcome<String> {
     let inline = text.trim_start().starts_with(['{', '[', '"']);
     let json = if inline {
@@ -59,25 +61,27 @@ fn parameters(text: &str) -> Outcome<String> {
     match serde_json::from_str::<serde::de::IgnoredAny>(&json) {
         Ok(_) => Ok(json),
         Err(e) => Err(Failure::new(Exit::Refused, format!("the parameters are not JSON: {e}"))
-            .help("give JSON, as `--parameters '{\"top\":10}'`, or the name of a file with it")),
+            .help(
+                "give JSON, such as `--parameters '{\"top\":10}'`, or the name of a file with it",
+            )),
     }
 }
 
-/// A rate as typed: events a second, above 0.
+/// A rate from the command line: events per second, above 0.
 fn rate(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text);
     match number.parse::<f64>() {
         Ok(rate) if rate.is_finite() && rate > 0.0 => Ok(rate),
-        _ => Err("give events a second, as `500` or `500/s`".into()),
+        _ => Err("give events per second, such as `500` or `500/s`".into()),
     }
 }
 
-/// A duration as typed.
+/// A duration from the command line.
 fn duration(text: &str) -> Result<std::time::Duration, String> {
     lantern_server::parse_duration(text).ok_or_else(|| lantern_server::DURATION_FORMS.to_owned())
 }
 
-/// `PROJECTION/TABLE` as typed.
+/// `PROJECTION/TABLE` from the command line.
 fn table_name(text: &str) -> Result<(String, String), String> {
     match text.split_once('/') {
         Some((projection, table))
@@ -85,7 +89,7 @@ fn table_name(text: &str) -> Result<(String, String), String> {
         {
             Ok((projection.to_owned(), table.to_owned()))
         }
-        _ => Err("give projection and table, as `revenue/by_product`".into()),
+        _ => Err("give projection and table, such as `revenue/by_product`".into()),
     }
 }
 

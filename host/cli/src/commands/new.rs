@@ -6,8 +6,8 @@ use crate::Global;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
 
-/// The template's files. `{{name}}` and `{{sdk}}` in them are filled in: the
-/// plugin's name, and what stands behind `lantern-sdk =`.
+/// The template's files. `{{name}}` and `{{sdk}}` in them are replaced by the plugin's
+/// name and by the value of `lantern-sdk =`.
 const FILES: [(&str, &str); 5] = [
     ("Cargo.toml", include_str!("../../../../sdk/rust/template/Cargo.toml.tmpl")),
     ("README.md", include_str!("../../../../sdk/rust/template/README.md.tmpl")),
@@ -16,9 +16,9 @@ const FILES: [(&str, &str); 5] = [
     (".gitignore", "/target\n"),
 ];
 
-/// The longest name; a manifest's has the same bound.
+/// The longest name; a manifest has the same limit.
 const NAME_BYTES_MAX: usize = 64;
-/// Where the SDK lies in a checkout of Lantern.
+/// The folder of the SDK in a checkout of Lantern.
 const SDK: &str = "sdk/rust";
 
 #[derive(clap::Args)]
@@ -37,11 +37,11 @@ pub(crate) struct Args {
     /// The plugin's name: lower-case letters, digits and hyphens.
     #[arg(value_parser = name)]
     name: String,
-    /// The folder to create; that of the plugin's name if left out.
+    /// The folder to create; named like the plugin if left out.
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
-    /// The folder of the SDK for Rust; looked for in the folders above, and
-    /// where this command was built, if left out.
+    /// The folder of the SDK for Rust. If left out, it is searched in the parent
+    /// folders, and where this command was built.
     #[arg(long, value_name = "FOLDER")]
     sdk: Option<PathBuf>,
 }
@@ -51,9 +51,9 @@ fn name(text: &str) -> Result<String, String> {
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
     match (fits, text) {
-        // Crates and modules cannot be called so.
+        // Rust does not allow these names for crates and modules.
         (true, "test" | "core" | "std" | "alloc" | "self" | "super" | "crate") => {
-            Err("Rust keeps that name for itself: choose another".into())
+            Err("Rust reserves this name: choose another".into())
         }
         (true, _) => Ok(text.to_owned()),
         (false, _) => {
@@ -63,7 +63,7 @@ fn name(text: &str) -> Result<String, String> {
     }
 }
 
-/// Makes the folder.
+/// Creates the folder.
 pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
     let dir = args.dir.clone().unwrap_or_else(|| PathBuf::from(&args.name));
     let empty = match std::fs::read_dir(&dir) {
@@ -114,7 +114,7 @@ fn write(path: &Path, text: &str) -> Outcome {
     std::fs::write(path, text).map_err(failed)
 }
 
-/// Where the new crate finds the SDK, as a dependency in its `Cargo.toml`.
+/// The SDK as a dependency in the new crate's `Cargo.toml`.
 fn sdk(given: Option<&Path>, dir: &Path) -> Outcome<String> {
     let is_sdk = |folder: &Path| folder.join("Cargo.toml").is_file();
     let found = match given {
@@ -135,12 +135,12 @@ fn sdk(given: Option<&Path>, dir: &Path) -> Outcome<String> {
         }
     };
     let Some(found) = found else {
-        return Err(Failure::new(Exit::NotFound, "the SDK for Rust is not found from here")
+        return Err(Failure::new(Exit::NotFound, "the SDK for Rust was not found")
             .help("name the folder `sdk/rust` of a checkout of Lantern with --sdk"));
     };
     let found = found.canonicalize().map_err(anyhow::Error::from)?;
     match found.to_str() {
-        // A JSON string is a TOML string too.
+        // A JSON string is also a TOML string.
         Some(path) => Ok(format!("{{ path = {} }}", serde_json::Value::from(path))),
         None => Err(Failure::new(Exit::Refused, format!("`{}` is not UTF-8", found.display()))),
     }

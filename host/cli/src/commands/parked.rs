@@ -7,9 +7,9 @@ use crate::Global;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
 
-/// The parked events asked for at a time.
+/// The number of parked events requested at a time.
 const PAGE: usize = 200;
-/// The characters of a payload or a reason that a line shows.
+/// The maximum number of characters of a payload or a reason on a line.
 const SHORT_CHARS: usize = 60;
 
 #[derive(clap::Subcommand)]
@@ -20,9 +20,10 @@ Examples:
 pub(crate) enum Command {
     /// Print parked events with their reasons.
     List(ListArgs),
-    /// Apply parked events again, in order. What fails stays, with the new reason.
+    /// Apply parked events again, in order. Events that fail again stay parked, with
+    /// the new reason.
     Retry(RetryArgs),
-    /// Discard parked events for good.
+    /// Discard parked events permanently.
     Drop(DropArgs),
     /// Apply the parked events again that Kafka's dead-letter topic names.
     Resend(ResendArgs),
@@ -37,7 +38,7 @@ Examples:
 Of all projections, those that no call has sent again before. Each is tried where it is
 parked, in order, as by `lantern parked retry`: its topic gets no second copy.")]
 pub(crate) struct ResendArgs {
-    /// From the topic's beginning, not from where the last call ended.
+    /// Start from the topic's beginning, not from the end of the last call.
     #[arg(long)]
     from_beginning: bool,
 }
@@ -60,14 +61,14 @@ pub(crate) struct ListArgs {
     /// Read this version; the active one if left out.
     #[arg(long, value_name = "ID")]
     version_id: Option<String>,
-    /// Those of this subject.
+    /// Only events of this subject.
     #[arg(long)]
     subject: Option<String>,
-    /// Those of this tenant; an empty text for those without one.
+    /// Only events of this tenant; an empty text for events without a tenant.
     #[arg(long)]
     tenant: Option<String>,
-    /// Those that wait behind a failed event of their subject, in place of
-    /// those that failed.
+    /// Events that wait behind a failed event of their subject, instead of failed
+    /// events.
     #[arg(long)]
     waiting: bool,
     /// Print all of them.
@@ -81,7 +82,7 @@ pub(crate) struct ListArgs {
     long: bool,
 }
 
-/// Which parked events are meant: one of these is needed.
+/// Which parked events to select: one of these is required.
 #[derive(clap::Args)]
 #[group(skip)]
 #[command(group(
@@ -91,10 +92,10 @@ pub(crate) struct ListArgs {
         .multiple(true)
 ))]
 pub(crate) struct Which {
-    /// All of them.
+    /// All parked events.
     #[arg(long, conflicts_with_all = ["offsets", "tenant", "subject"])]
     all: bool,
-    /// Those at these offsets.
+    /// The events at these offsets.
     #[arg(
         long = "offset",
         value_name = "OFFSET",
@@ -102,16 +103,16 @@ pub(crate) struct Which {
         conflicts_with = "subject"
     )]
     offsets: Vec<u64>,
-    /// The partition that the offsets are of.
+    /// The partition of the offsets.
     #[arg(long, default_value_t = 0)]
     partition: u32,
-    /// Only those of this tenant; an empty text for those without one.
+    /// Only events of this tenant; an empty text for events without a tenant.
     #[arg(long)]
     tenant: Option<String>,
-    /// Those of this subject.
+    /// The events of this subject.
     #[arg(long)]
     subject: Option<String>,
-    /// Read this version; the active one if left out.
+    /// Use this version; the active one if left out.
     #[arg(long, value_name = "ID")]
     version_id: Option<String>,
 }
@@ -141,7 +142,7 @@ pub(crate) struct DropArgs {
     name: String,
     #[command(flatten)]
     which: Which,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long)]
     yes: bool,
 }
@@ -171,7 +172,7 @@ impl Which {
     }
 }
 
-/// Runs one of them.
+/// Runs a subcommand.
 pub(crate) async fn run(command: Command, global: &Global) -> Outcome {
     match command {
         Command::List(args) => list(&args, global).await,
@@ -195,7 +196,7 @@ async fn list(args: &ListArgs, global: &Global) -> Outcome {
     query.extend(args.version_id.clone().map(|id| ("version", id)));
     query.extend(args.subject.clone().map(|subject| ("subject", subject)));
     query.extend(args.tenant.clone().map(|tenant| ("tenant", tenant)));
-    // A script gets both kinds, and finds them apart by `kind`.
+    // A script gets both kinds, and distinguishes them by `kind`.
     if args.waiting || !global.json {
         query.push(("waiting", args.waiting.to_string()));
     }
@@ -223,7 +224,7 @@ async fn list(args: &ListArgs, global: &Global) -> Outcome {
         );
     }
     if summary.waiting > 0 && !args.waiting {
-        output::note(global.json, "events that wait are listed with --waiting");
+        output::note(global.json, "--waiting lists the waiting events");
     }
     Ok(())
 }
@@ -236,9 +237,9 @@ fn show_summary(summary: &ParkedSummary) {
     let mut table =
         output::table(["failed", "waiting behind", "first (partition:offset)", "reason"]);
     for group in &summary.reasons {
-        // What waits behind a dropped event has no reason of its own.
+        // Events that wait behind a dropped event have no reason of their own.
         let reason =
-            if group.reason.is_empty() { "the event in front was dropped" } else { &group.reason };
+            if group.reason.is_empty() { "the event before it was dropped" } else { &group.reason };
         table.add_row([
             output::count(group.failed),
             output::count(group.waiting),
@@ -253,7 +254,7 @@ fn show_summary(summary: &ParkedSummary) {
     }
 }
 
-/// Failed and waiting events in words.
+/// Failed and waiting events as text.
 pub(super) fn counts(failed: u64, waiting: u64) -> String {
     let events = if failed == 1 { "event" } else { "events" };
     let (many, behind) = (output::count(failed), output::count(waiting));
@@ -320,7 +321,7 @@ async fn act(name: &str, action: &str, which: &Which, global: &Global) -> Outcom
     none_failed(failed, name)
 }
 
-/// An error where events failed again; `name` is the projection to look at.
+/// An error if events failed again; `name` is the projection to inspect.
 fn none_failed(failed: u64, name: &str) -> Outcome {
     if failed > 0 {
         return Err(Failure::new(
@@ -339,11 +340,11 @@ async fn resend(from_beginning: bool, global: &Global) -> Outcome {
         output::json(&resent);
     } else {
         output::line(format!(
-            "{letters} letters: {applied} applied, {failed} failed again, {waiting} wait behind them, {gone} not parked any more"
+            "{letters} letters: {applied} applied, {failed} failed again, {waiting} wait behind them, {gone} no longer parked"
         ));
     }
     if foreign > 0 {
-        let none = format!("{foreign} records of the topic are no copies of parked events");
+        let none = format!("{foreign} records of the topic are not copies of parked events");
         output::note(global.json, none);
     }
     none_failed(failed, "NAME")

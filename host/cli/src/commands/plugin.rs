@@ -1,4 +1,4 @@
-//! `lantern plugin`: uploads, and what becomes of them.
+//! `lantern plugin`: uploads plugins and manages their projections.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,7 @@ use crate::grid::Grid;
 use crate::output;
 use crate::source::read_file;
 
-/// The digits of a SHA-256 that tables show.
+/// How many digits of a SHA-256 tables show.
 const SHA_DIGITS: usize = 12;
 
 #[derive(clap::Subcommand)]
@@ -21,7 +21,7 @@ Examples:
   lantern plugin list
   lantern plugin rollback revenue")]
 pub(crate) enum Command {
-    /// Check a plugin: what it is, and whether a server would take it.
+    /// Check a plugin: what it is, and whether a server would accept it.
     Check(CheckArgs),
     /// Upload a plugin as a new version of its projection.
     Push(super::push::Args),
@@ -29,9 +29,9 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Print a projection's versions, tables and progress.
     Status(StatusArgs),
-    /// Make another version the one that serves readers.
+    /// Activate another version.
     Activate(ActivateArgs),
-    /// Go back to the previous version, at once.
+    /// Activate the previous version again, at once.
     Rollback(NameArgs),
     /// Stop folding until `resume`; tables stay readable.
     Pause(NameArgs),
@@ -41,7 +41,7 @@ pub(crate) enum Command {
     Rebuild(RebuildArgs),
     /// Delete a version, or a projection with all its versions.
     Delete(DeleteArgs),
-    /// Print the last messages of a projection's plugin.
+    /// Print the newest messages of a projection's plugin.
     Logs(LogsArgs),
 }
 
@@ -54,14 +54,14 @@ Examples:
 pub(crate) struct CheckArgs {
     /// The component, or core module.
     file: PathBuf,
-    /// JSON, or a file of it: what the plugin's `setup` is given.
+    /// The parameters for the plugin's `setup`: JSON, or the name of a JSON file.
     #[arg(long, value_name = "JSON|FILE")]
     parameters: Option<String>,
-    /// Fold these events several times, in other batches and with instances
-    /// dropped in between, and compare.
+    /// Fold these events several times, in other batches and with dropped instances,
+    /// and compare the results.
     #[arg(long, value_name = "FILE", conflicts_with = "remote")]
     events: Option<PathBuf>,
-    /// Have the server check it, with its limits.
+    /// Let the server check it, with its limits.
     #[arg(long)]
     remote: bool,
 }
@@ -135,7 +135,7 @@ pub(crate) struct DeleteArgs {
     name: String,
     /// The version; the whole projection if left out.
     version: Option<String>,
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(long)]
     yes: bool,
 }
@@ -148,12 +148,12 @@ Examples:
 pub(crate) struct LogsArgs {
     /// The projection.
     name: String,
-    /// How many at most.
+    /// The maximum number of messages.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     limit: u32,
 }
 
-/// Runs one of them.
+/// Runs a subcommand.
 pub(crate) async fn run(command: Command, global: &Global) -> Outcome {
     let api = global.api();
     match command {
@@ -209,8 +209,8 @@ async fn activate(api: &Api, args: &ActivateArgs, global: &Global) -> Outcome {
 }
 
 fn no_active(name: &str) -> Failure {
-    Failure::new(Exit::Refused, format!("no version of `{name}` serves readers"))
-        .help(format!("name one of those that `lantern plugin status {name}` shows"))
+    Failure::new(Exit::Refused, format!("no version of `{name}` is active"))
+        .help(format!("name one of the versions that `lantern plugin status {name}` shows"))
 }
 
 async fn check(args: &CheckArgs, global: &Global) -> Outcome {
@@ -220,7 +220,7 @@ async fn check(args: &CheckArgs, global: &Global) -> Outcome {
         if global.json {
             output::json(&answer);
         } else {
-            output::line(format!("the server at {} would take it", global.api().base()));
+            output::line(format!("the server at {} would accept it", global.api().base()));
         }
         return Ok(());
     }
@@ -238,7 +238,7 @@ fn list(projections: &[ProjectionStatus], json: bool) -> Outcome {
         return Ok(());
     }
     if projections.is_empty() {
-        output::note(json, "no projection yet: `lantern plugin push FILE` makes one");
+        output::note(json, "no projection yet: `lantern plugin push FILE` creates one");
         return Ok(());
     }
     let mut table = output::table([
@@ -255,7 +255,8 @@ fn list(projections: &[ProjectionStatus], json: bool) -> Outcome {
         "tables",
     ]);
     for projection in projections {
-        // What is being folded for it shows too: the newest where none is active.
+        // The version that is being folded is shown too: the newest one if none is
+        // active.
         let shown = projection
             .versions
             .iter()
@@ -295,7 +296,7 @@ fn list(projections: &[ProjectionStatus], json: bool) -> Outcome {
     Ok(())
 }
 
-/// Where a version is in its life.
+/// The state of a version.
 fn state(version: &VersionStatus) -> String {
     match version.not_activated {
         Some(_) => "not activated".into(),
@@ -402,12 +403,12 @@ fn shards(version: &VersionStatus) -> Grid {
     table
 }
 
-/// A count, or that it is not known.
+/// A count, or that it is unknown.
 fn known(count: Option<u64>) -> String {
     count.map_or_else(|| "?".to_owned(), output::count)
 }
 
-/// Does `action` and says that the projection `now` is what it should be.
+/// Runs `action` and reports the result; `now` describes the projection's new state.
 async fn done(
     api: &Api,
     name: &str,

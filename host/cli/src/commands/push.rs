@@ -14,7 +14,7 @@ use crate::error::{Exit, Failure, Outcome};
 use crate::output::{self, Progress};
 use crate::source::read_file;
 
-/// How often the state of a backfill is asked for.
+/// How often the state of a backfill is requested.
 const POLL: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
@@ -27,20 +27,20 @@ Examples:
 
 With --wait, the exit code is 1 if the version does not become active: because it is
 halted, or because it has parked events that the active version has applied. The active
-version then goes on serving. --force activates the version whatever it has parked.")]
+version then stays active. --force activates the new version even if it has parked events.")]
 pub(crate) struct Args {
     /// The component, or core module.
     file: PathBuf,
     /// The projection; the plugin's own name if left out.
     #[arg(long)]
     name: Option<String>,
-    /// JSON, or a file of it: what the plugin's `setup` is given.
+    /// The parameters for the plugin's `setup`: JSON, or the name of a JSON file.
     #[arg(long, value_name = "JSON|FILE")]
     parameters: Option<String>,
-    /// Wait until the version has folded the log and serves readers.
+    /// Wait until the version has folded the log and is active.
     #[arg(long)]
     wait: bool,
-    /// Leave the active version in place; `activate` swaps them.
+    /// Do not activate the version; `lantern plugin activate` does it later.
     #[arg(long)]
     no_activate: bool,
     /// Activate the version even if it has parked events that the active version has
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     force: bool,
 }
 
-/// Uploads, and waits if asked to.
+/// Uploads, and waits if requested.
 pub(crate) async fn run(args: &Args, global: &Global) -> Outcome {
     let api = global.api();
     let uploaded = upload(args, &api, global).await?;
@@ -62,7 +62,7 @@ pub(crate) async fn run(args: &Args, global: &Global) -> Outcome {
     };
     if global.json {
         let mut value = serde_json::to_value(&uploaded).expect("an upload is JSON");
-        // Also if the wait failed: the error then comes on standard error.
+        // Also if the wait failed: then the error is printed on standard error.
         if let Ok(Some(version)) = &caught_up {
             value["state"] = version.state.clone().into();
             value["applied"] = applied(version).into();
@@ -112,7 +112,7 @@ fn said(uploaded: &Uploaded, force: bool) -> String {
     if *existed && force {
         format!("projection `{projection}` has version {version} already")
     } else if *existed {
-        format!("projection `{projection}` has version {version} already: nothing was changed")
+        format!("projection `{projection}` has version {version} already; nothing was changed")
     } else if *checked_events == 0 {
         format!("uploaded version {version} of projection `{projection}`")
     } else {
@@ -123,8 +123,8 @@ fn said(uploaded: &Uploaded, force: bool) -> String {
     }
 }
 
-/// Waits until the version has folded the log and, with `activate`, serves
-/// readers; shows its progress meanwhile.
+/// Waits until the version has folded the log and, with `activate`, is active; shows
+/// the progress in the meantime.
 pub(super) async fn caught_up(
     api: &Api,
     uploaded: &Uploaded,
@@ -153,7 +153,7 @@ pub(super) async fn caught_up(
     }
 }
 
-/// How the wait for a version ends; `None` while it goes on.
+/// The result of waiting for a version; `None` while it continues.
 fn settled(status: &ProjectionStatus, now: &VersionStatus, activate: bool) -> Option<Outcome> {
     let (name, id) = (&status.name, &now.id);
     if !activate && now.state != "backfilling" || status.active.as_ref() == Some(id) {
@@ -174,14 +174,14 @@ fn settled(status: &ProjectionStatus, now: &VersionStatus, activate: bool) -> Op
     if now.activity == "halted" || status.paused {
         let why = now.reason.clone().unwrap_or_else(|| "it is paused".into());
         let message =
-            format!("version {id} of `{name}` does not go on: {}", output::printable(&why));
+            format!("version {id} of `{name}` does not continue: {}", output::printable(&why));
         return Some(Err(Failure::new(Exit::Failure, message)
-            .help(format!("`lantern plugin resume {name}` lets it go on"))));
+            .help(format!("`lantern plugin resume {name}` makes it continue"))));
     }
     None
 }
 
-/// Prints what a version has applied, and what it has not.
+/// Prints the events that a version has applied, and those it has not.
 pub(super) fn report(version: &VersionStatus, projection: &str) {
     let mut text = format!("{} applied", output::events(applied(version)));
     if version.late > 0 {
@@ -209,7 +209,7 @@ fn per_mille(percent: f64) -> u64 {
     per_mille
 }
 
-/// How fast a version folds, and how long it still takes.
+/// How fast a version folds, and the remaining time.
 pub(super) fn pace(version: &VersionStatus) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
     let whole = |rate: f64| output::count(rate.max(0.0).ceil() as u64);

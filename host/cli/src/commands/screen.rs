@@ -1,7 +1,7 @@
-//! A live table on the whole terminal: what is shown, and the terminal itself.
+//! A live table on the whole terminal: its content, and the terminal itself.
 //!
-//! [`Screen`] holds rows and turns them into lines, and touches no terminal;
-//! [`Terminal`] puts lines on one and gives it back as it was, also on a panic.
+//! [`Screen`] holds rows and converts them into lines; it does not use a terminal.
+//! [`Terminal`] shows lines and restores the terminal afterwards, also after a panic.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
@@ -23,30 +23,29 @@ use crate::raw::{Raw, cell};
 const BRIGHT: Duration = Duration::from_millis(1_500);
 /// The widest column, in characters.
 const COLUMN_CHARS_MAX: usize = 40;
-/// How often the keyboard's thread looks whether it is still needed.
+/// How often the keyboard's thread checks whether it is still needed.
 const KEY_POLL: Duration = Duration::from_millis(200);
-/// Keys pressed and not yet seen to.
+/// The maximum number of pressed keys that wait to be handled.
 const KEYS_MAX: usize = 64;
-/// Lines that are not rows: two of title, one of names, one at the foot.
+/// The number of lines that are not rows: two for the title, one for names, one footer.
 const FRAME_LINES: usize = 4;
 
-/// What is shown.
+/// The content of the screen.
 pub(super) struct Screen {
     /// PROJECTION/TABLE.
     pub(super) title: String,
     /// `live`, `connecting`, …
     pub(super) status: String,
-    /// The commit that the rows are of.
+    /// The commit from which the rows are.
     pub(super) commit: u64,
-    /// How far the table is behind the log, where that is known: events and
-    /// milliseconds.
+    /// How far the table is behind the log, if known: events and milliseconds.
     pub(super) lag: Option<(u64, u64)>,
     /// The rows' fields.
     pub(super) fields: Vec<Field>,
     rows: BTreeMap<String, Raw>,
     changed: HashMap<String, Instant>,
     changes: u64,
-    /// The field sorted by, largest first; by key where `None`.
+    /// The field by which rows are sorted, largest first; `None` sorts by key.
     sort: Option<usize>,
     scroll: usize,
 }
@@ -58,7 +57,7 @@ pub(super) struct Line {
     bright: bool,
 }
 
-/// What a key asks for.
+/// The action of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     Quit,
@@ -71,7 +70,7 @@ pub(super) enum Key {
 }
 
 impl Screen {
-    /// An empty one.
+    /// An empty screen.
     pub(super) fn new(title: String) -> Self {
         Self {
             title,
@@ -87,27 +86,27 @@ impl Screen {
         }
     }
 
-    /// Takes `rows` in place of what was there.
+    /// Replaces all rows by `rows`.
     pub(super) fn replace(&mut self, rows: impl IntoIterator<Item = (String, Raw)>) {
         self.rows = rows.into_iter().collect();
         self.changed.clear();
     }
 
-    /// Takes a changed row.
+    /// Applies a changed row.
     pub(super) fn put(&mut self, key: String, row: Raw, now: Instant) {
         self.changes += 1;
         self.changed.insert(key.clone(), now);
         self.rows.insert(key, row);
     }
 
-    /// Takes a row away.
+    /// Removes a row.
     pub(super) fn delete(&mut self, key: &str) {
         self.changes += 1;
         self.changed.remove(key);
         self.rows.remove(key);
     }
 
-    /// Does what `key` asks for, on a terminal of `height` lines. `false` ends.
+    /// Handles `key` on a terminal of `height` lines. `false` means quit.
     pub(super) fn press(&mut self, key: Key, height: usize) -> bool {
         let page = height.saturating_sub(FRAME_LINES).max(1);
         let last = self.rows.len().saturating_sub(page);
@@ -202,9 +201,9 @@ impl Screen {
     }
 }
 
-/// Numbers by size, all else by its text; what is missing comes first.
+/// Compares numbers by size and everything else by its text; missing values come first.
 fn compare(a: Option<&RawValue>, b: Option<&RawValue>) -> Ordering {
-    // The nearest float, which may be infinite, suffices to sort by.
+    // The nearest float, which may be infinite, is precise enough for sorting.
     let number = |value: Option<&RawValue>| value.and_then(|v| v.get().parse::<f64>().ok());
     match (number(a), number(b)) {
         (Some(a), Some(b)) => a.total_cmp(&b),
@@ -221,20 +220,20 @@ fn fit(text: &str, width: usize, right: bool) -> String {
     if right { pad + &text } else { text + &pad }
 }
 
-/// The terminal, taken over until dropped.
+/// The terminal in full-screen mode until this is dropped.
 pub(super) struct Terminal {
     keys: mpsc::Receiver<Key>,
 }
 
 impl Terminal {
-    /// Takes the terminal over.
+    /// Switches the terminal to full-screen mode.
     ///
     /// # Errors
-    /// Where it is none.
+    /// If standard output is not a terminal.
     pub(super) fn take() -> io::Result<Self> {
         terminal::enable_raw_mode()?;
         let (send, keys) = mpsc::channel(KEYS_MAX);
-        // Made before the rest, so that the rest is undone where it fails.
+        // Created before the rest, so that the rest is undone if it fails.
         let this = Self { keys };
         queue!(io::stdout(), terminal::EnterAlternateScreen, cursor::Hide)?;
         io::stdout().flush()?;
@@ -242,7 +241,7 @@ impl Terminal {
         Ok(this)
     }
 
-    /// The next key; never comes back once the keyboard is gone.
+    /// The next key; never returns if the keyboard is gone.
     pub(super) async fn key(&mut self) -> Key {
         match self.keys.recv().await {
             Some(key) => key,
@@ -252,7 +251,7 @@ impl Terminal {
 
     /// Its width and height in characters.
     pub(super) fn size() -> (usize, usize) {
-        // Some terminals do not know theirs and say 0.
+        // Some terminals do not know their size and return 0.
         let known = terminal::size().ok().filter(|(width, height)| *width > 0 && *height > 0);
         let (width, height) = known.unwrap_or((80, 24));
         (usize::from(width), usize::from(height))
@@ -281,7 +280,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // Where this fails the terminal is gone, and with it who could be told.
+        // If this fails, the terminal is gone, and there is no place to report it.
         let _ = queue!(io::stdout(), cursor::Show, terminal::LeaveAlternateScreen);
         let _ = io::stdout().flush();
         let _ = terminal::disable_raw_mode();
@@ -294,8 +293,8 @@ fn read_keys(keys: &mpsc::Sender<Key>) {
             Ok(false) => {}
             Ok(true) => {
                 let key = event::read().ok().and_then(|event| meaning(&event));
-                // A full channel means that keys come faster than they can be
-                // seen to: the surplus is nothing to keep.
+                // If the channel is full, keys arrive faster than they can be handled:
+                // drop the surplus.
                 if let Some(key) = key {
                     let _ = keys.try_send(key);
                 }

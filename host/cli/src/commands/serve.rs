@@ -1,4 +1,4 @@
-//! `lantern serve`, and the server underneath `lantern demo`.
+//! `lantern serve`, and the server that `lantern demo` runs.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,45 +22,45 @@ Examples:
   LANTERN_HTTP__LISTEN=127.0.0.1:8000 lantern serve
 
 Settings come from flags, then the environment (LANTERN_SECTION__KEY), then
-lantern.toml, then defaults. Ctrl-C or SIGTERM ends it cleanly; a second one at once.")]
+lantern.toml, then defaults. Ctrl-C or SIGTERM stops it cleanly; a second one stops it at once.")]
 pub(crate) struct Args {
-    /// The folder that holds everything the server keeps [default: data].
+    /// The folder in which the server stores everything [default: data].
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     #[command(flatten)]
     settings: Settings,
 }
 
-/// What `serve` and `demo` share.
+/// The options that `serve` and `demo` share.
 #[derive(clap::Args)]
 pub(crate) struct Settings {
-    /// The log: `kafka://HOST:PORT/TOPIC`, with several hosts or topics parted by
+    /// The log: `kafka://HOST:PORT/TOPIC`, with several hosts or topics separated by
     /// commas [default: embedded].
     #[arg(long, value_name = "ADDRESS")]
     log: Option<String>,
-    /// Where to listen; port 0 takes a free one [default: 127.0.0.1:7420].
+    /// Where to listen; port 0 selects a free port [default: 127.0.0.1:7420].
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<SocketAddr>,
-    /// The file of settings [default: lantern.toml, where there is one].
+    /// The settings file [default: lantern.toml, if it exists].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Another setting, as `engine.threads=2`; may be given several times.
+    /// Another setting, such as `engine.threads=2`; may be given several times.
     #[arg(long, value_name = "KEY=VALUE", value_parser = setting)]
     set: Vec<(String, String)>,
-    /// How log lines look.
+    /// The format of log lines.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Human)]
     log_format: Format,
-    /// Which log lines: a level, or `target=level` parted by commas.
+    /// Which log lines: a level, or `target=level` separated by commas.
     #[arg(long, value_name = "FILTER", env = "LANTERN_LOG", default_value = "info")]
     log_filter: String,
 }
 
-/// How log lines look.
+/// The format of log lines.
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
     /// For people.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -78,8 +78,8 @@ pub(crate) fn run(args: Args, json: bool) -> Outcome {
     with_server(&args.settings, args.data.as_deref(), json, async |_| std::future::pending().await)
 }
 
-/// Starts the server, and runs `work` with its address until that fails or the
-/// process is asked to end; then stops the server cleanly.
+/// Starts the server, and runs `work` with its address until `work` fails or the
+/// process receives a signal to end; then stops the server cleanly.
 pub(super) fn with_server(
     settings: &Settings,
     data: Option<&Path>,
@@ -107,7 +107,7 @@ pub(super) fn with_server(
         .block_on(serve(config, json, work))
 }
 
-/// The settings that the address of a log stands for.
+/// The settings that the address of a log means.
 fn of_log(address: &str) -> Outcome<Vec<(String, String)>> {
     let (servers, topics) = lantern_server::kafka_address(address)
         .map_err(|error| failed(StartError::Config(error)))?;
@@ -118,7 +118,7 @@ fn of_log(address: &str) -> Outcome<Vec<(String, String)>> {
     ])
 }
 
-/// `text` as TOML has it.
+/// `text` as a TOML string.
 pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
@@ -128,15 +128,15 @@ async fn serve(
     json: bool,
     work: impl AsyncFnOnce(String) -> Outcome,
 ) -> Outcome {
-    // Before the start, so that a signal in the middle of it is not lost.
+    // Before the start, so that a signal during the start is not lost.
     let mut stop = Stop::new()?;
     let data = config.data.clone();
     let server = Server::start(config).await.map_err(failed)?;
     let address = format!("http://{}", server.address());
-    // Dropping `running` is what tells the server to stop.
+    // Dropping `running` stops the server.
     let (running, stopped) = oneshot::channel::<()>();
     let mut serving = tokio::spawn(server.run_until(async {
-        // It is never sent to.
+        // Nothing is ever sent.
         let _ = stopped.await;
     }));
     if json {
@@ -147,9 +147,9 @@ async fn serve(
     let ended = tokio::select! {
         ended = work(address) => ended,
         () = stop.asked() => Ok(()),
-        _ = &mut serving => return Err(Failure::new(Exit::Failure, "the server broke down")),
+        _ = &mut serving => return Err(Failure::new(Exit::Failure, "the server stopped unexpectedly")),
     };
-    output::note(json, "stopping; once more ends it at once");
+    output::note(json, "stopping; Ctrl-C again stops it at once");
     drop(running);
     tokio::select! {
         stopped = serving => match stopped {
@@ -168,7 +168,7 @@ pub(super) fn failed(error: StartError) -> Failure {
     Failure::new(exit, error.to_string()).code(error.code()).help(error.help())
 }
 
-/// The signals that ask a process to end.
+/// The signals that request the end of the process.
 struct Stop {
     interrupt: Signal,
     terminate: Signal,
@@ -183,7 +183,7 @@ impl Stop {
         })
     }
 
-    /// Waits for the next of them.
+    /// Waits for the next signal.
     async fn asked(&mut self) {
         tokio::select! {
             _ = self.interrupt.recv() => {}

@@ -11,7 +11,7 @@ use crate::error::{Exit, Failure, Outcome};
 use crate::output;
 use crate::raw::{Raw, cell};
 
-/// The rows asked for at a time.
+/// The number of rows requested at a time.
 const PAGE: u64 = 1_000;
 
 #[derive(clap::Subcommand)]
@@ -40,14 +40,14 @@ pub(crate) struct GetArgs {
     table: (String, String),
     /// The key.
     key: String,
-    /// Wait until the table contains the event at this offset of this partition, as
-    /// an append answers them.
+    /// Wait until the table contains the event at this offset of this partition, in the
+    /// form that an append returns.
     #[arg(long, value_name = "PARTITION:OFFSET")]
     min_offset: Option<String>,
     /// Read this version; the active one if left out.
     #[arg(long, value_name = "ID")]
     version_id: Option<String>,
-    /// How long to wait for it, as `5s`; at most 30 seconds.
+    /// How long to wait for it, such as `5s`; at most 30 seconds.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::duration)]
     wait: Duration,
 }
@@ -62,10 +62,10 @@ pub(crate) struct ScanArgs {
     /// PROJECTION/TABLE.
     #[arg(value_parser = super::table_name)]
     table: (String, String),
-    /// Keys that begin so.
+    /// Keys that begin with this text.
     #[arg(long, conflicts_with_all = ["from", "to"])]
     prefix: Option<String>,
-    /// Keys from here on.
+    /// Keys from this one on.
     #[arg(long, value_name = "KEY")]
     from: Option<String>,
     /// Keys before this one.
@@ -74,7 +74,7 @@ pub(crate) struct ScanArgs {
     /// Print at most this many rows.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
-    /// All rows.
+    /// Print all rows.
     #[arg(long, conflicts_with = "limit")]
     all: bool,
     /// From the last key to the first.
@@ -85,7 +85,7 @@ pub(crate) struct ScanArgs {
     version_id: Option<String>,
 }
 
-/// Runs one of them.
+/// Runs a subcommand.
 pub(crate) async fn run(command: Command, global: &Global) -> Outcome {
     match command {
         Command::Get(args) => get(&args, global).await,
@@ -149,7 +149,7 @@ async fn scan(args: &ScanArgs, global: &Global) -> Outcome {
     }
     if !global.json {
         output::line(rows(&all.fields, in_order(&all.rows, args.desc)));
-        let more = if cursor.is_some() { "; there are more: --limit or --all" } else { "" };
+        let more = if cursor.is_some() { "; there are more: use --limit or --all" } else { "" };
         let count = output::count(all.rows.len() as u64);
         output::note(false, format!("{count} rows at commit {}{more}", all.commit));
     }
@@ -189,7 +189,7 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The state that a row is of.
+/// The state from which a row is.
 #[derive(Serialize)]
 struct State<'a> {
     epoch: &'a str,
@@ -197,7 +197,7 @@ struct State<'a> {
     offsets: &'a BTreeMap<String, u64>,
 }
 
-/// Rows by key, last first where `desc`. Pages come in that order too.
+/// Rows by key, descending if `desc`. Pages come in that order too.
 fn in_order(
     rows: &BTreeMap<String, Raw>,
     desc: bool,
@@ -213,7 +213,7 @@ pub(super) fn rows<'a>(fields: &[Field], rows: impl Iterator<Item = (&'a str, &'
     for (key, row) in rows {
         let row = row.members();
         let cells = fields.iter().map(|field| cell(row.get(&field.name)));
-        // Of a table by tenant, U+0000 parts tenant and key.
+        // In a table by tenant, U+0000 separates tenant and key.
         let key = output::printable(&key.replace('\0', " · "));
         table.add_row(std::iter::once(key).chain(cells));
     }
@@ -221,7 +221,7 @@ pub(super) fn rows<'a>(fields: &[Field], rows: impl Iterator<Item = (&'a str, &'
     table.to_string()
 }
 
-/// The places of the fields that hold numbers.
+/// The indexes of the fields that contain numbers.
 pub(super) fn numeric(fields: &[Field]) -> impl Iterator<Item = usize> {
     fields
         .iter()

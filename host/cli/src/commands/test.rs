@@ -1,5 +1,5 @@
-//! `lantern test`: folds a file of events with a plugin, as a server would, and
-//! prints what came out.
+//! `lantern test`: folds a file of events with a plugin, as a server would, and prints
+//! the result.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use crate::error::{Exit, Failure, Outcome};
 use crate::output;
 use crate::raw::Raw;
 
-/// The rows read at a time.
+/// The number of rows read at a time.
 const PAGE: usize = 1_000;
 
 #[derive(clap::Args)]
@@ -30,24 +30,24 @@ Examples:
   lantern test broken.ndjson revenue.wasm --allow-parked
   lantern test a-year.ndjson.zst revenue.wasm --check-events 5000
 
-The whole file is folded twice and compared: the second time in batches of varied
+The whole file is folded twice and compared, the second time in batches of varied
 sizes and with instances of the plugin dropped in between.
 
-Exit codes: 1 where an event was parked, the plugin was halted or is not
-deterministic; 5 where the plugin or the events are refused.")]
+Exit codes: 1 if an event was parked, or the plugin was halted or is not
+deterministic; 5 if the plugin or the events are refused.")]
 pub(crate) struct Args {
-    /// A file of CloudEvents, one JSON object a line; `-` reads standard input.
-    /// May be compressed with zstd or gzip.
+    /// A file of CloudEvents, one JSON object per line; `-` reads standard input. May
+    /// be compressed with zstd or gzip.
     events: PathBuf,
     /// The component, or core module.
     plugin: PathBuf,
-    /// JSON, or a file of it: what the plugin's `setup` is given.
+    /// The parameters for the plugin's `setup`: JSON, or the name of a JSON file.
     #[arg(long, value_name = "JSON|FILE")]
     parameters: Option<String>,
-    /// The most events in one call of the plugin.
+    /// The maximum number of events in one call of the plugin.
     #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     batch: u32,
-    /// Print this table only; private ones can be named too.
+    /// Print only this table; it may be a private one.
     #[arg(long, value_name = "NAME")]
     table: Option<String>,
     /// Print this many rows of each table.
@@ -56,11 +56,11 @@ pub(crate) struct Args {
     /// Print all rows.
     #[arg(long, conflicts_with = "rows")]
     all: bool,
-    /// Do not fail where events were parked.
+    /// Do not fail if events were parked.
     #[arg(long)]
     allow_parked: bool,
-    /// Check determinism with the first EVENTS events only, as an upload does; 0
-    /// leaves the check out. By default it covers the whole file.
+    /// Check determinism with the first EVENTS events only, as an upload does; 0 skips
+    /// the check. By default it covers the whole file.
     #[arg(long, value_name = "EVENTS")]
     check_events: Option<u32>,
 }
@@ -108,7 +108,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
         print(&folded, &tables);
         if let Ok(events @ 1..) = checked {
             output::line(format!(
-                "\ndeterministic: {} events gave the same in every way tried",
+                "\ndeterministic: {} events gave the same result in every fold",
                 output::count(events)
             ));
         }
@@ -116,7 +116,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
     verdict(args, &folded, checked)
 }
 
-/// The tables to print: that named, or all public ones.
+/// The tables to print: the named one, or all public ones.
 fn wanted(manifest: &lantern_core::Manifest, name: Option<&str>) -> Outcome<Vec<TableId>> {
     let Some(name) = name else {
         let all = (0..).map(TableId).zip(&manifest.tables);
@@ -151,7 +151,7 @@ fn shown(view: &View, id: TableId, most: usize) -> Outcome<Shown> {
     let more = loop {
         let page = view.scan(id, &range, PAGE, false).map_err(anyhow::Error::from)?;
         let Some(last) = page.last() else { break false };
-        // The next page begins behind the last key.
+        // The next page begins after the last key.
         range.start = last.key.clone().into_bytes();
         range.start.push(0);
         let ended = page.len() < PAGE;
@@ -167,7 +167,7 @@ fn shown(view: &View, id: TableId, most: usize) -> Outcome<Shown> {
     Ok(Shown { name: table.name.clone(), fields, rows, more })
 }
 
-/// A row's value: an object as it is, all else under `value`.
+/// A row's value: an object unchanged, everything else under `value`.
 fn value(bytes: &[u8]) -> Raw {
     let text = String::from_utf8_lossy(bytes);
     match text.trim_ascii_start().as_bytes().first() {
@@ -226,7 +226,8 @@ fn print_json(folded: &Folded, tables: &[Shown], events: usize, checked: &Outcom
         data: Raw::new(&String::from_utf8_lossy(&event.data)),
     });
     let rows = |table: &Shown| table.rows.iter().cloned().collect();
-    // What was written goes through as it is; the rest is this program's own.
+    // Text from the plugin and the events is printed unchanged; the rest is this
+    // program's own.
     let written = Written {
         tables: tables.iter().map(|table| (table.name.clone(), rows(table))).collect(),
         emitted: emitted.collect(),
@@ -245,7 +246,7 @@ fn print_json(folded: &Folded, tables: &[Shown], events: usize, checked: &Outcom
     output::json(&Printed { own, written });
 }
 
-/// All that `--json` prints.
+/// Everything that `--json` prints.
 #[derive(Serialize)]
 struct Printed {
     #[serde(flatten)]

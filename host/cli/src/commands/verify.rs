@@ -1,5 +1,5 @@
-//! `lantern verify`: has the server fold the log again next to its tables, and
-//! shows what it found.
+//! `lantern verify`: lets the server fold the log again in parallel with its tables,
+//! and shows the result.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use crate::api::Api;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output::{self, Progress};
 
-/// How often the server is asked how far it is.
+/// How often the progress is requested.
 const POLL: Duration = Duration::from_millis(200);
-/// The digits of a hash that are shown.
+/// How many digits of a hash are shown.
 const HASH_DIGITS: usize = 12;
 
 #[derive(clap::Args)]
@@ -25,11 +25,11 @@ Examples:
   lantern verify --json | jq 'select(.verified.verdict != \"same\")'
 
 The server folds the log again into a state of its own, as slowly as
-`verify.thread_percent` says, and compares all rows, timers, parked events and
-counters. It goes on serving; Ctrl-C leaves the verification running.
+`verify.thread_percent` requires, and compares all rows, timers, parked events and
+counters. It continues to serve; Ctrl-C leaves the verification running.
 
-Exit codes: 0 if all is the same; 1 if something differs; 7 if nothing differs but
-something could not be verified (the message says why).")]
+Exit codes: 0 if everything is the same; 1 if something differs; 7 if nothing differs but
+something could not be verified (the message tells why).")]
 pub(crate) struct Args {
     /// The projection; all if left out.
     projection: Option<String>,
@@ -38,7 +38,7 @@ pub(crate) struct Args {
     version_id: Option<String>,
 }
 
-/// Verifies, shows, and fails where not all is the same.
+/// Verifies, prints the results, and fails if there are differences.
 pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
     let api = global.api();
     let names = match args.projection {
@@ -49,7 +49,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
         }
     };
     if names.is_empty() {
-        output::note(global.json, "no projection serves readers: there is nothing to verify");
+        output::note(global.json, "no projection is active: there is nothing to verify");
     }
     let mut wrong = Vec::new();
     for name in names {
@@ -94,7 +94,7 @@ async fn one(
         let Some(status) = own else {
             let message =
                 format!("the verification of `{name}` was cut off: did the server restart?");
-            return Err(Failure::new(Exit::Failure, message).help("begin it again"));
+            return Err(Failure::new(Exit::Failure, message).help("start it again"));
         };
         bar.set_position(per_mille(status.percent));
         bar.set_message(format!(

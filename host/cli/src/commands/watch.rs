@@ -1,5 +1,5 @@
-//! `lantern table watch`: a table live, on the whole terminal where a person
-//! looks, else line by line.
+//! `lantern table watch`: a table live, on the whole screen of a terminal, otherwise
+//! line by line.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,10 +17,10 @@ use crate::error::{Exit, Failure, Outcome};
 use crate::output;
 use crate::raw::Raw;
 
-/// The screen is drawn at most so often.
+/// The shortest time between two redraws of the screen.
 const DRAW: Duration = Duration::from_millis(100);
-/// Changes kept while the terminal takes its time; past it the table is shown
-/// whole again.
+/// The maximum number of changes kept while the terminal is slow; beyond it the whole
+/// table is shown again.
 const CHANGES_MAX: usize = 4_096;
 
 #[derive(clap::Args)]
@@ -31,15 +31,15 @@ Examples:
   lantern table watch revenue/by_product --json | jq -c 'select(.change==\"delta\").up'
 
 On a terminal: q quits, arrows and page keys scroll, 1 to 9 sort by a field, 0 by key.
-Ctrl-C ends it.")]
+Ctrl-C stops it.")]
 pub(crate) struct Args {
     /// PROJECTION/TABLE.
     #[arg(value_parser = super::table_name)]
     table: (String, String),
-    /// Every commit by itself; else changes to one key may be merged.
+    /// Show each commit separately; otherwise changes to one key may be merged.
     #[arg(long)]
     every: bool,
-    /// Print lines, also on a terminal.
+    /// Print lines even on a terminal.
     #[arg(long)]
     lines: bool,
     /// Stop after this many changes; the first rows do not count.
@@ -82,17 +82,17 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
     ended.map_err(|error| failed(error, &base))
 }
 
-/// A mirrored table and the changes of it that are not shown yet.
+/// A mirrored table and its changes that are not shown yet.
 struct Watched {
     table: Table,
     changes: Changes,
     /// The commit that is shown, once one is.
     shown: Option<u64>,
-    /// Changes still to be shown.
+    /// The number of changes still to be shown.
     left: u64,
 }
 
-/// What is new.
+/// The next thing to show.
 enum News {
     Rows { epoch: String, commit: u64, rows: BTreeMap<String, Row> },
     Delta { from: u64, to: u64, up: Vec<(String, Row)>, del: Vec<String>, merged: bool },
@@ -100,7 +100,7 @@ enum News {
 }
 
 impl Watched {
-    /// The next news; `None` once enough was shown.
+    /// The next news; `None` when enough was shown.
     async fn next(&mut self) -> Result<Option<News>, Error> {
         if self.left == 0 {
             return Ok(None);
@@ -114,7 +114,7 @@ impl Watched {
                     let epoch = self.table.epoch().unwrap_or_default();
                     return Ok(Some(News::Rows { epoch, commit, rows }));
                 }
-                // What a snapshot had already.
+                // These changes are part of the snapshot that was shown.
                 Change::Delta { to, .. } if self.shown.is_some_and(|shown| to <= shown) => {}
                 Change::Delta { from, to, up, del, merged } => {
                     self.shown = Some(to);
@@ -163,7 +163,7 @@ impl News {
     }
 }
 
-/// A line of JSON. Rows are written as they came.
+/// A line of JSON. Rows are written unchanged.
 #[derive(Serialize)]
 #[serde(tag = "change", rename_all = "lowercase")]
 enum Line<'a> {
@@ -187,7 +187,7 @@ async fn full_screen(watched: &mut Watched, name: String) -> Result<(), Error> {
     let mut screen = Screen::new(name);
     let mut terminal = match Terminal::take() {
         Ok(terminal) => terminal,
-        // A terminal that cannot be taken over can still be written to.
+        // If the terminal cannot be taken over, lines can still be printed.
         Err(_) => return Ok(()),
     };
     let mut draw = tokio::time::interval(DRAW);
@@ -263,8 +263,7 @@ fn failed(error: Error, base: &str) -> Failure {
                 .help("start one with `lantern serve`, or name another with --server")
         }
         Error::Table { code, .. } if code.starts_with("no_such") => {
-            Failure::new(Exit::NotFound, message)
-                .help("`lantern plugin list` shows the tables there are")
+            Failure::new(Exit::NotFound, message).help("`lantern plugin list` shows all tables")
         }
         Error::Table { .. } | Error::Refused { .. } => Failure::new(Exit::Refused, message),
         _ => Failure::new(Exit::Failure, message),
