@@ -1,5 +1,5 @@
-//! Binary modes: attributes one by one, whatever carries them, the payload
-//! beside them.
+//! Binary modes: attributes one by one, in the form of the carrier, with the payload
+//! next to them.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use super::error::quote;
 use super::read::{add_extension, check_name, check_text, is_full};
 use super::{ATTRIBUTE_BYTES_MAX, EXTENSIONS_MAX, EventError, Reader};
 
-/// The attributes of one event, as its carrier has them.
+/// The attributes of one event, as the carrier gave them.
 #[derive(Debug, Default)]
 pub struct Attributes<'a> {
     specversion: Option<Cow<'a, str>>,
@@ -27,14 +27,14 @@ pub struct Attributes<'a> {
 }
 
 impl<'a> Attributes<'a> {
-    /// Those of a log's record: an extension attribute that no event may have is left
-    /// out, and an empty attribute is absent.
+    /// For records of a log: a disallowed extension attribute is left out, and an empty
+    /// attribute counts as absent.
     #[must_use]
     pub fn of_log() -> Self {
         Self { tolerant: true, ..Self::default() }
     }
 
-    /// `source`, `type` and `id`, as far as they are there.
+    /// `source`, `type` and `id`, if present.
     #[must_use]
     pub fn names(&self) -> [&str; 3] {
         [&self.source, &self.kind, &self.id].map(|text| text.as_deref().unwrap_or_default())
@@ -54,7 +54,8 @@ impl<'a> Attributes<'a> {
     /// Adds the attribute `name`.
     ///
     /// # Errors
-    /// [`EventError`] if it cannot be one, or is there already with another value.
+    /// [`EventError`] if it is not allowed as an attribute, or exists already with
+    /// another value.
     pub fn set(&mut self, name: &'a str, value: Cow<'a, str>) -> Result<(), EventError> {
         if self.tolerant && value.is_empty() {
             return Ok(());
@@ -96,7 +97,7 @@ impl<'a> Attributes<'a> {
             (Ok(()), Some(place)) if self.extensions[place].1 == value => {}
             (Ok(()), Some(_)) if !self.tolerant => return Err(EventError::Twice(quote(name))),
             (Ok(()), Some(place)) => {
-                // The last header of a name counts in Kafka.
+                // In Kafka the last header of a name counts.
                 self.extensions[place].1 = value;
                 self.ignored += 1;
             }
@@ -108,14 +109,14 @@ impl<'a> Attributes<'a> {
         Ok(())
     }
 
-    /// The bytes of all names and values.
+    /// The number of bytes of all names and values.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// In headers every extension attribute is a string. By name, so that their
-    /// order on the way does not matter.
+    /// In headers every extension attribute is a string. They are sorted by name, so
+    /// that their order in transport does not matter.
     fn write_extensions(&mut self, strips: impl Fn(&str) -> bool, object: &mut String) {
         self.extensions.sort_unstable_by_key(|(name, _)| *name);
         for (name, value) in self.extensions.iter().filter(|(name, _)| !strips(name)) {
@@ -129,11 +130,11 @@ impl<'a> Attributes<'a> {
 }
 
 impl Reader {
-    /// Reads an event in a binary mode: checks `attributes`, and adds it with
+    /// Reads an event in a binary mode: checks `attributes`, and adds the event with
     /// `payload`, which is not checked.
     ///
     /// # Errors
-    /// [`EventError`]; nothing was added to `into` then.
+    /// [`EventError`]; in this case nothing was added to `into`.
     pub fn attributes(
         &mut self,
         mut attributes: Attributes<'_>,

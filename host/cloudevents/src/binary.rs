@@ -10,7 +10,7 @@ use super::error::quote;
 use super::read::{check_json, check_unicode};
 use super::{Attributes, EventError, Reader, is_json};
 
-/// What the headers of attributes begin with.
+/// The prefix of attribute headers.
 const PREFIX: &str = "ce-";
 
 impl Reader {
@@ -18,7 +18,7 @@ impl Reader {
     /// [`lantern_core::Timestamp::MIN`].
     ///
     /// # Errors
-    /// [`EventError`]; nothing was added to `into` then.
+    /// [`EventError`]; in this case nothing was added to `into`.
     pub fn binary(
         &mut self,
         headers: &HeaderMap,
@@ -32,7 +32,8 @@ impl Reader {
                 let text = String::from_utf8_lossy(value.as_bytes());
                 value.to_str().map_err(|_| header_error("content-type", &text))?
             }
-            // Without a type, bytes must not pass for JSON that nobody checked.
+            // Without a type the bytes would count as JSON, although they were not
+            // checked.
             None if body.is_empty() => "",
             None => "application/octet-stream",
         };
@@ -55,7 +56,8 @@ fn attributes(headers: &HeaderMap) -> Result<Attributes<'_>, EventError> {
         if attribute == "datacontenttype" {
             return Err(EventError::Name("ce-datacontenttype (use `content-type`)".into()));
         }
-        // Written in structured mode it would stand beside the payload.
+        // In structured mode it would become a second member `data`, in addition to the
+        // payload.
         if attribute == "data" {
             return Err(EventError::Name("ce-data (the body is the data)".into()));
         }
@@ -71,9 +73,9 @@ fn header_error(name: &str, value: &str) -> EventError {
     EventError::Header { name: quote(name), value: quote(value) }
 }
 
-/// The text of a header's value (HTTP binding 1.0.2, section 3.1.3.2): first the
-/// inside of a quoted string, which earlier versions of the binding wrote, then
-/// one round of percent-decoding.
+/// The text of a header's value (HTTP binding 1.0.2, section 3.1.3.2): first remove the
+/// quotes of a quoted string, which earlier versions of the binding wrote, then
+/// percent-decode once.
 fn header_decode(value: &[u8]) -> Option<String> {
     let value = value.trim_ascii();
     match unquote(value) {
@@ -82,7 +84,7 @@ fn header_decode(value: &[u8]) -> Option<String> {
     }
 }
 
-/// The inside of `value`, without the escapes, if it is one quoted string.
+/// The content of `value`, without the escapes, if it is one quoted string.
 fn unquote(value: &[u8]) -> Option<Vec<u8>> {
     let mut rest = value.strip_prefix(b"\"")?.iter();
     let mut inner = Vec::with_capacity(value.len());
@@ -95,7 +97,7 @@ fn unquote(value: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The UTF-8 text that is percent-encoded in `value`; `None` if it is none.
+/// The UTF-8 text that is percent-encoded in `value`; `None` if it is invalid.
 #[must_use]
 pub fn percent_decode(value: &[u8]) -> Option<String> {
     let mut decoded = Vec::with_capacity(value.len());

@@ -1,35 +1,35 @@
-//! Why something is not an event this server takes.
+//! Why an event is not accepted.
 
 use thiserror::Error;
 
-/// How many characters of an offending value a message quotes.
+/// The maximum number of characters of an invalid value in a message.
 const QUOTE_CHARS_MAX: usize = 80;
 
-/// Why an event was refused. The text quotes the offending value.
+/// Why an event was refused. The text quotes the invalid value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventError {
     /// Not UTF-8.
     #[error("byte {at} is not UTF-8: events are UTF-8 JSON")]
     NotUtf8 {
-        /// The first bad byte's place, from 0.
+        /// The index of the first invalid byte, from 0.
         at: usize,
     },
     /// Not JSON.
     #[error("not JSON: {0}")]
     NotJson(String),
-    /// JSON, but no object (or, in batch mode, no array).
+    /// JSON, but not an object (or, in batch mode, not an array).
     #[error("expected {expected}, found `{value}`")]
     Shape {
-        /// What should stand here.
+        /// What is expected.
         expected: &'static str,
-        /// What does.
+        /// What was found.
         value: String,
     },
     /// More bytes than allowed.
-    #[error("the event has {bytes} bytes, and the limit is {max}")]
+    #[error("the event has {bytes} bytes, but the limit is {max}")]
     TooLarge {
-        /// Its bytes; of a line that did not end, those read so far.
+        /// Its size in bytes; for a line that did not end, the bytes read so far.
         bytes: usize,
         /// The limit.
         max: usize,
@@ -40,30 +40,32 @@ pub enum EventError {
         /// The limit.
         max: usize,
     },
-    /// A required attribute is not there.
+    /// A required attribute is missing.
     #[error("attribute `{0}` is missing: `specversion`, `id`, `source` and `type` are required")]
     Missing(&'static str),
     /// An attribute is empty.
     #[error("attribute `{0}` is empty: give it a value or leave it out")]
     Empty(String),
-    /// An attribute is of another type than it must be.
+    /// An attribute has the wrong type.
     #[error("attribute `{name}` is `{value}`: it must be {expected}")]
     Type {
-        /// Which attribute.
+        /// The attribute.
         name: String,
-        /// What it is.
+        /// Its value.
         value: String,
-        /// What it must be.
+        /// The expected type.
         expected: &'static str,
     },
     /// Another version of CloudEvents.
-    #[error("`specversion` is `{0}`: this server takes `1.0`")]
+    #[error("`specversion` is `{0}`: this server accepts `1.0`")]
     SpecVersion(String),
-    /// A name that no attribute may have.
-    #[error("`{0}` is no attribute name: use lower-case letters and digits, at best 20 or fewer")]
+    /// A name that is not allowed for an attribute.
+    #[error(
+        "`{0}` is not an attribute name: use lower-case letters and digits, preferably 20 or fewer"
+    )]
     Name(String),
-    /// An attribute is there twice, with different values.
-    #[error("attribute `{0}` is there twice, with different values")]
+    /// An attribute occurs twice, with different values.
+    #[error("attribute `{0}` occurs twice, with different values")]
     Twice(String),
     /// More extension attributes than allowed.
     #[error("the event has more than {max} extension attributes")]
@@ -72,35 +74,35 @@ pub enum EventError {
         max: usize,
     },
     /// A text attribute is longer than allowed.
-    #[error("attribute `{name}` has {bytes} bytes, and the limit is {max}")]
+    #[error("attribute `{name}` has {bytes} bytes, but the limit is {max}")]
     TooLong {
-        /// Which attribute.
+        /// The attribute.
         name: String,
-        /// Its bytes.
+        /// Its size in bytes.
         bytes: usize,
         /// The limit.
         max: usize,
     },
-    /// A text attribute holds a control character.
+    /// A text attribute contains a control character.
     #[error("attribute `{name}` is `{value}`: control characters are not allowed in attributes")]
     Control {
-        /// Which attribute.
+        /// The attribute.
         name: String,
         /// Its value.
         value: String,
     },
-    /// A type or source that only the host itself may use.
+    /// A type or source that is reserved for the host.
     #[error("`{name}` is `{value}`: {rule}")]
     Reserved {
-        /// Which attribute.
+        /// The attribute.
         name: &'static str,
         /// Its value.
         value: String,
-        /// What belongs to the host.
+        /// What is reserved for the host.
         rule: &'static str,
     },
     /// Not a time.
-    #[error("`time` is `{value}`: write RFC 3339, as `2026-01-31T23:59:59.999Z`{hint}")]
+    #[error("`time` is `{value}`: write RFC 3339, such as `2026-01-31T23:59:59.999Z`{hint}")]
     Time {
         /// Its value.
         value: String,
@@ -110,16 +112,16 @@ pub enum EventError {
     /// A time before the year 1 or at the end of the year 9999.
     #[error("`time` is `{0}`: times are from 0001-01-01T00:00:00Z to 9999-12-30T21:59:59.999999Z")]
     TimeRange(String),
-    /// A number that is no time in its unit.
+    /// A number that is not a time in its unit.
     #[error(
-        "`time` is `{value}`, which is {was} in {unit}; {advice}: correct `time_unit`, leave the time out where there is none, or write times before 1971 as RFC 3339"
+        "`time` is `{value}`, which is {was} in {unit}; {advice}: correct `time_unit`, leave the time out if there is none, or write times before 1971 as RFC 3339"
     )]
     TimeNumber {
         /// Its value.
         value: String,
         /// The unit in which it was read.
         unit: &'static str,
-        /// The time in that unit.
+        /// The time in this unit.
         was: String,
         /// The unit that fits.
         advice: String,
@@ -132,33 +134,35 @@ pub enum EventError {
         /// The limit, in seconds.
         max_s: u64,
     },
-    /// JSON with an escape that is half a character.
+    /// JSON with an escape for half a character.
     #[error("`{0}` is half a character: JSON text must be Unicode")]
     HalfCharacter(String),
-    /// Both forms of payload.
-    #[error("`data` and `data_base64` are both there: give one of them")]
+    /// Both forms of payload are present.
+    #[error("both `data` and `data_base64` are given: give only one of them")]
     DataTwice,
     /// Not base64.
-    #[error("`data_base64` is no base64: {0}")]
+    #[error("`data_base64` is not base64: {0}")]
     Base64(String),
-    /// The payload says JSON and is none.
-    #[error("the data is declared as JSON and is none: {0}")]
+    /// The payload is declared as JSON, but is not JSON.
+    #[error("the data is declared as JSON, but is not JSON: {0}")]
     DataNotJson(String),
     /// A header value that is not percent-encoded UTF-8.
-    #[error("header `{name}` is `{value}`: write it in ASCII, percent-encoded UTF-8 for the rest")]
+    #[error(
+        "header `{name}` is `{value}`: write it in ASCII, with other characters as percent-encoded UTF-8"
+    )]
     Header {
-        /// Which header.
+        /// The header.
         name: String,
         /// Its value.
         value: String,
     },
-    /// More distinct types at once than the log takes.
+    /// More distinct types in one request than the log accepts.
     #[error("more than 65,535 distinct types in one request: send fewer at once")]
     TooManyTypes,
 }
 
 impl EventError {
-    /// The stable code under which the documentation has this error.
+    /// The stable code of this error in the documentation.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -186,8 +190,8 @@ impl EventError {
     }
 }
 
-/// The beginning of `value`, short enough for a message. A sender chooses it, so
-/// characters that change how a terminal shows text are escaped.
+/// The beginning of `value`, short enough for a message. The value comes from a sender,
+/// so characters that change how a terminal shows text are escaped.
 pub(super) fn quote(value: &str) -> String {
     let mut quoted = String::new();
     let mut chars = value.chars();
@@ -204,7 +208,7 @@ pub(super) fn quote(value: &str) -> String {
     quoted
 }
 
-/// Marks and overrides of the direction of text, line and paragraph separators, and
+/// Marks and overrides of the text direction, line and paragraph separators, and
 /// characters without a width.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{61C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'

@@ -1,14 +1,14 @@
 //! CloudEvents 1.0 from bytes to [`lantern_core::Events`] and back.
 //!
-//! A [`Reader`] checks all that a later stage relies on: required attributes,
-//! their types and lengths, UTF-8, JSON, its depth, a sane time. It never
-//! changes a payload: `data` is kept byte for byte as it came.
+//! A [`Reader`] checks everything that later stages rely on: required attributes, their
+//! types and lengths, UTF-8, JSON, its depth, a plausible time. It never changes a
+//! payload: `data` is kept byte for byte.
 //!
-//! A client's answer says what is wrong with its event. A log's records cannot be sent
-//! again, so [`Reader::of_log`] is tolerant where nothing Lantern relies on is
-//! touched: an extension attribute never makes a record unreadable. What it accepts
-//! it brings into a form that a client may send, so that an exported event can be
-//! imported again.
+//! A client gets an error if its event is invalid. A log's records cannot be sent
+//! again, so [`Reader::of_log`] is tolerant if nothing that Lantern relies on is
+//! affected: an extension attribute never makes a record unreadable. It converts
+//! accepted records into a form that a client may send, so that an exported event can
+//! be imported again.
 
 mod attributes;
 mod binary;
@@ -30,43 +30,41 @@ pub use write::{write_event, write_exact};
 pub const STRUCTURED: &str = "application/cloudevents+json";
 /// A JSON array of events in structured mode.
 pub const BATCH: &str = "application/cloudevents-batch+json";
-/// One event in structured mode a line.
+/// One event in structured mode per line.
 pub const NDJSON: &str = "application/x-ndjson";
-/// The longest `type`, in bytes; a manifest's subscriptions have the same bound.
+/// The longest `type`, in bytes; a manifest's subscriptions have the same limit.
 pub const TYPE_BYTES_MAX: usize = 255;
-/// The longest of every other text attribute, in bytes.
+/// The longest value of every other text attribute, in bytes.
 pub const ATTRIBUTE_BYTES_MAX: usize = 4_096;
 /// The longest name of an extension attribute, in characters. CloudEvents advises 20
 /// at most, and connectors use up to 40.
 pub const NAME_CHARS_MAX: usize = 255;
-/// The most extension attributes of one event, without the host's own.
+/// The maximum number of extension attributes of one event, without the host's own.
 pub const EXTENSIONS_MAX: usize = 64;
-/// The most extension attributes of one event with names that are the host's own: an
-/// event that was exported has them in addition to those it was sent with.
+/// The maximum number of the host's own extension attributes of one event: an exported
+/// event has them in addition to those it was sent with.
 pub const HOST_EXTENSIONS_MAX: usize = 8;
-/// The extension attribute of an exported event whose data is JSON without a media
-/// type, and had to be written as base64.
+/// The extension attribute of an exported event whose data is JSON without a media type
+/// and had to be written as base64.
 const UNTYPED: &str = "lanternuntyped";
-/// The most bytes that those add to an event.
+/// The maximum number of bytes that those add to an event.
 const HOST_EXTENSIONS_BYTES: usize = 512;
 
-/// What an event from outside may be; set in section `ingest` of the
-/// configuration.
+/// The limits of an event from outside; set in section `ingest` of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventLimits {
     /// The largest event, all attributes and the payload together, in bytes.
     pub event_bytes_max: usize,
     /// How deep JSON may be nested.
     pub json_depth_max: usize,
-    /// How far ahead of the server's clock an event's time may lie, in seconds:
-    /// a time far in the future would drag the watermark along.
+    /// How far ahead of the server's clock an event's time may be, in seconds: a time
+    /// far in the future would move the watermark too far.
     pub time_ahead_s_max: u64,
 }
 
 impl EventLimits {
-    /// The most bytes of JSON that an event within the limits is written as: its
-    /// payload in base64 takes a third more, and a character of an attribute up to
-    /// six.
+    /// The maximum size of the JSON of an event within the limits: base64 makes its
+    /// payload a third larger, and a character of an attribute may need six bytes.
     #[must_use]
     pub fn written_bytes_max(&self) -> usize {
         const ATTRIBUTES_BYTES: usize = 256 << 10;

@@ -1,7 +1,7 @@
 //! Reads structured mode, batches and lines.
 //!
-//! The members of an event are taken as raw slices of the input in one pass;
-//! only strings with escapes are copied before they go into their columns.
+//! One pass takes the members of an event as raw slices of the input; only strings with
+//! escapes are copied before they go into their columns.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -26,13 +26,13 @@ use super::{
 #[derive(Debug)]
 pub struct Reader {
     limits: EventLimits,
-    /// The latest time an event may have.
+    /// The latest time that an event may have.
     time_max: Timestamp,
     /// The time of an event that has none.
     time_default: Timestamp,
-    /// Whether the host's own types, sources and extension attributes are taken.
+    /// Whether the host's own types, sources and extension attributes are accepted.
     host_events: bool,
-    /// Whether it reads a log, whose records cannot be sent again.
+    /// Whether this reads a log, whose records cannot be sent again.
     pub(super) tolerant: bool,
     /// Extension attributes that were left out since the last [`Self::take_ignored`].
     pub(super) ignored: u64,
@@ -40,17 +40,17 @@ pub struct Reader {
     pub(super) extensions: String,
 }
 
-/// What is wrong with one line.
+/// The error in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LineError {
-    /// Which line, from 1.
+    /// The line, from 1.
     pub line: u64,
     /// What is wrong with it.
     pub error: EventError,
 }
 
 impl Reader {
-    /// A reader that takes `now` as the time of day.
+    /// A reader for which `now` is the current time.
     #[must_use]
     pub fn new(limits: EventLimits, now: Timestamp) -> Self {
         let ahead = limits.time_ahead_s_max.saturating_mul(1_000_000);
@@ -66,22 +66,22 @@ impl Reader {
         }
     }
 
-    /// A reader of a log's records: the same bytes are always read the same, so
-    /// neither the time of day nor a setting decides about them.
+    /// A reader of a log's records: the same bytes always give the same result, so
+    /// neither the current time nor a setting has an influence.
     #[must_use]
     pub fn of_log() -> Self {
         let limits = EventLimits { event_bytes_max: usize::MAX, ..EventLimits::default() };
         Self { time_max: Timestamp(i64::MAX), tolerant: true, ..Self::new(limits, Timestamp(0)) }
     }
 
-    /// From now on takes (or refuses) the types and sources that belong to the host,
-    /// and keeps (or strips) its extension attributes. Refuses at first.
+    /// Sets whether the types and sources of the host are accepted (otherwise refused),
+    /// and its extension attributes kept (otherwise stripped). The default is no.
     pub fn set_host_events(&mut self, taken: bool) {
         self.host_events = taken;
     }
 
-    /// How many extension attributes were left out since the last call, because no
-    /// event may have them. Only a reader of a log leaves any out.
+    /// How many extension attributes were left out since the last call because they are
+    /// not allowed in an event. Only a reader of a log leaves any out.
     pub fn take_ignored(&mut self) -> u64 {
         std::mem::take(&mut self.ignored)
     }
@@ -91,13 +91,12 @@ impl Reader {
         !self.host_events && name.starts_with(HOST_EXTENSION_PREFIX)
     }
 
-    /// Gives events without a time `time` from now on, and not
-    /// [`Timestamp::MIN`].
+    /// Sets the time for events without one, instead of [`Timestamp::MIN`].
     pub fn set_time_default(&mut self, time: Timestamp) {
         self.time_default = time;
     }
 
-    /// The limits it keeps.
+    /// The limits that it enforces.
     #[must_use]
     pub fn limits(&self) -> &EventLimits {
         &self.limits
@@ -106,20 +105,20 @@ impl Reader {
     /// Reads one event in structured mode. An event without a time gets
     /// [`Timestamp::MIN`].
     ///
-    /// # Errors
+    /// [`EventError`]; in this case nothing was added to `into`.
     /// [`EventError`]; nothing was added to `into` then.
     pub fn structured(&mut self, json: &[u8], into: &mut Events) -> Result<(), EventError> {
         self.check_written(json.len())?;
-        // A byte order mark is no part of the text.
+        // A byte order mark is not part of the text.
         let json = json.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(json);
         self.structured_text(utf8(json)?, into)
     }
 
-    /// Reads a JSON array of events. Bad ones are told by `bad`, with their
-    /// place in the array; the others are added.
+    /// Reads a JSON array of events. `bad` is called for each invalid one with its
+    /// index in the array; the others are added.
     ///
     /// # Errors
-    /// [`EventError`] where it is no array at all; nothing was added then.
+    /// [`EventError`] if it is not an array; in this case nothing was added.
     pub fn batch(
         &mut self,
         json: &[u8],
@@ -143,9 +142,9 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads lines, one event each; empty lines are passed over. `first` is the
-    /// number of the first line. Bad ones are told by `bad`, which says whether
-    /// to go on; the others are added. Returns how many lines were read.
+    /// Reads lines, one event each; empty lines are skipped. `first` is the number of
+    /// the first line. `bad` is called for each invalid one and returns whether to
+    /// continue; the others are added. Returns how many lines were read.
     pub fn lines(
         &mut self,
         block: &[u8],
@@ -163,8 +162,8 @@ impl Reader {
             line += 1;
             read.map_or_else(|error| bad(LineError { line: line - 1, error }), |()| true)
         };
-        // Checked whole and cut as text where possible: that is several times
-        // faster than byte by byte.
+        // If possible, the block is checked as a whole and split as text: that is
+        // several times faster than byte by byte.
         match std::str::from_utf8(block) {
             Ok(text) => text.split('\n').all(|json| read(Ok(json), self)),
             Err(_) => block.split(|&b| b == b'\n').all(|json| read(Err(json), self)),
@@ -223,7 +222,7 @@ impl Reader {
             Some(subject) => subject,
             None => optional("subject", m.subject)?,
         };
-        // To CloudEvents it is an extension attribute, which may be an integer or a
+        // For CloudEvents it is an extension attribute, which may be an integer or a
         // boolean; in headers those are text.
         let whole_max = if self.tolerant { i64::MAX } else { i64::from(i32::MAX) };
         let tenant = match m.tenant.and_then(|tenant| scalar(tenant, whole_max)) {
@@ -252,7 +251,7 @@ impl Reader {
             time: Timestamp::MIN,
             tenant: &tenant,
             dataschema: &dataschema,
-            // A payload of bytes without a type must not pass for JSON.
+            // A payload of bytes without a type must not count as JSON.
             datacontenttype: match m.data_base64 {
                 Some(_) if datacontenttype.is_empty() => "application/octet-stream",
                 Some(_) if self.is_import() && m.has_extension(UNTYPED) => "",
@@ -264,11 +263,11 @@ impl Reader {
         self.add(event, time.as_deref(), into)
     }
 
-    /// Checks an event put together elsewhere, all but its payload, and adds it.
-    /// `time` is its time as text, where it has one that way.
+    /// Checks an event that was assembled elsewhere, except its payload, and adds it.
+    /// `time` is its time as text, if it has one in this form.
     ///
     /// # Errors
-    /// [`EventError`]; nothing was added to `into` then.
+    /// [`EventError`]; in this case nothing was added to `into`.
     pub fn add(
         &self,
         mut event: EventRef<'_>,
@@ -309,18 +308,18 @@ impl Reader {
         if into.push(&event) { Ok(()) } else { Err(EventError::TooManyTypes) }
     }
 
-    /// Whether syntax is checked that a topic may have broken: not of what stands
-    /// in a log, nor of what is imported from one.
+    /// Whether to check syntax that records of a topic may violate: no for records of a
+    /// log and for imports from one.
     pub(super) fn is_strict(&self) -> bool {
         !self.tolerant && !self.host_events
     }
 
-    /// Whether it reads what [`write_exact`](super::write_exact) wrote.
+    /// Whether it reads the output of [`write_exact`](super::write_exact).
     fn is_import(&self) -> bool {
         !self.tolerant && self.host_events
     }
 
-    /// Refuses JSON that no event within the limit is written as.
+    /// Refuses JSON that is larger than any event within the limit.
     fn check_written(&self, bytes: usize) -> Result<(), EventError> {
         let max = self.limits.event_bytes_max;
         let too_large = bytes > self.limits.written_bytes_max();
@@ -338,7 +337,7 @@ fn check_reserved(event: &EventRef<'_>) -> Result<(), EventError> {
         return Err(EventError::Reserved {
             name: "type",
             value: quote(event.kind),
-            rule: "types that begin with `lantern.` are the server's own",
+            rule: "types that begin with `lantern.` are reserved for the server",
         });
     }
     if is_host_source(event.source) {
@@ -365,9 +364,9 @@ struct Members<'a> {
     datacontenttype: Option<&'a RawValue>,
     data: Option<&'a RawValue>,
     data_base64: Option<&'a RawValue>,
-    /// Name and JSON of extension attributes, each checked.
+    /// Name and JSON of the extension attributes, each checked.
     extensions: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    /// Whether an extension attribute that no event may have is left out.
+    /// Whether a disallowed extension attribute is left out.
     tolerant: bool,
     ignored: u64,
     error: Option<EventError>,
@@ -397,7 +396,7 @@ impl<'a> Members<'a> {
     }
 
     fn set(&mut self, name: Cow<'a, str>, value: &'a RawValue) -> Result<(), EventError> {
-        // An attribute that is null is absent, whatever its name.
+        // An attribute that is null counts as absent, whatever its name.
         if value.get() == "null" && &*name != "data" {
             return Ok(());
         }
@@ -447,8 +446,8 @@ impl<'a> Members<'a> {
     }
 }
 
-/// Whether an event with extension attributes `names` may have no further one called
-/// `name`.
+/// Whether an event with extension attributes `names` is full, so that `name` cannot be
+/// added.
 pub(super) fn is_full<'n>(names: impl ExactSizeIterator<Item = &'n str>, name: &str) -> bool {
     if names.len() < HOST_EXTENSIONS_MAX {
         return false;
@@ -458,8 +457,8 @@ pub(super) fn is_full<'n>(names: impl ExactSizeIterator<Item = &'n str>, name: &
     names.filter(|known| of_host(known) == of_host(name)).count() >= max
 }
 
-/// The JSON of an extension attribute. In a log a number that is none of CloudEvents'
-/// integers becomes a text, as it is written.
+/// The JSON of an extension attribute. In a log, a number that is not an integer of
+/// CloudEvents becomes a text with the same characters.
 fn extension<'a>(
     name: &str,
     value: &'a RawValue,
@@ -518,7 +517,7 @@ impl<'a> Visitor<'a> for MembersVisitor<'_, 'a> {
     }
 }
 
-/// A member's name, borrowed where it has no escapes.
+/// A member's name, borrowed if it has no escapes.
 #[derive(Debug)]
 pub struct Name<'a>(pub Cow<'a, str>);
 
@@ -581,8 +580,8 @@ fn wrong_type(name: &str, json: &str, expected: &'static str) -> EventError {
     EventError::Type { name: quote(name), value: quote(json), expected }
 }
 
-/// The payload's bytes: JSON as it came, a string's content where the media
-/// type is not JSON, or decoded base64.
+/// The payload's bytes: JSON unchanged, the content of a string if the media type is
+/// not JSON, or decoded base64.
 fn payload<'a>(
     m: &Members<'a>,
     datacontenttype: &str,
@@ -613,8 +612,8 @@ fn payload<'a>(
     }
 }
 
-/// What counts for the limit of an event: its payload and its attributes, however
-/// they were sent.
+/// The size of an event that the limit applies to: its payload and its attributes,
+/// however they were sent.
 pub(super) fn event_bytes(event: &EventRef<'_>) -> usize {
     let attributes = [
         event.id,
@@ -632,7 +631,7 @@ pub(super) fn event_bytes(event: &EventRef<'_>) -> usize {
 /// Checks that `bytes` are one JSON value, not nested deeper than `depth_max`.
 ///
 /// # Errors
-/// [`EventError`] that says what they are instead.
+/// [`EventError`] with the reason if they are not.
 pub fn check_json(bytes: &[u8], depth_max: usize) -> Result<(), EventError> {
     let text = utf8(bytes)?;
     check_depth(text, depth_max)?;
@@ -642,8 +641,7 @@ pub fn check_json(bytes: &[u8], depth_max: usize) -> Result<(), EventError> {
     }
 }
 
-/// Refuses escapes of half a character: what is accepted must be text that every
-/// reader can have.
+/// Refuses escapes of half a character: accepted text must be readable by every client.
 pub(super) fn check_unicode(json: &str) -> Result<(), EventError> {
     match lone_surrogate(json) {
         Some(escape) => Err(EventError::HalfCharacter(escape.to_owned())),
@@ -663,7 +661,11 @@ fn check_syntax(event: &EventRef<'_>) -> Result<(), EventError> {
         return wrong("dataschema", event.dataschema, "a URI (RFC 3986), percent-encoded");
     }
     if !event.datacontenttype.is_empty() && !is_media_type(event.datacontenttype) {
-        return wrong("datacontenttype", event.datacontenttype, "a media type, as `text/plain`");
+        return wrong(
+            "datacontenttype",
+            event.datacontenttype,
+            "a media type, such as `text/plain`",
+        );
     }
     Ok(())
 }
@@ -674,7 +676,7 @@ pub(super) fn check_name(name: &str) -> Result<(), EventError> {
     if fits { Ok(()) } else { Err(EventError::Name(quote(name))) }
 }
 
-/// Checks the length of a text attribute, and that no control character is in it.
+/// Checks the length of a text attribute, and that it contains no control character.
 ///
 /// # Errors
 /// [`EventError`] that names the attribute.
@@ -682,9 +684,8 @@ pub fn check_text(name: &str, value: &str, max: usize) -> Result<(), EventError>
     if value.len() > max {
         return Err(EventError::TooLong { name: quote(name), bytes: value.len(), max });
     }
-    // Bytes first, without a branch on each: nearly every value is plain ASCII.
-    // Without the check, U+0000 could stand in a tenant, where it parts tenant
-    // and key.
+    // Test all bytes first without a branch on each: nearly every value is plain ASCII.
+    // Without this check a tenant could contain U+0000, which separates tenant and key.
     let suspicious = value.bytes().fold(false, |found, b| found | !(0x20..0x7F).contains(&b));
     if suspicious && value.chars().any(char::is_control) {
         return Err(EventError::Control { name: quote(name), value: quote(value) });
@@ -703,11 +704,11 @@ fn not_json(text: &str) -> EventError {
     }
 }
 
-/// Refuses nesting deeper than `max`. Text with fewer opening brackets than
-/// that, which is nearly all, is told by counting alone.
+/// Refuses nesting deeper than `max`. Most texts have fewer opening brackets than that,
+/// so counting them is enough.
 fn check_depth(text: &str, max: usize) -> Result<(), EventError> {
-    // `[` and `{` differ in one bit. Counting in bytes, in pieces that cannot
-    // overflow one, lets the compiler do 16 or more at a time.
+    // `[` and `{` differ in one bit. The counts are bytes, over pieces so short that a
+    // byte cannot overflow; then the compiler can process 16 or more at a time.
     let opening = |piece: &[u8]| piece.iter().fold(0, |n, b| n + u8::from(b | 0x20 == b'{'));
     let open: usize = text.as_bytes().chunks(255).map(|piece| usize::from(opening(piece))).sum();
     if open <= max {

@@ -1,10 +1,10 @@
-//! What texts must look like: URIs (RFC 3986), media types (RFC 9110, section
-//! 8.3.1), and JSON strings that are Unicode.
+//! Syntax checks: URIs (RFC 3986), media types (RFC 9110, section 8.3.1), and JSON
+//! strings that are valid Unicode.
 
 use std::borrow::Cow;
 
-/// Whether `text` is a URI reference: only characters that RFC 3986 allows, with
-/// whole percent-encoded bytes.
+/// Whether `text` is a URI reference: only characters that RFC 3986 allows, and
+/// complete percent-encoded bytes.
 pub(crate) fn is_uri_reference(text: &str) -> bool {
     let mut bytes = text.bytes();
     let mut fragments = 0;
@@ -34,7 +34,7 @@ pub(crate) fn is_uri(text: &str) -> bool {
         && is_uri_reference(text)
 }
 
-/// Whether `text` is a media type, perhaps with parameters.
+/// Whether `text` is a media type, with or without parameters.
 pub(crate) fn is_media_type(text: &str) -> bool {
     let Some((kind, rest)) = text.split_once('/') else { return false };
     let (subtype, mut rest) = token(rest);
@@ -50,7 +50,7 @@ pub(crate) fn is_media_type(text: &str) -> bool {
         let parameter = parameter.trim_start_matches([' ', '\t']);
         let (name, value) = token(parameter);
         if name.is_empty() {
-            // A separator too many is allowed.
+            // An extra separator at the end is allowed.
             rest = parameter;
             if !rest.is_empty() && !rest.starts_with(';') {
                 return false;
@@ -73,7 +73,7 @@ pub(crate) fn is_media_type(text: &str) -> bool {
     }
 }
 
-/// The token that `text` begins with, and the rest.
+/// The token at the beginning of `text`, and the rest.
 fn token(text: &str) -> (&str, &str) {
     let end = text.bytes().position(|b| !is_token(b)).unwrap_or(text.len());
     text.split_at(end)
@@ -83,7 +83,7 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// What follows a quoted string whose first quote is already gone.
+/// The text after a quoted string whose first quote was already removed.
 fn quoted(text: &str) -> Option<&str> {
     let mut bytes = text.bytes().enumerate();
     while let Some((at, byte)) = bytes.next() {
@@ -96,8 +96,8 @@ fn quoted(text: &str) -> Option<&str> {
     None
 }
 
-/// The first escape in `json` that names half a character, as `\ud800`. No text
-/// in UTF-8 can hold it, and most JSON readers refuse it.
+/// The first escape in `json` for half a character, such as `\ud800`. UTF-8 cannot
+/// represent it, and most JSON readers refuse it.
 pub(crate) fn lone_surrogate(json: &str) -> Option<&str> {
     let bytes = json.as_bytes();
     let mut at = 0;
@@ -118,8 +118,8 @@ pub(crate) fn lone_surrogate(json: &str) -> Option<&str> {
     None
 }
 
-/// The text of a JSON string; `None` if `json` is no string. Escapes that are
-/// half a character become U+FFFD, so that every row can be shown.
+/// The text of a JSON string; `None` if `json` is not a string. Escapes of half a
+/// character become U+FFFD, so that every row can be shown.
 #[must_use]
 pub fn json_text(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
@@ -129,7 +129,7 @@ pub fn json_text(json: &str) -> Option<Cow<'_, str>> {
     let mut whole = String::with_capacity(json.len());
     let mut rest = json;
     while let Some(escape) = lone_surrogate(rest) {
-        // Found from the front, so this is its place.
+        // The search runs from the front, so this is the escape's index.
         let at = escape.as_ptr() as usize - rest.as_ptr() as usize;
         whole.push_str(&rest[..at]);
         whole.push_str("\\ufffd");
@@ -145,7 +145,7 @@ enum Half {
     Low,
 }
 
-/// Which half of a character the escape at `at` names, if it is one of these.
+/// Which half of a character the escape at `at` is, if it is such an escape.
 fn surrogate(json: &str, at: usize) -> Option<Half> {
     let escape = json.get(at..at + 6)?.strip_prefix("\\u")?;
     match u16::from_str_radix(escape, 16).ok()? {

@@ -18,7 +18,7 @@ fn read(json: &str) -> Result<Event, EventError> {
     Ok(events.get(0).to_owned())
 }
 
-/// A good event with `members` added.
+/// A valid event with `members` added.
 fn with(members: &str) -> String {
     format!(r#"{{"specversion":"1.0","id":"1","source":"s","type":"t"{members}}}"#)
 }
@@ -133,11 +133,11 @@ fn each_bad_event_is_refused_in_words_that_quote_it() {
         (r#"{"specversion":"1.0"}"#, "LAN-0304", "`id` is missing"),
         (r#"{"specversion":"0.3","id":"1"}"#, "LAN-0306", "`0.3`"),
         (r#"{"specversion":1.0}"#, "LAN-0305", "`specversion` is `1.0`: it must be a string"),
-        (&with(r#","id":"2""#), "LAN-0305", "`id` is there twice"),
-        (&with(r#","x":1,"x":2"#), "LAN-0305", "`x` is there twice"),
-        (&with(r#","Subject":"a""#), "LAN-0305", "`Subject` is no attribute name"),
+        (&with(r#","id":"2""#), "LAN-0305", "`id` occurs twice"),
+        (&with(r#","x":1,"x":2"#), "LAN-0305", "`x` occurs twice"),
+        (&with(r#","Subject":"a""#), "LAN-0305", "`Subject` is not an attribute name"),
         (&with(r#","trace_id":"a""#), "LAN-0305", "`trace_id`"),
-        (&with(&format!(r#","{}":"a""#, "a".repeat(256))), "LAN-0305", "no attribute name"),
+        (&with(&format!(r#","{}":"a""#, "a".repeat(256))), "LAN-0305", "not an attribute name"),
         (&with(r#","subject":"""#), "LAN-0304", "`subject` is empty"),
         (&with(r#","subject":["a"]"#), "LAN-0305", r#"`["a"]`"#),
         (&with(r#","tenant":5.5"#), "LAN-0305", "`tenant` is `5.5`"),
@@ -162,8 +162,8 @@ fn each_bad_event_is_refused_in_words_that_quote_it() {
         (&with(r#","time":"0000-06-01T00:00:00Z""#), "LAN-0308", "from 0001-01-01"),
         (&with(&long_value), "LAN-0308", "yyy…`"),
         (&with(r#","time":"2126-01-01T00:00:00Z""#), "LAN-0309", "86400 s ahead"),
-        (&with(r#","data":1,"data_base64":"AA==""#), "LAN-0310", "both there"),
-        (&with(r#","data_base64":"?""#), "LAN-0310", "no base64"),
+        (&with(r#","data":1,"data_base64":"AA==""#), "LAN-0310", "give only one of them"),
+        (&with(r#","data_base64":"?""#), "LAN-0310", "is not base64"),
         (
             &with(r#","data_base64":"AA==","datacontenttype":"application/json""#),
             "LAN-0310",
@@ -354,7 +354,7 @@ fn bad_headers_are_named() {
         assert_eq!(error.code(), code, "{error}");
         assert!(error.to_string().contains(words), "{error}");
     };
-    check(&[("ce-id", "2")], b"", "LAN-0305", "`id` is there twice");
+    check(&[("ce-id", "2")], b"", "LAN-0305", "`id` occurs twice");
     check(&[("ce-subject", "%zz")], b"", "LAN-0305", "header `ce-subject` is `%zz`");
     check(&[("ce-subject", "%ff")], b"", "LAN-0305", "percent-encoded UTF-8");
     check(&[("ce-a_b", "1")], b"", "LAN-0305", "`a_b`");
@@ -437,7 +437,8 @@ proptest! {
         let mut taken = Events::new();
         let mut client = Reader::new(limits, NOW);
         prop_assert_eq!(client.add(event.as_ref(), None, &mut taken), Ok(()));
-        // What an export adds, and what the host gives to an emitted event.
+        // The attributes that an export adds, and that the host gives to an emitted
+        // event.
         let stamps = r#""lanternpartition":3,"lanternappended":"2023-11-14T22:13:20.123456Z","lanterndepth":7"#;
         let stamped = match event.extensions.strip_prefix('{') {
             Some(own) => format!("{{{stamps},{own}"),
@@ -452,8 +453,8 @@ proptest! {
         let mut read = Events::new();
         prop_assert_eq!(import.structured(&json, &mut read), Ok(()));
         prop_assert_eq!(read.get(0).to_owned(), exported.clone());
-        // Also one that leaves the host's attributes out takes it, and JSON stays JSON: it
-        // may get a media type, for which an event at the limit has no room.
+        // A reader that strips the host's attributes also accepts it, and JSON stays
+        // JSON: it may get a media type, for which an event at the limit has no room.
         if full {
             return Ok(());
         }

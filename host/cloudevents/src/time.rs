@@ -8,14 +8,14 @@ use super::error::quote;
 
 /// Microseconds in a second.
 const SECOND_US: i64 = 1_000_000;
-/// Numbers from here on are taken for times: 1971-01-01T00:00:00Z. A present-day
-/// number of seconds read as milliseconds falls before it.
+/// Numbers from here on are accepted as times: 1971-01-01T00:00:00Z. A present-day
+/// number of seconds read as milliseconds is earlier than this.
 const NUMBERS_FROM: Timestamp = Timestamp(31_536_000 * SECOND_US);
-/// A unit is proposed for a number if the number falls before this in it:
+/// A unit is suggested for a number if the time in this unit is earlier than this:
 /// 2200-01-01T00:00:00Z.
 const PLAUSIBLE_BEFORE: Timestamp = Timestamp(7_258_118_400 * SECOND_US);
 
-/// What a number counts that is a time.
+/// The unit of a time given as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeUnit {
     /// Seconds.
@@ -31,7 +31,7 @@ pub enum TimeUnit {
 impl TimeUnit {
     const ALL: [Self; 4] = [Self::Seconds, Self::Millis, Self::Micros, Self::Nanos];
 
-    /// For people.
+    /// The name for messages.
     fn label(self) -> &'static str {
         match self {
             Self::Seconds => "seconds (`s`)",
@@ -41,7 +41,7 @@ impl TimeUnit {
         }
     }
 
-    /// Microseconds since 1970 of `number` in this unit, if an `i64` holds them.
+    /// Microseconds since 1970 of `number` in this unit, if they fit an `i64`.
     fn micros(self, number: f64, whole: Option<i64>) -> Option<i64> {
         let (times, over) = match self {
             Self::Seconds => (1_000_000, 1),
@@ -59,13 +59,13 @@ impl TimeUnit {
     }
 }
 
-/// The time that `number` (a JSON number as it is written) names in `unit`.
+/// The time that `number` (a JSON number as text) means in `unit`.
 ///
-/// Numbers that name a time before 1971 or after [`Timestamp::LAST`] are refused:
-/// they are nearly always of another unit, or stand for "no time" as 0 and -1 do.
+/// Numbers for a time before 1971 or after [`Timestamp::LAST`] are refused: they nearly
+/// always have another unit, or mean "no time", as 0 and -1 do.
 ///
 /// # Errors
-/// [`EventError::TimeNumber`], which proposes the unit that fits.
+/// [`EventError::TimeNumber`], which suggests the unit that fits.
 pub fn time_of_number(number: &str, unit: TimeUnit) -> Result<Timestamp, EventError> {
     let value: f64 = number.parse().map_err(|_| not_a_time(number))?;
     let whole = number.parse().ok();
@@ -86,7 +86,7 @@ pub fn time_of_number(number: &str, unit: TimeUnit) -> Result<Timestamp, EventEr
     }
 }
 
-/// The unit in which a number would be a time of our days, and that time.
+/// The unit in which the number is a plausible time, and that time.
 fn unit_that_fits(
     in_unit: impl Fn(TimeUnit) -> Option<Timestamp>,
 ) -> Option<(TimeUnit, Timestamp)> {
@@ -96,7 +96,7 @@ fn unit_that_fits(
     })
 }
 
-/// Why `text` is no RFC 3339 time; if it is a number, with the text to write.
+/// Why `text` is not an RFC 3339 time; for a number, with the text to write.
 pub(super) fn not_a_time(text: &str) -> EventError {
     let unit = text.parse::<f64>().ok().and_then(|value| {
         let whole = text.parse().ok();
@@ -109,14 +109,14 @@ pub(super) fn not_a_time(text: &str) -> EventError {
 }
 
 /// `text` as microseconds since 1970; `None` if it is not RFC 3339, or not from
-/// [`Timestamp::FIRST`] to [`Timestamp::LAST`]. Digits below a microsecond are cut
-/// off, and a leap second counts as the one before.
+/// [`Timestamp::FIRST`] to [`Timestamp::LAST`]. Digits below a microsecond are cut off,
+/// and a leap second counts as the second before it.
 #[must_use]
 pub fn parse_time(text: &str) -> Option<Timestamp> {
     parse_rfc3339(text).filter(|time| time.is_in_range())
 }
 
-/// As [`parse_time`], and says why there is no time.
+/// Like [`parse_time`], with the reason if there is no time.
 ///
 /// # Errors
 /// [`EventError::TimeRange`] or [`EventError::Time`].
@@ -128,8 +128,8 @@ pub fn read_time(text: &str) -> Result<Timestamp, EventError> {
     }
 }
 
-/// RFC 3339 in UTC; the nearest time that can be written where `time` is none
-/// that [`parse_time`] takes.
+/// RFC 3339 in UTC; the nearest time in the accepted range if [`parse_time`] would not
+/// accept `time`.
 #[must_use]
 pub fn format_time(time: Timestamp) -> String {
     let clamped = time.clamp(Timestamp::FIRST, Timestamp::LAST);

@@ -12,9 +12,9 @@ pub fn write_event(event: &EventRef<'_>, out: &mut Vec<u8>) {
     write(event, false, out);
 }
 
-/// As [`write_event`], so that a [`Reader`](super::Reader) with
-/// [`set_host_events`](super::Reader::set_host_events) reads the same event: JSON with
-/// line ends, or with space around it, is written as base64.
+/// Like [`write_event`], but a [`Reader`](super::Reader) with
+/// [`set_host_events`](super::Reader::set_host_events) reads exactly the same event:
+/// JSON with line ends, or with white space around it, is written as base64.
 pub fn write_exact(event: &EventRef<'_>, out: &mut Vec<u8>) {
     write(event, true, out);
 }
@@ -60,17 +60,17 @@ fn data(event: &EventRef<'_>, exact: bool, out: &mut Vec<u8>) {
     }
     if is_json(event.datacontenttype) && !(exact && is_spaced(event.data)) {
         out.extend_from_slice(b",\"data\":");
-        // JSON strings hold no raw line ends, so those there are stand between
+        // JSON strings contain no raw line ends, so line ends occur only between
         // members.
         out.extend(event.data.iter().map(|&b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }));
         return;
     }
     match std::str::from_utf8(event.data) {
-        // As text, JSON would be a string.
+        // Written as text, JSON would become a string.
         Ok(_) if is_json(event.datacontenttype) => {
             member(out, "data_base64", &BASE64_STANDARD.encode(event.data));
         }
-        // Text that is mostly escapes would take more than it does in base64.
+        // Text that consists mostly of escapes is shorter in base64.
         Ok(text) if escaped_bytes(text) <= text.len() / 3 + ESCAPES_BYTES => {
             member(out, "data", text);
         }
@@ -83,8 +83,8 @@ fn is_spaced(json: &[u8]) -> bool {
     json.trim_ascii().len() < json.len() || json.iter().any(|b| matches!(b, b'\n' | b'\r'))
 }
 
-/// How many bytes escapes may add to a text before it is written as base64, besides
-/// a third of its length.
+/// How many bytes escapes may add to a text, in addition to a third of its length,
+/// before it is written as base64 instead.
 const ESCAPES_BYTES: usize = 1_024;
 
 /// How many bytes escapes add to `text` in JSON.
