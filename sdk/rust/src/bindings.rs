@@ -1,7 +1,7 @@
 //! The guest's side of the contract, generated from `wit/projection.wit`.
 //!
-//! Only [`crate::export!`] and this crate may name it: everything a plugin
-//! needs stands, with documentation, in the crate's other modules.
+//! Only [`crate::export!`] and this crate may use it: the crate's other modules
+//! contain, with documentation, everything that a plugin needs.
 #![allow(
     unsafe_code,
     missing_docs,

@@ -1,7 +1,8 @@
-//! Which rows of a table are in memory, and which of them have changed.
+//! The index of the rows in memory: which rows of a table they are, and which of them
+//! changed.
 //!
-//! It knows keys and places alone: the rows lie in the table, at the same
-//! places. So this code is in a plugin once, and not once a table.
+//! It knows only keys and places; the rows are in the table, at the same places. So
+//! this code is in a plugin once, and not once per table.
 
 use hashbrown::HashTable;
 
@@ -11,42 +12,41 @@ use crate::error::Error;
 use crate::key::{Key, NUL, push};
 use crate::table::TableSpec;
 
-/// Rows are asked for ahead where at least one key in so many had no place.
+/// Rows are prefetched if at least one key in this many had no place.
 const MISSES_LEAST: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Cache {
     slots: Vec<Slot>,
-    /// The keys of all slots, one after another, in their order.
+    /// The keys of all slots, concatenated in their order.
     keys: String,
     /// Places in `slots`, by the hash of the key.
     index: HashTable<u32>,
-    /// Places of the rows that the host does not have in this form yet.
+    /// Places of the rows that the host does not have in their current form yet.
     changed: Vec<u32>,
-    /// The key that is looked for, kept so that looking allocates nothing.
+    /// The key being looked up, kept so that a lookup allocates nothing.
     key: String,
-    /// The bytes of its tenant, if it is an [`InTenant`](crate::InTenant).
+    /// The length in bytes of its tenant, if it is an [`InTenant`](crate::InTenant).
     tenant: Option<usize>,
     /// Whether the table's keys have a tenant.
     per_tenant: bool,
-    /// How many keys were given a place since rows were last asked for ahead.
+    /// How many keys were given a place since the last prefetch.
     missed: usize,
-    /// The places of the keys that rows were asked for ahead under, in the order
-    /// in which they will be looked for.
+    /// The places of the prefetched keys, in the order in which they will be looked up.
     ahead: Vec<u32>,
-    /// How many of them were looked for since; past all while they are noted.
+    /// How many of them were looked up since; past the end while they are being noted.
     looked: usize,
 }
 
 #[derive(Debug)]
 struct Slot {
-    /// Where in `keys` its own lies.
+    /// The range of its key in `keys`.
     key: (usize, usize),
     hash: u64,
     changed: bool,
-    /// The index in the batch of what changed it last.
+    /// The index in the batch of the timer or event that changed it last.
     cause: u32,
-    /// Since rows were last dropped from memory.
+    /// Whether it was used since rows were last dropped from memory.
     used: bool,
 }
 
@@ -68,7 +68,8 @@ impl Cache {
             index: HashTable::new(),
             changed: Vec::new(),
             key: String::new(),
-            // Of a fresh instance nothing is known, but that its memory is empty.
+            // At first nothing is known about a fresh instance, except that its memory
+            // is empty.
             missed: usize::MAX,
             ahead: Vec::new(),
             looked: 0,
@@ -79,18 +80,18 @@ impl Cache {
         self.slots.len()
     }
 
-    /// Makes `key` the one to look for, and returns its place, if it has one,
-    /// and its hash.
+    /// Makes `key` the current key, and returns its place, if it has one, and its hash.
     #[inline]
     pub(crate) fn find(&mut self, key: impl Key) -> (Option<usize>, u64) {
         self.key.clear();
         key.write(&mut self.key);
         self.tenant = key.tenant().map(str::len);
         if self.per_tenant && self.tenant.is_none() {
-            // Text with U+0000 in it may be equal to a key; it is none.
+            // A text with U+0000 in it may equal a stored key, but it is not a valid
+            // key.
             return (None, 0);
         }
-        // Where rows were asked for ahead, keys mostly come as they came then.
+        // After a prefetch, keys are usually looked up in the same order.
         if let Some(place) = self.ahead.get(self.looked) {
             let place = *place as usize;
             let slot = &mut self.slots[place];
@@ -103,7 +104,7 @@ impl Cache {
         self.search()
     }
 
-    /// The place of the key to look for, if it has one, and its hash.
+    /// The place of the current key, if it has one, and its hash.
     #[inline]
     fn search(&mut self) -> (Option<usize>, u64) {
         let hash = hash_of(self.key.as_bytes());
@@ -121,7 +122,7 @@ impl Cache {
         }
     }
 
-    /// The key last looked for.
+    /// The current key.
     pub(crate) fn key(&self) -> &str {
         &self.key
     }
@@ -130,12 +131,13 @@ impl Cache {
         self.slots[place].key(&self.keys)
     }
 
-    /// The index in the batch of what changed the row at `place` last.
+    /// The index in the batch of the timer or event that changed the row at `place`
+    /// last.
     pub(crate) fn cause_at(&self, place: usize) -> u32 {
         self.slots[place].cause
     }
 
-    /// Gives the key last looked for, whose hash is `hash`, the next place.
+    /// Gives the current key, whose hash is `hash`, the next place.
     pub(crate) fn insert(&mut self, hash: u64) -> usize {
         let place = self.slots.len();
         let start = self.keys.len();
@@ -148,7 +150,7 @@ impl Cache {
         place
     }
 
-    /// Notes that the row at `place` changes, because of what is acted on now.
+    /// Notes that the current timer or event changes the row at `place`.
     #[inline]
     pub(crate) fn note(&mut self, place: usize) {
         let slot = &mut self.slots[place];
@@ -159,7 +161,7 @@ impl Cache {
         }
     }
 
-    /// The places of the rows that have changed, first to last.
+    /// The places of the changed rows, in the order of their first change.
     pub(crate) fn changed(&self) -> &[u32] {
         &self.changed
     }
@@ -168,20 +170,20 @@ impl Cache {
         !self.changed.is_empty()
     }
 
-    /// Notes that the host has all rows as they are.
+    /// Notes that the host has all rows in their current form.
     pub(crate) fn sent(&mut self) {
         for place in self.changed.drain(..) {
             self.slots[place as usize].changed = false;
         }
     }
 
-    /// What changed the rows at `places` last.
+    /// Adds the causes of the last changes of the rows at `places`.
     pub(crate) fn add_causes(&self, places: impl Iterator<Item = usize>, causes: &mut Vec<u32>) {
         causes.extend(places.map(|place| self.slots[place].cause));
     }
 
-    /// Whether what is acted on now may change the row at `place` of a table whose
-    /// rows belong to tenants.
+    /// Whether the current timer or event may change the row at `place` of a table
+    /// whose rows belong to tenants.
     pub(crate) fn check_tenant(&self, place: usize, spec: &TableSpec) -> Result<(), Error> {
         let key = self.key_at(place);
         if current::may_change(key) {
@@ -191,23 +193,23 @@ impl Cache {
         Err(Error::Key { table: spec.name, key: key.to_owned(), why })
     }
 
-    /// Expects no keys any more.
+    /// Expects no more prefetched keys.
     pub(crate) fn expect_none(&mut self) {
         self.ahead.clear();
         self.looked = usize::MAX;
     }
 
-    /// Notes that the key at `place` will be looked for after those noted before.
+    /// Notes that the key at `place` will be looked up after those noted before.
     pub(crate) fn expect(&mut self, place: usize) {
         self.ahead.push(place as u32);
     }
 
-    /// From now on the keys noted are looked for.
+    /// Ends the noting: the noted keys are looked up after this.
     pub(crate) fn expect_noted(&mut self) {
         self.looked = 0;
     }
 
-    /// Forgets the keys from `place` on. None of them may have changed.
+    /// Removes the keys from `place` on. None of them may have changed.
     pub(crate) fn truncate(&mut self, place: usize) {
         if place < self.slots.len() {
             self.expect_none();
@@ -228,7 +230,7 @@ impl Cache {
         places: impl Iterator<Item = usize>,
         column: &mut Column,
     ) -> Result<(), Error> {
-        // Those that lie one behind another are copied in one go.
+        // Adjacent keys are copied together.
         let (mut start, mut end) = (0, 0);
         let mut bytes = column.bytes.len();
         for place in places {
@@ -245,21 +247,22 @@ impl Cache {
         Ok(())
     }
 
-    /// How many of at most `keys` keys will have no place, going by how many had
-    /// none since this was last asked; 0 where that is not worth a call.
+    /// An estimate of how many of at most `keys` keys will have no place, from the
+    /// number that had none since the last estimate; 0 if a prefetch is not worth a
+    /// call.
     pub(crate) fn expect_missing(&mut self, keys: usize) -> usize {
         let missed = std::mem::take(&mut self.missed);
         if missed < keys.div_ceil(MISSES_LEAST) { 0 } else { missed.min(keys) }
     }
 
-    /// Drops keys so that at most half of `rows` remain, and tells of each
-    /// place, in order, whether it does; none where all are dropped. Nothing may
-    /// have changed.
+    /// Drops keys so that at most half of `rows` remain. Returns for each place, in
+    /// order, whether it remains; none if all are dropped. No row may have unsent
+    /// changes.
     pub(crate) fn drop_some(&mut self, rows: usize) -> Option<Vec<bool>> {
         self.expect_none();
         self.index.clear();
-        // Rows used since the last time stay, unless they are most: then
-        // keeping them would only mean to be here again soon.
+        // Rows used since the last time stay, unless they are the majority: then the
+        // table would soon be full again.
         let used = self.slots.iter().filter(|slot| slot.used).count();
         if used == 0 || used > rows / 2 {
             self.slots.clear();
@@ -274,14 +277,14 @@ impl Cache {
             push(&mut self.keys, slot.key(&keys));
             slot.key = (start, self.keys.len());
             slot.used = false;
-            // Nothing is moved: the table has been larger.
+            // This never reallocates: the table was larger before.
             self.index.insert_unique(slot.hash, place as u32, |_| slot.hash);
         }
         Some(kept)
     }
 
-    /// Whether the table may have the key last looked for. Only keys that have
-    /// no place yet need to be asked for.
+    /// Checks whether the table may have the current key. Only keys without a place
+    /// need this check.
     pub(crate) fn check_key(&self, spec: &TableSpec) -> Result<(), Error> {
         let key = self.key.as_str();
         let mut nuls = key.bytes().enumerate().filter(|(_, byte)| *byte == 0).map(|(at, _)| at);
@@ -299,7 +302,7 @@ impl Cache {
     }
 }
 
-/// Columns that are sent to the host, kept from call to call, so that sending
+/// Columns that are sent to the host. They are kept from call to call, so that sending
 /// allocates nothing.
 #[derive(Debug)]
 pub(crate) struct Columns {
@@ -346,14 +349,14 @@ fn end_of(bytes: usize) -> Result<u32, Error> {
 
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Any fixed hash will do: it decides where a row lies in memory, and nothing
-/// that anybody sees. Eight bytes at a time; before each multiplication the high
-/// half goes into the low, as the last bytes of a word, where keys differ most,
-/// would otherwise move the highest bits alone. (A product of 128 bits, which
-/// needs none of that, is a slow call in Wasm.)
+/// A fixed hash is sufficient: it only decides where a row is in memory, which has no
+/// visible effect. It takes eight bytes at a time. Before each multiplication it mixes
+/// the high half into the low half: the last bytes of a word, where keys differ most,
+/// would otherwise affect only the highest bits. (A product of 128 bits would not need
+/// this, but is a slow call in Wasm.)
 ///
-/// Neither this nor [`same`] leaves short copies or comparisons of a length that
-/// is known only when it runs: in Wasm each of those is a call.
+/// Neither this function nor [`same`] does a short copy or comparison of a length that
+/// is known only at run time: in Wasm each of those is a call.
 #[inline]
 fn hash_of(key: &[u8]) -> u64 {
     let mix = |word: u64| (word ^ (word >> 32)).wrapping_mul(MULTIPLIER);
@@ -364,7 +367,8 @@ fn hash_of(key: &[u8]) -> u64 {
         hash = fold(hash, u64::from_le_bytes(*word));
     }
     let last = match key.last_chunk::<8>() {
-        // Some bytes twice, which does no harm: the length is part of it.
+        // This reads some bytes twice, which does no harm: the length is part of the
+        // hash.
         Some(last) => u64::from_le_bytes(*last),
         None => rest.iter().fold(0, |last, byte| (last << 8) | u64::from(*byte)),
     };
@@ -390,7 +394,7 @@ mod tests {
 
     use super::*;
 
-    /// Keys as they are: the index takes the low bits, and the seven highest.
+    /// Tests typical keys: the index takes the low bits, and the seven highest.
     #[test]
     fn keys_that_differ_little_are_spread_well() {
         const PLACES: usize = 1 << 15;
@@ -407,8 +411,8 @@ mod tests {
                 low[hash as usize % PLACES] += 1;
                 high[(hash >> 57) as usize] += 1;
             }
-            // Of a random function: 63 % of the places are taken, and no place
-            // by more than about nine.
+            // As with a random function: 63 % of the places are taken, and no place by
+            // more than about nine.
             let taken = low.iter().filter(|count| **count > 0).count();
             assert!(taken > 20_000, "{} takes {taken} places", family(1));
             assert!(low.iter().all(|count| *count < 14), "{} heaps up", family(1));

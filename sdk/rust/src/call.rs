@@ -1,4 +1,4 @@
-//! What one call of `apply` gathers besides rows: events to emit.
+//! The output of one call of `apply` in addition to rows: events to emit.
 
 use std::cell::RefCell;
 
@@ -11,7 +11,7 @@ use crate::host;
 use crate::manifest::Asked;
 use crate::members::Member;
 
-/// What of the manifest matters while events are applied.
+/// The parts of the manifest that matter while events are applied.
 #[derive(Debug)]
 pub(crate) struct Declared {
     pub(crate) asked: Asked,
@@ -33,7 +33,7 @@ impl Call {
         Self { declared, outbox: RefCell::default() }
     }
 
-    /// Sends what was gathered to the host.
+    /// Sends the collected events to the host.
     pub(crate) fn finish(&self) {
         let mut outbox = self.outbox.borrow_mut();
         if !outbox.is_empty() {
@@ -93,9 +93,8 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// An event of the type `kind` with `data` as its JSON. Its time is that
-    /// of the event or timer that emits it, unless [`Self::time`] says
-    /// otherwise.
+    /// An event of the type `kind` with `data` as its JSON. Its time is that of the
+    /// event or timer that emits it, unless [`Self::time`] sets another.
     ///
     /// # Errors
     /// If `data` cannot be written as JSON.
@@ -109,20 +108,20 @@ impl NewEvent {
         })
     }
 
-    /// With this `subject`.
+    /// Sets `subject`.
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
         self.subject = subject.into();
         self
     }
 
-    /// With this `tenant`. It can only be that of the event or timer that emits
-    /// it, which it is anyway.
+    /// Sets `tenant`. It must be the tenant of the event or timer that emits it, which
+    /// is also the default.
     pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
         self.tenant = tenant.into();
         self
     }
 
-    /// With this time.
+    /// Sets the time.
     pub fn time(mut self, time: Timestamp) -> Self {
         self.time = Some(time);
         self

@@ -1,4 +1,4 @@
-//! Reading the contract's columns.
+//! Reads the contract's columns.
 
 use crate::bindings::lantern::projection::types::Column;
 use crate::error::Error;
@@ -18,7 +18,7 @@ impl<'a> Values<'a> {
     pub(crate) fn new(column: &'a Column, count: usize) -> Result<Self, Error> {
         let ends = column.ends.as_slice();
         if !ends.is_empty() && ends.len() != count {
-            return Err(Error::Batch("a column has not one value an event"));
+            return Err(Error::Batch("a column does not have one value per event"));
         }
         let last = ends.last().map_or(0, |end| *end as usize);
         if !ends.is_sorted() || last != column.bytes.len() {
@@ -27,7 +27,7 @@ impl<'a> Values<'a> {
         Ok(Self { ends, bytes: &column.bytes })
     }
 
-    /// The value at `place`; empty where the column has none.
+    /// The value at `place`; empty if the column has none.
     #[inline]
     pub(crate) fn get(&self, place: usize) -> &'a [u8] {
         let (start, end) = range(self.ends, place);
@@ -35,8 +35,8 @@ impl<'a> Values<'a> {
     }
 }
 
-/// The same of UTF-8, checked as a whole: that is several times faster than
-/// value by value.
+/// The same for UTF-8, checked as a whole: that is several times faster than value by
+/// value.
 #[derive(Clone, Copy)]
 pub(crate) struct Texts<'a> {
     ends: &'a [u32],
@@ -58,7 +58,7 @@ impl<'a> Texts<'a> {
         Ok(Self { ends: values.ends, text })
     }
 
-    /// The text at `place`; empty where the column has none.
+    /// The text at `place`; empty if the column has none.
     #[inline]
     pub(crate) fn get(&self, place: usize) -> &'a str {
         let (start, end) = range(self.ends, place);

@@ -1,5 +1,5 @@
-//! The timer or event that the projection is acting on now: what its writes name
-//! as their cause, and whose tenant's rows it may change.
+//! The timer or event that the projection is processing: its writes name it as their
+//! cause, and it decides which tenant's rows they may change.
 
 use std::cell::{Cell, RefCell};
 
@@ -8,13 +8,14 @@ thread_local! {
     static TENANT: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Goes on to the timer or event with index `cause` in the batch.
+/// Continues with the timer or event with index `cause` in the batch.
 #[inline]
 pub(crate) fn enter(cause: u32) {
     CAUSE.set(cause);
 }
 
-/// Says whose rows may be changed; none for a timer that belongs to no tenant.
+/// Sets the tenant whose rows may be changed; none for a timer that belongs to no
+/// tenant.
 pub(crate) fn enter_tenant(tenant: Option<&str>) {
     TENANT.with_borrow_mut(|current| match (current, tenant) {
         (Some(current), Some(tenant)) => {
@@ -27,13 +28,13 @@ pub(crate) fn enter_tenant(tenant: Option<&str>) {
     });
 }
 
-/// The index in the batch of the timer or event that is acted on.
+/// The index in the batch of the current timer or event.
 #[inline]
 pub(crate) fn cause() -> u32 {
     CAUSE.get()
 }
 
-/// Whether rows of the tenant that `key` begins with may be changed.
+/// Whether rows of the tenant at the beginning of `key` may be changed.
 pub(crate) fn may_change(key: &str) -> bool {
     let tenant = key.split_once('\0').map(|(tenant, _)| tenant);
     tenant.is_some() && TENANT.with_borrow(|current| current.as_deref() == tenant)

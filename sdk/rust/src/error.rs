@@ -1,27 +1,27 @@
-//! What can go wrong while a projection folds events.
+//! The errors of a projection that folds events.
 //!
-//! An error is data for the host, never a panic: the host parks the event it
-//! belongs to and shows the message to a person.
+//! An error is data for the host, never a panic: the host parks the event and shows the
+//! message.
 
 use thiserror::Error;
 
-/// Why an event could not be applied, or a projection not set up.
+/// Why an event could not be applied, or why a projection could not be set up.
 ///
-/// Anything a plugin itself finds wrong is made with [`Error::new`] or from a
-/// string: `return Err("cents is negative".into())`.
+/// A plugin creates its own errors with [`Error::new`] or from a string: `return
+/// Err("cents is negative".into())`.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The plugin's own verdict.
+    /// The plugin's own error.
     #[error("{0}")]
     Plugin(String),
-    /// The event's data is not the JSON that was asked for.
+    /// The event's data is not the JSON that the projection expects.
     #[error("data: {0}")]
     Data(#[source] serde_json::Error),
-    /// The event's data is not even text.
+    /// The event's data is not UTF-8.
     #[error("data: {0}")]
     NotText(#[source] std::str::Utf8Error),
-    /// A member of the data is not what the projection declares.
+    /// A member of the data does not match the projection's declaration.
     #[error("data: the member `{name}` {why}")]
     Member {
         /// The member's name.
@@ -32,9 +32,9 @@ pub enum Error {
     /// A member was read that the manifest does not declare.
     #[error("the member `{0}` was not declared; add `.members::<…>()` to the manifest")]
     MemberNotDeclared(&'static str),
-    /// An attribute was read that the manifest does not ask for.
+    /// An attribute was read that the manifest does not request.
     #[error(
-        "the attribute `{attribute}` was not asked for; add `.attributes([Attribute::{variant}])` to the manifest"
+        "the attribute `{attribute}` was not requested; add `.attributes([Attribute::{variant}])` to the manifest"
     )]
     NotAsked {
         /// The attribute's name in CloudEvents.
@@ -42,17 +42,17 @@ pub enum Error {
         /// Its name in [`crate::Attribute`].
         variant: &'static str,
     },
-    /// A key cannot be one of this table.
+    /// A key is not allowed in this table.
     #[error("table `{table}`: key {key:?}: {why}")]
     Key {
         /// The table's name.
         table: &'static str,
-        /// The key as it was given.
+        /// The key that was given.
         key: String,
         /// What is wrong with it, and what to do.
         why: &'static str,
     },
-    /// A row could not be written or read back.
+    /// A row could not be written or read.
     #[error("table `{table}`: row {key:?}: {source}")]
     Row {
         /// The table's name.
@@ -62,28 +62,27 @@ pub enum Error {
         /// What is wrong with it.
         source: RowError,
     },
-    /// A timer was set by a projection that declares no event time.
+    /// A timer was set by a projection without event time.
     #[error(
         "timer {0:?}: timers need event time; add `.event_time(lateness, tick)` to the manifest"
     )]
     NoEventTime(String),
-    /// An event was emitted whose type the manifest does not name.
+    /// An event was emitted whose type the manifest does not declare.
     #[error("event type `{0}` is not declared; add `.emits([\"{0}\"])` to the manifest")]
     NotDeclared(String),
-    /// The parameters are not what the projection takes.
+    /// The parameters do not match those of the projection.
     #[error("parameters: {0}")]
     Parameters(String),
     /// The manifest breaks a rule of the contract.
     #[error("manifest: {0}")]
     Manifest(String),
-    /// The host handed over a batch whose columns do not fit together.
+    /// The host passed a batch whose columns do not match each other.
     #[error("malformed batch: {0}")]
     Batch(&'static str),
 }
 
 impl Error {
-    /// An error of the plugin's own: a lower-case sentence that quotes the
-    /// value that is wrong.
+    /// An error of the plugin's own: a lower-case sentence that quotes the wrong value.
     pub fn new(message: impl Into<String>) -> Self {
         Self::Plugin(message.into())
     }
@@ -94,7 +93,7 @@ impl Error {
 #[derive(Debug)]
 pub struct FlushError {
     /// The index in the batch of the timer or event that changed the row; none if no
-    /// single row is to blame.
+    /// single row is the cause.
     pub cause: Option<u32>,
     pub error: Error,
 }
@@ -111,31 +110,31 @@ impl From<FlushError> for Error {
     }
 }
 
-/// Why a row could not be written or read back.
+/// Why a row could not be written or read.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RowError {
-    /// Its bytes are not what this version of the plugin writes, or its
-    /// fields cannot be written as JSON.
+    /// Its bytes were not written by this version of the plugin, or its fields cannot
+    /// be written as JSON.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    /// JSON has no word for it, so it could not be read back.
+    /// JSON cannot represent the value, so it could not be read back.
     #[error("field `{field}` is {value}; only finite numbers can be stored")]
     NotFinite {
         /// The field's name.
         field: &'static str,
-        /// The value it has.
+        /// Its value.
         value: f64,
     },
-    /// A time that RFC 3339 cannot have.
+    /// A time that RFC 3339 cannot represent.
     #[error("field `{field}` is {time}; only times from year 1 to 9999-12-30T22:00Z can be stored")]
     TimeRange {
         /// The field's name.
         field: &'static str,
-        /// The value it has.
+        /// Its value.
         time: crate::Timestamp,
     },
-    /// JSON that readers could not take as it is.
+    /// JSON that readers could not parse.
     #[error("field `{field}`: {why}")]
     Nested {
         /// The field's name.
@@ -151,7 +150,7 @@ pub enum RowError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
-    /// Its bytes are not what this type writes.
+    /// Its bytes were not written by this type.
     #[error("{0}")]
     Malformed(&'static str),
 }

@@ -1,4 +1,4 @@
-//! Events and timers, as a projection gets them.
+//! Events and timers, in the form that a projection gets.
 
 use serde::Deserialize;
 
@@ -11,10 +11,10 @@ use crate::json;
 use crate::key::{Key, split_tenant};
 use crate::members::{EventData, MemberView, Members};
 
-/// Keys of timers that the SDK sets for itself begin with it.
+/// The first character of the keys of timers that the SDK sets for itself.
 pub(crate) const OWN_TIMER: char = '\u{1}';
 
-/// A batch, checked and ready to read.
+/// A checked batch that is ready to read.
 pub(crate) struct View<'a> {
     batch: &'a Batch,
     call: &'a Call,
@@ -27,8 +27,8 @@ pub(crate) struct View<'a> {
     extensions: Texts<'a>,
     data: Values<'a>,
     members: Vec<MemberView<'a>>,
-    /// `data` once more, where all of it is UTF-8: text that was checked as a
-    /// whole need not be checked event by event.
+    /// `data` once more, if all of it is UTF-8: text that was checked as a whole need
+    /// not be checked event by event.
     text: Option<Texts<'a>>,
 }
 
@@ -95,8 +95,7 @@ impl<'a> Iterator for Events<'a> {
 
 impl ExactSizeIterator for Events<'_> {}
 
-/// One event. What it hands out borrows from the batch, so reading it copies
-/// nothing.
+/// One event. Its values borrow from the batch, so reading copies nothing.
 #[derive(Clone, Copy)]
 pub struct Event<'a> {
     view: &'a View<'a>,
@@ -108,7 +107,7 @@ macro_rules! attribute {
         $(#[$doc])*
         ///
         /// # Errors
-        /// [`Error::NotAsked`] unless the manifest asks for it.
+        /// [`Error::NotAsked`] unless the manifest requests it.
         #[inline]
         pub fn $name(&self) -> Result<&'a str, Error> {
             if self.view.call.declared.asked.$name {
@@ -132,47 +131,46 @@ impl<'a> Event<'a> {
         &batch.type_names[usize::from(batch.types[self.place])]
     }
 
-    /// When it happened: CloudEvents `time`.
+    /// The time of the event: CloudEvents `time`.
     #[inline]
     #[must_use]
     pub fn time(&self) -> Timestamp {
         Timestamp::from_micros(self.view.batch.times[self.place])
     }
 
-    /// Its place in the log's partition.
+    /// The event's offset.
     #[inline]
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.view.batch.offsets[self.place]
     }
 
-    /// The partition of the log it stands in.
+    /// The partition of the log that contains the event.
     #[must_use]
     pub fn partition(&self) -> u32 {
         self.view.batch.partition
     }
 
-    /// No event older than this was expected any more when this one came.
+    /// The watermark when the event was applied: no older event was expected any more.
     #[inline]
     #[must_use]
     pub fn watermark(&self) -> Timestamp {
         Timestamp::from_micros(self.view.batch.watermarks[self.place])
     }
 
-    /// Whether it came after the watermark had passed its time. It is for the
-    /// projection to decide what that means; windows count it apart.
+    /// Whether it arrived after the watermark had passed its time. The projection
+    /// decides what to do about it; windows count late events separately.
     #[must_use]
     pub fn is_late(&self) -> bool {
         self.time() < self.watermark()
     }
 
-    /// The members of its data that the manifest declares, as the host has decoded
-    /// them.
+    /// The members of its data that the manifest declares, as the host decoded them.
     ///
     /// # Errors
-    /// [`Error::Member`] if a member is missing or of another kind; returned from
-    /// `apply`, it has the event parked. [`Error::MemberNotDeclared`] unless the
-    /// manifest has [`members`](crate::Manifest::members).
+    /// [`Error::Member`] if a member is missing or of another kind; if `apply` returns
+    /// it, the event is parked. [`Error::MemberNotDeclared`] unless the manifest has
+    /// [`members`](crate::Manifest::members).
     #[inline]
     pub fn members<T: EventData<'a>>(&self) -> Result<T, Error> {
         T::read(&Members {
@@ -182,19 +180,19 @@ impl<'a> Event<'a> {
         })
     }
 
-    /// Its data, read as JSON.
+    /// Its data, parsed as JSON.
     ///
-    /// Text that is only looked at can be borrowed: a field
-    /// `#[serde(borrow)] product: Cow<'a, str>`. (A plain `&'a str` refuses
-    /// text with escapes in it, such as `"caf\u00e9"`.)
+    /// Text that is only read can be borrowed: a field `#[serde(borrow)] product:
+    /// Cow<'a, str>`. (A plain `&'a str` refuses text with escapes in it, such as
+    /// `"caf\u00e9"`.)
     ///
     /// # Errors
-    /// [`Error::Data`] or [`Error::NotText`] if it is not the JSON of a `T`; returned from `apply`,
-    /// it has the event parked, with the reason.
+    /// [`Error::Data`] or [`Error::NotText`] if it is not the JSON of a `T`; if `apply`
+    /// returns it, the event is parked with the reason.
     #[inline]
     pub fn data<T: Deserialize<'a>>(&self) -> Result<T, Error> {
         if !self.view.call.declared.asked.data {
-            return Err(Error::new("the manifest asks for no data: remove `.without_data()`"));
+            return Err(Error::new("the manifest does not request data: remove `.without_data()`"));
         }
         let text = match &self.view.text {
             Some(text) => text.get(self.place),
@@ -203,9 +201,9 @@ impl<'a> Event<'a> {
         json::from_str(text).map_err(Error::Data)
     }
 
-    /// The text under `name` in its data, for [`prepare`]: read no further than
-    /// to there, so what comes behind it may not even be JSON. None where there
-    /// is no such text, or it has escapes.
+    /// The text of the member `name` of its data, for [`prepare`]. Parsing stops there,
+    /// so what follows may not even be JSON. None if there is no such text, or if it
+    /// has escapes.
     ///
     /// [`prepare`]: crate::Projection::prepare
     #[inline]
@@ -215,7 +213,7 @@ impl<'a> Event<'a> {
         json::member(text, name)
     }
 
-    /// Its data as it is.
+    /// Its data as bytes.
     #[inline]
     #[must_use]
     pub fn data_bytes(&self) -> &'a [u8] {
@@ -231,19 +229,19 @@ impl<'a> Event<'a> {
         source, "Source"
     );
     attribute!(
-        /// CloudEvents `subject`; empty where the event has none.
+        /// CloudEvents `subject`; empty if the event has none.
         subject, "Subject"
     );
     attribute!(
-        /// The extension `tenant`; empty where the event has none.
+        /// The extension `tenant`; empty if the event has none.
         tenant, "Tenant"
     );
     attribute!(
-        /// CloudEvents `dataschema`; empty where the event has none.
+        /// CloudEvents `dataschema`; empty if the event has none.
         dataschema, "Dataschema"
     );
     attribute!(
-        /// CloudEvents `datacontenttype`; empty where the event has none.
+        /// CloudEvents `datacontenttype`; empty if the event has none.
         datacontenttype, "Datacontenttype"
     );
     attribute!(
@@ -255,13 +253,13 @@ impl<'a> Event<'a> {
         self.view.call
     }
 
-    /// Its index in the batch, behind the batch's timers.
+    /// Its index in the batch, after the batch's timers.
     #[inline]
     pub(crate) fn index(&self) -> u32 {
         (self.view.batch.timers.len() + self.place) as u32
     }
 
-    /// Its tenant, whether the manifest asks for it or not.
+    /// Its tenant, even if the manifest does not request it.
     pub(crate) fn owner(&self) -> &'a str {
         self.view.tenant.get(self.place)
     }
@@ -281,20 +279,20 @@ pub struct Timer<'a> {
 }
 
 impl<'a> Timer<'a> {
-    /// The key it was set under, without the tenant.
+    /// The key with which it was set, without the tenant.
     #[must_use]
     pub fn key(&self) -> &'a str {
         self.full_key.split_once('\0').map_or(self.full_key, |(_, rest)| rest)
     }
 
-    /// The tenant it belongs to, if it was set under an
-    /// [`InTenant`](crate::InTenant); empty if not.
+    /// Its tenant, if it was set under an [`InTenant`](crate::InTenant); otherwise
+    /// empty.
     #[must_use]
     pub fn tenant(&self) -> &'a str {
         self.owner().unwrap_or_default()
     }
 
-    /// The tenant it belongs to, if it belongs to one.
+    /// Its tenant, if it has one.
     pub(crate) fn owner(&self) -> Option<&'a str> {
         self.full_key.split_once('\0').map(|(tenant, _)| tenant)
     }
@@ -312,29 +310,29 @@ impl<'a> Timer<'a> {
     }
 }
 
-/// An event or a timer: whatever a projection is asked to act upon.
+/// An event or a timer: the input that a projection processes.
 pub trait Occasion: private::Sealed {
     /// The event's time, or when the timer was due.
     fn now(&self) -> Timestamp;
 
-    /// The offset of the event, or of the one that set the timer. If a timer is
-    /// set again for the same time, the first event counts: for the timer of
-    /// tumbling and hopping windows, the first event of the window.
+    /// The offset of the event, or of the event that set the timer. If a timer is set
+    /// again for the same time, the first event counts: for the timer of tumbling and
+    /// hopping windows, the first event of the window.
     fn cause(&self) -> u64;
 
-    /// Appends `event` to the log once this call has succeeded, caused by
-    /// [`Self::cause`].
+    /// Appends `event` to the log when this call has succeeded, with [`Self::cause`] as
+    /// its cause.
     ///
     /// # Errors
     /// [`Error::NotDeclared`] unless the manifest names its type in `emits`.
     fn emit(&self, event: NewEvent) -> Result<(), Error>;
 
-    /// Sets, or moves, the timer of this key. It fires once the watermark has
-    /// reached `at`; if it has already, at the next tick.
+    /// Sets, or moves, the timer of this key. It fires when the watermark reaches `at`;
+    /// if the watermark is already past it, at the next tick.
     ///
-    /// A timer that is to write to `per_tenant` tables is set under an
-    /// [`InTenant`](crate::InTenant), and may write the rows of that tenant. Only
-    /// an event or timer of that tenant can set it.
+    /// A timer that is to write to `per_tenant` tables must be set under an
+    /// [`InTenant`](crate::InTenant); it may then write that tenant's rows. Only an
+    /// event or timer of that tenant can set it.
     ///
     /// # Errors
     /// [`Error::NoEventTime`] unless the manifest has event time;
@@ -407,7 +405,7 @@ fn timer_key(key: impl Key) -> Result<String, Error> {
         Err((_, why)) => why,
         Ok((_, rest)) if rest.is_empty() => "a key cannot be empty",
         Ok((_, rest)) if rest.starts_with(OWN_TIMER) => {
-            "keys that begin with U+0001 belong to the SDK's windows"
+            "keys that begin with U+0001 are reserved for the SDK's windows"
         }
         Ok(_) => return Ok(whole),
     };

@@ -1,22 +1,22 @@
-//! Events' data, read as JSON: fast where it is plain, and exactly as
-//! `serde_json` reads it everywhere.
+//! Parses events' data as JSON: fast for simple JSON, and always with the same result
+//! as `serde_json`.
 //!
-//! [`Reader`] goes over the text once, eight bytes at a time within strings. It
-//! passes over what the type does not name, and borrows text. What is rare, as
-//! fractions or text with escapes, it hands to `serde_json` value by value.
-//! Where it finds anything wrong, or anything it does not know, it gives up and
-//! `serde_json` reads the whole: so `Reader` has no error to tell, and what it
-//! accepts is all that has to be right.
+//! [`Reader`] reads the text once, eight bytes at a time within strings. It skips
+//! members that the type does not name, and borrows text. It passes rare values, such
+//! as fractions or text with escapes, to `serde_json` one by one. If it finds an error
+//! or something it does not support, it gives up, and `serde_json` parses the whole
+//! text. So `Reader` reports no errors of its own, and only the texts that it accepts
+//! must be parsed correctly.
 
 use std::fmt::{self, Display};
 
 use serde::de::{self, Deserialize, DeserializeSeed, Visitor};
 
-/// Arrays and objects within one another that are read here. `serde_json` stops
-/// at 128, and a value handed to it starts to count anew.
+/// The nesting of arrays and objects that is parsed here. `serde_json` stops at 128,
+/// and a value passed to it counts from 0 again.
 const DEPTH_MAX: u32 = 48;
 
-/// Reads `text` as a `T`, as `serde_json::from_str` does.
+/// Parses `text` as a `T`, as `serde_json::from_str` does.
 #[inline]
 pub(crate) fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
     match Reader::read(text) {
@@ -25,9 +25,8 @@ pub(crate) fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde
     }
 }
 
-/// The text of the member `name` of the object `text`, read no further than to
-/// there; none where there is none, or it has escapes, or what comes before it is
-/// no JSON.
+/// The text of the member `name` of the object `text`. Parsing stops there. None if
+/// there is no such member, if it has escapes, or if the text before it is not JSON.
 #[inline]
 pub(crate) fn member<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let mut reader = Reader { text, at: 0, depth: 0, over: false };
@@ -40,8 +39,7 @@ fn again<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> 
     serde_json::from_str(text)
 }
 
-/// The reader gives up. It says nothing: whoever asks again hears it from
-/// `serde_json`.
+/// The reader gave up. The error has no message: the caller gets one from `serde_json`.
 #[derive(Debug)]
 struct GiveUp;
 
@@ -58,7 +56,7 @@ impl de::Error for GiveUp {
         Self
     }
 
-    // Each of these would otherwise write a message that nobody reads.
+    // Without these, each error would build a message that is never used.
 
     fn invalid_type(_: de::Unexpected<'_>, _: &dyn de::Expected) -> Self {
         Self
@@ -93,11 +91,11 @@ type Result<T, E = GiveUp> = std::result::Result<T, E>;
 
 struct Reader<'de> {
     text: &'de str,
-    /// How much of it is read.
+    /// The current position.
     at: usize,
     depth: u32,
-    /// It gave up. A type may make something of a field's error, a default
-    /// for instance; then what was read may not be what `serde_json` had read.
+    /// Whether it gave up. A type may replace a field's error, for instance by a
+    /// default; then the result may differ from that of `serde_json`.
     over: bool,
 }
 
@@ -110,7 +108,7 @@ impl<'de> Reader<'de> {
         (rest == 0 && reader.at == text.len() && !reader.over).then_some(value)
     }
 
-    /// The byte at `at`, 0 past the end: nowhere in JSON is that allowed.
+    /// The byte at `at`, 0 after the end: JSON allows 0 nowhere.
     #[inline]
     fn byte(&self, at: usize) -> u8 {
         self.text.as_bytes().get(at).copied().unwrap_or(0)
@@ -118,11 +116,11 @@ impl<'de> Reader<'de> {
 
     #[inline]
     fn step(&mut self) {
-        // An index past all memory would not be found either.
+        // An index past the address space would find no byte either.
         self.at = self.at.wrapping_add(1);
     }
 
-    /// The next byte that is not white space; `at` is then there.
+    /// The next byte that is not white space; `at` is its position.
     #[inline]
     fn peek(&mut self) -> u8 {
         let byte = self.byte(self.at);
@@ -145,7 +143,7 @@ impl<'de> Reader<'de> {
         Err(GiveUp)
     }
 
-    /// Notes that a visitor was not content.
+    /// Notes that a visitor returned an error.
     #[inline]
     fn noted<T>(&mut self, result: Result<T>) -> Result<T> {
         self.over |= result.is_err();
@@ -161,7 +159,7 @@ impl<'de> Reader<'de> {
         Ok(())
     }
 
-    /// Reads `word`, whose first byte was seen.
+    /// Reads `word`, whose first byte was read.
     fn word(&mut self, word: &str) -> Result<()> {
         let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
         if !rest.starts_with(word.as_bytes()) {
@@ -171,15 +169,15 @@ impl<'de> Reader<'de> {
         Ok(())
     }
 
-    /// Goes on to the first byte that cannot stand in a string as it is: its
-    /// end, an escape or what is not allowed.
+    /// Advances to the first byte that cannot be part of a string unescaped: its end,
+    /// an escape or a byte that is not allowed.
     #[inline]
     fn pass_plain(&mut self) -> u8 {
         let bytes = self.text.as_bytes();
         while let Some(chunk) = bytes.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
             let special = special(u64::from_le_bytes(*chunk));
             if special != 0 {
-                // The lowest mark is right in any case.
+                // The lowest mark is always correct.
                 self.at = self.at.wrapping_add(special.trailing_zeros() as usize / 8);
                 return self.byte(self.at);
             }
@@ -193,8 +191,8 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// Reads a string whose first quote was seen; none where it has escapes,
-    /// and is then passed over.
+    /// Reads a string whose first quote was read; none if it has escapes, and then it
+    /// is skipped.
     #[inline]
     fn string(&mut self) -> Result<Option<&'de str>> {
         self.step();
@@ -210,7 +208,7 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// Passes over the rest of a string, from an escape on.
+    /// Skips the rest of a string, from an escape on.
     #[cold]
     fn pass_escaped(&mut self) -> Result<()> {
         loop {
@@ -257,7 +255,8 @@ impl<'de> Reader<'de> {
         }
         if self.byte(self.at) == b'0' {
             self.step();
-            // And another digit after it is the end of no value.
+            // A further digit after it is an error that is found at the end of the
+            // value.
         } else {
             self.pass_digits()?;
         }
@@ -275,7 +274,7 @@ impl<'de> Reader<'de> {
         Ok(())
     }
 
-    /// Passes over a value.
+    /// Skips a value.
     #[inline]
     fn pass(&mut self) -> Result<()> {
         match self.peek() {
@@ -314,7 +313,7 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// The text of the member `name` of the object whose brace was seen.
+    /// The text of the member `name` of the object whose brace was read.
     #[inline]
     fn member(&mut self, name: &str) -> Result<Option<&'de str>> {
         let mut items = self.open()?;
@@ -333,7 +332,7 @@ impl<'de> Reader<'de> {
         Ok(None)
     }
 
-    /// Goes into an array or object.
+    /// Enters an array or object.
     #[inline]
     fn open(&mut self) -> Result<Items<'_, 'de>> {
         if self.depth == DEPTH_MAX {
@@ -350,7 +349,7 @@ impl<'de> Reader<'de> {
         self.expect(end)
     }
 
-    /// Passes over the next value, and has `serde_json` read it.
+    /// Skips the next value, and lets `serde_json` parse it.
     #[cold]
     #[inline(never)]
     fn hand_over<T>(
@@ -362,14 +361,14 @@ impl<'de> Reader<'de> {
         self.pass()?;
         let mut reader = serde_json::Deserializer::from_str(&self.text[start..self.at]);
         match read(&mut reader) {
-            // To its end: otherwise the two did not agree what the value is.
+            // It must be parsed to its end; otherwise the two disagree about the value.
             Some(value) if reader.end().is_ok() => Ok(value),
             _ => self.give_up(),
         }
     }
 
-    /// A number: with neither fraction nor exponent, and of 18 digits or less,
-    /// here.
+    /// Parses a number. One without fraction and exponent, and with 18 digits or fewer,
+    /// is parsed here.
     #[inline]
     fn number<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
         let negative = self.peek() == b'-';
@@ -411,7 +410,7 @@ impl<'de> Reader<'de> {
         self.noted(value)
     }
 
-    /// The string from `start`, which was passed over because of its escapes.
+    /// The string from `start`, which was skipped because of its escapes.
     #[cold]
     fn escaped(&mut self, start: usize) -> Result<String> {
         match serde_json::from_str(&self.text[start..self.at]) {
@@ -437,8 +436,8 @@ impl<'de> Reader<'de> {
     }
 }
 
-/// Marks in the highest bit of each byte that is `"`, `\` or less than a space.
-/// Above the lowest mark there may be some too many.
+/// Marks the highest bit of each byte that is `"`, `\` or less than a space. Above the
+/// lowest mark some marks may be wrong.
 #[inline]
 const fn special(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -458,7 +457,7 @@ struct Items<'a, 'de> {
 }
 
 impl Items<'_, '_> {
-    /// Whether there is another item before `end`, and goes to it.
+    /// Advances to the next item; returns whether there is one before `end`.
     #[inline]
     fn next(&mut self, end: u8) -> Result<bool> {
         let reader = &mut *self.reader;
@@ -511,7 +510,7 @@ impl<'de> de::MapAccess<'de> for Items<'_, 'de> {
     }
 }
 
-/// What serde asks for seldom: `serde_json` reads that value.
+/// Methods that serde rarely calls: `serde_json` parses the value.
 macro_rules! hand_over {
     ($($method:ident($($name:ident: $type:ty),*);)*) => {$(
         fn $method<V: Visitor<'de>>(self, $($name: $type,)* visitor: V) -> Result<V::Value> {
@@ -596,7 +595,7 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value> {
-        // Types of `serde_json`'s own, which only it can make.
+        // Types of `serde_json` itself, which only it can create.
         if name.starts_with('$') {
             return self.hand_over(|json| {
                 de::Deserializer::deserialize_newtype_struct(json, name, visitor).ok()
@@ -654,7 +653,7 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
         _: Names,
         visitor: V,
     ) -> Result<V::Value> {
-        // Of an array `serde_json` makes a struct too; that is rare.
+        // `serde_json` also accepts an array for a struct; that is rare.
         if self.peek() == b'{' { self.object(visitor) } else { self.give_up() }
     }
 
@@ -666,7 +665,7 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
     }
 }
 
-/// What a member's name is seldom read as: numbers above all.
+/// Types that are rarely used for a member's name, above all numbers.
 macro_rules! give_up {
     ($($method:ident)*) => {$(
         fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {

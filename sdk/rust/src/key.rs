@@ -1,26 +1,26 @@
-//! What rows are found under.
+//! The keys of rows.
 //!
-//! A key is text, ordered by its bytes. Several parts make one key with `/`
-//! between them, so that rows which share the first parts lie side by side.
+//! A key is text, ordered by its bytes. Several parts form one key with `/` between
+//! them, so that rows with the same first parts are adjacent.
 
 use std::borrow::Cow;
 
 use crate::Timestamp;
 
-/// Something that makes a key.
+/// A value that can be used as a key.
 ///
-/// Text is taken as it is. A tuple is its parts with `/` between them; a `/`
-/// or `%` *inside* a part becomes `%2F` or `%25`, so that different parts
-/// never make the same key. Unsigned numbers are padded with zeros, so that
-/// they order as numbers do; [`Narrow`] integers take fewer bytes.
+/// Text is used unchanged. A tuple is its parts with `/` between them; a `/` or `%`
+/// *inside* a part becomes `%2F` or `%25`, so that different parts never give the same
+/// key. Unsigned numbers are padded with zeros, so that they sort as numbers do;
+/// [`Narrow`] integers need fewer bytes.
 ///
-/// U+0000 cannot be part of a key: it separates the tenant of an [`InTenant`]
-/// from the rest. Text from events may contain it, and a key made from such text
-/// is refused wherever one is used, so that no two keys become one.
+/// U+0000 cannot be part of a key: it separates the tenant of an [`InTenant`] from the
+/// rest. Text from events may contain it. A key built from such text is refused
+/// everywhere, so that two different keys never become equal.
 ///
-/// Put what comes first in reading first, and a time before everything else:
-/// new rows then go to one end of the table, which is several times faster
-/// than spreading them over it.
+/// Put the part by which rows are read first, and a time before everything else: new
+/// rows then go to one end of the table, which is several times faster than spreading
+/// them over it.
 ///
 /// ```
 /// # use lantern_sdk::{Key, Timestamp};
@@ -91,7 +91,7 @@ impl Key for str {
     }
 }
 
-/// Whether neither `/` nor `%` is in it: eight bytes at a time.
+/// Whether it contains neither `/` nor `%`: eight bytes at a time.
 #[inline]
 fn is_plain(text: &[u8]) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -105,21 +105,21 @@ fn is_plain(text: &[u8]) -> bool {
     words.iter().all(word) && rest.iter().copied().all(plain)
 }
 
-/// [`String::push_str`] for what is mostly short.
+/// [`String::push_str`] for text that is usually short.
 #[inline]
 pub(crate) fn push(out: &mut String, text: &str) {
     in_pieces(text, |piece| out.push_str(piece));
 }
 
-/// The same into bytes.
+/// The same for bytes.
 #[inline]
 pub(crate) fn push_bytes(out: &mut Vec<u8>, text: &str) {
     in_pieces(text, |piece| out.extend_from_slice(piece.as_bytes()));
 }
 
-/// Hands out short text in pieces of 8, 4, 2 and 1 bytes. In Wasm a copy of a
-/// length that is known only when it runs is a call out of the sandbox; of
-/// these it is not.
+/// Copies short text in pieces of 8, 4, 2 and 1 bytes. In Wasm a copy of a length that
+/// is known only at run time is a call out of the sandbox; copies of these sizes are
+/// not.
 #[inline]
 fn in_pieces(text: &str, mut take: impl FnMut(&str)) {
     let mut rest = text;
@@ -146,8 +146,7 @@ fn in_pieces(text: &str, mut take: impl FnMut(&str)) {
     }
 }
 
-/// The text that [`Key`] made one part of a tuple's key from, in place of
-/// which it put `part`.
+/// The text from which [`Key`] built `part`, one part of a tuple's key.
 ///
 /// ```
 /// # use lantern_sdk::{key_part, Key};
@@ -183,8 +182,8 @@ macro_rules! like_str {
 like_str!(String, Box<str>, Cow<'_, str>);
 
 impl Key for Timestamp {
-    /// RFC 3339. Times with and without a fraction do not order rightly
-    /// within one second: keep to one kind in a table, for instance by
+    /// RFC 3339. Within one second, times with and without a fraction do not sort
+    /// correctly: use only one of the two kinds in a table, for instance with
     /// [`Timestamp::second`].
     #[inline]
     fn write(&self, out: &mut String) {
@@ -230,14 +229,13 @@ tuple!(A, B);
 tuple!(A, B, C);
 tuple!(A, B, C, D);
 
-/// The key of a row in a table declared `per_tenant`: the tenant it belongs
-/// to, and the rest.
+/// The key of a row in a `per_tenant` table: its tenant, and the rest.
 ///
-/// An `InTenant` is a whole key: it cannot be a part of a tuple. Scans return the
-/// keys of such a table as text; [`Self::from_key`] takes one apart.
+/// An `InTenant` is a complete key: it cannot be a part of a tuple. Scans return the
+/// keys of such a table as text; [`Self::from_key`] splits one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InTenant<'a, K>(
-    /// The tenant, as the event has it.
+    /// The tenant, as in the event.
     pub &'a str,
     /// The row's key within the tenant.
     pub K,
@@ -258,8 +256,8 @@ impl<K: Key> Key for InTenant<'_, K> {
 }
 
 impl<'a> InTenant<'a, &'a str> {
-    /// The tenant and the rest of a key that a scan of a `per_tenant` table has
-    /// returned; none if the key has no tenant.
+    /// The tenant and the rest of a key that a scan of a `per_tenant` table returned;
+    /// none if the key has no tenant.
     ///
     /// ```
     /// # use lantern_sdk::{InTenant, Key};
@@ -272,12 +270,12 @@ impl<'a> InTenant<'a, &'a str> {
     }
 }
 
-/// An integer as a key that orders as integers do and is no longer than need be:
-/// a letter for the number of digits, and the digits. 7 is `a7`, 1999 is `d1999`.
-/// (Zero-padded, as `u64` is written, each would take 20 bytes.)
+/// An integer as a short key that sorts as integers do: a letter for the number of
+/// digits, and the digits. 7 is `a7`, 1999 is `d1999`. (Padded with zeros, as a `u64`
+/// is, each would need 20 bytes.)
 ///
-/// Negative integers come before: a capital letter, and what the digits lack to
-/// nines. −7 is `Z2`, −10 is `Y89`.
+/// Negative integers sort before them: a capital letter, and the nines' complement of
+/// the digits. −7 is `Z2`, −10 is `Y89`.
 ///
 /// ```
 /// # use lantern_sdk::{Key, Narrow};
@@ -308,7 +306,7 @@ impl Key for Narrow {
 }
 
 impl Narrow {
-    /// The integer that [`Key::write`] made `text` from.
+    /// The integer from which [`Key::write`] wrote `text`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (letter, digits) = text.split_at_checked(1)?;
@@ -321,23 +319,26 @@ impl Narrow {
         } else {
             Self(digits.parse().ok()?)
         };
-        // One text for each integer: no sign, no zeros before it, the right letter.
+        // Each integer has exactly one text: no sign, no leading zeros, the right
+        // letter.
         (number.to_key() == text).then_some(number)
     }
 }
 
-/// Why U+0000 makes a key that is not one; also of a tenant within a tuple.
+/// Why a text with U+0000 is not a key; also for a tenant within a tuple.
 pub(crate) const NUL: &str = "U+0000 cannot be part of a key";
 
-/// Takes a key apart: its tenant, which is empty if it has none, and the rest.
+/// Splits a key into its tenant, which is empty if it has none, and the rest.
 ///
 /// # Errors
-/// Why it is no key: it has U+0000 elsewhere than after a tenant, or an empty
+/// Why it is not a key: it has U+0000 elsewhere than after a tenant, or an empty
 /// tenant.
 pub(crate) fn split_tenant(key: impl Key) -> Result<(String, String), (String, &'static str)> {
     let mut rest = key.to_key();
     let tenant = match key.tenant().map(str::len) {
-        Some(0) => return Err((rest, "the tenant is empty; handle events without a tenant apart")),
+        Some(0) => {
+            return Err((rest, "the tenant is empty; handle events without a tenant separately"));
+        }
         Some(length) if rest.as_bytes().get(length) == Some(&0) => {
             let tenant = rest[..length].to_owned();
             rest.drain(..=length);
@@ -351,12 +352,11 @@ pub(crate) fn split_tenant(key: impl Key) -> Result<(String, String), (String, &
     Ok((tenant, rest))
 }
 
-/// The end of the range of all keys that begin with `prefix`; empty where
-/// there is none.
+/// The end of the range of all keys that begin with `prefix`; empty if there is none.
 pub(crate) fn end_of_prefix(prefix: &str) -> String {
     let mut end = prefix.to_owned();
     while let Some(last) = end.pop() {
-        // A range over characters steps over the surrogates.
+        // A range of characters skips the surrogates.
         if let Some(next) = (last..=char::MAX).nth(1) {
             end.push(next);
             return end;

@@ -1,5 +1,5 @@
-//! Write a Lantern projection in Rust: a struct of typed tables, a function
-//! from an event to row changes, one line to export.
+//! Write a Lantern projection in Rust: a struct of typed tables, a function from an
+//! event to row changes, and one line to export it.
 //!
 //! ```
 //! use std::borrow::Cow;
@@ -7,7 +7,7 @@
 //! use lantern_sdk::prelude::*;
 //! use serde::Deserialize;
 //!
-//! /// What one product has brought in.
+//! /// The revenue of one product.
 //! #[derive(Row, Default)]
 //! struct Product {
 //!     product: String,
@@ -51,8 +51,8 @@
 //! # fn main() {}
 //! ```
 //!
-//! Build it with `cargo build --release --target wasm32-unknown-unknown` as a
-//! `cdylib`; the host takes the module as it is.
+//! Build it with `cargo build --release --target wasm32-unknown-unknown` as a `cdylib`;
+//! the host accepts the module unchanged.
 //!
 //! * [`Table`]: rows under [`Key`]s, kept in memory as values and written back
 //!   once a call. `#[derive(Row)]` makes a struct a row.
@@ -107,7 +107,7 @@ pub use table::{CACHE_ROWS, Scan, Table, Tables};
 pub use time::{ParseTimestampError, Timestamp};
 pub use top::{Ranked, TopN};
 
-/// All that most plugins use: `use lantern_sdk::prelude::*;`.
+/// Everything that most plugins use: `use lantern_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{
         Attribute, Distinct, Error, Event, EventData, Events, InTenant, Json, Key, Manifest,
@@ -117,7 +117,7 @@ pub mod prelude {
     pub use std::time::Duration;
 }
 
-/// What the macros' output names.
+/// Items that the macros' output uses.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::error::FlushError;
@@ -144,8 +144,7 @@ macro_rules! manifest {
     };
 }
 
-/// Makes a [`Projection`] the one that this plugin exports. It does nothing
-/// but in Wasm.
+/// Exports a [`Projection`] from this plugin. It has an effect only in Wasm.
 #[macro_export]
 macro_rules! export {
     ($projection:ty) => {

@@ -1,5 +1,5 @@
-//! Messages to the host's log, for whoever looks after the plugin. They are
-//! no output: what matters belongs in a table.
+//! Messages to the host's log, for operators and developers. They are not part of the
+//! result: data that matters belongs in a table.
 //!
 //! ```
 //! lantern_sdk::log::warn("the refund of order 7 is higher than its price");
@@ -9,7 +9,7 @@ pub use crate::bindings::lantern::projection::types::Level;
 
 use crate::{current, host};
 
-/// Logs `message` at `level`. The host keeps a limited amount a call.
+/// Logs `message` at `level`. The host keeps a limited amount per call.
 pub fn log(level: Level, message: impl AsRef<str>) {
     host::log(current::cause(), level, message.as_ref());
 }
@@ -24,14 +24,14 @@ macro_rules! levels {
 }
 
 levels! {
-    /// Logs what only helps to follow a single event.
+    /// Logs details of a single event.
     trace: Trace,
-    /// Logs what helps to find a mistake.
+    /// Logs details that help to find an error.
     debug: Debug,
-    /// Logs what is good to know.
+    /// Logs useful information.
     info: Info,
-    /// Logs what should not be, but does not stop the plugin.
+    /// Logs an unexpected condition that does not stop the plugin.
     warn: Warn,
-    /// Logs what went wrong.
+    /// Logs an error.
     error: Error,
 }

@@ -1,4 +1,4 @@
-//! What a projection says of itself.
+//! The description of a projection.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::time::micros_of;
 /// Longest name of a projection or a table, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
-/// An attribute of events that comes only if the manifest asks for it.
+/// An attribute of events that is only present if the manifest requests it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Attribute {
@@ -27,27 +27,27 @@ pub enum Attribute {
     Dataschema,
     /// CloudEvents `datacontenttype`.
     Datacontenttype,
-    /// All other extensions, as one JSON object an event.
+    /// All other extensions, as one JSON object per event.
     Extensions,
 }
 
 /// How the host treats an event that cannot be applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnFailure {
-    /// Park the event, and every later event of the same tenant and subject
-    /// behind it, until a person retries or drops it. Right if each event of a
-    /// subject builds on the one before; but one bad event then holds back all
-    /// later ones of its subject, and events without a subject all share one.
+    /// Park the event, and every later event of the same tenant and subject behind it,
+    /// until a person retries or drops it. This is right if each event of a subject
+    /// builds on the one before. But one bad event then holds back all later events of
+    /// its subject, and all events without a subject count as one subject.
     #[default]
     ParkSubject,
-    /// Park the event alone; right only where order does not matter.
+    /// Park only the event itself; right only if order does not matter.
     ParkEvent,
     /// Stop this projection until a person acts.
     Halt,
 }
 
-/// What a projection says of itself: its name, the events it wants, and how
-/// the host is to treat it. Its tables are declared by `#[derive(Tables)]`.
+/// The description of a projection: its name, the events it subscribes to, and how the
+/// host treats it. Its tables are declared by `#[derive(Tables)]`.
 ///
 /// Begin with [`manifest!`](crate::manifest!), which takes name, version and
 /// description from the plugin's `Cargo.toml`.
@@ -81,8 +81,8 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// A projection called `name` (lower-case letters, digits and hyphens), in
-    /// `version` (semantic), with a `description` for people.
+    /// A projection named `name` (lower-case letters, digits and hyphens), in `version`
+    /// (semantic), with a `description` for people.
     pub fn new(
         name: impl Into<String>,
         version: impl Into<String>,
@@ -105,21 +105,21 @@ impl Manifest {
         }
     }
 
-    /// Wants these types of events too: exact (`order.placed`), by prefix
+    /// Subscribes to these event types too: exact (`order.placed`), by prefix
     /// (`order.*`) or all (`*`).
     pub fn subscribe<T: Into<String>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
         self.subscribes.extend(types.into_iter().map(Into::into));
         self
     }
 
-    /// Asks for these attributes too. An event's type, time, offset and data
-    /// always come, and its tenant if a table is `per_tenant`.
+    /// Requests these attributes too. An event's type, time, offset and data are always
+    /// present, and its tenant if a table is `per_tenant`.
     pub fn attributes(mut self, attributes: impl IntoIterator<Item = Attribute>) -> Self {
         self.attributes.extend(attributes);
         self
     }
 
-    /// Has the host decode the members of events' data that `T` names;
+    /// Lets the host decode the members of events' data that `T` names;
     /// [`Event::members`](crate::Event::members) reads them.
     pub fn members<'a, T: EventData<'a>>(mut self) -> Self {
         for member in T::MEMBERS {
@@ -130,43 +130,43 @@ impl Manifest {
         self
     }
 
-    /// Leaves the data out of batches, for a projection that reads
-    /// [`members`](Self::members) alone. Without it, the data always come.
+    /// Leaves the data out of batches, for a projection that reads only
+    /// [`members`](Self::members). Without this, the data are always present.
     pub fn without_data(mut self) -> Self {
         self.without_data = true;
         self
     }
 
-    /// Lets the projection be part of a cycle of projections that emit what the
-    /// next one subscribes to, up to this many events deep. Without it, a
+    /// Allows the projection to be part of a cycle of projections that emit events to
+    /// which the next one subscribes, up to this many events deep. Without this, a
     /// cycle is refused at upload.
     pub fn cycle_depth_max(mut self, events: u32) -> Self {
         self.cycle_depth_max = Some(events);
         self
     }
 
-    /// May emit events of these types too.
+    /// Declares that it may emit events of these types too.
     pub fn emits<T: Into<String>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
         self.emits.extend(types.into_iter().map(Into::into));
         self
     }
 
-    /// Uses event time, and with it timers and windows: events may come up to
-    /// `allowed_lateness` behind the newest one, and timers fire at multiples
-    /// of `tick`.
+    /// Uses event time, and with it timers and windows: events may be up to
+    /// `allowed_lateness` older than the newest one, and timers fire at multiples of
+    /// `tick`.
     pub fn event_time(mut self, allowed_lateness: Duration, tick: Duration) -> Self {
         self.event_time = Some((allowed_lateness, tick));
         self
     }
 
-    /// Says what happens to an event that cannot be applied. Without it, it is
-    /// parked with every later event of the same subject behind it.
+    /// Sets what happens to an event that cannot be applied. Without this, it is
+    /// parked, and every later event of the same subject behind it.
     pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
         self.on_failure = on_failure;
         self
     }
 
-    /// Takes parameters, described by this JSON Schema.
+    /// Declares parameters, described by this JSON Schema.
     pub fn parameters(mut self, json_schema: impl Into<String>) -> Self {
         self.parameters = Some(json_schema.into());
         self
@@ -210,10 +210,10 @@ impl Manifest {
         self.parameters.is_some()
     }
 
-    /// The contract's record of it, with `tables`.
+    /// The contract's record of this manifest, with `tables`.
     ///
     /// # Errors
-    /// [`Error::Manifest`] with what breaks the contract.
+    /// [`Error::Manifest`] with the rule that is broken.
     pub(crate) fn into_wit<'a>(
         self,
         tables: impl Iterator<Item = &'a TableSpec>,
@@ -281,7 +281,7 @@ impl Manifest {
                 ));
             }
             if tables[..place].iter().any(|other| other.name == table.name) {
-                return refuse(format!("two tables are called `{}`", table.name));
+                return refuse(format!("two tables are named `{}`", table.name));
             }
         }
         if self.event_time.is_some_and(|(_, tick)| micros_of(tick) == 0) {
@@ -313,7 +313,7 @@ fn table(spec: &TableSpec) -> wit::Table {
     }
 }
 
-/// Which attributes a manifest asks for.
+/// The attributes that a manifest requests.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Asked {
     pub(crate) id: bool,

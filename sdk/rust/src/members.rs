@@ -16,14 +16,14 @@ use crate::time::Timestamp;
 pub struct Member {
     /// Its name in the object.
     pub name: &'static str,
-    /// What its value is.
+    /// The kind of its value.
     pub kind: FieldKind,
 }
 
-/// Members of events' data, each of a type: derive it.
+/// Typed members of events' data: derive it.
 ///
-/// The host decodes the members that the manifest names once for all projections,
-/// so that a plugin reads columns instead of JSON:
+/// The host decodes the members that the manifest names once for all projections, so
+/// that a plugin reads columns instead of JSON:
 ///
 /// ```
 /// # use lantern_sdk::prelude::*;
@@ -51,10 +51,10 @@ pub struct Member {
 /// ```
 ///
 /// Fields are integers, `f64`, `bool`, [`Timestamp`], text (`&str`, `String`,
-/// `Cow<str>`) or any [`Json`]. An event fails if a member is missing, null, of
-/// another kind or there more than once, with the member's name; an `Option` is
-/// none if the member is missing or null. `#[member(name = "…")]` on a field is
-/// for a name that is none in Rust.
+/// `Cow<str>`) or any [`Json`]. An event fails with the member's name if a member is
+/// missing, null, of another kind or present more than once; an `Option` is none if the
+/// member is missing or null. Use `#[member(name = "…")]` on a field if the member's
+/// name is not a Rust identifier.
 #[diagnostic::on_unimplemented(note = "derive `EventData` for it")]
 pub trait EventData<'a>: Sized {
     /// The members, in the order of the fields.
@@ -66,23 +66,23 @@ pub trait EventData<'a>: Sized {
 
 /// A type that a field of [`EventData`] can have.
 pub trait MemberValue<'a>: Sized {
-    /// The kind that the member is declared as.
+    /// The declared kind of the member.
     const KIND: FieldKind;
 
-    /// The value of a member that is missing or null, if that is one.
+    /// The value for a member that is missing or null, if the type has one.
     #[must_use]
     fn missing() -> Option<Self> {
         None
     }
 
-    /// The value, or why it is none.
+    /// Converts a decoded value.
     ///
     /// # Errors
-    /// If a member of this kind is no such value.
+    /// If the value does not fit this type.
     fn from_scalar(scalar: Scalar<'a>) -> Result<Self, String>;
 }
 
-/// A member's value, as the host has decoded it.
+/// A member's value, as the host decoded it.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Scalar<'a> {
@@ -101,7 +101,7 @@ pub enum Scalar<'a> {
 }
 
 fn another_kind<T>() -> Result<T, String> {
-    Err("was decoded as another kind".to_owned())
+    Err("was decoded as a different kind".to_owned())
 }
 
 macro_rules! integers {
@@ -211,7 +211,7 @@ impl<'a> MemberView<'a> {
             }
         };
         if length != expected || column.validity.len() != bitmap {
-            return Err(Error::Batch("a member has not one value an event"));
+            return Err(Error::Batch("a member does not have one value per event"));
         }
         Ok(Self { validity: &column.validity, values, mismatched: &column.mismatched })
     }
@@ -247,8 +247,7 @@ pub struct Members<'a, 'm> {
 }
 
 impl<'a> Members<'a, '_> {
-    /// The value of `member`, which most likely is the one at `index` of those
-    /// declared.
+    /// The value of `member`, which is most likely the declared member at `index`.
     #[inline]
     pub fn get<V: MemberValue<'a>>(&self, index: usize, member: &Member) -> Result<V, Error> {
         let index = match self.declared.get(index) {
@@ -256,14 +255,14 @@ impl<'a> Members<'a, '_> {
             _ => self.find(member)?,
         };
         let Some(column) = self.columns.get(index) else {
-            return Err(Error::Batch("a declared member did not come"));
+            return Err(Error::Batch("a declared member is missing in the batch"));
         };
         let name = member.name;
         match column.get(self.place) {
             Some(scalar) => V::from_scalar(scalar).map_err(|why| Error::Member { name, why }),
             None if column.mismatched.binary_search(&(self.place as u32)).is_ok() => {
                 let why = format!(
-                    "is not {}, or there more than once, or the data are no JSON object",
+                    "is not {}, or present more than once, or the data are not a JSON object",
                     words(member.kind)
                 );
                 Err(Error::Member { name, why })

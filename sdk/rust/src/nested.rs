@@ -1,12 +1,12 @@
-//! Whether JSON in a row's field is such that all readers take it as it is.
+//! Checks whether all readers can parse the JSON in a row's field.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// Whether the JSON in `bytes` has at most `depth_max` arrays and objects within
-/// one another, and no object has a member twice.
+/// Checks that the JSON in `bytes` has at most `depth_max` nested arrays and objects,
+/// and that no object has a member twice.
 ///
 /// # Errors
 /// What is wrong.
@@ -15,7 +15,7 @@ pub(crate) fn check(bytes: &[u8], depth_max: usize) -> Result<(), String> {
     let seed = Nested { depth: 0, depth_max };
     seed.deserialize(&mut reader).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => error.to_string(),
-        // `serde_json` itself goes 128 deep.
+        // The limit of `serde_json` itself is 128.
         _ => too_deep(depth_max),
     })
 }

@@ -1,5 +1,5 @@
-//! What a plugin implements, and what runs it between the contract's two
-//! functions.
+//! The trait that a plugin implements, and the code that runs it between the contract's
+//! two functions.
 
 use std::cell::Cell;
 
@@ -16,27 +16,25 @@ use crate::table::Tables;
 
 /// A deterministic fold of an event log into tables.
 ///
-/// The tables must depend on the events and on nothing else: not on what is
-/// left in memory from an earlier call, for the host drops instances when it
-/// likes, and not on where a batch ends. Keep everything in tables, and the SDK
-/// sees to the rest.
+/// The tables must depend only on the events. They must not depend on memory left by an
+/// earlier call, because the host drops instances at any time, nor on where a batch
+/// ends. If all state is in tables, the SDK takes care of this.
 pub trait Projection: Tables {
-    /// Says what the projection is, and takes its parameters. Called once on
-    /// every fresh instance; the same parameters must give the same manifest.
+    /// Describes the projection, and takes its parameters. Called once on every fresh
+    /// instance; the same parameters must give the same manifest.
     ///
     /// # Errors
-    /// If the parameters are wrong; the message is shown to whoever set them.
+    /// If the parameters are wrong; the uploader gets the message.
     fn setup(&mut self, parameters: &Parameters<'_>) -> Result<Manifest, Error>;
 
     /// Applies one event to the tables.
     ///
     /// # Errors
-    /// If the event cannot be applied. Nothing that it changed remains; the
-    /// host then parks it, or does what else the manifest says, and shows the
-    /// message.
+    /// If the event cannot be applied. All its changes are discarded; the host then
+    /// parks it, or does what the manifest requests, and shows the message.
     fn apply(&mut self, event: &Event<'_>) -> Result<(), Error>;
 
-    /// Acts on a timer that this projection or one of its windows has set.
+    /// Handles a timer that this projection or one of its windows has set.
     ///
     /// # Errors
     /// As [`Self::apply`].
@@ -45,19 +43,19 @@ pub trait Projection: Tables {
         Ok(())
     }
 
-    /// Looks at all events of a batch before the first is applied, to
-    /// [`prefetch`](crate::Table::prefetch) rows. Where a batch ends is no
-    /// business of a projection's, so this may change nothing.
+    /// Sees all events of a batch before the first is applied, to
+    /// [`prefetch`](crate::Table::prefetch) rows. It must not change anything, because
+    /// the tables must not depend on where a batch ends.
     ///
     /// # Errors
-    /// As [`Self::apply`], but no event is named.
+    /// As [`Self::apply`], but the error names no event.
     fn prepare(&mut self, events: Events<'_>) -> Result<(), Error> {
         let _ = events;
         Ok(())
     }
 }
 
-/// The parameters a version was made with: JSON, or nothing.
+/// The parameters of a version: JSON, or nothing.
 #[derive(Debug)]
 pub struct Parameters<'a> {
     json: &'a str,
@@ -69,16 +67,16 @@ impl<'a> Parameters<'a> {
         Self { json: json.trim(), read: Cell::new(false) }
     }
 
-    /// The parameters as they are; empty where there are none.
+    /// The parameters as text; empty if there are none.
     #[must_use]
     pub fn json(&self) -> &'a str {
         self.read.set(true);
         self.json
     }
 
-    /// The parameters as a `T`; no parameters are `{}`. With
-    /// `#[serde(default, deny_unknown_fields)]` on `T`, what is left out has
-    /// its default, and a slip in a name is told.
+    /// The parameters as a `T`; no parameters count as `{}`. With `#[serde(default,
+    /// deny_unknown_fields)]` on `T`, a missing parameter has its default, and a
+    /// misspelled name is an error.
     ///
     /// # Errors
     /// [`Error::Parameters`] if they are not a `T`.
@@ -102,12 +100,12 @@ impl<'a> Parameters<'a> {
 #[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The index in the batch of the timer or event to blame.
+    /// The index in the batch of the timer or event that caused it.
     pub cause: Option<u32>,
     pub message: String,
 }
 
-/// A projection between the contract's two functions.
+/// Runs a projection between the contract's two functions.
 #[doc(hidden)]
 pub struct Instance<P> {
     projection: P,
@@ -222,13 +220,13 @@ fn unnamed(error: Error) -> Failure {
     Failure { cause: None, message: error.to_string() }
 }
 
-/// Uses a projection, so that a native build does not take it for dead code.
+/// Uses a projection, so that a native build does not treat it as dead code.
 #[doc(hidden)]
 pub const fn check_projection<P: Projection>() {
     let _: fn(&mut P, &Event<'_>) -> Result<(), Error> = P::apply;
 }
 
-/// What the exported functions call.
+/// The functions that the exported functions call.
 #[doc(hidden)]
 #[cfg(target_arch = "wasm32")]
 pub mod guest {
@@ -239,11 +237,11 @@ pub mod guest {
     use crate::current;
     use crate::host;
 
-    /// An instance's place, one for a whole plugin.
+    /// The place of the instance, one per plugin.
     pub type Slot<P> = RefCell<Option<Instance<P>>>;
 
     pub fn setup<P: Projection>(slot: &Slot<P>, parameters: &str) -> Result<wit::Manifest, String> {
-        // Without it a panic is a trap that says nothing.
+        // Without this, a panic is a trap without a message.
         std::panic::set_hook(Box::new(|panic| {
             host::log(current::cause(), wit::Level::Error, &panic.to_string());
         }));

@@ -1,8 +1,8 @@
-//! What a row is made of, and how it becomes bytes.
+//! The types of rows, and how they become bytes.
 //!
-//! Writing and reading must be exact opposites: a row that was read back has
-//! to be the row that was written, or the tables would depend on when the host
-//! drops an instance.
+//! Writing and reading must be exact opposites: a row that was read back must equal the
+//! row that was written. Otherwise the tables would depend on when the host drops an
+//! instance.
 
 use lantern_sketch::{Distinct, Percentiles};
 use serde::de::DeserializeOwned;
@@ -14,20 +14,20 @@ use crate::key::push_bytes;
 
 pub use crate::bindings::lantern::projection::types::{FieldKind, Merge};
 
-/// Arrays and objects within one another in a field of JSON, as in an event that
-/// HTTP accepts.
+/// The maximum nesting of arrays and objects in a JSON field, as in an event that HTTP
+/// accepts.
 pub const JSON_DEPTH_MAX: usize = 64;
 
-/// 0001-01-01T00:00:00Z, the first time that RFC 3339 and readers share.
+/// 0001-01-01T00:00:00Z, the first time that RFC 3339 and readers both support.
 const TIME_MIN_S: i64 = -62_135_596_800;
-/// 9999-12-30T22:00:00Z: from then on, some zone has the year 10000.
+/// 9999-12-30T22:00:00Z: after this time, some zone has the year 10000.
 const TIME_END_S: i64 = 253_402_207_200;
 
 /// A type whose values can be stored under a key.
 ///
-/// `#[derive(Row)]` implements it for structs. Private tables also take plain
-/// numbers, text, [`Timestamp`], `Vec<u8>` and, through [`Json`], whatever
-/// serde can write and read.
+/// `#[derive(Row)]` implements it for structs. Private tables also accept plain
+/// numbers, text, [`Timestamp`], `Vec<u8>` and, through [`Json`], every type that serde
+/// can write and read.
 pub trait Stored: Sized {
     /// Appends the value's bytes to `out`.
     ///
@@ -35,19 +35,19 @@ pub trait Stored: Sized {
     /// [`RowError`] if the value could not be read back.
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError>;
 
-    /// The value that [`Self::encode`] made `bytes` from.
+    /// The value from which [`Self::encode`] wrote `bytes`.
     ///
     /// # Errors
     /// [`RowError`] if no value has these bytes.
     fn decode(bytes: &[u8]) -> Result<Self, RowError>;
 
-    /// Whether [`Self::check`] can fail. Rows of types for which it cannot cost
-    /// nothing to check.
+    /// Whether [`Self::check`] can fail. Rows of types for which it cannot fail need no
+    /// check.
     const FALLIBLE: bool = true;
 
-    /// Whether the value can be stored: called at the end of the event that
-    /// changed it, which fails if this does. An error at a later flush would
-    /// depend on where batches are cut.
+    /// Whether the value can be stored. This is called at the end of the event that
+    /// changed the row, and an error fails that event. An error at a later flush would
+    /// depend on where batches end.
     ///
     /// # Errors
     /// As [`Self::encode`].
@@ -60,13 +60,13 @@ pub trait Stored: Sized {
 ///
 /// Derive it. Each field is a [`Value`]; `#[row(…)]` on a field takes
 ///
-/// * `unit = "EUR"`: the unit that people read,
+/// * `unit = "EUR"`: the unit, for people,
 /// * `merge = sum`: how the values of one key are combined when several
 ///   partitions hold it: `same` (the default: they are equal, as parts of the
 ///   key are), `sum`, `min`, `max`, `newest` (then the table needs
 ///   `#[table(newest_by = "…")]`), or `sketch` (of [`Distinct`] and
 ///   [`Percentiles`], whose default it is),
-/// * `kind = json`: the declared kind, where it is not that of the type.
+/// * `kind = json`: the declared kind, if it is not that of the type.
 ///
 /// ```
 /// use lantern_sdk::{FieldKind, Merge, Row};
@@ -95,9 +95,9 @@ pub trait Row: Stored {
 pub struct Field {
     /// The field's name in the JSON object.
     pub name: &'static str,
-    /// What its values are.
+    /// The kind of its values.
     pub kind: FieldKind,
-    /// A unit that people read, or nothing.
+    /// A unit for people, or nothing.
     pub unit: &'static str,
     /// How the values of one key are combined when several partitions hold it.
     pub merge: Merge,
@@ -105,10 +105,10 @@ pub struct Field {
 
 /// A type that a row's field can have.
 pub trait Value: DeserializeOwned {
-    /// The kind it is declared as.
+    /// The kind with which it is declared.
     const KIND: FieldKind;
 
-    /// How values of several partitions are combined unless the field says.
+    /// How values of several partitions are combined unless the field sets it.
     const MERGE: Merge = Merge::Same;
 
     /// Whether [`Self::check`] can fail.
@@ -122,15 +122,15 @@ pub trait Value: DeserializeOwned {
         self.write(field, &mut Vec::new())
     }
 
-    /// Appends the value as JSON to `out`; `field` is for the error alone.
+    /// Appends the value as JSON to `out`; `field` is only for the error.
     ///
     /// # Errors
     /// [`RowError`] if the value could not be read back.
     fn write(&self, field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError>;
 
-    /// Takes a value off the beginning of `text`, where it stands there as
-    /// [`Self::write`] writes it; none where serde has to look, as it has
-    /// everywhere unless this is implemented.
+    /// Reads a value at the beginning of `text` and removes it, if its text is exactly
+    /// as [`Self::write`] writes it. Otherwise none, and serde reads it; that is also
+    /// the default.
     #[inline]
     fn read(text: &mut &[u8]) -> Option<Self> {
         let _ = text;
@@ -138,7 +138,7 @@ pub trait Value: DeserializeOwned {
     }
 }
 
-/// Takes `what` off the beginning of `text`.
+/// Removes `what` from the beginning of `text`.
 #[doc(hidden)]
 #[inline]
 pub fn take(text: &mut &[u8], what: &[u8]) -> Option<()> {
@@ -146,7 +146,7 @@ pub fn take(text: &mut &[u8], what: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// Takes an integer of at most 18 digits off the beginning of `text`.
+/// Reads an integer of at most 18 digits at the beginning of `text` and removes it.
 #[inline]
 fn take_integer(text: &mut &[u8]) -> Option<i64> {
     let negative = text.first() == Some(&b'-');
@@ -266,14 +266,14 @@ impl Value for String {
     }
 }
 
-/// Takes the JSON in the first `bytes` of `text` off it.
+/// Reads the JSON in the first `bytes` of `text` and removes it.
 fn take_json<T: DeserializeOwned>(text: &mut &[u8], bytes: usize) -> Option<T> {
     let (value, rest) = text.split_at_checked(bytes)?;
     *text = rest;
     from_json(value).ok()
 }
 
-/// Whether a byte stands in JSON's text as it is.
+/// Whether a byte is unescaped in JSON text.
 #[inline]
 fn is_plain(byte: u8) -> bool {
     byte >= b' ' && byte != b'"' && byte != b'\\'
@@ -308,7 +308,7 @@ impl<V: Value> Value for Option<V> {
         self.as_ref().map_or(Ok(()), |value| value.check(field))
     }
 
-    /// `null` where there is nothing.
+    /// `null` if there is no value.
     fn write(&self, field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
         match self {
             Some(value) => value.write(field, out),
@@ -349,18 +349,18 @@ impl<V: Value> Value for Vec<V> {
     }
 }
 
-/// Reads JSON. From text always, never from bytes: a plugin then holds the code
-/// that reads it once.
+/// Reads JSON, always from text and never from bytes: a plugin then contains the parser
+/// only once.
 #[doc(hidden)]
 pub fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RowError> {
     let text = std::str::from_utf8(bytes).map_err(|_| RowError::Malformed("not UTF-8"))?;
     Ok(serde_json::from_str(text)?)
 }
 
-/// Whatever serde can write as JSON and read back: as a field of a row, or as
-/// the whole row of a private table.
+/// Any type that serde can write as JSON and read back: as a field of a row, or as the
+/// whole row of a private table.
 ///
-/// Don't put a `HashMap` in it: its order is not that of its keys.
+/// Do not put a `HashMap` in it: its order is not that of its keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Json<T>(
@@ -458,7 +458,7 @@ impl Stored for Timestamp {
     }
 }
 
-/// A row that says no more than its key: members of a set.
+/// A row without content: for sets, whose members are keys.
 impl Stored for () {
     const FALLIBLE: bool = false;
 
@@ -540,7 +540,7 @@ mod tests {
     }
 
     proptest! {
-        /// Nearly as it is written, or just so.
+        /// Texts that are exactly, or nearly, as they are written.
         #[test]
         fn a_row_is_what_serde_reads_or_refused(
             a in r"-?0?[0-9]{0,2}[0-9]{0,18}(\.0|e1)?",

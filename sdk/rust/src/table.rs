@@ -1,9 +1,9 @@
 //! Typed tables over the contract's bytes.
 //!
-//! Rows that were read or written stay in memory as values; changes go to the
-//! host at the end of a call, each changed row once, all rows of a table in one
-//! call. What is in memory is never more than a copy of what the host has:
-//! whether a row is there changes how long a call takes, and nothing else.
+//! Rows that were read or written stay in memory as values. Changes are sent to the
+//! host at the end of a call: each changed row once, and all rows of a table in one
+//! call. The memory never contains more than a copy of the host's rows: whether a row
+//! is in memory affects only the time of a call.
 
 use crate::cache::{Cache, Columns, end_value};
 use crate::column::Values;
@@ -12,16 +12,17 @@ use crate::host;
 use crate::key::{Key, end_of_prefix};
 use crate::row::{Field, Row, Stored};
 
-/// Rows a table keeps in memory unless `#[table(cache = …)]` says otherwise.
+/// The rows that a table keeps in memory unless `#[table(cache = …)]` sets another
+/// number.
 ///
-/// When a table reaches it, changes go to the host early, and rows that were
-/// not used lately leave the memory.
+/// When a table reaches it, changes are sent to the host early, and rows that were not
+/// used recently are dropped from memory.
 pub const CACHE_ROWS: usize = 32_768;
 
-/// Rows a scan takes from the host in one call, which limits their bytes.
+/// The rows that a scan gets from the host in one call; this limits their bytes.
 const SCAN_PAGE_ROWS: u32 = 128;
 
-/// How a field of a `#[derive(Tables)]` struct was declared.
+/// How a field of a `#[derive(Tables)]` struct is declared.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct TableSpec {
@@ -36,7 +37,7 @@ pub struct TableSpec {
     pub cache_rows: usize,
 }
 
-/// What can stand in a `#[derive(Tables)]` struct.
+/// The field types of a `#[derive(Tables)]` struct.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a table",
@@ -45,14 +46,14 @@ pub struct TableSpec {
 pub trait TableField {
     fn open(spec: &'static TableSpec) -> Self;
 
-    /// Sends what changed to the host.
+    /// Sends the changes to the host.
     fn flush(&mut self) -> Result<(), FlushError>;
 
     /// Checks the rows that the event or timer has changed, at its end.
     fn check(&mut self) -> Result<(), Error>;
 }
 
-/// What can be public.
+/// Types that can be public tables.
 #[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be a public table",
@@ -66,11 +67,11 @@ impl<R: Row> PublicTable for Table<R> {
     const FIELDS: &'static [Field] = R::FIELDS;
 }
 
-/// A projection's tables: the struct that `#[derive(Tables)]` stands on.
+/// A projection's tables: the struct with `#[derive(Tables)]`.
 ///
-/// Each field is a table: a [`Table`], a [`crate::TopN`], or one of [`crate::window`]'s. The
-/// field's name is the table's, its doc comment the table's description, and
-/// `#[table(…)]` takes
+/// Each field is a table: a [`Table`], a [`crate::TopN`], or one of
+/// [`crate::window`]'s. The field's name is the table's name, and its doc comment the
+/// table's description. `#[table(…)]` takes
 ///
 /// * `private`: any bytes, seen by no reader; public tables hold JSON objects
 ///   that can be queried and subscribed to,
@@ -78,9 +79,9 @@ impl<R: Row> PublicTable for Table<R> {
 /// * `newest_by = "field"`: the timestamp field that decides which partition's
 ///   value counts for fields with `merge = newest`,
 /// * `retention = "7d"`: how long a row is kept after its last change, in
-///   `us`, `ms`, `s`, `m`, `h` or `d`; for ever where it is not said,
+///   `us`, `ms`, `s`, `m`, `h` or `d`; for ever if left out,
 /// * `name = "…"`: another name than the field's,
-/// * `cache = 1000`: rows kept in memory, [`CACHE_ROWS`] where it is not said,
+/// * `cache = 1000`: rows kept in memory, [`CACHE_ROWS`] if left out,
 /// * `skip`: not a table but a plain value, `Default` in every fresh instance.
 ///   Set it in [`crate::Projection::setup`], and never from events: memory is
 ///   only a cache, and the host may drop it between any two calls.
@@ -101,16 +102,15 @@ pub trait Tables: Sized {
 
 /// A table of rows `R` under ordered keys.
 ///
-/// Reading takes `&mut self`, because what was read is remembered. To use two
-/// tables at once, take them apart: `let Self { orders, totals, .. } = self;`.
+/// Reading takes `&mut self`, because rows that were read are cached. To use two tables
+/// at once, destructure `self`: `let Self { orders, totals, .. } = self;`.
 #[derive(Debug)]
 pub struct Table<R> {
     spec: &'static TableSpec,
     cache: Cache,
-    /// At the places that `cache` gave their keys; none where the table has
-    /// no such row.
+    /// At the places that `cache` gave their keys; none if the table has no such row.
     rows: Vec<Option<R>>,
-    /// Places of rows that were changed and not checked since.
+    /// Places of rows that were changed and not checked yet.
     unchecked: Vec<u32>,
     columns: Columns,
 }
@@ -132,8 +132,8 @@ impl<R: Stored> TableField for Table<R> {
         }
         self.check()?;
         self.columns.clear();
-        // Where this fails, what changed stays noted, so that whoever goes on
-        // in spite of the error meets it again.
+        // If this fails, the changes stay noted, so that a caller that continues in
+        // spite of the error gets it again.
         self.collect()?;
         send(self.spec.id, &self.columns);
         self.cache.sent();
@@ -153,16 +153,15 @@ impl<R: Stored> Table<R> {
     /// The row under `key`, or none.
     ///
     /// # Errors
-    /// [`Error::Key`] if this table can have no such key, [`Error::Row`] if
-    /// the row's bytes are not an `R`.
+    /// [`Error::Key`] if the key is not allowed in this table, [`Error::Row`] if the
+    /// row's bytes are not an `R`.
     #[inline]
     pub fn get(&mut self, key: impl Key) -> Result<Option<&R>, Error> {
         let place = self.load(key)?;
         Ok(self.rows[place].as_ref())
     }
 
-    /// The row under `key`, to be changed; a fresh `R::default()` where there
-    /// is none.
+    /// The row under `key`, mutable; a new `R::default()` if there is none.
     ///
     /// # Errors
     /// As [`Self::get`].
@@ -174,8 +173,7 @@ impl<R: Stored> Table<R> {
         self.row_or(key, R::default)
     }
 
-    /// The row under `key`, to be changed; what `fresh` makes where there is
-    /// none.
+    /// The row under `key`, mutable; if there is none, the result of `fresh`.
     ///
     /// # Errors
     /// As [`Self::get`].
@@ -186,7 +184,7 @@ impl<R: Stored> Table<R> {
         Ok(self.rows[place].get_or_insert_with(fresh))
     }
 
-    /// The row under `key`, to be changed, or none.
+    /// The row under `key`, mutable, or none.
     ///
     /// # Errors
     /// As [`Self::get`].
@@ -198,10 +196,10 @@ impl<R: Stored> Table<R> {
         Ok(self.rows[place].as_mut())
     }
 
-    /// Puts `row` under `key`, whatever was there before.
+    /// Puts `row` under `key`, replacing any existing row.
     ///
     /// # Errors
-    /// [`Error::Key`] if this table can have no such key.
+    /// [`Error::Key`] if the key is not allowed in this table.
     pub fn put(&mut self, key: impl Key, row: R) -> Result<(), Error> {
         self.set(key, Some(row))
     }
@@ -209,12 +207,12 @@ impl<R: Stored> Table<R> {
     /// Deletes the row under `key`, if there is one.
     ///
     /// # Errors
-    /// [`Error::Key`] if this table can have no such key.
+    /// [`Error::Key`] if the key is not allowed in this table.
     pub fn delete(&mut self, key: impl Key) -> Result<(), Error> {
         self.set(key, None)
     }
 
-    /// Takes the row under `key` out of the table.
+    /// Removes the row under `key` from the table, and returns it.
     ///
     /// # Errors
     /// As [`Self::get`].
@@ -226,11 +224,11 @@ impl<R: Stored> Table<R> {
         Ok(self.rows[place].take())
     }
 
-    /// Reads the rows under `keys` into memory in one call of the host, for
-    /// reads that follow: from [`prepare`](crate::Projection::prepare), where a
-    /// table has far more rows than its `cache`. It changes nothing but the time
-    /// those take, and where rows were mostly in memory lately it does not even
-    /// look at `keys`. Keys past the table's `cache` are left for later.
+    /// Reads the rows under `keys` into memory in one call of the host, for the reads
+    /// that follow. Call it from [`prepare`](crate::Projection::prepare), if a table
+    /// has many more rows than its `cache`. It affects only the time of those reads. If
+    /// most rows were in memory recently, it does not even read `keys`. Keys beyond the
+    /// table's `cache` are ignored.
     ///
     /// # Errors
     /// As [`Self::get`].
@@ -246,12 +244,12 @@ impl<R: Stored> Table<R> {
         }
         let first = self.cache.len();
         let read = self.ask_for(keys).and_then(|()| self.read_from(first));
-        // Of keys whose rows were not read nothing is known.
+        // Nothing is known about keys whose rows were not read.
         self.cache.truncate(self.rows.len());
         read
     }
 
-    /// Gives those of `keys` places that have none.
+    /// Gives places to those of `keys` that have none.
     fn ask_for<K: Key>(&mut self, keys: impl Iterator<Item = K>) -> Result<(), Error> {
         self.cache.expect_none();
         for key in keys {
@@ -269,7 +267,7 @@ impl<R: Stored> Table<R> {
         Ok(())
     }
 
-    /// Reads the rows of the keys from place `first` on, all others being there.
+    /// Reads the rows of the keys from place `first` on; all others are in memory.
     fn read_from(&mut self, first: usize) -> Result<(), Error> {
         if first == self.cache.len() {
             return Ok(());
@@ -295,16 +293,15 @@ impl<R: Stored> Table<R> {
         Ok(())
     }
 
-    /// The rows that `scan` asks for, with their keys, in order.
+    /// The rows that `scan` selects, with their keys, in order.
     ///
-    /// All of them are returned at once, so give [`Scan::limit`] where there
-    /// may be very many.
+    /// All of them are returned at once, so set [`Scan::limit`] if there may be many.
     ///
     /// # Errors
-    /// [`Error::Row`] if a row's bytes are not an `R`, or a changed row cannot
-    /// be written.
+    /// [`Error::Row`] if a row's bytes are not an `R`, or if a changed row cannot be
+    /// written.
     pub fn scan(&mut self, scan: &Scan) -> Result<Vec<(String, R)>, Error> {
-        // The host's rows have to be those of this moment.
+        // The host's rows must be current.
         self.flush()?;
         let mut rows = Vec::new();
         let Scan { mut start, mut end, limit, reverse } = scan.clone();
@@ -337,7 +334,7 @@ impl<R: Stored> Table<R> {
         self.spec.name
     }
 
-    /// Brings what changed into columns, in the order in which it did.
+    /// Writes the changes into columns, in the order in which they happened.
     fn collect(&mut self) -> Result<(), FlushError> {
         let Self { spec, cache, rows, columns, .. } = self;
         let Columns { causes, keys, values, deletes, deleted } = columns;
@@ -374,7 +371,7 @@ impl<R: Stored> Table<R> {
         Ok(())
     }
 
-    /// Notes that the row at `place` changes, if it may.
+    /// Notes that the row at `place` changes, if that is allowed.
     #[inline]
     fn change(&mut self, place: usize) -> Result<(), Error> {
         if self.spec.per_tenant {
@@ -399,7 +396,7 @@ impl<R: Stored> Table<R> {
         Ok(())
     }
 
-    /// The place of the row under `key`, read from the host if need be.
+    /// The place of the row under `key`, read from the host if necessary.
     #[inline]
     fn load(&mut self, key: impl Key) -> Result<usize, Error> {
         match self.cache.find(key) {
@@ -427,8 +424,8 @@ impl<R: Stored> Table<R> {
         self.cache.insert(hash)
     }
 
-    /// Makes sure that the table may have the key last looked for, and that
-    /// one more row may be kept.
+    /// Checks that the current key is allowed in the table, and makes room for one more
+    /// row.
     fn make_room(&mut self) -> Result<(), Error> {
         self.cache.check_key(self.spec)?;
         if self.cache.len() >= self.spec.cache_rows.max(1) {
@@ -481,16 +478,16 @@ impl Scan {
         Self::range("", "")
     }
 
-    /// The rows whose keys begin with `prefix`. Of a tuple's first parts, that
-    /// is the key of these parts and a `/`.
+    /// The rows whose keys begin with `prefix`. For the first parts of a tuple, the
+    /// prefix is the key of these parts and a `/`.
     pub fn prefix(prefix: impl Key) -> Self {
         let start = prefix.to_key();
         let end = end_of_prefix(&start);
         Self { start, end, limit: usize::MAX, reverse: false }
     }
 
-    /// The rows from `start` up to but not including `end`; no end where that
-    /// is empty.
+    /// The rows from `start` up to but not including `end`; an empty `end` means no
+    /// end.
     pub fn range(start: impl Key, end: impl Key) -> Self {
         Self { start: start.to_key(), end: end.to_key(), limit: usize::MAX, reverse: false }
     }
@@ -501,7 +498,7 @@ impl Scan {
         self
     }
 
-    /// Last key first.
+    /// In descending order of keys.
     pub fn newest_first(mut self) -> Self {
         self.reverse = true;
         self

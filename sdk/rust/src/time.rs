@@ -1,6 +1,6 @@
-//! Points in event time, and how they are written.
+//! Points in event time, and their text form.
 //!
-//! A guest has no clock: the only time there is comes with the events.
+//! A guest has no clock: the only times are those of the events.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -15,8 +15,8 @@ const SECONDS_PER_DAY: i64 = 86_400;
 
 /// A point in time, in microseconds since 1970-01-01T00:00:00Z.
 ///
-/// It is shown, stored in rows and read from JSON as RFC 3339 in UTC, with a
-/// fraction of three or six digits only where there is one.
+/// It is displayed, stored in rows and read from JSON as RFC 3339 in UTC, with a
+/// fraction of three or six digits only if there is one.
 ///
 /// ```
 /// # use lantern_sdk::Timestamp;
@@ -29,7 +29,7 @@ const SECONDS_PER_DAY: i64 = 86_400;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// Before any event: the watermark while nothing is known yet.
+    /// Before any event: the watermark before the first event.
     pub const MIN: Self = Self(i64::MIN);
     /// After any event.
     pub const MAX: Self = Self(i64::MAX);
@@ -60,8 +60,8 @@ impl Timestamp {
         self.0
     }
 
-    /// The last multiple of `step` at or before this time; the time itself
-    /// where `step` is less than a microsecond.
+    /// The last multiple of `step` at or before this time; the time itself if `step` is
+    /// less than a microsecond.
     #[must_use]
     pub fn floor(self, step: Duration) -> Self {
         match micros_of(step) {
@@ -94,8 +94,7 @@ impl Timestamp {
         self.floor(Duration::from_secs(86_400))
     }
 
-    /// Microseconds from `earlier` to this time; negative where `earlier` is
-    /// later.
+    /// Microseconds from `earlier` to this time; negative if `earlier` is later.
     #[must_use]
     pub const fn micros_since(self, earlier: Self) -> i64 {
         self.0.saturating_sub(earlier.0)
@@ -107,8 +106,8 @@ impl Timestamp {
         self.micros_since(earlier) / 1_000
     }
 
-    /// Writes RFC 3339 to `out`: what [`Display`](fmt::Display) shows, without
-    /// the detour through a formatter.
+    /// Writes RFC 3339 to `out`: the same text as [`Display`](fmt::Display), without a
+    /// formatter.
     pub(crate) fn write_to(self, out: &mut String) {
         let mut text = [0; 32];
         let length = self.render(&mut text);
@@ -124,7 +123,7 @@ impl Timestamp {
         if (0..=9_999).contains(&year) {
             out.digits(year as u32, 4);
         } else {
-            // RFC 3339 ends with the year 9999; ISO 8601 goes on with a sign.
+            // RFC 3339 ends with the year 9999; ISO 8601 continues with a sign.
             out.push(if year < 0 { b'-' } else { b'+' });
             out.digits(year.unsigned_abs() as u32, 6);
         }
@@ -175,14 +174,14 @@ impl Writer<'_> {
     }
 }
 
-/// Microseconds of `duration`, at most what fits a timestamp.
+/// Microseconds of `duration`, limited to what fits a timestamp.
 pub(crate) fn micros_of(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Year, month and day of a day counted from 1970-01-01, in the proleptic
-/// Gregorian calendar. Years are taken to begin in March, so that the leap day
-/// is the last of its year, and counted in eras of 400 years.
+/// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian
+/// calendar. Years begin in March, so that the leap day is the last day of its year,
+/// and are counted in eras of 400 years.
 pub(crate) fn date_of(day: i64) -> (i64, u32, u32) {
     let day = day + 719_468;
     let era = day.div_euclid(146_097);
@@ -214,7 +213,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// A text that is no RFC 3339 timestamp.
+/// A text that is not an RFC 3339 timestamp.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{0}` is not an RFC 3339 timestamp like 2026-03-01T12:00:00Z")]
 pub struct ParseTimestampError(String);
@@ -227,8 +226,8 @@ impl FromStr for Timestamp {
     }
 }
 
-/// Digits past the sixth of a fraction are cut off; a leap second counts as
-/// the last second of its minute.
+/// Digits after the sixth of a fraction are cut off; a leap second counts as the last
+/// second of its minute.
 fn parse(text: &[u8]) -> Option<Timestamp> {
     let number = |range: std::ops::Range<usize>| {
         text.get(range)?.iter().try_fold(0, |number, digit| {

@@ -1,9 +1,8 @@
 //! The N largest values of each group.
 //!
-//! One private table holds, for each group, a row with its N largest items in
-//! order, and two rows for each other item: one by its name, to find its value,
-//! and one by its value, to find the item that comes next when one of the N
-//! shrinks or is removed.
+//! One private table has, for each group, a row with its N largest items in order, and
+//! two rows for each other item: one by its name, to find its value, and one by its
+//! value, to find the next item when one of the N shrinks or is removed.
 
 use std::cmp::Ordering;
 
@@ -19,9 +18,9 @@ use crate::table::{Scan, Table, TableField, TableSpec};
 /// item whose key comes first in the order of bytes ranks first, so the ranking
 /// depends on values alone and never on the order of events.
 ///
-/// It is a table of its own, and private. Copy what readers shall see to a public
-/// table whenever [`TopN::add`], [`TopN::set`] or [`TopN::remove`] returns that the
-/// N largest have changed:
+/// It is a private table of its own. Copy the items for readers to a public table
+/// whenever [`TopN::add`], [`TopN::set`] or [`TopN::remove`] returns that the N largest
+/// have changed:
 ///
 /// ```
 /// use lantern_sdk::prelude::*;
@@ -80,16 +79,16 @@ use crate::table::{Scan, Table, TableField, TableSpec};
 /// assert_eq!(best, [("cup", 1_000), ("lamp", 900), ("mat", 250)]);
 /// ```
 ///
-/// A value costs a look at its group's row, and mostly at the item's own. The table
-/// is read in order only if one of the N largest shrinks or is removed. All items of
-/// a group are kept, so groups that come to an end (a day) should be cleared with
-/// [`TopN::clear`]; a `retention` is refused, because it would remove single items.
+/// A change reads its group's row, and usually the item's own row. The table is scanned
+/// only if one of the N largest shrinks or is removed. All items of a group are kept,
+/// so clear groups that come to an end (a day) with [`TopN::clear`]; a `retention` is
+/// refused, because it would remove single items.
 ///
 /// Each partition of the log has a ranking of its own, and rankings of several
 /// partitions cannot be merged. If the log has several, either partition it by the
-/// group, or make the partition's share visible: public rows of two partitions must
-/// not share a key. Items of tenants are kept apart if the group says whose they are:
-/// `(tenant, group)`.
+/// group, or show each partition's ranking separately: public rows of two partitions
+/// must not share a key. To separate the items of tenants, make the tenant part of the
+/// group: `(tenant, group)`.
 #[derive(Debug)]
 pub struct TopN<const N: usize> {
     table: Table<Kept>,
@@ -115,11 +114,11 @@ impl Ranked {
 /// A row of the table.
 #[derive(Debug)]
 enum Kept {
-    /// Of a group: its N largest items in order, and how many others there are.
+    /// For a group: its N largest items in order, and the number of other items.
     Group { largest: Vec<Ranked>, others: u64 },
-    /// Of another item, by its name.
+    /// For another item, by its name.
     Value(i64),
-    /// Of another item, by its value.
+    /// For another item, by its value.
     Place,
 }
 
@@ -193,11 +192,11 @@ impl<const N: usize> TableField for TopN<N> {
 }
 
 impl<const N: usize> TopN<N> {
-    /// Adds `amount`, which may be negative, to the value of `item`; an item that the
-    /// group does not have begins at 0. Returns whether the N largest have changed.
+    /// Adds `amount`, which may be negative, to the value of `item`; a new item begins
+    /// at 0. Returns whether the N largest have changed.
     ///
     /// # Errors
-    /// [`Error::Plugin`] if the sum is not within 64 bits; else as [`Table::get`].
+    /// [`Error::Plugin`] if the sum does not fit 64 bits; otherwise as [`Table::get`].
     pub fn add(&mut self, group: impl Key, item: impl Key, amount: i64) -> Result<bool, Error> {
         let item = item.to_key();
         let sum = |value: Option<i64>| match value.unwrap_or_default().checked_add(amount) {
@@ -207,7 +206,7 @@ impl<const N: usize> TopN<N> {
         self.change(&group.to_key(), &item, sum)
     }
 
-    /// Gives `item` the value `value`. Returns whether the N largest have changed.
+    /// Sets the value of `item` to `value`. Returns whether the N largest have changed.
     ///
     /// # Errors
     /// As [`Table::get`].
@@ -234,7 +233,7 @@ impl<const N: usize> TopN<N> {
         }
     }
 
-    /// The value of `item`, be it among the N largest or not.
+    /// The value of `item`, whether it is among the N largest or not.
     ///
     /// # Errors
     /// As [`Table::get`].
@@ -270,7 +269,7 @@ impl<const N: usize> TopN<N> {
         }
     }
 
-    /// Gives `item` the value that `value` makes of the one it has.
+    /// Sets the value of `item` to the result of `value`, called with the current one.
     fn change(
         &mut self,
         group: &str,
@@ -326,12 +325,12 @@ impl<const N: usize> TopN<N> {
         Ok(true)
     }
 
-    /// The N largest of a group and the number of its other items, to be changed.
+    /// The N largest of a group and the number of its other items, mutable.
     fn group(&mut self, group: &str) -> Result<(&mut Vec<Ranked>, &mut u64), Error> {
         let fresh = || Kept::Group { largest: Vec::new(), others: 0 };
         match self.table.row_or(group_key(group), fresh)? {
             Kept::Group { largest, others } => Ok((largest, others)),
-            Kept::Value(_) | Kept::Place => Err(Error::new("a group's row is of another kind")),
+            Kept::Value(_) | Kept::Place => Err(Error::new("a group's row is of a different kind")),
         }
     }
 
@@ -343,13 +342,13 @@ impl<const N: usize> TopN<N> {
         Ok(())
     }
 
-    /// Gives the item at `place` another value.
+    /// Sets another value for the item at `place`.
     fn move_ranked(&mut self, group: &str, place: usize, value: i64) -> Result<(), Error> {
         let (largest, others) = self.group(group)?;
         let mut ranked = largest.remove(place);
         let shrinks = value < ranked.value;
         ranked.value = value;
-        // It stays before all others if it stays before one of the N.
+        // It ranks before all others if it still ranks before one of the N.
         let last = largest.last().is_none_or(|last| !last.is_behind(&ranked.item, value));
         if shrinks && last && *others > 0 {
             self.put_other(group, &ranked.item, value)?;
@@ -378,7 +377,7 @@ impl<const N: usize> TopN<N> {
         let place = key.strip_prefix(&prefix).and_then(|place| place.split_once('/'));
         let found = place.and_then(|(value, item)| Some((Narrow::parse(value)?, item)));
         let (Narrow(inverse), item) =
-            found.ok_or_else(|| Error::new(format!("the key {key:?} is none of a `TopN`")))?;
+            found.ok_or_else(|| Error::new(format!("the key {key:?} is not a key of a `TopN`")))?;
         self.remove_other(group, item, !inverse)?;
         self.rank(group, Ranked { item: item.to_owned(), value: !inverse })
     }
@@ -402,7 +401,7 @@ fn group_key(group: &str) -> String {
     ("group", group).to_key()
 }
 
-/// The item comes last and as it is: escaped, its key might have another order.
+/// The item is last and unescaped: escaping could change its order.
 fn item_key(group: &str, item: &str) -> String {
     let mut key = ("item", group, "").to_key();
     key.push_str(item);
@@ -413,7 +412,7 @@ fn places_key(group: &str) -> String {
     ("place", group, "").to_key()
 }
 
-/// The largest value first, and of equal values the first item.
+/// The largest value first, and among equal values the first item.
 fn place_key(group: &str, item: &str, value: i64) -> String {
     let mut key = places_key(group);
     Narrow(!value).write(&mut key);

@@ -13,7 +13,7 @@ pub const DISTINCT_EXACT_MAX: usize = 512;
 
 const INDEX_BITS: u32 = 12;
 const REGISTERS: usize = 1 << INDEX_BITS;
-/// The bits of a hash that count: those of the index and those of the rank.
+/// The number of hash bits used: those of the index and those of the rank.
 const ENTRY_BITS: u32 = 40;
 const ENTRY_BYTES: usize = 5;
 const RANK_BITS: u32 = ENTRY_BITS - INDEX_BITS;
@@ -43,7 +43,7 @@ pub struct Distinct(State);
 enum State {
     /// The entries, ascending; at most [`DISTINCT_EXACT_MAX`].
     Sparse(Vec<u64>),
-    /// The registers, packed.
+    /// The packed registers.
     Dense(Box<[u8; DENSE_BYTES]>),
 }
 
@@ -103,7 +103,7 @@ impl Distinct {
         }
     }
 
-    /// Makes this the sketch of the values of both.
+    /// Changes this to the sketch of the values of both.
     pub fn merge(&mut self, other: &Self) {
         match (&mut self.0, &other.0) {
             (_, State::Sparse(entries)) => {
@@ -132,7 +132,7 @@ impl Distinct {
         matches!(&self.0, State::Sparse(entries) if entries.is_empty())
     }
 
-    /// How many distinct values were added, about; at most 2⁴⁰.
+    /// The approximate number of distinct values; at most 2⁴⁰.
     #[must_use]
     pub fn estimate(&self) -> u64 {
         match &self.0 {
@@ -168,7 +168,7 @@ impl Distinct {
         }
     }
 
-    /// The sketch that [`Self::encode`] made `bytes` from.
+    /// The sketch from which [`Self::encode`] wrote `bytes`.
     ///
     /// # Errors
     /// [`DecodeError`] if no sketch has these bytes.
@@ -206,8 +206,8 @@ fn decode_dense(bytes: &[u8]) -> Result<Distinct, DecodeError> {
     Ok(Distinct(State::Dense(Box::new(registers))))
 }
 
-/// Where the register's five bits begin: a byte, and how far they are from the
-/// lowest bit of the two bytes from there on.
+/// The position of the register's five bits: a byte, and the distance from the lowest
+/// bit of the two bytes that begin there.
 #[inline]
 fn place(index: usize) -> (usize, u32) {
     let bit = index * 5;
@@ -226,7 +226,7 @@ fn register(registers: &[u8; DENSE_BYTES], index: usize) -> u8 {
     (window(registers, byte) >> shift) as u8 & 31
 }
 
-/// Makes the register at least `rank`.
+/// Sets the register to at least `rank`.
 #[inline]
 fn raise(registers: &mut [u8; DENSE_BYTES], index: usize, rank: u8) {
     if rank <= register(registers, index) {
@@ -250,9 +250,8 @@ fn raise_by_entry(registers: &mut [u8; DENSE_BYTES], entry: u64) {
 }
 
 /// Ertl's improved raw estimator ("New cardinality estimation algorithms for
-/// `HyperLogLog` sketches", 2017, algorithm 6), which needs neither tables nor
-/// a change of formula between small and large counts. `counts[k]` registers
-/// have the value `k`.
+/// `HyperLogLog` sketches", 2017, algorithm 6). It needs neither tables nor different
+/// formulas for small and large counts. `counts[k]` registers have the value `k`.
 fn estimate(counts: &[u64; RANK_MAX as usize + 1]) -> u64 {
     let registers = REGISTERS as u128;
     let share = |count: u64| u128::from(count) * (ONE / registers);
@@ -271,7 +270,7 @@ fn estimate(counts: &[u64; RANK_MAX as usize + 1]) -> u64 {
     u64::try_from(rounded).map_or(limit, |rounded| rounded.min(limit))
 }
 
-/// `x + x²·1 + x⁴·2 + x⁸·4 + …`, of a number less than 1.
+/// `x + x²·1 + x⁴·2 + x⁸·4 + …`, for a number less than 1.
 fn sigma(mut x: u128) -> u128 {
     let (mut sum, mut weight) = (x, 1);
     loop {
@@ -284,7 +283,7 @@ fn sigma(mut x: u128) -> u128 {
     }
 }
 
-/// A third of `1 − x − (1 − x^½)²·½ − (1 − x^¼)²·¼ − …`, of a number from 0 to 1.
+/// A third of `1 − x − (1 − x^½)²·½ − (1 − x^¼)²·¼ − …`, for a number from 0 to 1.
 fn tau(mut x: u128) -> u128 {
     if x == 0 || x == ONE {
         return 0;

@@ -1,5 +1,5 @@
-//! The JSON form of sketches in rows: the numbers that people read, and the
-//! sketch itself for merging.
+//! The JSON form of sketches in rows: the numbers for people, and the sketch itself for
+//! merging.
 
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -74,7 +74,7 @@ macro_rules! json {
                 to_base64(&self.encode()).into_owned()
             }
 
-            /// The sketch that [`Self::to_base64`] made `text` from.
+            /// The sketch from which [`Self::to_base64`] wrote `text`.
             ///
             /// # Errors
             /// [`DecodeError`] if no sketch has this text.
@@ -83,15 +83,15 @@ macro_rules! json {
             }
         }
 
-        /// As in a row: an object of the numbers and the sketch.
+        /// The form in a row: an object with the numbers and the sketch.
         impl Serialize for $sketch {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 self.form().serialize(serializer)
             }
         }
 
-        /// From an object with exactly these members, whose numbers are those
-        /// that the sketch gives.
+        /// From an object with exactly these members, whose numbers must be those of
+        /// the sketch.
         impl<'de> Deserialize<'de> for $sketch {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let form = $form::deserialize(deserializer)?;

@@ -1,11 +1,11 @@
-//! Mergeable sketches: [`Distinct`] counts distinct values, [`Percentiles`]
-//! tells percentiles, each with a stated error and in bounded memory.
+//! Mergeable sketches: [`Distinct`] counts distinct values, [`Percentiles`] computes
+//! percentiles, each with a stated error and in bounded memory.
 //!
-//! A sketch is a function of the values that were added, in any order and
-//! grouping: adding two halves apart and merging them gives the sketch of the
-//! whole, byte by byte. All arithmetic is on integers, so the same values give
-//! the same bytes and the same numbers on every machine and in every language.
-//! `docs/sketches.md` specifies the algorithms; SDK and host share this crate.
+//! A sketch is a function of the values that were added, in any order and grouping:
+//! adding two halves separately and merging them gives the sketch of the whole, byte by
+//! byte. All arithmetic uses integers, so the same values give the same bytes and the
+//! same numbers on every machine and in every language. `docs/sketches.md` specifies
+//! the algorithms; SDK and host share this crate.
 //!
 //! ```
 //! use lantern_sketch::{Distinct, Percentiles};
@@ -42,13 +42,13 @@ use core::fmt;
 pub enum DecodeError {
     /// The text is not base64 as this crate writes it.
     Base64,
-    /// The first byte names no form of this kind of sketch.
+    /// The first byte is not a form of this kind of sketch.
     Form,
     /// The bytes end too early or too late.
     Length,
     /// A value is outside of its range, or out of order.
     Value,
-    /// The numbers next to the sketch are not those that it gives.
+    /// The numbers next to the sketch are not those of the sketch.
     Summary,
 }
 

@@ -5,10 +5,10 @@ use core::fmt;
 
 use crate::DecodeError;
 
-/// The most buckets that a sketch can have: all integers of 64 bits.
+/// The maximum number of buckets of a sketch: for all integers of 64 bits.
 pub const PERCENTILES_BUCKETS_MAX: usize = 2 * BUCKETS as usize;
 
-/// The significant bits that a bucket keeps of a value.
+/// The number of significant bits of a value that a bucket keeps.
 const VALUE_BITS: u32 = 7;
 /// Buckets for the values from 0 to 2⁶³ − 1.
 const BUCKETS: i16 = bucket_of_natural(i64::MAX as u64) + 1;
@@ -17,19 +17,20 @@ const FORM: u8 = 3;
 
 /// Percentiles of integers.
 ///
-/// Minimum, maximum and count are exact, and so are values from −128 to 127.
-/// A percentile of others is within 1/128 (0.8 %) of a value that was added at
-/// this rank. Merging is commutative and associative.
+/// Minimum, maximum and count are exact, and so are values from −128 to 127. A
+/// percentile of other values is within 1/128 (0.8 %) of a value that was added at this
+/// rank. Merging is commutative and associative.
 ///
-/// It takes 16 bytes in memory for each bucket with values: about 64 buckets
-/// for each doubling from the smallest to the largest value, at most 7,424.
-/// Stored, a bucket takes two or three bytes.
+/// It needs 16 bytes in memory for each bucket with values: about 64 buckets for each
+/// doubling from the smallest to the largest value, at most 7,424. When stored, a
+/// bucket needs two or three bytes.
 ///
 /// Values are integers so that sums and buckets are the same everywhere. Choose
 /// the unit accordingly (milliseconds, cents), or see [`Self::add_number`].
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Percentiles {
-    /// How many values each bucket has, ascending; no bucket without values.
+    /// The number of values in each bucket, ascending; buckets without values are left
+    /// out.
     buckets: Vec<Bucket>,
     /// The smallest and the largest value; 0 without values.
     bounds: (i64, i64),
@@ -85,7 +86,8 @@ impl Percentiles {
         rounded.is_some()
     }
 
-    /// Takes `bounds` into those of the values. Before the value's own bucket.
+    /// Extends the bounds of the values by `bounds`. Call it before adding to the
+    /// value's bucket.
     fn widen(&mut self, bounds: (i64, i64)) {
         self.bounds = if self.buckets.is_empty() {
             bounds
@@ -104,7 +106,7 @@ impl Percentiles {
         }
     }
 
-    /// Makes this the sketch of the values of both.
+    /// Changes this to the sketch of the values of both.
     pub fn merge(&mut self, other: &Self) {
         if other.buckets.is_empty() {
             return;
@@ -139,8 +141,8 @@ impl Percentiles {
         (!self.is_empty()).then_some(self.bounds.1)
     }
 
-    /// The value that `percent` of 100 values are not greater than (the nearest
-    /// rank): 50 is the median. None without values.
+    /// The smallest value such that `percent` of 100 values are not greater (the
+    /// nearest rank): 50 is the median. None without values.
     #[must_use]
     pub fn percentile(&self, percent: u8) -> Option<i64> {
         self.quantile(u32::from(percent), 100)
@@ -163,16 +165,16 @@ impl Percentiles {
         Some(middle(bucket.index).clamp(self.bounds.0, self.bounds.1))
     }
 
-    /// The largest values of all but the last of `classes` classes with equally
-    /// many values each: of 4 the quartiles. Empty without values.
+    /// The upper bounds of all but the last of `classes` classes with equally many
+    /// values each: for 4 classes, the quartiles. Empty without values.
     #[must_use]
     pub fn class_bounds(&self, classes: u32) -> Vec<i64> {
         (1..classes).filter_map(|class| self.quantile(class, classes)).collect()
     }
 
-    /// The class of `value` among `classes`, from 0 for the smallest values: how
-    /// many of [`Self::class_bounds`] are less than it. With 4 classes, 3 is the
-    /// fourth of the values that are largest.
+    /// The class of `value` among `classes`, from 0 for the smallest values: how many
+    /// of [`Self::class_bounds`] are less than it. With 4 classes, class 3 is the
+    /// quarter with the largest values.
     #[must_use]
     pub fn class_of(&self, value: i64, classes: u32) -> u32 {
         let bounds = self.class_bounds(classes);
@@ -198,7 +200,7 @@ impl Percentiles {
         bytes
     }
 
-    /// The sketch that [`Self::encode`] made `bytes` from.
+    /// The sketch from which [`Self::encode`] wrote `bytes`.
     ///
     /// # Errors
     /// [`DecodeError`] if no sketch has these bytes.
@@ -252,8 +254,8 @@ pub fn round_scaled(value: f64, scale: u32) -> Option<i64> {
     whole.checked_add(up)
 }
 
-/// The bucket of a value. Negative values mirror the others: −1 is to −1 as 0
-/// is to 0, which `!` does, also for the smallest.
+/// The bucket of a value. Negative values mirror the others: −1 corresponds to 0, as
+/// `!` computes, also for the smallest integer.
 const fn bucket_of(value: i64) -> i16 {
     if value >= 0 { bucket_of_natural(value as u64) } else { !bucket_of_natural(!value as u64) }
 }
@@ -264,7 +266,7 @@ const fn bucket_of_natural(value: u64) -> i16 {
     ((shift << (VALUE_BITS - 1)) as u64 + (value >> shift)) as i16
 }
 
-/// The value that stands for all of a bucket.
+/// The value that represents a bucket.
 const fn middle(index: i16) -> i64 {
     if index >= 0 { middle_of_natural(index as u64) } else { !middle_of_natural(!index as u64) }
 }
@@ -295,8 +297,8 @@ fn write_varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-/// Takes an integer off the beginning of `bytes`; it must be in its shortest
-/// form.
+/// Reads an integer at the beginning of `bytes` and removes it; it must be in its
+/// shortest form.
 fn read_varint(bytes: &mut &[u8]) -> Result<u64, DecodeError> {
     let mut value = 0_u64;
     for shift in (0..u64::BITS).step_by(7) {

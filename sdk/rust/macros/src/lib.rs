@@ -1,4 +1,4 @@
-//! The derive macros of `lantern-sdk`, documented there with the traits they
+//! The derive macros of `lantern-sdk`, which documents them with the traits they
 //! implement: `Row` and `Tables`; and the time zones that plugins name.
 
 #[path = "../../src/zone/names.rs"]
@@ -48,7 +48,7 @@ pub fn zone_bytes(input: TokenStream) -> TokenStream {
     }
 }
 
-/// The fields of a struct that has names for them, and no generics.
+/// The fields of a struct that has named fields and no generics.
 fn named_fields<'a>(
     input: &'a DeriveInput,
     derive: &str,
@@ -67,7 +67,7 @@ fn named_fields<'a>(
     Ok(fields.filter_map(|field| Some((field.ident.as_ref()?, field))).collect())
 }
 
-/// A field's name without the `r#` that lets a keyword be one.
+/// A field's name without the `r#` that allows a keyword as a name.
 fn plain_name(ident: &Ident) -> String {
     let name = ident.to_string();
     name.strip_prefix("r#").unwrap_or(&name).to_owned()

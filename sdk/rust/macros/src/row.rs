@@ -106,8 +106,8 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
     })
 }
 
-/// Reads a row as `encode` writes it, if it can be read so at once: `read` takes
-/// its fields off its front, and `end` is left. Else serde reads it.
+/// Reads a row quickly if its text is exactly as `encode` writes it: `read` takes the
+/// fields off its front, and `end` remains. Otherwise serde reads it.
 fn decode(fields: &[(&Ident, &Field)], read: &[TokenStream], end: &str) -> TokenStream {
     let idents: Vec<_> = fields.iter().map(|(ident, _)| ident).collect();
     let types: Vec<_> = fields.iter().map(|(_, field)| &field.ty).collect();

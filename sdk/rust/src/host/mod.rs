@@ -1,5 +1,5 @@
-//! The host, as the SDK calls it: the contract's imports in Wasm, tables in
-//! memory everywhere else. Nothing outside this module knows which.
+//! The host, as the SDK calls it: the contract's imports in Wasm, tables in memory
+//! elsewhere. Code outside this module does not know which one it uses.
 
 #[cfg(target_arch = "wasm32")]
 mod wasm;

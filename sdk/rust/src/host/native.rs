@@ -1,7 +1,7 @@
-//! A host in memory, one a thread, for native tests.
+//! A host in memory, one per thread, for native tests.
 //!
-//! It keeps what a call wrote apart from what is committed, as the real host
-//! does, so that a failed call leaves nothing behind.
+//! Like the real host, it keeps the writes of the current call separate from the
+//! committed state, so that a failed call leaves nothing behind.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,21 +12,21 @@ use crate::bindings::lantern::projection::types::{Column, Level, NewEvent, Row};
 /// A table's rows, by key.
 pub(crate) type Rows = BTreeMap<String, Vec<u8>>;
 
-/// What a shard keeps between calls.
+/// The state of a shard between calls.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct State {
     /// Rows, by table.
     pub(crate) tables: BTreeMap<u32, Rows>,
     /// The timers that are set, by key.
     pub(crate) timers: BTreeMap<String, TimerState>,
-    /// Emitted events, oldest first, each behind the offset of its cause.
+    /// Emitted events, oldest first, each with the offset of its cause.
     pub(crate) emitted: Vec<(u64, NewEvent)>,
 }
 
 /// A timer or an event of a call.
 #[derive(Debug, Clone)]
 pub(crate) struct Occasion {
-    /// Of a timer, that of the event that set it.
+    /// For a timer, the offset of the event that set it.
     pub(crate) offset: u64,
     /// None for a timer that belongs to no tenant.
     pub(crate) tenant: Option<String>,
@@ -35,21 +35,21 @@ pub(crate) struct Occasion {
 /// When a timer fires, in microseconds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TimerState {
-    /// As it was set.
+    /// The time for which it was set.
     pub(crate) at: i64,
-    /// After the watermark of the call that set it: a timer never fires in
-    /// that call, nor where the batch happens to end.
+    /// A time after the watermark of the call that set it: a timer never fires in that
+    /// call, and the time does not depend on where the batch ends.
     pub(crate) due: i64,
     /// The offset of the event that set it.
     pub(crate) offset: u64,
 }
 
-/// Committed state and what the current call adds to it.
+/// Committed state, and the writes of the current call.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryHost {
-    /// As of the last call that succeeded.
+    /// The state after the last successful call.
     pub(crate) state: State,
-    /// What was logged, also by calls that failed.
+    /// Log messages, including those of failed calls.
     pub(crate) logs: Vec<(Level, String)>,
     /// The watermark of the current call, in microseconds.
     pub(crate) watermark: i64,
@@ -64,7 +64,7 @@ pub(crate) struct MemoryHost {
 
 impl MemoryHost {
     /// # Panics
-    /// If the call has no such timer or event: the real host ends the call.
+    /// If the call has no such timer or event: the real host traps the call.
     fn occasion(&self, cause: u32) -> &Occasion {
         let known = self.occasions.get(cause as usize);
         known.unwrap_or_else(|| panic!("the call has no timer or event {cause}"))
@@ -78,8 +78,7 @@ impl MemoryHost {
     }
 
     /// # Panics
-    /// If `key` belongs to another tenant than `cause`: the real host ends the
-    /// call.
+    /// If `key` belongs to another tenant than `cause`: the real host traps the call.
     fn check_timer(&self, cause: u32, key: &str) -> &Occasion {
         let occasion = self.occasion(cause);
         let tenant = key.split_once('\0').map(|(tenant, _)| tenant);
@@ -88,13 +87,13 @@ impl MemoryHost {
         occasion
     }
 
-    /// Rows the current call has written: table, key, and the value unless
-    /// the row was deleted.
+    /// The rows that the current call has written: table, key, and the value unless the
+    /// row was deleted.
     pub(crate) fn written(&self) -> impl Iterator<Item = (u32, &str, Option<&[u8]>)> {
         self.rows.iter().map(|((table, key), value)| (*table, key.as_str(), value.as_deref()))
     }
 
-    /// Makes what the current call wrote part of the state.
+    /// Makes the writes of the current call part of the state.
     pub(crate) fn commit(&mut self) {
         for ((table, key), value) in std::mem::take(&mut self.rows) {
             let rows = self.state.tables.entry(table).or_default();
@@ -112,7 +111,7 @@ impl MemoryHost {
         self.state.emitted.append(&mut self.emitted);
     }
 
-    /// Forgets what the current call wrote.
+    /// Discards the writes of the current call.
     pub(crate) fn discard(&mut self) {
         self.rows.clear();
         self.timers.clear();
@@ -162,7 +161,7 @@ thread_local! {
     static HOST: RefCell<MemoryHost> = RefCell::default();
 }
 
-/// Exchanges this thread's host for `other`.
+/// Replaces this thread's host by `other`, and returns the old one in `other`.
 pub(crate) fn swap(other: &mut MemoryHost) {
     HOST.with_borrow_mut(|host| std::mem::swap(host, other));
 }
@@ -238,7 +237,7 @@ pub(crate) fn scan(table: u32, start: &str, end: &str, limit: u32, reverse: bool
 pub(crate) fn set_timer(cause: u32, at: i64, key: &str) {
     call(|host| {
         let offset = host.check_timer(cause, key).offset;
-        // Set again for the same time, it keeps the first event's offset.
+        // If it is set again for the same time, it keeps the first event's offset.
         if host.timer(key).is_none_or(|timer| timer.at != at) {
             let due = at.max(host.watermark.saturating_add(1));
             host.timers.insert(key.to_owned(), Some(TimerState { at, due, offset }));

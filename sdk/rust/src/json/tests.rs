@@ -1,5 +1,5 @@
-//! Whatever the text and the type: what the reader accepts, `serde_json` reads
-//! as the same.
+//! For every text and type: if the reader accepts a text, `serde_json` parses it to the
+//! same value.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::borrow::Cow;
@@ -42,7 +42,7 @@ struct Rare<'a> {
     rest: BTreeMap<String, Value>,
 }
 
-/// A type that makes do with an error.
+/// A type that replaces an error by a default.
 fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
     Ok(u8::deserialize(deserializer).unwrap_or(7))
 }
@@ -65,7 +65,7 @@ enum Any {
     Object(BTreeMap<String, Any>),
 }
 
-/// A type that takes of an object as much as it likes.
+/// A type that reads only a part of an object.
 #[derive(Debug)]
 #[allow(dead_code, reason = "it is shown by Debug")]
 struct First(Option<(String, Option<u8>)>);
@@ -88,7 +88,7 @@ impl<'de> Deserialize<'de> for First {
     }
 }
 
-/// Whether both say the same of this text and type.
+/// Whether both give the same result for this text and type.
 fn same<'a, T: Deserialize<'a> + Debug>(text: &'a str) -> Result<(), String> {
     let theirs: Result<T, _> = serde_json::from_str(text);
     let show = |result: &Result<T, serde_json::Error>| match result {
@@ -140,7 +140,7 @@ fn same_as_all(text: &str) -> Result<(), String> {
     same::<serde_json::Number>(text)
 }
 
-/// JSON of every kind, and some that is nearly so.
+/// JSON of every kind, and some text that is nearly JSON.
 fn json() -> impl Strategy<Value = String> {
     let space = "[ \n\t\r]{0,1}";
     let text = prop_oneof![
@@ -178,7 +178,7 @@ proptest! {
         same_as_all(&text).unwrap();
     }
 
-    /// Cut off, with a character too many, or another.
+    /// Texts that are cut off, or have an extra or a changed character.
     #[test]
     fn it_reads_damaged_text_as_serde_json_does(
         text in json(),
@@ -279,7 +279,8 @@ fn a_member_is_read_no_further_than_to_its_end() {
     }
 }
 
-/// Otherwise all would be right, and nothing fast.
+/// Without this test a reader that always gives up would pass, and nothing would be
+/// fast.
 #[test]
 fn what_is_common_is_not_read_twice() {
     let shop = r#"{"a":"p7","country":"GB","quantity":3,"b":-18201,"c":[{"d":1.5e3},"x\n",null]}"#;

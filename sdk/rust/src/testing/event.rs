@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 
-/// An event, made by hand or read from a CloudEvent's JSON.
+/// An event, built by hand or read from a CloudEvent's JSON.
 ///
 /// ```
 /// # use lantern_sdk::testing::TestEvent;
@@ -50,58 +50,58 @@ impl TestEvent {
         }
     }
 
-    /// At this time, in RFC 3339.
+    /// Sets the time, in RFC 3339.
     ///
     /// # Panics
-    /// If `time` is not that.
+    /// If `time` is not RFC 3339.
     pub fn at(self, time: &str) -> Self {
         let time = time.parse().unwrap_or_else(|error| panic!("{error}"));
         self.time(time)
     }
 
-    /// At this time.
+    /// Sets the time.
     pub fn time(mut self, time: Timestamp) -> Self {
         self.time = time;
         self
     }
 
-    /// With this `id`.
+    /// Sets `id`.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = id.into();
         self
     }
 
-    /// From this `source`.
+    /// Sets `source`.
     pub fn source(mut self, source: impl Into<String>) -> Self {
         self.source = source.into();
         self
     }
 
-    /// With this `subject`.
+    /// Sets `subject`.
     pub fn subject(mut self, subject: impl Into<String>) -> Self {
         self.subject = subject.into();
         self
     }
 
-    /// With this `tenant`.
+    /// Sets `tenant`.
     pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
         self.tenant = tenant.into();
         self
     }
 
-    /// With these other extensions: a JSON object.
+    /// Sets the other extensions: a JSON object.
     pub fn extensions(mut self, json: impl Into<String>) -> Self {
         self.extensions = json.into();
         self
     }
 
-    /// With these bytes as its data, JSON or not.
+    /// Sets these bytes as its data, JSON or not.
     pub fn data(mut self, data: impl Into<Vec<u8>>) -> Self {
         self.data = data.into();
         self
     }
 
-    /// With `data` as its data, written as JSON.
+    /// Sets `data` as its data, written as JSON.
     ///
     /// # Panics
     /// If it cannot be written as JSON.
@@ -110,10 +110,10 @@ impl TestEvent {
         self.data(data.unwrap_or_else(|error| panic!("data: {error}")))
     }
 
-    /// The event that this CloudEvent is, in the JSON format.
+    /// The event of a CloudEvent in the JSON format.
     ///
     /// # Errors
-    /// With what is wrong with `json`.
+    /// The reason if `json` is not an event.
     pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
         let event: CloudEvent<'_> = serde_json::from_str(json)?;
         let extensions = serde_json::to_string(&event.extensions)?;
@@ -158,10 +158,10 @@ struct CloudEvent<'a> {
     extensions: BTreeMap<String, serde_json::Value>,
 }
 
-/// The events of a text of CloudEvents, one JSON object a line.
+/// The events in a text of CloudEvents, one JSON object per line.
 ///
 /// # Panics
-/// At the first line that is none.
+/// At the first line that is not an event.
 #[must_use]
 pub fn read_ndjson(text: &str) -> Vec<TestEvent> {
     let lines = text.lines().enumerate();

@@ -1,4 +1,4 @@
-//! The host's part in folding a log, as far as a projection can tell.
+//! The host's part in folding a log, as a projection sees it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,10 +11,10 @@ use crate::projection::{Failure, Instance, Projection};
 use crate::row::Stored;
 use crate::table::TableSpec;
 
-/// Events in a batch unless [`Harness::batch_size`] says otherwise.
+/// The number of events in a batch unless [`Harness::batch_size`] sets another.
 const BATCH_EVENTS: usize = 1_000;
 
-/// Timers fired in one call.
+/// The number of timers fired in one call.
 const BATCH_TIMERS: usize = 1_000;
 
 /// A projection and its host in memory; see [the module](crate::testing).
@@ -35,10 +35,10 @@ pub struct Harness<P> {
     halted: Option<String>,
 }
 
-/// An event that could not be applied, or waits behind one.
+/// An event that could not be applied, or that waits behind one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parked {
-    /// Its offset: the place among all events that were fed.
+    /// Its offset: its index among all events that were fed.
     pub offset: u64,
     /// The event.
     pub event: TestEvent,
@@ -76,7 +76,7 @@ impl<P: Projection> Harness<P> {
     /// The projection with these parameters.
     ///
     /// # Errors
-    /// With the message of its `setup`, if that fails.
+    /// The message of its `setup`, if that fails.
     pub fn try_with_parameters(json: &str) -> Result<Self, String> {
         let (instance, manifest) = Instance::setup(json).map_err(|error| error.to_string())?;
         Ok(Self {
@@ -96,24 +96,23 @@ impl<P: Projection> Harness<P> {
         })
     }
 
-    /// At most `events` events in a batch, and at least 1; 1,000 where it is
-    /// not said.
+    /// Sets the maximum number of events in a batch, at least 1; the default is 1,000.
     #[must_use]
     pub fn batch_size(mut self, events: usize) -> Self {
         self.batch_events = events.max(1);
         self
     }
 
-    /// Whether every call gets a fresh instance, as it may happen.
+    /// Sets whether every call gets a fresh instance, as the host may do.
     #[must_use]
     pub fn drop_instances(mut self, drop_instances: bool) -> Self {
         self.drop_instances = drop_instances;
         self
     }
 
-    /// Appends `events` to the log and folds them. Each has the next offset,
-    /// also those whose type the projection does not subscribe to; but only
-    /// those that it does move event time on.
+    /// Appends `events` to the log and folds them. Each gets the next offset, even if
+    /// the projection does not subscribe to its type; but only events to which it
+    /// subscribes advance event time.
     pub fn feed(&mut self, events: impl IntoIterator<Item = TestEvent>) -> &mut Self {
         let mut batch: Vec<Numbered> = Vec::new();
         for event in events {
@@ -136,16 +135,16 @@ impl<P: Projection> Harness<P> {
         self
     }
 
-    /// Folds a text of CloudEvents, one JSON object a line.
+    /// Folds a text of CloudEvents, one JSON object per line.
     ///
     /// # Panics
-    /// At the first line that is none.
+    /// At the first line that is not an event.
     pub fn feed_ndjson(&mut self, text: &str) -> &mut Self {
         self.feed(super::read_ndjson(text))
     }
 
-    /// Lets event time go on to `time` without an event, as the host does on
-    /// an idle partition, and fires the timers then due.
+    /// Advances event time to `time` without an event, as the host does on an idle
+    /// partition, and fires the timers that are due then.
     pub fn advance_to(&mut self, time: Timestamp) -> &mut Self {
         self.newest = self.newest.max(time);
         let watermark = self.watermark_now();
@@ -155,7 +154,7 @@ impl<P: Projection> Harness<P> {
         self
     }
 
-    /// The rows of a table, by key, each read as JSON.
+    /// The rows of a table, by key, each parsed as JSON.
     ///
     /// # Panics
     /// If there is no such table, or a row is not JSON.
@@ -171,7 +170,7 @@ impl<P: Projection> Harness<P> {
             .collect()
     }
 
-    /// The row of a table under `key`, read as JSON.
+    /// The row of a table under `key`, parsed as JSON.
     ///
     /// # Panics
     /// If there is no such table, or the row is not JSON.
@@ -182,7 +181,7 @@ impl<P: Projection> Harness<P> {
         Some(row.unwrap_or_else(|error| panic!("table `{table}`, row {key:?}: {error}")))
     }
 
-    /// The rows of a table, by key, as the type they are stored as.
+    /// The rows of a table, by key, as the type with which they are stored.
     ///
     /// # Panics
     /// If there is no such table, or its rows are of another type.
@@ -211,8 +210,8 @@ impl<P: Projection> Harness<P> {
         rows.cloned().unwrap_or_default()
     }
 
-    /// When the timers that are set are due, by key. Those of windows have
-    /// keys that begin with U+0001.
+    /// The due times of the timers, by key. The timers of windows have keys that begin
+    /// with U+0001.
     #[must_use]
     pub fn timers(&self) -> BTreeMap<String, Timestamp> {
         let timers = self.host.state.timers.iter();
@@ -222,7 +221,7 @@ impl<P: Projection> Harness<P> {
     /// The events that the projection has emitted, oldest first.
     ///
     /// # Panics
-    /// If one's data is not JSON.
+    /// If the data of an event is not JSON.
     #[must_use]
     pub fn emitted(&self) -> Vec<Emitted> {
         let emitted = self.host.state.emitted.iter();
@@ -239,7 +238,7 @@ impl<P: Projection> Harness<P> {
             .collect()
     }
 
-    /// What was logged, also by calls that failed.
+    /// Log messages, including those of failed calls.
     #[must_use]
     pub fn logs(&self) -> &[(Level, String)] {
         &self.host.logs
@@ -251,33 +250,33 @@ impl<P: Projection> Harness<P> {
         &self.parked
     }
 
-    /// Why calls with timers failed.
+    /// The errors of calls with timers.
     #[must_use]
     pub fn timer_failures(&self) -> &[String] {
         &self.timer_failures
     }
 
-    /// Why the projection was halted, if it was. Later events do nothing.
+    /// Why the projection was halted, if it was. Later events have no effect.
     #[must_use]
     pub fn halted(&self) -> Option<&str> {
         self.halted.as_deref()
     }
 
-    /// No event older than this is expected any more; [`Timestamp::MIN`]
-    /// before the first event, or without event time in the manifest.
+    /// The watermark; [`Timestamp::MIN`] before the first event, or without event time
+    /// in the manifest.
     #[must_use]
     pub fn watermark(&self) -> Timestamp {
         self.watermark
     }
 
-    /// How many calls of the host the projection has made, to see what the
-    /// tables' memory saves.
+    /// How many calls of the host the projection has made, to see the effect of the
+    /// tables' cache.
     #[must_use]
     pub fn host_calls(&self) -> u64 {
         self.host.calls
     }
 
-    /// All that the projection has made of the events so far.
+    /// The complete result of the projection so far.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         let tables = self.manifest.tables.iter();
@@ -297,7 +296,7 @@ impl<P: Projection> Harness<P> {
         })
     }
 
-    /// The newest event's time less the lateness, cut down to a tick.
+    /// The newest event's time minus the lateness, rounded down to a tick.
     fn watermark_now(&self) -> Timestamp {
         match &self.manifest.event_time {
             Some(rules) if self.newest > Timestamp::MIN => {
@@ -309,8 +308,8 @@ impl<P: Projection> Harness<P> {
         }
     }
 
-    /// Moves the watermark and fires the timers then due. Timers that these
-    /// set wait for the next tick.
+    /// Moves the watermark and fires the timers that are due then. Timers set by these
+    /// timers wait for the next tick.
     fn move_on(&mut self, watermark: Timestamp) {
         self.watermark = watermark;
         let mut due = self
@@ -375,7 +374,7 @@ impl<P: Projection> Harness<P> {
         }
     }
 
-    /// Applies the events before `place`, deals with that one, and goes on
+    /// Applies the events before `place`, handles the one at `place`, and continues
     /// with the rest.
     fn part_at(&mut self, mut events: Vec<Numbered>, place: usize, reason: &str) {
         let rest = events.split_off((place + 1).min(events.len()));
@@ -388,7 +387,7 @@ impl<P: Projection> Harness<P> {
                     return;
                 }
                 wit::OnFailure::ParkSubject => {
-                    // An event without a subject orders nothing.
+                    // Events without a subject have no order.
                     if !event.subject.is_empty() {
                         let key = (event.tenant.clone(), event.subject.clone());
                         self.parked_subjects.insert(key);
@@ -407,8 +406,8 @@ impl<P: Projection> Harness<P> {
         self.parked.insert(place, parked);
     }
 
-    /// One call of `apply`: its writes are kept if it succeeds; if not, they
-    /// are dropped, and the instance with them.
+    /// One call of `apply`. Its writes are kept if it succeeds; otherwise they are
+    /// dropped, together with the instance.
     fn call(&mut self, batch: &wit::Batch) -> Result<(), Failure> {
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
@@ -443,7 +442,7 @@ impl<P: Projection> Harness<P> {
         }
     }
 
-    /// The host refuses rows that break what the manifest declares.
+    /// Like the host, refuses rows that do not match the manifest.
     fn check_rows(&self) {
         for (table, key, value) in self.host.written() {
             let spec = P::SPECS.get(table as usize).filter(|spec| spec.public);
@@ -528,7 +527,7 @@ fn check_row(spec: &TableSpec, value: &[u8]) -> Result<(), String> {
                 Kind::Distinct | Kind::Percentiles => value.is_object(),
             };
         if !fits {
-            return Err(format!("the field `{name}` is {value}, which is no {:?}", field.kind));
+            return Err(format!("the field `{name}` is {value}, which is not a {:?}", field.kind));
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Decodes declared members as the host does; a test compares the two.
+//! Decodes declared members like the host; a test compares the two.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -103,8 +103,8 @@ fn empty(kind: FieldKind) -> wit::MemberValues {
     }
 }
 
-/// Adds the value of `json`, `null` if the event has none; returns whether it is
-/// of its kind.
+/// Adds the value of `json`, `null` if the event has none; returns whether it has the
+/// declared kind.
 fn push(values: &mut wit::MemberValues, event: usize, json: &str) -> bool {
     fn add<T: Default>(values: &mut Vec<T>, value: Option<T>) -> bool {
         let valid = value.is_some();

@@ -1,5 +1,5 @@
-//! A host in memory: feed events, look at tables. A plugin's tests need no
-//! Wasm and no server.
+//! A host in memory: feed events, check tables. A plugin's tests need neither Wasm nor
+//! a server.
 //!
 //! ```
 //! # use lantern_sdk::prelude::*;
@@ -26,10 +26,10 @@
 //! assert_eq!(host.parked()[0].offset, 1);
 //! ```
 //!
-//! It keeps the host's rules: batches end where the watermark moves on, timers
-//! fire there in calls of their own, a failed call leaves nothing behind and
-//! its event is parked as the manifest says. [`check_determinism`] folds the
-//! same events in several ways, as the host does at every upload.
+//! It follows the host's rules: batches end where the watermark advances, timers fire
+//! there in calls of their own, and a failed call leaves nothing behind; its event is
+//! parked as the manifest requests. [`check_determinism`] folds the same events in
+//! several ways, as the host does at every upload.
 
 mod event;
 mod fold;
@@ -47,7 +47,7 @@ use crate::projection::Projection;
 
 pub use crate::log::Level;
 
-/// An event that a projection has emitted.
+/// An event that a projection emitted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Emitted {
     /// The offset of the event that caused it.
@@ -64,12 +64,12 @@ pub struct Emitted {
     pub data: serde_json::Value,
 }
 
-/// All that a projection has made of the events it was fed, apart from logs.
+/// The complete result of a projection, without logs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// The rows' bytes by key, by table.
     pub tables: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
-    /// When the timers that are set are due, by key.
+    /// The due times of the timers, by key.
     pub timers: BTreeMap<String, Timestamp>,
     /// The events it has emitted.
     pub emitted: Vec<Emitted>,
@@ -81,8 +81,8 @@ pub struct Outcome {
 /// all and with a fresh one for every call.
 ///
 /// # Panics
-/// If the outcomes differ: the projection keeps something in memory that
-/// belongs in a table, or minds where a batch ends.
+/// If the results differ: the projection keeps state in memory that belongs in a table,
+/// or depends on where a batch ends.
 pub fn check_determinism<P: Projection>(parameters: &str, events: &[TestEvent]) -> Outcome {
     let fold = |batch_size, drop_instances| {
         let mut host = Harness::<P>::with_parameters(parameters)

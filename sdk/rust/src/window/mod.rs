@@ -2,9 +2,9 @@
 //!
 //! A window is *updating* or *final*.
 //!
-//! An updating window's row changes with every event, so that people see it
-//! grow. For tumbling and hopping windows that takes no more than
-//! [`Windows::of`] and a key that begins with the window:
+//! An updating window's row changes with every event, so that readers see it grow. For
+//! tumbling and hopping windows this needs only [`Windows::of`] and a key that begins
+//! with the window:
 //!
 //! ```
 //! # use lantern_sdk::prelude::*;
@@ -18,9 +18,9 @@
 //! # }
 //! ```
 //!
-//! A final window's row is written once, when the watermark has passed its
-//! end: from then on no event of it is expected. Until then its values wait in
-//! a private table, and a timer waits for its end. The manifest needs
+//! A final window's row is written once, when the watermark has passed its end: after
+//! that no event of the window is expected. Until then its values are in a private
+//! table, and a timer waits for its end. The manifest needs
 //! [`event_time`](crate::Manifest::event_time) for it.
 //!
 //! | windows | updating | final |
@@ -29,12 +29,12 @@
 //! | session | [`OpenSessions::add`] | [`OpenSessions::close`] |
 //! | sliding | [`Recent::add`], [`Advanced::current`] | [`Advanced::settled`] |
 //!
-//! Where the key is an [`InTenant`](crate::InTenant), what comes out when a
-//! window closes has the tenant apart, and may be written to `per_tenant`
-//! tables of that tenant. The windows' own private table is never `per_tenant`.
+//! If the key is an [`InTenant`](crate::InTenant), a closed window has the tenant in a
+//! separate field, and can be written to `per_tenant` tables of that tenant. The
+//! windows' own private table is never `per_tenant`.
 //!
-//! An event that comes after its window was closed is *late*: it is told, not
-//! dropped in silence, so that the projection can count it or make a row of it.
+//! An event that arrives after its window was closed is *late*: it is reported and not
+//! silently dropped, so that the projection can count it or write it to a row.
 
 mod open;
 mod recent;
@@ -51,14 +51,14 @@ use crate::event::{OWN_TIMER, Timer};
 use crate::key::{Key, split_tenant};
 use crate::time::{Timestamp, micros_of};
 
-/// A stretch of time: from `start` up to but not including `end`.
+/// A span of time: from `start` up to but not including `end`.
 ///
-/// As a key it is its start.
+/// Used as a key, it is its start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Window {
-    /// The first moment within.
+    /// The first moment in the window.
     pub start: Timestamp,
-    /// The first moment after.
+    /// The first moment after the window.
     pub end: Timestamp,
 }
 
@@ -76,16 +76,16 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Windows side by side: every moment is in exactly one. At least a
+    /// Adjacent windows: every moment is in exactly one. They are at least a
     /// microsecond long.
     #[must_use]
     pub fn tumbling(size: Duration) -> Self {
         Self::hopping(size, size)
     }
 
-    /// Windows of `size` that begin every `hop`. Where `hop` is the smaller,
-    /// they overlap, and every moment is in about `size / hop` of them; each of
-    /// those costs a row. Both are at least a microsecond.
+    /// Windows of `size` that begin every `hop`. If `hop` is smaller than `size`, they
+    /// overlap, and every moment is in about `size / hop` of them; each of those costs
+    /// a row. Both are at least a microsecond.
     #[must_use]
     pub fn hopping(size: Duration, hop: Duration) -> Self {
         Self { size_us: micros_of(size).max(1), hop_us: micros_of(hop).max(1) }
@@ -96,7 +96,7 @@ impl Windows {
         let time = time.micros();
         let newest = time.saturating_sub(time.rem_euclid(self.hop_us));
         let older = (self.size_us - 1).saturating_sub(time - newest).max(-1);
-        // Of windows with gaps between them, a moment may be in none.
+        // If there are gaps between windows, a moment may be in none.
         let count = if older < 0 { 0 } else { older / self.hop_us + 1 };
         (0..count).rev().map(move |back| {
             let start = newest.saturating_sub(back.saturating_mul(self.hop_us));
@@ -108,7 +108,7 @@ impl Windows {
     }
 }
 
-/// Windows by which [`OpenWindows`] gathers: [`Windows`], or the days of a
+/// The windows that [`OpenWindows`] can use: [`Windows`], or the days of a
 /// [`TimeZone`](crate::zone::TimeZone).
 pub trait WindowSet {
     /// The windows that `time` is in, oldest first.
@@ -121,7 +121,7 @@ impl WindowSet for Windows {
     }
 }
 
-/// Appends a time as text whose order is that of time.
+/// Appends a time as text that sorts by time.
 fn write_sortable(time: Timestamp, out: &mut String) {
     let bits = (time.micros() as u64) ^ (1 << 63);
     for place in (0..16).rev() {
@@ -135,8 +135,8 @@ fn from_sortable(text: &str) -> Option<Timestamp> {
     Some(Timestamp::from_micros((bits ^ (1 << 63)) as i64))
 }
 
-/// Whose window it is: a tenant, or nobody's in particular, and the rest of
-/// the key that events are added under.
+/// The owner of a window: the tenant, if there is one, and the rest of the key under
+/// which events are added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Owner {
     tenant: String,
@@ -144,7 +144,8 @@ struct Owner {
 }
 
 impl Owner {
-    /// Of the key that an event is added under, in the windows' table `table`.
+    /// The owner for the key under which an event is added, in the windows' table
+    /// `table`.
     fn of(table: &'static str, key: impl Key) -> Result<Self, Error> {
         match split_tenant(key) {
             Ok((tenant, rest)) => Ok(Self { tenant, rest }),
@@ -152,7 +153,7 @@ impl Owner {
         }
     }
 
-    /// The key of a row that holds all there is of this owner.
+    /// The key of a row with all values of this owner.
     fn row_key(&self) -> String {
         let mut key = String::new();
         self.tenant.write_part(&mut key);
@@ -162,8 +163,8 @@ impl Owner {
     }
 }
 
-/// The key of a timer of the table whose place is `table`. Where there is a
-/// tenant, it is the tenant's: the host lets it write that tenant's rows.
+/// The key of a timer of the table with index `table`. If there is a tenant, the timer
+/// belongs to it: then the host lets it write that tenant's rows.
 fn timer_key(table: u32, tenant: &str, rest: &str) -> String {
     if tenant.is_empty() {
         format!("{OWN_TIMER}{table}/{rest}")
@@ -172,7 +173,8 @@ fn timer_key(table: u32, tenant: &str, rest: &str) -> String {
     }
 }
 
-/// What [`timer_key`] made the timer's key from, if it is of this table.
+/// The owner from which [`timer_key`] built the timer's key, if the timer is of this
+/// table.
 fn timer_owner(table: u32, timer: &Timer<'_>) -> Option<Owner> {
     let rest = own_rest(table, timer.key())?;
     Some(Owner { tenant: timer.tenant().to_owned(), rest: rest.to_owned() })
@@ -183,7 +185,7 @@ fn own_rest(table: u32, key: &str) -> Option<&str> {
     (owner.parse() == Ok(table)).then_some(rest)
 }
 
-/// Reads the bytes that window rows are made of.
+/// Reads the bytes of a window's row.
 struct Reader<'a>(&'a [u8]);
 
 const CUT_SHORT: RowError = RowError::Malformed("the row is cut short");
@@ -208,7 +210,7 @@ fn write_time(time: Timestamp, out: &mut Vec<u8>) {
     out.extend_from_slice(&time.micros().to_le_bytes());
 }
 
-/// Appends what `write` appends, with its length before it.
+/// Appends the output of `write`, preceded by its length.
 fn write_bytes(
     out: &mut Vec<u8>,
     write: impl FnOnce(&mut Vec<u8>) -> Result<(), RowError>,

@@ -8,12 +8,12 @@ use crate::row::Stored;
 use crate::table::{Scan, Table, TableField, TableSpec};
 use crate::time::Timestamp;
 
-/// Ends of windows that are remembered to have a timer. Others are set again,
-/// which changes nothing.
+/// The number of window ends that are remembered to have a timer. Timers of others are
+/// set again, which changes nothing.
 const ARMED_MAX: usize = 16;
 
-/// Tumbling or hopping windows that are not over yet: a private table of what
-/// each has gathered so far, an `A` for each window and key.
+/// Tumbling or hopping windows that are not over yet: a private table with the values
+/// collected so far, an `A` for each window and key.
 ///
 /// ```
 /// # use lantern_sdk::prelude::*;
@@ -50,17 +50,17 @@ pub struct OpenWindows<A> {
     armed: Vec<(Timestamp, String)>,
 }
 
-/// A window that is over, and what it has gathered.
+/// A window that is over, and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed<A> {
     /// The window.
     pub window: Window,
-    /// The tenant of the key, where that was an [`InTenant`](crate::InTenant);
-    /// empty where not.
+    /// The tenant of the key, if that is an [`InTenant`](crate::InTenant); otherwise
+    /// empty.
     pub tenant: String,
-    /// The key that its events were added under, without the tenant.
+    /// The key under which its events were added, without the tenant.
     pub key: String,
-    /// What they made of `A::default()`.
+    /// The result of applying its events to `A::default()`.
     pub value: A,
 }
 
@@ -79,12 +79,12 @@ impl<A: Stored> TableField for OpenWindows<A> {
 }
 
 impl<A: Stored + Default> OpenWindows<A> {
-    /// Adds an event to each of the `windows` it is in and that is still open,
-    /// by `change`, under `key`. Returns how many were closed already: 0
-    /// unless the event is late.
+    /// Adds an event, with `change`, to each open window of `windows` that contains it,
+    /// under `key`. Returns how many of its windows were already closed: 0 unless the
+    /// event is late.
     ///
     /// # Errors
-    /// [`Error::NoEventTime`] unless the manifest has event time; else as
+    /// [`Error::NoEventTime`] unless the manifest has event time; otherwise as
     /// [`Table::get`].
     pub fn add(
         &mut self,
@@ -114,9 +114,9 @@ impl<A: Stored + Default> OpenWindows<A> {
         Ok(late)
     }
 
-    /// The windows that end with `timer` (of one tenant, where there are any), in the order of their starts and
-    /// keys, taken out of the table; none where the timer is not one of this
-    /// table's.
+    /// Removes the windows that end with `timer` from the table and returns them (those
+    /// of one tenant, if there are tenants), in the order of their starts and keys;
+    /// none if the timer is not one of this table's.
     ///
     /// # Errors
     /// As [`Table::scan`].
@@ -146,8 +146,8 @@ impl<A: Stored + Default> OpenWindows<A> {
         Ok(closed)
     }
 
-    /// Set again for the same time, a timer stays as it is. So it may be set more
-    /// than once, as by an instance that has not seen the first event.
+    /// If a timer is set again for the same time, it does not change. So it may be set
+    /// more than once, for example by an instance that has not seen the first event.
     fn arm(&mut self, event: &Event<'_>, end: Timestamp, tenant: &str) -> Result<(), Error> {
         if self.armed.iter().any(|(at, of)| *at == end && of == tenant) {
             return Ok(());
@@ -163,7 +163,7 @@ impl<A: Stored + Default> OpenWindows<A> {
     }
 }
 
-/// What the rows of all of a tenant's windows that end at `end` begin with.
+/// The common beginning of the keys of a tenant's windows that end at `end`.
 fn row_prefix(end: Timestamp, tenant: &str) -> String {
     let mut prefix = String::new();
     write_sortable(end, &mut prefix);

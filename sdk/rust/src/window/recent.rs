@@ -1,8 +1,7 @@
 //! Sliding windows.
 //!
-//! All values of a key that some window may still need are one row, in the
-//! order of time. A key has one timer, for the next moment at which anything
-//! about it changes without an event.
+//! All values of a key that a window may still need are in one row, ordered by time. A
+//! key has one timer, for the next moment at which its windows change without an event.
 
 use std::time::Duration;
 
@@ -14,15 +13,15 @@ use crate::row::Stored;
 use crate::table::{Table, TableField, TableSpec};
 use crate::time::{Timestamp, micros_of};
 
-/// Values that a [`Recent`] keeps for one key; an event past it is refused, and
-/// so parked. Where there are more, use hopping windows.
+/// The maximum number of values that a [`Recent`] keeps for one key; a further event is
+/// refused and therefore parked. If there are more values, use hopping windows.
 pub const RECENT_EVENTS_MAX: usize = 16_384;
 
-/// The latest values of each key: a sliding window, that ends not at fixed
-/// times but with each event.
+/// The latest values of each key: a sliding window, which ends with each event and not
+/// at fixed times.
 ///
-/// The window of size `size` that ends at time `t` holds the values of events
-/// after `t - size`, up to and including `t`.
+/// The window of size `size` that ends at time `t` contains the values of events after
+/// `t - size`, up to and including `t`.
 ///
 /// ```
 /// # use lantern_sdk::prelude::*;
@@ -58,7 +57,7 @@ pub struct Recent<V> {
     id: u32,
 }
 
-/// What is in a window that ends at some moment.
+/// The content of a window that ends at some moment.
 #[derive(Debug)]
 pub struct Slide<'a, V> {
     /// The last moment of the window.
@@ -78,13 +77,13 @@ impl<'a, V> Slide<'a, V> {
     }
 }
 
-/// A key whose window has moved on with the watermark.
+/// A key whose window has advanced with the watermark.
 #[derive(Debug)]
 pub struct Advanced<V> {
-    /// The tenant of the key, where that was an [`InTenant`](crate::InTenant);
-    /// empty where not.
+    /// The tenant of the key, if that is an [`InTenant`](crate::InTenant); otherwise
+    /// empty.
     pub tenant: String,
-    /// The key that the values were added under, without the tenant.
+    /// The key under which the values were added, without the tenant.
     pub key: String,
     watermark: Timestamp,
     size_us: i64,
@@ -93,8 +92,8 @@ pub struct Advanced<V> {
 }
 
 impl<V> Advanced<V> {
-    /// The window that ends at the watermark or, where that is later, with the
-    /// newest event: what is left after old values have dropped out.
+    /// The window that ends at the watermark or, if that is later, with the newest
+    /// event: the values that remain after old ones were removed.
     #[must_use]
     pub fn current(&self) -> Slide<'_, V> {
         let newest = self.entries.last().map(|entry| entry.time);
@@ -102,9 +101,9 @@ impl<V> Advanced<V> {
         slide(&self.entries, at, self.size_us)
     }
 
-    /// The windows that end with an event and can no longer change, in the
-    /// order of time, told once each. Events at the same time share one, and
-    /// an event that came after the watermark had passed it has none.
+    /// The windows that end with an event and can no longer change, ordered by time;
+    /// each is returned once. Events at the same time share one, and an event that
+    /// arrived after the watermark had passed it has none.
     pub fn settled(&self) -> impl Iterator<Item = Slide<'_, V>> {
         let last = |place: &usize| {
             let next = self.entries.get(place + 1);
@@ -117,13 +116,13 @@ impl<V> Advanced<V> {
     }
 }
 
-/// A key's values, in the order of time, then of offset.
+/// A key's values, ordered by time, then by offset.
 #[derive(Debug)]
 struct Values<V> {
     /// When the key's timer is due.
     armed: Timestamp,
     size_us: i64,
-    /// How many of the first entries' windows were told as settled.
+    /// How many of the first entries' windows were returned as settled.
     settled: usize,
     entries: Vec<Entry<V>>,
 }
@@ -141,8 +140,9 @@ impl<V> Default for Values<V> {
 }
 
 impl<V> Values<V> {
-    /// When something next changes without an event: a window settles once the
-    /// watermark is past its end, and a value drops out once it is `size` old.
+    /// The next moment at which something changes without an event: a window settles
+    /// when the watermark is past its end, and a value is removed when it is `size`
+    /// old.
     fn due(&self) -> Timestamp {
         let after =
             |entry: &Entry<V>, us| Timestamp::from_micros(entry.time.micros().saturating_add(us));
@@ -206,14 +206,14 @@ impl<V: Stored> TableField for Recent<V> {
 }
 
 impl<V: Stored + Clone> Recent<V> {
-    /// Adds an event's value under `key`, and returns the window of `size`
-    /// that ends with the key's newest event, mostly this one. Returns none if
-    /// the event is so late that no window would hold it any more. The same `size` should be given every
-    /// time: the last one counts for all of a key's values.
+    /// Adds an event's value under `key`, and returns the window of `size` that ends
+    /// with the key's newest event, which is usually this one. Returns none if the
+    /// event is so late that no window contains it any more. Use the same `size` every
+    /// time: the last one applies to all of a key's values.
     ///
     /// # Errors
-    /// [`Error::NoEventTime`] unless the manifest has event time;
-    /// [`Error::Plugin`] past [`RECENT_EVENTS_MAX`]; else as [`Table::get`].
+    /// [`Error::NoEventTime`] unless the manifest has event time; [`Error::Plugin`]
+    /// beyond [`RECENT_EVENTS_MAX`]; otherwise as [`Table::get`].
     pub fn add(
         &mut self,
         event: &Event<'_>,
@@ -230,15 +230,15 @@ impl<V: Stored + Clone> Recent<V> {
         let values = self.table.row(&key)?;
         if values.entries.len() >= RECENT_EVENTS_MAX {
             return Err(Error::new(format!(
-                "{key:?} has {RECENT_EVENTS_MAX} values in a sliding window, as many as it may; use hopping windows"
+                "{key:?} has {RECENT_EVENTS_MAX} values in a sliding window, which is the limit; use hopping windows"
             )));
         }
         values.size_us = micros_of(size).max(1);
         let place = values.entries.partition_point(|entry| entry.time <= time);
         values.entries.insert(place, Entry { time, value });
         if time < event.watermark() {
-            // All windows up to the watermark were told, and later ones stand
-            // behind this one.
+            // All windows up to the watermark were returned, and the later ones come
+            // after this one.
             values.settled += 1;
         }
         let due = values.due();
@@ -251,8 +251,8 @@ impl<V: Stored + Clone> Recent<V> {
         Ok(Some(slide(&values.entries, newest, values.size_us)))
     }
 
-    /// Moves the window of the key that `timer` belongs to on to the
-    /// watermark; none where the timer is not one of this table's.
+    /// Advances the window of the key to which `timer` belongs to the watermark; none
+    /// if the timer is not one of this table's.
     ///
     /// # Errors
     /// As [`Table::get`].

@@ -1,8 +1,8 @@
 //! Session windows.
 //!
-//! All open sessions of a key are one row, so that an event costs one lookup.
-//! A key has one timer, set when it gets its first session and moved only when
-//! it fires too early: an event that prolongs a session sets none.
+//! All open sessions of a key are in one row, so that an event costs one lookup. A key
+//! has one timer. It is set when the key gets its first session, and moved only when it
+//! fires too early: an event that prolongs a session sets none.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::row::Stored;
 use crate::table::{Table, TableField, TableSpec};
 use crate::time::Timestamp;
 
-/// Values of two sessions that turn out to be one.
+/// Values of two sessions that are joined into one.
 pub trait Combine {
-    /// Takes in what a later session has gathered.
+    /// Adds the value of a later session.
     fn combine(&mut self, later: Self);
 }
 
@@ -34,12 +34,12 @@ impl Combine for i64 {
     }
 }
 
-/// Sessions that are not over yet: a private table of what each has gathered
-/// so far, an `A` each.
+/// Sessions that are not over yet: a private table with the value collected so far, an
+/// `A` per session.
 ///
-/// A session is a run of events of one key with less than a gap between one
-/// and the next. It ends a gap after its last event. An event between two
-/// sessions may join them into one.
+/// A session is a series of events of one key with less than a gap between one and the
+/// next. It ends a gap after its last event. An event between two sessions may join
+/// them into one.
 ///
 /// ```
 /// # use lantern_sdk::prelude::*;
@@ -80,28 +80,28 @@ pub struct OpenSessions<A> {
 pub struct Joined<'a, A> {
     /// From the session's first event to a gap after its last one.
     pub window: Window,
-    /// What it has gathered.
+    /// The value collected so far.
     pub value: &'a A,
-    /// The starts of sessions that are no more, because they are part of this
-    /// one now: whoever shows sessions while they grow deletes those rows.
+    /// The starts of sessions that were joined into this one and no longer exist: if
+    /// you show sessions while they grow, delete those rows.
     pub absorbed: Vec<Timestamp>,
 }
 
-/// A session that is over, and what it has gathered.
+/// A session that is over, and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClosedSession<A> {
     /// From its first event to a gap after its last one.
     pub window: Window,
-    /// The tenant of the key, where that was an [`InTenant`](crate::InTenant);
-    /// empty where not.
+    /// The tenant of the key, if that is an [`InTenant`](crate::InTenant); otherwise
+    /// empty.
     pub tenant: String,
-    /// The key that its events were added under, without the tenant.
+    /// The key under which its events were added, without the tenant.
     pub key: String,
-    /// What they made of `A::default()`.
+    /// The result of applying its events to `A::default()`.
     pub value: A,
 }
 
-/// The open sessions of a key, oldest first; between them is more than a gap.
+/// The open sessions of a key, oldest first; there is more than a gap between them.
 #[derive(Debug)]
 struct Open<A> {
     /// When the key's timer is due.
@@ -159,15 +159,15 @@ impl<A: Stored> TableField for OpenSessions<A> {
 }
 
 impl<A: Stored + Default + Combine> OpenSessions<A> {
-    /// Adds an event to the session of `key` that it belongs to, which may be
-    /// a new one, by `change`. Returns none if that session is over already:
-    /// the event is late. So is one a gap or more behind the watermark, unless
-    /// it lies within a session still open: it lengthens none back to before,
-    /// to a start that a session already closed may have had. No two sessions
-    /// of a key have the same start.
+    /// Adds an event, with `change`, to the session of `key` to which it belongs, which
+    /// may be a new one. Returns none if that session is already over: the event is
+    /// late. An event that is a gap or more behind the watermark is also late, unless
+    /// it is within a session that is still open. Such an event never moves a session's
+    /// start back, because a session that is already closed may have had that start. No
+    /// two sessions of a key have the same start.
     ///
     /// # Errors
-    /// [`Error::NoEventTime`] unless the manifest has event time; else as
+    /// [`Error::NoEventTime`] unless the manifest has event time; otherwise as
     /// [`Table::get`].
     pub fn add(
         &mut self,
@@ -215,8 +215,8 @@ impl<A: Stored + Default + Combine> OpenSessions<A> {
         Ok(Some(Joined { window: *window, value, absorbed }))
     }
 
-    /// The sessions that `timer` ends, oldest first, taken out of the table;
-    /// none where the timer is not one of this table's.
+    /// Removes the sessions that `timer` ends from the table and returns them, oldest
+    /// first; none if the timer is not one of this table's.
     ///
     /// # Errors
     /// As [`Table::get`].

@@ -1,4 +1,4 @@
-//! Dates and times of day, as the clocks of a zone show them.
+//! Dates and times of day on the clocks of a zone.
 
 use std::fmt;
 
@@ -70,7 +70,8 @@ impl fmt::Display for Date {
 }
 
 impl LocalTime {
-    /// Of microseconds since 1970-01-01T00:00:00 by the zone's clocks.
+    /// The date and time for microseconds since 1970-01-01T00:00:00 on the zone's
+    /// clocks.
     pub(super) fn of(local: i64) -> Self {
         let second = local.rem_euclid(DAY_US) / MICROS;
         Self {

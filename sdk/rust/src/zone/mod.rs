@@ -1,9 +1,9 @@
-//! Days, hours, weeks and months of a place.
+//! Days, hours, weeks and months of a time zone.
 //!
-//! Reports of a shop in Berlin begin a day at midnight in Berlin, and a day on
-//! which the clocks change has 23 or 25 hours. A [`TimeZone`] knows when that
-//! is, from the IANA time zone database; it comes from a compact table in the
-//! SDK, so a plugin needs no files and no other crate.
+//! In reports of a shop in Berlin a day begins at midnight in Berlin, and has 23 or 25
+//! hours when the clocks change. A [`TimeZone`] contains these changes, from the IANA
+//! time zone database. They are in a compact table in the SDK, so a plugin needs no
+//! files and no other crate.
 //!
 //! ```
 //! # use lantern_sdk::prelude::*;
@@ -19,9 +19,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Measured in a small plugin of 263 KB: [`TimeZone::named`] makes it 59 KB larger,
-//! as it brings the table of all zones, and [`time_zone!`](crate::time_zone) 8 KB,
-//! as it brings only the zone that it names.
+//! Measured in a small plugin of 263 KB: [`TimeZone::named`] adds 59 KB, because it
+//! includes the table of all zones, and [`time_zone!`](crate::time_zone) adds 8 KB,
+//! because it includes only one zone.
 
 mod calendar;
 mod names;
@@ -41,11 +41,11 @@ use table::{Rule, Spans};
 const MICROS: i64 = 1_000_000;
 const DAY_US: i64 = 86_400 * MICROS;
 
-/// The rules of one zone: which offset from UTC holds when.
+/// The rules of one zone: which offset from UTC applies when.
 ///
-/// The offsets are those of the IANA database since 1970. Before, the offset
-/// at the beginning of 1970 counts; after the last change that the database
-/// lists, its rule for the future.
+/// The offsets are those of the IANA database since 1970. Before 1970, the offset at
+/// the beginning of 1970 applies; after the last change that the database lists, its
+/// rule for the future.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimeZone {
     spans: Spans,
@@ -82,14 +82,14 @@ impl TimeZone {
         Self::fixed(0)
     }
 
-    /// A zone that always is `seconds` ahead of UTC.
+    /// A zone that is always `seconds` ahead of UTC.
     #[must_use]
     pub fn fixed(seconds: i32) -> Self {
         Self { spans: Spans::fixed(seconds), rule: None }
     }
 
-    /// The zone with this name in the IANA database, such as `Europe/Berlin`.
-    /// Upper and lower case count.
+    /// The zone with this name in the IANA database, such as `Europe/Berlin`. Upper and
+    /// lower case matter.
     ///
     /// # Errors
     /// [`Error::Plugin`] if there is none.
@@ -97,12 +97,12 @@ impl TimeZone {
         match table::find(name) {
             Some(bytes) => Ok(Self::decode(bytes)),
             None => Err(Error::new(format!(
-                "{name:?} is no time zone; give a name of the IANA database, such as `Europe/Berlin`"
+                "{name:?} is not a time zone; give a name of the IANA database, such as `Europe/Berlin`"
             ))),
         }
     }
 
-    /// The zone that the table has these bytes for.
+    /// The zone with these bytes in the table.
     #[doc(hidden)]
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Self {
@@ -129,8 +129,8 @@ impl TimeZone {
         LocalTime::of(local)
     }
 
-    /// The hour of the zone's clocks. Clocks that are changed within an hour end
-    /// it, so an hour may be shorter, and the same hour may come twice in a day.
+    /// The hour on the zone's clocks. A change of the clocks within an hour ends it, so
+    /// an hour may be shorter, and the same hour may occur twice in a day.
     #[must_use]
     pub fn hour(&self, time: Timestamp) -> Window {
         const HOUR_US: i64 = 3_600 * MICROS;
@@ -143,9 +143,9 @@ impl TimeZone {
         }
     }
 
-    /// The day: from midnight to midnight, 23, 24 or 25 hours. If there is no
-    /// midnight because clocks skip it, the day begins when they do; if there
-    /// are two, at the first.
+    /// The day: from midnight to midnight, 23, 24 or 25 hours. If the clocks skip
+    /// midnight, the day begins at the change; if there are two midnights, at the
+    /// first.
     #[must_use]
     pub fn day(&self, time: Timestamp) -> Window {
         self.period(time, |days| days, |days| days + 1)
@@ -176,40 +176,44 @@ impl TimeZone {
         self.period(time, first, |days| first(days + 366))
     }
 
-    /// The hours of this zone, as [`OpenWindows::add`](crate::window::OpenWindows::add) takes them.
+    /// The hours of this zone, for
+    /// [`OpenWindows::add`](crate::window::OpenWindows::add).
     #[must_use]
     pub fn hours(&self) -> ZoneWindows<'_> {
         ZoneWindows { zone: self, of: Self::hour }
     }
 
-    /// The days of this zone, as [`OpenWindows::add`](crate::window::OpenWindows::add) takes them.
+    /// The days of this zone, for
+    /// [`OpenWindows::add`](crate::window::OpenWindows::add).
     #[must_use]
     pub fn days(&self) -> ZoneWindows<'_> {
         ZoneWindows { zone: self, of: Self::day }
     }
 
-    /// The weeks of this zone, as [`OpenWindows::add`](crate::window::OpenWindows::add) takes them.
+    /// The weeks of this zone, for
+    /// [`OpenWindows::add`](crate::window::OpenWindows::add).
     #[must_use]
     pub fn weeks(&self) -> ZoneWindows<'_> {
         ZoneWindows { zone: self, of: Self::week }
     }
 
-    /// The months of this zone, as [`OpenWindows::add`](crate::window::OpenWindows::add) takes them.
+    /// The months of this zone, for
+    /// [`OpenWindows::add`](crate::window::OpenWindows::add).
     #[must_use]
     pub fn months(&self) -> ZoneWindows<'_> {
         ZoneWindows { zone: self, of: Self::month }
     }
 
-    /// The window around `time` between the midnights of two dates: `first` is
-    /// the first day of the period that a day belongs to, and `next` the first
-    /// one after the period that begins with a day.
+    /// The window around `time` between the midnights of two dates: `first` returns the
+    /// first day of the period that contains a day, and `next` the first day after the
+    /// period that begins with a day.
     fn period(
         &self,
         time: Timestamp,
         first: impl Fn(i64) -> i64,
         next: impl Fn(i64) -> i64,
     ) -> Window {
-        // Clocks that were put back over midnight show the date before once
+        // If the clocks are put back over midnight, they show the previous date once
         // more; the moment still belongs to the period that had begun.
         let mut day = next(first(self.local_days(time)));
         while self.midnight(day) > time.micros() {
@@ -221,12 +225,12 @@ impl TimeZone {
         }
     }
 
-    /// The first moment at which the zone's clocks show the midnight that begins
-    /// a day, counted from 1970-01-01, or a later time.
+    /// The first moment at which the zone's clocks show the midnight that begins a day,
+    /// counted from 1970-01-01, or a later time.
     fn midnight(&self, days: i64) -> i64 {
         let local = days.saturating_mul(DAY_US);
-        // No offset is larger than a day. Of the spans around that moment, the
-        // first that reaches local midnight has it.
+        // No offset is larger than a day. Among the spans around that moment, the first
+        // one that reaches local midnight contains it.
         let mut span = self.span(local.saturating_sub(DAY_US));
         loop {
             let at = local.saturating_sub(i64::from(span.offset_s) * MICROS).max(span.start);
@@ -268,7 +272,7 @@ impl WindowSet for ZoneWindows<'_> {
     }
 }
 
-/// As a key, a date is its text: `2026-03-29`.
+/// Used as a key, a date is its text: `2026-03-29`.
 impl Key for Date {
     fn write(&self, out: &mut String) {
         use std::fmt::Write;

@@ -1,5 +1,4 @@
-//! Finding a zone's data by its name; shared with the macro that includes only
-//! one zone.
+//! Finds a zone's data by its name; shared with the macro that includes only one zone.
 
 /// The data of the zone `name` in the table `zones`.
 pub(super) fn find<'a>(zones: &'a [u8], name: &str) -> Option<&'a [u8]> {

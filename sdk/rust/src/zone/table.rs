@@ -1,9 +1,8 @@
-//! The table of all zones, and how the changes of one are read from it.
+//! The table of all zones, and how the changes of a zone are read from it.
 //!
-//! `zones.bin` begins with the names, in order: a byte with the name's length,
-//! the name, and twice two bytes: where its zone's data begin in the rest, and how
-//! many they are. Several names may share data. Between names and data is a zero
-//! byte.
+//! `zones.bin` begins with the names, in order: a byte with the name's length, the
+//! name, and twice two bytes: the start of its zone's data in the rest, and their
+//! length. Several names may share data. A zero byte separates names and data.
 //!
 //! A zone's data are integers of variable length (LEB128; signed ones in zigzag
 //! form), all times and offsets in seconds:
@@ -29,11 +28,11 @@ const LISTED_UNTIL: i64 = 2101;
 /// The unit of the times of changes.
 const UNIT_S: i64 = 30;
 
-/// The changes of a zone's offset that are listed.
+/// The listed changes of a zone's offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Spans {
     first_offset_s: i32,
-    /// When each begins, in microseconds, and its offset.
+    /// The start of each in microseconds, and its offset.
     changes: Vec<(i64, i32)>,
 }
 
@@ -52,7 +51,7 @@ impl Spans {
     }
 }
 
-/// Summer time year after year.
+/// The yearly rule for summer time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rule {
     standard_s: i32,
@@ -86,8 +85,8 @@ impl Day {
 }
 
 impl Rule {
-    /// The span at `micros`, which is after the last change listed: that of
-    /// `last`.
+    /// The span at `micros`, which is after the last listed change; `last` is the span
+    /// of that change.
     pub(super) fn at(&self, micros: i64, last: Span) -> Span {
         let (year, ..) = date_of(micros.div_euclid(DAY_US));
         let mut span = last;
@@ -118,7 +117,7 @@ pub(super) fn find(name: &str) -> Option<&'static [u8]> {
     super::names::find(ZONES, name)
 }
 
-/// Reads a zone's data. They are the SDK's own: what is missing is 0.
+/// Reads a zone's data. They are part of the SDK, so missing values are read as 0.
 pub(super) fn decode(bytes: &[u8]) -> (Spans, Option<Rule>) {
     let mut reader = Reader(bytes);
     let count = reader.natural().max(1);
@@ -137,7 +136,8 @@ pub(super) fn decode(bytes: &[u8]) -> (Spans, Option<Rule>) {
         ends: reader.day(),
     });
     if let Some(rule) = &rule {
-        // Looked up, a change takes a few comparisons; by the rule, hundreds of steps.
+        // A lookup of a listed change needs a few comparisons; by the rule, hundreds of
+        // steps.
         let last = changes.last().map_or(0, |(start, _)| *start);
         let (year, ..) = date_of(last.div_euclid(DAY_US));
         let years = (year..LISTED_UNTIL).flat_map(|year| rule.changes(year));

@@ -1,4 +1,4 @@
-//! Events: what a projection reads, and what it is told when it cannot.
+//! Events: what a projection reads, and the errors if it cannot.
 
 use std::borrow::Cow;
 
@@ -89,7 +89,7 @@ fn an_attribute_that_was_not_asked_for_is_an_error() {
     let host = feed([TestEvent::new("read.tenant").tenant("t1")]);
     assert_eq!(
         host.parked()[0].reason,
-        "`read.tenant` at offset 0: the attribute `tenant` was not asked for; add \
+        "`read.tenant` at offset 0: the attribute `tenant` was not requested; add \
          `.attributes([Attribute::Tenant])` to the manifest"
     );
 }

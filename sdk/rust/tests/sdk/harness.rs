@@ -11,7 +11,7 @@ struct Settings {
     on_failure: String,
 }
 
-/// Reminds of what it was told, after a while.
+/// Emits a reminder of each event after a while.
 #[derive(Tables)]
 struct Reminders {
     #[table(private)]
@@ -74,9 +74,9 @@ fn log() -> Vec<TestEvent> {
         at("told", "c", 2),
         at("cancelled", "b", 3),
         at("told", "a", 4),
-        // The watermark is 30 from here on.
+        // From here on the watermark is 30.
         at("told", "d", 39),
-        // Late, and due already: it fires at the next tick.
+        // It is late and already due, so it fires at the next tick.
         at("told", "e", 1),
         at("told", "f", 45),
         at("told", "g", 100),

@@ -1,5 +1,5 @@
-//! Every place that makes a key: different keys stay different, their order is
-//! kept, and U+0000 in them is refused.
+//! Every place that builds a key: different keys stay different, their order is kept,
+//! and U+0000 in them is refused.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,8 @@ use proptest::prelude::*;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Counts events by the text of their data, once in each kind of table; the kind
-/// of the event says in which.
+/// Counts events by the text of their data, once in each kind of table; the event's
+/// type selects the table.
 #[derive(Tables)]
 struct Everywhere {
     #[table(private)]
@@ -27,7 +27,7 @@ struct Everywhere {
     sessions: OpenSessions<u64>,
     #[table(private)]
     recent: Recent<u64>,
-    /// What came out of windows and timers: where, tenant, text.
+    /// The results of windows and timers: source, tenant, text.
     #[table(private)]
     out: Table<u64>,
 }
@@ -107,7 +107,7 @@ fn texts() -> impl Strategy<Value = Vec<(&'static str, String, usize)>> {
     )
 }
 
-/// The rows that the text of a key says: its parts.
+/// The rows by the parts of their keys.
 fn by_parts(rows: BTreeMap<String, Vec<u8>>) -> BTreeMap<Vec<String>, u64> {
     rows.into_iter()
         .map(|(key, row)| {

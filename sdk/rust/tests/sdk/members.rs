@@ -22,7 +22,7 @@ struct Order<'a> {
     r#type: Option<Json<Vec<u8>>>,
 }
 
-/// A part of the same members, of another type, and one more.
+/// Some of the same members with another type, and one more.
 #[derive(EventData)]
 struct Refund {
     cents: i64,

@@ -1,4 +1,4 @@
-//! Tables: what is in memory never shows.
+//! Tables: which rows are in memory has no visible effect.
 
 use std::collections::BTreeMap;
 
@@ -8,10 +8,10 @@ use lantern_sdk::testing::{Harness, TestEvent, check_determinism};
 use proptest::prelude::*;
 use serde::Deserialize;
 
-/// Does what the events say.
+/// Performs the changes that the events describe.
 #[derive(Tables)]
 struct Ledger {
-    /// Kept small, so that rows leave the memory all the time.
+    /// Kept small, so that rows are dropped from memory all the time.
     #[table(cache = 4)]
     amounts: Table<Amount>,
     #[table(private, name = "scan_results")]
@@ -264,7 +264,7 @@ fn rows_of_tenants_need_a_tenant() {
         event("right", "t1", ""),
         event("right", "t1", "t2\0u1"),
         event("wrong", "t1", "u1"),
-        // The text of a key that is in memory is not that key.
+        // The text of a key that is in memory is not itself that key.
         event("wrong", "t1", "t1\0u1"),
     ]);
     assert_eq!(host.rows("counts").into_keys().collect::<Vec<_>>(), ["t1\0u1"]);
@@ -362,7 +362,7 @@ fn an_event_that_leaves_a_row_which_cannot_be_stored_fails_itself_for_every_cut(
     }
 }
 
-/// Rows whose faults show only when they are sent to the host.
+/// Rows whose errors appear only when they are sent to the host.
 #[derive(Tables)]
 struct Lazy {
     #[table(private)]
@@ -424,7 +424,7 @@ fn a_row_that_cannot_be_sent_at_the_end_of_a_call_names_its_event_table_key_and_
         assert!(map.contains("table `maps`: row \"pairs\": field `by_pair`: "), "{map}");
         let rows: Vec<_> = host.raw_rows("lazy").into_keys().collect();
         assert_eq!(rows, ["s0", "s2", "s4"]);
-        // A timer is named too.
+        // A timer is also named as a cause.
         let time = "2026-03-01T00:00:00Z".parse::<Timestamp>().unwrap();
         host.feed([TestEvent::new("timer").time(time)]);
         host.advance_to(time + Duration::from_secs(9));

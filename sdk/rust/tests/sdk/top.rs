@@ -1,4 +1,4 @@
-//! The N largest of each group, against a sort of all values.
+//! The N largest of each group, compared with a sort of all values.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ impl Projection for Best {
                 (group, true)
             }
         };
-        // The value of an item is known wherever it ranks.
+        // The value of an item is known whatever its rank.
         if let Change::Set(group, item, to) = &change
             && self.ranking.value(group, item)? != Some(*to)
         {
@@ -97,8 +97,8 @@ fn expected(changes: &[Change]) -> BTreeMap<(String, usize), (String, i64)> {
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    // Few values, so that ties are frequent; keys that need escapes, and that order
-    // otherwise once they are escaped.
+    // Few values, so that ties are frequent; keys that need escapes, and that sort
+    // differently when they are escaped.
     let group = prop_oneof![Just("a"), Just("a/b"), Just("")].prop_map(str::to_owned);
     let item = prop_oneof![
         Just("a"),

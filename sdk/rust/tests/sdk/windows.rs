@@ -1,4 +1,4 @@
-//! Windows, each against a computation over the whole log at once.
+//! Windows, each compared with a computation over the whole log at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +13,8 @@ const TICK_S: i64 = 3;
 const SIZE_S: i64 = 10;
 const HOP_S: i64 = 5;
 
-/// Every kind of window over the same events; keys are subjects, of tenants
-/// where there is one.
+/// Every kind of window over the same events; keys are subjects, within tenants if
+/// there are any.
 #[derive(Tables)]
 struct All {
     #[table(private)]
@@ -137,12 +137,12 @@ struct Told {
     subject: &'static str,
     time: i64,
     amount: u64,
-    /// As it was when the event came.
+    /// The watermark when the event arrived.
     watermark: i64,
 }
 
-/// Times go forward by small steps, with some disorder, within and beyond what
-/// is allowed.
+/// Times increase by small steps, with some disorder within and beyond the allowed
+/// lateness.
 fn told() -> impl Strategy<Value = Vec<Told>> {
     let event = (
         prop::sample::select(vec!["", "", "t/1", "t2"]),
@@ -165,7 +165,7 @@ fn told() -> impl Strategy<Value = Vec<Told>> {
             newest = newest.max(time);
             all.push(Told { tenant, subject, time, amount, watermark });
         }
-        // An event long after ends all windows before it.
+        // An event much later ends all windows before it.
         all.push(Told {
             tenant: "",
             subject: "end",
@@ -203,9 +203,9 @@ fn hopping(log: &[Told]) -> (Sums, u64) {
 /// Start, end, sum, and whether it is closed.
 type Session = (i64, i64, u64, bool);
 
-/// By the definition: windows that overlap are one, and one that the watermark
-/// has passed is closed for good. An event whose own window would be closed
-/// counts only within one that is open.
+/// By the definition: windows that overlap are one, and one that the watermark has
+/// passed is closed permanently. An event whose own window would be closed counts only
+/// within an open one.
 fn sessions(log: &[Told]) -> (Sums, u64) {
     let mut late = 0;
     let mut all: BTreeMap<(&str, &str), Vec<Session>> = BTreeMap::new();
@@ -251,8 +251,8 @@ fn sliding(log: &[Told]) -> (Sums, u64) {
         if told.subject == "end" || told.time < told.watermark {
             continue;
         }
-        // The window is told when the watermark passes it; what comes later is
-        // too late for it.
+        // The window is returned when the watermark passes it; events that arrive later
+        // are too late for it.
         let sum = log.iter().enumerate().filter(|(other_place, other)| {
             (other.tenant, other.subject) == (told.tenant, told.subject)
                 && (told.time - SIZE_S + 1..=told.time).contains(&other.time)
@@ -277,8 +277,8 @@ fn an_event_long_past_brings_no_session_back_to_the_start_of_a_closed_one() {
             .time(Timestamp::from_seconds(seconds))
             .data(format!(r#"{{"amount": {amount}}}"#))
     };
-    // From 13 on, the session of 4 to 9 is closed; one from 8 on is open, which
-    // 4 would touch. From 19 on, the watermark is 15: 9 on its own is over.
+    // From 13 on, the session from 4 to 9 is closed; one from 8 on is open, which 4
+    // would touch. From 19 on, the watermark is 15: 9 on its own is over.
     let log = [(4, 1), (13, 2), (8, 4), (4, 8), (9, 16), (16, 32), (19, 64), (9, 128), (1_000, 0)];
     let outcome = check_determinism::<All>("", &log.map(|(at, amount)| told(at, amount)));
     assert_eq!(outcome.parked, vec![]);
@@ -325,7 +325,7 @@ proptest! {
         prop_assert_eq!(sums(&outcome.tables["sliding"]), expected);
         prop_assert_eq!(late("recent"), expected_late);
 
-        // Nothing is left of what has ended, and nothing is current of it.
+        // Windows that have ended leave no rows, and no current values.
         let end = BTreeSet::from(["/end".to_owned()]);
         for (key, sum) in sums(&outcome.tables["current"]) {
             prop_assert_eq!(sum, u64::from(end.contains(&key)), "{}", key);

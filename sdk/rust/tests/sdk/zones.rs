@@ -1,4 +1,4 @@
-//! Time zones, against the database and against another implementation.
+//! Time zones, compared with the database and with another implementation.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,11 @@ use proptest::prelude::*;
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/zones.bin");
 
-/// The largest that `zones.bin` may become: a plugin that looks zones up by
-/// name contains it.
+/// The maximum size of `zones.bin`: a plugin that finds zones by name contains it.
 const TABLE_BYTES_MAX: usize = 64 << 10;
 
-/// 64-bit block of a TZif file (RFC 8536): the changes since 1970, the offsets
-/// before and after, and the rule behind them.
+/// The 64-bit block of a TZif file (RFC 8536): the changes since 1970, the offsets
+/// before and after, and the rule for later times.
 struct Tzif {
     first_offset: i64,
     changes: Vec<(i64, i64)>,
@@ -42,7 +41,7 @@ fn parse_tzif(data: &[u8]) -> Tzif {
         let time = i64::from_be_bytes(data[at + 8 * place..at + 8 * place + 8].try_into().unwrap());
         let offset = offset(usize::from(data[kinds + place]));
         let before = changes.last().map_or(first_offset, |(_, offset)| *offset);
-        // The rule holds from the last change on, also if that keeps the offset.
+        // The rule applies from the last change on, even if that keeps the offset.
         if time <= 0 {
             first_offset = offset;
         } else if offset != before || place + 1 == times {
@@ -54,8 +53,8 @@ fn parse_tzif(data: &[u8]) -> Tzif {
     Tzif { first_offset, changes, footer }
 }
 
-/// `CET-1CEST,M3.5.0,M10.5.0/3` without the names: the offsets, and when each
-/// year the second one begins and ends.
+/// `CET-1CEST,M3.5.0,M10.5.0/3` without the names: the offsets, and when the second one
+/// begins and ends each year.
 type Footer = (i64, Option<(i64, [[i64; 4]; 2])>);
 
 fn parse_footer(text: &str) -> Footer {
@@ -107,7 +106,7 @@ fn signed(value: i64, out: &mut Vec<u8>) {
     natural(((value << 1) ^ (value >> 63)) as u64, out);
 }
 
-/// A zone's data, as `src/zone/table.rs` describes them.
+/// A zone's data in the format that `src/zone/table.rs` describes.
 fn encode(tzif: &Tzif) -> Vec<u8> {
     let mut offsets = vec![tzif.first_offset];
     for (_, offset) in &tzif.changes {
@@ -170,8 +169,8 @@ fn table_of_the_database() -> Vec<u8> {
     head
 }
 
-/// `LANTERN_WRITE_ZONES=1 cargo test -p lantern-sdk the_table_is` writes it, after
-/// another version of the database.
+/// `LANTERN_WRITE_ZONES=1 cargo test -p lantern-sdk the_table_is` writes the table. Run
+/// it for a new version of the database.
 #[test]
 fn the_table_is_that_of_the_database() {
     let table = table_of_the_database();
@@ -199,7 +198,7 @@ fn civil_date(date: lantern_sdk::zone::Date) -> civil::Date {
     civil::date(date.year as i16, date.month as i8, date.day as i8)
 }
 
-/// As the other implementation has it: the first moment of the date.
+/// The first moment of the date according to the other implementation.
 fn start_of(zone: &Reference, date: civil::Date) -> Timestamp {
     let zoned = date.to_zoned(zone.clone()).unwrap();
     Timestamp::from_micros(zoned.timestamp().as_microsecond())
@@ -235,7 +234,7 @@ fn check_windows(name: &str, zone: &TimeZone, reference: &Reference, time: Times
     let day = zone.day(time);
     assert!((day.start..day.end).contains(&time), "{name} {time} {day:?}");
     let date = civil_date(zone.date(day.start));
-    // Before 1970 the first offset counts, whatever held.
+    // Before 1970 the first offset applies.
     if day.start.micros() > 86_400_000_000 {
         assert_eq!(day.start, start_of(reference, date), "{name} {time}");
         assert_eq!(zone.day(day.end).start, day.end, "{name} {time}");
@@ -304,7 +303,7 @@ fn days_on_which_clocks_change_are_shorter_or_longer() {
 #[test]
 fn a_zone_that_is_none_is_an_error_that_quotes_it() {
     let error = TimeZone::named("Europe/Atlantis").unwrap_err();
-    assert!(error.to_string().contains("\"Europe/Atlantis\" is no time zone"), "{error}");
+    assert!(error.to_string().contains("\"Europe/Atlantis\" is not a time zone"), "{error}");
     for name in ["", "\u{0}", "Europe", "europe/berlin"] {
         assert!(TimeZone::named(name).is_err(), "{name:?}");
     }

@@ -20,7 +20,7 @@ fn sketch<'a>(values: impl IntoIterator<Item = &'a String>) -> Distinct {
     sketch
 }
 
-/// Some sets are small, and some too large for the exact form.
+/// Some sets are small, and some are too large for the exact form.
 fn values() -> impl Strategy<Value = Vec<String>> {
     (0..3_000_usize, 0..100_u32).prop_map(|(count, salt)| {
         let count = if salt % 2 == 0 { count % 300 } else { count };
@@ -86,8 +86,8 @@ fn up_to_512_values_are_counted_exactly() {
     }
 }
 
-/// Relative errors of the estimates of many sets of `count` values, as root mean
-/// square and as mean, both in thousandths.
+/// Relative errors of the estimates of many sets of `count` values, as root mean square
+/// and as mean, both in thousandths.
 fn errors(count: u64, sets: u64) -> (f64, f64) {
     let (mut squares, mut sum) = (0.0, 0.0);
     for set in 0..sets {
@@ -108,8 +108,8 @@ fn the_error_is_as_stated_and_has_no_bias() {
         let sets = 150;
         let (rms, mean) = errors(count, sets);
         std::println!("{count}: error {rms:.1} ‰, bias {mean:.1} ‰");
-        // Of 150 sets the measured error is within 20 %, the bias within three
-        // of its standard errors.
+        // With 150 sets the measured error is within 20 %, and the bias within three of
+        // its standard errors.
         assert!(rms < 16.3 * 1.2, "{count}: {rms}");
         assert!(mean.abs() < 3.0 * 16.3 / (sets as f64).sqrt(), "{count}: {mean}");
     }
@@ -145,7 +145,7 @@ fn thousands_of_millions_of_values_are_counted_too() {
     }
 }
 
-/// The estimator with floating-point numbers, as its author wrote it down.
+/// The estimator with floating-point numbers, as its author published it.
 fn estimate_of_floats(counts: &[u64; RANK_MAX as usize + 1]) -> f64 {
     let m = REGISTERS as f64;
     let sigma = |mut x: f64| {
@@ -211,7 +211,7 @@ fn hostile_bytes_are_refused() {
     assert_eq!(of(0, &[]), DecodeError::Form);
     assert_eq!(of(3, &[]), DecodeError::Form);
     assert_eq!(of(FORM_SPARSE, &[0; 4]), DecodeError::Length);
-    // Twice the same entry, and one entry too many.
+    // The same entry twice, and one entry too many.
     assert_eq!(of(FORM_SPARSE, &[0; 10]), DecodeError::Value);
     let entries: Vec<u8> =
         (0..513_u64).flat_map(|entry| entry.to_be_bytes()[3..].to_vec()).collect();
@@ -256,7 +256,7 @@ fn a_summary_that_is_not_the_sketches_is_refused() {
     }
 }
 
-/// What `docs/sketches.md` lists for other implementations.
+/// The values that `docs/sketches.md` lists for other implementations.
 #[test]
 fn the_vectors_of_the_specification_hold() {
     assert_eq!(XxHash64::oneshot(0, b""), 0xef46_db37_51d8_e999);
