@@ -1,4 +1,4 @@
-//! The client's handle, and the task that keeps its connection.
+//! The client's handle, and the task that runs its connection.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,13 +10,13 @@ use crate::connection::{Connection, Lost};
 use crate::table::{Mirrored, Status, Table};
 use crate::{Error, Options, TableOptions};
 
-/// What handles and the connection's task share.
+/// The state that handles and the connection's task share.
 pub(crate) struct Shared {
     pub(crate) url: String,
     pub(crate) options: Options,
-    /// Everything subscribed to; those that are over leave it.
+    /// All current subscriptions; ended ones are removed.
     tables: Mutex<Vec<Arc<Mirrored>>>,
-    /// The list changed.
+    /// Notified when the list changes.
     pub(crate) changed: Notify,
     status: watch::Sender<Status>,
     task: Mutex<Option<JoinHandle<()>>>,
@@ -37,16 +37,16 @@ impl Shared {
     }
 }
 
-/// A connection to a Lantern server that mirrors tables. It reconnects by
-/// itself and goes on where it was. Clones share the connection.
+/// A connection to a Lantern server that mirrors tables. It reconnects by itself and
+/// continues where it stopped. Clones share the connection.
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
     stop: Arc<Stop>,
 }
 
-/// Ends the task when the last client is dropped. Tables keep their rows then,
-/// and end.
+/// Ends the task when the last client is dropped. Then tables keep their rows, and
+/// their streams end.
 struct Stop(Arc<Shared>);
 
 impl Drop for Stop {
@@ -60,11 +60,11 @@ impl Drop for Stop {
 }
 
 impl Client {
-    /// Connects to the feed at `url` (`ws://host:port/v1/feed`) and waits to
-    /// be welcomed. Must be called on a tokio runtime.
+    /// Connects to the feed at `url` (`ws://host:port/v1/feed`) and waits for the
+    /// server's `welcome`. Must be called on a tokio runtime.
     ///
     /// # Errors
-    /// [`Error`] where the first connection fails; later ones are tried again.
+    /// [`Error`] if the first connection fails; later ones are retried.
     pub async fn connect(url: &str, options: Options) -> Result<Self, Error> {
         let first = Connection::open(url, &options).await.map_err(|lost| lost.error(url))?;
         let shared = Arc::new(Shared {
@@ -80,14 +80,14 @@ impl Client {
         Ok(Self { stop: Arc::new(Stop(shared.clone())), shared })
     }
 
-    /// Mirrors the table `name` (`projection/table`). Returns at once: look at
+    /// Mirrors the table `name` (`projection/table`). Returns at once: check
     /// [`Table::status`] or wait with [`Table::wait_for_status`].
     #[must_use]
     pub fn table(&self, name: &str) -> Table {
         self.table_with(name, TableOptions::default())
     }
 
-    /// Mirrors a table as `options` say.
+    /// Mirrors a table with `options`.
     #[must_use]
     pub fn table_with(&self, name: &str, options: TableOptions) -> Table {
         let buffer = self.shared.options.changes_buffer;
@@ -109,13 +109,13 @@ impl Client {
         self.shared.status.borrow().clone()
     }
 
-    /// Ends the connection and every table of it, for all clones.
+    /// Ends the connection and all its tables, for all clones.
     pub fn close(self) {
         drop(self.stop);
     }
 }
 
-/// Runs connections one after another until one says not to come back.
+/// Runs connections one after another until an error says that a retry cannot help.
 async fn keep_connected(shared: Arc<Shared>, first: Connection) {
     let mut connection = first;
     let mut failures = 0;
@@ -135,7 +135,7 @@ async fn keep_connected(shared: Arc<Shared>, first: Connection) {
                 return shared.end(&lost.error(&shared.url));
             }
             let pause = pause(&shared.options, failures, &lost);
-            tracing::debug!(url = shared.url, ?pause, %lost, "the feed comes back after a pause");
+            tracing::debug!(url = shared.url, ?pause, %lost, "reconnecting to the feed after a pause");
             tokio::time::sleep(pause).await;
             failures = failures.saturating_add(1);
             match Connection::open(&shared.url, &shared.options).await {
@@ -146,7 +146,7 @@ async fn keep_connected(shared: Arc<Shared>, first: Connection) {
     }
 }
 
-/// How long to wait before connecting again after so many failures.
+/// How long to wait before the next connection after `failures` failures in a row.
 fn pause(options: &Options, failures: u32, lost: &Lost) -> Duration {
     if lost.is_shutdown() && failures == 0 {
         return options.shutdown_spread.mul_f64(fastrand::f64());
@@ -154,8 +154,8 @@ fn pause(options: &Options, failures: u32, lost: &Lost) -> Duration {
     backoff(options, failures)
 }
 
-/// An exponential pause, cut by a random share of up to a half so that clients
-/// that failed together do not come back together.
+/// An exponential pause, reduced by a random share of up to a half so that clients that
+/// failed together do not reconnect together.
 pub(crate) fn backoff(options: &Options, failures: u32) -> Duration {
     let longest = options.backoff_min.saturating_mul(2_u32.saturating_pow(failures.min(20)));
     longest.min(options.backoff_max).mul_f64(1.0 - fastrand::f64() / 2.0)

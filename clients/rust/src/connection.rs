@@ -1,5 +1,5 @@
-//! One connection: subscribes what is wanted, applies what comes, checks every
-//! step, and says why it was lost.
+//! One connection: subscribes to tables, applies the messages it receives, checks every
+//! step, and reports why the connection was lost.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -20,14 +20,14 @@ use crate::table::{Change, Mirrored, Row, Status};
 use crate::wire::{Heard, SUBPROTOCOL, Say};
 use crate::{Error, Options};
 
-/// Why a connection is gone.
+/// Why a connection was lost.
 #[derive(Debug)]
 pub(crate) enum Lost {
-    /// The address is none.
+    /// The address is invalid.
     Address,
-    /// It cannot be reached, or broke.
+    /// The server cannot be reached, or the connection broke.
     Cut(Arc<dyn std::error::Error + Send + Sync>),
-    /// It answered with an HTTP status.
+    /// The server answered with an HTTP status.
     Http(u16),
     /// The server closed it.
     Closed(u16, String),
@@ -36,7 +36,7 @@ pub(crate) enum Lost {
 impl fmt::Display for Lost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Address => f.write_str("the address is none"),
+            Self::Address => f.write_str("the address is invalid"),
             Self::Cut(error) => error.fmt(f),
             Self::Http(status) => write!(f, "status {status}"),
             Self::Closed(code, why) => write!(f, "closed with {code}: {why}"),
@@ -49,12 +49,12 @@ impl Lost {
         Self::Cut(Arc::from(error.into()))
     }
 
-    /// Whether coming back unchanged would end the same.
+    /// Whether the same connection would fail again.
     pub(crate) fn is_final(&self) -> bool {
         match self {
             Self::Address => true,
             Self::Cut(_) => false,
-            // Too many requests, and a request timeout, pass.
+            // Too many requests and a request timeout are temporary.
             Self::Http(status) => (400..500).contains(status) && ![408, 429].contains(status),
             Self::Closed(code, _) => is_refusal(*code),
         }
@@ -79,7 +79,7 @@ impl Lost {
     }
 }
 
-/// Whether a close code says: do not come back unchanged.
+/// Whether a close code means that the client must not reconnect unchanged.
 fn is_refusal(code: u16) -> bool {
     matches!(code, 1002 | 1003 | 1007 | 4400..4500)
 }
@@ -94,11 +94,11 @@ impl From<tungstenite::Error> for Lost {
     }
 }
 
-/// A welcomed connection.
+/// A connection that received `welcome`.
 pub(crate) struct Connection {
     ws: WebSocketStream<MaybeTlsStream<TcpStream>>,
     heartbeat: Duration,
-    /// Acknowledged after so many data frames.
+    /// The number of data frames after which they are acknowledged.
     ack_every: u64,
     received: u64,
     acked: u64,
@@ -106,7 +106,8 @@ pub(crate) struct Connection {
     subs: HashMap<u64, Sub>,
     /// Subscriptions by channel.
     channels: HashMap<u64, u64>,
-    /// Refused for now: to be asked again, and how often it was.
+    /// Subscriptions that were refused temporarily: when to retry, and how often it was
+    /// tried.
     later: Vec<(Instant, u32, Arc<Mirrored>)>,
     heard_at: Instant,
     useful: bool,
@@ -116,12 +117,12 @@ struct Sub {
     mirrored: Arc<Mirrored>,
     failures: u32,
     ch: u64,
-    /// Rows of a snapshot of which more is to come.
+    /// Rows of a snapshot that is not complete yet.
     snap: Option<BTreeMap<String, Row>>,
-    /// Changes of a delta of which more is to come.
+    /// Changes of a delta that is not complete yet.
     delta: Option<Parts>,
-    /// A snapshot older than what is shown, held back until changes have
-    /// brought it there: what is shown never goes back.
+    /// A snapshot older than the rows shown. It is held back until deltas have brought
+    /// it to their commit: the shown rows never go back.
     behind: Option<Behind>,
 }
 
@@ -138,11 +139,11 @@ struct Parts {
     del: Vec<String>,
 }
 
-/// Added to two heartbeats: after so much silence a connection is given up.
+/// Added to two heartbeats: after this silence the connection counts as lost.
 const SILENCE_GRACE: Duration = Duration::from_secs(5);
 
 impl Connection {
-    /// Connects and says hello.
+    /// Connects and sends `hello`.
     pub(crate) async fn open(url: &str, options: &Options) -> Result<Self, Lost> {
         let open = Self::open_unbounded(url, options);
         match timeout(options.connect_timeout, open).await {
@@ -161,7 +162,7 @@ impl Connection {
         let config = WebSocketConfig::default()
             .max_message_size(Some(options.message_bytes_max))
             .max_frame_size(Some(options.message_bytes_max));
-        // Small messages must not wait for one another.
+        // Without this, small messages would wait for one another.
         let no_delay = true;
         let (ws, _) = connect_async_with_config(request, Some(config), no_delay).await?;
         let mut connection = Self {
@@ -188,7 +189,7 @@ impl Connection {
         }
     }
 
-    /// Whether any table was brought up to date over it.
+    /// Whether any table was brought up to date over this connection.
     pub(crate) fn was_useful(&self) -> bool {
         self.useful
     }
@@ -215,14 +216,15 @@ impl Connection {
             () = shared.changed.notified() => Ok(()),
             () = tokio::time::sleep_until(until) => {
                 if Instant::now() >= silence {
-                    return Err(Lost::cut("the server has gone silent"));
+                    return Err(Lost::cut("the server sent nothing for too long"));
                 }
                 Ok(())
             }
         }
     }
 
-    /// Subscribes what is new or due again, and unsubscribes what nobody reads.
+    /// Subscribes to tables that are new or due for a retry, and unsubscribes from
+    /// those without a handle.
     async fn subscribe(&mut self, shared: &Shared) -> Result<(), Lost> {
         let now = Instant::now();
         let dropped: Vec<u64> =
@@ -276,7 +278,7 @@ impl Connection {
         Ok(self.ws.send(Message::text(say.text())).await?)
     }
 
-    /// The next message; `None` for what is none of the protocol's.
+    /// The next message; `None` if it is not part of the protocol.
     async fn hear(&mut self) -> Result<Option<Heard>, Lost> {
         let message = match self.ws.next().await {
             Some(message) => message?,
@@ -322,7 +324,7 @@ impl Connection {
                 Ok(())
             }
             "snap" | "delta" | "tick" => self.data(heard).await,
-            // `expiring`, and what later servers say.
+            // `expiring`, and messages of later servers.
             _ => Ok(()),
         }
     }
@@ -335,7 +337,7 @@ impl Connection {
         if let Some(fields) = heard.fields {
             mirror.fields = fields;
         }
-        // The rows are those of this commit too, whatever its number was before.
+        // The rows are also those of this commit, whatever their commit was before.
         if let Some(commit) = heard.commit
             && mirror.commit.replace(commit).is_some_and(|before| before != commit)
         {
@@ -353,7 +355,7 @@ impl Connection {
         }
     }
 
-    /// What was half received belongs to the past; a snapshot follows.
+    /// Discards partly received frames; a snapshot follows.
     fn reset(&mut self, heard: Heard) {
         let Some(sub) = self.sub(heard.ch) else { return };
         sub.snap = None;
@@ -369,7 +371,7 @@ impl Connection {
         self.channels.get(&ch).and_then(|id| self.subs.get_mut(id))
     }
 
-    /// Applies a data frame. Frames of an unknown channel count all the same.
+    /// Applies a data frame. Frames of an unknown channel count as received, too.
     async fn data(&mut self, heard: Heard) -> Result<(), Lost> {
         self.received += 1;
         let ch = heard.ch;
@@ -394,23 +396,26 @@ impl Connection {
         Ok(())
     }
 
-    /// Subscribes again without a token: what came does not follow on what is
-    /// shown, so only a snapshot can be trusted.
+    /// Subscribes again without a token. The delta received does not continue the shown
+    /// rows, so only a snapshot is safe.
     async fn anew(&mut self, ch: u64) -> Result<(), Lost> {
         let Some(id) = self.channels.get(&ch).copied() else { return Ok(()) };
         let Some(sub) = self.forget(id) else { return Ok(()) };
-        tracing::warn!(table = sub.mirrored.name, "a delta does not follow; subscribing anew");
+        tracing::warn!(
+            table = sub.mirrored.name,
+            "a delta does not continue the rows; subscribing again"
+        );
         self.say(&Say::Unsub { id }).await?;
         sub.mirrored.mirror().token = None;
         self.ask(sub.mirrored, 0).await
     }
 }
 
-/// A delta that does not begin where the table is.
+/// A delta that does not begin at the table's commit.
 struct OutOfStep;
 
 impl Sub {
-    /// Applies a data frame; whether the table is up to date with it.
+    /// Applies a data frame; returns whether the table is up to date after it.
     fn apply(&mut self, heard: Heard) -> Result<bool, OutOfStep> {
         if heard.t == "snap" {
             return Ok(self.snap(heard));
@@ -430,7 +435,7 @@ impl Sub {
         Ok(shown)
     }
 
-    /// Collects a snapshot; the last part replaces all rows at once.
+    /// Collects a snapshot; its last part replaces all rows at once.
     fn snap(&mut self, heard: Heard) -> bool {
         let rows = self.snap.get_or_insert_default();
         rows.extend(heard.rows.into_iter().map(|(key, row)| (key, Row::from(row))));
@@ -473,7 +478,7 @@ impl Sub {
         Ok(true)
     }
 
-    /// Collects a delta; the last part applies all of it at once.
+    /// Collects a delta; its last part applies all of it at once.
     fn delta(&mut self, heard: Heard) -> Result<bool, OutOfStep> {
         let fresh = Parts { from: heard.from, to: heard.to, ..Parts::default() };
         let parts = self.delta.get_or_insert(fresh);
@@ -500,7 +505,8 @@ impl Sub {
         Ok(true)
     }
 
-    /// Shows what was held back, once it is no older than what is shown.
+    /// Shows the rows that were held back when they are no longer older than the rows
+    /// shown.
     fn catch_up(&mut self, token: Option<String>, offsets: BTreeMap<u32, u64>) -> bool {
         let mut mirror = self.mirrored.mirror();
         let shown = mirror.commit;

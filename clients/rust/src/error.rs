@@ -1,4 +1,4 @@
-//! What can go wrong, as a caller sees it.
+//! The errors that a caller sees.
 
 use std::sync::Arc;
 
@@ -8,44 +8,46 @@ use thiserror::Error;
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address is no `ws://` address.
-    #[error("`{url}` is no address of a feed: write it as `ws://host:port/v1/feed`")]
+    /// The address is not a `ws://` address.
+    #[error("`{url}` is not an address of a feed: write it as `ws://host:port/v1/feed`")]
     Address {
-        /// What was given.
+        /// The address that was given.
         url: String,
     },
-    /// The server cannot be reached. On the first connection only; later ones
-    /// are tried again.
+    /// The server cannot be reached. Only for the first connection; later ones are
+    /// retried.
     #[error("`{url}` cannot be reached: {source}")]
     Unreachable {
         /// The address.
         url: String,
-        /// Why.
+        /// The cause.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// The server refused the connection in HTTP.
-    #[error("`{url}` answers {status} and no WebSocket: is it the address of a feed?")]
+    /// The server refused the connection with an HTTP status.
+    #[error(
+        "`{url}` answers {status} instead of a WebSocket: check that it is the address of a feed"
+    )]
     Http {
         /// The address.
         url: String,
         /// The HTTP status.
         status: u16,
     },
-    /// The server closed the session with a code that says: do not come back
+    /// The server closed the session with a code that means: do not reconnect
     /// unchanged.
     #[error("the server closed the feed with {code}: {why}")]
     Refused {
         /// 1002, 1003, 1007, or 4400 to 4499.
         code: u16,
-        /// The server's words.
+        /// The server's explanation.
         why: String,
     },
     /// The server refused the subscription.
     #[error("{message} ({code})")]
     Table {
-        /// A stable word: `no_such_table`, `not_supported`…
+        /// A stable identifier: `no_such_table`, `not_supported`…
         code: String,
-        /// The server's words.
+        /// The server's explanation.
         message: String,
     },
     /// The server ended the subscription.
@@ -53,7 +55,7 @@ pub enum Error {
     Ended {
         /// The table's name.
         table: String,
-        /// The server's words.
+        /// The server's explanation.
         why: String,
     },
     /// The client was closed.

@@ -1,9 +1,9 @@
 //! A client of Lantern's feed: tables mirrored in memory and kept up to date
 //! over a WebSocket.
 //!
-//! Every state a [`Table`] shows is a committed state of the server's table.
-//! When the connection is lost the client comes back by itself, with growing
-//! random pauses, and goes on where it was: nothing is missed, nothing repeats.
+//! Every state that a [`Table`] shows is a committed state of the server's table. If
+//! the connection is lost, the client reconnects by itself, with growing random pauses,
+//! and continues where it stopped: no change is missed, and none is repeated.
 //!
 //! ```no_run
 //! use futures_util::StreamExt as _;
@@ -37,7 +37,7 @@
 //! # }
 //! ```
 //!
-//! To read one's own write, wait for its offset, as an append answers it:
+//! To read your own write, wait for its offset, which the append returned:
 //!
 //! ```no_run
 //! # use lantern_client::{Client, Error, Options};
@@ -49,7 +49,7 @@
 //! # }
 //! ```
 //!
-//! Plain `ws://` only: put a proxy in front where the way to the server is not
+//! Only plain `ws://` is supported: use a proxy if the network to the server is not
 //! private.
 
 mod client;

@@ -1,4 +1,4 @@
-//! What a caller can choose.
+//! The options of a client.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,22 +8,22 @@ use crate::Row;
 /// How a [`crate::Client`] connects.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// A token that says who is reading; `None` where the server asks for none.
+    /// A token that identifies the reader; `None` if the server does not require one.
     pub token: Option<String>,
-    /// How long connecting and being welcomed may take. Default 10 s.
+    /// How long connecting may take, until `welcome`. Default 10 s.
     pub connect_timeout: Duration,
-    /// The pause before the first reconnect; it doubles with every failure,
-    /// and each pause is cut by a random share of up to a half. Default 250 ms.
+    /// The pause before the first reconnect. It doubles with every failure, and each
+    /// pause is reduced by a random share of up to a half. Default 250 ms.
     pub backoff_min: Duration,
     /// The longest pause before a reconnect. Default 30 s.
     pub backoff_max: Duration,
-    /// When the server shuts down, its clients come back at a random moment
-    /// within this time, not all at once. Default 2 s.
+    /// When the server shuts down, its clients reconnect at a random time within this
+    /// period, not all at once. Default 2 s.
     pub shutdown_spread: Duration,
-    /// The largest message taken from the server, in bytes. Default 16 MiB.
+    /// The largest message accepted from the server, in bytes. Default 16 MiB.
     pub message_bytes_max: usize,
-    /// Changes kept for a reader of [`crate::Table::changes`] that is slow;
-    /// with more it hears [`crate::Change::Missed`]. Default 1,024.
+    /// The number of changes buffered for a slow reader of [`crate::Table::changes`];
+    /// beyond it the reader gets [`crate::Change::Missed`]. Default 1,024.
     pub changes_buffer: usize,
 }
 
@@ -41,26 +41,26 @@ impl Default for Options {
     }
 }
 
-/// How a table is subscribed to.
+/// The options of a subscription.
 #[derive(Clone, Debug, Default)]
 pub struct TableOptions {
     /// Whether changes may be merged.
     pub mode: Mode,
-    /// The least pause between two changes, in milliseconds; 0 for none.
+    /// The minimum time between two changes, in milliseconds; 0 for none.
     pub rate_ms: u64,
-    /// Where an earlier subscription was.
+    /// The state of an earlier subscription to continue.
     pub resume: Option<Resume>,
 }
 
-/// How changes come.
+/// How changes are delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
-    /// The newest state: changes to one key are merged when they come faster
-    /// than they can be sent.
+    /// The newest state: changes of one key are merged if they come faster than they
+    /// can be sent.
     #[default]
     State,
-    /// Every change by itself. A reader that is too slow is cut off, and comes
-    /// back where it was.
+    /// Every change separately. A reader that is too slow is disconnected, and
+    /// continues where it stopped.
     Changes,
 }
 
@@ -73,13 +73,13 @@ impl Mode {
     }
 }
 
-/// Where an earlier subscription was, perhaps in another process: its token
-/// ([`crate::Table::resume_token`]) with the rows it had then
-/// ([`crate::Table::rows`]). Take both by [`crate::Table::saved`].
+/// The state of an earlier subscription, also of another process: its token
+/// ([`crate::Table::resume_token`]) with the rows at that moment
+/// ([`crate::Table::rows`]). Get both with [`crate::Table::saved`].
 #[derive(Clone, Debug, Default)]
 pub struct Resume {
     /// The token.
     pub token: String,
-    /// The rows of the moment that the token is of.
+    /// The rows that belong to the token.
     pub rows: BTreeMap<String, Row>,
 }

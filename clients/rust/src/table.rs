@@ -17,7 +17,7 @@ use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 use crate::client::Shared;
 use crate::{Error, Lag, Resume, TableOptions};
 
-/// A row: a JSON object, read when asked for.
+/// A row: a JSON object that is parsed on demand.
 #[derive(Clone, Debug)]
 pub struct Row(Arc<RawValue>);
 
@@ -31,7 +31,7 @@ impl Row {
     /// The row as `T`.
     ///
     /// # Errors
-    /// Where the row is not of that shape.
+    /// If the row cannot be read as a `T`.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.0.get())
     }
@@ -68,7 +68,7 @@ pub struct Field {
     pub name: String,
     /// `integer`, `number`, `text`, `boolean`, `timestamp` or `json`.
     pub kind: String,
-    /// A unit people read; may be empty.
+    /// A unit for people; may be empty.
     #[serde(default)]
     pub unit: String,
 }
@@ -80,12 +80,12 @@ pub enum Status {
     Connecting,
     /// The server is sending what is missing.
     CatchingUp,
-    /// The rows are those of the server's newest commit, as far as is known.
+    /// The rows are those of the server's newest commit, as far as the client knows.
     Live,
-    /// The connection is lost and being tried again; the rows are those of an
-    /// earlier commit.
+    /// The connection is lost and is being retried; the rows are those of an earlier
+    /// commit.
     Stale,
-    /// Over: no more changes will come.
+    /// No more changes will come.
     Ended(Error),
 }
 
@@ -97,10 +97,10 @@ impl Status {
     }
 }
 
-/// What happened to a table. The mirrored rows have it already.
+/// A change of a table. The mirrored rows already contain it.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// All rows were replaced by those of `commit`.
+    /// The rows of `commit` replaced all rows.
     Snapshot {
         /// Identifies one history of the table: commits of different epochs cannot
         /// be compared.
@@ -114,16 +114,16 @@ pub enum Change {
         from: u64,
         /// The commit after.
         to: u64,
-        /// Rows put.
+        /// Rows that were put.
         up: Vec<(String, Row)>,
-        /// Keys deleted.
+        /// Keys that were deleted.
         del: Vec<String>,
         /// Whether several commits were merged into one.
         merged: bool,
     },
-    /// The subscription goes on after a cut. The rows are the same; the server
-    /// counts them as `commit` now, since a server that folds again after a crash
-    /// may cut its commits elsewhere.
+    /// The subscription continues after a lost connection. The rows are the same, but
+    /// the server now counts them as `commit`: a server that folds again after a crash
+    /// may commit at other points.
     Resumed {
         /// The commit.
         commit: u64,
@@ -132,21 +132,21 @@ pub enum Change {
     Tick {
         /// The commit.
         commit: u64,
-        /// How far the projection is behind its log, where the server knows.
+        /// How far the projection is behind its log, if the server knows.
         lag: Option<Lag>,
     },
-    /// This reader was too slow and so many changes are gone; the mirrored
-    /// rows have them.
+    /// This reader was too slow and missed this many changes; the mirrored rows contain
+    /// them.
     Missed(u64),
-    /// No more will come.
+    /// No more changes will come.
     Ended(Error),
 }
 
-/// What a table's rows are of, and the rows.
+/// The rows, and the commit they belong to.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mirror {
     pub(crate) epoch: Option<String>,
-    /// The commit shown; none before the first snapshot.
+    /// The commit of the rows; none before the first snapshot.
     pub(crate) commit: Option<u64>,
     /// For each partition the next offset that the rows do not contain yet.
     pub(crate) offsets: BTreeMap<u32, u64>,
@@ -156,7 +156,7 @@ pub(crate) struct Mirror {
     pub(crate) lag: Option<Lag>,
 }
 
-/// What the connection's task and the handles share of one table.
+/// The state of one table that the connection's task and the handles share.
 pub(crate) struct Mirrored {
     pub(crate) name: String,
     pub(crate) options: TableOptions,
@@ -164,7 +164,7 @@ pub(crate) struct Mirrored {
     pub(crate) status: watch::Sender<Status>,
     offsets: watch::Sender<BTreeMap<u32, u64>>,
     changes: broadcast::Sender<Change>,
-    /// No handle is left: to be unsubscribed.
+    /// No handle is left: the connection unsubscribes.
     pub(crate) dropped: AtomicBool,
 }
 
@@ -187,20 +187,20 @@ impl Mirrored {
     }
 
     pub(crate) fn mirror(&self) -> MutexGuard<'_, Mirror> {
-        // A panic in a reader's closure leaves the rows as they were.
+        // A panic in a reader's closure leaves the rows unchanged.
         self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells readers of a change that `mirror` already has. Under its lock, so
-    /// that who begins to listen hears of every change the rows do not have yet,
-    /// and of none they have.
+    /// Sends readers a change that `mirror` already contains. This happens under its
+    /// lock, so a new reader gets every change that its rows do not contain yet, and no
+    /// other.
     pub(crate) fn tell(&self, mirror: MutexGuard<'_, Mirror>, change: Change) {
         self.offsets.send_if_modified(|known| {
             let changed = *known != mirror.offsets;
             known.clone_from(&mirror.offsets);
             changed
         });
-        // Nobody may be listening.
+        // There may be no reader.
         let _ = self.changes.send(change);
     }
 
@@ -253,16 +253,16 @@ impl Table {
         &self.mirrored().name
     }
 
-    /// The row under `key` as `T`; `None` where there is none.
+    /// The row under `key` as `T`; `None` if there is none.
     ///
     /// # Errors
-    /// Where the row is not of that shape.
+    /// If the row cannot be read as a `T`.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, serde_json::Error> {
         let row = self.mirrored().mirror().rows.get(key).cloned();
         row.map(|row| row.read()).transpose()
     }
 
-    /// How many rows there are.
+    /// The number of rows.
     #[must_use]
     pub fn len(&self) -> usize {
         self.mirrored().mirror().rows.len()
@@ -274,20 +274,20 @@ impl Table {
         self.len() == 0
     }
 
-    /// Looks at all rows of one committed state, with its commit (`None` before the
-    /// first). Changes wait meanwhile, so be brief.
+    /// Calls `look` with all rows of one committed state and its commit (`None` before
+    /// the first). Changes wait in the meantime, so `look` should be short.
     pub fn with<R>(&self, look: impl FnOnce(&BTreeMap<String, Row>, Option<u64>) -> R) -> R {
         let mirror = self.mirrored().mirror();
         look(&mirror.rows, mirror.commit)
     }
 
-    /// A copy of all rows, as of one commit. The rows themselves are shared.
+    /// A copy of all rows of one commit. The row texts are shared.
     #[must_use]
     pub fn rows(&self) -> BTreeMap<String, Row> {
         self.mirrored().mirror().rows.clone()
     }
 
-    /// The commit the rows are of; `None` before the first snapshot.
+    /// The commit of the rows; `None` before the first snapshot.
     #[must_use]
     pub fn commit(&self) -> Option<u64> {
         self.mirrored().mirror().commit
@@ -306,13 +306,14 @@ impl Table {
         self.mirrored().mirror().epoch.clone()
     }
 
-    /// The fields of the rows; empty before the server told them.
+    /// The fields of the rows; empty before the server has sent them.
     #[must_use]
     pub fn fields(&self) -> Vec<Field> {
         self.mirrored().mirror().fields.clone()
     }
 
-    /// How far the projection was behind its log when the server last said.
+    /// How far the projection was behind its log, according to the server's last
+    /// message.
     #[must_use]
     pub fn lag(&self) -> Option<Lag> {
         self.mirrored().mirror().lag
@@ -324,8 +325,8 @@ impl Table {
         self.mirrored().status.borrow().clone()
     }
 
-    /// Waits until the status is one that `wanted` accepts, and returns it. One
-    /// that lasts only a moment may be missed.
+    /// Waits until `wanted` accepts the status, and returns it. A status that lasts
+    /// only a moment may be missed.
     pub async fn wait_for_status(&self, mut wanted: impl FnMut(&Status) -> bool) -> Status {
         let mut status = self.mirrored().status.subscribe();
         // The sender lives as long as this handle.
@@ -333,11 +334,11 @@ impl Table {
         reached.map_or(Status::Ended(Error::Closed), |status| status.clone())
     }
 
-    /// Waits until the rows contain the event at `offset` of `partition`, as an
-    /// append answers them.
+    /// Waits until the rows contain the event at `offset` of `partition`, which an
+    /// append returned.
     ///
     /// # Errors
-    /// Why no more changes come.
+    /// Why no more changes will come.
     pub async fn wait_for(&self, partition: u32, offset: u64) -> Result<(), Error> {
         let mut offsets = self.mirrored().offsets.subscribe();
         let contains =
@@ -354,16 +355,15 @@ impl Table {
         }
     }
 
-    /// Where this subscription is, to go on from there later, perhaps in
-    /// another process; `None` before the first snapshot. It is opaque, and
-    /// good only together with the rows of the same moment: see
-    /// [`Table::saved`].
+    /// A token to continue this subscription later, also in another process; `None`
+    /// before the first snapshot. It is opaque, and valid only together with the rows
+    /// of the same moment: see [`Table::saved`].
     #[must_use]
     pub fn resume_token(&self) -> Option<String> {
         self.mirrored().mirror().token.clone()
     }
 
-    /// Token and rows of one moment, for [`TableOptions::resume`].
+    /// The token and the rows of one moment, for [`TableOptions::resume`].
     #[must_use]
     pub fn saved(&self) -> Option<Resume> {
         let mirror = self.mirrored().mirror();
@@ -371,9 +371,9 @@ impl Table {
         Some(Resume { token, rows: mirror.rows.clone() })
     }
 
-    /// The table's changes from now on. Where rows are shown already the stream
-    /// begins with a [`Change::Snapshot`] of them, and what follows leads on from
-    /// there; of a table that is over it says so.
+    /// The table's changes from this moment. If there are rows already, the stream
+    /// begins with a [`Change::Snapshot`] of them, and later changes continue from
+    /// there. If the table has ended, the stream returns that.
     #[must_use]
     pub fn changes(&self) -> Changes {
         let mirrored = self.mirrored();
@@ -394,7 +394,7 @@ impl Table {
 /// A stream of a table's changes; see [`Table::changes`]. Keeps the
 /// subscription alive.
 pub struct Changes {
-    /// What there was before.
+    /// Items that the stream returns first.
     first: VecDeque<Change>,
     changes: BroadcastStream<Change>,
     _handle: Arc<Handle>,

@@ -1,4 +1,4 @@
-//! The messages of the protocol, as far as this client speaks it.
+//! The messages of the protocol that this client uses.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::Field;
 /// The WebSocket subprotocol.
 pub(crate) const SUBPROTOCOL: &str = "lantern.v1.json";
 
-/// What the client says.
+/// A message from the client.
 #[derive(Debug, Serialize)]
 #[serde(tag = "t", rename_all = "lowercase")]
 pub(crate) enum Say<'a> {
@@ -47,8 +47,8 @@ impl Say<'_> {
     }
 }
 
-/// Whatever the server says: one struct for all messages, since raw rows
-/// cannot be read through a tagged enum.
+/// A message from the server: one struct for all of them, since raw rows cannot be read
+/// through a tagged enum.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct Heard {
@@ -60,7 +60,7 @@ pub(crate) struct Heard {
     pub(crate) fields: Option<Vec<Field>>,
     pub(crate) resumed: bool,
     pub(crate) epoch: String,
-    /// Of a snapshot: its commit; of `ok`: the one to go on from.
+    /// In a snapshot: its commit; in `ok`: the commit to continue from.
     pub(crate) commit: Option<u64>,
     pub(crate) from: u64,
     pub(crate) to: u64,

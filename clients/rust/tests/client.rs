@@ -1,5 +1,5 @@
-//! The client against the real feed over loopback TCP, and against a server
-//! played by hand where the real one would never misbehave.
+//! The client against the real feed over loopback TCP, and against a scripted server
+//! for misbehaviour that the real one does not show.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use world::World;
 
-/// How long a test waits for what must come.
+/// The maximum time that a test waits.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Deserialize, PartialEq)]
@@ -60,19 +60,19 @@ impl Server {
         Self { url, hub, sessions }
     }
 
-    /// Cuts every connection without a word.
+    /// Cuts every connection without a close frame.
     fn cut(&self) {
         self.sessions.lock().drain(..).for_each(|session| session.abort());
     }
 
-    /// Another process takes over, as it were.
+    /// Replaces the hub, as after a restart of the server.
     fn restart(&self, hub: Arc<Hub>) {
         *self.hub.lock() = hub;
         self.cut();
     }
 }
 
-/// The server's half of the upgrade.
+/// The server's side of the upgrade.
 async fn upgrade(mut socket: TcpStream) -> Option<TcpStream> {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
@@ -113,7 +113,7 @@ fn config() -> LiveConfig {
     }
 }
 
-/// Whether what is shown is what the world had at that position.
+/// Whether the shown rows are those that the world had at that position.
 fn check(world: &World, table: &Table) {
     let epoch = table.epoch();
     let shown = table.with(|rows, pos| {
@@ -121,7 +121,7 @@ fn check(world: &World, table: &Table) {
             rows.iter().map(|(key, row)| (key.clone(), row.read().unwrap())).collect();
         Some((rows, pos?))
     });
-    // Read apart, so they are of one moment only where the epoch stayed.
+    // They are read separately, so they belong together only if the epoch is the same.
     if let (Some((rows, pos)), Some(epoch)) = (shown, epoch.clone())
         && table.epoch() == Some(epoch.clone())
     {
@@ -229,9 +229,9 @@ async fn a_lost_server_makes_rows_stale_and_they_come_alive_again() {
     within(table.wait_for_status(|status| matches!(status, Status::Stale))).await;
     assert_eq!(table.len(), 1);
     within(table.wait_for_status(Status::is_live)).await;
-    // Pings are answered: it outlives many heartbeats.
+    // Pings are answered: the connection outlives many heartbeats.
     let mut changes = table.changes();
-    // Begins with what is shown already.
+    // The stream begins with the rows that are shown already.
     assert!(matches!(within(changes.next()).await, Some(Change::Snapshot { .. })));
     for _ in 0..10 {
         assert!(matches!(within(changes.next()).await, Some(Change::Tick { .. })));
@@ -289,9 +289,9 @@ async fn an_address_that_is_none_or_answers_nothing_is_told_at_once() {
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
 }
 
-// ------------------------------------------------- a server played by hand
+// ------------------------------------------------- a scripted server
 
-/// The next client of a server played by hand, welcomed.
+/// The next client of a scripted server, after `welcome`.
 async fn accept(listener: &TcpListener) -> WebSocketStream<TcpStream> {
     let (socket, _) = within(listener.accept()).await.unwrap();
     let socket = upgrade(socket).await.unwrap();
@@ -337,7 +337,7 @@ async fn a_delta_that_does_not_follow_is_never_shown_and_the_table_subscribed_an
     assert_eq!(hear(&mut ws).await, json!({"t":"unsub","id":1}));
     assert_eq!(hear(&mut ws).await, json!({"t":"sub","id":2,"table":"p/t","mode":"state"}));
     assert_eq!((table.commit(), table.get::<Value>("k").unwrap()), (Some(5), Some(json!({"n":1}))));
-    // What still comes on the old channel is acknowledged and ignored.
+    // Frames that still arrive on the old channel are acknowledged and ignored.
     assert_eq!(hear(&mut ws).await, json!({"t":"ack","n":2}));
     say(&mut ws, json!({"t":"tick","ch":7,"from":7,"to":8})).await;
     assert_eq!(hear(&mut ws).await, json!({"t":"ack","n":3}));
@@ -441,7 +441,8 @@ async fn pings_are_answered_and_a_table_nobody_holds_is_unsubscribed() {
     drop(table);
     assert_eq!(hear(&mut ws).await, json!({"t":"unsub","id":1}));
     say(&mut ws, json!({"t":"err","id":2,"code":"not_active","msg":"soon","retry":true})).await;
-    // Asked again after a pause, since the server said that it may pass.
+    // The client retries after a pause, since the server said that the refusal is
+    // temporary.
     assert_eq!(hear(&mut ws).await["id"], 3);
     drop(again);
 }
