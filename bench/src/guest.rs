@@ -1,7 +1,7 @@
-//! The guest alone: calls of `apply` over the shop's events, with tables that
-//! are maps in memory. Fuel an event is the same on every machine, and so tells
-//! what a change in a guest or in the SDK gives; time an event is there beside
-//! it, of several guests in turn.
+//! The guest alone: calls of `apply` with the shop's events, and tables that are maps
+//! in memory. Fuel per event is the same on every machine, so it shows the effect of a
+//! change in a guest or in the SDK. Time per event is measured in addition, with
+//! several guests in turn.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -18,25 +18,25 @@ use lantern_plugin::{PluginConfig, PluginHost};
 
 use crate::report::median;
 
-/// As much as the engine hands over at a time when it catches up.
+/// The batch size of the engine while it catches up.
 const BATCH_EVENTS: u64 = 16_384;
-/// How many the whole sequence has, as in W1: it decides how many events share
-/// a row.
+/// The number of events in the whole sequence, as in W1: it decides how many events
+/// share a row.
 const SHOP_EVENTS: u64 = 5_000_000;
-/// Far more than any call takes.
+/// Far more than any call needs.
 const FUEL: u64 = 1 << 50;
 
 /// What to compare.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// How many of W1's five million events.
+    /// How many of W1's five million events to use.
     #[arg(long, default_value_t = 500_000)]
     events: u64,
     /// How often each guest is measured, in turn.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// The guests, which subscribe to all of the shop's types; the rows of all
-    /// must be those of the first.
+    /// The guests, which subscribe to all of the shop's types; all must give the same
+    /// rows as the first.
     #[arg(default_value = "target/wasm32-unknown-unknown/guest/w1.wasm")]
     plugins: Vec<PathBuf>,
 }
@@ -118,16 +118,16 @@ impl Guest {
     }
 }
 
-/// Tables in memory; nothing else that a host does.
+/// Tables in memory; it does nothing else that a host does.
 #[derive(Default)]
 struct Tables {
     rows: Rows,
-    /// Time in here, which is not the guest's.
+    /// The time spent in here, which is not the guest's.
     took: Duration,
 }
 
 fn refused<T>() -> Result<T, HostError> {
-    Err(HostError::Guest("the benchmark has tables alone".into()))
+    Err(HostError::Guest("the benchmark has only tables".into()))
 }
 
 impl Host for Tables {

@@ -1,5 +1,4 @@
-//! What it costs to be there: projections with nothing to fold, and WebSocket
-//! clients to whom nothing is sent.
+//! The cost of idle projections, and of WebSocket clients to which nothing is sent.
 
 use std::time::{Duration, Instant};
 
@@ -12,37 +11,37 @@ use crate::process::{self, Usage};
 use crate::report::{Figures, Point, print};
 use crate::server::{self, Common};
 
-/// Clients that connect at a time.
+/// The number of clients that connect at a time.
 const CONNECTING: usize = 64;
-/// Files and connections the process needs besides the clients'.
+/// The files and connections that the process needs in addition to the clients'.
 const OTHER_FILES: u64 = 200;
-/// How long a client may take to connect.
+/// The maximum time for a client to connect.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What to measure.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Options {
-    /// How many projections; 0 leaves them out.
+    /// The number of projections; 0 skips them.
     #[arg(long, default_value_t = 1_000)]
     projections: u32,
     /// How many of them have a plugin of their own; the rest share one.
     #[arg(long, default_value_t = 0)]
     distinct: u32,
-    /// How many events each has folded before.
+    /// The number of events that each has folded before.
     #[arg(long, default_value_t = 1_000)]
     events: u64,
-    /// How many WebSocket clients; 0 leaves them out. Cut to what the limit of
-    /// open files allows.
+    /// The number of WebSocket clients; 0 skips them. Reduced to what the limit of open
+    /// files allows.
     #[arg(long, default_value_t = 10_000)]
     clients: usize,
-    /// How long to let it rest before looking, in seconds: files of shards are
-    /// closed after a while.
+    /// How long to wait before measuring, in seconds: files of shards are closed after
+    /// a while.
     #[arg(long, default_value_t = 75)]
     rest: u64,
-    /// How long CPU time is counted, in seconds.
+    /// How long to count CPU time, in seconds.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Where the guests lie.
+    /// The folder of the guests.
     #[arg(long, default_value = "target/guests")]
     guests: std::path::PathBuf,
     #[command(flatten)]
@@ -63,7 +62,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A server with a log and one projection, so that what comes is on top of a
+/// A server with a log and one projection, so that the measured cost comes on top of a
 /// server in use.
 async fn server(options: &Options) -> Result<(Server, Vec<u8>)> {
     let server = options.common.start()?;
@@ -127,7 +126,7 @@ async fn clients(options: &Options, files: u64) -> Result<Point> {
         );
     }
     let (mut server, _) = server(options).await?;
-    // Before the first client, what one client alone loads is loaded.
+    // The first client loads everything that is loaded once, before the measurement.
     let first = connect(&server).await?;
     rest(options.rest.min(5)).await;
     let before = server::usage(&server)?;
@@ -150,7 +149,7 @@ async fn clients(options: &Options, files: u64) -> Result<Point> {
         .with_medians(&[vec![("connects_per_s", count as f64 / connect_s), ("stop_ms", stop_ms)]]))
 }
 
-/// A client that has a table's rows, and waits for more.
+/// A client that has a table's rows and waits for changes.
 async fn connect(server: &Server) -> Result<(Client, Table)> {
     let url = format!("{}/v1/feed", server.url.replacen("http", "ws", 1));
     let options = ClientOptions { changes_buffer: 1, ..ClientOptions::default() };
@@ -161,7 +160,7 @@ async fn connect(server: &Server) -> Result<(Client, Table)> {
     Ok((client, table))
 }
 
-/// What `count` of them hold and use once nothing has happened for a while.
+/// The memory and CPU time of `count` of them after nothing has happened for a while.
 async fn at_rest(options: &Options, server: &Server, before: Usage, count: f64) -> Result<Figures> {
     eprintln!("resting for {} s, then counting for {} s", options.rest, options.seconds);
     rest(options.rest).await;

@@ -1,8 +1,8 @@
-//! Ingest over HTTP: acknowledged events a second, and how long an
-//! acknowledgement takes, by how events are sent and how many send them.
+//! Ingest over HTTP: acknowledged events per second, and the time of an
+//! acknowledgement, by the way events are sent and the number of senders.
 //!
-//! Each client sends its next request when the last one is acknowledged, so the
-//! times are those under the highest load that these clients make.
+//! Each client sends its next request when the last one is acknowledged, so the times
+//! are those under the highest load of these clients.
 
 use std::time::{Duration, Instant};
 
@@ -21,16 +21,16 @@ pub(crate) struct Options {
     /// How events are sent.
     #[arg(long, value_delimiter = ',', default_values = ["ndjson", "batch", "single"])]
     modes: Vec<Mode>,
-    /// How many clients send at a time.
+    /// The number of clients that send at a time.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 64])]
     clients: Vec<usize>,
-    /// How many events are sent as lines or in batches.
+    /// The number of events sent as lines or in batches.
     #[arg(long, default_value_t = 1_000_000)]
     events: u64,
-    /// How many events each client sends one by one.
+    /// The number of events each client sends one by one.
     #[arg(long, default_value_t = 5_000)]
     single_events: u64,
-    /// How many events a request has, as lines or in a batch.
+    /// The number of events per request, as lines or in a batch.
     #[arg(long, default_value_t = 1_000)]
     per_request: u64,
     /// How often each point is measured, in turn.
@@ -42,11 +42,11 @@ pub(crate) struct Options {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Mode {
-    /// Lines of JSON, some a request.
+    /// Lines of JSON, several per request.
     Ndjson,
-    /// A JSON array of events, some a request.
+    /// A JSON array of events, several per request.
     Batch,
-    /// One event a request.
+    /// One event per request.
     Single,
 }
 
@@ -89,7 +89,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The bodies each client sends, rendered beforehand.
+/// The bodies that each client sends, created beforehand.
 fn bodies(options: &Options, mode: Mode, clients: usize) -> Vec<Vec<Bytes>> {
     let shop = Shop::new(ShopOptions { events: options.events, ..ShopOptions::default() });
     let (each, per_request) = match mode {
@@ -112,7 +112,7 @@ fn body(shop: &Shop, mode: Mode, range: std::ops::Range<u64>) -> Bytes {
     }
     for index in range.clone() {
         shop.write_line(index, &mut body);
-        // In an array a line feed is white space.
+        // In a JSON array a line feed is white space.
         if mode == Mode::Batch {
             body.push(if index + 1 == range.end { b']' } else { b',' });
         }
@@ -167,7 +167,7 @@ async fn measure(options: &Options, mode: Mode, clients: usize) -> Result<Figure
     ])
 }
 
-/// Counts times up to ten minutes, in microseconds, to a thousandth.
+/// Records times up to ten minutes, in microseconds, with a precision of a thousandth.
 pub(crate) fn times() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_max(600_000_000, 3)?)
 }

@@ -1,8 +1,8 @@
-//! Events `key.hit` with a key each, for the guest `keyed`, and logs of them.
+//! Events `key.hit` with a key each, for the guest `keyed`, and logs of such events.
 //!
-//! Event `i` is a pure function of the options and `i`. The first events have
-//! each key once, in no order, so that the table has all its rows before what
-//! comes after is measured.
+//! Event `i` is a pure function of the options and `i`. The first events have each key
+//! once, in no particular order, so that the table has all its rows before the measured
+//! events.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,42 +13,43 @@ use anyhow::Result;
 use lantern_core::{EventRef, Events, Log as _, Timestamp};
 use lantern_log::{EmbeddedLog, LogConfig};
 
-/// How many events one append has.
+/// The number of events in one append.
 const APPEND_EVENTS: u64 = 10_000;
-/// Appends under way at a time.
+/// The number of appends in progress at a time.
 const APPENDS: usize = 4;
-/// Prime to every number of keys that has no prime factor but 2 and 5, and to
-/// most others.
+/// Coprime to every number of keys whose only prime factors are 2 and 5, and to most
+/// others.
 const STRIDE: u64 = 7_368_787;
 /// Event time between two events, in microseconds.
 const STEP_US: i64 = 4_320;
 /// The first event's time.
 const FIRST: Timestamp = Timestamp(1_767_225_600_000_000); // 2026-01-01T00:00:00Z
-/// Text in the data, so that an event takes 212 bytes on the wire, as W1's do.
+/// Filler text in the data, so that an event has 212 bytes on the wire, like those of
+/// W1.
 const FILLER: &str = "abcdefghijklmno";
 
-/// Which events a log has.
+/// The options of a log's events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KeyedLog {
-    /// How many keys there are.
+    /// The number of keys.
     pub(crate) keys: u64,
     /// Whether the log begins with each key once.
     pub(crate) filled: bool,
-    /// How many events come then.
+    /// The number of events after that.
     pub(crate) events: u64,
-    /// Whether a few keys are far busier than the rest (the n-th about n times
-    /// less than the first), or all alike.
+    /// Whether a few keys are much busier than the rest (the n-th has about 1/n of the
+    /// first's events), or all are equal.
     pub(crate) skewed: bool,
     pub(crate) partitions: u32,
 }
 
 impl KeyedLog {
-    /// How many events come before those that are measured.
+    /// The number of events before the measured ones.
     pub(crate) fn fill(&self) -> u64 {
         if self.filled { self.keys } else { 0 }
     }
 
-    /// How many events there are in all.
+    /// The total number of events.
     pub(crate) fn total(&self) -> u64 {
         self.fill() + self.events
     }
@@ -68,13 +69,13 @@ impl KeyedLog {
         draw % self.keys
     }
 
-    /// When event `index` happens: each a little later than the one before.
+    /// The time of event `index`: each is a little later than the one before.
     pub(crate) fn time(index: u64) -> Timestamp {
         let after = i64::try_from(index).unwrap_or(i64::MAX).saturating_mul(STEP_US);
         Timestamp(FIRST.0.saturating_add(after))
     }
 
-    /// Adds the events `range` to `events`.
+    /// Adds the events in `range` to `events`.
     pub(crate) fn fill_events(
         &self,
         range: std::ops::Range<u64>,
@@ -108,7 +109,7 @@ impl KeyedLog {
         Ok(())
     }
 
-    /// The events `range` as lines of CloudEvents in structured mode.
+    /// The events in `range` as lines of CloudEvents in structured mode.
     pub(crate) fn lines(&self, range: std::ops::Range<u64>) -> Result<Vec<u8>> {
         let mut events = Events::new();
         self.fill_events(range, &mut events)?;
@@ -120,7 +121,7 @@ impl KeyedLog {
         Ok(lines)
     }
 
-    /// The log's file in `dir`, made where it is not there yet.
+    /// The log's file in `dir`; it is created if it does not exist.
     pub(crate) fn prepare(&self, dir: &Path) -> Result<PathBuf> {
         let Self { keys, filled, events, skewed, partitions } = self;
         let name = format!("keyed-{keys}-{filled}-{events}-{skewed}-{partitions}");

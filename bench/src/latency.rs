@@ -1,14 +1,14 @@
-//! How long after its acknowledgement an event's change is with a WebSocket
-//! client, at a fixed rate.
+//! The time from an event's acknowledgement until a WebSocket client has its change, at
+//! a fixed rate.
 //!
-//! The schedule stands beforehand and does not wait for the server: what is due
-//! while a request is under way goes out with the next one, and the times from
-//! the schedule count that wait. So a server that stalls is seen for as long as
-//! it stalls.
+//! The schedule is fixed beforehand and does not wait for the server: events that
+//! become due while a request is in progress are sent with the next one, and times
+//! measured from the schedule include that wait. So a stall of the server counts for
+//! its whole duration.
 //!
-//! Events go to lanes, each a connection and a product of its own. The guest
-//! counts orders by product, so a row that says 17 shows the lane's first 17
-//! events; they are acknowledged in that order.
+//! Events are distributed over lanes, each with a connection and a product of its own.
+//! The guest counts orders by product, so a row with the count 17 shows the lane's
+//! first 17 events; they are acknowledged in this order.
 
 use std::time::{Duration, Instant};
 
@@ -26,33 +26,33 @@ use crate::load::{BATCH, SINGLE, Sender, check_log};
 use crate::report::{Figures, Point, in_turn, print};
 use crate::server::{self, Common};
 
-/// How long after the last acknowledgement the last change may come.
+/// How long after the last acknowledgement the last change may arrive.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The most events of one request.
+/// The maximum number of events in one request.
 const PER_REQUEST: u64 = 1_000;
 
 /// What to measure.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Events a second.
+    /// Events per second.
     #[arg(long, value_delimiter = ',', default_values_t = [100, 1_000, 10_000])]
     rates: Vec<u64>,
-    /// For how long, in seconds.
+    /// The duration, in seconds.
     #[arg(long, default_value_t = 20)]
     seconds: u64,
-    /// How much at the beginning is not counted, in seconds.
+    /// The time at the beginning that does not count, in seconds.
     #[arg(long, default_value_t = 2)]
     warm_up: u64,
-    /// Connections that send.
+    /// The number of connections that send.
     #[arg(long, default_value_t = 4)]
     lanes: usize,
-    /// WebSocket clients that have the table; one is measured.
+    /// The number of WebSocket clients that mirror the table; one of them is measured.
     #[arg(long, default_value_t = 1)]
     watchers: usize,
     /// How often each rate is measured, in turn.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Where the guests lie.
+    /// The folder of the guests.
     #[arg(long, default_value = "target/guests")]
     guests: std::path::PathBuf,
     #[command(flatten)]
@@ -82,18 +82,18 @@ struct Schedule {
     start: Instant,
     rate: u64,
     lanes: u64,
-    /// Of one lane.
+    /// The number of events of one lane.
     events: u64,
 }
 
 impl Schedule {
-    /// Of event `index` of `lane`.
+    /// When event `index` of `lane` is due.
     fn due(&self, lane: u64, index: u64) -> Instant {
         let nth = index * self.lanes + lane;
         self.start + Duration::from_nanos(nth * 1_000_000_000 / self.rate)
     }
 
-    /// How many events of `lane`, from its first on, are due `now`; at most all.
+    /// How many events of `lane`, counted from its first, are due `now`; at most all.
     fn due_by(&self, lane: u64, now: Instant) -> u64 {
         let passed = now.saturating_duration_since(self.start).as_nanos();
         let all = u64::try_from(passed * u128::from(self.rate) / 1_000_000_000);
@@ -111,7 +111,7 @@ async fn measure(options: &Options, rate: u64) -> Result<Figures> {
     let mut senders = Vec::new();
     for lane in 0..lanes {
         let mut sender = Sender::connect(&server.url).await?;
-        // Each lane has its row before the clock runs.
+        // Each lane has its row before the clock starts.
         sender.events(SINGLE, body(lane, 0..1)).await?;
         senders.push(sender);
     }
@@ -128,7 +128,7 @@ async fn measure(options: &Options, rate: u64) -> Result<Figures> {
     for sender in senders {
         acks.push(sender.await??);
     }
-    let shown = timeout(PATIENCE, watch).await.context("not all changes came")???;
+    let shown = timeout(PATIENCE, watch).await.context("not all changes arrived")???;
     let wall = schedule.start.elapsed().as_secs_f64();
     let (after, own) = (server::usage(&server)?, own.elapsed().as_secs_f64());
     check_log(&server, lanes * (events + 1)).await?;
@@ -146,7 +146,7 @@ async fn measure(options: &Options, rate: u64) -> Result<Figures> {
 
 type Table = (Client, lantern_client::Table);
 
-/// Clients that have all rows there are.
+/// Clients that have all existing rows.
 async fn watchers(server: &Server, count: usize) -> Result<Vec<Table>> {
     let url = format!("{}/v1/feed", server.url.replacen("http", "ws", 1));
     let mut watchers = Vec::new();
@@ -161,7 +161,7 @@ async fn watchers(server: &Server, count: usize) -> Result<Vec<Table>> {
     Ok(watchers)
 }
 
-/// Sends the events of `lane` when they are due; when each was acknowledged.
+/// Sends the events of `lane` when they are due; returns when each was acknowledged.
 async fn send(mut sender: Sender, lane: u64, schedule: Schedule) -> Result<Vec<Instant>> {
     let mut acks = Vec::with_capacity(usize::try_from(schedule.events)?);
     let mut next = 0;
@@ -169,7 +169,7 @@ async fn send(mut sender: Sender, lane: u64, schedule: Schedule) -> Result<Vec<I
         sleep_until(schedule.due(lane, next).into()).await;
         let due = schedule.due_by(lane, Instant::now()).clamp(next + 1, next + PER_REQUEST);
         let media_type = if due == next + 1 { SINGLE } else { BATCH };
-        // The first one of the lane was sent before.
+        // The first event of the lane was sent before.
         sender.events(media_type, body(lane, next + 1..due + 1)).await?;
         let now = Instant::now();
         (next..due).for_each(|_| acks.push(now));
@@ -178,7 +178,7 @@ async fn send(mut sender: Sender, lane: u64, schedule: Schedule) -> Result<Vec<I
     Ok(acks)
 }
 
-/// Orders of a lane's product: alone, or as an array.
+/// Orders of a lane's product: a single one, or an array.
 fn body(lane: u64, range: std::ops::Range<u64>) -> Bytes {
     let order = |index: u64| {
         format!(
@@ -191,7 +191,7 @@ fn body(lane: u64, range: std::ops::Range<u64>) -> Bytes {
     }
 }
 
-/// When a lane's events were shown.
+/// When the events of the lanes were shown.
 struct Shown {
     /// By lane, in order.
     at: Vec<Vec<Instant>>,
@@ -203,7 +203,7 @@ struct Product {
     orders: u64,
 }
 
-/// Follows the table until all events are in it.
+/// Follows the table until it contains all events.
 async fn watch((client, table): Table, schedule: Schedule) -> Result<Shown> {
     let mut changes = table.changes();
     let lanes = usize::try_from(schedule.lanes)?;
@@ -232,7 +232,7 @@ async fn watch((client, table): Table, schedule: Schedule) -> Result<Shown> {
     Ok(shown)
 }
 
-/// Times of all events due after the warm-up, in milliseconds.
+/// The times of all events due after the warm-up, in milliseconds.
 fn times(
     schedule: Schedule,
     warm: Instant,
@@ -247,7 +247,7 @@ fn times(
             if due < warm {
                 continue;
             }
-            // A change may be shown before the acknowledgement is here.
+            // A change may be shown before the acknowledgement arrives.
             after_ack.saturating_record(micros(shown.saturating_duration_since(*ack)));
             after_due.saturating_record(micros(shown.saturating_duration_since(due)));
             until_ack.saturating_record(micros(ack.saturating_duration_since(due)));
@@ -272,7 +272,7 @@ fn times(
 mod tests {
     use super::*;
 
-    /// What is due by the moment an event is due is that event and all before.
+    /// The events due at an event's due time are that event and all before it.
     #[test]
     fn the_schedule_agrees_with_itself() {
         for (rate, lanes) in [(100, 1), (1_000, 4), (10_000, 3)] {

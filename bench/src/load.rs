@@ -1,5 +1,5 @@
-//! The load generator's side of HTTP: one connection each, kept open, with as
-//! little around it as can be, since it runs beside what it measures.
+//! The HTTP side of the load generator: one connection each, kept open, with as little
+//! overhead as possible, since it runs in parallel with the server that it measures.
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
@@ -13,10 +13,10 @@ use tokio::net::TcpStream;
 pub(crate) const SINGLE: &str = "application/cloudevents+json";
 /// The media type of a JSON array of events.
 pub(crate) const BATCH: &str = "application/cloudevents-batch+json";
-/// The media type of lines.
+/// The media type of NDJSON.
 pub(crate) const NDJSON: &str = "application/x-ndjson";
 
-/// A connection that events go out on, one request at a time.
+/// A connection that sends events, one request at a time.
 pub(crate) struct Sender {
     requests: SendRequest<Full<Bytes>>,
     host: String,
@@ -29,7 +29,7 @@ impl Sender {
         let stream = TcpStream::connect(&host).await?;
         stream.set_nodelay(true)?;
         let (requests, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // Its error is that of the request that is under way.
+        // The request in progress returns the connection's error.
         tokio::spawn(async move { drop(connection.await) });
         Ok(Self { requests, host })
     }
@@ -51,7 +51,8 @@ impl Sender {
     }
 }
 
-/// An error unless the log holds just `events`: none was lost, none came twice.
+/// An error unless the log has exactly `events` events: none was lost, and none is
+/// there twice.
 pub(crate) async fn check_log(server: &lantern_tests::Server, events: u64) -> Result<()> {
     let status = server.get("/v1/status").await?;
     let partitions = status["partitions"].as_array().context("`partitions` is no list")?;

@@ -1,4 +1,4 @@
-//! The plain Rust fold that W1 is compared with: lines of JSON from a file,
+//! The plain Rust fold with which W1 is compared: lines of JSON from a file,
 //! `serde_json`, hash maps, no state on disk.
 
 use std::collections::HashMap;
@@ -12,13 +12,13 @@ use serde::Deserialize;
 /// Counts and cents by key.
 pub(crate) type Sums = HashMap<String, (u64, i64)>;
 
-/// What W1's two tables must hold.
+/// The expected rows of W1's two tables.
 #[derive(Default)]
 pub(crate) struct Tables {
-    /// By minute (RFC 3339) and tenant, with a `/` between.
+    /// By minute (RFC 3339) and tenant, separated by `/`.
     pub(crate) tenant_minute: Sums,
     pub(crate) product: Sums,
-    /// Room for a key.
+    /// A reused buffer for a key.
     key: String,
 }
 
@@ -38,7 +38,7 @@ impl PartialEq for Tables {
     }
 }
 
-/// The data of a shop event, as far as it matters here.
+/// The part of a shop event's data that this fold needs.
 #[derive(Deserialize)]
 pub(crate) struct Data<'a> {
     product: &'a str,
@@ -46,7 +46,7 @@ pub(crate) struct Data<'a> {
     cents: i64,
 }
 
-/// Folds the events in `path`, one a line.
+/// Folds the events in `path`, one per line.
 pub(crate) fn fold(path: &Path) -> Result<Tables> {
     let mut tables = Tables::default();
     let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);

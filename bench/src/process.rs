@@ -1,36 +1,36 @@
-//! What a process takes, as Linux tells it under `/proc`.
+//! The resources of a process, from `/proc` on Linux.
 
 use anyhow::{Context, Result};
 
-/// `USER_HZ`, which is 100 on every architecture that servers have.
+/// `USER_HZ`, which is 100 on every architecture used for servers.
 const TICKS_A_SECOND: f64 = 100.0;
 const KIB: f64 = 1024.0;
 
-/// What a process has used so far, and holds now.
+/// The resources that a process has used so far, and holds now.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     /// User and system time of all its threads, also of those that ended.
     pub(crate) cpu_s: f64,
-    /// The same of its children that ended and were waited for.
+    /// The same for its children that ended and were waited for.
     pub(crate) children_cpu_s: f64,
     pub(crate) rss_kib: f64,
     pub(crate) peak_rss_kib: f64,
-    /// Resident memory that is no file's.
+    /// Resident memory that does not belong to a file.
     pub(crate) anonymous_kib: f64,
     pub(crate) threads: f64,
-    /// How often its threads were put to sleep or interrupted: of those that
+    /// How often its threads were put to sleep or interrupted; only threads that still
     /// live.
     pub(crate) switches: f64,
 }
 
 impl Usage {
-    /// Of the process `pid`.
+    /// The resources of the process `pid`.
     pub(crate) fn of(pid: u32) -> Result<Self> {
         let stat = read(pid, "stat")?;
-        // The name in front may hold anything, also blanks and brackets.
+        // The name in front may contain any characters, also spaces and brackets.
         let fields = stat.rsplit_once(')').context("no name in stat")?.1;
         let fields: Vec<&str> = fields.split_whitespace().collect();
-        // Numbered from 1 in proc(5), and the first two are cut off.
+        // proc(5) numbers them from 1, and the first two are cut off.
         let seconds = |number: usize| -> Result<f64> {
             let ticks: f64 = fields.get(number - 3).context("stat is short")?.parse()?;
             Ok(ticks / TICKS_A_SECOND)
@@ -62,8 +62,8 @@ impl Usage {
     }
 }
 
-/// What this process has had written to disk so far, in bytes; pages that were
-/// written over before the kernel wrote them count as often as they were dirtied.
+/// The bytes that this process has written to disk so far. A page that was overwritten
+/// before the kernel wrote it counts as often as it became dirty.
 pub(crate) fn written_bytes() -> Result<u64> {
     let io = std::fs::read_to_string("/proc/self/io")?;
     let line = io.lines().find_map(|line| line.strip_prefix("write_bytes:"));
@@ -73,7 +73,7 @@ pub(crate) fn written_bytes() -> Result<u64> {
 fn switches(pid: u32) -> Result<f64> {
     let mut sum = 0.0;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread may end meanwhile.
+        // A thread may end in the meantime.
         let Ok(status) = std::fs::read_to_string(task?.path().join("status")) else { continue };
         let lines = status.lines().filter(|line| line.contains("voluntary_ctxt_switches"));
         sum += lines
@@ -88,8 +88,8 @@ fn read(pid: u32, what: &str) -> Result<String> {
     std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))
 }
 
-/// How many files and connections this process, and those it starts, may have
-/// open: raised as far as that is allowed.
+/// How many files and connections this process, and those it starts, may have open:
+/// raised to the allowed maximum.
 pub(crate) fn raise_open_files() -> Result<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

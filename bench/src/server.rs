@@ -1,4 +1,4 @@
-//! The server that is measured: the real binary, beside this process.
+//! The server that is measured: the real binary, in a process of its own.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,15 +10,15 @@ use serde_json::Value;
 
 use crate::process::Usage;
 
-/// Where `lantern_tests` finds the binary.
+/// The variable in which `lantern_tests` finds the binary.
 const BINARY: &str = "LANTERN_BIN";
-/// How long a server may take for anything.
+/// The maximum time for any action of a server.
 const PATIENCE: Duration = Duration::from_secs(1_800);
 
-/// How a server is started, and results are shown.
+/// The options for starting a server and for printing results.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Common {
-    /// Settings of the server, as `engine.threads=1`.
+    /// Settings of the server, such as `engine.threads=1`.
     #[arg(long)]
     pub(crate) set: Vec<String>,
     /// Print one JSON object.
@@ -33,15 +33,15 @@ impl Common {
     }
 }
 
-/// Runs this program again with the binary that lies beside it named, unless
-/// one is named already: what was built together is measured together.
+/// Unless a binary is named already, runs this program again with the binary from the
+/// same folder: programs that were built together are measured together.
 pub(crate) fn again_with_binary() -> Result<Option<ExitCode>> {
     if std::env::var_os(BINARY).is_some() {
         return Ok(None);
     }
     let own = std::env::current_exe()?;
     let binary = own.with_file_name("lantern");
-    ensure!(binary.is_file(), "`{}` is not there: run `cargo xtask bench`", binary.display());
+    ensure!(binary.is_file(), "`{}` does not exist: run `cargo xtask bench`", binary.display());
     let status = std::process::Command::new(own)
         .args(std::env::args_os().skip(1))
         .env(BINARY, binary)
@@ -50,14 +50,14 @@ pub(crate) fn again_with_binary() -> Result<Option<ExitCode>> {
     Ok(Some(ExitCode::from(code.unwrap_or(1))))
 }
 
-/// A guest as `cargo xtask bench` has built it.
+/// A guest that `cargo xtask bench` has built.
 pub(crate) fn guest(folder: &Path, name: &str) -> Result<PathBuf> {
     let path = folder.join(format!("{name}.wasm"));
-    ensure!(path.is_file(), "`{}` is not there: run `cargo xtask bench`", path.display());
+    ensure!(path.is_file(), "`{}` does not exist: run `cargo xtask bench`", path.display());
     Ok(path)
 }
 
-/// Pushes `wasm` as `name`. `query` as `?check=false`.
+/// Pushes `wasm` as `name`. `query` is, for example, `?check=false`.
 pub(crate) async fn push(
     server: &Server,
     name: &str,
@@ -70,8 +70,8 @@ pub(crate) async fn push(
     Ok(())
 }
 
-/// `wasm` with a section that means nothing, so that it is another plugin to
-/// whoever looks at its bytes.
+/// `wasm` with a custom section without meaning, so that it has other bytes and counts
+/// as another plugin.
 pub(crate) fn marked(wasm: &[u8], mark: u32) -> Vec<u8> {
     let name = b"bench";
     let mut marked = wasm.to_vec();
@@ -82,8 +82,7 @@ pub(crate) fn marked(wasm: &[u8], mark: u32) -> Vec<u8> {
     marked
 }
 
-/// How far the shards of `name` have come, all together; an error where one
-/// cannot go on.
+/// The total position of the shards of `name`; an error if one of them cannot continue.
 pub(crate) async fn position(server: &Server, name: &str) -> Result<u64> {
     position_of(&server.get(&format!("/v1/projections/{name}")).await?)
 }
@@ -105,13 +104,13 @@ fn position_of(status: &Value) -> Result<u64> {
 pub(crate) async fn wait_until_at(server: &Server, name: &str, events: u64) -> Result<()> {
     let started = Instant::now();
     while position(server, name).await? < events {
-        ensure!(started.elapsed() < PATIENCE, "`{name}` did not get to {events}");
+        ensure!(started.elapsed() < PATIENCE, "`{name}` did not reach {events}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     Ok(())
 }
 
-/// Asks the server to end, and tells how long that took, in milliseconds.
+/// Stops the server, and returns how long that took, in milliseconds.
 pub(crate) fn stop(server: &mut Server) -> Result<f64> {
     let started = Instant::now();
     let status = server.stop()?;
@@ -119,12 +118,12 @@ pub(crate) fn stop(server: &mut Server) -> Result<f64> {
     Ok(started.elapsed().as_secs_f64() * 1e3)
 }
 
-/// What the server takes now.
+/// The server's resources now.
 pub(crate) fn usage(server: &Server) -> Result<Usage> {
     Usage::of(server.pid())
 }
 
-/// The bytes of all files below `dir`.
+/// The total size of all files below `dir`, in bytes.
 pub(crate) fn bytes_below(dir: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(dir)? {

@@ -1,5 +1,5 @@
-//! How long a server takes to start, with one plugin and with many, compiled
-//! already or not; and an upload to its first row.
+//! The time of a server's start, with one plugin and with many, compiled already or
+//! not; and from an upload to its first row.
 
 use std::time::{Duration, Instant};
 
@@ -11,19 +11,19 @@ use serde_json::Value;
 use crate::report::{Figures, Point, print};
 use crate::server::{self, Common};
 
-/// How long a start may take.
+/// The maximum time of a start.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// What to measure.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Options {
-    /// How many plugins the server has, each with code of its own.
+    /// The number of plugins, each with code of its own.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 100])]
     plugins: Vec<u32>,
-    /// How many events are in the log.
+    /// The number of events in the log.
     #[arg(long, default_value_t = 10_000)]
     events: u64,
-    /// The plugin that is uploaded, by name.
+    /// The name of the plugin that is uploaded.
     #[arg(long, default_value = "w1")]
     plugin: String,
     /// Its first table.
@@ -32,7 +32,7 @@ pub(crate) struct Options {
     /// How often each start and each upload is measured.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Where the guests lie.
+    /// The folder of the guests.
     #[arg(long, default_value = "target/guests")]
     guests: std::path::PathBuf,
     #[command(flatten)]
@@ -60,8 +60,8 @@ async fn with_events(options: &Options) -> Result<(Server, Vec<u8>)> {
     Ok((server, wasm))
 }
 
-/// The server with `plugins` plugins, started with and without their compiled
-/// code in turn.
+/// Starts the server with `plugins` plugins, with and without their compiled code in
+/// turn.
 async fn starts(options: &Options, plugins: u32) -> Result<Vec<Point>> {
     let (mut server, wasm) = with_events(options).await?;
     for index in 0..plugins {
@@ -77,7 +77,7 @@ async fn starts(options: &Options, plugins: u32) -> Result<Vec<Point>> {
     for round in 0..options.rounds.max(1) {
         eprintln!("round {}: {plugins} plugins", round + 1);
         warm.push(start(&mut server, plugins).await?);
-        // A cold start takes long with many, and says the same each time.
+        // A cold start with many plugins takes long, and its result hardly varies.
         if plugins < 10 || round == 0 {
             std::fs::remove_dir_all(server.folder().join("cache"))?;
             cold.push(start(&mut server, plugins).await?);
@@ -89,8 +89,7 @@ async fn starts(options: &Options, plugins: u32) -> Result<Vec<Point>> {
     Ok(vec![point("warm", &warm), point("cold", &cold)])
 }
 
-/// One start, to the moment at which the server is ready and serves every
-/// table; and its end.
+/// One start, until the server is ready and serves every table; and its stop.
 async fn start(server: &mut Server, plugins: u32) -> Result<Figures> {
     let started = Instant::now();
     server.restart()?;
@@ -106,7 +105,7 @@ async fn start(server: &mut Server, plugins: u32) -> Result<Figures> {
             break all.len();
         }
         patient(started)?;
-        // Looking must not be what takes the time, where there are many.
+        // With many plugins the checks themselves must not take the time.
         let pause = (started.elapsed() / 20).max(Duration::from_millis(1));
         tokio::time::sleep(pause.min(Duration::from_millis(250))).await;
     };
@@ -126,8 +125,7 @@ async fn start(server: &mut Server, plugins: u32) -> Result<Figures> {
     ])
 }
 
-/// Uploads of a plugin that was never compiled, until the first row of it can
-/// be read.
+/// Uploads a plugin that was never compiled, and waits until its first row can be read.
 async fn uploads(options: &Options) -> Result<Point> {
     let (server, wasm) = with_events(options).await?;
     let mut rounds = Vec::new();
@@ -141,7 +139,7 @@ async fn uploads(options: &Options) -> Result<Point> {
         let pushed_ms = ms(started);
         let path = format!("/v1/tables/{name}/{}?limit=1", options.table);
         loop {
-            // Not there before the version is active.
+            // The table does not exist before the version is active.
             let rows = server.get(&path).await.unwrap_or(Value::Null);
             if rows["rows"].as_object().is_some_and(|rows| !rows.is_empty()) {
                 break;

@@ -1,6 +1,6 @@
-//! W1 from a topic with four partitions of a real broker, beside a plain fold
-//! with librdkafka of the same records: no state on disk, `serde_json`, hash
-//! maps. The broker's CPU time is not counted: it is a process of its own.
+//! W1 from a topic with four partitions of a real broker, compared with a plain fold of
+//! the same records with librdkafka: no state on disk, `serde_json`, hash maps. The
+//! broker's CPU time does not count: it is a process of its own.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,10 +25,10 @@ use crate::w1;
 
 /// Partitions of the topic.
 pub(crate) const PARTITIONS: u32 = 4;
-/// How long a record, or the broker, may be waited for.
+/// The maximum wait for a record, or for the broker.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What the benchmark runs with.
+/// The options of the benchmark.
 #[derive(Clone, clap::Args)]
 pub(crate) struct KafkaOptions {
     #[command(flatten)]
@@ -36,13 +36,13 @@ pub(crate) struct KafkaOptions {
     /// The folder with Kafka's jars.
     #[arg(long, default_value = "target/kafka/libs")]
     libs: PathBuf,
-    /// How events stand in the topic, of CloudEvents' Kafka binding.
+    /// The mode of the events in the topic, from CloudEvents' Kafka binding.
     #[arg(long, value_enum, default_value = "structured")]
     mode: Mode,
-    /// How the topic's batches are packed.
+    /// The compression of the topic's batches.
     #[arg(long, default_value = "none", value_parser = ["none", "lz4", "zstd", "snappy", "gzip"])]
     compression: String,
-    /// The broker of a phase.
+    /// The address of the broker, for a phase.
     #[arg(long, hide = true, default_value = "")]
     pub(crate) broker: String,
 }
@@ -50,7 +50,7 @@ pub(crate) struct KafkaOptions {
 /// A mode of CloudEvents' Kafka binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Mode {
-    /// All of the event as JSON: 212 bytes on average.
+    /// The whole event as JSON: 212 bytes on average.
     Structured,
     /// Attributes as headers, and the data as JSON.
     Binary,
@@ -87,7 +87,7 @@ pub(crate) fn run(options: &KafkaOptions) -> Result<()> {
     let options = KafkaOptions { broker: broker.address(), ..options.clone() };
     let done = folder.join(format!("{}.done", options.topic()));
     if !done.exists() {
-        // What a run that was cut has left.
+        // The topic of an interrupted run.
         drop(broker.delete_topic(&options.topic()));
         broker.create_topic(&options.topic(), PARTITIONS, &[])?;
         spawn(Phase::Prepare, &options)?;
@@ -99,13 +99,13 @@ pub(crate) fn run(options: &KafkaOptions) -> Result<()> {
         folds.push(measured(Phase::Fold, &options)?);
         natives.push(measured(Phase::Native, &options)?);
     }
-    // So that it starts fast the next time.
+    // So that the next start is fast.
     broker.stop()?;
     let result = report::sides("w1-kafka", &options.common, &folds, &[], &natives);
     report::print_result(&options.common, &result)
 }
 
-/// Runs one phase in this process, and prints what it measured.
+/// Runs one phase in this process, and prints its measurements.
 pub(crate) fn phase(phase: Phase, options: &KafkaOptions) -> Result<()> {
     match phase {
         Phase::Prepare => prepare(options),
@@ -132,7 +132,7 @@ fn measured(phase: Phase, options: &KafkaOptions) -> Result<Measured> {
     Ok(serde_json::from_slice(&spawn(phase, options)?)?)
 }
 
-/// What the tables must hold, from the events themselves.
+/// The expected rows of the tables, computed from the events.
 fn expected(options: &KafkaOptions) -> Result<Tables> {
     let (shop, mut line, mut tables) = (options.shop(), Vec::new(), Tables::default());
     for index in 0..options.common.events {
@@ -149,7 +149,7 @@ fn client(options: &KafkaOptions) -> ClientConfig {
     client
 }
 
-/// Writes the topic, keyed by subject, as ingest does.
+/// Writes the topic, keyed by subject, like ingest.
 fn prepare(options: &KafkaOptions) -> Result<()> {
     let producer: ThreadedProducer<_> = client(options)
         .set("acks", "all")
@@ -170,19 +170,19 @@ fn prepare(options: &KafkaOptions) -> Result<()> {
         while let Err((error, back)) = producer.send(record) {
             let full = error.rdkafka_error_code() == Some(RDKafkaErrorCode::QueueFull);
             ensure!(full, "event {index}: {error}");
-            ensure!(started.elapsed() < 60 * PATIENCE, "the broker takes nothing more");
+            ensure!(started.elapsed() < 60 * PATIENCE, "the broker accepts nothing more");
             std::thread::sleep(Duration::from_millis(5));
             record = back;
         }
     }
     producer.flush(PATIENCE)?;
     let failed = producer.context().failed.load(std::sync::atomic::Ordering::Relaxed);
-    ensure!(failed == 0, "{failed} events were not taken");
+    ensure!(failed == 0, "{failed} events were not accepted");
     eprintln!("{} events prepared in {:.1?}", options.common.events, started.elapsed());
     Ok(())
 }
 
-/// Counts what the broker did not take.
+/// Counts the records that the broker did not accept.
 #[derive(Default)]
 struct Counting {
     failed: std::sync::atomic::AtomicU64,
@@ -294,7 +294,7 @@ fn fold(options: &KafkaOptions) -> Result<Measured> {
     let config = KafkaConfig {
         servers: options.broker.clone(),
         topics: vec![options.topic()],
-        // Nothing is written there.
+        // This instance does not append.
         dedup_window_events: 0,
         ..KafkaConfig::default()
     };

@@ -1,4 +1,4 @@
-//! Over the boundary into a guest, what it does there, and its rows back out.
+//! Calls over the boundary into a guest, the guest's work, and its rows back out.
 
 use std::any::Any;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use lantern_core::{
 };
 use lantern_plugin::{PluginConfig, PluginHost};
 
-/// Far more than any call takes.
+/// Far more than any call needs.
 const FUEL: u64 = 1 << 50;
 
-/// The guest `keyed`, which does as much or as little as `parameters` say.
+/// The guest `keyed`; `parameters` determine how much it does.
 fn keyed(parameters: &str) -> (PluginHost, Arc<dyn Plugin>) {
     let folder = std::env::var_os("LANTERN_GUESTS").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guests")),
@@ -29,7 +29,7 @@ fn keyed(parameters: &str) -> (PluginHost, Arc<dyn Plugin>) {
     (host, plugin)
 }
 
-/// Events with a key each; all that differ from each other.
+/// Events with a different key each.
 fn keyed_events(count: usize) -> Events {
     let mut events = Events::new();
     for index in 0..count {
@@ -72,31 +72,31 @@ fn calls(bencher: Bencher<'_, '_>, parameters: &str, count: usize) {
     });
 }
 
-/// All attributes over the boundary, and nothing done with them.
+/// All attributes cross the boundary; the guest does nothing with them.
 #[divan::bench(args = [1, 1_024, 16_384], sample_count = 200)]
 fn boundary(bencher: Bencher<'_, '_>, events: usize) {
     calls(bencher, r#"{"work":"none","attributes":true}"#, events);
 }
 
-/// As `boundary`, of those that always come.
+/// As `boundary`, with only the attributes that are always present.
 #[divan::bench(args = [1_024], sample_count = 200)]
 fn boundary_least(bencher: Bencher<'_, '_>, events: usize) {
     calls(bencher, r#"{"work":"none"}"#, events);
 }
 
-/// As `boundary_least`, with each event's data read by the SDK.
+/// As `boundary_least`, and the SDK reads each event's data.
 #[divan::bench(args = [1_024], sample_count = 200)]
 fn guest_json(bencher: Bencher<'_, '_>, events: usize) {
     calls(bencher, r#"{"work":"read"}"#, events);
 }
 
-/// A row of its own for each event, put and handed over.
+/// A row of its own for each event, put and passed to the host.
 #[divan::bench(args = [1_024, 16_384], sample_count = 100)]
 fn rows_out(bencher: Bencher<'_, '_>, events: usize) {
     calls(bencher, r#"{"work":"put"}"#, events);
 }
 
-/// What the SDK does with an event's data, compiled for this machine.
+/// The SDK's work on an event's data, compiled for this machine.
 #[divan::bench(args = [1_024], sample_count = 200)]
 fn json_outside(bencher: Bencher<'_, '_>, events: usize) {
     use lantern_sdk::bindings::lantern::projection::types as wit;
@@ -159,7 +159,7 @@ fn json_outside(bencher: Bencher<'_, '_>, events: usize) {
     });
 }
 
-/// A host that takes rows and does nothing with them.
+/// A host that accepts rows and does nothing with them.
 #[derive(Default)]
 struct Counts {
     rows: u64,

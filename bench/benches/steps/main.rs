@@ -1,5 +1,5 @@
-//! A micro-benchmark for each hot step of a fold, so that a change shows where
-//! it acts. `cargo xtask bench steps`, or with part of a name: `cargo xtask
+//! A micro-benchmark for each hot step of a fold, so that the effect of a change is
+//! visible in its step. `cargo xtask bench steps`, or with part of a name: `cargo xtask
 //! bench steps -- boundary`.
 //!
 //! | step | here |
@@ -13,8 +13,7 @@
 //! | redb: a commit of some rows in key order; of rows all over a large table | `writing::commit`, `writing::commit_scattered` |
 //! | feed: a commit's rows as text on a WebSocket | `writing::feed` |
 //!
-//! Each figure is of a whole run; the line below says how many events or rows
-//! a second that is.
+//! Each time is for a whole run; the line below it has the events or rows per second.
 
 mod calling;
 mod reading;
@@ -27,7 +26,7 @@ use lantern_core::Events;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    // This binary compiles guests, as the server's does.
+    // This binary compiles guests, like the server's.
     if std::env::args().nth(1).as_deref() == Some("__compile") {
         return lantern_plugin::compile_child_main();
     }

@@ -14,7 +14,7 @@ use crate::shop_events;
 const EVENTS: u64 = 50_000;
 const ALL: &str = "*";
 
-/// A log of W1's first events, and the folder it is in.
+/// A log of W1's first events, and its folder.
 fn log(cache_bytes: usize) -> (EmbeddedLog, TempDir) {
     let dir = TempDir::new().expect("there is room for a folder");
     let config = LogConfig { cache_bytes, ..LogConfig::default() };
@@ -25,7 +25,7 @@ fn log(cache_bytes: usize) -> (EmbeddedLog, TempDir) {
     (log, dir)
 }
 
-/// Reads from the first to the last event, and counts.
+/// Reads from the first to the last event, and counts the events.
 fn read_all(log: &EmbeddedLog) -> u64 {
     let (partition, wanted) = (PartitionId(0), TypeFilter::new(&[ALL.to_owned()]));
     let (mut next, mut events) = (Offset(0), 0);
@@ -58,7 +58,8 @@ fn chunk_cached(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// What W1 asks for, all attributes, and none but those that always come.
+/// The attributes that W1 requests, all attributes, and only those that are always
+/// present.
 #[divan::bench(args = ["none", "w1", "all"], sample_count = 50, sample_size = 10)]
 fn gather(bencher: Bencher<'_, '_>, wanted: &str) {
     let events = shop_events(16_384);

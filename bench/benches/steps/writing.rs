@@ -18,8 +18,8 @@ use tempfile::TempDir;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Message, protocol::Role};
 
-/// A plugin without Wasm: it puts a row under each event's subject, and reads
-/// what was there where it is told to.
+/// A plugin without Wasm: it puts a row under each event's subject, and reads the
+/// previous row first if configured.
 struct Puts {
     manifest: Manifest,
     gets: bool,
@@ -107,8 +107,8 @@ fn event_list(count: u64, keys: u64) -> EventList {
     EventList::new(&events)
 }
 
-/// A fold by a plugin that costs next to nothing, into a state in memory:
-/// gathering, the call's own buffer, the overlay, and one commit at the end.
+/// A fold by a plugin that costs almost nothing, into a state in memory: gathering, the
+/// call's own buffer, the overlay, and one commit at the end.
 fn overlay(bencher: Bencher<'_, '_>, gets: bool, keys: u64) {
     const EVENTS: u64 = 100_000;
     let list = event_list(EVENTS, keys);
@@ -162,13 +162,13 @@ fn commits(bencher: Bencher<'_, '_>, held: u64, writes: &[Writes]) {
     });
 }
 
-/// A durable commit of rows next to each other.
+/// A durable commit of adjacent rows.
 #[divan::bench(args = [1, 100, 10_000], sample_count = 30, sample_size = 1)]
 fn commit(bencher: Bencher<'_, '_>, rows_written: u64) {
     commits(bencher, 0, &[rows(0..rows_written)]);
 }
 
-/// A durable commit of rows all over a table of a million.
+/// A durable commit of rows spread over a table of a million.
 #[divan::bench(args = [100, 10_000], sample_count = 20, sample_size = 1)]
 fn commit_scattered(bencher: Bencher<'_, '_>, rows_written: u64) {
     const HELD: u64 = 1_000_000;
@@ -178,7 +178,7 @@ fn commit_scattered(bencher: Bencher<'_, '_>, rows_written: u64) {
     commits(bencher, HELD, &(0..20).map(scattered).collect::<Vec<_>>());
 }
 
-/// Views of a table that is empty.
+/// Views of an empty table.
 struct Empty {
     manifest: Arc<Manifest>,
     store: Arc<dyn ShardStore>,
@@ -200,7 +200,7 @@ impl Views for Empty {
     }
 }
 
-/// A commit of rows until a subscriber has read it: encoding, the ring, the
+/// From a commit of rows until a subscriber has read it: encoding, the ring, the
 /// session and the frame, over a pipe in memory.
 #[divan::bench(args = [1, 100, 1_000], sample_count = 100, sample_size = 1)]
 fn feed(bencher: Bencher<'_, '_>, rows_changed: u64) {
@@ -238,7 +238,7 @@ fn feed(bencher: Bencher<'_, '_>, rows_changed: u64) {
 
 type Socket = WebSocketStream<tokio::io::DuplexStream>;
 
-/// A subscriber that has its first snapshot.
+/// A subscriber that has received its first snapshot.
 async fn subscribed(hub: &Arc<Hub>) -> Socket {
     let (near, far) = tokio::io::duplex(1 << 20);
     tokio::spawn(hub.clone().serve(near, std::future::pending::<()>()));

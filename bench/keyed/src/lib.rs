@@ -1,6 +1,6 @@
-//! The guest of the benchmarks of growth: a sum by key. Its parameters say which
-//! types it wants, how wide its rows are and how much of the work it does, so
-//! that one guest serves all points.
+//! The guest of the growth benchmarks: a sum by key. Its parameters select the event
+//! types, the width of its rows and how much of the work it does, so that one guest
+//! serves all points.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 struct Keyed {
     /// Events and cents by key.
     total: Table<Total>,
-    /// The last one's cents by key, in rows as wide as wanted.
+    /// The last cents by key, in rows of the configured width.
     wide: Table<Wide>,
     #[table(skip)]
     options: Options,
@@ -32,18 +32,18 @@ struct Wide {
     pad: String,
 }
 
-/// What is done with an event.
+/// What the guest does with an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Work {
-    /// Its data is read, and added to the row of its key.
+    /// Reads its data, and adds it to the row of its key.
     #[default]
     Sum,
-    /// As `sum`, and the row is given its width.
+    /// As `sum`, and gives the row its width.
     Wide,
-    /// A row of its own is put, under its subject; the data is not read.
+    /// Puts a row of its own under its subject, without reading the data.
     Put,
-    /// Its data is read, and that is all.
+    /// Only reads its data.
     Read,
     /// Nothing.
     None,
@@ -52,12 +52,12 @@ enum Work {
 #[derive(Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Options {
-    /// The types that are wanted.
+    /// The event types that it subscribes to.
     types: Vec<String>,
     work: Work,
     /// Bytes of text in a row of `wide`.
     pad_bytes: usize,
-    /// Whether all attributes are asked for, or none.
+    /// Whether it requests all attributes or none.
     attributes: bool,
     #[serde(skip)]
     pad: String,
@@ -108,9 +108,9 @@ impl Projection for Keyed {
             .on_failure(OnFailure::ParkEvent))
     }
 
-    /// With many keys most rows are not in memory.
+    /// With many keys, most rows are not in memory.
     fn prepare(&mut self, events: Events<'_>) -> Result<(), Error> {
-        // An event whose data cannot be read is for `apply` to refuse.
+        // `apply` refuses events whose data cannot be read.
         let keys = events.filter_map(|event| event.glance("key"));
         match self.options.work {
             Work::Sum => self.total.prefetch(keys),

@@ -1,5 +1,5 @@
-//! Folding a log with one projection: events a second and CPU time, once the
-//! table has all its rows.
+//! Folding a log with one projection: events per second and CPU time, after the table
+//! has all its rows.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -14,17 +14,17 @@ use crate::process::Usage;
 use crate::report::{Figures, Point, in_turn};
 use crate::server;
 
-/// Between two looks at the position.
+/// The time between two checks of the position.
 const LOOK: Duration = Duration::from_millis(10);
-/// How many keys there are where that is not what grows.
+/// The number of keys if it is not what grows.
 const KEYS: u64 = 10_000;
-/// How long a fold may take.
+/// The maximum time of a fold.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// One point.
 #[derive(Clone)]
 pub(super) struct Fold {
-    /// What grows, and how much of it there is here.
+    /// The parameter that grows, and its value here.
     pub(super) name: &'static str,
     pub(super) size: u64,
     pub(super) log: KeyedLog,
@@ -45,7 +45,7 @@ impl Fold {
     }
 }
 
-/// Measures all `folds` in turn, each by `one`.
+/// Measures all `folds` in turn, each with `one`.
 pub(super) async fn measure(
     options: &Options,
     folds: &[Fold],
@@ -64,7 +64,7 @@ pub(super) async fn measure(
     Ok(lines.map(point).collect())
 }
 
-/// Measures folding a log that is there.
+/// Measures folding an existing log.
 pub(super) async fn one(options: &Options, fold: &Fold) -> Result<Figures> {
     let log = fold.log.prepare(&options.dir)?;
     let wasm = std::fs::read(server::guest(&options.guests, "keyed")?)?;
@@ -81,19 +81,20 @@ pub(super) async fn one(options: &Options, fold: &Fold) -> Result<Figures> {
     lay(&log, &data)?;
     let mut server = start(&data, &settings)?;
     if !options.restart {
-        // The check folds a sample several times over, which is not meant here.
+        // The determinism check folds a sample several times, which is not part of this
+        // measurement.
         server::push(&server, "keyed", &wasm, &fold.parameters, "?check=false").await?;
     }
     let begun = reach(&server, fold.log.fill()).await?;
     let ended = reach(&server, fold.log.total()).await?;
-    // It becomes active a moment later.
+    // The version becomes active a moment later.
     server.caught_up("keyed").await?;
     let figures = figures(&server, &data, fold, begun, ended).await?;
     server::stop(&mut server)?;
     Ok(figures)
 }
 
-/// How far the fold was at some moment, and what the server had used.
+/// The position of the fold at some moment, and what the server had used by then.
 #[derive(Clone, Copy)]
 pub(super) struct Moment {
     pub(super) at: Instant,
@@ -101,7 +102,7 @@ pub(super) struct Moment {
     pub(super) usage: Usage,
 }
 
-/// The first look at which `position` is reached.
+/// The first check at which `position` is reached.
 pub(super) async fn reach(server: &Server, position: u64) -> Result<Moment> {
     let started = Instant::now();
     loop {
@@ -109,7 +110,7 @@ pub(super) async fn reach(server: &Server, position: u64) -> Result<Moment> {
         if now >= position {
             return Ok(Moment { at: Instant::now(), position: now, usage: server::usage(server)? });
         }
-        ensure!(started.elapsed() < PATIENCE, "`keyed` stands at {now} of {position}");
+        ensure!(started.elapsed() < PATIENCE, "`keyed` is at {now} of {position}");
         tokio::time::sleep(LOOK).await;
     }
 }
@@ -135,8 +136,8 @@ async fn figures(
     ])
 }
 
-/// A row must say what the log says of its key: that nothing was lost, and
-/// nothing was folded twice.
+/// A row must match the log's events of its key: none was lost, and none was folded
+/// twice.
 pub(super) async fn check(server: &Server, fold: &Fold) -> Result<()> {
     let wide = fold.parameters.contains("wide");
     let (table, field) = if wide { ("wide", "cents") } else { ("total", "count") };
@@ -151,7 +152,7 @@ pub(super) async fn check(server: &Server, fold: &Fold) -> Result<()> {
     Ok(())
 }
 
-/// Settings of a server that folds what it has and appends nothing itself.
+/// The settings of a server that folds existing events and appends none itself.
 pub(super) fn settings(options: &Options, more: &[String]) -> Vec<String> {
     let mut settings = vec!["upkeep.heartbeats=false".to_owned()];
     settings.extend_from_slice(more);
@@ -159,7 +160,7 @@ pub(super) fn settings(options: &Options, more: &[String]) -> Vec<String> {
     settings
 }
 
-/// A data folder with nothing in it.
+/// An empty data folder.
 pub(super) fn empty(data: &Path) -> Result<()> {
     if data.exists() {
         std::fs::remove_dir_all(data)?;
@@ -167,8 +168,8 @@ pub(super) fn empty(data: &Path) -> Result<()> {
     Ok(std::fs::create_dir_all(data)?)
 }
 
-/// Puts a log in place of the one in `data`. It is the same file, which the
-/// server reads and does not change.
+/// Replaces the log in `data`. It is a link to the same file, which the server reads
+/// and does not change.
 pub(super) fn lay(log: &Path, data: &Path) -> Result<()> {
     let place: PathBuf = data.join("log.redb");
     if place.exists() {
@@ -183,7 +184,7 @@ pub(super) fn start(data: &Path, settings: &[String]) -> Result<Server> {
     Server::start_in(data, "127.0.0.1:0", &settings)
 }
 
-/// Whether the server says that it is ready.
+/// Whether the server reports that it is ready.
 pub(super) async fn is_ready(server: &Server) -> bool {
     server.get("/readyz").await.is_ok_and(|answer| answer["ready"] == Value::Bool(true))
 }

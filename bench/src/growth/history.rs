@@ -1,5 +1,5 @@
-//! A longer log: how long the server takes to start on it, also after it was
-//! killed, what it holds in memory then, and how long a seek by time takes.
+//! A longer log: how long the server takes to start with it, also after it was killed,
+//! its memory then, and how long a seek by time takes.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,10 @@ use crate::keyed::KeyedLog;
 use crate::report::{Figures, Point, in_turn};
 use crate::server;
 
-/// How many seeks are measured.
+/// The number of seeks that are measured.
 const SEEKS: u64 = 1_000;
 
-/// One point a length.
+/// One point per length.
 pub(super) async fn measure(options: &Options) -> Result<Vec<Point>> {
     let lengths = &options.log_events;
     let name = |events: &u64| format!("a log of {events} events");
@@ -53,7 +53,7 @@ async fn one(options: &Options, events: u64) -> Result<Figures> {
     ])
 }
 
-/// A server that is ready, and how long that took, in milliseconds.
+/// A ready server, and how long the start took, in milliseconds.
 async fn timed(data: &std::path::Path, settings: &[String]) -> Result<(Server, f64)> {
     let started = Instant::now();
     let server = start(data, settings)?;
@@ -64,18 +64,18 @@ async fn timed(data: &std::path::Path, settings: &[String]) -> Result<(Server, f
     Ok((server, started.elapsed().as_secs_f64() * 1e3))
 }
 
-/// Asks for the first event at times all over the log, each answer checked.
+/// Requests the first event at times spread over the log, and checks each answer.
 async fn seeks(server: &Server, events: u64) -> Result<Histogram<u64>> {
     let mut took = times()?;
     for seek in 0..SEEKS {
-        // A stride through the log that does not repeat itself.
+        // A stride through the log that does not repeat.
         let offset = seek * 7_368_787 % events;
         let time = jiff::Timestamp::from_microsecond(KeyedLog::time(offset).0)?;
         let asked = Instant::now();
         let page = server.get(&format!("/v1/events?time={time}&limit=1")).await?;
         took.saturating_record(micros(asked.elapsed()));
         let found = page["events"][0]["offset"].as_u64().context("no event")?;
-        ensure!(found == offset, "at {time} stands event {found} instead of {offset}");
+        ensure!(found == offset, "at {time} the event is {found} instead of {offset}");
     }
     Ok(took)
 }

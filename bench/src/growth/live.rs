@@ -1,5 +1,5 @@
-//! Many keys while their events come: from the first request until all events
-//! are acknowledged and in the table, with the load generator on the same cores.
+//! Many keys while their events arrive: from the first request until all events are
+//! acknowledged and in the table, with the load generator on the same cores.
 
 use std::path::Path;
 
@@ -13,12 +13,12 @@ use crate::load::{NDJSON, Sender};
 use crate::report::Figures;
 use crate::server;
 
-/// Connections that send.
+/// The number of connections that send.
 const CLIENTS: u64 = 4;
-/// Events of a request.
+/// The number of events per request.
 const PER_REQUEST: u64 = 1_000;
 
-/// Measures folding while the events come.
+/// Measures folding while the events arrive.
 pub(super) async fn one(options: &Options, fold: &Fold) -> Result<Figures> {
     // The log begins with each key once; the rest is sent.
     let log = KeyedLog { events: 0, ..fold.log }.prepare(&options.dir)?;
@@ -63,7 +63,7 @@ pub(super) async fn one(options: &Options, fold: &Fold) -> Result<Figures> {
     ])
 }
 
-/// What each client sends, made beforehand.
+/// The bodies that each client sends, created beforehand.
 fn bodies(log: &KeyedLog) -> Result<Vec<Vec<Bytes>>> {
     let mut bodies = vec![Vec::new(); usize::try_from(CLIENTS)?];
     let starts = (log.fill()..log.total()).step_by(usize::try_from(PER_REQUEST)?);
@@ -75,7 +75,7 @@ fn bodies(log: &KeyedLog) -> Result<Vec<Vec<Bytes>>> {
     Ok(bodies)
 }
 
-/// The server appends to it, so it is not the same file.
+/// A copy, because the server appends to it.
 fn copy(log: &Path, data: &Path) -> Result<()> {
     std::fs::copy(log, data.join("log.redb"))?;
     Ok(())

@@ -1,9 +1,9 @@
-//! How things grow: folding with more keys, wider rows, skew, smaller batches
-//! and more partitions; more projections on one log, with and without interest
-//! in it; and a longer log.
+//! Growth: folding with more keys, wider rows, skew, smaller batches and more
+//! partitions; more projections on one log, with and without matching subscriptions;
+//! and a longer log.
 //!
-//! Every point is a real server on a log that was written beforehand. `--only`
-//! takes some of them.
+//! Every point uses a real server on a log that was written beforehand. `--only`
+//! selects some of them.
 
 mod fold;
 mod history;
@@ -22,62 +22,63 @@ use fold::Fold;
 /// What to measure.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Options {
-    /// Which points; all where left out, which takes long.
+    /// Which points; all if left out, which takes long.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Axis>,
-    /// Axes `keys`, `live` and `skew`: how many keys. The log has each once, and
-    /// then the events that are measured.
+    /// Axes `keys`, `live` and `skew`: the number of keys. The log has each key once,
+    /// and then the events that are measured.
     #[arg(long, value_delimiter = ',', default_values_t = [10_000, 1_000_000, 10_000_000])]
     keys: Vec<u64>,
-    /// Axis `interested`: how many projections that want every event.
+    /// Axis `interested`: the number of projections that subscribe to every event.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 100, 1_000])]
     interested: Vec<u64>,
-    /// Axis `uninterested`: how many that want none, beside one that wants all.
+    /// Axis `uninterested`: the number of projections that subscribe to none, in
+    /// addition to one that subscribes to all.
     #[arg(long, value_delimiter = ',', default_values_t = [0, 100, 1_000])]
     uninterested: Vec<u64>,
-    /// Axis `log`: how many events the log has; 100 million take some 15 GB of
-    /// disk, and are measured only where named.
+    /// Axis `log`: the number of events in the log; 100 million need about 15 GB of
+    /// disk, and are measured only if named.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000_000, 10_000_000])]
     log_events: Vec<u64>,
     /// Axis `rows`: bytes of text in a row.
     #[arg(long, value_delimiter = ',', default_values_t = [0, 100, 1_000, 10_000])]
     row_bytes: Vec<u64>,
-    /// Axis `batch`: the most events in a call.
+    /// Axis `batch`: the maximum number of events in a call.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 256, 4_096, 16_384])]
     batch_events: Vec<u64>,
-    /// Axis `partitions`: how many the log has.
+    /// Axis `partitions`: the number of partitions of the log.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
     partitions: Vec<u32>,
-    /// How many events are measured at each point of folding.
+    /// The number of events measured at each point of folding.
     #[arg(long, default_value_t = 2_000_000)]
     events: u64,
-    /// Fold as a server does that was away while the events came: the version
-    /// is active, and keeps the feed's change log. Else it is pushed onto the
-    /// log, as a rebuild is.
+    /// Fold like a server that was stopped while the events arrived: the version is
+    /// active, and writes the feed's change log. Otherwise the version is pushed onto
+    /// the log, like a rebuild.
     #[arg(long)]
     restart: bool,
     /// How often each point is measured, in turn.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// Where logs and states are kept; the logs are kept between runs.
+    /// The folder for logs and states; the logs are kept between runs.
     #[arg(long, default_value = "target/bench")]
     dir: PathBuf,
-    /// Where the guests lie.
+    /// The folder of the guests.
     #[arg(long, default_value = "target/guests")]
     guests: PathBuf,
     #[command(flatten)]
     common: Common,
 }
 
-/// What grows.
+/// The parameter that grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Axis {
-    /// Keys of a table, all as busy as each other.
+    /// Keys of a table, all equally busy.
     Keys,
-    /// The same, while the events are sent over HTTP: from the first request
-    /// until all are acknowledged and in the table.
+    /// The same, while the events are sent over HTTP: from the first request until all
+    /// are acknowledged and in the table.
     Live,
-    /// The same, a few far busier than the rest.
+    /// The same, with a few much busier keys.
     Skew,
     /// The width of rows.
     Rows,
@@ -85,11 +86,11 @@ enum Axis {
     Batch,
     /// Partitions of the log.
     Partitions,
-    /// Projections that want every event.
+    /// Projections that subscribe to every event.
     Interested,
-    /// Projections that want none, beside one that wants all.
+    /// Projections that subscribe to none, in addition to one that subscribes to all.
     Uninterested,
-    /// The log: start of the server, seek by time.
+    /// The log: start of the server, and seek by time.
     Log,
 }
 
@@ -105,7 +106,7 @@ const AXES: [Axis; 9] = [
     Axis::Log,
 ];
 
-/// Measures all points wanted and prints them.
+/// Measures all selected points and prints them.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let mut points = Vec::new();
     for axis in AXES.into_iter().filter(|a| options.only.is_empty() || options.only.contains(a)) {

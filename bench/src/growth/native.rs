@@ -1,4 +1,4 @@
-//! The plain Rust fold that many keys are compared with: the data of the same
+//! The plain Rust fold with which folds of many keys are compared: the data of the same
 //! events, `serde_json`, one hash map, no state on disk.
 
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use crate::keyed::KeyedLog;
 use crate::native::{Sums, add};
 use crate::report::Figures;
 
-/// Events made at a time, which is not measured.
+/// The number of events generated at a time; generating is not measured.
 const PART: u64 = 100_000;
 
 #[derive(Deserialize)]
@@ -22,14 +22,14 @@ struct Data<'a> {
     cents: i64,
 }
 
-/// Measures a fold, and then the plain one.
+/// Measures a fold, and then the plain fold.
 pub(super) async fn beside(options: &Options, of: &Fold) -> Result<Figures> {
     let mut figures = fold::one(options, of).await?;
     figures.extend(fold(&of.log)?);
     Ok(figures)
 }
 
-/// Folds the events of `log` that come after each key was there once.
+/// Folds the events of `log` that follow after each key occurred once.
 fn fold(log: &KeyedLog) -> Result<Figures> {
     let mut sums = Sums::default();
     fold_range(log, 0..log.fill(), &mut sums)?;

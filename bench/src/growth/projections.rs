@@ -1,8 +1,8 @@
-//! Many projections on one log: all of them with interest in it, or one with
-//! and the rest without.
+//! Many projections on one log: either all of them subscribe to its events, or only one
+//! does.
 //!
-//! All are pushed while the log is empty; then the server is started again on a
-//! full one, so that they begin at the same moment.
+//! All are pushed while the log is empty; then the server is restarted on a full log,
+//! so that they begin at the same moment.
 
 use std::time::{Duration, Instant};
 
@@ -15,22 +15,23 @@ use crate::keyed::KeyedLog;
 use crate::report::{Figures, Point, in_turn};
 use crate::server;
 
-/// What a projection without interest wants.
+/// The subscription of a projection that gets no events.
 const OTHERS: &str = r#"{"types":["nothing.of.that"]}"#;
-/// The fewest events a projection folds, where many share the work.
+/// The minimum number of events a projection folds if many share the work.
 const EVENTS_MIN: u64 = 50_000;
-/// How long it may take until all have folded the log.
+/// The maximum time until all have folded the log.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// Projections that all fold the whole log.
 pub(super) async fn interested(options: &Options) -> Result<Vec<Point>> {
     let sizes: Vec<_> = options.interested.iter().map(|count| (*count, 0)).collect();
-    // Shorter with many, and of the same length for all up to a hundred.
+    // The log is shorter with many projections, and has the same length for all counts
+    // up to a hundred.
     let events = |count: u64| (options.events / count.max(1)).max(EVENTS_MIN);
     measure(options, "interested projections", &sizes, events).await
 }
 
-/// One projection that folds the log, and others that want nothing of it.
+/// One projection that folds the log, and others that subscribe to none of its events.
 pub(super) async fn uninterested(options: &Options) -> Result<Vec<Point>> {
     let sizes: Vec<_> = options.uninterested.iter().map(|count| (1, *count)).collect();
     measure(options, "uninterested projections", &sizes, |_| options.events).await
@@ -98,8 +99,8 @@ async fn one(options: &Options, interested: u64, others: u64, events: u64) -> Re
     ])
 }
 
-/// How far the interested ones are, all together. The list of all is long where
-/// there are many, so one that stands alone is asked for alone.
+/// The total position of the projections that subscribe to the events. The list of all
+/// projections is long, so a single one is requested alone.
 async fn position(server: &Server, interested: u64) -> Result<u64> {
     let mut sum = 0;
     for index in 0..interested {
@@ -110,10 +111,10 @@ async fn position(server: &Server, interested: u64) -> Result<u64> {
 
 async fn wait(server: &Server, interested: u64, wanted: u64) -> Result<u64> {
     let started = Instant::now();
-    // Looking must not be what is measured.
+    // The checks must not dominate the measurement.
     let pause = Duration::from_millis(10.max(interested * 2));
     loop {
-        // The last one first: while it is not there, not all are.
+        // Check the last one first: until it is done, not all are.
         let each = wanted / interested;
         if server::position(server, &format!("keyed-{}", interested - 1)).await? >= each {
             let sum = position(server, interested).await?;
@@ -121,7 +122,7 @@ async fn wait(server: &Server, interested: u64, wanted: u64) -> Result<u64> {
                 return Ok(sum);
             }
         }
-        ensure!(started.elapsed() < PATIENCE, "not all projections got to the end");
+        ensure!(started.elapsed() < PATIENCE, "not all projections reached the end");
         tokio::time::sleep(pause).await;
     }
 }

@@ -1,8 +1,8 @@
 //! The benchmark W1: events and cents per tenant and minute, and revenue per
 //! product, over shop events.
 //!
-//! Every event's data is read as JSON, also where it has no cents: a fold in
-//! plain Rust that it is compared with does the same.
+//! Every event's data is parsed as JSON, even if it has no cents: the plain Rust fold
+//! for comparison does the same.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
@@ -20,8 +20,8 @@ struct W1 {
     last_minute: LastMinute,
 }
 
-/// The minute that was last written as text: most events share it with the one
-/// before. It is found again from any event, so it may be lost at any time.
+/// The minute that was last written as text: most events have the same minute as the
+/// one before. It can be computed again from any event, so it may be lost at any time.
 #[derive(Default)]
 struct LastMinute {
     minute: Timestamp,
@@ -72,7 +72,7 @@ impl Projection for W1 {
 
     fn apply(&mut self, event: &Event<'_>) -> Result<(), Error> {
         let data: Data<'_> = event.data()?;
-        // The minute first: new rows then go to the end of the table.
+        // The minute comes first: new rows are then at the end of the table.
         let key = (self.last_minute.text(event.time().minute()), event.tenant()?);
         let row = self.tenant_minute.row(key)?;
         row.count += 1;
@@ -101,7 +101,7 @@ mod tests {
 
     const EVENTS: &str = include_str!("../events.ndjson");
 
-    /// The sums over the text of the sample, with plain maps.
+    /// Compares the sums with plain maps over the text of the sample.
     #[test]
     fn the_sample_agrees_with_an_independent_computation() {
         let mut minutes: BTreeMap<String, (u64, i64)> = BTreeMap::new();
