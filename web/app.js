@@ -1,24 +1,24 @@
-// The dashboard. Two sources: the status of projections, asked for every few
+// The dashboard. It has two sources: the status of projections, requested every few
 // seconds, and the rows of one table, over the feed.
 //
-// What projections write is hostile text: it goes into the page by textContent
-// alone, never as markup, and never into an address without encoding.
+// Text from projections is hostile: it is put into the page only by textContent, never
+// as markup, and never into an address without encoding.
 "use strict";
 
-/** How often the status is asked for, in milliseconds. */
+/** The interval between status requests, in milliseconds. */
 const STATUS_MS = 2000;
-/** The most rows shown at once; all are kept. */
+/** The maximum number of rows shown at once; all are kept in memory. */
 const ROWS_SHOWN_MAX = 400;
-/** The most characters of a cell. */
+/** The maximum number of characters in a cell. */
 const CELL_CHARS_MAX = 200;
-/** Data frames received before they are acknowledged. */
+/** The number of data frames after which they are acknowledged. */
 const ACK_EVERY = 8;
-/** At the latest after so long, in milliseconds. */
+/** The longest delay of an acknowledgement, in milliseconds. */
 const ACK_MS = 250;
-/** The first and the longest wait before the feed is connected again. */
+/** The first and the longest wait before a reconnect to the feed. */
 const RETRY_MS = 500;
 const RETRY_MS_MAX = 15000;
-/** Silence after which rows may be out of date; the server speaks every 15 s. */
+/** The silence after which rows may be out of date; the server sends at least every 15 s. */
 const STALE_MS = 30000;
 
 const $ = (id) => document.getElementById(id);
@@ -33,7 +33,7 @@ function el(tag, { className, text, ...rest } = {}, ...children) {
   return element;
 }
 
-/** Changes the text only where it differs, so that a selection stays. */
+/** Changes the text only if it differs, so that a selection stays. */
 function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -60,13 +60,13 @@ function moment(us) {
 
 // ----------------------------------------------------------------- numbers
 
-/** Marks a number that JavaScript cannot hold as it was written. Nothing that a
- * projection writes can be taken for it: the name is drawn afresh each time. */
+/** Marks a number that JavaScript cannot represent exactly. A projection cannot write
+ * this name itself, because it is random. */
 const AS_WRITTEN = `number ${crypto.getRandomValues(new Uint32Array(4)).join("-")}`;
-/** Strings, which are passed over, and numbers. */
+/** Strings, which are skipped, and numbers. */
 const TOKENS = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]*/g;
 
-/** JSON.parse, but numbers that would change (9007199254740993, 1e400, 0.10)
+/** Like JSON.parse, but numbers that would change (9007199254740993, 1e400, 0.10)
  * become objects with their text under AS_WRITTEN. */
 function parse(text) {
   return JSON.parse(text.replace(TOKENS, (token) => {
@@ -75,12 +75,12 @@ function parse(text) {
   }));
 }
 
-/** The text of a number that JavaScript cannot hold, else undefined. */
+/** The text of a number that JavaScript cannot represent exactly, otherwise undefined. */
 function written(value) {
   return typeof value === "object" && value !== null ? value[AS_WRITTEN] : undefined;
 }
 
-/** JSON.stringify, with numbers as they were written. */
+/** Like JSON.stringify, with numbers exactly as they were written. */
 function stringify(value) {
   if (typeof value !== "object" || value === null) return JSON.stringify(value);
   const number = written(value);
@@ -90,7 +90,7 @@ function stringify(value) {
   return `{${members.join(",")}}`;
 }
 
-/** A number for people, none of its digits changed. */
+/** A number for people; no digit changes. */
 function figure(kind, value) {
   const text = written(value);
   if (text === undefined) return (kind === "integer" ? whole : some).format(value);
@@ -150,7 +150,7 @@ function card(projection) {
   const shown = active ?? projection.versions.at(-1);
   const { badge, text } = badgeOf(projection, shown);
   const tables = (shown?.tables ?? []).filter((t) => t.public);
-  // The newest first; retired ones need no place of their own.
+  // The newest first; retired versions are not listed.
   const versions = projection.versions.filter((v) => v === active || v.state !== "retired").reverse();
   return el("article", { className: "card" },
     el("div", { className: "head" }, el("h3", { text: projection.name }), el("span", { className: `badge ${badge}`, text })),
@@ -160,7 +160,7 @@ function card(projection) {
   );
 }
 
-/** What needs attention comes before what a projection is doing. */
+/** Problems come before the current activity. */
 function badgeOf(projection, shown) {
   const activity = projection.paused ? "paused" : shown?.activity ?? "empty";
   if (activity === "halted" || activity === "faulted" || activity === "paused") return { badge: activity, text: activity };
@@ -179,7 +179,7 @@ function link(projection, table) {
 
 function version(v) {
   const sum = (field) => v.shards.reduce((total, shard) => total + shard[field], 0);
-  // Where the log's end is not known, nobody knows how far behind it is.
+  // If the log's end is unknown, the lag is unknown as well.
   const known = v.shards.every((shard) => shard.lag_events !== null);
   const lagMs = Math.max(0, ...v.shards.map((shard) => shard.lag_ms));
   const facts = [
@@ -209,13 +209,13 @@ function fact(name, value, className = "") {
   return el("div", { className }, el("dt", { text: name }), el("dd", { text: value }));
 }
 
-/** Goes to the table in the address, else to the first there is. */
+/** Goes to the table in the address, or to the first table. */
 function choose() {
   let wanted = "";
   try {
     wanted = decodeURI(location.hash.slice(1));
   } catch {
-    // An address that is no text names no table.
+    // If the address cannot be decoded, it names no table.
   }
   if (wanted === "") {
     const served = projections.find((p) => p.active);
@@ -232,7 +232,7 @@ function choose() {
   const projection = projections.find((p) => p.name === name);
   const serving = projection?.versions.find((v) => v.id === projection.active);
   say($("table-about"), serving?.tables.find((t) => t.name === table)?.description ?? "");
-  // The feed tells the lag only while no rows change.
+  // The feed sends the lag only while no rows change.
   if (serving && feed.commit !== null && serving.shards.every((s) => s.lag_events !== null)) {
     const events = serving.shards.reduce((sum, shard) => sum + shard.lag_events, 0);
     feed.lag({ events, ms: Math.max(0, ...serving.shards.map((shard) => shard.lag_ms)) });
@@ -241,7 +241,7 @@ function choose() {
 
 // -------------------------------------------------------------------- feed
 
-/** The rows of one table, mirrored over the feed; see the feed's protocol. */
+/** The rows of one table, mirrored over the feed; the protocol is in docs/feed.md. */
 const feed = {
   table: "",
   rows: new Map(),
@@ -358,7 +358,7 @@ const feed = {
   refused(frame) {
     this.fail(`${frame.msg} (${frame.code})`);
     state("live", "connected");
-    // The table may come with a version that still catches up.
+    // The table may come with a version that is still catching up.
     const { table, sub } = this;
     setTimeout(() => {
       if (this.table === table && this.sub === sub) this.subscribe();
@@ -375,7 +375,7 @@ const feed = {
       this.parts = null;
       grid.replaced(before);
     } else if (frame.from !== this.commit) {
-      // A gap: what is shown stays until a fresh snapshot replaces it.
+      // A gap: the rows stay visible until a new snapshot replaces them.
       this.send({ t: "unsub", id: this.sub });
       this.token = null;
       return this.subscribe();
@@ -409,7 +409,7 @@ const feed = {
     say($("feed-lag"), behind(events, ms));
   },
 
-  /** Frames count once received, whether their channel is known or not. */
+  /** Every received frame counts, even if its channel is unknown. */
   acknowledge() {
     this.received += 1;
     if (this.received - this.acknowledged >= ACK_EVERY) this.acknowledgeAll();
@@ -480,7 +480,7 @@ const grid = {
     this.sorted = false;
   },
 
-  /** All rows are new; those that stayed as they were are not marked. */
+  /** All rows were replaced; unchanged rows are not marked. */
   replaced(before) {
     this.sorted = false;
     if (before.size === 0) {
@@ -538,10 +538,10 @@ const grid = {
     if (known && !mark) return known;
     const line = el("tr", { className: mark === "added" ? "added" : "" });
     const row = feed.rows.get(key);
-    // Own members alone: every object has a `constructor`.
+    // Use only own members: every object has a `constructor`.
     const member = (name) => (Object.hasOwn(Object(row), name) ? row[name] : undefined);
     const cells = feed.fields.map((field) => cell(field, member(field.name)));
-    // Cells are fresh elements, so their animation begins anew.
+    // Cells are new elements, so their animation starts again.
     if (known) cells.forEach((td, place) => td.classList.toggle("changed", td.textContent !== known.children[place + 1].textContent));
     line.append(el("td", { className: "key", text: shownKey(key), title: shownKey(key) }), ...cells);
     known?.replaceWith(line);
@@ -554,7 +554,7 @@ function isNumber(field) {
   return field.kind === "integer" || field.kind === "number";
 }
 
-/** Of a table by tenant, U+0000 parts the tenant from the rest of the key. */
+/** In a table by tenant, U+0000 separates the tenant from the rest of the key. */
 function shownKey(key) {
   return key.replaceAll("\u0000", " · ");
 }
