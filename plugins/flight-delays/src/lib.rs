@@ -1,9 +1,9 @@
 //! Departures, cancellations and delays of flights, by carrier, by origin and
 //! by hour, with the hour's weather joined in.
 //!
-//! Rows have sums and counts, which add up over partitions, and no means, which
-//! do not: a mean is `delay_min_sum / delays_known`. A departure whose delay is
-//! not known counts as a departure, and not in `delays_known`.
+//! Rows have sums and counts, which can be added over partitions, but no means, which
+//! cannot: a mean is `delay_min_sum / delays_known`. A departure with an unknown delay
+//! counts as a departure, but not in `delays_known`.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
@@ -23,12 +23,12 @@ struct FlightDelays {
     by_carrier_hour: Table<CarrierHour>,
     /// Flights by the UTC hour of departure and airport, with the weather there.
     by_origin_hour: Table<OriginHour>,
-    /// The weather of every airport and hour, for flights to come.
+    /// The weather of every airport and hour, for flights that follow.
     #[table(private)]
     weather: Table<Weather>,
 }
 
-/// A row of departures, with what it is about.
+/// A row of departures, and what it describes.
 macro_rules! departures {
     ($name:ident { $($key:ident: $type:ty),* } $($extra:tt)*) => {
         #[derive(Row, Default)]
@@ -60,11 +60,11 @@ macro_rules! departures {
     };
 }
 
-/// A flight that was to leave.
+/// A planned departure of a flight.
 #[derive(Clone, Copy)]
 enum Departure {
     Cancelled,
-    /// With its delay in minutes, where that is known.
+    /// It departed, with its delay in minutes, if known.
     Departed(Option<i64>),
 }
 
@@ -183,7 +183,7 @@ impl FlightDelays {
         })
     }
 
-    /// Weather mostly comes before the hour's flights, but need not.
+    /// Weather usually arrives before the hour's flights, but not always.
     fn observe(&mut self, hour: Timestamp, airport: &str, weather: Weather) -> Result<(), Error> {
         let key = (hour, airport);
         if let Some(row) = self.by_origin_hour.get_mut(key)? {
@@ -272,8 +272,8 @@ mod tests {
         delay_min: i64,
     }
 
-    /// The sums over the text of the sample, with plain maps; every delay in
-    /// it is known.
+    /// Compares the sums with plain maps over the text of the sample; every delay in it
+    /// is known.
     #[test]
     fn the_sample_agrees_with_an_independent_computation() {
         let mut weather: BTreeMap<String, Value> = BTreeMap::new();
@@ -322,7 +322,7 @@ mod tests {
             assert!(departures > 200, "{departures}");
             for (key, row) in &rows {
                 if table == "by_carrier" && !sums.contains_key(key) {
-                    // Landings alone.
+                    // Only landings.
                     assert_eq!(row["departures"], 0);
                     continue;
                 }

@@ -1,13 +1,13 @@
-//! From a page view over the cart to an order: how many users get how far, and
-//! how long they take, by country.
+//! From a page view to the cart to an order: how many users reach each step, and how
+//! long they take, by country.
 //!
-//! A *journey* begins with a user's first `page.viewed`, goes on with the
-//! first `cart.added` after it, and ends with the first `order.placed` after
-//! that. Then the next one may begin. Events count in the order of the log. An
-//! event that does not continue a journey changes nothing but `outside` (a view
-//! during a journey is no event of this kind: people look around). So does an
-//! event without a user: other programs may use the same types for other events,
-//! and one of theirs must not hold back a whole subject.
+//! A *journey* begins with a user's first `page.viewed`, continues with the first
+//! `cart.added` after it, and ends with the first `order.placed` after that. Then the
+//! next one may begin. Events count in the order of the log. An event that does not
+//! continue a journey changes only `outside`; a view during a journey does not count
+//! there, because people browse. An event without a user also counts in `outside`:
+//! other programs may use the same types for other events, and one of their events must
+//! not hold back a whole subject.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
@@ -22,7 +22,7 @@ const PARAMETERS: &str = r#"{
         "per": {
             "enum": ["user", "user_product"],
             "default": "user",
-            "description": "whether a journey may lead over several products, or each product is a journey of its own"
+            "description": "whether a journey may include several products, or each product has journeys of its own"
         },
         "abandoned_after_s": {
             "type": "integer",
@@ -37,7 +37,7 @@ const PARAMETERS: &str = r#"{
 struct Funnel {
     /// Journeys by the country of their first view.
     by_country: Table<Country>,
-    /// The journeys under way.
+    /// The journeys in progress.
     #[table(private)]
     journeys: Table<Journey>,
     #[table(skip)]
@@ -64,8 +64,8 @@ impl Default for Settings {
     }
 }
 
-/// Sums and counts, which add up over partitions: the mean time to an order is
-/// `to_order_ms_sum / orders`, the conversion `orders / views`.
+/// Sums and counts, which can be added over partitions: the mean time to an order is
+/// `to_order_ms_sum / orders`, the conversion rate `orders / views`.
 #[derive(Row, Default)]
 struct Country {
     country: String,
@@ -117,7 +117,7 @@ struct Step<'a> {
     country: Option<Cow<'a, str>>,
 }
 
-/// The country of events that name none.
+/// The country of events that do not name one.
 const UNKNOWN: &str = "unknown";
 
 fn present<'a>(text: &'a Option<Cow<'_, str>>) -> Option<&'a str> {
@@ -130,10 +130,10 @@ impl Projection for Funnel {
         if self.settings.abandoned_after_s == 0 {
             return Err(Error::new("parameters: abandoned_after_s is 0, give at least 1"));
         }
-        // A parked event of a subject holds back the subject's later ones until
-        // it is retried or dropped. That is right here, since a journey is a
-        // matter of order, and safe, since only events with text where it belongs
-        // or with nothing at all come to be applied.
+        // A parked event of a subject holds back the subject's later events until it is
+        // retried or dropped. That is right here, because a journey depends on the
+        // order of events. It is also safe: `apply` accepts events in which a field is
+        // missing, and fails only if a field has the wrong type.
         Ok(lantern_sdk::manifest!()
             .subscribe(["page.viewed", "cart.added", "order.placed"])
             .on_failure(OnFailure::ParkSubject)
@@ -176,7 +176,7 @@ impl Projection for Funnel {
 }
 
 impl Funnel {
-    /// The journey of `key`, unless it turns out to be abandoned.
+    /// The journey of `key`, unless it was abandoned.
     fn under_way(&mut self, key: &str, now: Timestamp) -> Result<Option<Journey>, Error> {
         let Some(journey) = self.journeys.get(key)?.cloned() else {
             return Ok(None);
@@ -201,7 +201,7 @@ impl Country {
         self.views += 1;
     }
 
-    /// Events out of order may make a time negative; it then counts as none.
+    /// Events out of order may give a negative time; it counts as 0.
     fn cart(&mut self, ms: i64) {
         self.carts += 1;
         self.to_cart_ms_sum += ms.max(0);
@@ -333,14 +333,14 @@ mod tests {
         }
     }
 
-    /// Milliseconds since the start of March 2026, from the digits alone.
+    /// Milliseconds since the start of March 2026, computed from the digits.
     fn ms(time: &str) -> i64 {
         let number = |range: std::ops::Range<usize>| time[range].parse::<i64>().unwrap();
         let minutes = (number(8..10) * 24 + number(11..13)) * 60 + number(14..16);
         (minutes * 60 + number(17..19)) * 1_000 + number(20..23)
     }
 
-    /// User by user over the text of the sample, with plain vectors.
+    /// Compares with plain vectors, user by user, over the text of the sample.
     #[test]
     fn the_sample_agrees_with_an_independent_computation() {
         let mut users: BTreeMap<String, Vec<Value>> = BTreeMap::new();

@@ -1,11 +1,10 @@
-//! Raises an alert, as an event in the log, when the rate of some type of
-//! event drops or is out of the ordinary.
+//! Raises an alert, as an event in the log, when the rate of one type of event drops or
+//! is unusual.
 //!
-//! The rate is the number of events in a tumbling window. Once the watermark
-//! has passed a window's end, the window is compared with those before it; a
-//! window without events counts like any other. After as many empty windows as
-//! are looked back over there is nothing left to compare with, and nothing
-//! happens until the next event.
+//! The rate is the number of events in a tumbling window. When the watermark has passed
+//! a window's end, the window is compared with those before it; a window without events
+//! counts like any other. After `lookback` empty windows in a row there is nothing left
+//! to compare with, and nothing happens until the next event.
 #![forbid(unsafe_code)]
 
 mod rate;
@@ -20,7 +19,7 @@ use settings::Settings;
 
 #[derive(Tables)]
 struct RateAlerts {
-    /// The rate in every window, and how it compares with those before.
+    /// The rate in every window, compared with the windows before it.
     #[table(newest_by = "window")]
     rates: Table<Rate>,
     /// The windows that raised an alert.
@@ -28,7 +27,7 @@ struct RateAlerts {
     /// Events in windows that are not over yet.
     #[table(private)]
     open: Table<u64>,
-    /// What the next window will be compared with.
+    /// The counts with which the next window is compared.
     #[table(private)]
     series: Table<Series>,
     #[table(skip)]
@@ -46,7 +45,7 @@ struct Rate {
     stddev: Option<f64>,
     #[row(merge = newest)]
     z: Option<f64>,
-    /// Events that came after the window had been judged; not in `count`.
+    /// Events that arrived after the window was compared; not in `count`.
     #[row(merge = sum)]
     late: u64,
 }
@@ -67,11 +66,11 @@ struct Alert {
 struct Series {
     /// The counts of the windows before the next one, oldest first.
     counts: Vec<u64>,
-    /// When the next window ends, where there is one.
+    /// When the next window ends, if there is one.
     next_end: Option<Timestamp>,
 }
 
-/// The one row of `series`, and its timer's key.
+/// The key of the only row of `series`, and of its timer.
 const SERIES: &str = "series";
 
 impl Projection for RateAlerts {
@@ -90,7 +89,7 @@ impl Projection for RateAlerts {
 
     fn apply(&mut self, event: &Event<'_>) -> Result<(), Error> {
         if event.kind() != self.settings.event_type {
-            // It is here to move event time on.
+            // This event only advances event time.
             return Ok(());
         }
         for window in Windows::tumbling(self.settings.window()).of(event.time()) {
@@ -124,7 +123,7 @@ impl Projection for RateAlerts {
             let start = end - self.settings.window();
             let count = self.open.take(start)?;
             if quiet && count.is_none() {
-                // Some later window may have events all the same.
+                // A later window may have events.
                 series.next_end = match self.open.scan(&Scan::all().limit(1))?.first() {
                     Some((key, _)) => Some(key.parse::<Timestamp>()? + self.settings.window()),
                     None => None,

@@ -1,27 +1,27 @@
-//! Is a count out of the ordinary?
+//! Decides whether a count is unusual.
 
 use crate::settings::Settings;
 
-/// What a count is compared with.
+/// The basis of the comparison.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Baseline {
     pub(crate) mean: f64,
-    /// Of the whole population, not of a sample.
+    /// For the whole population, not for a sample.
     pub(crate) stddev: f64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Ordinary,
-    /// Lower than the mean by as many percent as were given.
+    /// Lower than the mean by at least the given percentage.
     Drop,
-    /// Above and below the mean by as many standard deviations.
+    /// Above or below the mean by the given number of standard deviations.
     High,
     Low,
 }
 
 impl Baseline {
-    /// Sums are integers, so that rounding happens once, at the end.
+    /// Sums are integers, so there is only one rounding, at the end.
     pub(crate) fn of(counts: &[u64]) -> Self {
         let n = counts.len() as u128;
         let sum: u128 = counts.iter().map(|count| u128::from(*count)).sum();
@@ -30,7 +30,7 @@ impl Baseline {
         Self { mean: sum as f64 / n as f64, stddev: variance.sqrt() }
     }
 
-    /// Standard deviations above the mean; none where all counts were equal.
+    /// Standard deviations above the mean; none if all counts were equal.
     pub(crate) fn z(&self, count: u64) -> Option<f64> {
         (self.stddev > 0.0).then(|| (count as f64 - self.mean) / self.stddev)
     }

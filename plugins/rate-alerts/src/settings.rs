@@ -38,11 +38,11 @@ pub(crate) const SCHEMA: &str = r#"{
         },
         "lateness_s": {
             "type": "integer", "minimum": 0, "maximum": 86400, "default": 5,
-            "description": "how many seconds events may come behind the newest one"
+            "description": "how many seconds an event may be older than the newest one without being late"
         },
         "clock": {
             "type": "array", "items": {"type": "string"}, "default": ["page.viewed"],
-            "description": "types of other events that tell the time: where the counted ones stop coming altogether, these show that time goes on"
+            "description": "other event types that move the watermark: if the counted events stop, these show that time advances"
         }
     }
 }"#;
@@ -76,7 +76,7 @@ impl Default for Settings {
 
 impl Settings {
     /// # Errors
-    /// With the first value that is out of bounds, and the bounds.
+    /// The first value that is out of bounds, and the bounds.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let refuse = |name: &str, value: &dyn std::fmt::Display, wanted: &str| {
             Err(Error::new(format!("parameters: `{name}` is {value}; give {wanted}")))
@@ -133,8 +133,8 @@ impl Settings {
         Duration::from_secs(self.lateness_s)
     }
 
-    /// Fine enough that an alert comes soon after its window, and no finer:
-    /// batches never cross a tick.
+    /// Small enough that an alert comes soon after its window, but not smaller: batches
+    /// never cross a tick.
     pub(crate) fn tick(&self) -> Duration {
         Duration::from_secs((self.window_s / 12).max(1))
     }

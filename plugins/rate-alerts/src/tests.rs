@@ -33,7 +33,7 @@ fn second(second: i64) -> String {
 #[test]
 fn a_drop_is_raised_as_an_event_once() {
     let mut host = Harness::<RateAlerts>::with_parameters(SMALL);
-    // Four in each of three windows, then two, then four again.
+    // Four events in each of three windows, then two, then four again.
     host.feed(orders((0..30).step_by(5).flat_map(|time| [time, time])));
     host.feed(orders([31, 32, 41, 42, 43, 44, 52]));
     assert_eq!(alerts(&host), [(second(30), json!("drop"), json!(2))]);
@@ -50,13 +50,13 @@ fn silence_is_a_drop_if_a_clock_goes_on() {
     host.feed(orders(0..30));
     assert_eq!(alerts(&host), []);
     host.feed((30..100).map(view));
-    // Then there is nothing left to compare with.
+    // After that there is nothing left to compare with.
     let raised = alerts(&host);
     let expected = [30, 40, 50].map(|time| (second(time), json!("drop"), json!(0)));
     assert_eq!(raised, expected);
     assert!(host.timers().is_empty());
 
-    // The next event begins again, and silence before it is no news.
+    // The next event starts again; the silence before it raises no alert.
     host.feed(orders([205]));
     host.feed([view(210)]);
     assert_eq!(alerts(&host).len(), 3);
@@ -104,8 +104,8 @@ fn wrong_parameters_are_told() {
     assert!(serde_json::from_str::<Value>(settings::SCHEMA).is_ok());
 }
 
-/// Counts by minute from the text of the sample, each compared with the ten
-/// before it by the textbook's formulas.
+/// Counts by minute from the text of the sample, each compared with the ten before it
+/// by the textbook formulas.
 #[test]
 fn the_sample_agrees_with_an_independent_computation() {
     let mut minutes: BTreeMap<String, u64> = BTreeMap::new();
@@ -114,7 +114,7 @@ fn the_sample_agrees_with_an_independent_computation() {
         let minute = format!("{}:00Z", &event["time"].as_str().unwrap()[..16]);
         *minutes.entry(minute).or_default() += u64::from(event["type"] == "order.placed");
     }
-    // The last one is not over.
+    // The last minute is not over.
     minutes.pop_last();
     let counts: Vec<f64> = minutes.values().map(|count| *count as f64).collect();
 

@@ -8,9 +8,9 @@ use serde::Deserialize;
 
 #[derive(Tables)]
 struct Revenue {
-    /// What each product has brought in.
+    /// Revenue of each product.
     by_product: Table<Product>,
-    /// What each minute of event time has brought in.
+    /// Revenue of each minute of event time.
     by_minute: Table<Minute>,
 }
 
@@ -120,7 +120,7 @@ mod tests {
         assert!(host.parked()[0].reason.contains("missing field `cents`"));
     }
 
-    /// The sums over the text of the sample, with plain maps.
+    /// Compares the sums with plain maps over the text of the sample.
     #[test]
     fn the_sample_agrees_with_an_independent_computation() {
         let mut products: BTreeMap<String, (u64, u64, i64)> = BTreeMap::new();
