@@ -35,8 +35,8 @@ Examples:
   lantern parked resend
   lantern parked resend --from-beginning
 
-Of all projections, those that no call has sent again before. Each is tried where it is
-parked, in order, as by `lantern parked retry`: its topic gets no second copy.")]
+Takes the dead letters of all projections that no call has sent again before, and retries
+each event in order, as `lantern parked retry` does. The event's topic gets no second copy.")]
 pub(crate) struct ResendArgs {
     /// Start from the topic's beginning, not from the end of the last call.
     #[arg(long)]
