@@ -182,10 +182,10 @@ fn of_file(file: File) -> Expected {
         F::OtherTenant => Parks("does not begin with the tenant of the event"),
         F::RowNotJson => Parks("is not a JSON object"),
         F::BlamesNobody => Parks("it blames 4294967295"),
-        F::ReadsTheClock | F::ReadsRandomness | F::CountsItsCalls => {
+        F::ReadsRandomness | F::CountsItsCalls => {
             RefusedOverEvents("LAN-0208", "not deterministic")
         }
-        F::TrapsOnThirdCall => Folds(&["key"]),
+        F::TrapsOnThirdCall | F::ReadsTheClock => Folds(&["key"]),
         F::ReadsNanPayloads => Folds(&["sam"]),
         F::ReallocOutOfBounds | F::ReallocUnaligned => Parks("realloc"),
         F::ReallocOverlapping => Folds(&[]),
