@@ -139,6 +139,9 @@ impl Applier<'_> {
             Err(CallError::Due(due)) => {
                 // It set a timer that is due before the batch's end: again, up to there.
                 gathered.end_at_tick(due);
+                if std::mem::replace(&mut gathered.is_repeated, true) {
+                    gathered.halve_ticks(at);
+                }
                 work.push(range);
                 cut(batch, work, gathered.next);
                 self.gatherer.span_fewer_ticks(gathered.ticks.len());

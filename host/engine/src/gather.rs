@@ -59,6 +59,8 @@ pub(crate) struct Gathered {
     watermark: Timestamp,
     /// The log's time up to `next`.
     pub(crate) time: LogTime,
+    /// Whether a call was repeated because a timer was due within its batch.
+    pub(crate) is_repeated: bool,
     /// Whether events were left out again, so that `time` is too late.
     pub(crate) is_cut: bool,
     /// Whether the log's end (or the limit) was reached.
@@ -327,6 +329,18 @@ impl Gathered {
     pub(crate) fn last_tick_before_end(&self) -> Option<Timestamp> {
         let before_end = self.ticks.iter().rev().find(|(offset, _)| *offset < self.next);
         before_end.map(|(_, mark)| *mark)
+    }
+
+    /// Leaves out the later half of the ticks after the event at `start`, so that a
+    /// plugin that sets timers which are due at once has few calls repeated.
+    pub(crate) fn halve_ticks(&mut self, start: Offset) {
+        let first = self.ticks.partition_point(|(offset, _)| *offset <= start);
+        let kept = first + (self.ticks.len().saturating_sub(first) / 2).max(1);
+        if let Some((next, _)) = self.ticks.get(kept - 1) {
+            self.next = self.next.min(*next);
+            self.ticks.truncate(kept);
+            (self.end, self.is_cut) = (false, true);
+        }
     }
 
     /// Leaves out the events after the first tick whose watermark is `due` or later.

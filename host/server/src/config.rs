@@ -79,7 +79,7 @@ impl Default for ServerConfig {
 }
 
 /// Section `http`.
-// This is long because each field is a setting.
+// Long because each field is a setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct HttpConfig {

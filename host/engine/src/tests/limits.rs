@@ -170,6 +170,32 @@ fn a_batch_spans_no_more_ticks_than_allowed_and_none_at_which_a_timer_is_due() {
 }
 
 #[test]
+fn a_plugin_that_sets_a_timer_for_the_last_tick_of_each_batch_has_few_calls_repeated() {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+    let calls = Arc::new(AtomicUsize::new(0));
+    let count = calls.clone();
+    let apply = move |batch: &Batch, host: &mut dyn Host, _: &mut ()| {
+        count.fetch_add(1, SeqCst);
+        if let Some(last) = batch.watermarks.last() {
+            host.set_timer(batch.cause_of_event(0), *last, "t").map_err(host_error)?;
+        }
+        Ok(())
+    };
+    let world = World::new(EngineConfig::default());
+    world.push("a", NativePlugin::new(manifest(OnFailure::ParkEvent), apply));
+    world.settle();
+    world.log.append_to(P0, [event(0, "s", "ok")]);
+    world.settle();
+    world.log.append_to(P0, (1..1_000).map(|n| event(4 * n, "s", "ok")));
+    calls.store(0, SeqCst);
+    assert!(world.engine.turn_once());
+    let calls = calls.load(SeqCst);
+    assert!(calls < 20, "{calls} calls in the first step");
+    world.settle();
+}
+
+#[test]
 fn failures_between_due_timers_do_not_make_batches_longer() {
     // Every second event fails, and every other one sets a timer for the next tick: a
     // batch is applied up to the tick, and what was gathered after it is given up.
