@@ -128,7 +128,7 @@ fn a_type_of_the_hosts_own_from_outside_is_unreadable() {
         binary("lantern/p", "order.placed", "1", &[]),
     ] {
         let reason = reason(&event);
-        assert!(reason.contains("server's own") && !reason.contains("of the sender"), "{reason}");
+        assert!(reason.contains("the server") && !reason.contains("of the sender"), "{reason}");
         assert!(event.subject.is_empty());
     }
     for (source, kind) in [("lantern", "lantern.heartbeat"), ("/s", "lantern.unreadable")] {
@@ -136,11 +136,11 @@ fn a_type_of_the_hosts_own_from_outside_is_unreadable() {
             r#"{{"specversion":"1.0","id":"1","source":"{source}","type":"{kind}","time":"9998-01-01T00:00:00Z","subject":"u1","reason":"\u202etext of the sender"}}"#
         );
         let reason = reason(&read(None, None, &[], json.as_bytes()));
-        assert!(reason.contains("server's own") && !reason.contains("sender"), "{reason}");
+        assert!(reason.contains("the server") && !reason.contains("sender"), "{reason}");
     }
     let mapping = Mapping { source: "field:s".into(), ..Mapping::default() };
     let event = read(Some(mapping), None, &[], br#"{"s":"lantern/p"}"#);
-    assert!(reason(&event).contains("server's own"), "{event:?}");
+    assert!(reason(&event).contains("the server"), "{event:?}");
 }
 
 #[test]

@@ -302,8 +302,8 @@ fn a_log_in_use_of_another_shape_or_no_log_at_all_is_told() {
     let none = message(LogConfig { partitions: 0, ..small() });
     assert_eq!(none, "log setting `partitions` is 0: choose 1 to 1024");
     for (format, says) in [
-        (3, "has format 3, and this release knows formats up to 2"),
-        (1, "has format 1, of an earlier release, and this release reads format 2"),
+        (3, "has format 3, but this release reads formats up to 2"),
+        (1, "has format 1 of an earlier release, but this release reads format 2"),
     ] {
         let database = raw(&place);
         let write = database.begin_write().unwrap();

@@ -67,7 +67,7 @@ fn a_chunk_that_is_missing_or_at_anothers_place_is_damage() {
     let error =
         |offset| log.read(P0, Offset(offset), &TypeFilter::everything()).unwrap_err().to_string();
     assert!(error(10).contains("it is the chunk of partition 0 at offset 0"));
-    assert!(error(25).contains("partition 0 at offset 20: the index has it"));
+    assert!(error(25).contains("partition 0 at offset 20: it is in the index, but it is missing"));
 }
 
 #[test]
