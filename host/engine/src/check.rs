@@ -185,8 +185,8 @@ fn fold_within(
     })
 }
 
-/// Folds a sample of `log` with batches of 1,000, 7 and 1 events and dropped
-/// instances. How many events the sample has.
+/// Folds a sample of `log` with batches of 1,000, 7 and 1 events, with dropped
+/// instances and without. How many events the sample has.
 ///
 /// # Errors
 /// [`EngineError::Nondeterministic`] with the first difference, or as [`fold`].
@@ -225,6 +225,8 @@ fn compare(
         (7, Some(1), "in batches of 7 instead of 1,000, with instances dropped in between"),
         (1_000, Some(2), "a second time, with instances dropped in between"),
         (1, Some(3), "one by one instead of in batches of 1,000"),
+        // On one instance: in a small sample none may have been dropped at its end.
+        (1, None, "one by one on one instance instead of in batches of 1,000"),
     ];
     for (batch_events, drops, how) in others {
         let other = folded(batch_events, drops)?;

@@ -232,7 +232,7 @@ async fn an_exact_import_gives_the_same_log_and_the_same_tables() {
     let other = Fixture::new();
     other.post("/v1/events", NDJSON, lines(90, 91)).await.expect_ok();
     let refused = other.post("/v1/events?exact=true", NDJSON, exported.text.clone()).await;
-    refused.is_problem("LAN-0328", "other events");
+    refused.is_problem("LAN-0328", "were not imported");
     let more = Fixture::with(|config| config.log.partitions = 7);
     let refused = more.post("/v1/events?exact=true", NDJSON, exported.text.clone()).await;
     refused.is_problem("LAN-0328", "another partition");
