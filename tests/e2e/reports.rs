@@ -127,10 +127,6 @@ async fn push_with_force_activates_a_version_that_parks_more() {
     assert_eq!(active().await, broken);
     // The two flags exclude each other.
     assert_eq!(code(&at(&server, &[&force[..], &["--no-activate"]].concat())), 2);
-    let wasm = std::fs::read(&rogue).unwrap();
-    let both = "?activate=false&force=true";
-    let (status, problem) = server.push_bytes("rogue", &wasm, FIXED, both).await.unwrap();
-    assert_eq!((status, problem["code"].as_str()), (400, Some("LAN-0403")), "{problem}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

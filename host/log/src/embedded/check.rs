@@ -141,7 +141,6 @@ fn walk(
 
 /// Reads one partition from start to end. No offset may be missing, and index, chunks
 /// and the partition's record must agree.
-#[expect(clippy::too_many_lines, reason = "one loop whose checks share what it has read")]
 fn partition(
     transaction: &ReadTransaction,
     number: u32,

@@ -24,7 +24,7 @@ pub(crate) struct How {
     activate: bool,
     /// Whether it is activated even if it has parked events that the active version has
     /// applied. This also applies to a version that was uploaded before and not
-    /// activated for that reason.
+    /// activated for that reason. No effect with `activate=false`.
     force: bool,
     /// Whether the determinism check runs first: it folds a sample of the log several
     /// times.
@@ -132,11 +132,8 @@ async fn add(
     app.check_open()?;
     let activation = match (how.activate, how.force) {
         (true, true) => Activation::Forced,
-        (activate, false) => Activation::checked(activate),
-        (false, true) => {
-            let detail = "`force=true` cannot be combined with `activate=false`";
-            return Err(Problem::new("LAN-0403", detail));
-        }
+        // Without an activation there is nothing to force.
+        (activate, _) => Activation::checked(activate),
     };
     let content = content(&app, request).await?;
     let uploaded = app
