@@ -15,7 +15,7 @@ use lantern_core::{
     Clock, Committed, Events, Log, Plugin, Publish, Timestamp, VersionId, VersionRecord, View,
     Views,
 };
-use lantern_engine::{Activation, Engine, EngineConfig, PluginSource, Ports, Upload};
+use lantern_engine::{Engine, EngineConfig, PluginSource, Ports, Upload};
 use lantern_log::{EmbeddedLog, LogConfig};
 use lantern_plugin::{PluginConfig, PluginHost};
 use lantern_store::{CatalogFile, StateDir, StoreConfig};
@@ -154,7 +154,7 @@ impl Folding<'_> {
             log: open()?,
             stores: Arc::new(StateDir::open(dir.join("state"), StoreConfig::default())?),
             catalog: Arc::new(CatalogFile::open(dir.join("catalog.redb"))?),
-            publish: Arc::new(Nobody),
+            publish: Arc::new(NoReader),
             clock: Arc::new(SystemClock(Instant::now())),
             random: Arc::new(NoRandom),
             plugins: Arc::new(Loaded(plugin.clone())),
@@ -162,14 +162,11 @@ impl Folding<'_> {
         let engine = Engine::open(config.clone(), ports)?;
         engine.start();
         match how {
-            Fold::Empty => drop(engine.upload(Upload {
-                plugin,
-                sha256: (*projection).into(),
-                parameters: parameters.clone(),
-                name: None,
-                activate: Activation::Checked,
-                check: false,
-            })?),
+            Fold::Empty => {
+                let parameters = parameters.clone();
+                let upload = Upload::new(plugin, *projection);
+                engine.upload(Upload { parameters, check: false, ..upload })?;
+            }
             Fold::Again => {
                 let active = engine.status_of(projection)?.active;
                 let active = active.context("no fold was there before")?;
@@ -202,10 +199,10 @@ impl Folding<'_> {
     }
 }
 
-/// Nobody reads.
-struct Nobody;
+/// Commits without a reader.
+struct NoReader;
 
-impl Publish for Nobody {
+impl Publish for NoReader {
     fn committed(&self, _: &Arc<Committed>) {}
 
     fn activated(&self, _: &str, _: Option<&str>) {}

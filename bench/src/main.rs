@@ -1,4 +1,4 @@
-//! Benchmarks: Lantern's own pipeline beside plain Rust on the same events, in
+//! Benchmarks: Lantern's own pipeline next to plain Rust on the same events, in
 //! one run; and the real server from outside: ingest, latency, growth, idle
 //! cost, start. `cargo xtask bench` builds and starts this.
 //!
@@ -30,7 +30,7 @@ use clap::{Parser, Subcommand};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Benchmarks of Lantern beside native code.
+/// Benchmarks of Lantern next to native code.
 #[derive(Parser)]
 #[command(
     after_help = "examples:\n  cargo xtask bench w1\n  cargo xtask bench w1 --events 500000 --json\n  \
@@ -44,10 +44,10 @@ struct Arguments {
 #[derive(Subcommand)]
 enum What {
     /// Count and sum per tenant and minute, and revenue per product, from the
-    /// embedded log, beside a plain Rust fold of the same events.
+    /// embedded log, next to a plain Rust fold of the same events.
     W1(Options),
-    /// The same from a topic with four partitions of a real Kafka broker, beside
-    /// a plain fold with librdkafka.
+    /// The same from a topic with four partitions of a real Kafka broker, next
+    /// to a plain fold with librdkafka.
     W1Kafka(w1_kafka::KafkaOptions),
     /// Hourly final windows per group and sessions per key, over 90 days of event
     /// time, next to a plain Rust computation of the same and to W1.

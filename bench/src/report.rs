@@ -118,7 +118,7 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// Measures all `points` in turn, and again for so many rounds. The figures of
+/// Measures all `points` in turn, in each of several rounds. Returns the figures of
 /// each, by round. `name` says what is being measured.
 pub(crate) async fn in_turn<P>(
     rounds: usize,

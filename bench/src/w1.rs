@@ -15,7 +15,7 @@ use crate::report::{self, Measured, Stopwatch};
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 pub(crate) enum Phase {
-    /// Write the log and the file, where they are not there yet.
+    /// Write the log and the file, if they do not exist yet.
     Prepare,
     /// Fold with Lantern, into tables that are empty.
     Fold,

@@ -23,7 +23,7 @@ const FIRST: Timestamp = Timestamp(1_735_689_600_000_000); // 2025-01-01T00:00:0
 const VISITS: u64 = 20;
 /// Events of a visit.
 const STEPS: u64 = 30;
-/// Over so many of its steps the visits of a wave begin.
+/// The visits of a wave begin within this many steps.
 const STEPS_APART: u64 = 6;
 /// One event in this many is late.
 const LATE_EVERY: u64 = 20;

@@ -58,6 +58,15 @@ impl Timestamp {
     /// The last time that an event may have: 9999-12-30T21:59:59.999999Z.
     pub const LAST: Self = Self(253_402_207_199_999_999);
 
+    /// Later than every event.
+    pub const MAX: Self = Self(i64::MAX);
+
+    /// This time and `us` microseconds, from [`Self::MIN`] to [`Self::MAX`].
+    #[must_use]
+    pub const fn saturating_add(self, us: i64) -> Self {
+        Self(self.0.saturating_add(us))
+    }
+
     /// Whether an event may have this time.
     #[must_use]
     pub fn is_in_range(self) -> bool {

@@ -15,7 +15,7 @@ use lantern_core::{
 
 use crate::gather::{Gathered, Gatherer, WaitingEvent, slice};
 use crate::log_time::LogTime;
-use crate::outbox::{post, sent_before};
+use crate::outbox::{post, sent_by_events};
 use crate::parking::{self, UNREADABLE_KEPT_MAX, is_of_unknown_type};
 use crate::runner::{CallError, Runner};
 use crate::shard::Stop;
@@ -124,7 +124,7 @@ impl Applier<'_> {
         match self.runner.call(self.state, &part, &[], at) {
             Ok(emitted) => {
                 self.trace(gathered, &batch.offsets[range.clone()]);
-                let (sent, _) = sent_before(self.state);
+                let sent = sent_by_events(self.state);
                 post(self.state, emitted, sent, |cause| {
                     gathered.event(cause).and_then(|event| traceparent(event.extensions))
                 });

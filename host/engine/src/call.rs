@@ -392,7 +392,7 @@ impl Host for Call {
         }
         if let Some(retention) = declared.retention_us {
             let retention = i64::try_from(retention).unwrap_or(i64::MAX);
-            let at = Timestamp(self.retention_base(occasion).0.saturating_add(retention));
+            let at = self.retention_base(occasion).saturating_add(retention);
             self.set_expiry(table, key, Some(at))?;
         }
         self.count_written(key.len() + value.len() + PAIR_BYTES)?;
@@ -457,7 +457,7 @@ impl Host for Call {
         self.due.used(key, index, watermark);
         // Set again for the same time, it keeps the offset of the first event.
         // So a guest that forgets what it has set may set it once more.
-        let due = at.max(Timestamp(watermark.0.saturating_add(1)));
+        let due = at.max(watermark.saturating_add(1));
         if self.is_set(at, key)? {
             self.due.set(key, index, due);
             return Ok(());

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::outbox;
 use crate::parked::status_of;
 use crate::runner::LogSink;
+use crate::second_fold::excerpt;
 use crate::shard::{Shard, ShardParts, Step, StepLimits, Stop};
 use crate::{EngineConfig, EngineError, LogLine, Nondeterminism, ParkedStatus};
 
@@ -304,11 +305,6 @@ fn difference(
         }
     }
     Ok(None)
-}
-
-fn excerpt(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&bytes[..bytes.len().min(200)]);
-    text.escape_debug().to_string().replace("\\\"", "\"")
 }
 
 fn parked_of(

@@ -23,7 +23,7 @@ impl DueWatch {
     /// Watches a call with `batch`.
     pub(crate) fn of(batch: &Batch) -> Self {
         let last = batch.watermarks.last().copied().unwrap_or(batch.watermark);
-        Self { last, earliest: Timestamp(i64::MAX), ..Self::default() }
+        Self { last, earliest: Timestamp::MAX, ..Self::default() }
     }
 
     /// Event `index`, at watermark `now`, uses the timer of `key`.

@@ -413,7 +413,7 @@ mod tests {
                 bytes: 1 << 20,
                 before: Some(before),
                 ticks: 1,
-                due: Timestamp(i64::MAX),
+                due: Timestamp::MAX,
             };
             let found = gatherer
                 .gather(&log, &ShardMeta::default(), &BlockedSubjects::default(), &limits)

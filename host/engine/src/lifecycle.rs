@@ -38,6 +38,16 @@ pub struct Upload {
     pub check: bool,
 }
 
+impl Upload {
+    /// Without parameters, under the manifest's name, checked, and activated if it
+    /// applies as much as the active version.
+    #[must_use]
+    pub fn new(plugin: Arc<dyn Plugin>, sha256: impl Into<String>) -> Self {
+        let (sha256, parameters, name) = (sha256.into(), String::new(), None);
+        Self { plugin, sha256, parameters, name, activate: Activation::Checked, check: true }
+    }
+}
+
 /// The id of a plugin with its parameters: see [`VersionId`].
 #[must_use]
 pub fn version_id(sha256: &str, parameters: &str) -> VersionId {

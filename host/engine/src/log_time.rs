@@ -66,7 +66,7 @@ impl LogTime {
         appended: Timestamp,
         bound_us: i64,
     ) {
-        let latest = plus(appended, bound_us);
+        let latest = appended.saturating_add(bound_us);
         if self.max_time > latest {
             // The clock that stamped earlier events was set back.
             self.max_time = appended;
@@ -85,7 +85,7 @@ impl LogTime {
     #[inline]
     fn take_unstamped(&mut self, event: TimedEvent<'_>, time: Timestamp, bound_us: i64) {
         let first = self.max_time == Timestamp::MIN;
-        if !first && time > plus(self.max_time, bound_us) {
+        if !first && time > self.max_time.saturating_add(bound_us) {
             self.jump(named(event, time), bound_us);
             return;
         }
@@ -111,7 +111,7 @@ impl LogTime {
         let waiting = &mut self.ahead.unconfirmed;
         waiting.sort_by_key(|event| event.time);
         while let Some(event) = waiting.first() {
-            if event.time > plus(self.max_time, bound_us) {
+            if event.time > self.max_time.saturating_add(bound_us) {
                 break;
             }
             self.max_time = self.max_time.max(event.time);
@@ -138,11 +138,7 @@ impl LogTime {
 /// if the log knows when that was.
 pub(crate) fn bounded(chunk: &Chunk, index: usize, bound_us: i64) -> Timestamp {
     let time = chunk.events.times()[index];
-    chunk.appended(index).map_or(time, |appended| time.min(plus(appended, bound_us)))
-}
-
-fn plus(time: Timestamp, us: i64) -> Timestamp {
-    Timestamp(time.0.saturating_add(us))
+    chunk.appended(index).map_or(time, |appended| time.min(appended.saturating_add(bound_us)))
 }
 
 fn named(event: TimedEvent<'_>, time: Timestamp) -> AheadEvent {

@@ -225,17 +225,19 @@ pub(crate) fn carried_over(
     Ok(Some(Writes::from([(Space::Meta, record), (Space::Outbox, rows)])))
 }
 
-/// How many of the events that are emitted at the next offset are in the log from
-/// before a rebuild: by events, and by the timers that fire there.
-pub(crate) fn sent_before(state: &ShardState) -> (u64, u64) {
+/// How many of the events that an event emits are in the log from before a rebuild.
+pub(crate) fn sent_by_events(state: &ShardState) -> u64 {
+    if state.meta.next < state.outbox.emit_from.events { u64::MAX } else { 0 }
+}
+
+/// As [`sent_by_events`], of the timers that fire at the next offset.
+pub(crate) fn sent_by_timers(state: &ShardState) -> u64 {
     let (from, meta) = (state.outbox.emit_from, &state.meta);
-    let events = if meta.next < from.events { u64::MAX } else { 0 };
-    let timers = match meta.next.cmp(&from.timers) {
+    match meta.next.cmp(&from.timers) {
         Ordering::Less => u64::MAX,
         Ordering::Equal => from.timers_emitted.saturating_sub(meta.tick_emitted),
         Ordering::Greater => 0,
-    };
-    (events, timers)
+    }
 }
 
 /// Numbers the emitted events and, if this version is active, puts them into the
@@ -404,7 +406,7 @@ fn send_from(
             // One in between was refused: numbers of an append have no gaps.
             break;
         }
-        let latest = Timestamp(wall.0.saturating_add(AHEAD_MAX_US));
+        let latest = wall.saturating_add(AHEAD_MAX_US);
         let mut extensions = serde_json::Map::new();
         extensions.insert(DEPTH_EXTENSION.into(), record.event.depth.into());
         if let Some(traceparent) = record.traceparent {

@@ -91,7 +91,7 @@ fn difference(
         return Some(FoldDifference {
             offset,
             what: name_of(manifest, *space),
-            key: shown(key),
+            key: excerpt(key),
             first: written(&left, &entry),
             second: written(&right, &entry),
         });
@@ -101,7 +101,7 @@ fn difference(
     }
     let index = first.emitted.iter().zip(&second.emitted).position(|(l, r)| l != r);
     let index = index.unwrap_or(first.emitted.len().min(second.emitted.len()));
-    let event = |call: &Call| call.emitted.get(index).map(|event| shown(&event.data));
+    let event = |call: &Call| call.emitted.get(index).map(|event| excerpt(&event.data));
     Some(FoldDifference {
         offset,
         what: "emitted event".into(),
@@ -127,10 +127,11 @@ type Written = BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>>;
 /// What a fold wrote under `entry`; `None` if nothing.
 fn written(all: &Written, entry: &(Space, Vec<u8>)) -> Option<String> {
     let value = all.get(entry)?;
-    Some(value.as_deref().map_or_else(|| "deleted".to_owned(), shown))
+    Some(value.as_deref().map_or_else(|| "deleted".to_owned(), excerpt))
 }
 
-fn shown(bytes: &[u8]) -> String {
+/// The beginning of a key or value, for people.
+pub(crate) fn excerpt(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
     String::from_utf8_lossy(cut).escape_debug().to_string().replace("\\\"", "\"")
 }

@@ -87,24 +87,24 @@ impl ShardState {
     /// [`StoreError`] if the state cannot be read.
     pub(crate) fn next_due(&mut self) -> Result<Timestamp, StoreError> {
         if self.manifest.event_time.is_none() {
-            return Ok(Timestamp(i64::MAX));
+            return Ok(Timestamp::MAX);
         }
         self.due_from = self.earliest_due()?;
         let retention = self.manifest.tables.iter().filter_map(|table| table.retention_us).min();
         let retention = retention.and_then(|us| i64::try_from(us).ok()).unwrap_or(i64::MAX);
-        Ok(self.due_from.min(Timestamp(self.meta.watermark.0.saturating_add(retention))))
+        Ok(self.due_from.min(self.meta.watermark.saturating_add(retention)))
     }
 
     /// When the first timer or the first end of a row's retention is due;
-    /// [`i64::MAX`] if there is none.
+    /// [`Timestamp::MAX`] if there is none.
     ///
     /// # Errors
     /// [`StoreError`] if the state cannot be read.
     pub(crate) fn earliest_due(&self) -> Result<Timestamp, StoreError> {
         // Nothing is due at or before the watermark. From there on, keys of timers that
         // were moved and not committed yet need not be passed again.
-        let from = time_key(self.due_from.max(Timestamp(self.meta.watermark.0.saturating_add(1))));
-        let mut due = Timestamp(i64::MAX);
+        let from = time_key(self.due_from.max(self.meta.watermark.saturating_add(1)));
+        let mut due = Timestamp::MAX;
         if self.meta.timers_now > 0 {
             let range = KeyRange { start: from.to_vec(), end: None };
             let first = self.buffer.scan(Space::TimersByTime, &range, 1, false)?;

@@ -10,7 +10,7 @@ use lantern_core::{
 };
 
 use crate::apply::{explain, part_of, split};
-use crate::outbox::{post, sent_before};
+use crate::outbox::{post, sent_by_timers};
 use crate::parking;
 use crate::runner::{CallError, Runner};
 use crate::shard::Stop;
@@ -33,9 +33,9 @@ impl Ticker<'_> {
             return self.turn_back(target);
         }
         // Set in this tick, a timer is due after it, so this ends.
-        let end = time_key(Timestamp(target.0.saturating_add(1))).to_vec();
+        let end = time_key(target.saturating_add(1)).to_vec();
         // All that was due by the watermark has fired.
-        let start = time_key(Timestamp(self.state.meta.watermark.0.saturating_add(1))).to_vec();
+        let start = time_key(self.state.meta.watermark.saturating_add(1)).to_vec();
         let range = KeyRange { start, end: Some(end) };
         loop {
             let due = self.state.buffer.scan(
@@ -79,7 +79,7 @@ impl Ticker<'_> {
             for (by_time, value) in timers {
                 let (due, timer) = decode_timer(&by_time, &value)
                     .ok_or_else(|| Stop::Halt("a stored timer is damaged".into()))?;
-                let earlier = timer.at.max(Timestamp(target.0.saturating_add(1)));
+                let earlier = timer.at.max(target.saturating_add(1));
                 if earlier < due {
                     let key = timer_key(earlier, &timer.key);
                     self.state.buffer.set(Space::TimersByTime, &by_time, None);
@@ -98,7 +98,7 @@ impl Ticker<'_> {
         if self.state.manifest.tables.iter().all(|table| table.retention_us.is_none()) {
             return Ok(());
         }
-        let end = expiry_by_time(time_key(Timestamp(target.0.saturating_add(1))), TableId(0), &[]);
+        let end = expiry_by_time(time_key(target.saturating_add(1)), TableId(0), &[]);
         let range = KeyRange { start: vec![0], end: Some(end) };
         loop {
             let page = self.state.config.batch_timers_max;
@@ -130,7 +130,7 @@ impl Ticker<'_> {
             match self.runner.call(self.state, &part, &dues[range.clone()], at) {
                 Ok(emitted) => {
                     // The event that set the timer was read long before.
-                    let (_, sent) = sent_before(self.state);
+                    let sent = sent_by_timers(self.state);
                     self.state.meta.tick_emitted += emitted.len() as u64;
                     post(self.state, emitted, sent, |_| None);
                     self.state.meta.timers_fired += range.len() as u64;

@@ -19,7 +19,7 @@ use lantern_core::{
     ChangesSince, Checkpoint, Events, KeyRange, Log, PartitionId, Random, TableId, Timestamp,
     Views as _,
 };
-use lantern_engine::{Activation, Engine, EngineConfig, Ports, Upload};
+use lantern_engine::{Engine, EngineConfig, Ports, Upload};
 use lantern_log::{EmbeddedLog, LogConfig};
 use lantern_store::{CatalogFile, StateDir, StoreConfig};
 use tempfile::TempDir;
@@ -233,14 +233,8 @@ impl World {
     fn upload(&mut self) -> Result<()> {
         self.history.creation = self.number();
         self.clock.advance(Duration::from_micros(1));
-        let upload = Upload {
-            plugin: meter::plugin(KINDS[0], Flaws::default()),
-            sha256: meter::sha256(KINDS[0]),
-            parameters: String::new(),
-            name: None,
-            activate: Activation::Checked,
-            check: false,
-        };
+        let plugin = meter::plugin(KINDS[0], Flaws::default());
+        let upload = Upload { check: false, ..Upload::new(plugin, meter::sha256(KINDS[0])) };
         self.opened()?.engine.upload(upload)?;
         self.settle()
     }

@@ -11,7 +11,7 @@ use lantern_core::fake::{
     CountingRandom, ManualClock, MemoryCatalog, MemoryLog, MemoryStores, RecordingPublish,
 };
 use lantern_core::{Event, PartitionId, Timestamp};
-use lantern_engine::{Activation, Engine, EngineConfig, ParkedSelection, Ports, Upload, Verdict};
+use lantern_engine::{Engine, EngineConfig, ParkedSelection, Ports, Upload, Verdict};
 
 use crate::engine::KINDS;
 use crate::meter::{self, Flaws, Kind, NAME, Policy, Reading, SECOND, Shelf};
@@ -143,14 +143,7 @@ impl World {
         };
         let engine = Engine::open(config.clone(), ports.clone())?;
         engine.attach();
-        let upload = Upload {
-            plugin,
-            sha256: meter::sha256(kind),
-            parameters: String::new(),
-            name: None,
-            activate: Activation::Checked,
-            check: false,
-        };
+        let upload = Upload { check: false, ..Upload::new(plugin, meter::sha256(kind)) };
         engine.upload(upload)?;
         let world = Self { log, clock, ports, config, engine, appended: 0, time: 0 };
         world.settle();

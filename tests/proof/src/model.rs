@@ -312,7 +312,7 @@ impl Model {
         if sum % 11 == 0 {
             self.timers.remove(&key);
         } else if self.timers.get(&key).is_none_or(|(_, timer)| timer.at != end) {
-            let due = end.max(Timestamp(self.watermark.0.saturating_add(1)));
+            let due = end.max(self.watermark.saturating_add(1));
             self.timers.insert(key.clone(), (due, Timer { at: end, key, offset, depth }));
         }
         if let Some(data) = reading.emitted() {

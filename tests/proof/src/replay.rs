@@ -287,17 +287,9 @@ fn fold(log: &Recorded, plugins: &[Named], way: Way) -> Result<BTreeMap<(String,
         let plugin: Arc<dyn Plugin> = Arc::new(Flaky::new(plugin.clone(), faults.clone()));
         shelf.put(name, plugin.clone());
         // Not as the active version, so that nothing is emitted into the log.
-        let (parameters, name_of) = (String::new(), Some(name.clone()));
-        let (activate, check) = (false, false);
-        let sha256 = name.clone();
-        let upload = Upload {
-            plugin,
-            sha256,
-            parameters,
-            name: name_of,
-            activate: Activation::checked(activate),
-            check,
-        };
+        let (activate, check) = (Activation::Never, false);
+        let upload = Upload::new(plugin, name.as_str());
+        let upload = Upload { name: Some(name.clone()), activate, check, ..upload };
         engine.upload(upload)?;
     }
     engine.start();

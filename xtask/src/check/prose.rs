@@ -29,9 +29,9 @@ const AVOID: &[(&str, &str)] = &[
 /// The most avoided phrases in each tree. A ceiling may only go down: lower it
 /// with the text. The goal is one in a thousand lines.
 const CEILINGS: &[(&str, usize)] = &[
-    ("bench", 14),
+    ("bench", 3),
     ("clients", 2),
-    ("docs", 1),
+    ("docs", 0),
     ("host/cli", 0),
     ("host/cloudevents", 0),
     ("host/core", 0),

@@ -219,15 +219,7 @@ impl World {
     fn start_echo(&mut self) {
         let sha256 = echo::NAME.to_owned();
         self.shelf.put(&sha256, echo::plugin());
-        let (plugin, parameters, name) = (echo::plugin(), String::new(), None);
-        let upload = Upload {
-            plugin,
-            sha256,
-            parameters,
-            name,
-            activate: Activation::Checked,
-            check: false,
-        };
+        let upload = Upload { check: false, ..Upload::new(echo::plugin(), sha256) };
         self.engine.upload(upload).expect("nothing else is there");
         self.settle().expect("there is nothing to fold");
         let record = self.record_of(echo::NAME).expect("it was just uploaded");
@@ -289,17 +281,10 @@ impl World {
                 let record = VersionRecord { sha256: sha256.clone(), ..VersionRecord::default() };
                 let plugin = lantern_engine::PluginSource::load(&*self.shelf, &record);
                 let plugin = plugin.map_err(anyhow::Error::msg)?;
-                let (parameters, name) = (String::new(), None);
                 // The time is also a part of an uploaded version's identity.
                 self.clock.advance(Duration::from_micros(1));
-                let upload = Upload {
-                    plugin,
-                    sha256,
-                    parameters,
-                    name,
-                    activate: Activation::checked(*activate),
-                    check: false,
-                };
+                let activate = Activation::checked(*activate);
+                let upload = Upload { activate, check: false, ..Upload::new(plugin, sha256) };
                 self.engine.upload(upload).map(drop)
             }
             Step::Activate(kind) => self.engine.activate(NAME, &id_of(*kind), true),

@@ -15,7 +15,7 @@ use lantern_core::{
     PartitionId, ProjectionRecord, Read, ReadStore, ShardId, ShardStore, Space, StateStores,
     StoreError, Timestamp, TypeFilter, VersionId, Waker, Writes,
 };
-use lantern_engine::{Activation, Engine, EngineConfig, PluginSource, Ports, Upload, version_id};
+use lantern_engine::{Engine, EngineConfig, PluginSource, Ports, Upload, version_id};
 use lantern_log::{EmbeddedLog, LogConfig, OpenDatabase};
 use lantern_store::{CatalogFile, StateDir, StoreConfig};
 use parking_lot::{Condvar, Mutex};
@@ -309,16 +309,8 @@ impl Stack {
         let sha256 = meter::sha256(kind);
         let record = lantern_core::VersionRecord { sha256: sha256.clone(), ..Default::default() };
         let plugin = self.shelf.load(&record).map_err(anyhow::Error::msg)?;
-        let (parameters, name) = (String::new(), None);
         self.clock.advance(Duration::from_micros(1));
-        let upload = Upload {
-            plugin,
-            sha256,
-            parameters,
-            name,
-            activate: Activation::Checked,
-            check: false,
-        };
+        let upload = Upload { check: false, ..Upload::new(plugin, sha256) };
         self.engine()?.upload(upload)?;
         self.settle()
     }

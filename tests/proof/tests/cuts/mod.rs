@@ -14,7 +14,7 @@ use lantern_core::{
     Applied, Batch, Event, Host, Instance, InstantiateError, KeyRange, Manifest, PartitionId,
     Plugin, ReadStore, ShardId, Timestamp, Views as _, dump,
 };
-use lantern_engine::{Activation, Engine, EngineConfig, ParkedStatus, Ports, Upload, version_id};
+use lantern_engine::{Engine, EngineConfig, ParkedStatus, Ports, Upload, version_id};
 use lantern_proof::meter::{SECOND, Shelf};
 use lantern_proof::{replay, usage};
 
@@ -98,14 +98,8 @@ fn fold(plugin: &Arc<dyn Plugin>, log: &[Vec<Event>], end: &[Event], batch: usiz
     };
     let engine = Engine::open(config, ports).unwrap();
     engine.attach();
-    let upload = Upload {
-        plugin,
-        sha256: NAME.into(),
-        parameters: String::new(),
-        name: Some(NAME.into()),
-        activate: Activation::Checked,
-        check: false,
-    };
+    let name = Some(NAME.into());
+    let upload = Upload { name, check: false, ..Upload::new(plugin, NAME) };
     engine.upload(upload).unwrap();
     let settle = || {
         for _ in 0..10 {
