@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use lantern_core::{
-    Clock, Committed, Events, Log, Plugin, Publish, Timestamp, VersionId, VersionRecord, View,
+    Clock, PublishedCommit, Events, Log, Plugin, CommitSink, Timestamp, VersionId, VersionRecord, View,
     Views,
 };
 use lantern_engine::{Engine, EngineConfig, PluginSource, Ports, Upload};
@@ -202,8 +202,8 @@ impl Folding<'_> {
 /// Commits without a reader.
 struct NoReader;
 
-impl Publish for NoReader {
-    fn committed(&self, _: &Arc<Committed>) {}
+impl CommitSink for NoReader {
+    fn committed(&self, _: &Arc<PublishedCommit>) {}
 
     fn activated(&self, _: &str, _: Option<&str>) {}
 }

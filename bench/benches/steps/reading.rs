@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use lantern_core::{Attributes, Events, Log, Offset, PartitionId, Read, TypeFilter};
+use lantern_core::{Attributes, Events, Log, Offset, PartitionId, LogRead, TypeFilter};
 use lantern_log::{EmbeddedLog, LogConfig};
 use tempfile::TempDir;
 
@@ -31,10 +31,10 @@ fn read_all(log: &EmbeddedLog) -> u64 {
     let (mut next, mut events) = (Offset(0), 0);
     loop {
         match log.read(partition, next, &wanted).expect("the log is readable") {
-            Read::Pending => unreachable!("the embedded log answers at once"),
-            Read::End => return events,
-            Read::Skipped { next: after } => next = after,
-            Read::Chunk(chunk) => {
+            LogRead::Pending => unreachable!("the embedded log answers at once"),
+            LogRead::End => return events,
+            LogRead::Skipped { next: after } => next = after,
+            LogRead::Chunk(chunk) => {
                 events += chunk.events.len() as u64;
                 next = chunk.end();
             }

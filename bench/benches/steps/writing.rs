@@ -6,9 +6,9 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use futures_util::{SinkExt as _, StreamExt as _};
 use lantern_core::{
-    Applied, Attributes, Batch, Committed, EventRef, Events, Field, FieldKind, Host, Instance,
-    InstantiateError, Manifest, Offset, OnFailure, PartitionId, Plugin, Publish, ShardId,
-    ShardStore, Space, SpaceWrites, StateStores, Table, TableChanges, TableId, Timestamp,
+    ApplyOutcome, Attributes, Batch, PublishedCommit, EventRef, Events, FieldSpec, FieldKind, Host, Instance,
+    InstantiateError, Manifest, Offset, OnFailure, PartitionId, Plugin, CommitSink, ShardId,
+    ShardStore, Space, SpaceWrites, StateStores, TableSpec, TableChanges, TableId, Timestamp,
     VersionId, View, ViewError, Views, Writes,
 };
 use lantern_engine::{EngineConfig, EventList, FoldOptions, fold};
@@ -25,8 +25,8 @@ struct Puts {
     gets: bool,
 }
 
-fn integer(name: &str) -> Field {
-    Field { name: name.into(), kind: FieldKind::Integer, ..Field::default() }
+fn integer(name: &str) -> FieldSpec {
+    FieldSpec { name: name.into(), kind: FieldKind::Integer, ..FieldSpec::default() }
 }
 
 fn manifest() -> Manifest {
@@ -36,7 +36,7 @@ fn manifest() -> Manifest {
         description: String::new(),
         subscribes: vec!["key.hit".into()],
         attributes: Attributes { subject: true, ..Attributes::default() },
-        tables: vec![Table {
+        tables: vec![TableSpec {
             name: "rows".into(),
             description: String::new(),
             public: true,
@@ -69,7 +69,7 @@ impl Plugin for Puts {
 }
 
 impl Instance for Putting {
-    fn apply(&mut self, batch: &Batch, mut host: Box<dyn Host>, _: u64) -> Applied {
+    fn apply(&mut self, batch: &Batch, mut host: Box<dyn Host>, _: u64) -> ApplyOutcome {
         for index in 0..batch.events.len() {
             let event = batch.events.get(index);
             if self.gets {
@@ -79,7 +79,7 @@ impl Instance for Putting {
             let cause = batch.cause_of_event(index);
             host.put(cause, TableId(0), event.subject, ROW).expect("writing does not fail");
         }
-        Applied {
+        ApplyOutcome {
             host,
             result: Ok(()),
             fuel: 1,
@@ -216,7 +216,7 @@ fn feed(bencher: Bencher<'_, '_>, rows_changed: u64) {
     bencher.counter(ItemsCount::new(rows_changed)).bench_local(|| {
         pos += 1;
         let up = (0..rows_changed).map(|n| (format!("k{n:08}"), ROW.to_vec())).collect();
-        hub.committed(&Arc::new(Committed {
+        hub.committed(&Arc::new(PublishedCommit {
             projection: "puts".into(),
             version: VersionId("v1".into()),
             epoch: "e1".into(),

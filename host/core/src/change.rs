@@ -6,7 +6,7 @@ use crate::{Checkpoint, Offset, PartitionId, ShardPoint, TableId, Timestamp, Ver
 
 /// One commit of one shard of an active version.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Committed {
+pub struct PublishedCommit {
     /// Whose.
     pub projection: String,
     /// The version that committed.
@@ -49,7 +49,7 @@ impl TableChanges {
 
     /// The inverse of [`TableChanges::key`]; `None` if it is no such key.
     #[must_use]
-    pub fn place(key: &[u8]) -> Option<(ShardPoint, u64)> {
+    pub fn parse_change_key(key: &[u8]) -> Option<(ShardPoint, u64)> {
         let (point, commit) = key.split_first_chunk::<{ ShardPoint::KEY_BYTES }>()?;
         Some((ShardPoint::from_key(point), u64::from_be_bytes(commit.try_into().ok()?)))
     }

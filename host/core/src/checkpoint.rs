@@ -55,8 +55,8 @@ impl ShardPoint {
         // With its sign bit flipped a number sorts as its bytes do.
         let watermark = self.watermark.0.cast_unsigned() ^ (1 << 63);
         let numbers = [self.next.0, watermark, self.steps, self.decisions];
-        for (place, number) in key.as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
-            *place = number.to_be_bytes();
+        for (index, number) in key.as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
+            *index = number.to_be_bytes();
         }
         key
     }
@@ -64,7 +64,7 @@ impl ShardPoint {
     /// The inverse of [`ShardPoint::to_key`].
     #[must_use]
     pub fn from_key(key: &[u8; Self::KEY_BYTES]) -> Self {
-        let number = |place: usize| u64::from_be_bytes(key.as_chunks::<8>().0[place]);
+        let number = |index: usize| u64::from_be_bytes(key.as_chunks::<8>().0[index]);
         Self {
             next: Offset(number(0)),
             watermark: Timestamp((number(1) ^ (1 << 63)).cast_signed()),

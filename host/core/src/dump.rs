@@ -149,8 +149,8 @@ pub fn first_difference(
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = |v: &Option<Vec<u8>>| v.as_ref().map_or("nothing".into(), |v| shown(v));
-        let (space, key) = (space_name(self.space), shown(&self.key));
+        let value = |v: &Option<Vec<u8>>| v.as_ref().map_or("nothing".into(), |v| excerpt(v));
+        let (space, key) = (space_name(self.space), excerpt(&self.key));
         write!(f, "{space}, key {key}: {} against {}", value(&self.left), value(&self.right))
     }
 }
@@ -163,7 +163,7 @@ fn only(entry: Entry, left: bool) -> Difference {
 }
 
 /// `bytes` between backquotes, cut and escaped.
-fn shown(bytes: &[u8]) -> String {
+fn excerpt(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
     let more = if cut.len() < bytes.len() { "…" } else { "" };
     let text: String = String::from_utf8_lossy(cut)
@@ -312,9 +312,9 @@ mod tests {
     use crate::{Offset, TableId};
 
     #[derive(Clone, Default)]
-    struct Plain(BTreeMap<(Space, Vec<u8>), Vec<u8>>);
+    struct MapStore(BTreeMap<(Space, Vec<u8>), Vec<u8>>);
 
-    impl Plain {
+    impl MapStore {
         fn put(&mut self, space: Space, key: &[u8], value: &[u8]) -> &mut Self {
             self.0.insert((space, key.to_vec()), value.to_vec());
             self
@@ -325,7 +325,7 @@ mod tests {
         }
     }
 
-    impl ReadStore for Plain {
+    impl ReadStore for MapStore {
         fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
             Ok(self.0.get(&(space, key.to_vec())).cloned())
         }
@@ -352,8 +352,8 @@ mod tests {
 
     const ROWS: Space = Space::Table(TableId(0));
 
-    fn large() -> Plain {
-        let mut state = Plain::default();
+    fn large() -> MapStore {
+        let mut state = MapStore::default();
         for i in 0..5_000_u32 {
             state.put(ROWS, format!("k{i:05}").as_bytes(), &i.to_be_bytes());
         }
@@ -396,18 +396,18 @@ mod tests {
 
     #[test]
     fn a_shard_that_never_committed_equals_an_empty_one() {
-        let mut empty = Plain::default();
+        let mut empty = MapStore::default();
         empty.meta(&ShardMeta::default());
-        assert_eq!(hash(&Plain::default()).unwrap(), hash(&empty).unwrap());
+        assert_eq!(hash(&MapStore::default()).unwrap(), hash(&empty).unwrap());
     }
 
     #[test]
     fn the_first_difference_names_space_key_and_both_values() {
         let same = large();
-        let check = |edit: &dyn Fn(&mut Plain), space, key: &[u8], l: Option<&[u8]>, r| {
+        let check = |edit: &dyn Fn(&mut MapStore), space, key: &[u8], l: Option<&[u8]>, r| {
             let mut other = same.clone();
             edit(&mut other);
-            let found = first_difference(&same, &other).unwrap().unwrap();
+            let actual = first_difference(&same, &other).unwrap().unwrap();
             let r: Option<&[u8]> = r;
             let expected = Difference {
                 space,
@@ -415,24 +415,24 @@ mod tests {
                 left: l.map(<[u8]>::to_vec),
                 right: r.map(<[u8]>::to_vec),
             };
-            assert_eq!(found, expected);
+            assert_eq!(actual, expected);
             assert_ne!(hash(&same).unwrap(), hash(&other).unwrap());
             let back = first_difference(&other, &same).unwrap().unwrap();
             assert_eq!((back.left, back.right), (expected.right, expected.left));
         };
-        let edit = |s: &mut Plain| {
+        let edit = |s: &mut MapStore| {
             s.put(ROWS, b"k03000", b"x").put(Space::Parked, b"p", b"2");
         };
         check(&edit, ROWS, b"k03000", Some(&3_000_u32.to_be_bytes()), Some(b"x"));
-        let edit = |s: &mut Plain| {
+        let edit = |s: &mut MapStore| {
             s.put(ROWS, b"k03000x", b"new");
         };
         check(&edit, ROWS, b"k03000x", None, Some(b"new"));
-        let edit = |s: &mut Plain| {
+        let edit = |s: &mut MapStore| {
             s.0.remove(&(Space::Parked, b"p".to_vec()));
         };
         check(&edit, Space::Parked, b"p", Some(b"1"), None);
-        let edit = |s: &mut Plain| {
+        let edit = |s: &mut MapStore| {
             s.meta(&ShardMeta { late: 4, ..ShardMeta::default() });
         };
         check(&edit, Space::Meta, b"late", Some(b"0"), Some(b"4"));
@@ -451,7 +451,7 @@ mod tests {
 
     #[test]
     fn the_form_of_the_dump_stays_as_it_is() {
-        let mut state = Plain::default();
+        let mut state = MapStore::default();
         state.put(Space::Table(TableId(2)), b"k", b"vv");
         let mut bytes = Vec::new();
         write_to(&state, &mut bytes).unwrap();

@@ -239,7 +239,7 @@ impl Events {
         true
     }
 
-    /// Adds the events `range` of `from`, of the columns `wanted` only, in one
+    /// Adds the events `range` of `from`, of the columns `attributes` only, in one
     /// copy a column.
     ///
     /// # Panics
@@ -248,22 +248,22 @@ impl Events {
         &mut self,
         from: &Self,
         range: std::ops::Range<usize>,
-        wanted: Attributes,
+        attributes: Attributes,
     ) -> bool {
         let mut map = [u16::MAX; 64];
         for &kind in &from.types[range.clone()] {
             let slot = usize::from(kind);
-            let place = match map.get(slot) {
+            let type_index = match map.get(slot) {
                 Some(&known) if known != u16::MAX => known,
                 _ => match self.intern(&from.type_names[slot]) {
-                    Some(place) => place,
+                    Some(type_index) => type_index,
                     None => return false,
                 },
             };
             if let Some(known) = map.get_mut(slot) {
-                *known = place;
+                *known = type_index;
             }
-            self.types.push(place);
+            self.types.push(type_index);
         }
         self.times.extend_from_slice(&from.times[range.clone()]);
         let (to, from) = (&mut self.columns, &from.columns);
@@ -272,14 +272,14 @@ impl Events {
                 to.extend_from(from, range.clone());
             }
         };
-        copy(wanted.id, &mut to.id, &from.id);
-        copy(wanted.source, &mut to.source, &from.source);
-        copy(wanted.subject, &mut to.subject, &from.subject);
-        copy(wanted.tenant, &mut to.tenant, &from.tenant);
-        copy(wanted.dataschema, &mut to.dataschema, &from.dataschema);
-        copy(wanted.datacontenttype, &mut to.datacontenttype, &from.datacontenttype);
-        copy(wanted.extensions, &mut to.extensions, &from.extensions);
-        copy(wanted.data, &mut to.data, &from.data);
+        copy(attributes.id, &mut to.id, &from.id);
+        copy(attributes.source, &mut to.source, &from.source);
+        copy(attributes.subject, &mut to.subject, &from.subject);
+        copy(attributes.tenant, &mut to.tenant, &from.tenant);
+        copy(attributes.dataschema, &mut to.dataschema, &from.dataschema);
+        copy(attributes.datacontenttype, &mut to.datacontenttype, &from.datacontenttype);
+        copy(attributes.extensions, &mut to.extensions, &from.extensions);
+        copy(attributes.data, &mut to.data, &from.data);
         true
     }
 
@@ -392,16 +392,16 @@ impl Events {
         if self.index.len() != self.type_names.len() {
             self.index = (0..).zip(&self.type_names).map(|(i, name)| (name.clone(), i)).collect();
         }
-        if let Some(&place) = self.index.get(kind) {
-            return Some(place);
+        if let Some(&type_index) = self.index.get(kind) {
+            return Some(type_index);
         }
         if self.type_names.len() >= TYPES_MAX {
             return None;
         }
-        let place = u16::try_from(self.type_names.len()).expect("bounded above");
+        let type_index = u16::try_from(self.type_names.len()).expect("bounded above");
         self.type_names.push(kind.to_owned());
-        self.index.insert(kind.to_owned(), place);
-        Some(place)
+        self.index.insert(kind.to_owned(), type_index);
+        Some(type_index)
     }
 }
 

@@ -28,24 +28,24 @@ mod waiting;
 mod window;
 mod writes;
 
-pub use change::{Committed, TableChanges};
+pub use change::{PublishedCommit, TableChanges};
 pub use checkpoint::{Checkpoint, ShardPoint, ShardProof, incarnation_of};
 pub use chunk::{Chunk, Offsets};
 pub use column::{Column, ColumnError};
 pub use event::{Columns, DEPTH_EXTENSION, Event, EventRef, Events};
-pub use found::FoundValues;
+pub use found::ReadValues;
 pub use ids::{Cause, Offset, PartitionId, TableId, Timestamp};
 pub use manifest::{
-    Attributes, EventTime, Field, FieldKind, Manifest, ManifestError, Member, Merge, OnFailure,
-    Table, TypeFilter,
+    Attributes, EventTime, FieldSpec, FieldKind, Manifest, ManifestError, Member, Merge, OnFailure,
+    TableSpec, TypeFilter,
 };
 pub use members::{MemberColumn, MemberValues, decode_members};
 pub use merge::merge_rows;
 pub use names::projection_key;
 pub use ports::{
-    AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, Applied, ApplyError, Batch, Bounds, Catalog,
+    AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, ApplyOutcome, ApplyError, Batch, PartitionBounds, Catalog,
     Clock, Emitted, Host, HostError, Instance, InstantiateError, KeyRange, Level, Log, LogError,
-    NewEvent, Pairs, Plugin, Publish, Random, Read, ReadStore, RejectedEvent, Row, ShardId,
+    NewEvent, Pairs, Plugin, CommitSink, Random, LogRead, ReadStore, RejectedEvent, Row, ShardId,
     ShardStore, Space, StateStores, StoreError, Timer, TrapKind, Waker,
 };
 pub use records::{
@@ -60,8 +60,8 @@ pub use rfc3339::parse_rfc3339;
 pub use row_check::check_row;
 pub use view::{ChangesSince, ShardChanges, View, ViewError, Views};
 pub use waiting::read_or_wait;
-pub use window::{Identity, Seen, Window, identity_of};
-pub use writes::{ChangedPairs, PairPlace, SpaceWrites, Writes};
+pub use window::{Identity, KnownEvent, DeduplicationWindow, identity};
+pub use writes::{ChangedPairs, PairSpan, SpaceWrites, Writes};
 
 /// The event type of heartbeats: events the host itself appends to an idle log
 /// so that event time goes on. Every projection with event time sees them, none

@@ -21,7 +21,7 @@ pub struct Manifest {
     /// Members of the payload that it is handed as columns.
     pub members: Vec<Member>,
     /// Its tables; a [`crate::TableId`] is a place in here.
-    pub tables: Vec<Table>,
+    pub tables: Vec<TableSpec>,
     /// Types of the events it may emit.
     pub emits: Vec<String>,
     /// Lets it be part of a cycle of projections that emit what the next one
@@ -123,7 +123,7 @@ pub enum OnFailure {
 
 /// One table of a projection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Table {
+pub struct TableSpec {
     /// Lower-case letters, digits, hyphens and underscores.
     pub name: String,
     /// A sentence for people.
@@ -133,7 +133,7 @@ pub struct Table {
     /// A key is then the tenant, U+0000 and the rest.
     pub per_tenant: bool,
     /// Of a public table: the fields of its rows.
-    pub fields: Vec<Field>,
+    pub fields: Vec<FieldSpec>,
     /// The timestamp field that decides which partition's value counts for
     /// fields with merge `newest`.
     pub newest_by: Option<String>,
@@ -143,7 +143,7 @@ pub struct Table {
 
 /// A field of a public table's rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Field {
+pub struct FieldSpec {
     /// The JSON object's key.
     pub name: String,
     /// What it holds.
@@ -420,8 +420,8 @@ impl Manifest {
 
     /// The bytes of everything that is text.
     fn text_bytes(&self) -> usize {
-        let of_field = |field: &Field| field.name.len() + field.unit.len();
-        let of_table = |table: &Table| {
+        let of_field = |field: &FieldSpec| field.name.len() + field.unit.len();
+        let of_table = |table: &TableSpec| {
             table.name.len()
                 + table.description.len()
                 + table.newest_by.as_ref().map_or(0, String::len)
@@ -442,12 +442,12 @@ impl Manifest {
 
     /// The place of the table named `name`.
     #[must_use]
-    pub fn table(&self, name: &str) -> Option<(crate::TableId, &Table)> {
+    pub fn table(&self, name: &str) -> Option<(crate::TableId, &TableSpec)> {
         (0..).map(crate::TableId).zip(&self.tables).find(|(_, table)| table.name == name)
     }
 }
 
-impl Table {
+impl TableSpec {
     fn check(&self) -> Result<(), ManifestError> {
         check_name("table", &self.name)?;
         at_most("fields", self.fields.len(), FIELDS_MAX)?;
@@ -547,7 +547,7 @@ mod tests {
         Manifest {
             name: "revenue".into(),
             subscribes: vec!["order.*".into()],
-            tables: vec![Table { name: "t".into(), ..Table::default() }],
+            tables: vec![TableSpec { name: "t".into(), ..TableSpec::default() }],
             ..Manifest::default()
         }
     }
@@ -584,7 +584,7 @@ mod tests {
         check(|m| m.members = vec![member("")], "with 0 bytes");
         check(|m| m.members = vec![member("a"); 300], "300 members, and the limit is 256");
         let field =
-            |name: &str, kind, merge| Field { name: name.into(), kind, merge, ..Field::default() };
+            |name: &str, kind, merge| FieldSpec { name: name.into(), kind, merge, ..FieldSpec::default() };
         let newest = || {
             vec![
                 field("at", FieldKind::Timestamp, Merge::Max),

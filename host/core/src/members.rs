@@ -51,17 +51,17 @@ pub fn decode_members(members: &[Member], data: &Column) -> Vec<MemberColumn> {
     if members.is_empty() {
         return columns;
     }
-    let mut found: Vec<Found<'_>> = vec![Found::Missing; members.len()];
+    let mut lookup: Vec<MemberLookup<'_>> = vec![MemberLookup::Missing; members.len()];
     for (index, payload) in data.iter().enumerate() {
         let event = u32::try_from(index).expect("a batch holds fewer than 2^32 events");
-        found.fill(Found::Missing);
+        lookup.fill(MemberLookup::Missing);
         let mut payload = serde_json::Deserializer::from_slice(payload);
-        let seen = payload.deserialize_map(Object { members, found: &mut found });
-        if seen.and_then(|()| payload.end()).is_err() {
-            found.fill(Found::Mismatched);
+        let parsed = payload.deserialize_map(ObjectVisitor { members, lookup: &mut lookup });
+        if parsed.and_then(|()| payload.end()).is_err() {
+            lookup.fill(MemberLookup::Mismatched);
         }
-        for (column, found) in columns.iter_mut().zip(&found) {
-            column.push(event, *found);
+        for (column, lookup) in columns.iter_mut().zip(&lookup) {
+            column.push(event, *lookup);
         }
     }
     columns
@@ -69,7 +69,7 @@ pub fn decode_members(members: &[Member], data: &Column) -> Vec<MemberColumn> {
 
 /// What a payload has of a member.
 #[derive(Clone, Copy)]
-enum Found<'a> {
+enum MemberLookup<'a> {
     /// Nothing.
     Missing,
     /// `null`, which is no value either.
@@ -80,12 +80,12 @@ enum Found<'a> {
     Mismatched,
 }
 
-struct Object<'m, 'f, 'a> {
+struct ObjectVisitor<'m, 'f, 'a> {
     members: &'m [Member],
-    found: &'f mut [Found<'a>],
+    lookup: &'f mut [MemberLookup<'a>],
 }
 
-impl<'a> Visitor<'a> for Object<'_, '_, 'a> {
+impl<'a> Visitor<'a> for ObjectVisitor<'_, '_, 'a> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -93,16 +93,16 @@ impl<'a> Visitor<'a> for Object<'_, '_, 'a> {
     }
 
     fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(Name(name)) = map.next_key()? {
-            let Some(place) = self.members.iter().position(|member| member.name == name) else {
+        while let Some(BorrowedName(name)) = map.next_key()? {
+            let Some(index) = self.members.iter().position(|member| member.name == name) else {
                 map.next_value::<IgnoredAny>()?;
                 continue;
             };
             let value: &RawValue = map.next_value()?;
-            self.found[place] = match (self.found[place], value.get()) {
-                (Found::Missing, "null") => Found::Null,
-                (Found::Missing, value) => Found::Value(value),
-                _ => Found::Mismatched,
+            self.found[index] = match (self.found[index], value.get()) {
+                (MemberLookup::Missing, "null") => MemberLookup::Null,
+                (MemberLookup::Missing, value) => MemberLookup::Value(value),
+                _ => MemberLookup::Mismatched,
             };
         }
         Ok(())
@@ -111,7 +111,7 @@ impl<'a> Visitor<'a> for Object<'_, '_, 'a> {
 
 /// A name without a copy of it, unless it has escapes.
 #[derive(serde::Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+struct BorrowedName<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl MemberColumn {
     fn with_capacity(kind: FieldKind, events: usize) -> Self {
@@ -129,10 +129,10 @@ impl MemberColumn {
         Self { validity: Vec::with_capacity(bytes), values, mismatched: Vec::new() }
     }
 
-    fn push(&mut self, event: u32, found: Found<'_>) {
-        let json = match found {
-            Found::Value(json) => Some(json),
-            Found::Missing | Found::Null | Found::Mismatched => None,
+    fn push(&mut self, event: u32, lookup: MemberLookup<'_>) {
+        let json = match lookup {
+            MemberLookup::Value(json) => Some(json),
+            MemberLookup::Missing | MemberLookup::Null | MemberLookup::Mismatched => None,
         };
         let valid = match &mut self.values {
             MemberValues::Integers(values) => push(values, json.and_then(integer)),
@@ -154,7 +154,7 @@ impl MemberColumn {
             }
         };
         push_bit(&mut self.validity, event, valid);
-        if !valid && matches!(found, Found::Value(_) | Found::Mismatched) {
+        if !valid && matches!(lookup, MemberLookup::Value(_) | MemberLookup::Mismatched) {
             self.mismatched.push(event);
         }
     }
@@ -187,7 +187,7 @@ fn number(json: &str) -> Option<f64> {
 }
 
 fn text(json: &str) -> Option<Cow<'_, str>> {
-    let Name(text) = serde_json::from_str(json).ok()?;
+    let BorrowedName(text) = serde_json::from_str(json).ok()?;
     Some(text)
 }
 
@@ -311,14 +311,14 @@ mod tests {
                         .filter(|(name, _)| *name == member.name)
                         .map(|(_, value)| value)
                         .collect();
-                    let (wanted, absent) = match values.as_slice() {
+                    let (expected, absent) = match values.as_slice() {
                         _ if !is_json => (None, false),
                         [] | [Value::Null] => (None, true),
                         [value] => (expected(member.kind, value), false),
                         _ => (None, false),
                     };
-                    prop_assert_eq!(value(column, index), wanted.clone(), "{}", text);
-                    if wanted.is_none() && !absent {
+                    prop_assert_eq!(value(column, index), expected.clone(), "{}", text);
+                    if expected.is_none() && !absent {
                         mismatched.push(index as u32);
                     }
                 }

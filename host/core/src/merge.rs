@@ -4,7 +4,7 @@ use lantern_sketch::{Distinct, Percentiles};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Number, Value};
 
-use crate::{FieldKind, Merge, Table, parse_rfc3339};
+use crate::{FieldKind, Merge, TableSpec, parse_rfc3339};
 
 /// Merges `rows` of `table`, JSON objects in order of partition, by the rule of
 /// each field. Members that are not declared are taken from the first row; a
@@ -13,7 +13,7 @@ use crate::{FieldKind, Merge, Table, parse_rfc3339};
 /// The result depends on the rows alone, so it changes only if a row does.
 /// Integers are added exactly and saturate at the bounds of 64 bits.
 #[must_use]
-pub fn merge_rows(table: &Table, rows: &[&[u8]]) -> Vec<u8> {
+pub fn merge_rows(table: &TableSpec, rows: &[&[u8]]) -> Vec<u8> {
     if let [only] = rows {
         return only.to_vec();
     }
@@ -80,10 +80,10 @@ fn less(a: &Value, b: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Field;
+    use crate::FieldSpec;
 
-    fn field(name: &str, merge: Merge) -> Field {
-        Field { name: name.into(), merge, ..Field::default() }
+    fn field(name: &str, merge: Merge) -> FieldSpec {
+        FieldSpec { name: name.into(), merge, ..FieldSpec::default() }
     }
 
     #[test]
@@ -94,7 +94,7 @@ mod tests {
             field("lo", Merge::Min),
             field("hi", Merge::Max),
         ];
-        let table = Table { fields, ..Table::default() };
+        let table = TableSpec { fields, ..TableSpec::default() };
         let a = br#"{"k":"x","n":9007199254740993,"lo":3,"hi":"a"}"#;
         let b = br#"{"k":"x","n":1,"lo":2.5,"hi":"b"}"#;
         let merged: Value = serde_json::from_slice(&merge_rows(&table, &[a, b])).unwrap();
@@ -104,10 +104,10 @@ mod tests {
 
     #[test]
     fn sketches_are_merged_to_that_of_all_values() {
-        let sketch = |name: &str, kind| Field { kind, ..field(name, Merge::Sketch) };
+        let sketch = |name: &str, kind| FieldSpec { kind, ..field(name, Merge::Sketch) };
         let fields =
             vec![sketch("users", FieldKind::Distinct), sketch("ms", FieldKind::Percentiles)];
-        let table = Table { fields, ..Table::default() };
+        let table = TableSpec { fields, ..TableSpec::default() };
         let row = |values: std::ops::Range<i64>| {
             let (mut users, mut ms) = (Distinct::new(), Percentiles::new());
             for value in values {
@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn the_rows_alone_tell_the_newest_value() {
         let fields = vec![field("at", Merge::Max), field("last", Merge::Newest)];
-        let table = Table { fields, newest_by: Some("at".into()), ..Table::default() };
+        let table = TableSpec { fields, newest_by: Some("at".into()), ..TableSpec::default() };
         let last = |rows: &[&str]| {
             let rows: Vec<&[u8]> = rows.iter().map(|row| row.as_bytes()).collect();
             let merged: Value = serde_json::from_slice(&merge_rows(&table, &rows)).unwrap();

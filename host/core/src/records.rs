@@ -450,8 +450,8 @@ impl DecisionRecord {
     /// damaged or of a later format.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (&format, rest) = bytes.split_first()?;
-        (format == Self::FORMAT).then(|| postcard::from_bytes(rest).ok()).flatten()
+        let (&format, body) = bytes.split_first()?;
+        (format == Self::FORMAT).then(|| postcard::from_bytes(body).ok()).flatten()
     }
 }
 
@@ -530,7 +530,7 @@ impl ParkedRecord {
     /// damaged or of a later format.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (&format, rest) = bytes.split_first()?;
-        (format == Self::FORMAT).then(|| postcard::from_bytes(rest).ok()).flatten()
+        let (&format, body) = bytes.split_first()?;
+        (format == Self::FORMAT).then(|| postcard::from_bytes(body).ok()).flatten()
     }
 }

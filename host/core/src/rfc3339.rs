@@ -25,8 +25,8 @@ pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     if hour > 23 || minute > 59 || second > 60 {
         return None;
     }
-    let (fraction_us, rest) = fraction(&b[19..])?;
-    let offset_s = zone(rest)?;
+    let (fraction_us, zone_text) = fraction(&b[19..])?;
+    let offset_s = zone(zone_text)?;
     let seconds = days_since_1970(year, month, day) * 86_400
         + i64::from(hour) * 3_600
         + i64::from(minute) * 60
@@ -50,8 +50,8 @@ fn fraction(b: &[u8]) -> Option<(i64, &[u8])> {
     if digits == 0 {
         return None;
     }
-    let us = (0..6).fold(0, |us, place| {
-        let digit = if place < digits { i64::from(b[1 + place] - b'0') } else { 0 };
+    let us = (0..6).fold(0, |us, digit_index| {
+        let digit = if digit_index < digits { i64::from(b[1 + digit_index] - b'0') } else { 0 };
         us * 10 + digit
     });
     Some((us, &b[1 + digits..]))

@@ -13,7 +13,7 @@ use serde::Deserializer as _;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::{Field, FieldKind, parse_rfc3339};
+use crate::{FieldSpec, FieldKind, parse_rfc3339};
 
 /// How deep a row may be nested; the row itself counts as 1.
 const DEPTH_MAX: usize = 64;
@@ -28,7 +28,7 @@ const SHOWN_CHARS: usize = 60;
 ///
 /// # Errors
 /// What is wrong with it, to follow after the row's name.
-pub fn check_row(fields: &[Field], value: &[u8]) -> Result<(), String> {
+pub fn check_row(fields: &[FieldSpec], value: &[u8]) -> Result<(), String> {
     if glance(fields, value).is_some() { Ok(()) } else { check_whole(fields, value) }
 }
 
@@ -36,30 +36,30 @@ pub fn check_row(fields: &[Field], value: &[u8]) -> Result<(), String> {
 /// time. `None` for rows that are wrong, and for those with white space, escapes,
 /// text that is not ASCII, exponents, long numbers, arrays or objects.
 #[inline]
-fn glance(fields: &[Field], value: &[u8]) -> Option<()> {
-    let mut rest = value.strip_prefix(b"{")?;
-    if rest == b"}" {
+fn glance(fields: &[FieldSpec], value: &[u8]) -> Option<()> {
+    let mut remaining = value.strip_prefix(b"{")?;
+    if remaining == b"}" {
         return Some(());
     }
     if fields.len() > GLANCE_FIELDS_MAX {
         return None;
     }
-    let (mut seen, mut expected) = (0_u64, 0);
+    let (mut observed, mut expected) = (0_u64, 0);
     loop {
-        let (name, after) = take_text(rest)?;
+        let (name, after) = take_text(remaining)?;
         // Rows mostly have their fields in the order of the manifest.
-        let place = match fields.get(expected) {
+        let index = match fields.get(expected) {
             Some(field) if field.name.as_bytes() == name => expected,
             _ => fields.iter().position(|field| field.name.as_bytes() == name)?,
         };
-        if seen & (1 << place) != 0 {
+        if observed & (1 << index) != 0 {
             return None;
         }
-        seen |= 1 << place;
-        expected = place + 1;
-        rest = after_value(fields[place].kind, after.strip_prefix(b":")?)?;
-        match rest {
-            [b',', more @ ..] => rest = more,
+        observed |= 1 << index;
+        expected = index + 1;
+        remaining = after_value(fields[index].kind, after.strip_prefix(b":")?)?;
+        match remaining {
+            [b',', more @ ..] => remaining = more,
             b"}" => return Some(()),
             _ => return None,
         }
@@ -117,33 +117,33 @@ fn after_fraction(bytes: &[u8]) -> Option<&[u8]> {
     (end > 0 && matches!(digits[end], b',' | b'}')).then(|| &digits[end..])
 }
 
-fn check_whole(fields: &[Field], value: &[u8]) -> Result<(), String> {
-    let no_object = || format!("is not a JSON object: {}", shown(value));
+fn check_whole(fields: &[FieldSpec], value: &[u8]) -> Result<(), String> {
+    let no_object = || format!("is not a JSON object: {}", quote_value(value));
     let text = std::str::from_utf8(value).map_err(|_| no_object())?;
     if depth(value) > DEPTH_MAX {
-        return Err(format!("is nested more than {DEPTH_MAX} deep: {}", shown(value)));
+        return Err(format!("is nested more than {DEPTH_MAX} deep: {}", quote_value(value)));
     }
     let mut wrong = None;
     let mut row = serde_json::Deserializer::from_str(text);
-    let seen = row.deserialize_map(Row { fields, wrong: &mut wrong }).and_then(|()| row.end());
-    match (seen, wrong) {
+    let parsed = row.deserialize_map(RowVisitor { fields, wrong: &mut wrong }).and_then(|()| row.end());
+    match (parsed, wrong) {
         (Ok(()), _) => Ok(()),
         (Err(_), Some(wrong)) => Err(wrong),
         (Err(_), None) => Err(no_object()),
     }
 }
 
-struct Row<'r> {
-    fields: &'r [Field],
+struct RowVisitor<'r> {
+    fields: &'r [FieldSpec],
     /// What is wrong with a member.
     wrong: &'r mut Option<String>,
 }
 
 /// A name without a copy of it, unless it has escapes.
 #[derive(serde::Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+struct BorrowedName<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl<'a> Visitor<'a> for Row<'_> {
+impl<'a> Visitor<'a> for RowVisitor<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -156,19 +156,19 @@ impl<'a> Visitor<'a> for Row<'_> {
             *wrong = Some(text);
             A::Error::custom("the row breaks its table's declaration")
         };
-        let mut seen = vec![false; fields.len()];
-        while let Some(Name(name)) = map.next_key()? {
-            let Some(place) = fields.iter().position(|field| field.name == name) else {
+        let mut observed = vec![false; fields.len()];
+        while let Some(BorrowedName(name)) = map.next_key()? {
+            let Some(index) = fields.iter().position(|field| field.name == name) else {
                 let name = cut(&name.escape_debug().to_string());
                 return Err(refuse(format!("has the member `{name}`, which is no declared field")));
             };
-            let field = &fields[place];
-            if std::mem::replace(&mut seen[place], true) {
+            let field = &fields[index];
+            if std::mem::replace(&mut observed[index], true) {
                 return Err(refuse(format!("has the field `{}` twice", field.name)));
             }
             let json: &RawValue = map.next_value()?;
             if !is_of_kind(field.kind, json.get()) {
-                let (value, kind) = (shown(json.get().as_bytes()), field.kind.name());
+                let (value, kind) = (quote_value(json.get().as_bytes()), field.kind.name());
                 return Err(refuse(format!(
                     "has {value} in the field `{}`, which is no `{kind}`",
                     field.name
@@ -194,10 +194,10 @@ fn is_of_kind(kind: FieldKind, json: &str) -> bool {
     match kind {
         FieldKind::Integer => json.parse::<i64>().is_ok() || json.parse::<u64>().is_ok(),
         FieldKind::Number => is_number && json.parse::<f64>().is_ok_and(f64::is_finite),
-        FieldKind::Text => serde_json::from_str::<Name<'_>>(json).is_ok(),
+        FieldKind::Text => serde_json::from_str::<BorrowedName<'_>>(json).is_ok(),
         FieldKind::Boolean => matches!(json, "true" | "false"),
         FieldKind::Timestamp => {
-            serde_json::from_str::<Name<'_>>(json).is_ok_and(|Name(text)| is_time(&text))
+            serde_json::from_str::<BorrowedName<'_>>(json).is_ok_and(|BorrowedName(text)| is_time(&text))
         }
         FieldKind::Json => true,
         FieldKind::Distinct => serde_json::from_str::<lantern_sketch::Distinct>(json).is_ok(),
@@ -230,7 +230,7 @@ fn depth(json: &[u8]) -> usize {
 }
 
 /// The beginning of a value, for people.
-fn shown(value: &[u8]) -> String {
+fn quote_value(value: &[u8]) -> String {
     let head = &value[..value.len().min(4 * SHOWN_CHARS)];
     format!("`{}`", cut(&String::from_utf8_lossy(head).escape_debug().to_string()))
 }
@@ -248,9 +248,9 @@ mod tests {
 
     use super::*;
 
-    fn fields() -> Vec<Field> {
+    fn fields() -> Vec<FieldSpec> {
         let field =
-            |(name, kind): (&str, FieldKind)| Field { name: name.into(), kind, ..Field::default() };
+            |(name, kind): (&str, FieldKind)| FieldSpec { name: name.into(), kind, ..FieldSpec::default() };
         [
             ("a", FieldKind::Integer),
             ("b", FieldKind::Number),
@@ -327,8 +327,8 @@ mod tests {
             (r#"{"a":1} x"#, "is not a JSON object"),
             ("", "is not a JSON object"),
         ] {
-            let said = check_row(&fields(), row.as_bytes()).err().unwrap_or_default();
-            assert!(said.contains(expected), "{row}: `{said}` does not say `{expected}`");
+            let reason = check_row(&fields(), row.as_bytes()).err().unwrap_or_default();
+            assert!(reason.contains(expected), "{row}: `{reason}` does not say `{expected}`");
         }
         assert!(check_row(&fields(), b"{\"c\":\"\xff\"}").is_err(), "not UTF-8");
     }

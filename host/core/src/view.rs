@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::{
     Checkpoint, DecisionRecord, KeyRange, Log, Manifest, Offset, PartitionId, ReadStore, Row,
-    ShardMeta, ShardPoint, ShardProof, Space, StoreError, Table, TableChanges, TableId, Timestamp,
+    ShardMeta, ShardPoint, ShardProof, Space, StoreError, TableSpec, TableChanges, TableId, Timestamp,
     VersionId, merge_rows,
 };
 
@@ -166,8 +166,8 @@ impl View {
             return Ok(None);
         }
         let mut proven = Vec::with_capacity(points.len());
-        for (place, point) in points.iter().enumerate() {
-            let Some(proof) = self.proof_at(place, point)? else { return Ok(None) };
+        for (index, point) in points.iter().enumerate() {
+            let Some(proof) = self.proof_at(index, point)? else { return Ok(None) };
             proven.push((*point, proof));
         }
         Ok(Some(Checkpoint::new(proven)))
@@ -182,8 +182,8 @@ impl View {
         Ok(proven.is_some_and(|proven| proven == *checkpoint))
     }
 
-    fn proof_at(&self, place: usize, point: &ShardPoint) -> Result<Option<ShardProof>, StoreError> {
-        let (partition, meta, store) = &self.shards[place];
+    fn proof_at(&self, index: usize, point: &ShardPoint) -> Result<Option<ShardProof>, StoreError> {
+        let (partition, meta, store) = &self.shards[index];
         if !ShardPoint::of(meta).reaches(point) {
             return Ok(None);
         }
@@ -224,9 +224,9 @@ impl View {
     /// [`StoreError`] where it cannot be read.
     pub fn get(&self, table: TableId, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let mut held = Vec::new();
-        for (place, (_, _, store)) in self.shards.iter().enumerate() {
+        for (index, (_, _, store)) in self.shards.iter().enumerate() {
             if let Some(value) = store.get(Space::Table(table), key.as_bytes())? {
-                held.push((place, value));
+                held.push((index, value));
             }
         }
         Ok((!held.is_empty()).then(|| self.merge(table, &held)))
@@ -247,9 +247,9 @@ impl View {
         // Each shard gives its first `limit` rows; the first `limit` keys of
         // their union are complete.
         let mut rows: BTreeMap<Vec<u8>, Vec<(usize, Vec<u8>)>> = BTreeMap::new();
-        for (place, (_, _, store)) in self.shards.iter().enumerate() {
+        for (index, (_, _, store)) in self.shards.iter().enumerate() {
             for (key, value) in store.scan(Space::Table(table), range, limit, reverse)? {
-                rows.entry(key).or_default().push((place, value));
+                rows.entry(key).or_default().push((index, value));
             }
         }
         let row = |(key, held): (Vec<u8>, Vec<(usize, Vec<u8>)>)| Row {
@@ -276,18 +276,18 @@ impl View {
             if *point < meta.changes_from {
                 return Ok(ChangesSince::TooOld);
             }
-            let mut shown = meta.pos;
+            let mut published = meta.pos;
             let range = KeyRange { start: TableChanges::key(*point, u64::MAX), end: None };
             for (key, value) in store.scan(Space::Changes, &range, usize::MAX, false)? {
-                let place = TableChanges::place(&key);
-                let (Some((point, commit)), Some(tables)) = (place, TableChanges::decode(&value))
+                let index = TableChanges::parse_change_key(&key);
+                let (Some((point, commit)), Some(tables)) = (index, TableChanges::decode(&value))
                 else {
                     return Err(StoreError::Damaged("an entry of the change log".into()));
                 };
-                shown = shown.min(commit.saturating_sub(1));
+                published = published.min(commit.saturating_sub(1));
                 commits.push(ShardChanges { partition: *partition, commit, point, tables });
             }
-            from += shown;
+            from += published;
         }
         Ok(ChangesSince::Commits { from, commits })
     }
@@ -298,6 +298,6 @@ impl View {
         }
         let rows: Vec<&[u8]> = held.iter().map(|(_, value)| value.as_slice()).collect();
         let table = self.manifest.tables.get(table.0 as usize);
-        table.map_or_else(|| merge_rows(&Table::default(), &rows), |table| merge_rows(table, &rows))
+        table.map_or_else(|| merge_rows(&TableSpec::default(), &rows), |table| merge_rows(table, &rows))
     }
 }

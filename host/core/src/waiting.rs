@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Log, LogError, Offset, PartitionId, Read, TypeFilter};
+use crate::{Log, LogError, Offset, PartitionId, LogRead, TypeFilter};
 
 /// How often, and for how long each time, [`read_or_wait`] waits.
 const WAITS_MAX: u32 = 30;
@@ -17,11 +17,11 @@ pub fn read_or_wait(
     log: &dyn Log,
     partition: PartitionId,
     from: Offset,
-    wanted: &TypeFilter,
-) -> Result<Read, LogError> {
+    types: &TypeFilter,
+) -> Result<LogRead, LogError> {
     for _ in 0..WAITS_MAX {
-        match log.read(partition, from, wanted)? {
-            Read::Pending => log.wait(partition, from, WAIT),
+        match log.read(partition, from, types)? {
+            LogRead::Pending => log.wait(partition, from, WAIT),
             answer => return Ok(answer),
         }
     }

@@ -37,7 +37,7 @@ impl Hash for Identity {
 
 /// See [`Identity`].
 #[must_use]
-pub fn identity_of(event: &EventRef<'_>) -> Identity {
+pub fn identity(event: &EventRef<'_>) -> Identity {
     let mut hash = Sha256::new();
     for part in [event.tenant, event.source] {
         hash.update((part.len() as u64).to_le_bytes());
@@ -46,10 +46,10 @@ pub fn identity_of(event: &EventRef<'_>) -> Identity {
     hash.update(event.id);
     let digest: [u8; 32] = hash.finalize().into();
     let (halves, _) = digest.as_chunks();
-    Identity { hash: halves[0], content: content_of(event) }
+    Identity { hash: halves[0], content: content_hash(event) }
 }
 
-fn content_of(event: &EventRef<'_>) -> u32 {
+fn content_hash(event: &EventRef<'_>) -> u32 {
     let mut hash = crc32fast::Hasher::new();
     let mut add = |part: &[u8]| {
         hash.update(&(part.len() as u64).to_le_bytes());
@@ -79,7 +79,7 @@ fn content_of(event: &EventRef<'_>) -> u32 {
 
 /// Where an event of the same identity is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct KnownEvent {
     /// Its partition.
     pub partition: PartitionId,
     /// Its offset.
@@ -92,9 +92,9 @@ const FREE: u32 = u32::MAX;
 const SLOTS_MIN: usize = 1024;
 
 /// Remembers the newest events, up to a number of them.
-pub struct Window {
+pub struct DeduplicationWindow {
     limit: usize,
-    ring: VecDeque<Entry>,
+    ring: VecDeque<WindowEntry>,
     /// The running number of the ring's first entry, modulo 2³².
     base: u32,
     /// Running numbers modulo 2³²; [`FREE`] is skipped as a number.
@@ -102,13 +102,13 @@ pub struct Window {
 }
 
 #[derive(Clone, Copy)]
-struct Entry {
+struct WindowEntry {
     identity: Identity,
     partition: PartitionId,
     offset: Offset,
 }
 
-impl Window {
+impl DeduplicationWindow {
     /// A window of the newest `limit` events; 0 remembers none.
     #[must_use]
     pub fn new(limit: u32) -> Self {
@@ -126,10 +126,10 @@ impl Window {
 
     /// Where the event of this identity is.
     #[must_use]
-    pub fn find(&self, identity: &Identity) -> Option<Seen> {
+    pub fn find(&self, identity: &Identity) -> Option<KnownEvent> {
         let slot = self.slot_of(identity).ok()?;
-        let Entry { identity: first, partition, offset } = *self.entry(self.slots[slot]);
-        Some(Seen { partition, offset, differs: first.content != identity.content })
+        let WindowEntry { identity: first, partition, offset } = *self.entry(self.slots[slot]);
+        Some(KnownEvent { partition, offset, differs: first.content != identity.content })
     }
 
     /// Adds an event that [`Window::find`] does not find. Grows past the limit
@@ -144,7 +144,7 @@ impl Window {
         let number = self.number(self.ring.len());
         if let Err(slot) = self.slot_of(&identity) {
             self.slots[slot] = number;
-            self.ring.push_back(Entry { identity, partition, offset });
+            self.ring.push_back(WindowEntry { identity, partition, offset });
         }
     }
 
@@ -160,14 +160,14 @@ impl Window {
         }
     }
 
-    fn number(&self, place: usize) -> u32 {
-        let number = (u64::from(self.base) + place as u64) % u64::from(FREE);
+    fn number(&self, index: usize) -> u32 {
+        let number = (u64::from(self.base) + index as u64) % u64::from(FREE);
         u32::try_from(number).expect("taken modulo 32 bits")
     }
 
-    fn entry(&self, number: u32) -> &Entry {
-        let place = (u64::from(number) + u64::from(FREE) - u64::from(self.base)) % u64::from(FREE);
-        &self.ring[usize::try_from(place).expect("below the ring's length")]
+    fn entry(&self, number: u32) -> &WindowEntry {
+        let index = (u64::from(number) + u64::from(FREE) - u64::from(self.base)) % u64::from(FREE);
+        &self.ring[usize::try_from(index).expect("below the ring's length")]
     }
 
     /// The slot that holds `identity`, or the free one where it belongs.
@@ -214,11 +214,11 @@ impl Window {
 
     fn grow(&mut self) {
         self.slots = vec![FREE; self.slots.len() * 2];
-        for place in 0..self.ring.len() {
-            let identity = self.ring[place].identity;
+        for index in 0..self.ring.len() {
+            let identity = self.ring[index].identity;
             // `slot_of` compares only with entries already placed.
             if let Err(slot) = self.slot_of(&identity) {
-                self.slots[slot] = self.number(place);
+                self.slots[slot] = self.number(index);
             }
         }
     }
@@ -246,7 +246,7 @@ mod tests {
         let seed = fastrand::u64(..);
         println!("seed {seed}");
         let mut rng = fastrand::Rng::with_seed(seed);
-        let mut window = Window::new(50);
+        let mut window = DeduplicationWindow::new(50);
         window.base = FREE - 60; // Running numbers wrap in this test.
         let (mut model, mut order) = (HashMap::new(), VecDeque::new());
         for offset in 0..5_000_u64 {
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_window_of_none_remembers_none() {
-        let mut window = Window::new(0);
+        let mut window = DeduplicationWindow::new(0);
         window.push(identity(1), PartitionId(0), Offset(0));
         assert_eq!(window.find(&identity(1)), None);
     }
@@ -281,16 +281,16 @@ mod tests {
             let (tenant, source, id) = (tenant.into(), source.into(), id.into());
             let (data, extensions) = (data.into(), extensions.into());
             let event = Event { tenant, source, id, data, extensions, ..Event::default() };
-            identity_of(&event.as_ref())
+            identity(&event.as_ref())
         };
         let first = event("a", "s", "1", "x", r#"{"n":1,"traceparent":"t1"}"#);
-        let mut window = Window::new(9);
+        let mut window = DeduplicationWindow::new(9);
         window.push(first, PartitionId(2), Offset(7));
         let again = event("a", "s", "1", "x", r#"{"traceparent":"t2","n":"1"}"#);
-        let seen = Seen { partition: PartitionId(2), offset: Offset(7), differs: false };
+        let seen = KnownEvent { partition: PartitionId(2), offset: Offset(7), differs: false };
         assert_eq!(window.find(&again), Some(seen));
         for other in [event("a", "s", "1", "y", ""), event("a", "s", "1", "x", r#"{"n":2}"#)] {
-            assert_eq!(window.find(&other), Some(Seen { differs: true, ..seen }));
+            assert_eq!(window.find(&other), Some(KnownEvent { differs: true, ..seen }));
         }
         for other in [
             event("b", "s", "1", "x", ""),

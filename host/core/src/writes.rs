@@ -16,12 +16,12 @@ pub type Writes = BTreeMap<Space, SpaceWrites>;
 #[derive(Clone, Default)]
 pub struct SpaceWrites {
     bytes: Arc<Vec<u8>>,
-    pairs: Vec<PairPlace>,
+    pairs: Vec<PairSpan>,
 }
 
 /// Where a key and the value after it are in a buffer of bytes.
 #[derive(Clone, Copy, Debug)]
-pub struct PairPlace {
+pub struct PairSpan {
     start: usize,
     key: u32,
     value: u32,
@@ -30,7 +30,7 @@ pub struct PairPlace {
 /// The length of a value that is not there.
 const DELETED: u32 = u32::MAX;
 
-impl PairPlace {
+impl PairSpan {
     /// Appends a pair to `bytes`.
     ///
     /// # Panics
@@ -77,7 +77,7 @@ impl SpaceWrites {
 
     /// The pairs at `pairs` among `bytes`, which are in the order of their keys.
     #[must_use]
-    pub fn from_parts(bytes: Arc<Vec<u8>>, pairs: Vec<PairPlace>) -> Self {
+    pub fn from_parts(bytes: Arc<Vec<u8>>, pairs: Vec<PairSpan>) -> Self {
         debug_assert!(pairs.is_sorted_by(|a, b| a.key(&bytes) < b.key(&bytes)));
         Self { bytes, pairs }
     }
@@ -103,8 +103,8 @@ impl SpaceWrites {
     /// What is to be written under `key`; `Some(None)` if it is deleted.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
-        let place = self.pairs.binary_search_by(|pair| pair.key(&self.bytes).cmp(key)).ok()?;
-        Some(self.pairs[place].value(&self.bytes))
+        let index = self.pairs.binary_search_by(|pair| pair.key(&self.bytes).cmp(key)).ok()?;
+        Some(self.pairs[index].value(&self.bytes))
     }
 
     /// The keys up to and including `key`, and those after it.
@@ -117,23 +117,23 @@ impl SpaceWrites {
     /// The keys within `range`.
     #[must_use]
     pub fn within(&self, range: &KeyRange) -> ChangedPairs<'_> {
-        let place = |key: &[u8]| self.pairs.partition_point(|pair| pair.key(&self.bytes) < key);
-        let end = range.end.as_deref().map_or(self.pairs.len(), place);
-        self.part(place(&range.start).min(end)..end)
+        let index = |key: &[u8]| self.pairs.partition_point(|pair| pair.key(&self.bytes) < key);
+        let end = range.end.as_deref().map_or(self.pairs.len(), index);
+        self.part(index(&range.start).min(end)..end)
     }
 
     /// Writes `value` under `key`, or deletes it, whatever was to be done before.
     /// For few keys: each takes as long as there are others.
     pub fn insert(&mut self, key: &[u8], value: Option<&[u8]>) {
-        let pair = PairPlace::push(Arc::make_mut(&mut self.bytes), key, value);
+        let pair = PairSpan::push(Arc::make_mut(&mut self.bytes), key, value);
         match self.pairs.binary_search_by(|pair| pair.key(&self.bytes).cmp(key)) {
-            Ok(place) => self.pairs[place] = pair,
-            Err(place) => self.pairs.insert(place, pair),
+            Ok(index) => self.pairs[index] = pair,
+            Err(index) => self.pairs.insert(index, pair),
         }
     }
 
-    fn part(&self, places: Range<usize>) -> ChangedPairs<'_> {
-        ChangedPairs { bytes: &self.bytes, pairs: self.pairs[places].iter() }
+    fn part(&self, range: Range<usize>) -> ChangedPairs<'_> {
+        ChangedPairs { bytes: &self.bytes, pairs: self.pairs[range].iter() }
     }
 }
 
@@ -155,7 +155,7 @@ impl From<BTreeMap<Vec<u8>, Option<Vec<u8>>>> for SpaceWrites {
         let mut bytes = Vec::new();
         let pairs = pairs
             .into_iter()
-            .map(|(key, value)| PairPlace::push(&mut bytes, &key, value.as_deref()))
+            .map(|(key, value)| PairSpan::push(&mut bytes, &key, value.as_deref()))
             .collect();
         Self::from_parts(Arc::new(bytes), pairs)
     }
@@ -174,7 +174,7 @@ impl<'a> IntoIterator for &'a SpaceWrites {
 #[derive(Clone, Debug)]
 pub struct ChangedPairs<'a> {
     bytes: &'a [u8],
-    pairs: std::slice::Iter<'a, PairPlace>,
+    pairs: std::slice::Iter<'a, PairSpan>,
 }
 
 impl<'a> Iterator for ChangedPairs<'a> {

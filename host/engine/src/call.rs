@@ -5,8 +5,8 @@ use std::any::Any;
 use std::sync::Arc;
 
 use lantern_core::{
-    Batch, Cause, FoundValues, Host, HostError, KeyRange, Level, Manifest, NewEvent, Offset,
-    OutboxEvent, Row, ShardStore, Space, Table, TableId, Timer, Timestamp, check_row,
+    Batch, Cause, ReadValues, Host, HostError, KeyRange, Level, Manifest, NewEvent, Offset,
+    OutboxEvent, Row, ShardStore, Space, TableSpec, TableId, Timer, Timestamp, check_row,
 };
 
 use crate::EngineConfig;
@@ -121,7 +121,7 @@ impl Call {
             .map_err(|e| HostError::Fault(e.to_string()))
     }
 
-    fn table(&self, table: TableId) -> Result<&Table, HostError> {
+    fn table(&self, table: TableId) -> Result<&TableSpec, HostError> {
         self.manifest.tables.get(table.0 as usize).ok_or_else(|| {
             HostError::Guest(format!(
                 "there is no table {table}: the manifest has {}",
@@ -227,7 +227,7 @@ impl Call {
         occasion: Occasion<'_>,
         table: TableId,
         key: &str,
-    ) -> Result<&Table, HostError> {
+    ) -> Result<&TableSpec, HostError> {
         let declared = self.table(table)?;
         self.check_key("key", key)?;
         if declared.per_tenant && (tenant_in(key).is_none() || !self.may_use(occasion, key)) {
@@ -357,7 +357,7 @@ impl Host for Call {
         &mut self,
         table: TableId,
         keys: &[&str],
-        found: &mut FoundValues,
+        found: &mut ReadValues,
     ) -> Result<(), HostError> {
         self.table(table)?;
         let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
@@ -564,7 +564,7 @@ mod tests {
         let limit = 100 * (PAIR_BYTES + 8);
         let config = EngineConfig { call_write_bytes_max: limit, ..EngineConfig::default() };
         let event_time = Some(lantern_core::EventTime { allowed_lateness_us: 0, tick_us: 1 });
-        let tables = vec![Table { name: "t".into(), ..Table::default() }];
+        let tables = vec![TableSpec { name: "t".into(), ..TableSpec::default() }];
         let manifest = Arc::new(Manifest { tables, event_time, ..Manifest::default() });
         let stores = lantern_core::fake::MemoryStores::new();
         let store = lantern_core::StateStores::scratch(&stores).expect("memory opens");

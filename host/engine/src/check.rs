@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::{
-    AppendDone, Bounds, Chunk, Events, KeyRange, Log, LogError, Offset, Offsets, OutboxEvent,
-    PartitionId, Plugin, Read, ReadStore, ShardId, Space, StateStores, Timestamp, TypeFilter,
+    AppendDone, PartitionBounds, Chunk, Events, KeyRange, Log, LogError, Offset, Offsets, OutboxEvent,
+    PartitionId, Plugin, LogRead, ReadStore, ShardId, Space, StateStores, Timestamp, TypeFilter,
     VersionId, View, Waker, dump,
 };
 use parking_lot::Mutex;
@@ -392,9 +392,9 @@ impl EventList {
         while found < events {
             match lantern_core::read_or_wait(log, partition, next, wanted)? {
                 // It never answers that a read is pending.
-                Read::End | Read::Pending => break,
-                Read::Skipped { next: after } => next = after,
-                Read::Chunk(chunk) => {
+                LogRead::End | LogRead::Pending => break,
+                LogRead::Skipped { next: after } => next = after,
+                LogRead::Chunk(chunk) => {
                     let handed: Vec<_> =
                         chunk.events.type_names().iter().map(|k| wanted.matches(k)).collect();
                     let types = chunk.events.types().iter();
@@ -420,17 +420,17 @@ impl Log for EventList {
         1
     }
 
-    fn bounds(&self, _: PartitionId) -> Result<Bounds, LogError> {
-        Ok(Bounds {
+    fn bounds(&self, _: PartitionId) -> Result<PartitionBounds, LogError> {
+        Ok(PartitionBounds {
             start: self.chunks.first().map_or(Offset(0), |chunk| chunk.offset(0)),
             end: self.chunks.last().map_or(Offset(0), |chunk| chunk.end()),
             max_time: Timestamp::MIN,
         })
     }
 
-    fn read(&self, _: PartitionId, from: Offset, _: &TypeFilter) -> Result<Read, LogError> {
+    fn read(&self, _: PartitionId, from: Offset, _: &TypeFilter) -> Result<LogRead, LogError> {
         let place = self.chunks.partition_point(|chunk| chunk.end() <= from);
-        Ok(self.chunks.get(place).map_or(Read::End, |chunk| Read::Chunk(chunk.clone())))
+        Ok(self.chunks.get(place).map_or(LogRead::End, |chunk| LogRead::Chunk(chunk.clone())))
     }
 
     fn offset_at(&self, _: PartitionId, _: Timestamp) -> Result<Offset, LogError> {

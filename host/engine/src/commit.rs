@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lantern_core::{
-    Committed, KeyRange, Manifest, Offset, ShardMeta, ShardPoint, ShardStore, Space, StoreError,
+    PublishedCommit, KeyRange, Manifest, Offset, ShardMeta, ShardPoint, ShardStore, Space, StoreError,
     TableChanges, TableId, Timestamp, Writes,
 };
 
@@ -81,7 +81,7 @@ impl Commit {
                     break;
                 }
                 meta.changes_bytes = meta.changes_bytes.saturating_sub(value.len() as u64);
-                let (point, _) = TableChanges::place(&key)
+                let (point, _) = TableChanges::parse_change_key(&key)
                     .ok_or_else(|| StoreError::Damaged("an entry of the change log".into()))?;
                 meta.changes_from = point;
                 log.insert(&key, None);
@@ -204,7 +204,7 @@ pub(crate) struct CommitPipeline {
     committers: Option<Arc<Committers>>,
     pending: Option<PendingCommit>,
     /// Commits that are not published yet, in order.
-    unpublished: Vec<Arc<Committed>>,
+    unpublished: Vec<Arc<PublishedCommit>>,
     /// When the last commit began.
     last: Duration,
     /// The next offset and the watermark of the last durable commit.
@@ -296,7 +296,7 @@ impl CommitPipeline {
     }
 
     /// Notes that a commit is durable; `published` is what readers get of it.
-    pub(crate) fn succeeded(&mut self, meta: &ShardMeta, published: Option<Committed>) {
+    pub(crate) fn succeeded(&mut self, meta: &ShardMeta, published: Option<PublishedCommit>) {
         self.durable = (meta.next, meta.watermark);
         self.unpublished.extend(published.map(Arc::new));
     }
@@ -307,7 +307,7 @@ impl CommitPipeline {
     }
 
     /// Takes the commits that are not published yet, in order.
-    pub(crate) fn take_unpublished(&mut self) -> Vec<Arc<Committed>> {
+    pub(crate) fn take_unpublished(&mut self) -> Vec<Arc<PublishedCommit>> {
         std::mem::take(&mut self.unpublished)
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lantern_core::{
-    Catalog, Clock, Log, PartitionId, Plugin, Publish, Random, StateStores, VersionId,
+    Catalog, Clock, Log, PartitionId, Plugin, CommitSink, Random, StateStores, VersionId,
     VersionRecord, View, ViewError, Views,
 };
 use parking_lot::Mutex;
@@ -30,7 +30,7 @@ pub struct Ports {
     /// The projections and their versions.
     pub catalog: Arc<dyn Catalog>,
     /// Takes commits for readers.
-    pub publish: Arc<dyn Publish>,
+    pub publish: Arc<dyn CommitSink>,
     /// Time for pacing.
     pub clock: Arc<dyn Clock>,
     /// Draws the random part of epochs.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lantern_core::{
     Attributes, Batch, Chunk, Event, EventRef, HEARTBEAT_TYPE, Log, LogError, Manifest, Offset,
-    OnFailure, PartitionId, Read, ShardMeta, Timestamp, TypeFilter, UNREADABLE_KIND,
+    OnFailure, PartitionId, LogRead, ShardMeta, Timestamp, TypeFilter, UNREADABLE_KIND,
     UNREADABLE_TYPE,
 };
 
@@ -130,18 +130,18 @@ impl Gatherer {
                 return Ok(found);
             }
             match log.read(self.partition, found.next, &self.wanted)? {
-                Read::End => {
+                LogRead::End => {
                     found.end = true;
                     return Ok(found);
                 }
-                Read::Pending => {
+                LogRead::Pending => {
                     found.pending = true;
                     return Ok(found);
                 }
-                Read::Skipped { next } => {
+                LogRead::Skipped { next } => {
                     found.next = limits.before.map_or(next, |before| next.min(before));
                 }
-                Read::Chunk(chunk) => {
+                LogRead::Chunk(chunk) => {
                     if self.take(&mut found, chunk, blocked, limits) {
                         return Ok(found);
                     }

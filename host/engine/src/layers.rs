@@ -10,7 +10,7 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use lantern_core::{
-    ChangedPairs, FoundValues, KeyRange, PairPlace, Pairs, ReadStore, Space, SpaceWrites,
+    ChangedPairs, ReadValues, KeyRange, PairSpan, Pairs, ReadStore, Space, SpaceWrites,
     StoreError, Writes,
 };
 
@@ -125,7 +125,7 @@ pub(crate) struct Index {
     /// For each pair the lower half of its hash, and its place in `pairs`.
     places: HashTable<(u32, u32)>,
     /// In no order, each with its hash.
-    pairs: Vec<(u64, PairPlace)>,
+    pairs: Vec<(u64, PairSpan)>,
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "half of it will do")]
@@ -149,7 +149,7 @@ impl Index {
     }
 
     /// Adds a pair whose key is not there yet.
-    fn add(&mut self, hash: u64, pair: PairPlace) {
+    fn add(&mut self, hash: u64, pair: PairSpan) {
         let Self { places, pairs } = self;
         let place = u32::try_from(pairs.len()).expect("a commit has far fewer pairs");
         pairs.push((hash, pair));
@@ -170,10 +170,10 @@ impl Hashed {
             Some(place) => {
                 let pair = &mut index.pairs[place].1;
                 if !pair.replace(bytes, value) {
-                    *pair = PairPlace::push(bytes, key, value);
+                    *pair = PairSpan::push(bytes, key, value);
                 }
             }
-            None => index.add(hash, PairPlace::push(bytes, key, value)),
+            None => index.add(hash, PairSpan::push(bytes, key, value)),
         }
     }
 
@@ -447,13 +447,13 @@ impl Layer for Frozen {
 /// `pairs` in the order of their keys. Most differ in the eight bytes
 /// after the common prefix of all keys, which are compared without looking the keys
 /// up in memory.
-fn in_order(pairs: &[(u64, PairPlace)], bytes: &[u8]) -> Vec<PairPlace> {
+fn in_order(pairs: &[(u64, PairSpan)], bytes: &[u8]) -> Vec<PairSpan> {
     let common = pairs.first().map_or(0, |(_, first)| {
         let first = first.key(bytes);
         let like = |key: &[u8]| first.iter().zip(key).take_while(|(a, b)| a == b).count();
         pairs.iter().map(|(_, pair)| like(pair.key(bytes))).min().unwrap_or(0)
     });
-    let mut places: Vec<(u64, PairPlace)> = Vec::with_capacity(pairs.len());
+    let mut places: Vec<(u64, PairSpan)> = Vec::with_capacity(pairs.len());
     for (_, pair) in pairs {
         let mut part = [0; 8];
         let rest = &pair.key(bytes)[common..];
@@ -492,7 +492,7 @@ pub(crate) fn get_many(
     store: &dyn ReadStore,
     space: Space,
     keys: &[&[u8]],
-    found: &mut FoundValues,
+    found: &mut ReadValues,
 ) -> Result<(), StoreError> {
     let mut unknown = false;
     let searches: Vec<_> = layers.iter().map(|layer| layer.changes(space)).collect();
@@ -739,7 +739,7 @@ mod tests {
             let low: &dyn Layer = if pattern % 5 < 2 { &frozen } else { &low };
             let keys: Vec<_> = (0..5).map(key).collect();
             let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-            let mut found = FoundValues::default();
+            let mut found = ReadValues::default();
             found.begin(keys.len());
             get_many(&[&high, low], &stored, space, &keys, &mut found).unwrap();
             for (place, key) in keys.iter().enumerate() {

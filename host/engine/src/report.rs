@@ -1,7 +1,7 @@
 //! Answers questions about projections, and acts on parked events.
 
 use lantern_core::{
-    Bounds, KeyRange, ParkedRecord, PartitionId, Space, VersionId, VersionRecord, VersionState,
+    PartitionBounds, KeyRange, ParkedRecord, PartitionId, Space, VersionId, VersionRecord, VersionState,
 };
 
 use crate::outbox::{self, refused_of};
@@ -260,7 +260,7 @@ impl Engine {
     }
 
     /// What the log holds, where that is known.
-    fn bounds(&self, slot: &Slot) -> Option<Bounds> {
+    fn bounds(&self, slot: &Slot) -> Option<PartitionBounds> {
         self.ports.log.bounds(slot.id.partition).ok()
     }
 
@@ -361,7 +361,7 @@ fn differs(record: &VersionRecord, shards: &[ShardStatus]) -> Vec<String> {
     batch.into_iter().chain(verified).collect()
 }
 
-fn table_status(table: &lantern_core::Table) -> TableStatus {
+fn table_status(table: &lantern_core::TableSpec) -> TableStatus {
     TableStatus {
         name: table.name.clone(),
         description: table.description.clone(),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::{
-    Checkpoint, Committed, KeyRange, Log, LogError, Offset, Plugin, ShardId, ShardStore, Space,
+    Checkpoint, PublishedCommit, KeyRange, Log, LogError, Offset, Plugin, ShardId, ShardStore, Space,
     StoreError,
 };
 
@@ -313,7 +313,7 @@ impl Shard {
         let projection = &state.id.projection;
         metrics::counter!("lantern_engine_commits_total", "projection" => projection.clone())
             .increment(1);
-        let published = state.epoch.as_ref().map(|epoch| Committed {
+        let published = state.epoch.as_ref().map(|epoch| PublishedCommit {
             projection: projection.clone(),
             version: state.id.version.clone(),
             epoch: epoch.clone(),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lantern_core::{
-    Bounds, Offset, Random, ReadStore, ShardId, ShardMeta, ShardStore, Space, Timestamp,
+    PartitionBounds, Offset, Random, ReadStore, ShardId, ShardMeta, ShardStore, Space, Timestamp,
 };
 use parking_lot::Mutex;
 
@@ -254,15 +254,15 @@ impl Slot {
         self.run.load(Ordering::Acquire) != crate::pool::RESTING
     }
 
-    pub(crate) fn status(&self, now: Duration, bounds: Option<Bounds>) -> ShardStatus {
+    pub(crate) fn status(&self, now: Duration, bounds: Option<PartitionBounds>) -> ShardStatus {
         let behind = bounds.is_some_and(|bounds| bounds.end > self.next());
         let (activity, reason) = self.activity(behind);
         let seen = self.seen.lock();
         let meta = &seen.meta;
         let known = |time: Timestamp| (time != Timestamp::MIN).then_some(time.0);
         // Events that the log has deleted will not be read any more.
-        let lag = |bounds: Bounds| bounds.end.0.saturating_sub(meta.next.max(bounds.start).0);
-        let behind = |bounds: Bounds| {
+        let lag = |bounds: PartitionBounds| bounds.end.0.saturating_sub(meta.next.max(bounds.start).0);
+        let behind = |bounds: PartitionBounds| {
             let known = lag(bounds) > 0 && meta.max_time != Timestamp::MIN;
             let behind = bounds.max_time.0.saturating_sub(meta.max_time.0);
             if known { u64::try_from(behind / 1_000).unwrap_or_default() } else { 0 }

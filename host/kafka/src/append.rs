@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use lantern_core::{
     AppendDone, Appended, AppendedEvent, EventRef, Events, Identity, LogError, Offset, PartitionId,
-    RejectedEvent, Seen, Window, identity_of,
+    RejectedEvent, KnownEvent, DeduplicationWindow, identity,
 };
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
@@ -49,7 +49,7 @@ pub(crate) struct Appender {
 enum Job {
     Append { events: Box<Events>, to: Option<PartitionId>, bytes: usize, done: AppendDone },
     Delivered { ticket: Ticket, outcome: Result<(i32, u64), Undelivered> },
-    Tail(KafkaResult<Window>),
+    Tail(KafkaResult<DeduplicationWindow>),
     Close,
 }
 
@@ -210,7 +210,7 @@ struct Worker {
     jobs: Sender<Job>,
     bytes: Arc<AtomicUsize>,
     /// The deduplication window; `None` until the topic's end has been read.
-    window: Option<Window>,
+    window: Option<DeduplicationWindow>,
     /// Pending events, each with the later appends of the same event: call, index and
     /// content checksum.
     under_way: HashMap<Identity, Vec<(u64, usize, u32)>>,
@@ -328,7 +328,7 @@ impl Worker {
         }
         let size = self.shared.config.dedup_window_events;
         if size == 0 {
-            return self.known(Ok(Window::new(0)));
+            return self.known(Ok(DeduplicationWindow::new(0)));
         }
         self.reading = Some(Instant::now());
         let (shared, context) = (Arc::clone(&self.shared), self.context.clone());
@@ -348,7 +348,7 @@ impl Worker {
         }
     }
 
-    fn known(&mut self, window: KafkaResult<Window>) {
+    fn known(&mut self, window: KafkaResult<DeduplicationWindow>) {
         self.reading = None;
         match window {
             Ok(window) => {
@@ -396,9 +396,9 @@ impl Worker {
         };
         for (index, event) in events.iter().enumerate() {
             let window = self.window.as_ref().filter(|window| window.is_on());
-            let identity = window.map(|_| identity_of(&event));
+            let identity = window.map(|_| identity(&event));
             if let (Some(window), Some(identity)) = (window, &identity)
-                && let Some(Seen { partition, offset, differs }) = window.find(identity)
+                && let Some(KnownEvent { partition, offset, differs }) = window.find(identity)
             {
                 call.placed[index] = AppendedEvent { partition, offset, duplicate: true, differs };
                 call.taken += 1;
@@ -504,7 +504,7 @@ impl Worker {
             Failure::Together => {
                 (self.alone_at, self.renewing) = (Some(settings.batch_bytes_max), true);
             }
-            Failure::Unavailable(why) if self.window.as_ref().is_some_and(Window::is_on) => {
+            Failure::Unavailable(why) if self.window.as_ref().is_some_and(DeduplicationWindow::is_on) => {
                 tracing::warn!(%why, "a record was not delivered: the end of the topic is read again");
                 self.window = None;
             }

@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lantern_core::{
-    AppendDone, Appended, Emitted, EventRef, LogError, RejectedEvent, Window, identity_of,
+    AppendDone, Appended, Emitted, EventRef, LogError, RejectedEvent, DeduplicationWindow, identity,
 };
 use parking_lot::Mutex;
 use rdkafka::client::OAuthToken;
@@ -74,7 +74,7 @@ struct OutboxSender {
     /// All events below this number were sent.
     next: u64,
     /// The newest events of the topic, if the broker has lost that number.
-    known: Option<Window>,
+    known: Option<DeduplicationWindow>,
 }
 
 /// Why a transaction failed.
@@ -315,7 +315,7 @@ impl OutboxSender {
     fn unsent<'e>(&self, emitted: &'e Emitted) -> impl Iterator<Item = (usize, EventRef<'e>)> {
         let skip = usize::try_from(self.next.saturating_sub(emitted.first)).unwrap_or(usize::MAX);
         emitted.events.iter().enumerate().skip(skip).filter(|(_, event)| {
-            let identity = || identity_of(event);
+            let identity = || identity(event);
             self.known.as_ref().is_none_or(|known| known.find(&identity()).is_none())
         })
     }

@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lantern_core::{
-    AppendDone, Bounds, Emitted, Events, Log, LogError, Offset, PartitionId, Read, Timestamp,
+    AppendDone, PartitionBounds, Emitted, Events, Log, LogError, Offset, PartitionId, LogRead, Timestamp,
     TypeFilter, Waker,
 };
 use parking_lot::Mutex;
@@ -253,7 +253,7 @@ impl Log for KafkaLog {
         u32::try_from(self.shared.parts.len()).unwrap_or(u32::MAX)
     }
 
-    fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError> {
+    fn bounds(&self, partition: PartitionId) -> Result<PartitionBounds, LogError> {
         self.shared.bounds(partition)
     }
 
@@ -262,7 +262,7 @@ impl Log for KafkaLog {
         partition: PartitionId,
         from: Offset,
         wanted: &TypeFilter,
-    ) -> Result<Read, LogError> {
+    ) -> Result<LogRead, LogError> {
         self.shared.read(partition, from, wanted)
     }
 

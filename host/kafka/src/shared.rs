@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use lantern_core::{Bounds, LogError, Offset, PartitionId, Read, Timestamp, TypeFilter, Waker};
+use lantern_core::{PartitionBounds, LogError, Offset, PartitionId, LogRead, Timestamp, TypeFilter, Waker};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::client::Said;
@@ -182,7 +182,7 @@ impl Shared {
         self.watcher.raise();
     }
 
-    pub(crate) fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError> {
+    pub(crate) fn bounds(&self, partition: PartitionId) -> Result<PartitionBounds, LogError> {
         let part = self.part(partition)?;
         let state = part.state.lock();
         if let Some(gone) = &state.gone {
@@ -191,7 +191,7 @@ impl Shared {
         let fresh = self.fresh();
         match (state.bounds, state.told) {
             (Some((start, end)), Some(told)) if told.elapsed() < fresh => {
-                Ok(Bounds { start: Offset(start), end: Offset(end), max_time: state.max_time })
+                Ok(PartitionBounds { start: Offset(start), end: Offset(end), max_time: state.max_time })
             }
             (_, told) => Err(LogError::Unavailable(self.away(told.map(|told| told.elapsed())))),
         }
@@ -224,14 +224,14 @@ impl Shared {
         partition: PartitionId,
         from: Offset,
         wanted: &TypeFilter,
-    ) -> Result<Read, LogError> {
+    ) -> Result<LogRead, LogError> {
         if self.is_closed() {
             return Err(LogError::Closed);
         }
         let part = self.part(partition)?;
         let mut state = part.state.lock();
         let (read, then) = state.read(partition, from.0, wanted, Instant::now())?;
-        state.waited_for |= matches!(read, Read::Pending);
+        state.waited_for |= matches!(read, LogRead::Pending);
         for (stream, cursor) in state.streams.iter_mut().zip(&self.cursors) {
             if stream.has_room_again(self.cache_bytes) {
                 cursor.raise();
@@ -258,7 +258,7 @@ impl Shared {
         let mut state = part.state.lock();
         loop {
             match state.read(partition, from.0, &everything, Instant::now()) {
-                Ok((Read::Pending, then)) if !self.is_closed() => self.go_on(part, then),
+                Ok((LogRead::Pending, then)) if !self.is_closed() => self.go_on(part, then),
                 _ => return,
             }
             if part.changed.wait_until(&mut state, until).timed_out() {
@@ -285,13 +285,13 @@ impl State {
         from: u64,
         wanted: &TypeFilter,
         now: Instant,
-    ) -> Result<(Read, Then), LogError> {
+    ) -> Result<(LogRead, Then), LogError> {
         if let Some(gone) = &self.gone {
             return Err(LogError::Unavailable(gone.clone()));
         }
         let Some((start, end)) = self.bounds.filter(|_| !self.doubtful) else {
             // Without bounds it is unknown whether `from` is within them.
-            return Ok((Read::Pending, Then::Bounds));
+            return Ok((LogRead::Pending, Then::Bounds));
         };
         if from < start {
             let (from, start) = (Offset(from), Offset(start));
@@ -305,27 +305,27 @@ impl State {
             // A lost end is the worst fault of a log, so the error is returned only after
             // a second answer of the broker confirms it.
             (self.past_end, self.doubtful) = (true, true);
-            return Ok((Read::Pending, Then::Bounds));
+            return Ok((LogRead::Pending, Then::Bounds));
         }
         self.past_end = false;
         if let Some(read) = self.held(from, end, wanted, now) {
             return Ok((read, Then::Nothing));
         }
-        Ok((Read::Pending, self.place(from, now).map_or(Then::Nothing, Then::Cursor)))
+        Ok((LogRead::Pending, self.place(from, now).map_or(Then::Nothing, Then::Cursor)))
     }
 
     /// Reads from the streams. If two streams have reached the same offset, one of them
     /// is closed: otherwise both cursors would read the same records. The stream that
     /// holds more is kept, because a slow reader may still need its chunks.
-    fn held(&mut self, from: u64, end: u64, wanted: &TypeFilter, now: Instant) -> Option<Read> {
+    fn held(&mut self, from: u64, end: u64, wanted: &TypeFilter, now: Instant) -> Option<LogRead> {
         let (mut found, mut nexts) = (None, Vec::new());
         for (number, stream) in self.streams.iter_mut().enumerate() {
             match stream.held(from, wanted, now) {
                 Held::Chunk(chunk) if found.is_none() => {
-                    found = Some((number, Read::Chunk(chunk)));
+                    found = Some((number, LogRead::Chunk(chunk)));
                 }
                 Held::Skipped(next) if found.is_none() => {
-                    found = Some((number, Read::Skipped { next: Offset(next) }));
+                    found = Some((number, LogRead::Skipped { next: Offset(next) }));
                 }
                 Held::Next => nexts.push(number),
                 _ => {}
@@ -344,7 +344,7 @@ impl State {
             }
         }
         let read = found.map(|(_, read)| read);
-        Some(read.unwrap_or(if at_end && from >= end { Read::End } else { Read::Pending }))
+        Some(read.unwrap_or(if at_end && from >= end { LogRead::End } else { LogRead::Pending }))
     }
 
     /// Moves a cursor to `from`: a free one, or the one that was used least recently. The
@@ -457,7 +457,7 @@ mod tests {
         let everything = TypeFilter::everything();
         let later = now + QUANTUM;
         let (read, then) = state.read(PartitionId(0), 0, &everything, later).unwrap();
-        assert!(matches!(read, Read::Pending) && matches!(then, Then::Cursor(_)));
+        assert!(matches!(read, LogRead::Pending) && matches!(then, Then::Cursor(_)));
         let places: Vec<_> = state.streams.iter().map(|stream| stream.asked).collect();
         assert!(places.contains(&Some(0)) && places.contains(&None), "{places:?}");
     }
@@ -474,15 +474,15 @@ mod tests {
         let everything = TypeFilter::everything();
         let mut read = |from| state.read(partition, from, &everything, now).unwrap().0;
         // One cursor waits at the end, another is moved far behind it.
-        assert!(matches!(read(10), Read::Pending));
-        assert!(matches!(read(0), Read::Pending));
+        assert!(matches!(read(10), LogRead::Pending));
+        assert!(matches!(read(0), LogRead::Pending));
         let behind = state.streams.iter().position(|stream| stream.base() == 0).unwrap();
         state.streams.iter_mut().for_each(|stream| stream.asked = None);
         state.streams[behind].push(chunk(0, 10), 10, 1 << 20);
         let mut read = |from| state.read(partition, from, &everything, now).unwrap().0;
         for from in 0..10 {
-            assert!(matches!(read(10), Read::Pending));
-            assert!(matches!(read(from), Read::Chunk(_)), "{from}");
+            assert!(matches!(read(10), LogRead::Pending));
+            assert!(matches!(read(from), LogRead::Chunk(_)), "{from}");
         }
         assert_eq!(state.streams.iter().filter(|stream| stream.open).count(), 1);
     }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use lantern_core::{Events, Offset, PartitionId, Window, identity_of};
+use lantern_core::{Events, Offset, PartitionId, DeduplicationWindow, identity};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
@@ -47,7 +47,7 @@ fn settled(
 ///
 /// # Errors
 /// [`KafkaError`] if the broker does not answer in time.
-pub(crate) fn read(shared: &Shared, context: &Context, topic: &str) -> KafkaResult<Window> {
+pub(crate) fn read(shared: &Shared, context: &Context, topic: &str) -> KafkaResult<DeduplicationWindow> {
     let config = &shared.config;
     let group = format!("{}reader", config.group_prefix);
     let client = |isolation| {
@@ -59,7 +59,7 @@ pub(crate) fn read(shared: &Shared, context: &Context, topic: &str) -> KafkaResu
     let id = |partition| shared.part_at(topic, partition).map_or(PartitionId(u32::MAX), |p| p.id);
     let parts = topics::partitions(&whole, topic)?.into_iter();
     let parts: Vec<(i32, PartitionId)> = parts.map(|number| (number, id(number))).collect();
-    let mut window = Window::new(config.dedup_window_events);
+    let mut window = DeduplicationWindow::new(config.dedup_window_events);
     let each = u64::from(config.dedup_window_events).div_ceil(parts.len().max(1) as u64);
     let mut list = TopicPartitionList::with_capacity(parts.len());
     let mut ends = Vec::with_capacity(parts.len());
@@ -89,7 +89,7 @@ fn collect(
     consumer: &BaseConsumer<Context>,
     topic: &str,
     parts: &[(i32, PartitionId)],
-    window: &mut Window,
+    window: &mut DeduplicationWindow,
 ) -> KafkaResult<()> {
     let mut decoder = Decoder::new(&shared.config);
     let mut events = Events::new();
@@ -123,7 +123,7 @@ fn collect(
         events.clear();
         if decoder.read(&raw, &mut events) == Decoded::Event {
             let event = events.get(0);
-            let identity = identity_of(&event);
+            let identity = identity(&event);
             window.push(identity, *id, Offset(offset));
             window.trim();
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use lantern_core::{Committed, Publish, Views};
+use lantern_core::{PublishedCommit, CommitSink, Views};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
@@ -86,8 +86,8 @@ impl Hub {
     }
 }
 
-impl Publish for Hub {
-    fn committed(&self, commit: &Arc<Committed>) {
+impl CommitSink for Hub {
+    fn committed(&self, commit: &Arc<PublishedCommit>) {
         if let Some(topic) = self.topic(&commit.projection) {
             topic.committed(commit);
         }

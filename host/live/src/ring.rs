@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
-use lantern_core::{Checkpoint, Committed, TableChanges, TableId};
+use lantern_core::{Checkpoint, PublishedCommit, TableChanges, TableId};
 
 use crate::LiveConfig;
 use crate::encode::{Fragment, RowTooLarge};
@@ -27,7 +27,7 @@ pub(crate) struct Step {
 type Encoded = Result<Arc<Fragment>, RowTooLarge>;
 
 enum Changes {
-    Commit(Arc<Committed>),
+    Commit(Arc<PublishedCommit>),
     Merged(Vec<TableChanges>),
 }
 
@@ -36,7 +36,7 @@ const ROW_BYTES: usize = 64;
 
 impl Step {
     /// A commit of a projection with one partition.
-    pub(crate) fn commit(commit: Arc<Committed>) -> Self {
+    pub(crate) fn commit(commit: Arc<PublishedCommit>) -> Self {
         let (to, at) = (commit.pos, Arc::new(commit.checkpoint.clone()));
         Self::new(to.saturating_sub(1), to, at, Changes::Commit(commit))
     }

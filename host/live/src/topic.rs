@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lantern_core::{Checkpoint, Committed, FieldKind, TableId, View};
+use lantern_core::{Checkpoint, PublishedCommit, FieldKind, TableId, View};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -197,7 +197,7 @@ impl Topic {
     }
 
     /// A shard committed.
-    pub(crate) fn committed(&self, commit: &Arc<Committed>) {
+    pub(crate) fn committed(&self, commit: &Arc<PublishedCommit>) {
         let mut state = self.state.lock();
         match &state.epoch {
             // Of a version that is not served any more, or not yet; a view

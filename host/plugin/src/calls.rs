@@ -1,7 +1,7 @@
 //! The calls a plugin makes, version 0.2 of the contract: checks what comes out
 //! of the guest and hands it to the [`lantern_core::Host`].
 
-use lantern_core::{Cause, Column, FoundValues, HostError, Level, NewEvent, TableId, Timestamp};
+use lantern_core::{Cause, Column, ReadValues, HostError, Level, NewEvent, TableId, Timestamp};
 use wasmtime::Result;
 
 use crate::bindings::v0_2::lantern::projection::{logging, outbox, tables, timers, types};
@@ -71,7 +71,7 @@ impl tables::Host for State {
         let mut ends = Vec::with_capacity(keys.column.len());
         let mut bytes = Vec::new();
         let all: Vec<&str> = keys.iter().collect();
-        let mut found = FoundValues::default();
+        let mut found = ReadValues::default();
         for keys in all.chunks(GET_AT_ONCE) {
             found.begin(keys.len());
             let host = self.host(CALL)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lantern_core::{
-    Applied, ApplyError, Attributes, Batch, Cause, Column, Host, Instance, InstantiateError,
+    ApplyOutcome, ApplyError, Attributes, Batch, Cause, Column, Host, Instance, InstantiateError,
     Manifest, ManifestError, Member, MemberColumn, MemberValues, Plugin, Timestamp, TrapKind,
     decode_members,
 };
@@ -207,13 +207,13 @@ impl Drop for RunningInstance {
 }
 
 impl Instance for RunningInstance {
-    fn apply(&mut self, batch: &Batch, host: Box<dyn Host>, fuel: u64) -> Applied {
+    fn apply(&mut self, batch: &Batch, host: Box<dyn Host>, fuel: u64) -> ApplyOutcome {
         if self.over {
             let result = Err(ApplyError::Fault(
                 "the instance was used again after a call that failed".into(),
             ));
             let memory_bytes = self.memory_bytes();
-            return Applied { host, result, fuel: 0, elapsed: Duration::ZERO, memory_bytes };
+            return ApplyOutcome { host, result, fuel: 0, elapsed: Duration::ZERO, memory_bytes };
         }
         let started = Instant::now();
         self.store.data_mut().begin(Some(host), fuel, watermark_of(batch));
@@ -238,7 +238,7 @@ impl Instance for RunningInstance {
         self.over = result.is_err();
         let used = (fuel - left.min(fuel)).saturating_add(host_fuel);
         let elapsed = started.elapsed();
-        Applied { host, result, fuel: used, elapsed, memory_bytes: self.memory_bytes() }
+        ApplyOutcome { host, result, fuel: used, elapsed, memory_bytes: self.memory_bytes() }
     }
 }
 

@@ -1,8 +1,8 @@
 //! From the contract's manifest to the host's own.
 
 use lantern_core::{
-    Attributes, EventTime, Field, FieldKind, Manifest, ManifestError, Member, Merge, OnFailure,
-    Table,
+    Attributes, EventTime, FieldSpec, FieldKind, Manifest, ManifestError, Member, Merge, OnFailure,
+    TableSpec,
 };
 
 use crate::bindings::v0_2::lantern::projection::types;
@@ -93,11 +93,11 @@ fn member(member: types::Member) -> Member {
     Member { name: member.name, kind: kind(member.kind) }
 }
 
-fn table(table: types::Table) -> Result<Table, ManifestError> {
+fn table(table: types::Table) -> Result<TableSpec, ManifestError> {
     if let Some((name, _)) = table.options.first() {
         return Err(ManifestError::Option(format!("{}.{name}", table.name)));
     }
-    Ok(Table {
+    Ok(TableSpec {
         name: table.name,
         description: table.description,
         public: table.public,
@@ -108,8 +108,8 @@ fn table(table: types::Table) -> Result<Table, ManifestError> {
     })
 }
 
-fn field(field: types::Field) -> Field {
-    Field {
+fn field(field: types::Field) -> FieldSpec {
+    FieldSpec {
         name: field.name,
         kind: kind(field.kind),
         unit: field.unit,
@@ -151,7 +151,7 @@ mod tests {
             difference(&a, &b)
         };
         assert_eq!(other(|m| m.version = "2".into()), Some("version"));
-        assert_eq!(other(|m| m.tables.push(Table::default())), Some("list of tables"));
+        assert_eq!(other(|m| m.tables.push(TableSpec::default())), Some("list of tables"));
         assert_eq!(other(|m| m.attributes.id = true), Some("set of attributes"));
         assert_eq!(other(|m| m.parameters = Some("{}".into())), Some("schema of parameters"));
     }

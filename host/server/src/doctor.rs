@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lantern_core::{Bounds, Catalog, Offset, ProjectionRecord, ShardMeta, VersionRecord};
+use lantern_core::{PartitionBounds, Catalog, Offset, ProjectionRecord, ShardMeta, VersionRecord};
 use lantern_log::{LogChecked, LogDamage, OpenError};
 use lantern_store::{
     CatalogFile, StateChecked, check_catalog, check_plugin, check_state, open_untouched,
@@ -98,7 +98,7 @@ pub fn examine(folder: &Path, repair: bool, progress: Progress<'_>) -> Result<Re
 #[derive(Default)]
 struct Log {
     /// Each partition's bounds, if known.
-    bounds: Vec<Option<Bounds>>,
+    bounds: Vec<Option<PartitionBounds>>,
     /// Why no state can be rebuilt from it.
     unfit: Option<String>,
 }
@@ -446,15 +446,15 @@ fn health(error: &lantern_core::StoreError) -> Health {
 }
 
 /// Why a log without damage cannot be used to fold again from the beginning.
-fn begins_later(partitions: &[Option<Bounds>]) -> Option<String> {
-    let later = |(_, bounds): &(usize, &Option<Bounds>)| bounds.is_some_and(|b| b.start.0 > 0);
+fn begins_later(partitions: &[Option<PartitionBounds>]) -> Option<String> {
+    let later = |(_, bounds): &(usize, &Option<PartitionBounds>)| bounds.is_some_and(|b| b.start.0 > 0);
     let (place, bounds) = partitions.iter().enumerate().find(later)?;
     let start = bounds.map_or(0, |bounds| bounds.start.0);
     Some(format!("retention has deleted the events before offset {start} of partition {place}"))
 }
 
-fn partitions(partitions: &[Option<Bounds>]) -> String {
-    let one = |(place, bounds): (usize, &Option<Bounds>)| {
+fn partitions(partitions: &[Option<PartitionBounds>]) -> String {
+    let one = |(place, bounds): (usize, &Option<PartitionBounds>)| {
         bounds
             .map(|bounds| format!("partition {place}: offsets {} to {}", bounds.start, bounds.end))
     };

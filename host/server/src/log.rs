@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use lantern_core::{
-    Bounds, EventRef, Events, HEARTBEAT_TYPE, Log, LogError, Offset, PartitionId, Timestamp,
+    PartitionBounds, EventRef, Events, HEARTBEAT_TYPE, Log, LogError, Offset, PartitionId, Timestamp,
 };
 #[cfg(feature = "kafka")]
 use lantern_kafka::KafkaLog;
@@ -59,7 +59,7 @@ impl ChosenLog {
         self.port().partitions()
     }
 
-    pub(crate) fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError> {
+    pub(crate) fn bounds(&self, partition: PartitionId) -> Result<PartitionBounds, LogError> {
         self.port().bounds(partition)
     }
 

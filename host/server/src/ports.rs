@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use lantern_core::{Clock, Committed, Publish, Random, Timestamp};
+use lantern_core::{Clock, PublishedCommit, CommitSink, Random, Timestamp};
 use lantern_live::Hub;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;
@@ -69,8 +69,8 @@ impl Commits {
     }
 }
 
-impl Publish for Commits {
-    fn committed(&self, commit: &Arc<Committed>) {
+impl CommitSink for Commits {
+    fn committed(&self, commit: &Arc<PublishedCommit>) {
         if let Some(hub) = self.hub.get().and_then(Weak::upgrade) {
             hub.committed(commit);
         }

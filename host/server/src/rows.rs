@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use lantern_core::{FieldKind, Row, Table};
+use lantern_core::{FieldKind, Row, TableSpec};
 use serde_json::value::RawValue;
 
 use crate::cloudevents::json_text;
 
 /// Appends `"key":value` for each row. In a table by tenant, each tenant has an object
 /// of its own: `"tenant":{"key":value}`.
-pub(crate) fn json_rows(table: &Table, rows: &[Row], out: &mut Vec<u8>) {
+pub(crate) fn json_rows(table: &TableSpec, rows: &[Row], out: &mut Vec<u8>) {
     let tenants = rows.chunk_by(|a, b| !table.per_tenant || tenant(a) == tenant(b));
     for (place, rows) in tenants.enumerate() {
         if place > 0 {
@@ -36,7 +36,7 @@ pub(crate) fn json_rows(table: &Table, rows: &[Row], out: &mut Vec<u8>) {
 
 /// Appends `{"key":…,"value":…}` and a line end; for a table by tenant,
 /// `{"tenant":…,"key":…,"value":…}`.
-pub(crate) fn ndjson_row(table: &Table, row: &Row, out: &mut Vec<u8>) {
+pub(crate) fn ndjson_row(table: &TableSpec, row: &Row, out: &mut Vec<u8>) {
     out.push(b'{');
     if table.per_tenant {
         out.extend_from_slice(b"\"tenant\":");
@@ -56,7 +56,7 @@ fn tenant(row: &Row) -> &str {
 }
 
 /// The key of a row, without its tenant.
-fn key<'a>(table: &Table, row: &'a Row) -> &'a str {
+fn key<'a>(table: &TableSpec, row: &'a Row) -> &'a str {
     match row.key.split_once('\0') {
         Some((_, key)) if table.per_tenant => key,
         _ => &row.key,
@@ -64,7 +64,7 @@ fn key<'a>(table: &Table, row: &'a Row) -> &'a str {
 }
 
 /// The first line of a table's CSV.
-pub(crate) fn csv_head(table: &Table) -> Vec<u8> {
+pub(crate) fn csv_head(table: &TableSpec) -> Vec<u8> {
     let mut out = Vec::new();
     let key: &[&str] = if table.per_tenant { &["tenant", "key"] } else { &["key"] };
     let names = key.iter().copied().chain(table.fields.iter().map(|f| f.name.as_str()));
@@ -74,7 +74,7 @@ pub(crate) fn csv_head(table: &Table) -> Vec<u8> {
 
 /// Appends a row as a line of CSV (RFC 4180): the key, then the declared fields. In a
 /// table by tenant, the tenant and the rest of the key are two columns.
-pub(crate) fn csv_row(table: &Table, row: &Row, out: &mut Vec<u8>) {
+pub(crate) fn csv_row(table: &TableSpec, row: &Row, out: &mut Vec<u8>) {
     // A row that cannot be parsed still has its key.
     let object: HashMap<Cow<'_, str>, &RawValue> =
         serde_json::from_slice(&row.value).unwrap_or_default();
@@ -123,7 +123,7 @@ fn text(text: &str, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use lantern_core::Field;
+    use lantern_core::FieldSpec;
     use proptest::prelude::*;
 
     use super::*;
@@ -136,9 +136,9 @@ mod tests {
 
     #[test]
     fn rows_are_written_in_each_shape() {
-        let field = |name: &str| Field { name: name.into(), ..Field::default() };
+        let field = |name: &str| FieldSpec { name: name.into(), ..FieldSpec::default() };
         let mut table =
-            Table { fields: vec![field("a"), field("b"), field("c")], ..Table::default() };
+            TableSpec { fields: vec![field("a"), field("b"), field("c")], ..TableSpec::default() };
         let row = Row { key: "k\"1".into(), value: b"{\"a\":\"x,y\",\n\"b\":1.50}".to_vec() };
         let rows = [row.clone(), Row { key: "l".into(), value: b"{}".to_vec() }];
         assert_eq!(
@@ -170,8 +170,8 @@ mod tests {
     #[test]
     fn a_document_is_written_as_json_also_where_it_is_a_string() {
         let kind = FieldKind::Json;
-        let doc = Field { name: "doc".into(), kind, ..Field::default() };
-        let table = Table { fields: vec![doc], ..Table::default() };
+        let doc = FieldSpec { name: "doc".into(), kind, ..FieldSpec::default() };
+        let table = TableSpec { fields: vec![doc], ..TableSpec::default() };
         for (value, cell) in [
             (r#"{"doc":"1"}"#, r#""""1""""#),
             (r#"{"doc":1}"#, "1"),
@@ -190,8 +190,8 @@ mod tests {
 
     #[test]
     fn numbers_and_text_are_written_as_they_are_stored() {
-        let field = |name: &str| Field { name: name.into(), ..Field::default() };
-        let table = Table { fields: vec![field("doc"), field("kept")], ..Table::default() };
+        let field = |name: &str| FieldSpec { name: name.into(), ..FieldSpec::default() };
+        let table = TableSpec { fields: vec![field("doc"), field("kept")], ..TableSpec::default() };
         for (value, cells) in [
             (r#"{"doc":1e400,"kept":1}"#, "1e400,1"),
             (r#"{"doc":18446744073709551617,"kept":true}"#, "18446744073709551617,true"),
@@ -254,10 +254,10 @@ mod tests {
         fn any_value_is_written_as_it_is_stored(json in any_json()) {
             let kind = FieldKind::Json;
             let fields = vec![
-                Field { name: "doc".into(), kind, ..Field::default() },
-                Field { name: "kept".into(), ..Field::default() },
+                FieldSpec { name: "doc".into(), kind, ..FieldSpec::default() },
+                FieldSpec { name: "kept".into(), ..FieldSpec::default() },
             ];
-            let table = Table { fields, ..Table::default() };
+            let table = TableSpec { fields, ..TableSpec::default() };
             let value = format!("{{\"doc\":{json},\"kept\":7}}").into_bytes();
             let row = Row { key: "k".into(), value: value.clone() };
             let line = written(|out| ndjson_row(&table, &row, out));

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lantern_core::{Bounds, Offset, PartitionId, Timestamp};
+use lantern_core::{PartitionBounds, Offset, PartitionId, Timestamp};
 use lantern_engine::Engine;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -176,7 +176,7 @@ impl Idle {
 
 /// Event time advances with the clock while no events arrive, and never ahead of the
 /// clock: a heartbeat that is ahead would count only up to its append time.
-fn beat_time(bounds: &Bounds, idle: Duration, now: Timestamp) -> Timestamp {
+fn beat_time(bounds: &PartitionBounds, idle: Duration, now: Timestamp) -> Timestamp {
     let idle_us = i64::try_from(idle.as_micros()).unwrap_or(i64::MAX);
     Timestamp(bounds.max_time.0.saturating_add(idle_us)).min(now)
 }
@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_heartbeat_is_never_ahead_of_the_clock() {
-        let bounds = |time| Bounds { max_time: Timestamp(time), ..Bounds::default() };
+        let bounds = |time| PartitionBounds { max_time: Timestamp(time), ..PartitionBounds::default() };
         let (idle, now) = (Duration::from_micros(5), Timestamp(100));
         assert_eq!(beat_time(&bounds(20), idle, now), Timestamp(25));
         assert_eq!(beat_time(&bounds(98), idle, now), now);

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use lantern_core::{FoundValues, TableId};
+use lantern_core::{ReadValues, TableId};
 
 use crate::arena::{Arena, Place};
 
@@ -107,7 +107,7 @@ impl RowCache {
 
     /// Finds what is known of those of `keys` that `found` lacks. They are looked
     /// for side by side: one alone waits for memory three times.
-    pub(crate) fn get_many(&self, table: TableId, keys: &[&[u8]], found: &mut FoundValues) {
+    pub(crate) fn get_many(&self, table: TableId, keys: &[&[u8]], found: &mut ReadValues) {
         let Some(kept) = self.tables.get(&table) else { return };
         let sought: Vec<(usize, u32)> = keys
             .iter()
@@ -371,7 +371,7 @@ mod tests {
                 assert_eq!(value(&rows, b"a"), Some(long.clone()));
                 assert_eq!(value(&rows, b"b").as_deref(), Some(&b"2"[..]));
             }
-            let mut found = FoundValues::default();
+            let mut found = ReadValues::default();
             found.begin(2);
             rows.get_many(TABLE, &[&long, b"none"], &mut found);
             assert!(!found.is_known(0) && !found.is_known(1));

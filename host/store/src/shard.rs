@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use lantern_core::{
-    FoundValues, KeyRange, Pairs, ReadStore, ShardStore, Space, StoreError, TableId, Writes,
+    ReadValues, KeyRange, Pairs, ReadStore, ShardStore, Space, StoreError, TableId, Writes,
 };
 use parking_lot::{Mutex, RwLock};
 use redb::Database;
@@ -250,7 +250,7 @@ impl Shard {
         &self,
         space: Space,
         keys: &[&[u8]],
-        found: &mut FoundValues,
+        found: &mut ReadValues,
     ) -> Result<(), StoreError> {
         if let Space::Table(table) = space {
             self.in_memory_rows(|rows| rows.get_many(table, keys, found));
@@ -432,7 +432,7 @@ impl ReadStore for Handle {
         &self,
         space: Space,
         keys: &[&[u8]],
-        found: &mut FoundValues,
+        found: &mut ReadValues,
     ) -> Result<(), StoreError> {
         self.0.get_many(space, keys, found)
     }
@@ -525,7 +525,7 @@ impl ReadStore for Temporary {
         &self,
         space: Space,
         keys: &[&[u8]],
-        found: &mut FoundValues,
+        found: &mut ReadValues,
     ) -> Result<(), StoreError> {
         self.0.get_many(space, keys, found)
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use lantern_core::{
     Catalog, Event, Events, KeyRange, Log, LogError, Offset, Pairs, PartitionId, ProjectionRecord,
-    Read, ShardId, ShardMeta, Space, StateStores, StoreError, TableId, Timestamp, TypeFilter,
+    LogRead, ShardId, ShardMeta, Space, StateStores, StoreError, TableId, Timestamp, TypeFilter,
     VersionId, VersionRecord, Writes,
 };
 use lantern_log::{Compression, EmbeddedLog, LogConfig, OpenDatabase};
@@ -314,8 +314,8 @@ impl LogImage {
         let mut next = Offset(0);
         while next < end {
             match log.read(P0, next, wanted) {
-                Ok(Read::Pending) => bail!("the embedded log never has one wait"),
-                Ok(Read::Chunk(found)) => {
+                Ok(LogRead::Pending) => bail!("the embedded log never has one wait"),
+                Ok(LogRead::Chunk(found)) => {
                     let start = found.index_of(next);
                     ensure!(start < found.events.len(), "nothing at {next} in the chunk for it");
                     let between = next.0..found.offset(start).0;
@@ -333,12 +333,12 @@ impl LogImage {
                     }
                     next = found.end();
                 }
-                Ok(Read::Skipped { next: after }) => {
+                Ok(LogRead::Skipped { next: after }) => {
                     ensure!(after > next, "skipped from {next} to {after}");
                     self.skipped(next.0..after.0.min(end.0), wanted)?;
                     next = after;
                 }
-                Ok(Read::End) => bail!("the log ends at {next}, not at {end}, without a word"),
+                Ok(LogRead::End) => bail!("the log ends at {next}, not at {end}, without a word"),
                 Err(error) => {
                     refused.push((next, error.to_string()));
                     next = Offset((next.0 / chunk + 1) * chunk);
@@ -479,9 +479,9 @@ impl CatalogImage {
                 manifest: lantern_core::Manifest {
                     version: "1.0.0".into(),
                     subscribes: vec!["order.*".into()],
-                    tables: vec![lantern_core::Table {
+                    tables: vec![lantern_core::TableSpec {
                         name: "totals".into(),
-                        ..lantern_core::Table::default()
+                        ..lantern_core::TableSpec::default()
                     }],
                     ..lantern_core::Manifest::default()
                 },

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lantern_core::fake::{NativePlugin, host_error};
 use lantern_core::{
-    Attributes, Batch, Event, Host, Manifest, NewEvent, OnFailure, Plugin, Table, TableId,
+    Attributes, Batch, Event, Host, Manifest, NewEvent, OnFailure, Plugin, TableSpec, TableId,
 };
 
 use crate::meter::{CLOSED, CYCLE_DEPTH_MAX, LARGE, READ};
@@ -34,7 +34,7 @@ pub fn plugin() -> Arc<dyn Plugin> {
         emits: vec![READ.into()],
         cycle_depth_max: Some(CYCLE_DEPTH_MAX),
         attributes: Attributes { subject: true, tenant: true, data: true, ..Attributes::default() },
-        tables: vec![Table { name: "answered".into(), ..Table::default() }],
+        tables: vec![TableSpec { name: "answered".into(), ..TableSpec::default() }],
         on_failure: OnFailure::ParkEvent,
         ..Manifest::default()
     };

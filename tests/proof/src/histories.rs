@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use fastrand::Rng;
-use lantern_core::fake::{ManualClock, RecordingPublish};
+use lantern_core::fake::{ManualClock, RecordingSink};
 use lantern_core::{
     ChangesSince, Checkpoint, Events, KeyRange, Log, PartitionId, Random, TableId, Timestamp,
     Views as _,
@@ -206,7 +206,7 @@ impl World {
             log: Arc::clone(&port),
             stores: Arc::new(StateDir::open(folder.join("state"), StoreConfig::default())?),
             catalog: Arc::new(CatalogFile::open(folder.join("catalog.redb"))?),
-            publish: Arc::new(RecordingPublish::new()),
+            publish: Arc::new(RecordingSink::new()),
             clock: self.clock.clone(),
             random: if self.flawed.same_numbers { Arc::new(Same) } else { Arc::new(Fresh) },
             plugins: shelf,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use fastrand::Rng;
 use lantern_core::fake::{
-    CountingRandom, ManualClock, MemoryCatalog, MemoryLog, MemoryStores, RecordingPublish,
+    CountingRandom, ManualClock, MemoryCatalog, MemoryLog, MemoryStores, RecordingSink,
 };
 use lantern_core::{Event, PartitionId, Timestamp};
 use lantern_engine::{Engine, EngineConfig, ParkedSelection, Ports, Upload, Verdict};
@@ -129,7 +129,7 @@ impl World {
             log: log.clone(),
             stores: Arc::new(MemoryStores::new()),
             catalog: Arc::new(MemoryCatalog::new()),
-            publish: Arc::new(RecordingPublish::new()),
+            publish: Arc::new(RecordingSink::new()),
             clock: clock.clone(),
             random: Arc::new(CountingRandom::default()),
             plugins: shelf,

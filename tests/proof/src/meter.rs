@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use lantern_core::fake::{NativePlugin, host_error};
 use lantern_core::{
-    Applied, ApplyError, Attributes, Batch, Cause, Event, EventRef, EventTime, Field, FieldKind,
-    Host, HostError, Instance, InstantiateError, Manifest, NewEvent, OnFailure, Plugin, Table,
+    ApplyOutcome, ApplyError, Attributes, Batch, Cause, Event, EventRef, EventTime, FieldSpec, FieldKind,
+    Host, HostError, Instance, InstantiateError, Manifest, NewEvent, OnFailure, Plugin, TableSpec,
     TableId, Timestamp, TrapKind, VersionRecord,
 };
 use lantern_engine::{PluginError, PluginSource};
@@ -189,28 +189,28 @@ pub fn event(id: &str, tenant: &str, subject: &str, time: i64, reading: Reading)
 #[must_use]
 pub fn manifest(kind: Kind) -> Manifest {
     let field =
-        |name: &str| Field { name: name.into(), kind: FieldKind::Integer, ..Field::default() };
+        |name: &str| FieldSpec { name: name.into(), kind: FieldKind::Integer, ..FieldSpec::default() };
     Manifest {
         name: NAME.into(),
         version: format!("{}.0.0", kind.offset),
         subscribes: vec!["m.*".into()],
         attributes: Attributes { subject: true, tenant: true, data: true, ..Attributes::default() },
         tables: vec![
-            Table {
+            TableSpec {
                 name: "totals".into(),
                 public: true,
                 fields: vec![field("n"), field("sum")],
-                ..Table::default()
+                ..TableSpec::default()
             },
-            Table { name: "windows".into(), ..Table::default() },
-            Table {
+            TableSpec { name: "windows".into(), ..TableSpec::default() },
+            TableSpec {
                 name: "recent".into(),
                 public: true,
                 fields: vec![field("value")],
                 retention_us: Some(RETENTION.cast_unsigned()),
-                ..Table::default()
+                ..TableSpec::default()
             },
-            Table { name: "owned".into(), per_tenant: true, ..Table::default() },
+            TableSpec { name: "owned".into(), per_tenant: true, ..TableSpec::default() },
         ],
         emits: vec![CLOSED.into()],
         cycle_depth_max: Some(CYCLE_DEPTH_MAX),
@@ -455,14 +455,14 @@ impl Plugin for Flaky {
 }
 
 impl Instance for FlakyInstance {
-    fn apply(&mut self, batch: &Batch, host: Box<dyn Host>, fuel: u64) -> Applied {
+    fn apply(&mut self, batch: &Batch, host: Box<dyn Host>, fuel: u64) -> ApplyOutcome {
         let fails = |left: u32| left.checked_sub(1);
         if self.faults.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails).is_err() {
             return self.inner.apply(batch, host, fuel);
         }
         // Its writes must not be kept, so it writes first.
         let applied = self.inner.apply(batch, host, fuel);
-        Applied { result: Err(ApplyError::Fault("told to fail".into())), ..applied }
+        ApplyOutcome { result: Err(ApplyError::Fault("told to fail".into())), ..applied }
     }
 }
 

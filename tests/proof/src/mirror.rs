@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use lantern_core::dump::{self, Entry};
 use lantern_core::{
     Attributes, Catalog as _, Events, HEARTBEAT_TYPE, Log as _, Offset, ParkedRecord, PartitionId,
-    ProjectionRecord, Read, ReadStore, ShardId, Space, StateStores as _, TypeFilter, VersionRecord,
+    ProjectionRecord, LogRead, ReadStore, ShardId, Space, StateStores as _, TypeFilter, VersionRecord,
 };
 use lantern_log::{EmbeddedLog, LogConfig};
 use lantern_store::{CatalogFile, StateDir, StoreConfig};
@@ -81,7 +81,7 @@ impl Mirror {
         while at < end {
             let wanted = TypeFilter::everything().and(HEARTBEAT_TYPE);
             let chunk = match log.read(PartitionId(0), Offset(at), &wanted)? {
-                Read::Chunk(chunk) => chunk,
+                LogRead::Chunk(chunk) => chunk,
                 other => bail!("offset {at} of {end} cannot be read: {other:?}"),
             };
             for index in chunk.index_of(Offset(at))..chunk.events.len() {

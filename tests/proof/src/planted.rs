@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lantern_core::{
-    AppendDone, Appended, AppendedEvent, Bounds, Committed, EventRef, Events, KeyRange, Log,
-    LogError, Offset, Pairs, PartitionId, Publish, Read, ReadStore, ShardId, ShardStore, Space,
+    AppendDone, Appended, AppendedEvent, PartitionBounds, PublishedCommit, EventRef, Events, KeyRange, Log,
+    LogError, Offset, Pairs, PartitionId, CommitSink, LogRead, ReadStore, ShardId, ShardStore, Space,
     SpaceWrites, StateStores, StoreError, Timestamp, TypeFilter, VersionId, Waker, Writes,
 };
 use parking_lot::Mutex;
@@ -197,7 +197,7 @@ impl Log for BadLog {
         self.inner.partitions()
     }
 
-    fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError> {
+    fn bounds(&self, partition: PartitionId) -> Result<PartitionBounds, LogError> {
         self.inner.bounds(partition)
     }
 
@@ -206,13 +206,13 @@ impl Log for BadLog {
         partition: PartitionId,
         from: Offset,
         wanted: &TypeFilter,
-    ) -> Result<Read, LogError> {
+    ) -> Result<LogRead, LogError> {
         let read = self.inner.read(partition, from, wanted)?;
         match read {
-            Read::Chunk(chunk)
+            LogRead::Chunk(chunk)
                 if self.what == Logs::OffByOne && from == chunk.offset(0) && from.0 > 0 =>
             {
-                Ok(Read::Skipped { next: from.next() })
+                Ok(LogRead::Skipped { next: from.next() })
             }
             read => Ok(read),
         }
@@ -271,19 +271,19 @@ impl Log for BadLog {
 
 /// A feed that loses some commits.
 pub struct BadPublish {
-    inner: Arc<dyn Publish>,
+    inner: Arc<dyn CommitSink>,
     commits: AtomicU64,
 }
 
 impl BadPublish {
     /// `inner`, with the bug if `bug`.
-    pub fn over<P: Publish + 'static>(inner: Arc<P>, bug: bool) -> Arc<dyn Publish> {
+    pub fn over<P: CommitSink + 'static>(inner: Arc<P>, bug: bool) -> Arc<dyn CommitSink> {
         if bug { Arc::new(Self { inner, commits: AtomicU64::new(0) }) } else { inner }
     }
 }
 
-impl Publish for BadPublish {
-    fn committed(&self, commit: &Arc<Committed>) {
+impl CommitSink for BadPublish {
+    fn committed(&self, commit: &Arc<PublishedCommit>) {
         if self.commits.fetch_add(1, Ordering::SeqCst) % 8 != 7 {
             self.inner.committed(commit);
         }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
 use lantern_cli::generate::{Options, Shop};
-use lantern_core::fake::{CountingRandom, MemoryCatalog, MemoryLog, RecordingPublish};
+use lantern_core::fake::{CountingRandom, MemoryCatalog, MemoryLog, RecordingSink};
 use lantern_core::{
     Clock, Event, Events, Log, PartitionId, Plugin, ShardId, Timestamp, VersionId, dump,
 };
@@ -266,7 +266,7 @@ fn fold(log: &Recorded, plugins: &[Named], way: Way) -> Result<BTreeMap<(String,
         log: log.clone(),
         stores,
         catalog: Arc::new(MemoryCatalog::new()),
-        publish: Arc::new(RecordingPublish::new()),
+        publish: Arc::new(RecordingSink::new()),
         clock: Arc::new(SystemClock(Instant::now())),
         random: Arc::new(CountingRandom::default()),
         plugins: shelf.clone(),

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use super::lock;
 use crate::{
-    AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, Bounds, Chunk, Event, Events, Log, LogError,
-    Offset, Offsets, PartitionId, Read, Timestamp, TypeFilter, Waker,
+    AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, PartitionBounds, Chunk, Event, Events, Log, LogError,
+    Offset, Offsets, PartitionId, LogRead, Timestamp, TypeFilter, Waker,
 };
 
 /// A log in memory: chunks of a given number of events; appends are done at
@@ -18,14 +18,14 @@ use crate::{
 /// however old the first is. Events without a time get the partition's highest.
 pub struct MemoryLog {
     chunk_events: usize,
-    inner: Mutex<Inner>,
+    inner: Mutex<LogState>,
     wakers: Mutex<Vec<Waker>>,
     incarnations: Mutex<Vec<(Offset, u64)>>,
 }
 
-struct Inner {
+struct LogState {
     partitions: Vec<Partition>,
-    seen: HashMap<(String, String, String), (AppendedEvent, Event)>,
+    known: HashMap<(String, String, String), (AppendedEvent, Event)>,
     /// Appends that wait while the log holds them.
     held: Option<Vec<(Events, AppendDone)>>,
     read_faults: VecDeque<LogError>,
@@ -60,9 +60,9 @@ impl MemoryLog {
     /// events (at least 1).
     #[must_use]
     pub fn new(partitions: u32, chunk_events: usize) -> Self {
-        let inner = Inner {
+        let inner = LogState {
             partitions: (0..partitions).map(PartitionId).map(Partition::new).collect(),
-            seen: HashMap::new(),
+            known: HashMap::new(),
             held: None,
             read_faults: VecDeque::new(),
             append_faults: VecDeque::new(),
@@ -191,8 +191,8 @@ impl Log for MemoryLog {
         u32::try_from(lock(&self.inner).partitions.len()).expect("made of a u32")
     }
 
-    fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError> {
-        lock(&self.inner).partition(partition).map(|p| Bounds {
+    fn bounds(&self, partition: PartitionId) -> Result<PartitionBounds, LogError> {
+        lock(&self.inner).partition(partition).map(|p| PartitionBounds {
             start: Offset(p.start),
             end: Offset(p.end),
             max_time: p.max_time.unwrap_or(Timestamp::MIN),
@@ -203,8 +203,8 @@ impl Log for MemoryLog {
         &self,
         partition: PartitionId,
         from: Offset,
-        wanted: &TypeFilter,
-    ) -> Result<Read, LogError> {
+        types: &TypeFilter,
+    ) -> Result<LogRead, LogError> {
         let mut inner = lock(&self.inner);
         if let Some(fault) = inner.read_faults.pop_front() {
             return Err(fault);
@@ -215,12 +215,12 @@ impl Log for MemoryLog {
         }
         for chunk in log.all_chunks() {
             let ahead = chunk.index_of(from)..chunk.events.len();
-            if ahead.into_iter().any(|i| wanted.matches(chunk.events.kind(i))) {
-                return Ok(Read::Chunk(chunk));
+            if ahead.into_iter().any(|i| types.matches(chunk.events.kind(i))) {
+                return Ok(LogRead::Chunk(chunk));
             }
         }
         let end = Offset(log.end);
-        Ok(if from < end { Read::Skipped { next: end } } else { Read::End })
+        Ok(if from < end { LogRead::Skipped { next: end } } else { LogRead::End })
     }
 
     fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError> {
@@ -252,9 +252,9 @@ impl Log for MemoryLog {
         }
         drop(inner);
         let mut woken = BTreeMap::<_, BTreeSet<String>>::new();
-        for (place, event) in appended.events.iter().zip(events.iter()) {
-            if !place.duplicate {
-                woken.entry(place.partition).or_default().insert(event.kind.to_owned());
+        for (location, event) in appended.events.iter().zip(events.iter()) {
+            if !location.duplicate {
+                woken.entry(location.partition).or_default().insert(event.kind.to_owned());
             }
         }
         done(Ok(appended));
@@ -272,7 +272,7 @@ impl Log for MemoryLog {
     }
 }
 
-impl Inner {
+impl LogState {
     fn partition(&self, partition: PartitionId) -> Result<&Partition, LogError> {
         self.partitions.get(partition.0 as usize).ok_or(LogError::NoPartition(partition))
     }
@@ -287,7 +287,7 @@ impl Inner {
 
     fn append(&mut self, partition: usize, event: Event, chunk_events: usize) -> AppendedEvent {
         let name = (event.tenant.clone(), event.source.clone(), event.id.clone());
-        if let Some((first, as_sent)) = self.seen.get(&name) {
+        if let Some((first, as_sent)) = self.known.get(&name) {
             let differs = as_sent.data != event.data;
             return AppendedEvent { duplicate: true, differs, ..*first };
         }
@@ -298,7 +298,7 @@ impl Inner {
         let appended =
             AppendedEvent { partition: partition.id, offset, duplicate: false, differs: false };
         if !name.2.is_empty() {
-            self.seen.insert(name, (appended, as_sent));
+            self.known.insert(name, (appended, as_sent));
         }
         appended
     }
@@ -381,13 +381,13 @@ mod tests {
         log.append_to(one, [event("1", "a", 1), event("2", "a", 2), event("3", "b", 3)]);
         log.skip_offsets(one, 4);
         log.append_to(one, [event("4", "a", 4), event("5", "a", 5)]);
-        let Read::Chunk(found) = log.read(one, Offset(0), &only("b")).unwrap() else {
+        let LogRead::Chunk(found) = log.read(one, Offset(0), &only("b")).unwrap() else {
             panic!("there is one");
         };
         assert_eq!((found.partition, &found.offsets), (one, &Offsets::Sparse(vec![2, 7])));
         let past = log.read(one, Offset(3), &only("b")).unwrap();
-        assert!(matches!(past, Read::Skipped { next: Offset(9) }));
-        assert!(matches!(log.read(one, Offset(9), &only("b")).unwrap(), Read::End));
+        assert!(matches!(past, LogRead::Skipped { next: Offset(9) }));
+        assert!(matches!(log.read(one, Offset(9), &only("b")).unwrap(), LogRead::End));
         assert_eq!(log.offset_at(one, Timestamp(4)).unwrap(), Offset(7));
         assert_eq!(log.bounds(one).unwrap().max_time, Timestamp(5));
         log.retain_from(one, Offset(2));
@@ -410,17 +410,17 @@ mod tests {
             log.append(events, Box::new(move |result| done.send(result).unwrap()));
             outcome
         };
-        let places = |appended: Appended| -> Vec<_> {
+        let locations = |appended: Appended| -> Vec<_> {
             appended.events.iter().map(|e| (e.offset.0, e.duplicate)).collect()
         };
         let first = append(&["1", "2", "1"]).recv().unwrap().unwrap();
-        assert_eq!(places(first), [(0, false), (1, false), (0, true)]);
+        assert_eq!(locations(first), [(0, false), (1, false), (0, true)]);
         assert_eq!(wakes.try_iter().count(), 1);
         log.hold_appends();
         let held = append(&["3"]);
         assert!(held.try_recv().is_err());
         log.release_appends();
-        assert_eq!(places(held.recv().unwrap().unwrap()), [(2, false)]);
+        assert_eq!(locations(held.recv().unwrap().unwrap()), [(2, false)]);
         log.fail_next_append(LogError::Closed);
         assert!(append(&["4"]).recv().unwrap().is_err());
         assert_eq!(log.events(PartitionId(0)).len(), 3);

@@ -16,7 +16,7 @@ pub use log::{AppendClock, MemoryLog};
 pub use plugin::{NativePlugin, host_error};
 pub use store::{MemoryShard, MemoryStores};
 
-use crate::{Catalog, Clock, Committed, ProjectionRecord, Publish, Random, StoreError, Timestamp};
+use crate::{Catalog, Clock, PublishedCommit, ProjectionRecord, CommitSink, Random, StoreError, Timestamp};
 
 /// Locks; a test that panicked elsewhere does not hide what it left behind.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -120,7 +120,7 @@ impl Random for CountingRandom {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Published {
     /// [`Publish::committed`].
-    Committed(Arc<Committed>),
+    Committed(Arc<PublishedCommit>),
     /// [`Publish::activated`].
     Activated {
         /// The projection's name.
@@ -132,11 +132,11 @@ pub enum Published {
 
 /// Keeps all that is published, in order.
 #[derive(Debug, Default)]
-pub struct RecordingPublish {
+pub struct RecordingSink {
     calls: Mutex<Vec<Published>>,
 }
 
-impl RecordingPublish {
+impl RecordingSink {
     /// Nothing published yet.
     #[must_use]
     pub fn new() -> Self {
@@ -151,7 +151,7 @@ impl RecordingPublish {
 
     /// All commits so far.
     #[must_use]
-    pub fn commits(&self) -> Vec<Arc<Committed>> {
+    pub fn commits(&self) -> Vec<Arc<PublishedCommit>> {
         let commit = |call: &Published| match call {
             Published::Committed(commit) => Some(Arc::clone(commit)),
             Published::Activated { .. } => None,
@@ -166,8 +166,8 @@ impl RecordingPublish {
     }
 }
 
-impl Publish for RecordingPublish {
-    fn committed(&self, commit: &Arc<Committed>) {
+impl CommitSink for RecordingSink {
+    fn committed(&self, commit: &Arc<PublishedCommit>) {
         lock(&self.calls).push(Published::Committed(Arc::clone(commit)));
     }
 

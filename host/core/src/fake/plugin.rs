@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::lock;
 use crate::{
-    Applied, ApplyError, Batch, Host, HostError, Instance, InstantiateError, Manifest, Plugin,
+    ApplyOutcome, ApplyError, Batch, Host, HostError, Instance, InstantiateError, Manifest, Plugin,
     TrapKind,
 };
 
@@ -25,11 +25,11 @@ type Apply<S> =
 /// instance's own state, which is `S::default()` in a fresh instance.
 pub struct NativePlugin<S = ()> {
     manifest: Manifest,
-    shared: Arc<Shared<S>>,
+    shared: Arc<SharedPlugin<S>>,
     faults: Mutex<VecDeque<InstantiateError>>,
 }
 
-struct Shared<S> {
+struct SharedPlugin<S> {
     apply: Box<Apply<S>>,
     event_fuel: AtomicU64,
     made: AtomicU64,
@@ -43,7 +43,7 @@ impl<S: Default + Send + 'static> NativePlugin<S> {
         manifest: Manifest,
         apply: impl Fn(&Batch, &mut dyn Host, &mut S) -> Result<(), ApplyError> + Send + Sync + 'static,
     ) -> Self {
-        let shared = Shared {
+        let shared = SharedPlugin {
             apply: Box::new(apply),
             event_fuel: AtomicU64::new(EVENT_FUEL),
             made: AtomicU64::new(0),
@@ -100,7 +100,7 @@ impl<S: Default + Send + 'static> Plugin for NativePlugin<S> {
 }
 
 struct NativeInstance<S> {
-    shared: Arc<Shared<S>>,
+    shared: Arc<SharedPlugin<S>>,
     state: S,
     failed: bool,
 }
@@ -114,7 +114,7 @@ impl<S> Drop for NativeInstance<S> {
 impl<S: Send> Instance for NativeInstance<S> {
     /// # Panics
     /// When the instance is used after an error, which the port forbids.
-    fn apply(&mut self, batch: &Batch, mut host: Box<dyn Host>, fuel: u64) -> Applied {
+    fn apply(&mut self, batch: &Batch, mut host: Box<dyn Host>, fuel: u64) -> ApplyOutcome {
         assert!(!self.failed, "an instance must not be used after an error");
         self.shared.calls.fetch_add(1, Ordering::SeqCst);
         let count = (batch.events.len() + batch.timers.len()) as u64;
@@ -132,7 +132,7 @@ impl<S: Send> Instance for NativeInstance<S> {
         let fuel = needed.min(fuel);
         // A nanosecond a unit of fuel: the same in every run.
         let elapsed = Duration::from_nanos(fuel);
-        Applied { host, result, fuel, memory_bytes: MEMORY_BYTES, elapsed }
+        ApplyOutcome { host, result, fuel, memory_bytes: MEMORY_BYTES, elapsed }
     }
 }
 

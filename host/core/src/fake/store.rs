@@ -120,7 +120,7 @@ impl MemoryShard {
     }
 
     /// Takes back all that was told to fail.
-    pub fn mend(&self) {
+    pub fn clear_faults(&self) {
         let mut faults = lock(&self.faults);
         faults.commits.clear();
         faults.reads.clear();

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Committed, Timestamp};
+use crate::{PublishedCommit, Timestamp};
 
 /// Takes the commits of active versions, to push them to readers.
-pub trait Publish: Send + Sync {
+pub trait CommitSink: Send + Sync {
     /// A shard of an active version committed. Called in order of `pos` for one
     /// shard; must be quick and must not block.
-    fn committed(&self, commit: &Arc<Committed>);
+    fn committed(&self, commit: &Arc<PublishedCommit>);
 
     /// Another version serves `projection` now, or the same with a new state,
     /// or (`None`) it is gone.

@@ -16,10 +16,10 @@ pub trait Log: Send + Sync {
     ///
     /// # Errors
     /// [`LogError`] where it cannot be read.
-    fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError>;
+    fn bounds(&self, partition: PartitionId) -> Result<PartitionBounds, LogError>;
 
     /// The chunk with the first event at or after `from`, or that nothing
-    /// `wanted` is stored before some offset. A chunk may begin before `from` and
+    /// `types` is stored before some offset. A chunk may begin before `from` and
     /// hold types that are not wanted.
     ///
     /// # Errors
@@ -28,8 +28,8 @@ pub trait Log: Send + Sync {
         &self,
         partition: PartitionId,
         from: Offset,
-        wanted: &TypeFilter,
-    ) -> Result<Read, LogError>;
+        types: &TypeFilter,
+    ) -> Result<LogRead, LogError>;
 
     /// The first offset whose event was appended with a time at or after
     /// `time`; the partition's end if there is none.
@@ -113,7 +113,7 @@ pub const AHEAD_MAX_US: i64 = 60_000_000;
 
 /// What a partition holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Bounds {
+pub struct PartitionBounds {
     /// The oldest offset kept.
     pub start: Offset,
     /// The next offset to be written.
@@ -127,7 +127,7 @@ pub struct Bounds {
 
 /// What [`Log::read`] found.
 #[derive(Clone, Debug)]
-pub enum Read {
+pub enum LogRead {
     /// A chunk that holds at least one event at or after the offset asked for.
     Chunk(Arc<Chunk>),
     /// Nothing wanted is stored before `next`, which is past the offset asked for.

@@ -7,13 +7,13 @@ mod plugin;
 mod random;
 mod store;
 
-pub use feed::{Clock, Publish};
+pub use feed::{Clock, CommitSink};
 pub use log::{
-    AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, Bounds, Emitted, Log, LogError, Read,
+    AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, PartitionBounds, Emitted, Log, LogError, LogRead,
     RejectedEvent, Waker,
 };
 pub use plugin::{
-    Applied, ApplyError, Batch, Host, HostError, Instance, InstantiateError, Level, NewEvent,
+    ApplyOutcome, ApplyError, Batch, Host, HostError, Instance, InstantiateError, Level, NewEvent,
     Plugin, Row, Timer, TrapKind,
 };
 pub use random::Random;

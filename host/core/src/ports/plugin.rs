@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::{Cause, Events, FoundValues, Manifest, Offset, PartitionId, TableId, Timestamp};
+use crate::{Cause, Events, ReadValues, Manifest, Offset, PartitionId, TableId, Timestamp};
 
 /// A compiled plugin with its parameters: makes instances.
 pub trait Plugin: Send + Sync {
@@ -40,11 +40,11 @@ pub trait Instance: Send {
     /// Applies `batch`. `host` answers the calls the plugin makes meanwhile,
     /// and is handed back. `fuel` bounds the call. After any error the instance
     /// must not be used again.
-    fn apply(&mut self, batch: &Batch, host: Box<dyn Host>, fuel: u64) -> Applied;
+    fn apply(&mut self, batch: &Batch, host: Box<dyn Host>, fuel: u64) -> ApplyOutcome;
 }
 
 /// The outcome of [`Instance::apply`].
-pub struct Applied {
+pub struct ApplyOutcome {
     /// The host that was given.
     pub host: Box<dyn Host>,
     /// Whether the batch was applied.
@@ -172,7 +172,7 @@ pub trait Host: Send + Any {
     /// [`HostError`]; the call is over then.
     fn get(&mut self, table: TableId, key: &str) -> Result<Option<Vec<u8>>, HostError>;
 
-    /// Finds the values under those of `keys` of `table` that `found` lacks. All
+    /// Finds the values under those of `keys` of `table` that `values` lacks. All
     /// of them are in memory at once: ask for so few that they may be of any
     /// size.
     ///
@@ -182,9 +182,9 @@ pub trait Host: Send + Any {
         &mut self,
         table: TableId,
         keys: &[&str],
-        found: &mut FoundValues,
+        values: &mut ReadValues,
     ) -> Result<(), HostError> {
-        found.complete(keys, |key| self.get(table, key))
+        values.complete(keys, |key| self.get(table, key))
     }
 
     /// Puts `value` under `key`.

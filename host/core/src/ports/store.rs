@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::{FoundValues, PartitionId, ProjectionRecord, TableId, VersionId, Writes};
+use crate::{ReadValues, PartitionId, ProjectionRecord, TableId, VersionId, Writes};
 
 /// Names a shard's state.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,7 +103,7 @@ pub trait ReadStore: Send {
     /// [`StoreError`] where it cannot be read.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Finds the values under those of `keys` that `found` lacks.
+    /// Finds the values under those of `keys` that `values` lacks.
     ///
     /// # Errors
     /// As [`ReadStore::get`].
@@ -111,9 +111,9 @@ pub trait ReadStore: Send {
         &self,
         space: Space,
         keys: &[&[u8]],
-        found: &mut FoundValues,
+        values: &mut ReadValues,
     ) -> Result<(), StoreError> {
-        found.complete(keys, |key| self.get(space, key))
+        values.complete(keys, |key| self.get(space, key))
     }
 
     /// At most `limit` pairs of `range` in key order, last first where `reverse`.

@@ -15,11 +15,11 @@ use std::time::Duration;
 
 use lantern_core::fake::{
     AppendClock, CountingRandom, ManualClock, MemoryCatalog, MemoryLog, MemoryStores, NativePlugin,
-    RecordingPublish, host_error,
+    RecordingSink, host_error,
 };
 use lantern_core::{
-    ApplyError, Attributes, Batch, Cause, Event, EventTime, Field, FieldKind, Host, KeyRange,
-    Manifest, NewEvent, OnFailure, PartitionId, Plugin, Table, TableId, Timestamp, VersionRecord,
+    ApplyError, Attributes, Batch, Cause, Event, EventTime, FieldSpec, FieldKind, Host, KeyRange,
+    Manifest, NewEvent, OnFailure, PartitionId, Plugin, TableSpec, TableId, Timestamp, VersionRecord,
     Views, dump,
 };
 use parking_lot::Mutex;
@@ -37,7 +37,7 @@ pub(super) struct World {
     pub(super) log: Arc<MemoryLog>,
     pub(super) stores: Arc<MemoryStores>,
     pub(super) catalog: Arc<MemoryCatalog>,
-    pub(super) publish: Arc<RecordingPublish>,
+    pub(super) publish: Arc<RecordingSink>,
     pub(super) clock: Arc<ManualClock>,
     plugins: Arc<Shelf>,
     pub(super) config: EngineConfig,
@@ -67,7 +67,7 @@ impl World {
         let log = Arc::new(log);
         let stores = Arc::new(MemoryStores::new());
         let catalog = Arc::new(MemoryCatalog::new());
-        let publish = Arc::new(RecordingPublish::new());
+        let publish = Arc::new(RecordingSink::new());
         let clock = Arc::new(ManualClock::at(Timestamp(1_000 * SECOND)));
         let plugins = Arc::new(Shelf::default());
         let ports = Ports {
@@ -178,20 +178,20 @@ pub(super) enum Bad {
 }
 
 pub(super) fn manifest(on_failure: OnFailure) -> Manifest {
-    let field = |name: &str, kind| Field { name: name.into(), kind, ..Field::default() };
+    let field = |name: &str, kind| FieldSpec { name: name.into(), kind, ..FieldSpec::default() };
     Manifest {
         name: "meter".into(),
         version: "1.0.0".into(),
         subscribes: vec!["m.*".into()],
         attributes: Attributes { subject: true, data: true, ..Attributes::default() },
         tables: vec![
-            Table {
+            TableSpec {
                 name: "totals".into(),
                 public: true,
                 fields: vec![field("n", FieldKind::Integer), field("last", FieldKind::Text)],
-                ..Table::default()
+                ..TableSpec::default()
             },
-            Table { name: "windows".into(), ..Table::default() },
+            TableSpec { name: "windows".into(), ..TableSpec::default() },
         ],
         emits: vec!["window.closed".into()],
         event_time: Some(EventTime {

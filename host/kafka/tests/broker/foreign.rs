@@ -27,7 +27,7 @@ fn produce(fixture: &Fixture, values: &[Option<&str>]) {
 
 fn first_chunk(log: &KafkaLog) -> std::sync::Arc<Chunk> {
     match read_or_wait(log, P0, Offset(0), &TypeFilter::everything()).unwrap() {
-        Read::Chunk(chunk) => chunk,
+        LogRead::Chunk(chunk) => chunk,
         other => panic!("{other:?}"),
     }
 }

@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use lantern_core::{
-    AppendDone, Appended, Event, Events, Log, LogError, Offset, PartitionId, Read, TypeFilter,
+    AppendDone, Appended, Event, Events, Log, LogError, Offset, PartitionId, LogRead, TypeFilter,
     read_or_wait,
 };
 use lantern_kafka::{KafkaConfig, KafkaLog};
@@ -145,22 +145,22 @@ fn all_from(log: &dyn Log, partition: PartitionId, from: u64) -> Vec<(u64, Event
     let (mut next, mut all) = (Offset(from), Vec::new());
     loop {
         match read_or_wait(log, partition, next, &everything).unwrap() {
-            Read::End => {
+            LogRead::End => {
                 assert_eq!(log.bounds(partition).unwrap().end, next, "the end is the end");
                 return all;
             }
-            Read::Skipped { next: after } => {
+            LogRead::Skipped { next: after } => {
                 assert!(after > next);
                 next = after;
             }
-            Read::Chunk(chunk) => {
+            LogRead::Chunk(chunk) => {
                 for place in chunk.index_of(next)..chunk.events.len() {
                     all.push((chunk.offset(place).0, chunk.events.get(place).to_owned()));
                 }
                 assert!(chunk.end() > next);
                 next = chunk.end();
             }
-            Read::Pending => unreachable!("it was waited for"),
+            LogRead::Pending => unreachable!("it was waited for"),
         }
     }
 }

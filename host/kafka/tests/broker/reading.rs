@@ -73,7 +73,7 @@ fn a_reader_at_the_end_is_woken() {
     let until = Instant::now() + PATIENCE;
     loop {
         assert_eq!(woken.recv_timeout(PATIENCE).unwrap(), P0);
-        if matches!(log.read(P0, Offset(0), &TypeFilter::everything()), Ok(Read::Chunk(_))) {
+        if matches!(log.read(P0, Offset(0), &TypeFilter::everything()), Ok(LogRead::Chunk(_))) {
             return;
         }
         assert!(Instant::now() < until);

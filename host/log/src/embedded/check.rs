@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lantern_core::{Bounds, Offset, PartitionId, Timestamp};
+use lantern_core::{PartitionBounds, Offset, PartitionId, Timestamp};
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::meta::{Identities, PartitionRow};
@@ -30,7 +30,7 @@ pub struct LogDamage {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogChecked {
     /// Each partition's bounds; `None` if its record cannot be read.
-    pub partitions: Vec<Option<Bounds>>,
+    pub partitions: Vec<Option<PartitionBounds>>,
     /// Chunks read.
     pub chunks: u64,
     /// Events in them.

@@ -2,7 +2,7 @@
 //! chunk, so that readers can skip it unread; a row for each partition; and the
 //! identities of the newest events. Each record has a checksum.
 
-use lantern_core::{Bounds, Identity, Offset, PartitionId, Timestamp, TypeFilter};
+use lantern_core::{PartitionBounds, Identity, Offset, PartitionId, Timestamp, TypeFilter};
 
 use super::bytes::{Reader, seal, u32_of, unseal};
 use super::codec::Encoded;
@@ -123,8 +123,8 @@ impl PartitionRow {
         Self { time_max: never, appended_max: never, appended_last: never, ..Self::default() }
     }
 
-    pub(crate) fn bounds(&self) -> Bounds {
-        Bounds { start: self.start, end: self.end, max_time: self.time_max }
+    pub(crate) fn bounds(&self) -> PartitionBounds {
+        PartitionBounds { start: self.start, end: self.end, max_time: self.time_max }
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {

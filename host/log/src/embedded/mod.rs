@@ -32,7 +32,7 @@ use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lantern_core::{
-    AppendDone, Bounds, EventRef, Events, Log, LogError, Offset, PartitionId, Read, Timestamp,
+    AppendDone, PartitionBounds, EventRef, Events, Log, LogError, Offset, PartitionId, LogRead, Timestamp,
     TypeFilter, Waker,
 };
 use parking_lot::Mutex;
@@ -70,7 +70,7 @@ pub struct PartitionStats {
     /// The partition.
     pub partition: PartitionId,
     /// Its offsets and highest event time.
-    pub bounds: Bounds,
+    pub bounds: PartitionBounds,
     /// How many chunks it has.
     pub chunks: u64,
     /// The bytes that its chunks take on disk, as the file rounds them.
@@ -266,7 +266,7 @@ impl Log for EmbeddedLog {
         )]
     }
 
-    fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError> {
+    fn bounds(&self, partition: PartitionId) -> Result<PartitionBounds, LogError> {
         Ok(self.shared.row(partition)?.bounds())
     }
 
@@ -275,7 +275,7 @@ impl Log for EmbeddedLog {
         partition: PartitionId,
         from: Offset,
         wanted: &TypeFilter,
-    ) -> Result<Read, LogError> {
+    ) -> Result<LogRead, LogError> {
         self.shared.read(partition, from, wanted)
     }
 
@@ -290,7 +290,7 @@ impl Log for EmbeddedLog {
         let identities = if self.shared.config.dedup_window_events == 0 {
             Vec::new()
         } else {
-            events.iter().map(|event| lantern_core::identity_of(&event)).collect()
+            events.iter().map(|event| lantern_core::identity(&event)).collect()
         };
         let bytes = events.bytes();
         self.shared.enqueue(Pending { events, identities, appended: None, bytes, done });
@@ -302,7 +302,7 @@ impl Log for EmbeddedLog {
         }
         let events = whole(events);
         // So that a part of the import that is sent again is not appended twice.
-        let identities = events.iter().map(|event| lantern_core::identity_of(&event)).collect();
+        let identities = events.iter().map(|event| lantern_core::identity(&event)).collect();
         let (bytes, appended) = (events.bytes(), Some(appended));
         self.shared.enqueue(Pending { events, identities, appended, bytes, done });
     }

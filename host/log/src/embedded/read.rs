@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lantern_core::{Chunk, LogError, Offset, PartitionId, Read, Timestamp, TypeFilter};
+use lantern_core::{Chunk, LogError, Offset, PartitionId, LogRead, Timestamp, TypeFilter};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
 use super::meta::{ChunkMeta, PartitionRow};
@@ -23,7 +23,7 @@ impl Shared {
         partition: PartitionId,
         from: Offset,
         wanted: &TypeFilter,
-    ) -> Result<Read, LogError> {
+    ) -> Result<LogRead, LogError> {
         let row = self.row(partition)?;
         if from < row.start {
             return Err(LogError::OutOfRange { partition, from, start: row.start });
@@ -37,11 +37,11 @@ impl Shared {
                 return self.read_stored(partition, next, wanted, from < next);
             };
             if chunk.events.type_names().iter().any(|name| wanted.matches(name)) {
-                return Ok(Read::Chunk(chunk));
+                return Ok(LogRead::Chunk(chunk));
             }
             next = chunk.end();
         }
-        Ok(if next == from { Read::End } else { Read::Skipped { next } })
+        Ok(if next == from { LogRead::End } else { LogRead::Skipped { next } })
     }
 
     /// [`Shared::read`] if the chunk is not in the cache. `skipped`: the call has already
@@ -52,7 +52,7 @@ impl Shared {
         from: Offset,
         wanted: &TypeFilter,
         skipped: bool,
-    ) -> Result<Read, LogError> {
+    ) -> Result<LogRead, LogError> {
         let snapshot = self.snapshot()?;
         let found = self.guard(caught(|| snapshot.find(partition, from)))?;
         let Some((mut first, mut meta)) = found else {
@@ -61,7 +61,7 @@ impl Shared {
         let mut rest = None;
         for _ in 0..SKIPPED_MAX {
             if meta.may_match(wanted) {
-                return Ok(Read::Chunk(self.chunk(&snapshot, partition, first, &meta)?));
+                return Ok(LogRead::Chunk(self.chunk(&snapshot, partition, first, &meta)?));
             }
             if rest.is_none() {
                 rest = Some(self.guard(caught(|| snapshot.metas(partition, meta.end)))?);
@@ -81,7 +81,7 @@ impl Shared {
         // The last chunk is skipped too, unless it is wanted. Then the next call returns
         // it.
         let next = if meta.may_match(wanted) { first } else { meta.end };
-        Ok(Read::Skipped { next })
+        Ok(LogRead::Skipped { next })
     }
 
     /// The answer if no chunk holds `from`: retention has deleted it in the meantime, or it
@@ -92,7 +92,7 @@ impl Shared {
         partition: PartitionId,
         from: Offset,
         skipped: bool,
-    ) -> Result<Read, LogError> {
+    ) -> Result<LogRead, LogError> {
         // The snapshot may be newer than the row in memory.
         let start = self.guard(caught(|| snapshot.start(partition)))?;
         if from >= start {
@@ -100,7 +100,7 @@ impl Shared {
             return Err(LogError::Damaged(what));
         }
         if skipped {
-            return Ok(Read::Skipped { next: from });
+            return Ok(LogRead::Skipped { next: from });
         }
         Err(LogError::OutOfRange { partition, from, start })
     }

@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lantern_core::{Chunk, LogError, Offset, PartitionId, Timestamp, Window};
+use lantern_core::{Chunk, LogError, Offset, PartitionId, Timestamp, DeduplicationWindow};
 use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
 };
@@ -217,7 +217,7 @@ pub(crate) struct State {
     pub(crate) incarnation: u64,
     /// The end of the imported events, one per partition.
     pub(crate) imported: Vec<Offset>,
-    pub(crate) window: Window,
+    pub(crate) window: DeduplicationWindow,
     /// The sequence number of the next record of identities.
     pub(crate) identities_next: u64,
     /// How many identities the file holds.
@@ -504,8 +504,8 @@ fn load_run(
 fn load_window(
     table: &impl ReadableTable<u64, &'static [u8]>,
     config: &LogConfig,
-) -> Result<(Window, u64, u64), Fault> {
-    let mut window = Window::new(config.dedup_window_events);
+) -> Result<(DeduplicationWindow, u64, u64), Fault> {
+    let mut window = DeduplicationWindow::new(config.dedup_window_events);
     let next = table.last()?.map_or(0, |(key, _)| key.value() + 1);
     let (mut stored, mut newest) = (0_u64, VecDeque::new());
     for pair in table.iter()?.rev() {

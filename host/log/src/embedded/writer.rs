@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use lantern_core::{
     Appended, AppendedEvent, Attributes, EventRef, Events, Identity, LogError, Offset, PartitionId,
-    Seen, Timestamp,
+    KnownEvent, Timestamp,
 };
 use redb::{Database, ReadableTable as _, WriteTransaction};
 use tracing::{debug, error, info, warn};
@@ -212,7 +212,7 @@ impl Writer {
         for index in 0..events.len() {
             let identity = identities.get(index);
             if let Some(seen) = identity.and_then(|identity| window.find(identity)) {
-                let Seen { partition, offset, differs } = seen;
+                let KnownEvent { partition, offset, differs } = seen;
                 routed.duplicates += 1;
                 if differs {
                     routed.differing += 1;

@@ -45,7 +45,7 @@ impl Guest {
             description: "Übt".into(),
             subscribes: vec!["order.*".into(), "page.viewed".into()],
             attributes: Attributes { subject: true, data: true, ..Attributes::default() },
-            tables: vec![lantern_core::Table { name: "rows".into(), ..Default::default() }],
+            tables: vec![lantern_core::TableSpec { name: "rows".into(), ..Default::default() }],
             ..Manifest::default()
         };
         Self {
@@ -247,7 +247,7 @@ impl Image {
         }
     }
 
-    fn table(&mut self, at: usize, table: &lantern_core::Table) {
+    fn table(&mut self, at: usize, table: &lantern_core::TableSpec) {
         self.string(at, &table.name);
         self.string(at + 8, &table.description);
         self.bytes[at + 16] = u8::from(table.public);

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lantern_core::{
-    Attributes, EventTime, Field, FieldKind, Manifest, Member, Merge, OnFailure, Table,
+    Attributes, EventTime, FieldSpec, FieldKind, Manifest, Member, Merge, OnFailure, TableSpec,
 };
 use lantern_plugin::{Compiler, PluginConfig, PluginHost, PluginLimits};
 
@@ -25,31 +25,31 @@ fn the_manifest_arrives_whole() {
             Member { name: "cents".into(), kind: FieldKind::Integer },
         ],
         tables: vec![
-            Table {
+            TableSpec {
                 name: "revenue".into(),
                 description: "by product".into(),
                 public: true,
                 per_tenant: true,
                 fields: vec![
-                    Field {
+                    FieldSpec {
                         name: "cents".into(),
                         kind: FieldKind::Integer,
                         unit: "EUR".into(),
                         merge: Merge::Sum,
                     },
-                    Field {
+                    FieldSpec {
                         name: "seen".into(),
                         kind: FieldKind::Timestamp,
                         unit: String::new(),
                         merge: Merge::Newest,
                     },
-                    Field {
+                    FieldSpec {
                         name: "users".into(),
                         kind: FieldKind::Distinct,
                         unit: String::new(),
                         merge: Merge::Sketch,
                     },
-                    Field {
+                    FieldSpec {
                         name: "delays".into(),
                         kind: FieldKind::Percentiles,
                         unit: "ms".into(),
@@ -59,7 +59,7 @@ fn the_manifest_arrives_whole() {
                 newest_by: Some("seen".into()),
                 retention_us: Some(86_400_000_000),
             },
-            Table { name: "scratch".into(), ..Table::default() },
+            TableSpec { name: "scratch".into(), ..TableSpec::default() },
         ],
         emits: vec!["alert.raised".into()],
         cycle_depth_max: Some(3),

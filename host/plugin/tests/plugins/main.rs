@@ -14,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lantern_core::{
-    Applied, Attributes, Batch, Cause, EventRef, Events, Host, HostError, Level, NewEvent, Plugin,
+    ApplyOutcome, Attributes, Batch, Cause, EventRef, Events, Host, HostError, Level, NewEvent, Plugin,
     Row, TableId, Timestamp,
 };
 use lantern_plugin::{Compiler, LoadError, PluginConfig, PluginHost, PluginLimits};
@@ -97,7 +97,7 @@ fn batch(count: u64) -> Batch {
 }
 
 /// Applies `batch` on a fresh instance; the tables and the log come back.
-fn apply(plugin: &dyn Plugin, batch: &Batch, fuel: u64) -> (Applied, Tables) {
+fn apply(plugin: &dyn Plugin, batch: &Batch, fuel: u64) -> (ApplyOutcome, Tables) {
     let mut applied = plugin.instantiate().unwrap().apply(batch, Box::new(Tables::default()), fuel);
     let host = std::mem::replace(&mut applied.host, Box::new(Tables::default()));
     (applied, *host.into_any().downcast().unwrap())

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue};
 use lantern_core::{
-    Bounds, Chunk, EventRef, HEARTBEAT_TYPE, Offset, PartitionId, Read, TypeFilter,
+    PartitionBounds, Chunk, EventRef, HEARTBEAT_TYPE, Offset, PartitionId, LogRead, TypeFilter,
     UNREADABLE_TYPE, read_or_wait,
 };
 use serde::Deserialize;
@@ -218,9 +218,9 @@ impl Page {
             }
             match read_or_wait(&*app.log, partition, self.next, wanted)? {
                 // This log never answers `Pending`.
-                Read::End | Read::Pending => return Ok(true),
-                Read::Skipped { next } => self.next = next,
-                Read::Chunk(chunk) => self.take(&chunk, wanted),
+                LogRead::End | LogRead::Pending => return Ok(true),
+                LogRead::Skipped { next } => self.next = next,
+                LogRead::Chunk(chunk) => self.take(&chunk, wanted),
             }
         }
         Ok(false)
@@ -267,13 +267,13 @@ impl Page {
         }
     }
 
-    fn answer(mut self, partition: PartitionId, bounds: Bounds, decisions: u64) -> Response {
+    fn answer(mut self, partition: PartitionId, bounds: PartitionBounds, decisions: u64) -> Response {
         let next = HeaderValue::from(self.next.0);
         let (media, body) = match self.shape {
             Shape::Ndjson => (NDJSON, self.events),
             Shape::Batch => (BATCH, [b"[", &*self.events, b"]"].concat()),
             Shape::Json | Shape::Csv => {
-                let Bounds { start, end, .. } = bounds;
+                let PartitionBounds { start, end, .. } = bounds;
                 let next = self.next;
                 let mut body = format!(
                     "{{\"partition\":{partition},\"start\":{start},\"end\":{end},\"next\":{next},\"decisions\":{decisions},\"events\":["

@@ -7,7 +7,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use lantern_core::{
-    Checkpoint, KeyRange, Offset, PartitionId, Row, Table, TableId, View, Views as _,
+    Checkpoint, KeyRange, Offset, PartitionId, Row, TableSpec, TableId, View, Views as _,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
@@ -375,7 +375,7 @@ impl Query {
         }
     }
 
-    fn write(&self, view: &View, table: &Table, rows: &[Row], next: Option<&str>) -> Response {
+    fn write(&self, view: &View, table: &TableSpec, rows: &[Row], next: Option<&str>) -> Response {
         let cursor = next.map(|key| {
             let (epoch, checkpoint) = (view.epoch().into(), view.checkpoint().coarse());
             Cursor { epoch, key: key.into(), checkpoint }.write()
@@ -436,7 +436,7 @@ fn go_on_after(range: &mut KeyRange, key: &str, reverse: bool) {
     }
 }
 
-fn json_page(view: &View, table: &Table, rows: &[Row], next: Option<&str>) -> Vec<u8> {
+fn json_page(view: &View, table: &TableSpec, rows: &[Row], next: Option<&str>) -> Vec<u8> {
     let fields = serde_json::to_string(&table.fields).expect("fields always encode");
     let text = |text: &str| serde_json::to_string(text).expect("a string always encodes");
     let (epoch, commit) = (text(view.epoch()), view.pos());

@@ -1,5 +1,5 @@
 use super::*;
-use lantern_core::{PartitionId, Read, TypeFilter};
+use lantern_core::{PartitionId, LogRead, TypeFilter};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -278,7 +278,7 @@ async fn an_exact_import_takes_every_event_that_was_accepted_byte_for_byte() {
         let mut events = Vec::new();
         for partition in (0..log.partitions()).map(PartitionId) {
             let mut from = log.bounds(partition).unwrap().start;
-            while let Read::Chunk(chunk) =
+            while let LogRead::Chunk(chunk) =
                 log.read(partition, from, &TypeFilter::everything()).unwrap()
             {
                 events.extend(

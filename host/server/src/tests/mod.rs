@@ -19,7 +19,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use http::{HeaderMap, Method, Request, StatusCode};
 use lantern_core::fake::{NativePlugin, host_error};
 use lantern_core::{
-    Attributes, Field, FieldKind, Manifest, Merge, Plugin, Table, TableId, VersionId,
+    Attributes, FieldSpec, FieldKind, Manifest, Merge, Plugin, TableSpec, TableId, VersionId,
 };
 use lantern_engine::{Activation, Upload};
 use lantern_plugin::Compiler;
@@ -182,23 +182,23 @@ pub(super) fn event(id: &str, kind: &str, subject: &str) -> String {
 /// private table.
 pub(super) fn counts() -> Arc<dyn Plugin> {
     let field =
-        |name: &str, kind, merge| Field { name: name.into(), kind, merge, ..Field::default() };
+        |name: &str, kind, merge| FieldSpec { name: name.into(), kind, merge, ..FieldSpec::default() };
     let manifest = Manifest {
         name: "counts".into(),
         version: "1.0.0".into(),
         subscribes: vec!["*".into()],
         attributes: Attributes { subject: true, data: true, ..Attributes::default() },
         tables: vec![
-            Table {
+            TableSpec {
                 name: "by_subject".into(),
                 public: true,
                 fields: vec![
                     field("subject", FieldKind::Text, Merge::Same),
                     field("count", FieldKind::Integer, Merge::Sum),
                 ],
-                ..Table::default()
+                ..TableSpec::default()
             },
-            Table { name: "secret".into(), ..Table::default() },
+            TableSpec { name: "secret".into(), ..TableSpec::default() },
         ],
         on_failure: lantern_core::OnFailure::ParkEvent,
         ..Manifest::default()

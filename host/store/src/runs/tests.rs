@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lantern_core::{
-    FoundValues, KeyRange, Pairs, PartitionId, ReadStore, ShardId, ShardStore, Space, StateStores,
+    ReadValues, KeyRange, Pairs, PartitionId, ReadStore, ShardId, ShardStore, Space, StateStores,
     TableId, VersionId, Writes,
 };
 use proptest::prelude::*;
@@ -120,7 +120,7 @@ proptest! {
                 Step::Get(keys) => {
                     let keys: Vec<_> = keys.into_iter().map(key).collect();
                     let sought: Vec<_> = keys.iter().map(Vec::as_slice).collect();
-                    let mut found = FoundValues::default();
+                    let mut found = ReadValues::default();
                     found.begin(keys.len());
                     // What is known already is not looked for.
                     (0..keys.len()).step_by(7).for_each(|place| found.set(place, Some(b"known")));

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lantern_core::fake::MemoryLog;
 use lantern_core::{
-    AppendDone, Bounds, Events, Log, LogError, Offset, PartitionId, Read, RejectedEvent, Timestamp,
+    AppendDone, PartitionBounds, Events, Log, LogError, Offset, PartitionId, LogRead, RejectedEvent, Timestamp,
     TypeFilter, Waker,
 };
 use parking_lot::Mutex;
@@ -58,7 +58,7 @@ impl Log for LimitedLog {
         self.inner.partitions()
     }
 
-    fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError> {
+    fn bounds(&self, partition: PartitionId) -> Result<PartitionBounds, LogError> {
         self.inner.bounds(partition)
     }
 
@@ -67,7 +67,7 @@ impl Log for LimitedLog {
         partition: PartitionId,
         from: Offset,
         wanted: &TypeFilter,
-    ) -> Result<Read, LogError> {
+    ) -> Result<LogRead, LogError> {
         self.inner.read(partition, from, wanted)
     }
 

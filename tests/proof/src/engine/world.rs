@@ -10,8 +10,8 @@ use lantern_core::fake::{
     AppendClock, CountingRandom, ManualClock, MemoryCatalog, MemoryLog, MemoryStores,
 };
 use lantern_core::{
-    Catalog, Committed, Event, HEARTBEAT_TYPE, KeyRange, LogError, Offset, PartitionId,
-    ProjectionRecord, Publish, ReadStore, ShardId, ShardMeta, Space, StoreError, TableId,
+    Catalog, PublishedCommit, Event, HEARTBEAT_TYPE, KeyRange, LogError, Offset, PartitionId,
+    ProjectionRecord, CommitSink, ReadStore, ShardId, ShardMeta, Space, StoreError, TableId,
     Timestamp, UNREADABLE_KIND, UNREADABLE_REASON, UNREADABLE_TYPE, VersionId, VersionRecord,
     emitted_id,
 };
@@ -57,7 +57,7 @@ type BuildId = (String, u64);
 /// A publication of the engine.
 #[derive(Debug)]
 enum Published {
-    Committed(Arc<Committed>),
+    Committed(Arc<PublishedCommit>),
     /// The epoch, the next offset of the serving build at that moment, and the rows
     /// that a client sees first.
     Activated(Option<String>, Offset, Shown),
@@ -69,8 +69,8 @@ struct Watch {
     calls: Mutex<Vec<Published>>,
 }
 
-impl Publish for Watch {
-    fn committed(&self, commit: &Arc<Committed>) {
+impl CommitSink for Watch {
+    fn committed(&self, commit: &Arc<PublishedCommit>) {
         self.calls.lock().push(Published::Committed(Arc::clone(commit)));
     }
 
@@ -325,7 +325,7 @@ impl World {
     /// Clears the faults of all states.
     fn mend(&self) {
         for shard in self.stores.shards() {
-            self.stores.shard(&shard).mend();
+            self.stores.shard(&shard).clear_faults();
         }
     }
 
@@ -755,7 +755,7 @@ impl Shown {
         Ok(Self { epoch, pos: meta.pos, rows })
     }
 
-    fn commit(&mut self, commit: &Committed) -> Result<()> {
+    fn commit(&mut self, commit: &PublishedCommit) -> Result<()> {
         // The commit may have been published before the build began to serve.
         if commit.epoch != self.epoch {
             return Ok(());

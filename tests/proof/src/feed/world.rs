@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use lantern_core::fake::MemoryShard;
 use lantern_core::{
-    Checkpoint, Committed, Field, FieldKind, KeyRange, Manifest, Merge, Offset, PartitionId,
-    Publish as _, ReadStore, ShardMeta, ShardPoint, ShardStore as _, Space, Table, TableChanges,
+    Checkpoint, PublishedCommit, FieldSpec, FieldKind, KeyRange, Manifest, Merge, Offset, PartitionId,
+    CommitSink as _, ReadStore, ShardMeta, ShardPoint, ShardStore as _, Space, TableSpec, TableChanges,
     TableId, Timestamp, VersionId, View, ViewError, Views, Writes,
 };
 use lantern_live::{Hub, Lag, LiveConfig};
@@ -43,7 +43,7 @@ struct State {
     /// Each state that ever existed, by epoch and commit.
     history: HashMap<(String, u64), Moment>,
     /// Committed, but not published yet.
-    unpublished: Vec<Arc<Committed>>,
+    unpublished: Vec<Arc<PublishedCommit>>,
     views: u64,
 }
 
@@ -63,7 +63,7 @@ struct Moment {
 }
 
 fn manifest() -> Manifest {
-    let field = |name: &str, kind, merge| Field {
+    let field = |name: &str, kind, merge| FieldSpec {
         name: name.into(),
         kind,
         unit: if kind == FieldKind::Integer { "EUR".into() } else { String::new() },
@@ -71,11 +71,11 @@ fn manifest() -> Manifest {
     };
     let fields =
         vec![field("k", FieldKind::Text, Merge::Same), field("n", FieldKind::Integer, Merge::Sum)];
-    let table = |name: &str, public| Table {
+    let table = |name: &str, public| TableSpec {
         name: name.into(),
         public,
         fields: if public { fields.clone() } else { Vec::new() },
-        ..Table::default()
+        ..TableSpec::default()
     };
     let tables = vec![table("a", true), table("b", true), table("c", false)];
     Manifest { name: PROJECTION.into(), tables, ..Manifest::default() }
@@ -208,7 +208,7 @@ impl World {
         stored.entry(Space::Changes).or_default().insert(&change_key, Some(&encoded));
         write_meta(&mut stored, &shard.meta);
         shard.store.commit(&stored).expect("no fault is planted");
-        let commit = Committed {
+        let commit = PublishedCommit {
             projection: PROJECTION.into(),
             version: VersionId("v".into()),
             epoch: epoch.clone(),

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
-use lantern_core::{Attributes, EventTime, Field, FieldKind, Manifest, Merge, OnFailure, Table};
+use lantern_core::{Attributes, EventTime, FieldSpec, FieldKind, Manifest, Merge, OnFailure, TableSpec};
 use wit_parser::Resolve;
 
 /// The contract.
@@ -165,13 +165,13 @@ fn framed(name: &str, text: &str) -> String {
 
 /// The guest's manifest, unless the text has its own.
 fn manifest(name: &str) -> Manifest {
-    let field = Field {
+    let field = FieldSpec {
         name: "n".into(),
         kind: FieldKind::Integer,
         unit: String::new(),
         merge: Merge::Same,
     };
-    let table = |name: &str| Table { name: name.into(), ..Table::default() };
+    let table = |name: &str| TableSpec { name: name.into(), ..TableSpec::default() };
     Manifest {
         name: name.into(),
         version: "1.0.0".into(),
@@ -179,9 +179,9 @@ fn manifest(name: &str) -> Manifest {
         subscribes: vec![probe(name)],
         attributes: Attributes { data: true, ..Attributes::default() },
         tables: vec![
-            Table { public: true, fields: vec![field], ..table("rows") },
+            TableSpec { public: true, fields: vec![field], ..table("rows") },
             table("kept"),
-            Table { per_tenant: true, ..table("owned") },
+            TableSpec { per_tenant: true, ..table("owned") },
         ],
         emits: vec![format!("echo.{name}")],
         event_time: Some(EventTime { allowed_lateness_us: 0, tick_us: 1_000_000 }),
@@ -234,7 +234,7 @@ impl Image {
         self.bytes[at + 96] = m.on_failure as u8;
     }
 
-    fn table(&mut self, at: usize, table: &Table) {
+    fn table(&mut self, at: usize, table: &TableSpec) {
         self.string(at, &table.name);
         self.bytes[at + 16] = u8::from(table.public);
         self.bytes[at + 17] = u8::from(table.per_tenant);

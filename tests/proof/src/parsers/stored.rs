@@ -169,11 +169,11 @@ pub(super) fn shard_record_seeds() -> Vec<Vec<u8>> {
 }
 
 fn some_manifest() -> Manifest {
-    use lantern_core::{EventTime, Field, FieldKind, Merge, Table};
+    use lantern_core::{EventTime, FieldSpec, FieldKind, Merge, TableSpec};
     let field =
-        Field { name: "n".into(), kind: FieldKind::Integer, unit: "EUR".into(), merge: Merge::Sum };
+        FieldSpec { name: "n".into(), kind: FieldKind::Integer, unit: "EUR".into(), merge: Merge::Sum };
     let table =
-        Table { name: "totals".into(), public: true, fields: vec![field], ..Table::default() };
+        TableSpec { name: "totals".into(), public: true, fields: vec![field], ..TableSpec::default() };
     Manifest {
         name: "revenue".into(),
         version: "1.0.0".into(),

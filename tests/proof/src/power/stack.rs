@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
-use lantern_core::fake::{CountingRandom, ManualClock, RecordingPublish};
+use lantern_core::fake::{CountingRandom, ManualClock, RecordingSink};
 use lantern_core::{
-    AppendDone, Bounds, Catalog, Event, Events, KeyRange, Log, LogError, Offset, Pairs,
-    PartitionId, ProjectionRecord, Read, ReadStore, ShardId, ShardStore, Space, StateStores,
+    AppendDone, PartitionBounds, Catalog, Event, Events, KeyRange, Log, LogError, Offset, Pairs,
+    PartitionId, ProjectionRecord, LogRead, ReadStore, ShardId, ShardStore, Space, StateStores,
     StoreError, Timestamp, TypeFilter, VersionId, Waker, Writes,
 };
 use lantern_engine::{Engine, EngineConfig, PluginSource, Ports, Upload, version_id};
@@ -284,7 +284,7 @@ impl Stack {
             log: self.log.clone(),
             stores: self.stores.clone(),
             catalog: self.catalog.clone(),
-            publish: Arc::new(RecordingPublish::new()),
+            publish: Arc::new(RecordingSink::new()),
             clock: self.clock.clone(),
             random: Arc::new(CountingRandom::default()),
             plugins: self.shelf.clone(),
@@ -343,10 +343,10 @@ impl Stack {
         let everything = TypeFilter::everything();
         loop {
             match self.log.read(P0, Offset(events.len() as u64), &everything)? {
-                Read::End => return Ok(events),
-                Read::Pending => ensure!(false, "the embedded log never has one wait"),
-                Read::Skipped { next } => ensure!(false, "events up to {next} are missing"),
-                Read::Chunk(chunk) => {
+                LogRead::End => return Ok(events),
+                LogRead::Pending => ensure!(false, "the embedded log never has one wait"),
+                LogRead::Skipped { next } => ensure!(false, "events up to {next} are missing"),
+                LogRead::Chunk(chunk) => {
                     let from = chunk.index_of(Offset(events.len() as u64));
                     events
                         .extend((from..chunk.events.len()).map(|i| chunk.events.get(i).to_owned()));
@@ -477,7 +477,7 @@ impl Log for TellingLog {
         self.inner.partitions()
     }
 
-    fn bounds(&self, partition: PartitionId) -> Result<Bounds, LogError> {
+    fn bounds(&self, partition: PartitionId) -> Result<PartitionBounds, LogError> {
         self.inner.bounds(partition)
     }
 
@@ -486,7 +486,7 @@ impl Log for TellingLog {
         partition: PartitionId,
         from: Offset,
         wanted: &TypeFilter,
-    ) -> Result<Read, LogError> {
+    ) -> Result<LogRead, LogError> {
         self.inner.read(partition, from, wanted)
     }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use lantern_core::fake::{
-    CountingRandom, ManualClock, MemoryCatalog, MemoryLog, MemoryStores, RecordingPublish,
+    CountingRandom, ManualClock, MemoryCatalog, MemoryLog, MemoryStores, RecordingSink,
 };
 use lantern_core::{
-    Applied, Batch, Event, Host, Instance, InstantiateError, KeyRange, Manifest, PartitionId,
+    ApplyOutcome, Batch, Event, Host, Instance, InstantiateError, KeyRange, Manifest, PartitionId,
     Plugin, ReadStore, ShardId, Timestamp, Views as _, dump,
 };
 use lantern_engine::{Engine, EngineConfig, ParkedStatus, Ports, Upload, version_id};
@@ -52,7 +52,7 @@ impl Plugin for Measured {
 }
 
 impl Instance for MeasuredInstance {
-    fn apply(&mut self, batch: &Batch, host: Box<dyn Host>, fuel: u64) -> Applied {
+    fn apply(&mut self, batch: &Batch, host: Box<dyn Host>, fuel: u64) -> ApplyOutcome {
         self.largest.fetch_max(batch.offsets.len(), Ordering::SeqCst);
         self.inner.apply(batch, host, fuel)
     }
@@ -83,7 +83,7 @@ fn fold(plugin: &Arc<dyn Plugin>, log: &[Vec<Event>], end: &[Event], batch: usiz
         log: memory.clone(),
         stores: stores.clone(),
         catalog: Arc::new(MemoryCatalog::new()),
-        publish: Arc::new(RecordingPublish::new()),
+        publish: Arc::new(RecordingSink::new()),
         clock: clock.clone(),
         random: Arc::new(CountingRandom::default()),
         plugins: shelf,

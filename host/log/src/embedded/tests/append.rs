@@ -159,7 +159,7 @@ fn columns_that_were_not_filled_come_back_filled() {
     log.append(lean.unwrap(), Box::new(move |result| send.send(result).unwrap()));
     receive.recv().unwrap().unwrap();
     append(&log, &numbered(0..1)).unwrap();
-    let Read::Chunk(chunk) = log.read(P0, Offset(0), &TypeFilter::everything()).unwrap() else {
+    let LogRead::Chunk(chunk) = log.read(P0, Offset(0), &TypeFilter::everything()).unwrap() else {
         panic!("no chunk");
     };
     assert!(chunk.events.columns().all().iter().all(|c| c.len() == chunk.events.len()));
@@ -250,7 +250,7 @@ fn closing_answers_all_that_wait_and_refuses_what_comes_after() {
     }
     assert!(matches!(append(&log, &numbered(50..51)), Err(LogError::Closed)));
     let read = log.read(P0, Offset(0), &TypeFilter::new(&["none".into()]));
-    assert!(matches!(read, Ok(Read::Skipped { .. }) | Err(LogError::Closed)));
+    assert!(matches!(read, Ok(LogRead::Skipped { .. }) | Err(LogError::Closed)));
     assert!(matches!(log.stats(), Err(LogError::Closed)));
     let same = log.maintain(Timestamp(0), &|_| None);
     assert!(matches!(same, Err(LogError::Closed)));

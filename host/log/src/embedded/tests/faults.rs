@@ -42,7 +42,7 @@ fn a_damaged_chunk_is_named_and_the_others_are_read() {
         assert!(matches!(&error, LogError::Damaged(_)));
         let expected = format!("partition 0 at offset {first}");
         assert!(error.to_string().contains(&expected), "{error}");
-        assert!(matches!(log.read(P0, Offset(9), &everything), Ok(Read::Chunk(_))));
+        assert!(matches!(log.read(P0, Offset(9), &everything), Ok(LogRead::Chunk(_))));
         // New events are appended, and do not hide the damage.
         append(&log, &numbered(45..60)).unwrap();
         assert!(log.read(P0, Offset(first + 3), &everything).is_err());
@@ -282,7 +282,7 @@ fn a_failed_read_is_told_and_the_log_comes_back() {
             Err(error) => panic!("{error}"),
         }
     };
-    assert!(matches!(first, Read::Chunk(_)));
+    assert!(matches!(first, LogRead::Chunk(_)));
     until_taken(&log, &numbered(500..501));
     assert_eq!(read_all(&log, P0), numbered(0..501));
 }
@@ -352,7 +352,7 @@ fn a_lost_index_entry_is_not_skipped_by_who_wants_other_types() {
     let (mut next, odd) = (Offset(10), TypeFilter::new(&["odd".into()]));
     let error = loop {
         match log.read(P0, next, &odd) {
-            Ok(Read::Skipped { next: after }) if after > next => next = after,
+            Ok(LogRead::Skipped { next: after }) if after > next => next = after,
             Ok(found) => panic!("{found:?} at {next}"),
             Err(error) => break error.to_string(),
         }

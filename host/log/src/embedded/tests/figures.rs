@@ -69,7 +69,7 @@ fn append_all(log: &EmbeddedLog, batches: &[Events]) -> u64 {
 
 fn scan(log: &EmbeddedLog) -> u64 {
     let (mut next, mut bytes) = (Offset(0), 0);
-    while let Read::Chunk(chunk) = log.read(P0, next, &TypeFilter::everything()).unwrap() {
+    while let LogRead::Chunk(chunk) = log.read(P0, next, &TypeFilter::everything()).unwrap() {
         bytes += chunk.events.bytes() as u64;
         next = chunk.end();
     }

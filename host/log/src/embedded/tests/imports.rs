@@ -11,7 +11,7 @@ fn import(log: &EmbeddedLog, events: &[Event], times: &[i64]) -> Result<Appended
 
 fn times(log: &EmbeddedLog) -> Vec<i64> {
     let (mut next, mut all) = (Offset(0), Vec::new());
-    while let Read::Chunk(chunk) = log.read(P0, next, &TypeFilter::everything()).unwrap() {
+    while let LogRead::Chunk(chunk) = log.read(P0, next, &TypeFilter::everything()).unwrap() {
         let indices = chunk.index_of(next)..chunk.events.len();
         all.extend(indices.map(|index| chunk.appended(index).unwrap().0));
         next = chunk.end();

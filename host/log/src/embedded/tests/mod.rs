@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
 use lantern_core::{
-    Appended, Event, Events, Log, LogError, Offset, PartitionId, Read, Timestamp, TypeFilter,
+    Appended, Event, Events, Log, LogError, Offset, PartitionId, LogRead, Timestamp, TypeFilter,
 };
 
 use super::{EmbeddedLog, LogConfig, tables};
@@ -103,15 +103,15 @@ pub(super) fn read_from(log: &EmbeddedLog, partition: PartitionId, from: Offset)
     let (mut next, mut all) = (from, Vec::new());
     loop {
         match log.read(partition, next, &TypeFilter::everything()).unwrap() {
-            Read::Chunk(chunk) => {
+            LogRead::Chunk(chunk) => {
                 assert!(chunk.offset(0) <= next && next < chunk.end());
                 let start = chunk.index_of(next);
                 all.extend((start..chunk.events.len()).map(|i| chunk.events.get(i).to_owned()));
                 next = chunk.end();
             }
-            Read::Skipped { next: after } => panic!("skipped from {next} to {after}"),
-            Read::Pending => panic!("it never has one wait"),
-            Read::End => {
+            LogRead::Skipped { next: after } => panic!("skipped from {next} to {after}"),
+            LogRead::Pending => panic!("it never has one wait"),
+            LogRead::End => {
                 assert_eq!(next, log.bounds(partition).unwrap().end);
                 return all;
             }

@@ -29,23 +29,23 @@ fn chunks_without_wanted_types_are_skipped_cached_or_not() {
         let mut chunks = Vec::new();
         loop {
             match log.read(P0, next, &filter(&["rare", "absent.*"])).unwrap() {
-                Read::Chunk(chunk) => {
+                LogRead::Chunk(chunk) => {
                     chunks.push(chunk.offset(0).0);
                     next = chunk.end();
                 }
-                Read::Skipped { next: after } => {
+                LogRead::Skipped { next: after } => {
                     assert!(after > next);
                     next = after;
                 }
-                Read::Pending => panic!("it never has one wait"),
-                Read::End => break,
+                LogRead::Pending => panic!("it never has one wait"),
+                LogRead::End => break,
             }
         }
         assert_eq!(chunks, [170]);
         assert_eq!(next, Offset(300));
         let nothing = log.read(P0, Offset(0), &filter(&["absent"])).unwrap();
-        assert!(matches!(nothing, Read::Skipped { next: Offset(300) }));
-        assert!(matches!(log.read(P0, Offset(300), &filter(&["*"])), Ok(Read::End)));
+        assert!(matches!(nothing, LogRead::Skipped { next: Offset(300) }));
+        assert!(matches!(log.read(P0, Offset(300), &filter(&["*"])), Ok(LogRead::End)));
         let no = log.read(PartitionId(1), Offset(0), &filter(&["*"]));
         assert!(matches!(no, Err(LogError::NoPartition(PartitionId(1)))));
     };
@@ -65,7 +65,7 @@ fn many_types_in_a_chunk_skip_nothing() {
     append(&log, &events).unwrap();
     drop(log);
     let log = place.open(&config);
-    assert!(matches!(log.read(P0, Offset(0), &filter(&["t599"])), Ok(Read::Chunk(_))));
+    assert!(matches!(log.read(P0, Offset(0), &filter(&["t599"])), Ok(LogRead::Chunk(_))));
     assert_eq!(log.stats().unwrap().partitions[0].types, [(String::new(), 600)]);
     assert_eq!(read_all(&log, P0), events);
 }
@@ -178,7 +178,7 @@ fn retention_by_age_lets_go_of_whole_chunks_from_the_front_but_not_past_the_floo
     log.maintain(Timestamp(10_000 * 1_000_000), &|_| None).unwrap();
     let bounds = log.bounds(P0).unwrap();
     assert_eq!((bounds.start, bounds.end), (Offset(100), Offset(100)));
-    assert!(matches!(log.read(P0, Offset(100), &TypeFilter::everything()), Ok(Read::End)));
+    assert!(matches!(log.read(P0, Offset(100), &TypeFilter::everything()), Ok(LogRead::End)));
     let stats = log.stats().unwrap();
     assert_eq!((stats.partitions[0].chunks, stats.partitions[0].bytes), (0, 0));
     drop(log);
@@ -192,7 +192,7 @@ fn retention_by_age_lets_go_of_whole_chunks_from_the_front_but_not_past_the_floo
 fn append_times(log: &EmbeddedLog) -> Vec<i64> {
     let mut next = log.bounds(P0).unwrap().start;
     let mut times = Vec::new();
-    while let Read::Chunk(chunk) = log.read(P0, next, &TypeFilter::everything()).unwrap() {
+    while let LogRead::Chunk(chunk) = log.read(P0, next, &TypeFilter::everything()).unwrap() {
         times.extend(chunk.appended.iter().map(|time| time.0 / 1_000_000));
         next = chunk.end();
     }
@@ -302,19 +302,19 @@ fn readers_at_all_offsets_agree_while_appends_and_retention_go_on() {
                 let mut next = Offset(0);
                 while !done.load(Ordering::SeqCst) {
                     match log.read(P0, next, &TypeFilter::everything()) {
-                        Ok(Read::Chunk(chunk)) => {
+                        Ok(LogRead::Chunk(chunk)) => {
                             for (index, event) in chunk.events.iter().enumerate() {
                                 assert_eq!(event.id, chunk.offset(index).0.to_string());
                             }
                             assert!(chunk.end() > next);
                             next = chunk.end();
                         }
-                        Ok(Read::Pending) => panic!("it never has one wait"),
-                        Ok(Read::End) => {
+                        Ok(LogRead::Pending) => panic!("it never has one wait"),
+                        Ok(LogRead::End) => {
                             std::thread::yield_now();
                             next = log.bounds(P0).unwrap().start;
                         }
-                        Ok(Read::Skipped { .. }) => panic!("all is wanted"),
+                        Ok(LogRead::Skipped { .. }) => panic!("all is wanted"),
                         Err(LogError::OutOfRange { start, .. }) => next = start,
                         Err(error) => panic!("{error}"),
                     }
