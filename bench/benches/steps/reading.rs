@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use lantern_core::{Attributes, Events, Log, Offset, PartitionId, LogRead, TypeFilter};
+use lantern_core::{Attributes, Events, Log, LogRead, Offset, PartitionId, TypeFilter};
 use lantern_log::{EmbeddedLog, LogConfig};
 use tempfile::TempDir;
 

@@ -6,10 +6,10 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use futures_util::{SinkExt as _, StreamExt as _};
 use lantern_core::{
-    ApplyOutcome, Attributes, Batch, PublishedCommit, EventRef, Events, FieldSpec, FieldKind, Host, Instance,
-    InstantiateError, Manifest, Offset, OnFailure, PartitionId, Plugin, CommitSink, ShardId,
-    ShardStore, Space, SpaceWrites, StateStores, TableSpec, TableChanges, TableId, Timestamp,
-    VersionId, View, ViewError, Views, Writes,
+    ApplyOutcome, Attributes, Batch, CommitSink, EventRef, Events, FieldKind, FieldSpec, Host,
+    Instance, InstantiateError, Manifest, Offset, OnFailure, PartitionId, Plugin, PublishedCommit,
+    ShardId, ShardStore, Space, SpaceWrites, StateStores, TableChanges, TableId, TableSpec,
+    Timestamp, VersionId, View, ViewError, Views, Writes,
 };
 use lantern_engine::{EngineConfig, EventList, FoldOptions, fold};
 use lantern_live::{Hub, LiveConfig};

@@ -4,63 +4,63 @@
 //! This crate does no I/O, names no runtime, no database and no WebAssembly
 //! engine, and keeps no global state.
 
-mod change;
+mod blocking_read;
 mod checkpoint;
 mod chunk;
 mod column;
+mod commit;
+mod deduplication;
 pub mod dump;
 mod event;
 #[cfg(feature = "fake")]
 pub mod fake;
-mod found;
 mod ids;
 mod manifest;
 mod members;
 mod merge;
-mod names;
 mod ports;
+mod projection_key;
+mod read_values;
 mod records;
-mod reserved;
+mod reserved_names;
 mod rfc3339;
 mod row_check;
 mod view;
-mod waiting;
-mod window;
 mod writes;
 
-pub use change::{PublishedCommit, TableChanges};
+pub use blocking_read::read_or_wait;
 pub use checkpoint::{Checkpoint, ShardPoint, ShardProof, incarnation_of};
 pub use chunk::{Chunk, Offsets};
 pub use column::{Column, ColumnError};
+pub use commit::{PublishedCommit, TableChanges};
+pub use deduplication::{DeduplicationWindow, Identity, KnownEvent, identity};
 pub use event::{Columns, DEPTH_EXTENSION, Event, EventRef, Events};
-pub use found::ReadValues;
 pub use ids::{Cause, Offset, PartitionId, TableId, Timestamp};
 pub use manifest::{
-    Attributes, EventTime, FieldSpec, FieldKind, Manifest, ManifestError, Member, Merge, OnFailure,
+    Attributes, EventTime, FieldKind, FieldSpec, Manifest, ManifestError, Member, Merge, OnFailure,
     TableSpec, TypeFilter,
 };
 pub use members::{MemberColumn, MemberValues, decode_members};
 pub use merge::merge_rows;
-pub use names::projection_key;
 pub use ports::{
-    AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, ApplyOutcome, ApplyError, Batch, PartitionBounds, Catalog,
-    Clock, Emitted, Host, HostError, Instance, InstantiateError, KeyRange, Level, Log, LogError,
-    NewEvent, Pairs, Plugin, CommitSink, Random, LogRead, ReadStore, RejectedEvent, Row, ShardId,
-    ShardStore, Space, StateStores, StoreError, Timer, TrapKind, Waker,
+    AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, ApplyError, ApplyOutcome, Batch, Catalog,
+    Clock, CommitSink, Emitted, Host, HostError, Instance, InstantiateError, KeyRange, Level, Log,
+    LogError, LogRead, NewEvent, Pairs, PartitionBounds, Plugin, Random, ReadStore, RejectedEvent,
+    Row, ShardId, ShardStore, Space, StateStores, StoreError, Timer, TrapKind, Waker,
 };
+pub use projection_key::projection_key;
+pub use read_values::ReadValues;
 pub use records::{
     AheadEvent, AheadEvents, DecisionRecord, EmitFrom, FoldDifference, OutboxEvent, ParkedKind,
     ParkedRecord, ProjectionRecord, SecondFolds, ShardMeta, VersionId, VersionRecord, VersionState,
 };
-pub use reserved::{
+pub use reserved_names::{
     EMITTED_SOURCE_PREFIX, HOST_EXTENSION_PREFIX, HOST_SOURCE, HOST_TYPE_PREFIX, emitted_id,
     has_emitted_form, is_host_source, is_host_type,
 };
 pub use rfc3339::parse_rfc3339;
 pub use row_check::check_row;
 pub use view::{ChangesSince, ShardChanges, View, ViewError, Views};
-pub use waiting::read_or_wait;
-pub use window::{Identity, KnownEvent, DeduplicationWindow, identity};
 pub use writes::{ChangedPairs, PairSpan, SpaceWrites, Writes};
 
 /// The event type of heartbeats: events the host itself appends to an idle log

@@ -215,7 +215,7 @@ pub enum Merge {
     Min,
     /// The largest.
     Max,
-    /// That of the partition whose row has the latest [`Table::newest_by`].
+    /// That of the partition whose row has the latest [`TableSpec::newest_by`].
     Newest,
     /// The union of sketches.
     Sketch,
@@ -583,8 +583,12 @@ mod tests {
         );
         check(|m| m.members = vec![member("")], "with 0 bytes");
         check(|m| m.members = vec![member("a"); 300], "300 members, and the limit is 256");
-        let field =
-            |name: &str, kind, merge| FieldSpec { name: name.into(), kind, merge, ..FieldSpec::default() };
+        let field = |name: &str, kind, merge| FieldSpec {
+            name: name.into(),
+            kind,
+            merge,
+            ..FieldSpec::default()
+        };
         let newest = || {
             vec![
                 field("at", FieldKind::Timestamp, Merge::Max),

@@ -99,7 +99,7 @@ impl<'a> Visitor<'a> for ObjectVisitor<'_, '_, 'a> {
                 continue;
             };
             let value: &RawValue = map.next_value()?;
-            self.found[index] = match (self.found[index], value.get()) {
+            self.lookup[index] = match (self.lookup[index], value.get()) {
                 (MemberLookup::Missing, "null") => MemberLookup::Null,
                 (MemberLookup::Missing, value) => MemberLookup::Value(value),
                 _ => MemberLookup::Mismatched,

@@ -13,7 +13,7 @@ use serde::Deserializer as _;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::{FieldSpec, FieldKind, parse_rfc3339};
+use crate::{FieldKind, FieldSpec, parse_rfc3339};
 
 /// How deep a row may be nested; the row itself counts as 1.
 const DEPTH_MAX: usize = 64;
@@ -125,7 +125,8 @@ fn check_whole(fields: &[FieldSpec], value: &[u8]) -> Result<(), String> {
     }
     let mut wrong = None;
     let mut row = serde_json::Deserializer::from_str(text);
-    let parsed = row.deserialize_map(RowVisitor { fields, wrong: &mut wrong }).and_then(|()| row.end());
+    let parsed =
+        row.deserialize_map(RowVisitor { fields, wrong: &mut wrong }).and_then(|()| row.end());
     match (parsed, wrong) {
         (Ok(()), _) => Ok(()),
         (Err(_), Some(wrong)) => Err(wrong),
@@ -196,9 +197,8 @@ fn is_of_kind(kind: FieldKind, json: &str) -> bool {
         FieldKind::Number => is_number && json.parse::<f64>().is_ok_and(f64::is_finite),
         FieldKind::Text => serde_json::from_str::<BorrowedName<'_>>(json).is_ok(),
         FieldKind::Boolean => matches!(json, "true" | "false"),
-        FieldKind::Timestamp => {
-            serde_json::from_str::<BorrowedName<'_>>(json).is_ok_and(|BorrowedName(text)| is_time(&text))
-        }
+        FieldKind::Timestamp => serde_json::from_str::<BorrowedName<'_>>(json)
+            .is_ok_and(|BorrowedName(text)| is_time(&text)),
         FieldKind::Json => true,
         FieldKind::Distinct => serde_json::from_str::<lantern_sketch::Distinct>(json).is_ok(),
         FieldKind::Percentiles => serde_json::from_str::<lantern_sketch::Percentiles>(json).is_ok(),
@@ -249,8 +249,11 @@ mod tests {
     use super::*;
 
     fn fields() -> Vec<FieldSpec> {
-        let field =
-            |(name, kind): (&str, FieldKind)| FieldSpec { name: name.into(), kind, ..FieldSpec::default() };
+        let field = |(name, kind): (&str, FieldKind)| FieldSpec {
+            name: name.into(),
+            kind,
+            ..FieldSpec::default()
+        };
         [
             ("a", FieldKind::Integer),
             ("b", FieldKind::Number),

@@ -7,8 +7,8 @@ use thiserror::Error;
 
 use crate::{
     Checkpoint, DecisionRecord, KeyRange, Log, Manifest, Offset, PartitionId, ReadStore, Row,
-    ShardMeta, ShardPoint, ShardProof, Space, StoreError, TableSpec, TableChanges, TableId, Timestamp,
-    VersionId, merge_rows,
+    ShardMeta, ShardPoint, ShardProof, Space, StoreError, TableChanges, TableId, TableSpec,
+    Timestamp, VersionId, merge_rows,
 };
 
 /// Opens views of projections.
@@ -298,6 +298,9 @@ impl View {
         }
         let rows: Vec<&[u8]> = held.iter().map(|(_, value)| value.as_slice()).collect();
         let table = self.manifest.tables.get(table.0 as usize);
-        table.map_or_else(|| merge_rows(&TableSpec::default(), &rows), |table| merge_rows(table, &rows))
+        table.map_or_else(
+            || merge_rows(&TableSpec::default(), &rows),
+            |table| merge_rows(table, &rows),
+        )
     }
 }

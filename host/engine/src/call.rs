@@ -5,8 +5,8 @@ use std::any::Any;
 use std::sync::Arc;
 
 use lantern_core::{
-    Batch, Cause, ReadValues, Host, HostError, KeyRange, Level, Manifest, NewEvent, Offset,
-    OutboxEvent, Row, ShardStore, Space, TableSpec, TableId, Timer, Timestamp, check_row,
+    Batch, Cause, Host, HostError, KeyRange, Level, Manifest, NewEvent, Offset, OutboxEvent,
+    ReadValues, Row, ShardStore, Space, TableId, TableSpec, Timer, Timestamp, check_row,
 };
 
 use crate::EngineConfig;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::{
-    AppendDone, PartitionBounds, Chunk, Events, KeyRange, Log, LogError, Offset, Offsets, OutboxEvent,
-    PartitionId, Plugin, LogRead, ReadStore, ShardId, Space, StateStores, Timestamp, TypeFilter,
-    VersionId, View, Waker, dump,
+    AppendDone, Chunk, Events, KeyRange, Log, LogError, LogRead, Offset, Offsets, OutboxEvent,
+    PartitionBounds, PartitionId, Plugin, ReadStore, ShardId, Space, StateStores, Timestamp,
+    TypeFilter, VersionId, View, Waker, dump,
 };
 use parking_lot::Mutex;
 

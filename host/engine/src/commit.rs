@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lantern_core::{
-    PublishedCommit, KeyRange, Manifest, Offset, ShardMeta, ShardPoint, ShardStore, Space, StoreError,
-    TableChanges, TableId, Timestamp, Writes,
+    KeyRange, Manifest, Offset, PublishedCommit, ShardMeta, ShardPoint, ShardStore, Space,
+    StoreError, TableChanges, TableId, Timestamp, Writes,
 };
 
 use crate::layers::Frozen;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lantern_core::{
-    Catalog, Clock, Log, PartitionId, Plugin, CommitSink, Random, StateStores, VersionId,
+    Catalog, Clock, CommitSink, Log, PartitionId, Plugin, Random, StateStores, VersionId,
     VersionRecord, View, ViewError, Views,
 };
 use parking_lot::Mutex;

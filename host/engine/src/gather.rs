@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use lantern_core::{
-    Attributes, Batch, Chunk, Event, EventRef, HEARTBEAT_TYPE, Log, LogError, Manifest, Offset,
-    OnFailure, PartitionId, LogRead, ShardMeta, Timestamp, TypeFilter, UNREADABLE_KIND,
+    Attributes, Batch, Chunk, Event, EventRef, HEARTBEAT_TYPE, Log, LogError, LogRead, Manifest,
+    Offset, OnFailure, PartitionId, ShardMeta, Timestamp, TypeFilter, UNREADABLE_KIND,
     UNREADABLE_TYPE,
 };
 

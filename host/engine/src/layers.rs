@@ -10,8 +10,8 @@ use std::sync::{Arc, LazyLock, OnceLock};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use lantern_core::{
-    ChangedPairs, ReadValues, KeyRange, PairSpan, Pairs, ReadStore, Space, SpaceWrites,
-    StoreError, Writes,
+    ChangedPairs, KeyRange, PairSpan, Pairs, ReadStore, ReadValues, Space, SpaceWrites, StoreError,
+    Writes,
 };
 
 /// What a changed pair takes in memory besides its key and value, in bytes:

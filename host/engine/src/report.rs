@@ -1,7 +1,8 @@
 //! Answers questions about projections, and acts on parked events.
 
 use lantern_core::{
-    PartitionBounds, KeyRange, ParkedRecord, PartitionId, Space, VersionId, VersionRecord, VersionState,
+    KeyRange, ParkedRecord, PartitionBounds, PartitionId, Space, VersionId, VersionRecord,
+    VersionState,
 };
 
 use crate::outbox::{self, refused_of};

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::{
-    Checkpoint, PublishedCommit, KeyRange, Log, LogError, Offset, Plugin, ShardId, ShardStore, Space,
-    StoreError,
+    Checkpoint, KeyRange, Log, LogError, Offset, Plugin, PublishedCommit, ShardId, ShardStore,
+    Space, StoreError,
 };
 
 use crate::apply::Applier;

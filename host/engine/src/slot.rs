@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lantern_core::{
-    PartitionBounds, Offset, Random, ReadStore, ShardId, ShardMeta, ShardStore, Space, Timestamp,
+    Offset, PartitionBounds, Random, ReadStore, ShardId, ShardMeta, ShardStore, Space, Timestamp,
 };
 use parking_lot::Mutex;
 
@@ -261,7 +261,8 @@ impl Slot {
         let meta = &seen.meta;
         let known = |time: Timestamp| (time != Timestamp::MIN).then_some(time.0);
         // Events that the log has deleted will not be read any more.
-        let lag = |bounds: PartitionBounds| bounds.end.0.saturating_sub(meta.next.max(bounds.start).0);
+        let lag =
+            |bounds: PartitionBounds| bounds.end.0.saturating_sub(meta.next.max(bounds.start).0);
         let behind = |bounds: PartitionBounds| {
             let known = lag(bounds) > 0 && meta.max_time != Timestamp::MIN;
             let behind = bounds.max_time.0.saturating_sub(meta.max_time.0);

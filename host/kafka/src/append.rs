@@ -13,8 +13,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lantern_core::{
-    AppendDone, Appended, AppendedEvent, EventRef, Events, Identity, LogError, Offset, PartitionId,
-    RejectedEvent, KnownEvent, DeduplicationWindow, identity,
+    AppendDone, Appended, AppendedEvent, DeduplicationWindow, EventRef, Events, Identity,
+    KnownEvent, LogError, Offset, PartitionId, RejectedEvent, identity,
 };
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
@@ -504,7 +504,9 @@ impl Worker {
             Failure::Together => {
                 (self.alone_at, self.renewing) = (Some(settings.batch_bytes_max), true);
             }
-            Failure::Unavailable(why) if self.window.as_ref().is_some_and(DeduplicationWindow::is_on) => {
+            Failure::Unavailable(why)
+                if self.window.as_ref().is_some_and(DeduplicationWindow::is_on) =>
+            {
                 tracing::warn!(%why, "a record was not delivered: the end of the topic is read again");
                 self.window = None;
             }

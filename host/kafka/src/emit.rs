@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lantern_core::{
-    AppendDone, Appended, Emitted, EventRef, LogError, RejectedEvent, DeduplicationWindow, identity,
+    AppendDone, Appended, DeduplicationWindow, Emitted, EventRef, LogError, RejectedEvent, identity,
 };
 use parking_lot::Mutex;
 use rdkafka::client::OAuthToken;

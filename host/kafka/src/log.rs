@@ -7,8 +7,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lantern_core::{
-    AppendDone, PartitionBounds, Emitted, Events, Log, LogError, Offset, PartitionId, LogRead, Timestamp,
-    TypeFilter, Waker,
+    AppendDone, Emitted, Events, Log, LogError, LogRead, Offset, PartitionBounds, PartitionId,
+    Timestamp, TypeFilter, Waker,
 };
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer};

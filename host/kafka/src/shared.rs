@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use lantern_core::{PartitionBounds, LogError, Offset, PartitionId, LogRead, Timestamp, TypeFilter, Waker};
+use lantern_core::{
+    LogError, LogRead, Offset, PartitionBounds, PartitionId, Timestamp, TypeFilter, Waker,
+};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::client::Said;
@@ -102,7 +104,7 @@ pub(crate) struct State {
     pub(crate) streams: Vec<Stream>,
     /// Whether a reader waits for a cursor.
     pub(crate) starving: bool,
-    /// Whether a reader got [`Read::Pending`] since the bounds were last queried. It is
+    /// Whether a reader got [`LogRead::Pending`] since the bounds were last queried. It is
     /// woken at the next answer, so that no wait is endless.
     pub(crate) waited_for: bool,
 }
@@ -190,9 +192,11 @@ impl Shared {
         }
         let fresh = self.fresh();
         match (state.bounds, state.told) {
-            (Some((start, end)), Some(told)) if told.elapsed() < fresh => {
-                Ok(PartitionBounds { start: Offset(start), end: Offset(end), max_time: state.max_time })
-            }
+            (Some((start, end)), Some(told)) if told.elapsed() < fresh => Ok(PartitionBounds {
+                start: Offset(start),
+                end: Offset(end),
+                max_time: state.max_time,
+            }),
             (_, told) => Err(LogError::Unavailable(self.away(told.map(|told| told.elapsed())))),
         }
     }

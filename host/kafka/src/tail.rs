@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use lantern_core::{Events, Offset, PartitionId, DeduplicationWindow, identity};
+use lantern_core::{DeduplicationWindow, Events, Offset, PartitionId, identity};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
@@ -47,7 +47,11 @@ fn settled(
 ///
 /// # Errors
 /// [`KafkaError`] if the broker does not answer in time.
-pub(crate) fn read(shared: &Shared, context: &Context, topic: &str) -> KafkaResult<DeduplicationWindow> {
+pub(crate) fn read(
+    shared: &Shared,
+    context: &Context,
+    topic: &str,
+) -> KafkaResult<DeduplicationWindow> {
     let config = &shared.config;
     let group = format!("{}reader", config.group_prefix);
     let client = |isolation| {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lantern_core::{Checkpoint, PublishedCommit, FieldKind, TableId, View};
+use lantern_core::{Checkpoint, FieldKind, PublishedCommit, TableId, View};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::value::RawValue;

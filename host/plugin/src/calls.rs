@@ -1,7 +1,7 @@
 //! The calls a plugin makes, version 0.2 of the contract: checks what comes out
 //! of the guest and hands it to the [`lantern_core::Host`].
 
-use lantern_core::{Cause, Column, ReadValues, HostError, Level, NewEvent, TableId, Timestamp};
+use lantern_core::{Cause, Column, HostError, Level, NewEvent, ReadValues, TableId, Timestamp};
 use wasmtime::Result;
 
 use crate::bindings::v0_2::lantern::projection::{logging, outbox, tables, timers, types};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lantern_core::{
-    ApplyOutcome, ApplyError, Attributes, Batch, Cause, Column, Host, Instance, InstantiateError,
+    ApplyError, ApplyOutcome, Attributes, Batch, Cause, Column, Host, Instance, InstantiateError,
     Manifest, ManifestError, Member, MemberColumn, MemberValues, Plugin, Timestamp, TrapKind,
     decode_members,
 };

@@ -1,7 +1,7 @@
 //! From the contract's manifest to the host's own.
 
 use lantern_core::{
-    Attributes, EventTime, FieldSpec, FieldKind, Manifest, ManifestError, Member, Merge, OnFailure,
+    Attributes, EventTime, FieldKind, FieldSpec, Manifest, ManifestError, Member, Merge, OnFailure,
     TableSpec,
 };
 

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use lantern_core::{
-    PartitionBounds, EventRef, Events, HEARTBEAT_TYPE, Log, LogError, Offset, PartitionId, Timestamp,
+    EventRef, Events, HEARTBEAT_TYPE, Log, LogError, Offset, PartitionBounds, PartitionId,
+    Timestamp,
 };
 #[cfg(feature = "kafka")]
 use lantern_kafka::KafkaLog;

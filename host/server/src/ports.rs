@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use lantern_core::{Clock, PublishedCommit, CommitSink, Random, Timestamp};
+use lantern_core::{Clock, CommitSink, PublishedCommit, Random, Timestamp};
 use lantern_live::Hub;
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::watch;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lantern_core::{PartitionBounds, Offset, PartitionId, Timestamp};
+use lantern_core::{Offset, PartitionBounds, PartitionId, Timestamp};
 use lantern_engine::Engine;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -195,7 +195,8 @@ mod tests {
 
     #[test]
     fn a_heartbeat_is_never_ahead_of_the_clock() {
-        let bounds = |time| PartitionBounds { max_time: Timestamp(time), ..PartitionBounds::default() };
+        let bounds =
+            |time| PartitionBounds { max_time: Timestamp(time), ..PartitionBounds::default() };
         let (idle, now) = (Duration::from_micros(5), Timestamp(100));
         assert_eq!(beat_time(&bounds(20), idle, now), Timestamp(25));
         assert_eq!(beat_time(&bounds(98), idle, now), now);

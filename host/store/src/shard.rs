@@ -12,7 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use lantern_core::{
-    ReadValues, KeyRange, Pairs, ReadStore, ShardStore, Space, StoreError, TableId, Writes,
+    KeyRange, Pairs, ReadStore, ReadValues, ShardStore, Space, StoreError, TableId, Writes,
 };
 use parking_lot::{Mutex, RwLock};
 use redb::Database;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use lantern_core::fake::{NativePlugin, host_error};
 use lantern_core::{
-    Attributes, Batch, Event, Host, Manifest, NewEvent, OnFailure, Plugin, TableSpec, TableId,
+    Attributes, Batch, Event, Host, Manifest, NewEvent, OnFailure, Plugin, TableId, TableSpec,
 };
 
 use crate::meter::{CLOSED, CYCLE_DEPTH_MAX, LARGE, READ};

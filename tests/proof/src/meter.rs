@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use lantern_core::fake::{NativePlugin, host_error};
 use lantern_core::{
-    ApplyOutcome, ApplyError, Attributes, Batch, Cause, Event, EventRef, EventTime, FieldSpec, FieldKind,
-    Host, HostError, Instance, InstantiateError, Manifest, NewEvent, OnFailure, Plugin, TableSpec,
-    TableId, Timestamp, TrapKind, VersionRecord,
+    ApplyError, ApplyOutcome, Attributes, Batch, Cause, Event, EventRef, EventTime, FieldKind,
+    FieldSpec, Host, HostError, Instance, InstantiateError, Manifest, NewEvent, OnFailure, Plugin,
+    TableId, TableSpec, Timestamp, TrapKind, VersionRecord,
 };
 use lantern_engine::{PluginError, PluginSource};
 use parking_lot::Mutex;
@@ -188,8 +188,11 @@ pub fn event(id: &str, tenant: &str, subject: &str, time: i64, reading: Reading)
 /// The manifest of the meter of `kind`.
 #[must_use]
 pub fn manifest(kind: Kind) -> Manifest {
-    let field =
-        |name: &str| FieldSpec { name: name.into(), kind: FieldKind::Integer, ..FieldSpec::default() };
+    let field = |name: &str| FieldSpec {
+        name: name.into(),
+        kind: FieldKind::Integer,
+        ..FieldSpec::default()
+    };
     Manifest {
         name: NAME.into(),
         version: format!("{}.0.0", kind.offset),

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use lantern_core::dump::{self, Entry};
 use lantern_core::{
-    Attributes, Catalog as _, Events, HEARTBEAT_TYPE, Log as _, Offset, ParkedRecord, PartitionId,
-    ProjectionRecord, LogRead, ReadStore, ShardId, Space, StateStores as _, TypeFilter, VersionRecord,
+    Attributes, Catalog as _, Events, HEARTBEAT_TYPE, Log as _, LogRead, Offset, ParkedRecord,
+    PartitionId, ProjectionRecord, ReadStore, ShardId, Space, StateStores as _, TypeFilter,
+    VersionRecord,
 };
 use lantern_log::{EmbeddedLog, LogConfig};
 use lantern_store::{CatalogFile, StateDir, StoreConfig};

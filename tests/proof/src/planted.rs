@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lantern_core::{
-    AppendDone, Appended, AppendedEvent, PartitionBounds, PublishedCommit, EventRef, Events, KeyRange, Log,
-    LogError, Offset, Pairs, PartitionId, CommitSink, LogRead, ReadStore, ShardId, ShardStore, Space,
-    SpaceWrites, StateStores, StoreError, Timestamp, TypeFilter, VersionId, Waker, Writes,
+    AppendDone, Appended, AppendedEvent, CommitSink, EventRef, Events, KeyRange, Log, LogError,
+    LogRead, Offset, Pairs, PartitionBounds, PartitionId, PublishedCommit, ReadStore, ShardId,
+    ShardStore, Space, SpaceWrites, StateStores, StoreError, Timestamp, TypeFilter, VersionId,
+    Waker, Writes,
 };
 use parking_lot::Mutex;
 

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 
 use super::lock;
 use crate::{
-    AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, PartitionBounds, Chunk, Event, Events, Log, LogError,
-    Offset, Offsets, PartitionId, LogRead, Timestamp, TypeFilter, Waker,
+    AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, Chunk, Event, Events, Log, LogError,
+    LogRead, Offset, Offsets, PartitionBounds, PartitionId, Timestamp, TypeFilter, Waker,
 };
 
 /// A log in memory: chunks of a given number of events; appends are done at

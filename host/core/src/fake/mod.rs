@@ -16,7 +16,9 @@ pub use log::{AppendClock, MemoryLog};
 pub use plugin::{NativePlugin, host_error};
 pub use store::{MemoryShard, MemoryStores};
 
-use crate::{Catalog, Clock, PublishedCommit, ProjectionRecord, CommitSink, Random, StoreError, Timestamp};
+use crate::{
+    Catalog, Clock, CommitSink, ProjectionRecord, PublishedCommit, Random, StoreError, Timestamp,
+};
 
 /// Locks; a test that panicked elsewhere does not hide what it left behind.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -116,12 +118,12 @@ impl Random for CountingRandom {
     }
 }
 
-/// One call of [`Publish`].
+/// One call of [`CommitSink`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// [`Publish::committed`].
+    /// [`CommitSink::committed`].
     Committed(Arc<PublishedCommit>),
-    /// [`Publish::activated`].
+    /// [`CommitSink::activated`].
     Activated {
         /// The projection's name.
         projection: String,

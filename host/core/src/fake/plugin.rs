@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::lock;
 use crate::{
-    ApplyOutcome, ApplyError, Batch, Host, HostError, Instance, InstantiateError, Manifest, Plugin,
+    ApplyError, ApplyOutcome, Batch, Host, HostError, Instance, InstantiateError, Manifest, Plugin,
     TrapKind,
 };
 

@@ -66,7 +66,7 @@ pub trait Log: Send + Sync {
     fn on_append(&self, waker: Waker);
 
     /// Blocks until [`Log::read`] from `from` may answer other than
-    /// [`Read::Pending`], at most `timeout`.
+    /// [`LogRead::Pending`], at most `timeout`.
     fn wait(&self, _partition: PartitionId, _from: Offset, _timeout: Duration) {}
 
     /// What people call the partition, where that is not its number alone.
@@ -108,7 +108,7 @@ pub type AppendDone = Box<dyn FnOnce(Result<Appended, LogError>) + Send>;
 pub type Waker = Arc<dyn Fn(PartitionId, Option<&[String]>) + Send + Sync>;
 
 /// How far ahead of its append an event may be and still count in
-/// [`Bounds::max_time`], in microseconds.
+/// [`PartitionBounds::max_time`], in microseconds.
 pub const AHEAD_MAX_US: i64 = 60_000_000;
 
 /// What a partition holds.

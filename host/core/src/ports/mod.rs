@@ -9,11 +9,11 @@ mod store;
 
 pub use feed::{Clock, CommitSink};
 pub use log::{
-    AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, PartitionBounds, Emitted, Log, LogError, LogRead,
-    RejectedEvent, Waker,
+    AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, Emitted, Log, LogError, LogRead,
+    PartitionBounds, RejectedEvent, Waker,
 };
 pub use plugin::{
-    ApplyOutcome, ApplyError, Batch, Host, HostError, Instance, InstantiateError, Level, NewEvent,
+    ApplyError, ApplyOutcome, Batch, Host, HostError, Instance, InstantiateError, Level, NewEvent,
     Plugin, Row, Timer, TrapKind,
 };
 pub use random::Random;

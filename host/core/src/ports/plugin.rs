@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::{Cause, Events, ReadValues, Manifest, Offset, PartitionId, TableId, Timestamp};
+use crate::{Cause, Events, Manifest, Offset, PartitionId, ReadValues, TableId, Timestamp};
 
 /// A compiled plugin with its parameters: makes instances.
 pub trait Plugin: Send + Sync {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::{ReadValues, PartitionId, ProjectionRecord, TableId, VersionId, Writes};
+use crate::{PartitionId, ProjectionRecord, ReadValues, TableId, VersionId, Writes};
 
 /// Names a shard's state.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

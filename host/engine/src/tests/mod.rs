@@ -18,9 +18,9 @@ use lantern_core::fake::{
     RecordingSink, host_error,
 };
 use lantern_core::{
-    ApplyError, Attributes, Batch, Cause, Event, EventTime, FieldSpec, FieldKind, Host, KeyRange,
-    Manifest, NewEvent, OnFailure, PartitionId, Plugin, TableSpec, TableId, Timestamp, VersionRecord,
-    Views, dump,
+    ApplyError, Attributes, Batch, Cause, Event, EventTime, FieldKind, FieldSpec, Host, KeyRange,
+    Manifest, NewEvent, OnFailure, PartitionId, Plugin, TableId, TableSpec, Timestamp,
+    VersionRecord, Views, dump,
 };
 use parking_lot::Mutex;
 

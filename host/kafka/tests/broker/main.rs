@@ -14,7 +14,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use lantern_core::{
-    AppendDone, Appended, Event, Events, Log, LogError, Offset, PartitionId, LogRead, TypeFilter,
+    AppendDone, Appended, Event, Events, Log, LogError, LogRead, Offset, PartitionId, TypeFilter,
     read_or_wait,
 };
 use lantern_kafka::{KafkaConfig, KafkaLog};

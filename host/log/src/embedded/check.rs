@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lantern_core::{PartitionBounds, Offset, PartitionId, Timestamp};
+use lantern_core::{Offset, PartitionBounds, PartitionId, Timestamp};
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::meta::{Identities, PartitionRow};

@@ -2,7 +2,7 @@
 //! chunk, so that readers can skip it unread; a row for each partition; and the
 //! identities of the newest events. Each record has a checksum.
 
-use lantern_core::{PartitionBounds, Identity, Offset, PartitionId, Timestamp, TypeFilter};
+use lantern_core::{Identity, Offset, PartitionBounds, PartitionId, Timestamp, TypeFilter};
 
 use super::bytes::{Reader, seal, u32_of, unseal};
 use super::codec::Encoded;
@@ -106,7 +106,7 @@ pub(crate) struct PartitionRow {
     pub(crate) start: Offset,
     pub(crate) end: Offset,
     /// The highest event time, without events that are too far ahead of their append
-    /// time; see [`Bounds::max_time`].
+    /// time; see [`PartitionBounds::max_time`].
     pub(crate) time_max: Timestamp,
     /// The latest append time of all.
     pub(crate) appended_max: Timestamp,

@@ -32,8 +32,8 @@ use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lantern_core::{
-    AppendDone, PartitionBounds, EventRef, Events, Log, LogError, Offset, PartitionId, LogRead, Timestamp,
-    TypeFilter, Waker,
+    AppendDone, EventRef, Events, Log, LogError, LogRead, Offset, PartitionBounds, PartitionId,
+    Timestamp, TypeFilter, Waker,
 };
 use parking_lot::Mutex;
 use redb::ReadableDatabase;

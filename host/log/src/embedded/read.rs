@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lantern_core::{Chunk, LogError, Offset, PartitionId, LogRead, Timestamp, TypeFilter};
+use lantern_core::{Chunk, LogError, LogRead, Offset, PartitionId, Timestamp, TypeFilter};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
 use super::meta::{ChunkMeta, PartitionRow};

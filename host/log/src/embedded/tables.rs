@@ -17,7 +17,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lantern_core::{Chunk, LogError, Offset, PartitionId, Timestamp, DeduplicationWindow};
+use lantern_core::{Chunk, DeduplicationWindow, LogError, Offset, PartitionId, Timestamp};
 use redb::{
     Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
 };

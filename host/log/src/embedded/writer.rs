@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lantern_core::{
-    Appended, AppendedEvent, Attributes, EventRef, Events, Identity, LogError, Offset, PartitionId,
-    KnownEvent, Timestamp,
+    Appended, AppendedEvent, Attributes, EventRef, Events, Identity, KnownEvent, LogError, Offset,
+    PartitionId, Timestamp,
 };
 use redb::{Database, ReadableTable as _, WriteTransaction};
 use tracing::{debug, error, info, warn};

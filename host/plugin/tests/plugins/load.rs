@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use lantern_core::{
-    Attributes, EventTime, FieldSpec, FieldKind, Manifest, Member, Merge, OnFailure, TableSpec,
+    Attributes, EventTime, FieldKind, FieldSpec, Manifest, Member, Merge, OnFailure, TableSpec,
 };
 use lantern_plugin::{Compiler, PluginConfig, PluginHost, PluginLimits};
 

@@ -14,8 +14,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lantern_core::{
-    ApplyOutcome, Attributes, Batch, Cause, EventRef, Events, Host, HostError, Level, NewEvent, Plugin,
-    Row, TableId, Timestamp,
+    ApplyOutcome, Attributes, Batch, Cause, EventRef, Events, Host, HostError, Level, NewEvent,
+    Plugin, Row, TableId, Timestamp,
 };
 use lantern_plugin::{Compiler, LoadError, PluginConfig, PluginHost, PluginLimits};
 

@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue};
 use lantern_core::{
-    PartitionBounds, Chunk, EventRef, HEARTBEAT_TYPE, Offset, PartitionId, LogRead, TypeFilter,
+    Chunk, EventRef, HEARTBEAT_TYPE, LogRead, Offset, PartitionBounds, PartitionId, TypeFilter,
     UNREADABLE_TYPE, read_or_wait,
 };
 use serde::Deserialize;
@@ -267,7 +267,12 @@ impl Page {
         }
     }
 
-    fn answer(mut self, partition: PartitionId, bounds: PartitionBounds, decisions: u64) -> Response {
+    fn answer(
+        mut self,
+        partition: PartitionId,
+        bounds: PartitionBounds,
+        decisions: u64,
+    ) -> Response {
         let next = HeaderValue::from(self.next.0);
         let (media, body) = match self.shape {
             Shape::Ndjson => (NDJSON, self.events),

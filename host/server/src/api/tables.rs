@@ -7,7 +7,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use lantern_core::{
-    Checkpoint, KeyRange, Offset, PartitionId, Row, TableSpec, TableId, View, Views as _,
+    Checkpoint, KeyRange, Offset, PartitionId, Row, TableId, TableSpec, View, Views as _,
 };
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};

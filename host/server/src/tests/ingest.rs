@@ -1,5 +1,5 @@
 use super::*;
-use lantern_core::{PartitionId, LogRead, TypeFilter};
+use lantern_core::{LogRead, PartitionId, TypeFilter};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 

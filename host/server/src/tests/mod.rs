@@ -19,7 +19,7 @@ use http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use http::{HeaderMap, Method, Request, StatusCode};
 use lantern_core::fake::{NativePlugin, host_error};
 use lantern_core::{
-    Attributes, FieldSpec, FieldKind, Manifest, Merge, Plugin, TableSpec, TableId, VersionId,
+    Attributes, FieldKind, FieldSpec, Manifest, Merge, Plugin, TableId, TableSpec, VersionId,
 };
 use lantern_engine::{Activation, Upload};
 use lantern_plugin::Compiler;
@@ -181,8 +181,12 @@ pub(super) fn event(id: &str, kind: &str, subject: &str) -> String {
 /// A projection that counts events by subject, fails on type `bad`, and has a
 /// private table.
 pub(super) fn counts() -> Arc<dyn Plugin> {
-    let field =
-        |name: &str, kind, merge| FieldSpec { name: name.into(), kind, merge, ..FieldSpec::default() };
+    let field = |name: &str, kind, merge| FieldSpec {
+        name: name.into(),
+        kind,
+        merge,
+        ..FieldSpec::default()
+    };
     let manifest = Manifest {
         name: "counts".into(),
         version: "1.0.0".into(),

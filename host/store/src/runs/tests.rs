@@ -3,7 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lantern_core::{
-    ReadValues, KeyRange, Pairs, PartitionId, ReadStore, ShardId, ShardStore, Space, StateStores,
+    KeyRange, Pairs, PartitionId, ReadStore, ReadValues, ShardId, ShardStore, Space, StateStores,
     TableId, VersionId, Writes,
 };
 use proptest::prelude::*;

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lantern_core::fake::MemoryLog;
 use lantern_core::{
-    AppendDone, PartitionBounds, Events, Log, LogError, Offset, PartitionId, LogRead, RejectedEvent, Timestamp,
-    TypeFilter, Waker,
+    AppendDone, Events, Log, LogError, LogRead, Offset, PartitionBounds, PartitionId,
+    RejectedEvent, Timestamp, TypeFilter, Waker,
 };
 use parking_lot::Mutex;
 

@@ -10,8 +10,8 @@ use lantern_core::fake::{
     AppendClock, CountingRandom, ManualClock, MemoryCatalog, MemoryLog, MemoryStores,
 };
 use lantern_core::{
-    Catalog, PublishedCommit, Event, HEARTBEAT_TYPE, KeyRange, LogError, Offset, PartitionId,
-    ProjectionRecord, CommitSink, ReadStore, ShardId, ShardMeta, Space, StoreError, TableId,
+    Catalog, CommitSink, Event, HEARTBEAT_TYPE, KeyRange, LogError, Offset, PartitionId,
+    ProjectionRecord, PublishedCommit, ReadStore, ShardId, ShardMeta, Space, StoreError, TableId,
     Timestamp, UNREADABLE_KIND, UNREADABLE_REASON, UNREADABLE_TYPE, VersionId, VersionRecord,
     emitted_id,
 };

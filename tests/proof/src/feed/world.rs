@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use lantern_core::fake::MemoryShard;
 use lantern_core::{
-    Checkpoint, PublishedCommit, FieldSpec, FieldKind, KeyRange, Manifest, Merge, Offset, PartitionId,
-    CommitSink as _, ReadStore, ShardMeta, ShardPoint, ShardStore as _, Space, TableSpec, TableChanges,
-    TableId, Timestamp, VersionId, View, ViewError, Views, Writes,
+    Checkpoint, CommitSink as _, FieldKind, FieldSpec, KeyRange, Manifest, Merge, Offset,
+    PartitionId, PublishedCommit, ReadStore, ShardMeta, ShardPoint, ShardStore as _, Space,
+    TableChanges, TableId, TableSpec, Timestamp, VersionId, View, ViewError, Views, Writes,
 };
 use lantern_live::{Hub, Lag, LiveConfig};
 use parking_lot::{Mutex, MutexGuard};

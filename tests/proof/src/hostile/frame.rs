@@ -4,7 +4,9 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, Result};
-use lantern_core::{Attributes, EventTime, FieldSpec, FieldKind, Manifest, Merge, OnFailure, TableSpec};
+use lantern_core::{
+    Attributes, EventTime, FieldKind, FieldSpec, Manifest, Merge, OnFailure, TableSpec,
+};
 use wit_parser::Resolve;
 
 /// The contract.

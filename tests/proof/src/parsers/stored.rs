@@ -169,11 +169,19 @@ pub(super) fn shard_record_seeds() -> Vec<Vec<u8>> {
 }
 
 fn some_manifest() -> Manifest {
-    use lantern_core::{EventTime, FieldSpec, FieldKind, Merge, TableSpec};
-    let field =
-        FieldSpec { name: "n".into(), kind: FieldKind::Integer, unit: "EUR".into(), merge: Merge::Sum };
-    let table =
-        TableSpec { name: "totals".into(), public: true, fields: vec![field], ..TableSpec::default() };
+    use lantern_core::{EventTime, FieldKind, FieldSpec, Merge, TableSpec};
+    let field = FieldSpec {
+        name: "n".into(),
+        kind: FieldKind::Integer,
+        unit: "EUR".into(),
+        merge: Merge::Sum,
+    };
+    let table = TableSpec {
+        name: "totals".into(),
+        public: true,
+        fields: vec![field],
+        ..TableSpec::default()
+    };
     Manifest {
         name: "revenue".into(),
         version: "1.0.0".into(),

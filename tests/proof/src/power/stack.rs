@@ -11,9 +11,9 @@ use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use lantern_core::fake::{CountingRandom, ManualClock, RecordingSink};
 use lantern_core::{
-    AppendDone, PartitionBounds, Catalog, Event, Events, KeyRange, Log, LogError, Offset, Pairs,
-    PartitionId, ProjectionRecord, LogRead, ReadStore, ShardId, ShardStore, Space, StateStores,
-    StoreError, Timestamp, TypeFilter, VersionId, Waker, Writes,
+    AppendDone, Catalog, Event, Events, KeyRange, Log, LogError, LogRead, Offset, Pairs,
+    PartitionBounds, PartitionId, ProjectionRecord, ReadStore, ShardId, ShardStore, Space,
+    StateStores, StoreError, Timestamp, TypeFilter, VersionId, Waker, Writes,
 };
 use lantern_engine::{Engine, EngineConfig, PluginSource, Ports, Upload, version_id};
 use lantern_log::{EmbeddedLog, LogConfig, OpenDatabase};

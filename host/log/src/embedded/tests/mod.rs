@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
 use lantern_core::{
-    Appended, Event, Events, Log, LogError, Offset, PartitionId, LogRead, Timestamp, TypeFilter,
+    Appended, Event, Events, Log, LogError, LogRead, Offset, PartitionId, Timestamp, TypeFilter,
 };
 
 use super::{EmbeddedLog, LogConfig, tables};

@@ -132,8 +132,8 @@ impl DeduplicationWindow {
         Some(KnownEvent { partition, offset, differs: first.content != identity.content })
     }
 
-    /// Adds an event that [`Window::find`] does not find. Grows past the limit
-    /// until [`Window::trim`].
+    /// Adds an event that [`DeduplicationWindow::find`] does not find. Grows past the limit
+    /// until [`DeduplicationWindow::trim`].
     pub fn push(&mut self, identity: Identity, partition: PartitionId, offset: Offset) {
         if !self.is_on() {
             return;
@@ -234,7 +234,7 @@ mod tests {
     use crate::Event;
 
     /// Few distinct homes, so that runs collide and wrap around.
-    fn identity(n: u64) -> Identity {
+    fn numbered(n: u64) -> Identity {
         let mut hash = [0; 16];
         hash[..8].copy_from_slice(&(n % 7).wrapping_sub(3).to_le_bytes());
         hash[8..].copy_from_slice(&n.to_le_bytes());
@@ -251,10 +251,10 @@ mod tests {
         let (mut model, mut order) = (HashMap::new(), VecDeque::new());
         for offset in 0..5_000_u64 {
             let n = rng.u64(0..150);
-            let found = window.find(&identity(n)).map(|seen| seen.offset.0);
+            let found = window.find(&numbered(n)).map(|seen| seen.offset.0);
             assert_eq!(found, model.get(&n).copied());
             if found.is_none() {
-                window.push(identity(n), PartitionId(0), Offset(offset));
+                window.push(numbered(n), PartitionId(0), Offset(offset));
                 model.insert(n, offset);
                 order.push_back(n);
             }
@@ -271,8 +271,8 @@ mod tests {
     #[test]
     fn a_window_of_none_remembers_none() {
         let mut window = DeduplicationWindow::new(0);
-        window.push(identity(1), PartitionId(0), Offset(0));
-        assert_eq!(window.find(&identity(1)), None);
+        window.push(numbered(1), PartitionId(0), Offset(0));
+        assert_eq!(window.find(&numbered(1)), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::{Log, LogError, Offset, PartitionId, LogRead, TypeFilter};
+use crate::{Log, LogError, LogRead, Offset, PartitionId, TypeFilter};
 
 /// How often, and for how long each time, [`read_or_wait`] waits.
 const WAITS_MAX: u32 = 30;
