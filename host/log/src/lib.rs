@@ -9,6 +9,7 @@ mod embedded;
 #[doc(hidden)]
 pub use embedded::fuzzing;
 pub use embedded::{
-    CHUNK_EVENTS_LIMIT, Compression, Dropped, EmbeddedLog, Floor, LogChecked, LogConfig, LogDamage,
-    LogStats, Maintained, OpenDatabase, OpenError, PARTITIONS_LIMIT, PartitionStats, check,
+    CHUNK_EVENTS_LIMIT, Compression, EmbeddedLog, LogChecked, LogConfig, LogDamage, LogStats,
+    MaintenanceReport, OpenDatabase, OpenError, PARTITIONS_LIMIT, PartitionStats, RetentionFloor,
+    TrimmedPartition, check,
 };

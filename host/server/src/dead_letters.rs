@@ -24,7 +24,7 @@ const PAGE: usize = 500;
 
 /// For each shard, the key of the last parked event that was copied, in
 /// hexadecimal digits.
-type Marks = BTreeMap<String, String>;
+type CopyProgress = BTreeMap<String, String>;
 
 /// Copies parked events until `stopping`.
 pub(crate) async fn copy(
@@ -55,7 +55,7 @@ fn round(app: &App, log: &KafkaLog, file: &Path) -> Result<(), String> {
     if projections.iter().all(|projection| parked(projection) == 0) {
         return Ok(());
     }
-    let mut marks = read(file)?;
+    let mut progress = read(file)?;
     for projection in &projections {
         let Some(version) =
             projection.versions.iter().find(|v| projection.active.as_ref() == Some(&v.id))
@@ -68,7 +68,7 @@ fn round(app: &App, log: &KafkaLog, file: &Path) -> Result<(), String> {
                 projection.name, version.id, version.created_us, shard.partition
             );
             loop {
-                let from = marks.get(&key).map(|mark| hex::decode(mark).unwrap_or_default());
+                let from = progress.get(&key).map(|mark| hex::decode(mark).unwrap_or_default());
                 let found = app
                     .engine
                     .parked_after(&projection.name, shard.partition, from.as_deref(), PAGE)
@@ -86,8 +86,8 @@ fn round(app: &App, log: &KafkaLog, file: &Path) -> Result<(), String> {
                     .collect();
                 log.copy(&letters)?;
                 metrics::counter!("lantern_dead_letters_total").increment(letters.len() as u64);
-                marks.insert(key.clone(), mark);
-                write(file, &marks)?;
+                progress.insert(key.clone(), mark);
+                write(file, &progress)?;
             }
         }
     }
@@ -137,22 +137,22 @@ fn parked(projection: &ProjectionStatus) -> u64 {
     projection.versions.iter().flat_map(|v| &v.shards).map(|shard| shard.parked).sum()
 }
 
-fn read(file: &Path) -> Result<Marks, String> {
+fn read(file: &Path) -> Result<CopyProgress, String> {
     match std::fs::read(file) {
         Ok(bytes) => {
             serde_json::from_slice(&bytes).map_err(|e| format!("`{}`: {e}", file.display()))
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Marks::new()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(CopyProgress::new()),
         Err(error) => Err(format!("`{}`: {error}", file.display())),
     }
 }
 
 /// Writes a temporary file and renames it. If a power loss undoes the write, some
 /// events are copied again.
-fn write(file: &Path, marks: &Marks) -> Result<(), String> {
+fn write(file: &Path, progress: &CopyProgress) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("`{}`: {error}", file.display());
     let aside = file.with_extension("json.new");
-    let bytes = serde_json::to_vec_pretty(marks).expect("maps of strings always encode");
+    let bytes = serde_json::to_vec_pretty(progress).expect("maps of strings always encode");
     std::fs::write(&aside, bytes).map_err(failed)?;
     std::fs::rename(&aside, file).map_err(failed)
 }

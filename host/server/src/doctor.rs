@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lantern_core::{Catalog, Offset, PartitionBounds, ProjectionRecord, ShardMeta, VersionRecord};
+use lantern_core::{PartitionBounds, Catalog, Offset, ProjectionRecord, ShardMeta, VersionRecord};
 use lantern_log::{LogChecked, LogDamage, OpenError};
 use lantern_store::{
     CatalogFile, StateChecked, check_catalog, check_plugin, check_state, open_untouched,
@@ -69,14 +69,18 @@ impl Report {
 }
 
 /// Called with the name of the current step, the number of units done, and the total.
-pub type Progress<'a> = &'a mut dyn FnMut(&str, u64, u64);
+pub type ProgressFn<'a> = &'a mut dyn FnMut(&str, u64, u64);
 
 /// Checks all files in `folder`; with `repair`, moves damaged states aside so that the
 /// server folds them again from the log.
 ///
 /// # Errors
 /// [`StartError`] if a server has the folder open, or it does not exist.
-pub fn examine(folder: &Path, repair: bool, progress: Progress<'_>) -> Result<Report, StartError> {
+pub fn examine(
+    folder: &Path,
+    repair: bool,
+    progress: ProgressFn<'_>,
+) -> Result<Report, StartError> {
     let data = DataDir::existing(folder)?;
     let root = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
     let mut doctor = Doctor { data, root, findings: Vec::new(), log: Log::default() };
@@ -111,7 +115,7 @@ struct Doctor {
 }
 
 /// A version with a damaged state.
-struct Damaged {
+struct DamagedState {
     projection: String,
     version: VersionRecord,
     /// Each partition's next offset, if the file could still be read.
@@ -127,7 +131,7 @@ impl Doctor {
         self.findings.push(Finding { file, what, health, places, way_out });
     }
 
-    fn log(&mut self, progress: Progress<'_>) {
+    fn log(&mut self, progress: ProgressFn<'_>) {
         const BACKUP: &str = "the log cannot be rebuilt: restore `log.redb` from a backup. \
              Without one, the offsets named are lost; events before and after them can still be \
              read (`lantern events tail --from OFFSET`) and imported into a new data folder";
@@ -141,8 +145,8 @@ impl Doctor {
             }
             return;
         }
-        let mut told = |done, all| progress("log of events", done, all);
-        match lantern_log::check(&path, open_untouched, &mut told) {
+        let mut report = |done, all| progress("log of events", done, all);
+        match lantern_log::check(&path, open_untouched, &mut report) {
             Ok(checked) => {
                 self.log.bounds.clone_from(&checked.partitions);
                 if checked.damage.is_empty() {
@@ -156,7 +160,7 @@ impl Doctor {
                     self.find(&path, "log of events", Health::Sound, places, "");
                 } else {
                     self.log.unfit = Some("the log itself is damaged".into());
-                    let places = places(&checked);
+                    let places = damage_locations(&checked);
                     self.find(&path, "log of events", Health::Damaged, places, BACKUP);
                 }
             }
@@ -226,7 +230,11 @@ impl Doctor {
         }
     }
 
-    fn states(&mut self, records: &[ProjectionRecord], progress: Progress<'_>) -> Vec<Damaged> {
+    fn states(
+        &mut self,
+        records: &[ProjectionRecord],
+        progress: ProgressFn<'_>,
+    ) -> Vec<DamagedState> {
         let mut damaged = Vec::new();
         let all = records.iter().map(|r| r.versions.len() as u64).sum::<u64>();
         let mut done = 0;
@@ -240,9 +248,13 @@ impl Doctor {
         damaged
     }
 
-    fn state(&mut self, record: &ProjectionRecord, version: &VersionRecord) -> Option<Damaged> {
+    fn state(
+        &mut self,
+        record: &ProjectionRecord,
+        version: &VersionRecord,
+    ) -> Option<DamagedState> {
         let folder = self.build(record, version);
-        let mut damaged = Damaged {
+        let mut damaged = DamagedState {
             projection: record.key(),
             version: version.clone(),
             next: Vec::new(),
@@ -260,8 +272,8 @@ impl Doctor {
             let checked = if path.exists() {
                 check_state(&path)
             } else {
-                let gone = format!("`{}` is gone", path.display());
-                Err(lantern_core::StoreError::Damaged(gone))
+                let missing = format!("`{}` is gone", path.display());
+                Err(lantern_core::StoreError::Damaged(missing))
             };
             let ahead = checked.as_ref().ok().and_then(|state| self.ahead(partition, state));
             damaged.next.push(checked.as_ref().ok().map(|state| state.next));
@@ -358,7 +370,7 @@ impl Doctor {
 
     /// Makes the next start fold each damaged version again, into new files, like a
     /// rebuild: readers are reset, and no event is emitted twice.
-    fn repair(&mut self, records: &[ProjectionRecord], damaged: &[Damaged]) {
+    fn repair(&mut self, records: &[ProjectionRecord], damaged: &[DamagedState]) {
         if self.log.unfit.is_some() || damaged.is_empty() {
             return;
         }
@@ -378,8 +390,8 @@ impl Doctor {
                 }
             };
             let aside = aside.strip_prefix(&self.root).unwrap_or(&aside).display().to_string();
-            for place in &one.findings {
-                let finding = &mut self.findings[*place];
+            for index in &one.findings {
+                let finding = &mut self.findings[*index];
                 finding.health = Health::Repaired;
                 finding.way_out = format!(
                     "moved to `{aside}`; the server folds it again from the log when it starts"
@@ -388,9 +400,9 @@ impl Doctor {
         }
     }
 
-    fn not_repaired(&mut self, damaged: &[Damaged], why: &str) {
-        for place in damaged.iter().flat_map(|one| &one.findings) {
-            self.findings[*place].way_out = format!("it was not repaired: {why}");
+    fn not_repaired(&mut self, damaged: &[DamagedState], why: &str) {
+        for index in damaged.iter().flat_map(|one| &one.findings) {
+            self.findings[*index].way_out = format!("it was not repaired: {why}");
         }
     }
 
@@ -398,7 +410,7 @@ impl Doctor {
         &self,
         catalog: &CatalogFile,
         record: &ProjectionRecord,
-        damaged: &Damaged,
+        damaged: &DamagedState,
     ) -> Result<PathBuf, String> {
         let projections = catalog.projections().map_err(|error| error.to_string())?;
         // Several versions of one projection may be damaged.
@@ -410,22 +422,22 @@ impl Doctor {
         let version = record.versions.iter_mut().find(|v| v.id == damaged.version.id);
         let version = version.ok_or("its version no longer exists")?;
         let at = |next| ShardMeta { next, ..ShardMeta::default() };
-        let emit_from = (0..self.log.bounds.len()).map(|place| {
+        let emit_from = (0..self.log.bounds.len()).map(|partition| {
             // The log contains the events that the lost state emitted. If the offset of
             // the state is unknown, assume that it had folded the whole log.
-            let end = self.log.bounds[place].map_or(Offset(0), |bounds| bounds.end);
-            let next = damaged.next.get(place).copied().flatten().unwrap_or(end).min(end);
-            version.emit_from.get(place).copied().unwrap_or_default().behind(&at(next), true)
+            let end = self.log.bounds[partition].map_or(Offset(0), |bounds| bounds.end);
+            let next = damaged.next.get(partition).copied().flatten().unwrap_or(end).min(end);
+            version.emit_from.get(partition).copied().unwrap_or_default().behind(&at(next), true)
         });
         let emit_from = emit_from.collect();
         version.rebuild(emit_from);
         // The catalogue first: if the next step fails, the old files remain, but no
         // version uses them.
         catalog.save(&record).map_err(|error| error.to_string())?;
-        self.move_aside(&record.key(), &old)
+        self.quarantine(&record.key(), &old)
     }
 
-    fn move_aside(&self, projection: &str, folder: &Path) -> Result<PathBuf, String> {
+    fn quarantine(&self, projection: &str, folder: &Path) -> Result<PathBuf, String> {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let home = self.data.damaged().join(projection);
         fs::create_dir_all(&home).map_err(|error| error.to_string())?;
@@ -447,23 +459,23 @@ fn health(error: &lantern_core::StoreError) -> Health {
 
 /// Why a log without damage cannot be used to fold again from the beginning.
 fn begins_later(partitions: &[Option<PartitionBounds>]) -> Option<String> {
-    let later =
-        |(_, bounds): &(usize, &Option<PartitionBounds>)| bounds.is_some_and(|b| b.start.0 > 0);
-    let (place, bounds) = partitions.iter().enumerate().find(later)?;
+    let later = |(_, bounds): &(usize, &Option<PartitionBounds>)| bounds.is_some_and(|b| b.start.0 > 0);
+    let (partition, bounds) = partitions.iter().enumerate().find(later)?;
     let start = bounds.map_or(0, |bounds| bounds.start.0);
-    Some(format!("retention has deleted the events before offset {start} of partition {place}"))
+    Some(format!("retention has deleted the events before offset {start} of partition {partition}"))
 }
 
 fn partitions(partitions: &[Option<PartitionBounds>]) -> String {
-    let one = |(place, bounds): (usize, &Option<PartitionBounds>)| {
-        bounds
-            .map(|bounds| format!("partition {place}: offsets {} to {}", bounds.start, bounds.end))
+    let one = |(partition, bounds): (usize, &Option<PartitionBounds>)| {
+        bounds.map(|bounds| {
+            format!("partition {partition}: offsets {} to {}", bounds.start, bounds.end)
+        })
     };
     let all: Vec<_> = partitions.iter().enumerate().filter_map(one).take(PLACES_MAX).collect();
     all.join(", ")
 }
 
-fn places(checked: &LogChecked) -> Vec<String> {
+fn damage_locations(checked: &LogChecked) -> Vec<String> {
     let text = |damage: &LogDamage| {
         let LogDamage { partition, offsets, what } = damage;
         let mut text = what.clone();

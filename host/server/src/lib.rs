@@ -11,6 +11,7 @@ mod config;
 mod data;
 #[cfg(feature = "kafka")]
 mod dead_letters;
+mod disk_probe;
 pub mod doctor;
 mod durations;
 #[doc(hidden)]
@@ -18,7 +19,6 @@ pub mod fuzzing;
 mod log;
 mod plugins;
 mod ports;
-mod probe;
 mod problem;
 mod process;
 mod rows;

@@ -23,10 +23,10 @@ use tokio_util::task::TaskTracker;
 use crate::api::{self, App};
 use crate::config::{ConfigError, ServerConfig};
 use crate::data::DataDir;
+use crate::disk_probe::DiskProbe;
 use crate::log::ChosenLog;
 use crate::plugins::Plugins;
 use crate::ports::{Commits, SystemClock, SystemRandom};
-use crate::probe::Probe;
 use crate::{codes, telemetry, upkeep, verify};
 
 /// How much lower the priority of threads is that fold slow projections: if other
@@ -207,7 +207,7 @@ impl Server {
         app.verifications.wait().await;
         let closed = tokio::task::spawn_blocking(move || {
             app.engine.shutdown();
-            upkeep::tell_positions(&app.engine, &log);
+            upkeep::report_offsets(&app.engine, &log);
             log.close();
             drop(app);
             drop(data);
@@ -276,7 +276,7 @@ pub(crate) fn open(config: ServerConfig) -> Result<(Arc<App>, ChosenLog, DataDir
         bodies: Arc::new(Semaphore::new(config.http.bodies_max)),
         unpacking: Arc::new(Semaphore::new(config.http.bodies_max)),
         append_fault: Mutex::default(),
-        probe: Probe::new(data.probe()),
+        probe: DiskProbe::new(data.probe()),
         feeds: TaskTracker::new(),
         verifications: TaskTracker::new(),
         stopping: CancellationToken::new(),

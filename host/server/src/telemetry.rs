@@ -8,7 +8,7 @@ use thiserror::Error;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::FmtSpan;
 
-use Kind::{Counter, Gauge, Histogram};
+use MetricKind::{Counter, Gauge, Histogram};
 
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub fn init_tracing(format: LogFormat, filter: &str) -> Result<(), TracingError>
     })?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(|| Shown(std::io::stderr()))
+        .with_writer(|| EscapedStderr(std::io::stderr()))
         .with_ansi(std::io::stderr().is_terminal())
         .with_span_events(FmtSpan::NONE);
     match format {
@@ -64,9 +64,9 @@ pub fn init_tracing(format: LogFormat, filter: &str) -> Result<(), TracingError>
 /// Standard error, without the characters by which a sender's text could change the
 /// look of a log line: characters that change the writing direction, and control
 /// characters that the formatter does not escape.
-struct Shown<W>(W);
+struct EscapedStderr<W>(W);
 
-impl<W: Write> Write for Shown<W> {
+impl<W: Write> Write for EscapedStderr<W> {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
         let text = String::from_utf8_lossy(line);
         if text.chars().any(hides) {
@@ -100,7 +100,7 @@ const SECONDS: [f64; 14] =
 
 /// The kind of a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum MetricKind {
     Counter,
     Gauge,
     Histogram,
@@ -108,7 +108,7 @@ pub(crate) enum Kind {
 
 /// The families of this crate and of the crates below that have no descriptions of
 /// their own. A test checks that every family has a description.
-pub(crate) const FAMILIES: &[(Kind, &str, &str)] = &[
+pub(crate) const FAMILIES: &[(MetricKind, &str, &str)] = &[
     (Counter, "lantern_dead_letters_total", "Parked events copied to the dead-letter topic."),
     (Counter, "lantern_engine_commits_total", "Commits of a projection's shards."),
     (Counter, "lantern_engine_faults_total", "Faults of the host in a shard."),
@@ -186,7 +186,7 @@ mod tests {
     fn a_log_line_shows_a_senders_text_without_obeying_it() {
         let mut line = Vec::new();
         let text = "refused \u{202e}gnp.exe\u{9b}2J\u{7}ü\n";
-        Shown(&mut line).write_all(text.as_bytes()).unwrap();
+        EscapedStderr(&mut line).write_all(text.as_bytes()).unwrap();
         let shown = String::from_utf8(line).unwrap();
         assert_eq!(shown, "refused \u{FFFD}gnp.exe\u{FFFD}2J\u{FFFD}ü\n");
     }

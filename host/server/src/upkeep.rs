@@ -28,7 +28,7 @@ pub(crate) async fn retention(app: Arc<App>, log: ChosenLog, stopping: Cancellat
             // be exact; the floor of retention may lag by a chunk.
             let behind_min = if log.embedded().is_some() { RETENTION_LAG_EVENTS } else { 1 };
             app.engine.commit_offsets(behind_min);
-            let_go(&app, &log);
+            apply_retention(&app, &log);
             if let Err(error) = app.plugins.sweep(&app.engine) {
                 tracing::warn!(%error, "unused plugins could not be removed");
             }
@@ -41,7 +41,7 @@ pub(crate) async fn retention(app: Arc<App>, log: ChosenLog, stopping: Cancellat
 }
 
 /// Deletes the events that are due. The retention of a Kafka topic is the broker's.
-fn let_go(app: &App, log: &ChosenLog) {
+fn apply_retention(app: &App, log: &ChosenLog) {
     let Some(log) = log.embedded() else { return };
     let floors = floors(&app.engine, app.log.partitions());
     let floor = |partition: PartitionId| floors[partition.0 as usize];
@@ -101,7 +101,7 @@ pub(crate) async fn positions(app: Arc<App>, log: ChosenLog, stopping: Cancellat
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while until(&stopping, ticks.tick()).await.is_some() {
         let (app, log) = (Arc::clone(&app), log.clone());
-        let work = tokio::task::spawn_blocking(move || tell_positions(&app.engine, &log));
+        let work = tokio::task::spawn_blocking(move || report_offsets(&app.engine, &log));
         if work.await.is_err() {
             tracing::error!("reporting offsets panicked");
         }
@@ -109,7 +109,7 @@ pub(crate) async fn positions(app: Arc<App>, log: ChosenLog, stopping: Cancellat
 }
 
 /// Reports to the log up to which offset the active versions are durable.
-pub(crate) fn tell_positions(engine: &Engine, log: &ChosenLog) {
+pub(crate) fn report_offsets(engine: &Engine, log: &ChosenLog) {
     for projection in engine.status() {
         let serving =
             projection.versions.iter().find(|v| projection.active.as_ref() == Some(&v.id));
@@ -124,7 +124,8 @@ pub(crate) fn tell_positions(engine: &Engine, log: &ChosenLog) {
 /// a heartbeat would fire, until `stopping`.
 pub(crate) async fn heartbeats(app: Arc<App>, log: ChosenLog, stopping: CancellationToken) {
     let config = app.config.upkeep.clone();
-    let mut idle: Vec<Idle> = (0..log.partitions()).map(|p| Idle::new(PartitionId(p))).collect();
+    let mut idle: Vec<IdlePartition> =
+        (0..log.partitions()).map(|p| IdlePartition::new(PartitionId(p))).collect();
     let mut ticks = interval(Duration::from_millis(config.idle_ms.div_ceil(4).max(1)));
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while until(&stopping, ticks.tick()).await.is_some() {
@@ -135,13 +136,13 @@ pub(crate) async fn heartbeats(app: Arc<App>, log: ChosenLog, stopping: Cancella
 }
 
 /// A partition, and since when it has had no event.
-struct Idle {
+struct IdlePartition {
     partition: PartitionId,
     end: Option<Offset>,
     since: Instant,
 }
 
-impl Idle {
+impl IdlePartition {
     fn new(partition: PartitionId) -> Self {
         Self { partition, end: None, since: Instant::now() }
     }

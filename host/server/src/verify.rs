@@ -93,31 +93,31 @@ fn spawn(app: &Arc<App>, verification: Verification) -> JoinHandle<()> {
 fn run(app: &App, verification: Verification) {
     let projection = verification.projection().to_owned();
     tracing::info!(projection, version = verification.status().version, "verifying");
-    let mut pauses = Pauses::new(app.config.verify.thread_percent);
+    let mut throttle = Throttle::new(app.config.verify.thread_percent);
     let mut counted = 0;
     let status = verification.run(&mut |status| {
         metrics::counter!("lantern_verify_events_total", "projection" => projection.clone())
             .increment(status.events - counted);
         counted = status.events;
-        let pause = pauses.earned();
+        let pause = throttle.earned();
         if !pause.is_zero() {
             let goes_on = Handle::current().block_on(wait(app, pause));
-            pauses.taken();
+            throttle.taken();
             return goes_on;
         }
         !app.stopping.is_cancelled()
     });
-    tell(&projection, &status);
+    log_result(&projection, &status);
 }
 
 /// Pauses that keep the work within its share of a thread.
-struct Pauses {
+struct Throttle {
     percent: u32,
     since: Instant,
     saved: Duration,
 }
 
-impl Pauses {
+impl Throttle {
     fn new(percent: u32) -> Self {
         Self { percent: percent.clamp(1, 100), since: Instant::now(), saved: Duration::ZERO }
     }
@@ -138,7 +138,7 @@ impl Pauses {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
-fn tell(projection: &str, status: &VerifyStatus) {
+fn log_result(projection: &str, status: &VerifyStatus) {
     let VerifyStatus { version, events, took_ms, differences, .. } = status;
     let reason = status.reason.as_deref().unwrap_or_default();
     match status.verdict {
@@ -196,14 +196,14 @@ mod tests {
 
     #[test]
     fn rests_are_in_proportion_to_the_work() {
-        let mut pauses = Pauses::new(25);
-        pauses.since -= Duration::from_millis(100);
-        let rest = pauses.earned();
+        let mut throttle = Throttle::new(25);
+        throttle.since -= Duration::from_millis(100);
+        let rest = throttle.earned();
         assert!((300..400).contains(&rest.as_millis()), "{rest:?}");
-        assert_eq!(pauses.earned(), Duration::ZERO);
-        pauses.since -= Duration::from_secs(1_000);
-        assert_eq!(pauses.earned(), PAUSE_MAX);
-        let mut whole = Pauses::new(100);
+        assert_eq!(throttle.earned(), Duration::ZERO);
+        throttle.since -= Duration::from_secs(1_000);
+        assert_eq!(throttle.earned(), PAUSE_MAX);
+        let mut whole = Throttle::new(100);
         whole.since -= Duration::from_secs(1);
         assert_eq!(whole.earned(), Duration::ZERO);
     }

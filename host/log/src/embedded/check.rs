@@ -6,7 +6,7 @@ use std::path::Path;
 use lantern_core::{Offset, PartitionBounds, PartitionId, Timestamp};
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable};
 
-use super::meta::{Identities, PartitionRow};
+use super::chunk_meta::{EventIdentities, PartitionRow};
 use super::tables::{
     self, CHUNKS, Fault, IDENTITIES, INDEX, OpenError, OpenFile, PARTITIONS, Stored, TYPES, caught,
 };
@@ -72,13 +72,15 @@ pub fn check(
         walk(&transaction, count, &mut checked, progress)
     });
     if let Err(fault) = walked {
-        checked.tell(None, None, fault.to_string());
+        checked.report_damage(None, None, fault.to_string());
     }
     // The database must have no readers for this, so it is the last step.
     match caught(|| Ok(database.check_integrity()?)) {
         Ok(true) => {}
-        Ok(false) => checked.tell(None, None, "the file does not match its checksums".into()),
-        Err(fault) => checked.tell(None, None, fault.to_string()),
+        Ok(false) => {
+            checked.report_damage(None, None, "the file does not match its checksums".into())
+        }
+        Err(fault) => checked.report_damage(None, None, fault.to_string()),
     }
     Ok(checked)
 }
@@ -92,7 +94,12 @@ impl LogChecked {
         }
     }
 
-    fn tell(&mut self, partition: Option<u32>, offsets: Option<(Offset, Offset)>, what: String) {
+    fn report_damage(
+        &mut self,
+        partition: Option<u32>,
+        offsets: Option<(Offset, Offset)>,
+        what: String,
+    ) {
         if self.damage.len() < PLACES_MAX {
             let partition = partition.map(PartitionId);
             self.damage.push(LogDamage { partition, offsets, what });
@@ -113,7 +120,11 @@ fn walk(
     for number in 0..count {
         let row = rows.get(number)?.and_then(|bytes| PartitionRow::decode(bytes.value()));
         if row.is_none() {
-            checked.tell(Some(number), None, "the partition's own record is damaged".into());
+            checked.report_damage(
+                Some(number),
+                None,
+                "the partition's own record is damaged".into(),
+            );
         }
         checked.partitions.push(row.as_ref().map(PartitionRow::bounds));
         known.push(row);
@@ -123,17 +134,17 @@ fn walk(
         if let Err(fault) = partition(transaction, number, row, checked, &mut |events| {
             progress(events, total);
         }) {
-            checked.tell(Some(number), None, fault.to_string());
+            checked.report_damage(Some(number), None, fault.to_string());
         }
     }
     for pair in transaction.open_table(IDENTITIES)?.iter()? {
         let (key, value) = pair?;
-        if Identities::decode(value.value()).is_none() {
+        if EventIdentities::decode(value.value()).is_none() {
             let what = format!(
                 "record {} of event identities is damaged: duplicates of its events may not be recognized",
                 key.value()
             );
-            checked.tell(None, None, what);
+            checked.report_damage(None, None, what);
         }
     }
     Ok(())
@@ -154,7 +165,7 @@ fn partition(
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     let mut whole = true;
     let mut seen = 0;
-    // A damaged entry does not tell where its chunk ends, so its damage lasts until the
+    // A damaged entry does not show where its chunk ends, so its damage lasts until the
     // next entry.
     let mut open: Option<usize> = None;
     for pair in index.range((number, 0)..=(number, u64::MAX))? {
@@ -165,7 +176,11 @@ fn partition(
             whole = false;
             let what =
                 format!("the next chunk should begin at offset {expected}, but begins at {first}");
-            checked.tell(Some(number), Some((expected.min(first), first.max(expected))), what);
+            checked.report_damage(
+                Some(number),
+                Some((expected.min(first), first.max(expected))),
+                what,
+            );
         }
         let meta = match tables::decode_meta(value.value(), PartitionId(number), first) {
             Ok(meta) => meta,
@@ -173,7 +188,7 @@ fn partition(
                 whole = false;
                 expected = None;
                 open = Some(checked.damage.len());
-                checked.tell(Some(number), Some((first, first.next())), fault.to_string());
+                checked.report_damage(Some(number), Some((first, first.next())), fault.to_string());
                 continue;
             }
         };
@@ -187,13 +202,13 @@ fn partition(
                 if newest.unwrap_or(Timestamp::MIN) != meta.time_max {
                     let what =
                         format!("chunk at offset {first}: the index has a different event time");
-                    checked.tell(Some(number), None, what);
+                    checked.report_damage(Some(number), None, what);
                 }
                 let appended = (chunk.appended.iter().min(), chunk.appended.iter().max());
                 if appended != (Some(&meta.appended_min), Some(&meta.appended_max)) {
                     let what =
                         format!("chunk at offset {first}: the index has a different append time");
-                    checked.tell(Some(number), None, what);
+                    checked.report_damage(Some(number), None, what);
                 }
                 let names = chunk.events.type_names();
                 let listed = meta.types.is_some();
@@ -205,7 +220,7 @@ fn partition(
             }
             Err(fault) => {
                 whole = false;
-                checked.tell(Some(number), Some((first, meta.end)), fault.to_string());
+                checked.report_damage(Some(number), Some((first, meta.end)), fault.to_string());
             }
         }
     }
@@ -216,7 +231,7 @@ fn partition(
         whole = false;
         let what = format!("it should end at offset {}, but ends at {expected}", row.end);
         let lost = (expected < row.end).then_some((expected, row.end));
-        checked.tell(Some(number), lost, what);
+        checked.report_damage(Some(number), lost, what);
     }
     if whole {
         totals(transaction, number, row, &Totals { chunks: seen, types: counts }, checked)?;
@@ -240,7 +255,7 @@ fn totals(
 ) -> Result<(), Fault> {
     let seen = counted.chunks;
     if row.is_some_and(|row| row.chunks != seen) {
-        checked.tell(
+        checked.report_damage(
             Some(number),
             None,
             format!("its record has a different number of chunks than the {seen} that it holds"),
@@ -251,7 +266,7 @@ fn totals(
     let orphans = chunks.range((number, 0)..=(number, u64::MAX))?.count() as u64;
     if orphans != seen {
         let what = format!("{orphans} chunks are stored, but the index has {seen}");
-        checked.tell(Some(number), None, what);
+        checked.report_damage(Some(number), None, what);
     }
     let counted: u64 = counted.types.values().sum();
     let mut stored = 0;
@@ -261,7 +276,7 @@ fn totals(
     if counted != stored {
         let what =
             format!("the counts of types add up to {stored}, but there are {counted} events");
-        checked.tell(Some(number), None, what);
+        checked.report_damage(Some(number), None, what);
     }
     Ok(())
 }

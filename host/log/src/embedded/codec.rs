@@ -22,7 +22,7 @@
 //! Types: a 16-bit count; each name as a 16-bit length (`FFFF`: a 32-bit length follows)
 //! and bytes; a byte for the width of an index (0, 1 or 2); the indexes. Times and append
 //! times: the lowest (64 bits); a unit in µs (32 bits); a byte for the width of a delta;
-//! the deltas in units. A column: a byte for its kind; then see [`Kind`].
+//! the deltas in units. A column: a byte for its kind; then see [`ColumnEncoding`].
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -30,13 +30,13 @@ use std::ops::Range;
 use lantern_core::{Chunk, Column, Columns, Events, Offset, Offsets, PartitionId, Timestamp};
 use thiserror::Error;
 
-use super::bytes::{Reader, u32_of};
+use super::encoding::{Reader, u32_of};
 use super::{CHUNK_EVENTS_LIMIT, Compression};
 
 const MARK: [u8; 4] = *b"LNC2";
 const HEADER_BYTES: usize = 56;
 /// The most bytes that a chunk's header may claim for its body, and that its columns of
-/// kinds [`Kind::Constant`] and [`Kind::Fixed`] may expand to in total. No writer comes
+/// kinds [`ColumnEncoding::Constant`] and [`ColumnEncoding::Fixed`] may expand to in total. No writer comes
 /// near it.
 const BODY_BYTES_MAX: u32 = 1 << 30;
 /// The largest buffer that a thread keeps for the next body, in bytes.
@@ -46,7 +46,7 @@ const ZSTD_LEVEL: i32 = 1;
 
 /// How a column's values are stored in a chunk.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum ColumnEncoding {
     /// All values are empty; nothing follows.
     Empty = 0,
     /// All values are equal: length (32 bits) and bytes of one value.
@@ -375,7 +375,7 @@ fn encode_column(body: &mut Vec<u8>, column: &Column, range: Range<usize>) {
     };
     let bytes = &column.bytes()[start as usize..ends.last().map_or(start, |&e| e) as usize];
     if bytes.is_empty() {
-        body.push(Kind::Empty as u8);
+        body.push(ColumnEncoding::Empty as u8);
         return;
     }
     let lengths = || {
@@ -387,7 +387,7 @@ fn encode_column(body: &mut Vec<u8>, column: &Column, range: Range<usize>) {
     if one_length {
         let first = &bytes[..first_len as usize];
         let equal = bytes.chunks_exact(first.len()).all(|value| value == first);
-        let kind = if equal { Kind::Constant } else { Kind::Fixed };
+        let kind = if equal { ColumnEncoding::Constant } else { ColumnEncoding::Fixed };
         body.push(kind as u8);
         body.extend(first_len.to_le_bytes());
         body.extend_from_slice(if equal { first } else { bytes });
@@ -395,15 +395,15 @@ fn encode_column(body: &mut Vec<u8>, column: &Column, range: Range<usize>) {
     }
     match lengths().max().unwrap_or_default() {
         0..=0xFF => {
-            body.push(Kind::Lengths8 as u8);
+            body.push(ColumnEncoding::Lengths8 as u8);
             body.extend(lengths().map(|len| len.to_le_bytes()[0]));
         }
         0x100..=0xFFFF => {
-            body.push(Kind::Lengths16 as u8);
+            body.push(ColumnEncoding::Lengths16 as u8);
             body.extend(lengths().flat_map(|len| [len.to_le_bytes()[0], len.to_le_bytes()[1]]));
         }
         _ => {
-            body.push(Kind::Lengths32 as u8);
+            body.push(ColumnEncoding::Lengths32 as u8);
             body.extend(lengths().flat_map(u32::to_le_bytes));
         }
     }
@@ -413,15 +413,15 @@ fn encode_column(body: &mut Vec<u8>, column: &Column, range: Range<usize>) {
 
 fn decode_column(reader: &mut Reader<'_>, count: usize, unfolded: &mut u32) -> Option<Column> {
     let kind = reader.u8()?;
-    let is = |k: Kind| kind == k as u8;
-    if is(Kind::Empty) {
+    let is = |k: ColumnEncoding| kind == k as u8;
+    if is(ColumnEncoding::Empty) {
         return Column::from_parts(vec![0; count], Vec::new()).ok();
     }
-    if is(Kind::Constant) || is(Kind::Fixed) {
+    if is(ColumnEncoding::Constant) || is(ColumnEncoding::Fixed) {
         let len = reader.u32()?;
         let total = u32_of(count).checked_mul(len)?;
         *unfolded = unfolded.checked_sub(total)?;
-        let bytes = if is(Kind::Fixed) {
+        let bytes = if is(ColumnEncoding::Fixed) {
             reader.bytes(total as usize)?.to_vec()
         } else {
             reader.bytes(len as usize)?.repeat(count)
@@ -434,12 +434,12 @@ fn decode_column(reader: &mut Reader<'_>, count: usize, unfolded: &mut u32) -> O
         end = end.wrapping_add(len);
         end
     };
-    let ends: Vec<u32> = if is(Kind::Lengths8) {
+    let ends: Vec<u32> = if is(ColumnEncoding::Lengths8) {
         reader.bytes(count)?.iter().map(|&b| add(u32::from(b))).collect()
-    } else if is(Kind::Lengths16) {
+    } else if is(ColumnEncoding::Lengths16) {
         let (pairs, _) = reader.bytes(count.checked_mul(2)?)?.as_chunks();
         pairs.iter().map(|b| add(u32::from(u16::from_le_bytes(*b)))).collect()
-    } else if is(Kind::Lengths32) {
+    } else if is(ColumnEncoding::Lengths32) {
         let (fours, _) = reader.bytes(count.checked_mul(4)?)?.as_chunks();
         fours.iter().map(|b| add(u32::from_le_bytes(*b))).collect()
     } else {

@@ -4,9 +4,9 @@
 use lantern_core::{Chunk, Events, Offset, PartitionId, Timestamp};
 
 use super::Compression;
-use super::bytes::seal;
+use super::chunk_meta::{ChunkMeta, EventIdentities, PartitionRow};
 use super::codec::{Encoder, ToEncode, decode};
-use super::meta::{ChunkMeta, Identities, PartitionRow};
+use super::encoding::append_checksum;
 
 /// Decodes the chunk of `partition` at `first`.
 ///
@@ -52,14 +52,14 @@ pub fn record(bytes: &[u8]) -> [Option<Vec<u8>>; 3] {
     [
         ChunkMeta::decode(bytes).map(|record| record.encode()),
         PartitionRow::decode(bytes).map(|record| record.encode()),
-        Identities::decode(bytes).map(|record| record.encode()),
+        EventIdentities::decode(bytes).map(|record| record.encode()),
     ]
 }
 
 /// `bytes` as a record with a valid checksum.
 #[must_use]
 pub fn forge_record(bytes: &[u8]) -> Vec<u8> {
-    seal(bytes.to_vec())
+    append_checksum(bytes.to_vec())
 }
 
 /// One record of each kind.
@@ -77,6 +77,6 @@ pub fn records() -> [Vec<u8>; 3] {
     let row = PartitionRow { start: Offset(3), end: Offset(9), ..PartitionRow::new() };
     let (partition, first) = (PartitionId(2), Offset(5));
     let identity = |n: u8| lantern_core::Identity { hash: [n; 16], content: u32::from(n) };
-    let identities = Identities { partition, first, hashes: [1, 2].map(identity).to_vec() };
+    let identities = EventIdentities { partition, first, hashes: [1, 2].map(identity).to_vec() };
     [chunk.encode(), row.encode(), identities.encode()]
 }

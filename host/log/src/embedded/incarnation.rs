@@ -32,8 +32,8 @@ impl Incarnations {
     /// The incarnation that wrote the event before `offset`; `None` before the first
     /// event, or if the incarnation was removed.
     pub(crate) fn before(&self, offset: Offset) -> Option<u64> {
-        let place = self.0.partition_point(|(start, _)| *start < offset);
-        place.checked_sub(1).map(|place| self.0[place].1)
+        let index = self.0.partition_point(|(start, _)| *start < offset);
+        index.checked_sub(1).map(|index| self.0[index].1)
     }
 }
 

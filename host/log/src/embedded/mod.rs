@@ -2,24 +2,24 @@
 //!
 //! One thread writes. Appends wait in a bounded queue. The thread takes all waiting
 //! appends, drops duplicates, gives each event its partition and offset, and writes them
-//! in one durable transaction ([`writer`], [`plan`]). Readers look chunks up in an index
+//! in one durable transaction ([`writer`], [`append_plan`]). Readers look chunks up in an index
 //! that lists the event types of each chunk, so they skip unwanted chunks unread. They
-//! share the decoded chunks ([`read`], [`cache`]). The file's tables are in [`tables`],
-//! the formats in [`codec`] and [`meta`].
+//! share the decoded chunks ([`read`], [`chunk_cache`]). The file's tables are in [`tables`],
+//! the formats in [`codec`] and [`chunk_meta`].
 
-mod bytes;
-mod cache;
+mod append_plan;
 mod check;
+mod chunk_cache;
+mod chunk_meta;
 mod codec;
 mod config;
+mod encoding;
 #[doc(hidden)]
 pub mod fuzzing;
 mod incarnation;
-mod meta;
-mod plan;
+mod queue;
 mod read;
 mod retention;
-mod shared;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -40,10 +40,10 @@ use redb::ReadableDatabase;
 
 pub use check::{LogChecked, LogDamage, check};
 pub use config::{CHUNK_EVENTS_LIMIT, Compression, LogConfig, PARTITIONS_LIMIT};
-pub use retention::{Dropped, Floor, Maintained};
+pub use retention::{MaintenanceReport, RetentionFloor, TrimmedPartition};
 pub use tables::{OpenDatabase, OpenError};
 
-use shared::{Now, Pending, Shared};
+use queue::{PendingAppend, Shared, WallClock};
 use tables::{Fault, OpenFile, TYPES, caught};
 use writer::Writer;
 
@@ -147,7 +147,7 @@ impl EmbeddedLog {
         open: OpenDatabase,
         config: LogConfig,
         path: Option<&Path>,
-        now: Now,
+        now: WallClock,
     ) -> Result<Self, OpenError> {
         describe_metrics();
         let name = path.unwrap_or(Path::new("log"));
@@ -182,11 +182,15 @@ impl EmbeddedLog {
 
     /// Deletes events that exceed the retention by age or size at `now`, but keeps those
     /// at or after the `floor` of their partition. One call does a bounded amount of work.
-    /// If it returns [`Maintained::more`], call it again at once, else at intervals.
+    /// If it returns [`MaintenanceReport::more`], call it again at once, else at intervals.
     ///
     /// # Errors
     /// [`LogError`]; then nothing was deleted.
-    pub fn maintain(&self, now: Timestamp, floor: Floor<'_>) -> Result<Maintained, LogError> {
+    pub fn maintain(
+        &self,
+        now: Timestamp,
+        floor: RetentionFloor<'_>,
+    ) -> Result<MaintenanceReport, LogError> {
         retention::ask(&self.shared, now, floor)
     }
 
@@ -257,7 +261,7 @@ impl Log for EmbeddedLog {
         let now = (self.shared.now)();
         let newest = self.shared.rows.read().iter().map(|row| row.appended_last).max();
         let behind_us = newest.map_or(0, |newest| newest.0.saturating_sub(now.0));
-        if behind_us <= plan::CLOCK_BACK_MAX_US {
+        if behind_us <= append_plan::CLOCK_BACK_MAX_US {
             return Vec::new();
         }
         vec![format!(
@@ -286,25 +290,25 @@ impl Log for EmbeddedLog {
     /// `done` is called on the log's thread, or immediately on the caller's thread if the
     /// append is refused. It must return quickly, and must not wait for the log.
     fn append(&self, events: Events, done: AppendDone) {
-        let events = whole(events);
+        let events = with_all_columns(events);
         let identities = if self.shared.config.dedup_window_events == 0 {
             Vec::new()
         } else {
             events.iter().map(|event| lantern_core::identity(&event)).collect()
         };
         let bytes = events.bytes();
-        self.shared.enqueue(Pending { events, identities, appended: None, bytes, done });
+        self.shared.enqueue(PendingAppend { events, identities, appended: None, bytes, done });
     }
 
     fn import(&self, events: Events, appended: Vec<Timestamp>, done: AppendDone) {
         if appended.len() != events.len() {
             return done(Err(LogError::NoImport("an event lacks its append time".into())));
         }
-        let events = whole(events);
+        let events = with_all_columns(events);
         // So that a part of the import that is sent again is not appended twice.
         let identities = events.iter().map(|event| lantern_core::identity(&event)).collect();
         let (bytes, appended) = (events.bytes(), Some(appended));
-        self.shared.enqueue(Pending { events, identities, appended, bytes, done });
+        self.shared.enqueue(PendingAppend { events, identities, appended, bytes, done });
     }
 
     fn partition_of(&self, event: &EventRef<'_>) -> Option<PartitionId> {
@@ -321,7 +325,7 @@ impl Log for EmbeddedLog {
 }
 
 /// The same events with all columns filled, as chunks need them.
-fn whole(events: Events) -> Events {
+fn with_all_columns(events: Events) -> Events {
     if events.columns().all().iter().all(|column| column.len() == events.len()) {
         return events;
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use lantern_core::{Chunk, LogError, LogRead, Offset, PartitionId, Timestamp, TypeFilter};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
-use super::meta::{ChunkMeta, PartitionRow};
-use super::shared::Shared;
+use super::chunk_meta::{ChunkMeta, PartitionRow};
+use super::queue::Shared;
 use super::tables::{self, CHUNKS, Fault, INDEX, PARTITIONS, caught};
 
 /// The most chunks that one call of `read` skips.
@@ -56,7 +56,7 @@ impl Shared {
         let snapshot = self.snapshot()?;
         let found = self.guard(caught(|| snapshot.find(partition, from)))?;
         let Some((mut first, mut meta)) = found else {
-            return self.gone(&snapshot, partition, from, skipped);
+            return self.trimmed_error(&snapshot, partition, from, skipped);
         };
         let mut rest = None;
         for _ in 0..SKIPPED_MAX {
@@ -86,7 +86,7 @@ impl Shared {
 
     /// The answer if no chunk holds `from`: retention has deleted it in the meantime, or it
     /// is lost.
-    fn gone(
+    fn trimmed_error(
         &self,
         snapshot: &Snapshot,
         partition: PartitionId,

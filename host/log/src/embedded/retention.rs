@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use lantern_core::{AHEAD_MAX_US, LogError, Offset, PartitionId, Timestamp};
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
-use super::meta::ChunkMeta;
-use super::plan;
-use super::shared::{Maintenance, Shared};
+use super::append_plan;
+use super::chunk_meta::ChunkMeta;
+use super::queue::{Maintenance, Shared};
 use super::tables::{self, CHUNKS, Fault, INDEX, PARTITIONS, State, TYPES};
 
 /// The most chunks deleted in one call, which is one transaction.
@@ -18,20 +18,20 @@ const LOOKED_MAX: usize = 1_024;
 
 /// Returns the offset from which a partition must be kept regardless of the retention;
 /// `None` for no such bound.
-pub type Floor<'a> = &'a dyn Fn(PartitionId) -> Option<Offset>;
+pub type RetentionFloor<'a> = &'a dyn Fn(PartitionId) -> Option<Offset>;
 
 /// The result of [`super::EmbeddedLog::maintain`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Maintained {
+pub struct MaintenanceReport {
     /// What was deleted: one entry for each partition that lost events.
-    pub dropped: Vec<Dropped>,
+    pub dropped: Vec<TrimmedPartition>,
     /// Whether more events are due: one call does a bounded amount of work.
     pub more: bool,
 }
 
 /// What was deleted from a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Dropped {
+pub struct TrimmedPartition {
     /// The partition.
     pub partition: PartitionId,
     /// How many chunks.
@@ -45,7 +45,7 @@ pub struct Dropped {
 }
 
 /// The oldest chunk of a partition.
-struct Front {
+struct OldestChunk {
     first: Offset,
     meta: ChunkMeta,
     /// An upper bound of the append times of its events.
@@ -57,10 +57,10 @@ pub(crate) fn maintain(
     shared: &Shared,
     state: &mut State,
     ask: &Maintenance,
-) -> Result<Maintained, Fault> {
+) -> Result<MaintenanceReport, Fault> {
     let (drops, more) = choose(database, shared, state, ask)?;
     if drops.is_empty() {
-        return Ok(Maintained { dropped: Vec::new(), more });
+        return Ok(MaintenanceReport { dropped: Vec::new(), more });
     }
     let transaction = state.begin_write(database, &shared.config)?;
     let mut changes = Vec::new();
@@ -69,19 +69,19 @@ pub(crate) fn maintain(
         let mut index = transaction.open_table(INDEX)?;
         let mut rows = transaction.open_table(PARTITIONS)?;
         let mut types = transaction.open_table(TYPES)?;
-        for (&place, fronts) in &drops {
-            let partition = &state.partitions[place];
+        for (&partition_index, fronts) in &drops {
+            let partition = &state.partitions[partition_index];
             let number = partition.partition.0;
             let (mut row, mut deltas) = (partition.row, BTreeMap::new());
-            for Front { first, meta, .. } in fronts {
+            for OldestChunk { first, meta, .. } in fronts {
                 chunks.remove((number, first.0))?;
                 index.remove((number, first.0))?;
                 row.start = meta.end;
                 row.chunks -= 1;
                 row.disk_bytes -= meta.disk_bytes;
-                plan::add_types(&mut deltas, meta, *first, -1);
+                append_plan::add_types(&mut deltas, meta, *first, -1);
             }
-            let counts = plan::new_counts(&partition.types, deltas);
+            let counts = append_plan::new_counts(&partition.types, deltas);
             for (name, count) in &counts {
                 match count {
                     0 => drop(types.remove((number, name.as_str()))?),
@@ -89,15 +89,15 @@ pub(crate) fn maintain(
                 }
             }
             rows.insert(number, row.encode().as_slice())?;
-            changes.push((place, row, counts));
+            changes.push((partition_index, row, counts));
         }
     }
     transaction.commit()?;
     let mut dropped = Vec::new();
-    for (place, row, counts) in changes {
-        let partition = &mut state.partitions[place];
+    for (partition_index, row, counts) in changes {
+        let partition = &mut state.partitions[partition_index];
         let old = std::mem::replace(&mut partition.row, row);
-        dropped.push(Dropped {
+        dropped.push(TrimmedPartition {
             partition: partition.partition,
             chunks: old.chunks - row.chunks,
             events: row.start.0 - old.start.0,
@@ -113,12 +113,12 @@ pub(crate) fn maintain(
         }
         // The rows are updated before the cache, so that no reader requests deleted chunks
         // that are no longer cached.
-        shared.rows.write()[place] = row;
+        shared.rows.write()[partition_index] = row;
         shared.cache.forget(partition.partition, old.start, row.start);
     }
     let events = dropped.iter().map(|d| d.events).sum();
     metrics::counter!("lantern_log_events_let_go_total").increment(events);
-    Ok(Maintained { dropped, more })
+    Ok(MaintenanceReport { dropped, more })
 }
 
 /// The chunks to delete, by the partition's index, and whether more are due.
@@ -127,9 +127,9 @@ fn choose(
     shared: &Shared,
     state: &State,
     ask: &Maintenance,
-) -> Result<(BTreeMap<usize, Vec<Front>>, bool), Fault> {
+) -> Result<(BTreeMap<usize, Vec<OldestChunk>>, bool), Fault> {
     let config = &shared.config;
-    let mut drops: BTreeMap<usize, Vec<Front>> = BTreeMap::new();
+    let mut drops: BTreeMap<usize, Vec<OldestChunk>> = BTreeMap::new();
     if config.retention_age_seconds.is_none() && config.retention_bytes.is_none() {
         return Ok((drops, false));
     }
@@ -138,26 +138,27 @@ fn choose(
     let transaction = database.begin_read()?;
     let index = transaction.open_table(INDEX)?;
     let mut fronts = Vec::with_capacity(state.partitions.len());
-    for place in 0..state.partitions.len() {
-        fronts.push(front(&index, state, ask, place, state.partitions[place].row.start)?);
+    for partition_index in 0..state.partitions.len() {
+        let first = state.partitions[partition_index].row.start;
+        fronts.push(front(&index, state, ask, partition_index, first)?);
     }
     for _ in 0..DROPPED_MAX {
         let over = config.retention_bytes.is_some_and(|limit| bytes > limit);
-        let due = |(place, front): (usize, &Option<Front>)| {
+        let due = |(partition_index, front): (usize, &Option<OldestChunk>)| {
             let front = front.as_ref()?;
             let aged = oldest.is_some_and(|oldest| front.appended < oldest);
-            let newest = front.meta.end == state.partitions[place].row.end;
-            (aged || (over && !newest)).then_some((front.appended, place))
+            let newest = front.meta.end == state.partitions[partition_index].row.end;
+            (aged || (over && !newest)).then_some((front.appended, partition_index))
         };
-        let Some((_, place)) = fronts.iter().enumerate().filter_map(due).min() else {
+        let Some((_, partition_index)) = fronts.iter().enumerate().filter_map(due).min() else {
             return Ok((drops, false));
         };
-        let Some(gone) = fronts[place].take() else {
+        let Some(trimmed) = fronts[partition_index].take() else {
             return Ok((drops, false));
         };
-        fronts[place] = front(&index, state, ask, place, gone.meta.end)?;
-        bytes -= gone.meta.disk_bytes;
-        drops.entry(place).or_default().push(gone);
+        fronts[partition_index] = front(&index, state, ask, partition_index, trimmed.meta.end)?;
+        bytes -= trimmed.meta.disk_bytes;
+        drops.entry(partition_index).or_default().push(trimmed);
     }
     Ok((drops, true))
 }
@@ -167,20 +168,21 @@ fn front(
     index: &ReadOnlyTable<(u32, u64), &'static [u8]>,
     state: &State,
     ask: &Maintenance,
-    place: usize,
+    partition_index: usize,
     first: Offset,
-) -> Result<Option<Front>, Fault> {
-    let partition = state.partitions[place].partition;
+) -> Result<Option<OldestChunk>, Fault> {
+    let partition = state.partitions[partition_index].partition;
     let Some(bytes) = index.get((partition.0, first.0))? else {
         return Ok(None);
     };
     let meta = tables::decode_meta(bytes.value(), partition, first)?;
-    let kept = ask.floors.get(place).copied().flatten().is_some_and(|floor| meta.end > floor);
+    let kept =
+        ask.floors.get(partition_index).copied().flatten().is_some_and(|floor| meta.end > floor);
     if kept {
         return Ok(None);
     }
     let appended = appended_by(index, partition, &meta, ask.now)?;
-    Ok(Some(Front { first, meta, appended }))
+    Ok(Some(OldestChunk { first, meta, appended }))
 }
 
 /// An upper bound of the chunk's append times. Times too far ahead of `now` come from a
@@ -211,8 +213,8 @@ fn appended_by(
 pub(crate) fn ask(
     shared: &Shared,
     now: Timestamp,
-    floor: Floor<'_>,
-) -> Result<Maintained, LogError> {
+    floor: RetentionFloor<'_>,
+) -> Result<MaintenanceReport, LogError> {
     let floors = (0..shared.config.partitions).map(|number| floor(PartitionId(number))).collect();
     let (reply, answer) = std::sync::mpsc::sync_channel(1);
     shared.maintain(Maintenance { now, floors, reply })?;

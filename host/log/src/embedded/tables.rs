@@ -6,7 +6,7 @@
 //! | `partitions` | partition | [`PartitionRow`] |
 //! | `chunks` | partition, first offset | a chunk, see [`super::codec`] |
 //! | `index` | partition, first offset | [`ChunkMeta`] |
-//! | `identities` | sequence number | [`Identities`], oldest first |
+//! | `identities` | sequence number | [`EventIdentities`], oldest first |
 //! | `types` | partition, event type | number of events |
 //! | `incarnations` | partition, first offset | random number, see [`super::incarnation`] |
 
@@ -25,10 +25,10 @@ use thiserror::Error;
 use tracing::error;
 
 use super::LogConfig;
+use super::append_plan::{MergeChunk, PartitionState, RUN_CHUNKS_MAX};
+use super::chunk_meta::{ChunkMeta, EventIdentities, PartitionRow};
 use super::codec;
 use super::incarnation::Incarnations;
-use super::meta::{ChunkMeta, Identities, PartitionRow};
-use super::plan::{PartitionState, RUN_CHUNKS_MAX, RunChunk};
 
 /// The format that this release reads and writes.
 pub(crate) const FORMAT: u64 = 2;
@@ -469,8 +469,8 @@ fn load_run(
     index: &impl ReadableTable<(u32, u64), &'static [u8]>,
     partition: PartitionId,
     config: &LogConfig,
-) -> Vec<RunChunk> {
-    let read = || -> Result<VecDeque<RunChunk>, Fault> {
+) -> Vec<MergeChunk> {
+    let read = || -> Result<VecDeque<MergeChunk>, Fault> {
         let mut run = VecDeque::new();
         let (mut bytes, mut events) = (0, 0);
         for pair in index.range((partition.0, 0)..=(partition.0, u64::MAX))?.rev() {
@@ -487,7 +487,7 @@ fn load_run(
                 break;
             }
             let chunk = Arc::new(read_chunk(chunks, partition, first, &meta)?);
-            run.push_front(RunChunk { first, chunk, meta });
+            run.push_front(MergeChunk { first, chunk, meta });
         }
         Ok(run)
     };
@@ -510,7 +510,7 @@ fn load_window(
     let (mut stored, mut newest) = (0_u64, VecDeque::new());
     for pair in table.iter()?.rev() {
         let (key, value) = pair?;
-        let Some(identities) = Identities::decode(value.value()) else {
+        let Some(identities) = EventIdentities::decode(value.value()) else {
             // Open the log anyway. The only loss is that a few duplicates may not be
             // recognized.
             error!(record = key.value(), "a record of event identities is damaged");

@@ -17,11 +17,11 @@ use lantern_core::{
 use redb::{Database, ReadableTable as _, WriteTransaction};
 use tracing::{debug, error, info, warn};
 
+use super::append_plan::{AppendPlan, AppendTimes, TYPES_MAX};
+use super::chunk_meta::{EventIdentities, IDENTITIES_MAX};
 use super::codec::Encoder;
-use super::meta::{IDENTITIES_MAX, Identities};
-use super::plan::{AppendTimes, Plan, TYPES_MAX};
+use super::queue::{PendingAppend, Shared, WriterWork, answer};
 use super::retention;
-use super::shared::{Pending, Shared, Work, answer};
 use super::tables::{
     self, CHUNKS, Fault, IDENTITIES, INCARNATIONS, INDEX, LOG, OpenFile, PARTITIONS, State, TYPES,
     caught,
@@ -37,7 +37,7 @@ pub(crate) struct Writer {
 }
 
 /// A group of appends with partitions and offsets assigned, before it is written.
-struct Routed {
+struct RoutedAppends {
     results: Vec<Appended>,
     /// The new events, one entry per partition.
     fresh: Vec<Vec<Events>>,
@@ -53,16 +53,16 @@ struct Routed {
 }
 
 /// A partition that has new events.
-struct Woken {
+struct WakeUp {
     partition: PartitionId,
     /// Their types; `None` if unknown.
     types: Option<Vec<String>>,
 }
 
 /// Ends the log when the writer's thread ends, even by a panic.
-struct End(Arc<Shared>);
+struct CloseGuard(Arc<Shared>);
 
-impl Drop for End {
+impl Drop for CloseGuard {
     fn drop(&mut self) {
         self.0.end();
     }
@@ -76,11 +76,11 @@ impl Writer {
 
     /// Works until the log is closed.
     pub(crate) fn run(mut self) {
-        let _end = End(Arc::clone(&self.shared));
+        let _end = CloseGuard(Arc::clone(&self.shared));
         loop {
             let fault = match self.shared.next_work() {
-                Work::Commit(group) => self.commit(group),
-                Work::Maintain(maintenance) => {
+                WriterWork::Commit(group) => self.commit(group),
+                WriterWork::Maintain(maintenance) => {
                     let result = self.database().and_then(|db| {
                         let (shared, state) = (&self.shared, &mut self.state);
                         caught(|| retention::maintain(&db, shared, state, &maintenance))
@@ -92,8 +92,10 @@ impl Writer {
                     drop(maintenance.reply.try_send(result));
                     fault
                 }
-                Work::Reopen => Some(LogError::Unavailable("the file could not be read".into())),
-                Work::Close => return,
+                WriterWork::Reopen => {
+                    Some(LogError::Unavailable("the file could not be read".into()))
+                }
+                WriterWork::Close => return,
             };
             if let Some(why) = fault
                 && !self.reopen(&why)
@@ -112,7 +114,7 @@ impl Writer {
 
     /// Makes a group of appends durable and answers each. Returns an error if the file must
     /// be opened again.
-    fn commit(&mut self, group: Vec<Pending>) -> Option<LogError> {
+    fn commit(&mut self, group: Vec<PendingAppend>) -> Option<LogError> {
         let bytes = group.iter().map(|pending| pending.bytes).sum();
         if let Err(full) = self.shared.check_room(bytes) {
             fail(group, &full);
@@ -155,7 +157,7 @@ impl Writer {
     }
 
     /// The error if the group is an import and the log holds events that were not imported.
-    fn refuse_import(&self, group: &[Pending]) -> Option<LogError> {
+    fn refuse_import(&self, group: &[PendingAppend]) -> Option<LogError> {
         if group.iter().all(|pending| pending.appended.is_none()) {
             return None;
         }
@@ -170,9 +172,12 @@ impl Writer {
     }
 
     /// Gives each event its partition and offset, or finds the event that it duplicates.
-    fn route(&mut self, group: Vec<Pending>) -> (Routed, Vec<lantern_core::AppendDone>) {
+    fn route(
+        &mut self,
+        group: Vec<PendingAppend>,
+    ) -> (RoutedAppends, Vec<lantern_core::AppendDone>) {
         let count = self.state.partitions.len();
-        let mut routed = Routed {
+        let mut routed = RoutedAppends {
             results: Vec::with_capacity(group.len()),
             fresh: vec![Vec::new(); count],
             identities: vec![Vec::new(); count],
@@ -184,8 +189,8 @@ impl Writer {
         let mut ends: Vec<Offset> = self.state.partitions.iter().map(|p| p.row.end).collect();
         let dones = group
             .into_iter()
-            .map(|Pending { events, identities, appended: times, done, .. }| {
-                let appended = self.place(&events, &identities, &mut ends, &mut routed);
+            .map(|PendingAppend { events, identities, appended: times, done, .. }| {
+                let appended = self.assign_offsets(&events, &identities, &mut ends, &mut routed);
                 if let Some(times) = times {
                     let kept = routed.kept_times.insert(vec![Vec::new(); count]);
                     for (event, time) in appended.iter().zip(times).filter(|(e, _)| !e.duplicate) {
@@ -200,12 +205,12 @@ impl Writer {
         (routed, dones)
     }
 
-    fn place(
+    fn assign_offsets(
         &mut self,
         events: &Events,
         identities: &[Identity],
         ends: &mut [Offset],
-        routed: &mut Routed,
+        routed: &mut RoutedAppends,
     ) -> Vec<AppendedEvent> {
         let window = &mut self.state.window;
         let mut appended = Vec::with_capacity(events.len());
@@ -225,16 +230,17 @@ impl Writer {
                 appended.push(AppendedEvent { partition, offset, duplicate: true, differs });
                 continue;
             }
-            let place = match ends.len() {
+            let partition_index = match ends.len() {
                 1 => 0,
                 count => partition_of(&events.get(index), count),
             };
-            let partition = PartitionId(u32::try_from(place).expect("partitions are few"));
-            let offset = ends[place];
-            ends[place] = offset.next();
+            let partition =
+                PartitionId(u32::try_from(partition_index).expect("partitions are few"));
+            let offset = ends[partition_index];
+            ends[partition_index] = offset.next();
             if let Some(identity) = identity {
                 window.push(*identity, partition, offset);
-                routed.identities[place].push(*identity);
+                routed.identities[partition_index].push(*identity);
             }
             routed.events += 1;
             appended.push(AppendedEvent { partition, offset, duplicate: false, differs: false });
@@ -244,27 +250,35 @@ impl Writer {
 
     /// Writes the group in one durable transaction, then updates the state in memory.
     /// Returns the partitions that have new events.
-    fn write(&mut self, routed: &mut Routed) -> Result<Vec<Woken>, Fault> {
+    fn write(&mut self, routed: &mut RoutedAppends) -> Result<Vec<WakeUp>, Fault> {
         if routed.events == 0 {
             return Ok(Vec::new());
         }
         let now = (self.shared.now)();
         let mut plans = Vec::new();
         let mut woken = Vec::new();
-        for (place, mut fresh) in std::mem::take(&mut routed.fresh).into_iter().enumerate() {
+        for (partition_index, mut fresh) in
+            std::mem::take(&mut routed.fresh).into_iter().enumerate()
+        {
             if fresh.is_empty() {
                 continue;
             }
             fresh.iter_mut().for_each(|events| events.fill_times(now));
-            let partition = &mut self.state.partitions[place];
+            let partition = &mut self.state.partitions[partition_index];
             let types: BTreeSet<_> = fresh.iter().flat_map(Events::type_names).cloned().collect();
             let types = Some(types.into_iter().collect());
-            woken.push(Woken { partition: partition.partition, types });
+            woken.push(WakeUp { partition: partition.partition, types });
             let times = match &mut routed.kept_times {
-                Some(kept) => AppendTimes::Kept(std::mem::take(&mut kept[place])),
+                Some(kept) => AppendTimes::Kept(std::mem::take(&mut kept[partition_index])),
                 None => AppendTimes::Now(now),
             };
-            plans.push(partition.plan(place, fresh, times, &self.shared.config, &mut self.encoder));
+            plans.push(partition.plan(
+                partition_index,
+                fresh,
+                times,
+                &self.shared.config,
+                &mut self.encoder,
+            ));
         }
         let identities = self.records_of(&routed.identities);
         let database = self.database()?;
@@ -274,16 +288,16 @@ impl Writer {
         self.state.window.trim();
         metrics::counter!("lantern_log_commits_total").increment(1);
         for plan in plans {
-            let incarnations = &mut self.state.incarnations[plan.place];
+            let incarnations = &mut self.state.incarnations[plan.partition_index];
             if incarnations.newest() != Some(self.state.incarnation) {
-                let start = self.state.partitions[plan.place].row.end;
+                let start = self.state.partitions[plan.partition_index].row.end;
                 incarnations.push(start, self.state.incarnation);
                 *self.shared.incarnations.write() = self.state.incarnations.clone();
             }
             if imports {
-                self.state.imported[plan.place] = plan.row.end;
+                self.state.imported[plan.partition_index] = plan.row.end;
             }
-            let state = &mut self.state.partitions[plan.place];
+            let state = &mut self.state.partitions[plan.partition_index];
             let chunks: Vec<_> = plan.written.iter().map(|w| Arc::clone(&w.chunk)).collect();
             if let Some(from) = state.committed(plan) {
                 self.shared.cache.forget(state.partition, from, state.row.end);
@@ -293,12 +307,12 @@ impl Writer {
         Ok(woken)
     }
 
-    fn records_of(&self, identities: &[Vec<Identity>]) -> Vec<Identities> {
+    fn records_of(&self, identities: &[Vec<Identity>]) -> Vec<EventIdentities> {
         let mut records = Vec::new();
         for (state, hashes) in self.state.partitions.iter().zip(identities) {
             let mut first = state.row.end;
             for hashes in hashes.chunks(IDENTITIES_MAX) {
-                records.push(Identities {
+                records.push(EventIdentities {
                     partition: state.partition,
                     first,
                     hashes: hashes.to_vec(),
@@ -312,8 +326,8 @@ impl Writer {
     fn write_plans(
         &self,
         database: &Database,
-        plans: &[Plan],
-        identities: &[Identities],
+        plans: &[AppendPlan],
+        identities: &[EventIdentities],
         imports: bool,
     ) -> Result<(u64, u64), Fault> {
         let transaction = self.state.begin_write(database, &self.shared.config)?;
@@ -324,7 +338,7 @@ impl Writer {
             let mut rows = transaction.open_table(PARTITIONS)?;
             let mut types = transaction.open_table(TYPES)?;
             for plan in plans {
-                let state = &self.state.partitions[plan.place];
+                let state = &self.state.partitions[plan.partition_index];
                 let partition = state.partition.0;
                 for small in state.run.iter().filter(|_| plan.absorbs) {
                     chunks.remove((partition, small.first.0))?;
@@ -335,7 +349,7 @@ impl Writer {
                     chunks.insert(key, written.encoded.bytes.as_slice())?;
                     index.insert(key, written.meta.encode().as_slice())?;
                 }
-                self.write_incarnation(&transaction, plan.place)?;
+                self.write_incarnation(&transaction, plan.partition_index)?;
                 if imports {
                     let key = tables::imported_key(partition);
                     transaction.open_table(LOG)?.insert(key.as_str(), plan.row.end.0)?;
@@ -362,13 +376,17 @@ impl Writer {
 
     /// Stores this opening's incarnation with the first events that it appends to a
     /// partition.
-    fn write_incarnation(&self, to: &WriteTransaction, place: usize) -> Result<(), Fault> {
-        let mut incarnations = self.state.incarnations[place].clone();
+    fn write_incarnation(
+        &self,
+        to: &WriteTransaction,
+        partition_index: usize,
+    ) -> Result<(), Fault> {
+        let mut incarnations = self.state.incarnations[partition_index].clone();
         if incarnations.newest() == Some(self.state.incarnation) {
             return Ok(());
         }
         let (partition, start) = {
-            let state = &self.state.partitions[place];
+            let state = &self.state.partitions[partition_index];
             (state.partition.0, state.row.end)
         };
         let mut table = to.open_table(INCARNATIONS)?;
@@ -380,7 +398,7 @@ impl Writer {
     }
 
     /// Publishes the committed rows to readers, and wakes them.
-    fn publish(&self, woken: &[Woken]) {
+    fn publish(&self, woken: &[WakeUp]) {
         if woken.is_empty() {
             return;
         }
@@ -412,7 +430,7 @@ impl Writer {
         info!("the log is open again");
         self.shared.come_up();
         let all = self.state.partitions.iter();
-        let all = all.map(|state| Woken { partition: state.partition, types: None });
+        let all = all.map(|state| WakeUp { partition: state.partition, types: None });
         self.publish(&all.collect::<Vec<_>>());
         true
     }
@@ -466,7 +484,8 @@ fn forget_oldest(
             break;
         }
         // Damaged records were not counted in `stored`.
-        let count = |bytes: &[u8]| Identities::decode(bytes).map_or(0, |i| i.hashes.len() as u64);
+        let count =
+            |bytes: &[u8]| EventIdentities::decode(bytes).map_or(0, |i| i.hashes.len() as u64);
         let first = table.first()?.map(|(key, value)| (key.value(), count(value.value())));
         let Some((key, count)) = first else {
             break;
@@ -509,7 +528,7 @@ fn copy_new(events: Events, appended: &[AppendedEvent], fresh: &mut [Vec<Events>
     }
 }
 
-fn fail(group: Vec<Pending>, why: &LogError) {
+fn fail(group: Vec<PendingAppend>, why: &LogError) {
     group.into_iter().for_each(|pending| answer(pending.done, Err(why.clone())));
 }
 

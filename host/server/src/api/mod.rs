@@ -45,8 +45,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::config::ServerConfig;
+use crate::disk_probe::DiskProbe;
 use crate::plugins::Plugins;
-use crate::probe::Probe;
 use crate::problem::Problem;
 
 pub(crate) use serve::serve;
@@ -81,7 +81,7 @@ pub(crate) struct App {
     /// When and why the log last refused events; reset when it accepts some again.
     pub(crate) append_fault: Mutex<Option<(Instant, String)>>,
     /// Whether the data folder can be written.
-    pub(crate) probe: Probe,
+    pub(crate) probe: DiskProbe,
     /// Sessions of the feed.
     pub(crate) feeds: TaskTracker,
     /// The verifications in progress; at most one.

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::*;
-use crate::telemetry::{FAMILIES, Kind};
+use crate::telemetry::{FAMILIES, MetricKind};
 
 /// The names in the macros `prefix` + kind in all sources of the host, with their
 /// kinds.
-fn named(prefix: &str) -> BTreeMap<String, Kind> {
+fn named(prefix: &str) -> BTreeMap<String, MetricKind> {
     let mut names = BTreeMap::new();
     let host = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let mut folders = vec![host.to_path_buf()];
@@ -26,10 +26,12 @@ fn named(prefix: &str) -> BTreeMap<String, Kind> {
     names
 }
 
-fn find(prefix: &str, source: &str, names: &mut BTreeMap<String, Kind>) {
-    for (word, kind) in
-        [("counter", Kind::Counter), ("gauge", Kind::Gauge), ("histogram", Kind::Histogram)]
-    {
+fn find(prefix: &str, source: &str, names: &mut BTreeMap<String, MetricKind>) {
+    for (word, kind) in [
+        ("counter", MetricKind::Counter),
+        ("gauge", MetricKind::Gauge),
+        ("histogram", MetricKind::Histogram),
+    ] {
         for (_, rest) in source
             .match_indices(&format!("{prefix}{word}!("))
             .map(|(at, found)| source.split_at(at + found.len()))
@@ -45,14 +47,14 @@ fn find(prefix: &str, source: &str, names: &mut BTreeMap<String, Kind>) {
 fn every_family_has_a_description_and_the_name_that_its_kind_asks_for() {
     let used = named("");
     assert!(used.len() > 30, "the sources were not found");
-    let mut described: BTreeMap<String, Kind> = named("describe_");
+    let mut described: BTreeMap<String, MetricKind> = named("describe_");
     for (kind, name, help) in FAMILIES {
         assert!(help.ends_with('.') && help.len() > 10, "{name}: {help}");
         assert!(described.insert((*name).to_owned(), *kind).is_none(), "{name} is described twice");
     }
     for (name, kind) in &used {
         assert_eq!(described.get(name), Some(kind), "{name} has no description of its kind");
-        assert_eq!(name.ends_with("_total"), *kind == Kind::Counter, "{name} is a {kind:?}");
+        assert_eq!(name.ends_with("_total"), *kind == MetricKind::Counter, "{name} is a {kind:?}");
         for unit in ["_ms", "_us", "_millis", "_minutes", "_kib", "_mib", "_percent"] {
             assert!(!name.contains(unit), "{name} is not in seconds, bytes or a ratio");
         }

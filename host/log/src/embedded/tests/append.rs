@@ -9,9 +9,9 @@ use crate::{Compression, OpenError};
 
 #[test]
 fn events_come_back_in_order_at_their_offsets_from_every_partition() {
-    let place = Place::new();
+    let folder = LogFolder::new();
     let config = LogConfig { partitions: 5, ..small() };
-    let log = place.open(&config);
+    let log = folder.open(&config);
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -48,7 +48,7 @@ fn events_come_back_in_order_at_their_offsets_from_every_partition() {
     };
     check(&log);
     drop(log);
-    check(&place.open(&LogConfig { cache_bytes: 0, ..config }));
+    check(&folder.open(&LogConfig { cache_bytes: 0, ..config }));
 }
 
 #[test]
@@ -64,9 +64,9 @@ const FOUND_BY_THE_FIRST_RELEASE: [usize; 6] = [1, 6, 6, 0, 5, 2];
 
 #[test]
 fn duplicates_get_the_first_ones_place_within_an_append_across_appends_and_after_reopening() {
-    let place = Place::new();
+    let folder = LogFolder::new();
     let config = LogConfig { partitions: 3, ..small() };
-    let log = place.open(&config);
+    let log = folder.open(&config);
     let one = [event("a", "t", "x", 1), event("b", "t", "y", 1), event("a", "t", "z", 2)];
     let first = append(&log, &one).unwrap().events;
     assert_eq!(first.iter().map(|a| a.duplicate).collect::<Vec<_>>(), [false, false, true]);
@@ -81,7 +81,7 @@ fn duplicates_get_the_first_ones_place_within_an_append_across_appends_and_after
     assert!(again.iter().all(|a| a.duplicate));
     assert_eq!(log.stats().unwrap().duplicates, 4);
     drop(log);
-    let log = place.open(&config);
+    let log = folder.open(&config);
     let again = append(&log, &one).unwrap().events;
     assert!(again.iter().all(|a| a.duplicate));
     assert_eq!(again[1].offset, first[1].offset);
@@ -91,9 +91,9 @@ fn duplicates_get_the_first_ones_place_within_an_append_across_appends_and_after
 
 #[test]
 fn the_window_forgets_the_oldest_also_after_reopening() {
-    let place = Place::new();
+    let folder = LogFolder::new();
     let config = LogConfig { dedup_window_events: 2_500, ..small() };
-    let log = place.open(&config);
+    let log = folder.open(&config);
     for from in (0..6_000).step_by(1_500) {
         append(&log, &numbered(from..from + 1_500)).unwrap();
     }
@@ -106,7 +106,7 @@ fn the_window_forgets_the_oldest_also_after_reopening() {
     };
     check(&log);
     drop(log);
-    let log = place.open(&config);
+    let log = folder.open(&config);
     check(&log);
     // 3,499 is just outside the window; appended again, it is in the window again.
     assert!(!append(&log, &numbered(3_499..3_500)).unwrap().events[0].duplicate);
@@ -114,7 +114,7 @@ fn the_window_forgets_the_oldest_also_after_reopening() {
     log.close();
     let stored = {
         use redb::{ReadableDatabase, ReadableTableMetadata};
-        let table = raw(&place).begin_read().unwrap().open_table(tables::IDENTITIES).unwrap();
+        let table = raw(&folder).begin_read().unwrap().open_table(tables::IDENTITIES).unwrap();
         table.len().unwrap()
     };
     assert!(stored <= 5, "old identities are removed: {stored} records");
@@ -122,8 +122,8 @@ fn the_window_forgets_the_oldest_also_after_reopening() {
 
 #[test]
 fn a_window_of_none_takes_every_event() {
-    let place = Place::new();
-    let log = place.open(&LogConfig { dedup_window_events: 0, ..small() });
+    let folder = LogFolder::new();
+    let log = folder.open(&LogConfig { dedup_window_events: 0, ..small() });
     for _ in 0..2 {
         assert!(append(&log, &numbered(0..3)).unwrap().events.iter().all(|a| !a.duplicate));
     }
@@ -132,9 +132,9 @@ fn a_window_of_none_takes_every_event() {
 
 #[test]
 fn events_without_a_time_get_the_time_of_the_append() {
-    let place = Place::new();
-    let log = place.open(&small());
-    let now = place.set_clock(5_000);
+    let folder = LogFolder::new();
+    let log = folder.open(&small());
+    let now = folder.set_clock(5_000);
     let events = [event("a", "t", "s", i64::MIN), event("b", "t", "s", 7)];
     append(&log, &events).unwrap();
     let times: Vec<_> = read_all(&log, P0).iter().map(|e| e.time).collect();
@@ -144,8 +144,8 @@ fn events_without_a_time_get_the_time_of_the_append() {
 
 #[test]
 fn columns_that_were_not_filled_come_back_filled() {
-    let place = Place::new();
-    let log = place.open(&small());
+    let folder = LogFolder::new();
+    let log = folder.open(&small());
     let lean = Events::from_columns(
         vec![Timestamp(1)],
         vec!["t".into()],
@@ -168,8 +168,8 @@ fn columns_that_were_not_filled_come_back_filled() {
 
 #[test]
 fn appends_that_wait_share_a_commit() {
-    let place = Place::new();
-    let log = Arc::new(place.open(&small()));
+    let folder = LogFolder::new();
+    let log = Arc::new(folder.open(&small()));
     // The first append's callback holds the writer until all others wait.
     let (release, held) = mpsc::channel::<()>();
     log.append(columns(&numbered(0..1)), Box::new(move |_| held.recv().unwrap()));
@@ -190,8 +190,8 @@ fn appends_that_wait_share_a_commit() {
 
 #[test]
 fn wakers_and_callbacks_come_once_events_are_readable() {
-    let place = Place::new();
-    let log = Arc::new(place.open(&small()));
+    let folder = LogFolder::new();
+    let log = Arc::new(folder.open(&small()));
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (weak, noted) = (Arc::downgrade(&log), Arc::clone(&seen));
     log.on_append(Arc::new(move |partition, _| {
@@ -211,8 +211,8 @@ fn wakers_and_callbacks_come_once_events_are_readable() {
 
 #[test]
 fn a_full_queue_refuses_at_once_and_an_empty_append_is_answered() {
-    let place = Place::new();
-    let log = place.open(&LogConfig { queue_bytes: 2_000, ..small() });
+    let folder = LogFolder::new();
+    let log = folder.open(&LogConfig { queue_bytes: 2_000, ..small() });
     assert_eq!(append(&log, &[]).unwrap(), Appended::default());
     let (release, held) = mpsc::channel::<()>();
     log.append(columns(&numbered(0..1)), Box::new(move |_| held.recv().unwrap()));
@@ -232,8 +232,8 @@ fn a_full_queue_refuses_at_once_and_an_empty_append_is_answered() {
 
 #[test]
 fn a_callback_that_panics_harms_no_other() {
-    let place = Place::new();
-    let log = place.open(&small());
+    let folder = LogFolder::new();
+    let log = folder.open(&small());
     log.append(columns(&numbered(0..1)), Box::new(|_| panic!("on purpose")));
     append(&log, &numbered(1..2)).unwrap();
     assert_eq!(log.bounds(P0).unwrap().end, Offset(2));
@@ -241,8 +241,8 @@ fn a_callback_that_panics_harms_no_other() {
 
 #[test]
 fn closing_answers_all_that_wait_and_refuses_what_comes_after() {
-    let place = Place::new();
-    let log = place.open(&small());
+    let folder = LogFolder::new();
+    let log = folder.open(&small());
     let waiting: Vec<_> = (0..50).map(|n| start(&log, &numbered(n..n + 1))).collect();
     log.close();
     for receive in waiting {
@@ -255,19 +255,19 @@ fn closing_answers_all_that_wait_and_refuses_what_comes_after() {
     let same = log.maintain(Timestamp(0), &|_| None);
     assert!(matches!(same, Err(LogError::Closed)));
     // The file can be opened again although the closed log was not dropped.
-    assert_eq!(read_all(&place.open(&small()), P0), numbered(0..50));
+    assert_eq!(read_all(&folder.open(&small()), P0), numbered(0..50));
 }
 
 #[test]
 fn reopening_finds_exactly_what_was_acknowledged_whatever_the_appends() {
-    let place = Place::new();
+    let folder = LogFolder::new();
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut next = 0;
     for turn in 0..12 {
         let compression = [Compression::None, Compression::Lz4, Compression::Zstd][rng.usize(..3)];
-        let log = place.open(&LogConfig { compression, ..small() });
+        let log = folder.open(&LogConfig { compression, ..small() });
         assert_eq!(read_all(&log, P0), numbered(0..next), "turn {turn}");
         let waiting: Vec<_> = (0..rng.usize(1..60))
             .map(|_| {
@@ -281,19 +281,19 @@ fn reopening_finds_exactly_what_was_acknowledged_whatever_the_appends() {
             receive.recv().unwrap().unwrap();
         }
     }
-    let log = place.open(&small());
+    let log = folder.open(&small());
     assert_eq!(read_all(&log, P0), numbered(0..next));
     assert_eq!(log.stats().unwrap().partitions[0].types, [("t".to_owned(), next)]);
 }
 
 #[test]
 fn a_log_in_use_of_another_shape_or_no_log_at_all_is_told() {
-    let place = Place::new();
-    let message = |config: LogConfig| match EmbeddedLog::open(place.file(), config) {
+    let folder = LogFolder::new();
+    let message = |config: LogConfig| match EmbeddedLog::open(folder.file(), config) {
         Ok(_) => "opened".to_owned(),
         Err(error) => error.to_string(),
     };
-    let log = EmbeddedLog::open(place.file(), small()).unwrap();
+    let log = EmbeddedLog::open(folder.file(), small()).unwrap();
     assert!(message(small()).contains("in use by another process"));
     append(&log, &numbered(0..1)).unwrap();
     drop(log);
@@ -305,7 +305,7 @@ fn a_log_in_use_of_another_shape_or_no_log_at_all_is_told() {
         (3, "has format 3, but this release reads formats up to 2"),
         (1, "has format 1 of an earlier release, but this release reads format 2"),
     ] {
-        let database = raw(&place);
+        let database = raw(&folder);
         let write = database.begin_write().unwrap();
         {
             let table = redb::TableDefinition::<&str, u64>::new("log");
@@ -316,14 +316,14 @@ fn a_log_in_use_of_another_shape_or_no_log_at_all_is_told() {
         assert!(message(small()).contains(says), "{}", message(small()));
     }
     for bytes in [&b"not a log at all, but a text of some length"[..], &[0; 8192]] {
-        std::fs::write(place.file(), bytes).unwrap();
+        std::fs::write(folder.file(), bytes).unwrap();
         let found = message(small());
         assert!(found.contains("is not a Lantern log"), "{found}");
-        assert_eq!(std::fs::read(place.file()).unwrap(), bytes, "it is left alone");
+        assert_eq!(std::fs::read(folder.file()).unwrap(), bytes, "it is left alone");
     }
-    std::fs::remove_file(place.file()).unwrap();
-    let folder = place.folder.path().join("missing").join("log.redb");
-    assert!(matches!(EmbeddedLog::open(folder, small()), Err(OpenError::Io { .. })));
+    std::fs::remove_file(folder.file()).unwrap();
+    let missing = folder.folder.path().join("missing").join("log.redb");
+    assert!(matches!(EmbeddedLog::open(missing, small()), Err(OpenError::Io { .. })));
 }
 
 #[test]
@@ -336,8 +336,8 @@ fn settings_come_with_defaults_and_unknown_ones_are_refused() {
 
 #[test]
 fn wakers_are_told_the_types_of_what_is_new() {
-    let place = Place::new();
-    let log = Arc::new(place.open(&small()));
+    let folder = LogFolder::new();
+    let log = Arc::new(folder.open(&small()));
     let (seen, told) = mpsc::channel();
     log.on_append(Arc::new(move |partition, types| {
         drop(seen.send((partition, types.map(<[String]>::to_vec))));

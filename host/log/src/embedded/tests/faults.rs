@@ -9,8 +9,8 @@ use redb::{ReadableDatabase, ReadableTable, StorageBackend};
 use super::*;
 use crate::{OpenDatabase, OpenError};
 
-fn damage(place: &Place, table: &str, key: (u32, u64), change: impl Fn(&mut Vec<u8>)) {
-    let database = raw(place);
+fn damage(folder: &LogFolder, table: &str, key: (u32, u64), change: impl Fn(&mut Vec<u8>)) {
+    let database = raw(folder);
     let write = database.begin_write().unwrap();
     {
         let table = redb::TableDefinition::<(u32, u64), &[u8]>::new(table);
@@ -22,21 +22,21 @@ fn damage(place: &Place, table: &str, key: (u32, u64), change: impl Fn(&mut Vec<
     write.commit().unwrap();
 }
 
-fn filled() -> (Place, LogConfig) {
-    let place = Place::new();
+fn filled() -> (LogFolder, LogConfig) {
+    let folder = LogFolder::new();
     let config = LogConfig { chunk_events_max: 10, ..small() };
-    let log = place.open(&config);
+    let log = folder.open(&config);
     append(&log, &numbered(0..45)).unwrap();
     drop(log);
-    (place, config)
+    (folder, config)
 }
 
 #[test]
 fn a_damaged_chunk_is_named_and_the_others_are_read() {
     for (first, table) in [(20, "chunks"), (40, "chunks"), (20, "index")] {
-        let (place, config) = filled();
-        damage(&place, table, (0, first), |bytes| bytes[30] ^= 4);
-        let log = place.open(&config);
+        let (folder, config) = filled();
+        damage(&folder, table, (0, first), |bytes| bytes[30] ^= 4);
+        let log = folder.open(&config);
         let everything = TypeFilter::everything();
         let error = log.read(P0, Offset(first + 3), &everything).unwrap_err();
         assert!(matches!(&error, LogError::Damaged(_)));
@@ -52,8 +52,8 @@ fn a_damaged_chunk_is_named_and_the_others_are_read() {
 
 #[test]
 fn a_chunk_that_is_missing_or_at_anothers_place_is_damage() {
-    let (place, config) = filled();
-    let database = raw(&place);
+    let (folder, config) = filled();
+    let database = raw(&folder);
     let write = database.begin_write().unwrap();
     {
         let mut table = write.open_table(tables::CHUNKS).unwrap();
@@ -63,7 +63,7 @@ fn a_chunk_that_is_missing_or_at_anothers_place_is_damage() {
     }
     write.commit().unwrap();
     drop(database);
-    let log = place.open(&config);
+    let log = folder.open(&config);
     let error =
         |offset| log.read(P0, Offset(offset), &TypeFilter::everything()).unwrap_err().to_string();
     assert!(error(10).contains("it is the chunk of partition 0 at offset 0"));
@@ -72,26 +72,26 @@ fn a_chunk_that_is_missing_or_at_anothers_place_is_damage() {
 
 #[test]
 fn a_log_that_lost_its_last_chunk_does_not_open_as_if_it_had_not() {
-    let (place, config) = filled();
-    let database = raw(&place);
+    let (folder, config) = filled();
+    let database = raw(&folder);
     let write = database.begin_write().unwrap();
     write.open_table(tables::INDEX).unwrap().remove((0, 40)).unwrap();
     write.commit().unwrap();
     drop(database);
-    let Err(error) = EmbeddedLog::open(place.file(), config) else { panic!("it opened") };
+    let Err(error) = EmbeddedLog::open(folder.file(), config) else { panic!("it opened") };
     assert!(matches!(error, OpenError::Damaged { .. }));
     assert!(error.to_string().contains("should hold offsets 0 up to 45"), "{error}");
 }
 
 #[test]
 fn damaged_identities_do_not_keep_the_log_shut() {
-    let (place, config) = filled();
-    let database = raw(&place);
+    let (folder, config) = filled();
+    let database = raw(&folder);
     let write = database.begin_write().unwrap();
     write.open_table(tables::IDENTITIES).unwrap().insert(0, [1, 2, 3].as_slice()).unwrap();
     write.commit().unwrap();
     drop(database);
-    assert_eq!(read_all(&place.open(&config), P0), numbered(0..45));
+    assert_eq!(read_all(&folder.open(&config), P0), numbered(0..45));
 }
 
 /// A disk in memory. A power loss drops some of the writes that were not synced, in any
@@ -252,8 +252,8 @@ fn a_full_disk_is_told_and_the_log_goes_on_once_there_is_room() {
 
 #[test]
 fn appends_are_refused_while_the_disk_has_less_than_its_reserve() {
-    let place = Place::new();
-    let log = place.open(&LogConfig { disk_reserve_bytes: u64::MAX / 2, ..small() });
+    let folder = LogFolder::new();
+    let log = folder.open(&LogConfig { disk_reserve_bytes: u64::MAX / 2, ..small() });
     // Detected before the first append.
     assert!(log.troubles()[0].contains("log.disk_reserve_bytes"), "{:?}", log.troubles());
     let error = append(&log, &numbered(0..1)).unwrap_err();
@@ -289,8 +289,8 @@ fn a_failed_read_is_told_and_the_log_comes_back() {
 
 #[test]
 fn a_file_is_opened_again_and_nothing_is_lost() {
-    let place = Place::new();
-    let log = place.open(&small());
+    let folder = LogFolder::new();
+    let log = folder.open(&small());
     for n in 0..5_u64 {
         append(&log, &numbered(n * 10..n * 10 + 10)).unwrap();
         log.shared.suspect();
@@ -336,19 +336,19 @@ fn what_was_acknowledged_survives_power_loss_and_a_commit_is_there_whole_or_not_
 
 #[test]
 fn a_lost_index_entry_is_not_skipped_by_who_wants_other_types() {
-    let (place, config) = (Place::new(), LogConfig { chunk_events_max: 10, ..small() });
-    let log = place.open(&config);
+    let (folder, config) = (LogFolder::new(), LogConfig { chunk_events_max: 10, ..small() });
+    let log = folder.open(&config);
     for (n, kind) in [(0, "odd"), (10, "even"), (20, "even"), (30, "odd")] {
         let events: Vec<_> = (n..n + 10).map(|n| event(&n.to_string(), kind, "s", n)).collect();
         append(&log, &events).unwrap();
     }
     drop(log);
-    let database = raw(&place);
+    let database = raw(&folder);
     let write = database.begin_write().unwrap();
     write.open_table(tables::INDEX).unwrap().remove((0, 20)).unwrap();
     write.commit().unwrap();
     drop(database);
-    let log = place.open(&config);
+    let log = folder.open(&config);
     let (mut next, odd) = (Offset(10), TypeFilter::new(&["odd".into()]));
     let error = loop {
         match log.read(P0, next, &odd) {
@@ -362,42 +362,42 @@ fn a_lost_index_entry_is_not_skipped_by_who_wants_other_types() {
 
 #[test]
 fn an_empty_file_is_damage_and_a_half_made_log_is_made_anew() {
-    let place = Place::new();
-    std::fs::write(place.file(), b"").unwrap();
-    let Err(error) = EmbeddedLog::open(place.file(), small()) else { panic!("it opened") };
+    let folder = LogFolder::new();
+    std::fs::write(folder.file(), b"").unwrap();
+    let Err(error) = EmbeddedLog::open(folder.file(), small()) else { panic!("it opened") };
     assert!(matches!(&error, OpenError::Damaged { .. }), "{error}");
-    std::fs::remove_file(place.file()).unwrap();
-    std::fs::write(place.file().with_extension("redb.new"), b"half").unwrap();
-    let log = EmbeddedLog::open(place.file(), small()).unwrap();
+    std::fs::remove_file(folder.file()).unwrap();
+    std::fs::write(folder.file().with_extension("redb.new"), b"half").unwrap();
+    let log = EmbeddedLog::open(folder.file(), small()).unwrap();
     append(&log, &numbered(0..3)).unwrap();
     drop(log);
-    assert_eq!(read_all(&place.open(&small()), P0), numbered(0..3));
+    assert_eq!(read_all(&folder.open(&small()), P0), numbered(0..3));
 }
 
 #[test]
 fn a_check_names_each_damaged_place_with_its_offsets() {
-    let check = |place: &Place| {
+    let check = |folder: &LogFolder| {
         let open = |path: &std::path::Path| redb::Database::create(path);
-        crate::check(&place.file(), open, &mut |_, _| ()).unwrap()
+        crate::check(&folder.file(), open, &mut |_, _| ()).unwrap()
     };
-    let (place, _) = filled();
-    let sound = check(&place);
+    let (folder, _) = filled();
+    let sound = check(&folder);
     assert_eq!((sound.events, sound.chunks, sound.damage.len()), (45, 5, 0), "{sound:?}");
     for (table, first) in [("chunks", 20), ("chunks", 40), ("index", 20)] {
-        let (place, _) = filled();
-        damage(&place, table, (0, first), |bytes| bytes[30] ^= 4);
-        let checked = check(&place);
+        let (folder, _) = filled();
+        damage(&folder, table, (0, first), |bytes| bytes[30] ^= 4);
+        let checked = check(&folder);
         assert_eq!(checked.damage.len(), 1, "{checked:?}");
         assert_eq!(checked.damage[0].partition, Some(P0));
         let end = Offset((first + 10).min(45));
         assert_eq!(checked.damage[0].offsets, Some((Offset(first), end)));
     }
-    let (place, _) = filled();
-    let database = raw(&place);
+    let (folder, _) = filled();
+    let database = raw(&folder);
     let write = database.begin_write().unwrap();
     write.open_table(tables::INDEX).unwrap().remove((0, 20)).unwrap();
     write.commit().unwrap();
     drop(database);
-    let checked = check(&place);
+    let checked = check(&folder);
     assert_eq!(checked.damage[0].offsets, Some((Offset(20), Offset(30))), "{checked:?}");
 }

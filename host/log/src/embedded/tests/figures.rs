@@ -79,16 +79,16 @@ fn scan(log: &EmbeddedLog) -> u64 {
 fn append_and_scan(name: &str, batches: &[Events], config: &LogConfig) {
     let events: usize = batches.iter().map(Events::len).sum();
     let bytes: usize = batches.iter().map(Events::bytes).sum();
-    let place = Place::new();
+    let folder = LogFolder::new();
     let config = LogConfig { queue_bytes: 1 << 30, ..config.clone() };
-    let log = EmbeddedLog::open(place.file(), config.clone()).unwrap();
+    let log = EmbeddedLog::open(folder.file(), config.clone()).unwrap();
     let (started, cpu) = (Instant::now(), cpu_seconds());
     append_all(&log, batches);
     let (append, append_cpu) = (started.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     let stats = log.stats().unwrap();
     log.close();
     let reopened = Instant::now();
-    let log = EmbeddedLog::open(place.file(), LogConfig { cache_bytes: 0, ..config }).unwrap();
+    let log = EmbeddedLog::open(folder.file(), LogConfig { cache_bytes: 0, ..config }).unwrap();
     let reopened = reopened.elapsed().as_secs_f64();
     let (started, cpu) = (Instant::now(), cpu_seconds());
     assert_eq!(scan(&log), bytes as u64);
@@ -166,10 +166,10 @@ fn figures_of_single_appends() {
     for (name, fast_recovery_bytes, prefill) in
         [("small", 0, 0), ("small", u64::MAX, 0), ("large", 0, EVENTS), ("large", u64::MAX, EVENTS)]
     {
-        let place = Place::new();
+        let folder = LogFolder::new();
         let config =
             LogConfig { fast_recovery_bytes, queue_bytes: 1 << 30, ..LogConfig::default() };
-        let log = EmbeddedLog::open(place.file(), config).unwrap();
+        let log = EmbeddedLog::open(folder.file(), config).unwrap();
         let batches: Vec<_> =
             (0..prefill).step_by(1_000).map(|n| shop(n..n + 1_000, rng)).collect();
         append_all(&log, &batches);

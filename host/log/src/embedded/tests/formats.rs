@@ -23,10 +23,10 @@ fn encode_appended(
     Encoder::new(compression).encode(&chunk).bytes
 }
 
-/// The append time of the event at `place`: times rise, and the clock goes back once.
-fn append_time(place: usize) -> Timestamp {
-    let seconds = i64::try_from(place / 3).unwrap();
-    Timestamp(if place == 7 { -1 } else { seconds * 1_000_000 })
+/// The append time of the event at `index`: times rise, and the clock goes back once.
+fn append_time(index: usize) -> Timestamp {
+    let seconds = i64::try_from(index / 3).unwrap();
+    Timestamp(if index == 7 { -1 } else { seconds * 1_000_000 })
 }
 
 fn decode(bytes: &[u8]) -> Result<Chunk, CodecError> {
@@ -115,13 +115,13 @@ fn a_chunk_with_any_byte_flipped_or_cut_off_is_refused() {
     for compression in ALL {
         let bytes = encode(compression, &columns(&numbered(0..40)), 0..40);
         assert!(decode(&bytes).is_ok());
-        for place in 0..bytes.len() {
+        for index in 0..bytes.len() {
             for bit in 0..8 {
                 let mut flipped = bytes.clone();
-                flipped[place] ^= 1 << bit;
-                assert!(decode(&flipped).is_err(), "{compression:?}: bit {bit} of byte {place}");
+                flipped[index] ^= 1 << bit;
+                assert!(decode(&flipped).is_err(), "{compression:?}: bit {bit} of byte {index}");
             }
-            assert!(decode(&bytes[..place]).is_err(), "{compression:?}: cut to {place}");
+            assert!(decode(&bytes[..index]).is_err(), "{compression:?}: cut to {index}");
         }
         let elsewhere = codec::decode(&bytes, PartitionId(3), Offset(78)).unwrap_err();
         assert_eq!(elsewhere, CodecError::Elsewhere { partition: 3, first: 77 });

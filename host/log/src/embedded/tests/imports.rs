@@ -21,13 +21,13 @@ fn times(log: &EmbeddedLog) -> Vec<i64> {
 
 #[test]
 fn an_import_keeps_append_times_over_chunks_and_restarts() {
-    let place = Place::new();
-    let mut log = place.open(&small());
+    let folder = LogFolder::new();
+    let mut log = folder.open(&small());
     let mut expected = Vec::new();
     for piece in 0..20_u64 {
         if piece == 10 {
             drop(log);
-            log = place.open(&small());
+            log = folder.open(&small());
         }
         let events = numbered(piece * 9..piece * 9 + 9);
         let stamps: Vec<i64> = (0..9).map(|n| piece.cast_signed() * 100 + n).collect();
@@ -43,8 +43,8 @@ fn an_import_keeps_append_times_over_chunks_and_restarts() {
 
 #[test]
 fn nothing_is_imported_next_to_other_events() {
-    let place = Place::new();
-    let log = place.open(&small());
+    let folder = LogFolder::new();
+    let log = folder.open(&small());
     import(&log, &numbered(0..2), &[5, 6]).unwrap();
     append(&log, &numbered(2..3)).unwrap();
     let refused = import(&log, &numbered(3..4), &[7]);

@@ -8,8 +8,8 @@ fn at(log: &EmbeddedLog, offset: u64) -> Option<u64> {
 
 #[test]
 fn each_opening_that_appends_has_a_number_of_its_own_and_keeps_it() {
-    let place = Place::new();
-    let log = place.open(&small());
+    let folder = LogFolder::new();
+    let log = folder.open(&small());
     assert_eq!((at(&log, 0), at(&log, 9)), (None, None));
     append(&log, &numbered(0..3)).unwrap();
     append(&log, &numbered(3..5)).unwrap();
@@ -18,8 +18,8 @@ fn each_opening_that_appends_has_a_number_of_its_own_and_keeps_it() {
     drop(log);
 
     // An opening that appends nothing stores no incarnation.
-    drop(place.open(&small()));
-    let log = place.open(&small());
+    drop(folder.open(&small()));
+    let log = folder.open(&small());
     assert_eq!(at(&log, 5), Some(first));
     append(&log, &numbered(5..6)).unwrap();
     let second = at(&log, 6).unwrap();
@@ -29,12 +29,12 @@ fn each_opening_that_appends_has_a_number_of_its_own_and_keeps_it() {
 
 #[test]
 fn a_copy_that_goes_on_differently_has_another_number_from_there_on() {
-    let (place, copy) = (Place::new(), Place::new());
-    let log = place.open(&small());
+    let (folder, copy) = (LogFolder::new(), LogFolder::new());
+    let log = folder.open(&small());
     append(&log, &numbered(0..3)).unwrap();
     drop(log);
-    std::fs::copy(place.file(), copy.file()).unwrap();
-    let (log, other) = (place.open(&small()), copy.open(&small()));
+    std::fs::copy(folder.file(), copy.file()).unwrap();
+    let (log, other) = (folder.open(&small()), copy.open(&small()));
     append(&log, &numbered(3..9)).unwrap();
     append(&other, &numbered(10..16)).unwrap();
     assert_eq!(at(&log, 3), at(&other, 3));

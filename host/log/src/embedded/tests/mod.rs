@@ -24,12 +24,12 @@ use super::{EmbeddedLog, LogConfig, tables};
 pub(super) const P0: PartitionId = PartitionId(0);
 
 /// A folder of its own with a log's file, and a clock that the test sets.
-pub(super) struct Place {
+pub(super) struct LogFolder {
     pub(super) folder: tempfile::TempDir,
     clock: Arc<AtomicI64>,
 }
 
-impl Place {
+impl LogFolder {
     pub(super) fn new() -> Self {
         Self { folder: tempfile::tempdir().unwrap(), clock: Arc::new(AtomicI64::new(1_000_000)) }
     }
@@ -124,6 +124,6 @@ pub(super) fn read_all(log: &EmbeddedLog, partition: PartitionId) -> Vec<Event> 
 }
 
 /// The raw database, to damage it.
-pub(super) fn raw(place: &Place) -> redb::Database {
-    redb::Database::create(place.file()).unwrap()
+pub(super) fn raw(folder: &LogFolder) -> redb::Database {
+    redb::Database::create(folder.file()).unwrap()
 }

@@ -1,24 +1,24 @@
 //! Reading: types, times, merged chunks, retention.
 
 use super::*;
-use crate::embedded::meta::ChunkMeta;
+use crate::embedded::chunk_meta::ChunkMeta;
 
 fn filter(kinds: &[&str]) -> TypeFilter {
     TypeFilter::new(&kinds.iter().map(|&kind| kind.to_owned()).collect::<Vec<_>>())
 }
 
-fn metas(place: &Place) -> Vec<(u64, ChunkMeta)> {
+fn metas(folder: &LogFolder) -> Vec<(u64, ChunkMeta)> {
     use redb::{ReadableDatabase, ReadableTable};
-    let table = raw(place).begin_read().unwrap().open_table(tables::INDEX).unwrap();
+    let table = raw(folder).begin_read().unwrap().open_table(tables::INDEX).unwrap();
     let pairs = table.iter().unwrap().map(Result::unwrap);
     pairs.map(|(k, v)| (k.value().1, ChunkMeta::decode(v.value()).unwrap())).collect()
 }
 
 #[test]
 fn chunks_without_wanted_types_are_skipped_cached_or_not() {
-    let place = Place::new();
+    let folder = LogFolder::new();
     let config = LogConfig { chunk_events_max: 10, ..small() };
-    let log = place.open(&config);
+    let log = folder.open(&config);
     for n in 0..30_u64 {
         let kind = if n == 17 { "rare" } else { "common" };
         let events: Vec<_> = (0..10).map(|i| event(&format!("{n}-{i}"), kind, "s", 1)).collect();
@@ -51,20 +51,20 @@ fn chunks_without_wanted_types_are_skipped_cached_or_not() {
     };
     check(&log);
     drop(log);
-    check(&place.open(&config));
-    check(&place.open(&LogConfig { cache_bytes: 0, ..config }));
+    check(&folder.open(&config));
+    check(&folder.open(&LogConfig { cache_bytes: 0, ..config }));
 }
 
 #[test]
 fn many_types_in_a_chunk_skip_nothing() {
-    let place = Place::new();
+    let folder = LogFolder::new();
     let config = LogConfig { chunk_events_max: 1_000, chunk_bytes: 1 << 20, ..small() };
-    let log = place.open(&config);
+    let log = folder.open(&config);
     let events: Vec<_> =
         (0..600).map(|n| event(&n.to_string(), &format!("t{n}"), "s", 1)).collect();
     append(&log, &events).unwrap();
     drop(log);
-    let log = place.open(&config);
+    let log = folder.open(&config);
     assert!(matches!(log.read(P0, Offset(0), &filter(&["t599"])), Ok(LogRead::Chunk(_))));
     assert_eq!(log.stats().unwrap().partitions[0].types, [(String::new(), 600)]);
     assert_eq!(read_all(&log, P0), events);
@@ -72,11 +72,11 @@ fn many_types_in_a_chunk_skip_nothing() {
 
 #[test]
 fn small_chunks_are_merged_and_readers_see_the_same() {
-    let place = Place::new();
+    let folder = LogFolder::new();
     let config = LogConfig { chunk_events_max: 280, chunk_bytes: 1 << 20, ..small() };
-    let log = place.open(&config);
+    let log = folder.open(&config);
     for n in 0..300_u64 {
-        place.set_clock(n.cast_signed());
+        folder.set_clock(n.cast_signed());
         append(&log, &numbered(n..n + 1)).unwrap();
         let chunks = log.stats().unwrap().partitions[0].chunks;
         let expected = match n {
@@ -90,7 +90,7 @@ fn small_chunks_are_merged_and_readers_see_the_same() {
     let stats = log.stats().unwrap();
     assert_eq!(stats.partitions[0].types, [("t".to_owned(), 300)]);
     drop(log);
-    let found = metas(&place);
+    let found = metas(&folder);
     assert_eq!(found.len() as u64, stats.partitions[0].chunks);
     assert_eq!(found.iter().map(|(_, m)| m.disk_bytes).sum::<u64>(), stats.partitions[0].bytes);
     assert_eq!((found[0].0, found[0].1.end), (0, Offset(280)));
@@ -105,11 +105,11 @@ fn small_chunks_are_merged_and_readers_see_the_same() {
         assert_eq!(*first, before.map_or(0, |(_, m)| m.end.0));
     }
     // Merging continues after the log is opened again.
-    let log = place.open(&config);
+    let log = folder.open(&config);
     append(&log, &numbered(300..600)).unwrap();
     assert_eq!(read_all(&log, P0), numbered(0..600));
     drop(log);
-    assert_eq!(metas(&place).len(), 3);
+    assert_eq!(metas(&folder).len(), 3);
 }
 
 #[test]
@@ -117,14 +117,14 @@ fn an_offset_is_found_by_append_time_as_a_search_one_by_one_finds_it() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
-    let place = Place::new();
+    let folder = LogFolder::new();
     let config = LogConfig { chunk_events_max: 7, retention_age_seconds: Some(10), ..small() };
-    let log = place.open(&config);
+    let log = folder.open(&config);
     assert_eq!(log.offset_at(P0, Timestamp(5)).unwrap(), Offset(0));
     let mut times = Vec::new();
     for n in 0..60_i64 {
         // Event times do not matter: some are late, and an early one is far ahead.
-        let now = place.set_clock(n);
+        let now = folder.set_clock(n);
         let events: Vec<_> = (0..rng.i64(1..6))
             .map(|i| {
                 let time = if n == 5 && i == 0 { 4_000 } else { n * 100 + rng.i64(-300..300) };
@@ -136,8 +136,8 @@ fn an_offset_is_found_by_append_time_as_a_search_one_by_one_finds_it() {
     }
     let check = |from: usize| {
         for time in (-5_000_000..70_000_000).step_by(370_000) {
-            let place = times.iter().skip(from).position(|&t| t >= time);
-            let expected = place.map_or(times.len(), |place| place + from);
+            let index = times.iter().skip(from).position(|&t| t >= time);
+            let expected = index.map_or(times.len(), |index| index + from);
             assert_eq!(log.offset_at(P0, Timestamp(time)).unwrap().0, expected as u64, "{time}");
         }
     };
@@ -149,24 +149,24 @@ fn an_offset_is_found_by_append_time_as_a_search_one_by_one_finds_it() {
 
 #[test]
 fn retention_by_age_lets_go_of_whole_chunks_from_the_front_but_not_past_the_floor() {
-    let place = Place::new();
+    let folder = LogFolder::new();
     let config = LogConfig {
         chunk_events_max: 10,
         retention_age_seconds: Some(100),
         partitions: 1,
         ..small()
     };
-    let log = place.open(&config);
+    let log = folder.open(&config);
     for n in 0..10 {
-        place.set_clock(n * 50);
+        folder.set_clock(n * 50);
         append(&log, &numbered(n.cast_unsigned() * 10..(n.cast_unsigned() + 1) * 10)).unwrap();
     }
     let now = Timestamp(301 * 1_000_000);
     let done = log.maintain(now, &|_| Some(Offset(25))).unwrap();
     assert_eq!((done.dropped[0].events, done.dropped[0].start, done.more), (20, Offset(20), false));
     assert_eq!(log.bounds(P0).unwrap().start, Offset(20));
-    let gone = log.read(P0, Offset(19), &TypeFilter::everything());
-    assert!(matches!(gone, Err(LogError::OutOfRange { start: Offset(20), .. })));
+    let trimmed = log.read(P0, Offset(19), &TypeFilter::everything());
+    assert!(matches!(trimmed, Err(LogError::OutOfRange { start: Offset(20), .. })));
     assert_eq!(read_all(&log, P0), numbered(20..100));
     let done = log.maintain(now, &|_| None).unwrap();
     assert_eq!(done.dropped[0].start, Offset(50));
@@ -174,7 +174,7 @@ fn retention_by_age_lets_go_of_whole_chunks_from_the_front_but_not_past_the_floo
     assert_eq!(log.stats().unwrap().partitions[0].types, [("t".to_owned(), 50)]);
     drop(log);
     // All events can be deleted. Offsets still continue, and old ids are still recognized.
-    let log = place.open(&config);
+    let log = folder.open(&config);
     log.maintain(Timestamp(10_000 * 1_000_000), &|_| None).unwrap();
     let bounds = log.bounds(P0).unwrap();
     assert_eq!((bounds.start, bounds.end), (Offset(100), Offset(100)));
@@ -182,7 +182,7 @@ fn retention_by_age_lets_go_of_whole_chunks_from_the_front_but_not_past_the_floo
     let stats = log.stats().unwrap();
     assert_eq!((stats.partitions[0].chunks, stats.partitions[0].bytes), (0, 0));
     drop(log);
-    let log = place.open(&config);
+    let log = folder.open(&config);
     let appended = append(&log, &numbered(99..101)).unwrap().events;
     assert!(appended[0].duplicate && !appended[1].duplicate);
     assert_eq!(appended[1].offset, Offset(100));
@@ -201,27 +201,27 @@ fn append_times(log: &EmbeddedLog) -> Vec<i64> {
 
 #[test]
 fn each_event_keeps_its_append_time_also_in_merged_chunks_and_after_reopening() {
-    let place = Place::new();
+    let folder = LogFolder::new();
     let config = LogConfig { chunk_events_max: 10, ..small() };
-    let log = place.open(&config);
+    let log = folder.open(&config);
     for n in 0..35_u64 {
-        place.set_clock(n.cast_signed() * 2);
+        folder.set_clock(n.cast_signed() * 2);
         append(&log, &numbered(n..n + 1)).unwrap();
     }
     let expected: Vec<_> = (0..35).map(|n| n * 2).collect();
     assert_eq!(append_times(&log), expected);
     drop(log);
-    assert_eq!(append_times(&place.open(&config)), expected);
+    assert_eq!(append_times(&folder.open(&config)), expected);
 }
 
 #[test]
 fn a_clock_that_was_ahead_pins_neither_append_times_nor_retention_nor_the_highest_time() {
-    let place = Place::new();
+    let folder = LogFolder::new();
     let day = 86_400;
     let config = LogConfig { chunk_events_max: 1, retention_age_seconds: Some(3_600), ..small() };
-    let log = place.open(&config);
+    let log = folder.open(&config);
     let at = |n: u64, seconds: i64| {
-        let now = place.set_clock(seconds);
+        let now = folder.set_clock(seconds);
         let one = event(&n.to_string(), "t", "s", now.0);
         append(&log, &[one]).unwrap();
     };
@@ -243,14 +243,14 @@ fn a_clock_that_was_ahead_pins_neither_append_times_nor_retention_nor_the_highes
 
 #[test]
 fn a_clock_behind_the_log_is_a_warning_until_the_next_append() {
-    let place = Place::new();
-    let log = place.open(&small());
-    place.set_clock(10_000);
+    let folder = LogFolder::new();
+    let log = folder.open(&small());
+    folder.set_clock(10_000);
     append(&log, &[event("0", "t", "s", 1)]).unwrap();
     assert_eq!(log.warnings(), [""; 0]);
-    place.set_clock(5_000);
+    folder.set_clock(5_000);
     drop(log);
-    let log = place.open(&small());
+    let log = folder.open(&small());
     let warnings = log.warnings();
     assert!(warnings[0].contains("clock is 5000 s behind"), "{warnings:?}");
     append(&log, &[event("1", "t", "s", 1)]).unwrap();
@@ -259,11 +259,11 @@ fn a_clock_behind_the_log_is_a_warning_until_the_next_append() {
 
 #[test]
 fn retention_by_size_lets_the_oldest_go_first_and_keeps_the_newest_chunk() {
-    let place = Place::new();
+    let folder = LogFolder::new();
     let config = LogConfig { partitions: 2, retention_bytes: Some(60_000), ..small() };
-    let log = place.open(&config);
+    let log = folder.open(&config);
     for n in 0..40_u64 {
-        place.set_clock(n.cast_signed());
+        folder.set_clock(n.cast_signed());
         let noise: String = std::iter::repeat_with(fastrand::alphanumeric).take(6_000).collect();
         let mut one = event(&n.to_string(), "t", &format!("s{n}"), 1);
         one.data = noise.into_bytes();
@@ -276,7 +276,7 @@ fn retention_by_size_lets_the_oldest_go_first_and_keeps_the_newest_chunk() {
     assert_eq!(done.dropped.len(), 2);
     assert!((40_000..=60_000).contains(&bytes(&log)), "{}", bytes(&log));
     drop(log);
-    let log = place.open(&LogConfig { retention_bytes: Some(0), ..config });
+    let log = folder.open(&LogConfig { retention_bytes: Some(0), ..config });
     log.maintain(Timestamp(0), &|_| None).unwrap();
     for partition in [P0, PartitionId(1)] {
         let bounds = log.bounds(partition).unwrap();
@@ -287,14 +287,14 @@ fn retention_by_size_lets_the_oldest_go_first_and_keeps_the_newest_chunk() {
 
 #[test]
 fn readers_at_all_offsets_agree_while_appends_and_retention_go_on() {
-    let place = Place::new();
+    let folder = LogFolder::new();
     let config = LogConfig {
         cache_bytes: 50_000,
         retention_bytes: Some(20_000),
         dedup_window_events: 0,
         ..small()
     };
-    let log = place.open(&config);
+    let log = folder.open(&config);
     let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..2 {

@@ -13,7 +13,7 @@ const DECODERS: usize = 64;
 type Key = (PartitionId, Offset);
 
 /// A cache of decoded chunks, bounded in bytes.
-pub(crate) struct Cache {
+pub(crate) struct ChunkCache {
     limit_bytes: usize,
     inner: Mutex<Inner>,
     decoding: [Mutex<()>; DECODERS],
@@ -33,7 +33,7 @@ struct Entry {
     bytes: usize,
 }
 
-impl Cache {
+impl ChunkCache {
     pub(crate) fn new(limit_bytes: usize) -> Self {
         let decoding = std::array::from_fn(|_| Mutex::new(()));
         Self { limit_bytes, inner: Mutex::default(), decoding }
@@ -151,7 +151,7 @@ mod tests {
     fn the_least_recently_used_go_first_and_bytes_stay_bounded() {
         let partition = PartitionId(1);
         let each = memory_bytes(&chunk(0));
-        let cache = Cache::new(each * 3);
+        let cache = ChunkCache::new(each * 3);
         for first in [0, 10, 20] {
             cache.insert(chunk(first));
         }

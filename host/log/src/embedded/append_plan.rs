@@ -15,8 +15,8 @@ use lantern_core::{
 };
 
 use super::LogConfig;
+use super::chunk_meta::{ChunkMeta, PartitionRow};
 use super::codec::{Encoded, Encoder, ToEncode};
-use super::meta::{ChunkMeta, PartitionRow};
 
 /// The most small chunks at a partition's end. If there are more, they are merged although
 /// they do not fill a chunk, so that readers do not meet too many small chunks.
@@ -38,23 +38,23 @@ pub(crate) struct PartitionState {
     pub(crate) partition: PartitionId,
     pub(crate) row: PartitionRow,
     pub(crate) types: BTreeMap<String, u64>,
-    pub(crate) run: Vec<RunChunk>,
-    ratio: Ratio,
+    pub(crate) run: Vec<MergeChunk>,
+    ratio: CompressionRatio,
 }
 
 /// A small chunk at a partition's end.
-pub(crate) struct RunChunk {
+pub(crate) struct MergeChunk {
     pub(crate) first: Offset,
     pub(crate) chunk: Arc<Chunk>,
     pub(crate) meta: ChunkMeta,
 }
 
 /// The changes that a transaction makes to a partition.
-pub(crate) struct Plan {
-    pub(crate) place: usize,
+pub(crate) struct AppendPlan {
+    pub(crate) partition_index: usize,
     /// Whether the run's chunks are removed, because `written` contains their events.
     pub(crate) absorbs: bool,
-    pub(crate) written: Vec<Written>,
+    pub(crate) written: Vec<PlannedChunk>,
     pub(crate) row: PartitionRow,
     /// The counts of types that change.
     pub(crate) types: BTreeMap<String, u64>,
@@ -65,7 +65,7 @@ pub(crate) struct Plan {
 }
 
 /// A chunk to be written.
-pub(crate) struct Written {
+pub(crate) struct PlannedChunk {
     pub(crate) chunk: Arc<Chunk>,
     pub(crate) encoded: Encoded,
     pub(crate) meta: ChunkMeta,
@@ -76,21 +76,21 @@ impl PartitionState {
         partition: PartitionId,
         row: PartitionRow,
         types: BTreeMap<String, u64>,
-        run: Vec<RunChunk>,
+        run: Vec<MergeChunk>,
     ) -> Self {
-        Self { partition, row, types, run, ratio: Ratio::default() }
+        Self { partition, row, types, run, ratio: CompressionRatio::default() }
     }
 
     /// Plans to append `fresh`, which is not empty. It has several elements only if one
     /// cannot hold all event types.
     pub(crate) fn plan(
         &mut self,
-        place: usize,
+        partition_index: usize,
         fresh: Vec<Events>,
         times: AppendTimes,
         config: &LogConfig,
         encoder: &mut Encoder,
-    ) -> Plan {
+    ) -> AppendPlan {
         let (row, mut kept) = match times {
             AppendTimes::Now(now) => (appended_at(&self.row, append_time(now, &self.row)), None),
             AppendTimes::Kept(times) => {
@@ -99,8 +99,8 @@ impl PartitionState {
             }
         };
         let now = row.appended_last;
-        let mut plan = Plan {
-            place,
+        let mut plan = AppendPlan {
+            partition_index,
             absorbs: false,
             written: Vec::new(),
             row,
@@ -124,11 +124,11 @@ impl PartitionState {
                 plan.absorbs = true;
                 let (events, appended) = self.with_run(&events, &appended);
                 let first = self.run[0].first;
-                self.cut(&mut plan, Stamped { events, appended }, first, config, encoder);
+                self.cut(&mut plan, StampedEvents { events, appended }, first, config, encoder);
             } else {
                 let first = plan.row.end;
                 plan.ends_run |= turn > 0;
-                self.cut(&mut plan, Stamped { events, appended }, first, config, encoder);
+                self.cut(&mut plan, StampedEvents { events, appended }, first, config, encoder);
             }
         }
         self.count(&mut plan);
@@ -137,7 +137,7 @@ impl PartitionState {
 
     /// Applies the committed plan to the state in memory. Returns the offset from which
     /// chunks were replaced, if any were.
-    pub(crate) fn committed(&mut self, plan: Plan) -> Option<Offset> {
+    pub(crate) fn committed(&mut self, plan: AppendPlan) -> Option<Offset> {
         let replaced_from = plan.absorbs.then(|| self.run[0].first);
         if plan.absorbs || plan.ends_run || plan.open == 0 {
             self.run.clear();
@@ -151,7 +151,7 @@ impl PartitionState {
             }
         }
         let closed = plan.written.len() - plan.open;
-        self.run.extend(plan.written.into_iter().skip(closed).map(|written| RunChunk {
+        self.run.extend(plan.written.into_iter().skip(closed).map(|written| MergeChunk {
             first: written.chunk.offset(0),
             chunk: written.chunk,
             meta: written.meta,
@@ -191,8 +191,8 @@ impl PartitionState {
     /// Cuts `events` into chunks, encodes them and adds them to the plan.
     fn cut(
         &mut self,
-        plan: &mut Plan,
-        stamped: Stamped,
+        plan: &mut AppendPlan,
+        stamped: StampedEvents,
         first: Offset,
         config: &LogConfig,
         encoder: &mut Encoder,
@@ -201,7 +201,7 @@ impl PartitionState {
             plan.row.chunks -= self.run.len() as u64;
             plan.row.disk_bytes -= self.run.iter().map(|s| s.meta.disk_bytes).sum::<u64>();
         }
-        let Stamped { mut events, appended } = stamped;
+        let StampedEvents { mut events, appended } = stamped;
         let total = events.len();
         let target = self.ratio.target(config);
         let pieces = pieces(&events, target, config.chunk_events_max as usize);
@@ -219,7 +219,7 @@ impl PartitionState {
             });
             let full = raw >= target / 2;
             if full {
-                self.ratio.learn(raw, encoded.bytes.len());
+                self.ratio.observe(raw, encoded.bytes.len());
             }
             let end = Offset(first.0 + len as u64);
             let meta = ChunkMeta::of(&encoded, end, appended_so_far);
@@ -235,13 +235,13 @@ impl PartitionState {
                 if len == total { std::mem::take(&mut events) } else { copy_of(&events, range) };
             let offsets = Offsets::Dense { first };
             let chunk = Arc::new(Chunk { partition: self.partition, offsets, events, appended });
-            plan.written.push(Written { chunk, encoded, meta });
+            plan.written.push(PlannedChunk { chunk, encoded, meta });
         }
     }
 
     /// The latest append time before the chunk at `first`. That chunk may be the first of
     /// a run that is written again.
-    fn appended_so_far(&self, first: Offset, plan: &Plan) -> Timestamp {
+    fn appended_so_far(&self, first: Offset, plan: &AppendPlan) -> Timestamp {
         match (plan.written.last(), self.run.first()) {
             (Some(written), _) => written.meta.appended_max_so_far,
             (None, Some(small)) if small.first == first => small.meta.appended_max_so_far,
@@ -250,10 +250,11 @@ impl PartitionState {
     }
 
     /// Computes the counts of types after the plan.
-    fn count(&self, plan: &mut Plan) {
-        let gone = self.run.iter().filter(|_| plan.absorbs).map(|small| (&small.meta, small.first));
+    fn count(&self, plan: &mut AppendPlan) {
+        let trimmed =
+            self.run.iter().filter(|_| plan.absorbs).map(|small| (&small.meta, small.first));
         let mut deltas = BTreeMap::new();
-        for (meta, first) in gone {
+        for (meta, first) in trimmed {
             add_types(&mut deltas, meta, first, -1);
         }
         for written in &plan.written {
@@ -309,7 +310,7 @@ pub(crate) enum AppendTimes {
 }
 
 /// Events with their append times.
-struct Stamped {
+struct StampedEvents {
     events: Events,
     appended: Vec<Timestamp>,
 }
@@ -378,12 +379,12 @@ fn copy_of(events: &Events, range: Range<usize>) -> Events {
 /// How well this partition's newest events compress: moving averages of the ratio of
 /// encoded to plain bytes, and of its deviation.
 #[derive(Clone, Copy, Default)]
-struct Ratio {
+struct CompressionRatio {
     mean: f64,
     deviation: f64,
 }
 
-impl Ratio {
+impl CompressionRatio {
     /// The number of plain bytes for a chunk whose encoded size is just below the target
     /// size. A chunk above it could take twice the space.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few megabytes")]
@@ -397,7 +398,7 @@ impl Ratio {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a few megabytes")]
-    fn learn(&mut self, plain: usize, encoded: usize) {
+    fn observe(&mut self, plain: usize, encoded: usize) {
         const WEIGHT: f64 = 0.125;
         let seen = encoded as f64 / plain.max(1) as f64;
         if self.mean == 0.0 {

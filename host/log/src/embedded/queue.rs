@@ -10,31 +10,31 @@ use lantern_core::{AppendDone, Events, Identity, LogError, Offset, Timestamp, Wa
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::LogConfig;
-use super::cache::Cache;
+use super::chunk_cache::ChunkCache;
+use super::chunk_meta::PartitionRow;
 use super::incarnation::Incarnations;
-use super::meta::PartitionRow;
-use super::retention::Maintained;
+use super::retention::MaintenanceReport;
 use super::tables::{OpenDatabase, OpenFile};
 
 /// The most bytes of events in one commit. It limits how long each append waits.
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Returns the current time.
-pub(crate) type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+pub(crate) type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 pub(crate) struct Shared {
     pub(crate) config: LogConfig,
     /// The file, for messages and free space; `None` if the database is not in a file.
     pub(crate) path: Option<PathBuf>,
     pub(crate) open: OpenDatabase,
-    pub(crate) now: Now,
+    pub(crate) now: WallClock,
     /// `None` while the file is opened again after a fault, and after closing.
     pub(crate) database: RwLock<Option<Arc<OpenFile>>>,
     /// The committed rows, one per partition.
     pub(crate) rows: RwLock<Vec<PartitionRow>>,
     /// One entry per partition.
     pub(crate) incarnations: RwLock<Vec<Incarnations>>,
-    pub(crate) cache: Cache,
+    pub(crate) cache: ChunkCache,
     pub(crate) wakers: RwLock<Vec<Waker>>,
     /// Duplicates found since the log was opened.
     pub(crate) duplicates: AtomicU64,
@@ -44,7 +44,7 @@ pub(crate) struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    commands: VecDeque<Command>,
+    commands: VecDeque<WriterCommand>,
     /// Bytes of appends not yet answered.
     bytes: usize,
     closed: bool,
@@ -54,13 +54,13 @@ struct Queue {
     suspect: bool,
 }
 
-enum Command {
-    Append(Box<Pending>),
+enum WriterCommand {
+    Append(Box<PendingAppend>),
     Maintain(Maintenance),
 }
 
 /// A waiting append.
-pub(crate) struct Pending {
+pub(crate) struct PendingAppend {
     pub(crate) events: Events,
     /// One per event; empty if deduplication is off.
     pub(crate) identities: Vec<Identity>,
@@ -75,12 +75,12 @@ pub(crate) struct Maintenance {
     pub(crate) now: Timestamp,
     /// One per partition: the offset from which events must be kept.
     pub(crate) floors: Vec<Option<Offset>>,
-    pub(crate) reply: SyncSender<Result<Maintained, LogError>>,
+    pub(crate) reply: SyncSender<Result<MaintenanceReport, LogError>>,
 }
 
 /// The writer's next task.
-pub(crate) enum Work {
-    Commit(Vec<Pending>),
+pub(crate) enum WriterWork {
+    Commit(Vec<PendingAppend>),
     Maintain(Maintenance),
     Reopen,
     Close,
@@ -112,12 +112,12 @@ impl Shared {
         config: LogConfig,
         path: Option<PathBuf>,
         open: OpenDatabase,
-        now: Now,
+        now: WallClock,
         database: OpenFile,
         rows: Vec<PartitionRow>,
     ) -> Self {
         Self {
-            cache: Cache::new(config.cache_bytes),
+            cache: ChunkCache::new(config.cache_bytes),
             config,
             path,
             open,
@@ -133,7 +133,7 @@ impl Shared {
     }
 
     /// Queues an append, or answers it at once if it is refused.
-    pub(crate) fn enqueue(&self, pending: Pending) {
+    pub(crate) fn enqueue(&self, pending: PendingAppend) {
         let limit = self.config.queue_bytes;
         let mut queue = self.queue.lock();
         let refusal = if queue.closed {
@@ -152,7 +152,7 @@ impl Shared {
             ))
         } else {
             queue.bytes += pending.bytes;
-            queue.commands.push_back(Command::Append(Box::new(pending)));
+            queue.commands.push_back(WriterCommand::Append(Box::new(pending)));
             drop(queue);
             self.changed.notify_all();
             return;
@@ -170,24 +170,24 @@ impl Shared {
         if let Some(down) = &queue.down {
             return Err(down.clone());
         }
-        queue.commands.push_back(Command::Maintain(maintenance));
+        queue.commands.push_back(WriterCommand::Maintain(maintenance));
         drop(queue);
         self.changed.notify_all();
         Ok(())
     }
 
     /// Waits for the next task. Returns waiting appends as one group.
-    pub(crate) fn next_work(&self) -> Work {
+    pub(crate) fn next_work(&self) -> WriterWork {
         let mut queue = self.queue.lock();
         loop {
             if std::mem::take(&mut queue.suspect) {
-                return Work::Reopen;
+                return WriterWork::Reopen;
             }
             let mut group = Vec::new();
             let mut bytes = 0;
             while let Some(command) = queue.commands.pop_front() {
                 match command {
-                    Command::Append(p)
+                    WriterCommand::Append(p)
                         if group.is_empty()
                             || (p.appended.is_none() && bytes + p.bytes <= GROUP_BYTES_MAX) =>
                     {
@@ -198,8 +198,8 @@ impl Shared {
                             break;
                         }
                     }
-                    Command::Maintain(maintenance) if group.is_empty() => {
-                        return Work::Maintain(maintenance);
+                    WriterCommand::Maintain(maintenance) if group.is_empty() => {
+                        return WriterWork::Maintain(maintenance);
                     }
                     later => {
                         queue.commands.push_front(later);
@@ -208,10 +208,10 @@ impl Shared {
                 }
             }
             if !group.is_empty() {
-                return Work::Commit(group);
+                return WriterWork::Commit(group);
             }
             if queue.closed {
-                return Work::Close;
+                return WriterWork::Close;
             }
             self.changed.wait(&mut queue);
         }
@@ -304,11 +304,11 @@ impl Shared {
     }
 }
 
-fn refuse(command: Command, why: &LogError) {
+fn refuse(command: WriterCommand, why: &LogError) {
     match command {
-        Command::Append(pending) => answer(pending.done, Err(why.clone())),
+        WriterCommand::Append(pending) => answer(pending.done, Err(why.clone())),
         // The caller may no longer be waiting.
-        Command::Maintain(maintenance) => drop(maintenance.reply.try_send(Err(why.clone()))),
+        WriterCommand::Maintain(maintenance) => drop(maintenance.reply.try_send(Err(why.clone()))),
     }
 }
 

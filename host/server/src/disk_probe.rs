@@ -18,12 +18,12 @@ const BYTES: usize = 8 << 10;
 
 /// A file that is written for the test.
 #[derive(Debug)]
-pub(crate) struct Probe {
+pub(crate) struct DiskProbe {
     file: PathBuf,
     last: Mutex<Option<(Instant, Option<String>)>>,
 }
 
-impl Probe {
+impl DiskProbe {
     /// A probe that writes `file`.
     pub(crate) fn new(file: PathBuf) -> Self {
         Self { file, last: Mutex::new(None) }
@@ -62,13 +62,13 @@ mod tests {
     #[test]
     fn a_folder_that_cannot_be_written_is_told_with_the_reason() {
         let dir = tempfile::tempdir().unwrap();
-        let probe = Probe::new(dir.path().join("probe"));
+        let probe = DiskProbe::new(dir.path().join("probe"));
         assert_eq!(probe.trouble(), None);
         assert!(!dir.path().join("probe").exists());
-        let probe = Probe::new(dir.path().join("absent/probe"));
+        let probe = DiskProbe::new(dir.path().join("absent/probe"));
         let why = probe.trouble().unwrap();
         assert!(why.contains("absent/probe` cannot be written"), "{why}");
-        let full = Probe::new("/dev/full/probe".into());
+        let full = DiskProbe::new("/dev/full/probe".into());
         assert!(full.trouble().is_some());
     }
 }

@@ -4,8 +4,8 @@
 
 use lantern_core::{Identity, Offset, PartitionBounds, PartitionId, Timestamp, TypeFilter};
 
-use super::bytes::{Reader, seal, u32_of, unseal};
 use super::codec::Encoded;
+use super::encoding::{Reader, append_checksum, u32_of, verify_checksum};
 
 const FORMAT: u8 = 2;
 /// The most distinct types that a chunk's record lists. A chunk with more counts as
@@ -68,12 +68,12 @@ impl ChunkMeta {
             bytes.extend(u32_of(name.len()).to_le_bytes());
             bytes.extend(name.as_bytes());
         }
-        seal(bytes)
+        append_checksum(bytes)
     }
 
     /// `None` if the bytes are damaged or of another format.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(unseal(bytes)?);
+        let mut reader = Reader::new(verify_checksum(bytes)?);
         if reader.u8()? != FORMAT {
             return None;
         }
@@ -135,11 +135,11 @@ impl PartitionRow {
         for time in [self.time_max, self.appended_max, self.appended_last] {
             bytes.extend(time.0.to_le_bytes());
         }
-        seal(bytes)
+        append_checksum(bytes)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let mut reader = Reader::new(unseal(bytes)?);
+        let mut reader = Reader::new(verify_checksum(bytes)?);
         if reader.u8()? != FORMAT {
             return None;
         }
@@ -161,15 +161,15 @@ pub(crate) const IDENTITIES_MAX: usize = 800;
 /// The bytes of an identity: its hash and the checksum of the event's content.
 const IDENTITY_BYTES: usize = 20;
 
-/// Identities of consecutive events of one partition.
+/// EventIdentities of consecutive events of one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Identities {
+pub(crate) struct EventIdentities {
     pub(crate) partition: PartitionId,
     pub(crate) first: Offset,
     pub(crate) hashes: Vec<Identity>,
 }
 
-impl Identities {
+impl EventIdentities {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(17 + self.hashes.len() * IDENTITY_BYTES);
         bytes.push(FORMAT);
@@ -179,11 +179,11 @@ impl Identities {
             bytes.extend(identity.hash);
             bytes.extend(identity.content.to_le_bytes());
         }
-        seal(bytes)
+        append_checksum(bytes)
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
-        let bytes = unseal(bytes)?;
+        let bytes = verify_checksum(bytes)?;
         let mut reader = Reader::new(bytes);
         if reader.u8()? != FORMAT {
             return None;
@@ -247,7 +247,7 @@ mod tests {
         assert!(meta.may_match(&TypeFilter::new(&["x".into()])));
         let row = PartitionRow { start: Offset(3), end: Offset(9), ..PartitionRow::new() };
         refuses_each_flip_and_cut(&row, &row.encode(), PartitionRow::decode);
-        let identities = Identities {
+        let identities = EventIdentities {
             partition: PartitionId(2),
             first: Offset(5),
             hashes: vec![
@@ -255,6 +255,6 @@ mod tests {
                 Identity { hash: [2; 16], content: 8 },
             ],
         };
-        refuses_each_flip_and_cut(&identities, &identities.encode(), Identities::decode);
+        refuses_each_flip_and_cut(&identities, &identities.encode(), EventIdentities::decode);
     }
 }

@@ -32,14 +32,14 @@ impl<'a> Reader<'a> {
 }
 
 /// Appends a CRC-32 of `bytes` to them.
-pub(crate) fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
+pub(crate) fn append_checksum(mut bytes: Vec<u8>) -> Vec<u8> {
     let crc = crc32fast::hash(&bytes);
     bytes.extend(crc.to_le_bytes());
     bytes
 }
 
-/// The inverse of [`seal`]; `None` if the checksum differs.
-pub(crate) fn unseal(bytes: &[u8]) -> Option<&[u8]> {
+/// The inverse of [`append_checksum`]; `None` if the checksum differs.
+pub(crate) fn verify_checksum(bytes: &[u8]) -> Option<&[u8]> {
     let (bytes, crc) = bytes.split_last_chunk()?;
     (crc32fast::hash(bytes) == u32::from_le_bytes(*crc)).then_some(bytes)
 }
