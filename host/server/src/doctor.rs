@@ -7,7 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use lantern_core::{PartitionBounds, Catalog, Offset, ProjectionRecord, ShardMeta, VersionRecord};
+use lantern_core::{Catalog, Offset, PartitionBounds, ProjectionRecord, ShardMeta, VersionRecord};
 use lantern_log::{LogChecked, LogDamage, OpenError};
 use lantern_store::{
     CatalogFile, StateChecked, check_catalog, check_plugin, check_state, open_untouched,
@@ -459,7 +459,8 @@ fn health(error: &lantern_core::StoreError) -> Health {
 
 /// Why a log without damage cannot be used to fold again from the beginning.
 fn begins_later(partitions: &[Option<PartitionBounds>]) -> Option<String> {
-    let later = |(_, bounds): &(usize, &Option<PartitionBounds>)| bounds.is_some_and(|b| b.start.0 > 0);
+    let later =
+        |(_, bounds): &(usize, &Option<PartitionBounds>)| bounds.is_some_and(|b| b.start.0 > 0);
     let (partition, bounds) = partitions.iter().enumerate().find(later)?;
     let start = bounds.map_or(0, |bounds| bounds.start.0);
     Some(format!("retention has deleted the events before offset {start} of partition {partition}"))
