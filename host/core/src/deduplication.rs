@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_known_by_tenant_source_and_id_and_told_from_another_by_its_content() {
+    fn an_event_is_identified_by_tenant_source_and_id_and_compared_by_its_content() {
         let event = |tenant: &str, source: &str, id: &str, data: &str, extensions: &str| {
             let (tenant, source, id) = (tenant.into(), source.into(), id.into());
             let (data, extensions) = (data.into(), extensions.into());

@@ -622,7 +622,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hosts_own_types_are_wanted_only_by_name() {
+    fn the_hosts_own_types_are_matched_only_by_name() {
         let filter = TypeFilter::everything();
         assert!(filter.matches("order.placed"));
         assert!(!filter.matches(crate::HEARTBEAT_TYPE));

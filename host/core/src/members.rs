@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_taken_as_they_are_written() {
+    fn numbers_are_decoded_as_they_are_written() {
         let decode = |kind, json: &str| {
             let members = [Member { name: "n".into(), kind }];
             let text = format!("{{\"n\":{json}}}");

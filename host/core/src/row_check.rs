@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn values_at_the_bounds_are_taken() {
+    fn values_at_the_bounds_are_accepted() {
         let deep = format!(r#"{{"f":{}{}}}"#, "[".repeat(63), "]".repeat(63));
         for row in [
             r#"{"a":18446744073709551615}"#,

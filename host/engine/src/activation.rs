@@ -10,10 +10,10 @@ use lantern_core::{
 };
 use parking_lot::MutexGuard;
 
-use crate::parked::{after, decoded, parked_page};
-use crate::registry::Build;
+use crate::parked_actions::{after, decoded, parked_page};
+use crate::registry::VersionBuild;
 use crate::shard::Shard;
-use crate::slot::Slot;
+use crate::shard_handle::ShardHandle;
 use crate::{Engine, EngineError};
 
 /// Whether an uploaded version becomes active by itself once it has caught up.
@@ -39,7 +39,7 @@ impl Activation {
 /// Why a version is not activated: at the same offset, the active version has
 /// applied events that this one has not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AppliesLess {
+pub struct ActivationRefused {
     /// The projection.
     pub projection: String,
     /// The version that was to be activated.
@@ -55,7 +55,7 @@ pub struct AppliesLess {
     pub first: Option<(u32, u64, String)>,
 }
 
-impl AppliesLess {
+impl ActivationRefused {
     fn none(projection: &str, version: &VersionId, active: &VersionId) -> Self {
         Self {
             projection: projection.into(),
@@ -77,7 +77,7 @@ impl AppliesLess {
     }
 }
 
-impl fmt::Display for AppliesLess {
+impl fmt::Display for ActivationRefused {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { projection, version, active, failed, waiting, first } = self;
         write!(
@@ -97,7 +97,7 @@ fn events(count: u64) -> String {
 }
 
 /// A version with its shards, locked; `None` for one that is not open.
-pub(crate) type Locked<'a> = (&'a Build, &'a [MutexGuard<'a, Option<Shard>>]);
+pub(crate) type LockedVersion<'a> = (&'a VersionBuild, &'a [MutexGuard<'a, Option<Shard>>]);
 
 /// Fails if `new` has parked events that `old`, at the same offsets, has
 /// applied. Events that `old` does not subscribe to, and records of the log
@@ -105,25 +105,30 @@ pub(crate) type Locked<'a> = (&'a Build, &'a [MutexGuard<'a, Option<Shard>>]);
 ///
 /// # Errors
 /// [`EngineError::AppliesLess`], or what the stores say.
-pub(crate) fn check(projection: &str, old: Locked<'_>, new: Locked<'_>) -> Result<(), EngineError> {
-    let mut less = AppliesLess::none(projection, &new.0.version.id, &old.0.version.id);
+pub(crate) fn check(
+    projection: &str,
+    old: LockedVersion<'_>,
+    new: LockedVersion<'_>,
+) -> Result<(), EngineError> {
+    let mut less = ActivationRefused::none(projection, &new.0.version.id, &old.0.version.id);
     let filter = old.0.manifest.filter();
-    for (place, slot) in new.0.slots.iter().enumerate() {
-        let Some(ahead) = old.0.slots.get(place) else { continue };
+    for (index, handle) in new.0.handles.iter().enumerate() {
+        let Some(ahead) = old.0.handles.get(index) else { continue };
         // If the state of the active version is unreadable, it has applied nothing.
         if ahead.store.is_none() {
             continue;
         }
         let mut parked = BTreeSet::new();
-        each(ahead, old.1.get(place), |record| {
+        each(ahead, old.1.get(index), |record| {
             parked.insert(identity(&record));
         })?;
-        each(slot, new.1.get(place), |record| {
+        each(handle, new.1.get(index), |record| {
             let event = &record.event;
             let timer = matches!(record.kind, ParkedKind::Timer(..));
-            let wanted = timer || (event.kind != UNREADABLE_TYPE && filter.matches(&event.kind));
-            if wanted && !parked.contains(&identity(&record)) {
-                less.count(slot.id.partition.0, record);
+            let subscribed =
+                timer || (event.kind != UNREADABLE_TYPE && filter.matches(&event.kind));
+            if subscribed && !parked.contains(&identity(&record)) {
+                less.count(handle.id.partition.0, record);
             }
         })?;
     }
@@ -178,7 +183,7 @@ fn identity(record: &ParkedRecord) -> (u64, Option<String>) {
 
 /// Calls `take` with every parked record of a shard, in the order of offsets.
 fn each(
-    slot: &Slot,
+    handle: &ShardHandle,
     shard: Option<&MutexGuard<'_, Option<Shard>>>,
     mut take: impl FnMut(ParkedRecord),
 ) -> Result<(), StoreError> {
@@ -186,7 +191,7 @@ fn each(
     let shard = shard.and_then(|shard| shard.as_ref());
     let mut from = Vec::new();
     loop {
-        let page = match (shard, &slot.store) {
+        let page = match (shard, &handle.store) {
             (Some(shard), _) => parked_page(&shard.state.buffer, &from)?,
             (None, Some(store)) => decoded(&**store, &from, PAGE)?,
             (None, None) => return Ok(()),

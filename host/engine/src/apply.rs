@@ -13,12 +13,12 @@ use lantern_core::{
     UNREADABLE_REASON, UNREADABLE_TYPE,
 };
 
-use crate::gather::{Gathered, Gatherer, WaitingEvent, slice};
+use crate::batching::{GatheredBatch, Gatherer, WaitingEvent, slice};
 use crate::log_time::LogTime;
 use crate::outbox::{post, sent_by_events};
-use crate::parking::{self, UNREADABLE_KEPT_MAX, is_of_unknown_type};
+use crate::parked_events::{self, UNREADABLE_KEPT_MAX, is_of_unknown_type};
 use crate::runner::{CallError, Runner};
-use crate::shard::Stop;
+use crate::shard::StopReason;
 use crate::state::ShardState;
 
 /// The least length of a piece after a failure; the next is twice as long as the
@@ -35,7 +35,10 @@ pub(crate) struct Applier<'a> {
 impl Applier<'_> {
     /// Applies what was gathered, and parks what cannot be applied. On an error, what
     /// was applied before it stays, up to the next offset of the state.
-    pub(crate) fn apply_gathered(&mut self, gathered: &mut Gathered) -> Result<(), Stop> {
+    pub(crate) fn apply_gathered(
+        &mut self,
+        gathered: &mut GatheredBatch,
+    ) -> Result<(), StopReason> {
         let from = self.state.meta.next;
         let outcome = self.apply_all(gathered);
         let time = match outcome {
@@ -59,7 +62,7 @@ impl Applier<'_> {
         outcome
     }
 
-    fn apply_all(&mut self, gathered: &mut Gathered) -> Result<(), Stop> {
+    fn apply_all(&mut self, gathered: &mut GatheredBatch) -> Result<(), StopReason> {
         let batch = Arc::new(std::mem::take(&mut gathered.batch));
         let mut waiting: VecDeque<_> = std::mem::take(&mut gathered.waiting).into();
         let total = batch.len();
@@ -85,13 +88,13 @@ impl Applier<'_> {
                 self.gatherer.span_fewer_ticks(gathered.ticks.len());
             }
         }
-        self.gatherer.give_back(batch);
-        self.pass(gathered.next, &mut waiting)
+        self.gatherer.recycle(batch);
+        self.skip_to(gathered.next, &mut waiting)
     }
 
     /// The earliest time at which something is due that the watermark reaches before
     /// the end of what was gathered.
-    fn due_within(&mut self, gathered: &Gathered) -> Result<Option<Timestamp>, StoreError> {
+    fn due_within(&mut self, gathered: &GatheredBatch) -> Result<Option<Timestamp>, StoreError> {
         match gathered.last_tick_before_end() {
             Some(mark) if self.state.due_from <= mark => {
                 let due = self.state.earliest_due()?;
@@ -105,16 +108,16 @@ impl Applier<'_> {
     /// Applies one range; splits it into `work` where it fails.
     fn apply_range(
         &mut self,
-        gathered: &mut Gathered,
+        gathered: &mut GatheredBatch,
         batch: &Arc<Batch>,
         range: Range<usize>,
         work: &mut Vec<Range<usize>>,
         waiting: &mut VecDeque<WaitingEvent>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), StopReason> {
         // What is in front of the range is parked first, and the range is cut where
         // no more could be: else events would be applied that the position does not
         // cover yet.
-        self.pass(Offset(batch.offsets[range.start]), waiting)?;
+        self.skip_to(Offset(batch.offsets[range.start]), waiting)?;
         let range = self.up_to_room(batch, range, work, waiting);
         let part = part_of(batch, range.clone());
         let fresh = self.runner.is_fresh();
@@ -133,7 +136,7 @@ impl Applier<'_> {
                 let marks = batch.watermarks[range].iter();
                 self.state.meta.late +=
                     times.iter().zip(marks).filter(|(time, mark)| time < mark).count() as u64;
-                self.pass(end, waiting)
+                self.skip_to(end, waiting)
             }
             Err(CallError::Stop(stop)) => Err(stop),
             Err(CallError::Due(due)) => {
@@ -160,7 +163,7 @@ impl Applier<'_> {
                     event: event.to_owned(),
                 };
                 self.park(event, &error)?;
-                self.pass(end, waiting)
+                self.skip_to(end, waiting)
             }
             Err(CallError::Event(error)) => {
                 split(range, &error, work);
@@ -173,7 +176,7 @@ impl Applier<'_> {
     /// meanwhile; the first such event joins `waiting`, the rest `work`.
     fn up_to_blocked(
         &self,
-        gathered: &Gathered,
+        gathered: &GatheredBatch,
         batch: &Batch,
         range: Range<usize>,
         work: &mut Vec<Range<usize>>,
@@ -205,7 +208,7 @@ impl Applier<'_> {
         work: &mut Vec<Range<usize>>,
         waiting: &VecDeque<WaitingEvent>,
     ) -> Range<usize> {
-        let counted = parking::counted(&self.state.meta);
+        let counted = parked_events::counted(&self.state.meta);
         let room = self.state.config.parked_max.saturating_sub(counted);
         let mut counting = waiting.iter().filter(|waiting| !is_of_unknown_type(&waiting.event));
         let first_without = usize::try_from(room).ok().and_then(|room| counting.nth(room));
@@ -221,10 +224,14 @@ impl Applier<'_> {
     }
 
     /// Moves the position on to `next`, parking the waiting events passed.
-    fn pass(&mut self, next: Offset, waiting: &mut VecDeque<WaitingEvent>) -> Result<(), Stop> {
+    fn skip_to(
+        &mut self,
+        next: Offset,
+        waiting: &mut VecDeque<WaitingEvent>,
+    ) -> Result<(), StopReason> {
         while let Some(first) = waiting.front().filter(|first| first.offset < next) {
             if !is_of_unknown_type(&first.event) {
-                parking::check_room(&self.state.meta, &self.state.config)?;
+                parked_events::check_room(&self.state.meta, &self.state.config)?;
             }
             let first = waiting.pop_front().expect("just seen");
             self.state.meta.next = first.offset.next();
@@ -239,7 +246,7 @@ impl Applier<'_> {
     }
 
     /// Tells, at level debug, which of the events applied belong to a trace.
-    fn trace(&self, gathered: &Gathered, offsets: &[u64]) {
+    fn trace(&self, gathered: &GatheredBatch, offsets: &[u64]) {
         if !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
@@ -254,15 +261,15 @@ impl Applier<'_> {
         }
     }
 
-    fn park(&mut self, failed: WaitingEvent, error: &ApplyError) -> Result<(), Stop> {
+    fn park(&mut self, failed: WaitingEvent, error: &ApplyError) -> Result<(), StopReason> {
         let (reason, backtrace) = explain(error);
         if self.state.manifest.on_failure == OnFailure::Halt {
-            return Err(Stop::Halt(format!(
+            return Err(StopReason::Halt(format!(
                 "event `{}` of `{}` at offset {} cannot be applied: {reason}",
                 failed.event.id, failed.event.source, failed.offset
             )));
         }
-        parking::check_room(&self.state.meta, &self.state.config)?;
+        parked_events::check_room(&self.state.meta, &self.state.config)?;
         self.state.parking.count_failure(&reason, &self.state.config)?;
         let record = failed.parked(ParkedKind::Event, reason);
         self.state.park(&ParkedRecord { backtrace, attempts: 1, ..record });
@@ -314,10 +321,10 @@ pub(crate) fn split(range: Range<usize>, error: &ApplyError, work: &mut Vec<Rang
         ApplyError::Failed { cause: Some(cause), .. } => Some(cause.0 as usize),
         _ => None,
     };
-    match blamed.filter(|place| *place < range.len()) {
-        Some(place) => {
-            let at = range.start + place;
-            let piece = (at + 1 + PIECE_MIN.max(2 * place)).min(range.end);
+    match blamed.filter(|index| *index < range.len()) {
+        Some(index) => {
+            let at = range.start + index;
+            let piece = (at + 1 + PIECE_MIN.max(2 * index)).min(range.end);
             work.extend([piece..range.end, at + 1..piece, at..at + 1, range.start..at]);
         }
         None => {

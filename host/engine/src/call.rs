@@ -10,22 +10,23 @@ use lantern_core::{
 };
 
 use crate::EngineConfig;
+use crate::change_set::{ChangeSet, PAIR_BYTES, PendingChanges};
 use crate::due_watch::DueWatch;
-use crate::emit_check;
-use crate::layers::{self, Frozen, Layer, Overlay, PAIR_BYTES};
+use crate::emit_limits;
+use crate::layered_read::{self, Layer};
 use crate::timed_keys::{
     decode_timer, expiry_by_row, expiry_by_time, key_time, time_key, timer_key, timer_value,
 };
 
 /// What the engine lends to a plugin for the time of a call.
-pub(crate) struct Call {
+pub(crate) struct CallHost {
     pub(crate) store: Arc<dyn ShardStore>,
     /// Being committed.
-    pub(crate) committing: Arc<Frozen>,
+    pub(crate) committing: Arc<PendingChanges>,
     /// Applied since.
-    pub(crate) applied: Overlay,
+    pub(crate) applied: ChangeSet,
     /// Written by this call.
-    pub(crate) written: Overlay,
+    pub(crate) written: ChangeSet,
     pub(crate) emitted: Vec<OutboxEvent>,
     /// Each with the offset of the event that it belongs to, if that is known.
     pub(crate) logged: Vec<(Option<Offset>, Level, String)>,
@@ -41,7 +42,7 @@ pub(crate) struct Call {
 
 /// A timer or an event of a call's batch.
 #[derive(Clone, Copy)]
-enum Occasion<'a> {
+enum Trigger<'a> {
     Timer(&'a Timer),
     /// By its index among the batch's events.
     Event(usize),
@@ -52,14 +53,14 @@ pub(crate) struct CallState {
     /// What is committed.
     pub(crate) store: Arc<dyn ShardStore>,
     /// Being committed.
-    pub(crate) committing: Arc<Frozen>,
+    pub(crate) committing: Arc<PendingChanges>,
     /// Applied since.
-    pub(crate) applied: Overlay,
+    pub(crate) applied: ChangeSet,
     /// Empty, with room for what the call writes.
-    pub(crate) written: Overlay,
+    pub(crate) written: ChangeSet,
 }
 
-impl Call {
+impl CallHost {
     pub(crate) fn new(
         state: CallState,
         manifest: Arc<Manifest>,
@@ -117,7 +118,7 @@ impl Call {
     }
 
     fn read(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, HostError> {
-        layers::get(&self.layers(), &*self.store, space, key)
+        layered_read::get(&self.layers(), &*self.store, space, key)
             .map_err(|e| HostError::Fault(e.to_string()))
     }
 
@@ -142,14 +143,14 @@ impl Call {
     }
 
     /// The timer or event that `cause` names.
-    fn occasion(&self, cause: Cause) -> Result<Occasion<'_>, HostError> {
+    fn trigger(&self, cause: Cause) -> Result<Trigger<'_>, HostError> {
         let index = cause.0 as usize;
         if let Some(timer) = self.batch.timers.get(index) {
-            return Ok(Occasion::Timer(timer));
+            return Ok(Trigger::Timer(timer));
         }
         let event = index - self.batch.timers.len();
         if event < self.batch.offsets.len() {
-            return Ok(Occasion::Event(event));
+            return Ok(Trigger::Event(event));
         }
         Err(HostError::Guest(format!(
             "{index} was named as a cause, but the batch has {} timers and {} events",
@@ -160,32 +161,32 @@ impl Call {
 
     /// The tenant of an occasion: of a timer, what is in front of U+0000 in its
     /// key; `None` if it has no U+0000.
-    fn tenant_of<'a>(&'a self, occasion: Occasion<'a>) -> Option<&'a str> {
+    fn tenant_of<'a>(&'a self, occasion: Trigger<'a>) -> Option<&'a str> {
         match occasion {
-            Occasion::Timer(timer) => tenant_in(&timer.key),
-            Occasion::Event(index) => Some(self.batch.events.tenant(index)),
+            Trigger::Timer(timer) => tenant_in(&timer.key),
+            Trigger::Event(index) => Some(self.batch.events.tenant(index)),
         }
     }
 
     /// The offset of an event, or of the event that set a timer.
-    fn offset_of(&self, occasion: Occasion<'_>) -> Offset {
+    fn offset_of(&self, occasion: Trigger<'_>) -> Offset {
         match occasion {
-            Occasion::Timer(timer) => timer.offset,
-            Occasion::Event(index) => Offset(self.batch.offsets[index]),
+            Trigger::Timer(timer) => timer.offset,
+            Trigger::Event(index) => Offset(self.batch.offsets[index]),
         }
     }
 
     /// How deep an event, or the event that set a timer, is in a chain of emitted
     /// events.
-    fn depth_of(&self, occasion: Occasion<'_>) -> u32 {
+    fn depth_of(&self, occasion: Trigger<'_>) -> u32 {
         match occasion {
-            Occasion::Timer(timer) => timer.depth,
-            Occasion::Event(index) => self.batch.depths.get(index).copied().unwrap_or_default(),
+            Trigger::Timer(timer) => timer.depth,
+            Trigger::Event(index) => self.batch.depths.get(index).copied().unwrap_or_default(),
         }
     }
 
     /// The depth of an event that `occasion` emits.
-    fn depth_below(&self, occasion: Occasion<'_>, kind: &str) -> Result<u32, HostError> {
+    fn depth_below(&self, occasion: Trigger<'_>, kind: &str) -> Result<u32, HostError> {
         let depth = self.depth_of(occasion).saturating_add(1);
         let (most, limit) = match self.manifest.cycle_depth_max {
             Some(most) if most < self.config.emit_depth_max => {
@@ -201,19 +202,19 @@ impl Call {
         Ok(depth)
     }
 
-    fn watermark_at(&self, occasion: Occasion<'_>) -> Timestamp {
+    fn watermark_at(&self, occasion: Trigger<'_>) -> Timestamp {
         match occasion {
-            Occasion::Timer(_) => self.batch.watermark,
-            Occasion::Event(index) => self.batch.watermarks[index],
+            Trigger::Timer(_) => self.batch.watermark,
+            Trigger::Event(index) => self.batch.watermarks[index],
         }
     }
 
     /// Base time for row retention: the watermark, or before there is one, the
     /// watermark that the event's own time gives. An event that is too far ahead to move
     /// the watermark counts as far ahead as it may be.
-    fn retention_base(&self, occasion: Occasion<'_>) -> Timestamp {
+    fn retention_base(&self, occasion: Trigger<'_>) -> Timestamp {
         match (self.watermark_at(occasion), self.manifest.event_time, occasion) {
-            (Timestamp::MIN, Some(rules), Occasion::Event(index)) => {
+            (Timestamp::MIN, Some(rules), Trigger::Event(index)) => {
                 let time = self.batch.times_before_watermark.get(index);
                 let time = *time.unwrap_or(&self.batch.events.times()[index]);
                 time.watermark(rules.allowed_lateness_us, rules.tick_us)
@@ -224,7 +225,7 @@ impl Call {
 
     fn check_write(
         &self,
-        occasion: Occasion<'_>,
+        occasion: Trigger<'_>,
         table: TableId,
         key: &str,
     ) -> Result<&TableSpec, HostError> {
@@ -242,15 +243,15 @@ impl Call {
     }
 
     /// Whether a key that belongs to a tenant is of the tenant of `occasion`.
-    fn may_use(&self, occasion: Occasion<'_>, key: &str) -> bool {
+    fn may_use(&self, occasion: Trigger<'_>, key: &str) -> bool {
         tenant_in(key).is_none_or(|tenant| self.tenant_of(occasion) == Some(tenant))
     }
 
     /// An occasion and its tenant, for people.
-    fn describe(&self, occasion: Occasion<'_>) -> String {
+    fn describe(&self, occasion: Trigger<'_>) -> String {
         let what = match occasion {
-            Occasion::Timer(timer) => format!("timer `{}`", timer.key.escape_debug()),
-            Occasion::Event(_) => format!("the event at offset {}", self.offset_of(occasion)),
+            Trigger::Timer(timer) => format!("timer `{}`", timer.key.escape_debug()),
+            Trigger::Event(_) => format!("the event at offset {}", self.offset_of(occasion)),
         };
         match self.tenant_of(occasion) {
             Some("") | None => format!("{what} (it has none)"),
@@ -258,7 +259,7 @@ impl Call {
         }
     }
 
-    fn check_timer_key(&self, occasion: Occasion<'_>, key: &str) -> Result<(), HostError> {
+    fn check_timer_key(&self, occasion: Trigger<'_>, key: &str) -> Result<(), HostError> {
         self.check_key("timer key", key)?;
         if self.may_use(occasion, key) {
             return Ok(());
@@ -347,7 +348,7 @@ fn tenant_in(key: &str) -> Option<&str> {
     key.split_once('\0').map(|(tenant, _)| tenant)
 }
 
-impl Host for Call {
+impl Host for CallHost {
     fn get(&mut self, table: TableId, key: &str) -> Result<Option<Vec<u8>>, HostError> {
         self.table(table)?;
         self.read(Space::Table(table), key.as_bytes())
@@ -357,11 +358,11 @@ impl Host for Call {
         &mut self,
         table: TableId,
         keys: &[&str],
-        found: &mut ReadValues,
+        values: &mut ReadValues,
     ) -> Result<(), HostError> {
         self.table(table)?;
         let keys: Vec<&[u8]> = keys.iter().map(|key| key.as_bytes()).collect();
-        layers::get_many(&self.layers(), &*self.store, Space::Table(table), &keys, found)
+        layered_read::get_many(&self.layers(), &*self.store, Space::Table(table), &keys, values)
             .map_err(|e| HostError::Fault(e.to_string()))
     }
 
@@ -372,7 +373,7 @@ impl Host for Call {
         key: &str,
         value: &[u8],
     ) -> Result<(), HostError> {
-        let occasion = self.occasion(cause)?;
+        let occasion = self.trigger(cause)?;
         let declared = self.check_write(occasion, table, key)?;
         if declared.public
             && let Err(why) = check_row(&declared.fields, value)
@@ -401,7 +402,7 @@ impl Host for Call {
     }
 
     fn delete(&mut self, cause: Cause, table: TableId, key: &str) -> Result<(), HostError> {
-        let occasion = self.occasion(cause)?;
+        let occasion = self.trigger(cause)?;
         if self.check_write(occasion, table, key)?.retention_us.is_some() {
             self.set_expiry(table, key, None)?;
         }
@@ -422,9 +423,15 @@ impl Host for Call {
         let (space, range) = (Space::Table(table), KeyRange::of(start.as_bytes(), end.as_bytes()));
         self.written.put_in_order(space);
         self.applied.put_in_order(space);
-        let pairs =
-            layers::scan(&self.layers(), &*self.store, space, &range, limit as usize, reverse)
-                .map_err(|e| HostError::Fault(e.to_string()))?;
+        let pairs = layered_read::scan(
+            &self.layers(),
+            &*self.store,
+            space,
+            &range,
+            limit as usize,
+            reverse,
+        )
+        .map_err(|e| HostError::Fault(e.to_string()))?;
         let bytes: usize = pairs.iter().map(|(key, value)| key.len() + value.len()).sum();
         let most = self.config.scan_bytes_max;
         if bytes > most {
@@ -449,7 +456,7 @@ impl Host for Call {
                 "a timer was set, but the manifest declares no `event-time`".into(),
             ));
         }
-        let occasion = self.occasion(cause)?;
+        let occasion = self.trigger(cause)?;
         self.check_timer_key(occasion, key)?;
         // A timer that sets another passes on what it was set by.
         let (watermark, offset) = (self.watermark_at(occasion), self.offset_of(occasion));
@@ -481,7 +488,7 @@ impl Host for Call {
     }
 
     fn cancel_timer(&mut self, cause: Cause, key: &str) -> Result<(), HostError> {
-        let occasion = self.occasion(cause)?;
+        let occasion = self.trigger(cause)?;
         self.check_timer_key(occasion, key)?;
         let watermark = self.watermark_at(occasion);
         self.due.used(key, cause.0 as usize, watermark);
@@ -495,7 +502,7 @@ impl Host for Call {
                 event.kind.escape_debug()
             )));
         }
-        let occasion = self.occasion(event.cause)?;
+        let occasion = self.trigger(event.cause)?;
         let own = self.tenant_of(occasion).unwrap_or_default();
         if !event.tenant.is_empty() && event.tenant != own {
             return Err(HostError::Guest(format!(
@@ -507,7 +514,7 @@ impl Host for Call {
         }
         let depth = self.depth_below(occasion, &event.kind)?;
         let (tenant, cause) = (own.to_owned(), self.offset_of(occasion));
-        emit_check::check(&event).map_err(HostError::Guest)?;
+        emit_limits::check(&event).map_err(HostError::Guest)?;
         let limit = self.config.call_emit_max;
         if self.emitted.len() >= limit {
             return Err(HostError::Guest(format!(
@@ -529,7 +536,7 @@ impl Host for Call {
     }
 
     fn log(&mut self, cause: Option<Cause>, level: Level, message: &str) -> Result<(), HostError> {
-        let occasion = cause.map(|cause| self.occasion(cause)).transpose()?;
+        let occasion = cause.map(|cause| self.trigger(cause)).transpose()?;
         let offset = occasion.map(|occasion| self.offset_of(occasion));
         // What is too much is cut, not punished: logging must not decide over
         // an event.
@@ -569,16 +576,16 @@ mod tests {
         let stores = lantern_core::fake::MemoryStores::new();
         let store = lantern_core::StateStores::scratch(&stores).expect("memory opens");
         let config = Arc::new(config);
-        let count = |write: fn(&mut Call, &str) -> Result<(), HostError>| {
+        let count = |write: fn(&mut CallHost, &str) -> Result<(), HostError>| {
             let batch = Batch { timers: vec![Timer::default()], ..Batch::default() };
             let state = CallState {
                 store: store.clone(),
                 committing: Arc::default(),
-                applied: Overlay::default(),
-                written: Overlay::default(),
+                applied: ChangeSet::default(),
+                written: ChangeSet::default(),
             };
             let batch = Arc::new(batch);
-            let mut call = Call::new(state, manifest.clone(), config.clone(), batch, 0);
+            let mut call = CallHost::new(state, manifest.clone(), config.clone(), batch, 0);
             (0..1_000).find(|n| write(&mut call, &format!("{n:08}")).is_err())
         };
         assert_eq!(count(|call, key| call.put(Cause(0), TableId(0), key, b"")), Some(100));

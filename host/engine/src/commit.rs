@@ -12,7 +12,7 @@ use lantern_core::{
     StoreError, TableChanges, TableId, Timestamp, Writes,
 };
 
-use crate::layers::Frozen;
+use crate::change_set::PendingChanges;
 
 /// How many entries of the change log are looked at in one go.
 const CHANGES_PAGE: usize = 64;
@@ -22,7 +22,7 @@ const CHANGES_PAGE: usize = 64;
 pub(crate) struct Commit {
     pub(crate) store: Arc<dyn ShardStore>,
     pub(crate) manifest: Arc<Manifest>,
-    pub(crate) changes: Arc<Frozen>,
+    pub(crate) changes: Arc<PendingChanges>,
     /// As of `changes`, with the number of the last commit.
     pub(crate) meta: ShardMeta,
     /// Whether the version serves readers, so that changes are published and kept.
@@ -112,14 +112,14 @@ fn public_changes(manifest: &Manifest, writes: &Writes) -> Vec<TableChanges> {
 
 /// Runs commits in parallel to the fold.
 #[derive(Default)]
-pub(crate) struct Committers {
+pub(crate) struct CommitThreads {
     /// How many commits may run at a time. 0 while the engine has no threads: a
     /// commit then runs when the caller waits for it, as late as possible.
     most: AtomicUsize,
     running: Arc<AtomicUsize>,
 }
 
-impl Committers {
+impl CommitThreads {
     /// Lets commits run on up to `most` threads of their own.
     pub(crate) fn start(&self, most: usize) {
         self.most.store(most, Ordering::Release);
@@ -136,7 +136,7 @@ impl Committers {
         }
         let more = |count: usize| (count < most).then_some(count + 1);
         self.running.fetch_update(Ordering::AcqRel, Ordering::Acquire, more).ok()?;
-        let counted = Counted(self.running.clone());
+        let counted = CommitGuard(self.running.clone());
         let commit = commit.clone();
         let work = move || {
             let outcome = commit.run();
@@ -149,9 +149,9 @@ impl Committers {
 }
 
 /// Counts a running commit until it is dropped.
-struct Counted(Arc<AtomicUsize>);
+struct CommitGuard(Arc<AtomicUsize>);
 
-impl Drop for Counted {
+impl Drop for CommitGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::AcqRel);
     }
@@ -201,7 +201,7 @@ impl Drop for PendingCommit {
 /// readers do not know of yet.
 pub(crate) struct CommitPipeline {
     /// Runs commits in parallel to the fold; `None` for a fold that runs its own.
-    committers: Option<Arc<Committers>>,
+    committers: Option<Arc<CommitThreads>>,
     pending: Option<PendingCommit>,
     /// Commits that are not published yet, in order.
     unpublished: Vec<Arc<PublishedCommit>>,
@@ -215,7 +215,7 @@ pub(crate) struct CommitPipeline {
 
 impl CommitPipeline {
     /// The pipeline of a state with the record `meta`.
-    pub(crate) fn new(committers: Option<Arc<Committers>>, meta: &ShardMeta) -> Self {
+    pub(crate) fn new(committers: Option<Arc<CommitThreads>>, meta: &ShardMeta) -> Self {
         Self {
             committers,
             pending: None,
@@ -320,7 +320,7 @@ mod tests {
     use lantern_core::fake::MemoryShard;
 
     use super::*;
-    use crate::layers::Overlay;
+    use crate::change_set::ChangeSet;
 
     const ROWS: Space = Space::Table(TableId(0));
 
@@ -335,7 +335,7 @@ mod tests {
     }
 
     fn commit(store: &Arc<MemoryShard>, key: &[u8]) -> Commit {
-        let mut overlay = Overlay::default();
+        let mut overlay = ChangeSet::default();
         overlay.set(ROWS, key, Some(b"x"));
         Commit {
             store: store.clone(),
@@ -351,7 +351,7 @@ mod tests {
     fn commits_run_in_parallel_to_the_fold_and_dropping_one_waits_for_it() {
         let ((begun, begins), (lets, may)) = (channel(), channel());
         let store = gate(begun, may);
-        let committers = Committers::default();
+        let committers = CommitThreads::default();
         let later = committers.begin(&commit(&store, b"later")).unwrap();
         assert!(!later.has_ended(), "without threads it runs when the caller waits for it");
         drop(later);
@@ -378,7 +378,7 @@ mod tests {
         let ((begun, _), (_, may)) = (channel(), channel());
         // No receiver hears that it begins.
         let store = gate(begun, may);
-        let committers = Committers::default();
+        let committers = CommitThreads::default();
         committers.start(1);
         let pending = committers.begin(&commit(&store, b"key")).unwrap();
         assert!(pending.wait().is_err_and(|error| error.to_string().contains("panicked")));

@@ -10,11 +10,11 @@ use lantern_core::{
 };
 use parking_lot::Mutex;
 
-use crate::quota::EmitQuota;
+use crate::emit_quota::EmitQuota;
 use crate::registry::{Projection, Registry};
 use crate::scheduler::{RunTurn, Scheduler};
-use crate::shard::Stop;
-use crate::slot::{Intake, Slot};
+use crate::shard::StopReason;
+use crate::shard_handle::{IntakeRate, ShardHandle};
 use crate::{EngineConfig, EngineError};
 
 /// How many shards commit at the same time at the end.
@@ -50,7 +50,7 @@ pub enum PluginError {
     Unfit(String),
 }
 
-impl From<PluginError> for Stop {
+impl From<PluginError> for StopReason {
     fn from(error: PluginError) -> Self {
         match error {
             PluginError::Host(reason) => Self::Fault(reason),
@@ -83,7 +83,7 @@ pub struct Engine {
     /// Whether a verification is running: one at a time.
     pub(crate) verifying: AtomicBool,
     /// How fast each partition of the log grows, while a shard is behind.
-    pub(crate) intake: Vec<Mutex<Intake>>,
+    pub(crate) intake: Vec<Mutex<IntakeRate>>,
     /// By projection.
     pub(crate) emit_quotas: Mutex<BTreeMap<String, Arc<EmitQuota>>>,
 }
@@ -138,8 +138,8 @@ impl Engine {
                 engine.wake_partition(partition, types);
             }
         }));
-        for slot in self.registry.slots() {
-            self.scheduler.pool.wake(&slot);
+        for handle in self.registry.handles() {
+            self.scheduler.queues.wake(&handle);
         }
     }
 
@@ -151,17 +151,17 @@ impl Engine {
     /// Ends the threads, then commits what is applied, and offsets.
     pub fn shutdown(&self) {
         self.abandon();
-        let slots = self.registry.slots();
+        let handles = self.registry.handles();
         // Several at a time: each waits for the disk.
         std::thread::scope(|scope| {
-            for share in slots.chunks(slots.len().div_ceil(LAST_COMMITS).max(1)) {
-                scope.spawn(move || share.iter().for_each(|slot| self.commit_last(slot)));
+            for share in handles.chunks(handles.len().div_ceil(LAST_COMMITS).max(1)) {
+                scope.spawn(move || share.iter().for_each(|handle| self.commit_last(handle)));
             }
         });
     }
 
-    fn commit_last(&self, slot: &Slot) {
-        let mut shard = slot.shard.lock();
+    fn commit_last(&self, handle: &ShardHandle) {
+        let mut shard = handle.shard.lock();
         let Some(shard) = shard.as_mut() else {
             return;
         };
@@ -169,7 +169,7 @@ impl Engine {
             && let Err(error) = shard.commit(self.ports.clock.monotonic())
         {
             // Nothing is lost: the log has it all.
-            tracing::warn!(projection = %slot.id.projection, %error, "last commit failed");
+            tracing::warn!(projection = %handle.id.projection, %error, "last commit failed");
         }
     }
 
@@ -182,7 +182,7 @@ impl Engine {
     /// What threads run. It keeps the engine alive until they have ended.
     fn run_turn(self: &Arc<Self>) -> RunTurn {
         let engine = self.clone();
-        Arc::new(move |slot| engine.turn(slot))
+        Arc::new(move |handle| engine.run_shard_turn(handle))
     }
 
     /// Wakes the shards of `partition`, lazily those that want none of `types`:
@@ -191,19 +191,19 @@ impl Engine {
         let now = self.ports.clock.monotonic();
         for projection in self.registry.read().values() {
             for build in projection.builds.values() {
-                let Some(slot) = build.slots.get(partition.0 as usize) else {
+                let Some(handle) = build.handles.get(partition.0 as usize) else {
                     continue;
                 };
-                let runs = slot.active.load(Ordering::Acquire)
-                    || slot.awaits.load(Ordering::Acquire)
+                let runs = handle.active.load(Ordering::Acquire)
+                    || handle.awaits_log.load(Ordering::Acquire)
                     || projection.record.active.is_none();
                 if !runs {
                     continue;
                 }
-                if types.is_none_or(|types| types.iter().any(|kind| build.wanted.matches(kind))) {
-                    self.scheduler.pool.wake(slot);
+                if types.is_none_or(|types| types.iter().any(|kind| build.types.matches(kind))) {
+                    self.scheduler.queues.wake(handle);
                 } else {
-                    self.scheduler.pool.wake_lazily(slot, now);
+                    self.scheduler.queues.wake_lazily(handle, now);
                 }
             }
         }

@@ -3,7 +3,7 @@
 use lantern_core::{LogError, ManifestError, StoreError, VersionId, ViewError};
 use thiserror::Error;
 
-use crate::AppliesLess;
+use crate::ActivationRefused;
 
 /// Where two folds of the same events part first.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -102,7 +102,7 @@ pub enum EngineError {
     Verifying,
     /// The active version has applied events that the version has not.
     #[error("{0}")]
-    AppliesLess(Box<AppliesLess>),
+    AppliesLess(Box<ActivationRefused>),
     /// The engine is shutting down.
     #[error("the server is shutting down")]
     Closed,

@@ -1,4 +1,4 @@
-//! The loop that keeps every projection's tables: read, gather, apply, overlay,
+//! The loop that keeps every projection's tables: read, gather, apply, buffer,
 //! commit, publish; with parking, timers and versions.
 //!
 //! Knows the world only through the ports of `lantern-core`: it touches no
@@ -7,52 +7,56 @@
 
 mod activation;
 mod apply;
-mod blocked;
+mod batching;
+mod blocked_subjects;
 mod call;
-mod check;
+mod change_set;
 mod commit;
 mod config;
-mod cycles;
+mod determinism_check;
 mod due_watch;
-mod emit_check;
+mod emit_cycles;
+mod emit_limits;
+mod emit_quota;
 mod engine;
 mod error;
-mod gather;
-mod layers;
+mod key_index;
+mod layered_read;
 mod lifecycle;
 mod log_check;
 mod log_time;
+mod maintenance;
 mod outbox;
-mod parked;
+mod parked_actions;
+mod parked_events;
 mod parked_summary;
-mod parking;
-mod pool;
-mod quota;
 mod rebuild;
 mod registry;
-mod report;
+mod run_queues;
 mod runner;
 mod scheduler;
 mod second_fold;
 mod shard;
-mod slot;
+mod shard_handle;
 mod state;
 mod status;
+mod status_queries;
 #[cfg(test)]
 mod tests;
 mod ticks;
 mod timed_keys;
 mod turn;
-mod upkeep;
 mod verify;
 mod write_buffer;
 
 #[doc(hidden)]
 pub use outbox::fuzzing;
 
-pub use activation::{Activation, AppliesLess};
-pub use check::{EventList, FoldOptions, FoldProgress, Folded, determinism, fold, fold_again};
+pub use activation::{Activation, ActivationRefused};
 pub use config::EngineConfig;
+pub use determinism_check::{
+    EventList, FoldOptions, FoldProgress, FoldResult, determinism, fold, fold_again,
+};
 pub use engine::{Engine, PluginError, PluginSource, Ports};
 pub use error::{EngineError, Nondeterminism};
 pub use lifecycle::{Upload, version_id, version_id_of};

@@ -13,10 +13,10 @@ use parking_lot::MutexGuard;
 use sha2::{Digest, Sha256};
 
 use crate::outbox::has_unsent;
-use crate::registry::{Build, Projection};
-use crate::shard::{Shard, Step, StepLimits, Stop};
-use crate::slot::Slot;
-use crate::{Activation, Engine, EngineError, Uploaded, activation, check};
+use crate::registry::{Projection, VersionBuild};
+use crate::shard::{Shard, StepLimits, StepOutcome, StopReason};
+use crate::shard_handle::ShardHandle;
+use crate::{Activation, Engine, EngineError, Uploaded, activation, determinism_check};
 
 /// The most versions kept of one projection.
 const VERSIONS_MAX: usize = 32;
@@ -95,7 +95,7 @@ impl Engine {
         }
         self.check_cycles(&name, &manifest, true)?;
         if upload.check {
-            uploaded.checked_events = check::determinism(
+            uploaded.checked_events = determinism_check::determinism(
                 &upload.plugin,
                 &*self.ports.log,
                 &*self.ports.stores,
@@ -138,7 +138,7 @@ impl Engine {
         self.ports.stores.remove(&name, &id, 0)?;
         record.versions.push(version.clone());
         self.ports.catalog.save(&record)?;
-        let build = Arc::new(Build::open(&self.ports, &record, &version));
+        let build = Arc::new(VersionBuild::open(&self.ports, &record, &version));
         *build.plugin.lock() = Some(upload.plugin);
         let mut projections = self.registry.write();
         let projection = projections.entry(name).or_insert_with(|| Projection {
@@ -150,7 +150,7 @@ impl Engine {
         projection.record = record;
         projection.builds.insert(id, build.clone());
         drop(projections);
-        build.slots.iter().for_each(|slot| self.scheduler.pool.wake(slot));
+        build.handles.iter().for_each(|handle| self.scheduler.queues.wake(handle));
         Ok(uploaded)
     }
 
@@ -195,8 +195,8 @@ impl Engine {
     pub fn pause(&self, projection: &str) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
         self.change(projection, |record| record.paused = true)?;
-        for slot in self.registry.slots_of(projection)? {
-            slot.paused.store(true, Ordering::Release);
+        for handle in self.registry.handles_of(projection)? {
+            handle.paused.store(true, Ordering::Release);
         }
         Ok(())
     }
@@ -213,16 +213,16 @@ impl Engine {
             record.versions.iter_mut().for_each(|v| v.halted = None);
         })?;
         self.open_again(projection)?;
-        for slot in self.registry.slots_of(projection)? {
-            slot.paused.store(false, Ordering::Release);
-            if slot.store.is_some() {
-                let mut shard = slot.shard.lock();
-                slot.seen.lock().halted = None;
+        for handle in self.registry.handles_of(projection)? {
+            handle.paused.store(false, Ordering::Release);
+            if handle.store.is_some() {
+                let mut shard = handle.shard.lock();
+                handle.snapshot.lock().halted = None;
                 if let Some(shard) = shard.as_mut() {
                     shard.state.parking.end_row();
                 }
             }
-            self.scheduler.pool.wake(&slot);
+            self.scheduler.queues.wake(&handle);
         }
         Ok(())
     }
@@ -238,10 +238,11 @@ impl Engine {
         if self.registry.record(projection)?.active.as_ref() == Some(version) {
             return Err(EngineError::IsActive(projection.into(), version.clone()));
         }
-        for slot in &build.slots {
+        for handle in &build.handles {
             let waiting = || {
                 // What could not be opened at the start may be by now.
-                let store = slot.store.clone().map_or_else(|| self.ports.stores.open(&slot.id), Ok);
+                let store =
+                    handle.store.clone().map_or_else(|| self.ports.stores.open(&handle.id), Ok);
                 has_unsent(&*store?)
             };
             // Twice, since an error of the disk may pass; where it cannot be read
@@ -256,12 +257,12 @@ impl Engine {
                 record.previous = None;
             }
         })?;
-        drop(retire(&build));
+        drop(lock_and_close(&build));
         if let Some(p) = self.registry.write().get_mut(projection) {
             p.builds.remove(version);
         }
-        self.forget_state(projection, &build);
-        self.forget_plugins(std::slice::from_ref(&build.version.sha256));
+        self.delete_state(projection, &build);
+        self.delete_unused_plugins(std::slice::from_ref(&build.version.sha256));
         Ok(())
     }
 
@@ -278,11 +279,11 @@ impl Engine {
         let builds = removed.map(|p| p.builds).unwrap_or_default();
         let mut plugins = Vec::new();
         for build in builds.values() {
-            drop(retire(build));
-            self.forget_state(projection, build);
+            drop(lock_and_close(build));
+            self.delete_state(projection, build);
             plugins.push(build.version.sha256.clone());
         }
-        self.forget_plugins(&plugins);
+        self.delete_unused_plugins(&plugins);
         self.ports.publish.activated(projection, None);
         Ok(())
     }
@@ -290,13 +291,13 @@ impl Engine {
     /// A shard of a version that is not active has caught up for the first
     /// time; once all have, the version is ready, or takes over.
     /// `false` where it must be tried again.
-    pub(crate) fn caught_up(&self, slot: &Slot) -> bool {
+    pub(crate) fn caught_up(&self, handle: &ShardHandle) -> bool {
         let _lifecycle = self.lifecycle.lock();
-        let id = &slot.id;
+        let id = &handle.id;
         let Ok(build) = self.registry.build(&id.projection, &id.version) else {
             return true;
         };
-        let all = build.slots.iter().all(|slot| slot.caught_up.load(Ordering::Acquire));
+        let all = build.handles.iter().all(|handle| handle.caught_up.load(Ordering::Acquire));
         let Ok(record) = self.registry.record(&id.projection) else {
             return true;
         };
@@ -319,7 +320,7 @@ impl Engine {
         };
         if let Err(error) = outcome {
             tracing::warn!(projection = %id.projection, version = %id.version, %error, "cannot be activated yet");
-            slot.caught_up.store(false, Ordering::Release);
+            handle.caught_up.store(false, Ordering::Release);
             return false;
         }
         true
@@ -341,12 +342,12 @@ impl Engine {
     pub(crate) fn keep_verified(&self, projection: &str, status: &crate::VerifyStatus) {
         let _lifecycle = self.lifecycle.lock();
         let json = serde_json::to_string(status).expect("texts and numbers always encode");
-        let kept = self.change(projection, |record| {
+        let saved = self.change(projection, |record| {
             if let Some(v) = record.versions.iter_mut().find(|v| v.id.0 == status.version) {
                 v.verified = Some(json);
             }
         });
-        if let Err(error) = kept {
+        if let Err(error) = saved {
             tracing::warn!(projection, %error, "what the verification found is not in the catalogue");
         }
     }
@@ -376,15 +377,15 @@ impl Engine {
         };
         // Old before new, by partition: the one order in which more than one
         // shard is ever locked.
-        let old_slots: &[Arc<Slot>] = old.as_ref().map_or(&[], |build| &build.slots);
-        let mut old_guards: Vec<_> = old_slots.iter().map(|slot| slot.shard.lock()).collect();
-        let mut new_guards: Vec<_> = new.slots.iter().map(|slot| slot.shard.lock()).collect();
+        let old_handles: &[Arc<ShardHandle>] = old.as_ref().map_or(&[], |build| &build.handles);
+        let mut old_guards: Vec<_> = old_handles.iter().map(|handle| handle.shard.lock()).collect();
+        let mut new_guards: Vec<_> = new.handles.iter().map(|handle| handle.shard.lock()).collect();
         let now = self.ports.clock.monotonic();
-        for (place, slot) in new.slots.iter().enumerate() {
-            let leader = old_slots.get(place).zip(old_guards.get_mut(place));
+        for (index, handle) in new.handles.iter().enumerate() {
+            let leader = old_handles.get(index).zip(old_guards.get_mut(index));
             // A version whose state cannot be read is no leader.
             let leader = leader.filter(|(ahead, _)| ahead.store.is_some());
-            self.level(slot, &mut new_guards[place], leader, now)?;
+            self.level(handle, &mut new_guards[index], leader, now)?;
         }
         if let Some(old) = old.as_ref().filter(|_| !force) {
             activation::check(projection, (old, &old_guards), (&new, &new_guards))?;
@@ -394,108 +395,108 @@ impl Engine {
             set_state(&mut flipped, &old.version.id, VersionState::Retired);
             flipped.previous = Some(old.version.id.clone());
         }
-        hand_over(&mut flipped, old.as_deref(), version, &mut new_guards);
+        transfer_unsent(&mut flipped, old.as_deref(), version, &mut new_guards);
         set_state(&mut flipped, version, VersionState::Active);
         flipped.active = Some(version.clone());
         flipped.activations += 1;
         let epoch = new.epoch(&flipped);
-        let begun = new_guards.iter_mut().try_for_each(|guard| match guard.as_mut() {
+        let started = new_guards.iter_mut().try_for_each(|guard| match guard.as_mut() {
             Some(shard) => shard.set_epoch(Some(epoch.clone()), now),
             None => Ok(()),
         });
         // This write is the flip: before it the old version is active, after it
         // the new one, whenever the process dies.
-        if let Err(error) = begun.and_then(|()| self.ports.catalog.save(&flipped)) {
+        if let Err(error) = started.and_then(|()| self.ports.catalog.save(&flipped)) {
             for shard in new_guards.iter_mut().filter_map(|guard| guard.as_mut()) {
                 shard.state.epoch = None;
             }
             return Err(error.into());
         }
-        for (slot, guard) in old_slots.iter().zip(&mut old_guards) {
-            slot.active.store(false, Ordering::Release);
-            slot.caught_up.store(true, Ordering::Release);
+        for (handle, guard) in old_handles.iter().zip(&mut old_guards) {
+            handle.active.store(false, Ordering::Release);
+            handle.caught_up.store(true, Ordering::Release);
             if let Some(shard) = guard.as_mut() {
                 shard.state.epoch = None;
             }
         }
-        for (slot, guard) in new.slots.iter().zip(&new_guards) {
-            slot.active.store(true, Ordering::Release);
+        for (handle, guard) in new.handles.iter().zip(&new_guards) {
+            handle.active.store(true, Ordering::Release);
             if let Some(shard) = guard.as_ref() {
-                slot.note(shard, now);
+                handle.record_step(shard, now);
             }
         }
         self.registry.set_record(projection, flipped);
         self.ports.publish.activated(projection, Some(&epoch));
         tracing::info!(projection, %version, %epoch, "activated");
         drop((old_guards, new_guards));
-        new.slots.iter().for_each(|slot| self.scheduler.pool.wake(slot));
+        new.handles.iter().for_each(|handle| self.scheduler.queues.wake(handle));
         Ok(())
     }
 
     /// Brings a shard to exactly where its leader is.
     fn level(
         &self,
-        slot: &Arc<Slot>,
+        handle: &Arc<ShardHandle>,
         guard: &mut Option<Shard>,
-        leader: Option<(&Arc<Slot>, &mut MutexGuard<'_, Option<Shard>>)>,
+        leader: Option<(&Arc<ShardHandle>, &mut MutexGuard<'_, Option<Shard>>)>,
         now: std::time::Duration,
     ) -> Result<(), EngineError> {
-        if let Some(reason) = slot.seen.lock().halted.clone() {
+        if let Some(reason) = handle.snapshot.lock().halted.clone() {
             return Err(EngineError::Halted(
-                slot.id.projection.clone(),
-                slot.id.version.clone(),
+                handle.id.projection.clone(),
+                handle.id.version.clone(),
                 reason,
             ));
         }
-        let stopped = |stop: Stop| match stop {
-            Stop::Fault(reason) | Stop::Halt(reason) => {
-                EngineError::Halted(slot.id.projection.clone(), slot.id.version.clone(), reason)
+        let stopped = |stop: StopReason| match stop {
+            StopReason::Fault(reason) | StopReason::Halt(reason) => {
+                EngineError::Halted(handle.id.projection.clone(), handle.id.version.clone(), reason)
             }
         };
         if guard.is_none() {
-            *guard = Some(self.open_shard(slot).map_err(stopped)?);
+            *guard = Some(self.open_shard(handle).map_err(stopped)?);
         }
         let shard = guard.as_mut().expect("just opened");
         let Some((ahead, leading)) = leader else {
             let ticked = shard.state.watermark_due().is_none();
-            return if slot.caught_up.load(Ordering::Acquire) && ticked {
+            return if handle.caught_up.load(Ordering::Acquire) && ticked {
                 Ok(())
             } else {
-                Err(self.not_ready(slot))
+                Err(self.not_ready(handle))
             };
         };
         // Its timers must have fired for its next offset: what they emit counts.
-        let halted = ahead.seen.lock().halted.is_some();
+        let halted = ahead.snapshot.lock().halted.is_some();
         let ticks = leading.as_ref().is_some_and(|leading| leading.state.watermark_due().is_some());
         if ticks && !halted {
-            return Err(self.not_ready(slot));
+            return Err(self.not_ready(handle));
         }
         if let Some(leading) = leading.as_mut().filter(|leading| leading.is_dirty()) {
             self.commit(leading, now)?;
-            ahead.note(leading, now);
+            ahead.record_step(leading, now);
         }
         let target = ahead.next();
         // One that is far behind would hold the active version up for long.
         let far = target.0.saturating_sub(shard.state.meta.next.0)
             > self.config.batch_events_max as u64 * 4;
         if far || shard.state.meta.next > target {
-            return Err(self.not_ready(slot));
+            return Err(self.not_ready(handle));
         }
         let limits = StepLimits { now, before: Some(target), batch_events: None };
         while shard.state.meta.next < target || shard.state.watermark_due().is_some() {
             let outcome = shard.step(&*self.ports.log, &limits);
-            if outcome.map_err(stopped)? == Step::Idle && shard.state.meta.next < target {
-                return Err(self.not_ready(slot));
+            if outcome.map_err(stopped)? == StepOutcome::Idle && shard.state.meta.next < target {
+                return Err(self.not_ready(handle));
             }
         }
         Ok(())
     }
 
-    fn not_ready(&self, slot: &Slot) -> EngineError {
+    fn not_ready(&self, handle: &ShardHandle) -> EngineError {
         EngineError::NotReady {
-            projection: slot.id.projection.clone(),
-            version: slot.id.version.clone(),
-            percent: self.percent(slot),
+            projection: handle.id.projection.clone(),
+            version: handle.id.version.clone(),
+            percent: self.percent(handle),
         }
     }
 
@@ -512,14 +513,14 @@ impl Engine {
         Ok(record)
     }
 
-    pub(crate) fn forget_state(&self, projection: &str, build: &Build) {
+    pub(crate) fn delete_state(&self, projection: &str, build: &VersionBuild) {
         let version = &build.version;
         if let Err(error) = self.ports.stores.remove(projection, &version.id, version.rebuilds) {
             tracing::warn!(projection, version = %version.id, %error, "old state is left on disk");
         }
     }
 
-    fn forget_plugins(&self, candidates: &[String]) {
+    fn delete_unused_plugins(&self, candidates: &[String]) {
         let projections = self.registry.read();
         for sha256 in candidates {
             let mut versions = projections.values().flat_map(|p| &p.record.versions);
@@ -531,26 +532,26 @@ impl Engine {
 }
 
 /// Stops a build's shards for good: waits for their steps and drops them.
-pub(crate) fn retire(build: &Build) -> Vec<MutexGuard<'_, Option<Shard>>> {
-    build.slots.iter().for_each(|slot| slot.deleted.store(true, Ordering::Release));
-    let mut guards: Vec<_> = build.slots.iter().map(|slot| slot.shard.lock()).collect();
+pub(crate) fn lock_and_close(build: &VersionBuild) -> Vec<MutexGuard<'_, Option<Shard>>> {
+    build.handles.iter().for_each(|handle| handle.deleted.store(true, Ordering::Release));
+    let mut guards: Vec<_> = build.handles.iter().map(|handle| handle.shard.lock()).collect();
     guards.iter_mut().for_each(|guard| **guard = None);
     guards
 }
 
 /// Where the version that served was still to come to what was emitted before
 /// its rebuild, so is the one that takes over.
-fn hand_over(
+fn transfer_unsent(
     record: &mut ProjectionRecord,
-    old: Option<&Build>,
+    old: Option<&VersionBuild>,
     new: &VersionId,
     shards: &mut [MutexGuard<'_, Option<Shard>>],
 ) {
     let old = old.and_then(|old| record.version(&old.version.id));
     let emit_from = old.map(|old| old.emit_from.clone()).unwrap_or_default();
-    for (place, guard) in shards.iter_mut().enumerate() {
+    for (index, guard) in shards.iter_mut().enumerate() {
         if let Some(shard) = guard.as_mut() {
-            shard.state.outbox.emit_from = emit_from.get(place).copied().unwrap_or_default();
+            shard.state.outbox.emit_from = emit_from.get(index).copied().unwrap_or_default();
         }
     }
     if let Some(new) = record.versions.iter_mut().find(|v| v.id == *new) {

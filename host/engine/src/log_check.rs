@@ -4,26 +4,26 @@
 
 use lantern_core::{Log, Offset};
 
-use crate::shard::Stop;
+use crate::shard::StopReason;
 use crate::state::ShardState;
 
 /// Checks the identity and the incarnation of the shard's partition.
 ///
 /// # Errors
 /// [`Stop::Halt`] if the log is another one.
-pub(crate) fn check_history(state: &mut ShardState, log: &dyn Log) -> Result<(), Stop> {
+pub(crate) fn check_history(state: &mut ShardState, log: &dyn Log) -> Result<(), StopReason> {
     check_identity(state, log)?;
     check_incarnation(state, log)
 }
 
 /// A log that was copied back and continued differently has other events at
 /// the offsets that were folded.
-fn check_incarnation(state: &ShardState, log: &dyn Log) -> Result<(), Stop> {
+fn check_incarnation(state: &ShardState, log: &dyn Log) -> Result<(), StopReason> {
     let (was, next) = (state.meta.incarnation, state.meta.next);
     match log.incarnation_at(state.id.partition, next) {
         Some(is) if was != 0 && next > Offset(0) && is != was => {
             check_end(state, log)?;
-            Err(Stop::Halt(format!(
+            Err(StopReason::Halt(format!(
                 "the log has other events before offset {next} than the state was folded from: it was restored from a copy and continued differently; rebuild the projection (`lantern plugin rebuild`), or delete it"
             )))
         }
@@ -33,14 +33,14 @@ fn check_incarnation(state: &ShardState, log: &dyn Log) -> Result<(), Stop> {
 
 /// A partition that was recreated is another log: its offsets do not name the events
 /// that were folded.
-fn check_identity(state: &mut ShardState, log: &dyn Log) -> Result<(), Stop> {
+fn check_identity(state: &mut ShardState, log: &dyn Log) -> Result<(), StopReason> {
     let partition = state.id.partition;
     let Some(is) = log.identity(partition) else { return Ok(()) };
     match &state.meta.folded {
         Some(was) if **was == *is => Ok(()),
         Some(was) => {
             let name = log.partition_name(partition).unwrap_or_else(|| partition.to_string());
-            Err(Stop::Halt(format!(
+            Err(StopReason::Halt(format!(
                 "partition {name} is not the one that was folded up to offset {}: it was deleted and recreated (its id was {was} and is {is}); rebuild the projection from the events that are there now (`lantern plugin rebuild`), or delete it",
                 state.meta.next
             )))
@@ -57,11 +57,11 @@ fn check_identity(state: &mut ShardState, log: &dyn Log) -> Result<(), Stop> {
 ///
 /// # Errors
 /// [`Stop::Halt`] if it does, [`Stop::Fault`] if the log cannot be read.
-pub(crate) fn check_end(state: &ShardState, log: &dyn Log) -> Result<(), Stop> {
-    let end = log.bounds(state.id.partition).map_err(|e| Stop::Fault(e.to_string()))?.end;
+pub(crate) fn check_end(state: &ShardState, log: &dyn Log) -> Result<(), StopReason> {
+    let end = log.bounds(state.id.partition).map_err(|e| StopReason::Fault(e.to_string()))?.end;
     let next = state.meta.next;
     if end < next {
-        return Err(Stop::Halt(format!(
+        return Err(StopReason::Halt(format!(
             "the state has folded up to offset {next}, and the log ends at {end}: it has lost events; stop the server and run `lantern doctor`"
         )));
     }

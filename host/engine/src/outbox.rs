@@ -16,9 +16,9 @@ use lantern_core::{
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::quota::EmitQuota;
-use crate::shard::Stop;
-use crate::slot::Fault;
+use crate::emit_quota::EmitQuota;
+use crate::shard::StopReason;
+use crate::shard_handle::Fault;
 use crate::state::ShardState;
 use crate::{EngineConfig, ParkedSelection};
 
@@ -71,7 +71,7 @@ pub(crate) fn refused_of(
     store: &dyn ReadStore,
     limit: usize,
 ) -> Result<Vec<ParkedRecord>, StoreError> {
-    let found = store.scan(Space::Outbox, &refused_range(), limit, false)?;
+    let pairs = store.scan(Space::Outbox, &refused_range(), limit, false)?;
     let parked = |(_, value): (Vec<u8>, Vec<u8>)| {
         let OutboxRecord { id, event, refused, .. } = decode(&value)?;
         Ok(ParkedRecord {
@@ -92,7 +92,7 @@ pub(crate) fn refused_of(
             attempts: 1,
         })
     };
-    found.into_iter().map(parked).collect()
+    pairs.into_iter().map(parked).collect()
 }
 
 fn decode(bytes: &[u8]) -> Result<OutboxRecord, StoreError> {
@@ -118,19 +118,19 @@ pub(crate) struct Outbox {
     /// Names the outbox of this upload of the version.
     pub(crate) name: String,
     /// The newest emitted events with their ids, for a verification to compare.
-    pub(crate) kept: Option<VecDeque<(String, OutboxEvent)>>,
+    pub(crate) retained: Option<VecDeque<(String, OutboxEvent)>>,
     /// The oldest number not known to be in the log.
     first: u64,
     /// Why the log does not take the oldest events, and the wait between tries.
     stuck: Option<Fault>,
     /// Nothing is sent before this.
     not_before: Duration,
-    sent: Arc<Mutex<Sent>>,
+    sent: Arc<Mutex<SendResult>>,
 }
 
 /// What became of an attempt to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sending {
+pub(crate) enum SendOutcome {
     /// Nothing waits to be sent.
     Nothing,
     /// An append is pending; the shard is woken when the log has answered.
@@ -150,7 +150,7 @@ pub(crate) struct SendLimits<'a> {
 }
 
 #[derive(Default)]
-struct Sent {
+struct SendResult {
     /// An append up to this number (not included) is in progress.
     under_way: Option<u64>,
     /// Everything below this number is in the log.
@@ -168,12 +168,12 @@ impl Outbox {
             .first()
             .and_then(|(key, _)| key.as_slice().try_into().ok())
             .map_or(meta.outbox_next, u64::from_be_bytes);
-        let sent = Arc::new(Mutex::new(Sent { done: first, ..Sent::default() }));
+        let sent = Arc::new(Mutex::new(SendResult { done: first, ..SendResult::default() }));
         Ok(Self {
             emit_from: EmitFrom::default(),
             emits_as: String::new(),
             name: String::new(),
-            kept: None,
+            retained: None,
             first,
             stuck: None,
             not_before: Duration::ZERO,
@@ -182,7 +182,7 @@ impl Outbox {
     }
 
     /// Why the log does not take the oldest events.
-    pub(crate) fn stuck(&self) -> Option<&Fault> {
+    pub(crate) fn fault(&self) -> Option<&Fault> {
         self.stuck.as_ref()
     }
 
@@ -256,11 +256,11 @@ pub(crate) fn post(
         );
         state.meta.emitted += 1;
         state.meta.emit_depth = state.meta.emit_depth.max(event.depth);
-        if let Some(kept) = &mut state.outbox.kept {
-            if kept.len() >= KEPT_MAX {
-                kept.pop_front();
+        if let Some(retained) = &mut state.outbox.retained {
+            if retained.len() >= KEPT_MAX {
+                retained.pop_front();
             }
-            kept.push_back((id.clone(), event.clone()));
+            retained.push_back((id.clone(), event.clone()));
         }
         if state.epoch.is_some() && index >= sent {
             let traceparent = trace_of(event.cause);
@@ -274,7 +274,7 @@ pub(crate) fn post(
 }
 
 /// Removes what the log has by now, and sets aside what it refuses for good.
-pub(crate) fn clear_sent(state: &mut ShardState) -> Result<(), Stop> {
+pub(crate) fn clear_sent(state: &mut ShardState) -> Result<(), StopReason> {
     let refused = state.outbox.sent.lock().refused.take();
     if let Some((number, reason)) = refused {
         set_aside(state, number, &reason)?;
@@ -294,13 +294,13 @@ pub(crate) fn clear_sent(state: &mut ShardState) -> Result<(), Stop> {
 }
 
 /// Takes an emitted event that the log refuses out of the way of the others.
-fn set_aside(state: &mut ShardState, number: u64, reason: &str) -> Result<(), Stop> {
+fn set_aside(state: &mut ShardState, number: u64, reason: &str) -> Result<(), StopReason> {
     let key = number.to_be_bytes();
     let Some(bytes) = state.buffer.store().get(Space::Outbox, &key)? else { return Ok(()) };
     let mut record = decode(&bytes)?;
     record.refused = format!("emitted by the event at offset {}: {reason}", record.event.cause);
     if state.manifest.on_failure == OnFailure::Halt {
-        return Err(Stop::Halt(format!("the log refuses an event {}", record.refused)));
+        return Err(StopReason::Halt(format!("the log refuses an event {}", record.refused)));
     }
     tracing::warn!(
         projection = %state.id.projection, version = %state.id.version,
@@ -318,10 +318,10 @@ pub(crate) fn decide_refused(
     state: &mut ShardState,
     selection: &ParkedSelection,
     retry: bool,
-) -> Result<u64, Stop> {
-    let found = state.buffer.scan(Space::Outbox, &refused_range(), usize::MAX, false)?;
+) -> Result<u64, StopReason> {
+    let pairs = state.buffer.scan(Space::Outbox, &refused_range(), usize::MAX, false)?;
     let mut done = 0;
-    for (key, value) in found {
+    for (key, value) in pairs {
         let mut record = decode(&value)?;
         let OutboxEvent { cause, tenant, subject, .. } = &record.event;
         if !selection.names(*cause, tenant, subject) {
@@ -347,7 +347,7 @@ pub(crate) fn send(
     log: &dyn Log,
     limits: &SendLimits<'_>,
     wake: impl FnOnce() + Send + 'static,
-) -> Result<Sending, StoreError> {
+) -> Result<SendOutcome, StoreError> {
     if let Some(Fault { reason, wait }) = state.outbox.note_outcome(limits.now, &state.config) {
         tracing::warn!(
             projection = %state.id.projection, version = %state.id.version,
@@ -362,26 +362,26 @@ pub(crate) fn send(
     let from = {
         let sent = state.outbox.sent.lock();
         if sent.under_way.is_some() {
-            return Ok(Sending::Pending);
+            return Ok(SendOutcome::Pending);
         }
         if sent.done >= state.meta.outbox_next {
-            return Ok(Sending::Nothing);
+            return Ok(SendOutcome::Nothing);
         }
         sent.done
     };
     if limits.now < state.outbox.not_before {
-        return Ok(Sending::After(state.outbox.not_before - limits.now));
+        return Ok(SendOutcome::After(state.outbox.not_before - limits.now));
     }
-    let wanted = usize::try_from(state.meta.outbox_next - from).unwrap_or(usize::MAX);
-    let wanted = wanted.min(APPEND_EVENTS_MAX);
-    let most = match limits.quota.take(limits.now, wanted, state.config.emit_per_s_max) {
+    let requested = usize::try_from(state.meta.outbox_next - from).unwrap_or(usize::MAX);
+    let requested = requested.min(APPEND_EVENTS_MAX);
+    let most = match limits.quota.take(limits.now, requested, state.config.emit_per_s_max) {
         Ok(most) => most,
-        Err(wait) => return Ok(Sending::After(wait)),
+        Err(wait) => return Ok(SendOutcome::After(wait)),
     };
     let sending = send_from(state, log, from, most, limits.wall, wake);
     let sent = *sending.as_ref().unwrap_or(&0);
-    limits.quota.give_back(most - sent.min(most));
-    Ok(if sending? == 0 { Sending::Nothing } else { Sending::Pending })
+    limits.quota.refund(most - sent.min(most));
+    Ok(if sending? == 0 { SendOutcome::Nothing } else { SendOutcome::Pending })
 }
 
 /// Appends up to `most` events from number `from` on, and returns how many.

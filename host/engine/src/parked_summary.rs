@@ -7,8 +7,8 @@ use lantern_core::{ParkedKind, ParkedRecord, VersionId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::parked::{after, decoded};
-use crate::report::halted;
+use crate::parked_actions::{after, decoded};
+use crate::status_queries::halted;
 use crate::{Engine, EngineError};
 
 /// The parked events read at a time.
@@ -60,15 +60,15 @@ impl Engine {
     ) -> Result<ParkedSummary, EngineError> {
         let build = self.chosen(projection, version)?;
         let mut groups = Groups::default();
-        for slot in &build.slots {
-            let store = slot.store.as_ref().ok_or_else(|| halted(slot))?;
+        for handle in &build.handles {
+            let store = handle.store.as_ref().ok_or_else(|| halted(handle))?;
             let mut from = Vec::new();
             loop {
                 let page = decoded(&**store, &from, PAGE)?;
                 let Some((last, _)) = page.last() else { break };
                 from = after(last);
                 for (_, record) in page {
-                    groups.add(slot.id.partition.0, &record);
+                    groups.add(handle.id.partition.0, &record);
                 }
             }
             groups.blocked_by.clear();

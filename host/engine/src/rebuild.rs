@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 
 use lantern_core::{EmitFrom, ReadStore, ShardId, ShardMeta, VersionId};
 
-use crate::lifecycle::retire;
+use crate::lifecycle::lock_and_close;
 use crate::outbox::carried_over;
-use crate::registry::Build;
-use crate::slot::read_meta;
+use crate::registry::VersionBuild;
+use crate::shard_handle::read_meta;
 use crate::state::watermark_due;
 use crate::{Engine, EngineError};
 
@@ -23,45 +23,50 @@ impl Engine {
         let _lifecycle = self.lifecycle.lock();
         let build = self.registry.build(projection, version)?;
         let mut record = self.registry.record(projection)?;
-        let guards = retire(&build);
+        let guards = lock_and_close(&build);
         let goes_on = || {
-            for slot in &build.slots {
-                slot.fall_back();
-                slot.deleted.store(false, Ordering::Release);
-                self.scheduler.pool.wake(slot);
+            for handle in &build.handles {
+                handle.reset_to_stored();
+                handle.deleted.store(false, Ordering::Release);
+                self.scheduler.queues.wake(handle);
             }
         };
         if let Some(v) = record.versions.iter_mut().find(|v| v.id == *version) {
-            let emit_from = self.carry_over(&build, &v.emit_from).inspect_err(|_| goes_on())?;
+            let emit_from =
+                self.unsent_of_previous_build(&build, &v.emit_from).inspect_err(|_| goes_on())?;
             v.rebuild(emit_from);
         }
         self.ports.catalog.save(&record).inspect_err(|_| goes_on())?;
         drop(guards);
         let fresh = record.version(version).expect("just changed").clone();
-        let fresh = Arc::new(Build::open(&self.ports, &record, &fresh));
+        let fresh = Arc::new(VersionBuild::open(&self.ports, &record, &fresh));
         fresh.plugin.lock().clone_from(&build.plugin.lock());
         // Both at once: the old tables must not be read under the new epoch.
         if let Some(p) = self.registry.write().get_mut(projection) {
             p.record = record.clone();
             p.builds.insert(version.clone(), fresh.clone());
         }
-        self.forget_state(projection, &build);
+        self.delete_state(projection, &build);
         if record.active.as_ref() == Some(version) {
             self.ports.publish.activated(projection, Some(&fresh.epoch(&record)));
         }
-        fresh.slots.iter().for_each(|slot| self.scheduler.pool.wake(slot));
+        fresh.handles.iter().for_each(|handle| self.scheduler.queues.wake(handle));
         Ok(())
     }
 
     /// Prepares the states of `build`'s next rebuild: what it has emitted and the
     /// log has not yet is put there. Says from where on what the rebuild emits
     /// is new.
-    fn carry_over(&self, build: &Build, before: &[EmitFrom]) -> Result<Vec<EmitFrom>, EngineError> {
-        let mut froms = Vec::with_capacity(build.slots.len());
-        for (place, slot) in build.slots.iter().enumerate() {
-            let before = before.get(place).copied().unwrap_or_default();
-            let id = ShardId { rebuild: slot.id.rebuild + 1, ..slot.id.clone() };
-            if place == 0 {
+    fn unsent_of_previous_build(
+        &self,
+        build: &VersionBuild,
+        before: &[EmitFrom],
+    ) -> Result<Vec<EmitFrom>, EngineError> {
+        let mut froms = Vec::with_capacity(build.handles.len());
+        for (index, handle) in build.handles.iter().enumerate() {
+            let before = before.get(index).copied().unwrap_or_default();
+            let id = ShardId { rebuild: handle.id.rebuild + 1, ..handle.id.clone() };
+            if index == 0 {
                 // An earlier try may have left some.
                 self.ports.stores.remove(&id.projection, &id.version, id.rebuild)?;
             }
@@ -71,7 +76,7 @@ impl Engine {
                 Ok::<_, String>((meta, carried))
             };
             // A state that could not be opened at the start may be by now.
-            let store = slot.store.clone().or_else(|| self.ports.stores.open(&slot.id).ok());
+            let store = handle.store.clone().or_else(|| self.ports.stores.open(&handle.id).ok());
             // Twice, since an error of the disk may pass.
             let held = store.map(|store| read(&*store).or_else(|_| read(&*store)));
             let (meta, carried) = match held {
@@ -105,17 +110,17 @@ impl Engine {
         let record = self.registry.record(projection)?;
         for version in &record.versions {
             let build = self.registry.build(projection, &version.id)?;
-            if build.slots.iter().all(|slot| slot.store.is_some()) {
+            if build.handles.iter().all(|handle| handle.store.is_some()) {
                 continue;
             }
-            drop(retire(&build));
-            let fresh = Arc::new(Build::open(&self.ports, &record, version));
+            drop(lock_and_close(&build));
+            let fresh = Arc::new(VersionBuild::open(&self.ports, &record, version));
             fresh.plugin.lock().clone_from(&build.plugin.lock());
             if let Some(p) = self.registry.write().get_mut(projection) {
                 p.builds.insert(version.id.clone(), fresh.clone());
             }
             // A state without a commit draws its epoch's random part again.
-            let readable = fresh.slots.iter().all(|slot| slot.store.is_some());
+            let readable = fresh.handles.iter().all(|handle| handle.store.is_some());
             if readable && record.active.as_ref() == Some(&version.id) {
                 self.ports.publish.activated(projection, Some(&fresh.epoch(&record)));
             }

@@ -10,10 +10,10 @@ use lantern_core::{
 };
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::batching::type_filter_of;
 use crate::engine::Ports;
-use crate::gather::wanted;
-use crate::shard::Stop;
-use crate::slot::Slot;
+use crate::shard::StopReason;
+use crate::shard_handle::ShardHandle;
 use crate::{EngineError, LogLine, VerifyStatus};
 
 /// The projections by key.
@@ -21,18 +21,18 @@ use crate::{EngineError, LogLine, VerifyStatus};
 pub(crate) struct Registry(RwLock<BTreeMap<String, Projection>>);
 
 /// Why a state could not be opened: damage is for a person, all else may pass.
-pub(crate) fn unopened(error: StoreError) -> Stop {
+pub(crate) fn stop_of_open_error(error: StoreError) -> StopReason {
     match error {
         StoreError::Damaged(_) => {
-            Stop::Halt(format!("{error}; stop the server and run `lantern doctor`"))
+            StopReason::Halt(format!("{error}; stop the server and run `lantern doctor`"))
         }
-        error => Stop::Fault(error.to_string()),
+        error => StopReason::Fault(error.to_string()),
     }
 }
 
 pub(crate) struct Projection {
     pub(crate) record: ProjectionRecord,
-    pub(crate) builds: BTreeMap<VersionId, Arc<Build>>,
+    pub(crate) builds: BTreeMap<VersionId, Arc<VersionBuild>>,
     pub(crate) logs: Arc<Mutex<VecDeque<LogLine>>>,
     /// See [`crate::verify`].
     pub(crate) verified: Arc<Mutex<Option<VerifyStatus>>>,
@@ -47,20 +47,20 @@ impl Projection {
 }
 
 /// A version's shards.
-pub(crate) struct Build {
+pub(crate) struct VersionBuild {
     pub(crate) version: VersionRecord,
     pub(crate) manifest: Arc<Manifest>,
     /// The types its shards read.
-    pub(crate) wanted: TypeFilter,
+    pub(crate) types: TypeFilter,
     pub(crate) plugin: Mutex<Option<Arc<dyn Plugin>>>,
-    pub(crate) slots: Vec<Arc<Slot>>,
+    pub(crate) handles: Vec<Arc<ShardHandle>>,
 }
 
-impl Build {
+impl VersionBuild {
     /// Changes with the state of any of its shards that begins without a
     /// predecessor.
     pub(crate) fn born(&self) -> u64 {
-        self.slots.iter().fold(0, |all, slot| all.rotate_left(7) ^ slot.born)
+        self.handles.iter().fold(0, |all, handle| all.rotate_left(7) ^ handle.born)
     }
 
     /// The feed's epoch while this is the build of the active version of `record`.
@@ -85,7 +85,7 @@ impl Registry {
     /// # Errors
     /// [`EngineError::NoProjection`].
     pub(crate) fn record(&self, projection: &str) -> Result<ProjectionRecord, EngineError> {
-        self.with(projection, |found| found.record.clone())
+        self.with(projection, |entry| entry.record.clone())
     }
 
     /// The shards of a version.
@@ -96,8 +96,8 @@ impl Registry {
         &self,
         projection: &str,
         version: &VersionId,
-    ) -> Result<Arc<Build>, EngineError> {
-        let build = self.with(projection, |found| found.builds.get(version).cloned())?;
+    ) -> Result<Arc<VersionBuild>, EngineError> {
+        let build = self.with(projection, |entry| entry.builds.get(version).cloned())?;
         build.ok_or_else(|| EngineError::NoVersion(projection.into(), version.clone()))
     }
 
@@ -110,9 +110,12 @@ impl Registry {
     ///
     /// # Errors
     /// [`EngineError::NoProjection`].
-    pub(crate) fn slots_of(&self, projection: &str) -> Result<Vec<Arc<Slot>>, EngineError> {
-        self.with(projection, |found| {
-            found.builds.values().flat_map(|build| build.slots.iter().cloned()).collect()
+    pub(crate) fn handles_of(
+        &self,
+        projection: &str,
+    ) -> Result<Vec<Arc<ShardHandle>>, EngineError> {
+        self.with(projection, |entry| {
+            entry.builds.values().flat_map(|build| build.handles.iter().cloned()).collect()
         })
     }
 
@@ -122,52 +125,52 @@ impl Registry {
         read: impl FnOnce(&Projection) -> T,
     ) -> Result<T, EngineError> {
         let projections = self.read();
-        let found = projections.get(projection);
-        found.map(read).ok_or_else(|| EngineError::NoProjection(projection.into()))
+        let entry = projections.get(projection);
+        entry.map(read).ok_or_else(|| EngineError::NoProjection(projection.into()))
     }
 
     /// Replaces the record of a projection in memory.
     pub(crate) fn set_record(&self, projection: &str, record: ProjectionRecord) {
-        if let Some(found) = self.write().get_mut(projection) {
-            found.record = record;
+        if let Some(entry) = self.write().get_mut(projection) {
+            entry.record = record;
         }
     }
 
     /// All shards.
-    pub(crate) fn slots(&self) -> Vec<Arc<Slot>> {
+    pub(crate) fn handles(&self) -> Vec<Arc<ShardHandle>> {
         let projections = self.read();
         let builds = projections.values().flat_map(|p| p.builds.values());
-        builds.flat_map(|build| build.slots.iter().cloned()).collect()
+        builds.flat_map(|build| build.handles.iter().cloned()).collect()
     }
 
-    /// The shard of the active version that `slot` must not overtake.
-    pub(crate) fn leader_of(&self, slot: &Slot) -> Option<Arc<Slot>> {
-        if slot.active.load(Ordering::Acquire) {
+    /// The shard of the active version that `handle` must not overtake.
+    pub(crate) fn leader_of(&self, handle: &ShardHandle) -> Option<Arc<ShardHandle>> {
+        if handle.active.load(Ordering::Acquire) {
             return None;
         }
         let projections = self.read();
-        let projection = projections.get(&slot.id.projection)?;
+        let projection = projections.get(&handle.id.projection)?;
         let active = projection.record.active.as_ref()?;
-        if *active == slot.id.version {
+        if *active == handle.id.version {
             return None;
         }
-        let leader = projection.builds.get(active)?.slots.get(slot.id.partition.0 as usize)?;
+        let leader = projection.builds.get(active)?.handles.get(handle.id.partition.0 as usize)?;
         // If a leader's state is unreadable its offset is unknown, so the follower
         // ignores it.
         leader.store.is_some().then(|| leader.clone())
     }
 
     /// Shards of other versions of the same projection and partition that are behind
-    /// `slot`.
-    pub(crate) fn followers_of(&self, slot: &Slot) -> Vec<Arc<Slot>> {
+    /// `handle`.
+    pub(crate) fn followers_of(&self, handle: &ShardHandle) -> Vec<Arc<ShardHandle>> {
         let projections = self.read();
-        let Some(projection) = projections.get(&slot.id.projection) else {
+        let Some(projection) = projections.get(&handle.id.projection) else {
             return Vec::new();
         };
-        let others = projection.builds.iter().filter(|(version, _)| **version != slot.id.version);
+        let others = projection.builds.iter().filter(|(version, _)| **version != handle.id.version);
         others
-            .filter_map(|(_, build)| build.slots.get(slot.id.partition.0 as usize))
-            .filter(|follower| follower.next() < slot.next())
+            .filter_map(|(_, build)| build.handles.get(handle.id.partition.0 as usize))
+            .filter(|follower| follower.next() < handle.next())
             .cloned()
             .collect()
     }
@@ -176,16 +179,19 @@ impl Registry {
     ///
     /// # Errors
     /// [`ViewError`] if there is no such projection, or none of its versions is active.
-    pub(crate) fn active_build(&self, projection: &str) -> Result<(Arc<Build>, String), ViewError> {
+    pub(crate) fn active_build(
+        &self,
+        projection: &str,
+    ) -> Result<(Arc<VersionBuild>, String), ViewError> {
         let projections = self.read();
-        let found = projections
+        let entry = projections
             .get(projection)
             .ok_or_else(|| ViewError::NoProjection(projection.into()))?;
-        let active = found.record.active.as_ref();
+        let active = entry.record.active.as_ref();
         let build = active
-            .and_then(|id| found.builds.get(id))
+            .and_then(|id| entry.builds.get(id))
             .ok_or_else(|| ViewError::NotActive(projection.into()))?;
-        Ok((build.clone(), build.epoch(&found.record)))
+        Ok((build.clone(), build.epoch(&entry.record)))
     }
 
     /// The shards of any version, and the epoch that its tables are read under while
@@ -197,12 +203,12 @@ impl Registry {
         &self,
         projection: &str,
         version: &VersionId,
-    ) -> Result<(Arc<Build>, String), ViewError> {
+    ) -> Result<(Arc<VersionBuild>, String), ViewError> {
         let projections = self.read();
-        let found = projections
+        let entry = projections
             .get(projection)
             .ok_or_else(|| ViewError::NoProjection(projection.into()))?;
-        let build = found
+        let build = entry
             .builds
             .get(version)
             .ok_or_else(|| ViewError::NoVersion(projection.into(), version.clone()))?;
@@ -218,43 +224,45 @@ impl Projection {
         let builds = record
             .versions
             .iter()
-            .map(|version| (version.id.clone(), Arc::new(Build::open(ports, &record, version))))
+            .map(|version| {
+                (version.id.clone(), Arc::new(VersionBuild::open(ports, &record, version)))
+            })
             .collect();
         let active = record.active.as_ref().and_then(|id| record.version(id));
-        let kept = active.and_then(|version| version.verified.as_deref());
+        let stored = active.and_then(|version| version.verified.as_deref());
         // A result that another release has kept may not be readable.
-        let verified = kept.and_then(|json| serde_json::from_str(json).ok());
+        let verified = stored.and_then(|json| serde_json::from_str(json).ok());
         let verified = Arc::new(Mutex::new(verified));
         Self { record, builds, logs: Arc::default(), verified }
     }
 }
 
-impl Build {
+impl VersionBuild {
     /// A version of `record` with every shard's state opened.
     pub(crate) fn open(ports: &Ports, record: &ProjectionRecord, version: &VersionRecord) -> Self {
         let active = record.active.as_ref() == Some(&version.id);
-        let slots = (0..ports.log.partitions()).map(|partition| {
+        let handles = (0..ports.log.partitions()).map(|partition| {
             let id = ShardId {
                 projection: record.key(),
                 version: version.id.clone(),
                 rebuild: version.rebuilds,
                 partition: PartitionId(partition),
             };
-            let store = ports.stores.open(&id).map_err(unopened);
-            let slot = Slot::new(id, store, &*ports.random);
-            slot.active.store(active, Ordering::Release);
-            slot.paused.store(record.paused, Ordering::Release);
+            let store = ports.stores.open(&id).map_err(stop_of_open_error);
+            let handle = ShardHandle::new(id, store, &*ports.random);
+            handle.active.store(active, Ordering::Release);
+            handle.paused.store(record.paused, Ordering::Release);
             if let Some(reason) = &version.halted {
-                slot.seen.lock().halted.get_or_insert_with(|| reason.clone());
+                handle.snapshot.lock().halted.get_or_insert_with(|| reason.clone());
             }
-            Arc::new(slot)
+            Arc::new(handle)
         });
-        Build {
+        VersionBuild {
             version: version.clone(),
             manifest: Arc::new(version.manifest.clone()),
-            wanted: wanted(&version.manifest),
+            types: type_filter_of(&version.manifest),
             plugin: Mutex::default(),
-            slots: slots.collect(),
+            handles: handles.collect(),
         }
     }
 
@@ -268,13 +276,13 @@ impl Build {
         projection: &str,
         epoch: String,
     ) -> Result<View, ViewError> {
-        let mut snapshots = Vec::with_capacity(self.slots.len());
-        for slot in &self.slots {
-            let store = slot.store.as_ref().ok_or_else(|| {
-                let reason = slot.seen.lock().halted.clone().unwrap_or_default();
+        let mut snapshots = Vec::with_capacity(self.handles.len());
+        for handle in &self.handles {
+            let store = handle.store.as_ref().ok_or_else(|| {
+                let reason = handle.snapshot.lock().halted.clone().unwrap_or_default();
                 StoreError::Damaged(reason)
             })?;
-            snapshots.push((slot.id.partition, store.snapshot()?));
+            snapshots.push((handle.id.partition, store.snapshot()?));
         }
         let version = self.version.id.clone();
         let view = View::new(projection.into(), version, epoch, self.manifest.clone(), snapshots)?;

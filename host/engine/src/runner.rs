@@ -9,9 +9,9 @@ use lantern_core::{
 };
 
 use crate::EngineConfig;
-use crate::call::Call;
+use crate::call::CallHost;
 use crate::second_fold;
-use crate::shard::Stop;
+use crate::shard::StopReason;
 use crate::state::ShardState;
 
 /// The most events of the first batches, before it is known how much fuel one takes.
@@ -29,13 +29,13 @@ pub(crate) enum CallError {
     /// It set a timer that is due at this time, before the batch's last event.
     Due(Timestamp),
     /// The shard cannot go on.
-    Stop(Stop),
+    Stop(StopReason),
 }
 
 impl CallError {
     /// As a reason to stop, of a call whose batch spans no tick.
-    pub(crate) fn due_is_a_fault(due: Timestamp) -> Stop {
-        Stop::Fault(format!("a timer was due at {due}, within the call that set it"))
+    pub(crate) fn due_is_a_fault(due: Timestamp) -> StopReason {
+        StopReason::Fault(format!("a timer was due at {due}, within the call that set it"))
     }
 }
 
@@ -145,9 +145,9 @@ impl Runner {
             timers = batch.timers.len(),
         );
         let applied = span.in_scope(|| instance.apply(batch, Box::new(call), fuel));
-        let call = applied.host.into_any().downcast::<Call>();
+        let call = applied.host.into_any().downcast::<CallHost>();
         let mut call = call.map_err(|_| {
-            CallError::Stop(Stop::Fault("the plugin host gave back another call".into()))
+            CallError::Stop(StopReason::Fault("the plugin host gave back another call".into()))
         })?;
         state.buffer.take_back(std::mem::take(&mut call.applied));
         self.count(batch.offsets.len(), applied.fuel, applied.elapsed, applied.memory_bytes);
@@ -175,7 +175,7 @@ impl Runner {
                 state.buffer.accept(call.written);
                 Ok(call.emitted)
             }
-            Err(ApplyError::Fault(message)) => Err(CallError::Stop(Stop::Fault(message))),
+            Err(ApplyError::Fault(message)) => Err(CallError::Stop(StopReason::Fault(message))),
             Err(mut error) => {
                 // A guest that panics logs why, then traps.
                 if let ApplyError::Trapped { message, .. } = &mut error
@@ -206,10 +206,12 @@ impl Runner {
     /// During a check: whether it may go on.
     fn check_fuel(&self, at: Offset) -> Result<(), CallError> {
         match self.fuel_max {
-            Some(limit) if self.usage.fuel > limit => Err(CallError::Stop(Stop::Fault(format!(
-                "folding a sample of the log took more than {limit} fuel (`engine.check_fuel`), up \
+            Some(limit) if self.usage.fuel > limit => {
+                Err(CallError::Stop(StopReason::Fault(format!(
+                    "folding a sample of the log took more than {limit} fuel (`engine.check_fuel`), up \
                  to offset {at}: make it do less for each event, or lower `engine.check_events`"
-            )))),
+                ))))
+            }
             _ => Ok(()),
         }
     }
@@ -223,23 +225,23 @@ pub(crate) fn begin_call(
     state: &mut ShardState,
     batch: &Arc<Batch>,
     dues: &[Timestamp],
-) -> Result<Call, Stop> {
+) -> Result<CallHost, StopReason> {
     let lent = state.buffer.lend();
     let (manifest, config) = (state.manifest.clone(), state.config.clone());
-    let mut call = Call::new(lent, manifest, config, batch.clone(), state.meta.timers_now);
+    let mut call = CallHost::new(lent, manifest, config, batch.clone(), state.meta.timers_now);
     for (timer, due) in batch.timers.iter().zip(dues) {
         if let Err(error) = call.take_timer(*due, &timer.key) {
             state.buffer.take_back(std::mem::take(&mut call.applied));
-            return Err(Stop::Fault(error.to_string()));
+            return Err(StopReason::Fault(error.to_string()));
         }
     }
     Ok(call)
 }
 
-fn cannot_start(error: &InstantiateError) -> Stop {
+fn cannot_start(error: &InstantiateError) -> StopReason {
     match error {
-        InstantiateError::Host(message) => Stop::Fault(message.clone()),
-        other => Stop::Halt(other.to_string()),
+        InstantiateError::Host(message) => StopReason::Fault(message.clone()),
+        other => StopReason::Halt(other.to_string()),
     }
 }
 

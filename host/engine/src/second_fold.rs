@@ -10,9 +10,9 @@ use lantern_core::{
     ApplyError, Batch, FoldDifference, Manifest, Plugin, Space, TableId, Timestamp, TrapKind,
 };
 
-use crate::call::Call;
+use crate::call::CallHost;
 use crate::runner::{CallError, begin_call};
-use crate::shard::Stop;
+use crate::shard::StopReason;
 use crate::state::ShardState;
 
 /// The bytes of a key or value that are shown.
@@ -30,7 +30,7 @@ pub(crate) fn fold_again(
     plugin: &dyn Plugin,
     state: &mut ShardState,
     (batch, dues): (&Arc<Batch>, &[Timestamp]),
-    first: &Call,
+    first: &CallHost,
 ) -> Result<(), CallError> {
     // A shortage of the machine is no sign against the plugin.
     let Ok(mut instance) = plugin.instantiate() else { return Ok(()) };
@@ -38,8 +38,8 @@ pub(crate) fn fold_again(
     let call = begin_call(state, batch, dues).map_err(CallError::Stop)?;
     // A fresh instance reads again what the other one knew.
     let applied = instance.apply(batch, Box::new(call), state.config.fuel_event);
-    let call = applied.host.into_any().downcast::<Call>().map_err(|_| {
-        CallError::Stop(Stop::Fault("the plugin host gave back another call".into()))
+    let call = applied.host.into_any().downcast::<CallHost>().map_err(|_| {
+        CallError::Stop(StopReason::Fault("the plugin host gave back another call".into()))
     })?;
     let second = *call;
     let difference = match applied.result {
@@ -69,7 +69,7 @@ pub(crate) fn fold_again(
     state.meta.second_folds.differences += 1;
     state.meta.second_folds.last = Some(difference);
     if state.config.second_fold_halts {
-        return Err(CallError::Stop(Stop::Halt(reason)));
+        return Err(CallError::Stop(StopReason::Halt(reason)));
     }
     Ok(())
 }
@@ -77,8 +77,8 @@ pub(crate) fn fold_again(
 fn difference(
     manifest: &Manifest,
     offset: u64,
-    first: &Call,
-    second: &Call,
+    first: &CallHost,
+    second: &CallHost,
 ) -> Option<FoldDifference> {
     let (left, right) = (first.written.all(), second.written.all());
     let differing = left
@@ -101,7 +101,7 @@ fn difference(
     }
     let index = first.emitted.iter().zip(&second.emitted).position(|(l, r)| l != r);
     let index = index.unwrap_or(first.emitted.len().min(second.emitted.len()));
-    let event = |call: &Call| call.emitted.get(index).map(|event| excerpt(&event.data));
+    let event = |call: &CallHost| call.emitted.get(index).map(|event| excerpt(&event.data));
     Some(FoldDifference {
         offset,
         what: "emitted event".into(),
@@ -122,10 +122,10 @@ fn name_of(manifest: &Manifest, space: Space) -> String {
     }
 }
 
-type Written = BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>>;
+type WriteSet = BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>>;
 
 /// What a fold wrote under `entry`; `None` if nothing.
-fn written(all: &Written, entry: &(Space, Vec<u8>)) -> Option<String> {
+fn written(all: &WriteSet, entry: &(Space, Vec<u8>)) -> Option<String> {
     let value = all.get(entry)?;
     Some(value.as_deref().map_or_else(|| "deleted".to_owned(), excerpt))
 }

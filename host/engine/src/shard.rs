@@ -15,10 +15,10 @@ use lantern_core::{
 };
 
 use crate::apply::Applier;
-use crate::commit::{Commit, CommitOutcome, CommitPipeline, Committers};
-use crate::gather::{GatherLimits, Gatherer};
-use crate::outbox::{self, SendLimits, Sending};
-use crate::parked::Decider;
+use crate::batching::{GatherLimits, Gatherer};
+use crate::commit::{Commit, CommitOutcome, CommitPipeline, CommitThreads};
+use crate::outbox::{self, SendLimits, SendOutcome};
+use crate::parked_actions::Decider;
 use crate::runner::{LogSink, Runner};
 use crate::state::ShardState;
 use crate::ticks::Ticker;
@@ -36,7 +36,7 @@ pub(crate) struct ShardParts {
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) logs: LogSink,
     /// Runs commits in parallel to the fold; `None` for a fold that runs its own.
-    pub(crate) committers: Option<Arc<Committers>>,
+    pub(crate) committers: Option<Arc<CommitThreads>>,
 }
 
 /// One version on one partition.
@@ -49,7 +49,7 @@ pub(crate) struct Shard {
 
 /// The result of a step.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum StepOutcome {
     /// There is more to do.
     More,
     /// All that may be read is applied and committed.
@@ -60,14 +60,14 @@ pub(crate) enum Step {
 
 /// Why a shard cannot go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Stop {
+pub(crate) enum StopReason {
     /// The host's fault; to be tried again.
     Fault(String),
     /// A person must act.
     Halt(String),
 }
 
-impl From<StoreError> for Stop {
+impl From<StoreError> for StopReason {
     fn from(error: StoreError) -> Self {
         Self::Fault(error.to_string())
     }
@@ -88,7 +88,7 @@ impl Shard {
     ///
     /// # Errors
     /// As [`ShardState::open`].
-    pub(crate) fn open(parts: ShardParts) -> Result<Self, Stop> {
+    pub(crate) fn open(parts: ShardParts) -> Result<Self, StopReason> {
         let ShardParts { id, plugin, store, config, logs, committers } = parts;
         let manifest = Arc::new(plugin.manifest().clone());
         let gatherer = Gatherer::new(id.partition, manifest.clone(), &config);
@@ -100,10 +100,14 @@ impl Shard {
 
     /// Reads and applies the next batch, fires timers that became due, and
     /// commits when it is time to.
-    pub(crate) fn step(&mut self, log: &dyn Log, limits: &StepLimits) -> Result<Step, Stop> {
+    pub(crate) fn step(
+        &mut self,
+        log: &dyn Log,
+        limits: &StepLimits,
+    ) -> Result<StepOutcome, StopReason> {
         let before = self.state.meta.pos;
         if self.commits.has_ended() {
-            self.settle()?;
+            self.wait_for_commit()?;
         }
         let fuel = self.runner.usage.fuel;
         let outcome = self.advance(log, limits);
@@ -111,10 +115,10 @@ impl Shard {
             self.runner.note_used(limits.now);
         }
         let stopped = outcome.is_err();
-        let idle = matches!(outcome, Ok(Step::Idle | Step::Wait));
+        let idle = matches!(outcome, Ok(StepOutcome::Idle | StepOutcome::Wait));
         // What was applied before something stopped the shard counts all the same.
         if idle || stopped || self.commit_is_due(limits.now) {
-            self.settle()?;
+            self.wait_for_commit()?;
             match self.is_dirty() {
                 true if idle || stopped => self.commit(limits.now)?,
                 true => self.commit_in_parallel(limits.now)?,
@@ -145,18 +149,18 @@ impl Shard {
 
     /// Halts a projection whose state has grown over the limit. What is committed
     /// stays, so this is no verdict on an event.
-    fn check_size(&self, step: Step) -> Result<Step, Stop> {
+    fn check_size(&self, step: StepOutcome) -> Result<StepOutcome, StopReason> {
         let bytes = self.state.buffer.store().disk_bytes();
         let limit = self.state.config.state_bytes_max;
         if bytes > limit {
-            return Err(Stop::Halt(format!(
+            return Err(StopReason::Halt(format!(
                 "the state takes {bytes} bytes on disk, and the limit is {limit} (`engine.state_bytes_max`): raise it and resume, or push a version that keeps less"
             )));
         }
         Ok(step)
     }
 
-    fn advance(&mut self, log: &dyn Log, limits: &StepLimits) -> Result<Step, Stop> {
+    fn advance(&mut self, log: &dyn Log, limits: &StepLimits) -> Result<StepOutcome, StopReason> {
         log_check::check_history(&mut self.state, log)?;
         outbox::clear_sent(&mut self.state)?;
         self.tick()?;
@@ -174,13 +178,13 @@ impl Shard {
             .gatherer
             .gather(log, &self.state.meta, blocked, &gather)
             .map_err(|error| match error {
-                LogError::OutOfRange { .. } | LogError::Lost { .. } => Stop::Halt(format!(
+                LogError::OutOfRange { .. } | LogError::Lost { .. } => StopReason::Halt(format!(
                     "{error}; rebuild the projection from what is left (`lantern plugin rebuild`), or delete it"
                 )),
-                error => Stop::Fault(error.to_string()),
+                error => StopReason::Fault(error.to_string()),
             })?;
         if gathered.pending && gathered.next == self.state.meta.next {
-            return Ok(Step::Wait);
+            return Ok(StepOutcome::Wait);
         }
         if gathered.end && gathered.next == self.state.meta.next {
             log_check::check_end(&self.state, log)?;
@@ -194,10 +198,10 @@ impl Shard {
         self.tick()?;
         // If it stopped only where it begins to emit, it goes on at once.
         let emits = gather.before.is_some() && gather.before != limits.before;
-        Ok(if gathered.end && !emits { Step::Idle } else { Step::More })
+        Ok(if gathered.end && !emits { StepOutcome::Idle } else { StepOutcome::More })
     }
 
-    fn tick(&mut self) -> Result<(), Stop> {
+    fn tick(&mut self) -> Result<(), StopReason> {
         Ticker { state: &mut self.state, runner: &mut self.runner }.tick()
     }
 
@@ -216,13 +220,13 @@ impl Shard {
 
     /// Applies nothing until the log has taken emitted events, but commits what is
     /// applied, so that they can be sent.
-    pub(crate) fn hold(&mut self, now: Duration) -> Result<Step, Stop> {
-        self.settle()?;
+    pub(crate) fn hold(&mut self, now: Duration) -> Result<StepOutcome, StopReason> {
+        self.wait_for_commit()?;
         outbox::clear_sent(&mut self.state)?;
         if self.is_dirty() {
             self.commit(now)?;
         }
-        Ok(Step::Wait)
+        Ok(StepOutcome::Wait)
     }
 
     /// Hands committed events of the outbox to the log; see [`outbox::send`].
@@ -231,7 +235,7 @@ impl Shard {
         log: &dyn Log,
         limits: &SendLimits<'_>,
         wake: impl FnOnce() + Send + 'static,
-    ) -> Result<Sending, StoreError> {
+    ) -> Result<SendOutcome, StoreError> {
         outbox::send(&mut self.state, log, limits, wake)
     }
 
@@ -239,7 +243,7 @@ impl Shard {
     pub(crate) fn drop_instance_unused(&mut self, now: Duration, idle: Duration) -> bool {
         let dropped = self.runner.drop_unused(now, idle);
         if dropped {
-            self.gatherer.rest();
+            self.gatherer.release_buffers();
         }
         dropped
     }
@@ -261,7 +265,7 @@ impl Shard {
     /// Writes what was applied, and the next offset, in one transaction. If that
     /// fails, it is still to be written.
     pub(crate) fn commit(&mut self, now: Duration) -> Result<(), StoreError> {
-        self.settle()?;
+        self.wait_for_commit()?;
         let commit = self.begin_commit();
         let outcome = self.commits.run(commit, now);
         self.end_commit(outcome)
@@ -277,7 +281,7 @@ impl Shard {
     }
 
     /// Waits for the commit in progress, if there is one.
-    pub(crate) fn settle(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn wait_for_commit(&mut self) -> Result<(), StoreError> {
         match self.commits.wait() {
             Some(outcome) => self.end_commit(outcome),
             None => Ok(()),
@@ -335,7 +339,7 @@ impl Shard {
         epoch: Option<String>,
         now: Duration,
     ) -> Result<(), StoreError> {
-        self.settle()?;
+        self.wait_for_commit()?;
         // The old change log is of another epoch and cannot be resumed from.
         let store = self.state.buffer.store();
         let entries = store.scan(Space::Changes, &KeyRange::all(), usize::MAX, false)?;

@@ -11,8 +11,8 @@ use lantern_core::{
 
 use crate::EngineConfig;
 use crate::outbox::Outbox;
-use crate::parking::Parking;
-use crate::shard::Stop;
+use crate::parked_events::Parking;
+use crate::shard::StopReason;
 use crate::timed_keys::{expiry_by_row, expiry_by_time, key_time, time_key};
 use crate::write_buffer::WriteBuffer;
 
@@ -42,13 +42,13 @@ impl ShardState {
         manifest: Arc<Manifest>,
         store: Arc<dyn ShardStore>,
         config: Arc<EngineConfig>,
-    ) -> Result<Self, Stop> {
+    ) -> Result<Self, StopReason> {
         let record = store.get(Space::Meta, ShardMeta::KEY)?;
         let fresh = record.is_none();
         let mut meta = ShardMeta::decode(record.as_deref())
-            .map_err(|e| Stop::Halt(format!("the shard's own record is damaged: {e}")))?;
+            .map_err(|e| StopReason::Halt(format!("the shard's own record is damaged: {e}")))?;
         if meta.format != ShardMeta::FORMAT {
-            return Err(Stop::Halt(format!(
+            return Err(StopReason::Halt(format!(
                 "the shard's state has format {}, this release reads {}",
                 meta.format,
                 ShardMeta::FORMAT

@@ -11,9 +11,9 @@ use lantern_core::{
 
 use crate::apply::{explain, part_of, split};
 use crate::outbox::{post, sent_by_timers};
-use crate::parking;
+use crate::parked_events;
 use crate::runner::{CallError, Runner};
-use crate::shard::Stop;
+use crate::shard::StopReason;
 use crate::state::ShardState;
 use crate::timed_keys::{decode_timer, expiry_by_row, expiry_by_time, time_key, timer_key};
 
@@ -25,12 +25,12 @@ pub(crate) struct Ticker<'a> {
 
 impl Ticker<'_> {
     /// Fires the timers that are due since the watermark moved, then moves it.
-    pub(crate) fn tick(&mut self) -> Result<(), Stop> {
+    pub(crate) fn tick(&mut self) -> Result<(), StopReason> {
         let Some(target) = self.state.watermark_due() else {
             return Ok(());
         };
         if target < self.state.meta.watermark {
-            return self.turn_back(target);
+            return self.lower_watermark(target);
         }
         // Set in this tick, a timer is due after it, so this ends.
         let end = time_key(target.saturating_add(1)).to_vec();
@@ -55,7 +55,7 @@ impl Ticker<'_> {
             let mut dues = Vec::with_capacity(due.len());
             for (key, at) in due {
                 let (due, timer) = decode_timer(&key, &at)
-                    .ok_or_else(|| Stop::Halt("a stored timer is damaged".into()))?;
+                    .ok_or_else(|| StopReason::Halt("a stored timer is damaged".into()))?;
                 dues.push(due);
                 batch.timers.push(timer);
             }
@@ -66,7 +66,7 @@ impl Ticker<'_> {
     /// Takes the watermark back to `target`, as the log's time was taken back (see
     /// [`crate::log_time`]). Timers that wait for the old watermark only because it
     /// was past their time are due by the new one.
-    fn turn_back(&mut self, target: Timestamp) -> Result<(), Stop> {
+    fn lower_watermark(&mut self, target: Timestamp) -> Result<(), StopReason> {
         self.state.due_from = Timestamp::MIN;
         let mut range = KeyRange::all();
         loop {
@@ -75,10 +75,10 @@ impl Ticker<'_> {
             let Some((last, _)) = timers.last() else {
                 break;
             };
-            range.start = crate::parked::after(last);
+            range.start = crate::parked_actions::after(last);
             for (by_time, value) in timers {
                 let (due, timer) = decode_timer(&by_time, &value)
-                    .ok_or_else(|| Stop::Halt("a stored timer is damaged".into()))?;
+                    .ok_or_else(|| StopReason::Halt("a stored timer is damaged".into()))?;
                 let earlier = timer.at.max(target.saturating_add(1));
                 if earlier < due {
                     let key = timer_key(earlier, &timer.key);
@@ -94,7 +94,7 @@ impl Ticker<'_> {
     }
 
     /// Deletes the rows whose retention ends at `target` or before.
-    fn expire(&mut self, target: Timestamp) -> Result<(), Stop> {
+    fn expire(&mut self, target: Timestamp) -> Result<(), StopReason> {
         if self.state.manifest.tables.iter().all(|table| table.retention_us.is_none()) {
             return Ok(());
         }
@@ -111,7 +111,7 @@ impl Ticker<'_> {
                 let (table, key) = by_time[9..]
                     .split_first_chunk::<4>()
                     .map(|(table, key)| (TableId(u32::from_be_bytes(*table)), key.to_vec()))
-                    .ok_or_else(|| Stop::Halt("a stored expiry is damaged".into()))?;
+                    .ok_or_else(|| StopReason::Halt("a stored expiry is damaged".into()))?;
                 self.state.buffer.set(Space::Expiry, &expiry_by_row(table, &key), None);
                 self.state.buffer.set(Space::Table(table), &key, None);
                 self.state.buffer.set(Space::Expiry, &by_time, None);
@@ -121,7 +121,7 @@ impl Ticker<'_> {
         }
     }
 
-    fn fire(&mut self, batch: &Arc<Batch>, dues: &[Timestamp]) -> Result<(), Stop> {
+    fn fire(&mut self, batch: &Arc<Batch>, dues: &[Timestamp]) -> Result<(), StopReason> {
         let mut work: Vec<Range<usize>> = std::iter::once(0..batch.len()).collect();
         while let Some(range) = work.pop() {
             let part = part_of(batch, range.clone());
@@ -154,15 +154,15 @@ impl Ticker<'_> {
         due: Timestamp,
         watermark: Timestamp,
         error: &ApplyError,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), StopReason> {
         let (reason, backtrace) = explain(error);
         if self.state.manifest.on_failure == OnFailure::Halt {
-            return Err(Stop::Halt(format!(
+            return Err(StopReason::Halt(format!(
                 "timer `{}` cannot be fired: {reason}",
                 timer.key.escape_debug()
             )));
         }
-        parking::check_room(&self.state.meta, &self.state.config)?;
+        parked_events::check_room(&self.state.meta, &self.state.config)?;
         self.state.buffer.set(Space::TimersByTime, &timer_key(due, &timer.key), None);
         let current = self.state.buffer.get(Space::TimersByKey, timer.key.as_bytes())?;
         if current.as_deref() == Some(&time_key(due)) {

@@ -8,19 +8,20 @@ use std::sync::Arc;
 use lantern_core::{KeyRange, Pairs, ShardStore, Space, StoreError};
 
 use crate::call::CallState;
-use crate::layers::{self, Frozen, Layer, Overlay};
+use crate::change_set::{ChangeSet, PendingChanges};
+use crate::layered_read::{self, Layer};
 
 /// The uncommitted changes of one shard.
 pub(crate) struct WriteBuffer {
     store: Arc<dyn ShardStore>,
     /// Changes of the commit in progress; empty if there is none.
-    committing: Arc<Frozen>,
+    committing: Arc<PendingChanges>,
     /// Changes applied since that commit began.
-    applied: Overlay,
+    applied: ChangeSet,
     /// Empty memory for what the next call writes.
-    call_memory: Overlay,
+    call_memory: ChangeSet,
     /// Empty memory for what is applied during the next commit.
-    spare: Overlay,
+    spare: ChangeSet,
 }
 
 impl WriteBuffer {
@@ -29,9 +30,9 @@ impl WriteBuffer {
         Self {
             store,
             committing: Arc::default(),
-            applied: Overlay::default(),
-            call_memory: Overlay::default(),
-            spare: Overlay::default(),
+            applied: ChangeSet::default(),
+            call_memory: ChangeSet::default(),
+            spare: ChangeSet::default(),
         }
     }
 
@@ -64,7 +65,7 @@ impl WriteBuffer {
         reverse: bool,
     ) -> Result<Pairs, StoreError> {
         let layers: [&dyn Layer; 2] = [&self.applied, &*self.committing];
-        layers::scan(&layers, &*self.store, space, range, limit, reverse)
+        layered_read::scan(&layers, &*self.store, space, range, limit, reverse)
     }
 
     /// Lends the state to a call. [`WriteBuffer::take_back`] must follow before
@@ -83,22 +84,22 @@ impl WriteBuffer {
     /// # Errors
     /// [`StoreError`] if the state cannot be read.
     pub(crate) fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        layers::get(&[&self.applied, &*self.committing], &*self.store, space, key)
+        layered_read::get(&[&self.applied, &*self.committing], &*self.store, space, key)
     }
 
     /// Takes back what was lent, without what the call wrote.
-    pub(crate) fn take_back(&mut self, applied: Overlay) {
+    pub(crate) fn take_back(&mut self, applied: ChangeSet) {
         self.applied = applied;
     }
 
     /// Applies what a call wrote.
-    pub(crate) fn accept(&mut self, written: Overlay) {
+    pub(crate) fn accept(&mut self, written: ChangeSet) {
         self.call_memory = written;
         self.applied.merge(&mut self.call_memory);
     }
 
     /// Makes what is applied the commit in progress. The one before must have ended.
-    pub(crate) fn begin_commit(&mut self) -> Arc<Frozen> {
+    pub(crate) fn begin_commit(&mut self) -> Arc<PendingChanges> {
         let memory = std::mem::take(&mut self.spare);
         let applied = std::mem::replace(&mut self.applied, memory);
         self.committing = Arc::new(applied.freeze());
@@ -110,19 +111,19 @@ impl WriteBuffer {
     pub(crate) fn end_commit(&mut self, committed: bool) {
         let changes = std::mem::take(&mut self.committing);
         if !committed {
-            self.applied.put_back(&changes);
+            self.applied.restore_below(&changes);
         } else if let Ok(changes) = Arc::try_unwrap(changes) {
             // A shard that never commits in parallel to its fold needs one memory.
             let memory = if self.applied.is_empty() { &mut self.applied } else { &mut self.spare };
-            *memory = changes.into_room();
+            *memory = changes.into_recycled();
         }
     }
 
     /// Frees memory that is kept for the next call and commit.
     pub(crate) fn release_memory(&mut self) {
-        (self.call_memory, self.spare) = (Overlay::default(), Overlay::default());
+        (self.call_memory, self.spare) = (ChangeSet::default(), ChangeSet::default());
         if self.applied.is_empty() {
-            self.applied = Overlay::default();
+            self.applied = ChangeSet::default();
         }
     }
 }

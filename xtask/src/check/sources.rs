@@ -45,7 +45,6 @@ const TO_SPLIT: &[&str] = &[
     "host/cli/src/api.rs",
     "host/cloudevents/src/read.rs",
     "host/core/src/records.rs: ShardMeta",
-    "host/engine/src/layers.rs",
     "host/engine/src/status.rs: VersionStatus",
     "host/engine/src/status.rs: ShardStatus",
     "host/kafka/src/append.rs: Worker",

@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use lantern_core::{Events, Manifest, Offset, PartitionId, Plugin, Timestamp};
 use lantern_engine::{
-    EngineConfig, EngineError, EventList, FoldOptions, Folded, LogLine, ParkedStatus, determinism,
-    fold, fold_again,
+    EngineConfig, EngineError, EventList, FoldOptions, FoldResult, LogLine, ParkedStatus,
+    determinism, fold, fold_again,
 };
 use lantern_plugin::{PluginConfig, PluginHost};
 use lantern_server::cloudevents::{EventLimits, Reader};
@@ -82,7 +82,7 @@ impl Bench {
         events: &EventList,
         batch: usize,
         as_json: bool,
-    ) -> Outcome<Folded> {
+    ) -> Outcome<FoldResult> {
         let bar = output::progress(Progress::Events(events.len() as u64), as_json);
         bar.set_message("folding the file");
         let mut show = |next: Offset| bar.set_position(next.0);
@@ -115,7 +115,7 @@ impl Bench {
         &self,
         plugin: &Arc<dyn Plugin>,
         events: &EventList,
-        first: &Folded,
+        first: &FoldResult,
         as_json: bool,
     ) -> Outcome<u64> {
         self.first_determinism(plugin, events, FIRST_EVENTS)?;

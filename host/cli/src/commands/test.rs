@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use lantern_core::{KeyRange, TableId, View};
-use lantern_engine::{EventList, Folded};
+use lantern_engine::{EventList, FoldResult};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -179,7 +179,7 @@ fn value(bytes: &[u8]) -> Raw {
     }
 }
 
-fn print(folded: &Folded, tables: &[Shown]) {
+fn print(folded: &FoldResult, tables: &[Shown]) {
     for table in tables {
         let more = if table.more { ", the first of more: --all prints them" } else { "" };
         output::line(format!("\ntable {}: {} rows{more}", table.name, table.rows.len()));
@@ -213,7 +213,7 @@ fn print(folded: &Folded, tables: &[Shown]) {
     }
 }
 
-fn print_json(folded: &Folded, tables: &[Shown], events: usize, checked: &Outcome<u64>) {
+fn print_json(folded: &FoldResult, tables: &[Shown], events: usize, checked: &Outcome<u64>) {
     let manifest = folded.view.manifest();
     let emitted = folded.emitted.iter().map(|event| Emitted {
         own: json!({
@@ -270,7 +270,7 @@ struct Emitted {
     data: Raw,
 }
 
-fn verdict(args: &Args, folded: &Folded, checked: Outcome<u64>) -> Outcome {
+fn verdict(args: &Args, folded: &FoldResult, checked: Outcome<u64>) -> Outcome {
     if let Some(reason) = &folded.halted {
         return Err(Failure::new(Exit::Failure, format!("the projection was halted: {reason}"))
             .help("the events after it were not applied"));

@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_without_wanted_events_are_skipped_up_to_the_end() {
+    fn chunks_without_events_of_the_types_are_skipped_up_to_the_end() {
         let log = MemoryLog::new(2, 2);
         let one = PartitionId(1);
         log.append_to(one, []);

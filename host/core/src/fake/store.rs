@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn a_state_outlives_its_users_until_it_is_removed_and_fails_when_told() {
+    fn a_state_outlives_its_users_until_it_is_removed_and_fails_on_request() {
         let stores = MemoryStores::new();
         let id = ShardId {
             projection: "p".into(),

@@ -60,8 +60,8 @@ fn the_same_log_gives_the_same_state_whatever_the_cuts() {
 }
 
 fn drop_instances(world: &World) {
-    for slot in world.engine.registry.slots() {
-        if let Some(shard) = slot.shard.lock().as_mut() {
+    for handle in world.engine.registry.handles() {
+        if let Some(shard) = handle.shard.lock().as_mut() {
             shard.runner.drop_instance();
         }
     }
@@ -113,9 +113,9 @@ fn a_plugin_that_counts_its_calls_is_refused_with_the_row_that_differs() {
     cheat.event_time = None;
     let plugin = NativePlugin::new(cheat, |batch: &Batch, host, calls: &mut u64| {
         *calls += 1;
-        for (place, event) in batch.events.iter().enumerate() {
+        for (index, event) in batch.events.iter().enumerate() {
             let row = format!("{{\"n\":{calls}}}");
-            let cause = batch.cause_of_event(place);
+            let cause = batch.cause_of_event(index);
             host.put(cause, TableId(0), event.subject, row.as_bytes()).map_err(host_error)?;
         }
         Ok(())
@@ -284,8 +284,8 @@ fn rows_expire_by_event_time_after_their_last_change_whatever_the_cuts() {
         world.push(
             "a",
             NativePlugin::new(short, |batch: &Batch, host, _: &mut ()| {
-                for (place, event) in batch.events.iter().enumerate() {
-                    let cause = batch.cause_of_event(place);
+                for (index, event) in batch.events.iter().enumerate() {
+                    let cause = batch.cause_of_event(index);
                     read(host, cause, event.subject, event.time, event.data).map_err(host_error)?;
                 }
                 Ok(())
@@ -311,9 +311,9 @@ fn an_emitted_event_carries_the_trace_of_its_cause_on() {
     world.push(
         "a",
         NativePlugin::new(echo, |batch: &Batch, host, _: &mut ()| {
-            for (place, event) in batch.events.iter().enumerate() {
+            for (index, event) in batch.events.iter().enumerate() {
                 let emitted = NewEvent {
-                    cause: batch.cause_of_event(place),
+                    cause: batch.cause_of_event(index),
                     kind: "window.closed".into(),
                     subject: event.subject.into(),
                     time: event.time,
@@ -342,7 +342,7 @@ fn an_emitted_event_carries_the_trace_of_its_cause_on() {
 }
 
 #[test]
-fn events_that_nobody_wants_wake_a_shard_a_while_later_and_its_own_at_once() {
+fn events_of_other_types_wake_a_shard_a_while_later_and_its_own_at_once() {
     let world = World::new(EngineConfig::default());
     world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
     world.settle();
@@ -351,7 +351,7 @@ fn events_that_nobody_wants_wake_a_shard_a_while_later_and_its_own_at_once() {
         assert!(events.push(&event.as_ref()));
         world.log.append(events, Box::new(|outcome| drop(outcome.unwrap())));
     };
-    let next = || world.engine.registry.slots()[0].next().0;
+    let next = || world.engine.registry.handles()[0].next().0;
     append(Event { kind: "else.where".into(), ..event(0, "a", "1") });
     assert!(!world.engine.turn_once(), "it is not in a hurry");
     assert_eq!(next(), 0);
@@ -361,11 +361,11 @@ fn events_that_nobody_wants_wake_a_shard_a_while_later_and_its_own_at_once() {
     append(Event { kind: "else.where".into(), ..event(1, "a", "1") });
     append(event(2, "a", "1"));
     assert!(world.engine.turn_once());
-    assert_eq!((next(), world.engine.registry.slots()[0].seen.lock().meta.applied), (3, 1));
+    assert_eq!((next(), world.engine.registry.handles()[0].snapshot.lock().meta.applied), (3, 1));
 }
 
 #[test]
-fn an_instance_that_rests_is_let_go_of_and_made_anew() {
+fn an_idle_instance_is_dropped_and_recreated() {
     let world = World::new(EngineConfig::default());
     world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
     world.log.append_to(P0, [event(0, "a", "1")]);
@@ -377,5 +377,5 @@ fn an_instance_that_rests_is_let_go_of_and_made_anew() {
     assert_eq!(world.engine.drop_idle_instances(idle), 0);
     world.log.append_to(P0, [event(1, "a", "1")]);
     world.settle();
-    assert_eq!(world.engine.registry.slots()[0].seen.lock().meta.applied, 2);
+    assert_eq!(world.engine.registry.handles()[0].snapshot.lock().meta.applied, 2);
 }

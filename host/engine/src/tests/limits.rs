@@ -8,8 +8,8 @@ use super::*;
 /// A plugin that does too much of what an event's data says.
 fn greedy() -> NativePlugin {
     NativePlugin::new(manifest(OnFailure::ParkEvent), |batch, host, _: &mut ()| {
-        for (place, event) in batch.events.iter().enumerate() {
-            let (cause, table) = (batch.cause_of_event(place), TableId(0));
+        for (index, event) in batch.events.iter().enumerate() {
+            let (cause, table) = (batch.cause_of_event(index), TableId(0));
             let done = match event.data {
                 b"key" => host.put(cause, table, &"k".repeat(101), b"{}"),
                 b"value" => {
@@ -206,8 +206,8 @@ fn failures_between_due_timers_do_not_make_batches_longer() {
     let count = handed.clone();
     let apply = move |batch: &Batch, host: &mut dyn Host, _: &mut ()| {
         count.fetch_add(batch.offsets.len(), SeqCst);
-        for (place, event) in batch.events.iter().enumerate() {
-            let cause = batch.cause_of_event(place);
+        for (index, event) in batch.events.iter().enumerate() {
+            let cause = batch.cause_of_event(index);
             if event.data == b"bad" {
                 let message = "bad data".into();
                 return Err(ApplyError::Failed { cause: Some(cause), message });

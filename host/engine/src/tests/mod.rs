@@ -4,7 +4,7 @@ mod folding;
 mod identity;
 mod limits;
 mod outbox;
-mod parking;
+mod parked_events;
 mod time;
 mod verifying;
 mod versions;
@@ -148,7 +148,7 @@ impl World {
     pub(super) fn state(&self) -> String {
         let record = self.engine.registry.record("meter").unwrap();
         let build = self.engine.registry.build("meter", record.active.as_ref().unwrap()).unwrap();
-        let store = build.slots[0].store.clone().unwrap();
+        let store = build.handles[0].store.clone().unwrap();
         dump::hash(&*store).unwrap()
     }
 
@@ -211,8 +211,8 @@ pub(super) fn meter(on_failure: OnFailure, bad: Bad) -> NativePlugin {
         for (index, timer) in (0..).zip(&batch.timers) {
             close(batch, host, Cause(index), &timer.key).map_err(host_error)?;
         }
-        for (place, event) in batch.events.iter().enumerate() {
-            let cause = batch.cause_of_event(place);
+        for (index, event) in batch.events.iter().enumerate() {
+            let cause = batch.cause_of_event(index);
             if event.data == b"bad" {
                 let failed = |cause| ApplyError::Failed { cause, message: "bad data".into() };
                 match bad {

@@ -14,7 +14,7 @@ fn emitted(world: &World) -> usize {
 }
 
 #[test]
-fn a_log_that_takes_no_emitted_events_is_asked_less_and_less_often_and_shows() {
+fn a_log_that_takes_no_emitted_events_is_tried_less_and_less_often_and_reported() {
     let world = World::new(EngineConfig::default());
     world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
     world.settle();

@@ -41,8 +41,8 @@ fn a_first_event_far_ahead_keeps_its_row_no_longer_than_events_may_be_ahead() {
     let mut manifest = manifest(OnFailure::ParkEvent);
     manifest.tables[0].retention_us = Some(10 * SECOND as u64);
     let keep = |batch: &Batch, host: &mut dyn Host, _: &mut ()| {
-        for (place, event) in batch.events.iter().enumerate() {
-            let (row, cause) = (br#"{"last":"","n":1}"#, batch.cause_of_event(place));
+        for (index, event) in batch.events.iter().enumerate() {
+            let (row, cause) = (br#"{"last":"","n":1}"#, batch.cause_of_event(index));
             host.put(cause, TableId(0), event.subject, row).map_err(host_error)?;
         }
         Ok(())
@@ -190,8 +190,8 @@ fn a_shortage_during_the_check_of_an_upload_is_no_refusal_of_the_plugin() {
 fn a_halted_projection_has_the_same_watermark_whatever_ticks_its_batches_span() {
     // The first event sets a timer, the second cancels it, and the last one halts.
     let apply = |batch: &Batch, host: &mut dyn Host, _: &mut ()| {
-        for (place, event) in batch.events.iter().enumerate() {
-            let cause = batch.cause_of_event(place);
+        for (index, event) in batch.events.iter().enumerate() {
+            let cause = batch.cause_of_event(index);
             let at = Timestamp(20 * SECOND);
             match event.data {
                 b"set" => host.set_timer(cause, at, "t").map_err(host_error)?,
@@ -237,8 +237,8 @@ fn timers_due_at_one_tick_all_fire_whatever_the_others_cancel_or_set_and_however
             let fired = [fired.as_slice(), b"x"].concat();
             host.put(cause, table, &timer.key, &fired).map_err(host_error)?;
         }
-        for (place, event) in batch.events.iter().enumerate() {
-            let cause = batch.cause_of_event(place);
+        for (index, event) in batch.events.iter().enumerate() {
+            let cause = batch.cause_of_event(index);
             for key in ["a", "b", "c"].iter().filter(|_| event.data == b"set") {
                 host.set_timer(cause, Timestamp(10 * SECOND), key).map_err(host_error)?;
             }

@@ -56,7 +56,7 @@ fn a_sound_state_is_the_same_with_timers_parked_events_and_restarts() {
 }
 
 #[test]
-fn retries_and_drops_are_taken_again_at_their_places() {
+fn retries_and_drops_are_repeated_at_the_same_offsets() {
     let mut world = filled(OnFailure::ParkSubject);
     let all = ParkedSelection { all: true, ..ParkedSelection::default() };
     let first = ParkedSelection { offsets: vec![7], ..ParkedSelection::default() };
@@ -117,7 +117,7 @@ fn each_kind_of_damage_is_named_with_table_key_and_fields() {
 }
 
 #[test]
-fn what_cannot_be_folded_again_is_told_as_such() {
+fn a_state_that_cannot_be_folded_again_is_reported_as_unverifiable() {
     let world = filled(OnFailure::ParkEvent);
     world.log.retain_from(P0, Offset(10));
     let status = verify(&world);
@@ -138,7 +138,7 @@ fn a_difference_under_changed_limits_is_no_verdict() {
 }
 
 #[test]
-fn one_at_a_time_and_ended_where_it_is_told_to() {
+fn verifications_run_one_at_a_time_and_end_on_request() {
     let world = filled(OnFailure::ParkEvent);
     let running = world.engine.verify("meter", None).unwrap();
     assert!(world.engine.verify("meter", None).is_err());

@@ -11,8 +11,8 @@ fn plugin(last: &'static str) -> NativePlugin {
         for (index, timer) in (0..).zip(&batch.timers) {
             close(batch, host, Cause(index), &timer.key).map_err(host_error)?;
         }
-        for (place, event) in batch.events.iter().enumerate() {
-            let cause = batch.cause_of_event(place);
+        for (index, event) in batch.events.iter().enumerate() {
+            let cause = batch.cause_of_event(index);
             read(host, cause, event.subject, event.time, last.as_bytes()).map_err(host_error)?;
         }
         Ok(())
@@ -114,7 +114,7 @@ fn a_flip_whose_record_cannot_be_written_leaves_the_old_version_serving() {
 }
 
 #[test]
-fn an_active_version_is_not_deleted_alone_and_a_deleted_projection_is_gone() {
+fn an_active_version_is_not_deleted_alone_and_a_deleted_projection_has_no_state() {
     let mut world = World::new(EngineConfig::default());
     world.log.append_to(P0, (0..10).map(|n| event(n, "s", "x")));
     world.push("a", plugin("one"));
@@ -151,7 +151,7 @@ fn a_rebuild_ends_in_the_same_state_and_emits_nothing_twice() {
 }
 
 #[test]
-fn what_was_applied_before_a_pause_is_shown() {
+fn events_applied_before_a_pause_are_published() {
     let config =
         EngineConfig { commit_ms: 60_000, batch_events_max: 10, ..EngineConfig::default() };
     let world = World::new(config);
@@ -170,7 +170,7 @@ fn what_was_applied_before_a_pause_is_shown() {
 }
 
 #[test]
-fn a_paused_projection_stands_still_also_over_a_restart() {
+fn a_paused_projection_applies_nothing_also_after_a_restart() {
     let mut world = World::new(EngineConfig::default());
     world.log.append_to(P0, (0..10).map(|n| event(n, "s", "x")));
     world.push("a", plugin("one"));
@@ -212,8 +212,8 @@ fn a_rebuild_emits_what_the_log_had_refused_before_it() {
 /// Fails on events whose data is `bad`, and on those that `also` names.
 fn failing(on_failure: OnFailure, also: &'static [u8]) -> NativePlugin {
     NativePlugin::new(manifest(on_failure), move |batch, host, _: &mut ()| {
-        for (place, event) in batch.events.iter().enumerate() {
-            let cause = batch.cause_of_event(place);
+        for (index, event) in batch.events.iter().enumerate() {
+            let cause = batch.cause_of_event(index);
             if event.data == b"bad" || event.data == also {
                 let message = "cannot read it".into();
                 return Err(ApplyError::Failed { cause: Some(cause), message });

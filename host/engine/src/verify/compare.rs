@@ -41,13 +41,13 @@ struct Pair<'a> {
 
 struct Comparison<'a> {
     manifest: &'a Manifest,
-    tables: BTreeMap<String, Sums>,
+    tables: BTreeMap<String, Digests>,
     first: Option<VerifyDifference>,
     rows: u64,
 }
 
 #[derive(Default)]
-struct Sums {
+struct Digests {
     rows: u64,
     differences: u64,
     expected: Sha256,
@@ -112,23 +112,24 @@ fn order(left: Option<&dump::Entry>, right: Option<&dump::Entry>) -> Option<Orde
 /// Of what waits in the outbox, the first that the fold emitted otherwise.
 pub(super) fn outbox(
     found: &dyn ReadStore,
-    kept: &VecDeque<(String, OutboxEvent)>,
+    retained: &VecDeque<(String, OutboxEvent)>,
 ) -> Result<Option<VerifyDifference>, StoreError> {
-    let kept: BTreeMap<&str, &OutboxEvent> = kept.iter().map(|(id, e)| (id.as_str(), e)).collect();
+    let retained: BTreeMap<&str, &OutboxEvent> =
+        retained.iter().map(|(id, e)| (id.as_str(), e)).collect();
     // The newest, since the newest are kept.
-    for (key, bytes) in newest_unsent(found, kept.len().max(1))? {
+    for (key, bytes) in newest_unsent(found, retained.len().max(1))? {
         let difference =
             |expected: Option<&OutboxEvent>, found: Option<&OutboxEvent>| VerifyDifference {
                 table: "the outbox".into(),
                 key: hex::encode(&key),
-                expected: expected.map(|e| shown(&e.data)),
-                found: found.map(|e| shown(&e.data)),
+                expected: expected.map(|e| quote_bytes(&e.data)),
+                found: found.map(|e| quote_bytes(&e.data)),
                 fields: Vec::new(),
             };
         let Some((id, event)) = posted(&bytes) else {
             return Ok(Some(difference(None, None)));
         };
-        match kept.get(id.as_str()) {
+        match retained.get(id.as_str()) {
             Some(expected) if **expected == event => {}
             expected => return Ok(Some(difference(expected.copied(), Some(&event)))),
         }
@@ -166,7 +167,7 @@ impl Comparison<'_> {
         let sums = self.tables.entry(name.clone()).or_default();
         sums.rows += u64::from(pair.found.is_some());
         let value = |bytes: &[u8]| match pair.space {
-            Space::Parked => facts(bytes),
+            Space::Parked => comparable_fields(bytes),
             _ => bytes.to_vec(),
         };
         let (expected, found) = (pair.expected.map(value), pair.found.map(value));
@@ -190,7 +191,7 @@ impl Comparison<'_> {
 
 impl From<Comparison<'_>> for Compared {
     fn from(all: Comparison<'_>) -> Self {
-        let table = |(name, sums): (String, Sums)| VerifiedTable {
+        let table = |(name, sums): (String, Digests)| VerifiedTable {
             name,
             rows: sums.rows,
             differences: sums.differences,
@@ -205,7 +206,7 @@ impl From<Comparison<'_>> for Compared {
 
 /// A parked event without the words of its reason, which another release may
 /// choose otherwise; damaged bytes as they are.
-fn facts(bytes: &[u8]) -> Vec<u8> {
+fn comparable_fields(bytes: &[u8]) -> Vec<u8> {
     match ParkedRecord::decode(bytes) {
         Some(mut record) => {
             record.reason.clear();
@@ -247,13 +248,13 @@ fn describe(table: String, pair: &Pair<'_>) -> VerifyDifference {
 fn key_text(space: Space, key: &[u8]) -> String {
     match (space, key.split_first_chunk::<8>()) {
         (Space::TimersByTime, Some((due, key))) => {
-            format!("{} due {}", shown(key), time(key_time(*due)))
+            format!("{} due {}", quote_bytes(key), time(key_time(*due)))
         }
         (Space::Parked, Some((offset, _))) => {
             format!("offset {}", u64::from_be_bytes(*offset))
         }
         (Space::Expiry, _) => hex::encode(key),
-        _ => shown(key),
+        _ => quote_bytes(key),
     }
 }
 
@@ -275,9 +276,9 @@ fn value_text(space: Space, value: &[u8]) -> String {
                 let (id, subject) = (&record.event.id, &record.event.subject);
                 format!("{kind} `{id}` of subject `{subject}`, tried {} times", record.attempts)
             }
-            None => format!("damaged: {}", shown(value)),
+            None => format!("damaged: {}", quote_bytes(value)),
         },
-        _ => shown(value),
+        _ => quote_bytes(value),
     }
 }
 
@@ -297,7 +298,7 @@ fn fields(expected: Option<&[u8]>, found: Option<&[u8]>) -> Vec<FieldDifference>
     let only_found = found.keys().filter(|name| !expected.contains_key(*name));
     let names = expected.keys().chain(only_found);
     let differing = names.filter(|name| expected.get(*name) != found.get(*name));
-    let text = |value: Option<&Value>| value.map(|value| shown(value.to_string().as_bytes()));
+    let text = |value: Option<&Value>| value.map(|value| quote_bytes(value.to_string().as_bytes()));
     differing
         .take(FIELDS_MAX)
         .map(|name| FieldDifference {
@@ -309,7 +310,7 @@ fn fields(expected: Option<&[u8]>, found: Option<&[u8]>) -> Vec<FieldDifference>
 }
 
 /// Bytes as text, cut and escaped.
-fn shown(bytes: &[u8]) -> String {
+fn quote_bytes(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
     let more = if cut.len() < bytes.len() { "…" } else { "" };
     let text = String::from_utf8_lossy(cut);

@@ -24,10 +24,10 @@ use lantern_core::{
 };
 use parking_lot::Mutex;
 
-use crate::check::{DROP_EVERY, VARIED_EVENTS_MAX, next_pattern, varied_batch};
-use crate::registry::Build;
-use crate::shard::{Shard, ShardParts, Step, StepLimits, Stop};
-use crate::slot::Slot;
+use crate::determinism_check::{DROP_EVERY, VARIED_EVENTS_MAX, next_pattern, varied_batch};
+use crate::registry::VersionBuild;
+use crate::shard::{Shard, ShardParts, StepLimits, StepOutcome, StopReason};
+use crate::shard_handle::ShardHandle;
 use crate::{Engine, EngineError};
 
 pub use status::{
@@ -50,9 +50,9 @@ const FOLDING_PERCENT: f64 = 90.0;
 /// A verification that has begun: [`Verification::run`] does the work.
 pub struct Verification {
     engine: Arc<Engine>,
-    build: Arc<Build>,
+    build: Arc<VersionBuild>,
     projection: String,
-    shown: Arc<Mutex<Option<VerifyStatus>>>,
+    published_status: Arc<Mutex<Option<VerifyStatus>>>,
     status: VerifyStatus,
     began: Duration,
 }
@@ -61,19 +61,19 @@ pub struct Verification {
 const FIRST_SUSPECT: &str = "the first suspect is a plugin that is not deterministic: state outside of its tables, randomness or map order; else the log or the state is damaged (`lantern doctor`). A rebuild alone does not cure a plugin";
 
 /// Why a shard's comparison ended early.
-enum Ended {
+enum EndReason {
     Verdict(Verdict, String),
     Stopped,
 }
 
-impl From<StoreError> for Ended {
+impl From<StoreError> for EndReason {
     fn from(error: StoreError) -> Self {
         Self::Verdict(Verdict::Failed, error.to_string())
     }
 }
 
 /// Called between steps; `false` ends the work.
-type Pace<'a> = &'a mut dyn FnMut(&VerifyStatus) -> bool;
+type ContinueFn<'a> = &'a mut dyn FnMut(&VerifyStatus) -> bool;
 
 impl Engine {
     /// Begins to verify a version (the active one if `None`), and shows that in its
@@ -87,17 +87,17 @@ impl Engine {
         version: Option<&VersionId>,
     ) -> Result<Verification, EngineError> {
         let build = self.chosen(projection, version)?;
-        let shown = {
+        let published = {
             let projections = self.registry.read();
-            let found = projections.get(projection);
-            let found = found.ok_or_else(|| EngineError::NoProjection(projection.into()))?;
-            found.verified.clone()
+            let entry = projections.get(projection);
+            let entry = entry.ok_or_else(|| EngineError::NoProjection(projection.into()))?;
+            entry.verified.clone()
         };
         if self.verifying.swap(true, Ordering::AcqRel) {
             return Err(EngineError::Verifying);
         }
-        let partitions = build.slots.iter().map(|slot| VerifiedShard {
-            partition: slot.id.partition.0,
+        let partitions = build.handles.iter().map(|handle| VerifiedShard {
+            partition: handle.id.partition.0,
             ..VerifiedShard::default()
         });
         let status = VerifyStatus {
@@ -106,13 +106,13 @@ impl Engine {
             partitions: partitions.collect(),
             ..VerifyStatus::default()
         };
-        *shown.lock() = Some(status.clone());
+        *published.lock() = Some(status.clone());
         Ok(Verification {
             began: self.ports.clock.monotonic(),
             engine: Arc::clone(self),
             build,
             projection: projection.into(),
-            shown,
+            published_status: published,
             status,
         })
     }
@@ -135,21 +135,21 @@ impl Verification {
     /// what is done so far: it slows the work down by taking its time, and ends
     /// it with `false`.
     #[must_use]
-    pub fn run(mut self, pace: Pace<'_>) -> VerifyStatus {
+    pub fn run(mut self, pace: ContinueFn<'_>) -> VerifyStatus {
         match self.engine.plugin_of(&self.build) {
             Ok(plugin) => {
-                for place in 0..self.build.slots.len() {
-                    let ended = self.shard(place, &plugin, pace);
-                    let shard = &mut self.status.partitions[place];
+                for index in 0..self.build.handles.len() {
+                    let ended = self.shard(index, &plugin, pace);
+                    let shard = &mut self.status.partitions[index];
                     if let Err(ended) = ended {
                         let (verdict, reason) = match ended {
-                            Ended::Verdict(verdict, reason) => (verdict, reason),
-                            Ended::Stopped => (Verdict::Stopped, "it was ended".into()),
+                            EndReason::Verdict(verdict, reason) => (verdict, reason),
+                            EndReason::Stopped => (Verdict::Stopped, "it was ended".into()),
                         };
                         (shard.verdict, shard.reason) = (verdict, Some(reason));
                     }
                 }
-                self.status.judge();
+                self.status.set_overall_verdict();
             }
             Err(error) => {
                 let reason = Some(error.to_string());
@@ -157,60 +157,61 @@ impl Verification {
             }
         }
         self.status.percent = 100.0;
-        self.show();
+        self.publish_status();
         if matches!(self.status.verdict, Verdict::Same | Verdict::Differs) {
             self.engine.keep_verified(&self.projection, &self.status);
         }
         self.status.clone()
     }
 
-    fn show(&mut self) {
+    fn publish_status(&mut self) {
         let took = self.engine.ports.clock.monotonic().saturating_sub(self.began);
         self.status.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        *self.shown.lock() = Some(self.status.clone());
+        *self.published_status.lock() = Some(self.status.clone());
     }
 
     fn shard(
         &mut self,
-        place: usize,
+        index: usize,
         plugin: &Arc<dyn Plugin>,
-        pace: Pace<'_>,
-    ) -> Result<(), Ended> {
-        let slot = Arc::clone(&self.build.slots[place]);
-        let live = slot.store.clone().ok_or_else(|| {
-            let reason = slot.seen.lock().halted.clone().unwrap_or_default();
-            Ended::Verdict(Verdict::Failed, reason)
+        pace: ContinueFn<'_>,
+    ) -> Result<(), EndReason> {
+        let handle = Arc::clone(&self.build.handles[index]);
+        let live = handle.store.clone().ok_or_else(|| {
+            let reason = handle.snapshot.lock().halted.clone().unwrap_or_default();
+            EndReason::Verdict(Verdict::Failed, reason)
         })?;
-        let start = self.start(&slot)?;
+        let start = self.start(&handle)?;
         if start.0 > 0 && meta_of(&*live)?.next.0 > 0 {
-            return Err(gone(start));
+            return Err(trimmed_error(start));
         }
         let scratch = self.engine.ports.stores.temporary()?;
-        let shard = self.open(&slot, plugin, &scratch)?;
-        let (pattern, slot) = (slot.id.partition.0.into(), &slot);
-        let mut fold = Fold { shard, decisions: 0, faults: 0, waits: 0, pattern, place, slot };
+        let shard = self.open(&handle, plugin, &scratch)?;
+        let (pattern, handle) = (handle.id.partition.0.into(), &handle);
+        let mut fold =
+            ReferenceFold { shard, decisions: 0, faults: 0, waits: 0, pattern, index, handle };
         let snapshot = self.follow(&mut fold, &live, pace)?;
-        let found = meta_of(&*snapshot)?;
+        let actual = meta_of(&*snapshot)?;
         fold.shard.commit(Duration::ZERO)?;
-        self.status.partitions[place].next = found.next.0;
-        self.status.partitions[place].decisions = fold.decisions;
-        self.compare(&fold, &*scratch, &*snapshot, &found, pace)
+        self.status.partitions[index].next = actual.next.0;
+        self.status.partitions[index].decisions = fold.decisions;
+        self.compare(&fold, &*scratch, &*snapshot, &actual, pace)
     }
 
     /// The scratch shard, with nothing in the way of a fold that the live one
     /// got past with a person's help.
     fn open(
         &self,
-        slot: &Slot,
+        handle: &ShardHandle,
         plugin: &Arc<dyn Plugin>,
         scratch: &Arc<dyn ShardStore>,
-    ) -> Result<Shard, Ended> {
+    ) -> Result<Shard, EndReason> {
         let mut config = (*self.engine.config).clone();
         config.parked_max = u64::MAX;
         config.parked_in_a_row_max = u64::MAX;
         config.state_bytes_max = u64::MAX;
         let parts = ShardParts {
-            id: slot.id.clone(),
+            id: handle.id.clone(),
             plugin: Arc::clone(plugin),
             store: Arc::clone(scratch),
             config: Arc::new(config),
@@ -218,20 +219,20 @@ impl Verification {
             committers: None,
         };
         let mut shard = Shard::open(parts).map_err(|stop| {
-            let (Stop::Fault(reason) | Stop::Halt(reason)) = stop;
-            Ended::Verdict(Verdict::Failed, reason)
+            let (StopReason::Fault(reason) | StopReason::Halt(reason)) = stop;
+            EndReason::Verdict(Verdict::Failed, reason)
         })?;
-        shard.state.outbox.kept = Some(VecDeque::new());
+        shard.state.outbox.retained = Some(VecDeque::new());
         Ok(shard)
     }
 
     /// Folds up to where the live shard is, and hands back its state there.
     fn follow(
         &mut self,
-        fold: &mut Fold<'_>,
+        fold: &mut ReferenceFold<'_>,
         live: &Arc<dyn ShardStore>,
-        pace: Pace<'_>,
-    ) -> Result<Box<dyn ReadStore>, Ended> {
+        pace: ContinueFn<'_>,
+    ) -> Result<Box<dyn ReadStore>, EndReason> {
         for round in 0.. {
             let meta = meta_of(&**live)?;
             let near = meta.next.0.saturating_sub(fold.shard.state.meta.next.0) <= CLOSE_EVENTS;
@@ -245,15 +246,15 @@ impl Verification {
         self.fold_to(fold, meta.next, &*snapshot, pace)?;
         if meta.decisions > fold.decisions {
             let reason = match fold.decisions {
-                kept @ DecisionRecord::KEPT_MAX.. => {
+                retained @ DecisionRecord::KEPT_MAX.. => {
                     format!(
-                        "of {} retries and drops of parked events, {kept} are kept: rebuild the projection to verify it again",
+                        "of {} retries and drops of parked events, {retained} are kept: rebuild the projection to verify it again",
                         meta.decisions
                     )
                 }
                 _ => "a record of a retry or drop of parked events is missing".into(),
             };
-            return Err(Ended::Verdict(Verdict::Unverifiable, reason));
+            return Err(EndReason::Verdict(Verdict::Unverifiable, reason));
         }
         Ok(snapshot)
     }
@@ -262,17 +263,17 @@ impl Verification {
     /// on the way.
     fn fold_to(
         &mut self,
-        fold: &mut Fold<'_>,
+        fold: &mut ReferenceFold<'_>,
         target: Offset,
         live: &dyn ReadStore,
-        pace: Pace<'_>,
-    ) -> Result<(), Ended> {
+        pace: ContinueFn<'_>,
+    ) -> Result<(), EndReason> {
         loop {
             let key = DecisionRecord::key(fold.decisions);
             let decision = match live.get(Space::Meta, &key)? {
                 Some(bytes) => Some(DecisionRecord::decode(&bytes).ok_or_else(|| {
                     let what = "the state's record of a retry or drop of parked events is damaged";
-                    Ended::Verdict(Verdict::Differs, what.into())
+                    EndReason::Verdict(Verdict::Differs, what.into())
                 })?),
                 None => None,
             };
@@ -287,17 +288,17 @@ impl Verification {
                     "a retry or drop of parked events at offset {} cannot be taken again: the projection stood in the middle of a step, or its limits were others",
                     decision.next
                 );
-                Ended::Verdict(Verdict::Unverifiable, reason)
+                EndReason::Verdict(Verdict::Unverifiable, reason)
             };
             let meta = &fold.shard.state.meta;
             if (meta.next, meta.watermark) != (decision.next, decision.watermark) {
                 return Err(unlike());
             }
-            match fold.shard.decider().decide_again(&decision) {
+            match fold.shard.decider().replay_decision(&decision) {
                 Ok(true) => fold.decisions += 1,
                 Ok(false) => return Err(unlike()),
-                Err(Stop::Fault(reason) | Stop::Halt(reason)) => {
-                    return Err(Ended::Verdict(Verdict::Failed, reason));
+                Err(StopReason::Fault(reason) | StopReason::Halt(reason)) => {
+                    return Err(EndReason::Verdict(Verdict::Failed, reason));
                 }
             }
         }
@@ -305,11 +306,11 @@ impl Verification {
 
     fn step_to(
         &mut self,
-        fold: &mut Fold<'_>,
+        fold: &mut ReferenceFold<'_>,
         until: Offset,
         target: Offset,
-        pace: Pace<'_>,
-    ) -> Result<(), Ended> {
+        pace: ContinueFn<'_>,
+    ) -> Result<(), EndReason> {
         while fold.shard.state.meta.next < until {
             // As the check of an upload does: a plugin that keeps something in its
             // memory, or depends on how the log is cut, comes to something else.
@@ -330,62 +331,62 @@ impl Verification {
             let outcome = fold.shard.step(&*log, &limits);
             let next = fold.shard.state.meta.next;
             self.status.events += next.0 - before.0;
-            self.note(fold.place, next.0, target.0);
-            if fold.slot.deleted.load(Ordering::Acquire) {
+            self.record_progress(fold.index, next.0, target.0);
+            if fold.handle.deleted.load(Ordering::Acquire) {
                 let reason = "the version was rebuilt or deleted meanwhile".into();
-                return Err(Ended::Verdict(Verdict::Unverifiable, reason));
+                return Err(EndReason::Verdict(Verdict::Unverifiable, reason));
             }
             if !pace(&self.status) {
-                return Err(Ended::Stopped);
+                return Err(EndReason::Stopped);
             }
             match outcome {
-                Ok(Step::Idle) if next < until => {
+                Ok(StepOutcome::Idle) if next < until => {
                     let reason = format!(
                         "the state has folded up to offset {until}, and the log ends at {next}: it has lost events"
                     );
-                    return Err(Ended::Verdict(Verdict::Differs, reason));
+                    return Err(EndReason::Verdict(Verdict::Differs, reason));
                 }
-                Ok(Step::Wait) if fold.waits < WAITS_MAX => {
+                Ok(StepOutcome::Wait) if fold.waits < WAITS_MAX => {
                     fold.waits += 1;
-                    log.wait(fold.slot.id.partition, next, WAIT);
+                    log.wait(fold.handle.id.partition, next, WAIT);
                 }
-                Ok(Step::Wait) => {
+                Ok(StepOutcome::Wait) => {
                     let reason = format!("the log has brought nothing from offset {next} on");
-                    return Err(Ended::Verdict(Verdict::Failed, reason));
+                    return Err(EndReason::Verdict(Verdict::Failed, reason));
                 }
                 Ok(_) => (fold.faults, fold.waits) = (0, 0),
-                Err(Stop::Fault(_)) if fold.faults < FAULTS_MAX => fold.faults += 1,
-                Err(Stop::Fault(reason)) => {
-                    return Err(Ended::Verdict(Verdict::Failed, reason));
+                Err(StopReason::Fault(_)) if fold.faults < FAULTS_MAX => fold.faults += 1,
+                Err(StopReason::Fault(reason)) => {
+                    return Err(EndReason::Verdict(Verdict::Failed, reason));
                 }
-                Err(Stop::Halt(reason)) => return Err(self.halted(fold, reason)),
+                Err(StopReason::Halt(reason)) => return Err(self.halted(fold, reason)),
             }
         }
         Ok(())
     }
 
     /// The second fold was halted where the first was not.
-    fn halted(&self, fold: &Fold<'_>, reason: String) -> Ended {
-        match self.start(fold.slot) {
+    fn halted(&self, fold: &ReferenceFold<'_>, reason: String) -> EndReason {
+        match self.start(fold.handle) {
             Err(ended) => ended,
-            Ok(start) if start > fold.shard.state.meta.next => gone(start),
+            Ok(start) if start > fold.shard.state.meta.next => trimmed_error(start),
             Ok(_) => {
                 let next = fold.shard.state.meta.next;
-                let verdict = self.weigh(fold, None);
+                let verdict = self.verdict_of(fold, None);
                 let reason = format!("folded again, it is halted at offset {next}: {reason}");
-                Ended::Verdict(verdict.0, verdict.1.unwrap_or(reason))
+                EndReason::Verdict(verdict.0, verdict.1.unwrap_or(reason))
             }
         }
     }
 
     fn compare(
         &mut self,
-        fold: &Fold<'_>,
+        fold: &ReferenceFold<'_>,
         scratch: &dyn ReadStore,
         snapshot: &dyn ReadStore,
-        found: &ShardMeta,
-        pace: Pace<'_>,
-    ) -> Result<(), Ended> {
+        actual: &ShardMeta,
+        pace: ContinueFn<'_>,
+    ) -> Result<(), EndReason> {
         let manifest = Arc::clone(&self.build.manifest);
         let before = self.status.rows;
         let status = &mut self.status;
@@ -394,41 +395,47 @@ impl Verification {
             pace(status)
         };
         let compared = compare::compare(&manifest, scratch, snapshot, &mut paced)?;
-        let mut compared = compared.ok_or(Ended::Stopped)?;
+        let mut compared = compared.ok_or(EndReason::Stopped)?;
         if compared.first.is_none() {
             let none = VecDeque::new();
-            compared.first =
-                compare::outbox(snapshot, fold.shard.state.outbox.kept.as_ref().unwrap_or(&none))?;
+            compared.first = compare::outbox(
+                snapshot,
+                fold.shard.state.outbox.retained.as_ref().unwrap_or(&none),
+            )?;
             compared.differences += u64::from(compared.first.is_some());
         }
         let (verdict, reason) = match &compared.first {
             None => (Verdict::Same, None),
-            Some(_) => self.weigh(fold, Some(found)),
+            Some(_) => self.verdict_of(fold, Some(actual)),
         };
         self.status.rows = before + compared.rows;
         self.status.differences += compared.differences;
-        let shard = &mut self.status.partitions[fold.place];
+        let shard = &mut self.status.partitions[fold.index];
         (shard.verdict, shard.reason) = (verdict, reason);
         shard.tables = compared.tables;
         shard.first = compared.first;
-        self.show();
+        self.publish_status();
         Ok(())
     }
 
     /// What a difference means: damage, or something that is known to make one.
-    fn weigh(&self, fold: &Fold<'_>, found: Option<&ShardMeta>) -> (Verdict, Option<String>) {
-        let live = fold.slot.store.as_ref().and_then(|store| meta_of(&**store).ok());
-        let found = found.or(live.as_ref());
+    fn verdict_of(
+        &self,
+        fold: &ReferenceFold<'_>,
+        actual: Option<&ShardMeta>,
+    ) -> (Verdict, Option<String>) {
+        let live = fold.handle.store.as_ref().and_then(|store| meta_of(&**store).ok());
+        let actual = actual.or(live.as_ref());
         let limits = self.engine.config.limits();
-        let seen = fold.slot.seen.lock();
-        match found {
+        let snapshot = fold.handle.snapshot.lock();
+        match actual {
             Some(meta) if meta.limits_changed || (meta.limits != 0 && meta.limits != limits) => {
                 let reason = "it differs, but the limits in section `engine` were changed since it was folded, which can have the same effect: rebuild the projection to be sure";
                 (Verdict::Unverifiable, Some(reason.into()))
             }
             Some(meta)
                 if meta.watermark < fold.shard.state.meta.watermark
-                    && (seen.halted.is_some() || seen.fault.is_some()) =>
+                    && (snapshot.halted.is_some() || snapshot.fault.is_some()) =>
             {
                 let reason = "the projection has fired only a part of its due timers: verify it again once it goes on";
                 (Verdict::Unverifiable, Some(reason.into()))
@@ -441,19 +448,19 @@ impl Verification {
         }
     }
 
-    fn start(&self, slot: &Slot) -> Result<Offset, Ended> {
-        let bounds = self.engine.ports.log.bounds(slot.id.partition);
+    fn start(&self, handle: &ShardHandle) -> Result<Offset, EndReason> {
+        let bounds = self.engine.ports.log.bounds(handle.id.partition);
         let failed =
-            |error: lantern_core::LogError| Ended::Verdict(Verdict::Failed, error.to_string());
+            |error: lantern_core::LogError| EndReason::Verdict(Verdict::Failed, error.to_string());
         Ok(bounds.map_err(failed)?.start)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
-    fn note(&mut self, place: usize, next: u64, target: u64) {
+    fn record_progress(&mut self, index: usize, next: u64, target: u64) {
         let shards = self.status.partitions.len().max(1) as f64;
         let part = if target == 0 { 1.0 } else { next as f64 / target as f64 };
-        self.status.percent = FOLDING_PERCENT * (place as f64 + part.min(1.0)) / shards;
-        self.show();
+        self.status.percent = FOLDING_PERCENT * (index as f64 + part.min(1.0)) / shards;
+        self.publish_status();
     }
 }
 
@@ -461,14 +468,14 @@ impl Drop for Verification {
     fn drop(&mut self) {
         if self.status.verdict == Verdict::Running {
             self.status.verdict = Verdict::Stopped;
-            self.show();
+            self.publish_status();
         }
         self.engine.verifying.store(false, Ordering::Release);
     }
 }
 
 /// A second fold of one shard.
-struct Fold<'a> {
+struct ReferenceFold<'a> {
     shard: Shard,
     /// How many decisions were taken again.
     decisions: u64,
@@ -477,20 +484,20 @@ struct Fold<'a> {
     waits: u32,
     /// Decides batch sizes and dropped instances: the same in every run.
     pattern: u64,
-    place: usize,
-    slot: &'a Arc<Slot>,
+    index: usize,
+    handle: &'a Arc<ShardHandle>,
 }
 
-fn gone(start: Offset) -> Ended {
+fn trimmed_error(start: Offset) -> EndReason {
     let reason = format!(
         "the log begins at offset {start}: retention has deleted events that the state was folded from"
     );
-    Ended::Verdict(Verdict::Unverifiable, reason)
+    EndReason::Verdict(Verdict::Unverifiable, reason)
 }
 
-fn meta_of(store: &dyn ReadStore) -> Result<ShardMeta, Ended> {
+fn meta_of(store: &dyn ReadStore) -> Result<ShardMeta, EndReason> {
     ShardMeta::decode(store.get(Space::Meta, ShardMeta::KEY)?.as_deref()).map_err(|error| {
         let reason = format!("the shard's own record is damaged: {error}");
-        Ended::Verdict(Verdict::Differs, reason)
+        EndReason::Verdict(Verdict::Differs, reason)
     })
 }

@@ -116,7 +116,7 @@ pub struct FieldDifference {
 
 impl VerifyStatus {
     /// The sum of its partitions.
-    pub(super) fn judge(&mut self) {
+    pub(super) fn set_overall_verdict(&mut self) {
         use Verdict::{Differs, Failed, Running, Same, Stopped, Unverifiable};
         let worst = [Differs, Failed, Stopped, Unverifiable, Running, Same].into_iter();
         let has = |verdict| self.partitions.iter().find(|p| p.verdict == verdict);

@@ -8,9 +8,9 @@ use lantern_core::{
 
 use crate::EngineConfig;
 use crate::apply::explain;
-use crate::blocked::{self, BlockedSubjects};
-use crate::gather::claimed_type;
-use crate::shard::Stop;
+use crate::batching::claimed_type;
+use crate::blocked_subjects::{self, BlockedSubjects};
+use crate::shard::StopReason;
 use crate::write_buffer::WriteBuffer;
 
 /// The most unreadable records of unknown type that a shard keeps parked; later ones
@@ -95,7 +95,7 @@ impl Parking {
         self.blocked.set(tenant, subject, count);
         let value = (count > 0).then(|| count.to_be_bytes());
         let value = value.as_ref().map(<[u8; 8]>::as_slice);
-        buffer.set(Space::ParkedSubjects, &blocked::key(tenant, subject), value);
+        buffer.set(Space::ParkedSubjects, &blocked_subjects::key(tenant, subject), value);
     }
 
     /// An event was applied, or a person resumed the projection: the next failure is
@@ -112,9 +112,9 @@ impl Parking {
         &mut self,
         reason: &str,
         config: &EngineConfig,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), StopReason> {
         if self.in_a_row >= config.parked_in_a_row_max {
-            return Err(Stop::Halt(format!(
+            return Err(StopReason::Halt(format!(
                 "{} events in a row could not be applied (`engine.parked_in_a_row_max`); the last reason: {reason}",
                 config.parked_in_a_row_max
             )));
@@ -138,9 +138,9 @@ pub(crate) fn counted(meta: &ShardMeta) -> u64 {
 ///
 /// # Errors
 /// [`Stop::Halt`].
-pub(crate) fn check_room(meta: &ShardMeta, config: &EngineConfig) -> Result<(), Stop> {
+pub(crate) fn check_room(meta: &ShardMeta, config: &EngineConfig) -> Result<(), StopReason> {
     if counted(meta) >= config.parked_max {
-        return Err(Stop::Halt(format!(
+        return Err(StopReason::Halt(format!(
             "{} events are parked (`engine.parked_max`): retry or drop them, then resume",
             config.parked_max
         )));
@@ -211,6 +211,6 @@ mod tests {
         parking.count_failure("bad", &config).unwrap();
         parking.count_failure("bad", &config).unwrap();
         let halted = parking.count_failure("bad", &config).unwrap_err();
-        assert!(matches!(halted, Stop::Halt(reason) if reason.contains("2 events in a row")));
+        assert!(matches!(halted, StopReason::Halt(reason) if reason.contains("2 events in a row")));
     }
 }

@@ -71,12 +71,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_no_log_could_hand_out_again_is_refused() {
+    fn an_event_that_no_log_could_return_is_refused() {
         let event = NewEvent { kind: "t".into(), data: b"{}".to_vec(), ..NewEvent::default() };
         assert_eq!(check(&event), Ok(()));
         let nested = |depth| ["[".repeat(depth), "]".repeat(depth)].concat().into_bytes();
-        type Change<'a> = &'a dyn Fn(&mut NewEvent);
-        let cases: [(&str, Change<'_>); 6] = [
+        type EventChange<'a> = &'a dyn Fn(&mut NewEvent);
+        let cases: [(&str, EventChange<'_>); 6] = [
             ("5000 bytes", &|event| event.subject = "x".repeat(5_000)),
             ("`a\\nb`", &|event| event.subject = "a\nb".into()),
             ("year 9999", &|event| event.time = Timestamp(i64::MAX)),

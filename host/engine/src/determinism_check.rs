@@ -12,10 +12,10 @@ use lantern_core::{
 use parking_lot::Mutex;
 
 use crate::outbox;
-use crate::parked::status_of;
+use crate::parked_actions::status_of;
 use crate::runner::LogSink;
 use crate::second_fold::excerpt;
-use crate::shard::{Shard, ShardParts, Step, StepLimits, Stop};
+use crate::shard::{Shard, ShardParts, StepLimits, StepOutcome, StopReason};
 use crate::{EngineConfig, EngineError, LogLine, Nondeterminism, ParkedStatus};
 
 /// The most events in one chunk made of a list of events.
@@ -58,7 +58,7 @@ impl FoldOptions {
 pub type FoldProgress<'a> = &'a mut dyn FnMut(Offset);
 
 /// What a fold came to.
-pub struct Folded {
+pub struct FoldResult {
     /// The tables.
     pub view: View,
     /// Events that could not be applied.
@@ -90,7 +90,7 @@ pub fn fold(
     config: &EngineConfig,
     options: FoldOptions,
     progress: FoldProgress<'_>,
-) -> Result<Folded, EngineError> {
+) -> Result<FoldResult, EngineError> {
     let bounds = Within { fuel_max: None, progress };
     fold_within(plugin, log, partition, stores, config, options, bounds)
 }
@@ -110,7 +110,7 @@ fn fold_within(
     config: &EngineConfig,
     options: FoldOptions,
     within: Within<'_>,
-) -> Result<Folded, EngineError> {
+) -> Result<FoldResult, EngineError> {
     let Within { fuel_max, progress } = within;
     let store = stores.scratch()?;
     let lines = Arc::new(Mutex::new(Vec::new()));
@@ -129,8 +129,8 @@ fn fold_within(
         committers: None,
     };
     let mut shard = Shard::open(parts).map_err(|stop| match stop {
-        Stop::Fault(reason) => EngineError::Host(reason),
-        Stop::Halt(reason) => EngineError::Plugin(reason),
+        StopReason::Fault(reason) => EngineError::Host(reason),
+        StopReason::Halt(reason) => EngineError::Plugin(reason),
     })?;
     shard.runner.fuel_max = fuel_max;
     // As an active version does, so that what it emits is kept for comparing.
@@ -143,13 +143,13 @@ fn fold_within(
             StepLimits { now: Duration::ZERO, before: None, batch_events: Some(batch_events) };
         match shard.step(log, &limits) {
             // A list of events never has one wait.
-            Ok(Step::Idle | Step::Wait) => break,
-            Ok(Step::More) => {}
-            Err(Stop::Halt(reason)) => {
+            Ok(StepOutcome::Idle | StepOutcome::Wait) => break,
+            Ok(StepOutcome::More) => {}
+            Err(StopReason::Halt(reason)) => {
                 halted = Some(reason);
                 break;
             }
-            Err(Stop::Fault(reason)) => {
+            Err(StopReason::Fault(reason)) => {
                 let spent = fuel_max.is_some_and(|most| shard.runner.usage.fuel > most);
                 // Fuel says something of the plugin, all else of the machine.
                 let error = if spent { EngineError::Plugin } else { EngineError::Host };
@@ -174,7 +174,7 @@ fn fold_within(
         vec![(partition, store.snapshot()?)],
     )?;
     let logs = lines.lock().clone();
-    Ok(Folded {
+    Ok(FoldResult {
         parked: parked_of(&*store, partition)?,
         emitted: outbox::emitted_events(&shard.state)?,
         logs,
@@ -244,7 +244,7 @@ fn compare(
 pub fn fold_again(
     plugin: &Arc<dyn Plugin>,
     log: &EventList,
-    first: &Folded,
+    first: &FoldResult,
     stores: &dyn StateStores,
     config: &EngineConfig,
     progress: FoldProgress<'_>,
@@ -263,21 +263,22 @@ pub fn fold_again(
 /// differs from `first`.
 fn same(
     plugin: &Arc<dyn Plugin>,
-    first: &Folded,
-    other: &Folded,
+    first: &FoldResult,
+    other: &FoldResult,
     events: usize,
     how: &str,
 ) -> Result<(), EngineError> {
     let Some([space, key, left, right]) = difference(plugin, first, other)? else { return Ok(()) };
-    let found = Nondeterminism { events: events as u64, how: how.into(), space, key, left, right };
-    Err(EngineError::Nondeterministic(Box::new(found)))
+    let difference =
+        Nondeterminism { events: events as u64, how: how.into(), space, key, left, right };
+    Err(EngineError::Nondeterministic(Box::new(difference)))
 }
 
 /// Where two folds differ first: space, key and both values, for people.
 fn difference(
     plugin: &Arc<dyn Plugin>,
-    first: &Folded,
-    other: &Folded,
+    first: &FoldResult,
+    other: &FoldResult,
 ) -> Result<Option<[String; 4]>, EngineError> {
     let text = |value: Option<Vec<u8>>| match value {
         Some(value) => excerpt(&value),
@@ -296,12 +297,12 @@ fn difference(
         return Ok(Some([space, excerpt(&d.key), text(d.left), text(d.right)]));
     }
     let longest = first.emitted.len().max(other.emitted.len());
-    for place in 0..longest {
-        let (left, right) = (first.emitted.get(place), other.emitted.get(place));
+    for index in 0..longest {
+        let (left, right) = (first.emitted.get(index), other.emitted.get(index));
         if left != right {
-            let shown = |event: Option<&OutboxEvent>| text(event.map(|e| e.data.clone()));
-            let key = place.to_string();
-            return Ok(Some(["emitted event".into(), key, shown(left), shown(right)]));
+            let event_text = |event: Option<&OutboxEvent>| text(event.map(|e| e.data.clone()));
+            let key = index.to_string();
+            return Ok(Some(["emitted event".into(), key, event_text(left), event_text(right)]));
         }
     }
     Ok(None)
@@ -379,26 +380,26 @@ impl EventList {
         Self { partition: PartitionId(0), chunks: chunks.collect() }
     }
 
-    /// The chunks of `log` with the first `events` events that are `wanted`.
+    /// The chunks of `log` with the first `events` events that are `types`.
     fn sample(
         log: &dyn Log,
         partition: PartitionId,
-        wanted: &TypeFilter,
+        types: &TypeFilter,
         events: usize,
     ) -> Result<Self, EngineError> {
         let mut list = Self { partition, chunks: Vec::new() };
         let mut next = log.bounds(partition)?.start;
-        let mut found = 0;
-        while found < events {
-            match lantern_core::read_or_wait(log, partition, next, wanted)? {
+        let mut sampled = 0;
+        while sampled < events {
+            match lantern_core::read_or_wait(log, partition, next, types)? {
                 // It never answers that a read is pending.
                 LogRead::End | LogRead::Pending => break,
                 LogRead::Skipped { next: after } => next = after,
                 LogRead::Chunk(chunk) => {
                     let handed: Vec<_> =
-                        chunk.events.type_names().iter().map(|k| wanted.matches(k)).collect();
+                        chunk.events.type_names().iter().map(|k| types.matches(k)).collect();
                     let types = chunk.events.types().iter();
-                    found += types.filter(|kind| handed[usize::from(**kind)]).count();
+                    sampled += types.filter(|kind| handed[usize::from(**kind)]).count();
                     next = chunk.end();
                     list.chunks.push(chunk);
                 }
@@ -429,8 +430,8 @@ impl Log for EventList {
     }
 
     fn read(&self, _: PartitionId, from: Offset, _: &TypeFilter) -> Result<LogRead, LogError> {
-        let place = self.chunks.partition_point(|chunk| chunk.end() <= from);
-        Ok(self.chunks.get(place).map_or(LogRead::End, |chunk| LogRead::Chunk(chunk.clone())))
+        let index = self.chunks.partition_point(|chunk| chunk.end() <= from);
+        Ok(self.chunks.get(index).map_or(LogRead::End, |chunk| LogRead::Chunk(chunk.clone())))
     }
 
     fn offset_at(&self, _: PartitionId, _: Timestamp) -> Result<Offset, LogError> {

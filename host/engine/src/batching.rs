@@ -10,7 +10,7 @@ use lantern_core::{
 };
 
 use crate::EngineConfig;
-use crate::blocked::BlockedSubjects;
+use crate::blocked_subjects::BlockedSubjects;
 use crate::log_time::{self, LogTime, TimedEvent};
 
 /// What a shard reads, and how much of it at once.
@@ -21,8 +21,8 @@ pub(crate) struct Gatherer {
     attributes: Attributes,
     /// What the plugin is handed.
     filter: TypeFilter,
-    /// See [`wanted`].
-    wanted: TypeFilter,
+    /// See [`types`].
+    types: TypeFilter,
     /// See [`crate::EngineConfig::ahead_max_s`].
     ahead_max_us: i64,
     /// A batch that is applied: its room is for the next one. Memory that is new
@@ -34,7 +34,7 @@ pub(crate) struct Gatherer {
 
 /// What a plugin is handed, what is no event at all, and heartbeats, where event
 /// time is in play.
-pub(crate) fn wanted(manifest: &Manifest) -> TypeFilter {
+pub(crate) fn type_filter_of(manifest: &Manifest) -> TypeFilter {
     let filter = manifest.filter().and(UNREADABLE_TYPE);
     match manifest.event_time {
         Some(_) => filter.and(HEARTBEAT_TYPE),
@@ -44,7 +44,7 @@ pub(crate) fn wanted(manifest: &Manifest) -> TypeFilter {
 
 /// The next events of a shard.
 #[derive(Default)]
-pub(crate) struct Gathered {
+pub(crate) struct GatheredBatch {
     pub(crate) batch: Batch,
     /// The chunks the batch was cut from.
     pub(crate) chunks: Vec<Arc<Chunk>>,
@@ -96,12 +96,12 @@ impl Gatherer {
         manifest: Arc<Manifest>,
         config: &EngineConfig,
     ) -> Self {
-        let (filter, wanted) = (manifest.filter(), wanted(&manifest));
+        let (filter, types) = (manifest.filter(), type_filter_of(&manifest));
         let attributes = manifest.attributes_read();
         let ahead_max_us = config.ahead_max_us();
         let spare = Batch::default();
         let ticks = config.batch_ticks_max;
-        Self { partition, manifest, attributes, filter, wanted, ahead_max_us, spare, ticks }
+        Self { partition, manifest, attributes, filter, types: types, ahead_max_us, spare, ticks }
     }
 
     /// Gathers events from `meta.next` on. Stops after an event that moves the
@@ -112,8 +112,8 @@ impl Gatherer {
         meta: &ShardMeta,
         blocked: &BlockedSubjects,
         limits: &GatherLimits,
-    ) -> Result<Gathered, LogError> {
-        let mut found = Gathered {
+    ) -> Result<GatheredBatch, LogError> {
+        let mut gathered = GatheredBatch {
             batch: Batch {
                 partition: self.partition,
                 watermark: meta.watermark,
@@ -122,28 +122,28 @@ impl Gatherer {
             next: meta.next,
             watermark: meta.watermark,
             time: LogTime::of(meta),
-            ..Gathered::default()
+            ..GatheredBatch::default()
         };
         loop {
-            if limits.before.is_some_and(|before| found.next >= before) {
-                found.end = true;
-                return Ok(found);
+            if limits.before.is_some_and(|before| gathered.next >= before) {
+                gathered.end = true;
+                return Ok(gathered);
             }
-            match log.read(self.partition, found.next, &self.wanted)? {
+            match log.read(self.partition, gathered.next, &self.types)? {
                 LogRead::End => {
-                    found.end = true;
-                    return Ok(found);
+                    gathered.end = true;
+                    return Ok(gathered);
                 }
                 LogRead::Pending => {
-                    found.pending = true;
-                    return Ok(found);
+                    gathered.pending = true;
+                    return Ok(gathered);
                 }
                 LogRead::Skipped { next } => {
-                    found.next = limits.before.map_or(next, |before| next.min(before));
+                    gathered.next = limits.before.map_or(next, |before| next.min(before));
                 }
                 LogRead::Chunk(chunk) => {
-                    if self.take(&mut found, chunk, blocked, limits) {
-                        return Ok(found);
+                    if self.take(&mut gathered, chunk, blocked, limits) {
+                        return Ok(gathered);
                     }
                 }
             }
@@ -162,7 +162,7 @@ impl Gatherer {
     }
 
     /// Takes `batch` back, of which nothing is needed any more.
-    pub(crate) fn give_back(&mut self, batch: Arc<Batch>) {
+    pub(crate) fn recycle(&mut self, batch: Arc<Batch>) {
         self.ticks = self.ticks.saturating_mul(2);
         if let Ok(mut batch) = Arc::try_unwrap(batch) {
             batch.events.clear();
@@ -176,14 +176,14 @@ impl Gatherer {
     }
 
     /// Frees memory that is kept for the next batch.
-    pub(crate) fn rest(&mut self) {
+    pub(crate) fn release_buffers(&mut self) {
         self.spare = Batch::default();
     }
 
     /// Takes what fits from `chunk`; `true` where the batch is complete.
     fn take(
         &self,
-        found: &mut Gathered,
+        gathered: &mut GatheredBatch,
         chunk: Arc<Chunk>,
         blocked: &BlockedSubjects,
         limits: &GatherLimits,
@@ -204,7 +204,7 @@ impl Gatherer {
             .collect();
         let timed = self.manifest.event_time.is_some();
         let blocking = self.manifest.on_failure == OnFailure::ParkSubject && !blocked.is_empty();
-        let mut index = chunk.index_of(found.next);
+        let mut index = chunk.index_of(gathered.next);
         // Events to be copied, and about their bytes.
         let (mut run, mut run_bytes) = (index, 0);
         let data = &events.columns().data;
@@ -215,7 +215,7 @@ impl Gatherer {
                 // Also where the chunk begins past it, behind others that are not
                 // wanted: nothing is left to read, and asking again would bring the
                 // same chunk.
-                found.next = found.next.max(before);
+                gathered.next = gathered.next.max(before);
                 break;
             }
             let kind = usize::from(events.types()[index]);
@@ -224,35 +224,35 @@ impl Gatherer {
                     && handed[kind]
                     && blocked.contains(events.tenant(index), events.subject(index)));
             if waits {
-                let (watermark, event) = (found.watermark, events.get(index).to_owned());
-                found.waiting.push(WaitingEvent { offset, watermark, event });
+                let (watermark, event) = (gathered.watermark, events.get(index).to_owned());
+                gathered.waiting.push(WaitingEvent { offset, watermark, event });
             }
             let goes = handed[kind] && !waits;
             if goes && timed {
-                found.batch.watermarks.push(found.watermark);
+                gathered.batch.watermarks.push(gathered.watermark);
             }
             if !goes {
-                self.copy(found, &chunk, run..index);
+                self.copy(gathered, &chunk, run..index);
                 (run, run_bytes) = (index + 1, 0);
             }
             index += 1;
-            found.next = offset.next();
+            gathered.next = offset.next();
             if handed[kind] || heartbeat[kind] {
                 let (index, heartbeat) = (index - 1, heartbeat[kind]);
                 let event = TimedEvent { chunk: &chunk, index, heartbeat };
-                found.time.take(event, self.ahead_max_us);
-                full = timed && self.take_tick(found, limits);
+                gathered.time.take(event, self.ahead_max_us);
+                full = timed && self.take_tick(gathered, limits);
             }
-            let held = found.batch.offsets.len() + index.saturating_sub(run);
+            let held = gathered.batch.offsets.len() + index.saturating_sub(run);
             run_bytes += data.get(index - 1).len();
-            full |= held + found.waiting.len() >= limits.events
-                || found.batch.events.bytes() + run_bytes >= limits.bytes;
+            full |= held + gathered.waiting.len() >= limits.events
+                || gathered.batch.events.bytes() + run_bytes >= limits.bytes;
         }
-        self.copy(found, &chunk, run..index);
+        self.copy(gathered, &chunk, run..index);
         if index >= events.len() {
-            found.next = found.next.max(chunk.end());
+            gathered.next = gathered.next.max(chunk.end());
         }
-        found.chunks.push(chunk);
+        gathered.chunks.push(chunk);
         full
     }
 
@@ -263,33 +263,33 @@ impl Gatherer {
     }
 
     /// Notes that the watermark has moved, if it has; `true` if the batch ends there.
-    fn take_tick(&self, found: &mut Gathered, limits: &GatherLimits) -> bool {
+    fn take_tick(&self, gathered: &mut GatheredBatch, limits: &GatherLimits) -> bool {
         let Some(rules) = self.manifest.event_time else { return false };
-        let time = found.time.max_time;
+        let time = gathered.time.max_time;
         let mark = time.watermark(rules.allowed_lateness_us, rules.tick_us);
-        if mark == found.watermark {
+        if mark == gathered.watermark {
             return false;
         }
-        let before = std::mem::replace(&mut found.watermark, mark);
-        found.ticks.push((found.next, mark));
+        let before = std::mem::replace(&mut gathered.watermark, mark);
+        gathered.ticks.push((gathered.next, mark));
         // What counts from the first watermark, and timers after it was taken back, is
         // for the tick itself.
         before == Timestamp::MIN
             || mark < before
             || mark >= limits.due
-            || found.ticks.len() >= limits.ticks
+            || gathered.ticks.len() >= limits.ticks
     }
 
     /// The log's time at `to`, if it is `time` at `from`: for a batch of which only
     /// a part was applied.
     pub(crate) fn time_until(
         &self,
-        found: &Gathered,
+        gathered: &GatheredBatch,
         mut time: LogTime,
         from: Offset,
         to: Offset,
     ) -> LogTime {
-        for chunk in &found.chunks {
+        for chunk in &gathered.chunks {
             for index in chunk.index_of(from)..chunk.index_of(to) {
                 let kind = chunk.events.kind(index);
                 let heartbeat = self.manifest.event_time.is_some() && kind == HEARTBEAT_TYPE;
@@ -302,29 +302,32 @@ impl Gatherer {
         time
     }
 
-    fn copy(&self, found: &mut Gathered, chunk: &Chunk, run: std::ops::Range<usize>) {
+    fn copy(&self, gathered: &mut GatheredBatch, chunk: &Chunk, run: std::ops::Range<usize>) {
         if run.is_empty() {
             return;
         }
-        found.batch.offsets.extend(run.clone().map(|index| chunk.offset(index).0));
+        gathered.batch.offsets.extend(run.clone().map(|index| chunk.offset(index).0));
         if self.manifest.event_time.is_none() {
-            found.batch.watermarks.resize(found.batch.offsets.len(), found.batch.watermark);
+            gathered
+                .batch
+                .watermarks
+                .resize(gathered.batch.offsets.len(), gathered.batch.watermark);
         }
-        if found.batch.watermark == Timestamp::MIN && self.manifest.event_time.is_some() {
+        if gathered.batch.watermark == Timestamp::MIN && self.manifest.event_time.is_some() {
             let times = run.clone().map(|i| log_time::bounded(chunk, i, self.ahead_max_us));
-            found.batch.times_before_watermark.extend(times);
+            gathered.batch.times_before_watermark.extend(times);
         }
         if !self.manifest.emits.is_empty() {
             let depths = run.clone().map(|index| chunk.events.get(index).depth());
-            found.batch.depths.extend(depths);
+            gathered.batch.depths.extend(depths);
         }
         // A batch holds no more events than there can be distinct types.
-        let fits = found.batch.events.extend_from(&chunk.events, run, self.attributes);
+        let fits = gathered.batch.events.extend_from(&chunk.events, run, self.attributes);
         assert!(fits, "a batch has fewer events than there can be types");
     }
 }
 
-impl Gathered {
+impl GatheredBatch {
     /// The watermark of the last tick that some gathered event may come after.
     pub(crate) fn last_tick_before_end(&self) -> Option<Timestamp> {
         let before_end = self.ticks.iter().rev().find(|(offset, _)| *offset < self.next);
@@ -335,10 +338,10 @@ impl Gathered {
     /// plugin that sets timers which are due at once has few calls repeated.
     pub(crate) fn halve_ticks(&mut self, start: Offset) {
         let first = self.ticks.partition_point(|(offset, _)| *offset <= start);
-        let kept = first + (self.ticks.len().saturating_sub(first) / 2).max(1);
-        if let Some((next, _)) = self.ticks.get(kept - 1) {
+        let remaining = first + (self.ticks.len().saturating_sub(first) / 2).max(1);
+        if let Some((next, _)) = self.ticks.get(remaining - 1) {
             self.next = self.next.min(*next);
-            self.ticks.truncate(kept);
+            self.ticks.truncate(remaining);
             (self.end, self.is_cut) = (false, true);
         }
     }
@@ -415,13 +418,13 @@ mod tests {
                 ticks: 1,
                 due: Timestamp::MAX,
             };
-            let found = gatherer
+            let gathered = gatherer
                 .gather(&log, &ShardMeta::default(), &BlockedSubjects::default(), &limits)
                 .unwrap();
-            assert!(found.end, "{before:?}");
-            assert_eq!(found.next, before);
-            let taken = before.0.saturating_sub(4);
-            assert_eq!(found.batch.offsets, (4..4 + taken).collect::<Vec<_>>());
+            assert!(gathered.end, "{before:?}");
+            assert_eq!(gathered.next, before);
+            let accepted = before.0.saturating_sub(4);
+            assert_eq!(gathered.batch.offsets, (4..4 + accepted).collect::<Vec<_>>());
         }
     }
 }

@@ -6,10 +6,10 @@ use lantern_core::{
 };
 
 use crate::outbox::{self, refused_of};
-use crate::parked::{after, status_of};
-use crate::registry::{Build, Projection};
-use crate::shard::Stop;
-use crate::slot::Slot;
+use crate::parked_actions::{after, decoded, status_of};
+use crate::registry::{Projection, VersionBuild};
+use crate::shard::StopReason;
+use crate::shard_handle::ShardHandle;
 use crate::status::FieldStatus;
 use crate::{
     Engine, EngineError, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus,
@@ -32,8 +32,8 @@ impl Engine {
     /// [`EngineError::NoProjection`].
     pub fn status_of(&self, projection: &str) -> Result<ProjectionStatus, EngineError> {
         let projections = self.registry.read();
-        let found = projections.get(projection);
-        found
+        let entry = projections.get(projection);
+        entry
             .map(|p| self.status_of_projection(p))
             .ok_or_else(|| EngineError::NoProjection(projection.into()))
     }
@@ -43,10 +43,10 @@ impl Engine {
     #[must_use]
     pub fn lag(&self, projection: &str) -> Option<(u64, u64)> {
         let projections = self.registry.read();
-        let found = projections.get(projection)?;
-        let build = found.builds.get(found.record.active.as_ref()?)?;
+        let entry = projections.get(projection)?;
+        let build = entry.builds.get(entry.record.active.as_ref()?)?;
         let now = self.ports.clock.monotonic();
-        let shards = build.slots.iter().map(|slot| slot.status(now, self.bounds(slot)));
+        let shards = build.handles.iter().map(|handle| handle.status(now, self.bounds(handle)));
         shards.map(|s| Some((s.lag_events?, s.lag_ms?))).try_fold((0, 0), |(events, ms), lag| {
             lag.map(|(more, behind)| (events + more, ms.max(behind)))
         })
@@ -58,8 +58,8 @@ impl Engine {
     pub fn decisions(&self) -> u64 {
         let projections = self.registry.read();
         let builds = projections.values().flat_map(|projection| projection.builds.values());
-        let slots = builds.flat_map(|build| &build.slots);
-        slots.map(|slot| slot.seen.lock().meta.decisions).sum()
+        let handles = builds.flat_map(|build| &build.handles);
+        handles.map(|handle| handle.snapshot.lock().meta.decisions).sum()
     }
 
     /// The newest messages of a projection's plugins, the newest last.
@@ -68,10 +68,10 @@ impl Engine {
     /// [`EngineError::NoProjection`].
     pub fn logs(&self, projection: &str, limit: usize) -> Result<Vec<LogLine>, EngineError> {
         let projections = self.registry.read();
-        let found = projections
+        let entry = projections
             .get(projection)
             .ok_or_else(|| EngineError::NoProjection(projection.into()))?;
-        let lines = found.logs.lock();
+        let lines = entry.logs.lock();
         Ok(lines.iter().skip(lines.len().saturating_sub(limit)).cloned().collect())
     }
 
@@ -88,15 +88,9 @@ impl Engine {
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, ParkedRecord)>, EngineError> {
         let build = self.chosen(projection, None)?;
-        let Some(slot) = build.slots.get(partition as usize) else { return Ok(Vec::new()) };
-        let store = slot.store.as_ref().ok_or_else(|| halted(slot))?;
-        let range = KeyRange { start: key.map(after).unwrap_or_default(), end: None };
-        let found = store.scan(Space::Parked, &range, limit, false)?;
-        let whole = |(key, value): (Vec<u8>, Vec<u8>)| match ParkedRecord::decode(&value) {
-            Some(record) => Ok((key, record)),
-            None => Err(lantern_core::StoreError::Damaged("a parked event".into()).into()),
-        };
-        found.into_iter().map(whole).collect()
+        let Some(handle) = build.handles.get(partition as usize) else { return Ok(Vec::new()) };
+        let store = handle.store.as_ref().ok_or_else(|| halted(handle))?;
+        Ok(decoded(&**store, &key.map(after).unwrap_or_default(), limit)?)
     }
 
     /// Parked events of a version (the active one where `None`), by partition
@@ -113,11 +107,11 @@ impl Engine {
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<ParkedPage, EngineError> {
-        let wanted = |record: &ParkedRecord| subject.is_none_or(|s| record.event.subject == s);
-        self.parked_where(projection, version, wanted, cursor, limit)
+        let selects = |record: &ParkedRecord| subject.is_none_or(|s| record.event.subject == s);
+        self.parked_where(projection, version, selects, cursor, limit)
     }
 
-    /// As [`Engine::parked`], of the events that are `wanted`.
+    /// As [`Engine::parked`], of the events that `selects` accepts.
     ///
     /// # Errors
     /// [`EngineError`].
@@ -125,52 +119,53 @@ impl Engine {
         &self,
         projection: &str,
         version: Option<&VersionId>,
-        wanted: impl Fn(&ParkedRecord) -> bool,
+        selects: impl Fn(&ParkedRecord) -> bool,
         cursor: Option<&str>,
         limit: usize,
     ) -> Result<ParkedPage, EngineError> {
         let build = self.chosen(projection, version)?;
         let limit = limit.clamp(1, PAGE_MAX);
-        let (mut place, mut from) = match cursor {
+        let (mut index, mut from) = match cursor {
             Some(cursor) => decode_cursor(cursor)?,
             None => (0, Vec::new()),
         };
-        let parked = |slot: &Slot| {
-            let seen = slot.seen.lock();
-            seen.meta.parked_now + seen.meta.refused_now
+        let parked = |handle: &ShardHandle| {
+            let snapshot = handle.snapshot.lock();
+            snapshot.meta.parked_now + snapshot.meta.refused_now
         };
-        let total = build.slots.iter().map(|slot| parked(slot)).sum();
-        let waiting = build.slots.iter().map(|slot| slot.seen.lock().meta.waiting_now).sum();
+        let total = build.handles.iter().map(|handle| parked(handle)).sum();
+        let waiting =
+            build.handles.iter().map(|handle| handle.snapshot.lock().meta.waiting_now).sum();
         let mut page = ParkedPage { total, waiting, parked: Vec::new(), next: None };
-        while let Some(slot) = build.slots.get(place) {
+        while let Some(handle) = build.handles.get(index) {
             let range = KeyRange { start: std::mem::take(&mut from), end: None };
-            let store = slot.store.as_ref().ok_or_else(|| halted(slot))?;
-            let found = store.scan(Space::Parked, &range, PAGE_MAX, false)?;
-            let more = found.len() == PAGE_MAX;
-            for (key, value) in found {
+            let store = handle.store.as_ref().ok_or_else(|| halted(handle))?;
+            let pairs = store.scan(Space::Parked, &range, PAGE_MAX, false)?;
+            let more = pairs.len() == PAGE_MAX;
+            for (key, value) in pairs {
                 from = after(&key);
                 let record = ParkedRecord::decode(&value)
                     .ok_or_else(|| lantern_core::StoreError::Damaged("a parked event".into()))?;
-                if wanted(&record) {
-                    page.parked.push(status_of(slot.id.partition.0, record));
+                if selects(&record) {
+                    page.parked.push(status_of(handle.id.partition.0, record));
                 }
                 if page.parked.len() == limit {
-                    page.next = Some(format!("{place}.{}", hex::encode(&from)));
+                    page.next = Some(format!("{index}.{}", hex::encode(&from)));
                     return Ok(page);
                 }
             }
             if !more {
-                place += 1;
+                index += 1;
                 from.clear();
             }
         }
         // Behind the events of the log come emitted ones that it has refused.
-        for slot in &build.slots {
-            let store = slot.store.as_ref().ok_or_else(|| halted(slot))?;
-            let refused = refused_of(&**store, PAGE_MAX)?.into_iter().filter(|r| wanted(r));
+        for handle in &build.handles {
+            let store = handle.store.as_ref().ok_or_else(|| halted(handle))?;
+            let refused = refused_of(&**store, PAGE_MAX)?.into_iter().filter(|r| selects(r));
             page.parked.extend(refused.map(|record| ParkedStatus {
                 kind: "emitted".into(),
-                ..status_of(slot.id.partition.0, record)
+                ..status_of(handle.id.partition.0, record)
             }));
         }
         Ok(page)
@@ -216,13 +211,13 @@ impl Engine {
         let build = self.chosen(projection, version)?;
         let by_offset = !which.all && !which.offsets.is_empty() && which.subject.is_none();
         let mut sum = ParkedOutcome::default();
-        for slot in &build.slots {
-            if by_offset && slot.id.partition != PartitionId(which.partition) {
+        for handle in &build.handles {
+            if by_offset && handle.id.partition != PartitionId(which.partition) {
                 continue;
             }
-            let mut guard = slot.shard.lock();
+            let mut guard = handle.shard.lock();
             if guard.is_none() {
-                let opened = self.open_shard(slot).map_err(|stop| stopped(slot, stop))?;
+                let opened = self.open_shard(handle).map_err(|stop| stopped(handle, stop))?;
                 *guard = Some(opened);
             }
             let shard = guard.as_mut().expect("just opened");
@@ -232,11 +227,11 @@ impl Engine {
             if shard.is_dirty() {
                 self.commit(shard, now)?;
             }
-            slot.note(shard, now);
+            handle.record_step(shard, now);
             drop(guard);
-            self.scheduler.pool.wake(slot);
-            ended.map_err(|stop| stopped(slot, stop))?;
-            let refused = refused.map_err(|stop| stopped(slot, stop))?;
+            self.scheduler.queues.wake(handle);
+            ended.map_err(|stop| stopped(handle, stop))?;
+            let refused = refused.map_err(|stop| stopped(handle, stop))?;
             sum.selected += refused;
             sum.done += refused;
             sum.selected += outcome.selected;
@@ -251,7 +246,7 @@ impl Engine {
         &self,
         projection: &str,
         version: Option<&VersionId>,
-    ) -> Result<std::sync::Arc<Build>, EngineError> {
+    ) -> Result<std::sync::Arc<VersionBuild>, EngineError> {
         let record = self.registry.record(projection)?;
         // Before the first version is active, its newest is what people mean.
         let newest = record.versions.last().map(|v| &v.id);
@@ -261,15 +256,15 @@ impl Engine {
     }
 
     /// What the log holds, where that is known.
-    fn bounds(&self, slot: &Slot) -> Option<PartitionBounds> {
-        self.ports.log.bounds(slot.id.partition).ok()
+    fn bounds(&self, handle: &ShardHandle) -> Option<PartitionBounds> {
+        self.ports.log.bounds(handle.id.partition).ok()
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
-    pub(crate) fn percent(&self, slot: &Slot) -> f64 {
-        let bounds = self.bounds(slot).unwrap_or_default();
+    pub(crate) fn percent(&self, handle: &ShardHandle) -> f64 {
+        let bounds = self.bounds(handle).unwrap_or_default();
         let (start, end) = (bounds.start.0, bounds.end.0);
-        let done = slot.next().0.saturating_sub(start);
+        let done = handle.next().0.saturating_sub(start);
         let all = end.saturating_sub(start);
         if done >= all { 100.0 } else { done as f64 * 100.0 / all as f64 }
     }
@@ -293,13 +288,14 @@ impl Engine {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "estimates for people")]
-    fn status_of_version(&self, build: &Build, record: &VersionRecord) -> VersionStatus {
+    fn status_of_version(&self, build: &VersionBuild, record: &VersionRecord) -> VersionStatus {
         let now = self.ports.clock.monotonic();
         let shards: Vec<_> =
-            build.slots.iter().map(|slot| slot.status(now, self.bounds(slot))).collect();
-        let percents = build.slots.iter().map(|slot| self.percent(slot));
+            build.handles.iter().map(|handle| handle.status(now, self.bounds(handle))).collect();
+        let percents = build.handles.iter().map(|handle| self.percent(handle));
         let percent = percents.fold(100.0, f64::min);
-        let rate: f64 = build.slots.iter().map(|slot| slot.seen.lock().rate.per_s(now)).sum();
+        let rate: f64 =
+            build.handles.iter().map(|handle| handle.snapshot.lock().rate.per_s(now)).sum();
         let intake: f64 = self.intake.iter().map(|rate| rate.lock().per_s(now)).sum();
         let lag: Option<u64> = shards.iter().map(|s| s.lag_events).sum();
         let worst = ["halted", "faulted", "paused", "running", "idle"]
@@ -382,16 +378,16 @@ fn table_status(table: &lantern_core::TableSpec) -> TableStatus {
 
 fn decode_cursor(cursor: &str) -> Result<(usize, Vec<u8>), EngineError> {
     let bad = || EngineError::Cursor(cursor.to_owned());
-    let (place, key) = cursor.split_once('.').ok_or_else(bad)?;
-    Ok((place.parse().map_err(|_| bad())?, hex::decode(key).map_err(|_| bad())?))
+    let (index, key) = cursor.split_once('.').ok_or_else(bad)?;
+    Ok((index.parse().map_err(|_| bad())?, hex::decode(key).map_err(|_| bad())?))
 }
 
-fn stopped(slot: &Slot, stop: Stop) -> EngineError {
-    let (Stop::Fault(reason) | Stop::Halt(reason)) = stop;
-    EngineError::Halted(slot.id.projection.clone(), slot.id.version.clone(), reason)
+fn stopped(handle: &ShardHandle, stop: StopReason) -> EngineError {
+    let (StopReason::Fault(reason) | StopReason::Halt(reason)) = stop;
+    EngineError::Halted(handle.id.projection.clone(), handle.id.version.clone(), reason)
 }
 
-pub(crate) fn halted(slot: &Slot) -> EngineError {
-    let reason = slot.seen.lock().halted.clone().unwrap_or_default();
-    EngineError::Halted(slot.id.projection.clone(), slot.id.version.clone(), reason)
+pub(crate) fn halted(handle: &ShardHandle) -> EngineError {
+    let reason = handle.snapshot.lock().halted.clone().unwrap_or_default();
+    EngineError::Halted(handle.id.projection.clone(), handle.id.version.clone(), reason)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use lantern_core::{KeyRange, PartitionId, Space, Timestamp};
 
 use crate::Engine;
-use crate::slot::Slot;
+use crate::shard_handle::ShardHandle;
 
 impl Engine {
     /// Drops the plugin instances of shards that have rested for `idle`; they are
@@ -14,13 +14,13 @@ impl Engine {
     pub fn drop_idle_instances(&self, idle: Duration) -> usize {
         let now = self.ports.clock.monotonic();
         let mut dropped = 0;
-        for slot in self.registry.slots() {
+        for handle in self.registry.handles() {
             // A shard that is running uses its instance.
-            if let Some(mut guard) = slot.shard.try_lock()
+            if let Some(mut guard) = handle.shard.try_lock()
                 && let Some(shard) = guard.as_mut()
                 && shard.drop_instance_unused(now, idle)
             {
-                slot.seen.lock().usage = shard.runner.usage;
+                handle.snapshot.lock().usage = shard.runner.usage;
                 dropped += 1;
             }
         }
@@ -33,10 +33,10 @@ impl Engine {
     pub fn commit_offsets(&self, behind_min: u64) -> usize {
         let now = self.ports.clock.monotonic();
         let mut committed = 0;
-        for slot in self.registry.slots() {
+        for handle in self.registry.handles() {
             // One that is running commits by itself.
-            let Some(mut guard) = slot.shard.try_lock() else { continue };
-            let deleted = slot.deleted.load(Ordering::Acquire);
+            let Some(mut guard) = handle.shard.try_lock() else { continue };
+            let deleted = handle.deleted.load(Ordering::Acquire);
             let Some(shard) = guard.as_mut().filter(|_| !deleted) else { continue };
             let behind = shard.state.meta.next.0.saturating_sub(shard.commits.durable().0);
             if shard.is_dirty() || behind < behind_min.max(1) {
@@ -45,10 +45,10 @@ impl Engine {
             match self.commit(shard, now) {
                 Ok(()) => committed += 1,
                 Err(error) => {
-                    tracing::warn!(projection = %slot.id.projection, %error, "an offset could not be committed");
+                    tracing::warn!(projection = %handle.id.projection, %error, "an offset could not be committed");
                 }
             }
-            slot.note(shard, now);
+            handle.record_step(shard, now);
         }
         committed
     }
@@ -62,22 +62,22 @@ impl Engine {
             let Some(event_time) = build.manifest.event_time else {
                 return false;
             };
-            let Some(slot) = build.slots.get(partition.0 as usize) else {
+            let Some(handle) = build.handles.get(partition.0 as usize) else {
                 return false;
             };
             let mark = time.watermark(event_time.allowed_lateness_us, event_time.tick_us);
             let (timers, watermark) = {
-                let seen = slot.seen.lock();
-                (seen.meta.timers_now, seen.meta.watermark)
+                let snapshot = handle.snapshot.lock();
+                (snapshot.meta.timers_now, snapshot.meta.watermark)
             };
-            timers > 0 && mark > watermark && first_timer(slot).is_some_and(|due| due <= mark)
+            timers > 0 && mark > watermark && first_timer(handle).is_some_and(|due| due <= mark)
         })
     }
 }
 
 /// When the first committed timer of a shard is due.
-fn first_timer(slot: &Slot) -> Option<Timestamp> {
-    let store = slot.store.as_ref()?;
+fn first_timer(handle: &ShardHandle) -> Option<Timestamp> {
+    let store = handle.store.as_ref()?;
     let all = KeyRange::all();
     let first = store.scan(Space::TimersByTime, &all, 1, false).ok()?;
     let due = first.first()?.0.first_chunk::<8>()?;

@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 /// A projection's share of the log's appends. It holds up to one second's worth
 /// of events.
 #[derive(Default)]
-pub(crate) struct EmitQuota(Mutex<Bucket>);
+pub(crate) struct EmitQuota(Mutex<TokenBucket>);
 
 #[derive(Default)]
-struct Bucket {
+struct TokenBucket {
     /// Events that may be sent at once.
     events: f64,
     /// When that was so; `None` for a bucket that is full.
@@ -20,7 +20,7 @@ struct Bucket {
 }
 
 impl EmitQuota {
-    /// Takes up to `wanted` events at `now`, with `per_s` in a second: how many may
+    /// Takes up to `requested` events at `now`, with `per_s` in a second: how many may
     /// be sent, at least one.
     ///
     /// # Errors
@@ -31,7 +31,12 @@ impl EmitQuota {
         clippy::cast_sign_loss,
         reason = "counts of events, far below what a double holds"
     )]
-    pub(crate) fn take(&self, now: Duration, wanted: usize, per_s: u64) -> Result<usize, Duration> {
+    pub(crate) fn take(
+        &self,
+        now: Duration,
+        requested: usize,
+        per_s: u64,
+    ) -> Result<usize, Duration> {
         let per_s = per_s.max(1) as f64;
         let mut bucket = self.0.lock();
         let held = match bucket.at {
@@ -42,18 +47,18 @@ impl EmitQuota {
         bucket.at = Some(now);
         bucket.events = held;
         // A few at a time would cost an append each.
-        let least = (wanted as f64).min(per_s / 10.0).max(1.0);
+        let least = (requested as f64).min(per_s / 10.0).max(1.0);
         if held < least {
             return Err(Duration::from_secs_f64((least - held) / per_s));
         }
-        let taken = (wanted as f64).min(held.floor());
-        bucket.events = held - taken;
-        Ok(taken as usize)
+        let accepted = (requested as f64).min(held.floor());
+        bucket.events = held - accepted;
+        Ok(accepted as usize)
     }
 
     /// Gives back what was taken and not sent.
     #[expect(clippy::cast_precision_loss, reason = "as above")]
-    pub(crate) fn give_back(&self, events: usize) {
+    pub(crate) fn refund(&self, events: usize) {
         self.0.lock().events += events as f64;
     }
 }
@@ -63,26 +68,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_more_than_the_rate_is_taken_over_any_time() {
+    fn no_more_than_the_rate_is_taken_over_any_period() {
         let quota = EmitQuota::default();
-        let (mut now, mut taken) = (Duration::from_secs(100), 0);
+        let (mut now, mut accepted) = (Duration::from_secs(100), 0);
         let end = now + Duration::from_secs(10);
         while now < end {
             match quota.take(now, 1_000, 5_000) {
-                Ok(events) => taken += events,
+                Ok(events) => accepted += events,
                 Err(wait) => now += wait,
             }
         }
         // One second's worth at the start, then the rate.
-        assert!((54_000..=55_000).contains(&taken), "{taken}");
+        assert!((54_000..=55_000).contains(&accepted), "{accepted}");
     }
 
     #[test]
-    fn events_that_were_not_sent_are_given_back() {
+    fn events_that_were_not_sent_are_refunded() {
         let quota = EmitQuota::default();
         assert_eq!(quota.take(Duration::ZERO, 10, 10), Ok(10));
         assert_eq!(quota.take(Duration::ZERO, 10, 10), Err(Duration::from_millis(100)));
-        quota.give_back(10);
+        quota.refund(10);
         assert_eq!(quota.take(Duration::ZERO, 10, 10), Ok(10));
     }
 }

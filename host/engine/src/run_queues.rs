@@ -1,11 +1,9 @@
 //! A fixed number of threads that run shards' steps, one step at a time each.
-//! There are two lanes with threads of their own: one for shards whose steps
-//! take little, one for those that take much or are not known yet, so that the
-//! former never wait for the latter, however many these are. In each lane shards
-//! that serve readers go first; those that catch up in the background get a turn
-//! now and then all the same. In the slow lane those whose plugins use much fuel
-//! let the others go first in the same way: who is new, or got there by the
-//! host's work for it, waits for one of them and not for all.
+//! There are two classes of shards with threads of their own: quick shards, and slow
+//! or new ones, so that quick shards never wait for slow ones. In each class shards
+//! that serve readers go first; every few turns a shard that catches up in the
+//! background is taken. In the slow class, shards whose plugins use much fuel come
+//! last in the same way, so that a new shard waits for one of them and not for all.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,7 +13,7 @@ use std::time::Duration;
 use lantern_core::Clock;
 use parking_lot::{Condvar, Mutex};
 
-use crate::slot::Slot;
+use crate::shard_handle::ShardHandle;
 
 /// One turn in this many goes to the shards that come last, although others wait.
 const LAST_EVERY: u32 = 4;
@@ -37,8 +35,8 @@ const LAZY: Duration = Duration::from_millis(250);
 /// much fuel is quick again: one that does so now and then stays slow.
 const QUICK_CALLS: u8 = 8;
 
-// The states of `Slot::run`.
-pub(crate) const RESTING: u8 = 0;
+// The states of `ShardHandle::run`.
+pub(crate) const IDLE: u8 = 0;
 const QUEUED: u8 = 1;
 const RUNNING: u8 = 2;
 /// Running, and woken meanwhile.
@@ -46,7 +44,7 @@ const RUNNING_WOKEN: u8 = 3;
 
 /// What is to become of a shard after its step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
+pub(crate) enum NextTurn {
     /// It has more to do.
     Again,
     /// It rests until it is woken.
@@ -56,7 +54,7 @@ pub(crate) enum Turn {
 }
 
 /// What a step took.
-pub(crate) struct Took {
+pub(crate) struct StepCost {
     /// CPU time of the thread that ran it, the plugin's and the host's.
     pub(crate) cpu: Duration,
     /// What the plugin used; 0 where it was not called, which shows nothing of
@@ -71,7 +69,7 @@ const UNMETERED: Duration = Duration::from_millis(5);
 /// What CPU time a thread's steps take.
 pub(crate) struct CpuMeter {
     /// The thread's, when it was asked last.
-    asked: Duration,
+    measured_at: Duration,
     /// How long the steps since then took on the clock.
     since: Duration,
 }
@@ -79,7 +77,7 @@ pub(crate) struct CpuMeter {
 impl CpuMeter {
     /// Of the calling thread.
     pub(crate) fn new(clock: &dyn Clock) -> Self {
-        Self { asked: clock.thread_cpu(), since: Duration::ZERO }
+        Self { measured_at: clock.thread_cpu(), since: Duration::ZERO }
     }
 
     /// The CPU time of a step that has just ended and took `time` on the clock, exact
@@ -91,15 +89,15 @@ impl CpuMeter {
             return time;
         }
         let now = clock.thread_cpu();
-        let cpu = now.saturating_sub(self.asked).saturating_sub(before);
-        (self.asked, self.since) = (now, Duration::ZERO);
+        let cpu = now.saturating_sub(self.measured_at).saturating_sub(before);
+        (self.measured_at, self.since) = (now, Duration::ZERO);
         cpu
     }
 }
 
 /// Which shards a thread runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Lane {
+pub(crate) enum QueueClass {
     /// Those whose steps take little.
     Quick = 0,
     /// The others, and those that are not known yet.
@@ -107,74 +105,78 @@ pub(crate) enum Lane {
 }
 
 #[derive(Default)]
-pub(crate) struct Pool {
-    queues: Mutex<Queues>,
-    /// For each lane: something is waiting.
+pub(crate) struct RunQueues {
+    queues: Mutex<QueueState>,
+    /// For each class: something is waiting.
     ready: [Condvar; 2],
 }
 
 #[derive(Default)]
-struct Queues {
-    quick: Waiting,
+struct QueueState {
+    quick: WaitingShards,
     /// Those that are not known yet, or whose steps took much CPU time.
-    slow: Waiting,
-    /// Those whose plugins used much fuel; in the slow lane as well.
-    heavy: Waiting,
-    /// Turns of the slow lane.
+    slow: WaitingShards,
+    /// Those whose plugins used much fuel; in the slow class as well.
+    heavy: WaitingShards,
+    /// Turns of the slow class.
     slow_turns: u32,
     /// Waiting for a time; few, so in no order.
-    delayed: Vec<(Duration, Arc<Slot>)>,
+    delayed: Vec<(Duration, Arc<ShardHandle>)>,
     /// Woken when their time comes, all after the same wait, so the first first.
-    lazy: VecDeque<(Duration, Arc<Slot>)>,
+    lazy: VecDeque<(Duration, Arc<ShardHandle>)>,
     turns: u32,
     closed: bool,
 }
 
 /// Shards that wait for a turn.
 #[derive(Default)]
-struct Waiting {
-    live: VecDeque<Arc<Slot>>,
-    background: VecDeque<Arc<Slot>>,
+struct WaitingShards {
+    live: VecDeque<Arc<ShardHandle>>,
+    background: VecDeque<Arc<ShardHandle>>,
     turns: u32,
 }
 
-impl Pool {
-    /// Has `slot` run soon.
-    pub(crate) fn wake(&self, slot: &Arc<Slot>) {
-        if rouse(slot) {
-            self.push(slot.clone());
+impl RunQueues {
+    /// Has `handle` run soon.
+    pub(crate) fn wake(&self, handle: &Arc<ShardHandle>) {
+        if mark_runnable(handle) {
+            self.push(handle.clone());
         }
     }
 
-    /// Has `slot` run within a while, together with whatever comes until then.
-    pub(crate) fn wake_lazily(&self, slot: &Arc<Slot>, now: Duration) {
-        if slot.lazy.swap(true, Ordering::AcqRel) {
+    /// Has `handle` run within a while, together with whatever comes until then.
+    pub(crate) fn wake_lazily(&self, handle: &Arc<ShardHandle>, now: Duration) {
+        if handle.lazy.swap(true, Ordering::AcqRel) {
             return;
         }
         let mut queues = self.queues.lock();
-        queues.lazy.push_back((now + LAZY, slot.clone()));
+        queues.lazy.push_back((now + LAZY, handle.clone()));
         if queues.lazy.len() == 1 {
-            // The threads of this lane are never away for long.
-            self.ready[Lane::Quick as usize].notify_one();
+            // The threads of this class are never away for long.
+            self.ready[QueueClass::Quick as usize].notify_one();
         }
     }
 
-    /// The next shard of a lane to run; waits for one. `None` once the pool is
+    /// The next shard of a class to run; waits for one. `None` once the pool is
     /// closed.
-    pub(crate) fn next(&self, lane: Lane, now: impl Fn() -> Duration) -> Option<Arc<Slot>> {
+    pub(crate) fn next(
+        &self,
+        class: QueueClass,
+        now: impl Fn() -> Duration,
+    ) -> Option<Arc<ShardHandle>> {
         let mut queues = self.queues.lock();
         loop {
             if queues.closed {
                 return None;
             }
             let wait = self.release(&mut queues, now());
-            if let Some(slot) = queues.pop(lane) {
-                slot.run.store(RUNNING, Ordering::Release);
-                return Some(slot);
+            if let Some(handle) = queues.pop(class) {
+                handle.run.store(RUNNING, Ordering::Release);
+                return Some(handle);
             }
-            let ready = &self.ready[lane as usize];
-            match (wait, lane) {
-                (Some(wait), Lane::Quick) => {
+            let ready = &self.ready[class as usize];
+            match (wait, class) {
+                (Some(wait), QueueClass::Quick) => {
                     ready.wait_for(&mut queues, wait);
                 }
                 _ => ready.wait(&mut queues),
@@ -182,42 +184,47 @@ impl Pool {
         }
     }
 
-    /// The next shard of either lane to run, if one is waiting.
-    pub(crate) fn try_next(&self, now: Duration) -> Option<Arc<Slot>> {
+    /// The next shard of either class to run, if one is waiting.
+    pub(crate) fn try_next(&self, now: Duration) -> Option<Arc<ShardHandle>> {
         let mut queues = self.queues.lock();
         self.release(&mut queues, now);
         queues.turns = queues.turns.wrapping_add(1);
-        let mut lanes = [Lane::Slow, Lane::Quick];
+        let mut classes = [QueueClass::Slow, QueueClass::Quick];
         if queues.turns.is_multiple_of(2) {
-            lanes.reverse();
+            classes.reverse();
         }
-        let slot = lanes.into_iter().find_map(|lane| queues.pop(lane))?;
-        slot.run.store(RUNNING, Ordering::Release);
-        Some(slot)
+        let handle = classes.into_iter().find_map(|class| queues.pop(class))?;
+        handle.run.store(RUNNING, Ordering::Release);
+        Some(handle)
     }
 
     /// Puts a shard back after its step.
-    pub(crate) fn done(&self, slot: Arc<Slot>, turn: Turn, now: Duration, took: &Took) {
+    pub(crate) fn done(
+        &self,
+        handle: Arc<ShardHandle>,
+        turn: NextTurn,
+        now: Duration,
+        took: &StepCost,
+    ) {
         // No other thread changes it while the shard is running.
-        let slow = after(slot.slow.load(Ordering::Acquire), took);
-        slot.slow.store(slow, Ordering::Release);
-        if turn == Turn::Again {
-            slot.run.store(QUEUED, Ordering::Release);
-            return self.push(slot);
+        let slow = quick_after(handle.slow.load(Ordering::Acquire), took);
+        handle.slow.store(slow, Ordering::Release);
+        if turn == NextTurn::Again {
+            handle.run.store(QUEUED, Ordering::Release);
+            return self.push(handle);
         }
-        let rests =
-            slot.run.compare_exchange(RUNNING, RESTING, Ordering::AcqRel, Ordering::Acquire);
+        let rests = handle.run.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire);
         match turn {
             // What waits for a fault to pass is not hurried by new events.
-            Turn::After(wait) => {
-                slot.run.store(QUEUED, Ordering::Release);
-                self.queues.lock().delayed.push((now + wait, slot));
-                // The threads of this lane are never away for long.
-                self.ready[Lane::Quick as usize].notify_one();
+            NextTurn::After(wait) => {
+                handle.run.store(QUEUED, Ordering::Release);
+                self.queues.lock().delayed.push((now + wait, handle));
+                // The threads of this class are never away for long.
+                self.ready[QueueClass::Quick as usize].notify_one();
             }
             _ if rests.is_err() => {
-                slot.run.store(QUEUED, Ordering::Release);
-                self.push(slot);
+                handle.run.store(QUEUED, Ordering::Release);
+                self.push(handle);
             }
             _ => {}
         }
@@ -231,25 +238,25 @@ impl Pool {
         }
     }
 
-    fn push(&self, slot: Arc<Slot>) {
-        let lane = self.queues.lock().push(slot);
-        self.ready[lane as usize].notify_one();
+    fn push(&self, handle: Arc<ShardHandle>) {
+        let class = self.queues.lock().push(handle);
+        self.ready[class as usize].notify_one();
     }
 
     /// Queues what has waited long enough; says how long the next has to wait.
-    fn release(&self, queues: &mut Queues, now: Duration) -> Option<Duration> {
+    fn release(&self, queues: &mut QueueState, now: Duration) -> Option<Duration> {
         let (due, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut queues.delayed).into_iter().partition(|d| d.0 <= now);
         queues.delayed = waiting;
-        for (_, slot) in due {
-            let lane = queues.push(slot);
-            self.ready[lane as usize].notify_one();
+        for (_, handle) in due {
+            let class = queues.push(handle);
+            self.ready[class as usize].notify_one();
         }
-        while let Some((_, slot)) = queues.lazy.pop_front_if(|(at, _)| *at <= now) {
-            slot.lazy.store(false, Ordering::Release);
-            if rouse(&slot) {
-                let lane = queues.push(slot);
-                self.ready[lane as usize].notify_one();
+        while let Some((_, handle)) = queues.lazy.pop_front_if(|(at, _)| *at <= now) {
+            handle.lazy.store(false, Ordering::Release);
+            if mark_runnable(&handle) {
+                let class = queues.push(handle);
+                self.ready[class as usize].notify_one();
             }
         }
         let times =
@@ -258,41 +265,41 @@ impl Pool {
     }
 }
 
-/// Notes that `slot` is to run; whether it must be queued for that.
-fn rouse(slot: &Slot) -> bool {
-    let woken = slot.run.fetch_update(Ordering::AcqRel, Ordering::Acquire, |run| match run {
-        RESTING => Some(QUEUED),
+/// Notes that `handle` is to run; whether it must be queued for that.
+fn mark_runnable(handle: &ShardHandle) -> bool {
+    let woken = handle.run.fetch_update(Ordering::AcqRel, Ordering::Acquire, |run| match run {
+        IDLE => Some(QUEUED),
         RUNNING => Some(RUNNING_WOKEN),
         _ => None,
     });
-    woken == Ok(RESTING)
+    woken == Ok(IDLE)
 }
 
-impl Queues {
-    fn push(&mut self, slot: Arc<Slot>) -> Lane {
-        let (lane, waiting) = match slot.slow.load(Ordering::Acquire) {
-            0 => (Lane::Quick, &mut self.quick),
-            1 => (Lane::Slow, &mut self.slow),
-            _ => (Lane::Slow, &mut self.heavy),
+impl QueueState {
+    fn push(&mut self, handle: Arc<ShardHandle>) -> QueueClass {
+        let (class, waiting) = match handle.slow.load(Ordering::Acquire) {
+            0 => (QueueClass::Quick, &mut self.quick),
+            1 => (QueueClass::Slow, &mut self.slow),
+            _ => (QueueClass::Slow, &mut self.heavy),
         };
-        if slot.active.load(Ordering::Acquire) {
-            waiting.live.push_back(slot);
+        if handle.active.load(Ordering::Acquire) {
+            waiting.live.push_back(handle);
         } else {
-            waiting.background.push_back(slot);
+            waiting.background.push_back(handle);
         }
-        lane
+        class
     }
 
-    fn pop(&mut self, lane: Lane) -> Option<Arc<Slot>> {
-        if lane == Lane::Quick {
+    fn pop(&mut self, class: QueueClass) -> Option<Arc<ShardHandle>> {
+        if class == QueueClass::Quick {
             return self.quick.pop();
         }
-        in_turn(&mut self.slow_turns, [&mut self.slow, &mut self.heavy], Waiting::pop)
+        in_turn(&mut self.slow_turns, [&mut self.slow, &mut self.heavy], WaitingShards::pop)
     }
 }
 
-impl Waiting {
-    fn pop(&mut self) -> Option<Arc<Slot>> {
+impl WaitingShards {
+    fn pop(&mut self) -> Option<Arc<ShardHandle>> {
         let order = [&mut self.live, &mut self.background];
         in_turn(&mut self.turns, order, VecDeque::pop_front)
     }
@@ -303,8 +310,8 @@ impl Waiting {
 fn in_turn<Q>(
     turns: &mut u32,
     mut queues: [&mut Q; 2],
-    pop: impl Fn(&mut Q) -> Option<Arc<Slot>>,
-) -> Option<Arc<Slot>> {
+    pop: impl Fn(&mut Q) -> Option<Arc<ShardHandle>>,
+) -> Option<Arc<ShardHandle>> {
     *turns = turns.wrapping_add(1);
     if turns.is_multiple_of(LAST_EVERY) {
         queues.reverse();
@@ -313,7 +320,7 @@ fn in_turn<Q>(
 }
 
 /// How many calls must take little before a shard is quick, after a step.
-fn after(before: u8, took: &Took) -> u8 {
+fn quick_after(before: u8, took: &StepCost) -> u8 {
     if took.fuel > SLOW_FUEL {
         QUICK_CALLS
     } else if took.cpu > SLOW_CPU {
@@ -326,11 +333,11 @@ fn after(before: u8, took: &Took) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::Stop;
+    use crate::shard::StopReason;
     use lantern_core::fake::CountingRandom;
     use lantern_core::{PartitionId, ShardId, VersionId};
 
-    fn slot(projection: &str) -> Arc<Slot> {
+    fn handle(projection: &str) -> Arc<ShardHandle> {
         let version = VersionId("v".into());
         let id = ShardId {
             projection: projection.into(),
@@ -338,43 +345,43 @@ mod tests {
             rebuild: 0,
             partition: PartitionId(0),
         };
-        Arc::new(Slot::new(
+        Arc::new(ShardHandle::new(
             id,
-            Err(Stop::Halt("a test needs none".into())),
+            Err(StopReason::Halt("a test needs none".into())),
             &CountingRandom::default(),
         ))
     }
 
-    const ENDLESS: Took = Took { cpu: Duration::from_millis(45), fuel: 100_000_000 };
-    const SMALL: Took = Took { cpu: Duration::from_millis(45), fuel: 50_000 };
-    const NO_CALL: Took = Took { cpu: Duration::from_millis(1), fuel: 0 };
+    const ENDLESS: StepCost = StepCost { cpu: Duration::from_millis(45), fuel: 100_000_000 };
+    const SMALL: StepCost = StepCost { cpu: Duration::from_millis(45), fuel: 50_000 };
+    const NO_CALL: StepCost = StepCost { cpu: Duration::from_millis(1), fuel: 0 };
 
-    fn ran(pool: &Pool, slot: &Arc<Slot>, took: &Took) {
-        pool.wake(slot);
-        assert!(pool.try_next(Duration::ZERO).is_some_and(|next| next.id == slot.id));
-        pool.done(slot.clone(), Turn::Rest, Duration::ZERO, took);
+    fn ran(pool: &RunQueues, handle: &Arc<ShardHandle>, took: &StepCost) {
+        pool.wake(handle);
+        assert!(pool.try_next(Duration::ZERO).is_some_and(|next| next.id == handle.id));
+        pool.done(handle.clone(), NextTurn::Rest, Duration::ZERO, took);
     }
 
     #[test]
     fn the_quick_lane_is_never_given_to_shards_that_use_much_fuel() {
-        let pool = Pool::default();
-        let next = |lane| {
+        let pool = RunQueues::default();
+        let next = |class| {
             let queues = &mut *pool.queues.lock();
-            queues.pop(lane).map(|slot| slot.id.projection.clone())
+            queues.pop(class).map(|handle| handle.id.projection.clone())
         };
-        let endless = ["a", "b", "c", "d", "e", "f"].map(slot);
+        let endless = ["a", "b", "c", "d", "e", "f"].map(handle);
         // Their steps end before one is slow by its CPU time.
-        endless.iter().for_each(|slot| ran(&pool, slot, &ENDLESS));
-        let quick = slot("quick");
+        endless.iter().for_each(|handle| ran(&pool, handle, &ENDLESS));
+        let quick = handle("quick");
         ran(&pool, &quick, &SMALL);
-        endless.iter().for_each(|slot| pool.wake(slot));
+        endless.iter().for_each(|handle| pool.wake(handle));
         pool.wake(&quick);
-        assert_eq!(next(Lane::Quick).as_deref(), Some("quick"));
-        assert_eq!(next(Lane::Quick), None);
-        for slot in &endless {
-            assert_eq!(next(Lane::Slow), Some(slot.id.projection.clone()));
+        assert_eq!(next(QueueClass::Quick).as_deref(), Some("quick"));
+        assert_eq!(next(QueueClass::Quick), None);
+        for handle in &endless {
+            assert_eq!(next(QueueClass::Slow), Some(handle.id.projection.clone()));
         }
-        assert_eq!(next(Lane::Slow), None);
+        assert_eq!(next(QueueClass::Slow), None);
     }
 
     /// A thread whose CPU time is said.
@@ -414,9 +421,9 @@ mod tests {
 
     #[test]
     fn a_shard_is_quick_once_its_calls_take_little() {
-        let pool = Pool::default();
-        let slow = |slot: &Slot| slot.slow.load(Ordering::Acquire) > 0;
-        let shard = slot("a");
+        let pool = RunQueues::default();
+        let slow = |handle: &ShardHandle| handle.slow.load(Ordering::Acquire) > 0;
+        let shard = handle("a");
         ran(&pool, &shard, &NO_CALL);
         assert!(slow(&shard), "its plugin was not called yet");
         ran(&pool, &shard, &SMALL);
@@ -430,7 +437,7 @@ mod tests {
         }
         ran(&pool, &shard, &SMALL);
         assert!(!slow(&shard));
-        ran(&pool, &shard, &Took { cpu: SLOW_CPU * 2, fuel: 1 });
+        ran(&pool, &shard, &StepCost { cpu: SLOW_CPU * 2, fuel: 1 });
         assert!(slow(&shard), "the host worked long for it");
         ran(&pool, &shard, &SMALL);
         assert!(!slow(&shard));
@@ -438,16 +445,16 @@ mod tests {
 
     #[test]
     fn in_the_slow_lane_those_that_use_much_fuel_let_others_go_first() {
-        let pool = Pool::default();
-        let endless = ["a", "b", "c", "d", "e", "f"].map(slot);
-        endless.iter().for_each(|slot| ran(&pool, slot, &ENDLESS));
-        endless.iter().for_each(|slot| pool.wake(slot));
+        let pool = RunQueues::default();
+        let endless = ["a", "b", "c", "d", "e", "f"].map(handle);
+        endless.iter().for_each(|handle| ran(&pool, handle, &ENDLESS));
+        endless.iter().for_each(|handle| pool.wake(handle));
         for number in 0..100 {
             // A shard that is not known yet, and one for which the host worked long.
-            let other = slot("other");
+            let other = handle("other");
             pool.wake(&other);
             let turns = (1..).find(|_| {
-                let next = pool.queues.lock().pop(Lane::Slow).expect("some wait");
+                let next = pool.queues.lock().pop(QueueClass::Slow).expect("some wait");
                 let came = Arc::ptr_eq(&next, &other);
                 if !came {
                     pool.queues.lock().push(next);
@@ -457,8 +464,8 @@ mod tests {
             assert!(turns <= Some(2), "it came after {turns:?} turns, the time {number}");
         }
         let heavy = (0..LAST_EVERY).filter(|_| {
-            pool.wake(&slot("other"));
-            let next = pool.queues.lock().pop(Lane::Slow).expect("some wait");
+            pool.wake(&handle("other"));
+            let next = pool.queues.lock().pop(QueueClass::Slow).expect("some wait");
             let heavy = next.slow.load(Ordering::Acquire) > 1;
             if heavy {
                 pool.queues.lock().push(next);
@@ -470,14 +477,14 @@ mod tests {
 
     #[test]
     fn what_waits_for_a_time_comes_back_in_its_lane() {
-        let pool = Pool::default();
-        let shard = slot("a");
+        let pool = RunQueues::default();
+        let shard = handle("a");
         pool.wake(&shard);
-        let taken = pool.next(Lane::Slow, || Duration::ZERO);
-        let wait = Turn::After(Duration::from_secs(1));
-        pool.done(taken.expect("it was woken"), wait, Duration::ZERO, &SMALL);
+        let accepted = pool.next(QueueClass::Slow, || Duration::ZERO);
+        let wait = NextTurn::After(Duration::from_secs(1));
+        pool.done(accepted.expect("it was woken"), wait, Duration::ZERO, &SMALL);
         assert!(pool.try_next(Duration::ZERO).is_none());
         let due = || Duration::from_secs(1);
-        assert!(pool.next(Lane::Quick, due).is_some_and(|next| next.id == shard.id));
+        assert!(pool.next(QueueClass::Quick, due).is_some_and(|next| next.id == shard.id));
     }
 }

@@ -10,9 +10,9 @@ use lantern_core::{
 
 use crate::apply::traceparent;
 use crate::outbox::post;
-use crate::parking;
+use crate::parked_events;
 use crate::runner::{CallError, Runner};
-use crate::shard::Stop;
+use crate::shard::StopReason;
 use crate::state::ShardState;
 use crate::ticks::Ticker;
 use crate::write_buffer::WriteBuffer;
@@ -34,7 +34,7 @@ impl Decider<'_> {
         &mut self,
         selection: &ParkedSelection,
         retry: bool,
-    ) -> (ParkedOutcome, Result<(), Stop>) {
+    ) -> (ParkedOutcome, Result<(), StopReason>) {
         let mut outcome = ParkedOutcome::default();
         // A fault may have kept timers from firing for this position; a fold
         // from the beginning fires them before it takes this decision.
@@ -60,7 +60,7 @@ impl Decider<'_> {
 
     /// Takes a decision again, in a fold that has come to its place. `false`
     /// where it comes out otherwise.
-    pub(crate) fn decide_again(&mut self, record: &DecisionRecord) -> Result<bool, Stop> {
+    pub(crate) fn replay_decision(&mut self, record: &DecisionRecord) -> Result<bool, StopReason> {
         let selection = ParkedSelection {
             all: record.all,
             offsets: record.offsets.clone(),
@@ -80,7 +80,7 @@ impl Decider<'_> {
         retry: bool,
         most: u64,
         outcome: &mut ParkedOutcome,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), StopReason> {
         if retry {
             self.retry_parked(selection, most, outcome)
         } else {
@@ -106,7 +106,7 @@ impl Decider<'_> {
         selection: &ParkedSelection,
         most: u64,
         outcome: &mut ParkedOutcome,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), StopReason> {
         let mut stuck = BTreeSet::new();
         let mut from = Vec::new();
         loop {
@@ -151,7 +151,7 @@ impl Decider<'_> {
         selection: &ParkedSelection,
         most: u64,
         outcome: &mut ParkedOutcome,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), StopReason> {
         let mut from = Vec::new();
         loop {
             let page = parked_page(&self.state.buffer, &from)?;
@@ -172,7 +172,7 @@ impl Decider<'_> {
         }
     }
 
-    fn retry_one(&mut self, key: &[u8], mut record: ParkedRecord) -> Result<bool, Stop> {
+    fn retry_one(&mut self, key: &[u8], mut record: ParkedRecord) -> Result<bool, StopReason> {
         if record.event.kind == UNREADABLE_TYPE {
             // No plugin can take it: only another reading of the log could.
             record.attempts += 1;
@@ -196,7 +196,7 @@ impl Decider<'_> {
             Err(CallError::Due(due)) => Err(CallError::due_is_a_fault(due)),
             Err(CallError::Event(error)) => {
                 let ShardState { meta, buffer, .. } = &mut *self.state;
-                parking::note_failed_again(key, &mut record, &error, meta, buffer);
+                parked_events::note_failed_again(key, &mut record, &error, meta, buffer);
                 Ok(false)
             }
         }
@@ -228,7 +228,7 @@ pub(crate) fn parked_page(
     from: &[u8],
 ) -> Result<Vec<(Vec<u8>, ParkedRecord)>, StoreError> {
     let range = KeyRange { start: from.to_vec(), end: None };
-    buffer.scan(Space::Parked, &range, PAGE, false)?.into_iter().map(whole).collect()
+    buffer.scan(Space::Parked, &range, PAGE, false)?.into_iter().map(decode_parked).collect()
 }
 
 /// A page of the committed parked records in `store`, from the key `from` on.
@@ -238,10 +238,10 @@ pub(crate) fn decoded(
     limit: usize,
 ) -> Result<Vec<(Vec<u8>, ParkedRecord)>, StoreError> {
     let range = KeyRange { start: from.to_vec(), end: None };
-    store.scan(Space::Parked, &range, limit, false)?.into_iter().map(whole).collect()
+    store.scan(Space::Parked, &range, limit, false)?.into_iter().map(decode_parked).collect()
 }
 
-fn whole((key, value): (Vec<u8>, Vec<u8>)) -> Result<(Vec<u8>, ParkedRecord), StoreError> {
+fn decode_parked((key, value): (Vec<u8>, Vec<u8>)) -> Result<(Vec<u8>, ParkedRecord), StoreError> {
     match ParkedRecord::decode(&value) {
         Some(record) => Ok((key, record)),
         None => Err(StoreError::Damaged("a parked event".into())),

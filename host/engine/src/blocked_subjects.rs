@@ -74,8 +74,8 @@ pub(crate) fn key(tenant: &str, subject: &str) -> Vec<u8> {
 }
 
 fn decode_key(key: &[u8]) -> Option<(String, String)> {
-    let (length, rest) = key.split_first_chunk::<4>()?;
-    let (tenant, subject) = rest.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+    let (length, names) = key.split_first_chunk::<4>()?;
+    let (tenant, subject) = names.split_at_checked(u32::from_be_bytes(*length) as usize)?;
     Some((String::from_utf8(tenant.into()).ok()?, String::from_utf8(subject.into()).ok()?))
 }
 

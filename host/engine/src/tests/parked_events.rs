@@ -10,7 +10,7 @@ fn all() -> ParkedSelection {
 }
 
 #[test]
-fn the_nth_event_is_parked_with_its_reason_and_the_rest_is_folded() {
+fn the_nth_event_is_parked_with_its_reason_and_the_others_are_folded() {
     for bad in [Bad::Name, Bad::Trap] {
         for at in [0, 1, 63, 99] {
             let world = World::new(EngineConfig::default());
@@ -125,8 +125,8 @@ fn a_neighbour_never_notices() {
     let mut other = manifest(OnFailure::ParkEvent);
     other.name = "victim".into();
     let victim = NativePlugin::new(other, |batch: &Batch, host, _: &mut ()| {
-        for (place, event) in batch.events.iter().enumerate() {
-            let cause = batch.cause_of_event(place);
+        for (index, event) in batch.events.iter().enumerate() {
+            let cause = batch.cause_of_event(index);
             read(host, cause, event.subject, event.time, event.data).map_err(host_error)?;
         }
         Ok(())
@@ -171,7 +171,7 @@ fn unreadable(n: i64, kind: Option<&str>) -> Event {
 }
 
 #[test]
-fn unreadable_records_halt_nobody_and_block_no_subject() {
+fn unreadable_records_halt_no_projection_and_block_no_subject() {
     let config = EngineConfig { parked_in_a_row_max: 3, ..EngineConfig::default() };
     let world = World::new(config);
     world.log.append_to(P0, (0..10).map(|n| unreadable(n, None)));
@@ -223,8 +223,8 @@ fn unreadable_records_of_unknown_type_do_not_count_for_the_halt_and_others_do() 
 }
 
 #[test]
-fn a_flood_of_unreadable_records_is_counted_past_those_that_are_kept() {
-    let kept = i64::try_from(crate::parking::UNREADABLE_KEPT_MAX).unwrap();
+fn a_flood_of_unreadable_records_is_counted_beyond_those_that_are_stored() {
+    let kept = i64::try_from(crate::parked_events::UNREADABLE_KEPT_MAX).unwrap();
     let world = World::new(EngineConfig::default());
     world.log.append_to(P0, (0..kept + 7).map(|n| unreadable(n, None)));
     world.log.append_to(P0, [event(kept + 7, "s1", "ok")]);
@@ -313,9 +313,9 @@ fn a_row_that_breaks_its_declaration_parks_its_event_and_names_the_field() {
     world.push(
         "a",
         NativePlugin::new(manifest(OnFailure::ParkEvent), |batch: &Batch, host, _: &mut ()| {
-            for (place, event) in batch.events.iter().enumerate() {
+            for (index, event) in batch.events.iter().enumerate() {
                 let row = format!("{{\"n\":{}}}", String::from_utf8_lossy(event.data));
-                let cause = batch.cause_of_event(place);
+                let cause = batch.cause_of_event(index);
                 host.put(cause, TableId(0), event.subject, row.as_bytes()).map_err(host_error)?;
             }
             Ok(())
@@ -341,13 +341,13 @@ fn a_row_is_judged_by_the_tenant_of_its_own_event_for_every_cut() {
         world.push(
             "a",
             NativePlugin::new(owned, |batch: &Batch, host, _: &mut ()| {
-                for (place, event) in batch.events.iter().enumerate() {
+                for (index, event) in batch.events.iter().enumerate() {
                     let key = format!(
                         "{}\0{place_of}",
                         String::from_utf8_lossy(event.data),
                         place_of = event.subject
                     );
-                    let cause = batch.cause_of_event(place);
+                    let cause = batch.cause_of_event(index);
                     let n = host.get(TableId(0), &key).map_err(host_error)?.map_or(0, |row| {
                         serde_json::from_slice::<serde_json::Value>(&row).unwrap()["n"]
                             .as_u64()

@@ -10,14 +10,14 @@ use crate::{Engine, EngineError};
 
 /// A projection, as far as the graph is concerned.
 #[derive(Clone)]
-struct Node {
+struct ProjectionNode {
     name: String,
     subscribes: lantern_core::TypeFilter,
     emits: Vec<String>,
     allows: bool,
 }
 
-impl Node {
+impl ProjectionNode {
     fn new(name: &str, manifest: &Manifest) -> Self {
         Self {
             name: name.to_owned(),
@@ -49,14 +49,16 @@ impl Engine {
         if manifest.emits.is_empty() {
             return Ok(());
         }
-        let mut nodes = vec![Node::new(projection, manifest)];
+        let mut nodes = vec![ProjectionNode::new(projection, manifest)];
         for other in self.registry.read().values() {
             let record = &other.record;
             if record.name != projection {
-                nodes.extend(counted(record, upcoming).map(|m| Node::new(&record.name, m)));
+                nodes.extend(
+                    counted(record, upcoming).map(|m| ProjectionNode::new(&record.name, m)),
+                );
             }
         }
-        refused(&nodes).map_or(Ok(()), |cycle| Err(EngineError::Cycle(cycle)))
+        find_forbidden_cycle(&nodes).map_or(Ok(()), |cycle| Err(EngineError::Cycle(cycle)))
     }
 }
 
@@ -72,40 +74,40 @@ fn counted(record: &ProjectionRecord, upcoming: bool) -> impl Iterator<Item = &M
 
 /// The first cycle through node 0 that some manifest on it does not allow, for
 /// people.
-fn refused(nodes: &[Node]) -> Option<String> {
-    (0..nodes.len()).filter(|&place| !nodes[place].allows).find_map(|place| {
-        let mut cycle = path(nodes, 0, place)?;
-        cycle.extend(path(nodes, place, 0)?);
+fn find_forbidden_cycle(nodes: &[ProjectionNode]) -> Option<String> {
+    (0..nodes.len()).filter(|&index| !nodes[index].allows).find_map(|index| {
+        let mut cycle = path(nodes, 0, index)?;
+        cycle.extend(path(nodes, index, 0)?);
         Some(described(nodes, &cycle))
     })
 }
 
-/// The nodes from `from` on a shortest way to `to`, without `to` itself: at least
+/// The nodes from `from` on a shortest path to `to`, without `to` itself: at least
 /// one step.
-fn path(nodes: &[Node], from: usize, to: usize) -> Option<Vec<usize>> {
+fn path(nodes: &[ProjectionNode], from: usize, to: usize) -> Option<Vec<usize>> {
     // From a node other than the first to itself there is nothing to go.
     if from == to && from == 0 && !nodes.iter().any(|next| nodes[0].feeds(next).is_some()) {
         return None;
     }
     let mut before: Vec<Option<usize>> = vec![None; nodes.len()];
     let mut queue = VecDeque::from([from]);
-    while let Some(place) = queue.pop_front() {
+    while let Some(index) = queue.pop_front() {
         for next in 0..nodes.len() {
-            if nodes[place].feeds(&nodes[next]).is_none() {
+            if nodes[index].feeds(&nodes[next]).is_none() {
                 continue;
             }
             if next == to {
-                let mut way = vec![place];
+                let mut reversed = vec![index];
                 while let Some(previous) =
-                    before[*way.last()?].filter(|_| way.last() != Some(&from))
+                    before[*reversed.last()?].filter(|_| reversed.last() != Some(&from))
                 {
-                    way.push(previous);
+                    reversed.push(previous);
                 }
-                way.reverse();
-                return Some(way);
+                reversed.reverse();
+                return Some(reversed);
             }
             if before[next].is_none() && next != from {
-                before[next] = Some(place);
+                before[next] = Some(index);
                 queue.push_back(next);
             }
         }
@@ -113,11 +115,11 @@ fn path(nodes: &[Node], from: usize, to: usize) -> Option<Vec<usize>> {
     None
 }
 
-fn described(nodes: &[Node], cycle: &[usize]) -> String {
+fn described(nodes: &[ProjectionNode], cycle: &[usize]) -> String {
     let mut steps = Vec::new();
-    for (index, &place) in cycle.iter().enumerate() {
-        let next = &nodes[cycle[(index + 1) % cycle.len()]];
-        let node = &nodes[place];
+    for (step, &index) in cycle.iter().enumerate() {
+        let next = &nodes[cycle[(step + 1) % cycle.len()]];
+        let node = &nodes[index];
         let kind = node.feeds(next).unwrap_or("?");
         steps.push(format!("`{}` emits `{kind}`, which `{}` reads", node.name, next.name));
     }
@@ -132,14 +134,14 @@ fn described(nodes: &[Node], cycle: &[usize]) -> String {
 mod tests {
     use super::*;
 
-    fn node(name: &str, subscribes: &str, emits: &[&str], depth: Option<u32>) -> Node {
+    fn node(name: &str, subscribes: &str, emits: &[&str], depth: Option<u32>) -> ProjectionNode {
         let manifest = Manifest {
             subscribes: vec![subscribes.into()],
             emits: emits.iter().map(|kind| (*kind).into()).collect(),
             cycle_depth_max: depth,
             ..Manifest::default()
         };
-        Node::new(name, &manifest)
+        ProjectionNode::new(name, &manifest)
     }
 
     #[test]
@@ -147,18 +149,18 @@ mod tests {
         let a = node("a", "x.*", &["y"], None);
         let b = node("b", "y", &["z", "q"], None);
         let c = node("c", "z", &["x.1"], None);
-        assert_eq!(refused(&[a.clone(), b.clone()]), None, "a chain is no cycle");
-        let cycle = refused(&[a.clone(), b.clone(), c.clone()]).unwrap();
+        assert_eq!(find_forbidden_cycle(&[a.clone(), b.clone()]), None, "a chain is no cycle");
+        let cycle = find_forbidden_cycle(&[a.clone(), b.clone(), c.clone()]).unwrap();
         for step in ["`a` emits `y`, which `b` reads", "`b` emits `z`, which `c` reads"] {
             assert!(cycle.contains(step), "{cycle}");
         }
         assert!(cycle.contains("`c` emits `x.1`, which `a` reads"), "{cycle}");
         let back = node("back", "y", &["x.2"], None);
-        let cycle = refused(&[back, a.clone()]).unwrap();
+        let cycle = find_forbidden_cycle(&[back, a.clone()]).unwrap();
         assert!(cycle.contains("`back` emits `x.2`, which `a` reads; `a` emits `y`"), "{cycle}");
         // A cycle that the new one is no part of is not its fault.
         let other = node("other", "y", &["end"], None);
-        assert_eq!(refused(&[other, a, b, c]), None);
+        assert_eq!(find_forbidden_cycle(&[other, a, b, c]), None);
     }
 
     #[test]
@@ -166,8 +168,8 @@ mod tests {
         let a = node("a", "x", &["y"], Some(3));
         let allowed = node("b", "y", &["x"], Some(3));
         let not = node("c", "y", &["x"], None);
-        assert_eq!(refused(&[a.clone(), allowed.clone()]), None);
-        let cycle = refused(&[a, allowed, not]).unwrap();
+        assert_eq!(find_forbidden_cycle(&[a.clone(), allowed.clone()]), None);
+        let cycle = find_forbidden_cycle(&[a, allowed, not]).unwrap();
         assert!(cycle.contains("is not set by `c`)"), "{cycle}");
     }
 }
