@@ -1,6 +1,6 @@
 //! Rows and changes as JSON text, encoded once and shared by every subscriber.
 //!
-//! A [`Fragment`] is the inside of a delta: `"up":{…},"del":[…]`. A frame is a
+//! A [`DeltaParts`] is the inside of a delta: `"up":{…},"del":[…]`. A frame is a
 //! short header of the subscription's own around it. Values are spliced in as
 //! they are stored and never parsed into a tree.
 
@@ -24,20 +24,20 @@ pub(crate) struct RowTooLarge {
 
 /// Changes of one table, cut into parts that fit a frame. At least one part.
 #[derive(Debug)]
-pub(crate) struct Fragment {
+pub(crate) struct DeltaParts {
     pub(crate) parts: Vec<Bytes>,
     /// Counts the bytes against a budget for as long as anybody holds them.
-    _lease: Option<Lease>,
+    _lease: Option<BudgetLease>,
 }
 
 /// Bytes taken from a shared budget, given back on drop.
 #[derive(Debug)]
-pub(crate) struct Lease {
+pub(crate) struct BudgetLease {
     budget: Arc<AtomicUsize>,
     bytes: usize,
 }
 
-impl Lease {
+impl BudgetLease {
     /// Takes `bytes` where the budget's use stays within `max`.
     pub(crate) fn take(budget: &Arc<AtomicUsize>, bytes: usize, max: usize) -> Option<Self> {
         budget
@@ -49,13 +49,13 @@ impl Lease {
     }
 }
 
-impl Drop for Lease {
+impl Drop for BudgetLease {
     fn drop(&mut self) {
         self.budget.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
-impl Fragment {
+impl DeltaParts {
     /// Encodes changes: `None` deletes.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ impl Fragment {
     pub(crate) fn encode<'a>(
         changes: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
         part_bytes: usize,
-        lease: Option<Lease>,
+        lease: Option<BudgetLease>,
     ) -> Result<Self, RowTooLarge> {
         let mut parts = Vec::new();
         // Rows and deleted keys go to a buffer each, since the changes of a
@@ -132,13 +132,13 @@ fn push_value(text: &mut Vec<u8>, key: &str, value: &[u8]) {
 }
 
 /// Collects a snapshot's rows into parts: JSON objects that fit a frame.
-pub(crate) struct RowParts {
+pub(crate) struct SnapshotParts {
     room: usize,
     part: Vec<u8>,
     entry: Vec<u8>,
 }
 
-impl RowParts {
+impl SnapshotParts {
     pub(crate) fn new(part_bytes: usize) -> Self {
         Self { room: part_bytes.saturating_sub(2), part: Vec::new(), entry: Vec::new() }
     }
@@ -188,7 +188,7 @@ mod tests {
             })
             .collect();
         let changes = rows.iter().map(|(k, v)| (k.as_str(), v.as_deref()));
-        let fragment = Fragment::encode(changes, 300, None).unwrap();
+        let fragment = DeltaParts::encode(changes, 300, None).unwrap();
         assert!(fragment.parts.len() > 5);
         let (mut up, mut del) = (BTreeMap::new(), Vec::new());
         for part in &fragment.parts {
@@ -208,18 +208,18 @@ mod tests {
     fn a_row_larger_than_a_frame_is_named_and_a_broken_one_becomes_null() {
         let large = format!("\"{}\"", "x".repeat(400));
         let changes = [("k", Some(large.as_bytes()))];
-        let error = Fragment::encode(changes.into_iter(), 300, None).unwrap_err();
+        let error = DeltaParts::encode(changes.into_iter(), 300, None).unwrap_err();
         assert_eq!(error.key, "k");
-        let fragment = Fragment::encode([("k", Some(&b"{"[..]))].into_iter(), 300, None).unwrap();
+        let fragment = DeltaParts::encode([("k", Some(&b"{"[..]))].into_iter(), 300, None).unwrap();
         assert_eq!(&fragment.parts[0][..], br#""up":{"k":null},"del":[]"#);
     }
 
     #[test]
     fn a_lease_gives_back_what_it_took() {
         let budget = Arc::new(AtomicUsize::new(0));
-        let lease = Lease::take(&budget, 60, 100).unwrap();
-        assert!(Lease::take(&budget, 60, 100).is_none());
+        let lease = BudgetLease::take(&budget, 60, 100).unwrap();
+        assert!(BudgetLease::take(&budget, 60, 100).is_none());
         drop(lease);
-        assert!(Lease::take(&budget, 60, 100).is_some());
+        assert!(BudgetLease::take(&budget, 60, 100).is_some());
     }
 }

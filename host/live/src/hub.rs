@@ -64,8 +64,8 @@ impl Hub {
         I: AsyncRead + AsyncWrite + Unpin + Send,
         S: Future<Output = ()> + Send,
     {
-        let counted = Counted::new(&self);
-        session::run(&self, io, shutdown, counted.place <= self.config.sessions_max).await
+        let permit = SessionPermit::new(&self);
+        session::run(&self, io, shutdown, permit.index <= self.config.sessions_max).await
     }
 
     /// How many sessions there are.
@@ -100,22 +100,22 @@ impl CommitSink for Hub {
     }
 }
 
-/// A session's place in the count, given back when it ends.
-struct Counted<'a> {
+/// A session's index in the count, given back when it ends.
+struct SessionPermit<'a> {
     hub: &'a Hub,
     /// 1 for the first.
-    place: usize,
+    index: usize,
 }
 
-impl<'a> Counted<'a> {
+impl<'a> SessionPermit<'a> {
     fn new(hub: &'a Hub) -> Self {
-        let place = hub.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        let index = hub.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         metrics::gauge!("lantern_feed_sessions").increment(1.0);
-        Self { hub, place }
+        Self { hub, index }
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for SessionPermit<'_> {
     fn drop(&mut self) {
         self.hub.sessions.fetch_sub(1, Ordering::Relaxed);
         metrics::gauge!("lantern_feed_sessions").decrement(1.0);

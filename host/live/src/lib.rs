@@ -51,11 +51,11 @@ mod encode;
 pub mod fuzzing;
 mod hub;
 mod protocol;
-mod reader;
 mod ring;
 mod session;
+mod snapshot_reader;
 mod socket;
-mod sub;
+mod subscription;
 mod token;
 mod topic;
 

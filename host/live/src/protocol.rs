@@ -96,7 +96,7 @@ pub(crate) enum Mode {
 /// Why a subscription starts again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum ResetWhy {
+pub(crate) enum ResetReason {
     Epoch,
     History,
     TooOld,
@@ -104,7 +104,7 @@ pub(crate) enum ResetWhy {
     Fields,
 }
 
-impl ResetWhy {
+impl ResetReason {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Epoch => "epoch",
@@ -137,7 +137,7 @@ pub(crate) enum ServerMessage<'a> {
     },
     Reset {
         ch: u64,
-        why: ResetWhy,
+        why: ResetReason,
         /// The table's fields, where another version may have changed them.
         #[serde(skip_serializing_if = "Option::is_none")]
         fields: Option<&'a serde_json::value::RawValue>,

@@ -8,11 +8,11 @@ use std::sync::{Arc, OnceLock};
 use lantern_core::{Checkpoint, PublishedCommit, TableChanges, TableId};
 
 use crate::LiveConfig;
-use crate::encode::{Fragment, RowTooLarge};
+use crate::encode::{DeltaParts, RowTooLarge};
 
 /// From one commit to the next: a commit, or of a projection over several
 /// partitions the merged rows of one or more.
-pub(crate) struct Step {
+pub(crate) struct RingCommit {
     pub(crate) from: u64,
     pub(crate) to: u64,
     /// Where the shards are after it.
@@ -20,11 +20,11 @@ pub(crate) struct Step {
     changes: Changes,
     bytes: usize,
     /// One a changed table, encoded when the first subscriber needs it.
-    encoded: Box<[OnceLock<Encoded>]>,
+    encoded: Box<[OnceLock<EncodedChanges>]>,
 }
 
 /// A table's changes as JSON, shared; or the row that fits no frame.
-type Encoded = Result<Arc<Fragment>, RowTooLarge>;
+type EncodedChanges = Result<Arc<DeltaParts>, RowTooLarge>;
 
 enum Changes {
     Commit(Arc<PublishedCommit>),
@@ -34,7 +34,7 @@ enum Changes {
 /// What a row takes in memory in addition to its bytes, roughly.
 const ROW_BYTES: usize = 64;
 
-impl Step {
+impl RingCommit {
     /// A commit of a projection with one partition.
     pub(crate) fn commit(commit: Arc<PublishedCommit>) -> Self {
         let (to, at) = (commit.pos, Arc::new(commit.checkpoint.clone()));
@@ -52,10 +52,11 @@ impl Step {
     }
 
     fn new(from: u64, to: u64, at: Arc<Checkpoint>, changes: Changes) -> Self {
-        let mut step = Self { from, to, at, changes, bytes: 0, encoded: Box::default() };
-        step.bytes = ROW_BYTES + step.tables().iter().map(changes_bytes).sum::<usize>();
-        step.encoded = step.tables().iter().map(|_| OnceLock::new()).collect();
-        step
+        let mut ring_commit = Self { from, to, at, changes, bytes: 0, encoded: Box::default() };
+        ring_commit.bytes =
+            ROW_BYTES + ring_commit.tables().iter().map(changes_bytes).sum::<usize>();
+        ring_commit.encoded = ring_commit.tables().iter().map(|_| OnceLock::new()).collect();
+        ring_commit
     }
 
     fn tables(&self) -> &[TableChanges] {
@@ -76,11 +77,11 @@ impl Step {
     }
 
     /// What it changes of `table`, encoded once for all subscribers.
-    pub(crate) fn fragment(&self, table: TableId, part_bytes: usize) -> Option<Encoded> {
+    pub(crate) fn fragment(&self, table: TableId, part_bytes: usize) -> Option<EncodedChanges> {
         let place = self.tables().iter().position(|c| c.table == table)?;
         let encode = || {
             let changes = &self.tables()[place];
-            Fragment::encode(changed(changes), part_bytes, None).map(Arc::new)
+            DeltaParts::encode(changed(changes), part_bytes, None).map(Arc::new)
         };
         Some(self.encoded[place].get_or_init(encode).clone())
     }
@@ -105,13 +106,13 @@ pub(crate) fn table_bit(table: TableId) -> u64 {
 
 /// The last change of each key, in key order.
 #[derive(Default)]
-pub(crate) struct Merged<'a> {
+pub(crate) struct MergedChanges<'a> {
     pub(crate) rows: BTreeMap<&'a str, Option<&'a [u8]>>,
     /// How many commits it is of.
     pub(crate) commits: usize,
 }
 
-impl<'a> Merged<'a> {
+impl<'a> MergedChanges<'a> {
     /// Adds the next commit's changes; `false` if there are too many keys.
     pub(crate) fn add(&mut self, changes: &'a TableChanges, keys_max: usize) -> bool {
         self.commits += 1;
@@ -125,29 +126,29 @@ impl<'a> Merged<'a> {
     }
 }
 
-/// Consecutive steps up to the newest commit known.
+/// Consecutive commits up to the newest commit known.
 pub(crate) struct Ring {
-    steps: VecDeque<Arc<Step>>,
+    commits: VecDeque<Arc<RingCommit>>,
     bytes: usize,
     /// The newest commit; none before the first commit or view.
-    head: Option<Head>,
+    head: Option<NewestCommit>,
     commits_max: usize,
     bytes_max: usize,
 }
 
 /// The newest commit of a ring.
 #[derive(Clone)]
-pub(crate) struct Head {
-    pub(crate) pos: u64,
+pub(crate) struct NewestCommit {
+    pub(crate) commit: u64,
     pub(crate) at: Arc<Checkpoint>,
 }
 
 /// The changes between a subscriber's commit and the newest one.
-pub(crate) enum Since {
+pub(crate) enum RingRange {
     /// Nothing.
     Current,
-    /// These steps change its table; the rest up to `to` does not.
-    Steps { steps: Vec<Arc<Step>>, to: u64, at: Arc<Checkpoint> },
+    /// These commits change its table; the rest up to `to` does not.
+    Commits { commits: Vec<Arc<RingCommit>>, to: u64, at: Arc<Checkpoint> },
     /// The ring does not reach back so far.
     Gone,
 }
@@ -155,7 +156,7 @@ pub(crate) enum Since {
 impl Ring {
     pub(crate) fn new(config: &LiveConfig) -> Self {
         Self {
-            steps: VecDeque::new(),
+            commits: VecDeque::new(),
             bytes: 0,
             head: None,
             commits_max: config.ring_commits_max,
@@ -163,71 +164,77 @@ impl Ring {
         }
     }
 
-    pub(crate) fn head(&self) -> Option<&Head> {
+    pub(crate) fn head(&self) -> Option<&NewestCommit> {
         self.head.as_ref()
     }
 
     /// Forgets everything.
     pub(crate) fn clear(&mut self) {
-        self.steps.clear();
+        self.commits.clear();
         self.bytes = 0;
         self.head = None;
     }
 
-    /// Forgets every step and goes on from `head`.
-    pub(crate) fn start(&mut self, head: Head) {
+    /// Forgets every commit and goes on from `head`.
+    pub(crate) fn start(&mut self, head: NewestCommit) {
         self.clear();
         self.head = Some(head);
     }
 
-    /// Adds a step, unless a view has shown it already. One that does not follow on the newest commit makes the
+    /// Adds a commit, unless a view has shown it already. One that does not follow on the newest commit makes the
     /// ring begin with it: a subscriber further behind uses the change log.
-    pub(crate) fn push(&mut self, step: Step) {
+    pub(crate) fn push(&mut self, ring_commit: RingCommit) {
         match &self.head {
-            Some(head) if head.pos >= step.to => return,
-            Some(head) if head.pos != step.from => self.clear(),
+            Some(head) if head.commit >= ring_commit.to => return,
+            Some(head) if head.commit != ring_commit.from => self.clear(),
             _ => {}
         }
-        self.head = Some(Head { pos: step.to, at: step.at.clone() });
-        self.bytes += step.bytes;
-        self.steps.push_back(Arc::new(step));
-        while self.steps.len() > self.commits_max || self.bytes > self.bytes_max {
-            let Some(oldest) = self.steps.pop_front() else { break };
+        self.head = Some(NewestCommit { commit: ring_commit.to, at: ring_commit.at.clone() });
+        self.bytes += ring_commit.bytes;
+        self.commits.push_back(Arc::new(ring_commit));
+        while self.commits.len() > self.commits_max || self.bytes > self.bytes_max {
+            let Some(oldest) = self.commits.pop_front() else { break };
             self.bytes -= oldest.bytes;
         }
     }
 
-    /// The steps between `pos` and the newest commit, as far as they change
-    /// `table`; at most `max` steps.
-    pub(crate) fn since(&self, pos: u64, table: TableId, max: usize) -> Since {
-        let Some(head) = &self.head else { return Since::Current };
+    /// The commits between `commit` and the newest commit, as far as they change
+    /// `table`; at most `max` commits.
+    pub(crate) fn since(&self, commit: u64, table: TableId, max: usize) -> RingRange {
+        let Some(head) = &self.head else { return RingRange::Current };
         // A view may be ahead of what was published; it comes soon.
-        if head.pos <= pos {
-            return Since::Current;
+        if head.commit <= commit {
+            return RingRange::Current;
         }
-        let first = self.steps.partition_point(|step| step.from < pos);
-        if self.steps.get(first).is_none_or(|step| step.from != pos) {
-            return Since::Gone;
+        let first = self.commits.partition_point(|ring_commit| ring_commit.from < commit);
+        if self.commits.get(first).is_none_or(|ring_commit| ring_commit.from != commit) {
+            return RingRange::Gone;
         }
-        let mut steps: Vec<_> = Vec::new();
-        for step in self.steps.range(first..).filter(|step| step.table(table).is_some()) {
-            if steps.len() == max {
-                let last: &Arc<Step> = steps.last().expect("`max` is at least 1");
+        let mut commits: Vec<_> = Vec::new();
+        for ring_commit in
+            self.commits.range(first..).filter(|ring_commit| ring_commit.table(table).is_some())
+        {
+            if commits.len() == max {
+                let last: &Arc<RingCommit> = commits.last().expect("`max` is at least 1");
                 let (to, at) = (last.to, last.at.clone());
-                return Since::Steps { steps, to, at };
+                return RingRange::Commits { commits, to, at };
             }
-            steps.push(step.clone());
+            commits.push(ring_commit.clone());
         }
-        Since::Steps { steps, to: head.pos, at: head.at.clone() }
+        RingRange::Commits { commits, to: head.commit, at: head.at.clone() }
     }
 
     /// The commit at `at`, if every change after it is here.
     pub(crate) fn holds(&self, at: &Checkpoint) -> Option<u64> {
         let head = self.head.as_ref()?;
         if *head.at == *at {
-            return Some(head.pos);
+            return Some(head.commit);
         }
-        self.steps.iter().rev().find(|step| *step.at == *at).map(|step| step.to)
+        self.commits
+            .iter()
+            .rev()
+            .find(|ring_commit| *ring_commit.at == *at)
+            .map(|ring_commit| ring_commit.to)
     }
 }
 
@@ -235,31 +242,31 @@ impl Ring {
 mod tests {
     use super::*;
 
-    fn at(pos: u64) -> Checkpoint {
-        let point = lantern_core::ShardPoint { steps: pos, ..Default::default() };
+    fn at(commit: u64) -> Checkpoint {
+        let point = lantern_core::ShardPoint { steps: commit, ..Default::default() };
         Checkpoint::new([(point, Default::default())])
     }
 
-    fn commit(pos: u64, key: &str) -> Step {
+    fn commit(commit: u64, key: &str) -> RingCommit {
         let changes =
             TableChanges { table: TableId(0), up: vec![(key.into(), b"{}".to_vec())], del: vec![] };
-        Step::merged(pos - 1, pos, Arc::new(at(pos)), vec![changes])
+        RingCommit::merged(commit - 1, commit, Arc::new(at(commit)), vec![changes])
     }
 
-    fn ring(steps: std::ops::RangeInclusive<u64>) -> Ring {
+    fn ring(commits: std::ops::RangeInclusive<u64>) -> Ring {
         let config = LiveConfig { ring_commits_max: 3, ..LiveConfig::default() };
         let mut ring = Ring::new(&config);
-        for pos in steps {
-            ring.push(commit(pos, "k"));
+        for number in commits {
+            ring.push(commit(number, "k"));
         }
         ring
     }
 
-    fn found(ring: &Ring, pos: u64) -> String {
-        match ring.since(pos, TableId(0), 10) {
-            Since::Current => "current".into(),
-            Since::Gone => "gone".into(),
-            Since::Steps { steps, to, .. } => format!("{} to {to}", steps.len()),
+    fn found(ring: &Ring, commit: u64) -> String {
+        match ring.since(commit, TableId(0), 10) {
+            RingRange::Current => "current".into(),
+            RingRange::Gone => "gone".into(),
+            RingRange::Commits { commits, to, .. } => format!("{} to {to}", commits.len()),
         }
     }
 
@@ -271,11 +278,11 @@ mod tests {
         assert_eq!(found(&ring, 4), "1 to 5");
         assert_eq!(found(&ring, 2), "3 to 5");
         assert_eq!(found(&ring, 1), "gone");
-        let held = [2, 3, 5, 6].map(|pos| ring.holds(&at(pos)));
+        let held = [2, 3, 5, 6].map(|commit| ring.holds(&at(commit)));
         assert_eq!(held, [None, Some(3), Some(5), None]);
         match ring.since(2, TableId(1), 10) {
-            Since::Steps { steps, to: 5, .. } => assert!(steps.is_empty()),
-            _ => panic!("another table's steps only move the position"),
+            RingRange::Commits { commits, to: 5, .. } => assert!(commits.is_empty()),
+            _ => panic!("another table's commits only move the commit number"),
         }
     }
 
@@ -298,9 +305,9 @@ mod tests {
 
     #[test]
     fn equal_queries_share_one_encoded_buffer() {
-        let step = commit(1, "k");
-        let first = step.fragment(TableId(0), 4096).unwrap().unwrap();
-        let second = step.fragment(TableId(0), 4096).unwrap().unwrap();
+        let ring_commit = commit(1, "k");
+        let first = ring_commit.fragment(TableId(0), 4096).unwrap().unwrap();
+        let second = ring_commit.fragment(TableId(0), 4096).unwrap().unwrap();
         assert_eq!(first.parts[0].as_ptr(), second.parts[0].as_ptr());
     }
 }

@@ -17,8 +17,8 @@ use crate::config::ms;
 use crate::hub::Hub;
 use crate::protocol::{ClientMessage, Mode, ServerMessage, Sub, close};
 use crate::socket::{Inbound, Socket, SocketError};
-use crate::sub::{Around, Asked, Frame, Next, Subscription};
-use crate::topic::Signal;
+use crate::subscription::{Frame, ParsedSub, SessionContext, Subscription, SubscriptionAction};
+use crate::topic::SessionSignal;
 
 /// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,19 +32,19 @@ pub enum SessionEnd {
 }
 
 /// Why a session must end.
-pub(crate) enum Stop {
+pub(crate) enum SessionStop {
     Close(u16, Cow<'static, str>),
     Client(Option<u16>),
     Cut,
 }
 
-impl Stop {
+impl SessionStop {
     pub(crate) fn close(code: u16, why: impl Into<Cow<'static, str>>) -> Self {
         Self::Close(code, why.into())
     }
 }
 
-impl From<SocketError> for Stop {
+impl From<SocketError> for SessionStop {
     fn from(error: SocketError) -> Self {
         match error {
             SocketError::Cut => Self::Cut,
@@ -70,37 +70,37 @@ where
         tokio::select! {
             stop = session.live() => stop,
             // A frame half written then stays so, and the socket knows.
-            () = &mut shutdown => Stop::close(close::SHUTTING_DOWN, "the server shuts down"),
+            () = &mut shutdown => SessionStop::close(close::SHUTTING_DOWN, "the server shuts down"),
         }
     } else {
         let max = hub.config.sessions_max;
-        Stop::close(close::TOO_MANY, format!("there are already {max} sessions"))
+        SessionStop::close(close::TOO_MANY, format!("there are already {max} sessions"))
     };
     let patience = ms(hub.config.close_ms);
     match stop {
-        Stop::Close(code, why) => {
+        SessionStop::Close(code, why) => {
             tracing::debug!(code, %why, "closed a feed session");
             metrics::counter!("lantern_feed_closed_total", "code" => code.to_string()).increment(1);
             socket.close(code, &why, patience).await;
             SessionEnd::Server(code)
         }
-        Stop::Client(code) => {
+        SessionStop::Client(code) => {
             socket.closed(patience).await;
             SessionEnd::Client(code)
         }
-        Stop::Cut => SessionEnd::Cut,
+        SessionStop::Cut => SessionEnd::Cut,
     }
 }
 
 struct Session<'a, I> {
     hub: &'a Arc<Hub>,
     socket: &'a mut Socket<I>,
-    signal: Arc<Signal>,
+    signal: Arc<SessionSignal>,
     subs: Vec<Subscription>,
     /// What subscriptions that were given up showed, by table: a client that
     /// subscribes again must not see an older commit. Up to the limit of
     /// subscriptions.
-    left: VecDeque<Left>,
+    former: VecDeque<FormerSubscription>,
     /// Which subscription is asked first next time, so that none starves.
     first: usize,
     /// The next channel; none is used twice.
@@ -114,10 +114,10 @@ struct Session<'a, I> {
 }
 
 /// Where a subscription was when it was given up.
-struct Left {
+struct FormerSubscription {
     table: String,
     epoch: Arc<str>,
-    pos: u64,
+    commit: u64,
 }
 
 impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
@@ -127,7 +127,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
             socket,
             signal: Arc::default(),
             subs: Vec::new(),
-            left: VecDeque::new(),
+            former: VecDeque::new(),
             first: 0,
             ch: 1,
             sent: 0,
@@ -137,43 +137,46 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         }
     }
 
-    async fn live(&mut self) -> Stop {
+    async fn live(&mut self) -> SessionStop {
         match self.hello().await {
             Ok(()) => {}
             Err(stop) => return stop,
         }
         loop {
-            if let Err(stop) = self.turn().await {
+            if let Err(stop) = self.run_once().await {
                 return stop;
             }
         }
     }
 
-    async fn hello(&mut self) -> Result<(), Stop> {
+    async fn hello(&mut self) -> Result<(), SessionStop> {
         let deadline = Instant::now() + ms(self.hub.config.hello_ms);
         let message = loop {
             let inbound = timeout_at(deadline, self.socket.read());
             match inbound
                 .await
-                .map_err(|_| Stop::close(close::BAD_MESSAGE, "no hello in time"))??
+                .map_err(|_| SessionStop::close(close::BAD_MESSAGE, "no hello in time"))??
             {
                 Inbound::Control => {}
                 inbound => break parse(&inbound)?,
             }
         };
         let ClientMessage::Hello { .. } = message else {
-            return Err(Stop::close(close::BAD_MESSAGE, "the first message must be `hello`"));
+            return Err(SessionStop::close(
+                close::BAD_MESSAGE,
+                "the first message must be `hello`",
+            ));
         };
         let welcome = ServerMessage::welcome(&self.hub.config).text();
-        self.say(&welcome).await?;
+        self.send(&welcome).await?;
         Ok(self.socket.flush().await?)
     }
 
     /// Sends what can be sent, then waits for something to happen.
-    async fn turn(&mut self) -> Result<(), Stop> {
-        // Armed before looking: a commit after the look pokes the signal.
+    async fn run_once(&mut self) -> Result<(), SessionStop> {
+        // Armed before looking: a commit after the look wakes the session.
         self.signal.arm(true);
-        self.send().await?;
+        self.send_pending().await?;
         self.beat().await?;
         self.socket.flush().await?;
         let (signal, now) = (self.signal.clone(), Instant::now());
@@ -186,7 +189,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
             inbound = self.socket.read() => {
                 let inbound = inbound?;
                 self.pong_by = None;
-                self.heard(&inbound).await
+                self.receive(&inbound).await
             }
             () = signal.notify.notified() => Ok(()),
             () = sleep_until(due) => Ok(()),
@@ -199,18 +202,18 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
 
     /// When to look again though nothing happened.
     fn due(&self, now: Instant) -> Instant {
-        let around = self.around(now);
-        let subs = self.subs.iter().filter_map(|sub| sub.due(&around));
+        let context = self.context(now);
+        let subs = self.subs.iter().filter_map(|sub| sub.due(&context));
         subs.chain(self.pong_by).fold(self.ping_at, Instant::min)
     }
 
-    fn around(&self, now: Instant) -> Around<'_> {
+    fn context(&self, now: Instant) -> SessionContext<'_> {
         let window_open = self.window_open();
-        Around { hub: self.hub, signal: &self.signal, now, window_open }
+        SessionContext { hub: self.hub, signal: &self.signal, now, window_open }
     }
 
     /// Asks every subscription in turn, until none has anything to send.
-    async fn send(&mut self) -> Result<(), Stop> {
+    async fn send_pending(&mut self) -> Result<(), SessionStop> {
         self.first = self.first.wrapping_add(1);
         loop {
             let mut progress = false;
@@ -219,23 +222,23 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
                 if count == 0 {
                     break;
                 }
-                let place = self.first.wrapping_add(turn) % count;
+                let index = self.first.wrapping_add(turn) % count;
                 let window_open = self.window_open();
-                let around = Around {
+                let context = SessionContext {
                     hub: self.hub,
                     signal: &self.signal,
                     now: Instant::now(),
                     window_open,
                 };
-                match self.subs[place].next(&around)? {
-                    Next::Idle => {}
-                    Next::Over(last) => {
-                        self.subs.swap_remove(place);
-                        self.say(&last).await?;
+                match self.subs[index].next(&context)? {
+                    SubscriptionAction::Idle => {}
+                    SubscriptionAction::Over(last) => {
+                        self.subs.swap_remove(index);
+                        self.send(&last).await?;
                         progress = true;
                     }
-                    Next::Frame(frame) => {
-                        self.write(&frame, place).await?;
+                    SubscriptionAction::Frame(frame) => {
+                        self.write(&frame, index).await?;
                         progress = true;
                     }
                 }
@@ -246,14 +249,14 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         }
     }
 
-    async fn write(&mut self, frame: &Frame, place: usize) -> Result<(), Stop> {
+    async fn write(&mut self, frame: &Frame, index: usize) -> Result<(), SessionStop> {
         if frame.data {
             self.sent += 1;
         }
         if frame.moved && self.subs.len() > 1 {
-            let (topic, pos) = (self.subs[place].topic.clone(), self.subs[place].pos);
+            let (topic, commit) = (self.subs[index].topic.clone(), self.subs[index].commit);
             for sub in &mut self.subs {
-                sub.follow(&topic, pos);
+                sub.follow(&topic, commit);
             }
         }
         metrics::counter!("lantern_feed_frames_total", "t" => frame.kind).increment(1);
@@ -261,46 +264,46 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         Ok(self.socket.write(pieces).await?)
     }
 
-    async fn say(&mut self, text: &str) -> Result<(), Stop> {
+    async fn send(&mut self, text: &str) -> Result<(), SessionStop> {
         metrics::counter!("lantern_feed_frames_total", "t" => "control").increment(1);
         Ok(self.socket.write([text.as_bytes(), b"", b""]).await?)
     }
 
     /// Pings when it is time, and gives up on a client that does not answer.
-    async fn beat(&mut self) -> Result<(), Stop> {
+    async fn beat(&mut self) -> Result<(), SessionStop> {
         let now = Instant::now();
         if self.pong_by.is_some_and(|by| by <= now) {
-            return Err(Stop::close(close::NO_PONG, "no pong in time"));
+            return Err(SessionStop::close(close::NO_PONG, "no pong in time"));
         }
         if self.ping_at <= now {
-            self.say(&ServerMessage::Ping.text()).await?;
+            self.send(&ServerMessage::Ping.text()).await?;
             self.ping_at = now + ms(self.hub.config.heartbeat_ms);
             self.pong_by.get_or_insert(Instant::now() + ms(self.hub.config.pong_ms));
         }
         Ok(())
     }
 
-    async fn heard(&mut self, inbound: &Inbound) -> Result<(), Stop> {
+    async fn receive(&mut self, inbound: &Inbound) -> Result<(), SessionStop> {
         if let Inbound::Control = inbound {
             return Ok(());
         }
         match parse(inbound)? {
             ClientMessage::Hello { .. } => {
-                Err(Stop::close(close::BAD_MESSAGE, "`hello` is said only once"))
+                Err(SessionStop::close(close::BAD_MESSAGE, "`hello` may be sent only once"))
             }
             ClientMessage::Sub(sub) => self.subscribe(*sub).await,
             ClientMessage::Unsub { id } => {
                 // One that has just ended on this side is not there any more.
-                if let Some(place) = self.subs.iter().position(|sub| sub.id == id) {
-                    let sub = self.subs.swap_remove(place);
-                    self.leave(&sub);
-                    self.say(&sub.end("unsubscribed")).await?;
+                if let Some(index) = self.subs.iter().position(|sub| sub.id == id) {
+                    let sub = self.subs.swap_remove(index);
+                    self.remember(&sub);
+                    self.send(&sub.end("unsubscribed")).await?;
                 }
                 Ok(())
             }
             ClientMessage::Ack { n } if n > self.sent => {
                 let why = format!("`ack` of {n} frames, of which {} were sent", self.sent);
-                Err(Stop::close(close::BAD_MESSAGE, why))
+                Err(SessionStop::close(close::BAD_MESSAGE, why))
             }
             ClientMessage::Ack { n } => {
                 self.acked = self.acked.max(n);
@@ -312,30 +315,32 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
     }
 
     /// Remembers what a subscription showed.
-    fn leave(&mut self, sub: &Subscription) {
-        let Some((epoch, pos)) = sub.shown() else { return };
+    fn remember(&mut self, sub: &Subscription) {
+        let Some((epoch, commit)) = sub.shown() else { return };
         let table = sub.name();
-        let before = self.left.iter().position(|left| left.table == table);
-        let before = before.and_then(|place| self.left.remove(place));
+        let before = self.former.iter().position(|former| former.table == table);
+        let before = before.and_then(|index| self.former.remove(index));
         // One of two subscriptions to a table may be further than the other.
-        let pos = before.filter(|left| left.epoch == epoch).map_or(pos, |left| left.pos.max(pos));
-        if self.left.len() >= self.hub.config.subs_max {
-            self.left.pop_front();
+        let commit = before
+            .filter(|former| former.epoch == epoch)
+            .map_or(commit, |former| former.commit.max(commit));
+        if self.former.len() >= self.hub.config.subs_max {
+            self.former.pop_front();
         }
-        self.left.push_back(Left { table, epoch, pos });
+        self.former.push_back(FormerSubscription { table, epoch, commit });
     }
 
-    async fn subscribe(&mut self, sub: Sub) -> Result<(), Stop> {
+    async fn subscribe(&mut self, sub: Sub) -> Result<(), SessionStop> {
         match self.check(&sub) {
             Err((code, msg)) => {
                 let refused = ServerMessage::Err { id: sub.id, code, msg: &msg, retry: false };
-                self.say(&refused.text()).await
+                self.send(&refused.text()).await
             }
             Ok(mode) => {
                 let id = sub.id;
-                let left = self.left.iter().find(|left| left.table == sub.table);
-                let asked = Asked {
-                    shown: left.map(|left| (left.epoch.clone(), left.pos)),
+                let former = self.former.iter().find(|former| former.table == sub.table);
+                let parsed = ParsedSub {
+                    shown: former.map(|former| (former.epoch.clone(), former.commit)),
                     id,
                     ch: self.ch,
                     name: sub.table,
@@ -343,7 +348,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
                     rate: ms(sub.rate_ms.unwrap_or(0).min(RATE_MS_MAX)),
                     resume: sub.resume,
                 };
-                match Subscription::open(&self.around(Instant::now()), asked) {
+                match Subscription::open(&self.context(Instant::now()), parsed) {
                     Some(sub) => {
                         self.ch += 1;
                         self.subs.push(sub);
@@ -353,7 +358,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
                         let msg = "a table is named `projection/table`";
                         let code = "no_such_table";
                         let refused = ServerMessage::Err { id, code, msg, retry: false };
-                        self.say(&refused.text()).await
+                        self.send(&refused.text()).await
                     }
                 }
             }
@@ -389,14 +394,17 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
 /// The longest pause a client may ask for between changes.
 const RATE_MS_MAX: u64 = 3_600_000;
 
-fn parse(inbound: &Inbound) -> Result<ClientMessage, Stop> {
+fn parse(inbound: &Inbound) -> Result<ClientMessage, SessionStop> {
     match inbound {
         Inbound::Text(text) => serde_json::from_str(text).map_err(|error| {
-            Stop::close(close::BAD_MESSAGE, format!("not a message of this protocol: {error}"))
+            SessionStop::close(
+                close::BAD_MESSAGE,
+                format!("not a message of this protocol: {error}"),
+            )
         }),
-        Inbound::Close(code) => Err(Stop::Client(*code)),
+        Inbound::Close(code) => Err(SessionStop::Client(*code)),
         Inbound::Binary | Inbound::Control => {
-            Err(Stop::close(close::UNSUPPORTED, "messages are JSON in text frames"))
+            Err(SessionStop::close(close::UNSUPPORTED, "messages are JSON in text frames"))
         }
     }
 }

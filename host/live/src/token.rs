@@ -21,7 +21,7 @@ pub(crate) struct Token {
 }
 
 #[derive(Serialize)]
-struct Borrowed<'a> {
+struct TokenRef<'a> {
     format: u8,
     epoch: &'a str,
     at: &'a Checkpoint,
@@ -30,7 +30,7 @@ struct Borrowed<'a> {
 
 /// The token of a checkpoint.
 pub(crate) fn encode(epoch: &str, at: &Checkpoint, query: u64) -> String {
-    let bytes = postcard::to_stdvec(&Borrowed { format: FORMAT, epoch, at, query })
+    let bytes = postcard::to_stdvec(&TokenRef { format: FORMAT, epoch, at, query })
         .expect("strings and numbers always encode");
     URL_SAFE_NO_PAD.encode(bytes)
 }

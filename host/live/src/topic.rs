@@ -17,22 +17,22 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
-use crate::encode::{Fragment, Lease};
+use crate::encode::{BudgetLease, DeltaParts};
 use crate::hub::{Hub, Lag, LagSource};
-use crate::protocol::{Mode, ResetWhy};
-use crate::ring::{Head, Merged, Ring, Since, Step, table_bit};
-use crate::{LiveConfig, reader};
+use crate::protocol::{Mode, ResetReason};
+use crate::ring::{MergedChanges, NewestCommit, Ring, RingCommit, RingRange, table_bit};
+use crate::{LiveConfig, snapshot_reader};
 
 /// Wakes one session.
 #[derive(Default)]
-pub(crate) struct Signal {
+pub(crate) struct SessionSignal {
     /// Whether the session could send a change now if there were one. One that
     /// waits for its reader or its rate is not woken for nothing.
     armed: AtomicBool,
     pub(crate) notify: Notify,
 }
 
-impl Signal {
+impl SessionSignal {
     pub(crate) fn arm(&self, armed: bool) {
         self.armed.store(armed, Ordering::SeqCst);
     }
@@ -45,7 +45,7 @@ impl Signal {
     }
 
     /// Wakes the session.
-    pub(crate) fn poke(&self) {
+    pub(crate) fn wake(&self) {
         self.notify.notify_one();
     }
 }
@@ -68,7 +68,7 @@ pub(crate) struct Topic {
 
 struct Listener {
     tables: u64,
-    signal: Arc<Signal>,
+    signal: Arc<SessionSignal>,
 }
 
 struct State {
@@ -76,7 +76,7 @@ struct State {
     /// Changes with every activation.
     generation: u64,
     /// The projection was deleted.
-    gone: bool,
+    deleted: bool,
     /// The epoch of the commits in the ring, while `epoch` is not known yet.
     ring_epoch: Option<String>,
     partitions: Partitions,
@@ -87,7 +87,7 @@ struct State {
     behind: bool,
     tables: Arc<[TableInfo]>,
     snapshots: BTreeMap<TableId, Arc<Snapshot>>,
-    merges: VecDeque<(TableId, u64, u64, Arc<Fragment>)>,
+    merges: VecDeque<(TableId, u64, u64, Arc<DeltaParts>)>,
     lag: Option<(Instant, Option<Lag>)>,
 }
 
@@ -110,28 +110,28 @@ pub(crate) struct TableInfo {
 /// A table's rows at one commit, encoded.
 pub(crate) struct Snapshot {
     pub(crate) epoch: Arc<str>,
-    pub(crate) pos: u64,
+    pub(crate) commit: u64,
     pub(crate) at: Arc<Checkpoint>,
     pub(crate) parts: Vec<Bytes>,
 }
 
 /// A delta to be sent, or, without a fragment, a tick.
-pub(crate) struct Ready {
+pub(crate) struct ReadyDelta {
     pub(crate) from: u64,
     pub(crate) to: u64,
     pub(crate) at: Arc<Checkpoint>,
-    pub(crate) fragment: Option<Arc<Fragment>>,
+    pub(crate) fragment: Option<Arc<DeltaParts>>,
     pub(crate) merged: bool,
 }
 
 /// What a subscriber should do next.
-pub(crate) enum Pending {
+pub(crate) enum NextAction {
     /// Nothing happened.
     Current,
     /// The commit moved, its rows did not.
-    Moved(Ready),
+    Moved(ReadyDelta),
     /// There are changes; `more` follow at once.
-    Changes { ready: Vec<Ready>, more: bool },
+    Changes { ready: Vec<ReadyDelta>, more: bool },
     /// It is further behind than the ring reaches.
     Gone,
     /// Too much changed: a snapshot is cheaper.
@@ -141,16 +141,16 @@ pub(crate) enum Pending {
 }
 
 /// Whether a view and the topic agree.
-pub(crate) enum Adopted {
+pub(crate) enum ViewMatch {
     /// They do.
-    Yes(Agreed),
+    Yes(AgreedState),
     /// One of them is older: an activation is pending.
     Stale,
 }
 
 /// What a view and the topic agree on. Copied, since an activation may make the
 /// topic forget it at any moment.
-pub(crate) struct Agreed {
+pub(crate) struct AgreedState {
     pub(crate) epoch: Arc<str>,
     pub(crate) generation: u64,
     /// Whether there are several partitions.
@@ -158,7 +158,7 @@ pub(crate) struct Agreed {
     tables: Arc<[TableInfo]>,
 }
 
-impl Agreed {
+impl AgreedState {
     /// The public table named `table`.
     pub(crate) fn table(&self, table: &str) -> Option<TableInfo> {
         self.tables.iter().find(|info| info.name == table).cloned()
@@ -214,19 +214,19 @@ impl Topic {
         if state.partitions == Partitions::Many {
             state.behind = true;
         } else {
-            let step = Step::commit(commit.clone());
-            state.touched |= step.touched();
-            state.ring.push(step);
+            let ring_commit = RingCommit::commit(commit.clone());
+            state.touched |= ring_commit.touched();
+            state.ring.push(ring_commit);
         }
         drop(state);
         self.wake.notify_one();
     }
 
-    /// Another version is served, or the projection is gone.
+    /// Another version is served, or the projection was deleted.
     pub(crate) fn activated(&self, epoch: Option<&str>) {
         let mut state = self.state.lock();
         state.generation += 1;
-        state.gone = epoch.is_none();
+        state.deleted = epoch.is_none();
         if state.epoch.as_deref() != epoch {
             state.forget(epoch.map(Arc::from));
         }
@@ -237,12 +237,12 @@ impl Topic {
 
     /// Takes a view's word for epoch, partitions and tables. `force` where the
     /// two have not agreed for long: the view is right then.
-    pub(crate) fn adopt(&self, view: &View, force: bool) -> Adopted {
+    pub(crate) fn adopt(&self, view: &View, force: bool) -> ViewMatch {
         let mut state = self.state.lock();
         let known = state.epoch.clone();
         let epoch = match known {
             Some(epoch) if *epoch == *view.epoch() => epoch,
-            Some(_) if !force => return Adopted::Stale,
+            Some(_) if !force => return ViewMatch::Stale,
             Some(_) => {
                 state.generation += 1;
                 state.touched = u64::MAX;
@@ -259,7 +259,7 @@ impl Topic {
                 epoch
             }
         };
-        state.gone = false;
+        state.deleted = false;
         let many = view.offsets().len() != 1;
         let partitions = if many { Partitions::Many } else { Partitions::One };
         if state.partitions != partitions {
@@ -274,7 +274,7 @@ impl Topic {
         if state.tables.is_empty() {
             state.tables = tables_of(view);
         }
-        Adopted::Yes(Agreed {
+        ViewMatch::Yes(AgreedState {
             epoch,
             generation: state.generation,
             many,
@@ -284,7 +284,7 @@ impl Topic {
 
     /// With several partitions: the commit the ring has reached, which is
     /// then no longer behind what was committed before this call.
-    pub(crate) fn begin_advance(&self) -> Option<Head> {
+    pub(crate) fn begin_advance(&self) -> Option<NewestCommit> {
         let mut state = self.state.lock();
         state.behind = false;
         state.ring.head().cloned()
@@ -298,17 +298,17 @@ impl Topic {
         self.wake.notify_one();
     }
 
-    /// With several partitions: brings the ring to `view`, by `step` or, if
-    /// there is none, by dropping the steps before.
-    pub(crate) fn finish_advance(&self, view: &View, step: Option<Step>) {
+    /// With several partitions: brings the ring to `view`, by `ring_commit` or, if
+    /// there is none, by dropping the commits before.
+    pub(crate) fn finish_advance(&self, view: &View, ring_commit: Option<RingCommit>) {
         let mut state = self.state.lock();
         if state.epoch.as_deref() != Some(view.epoch()) {
             return;
         }
-        match step {
-            Some(step) => {
-                state.touched |= step.touched();
-                state.ring.push(step);
+        match ring_commit {
+            Some(ring_commit) => {
+                state.touched |= ring_commit.touched();
+                state.ring.push(ring_commit);
             }
             None => {
                 state.touched = u64::MAX;
@@ -328,7 +328,7 @@ impl Topic {
     pub(crate) fn kept_snapshot(&self, table: TableId) -> Option<(Arc<Snapshot>, u64, bool)> {
         let state = self.state.lock();
         let snapshot = state.snapshots.get(&table)?;
-        let usable = !state.gone
+        let usable = !state.deleted
             && state.epoch.as_ref() == Some(&snapshot.epoch)
             && state.ring.holds(&snapshot.at).is_some();
         usable.then(|| (snapshot.clone(), state.generation, state.partitions == Partitions::Many))
@@ -349,84 +349,94 @@ impl Topic {
         at: &Checkpoint,
     ) -> Option<(u64, Arc<str>, u64, bool)> {
         let state = self.state.lock();
-        let known = state.epoch.as_ref().filter(|known| ***known == *epoch && !state.gone)?;
-        let pos = state.ring.holds(at)?;
-        Some((pos, known.clone(), state.generation, state.partitions == Partitions::Many))
+        let known = state.epoch.as_ref().filter(|known| ***known == *epoch && !state.deleted)?;
+        let commit = state.ring.holds(at)?;
+        Some((commit, known.clone(), state.generation, state.partitions == Partitions::Many))
     }
 
     /// What became of a subscriber's epoch since `generation`: nothing
     /// (`None`), or its new generation and why it must start again, if it must.
-    pub(crate) fn turned(&self, epoch: &str, generation: u64) -> Option<(u64, Option<Turned>)> {
+    pub(crate) fn change_since(
+        &self,
+        epoch: &str,
+        generation: u64,
+    ) -> Option<(u64, Option<SubscriptionEnd>)> {
         let state = self.state.lock();
         if state.generation == generation {
             return None;
         }
-        let turned = if state.gone {
-            Some(Turned::Gone)
+        let change = if state.deleted {
+            Some(SubscriptionEnd::Gone)
         } else if state.epoch.as_deref() == Some(epoch) {
             None
         } else {
-            Some(Turned::Reset(ResetWhy::Epoch))
+            Some(SubscriptionEnd::Reset(ResetReason::Epoch))
         };
-        Some((state.generation, turned))
+        Some((state.generation, change))
     }
 
-    /// What a subscriber at `pos` should be sent.
+    /// What a subscriber at `commit` should be sent.
     pub(crate) fn pending(
         &self,
         hub: &Hub,
         epoch: &str,
-        pos: u64,
+        commit: u64,
         table: TableId,
         mode: Mode,
-    ) -> Pending {
+    ) -> NextAction {
         let config = &hub.config;
-        let steps_max = match mode {
+        let commits_max = match mode {
             Mode::State => usize::MAX,
             // Kept until sent, so no more than may be unacknowledged.
             Mode::Changes => config.window.max(1) as usize,
         };
         let state = self.state.lock();
         if state.epoch.as_deref() != Some(epoch) {
-            // An activation is pending; `turned` reports it.
-            return Pending::Current;
+            // An activation is pending; `change_since` reports it.
+            return NextAction::Current;
         }
-        let (steps, to, at, head) = match state.ring.since(pos, table, steps_max) {
-            Since::Current => return Pending::Current,
-            Since::Gone => return Pending::Gone,
-            Since::Steps { steps, to, at } => {
-                (steps, to, at, state.ring.head().map_or(0, |head| head.pos))
+        let (commits, to, at, head) = match state.ring.since(commit, table, commits_max) {
+            RingRange::Current => return NextAction::Current,
+            RingRange::Gone => return NextAction::Gone,
+            RingRange::Commits { commits, to, at } => {
+                (commits, to, at, state.ring.head().map_or(0, |head| head.commit))
             }
         };
         drop(state);
         let part_bytes = config.part_bytes(epoch, at.points.len());
-        match (&steps[..], mode) {
-            ([], _) => Pending::Moved(Ready { from: pos, to, at, fragment: None, merged: false }),
-            ([step], Mode::State) => match step.fragment(table, part_bytes) {
-                Some(Err(error)) => Pending::Unsendable(error.to_string()),
+        match (&commits[..], mode) {
+            ([], _) => NextAction::Moved(ReadyDelta {
+                from: commit,
+                to,
+                at,
+                fragment: None,
+                merged: false,
+            }),
+            ([ring_commit], Mode::State) => match ring_commit.fragment(table, part_bytes) {
+                Some(Err(error)) => NextAction::Unsendable(error.to_string()),
                 fragment => {
                     let fragment = fragment.and_then(Result::ok);
-                    let ready = Ready { from: pos, to, at, fragment, merged: false };
-                    Pending::Changes { ready: vec![ready], more: false }
+                    let ready = ReadyDelta { from: commit, to, at, fragment, merged: false };
+                    NextAction::Changes { ready: vec![ready], more: false }
                 }
             },
-            (_, Mode::State) => self.merge(hub, &steps, pos, (to, at), (table, part_bytes)),
-            (_, Mode::Changes) => each(&steps, pos, table, part_bytes, to < head),
+            (_, Mode::State) => self.merge(hub, &commits, commit, (to, at), (table, part_bytes)),
+            (_, Mode::Changes) => each(&commits, commit, table, part_bytes, to < head),
         }
     }
 
-    /// One delta of several steps.
+    /// One delta of several commits.
     fn merge(
         &self,
         hub: &Hub,
-        steps: &[Arc<Step>],
+        commits: &[Arc<RingCommit>],
         from: u64,
         (to, at): (u64, Arc<Checkpoint>),
         (table, part_bytes): (TableId, usize),
-    ) -> Pending {
+    ) -> NextAction {
         let config = &hub.config;
-        let ready = |fragment, at| Pending::Changes {
-            ready: vec![Ready { from, to, at, fragment: Some(fragment), merged: true }],
+        let ready = |fragment, at| NextAction::Changes {
+            ready: vec![ReadyDelta { from, to, at, fragment: Some(fragment), merged: true }],
             more: false,
         };
         metrics::counter!("lantern_feed_merges_total").increment(1);
@@ -440,21 +450,21 @@ impl Topic {
         if let Some(fragment) = kept {
             return ready(fragment, at);
         }
-        let mut merged = Merged::default();
-        for changes in steps.iter().filter_map(|step| step.table(table)) {
+        let mut merged = MergedChanges::default();
+        for changes in commits.iter().filter_map(|ring_commit| ring_commit.table(table)) {
             if !merged.add(changes, config.merge_keys_max) {
-                return Pending::Overflow;
+                return NextAction::Overflow;
             }
         }
         let bytes = merged.bytes();
         if bytes > config.merge_bytes_max {
-            return Pending::Overflow;
+            return NextAction::Overflow;
         }
-        let Some(lease) = Lease::take(&hub.merge_budget, bytes, config.merge_total_bytes_max)
+        let Some(lease) = BudgetLease::take(&hub.merge_budget, bytes, config.merge_total_bytes_max)
         else {
-            return Pending::Overflow;
+            return NextAction::Overflow;
         };
-        match Fragment::encode(merged.rows.into_iter(), part_bytes, Some(lease)) {
+        match DeltaParts::encode(merged.rows.into_iter(), part_bytes, Some(lease)) {
             Ok(fragment) => {
                 let fragment = Arc::new(fragment);
                 if bytes <= MERGE_KEPT_BYTES {
@@ -466,14 +476,14 @@ impl Topic {
                 }
                 ready(fragment, at)
             }
-            Err(error) => Pending::Unsendable(error.to_string()),
+            Err(error) => NextAction::Unsendable(error.to_string()),
         }
     }
 
     /// How far the projection is behind its log; refreshed now and then.
     pub(crate) fn lag(&self, source: &LagSource) -> Option<Lag> {
-        if let Some((asked, lag)) = &self.state.lock().lag
-            && asked.elapsed() < LAG_KEPT
+        if let Some((requested_at, lag)) = &self.state.lock().lag
+            && requested_at.elapsed() < LAG_KEPT
         {
             return *lag;
         }
@@ -483,11 +493,15 @@ impl Topic {
     }
 
     /// Has `signal` offered the changes of `table` until the guard is dropped.
-    pub(crate) fn listen(self: &Arc<Self>, table: TableId, signal: &Arc<Signal>) -> Listening {
+    pub(crate) fn listen(
+        self: &Arc<Self>,
+        table: TableId,
+        signal: &Arc<SessionSignal>,
+    ) -> ListenerGuard {
         let id = self.listener_next.fetch_add(1, Ordering::Relaxed);
         let listener = Listener { tables: table_bit(table), signal: signal.clone() };
         self.listeners.lock().insert(id, listener);
-        Listening { topic: self.clone(), id }
+        ListenerGuard { topic: self.clone(), id }
     }
 
     fn wake_listeners(&self) {
@@ -497,7 +511,7 @@ impl Topic {
         }
         for listener in self.listeners.lock().values() {
             if touched == u64::MAX {
-                listener.signal.poke();
+                listener.signal.wake();
             } else if listener.tables & touched != 0 {
                 listener.signal.offer();
             }
@@ -506,18 +520,18 @@ impl Topic {
 }
 
 /// Why a subscription cannot go on as it is.
-pub(crate) enum Turned {
+pub(crate) enum SubscriptionEnd {
     Gone,
-    Reset(ResetWhy),
+    Reset(ResetReason),
 }
 
 /// Removes a listener when dropped.
-pub(crate) struct Listening {
+pub(crate) struct ListenerGuard {
     topic: Arc<Topic>,
     id: u64,
 }
 
-impl Drop for Listening {
+impl Drop for ListenerGuard {
     fn drop(&mut self) {
         self.topic.listeners.lock().remove(&self.id);
     }
@@ -540,7 +554,7 @@ impl State {
         Self {
             epoch: None,
             generation: 0,
-            gone: false,
+            deleted: false,
             ring_epoch: None,
             partitions: Partitions::Unknown,
             ring: Ring::new(config),
@@ -574,7 +588,8 @@ async fn pump(topic: Weak<Topic>, wake: Arc<Notify>, hub: Weak<Hub>) {
         let (Some(topic), Some(hub)) = (topic.upgrade(), hub.upgrade()) else { return };
         if topic.state.lock().behind {
             let (reading, of) = (hub.clone(), topic.clone());
-            let read = tokio::task::spawn_blocking(move || reader::advance(&reading, &of)).await;
+            let read =
+                tokio::task::spawn_blocking(move || snapshot_reader::advance(&reading, &of)).await;
             if let Ok(Err(error)) = read {
                 tracing::warn!(projection = topic.name, %error, "the feed cannot read merged rows");
                 // It was marked as still behind; the pause bounds the retries.
@@ -589,35 +604,41 @@ async fn pump(topic: Weak<Topic>, wake: Arc<Notify>, hub: Weak<Hub>) {
     }
 }
 
-/// Each step as a delta of its own.
+/// Each commit as a delta of its own.
 fn each(
-    steps: &[Arc<Step>],
-    mut pos: u64,
+    commits: &[Arc<RingCommit>],
+    mut commit: u64,
     table: TableId,
     part_bytes: usize,
     more: bool,
-) -> Pending {
-    let mut ready = Vec::with_capacity(steps.len());
-    for step in steps {
-        let fragment = match step.fragment(table, part_bytes) {
+) -> NextAction {
+    let mut ready = Vec::with_capacity(commits.len());
+    for ring_commit in commits {
+        let fragment = match ring_commit.fragment(table, part_bytes) {
             Some(Ok(fragment)) => fragment,
-            Some(Err(error)) => return Pending::Unsendable(error.to_string()),
+            Some(Err(error)) => return NextAction::Unsendable(error.to_string()),
             None => continue,
         };
-        let at = step.at.clone();
-        ready.push(Ready { from: pos, to: step.to, at, fragment: Some(fragment), merged: false });
-        pos = step.to;
+        let at = ring_commit.at.clone();
+        ready.push(ReadyDelta {
+            from: commit,
+            to: ring_commit.to,
+            at,
+            fragment: Some(fragment),
+            merged: false,
+        });
+        commit = ring_commit.to;
     }
-    Pending::Changes { ready, more }
+    NextAction::Changes { ready, more }
 }
 
-fn head_of(view: &View) -> Head {
-    Head { pos: view.pos(), at: Arc::new(view.checkpoint()) }
+fn head_of(view: &View) -> NewestCommit {
+    NewestCommit { commit: view.pos(), at: Arc::new(view.checkpoint()) }
 }
 
 fn tables_of(view: &View) -> Arc<[TableInfo]> {
     #[derive(Serialize)]
-    struct Shown<'a> {
+    struct FieldDescription<'a> {
         name: &'a str,
         kind: FieldKind,
         #[serde(skip_serializing_if = "str::is_empty")]
@@ -629,7 +650,7 @@ fn tables_of(view: &View) -> Arc<[TableInfo]> {
             let fields: Vec<_> = table
                 .fields
                 .iter()
-                .map(|f| Shown { name: &f.name, kind: f.kind, unit: &f.unit })
+                .map(|f| FieldDescription { name: &f.name, kind: f.kind, unit: &f.unit })
                 .collect();
             let fields = serde_json::value::to_raw_value(&fields).expect("strings always encode");
             TableInfo { id, name: table.name.clone(), fields: fields.into() }

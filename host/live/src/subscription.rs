@@ -15,11 +15,14 @@ use tokio::time::Instant;
 
 use crate::config::ms;
 use crate::hub::Hub;
-use crate::protocol::{Mode, ResetWhy, ServerMessage, close};
-use crate::reader::{self, Opened, Part, Refusal, Request, Resume, Rows, Start};
-use crate::session::Stop;
+use crate::protocol::{Mode, ResetReason, ServerMessage, close};
+use crate::session::SessionStop;
+use crate::snapshot_reader::{
+    self, ReadRequest, Resume, SnapshotPart, SnapshotRows, StartKind, SubscribeError,
+    SubscriptionStart,
+};
 use crate::token;
-use crate::topic::{Listening, Pending, Ready, Signal, Topic, Turned};
+use crate::topic::{ListenerGuard, NextAction, ReadyDelta, SessionSignal, SubscriptionEnd, Topic};
 
 /// See the module.
 pub(crate) struct Subscription {
@@ -34,13 +37,13 @@ pub(crate) struct Subscription {
     epoch: Arc<str>,
     generation: u64,
     /// What the client shows: the commit, and where each shard is.
-    pub(crate) pos: u64,
+    pub(crate) commit: u64,
     at: Arc<Checkpoint>,
     phase: Phase,
     /// Sent before anything else: `ok`, `reset`.
     control: VecDeque<String>,
     /// Deltas to be sent; the first may be sent in part.
-    ready: VecDeque<Ready>,
+    ready: VecDeque<ReadyDelta>,
     part: usize,
     /// Since when the client has been getting a snapshot or a delta in parts.
     busy_since: Option<Instant>,
@@ -53,24 +56,24 @@ pub(crate) struct Subscription {
     /// Another table of the projection has just been brought further.
     tick_now: bool,
     /// Why it starts again, if the client does not know yet.
-    reset_why: Option<ResetWhy>,
-    listening: Option<Listening>,
+    reset_why: Option<ResetReason>,
+    listening: Option<ListenerGuard>,
 }
 
 enum Phase {
     Opening {
-        opened: oneshot::Receiver<Result<Opened, Refusal>>,
+        opened: oneshot::Receiver<Result<SubscriptionStart, SubscribeError>>,
         /// Whether the client still waits for `ok`.
         first: bool,
     },
     Snapshot {
-        rows: Rows,
+        rows: SnapshotRows,
     },
     Live,
 }
 
 /// What a subscription does next.
-pub(crate) enum Next {
+pub(crate) enum SubscriptionAction {
     /// Nothing for now.
     Idle,
     Frame(Frame),
@@ -92,16 +95,16 @@ pub(crate) struct Frame {
 }
 
 /// What a subscription may use of its session.
-pub(crate) struct Around<'a> {
+pub(crate) struct SessionContext<'a> {
     pub(crate) hub: &'a Arc<Hub>,
-    pub(crate) signal: &'a Arc<Signal>,
+    pub(crate) signal: &'a Arc<SessionSignal>,
     pub(crate) now: Instant,
     /// Whether one more data frame may be sent unacknowledged.
     pub(crate) window_open: bool,
 }
 
-/// What is asked for, taken apart.
-pub(crate) struct Asked {
+/// A `sub` message after its checks.
+pub(crate) struct ParsedSub {
     pub(crate) id: u64,
     pub(crate) ch: u64,
     /// Projection and table, as the client wrote them.
@@ -115,31 +118,31 @@ pub(crate) struct Asked {
 
 impl Subscription {
     /// Starts a subscription; `None` where the name is not `projection/table`.
-    pub(crate) fn open(around: &Around<'_>, asked: Asked) -> Option<Self> {
-        let (projection, table) = asked.name.split_once('/')?;
-        let query = token::query_hash(&asked.name);
+    pub(crate) fn open(context: &SessionContext<'_>, parsed: ParsedSub) -> Option<Self> {
+        let (projection, table) = parsed.name.split_once('/')?;
+        let query = token::query_hash(&parsed.name);
         // Registered before any row is read: no commit in between is missed.
-        let topic = Topic::of(around.hub, projection);
-        let resume = match asked.resume {
+        let topic = Topic::of(context.hub, projection);
+        let resume = match parsed.resume {
             Some(token) => Resume::Token(token),
-            None => Resume::No { shown: asked.shown },
+            None => Resume::No { shown: parsed.shown },
         };
-        let request = Request { table: table.to_owned(), query, mode: asked.mode, resume };
-        let opened = reader::open(around.hub, &topic, request, around.signal);
-        let now = around.now;
+        let request = ReadRequest { table: table.to_owned(), query, mode: parsed.mode, resume };
+        let opened = snapshot_reader::open(context.hub, &topic, request, context.signal);
+        let now = context.now;
         metrics::gauge!("lantern_feed_subscriptions").increment(1.0);
         Some(Self {
-            id: asked.id,
-            ch: asked.ch,
+            id: parsed.id,
+            ch: parsed.ch,
             topic,
             table_name: table.to_owned(),
             table: TableId(0),
-            mode: asked.mode,
-            rate: asked.rate,
+            mode: parsed.mode,
+            rate: parsed.rate,
             query,
             epoch: Arc::from(""),
             generation: 0,
-            pos: 0,
+            commit: 0,
             at: Arc::default(),
             phase: Phase::Opening { opened, first: true },
             control: VecDeque::new(),
@@ -163,12 +166,12 @@ impl Subscription {
     /// The epoch and commit the client shows; `None` before the first
     /// snapshot.
     pub(crate) fn shown(&self) -> Option<(Arc<str>, u64)> {
-        (!self.epoch.is_empty()).then(|| (self.epoch.clone(), self.pos))
+        (!self.epoch.is_empty()).then(|| (self.epoch.clone(), self.commit))
     }
 
-    /// Another table of the projection was brought to `pos`: this one follows.
-    pub(crate) fn follow(&mut self, topic: &Arc<Topic>, pos: u64) {
-        if Arc::ptr_eq(&self.topic, topic) && self.pos < pos {
+    /// Another table of the projection was brought to `commit`: this one follows.
+    pub(crate) fn follow(&mut self, topic: &Arc<Topic>, commit: u64) {
+        if Arc::ptr_eq(&self.topic, topic) && self.commit < commit {
             self.tick_now = true;
         }
     }
@@ -179,16 +182,16 @@ impl Subscription {
     }
 
     /// When it must be looked at again though nothing happened.
-    pub(crate) fn due(&self, around: &Around<'_>) -> Option<Instant> {
-        let give_up = self.busy_since.map(|since| since + ms(around.hub.config.snapshot_ms_max));
-        let live = matches!(self.phase, Phase::Live) && around.window_open;
+    pub(crate) fn due(&self, context: &SessionContext<'_>) -> Option<Instant> {
+        let give_up = self.busy_since.map(|since| since + ms(context.hub.config.snapshot_ms_max));
+        let live = matches!(self.phase, Phase::Live) && context.window_open;
         let live = live.then(|| {
             // Commits that do not change the table wake no session, so whether the
             // commit moved is looked up now and then.
-            let tick_ms = ms(around.hub.config.tick_ms.max(1));
+            let tick_ms = ms(context.hub.config.tick_ms.max(1));
             let tick_at =
-                if self.tick_at > around.now { self.tick_at } else { around.now + tick_ms };
-            let next = if self.rate_at > around.now { self.rate_at } else { tick_at };
+                if self.tick_at > context.now { self.tick_at } else { context.now + tick_ms };
+            let next = if self.rate_at > context.now { self.rate_at } else { tick_at };
             next.min(self.idle_at)
         });
         give_up.into_iter().chain(live).min()
@@ -197,66 +200,77 @@ impl Subscription {
     /// What to send next.
     ///
     /// # Errors
-    /// [`Stop`] where the whole session must end.
-    pub(crate) fn next(&mut self, around: &Around<'_>) -> Result<Next, Stop> {
-        if let Some(over) = self.settle(around)? {
-            return Ok(Next::Over(over));
+    /// [`SessionStop`] where the whole session must end.
+    pub(crate) fn next(
+        &mut self,
+        context: &SessionContext<'_>,
+    ) -> Result<SubscriptionAction, SessionStop> {
+        if let Some(over) = self.take_in(context)? {
+            return Ok(SubscriptionAction::Over(over));
         }
         if let Some(text) = self.control.pop_front() {
             let (head, tail) = (text, String::new());
             let body = Bytes::new();
             let kind = "control";
-            return Ok(Next::Frame(Frame { head, body, tail, data: false, moved: false, kind }));
+            return Ok(SubscriptionAction::Frame(Frame {
+                head,
+                body,
+                tail,
+                data: false,
+                moved: false,
+                kind,
+            }));
         }
-        self.check_patience(around)?;
-        if !around.window_open {
-            return Ok(Next::Idle);
+        self.check_patience(context)?;
+        if !context.window_open {
+            return Ok(SubscriptionAction::Idle);
         }
         match self.phase {
-            Phase::Opening { .. } => Ok(Next::Idle),
-            Phase::Snapshot { .. } => self.snapshot_part(around),
-            Phase::Live => self.change(around),
+            Phase::Opening { .. } => Ok(SubscriptionAction::Idle),
+            Phase::Snapshot { .. } => self.snapshot_part(context),
+            Phase::Live => self.change(context),
         }
     }
 
     /// Takes in what happened: the store's answer, another epoch. Returns
     /// the last frame if it has ended.
-    fn settle(&mut self, around: &Around<'_>) -> Result<Option<String>, Stop> {
+    fn take_in(&mut self, context: &SessionContext<'_>) -> Result<Option<String>, SessionStop> {
         if let Phase::Opening { opened, first } = &mut self.phase {
             let first = *first;
             return match opened.try_recv() {
                 Err(oneshot::error::TryRecvError::Empty) => Ok(None),
                 Err(oneshot::error::TryRecvError::Closed) => {
-                    Err(Stop::close(close::ERROR, "the table could not be read"))
+                    Err(SessionStop::close(close::ERROR, "the table could not be read"))
                 }
                 Ok(Ok(opened)) => {
-                    self.opened(around, opened, first);
+                    self.opened(context, opened, first);
                     Ok(None)
                 }
-                Ok(Err(refusal)) => self.refused(refusal, first).map(Some),
+                Ok(Err(error)) => self.refused(error, first).map(Some),
             };
         }
-        let Some((generation, turned)) = self.topic.turned(&self.epoch, self.generation) else {
+        let Some((generation, change)) = self.topic.change_since(&self.epoch, self.generation)
+        else {
             return Ok(None);
         };
         self.generation = generation;
-        match turned {
+        match change {
             None => Ok(None),
-            Some(Turned::Gone) => Ok(Some(self.end("the projection was deleted"))),
-            Some(Turned::Reset(why)) => {
+            Some(SubscriptionEnd::Gone) => Ok(Some(self.end("the projection was deleted"))),
+            Some(SubscriptionEnd::Reset(why)) => {
                 // Said when the new table is known, with its fields.
                 self.reset_why = Some(why);
-                self.reopen(around, Resume::No { shown: Some((self.epoch.clone(), self.pos)) });
+                self.reopen(context, Resume::No { shown: Some((self.epoch.clone(), self.commit)) });
                 Ok(None)
             }
         }
     }
 
-    fn opened(&mut self, around: &Around<'_>, opened: Opened, first: bool) {
+    fn opened(&mut self, context: &SessionContext<'_>, opened: SubscriptionStart, first: bool) {
         let fields = &*opened.table.fields;
         let commit = match &opened.start {
-            Start::Resumed { pos, .. } => Some(*pos),
-            Start::Snapshot { .. } => None,
+            StartKind::Resumed { commit, .. } => Some(*commit),
+            StartKind::Snapshot { .. } => None,
         };
         if first {
             let resumed = commit.is_some();
@@ -264,47 +278,47 @@ impl Subscription {
             self.control.push_back(ok.text());
         }
         if self.listening.is_none() || self.table != opened.table.id {
-            self.listening = Some(self.topic.listen(opened.table.id, around.signal));
+            self.listening = Some(self.topic.listen(opened.table.id, context.signal));
         }
         self.table = opened.table.id;
         self.epoch = opened.epoch;
         self.generation = opened.generation;
         self.part = 0;
-        self.rate_at = around.now;
+        self.rate_at = context.now;
         match opened.start {
-            Start::Resumed { pos, at, ready } => {
-                (self.pos, self.at) = (pos, at);
-                self.busy_since = (!ready.is_empty()).then_some(around.now);
+            StartKind::Resumed { commit, at, ready } => {
+                (self.commit, self.at) = (commit, at);
+                self.busy_since = (!ready.is_empty()).then_some(context.now);
                 self.ready = ready.into();
                 self.phase = Phase::Live;
                 // Says at once that the client is up to date.
                 self.tick_now = true;
-                self.idle_at = around.now;
+                self.idle_at = context.now;
             }
-            Start::Snapshot { why, rows } => {
+            StartKind::Snapshot { why, rows } => {
                 if let Some(why) = why.or(self.reset_why.take()) {
                     self.reset(why, Some(&opened.table.fields));
                 }
-                self.busy_since = Some(around.now);
+                self.busy_since = Some(context.now);
                 self.phase = Phase::Snapshot { rows };
             }
         }
     }
 
-    fn refused(&mut self, refusal: Refusal, first: bool) -> Result<String, Stop> {
-        let (code, msg, retry): (_, Cow<'_, str>, _) = match refusal {
-            Refusal::NoTable => {
+    fn refused(&mut self, error: SubscribeError, first: bool) -> Result<String, SessionStop> {
+        let (code, msg, retry): (_, Cow<'_, str>, _) = match error {
+            SubscribeError::NoTable => {
                 let msg =
                     format!("there is no public table `{}/{}`", self.topic.name, self.table_name);
                 ("no_such_table", msg.into(), false)
             }
-            Refusal::NotActive(msg) => ("not_active", msg.into(), true),
-            Refusal::NotSupported(msg) => ("not_supported", msg.into(), false),
-            Refusal::Unsendable(msg) => ("too_large", msg.into(), false),
-            Refusal::Failed(msg) if first => ("unavailable", msg.into(), true),
-            Refusal::Failed(msg) => {
+            SubscribeError::NotActive(msg) => ("not_active", msg.into(), true),
+            SubscribeError::NotSupported(msg) => ("not_supported", msg.into(), false),
+            SubscribeError::Unsendable(msg) => ("too_large", msg.into(), false),
+            SubscribeError::Failed(msg) if first => ("unavailable", msg.into(), true),
+            SubscribeError::Failed(msg) => {
                 tracing::warn!(projection = self.topic.name, error = msg, "a feed lost its table");
-                return Err(Stop::close(close::ERROR, "the table could not be read"));
+                return Err(SessionStop::close(close::ERROR, "the table could not be read"));
             }
         };
         if first {
@@ -318,121 +332,146 @@ impl Subscription {
         ServerMessage::End { id: self.id, why }.text()
     }
 
-    fn reset(&mut self, why: ResetWhy, fields: Option<&serde_json::value::RawValue>) {
+    fn reset(&mut self, why: ResetReason, fields: Option<&serde_json::value::RawValue>) {
         metrics::counter!("lantern_feed_resets_total", "why" => why.name()).increment(1);
         self.control.push_back(ServerMessage::Reset { ch: self.ch, why, fields }.text());
     }
 
-    fn reopen(&mut self, around: &Around<'_>, resume: Resume) {
+    fn reopen(&mut self, context: &SessionContext<'_>, resume: Resume) {
         self.ready.clear();
         self.part = 0;
         self.busy_since = None;
         let (table, query, mode) = (self.table_name.clone(), self.query, self.mode);
-        let request = Request { table, query, mode, resume };
-        let opened = reader::open(around.hub, &self.topic, request, around.signal);
+        let request = ReadRequest { table, query, mode, resume };
+        let opened = snapshot_reader::open(context.hub, &self.topic, request, context.signal);
         self.phase = Phase::Opening { opened, first: false };
     }
 
     /// A snapshot or a delta in parts must not take for ever: it holds memory
     /// or a read transaction.
-    fn check_patience(&self, around: &Around<'_>) -> Result<(), Stop> {
-        let patience = ms(around.hub.config.snapshot_ms_max);
+    fn check_patience(&self, context: &SessionContext<'_>) -> Result<(), SessionStop> {
+        let patience = ms(context.hub.config.snapshot_ms_max);
         match self.busy_since {
-            Some(since) if around.now >= since + patience => {
-                Err(Stop::close(close::TOO_SLOW, "too slow: a snapshot or delta took too long"))
-            }
+            Some(since) if context.now >= since + patience => Err(SessionStop::close(
+                close::TOO_SLOW,
+                "too slow: a snapshot or delta took too long",
+            )),
             _ => Ok(()),
         }
     }
 
-    fn snapshot_part(&mut self, around: &Around<'_>) -> Result<Next, Stop> {
-        let Phase::Snapshot { rows } = &mut self.phase else { return Ok(Next::Idle) };
-        let (pos, at, body, last) = match rows {
-            Rows::Shared(snapshot) => {
+    fn snapshot_part(
+        &mut self,
+        context: &SessionContext<'_>,
+    ) -> Result<SubscriptionAction, SessionStop> {
+        let Phase::Snapshot { rows } = &mut self.phase else { return Ok(SubscriptionAction::Idle) };
+        let (commit, at, body, last) = match rows {
+            SnapshotRows::Shared(snapshot) => {
                 let body = snapshot.parts[self.part].clone();
                 let last = self.part + 1 == snapshot.parts.len();
-                (snapshot.pos, snapshot.at.clone(), body, last)
+                (snapshot.commit, snapshot.at.clone(), body, last)
             }
-            Rows::Streamed { pos, at, parts } => match parts.try_recv() {
-                Ok(Part::Rows { rows, last }) => (*pos, at.clone(), rows, last),
-                Ok(Part::Unsendable(why)) => return Ok(Next::Over(self.end(&why))),
-                Ok(Part::Failed(error)) => {
-                    tracing::warn!(projection = self.topic.name, error, "a snapshot failed");
-                    return Err(Stop::close(close::ERROR, "the table could not be read"));
+            SnapshotRows::Streamed { commit, at, parts } => match parts.try_recv() {
+                Ok(SnapshotPart::Rows { rows, last }) => (*commit, at.clone(), rows, last),
+                Ok(SnapshotPart::Unsendable(why)) => {
+                    return Ok(SubscriptionAction::Over(self.end(&why)));
                 }
-                Err(TryRecvError::Empty) => return Ok(Next::Idle),
+                Ok(SnapshotPart::Failed(error)) => {
+                    tracing::warn!(projection = self.topic.name, error, "a snapshot failed");
+                    return Err(SessionStop::close(close::ERROR, "the table could not be read"));
+                }
+                Err(TryRecvError::Empty) => return Ok(SubscriptionAction::Idle),
                 Err(TryRecvError::Disconnected) => {
-                    return Err(Stop::close(close::TOO_SLOW, "too slow: a snapshot took too long"));
+                    return Err(SessionStop::close(
+                        close::TOO_SLOW,
+                        "too slow: a snapshot took too long",
+                    ));
                 }
             },
         };
         self.part += 1;
         let mut head = format!("{{\"t\":\"snap\",\"ch\":{},\"epoch\":", self.ch);
         push_string(&mut head, &self.epoch);
-        let _ = write!(head, ",\"commit\":{pos},\"rows\":");
+        let _ = write!(head, ",\"commit\":{commit},\"rows\":");
         let mut tail = format!(",\"more\":{}", !last);
         if last {
-            (self.pos, self.at) = (pos, at);
+            (self.commit, self.at) = (commit, at);
             self.push_token(&mut tail);
             self.phase = Phase::Live;
             self.part = 0;
             self.busy_since = None;
-            self.said(around);
+            self.schedule_ticks(context);
         }
         tail.push('}');
-        Ok(Next::Frame(Frame { head, body, tail, data: true, moved: last, kind: "snap" }))
+        Ok(SubscriptionAction::Frame(Frame {
+            head,
+            body,
+            tail,
+            data: true,
+            moved: last,
+            kind: "snap",
+        }))
     }
 
-    fn change(&mut self, around: &Around<'_>) -> Result<Next, Stop> {
+    fn change(&mut self, context: &SessionContext<'_>) -> Result<SubscriptionAction, SessionStop> {
         if self.ready.is_empty() {
-            let pending = if around.now < self.rate_at {
+            let pending = if context.now < self.rate_at {
                 self.tick_now = false;
-                Pending::Current
+                NextAction::Current
             } else {
-                self.topic.pending(around.hub, &self.epoch, self.pos, self.table, self.mode)
+                self.topic.pending(context.hub, &self.epoch, self.commit, self.table, self.mode)
             };
             match pending {
-                Pending::Current if self.tick_now || around.now >= self.idle_at => {
-                    let (from, to, at) = (self.pos, self.pos, self.at.clone());
-                    self.ready.push_back(Ready { from, to, at, fragment: None, merged: false });
+                NextAction::Current if self.tick_now || context.now >= self.idle_at => {
+                    let (from, to, at) = (self.commit, self.commit, self.at.clone());
+                    self.ready.push_back(ReadyDelta {
+                        from,
+                        to,
+                        at,
+                        fragment: None,
+                        merged: false,
+                    });
                 }
-                Pending::Moved(ready) if self.tick_now || around.now >= self.tick_at => {
+                NextAction::Moved(ready) if self.tick_now || context.now >= self.tick_at => {
                     self.ready.push_back(ready);
                 }
-                Pending::Current | Pending::Moved(_) => return Ok(Next::Idle),
-                Pending::Changes { ready, more } => {
+                NextAction::Current | NextAction::Moved(_) => return Ok(SubscriptionAction::Idle),
+                NextAction::Changes { ready, more } => {
                     self.ready = ready.into();
-                    self.busy_since = Some(around.now);
+                    self.busy_since = Some(context.now);
                     if !more {
-                        self.rate_at = around.now + self.rate;
+                        self.rate_at = context.now + self.rate;
                     }
                 }
-                Pending::Gone if self.mode == Mode::Changes => {
+                NextAction::Gone if self.mode == Mode::Changes => {
                     let why = "too slow: mode `changes` keeps nothing for a slow reader";
-                    return Err(Stop::close(close::TOO_SLOW, why));
+                    return Err(SessionStop::close(close::TOO_SLOW, why));
                 }
-                Pending::Gone => {
+                NextAction::Gone => {
                     let (epoch, at) = (self.epoch.clone(), self.at.clone());
-                    self.reopen(around, Resume::Own { epoch, at });
-                    return Ok(Next::Idle);
+                    self.reopen(context, Resume::Own { epoch, at });
+                    return Ok(SubscriptionAction::Idle);
                 }
-                Pending::Overflow => {
-                    self.reset(ResetWhy::Overflow, None);
-                    self.reopen(around, Resume::No { shown: Some((self.epoch.clone(), self.pos)) });
-                    return self.next(around);
+                NextAction::Overflow => {
+                    self.reset(ResetReason::Overflow, None);
+                    self.reopen(
+                        context,
+                        Resume::No { shown: Some((self.epoch.clone(), self.commit)) },
+                    );
+                    return self.next(context);
                 }
-                Pending::Unsendable(why) => return Ok(Next::Over(self.end(&why))),
+                NextAction::Unsendable(why) => return Ok(SubscriptionAction::Over(self.end(&why))),
             }
         }
-        Ok(Next::Frame(self.ready_part(around)))
+        Ok(SubscriptionAction::Frame(self.ready_part(context)))
     }
 
     /// The next frame of the first delta or tick that is ready.
-    fn ready_part(&mut self, around: &Around<'_>) -> Frame {
+    fn ready_part(&mut self, context: &SessionContext<'_>) -> Frame {
         let ready = self.ready.front().expect("something is ready");
         let (from, to, ch) = (ready.from, ready.to, self.ch);
         let Some(fragment) = &ready.fragment else {
-            return self.tick(around);
+            return self.tick(context);
         };
         let body = fragment.parts[self.part].clone();
         let last = self.part + 1 == fragment.parts.len();
@@ -442,7 +481,7 @@ impl Subscription {
             if ready.merged {
                 tail.push_str(",\"merged\":true");
             }
-            self.arrive(around);
+            self.arrive(context);
             self.push_token(&mut tail);
         } else {
             tail.push_str(",\"more\":true");
@@ -452,12 +491,12 @@ impl Subscription {
         Frame { head, body, tail, data: true, moved: last, kind: "delta" }
     }
 
-    fn tick(&mut self, around: &Around<'_>) -> Frame {
+    fn tick(&mut self, context: &SessionContext<'_>) -> Frame {
         let ready = self.ready.front().expect("something is ready");
         let (from, to) = (ready.from, ready.to);
-        self.arrive(around);
+        self.arrive(context);
         let mut head = format!("{{\"t\":\"tick\",\"ch\":{},\"from\":{from},\"to\":{to}", self.ch);
-        if let Some(lag) = self.topic.lag(&around.hub.lag) {
+        if let Some(lag) = self.topic.lag(&context.hub.lag) {
             let _ = write!(head, ",\"lag\":{{\"events\":{},\"ms\":{}}}", lag.events, lag.ms);
         }
         self.push_token(&mut head);
@@ -467,21 +506,21 @@ impl Subscription {
     }
 
     /// The first of what is ready has been handed out whole.
-    fn arrive(&mut self, around: &Around<'_>) {
+    fn arrive(&mut self, context: &SessionContext<'_>) {
         let ready = self.ready.pop_front().expect("something is ready");
-        (self.pos, self.at) = (ready.to, ready.at);
+        (self.commit, self.at) = (ready.to, ready.at);
         self.part = 0;
         if self.ready.is_empty() {
             self.busy_since = None;
         }
-        self.said(around);
+        self.schedule_ticks(context);
     }
 
-    fn said(&mut self, around: &Around<'_>) {
-        let config = &around.hub.config;
+    fn schedule_ticks(&mut self, context: &SessionContext<'_>) {
+        let config = &context.hub.config;
         self.tick_now = false;
-        self.tick_at = around.now + ms(config.tick_ms);
-        self.idle_at = around.now + ms(config.heartbeat_ms);
+        self.tick_at = context.now + ms(config.tick_ms);
+        self.idle_at = context.now + ms(config.heartbeat_ms);
     }
 
     /// Where the client is with this frame: offsets, and the token to resume from.
