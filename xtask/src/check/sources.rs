@@ -48,7 +48,7 @@ const TO_SPLIT: &[&str] = &[
     "host/engine/src/status.rs: VersionStatus",
     "host/engine/src/status.rs: ShardStatus",
     "host/kafka/src/append.rs: Worker",
-    "host/live/src/sub.rs: Subscription",
+    "host/live/src/subscription.rs: Subscription",
     "host/live/src/topic.rs",
     "host/server/src/api/mod.rs: App",
     "host/server/src/api/tables.rs: Which",
