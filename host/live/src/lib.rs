@@ -55,6 +55,7 @@ mod ring;
 mod session;
 mod snapshot_reader;
 mod socket;
+mod subscribe_error;
 mod subscription;
 mod token;
 mod topic;

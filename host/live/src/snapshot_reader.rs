@@ -7,18 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use lantern_core::{
-    ChangesSince, Checkpoint, KeyRange, ShardChanges, TableChanges, TableId, View, ViewError,
-};
+use lantern_core::{ChangesSince, Checkpoint, KeyRange, ShardChanges, TableChanges, TableId, View};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::LiveConfig;
-use crate::encode::{BudgetLease, DeltaParts, RowTooLarge, SnapshotParts};
+use crate::encode::{BudgetLease, DeltaParts, SnapshotParts};
 use crate::hub::Hub;
 use crate::protocol::{Mode, ResetReason};
 use crate::ring::{MergedChanges, NewestCommit, RingCommit, changed};
+use crate::subscribe_error::SubscribeError;
 use crate::token;
 use crate::topic::{AgreedState, ReadyDelta, SessionSignal, Snapshot, TableInfo, Topic, ViewMatch};
 
@@ -88,42 +87,6 @@ pub(crate) enum SnapshotPart {
     Unsendable(String),
     /// The store failed.
     Failed(String),
-}
-
-/// Why a subscription does not start.
-pub(crate) enum SubscribeError {
-    /// There is no such public table.
-    NoTable,
-    /// The projection serves nothing yet.
-    NotActive(String),
-    /// The request asks for what this server cannot do.
-    NotSupported(String),
-    /// A row fits no frame, or there are too many: a sentence for people.
-    Unsendable(String),
-    /// The store failed.
-    Failed(String),
-}
-
-impl From<ViewError> for SubscribeError {
-    fn from(error: ViewError) -> Self {
-        match error {
-            ViewError::NoProjection(_) | ViewError::NoVersion(..) => Self::NoTable,
-            ViewError::NotActive(_) => Self::NotActive(error.to_string()),
-            error => Self::Failed(error.to_string()),
-        }
-    }
-}
-
-impl From<RowTooLarge> for SubscribeError {
-    fn from(error: RowTooLarge) -> Self {
-        Self::Unsendable(error.to_string())
-    }
-}
-
-impl From<lantern_core::StoreError> for SubscribeError {
-    fn from(error: lantern_core::StoreError) -> Self {
-        Self::Failed(error.to_string())
-    }
 }
 
 type ReadReply = oneshot::Sender<Result<SubscriptionStart, SubscribeError>>;

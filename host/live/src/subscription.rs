@@ -18,9 +18,9 @@ use crate::hub::Hub;
 use crate::protocol::{Mode, ResetReason, ServerMessage, close};
 use crate::session::SessionStop;
 use crate::snapshot_reader::{
-    self, ReadRequest, Resume, SnapshotPart, SnapshotRows, StartKind, SubscribeError,
-    SubscriptionStart,
+    self, ReadRequest, Resume, SnapshotPart, SnapshotRows, StartKind, SubscriptionStart,
 };
+use crate::subscribe_error::SubscribeError;
 use crate::token;
 use crate::topic::{ListenerGuard, NextAction, ReadyDelta, SessionSignal, SubscriptionEnd, Topic};
 
