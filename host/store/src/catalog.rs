@@ -8,15 +8,15 @@ use parking_lot::Mutex;
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
 use crate::disk::{Disk, SystemDisk};
-use crate::error::{Failure, guarded};
-use crate::file::{Kind, OpenFile, Place};
-use crate::untouched::check_catalog_on;
+use crate::error::{StoreFailure, guarded};
+use crate::file::{DatabaseFile, FileKind, OpenFile};
+use crate::read_only_file::check_catalog_on;
 
 /// Records by [`ProjectionRecord::key`].
 const PROJECTIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("projections");
 
 /// Since format 2 a projection may have a tenant and a version a source.
-pub(crate) const KIND: Kind = Kind { name: "catalog", format: 2, earliest: 2 };
+pub(crate) const KIND: FileKind = FileKind { name: "catalog", format: 2, earliest: 2 };
 
 /// The catalogue is read whole and seldom.
 const CACHE_BYTES: usize = 256 << 10;
@@ -25,12 +25,12 @@ const CACHE_BYTES: usize = 256 << 10;
 /// which a crash let pages reach the disk makes half a record look whole.
 #[derive(Debug)]
 pub struct CatalogFile {
-    inner: Mutex<Inner>,
+    inner: Mutex<CatalogState>,
 }
 
 #[derive(Debug)]
-struct Inner {
-    place: Place,
+struct CatalogState {
+    file: DatabaseFile,
     /// `None` after the disk failed, until the next use.
     db: Option<OpenFile>,
 }
@@ -50,12 +50,12 @@ impl CatalogFile {
     /// # Errors
     /// As [`CatalogFile::open`].
     pub fn open_on(on: Arc<dyn Disk>, path: impl Into<PathBuf>) -> Result<Self, StoreError> {
-        let mut place = Place::new(path.into(), KIND, CACHE_BYTES, on);
-        let db = Some(place.open_or_create()?);
+        let mut file = DatabaseFile::new(path.into(), KIND, CACHE_BYTES, on);
+        let db = Some(file.open_or_create()?);
         // Reads compare nothing with checksums, and records are taken for what
         // they say; the file is small, so all of it is compared once.
-        check_catalog_on(&*place.disk, &place.path)?;
-        Ok(Self { inner: Mutex::new(Inner { place, db }) })
+        check_catalog_on(&*file.disk, &file.path)?;
+        Ok(Self { inner: Mutex::new(CatalogState { file, db }) })
     }
 
     /// Runs `task` on the open file; after an error of the disk the next call
@@ -65,14 +65,14 @@ impl CatalogFile {
         task: impl FnOnce(&Database) -> Result<R, redb::Error>,
     ) -> Result<R, StoreError> {
         let mut inner = self.inner.lock();
-        let Inner { place, db } = &mut *inner;
+        let CatalogState { file, db } = &mut *inner;
         let open = match db {
             Some(open) => open,
-            None => db.insert(place.open()?),
+            None => db.insert(file.open()?),
         };
-        guarded(&place.path, || task(open)).map_err(|Failure { error, fatal }| {
+        guarded(&file.path, || task(open)).map_err(|StoreFailure { error, fatal }| {
             if fatal {
-                place.note_failure();
+                file.note_failure();
                 *db = None;
             }
             error
@@ -83,7 +83,7 @@ impl CatalogFile {
 impl Catalog for CatalogFile {
     fn projections(&self) -> Result<Vec<ProjectionRecord>, StoreError> {
         let stored = self.with(stored)?;
-        let path = self.inner.lock().place.path.clone();
+        let path = self.inner.lock().file.path.clone();
         decode(&path, stored)
     }
 
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_full_disk_the_old_record_stands_and_saving_works_again() {
+    fn after_a_full_disk_the_old_record_is_unchanged_and_saving_works_again() {
         let dir = tempfile::tempdir().unwrap();
         let faults = FaultyDisk::default();
         let path = dir.path().join("catalog.redb");

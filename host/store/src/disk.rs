@@ -30,7 +30,7 @@ pub trait Disk: Debug + Send + Sync {
     ///
     /// # Errors
     /// What the system says; that nothing is there is no error.
-    fn find(&self, path: &Path) -> io::Result<Option<Found>>;
+    fn find(&self, path: &Path) -> io::Result<Option<PathKind>>;
 
     /// Gives the file or folder `from` the name `to`, replacing a file there.
     ///
@@ -77,7 +77,7 @@ pub trait Disk: Debug + Send + Sync {
 
 /// What is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum PathKind {
     /// A folder.
     Folder,
     /// A file.
@@ -105,10 +105,10 @@ impl Disk for SystemDisk {
         Ok(Box::new(FileBackend::new(file)?))
     }
 
-    fn find(&self, path: &Path) -> io::Result<Option<Found>> {
+    fn find(&self, path: &Path) -> io::Result<Option<PathKind>> {
         match fs::metadata(path) {
-            Ok(meta) if meta.is_dir() => Ok(Some(Found::Folder)),
-            Ok(meta) => Ok(Some(Found::File { disk_bytes: allocated(&meta) })),
+            Ok(meta) if meta.is_dir() => Ok(Some(PathKind::Folder)),
+            Ok(meta) => Ok(Some(PathKind::File { disk_bytes: allocated(&meta) })),
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
@@ -147,7 +147,7 @@ impl Disk for SystemDisk {
 /// Creates `dir` and what is missing above it, so that it is still there after
 /// a power failure.
 pub(crate) fn create_dir_durably(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
-    if disk.find(dir)? == Some(Found::Folder) {
+    if disk.find(dir)? == Some(PathKind::Folder) {
         return Ok(());
     }
     let parent = match dir.parent() {
@@ -200,7 +200,7 @@ fn forget_cached(file: &File) {
 #[derive(Debug)]
 pub(crate) struct DiskFile(pub(crate) Box<dyn StorageBackend>);
 
-type Locked<T> = Result<T, BackendError>;
+type BackendResult<T> = Result<T, BackendError>;
 
 impl StorageBackend for DiskFile {
     fn len(&self) -> io::Result<u64> {
@@ -227,27 +227,27 @@ impl StorageBackend for DiskFile {
         self.0.close()
     }
 
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> BackendResult<bool> {
         self.0.try_lock_range(start, end)
     }
 
-    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> BackendResult<bool> {
         self.0.try_lock_shared_range(start, end)
     }
 
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> BackendResult<()> {
         self.0.lock_range(start, end)
     }
 
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> BackendResult<()> {
         self.0.lock_shared_range(start, end)
     }
 
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> BackendResult<()> {
         self.0.unlock_range(start, end)
     }
 
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> BackendResult<bool> {
         self.0.query_lock_range(start, end)
     }
 }
@@ -262,7 +262,7 @@ pub(crate) mod faulty {
 
     /// How the disk fails now.
     #[derive(Debug, Default)]
-    pub(crate) struct Switches {
+    pub(crate) struct FaultSwitches {
         /// Writes fail: there is no room.
         pub(crate) full: AtomicBool,
         /// Syncs fail.
@@ -273,10 +273,10 @@ pub(crate) mod faulty {
 
     /// [`SystemDisk`] with [`Switches`].
     #[derive(Clone, Debug, Default)]
-    pub(crate) struct FaultyDisk(pub(crate) Arc<Switches>);
+    pub(crate) struct FaultyDisk(pub(crate) Arc<FaultSwitches>);
 
     #[derive(Debug)]
-    struct FaultyFile(Box<dyn StorageBackend>, Arc<Switches>);
+    struct FaultyFile(Box<dyn StorageBackend>, Arc<FaultSwitches>);
 
     fn unless(switch: &AtomicBool, error: io::ErrorKind) -> io::Result<()> {
         if switch.load(Ordering::SeqCst) { Err(error.into()) } else { Ok(()) }
@@ -306,11 +306,11 @@ pub(crate) mod faulty {
             self.0.write(offset, data)
         }
 
-        fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<bool> {
+        fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> BackendResult<bool> {
             self.0.try_lock_range(start, end)
         }
 
-        fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Locked<()> {
+        fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> BackendResult<()> {
             self.0.unlock_range(start, end)
         }
 
@@ -332,7 +332,7 @@ pub(crate) mod faulty {
             Ok(Box::new(FaultyFile(SystemDisk.create(path)?, self.0.clone())))
         }
 
-        fn find(&self, path: &Path) -> io::Result<Option<Found>> {
+        fn find(&self, path: &Path) -> io::Result<Option<PathKind>> {
             SystemDisk.find(path)
         }
 

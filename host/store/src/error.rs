@@ -10,19 +10,19 @@ use lantern_core::StoreError;
 /// An error, and whether the file must be closed for it: redb refuses all
 /// further work on a file after an error of the disk.
 #[derive(Debug)]
-pub(crate) struct Failure {
+pub(crate) struct StoreFailure {
     pub(crate) error: StoreError,
     pub(crate) fatal: bool,
 }
 
-impl From<Failure> for StoreError {
-    fn from(failure: Failure) -> Self {
+impl From<StoreFailure> for StoreError {
+    fn from(failure: StoreFailure) -> Self {
         failure.error
     }
 }
 
 /// `error` of redb at `path`, in the ports' words.
-pub(crate) fn failure(path: &Path, error: impl Into<redb::Error>) -> Failure {
+pub(crate) fn failure(path: &Path, error: impl Into<redb::Error>) -> StoreFailure {
     use redb::Error;
 
     let at = |message: String| format!("`{}`: {message}", path.display());
@@ -46,12 +46,15 @@ pub(crate) fn failure(path: &Path, error: impl Into<redb::Error>) -> Failure {
         | Error::TypeDefinitionChanged { .. }) => (StoreError::Damaged(at(e.to_string())), false),
         e => (StoreError::Io(at(e.to_string())), false),
     };
-    Failure { error, fatal }
+    StoreFailure { error, fatal }
 }
 
 /// Runs `task` on the file at `path`. redb panics on some damaged files; one
 /// damaged file must not take a thread of the host's along.
-pub(crate) fn guarded<R, E>(path: &Path, task: impl FnOnce() -> Result<R, E>) -> Result<R, Failure>
+pub(crate) fn guarded<R, E>(
+    path: &Path,
+    task: impl FnOnce() -> Result<R, E>,
+) -> Result<R, StoreFailure>
 where
     E: Into<redb::Error>,
 {
@@ -59,14 +62,14 @@ where
     match catch_unwind(AssertUnwindSafe(task)) {
         Ok(result) => result.map_err(|e| failure(path, e)),
         Err(panic) => {
-            let message = format!("`{}`: redb gave up: {}", path.display(), said(&*panic));
-            Err(Failure { error: StoreError::Damaged(message), fatal: true })
+            let message = format!("`{}`: redb gave up: {}", path.display(), panic_message(&*panic));
+            Err(StoreFailure { error: StoreError::Damaged(message), fatal: true })
         }
     }
 }
 
 /// What a panic said.
-fn said(panic: &(dyn Any + Send)) -> &str {
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it does not say why")
 }

@@ -27,7 +27,7 @@ const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Kind {
+pub(crate) struct FileKind {
     /// Its name.
     pub(crate) name: &'static str,
     /// The latest format this release reads, and the one it writes.
@@ -36,11 +36,11 @@ pub(crate) struct Kind {
     pub(crate) earliest: u32,
 }
 
-/// A redb file's place, kind and way of opening, with what became of it.
+/// A redb file: its path, its kind, how it is opened, and whether the last use failed.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct DatabaseFile {
     pub(crate) path: PathBuf,
-    pub(crate) kind: Kind,
+    pub(crate) kind: FileKind,
     pub(crate) cache_bytes: usize,
     pub(crate) disk: Arc<dyn Disk>,
     /// Whether the disk failed since the file was last opened.
@@ -49,8 +49,13 @@ pub(crate) struct Place {
     refused: Option<(Instant, StoreError)>,
 }
 
-impl Place {
-    pub(crate) fn new(path: PathBuf, kind: Kind, cache_bytes: usize, disk: Arc<dyn Disk>) -> Self {
+impl DatabaseFile {
+    pub(crate) fn new(
+        path: PathBuf,
+        kind: FileKind,
+        cache_bytes: usize,
+        disk: Arc<dyn Disk>,
+    ) -> Self {
         Self { path, kind, cache_bytes, disk, failed: false, refused: None }
     }
 

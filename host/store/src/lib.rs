@@ -8,22 +8,22 @@
 //! passed on, and once the disk works again so does the store, without a
 //! restart.
 
-mod arena;
 mod catalog;
+mod commit_reader;
 mod disk;
 mod error;
 mod file;
 mod plugins;
-mod rows;
+mod read_only_file;
+mod row_arena;
+mod row_cache;
 mod runs;
 mod shard;
-mod space;
 mod state;
-mod untouched;
-mod view;
+mod table_names;
 
 pub use catalog::CatalogFile;
-pub use disk::{Disk, Found, SystemDisk};
+pub use disk::{Disk, PathKind, SystemDisk};
 pub use plugins::PluginFiles;
+pub use read_only_file::{StateChecked, check_catalog, check_plugin, check_state, open_read_only};
 pub use state::{StateDir, StoreConfig};
-pub use untouched::{StateChecked, check_catalog, check_plugin, check_state, open_untouched};

@@ -69,12 +69,12 @@ impl PluginFiles {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(disk(&path, &e)),
         };
-        let found = hex::encode(Sha256::digest(&bytes));
-        if found == sha256 {
+        let actual = hex::encode(Sha256::digest(&bytes));
+        if actual == sha256 {
             return Ok(Some(bytes));
         }
         Err(StoreError::Damaged(format!(
-            "`{}` holds {} bytes whose SHA-256 is `{found}`, not the one it is named by: upload \
+            "`{}` holds {} bytes whose SHA-256 is `{actual}`, not the one it is named by: upload \
              the plugin again",
             path.display(),
             bytes.len()

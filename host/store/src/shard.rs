@@ -1,7 +1,7 @@
 //! The state of one shard: a redb file, opened when used and closed when idle.
 //!
 //! A read never begins a transaction: each commit leaves behind one
-//! [`View`], a read transaction with its tables opened, that all reads share
+//! [`CommitReader`], a read transaction with its tables opened, that all reads share
 //! until the next. The file can be closed under a shard that is not in use, and
 //! is after an error of the disk, since redb then refuses all further work on
 //! it; the next use opens it again.
@@ -17,23 +17,23 @@ use lantern_core::{
 use parking_lot::{Mutex, RwLock};
 use redb::Database;
 
-use crate::disk::{Disk, Found};
+use crate::commit_reader::{CommitOptions, CommitReader};
+use crate::disk::{Disk, PathKind};
 use crate::error::guarded;
-use crate::file::{OpenFile, Place, in_memory};
-use crate::rows::{Budget, Known, RowCache, Stamp};
-use crate::runs::Failed;
+use crate::file::{DatabaseFile, OpenFile, in_memory};
+use crate::row_cache::{CommitStamp, RowCache, RowCacheBudget, RowKnowledge};
+use crate::runs::RunError;
 use crate::state::OpenFiles;
-use crate::view::{View, Writing};
 
 /// A shard's file and what is open of it.
 pub(crate) struct Shard {
     path: PathBuf,
     /// `None` for a state in memory.
     disk: Option<Arc<dyn Disk>>,
-    writing: Writing,
+    writing: CommitOptions,
     /// Held by the caller that commits, opens or closes: `open` changes under it alone.
-    writer: Mutex<Writer>,
-    open: RwLock<Option<Open>>,
+    writer: Mutex<WriterState>,
+    open: RwLock<Option<OpenShard>>,
     /// Whether it was used since the last look for idle files.
     used: AtomicBool,
     /// Views given out; while there are any, the file is not idle.
@@ -42,43 +42,49 @@ pub(crate) struct Shard {
     handles: AtomicUsize,
     files: Weak<OpenFiles>,
     /// `None` where no rows are kept in memory.
-    budget: Option<Arc<Budget>>,
+    budget: Option<Arc<RowCacheBudget>>,
 }
 
 /// Where the state is, for the holder of the writer's lock.
-struct Writer {
+struct WriterState {
     /// `None` for a state in memory.
-    place: Option<Place>,
+    file: Option<DatabaseFile>,
     removed: bool,
 }
 
-pub(crate) struct Open {
+pub(crate) struct OpenShard {
     db: OpenFile,
-    view: Arc<View>,
+    view: Arc<CommitReader>,
     /// As of `view`.
     rows: Option<Mutex<RowCache>>,
 }
 
 impl Shard {
     pub(crate) fn on_disk(
-        place: Place,
-        writing: Writing,
-        budget: Arc<Budget>,
+        file: DatabaseFile,
+        writing: CommitOptions,
+        budget: Arc<RowCacheBudget>,
         files: Weak<OpenFiles>,
     ) -> Self {
-        let (path, disk) = (place.path.clone(), Some(Arc::clone(&place.disk)));
-        let writer = Writer { place: Some(place), removed: false };
+        let (path, disk) = (file.path.clone(), Some(Arc::clone(&file.disk)));
+        let writer = WriterState { file: Some(file), removed: false };
         Self { disk, budget: Some(budget), ..Self::new(path, writing, writer, files) }
     }
 
     pub(crate) fn in_memory(cache_bytes: usize) -> Result<Self, StoreError> {
-        let writer = Writer { place: None, removed: false };
-        let shard = Self::new(PathBuf::from("memory"), Writing::default(), writer, Weak::new());
-        *shard.open.write() = Some(Open::new(&shard.path, in_memory(cache_bytes)?, None)?);
+        let writer = WriterState { file: None, removed: false };
+        let shard =
+            Self::new(PathBuf::from("memory"), CommitOptions::default(), writer, Weak::new());
+        *shard.open.write() = Some(OpenShard::new(&shard.path, in_memory(cache_bytes)?, None)?);
         Ok(shard)
     }
 
-    fn new(path: PathBuf, writing: Writing, writer: Writer, files: Weak<OpenFiles>) -> Self {
+    fn new(
+        path: PathBuf,
+        writing: CommitOptions,
+        writer: WriterState,
+        files: Weak<OpenFiles>,
+    ) -> Self {
         Self {
             path,
             disk: None,
@@ -95,14 +101,14 @@ impl Shard {
 
     /// Opens the file, and creates it where it was never there.
     pub(crate) fn open_or_create(&self) -> Result<(), StoreError> {
-        self.make_open(&mut self.writer.lock(), Place::open_or_create)
+        self.ensure_open(&mut self.writer.lock(), DatabaseFile::open_or_create)
     }
 
     /// Reads the whole file and compares it with its checksums.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         let mut writer = self.writer.lock();
-        self.make_open(&mut writer, Place::open)?;
-        let Open { mut db, view, .. } = {
+        self.ensure_open(&mut writer, DatabaseFile::open)?;
+        let OpenShard { mut db, view, .. } = {
             let mut open = self.open.write();
             if self.pins.load(Ordering::SeqCst) > 0 {
                 let path = self.path.display();
@@ -135,7 +141,7 @@ impl Shard {
         let Some(mut open) = self.open.try_write() else {
             return false;
         };
-        if writer.place.is_none() || self.pins.load(Ordering::SeqCst) > 0 {
+        if writer.file.is_none() || self.pins.load(Ordering::SeqCst) > 0 {
             return false;
         }
         let was_open = open.take().is_some();
@@ -150,23 +156,23 @@ impl Shard {
         self.used.swap(false, Ordering::Relaxed)
     }
 
-    fn make_open(
+    fn ensure_open(
         &self,
-        writer: &mut Writer,
-        how: fn(&mut Place) -> Result<OpenFile, StoreError>,
+        writer: &mut WriterState,
+        how: fn(&mut DatabaseFile) -> Result<OpenFile, StoreError>,
     ) -> Result<(), StoreError> {
         self.used.store(true, Ordering::Relaxed);
         if self.open.read().is_some() {
             return Ok(());
         }
-        let gone = || StoreError::Io(format!("`{}` was removed", self.path.display()));
-        let place = writer.place.as_mut().filter(|_| !writer.removed).ok_or_else(gone)?;
+        let removed = || StoreError::Io(format!("`{}` was removed", self.path.display()));
+        let file = writer.file.as_mut().filter(|_| !writer.removed).ok_or_else(removed)?;
         let files = self.files.upgrade();
         if let Some(files) = &files {
             files.make_room();
-            place.cache_bytes = files.cache_bytes();
+            file.cache_bytes = files.cache_bytes();
         }
-        let open = Open::new(&self.path, how(place)?, self.budget.as_ref())?;
+        let open = OpenShard::new(&self.path, how(file)?, self.budget.as_ref())?;
         *self.open.write() = Some(open);
         if let Some(files) = &files {
             files.opened();
@@ -174,7 +180,7 @@ impl Shard {
         Ok(())
     }
 
-    fn close(&self, _held: &Writer) {
+    fn close(&self, _held: &WriterState) {
         if self.open.write().take().is_some() {
             self.count_closed();
         }
@@ -187,27 +193,27 @@ impl Shard {
     }
 
     /// Closes the file after an error of the disk, unless it was opened again
-    /// since `seen`.
-    fn fail(&self, seen: &Arc<View>, why: &StoreError) {
+    /// since `reader`.
+    fn fail(&self, reader: &Arc<CommitReader>, why: &StoreError) {
         let mut writer = self.writer.lock();
-        let same = self.open.read().as_ref().is_some_and(|open| Arc::ptr_eq(&open.view, seen));
+        let same = self.open.read().as_ref().is_some_and(|open| Arc::ptr_eq(&open.view, reader));
         if same {
             self.close_failed(&mut writer, why);
         }
     }
 
-    fn close_failed(&self, writer: &mut Writer, why: &StoreError) {
+    fn close_failed(&self, writer: &mut WriterState, why: &StoreError) {
         // A state in memory has nothing to be opened again from.
-        if let Some(place) = &mut writer.place {
+        if let Some(file) = &mut writer.file {
             tracing::warn!(path = %self.path.display(), error = %why, "closing a file after an error");
-            place.note_failure();
+            file.note_failure();
             self.close(writer);
         }
     }
 
     /// The last commit's view, counted in `pins`; the caller that takes it counts it
     /// off again.
-    fn pinned(&self) -> Result<Arc<View>, StoreError> {
+    fn leased(&self) -> Result<Arc<CommitReader>, StoreError> {
         let pinned = || {
             let open = self.open.read();
             let view = open.as_ref().map(|open| Arc::clone(&open.view))?;
@@ -222,7 +228,7 @@ impl Shard {
             return Ok(view);
         }
         let mut writer = self.writer.lock();
-        self.make_open(&mut writer, Place::open)?;
+        self.ensure_open(&mut writer, DatabaseFile::open)?;
         pinned().ok_or_else(not_open)
     }
 
@@ -232,30 +238,30 @@ impl Shard {
             return self.read(|view| view.get(space, key));
         };
         let stamp = match self.in_memory_rows(|rows| rows.get(table, key)) {
-            Some(Known::Row(value)) => return Ok(Some(value)),
-            Some(Known::Absent) => return Ok(None),
-            Some(Known::Nothing(stamp)) => Some(stamp),
+            Some(RowKnowledge::Present(value)) => return Ok(Some(value)),
+            Some(RowKnowledge::Absent) => return Ok(None),
+            Some(RowKnowledge::Unknown(stamp)) => Some(stamp),
             None => None,
         };
-        let pin = Pin { shard: self, view: self.pinned()? };
+        let pin = FileLease { shard: self, view: self.leased()? };
         let value = self.read_from(&pin.view, |view| view.get(space, key))?;
         if let Some(stamp) = stamp {
-            self.keep(&pin.view, table, key, value.as_deref(), stamp)?;
+            self.cache_row(&pin.view, table, key, value.as_deref(), stamp)?;
         }
         Ok(value)
     }
 
-    /// Finds the rows of the last commit under those of `keys` that `found` lacks.
+    /// Finds the rows of the last commit under those of `keys` that `values` lacks.
     fn get_many(
         &self,
         space: Space,
         keys: &[&[u8]],
-        found: &mut ReadValues,
+        values: &mut ReadValues,
     ) -> Result<(), StoreError> {
         if let Space::Table(table) = space {
-            self.in_memory_rows(|rows| rows.get_many(table, keys, found));
+            self.in_memory_rows(|rows| rows.get_many(table, keys, values));
         }
-        found.complete(keys, |key| self.get(space, key))
+        values.complete(keys, |key| self.get(space, key))
     }
 
     /// Runs `work` on the rows in memory; `None` where none are kept, or the file
@@ -271,13 +277,13 @@ impl Shard {
 
     /// Keeps a row of a table in runs that was read from `view`, and after many
     /// such all of the table.
-    fn keep(
+    fn cache_row(
         &self,
-        view: &Arc<View>,
+        view: &Arc<CommitReader>,
         table: TableId,
         key: &[u8],
         value: Option<&[u8]>,
-        stamp: Stamp,
+        stamp: CommitStamp,
     ) -> Result<(), StoreError> {
         let Some(runs) = view.runs(Space::Table(table)) else { return Ok(()) };
         let most = self.read_from(view, |_| runs.rows_most())?;
@@ -291,16 +297,19 @@ impl Shard {
     }
 
     /// Runs `read` on the last commit's view.
-    fn read<R>(&self, read: impl FnOnce(&View) -> Result<R, Failed>) -> Result<R, StoreError> {
-        let pin = Pin { shard: self, view: self.pinned()? };
+    fn read<R>(
+        &self,
+        read: impl FnOnce(&CommitReader) -> Result<R, RunError>,
+    ) -> Result<R, StoreError> {
+        let pin = FileLease { shard: self, view: self.leased()? };
         self.read_from(&pin.view, read)
     }
 
     /// Runs `read` on `view`; an error of the disk closes the file.
     fn read_from<R>(
         &self,
-        view: &Arc<View>,
-        read: impl FnOnce(&View) -> Result<R, Failed>,
+        view: &Arc<CommitReader>,
+        read: impl FnOnce(&CommitReader) -> Result<R, RunError>,
     ) -> Result<R, StoreError> {
         guarded(&self.path, || read(view)).map_err(|failure| {
             if failure.fatal {
@@ -326,11 +335,11 @@ impl Shard {
 
     fn commit(&self, writes: &Writes) -> Result<u64, StoreError> {
         let mut writer = self.writer.lock();
-        self.make_open(&mut writer, Place::open)?;
+        self.ensure_open(&mut writer, DatabaseFile::open)?;
         // Readers go on in parallel, and no thread closes without the writer's lock.
         let written = match &*self.open.read() {
             Some(open) => guarded(&self.path, || open.view.write(&open.db, writes, self.writing))
-                .map(|bytes| (bytes, guarded(&self.path, || View::new(&open.db)))),
+                .map(|bytes| (bytes, guarded(&self.path, || CommitReader::new(&open.db)))),
             None => return Err(not_open()),
         };
         match written {
@@ -370,37 +379,33 @@ fn not_open() -> StoreError {
 }
 
 /// A view that keeps its shard's file from being closed as idle.
-struct Pin<'a> {
+struct FileLease<'a> {
     shard: &'a Shard,
-    view: Arc<View>,
+    view: Arc<CommitReader>,
 }
 
-impl Drop for Pin<'_> {
+impl Drop for FileLease<'_> {
     fn drop(&mut self) {
         self.shard.pins.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
-impl Open {
-    /// The last commit of `db`, to be read.
-    pub(crate) fn reading(
+impl OpenShard {
+    fn new(
         path: &Path,
-        db: &Database,
-    ) -> Result<impl ReadStore + use<>, StoreError> {
-        Ok(Looked { path: path.into(), view: guarded(path, || View::new(db))? })
-    }
-
-    fn new(path: &Path, db: OpenFile, budget: Option<&Arc<Budget>>) -> Result<Self, StoreError> {
-        let view = guarded(path, || View::new(&db))?;
+        db: OpenFile,
+        budget: Option<&Arc<RowCacheBudget>>,
+    ) -> Result<Self, StoreError> {
+        let view = guarded(path, || CommitReader::new(&db))?;
         let rows = budget.map(|budget| Mutex::new(RowCache::new(budget.clone())));
         Ok(Self { db, view: Arc::new(view), rows })
     }
 }
 
 /// A shard as its user has it. The file is closed with the last one.
-pub(crate) struct Handle(Arc<Shard>);
+pub(crate) struct ShardHandle(Arc<Shard>);
 
-impl Handle {
+impl ShardHandle {
     pub(crate) fn new(shard: Arc<Shard>) -> Self {
         shard.handles.fetch_add(1, Ordering::SeqCst);
         Self(shard)
@@ -411,7 +416,7 @@ impl Handle {
     }
 }
 
-impl Drop for Handle {
+impl Drop for ShardHandle {
     fn drop(&mut self) {
         if self.0.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
             let writer = self.0.writer.lock();
@@ -423,7 +428,7 @@ impl Drop for Handle {
     }
 }
 
-impl ReadStore for Handle {
+impl ReadStore for ShardHandle {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.0.get(space, key)
     }
@@ -432,9 +437,9 @@ impl ReadStore for Handle {
         &self,
         space: Space,
         keys: &[&[u8]],
-        found: &mut ReadValues,
+        values: &mut ReadValues,
     ) -> Result<(), StoreError> {
-        self.0.get_many(space, keys, found)
+        self.0.get_many(space, keys, values)
     }
 
     fn scan(
@@ -448,11 +453,11 @@ impl ReadStore for Handle {
     }
 
     fn spaces(&self) -> Result<Vec<Space>, StoreError> {
-        self.0.read(View::spaces)
+        self.0.read(CommitReader::spaces)
     }
 }
 
-impl ShardStore for Handle {
+impl ShardStore for ShardHandle {
     fn commit(&self, writes: &Writes) -> Result<(), StoreError> {
         let began = Instant::now();
         let bytes = self.0.commit(writes)?;
@@ -466,48 +471,22 @@ impl ShardStore for Handle {
     }
 
     fn snapshot(&self) -> Result<Box<dyn ReadStore>, StoreError> {
-        let view = self.0.pinned()?;
+        let view = self.0.leased()?;
         Ok(Box::new(Snapshot { view, handle: Self::new(Arc::clone(&self.0)) }))
     }
 
     fn disk_bytes(&self) -> u64 {
         match self.0.disk.as_ref().map(|disk| disk.find(&self.0.path)) {
-            Some(Ok(Some(Found::File { disk_bytes }))) => disk_bytes,
+            Some(Ok(Some(PathKind::File { disk_bytes }))) => disk_bytes,
             _ => 0,
         }
     }
 }
 
-/// The last commit of a file that is only looked at.
-struct Looked {
-    path: PathBuf,
-    view: View,
-}
-
-impl ReadStore for Looked {
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(guarded(&self.path, || self.view.get(space, key))?)
-    }
-
-    fn scan(
-        &self,
-        space: Space,
-        range: &KeyRange,
-        limit: usize,
-        reverse: bool,
-    ) -> Result<Pairs, StoreError> {
-        Ok(guarded(&self.path, || self.view.scan(space, range, limit, reverse))?)
-    }
-
-    fn spaces(&self) -> Result<Vec<Space>, StoreError> {
-        Ok(guarded(&self.path, || self.view.spaces())?)
-    }
-}
-
 /// A state for one piece of work; its file goes with it.
-pub(crate) struct Temporary(pub(crate) Handle);
+pub(crate) struct TemporaryShard(pub(crate) ShardHandle);
 
-impl Drop for Temporary {
+impl Drop for TemporaryShard {
     fn drop(&mut self) {
         self.0.0.close_removed();
         if let Err(error) = std::fs::remove_file(&self.0.0.path) {
@@ -516,7 +495,7 @@ impl Drop for Temporary {
     }
 }
 
-impl ReadStore for Temporary {
+impl ReadStore for TemporaryShard {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.0.get(space, key)
     }
@@ -525,9 +504,9 @@ impl ReadStore for Temporary {
         &self,
         space: Space,
         keys: &[&[u8]],
-        found: &mut ReadValues,
+        values: &mut ReadValues,
     ) -> Result<(), StoreError> {
-        self.0.get_many(space, keys, found)
+        self.0.get_many(space, keys, values)
     }
 
     fn scan(
@@ -545,7 +524,7 @@ impl ReadStore for Temporary {
     }
 }
 
-impl ShardStore for Temporary {
+impl ShardStore for TemporaryShard {
     fn commit(&self, writes: &Writes) -> Result<(), StoreError> {
         self.0.0.commit(writes).map(drop)
     }
@@ -561,8 +540,8 @@ impl ShardStore for Temporary {
 
 /// One commit, whatever follows it. Keeps the shard's file open.
 struct Snapshot {
-    view: Arc<View>,
-    handle: Handle,
+    view: Arc<CommitReader>,
+    handle: ShardHandle,
 }
 
 impl Drop for Snapshot {
@@ -587,6 +566,6 @@ impl ReadStore for Snapshot {
     }
 
     fn spaces(&self) -> Result<Vec<Space>, StoreError> {
-        self.handle.0.read_from(&self.view, View::spaces)
+        self.handle.0.read_from(&self.view, CommitReader::spaces)
     }
 }

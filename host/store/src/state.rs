@@ -13,16 +13,16 @@ use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::disk::{Disk, Found, SystemDisk, create_dir_durably, unless_missing};
+use crate::commit_reader::CommitOptions;
+use crate::disk::{Disk, PathKind, SystemDisk, create_dir_durably, unless_missing};
 use crate::error::disk;
-use crate::file::{Kind, Place};
-use crate::rows::Budget;
-use crate::shard::{Handle, Shard, Temporary};
-use crate::view::Writing;
+use crate::file::{DatabaseFile, FileKind};
+use crate::row_cache::RowCacheBudget;
+use crate::shard::{Shard, ShardHandle, TemporaryShard};
 
 /// Since format 3 a state says when it was born and by which decisions and
 /// incarnations of the log it came about.
-pub(crate) const KIND: Kind = Kind { name: "state", format: 3, earliest: 3 };
+pub(crate) const KIND: FileKind = FileKind { name: "state", format: 3, earliest: 3 };
 
 /// The least memory for the pages of a file, where less is not configured, in
 /// bytes.
@@ -100,7 +100,7 @@ pub(crate) struct OpenFiles {
     shards: Mutex<BTreeMap<ShardId, Arc<Shard>>>,
     looked: Mutex<Instant>,
     /// For rows in memory.
-    rows: Arc<Budget>,
+    rows: Arc<RowCacheBudget>,
     /// Numbers temporary states.
     temporary: AtomicU64,
 }
@@ -133,7 +133,7 @@ impl StateDir {
             open: AtomicUsize::new(0),
             shards: Mutex::new(BTreeMap::new()),
             looked: Mutex::new(Instant::now()),
-            rows: Budget::new(config.rows_total_bytes),
+            rows: RowCacheBudget::new(config.rows_total_bytes),
             config,
             temporary: AtomicU64::new(0),
         };
@@ -164,21 +164,22 @@ impl StateDir {
         self.files.open.load(Ordering::SeqCst)
     }
 
-    fn handle(&self, shard: &ShardId) -> Result<Handle, StoreError> {
+    fn handle(&self, shard: &ShardId) -> Result<ShardHandle, StoreError> {
         let dir = self.build_dir(&shard.projection, &shard.version, shard.rebuild)?;
         let config = &self.files.config;
         let new = || {
             let path = dir.join(format!("{}.redb", shard.partition));
-            let place = Place::new(path, KIND, config.cache_bytes, self.disk.clone());
-            let writing = Writing { quick_repair: config.quick_repair, run_rows: config.run_rows };
+            let file = DatabaseFile::new(path, KIND, config.cache_bytes, self.disk.clone());
+            let writing =
+                CommitOptions { quick_repair: config.quick_repair, run_rows: config.run_rows };
             let (budget, files) = (self.files.rows.clone(), Arc::downgrade(&self.files));
-            Arc::new(Shard::on_disk(place, writing, budget, files))
+            Arc::new(Shard::on_disk(file, writing, budget, files))
         };
         let known = {
             let mut shards = self.files.shards.lock();
             Arc::clone(shards.entry(shard.clone()).or_insert_with(new))
         };
-        let handle = Handle::new(Arc::clone(&known));
+        let handle = ShardHandle::new(Arc::clone(&known));
         known.open_or_create()?;
         Ok(handle)
     }
@@ -213,19 +214,19 @@ impl StateStores for StateDir {
 
     fn scratch(&self) -> Result<Arc<dyn ShardStore>, StoreError> {
         // Pages in memory need no cache.
-        Ok(Arc::new(Handle::new(Arc::new(Shard::in_memory(CACHE_BYTES_LEAST)?))))
+        Ok(Arc::new(ShardHandle::new(Arc::new(Shard::in_memory(CACHE_BYTES_LEAST)?))))
     }
 
     fn temporary(&self) -> Result<Arc<dyn ShardStore>, StoreError> {
         let number = self.files.temporary.fetch_add(1, Ordering::SeqCst);
         let path = self.root.join(TEMPORARY).join(format!("{number}.redb"));
-        let place = Place::new(path, KIND, self.files.cache_bytes(), self.disk.clone());
-        let writing = Writing { quick_repair: false, run_rows: self.files.config.run_rows };
+        let file = DatabaseFile::new(path, KIND, self.files.cache_bytes(), self.disk.clone());
+        let writing = CommitOptions { quick_repair: false, run_rows: self.files.config.run_rows };
         let budget = self.files.rows.clone();
-        let shard = Arc::new(Shard::on_disk(place, writing, budget, Weak::new()));
-        let handle = Handle::new(Arc::clone(&shard));
+        let shard = Arc::new(Shard::on_disk(file, writing, budget, Weak::new()));
+        let handle = ShardHandle::new(Arc::clone(&shard));
         shard.open_or_create()?;
-        Ok(Arc::new(Temporary(handle)))
+        Ok(Arc::new(TemporaryShard(handle)))
     }
 
     fn remove(
@@ -341,7 +342,7 @@ fn delete_build(on: &dyn Disk, dir: &Path) -> io::Result<()> {
 fn delete_removed(on: &dyn Disk, root: &Path) -> io::Result<()> {
     for projection in on.list(root)? {
         let projection = root.join(projection);
-        if on.find(&projection)? != Some(Found::Folder) {
+        if on.find(&projection)? != Some(PathKind::Folder) {
             continue;
         }
         for build in on.list(&projection)? {

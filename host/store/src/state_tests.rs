@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
-use crate::disk::faulty::{FaultyDisk, Switches};
+use crate::disk::faulty::{FaultSwitches, FaultyDisk};
 
 const ROWS: Space = Space::Table(TableId(0));
 
@@ -32,7 +32,7 @@ impl Bench {
         Self { dir, faults, state }
     }
 
-    fn disk(&self) -> &Switches {
+    fn disk(&self) -> &FaultSwitches {
         &self.faults.0
     }
 
@@ -203,7 +203,7 @@ fn no_more_files_are_open_than_allowed() {
 }
 
 #[test]
-fn a_removed_build_is_gone_and_begins_anew() {
+fn a_removed_build_is_deleted_and_starts_empty() {
     let bench = Bench::new();
     let rebuilt = ShardId { rebuild: 2, ..id(0) };
     let (old, new) = (bench.open(0), bench.state.open(&rebuilt).unwrap());
@@ -273,7 +273,7 @@ fn projections_of_two_tenants_have_two_folders() {
 }
 
 #[test]
-fn another_process_at_the_file_is_told_by_its_path() {
+fn an_error_names_the_file_that_another_process_has_open() {
     let bench = Bench::new();
     let _held = bench.open(0);
     let other = StateDir::open(bench.path(""), StoreConfig::default()).unwrap();
@@ -307,13 +307,19 @@ fn a_file_that_is_not_a_state_is_refused_by_its_path() {
     drop(crate::CatalogFile::open(&path).unwrap());
     damaged_at(reopen(), &path, "of kind `catalog`, not `state`");
     fs::remove_file(&path).unwrap();
-    let later = Kind { format: KIND.format + 1, ..KIND };
-    drop(Place::new(path.clone(), later, 1 << 20, Arc::new(SystemDisk)).open_or_create().unwrap());
+    let later = FileKind { format: KIND.format + 1, ..KIND };
+    drop(
+        DatabaseFile::new(path.clone(), later, 1 << 20, Arc::new(SystemDisk))
+            .open_or_create()
+            .unwrap(),
+    );
     damaged_at(reopen(), &path, "has format 4, and this release reads formats up to 3");
     fs::remove_file(&path).unwrap();
-    let earlier = Kind { format: KIND.earliest - 1, earliest: 1, ..KIND };
+    let earlier = FileKind { format: KIND.earliest - 1, earliest: 1, ..KIND };
     drop(
-        Place::new(path.clone(), earlier, 1 << 20, Arc::new(SystemDisk)).open_or_create().unwrap(),
+        DatabaseFile::new(path.clone(), earlier, 1 << 20, Arc::new(SystemDisk))
+            .open_or_create()
+            .unwrap(),
     );
     damaged_at(reopen(), &path, "has format 2 of an earlier release");
     fs::write(&path, whole).unwrap();
@@ -355,7 +361,7 @@ fn a_check_finds_damage_wherever_it_is() {
     bench.open(0).commit(&Writes::from([(ROWS, all.into())])).unwrap();
     bench.state.check(&id(0)).unwrap();
     let whole = fs::read(&path).unwrap();
-    let (mut found, mut wrong) = (0, 0);
+    let (mut detected, mut wrong) = (0, 0);
     for at in (320..whole.len()).step_by(509) {
         let mut bytes = whole.clone();
         bytes[at] ^= 0x41;
@@ -367,17 +373,17 @@ fn a_check_finds_damage_wherever_it_is() {
             Ok(()) => assert!(unharmed, "byte {at} was not found"),
             Err(StoreError::Damaged(message)) => {
                 assert!(message.contains("0.redb"), "{message}");
-                found += 1;
+                detected += 1;
             }
             Err(e) => panic!("byte {at}: {e}"),
         }
         wrong += u32::from(!unharmed);
     }
-    assert!(found > 0 && wrong > 0, "the damage must have hit something: {found}, {wrong}");
+    assert!(detected > 0 && wrong > 0, "the damage must have hit something: {detected}, {wrong}");
 }
 
 #[test]
-fn a_half_created_file_is_made_anew() {
+fn a_half_created_file_is_created_again() {
     let bench = Bench::new();
     let folder = bench.path("orders/0123456789abcdef");
     fs::create_dir_all(&folder).unwrap();
@@ -449,8 +455,8 @@ fn a_failed_sync_fails_the_commit_and_leaves_it_whole_or_absent() {
     let failed = shard.commit(&writes([("a", Some("2")), ("b", Some("2"))]));
     assert!(matches!(failed, Err(StoreError::Io(_))), "{failed:?}");
     bench.disk().sync_fails.store(false, Ordering::SeqCst);
-    let found = rows(&*shard);
-    assert!(found == ["a=1", "b=1"] || found == ["a=2", "b=2"], "{found:?}");
+    let stored = rows(&*shard);
+    assert!(stored == ["a=1", "b=1"] || stored == ["a=2", "b=2"], "{stored:?}");
     shard.commit(&writes([("a", Some("3"))])).unwrap();
     assert_eq!(shard.get(ROWS, b"a").unwrap().unwrap(), b"3");
 }
@@ -557,9 +563,9 @@ fn readers_on_other_threads_see_whole_commits_only() {
                 while last < 200 {
                     let pairs = shard.scan(ROWS, &KeyRange::all(), 9, false).unwrap();
                     assert_eq!(pairs[0].1, pairs[1].1);
-                    let seen = std::str::from_utf8(&pairs[0].1).unwrap().parse::<u32>().unwrap();
-                    assert!(seen >= last);
-                    last = seen;
+                    let value = std::str::from_utf8(&pairs[0].1).unwrap().parse::<u32>().unwrap();
+                    assert!(value >= last);
+                    last = value;
                     shard.get(ROWS, b"a").unwrap().unwrap();
                 }
             });
@@ -585,13 +591,13 @@ fn expected(model: &Model, range: &KeyRange, limit: usize, reverse: bool) -> Pai
     let within = |key: &[u8]| {
         key >= range.start.as_slice() && range.end.as_ref().is_none_or(|end| key < end.as_slice())
     };
-    let mut found: Pairs =
+    let mut actual: Pairs =
         model.iter().filter(|(key, _)| within(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
     if reverse {
-        found.reverse();
+        actual.reverse();
     }
-    found.truncate(limit);
-    found
+    actual.truncate(limit);
+    actual
 }
 
 proptest! {
@@ -629,15 +635,15 @@ proptest! {
         for (start, end, limit, reverse) in scans {
             let range = KeyRange { start, end };
             for (snapshot, model) in &snapshots {
-                let found = snapshot.scan(ROWS, &range, limit, reverse).unwrap();
-                prop_assert_eq!(found, expected(model, &range, limit, reverse));
+                let actual = snapshot.scan(ROWS, &range, limit, reverse).unwrap();
+                prop_assert_eq!(actual, expected(model, &range, limit, reverse));
             }
-            let found = shard.scan(ROWS, &range, limit, reverse).unwrap();
-            prop_assert_eq!(found, expected(&model, &range, limit, reverse));
+            let actual = shard.scan(ROWS, &range, limit, reverse).unwrap();
+            prop_assert_eq!(actual, expected(&model, &range, limit, reverse));
         }
         for (key, value) in &model {
-            let found = shard.get(ROWS, key).unwrap();
-            prop_assert_eq!(found.as_ref(), Some(value));
+            let actual = shard.get(ROWS, key).unwrap();
+            prop_assert_eq!(actual.as_ref(), Some(value));
         }
     }
 }

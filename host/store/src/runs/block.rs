@@ -8,7 +8,7 @@
 
 use redb::StorageError;
 
-use super::Failed;
+use super::RunError;
 
 /// The length of a deleted row's value.
 const DELETED: u32 = u32::MAX;
@@ -52,10 +52,10 @@ impl Builder {
             self.bytes.extend_from_slice(&start.to_le_bytes());
         }
         self.bytes.extend_from_slice(&length(self.starts.len()).to_le_bytes());
-        let taken = take(&self.bytes);
+        let result = take(&self.bytes);
         self.bytes.clear();
         self.starts.clear();
-        taken
+        result
     }
 }
 
@@ -71,12 +71,12 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
 
 /// Where a row's key and value are in its block; no value if it is deleted.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct RowSpan {
     key: (usize, usize),
     value: Option<usize>,
 }
 
-impl Place {
+impl RowSpan {
     pub(super) fn row<'a>(&self, block: &'a [u8]) -> Row<'a> {
         let (start, end) = self.key;
         (&block[start..end], self.value.map(|value_end| &block[end..value_end]))
@@ -84,32 +84,32 @@ impl Place {
 }
 
 /// How many rows `block` has.
-pub(super) fn rows(block: &[u8]) -> Result<usize, Failed> {
+pub(super) fn rows(block: &[u8]) -> Result<usize, RunError> {
     let rows = block.len().checked_sub(NUMBER).and_then(|at| number(block, at));
     rows.map(|rows| rows as usize).ok_or_else(damaged)
 }
 
 /// Where row `index` of the `rows` in `block` is.
-pub(super) fn place(block: &[u8], rows: usize, index: usize) -> Result<Place, Failed> {
-    let found = || {
+pub(super) fn row_span(block: &[u8], rows: usize, index: usize) -> Result<RowSpan, RunError> {
+    let span = || {
         let start = block.len().checked_sub(NUMBER * (rows + 1))?.checked_add(NUMBER * index)?;
         let start = number(block, start)? as usize;
         let (key, value) = (number(block, start)?, number(block, start + NUMBER)?);
         let key = (start + LENGTHS, start + LENGTHS + key as usize);
         let value = (value != DELETED).then_some(key.1 + value as usize);
         let end = value.unwrap_or(key.1);
-        (end <= block.len()).then_some(Place { key, value })
+        (end <= block.len()).then_some(RowSpan { key, value })
     };
-    found().ok_or_else(damaged)
+    span().ok_or_else(damaged)
 }
 
 /// The first row in `block` whose key is not before `key`.
-pub(super) fn lower_bound(block: &[u8], key: &[u8]) -> Result<usize, Failed> {
+pub(super) fn lower_bound(block: &[u8], key: &[u8]) -> Result<usize, RunError> {
     let rows = rows(block)?;
     let (mut low, mut high) = (0, rows);
     while low < high {
         let middle = low.midpoint(high);
-        if place(block, rows, middle)?.row(block).0 < key {
+        if row_span(block, rows, middle)?.row(block).0 < key {
             low = middle + 1;
         } else {
             high = middle;
@@ -119,15 +119,15 @@ pub(super) fn lower_bound(block: &[u8], key: &[u8]) -> Result<usize, Failed> {
 }
 
 /// The row under `key` in `block`, deleted or not.
-pub(super) fn find<'a>(block: &'a [u8], key: &[u8]) -> Result<Option<Option<&'a [u8]>>, Failed> {
+pub(super) fn find<'a>(block: &'a [u8], key: &[u8]) -> Result<Option<Option<&'a [u8]>>, RunError> {
     let (rows, index) = (rows(block)?, lower_bound(block, key)?);
     if index == rows {
         return Ok(None);
     }
-    let (found, value) = place(block, rows, index)?.row(block);
-    Ok((found == key).then_some(value))
+    let (actual, value) = row_span(block, rows, index)?.row(block);
+    Ok((actual == key).then_some(value))
 }
 
-fn damaged() -> Failed {
+fn damaged() -> RunError {
     StorageError::Corrupted("a block of rows is damaged".into())
 }

@@ -7,17 +7,17 @@ use std::ops::Bound;
 use lantern_core::{ChangedPairs, KeyRange};
 use redb::{AccessGuard, Range, ReadOnlyTable};
 
-use super::block::{self, Place, Row};
-use super::{Bytes, Failed, block_key, tagged};
+use super::block::{self, Row, RowSpan};
+use super::{BlockBytes, RunError, block_key, tagged};
 
 /// Rows in order, deleted ones among them.
-pub(super) enum Source<'a> {
+pub(super) enum SortedRows<'a> {
     Run(RunCursor),
     Tree(TreeCursor),
     Changes(ChangesCursor<'a>),
 }
 
-impl Source<'_> {
+impl SortedRows<'_> {
     fn row(&self) -> Option<Row<'_>> {
         match self {
             Self::Run(cursor) => cursor.row(),
@@ -26,7 +26,7 @@ impl Source<'_> {
         }
     }
 
-    fn advance(&mut self) -> Result<(), Failed> {
+    fn advance(&mut self) -> Result<(), RunError> {
         match self {
             Self::Run(cursor) => cursor.advance(),
             Self::Tree(cursor) => cursor.advance(),
@@ -40,23 +40,23 @@ impl Source<'_> {
 
 /// The rows of one run within a range.
 pub(super) struct RunCursor {
-    blocks: Range<'static, Bytes, Bytes>,
+    blocks: Range<'static, BlockBytes, BlockBytes>,
     range: KeyRange,
     reverse: bool,
-    block: Option<AccessGuard<'static, Bytes>>,
+    block: Option<AccessGuard<'static, BlockBytes>>,
     /// How many rows the block has, and which of them is meant.
     rows: usize,
     index: usize,
-    place: Option<Place>,
+    span: Option<RowSpan>,
 }
 
 impl RunCursor {
     pub(super) fn new(
-        blocks: &ReadOnlyTable<Bytes, Bytes>,
+        blocks: &ReadOnlyTable<BlockBytes, BlockBytes>,
         run: u64,
         range: &KeyRange,
         reverse: bool,
-    ) -> Result<Self, Failed> {
+    ) -> Result<Self, RunError> {
         // The range begins within the last block that begins before it.
         let (first, start) = (block_key(run, &[]), block_key(run, &range.start));
         let before = blocks.range::<&[u8]>(first.as_slice()..=start.as_slice())?.next_back();
@@ -69,17 +69,17 @@ impl RunCursor {
         let blocks = blocks.range::<&[u8]>(bounds)?;
         let range = range.clone();
         let mut cursor =
-            Self { blocks, range, reverse, block: None, rows: 0, index: 0, place: None };
+            Self { blocks, range, reverse, block: None, rows: 0, index: 0, span: None };
         cursor.next_block()?;
         Ok(cursor)
     }
 
     fn row(&self) -> Option<Row<'_>> {
-        let (block, place) = (self.block.as_ref()?, self.place.as_ref()?);
-        Some(place.row(block.value()))
+        let (block, span) = (self.block.as_ref()?, self.span.as_ref()?);
+        Some(span.row(block.value()))
     }
 
-    fn advance(&mut self) -> Result<(), Failed> {
+    fn advance(&mut self) -> Result<(), RunError> {
         match self.reverse {
             false if self.index + 1 < self.rows => self.index += 1,
             true if self.index > 0 => self.index -= 1,
@@ -89,9 +89,9 @@ impl RunCursor {
     }
 
     /// Moves on to the first row within the range of the next block that has one.
-    fn next_block(&mut self) -> Result<(), Failed> {
+    fn next_block(&mut self) -> Result<(), RunError> {
         loop {
-            self.place = None;
+            self.span = None;
             let next = if self.reverse { self.blocks.next_back() } else { self.blocks.next() };
             self.block = next.transpose()?.map(|(_, block)| block);
             let Some(guard) = &self.block else { return Ok(()) };
@@ -110,36 +110,36 @@ impl RunCursor {
     }
 
     /// Looks up where the row is that is meant; none if it is out of range.
-    fn find(&mut self) -> Result<(), Failed> {
+    fn find(&mut self) -> Result<(), RunError> {
         let Some(guard) = &self.block else { return Ok(()) };
         let block = guard.value();
-        let place = block::place(block, self.rows, self.index)?;
-        let (key, _) = place.row(block);
+        let span = block::row_span(block, self.rows, self.index)?;
+        let (key, _) = span.row(block);
         let within = match self.reverse {
             false => self.range.end.as_deref().is_none_or(|end| key < end),
             true => key >= self.range.start.as_slice(),
         };
-        self.place = within.then_some(place);
+        self.span = within.then_some(span);
         Ok(())
     }
 }
 
 /// The rows of a tree within a range.
 pub(super) struct TreeCursor {
-    pairs: Range<'static, Bytes, Bytes>,
+    pairs: Range<'static, BlockBytes, BlockBytes>,
     /// Whether a byte before each value says if the row is deleted.
     tagged: bool,
     reverse: bool,
-    current: Option<(AccessGuard<'static, Bytes>, AccessGuard<'static, Bytes>)>,
+    current: Option<(AccessGuard<'static, BlockBytes>, AccessGuard<'static, BlockBytes>)>,
 }
 
 impl TreeCursor {
     pub(super) fn new(
-        tree: &ReadOnlyTable<Bytes, Bytes>,
+        tree: &ReadOnlyTable<BlockBytes, BlockBytes>,
         tagged: bool,
         range: &KeyRange,
         reverse: bool,
-    ) -> Result<Self, Failed> {
+    ) -> Result<Self, RunError> {
         let end = range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let pairs = tree.range::<&[u8]>((Bound::Included(range.start.as_slice()), end))?;
         let mut cursor = Self { pairs, tagged, reverse, current: None };
@@ -153,7 +153,7 @@ impl TreeCursor {
         Some((key.value(), if self.tagged { tagged(value) } else { Some(value) }))
     }
 
-    fn advance(&mut self) -> Result<(), Failed> {
+    fn advance(&mut self) -> Result<(), RunError> {
         let next = if self.reverse { self.pairs.next_back() } else { self.pairs.next() };
         self.current = next.transpose()?;
         Ok(())
@@ -181,7 +181,7 @@ impl<'a> ChangesCursor<'a> {
 /// The rows of all its sources.
 pub(super) struct Merge<'a> {
     /// The newest first.
-    sources: Vec<Source<'a>>,
+    sources: Vec<SortedRows<'a>>,
     reverse: bool,
     /// The newest source with the row that comes next, then all others with it.
     next: Vec<usize>,
@@ -189,7 +189,7 @@ pub(super) struct Merge<'a> {
 
 impl<'a> Merge<'a> {
     /// `sources`: the newest first, all in the order that `reverse` says.
-    pub(super) fn new(sources: Vec<Source<'a>>, reverse: bool) -> Self {
+    pub(super) fn new(sources: Vec<SortedRows<'a>>, reverse: bool) -> Self {
         let mut merge = Self { sources, reverse, next: Vec::new() };
         merge.choose();
         merge
@@ -199,7 +199,7 @@ impl<'a> Merge<'a> {
         self.sources[*self.next.first()?].row()
     }
 
-    pub(super) fn advance(&mut self) -> Result<(), Failed> {
+    pub(super) fn advance(&mut self) -> Result<(), RunError> {
         for source in &self.next {
             self.sources[*source].advance()?;
         }

@@ -12,7 +12,7 @@
 //!
 //! All of it is in redb: a commit is one transaction as ever, and a view keeps the
 //! runs it began with. Part of the file's format are the names of the tables
-//! ([`runs_name`], [`recent_name`], [`LISTS`]), [`List`], and blocks.
+//! ([`runs_name`], [`recent_name`], [`LISTS`]), [`RunList`], and blocks.
 
 mod block;
 mod merge;
@@ -26,13 +26,13 @@ use redb::{
 use serde::{Deserialize, Serialize};
 
 use block::Builder;
-use merge::{ChangesCursor, Merge, RunCursor, Source, TreeCursor};
+use merge::{ChangesCursor, Merge, RunCursor, SortedRows, TreeCursor};
 
 /// What a key and a value are to redb.
-pub(crate) type Bytes = &'static [u8];
-pub(crate) type Failed = StorageError;
+pub(crate) type BlockBytes = &'static [u8];
+pub(crate) type RunError = StorageError;
 
-/// For each table that is stored in runs its [`List`], as JSON, under its number.
+/// For each table that is stored in runs its [`RunList`], as JSON, under its number.
 pub(crate) const LISTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("runs");
 
 /// How many runs of about one size become one.
@@ -58,13 +58,13 @@ pub(crate) fn is_part(name: &str) -> bool {
 }
 
 /// The redb table `name`, of any bytes.
-pub(crate) fn definition(name: &str) -> TableDefinition<'_, Bytes, Bytes> {
+pub(crate) fn definition(name: &str) -> TableDefinition<'_, BlockBytes, BlockBytes> {
     TableDefinition::new(name)
 }
 
 /// The runs of a table, the oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct List {
+struct RunList {
     /// The id of the next run.
     next: u64,
     runs: Vec<Run>,
@@ -89,18 +89,18 @@ fn tagged(value: &[u8]) -> Option<&[u8]> {
 
 /// A table in runs, as of one commit.
 pub(crate) struct Runs {
-    list: List,
-    recent: Option<ReadOnlyTable<Bytes, Bytes>>,
-    blocks: Option<ReadOnlyTable<Bytes, Bytes>>,
+    list: RunList,
+    recent: Option<ReadOnlyTable<BlockBytes, BlockBytes>>,
+    blocks: Option<ReadOnlyTable<BlockBytes, BlockBytes>>,
 }
 
 impl Runs {
     pub(crate) fn new(
         list: &[u8],
-        recent: Option<ReadOnlyTable<Bytes, Bytes>>,
-        blocks: Option<ReadOnlyTable<Bytes, Bytes>>,
-    ) -> Result<Self, Failed> {
-        let list: List = serde_json::from_slice(list)
+        recent: Option<ReadOnlyTable<BlockBytes, BlockBytes>>,
+        blocks: Option<ReadOnlyTable<BlockBytes, BlockBytes>>,
+    ) -> Result<Self, RunError> {
+        let list: RunList = serde_json::from_slice(list)
             .map_err(|e| StorageError::Corrupted(format!("a list of runs is damaged: {e}")))?;
         if blocks.is_none() && !list.runs.is_empty() {
             return Err(StorageError::Corrupted("the blocks of a table are missing".into()));
@@ -108,7 +108,7 @@ impl Runs {
         Ok(Self { list, recent, blocks })
     }
 
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Failed> {
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, RunError> {
         if let Some(recent) = &self.recent
             && let Some(value) = recent.get(key)?
         {
@@ -132,7 +132,7 @@ impl Runs {
         range: &KeyRange,
         limit: usize,
         reverse: bool,
-    ) -> Result<Pairs, Failed> {
+    ) -> Result<Pairs, RunError> {
         let mut rows = Merge::new(self.sources(0, range, reverse)?, reverse);
         let mut pairs = Pairs::new();
         while pairs.len() < limit
@@ -153,14 +153,14 @@ impl Runs {
         from: usize,
         range: &KeyRange,
         reverse: bool,
-    ) -> Result<Vec<Source<'static>>, Failed> {
+    ) -> Result<Vec<SortedRows<'static>>, RunError> {
         let mut sources = Vec::new();
         if let Some(recent) = &self.recent {
-            sources.push(Source::Tree(TreeCursor::new(recent, true, range, reverse)?));
+            sources.push(SortedRows::Tree(TreeCursor::new(recent, true, range, reverse)?));
         }
         for run in self.list.runs[from..].iter().rev() {
             if let Some(blocks) = &self.blocks {
-                sources.push(Source::Run(RunCursor::new(blocks, run.id, range, reverse)?));
+                sources.push(SortedRows::Run(RunCursor::new(blocks, run.id, range, reverse)?));
             }
         }
         Ok(sources)
@@ -168,16 +168,16 @@ impl Runs {
 
     /// How many rows there are, or more: one counts once for each source that has
     /// it, deleted or not.
-    pub(crate) fn rows_most(&self) -> Result<u64, Failed> {
+    pub(crate) fn rows_most(&self) -> Result<u64, RunError> {
         Ok(self.recent_rows()? + self.list.runs.iter().map(|run| run.rows).sum::<u64>())
     }
 
-    fn recent_rows(&self) -> Result<u64, Failed> {
+    fn recent_rows(&self) -> Result<u64, RunError> {
         self.recent.as_ref().map_or(Ok(0), ReadableTableMetadata::len)
     }
 
     /// Hands each row to `take`, in order, until it says `false`.
-    pub(crate) fn each(&self, mut take: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), Failed> {
+    pub(crate) fn each(&self, mut take: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), RunError> {
         let mut rows = Merge::new(self.sources(0, &KeyRange::all(), false)?, false);
         while let Some((key, value)) = rows.row() {
             if value.is_some_and(|value| !take(key, value)) {
@@ -202,7 +202,7 @@ impl Runs {
             return add_recent(txn, table, changes);
         }
         let from = self.list.merged_from(rows, run_rows);
-        let mut sources = vec![Source::Changes(ChangesCursor::new(changes.iter()))];
+        let mut sources = vec![SortedRows::Changes(ChangesCursor::new(changes.iter()))];
         sources.extend(self.sources(from, &KeyRange::all(), false)?);
         if self.recent.is_some() {
             txn.delete_table(definition(&recent_name(table)))?;
@@ -213,17 +213,17 @@ impl Runs {
 
 /// Lays a table in runs that was a tree (`None` where it was not there), together
 /// with `changes` to it.
-pub(crate) fn lay(
+pub(crate) fn write_run(
     txn: &WriteTransaction,
     table: TableId,
-    tree: Option<&ReadOnlyTable<Bytes, Bytes>>,
+    tree: Option<&ReadOnlyTable<BlockBytes, BlockBytes>>,
     changes: &SpaceWrites,
 ) -> Result<(), redb::Error> {
-    let mut sources = vec![Source::Changes(ChangesCursor::new(changes.iter()))];
+    let mut sources = vec![SortedRows::Changes(ChangesCursor::new(changes.iter()))];
     if let Some(tree) = tree {
-        sources.push(Source::Tree(TreeCursor::new(tree, false, &KeyRange::all(), false)?));
+        sources.push(SortedRows::Tree(TreeCursor::new(tree, false, &KeyRange::all(), false)?));
     }
-    List::default().append(txn, table, 0, sources)
+    RunList::default().append(txn, table, 0, sources)
 }
 
 fn add_recent(
@@ -242,7 +242,7 @@ fn add_recent(
     Ok(())
 }
 
-impl List {
+impl RunList {
     /// Which runs are merged with a new one of `rows` rows: those from this
     /// number on. `run_rows`: the rows of a small one.
     fn merged_from(&self, rows: u64, run_rows: u64) -> usize {
@@ -273,14 +273,14 @@ impl List {
         txn: &WriteTransaction,
         table: TableId,
         from: usize,
-        sources: Vec<Source<'_>>,
+        sources: Vec<SortedRows<'_>>,
     ) -> Result<(), redb::Error> {
         let mut list = self.clone();
         let merged = list.runs.split_off(from);
         let mut run = Run { id: list.next, rows: 0 };
         list.next += 1;
         let mut blocks = txn.open_table(definition(&runs_name(table)))?;
-        run.rows = write_run(&mut blocks, run.id, sources, from > 0)?;
+        run.rows = write_run_blocks(&mut blocks, run.id, sources, from > 0)?;
         for old in merged {
             let (start, end) = (block_key(old.id, &[]), block_key(old.id + 1, &[]));
             blocks.retain_in::<&[u8], _>(start.as_slice()..end.as_slice(), |_, _| false)?;
@@ -296,12 +296,12 @@ impl List {
 
 /// Writes all rows of `sources` as run `id` and counts them; deleted ones only
 /// if there are older runs.
-fn write_run(
-    blocks: &mut Table<'_, Bytes, Bytes>,
+fn write_run_blocks(
+    blocks: &mut Table<'_, BlockBytes, BlockBytes>,
     id: u64,
-    sources: Vec<Source<'_>>,
+    sources: Vec<SortedRows<'_>>,
     deleted: bool,
-) -> Result<u64, Failed> {
+) -> Result<u64, RunError> {
     let mut rows = Merge::new(sources, false);
     let (mut block, mut count) = (Builder::default(), 0);
     while let Some(row) = rows.row() {
@@ -320,10 +320,10 @@ fn write_run(
 }
 
 fn write_block(
-    blocks: &mut Table<'_, Bytes, Bytes>,
+    blocks: &mut Table<'_, BlockBytes, BlockBytes>,
     id: u64,
     block: &mut Builder,
-) -> Result<(), Failed> {
+) -> Result<(), RunError> {
     let Some(key) = block.first_key().map(|key| block_key(id, key)) else { return Ok(()) };
     block.finish(|bytes| blocks.insert(key.as_slice(), bytes).map(drop))
 }

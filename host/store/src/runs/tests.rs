@@ -8,7 +8,7 @@ use lantern_core::{
 };
 use proptest::prelude::*;
 
-use super::{List, Run};
+use super::{Run, RunList};
 use crate::{StateDir, StoreConfig};
 
 const TABLE: Space = Space::Table(TableId(3));
@@ -47,12 +47,12 @@ fn expected(model: &Model, range: &KeyRange, limit: usize, reverse: bool) -> Pai
 fn assert_same(store: &dyn ReadStore, model: &Model, ranges: &[(u16, Option<u16>, usize)]) {
     for reverse in [false, true] {
         let all = KeyRange::all();
-        let found = store.scan(TABLE, &all, usize::MAX, reverse).unwrap();
-        assert_eq!(found, expected(model, &all, usize::MAX, reverse));
+        let actual = store.scan(TABLE, &all, usize::MAX, reverse).unwrap();
+        assert_eq!(actual, expected(model, &all, usize::MAX, reverse));
         for (start, end, limit) in ranges {
             let range = KeyRange { start: key(*start), end: end.map(key) };
-            let found = store.scan(TABLE, &range, *limit, reverse).unwrap();
-            assert_eq!(found, expected(model, &range, *limit, reverse), "{range:?} {reverse}");
+            let actual = store.scan(TABLE, &range, *limit, reverse).unwrap();
+            assert_eq!(actual, expected(model, &range, *limit, reverse), "{range:?} {reverse}");
         }
     }
     for number in 0..KEYS {
@@ -66,7 +66,7 @@ const KEYS: u16 = 200;
 
 /// What happens to the state.
 #[derive(Clone, Debug)]
-enum Step {
+enum TestAction {
     /// Keys, and what is put under each: a number of bytes, or `None` to delete it.
     Commit(Vec<(u16, Option<usize>)>),
     Get(Vec<u16>),
@@ -77,16 +77,16 @@ enum Step {
     },
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = TestAction> {
     let bytes = prop_oneof![20 => 0..40_usize, 1 => 40_000..70_000_usize];
     let change = (0..KEYS, prop::option::weighted(0.7, bytes));
     let range = (0..KEYS, prop::option::of(0..KEYS), 0..20_usize);
     prop_oneof![
-        10 => prop::collection::vec(change, 0..60).prop_map(Step::Commit),
-        4 => prop::collection::vec(0..KEYS, 0..100).prop_map(Step::Get),
-        2 => prop::collection::vec(range, 0..5).prop_map(Step::Look),
+        10 => prop::collection::vec(change, 0..60).prop_map(TestAction::Commit),
+        4 => prop::collection::vec(0..KEYS, 0..100).prop_map(TestAction::Get),
+        2 => prop::collection::vec(range, 0..5).prop_map(TestAction::Look),
         1 => (0..12_u64, prop_oneof![Just(0), Just(6_000), Just(1 << 20)])
-            .prop_map(|(run_rows, rows_total_bytes)| Step::Reopen { run_rows, rows_total_bytes }),
+            .prop_map(|(run_rows, rows_total_bytes)| TestAction::Reopen { run_rows, rows_total_bytes }),
     ]
 }
 
@@ -103,7 +103,7 @@ proptest! {
         let mut before = None;
         for (number, step) in steps.into_iter().enumerate() {
             match step {
-                Step::Commit(changes) => {
+                TestAction::Commit(changes) => {
                     before = Some((shard.snapshot().unwrap(), model.clone()));
                     let tag = u8::try_from(number).unwrap();
                     let value = |bytes| vec![tag; bytes];
@@ -117,28 +117,28 @@ proptest! {
                     }
                     shard.commit(&Writes::from([(TABLE, changes.into())])).unwrap();
                 }
-                Step::Get(keys) => {
+                TestAction::Get(keys) => {
                     let keys: Vec<_> = keys.into_iter().map(key).collect();
                     let sought: Vec<_> = keys.iter().map(Vec::as_slice).collect();
-                    let mut found = ReadValues::default();
-                    found.begin(keys.len());
+                    let mut values = ReadValues::default();
+                    values.begin(keys.len());
                     // What is known already is not looked for.
-                    (0..keys.len()).step_by(7).for_each(|place| found.set(place, Some(b"known")));
-                    shard.get_many(TABLE, &sought, &mut found).unwrap();
-                    for (place, key) in keys.iter().enumerate() {
+                    (0..keys.len()).step_by(7).for_each(|index| values.set(index, Some(b"known")));
+                    shard.get_many(TABLE, &sought, &mut values).unwrap();
+                    for (index, key) in keys.iter().enumerate() {
                         let alone = shard.get(TABLE, key).unwrap();
                         prop_assert_eq!(alone.as_ref(), model.get(key));
-                        let expected = if place % 7 == 0 { Some(&b"known"[..]) } else { alone.as_deref() };
-                        prop_assert_eq!(found.get(place), expected);
+                        let expected = if index % 7 == 0 { Some(&b"known"[..]) } else { alone.as_deref() };
+                        prop_assert_eq!(values.get(index), expected);
                     }
                 }
-                Step::Look(ranges) => {
+                TestAction::Look(ranges) => {
                     assert_same(&*shard, &model, &ranges);
                     if let Some((snapshot, model)) = &before {
                         assert_same(&**snapshot, model, &ranges);
                     }
                 }
-                Step::Reopen { run_rows, rows_total_bytes } => {
+                TestAction::Reopen { run_rows, rows_total_bytes } => {
                     before = None;
                     drop((shard, states));
                     (states, shard) = open(dir.path(), run_rows, rows_total_bytes);
@@ -154,7 +154,7 @@ proptest! {
 }
 
 /// Each commit of a fixed number of rows appends a run of as many, or merges.
-fn appended(list: &mut List, rows: u64, run_rows: u64) -> u64 {
+fn appended(list: &mut RunList, rows: u64, run_rows: u64) -> u64 {
     let from = list.merged_from(rows, run_rows);
     let merged = list.runs.split_off(from).iter().map(|run| run.rows).sum::<u64>() + rows;
     list.runs.push(Run { id: list.next, rows: merged });
@@ -166,7 +166,7 @@ fn appended(list: &mut List, rows: u64, run_rows: u64) -> u64 {
 fn runs_stay_few_and_a_row_is_written_few_times() {
     // New rows only: all that is merged stays.
     for commit in [9, 100, 3_000] {
-        let (mut list, mut written, mut most) = (List::default(), 0, 0);
+        let (mut list, mut written, mut most) = (RunList::default(), 0, 0);
         let commits = 2_000;
         for _ in 0..commits {
             written += appended(&mut list, commit, 8);

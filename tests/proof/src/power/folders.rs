@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::io;
 use std::path::Path;
 
-use lantern_store::{Disk, Found};
+use lantern_store::{Disk, PathKind};
 use redb::{DatabaseError, StorageBackend, StorageError};
 
 use super::disk::SimDisk;
@@ -26,11 +26,11 @@ impl<M: Debug + Clone + Send + Sync + 'static> Disk for SimDisk<M> {
         Ok(Box::new(self.new_file(path).map_err(of_redb)?))
     }
 
-    fn find(&self, path: &Path) -> io::Result<Option<Found>> {
+    fn find(&self, path: &Path) -> io::Result<Option<PathKind>> {
         Ok(match self.paths().get(path) {
-            Some(Some(len)) => Some(Found::File { disk_bytes: *len }),
-            Some(None) => Some(Found::Folder),
-            None => path.as_os_str().is_empty().then_some(Found::Folder),
+            Some(Some(len)) => Some(PathKind::File { disk_bytes: *len }),
+            Some(None) => Some(PathKind::Folder),
+            None => path.as_os_str().is_empty().then_some(PathKind::Folder),
         })
     }
 

@@ -13,33 +13,33 @@ const HEAD: usize = 8;
 const PIECE_LEAST: usize = 4 << 10;
 /// A row of a quarter of this has a piece of its own.
 const PIECE_MOST: usize = 1 << 20;
-/// A place is the number of its piece, and then, in this many bits, the unit in it.
+/// An address is the number of the piece, and in the lowest bits, this many, the unit in it.
 const UNIT_BITS: u32 = (PIECE_MOST / UNIT).ilog2();
 
 /// Where a row is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place(u32);
+pub(crate) struct RowAddress(u32);
 
 /// Keys with their values.
 #[derive(Default)]
-pub(crate) struct Arena {
+pub(crate) struct RowArena {
     pieces: Vec<Vec<u8>>,
     /// Which piece is being filled, and how much of it is, in bytes.
     filled: Option<(usize, usize)>,
     bytes: usize,
     /// Room of rows that were removed, by its units; of those with pieces of
-    /// their own only the place is left.
-    free: BTreeMap<u16, Vec<Place>>,
+    /// their own only the address is left.
+    free: BTreeMap<u16, Vec<RowAddress>>,
 }
 
 /// The head of a row.
-struct Head {
+struct RowHeader {
     key: u16,
     units: u16,
     value: u32,
 }
 
-impl Head {
+impl RowHeader {
     fn read(row: &[u8]) -> Self {
         let [a, b, c, d, e, f, g, h] = *row.first_chunk::<HEAD>().expect("a row has a head");
         Self {
@@ -60,71 +60,71 @@ impl Head {
     }
 }
 
-impl Arena {
+impl RowArena {
     /// The memory it takes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     #[inline]
-    pub(crate) fn key(&self, place: Place) -> &[u8] {
-        let row = self.row(place);
-        &row[HEAD..Head::read(row).value_at()]
+    pub(crate) fn key(&self, address: RowAddress) -> &[u8] {
+        let row = self.row(address);
+        &row[HEAD..RowHeader::read(row).value_at()]
     }
 
     #[inline]
-    pub(crate) fn value(&self, place: Place) -> &[u8] {
-        let row = self.row(place);
-        let head = Head::read(row);
+    pub(crate) fn value(&self, address: RowAddress) -> &[u8] {
+        let row = self.row(address);
+        let head = RowHeader::read(row);
         let start = head.value_at();
         &row[start..start + head.value as usize]
     }
 
     /// Keeps a row; none where its key is too long, or there are too many.
-    pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) -> Option<Place> {
+    pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) -> Option<RowAddress> {
         let bytes = HEAD + key.len() + value.len();
         let units = if bytes < PIECE_MOST / 4 { bytes.div_ceil(UNIT) } else { 0 };
-        let head = Head {
+        let head = RowHeader {
             key: u16::try_from(key.len()).ok()?,
             units: u16::try_from(units).ok()?,
             value: u32::try_from(value.len()).ok()?,
         };
-        let place = if units > 0 { self.room(head.units)? } else { self.own_piece(bytes)? };
-        let row = self.row_mut(place);
+        let address = if units > 0 { self.reserve(head.units)? } else { self.own_piece(bytes)? };
+        let row = self.row_mut(address);
         head.write(row);
         row[HEAD..][..key.len()].copy_from_slice(key);
         row[head.value_at()..][..value.len()].copy_from_slice(value);
-        Some(place)
+        Some(address)
     }
 
-    /// Puts `value` in place of a row's, if there is room for it.
-    pub(crate) fn replace(&mut self, place: Place, value: &[u8]) -> bool {
-        let row = self.row_mut(place);
-        let head = Head::read(row);
+    /// Puts `value` over the value of a row if it fits.
+    pub(crate) fn replace(&mut self, address: RowAddress, value: &[u8]) -> bool {
+        let row = self.row_mut(address);
+        let head = RowHeader::read(row);
         let end = head.value_at() + value.len();
         let room = if head.units > 0 { usize::from(head.units) * UNIT } else { row.len() };
         let fits = end <= room;
         if let (true, Ok(length)) = (fits, u32::try_from(value.len())) {
             row[head.value_at()..end].copy_from_slice(value);
-            Head { value: length, ..head }.write(row);
+            RowHeader { value: length, ..head }.write(row);
         }
         fits
     }
 
     /// Frees a row; its room is for another one.
-    pub(crate) fn remove(&mut self, place: Place) {
-        let units = Head::read(self.row(place)).units;
+    pub(crate) fn remove(&mut self, address: RowAddress) {
+        let units = RowHeader::read(self.row(address)).units;
         if units == 0 {
-            let piece = std::mem::take(&mut self.pieces[(place.0 >> UNIT_BITS) as usize]);
+            let piece = std::mem::take(&mut self.pieces[(address.0 >> UNIT_BITS) as usize]);
             self.bytes -= piece.len();
         }
-        self.free.entry(units).or_default().push(place);
+        self.free.entry(units).or_default().push(address);
     }
 
     /// Room for a row of `units` units.
-    fn room(&mut self, units: u16) -> Option<Place> {
-        if let Some(place) = self.free.get_mut(&units).and_then(Vec::pop) {
-            return Some(place);
+    fn reserve(&mut self, units: u16) -> Option<RowAddress> {
+        if let Some(address) = self.free.get_mut(&units).and_then(Vec::pop) {
+            return Some(address);
         }
         let bytes = usize::from(units) * UNIT;
         let filled = self.filled.filter(|(piece, used)| used + bytes <= self.pieces[*piece].len());
@@ -140,39 +140,39 @@ impl Arena {
         };
         self.filled = Some((piece, used + bytes));
         // `add_piece` has seen to it that this fits.
-        Some(Place(u32::try_from((piece << UNIT_BITS) + used / UNIT).ok()?))
+        Some(RowAddress(u32::try_from((piece << UNIT_BITS) + used / UNIT).ok()?))
     }
 
     /// A piece for one row of `bytes` bytes.
-    fn own_piece(&mut self, bytes: usize) -> Option<Place> {
+    fn own_piece(&mut self, bytes: usize) -> Option<RowAddress> {
         match self.free.get_mut(&0).and_then(Vec::pop) {
-            Some(place) => {
-                self.pieces[(place.0 >> UNIT_BITS) as usize] = vec![0; bytes];
+            Some(address) => {
+                self.pieces[(address.0 >> UNIT_BITS) as usize] = vec![0; bytes];
                 self.bytes += bytes;
-                Some(place)
+                Some(address)
             }
             None => self.add_piece(bytes),
         }
     }
 
     /// The beginning of a new piece; `None` if there are too many.
-    fn add_piece(&mut self, bytes: usize) -> Option<Place> {
+    fn add_piece(&mut self, bytes: usize) -> Option<RowAddress> {
         let piece = u32::try_from(self.pieces.len()).ok()?.checked_mul(1 << UNIT_BITS)?;
         self.pieces.push(vec![0; bytes]);
         self.bytes += bytes;
-        Some(Place(piece))
+        Some(RowAddress(piece))
     }
 
     #[inline]
-    fn row(&self, Place(place): Place) -> &[u8] {
-        let unit = place & ((1 << UNIT_BITS) - 1);
-        &self.pieces[(place >> UNIT_BITS) as usize][unit as usize * UNIT..]
+    fn row(&self, RowAddress(address): RowAddress) -> &[u8] {
+        let unit = address & ((1 << UNIT_BITS) - 1);
+        &self.pieces[(address >> UNIT_BITS) as usize][unit as usize * UNIT..]
     }
 
     #[inline]
-    fn row_mut(&mut self, Place(place): Place) -> &mut [u8] {
-        let unit = place & ((1 << UNIT_BITS) - 1);
-        &mut self.pieces[(place >> UNIT_BITS) as usize][unit as usize * UNIT..]
+    fn row_mut(&mut self, RowAddress(address): RowAddress) -> &mut [u8] {
+        let unit = address & ((1 << UNIT_BITS) - 1);
+        &mut self.pieces[(address >> UNIT_BITS) as usize][unit as usize * UNIT..]
     }
 }
 
@@ -183,65 +183,65 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Debug)]
-    enum Act {
+    enum ArenaAction {
         Add(usize, usize),
         Replace(prop::sample::Index, usize),
         Remove(prop::sample::Index),
     }
 
-    fn act() -> impl Strategy<Value = Act> {
+    fn act() -> impl Strategy<Value = ArenaAction> {
         let bytes = || prop_oneof![16 => 0..60_usize, 2 => 0..9_000_usize, 1 => 0..600_000_usize];
         let any_row = any::<prop::sample::Index>;
         prop_oneof![
-            4 => (0..20_usize, bytes()).prop_map(|(key, value)| Act::Add(key, value)),
-            2 => (any_row(), bytes()).prop_map(|(row, value)| Act::Replace(row, value)),
-            1 => any_row().prop_map(Act::Remove),
+            4 => (0..20_usize, bytes()).prop_map(|(key, value)| ArenaAction::Add(key, value)),
+            2 => (any_row(), bytes()).prop_map(|(row, value)| ArenaAction::Replace(row, value)),
+            1 => any_row().prop_map(ArenaAction::Remove),
         ]
     }
 
-    type Row = (Place, Vec<u8>, Vec<u8>);
+    type Row = (RowAddress, Vec<u8>, Vec<u8>);
 
     proptest! {
         #[test]
         fn rows_are_what_was_put(acts in prop::collection::vec(act(), 0..200)) {
-            let mut arena = Arena::default();
+            let mut arena = RowArena::default();
             let mut rows: Vec<Row> = Vec::new();
             for (number, act) in acts.into_iter().enumerate() {
                 let bytes = |len| vec![u8::try_from(number % 256).unwrap(); len];
                 match act {
-                    Act::Add(key, value) => {
+                    ArenaAction::Add(key, value) => {
                         let (key, value) = (bytes(key), bytes(value));
-                        let place = arena.add(&key, &value).unwrap();
-                        rows.push((place, key, value));
+                        let address = arena.add(&key, &value).unwrap();
+                        rows.push((address, key, value));
                     }
-                    Act::Replace(row, value) if !rows.is_empty() => {
+                    ArenaAction::Replace(row, value) if !rows.is_empty() => {
                         let row = row.index(rows.len());
-                        let (place, _, old) = &mut rows[row];
-                        let fits = arena.replace(*place, &bytes(value));
+                        let (address, _, old) = &mut rows[row];
+                        let fits = arena.replace(*address, &bytes(value));
                         prop_assert!(fits || value > old.len());
                         if fits {
                             *old = bytes(value);
                         }
                     }
-                    Act::Remove(row) if !rows.is_empty() => {
-                        let (place, _, _) = rows.swap_remove(row.index(rows.len()));
-                        arena.remove(place);
+                    ArenaAction::Remove(row) if !rows.is_empty() => {
+                        let (address, _, _) = rows.swap_remove(row.index(rows.len()));
+                        arena.remove(address);
                     }
                     _ => {}
                 }
-                for (place, key, value) in &rows {
-                    prop_assert_eq!((arena.key(*place), arena.value(*place)), (&**key, &**value));
+                for (address, key, value) in &rows {
+                    prop_assert_eq!((arena.key(*address), arena.value(*address)), (&**key, &**value));
                 }
             }
         }
     }
 
     #[test]
-    fn room_is_used_again_and_a_key_that_is_too_long_is_not_kept() {
-        let mut arena = Arena::default();
+    fn memory_is_used_again_and_a_key_that_is_too_long_is_not_stored() {
+        let mut arena = RowArena::default();
         for n in 0..100_000_u32 {
-            let place = arena.add(&n.to_be_bytes(), &[7; 40]).unwrap();
-            arena.remove(place);
+            let address = arena.add(&n.to_be_bytes(), &[7; 40]).unwrap();
+            arena.remove(address);
         }
         assert_eq!(arena.bytes(), PIECE_LEAST);
         for n in 0..10 {

@@ -10,16 +10,16 @@ use redb::{
 };
 
 use crate::file;
-use crate::runs::{self, Bytes, Failed, Runs, definition};
-use crate::space::{space_of, table_name};
+use crate::runs::{self, BlockBytes, RunError, Runs, definition};
 use crate::state::KIND;
+use crate::table_names::{space_of, table_name};
 
 /// A table that has the rows of this many small ones is stored in runs.
 const TREE_RUNS: u64 = 8;
 
 /// How commits are written.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Writing {
+pub(crate) struct CommitOptions {
     /// Whether the file opens at once after a crash.
     pub(crate) quick_repair: bool,
     /// The rows of a small run; 0 for trees only.
@@ -27,17 +27,17 @@ pub(crate) struct Writing {
 }
 
 /// One commit, with its tables opened.
-pub(crate) struct View {
-    spaces: BTreeMap<Space, Rows>,
+pub(crate) struct CommitReader {
+    spaces: BTreeMap<Space, RowStorage>,
 }
 
 /// How the rows of a space are stored in the file.
-enum Rows {
-    Tree(ReadOnlyTable<Bytes, Bytes>),
+enum RowStorage {
+    Tree(ReadOnlyTable<BlockBytes, BlockBytes>),
     Runs(Runs),
 }
 
-impl View {
+impl CommitReader {
     /// The last commit of `db`.
     pub(crate) fn new(db: &Database) -> Result<Self, redb::Error> {
         let txn = db.begin_read()?;
@@ -57,7 +57,7 @@ impl View {
                     let recent = tables.remove(&runs::recent_name(table));
                     let blocks = tables.remove(&runs::runs_name(table));
                     let rows = Runs::new(list.value(), recent, blocks)?;
-                    spaces.insert(Space::Table(table), Rows::Runs(rows));
+                    spaces.insert(Space::Table(table), RowStorage::Runs(rows));
                 }
             }
             Err(TableError::TableDoesNotExist(_)) => {}
@@ -65,16 +65,16 @@ impl View {
         }
         for (name, table) in tables {
             if let Some(space) = space_of(&name) {
-                spaces.entry(space).or_insert(Rows::Tree(table));
+                spaces.entry(space).or_insert(RowStorage::Tree(table));
             }
         }
         Ok(Self { spaces })
     }
 
-    pub(crate) fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, Failed> {
+    pub(crate) fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, RunError> {
         match self.spaces.get(&space) {
-            Some(Rows::Tree(tree)) => Ok(tree.get(key)?.map(|value| value.value().to_vec())),
-            Some(Rows::Runs(runs)) => runs.get(key),
+            Some(RowStorage::Tree(tree)) => Ok(tree.get(key)?.map(|value| value.value().to_vec())),
+            Some(RowStorage::Runs(runs)) => runs.get(key),
             None => Ok(None),
         }
     }
@@ -85,24 +85,24 @@ impl View {
         range: &KeyRange,
         limit: usize,
         reverse: bool,
-    ) -> Result<Pairs, Failed> {
+    ) -> Result<Pairs, RunError> {
         if limit == 0 || range.is_empty() {
             return Ok(Pairs::new());
         }
         match self.spaces.get(&space) {
-            Some(Rows::Tree(tree)) => scan(tree, range, limit, reverse),
-            Some(Rows::Runs(runs)) => runs.scan(range, limit, reverse),
+            Some(RowStorage::Tree(tree)) => scan(tree, range, limit, reverse),
+            Some(RowStorage::Runs(runs)) => runs.scan(range, limit, reverse),
             None => Ok(Pairs::new()),
         }
     }
 
     /// The spaces that hold something.
-    pub(crate) fn spaces(&self) -> Result<Vec<Space>, Failed> {
+    pub(crate) fn spaces(&self) -> Result<Vec<Space>, RunError> {
         let mut spaces = Vec::new();
         for (space, rows) in &self.spaces {
             let empty = match rows {
-                Rows::Tree(tree) => tree.is_empty()?,
-                Rows::Runs(runs) => runs.scan(&KeyRange::all(), 1, false)?.is_empty(),
+                RowStorage::Tree(tree) => tree.is_empty()?,
+                RowStorage::Runs(runs) => runs.scan(&KeyRange::all(), 1, false)?.is_empty(),
             };
             if !empty {
                 spaces.push(*space);
@@ -114,7 +114,7 @@ impl View {
     /// The table `space`, if it is stored in runs.
     pub(crate) fn runs(&self, space: Space) -> Option<&Runs> {
         match self.spaces.get(&space) {
-            Some(Rows::Runs(runs)) => Some(runs),
+            Some(RowStorage::Runs(runs)) => Some(runs),
             _ => None,
         }
     }
@@ -125,7 +125,7 @@ impl View {
         &self,
         db: &Database,
         writes: &Writes,
-        writing: Writing,
+        writing: CommitOptions,
     ) -> Result<u64, redb::Error> {
         let mut txn = db.begin_write()?;
         // Two phases: what users send ends up here, and with one phase a user who
@@ -152,10 +152,10 @@ impl View {
     ) -> Result<(), redb::Error> {
         let rows = self.spaces.get(&space);
         let tree = match (space, rows) {
-            (Space::Table(table), Some(Rows::Runs(runs))) => {
+            (Space::Table(table), Some(RowStorage::Runs(runs))) => {
                 return runs.write(txn, table, changes, run_rows);
             }
-            (_, Some(Rows::Tree(tree))) => Some(tree),
+            (_, Some(RowStorage::Tree(tree))) => Some(tree),
             _ => None,
         };
         let name = table_name(space);
@@ -163,7 +163,7 @@ impl View {
             && run_rows > 0
             && tree.map_or(Ok(0), |tree| tree.len())? + changes.len() as u64 >= TREE_RUNS * run_rows
         {
-            runs::lay(txn, table, tree, changes)?;
+            runs::write_run(txn, table, tree, changes)?;
             if tree.is_some() {
                 txn.delete_table(definition(&name))?;
             }
@@ -175,16 +175,16 @@ impl View {
 }
 
 fn scan(
-    tree: &ReadOnlyTable<Bytes, Bytes>,
+    tree: &ReadOnlyTable<BlockBytes, BlockBytes>,
     range: &KeyRange,
     limit: usize,
     reverse: bool,
-) -> Result<Pairs, Failed> {
+) -> Result<Pairs, RunError> {
     let mut pairs = Pairs::new();
     let end = range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
-    let mut found = tree.range::<&[u8]>((Bound::Included(range.start.as_slice()), end))?;
+    let mut rows = tree.range::<&[u8]>((Bound::Included(range.start.as_slice()), end))?;
     while pairs.len() < limit {
-        let Some(pair) = (if reverse { found.next_back() } else { found.next() }) else {
+        let Some(pair) = (if reverse { rows.next_back() } else { rows.next() }) else {
             break;
         };
         let (key, value) = pair?;
@@ -195,7 +195,7 @@ fn scan(
 
 /// Writes `changes` in key order.
 fn write_rows(
-    tree: &mut Table<'_, Bytes, Bytes>,
+    tree: &mut Table<'_, BlockBytes, BlockBytes>,
     changes: &SpaceWrites,
 ) -> Result<(), redb::Error> {
     // Rows past the tree's last key need no search each: a cursor appends them.

@@ -1,5 +1,5 @@
 //! Rows of large tables in memory, found by the hash of their key: a table in
-//! runs has many places where a row may be stored.
+//! runs may hold a row in any of them.
 //!
 //! What is kept is what the last commit says. A whole table is kept if there
 //! is room for it, and then an absent key proves that the row is missing; else what was
@@ -14,20 +14,20 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use lantern_core::{ReadValues, TableId};
 
-use crate::arena::{Arena, Place};
+use crate::row_arena::{RowAddress, RowArena};
 
 /// Load the whole table after `rows / 32` misses; by then the misses have cost about
 /// one full scan.
 const READ_BEFORE_ALL: u64 = 32;
 
 /// What rows in memory may take, of all states together.
-pub(crate) struct Budget {
+pub(crate) struct RowCacheBudget {
     bytes: usize,
     /// How many states have rows in memory; each gets as much as the others.
     states: AtomicUsize,
 }
 
-impl Budget {
+impl RowCacheBudget {
     pub(crate) fn new(bytes: usize) -> Arc<Self> {
         Arc::new(Self { bytes, states: AtomicUsize::new(0) })
     }
@@ -41,33 +41,33 @@ impl Budget {
 const SET_AT_ONCE: usize = 32;
 
 /// A key and its new value; none if it is deleted.
-type Change<'a> = (&'a [u8], Option<&'a [u8]>);
+type RowChange<'a> = (&'a [u8], Option<&'a [u8]>);
 
 /// What is known of a row.
-pub(crate) enum Known {
-    Row(Vec<u8>),
+pub(crate) enum RowKnowledge {
+    Present(Vec<u8>),
     /// There is none.
     Absent,
     /// Nothing; what is read now may be kept under this number.
-    Nothing(Stamp),
+    Unknown(CommitStamp),
 }
 
 /// How many commits there were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp(u64);
+pub(crate) struct CommitStamp(u64);
 
 /// The rows in memory of one state.
 pub(crate) struct RowCache {
-    budget: Arc<Budget>,
-    tables: BTreeMap<TableId, Kept>,
+    budget: Arc<RowCacheBudget>,
+    tables: BTreeMap<TableId, CacheEntries>,
     commits: u64,
     hasher: RandomState,
 }
 
 #[derive(Default)]
-struct Kept {
-    index: HashTable<Row>,
-    rows: Arena,
+struct CacheEntries {
+    index: HashTable<RowLocation>,
+    rows: RowArena,
     /// Whether all rows are here.
     whole: bool,
     /// How many lookups have failed since it was cleared.
@@ -78,56 +78,56 @@ struct Kept {
 
 /// Where a row is stored.
 #[derive(Clone, Copy)]
-struct Row {
+struct RowLocation {
     hash: u32,
-    place: Place,
+    address: RowAddress,
 }
 
-/// The table takes its place from low bits and a mark from high ones.
+/// The hash table takes a bucket from the low bits and a tag from the high bits.
 fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 impl RowCache {
-    pub(crate) fn new(budget: Arc<Budget>) -> Self {
+    pub(crate) fn new(budget: Arc<RowCacheBudget>) -> Self {
         Self { budget, tables: BTreeMap::new(), commits: 0, hasher: RandomState::default() }
     }
 
     /// What is known of the row under `key`.
-    pub(crate) fn get(&self, table: TableId, key: &[u8]) -> Known {
-        let nothing = Known::Nothing(Stamp(self.commits));
-        let Some(kept) = self.tables.get(&table) else { return nothing };
+    pub(crate) fn get(&self, table: TableId, key: &[u8]) -> RowKnowledge {
+        let nothing = RowKnowledge::Unknown(CommitStamp(self.commits));
+        let Some(entries) = self.tables.get(&table) else { return nothing };
         let hash = hash(&self.hasher, key);
-        match kept.find(hash, key) {
-            Some(place) => Known::Row(kept.rows.value(place).to_vec()),
-            None if kept.whole => Known::Absent,
+        match entries.find(hash, key) {
+            Some(address) => RowKnowledge::Present(entries.rows.value(address).to_vec()),
+            None if entries.whole => RowKnowledge::Absent,
             None => nothing,
         }
     }
 
-    /// Finds what is known of those of `keys` that `found` lacks. They are looked
+    /// Finds what is known of those of `keys` that `values` lacks. They are looked
     /// for side by side: one alone waits for memory three times.
-    pub(crate) fn get_many(&self, table: TableId, keys: &[&[u8]], found: &mut ReadValues) {
-        let Some(kept) = self.tables.get(&table) else { return };
+    pub(crate) fn get_many(&self, table: TableId, keys: &[&[u8]], values: &mut ReadValues) {
+        let Some(entries) = self.tables.get(&table) else { return };
         let sought: Vec<(usize, u32)> = keys
             .iter()
             .enumerate()
-            .filter(|(place, _)| !found.is_known(*place))
-            .map(|(place, key)| (place, hash(&self.hasher, key)))
+            .filter(|(index, _)| !values.is_known(*index))
+            .map(|(index, key)| (index, hash(&self.hasher, key)))
             .collect();
-        let alike: Vec<Option<Place>> =
-            sought.iter().map(|(_, hash)| kept.find_alike(*hash)).collect();
-        kept.touch(alike.iter().copied().flatten());
+        let alike: Vec<Option<RowAddress>> =
+            sought.iter().map(|(_, hash)| entries.find_alike(*hash)).collect();
+        entries.touch(alike.iter().copied().flatten());
         for ((number, hash), row) in sought.into_iter().zip(alike) {
             let key = keys[number];
             let row = match row {
-                Some(row) if kept.rows.key(row) == key => Some(row),
+                Some(row) if entries.rows.key(row) == key => Some(row),
                 // Another one with this hash.
-                Some(_) => kept.find(hash, key),
+                Some(_) => entries.find(hash, key),
                 None => None,
             };
-            if row.is_some() || kept.whole {
-                found.set(number, row.map(|row| kept.rows.value(row)));
+            if row.is_some() || entries.whole {
+                values.set(number, row.map(|row| entries.rows.value(row)));
             }
         }
     }
@@ -140,39 +140,39 @@ impl RowCache {
         key: &[u8],
         value: Option<&[u8]>,
         rows_most: u64,
-        stamp: Stamp,
+        stamp: CommitStamp,
     ) -> bool {
-        if stamp != Stamp(self.commits) {
+        if stamp != CommitStamp(self.commits) {
             return false;
         }
         let hash = hash(&self.hasher, key);
-        let kept = self.kept(table);
-        kept.misses += 1;
-        let all = !kept.too_large && kept.misses >= rows_most / READ_BEFORE_ALL;
-        kept.set(hash, key, value);
-        self.fit();
+        let entries = self.entries_of(table);
+        entries.misses += 1;
+        let all = !entries.too_large && entries.misses >= rows_most / READ_BEFORE_ALL;
+        entries.set(hash, key, value);
+        self.evict();
         all
     }
 
     /// For all rows of a table, to be kept by [`RowCache::load`].
-    pub(crate) fn loading(&self) -> Loading {
-        Loading {
-            kept: Kept::default(),
+    pub(crate) fn loading(&self) -> TableLoad {
+        TableLoad {
+            entries: CacheEntries::default(),
             hasher: self.hasher.clone(),
             share: self.budget.share(),
-            stamp: Stamp(self.commits),
+            stamp: CommitStamp(self.commits),
         }
     }
 
     /// Keeps all rows of a table, unless there was a commit since they were read.
-    pub(crate) fn load(&mut self, table: TableId, loaded: Loading) {
-        let kept = self.kept(table);
-        if loaded.is_full() || loaded.kept.too_large {
-            kept.too_large = true;
-        } else if loaded.stamp == Stamp(self.commits) {
-            let kept = Kept { whole: true, ..loaded.kept };
-            self.tables.insert(table, kept);
-            self.fit();
+    pub(crate) fn load(&mut self, table: TableId, loaded: TableLoad) {
+        let entries = self.entries_of(table);
+        if loaded.is_full() || loaded.entries.too_large {
+            entries.too_large = true;
+        } else if loaded.stamp == CommitStamp(self.commits) {
+            let entries = CacheEntries { whole: true, ..loaded.entries };
+            self.tables.insert(table, entries);
+            self.evict();
         }
     }
 
@@ -187,22 +187,22 @@ impl RowCache {
     pub(crate) fn committed<'a>(
         &mut self,
         table: TableId,
-        changes: impl Iterator<Item = Change<'a>>,
+        changes: impl Iterator<Item = RowChange<'a>>,
     ) -> bool {
-        let Some(kept) = self.tables.get_mut(&table) else { return false };
-        let changes: Vec<(u32, Change<'a>)> =
+        let Some(entries) = self.tables.get_mut(&table) else { return false };
+        let changes: Vec<(u32, RowChange<'a>)> =
             changes.map(|change| (hash(&self.hasher, change.0), change)).collect();
         for changes in changes.chunks(SET_AT_ONCE) {
-            kept.touch(changes.iter().filter_map(|(hash, _)| kept.find_alike(*hash)));
+            entries.touch(changes.iter().filter_map(|(hash, _)| entries.find_alike(*hash)));
             for (hash, (key, value)) in changes {
-                kept.set(*hash, key, *value);
+                entries.set(*hash, key, *value);
             }
         }
-        self.fit();
+        self.evict();
         !changes.is_empty()
     }
 
-    fn kept(&mut self, table: TableId) -> &mut Kept {
+    fn entries_of(&mut self, table: TableId) -> &mut CacheEntries {
         if self.tables.is_empty() {
             self.budget.states.fetch_add(1, Ordering::Relaxed);
         }
@@ -210,12 +210,15 @@ impl RowCache {
     }
 
     /// Evicts the rows of the largest tables if there are too many.
-    fn fit(&mut self) {
+    fn evict(&mut self) {
         let share = self.budget.share();
-        while self.tables.values().map(Kept::all_bytes).sum::<usize>() > share {
-            let largest = self.tables.values_mut().max_by_key(|kept| kept.all_bytes());
-            let Some(kept) = largest.filter(|kept| !kept.index.is_empty()) else { return };
-            *kept = Kept { too_large: kept.whole || kept.too_large, ..Kept::default() };
+        while self.tables.values().map(CacheEntries::all_bytes).sum::<usize>() > share {
+            let largest = self.tables.values_mut().max_by_key(|entries| entries.all_bytes());
+            let Some(entries) = largest.filter(|entries| !entries.index.is_empty()) else { return };
+            *entries = CacheEntries {
+                too_large: entries.whole || entries.too_large,
+                ..CacheEntries::default()
+            };
         }
     }
 }
@@ -228,30 +231,30 @@ impl Drop for RowCache {
     }
 }
 
-impl Kept {
+impl CacheEntries {
     fn all_bytes(&self) -> usize {
         self.rows.bytes() + self.index.allocation_size()
     }
 
-    fn find(&self, hash: u32, key: &[u8]) -> Option<Place> {
-        let same = |row: &Row| row.hash == hash && self.rows.key(row.place) == key;
-        self.index.find(spread(hash), same).map(|row| row.place)
+    fn find(&self, hash: u32, key: &[u8]) -> Option<RowAddress> {
+        let same = |row: &RowLocation| row.hash == hash && self.rows.key(row.address) == key;
+        self.index.find(spread(hash), same).map(|row| row.address)
     }
 
     /// A row cannot be kept: from now on what is not here may be there.
-    fn lack_one(&mut self) {
+    fn mark_incomplete(&mut self) {
         (self.whole, self.too_large) = (false, true);
     }
 
     /// A row with this hash, which is nearly always the one that is meant.
     #[inline]
-    fn find_alike(&self, hash: u32) -> Option<Place> {
-        self.index.find(spread(hash), |row| row.hash == hash).map(|row| row.place)
+    fn find_alike(&self, hash: u32) -> Option<RowAddress> {
+        self.index.find(spread(hash), |row| row.hash == hash).map(|row| row.address)
     }
 
     /// Does nothing but to have `rows` at hand: memory is waited for once, and not
     /// for each.
-    fn touch(&self, rows: impl Iterator<Item = Place>) {
+    fn touch(&self, rows: impl Iterator<Item = RowAddress>) {
         std::hint::black_box(rows.map(|row| self.rows.key(row).len()).sum::<usize>());
     }
 
@@ -259,29 +262,29 @@ impl Kept {
         use hashbrown::hash_table::Entry;
 
         let Self { index, rows, .. } = self;
-        let same = |row: &Row| row.hash == hash && rows.key(row.place) == key;
+        let same = |row: &RowLocation| row.hash == hash && rows.key(row.address) == key;
         let entry = index.entry(spread(hash), same, |row| spread(row.hash));
         match (entry, value) {
             (Entry::Occupied(mut row), Some(value)) => {
-                let place = row.get().place;
-                if !rows.replace(place, value) {
-                    rows.remove(place);
+                let address = row.get().address;
+                if !rows.replace(address, value) {
+                    rows.remove(address);
                     match rows.add(key, value) {
-                        Some(place) => row.get_mut().place = place,
+                        Some(address) => row.get_mut().address = address,
                         None => {
                             row.remove();
-                            self.lack_one();
+                            self.mark_incomplete();
                         }
                     }
                 }
             }
             (Entry::Vacant(vacant), Some(value)) => match rows.add(key, value) {
-                Some(place) => drop(vacant.insert(Row { hash, place })),
-                None => self.lack_one(),
+                Some(address) => drop(vacant.insert(RowLocation { hash, address })),
+                None => self.mark_incomplete(),
             },
             (Entry::Occupied(row), None) => {
                 let (row, _) = row.remove();
-                rows.remove(row.place);
+                rows.remove(row.address);
             }
             (Entry::Vacant(_), None) => {}
         }
@@ -289,22 +292,22 @@ impl Kept {
 }
 
 /// All rows of a table, while they are read.
-pub(crate) struct Loading {
-    kept: Kept,
+pub(crate) struct TableLoad {
+    entries: CacheEntries,
     hasher: RandomState,
     share: usize,
-    stamp: Stamp,
+    stamp: CommitStamp,
 }
 
-impl Loading {
+impl TableLoad {
     /// Adds a row; `false` if there is no room for more.
     pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) -> bool {
-        self.kept.set(hash(&self.hasher, key), key, Some(value));
+        self.entries.set(hash(&self.hasher, key), key, Some(value));
         !self.is_full()
     }
 
     fn is_full(&self) -> bool {
-        self.kept.all_bytes() > self.share
+        self.entries.all_bytes() > self.share
     }
 }
 
@@ -319,9 +322,9 @@ mod tests {
 
     const TABLE: TableId = TableId(1);
 
-    fn stamp(rows: &RowCache, key: &[u8]) -> Stamp {
+    fn stamp(rows: &RowCache, key: &[u8]) -> CommitStamp {
         match rows.get(TABLE, key) {
-            Known::Nothing(stamp) => stamp,
+            RowKnowledge::Unknown(stamp) => stamp,
             _ => panic!("it is known"),
         }
     }
@@ -333,14 +336,14 @@ mod tests {
 
     fn value(rows: &RowCache, key: &[u8]) -> Option<Vec<u8>> {
         match rows.get(TABLE, key) {
-            Known::Row(value) => Some(value),
+            RowKnowledge::Present(value) => Some(value),
             _ => None,
         }
     }
 
     #[test]
-    fn what_was_read_before_a_commit_is_not_kept_after_it() {
-        let mut rows = RowCache::new(Budget::new(1 << 20));
+    fn rows_read_before_a_commit_are_not_cached_after_it() {
+        let mut rows = RowCache::new(RowCacheBudget::new(1 << 20));
         let before = stamp(&rows, b"a");
         let mut loading = rows.loading();
         assert!(loading.add(b"a", b"old"));
@@ -356,51 +359,51 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_cannot_be_kept_is_not_taken_for_none() {
+    fn a_row_that_cannot_be_cached_is_not_reported_as_absent() {
         let long = vec![b'x'; 1 << 16];
         for loaded in [false, true] {
-            let mut rows = RowCache::new(Budget::new(1 << 30));
+            let mut rows = RowCache::new(RowCacheBudget::new(1 << 30));
             let mut loading = rows.loading();
             assert!(loading.add(b"a", b"1") && loading.add(b"b", b"2"));
             assert!(!loaded || loading.add(&long, b"3"));
             rows.load(TABLE, loading);
             if !loaded {
-                assert!(matches!(rows.get(TABLE, &long), Known::Absent));
+                assert!(matches!(rows.get(TABLE, &long), RowKnowledge::Absent));
                 commit(&mut rows, &long, b"3");
                 commit(&mut rows, b"a", &long);
                 assert_eq!(value(&rows, b"a"), Some(long.clone()));
                 assert_eq!(value(&rows, b"b").as_deref(), Some(&b"2"[..]));
             }
-            let mut found = ReadValues::default();
-            found.begin(2);
-            rows.get_many(TABLE, &[&long, b"none"], &mut found);
-            assert!(!found.is_known(0) && !found.is_known(1));
-            assert!(matches!(rows.get(TABLE, &long), Known::Nothing(_)));
+            let mut values = ReadValues::default();
+            values.begin(2);
+            rows.get_many(TABLE, &[&long, b"none"], &mut values);
+            assert!(!values.is_known(0) && !values.is_known(1));
+            assert!(matches!(rows.get(TABLE, &long), RowKnowledge::Unknown(_)));
         }
     }
 
     #[test]
-    fn a_whole_table_is_kept_until_it_grows_out_of_its_share() {
-        let budget = Budget::new(64 << 10);
+    fn a_whole_table_is_cached_until_it_outgrows_its_share() {
+        let budget = RowCacheBudget::new(64 << 10);
         let mut rows = RowCache::new(budget.clone());
         let mut loading = rows.loading();
         assert!((0..100_u32).all(|n| loading.add(&n.to_be_bytes(), b"x")));
         rows.load(TABLE, loading);
-        assert!(matches!(rows.get(TABLE, b"none"), Known::Absent));
+        assert!(matches!(rows.get(TABLE, b"none"), RowKnowledge::Absent));
         (0..4_000_u32).for_each(|n| commit(&mut rows, &n.to_be_bytes(), &[b'y'; 40]));
-        assert!(rows.tables.values().all(|kept| kept.all_bytes() <= 64 << 10));
-        assert!(matches!(rows.get(TABLE, b"none"), Known::Nothing(_)));
+        assert!(rows.tables.values().all(|entries| entries.all_bytes() <= 64 << 10));
+        assert!(matches!(rows.get(TABLE, b"none"), RowKnowledge::Unknown(_)));
         // It was too large once, so it is not read whole again and again.
         let mut reads = (0..1_000_u32).map(|n| {
             let key = n.to_le_bytes();
-            let stamp = Stamp(rows.commits);
+            let stamp = CommitStamp(rows.commits);
             rows.read(TABLE, &key, Some(b"z"), 1_000, stamp)
         });
         assert!(!reads.any(|all| all));
         // A second state halves what the first may take.
         let mut other = RowCache::new(budget);
         commit(&mut other, b"a", b"b");
-        let stamp = Stamp(other.commits);
+        let stamp = CommitStamp(other.commits);
         other.read(TABLE, b"a", Some(b"b"), 1_000, stamp);
         assert_eq!((rows.budget.share(), other.budget.share()), (32 << 10, 32 << 10));
         drop(other);

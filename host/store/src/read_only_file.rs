@@ -6,21 +6,22 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lantern_core::{
-    KeyRange, Offset, ParkedRecord, ProjectionRecord, ReadStore, ShardMeta, Space, StoreError,
+    KeyRange, Offset, Pairs, ParkedRecord, ProjectionRecord, ReadStore, ShardMeta, Space,
+    StoreError,
 };
 use parking_lot::Mutex;
 use redb::{Builder, Database, DatabaseError, StorageBackend};
 use sha2::{Digest, Sha256};
 
 use crate::catalog;
+use crate::commit_reader::CommitReader;
 use crate::disk::{Disk, SystemDisk};
 use crate::error::{disk, guarded};
-use crate::file::{OpenFile, Place};
-use crate::shard::Open;
+use crate::file::{DatabaseFile, OpenFile};
 use crate::state;
 
 /// The pages kept of what is written.
@@ -35,57 +36,57 @@ const ROWS: usize = 1_000;
 ///
 /// # Errors
 /// What redb says.
-pub fn open_untouched(path: &Path) -> Result<Database, DatabaseError> {
+pub fn open_read_only(path: &Path) -> Result<Database, DatabaseError> {
     let file = File::open(path).map_err(redb::StorageError::Io)?;
     let len = file.metadata().map_err(redb::StorageError::Io)?.len();
     if len == 0 {
         let empty = io::Error::new(io::ErrorKind::InvalidData, "the file is empty");
         return Err(redb::StorageError::Io(empty).into());
     }
-    untouched(Source::File(file), len)
+    read_only(FileBytes::File(file), len)
 }
 
-fn untouched(file: Source, len: u64) -> Result<Database, DatabaseError> {
-    let pages = Mutex::new(Pages { len, stored: len, written: BTreeMap::new() });
-    Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(Untouched { file, pages })
+fn read_only(file: FileBytes, len: u64) -> Result<Database, DatabaseError> {
+    let pages = Mutex::new(PageOverlay { len, stored: len, written: BTreeMap::new() });
+    Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(ReadOnlyBackend { file, pages })
 }
 
 /// Where the bytes of a file that is looked at come from.
 #[derive(Debug)]
-enum Source {
+enum FileBytes {
     File(File),
     Disk(Box<dyn StorageBackend>),
 }
 
 /// A file below, and what was written over it.
 #[derive(Debug)]
-struct Untouched {
-    file: Source,
-    pages: Mutex<Pages>,
+struct ReadOnlyBackend {
+    file: FileBytes,
+    pages: Mutex<PageOverlay>,
 }
 
 #[derive(Debug)]
-struct Pages {
+struct PageOverlay {
     len: u64,
     /// Up to here the file counts; shorter than it where it was cut since.
     stored: u64,
     written: BTreeMap<u64, Vec<u8>>,
 }
 
-impl Untouched {
-    fn below(&self, pages: &Pages, at: u64, out: &mut [u8]) -> io::Result<()> {
+impl ReadOnlyBackend {
+    fn below(&self, pages: &PageOverlay, at: u64, out: &mut [u8]) -> io::Result<()> {
         out.fill(0);
         let there = usize::try_from(pages.stored.saturating_sub(at)).unwrap_or(usize::MAX);
         let there = there.min(out.len());
         match &self.file {
             _ if there == 0 => Ok(()),
-            Source::File(file) => file.read_exact_at(&mut out[..there], at),
-            Source::Disk(file) => file.read(at, &mut out[..there]),
+            FileBytes::File(file) => file.read_exact_at(&mut out[..there], at),
+            FileBytes::Disk(file) => file.read(at, &mut out[..there]),
         }
     }
 }
 
-impl StorageBackend for Untouched {
+impl StorageBackend for ReadOnlyBackend {
     fn len(&self) -> io::Result<u64> {
         Ok(self.pages.lock().len)
     }
@@ -103,9 +104,9 @@ impl StorageBackend for Untouched {
                 break;
             }
             let (from, to) = (start.max(offset), (start + PAGE as u64).min(end));
-            let place = |at: u64, base: u64| usize::try_from(at - base).unwrap_or(usize::MAX);
-            out[place(from, offset)..place(to, offset)]
-                .copy_from_slice(&page[place(from, start)..place(to, start)]);
+            let to_index = |at: u64, base: u64| usize::try_from(at - base).unwrap_or(usize::MAX);
+            out[to_index(from, offset)..to_index(to, offset)]
+                .copy_from_slice(&page[to_index(from, start)..to_index(to, start)]);
         }
         Ok(())
     }
@@ -131,15 +132,16 @@ impl StorageBackend for Untouched {
         while done < data.len() {
             let at = offset + done as u64;
             let number = at / PAGE as u64;
-            let place = usize::try_from(at % PAGE as u64).unwrap_or(0);
-            let part = (PAGE - place).min(data.len() - done);
+            let offset_in_page = usize::try_from(at % PAGE as u64).unwrap_or(0);
+            let part = (PAGE - offset_in_page).min(data.len() - done);
             if !pages.written.contains_key(&number) {
                 let mut page = vec![0; PAGE];
                 self.below(&pages, number * PAGE as u64, &mut page)?;
                 pages.written.insert(number, page);
             }
             if let Some(page) = pages.written.get_mut(&number) {
-                page[place..place + part].copy_from_slice(&data[done..done + part]);
+                page[offset_in_page..offset_in_page + part]
+                    .copy_from_slice(&data[done..done + part]);
             }
             done += part;
         }
@@ -167,10 +169,11 @@ pub struct StateChecked {
 /// # Errors
 /// [`StoreError::Damaged`] with the path.
 pub fn check_state(path: &Path) -> Result<StateChecked, StoreError> {
-    let mut db = OpenFile::from(guarded(path, || open_untouched(path))?);
-    Place::new(path.into(), state::KIND, CACHE_BYTES, Arc::new(SystemDisk)).check_about(&db)?;
+    let mut db = OpenFile::from(guarded(path, || open_read_only(path))?);
+    DatabaseFile::new(path.into(), state::KIND, CACHE_BYTES, Arc::new(SystemDisk))
+        .check_about(&db)?;
     let checked = guarded(path, || {
-        let checked = Open::reading(path, &db).and_then(|view| walk(path, &view));
+        let checked = ReadOnlyShard::new(path, &db).and_then(|view| walk(path, &view));
         Ok::<_, redb::Error>(checked)
     })??;
     sound(path, &mut db)?;
@@ -212,7 +215,7 @@ fn walk(path: &Path, view: &dyn ReadStore) -> Result<StateChecked, StoreError> {
 /// # Errors
 /// [`StoreError::Damaged`] with the path.
 pub fn check_catalog(path: &Path) -> Result<Vec<ProjectionRecord>, StoreError> {
-    catalog_in(path, guarded(path, || open_untouched(path))?.into())
+    catalog_in(path, guarded(path, || open_read_only(path))?.into())
 }
 
 /// [`check_catalog`] of a file on any disk.
@@ -220,13 +223,14 @@ pub(crate) fn check_catalog_on(on: &dyn Disk, path: &Path) -> Result<(), StoreEr
     let db = guarded(path, || {
         let file = on.open(path, false)?;
         let len = file.len().map_err(redb::StorageError::Io)?;
-        untouched(Source::Disk(file), len)
+        read_only(FileBytes::Disk(file), len)
     })?;
     catalog_in(path, db.into()).map(drop)
 }
 
 fn catalog_in(path: &Path, mut db: OpenFile) -> Result<Vec<ProjectionRecord>, StoreError> {
-    Place::new(path.into(), catalog::KIND, CACHE_BYTES, Arc::new(SystemDisk)).check_about(&db)?;
+    DatabaseFile::new(path.into(), catalog::KIND, CACHE_BYTES, Arc::new(SystemDisk))
+        .check_about(&db)?;
     let stored = guarded(path, || catalog::stored(&db))?;
     let records = catalog::decode(path, stored)?;
     sound(path, &mut db)?;
@@ -241,6 +245,38 @@ fn sound(path: &Path, db: &mut Database) -> Result<(), StoreError> {
     Err(StoreError::Damaged(format!("`{path}` does not match its checksums")))
 }
 
+/// The last commit of a file that is only read.
+struct ReadOnlyShard {
+    path: PathBuf,
+    reader: CommitReader,
+}
+
+impl ReadOnlyShard {
+    fn new(path: &Path, db: &Database) -> Result<Self, StoreError> {
+        Ok(Self { path: path.into(), reader: guarded(path, || CommitReader::new(db))? })
+    }
+}
+
+impl ReadStore for ReadOnlyShard {
+    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(guarded(&self.path, || self.reader.get(space, key))?)
+    }
+
+    fn scan(
+        &self,
+        space: Space,
+        range: &KeyRange,
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Pairs, StoreError> {
+        Ok(guarded(&self.path, || self.reader.scan(space, range, limit, reverse))?)
+    }
+
+    fn spaces(&self) -> Result<Vec<Space>, StoreError> {
+        Ok(guarded(&self.path, || self.reader.spaces())?)
+    }
+}
+
 /// Compares the file of a plugin with the SHA-256 it is named by.
 ///
 /// # Errors
@@ -253,12 +289,12 @@ pub fn check_plugin(path: &Path, sha256: &str) -> Result<u64, StoreError> {
         }
         Err(e) => return Err(disk(path, &e)),
     };
-    let found = hex::encode(Sha256::digest(&bytes));
-    if found == sha256 {
+    let actual = hex::encode(Sha256::digest(&bytes));
+    if actual == sha256 {
         return Ok(bytes.len() as u64);
     }
     Err(StoreError::Damaged(format!(
-        "`{}` holds {} bytes whose SHA-256 is `{found}`, not the one it is named by",
+        "`{}` holds {} bytes whose SHA-256 is `{actual}`, not the one it is named by",
         path.display(),
         bytes.len()
     )))
