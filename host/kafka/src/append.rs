@@ -24,12 +24,14 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 
-use crate::client::{Context, base, pass};
-use crate::partitions::{Place, Table};
+use crate::client::{Context, apply_properties, base};
+use crate::partitions::{PartitionTable, TopicPartition};
+use crate::recent_events;
+use crate::record_encoding;
 use crate::shared::Shared;
-use crate::tail;
-use crate::topic_settings::{Batching, EventCheck, Failure, Undelivered, refused_here, verdict};
-use crate::written;
+use crate::topic_settings::{
+    Batching, EventCheck, RecordFailure, Undelivered, refused_here, verdict,
+};
 
 /// Memory that a record takes in the producer in addition to its event, in bytes.
 const RECORD_BYTES: usize = 768;
@@ -40,21 +42,21 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Takes appends.
 pub(crate) struct Appender {
-    jobs: Sender<Job>,
+    jobs: Sender<AppendJob>,
     bytes: Arc<AtomicUsize>,
     limit: usize,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-enum Job {
+enum AppendJob {
     Append { events: Box<Events>, to: Option<PartitionId>, bytes: usize, done: AppendDone },
-    Delivered { ticket: Ticket, outcome: Result<(i32, u64), Undelivered> },
+    Delivered { delivery: DeliveryId, outcome: Result<(i32, u64), Undelivered> },
     Tail(KafkaResult<DeduplicationWindow>),
     Close,
 }
 
 /// Identifies a record that was sent and whose outcome is pending.
-pub(crate) struct Ticket {
+pub(crate) struct DeliveryId {
     call: u64,
     index: usize,
     identity: Option<Identity>,
@@ -63,7 +65,7 @@ pub(crate) struct Ticket {
 /// The producer's context: passes delivery outcomes to the worker.
 pub(crate) struct Deliveries {
     base: Context,
-    jobs: Sender<Job>,
+    jobs: Sender<AppendJob>,
 }
 
 impl ClientContext for Deliveries {
@@ -74,7 +76,7 @@ impl ClientContext for Deliveries {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.base.told(&error, reason);
+        self.base.record_error(&error, reason);
     }
 
     fn generate_oauth_token(
@@ -86,25 +88,25 @@ impl ClientContext for Deliveries {
 }
 
 impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<Ticket>;
+    type DeliveryOpaque = Box<DeliveryId>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, ticket: Box<Ticket>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<DeliveryId>) {
         let outcome = match result {
             Ok(message) => Ok((message.partition(), u64::try_from(message.offset()).unwrap_or(0))),
             Err((error, message)) => Err(Undelivered::new(error, message)),
         };
-        // The receiver is gone if the log is closed.
-        let _ = self.jobs.send(Job::Delivered { ticket: *ticket, outcome });
+        // The receiver is closed if the log is closed.
+        let _ = self.jobs.send(AppendJob::Delivered { delivery: *delivery, outcome });
     }
 }
 
 impl Appender {
     pub(crate) fn start(
         shared: &Arc<Shared>,
-        table: &Arc<Mutex<Table>>,
+        table: &Arc<Mutex<PartitionTable>>,
         context: &Context,
     ) -> KafkaResult<Self> {
-        let (jobs, taken) = channel();
+        let (jobs, receiver) = channel();
         let config = &shared.config;
         let mut client = base(config);
         client
@@ -115,7 +117,7 @@ impl Appender {
             .set("queue.buffering.max.kbytes", ((config.queue_bytes >> 9) + 1_024).to_string())
             .set("message.timeout.ms", config.delivery_ms_max.to_string())
             .set("message.max.bytes", "16777216");
-        pass(config, &mut client);
+        apply_properties(config, &mut client);
         client.set("enable.idempotence", "true").set("acks", "all");
         let batching = Batching::within(&shared.settings(config.ingest_topic()), false);
         let producer = producer(&client, batching, context, &jobs)?;
@@ -133,7 +135,7 @@ impl Appender {
             jobs: jobs.clone(),
             bytes: Arc::clone(&bytes),
             window: None,
-            under_way: HashMap::new(),
+            pending: HashMap::new(),
             calls: HashMap::new(),
             next_call: 0,
             held: VecDeque::new(),
@@ -142,7 +144,7 @@ impl Appender {
         };
         let thread = std::thread::Builder::new()
             .name("kafka-append".into())
-            .spawn(move || worker.run(&taken))
+            .spawn(move || worker.run(&receiver))
             .map_err(|error| KafkaError::ClientCreation(error.to_string()))?;
         let limit = config.queue_bytes;
         Ok(Self { jobs, bytes, limit, thread: Mutex::new(Some(thread)) })
@@ -162,9 +164,9 @@ impl Appender {
             );
             return done(Err(LogError::Unavailable(waiting)));
         }
-        let job = Job::Append { events: Box::new(events), to, bytes, done };
+        let job = AppendJob::Append { events: Box::new(events), to, bytes, done };
         if let Err(lost) = self.jobs.send(job)
-            && let Job::Append { done, .. } = lost.0
+            && let AppendJob::Append { done, .. } = lost.0
         {
             done(Err(LogError::Closed));
         }
@@ -173,7 +175,7 @@ impl Appender {
     /// Stops accepting appends, and waits for the pending ones.
     pub(crate) fn close(&self) {
         // If this fails, the thread has already ended.
-        let _ = self.jobs.send(Job::Close);
+        let _ = self.jobs.send(AppendJob::Close);
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
@@ -187,7 +189,7 @@ fn producer(
     settings: &ClientConfig,
     batching: Batching,
     context: &Context,
-    jobs: &Sender<Job>,
+    jobs: &Sender<AppendJob>,
 ) -> KafkaResult<ThreadedProducer<Deliveries>> {
     let mut settings = settings.clone();
     batching.set(&mut settings);
@@ -196,7 +198,7 @@ fn producer(
 
 struct Worker {
     shared: Arc<Shared>,
-    table: Arc<Mutex<Table>>,
+    table: Arc<Mutex<PartitionTable>>,
     context: Context,
     producer: ThreadedProducer<Deliveries>,
     settings: ClientConfig,
@@ -207,28 +209,28 @@ struct Worker {
     alone_at: Option<Option<usize>>,
     /// Whether the producer must be replaced before anything else is sent.
     renewing: bool,
-    jobs: Sender<Job>,
+    jobs: Sender<AppendJob>,
     bytes: Arc<AtomicUsize>,
     /// The deduplication window; `None` until the topic's end has been read.
     window: Option<DeduplicationWindow>,
     /// Pending events, each with the later appends of the same event: call, index and
     /// content checksum.
-    under_way: HashMap<Identity, Vec<(u64, usize, u32)>>,
-    calls: HashMap<u64, Call>,
+    pending: HashMap<Identity, Vec<(u64, usize, u32)>>,
+    calls: HashMap<u64, PendingAppend>,
     next_call: u64,
     /// Jobs that wait for the window or for a new producer.
-    held: VecDeque<(Instant, Job)>,
-    /// When reading of the topic's end began.
+    held: VecDeque<(Instant, AppendJob)>,
+    /// When reading of the topic's end started.
     reading: Option<Instant>,
     closing: bool,
 }
 
 /// A pending append.
-struct Call {
+struct PendingAppend {
     left: usize,
-    placed: Vec<AppendedEvent>,
+    appended: Vec<AppendedEvent>,
     /// How many of the events are in the log.
-    taken: usize,
+    accepted: usize,
     failed: Option<String>,
     /// The first event that can never be appended.
     rejected: Option<(usize, RejectedEvent)>,
@@ -237,7 +239,7 @@ struct Call {
 }
 
 impl Worker {
-    fn run(&mut self, jobs: &Receiver<Job>) {
+    fn run(&mut self, jobs: &Receiver<AppendJob>) {
         loop {
             match jobs.recv_timeout(TICK) {
                 Ok(job) => self.job(job),
@@ -245,30 +247,30 @@ impl Worker {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             self.renew();
-            if self.shared.remade.swap(false, Ordering::AcqRel) {
+            if self.shared.recreated.swap(false, Ordering::AcqRel) {
                 self.window = None;
             }
             self.read_tail();
             self.expire();
             if self.closing && self.calls.is_empty() {
                 for (_, job) in std::mem::take(&mut self.held) {
-                    self.refuse(job, &LogError::Closed);
+                    self.reject(job, &LogError::Closed);
                 }
                 return;
             }
         }
     }
 
-    fn job(&mut self, job: Job) {
+    fn job(&mut self, job: AppendJob) {
         match job {
-            Job::Append { .. } if self.closing => self.refuse(job, &LogError::Closed),
-            Job::Append { .. } if self.window.is_none() || self.renewing => {
+            AppendJob::Append { .. } if self.closing => self.reject(job, &LogError::Closed),
+            AppendJob::Append { .. } if self.window.is_none() || self.renewing => {
                 self.held.push_back((Instant::now(), job));
             }
-            Job::Append { events, to, bytes, done } => self.append(&events, to, bytes, done),
-            Job::Delivered { ticket, outcome } => self.delivered(&ticket, outcome),
-            Job::Tail(window) => self.known(window),
-            Job::Close => self.closing = true,
+            AppendJob::Append { events, to, bytes, done } => self.append(&events, to, bytes, done),
+            AppendJob::Delivered { delivery, outcome } => self.delivered(&delivery, outcome),
+            AppendJob::Tail(window) => self.known(window),
+            AppendJob::Close => self.closing = true,
         }
     }
 
@@ -279,7 +281,7 @@ impl Worker {
             return;
         }
         let failed = self.producer.client().fatal_error().is_some();
-        let batching = self.wanted_batching();
+        let batching = self.target_batching();
         if failed || batching != self.batching {
             match producer(&self.settings, batching, &self.context, &self.jobs) {
                 Ok(producer) => {
@@ -297,7 +299,7 @@ impl Worker {
         }
     }
 
-    fn wanted_batching(&self) -> Batching {
+    fn target_batching(&self) -> Batching {
         let settings = self.shared.settings(self.shared.config.ingest_topic());
         let alone = self.alone_at == Some(settings.batch_bytes_max);
         Batching::within(&settings, alone)
@@ -310,8 +312,8 @@ impl Worker {
         }
     }
 
-    fn refuse(&self, job: Job, error: &LogError) {
-        if let Job::Append { bytes, done, .. } = job {
+    fn reject(&self, job: AppendJob, error: &LogError) {
+        if let AppendJob::Append { bytes, done, .. } = job {
             self.bytes.fetch_sub(bytes, Ordering::AcqRel);
             done(Err(error.clone()));
         }
@@ -323,7 +325,7 @@ impl Worker {
         if self.window.is_some() || !self.calls.is_empty() || self.closing {
             return;
         }
-        if self.reading.is_some_and(|began| began.elapsed() < AGAIN * 60) {
+        if self.reading.is_some_and(|started| started.elapsed() < AGAIN * 60) {
             return;
         }
         let size = self.shared.config.dedup_window_events;
@@ -335,12 +337,12 @@ impl Worker {
         let jobs = self.jobs.clone();
         let spawned = std::thread::Builder::new().name("kafka-tail".into()).spawn(move || {
             let topic = shared.config.ingest_topic();
-            let window = tail::read(&shared, &context, topic);
+            let window = recent_events::read(&shared, &context, topic);
             if window.is_err() {
                 std::thread::sleep(AGAIN);
             }
-            // The receiver is gone if the log is closed.
-            let _ = jobs.send(Job::Tail(window));
+            // The receiver is closed if the log is closed.
+            let _ = jobs.send(AppendJob::Tail(window));
         });
         if let Err(error) = spawned {
             tracing::error!(%error, "the topic's end cannot be read");
@@ -364,8 +366,8 @@ impl Worker {
         let most = Duration::from_millis(self.shared.config.delivery_ms_max);
         while self.held.front().is_some_and(|(since, _)| since.elapsed() >= most) {
             if let Some((since, job)) = self.held.pop_front() {
-                let why = self.shared.away(Some(since.elapsed()));
-                self.refuse(job, &LogError::Unavailable(why));
+                let why = self.shared.unavailable_message(Some(since.elapsed()));
+                self.reject(job, &LogError::Unavailable(why));
             }
         }
     }
@@ -385,10 +387,10 @@ impl Worker {
             duplicate: false,
             differs: false,
         };
-        let mut call = Call {
+        let mut call = PendingAppend {
             left: 0,
-            placed: vec![nowhere; events.len()],
-            taken: 0,
+            appended: vec![nowhere; events.len()],
+            accepted: 0,
             failed: None,
             rejected: None,
             bytes,
@@ -400,23 +402,24 @@ impl Worker {
             if let (Some(window), Some(identity)) = (window, &identity)
                 && let Some(KnownEvent { partition, offset, differs }) = window.find(identity)
             {
-                call.placed[index] = AppendedEvent { partition, offset, duplicate: true, differs };
-                call.taken += 1;
+                call.appended[index] =
+                    AppendedEvent { partition, offset, duplicate: true, differs };
+                call.accepted += 1;
                 continue;
             }
             if let Some(identity) = identity
-                && let Some(others) = self.under_way.get_mut(&identity)
+                && let Some(others) = self.pending.get_mut(&identity)
             {
                 others.push((number, index, identity.content));
                 call.left += 1;
                 continue;
             }
-            let ticket = Ticket { call: number, index, identity };
-            match self.send(&event, to, ticket) {
+            let delivery = DeliveryId { call: number, index, identity };
+            match self.send(&event, to, delivery) {
                 Ok(()) => {
                     call.left += 1;
                     if let Some(identity) = identity {
-                        self.under_way.insert(identity, Vec::new());
+                        self.pending.insert(identity, Vec::new());
                     }
                 }
                 Err(error) => match refused_here(&event, &error) {
@@ -431,46 +434,48 @@ impl Worker {
             }
         }
         self.calls.insert(number, call);
-        self.settle(number);
+        self.complete(number);
     }
 
     /// The topic of partition `to`; the ingest topic if there is none.
     fn topic(&self, to: Option<PartitionId>) -> &str {
         let part = to.and_then(|to| self.shared.parts.get(to.0 as usize));
-        part.map_or(self.shared.config.ingest_topic(), |part| &part.place.topic)
+        part.map_or(self.shared.config.ingest_topic(), |part| &part.topic_partition.topic)
     }
 
     fn send(
         &self,
         event: &EventRef<'_>,
         to: Option<PartitionId>,
-        ticket: Ticket,
+        delivery: DeliveryId,
     ) -> KafkaResult<()> {
         let config = &self.shared.config;
-        let key = written::key(event, config.key);
-        let place = to.and_then(|to| self.shared.parts.get(to.0 as usize)).map(|part| &part.place);
+        let key = record_encoding::key(event, config.key);
+        let topic_partition = to
+            .and_then(|to| self.shared.parts.get(to.0 as usize))
+            .map(|part| &part.topic_partition);
         let topic = self.topic(to);
-        let mut record: BaseRecord<'_, str, [u8], Box<Ticket>> =
-            BaseRecord::with_opaque_to(topic, Box::new(ticket))
+        let mut record: BaseRecord<'_, str, [u8], Box<DeliveryId>> =
+            BaseRecord::with_opaque_to(topic, Box::new(delivery))
                 .payload(event.data)
-                .headers(written::headers(event, &[]));
+                .headers(record_encoding::headers(event, &[]));
         if let Some(key) = &key {
             record = record.key(key);
         }
-        if let Some(place) = place {
-            record = record.partition(place.partition);
+        if let Some(topic_partition) = topic_partition {
+            record = record.partition(topic_partition.partition);
         }
         self.producer.send(record).map_err(|(error, _)| error)
     }
 
-    fn delivered(&mut self, ticket: &Ticket, outcome: Result<(i32, u64), Undelivered>) {
+    fn delivered(&mut self, delivery: &DeliveryId, outcome: Result<(i32, u64), Undelivered>) {
         let outcome = match outcome {
             Ok((partition, offset)) => Ok((self.number(partition), Offset(offset))),
             Err(undelivered) => Err(self.failure(&undelivered)),
         };
-        let others = ticket.identity.and_then(|identity| self.under_way.remove(&identity));
+        let others = delivery.identity.and_then(|identity| self.pending.remove(&identity));
         if let (Ok((partition, offset)), Some(identity), Some(window)) =
-            (&outcome, ticket.identity, &mut self.window)
+            (&outcome, delivery.identity, &mut self.window)
         {
             window.push(identity, *partition, *offset);
             window.trim();
@@ -478,48 +483,48 @@ impl Worker {
         if let Ok((partition, offset)) = &outcome
             && let Ok(part) = self.shared.part(*partition)
         {
-            part.state.lock().tell_end(offset.0 + 1);
+            part.state.lock().raise_end(offset.0 + 1);
         }
-        self.place(ticket.call, ticket.index, &outcome, None);
-        let first = ticket.identity.map(|identity| identity.content);
+        self.set_outcome(delivery.call, delivery.index, &outcome, None);
+        let first = delivery.identity.map(|identity| identity.content);
         // Events with the same identity can differ, so a rejection of one is no verdict
         // on the others.
         let outcome = outcome.map_err(|failure| match failure {
-            Failure::Rejected(_) => Failure::Unavailable("send it again".into()),
+            RecordFailure::Rejected(_) => RecordFailure::Unavailable("send it again".into()),
             other => other,
         });
         for (call, index, content) in others.into_iter().flatten() {
-            self.place(call, index, &outcome, Some(first != Some(content)));
+            self.set_outcome(call, index, &outcome, Some(first != Some(content)));
         }
     }
 
     /// Why the broker refused a record. Updates the worker's state accordingly.
-    fn failure(&mut self, undelivered: &Undelivered) -> Failure {
+    fn failure(&mut self, undelivered: &Undelivered) -> RecordFailure {
         let topic = self.shared.config.ingest_topic();
         let settings = self.shared.settings(topic);
         let failure = verdict(undelivered, topic, &settings, self.batching);
         match &failure {
             // The record is certainly not in the topic, so the window stays valid.
-            Failure::Rejected(_) => {}
-            Failure::Together => {
+            RecordFailure::Rejected(_) => {}
+            RecordFailure::Together => {
                 (self.alone_at, self.renewing) = (Some(settings.batch_bytes_max), true);
             }
-            Failure::Unavailable(why)
+            RecordFailure::Unavailable(why)
                 if self.window.as_ref().is_some_and(DeduplicationWindow::is_on) =>
             {
                 tracing::warn!(%why, "a record was not delivered: the end of the topic is read again");
                 self.window = None;
             }
-            Failure::Unavailable(_) => {}
+            RecordFailure::Unavailable(_) => {}
         }
         failure
     }
 
-    fn place(
+    fn set_outcome(
         &mut self,
         number: u64,
         index: usize,
-        outcome: &Result<(PartitionId, Offset), Failure>,
+        outcome: &Result<(PartitionId, Offset), RecordFailure>,
         duplicate: Option<bool>,
     ) {
         let Some(call) = self.calls.get_mut(&number) else { return };
@@ -528,34 +533,35 @@ impl Worker {
             Ok((partition, offset)) => {
                 let (partition, offset) = (*partition, *offset);
                 let (duplicate, differs) = (duplicate.is_some(), duplicate == Some(true));
-                call.placed[index] = AppendedEvent { partition, offset, duplicate, differs };
-                call.taken += 1;
+                call.appended[index] = AppendedEvent { partition, offset, duplicate, differs };
+                call.accepted += 1;
             }
-            Err(Failure::Rejected(reason)) => {
+            Err(RecordFailure::Rejected(reason)) => {
                 let first = call.rejected.as_ref().is_none_or(|(known, _)| index < *known);
                 if first {
                     call.rejected = Some((index, reason.clone()));
                 }
             }
-            Err(Failure::Together) => {
+            Err(RecordFailure::Together) => {
                 call.failed = Some("the batch of records was too large for the topic".into());
             }
-            Err(Failure::Unavailable(why)) => call.failed = Some(why.clone()),
+            Err(RecordFailure::Unavailable(why)) => call.failed = Some(why.clone()),
         }
-        self.settle(number);
+        self.complete(number);
     }
 
     /// Answers an append if none of its events is pending.
-    fn settle(&mut self, number: u64) {
+    fn complete(&mut self, number: u64) {
         if self.calls.get(&number).is_none_or(|call| call.left > 0) {
             return;
         }
         let Some(call) = self.calls.remove(&number) else { return };
         self.bytes.fetch_sub(call.bytes, Ordering::AcqRel);
-        let duplicates = call.placed.iter().filter(|event| event.duplicate).count();
-        metrics::counter!("lantern_log_events_total").increment((call.taken - duplicates) as u64);
+        let duplicates = call.appended.iter().filter(|event| event.duplicate).count();
+        metrics::counter!("lantern_log_events_total")
+            .increment((call.accepted - duplicates) as u64);
         metrics::counter!("lantern_log_duplicates_total").increment(duplicates as u64);
-        let differing: Vec<_> = call.placed.iter().filter(|event| event.differs).collect();
+        let differing: Vec<_> = call.appended.iter().filter(|event| event.differs).collect();
         metrics::counter!("lantern_log_differing_duplicates_total")
             .increment(differing.len() as u64);
         for AppendedEvent { partition, offset, .. } in differing {
@@ -566,9 +572,9 @@ impl Worker {
         }
         (call.done)(match (call.rejected, call.failed) {
             (Some((index, reason)), _) => {
-                Err(LogError::Rejected { index, appended: call.taken, reason })
+                Err(LogError::Rejected { index, appended: call.accepted, reason })
             }
-            (None, None) => Ok(Appended { events: call.placed }),
+            (None, None) => Ok(Appended { events: call.appended }),
             (None, Some(why)) => {
                 Err(LogError::Unavailable(format!("Kafka did not accept it: {why}")))
             }
@@ -580,13 +586,13 @@ impl Worker {
     fn number(&self, partition: i32) -> PartitionId {
         let topic: Box<str> = self.shared.config.ingest_topic().into();
         let mut table = self.table.lock();
-        let place = Place { topic, partition };
-        if table.number(&place).is_none() {
-            table.extend(&place.topic, partition + 1);
+        let topic_partition = TopicPartition { topic, partition };
+        if table.number(&topic_partition).is_none() {
+            table.extend(&topic_partition.topic, partition + 1);
             if let Err(error) = table.save() {
                 tracing::error!(%error, "the table of partitions cannot be written");
             }
         }
-        PartitionId(table.number(&place).unwrap_or(u32::MAX))
+        PartitionId(table.number(&topic_partition).unwrap_or(u32::MAX))
     }
 }

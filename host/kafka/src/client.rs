@@ -24,12 +24,12 @@ const TOKEN_MS: i64 = 300_000;
 
 /// The newest fault that any client reported.
 #[derive(Default)]
-pub(crate) struct Said {
+pub(crate) struct ClientReport {
     /// Its text.
     last: Mutex<Option<String>>,
 }
 
-impl Said {
+impl ClientReport {
     /// Why the broker cannot be reached, if a client reported that.
     pub(crate) fn last(&self) -> Option<String> {
         self.last.lock().clone()
@@ -43,28 +43,28 @@ impl Said {
 /// The context of every client.
 #[derive(Clone)]
 pub(crate) struct Context {
-    said: Arc<Said>,
+    report: Arc<ClientReport>,
     token_file: Option<PathBuf>,
 }
 
 impl Context {
-    pub(crate) fn new(config: &KafkaConfig, said: Arc<Said>) -> Self {
-        Self { said, token_file: config.oauth_token_file.clone() }
+    pub(crate) fn new(config: &KafkaConfig, report: Arc<ClientReport>) -> Self {
+        Self { report, token_file: config.oauth_token_file.clone() }
     }
 
     /// The newest fault that any client reported.
-    pub(crate) fn said(&self) -> &Said {
-        &self.said
+    pub(crate) fn report(&self) -> &ClientReport {
+        &self.report
     }
 
     /// Stores and logs a fault that a client reports.
-    pub(crate) fn told(&self, error: &KafkaError, reason: &str) {
+    pub(crate) fn record_error(&self, error: &KafkaError, reason: &str) {
         // Reaching a partition's end is not a fault.
         if matches!(error, KafkaError::PartitionEOF(_)) {
             return;
         }
         tracing::debug!(%error, reason, "kafka client");
-        *self.said.last.lock() = Some(reason.to_owned());
+        *self.report.last.lock() = Some(reason.to_owned());
     }
 
     /// The token from the configured file.
@@ -84,7 +84,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.told(&error, reason);
+        self.record_error(&error, reason);
     }
 
     fn stats_raw(&self, _: &[u8]) {}
@@ -142,7 +142,7 @@ pub(crate) fn base(config: &KafkaConfig) -> ClientConfig {
 }
 
 /// Adds the configured librdkafka settings.
-pub(crate) fn pass(config: &KafkaConfig, client: &mut ClientConfig) {
+pub(crate) fn apply_properties(config: &KafkaConfig, client: &mut ClientConfig) {
     for (name, value) in &config.properties.0 {
         client.set(name, value);
     }
@@ -176,7 +176,7 @@ pub(crate) fn consumer_with(
         .set("queued.min.messages", "1000000")
         .set("queued.max.messages.kbytes", (prefetch_bytes >> 10).max(64).to_string())
         .set("fetch.message.max.bytes", prefetch_bytes.clamp(64 << 10, 1 << 20).to_string());
-    pass(config, &mut client);
+    apply_properties(config, &mut client);
     for (name, value) in more {
         client.set(*name, *value);
     }
@@ -187,14 +187,14 @@ pub(crate) fn consumer_with(
         .set("enable.partition.eof", "true")
         .set("auto.offset.reset", "error");
     let client: BaseConsumer<Context> = client.create_with_context(context.clone())?;
-    attend(config, |timeout| drop(client.poll(timeout)));
+    poll_for_token(config, |timeout| drop(client.poll(timeout)));
     Ok(client)
 }
 
 /// Lets a client request its token by calling `poll`. The library requests tokens only
 /// while it is polled, so clients that are not polled for records need this call after
 /// they are created and before each use.
-pub(crate) fn attend(config: &KafkaConfig, poll: impl FnOnce(Duration)) {
+pub(crate) fn poll_for_token(config: &KafkaConfig, poll: impl FnOnce(Duration)) {
     if shows_tokens(config) {
         poll(TOKEN_WAIT);
     }

@@ -290,8 +290,8 @@ impl KafkaConfig {
                 );
             }
         }
-        for (place, topic) in self.topics.iter().enumerate() {
-            if self.topics[..place].contains(topic) {
+        for (index, topic) in self.topics.iter().enumerate() {
+            if self.topics[..index].contains(topic) {
                 return bad("topics", topic, "name each topic once");
             }
         }

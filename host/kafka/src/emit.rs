@@ -25,12 +25,12 @@ use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
 
-use crate::client::{Context, attend, base, consumer, pass};
+use crate::client::{Context, apply_properties, base, consumer, poll_for_token};
 use crate::shared::Shared;
 use crate::topic_settings::{
-    Batching, EventCheck, Failure, TopicSettings, Undelivered, refused_here, verdict,
+    Batching, EventCheck, RecordFailure, TopicSettings, Undelivered, refused_here, verdict,
 };
-use crate::{tail, written};
+use crate::{recent_events, record_encoding};
 
 /// Sending threads. Several, because a transaction waits for the broker several times.
 const THREADS: usize = 2;
@@ -43,11 +43,11 @@ const NOTHING: usize = 64 << 10;
 
 /// Sends emitted events.
 pub(crate) struct Emitter {
-    jobs: Mutex<Option<Sender<Job>>>,
+    jobs: Mutex<Option<Sender<EmitJob>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-struct Job {
+struct EmitJob {
     emitted: Emitted,
     done: AppendDone,
 }
@@ -57,14 +57,14 @@ struct Outboxes {
     shared: Arc<Shared>,
     context: Context,
     instance: String,
-    senders: Mutex<HashMap<String, Used>>,
+    senders: Mutex<HashMap<String, LastUse>>,
     /// The topic's size limit at the time when a batch was too large although no single
     /// record was. See [`crate::append`].
     alone_at: Mutex<Option<Option<usize>>>,
 }
 
 /// A sender, and when it was last used.
-type Used = (Instant, Arc<Mutex<OutboxSender>>);
+type LastUse = (Instant, Arc<Mutex<OutboxSender>>);
 
 /// Sends one outbox.
 struct OutboxSender {
@@ -108,7 +108,7 @@ impl ClientContext for Outgoing {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.base.told(&error, reason);
+        self.base.record_error(&error, reason);
     }
 
     fn generate_oauth_token(
@@ -135,8 +135,8 @@ impl Emitter {
         context: &Context,
         instance: &str,
     ) -> std::io::Result<Self> {
-        let (jobs, taken) = channel();
-        let taken = Arc::new(Mutex::new(taken));
+        let (jobs, receiver) = channel();
+        let receiver = Arc::new(Mutex::new(receiver));
         let outboxes = Arc::new(Outboxes {
             shared: Arc::clone(shared),
             context: context.clone(),
@@ -145,10 +145,10 @@ impl Emitter {
             alone_at: Mutex::default(),
         });
         let threads = (0..THREADS).map(|number| {
-            let (outboxes, taken) = (Arc::clone(&outboxes), Arc::clone(&taken));
+            let (outboxes, receiver) = (Arc::clone(&outboxes), Arc::clone(&receiver));
             std::thread::Builder::new()
                 .name(format!("kafka-emit-{number}"))
-                .spawn(move || outboxes.run(&taken))
+                .spawn(move || outboxes.run(&receiver))
         });
         Ok(Self {
             threads: Mutex::new(threads.collect::<Result<_, _>>()?),
@@ -159,7 +159,7 @@ impl Emitter {
     /// See [`lantern_core::Log::emit`]. The queue is bounded because each outbox has at
     /// most one call pending.
     pub(crate) fn emit(&self, emitted: Emitted, done: AppendDone) {
-        let job = Job { emitted, done };
+        let job = EmitJob { emitted, done };
         let refused = match &*self.jobs.lock() {
             Some(jobs) => jobs.send(job).err().map(|lost| lost.0),
             None => Some(job),
@@ -181,7 +181,7 @@ impl Emitter {
 }
 
 impl Outboxes {
-    fn run(&self, jobs: &Mutex<Receiver<Job>>) {
+    fn run(&self, jobs: &Mutex<Receiver<EmitJob>>) {
         loop {
             // The lock is released before the work begins.
             let Ok(job) = ({ jobs.lock().recv() }) else { return };
@@ -216,17 +216,19 @@ impl Outboxes {
                 tracing::warn!(%error, outbox = emitted.outbox, "a transaction failed");
                 let batching = self.batching(&settings);
                 return Err(match verdict(&undelivered, topic, &settings, batching) {
-                    Failure::Rejected(reason) => LogError::Rejected { index, appended: 0, reason },
-                    Failure::Together => {
+                    RecordFailure::Rejected(reason) => {
+                        LogError::Rejected { index, appended: 0, reason }
+                    }
+                    RecordFailure::Together => {
                         *self.alone_at.lock() = Some(settings.batch_bytes_max);
                         unavailable(error)
                     }
-                    Failure::Unavailable(why) => unavailable(&why),
+                    RecordFailure::Unavailable(why) => unavailable(&why),
                 });
             }
         }
         let topic = self.shared.config.emit_topic();
-        for part in self.shared.parts.iter().filter(|part| *part.place.topic == *topic) {
+        for part in self.shared.parts.iter().filter(|part| *part.topic_partition.topic == *topic) {
             self.shared.want_bounds(part);
         }
         metrics::counter!("lantern_log_emitted_total").increment(emitted.events.len() as u64);
@@ -267,7 +269,7 @@ impl Outboxes {
             .set("linger.ms", "0")
             .set("message.max.bytes", "16777216")
             .set("transaction.timeout.ms", "15000");
-        pass(config, &mut client);
+        apply_properties(config, &mut client);
         client
             .set("enable.idempotence", "true")
             .set("acks", "all")
@@ -276,13 +278,13 @@ impl Outboxes {
         self.batching(&self.shared.settings(config.emit_topic())).set(&mut client);
         let outgoing = Outgoing { base: self.context.clone(), failed: Mutex::default() };
         let producer: BaseProducer<Outgoing> = client.create_with_context(outgoing)?;
-        attend(config, |timeout| producer.poll(timeout));
+        poll_for_token(config, |timeout| producer.poll(timeout));
         // Fences the previous producer of this outbox, and ends its open transaction.
         producer.init_transactions(STEP)?;
         let group = consumer(config, &name, NOTHING, &self.context)?;
-        let place = self.place(emitted)?;
+        let topic_partition = self.topic_partition(emitted)?;
         let mut list = TopicPartitionList::with_capacity(1);
-        list.add_partition(&place.topic, place.partition);
+        list.add_partition(&topic_partition.topic, topic_partition.partition);
         let committed = group.committed_offsets(list, STEP)?;
         let offset = committed
             .elements()
@@ -295,7 +297,7 @@ impl Outboxes {
         let known = match next {
             // Events were sent, but the broker has expired the committed number.
             None if emitted.first > 0 => {
-                Some(tail::read(&self.shared, &self.context, config.emit_topic())?)
+                Some(recent_events::read(&self.shared, &self.context, config.emit_topic())?)
             }
             _ => None,
         };
@@ -303,10 +305,13 @@ impl Outboxes {
     }
 
     /// The partition under which the outbox's number is committed: the shard's partition.
-    fn place(&self, emitted: &Emitted) -> KafkaResult<&crate::partitions::Place> {
+    fn topic_partition(
+        &self,
+        emitted: &Emitted,
+    ) -> KafkaResult<&crate::partitions::TopicPartition> {
         let part = self.shared.parts.get(emitted.partition.0 as usize);
         let unknown = KafkaError::MessageProduction(RDKafkaErrorCode::UnknownPartition);
-        part.map(|part| &part.place).ok_or(unknown)
+        part.map(|part| &part.topic_partition).ok_or(unknown)
     }
 }
 
@@ -335,8 +340,8 @@ impl OutboxSender {
         if let Some((index, reason)) = check.first(self.unsent(emitted)) {
             return Err(Fault::Rejected(index, reason));
         }
-        attend(&shared.config, |timeout| drop(self.group.poll(timeout)));
-        attend(&shared.config, |timeout| self.producer.poll(timeout));
+        poll_for_token(&shared.config, |timeout| drop(self.group.poll(timeout)));
+        poll_for_token(&shared.config, |timeout| self.producer.poll(timeout));
         *self.producer.client().context().failed.lock() = None;
         self.producer.begin_transaction()?;
         let transaction = self.transact(shared, emitted, end);
@@ -365,7 +370,11 @@ impl OutboxSender {
         let part = &shared.parts[emitted.partition.0 as usize];
         let mut list = TopicPartitionList::with_capacity(1);
         let offset = KafkaOffset::Offset(i64::try_from(end).unwrap_or(i64::MAX));
-        list.add_partition_offset(&part.place.topic, part.place.partition, offset)?;
+        list.add_partition_offset(
+            &part.topic_partition.topic,
+            part.topic_partition.partition,
+            offset,
+        )?;
         let group = self.group.group_metadata().ok_or(KafkaError::Canceled)?;
         self.producer.send_offsets_to_transaction(&list, &group, STEP)?;
         Ok(self.producer.commit_transaction(STEP)?)
@@ -373,8 +382,8 @@ impl OutboxSender {
 
     fn produce(&self, shared: &Shared, event: &EventRef<'_>, index: usize) -> Result<(), Fault> {
         let config = &shared.config;
-        let key = written::key(event, config.key);
-        let headers = written::headers(event, &[]);
+        let key = record_encoding::key(event, config.key);
+        let headers = record_encoding::headers(event, &[]);
         let until = Instant::now() + STEP;
         loop {
             let mut record: BaseRecord<'_, str, [u8], Box<usize>> =

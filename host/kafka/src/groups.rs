@@ -13,7 +13,7 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::KafkaResult;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
-use crate::client::{Context, attend, consumer};
+use crate::client::{Context, consumer, poll_for_token};
 use crate::shared::Shared;
 
 /// The most clients that are kept open, one per group.
@@ -22,48 +22,48 @@ const CLIENTS_MAX: usize = 16;
 const NOTHING: usize = 64 << 10;
 
 /// Commits next offsets to consumer groups.
-pub(crate) struct Groups {
-    told: Arc<(Mutex<Told>, Condvar)>,
+pub(crate) struct GroupOffsets {
+    pending: Arc<(Mutex<PendingOffsets>, Condvar)>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 #[derive(Default)]
-struct Told {
+struct PendingOffsets {
     /// The next offsets that are not committed yet, by projection and partition.
-    positions: BTreeMap<String, BTreeMap<u32, u64>>,
+    offsets: BTreeMap<String, BTreeMap<u32, u64>>,
     closed: bool,
 }
 
-impl Groups {
+impl GroupOffsets {
     pub(crate) fn start(shared: &Arc<Shared>, context: &Context) -> std::io::Result<Self> {
-        let told: Arc<(Mutex<Told>, Condvar)> = Arc::default();
-        let mut worker = Worker {
+        let pending: Arc<(Mutex<PendingOffsets>, Condvar)> = Arc::default();
+        let mut worker = OffsetCommitter {
             shared: Arc::clone(shared),
             context: context.clone(),
-            told: Arc::clone(&told),
+            pending: Arc::clone(&pending),
             clients: BTreeMap::new(),
             committed: BTreeMap::new(),
         };
         let thread =
             std::thread::Builder::new().name("kafka-groups".into()).spawn(move || worker.run())?;
-        Ok(Self { told, thread: Mutex::new(Some(thread)) })
+        Ok(Self { pending, thread: Mutex::new(Some(thread)) })
     }
 
     /// Notes `next` as the next offset of `projection` in `partition`.
-    pub(crate) fn tell(&self, projection: &str, partition: PartitionId, next: Offset) {
-        let mut told = self.told.0.lock();
-        if !told.positions.contains_key(projection) {
-            told.positions.insert(projection.to_owned(), BTreeMap::new());
+    pub(crate) fn set_offset(&self, projection: &str, partition: PartitionId, next: Offset) {
+        let mut pending = self.pending.0.lock();
+        if !pending.offsets.contains_key(projection) {
+            pending.offsets.insert(projection.to_owned(), BTreeMap::new());
         }
-        if let Some(positions) = told.positions.get_mut(projection) {
-            positions.insert(partition.0, next.0);
+        if let Some(offsets) = pending.offsets.get_mut(projection) {
+            offsets.insert(partition.0, next.0);
         }
     }
 
     /// Commits the remaining offsets, and ends the thread.
     pub(crate) fn close(&self) {
-        self.told.0.lock().closed = true;
-        self.told.1.notify_all();
+        self.pending.0.lock().closed = true;
+        self.pending.1.notify_all();
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
         {
@@ -72,38 +72,38 @@ impl Groups {
     }
 }
 
-struct Worker {
+struct OffsetCommitter {
     shared: Arc<Shared>,
     context: Context,
-    told: Arc<(Mutex<Told>, Condvar)>,
+    pending: Arc<(Mutex<PendingOffsets>, Condvar)>,
     clients: BTreeMap<String, (Instant, BaseConsumer<Context>)>,
     /// The offsets that were committed, so that they are not committed twice.
     committed: BTreeMap<String, BTreeMap<u32, u64>>,
 }
 
-impl Worker {
+impl OffsetCommitter {
     fn run(&mut self) {
         let every = Duration::from_millis(self.shared.config.commit_ms);
         loop {
-            let (positions, closed) = {
-                let mut told = self.told.0.lock();
-                if !told.closed {
-                    self.told.1.wait_for(&mut told, every);
+            let (offsets, closed) = {
+                let mut pending = self.pending.0.lock();
+                if !pending.closed {
+                    self.pending.1.wait_for(&mut pending, every);
                 }
-                (std::mem::take(&mut told.positions), told.closed)
+                (std::mem::take(&mut pending.offsets), pending.closed)
             };
-            for (projection, mut positions) in positions {
+            for (projection, mut offsets) in offsets {
                 let known = self.committed.entry(projection.clone()).or_default();
-                positions.retain(|partition, next| known.get(partition) != Some(next));
-                if positions.is_empty() {
+                offsets.retain(|partition, next| known.get(partition) != Some(next));
+                if offsets.is_empty() {
                     continue;
                 }
-                if let Err(error) = self.commit(&projection, &positions) {
+                if let Err(error) = self.commit(&projection, &offsets) {
                     tracing::debug!(%error, projection, "offsets were not committed to the consumer group");
                     self.clients.remove(&projection);
-                    self.keep(projection, positions);
+                    self.keep_for_retry(projection, offsets);
                 } else if let Some(known) = self.committed.get_mut(&projection) {
-                    known.append(&mut positions);
+                    known.append(&mut offsets);
                 }
             }
             if closed {
@@ -114,20 +114,24 @@ impl Worker {
 
     /// Keeps offsets whose commit failed for the next attempt, unless newer ones are
     /// known.
-    fn keep(&self, projection: String, positions: BTreeMap<u32, u64>) {
-        let mut told = self.told.0.lock();
-        let known = told.positions.entry(projection).or_default();
-        for (partition, next) in positions {
+    fn keep_for_retry(&self, projection: String, offsets: BTreeMap<u32, u64>) {
+        let mut pending = self.pending.0.lock();
+        let known = pending.offsets.entry(projection).or_default();
+        for (partition, next) in offsets {
             known.entry(partition).or_insert(next);
         }
     }
 
-    fn commit(&mut self, projection: &str, positions: &BTreeMap<u32, u64>) -> KafkaResult<()> {
-        let mut list = TopicPartitionList::with_capacity(positions.len());
-        for (partition, next) in positions {
+    fn commit(&mut self, projection: &str, offsets: &BTreeMap<u32, u64>) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for (partition, next) in offsets {
             let Some(part) = self.shared.parts.get(*partition as usize) else { continue };
             let next = KafkaOffset::Offset(i64::try_from(*next).unwrap_or(i64::MAX));
-            list.add_partition_offset(&part.place.topic, part.place.partition, next)?;
+            list.add_partition_offset(
+                &part.topic_partition.topic,
+                part.topic_partition.partition,
+                next,
+            )?;
         }
         let client = self.client(projection)?;
         // The client reads no records. Other events must not pile up in its queue.
@@ -151,7 +155,7 @@ impl Worker {
         let now = Instant::now();
         let client = self.clients.get_mut(projection).map(|(used, client)| {
             *used = now;
-            attend(&self.shared.config, |timeout| drop(client.poll(timeout)));
+            poll_for_token(&self.shared.config, |timeout| drop(client.poll(timeout)));
             &*client
         });
         client.ok_or(rdkafka::error::KafkaError::Canceled)

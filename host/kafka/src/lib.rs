@@ -2,35 +2,35 @@
 //! partitions are those of one or more topics.
 //!
 //! Offsets are Kafka's and can have gaps. Cursors (`reader`) are threads that poll
-//! librdkafka and turn records directly into columns (`record`). The newest chunks of
-//! each cursor are kept in a stream (`stream`), so that shards at about the same
+//! librdkafka and turn records directly into columns (`record_decoding`). The newest chunks of
+//! each cursor are kept in a read buffer (`read_buffer`), so that shards at about the same
 //! offset share them. Appends use an idempotent producer (`append`). Emitted events
 //! use transactions (`emit`). The next offsets of projections are committed to
 //! consumer groups (`groups`) only so that Kafka's tools can show them. The offsets in
 //! the shards' state files are authoritative. No other crate uses the Kafka client.
 
 mod append;
+mod broker_watch;
 mod client;
 mod config;
-mod dead;
+mod dead_letters;
 mod emit;
 mod groups;
-mod ids;
 mod log;
 mod mapping;
+mod panic_guard;
 mod partitions;
-mod quiet;
+mod read_buffer;
 mod reader;
-mod record;
+mod recent_events;
+mod record_decoding;
+mod record_encoding;
 mod shared;
-mod stream;
-mod tail;
+mod topic_ids;
 mod topic_settings;
 mod topics;
-mod watch;
-mod written;
 
 pub use config::{ConfigError, KafkaConfig, KeyOf, Properties};
-pub use dead::{DeadLetter, LetterName, LettersRead};
+pub use dead_letters::{DeadLetter, DeadLetterProgress, LetterName};
 pub use log::{KafkaLog, OpenError};
 pub use mapping::{Mapping, TimeUnit};

@@ -18,15 +18,15 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::append::Appender;
-use crate::client::{ANSWER, Context, Said, consumer};
+use crate::client::{ANSWER, ClientReport, Context, consumer};
 use crate::config::{ConfigError, KafkaConfig};
-use crate::dead::{DeadLetter, LetterName, LettersRead, Mirror};
+use crate::dead_letters::{DeadLetter, DeadLetterProgress, DeadLetterWriter, LetterName};
 use crate::emit::Emitter;
-use crate::groups::Groups;
-use crate::partitions::Table;
+use crate::groups::GroupOffsets;
+use crate::partitions::PartitionTable;
 use crate::shared::Shared;
 use crate::topic_settings::SettingsClient;
-use crate::{dead, reader, topics, watch};
+use crate::{broker_watch, dead_letters, reader, topics};
 
 /// How long opening waits for the bounds of the partitions.
 const FIRST_BOUNDS: Duration = Duration::from_secs(5);
@@ -70,8 +70,8 @@ pub struct KafkaLog {
     consumer: Arc<BaseConsumer<Context>>,
     appender: Appender,
     emitter: Emitter,
-    mirror: Option<Mirror>,
-    groups: Groups,
+    dead_letters: Option<DeadLetterWriter>,
+    groups: GroupOffsets,
     context: Context,
     /// Held while dead letters are sent again.
     resending: Mutex<()>,
@@ -88,43 +88,43 @@ impl KafkaLog {
     pub fn open(table: impl AsRef<Path>, config: KafkaConfig) -> Result<Self, OpenError> {
         config.check()?;
         describe_metrics();
-        let mut table = Table::open(table.as_ref().to_path_buf())?;
-        let said = Arc::new(Said::default());
-        let context = Context::new(&config, Arc::clone(&said));
-        let failed = |error: KafkaError| refused(&config, &said, &error);
+        let mut table = PartitionTable::open(table.as_ref().to_path_buf())?;
+        let report = Arc::new(ClientReport::default());
+        let context = Context::new(&config, Arc::clone(&report));
+        let failed = |error: KafkaError| refused(&config, &report, &error);
         let group = format!("{}reader", config.group_prefix);
         // For queries only. It reads no records.
         let asking = consumer(&config, &group, PREFETCH_LEAST, &context).map_err(failed)?;
         let answers = number(&mut table, &asking, &config, &context)?;
-        let places = table.places().to_vec();
-        let each = config.prefetch_bytes / (places.len().max(1) * config.cursors as usize);
+        let partitions = table.partitions().to_vec();
+        let each = config.prefetch_bytes / (partitions.len().max(1) * config.cursors as usize);
         let cursors: Vec<_> = (0..config.cursors)
             .map(|_| consumer(&config, &group, each.max(PREFETCH_LEAST), &context).map(Arc::new))
             .collect::<Result<_, _>>()
             .map_err(failed)?;
         let settings = SettingsClient::new(&config, &context).map_err(failed)?;
-        let shared = Arc::new(Shared::new(config, &places, said));
+        let shared = Arc::new(Shared::new(config, &partitions, report));
         if let Some(settings) = settings.as_ref().filter(|_| answers) {
-            watch::learn(&shared, settings);
+            broker_watch::refresh_settings(&shared, settings);
         }
-        let failed = |error: KafkaError| refused(&shared.config, &shared.said, &error);
+        let failed = |error: KafkaError| refused(&shared.config, &shared.report, &error);
         let thread = |error: std::io::Error| OpenError::Other(error.to_string());
         let emitter = Emitter::start(&shared, &context, table.instance()).map_err(thread)?;
-        let groups = Groups::start(&shared, &context).map_err(thread)?;
+        let groups = GroupOffsets::start(&shared, &context).map_err(thread)?;
         let table = Arc::new(Mutex::new(table));
         let appender = Appender::start(&shared, &table, &context).map_err(failed)?;
         let consumer = Arc::new(asking);
         let threads = Mutex::default();
-        let mirror = shared.config.dead_letter_topic.as_deref();
-        let mirror = mirror.map(|topic| Mirror::new(&shared.config, topic, &context));
-        let mirror = mirror.transpose().map_err(failed)?;
+        let writer = shared.config.dead_letter_topic.as_deref();
+        let writer = writer.map(|topic| DeadLetterWriter::new(&shared.config, topic, &context));
+        let writer = writer.transpose().map_err(failed)?;
         let resending = Mutex::default();
         let log = Self {
             shared,
             consumer,
             appender,
             emitter,
-            mirror,
+            dead_letters: writer,
             groups,
             context,
             resending,
@@ -147,7 +147,7 @@ impl KafkaLog {
         for (number, consumer) in cursors.into_iter().enumerate() {
             threads.push(reader::start(&self.shared, number, consumer)?);
         }
-        threads.push(watch::start(&self.shared, Arc::clone(&self.consumer), settings)?);
+        threads.push(broker_watch::start(&self.shared, Arc::clone(&self.consumer), settings)?);
         Ok(())
     }
 
@@ -168,13 +168,13 @@ impl KafkaLog {
     /// Notes `next` as the next offset of `projection` in `partition`. It is committed
     /// to the projection's consumer group within `commit_ms`.
     pub fn tell_position(&self, projection: &str, partition: PartitionId, next: Offset) {
-        self.groups.tell(projection, partition, next);
+        self.groups.set_offset(projection, partition, next);
     }
 
     /// Whether parked events are copied to a dead-letter topic.
     #[must_use]
     pub fn takes_dead_letters(&self) -> bool {
-        self.mirror.is_some()
+        self.dead_letters.is_some()
     }
 
     /// Copies parked events to the dead-letter topic, and waits until the broker has
@@ -183,11 +183,11 @@ impl KafkaLog {
     /// # Errors
     /// The reason if the broker did not store all of them. It may have stored some.
     pub fn copy(&self, letters: &[DeadLetter]) -> Result<(), String> {
-        let Some(mirror) = &self.mirror else { return Ok(()) };
-        let place = |letter: &DeadLetter| {
-            self.shared.part(letter.partition).ok().map(|part| part.place.clone())
+        let Some(writer) = &self.dead_letters else { return Ok(()) };
+        let topic_partition = |letter: &DeadLetter| {
+            self.shared.part(letter.partition).ok().map(|part| part.topic_partition.clone())
         };
-        mirror.copy(letters, place).map_err(|error| error.to_string())
+        writer.copy(letters, topic_partition).map_err(|error| error.to_string())
     }
 
     /// Reads the dead-letter topic up to its current end: the letters that no call has
@@ -201,12 +201,12 @@ impl KafkaLog {
         &self,
         whole: bool,
         send: impl FnMut(&[LetterName]) -> Result<(), E>,
-    ) -> Result<LettersRead, E> {
+    ) -> Result<DeadLetterProgress, E> {
         let Some(topic) = &self.shared.config.dead_letter_topic else {
-            return Ok(LettersRead::default());
+            return Ok(DeadLetterProgress::default());
         };
         let _one = self.resending.lock();
-        dead::resend(&self.shared, &self.context, topic, whole, send)
+        dead_letters::resend(&self.shared, &self.context, topic, whole, send)
     }
 
     /// Whether heartbeats may be written into `partition`. Not into topics with a
@@ -214,10 +214,11 @@ impl KafkaLog {
     #[must_use]
     pub fn takes_heartbeats(&self, partition: PartitionId) -> bool {
         let config = &self.shared.config;
-        let place = self.shared.part(partition).map(|part| &part.place);
+        let topic_partition = self.shared.part(partition).map(|part| &part.topic_partition);
         config.writable
             && config.heartbeats
-            && place.is_ok_and(|place| config.mapping(&place.topic).is_none())
+            && topic_partition
+                .is_ok_and(|topic_partition| config.mapping(&topic_partition.topic).is_none())
     }
 
     /// Stops accepting appends, waits for the pending ones, and ends all threads.
@@ -269,11 +270,12 @@ impl Log for KafkaLog {
     /// Uses the records' own timestamps: append times if the topic has `LogAppendTime`,
     /// else the producers' times.
     fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError> {
-        let place = &self.shared.part(partition)?.place;
+        let topic_partition = &self.shared.part(partition)?.topic_partition;
         let unavailable = |error: KafkaError| LogError::Unavailable(error.to_string());
         let mut list = TopicPartitionList::with_capacity(1);
         let millis = KafkaOffset::Offset(time.0.div_euclid(1_000).max(0));
-        list.add_partition_offset(&place.topic, place.partition, millis).map_err(unavailable)?;
+        list.add_partition_offset(&topic_partition.topic, topic_partition.partition, millis)
+            .map_err(unavailable)?;
         let found = self.consumer.offsets_for_times(list, ANSWER).map_err(unavailable)?;
         let elements = found.elements();
         match elements.first().map(|element| (element.error(), element.offset())) {
@@ -313,7 +315,7 @@ impl Log for KafkaLog {
     }
 
     fn partition_name(&self, partition: PartitionId) -> Option<String> {
-        self.shared.part(partition).ok().map(|part| part.place.to_string())
+        self.shared.part(partition).ok().map(|part| part.topic_partition.to_string())
     }
 
     /// The broker's id of the topic. All partitions of a topic have the same.
@@ -335,8 +337,10 @@ impl Log for KafkaLog {
 
     fn troubles(&self) -> Vec<String> {
         let unread = self.shared.unread.lock();
-        let added = unread.iter().map(|place| {
-            format!("{place} was added and is not read yet: restart the server to read it")
+        let added = unread.iter().map(|topic_partition| {
+            format!(
+                "{topic_partition} was added and is not read yet: restart the server to read it"
+            )
         });
         added.collect()
     }
@@ -345,7 +349,7 @@ impl Log for KafkaLog {
 /// Gives every partition of the topics its number in `table`. Returns whether the
 /// broker answers. Fails if the log is not the one that `table` was created with.
 fn number(
-    table: &mut Table,
+    table: &mut PartitionTable,
     asking: &BaseConsumer<Context>,
     config: &KafkaConfig,
     context: &Context,
@@ -356,7 +360,7 @@ fn number(
         Err(topics::Fault::Client(error)) if table.is_new() => {
             // The client may have reported a more precise reason than `error`.
             drop(asking.poll(FAULTS));
-            return Err(refused(config, context.said(), &error));
+            return Err(refused(config, context.report(), &error));
         }
         Err(topics::Fault::Client(error)) => {
             tracing::warn!(%error, "Kafka does not answer: tables are served, and events are not applied until it does");
@@ -365,7 +369,7 @@ fn number(
     };
     let cluster = asking.client().fetch_cluster_id(ANSWER);
     table.check(cluster.as_deref(), &config.topics)?;
-    if !table.note(cluster.as_deref(), &mappings(config)) {
+    if !table.set_cluster_and_mappings(cluster.as_deref(), &mappings(config)) {
         tracing::warn!(
             "the mapping of records to events has changed (`log.kafka.json`): events that were already applied keep the old mapping until their projection is rebuilt"
         );
@@ -376,8 +380,8 @@ fn number(
     table.save().map(|()| true)
 }
 
-fn refused(config: &KafkaConfig, said: &Said, error: &KafkaError) -> OpenError {
-    let reason = match said.last() {
+fn refused(config: &KafkaConfig, report: &ClientReport, error: &KafkaError) -> OpenError {
+    let reason = match report.last() {
         Some(last) => format!("{error} ({last})"),
         None => error.to_string(),
     };

@@ -12,9 +12,9 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::record::{Raw, without_mark};
+use crate::record_decoding::{RawRecord, without_mark};
 
-/// The attributes that a mapping gives, in the order of [`Compiled::picks`].
+/// The attributes that a mapping gives, in the order of [`CompiledMapping::sources`].
 const ATTRIBUTES: [&str; 7] = ["type", "subject", "id", "source", "tenant", "time", "dataschema"];
 const DATA: usize = ATTRIBUTES.len();
 
@@ -98,19 +98,19 @@ impl From<TimeUnit> for lantern_cloudevents::TimeUnit {
 
 /// The source of an attribute.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Pick {
+enum AttributeSource {
     Default,
     Key,
     Topic,
     Header(String),
     Constant(String),
-    /// An index into [`Compiled::paths`].
+    /// An index into [`CompiledMapping::paths`].
     Field(usize),
 }
 
 /// A mapping with parsed sources.
-pub(crate) struct Compiled {
-    picks: Vec<Pick>,
+pub(crate) struct CompiledMapping {
+    sources: Vec<AttributeSource>,
     paths: Vec<Vec<String>>,
     unit: lantern_cloudevents::TimeUnit,
     datacontenttype: String,
@@ -136,29 +136,32 @@ impl Mapping {
         let names = ATTRIBUTES.into_iter().chain(["data"]);
         for (name, text) in names.zip(self.texts()) {
             let wrong = |rule: &str| Err((name, text.to_owned(), rule.to_owned()));
-            let pick = pick(text, &mut Vec::new());
-            match pick {
+            let source = parse_source(text, &mut Vec::new());
+            match source {
                 None => {
                     return wrong(
                         "write `field:NAME`, `header:NAME`, `key`, `topic` or `constant:TEXT`",
                     );
                 }
-                Some(Pick::Default | Pick::Field(_)) => {}
+                Some(AttributeSource::Default | AttributeSource::Field(_)) => {}
                 Some(_) if name == "data" => return wrong("the payload must be a `field:NAME`"),
                 Some(_) => {}
             }
-            if matches!(pick, Some(Pick::Field(_))) && !is_json(&self.datacontenttype) {
+            if matches!(source, Some(AttributeSource::Field(_))) && !is_json(&self.datacontenttype)
+            {
                 return wrong("`field:` needs a JSON record, but `datacontenttype` is not JSON");
             }
         }
         Ok(())
     }
 
-    pub(crate) fn compile(&self) -> Compiled {
+    pub(crate) fn compile(&self) -> CompiledMapping {
         let mut paths = Vec::new();
-        let picks = self.texts().map(|text| pick(text, &mut paths).unwrap_or(Pick::Default));
-        Compiled {
-            picks: picks.into(),
+        let sources = self
+            .texts()
+            .map(|text| parse_source(text, &mut paths).unwrap_or(AttributeSource::Default));
+        CompiledMapping {
+            sources: sources.into(),
             paths,
             unit: self.time_unit.into(),
             datacontenttype: self.datacontenttype.clone(),
@@ -168,12 +171,12 @@ impl Mapping {
 }
 
 /// Parses `text` as the source of an attribute; `None` if it has no known form.
-fn pick(text: &str, paths: &mut Vec<Vec<String>>) -> Option<Pick> {
+fn parse_source(text: &str, paths: &mut Vec<Vec<String>>) -> Option<AttributeSource> {
     Some(match text.split_once(':') {
         None => match text {
-            "" => Pick::Default,
-            "key" => Pick::Key,
-            "topic" => Pick::Topic,
+            "" => AttributeSource::Default,
+            "key" => AttributeSource::Key,
+            "topic" => AttributeSource::Topic,
             _ => return None,
         },
         Some(("field", path)) => {
@@ -182,15 +185,15 @@ fn pick(text: &str, paths: &mut Vec<Vec<String>>) -> Option<Pick> {
                 return None;
             }
             paths.push(path);
-            Pick::Field(paths.len() - 1)
+            AttributeSource::Field(paths.len() - 1)
         }
-        Some(("header", name)) if !name.is_empty() => Pick::Header(name.to_owned()),
-        Some(("constant", text)) if !text.is_empty() => Pick::Constant(text.to_owned()),
+        Some(("header", name)) if !name.is_empty() => AttributeSource::Header(name.to_owned()),
+        Some(("constant", text)) if !text.is_empty() => AttributeSource::Constant(text.to_owned()),
         Some(_) => return None,
     })
 }
 
-impl Compiled {
+impl CompiledMapping {
     /// Converts `raw` to an event by this mapping, and adds it. Stores the event's type in
     /// `kind` as soon as it is known.
     ///
@@ -198,7 +201,7 @@ impl Compiled {
     /// [`EventError`] if `raw` is not an event; then nothing was added.
     pub(crate) fn read(
         &self,
-        raw: &Raw<'_>,
+        raw: &RawRecord<'_>,
         reader: &mut Reader,
         kind: &mut String,
         into: &mut Events,
@@ -207,7 +210,7 @@ impl Compiled {
         if self.json {
             payload = without_mark(payload);
         }
-        if !matches!(self.picks[0], Pick::Field(_)) {
+        if !matches!(self.sources[0], AttributeSource::Field(_)) {
             kind.push_str(&self.value(0, raw, &[])?);
         }
         let mut found = [None; DATA + 1];
@@ -216,13 +219,13 @@ impl Compiled {
             if !self.paths.is_empty() {
                 // Checked above.
                 let text = std::str::from_utf8(payload).unwrap_or_default();
-                pick_out(text, &self.paths, &mut found)?;
+                find_all_fields(text, &self.paths, &mut found)?;
             }
         }
         let mut values = [const { Cow::Borrowed("") }; DATA];
-        for (place, value) in values.iter_mut().enumerate() {
-            *value = self.value(place, raw, &found)?;
-            if place == 0 && kind.is_empty() {
+        for (index, value) in values.iter_mut().enumerate() {
+            *value = self.value(index, raw, &found)?;
+            if index == 0 && kind.is_empty() {
                 kind.push_str(value);
             }
         }
@@ -232,8 +235,8 @@ impl Compiled {
             number if number.parse::<f64>().is_ok() => (time_of_number(number, self.unit)?, None),
             text => (Timestamp::MIN, Some(text)),
         };
-        let data = match self.picks[DATA] {
-            Pick::Field(field) => match found[field] {
+        let data = match self.sources[DATA] {
+            AttributeSource::Field(field) => match found[field] {
                 Some(json) => json.get().as_bytes(),
                 None => return Err(EventError::Missing("data")),
             },
@@ -256,19 +259,19 @@ impl Compiled {
 
     fn value<'a>(
         &'a self,
-        place: usize,
-        raw: &Raw<'a>,
+        index: usize,
+        raw: &RawRecord<'a>,
         found: &[Option<&'a RawValue>],
     ) -> Result<Cow<'a, str>, EventError> {
-        let name = ATTRIBUTES[place];
+        let name = ATTRIBUTES[index];
         // Type, id and source are required and have no fallback.
         let needed = |value: Option<Cow<'a, str>>| match value {
             Some(value) if !value.is_empty() => Ok(value),
             _ if matches!(name, "type" | "id" | "source") => Err(EventError::Missing(name)),
             _ => Ok(Cow::Borrowed("")),
         };
-        match &self.picks[place] {
-            Pick::Default => Ok(match name {
+        match &self.sources[index] {
+            AttributeSource::Default => Ok(match name {
                 "type" => Cow::Borrowed(raw.topic),
                 "id" => Cow::Owned(format!("{}-{}", raw.partition, raw.offset)),
                 "source" => Cow::Owned(format!("kafka/{}", raw.topic)),
@@ -276,13 +279,16 @@ impl Compiled {
                 "subject" => Cow::Borrowed(raw.key_text().unwrap_or_default()),
                 _ => Cow::Borrowed(""),
             }),
-            Pick::Key => needed(Some(Cow::Borrowed(raw.key_text().ok_or_else(|| {
-                EventError::Header { name: "key".into(), value: "(not text)".into() }
-            })?))),
-            Pick::Topic => Ok(Cow::Borrowed(raw.topic)),
-            Pick::Constant(text) => Ok(Cow::Borrowed(text)),
-            Pick::Header(header) => needed(raw.header(header)?.map(Cow::Borrowed)),
-            Pick::Field(field) => match found[*field] {
+            AttributeSource::Key => {
+                needed(Some(Cow::Borrowed(raw.key_text().ok_or_else(|| EventError::Header {
+                    name: "key".into(),
+                    value: "(not text)".into(),
+                })?)))
+            }
+            AttributeSource::Topic => Ok(Cow::Borrowed(raw.topic)),
+            AttributeSource::Constant(text) => Ok(Cow::Borrowed(text)),
+            AttributeSource::Header(header) => needed(raw.header(header)?.map(Cow::Borrowed)),
+            AttributeSource::Field(field) => match found[*field] {
                 None => needed(None),
                 Some(value) => needed(scalar(name, value.get())?),
             },
@@ -309,34 +315,33 @@ fn scalar<'a>(name: &str, json: &'a str) -> Result<Option<Cow<'a, str>>, EventEr
 }
 
 /// Finds the members that `paths` name, in one pass over `text`.
-fn pick_out<'a>(
+fn find_all_fields<'a>(
     text: &'a str,
     paths: &[Vec<String>],
     found: &mut [Option<&'a RawValue>],
 ) -> Result<(), EventError> {
-    let wanted: Vec<(usize, &[String])> =
-        (0..).zip(paths).map(|(i, p)| (i, p.as_slice())).collect();
-    descend(text, &wanted, found)
+    let paths: Vec<(usize, &[String])> = (0..).zip(paths).map(|(i, p)| (i, p.as_slice())).collect();
+    find_fields(text, &paths, found)
 }
 
-fn descend<'a>(
+fn find_fields<'a>(
     text: &'a str,
-    wanted: &[(usize, &[String])],
+    paths: &[(usize, &[String])],
     found: &mut [Option<&'a RawValue>],
 ) -> Result<(), EventError> {
     let mut json = serde_json::Deserializer::from_str(text);
-    json.deserialize_map(Picker { wanted, found }).map_err(|_| EventError::Shape {
+    json.deserialize_map(FieldVisitor { paths, found }).map_err(|_| EventError::Shape {
         expected: "a JSON object",
         value: text.chars().take(80).collect(),
     })
 }
 
-struct Picker<'p, 'a> {
-    wanted: &'p [(usize, &'p [String])],
+struct FieldVisitor<'p, 'a> {
+    paths: &'p [(usize, &'p [String])],
     found: &'p mut [Option<&'a RawValue>],
 }
 
-impl<'a> Visitor<'a> for Picker<'_, 'a> {
+impl<'a> Visitor<'a> for FieldVisitor<'_, 'a> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -348,16 +353,16 @@ impl<'a> Visitor<'a> for Picker<'_, 'a> {
             let value: &'a RawValue = map.next_value()?;
             let here = |(_, path): &&(usize, &[String])| path.first().is_some_and(|p| *p == *name);
             let mut deeper = Vec::new();
-            for (place, path) in self.wanted.iter().filter(here) {
+            for (index, path) in self.paths.iter().filter(here) {
                 if path.len() == 1 {
-                    self.found[*place] = Some(value);
+                    self.found[*index] = Some(value);
                 } else {
-                    deeper.push((*place, &path[1..]));
+                    deeper.push((*index, &path[1..]));
                 }
             }
             // A member that is not an object has no members, so deeper paths stay missing.
             if !deeper.is_empty() && value.get().starts_with('{') {
-                descend(value.get(), &deeper, self.found).map_err(de::Error::custom)?;
+                find_fields(value.get(), &deeper, self.found).map_err(de::Error::custom)?;
             }
         }
         Ok(())

@@ -13,12 +13,12 @@ use crate::log::OpenError;
 
 /// A partition of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct Place {
+pub(crate) struct TopicPartition {
     pub(crate) topic: Box<str>,
     pub(crate) partition: i32,
 }
 
-impl std::fmt::Display for Place {
+impl std::fmt::Display for TopicPartition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}[{}]", self.topic, self.partition)
     }
@@ -26,7 +26,7 @@ impl std::fmt::Display for Place {
 
 /// The file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Stored {
+struct PartitionFile {
     format: u32,
     /// The cluster's id.
     cluster: String,
@@ -34,27 +34,27 @@ struct Stored {
     instance: String,
     /// A hash of the mappings of records to events. Other mappings lead to another state.
     mappings: String,
-    partitions: Vec<Place>,
+    partitions: Vec<TopicPartition>,
 }
 
 /// The table.
-pub(crate) struct Table {
+pub(crate) struct PartitionTable {
     path: PathBuf,
-    stored: Stored,
-    index: HashMap<Place, u32>,
+    stored: PartitionFile,
+    index: HashMap<TopicPartition, u32>,
 }
 
-impl Table {
+impl PartitionTable {
     const FORMAT: u32 = 1;
 
     /// Reads the table at `path`; returns an empty one if there is no file.
     pub(crate) fn open(path: PathBuf) -> Result<Self, OpenError> {
         let damaged = |what: String| OpenError::Data { path: path.clone(), reason: what };
         let stored = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice::<Stored>(&bytes)
+            Ok(bytes) => serde_json::from_slice::<PartitionFile>(&bytes)
                 .map_err(|error| damaged(format!("it is damaged: {error}")))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Stored { format: Self::FORMAT, ..Stored::default() }
+                PartitionFile { format: Self::FORMAT, ..PartitionFile::default() }
             }
             Err(error) => return Err(damaged(error.to_string())),
         };
@@ -74,7 +74,7 @@ impl Table {
         self.stored.partitions.is_empty()
     }
 
-    pub(crate) fn places(&self) -> &[Place] {
+    pub(crate) fn partitions(&self) -> &[TopicPartition] {
         &self.stored.partitions
     }
 
@@ -82,8 +82,8 @@ impl Table {
         &self.stored.instance
     }
 
-    pub(crate) fn number(&self, place: &Place) -> Option<u32> {
-        self.index.get(place).copied()
+    pub(crate) fn number(&self, topic_partition: &TopicPartition) -> Option<u32> {
+        self.index.get(topic_partition).copied()
     }
 
     /// Fails if the cluster is another than before, or if a topic was removed.
@@ -100,11 +100,11 @@ impl Table {
                 self.stored.cluster
             )));
         }
-        let missing = self.places().iter().find(|p| !topics.iter().any(|t| **t == *p.topic));
+        let missing = self.partitions().iter().find(|p| !topics.iter().any(|t| **t == *p.topic));
         match missing {
-            Some(place) => Err(OpenError::Other(format!(
+            Some(topic_partition) => Err(OpenError::Other(format!(
                 "the data folder was created with topic `{}`, which is not among `log.kafka.topics` ({}): add it again, or start with another data folder (`--data`)",
-                place.topic,
+                topic_partition.topic,
                 topics.join(", ")
             ))),
             None => Ok(()),
@@ -113,7 +113,11 @@ impl Table {
 
     /// Stores the cluster and the hash of the mappings. Returns `false` if the mappings
     /// have changed.
-    pub(crate) fn note(&mut self, cluster: Option<&str>, mappings: &str) -> bool {
+    pub(crate) fn set_cluster_and_mappings(
+        &mut self,
+        cluster: Option<&str>,
+        mappings: &str,
+    ) -> bool {
         let same = self.is_new() || self.stored.mappings == mappings;
         self.stored.mappings = mappings.to_owned();
         if let Some(cluster) = cluster {
@@ -127,11 +131,11 @@ impl Table {
     pub(crate) fn extend(&mut self, topic: &str, count: i32) -> bool {
         let before = self.index.len();
         for partition in 0..count {
-            let place = Place { topic: topic.into(), partition };
-            if !self.index.contains_key(&place) {
+            let topic_partition = TopicPartition { topic: topic.into(), partition };
+            if !self.index.contains_key(&topic_partition) {
                 let number = u32::try_from(self.index.len()).unwrap_or(u32::MAX);
-                self.index.insert(place.clone(), number);
-                self.stored.partitions.push(place);
+                self.index.insert(topic_partition.clone(), number);
+                self.stored.partitions.push(topic_partition);
             }
         }
         self.index.len() > before
@@ -179,30 +183,30 @@ mod tests {
     fn numbers_stay_whatever_is_added() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("kafka.json");
-        let mut table = Table::open(path.clone()).unwrap();
+        let mut table = PartitionTable::open(path.clone()).unwrap();
         assert!(table.is_new());
         assert!(table.extend("a", 2));
-        table.note(Some("c1"), "m1");
+        table.set_cluster_and_mappings(Some("c1"), "m1");
         table.save().unwrap();
         let instance = table.instance().to_owned();
 
-        let mut table = Table::open(path.clone()).unwrap();
+        let mut table = PartitionTable::open(path.clone()).unwrap();
         assert!(table.extend("b", 1) && table.extend("a", 3) && !table.extend("a", 1));
         table.save().unwrap();
-        let table = Table::open(path).unwrap();
-        let names: Vec<_> = table.places().iter().map(ToString::to_string).collect();
+        let table = PartitionTable::open(path).unwrap();
+        let names: Vec<_> = table.partitions().iter().map(ToString::to_string).collect();
         assert_eq!(names, ["a[0]", "a[1]", "b[0]", "a[2]"]);
-        assert_eq!(table.number(&Place { topic: "a".into(), partition: 2 }), Some(3));
+        assert_eq!(table.number(&TopicPartition { topic: "a".into(), partition: 2 }), Some(3));
         assert_eq!(table.instance(), instance);
     }
 
     #[test]
     fn another_log_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let mut table = Table::open(dir.path().join("kafka.json")).unwrap();
+        let mut table = PartitionTable::open(dir.path().join("kafka.json")).unwrap();
         let topics = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
         table.check(Some("c1"), &topics(&["a"])).unwrap();
-        assert!(table.note(Some("c1"), "m1"));
+        assert!(table.set_cluster_and_mappings(Some("c1"), "m1"));
         table.extend("a", 1);
         table.check(Some("c1"), &topics(&["b", "a"])).unwrap();
         table.check(None, &topics(&["a"])).unwrap();
@@ -212,6 +216,9 @@ mod tests {
         };
         refused("c2", &["a"], "`c2`");
         refused("c1", &["b"], "topic `a`");
-        assert!(!table.note(Some("c1"), "m2"), "records are read in another way");
+        assert!(
+            !table.set_cluster_and_mappings(Some("c1"), "m2"),
+            "records are read in another way"
+        );
     }
 }

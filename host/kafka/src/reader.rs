@@ -1,5 +1,5 @@
 //! A cursor: a consumer with a thread of its own. It reads each partition from the
-//! offset that its stream requests, and turns records into columns.
+//! offset that its buffer requests, and turns records into columns.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -13,13 +13,13 @@ use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use crate::client::{Context, append_time, is_gone, time_of};
-use crate::record::{Decoded, Decoder, Raw};
-use crate::shared::{Part, Shared};
+use crate::record_decoding::{DecodedRecord, Decoder, RawRecord};
+use crate::shared::{Partition, Shared};
 
 /// The most records read from one partition before it is the next one's turn.
 const RECORDS_TURN: usize = 16_384;
 /// Least and most target size of a chunk.
-const PIECE_BYTES: std::ops::RangeInclusive<usize> = (32 << 10)..=(1 << 20);
+const CHUNK_BYTES: std::ops::RangeInclusive<usize> = (32 << 10)..=(1 << 20);
 /// The longest pause between two polls of the client.
 const IDLE: Duration = Duration::from_millis(100);
 /// How long a seek may take.
@@ -41,11 +41,11 @@ pub(crate) fn start(
 ) -> std::io::Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
     std::thread::Builder::new().name(format!("kafka-read-{number}")).spawn(move || {
-        let lanes = shared.parts.iter().map(|_| Lane::default()).collect();
+        let assignments = shared.parts.iter().map(|_| CursorAssignment::default()).collect();
         let decoder = Decoder::new(&shared.config);
-        let piece = shared.cache_bytes / 4;
-        let piece_bytes = piece.clamp(*PIECE_BYTES.start(), *PIECE_BYTES.end());
-        Cursor { shared, number, consumer, lanes, decoder, piece_bytes }.run();
+        let share = shared.cache_bytes / 4;
+        let chunk_bytes = share.clamp(*CHUNK_BYTES.start(), *CHUNK_BYTES.end());
+        Cursor { shared, number, consumer, assignments, decoder, chunk_bytes }.run();
     })
 }
 
@@ -53,14 +53,14 @@ struct Cursor {
     shared: Arc<Shared>,
     number: usize,
     consumer: Arc<BaseConsumer<Context>>,
-    lanes: Vec<Lane>,
+    assignments: Vec<CursorAssignment>,
     decoder: Decoder,
-    piece_bytes: usize,
+    chunk_bytes: usize,
 }
 
 /// One partition of a cursor.
 #[derive(Default)]
-struct Lane {
+struct CursorAssignment {
     queue: Option<PartitionQueue<Context>>,
     assigned: bool,
     events: Events,
@@ -78,9 +78,9 @@ struct Lane {
     confirming: Option<u64>,
 }
 
-impl Lane {
+impl CursorAssignment {
     /// Notes that a record arrived.
-    fn come(&mut self, now: Instant) {
+    fn record_activity(&mut self, now: Instant) {
         (self.moved, self.replaced) = (Some(now), 0);
     }
 }
@@ -91,7 +91,7 @@ fn patience(replaced: u32) -> Duration {
 }
 
 /// How reading from a partition ended.
-enum Taken {
+enum TurnResult {
     /// No record is available now.
     Empty,
     /// There may be more.
@@ -108,7 +108,7 @@ impl Cursor {
             // Events of the client as a whole, which are not needed here.
             while self.consumer.poll(Duration::ZERO).is_some() {}
             let mut busy = false;
-            for number in 0..self.lanes.len() {
+            for number in 0..self.assignments.len() {
                 busy |= self.turn(number);
             }
             if !busy {
@@ -121,66 +121,66 @@ impl Cursor {
     fn turn(&mut self, number: usize) -> bool {
         let shared = Arc::clone(&self.shared);
         let part = &shared.parts[number];
-        let (asked, open, full, starving, doubted, end) = {
+        let (requested, open, full, starving, doubted, end) = {
             let mut state = part.state.lock();
             let starving = std::mem::take(&mut state.starving);
             let (stable, end) = (state.stable, state.bounds.map_or(0, |(_, end)| end));
-            let stream = &mut state.streams[self.number];
-            let doubted = std::mem::take(&mut stream.doubted).then_some(stable);
-            (stream.asked.take(), stream.open, stream.full, starving, doubted, end)
+            let buffer = &mut state.buffers[self.number];
+            let doubted = std::mem::take(&mut buffer.doubted).then_some(stable);
+            (buffer.requested.take(), buffer.open, buffer.full, starving, doubted, end)
         };
         if starving {
             // Readers that wait for a cursor ask again until one is free.
             shared.wake(part);
         }
-        if let Some(from) = asked {
-            if let Err(error) = self.place(part, number, from) {
-                self.lose(part, number, &error);
+        if let Some(from) = requested {
+            if let Err(error) = self.assign(part, number, from) {
+                self.fail_cursor(part, number, &error);
                 return false;
             }
         } else if !open {
-            self.leave(part, number);
+            self.unassign(part, number);
             return false;
         }
-        if full || !self.lanes[number].assigned {
+        if full || !self.assignments[number].assigned {
             return false;
         }
         if self.is_stuck(number, end) {
-            let next = self.lanes[number].next;
-            self.lanes[number].replaced += 1;
-            tracing::info!(partition = %part.place, next, end, "a cursor received nothing and restarts at its offset");
+            let next = self.assignments[number].next;
+            self.assignments[number].replaced += 1;
+            tracing::info!(partition = %part.topic_partition, next, end, "a cursor received nothing and restarts at its offset");
             metrics::counter!("lantern_log_cursors_replaced_total").increment(1);
-            self.leave(part, number);
-            if let Err(error) = self.place(part, number, next) {
-                self.lose(part, number, &error);
+            self.unassign(part, number);
+            if let Err(error) = self.assign(part, number, next) {
+                self.fail_cursor(part, number, &error);
                 return false;
             }
         }
-        let lane = &self.lanes[number];
+        let assignment = &self.assignments[number];
         if let Some(stable) = doubted
-            && lane.confirming.is_none()
-            && lane.offsets.is_empty()
-            && lane.next < stable
+            && assignment.confirming.is_none()
+            && assignment.offsets.is_empty()
+            && assignment.next < stable
         {
             self.confirm(part, number, stable);
         }
         let (taken, now) = (self.take(part, number), Instant::now());
         match taken {
-            Taken::Empty => {
-                self.seal(part, number, false);
+            TurnResult::Empty => {
+                self.finish_chunk(part, number, false);
                 false
             }
-            Taken::More => {
-                self.lanes[number].come(now);
+            TurnResult::More => {
+                self.assignments[number].record_activity(now);
                 true
             }
-            Taken::End => {
-                self.lanes[number].come(now);
+            TurnResult::End => {
+                self.assignments[number].record_activity(now);
                 self.end(part, number);
                 true
             }
-            Taken::Fault(error) => {
-                self.seal(part, number, false);
+            TurnResult::Fault(error) => {
+                self.finish_chunk(part, number, false);
                 self.fault(part, number, &error)
             }
         }
@@ -188,107 +188,111 @@ impl Cursor {
 
     /// Whether records have stopped arriving although the partition continues to `end`.
     fn is_stuck(&self, number: usize, end: u64) -> bool {
-        let lane = &self.lanes[number];
-        let patience = patience(lane.replaced);
-        lane.next < end && lane.moved.is_some_and(|moved| moved.elapsed() > patience)
+        let assignment = &self.assignments[number];
+        let patience = patience(assignment.replaced);
+        assignment.next < end && assignment.moved.is_some_and(|moved| moved.elapsed() > patience)
     }
 
     /// Moves the cursor to `from`.
-    fn place(&mut self, part: &Part, number: usize, from: u64) -> KafkaResult<()> {
+    fn assign(&mut self, part: &Partition, number: usize, from: u64) -> KafkaResult<()> {
         let offset = KafkaOffset::Offset(i64::try_from(from).unwrap_or(i64::MAX));
-        let (topic, partition) = (&*part.place.topic, part.place.partition);
-        let lane = &mut self.lanes[number];
-        lane.events = Events::new();
-        lane.offsets.clear();
-        lane.appended.clear();
-        (lane.next, lane.confirming, lane.moved) = (from, None, Some(Instant::now()));
-        if lane.assigned {
+        let (topic, partition) = (&*part.topic_partition.topic, part.topic_partition.partition);
+        let assignment = &mut self.assignments[number];
+        assignment.events = Events::new();
+        assignment.offsets.clear();
+        assignment.appended.clear();
+        (assignment.next, assignment.confirming, assignment.moved) =
+            (from, None, Some(Instant::now()));
+        if assignment.assigned {
             return self.consumer.seek(topic, partition, offset, SEEK);
         }
-        if lane.queue.is_none() {
+        if assignment.queue.is_none() {
             let mut queue = self
                 .consumer
                 .split_partition_queue(topic, partition)
                 .ok_or(KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownPartition))?;
             let signal = Arc::clone(&self.shared.cursors[self.number]);
             queue.set_nonempty_callback(move || signal.raise());
-            lane.queue = Some(queue);
+            assignment.queue = Some(queue);
         }
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, offset)?;
         self.consumer.incremental_assign(&list)?;
-        lane.assigned = true;
+        assignment.assigned = true;
         Ok(())
     }
 
     /// Stops reading the partition.
-    fn leave(&mut self, part: &Part, number: usize) {
-        let lane = &mut self.lanes[number];
-        if !std::mem::take(&mut lane.assigned) {
+    fn unassign(&mut self, part: &Partition, number: usize) {
+        let assignment = &mut self.assignments[number];
+        if !std::mem::take(&mut assignment.assigned) {
             return;
         }
-        lane.events = Events::new();
-        lane.offsets.clear();
-        lane.appended.clear();
+        assignment.events = Events::new();
+        assignment.offsets.clear();
+        assignment.appended.clear();
         let mut list = TopicPartitionList::new();
-        list.add_partition(&part.place.topic, part.place.partition);
+        list.add_partition(&part.topic_partition.topic, part.topic_partition.partition);
         if let Err(error) = self.consumer.incremental_unassign(&list) {
-            tracing::debug!(%error, partition = %part.place, "a cursor could not leave");
+            tracing::debug!(%error, partition = %part.topic_partition, "a cursor could not leave");
         }
     }
 
     /// Reads the records that have arrived.
-    fn take(&mut self, part: &Part, number: usize) -> Taken {
+    fn take(&mut self, part: &Partition, number: usize) -> TurnResult {
         for _ in 0..RECORDS_TURN {
-            let lane = &mut self.lanes[number];
-            let Some(queue) = &lane.queue else { return Taken::Empty };
+            let assignment = &mut self.assignments[number];
+            let Some(queue) = &assignment.queue else { return TurnResult::Empty };
             let message = match queue.poll(Duration::ZERO) {
-                None => return Taken::Empty,
-                Some(Err(KafkaError::PartitionEOF(_))) => return Taken::End,
-                Some(Err(error)) => return Taken::Fault(error),
+                None => return TurnResult::Empty,
+                Some(Err(KafkaError::PartitionEOF(_))) => return TurnResult::End,
+                Some(Err(error)) => return TurnResult::Fault(error),
                 Some(Ok(message)) => message,
             };
             let offset = u64::try_from(message.offset()).unwrap_or(0);
-            if offset < lane.next {
+            if offset < assignment.next {
                 // A compressed batch can begin before the requested offset.
                 continue;
             }
             let appended = append_time(message.timestamp());
-            let mut decoded = decode(&mut self.decoder, part, offset, &message, &mut lane.events);
-            let again = (decoded == Decoded::Full).then(|| message.detach());
+            let mut decoded =
+                decode(&mut self.decoder, part, offset, &message, &mut assignment.events);
+            let again = (decoded == DecodedRecord::Full).then(|| message.detach());
             drop(message);
             if let Some(message) = again {
                 // The chunk has no room for another event type: this record begins the next.
-                self.seal(part, number, true);
-                let lane = &mut self.lanes[number];
-                decoded = decode(&mut self.decoder, part, offset, &message, &mut lane.events);
+                self.finish_chunk(part, number, true);
+                let assignment = &mut self.assignments[number];
+                decoded = decode(&mut self.decoder, part, offset, &message, &mut assignment.events);
             }
-            let lane = &mut self.lanes[number];
-            lane.next = offset + 1;
+            let assignment = &mut self.assignments[number];
+            assignment.next = offset + 1;
             // A record without a value leaves a gap, as if it had been compacted away.
-            if decoded != Decoded::Tombstone {
-                lane.offsets.push(offset);
-                lane.appended.push(appended);
+            if decoded != DecodedRecord::Tombstone {
+                assignment.offsets.push(offset);
+                assignment.appended.push(appended);
             }
-            let many = lane.offsets.len() >= self.shared.config.chunk_events_max as usize;
-            if (many || lane.events.bytes() >= self.piece_bytes) && self.seal(part, number, false) {
-                return Taken::Empty;
+            let many = assignment.offsets.len() >= self.shared.config.chunk_events_max as usize;
+            if (many || assignment.events.bytes() >= self.chunk_bytes)
+                && self.finish_chunk(part, number, false)
+            {
+                return TurnResult::Empty;
             }
         }
-        Taken::More
+        TurnResult::More
     }
 
-    /// Passes the read records to the stream. Returns whether the stream is then full or
+    /// Passes the read records to the buffer. Returns whether the buffer is then full or
     /// closed.
-    fn seal(&mut self, part: &Part, number: usize, quiet: bool) -> bool {
-        let lane = &mut self.lanes[number];
-        if lane.offsets.is_empty() {
-            return self.pass(part, number, quiet);
+    fn finish_chunk(&mut self, part: &Partition, number: usize, quiet: bool) -> bool {
+        let assignment = &mut self.assignments[number];
+        if assignment.offsets.is_empty() {
+            return self.skip_gap(part, number, quiet);
         }
-        lane.come(Instant::now());
+        assignment.record_activity(Instant::now());
         let (events, offsets) =
-            (std::mem::take(&mut lane.events), std::mem::take(&mut lane.offsets));
-        let appended = std::mem::take(&mut lane.appended);
+            (std::mem::take(&mut assignment.events), std::mem::take(&mut assignment.offsets));
+        let appended = std::mem::take(&mut assignment.appended);
         let newest = newest(&events, &appended, now());
         let dense =
             offsets.last().is_some_and(|last| last - offsets[0] + 1 == offsets.len() as u64);
@@ -298,17 +302,17 @@ impl Cursor {
             Offsets::Sparse(offsets)
         };
         let chunk = Chunk { partition: part.id, offsets, events, appended };
-        let (next, limit) = (lane.next, self.shared.cache_bytes);
+        let (next, limit) = (assignment.next, self.shared.cache_bytes);
         let mut state = part.state.lock();
-        state.tell_end(next);
-        state.tell_time(newest);
-        let stream = &mut state.streams[self.number];
-        // If the stream was moved in the meantime, it does not need this chunk.
-        let wanted = stream.open && stream.asked.is_none();
+        state.raise_end(next);
+        state.set_newest_time(newest);
+        let buffer = &mut state.buffers[self.number];
+        // If the buffer was moved in the meantime, it does not need this chunk.
+        let wanted = buffer.open && buffer.requested.is_none();
         if wanted {
-            stream.push(chunk, next, limit);
+            buffer.push(chunk, next, limit);
         }
-        let full = !wanted || stream.full;
+        let full = !wanted || buffer.full;
         drop(state);
         if !quiet {
             self.shared.wake(part);
@@ -316,21 +320,21 @@ impl Cursor {
         full
     }
 
-    /// Moves the stream past tombstones that were read since the last event. Returns
-    /// whether the stream is closed or was moved.
-    fn pass(&mut self, part: &Part, number: usize, quiet: bool) -> bool {
-        let next = self.lanes[number].next;
+    /// Moves the buffer past tombstones that were read since the last event. Returns
+    /// whether the buffer is closed or was moved.
+    fn skip_gap(&mut self, part: &Partition, number: usize, quiet: bool) -> bool {
+        let next = self.assignments[number].next;
         let mut state = part.state.lock();
-        let stream = &mut state.streams[self.number];
-        let wanted = stream.open && stream.asked.is_none();
-        let news = wanted && stream.next < next;
+        let buffer = &mut state.buffers[self.number];
+        let wanted = buffer.open && buffer.requested.is_none();
+        let news = wanted && buffer.next < next;
         if news {
-            stream.pass(next);
-            state.tell_end(next);
+            buffer.pass(next);
+            state.raise_end(next);
         }
         drop(state);
         if news {
-            self.lanes[number].come(Instant::now());
+            self.assignments[number].record_activity(Instant::now());
         }
         if news && !quiet {
             self.shared.wake(part);
@@ -342,21 +346,21 @@ impl Cursor {
     /// can be transaction markers, or the fetch was answered before the broker reported
     /// that end. So the cursor reads once more from here. It then gets either the
     /// missing records, or an end that is certainly not before the reported one.
-    fn end(&mut self, part: &Part, number: usize) {
-        self.seal(part, number, true);
-        let lane = &mut self.lanes[number];
+    fn end(&mut self, part: &Partition, number: usize) {
+        self.finish_chunk(part, number, true);
+        let assignment = &mut self.assignments[number];
         let mut state = part.state.lock();
         let stable = state.stable;
-        let stream = &mut state.streams[self.number];
-        if !stream.open || stream.asked.is_some() {
+        let buffer = &mut state.buffers[self.number];
+        if !buffer.open || buffer.requested.is_some() {
             return;
         }
-        if let Some(sure) = lane.confirming.take() {
-            lane.next = lane.next.max(sure);
-            stream.pass(lane.next);
+        if let Some(sure) = assignment.confirming.take() {
+            assignment.next = assignment.next.max(sure);
+            buffer.pass(assignment.next);
         }
-        stream.at_end = true;
-        let next = lane.next;
+        buffer.at_end = true;
+        let next = assignment.next;
         drop(state);
         if next < stable {
             self.confirm(part, number, stable);
@@ -367,19 +371,24 @@ impl Cursor {
         self.shared.wake(part);
     }
 
-    fn confirm(&mut self, part: &Part, number: usize, end: u64) {
-        let lane = &mut self.lanes[number];
-        let offset = KafkaOffset::Offset(i64::try_from(lane.next).unwrap_or(i64::MAX));
-        match self.consumer.seek(&part.place.topic, part.place.partition, offset, SEEK) {
-            Ok(()) => lane.confirming = Some(end),
-            Err(error) => self.lose(part, number, &error),
+    fn confirm(&mut self, part: &Partition, number: usize, end: u64) {
+        let assignment = &mut self.assignments[number];
+        let offset = KafkaOffset::Offset(i64::try_from(assignment.next).unwrap_or(i64::MAX));
+        match self.consumer.seek(
+            &part.topic_partition.topic,
+            part.topic_partition.partition,
+            offset,
+            SEEK,
+        ) {
+            Ok(()) => assignment.confirming = Some(end),
+            Err(error) => self.fail_cursor(part, number, &error),
         }
     }
 
     /// Handles an error of the partition. Returns whether reading continues.
-    fn fault(&mut self, part: &Part, number: usize, error: &KafkaError) -> bool {
+    fn fault(&mut self, part: &Partition, number: usize, error: &KafkaError) -> bool {
         let KafkaError::MessageConsumption(code) = error else {
-            tracing::debug!(%error, partition = %part.place, "a cursor got an error from the client");
+            tracing::debug!(%error, partition = %part.topic_partition, "a cursor got an error from the client");
             return true;
         };
         let lost = matches!(
@@ -389,28 +398,28 @@ impl Cursor {
                 | RDKafkaErrorCode::LogTruncation
         );
         if lost || is_gone(*code) || *code == RDKafkaErrorCode::TopicAuthorizationFailed {
-            self.lose(part, number, error);
+            self.fail_cursor(part, number, error);
             return false;
         }
         // The library retries by itself.
-        tracing::debug!(%error, partition = %part.place, "a cursor got an error from the client");
+        tracing::debug!(%error, partition = %part.topic_partition, "a cursor got an error from the client");
         true
     }
 
     /// The cursor's offset does not exist any more, or cannot be reached. The contents of
     /// the partition are unknown until its bounds are queried again.
-    fn lose(&mut self, part: &Part, number: usize, error: &KafkaError) {
-        tracing::info!(%error, partition = %part.place, "a cursor lost its offset");
-        self.leave(part, number);
+    fn fail_cursor(&mut self, part: &Partition, number: usize, error: &KafkaError) {
+        tracing::info!(%error, partition = %part.topic_partition, "a cursor lost its offset");
+        self.unassign(part, number);
         let mut state = part.state.lock();
-        if state.streams[self.number].asked.is_none() {
-            state.streams[self.number].close();
+        if state.buffers[self.number].requested.is_none() {
+            state.buffers[self.number].close();
         }
         state.doubtful = true;
         if let KafkaError::MessageConsumption(code) = error
             && (is_gone(*code) || *code == RDKafkaErrorCode::TopicAuthorizationFailed)
         {
-            state.gone = Some(format!("{}: {code}", part.place));
+            state.missing = Some(format!("{}: {code}", part.topic_partition));
         }
         drop(state);
         self.shared.want_bounds(part);
@@ -421,27 +430,27 @@ impl Cursor {
 /// Decodes a record, adds it to `events`, and counts unusual records.
 fn decode(
     decoder: &mut Decoder,
-    part: &Part,
+    part: &Partition,
     offset: u64,
     message: &impl Records,
     events: &mut Events,
-) -> Decoded {
-    let mut decoded = Decoded::Full;
+) -> DecodedRecord {
+    let mut decoded = DecodedRecord::Full;
     message.with(part, offset, &mut |raw| decoded = decoder.read(raw, events));
     match &decoded {
-        Decoded::Unreadable(reason) => {
+        DecodedRecord::Unreadable(reason) => {
             metrics::counter!("lantern_log_unreadable_total").increment(1);
-            tracing::debug!(partition = %part.place, offset, reason, "a record is not an event");
+            tracing::debug!(partition = %part.topic_partition, offset, reason, "a record is not an event");
         }
-        Decoded::Tombstone => metrics::counter!("lantern_log_tombstones_total").increment(1),
-        Decoded::Event | Decoded::Full => {}
+        DecodedRecord::Tombstone => metrics::counter!("lantern_log_tombstones_total").increment(1),
+        DecodedRecord::Event | DecodedRecord::Full => {}
     }
     match decoder.take_ignored() {
         0 => {}
         count => {
             metrics::counter!("lantern_log_attributes_ignored_total").increment(count);
             tracing::debug!(
-                partition = %part.place, offset, count, "attributes of a record were dropped"
+                partition = %part.topic_partition, offset, count, "attributes of a record were dropped"
             );
         }
     }
@@ -450,14 +459,14 @@ fn decode(
 
 /// A message of the library, borrowed or owned.
 trait Records {
-    fn with(&self, part: &Part, offset: u64, read: &mut dyn FnMut(&Raw<'_>));
+    fn with(&self, part: &Partition, offset: u64, read: &mut dyn FnMut(&RawRecord<'_>));
 }
 
 impl Records for BorrowedMessage<'_> {
-    fn with(&self, part: &Part, offset: u64, read: &mut dyn FnMut(&Raw<'_>)) {
-        read(&Raw {
-            topic: &part.place.topic,
-            partition: part.place.partition,
+    fn with(&self, part: &Partition, offset: u64, read: &mut dyn FnMut(&RawRecord<'_>)) {
+        read(&RawRecord {
+            topic: &part.topic_partition.topic,
+            partition: part.topic_partition.partition,
             offset,
             time: time_of(self.timestamp()),
             key: self.key(),
@@ -468,11 +477,11 @@ impl Records for BorrowedMessage<'_> {
 }
 
 impl Records for rdkafka::message::OwnedMessage {
-    fn with(&self, part: &Part, offset: u64, read: &mut dyn FnMut(&Raw<'_>)) {
+    fn with(&self, part: &Partition, offset: u64, read: &mut dyn FnMut(&RawRecord<'_>)) {
         let headers = self.headers().map(rdkafka::message::OwnedHeaders::as_borrowed);
-        read(&Raw {
-            topic: &part.place.topic,
-            partition: part.place.partition,
+        read(&RawRecord {
+            topic: &part.topic_partition.topic,
+            partition: part.topic_partition.partition,
             offset,
             time: time_of(self.timestamp()),
             key: self.key(),

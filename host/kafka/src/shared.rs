@@ -10,10 +10,10 @@ use lantern_core::{
 };
 use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::client::Said;
+use crate::client::ClientReport;
 use crate::config::KafkaConfig;
-use crate::partitions::Place;
-use crate::stream::{Held, Stream};
+use crate::partitions::TopicPartition;
+use crate::read_buffer::{BufferLookup, ReadBuffer};
 use crate::topic_settings::TopicSettings;
 
 /// The least memory of one cursor for one partition, in bytes.
@@ -25,12 +25,12 @@ const FRESH: Duration = Duration::from_secs(10);
 
 /// Wakes a thread.
 #[derive(Default)]
-pub(crate) struct Signal {
+pub(crate) struct ThreadSignal {
     raised: Mutex<bool>,
     changed: Condvar,
 }
 
-impl Signal {
+impl ThreadSignal {
     pub(crate) fn raise(&self) {
         let mut raised = self.raised.lock();
         if !*raised {
@@ -52,36 +52,36 @@ impl Signal {
 /// State that several threads use.
 pub(crate) struct Shared {
     pub(crate) config: KafkaConfig,
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<Partition>,
     /// Memory of one cursor for one partition, in bytes.
     pub(crate) cache_bytes: usize,
     /// One signal per cursor.
-    pub(crate) cursors: Vec<Arc<Signal>>,
+    pub(crate) cursors: Vec<Arc<ThreadSignal>>,
     /// Partitions whose bounds the watcher must query now.
-    pub(crate) wanted: Mutex<Vec<u32>>,
-    pub(crate) watcher: Signal,
+    pub(crate) bounds_requests: Mutex<Vec<u32>>,
+    pub(crate) watcher: ThreadSignal,
     pub(crate) closed: AtomicBool,
-    pub(crate) said: Arc<Said>,
+    pub(crate) report: Arc<ClientReport>,
     /// The topics' settings, as far as they are known.
     settings: RwLock<HashMap<String, TopicSettings>>,
     /// Added partitions of the topics, which are not read until the next start.
-    pub(crate) unread: Mutex<Vec<Place>>,
+    pub(crate) unread: Mutex<Vec<TopicPartition>>,
     /// Whether the ingest topic was recreated, so that events sent before are not in it.
-    pub(crate) remade: AtomicBool,
+    pub(crate) recreated: AtomicBool,
     wakers: RwLock<Vec<Waker>>,
 }
 
 /// A partition.
-pub(crate) struct Part {
+pub(crate) struct Partition {
     pub(crate) id: PartitionId,
-    pub(crate) place: Place,
-    pub(crate) state: Mutex<State>,
+    pub(crate) topic_partition: TopicPartition,
+    pub(crate) state: Mutex<PartitionState>,
     changed: Condvar,
 }
 
 /// The known state of a partition.
 #[derive(Default)]
-pub(crate) struct State {
+pub(crate) struct PartitionState {
     /// Start and end, as last reported by the broker. Records read since then can have
     /// raised the end.
     pub(crate) bounds: Option<(u64, u64)>,
@@ -89,19 +89,19 @@ pub(crate) struct State {
     /// by a transaction that is still open.
     pub(crate) stable: u64,
     /// When the broker last reported the bounds.
-    told: Option<Instant>,
+    answered_at: Option<Instant>,
     /// Whether the bounds must be queried again before the next read, for instance because
     /// a cursor's offset no longer exists.
     pub(crate) doubtful: bool,
     /// Whether an offset past the end was requested, so that the end is queried again.
     past_end: bool,
     /// Why the broker has no such partition.
-    pub(crate) gone: Option<String>,
+    pub(crate) missing: Option<String>,
     /// The broker's id of the topic, if it is known.
     pub(crate) topic_id: Option<Arc<str>>,
     max_time: Timestamp,
-    /// One stream per cursor.
-    pub(crate) streams: Vec<Stream>,
+    /// One buffer per cursor.
+    pub(crate) buffers: Vec<ReadBuffer>,
     /// Whether a reader waits for a cursor.
     pub(crate) starving: bool,
     /// Whether a reader got [`LogRead::Pending`] since the bounds were last queried. It is
@@ -110,29 +110,34 @@ pub(crate) struct State {
 }
 
 impl Shared {
-    pub(crate) fn new(config: KafkaConfig, places: &[Place], said: Arc<Said>) -> Self {
+    pub(crate) fn new(
+        config: KafkaConfig,
+        partitions: &[TopicPartition],
+        report: Arc<ClientReport>,
+    ) -> Self {
         let cursors = config.cursors as usize;
-        let parts = (0..).zip(places).map(|(number, place)| Part {
+        let parts = (0..).zip(partitions).map(|(number, partition)| Partition {
             id: PartitionId(number),
-            place: place.clone(),
-            state: Mutex::new(State {
+            topic_partition: partition.clone(),
+            state: Mutex::new(PartitionState {
                 max_time: Timestamp::MIN,
-                streams: (0..cursors).map(|_| Stream::default()).collect(),
-                ..State::default()
+                buffers: (0..cursors).map(|_| ReadBuffer::default()).collect(),
+                ..PartitionState::default()
             }),
             changed: Condvar::new(),
         });
         Self {
-            cache_bytes: (config.cache_bytes / (places.len().max(1) * cursors)).max(CACHE_LEAST),
+            cache_bytes: (config.cache_bytes / (partitions.len().max(1) * cursors))
+                .max(CACHE_LEAST),
             parts: parts.collect(),
             cursors: (0..cursors).map(|_| Arc::default()).collect(),
-            wanted: Mutex::default(),
-            watcher: Signal::default(),
+            bounds_requests: Mutex::default(),
+            watcher: ThreadSignal::default(),
             closed: AtomicBool::new(false),
-            said,
+            report,
             settings: RwLock::default(),
             unread: Mutex::default(),
-            remade: AtomicBool::new(false),
+            recreated: AtomicBool::new(false),
             wakers: RwLock::default(),
             config,
         }
@@ -148,17 +153,19 @@ impl Shared {
     }
 
     /// Stores the settings of topics that the broker reported.
-    pub(crate) fn tell_settings(&self, told: HashMap<String, TopicSettings>) {
-        self.settings.write().extend(told);
+    pub(crate) fn set_topic_settings(&self, settings: HashMap<String, TopicSettings>) {
+        self.settings.write().extend(settings);
     }
 
-    pub(crate) fn part(&self, partition: PartitionId) -> Result<&Part, LogError> {
+    pub(crate) fn part(&self, partition: PartitionId) -> Result<&Partition, LogError> {
         self.parts.get(partition.0 as usize).ok_or(LogError::NoPartition(partition))
     }
 
     /// The partition with this number of `topic`; `None` if it is not read.
-    pub(crate) fn part_at(&self, topic: &str, partition: i32) -> Option<&Part> {
-        let there = |part: &&Part| *part.place.topic == *topic && part.place.partition == partition;
+    pub(crate) fn part_at(&self, topic: &str, partition: i32) -> Option<&Partition> {
+        let there = |part: &&Partition| {
+            *part.topic_partition.topic == *topic && part.topic_partition.partition == partition
+        };
         self.parts.iter().find(there)
     }
 
@@ -167,7 +174,7 @@ impl Shared {
     }
 
     /// Wakes all readers that wait for `part`. The caller must not hold its lock.
-    pub(crate) fn wake(&self, part: &Part) {
+    pub(crate) fn wake(&self, part: &Partition) {
         part.changed.notify_all();
         for waker in self.wakers.read().iter() {
             waker(part.id, None);
@@ -175,8 +182,8 @@ impl Shared {
     }
 
     /// Makes the watcher query the bounds of `part` soon.
-    pub(crate) fn want_bounds(&self, part: &Part) {
-        let mut wanted = self.wanted.lock();
+    pub(crate) fn want_bounds(&self, part: &Partition) {
+        let mut wanted = self.bounds_requests.lock();
         if !wanted.contains(&part.id.0) {
             wanted.push(part.id.0);
         }
@@ -187,36 +194,42 @@ impl Shared {
     pub(crate) fn bounds(&self, partition: PartitionId) -> Result<PartitionBounds, LogError> {
         let part = self.part(partition)?;
         let state = part.state.lock();
-        if let Some(gone) = &state.gone {
-            return Err(LogError::Unavailable(gone.clone()));
+        if let Some(missing) = &state.missing {
+            return Err(LogError::Unavailable(missing.clone()));
         }
-        let fresh = self.fresh();
-        match (state.bounds, state.told) {
-            (Some((start, end)), Some(told)) if told.elapsed() < fresh => Ok(PartitionBounds {
-                start: Offset(start),
-                end: Offset(end),
-                max_time: state.max_time,
-            }),
-            (_, told) => Err(LogError::Unavailable(self.away(told.map(|told| told.elapsed())))),
+        let fresh = self.bounds_age_max();
+        match (state.bounds, state.answered_at) {
+            (Some((start, end)), Some(answered_at)) if answered_at.elapsed() < fresh => {
+                Ok(PartitionBounds {
+                    start: Offset(start),
+                    end: Offset(end),
+                    max_time: state.max_time,
+                })
+            }
+            (_, answered_at) => Err(LogError::Unavailable(
+                self.unavailable_message(answered_at.map(|answered_at| answered_at.elapsed())),
+            )),
         }
     }
 
     /// The reason why nothing can be written now, if the broker has answered before but
     /// not recently.
     pub(crate) fn is_away(&self) -> Option<String> {
-        let part = self.parts.iter().find(|p| *p.place.topic == *self.config.ingest_topic())?;
-        let told = part.state.lock().told?;
-        (told.elapsed() >= self.fresh()).then(|| self.away(Some(told.elapsed())))
+        let part =
+            self.parts.iter().find(|p| *p.topic_partition.topic == *self.config.ingest_topic())?;
+        let answered_at = part.state.lock().answered_at?;
+        (answered_at.elapsed() >= self.bounds_age_max())
+            .then(|| self.unavailable_message(Some(answered_at.elapsed())))
     }
 
     /// How long bounds count as known.
-    fn fresh(&self) -> Duration {
+    fn bounds_age_max(&self) -> Duration {
         FRESH.max(Duration::from_millis(self.config.refresh_ms * 5))
     }
 
     /// The message that the broker does not answer.
-    pub(crate) fn away(&self, since: Option<Duration>) -> String {
-        let why = self.said.last().map_or_else(String::new, |why| format!(": {why}"));
+    pub(crate) fn unavailable_message(&self, since: Option<Duration>) -> String {
+        let why = self.report.last().map_or_else(String::new, |why| format!(": {why}"));
         match since {
             Some(since) => format!("Kafka has not answered for {} s{why}", since.as_secs()),
             None => format!("Kafka has not answered yet{why}"),
@@ -227,30 +240,30 @@ impl Shared {
         &self,
         partition: PartitionId,
         from: Offset,
-        wanted: &TypeFilter,
+        types: &TypeFilter,
     ) -> Result<LogRead, LogError> {
         if self.is_closed() {
             return Err(LogError::Closed);
         }
         let part = self.part(partition)?;
         let mut state = part.state.lock();
-        let (read, then) = state.read(partition, from.0, wanted, Instant::now())?;
+        let (read, then) = state.read(partition, from.0, types, Instant::now())?;
         state.waited_for |= matches!(read, LogRead::Pending);
-        for (stream, cursor) in state.streams.iter_mut().zip(&self.cursors) {
-            if stream.has_room_again(self.cache_bytes) {
+        for (buffer, cursor) in state.buffers.iter_mut().zip(&self.cursors) {
+            if buffer.has_room_again(self.cache_bytes) {
                 cursor.raise();
             }
         }
         drop(state);
-        self.go_on(part, then);
+        self.act_after_read(part, then);
         Ok(read)
     }
 
-    fn go_on(&self, part: &Part, then: Then) {
+    fn act_after_read(&self, part: &Partition, then: AfterRead) {
         match then {
-            Then::Nothing => {}
-            Then::Bounds => self.want_bounds(part),
-            Then::Cursor(number) => self.cursors[number].raise(),
+            AfterRead::Nothing => {}
+            AfterRead::Bounds => self.want_bounds(part),
+            AfterRead::Cursor(number) => self.cursors[number].raise(),
         }
     }
 
@@ -262,7 +275,9 @@ impl Shared {
         let mut state = part.state.lock();
         loop {
             match state.read(partition, from.0, &everything, Instant::now()) {
-                Ok((LogRead::Pending, then)) if !self.is_closed() => self.go_on(part, then),
+                Ok((LogRead::Pending, then)) if !self.is_closed() => {
+                    self.act_after_read(part, then)
+                }
                 _ => return,
             }
             if part.changed.wait_until(&mut state, until).timed_out() {
@@ -273,7 +288,7 @@ impl Shared {
 }
 
 /// The thread that must act after a read.
-enum Then {
+enum AfterRead {
     Nothing,
     /// The watcher must query the bounds.
     Bounds,
@@ -281,21 +296,21 @@ enum Then {
     Cursor(usize),
 }
 
-impl State {
+impl PartitionState {
     /// What a reader at `from` gets, and which thread must act for it.
     fn read(
         &mut self,
         partition: PartitionId,
         from: u64,
-        wanted: &TypeFilter,
+        types: &TypeFilter,
         now: Instant,
-    ) -> Result<(LogRead, Then), LogError> {
-        if let Some(gone) = &self.gone {
-            return Err(LogError::Unavailable(gone.clone()));
+    ) -> Result<(LogRead, AfterRead), LogError> {
+        if let Some(missing) = &self.missing {
+            return Err(LogError::Unavailable(missing.clone()));
         }
         let Some((start, end)) = self.bounds.filter(|_| !self.doubtful) else {
             // Without bounds it is unknown whether `from` is within them.
-            return Ok((LogRead::Pending, Then::Bounds));
+            return Ok((LogRead::Pending, AfterRead::Bounds));
         };
         if from < start {
             let (from, start) = (Offset(from), Offset(start));
@@ -309,40 +324,43 @@ impl State {
             // A lost end is the worst fault of a log, so the error is returned only after
             // a second answer of the broker confirms it.
             (self.past_end, self.doubtful) = (true, true);
-            return Ok((LogRead::Pending, Then::Bounds));
+            return Ok((LogRead::Pending, AfterRead::Bounds));
         }
         self.past_end = false;
-        if let Some(read) = self.held(from, end, wanted, now) {
-            return Ok((read, Then::Nothing));
+        if let Some(read) = self.held(from, end, types, now) {
+            return Ok((read, AfterRead::Nothing));
         }
-        Ok((LogRead::Pending, self.place(from, now).map_or(Then::Nothing, Then::Cursor)))
+        Ok((
+            LogRead::Pending,
+            self.move_cursor(from, now).map_or(AfterRead::Nothing, AfterRead::Cursor),
+        ))
     }
 
-    /// Reads from the streams. If two streams have reached the same offset, one of them
-    /// is closed: otherwise both cursors would read the same records. The stream that
-    /// holds more is kept, because a slow reader may still need its chunks.
-    fn held(&mut self, from: u64, end: u64, wanted: &TypeFilter, now: Instant) -> Option<LogRead> {
-        let (mut found, mut nexts) = (None, Vec::new());
-        for (number, stream) in self.streams.iter_mut().enumerate() {
-            match stream.held(from, wanted, now) {
-                Held::Chunk(chunk) if found.is_none() => {
+    /// Reads from the buffers. If two buffers have reached the same offset, one of them
+    /// is closed: otherwise both cursors would read the same records. The buffer that
+    /// holds more is chosen, because a slow reader may still need its chunks.
+    fn held(&mut self, from: u64, end: u64, types: &TypeFilter, now: Instant) -> Option<LogRead> {
+        let (mut found, mut at_next) = (None, Vec::new());
+        for (number, buffer) in self.buffers.iter_mut().enumerate() {
+            match buffer.held(from, types, now) {
+                BufferLookup::Chunk(chunk) if found.is_none() => {
                     found = Some((number, LogRead::Chunk(chunk)));
                 }
-                Held::Skipped(next) if found.is_none() => {
+                BufferLookup::Skipped(next) if found.is_none() => {
                     found = Some((number, LogRead::Skipped { next: Offset(next) }));
                 }
-                Held::Next => nexts.push(number),
+                BufferLookup::Next => at_next.push(number),
                 _ => {}
             }
         }
-        let base = |number: usize| self.streams[number].base();
-        let most = nexts.iter().copied().min_by_key(|&number| base(number));
-        let kept = found.as_ref().map(|(number, _)| *number).or(most)?;
-        let kept_base = base(kept);
-        let at_end = self.streams[kept].at_end;
-        for number in nexts {
-            if number != kept && self.streams[number].base() >= kept_base {
-                self.streams[number].close();
+        let base = |number: usize| self.buffers[number].base();
+        let most = at_next.iter().copied().min_by_key(|&number| base(number));
+        let chosen = found.as_ref().map(|(number, _)| *number).or(most)?;
+        let chosen_base = base(chosen);
+        let at_end = self.buffers[chosen].at_end;
+        for number in at_next {
+            if number != chosen && self.buffers[number].base() >= chosen_base {
+                self.buffers[number].close();
                 // A reader may wait for a cursor, and only this flag wakes it.
                 self.starving = true;
             }
@@ -353,39 +371,39 @@ impl State {
 
     /// Moves a cursor to `from`: a free one, or the one that was used least recently. The
     /// furthest cursor stays, because it follows new events.
-    fn place(&mut self, from: u64, now: Instant) -> Option<usize> {
+    fn move_cursor(&mut self, from: u64, now: Instant) -> Option<usize> {
         // Only one cursor is protected: if several are at the end, the others must be
         // free to move.
-        let open = self.streams.iter().enumerate().filter(|(_, stream)| stream.open);
-        let furthest = open.max_by_key(|(_, stream)| (stream.next, stream.used)).map(|(n, _)| n);
+        let open = self.buffers.iter().enumerate().filter(|(_, buffer)| buffer.open);
+        let furthest = open.max_by_key(|(_, buffer)| (buffer.next, buffer.used)).map(|(n, _)| n);
         let mut choice = None;
-        for (number, stream) in self.streams.iter().enumerate() {
-            if !stream.open {
+        for (number, buffer) in self.buffers.iter().enumerate() {
+            if !buffer.open {
                 choice = Some((number, None));
                 break;
             }
-            if Some(number) == furthest && stream.next > from {
+            if Some(number) == furthest && buffer.next > from {
                 continue;
             }
-            let rested = stream.used.is_none_or(|used| now.duration_since(used) >= QUANTUM);
-            if rested && choice.is_none_or(|(_, used)| stream.used < used) {
-                choice = Some((number, stream.used));
+            let rested = buffer.used.is_none_or(|used| now.duration_since(used) >= QUANTUM);
+            if rested && choice.is_none_or(|(_, used)| buffer.used < used) {
+                choice = Some((number, buffer.used));
             }
         }
         self.starving |= choice.is_none();
         let (number, _) = choice?;
-        self.streams[number].ask(from, now);
+        self.buffers[number].request(from, now);
         Some(number)
     }
 
     /// Stores the topic's id that the broker reported. Returns `true` if it differs from
     /// the previous id; then everything known about the previous topic is discarded.
-    pub(crate) fn tell_topic(&mut self, id: Arc<str>) -> bool {
+    pub(crate) fn set_topic_id(&mut self, id: Arc<str>) -> bool {
         let other = self.topic_id.as_ref().is_some_and(|known| *known != id);
         self.topic_id = Some(id);
         if other {
-            self.streams.iter_mut().for_each(Stream::close);
-            (self.bounds, self.told, self.stable) = (None, None, 0);
+            self.buffers.iter_mut().for_each(ReadBuffer::close);
+            (self.bounds, self.answered_at, self.stable) = (None, None, 0);
             (self.doubtful, self.past_end) = (true, false);
             self.max_time = Timestamp::MIN;
         }
@@ -393,20 +411,20 @@ impl State {
     }
 
     /// Stores the bounds that the broker reported. `before` is the end that was known when
-    /// it was asked.
-    pub(crate) fn tell_bounds(&mut self, start: u64, end: u64, before: Option<u64>) {
+    /// the broker was asked.
+    pub(crate) fn set_bounds(&mut self, start: u64, end: u64, before: Option<u64>) {
         // Records that were read since the request exist, even if the answer is older. But
         // the end of a recreated topic can be lower than the previous one.
         self.stable = end;
         let known = self.bounds.map(|(_, end)| end);
         let end = if known == before { end } else { end.max(known.unwrap_or(0)) };
         self.bounds = Some((start, end));
-        self.told = Some(Instant::now());
-        (self.doubtful, self.gone) = (false, None);
+        self.answered_at = Some(Instant::now());
+        (self.doubtful, self.missing) = (false, None);
     }
 
     /// Raises the known end to `end`. Returns whether that changed it.
-    pub(crate) fn tell_end(&mut self, end: u64) -> bool {
+    pub(crate) fn raise_end(&mut self, end: u64) -> bool {
         match &mut self.bounds {
             Some((_, known)) if *known < end => {
                 *known = end;
@@ -416,7 +434,7 @@ impl State {
         }
     }
 
-    pub(crate) fn tell_time(&mut self, newest: Timestamp) {
+    pub(crate) fn set_newest_time(&mut self, newest: Timestamp) {
         self.max_time = self.max_time.max(newest);
     }
 }
@@ -446,33 +464,33 @@ mod tests {
     fn a_reader_far_behind_gets_a_cursor_where_all_stand_at_the_end() {
         let now = Instant::now();
         let at_end = |from| {
-            let mut stream = Stream::default();
-            stream.ask(from, now);
-            stream.asked = None;
-            stream.push(chunk(from, 10), 10, 1 << 20);
-            stream.at_end = true;
-            stream
+            let mut buffer = ReadBuffer::default();
+            buffer.request(from, now);
+            buffer.requested = None;
+            buffer.push(chunk(from, 10), 10, 1 << 20);
+            buffer.at_end = true;
+            buffer
         };
-        let mut state = State {
+        let mut state = PartitionState {
             bounds: Some((0, 10)),
-            streams: vec![at_end(5), at_end(7)],
-            ..State::default()
+            buffers: vec![at_end(5), at_end(7)],
+            ..PartitionState::default()
         };
         let everything = TypeFilter::everything();
         let later = now + QUANTUM;
         let (read, then) = state.read(PartitionId(0), 0, &everything, later).unwrap();
-        assert!(matches!(read, LogRead::Pending) && matches!(then, Then::Cursor(_)));
-        let places: Vec<_> = state.streams.iter().map(|stream| stream.asked).collect();
-        assert!(places.contains(&Some(0)) && places.contains(&None), "{places:?}");
+        assert!(matches!(read, LogRead::Pending) && matches!(then, AfterRead::Cursor(_)));
+        let partitions: Vec<_> = state.buffers.iter().map(|buffer| buffer.requested).collect();
+        assert!(partitions.contains(&Some(0)) && partitions.contains(&None), "{partitions:?}");
     }
 
     #[test]
     fn what_a_slow_reader_needs_is_not_let_go_of_by_one_at_the_end() {
         let now = Instant::now();
-        let mut state = State {
+        let mut state = PartitionState {
             bounds: Some((0, 10)),
-            streams: vec![Stream::default(), Stream::default()],
-            ..State::default()
+            buffers: vec![ReadBuffer::default(), ReadBuffer::default()],
+            ..PartitionState::default()
         };
         let partition = PartitionId(0);
         let everything = TypeFilter::everything();
@@ -480,14 +498,14 @@ mod tests {
         // One cursor waits at the end, another is moved far behind it.
         assert!(matches!(read(10), LogRead::Pending));
         assert!(matches!(read(0), LogRead::Pending));
-        let behind = state.streams.iter().position(|stream| stream.base() == 0).unwrap();
-        state.streams.iter_mut().for_each(|stream| stream.asked = None);
-        state.streams[behind].push(chunk(0, 10), 10, 1 << 20);
+        let behind = state.buffers.iter().position(|buffer| buffer.base() == 0).unwrap();
+        state.buffers.iter_mut().for_each(|buffer| buffer.requested = None);
+        state.buffers[behind].push(chunk(0, 10), 10, 1 << 20);
         let mut read = |from| state.read(partition, from, &everything, now).unwrap().0;
         for from in 0..10 {
             assert!(matches!(read(10), LogRead::Pending));
             assert!(matches!(read(from), LogRead::Chunk(_)), "{from}");
         }
-        assert_eq!(state.streams.iter().filter(|stream| stream.open).count(), 1);
+        assert_eq!(state.buffers.iter().filter(|buffer| buffer.open).count(), 1);
     }
 }

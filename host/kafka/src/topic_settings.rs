@@ -13,11 +13,11 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedHeaders, Headers, Message};
 
-use crate::client::{ANSWER, Context, base, pass, shows_tokens};
+use crate::client::{ANSWER, Context, apply_properties, base, shows_tokens};
 use crate::config::KafkaConfig;
-use crate::record::last;
+use crate::record_decoding::last;
+use crate::record_encoding;
 use crate::topics::block_on;
-use crate::written;
 
 /// Overhead of a batch with a single record, in bytes.
 const BATCH_BYTES: usize = 61;
@@ -50,7 +50,7 @@ impl SettingsClient {
             return Ok(None);
         }
         let mut client = base(config);
-        pass(config, &mut client);
+        apply_properties(config, &mut client);
         let admin = client.create_with_context(context.clone())?;
         let mut topics = config.topics.clone();
         topics.push(config.emit_topic().to_owned());
@@ -153,7 +153,7 @@ impl Undelivered {
 
 /// Why a record was not delivered.
 #[derive(Clone, Debug)]
-pub(crate) enum Failure {
+pub(crate) enum RecordFailure {
     /// The record is the cause, and sending it again cannot succeed.
     Rejected(RejectedEvent),
     /// A batch was too large, and other records in it may be the cause. From now on
@@ -176,23 +176,23 @@ pub(crate) fn verdict(
     topic: &str,
     settings: &TopicSettings,
     batching: Batching,
-) -> Failure {
+) -> RecordFailure {
     let event = undelivered.event.clone();
     match undelivered.code {
         Some(RDKafkaErrorCode::MessageSizeTooLarge) => {
             let bytes = undelivered.bytes;
             let fits = settings.batch_bytes_max.is_none_or(|max| bytes <= max);
             if fits && !batching.is_alone(bytes) {
-                return Failure::Together;
+                return RecordFailure::Together;
             }
             let limit = limit(topic, settings.batch_bytes_max.filter(|_| !fits));
-            Failure::Rejected(RejectedEvent::TooLarge { event, bytes, limit })
+            RecordFailure::Rejected(RejectedEvent::TooLarge { event, bytes, limit })
         }
         Some(RDKafkaErrorCode::InvalidRecord) => {
             let reason = format!("topic `{topic}` refuses its record: {}", undelivered.error);
-            Failure::Rejected(RejectedEvent::Refused { event, reason })
+            RecordFailure::Rejected(RejectedEvent::Refused { event, reason })
         }
-        _ => Failure::Unavailable(undelivered.error.clone()),
+        _ => RecordFailure::Unavailable(undelivered.error.clone()),
     }
 }
 
@@ -220,7 +220,7 @@ impl<'a> EventCheck<'a> {
             let limit = limit(self.topic, Some(self.bytes_max));
             return Err(RejectedEvent::TooLarge { event: named(), bytes, limit });
         }
-        if self.compacted && written::key(event, self.config.key).is_none() {
+        if self.compacted && record_encoding::key(event, self.config.key).is_none() {
             let reason = format!(
                 "topic `{}` is compacted and accepts only records with a key, but the event has none (`log.kafka.key`)",
                 self.topic
@@ -310,9 +310,9 @@ mod tests {
             let settings = settings(max);
             let batching = Batching::within(&settings, alone);
             let found = match verdict(&undelivered(code, bytes), "t", &settings, batching) {
-                Failure::Rejected(_) => "rejected",
-                Failure::Together => "together",
-                Failure::Unavailable(_) => "unavailable",
+                RecordFailure::Rejected(_) => "rejected",
+                RecordFailure::Together => "together",
+                RecordFailure::Unavailable(_) => "unavailable",
             };
             assert_eq!(found, expected, "{code:?} {bytes} {max:?} {alone}");
         }

@@ -11,7 +11,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 
-use crate::client::{ANSWER, Context, base, pass, shows_tokens};
+use crate::client::{ANSWER, Context, apply_properties, base, shows_tokens};
 use crate::config::KafkaConfig;
 
 /// How often a new topic is queried until the broker knows it.
@@ -100,7 +100,7 @@ fn count(consumer: &BaseConsumer<Context>, topic: &str) -> Result<Option<i32>, F
 
 fn create(config: &KafkaConfig, context: &Context, topic: &str) -> Result<(), Fault> {
     let mut client = base(config);
-    pass(config, &mut client);
+    apply_properties(config, &mut client);
     let admin: AdminClient<Context> =
         client.create_with_context(context.clone()).map_err(Fault::Client)?;
     let partitions = i32::try_from(config.create_partitions).unwrap_or(i32::MAX);
@@ -124,13 +124,13 @@ fn create(config: &KafkaConfig, context: &Context, topic: &str) -> Result<(), Fa
 
 /// Runs a future to completion on this thread.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
+    struct WakeThread(Thread);
+    impl Wake for WakeThread {
         fn wake(self: Arc<Self>) {
             self.0.unpark();
         }
     }
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let waker = Waker::from(Arc::new(WakeThread(std::thread::current())));
     let mut context = TaskContext::from_waker(&waker);
     let mut future = pin!(future);
     loop {

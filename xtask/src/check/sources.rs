@@ -4,7 +4,7 @@ use super::{Findings, Repository, code_lines, code_of};
 
 /// The files that may lift the workspace's lint `unsafe_code`.
 const UNSAFE_FILES: [&str; 3] =
-    ["host/plugin/src/cache.rs", "host/kafka/src/ids.rs", "sdk/rust/src/bindings.rs"];
+    ["host/plugin/src/cache.rs", "host/kafka/src/topic_ids.rs", "sdk/rust/src/bindings.rs"];
 
 /// The lint `unsafe_code` is lifted once in `plugin`, where precompiled code is
 /// loaded that a keyed hash proves to be our own, once in `kafka`, for a call of

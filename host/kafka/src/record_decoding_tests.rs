@@ -18,7 +18,7 @@ fn config(mapping: Option<Mapping>) -> KafkaConfig {
 fn read(mapping: Option<Mapping>, key: Option<&str>, headers: Pairs<'_>, payload: &[u8]) -> Event {
     let mut events = Events::new();
     let headers = headers.to_vec();
-    let raw = Raw {
+    let raw = RawRecord {
         topic: "orders",
         partition: 3,
         offset: 1841,
@@ -31,8 +31,8 @@ fn read(mapping: Option<Mapping>, key: Option<&str>, headers: Pairs<'_>, payload
     assert_eq!(events.len(), 1);
     let event = events.get(0).to_owned();
     match decoded {
-        Decoded::Event => assert_ne!(event.kind, UNREADABLE_TYPE),
-        Decoded::Unreadable(_) => assert_eq!(event.kind, UNREADABLE_TYPE),
+        DecodedRecord::Event => assert_ne!(event.kind, UNREADABLE_TYPE),
+        DecodedRecord::Unreadable(_) => assert_eq!(event.kind, UNREADABLE_TYPE),
         other => panic!("{other:?}"),
     }
     event
@@ -281,7 +281,7 @@ fn a_header_whose_name_is_not_utf8_is_passed() {
             Some(self.0[index.checked_sub(1)?])
         }
     }
-    let raw = Raw {
+    let raw = RawRecord {
         topic: "orders",
         partition: 0,
         offset: 1,
@@ -291,7 +291,7 @@ fn a_header_whose_name_is_not_utf8_is_passed() {
         headers: &Nameless(BINARY.to_vec()),
     };
     let mut events = Events::new();
-    assert_eq!(Decoder::new(&config(None)).read(&raw, &mut events), Decoded::Event);
+    assert_eq!(Decoder::new(&config(None)).read(&raw, &mut events), DecodedRecord::Event);
     assert_eq!(events.kind(0), "order.placed");
 }
 
@@ -300,7 +300,7 @@ fn a_record_whose_own_time_is_out_of_range_is_unreadable_only_if_the_time_is_nee
     let headers = BINARY.to_vec();
     let with_time = [BINARY, &[("ce_time", Some(b"2026-01-01T00:00:00Z".as_slice()))]].concat();
     for (headers, readable) in [(headers, false), (with_time, true)] {
-        let raw = Raw {
+        let raw = RawRecord {
             topic: "orders",
             partition: 0,
             offset: 1,
@@ -311,7 +311,7 @@ fn a_record_whose_own_time_is_out_of_range_is_unreadable_only_if_the_time_is_nee
         };
         let mut events = Events::new();
         let decoded = Decoder::new(&config(None)).read(&raw, &mut events);
-        assert_eq!(decoded == Decoded::Event, readable, "{decoded:?}");
+        assert_eq!(decoded == DecodedRecord::Event, readable, "{decoded:?}");
         assert!(events.times()[0].is_in_range());
     }
 }
@@ -394,7 +394,7 @@ fn a_record_without_a_value_is_a_tombstone_unless_it_is_an_event_in_binary_mode(
     for mapping in [None, Some(Mapping::default())] {
         let mut decoder = Decoder::new(&config(mapping));
         let mut events = Events::new();
-        let mut raw = Raw {
+        let mut raw = RawRecord {
             topic: "orders",
             partition: 0,
             offset: 0,
@@ -403,12 +403,12 @@ fn a_record_without_a_value_is_a_tombstone_unless_it_is_an_event_in_binary_mode(
             payload: None,
             headers: &None,
         };
-        assert_eq!(decoder.read(&raw, &mut events), Decoded::Tombstone);
+        assert_eq!(decoder.read(&raw, &mut events), DecodedRecord::Tombstone);
         raw.headers = &media;
-        assert_eq!(decoder.read(&raw, &mut events), Decoded::Tombstone);
+        assert_eq!(decoder.read(&raw, &mut events), DecodedRecord::Tombstone);
         assert!(events.is_empty());
         raw.headers = &headers;
-        assert_eq!(decoder.read(&raw, &mut events), Decoded::Event);
+        assert_eq!(decoder.read(&raw, &mut events), DecodedRecord::Event);
         assert_eq!(events.kind(0), "order.placed");
     }
 }

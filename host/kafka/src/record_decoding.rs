@@ -22,8 +22,8 @@ use rdkafka::message::{BorrowedHeaders, Headers};
 use serde::Deserialize;
 
 use crate::config::KafkaConfig;
-use crate::mapping::Compiled;
-use crate::quiet;
+use crate::mapping::CompiledMapping;
+use crate::panic_guard;
 
 /// The prefix of attribute headers.
 const PREFIX: &str = "ce_";
@@ -44,7 +44,7 @@ pub(crate) const UNREADABLE_KEY: &str = "kafkakey";
 
 /// A record as it is in its topic.
 #[derive(Clone, Copy)]
-pub(crate) struct Raw<'a> {
+pub(crate) struct RawRecord<'a> {
     pub(crate) topic: &'a str,
     pub(crate) partition: i32,
     pub(crate) offset: u64,
@@ -73,7 +73,7 @@ impl Header for Option<&BorrowedHeaders> {
         let headers = (*self)?;
         // The client library panics if the name is not UTF-8, and anyone who may write
         // to the topic can write such a name.
-        let header = quiet::catch(|| headers.get(index))?;
+        let header = panic_guard::catch(|| headers.get(index))?;
         Some((header.key, header.value))
     }
 }
@@ -103,7 +103,7 @@ pub(crate) fn without_mark(json: &[u8]) -> &[u8] {
     json.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(json)
 }
 
-impl<'a> Raw<'a> {
+impl<'a> RawRecord<'a> {
     fn all(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
         all(self.headers)
     }
@@ -124,7 +124,7 @@ impl<'a> Raw<'a> {
 
 /// The result of decoding a record.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Decoded {
+pub(crate) enum DecodedRecord {
     /// An event was added.
     Event,
     /// An unreadable record was added, for this reason.
@@ -139,7 +139,7 @@ pub(crate) enum Decoded {
 /// Decodes records of all topics.
 pub(crate) struct Decoder {
     reader: Reader,
-    mappings: HashMap<String, Compiled>,
+    mappings: HashMap<String, CompiledMapping>,
     /// The event type that the current record claims, if it is known.
     kind: String,
 }
@@ -153,21 +153,21 @@ impl Decoder {
     }
 
     /// Adds `raw` to `into`, as an event or as an unreadable record with the reason.
-    pub(crate) fn read(&mut self, raw: &Raw<'_>, into: &mut Events) -> Decoded {
+    pub(crate) fn read(&mut self, raw: &RawRecord<'_>, into: &mut Events) -> DecodedRecord {
         self.reader.set_time_default(raw.time);
         self.reader.set_host_events(false);
         self.kind.clear();
         let count = into.len();
         let reason = match self.event(raw, into) {
-            Ok(true) => return Decoded::Event,
-            Ok(false) => return Decoded::Tombstone,
-            Err(EventError::TooManyTypes) => return Decoded::Full,
+            Ok(true) => return DecodedRecord::Event,
+            Ok(false) => return DecodedRecord::Tombstone,
+            Err(EventError::TooManyTypes) => return DecodedRecord::Full,
             Err(error) => error.to_string(),
         };
         assert_eq!(into.len(), count, "a refused event is not added");
         match unreadable(raw, &reason, &self.kind, into) {
-            true => Decoded::Unreadable(reason),
-            false => Decoded::Full,
+            true => DecodedRecord::Unreadable(reason),
+            false => DecodedRecord::Full,
         }
     }
 
@@ -178,7 +178,7 @@ impl Decoder {
 
     /// Adds the event. Returns `false` if the record is a tombstone: it has no value and is
     /// not a CloudEvent in binary mode.
-    fn event(&mut self, raw: &Raw<'_>, into: &mut Events) -> Result<bool, EventError> {
+    fn event(&mut self, raw: &RawRecord<'_>, into: &mut Events) -> Result<bool, EventError> {
         let (mut binary, mut media) = (false, None);
         for (name, value) in raw.all() {
             if name.starts_with(PREFIX) {
@@ -214,7 +214,7 @@ impl Decoder {
         }
         let read = self.reader.structured(payload, into);
         if read.is_err() {
-            let claimed: Option<Claimed<'_>> = serde_json::from_slice(without_mark(payload)).ok();
+            let claimed: Option<TypeProbe<'_>> = serde_json::from_slice(without_mark(payload)).ok();
             self.kind.push_str(claimed.and_then(|claimed| claimed.kind).as_deref().unwrap_or(""));
         }
         read
@@ -228,7 +228,7 @@ impl Decoder {
     fn binary(
         &mut self,
         media: Option<&str>,
-        raw: &Raw<'_>,
+        raw: &RawRecord<'_>,
         into: &mut Events,
     ) -> Result<(), EventError> {
         let (mut attributes, mut media) = (Attributes::of_log(), media);
@@ -272,13 +272,18 @@ impl Decoder {
 
 /// The part of an event in structured mode that names its type.
 #[derive(Deserialize)]
-struct Claimed<'a> {
+struct TypeProbe<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<Cow<'a, str>>,
 }
 
 /// Adds a heartbeat. Its time is limited to its record's time.
-fn heartbeat(raw: &Raw<'_>, id: &str, time: &str, into: &mut Events) -> Result<(), EventError> {
+fn heartbeat(
+    raw: &RawRecord<'_>,
+    id: &str,
+    time: &str,
+    into: &mut Events,
+) -> Result<(), EventError> {
     check_text("id", id, KEY_BYTES_MAX)?;
     let event = EventRef {
         id,
@@ -298,8 +303,8 @@ fn in_range(time: Timestamp) -> Timestamp {
 
 /// Adds `raw` as an unreadable record. Returns `false` if `into` has no room for another
 /// type.
-fn unreadable(raw: &Raw<'_>, reason: &str, kind: &str, into: &mut Events) -> bool {
-    let Raw { topic, partition, offset, .. } = raw;
+fn unreadable(raw: &RawRecord<'_>, reason: &str, kind: &str, into: &mut Events) -> bool {
+    let RawRecord { topic, partition, offset, .. } = raw;
     let key = raw.key_text().filter(|key| check_text("key", key, KEY_BYTES_MAX).is_ok());
     let short = key.filter(|key| key.len() <= 80 && !key.is_empty());
     let named = short.map_or_else(String::new, |key| format!(" (key `{key}`)"));
@@ -345,5 +350,5 @@ fn starts_with(media: &str, front: &str) -> bool {
 }
 
 #[cfg(test)]
-#[path = "record_tests.rs"]
+#[path = "record_decoding_tests.rs"]
 mod tests;

@@ -10,7 +10,7 @@ use rdkafka::message::Message;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use crate::client::{ANSWER, Context, consumer_with, time_of};
-use crate::record::{Decoded, Decoder, Raw};
+use crate::record_decoding::{DecodedRecord, Decoder, RawRecord};
 use crate::shared::Shared;
 use crate::topics;
 
@@ -115,7 +115,7 @@ fn collect(
         let found = parts.iter().find(|(partition, _)| *partition == message.partition());
         let Some((partition, id)) = found else { continue };
         let offset = u64::try_from(message.offset()).unwrap_or(0);
-        let raw = Raw {
+        let raw = RawRecord {
             topic,
             partition: *partition,
             offset,
@@ -125,7 +125,7 @@ fn collect(
             headers: &message.headers(),
         };
         events.clear();
-        if decoder.read(&raw, &mut events) == Decoded::Event {
+        if decoder.read(&raw, &mut events) == DecodedRecord::Event {
             let event = events.get(0);
             let identity = identity(&event);
             window.push(identity, *id, Offset(offset));

@@ -11,10 +11,10 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use crate::client::{ANSWER, Context, is_gone};
-use crate::partitions::Place;
-use crate::shared::{Part, Shared};
+use crate::partitions::TopicPartition;
+use crate::shared::{Partition, Shared};
 use crate::topic_settings::SettingsClient;
-use crate::{ids, topics};
+use crate::{topic_ids, topics};
 
 /// The least time between two queries of bounds that readers requested.
 const LEAST: Duration = Duration::from_millis(50);
@@ -38,22 +38,22 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>, settings: Option<&Sett
     while !shared.is_closed() {
         // The client reads no records. Other events must not pile up in its queue.
         while consumer.poll(Duration::ZERO).is_some() {}
-        let wanted = std::mem::take(&mut *shared.wanted.lock());
+        let requested = std::mem::take(&mut *shared.bounds_requests.lock());
         if whole.is_none_or(|at| at.elapsed() >= refresh) {
             // Before the bounds are queried, so that they belong to this topic or to a
             // later one.
             identify(shared, consumer);
-            let all: Vec<&Part> = shared.parts.iter().collect();
+            let all: Vec<&Partition> = shared.parts.iter().collect();
             ask(shared, consumer, &all);
             whole = Some(Instant::now());
-        } else if !wanted.is_empty() {
-            let some = wanted.iter().filter_map(|number| shared.parts.get(*number as usize));
+        } else if !requested.is_empty() {
+            let some = requested.iter().filter_map(|number| shared.parts.get(*number as usize));
             ask(shared, consumer, &some.collect::<Vec<_>>());
         }
         if counted.elapsed() >= PARTITIONS_EVERY {
             // If the broker does not answer, the second query is skipped.
             if let (true, Some(settings)) = (count(shared, consumer), settings) {
-                learn(shared, settings);
+                refresh_settings(shared, settings);
             }
             counted = Instant::now();
         }
@@ -65,12 +65,12 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>, settings: Option<&Sett
 
 /// Queries the ids of the topics, and notes those that were recreated.
 fn identify(shared: &Shared, consumer: &BaseConsumer<Context>) {
-    for (topic, id) in ids::of(consumer, &shared.config.topics) {
+    for (topic, id) in topic_ids::topic_ids(consumer, &shared.config.topics) {
         let id: Arc<str> = id.into();
-        let its = shared.parts.iter().filter(|part| *part.place.topic == *topic);
-        let remade: Vec<&Part> =
-            its.filter(|part| part.state.lock().tell_topic(id.clone())).collect();
-        if remade.is_empty() {
+        let its = shared.parts.iter().filter(|part| *part.topic_partition.topic == *topic);
+        let recreated: Vec<&Partition> =
+            its.filter(|part| part.state.lock().set_topic_id(id.clone())).collect();
+        if recreated.is_empty() {
             continue;
         }
         tracing::warn!(
@@ -78,38 +78,38 @@ fn identify(shared: &Shared, consumer: &BaseConsumer<Context>) {
             "the topic was deleted and recreated: projections that have read it halt"
         );
         if topic == shared.config.ingest_topic() {
-            shared.remade.store(true, Ordering::Release);
+            shared.recreated.store(true, Ordering::Release);
         }
-        remade.into_iter().for_each(|part| shared.wake(part));
+        recreated.into_iter().for_each(|part| shared.wake(part));
     }
 }
 
 /// Queries and stores the bounds of `parts`.
-fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part]) {
+fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Partition]) {
     let before: Vec<Option<u64>> =
         parts.iter().map(|part| part.state.lock().bounds.map(|(_, end)| end)).collect();
     let answers = offsets(consumer, parts, KafkaOffset::Beginning)
         .and_then(|starts| Ok((starts, offsets(consumer, parts, KafkaOffset::End)?)));
     let (starts, ends) = match answers {
         Ok(answers) => answers,
-        Err(error) => return refused(shared, consumer, parts, &error),
+        Err(error) => return report_refusal(shared, consumer, parts, &error),
     };
-    shared.said.clear();
-    let looks_other = |(place, part): (usize, &&Part)| {
-        let was_gone = part.state.lock().gone.is_some();
-        was_gone || ends[place].as_ref().is_ok_and(|end| before[place] > Some(*end))
+    shared.report.clear();
+    let looks_other = |(index, part): (usize, &&Partition)| {
+        let was_missing = part.state.lock().missing.is_some();
+        was_missing || ends[index].as_ref().is_ok_and(|end| before[index] > Some(*end))
     };
     if parts.iter().enumerate().any(looks_other) {
         identify(shared, consumer);
     }
-    for (place, part) in parts.iter().enumerate() {
+    for (index, part) in parts.iter().enumerate() {
         let mut state = part.state.lock();
-        match (&starts[place], &ends[place]) {
+        match (&starts[index], &ends[index]) {
             (Ok(start), Ok(end)) => {
                 let known = state.bounds;
                 let owed = std::mem::take(&mut state.waited_for) | state.doubtful;
-                state.tell_bounds(*start, *end, before[place]);
-                let waiting = state.streams.iter().any(|s| s.at_end && s.next < *end);
+                state.set_bounds(*start, *end, before[index]);
+                let waiting = state.buffers.iter().any(|s| s.at_end && s.next < *end);
                 let news = known != state.bounds;
                 drop(state);
                 if waiting {
@@ -131,13 +131,22 @@ fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part]) {
 
 /// Handles a failed query for `parts`. One missing topic makes the query fail for all
 /// partitions, so then each topic is queried alone.
-fn refused(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part], error: &KafkaError) {
-    let gone = error.rdkafka_error_code().is_some_and(is_gone);
-    let one = parts.windows(2).all(|pair| pair[0].place.topic == pair[1].place.topic);
-    if gone && !one {
+fn report_refusal(
+    shared: &Shared,
+    consumer: &BaseConsumer<Context>,
+    parts: &[&Partition],
+    error: &KafkaError,
+) {
+    let missing = error.rdkafka_error_code().is_some_and(is_gone);
+    let one =
+        parts.windows(2).all(|pair| pair[0].topic_partition.topic == pair[1].topic_partition.topic);
+    if missing && !one {
         for topic in &shared.config.topics {
-            let its: Vec<&Part> =
-                parts.iter().filter(|part| *part.place.topic == **topic).copied().collect();
+            let its: Vec<&Partition> = parts
+                .iter()
+                .filter(|part| *part.topic_partition.topic == **topic)
+                .copied()
+                .collect();
             if !its.is_empty() {
                 ask(shared, consumer, &its);
             }
@@ -145,56 +154,62 @@ fn refused(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Part], e
         return;
     }
     tracing::debug!(%error, "the bounds of partitions cannot be read");
-    consumer.context().told(error, &error.to_string());
+    consumer.context().record_error(error, &error.to_string());
     for part in parts {
         fault(shared, part, error);
     }
 }
 
 /// Handles a failed query of the bounds of `part`.
-fn fault(shared: &Shared, part: &Part, error: &KafkaError) {
+fn fault(shared: &Shared, part: &Partition, error: &KafkaError) {
     match error.rdkafka_error_code() {
         Some(code) if is_gone(code) => {
-            let gone = format!("{} does not exist: was its topic deleted? ({code})", part.place);
-            part.state.lock().gone = Some(gone);
+            let missing =
+                format!("{} does not exist: was its topic deleted? ({code})", part.topic_partition);
+            part.state.lock().missing = Some(missing);
             shared.wake(part);
         }
         _ => {
-            tracing::debug!(%error, partition = %part.place, "the bounds of a partition cannot be read")
+            tracing::debug!(%error, partition = %part.topic_partition, "the bounds of a partition cannot be read")
         }
     }
 }
 
 /// Makes cursors that stopped before the partition's `end` check once more, in case no
 /// record arrives by itself.
-fn confirm(shared: &Shared, part: &Part, end: u64) {
+fn confirm(shared: &Shared, part: &Partition, end: u64) {
     let mut state = part.state.lock();
-    for (number, stream) in state.streams.iter_mut().enumerate() {
-        if stream.at_end && stream.next < end {
-            stream.doubted = true;
+    for (number, buffer) in state.buffers.iter_mut().enumerate() {
+        if buffer.at_end && buffer.next < end {
+            buffer.doubted = true;
             shared.cursors[number].raise();
         }
     }
 }
 
-type Answer = KafkaResult<u64>;
+type BoundsReply = KafkaResult<u64>;
 
 /// The first or the next offset of each of `parts`.
 fn offsets(
     consumer: &BaseConsumer<Context>,
-    parts: &[&Part],
+    parts: &[&Partition],
     which: KafkaOffset,
-) -> KafkaResult<Vec<Answer>> {
+) -> KafkaResult<Vec<BoundsReply>> {
     let mut list = TopicPartitionList::with_capacity(parts.len());
     for part in parts {
-        list.add_partition_offset(&part.place.topic, part.place.partition, which)?;
+        list.add_partition_offset(
+            &part.topic_partition.topic,
+            part.topic_partition.partition,
+            which,
+        )?;
     }
     let found = consumer.offsets_for_times(list, ANSWER)?;
     let elements = found.elements();
     let answers = parts.iter().map(|part| {
-        let element = elements
-            .iter()
-            .find(|e| e.partition() == part.place.partition && e.topic() == &*part.place.topic);
+        let element = elements.iter().find(|e| {
+            e.partition() == part.topic_partition.partition
+                && e.topic() == &*part.topic_partition.topic
+        });
         let element = element.ok_or(KafkaError::Canceled)?;
         element.error()?;
         match element.offset() {
@@ -206,9 +221,9 @@ fn offsets(
 }
 
 /// Queries the topics' settings, which an operator can change at any time.
-pub(crate) fn learn(shared: &Shared, settings: &SettingsClient) {
+pub(crate) fn refresh_settings(shared: &Shared, settings: &SettingsClient) {
     match settings.ask() {
-        Ok(told) => shared.tell_settings(told),
+        Ok(known) => shared.set_topic_settings(known),
         Err(error) => tracing::debug!(%error, "the settings of topics cannot be read now"),
     }
 }
@@ -219,13 +234,15 @@ fn count(shared: &Shared, consumer: &BaseConsumer<Context>) -> bool {
     for topic in &shared.config.topics {
         let Ok(partitions) = topics::partitions(consumer, topic) else { return false };
         let added = partitions.into_iter().filter(|p| shared.part_at(topic, *p).is_none());
-        unread.extend(added.map(|partition| Place { topic: topic.as_str().into(), partition }));
+        unread.extend(
+            added.map(|partition| TopicPartition { topic: topic.as_str().into(), partition }),
+        );
     }
     let mut known = shared.unread.lock();
     if *known != unread {
-        for place in unread.iter().filter(|place| !known.contains(place)) {
+        for added in unread.iter().filter(|added| !known.contains(added)) {
             tracing::warn!(
-                partition = %place,
+                partition = %added,
                 "a partition was added: restart the server to read it"
             );
         }

@@ -7,59 +7,59 @@ use std::time::Instant;
 
 use lantern_core::{Chunk, Offset, TypeFilter};
 
-/// Memory that a piece takes in addition to its events, in bytes.
+/// Memory that a chunk takes in addition to its events, in bytes.
 const PIECE_BYTES: usize = 2_048;
 
 /// The chunks of a partition that a cursor holds.
 #[derive(Default)]
-pub(crate) struct Stream {
+pub(crate) struct ReadBuffer {
     /// The offset at which the cursor must restart; `None` once it has.
-    pub(crate) asked: Option<u64>,
+    pub(crate) requested: Option<u64>,
     /// Whether the cursor reads this partition, or is about to.
     pub(crate) open: bool,
     /// All events from here up to `next` are held.
     base: u64,
     /// The next offset that the cursor will read.
     pub(crate) next: u64,
-    pieces: VecDeque<Piece>,
+    chunks: VecDeque<BufferedChunk>,
     bytes: usize,
     /// Whether the cursor has been at the partition's end since its last record.
     pub(crate) at_end: bool,
     /// Whether the cursor must check the partition's end once more.
     pub(crate) doubted: bool,
-    /// Whether the stream is full, so that the cursor waits for readers to catch up.
+    /// Whether the buffer is full, so that the cursor waits for readers to catch up.
     pub(crate) full: bool,
     /// The highest offset that a reader has requested.
     read_to: u64,
-    /// When a reader last used the stream.
+    /// When a reader last used the buffer.
     pub(crate) used: Option<Instant>,
 }
 
-struct Piece {
+struct BufferedChunk {
     chunk: Arc<Chunk>,
-    /// The offset after the last one that this piece and those before it cover.
+    /// The offset after the last one that this chunk and those before it cover.
     end: u64,
     bytes: usize,
 }
 
-/// What a stream has for an offset.
+/// What a buffer has for an offset.
 #[derive(Debug)]
-pub(crate) enum Held {
+pub(crate) enum BufferLookup {
     /// A chunk with an event at this offset or later.
     Chunk(Arc<Chunk>),
     /// No wanted event is before this offset.
     Skipped(u64),
     /// The cursor will read this offset next.
     Next,
-    /// The stream does not cover this offset.
+    /// The buffer does not cover this offset.
     No,
 }
 
-impl Stream {
-    /// Restarts the stream at `from`, and requests the same of the cursor.
-    pub(crate) fn ask(&mut self, from: u64, now: Instant) {
+impl ReadBuffer {
+    /// Restarts the buffer at `from`, and requests the same of the cursor.
+    pub(crate) fn request(&mut self, from: u64, now: Instant) {
         *self = Self {
-            asked: Some(from),
+            requested: Some(from),
             open: true,
             base: from,
             next: from,
@@ -69,7 +69,7 @@ impl Stream {
         };
     }
 
-    /// Closes the stream and frees the cursor.
+    /// Closes the buffer and frees the cursor.
     pub(crate) fn close(&mut self) {
         *self = Self::default();
     }
@@ -79,33 +79,33 @@ impl Stream {
         self.base
     }
 
-    /// What the stream holds from `from` on.
-    pub(crate) fn held(&mut self, from: u64, wanted: &TypeFilter, now: Instant) -> Held {
+    /// What the buffer holds from `from` on.
+    pub(crate) fn held(&mut self, from: u64, types: &TypeFilter, now: Instant) -> BufferLookup {
         if !self.open || from < self.base || from > self.next {
-            return Held::No;
+            return BufferLookup::No;
         }
         self.used = Some(now);
         self.read_to = self.read_to.max(from);
         if from == self.next {
-            return Held::Next;
+            return BufferLookup::Next;
         }
-        let mut place = self.pieces.partition_point(|piece| piece.end <= from);
-        while let Some(piece) = self.pieces.get(place) {
-            let chunk = &piece.chunk;
+        let mut index = self.chunks.partition_point(|chunk| chunk.end <= from);
+        while let Some(chunk) = self.chunks.get(index) {
+            let chunk = &chunk.chunk;
             let events = &chunk.events;
             let later = chunk.index_of(Offset(from)) < events.len();
-            if later && events.type_names().iter().any(|kind| wanted.matches(kind)) {
-                return Held::Chunk(Arc::clone(chunk));
+            if later && events.type_names().iter().any(|kind| types.matches(kind)) {
+                return BufferLookup::Chunk(Arc::clone(chunk));
             }
-            place += 1;
+            index += 1;
         }
-        Held::Skipped(self.next)
+        BufferLookup::Skipped(self.next)
     }
 
     /// Adds a chunk that the cursor has read. Afterwards all offsets up to `end` are known.
     pub(crate) fn push(&mut self, chunk: Chunk, end: u64, limit: usize) {
         let bytes = chunk.events.bytes() + PIECE_BYTES;
-        self.pieces.push_back(Piece { chunk: Arc::new(chunk), end, bytes });
+        self.chunks.push_back(BufferedChunk { chunk: Arc::new(chunk), end, bytes });
         self.bytes += bytes;
         self.next = end;
         self.at_end = false;
@@ -116,7 +116,7 @@ impl Stream {
     pub(crate) fn pass(&mut self, end: u64) {
         if end > self.next {
             self.next = end;
-            if let Some(last) = self.pieces.back_mut() {
+            if let Some(last) = self.chunks.back_mut() {
                 last.end = end;
             } else {
                 self.base = self.base.min(end);
@@ -128,23 +128,23 @@ impl Stream {
     /// are held. Sets `full` if the unread chunks alone reach the limit.
     pub(crate) fn trim(&mut self, limit: usize) {
         while self.bytes > limit
-            && let Some(first) = self.pieces.front()
+            && let Some(first) = self.chunks.front()
             && first.end <= self.read_to
         {
             self.base = first.end;
             self.bytes -= first.bytes;
-            self.pieces.pop_front();
+            self.chunks.pop_front();
         }
         self.full = self.ahead() >= limit;
     }
 
     /// The bytes of chunks that no reader has requested yet.
     fn ahead(&self) -> usize {
-        let unread = self.pieces.iter().rev().take_while(|piece| piece.end > self.read_to);
-        unread.map(|piece| piece.bytes).sum()
+        let unread = self.chunks.iter().rev().take_while(|chunk| chunk.end > self.read_to);
+        unread.map(|chunk| chunk.bytes).sum()
     }
 
-    /// Whether the stream was full and has room now.
+    /// Whether the buffer was full and has room now.
     pub(crate) fn has_room_again(&mut self, limit: usize) -> bool {
         if !self.full || self.ahead() >= limit / 2 {
             return false;
@@ -171,24 +171,24 @@ mod tests {
         Chunk { partition: PartitionId(0), offsets, events, appended: Vec::new() }
     }
 
-    fn told(stream: &mut Stream, from: u64, kind: &str) -> String {
+    fn looked_up(buffer: &mut ReadBuffer, from: u64, kind: &str) -> String {
         let wanted = TypeFilter::new(&[kind.to_owned()]);
-        match stream.held(from, &wanted, Instant::now()) {
-            Held::Chunk(chunk) => format!("chunk {}", chunk.offset(0)),
-            Held::Skipped(next) => format!("skipped {next}"),
-            Held::Next => "next".into(),
-            Held::No => "no".into(),
+        match buffer.held(from, &wanted, Instant::now()) {
+            BufferLookup::Chunk(chunk) => format!("chunk {}", chunk.offset(0)),
+            BufferLookup::Skipped(next) => format!("skipped {next}"),
+            BufferLookup::Next => "next".into(),
+            BufferLookup::No => "no".into(),
         }
     }
 
     #[test]
     fn gaps_and_what_is_not_wanted_are_passed() {
-        let mut stream = Stream::default();
-        assert_eq!(told(&mut stream, 5, "a"), "no");
-        stream.ask(5, Instant::now());
-        assert_eq!(told(&mut stream, 5, "a"), "next");
-        stream.push(chunk(&[7, 9], "a"), 10, 1 << 20);
-        stream.push(chunk(&[12], "b"), 13, 1 << 20);
+        let mut buffer = ReadBuffer::default();
+        assert_eq!(looked_up(&mut buffer, 5, "a"), "no");
+        buffer.request(5, Instant::now());
+        assert_eq!(looked_up(&mut buffer, 5, "a"), "next");
+        buffer.push(chunk(&[7, 9], "a"), 10, 1 << 20);
+        buffer.push(chunk(&[12], "b"), 13, 1 << 20);
         for (from, kind, expected) in [
             (4, "a", "no"),
             (5, "a", "chunk 7"),
@@ -199,35 +199,35 @@ mod tests {
             (13, "b", "next"),
             (14, "b", "no"),
         ] {
-            assert_eq!(told(&mut stream, from, kind), expected, "{from} {kind}");
+            assert_eq!(looked_up(&mut buffer, from, kind), expected, "{from} {kind}");
         }
         // Transaction markers at the end.
-        stream.pass(15);
-        assert_eq!(told(&mut stream, 13, "b"), "skipped 15");
-        assert_eq!(told(&mut stream, 15, "b"), "next");
+        buffer.pass(15);
+        assert_eq!(looked_up(&mut buffer, 13, "b"), "skipped 15");
+        assert_eq!(looked_up(&mut buffer, 15, "b"), "next");
     }
 
     #[test]
     fn it_holds_no_more_than_its_limit_and_what_nobody_has_read() {
         let limit = 10_000;
-        let mut stream = Stream::default();
-        stream.ask(0, Instant::now());
+        let mut buffer = ReadBuffer::default();
+        buffer.request(0, Instant::now());
         let mut next = 0;
-        while !stream.full {
-            stream.push(chunk(&[next], "a"), next + 1, limit);
+        while !buffer.full {
+            buffer.push(chunk(&[next], "a"), next + 1, limit);
             next += 1;
         }
         assert!(next < 6, "{next}");
-        assert_eq!(told(&mut stream, 0, "a"), "chunk 0");
-        assert!(!stream.has_room_again(limit), "no reader came closer");
-        assert_eq!(told(&mut stream, next, "a"), "next");
-        assert!(stream.has_room_again(limit));
+        assert_eq!(looked_up(&mut buffer, 0, "a"), "chunk 0");
+        assert!(!buffer.has_room_again(limit), "no reader came closer");
+        assert_eq!(looked_up(&mut buffer, next, "a"), "next");
+        assert!(buffer.has_room_again(limit));
         for _ in 0..10 {
-            stream.push(chunk(&[next], "a"), next + 1, limit);
+            buffer.push(chunk(&[next], "a"), next + 1, limit);
             next += 1;
-            told(&mut stream, next, "a");
+            looked_up(&mut buffer, next, "a");
         }
-        assert_eq!(told(&mut stream, 0, "a"), "no", "the oldest were evicted");
-        assert!(stream.bytes <= limit + 4_000, "{}", stream.bytes);
+        assert_eq!(looked_up(&mut buffer, 0, "a"), "no", "the oldest were evicted");
+        assert!(buffer.bytes <= limit + 4_000, "{}", buffer.bytes);
     }
 }

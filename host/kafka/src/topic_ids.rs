@@ -12,7 +12,10 @@ use crate::client::{ANSWER, Context};
 
 /// The ids of the `topics` that the broker knows, by name, as 32 hexadecimal digits.
 /// Brokers older than Kafka 2.8 have no ids. Blocks.
-pub(crate) fn of(consumer: &BaseConsumer<Context>, topics: &[String]) -> HashMap<String, String> {
+pub(crate) fn topic_ids(
+    consumer: &BaseConsumer<Context>,
+    topics: &[String],
+) -> HashMap<String, String> {
     let names: Vec<_> =
         topics.iter().filter_map(|topic| CString::new(topic.as_str()).ok()).collect();
     let found = ask(consumer, &names).into_iter().filter(|(_, bits)| *bits != 0);
@@ -45,8 +48,8 @@ fn ask(consumer: &BaseConsumer<Context>, names: &[CString]) -> Vec<(String, u128
             if !result.is_null() {
                 let mut count = 0;
                 let found = sys::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
-                for place in 0..count {
-                    let topic = *found.add(place);
+                for index in 0..count {
+                    let topic = *found.add(index);
                     let name = CStr::from_ptr(sys::rd_kafka_TopicDescription_name(topic));
                     let id = sys::rd_kafka_TopicDescription_topic_id(topic);
                     let high = sys::rd_kafka_Uuid_most_significant_bits(id).cast_unsigned();

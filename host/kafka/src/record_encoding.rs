@@ -80,12 +80,12 @@ mod tests {
 
     use super::*;
     use crate::config::KafkaConfig;
-    use crate::record::{Decoded, Decoder, Raw};
+    use crate::record_decoding::{DecodedRecord, Decoder, RawRecord};
 
     fn written_and_read(event: &Event) -> Event {
         let headers = headers(&event.as_ref(), &[("note", "1")]);
         let borrowed = Some(headers.as_borrowed());
-        let raw = Raw {
+        let raw = RawRecord {
             topic: "t",
             partition: 0,
             offset: 0,
@@ -97,7 +97,7 @@ mod tests {
         let mut events = Events::new();
         let config = KafkaConfig { topics: vec!["t".into()], ..KafkaConfig::default() };
         let read = Decoder::new(&config).read(&raw, &mut events);
-        assert_eq!(read, Decoded::Event);
+        assert_eq!(read, DecodedRecord::Event);
         events.get(0).to_owned()
     }
 

@@ -16,11 +16,11 @@ use rdkafka::message::{BorrowedHeaders, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
-use crate::client::{ANSWER, Context, attend, base, consumer, pass};
+use crate::client::{ANSWER, Context, apply_properties, base, consumer, poll_for_token};
 use crate::config::KafkaConfig;
-use crate::partitions::Place;
+use crate::partitions::TopicPartition;
 use crate::shared::Shared;
-use crate::{record, topics, written};
+use crate::{record_decoding, record_encoding, topics};
 
 /// How long the broker may take to store the copies of one call.
 const STEP: Duration = Duration::from_secs(15);
@@ -48,7 +48,7 @@ pub struct LetterName {
 
 /// How many letters were read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LettersRead {
+pub struct DeadLetterProgress {
     /// In total.
     pub read: u64,
     /// Of them, records that are not copies of parked events of this log.
@@ -69,18 +69,18 @@ pub struct DeadLetter {
 }
 
 /// Writes copies of parked events to the dead-letter topic.
-pub(crate) struct Mirror {
-    producer: Mutex<BaseProducer<Copies>>,
+pub(crate) struct DeadLetterWriter {
+    producer: Mutex<BaseProducer<CopyContext>>,
     topic: String,
 }
 
-/// The producer's context: stores the first fault of a call of [`Mirror::copy`].
-struct Copies {
+/// The producer's context: stores the first fault of a call of [`DeadLetterWriter::copy`].
+struct CopyContext {
     base: Context,
     failed: Mutex<Option<KafkaError>>,
 }
 
-impl rdkafka::ClientContext for Copies {
+impl rdkafka::ClientContext for CopyContext {
     const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
 
     fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
@@ -88,7 +88,7 @@ impl rdkafka::ClientContext for Copies {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        self.base.told(&error, reason);
+        self.base.record_error(&error, reason);
     }
 
     fn generate_oauth_token(
@@ -99,7 +99,7 @@ impl rdkafka::ClientContext for Copies {
     }
 }
 
-impl rdkafka::producer::ProducerContext for Copies {
+impl rdkafka::producer::ProducerContext for CopyContext {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &rdkafka::message::DeliveryResult<'_>, (): ()) {
@@ -109,18 +109,18 @@ impl rdkafka::producer::ProducerContext for Copies {
     }
 }
 
-impl Mirror {
+impl DeadLetterWriter {
     pub(crate) fn new(config: &KafkaConfig, topic: &str, context: &Context) -> KafkaResult<Self> {
         let mut client = base(config);
         client.set("partitioner", "murmur2_random").set("message.max.bytes", "16777216");
-        pass(config, &mut client);
+        apply_properties(config, &mut client);
         client
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("message.timeout.ms", "15000");
-        let copies = Copies { base: context.clone(), failed: Mutex::default() };
-        let producer: BaseProducer<Copies> = client.create_with_context(copies)?;
-        attend(config, |timeout| producer.poll(timeout));
+        let copies = CopyContext { base: context.clone(), failed: Mutex::default() };
+        let producer: BaseProducer<CopyContext> = client.create_with_context(copies)?;
+        poll_for_token(config, |timeout| producer.poll(timeout));
         Ok(Self { producer: Mutex::new(producer), topic: topic.to_owned() })
     }
 
@@ -128,13 +128,13 @@ impl Mirror {
     pub(crate) fn copy(
         &self,
         letters: &[DeadLetter],
-        place_of: impl Fn(&DeadLetter) -> Option<Place>,
+        partition_of: impl Fn(&DeadLetter) -> Option<TopicPartition>,
     ) -> KafkaResult<()> {
         let producer = self.producer.lock();
         *producer.client().context().failed.lock() = None;
         for letter in letters {
             let event = letter.record.event.as_ref();
-            let headers = headers(letter, place_of(letter));
+            let headers = headers(letter, partition_of(letter));
             let mut record: BaseRecord<'_, str, [u8]> =
                 BaseRecord::to(&self.topic).payload(event.data).headers(headers);
             let key = key(&letter.record.event);
@@ -159,18 +159,21 @@ pub(crate) fn resend<E: From<LogError>>(
     topic: &str,
     whole: bool,
     mut send: impl FnMut(&[LetterName]) -> Result<(), E>,
-) -> Result<LettersRead, E> {
+) -> Result<DeadLetterProgress, E> {
     let failed = |error: KafkaError| E::from(LogError::Unavailable(error.to_string()));
     let group = format!("{}{GROUP}", shared.config.group_prefix);
     let consumer = consumer(&shared.config, &group, PREFETCH_BYTES, context).map_err(failed)?;
     let mut open = assign(&consumer, topic, whole).map_err(failed)?;
-    let mut counts = LettersRead::default();
+    let mut counts = DeadLetterProgress::default();
     let mut page = Vec::new();
-    let mut heard = Instant::now();
+    let mut last_message = Instant::now();
     while !open.is_empty() {
         match consumer.poll(Duration::from_millis(100)) {
-            None if heard.elapsed() >= SILENCE || shared.is_closed() => {
-                return Err(LogError::Unavailable(shared.away(Some(heard.elapsed()))).into());
+            None if last_message.elapsed() >= SILENCE || shared.is_closed() => {
+                return Err(LogError::Unavailable(
+                    shared.unavailable_message(Some(last_message.elapsed())),
+                )
+                .into());
             }
             None => continue,
             Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -193,7 +196,7 @@ pub(crate) fn resend<E: From<LogError>>(
                 }
             }
         }
-        heard = Instant::now();
+        last_message = Instant::now();
         if page.len() >= PAGE || open.is_empty() {
             send(&page)?;
             page.clear();
@@ -244,7 +247,7 @@ fn name_of(
     message: &impl Message<Headers = BorrowedHeaders>,
 ) -> Option<LetterName> {
     let headers = message.headers();
-    let text = |name: &str| std::str::from_utf8(record::last(&headers, name)?).ok();
+    let text = |name: &str| std::str::from_utf8(record_decoding::last(&headers, name)?).ok();
     let part = shared.part_at(text("lantern_topic")?, text("lantern_partition")?.parse().ok()?)?;
     Some(LetterName {
         projection: text("lantern_projection")?.to_owned(),
@@ -257,18 +260,20 @@ fn name_of(
 fn key(event: &Event) -> Option<String> {
     if event.kind == UNREADABLE_TYPE {
         let extensions: serde_json::Value = serde_json::from_str(&event.extensions).ok()?;
-        return extensions[record::UNREADABLE_KEY].as_str().map(str::to_owned);
+        return extensions[record_decoding::UNREADABLE_KEY].as_str().map(str::to_owned);
     }
     (!event.subject.is_empty()).then(|| event.subject.clone())
 }
 
 /// The headers of a copy: the reason for which the event is parked, and the event's own
 /// headers, unless the record is unreadable or a timer.
-fn headers(letter: &DeadLetter, place: Option<Place>) -> OwnedHeaders {
+fn headers(letter: &DeadLetter, topic_partition: Option<TopicPartition>) -> OwnedHeaders {
     let ParkedRecord { kind, offset, event, reason, attempts, .. } = &letter.record;
     let (offset, attempts) = (offset.to_string(), attempts.to_string());
-    let topic = place.as_ref().map_or("", |place| &*place.topic);
-    let partition = place.as_ref().map_or_else(String::new, |place| place.partition.to_string());
+    let topic = topic_partition.as_ref().map_or("", |topic_partition| &*topic_partition.topic);
+    let partition = topic_partition
+        .as_ref()
+        .map_or_else(String::new, |topic_partition| topic_partition.partition.to_string());
     let kind = match kind {
         ParkedKind::Event => "event",
         ParkedKind::Waiting => "waiting",
@@ -285,7 +290,7 @@ fn headers(letter: &DeadLetter, place: Option<Place>) -> OwnedHeaders {
         ("lantern_attempts", &attempts),
     ];
     if event.kind != UNREADABLE_TYPE && kind != "timer" {
-        return written::headers(&event.as_ref(), &more);
+        return record_encoding::headers(&event.as_ref(), &more);
     }
     more.iter().fold(OwnedHeaders::new(), |headers, (key, value)| {
         headers.insert(rdkafka::message::Header { key, value: Some(*value) })
