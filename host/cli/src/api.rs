@@ -12,13 +12,13 @@ use lantern_engine::{
     LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedSummary, ProjectionStatus, Uploaded,
     VerifyStatus,
 };
-use lantern_server::Resent;
+use lantern_server::ResendResult;
 use reqwest::{Method, Response, StatusCode, header};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Exit, Failure, Problem};
-use crate::raw::Raw;
+use crate::raw_json::RawJson;
 
 /// How long connecting may take.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
@@ -154,7 +154,7 @@ pub(crate) struct LoggedEvent {
     /// Its offset.
     pub(crate) offset: u64,
     /// The event, a CloudEvent as JSON.
-    pub(crate) event: Raw,
+    pub(crate) event: RawJson,
 }
 
 /// Which events to read.
@@ -191,7 +191,7 @@ pub(crate) struct TablePage {
     pub(crate) per_tenant: bool,
     /// The rows by key, in key order; for a table by tenant after
     /// [`TablePage::flatten`].
-    pub(crate) rows: BTreeMap<String, Raw>,
+    pub(crate) rows: BTreeMap<String, RawJson>,
     /// The cursor of the next page.
     pub(crate) next: Option<String>,
 }
@@ -204,7 +204,7 @@ impl TablePage {
             let tenants = std::mem::take(&mut self.rows);
             for (tenant, rows) in &tenants {
                 for (key, row) in rows.members() {
-                    self.rows.insert(format!("{tenant}\0{key}"), Raw::new(row.get()));
+                    self.rows.insert(format!("{tenant}\0{key}"), RawJson::new(row.get()));
                 }
             }
         }
@@ -425,7 +425,7 @@ impl Api {
     }
 
     /// Lets the server retry the events that the dead-letter topic names.
-    pub(crate) async fn resend(&self, from_beginning: bool) -> Answer<Resent> {
+    pub(crate) async fn resend(&self, from_beginning: bool) -> Answer<ResendResult> {
         let mut path = Path::new("/v1/dead-letters/resend");
         path.add("from_beginning", if from_beginning { "true" } else { "false" });
         self.post(&path, None::<&()>).await

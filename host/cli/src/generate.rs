@@ -125,7 +125,7 @@ impl Shop {
         let kind = self.kind(index);
         let (user, product) = self.visit(index, kind);
         let quantity = match kind {
-            Kind::OrderPlaced => 1 + skewed(self.draw(index, Draw::Quantity), 5),
+            Kind::OrderPlaced => 1 + skewed(self.draw(index, RandomSource::Quantity), 5),
             Kind::PageViewed | Kind::CartAdded => 1,
         };
         ShopEvent {
@@ -202,7 +202,7 @@ impl Shop {
         let even = u128::from(index) * u128::from(o.span_ms) / u128::from(o.events.max(1));
         let late = match o.disorder_ms {
             0 => 0,
-            most => self.draw(index, Draw::Disorder) % (most + 1),
+            most => self.draw(index, RandomSource::Disorder) % (most + 1),
         };
         let after = i64::try_from(even).unwrap_or(i64::MAX).saturating_add_unsigned(late);
         o.start.millis().saturating_add(after)
@@ -219,8 +219,8 @@ impl Shop {
             // An order leads to an addition, an addition to a view: two steps at most.
             Some((before, kind)) => self.visit(before, kind),
             None => (
-                skewed(self.draw(index, Draw::User), USERS),
-                skewed(self.draw(index, Draw::Product), PRODUCTS),
+                skewed(self.draw(index, RandomSource::User), USERS),
+                skewed(self.draw(index, RandomSource::Product), PRODUCTS),
             ),
         }
     }
@@ -228,7 +228,7 @@ impl Shop {
     /// A recent event of kind `wanted` before `index`; `None` if a few tries find none.
     fn recent(&self, index: u64, wanted: Kind) -> Option<(u64, Kind)> {
         const TRIES: u64 = 8;
-        let mut draw = self.draw(index, Draw::Before);
+        let mut draw = self.draw(index, RandomSource::Before);
         for _ in 0..TRIES {
             let before = index.checked_sub(1 + draw % LOOK_BACK)?;
             let kind = self.kind(before);
@@ -241,14 +241,14 @@ impl Shop {
     }
 
     fn kind(&self, index: u64) -> Kind {
-        match self.draw(index, Draw::Kind) % 10 {
+        match self.draw(index, RandomSource::Kind) % 10 {
             0..6 => Kind::PageViewed,
             6..8 => Kind::CartAdded,
             _ => Kind::OrderPlaced,
         }
     }
 
-    fn draw(&self, index: u64, what: Draw) -> u64 {
+    fn draw(&self, index: u64, what: RandomSource) -> u64 {
         mix(mix(self.options.seed ^ ((what as u64) << 56)).wrapping_add(index))
     }
 
@@ -263,7 +263,7 @@ impl Shop {
 /// The purpose of a random number: each has a stream of its own.
 #[derive(Clone, Copy)]
 #[repr(u8)]
-enum Draw {
+enum RandomSource {
     Kind = 1,
     User,
     Product,

@@ -6,11 +6,11 @@
 mod api;
 mod commands;
 mod error;
-mod grid;
+mod event_file;
 mod output;
-mod raw;
+mod raw_json;
 mod sender;
-mod source;
+mod text_table;
 
 use std::process::ExitCode;
 

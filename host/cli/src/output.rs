@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use crate::grid::Grid;
+use crate::text_table::TextTable;
 
 /// Prints `text`, wrapped at the width of the terminal. If the reader has closed the
 /// output, as `head` does, the command ends.
@@ -124,8 +124,8 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
 }
 
 /// An empty table with `header`.
-pub(crate) fn table<'a>(header: impl IntoIterator<Item = &'a str>) -> Grid {
-    Grid::new(header.into_iter().map(printable).collect(), width(&std::io::stdout()))
+pub(crate) fn table<'a>(header: impl IntoIterator<Item = &'a str>) -> TextTable {
+    TextTable::new(header.into_iter().map(printable).collect(), width(&std::io::stdout()))
 }
 
 /// `text` without characters that would move the cursor, colour the terminal, ring its

@@ -96,17 +96,17 @@ impl Sender {
                 Ok(pushed) => break pushed,
                 Err(error) => {
                     // Part of it may be in the log: the next try recognizes it there.
-                    let part = Part::of(&error);
+                    let part = PartialAppend::of(&error);
                     before += part.appended;
                     let there = self.answered || !matches!(error, ApiError::Unreachable { .. });
                     let again = there && tries < self.tries;
                     self.answered |= there;
-                    let Some(told) = error.passing().filter(|_| again) else {
+                    let Some(server_wait) = error.passing().filter(|_| again) else {
                         self.sent.appended += before;
                         self.lines_of_failed = part.lines;
                         return Err(in_file(error, first_line));
                     };
-                    let wait = told.unwrap_or_else(|| backoff(tries));
+                    let wait = server_wait.unwrap_or_else(|| backoff(tries));
                     on_wait(wait, &Failure::from(error).message);
                     self.sent.retries += 1;
                     tokio::time::sleep(wait).await;
@@ -121,7 +121,7 @@ impl Sender {
         self.sent.rejected += pushed.rejected;
         let room = ERRORS_MAX.saturating_sub(self.sent.errors.len());
         let errors = pushed.errors.into_iter().take(room);
-        self.sent.errors.extend(errors.map(|error| placed(error, first_line)));
+        self.sent.errors.extend(errors.map(|error| with_line_number(error, first_line)));
         Ok(())
     }
 }
@@ -135,12 +135,12 @@ fn backoff(tries: u32) -> Duration {
 
 /// The part of a failed piece that is in the log.
 #[derive(Default)]
-struct Part {
+struct PartialAppend {
     appended: u64,
     lines: u64,
 }
 
-impl Part {
+impl PartialAppend {
     fn of(error: &ApiError) -> Self {
         match error {
             ApiError::Refused { problem, .. } => {
@@ -155,7 +155,7 @@ impl Part {
 fn in_file(mut error: ApiError, first_line: u64) -> Failure {
     if let ApiError::Refused { problem, .. } = &mut error {
         for entry in &mut problem.errors {
-            *entry = placed(entry.take(), first_line);
+            *entry = with_line_number(entry.take(), first_line);
         }
         // The help names the API's parameter.
         problem.help = problem.help.take().map(|help| help.replace("?partial=true", "--partial"));
@@ -172,7 +172,7 @@ fn in_file(mut error: ApiError, first_line: u64) -> Failure {
 
 /// One refused event with its `line` counted in the file. The server counts lines from
 /// 1 within the request.
-fn placed(mut error: serde_json::Value, first_line: u64) -> serde_json::Value {
+fn with_line_number(mut error: serde_json::Value, first_line: u64) -> serde_json::Value {
     if let Some(line) = error.get("line").and_then(serde_json::Value::as_u64) {
         error["line"] = (line + first_line - 1).into();
         if let Some(fields) = error.as_object_mut() {
@@ -183,7 +183,7 @@ fn placed(mut error: serde_json::Value, first_line: u64) -> serde_json::Value {
 }
 
 /// Spreads events evenly over time.
-pub(crate) struct Pace {
+pub(crate) struct RateLimiter {
     per_s: f64,
     start: Instant,
     done: f64,
@@ -195,7 +195,7 @@ const PIECES_PER_S: f64 = 20.0;
 /// The maximum number of events in one paced piece.
 const PACED_PIECE_MAX: u64 = 8_192;
 
-impl Pace {
+impl RateLimiter {
     /// A pace of `per_s` events per second.
     pub(crate) fn new(per_s: f64) -> Self {
         Self { per_s, start: Instant::now(), done: 0.0 }
@@ -238,13 +238,13 @@ mod tests {
     #[test]
     fn lines_are_counted_in_the_file() {
         let error = json!({"line": 3, "index": 2, "detail": "no id"});
-        assert_eq!(placed(error, 101), json!({"line": 103, "detail": "no id"}));
-        assert_eq!(placed(json!("x"), 5), json!("x"));
+        assert_eq!(with_line_number(error, 101), json!({"line": 103, "detail": "no id"}));
+        assert_eq!(with_line_number(json!("x"), 5), json!("x"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pace_is_kept() {
-        let mut pace = Pace::new(1_000.0);
+        let mut pace = RateLimiter::new(1_000.0);
         let start = Instant::now();
         for _ in 0..21 {
             pace.wait(pace.piece()).await;

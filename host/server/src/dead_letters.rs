@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::App;
-use crate::api::parked::Resent;
+use crate::api::parked::ResendResult;
 use crate::problem::Problem;
 
 /// The interval between two passes.
@@ -100,13 +100,17 @@ fn round(app: &App, log: &KafkaLog, file: &Path) -> Result<(), String> {
 /// # Errors
 /// Why the topic cannot be read, or why a retry failed. Events that were retried before
 /// the error stay retried.
-pub(crate) fn resend(app: &App, log: &KafkaLog, whole: bool) -> Result<Resent, Problem> {
-    let mut resent = Resent::default();
+pub(crate) fn resend(app: &App, log: &KafkaLog, whole: bool) -> Result<ResendResult, Problem> {
+    let mut resent = ResendResult::default();
     let counts = log.resend(whole, |letters| resend_page(app, letters, &mut resent))?;
-    Ok(Resent { letters: counts.read, foreign: counts.foreign, ..resent })
+    Ok(ResendResult { letters: counts.read, foreign: counts.foreign, ..resent })
 }
 
-fn resend_page(app: &App, letters: &[LetterName], resent: &mut Resent) -> Result<(), Problem> {
+fn resend_page(
+    app: &App,
+    letters: &[LetterName],
+    resent: &mut ResendResult,
+) -> Result<(), Problem> {
     let mut by_shard: BTreeMap<(&str, u32), BTreeSet<u64>> = BTreeMap::new();
     for letter in letters {
         let shard = (letter.projection.as_str(), letter.partition.0);

@@ -31,7 +31,7 @@ mod verify;
 
 pub use lantern_cloudevents as cloudevents;
 
-pub use api::parked::Resent;
+pub use api::parked::ResendResult;
 pub use codes::{CODES, Code, find as find_code};
 pub use config::{
     ConfigError, ENV_PREFIX, FILE, HttpConfig, IngestConfig, ServerConfig, UpkeepConfig,

@@ -16,9 +16,9 @@ use super::serve;
 use crate::Global;
 use crate::api::{Api, LogPage, LogQuery, Upload};
 use crate::error::{Exit, Failure, Outcome};
+use crate::event_file::read_file;
 use crate::output::{self, Progress};
 use crate::sender::{Sender, TRIES};
-use crate::source::read_file;
 
 /// How often events are sent.
 const TICK: Duration = Duration::from_millis(100);
@@ -139,7 +139,7 @@ async fn push_plugins(api: &Api, folder: &Path, json: bool) -> Outcome {
 
 /// The demo's events that the log already contains.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Before {
+struct PreviousRun {
     /// The id of the last event of the flights' file.
     flight: Option<String>,
     /// The number of shop events.
@@ -148,7 +148,7 @@ struct Before {
     time_ms: Option<i64>,
 }
 
-impl Before {
+impl PreviousRun {
     /// Reads the log backwards until both are found, or to its start.
     async fn find(api: &Api, seed: u64) -> Outcome<Self> {
         let look = LogQuery { limit: 1, ..LogQuery::default() };
@@ -162,7 +162,7 @@ impl Before {
             while next < to {
                 let query = LogQuery { from: Some(next), limit: to - next, ..LogQuery::default() };
                 let page = api.events(&query).await?;
-                before.look_at(&page, to, seed, &mut flight, &mut shop);
+                before.read_previous_run(&page, to, seed, &mut flight, &mut shop);
                 if page.next <= next {
                     break;
                 }
@@ -176,7 +176,7 @@ impl Before {
     }
 
     /// Evaluates the events of `page` before offset `to`.
-    fn look_at(
+    fn read_previous_run(
         &mut self,
         page: &LogPage,
         to: u64,
@@ -220,7 +220,7 @@ struct Feeder {
 impl Feeder {
     /// A feeder that continues where the log ends.
     async fn ready(args: &Args, api: Api) -> Outcome<Self> {
-        let before = Before::find(&api, args.seed).await?;
+        let before = PreviousRun::find(&api, args.seed).await?;
         let mut flights = match &args.flights {
             Some(file) => Some(Flights::after(file, before.flight.as_deref())?),
             None => None,
@@ -327,7 +327,7 @@ mod tests {
 
     use super::*;
     use crate::api::LoggedEvent;
-    use crate::raw::Raw;
+    use crate::raw_json::RawJson;
     use serde_json::json;
 
     fn feeder(flights: Option<Flights>, rate: f64) -> Feeder {
@@ -377,7 +377,7 @@ mod tests {
     fn where_the_demo_was_is_read_from_the_log() {
         let event = |offset, source: &str, id: &str| LoggedEvent {
             offset,
-            event: Raw::new(
+            event: RawJson::new(
                 &json!({"source": source, "id": id, "time": "2013-01-01T06:00:00Z"}).to_string(),
             ),
         };
@@ -392,8 +392,8 @@ mod tests {
             ],
             ..LogPage::default()
         };
-        let (mut before, mut flight, mut shop) = (Before::default(), None, 0);
-        before.look_at(&page, 5, 1, &mut flight, &mut shop);
+        let (mut before, mut flight, mut shop) = (PreviousRun::default(), None, 0);
+        before.read_previous_run(&page, 5, 1, &mut flight, &mut shop);
         assert_eq!((flight.as_deref(), shop), (Some("b"), 42));
         assert_eq!(before.time_ms, Some(1_357_020_000_000));
     }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use crate::Global;
 use crate::api::{Api, BATCH, LogQuery, LoggedEvent, NDJSON, STRUCTURED};
 use crate::error::{Exit, Failure, Outcome};
+use crate::event_file::EventFile;
 use crate::output;
-use crate::raw::{Raw, cell};
-use crate::source::Source;
+use crate::raw_json::{RawJson, cell};
 
 /// The maximum number of bytes that `push` sends in its one request.
 const PUSH_BYTES_MAX: usize = 64 << 20;
@@ -117,7 +117,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Outcome {
 }
 
 async fn push(args: &PushArgs, global: &Global) -> Outcome {
-    let body = Source::open(&args.file)?.whole(PUSH_BYTES_MAX)?;
+    let body = EventFile::open(&args.file)?.whole(PUSH_BYTES_MAX)?;
     let media = media(&body);
     let pushed = global.api().push(media, body.into(), args.partial).await?;
     if global.json {
@@ -246,7 +246,7 @@ async fn place(api: &Api, from: &Begin, query: &mut LogQuery) -> Outcome {
 struct Logged<'a> {
     partition: u32,
     offset: u64,
-    event: &'a Raw,
+    event: &'a RawJson,
 }
 
 fn show(logged: &LoggedEvent, partition: u32, json: bool) {

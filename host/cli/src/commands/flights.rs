@@ -7,7 +7,7 @@ use lantern_server::cloudevents::parse_time;
 use serde::Deserialize;
 
 use crate::error::{Exit, Failure, Outcome};
-use crate::source::Source;
+use crate::event_file::EventFile;
 
 /// The number of events read ahead.
 const AHEAD_EVENTS: u64 = 1_000;
@@ -15,12 +15,12 @@ const AHEAD_EVENTS: u64 = 1_000;
 const AHEAD_BYTES: usize = 1 << 20;
 
 /// The members of an event that a replay needs.
-struct Head {
+struct EventHeader {
     id: String,
     time_ms: i64,
 }
 
-impl Head {
+impl EventHeader {
     fn of(line: &[u8]) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Event {
@@ -36,8 +36,8 @@ impl Head {
 
 /// The rest of the file.
 pub(super) struct Flights {
-    source: Source,
-    ahead: VecDeque<(Head, Vec<u8>)>,
+    source: EventFile,
+    ahead: VecDeque<(EventHeader, Vec<u8>)>,
     /// Events that were replayed or skipped.
     pub(super) passed: u64,
 }
@@ -46,7 +46,7 @@ impl Flights {
     /// The events of `file` after the one with id `last`; all of them if there is none.
     pub(super) fn after(file: &Path, last: Option<&str>) -> Outcome<Self> {
         let open = || -> Outcome<Self> {
-            Ok(Self { source: Source::open(file)?, ahead: VecDeque::new(), passed: 0 })
+            Ok(Self { source: EventFile::open(file)?, ahead: VecDeque::new(), passed: 0 })
         };
         let mut flights = open()?;
         let Some(last) = last else { return Ok(flights) };
@@ -77,7 +77,7 @@ impl Flights {
         Ok(events)
     }
 
-    fn next(&mut self) -> Outcome<Option<(Head, Vec<u8>)>> {
+    fn next(&mut self) -> Outcome<Option<(EventHeader, Vec<u8>)>> {
         self.fill()?;
         let next = self.ahead.pop_front();
         self.passed += u64::from(next.is_some());
@@ -94,7 +94,7 @@ impl Flights {
             if line.trim_ascii().is_empty() {
                 continue;
             }
-            let head = Head::of(line).map_err(|e| {
+            let head = EventHeader::of(line).map_err(|e| {
                 let message = format!("line {number} of the flights cannot be replayed: {e}");
                 Failure::new(Exit::Refused, message).help("every event needs `id` and `time`")
             })?;

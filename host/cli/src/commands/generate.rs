@@ -11,7 +11,7 @@ use lantern_core::Timestamp;
 use crate::Global;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output::{self, Progress};
-use crate::sender::{PIECE_BYTES, Pace, Sender, TRIES};
+use crate::sender::{PIECE_BYTES, RateLimiter, Sender, TRIES};
 
 /// The number of bytes written to a file at a time.
 const WRITE_BYTES: usize = 1 << 20;
@@ -173,19 +173,19 @@ async fn feed(
     shop: &Shop,
     sender: &mut Sender,
     next: &mut u64,
-    told: impl Fn(u64, Option<(Duration, &str)>),
+    report: impl Fn(u64, Option<(Duration, &str)>),
 ) -> Outcome {
-    let mut pace = args.rate.map(Pace::new);
+    let mut pace = args.rate.map(RateLimiter::new);
     let unpaced = (PIECE_BYTES / LINE_BYTES) as u64;
     while *next < args.events {
-        let piece = pace.as_ref().map_or(unpaced, Pace::piece).min(args.events - *next);
+        let piece = pace.as_ref().map_or(unpaced, RateLimiter::piece).min(args.events - *next);
         if let Some(pace) = &mut pace {
             pace.wait(piece).await;
         }
         let bytes = lines(shop, *next, piece);
-        sender.send(bytes.into(), piece, 1, |wait, why| told(0, Some((wait, why)))).await?;
+        sender.send(bytes.into(), piece, 1, |wait, why| report(0, Some((wait, why)))).await?;
         *next += piece;
-        told(piece, None);
+        report(piece, None);
     }
     Ok(())
 }
@@ -218,7 +218,7 @@ async fn write(args: &Args, shop: &Shop, file: &Path, global: &Global) -> Outcom
         Progress::Events(args.events.saturating_sub(args.skip)),
         global.json || to_stdout,
     );
-    let mut pace = args.rate.map(Pace::new);
+    let mut pace = args.rate.map(RateLimiter::new);
     let mut bytes = Vec::with_capacity(WRITE_BYTES + LINE_BYTES);
     let mut next = args.skip;
     while next < args.events {

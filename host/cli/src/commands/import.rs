@@ -11,9 +11,9 @@ use super::lateness::Lateness;
 use crate::Global;
 use crate::api::Api;
 use crate::error::{Exit, Failure, Outcome};
+use crate::event_file::{EventFile, FilePart};
 use crate::output::{self, Progress};
-use crate::sender::{PIECE_BYTES, Pace, Sender, TRIES};
-use crate::source::{Piece, Source};
+use crate::sender::{PIECE_BYTES, RateLimiter, Sender, TRIES};
 
 /// The number of pieces read ahead of the one being sent.
 const AHEAD: usize = 2;
@@ -71,12 +71,12 @@ pub(crate) struct Args {
 
 /// Imports, and reports the result.
 pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
-    let mut source = Source::open(&args.file)?;
+    let mut source = EventFile::open(&args.file)?;
     let bar =
         output::progress(source.total().map_or(Progress::Endless, Progress::Bytes), global.json);
     let read = source.read_so_far();
-    let pace = args.rate.map(Pace::new);
-    let events_max = pace.as_ref().map_or(u64::MAX, Pace::piece);
+    let pace = args.rate.map(RateLimiter::new);
+    let events_max = pace.as_ref().map_or(u64::MAX, RateLimiter::piece);
     source.skip_lines(args.skip)?;
     let (pieces, mut ahead) = mpsc::channel(AHEAD);
     let limit = args.limit.unwrap_or(u64::MAX);
@@ -89,8 +89,10 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
     let feeding = feed(&mut ahead, &mut sender, &mut lines, pace, |sent| {
         bar.set_position(read.load(Ordering::Relaxed));
         match sent {
-            Step::Sent(events) => bar.set_message(format!("{} events", output::count(events))),
-            Step::Waits(wait, why) => {
+            ImportProgress::Sent(events) => {
+                bar.set_message(format!("{} events", output::count(events)))
+            }
+            ImportProgress::Waits(wait, why) => {
                 let why = output::printable(why);
                 bar.set_message(format!("waits {:.1} s: {why}", wait.as_secs_f64()));
             }
@@ -158,7 +160,7 @@ async fn effect(api: &Api, lateness: &Lateness, wait: bool, global: &Global) -> 
 }
 
 /// What a progress bar shows.
-enum Step<'a> {
+enum ImportProgress<'a> {
     /// The total number of events sent so far.
     Sent(u64),
     /// The server is busy or unreachable: the time until the next try, and why.
@@ -168,11 +170,11 @@ enum Step<'a> {
 /// Sends the pieces of `ahead` until there are no more; `lines` counts the lines whose
 /// events are in the log.
 async fn feed(
-    ahead: &mut mpsc::Receiver<Piece>,
+    ahead: &mut mpsc::Receiver<FilePart>,
     sender: &mut Sender,
     lines: &mut u64,
-    mut pace: Option<Pace>,
-    told: impl Fn(Step<'_>),
+    mut pace: Option<RateLimiter>,
+    report: impl Fn(ImportProgress<'_>),
 ) -> Outcome {
     while let Some(piece) = ahead.recv().await {
         if let Some(pace) = &mut pace {
@@ -180,20 +182,20 @@ async fn feed(
         }
         let (events, first_line) = (piece.events, piece.first_line);
         let in_piece = piece.bytes.iter().filter(|b| **b == b'\n').count() as u64;
-        let on_wait = |wait: Duration, why: &str| told(Step::Waits(wait, why));
+        let on_wait = |wait: Duration, why: &str| report(ImportProgress::Waits(wait, why));
         sender.send(piece.bytes.into(), events, first_line, on_wait).await?;
         *lines += in_piece;
-        told(Step::Sent(sender.sent.events));
+        report(ImportProgress::Sent(sender.sent.events));
     }
     Ok(())
 }
 
 /// Reads `source` to its end, or to `limit` events, ahead of the sender.
 fn read_pieces(
-    mut source: Source,
+    mut source: EventFile,
     events_max: u64,
     mut limit: u64,
-    pieces: &mpsc::Sender<Piece>,
+    pieces: &mpsc::Sender<FilePart>,
 ) -> Outcome {
     while limit > 0 {
         let Some(piece) = source.piece(PIECE_BYTES, events_max.min(limit))? else { break };

@@ -8,7 +8,7 @@ mod flights;
 mod generate;
 mod import;
 mod lateness;
-mod local;
+mod local_host;
 pub(crate) mod new;
 pub(crate) mod parked;
 pub(crate) mod plugin;
@@ -55,7 +55,7 @@ fn parameters(text: &str) -> Outcome<String> {
         text.to_owned()
     } else {
         let path = std::path::Path::new(text);
-        String::from_utf8(crate::source::read_file(path)?)
+        String::from_utf8(crate::event_file::read_file(path)?)
             .map_err(|_| Failure::new(Exit::Refused, format!("`{text}` is not UTF-8")))?
     };
     match serde_json::from_str::<serde::de::IgnoredAny>(&json) {

@@ -1,7 +1,7 @@
 //! `lantern parked`: events that could not be applied.
 
 use lantern_engine::{ParkedOutcome, ParkedPage, ParkedSelection, ParkedSummary};
-use lantern_server::Resent;
+use lantern_server::ResendResult;
 
 use crate::Global;
 use crate::error::{Exit, Failure, Outcome};
@@ -91,7 +91,7 @@ pub(crate) struct ListArgs {
         .args(["all", "offsets", "tenant", "subject"])
         .multiple(true)
 ))]
-pub(crate) struct Which {
+pub(crate) struct ParkedSelector {
     /// All parked events.
     #[arg(long, conflicts_with_all = ["offsets", "tenant", "subject"])]
     all: bool,
@@ -127,7 +127,7 @@ pub(crate) struct RetryArgs {
     /// The projection.
     name: String,
     #[command(flatten)]
-    which: Which,
+    which: ParkedSelector,
 }
 
 #[derive(clap::Args)]
@@ -141,13 +141,13 @@ pub(crate) struct DropArgs {
     /// The projection.
     name: String,
     #[command(flatten)]
-    which: Which,
+    which: ParkedSelector,
     /// Do not ask for confirmation.
     #[arg(long)]
     yes: bool,
 }
 
-impl Which {
+impl ParkedSelector {
     fn selection(&self) -> ParkedSelection {
         ParkedSelection {
             all: self.all,
@@ -273,7 +273,7 @@ fn show(page: &ParkedPage, long: bool, json: bool) {
     } else if long {
         page.parked.iter().for_each(show_long);
     } else if !page.parked.is_empty() {
-        output::line(super::local::parked_table(&page.parked).to_string());
+        output::line(super::local_host::parked_table(&page.parked).to_string());
     }
 }
 
@@ -306,7 +306,7 @@ pub(super) fn short(text: &str) -> String {
     output::printable(&short)
 }
 
-async fn act(name: &str, action: &str, which: &Which, global: &Global) -> Outcome {
+async fn act(name: &str, action: &str, which: &ParkedSelector, global: &Global) -> Outcome {
     let version = which.version_id.as_deref();
     let outcome = global.api().parked_act(name, action, version, &which.selection()).await?;
     let ParkedOutcome { selected, done, failed, waiting } = outcome;
@@ -335,7 +335,7 @@ fn none_failed(failed: u64, name: &str) -> Outcome {
 
 async fn resend(from_beginning: bool, global: &Global) -> Outcome {
     let resent = global.api().resend(from_beginning).await?;
-    let Resent { letters, foreign, applied, failed, waiting, gone } = resent;
+    let ResendResult { letters, foreign, applied, failed, waiting, gone } = resent;
     if global.json {
         output::json(&resent);
     } else {

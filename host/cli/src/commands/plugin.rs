@@ -7,9 +7,9 @@ use lantern_engine::{ProjectionStatus, VersionStatus};
 use crate::Global;
 use crate::api::Api;
 use crate::error::{Exit, Failure, Outcome};
-use crate::grid::Grid;
+use crate::event_file::read_file;
 use crate::output;
-use crate::source::read_file;
+use crate::text_table::TextTable;
 
 /// How many digits of a SHA-256 tables show.
 const SHA_DIGITS: usize = 12;
@@ -178,7 +178,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Outcome {
                 None => api.projection(name).await?.active.ok_or_else(|| no_active(name))?,
             };
             let answer = api.rebuild(name, &version).await?;
-            say(&answer, name, Some(&version), "is folded again", global);
+            print_result(&answer, name, Some(&version), "is folded again", global);
             Ok(())
         }
         Command::Delete(args) => delete(&api, &args, global).await,
@@ -187,7 +187,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Outcome {
                 if global.json {
                     output::json(&entry);
                 } else {
-                    output::line(super::local::log_line(&entry));
+                    output::line(super::local_host::log_line(&entry));
                 }
             }
             Ok(())
@@ -227,7 +227,7 @@ async fn check(args: &CheckArgs, global: &Global) -> Outcome {
     let (file, json) = (args.file.clone(), global.json);
     let events = args.events.clone();
     let folding = tokio::task::spawn_blocking(move || {
-        super::local::check(&file, parameters.as_deref(), events.as_deref(), json)
+        super::local_host::check(&file, parameters.as_deref(), events.as_deref(), json)
     });
     folding.await.map_err(anyhow::Error::from)?
 }
@@ -366,7 +366,7 @@ fn status(projection: &ProjectionStatus, json: bool) {
     }
 }
 
-fn shards(version: &VersionStatus) -> Grid {
+fn shards(version: &VersionStatus) -> TextTable {
     let mut table = output::table([
         "partition",
         "doing",
@@ -418,11 +418,17 @@ async fn done(
     global: &Global,
 ) -> Outcome {
     let answer = api.act(name, action, version).await?;
-    say(&answer, name, version, now, global);
+    print_result(&answer, name, version, now, global);
     Ok(())
 }
 
-fn say(answer: &serde_json::Value, name: &str, version: Option<&str>, now: &str, global: &Global) {
+fn print_result(
+    answer: &serde_json::Value,
+    name: &str,
+    version: Option<&str>,
+    now: &str,
+    global: &Global,
+) {
     match version {
         _ if global.json => output::json(answer),
         Some(version) => output::line(format!("version {version} of `{name}` {now}")),

@@ -11,8 +11,8 @@ use lantern_engine::{ProjectionStatus, Uploaded, VersionStatus};
 use crate::Global;
 use crate::api::{Api, Upload};
 use crate::error::{Exit, Failure, Outcome};
+use crate::event_file::read_file;
 use crate::output::{self, Progress};
-use crate::source::read_file;
 
 /// How often the state of a backfill is requested.
 const POLL: Duration = Duration::from_millis(500);

@@ -17,7 +17,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 use crate::api::Field;
 use crate::output::{self, cut};
-use crate::raw::{Raw, cell};
+use crate::raw_json::{RawJson, cell};
 
 /// How long a changed row stays bright.
 const BRIGHT: Duration = Duration::from_millis(1_500);
@@ -42,7 +42,7 @@ pub(super) struct Screen {
     pub(super) lag: Option<(u64, u64)>,
     /// The rows' fields.
     pub(super) fields: Vec<Field>,
-    rows: BTreeMap<String, Raw>,
+    rows: BTreeMap<String, RawJson>,
     changed: HashMap<String, Instant>,
     changes: u64,
     /// The field by which rows are sorted, largest first; `None` sorts by key.
@@ -52,7 +52,7 @@ pub(super) struct Screen {
 
 /// A line of the screen.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Line {
+pub(super) struct ScreenLine {
     text: String,
     bright: bool,
 }
@@ -87,13 +87,13 @@ impl Screen {
     }
 
     /// Replaces all rows by `rows`.
-    pub(super) fn replace(&mut self, rows: impl IntoIterator<Item = (String, Raw)>) {
+    pub(super) fn replace(&mut self, rows: impl IntoIterator<Item = (String, RawJson)>) {
         self.rows = rows.into_iter().collect();
         self.changed.clear();
     }
 
     /// Applies a changed row.
-    pub(super) fn put(&mut self, key: String, row: Raw, now: Instant) {
+    pub(super) fn put(&mut self, key: String, row: RawJson, now: Instant) {
         self.changes += 1;
         self.changed.insert(key.clone(), now);
         self.rows.insert(key, row);
@@ -127,7 +127,7 @@ impl Screen {
     }
 
     /// The screen as lines, none longer than `width`, no more than `height`.
-    pub(super) fn lines(&mut self, width: usize, height: usize, now: Instant) -> Vec<Line> {
+    pub(super) fn lines(&mut self, width: usize, height: usize, now: Instant) -> Vec<ScreenLine> {
         self.changed.retain(|_, at| now.duration_since(*at) < BRIGHT);
         let room = height.saturating_sub(FRAME_LINES);
         self.scroll = self.scroll.min(self.rows.len().saturating_sub(room));
@@ -153,19 +153,19 @@ impl Screen {
             cut(&parts.join("  "), width)
         };
         let mut lines = vec![
-            Line { text: cut(&self.head(), width), bright: true },
-            Line { text: String::new(), bright: false },
-            Line { text: join(&names), bright: true },
+            ScreenLine { text: cut(&self.head(), width), bright: true },
+            ScreenLine { text: String::new(), bright: false },
+            ScreenLine { text: join(&names), bright: true },
         ];
         for ((key, _), cells) in shown.iter().zip(&cells) {
-            lines.push(Line { text: join(cells), bright: self.changed.contains_key(*key) });
+            lines.push(ScreenLine { text: join(cells), bright: self.changed.contains_key(*key) });
         }
         lines.truncate(height.saturating_sub(1));
-        lines.push(Line { text: cut(&self.foot(shown.len()), width), bright: false });
+        lines.push(ScreenLine { text: cut(&self.foot(shown.len()), width), bright: false });
         lines
     }
 
-    fn shown(&self, room: usize) -> Vec<(&String, &Raw)> {
+    fn shown(&self, room: usize) -> Vec<(&String, &RawJson)> {
         let Some(field) = self.sort.and_then(|place| self.fields.get(place)) else {
             return self.rows.iter().skip(self.scroll).take(room).collect();
         };
@@ -176,7 +176,7 @@ impl Screen {
         rows.into_iter().map(|(row, _)| row).skip(self.scroll).take(room).collect()
     }
 
-    fn cells(&self, key: &str, row: &Raw) -> Vec<String> {
+    fn cells(&self, key: &str, row: &RawJson) -> Vec<String> {
         let row = row.members();
         let fields = self.fields.iter().map(|field| cell(row.get(&field.name)));
         std::iter::once(output::printable(key)).chain(fields).collect()
@@ -258,7 +258,7 @@ impl Terminal {
     }
 
     /// Shows `lines`, and nothing else.
-    pub(super) fn show(lines: &[Line]) -> io::Result<()> {
+    pub(super) fn show(lines: &[ScreenLine]) -> io::Result<()> {
         let mut out = io::stdout().lock();
         queue!(out, terminal::BeginSynchronizedUpdate)?;
         for (row, line) in (0..).zip(lines) {
@@ -331,8 +331,8 @@ mod tests {
     use super::*;
     use serde_json::{Value, json};
 
-    fn raw(row: &Value) -> Raw {
-        Raw::new(&row.to_string())
+    fn raw(row: &Value) -> RawJson {
+        RawJson::new(&row.to_string())
     }
 
     fn screen() -> Screen {

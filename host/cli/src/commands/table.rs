@@ -9,7 +9,7 @@ use crate::Global;
 use crate::api::{Api, Field, TablePage};
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
-use crate::raw::{Raw, cell};
+use crate::raw_json::{RawJson, cell};
 
 /// The number of rows requested at a time.
 const PAGE: u64 = 1_000;
@@ -109,7 +109,7 @@ async fn get(args: &GetArgs, global: &Global) -> Outcome {
     };
     if global.json {
         let state = State { epoch: &page.epoch, commit: page.commit, offsets: &page.offsets };
-        output::json(&Line::new(page.per_tenant, key, row, Some(state)));
+        output::json(&RowLine::new(page.per_tenant, key, row, Some(state)));
     } else {
         output::line(rows(&page.fields, std::iter::once((key.as_str(), row))));
     }
@@ -136,7 +136,7 @@ async fn scan(args: &ScanArgs, global: &Global) -> Outcome {
         cursor = page.next;
         if global.json {
             in_order(&page.rows, args.desc).for_each(|(key, row)| {
-                output::json(&Line::new(page.per_tenant, key, row, None));
+                output::json(&RowLine::new(page.per_tenant, key, row, None));
             });
         } else {
             all.fields = page.fields;
@@ -171,17 +171,17 @@ async fn page(
 
 /// A row as a line of JSON.
 #[derive(Serialize)]
-struct Line<'a> {
+struct RowLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     tenant: Option<&'a str>,
     key: &'a str,
-    value: &'a Raw,
+    value: &'a RawJson,
     #[serde(flatten)]
     state: Option<State<'a>>,
 }
 
-impl<'a> Line<'a> {
-    fn new(per_tenant: bool, key: &'a str, value: &'a Raw, state: Option<State<'a>>) -> Self {
+impl<'a> RowLine<'a> {
+    fn new(per_tenant: bool, key: &'a str, value: &'a RawJson, state: Option<State<'a>>) -> Self {
         match key.split_once('\0') {
             Some((tenant, key)) if per_tenant => Self { tenant: Some(tenant), key, value, state },
             _ => Self { tenant: None, key, value, state },
@@ -199,15 +199,18 @@ struct State<'a> {
 
 /// Rows by key, descending if `desc`. Pages come in that order too.
 fn in_order(
-    rows: &BTreeMap<String, Raw>,
+    rows: &BTreeMap<String, RawJson>,
     desc: bool,
-) -> Box<dyn Iterator<Item = (&str, &Raw)> + '_> {
+) -> Box<dyn Iterator<Item = (&str, &RawJson)> + '_> {
     let rows = rows.iter().map(|(key, row)| (key.as_str(), row));
     if desc { Box::new(rows.rev()) } else { Box::new(rows) }
 }
 
 /// Rows as a table: the key, then the fields in the manifest's order.
-pub(super) fn rows<'a>(fields: &[Field], rows: impl Iterator<Item = (&'a str, &'a Raw)>) -> String {
+pub(super) fn rows<'a>(
+    fields: &[Field],
+    rows: impl Iterator<Item = (&'a str, &'a RawJson)>,
+) -> String {
     let titles: Vec<String> = fields.iter().map(title).collect();
     let mut table = output::table(std::iter::once("key").chain(titles.iter().map(String::as_str)));
     for (key, row) in rows {
@@ -250,7 +253,7 @@ mod tests {
             unit: unit.into(),
         };
         let fields = [field("product", "text", ""), field("cents", "integer", "EUR")];
-        let row = Raw::new(r#"{"cents": 340, "product": "p1", "other": 1}"#);
+        let row = RawJson::new(r#"{"cents": 340, "product": "p1", "other": 1}"#);
         let text = rows(&fields, std::iter::once(("p1", &row)));
         assert!(text.contains("cents (EUR)"), "{text}");
         assert!(text.contains("340"), "{text}");

@@ -11,12 +11,12 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::local;
+use super::local_host;
 use crate::Global;
 use crate::api::Field;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
-use crate::raw::Raw;
+use crate::raw_json::RawJson;
 
 /// The number of rows read at a time.
 const PAGE: usize = 1_000;
@@ -66,23 +66,23 @@ pub(crate) struct Args {
 }
 
 /// A table as printed.
-struct Shown {
+struct PrintedTable {
     name: String,
     fields: Vec<Field>,
-    rows: Vec<(String, Raw)>,
+    rows: Vec<(String, RawJson)>,
     more: bool,
 }
 
 /// Folds and prints.
 pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
     let parameters = args.parameters.as_deref().map(super::parameters).transpose()?;
-    let bench = local::Bench::new()?;
-    let plugin = bench.load(&args.plugin, parameters.as_deref(), global.json)?;
-    let events = EventList::new(&local::read_events(&args.events, global.json)?);
+    let host = local_host::LocalHost::new()?;
+    let plugin = host.load(&args.plugin, parameters.as_deref(), global.json)?;
+    let events = EventList::new(&local_host::read_events(&args.events, global.json)?);
     let manifest = plugin.manifest().clone();
     let wanted = wanted(&manifest, args.table.as_deref())?;
     let start = Instant::now();
-    let folded = bench.fold(&plugin, &events, args.batch as usize, global.json)?;
+    let folded = host.fold(&plugin, &events, args.batch as usize, global.json)?;
     let took = start.elapsed();
     let rows = if args.all || global.json { usize::MAX } else { args.rows as usize };
     let tables = wanted
@@ -90,13 +90,13 @@ pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
         .map(|table| shown(&folded.view, table, rows))
         .collect::<Outcome<Vec<_>>>()?;
     let checked = match args.check_events {
-        Some(first) => bench.first_determinism(&plugin, &events, first as usize),
-        None => bench.determinism(&plugin, &events, &folded, global.json),
+        Some(first) => host.first_determinism(&plugin, &events, first as usize),
+        None => host.determinism(&plugin, &events, &folded, global.json),
     };
     if global.json {
         print_json(&folded, &tables, events.len(), &checked);
     } else {
-        output::line(local::describe(&manifest));
+        output::line(local_host::describe(&manifest));
         #[expect(clippy::cast_precision_loss, reason = "a figure for people")]
         let fuel = folded.fuel as f64 / (folded.applied.max(1) as f64);
         output::line(format!(
@@ -132,7 +132,7 @@ fn wanted(manifest: &lantern_core::Manifest, name: Option<&str>) -> Outcome<Vec<
     }
 }
 
-fn shown(view: &View, id: TableId, most: usize) -> Outcome<Shown> {
+fn shown(view: &View, id: TableId, most: usize) -> Outcome<PrintedTable> {
     let table = &view.manifest().tables[id.0 as usize];
     let mut fields: Vec<Field> = table
         .fields
@@ -146,7 +146,7 @@ fn shown(view: &View, id: TableId, most: usize) -> Outcome<Shown> {
     if fields.is_empty() {
         fields.push(Field { name: "value".into(), ..Field::default() });
     }
-    let mut rows: Vec<(String, Raw)> = Vec::new();
+    let mut rows: Vec<(String, RawJson)> = Vec::new();
     let mut range = KeyRange::all();
     let more = loop {
         let page = view.scan(id, &range, PAGE, false).map_err(anyhow::Error::from)?;
@@ -164,22 +164,22 @@ fn shown(view: &View, id: TableId, most: usize) -> Outcome<Shown> {
             break false;
         }
     };
-    Ok(Shown { name: table.name.clone(), fields, rows, more })
+    Ok(PrintedTable { name: table.name.clone(), fields, rows, more })
 }
 
 /// A row's value: an object unchanged, everything else under `value`.
-fn value(bytes: &[u8]) -> Raw {
+fn value(bytes: &[u8]) -> RawJson {
     let text = String::from_utf8_lossy(bytes);
     match text.trim_ascii_start().as_bytes().first() {
-        Some(b'{') => Raw::new(&text),
+        Some(b'{') => RawJson::new(&text),
         _ if serde_json::from_str::<&RawValue>(&text).is_ok() => {
-            Raw::new(&format!("{{\"value\":{text}}}"))
+            RawJson::new(&format!("{{\"value\":{text}}}"))
         }
-        _ => Raw::new(&json!({"value": text}).to_string()),
+        _ => RawJson::new(&json!({"value": text}).to_string()),
     }
 }
 
-fn print(folded: &FoldResult, tables: &[Shown]) {
+fn print(folded: &FoldResult, tables: &[PrintedTable]) {
     for table in tables {
         let more = if table.more { ", the first of more: --all prints them" } else { "" };
         output::line(format!("\ntable {}: {} rows{more}", table.name, table.rows.len()));
@@ -190,7 +190,7 @@ fn print(folded: &FoldResult, tables: &[Shown]) {
     }
     if !folded.emitted.is_empty() {
         output::line(format!("\nemitted: {} events", folded.emitted.len()));
-        for event in folded.emitted.iter().take(super::local::LINES_MAX) {
+        for event in folded.emitted.iter().take(super::local_host::LINES_MAX) {
             output::line(format!(
                 "  {}  {:<16}  {:<10}  {}",
                 output::time_us(event.time.0),
@@ -202,18 +202,18 @@ fn print(folded: &FoldResult, tables: &[Shown]) {
     }
     if !folded.logs.is_empty() {
         output::line("\nlogged:");
-        folded.logs.iter().for_each(|entry| output::line(local::log_line(entry)));
+        folded.logs.iter().for_each(|entry| output::line(local_host::log_line(entry)));
     }
     if !folded.parked.is_empty() {
         let (waiting, failed): (Vec<_>, Vec<_>) =
             folded.parked.iter().cloned().partition(|event| event.kind == "waiting");
         let counts = super::parked::counts(failed.len() as u64, waiting.len() as u64);
         output::line(format!("\n{counts} parked"));
-        output::line(local::parked_table(&failed).to_string());
+        output::line(local_host::parked_table(&failed).to_string());
     }
 }
 
-fn print_json(folded: &FoldResult, tables: &[Shown], events: usize, checked: &Outcome<u64>) {
+fn print_json(folded: &FoldResult, tables: &[PrintedTable], events: usize, checked: &Outcome<u64>) {
     let manifest = folded.view.manifest();
     let emitted = folded.emitted.iter().map(|event| Emitted {
         own: json!({
@@ -223,12 +223,12 @@ fn print_json(folded: &FoldResult, tables: &[Shown], events: usize, checked: &Ou
             "tenant": event.tenant,
             "time": output::time_us(event.time.0),
         }),
-        data: Raw::new(&String::from_utf8_lossy(&event.data)),
+        data: RawJson::new(&String::from_utf8_lossy(&event.data)),
     });
-    let rows = |table: &Shown| table.rows.iter().cloned().collect();
+    let rows = |table: &PrintedTable| table.rows.iter().cloned().collect();
     // Text from the plugin and the events is printed unchanged; the rest is this
     // program's own.
-    let written = Written {
+    let written = WriteSummary {
         tables: tables.iter().map(|table| (table.name.clone(), rows(table))).collect(),
         emitted: emitted.collect(),
     };
@@ -243,22 +243,22 @@ fn print_json(folded: &FoldResult, tables: &[Shown], events: usize, checked: &Ou
         "checked_events": checked.as_ref().ok(),
         "difference": checked.as_ref().err().map(|failure| failure.message.clone()),
     });
-    output::json(&Printed { own, written });
+    output::json(&PrintedReport { own, written });
 }
 
 /// Everything that `--json` prints.
 #[derive(Serialize)]
-struct Printed {
+struct PrintedReport {
     #[serde(flatten)]
     own: Value,
     #[serde(flatten)]
-    written: Written,
+    written: WriteSummary,
 }
 
 /// What the plugin wrote.
 #[derive(Serialize)]
-struct Written {
-    tables: BTreeMap<String, BTreeMap<String, Raw>>,
+struct WriteSummary {
+    tables: BTreeMap<String, BTreeMap<String, RawJson>>,
     emitted: Vec<Emitted>,
 }
 
@@ -267,7 +267,7 @@ struct Written {
 struct Emitted {
     #[serde(flatten)]
     own: Value,
-    data: Raw,
+    data: RawJson,
 }
 
 fn verdict(args: &Args, folded: &FoldResult, checked: Outcome<u64>) -> Outcome {
@@ -283,7 +283,7 @@ fn verdict(args: &Args, folded: &FoldResult, checked: Outcome<u64>) -> Outcome {
         return Ok(());
     }
     let waiting = folded.parked.iter().filter(|event| event.kind == "waiting").count() as u64;
-    local::none_parked(folded.parked.len() as u64 - waiting, waiting).map_err(|failure| {
+    local_host::none_parked(folded.parked.len() as u64 - waiting, waiting).map_err(|failure| {
         failure.help("correct the plugin or the events, or accept them with --allow-parked")
     })
 }

@@ -15,7 +15,7 @@ use crate::Global;
 use crate::api::Field;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
-use crate::raw::Raw;
+use crate::raw_json::RawJson;
 
 /// The shortest time between two redraws of the screen.
 const DRAW: Duration = Duration::from_millis(100);
@@ -56,7 +56,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
     let client = Client::connect(&url, options).await.map_err(|e| failed(e, &base))?;
     let mode = if args.every { Mode::Changes } else { Mode::State };
     let table = client.table_with(&name, TableOptions { mode, ..TableOptions::default() });
-    let mut watched = Watched {
+    let mut watched = WatchedTable {
         changes: table.changes(),
         table,
         shown: None,
@@ -83,7 +83,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
 }
 
 /// A mirrored table and its changes that are not shown yet.
-struct Watched {
+struct WatchedTable {
     table: Table,
     changes: Changes,
     /// The commit that is shown, once one is.
@@ -93,15 +93,15 @@ struct Watched {
 }
 
 /// The next thing to show.
-enum News {
+enum WatchUpdate {
     Rows { epoch: String, commit: u64, rows: BTreeMap<String, Row> },
     Delta { from: u64, to: u64, up: Vec<(String, Row)>, del: Vec<String>, merged: bool },
     Tick { commit: u64, lag: Option<(u64, u64)> },
 }
 
-impl Watched {
+impl WatchedTable {
     /// The next news; `None` when enough was shown.
-    async fn next(&mut self) -> Result<Option<News>, Error> {
+    async fn next(&mut self) -> Result<Option<WatchUpdate>, Error> {
         if self.left == 0 {
             return Ok(None);
         }
@@ -112,22 +112,22 @@ impl Watched {
                     let Some((rows, commit)) = rows else { continue };
                     self.shown = Some(commit);
                     let epoch = self.table.epoch().unwrap_or_default();
-                    return Ok(Some(News::Rows { epoch, commit, rows }));
+                    return Ok(Some(WatchUpdate::Rows { epoch, commit, rows }));
                 }
                 // These changes are part of the snapshot that was shown.
                 Change::Delta { to, .. } if self.shown.is_some_and(|shown| to <= shown) => {}
                 Change::Delta { from, to, up, del, merged } => {
                     self.shown = Some(to);
                     self.left -= 1;
-                    return Ok(Some(News::Delta { from, to, up, del, merged }));
+                    return Ok(Some(WatchUpdate::Delta { from, to, up, del, merged }));
                 }
                 Change::Resumed { commit } => {
                     self.shown = Some(commit);
-                    return Ok(Some(News::Tick { commit, lag: None }));
+                    return Ok(Some(WatchUpdate::Tick { commit, lag: None }));
                 }
                 Change::Tick { commit, lag } => {
                     let lag = lag.map(|lag| (lag.events, lag.ms));
-                    return Ok(Some(News::Tick { commit, lag }));
+                    return Ok(Some(WatchUpdate::Tick { commit, lag }));
                 }
                 Change::Ended(error) => return Err(error),
             }
@@ -135,19 +135,19 @@ impl Watched {
     }
 }
 
-impl News {
+impl WatchUpdate {
     fn print(&self, as_json: bool) {
         match (self, as_json) {
             (Self::Rows { epoch, commit, rows }, true) => {
-                output::json(&Line::Rows { epoch, commit: *commit, rows });
+                output::json(&WatchLine::Rows { epoch, commit: *commit, rows });
             }
             (Self::Delta { from, to, up, del, merged }, true) => {
                 let up = up.iter().map(|(key, row)| (key.as_str(), row)).collect();
-                output::json(&Line::Delta { from: *from, to: *to, up, del, merged: *merged });
+                output::json(&WatchLine::Delta { from: *from, to: *to, up, del, merged: *merged });
             }
             (Self::Tick { commit, lag }, true) => {
                 let lag = lag.map(|(events, ms)| Lag { events, ms });
-                output::json(&Line::Tick { commit: *commit, lag });
+                output::json(&WatchLine::Tick { commit: *commit, lag });
             }
             (Self::Rows { commit, rows, .. }, false) => {
                 output::line(format!("# {} rows at commit {commit}", rows.len()));
@@ -166,7 +166,7 @@ impl News {
 /// A line of JSON. Rows are written unchanged.
 #[derive(Serialize)]
 #[serde(tag = "change", rename_all = "lowercase")]
-enum Line<'a> {
+enum WatchLine<'a> {
     Rows { epoch: &'a str, commit: u64, rows: &'a BTreeMap<String, Row> },
     Delta { from: u64, to: u64, up: BTreeMap<&'a str, &'a Row>, del: &'a [String], merged: bool },
     Tick { commit: u64, lag: Option<Lag> },
@@ -183,7 +183,7 @@ fn put(key: &str, row: &Row) {
     output::data(format!("+ {} {}", output::printable(key), output::printable(row.json())));
 }
 
-async fn full_screen(watched: &mut Watched, name: String) -> Result<(), Error> {
+async fn full_screen(watched: &mut WatchedTable, name: String) -> Result<(), Error> {
     let mut screen = Screen::new(name);
     let mut terminal = match Terminal::take() {
         Ok(terminal) => terminal,
@@ -219,21 +219,21 @@ async fn full_screen(watched: &mut Watched, name: String) -> Result<(), Error> {
     }
 }
 
-fn take(screen: &mut Screen, table: &Table, news: News) {
-    let value = |row: &Row| Raw::new(row.json());
+fn take(screen: &mut Screen, table: &Table, news: WatchUpdate) {
+    let value = |row: &Row| RawJson::new(row.json());
     match news {
-        News::Rows { commit, rows, .. } => {
+        WatchUpdate::Rows { commit, rows, .. } => {
             screen.commit = commit;
             screen.fields = fields(table);
             screen.replace(rows.iter().map(|(key, row)| (key.clone(), value(row))));
         }
-        News::Delta { to, up, del, .. } => {
+        WatchUpdate::Delta { to, up, del, .. } => {
             screen.commit = to;
             let now = Instant::now();
             up.into_iter().for_each(|(key, row)| screen.put(key, value(&row), now));
             del.iter().for_each(|key| screen.delete(key));
         }
-        News::Tick { commit, lag } => {
+        WatchUpdate::Tick { commit, lag } => {
             screen.commit = commit;
             screen.lag = lag.or(screen.lag);
         }

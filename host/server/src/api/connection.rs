@@ -28,7 +28,7 @@ const OWN_HEAD_BYTES_MAX: usize = 1_024;
 
 /// The time limits of a connection.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Times {
+pub(super) struct ConnectionTimeouts {
     /// For a request's headers, from their first byte; for the first request of a
     /// connection, from the start of the connection.
     pub(super) headers: Duration,
@@ -39,7 +39,7 @@ pub(super) struct Times {
 /// The progress of the current request. The service sets it, and the socket side reads
 /// it.
 #[derive(Debug, Default)]
-pub(super) struct Progress(AtomicU8);
+pub(super) struct RequestProgress(AtomicU8);
 
 /// No request was read completely: a response that hyper writes now is its own refusal.
 const AWAITING: u8 = 0;
@@ -50,30 +50,30 @@ const ANSWERED: u8 = 2;
 /// The connection is no longer HTTP.
 const UPGRADED: u8 = 3;
 
-impl Progress {
+impl RequestProgress {
     /// A request was read.
     pub(super) fn begin(&self) {
         self.0.store(ANSWERING, Ordering::Relaxed);
     }
 
     /// Tracks `response` until its body ends.
-    pub(super) fn follow(self: &Arc<Self>, response: Response) -> http::Response<Followed> {
+    pub(super) fn follow(self: &Arc<Self>, response: Response) -> http::Response<AnswerBody> {
         if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
             self.0.store(UPGRADED, Ordering::Relaxed);
         }
         let progress = Arc::clone(self);
-        response.map(|body| Followed { body, progress })
+        response.map(|body| AnswerBody { body, progress })
     }
 }
 
 /// A body that reports its end.
 #[derive(Debug)]
-pub(super) struct Followed {
+pub(super) struct AnswerBody {
     body: Body,
-    progress: Arc<Progress>,
+    progress: Arc<RequestProgress>,
 }
 
-impl HttpBody for Followed {
+impl HttpBody for AnswerBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -93,7 +93,7 @@ impl HttpBody for Followed {
     }
 }
 
-impl Drop for Followed {
+impl Drop for AnswerBody {
     fn drop(&mut self) {
         let (from, to) = (ANSWERING, ANSWERED);
         // After an upgrade there is nothing to report.
@@ -105,19 +105,19 @@ impl Drop for Followed {
 #[derive(Debug)]
 pub(super) struct Connection<S> {
     stream: S,
-    progress: Arc<Progress>,
-    times: Times,
+    progress: Arc<RequestProgress>,
+    timeouts: ConnectionTimeouts,
     timer: Pin<Box<Sleep>>,
     /// Some bytes of a request's head have arrived, and the head is not complete.
-    begun: bool,
+    started: bool,
     /// The head of the answer that hyper wrote by itself.
     own_head: Vec<u8>,
-    refusal: Option<Refusal>,
+    refusal: Option<FinalAnswer>,
 }
 
 /// The last answer on a connection.
 #[derive(Debug)]
-struct Refusal {
+struct FinalAnswer {
     bytes: Vec<u8>,
     written: usize,
     /// The write side is closed: the client knows that nothing follows.
@@ -125,13 +125,17 @@ struct Refusal {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    pub(super) fn new(stream: S, progress: Arc<Progress>, times: Times) -> Self {
+    pub(super) fn new(
+        stream: S,
+        progress: Arc<RequestProgress>,
+        timeouts: ConnectionTimeouts,
+    ) -> Self {
         Self {
             stream,
             progress,
-            times,
-            timer: Box::pin(tokio::time::sleep(times.headers)),
-            begun: false,
+            timeouts,
+            timer: Box::pin(tokio::time::sleep(timeouts.headers)),
+            started: false,
             own_head: Vec::new(),
             refusal: None,
         }
@@ -164,7 +168,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             "route" => "other", "method" => "other", "status" => problem.status.to_string()
         )
         .increment(1);
-        self.refusal = Some(Refusal { bytes: answer(problem), written: 0, closed: false });
+        self.refusal = Some(FinalAnswer { bytes: answer(problem), written: 0, closed: false });
     }
 
     /// Sends the refusal and closes, then reads what the client still sends.
@@ -241,16 +245,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<S> {
             return read;
         }
         match read {
-            Poll::Ready(Ok(())) if !this.begun && buf.filled().len() > before => {
-                this.begun = true;
-                this.arm(this.times.headers, cx);
+            Poll::Ready(Ok(())) if !this.started && buf.filled().len() > before => {
+                this.started = true;
+                this.arm(this.timeouts.headers, cx);
                 Poll::Ready(Ok(()))
             }
             Poll::Pending if this.timer.as_mut().poll(cx).is_ready() => {
-                if !this.begun {
+                if !this.started {
                     return Poll::Ready(Ok(()));
                 }
-                let time = this.times.headers.as_secs_f64();
+                let time = this.timeouts.headers.as_secs_f64();
                 let detail = format!("the request's headers took longer than {time} s");
                 this.refuse(&Problem::new("LAN-0417", detail));
                 this.poll_refuse(cx)
@@ -292,8 +296,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Connection<S> {
         ready!(Pin::new(&mut this.stream).poll_flush(cx))?;
         if this.state() == ANSWERED {
             this.progress.0.store(AWAITING, Ordering::Relaxed);
-            this.begun = false;
-            this.arm(this.times.idle, cx);
+            this.started = false;
+            this.arm(this.timeouts.idle, cx);
         }
         Poll::Ready(Ok(()))
     }

@@ -41,19 +41,19 @@ enum Coding {
 
 /// Why unpacking a body failed.
 #[derive(Debug)]
-struct TooMuch(String);
+struct DecodeError(String);
 
-impl fmt::Display for TooMuch {
+impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
-impl std::error::Error for TooMuch {}
+impl std::error::Error for DecodeError {}
 
 /// The limits of unpacking a body.
 #[derive(Clone, Copy)]
-struct Bound {
+struct UnpackLimit {
     /// Bytes that are always allowed.
     bytes: u64,
     /// Beyond that, the allowed multiple of the packed bytes.
@@ -77,11 +77,11 @@ pub(super) async fn unpack(State(app): State<Shared>, request: Request, next: Ne
     let (mut parts, packed) = request.into_parts();
     parts.headers.remove(CONTENT_ENCODING);
     parts.headers.remove(CONTENT_LENGTH);
-    let bound = Bound {
+    let limit = UnpackLimit {
         bytes: app.config.http.body_bytes_max as u64,
         ratio: app.config.http.unpack_ratio_max,
     };
-    let pieces = pieces(packed, &codings, bound).map(move |piece| {
+    let pieces = pieces(packed, &codings, limit).map(move |piece| {
         let _held = &place;
         piece
     });
@@ -115,7 +115,7 @@ fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, Problem> {
 fn pieces(
     packed: Body,
     codings: &[Coding],
-    bound: Bound,
+    limit: UnpackLimit,
 ) -> impl futures_util::Stream<Item = Result<Bytes, io::Error>> + Send + use<> {
     let taken = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&taken);
@@ -145,12 +145,12 @@ fn pieces(
         let piece = piece?;
         unpacked += piece.len() as u64;
         let packed = taken.load(Ordering::Relaxed);
-        if unpacked > bound.bytes && unpacked > packed.saturating_mul(bound.ratio) {
+        if unpacked > limit.bytes && unpacked > packed.saturating_mul(limit.ratio) {
             let why = format!(
                 "{packed} bytes unpack to more than {unpacked}; the limit is {} times as many",
-                bound.ratio
+                limit.ratio
             );
-            return Err(io::Error::other(TooMuch(why)));
+            return Err(io::Error::other(DecodeError(why)));
         }
         Ok(piece)
     })
@@ -170,9 +170,9 @@ pub(super) fn broken(error: axum::Error, place: &str) -> Problem {
     let Some(error) = error.downcast_ref::<io::Error>() else {
         return Problem::new("LAN-0408", format!("the body broke off{place}: {error}"));
     };
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<TooMuch>()) {
-        Some(too_much) => {
-            Problem::new("LAN-0422", format!("the body is too large{place}: {too_much}"))
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<DecodeError>()) {
+        Some(decode_error) => {
+            Problem::new("LAN-0422", format!("the body is too large{place}: {decode_error}"))
         }
         None => Problem::new("LAN-0408", format!("the body cannot be unpacked{place}: {error}")),
     }

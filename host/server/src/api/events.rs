@@ -12,8 +12,8 @@ use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
-use super::params::{Params, Shape, limit, shape, wait};
-use super::{App, Shared, stamps};
+use super::params::{AnswerFormat, Params, answer_format, limit, wait};
+use super::{App, Shared, export_attributes};
 use crate::cloudevents::{BATCH, NDJSON, format_time, parse_time, write_event, write_exact};
 use crate::problem::Problem;
 
@@ -27,7 +27,7 @@ const CHUNKS_MAX: usize = 1_000;
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Which {
+pub(crate) struct EventsQuery {
     /// The partition; 0 if left out.
     partition: u32,
     /// The first offset, or `end` for events appended after this request; the oldest
@@ -86,7 +86,7 @@ pub(crate) struct LoggedEvent {
 /// where to continue, and `Lantern-Decisions` how many retries and drops of parked
 /// events the tables here depend on in addition to the log.
 #[utoipa::path(
-    get, path = "/v1/events", tag = "events", params(Which),
+    get, path = "/v1/events", tag = "events", params(EventsQuery),
     responses(
         (status = 200, body = EventsPage),
         (status = 404, body = Problem), (status = 410, body = Problem),
@@ -94,19 +94,19 @@ pub(crate) struct LoggedEvent {
 )]
 pub(crate) async fn read(
     State(app): State<Shared>,
-    Params(which): Params<Which>,
+    Params(query): Params<EventsQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let partition = PartitionId(which.partition);
-    let wait = wait(which.wait.as_deref(), app.config.http.wait_s_max)?;
-    let limit = limit(which.limit, LIMIT_DEFAULT, app.config.http.query_rows_max)?;
-    let wanted = filter(which.types.as_deref());
-    let exact = is_whole(which.types.as_deref());
-    let shape = shape(&headers, &Shape::EVENTS);
+    let partition = PartitionId(query.partition);
+    let wait = wait(query.wait.as_deref(), app.config.http.wait_s_max)?;
+    let limit = limit(query.limit, LIMIT_DEFAULT, app.config.http.query_rows_max)?;
+    let wanted = filter(query.types.as_deref());
+    let exact = is_whole(query.types.as_deref());
+    let format = answer_format(&headers, &AnswerFormat::EVENTS);
     let mut appended = app.appended.clone();
     appended.mark_unchanged();
-    let from = app.query(move |app| first(app, partition, &which)).await?;
-    let mut page = Page::new(from, shape, limit, app.config.http.query_bytes_max);
+    let from = app.query(move |app| first(app, partition, &query)).await?;
+    let mut page = PageBuilder::new(from, format, limit, app.config.http.query_bytes_max);
     page.exact = exact;
     let until = Instant::now() + wait;
     let bounds = loop {
@@ -160,9 +160,9 @@ fn is_whole(types: Option<&str>) -> bool {
 }
 
 /// The first offset to read.
-fn first(app: &App, partition: PartitionId, which: &Which) -> Result<Offset, Problem> {
+fn first(app: &App, partition: PartitionId, query: &EventsQuery) -> Result<Offset, Problem> {
     let bounds = app.log.bounds(partition)?;
-    match (which.from.as_deref(), which.time.as_deref()) {
+    match (query.from.as_deref(), query.time.as_deref()) {
         (Some(_), Some(_)) => {
             Err(Problem::new("LAN-0403", "both `from` and `time` are given: give only one of them"))
         }
@@ -185,9 +185,9 @@ fn first(app: &App, partition: PartitionId, which: &Which) -> Result<Offset, Pro
 }
 
 /// An answer that is being built.
-struct Page {
+struct PageBuilder {
     next: Offset,
-    shape: Shape,
+    format: AnswerFormat,
     limit: usize,
     bytes_max: usize,
     count: usize,
@@ -196,9 +196,9 @@ struct Page {
     exact: bool,
 }
 
-impl Page {
-    fn new(next: Offset, shape: Shape, limit: usize, bytes_max: usize) -> Self {
-        Self { next, shape, limit, bytes_max, count: 0, events: Vec::new(), exact: false }
+impl PageBuilder {
+    fn new(next: Offset, format: AnswerFormat, limit: usize, bytes_max: usize) -> Self {
+        Self { next, format, limit, bytes_max, count: 0, events: Vec::new(), exact: false }
     }
 
     fn is_full(&self) -> bool {
@@ -210,48 +210,49 @@ impl Page {
         &mut self,
         app: &App,
         partition: PartitionId,
-        wanted: &TypeFilter,
+        types: &TypeFilter,
     ) -> Result<bool, Problem> {
         for _ in 0..CHUNKS_MAX {
             if self.is_full() {
                 return Ok(false);
             }
-            match read_or_wait(&*app.log, partition, self.next, wanted)? {
+            match read_or_wait(&*app.log, partition, self.next, types)? {
                 // This log never answers `Pending`.
-                LogRead::End | LogRead::Pending => return Ok(true),
+                LogRead::End | Read::Pending => return Ok(true),
                 LogRead::Skipped { next } => self.next = next,
-                LogRead::Chunk(chunk) => self.take(&chunk, wanted),
+                LogRead::Chunk(chunk) => self.take(&chunk, types),
             }
         }
         Ok(false)
     }
 
-    fn take(&mut self, chunk: &Chunk, wanted: &TypeFilter) {
-        for place in chunk.index_of(self.next)..chunk.events.len() {
+    fn take(&mut self, chunk: &Chunk, types: &TypeFilter) {
+        for index in chunk.index_of(self.next)..chunk.events.len() {
             if self.is_full() {
                 return;
             }
-            let offset = chunk.offset(place);
+            let offset = chunk.offset(index);
             self.next = offset.next();
-            if !wanted.matches(chunk.events.kind(place)) {
+            if !types.matches(chunk.events.kind(index)) {
                 continue;
             }
-            let (event, appended) = (chunk.events.get(place), chunk.appended(place));
-            let stamped = self.exact.then(|| stamps::stamped(&event, chunk.partition, appended));
+            let (event, appended) = (chunk.events.get(index), chunk.appended(index));
+            let stamped =
+                self.exact.then(|| export_attributes::stamped(&event, chunk.partition, appended));
             let extensions = stamped.as_deref().unwrap_or(event.extensions);
             let event = EventRef { extensions, ..event };
             let comma = if self.count == 0 { "" } else { "," };
             let write = if self.exact { write_exact } else { write_event };
-            match self.shape {
-                Shape::Ndjson => {
+            match self.format {
+                AnswerFormat::Ndjson => {
                     write(&event, &mut self.events);
                     self.events.push(b'\n');
                 }
-                Shape::Batch => {
+                AnswerFormat::Batch => {
                     self.events.extend_from_slice(comma.as_bytes());
                     write(&event, &mut self.events);
                 }
-                Shape::Json | Shape::Csv => {
+                AnswerFormat::Json | AnswerFormat::Csv => {
                     let appended = appended.map_or_else(
                         || "null".to_owned(),
                         |time| format!("\"{}\"", format_time(time)),
@@ -274,10 +275,10 @@ impl Page {
         decisions: u64,
     ) -> Response {
         let next = HeaderValue::from(self.next.0);
-        let (media, body) = match self.shape {
-            Shape::Ndjson => (NDJSON, self.events),
-            Shape::Batch => (BATCH, [b"[", &*self.events, b"]"].concat()),
-            Shape::Json | Shape::Csv => {
+        let (media, body) = match self.format {
+            AnswerFormat::Ndjson => (NDJSON, self.events),
+            AnswerFormat::Batch => (BATCH, [b"[", &*self.events, b"]"].concat()),
+            AnswerFormat::Json | AnswerFormat::Csv => {
                 let PartitionBounds { start, end, .. } = bounds;
                 let next = self.next;
                 let mut body = format!(
@@ -304,9 +305,9 @@ pub(crate) fn explain(
     uri: &http::Uri,
     config: &crate::config::HttpConfig,
 ) -> Result<String, Problem> {
-    let Params(which) = Params::<Which>::read(uri)?;
-    let wait = wait(which.wait.as_deref(), config.wait_s_max)?;
-    let limit = limit(which.limit, LIMIT_DEFAULT, config.query_rows_max)?;
-    let time = which.time.as_deref().map(parse_time);
-    Ok(format!("{which:?} {wait:?} {limit} {time:?} {:?}", filter(which.types.as_deref())))
+    let Params(query) = Params::<EventsQuery>::read(uri)?;
+    let wait = wait(query.wait.as_deref(), config.wait_s_max)?;
+    let limit = limit(query.limit, LIMIT_DEFAULT, config.query_rows_max)?;
+    let time = query.time.as_deref().map(parse_time);
+    Ok(format!("{query:?} {wait:?} {limit} {time:?} {:?}", filter(query.types.as_deref())))
 }

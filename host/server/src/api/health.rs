@@ -94,7 +94,7 @@ fn reasons(app: &App) -> Vec<String> {
         reasons.push(format!("events were refused: {why}"));
     }
     for projection in app.engine.status() {
-        stuck(&projection, &mut reasons);
+        add_reasons(&projection, &mut reasons);
     }
     reasons
 }
@@ -143,7 +143,7 @@ fn troubles(app: &App) -> Vec<String> {
 
 /// A halted version is harmless unless readers use it: only the active version counts,
 /// or the first one while no version is active.
-fn stuck(projection: &ProjectionStatus, reasons: &mut Vec<String>) {
+fn add_reasons(projection: &ProjectionStatus, reasons: &mut Vec<String>) {
     let serving = projection.active.as_ref();
     let watched = projection.versions.iter().filter(|v| serving.is_none_or(|id| *id == v.id));
     for version in watched {

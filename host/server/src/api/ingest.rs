@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
-use super::params::{Params, Whole, body, essence};
+use super::params::{FullBody, Params, body, essence};
 use super::{Shared, now, stream};
 use crate::cloudevents::{BATCH, EventError, NDJSON, Reader, STRUCTURED};
 use crate::problem::Problem;
@@ -23,7 +23,7 @@ pub(super) const INLINE_BYTES_MAX: usize = 32 << 10;
 
 /// The result of sending events.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct Taken {
+pub(crate) struct AppendResult {
     /// How many events were appended.
     pub(crate) appended: u64,
     /// How many were in the log already, by tenant, `source` and `id`.
@@ -38,18 +38,18 @@ pub(crate) struct Taken {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) lines: Option<u64>,
     /// The offsets of the events, by partition.
-    pub(crate) partitions: BTreeMap<u32, Stretch>,
+    pub(crate) partitions: BTreeMap<u32, OffsetRange>,
     /// The place of each event, in the order sent; not for NDJSON.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) events: Option<Vec<Placed>>,
+    pub(crate) events: Option<Vec<AppendedLocation>>,
     /// What is wrong with the refused events; at most `ingest.errors_max` of them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) errors: Vec<Refused>,
+    pub(crate) errors: Vec<EventRejection>,
 }
 
 /// A range of offsets; events of other senders may be between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct Stretch {
+pub(crate) struct OffsetRange {
     /// The offset of the first event.
     pub(crate) first: u64,
     /// The offset of the last event.
@@ -59,7 +59,7 @@ pub(crate) struct Stretch {
 /// The place of one event.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(untagged)]
-pub(crate) enum Placed {
+pub(crate) enum AppendedLocation {
     /// It is in the log.
     InLog {
         /// Its partition.
@@ -81,7 +81,7 @@ pub(crate) enum Placed {
 
 /// Why one event was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct Refused {
+pub(crate) struct EventRejection {
     /// Its index in the batch, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) index: Option<u64>,
@@ -98,7 +98,7 @@ pub(crate) struct Refused {
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Mode {
+pub(crate) struct AppendQuery {
     /// Whether valid events are appended if others are invalid.
     pub(crate) partial: bool,
     /// Whether the events were exported from another log with `types=*` and are
@@ -122,10 +122,10 @@ pub(crate) struct Mode {
 /// `partial=true` it stops at the first group with an invalid line, and the answer
 /// names the line up to which every event is in the log.
 #[utoipa::path(
-    post, path = "/v1/events", tag = "events", params(Mode),
+    post, path = "/v1/events", tag = "events", params(AppendQuery),
     request_body(content = Value, content_type = "application/cloudevents+json"),
     responses(
-        (status = 200, body = Taken),
+        (status = 200, body = AppendResult),
         (status = 400, body = Problem, description = "an event is invalid; `errors` names each"),
         (status = 413, body = Problem), (status = 415, body = Problem),
         (status = 422, body = Problem, description = "the topic cannot take an event"),
@@ -135,37 +135,37 @@ pub(crate) struct Mode {
 )]
 pub(crate) async fn append(
     State(app): State<Shared>,
-    Params(mode): Params<Mode>,
+    Params(query): Params<AppendQuery>,
     headers: HeaderMap,
     content: Body,
-) -> Result<Json<Taken>, Problem> {
-    let taken = take(&app, mode, &headers, content).await;
-    let taken = taken.inspect_err(|problem| {
+) -> Result<Json<AppendResult>, Problem> {
+    let result = accept(&app, query, &headers, content).await;
+    let result = result.inspect_err(|problem| {
         metrics::counter!("lantern_ingest_refused_total", "code" => problem.code.clone())
             .increment(1);
     })?;
-    metrics::counter!("lantern_ingest_rejected_total").increment(taken.rejected);
-    Ok(Json(taken))
+    metrics::counter!("lantern_ingest_rejected_total").increment(result.rejected);
+    Ok(Json(result))
 }
 
-async fn take(
+async fn accept(
     app: &Shared,
-    mode: Mode,
+    query: AppendQuery,
     headers: &HeaderMap,
     content: Body,
-) -> Result<Taken, Problem> {
+) -> Result<AppendResult, Problem> {
     app.check_open()?;
     let media = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let (max, limits) = (app.config.http.body_bytes_max, app.config.ingest.limits());
     match essence(media).as_str() {
         NDJSON | "application/ndjson" | "application/jsonl" => {
-            if mode.exact && !app.engine.status().is_empty() {
+            if query.exact && !app.engine.status().is_empty() {
                 let detail = "there are projections, which would emit their events again";
                 return Err(Problem::new("LAN-0328", detail));
             }
-            stream::append(app, content, mode).await
+            stream::append(app, content, query).await
         }
-        _ if mode.exact => {
+        _ if query.exact => {
             Err(Problem::new("LAN-0403", "`exact` takes `application/x-ndjson` alone"))
         }
         STRUCTURED => {
@@ -176,7 +176,7 @@ async fn take(
         }
         BATCH => {
             let json = body(app, headers, content, max).await?;
-            batch(app, json, mode.partial).await
+            batch(app, json, query.partial).await
         }
         _ if headers.keys().any(|name| name.as_str().starts_with("ce-")) => {
             let payload = body(app, headers, content, max).await?;
@@ -188,54 +188,55 @@ async fn take(
     }
 }
 
-async fn single(app: &Shared, events: Events) -> Result<Taken, Problem> {
+async fn single(app: &Shared, events: Events) -> Result<AppendResult, Problem> {
     let appended = app.append(events).await?;
-    let mut taken = Taken::default();
-    taken.count(&appended);
-    taken.events = Some(appended.events.iter().map(placed).collect());
-    Ok(taken)
+    let mut result = AppendResult::default();
+    result.count(&appended);
+    result.events = Some(appended.events.iter().map(location_of).collect());
+    Ok(result)
 }
 
-async fn batch(app: &Shared, json: Whole, partial: bool) -> Result<Taken, Problem> {
+async fn batch(app: &Shared, json: FullBody, partial: bool) -> Result<AppendResult, Problem> {
     let limits = app.config.ingest.limits();
     let small = json.len() <= INLINE_BYTES_MAX;
     let read = move || {
         let (mut events, mut bad) = (Events::new(), Vec::new());
         let mut reader = Reader::new(limits, now());
-        reader.batch(&json, &mut events, |place, error| bad.push((place, error)))?;
+        reader.batch(&json, &mut events, |index, error| bad.push((index, error)))?;
         Ok::<_, Problem>((events, bad))
     };
     let (events, bad) = if small { read()? } else { app.blocking(move |_| read()).await? };
 
     let named = bad.iter().take(app.config.ingest.errors_max);
-    let errors: Vec<Refused> = named.map(|(place, error)| Refused::at(*place, error)).collect();
+    let errors: Vec<EventRejection> =
+        named.map(|(index, error)| EventRejection::at(*index, error)).collect();
     if !bad.is_empty() && !partial {
         let all = events.len() + bad.len();
         let detail = format!("{} of {all} events are bad: {}", bad.len(), bad[0].1);
         return Err(Problem::new("LAN-0314", detail).with("errors", json_of(&errors)));
     }
     let appended = if events.is_empty() { Appended::default() } else { app.append(events).await? };
-    let mut taken = Taken { rejected: bad.len() as u64, errors, ..Taken::default() };
-    taken.count(&appended);
-    taken.events = Some(in_order(&appended, &bad));
-    Ok(taken)
+    let mut result = AppendResult { rejected: bad.len() as u64, errors, ..AppendResult::default() };
+    result.count(&appended);
+    result.events = Some(in_order(&appended, &bad));
+    Ok(result)
 }
 
 /// The places of all events of a batch, in the order sent.
-fn in_order(appended: &Appended, bad: &[(usize, EventError)]) -> Vec<Placed> {
-    let mut good = appended.events.iter().map(placed);
+fn in_order(appended: &Appended, bad: &[(usize, EventError)]) -> Vec<AppendedLocation> {
+    let mut good = appended.events.iter().map(location_of);
     let mut bad = bad.iter().peekable();
     let all = appended.events.len() + bad.len();
     (0..all)
-        .filter_map(|place| match bad.next_if(|(at, _)| *at == place) {
-            Some((_, error)) => Some(Placed::Refused { code: error.code().into() }),
+        .filter_map(|index| match bad.next_if(|(at, _)| *at == index) {
+            Some((_, error)) => Some(AppendedLocation::Refused { code: error.code().into() }),
             None => good.next(),
         })
         .collect()
 }
 
-fn placed(event: &AppendedEvent) -> Placed {
-    Placed::InLog {
+fn location_of(event: &AppendedEvent) -> AppendedLocation {
+    AppendedLocation::InLog {
         partition: event.partition.0,
         offset: event.offset.0,
         duplicate: event.duplicate,
@@ -243,7 +244,7 @@ fn placed(event: &AppendedEvent) -> Placed {
     }
 }
 
-impl Taken {
+impl AppendResult {
     /// Adds the result of an append, also to the metrics: events that a stream appended
     /// before it stops count as well.
     pub(super) fn count(&mut self, appended: &Appended) {
@@ -265,20 +266,20 @@ impl Taken {
             }
             self.appended += 1;
             let offset = event.offset.0;
-            let stretch = self
+            let range = self
                 .partitions
                 .entry(event.partition.0)
-                .or_insert(Stretch { first: offset, last: offset });
-            stretch.first = stretch.first.min(offset);
-            stretch.last = stretch.last.max(offset);
+                .or_insert(OffsetRange { first: offset, last: offset });
+            range.first = range.first.min(offset);
+            range.last = range.last.max(offset);
         }
     }
 }
 
-impl Refused {
-    fn at(place: usize, error: &EventError) -> Self {
+impl EventRejection {
+    fn at(index: usize, error: &EventError) -> Self {
         Self {
-            index: Some(place as u64),
+            index: Some(index as u64),
             line: None,
             code: error.code().into(),
             detail: error.to_string(),

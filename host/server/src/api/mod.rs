@@ -1,27 +1,27 @@
 //! The HTTP API: one module per resource, and the code that they share.
 
-mod conditions;
+mod conditional;
 mod connection;
 mod cors;
 mod description;
+mod drain_body;
 mod encoding;
 pub(crate) mod events;
+mod export_attributes;
 mod feed;
-mod guard;
 mod health;
 mod ingest;
+mod origin_check;
 mod page;
 mod params;
 pub(crate) mod parked;
 mod projections;
-mod reserve;
+mod reserved_connections;
 mod serve;
 mod shard_metrics;
-mod stamps;
 mod stream;
 pub(crate) mod tables;
 mod trace;
-mod unread;
 mod upload;
 
 use std::sync::Arc;
@@ -158,10 +158,10 @@ pub(crate) fn router(app: Shared) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&app), encoding::unpack))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), cors::options))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), guard::check))
-        .layer(middleware::from_fn(reserve::check))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), origin_check::check))
+        .layer(middleware::from_fn(reserved_connections::check))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), cors::share))
-        .layer(middleware::from_fn(unread::drain))
+        .layer(middleware::from_fn(drain_body::drain))
         .layer(middleware::from_fn(trace::request))
         .layer(DefaultBodyLimit::max(SMALL_BODY_BYTES_MAX))
         .with_state(app)
@@ -237,7 +237,7 @@ impl App {
     }
 
     /// Retries the parked events that the dead-letter topic names. Blocks.
-    pub(crate) fn resend(&self, from_beginning: bool) -> Result<parked::Resent, Problem> {
+    pub(crate) fn resend(&self, from_beginning: bool) -> Result<parked::ResendResult, Problem> {
         #[cfg(feature = "kafka")]
         if let Some(log) = self.kafka.as_ref().filter(|log| log.takes_dead_letters()) {
             return crate::dead_letters::resend(self, log, from_beginning);

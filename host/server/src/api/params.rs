@@ -69,13 +69,13 @@ const UNCOUNTED_BYTES_MAX: u64 = 64 << 10;
 
 /// A complete body. A large one holds a permit of `http.bodies_max` until it is
 /// dropped.
-pub(crate) struct Whole {
+pub(crate) struct FullBody {
     /// The bytes.
     pub(crate) bytes: Bytes,
-    _place: Option<OwnedSemaphorePermit>,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
-impl Deref for Whole {
+impl Deref for FullBody {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -90,7 +90,7 @@ pub(crate) async fn body(
     headers: &HeaderMap,
     mut body: Body,
     max: usize,
-) -> Result<Whole, Problem> {
+) -> Result<FullBody, Problem> {
     let too_large =
         || Problem::new("LAN-0313", format!("the body is larger than the limit of {max} bytes"));
     let announced =
@@ -99,13 +99,13 @@ pub(crate) async fn body(
         return Err(too_large());
     }
     let idle = Duration::from_millis(app.config.http.body_idle_ms_max);
-    let place = match announced {
+    let permit = match announced {
         Some(..=UNCOUNTED_BYTES_MAX) => None,
         _ => {
-            let place = Arc::clone(&app.bodies).acquire_owned();
-            let place = tokio::time::timeout(idle, place).await;
+            let permit = Arc::clone(&app.bodies).acquire_owned();
+            let permit = tokio::time::timeout(idle, permit).await;
             let busy = |_| Problem::new("LAN-0423", "too many large bodies are being read");
-            place.map_err(busy)?.ok()
+            permit.map_err(busy)?.ok()
         }
     };
     let mut whole =
@@ -115,7 +115,7 @@ pub(crate) async fn body(
             Problem::new("LAN-0408", format!("the body paused for more than {} s", idle.as_secs()))
         })?;
         match frame {
-            None => return Ok(Whole { bytes: whole.into(), _place: place }),
+            None => return Ok(FullBody { bytes: whole.into(), _permit: permit }),
             Some(Ok(frame)) => {
                 let Some(data) = frame.data_ref() else { continue };
                 if data.len() > max - whole.len() {
@@ -129,9 +129,9 @@ pub(crate) async fn body(
 }
 
 /// The body of a request that only names something.
-pub(crate) struct Small(pub(crate) Whole);
+pub(crate) struct SmallBody(pub(crate) FullBody);
 
-impl FromRequest<Shared> for Small {
+impl FromRequest<Shared> for SmallBody {
     type Rejection = Problem;
 
     async fn from_request(request: Request, app: &Shared) -> Result<Self, Problem> {
@@ -147,7 +147,7 @@ pub(crate) fn essence(value: &str) -> String {
 
 /// The format of the rows or events in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub(crate) enum AnswerFormat {
     /// One JSON object.
     Json,
     /// One JSON object per row or event, each on its own line.
@@ -158,7 +158,7 @@ pub(crate) enum Shape {
     Batch,
 }
 
-impl Shape {
+impl AnswerFormat {
     /// Formats of rows; the first is the default if the client accepts none of them.
     pub(crate) const ROWS: [Self; 3] = [Self::Json, Self::Ndjson, Self::Csv];
     /// Formats of events.
@@ -176,29 +176,29 @@ impl Shape {
 
 /// Weight in thousandths, and how specifically a range names a media type: 2 by name, 1
 /// by its type alone (`text/*`), 0 as `*/*`.
-type Weight = (u16, u8);
+type AcceptWeight = (u16, u8);
 
-/// The shape with the highest weight in `Accept` (RFC 9110, section 12.5.1). For equal
-/// weights the shape that is named more specifically wins, then the one named first. If
+/// The format with the highest weight in `Accept` (RFC 9110, section 12.5.1). For equal
+/// weights the format that is named more specifically wins, then the one named first. If
 /// the client accepts none of `offered`, this is the first of them: the client may be
 /// able to use it anyway.
-pub(crate) fn shape(headers: &HeaderMap, offered: &[Shape]) -> Shape {
-    let mut best: Option<(Weight, Shape)> = None;
+pub(crate) fn answer_format(headers: &HeaderMap, offered: &[AnswerFormat]) -> AnswerFormat {
+    let mut best: Option<(AcceptWeight, AnswerFormat)> = None;
     let lines = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     for range in lines.flat_map(|line| line.split(',')) {
-        for &shape in offered {
-            let Some(weight) = weigh(range, shape, headers) else { continue };
+        for &format in offered {
+            let Some(weight) = accept_weight(range, format, headers) else { continue };
             if best.is_none_or(|(known, _)| weight > known) {
-                best = Some((weight, shape));
+                best = Some((weight, format));
             }
         }
     }
-    best.map_or(offered[0], |(_, shape)| shape)
+    best.map_or(offered[0], |(_, format)| format)
 }
 
-/// The weight of `shape` under `range`; `None` if the range does not name it, if
+/// The weight of `format` under `range`; `None` if the range does not name it, if
 /// another range names it more specifically, or if it is refused.
-fn weigh(range: &str, shape: Shape, headers: &HeaderMap) -> Option<Weight> {
+fn accept_weight(range: &str, format: AnswerFormat, headers: &HeaderMap) -> Option<AcceptWeight> {
     let closeness = |range: &str| {
         let range = essence(range);
         let named = |name: &str| match range.strip_suffix("/*") {
@@ -207,7 +207,7 @@ fn weigh(range: &str, shape: Shape, headers: &HeaderMap) -> Option<Weight> {
             Some(kind) if name.split('/').next() == Some(kind) => Some(1),
             _ => None,
         };
-        shape.names().iter().filter_map(|name| named(name)).max()
+        format.names().iter().filter_map(|name| named(name)).max()
     };
     let close = closeness(range)?;
     let lines = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -284,8 +284,12 @@ impl MinOffsets {
 }
 
 /// `limit=`, between 1 and `max`.
-pub(crate) fn limit(asked: Option<usize>, default: usize, max: usize) -> Result<usize, Problem> {
-    match asked {
+pub(crate) fn limit(
+    requested: Option<usize>,
+    default: usize,
+    max: usize,
+) -> Result<usize, Problem> {
+    match requested {
         None => Ok(default.min(max)),
         Some(limit) if (1..=max).contains(&limit) => Ok(limit),
         Some(limit) => {
@@ -326,26 +330,26 @@ mod tests {
     }
 
     #[test]
-    fn the_shape_with_the_greatest_weight_is_taken() {
+    fn the_format_with_the_greatest_weight_is_taken() {
         let check = |accept: &str, expected| {
             let mut headers = HeaderMap::new();
             for line in accept.split('|') {
                 headers.append(ACCEPT, line.parse().unwrap());
             }
-            assert_eq!(shape(&headers, &Shape::ROWS), expected, "{accept}");
+            assert_eq!(answer_format(&headers, &AnswerFormat::ROWS), expected, "{accept}");
         };
-        check("text/csv;q=0.5, */*", Shape::Json);
-        check("text/csv, */*", Shape::Csv);
-        check("application/json;q=0.2, text/csv;q=0.9", Shape::Csv);
-        check("application/json;q=0.2|TEXT/CSV; Q=0.9", Shape::Csv);
-        check("text/*, application/json;q=0.9", Shape::Csv);
-        check("application/x-ndjson, text/csv", Shape::Ndjson);
-        check("application/*;q=0.5, application/json;q=0", Shape::Ndjson);
-        check("*/*, application/json;q=0", Shape::Ndjson);
-        check("text/html, application/x-ndjson", Shape::Ndjson);
-        check("text/csv;q=0", Shape::Json);
-        check("text/html", Shape::Json);
-        check("*/*", Shape::Json);
-        assert_eq!(shape(&HeaderMap::new(), &Shape::EVENTS), Shape::Json);
+        check("text/csv;q=0.5, */*", AnswerFormat::Json);
+        check("text/csv, */*", AnswerFormat::Csv);
+        check("application/json;q=0.2, text/csv;q=0.9", AnswerFormat::Csv);
+        check("application/json;q=0.2|TEXT/CSV; Q=0.9", AnswerFormat::Csv);
+        check("text/*, application/json;q=0.9", AnswerFormat::Csv);
+        check("application/x-ndjson, text/csv", AnswerFormat::Ndjson);
+        check("application/*;q=0.5, application/json;q=0", AnswerFormat::Ndjson);
+        check("*/*, application/json;q=0", AnswerFormat::Ndjson);
+        check("text/html, application/x-ndjson", AnswerFormat::Ndjson);
+        check("text/csv;q=0", AnswerFormat::Json);
+        check("text/html", AnswerFormat::Json);
+        check("*/*", AnswerFormat::Json);
+        assert_eq!(answer_format(&HeaderMap::new(), &AnswerFormat::EVENTS), AnswerFormat::Json);
     }
 }

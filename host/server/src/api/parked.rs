@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
-use super::params::{Names, Params, Small, limit};
+use super::params::{Names, Params, SmallBody, limit};
 use super::projections::read_json;
 use crate::problem::Problem;
 
@@ -21,7 +21,7 @@ pub(super) const LIMIT_MAX: usize = 1_000;
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Which {
+pub(crate) struct ParkedQuery {
     /// The version; the active one if left out.
     version: Option<String>,
     /// Only the events of this subject.
@@ -41,19 +41,19 @@ pub(crate) struct Which {
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Of {
+pub(crate) struct VersionQuery {
     /// The version; the active one if left out.
     version: Option<String>,
 }
 
 /// Lists parked events, each with its reason.
 #[utoipa::path(get, path = "/v1/projections/{name}/parked", tag = "projections",
-    params(("name" = String, Path), Which),
+    params(("name" = String, Path), ParkedQuery),
     responses((status = 200, body = ParkedPage), (status = 404, body = Problem)))]
 pub(crate) async fn list(
     State(app): State<Shared>,
     Names(name): Names<String>,
-    Params(which): Params<Which>,
+    Params(which): Params<ParkedQuery>,
 ) -> Result<Json<ParkedPage>, Problem> {
     let limit = limit(which.limit, LIMIT_DEFAULT, LIMIT_MAX)?;
     let list = move |app: &super::App| {
@@ -74,48 +74,48 @@ pub(crate) async fn list(
 /// Counts parked events by the reason of their failure, together with the events that
 /// wait behind them.
 #[utoipa::path(get, path = "/v1/projections/{name}/parked/reasons", tag = "projections",
-    params(("name" = String, Path), Of),
+    params(("name" = String, Path), VersionQuery),
     responses((status = 200, body = ParkedSummary), (status = 404, body = Problem)))]
 pub(crate) async fn reasons(
     State(app): State<Shared>,
     Names(name): Names<String>,
-    Params(of): Params<Of>,
+    Params(query): Params<VersionQuery>,
 ) -> Result<Json<ParkedSummary>, Problem> {
-    let version = of.version.map(VersionId);
+    let version = query.version.map(VersionId);
     app.query(move |app| Ok(app.engine.parked_summary(&name, version.as_ref())?)).await.map(Json)
 }
 
 /// Applies parked events, in order; events that fail again stay parked.
 #[utoipa::path(post, path = "/v1/projections/{name}/parked/retry", tag = "projections",
-    params(("name" = String, Path), Of), request_body = ParkedSelection,
+    params(("name" = String, Path), VersionQuery), request_body = ParkedSelection,
     responses((status = 200, body = ParkedOutcome), (status = 400, body = Problem),
               (status = 404, body = Problem)))]
 pub(crate) async fn retry(
     State(app): State<Shared>,
     Names(name): Names<String>,
-    Params(of): Params<Of>,
-    Small(body): Small,
+    Params(query): Params<VersionQuery>,
+    SmallBody(body): SmallBody,
 ) -> Result<Json<ParkedOutcome>, Problem> {
     app.check_open()?;
     let which: ParkedSelection = read_json(&body)?;
-    let version = of.version.map(VersionId);
+    let version = query.version.map(VersionId);
     app.blocking(move |app| Ok(app.engine.retry(&name, version.as_ref(), &which)?)).await.map(Json)
 }
 
 /// Deletes parked events permanently.
 #[utoipa::path(post, path = "/v1/projections/{name}/parked/drop", tag = "projections",
-    params(("name" = String, Path), Of), request_body = ParkedSelection,
+    params(("name" = String, Path), VersionQuery), request_body = ParkedSelection,
     responses((status = 200, body = ParkedOutcome), (status = 400, body = Problem),
               (status = 404, body = Problem)))]
 pub(crate) async fn drop_parked(
     State(app): State<Shared>,
     Names(name): Names<String>,
-    Params(of): Params<Of>,
-    Small(body): Small,
+    Params(query): Params<VersionQuery>,
+    SmallBody(body): SmallBody,
 ) -> Result<Json<ParkedOutcome>, Problem> {
     app.check_open()?;
     let which: ParkedSelection = read_json(&body)?;
-    let version = of.version.map(VersionId);
+    let version = query.version.map(VersionId);
     let drop =
         move |app: &super::App| Ok(app.engine.drop_parked(&name, version.as_ref(), &which)?);
     app.blocking(drop).await.map(Json)
@@ -125,14 +125,14 @@ pub(crate) async fn drop_parked(
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Letters {
+pub(crate) struct ResendQuery {
     /// Start from the topic's beginning, not from the end of the last call.
     from_beginning: bool,
 }
 
 /// What became of the dead letters.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Resent {
+pub struct ResendResult {
     /// Letters read.
     pub letters: u64,
     /// Records among them that are not copies of this log's parked events.
@@ -150,13 +150,13 @@ pub struct Resent {
 /// Retries the parked events that the dead-letter topic names. Events that fail again
 /// stay parked.
 #[utoipa::path(post, path = "/v1/dead-letters/resend", tag = "projections",
-    params(Letters),
-    responses((status = 200, body = Resent), (status = 409, body = Problem),
+    params(ResendQuery),
+    responses((status = 200, body = ResendResult), (status = 409, body = Problem),
               (status = 503, body = Problem)))]
 pub(crate) async fn resend(
     State(app): State<Shared>,
-    Params(which): Params<Letters>,
-) -> Result<Json<Resent>, Problem> {
+    Params(query): Params<ResendQuery>,
+) -> Result<Json<ResendResult>, Problem> {
     app.check_open()?;
-    app.blocking(move |app| app.resend(which.from_beginning)).await.map(Json)
+    app.blocking(move |app| app.resend(query.from_beginning)).await.map(Json)
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::Shared;
-use super::params::{Names, Params, Small, limit};
+use super::params::{Names, Params, SmallBody, limit};
 use crate::problem::Problem;
 
 /// The number of log lines in an answer if `limit` is not given.
@@ -32,7 +32,7 @@ pub(crate) struct Logs {
 /// Names a version.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Version {
+pub(crate) struct ActivateBody {
     /// The version's id.
     version: String,
     /// Like `force` of `…/versions/{id}/activate`.
@@ -44,7 +44,7 @@ pub(crate) struct Version {
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Forced {
+pub(crate) struct ActivateQuery {
     /// Activate it also if it has parked events that the active version has
     /// applied.
     force: bool,
@@ -54,7 +54,7 @@ pub(crate) struct Forced {
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Lines {
+pub(crate) struct LogLinesQuery {
     /// The maximum number of lines; 100 if left out.
     limit: Option<usize>,
 }
@@ -122,28 +122,28 @@ pub(crate) async fn delete_version(
 /// If a version has parked events that the active version has applied, the request is
 /// refused with 409 (LAN-0220), unless `force` is true.
 #[utoipa::path(post, path = "/v1/projections/{name}/versions/{id}/activate", tag = "projections",
-    params(("name" = String, Path), ("id" = String, Path), Forced),
+    params(("name" = String, Path), ("id" = String, Path), ActivateQuery),
     responses((status = 200, body = ProjectionStatus), (status = 404, body = Problem),
               (status = 409, body = Problem)))]
 pub(crate) async fn activate_version(
     State(app): State<Shared>,
     Names((name, id)): Names<(String, String)>,
-    Params(Forced { force }): Params<Forced>,
+    Params(ActivateQuery { force }): Params<ActivateQuery>,
 ) -> Result<Json<ProjectionStatus>, Problem> {
     act(app, name, move |engine, name| engine.activate(name, &VersionId(id), force)).await
 }
 
 /// Like `…/versions/{id}/activate`, with the version in the body.
 #[utoipa::path(post, path = "/v1/projections/{name}/activate", tag = "projections",
-    params(("name" = String, Path)), request_body = Version,
+    params(("name" = String, Path)), request_body = ActivateBody,
     responses((status = 200, body = ProjectionStatus), (status = 400, body = Problem),
               (status = 404, body = Problem), (status = 409, body = Problem)))]
 pub(crate) async fn activate(
     State(app): State<Shared>,
     Names(name): Names<String>,
-    Small(body): Small,
+    SmallBody(body): SmallBody,
 ) -> Result<Json<ProjectionStatus>, Problem> {
-    let Version { version, force } = read_json(&body)?;
+    let ActivateBody { version, force } = read_json(&body)?;
     act(app, name, move |engine, name| engine.activate(name, &VersionId(version), force)).await
 }
 
@@ -195,14 +195,14 @@ pub(crate) async fn resume(
 
 /// Shows the newest log messages of a projection's plugins.
 #[utoipa::path(get, path = "/v1/projections/{name}/logs", tag = "projections",
-    params(("name" = String, Path), Lines),
+    params(("name" = String, Path), LogLinesQuery),
     responses((status = 200, body = Logs), (status = 404, body = Problem)))]
 pub(crate) async fn logs(
     State(app): State<Shared>,
     Names(name): Names<String>,
-    Params(lines): Params<Lines>,
+    Params(query): Params<LogLinesQuery>,
 ) -> Result<Json<Logs>, Problem> {
-    let limit = limit(lines.limit, LINES_DEFAULT, app.config.http.query_rows_max)?;
+    let limit = limit(query.limit, LINES_DEFAULT, app.config.http.query_rows_max)?;
     app.blocking(move |app| Ok(Logs { logs: app.engine.logs(&name, limit)? })).await.map(Json)
 }
 
@@ -210,7 +210,7 @@ pub(crate) async fn logs(
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Verified {
+pub(crate) struct VerifyQuery {
     /// The version; the active one if left out.
     version: Option<String>,
 }
@@ -218,13 +218,13 @@ pub(crate) struct Verified {
 /// Begins to fold the log again in the background and to compare the result with the
 /// tables. The projection's status shows the progress and the result.
 #[utoipa::path(post, path = "/v1/projections/{name}/verify", tag = "projections",
-    params(("name" = String, Path), Verified),
+    params(("name" = String, Path), VerifyQuery),
     responses((status = 202, body = VerifyStatus), (status = 404, body = Problem),
               (status = 409, body = Problem)))]
 pub(crate) async fn verify(
     State(app): State<Shared>,
     Names(name): Names<String>,
-    Params(Verified { version }): Params<Verified>,
+    Params(VerifyQuery { version }): Params<VerifyQuery>,
 ) -> Result<(StatusCode, Json<VerifyStatus>), Problem> {
     app.check_open()?;
     let status = crate::verify::begin(&app, &name, version.map(VersionId)).await?;

@@ -16,8 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::{Connection, Followed, Progress, Times};
-use super::reserve::Reserved;
+use super::connection::{AnswerBody, Connection, ConnectionTimeouts, RequestProgress};
+use super::reserved_connections::Reserved;
 use crate::config::HttpConfig;
 
 /// The maximum number of bytes that hyper buffers for a connection; a request's headers
@@ -38,16 +38,16 @@ pub(crate) async fn serve(
     config: &HttpConfig,
     stopping: CancellationToken,
 ) {
-    let slots = Slots {
+    let limits = ConnectionLimits {
         usual: Arc::new(Semaphore::new(config.connections_max)),
         reserved: Arc::new(Semaphore::new(config.connections_reserved)),
     };
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     loop {
-        let slot = tokio::select! {
+        let permit = tokio::select! {
             () = stopping.cancelled() => break,
-            slot = slots.free() => slot,
+            permit = limits.free() => permit,
         };
         let accepted = tokio::select! {
             () = stopping.cancelled() => break,
@@ -61,12 +61,12 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        // A usual slot may have become free in the meantime.
-        let slot = slots.better(slot);
-        let talk = connection(stream, router.clone(), slot.reserved, config, stopping.clone());
+        // A usual permit may have become free in the meantime.
+        let permit = limits.better(permit);
+        let talk = connection(stream, router.clone(), permit.reserved, config, stopping.clone());
         let cut = cut.clone();
         connections.spawn(async move {
-            let _slot = slot;
+            let _permit = permit;
             tokio::select! {
                 () = talk => (),
                 () = cut.cancelled() => (),
@@ -83,34 +83,34 @@ pub(crate) async fn serve(
 }
 
 /// Limits the number of connections.
-struct Slots {
+struct ConnectionLimits {
     usual: Arc<Semaphore>,
     reserved: Arc<Semaphore>,
 }
 
 /// The right to one connection.
-struct Slot {
+struct ConnectionPermit {
     reserved: bool,
     _permit: OwnedSemaphorePermit,
 }
 
-impl Slots {
-    /// A usual slot, or a reserved one if all others are in use; waits for one.
-    async fn free(&self) -> Slot {
+impl ConnectionLimits {
+    /// A usual permit, or a reserved one if all others are in use; waits for one.
+    async fn free(&self) -> ConnectionPermit {
         let (usual, reserved) = (Arc::clone(&self.usual), Arc::clone(&self.reserved));
         let (permit, reserved) = tokio::select! {
             biased;
             permit = usual.acquire_owned() => (permit, false),
             permit = reserved.acquire_owned() => (permit, true),
         };
-        Slot { reserved, _permit: permit.expect("the semaphores are never closed") }
+        ConnectionPermit { reserved, _permit: permit.expect("the semaphores are never closed") }
     }
 
-    /// A usual slot instead of a reserved one, if one is free now.
-    fn better(&self, slot: Slot) -> Slot {
+    /// A usual permit instead of a reserved one, if one is free now.
+    fn better(&self, permit: ConnectionPermit) -> ConnectionPermit {
         match Arc::clone(&self.usual).try_acquire_owned() {
-            Ok(permit) if slot.reserved => Slot { reserved: false, _permit: permit },
-            _ => slot,
+            Ok(free) if permit.reserved => ConnectionPermit { reserved: false, _permit: free },
+            _ => permit,
         }
     }
 }
@@ -124,15 +124,15 @@ fn connection(
 ) -> impl Future<Output = ()> + Send + use<> {
     // Answers and deltas are small; without this they would wait for one another.
     let _ = stream.set_nodelay(true);
-    let mut times = Times {
+    let mut timeouts = ConnectionTimeouts {
         headers: Duration::from_millis(config.headers_ms_max),
         idle: Duration::from_millis(config.idle_ms_max),
     };
     if reserved {
-        times.headers = times.headers.min(RESERVED_HEADERS);
+        timeouts.headers = timeouts.headers.min(RESERVED_HEADERS);
     }
-    let progress = Arc::<Progress>::default();
-    let io = TokioIo::new(Connection::new(stream, Arc::clone(&progress), times));
+    let progress = Arc::<RequestProgress>::default();
+    let io = TokioIo::new(Connection::new(stream, Arc::clone(&progress), timeouts));
     let requests = Requests { router: TowerToHyperService::new(router), progress, reserved };
     let mut http = http1::Builder::new();
     // `Connection` enforces the time limits.
@@ -156,12 +156,12 @@ fn connection(
 /// The requests of one connection.
 struct Requests {
     router: TowerToHyperService<Router>,
-    progress: Arc<Progress>,
+    progress: Arc<RequestProgress>,
     reserved: bool,
 }
 
 impl Service<http::Request<Incoming>> for Requests {
-    type Response = http::Response<Followed>;
+    type Response = http::Response<AnswerBody>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 

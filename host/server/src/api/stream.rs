@@ -12,8 +12,8 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::encoding::broken;
-use super::ingest::{INLINE_BYTES_MAX, Mode, Refused, Taken, json_of};
-use super::{Shared, now, stamps};
+use super::ingest::{AppendQuery, AppendResult, EventRejection, INLINE_BYTES_MAX, json_of};
+use super::{Shared, export_attributes, now};
 use crate::cloudevents::{EventError, LineError, Reader};
 use crate::problem::Problem;
 
@@ -21,23 +21,27 @@ use crate::problem::Problem;
 const LINE_SLACK_BYTES: usize = 1_024;
 
 /// Appends the lines of `body`.
-pub(super) async fn append(app: &Shared, body: Body, mode: Mode) -> Result<Taken, Problem> {
-    let Mode { partial, exact } = mode;
+pub(super) async fn append(
+    app: &Shared,
+    body: Body,
+    query: AppendQuery,
+) -> Result<AppendResult, Problem> {
+    let AppendQuery { partial, exact } = query;
     let mut stream = Stream {
         app,
         partial,
         exact,
-        taken: Taken { lines: Some(0), ..Taken::default() },
+        result: AppendResult { lines: Some(0), ..AppendResult::default() },
         line: 1,
         waiting: VecDeque::new(),
     };
     let mut body = Some(body);
     let read = stream.read(&mut body).await;
     // The answer also reports the groups in progress if the stream stops early.
-    let settled = stream.settle(0).await;
-    let Err(problem) = read.and(settled) else { return Ok(stream.taken) };
-    let taken = json_of(&stream.taken);
-    let members = taken.as_object().into_iter().flatten();
+    let settled = stream.wait_for_groups(0).await;
+    let Err(problem) = read.and(settled) else { return Ok(stream.result) };
+    let result = json_of(&stream.result);
+    let members = result.as_object().into_iter().flatten();
     Err(members.fold(problem, |problem, (name, value)| match name.as_str() {
         "errors" if problem.more.contains_key("errors") => problem,
         _ => problem.with(name, value.clone()),
@@ -49,7 +53,7 @@ struct Stream<'a> {
     partial: bool,
     /// Whether the events come from another log.
     exact: bool,
-    taken: Taken,
+    result: AppendResult,
     /// The number of the next line.
     line: u64,
     /// Groups in progress, in order.
@@ -165,12 +169,12 @@ impl Stream<'_> {
             return Err(self.bad_line(first_bad).await);
         }
         let groups_max = self.app.config.ingest.groups_max;
-        self.settle(groups_max - 1).await?;
+        self.wait_for_groups(groups_max - 1).await?;
         let (done, appended) = oneshot::channel();
         if events.is_empty() {
             let _ = done.send(Ok(Appended::default()));
         } else if exact {
-            let (events, times) = stamps::unstamp(&*self.app.log, &events)?;
+            let (events, times) = export_attributes::unstamp(&*self.app.log, &events)?;
             self.app.log.import(events, times, Box::new(move |result| drop(done.send(result))));
         } else {
             // The receiver is gone if the client disconnected; the events stay in the
@@ -183,7 +187,7 @@ impl Stream<'_> {
     }
 
     /// Waits until at most `left` groups are in progress.
-    async fn settle(&mut self, left: usize) -> Result<(), Problem> {
+    async fn wait_for_groups(&mut self, left: usize) -> Result<(), Problem> {
         while self.waiting.len() > left {
             let Some(group) = self.waiting.pop_front() else { break };
             let appended = group.done.await.unwrap_or(Err(LogError::Closed));
@@ -197,17 +201,17 @@ impl Stream<'_> {
                     return Err(error.into());
                 }
             };
-            self.taken.count(&appended);
-            self.taken.rejected += group.bad.len() as u64;
-            self.taken.lines = Some(group.last);
-            let room = self.app.config.ingest.errors_max.saturating_sub(self.taken.errors.len());
-            self.taken.errors.extend(group.bad.iter().take(room).map(Refused::from));
+            self.result.count(&appended);
+            self.result.rejected += group.bad.len() as u64;
+            self.result.lines = Some(group.last);
+            let room = self.app.config.ingest.errors_max.saturating_sub(self.result.errors.len());
+            self.result.errors.extend(group.bad.iter().take(room).map(EventRejection::from));
         }
         Ok(())
     }
 
     async fn bad_line(&mut self, bad: &LineError) -> Problem {
-        if let Err(problem) = self.settle(0).await {
+        if let Err(problem) = self.wait_for_groups(0).await {
             return problem;
         }
         let done = self.line - 1;
@@ -219,7 +223,7 @@ impl Stream<'_> {
             ),
         };
         let code = if done == 0 { "LAN-0314" } else { "LAN-0315" };
-        Problem::new(code, detail).with("errors", json_of(&[Refused::from(bad)]))
+        Problem::new(code, detail).with("errors", json_of(&[EventRejection::from(bad)]))
     }
 
     fn endless_line(&self, held: &[u8], max: usize) -> Problem {
@@ -227,7 +231,7 @@ impl Stream<'_> {
         let error = EventError::TooLarge { bytes: held.len().min(max), max };
         let line = LineError { line: self.line + ends, error };
         Problem::new("LAN-0302", format!("line {}: {}", line.line, line.error))
-            .with("errors", json_of(&[Refused::from(&line)]))
+            .with("errors", json_of(&[EventRejection::from(&line)]))
     }
 }
 
@@ -237,7 +241,7 @@ enum Frame {
     End,
 }
 
-impl From<&LineError> for Refused {
+impl From<&LineError> for EventRejection {
     fn from(bad: &LineError) -> Self {
         Self {
             index: None,

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout_at};
 use utoipa::{IntoParams, ToSchema};
 
-use super::conditions::{Conditions, Verdict};
-use super::params::{MinOffsets, Names, Params, Shape, limit, shape, wait};
+use super::conditional::{Conditions, Verdict};
+use super::params::{AnswerFormat, MinOffsets, Names, Params, answer_format, limit, wait};
 use super::{App, Shared};
 use crate::cloudevents::NDJSON;
 use crate::config::HttpConfig;
@@ -31,7 +31,7 @@ const PAGE_ROWS: usize = 500;
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Which {
+pub(crate) struct TableQuery {
     /// Only the row under this key.
     key: Option<String>,
     /// Rows whose keys begin with this text.
@@ -129,7 +129,7 @@ pub(crate) struct TablePage {
 /// `If-None-Match` avoid sending an answer that has not changed.
 #[utoipa::path(
     get, path = "/v1/tables/{projection}/{table}", tag = "tables",
-    params(("projection" = String, Path), ("table" = String, Path), Which),
+    params(("projection" = String, Path), ("table" = String, Path), TableQuery),
     responses(
         (status = 200, body = TablePage),
         (status = 304, description = "as the `ETag` says"),
@@ -143,13 +143,13 @@ pub(crate) struct TablePage {
 pub(crate) async fn read(
     State(app): State<Shared>,
     Names((projection, table)): Names<(String, String)>,
-    Params(which): Params<Which>,
+    Params(which): Params<TableQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     which.check()?;
     let wait = wait(which.wait.as_deref(), app.config.http.wait_s_max)?;
     let limit = limit(which.limit, LIMIT_DEFAULT, app.config.http.query_rows_max)?;
-    let (shape, until) = (shape(&headers, &Shape::ROWS), Instant::now() + wait);
+    let (format, until) = (answer_format(&headers, &AnswerFormat::ROWS), Instant::now() + wait);
     let least = which.min_offset.as_deref().map(MinOffsets::read).transpose()?;
     if let Some(least) = &least {
         least.check(app.log.partitions())?;
@@ -158,18 +158,18 @@ pub(crate) async fn read(
     let mut committed = app.committed.clone();
     loop {
         committed.mark_unchanged();
-        let query = Query {
+        let query = ParsedQuery {
             projection: projection.clone(),
             table: table.clone(),
             which: which.clone(),
             limit,
-            shape,
+            format,
             conditions: conditions.clone(),
             least: least.clone().unwrap_or_default(),
         };
         match app.query(move |app| query.run(app)).await? {
-            Outcome::Answer(response) => return Ok(*response),
-            Outcome::Behind { partition, next, least } => {
+            ReadOutcome::Answer(response) => return Ok(*response),
+            ReadOutcome::Behind { partition, next, least } => {
                 let changed = async {
                     tokio::select! {
                         changed = timeout_at(until, committed.changed()) => {
@@ -189,7 +189,7 @@ pub(crate) async fn read(
     }
 }
 
-impl Which {
+impl TableQuery {
     fn check(&self) -> Result<(), Problem> {
         for (name, value) in [
             ("where", &self.r#where),
@@ -228,17 +228,17 @@ impl Which {
 }
 
 /// One read of a table.
-struct Query {
+struct ParsedQuery {
     projection: String,
     table: String,
-    which: Which,
+    which: TableQuery,
     limit: usize,
-    shape: Shape,
+    format: AnswerFormat,
     conditions: Conditions,
     least: MinOffsets,
 }
 
-enum Outcome {
+enum ReadOutcome {
     Answer(Box<Response>),
     /// The tables do not contain a requested offset yet.
     Behind {
@@ -256,8 +256,8 @@ struct Cursor {
     checkpoint: Checkpoint,
 }
 
-impl Query {
-    fn run(&self, app: &App) -> Result<Outcome, Problem> {
+impl ParsedQuery {
+    fn run(&self, app: &App) -> Result<ReadOutcome, Problem> {
         let view = match &self.which.version {
             None => app.engine.view(&self.projection)?,
             Some(id) => {
@@ -266,7 +266,7 @@ impl Query {
         };
         for (partition, next) in view.offsets() {
             if let Some(least) = self.least.of(partition).filter(|least| next <= *least) {
-                return Ok(Outcome::Behind { partition, next, least });
+                return Ok(ReadOutcome::Behind { partition, next, least });
             }
         }
         let manifest = std::sync::Arc::clone(view.manifest());
@@ -275,7 +275,7 @@ impl Query {
             .filter(|(_, table)| table.public)
             .ok_or_else(|| self.no_table(&manifest))?;
         let etag = self.etag(&view);
-        let mut response = match self.conditions.judge(&etag) {
+        let mut response = match self.conditions.evaluate(&etag) {
             Verdict::NotModified => StatusCode::NOT_MODIFIED.into_response(),
             Verdict::Failed => {
                 let detail = format!("the table's state is {etag} now");
@@ -308,7 +308,7 @@ impl Query {
                 headers.insert(name, value);
             }
         }
-        Ok(Outcome::Answer(Box::new(response)))
+        Ok(ReadOutcome::Answer(Box::new(response)))
     }
 
     fn no_row(&self, key: &str) -> Problem {
@@ -380,17 +380,17 @@ impl Query {
             let (epoch, checkpoint) = (view.epoch().into(), view.checkpoint().coarse());
             Cursor { epoch, key: key.into(), checkpoint }.write()
         });
-        let (media, body) = match self.shape {
+        let (media, body) = match self.format {
             // Rows cannot be written as events.
-            Shape::Json | Shape::Batch => {
+            AnswerFormat::Json | AnswerFormat::Batch => {
                 ("application/json", json_page(view, table, rows, cursor.as_deref()))
             }
-            Shape::Ndjson => {
+            AnswerFormat::Ndjson => {
                 let mut body = Vec::new();
                 rows.iter().for_each(|row| ndjson_row(table, row, &mut body));
                 (NDJSON, body)
             }
-            Shape::Csv => {
+            AnswerFormat::Csv => {
                 let mut body = csv_head(table);
                 rows.iter().for_each(|row| csv_row(table, row, &mut body));
                 ("text/csv; charset=utf-8", body)
@@ -414,7 +414,7 @@ impl Query {
         let w = &self.which;
         (&self.projection, &self.table, view.version(), self.limit).hash(&mut hash);
         (&w.key, &w.prefix, &w.from, &w.to, &w.cursor).hash(&mut hash);
-        (w.order == Some(Order::Desc), self.shape as u8).hash(&mut hash);
+        (w.order == Some(Order::Desc), self.format as u8).hash(&mut hash);
         format!("\"{}-{:016x}\"", view.epoch(), hash.finish())
     }
 }
@@ -471,7 +471,7 @@ impl Cursor {
 
 /// What `uri` requests from a table, as text.
 pub(crate) fn explain(uri: &Uri, config: &HttpConfig) -> Result<String, Problem> {
-    let Params(which) = Params::<Which>::read(uri)?;
+    let Params(which) = Params::<TableQuery>::read(uri)?;
     which.check()?;
     let wait = wait(which.wait.as_deref(), config.wait_s_max)?;
     let least = which.min_offset.as_deref().map(MinOffsets::read).transpose()?;
@@ -500,11 +500,11 @@ mod tests {
 
     #[test]
     fn a_page_goes_on_where_the_one_before_ended() {
-        let which = Which {
+        let which = TableQuery {
             prefix: Some("p".into()),
             from: Some("p2".into()),
             to: Some("z".into()),
-            ..Which::default()
+            ..TableQuery::default()
         };
         let mut range = which.range();
         assert_eq!(range, KeyRange { start: b"p2".to_vec(), end: Some(b"q".to_vec()) });
@@ -529,10 +529,11 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_refused_by_name() {
-        let which = Which { as_of: Some("pos:1".into()), ..Which::default() };
+        let which = TableQuery { as_of: Some("pos:1".into()), ..TableQuery::default() };
         let problem = which.check().unwrap_err();
         assert_eq!((problem.status, problem.more["parameter"].as_str()), (501, Some("as_of")));
-        let both = Which { key: Some("a".into()), from: Some("b".into()), ..Which::default() };
+        let both =
+            TableQuery { key: Some("a".into()), from: Some("b".into()), ..TableQuery::default() };
         assert_eq!(both.check().unwrap_err().status, 400);
     }
 }

@@ -19,7 +19,7 @@ use crate::problem::Problem;
 #[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct How {
+pub(crate) struct UploadQuery {
     /// Whether it is activated automatically when it has caught up.
     activate: bool,
     /// Whether it is activated even if it has parked events that the active version has
@@ -31,7 +31,7 @@ pub(crate) struct How {
     check: bool,
 }
 
-impl Default for How {
+impl Default for UploadQuery {
     fn default() -> Self {
         Self { activate: true, force: false, check: true }
     }
@@ -39,7 +39,7 @@ impl Default for How {
 
 /// The result of a check.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Checked {
+pub(crate) struct CheckResult {
     /// Always `true`: the answer for a plugin that does not pass is a problem.
     ok: bool,
     /// SHA-256 of the plugin.
@@ -61,7 +61,7 @@ pub(crate) struct Checked {
 /// while the active version serves readers.
 #[utoipa::path(
     post, path = "/v1/projections/{name}/versions", tag = "projections",
-    params(("name" = String, Path), How),
+    params(("name" = String, Path), UploadQuery),
     request_body(content = Vec<u8>, content_type = "application/wasm"),
     responses(
         (status = 201, body = Uploaded), (status = 200, body = Uploaded, description = "the version exists already"),
@@ -71,15 +71,15 @@ pub(crate) struct Checked {
 pub(crate) async fn upload_named(
     State(app): State<Shared>,
     Names(name): Names<String>,
-    Params(how): Params<How>,
+    Params(query): Params<UploadQuery>,
     request: Request,
 ) -> Result<(StatusCode, Json<Uploaded>), Problem> {
-    add(app, Some(name), how, request).await
+    add(app, Some(name), query, request).await
 }
 
 /// Uploads a plugin under the name in its manifest.
 #[utoipa::path(
-    post, path = "/v1/versions", tag = "projections", params(How),
+    post, path = "/v1/versions", tag = "projections", params(UploadQuery),
     request_body(content = Vec<u8>, content_type = "application/wasm"),
     responses(
         (status = 201, body = Uploaded), (status = 200, body = Uploaded, description = "the version exists already"),
@@ -88,10 +88,10 @@ pub(crate) async fn upload_named(
 )]
 pub(crate) async fn upload(
     State(app): State<Shared>,
-    Params(how): Params<How>,
+    Params(query): Params<UploadQuery>,
     request: Request,
 ) -> Result<(StatusCode, Json<Uploaded>), Problem> {
-    add(app, None, how, request).await
+    add(app, None, query, request).await
 }
 
 /// Checks a plugin without storing it: compiles it, sets it up, and folds a sample of
@@ -100,19 +100,19 @@ pub(crate) async fn upload(
     post, path = "/v1/plugins/check", tag = "projections",
     request_body(content = Vec<u8>, content_type = "application/wasm"),
     responses(
-        (status = 200, body = Checked),
+        (status = 200, body = CheckResult),
         (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem),
     )
 )]
 pub(crate) async fn check(
     State(app): State<Shared>,
     request: Request,
-) -> Result<Json<Checked>, Problem> {
+) -> Result<Json<CheckResult>, Problem> {
     app.check_open()?;
     let content = content(&app, request).await?;
     let check = move |app: &super::App| {
         let checked = app.plugins.check(&content, &*app.log, &app.config.engine)?;
-        Ok(Checked {
+        Ok(CheckResult {
             ok: true,
             sha256: checked.sha256,
             version: checked.version.0,
@@ -126,18 +126,20 @@ pub(crate) async fn check(
 async fn add(
     app: Shared,
     name: Option<String>,
-    how: How,
+    query: UploadQuery,
     request: Request,
 ) -> Result<(StatusCode, Json<Uploaded>), Problem> {
     app.check_open()?;
-    let activation = match (how.activate, how.force) {
+    let activation = match (query.activate, query.force) {
         (true, true) => Activation::Forced,
         // Without an activation there is nothing to force.
         (activate, _) => Activation::checked(activate),
     };
     let content = content(&app, request).await?;
     let uploaded = app
-        .blocking(move |app| app.plugins.upload(&app.engine, &content, name, activation, how.check))
+        .blocking(move |app| {
+            app.plugins.upload(&app.engine, &content, name, activation, query.check)
+        })
         .await?;
     let status = if uploaded.existed { StatusCode::OK } else { StatusCode::CREATED };
     Ok((status, Json(uploaded)))

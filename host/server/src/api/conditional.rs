@@ -32,7 +32,7 @@ impl Conditions {
 
     /// Checks the conditions against the state that `etag` names, a strong tag with its
     /// quotes.
-    pub(super) fn judge(&self, etag: &str) -> Verdict {
+    pub(super) fn evaluate(&self, etag: &str) -> Verdict {
         if self.match_any.as_ref().is_some_and(|tags| !tags.contain(etag, Comparison::Strong)) {
             return Verdict::Failed;
         }
@@ -113,7 +113,7 @@ mod tests {
                     headers.append(name, value.parse().unwrap());
                 }
             }
-            assert_eq!(Conditions::read(&headers).judge("\"b,c\""), expected, "{any} / {none}");
+            assert_eq!(Conditions::read(&headers).evaluate("\"b,c\""), expected, "{any} / {none}");
         };
         check("", "", Verdict::Answer);
         check("", r#""a", W/"b,c""#, Verdict::NotModified);

@@ -17,9 +17,9 @@ use serde_json::json;
 
 use super::parked::short;
 use crate::error::{Exit, Failure, Outcome};
-use crate::grid::Grid;
+use crate::event_file::{EventFile, read_file};
 use crate::output::{self, Progress};
-use crate::source::{Source, read_file};
+use crate::text_table::TextTable;
 
 /// The maximum number of lines of one kind that are printed for people.
 pub(super) const LINES_MAX: usize = 50;
@@ -36,7 +36,7 @@ const FIRST_EVENTS: usize = 5_000;
 const CHECK_BATCH: usize = 1_000;
 
 /// What folding needs in addition to the plugin and the events.
-pub(super) struct Bench {
+pub(super) struct LocalHost {
     host: PluginHost,
     config: EngineConfig,
     stores: StateDir,
@@ -44,7 +44,7 @@ pub(super) struct Bench {
     _dir: tempfile::TempDir,
 }
 
-impl Bench {
+impl LocalHost {
     /// Creates a bench.
     pub(super) fn new() -> Outcome<Self> {
         let dir = tempfile::tempdir().map_err(anyhow::Error::from)?;
@@ -145,7 +145,7 @@ fn refused(code: &'static str, message: String) -> Failure {
 
 /// Reads all events of `file`; fails if a line is invalid.
 pub(super) fn read_events(file: &Path, as_json: bool) -> Outcome<Events> {
-    let mut source = Source::open(file)?;
+    let mut source = EventFile::open(file)?;
     let bar = output::progress(source.total().map_or(Progress::Endless, Progress::Bytes), as_json);
     let read = source.read_so_far();
     let mut reader = Reader::new(EventLimits::default(), now());
@@ -191,13 +191,13 @@ pub(super) fn check(
     events: Option<&Path>,
     as_json: bool,
 ) -> Outcome {
-    let bench = Bench::new()?;
-    let plugin = bench.load(file, parameters, as_json)?;
+    let host = LocalHost::new()?;
+    let plugin = host.load(file, parameters, as_json)?;
     let (checked, parked) = match events {
         Some(events) => {
             let events = EventList::new(&read_events(events, as_json)?);
-            let folded = bench.fold(&plugin, &events, CHECK_BATCH, as_json)?;
-            let checked = bench.determinism(&plugin, &events, &folded, as_json)?;
+            let folded = host.fold(&plugin, &events, CHECK_BATCH, as_json)?;
+            let checked = host.determinism(&plugin, &events, &folded, as_json)?;
             (checked, folded.parked)
         }
         None => (0, Vec::new()),
@@ -248,7 +248,7 @@ pub(super) fn describe(manifest: &Manifest) -> String {
 }
 
 /// Parked events, one per row.
-pub(super) fn parked_table(parked: &[ParkedStatus]) -> Grid {
+pub(super) fn parked_table(parked: &[ParkedStatus]) -> TextTable {
     let mut table = output::table([
         "partition",
         "offset",

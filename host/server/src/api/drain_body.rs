@@ -27,10 +27,10 @@ pub(crate) async fn drain(request: Request, next: Next) -> Response {
     }
     // A client that waits for `100 Continue` has not sent a body yet.
     let waits = request.headers().contains_key(EXPECT);
-    let left: Slot = Arc::default();
+    let left: UnreadBody = Arc::default();
     let slot = Arc::clone(&left);
-    let lend = |body| Body::new(Lent { body: Some(body), touched: false, slot });
-    let response = next.run(request.map(lend)).await;
+    let track = |body| Body::new(TrackedBody { body: Some(body), touched: false, slot });
+    let response = next.run(request.map(track)).await;
     let left = left.lock().take();
     if let Some((mut body, touched)) = left
         && (touched || !waits)
@@ -43,16 +43,16 @@ pub(crate) async fn drain(request: Request, next: Next) -> Response {
 }
 
 /// A body that was not read to its end, and whether any of it was read.
-type Slot = Arc<Mutex<Option<(Body, bool)>>>;
+type UnreadBody = Arc<Mutex<Option<(Body, bool)>>>;
 
 /// A body that is put back into its slot when it is dropped.
-struct Lent {
+struct TrackedBody {
     body: Option<Body>,
     touched: bool,
-    slot: Slot,
+    slot: UnreadBody,
 }
 
-impl HttpBody for Lent {
+impl HttpBody for TrackedBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -78,7 +78,7 @@ impl HttpBody for Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for TrackedBody {
     fn drop(&mut self) {
         if let Some(body) = self.body.take().filter(|body| !body.is_end_stream()) {
             *self.slot.lock() = Some((body, self.touched));

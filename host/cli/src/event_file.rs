@@ -19,7 +19,7 @@ const TAILED: [&[u8]; 2] = [b"{\"event\":", b"{\"partition\":"];
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// An open file of events, unpacked.
-pub(crate) struct Source {
+pub(crate) struct EventFile {
     /// The unpacked bytes.
     reader: Box<dyn BufRead + Send>,
     /// The name, for messages.
@@ -34,7 +34,7 @@ pub(crate) struct Source {
 
 /// Complete lines of a file.
 #[derive(Debug, Default)]
-pub(crate) struct Piece {
+pub(crate) struct FilePart {
     /// The lines, each with its line feed.
     pub(crate) bytes: Vec<u8>,
     /// The number of events in it: lines that are not blank.
@@ -43,7 +43,7 @@ pub(crate) struct Piece {
     pub(crate) first_line: u64,
 }
 
-impl Source {
+impl EventFile {
     /// Opens `path`; `-` is standard input. zstd and gzip are recognized by their first
     /// bytes, whatever the name.
     pub(crate) fn open(path: &Path) -> Outcome<Self> {
@@ -56,7 +56,7 @@ impl Source {
             (Box::new(file), total)
         };
         let read = Arc::new(AtomicU64::new(0));
-        let counted = Counted { inner: raw, read: Arc::clone(&read) };
+        let counted = CountingReader { inner: raw, read: Arc::clone(&read) };
         let mut packed = BufReader::with_capacity(BUFFER_BYTES, counted);
         let start = packed.fill_buf().map_err(|e| not_read(&name, &e))?;
         let reader: Box<dyn BufRead + Send> = if start.starts_with(&[0x28, 0xB5, 0x2F, 0xFD]) {
@@ -94,8 +94,8 @@ impl Source {
 
     /// The next lines: at most `events_max` that are not blank; it ends when
     /// `bytes_max` bytes are reached. `None` at the end.
-    pub(crate) fn piece(&mut self, bytes_max: usize, events_max: u64) -> Outcome<Option<Piece>> {
-        let mut piece = Piece { first_line: self.lines + 1, ..Piece::default() };
+    pub(crate) fn piece(&mut self, bytes_max: usize, events_max: u64) -> Outcome<Option<FilePart>> {
+        let mut piece = FilePart { first_line: self.lines + 1, ..FilePart::default() };
         while piece.bytes.len() < bytes_max && piece.events < events_max {
             let from = piece.bytes.len();
             if !self.line(&mut piece.bytes)? {
@@ -188,12 +188,12 @@ pub(crate) fn read_file(path: &Path) -> Outcome<Vec<u8>> {
 }
 
 /// Counts the bytes that are read through it.
-struct Counted {
+struct CountingReader {
     inner: Box<dyn Read + Send>,
     read: Arc<AtomicU64>,
 }
 
-impl Read for Counted {
+impl Read for CountingReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.inner.read(buffer)?;
         self.read.fetch_add(read as u64, Ordering::Relaxed);
@@ -229,7 +229,7 @@ mod tests {
         for how in ["plain", "zstd", "gzip"] {
             let path = dir.path().join(how);
             std::fs::write(&path, packed(how)).unwrap();
-            let mut source = Source::open(&path).unwrap();
+            let mut source = EventFile::open(&path).unwrap();
             assert_eq!(source.total(), Some(packed(how).len() as u64));
             let first = source.piece(1 << 20, 2).unwrap().unwrap();
             assert_eq!(first.bytes, b"{\"a\":1}\n\n{\"b\":2}\n", "{how}");
@@ -238,7 +238,7 @@ mod tests {
             assert_eq!(last.bytes, b"{\"c\":3}\n");
             assert_eq!((last.events, last.first_line), (1, 4));
             assert!(source.piece(1 << 20, 2).unwrap().is_none());
-            let mut skipped = Source::open(&path).unwrap();
+            let mut skipped = EventFile::open(&path).unwrap();
             skipped.skip_lines(3).unwrap();
             assert_eq!(skipped.piece(1, 9).unwrap().unwrap().bytes, b"{\"c\":3}\n");
         }
@@ -250,20 +250,20 @@ mod tests {
         let path = dir.path().join("tail");
         let tail = b"{\"event\":{\"id\":\"1\",\"data\":{\"n\":1e400}},\"offset\":0,\"partition\":0}\n{\"id\":\"2\"}\n";
         std::fs::write(&path, tail).unwrap();
-        let piece = Source::open(&path).unwrap().piece(1 << 20, 9).unwrap().unwrap();
+        let piece = EventFile::open(&path).unwrap().piece(1 << 20, 9).unwrap().unwrap();
         assert_eq!(piece.bytes, b"{\"id\":\"1\",\"data\":{\"n\":1e400}}\n{\"id\":\"2\"}\n");
         assert_eq!(piece.events, 2);
     }
 
     #[test]
     fn a_file_that_is_missing_or_too_large_is_named() {
-        let missing = Source::open(Path::new("no/such/file")).err().unwrap();
+        let missing = EventFile::open(Path::new("no/such/file")).err().unwrap();
         assert_eq!(missing.exit, Exit::NotFound);
         assert!(missing.message.contains("`no/such/file`"));
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("events");
         std::fs::write(&path, TEXT).unwrap();
-        let large = Source::open(&path).unwrap().whole(4).unwrap_err();
+        let large = EventFile::open(&path).unwrap().whole(4).unwrap_err();
         assert_eq!(large.exit, Exit::Refused);
     }
 }

@@ -12,14 +12,14 @@ const COLUMN_MIN: usize = 14;
 const COLUMN_FRAME: usize = 3;
 
 /// A table with a title for each column.
-pub(crate) struct Grid {
+pub(crate) struct TextTable {
     titles: Vec<String>,
     rows: Vec<Vec<String>>,
     right: Vec<usize>,
     width: Option<usize>,
 }
 
-impl Grid {
+impl TextTable {
     /// An empty table for a terminal of `width`; `None` for unlimited width.
     pub(crate) fn new(titles: Vec<String>, width: Option<usize>) -> Self {
         Self { titles, rows: Vec::new(), right: Vec::new(), width }
@@ -85,7 +85,7 @@ impl Grid {
     }
 }
 
-impl fmt::Display for Grid {
+impl fmt::Display for TextTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.width {
             Some(width) if !self.fits() => f.write_str(&self.expanded(width)),
@@ -102,8 +102,8 @@ fn longest_line(cell: &str) -> usize {
 mod tests {
     use super::*;
 
-    fn grid(columns: usize, width: Option<usize>) -> Grid {
-        let mut grid = Grid::new((0..columns).map(|n| format!("column {n}")).collect(), width);
+    fn table_of(columns: usize, width: Option<usize>) -> TextTable {
+        let mut grid = TextTable::new((0..columns).map(|n| format!("column {n}")).collect(), width);
         for row in 0..3 {
             grid.add_row((0..columns).map(|n| format!("value {} of row {row}", n * 1_000_000)));
         }
@@ -115,7 +115,7 @@ mod tests {
     fn no_line_of_a_table_is_wider_than_the_terminal() {
         for columns in [1, 2, 4, 8, 12] {
             for width in [20, 40, 60, 80, 120, 200] {
-                let text = grid(columns, Some(width)).to_string();
+                let text = table_of(columns, Some(width)).to_string();
                 let widest = longest_line(&text);
                 assert!(widest <= width, "{columns} columns, {width}: {widest}\n{text}");
                 assert!(text.contains("row 2"), "{text}");
@@ -125,9 +125,9 @@ mod tests {
 
     #[test]
     fn a_table_too_narrow_for_columns_has_a_line_for_each_field() {
-        assert!(grid(3, Some(120)).to_string().contains('│'));
-        let text = grid(12, Some(60)).to_string();
+        assert!(table_of(3, Some(120)).to_string().contains('│'));
+        let text = table_of(12, Some(60)).to_string();
         assert!(text.starts_with("column 0   value 0 of row 0\ncolumn 1 "), "{text}");
-        assert!(grid(12, None).to_string().contains('│'), "no terminal, no bound");
+        assert!(table_of(12, None).to_string().contains('│'), "no terminal, no bound");
     }
 }

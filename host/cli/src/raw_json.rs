@@ -13,9 +13,9 @@ use crate::output;
 /// A JSON value as it was written.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(transparent)]
-pub(crate) struct Raw(Box<RawValue>);
+pub(crate) struct RawJson(Box<RawValue>);
 
-impl Raw {
+impl RawJson {
     /// `json` unchanged; `null` if it is not JSON.
     pub(crate) fn new(json: &str) -> Self {
         let null = || RawValue::from_string("null".into()).expect("null is JSON");
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn values_are_shown_as_they_were_written() {
-        let row = Raw::new(
+        let row = RawJson::new(
             r#"{"n":1e400,"w":18446744073709551617,"t":"half \ud83d","x":[0.10],"z":null}"#,
         );
         let members = row.members();
@@ -53,6 +53,6 @@ mod tests {
         assert_eq!(shown("x"), "[0.10]");
         assert_eq!((shown("z"), shown("absent")), (String::new(), String::new()));
         assert!(serde_json::to_string(&row).unwrap().contains("1e400"));
-        assert!(Raw::new("{").members().is_empty());
+        assert!(RawJson::new("{").members().is_empty());
     }
 }
