@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
-use crate::connection::{Connection, Lost};
+use crate::connection::{Connection, ConnectionEnd};
 use crate::table::{Mirrored, Status, Table};
 use crate::{Error, Options, TableOptions};
 
@@ -42,14 +42,14 @@ impl Shared {
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
-    stop: Arc<Stop>,
+    stop: Arc<StopOnDrop>,
 }
 
 /// Ends the task when the last client is dropped. Then tables keep their rows, and
 /// their streams end.
-struct Stop(Arc<Shared>);
+struct StopOnDrop(Arc<Shared>);
 
-impl Drop for Stop {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
         let task = self.0.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task {
@@ -66,7 +66,7 @@ impl Client {
     /// # Errors
     /// [`Error`] if the first connection fails; later ones are retried.
     pub async fn connect(url: &str, options: Options) -> Result<Self, Error> {
-        let first = Connection::open(url, &options).await.map_err(|lost| lost.error(url))?;
+        let first = Connection::open(url, &options).await.map_err(|end| end.error(url))?;
         let shared = Arc::new(Shared {
             url: url.to_owned(),
             options,
@@ -77,7 +77,7 @@ impl Client {
         });
         let task = tokio::spawn(keep_connected(shared.clone(), first));
         *shared.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
-        Ok(Self { stop: Arc::new(Stop(shared.clone())), shared })
+        Ok(Self { stop: Arc::new(StopOnDrop(shared.clone())), shared })
     }
 
     /// Mirrors the table `name` (`projection/table`). Returns at once: check
@@ -121,7 +121,7 @@ async fn keep_connected(shared: Arc<Shared>, first: Connection) {
     let mut failures = 0;
     loop {
         shared.status.send_replace(Status::Live);
-        let mut lost = connection.run(&shared).await;
+        let mut end = connection.run(&shared).await;
         if connection.was_useful() {
             failures = 0;
         }
@@ -131,24 +131,24 @@ async fn keep_connected(shared: Arc<Shared>, first: Connection) {
                 let known = table.mirror().commit.is_some();
                 table.set_status(if known { Status::Stale } else { Status::Connecting });
             }
-            if lost.is_final() {
-                return shared.end(&lost.error(&shared.url));
+            if end.is_final() {
+                return shared.end(&end.error(&shared.url));
             }
-            let pause = pause(&shared.options, failures, &lost);
-            tracing::debug!(url = shared.url, ?pause, %lost, "reconnecting to the feed after a pause");
+            let pause = pause(&shared.options, failures, &end);
+            tracing::debug!(url = shared.url, ?pause, %end, "reconnecting to the feed after a pause");
             tokio::time::sleep(pause).await;
             failures = failures.saturating_add(1);
             match Connection::open(&shared.url, &shared.options).await {
                 Ok(connection) => break connection,
-                Err(next) => lost = next,
+                Err(next) => end = next,
             }
         };
     }
 }
 
 /// How long to wait before the next connection after `failures` failures in a row.
-fn pause(options: &Options, failures: u32, lost: &Lost) -> Duration {
-    if lost.is_shutdown() && failures == 0 {
+fn pause(options: &Options, failures: u32, end: &ConnectionEnd) -> Duration {
+    if end.is_shutdown() && failures == 0 {
         return options.shutdown_spread.mul_f64(fastrand::f64());
     }
     backoff(options, failures)

@@ -7,6 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use lantern_api::feed::{
+    self, ClientMessage, Delta, Refused, Reset, SUBPROTOCOL, ServerMessage, Snapshot, Subscribe,
+    Subscribed, Tick,
+};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -17,12 +21,11 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 
 use crate::client::{Shared, backoff};
 use crate::table::{Change, Mirrored, Row, Status};
-use crate::wire::{Heard, SUBPROTOCOL, Say};
 use crate::{Error, Options};
 
 /// Why a connection was lost.
 #[derive(Debug)]
-pub(crate) enum Lost {
+pub(crate) enum ConnectionEnd {
     /// The address is invalid.
     Address,
     /// The server cannot be reached, or the connection broke.
@@ -33,7 +36,7 @@ pub(crate) enum Lost {
     Closed(u16, String),
 }
 
-impl fmt::Display for Lost {
+impl fmt::Display for ConnectionEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address => f.write_str("the address is invalid"),
@@ -44,7 +47,7 @@ impl fmt::Display for Lost {
     }
 }
 
-impl Lost {
+impl ConnectionEnd {
     fn cut(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Cut(Arc::from(error.into()))
     }
@@ -56,12 +59,12 @@ impl Lost {
             Self::Cut(_) => false,
             // Too many requests and a request timeout are temporary.
             Self::Http(status) => (400..500).contains(status) && ![408, 429].contains(status),
-            Self::Closed(code, _) => is_refusal(*code),
+            Self::Closed(code, _) => feed::close::is_refusal(*code),
         }
     }
 
     pub(crate) fn is_shutdown(&self) -> bool {
-        matches!(self, Self::Closed(4501, _))
+        matches!(self, Self::Closed(feed::close::SHUTTING_DOWN, _))
     }
 
     pub(crate) fn error(self, url: &str) -> Error {
@@ -70,7 +73,9 @@ impl Lost {
             Self::Address => Error::Address { url },
             Self::Cut(source) => Error::Unreachable { url, source },
             Self::Http(status) => Error::Http { url, status },
-            Self::Closed(code, why) if is_refusal(code) => Error::Refused { code, why },
+            Self::Closed(code, why) if feed::close::is_refusal(code) => {
+                Error::Refused { code, why }
+            }
             Self::Closed(code, why) => {
                 let source = Arc::from(Box::from(format!("closed with {code}: {why}")));
                 Error::Unreachable { url, source }
@@ -79,12 +84,7 @@ impl Lost {
     }
 }
 
-/// Whether a close code means that the client must not reconnect unchanged.
-fn is_refusal(code: u16) -> bool {
-    matches!(code, 1002 | 1003 | 1007 | 4400..4500)
-}
-
-impl From<tungstenite::Error> for Lost {
+impl From<tungstenite::Error> for ConnectionEnd {
     fn from(error: tungstenite::Error) -> Self {
         match error {
             tungstenite::Error::Url(_) | tungstenite::Error::HttpFormat(_) => Self::Address,
@@ -109,7 +109,7 @@ pub(crate) struct Connection {
     /// Subscriptions that were refused temporarily: when to retry, and how often it was
     /// tried.
     later: Vec<(Instant, u32, Arc<Mirrored>)>,
-    heard_at: Instant,
+    received_at: Instant,
     useful: bool,
 }
 
@@ -120,19 +120,19 @@ struct Sub {
     /// Rows of a snapshot that is not complete yet.
     snap: Option<BTreeMap<String, Row>>,
     /// Changes of a delta that is not complete yet.
-    delta: Option<Parts>,
+    delta: Option<DeltaParts>,
     /// A snapshot older than the rows shown. It is held back until deltas have brought
     /// it to their commit: the shown rows never go back.
-    behind: Option<Behind>,
+    behind: Option<MirrorLag>,
 }
 
-struct Behind {
+struct MirrorLag {
     commit: u64,
     rows: BTreeMap<String, Row>,
 }
 
 #[derive(Default)]
-struct Parts {
+struct DeltaParts {
     from: u64,
     to: u64,
     up: Vec<(String, Row)>,
@@ -144,18 +144,20 @@ const SILENCE_GRACE: Duration = Duration::from_secs(5);
 
 impl Connection {
     /// Connects and sends `hello`.
-    pub(crate) async fn open(url: &str, options: &Options) -> Result<Self, Lost> {
+    pub(crate) async fn open(url: &str, options: &Options) -> Result<Self, ConnectionEnd> {
         let open = Self::open_unbounded(url, options);
         match timeout(options.connect_timeout, open).await {
             Ok(opened) => opened,
-            Err(_) => Err(Lost::cut(format!("no welcome within {:?}", options.connect_timeout))),
+            Err(_) => {
+                Err(ConnectionEnd::cut(format!("no welcome within {:?}", options.connect_timeout)))
+            }
         }
     }
 
-    async fn open_unbounded(url: &str, options: &Options) -> Result<Self, Lost> {
-        let mut request = url.into_client_request().map_err(|_| Lost::Address)?;
+    async fn open_unbounded(url: &str, options: &Options) -> Result<Self, ConnectionEnd> {
+        let mut request = url.into_client_request().map_err(|_| ConnectionEnd::Address)?;
         if request.uri().scheme_str() != Some("ws") {
-            return Err(Lost::Address);
+            return Err(ConnectionEnd::Address);
         }
         let protocol = HeaderValue::from_static(SUBPROTOCOL);
         request.headers_mut().insert("Sec-WebSocket-Protocol", protocol);
@@ -175,15 +177,15 @@ impl Connection {
             subs: HashMap::new(),
             channels: HashMap::new(),
             later: Vec::new(),
-            heard_at: Instant::now(),
+            received_at: Instant::now(),
             useful: false,
         };
-        connection.say(&Say::Hello { token: options.token.as_deref() }).await?;
+        connection.send(&ClientMessage::Hello { token: options.token.clone() }).await?;
         loop {
-            let Some(heard) = connection.hear().await? else { continue };
-            if heard.t == "welcome" {
-                connection.heartbeat = Duration::from_millis(heard.heartbeat_ms.max(1));
-                connection.ack_every = (heard.limits.window / 4).max(1);
+            let Some(message) = connection.receive().await? else { continue };
+            if let ServerMessage::Welcome(welcome) = message {
+                connection.heartbeat = Duration::from_millis(welcome.heartbeat_ms.max(1));
+                connection.ack_every = u64::from(welcome.limits.window / 4).max(1);
                 return Ok(connection);
             }
         }
@@ -195,28 +197,28 @@ impl Connection {
     }
 
     /// Keeps the tables of `shared` up to date until the connection is lost.
-    pub(crate) async fn run(&mut self, shared: &Shared) -> Lost {
+    pub(crate) async fn run(&mut self, shared: &Shared) -> ConnectionEnd {
         loop {
-            if let Err(lost) = self.turn(shared).await {
-                return lost;
+            if let Err(end) = self.run_once(shared).await {
+                return end;
             }
         }
     }
 
-    async fn turn(&mut self, shared: &Shared) -> Result<(), Lost> {
+    async fn run_once(&mut self, shared: &Shared) -> Result<(), ConnectionEnd> {
         self.subscribe(shared).await?;
-        let silence = self.heard_at + self.heartbeat * 2 + SILENCE_GRACE;
+        let silence = self.received_at + self.heartbeat * 2 + SILENCE_GRACE;
         let later = self.later.iter().map(|(at, _, _)| *at).min().unwrap_or(silence);
         let until = silence.min(later);
         tokio::select! {
-            heard = self.hear() => match heard? {
-                Some(heard) => self.take(heard, shared).await,
+            message = self.receive() => match message? {
+                Some(message) => self.take(message, shared).await,
                 None => Ok(()),
             },
             () = shared.changed.notified() => Ok(()),
             () = tokio::time::sleep_until(until) => {
                 if Instant::now() >= silence {
-                    return Err(Lost::cut("the server sent nothing for too long"));
+                    return Err(ConnectionEnd::cut("the server sent nothing for too long"));
                 }
                 Ok(())
             }
@@ -225,13 +227,13 @@ impl Connection {
 
     /// Subscribes to tables that are new or due for a retry, and unsubscribes from
     /// those without a handle.
-    async fn subscribe(&mut self, shared: &Shared) -> Result<(), Lost> {
+    async fn subscribe(&mut self, shared: &Shared) -> Result<(), ConnectionEnd> {
         let now = Instant::now();
         let dropped: Vec<u64> =
             self.subs.iter().filter(|(_, sub)| sub.mirrored.is_over()).map(|(id, _)| *id).collect();
         for id in dropped {
-            self.forget(id);
-            self.say(&Say::Unsub { id }).await?;
+            self.remove(id);
+            self.send(&ClientMessage::Unsub { id }).await?;
         }
         self.later.retain(|(_, _, table)| !table.is_over());
         for table in shared.tables() {
@@ -250,118 +252,113 @@ impl Connection {
         Ok(())
     }
 
-    async fn ask(&mut self, mirrored: Arc<Mirrored>, failures: u32) -> Result<(), Lost> {
+    async fn ask(&mut self, mirrored: Arc<Mirrored>, failures: u32) -> Result<(), ConnectionEnd> {
         self.id += 1;
         let id = self.id;
         let resume = mirrored.mirror().token.clone();
         mirrored.set_status(Status::CatchingUp);
-        let text = Say::Sub {
+        let rate_ms = mirrored.options.rate_ms;
+        let subscribe = ClientMessage::Sub(Box::new(Subscribe {
             id,
-            table: &mirrored.name,
-            mode: mirrored.options.mode.name(),
-            rate_ms: mirrored.options.rate_ms,
-            resume: resume.as_deref(),
-        }
-        .text();
+            table: mirrored.name.clone(),
+            mode: Some(mirrored.options.mode.name().to_owned()),
+            rate_ms: (rate_ms > 0).then_some(rate_ms),
+            resume,
+            unknown: serde_json::Map::new(),
+        }));
         self.subs
             .insert(id, Sub { mirrored, failures, ch: 0, snap: None, delta: None, behind: None });
-        Ok(self.ws.send(Message::text(text)).await?)
+        self.send(&subscribe).await
     }
 
-    fn forget(&mut self, id: u64) -> Option<Sub> {
+    fn remove(&mut self, id: u64) -> Option<Sub> {
         let sub = self.subs.remove(&id)?;
         self.channels.remove(&sub.ch);
         Some(sub)
     }
 
-    async fn say(&mut self, say: &Say<'_>) -> Result<(), Lost> {
-        Ok(self.ws.send(Message::text(say.text())).await?)
+    async fn send(&mut self, message: &ClientMessage) -> Result<(), ConnectionEnd> {
+        Ok(self.ws.send(Message::text(message.text())).await?)
     }
 
     /// The next message; `None` if it is not part of the protocol.
-    async fn hear(&mut self) -> Result<Option<Heard>, Lost> {
+    async fn receive(&mut self) -> Result<Option<ServerMessage>, ConnectionEnd> {
         let message = match self.ws.next().await {
             Some(message) => message?,
-            None => return Err(Lost::cut("the connection ended")),
+            None => return Err(ConnectionEnd::cut("the connection ended")),
         };
-        self.heard_at = Instant::now();
+        self.received_at = Instant::now();
         match message {
-            Message::Text(text) => {
-                let heard = serde_json::from_str(&text).map_err(Lost::cut)?;
-                Ok(Some(heard))
-            }
+            Message::Text(text) => ServerMessage::parse(&text).map_err(ConnectionEnd::cut),
             Message::Close(Some(frame)) => {
-                Err(Lost::Closed(frame.code.into(), frame.reason.to_string()))
+                Err(ConnectionEnd::Closed(frame.code.into(), frame.reason.to_string()))
             }
-            Message::Close(None) => Err(Lost::cut("the server closed the connection")),
+            Message::Close(None) => Err(ConnectionEnd::cut("the server closed the connection")),
             _ => Ok(None),
         }
     }
 
-    async fn take(&mut self, heard: Heard, shared: &Shared) -> Result<(), Lost> {
-        match heard.t.as_str() {
-            "ping" => {
+    async fn take(&mut self, message: ServerMessage, shared: &Shared) -> Result<(), ConnectionEnd> {
+        match message {
+            ServerMessage::Ping => {
                 self.acknowledge().await?;
-                self.say(&Say::Pong).await
+                return self.send(&ClientMessage::Pong).await;
             }
-            "ok" => {
-                self.ok(heard);
-                Ok(())
+            ServerMessage::Snap(snap) => {
+                return self.data(snap.ch, |sub| Ok(sub.snap(snap))).await;
             }
-            "err" => {
-                self.refused(heard, shared);
-                Ok(())
+            ServerMessage::Delta(delta) => {
+                return self.data(delta.ch, |sub| sub.delta(delta)).await;
             }
-            "end" => {
-                if let Some(sub) = self.forget(heard.id) {
+            ServerMessage::Tick(tick) => return self.data(tick.ch, |sub| sub.tick(tick)).await,
+            ServerMessage::Ok(subscribed) => self.ok(subscribed),
+            ServerMessage::Err(refused) => self.refused(refused, shared),
+            ServerMessage::Reset(reset) => self.reset(reset),
+            ServerMessage::End(ended) => {
+                if let Some(sub) = self.remove(ended.id) {
                     let table = sub.mirrored.name.clone();
-                    sub.mirrored.end(Error::Ended { table, why: heard.why });
+                    sub.mirrored.end(Error::Ended { table, why: ended.why });
                 }
-                Ok(())
             }
-            "reset" => {
-                self.reset(heard);
-                Ok(())
-            }
-            "snap" | "delta" | "tick" => self.data(heard).await,
-            // `expiring`, and messages of later servers.
-            _ => Ok(()),
+            // Only the first message is one.
+            ServerMessage::Welcome(_) => {}
         }
+        Ok(())
     }
 
-    fn ok(&mut self, heard: Heard) {
-        let Some(sub) = self.subs.get_mut(&heard.id) else { return };
-        sub.ch = heard.ch;
-        self.channels.insert(heard.ch, heard.id);
+    fn ok(&mut self, subscribed: Subscribed) {
+        let Subscribed { id, ch, fields, commit, .. } = subscribed;
+        let Some(sub) = self.subs.get_mut(&id) else { return };
+        sub.ch = ch;
+        self.channels.insert(ch, id);
         let mut mirror = sub.mirrored.mirror();
-        if let Some(fields) = heard.fields {
-            mirror.fields = fields;
-        }
+        mirror.fields = fields;
         // The rows are also those of this commit, whatever their commit was before.
-        if let Some(commit) = heard.commit
+        if let Some(commit) = commit
             && mirror.commit.replace(commit).is_some_and(|before| before != commit)
         {
-            sub.mirrored.tell(mirror, Change::Resumed { commit });
+            sub.mirrored.notify(mirror, Change::Resumed { commit });
         }
     }
 
-    fn refused(&mut self, heard: Heard, shared: &Shared) {
-        let Some(sub) = self.forget(heard.id) else { return };
-        if heard.retry {
+    fn refused(&mut self, refused: Refused, shared: &Shared) {
+        let Some(sub) = self.remove(refused.id) else { return };
+        if refused.retry {
             let at = Instant::now() + backoff(&shared.options, sub.failures);
             self.later.push((at, sub.failures.saturating_add(1), sub.mirrored));
         } else {
-            sub.mirrored.end(Error::Table { code: heard.code, message: heard.msg });
+            let code = refused.code.into_owned();
+            sub.mirrored.end(Error::Table { code, message: refused.msg });
         }
     }
 
     /// Discards partly received frames; a snapshot follows.
-    fn reset(&mut self, heard: Heard) {
-        let Some(sub) = self.sub(heard.ch) else { return };
+    fn reset(&mut self, reset: Reset) {
+        let Some(sub) = self.sub(reset.ch) else { return };
         sub.snap = None;
         sub.delta = None;
         sub.behind = None;
-        if let Some(fields) = heard.fields {
+        if let Some(fields) = reset.fields {
             sub.mirrored.mirror().fields = fields;
         }
         sub.mirrored.set_status(Status::CatchingUp);
@@ -371,15 +368,19 @@ impl Connection {
         self.channels.get(&ch).and_then(|id| self.subs.get_mut(id))
     }
 
-    /// Applies a data frame. Frames of an unknown channel count as received, too.
-    async fn data(&mut self, heard: Heard) -> Result<(), Lost> {
+    /// Applies a data frame with `apply`, which returns whether the table is up to date
+    /// after it. Frames of an unknown channel count as received, too.
+    async fn data(
+        &mut self,
+        ch: u64,
+        apply: impl FnOnce(&mut Sub) -> Result<bool, CommitMismatch>,
+    ) -> Result<(), ConnectionEnd> {
         self.received += 1;
-        let ch = heard.ch;
         if let Some(sub) = self.sub(ch) {
-            match sub.apply(heard) {
+            match apply(sub) {
                 Ok(true) => self.useful = true,
                 Ok(false) => {}
-                Err(OutOfStep) => self.anew(ch).await?,
+                Err(CommitMismatch) => self.resubscribe(ch).await?,
             }
         }
         if self.received - self.acked >= self.ack_every {
@@ -388,120 +389,112 @@ impl Connection {
         Ok(())
     }
 
-    async fn acknowledge(&mut self) -> Result<(), Lost> {
+    async fn acknowledge(&mut self) -> Result<(), ConnectionEnd> {
         if self.acked < self.received {
             self.acked = self.received;
-            self.say(&Say::Ack { n: self.received }).await?;
+            self.send(&ClientMessage::Ack { n: self.received }).await?;
         }
         Ok(())
     }
 
     /// Subscribes again without a token. The delta received does not continue the shown
     /// rows, so only a snapshot is safe.
-    async fn anew(&mut self, ch: u64) -> Result<(), Lost> {
+    async fn resubscribe(&mut self, ch: u64) -> Result<(), ConnectionEnd> {
         let Some(id) = self.channels.get(&ch).copied() else { return Ok(()) };
-        let Some(sub) = self.forget(id) else { return Ok(()) };
+        let Some(sub) = self.remove(id) else { return Ok(()) };
         tracing::warn!(
             table = sub.mirrored.name,
             "a delta does not continue the rows; subscribing again"
         );
-        self.say(&Say::Unsub { id }).await?;
+        self.send(&ClientMessage::Unsub { id }).await?;
         sub.mirrored.mirror().token = None;
         self.ask(sub.mirrored, 0).await
     }
 }
 
 /// A delta that does not begin at the table's commit.
-struct OutOfStep;
+struct CommitMismatch;
 
 impl Sub {
-    /// Applies a data frame; returns whether the table is up to date after it.
-    fn apply(&mut self, heard: Heard) -> Result<bool, OutOfStep> {
-        if heard.t == "snap" {
-            return Ok(self.snap(heard));
-        }
+    /// Checks that a delta or tick begins at the commit that this side has.
+    fn check_from(&self, from: u64) -> Result<(), CommitMismatch> {
         let behind = self.behind.as_ref().map(|behind| behind.commit);
         let at = behind.or(self.mirrored.mirror().commit);
-        if at.is_some_and(|commit| commit != heard.from) {
-            return Err(OutOfStep);
-        }
-        let shown = match heard.t.as_str() {
-            "delta" => self.delta(heard)?,
-            _ => self.tick(heard)?,
-        };
-        if shown {
-            self.live();
-        }
-        Ok(shown)
+        if at.is_some_and(|commit| commit != from) { Err(CommitMismatch) } else { Ok(()) }
     }
 
     /// Collects a snapshot; its last part replaces all rows at once.
-    fn snap(&mut self, heard: Heard) -> bool {
+    fn snap(&mut self, snap: Snapshot) -> bool {
+        let Snapshot { epoch, commit, offsets, tok, .. } = snap;
         let rows = self.snap.get_or_insert_default();
-        rows.extend(heard.rows.into_iter().map(|(key, row)| (key, Row::from(row))));
-        if heard.more {
+        rows.extend(snap.rows.into_iter().map(|(key, row)| (key, Row::from(row))));
+        if snap.more {
             return false;
         }
         let rows = self.snap.take().unwrap_or_default();
         self.behind = None;
         let mut mirror = self.mirrored.mirror();
-        let same = mirror.epoch.as_ref() == Some(&heard.epoch);
-        let commit = heard.commit.unwrap_or_default();
+        let same = mirror.epoch.as_ref() == Some(&epoch);
         if same && mirror.commit.is_some_and(|shown| commit < shown) {
-            self.behind = Some(Behind { commit, rows });
+            self.behind = Some(MirrorLag { commit, rows });
             return false;
         }
         mirror.rows = rows;
         mirror.commit = Some(commit);
-        mirror.offsets = heard.offsets;
-        mirror.epoch = Some(heard.epoch.clone());
-        mirror.token = heard.tok;
-        self.mirrored.tell(mirror, Change::Snapshot { epoch: heard.epoch, commit });
+        mirror.offsets = offsets;
+        mirror.epoch = Some(epoch.clone());
+        mirror.token = tok;
+        self.mirrored.notify(mirror, Change::Snapshot { epoch, commit });
         self.live();
         true
     }
 
-    fn tick(&mut self, heard: Heard) -> Result<bool, OutOfStep> {
+    fn tick(&mut self, tick: Tick) -> Result<bool, CommitMismatch> {
+        self.check_from(tick.from)?;
         if self.delta.is_some() {
-            return Err(OutOfStep);
+            return Err(CommitMismatch);
         }
         if let Some(behind) = &mut self.behind {
-            behind.commit = heard.to;
-            return Ok(self.catch_up(heard.tok, heard.offsets));
+            behind.commit = tick.to;
+            return Ok(self.catch_up(tick.tok, tick.offsets));
         }
         let mut mirror = self.mirrored.mirror();
-        mirror.commit = Some(heard.to);
-        mirror.offsets = heard.offsets;
-        mirror.lag = heard.lag.or(mirror.lag);
-        mirror.token = heard.tok.or(mirror.token.take());
-        self.mirrored.tell(mirror, Change::Tick { commit: heard.to, lag: heard.lag });
+        mirror.commit = Some(tick.to);
+        mirror.offsets = tick.offsets;
+        mirror.lag = tick.lag.or(mirror.lag);
+        mirror.token = tick.tok.or(mirror.token.take());
+        self.mirrored.notify(mirror, Change::Tick { commit: tick.to, lag: tick.lag });
+        self.live();
         Ok(true)
     }
 
     /// Collects a delta; its last part applies all of it at once.
-    fn delta(&mut self, heard: Heard) -> Result<bool, OutOfStep> {
-        let fresh = Parts { from: heard.from, to: heard.to, ..Parts::default() };
+    fn delta(&mut self, delta: Delta) -> Result<bool, CommitMismatch> {
+        self.check_from(delta.from)?;
+        let Delta { merged, offsets, tok, .. } = delta;
+        let fresh = DeltaParts { from: delta.from, to: delta.to, ..DeltaParts::default() };
         let parts = self.delta.get_or_insert(fresh);
-        if (parts.from, parts.to) != (heard.from, heard.to) {
-            return Err(OutOfStep);
+        if (parts.from, parts.to) != (delta.from, delta.to) {
+            return Err(CommitMismatch);
         }
-        parts.up.extend(heard.up.into_iter().map(|(key, row)| (key, Row::from(row))));
-        parts.del.extend(heard.del);
-        if heard.more {
+        parts.up.extend(delta.up.into_iter().map(|(key, row)| (key, Row::from(row))));
+        parts.del.extend(delta.del);
+        if delta.more {
             return Ok(false);
         }
-        let Parts { from, to, up, del } = self.delta.take().unwrap_or_default();
+        let DeltaParts { from, to, up, del } = self.delta.take().unwrap_or_default();
         if let Some(behind) = &mut self.behind {
             change(&mut behind.rows, &up, &del);
             behind.commit = to;
-            return Ok(self.catch_up(heard.tok, heard.offsets));
+            return Ok(self.catch_up(tok, offsets));
         }
         let mut mirror = self.mirrored.mirror();
         change(&mut mirror.rows, &up, &del);
         mirror.commit = Some(to);
-        mirror.offsets = heard.offsets;
-        mirror.token = heard.tok.or(mirror.token.take());
-        self.mirrored.tell(mirror, Change::Delta { from, to, up, del, merged: heard.merged });
+        mirror.offsets = offsets;
+        mirror.token = tok.or(mirror.token.take());
+        self.mirrored.notify(mirror, Change::Delta { from, to, up, del, merged });
+        self.live();
         Ok(true)
     }
 
@@ -510,7 +503,7 @@ impl Sub {
     fn catch_up(&mut self, token: Option<String>, offsets: BTreeMap<u32, u64>) -> bool {
         let mut mirror = self.mirrored.mirror();
         let shown = mirror.commit;
-        let Some(Behind { commit, rows }) = self.behind.take_if(|at| Some(at.commit) >= shown)
+        let Some(MirrorLag { commit, rows }) = self.behind.take_if(|at| Some(at.commit) >= shown)
         else {
             return false;
         };
@@ -519,7 +512,8 @@ impl Sub {
         mirror.offsets = offsets;
         mirror.token = token;
         let epoch = mirror.epoch.clone().unwrap_or_default();
-        self.mirrored.tell(mirror, Change::Snapshot { epoch, commit });
+        self.mirrored.notify(mirror, Change::Snapshot { epoch, commit });
+        self.live();
         true
     }
 

@@ -57,10 +57,9 @@ mod connection;
 mod error;
 mod options;
 mod table;
-mod wire;
 
 pub use client::Client;
 pub use error::Error;
-pub use options::{Mode, Options, Resume, TableOptions};
-pub use table::{Change, Changes, Field, Row, Status, Table};
-pub use wire::Lag;
+pub use lantern_api::feed::{Field, Lag, Mode};
+pub use options::{Options, Resume, TableOptions};
+pub use table::{Change, Changes, Row, Status, Table};

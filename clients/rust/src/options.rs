@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lantern_api::feed::Mode;
+
 use crate::Row;
 
 /// How a [`crate::Client`] connects.
@@ -50,27 +52,6 @@ pub struct TableOptions {
     pub rate_ms: u64,
     /// The state of an earlier subscription to continue.
     pub resume: Option<Resume>,
-}
-
-/// How changes are delivered.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mode {
-    /// The newest state: changes of one key are merged if they come faster than they
-    /// can be sent.
-    #[default]
-    State,
-    /// Every change separately. A reader that is too slow is disconnected, and
-    /// continues where it stopped.
-    Changes,
-}
-
-impl Mode {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::State => "state",
-            Self::Changes => "changes",
-        }
-    }
 }
 
 /// The state of an earlier subscription, also of another process: its token

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
+use lantern_api::RawJson;
+use lantern_api::feed::{Field, Lag};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -15,7 +17,7 @@ use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 
 use crate::client::Shared;
-use crate::{Error, Lag, Resume, TableOptions};
+use crate::{Error, Resume, TableOptions};
 
 /// A row: a JSON object that is parsed on demand.
 #[derive(Clone, Debug)]
@@ -43,6 +45,12 @@ impl From<Box<RawValue>> for Row {
     }
 }
 
+impl From<RawJson> for Row {
+    fn from(json: RawJson) -> Self {
+        json.into_inner().into()
+    }
+}
+
 impl PartialEq for Row {
     fn eq(&self, other: &Self) -> bool {
         self.json() == other.json()
@@ -59,18 +67,6 @@ impl<'de> Deserialize<'de> for Row {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         Box::<RawValue>::deserialize(from).map(Self::from)
     }
-}
-
-/// A field of a table's rows.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Field {
-    /// The JSON object's key.
-    pub name: String,
-    /// `integer`, `number`, `text`, `boolean`, `timestamp` or `json`.
-    pub kind: String,
-    /// A unit for people; may be empty.
-    #[serde(default)]
-    pub unit: String,
 }
 
 /// How current a table's rows are.
@@ -194,7 +190,7 @@ impl Mirrored {
     /// Sends readers a change that `mirror` already contains. This happens under its
     /// lock, so a new reader gets every change that its rows do not contain yet, and no
     /// other.
-    pub(crate) fn tell(&self, mirror: MutexGuard<'_, Mirror>, change: Change) {
+    pub(crate) fn notify(&self, mirror: MutexGuard<'_, Mirror>, change: Change) {
         self.offsets.send_if_modified(|known| {
             let changed = *known != mirror.offsets;
             known.clone_from(&mirror.offsets);
@@ -211,7 +207,7 @@ impl Mirrored {
     pub(crate) fn end(&self, error: Error) {
         let mirror = self.mirror();
         self.set_status(Status::Ended(error.clone()));
-        self.tell(mirror, Change::Ended(error));
+        self.notify(mirror, Change::Ended(error));
     }
 
     pub(crate) fn is_over(&self) -> bool {

@@ -297,7 +297,7 @@ async fn accept(listener: &TcpListener) -> WebSocketStream<TcpStream> {
     let socket = upgrade(socket).await.unwrap();
     let mut ws = WebSocketStream::from_raw_socket(socket, Role::Server, None).await;
     assert_eq!(hear(&mut ws).await, json!({"t":"hello"}));
-    say(&mut ws, json!({"t":"welcome","heartbeat_ms":15_000,"limits":{"window":4}})).await;
+    say(&mut ws, json!({"t":"welcome","heartbeat_ms":15_000,"limits":{"subs":64,"frame":262_144,"window":4}})).await;
     ws
 }
 
@@ -322,7 +322,7 @@ async fn by_hand() -> (TcpListener, Client, Table, WebSocketStream<TcpStream>) {
     let sub = json!({"t":"sub","id":1,"table":"p/t","mode":"state"});
     assert_eq!(hear(&mut ws).await, sub);
     say(&mut ws, json!({"t":"ok","id":1,"ch":7,"fields":[],"resumed":false})).await;
-    let snap = json!({"t":"snap","ch":7,"epoch":"e","commit":5,"rows":{"k":{"n":1}},"offsets":{"0":50},"tok":"t5"});
+    let snap = json!({"t":"snap","ch":7,"epoch":"e","commit":5,"rows":{"k":{"n":1}},"more":false,"offsets":{"0":50},"tok":"t5"});
     say(&mut ws, snap).await;
     assert_eq!(hear(&mut ws).await, json!({"t":"ack","n":1}));
     within(table.wait_for(0, 49)).await.unwrap();
@@ -356,7 +356,7 @@ async fn an_older_snapshot_is_held_back_until_changes_have_brought_it_there() {
     assert!(matches!(within(changes.next()).await, Some(Change::Snapshot { commit: 5, .. })));
     say(&mut ws, json!({"t":"ok","id":2,"ch":8,"fields":[],"resumed":false})).await;
     for frame in [
-        json!({"t":"snap","ch":8,"epoch":"e","commit":3,"rows":{"old":{"n":0}},"tok":"t3"}),
+        json!({"t":"snap","ch":8,"epoch":"e","commit":3,"rows":{"old":{"n":0}},"more":false,"tok":"t3"}),
         json!({"t":"delta","ch":8,"from":3,"to":4,"up":{"k":{"n":9}},"del":[],"tok":"t4"}),
     ] {
         say(&mut ws, frame).await;

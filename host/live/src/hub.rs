@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
+use lantern_api::feed::Lag;
 use lantern_core::{CommitSink, PublishedCommit, Views};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -13,15 +14,6 @@ use tokio::sync::Semaphore;
 use crate::LiveConfig;
 use crate::session::{self, SessionEnd};
 use crate::topic::{Topic, Topics};
-
-/// How far a projection is behind its log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lag {
-    /// Events between its next offset and the log's end, over all partitions.
-    pub events: u64,
-    /// Milliseconds since the oldest of them was appended, or the best guess.
-    pub ms: u64,
-}
 
 /// Tells how far the projection of that name is behind; `None` where that is
 /// not known. Asked at most a few times a second for one projection; must not

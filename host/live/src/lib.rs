@@ -61,6 +61,7 @@ mod token;
 mod topic;
 
 pub use config::{LiveConfig, LiveConfigError};
-pub use hub::{Hub, Lag, LagSource};
+pub use hub::{Hub, LagSource};
+pub use lantern_api::feed::Lag;
 pub use protocol::{SUBPROTOCOL, accept_key, close};
 pub use session::SessionEnd;

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::config::ms;
 use crate::hub::Hub;
-use crate::protocol::{ClientMessage, Mode, ServerMessage, Sub, close};
+use crate::protocol::{ClientMessage, Mode, ServerMessage, Subscribe, close, refused, welcome};
 use crate::socket::{Inbound, Socket, SocketError};
 use crate::subscription::{Frame, ParsedSub, SessionContext, Subscription, SubscriptionAction};
 use crate::topic::SessionSignal;
@@ -167,7 +167,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
                 "the first message must be `hello`",
             ));
         };
-        let welcome = ServerMessage::welcome(&self.hub.config).text();
+        let welcome = welcome(&self.hub.config).text();
         self.send(&welcome).await?;
         Ok(self.socket.flush().await?)
     }
@@ -330,12 +330,9 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         self.former.push_back(FormerSubscription { table, epoch, commit });
     }
 
-    async fn subscribe(&mut self, sub: Sub) -> Result<(), SessionStop> {
+    async fn subscribe(&mut self, sub: Subscribe) -> Result<(), SessionStop> {
         match self.check(&sub) {
-            Err((code, msg)) => {
-                let refused = ServerMessage::Err { id: sub.id, code, msg: &msg, retry: false };
-                self.send(&refused.text()).await
-            }
+            Err((code, msg)) => self.send(&refused(sub.id, code, msg, false).text()).await,
             Ok(mode) => {
                 let id = sub.id;
                 let former = self.former.iter().find(|former| former.table == sub.table);
@@ -357,8 +354,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
                     None => {
                         let msg = "a table is named `projection/table`";
                         let code = "no_such_table";
-                        let refused = ServerMessage::Err { id, code, msg, retry: false };
-                        self.send(&refused.text()).await
+                        self.send(&refused(id, code, msg, false).text()).await
                     }
                 }
             }
@@ -366,7 +362,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
     }
 
     /// Checks a subscription without looking at tables.
-    fn check(&self, sub: &Sub) -> Result<Mode, (&'static str, String)> {
+    fn check(&self, sub: &Subscribe) -> Result<Mode, (&'static str, String)> {
         if self.subs.iter().any(|other| other.id == sub.id) {
             let msg = format!("the id {} is in use: `unsub` it first, or take another", sub.id);
             return Err(("id_in_use", msg));
@@ -380,14 +376,11 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
             let msg = format!("`{field}` is not supported by this server: leave it out");
             return Err(("not_supported", msg));
         }
-        match sub.mode.as_deref() {
-            None | Some("state") => Ok(Mode::State),
-            Some("changes") => Ok(Mode::Changes),
-            Some(mode) => {
-                let msg = format!("there is no mode `{mode}`: take `state` or `changes`");
-                Err(("not_supported", msg))
-            }
-        }
+        let Some(name) = sub.mode.as_deref() else { return Ok(Mode::default()) };
+        Mode::of(name).ok_or_else(|| {
+            let msg = format!("there is no mode `{name}`: take `state` or `changes`");
+            ("not_supported", msg)
+        })
     }
 }
 

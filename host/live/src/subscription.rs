@@ -15,7 +15,9 @@ use tokio::time::Instant;
 
 use crate::config::ms;
 use crate::hub::Hub;
-use crate::protocol::{Mode, ResetReason, ServerMessage, close};
+use crate::protocol::{
+    Ended, Field, Mode, Reset, ResetReason, ServerMessage, Subscribed, close, refused,
+};
 use crate::session::SessionStop;
 use crate::snapshot_reader::{
     self, ReadRequest, Resume, SnapshotPart, SnapshotRows, StartKind, SubscriptionStart,
@@ -267,15 +269,16 @@ impl Subscription {
     }
 
     fn opened(&mut self, context: &SessionContext<'_>, opened: SubscriptionStart, first: bool) {
-        let fields = &*opened.table.fields;
+        let fields = &opened.table.fields;
         let commit = match &opened.start {
             StartKind::Resumed { commit, .. } => Some(*commit),
             StartKind::Snapshot { .. } => None,
         };
         if first {
             let resumed = commit.is_some();
-            let ok = ServerMessage::Ok { id: self.id, ch: self.ch, fields, resumed, commit };
-            self.control.push_back(ok.text());
+            let (id, ch, fields) = (self.id, self.ch, fields.to_vec());
+            let ok = Subscribed { id, ch, fields, resumed, commit };
+            self.control.push_back(ServerMessage::Ok(ok).text());
         }
         if self.listening.is_none() || self.table != opened.table.id {
             self.listening = Some(self.topic.listen(opened.table.id, context.signal));
@@ -297,7 +300,7 @@ impl Subscription {
             }
             StartKind::Snapshot { why, rows } => {
                 if let Some(why) = why.or(self.reset_why.take()) {
-                    self.reset(why, Some(&opened.table.fields));
+                    self.reset(why, Some(opened.table.fields.to_vec()));
                 }
                 self.busy_since = Some(context.now);
                 self.phase = Phase::Snapshot { rows };
@@ -322,19 +325,20 @@ impl Subscription {
             }
         };
         if first {
-            return Ok(ServerMessage::Err { id: self.id, code, msg: &msg, retry }.text());
+            return Ok(refused(self.id, code, msg, retry).text());
         }
         Ok(self.end(&msg))
     }
 
     /// The last word of a subscription.
     pub(crate) fn end(&self, why: &str) -> String {
-        ServerMessage::End { id: self.id, why }.text()
+        ServerMessage::End(Ended { id: self.id, why: why.to_owned() }).text()
     }
 
-    fn reset(&mut self, why: ResetReason, fields: Option<&serde_json::value::RawValue>) {
+    fn reset(&mut self, why: ResetReason, fields: Option<Vec<Field>>) {
         metrics::counter!("lantern_feed_resets_total", "why" => why.name()).increment(1);
-        self.control.push_back(ServerMessage::Reset { ch: self.ch, why, fields }.text());
+        let reset = Reset { ch: self.ch, why, fields };
+        self.control.push_back(ServerMessage::Reset(reset).text());
     }
 
     fn reopen(&mut self, context: &SessionContext<'_>, resume: Resume) {

@@ -11,15 +11,14 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use lantern_core::{Checkpoint, FieldKind, PublishedCommit, TableId, View};
+use lantern_api::feed::Lag;
+use lantern_core::{Checkpoint, PublishedCommit, TableId, View};
 use parking_lot::Mutex;
-use serde::Serialize;
-use serde_json::value::RawValue;
 use tokio::sync::Notify;
 
 use crate::encode::{BudgetLease, DeltaParts};
-use crate::hub::{Hub, Lag, LagSource};
-use crate::protocol::{Mode, ResetReason};
+use crate::hub::{Hub, LagSource};
+use crate::protocol::{Field, Mode, ResetReason};
 use crate::ring::{MergedChanges, NewestCommit, Ring, RingCommit, RingRange, table_bit};
 use crate::{LiveConfig, snapshot_reader};
 
@@ -104,7 +103,7 @@ pub(crate) struct TableInfo {
     pub(crate) id: TableId,
     name: String,
     /// Its fields as the protocol shows them.
-    pub(crate) fields: Arc<RawValue>,
+    pub(crate) fields: Arc<[Field]>,
 }
 
 /// A table's rows at one commit, encoded.
@@ -637,23 +636,15 @@ fn head_of(view: &View) -> NewestCommit {
 }
 
 fn tables_of(view: &View) -> Arc<[TableInfo]> {
-    #[derive(Serialize)]
-    struct FieldDescription<'a> {
-        name: &'a str,
-        kind: FieldKind,
-        #[serde(skip_serializing_if = "str::is_empty")]
-        unit: &'a str,
-    }
     let tables = (0..).map(TableId).zip(&view.manifest().tables).filter(|(_, table)| table.public);
     tables
         .map(|(id, table)| {
-            let fields: Vec<_> = table
-                .fields
-                .iter()
-                .map(|f| FieldDescription { name: &f.name, kind: f.kind, unit: &f.unit })
-                .collect();
-            let fields = serde_json::value::to_raw_value(&fields).expect("strings always encode");
-            TableInfo { id, name: table.name.clone(), fields: fields.into() }
+            let fields = table.fields.iter().map(|field| Field {
+                name: field.name.clone(),
+                kind: field.kind.name().into(),
+                unit: field.unit.clone(),
+            });
+            TableInfo { id, name: table.name.clone(), fields: fields.collect() }
         })
         .collect()
 }

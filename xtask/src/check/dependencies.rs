@@ -6,8 +6,12 @@ use crate::metadata::{Dependency, Package};
 /// The algorithms that SDK and host must share. It names no crate of ours.
 const SKETCH: &str = "lantern-sketch";
 
+/// The wire types of the host. Clients may name it, so it names no crate of ours.
+const API: &str = "lantern-api";
+
 /// The host's crates and those of their own that each may name.
-const STAR: [(&str, &[&str]); 10] = [
+const STAR: [(&str, &[&str]); 11] = [
+    (API, &[]),
     ("lantern-core", &[SKETCH]),
     ("lantern-cloudevents", &["lantern-core"]),
     ("lantern-kafka", &["lantern-core", "lantern-cloudevents"]),
@@ -15,10 +19,11 @@ const STAR: [(&str, &[&str]); 10] = [
     ("lantern-log", &["lantern-core"]),
     ("lantern-plugin", &["lantern-core"]),
     ("lantern-store", &["lantern-core"]),
-    ("lantern-live", &["lantern-core"]),
+    ("lantern-live", &[API, "lantern-core"]),
     (
         "lantern-server",
         &[
+            API,
             "lantern-core",
             "lantern-cloudevents",
             "lantern-kafka",
@@ -32,6 +37,7 @@ const STAR: [(&str, &[&str]); 10] = [
     (
         "lantern-cli",
         &[
+            API,
             "lantern-core",
             "lantern-cloudevents",
             "lantern-kafka",
@@ -47,8 +53,8 @@ const STAR: [(&str, &[&str]); 10] = [
 ];
 
 /// The host's crates form a star around `core`, also in their tests; what is
-/// outside of the host (SDK, clients, plugins, xtask) names none of them but to
-/// test against the real thing.
+/// outside of the host (SDK, clients, plugins, xtask) names none of them, except that
+/// clients name the wire types, and that tests use the real thing.
 pub(super) fn dependencies_form_a_star(repository: &Repository) -> Findings {
     let mut findings = Findings::default();
     for package in repository.workspace.members() {
@@ -86,6 +92,7 @@ fn edge_allowed(package: &Package, dependency: &Dependency) -> bool {
         (Some(others), _) => others.contains(&name.as_str()),
         // End-to-end tests and benchmarks may look at everything.
         (None, Some("tests" | "bench")) => true,
+        (None, Some("clients")) => *dev || !of_host || name == API,
         (None, _) => *dev || !of_host,
     }
 }
@@ -205,6 +212,12 @@ mod tests {
         assert_eq!(breaches("host/engine", "lantern-engine", "lantern-store"), 1);
         assert_eq!(breaches("host/core", "lantern-core", "lantern-engine"), 1);
         assert_eq!(breaches("host/server", "lantern-server", "lantern-cli"), 1);
+        assert_eq!(breaches("host/live", "lantern-live", "lantern-api"), 0);
+        assert_eq!(breaches("host/engine", "lantern-engine", "lantern-api"), 1);
+        assert_eq!(breaches("host/api", "lantern-api", "lantern-core"), 1);
+        assert_eq!(breaches("clients/rust", "lantern-client", "lantern-api"), 0);
+        assert_eq!(breaches("clients/rust", "lantern-client", "lantern-live"), 1);
+        assert_eq!(breaches("sdk/rust", "lantern-sdk", "lantern-api"), 1);
         assert_eq!(breaches("sdk/rust", "lantern-sdk", "lantern-core"), 1);
         assert_eq!(breaches("sdk/rust", "lantern-sdk", "lantern-sdk-macros"), 0);
         assert_eq!(breaches("sdk/rust", "lantern-sdk", "lantern-sketch"), 0);

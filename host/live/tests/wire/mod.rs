@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
+use lantern_api::feed::ServerMessage;
 use lantern_live::{Hub, SessionEnd};
 use serde_json::{Value, json};
 use tokio::io::DuplexStream;
@@ -74,7 +75,12 @@ impl Wire {
     pub async fn hear_any(&mut self) -> Value {
         let message = tokio::time::timeout(PATIENCE, self.ws.next()).await;
         match message.expect("the server says something") {
-            Some(Ok(Message::Text(text))) => serde_json::from_str(&text).unwrap(),
+            Some(Ok(Message::Text(text))) => {
+                // Each frame agrees with the published types, byte for byte.
+                let message = ServerMessage::parse(&text).unwrap().expect("a known kind");
+                assert_eq!(message.text(), text.as_str());
+                serde_json::from_str(&text).unwrap()
+            }
             other => panic!("no message but {other:?}"),
         }
     }

@@ -1,0 +1,350 @@
+//! The messages that the server sends.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::RawJson;
+
+/// A message of the server. Its member `t` names its kind. `snap`, `delta` and `tick`
+/// are data frames, which a client acknowledges; all others are control frames.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(tag = "t", rename_all = "lowercase")]
+pub enum ServerMessage {
+    /// The answer to `hello`.
+    Welcome(Welcome),
+    /// The subscription is open.
+    Ok(Subscribed),
+    /// Rows of the table; all parts together replace all rows that the client has.
+    Snap(Snapshot),
+    /// Changes that lead from one commit to another.
+    Delta(Delta),
+    /// Nothing changed in this table, but the commit moved or the subscription is idle.
+    Tick(Tick),
+    /// The client cannot continue from its rows: a `snap` follows.
+    Reset(Reset),
+    /// The server refused a subscription.
+    Err(Refused),
+    /// An open subscription has ended.
+    End(Ended),
+    /// Asks for a `pong`.
+    Ping,
+}
+
+/// The members of `welcome`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Welcome {
+    /// How often the server sends `ping` and, on an idle subscription, `tick`, in
+    /// milliseconds.
+    pub heartbeat_ms: u64,
+    /// Limits that a client needs to know.
+    pub limits: FrameLimits,
+}
+
+/// The limits of a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct FrameLimits {
+    /// The maximum number of subscriptions.
+    pub subs: usize,
+    /// The maximum number of bytes of a frame to the client.
+    pub frame: usize,
+    /// The maximum number of data frames that are not acknowledged.
+    pub window: u32,
+}
+
+/// The members of `ok`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Subscribed {
+    /// The subscription's `id`.
+    pub id: u64,
+    /// The channel: the frames of this subscription contain it in place of `id`.
+    pub ch: u64,
+    /// The fields of the rows, in order.
+    pub fields: Vec<Field>,
+    /// Whether the token was accepted. If so, the client keeps its rows; otherwise a
+    /// snapshot follows.
+    pub resumed: bool,
+    /// Only if resumed: the commit of the client's rows, which the next frame continues.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<u64>,
+}
+
+/// A field of a table's rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Field {
+    /// The JSON object's key.
+    pub name: String,
+    /// `integer`, `number`, `text`, `boolean`, `timestamp` or `json`, or a sketch:
+    /// `distinct` or `percentiles`.
+    pub kind: String,
+    /// A unit for people; empty if there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub unit: String,
+}
+
+/// The members of `snap`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Snapshot {
+    /// The channel.
+    pub ch: u64,
+    /// Identifies one history of the table; commits of different epochs cannot be
+    /// compared.
+    pub epoch: String,
+    /// The commit of the rows; the same in all parts.
+    pub commit: u64,
+    /// Rows by key.
+    #[cfg_attr(feature = "schema", schemars(with = "Rows"))]
+    pub rows: BTreeMap<String, RawJson>,
+    /// Whether another part follows.
+    pub more: bool,
+    /// Only in the last part: for each partition the next offset that the rows do not
+    /// contain yet.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "Offsets"))]
+    pub offsets: BTreeMap<u32, u64>,
+    /// Only in the last part: the token to resume from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tok: Option<String>,
+}
+
+/// The members of `delta`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Delta {
+    /// The channel.
+    pub ch: u64,
+    /// The commit that the client has.
+    pub from: u64,
+    /// The commit after the changes.
+    pub to: u64,
+    /// Rows that were written, by key.
+    #[cfg_attr(feature = "schema", schemars(with = "Rows"))]
+    pub up: BTreeMap<String, RawJson>,
+    /// Keys that were deleted.
+    pub del: Vec<String>,
+    /// Whether another part with the same `from` and `to` follows; missing in the last
+    /// part.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub more: bool,
+    /// Whether several commits were merged; missing if not. Only in the last part.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub merged: bool,
+    /// Only in the last part: for each partition the next offset that the rows do not
+    /// contain yet.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "Offsets"))]
+    pub offsets: BTreeMap<u32, u64>,
+    /// Only in the last part: the token to resume from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tok: Option<String>,
+}
+
+/// The members of `tick`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Tick {
+    /// The channel.
+    pub ch: u64,
+    /// The commit that the client has.
+    pub from: u64,
+    /// The newest commit; equal to `from` if it has not moved.
+    pub to: u64,
+    /// How far the projection is behind its log, if known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<Lag>,
+    /// For each partition the next offset that the rows do not contain yet.
+    #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Offsets"))]
+    pub offsets: BTreeMap<u32, u64>,
+    /// The token to resume from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tok: Option<String>,
+}
+
+/// How far a projection is behind its log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Lag {
+    /// Events in the log that it has not applied.
+    pub events: u64,
+    /// Milliseconds.
+    pub ms: u64,
+}
+
+/// The members of `reset`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Reset {
+    /// The channel.
+    pub ch: u64,
+    /// Why the client cannot continue.
+    pub why: ResetReason,
+    /// The table's fields, if they may have changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fields: Option<Vec<Field>>,
+}
+
+/// Why a subscription starts again with a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum ResetReason {
+    /// The table has another epoch.
+    Epoch,
+    /// The token is of the same epoch and of another history.
+    History,
+    /// The change log does not reach back to the token.
+    TooOld,
+    /// There were more changes than the server merges.
+    Overflow,
+    /// The token is of another table or release, or is not a token.
+    Fields,
+    /// A reason of a later release.
+    #[serde(other)]
+    #[cfg_attr(feature = "schema", schemars(skip))]
+    Other,
+}
+
+impl ResetReason {
+    /// Its name in the protocol.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Epoch => "epoch",
+            Self::History => "history",
+            Self::TooOld => "too_old",
+            Self::Overflow => "overflow",
+            Self::Fields => "fields",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// The members of `err`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Refused {
+    /// The subscription's `id`.
+    pub id: u64,
+    /// A stable identifier: `no_such_table`, `not_active`, `unavailable`,
+    /// `not_supported`, `too_large`, `id_in_use` or `too_many_subs`.
+    pub code: Cow<'static, str>,
+    /// A sentence for people.
+    pub msg: String,
+    /// Whether the same subscription can succeed later.
+    pub retry: bool,
+}
+
+/// The members of `end`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Ended {
+    /// The subscription's `id`.
+    pub id: u64,
+    /// A sentence for people; `unsubscribed` after `unsub`.
+    pub why: String,
+}
+
+/// Rows by key, in the schema.
+#[cfg(feature = "schema")]
+type Rows = BTreeMap<String, serde_json::Map<String, serde_json::Value>>;
+
+/// Offsets by partition, in the schema.
+#[cfg(feature = "schema")]
+type Offsets = BTreeMap<String, u64>;
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !*value
+}
+
+impl ServerMessage {
+    /// The message as the text of a frame.
+    #[must_use]
+    pub fn text(&self) -> String {
+        serde_json::to_string(self).expect("strings and numbers always encode")
+    }
+
+    /// Reads the text of a frame. `None` for a kind that this release does not know: a
+    /// client ignores it. Unknown members are ignored too.
+    ///
+    /// # Errors
+    /// If the text is not a message of the protocol.
+    // A derived `Deserialize` would read the members into a buffer first, and raw rows
+    // cannot be read from it.
+    pub fn parse(text: &str) -> Result<Option<Self>, serde_json::Error> {
+        Ok(Some(match &*kind(text)? {
+            "welcome" => Self::Welcome(serde_json::from_str(text)?),
+            "ok" => Self::Ok(serde_json::from_str(text)?),
+            "snap" => Self::Snap(serde_json::from_str(text)?),
+            "delta" => Self::Delta(serde_json::from_str(text)?),
+            "tick" => Self::Tick(serde_json::from_str(text)?),
+            "reset" => Self::Reset(serde_json::from_str(text)?),
+            "err" => Self::Err(serde_json::from_str(text)?),
+            "end" => Self::End(serde_json::from_str(text)?),
+            "ping" => Self::Ping,
+            _ => return Ok(None),
+        }))
+    }
+}
+
+/// The member `t` of a message.
+fn kind(text: &str) -> Result<Cow<'_, str>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Kind<'a> {
+        #[serde(borrow)]
+        t: Cow<'a, str>,
+    }
+
+    // The server writes `t` first, so the rows need not be read twice.
+    let first = text.strip_prefix("{\"t\":\"").and_then(|rest| rest.split_once('"'));
+    match first {
+        Some((kind, _)) if !kind.contains('\\') => Ok(Cow::Borrowed(kind)),
+        _ => Ok(serde_json::from_str::<Kind<'_>>(text)?.t),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_message_of_the_protocol_page_is_read_and_written_unchanged() {
+        for text in [
+            r#"{"t":"welcome","heartbeat_ms":15000,"limits":{"subs":64,"frame":262144,"window":32}}"#,
+            r#"{"t":"ok","id":1,"ch":7,"fields":[{"name":"product","kind":"text"},{"name":"cents","kind":"integer","unit":"EUR"}],"resumed":false}"#,
+            r#"{"t":"ok","id":1,"ch":7,"fields":[],"resumed":true,"commit":14}"#,
+            r#"{"t":"snap","ch":7,"epoch":"k3","commit":4812,"rows":{"p1":{"cents":1e400}},"more":true}"#,
+            r#"{"t":"snap","ch":7,"epoch":"k3","commit":4812,"rows":{"p2":{"cents":340}},"more":false,"offsets":{"0":90204},"tok":"x"}"#,
+            r#"{"t":"delta","ch":7,"from":4812,"to":4815,"up":{"p1":{"cents":355}},"del":["p9"],"more":true}"#,
+            r#"{"t":"delta","ch":7,"from":4812,"to":4815,"up":{},"del":[],"merged":true,"offsets":{"0":90210},"tok":"x"}"#,
+            r#"{"t":"tick","ch":7,"from":4815,"to":4820,"lag":{"events":0,"ms":12},"offsets":{"0":90211},"tok":"x"}"#,
+            r#"{"t":"reset","ch":7,"why":"too_old"}"#,
+            r#"{"t":"err","id":1,"code":"no_such_table","msg":"x","retry":false}"#,
+            r#"{"t":"end","id":1,"why":"x"}"#,
+            r#"{"t":"ping"}"#,
+        ] {
+            let message = ServerMessage::parse(text).unwrap().unwrap();
+            assert_eq!(message.text(), text);
+        }
+    }
+
+    #[test]
+    fn kinds_members_and_reasons_of_later_releases_are_no_errors() {
+        assert_eq!(ServerMessage::parse(r#"{"t":"expiring","in":60}"#).unwrap(), None);
+        let ping = ServerMessage::parse(r#"{ "sent": 5, "t": "p\u0069ng" }"#).unwrap();
+        assert_eq!(ping, Some(ServerMessage::Ping));
+        let reset = ServerMessage::parse(r#"{"t":"reset","ch":1,"why":"access"}"#).unwrap();
+        let expected = Reset { ch: 1, why: ResetReason::Other, fields: None };
+        assert_eq!(reset, Some(ServerMessage::Reset(expected)));
+        assert!(ServerMessage::parse(r#"{"t":"tick","ch":1}"#).is_err());
+        assert!(ServerMessage::parse("[]").is_err());
+    }
+}

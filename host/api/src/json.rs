@@ -1,0 +1,52 @@
+//! JSON that is passed on as it was written.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// A JSON value as it was written. Rows and events are passed on unchanged: if they
+/// were parsed into numbers and strings of a program, `1e400` or a number of twenty
+/// digits would change.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(transparent)]
+pub struct RawJson(Box<RawValue>);
+
+impl RawJson {
+    /// `json` unchanged; `null` if it is not JSON.
+    #[must_use]
+    pub fn new(json: &str) -> Self {
+        let null = || RawValue::from_string("null".into()).expect("null is JSON");
+        Self(RawValue::from_string(json.to_owned()).unwrap_or_else(|_| null()))
+    }
+
+    /// The JSON text.
+    #[must_use]
+    pub fn get(&self) -> &str {
+        self.0.get()
+    }
+
+    /// The value as serde_json's own type.
+    #[must_use]
+    pub fn into_inner(self) -> Box<RawValue> {
+        self.0
+    }
+}
+
+impl PartialEq for RawJson {
+    fn eq(&self, other: &Self) -> bool {
+        self.get() == other.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_written_as_it_was_read() {
+        let text = r#"{"n":1e400,"w":18446744073709551617,"x":[0.10]}"#;
+        let value: RawJson = serde_json::from_str(text).unwrap();
+        assert_eq!(serde_json::to_string(&value).unwrap(), text);
+        assert_eq!(RawJson::new(text), value);
+        assert_eq!(RawJson::new("{").get(), "null");
+    }
+}

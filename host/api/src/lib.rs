@@ -1,0 +1,36 @@
+//! The wire types of Lantern: the bodies of the HTTP API and the messages of the feed.
+//!
+//! Server, command line and Rust client share these definitions; the OpenAPI document
+//! and the JSON Schema of the feed are generated from them. The crate is for clients
+//! too, so it depends on serde alone and on no other crate of the host. It contains no
+//! rule about what a request may ask for: that is the server's.
+//!
+//! The feature `openapi` derives OpenAPI schemas, the feature `schema` JSON Schemas of
+//! the feed.
+
+mod events;
+pub mod feed;
+mod json;
+mod parked;
+mod projections;
+mod server;
+mod tables;
+mod verify;
+
+pub use events::{
+    AppendResult, AppendedLocation, EventRejection, EventsPage, LoggedEvent, OffsetRange,
+};
+pub use json::RawJson;
+pub use parked::{
+    ParkedOutcome, ParkedPage, ParkedReason, ParkedSelection, ParkedStatus, ParkedSummary,
+    ResendResult,
+};
+pub use projections::{
+    ActivateBody, AheadStatus, CheckResult, FieldStatus, LogLine, Logs, ProjectionStatus,
+    Projections, ShardStatus, TableStatus, Uploaded, VersionStatus,
+};
+pub use server::{ErrorCode, PartitionStatus, Problem, Ready, ServerStatus};
+pub use tables::{PageField, TablePage};
+pub use verify::{
+    FieldDifference, Verdict, VerifiedShard, VerifiedTable, VerifyDifference, VerifyStatus,
+};

@@ -1,0 +1,136 @@
+//! Parked events: the answers and bodies under `/v1/projections/{name}/parked` and
+//! `/v1/dead-letters`.
+
+use serde::{Deserialize, Serialize};
+
+/// A parked event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ParkedStatus {
+    /// The partition.
+    pub partition: u32,
+    /// The event's offset.
+    pub offset: u64,
+    /// `event`, `waiting` (behind another of its subject), `timer`, or `emitted` (an
+    /// event that the log has refused; `offset` is that of the event that caused it).
+    pub kind: String,
+    /// CloudEvents `id`; for a timer, its key.
+    pub id: String,
+    /// CloudEvents `source`.
+    pub source: String,
+    /// CloudEvents `type`.
+    #[serde(rename = "type")]
+    pub event_type: String,
+    /// The tenant; empty if it has none.
+    #[serde(default)]
+    pub tenant: String,
+    /// CloudEvents `subject`.
+    pub subject: String,
+    /// CloudEvents `time`, in microseconds since 1970.
+    pub time_us: i64,
+    /// The payload as text; bytes that are not UTF-8 are replaced.
+    pub data: String,
+    /// Why it could not be applied.
+    pub reason: String,
+    /// Where in the plugin.
+    pub backtrace: String,
+    /// How often it was tried.
+    pub attempts: u32,
+}
+
+/// A page of parked events.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ParkedPage {
+    /// All events of this version that are parked now.
+    pub total: u64,
+    /// Parked events that wait behind a failed event of their subject.
+    #[serde(default)]
+    pub waiting: u64,
+    /// The page's events, by partition and offset.
+    pub parked: Vec<ParkedStatus>,
+    /// Pass this as `cursor` to get the next page.
+    pub next: Option<String>,
+}
+
+/// Which parked events to retry or drop.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct ParkedSelection {
+    /// All of them.
+    pub all: bool,
+    /// The events at these offsets of partition `partition`.
+    pub offsets: Vec<u64>,
+    /// The partition that `offsets` are of.
+    pub partition: u32,
+    /// Only the events of this tenant; all of them if nothing else is named. An empty
+    /// text selects the events without a tenant.
+    pub tenant: Option<String>,
+    /// The events of this subject.
+    pub subject: Option<String>,
+}
+
+/// The result of a retry or a drop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ParkedOutcome {
+    /// Parked events that were selected.
+    pub selected: u64,
+    /// How many of them are now in the tables (retry) or deleted (drop).
+    pub done: u64,
+    /// How many were tried and stay parked, with a new reason.
+    pub failed: u64,
+    /// How many were not tried because an event before them failed.
+    pub waiting: u64,
+}
+
+/// The parked events of a version, in groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ParkedSummary {
+    /// All events that are parked now.
+    pub total: u64,
+    /// How many of them, events and timers, failed.
+    pub failed: u64,
+    /// How many of them wait behind a failed event of their subject.
+    pub waiting: u64,
+    /// Groups by reason, the largest first; at most 100.
+    pub reasons: Vec<ParkedReason>,
+    /// Groups that were left out.
+    pub more_reasons: u64,
+}
+
+/// Parked events with one reason. Reasons that differ only in numbers are the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ParkedReason {
+    /// The reason of the first of them.
+    pub reason: String,
+    /// Events and timers that failed for it.
+    pub failed: u64,
+    /// Events that wait behind those.
+    pub waiting: u64,
+    /// The partition of the first.
+    pub partition: u32,
+    /// The offset of the first.
+    pub offset: u64,
+}
+
+/// The result of retrying dead letters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ResendResult {
+    /// Letters read.
+    pub letters: u64,
+    /// Records among them that are not copies of this log's parked events.
+    pub foreign: u64,
+    /// Parked events that are now applied to the tables.
+    pub applied: u64,
+    /// Events that were retried and failed again; they stay parked with a new reason.
+    pub failed: u64,
+    /// Events that were not retried because an event before them failed.
+    pub waiting: u64,
+    /// Events that are not parked, or no longer parked, in the active version.
+    pub gone: u64,
+}

@@ -1,0 +1,47 @@
+//! Tables: the answer of `GET /v1/tables/{projection}/{table}`.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::RawJson;
+
+/// A page of rows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct TablePage {
+    /// Identifies one history of the table; commits of different epochs cannot be
+    /// compared.
+    pub epoch: String,
+    /// The number of the commit that was read.
+    pub commit: u64,
+    /// For each partition the next offset that the rows do not contain yet.
+    pub offsets: BTreeMap<u32, u64>,
+    /// The fields of the rows.
+    pub fields: Vec<PageField>,
+    /// Whether each row belongs to a tenant.
+    pub per_tenant: bool,
+    /// The rows by key, as the feed sends them. They are in the requested order, if the
+    /// client's JSON parser keeps it (NDJSON and CSV always have it). In a table by
+    /// tenant: an object per tenant with its rows by key.
+    #[cfg_attr(feature = "openapi", schema(value_type = Object))]
+    pub rows: BTreeMap<String, RawJson>,
+    /// Pass this as `cursor` to get the next page; `null` on the last page.
+    pub next: Option<String>,
+}
+
+/// A field of the rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct PageField {
+    /// The JSON key.
+    pub name: String,
+    /// `integer`, `number`, `text`, `boolean`, `timestamp` or `json`, or a sketch:
+    /// `distinct` or `percentiles`.
+    pub kind: String,
+    /// A unit for people; missing if there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub unit: String,
+    /// How the values of several partitions are merged.
+    pub merge: String,
+}
