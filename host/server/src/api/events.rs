@@ -218,7 +218,7 @@ impl PageBuilder {
             }
             match read_or_wait(&*app.log, partition, self.next, types)? {
                 // This log never answers `Pending`.
-                LogRead::End | Read::Pending => return Ok(true),
+                LogRead::End | LogRead::Pending => return Ok(true),
                 LogRead::Skipped { next } => self.next = next,
                 LogRead::Chunk(chunk) => self.take(&chunk, types),
             }
