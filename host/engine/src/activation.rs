@@ -2,7 +2,6 @@
 //! the active one has, so that a broken version does not take over without a word.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use lantern_core::{
     ParkedKind, ParkedRecord, ProjectionRecord, StoreError, UNREADABLE_TYPE, VersionId,
@@ -10,11 +9,11 @@ use lantern_core::{
 };
 use parking_lot::MutexGuard;
 
-use crate::parked_actions::{after, decoded, parked_page};
+use crate::parked_events::{after, decoded, parked_page};
 use crate::registry::VersionBuild;
 use crate::shard::Shard;
 use crate::shard_handle::ShardHandle;
-use crate::{Engine, EngineError};
+use crate::{ActivationRefused, Engine, EngineError};
 
 /// Whether an uploaded version becomes active by itself once it has caught up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,66 +33,6 @@ impl Activation {
     pub fn checked(activate: bool) -> Self {
         if activate { Self::Checked } else { Self::Never }
     }
-}
-
-/// Why a version is not activated: at the same offset, the active version has
-/// applied events that this one has not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ActivationRefused {
-    /// The projection.
-    pub projection: String,
-    /// The version that was to be activated.
-    pub version: VersionId,
-    /// The version that serves readers.
-    pub active: VersionId,
-    /// Events and timers that failed in this version and not in the active one.
-    pub failed: u64,
-    /// Events that wait behind a failed one of their subject, and that the
-    /// active version has applied.
-    pub waiting: u64,
-    /// The first failed one: partition, offset, reason.
-    pub first: Option<(u32, u64, String)>,
-}
-
-impl ActivationRefused {
-    fn none(projection: &str, version: &VersionId, active: &VersionId) -> Self {
-        Self {
-            projection: projection.into(),
-            version: version.clone(),
-            active: active.clone(),
-            failed: 0,
-            waiting: 0,
-            first: None,
-        }
-    }
-
-    fn count(&mut self, partition: u32, record: ParkedRecord) {
-        if record.kind == ParkedKind::Waiting {
-            self.waiting += 1;
-            return;
-        }
-        self.failed += 1;
-        self.first.get_or_insert((partition, record.offset.0, record.reason));
-    }
-}
-
-impl fmt::Display for ActivationRefused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { projection, version, active, failed, waiting, first } = self;
-        write!(
-            f,
-            "version `{version}` of `{projection}` fails on {} and holds back {waiting} behind them, all of which the active version `{active}` has applied",
-            events(*failed)
-        )?;
-        if let Some((partition, offset, reason)) = first {
-            write!(f, "; the first is at offset {offset} of partition {partition}: {reason}")?;
-        }
-        Ok(())
-    }
-}
-
-fn events(count: u64) -> String {
-    if count == 1 { "1 event".into() } else { format!("{count} events") }
 }
 
 /// A version with its shards, locked; `None` for one that is not open.

@@ -13,17 +13,13 @@ use lantern_core::{
     UNREADABLE_REASON, UNREADABLE_TYPE,
 };
 
-use crate::batching::{GatheredBatch, Gatherer, WaitingEvent, slice};
+use crate::batching::{GatheredBatch, Gatherer, WaitingEvent, part_of, split};
 use crate::log_time::LogTime;
-use crate::outbox::{post, sent_by_events};
-use crate::parked_events::{self, UNREADABLE_KEPT_MAX, is_of_unknown_type};
-use crate::runner::{CallError, Runner};
-use crate::shard::StopReason;
+use crate::outbox_writer::{post, sent_by_events, traceparent};
+use crate::parked_events::{self, UNREADABLE_KEPT_MAX, explain, is_of_unknown_type};
+use crate::runner::Runner;
 use crate::state::ShardState;
-
-/// The least length of a piece after a failure; the next is twice as long as the
-/// piece that succeeded before it.
-const PIECE_MIN: usize = 16;
+use crate::stop_reason::{CallError, StopReason};
 
 /// Applies batches to a shard's state.
 pub(crate) struct Applier<'a> {
@@ -314,52 +310,9 @@ fn cut(batch: &Batch, work: &mut Vec<Range<usize>>, next: Offset) {
     work.retain(|range| !range.is_empty());
 }
 
-/// Puts the parts of a range that failed onto `work`: the part before the
-/// event that is to blame, that event, and the rest in pieces; or two halves.
-pub(crate) fn split(range: Range<usize>, error: &ApplyError, work: &mut Vec<Range<usize>>) {
-    let blamed = match error {
-        ApplyError::Failed { cause: Some(cause), .. } => Some(cause.0 as usize),
-        _ => None,
-    };
-    match blamed.filter(|index| *index < range.len()) {
-        Some(index) => {
-            let at = range.start + index;
-            let piece = (at + 1 + PIECE_MIN.max(2 * index)).min(range.end);
-            work.extend([piece..range.end, at + 1..piece, at..at + 1, range.start..at]);
-        }
-        None => {
-            let middle = range.start + range.len() / 2;
-            work.extend([middle..range.end, range.start..middle]);
-        }
-    }
-    work.retain(|range| !range.is_empty());
-}
-
-/// The timers or events `range` of `batch`; `batch` itself if that is all of them.
-pub(crate) fn part_of(batch: &Arc<Batch>, range: Range<usize>) -> Arc<Batch> {
-    if range.len() == batch.len() { batch.clone() } else { Arc::new(slice(batch, range)) }
-}
-
-/// The trace an event belongs to (W3C Trace Context), of its extensions.
-pub(crate) fn traceparent(extensions: &str) -> Option<String> {
-    if extensions.is_empty() {
-        return None;
-    }
-    let extensions: serde_json::Value = serde_json::from_str(extensions).ok()?;
-    extensions.get("traceparent")?.as_str().map(str::to_owned)
-}
-
 /// Why a record is no event, of its extensions.
 fn unreadable_because(extensions: &str) -> String {
     let members: Option<serde_json::Value> = serde_json::from_str(extensions).ok();
     let reason = members.as_ref().and_then(|m| m.get(UNREADABLE_REASON)?.as_str());
     reason.unwrap_or("the record is no event").to_owned()
-}
-
-/// Reason and backtrace, for people.
-pub(crate) fn explain(error: &ApplyError) -> (String, String) {
-    match error {
-        ApplyError::Trapped { message, backtrace, .. } => (message.clone(), backtrace.clone()),
-        other => (other.to_string(), String::new()),
-    }
 }

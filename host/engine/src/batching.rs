@@ -1,17 +1,22 @@
 //! Cuts the next batch out of the log: a function of the log and the limits
 //! alone, wherever chunks begin and end.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use lantern_core::{
-    Attributes, Batch, Chunk, Event, EventRef, HEARTBEAT_TYPE, Log, LogError, LogRead, Manifest,
-    Offset, OnFailure, PartitionId, ShardMeta, Timestamp, TypeFilter, UNREADABLE_KIND,
+    ApplyError, Attributes, Batch, Chunk, Event, EventRef, HEARTBEAT_TYPE, Log, LogError, LogRead,
+    Manifest, Offset, OnFailure, PartitionId, ShardMeta, Timestamp, TypeFilter, UNREADABLE_KIND,
     UNREADABLE_TYPE,
 };
 
 use crate::EngineConfig;
 use crate::blocked_subjects::BlockedSubjects;
 use crate::log_time::{self, LogTime, TimedEvent};
+
+/// The least length of a piece after a failure; the next is twice as long as the
+/// piece that succeeded before it.
+const PIECE_MIN: usize = 16;
 
 /// What a shard reads, and how much of it at once.
 pub(crate) struct Gatherer {
@@ -392,6 +397,32 @@ pub(crate) fn claimed_type(extensions: &str) -> Option<String> {
     }
     let members: serde_json::Value = serde_json::from_str(extensions).ok()?;
     members.get(UNREADABLE_KIND)?.as_str().map(str::to_owned)
+}
+
+/// Puts the parts of a range that failed onto `work`: the part before the
+/// event that is to blame, that event, and the rest in pieces; or two halves.
+pub(crate) fn split(range: Range<usize>, error: &ApplyError, work: &mut Vec<Range<usize>>) {
+    let blamed = match error {
+        ApplyError::Failed { cause: Some(cause), .. } => Some(cause.0 as usize),
+        _ => None,
+    };
+    match blamed.filter(|index| *index < range.len()) {
+        Some(index) => {
+            let at = range.start + index;
+            let piece = (at + 1 + PIECE_MIN.max(2 * index)).min(range.end);
+            work.extend([piece..range.end, at + 1..piece, at..at + 1, range.start..at]);
+        }
+        None => {
+            let middle = range.start + range.len() / 2;
+            work.extend([middle..range.end, range.start..middle]);
+        }
+    }
+    work.retain(|range| !range.is_empty());
+}
+
+/// The timers or events `range` of `batch`; `batch` itself if that is all of them.
+pub(crate) fn part_of(batch: &Arc<Batch>, range: Range<usize>) -> Arc<Batch> {
+    if range.len() == batch.len() { batch.clone() } else { Arc::new(slice(batch, range)) }
 }
 
 #[cfg(test)]

@@ -11,11 +11,12 @@ use lantern_core::{
 };
 use parking_lot::Mutex;
 
-use crate::outbox;
+use crate::outbox_writer;
 use crate::parked_actions::status_of;
 use crate::runner::LogSink;
 use crate::second_fold::excerpt;
-use crate::shard::{Shard, ShardParts, StepLimits, StepOutcome, StopReason};
+use crate::shard::{Shard, ShardParts, StepLimits, StepOutcome};
+use crate::stop_reason::StopReason;
 use crate::{EngineConfig, EngineError, LogLine, Nondeterminism, ParkedStatus};
 
 /// The most events in one chunk made of a list of events.
@@ -176,7 +177,7 @@ fn fold_within(
     let logs = lines.lock().clone();
     Ok(FoldResult {
         parked: parked_of(&*store, partition)?,
-        emitted: outbox::emitted_events(&shard.state)?,
+        emitted: outbox_writer::emitted_events(&shard.state)?,
         logs,
         applied: shard.state.meta.applied,
         fuel: shard.runner.usage.fuel,

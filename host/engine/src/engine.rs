@@ -4,72 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lantern_core::{
-    Catalog, Clock, CommitSink, Log, PartitionId, Plugin, Random, StateStores, VersionId,
-    VersionRecord, View, ViewError, Views,
-};
+use lantern_core::{PartitionId, VersionId, View, ViewError, Views};
 use parking_lot::Mutex;
 
 use crate::emit_quota::EmitQuota;
+use crate::ports::Ports;
 use crate::registry::{Projection, Registry};
 use crate::scheduler::{RunTurn, Scheduler};
-use crate::shard::StopReason;
 use crate::shard_handle::{IntakeRate, ShardHandle};
 use crate::{EngineConfig, EngineError};
 
 /// How many shards commit at the same time at the end.
 const LAST_COMMITS: usize = 16;
-
-/// What the engine needs of the world.
-#[derive(Clone)]
-pub struct Ports {
-    /// The event log.
-    pub log: Arc<dyn Log>,
-    /// The shards' states.
-    pub stores: Arc<dyn StateStores>,
-    /// The projections and their versions.
-    pub catalog: Arc<dyn Catalog>,
-    /// Takes commits for readers.
-    pub publish: Arc<dyn CommitSink>,
-    /// Time for pacing.
-    pub clock: Arc<dyn Clock>,
-    /// Draws the random part of epochs.
-    pub random: Arc<dyn Random>,
-    /// Loads plugins.
-    pub plugins: Arc<dyn PluginSource>,
-}
-
-/// Why the plugin of a version cannot be loaded, for people.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PluginError {
-    /// The machine lacks something now: it is tried again.
-    #[error("{0}")]
-    Host(String),
-    /// The plugin does not fit this host: a person must act.
-    #[error("{0}")]
-    Unfit(String),
-}
-
-impl From<PluginError> for StopReason {
-    fn from(error: PluginError) -> Self {
-        match error {
-            PluginError::Host(reason) => Self::Fault(reason),
-            PluginError::Unfit(reason) => Self::Halt(reason),
-        }
-    }
-}
-
-/// Loads the plugin of a version that is in the catalogue.
-pub trait PluginSource: Send + Sync {
-    /// The plugin, compiled.
-    ///
-    /// # Errors
-    /// [`PluginError`].
-    fn load(&self, version: &VersionRecord) -> Result<Arc<dyn Plugin>, PluginError>;
-
-    /// No version has a plugin of this SHA-256 any more.
-    fn forget(&self, _sha256: &str) {}
-}
 
 /// Folds the log into every projection's tables. All methods may block; none
 /// may be called on a thread that must not.

@@ -1,9 +1,11 @@
 //! Why the engine does not do what a person asked.
 
-use lantern_core::{LogError, ManifestError, StoreError, VersionId, ViewError};
-use thiserror::Error;
+use std::fmt;
 
-use crate::ActivationRefused;
+use lantern_core::{
+    LogError, ManifestError, ParkedKind, ParkedRecord, StoreError, VersionId, ViewError,
+};
+use thiserror::Error;
 
 /// Where two folds of the same events part first.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -23,6 +25,66 @@ pub struct Nondeterminism {
     pub left: String,
     /// What the second fold holds there.
     pub right: String,
+}
+
+/// Why a version is not activated: at the same offset, the active version has
+/// applied events that this one has not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ActivationRefused {
+    /// The projection.
+    pub projection: String,
+    /// The version that was to be activated.
+    pub version: VersionId,
+    /// The version that serves readers.
+    pub active: VersionId,
+    /// Events and timers that failed in this version and not in the active one.
+    pub failed: u64,
+    /// Events that wait behind a failed one of their subject, and that the
+    /// active version has applied.
+    pub waiting: u64,
+    /// The first failed one: partition, offset, reason.
+    pub first: Option<(u32, u64, String)>,
+}
+
+impl ActivationRefused {
+    pub(crate) fn none(projection: &str, version: &VersionId, active: &VersionId) -> Self {
+        Self {
+            projection: projection.into(),
+            version: version.clone(),
+            active: active.clone(),
+            failed: 0,
+            waiting: 0,
+            first: None,
+        }
+    }
+
+    pub(crate) fn count(&mut self, partition: u32, record: ParkedRecord) {
+        if record.kind == ParkedKind::Waiting {
+            self.waiting += 1;
+            return;
+        }
+        self.failed += 1;
+        self.first.get_or_insert((partition, record.offset.0, record.reason));
+    }
+}
+
+impl fmt::Display for ActivationRefused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { projection, version, active, failed, waiting, first } = self;
+        write!(
+            f,
+            "version `{version}` of `{projection}` fails on {} and holds back {waiting} behind them, all of which the active version `{active}` has applied",
+            events(*failed)
+        )?;
+        if let Some((partition, offset, reason)) = first {
+            write!(f, "; the first is at offset {offset} of partition {partition}: {reason}")?;
+        }
+        Ok(())
+    }
+}
+
+fn events(count: u64) -> String {
+    if count == 1 { "1 event".into() } else { format!("{count} events") }
 }
 
 /// Why a request to the engine failed. The text names the value and the way on.

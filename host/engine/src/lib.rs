@@ -27,9 +27,11 @@ mod log_check;
 mod log_time;
 mod maintenance;
 mod outbox;
+mod outbox_writer;
 mod parked_actions;
 mod parked_events;
 mod parked_summary;
+mod ports;
 mod rebuild;
 mod registry;
 mod run_queues;
@@ -41,6 +43,7 @@ mod shard_handle;
 mod state;
 mod status;
 mod status_queries;
+mod stop_reason;
 #[cfg(test)]
 mod tests;
 mod ticks;
@@ -52,15 +55,16 @@ mod write_buffer;
 #[doc(hidden)]
 pub use outbox::fuzzing;
 
-pub use activation::{Activation, ActivationRefused};
+pub use activation::Activation;
 pub use config::EngineConfig;
 pub use determinism_check::{
     EventList, FoldOptions, FoldProgress, FoldResult, determinism, fold, fold_again,
 };
-pub use engine::{Engine, PluginError, PluginSource, Ports};
-pub use error::{EngineError, Nondeterminism};
+pub use engine::Engine;
+pub use error::{ActivationRefused, EngineError, Nondeterminism};
 pub use lifecycle::{Upload, version_id, version_id_of};
 pub use parked_summary::{ParkedReason, ParkedSummary};
+pub use ports::{PluginError, PluginSource, Ports};
 pub use status::{
     AheadStatus, FieldStatus, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus,
     ProjectionStatus, ShardStatus, TableStatus, Uploaded, VersionStatus,

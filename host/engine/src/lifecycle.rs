@@ -14,8 +14,9 @@ use sha2::{Digest, Sha256};
 
 use crate::outbox::has_unsent;
 use crate::registry::{Projection, VersionBuild};
-use crate::shard::{Shard, StepLimits, StepOutcome, StopReason};
+use crate::shard::{Shard, StepLimits, StepOutcome};
 use crate::shard_handle::ShardHandle;
+use crate::stop_reason::StopReason;
 use crate::{Activation, Engine, EngineError, Uploaded, activation, determinism_check};
 
 /// The most versions kept of one projection.

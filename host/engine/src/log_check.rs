@@ -4,8 +4,8 @@
 
 use lantern_core::{Log, Offset};
 
-use crate::shard::StopReason;
 use crate::state::ShardState;
+use crate::stop_reason::StopReason;
 
 /// Checks the identity and the incarnation of the shard's partition.
 ///

@@ -1,25 +1,19 @@
-//! Parked events: kept whole, listed, retried and dropped.
+//! Retries and drops of parked events.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lantern_core::{
-    Batch, DecisionRecord, Events, KeyRange, Offset, ParkedKind, ParkedRecord, ShardStore, Space,
-    StoreError, UNREADABLE_TYPE,
+    Batch, DecisionRecord, Events, Offset, ParkedKind, ParkedRecord, Space, UNREADABLE_TYPE,
 };
 
-use crate::apply::traceparent;
-use crate::outbox::post;
-use crate::parked_events;
-use crate::runner::{CallError, Runner};
-use crate::shard::StopReason;
+use crate::outbox_writer::{post, traceparent};
+use crate::parked_events::{self, after, parked_page};
+use crate::runner::Runner;
 use crate::state::ShardState;
+use crate::stop_reason::{CallError, StopReason};
 use crate::ticks::Ticker;
-use crate::write_buffer::WriteBuffer;
 use crate::{ParkedOutcome, ParkedSelection, ParkedStatus};
-
-/// How many parked events are read at once.
-const PAGE: usize = 256;
 
 /// Retries and drops parked events, as a person decides.
 pub(crate) struct Decider<'a> {
@@ -220,39 +214,6 @@ impl Decider<'_> {
         }
         batch
     }
-}
-
-/// A page of parked records with their keys, from the key `from` on, committed or not.
-pub(crate) fn parked_page(
-    buffer: &WriteBuffer,
-    from: &[u8],
-) -> Result<Vec<(Vec<u8>, ParkedRecord)>, StoreError> {
-    let range = KeyRange { start: from.to_vec(), end: None };
-    buffer.scan(Space::Parked, &range, PAGE, false)?.into_iter().map(decode_parked).collect()
-}
-
-/// A page of the committed parked records in `store`, from the key `from` on.
-pub(crate) fn decoded(
-    store: &dyn ShardStore,
-    from: &[u8],
-    limit: usize,
-) -> Result<Vec<(Vec<u8>, ParkedRecord)>, StoreError> {
-    let range = KeyRange { start: from.to_vec(), end: None };
-    store.scan(Space::Parked, &range, limit, false)?.into_iter().map(decode_parked).collect()
-}
-
-fn decode_parked((key, value): (Vec<u8>, Vec<u8>)) -> Result<(Vec<u8>, ParkedRecord), StoreError> {
-    match ParkedRecord::decode(&value) {
-        Some(record) => Ok((key, record)),
-        None => Err(StoreError::Damaged("a parked event".into())),
-    }
-}
-
-/// The key after `key`.
-pub(crate) fn after(key: &[u8]) -> Vec<u8> {
-    let mut next = key.to_vec();
-    next.push(0);
-    next
 }
 
 fn selects(selection: &ParkedSelection, record: &ParkedRecord) -> bool {

@@ -1,17 +1,19 @@
-//! Which events are parked: adds and removes records, counts them, and knows the
-//! subjects that wait behind them.
+//! Which events are parked: adds, removes, counts and reads their records, and knows
+//! the subjects that wait behind them.
 
 use lantern_core::{
-    ApplyError, Event, OnFailure, ParkedKind, ParkedRecord, ReadStore, ShardMeta, Space,
-    StoreError, UNREADABLE_TYPE,
+    ApplyError, Event, KeyRange, OnFailure, ParkedKind, ParkedRecord, ReadStore, ShardMeta,
+    ShardStore, Space, StoreError, UNREADABLE_TYPE,
 };
 
 use crate::EngineConfig;
-use crate::apply::explain;
 use crate::batching::claimed_type;
 use crate::blocked_subjects::{self, BlockedSubjects};
-use crate::shard::StopReason;
+use crate::stop_reason::StopReason;
 use crate::write_buffer::WriteBuffer;
+
+/// How many parked events are read at once.
+const PAGE: usize = 256;
 
 /// The most unreadable records of unknown type that a shard keeps parked; later ones
 /// are counted alone. Not a setting: verification must come to the same.
@@ -163,6 +165,47 @@ pub(crate) fn note_failed_again(
         record.kind = ParkedKind::Event;
     }
     buffer.set(Space::Parked, key, Some(&record.encode()));
+}
+
+/// Reason and backtrace, for people.
+pub(crate) fn explain(error: &ApplyError) -> (String, String) {
+    match error {
+        ApplyError::Trapped { message, backtrace, .. } => (message.clone(), backtrace.clone()),
+        other => (other.to_string(), String::new()),
+    }
+}
+
+/// A page of parked records with their keys, from the key `from` on, committed or not.
+pub(crate) fn parked_page(
+    buffer: &WriteBuffer,
+    from: &[u8],
+) -> Result<Vec<(Vec<u8>, ParkedRecord)>, StoreError> {
+    let range = KeyRange { start: from.to_vec(), end: None };
+    buffer.scan(Space::Parked, &range, PAGE, false)?.into_iter().map(decode_parked).collect()
+}
+
+/// A page of the committed parked records in `store`, from the key `from` on.
+pub(crate) fn decoded(
+    store: &dyn ShardStore,
+    from: &[u8],
+    limit: usize,
+) -> Result<Vec<(Vec<u8>, ParkedRecord)>, StoreError> {
+    let range = KeyRange { start: from.to_vec(), end: None };
+    store.scan(Space::Parked, &range, limit, false)?.into_iter().map(decode_parked).collect()
+}
+
+fn decode_parked((key, value): (Vec<u8>, Vec<u8>)) -> Result<(Vec<u8>, ParkedRecord), StoreError> {
+    match ParkedRecord::decode(&value) {
+        Some(record) => Ok((key, record)),
+        None => Err(StoreError::Damaged("a parked event".into())),
+    }
+}
+
+/// The key after `key`.
+pub(crate) fn after(key: &[u8]) -> Vec<u8> {
+    let mut next = key.to_vec();
+    next.push(0);
+    next
 }
 
 #[cfg(test)]

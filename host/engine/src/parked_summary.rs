@@ -7,7 +7,7 @@ use lantern_core::{ParkedKind, ParkedRecord, VersionId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::parked_actions::{after, decoded};
+use crate::parked_events::{after, decoded};
 use crate::status_queries::halted;
 use crate::{Engine, EngineError};
 

@@ -11,9 +11,9 @@ use lantern_core::{
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::batching::type_filter_of;
-use crate::engine::Ports;
-use crate::shard::StopReason;
+use crate::ports::Ports;
 use crate::shard_handle::ShardHandle;
+use crate::stop_reason::StopReason;
 use crate::{EngineError, LogLine, VerifyStatus};
 
 /// The projections by key.

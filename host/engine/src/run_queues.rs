@@ -13,7 +13,7 @@ use std::time::Duration;
 use lantern_core::Clock;
 use parking_lot::{Condvar, Mutex};
 
-use crate::shard_handle::ShardHandle;
+use crate::shard_handle::{IDLE, QUEUED, RUNNING, RUNNING_WOKEN, ShardHandle};
 
 /// One turn in this many goes to the shards that come last, although others wait.
 const LAST_EVERY: u32 = 4;
@@ -34,13 +34,6 @@ const LAZY: Duration = Duration::from_millis(250);
 /// How many calls in a row must take little before a shard whose plugin used
 /// much fuel is quick again: one that does so now and then stays slow.
 const QUICK_CALLS: u8 = 8;
-
-// The states of `ShardHandle::run`.
-pub(crate) const IDLE: u8 = 0;
-const QUEUED: u8 = 1;
-const RUNNING: u8 = 2;
-/// Running, and woken meanwhile.
-const RUNNING_WOKEN: u8 = 3;
 
 /// What is to become of a shard after its step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -333,7 +326,7 @@ fn quick_after(before: u8, took: &StepCost) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shard::StopReason;
+    use crate::stop_reason::StopReason;
     use lantern_core::fake::CountingRandom;
     use lantern_core::{PartitionId, ShardId, VersionId};
 

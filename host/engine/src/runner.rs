@@ -11,8 +11,8 @@ use lantern_core::{
 use crate::EngineConfig;
 use crate::call::CallHost;
 use crate::second_fold;
-use crate::shard::StopReason;
 use crate::state::ShardState;
+use crate::stop_reason::{CallError, StopReason};
 
 /// The most events of the first batches, before it is known how much fuel one takes.
 const EVENTS_FIRST: usize = 256;
@@ -21,23 +21,6 @@ const FUEL_HEADROOM: f64 = 2.0;
 
 /// Takes what a plugin logs: offset, level, message.
 pub(crate) type LogSink = Arc<dyn Fn(Offset, Level, &str) + Send + Sync>;
-
-/// Why a call did not apply its batch.
-pub(crate) enum CallError {
-    /// An event or timer of the batch is to blame.
-    Event(ApplyError),
-    /// It set a timer that is due at this time, before the batch's last event.
-    Due(Timestamp),
-    /// The shard cannot go on.
-    Stop(StopReason),
-}
-
-impl CallError {
-    /// As a reason to stop, of a call whose batch spans no tick.
-    pub(crate) fn due_is_a_fault(due: Timestamp) -> StopReason {
-        StopReason::Fault(format!("a timer was due at {due}, within the call that set it"))
-    }
-}
 
 /// What the plugin has used since the shard was opened.
 #[derive(Clone, Copy, Debug, Default)]
@@ -131,7 +114,7 @@ impl Runner {
             Some(instance) => instance,
             None => self.plugin.instantiate().map_err(|e| CallError::Stop(cannot_start(&e)))?,
         };
-        let call = begin_call(state, batch, dues).map_err(CallError::Stop)?;
+        let call = state.begin_call(batch, dues).map_err(CallError::Stop)?;
         let alone = batch.len() == 1;
         let fuel_event = state.config.fuel_event;
         let fuel = if alone { fuel_event } else { fuel_event / 2 };
@@ -215,27 +198,6 @@ impl Runner {
             _ => Ok(()),
         }
     }
-}
-
-/// What the plugin is lent for a call with `batch`, whose timers are due at `dues`.
-///
-/// # Errors
-/// [`Stop::Fault`] if the state cannot be read.
-pub(crate) fn begin_call(
-    state: &mut ShardState,
-    batch: &Arc<Batch>,
-    dues: &[Timestamp],
-) -> Result<CallHost, StopReason> {
-    let lent = state.buffer.lend();
-    let (manifest, config) = (state.manifest.clone(), state.config.clone());
-    let mut call = CallHost::new(lent, manifest, config, batch.clone(), state.meta.timers_now);
-    for (timer, due) in batch.timers.iter().zip(dues) {
-        if let Err(error) = call.take_timer(*due, &timer.key) {
-            state.buffer.take_back(std::mem::take(&mut call.applied));
-            return Err(StopReason::Fault(error.to_string()));
-        }
-    }
-    Ok(call)
 }
 
 fn cannot_start(error: &InstantiateError) -> StopReason {

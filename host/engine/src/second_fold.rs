@@ -11,9 +11,8 @@ use lantern_core::{
 };
 
 use crate::call::CallHost;
-use crate::runner::{CallError, begin_call};
-use crate::shard::StopReason;
 use crate::state::ShardState;
+use crate::stop_reason::{CallError, StopReason};
 
 /// The bytes of a key or value that are shown.
 const SHOWN_BYTES_MAX: usize = 200;
@@ -35,7 +34,7 @@ pub(crate) fn fold_again(
     // A shortage of the machine is no sign against the plugin.
     let Ok(mut instance) = plugin.instantiate() else { return Ok(()) };
     let offset = batch.offsets.first().copied().unwrap_or_default();
-    let call = begin_call(state, batch, dues).map_err(CallError::Stop)?;
+    let call = state.begin_call(batch, dues).map_err(CallError::Stop)?;
     // A fresh instance reads again what the other one knew.
     let applied = instance.apply(batch, Box::new(call), state.config.fuel_event);
     let call = applied.host.into_any().downcast::<CallHost>().map_err(|_| {

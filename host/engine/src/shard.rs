@@ -17,10 +17,11 @@ use lantern_core::{
 use crate::apply::Applier;
 use crate::batching::{GatherLimits, Gatherer};
 use crate::commit::{Commit, CommitOutcome, CommitPipeline, CommitThreads};
-use crate::outbox::{self, SendLimits, SendOutcome};
+use crate::outbox_writer::{self, SendLimits, SendOutcome};
 use crate::parked_actions::Decider;
 use crate::runner::{LogSink, Runner};
 use crate::state::ShardState;
+use crate::stop_reason::StopReason;
 use crate::ticks::Ticker;
 use crate::{EngineConfig, log_check};
 
@@ -56,21 +57,6 @@ pub(crate) enum StepOutcome {
     Idle,
     /// All that the log has at hand is applied; it wakes the shard for more.
     Wait,
-}
-
-/// Why a shard cannot go on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum StopReason {
-    /// The host's fault; to be tried again.
-    Fault(String),
-    /// A person must act.
-    Halt(String),
-}
-
-impl From<StoreError> for StopReason {
-    fn from(error: StoreError) -> Self {
-        Self::Fault(error.to_string())
-    }
 }
 
 /// What a step may do.
@@ -162,7 +148,7 @@ impl Shard {
 
     fn advance(&mut self, log: &dyn Log, limits: &StepLimits) -> Result<StepOutcome, StopReason> {
         log_check::check_history(&mut self.state, log)?;
-        outbox::clear_sent(&mut self.state)?;
+        outbox_writer::clear_sent(&mut self.state)?;
         self.tick()?;
         let due = self.state.next_due()?;
         let batch_events = || self.runner.batch_events(&self.state.config);
@@ -222,21 +208,21 @@ impl Shard {
     /// applied, so that they can be sent.
     pub(crate) fn hold(&mut self, now: Duration) -> Result<StepOutcome, StopReason> {
         self.wait_for_commit()?;
-        outbox::clear_sent(&mut self.state)?;
+        outbox_writer::clear_sent(&mut self.state)?;
         if self.is_dirty() {
             self.commit(now)?;
         }
         Ok(StepOutcome::Wait)
     }
 
-    /// Hands committed events of the outbox to the log; see [`outbox::send`].
+    /// Hands committed events of the outbox to the log; see [`outbox_writer::send`].
     pub(crate) fn send(
         &mut self,
         log: &dyn Log,
         limits: &SendLimits<'_>,
         wake: impl FnOnce() + Send + 'static,
     ) -> Result<SendOutcome, StoreError> {
-        outbox::send(&mut self.state, log, limits, wake)
+        outbox_writer::send(&mut self.state, log, limits, wake)
     }
 
     /// Drops an instance that was not used for `idle`; `false` if there is none.

@@ -10,13 +10,24 @@ use lantern_core::{
 };
 use parking_lot::Mutex;
 
-use crate::outbox;
+use crate::outbox_writer;
 use crate::runner::Usage;
-use crate::shard::{Shard, StopReason};
+use crate::shard::Shard;
+use crate::stop_reason::{Fault, StopReason};
 use crate::{AheadStatus, ShardStatus};
 
 /// How long a rate is averaged over.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
+
+// The states of `ShardHandle::run`.
+/// It waits to be woken.
+pub(crate) const IDLE: u8 = 0;
+/// It waits for a turn.
+pub(crate) const QUEUED: u8 = 1;
+/// A thread runs its step.
+pub(crate) const RUNNING: u8 = 2;
+/// Running, and woken meanwhile.
+pub(crate) const RUNNING_WOKEN: u8 = 3;
 
 pub(crate) struct ShardHandle {
     pub(crate) id: ShardId,
@@ -25,12 +36,12 @@ pub(crate) struct ShardHandle {
     pub(crate) born: u64,
     /// Opened on first use, on a thread of the scheduler.
     pub(crate) shard: Mutex<Option<Shard>>,
-    /// See [`crate::run_queues`].
+    /// See the run queues.
     pub(crate) run: AtomicU8,
     /// How many calls must take little before it is quick; at first one. Changed
     /// by the run queues alone, and not while it waits for a turn.
     pub(crate) slow: AtomicU8,
-    /// Is to be woken lazily; see [`crate::run_queues`].
+    /// Is to be woken lazily; see the run queues.
     pub(crate) lazy: AtomicBool,
     /// Serves readers; goes first in the queue.
     pub(crate) active: AtomicBool,
@@ -71,13 +82,6 @@ pub(crate) struct OutboxSnapshot {
     pub(crate) full: bool,
     /// Events emitted per second.
     pub(crate) rate: EventRate,
-}
-
-/// A fault of the host that is being waited out.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Fault {
-    pub(crate) reason: String,
-    pub(crate) wait: Duration,
 }
 
 /// Events a second: over the last whole window while there is work, and 0 once
@@ -223,7 +227,7 @@ impl ShardHandle {
         snapshot.rate.count(now, shard.state.meta.next.0);
         (snapshot.durable, snapshot.in_commit) =
             (shard.commits.durable(), shard.commits.in_commit());
-        snapshot.outbox.unsent = outbox::unsent(&shard.state);
+        snapshot.outbox.unsent = outbox_writer::unsent(&shard.state);
         snapshot.outbox.fault = shard.state.outbox.fault().map(|fault| fault.reason.clone());
         snapshot.outbox.rate.count(now, shard.state.meta.emitted);
     }
@@ -252,7 +256,7 @@ impl ShardHandle {
 
     /// Whether a step of it is running, or waits for a thread.
     fn has_turn(&self) -> bool {
-        self.run.load(Ordering::Acquire) != crate::run_queues::IDLE
+        self.run.load(Ordering::Acquire) != IDLE
     }
 
     pub(crate) fn status(&self, now: Duration, bounds: Option<PartitionBounds>) -> ShardStatus {

@@ -5,14 +5,15 @@
 use std::sync::Arc;
 
 use lantern_core::{
-    KeyRange, Manifest, ParkedRecord, ShardId, ShardMeta, ShardStore, Space, StoreError, TableId,
-    Timestamp,
+    Batch, KeyRange, Manifest, ParkedRecord, ShardId, ShardMeta, ShardStore, Space, StoreError,
+    TableId, Timestamp,
 };
 
 use crate::EngineConfig;
+use crate::call::CallHost;
 use crate::outbox::Outbox;
 use crate::parked_events::Parking;
-use crate::shard::StopReason;
+use crate::stop_reason::StopReason;
 use crate::timed_keys::{expiry_by_row, expiry_by_time, key_time, time_key};
 use crate::write_buffer::WriteBuffer;
 
@@ -120,6 +121,27 @@ impl ShardState {
             due = due.min(first.unwrap_or(due));
         }
         Ok(due)
+    }
+
+    /// What the plugin is lent for a call with `batch`, whose timers are due at `dues`.
+    ///
+    /// # Errors
+    /// [`StopReason::Fault`] if the state cannot be read.
+    pub(crate) fn begin_call(
+        &mut self,
+        batch: &Arc<Batch>,
+        dues: &[Timestamp],
+    ) -> Result<CallHost, StopReason> {
+        let lent = self.buffer.lend();
+        let (manifest, config) = (self.manifest.clone(), self.config.clone());
+        let mut call = CallHost::new(lent, manifest, config, batch.clone(), self.meta.timers_now);
+        for (timer, due) in batch.timers.iter().zip(dues) {
+            if let Err(error) = call.take_timer(*due, &timer.key) {
+                self.buffer.take_back(std::mem::take(&mut call.applied));
+                return Err(StopReason::Fault(error.to_string()));
+            }
+        }
+        Ok(call)
     }
 
     /// The watermark that follows from the events seen, if that is not the present

@@ -5,12 +5,14 @@ use lantern_core::{
     VersionState,
 };
 
-use crate::outbox::{self, refused_of};
-use crate::parked_actions::{after, decoded, status_of};
+use crate::outbox::refused_of;
+use crate::outbox_writer;
+use crate::parked_actions::status_of;
+use crate::parked_events::{after, decoded};
 use crate::registry::{Projection, VersionBuild};
-use crate::shard::StopReason;
 use crate::shard_handle::ShardHandle;
 use crate::status::FieldStatus;
+use crate::stop_reason::StopReason;
 use crate::{
     Engine, EngineError, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus,
     ProjectionStatus, ShardStatus, TableStatus, Verdict, VerifyStatus, VersionStatus,
@@ -222,7 +224,7 @@ impl Engine {
             }
             let shard = guard.as_mut().expect("just opened");
             let (outcome, ended) = shard.decider().decide(which, retry);
-            let refused = outbox::decide_refused(&mut shard.state, which, retry);
+            let refused = outbox_writer::decide_refused(&mut shard.state, which, retry);
             let now = self.ports.clock.monotonic();
             if shard.is_dirty() {
                 self.commit(shard, now)?;

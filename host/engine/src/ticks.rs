@@ -9,12 +9,12 @@ use lantern_core::{
     Timestamp,
 };
 
-use crate::apply::{explain, part_of, split};
-use crate::outbox::{post, sent_by_timers};
-use crate::parked_events;
-use crate::runner::{CallError, Runner};
-use crate::shard::StopReason;
+use crate::batching::{part_of, split};
+use crate::outbox_writer::{post, sent_by_timers};
+use crate::parked_events::{self, explain};
+use crate::runner::Runner;
 use crate::state::ShardState;
+use crate::stop_reason::{CallError, StopReason};
 use crate::timed_keys::{decode_timer, expiry_by_row, expiry_by_time, time_key, timer_key};
 
 /// Moves the watermark of a shard.
@@ -75,7 +75,7 @@ impl Ticker<'_> {
             let Some((last, _)) = timers.last() else {
                 break;
             };
-            range.start = crate::parked_actions::after(last);
+            range.start = parked_events::after(last);
             for (by_time, value) in timers {
                 let (due, timer) = decode_timer(&by_time, &value)
                     .ok_or_else(|| StopReason::Halt("a stored timer is damaged".into()))?;

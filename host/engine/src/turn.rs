@@ -9,12 +9,13 @@ use std::time::Duration;
 use lantern_core::{Offset, PartitionId, Plugin, StoreError};
 use parking_lot::Mutex;
 
-use crate::outbox::{self, SendLimits, SendOutcome};
+use crate::outbox_writer::{self, SendLimits, SendOutcome};
 use crate::registry::{VersionBuild, stop_of_open_error};
 use crate::run_queues::NextTurn;
 use crate::runner::LogSink;
-use crate::shard::{Shard, ShardParts, StepLimits, StepOutcome, StopReason};
-use crate::shard_handle::{Fault, ShardHandle};
+use crate::shard::{Shard, ShardParts, StepLimits, StepOutcome};
+use crate::shard_handle::ShardHandle;
+use crate::stop_reason::{Fault, StopReason};
 use crate::{Engine, LogLine, PluginError};
 
 /// What a step of a shard came to.
@@ -147,7 +148,7 @@ impl Engine {
         let limits = StepLimits { now, before: leader, batch_events: None };
         // Only this projection waits while the log takes what it has emitted.
         let full = shard.state.epoch.is_some()
-            && outbox::unsent(&shard.state) >= self.config.emit_unsent_max;
+            && outbox_writer::unsent(&shard.state) >= self.config.emit_unsent_max;
         let outcome = if full { shard.hold(now) } else { shard.step(&*self.ports.log, &limits) };
         self.publish_commits(shard);
         let sending = self.send(handle, shard, now);
@@ -167,7 +168,7 @@ impl Engine {
         shard: &mut Shard,
         now: Duration,
     ) -> Result<SendOutcome, StopReason> {
-        if !outbox::has_outbox(&shard.state) || shard.is_dirty() {
+        if !outbox_writer::has_outbox(&shard.state) || shard.is_dirty() {
             return Ok(SendOutcome::Nothing);
         }
         let (queues, woken) = (Arc::downgrade(&self.scheduler.queues), Arc::downgrade(handle));

@@ -15,7 +15,6 @@ use lantern_core::{
     KeyRange, Pairs, ReadStore, ReadValues, ShardStore, Space, StoreError, TableId, Writes,
 };
 use parking_lot::{Mutex, RwLock};
-use redb::Database;
 
 use crate::commit_reader::{CommitOptions, CommitReader};
 use crate::disk::{Disk, PathKind};

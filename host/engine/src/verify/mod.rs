@@ -26,8 +26,9 @@ use parking_lot::Mutex;
 
 use crate::determinism_check::{DROP_EVERY, VARIED_EVENTS_MAX, next_pattern, varied_batch};
 use crate::registry::VersionBuild;
-use crate::shard::{Shard, ShardParts, StepLimits, StepOutcome, StopReason};
+use crate::shard::{Shard, ShardParts, StepLimits, StepOutcome};
 use crate::shard_handle::ShardHandle;
+use crate::stop_reason::StopReason;
 use crate::{Engine, EngineError};
 
 pub use status::{
