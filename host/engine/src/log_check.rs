@@ -10,7 +10,7 @@ use crate::stop_reason::StopReason;
 /// Checks the identity and the incarnation of the shard's partition.
 ///
 /// # Errors
-/// [`Stop::Halt`] if the log is another one.
+/// [`StopReason::Halt`] if the log is another one.
 pub(crate) fn check_history(state: &mut ShardState, log: &dyn Log) -> Result<(), StopReason> {
     check_identity(state, log)?;
     check_incarnation(state, log)
@@ -56,7 +56,7 @@ fn check_identity(state: &mut ShardState, log: &dyn Log) -> Result<(), StopReaso
 /// offsets that this shard has passed: it would skip them.
 ///
 /// # Errors
-/// [`Stop::Halt`] if it does, [`Stop::Fault`] if the log cannot be read.
+/// [`StopReason::Halt`] if it does, [`StopReason::Fault`] if the log cannot be read.
 pub(crate) fn check_end(state: &ShardState, log: &dyn Log) -> Result<(), StopReason> {
     let end = log.bounds(state.id.partition).map_err(|e| StopReason::Fault(e.to_string()))?.end;
     let next = state.meta.next;

@@ -109,7 +109,7 @@ impl Parking {
     /// Counts a failure of the projection.
     ///
     /// # Errors
-    /// [`Stop::Halt`] if there were too many in a row.
+    /// [`StopReason::Halt`] if there were too many in a row.
     pub(crate) fn count_failure(
         &mut self,
         reason: &str,
@@ -139,7 +139,7 @@ pub(crate) fn counted(meta: &ShardMeta) -> u64 {
 /// Fails if no more events may be parked.
 ///
 /// # Errors
-/// [`Stop::Halt`].
+/// [`StopReason::Halt`].
 pub(crate) fn check_room(meta: &ShardMeta, config: &EngineConfig) -> Result<(), StopReason> {
     if counted(meta) >= config.parked_max {
         return Err(StopReason::Halt(format!(

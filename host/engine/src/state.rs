@@ -37,7 +37,7 @@ impl ShardState {
     /// The state in `store`.
     ///
     /// # Errors
-    /// [`Stop`] if it cannot be read, is damaged or has another format.
+    /// [`StopReason`] if it cannot be read, is damaged or has another format.
     pub(crate) fn open(
         id: ShardId,
         manifest: Arc<Manifest>,
