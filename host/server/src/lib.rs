@@ -31,6 +31,7 @@ mod verify;
 
 pub use lantern_cloudevents as cloudevents;
 
+pub use api::openapi;
 pub use api::parked::ResendResult;
 pub use codes::{CODES, Code, find as find_code};
 pub use config::{

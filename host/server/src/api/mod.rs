@@ -44,7 +44,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::config::ServerConfig;
+use crate::config::{HttpConfig, ServerConfig};
 use crate::disk_probe::DiskProbe;
 use crate::plugins::Plugins;
 use crate::problem::Problem;
@@ -112,8 +112,8 @@ pub(crate) type Shared = Arc<App>;
 )]
 struct Api;
 
-/// All routes. The routes of the API also describe themselves for OpenAPI.
-pub(crate) fn router(app: Shared) -> Router {
+/// The routes of the API, and their description.
+fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
     // A form is read completely, up to a limit of its own, before it is split into
     // parts.
     let uploads = OpenApiRouter::new()
@@ -121,7 +121,7 @@ pub(crate) fn router(app: Shared) -> Router {
         .routes(routes!(upload::upload))
         .routes(routes!(upload::check))
         .layer(DefaultBodyLimit::disable());
-    let (router, api) = OpenApiRouter::with_openapi(Api::openapi())
+    OpenApiRouter::with_openapi(Api::openapi())
         .merge(uploads)
         .routes(routes!(ingest::append, events::read))
         .routes(routes!(projections::list))
@@ -147,7 +147,18 @@ pub(crate) fn router(app: Shared) -> Router {
         .routes(routes!(health::metrics))
         .routes(routes!(health::status))
         .routes(routes!(health::error_page))
-        .split_for_parts();
+        .split_for_parts()
+}
+
+/// The OpenAPI document of a server with these settings.
+#[must_use]
+pub fn openapi(config: &HttpConfig) -> serde_json::Value {
+    description::complete(&routes().1, config)
+}
+
+/// All routes.
+pub(crate) fn router(app: Shared) -> Router {
+    let (router, api) = routes();
     let api = Bytes::from(description::complete(&api, &app.config.http).to_string());
     let media = [(CONTENT_TYPE, "application/json")];
     let openapi = axum::routing::get(move || async move { (media, api) });
