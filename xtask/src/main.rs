@@ -76,7 +76,7 @@ enum Task {
         #[arg(default_value = "")]
         path: String,
     },
-    /// Generate docs/errors, docs/config.md and its schema again.
+    /// Generate docs/errors, docs/config.md, its schema and the documents of the API again.
     Docs {
         /// Keep the schema of the settings, and build nothing.
         #[arg(long)]

@@ -1,8 +1,9 @@
 //! Documents made from sources: a page for each error code, from the table of
 //! codes, and the reference of the settings, from their JSON Schema.
 //!
-//! They are read as texts, so that checking them builds nothing. A test of
-//! `lantern-server` compares the schema with the settings.
+//! They are read as texts, so that checking them builds nothing. Tests of
+//! `lantern-server` compare the schema with the settings, and the documents of the API
+//! with the types in `host/api`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -45,14 +46,16 @@ pub(super) fn generated_files_are_fresh(repository: &Repository) -> Findings {
 }
 
 /// Writes the generated files, and returns how many there are. The schema of the
-/// settings comes from the test that compares it; `no_build` keeps the old one.
+/// settings and the documents of the API come from the tests that compare them;
+/// `no_build` keeps the old ones.
 pub(crate) fn write(no_build: bool) -> Result<usize> {
     if !no_build {
-        shell::step("Writing the schema of the settings");
+        shell::step("Writing the schema of the settings and the documents of the API");
         // All of the workspace, so that dependencies have the features they have
         // been built with.
-        let test = ["test", "--quiet", "--workspace", "--test", "settings_schema"];
-        shell::run(shell::cargo(test).env("LANTERN_WRITE_SCHEMA", "1"))?;
+        let test = ["test", "--quiet", "--workspace", "--test"];
+        let tests = test.into_iter().chain(["settings_schema", "--test", "api_documents"]);
+        shell::run(shell::cargo(tests).env("LANTERN_WRITE_SCHEMA", "1"))?;
     }
     let made = make(&Repository::load()?)?;
     let pages = shell::root().join(PAGES);
