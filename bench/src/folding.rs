@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use lantern_core::{
-    Clock, CommitSink, Events, Log, Plugin, PublishedCommit, Timestamp, VersionId, VersionRecord,
-    View, Views,
+    Clock, CloseLog as _, CommitSink, Events, Log, Plugin, PublishedCommit, Timestamp, VersionId,
+    VersionRecord, View, Views,
 };
 use lantern_engine::{Engine, EngineConfig, PluginSource, Ports, Upload};
 use lantern_log::{EmbeddedLog, LogConfig};

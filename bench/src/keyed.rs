@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use anyhow::Result;
-use lantern_core::{EventRef, Events, Log as _, Timestamp};
+use lantern_core::{CloseLog as _, EventRef, Events, Log as _, Timestamp};
 use lantern_log::{EmbeddedLog, LogConfig};
 
 /// The number of events in one append.

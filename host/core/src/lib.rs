@@ -44,9 +44,12 @@ pub use members::{MemberColumn, MemberValues, decode_members};
 pub use merge::merge_rows;
 pub use ports::{
     AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, ApplyError, ApplyOutcome, Batch, Catalog,
-    Clock, CommitSink, Emitted, Host, HostError, Instance, InstantiateError, KeyRange, Level, Log,
-    LogError, LogRead, NewEvent, Pairs, PartitionBounds, Plugin, Random, ReadStore, RejectedEvent,
-    Row, ShardId, ShardStore, Space, StateStores, StoreError, Timer, TrapKind, Waker,
+    Clock, CloseLog, CommitSink, CommittedOffsets, DeadLetter, DeadLetterName, DeadLetters,
+    DeadLettersRead, Emitted, Heartbeats, Host, HostError, Instance, InstantiateError, KeyRange,
+    Level, Log, LogError, LogMaintenance, LogRead, MaintenanceReport, NewEvent, Pairs,
+    PartitionBounds, Plugin, Random, ReadStore, RejectedEvent, RetentionFloor, Row, ShardId,
+    ShardStore, Space, StateStores, StoreError, Timer, TrapKind, TrimmedPartition, Waker,
+    heartbeat,
 };
 pub use projection_key::projection_key;
 pub use read_values::ReadValues;

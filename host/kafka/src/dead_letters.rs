@@ -4,10 +4,12 @@
 //! event is retried.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use lantern_core::{
-    Event, LogError, Offset, ParkedKind, ParkedRecord, PartitionId, UNREADABLE_TYPE,
+    DeadLetter, DeadLetterName, DeadLettersRead, Event, LogError, Offset, ParkedKind, ParkedRecord,
+    UNREADABLE_TYPE,
 };
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -34,39 +36,6 @@ const PAGE: usize = 1_000;
 /// How long the broker may send nothing while letters are read, before it counts as
 /// unavailable.
 const SILENCE: Duration = Duration::from_secs(30);
-
-/// Names a parked event by its copy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LetterName {
-    /// The projection.
-    pub projection: String,
-    /// The event's partition, by its number in this log.
-    pub partition: PartitionId,
-    /// The event's offset in it.
-    pub offset: Offset,
-}
-
-/// How many letters were read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DeadLetterProgress {
-    /// In total.
-    pub read: u64,
-    /// Of them, records that are not copies of parked events of this log.
-    pub foreign: u64,
-}
-
-/// A parked event, with its projection and partition.
-#[derive(Clone, Debug)]
-pub struct DeadLetter {
-    /// The projection.
-    pub projection: String,
-    /// Its version.
-    pub version: String,
-    /// The partition, by its number in this log.
-    pub partition: PartitionId,
-    /// The event, and why it is parked.
-    pub record: ParkedRecord,
-}
 
 /// Writes copies of parked events to the dead-letter topic.
 pub(crate) struct DeadLetterWriter {
@@ -150,21 +119,19 @@ impl DeadLetterWriter {
     }
 }
 
-/// Reads the letters of `topic` up to its current end: those that no call has read
-/// before, or all of them with `whole`. Passes each page of letters to `send`. A page
-/// counts as read when `send` has returned `Ok`.
-pub(crate) fn resend<E: From<LogError>>(
+/// Reads the letters of `topic` as [`lantern_core::DeadLetters::read_copies`] does.
+pub(crate) fn read_copies(
     shared: &Shared,
     context: &Context,
     topic: &str,
-    whole: bool,
-    mut send: impl FnMut(&[LetterName]) -> Result<(), E>,
-) -> Result<DeadLetterProgress, E> {
-    let failed = |error: KafkaError| E::from(LogError::Unavailable(error.to_string()));
+    from_beginning: bool,
+    pass_on: &mut dyn FnMut(&[DeadLetterName]) -> ControlFlow<()>,
+) -> Result<DeadLettersRead, LogError> {
+    let failed = |error: KafkaError| LogError::Unavailable(error.to_string());
     let group = format!("{}{GROUP}", shared.config.group_prefix);
     let consumer = consumer(&shared.config, &group, PREFETCH_BYTES, context).map_err(failed)?;
-    let mut open = assign(&consumer, topic, whole).map_err(failed)?;
-    let mut counts = DeadLetterProgress::default();
+    let mut open = assign(&consumer, topic, from_beginning).map_err(failed)?;
+    let mut counts = DeadLettersRead::default();
     let mut page = Vec::new();
     let mut last_message = Instant::now();
     while !open.is_empty() {
@@ -172,8 +139,7 @@ pub(crate) fn resend<E: From<LogError>>(
             None if last_message.elapsed() >= SILENCE || shared.is_closed() => {
                 return Err(LogError::Unavailable(
                     shared.unavailable_message(Some(last_message.elapsed())),
-                )
-                .into());
+                ));
             }
             None => continue,
             Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -198,7 +164,9 @@ pub(crate) fn resend<E: From<LogError>>(
         }
         last_message = Instant::now();
         if page.len() >= PAGE || open.is_empty() {
-            send(&page)?;
+            if pass_on(&page).is_break() {
+                return Ok(counts);
+            }
             page.clear();
             match consumer.commit_consumer_state(CommitMode::Sync) {
                 // Nothing was read since the last commit.
@@ -245,11 +213,11 @@ fn assign(
 fn name_of(
     shared: &Shared,
     message: &impl Message<Headers = BorrowedHeaders>,
-) -> Option<LetterName> {
+) -> Option<DeadLetterName> {
     let headers = message.headers();
     let text = |name: &str| std::str::from_utf8(record_decoding::last(&headers, name)?).ok();
     let part = shared.part_at(text("lantern_topic")?, text("lantern_partition")?.parse().ok()?)?;
-    Some(LetterName {
+    Some(DeadLetterName {
         projection: text("lantern_projection")?.to_owned(),
         partition: part.id,
         offset: Offset(text("lantern_offset")?.parse().ok()?),

@@ -31,6 +31,5 @@ mod topic_settings;
 mod topics;
 
 pub use config::{ConfigError, KafkaConfig, KeyOf, Properties};
-pub use dead_letters::{DeadLetter, DeadLetterProgress, LetterName};
 pub use log::{KafkaLog, OpenError};
 pub use mapping::{Mapping, TimeUnit};

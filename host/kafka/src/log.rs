@@ -1,5 +1,7 @@
-//! The log: opens the topics, starts the threads, and implements [`Log`].
+//! The log: opens the topics, starts the threads, and implements [`Log`] and its
+//! other ports.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,8 +9,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use lantern_core::{
-    AppendDone, Emitted, Events, Log, LogError, LogRead, Offset, PartitionBounds, PartitionId,
-    Timestamp, TypeFilter, Waker,
+    AppendDone, CloseLog, CommittedOffsets, DeadLetter, DeadLetterName, DeadLetters,
+    DeadLettersRead, Emitted, Events, Heartbeats, Log, LogError, LogRead, Offset, PartitionBounds,
+    PartitionId, Timestamp, TypeFilter, Waker,
 };
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -20,7 +23,7 @@ use thiserror::Error;
 use crate::append::Appender;
 use crate::client::{ANSWER, ClientReport, Context, consumer};
 use crate::config::{ConfigError, KafkaConfig};
-use crate::dead_letters::{DeadLetter, DeadLetterProgress, DeadLetterWriter, LetterName};
+use crate::dead_letters::DeadLetterWriter;
 use crate::emit::Emitter;
 use crate::groups::GroupOffsets;
 use crate::partitions::PartitionTable;
@@ -63,7 +66,7 @@ pub enum OpenError {
     Other(String),
 }
 
-/// A log on Kafka topics. Dropping it closes it as [`KafkaLog::close`] does.
+/// A log on Kafka topics. Dropping it closes it as [`CloseLog::close`] does.
 pub struct KafkaLog {
     shared: Arc<Shared>,
     /// The consumer with which the watcher queries the broker.
@@ -159,71 +162,10 @@ impl KafkaLog {
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+}
 
-    /// Appends `events` to one partition, regardless of their keys.
-    pub fn append_to(&self, partition: PartitionId, events: Events, done: AppendDone) {
-        self.appender.append(events, Some(partition), done);
-    }
-
-    /// Notes `next` as the next offset of `projection` in `partition`. It is committed
-    /// to the projection's consumer group within `commit_ms`.
-    pub fn tell_position(&self, projection: &str, partition: PartitionId, next: Offset) {
-        self.groups.set_offset(projection, partition, next);
-    }
-
-    /// Whether parked events are copied to a dead-letter topic.
-    #[must_use]
-    pub fn takes_dead_letters(&self) -> bool {
-        self.dead_letters.is_some()
-    }
-
-    /// Copies parked events to the dead-letter topic, and waits until the broker has
-    /// stored them. Blocks.
-    ///
-    /// # Errors
-    /// The reason if the broker did not store all of them. It may have stored some.
-    pub fn copy(&self, letters: &[DeadLetter]) -> Result<(), String> {
-        let Some(writer) = &self.dead_letters else { return Ok(()) };
-        let topic_partition = |letter: &DeadLetter| {
-            self.shared.part(letter.partition).ok().map(|part| part.topic_partition.clone())
-        };
-        writer.copy(letters, topic_partition).map_err(|error| error.to_string())
-    }
-
-    /// Reads the dead-letter topic up to its current end: the letters that no call has
-    /// read before, or all of them with `whole`. Passes them to `send` page by page. A
-    /// page counts as read when `send` has returned `Ok`, so each letter is passed at
-    /// least once. Blocks. Concurrent calls run one after another.
-    ///
-    /// # Errors
-    /// The error of `send`, or [`LogError::Unavailable`] if the topic cannot be read.
-    pub fn resend<E: From<LogError>>(
-        &self,
-        whole: bool,
-        send: impl FnMut(&[LetterName]) -> Result<(), E>,
-    ) -> Result<DeadLetterProgress, E> {
-        let Some(topic) = &self.shared.config.dead_letter_topic else {
-            return Ok(DeadLetterProgress::default());
-        };
-        let _one = self.resending.lock();
-        dead_letters::resend(&self.shared, &self.context, topic, whole, send)
-    }
-
-    /// Whether heartbeats may be written into `partition`. Not into topics with a
-    /// mapping: their other consumers may not accept CloudEvents.
-    #[must_use]
-    pub fn takes_heartbeats(&self, partition: PartitionId) -> bool {
-        let config = &self.shared.config;
-        let topic_partition = self.shared.part(partition).map(|part| &part.topic_partition);
-        config.writable
-            && config.heartbeats
-            && topic_partition
-                .is_ok_and(|topic_partition| config.mapping(&topic_partition.topic).is_none())
-    }
-
-    /// Stops accepting appends, waits for the pending ones, and ends all threads.
-    /// Afterwards reading fails with [`LogError::Closed`].
-    pub fn close(&self) {
+impl CloseLog for KafkaLog {
+    fn close(&self) {
         self.emitter.close();
         self.appender.close();
         self.groups.close();
@@ -240,6 +182,59 @@ impl KafkaLog {
                 tracing::error!("a thread of the log panicked");
             }
         }
+    }
+}
+
+impl CommittedOffsets for KafkaLog {
+    /// The offset is committed to the projection's consumer group.
+    fn note_offset(&self, projection: &str, partition: PartitionId, next: Offset) {
+        self.groups.set_offset(projection, partition, next);
+    }
+
+    fn commit_interval(&self) -> Duration {
+        Duration::from_millis(self.shared.config.commit_ms)
+    }
+}
+
+impl Heartbeats for KafkaLog {
+    /// Not into topics with a mapping: their other consumers may not accept CloudEvents.
+    fn accepts_heartbeats(&self, partition: PartitionId) -> bool {
+        let config = &self.shared.config;
+        let topic_partition = self.shared.part(partition).map(|part| &part.topic_partition);
+        config.writable
+            && config.heartbeats
+            && topic_partition
+                .is_ok_and(|topic_partition| config.mapping(&topic_partition.topic).is_none())
+    }
+
+    fn append_heartbeat(&self, partition: PartitionId, time: Timestamp, done: AppendDone) {
+        let event = lantern_core::heartbeat(partition, time, 0);
+        self.appender.append(event, Some(partition), done);
+    }
+}
+
+/// Without a dead-letter topic nothing is copied, and there is nothing to read.
+impl DeadLetters for KafkaLog {
+    fn copy(&self, letters: &[DeadLetter]) -> Result<(), LogError> {
+        let Some(writer) = &self.dead_letters else { return Ok(()) };
+        let topic_partition = |letter: &DeadLetter| {
+            self.shared.part(letter.partition).ok().map(|part| part.topic_partition.clone())
+        };
+        writer
+            .copy(letters, topic_partition)
+            .map_err(|error| LogError::Unavailable(error.to_string()))
+    }
+
+    fn read_copies(
+        &self,
+        from_beginning: bool,
+        page: &mut dyn FnMut(&[DeadLetterName]) -> ControlFlow<()>,
+    ) -> Result<DeadLettersRead, LogError> {
+        let Some(topic) = &self.shared.config.dead_letter_topic else {
+            return Ok(DeadLettersRead::default());
+        };
+        let _one = self.resending.lock();
+        dead_letters::read_copies(&self.shared, &self.context, topic, from_beginning, page)
     }
 }
 

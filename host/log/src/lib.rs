@@ -10,6 +10,5 @@ mod embedded;
 pub use embedded::fuzzing;
 pub use embedded::{
     CHUNK_EVENTS_LIMIT, Compression, EmbeddedLog, LogChecked, LogConfig, LogDamage, LogStats,
-    MaintenanceReport, OpenDatabase, OpenError, PARTITIONS_LIMIT, PartitionStats, RetentionFloor,
-    TrimmedPartition, check,
+    OpenDatabase, OpenError, PARTITIONS_LIMIT, PartitionStats, check,
 };

@@ -8,25 +8,22 @@ use figment::Figment;
 use figment::providers::{Env, Format, Serialized, Toml};
 use figment::value::Value;
 use lantern_engine::EngineConfig;
-#[cfg(feature = "kafka")]
-use lantern_kafka::KafkaConfig;
 use lantern_live::LiveConfig;
 use lantern_log::LogConfig;
 use lantern_plugin::PluginConfig;
 use lantern_store::StoreConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
 use crate::cloudevents::EventLimits;
+use crate::config_error::ConfigError;
+use crate::wiring::kafka_settings::{self, KafkaSettings};
 
 /// The file that is read if no other is named; it may be missing.
 pub const FILE: &str = "lantern.toml";
 /// The prefix of environment variables. Two underscores separate a section from its
 /// key: `LANTERN_HTTP__LISTEN`.
 pub const ENV_PREFIX: &str = "LANTERN_";
-/// The section of the log on Kafka topics, within that of the embedded log.
-const KAFKA: &str = "log.kafka";
 
 /// The server's settings: the defaults, then `lantern.toml`, then the environment, then
 /// flags; each overrides those before it. An unknown key is an error.
@@ -46,9 +43,8 @@ pub struct ServerConfig {
     /// The embedded log.
     pub log: LogConfig,
     /// The log on Kafka topics: section `log.kafka`.
-    #[cfg(feature = "kafka")]
     #[serde(skip)]
-    pub kafka: KafkaConfig,
+    pub kafka: KafkaSettings,
     /// The state of projections.
     pub store: StoreConfig,
     /// The limits of plugins.
@@ -68,8 +64,7 @@ impl Default for ServerConfig {
             upkeep: UpkeepConfig::default(),
             verify: VerifyConfig::default(),
             log: LogConfig::default(),
-            #[cfg(feature = "kafka")]
-            kafka: KafkaConfig::default(),
+            kafka: KafkaSettings::default(),
             store: StoreConfig::default(),
             plugin: PluginConfig::default(),
             engine: EngineConfig::default(),
@@ -261,11 +256,6 @@ impl Default for VerifyConfig {
     }
 }
 
-/// Why the settings are invalid. The text names the key.
-#[derive(Clone, Debug, Error)]
-#[error("the configuration is wrong: {0}")]
-pub struct ConfigError(pub String);
-
 impl ServerConfig {
     /// Combines the settings. `file` must exist; if it is `None`, [`FILE`] is read if
     /// it exists. `flags` are dotted keys with TOML values (`http.listen`,
@@ -307,20 +297,8 @@ impl ServerConfig {
     }
 
     fn of(figment: &Figment) -> Result<Self, ConfigError> {
-        let wrong = |error: figment::Error| ConfigError(explain(&error));
-        #[cfg_attr(
-            not(feature = "kafka"),
-            expect(unused_mut, reason = "only the code below for Kafka changes it")
-        )]
-        let mut config: Self = figment.extract().map_err(wrong)?;
-        if figment.contains(KAFKA) {
-            #[cfg(feature = "kafka")]
-            {
-                config.kafka = figment.extract_inner(KAFKA).map_err(|e| wrong(in_kafka(e)))?;
-            }
-            #[cfg(not(feature = "kafka"))]
-            return Err(ConfigError(format!("this build has no Kafka (`{KAFKA}`)")));
-        }
+        let mut config: Self = figment.extract()?;
+        config.kafka = kafka_settings::settings_of(figment)?;
         config.check()?;
         Ok(config)
     }
@@ -366,63 +344,9 @@ impl ServerConfig {
                 self.verify.thread_percent
             )));
         }
-        #[cfg(feature = "kafka")]
-        self.kafka.check().map_err(|e| ConfigError(format!("in section `{KAFKA}`: {e}")))?;
+        kafka_settings::check(&self.kafka)?;
         self.live.check().map_err(|e| ConfigError(format!("in section `live`: {e}")))?;
         self.log.check().map_err(|e| ConfigError(format!("in section `log`: {e}")))
-    }
-}
-
-/// The error with its section in front of the key; the library puts it after the key.
-#[cfg(feature = "kafka")]
-fn in_kafka(mut error: figment::Error) -> figment::Error {
-    let path = error.path.join(".");
-    if !path.starts_with(KAFKA) {
-        let key = path.strip_suffix(KAFKA).unwrap_or(&path).trim_end_matches('.');
-        error.path = [KAFKA, key].iter().filter(|p| !p.is_empty()).map(|p| (*p).into()).collect();
-    }
-    error
-}
-
-/// Servers and topics of `kafka://HOST:PORT/TOPIC`.
-///
-/// # Errors
-/// [`ConfigError`] if it is not such an address.
-pub fn kafka_address(address: &str) -> Result<(String, Vec<String>), ConfigError> {
-    #[cfg(feature = "kafka")]
-    return KafkaConfig::parse_url(address).map_err(|error| ConfigError(error.to_string()));
-    #[cfg(not(feature = "kafka"))]
-    Err(ConfigError(format!("this build has no Kafka (`{address}`)")))
-}
-
-/// The error in this project's format: the key first, then where it was set.
-fn explain(error: &figment::Error) -> String {
-    use figment::error::Kind;
-    let key = error.path.join(".");
-    let place = error
-        .metadata
-        .as_ref()
-        .map(|m| match &m.source {
-            Some(source) => format!(" ({} {source})", m.name),
-            // The library names a flag after the types that contain it.
-            None if m.name.starts_with('(') => " (a flag)".to_owned(),
-            None => format!(" ({})", m.name),
-        })
-        .unwrap_or_default();
-    match &error.kind {
-        Kind::UnknownField(field, known) => {
-            let key = if key.is_empty() || key == *field || key.ends_with(&format!(".{field}")) {
-                if key.is_empty() { field.clone() } else { key }
-            } else {
-                format!("{key}.{field}")
-            };
-            format!("there is no setting `{key}`{place}; known here: {}", known.join(", "))
-        }
-        Kind::InvalidType(actual, expected) => {
-            format!("`{key}` is {actual}; it must be {expected}{place}")
-        }
-        kind if key.is_empty() => format!("{kind}{place}"),
-        kind => format!("`{key}`: {kind}{place}"),
     }
 }
 

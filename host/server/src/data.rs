@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::start::StartError;
+use crate::start_error::StartError;
 
 /// The data folder, locked by this process until it is dropped.
 #[derive(Debug)]
@@ -17,10 +17,7 @@ pub(crate) struct DataDir {
 impl DataDir {
     /// Creates the folder if it is missing, and locks it.
     pub(crate) fn open(root: &Path) -> Result<Self, StartError> {
-        let failed = |error: std::io::Error| StartError::Data {
-            path: root.to_path_buf(),
-            reason: error.to_string(),
-        };
+        let failed = |error: std::io::Error| StartError::data(root, error);
         std::fs::create_dir_all(root).map_err(failed)?;
         let root = root.canonicalize().map_err(failed)?;
         let path = root.join("lock");
@@ -49,10 +46,7 @@ impl DataDir {
     /// Opens and locks an existing folder.
     pub(crate) fn existing(root: &Path) -> Result<Self, StartError> {
         if !root.is_dir() {
-            return Err(StartError::Data {
-                path: root.to_path_buf(),
-                reason: "there is no such folder".into(),
-            });
+            return Err(StartError::data(root, "there is no such folder"));
         }
         Self::open(root)
     }
@@ -72,7 +66,6 @@ impl DataDir {
     }
 
     /// Stores which parked events were copied to the dead-letter topic.
-    #[cfg(feature = "kafka")]
     pub(crate) fn dead_letters(&self) -> PathBuf {
         self.root.join("dead-letters.json")
     }

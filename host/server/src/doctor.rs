@@ -15,7 +15,7 @@ use lantern_store::{
 use serde::Serialize;
 
 use crate::data::DataDir;
-use crate::start::StartError;
+use crate::start_error::StartError;
 
 /// The maximum number of places reported per file.
 const PLACES_MAX: usize = 20;

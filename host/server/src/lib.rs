@@ -6,28 +6,30 @@
 //! blocking threads.
 
 mod api;
+mod app;
+mod append_health;
+mod clock;
 mod codes;
+mod commits;
 mod config;
+mod config_error;
 mod data;
-#[cfg(feature = "kafka")]
-mod dead_letters;
 mod disk_probe;
 pub mod doctor;
 mod durations;
 #[doc(hidden)]
 pub mod fuzzing;
-mod log;
+mod jobs;
+mod log_services;
 mod plugins;
-mod ports;
 mod problem;
 mod process;
 mod rows;
-mod start;
+mod start_error;
 mod telemetry;
 #[cfg(test)]
 mod tests;
-mod upkeep;
-mod verify;
+mod wiring;
 
 pub use lantern_cloudevents as cloudevents;
 
@@ -35,10 +37,12 @@ pub use api::openapi;
 pub use api::parked::ResendResult;
 pub use codes::{CODES, Code, find as find_code};
 pub use config::{
-    ConfigError, ENV_PREFIX, FILE, HttpConfig, IngestConfig, ServerConfig, UpkeepConfig,
-    VerifyConfig, kafka_address,
+    ENV_PREFIX, FILE, HttpConfig, IngestConfig, ServerConfig, UpkeepConfig, VerifyConfig,
 };
+pub use config_error::ConfigError;
 pub use durations::{DURATION_FORMS, parse_duration};
 pub use problem::{Members, PROBLEM, Problem};
-pub use start::{Server, StartError};
+pub use start_error::StartError;
 pub use telemetry::{LogFormat, TracingError, init_tracing};
+pub use wiring::Server;
+pub use wiring::kafka_settings::{KafkaSettings, kafka_address};

@@ -15,9 +15,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use lantern_core::{
-    Catalog, Event, Events, KeyRange, Log, LogError, LogRead, Offset, Pairs, PartitionId,
-    ProjectionRecord, ShardId, ShardMeta, Space, StateStores, StoreError, TableId, Timestamp,
-    TypeFilter, VersionId, VersionRecord, Writes,
+    Catalog, CloseLog as _, Event, Events, KeyRange, Log, LogError, LogRead, Offset, Pairs,
+    PartitionId, ProjectionRecord, ShardId, ShardMeta, Space, StateStores, StoreError, TableId,
+    Timestamp, TypeFilter, VersionId, VersionRecord, Writes,
 };
 use lantern_log::{Compression, EmbeddedLog, LogConfig, OpenDatabase};
 use lantern_store::{CatalogFile, StateDir, StoreConfig, check_catalog, check_state};

@@ -16,8 +16,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use fastrand::Rng;
 use lantern_core::fake::{ManualClock, RecordingSink};
 use lantern_core::{
-    ChangesSince, Checkpoint, Events, KeyRange, Log, PartitionId, Random, TableId, Timestamp,
-    Views as _,
+    ChangesSince, Checkpoint, CloseLog as _, Events, KeyRange, Log, PartitionId, Random, TableId,
+    Timestamp, Views as _,
 };
 use lantern_engine::{Engine, EngineConfig, Ports, Upload};
 use lantern_log::{EmbeddedLog, LogConfig};

@@ -8,8 +8,8 @@ use super::{Findings, Repository, code_of};
 
 /// The most files in circles of each crate. A ceiling may only go down: lower it
 /// with the circle.
-const CEILINGS: [(&str, usize); 4] =
-    [("host/engine", 0), ("host/kafka", 13), ("host/live", 5), ("host/server", 11)];
+const CEILINGS: [(&str, usize); 5] =
+    [("host/engine", 0), ("host/kafka", 13), ("host/live", 5), ("host/log", 0), ("host/server", 2)];
 
 /// The files of a crate by module path (`a::b`, empty for `lib.rs`), and the
 /// modules that each imports.
@@ -38,7 +38,10 @@ impl Graph {
         let mut passed_on = BTreeMap::new();
         for (module, (_, text)) in &texts {
             for path in statements(text).filter(|text| is_public_use(text)).flat_map(paths) {
-                if let Some((file, Some(name))) = graph.resolve(&absolute(module, &path)) {
+                // A file that passes on what an inner module of its own defines defines it.
+                if let Some((file, Some(name))) = graph.resolve(&absolute(module, &path))
+                    && file != *module
+                {
                     passed_on.insert(join(module, &name), file);
                 }
             }
@@ -272,7 +275,8 @@ mod tests {
             ("host/live/src/c/mod.rs", "mod d;\n// use crate::b;\nuse d::D;"),
             ("host/live/src/c/d.rs", "use super::super::a::A;\n#[cfg(test)]\nmod tests {}"),
             ("host/live/src/e.rs", "use crate::a;\n#[cfg(test)]\nmod tests { use crate::f; }"),
-            ("host/live/src/f.rs", "use crate::e::E;"),
+            ("host/live/src/f.rs", "use crate::e::E;\nmod inner { fn g() {} }\npub use inner::g;"),
+            ("host/live/src/g.rs", "use crate::f::inner;"),
         ];
         let found = graph(&files);
         let circle = ["a.rs", "b.rs", "c/mod.rs", "c/d.rs"].map(|f| format!("host/live/src/{f}"));

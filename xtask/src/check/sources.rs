@@ -49,7 +49,6 @@ const TO_SPLIT: &[&str] = &[
     "host/kafka/src/append.rs: Worker",
     "host/live/src/subscription.rs: Subscription",
     "host/live/src/topic.rs",
-    "host/server/src/api/mod.rs: App",
     "host/server/src/api/tables.rs: TableQuery",
     "sdk/rust/src/json.rs",
 ];

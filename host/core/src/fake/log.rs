@@ -27,11 +27,15 @@ struct LogState {
     partitions: Vec<Partition>,
     known: HashMap<(String, String, String), (AppendedEvent, Event)>,
     /// Appends that wait while the log holds them.
-    held: Option<Vec<(Events, AppendDone)>>,
+    held: Option<Vec<HeldAppend>>,
     read_faults: VecDeque<LogError>,
     append_faults: VecDeque<LogError>,
     clock: AppendClock,
+    closed: bool,
 }
+
+/// An append that waits, with the partition if the caller chose it.
+type HeldAppend = (Events, Option<PartitionId>, AppendDone);
 
 /// By which clock a [`MemoryLog`] says when it took an event.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +71,7 @@ impl MemoryLog {
             read_faults: VecDeque::new(),
             append_faults: VecDeque::new(),
             clock: AppendClock::default(),
+            closed: false,
         };
         Self {
             chunk_events: chunk_events.max(1),
@@ -144,8 +149,8 @@ impl MemoryLog {
     /// Does the appends that waited, in order, and holds no more.
     pub fn release_appends(&self) {
         let held = lock(&self.inner).held.take();
-        for (events, done) in held.unwrap_or_default() {
-            self.append(events, done);
+        for (events, to, done) in held.unwrap_or_default() {
+            self.append_or_hold(events, to, done);
         }
     }
 
@@ -174,6 +179,49 @@ impl MemoryLog {
         let inner = lock(&self.inner);
         let chunks = inner.partitions[partition.0 as usize].all_chunks();
         chunks.flat_map(|chunk| chunk.appended.clone()).collect()
+    }
+
+    /// Appends `events` to `to`, or each to the partition of its subject, unless appends
+    /// are held, told to fail, or refused because the log is closed.
+    pub(super) fn append_or_hold(&self, events: Events, to: Option<PartitionId>, done: AppendDone) {
+        let mut inner = lock(&self.inner);
+        if inner.closed {
+            drop(inner);
+            return done(Err(LogError::Closed));
+        }
+        if let Some(Err(error)) = to.map(|to| inner.partition(to).map(|_| ())) {
+            drop(inner);
+            return done(Err(error));
+        }
+        if let Some(held) = &mut inner.held {
+            held.push((events, to, done));
+            return;
+        }
+        if let Some(fault) = inner.append_faults.pop_front() {
+            drop(inner);
+            return done(Err(fault));
+        }
+        let mut appended = Appended::default();
+        for event in events.iter() {
+            let partition =
+                to.map_or_else(|| inner.partition_of(event.subject), |to| to.0 as usize);
+            appended.events.push(inner.append(partition, event.to_owned(), self.chunk_events));
+        }
+        drop(inner);
+        let mut woken = BTreeMap::<_, BTreeSet<String>>::new();
+        for (location, event) in appended.events.iter().zip(events.iter()) {
+            if !location.duplicate {
+                woken.entry(location.partition).or_default().insert(event.kind.to_owned());
+            }
+        }
+        done(Ok(appended));
+        let woken = woken.into_iter();
+        self.wake(woken.map(|(partition, types)| (partition, Some(types.into_iter().collect()))));
+    }
+
+    /// Refuses all later appends.
+    pub(super) fn refuse_appends(&self) {
+        lock(&self.inner).closed = true;
     }
 
     fn wake(&self, partitions: impl IntoIterator<Item = (PartitionId, Option<Vec<String>>)>) {
@@ -236,30 +284,7 @@ impl Log for MemoryLog {
     }
 
     fn append(&self, events: Events, done: AppendDone) {
-        let mut inner = lock(&self.inner);
-        if let Some(held) = &mut inner.held {
-            held.push((events, done));
-            return;
-        }
-        if let Some(fault) = inner.append_faults.pop_front() {
-            drop(inner);
-            return done(Err(fault));
-        }
-        let mut appended = Appended::default();
-        for event in events.iter() {
-            let partition = inner.partition_of(event.subject);
-            appended.events.push(inner.append(partition, event.to_owned(), self.chunk_events));
-        }
-        drop(inner);
-        let mut woken = BTreeMap::<_, BTreeSet<String>>::new();
-        for (location, event) in appended.events.iter().zip(events.iter()) {
-            if !location.duplicate {
-                woken.entry(location.partition).or_default().insert(event.kind.to_owned());
-            }
-        }
-        done(Ok(appended));
-        let woken = woken.into_iter();
-        self.wake(woken.map(|(partition, types)| (partition, Some(types.into_iter().collect()))));
+        self.append_or_hold(events, None, done);
     }
 
     fn incarnation_at(&self, _partition: PartitionId, offset: Offset) -> Option<u64> {

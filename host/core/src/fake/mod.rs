@@ -5,6 +5,7 @@
 //! from one thread sees the same run each time.
 
 mod log;
+mod log_services;
 mod plugin;
 mod store;
 
@@ -13,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 pub use log::{AppendClock, MemoryLog};
+pub use log_services::{MemoryDeadLetters, MemoryOffsets};
 pub use plugin::{NativePlugin, host_error};
 pub use store::{MemoryShard, MemoryStores};
 

@@ -1,16 +1,26 @@
-//! The ports: what the engine needs of a log, a store, a plugin, a catalogue, a
-//! clock and a feed, as traits that a test can fake whole.
+//! The ports: what the engine and the server need of a log, a store, a plugin, a
+//! catalogue, a clock and a feed, as traits that a test can replace.
 
+mod committed_offsets;
+mod dead_letters;
 mod feed;
+mod heartbeats;
 mod log;
+mod log_lifecycle;
 mod plugin;
 mod random;
 mod store;
 
+pub use committed_offsets::CommittedOffsets;
+pub use dead_letters::{DeadLetter, DeadLetterName, DeadLetters, DeadLettersRead};
 pub use feed::{Clock, CommitSink};
+pub use heartbeats::{Heartbeats, heartbeat};
 pub use log::{
     AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, Emitted, Log, LogError, LogRead,
     PartitionBounds, RejectedEvent, Waker,
+};
+pub use log_lifecycle::{
+    CloseLog, LogMaintenance, MaintenanceReport, RetentionFloor, TrimmedPartition,
 };
 pub use plugin::{
     ApplyError, ApplyOutcome, Batch, Host, HostError, Instance, InstantiateError, Level, NewEvent,

@@ -1,6 +1,6 @@
 //! Writing: appends and emitted events.
 
-use lantern_core::{Emitted, Offset};
+use lantern_core::{CommittedOffsets as _, Emitted, Offset};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
@@ -152,9 +152,9 @@ fn positions_are_committed_to_the_group_of_the_projection() {
     config.commit_ms = 100;
     let log = KafkaLog::open(fixture.table(), config).unwrap();
     append(&log, (0..10).map(|n| event(n, &n.to_string()))).unwrap();
-    log.tell_position("revenue", PartitionId(1), Offset(3));
-    log.tell_position("revenue", P0, Offset(1));
-    log.tell_position("revenue", P0, Offset(2));
+    log.note_offset("revenue", PartitionId(1), Offset(3));
+    log.note_offset("revenue", P0, Offset(1));
+    log.note_offset("revenue", P0, Offset(2));
     log.close();
     let group = format!("{}.revenue", fixture.topic);
     let consumer: BaseConsumer = fixture.client().set("group.id", group).create().unwrap();

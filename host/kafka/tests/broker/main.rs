@@ -14,8 +14,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use lantern_core::{
-    AppendDone, Appended, Event, Events, Log, LogError, LogRead, Offset, PartitionId, TypeFilter,
-    read_or_wait,
+    AppendDone, Appended, CloseLog as _, Event, Events, Log, LogError, LogRead, Offset,
+    PartitionId, TypeFilter, read_or_wait,
 };
 use lantern_kafka::{KafkaConfig, KafkaLog};
 use rdkafka::ClientConfig;

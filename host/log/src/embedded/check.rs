@@ -7,8 +7,9 @@ use lantern_core::{Offset, PartitionBounds, PartitionId, Timestamp};
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::chunk_meta::{EventIdentities, PartitionRow};
+use super::open_error::OpenError;
 use super::tables::{
-    self, CHUNKS, Fault, IDENTITIES, INDEX, OpenError, OpenFile, PARTITIONS, Stored, TYPES, caught,
+    self, CHUNKS, Fault, IDENTITIES, INDEX, OpenFile, PARTITIONS, Stored, TYPES, caught,
 };
 
 /// The most damaged places that are reported; more are only counted.

@@ -17,6 +17,7 @@ mod encoding;
 #[doc(hidden)]
 pub mod fuzzing;
 mod incarnation;
+mod open_error;
 mod queue;
 mod read;
 mod retention;
@@ -32,22 +33,27 @@ use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lantern_core::{
-    AppendDone, EventRef, Events, Log, LogError, LogRead, Offset, PartitionBounds, PartitionId,
-    Timestamp, TypeFilter, Waker,
+    AppendDone, CloseLog, EventRef, Events, Heartbeats, Log, LogError, LogMaintenance, LogRead,
+    MaintenanceReport, Offset, PartitionBounds, PartitionId, RetentionFloor, Timestamp, TypeFilter,
+    Waker,
 };
 use parking_lot::Mutex;
 use redb::ReadableDatabase;
 
 pub use check::{LogChecked, LogDamage, check};
 pub use config::{CHUNK_EVENTS_LIMIT, Compression, LogConfig, PARTITIONS_LIMIT};
-pub use retention::{MaintenanceReport, RetentionFloor, TrimmedPartition};
-pub use tables::{OpenDatabase, OpenError};
+pub use open_error::OpenError;
+pub use tables::OpenDatabase;
 
 use queue::{PendingAppend, Shared, WallClock};
 use tables::{Fault, OpenFile, TYPES, caught};
 use writer::Writer;
 
-/// A log in one file. Dropping it closes it as [`EmbeddedLog::close`] does.
+/// The number of names tried until a heartbeat belongs to a partition. With `n`
+/// partitions each name fits with a probability of `1/n`, and a log has at most 1,024.
+const HEARTBEAT_NAMES_MAX: u32 = 100_000;
+
+/// A log in one file. Dropping it closes it as [`CloseLog::close`] does.
 pub struct EmbeddedLog {
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -162,36 +168,8 @@ impl EmbeddedLog {
         let thread = std::thread::Builder::new()
             .name("lantern-log".into())
             .spawn(move || writer.run())
-            .map_err(|error| OpenError::Io { path: name.into(), message: error.to_string() })?;
+            .map_err(|error| OpenError::Io { path: name.into(), source: error.into() })?;
         Ok(Self { shared, writer: Mutex::new(Some(thread)) })
-    }
-
-    /// Stops accepting appends, makes the waiting ones durable, answers them, and closes
-    /// the file. Afterwards reading fails with [`LogError::Closed`]. Returns at once if
-    /// the log is already closed, or if it is called on the log's own thread, which then
-    /// ends by itself.
-    pub fn close(&self) {
-        self.shared.close();
-        let Some(thread) = self.writer.lock().take() else {
-            return;
-        };
-        if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
-            tracing::error!("the log's writer panicked");
-        }
-    }
-
-    /// Deletes events that exceed the retention by age or size at `now`, but keeps those
-    /// at or after the `floor` of their partition. One call does a bounded amount of work.
-    /// If it returns [`MaintenanceReport::more`], call it again at once, else at intervals.
-    ///
-    /// # Errors
-    /// [`LogError`]; then nothing was deleted.
-    pub fn maintain(
-        &self,
-        now: Timestamp,
-        floor: RetentionFloor<'_>,
-    ) -> Result<MaintenanceReport, LogError> {
-        retention::ask(&self.shared, now, floor)
     }
 
     /// The partition that an event like this one is appended to.
@@ -200,6 +178,17 @@ impl EmbeddedLog {
         let count = self.shared.config.partitions;
         let place = writer::partition_of(event, count as usize);
         PartitionId(u32::try_from(place).expect("partitions are few"))
+    }
+
+    /// A heartbeat that belongs into `partition`. An event's identity decides its
+    /// partition, so this searches for a name that leads there.
+    fn heartbeat_for(&self, partition: PartitionId, time: Timestamp) -> Option<Events> {
+        if !self.accepts_heartbeats(partition) {
+            return None;
+        }
+        (0..HEARTBEAT_NAMES_MAX)
+            .map(|name| lantern_core::heartbeat(partition, time, name))
+            .find(|events| self.partition_of(&events.get(0)) == partition)
     }
 
     /// Statistics of the log.
@@ -241,6 +230,42 @@ impl EmbeddedLog {
 impl Drop for EmbeddedLog {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+impl CloseLog for EmbeddedLog {
+    /// Returns at once if it is called on the log's own thread, which then ends by itself.
+    fn close(&self) {
+        self.shared.close();
+        let Some(thread) = self.writer.lock().take() else {
+            return;
+        };
+        if thread.thread().id() != std::thread::current().id() && thread.join().is_err() {
+            tracing::error!("the log's writer panicked");
+        }
+    }
+}
+
+impl LogMaintenance for EmbeddedLog {
+    fn maintain(
+        &self,
+        now: Timestamp,
+        floor: RetentionFloor<'_>,
+    ) -> Result<MaintenanceReport, LogError> {
+        retention::ask(&self.shared, now, floor)
+    }
+}
+
+impl Heartbeats for EmbeddedLog {
+    fn accepts_heartbeats(&self, partition: PartitionId) -> bool {
+        partition.0 < self.shared.config.partitions
+    }
+
+    fn append_heartbeat(&self, partition: PartitionId, time: Timestamp, done: AppendDone) {
+        match self.heartbeat_for(partition, time) {
+            Some(event) => self.append(event, done),
+            None => done(Err(LogError::NoPartition(partition))),
+        }
     }
 }
 

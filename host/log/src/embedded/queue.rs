@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 
-use lantern_core::{AppendDone, Events, Identity, LogError, Offset, Timestamp, Waker};
+use lantern_core::{
+    AppendDone, Events, Identity, LogError, MaintenanceReport, Offset, Timestamp, Waker,
+};
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::LogConfig;
 use super::chunk_cache::ChunkCache;
 use super::chunk_meta::PartitionRow;
 use super::incarnation::Incarnations;
-use super::retention::MaintenanceReport;
 use super::tables::{OpenDatabase, OpenFile};
 
 /// The most bytes of events in one commit. It limits how long each append waits.

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use lantern_core::{AHEAD_MAX_US, LogError, Offset, PartitionId, Timestamp};
+use lantern_core::{
+    AHEAD_MAX_US, LogError, MaintenanceReport, Offset, PartitionId, RetentionFloor, Timestamp,
+    TrimmedPartition,
+};
 use redb::{Database, ReadOnlyTable, ReadableDatabase};
 
 use super::append_plan;
@@ -15,34 +18,6 @@ const DROPPED_MAX: usize = 1_024;
 
 /// The most chunks searched for one whose append time is from a correct clock.
 const LOOKED_MAX: usize = 1_024;
-
-/// Returns the offset from which a partition must be kept regardless of the retention;
-/// `None` for no such bound.
-pub type RetentionFloor<'a> = &'a dyn Fn(PartitionId) -> Option<Offset>;
-
-/// The result of [`super::EmbeddedLog::maintain`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct MaintenanceReport {
-    /// What was deleted: one entry for each partition that lost events.
-    pub dropped: Vec<TrimmedPartition>,
-    /// Whether more events are due: one call does a bounded amount of work.
-    pub more: bool,
-}
-
-/// What was deleted from a partition.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TrimmedPartition {
-    /// The partition.
-    pub partition: PartitionId,
-    /// How many chunks.
-    pub chunks: u64,
-    /// How many events.
-    pub events: u64,
-    /// How many bytes on disk.
-    pub bytes: u64,
-    /// The first offset that is kept.
-    pub start: Offset,
-}
 
 /// The oldest chunk of a partition.
 struct OldestChunk {
@@ -60,7 +35,7 @@ pub(crate) fn maintain(
 ) -> Result<MaintenanceReport, Fault> {
     let (drops, more) = choose(database, shared, state, ask)?;
     if drops.is_empty() {
-        return Ok(MaintenanceReport { dropped: Vec::new(), more });
+        return Ok(MaintenanceReport { trimmed: Vec::new(), more });
     }
     let transaction = state.begin_write(database, &shared.config)?;
     let mut changes = Vec::new();
@@ -93,11 +68,11 @@ pub(crate) fn maintain(
         }
     }
     transaction.commit()?;
-    let mut dropped = Vec::new();
+    let mut trimmed = Vec::new();
     for (partition_index, row, counts) in changes {
         let partition = &mut state.partitions[partition_index];
         let old = std::mem::replace(&mut partition.row, row);
-        dropped.push(TrimmedPartition {
+        trimmed.push(TrimmedPartition {
             partition: partition.partition,
             chunks: old.chunks - row.chunks,
             events: row.start.0 - old.start.0,
@@ -116,9 +91,9 @@ pub(crate) fn maintain(
         shared.rows.write()[partition_index] = row;
         shared.cache.forget(partition.partition, old.start, row.start);
     }
-    let events = dropped.iter().map(|d| d.events).sum();
+    let events = trimmed.iter().map(|t| t.events).sum();
     metrics::counter!("lantern_log_events_let_go_total").increment(events);
-    Ok(MaintenanceReport { dropped, more })
+    Ok(MaintenanceReport { trimmed, more })
 }
 
 /// The chunks to delete, by the partition's index, and whether more are due.

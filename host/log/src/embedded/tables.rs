@@ -14,7 +14,6 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::ops::{Deref, DerefMut};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use lantern_core::{Chunk, DeduplicationWindow, LogError, Offset, PartitionId, Timestamp};
@@ -29,6 +28,7 @@ use super::append_plan::{MergeChunk, PartitionState, RUN_CHUNKS_MAX};
 use super::chunk_meta::{ChunkMeta, EventIdentities, PartitionRow};
 use super::codec;
 use super::incarnation::Incarnations;
+use super::open_error::OpenError;
 
 /// The format that this release reads and writes.
 pub(crate) const FORMAT: u64 = 2;
@@ -44,82 +44,6 @@ pub(crate) const INCARNATIONS: TableDefinition<'_, (u32, u64), u64> =
 
 /// Opens the log's database; called again after a fault.
 pub type OpenDatabase = Arc<dyn Fn() -> Result<Database, redb::DatabaseError> + Send + Sync>;
-
-/// Why the log cannot be opened.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// A setting is out of its bounds.
-    #[error("log setting `{field}` is {value}: choose {min} to {max}")]
-    Setting {
-        /// Its name.
-        field: &'static str,
-        /// Its value.
-        value: u64,
-        /// The least allowed.
-        min: u32,
-        /// The most allowed.
-        max: u32,
-    },
-    /// Another process has the file open.
-    #[error("the log `{0}` is in use by another process: stop that one, or choose another folder")]
-    InUse(PathBuf),
-    /// The file was written by a later release.
-    #[error(
-        "the log `{path}` has format {found}, but this release reads formats up to {known}: use the release that wrote it, or a later one"
-    )]
-    LaterFormat {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        found: u64,
-        /// The format of this release.
-        known: u64,
-    },
-    /// The file was written by an earlier release.
-    #[error(
-        "the log `{path}` has format {found} of an earlier release, but this release reads format {known}: copy its events to another folder with the release that wrote it, or start a new log"
-    )]
-    EarlierFormat {
-        /// The file.
-        path: PathBuf,
-        /// Its format.
-        found: u64,
-        /// The format of this release.
-        known: u64,
-    },
-    /// The log has another number of partitions than configured.
-    #[error(
-        "the log `{path}` has {found} partitions, not {configured}: set `log.partitions` to {found}, or start a new log"
-    )]
-    Partitions {
-        /// The file.
-        path: PathBuf,
-        /// How many it has.
-        found: u64,
-        /// How many are configured.
-        configured: u32,
-    },
-    /// The file is not a log.
-    #[error("`{0}` is not a Lantern log: choose another path, or move the file away")]
-    NotALog(PathBuf),
-    /// The file is damaged.
-    #[error("the log `{path}` is damaged: {what}")]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What and where.
-        what: String,
-    },
-    /// The file cannot be read or written.
-    #[error("the log `{path}` cannot be opened: {message}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's message.
-        message: String,
-    },
-}
 
 /// A failed access to the file.
 #[derive(Debug, Error)]
@@ -291,7 +215,7 @@ pub(crate) fn open_error(fault: Fault, path: &std::path::Path) -> OpenError {
         Fault::Redb(redb::Error::Corrupted(what)) | Fault::Damaged(what) => {
             OpenError::Damaged { path, what }
         }
-        Fault::Redb(error) => OpenError::Io { path, message: error.to_string() },
+        Fault::Redb(error) => OpenError::Io { path, source: error.into() },
     }
 }
 

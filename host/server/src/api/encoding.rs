@@ -70,7 +70,7 @@ pub(super) async fn unpack(State(app): State<Shared>, request: Request, next: Ne
     };
     // Every body that is being unpacked holds a window in memory.
     let wait = Duration::from_millis(app.config.http.body_idle_ms_max);
-    let place = Arc::clone(&app.unpacking).acquire_owned();
+    let place = Arc::clone(&app.permits.unpacking).acquire_owned();
     let Ok(Ok(place)) = tokio::time::timeout(wait, place).await else {
         return Problem::new("LAN-0423", "too many packed bodies are being read").into_response();
     };

@@ -103,7 +103,7 @@ pub(crate) async fn read(
     let wanted = filter(query.types.as_deref());
     let exact = is_whole(query.types.as_deref());
     let format = answer_format(&headers, &AnswerFormat::EVENTS);
-    let mut appended = app.appended.clone();
+    let mut appended = app.signals.appended.clone();
     appended.mark_unchanged();
     let from = app.query(move |app| first(app, partition, &query)).await?;
     let mut page = PageBuilder::new(from, format, limit, app.config.http.query_bytes_max);
@@ -140,7 +140,7 @@ async fn changed(
         changed = tokio::time::timeout_at(until, appended.changed()) => {
             matches!(changed, Ok(Ok(())))
         }
-        () = app.stopping.cancelled() => false,
+        () = app.tasks.stopping.cancelled() => false,
     }
 }
 

@@ -36,10 +36,10 @@ pub(crate) async fn connect(State(app): State<Shared>, mut request: Request) -> 
         return Problem::new("LAN-0412", "this connection cannot become a WebSocket")
             .into_response();
     };
-    app.feeds.clone().spawn(async move {
+    app.tasks.feeds.clone().spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
-                let shutdown = app.stopping.clone().cancelled_owned();
+                let shutdown = app.tasks.stopping.clone().cancelled_owned();
                 let hub = std::sync::Arc::clone(&app.hub);
                 drop(app);
                 let end = hub.serve(TokioIo::new(upgraded), shutdown).await;

@@ -85,12 +85,12 @@ pub(crate) async fn readyz(State(app): State<Shared>) -> Result<Response, Proble
 
 fn reasons(app: &App) -> Vec<String> {
     let mut reasons = Vec::new();
-    if app.stopping.is_cancelled() {
+    if app.tasks.stopping.is_cancelled() {
         reasons.push("the server is shutting down".to_owned());
     }
     reasons.extend(troubles(app));
-    reasons.extend(app.probe.trouble());
-    if let Some(why) = app.append_fault() {
+    reasons.extend(app.health.disk.trouble());
+    if let Some(why) = app.health.appends.fault() {
         reasons.push(format!("events were refused: {why}"));
     }
     for projection in app.engine.status() {

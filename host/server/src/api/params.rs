@@ -102,7 +102,7 @@ pub(crate) async fn body(
     let permit = match announced {
         Some(..=UNCOUNTED_BYTES_MAX) => None,
         _ => {
-            let permit = Arc::clone(&app.bodies).acquire_owned();
+            let permit = Arc::clone(&app.permits.bodies).acquire_owned();
             let permit = tokio::time::timeout(idle, permit).await;
             let busy = |_| Problem::new("LAN-0423", "too many large bodies are being read");
             permit.map_err(busy)?.ok()

@@ -10,6 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::Shared;
 use super::params::{Names, Params, SmallBody, limit};
 use super::projections::read_json;
+use crate::jobs::dead_letters::{self, ResendCounts};
 use crate::problem::Problem;
 
 /// The number of parked events in an answer if `limit` is not given.
@@ -147,6 +148,13 @@ pub struct ResendResult {
     pub gone: u64,
 }
 
+impl From<ResendCounts> for ResendResult {
+    fn from(counts: ResendCounts) -> Self {
+        let ResendCounts { letters, foreign, applied, failed, waiting, gone } = counts;
+        Self { letters, foreign, applied, failed, waiting, gone }
+    }
+}
+
 /// Retries the parked events that the dead-letter topic names. Events that fail again
 /// stay parked.
 #[utoipa::path(post, path = "/v1/dead-letters/resend", tag = "projections",
@@ -158,5 +166,7 @@ pub(crate) async fn resend(
     Params(query): Params<ResendQuery>,
 ) -> Result<Json<ResendResult>, Problem> {
     app.check_open()?;
-    app.blocking(move |app| app.resend(query.from_beginning)).await.map(Json)
+    let from_beginning = query.from_beginning;
+    let counts = app.blocking(move |app| dead_letters::resend(app, from_beginning)).await?;
+    Ok(Json(counts.into()))
 }

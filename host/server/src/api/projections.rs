@@ -227,7 +227,7 @@ pub(crate) async fn verify(
     Params(VerifyQuery { version }): Params<VerifyQuery>,
 ) -> Result<(StatusCode, Json<VerifyStatus>), Problem> {
     app.check_open()?;
-    let status = crate::verify::begin(&app, &name, version.map(VersionId)).await?;
+    let status = crate::jobs::verification::begin(&app, &name, version.map(VersionId)).await?;
     Ok((StatusCode::ACCEPTED, Json(status)))
 }
 

@@ -137,7 +137,7 @@ impl Stream<'_> {
                     Err(Problem::new("LAN-0408", detail))
                 }
             },
-            () = self.app.stopping.cancelled() => {
+            () = self.app.tasks.stopping.cancelled() => {
                 Err(Problem::new("LAN-0215", "the server is shutting down"))
             }
         }
@@ -191,7 +191,7 @@ impl Stream<'_> {
         while self.waiting.len() > left {
             let Some(group) = self.waiting.pop_front() else { break };
             let appended = group.done.await.unwrap_or(Err(LogError::Closed));
-            self.app.note_append(&appended);
+            self.app.health.appends.note(&appended);
             let appended = match appended {
                 Ok(appended) => appended,
                 Err(error) => {

@@ -155,7 +155,7 @@ pub(crate) async fn read(
         least.check(app.log.partitions())?;
     }
     let conditions = Conditions::read(&headers);
-    let mut committed = app.committed.clone();
+    let mut committed = app.signals.committed.clone();
     loop {
         committed.mark_unchanged();
         let query = ParsedQuery {
@@ -175,7 +175,7 @@ pub(crate) async fn read(
                         changed = timeout_at(until, committed.changed()) => {
                             matches!(changed, Ok(Ok(())))
                         }
-                        () = app.stopping.cancelled() => false,
+                        () = app.tasks.stopping.cancelled() => false,
                     }
                 };
                 if !changed.await {

@@ -212,7 +212,7 @@ async fn health_metrics_and_errors_are_told() {
     assert_eq!(code["title"], "not a CloudEvents event");
     fixture.get("/v1/errors/LAN-9999").await.is_problem("LAN-0401", "LAN-9999");
 
-    fixture.app.stopping.cancel();
+    fixture.app.tasks.stopping.cancel();
     let unready = fixture.get("/readyz").await;
     assert_eq!(unready.status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(unready.json()["reasons"][0].as_str().unwrap().contains("shutting down"));

@@ -241,7 +241,7 @@ async fn no_more_large_bodies_and_queries_are_held_than_allowed() {
         config.http.bodies_max = 1;
         config.http.queries_max = 1;
     });
-    let held = Arc::clone(&fixture.app.bodies).acquire_owned().await.unwrap();
+    let held = Arc::clone(&fixture.app.permits.bodies).acquire_owned().await.unwrap();
     let large = format!("[{}]", " ".repeat(100_000));
     let request = || {
         let length = large.len().to_string();
@@ -254,7 +254,7 @@ async fn no_more_large_bodies_and_queries_are_held_than_allowed() {
     drop(held);
     fixture.send(request()).await.expect_ok();
 
-    let held = fixture.app.queries.acquire().await.unwrap();
+    let held = fixture.app.permits.queries.acquire().await.unwrap();
     let waits = timeout(Duration::from_millis(50), fixture.get("/v1/events")).await;
     assert!(waits.is_err(), "two queries run at a time");
     drop(held);

@@ -12,7 +12,6 @@ mod tables;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::log::ChosenLog;
 use axum::Router;
 use axum::body::Body;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST};
@@ -26,7 +25,7 @@ use lantern_plugin::Compiler;
 use serde_json::Value;
 use tower::ServiceExt;
 
-use crate::api::App;
+use crate::app::App;
 use crate::config::ServerConfig;
 use crate::data::DataDir;
 
@@ -37,7 +36,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Fixture {
     pub(super) app: Arc<App>,
     router: Router,
-    log: ChosenLog,
     _data: DataDir,
     _dir: tempfile::TempDir,
 }
@@ -89,9 +87,9 @@ impl Fixture {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(dir.path());
         change(&mut config);
-        let (app, log, data) = crate::start::open(config).unwrap();
+        let (app, data) = crate::wiring::open(config).unwrap();
         let router = crate::api::router(Arc::clone(&app));
-        Self { app, router, log, _data: data, _dir: dir }
+        Self { app, router, _data: data, _dir: dir }
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Answer {
@@ -135,7 +133,7 @@ impl Fixture {
     /// repeats without a commit, since some answers (a retry's) change a moment after
     /// it.
     pub(super) async fn until(&self, path: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
-        let mut committed = self.app.committed.clone();
+        let mut committed = self.app.signals.committed.clone();
         let asking = async {
             loop {
                 committed.mark_unchanged();
@@ -154,7 +152,7 @@ impl Fixture {
 impl Drop for Fixture {
     fn drop(&mut self) {
         self.app.engine.shutdown();
-        self.log.close();
+        self.app.log_services.closing.close();
     }
 }
 

@@ -98,7 +98,7 @@ async fn no_more_packed_bodies_are_read_than_allowed() {
         config.http.bodies_max = 1;
         config.http.body_idle_ms_max = 50;
     });
-    let held = Arc::clone(&fixture.app.unpacking).acquire_owned().await.unwrap();
+    let held = Arc::clone(&fixture.app.permits.unpacking).acquire_owned().await.unwrap();
     let body = || gzip(event("1", "t", "s").as_bytes());
     send(&fixture, NDJSON, "gzip", body()).await.is_problem("LAN-0423", "packed");
     drop(held);

@@ -11,8 +11,8 @@ use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use lantern_core::fake::{CountingRandom, ManualClock, RecordingSink};
 use lantern_core::{
-    AppendDone, Catalog, Event, Events, KeyRange, Log, LogError, LogRead, Offset, Pairs,
-    PartitionBounds, PartitionId, ProjectionRecord, ReadStore, ShardId, ShardStore, Space,
+    AppendDone, Catalog, CloseLog as _, Event, Events, KeyRange, Log, LogError, LogRead, Offset,
+    Pairs, PartitionBounds, PartitionId, ProjectionRecord, ReadStore, ShardId, ShardStore, Space,
     StateStores, StoreError, Timestamp, TypeFilter, VersionId, Waker, Writes,
 };
 use lantern_engine::{Engine, EngineConfig, PluginSource, Ports, Upload, version_id};

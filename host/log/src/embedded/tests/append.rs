@@ -353,3 +353,22 @@ fn wakers_are_told_the_types_of_what_is_new() {
     assert_eq!(told.recv().unwrap(), (P0, Some(vec!["a".into(), "b".into()])));
     assert_eq!(told.recv().unwrap(), (P0, Some(vec!["c".into()])));
 }
+
+#[test]
+fn a_heartbeat_lands_in_its_partition() {
+    let folder = LogFolder::new();
+    let log = folder.open(&LogConfig { partitions: 7, ..small() });
+    let (done, appended) = std::sync::mpsc::channel();
+    let beat = |partition| {
+        let done = done.clone();
+        let done = Box::new(move |result| done.send(result).unwrap());
+        log.append_heartbeat(partition, Timestamp(5), done);
+        appended.recv().unwrap()
+    };
+    for partition in (0..7).map(PartitionId) {
+        let before = log.bounds(partition).unwrap().end.0;
+        assert_eq!(beat(partition).unwrap().events[0].partition, partition);
+        assert_eq!(log.bounds(partition).unwrap().end.0, before + 1);
+    }
+    assert!(matches!(beat(PartitionId(7)), Err(LogError::NoPartition(_))));
+}

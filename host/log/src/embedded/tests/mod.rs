@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 
 use lantern_core::{
-    Appended, Event, Events, Log, LogError, LogRead, Offset, PartitionId, Timestamp, TypeFilter,
+    Appended, CloseLog as _, Event, Events, Heartbeats as _, Log, LogError, LogMaintenance as _,
+    LogRead, Offset, PartitionId, Timestamp, TypeFilter,
 };
 
 use super::{EmbeddedLog, LogConfig, tables};

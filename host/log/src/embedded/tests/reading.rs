@@ -143,8 +143,8 @@ fn an_offset_is_found_by_append_time_as_a_search_one_by_one_finds_it() {
     };
     check(0);
     let done = log.maintain(Timestamp(30_000_000), &|_| None).unwrap();
-    assert!(done.dropped[0].start.0 > 0);
-    check(usize::try_from(done.dropped[0].start.0).unwrap());
+    assert!(done.trimmed[0].start.0 > 0);
+    check(usize::try_from(done.trimmed[0].start.0).unwrap());
 }
 
 #[test]
@@ -163,13 +163,13 @@ fn retention_by_age_lets_go_of_whole_chunks_from_the_front_but_not_past_the_floo
     }
     let now = Timestamp(301 * 1_000_000);
     let done = log.maintain(now, &|_| Some(Offset(25))).unwrap();
-    assert_eq!((done.dropped[0].events, done.dropped[0].start, done.more), (20, Offset(20), false));
+    assert_eq!((done.trimmed[0].events, done.trimmed[0].start, done.more), (20, Offset(20), false));
     assert_eq!(log.bounds(P0).unwrap().start, Offset(20));
     let trimmed = log.read(P0, Offset(19), &TypeFilter::everything());
     assert!(matches!(trimmed, Err(LogError::OutOfRange { start: Offset(20), .. })));
     assert_eq!(read_all(&log, P0), numbered(20..100));
     let done = log.maintain(now, &|_| None).unwrap();
-    assert_eq!(done.dropped[0].start, Offset(50));
+    assert_eq!(done.trimmed[0].start, Offset(50));
     assert_eq!(log.maintain(now, &|_| None).unwrap(), Default::default());
     assert_eq!(log.stats().unwrap().partitions[0].types, [("t".to_owned(), 50)]);
     drop(log);
@@ -238,7 +238,7 @@ fn a_clock_that_was_ahead_pins_neither_append_times_nor_retention_nor_the_highes
     // An event is found by its append time, although an earlier one is ahead of it.
     assert!(log.offset_at(P0, Timestamp((day + 10) * 1_000_000)).unwrap() <= Offset(2));
     let done = log.maintain(Timestamp((day + 3_700) * 1_000_000), &|_| None).unwrap();
-    assert_eq!(done.dropped[0].start, Offset(5));
+    assert_eq!(done.trimmed[0].start, Offset(5));
 }
 
 #[test]
@@ -273,7 +273,7 @@ fn retention_by_size_lets_the_oldest_go_first_and_keeps_the_newest_chunk() {
         |log: &EmbeddedLog| log.stats().unwrap().partitions.iter().map(|p| p.bytes).sum::<u64>();
     assert!(bytes(&log) > 60_000);
     let done = log.maintain(Timestamp(0), &|_| None).unwrap();
-    assert_eq!(done.dropped.len(), 2);
+    assert_eq!(done.trimmed.len(), 2);
     assert!((40_000..=60_000).contains(&bytes(&log)), "{}", bytes(&log));
     drop(log);
     let log = folder.open(&LogConfig { retention_bytes: Some(0), ..config });

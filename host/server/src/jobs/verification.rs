@@ -9,7 +9,7 @@ use lantern_engine::{EngineError, ProjectionStatus, Verdict, Verification, Verif
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
-use crate::api::App;
+use crate::app::App;
 use crate::problem::Problem;
 
 /// Pauses shorter than this are accumulated.
@@ -38,7 +38,7 @@ pub(crate) async fn begin(
 pub(crate) async fn at_times(app: Arc<App>) {
     let every = Duration::from_secs(app.config.verify.every_hours.saturating_mul(3_600));
     while wait(&app, every).await {
-        let (engine, stopping) = (Arc::clone(&app.engine), app.stopping.clone());
+        let (engine, stopping) = (Arc::clone(&app.engine), app.tasks.stopping.clone());
         let listed = tokio::task::spawn_blocking(move || engine.status()).await;
         let active = listed.unwrap_or_default().into_iter().filter(|p| p.active.is_some());
         for projection in active {
@@ -82,12 +82,12 @@ fn takes_too_long(projection: &ProjectionStatus, every: Duration) -> Option<Dura
 
 /// Waits for `time`; `false` if the server begins to stop before that.
 async fn wait(app: &App, time: Duration) -> bool {
-    tokio::time::timeout(time, app.stopping.cancelled()).await.is_err()
+    tokio::time::timeout(time, app.tasks.stopping.cancelled()).await.is_err()
 }
 
 fn spawn(app: &Arc<App>, verification: Verification) -> JoinHandle<()> {
     let own = Arc::clone(app);
-    app.verifications.spawn_blocking(move || run(&own, verification))
+    app.tasks.verifications.spawn_blocking(move || run(&own, verification))
 }
 
 fn run(app: &App, verification: Verification) {
@@ -105,7 +105,7 @@ fn run(app: &App, verification: Verification) {
             throttle.taken();
             return goes_on;
         }
-        !app.stopping.is_cancelled()
+        !app.tasks.stopping.is_cancelled()
     });
     log_result(&projection, &status);
 }

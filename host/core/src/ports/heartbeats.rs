@@ -1,0 +1,34 @@
+//! Heartbeats: events that the host itself appends to an idle partition, so that event
+//! time advances and timers fire.
+
+use crate::{AppendDone, EventRef, Events, HEARTBEAT_TYPE, HOST_SOURCE, PartitionId, Timestamp};
+
+/// A log to whose partitions the host can append heartbeats.
+pub trait Heartbeats: Send + Sync {
+    /// Whether heartbeats may be appended to `partition`. `false` if it does not exist,
+    /// if the log is read only, or if other programs read it that may not accept
+    /// CloudEvents.
+    fn accepts_heartbeats(&self, partition: PartitionId) -> bool;
+
+    /// Appends a heartbeat with the event time `time` to exactly this `partition`, and
+    /// calls `done` once it is durable, as [`crate::Log::append`] does. `done` gets
+    /// [`crate::LogError::NoPartition`] if there is no such partition, else the errors of
+    /// an append.
+    fn append_heartbeat(&self, partition: PartitionId, time: Timestamp, done: AppendDone);
+}
+
+/// A heartbeat for `partition` with the event time `time`. `name` distinguishes
+/// heartbeats of the same partition and time; it becomes part of the event's id.
+#[must_use]
+pub fn heartbeat(partition: PartitionId, time: Timestamp, name: u32) -> Events {
+    let mut events = Events::new();
+    events.push(&EventRef {
+        id: &format!("{partition}/{time}/{name}"),
+        source: HOST_SOURCE,
+        kind: HEARTBEAT_TYPE,
+        time,
+        data: b"{}",
+        ..EventRef::default()
+    });
+    events
+}

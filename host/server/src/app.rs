@@ -1,0 +1,138 @@
+//! The state that requests and jobs share.
+
+use std::sync::Arc;
+
+use lantern_core::{Appended, Events, Log, LogError};
+use lantern_engine::Engine;
+use lantern_live::Hub;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::{Semaphore, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::append_health::AppendHealth;
+use crate::config::{HttpConfig, ServerConfig};
+use crate::disk_probe::DiskProbe;
+use crate::log_services::LogServices;
+use crate::plugins::Plugins;
+use crate::problem::Problem;
+
+/// The state that every request and every job may use.
+pub(crate) struct App {
+    pub(crate) config: ServerConfig,
+    pub(crate) log: Arc<dyn Log>,
+    pub(crate) log_services: LogServices,
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) plugins: Arc<Plugins>,
+    pub(crate) metrics: PrometheusHandle,
+    pub(crate) signals: Signals,
+    pub(crate) permits: Permits,
+    pub(crate) health: Health,
+    pub(crate) tasks: Tasks,
+}
+
+/// The state that handlers get.
+pub(crate) type Shared = Arc<App>;
+
+/// What wakes requests that wait.
+pub(crate) struct Signals {
+    /// Changes with every append.
+    pub(crate) appended: watch::Receiver<()>,
+    /// Changes with every commit of an active version, and with every activation.
+    pub(crate) committed: watch::Receiver<()>,
+}
+
+/// Limits of the work that requests cause at a time.
+pub(crate) struct Permits {
+    /// Permits for reads of tables and of the log.
+    pub(crate) queries: Semaphore,
+    /// Permits for large bodies that are held in memory.
+    pub(crate) bodies: Arc<Semaphore>,
+    /// Permits for packed bodies that are being read.
+    pub(crate) unpacking: Arc<Semaphore>,
+}
+
+impl Permits {
+    /// As many permits as `config` allows.
+    pub(crate) fn new(config: &HttpConfig) -> Self {
+        Self {
+            queries: Semaphore::new(config.queries_max),
+            bodies: Arc::new(Semaphore::new(config.bodies_max)),
+            unpacking: Arc::new(Semaphore::new(config.bodies_max)),
+        }
+    }
+}
+
+/// What readiness depends on, besides log and engine themselves.
+pub(crate) struct Health {
+    /// Whether the log accepts events.
+    pub(crate) appends: AppendHealth,
+    /// Whether the data folder can be written.
+    pub(crate) disk: DiskProbe,
+}
+
+/// What still runs, and whether it has to end.
+#[derive(Default)]
+pub(crate) struct Tasks {
+    /// Sessions of the feed.
+    pub(crate) feeds: TaskTracker,
+    /// The verifications in progress; at most one.
+    pub(crate) verifications: TaskTracker,
+    /// Cancelled when the server begins to stop.
+    pub(crate) stopping: CancellationToken,
+}
+
+impl App {
+    /// Runs `read` on a thread that may block. At most `http.queries_max` run
+    /// at a time.
+    pub(crate) async fn query<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Self) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let _permit = self
+            .permits
+            .queries
+            .acquire()
+            .await
+            .map_err(|_| Problem::new("LAN-0215", "the server is shutting down"))?;
+        self.blocking(read).await
+    }
+
+    /// Runs `work` on a thread that may block.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let app = Arc::clone(self);
+        let span = tracing::Span::current();
+        let done = tokio::task::spawn_blocking(move || span.in_scope(|| work(&app)));
+        done.await.unwrap_or_else(|panicked| {
+            Err(Problem::new("LAN-0413", format!("a request ended unexpectedly: {panicked}")))
+        })
+    }
+
+    /// Appends `events`, and waits until they are durable.
+    pub(crate) async fn append(&self, events: Events) -> Result<Appended, LogError> {
+        let (done, appended) = oneshot::channel();
+        self.log.append(
+            events,
+            Box::new(move |result| {
+                // The receiver is gone if the client disconnected; the events stay in
+                // the log.
+                let _ = done.send(result);
+            }),
+        );
+        let appended = appended.await.unwrap_or(Err(LogError::Closed));
+        self.health.appends.note(&appended);
+        appended
+    }
+
+    /// Refuses work if the server is shutting down.
+    pub(crate) fn check_open(&self) -> Result<(), Problem> {
+        if self.tasks.stopping.is_cancelled() {
+            return Err(Problem::new("LAN-0215", "the server is shutting down"));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,52 @@
+//! Whether the log accepts events, as readiness reports it.
+
+use std::time::{Duration, Instant};
+
+use lantern_core::LogError;
+use parking_lot::Mutex;
+
+/// How long a failed append counts against the server's readiness. Without a limit a
+/// server to which no client appends would never become ready again.
+const FAULT_LASTS: Duration = Duration::from_secs(30);
+
+/// When and why the log last refused events; reset when it accepts some again.
+#[derive(Debug, Default)]
+pub(crate) struct AppendHealth(Mutex<Option<(Instant, String)>>);
+
+impl AppendHealth {
+    /// Remembers the outcome of an append.
+    pub(crate) fn note<T>(&self, appended: &Result<T, LogError>) {
+        let mut fault = self.0.lock();
+        match appended {
+            Ok(_) => *fault = None,
+            // The event is the cause, and the log accepts others.
+            Err(LogError::Rejected { .. }) => {}
+            Err(error) => *fault = Some((Instant::now(), error.to_string())),
+        }
+    }
+
+    /// Why the log accepts no events, if it refused some recently.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let fault = self.0.lock();
+        fault.as_ref().filter(|(at, _)| at.elapsed() < FAULT_LASTS).map(|(_, why)| why.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lantern_core::RejectedEvent;
+
+    use super::*;
+
+    #[test]
+    fn a_fault_lasts_until_the_log_accepts_events_and_a_rejected_event_is_none() {
+        let health = AppendHealth::default();
+        let reason = RejectedEvent::Refused { event: "e".into(), reason: "r".into() };
+        health.note::<()>(&Err(LogError::Rejected { index: 0, appended: 0, reason }));
+        assert_eq!(health.fault(), None);
+        health.note::<()>(&Err(LogError::Full("/x".into())));
+        assert!(health.fault().is_some_and(|why| why.contains("/x")));
+        health.note(&Ok(()));
+        assert_eq!(health.fault(), None);
+    }
+}

@@ -1,0 +1,53 @@
+//! Where the engine publishes its commits.
+
+use std::sync::{Arc, OnceLock, Weak};
+
+use lantern_core::{CommitSink, CommittedOffsets, PublishedCommit};
+use lantern_live::Hub;
+use tokio::sync::watch;
+
+/// Passes commits to the feed, notes their offsets in the log if it shows them to other
+/// programs, and wakes requests that wait for an offset.
+///
+/// The hub needs the engine to read tables, and the engine needs this to publish. So
+/// the hub is connected when both exist, before anything runs. The reference is weak;
+/// otherwise the two would keep each other, and the data folder, forever.
+pub(crate) struct Commits {
+    hub: OnceLock<Weak<Hub>>,
+    offsets: Option<Arc<dyn CommittedOffsets>>,
+    changed: watch::Sender<()>,
+}
+
+impl Commits {
+    pub(crate) fn new(offsets: Option<Arc<dyn CommittedOffsets>>) -> Self {
+        Self { hub: OnceLock::new(), offsets, changed: watch::Sender::new(()) }
+    }
+
+    pub(crate) fn connect(&self, hub: &Arc<Hub>) {
+        assert!(self.hub.set(Arc::downgrade(hub)).is_ok(), "the hub is connected once");
+    }
+
+    /// Changes with every commit and activation.
+    pub(crate) fn changed(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+}
+
+impl CommitSink for Commits {
+    fn committed(&self, commit: &Arc<PublishedCommit>) {
+        if let Some(hub) = self.hub.get().and_then(Weak::upgrade) {
+            hub.committed(commit);
+        }
+        if let Some(offsets) = &self.offsets {
+            offsets.note_offset(&commit.projection, commit.partition, commit.next);
+        }
+        self.changed.send_replace(());
+    }
+
+    fn activated(&self, projection: &str, epoch: Option<&str>) {
+        if let Some(hub) = self.hub.get().and_then(Weak::upgrade) {
+            hub.activated(projection, epoch);
+        }
+        self.changed.send_replace(());
+    }
+}

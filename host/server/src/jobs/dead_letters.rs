@@ -1,0 +1,205 @@
+//! Copies parked events to where the log stores dead letters, each at least once; the
+//! progress is stored in a file next to the state. Also has parked events retried that
+//! an operator names by these copies: in the shard that parked them, so that other
+//! readers of the event's topic do not receive them twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use lantern_core::{DeadLetter, DeadLetterName, DeadLetters, LogError, PartitionId};
+use lantern_engine::{EngineError, ParkedOutcome, ParkedSelection, ProjectionStatus};
+use thiserror::Error;
+
+use super::{every, until};
+use crate::app::App;
+use crate::problem::Problem;
+
+/// The interval between two passes.
+const EVERY: Duration = Duration::from_secs(1);
+/// The maximum number of events copied at once.
+const PAGE: usize = 500;
+
+/// For each shard, the key of the last parked event that was copied, in
+/// hexadecimal digits.
+type CopyProgress = BTreeMap<String, String>;
+
+/// Why parked events were not copied.
+#[derive(Debug, Error)]
+enum CopyError {
+    /// The parked events cannot be read.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The copies cannot be stored.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The file with the progress cannot be read or written.
+    #[error("`{}`: {source}", path.display())]
+    Progress {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+/// What became of the parked events that copies name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ResendCounts {
+    /// Copies read.
+    pub(crate) letters: u64,
+    /// Records among them that are not copies of this log's parked events.
+    pub(crate) foreign: u64,
+    /// Parked events that are now applied to the tables.
+    pub(crate) applied: u64,
+    /// Events that were retried and failed again.
+    pub(crate) failed: u64,
+    /// Events that were not retried because an event before them failed.
+    pub(crate) waiting: u64,
+    /// Events that are not parked, or no longer parked, in the active version.
+    pub(crate) gone: u64,
+}
+
+/// Copies parked events until the server stops.
+pub(super) async fn copy(app: Arc<App>, letters: Arc<dyn DeadLetters>, file: PathBuf) {
+    let mut ticks = every(EVERY);
+    while until(&app.tasks.stopping, ticks.tick()).await.is_some() {
+        let (app, letters, file) = (Arc::clone(&app), Arc::clone(&letters), file.clone());
+        let pass = tokio::task::spawn_blocking(move || copy_new(&app, &*letters, &file));
+        match pass.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "parked events were not copied"),
+            Err(error) => tracing::error!(%error, "copying parked events panicked"),
+        }
+    }
+}
+
+/// Copies the parked events that are not copied yet.
+fn copy_new(app: &App, to: &dyn DeadLetters, file: &Path) -> Result<(), CopyError> {
+    let projections = app.engine.status();
+    if projections.iter().all(|projection| parked(projection) == 0) {
+        return Ok(());
+    }
+    let mut progress = read(file)?;
+    for projection in &projections {
+        let Some(version) =
+            projection.versions.iter().find(|v| projection.active.as_ref() == Some(&v.id))
+        else {
+            continue;
+        };
+        for shard in version.shards.iter().filter(|shard| shard.parked > 0) {
+            let key = format!(
+                "{}/{}.{:x}/{}",
+                projection.name, version.id, version.created_us, shard.partition
+            );
+            loop {
+                let from = progress.get(&key).map(|mark| hex::decode(mark).unwrap_or_default());
+                let found = app.engine.parked_after(
+                    &projection.name,
+                    shard.partition,
+                    from.as_deref(),
+                    PAGE,
+                )?;
+                let Some((last, _)) = found.last() else { break };
+                let mark = hex::encode(last);
+                let letters: Vec<_> = found
+                    .into_iter()
+                    .map(|(_, record)| DeadLetter {
+                        projection: projection.name.clone(),
+                        version: version.id.clone(),
+                        partition: PartitionId(shard.partition),
+                        record,
+                    })
+                    .collect();
+                to.copy(&letters)?;
+                metrics::counter!("lantern_dead_letters_total").increment(letters.len() as u64);
+                progress.insert(key.clone(), mark);
+                write(file, &progress)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Retries the parked events that the dead letters name: those that no call has sent
+/// again before, or all of them with `from_beginning`. Blocks.
+///
+/// # Errors
+/// Why the dead letters cannot be read, or why a retry failed. Events that were retried
+/// before the error stay retried.
+pub(crate) fn resend(app: &App, from_beginning: bool) -> Result<ResendCounts, Problem> {
+    let Some(letters) = &app.log_services.dead_letters else {
+        let from = if from_beginning { "the beginning" } else { "the last call's end" };
+        let detail = format!("there is no dead-letter topic to read from {from}");
+        return Err(Problem::new("LAN-0219", detail));
+    };
+    let (mut counts, mut failed) = (ResendCounts::default(), None);
+    let read = letters.read_copies(from_beginning, &mut |page| match resend_page(
+        app,
+        page,
+        &mut counts,
+    ) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(problem) => {
+            failed = Some(problem);
+            ControlFlow::Break(())
+        }
+    })?;
+    failed.map_or(Ok(ResendCounts { letters: read.read, foreign: read.foreign, ..counts }), Err)
+}
+
+fn resend_page(
+    app: &App,
+    letters: &[DeadLetterName],
+    counts: &mut ResendCounts,
+) -> Result<(), Problem> {
+    let mut by_shard: BTreeMap<(&str, u32), BTreeSet<u64>> = BTreeMap::new();
+    for letter in letters {
+        let shard = (letter.projection.as_str(), letter.partition.0);
+        by_shard.entry(shard).or_default().insert(letter.offset.0);
+    }
+    for ((projection, partition), offsets) in by_shard {
+        let named = offsets.len() as u64;
+        let offsets = offsets.into_iter().collect();
+        let which = ParkedSelection { offsets, partition, ..ParkedSelection::default() };
+        let outcome = match app.engine.retry(projection, None, &which) {
+            Ok(outcome) => outcome,
+            // Deleted in the meantime.
+            Err(EngineError::NoProjection(_) | EngineError::NoVersion(..)) => {
+                ParkedOutcome::default()
+            }
+            Err(error) => return Err(error.into()),
+        };
+        counts.applied += outcome.done;
+        counts.failed += outcome.failed;
+        counts.waiting += outcome.waiting;
+        // Several parked timers may have the same offset.
+        counts.gone += named.saturating_sub(outcome.selected);
+    }
+    Ok(())
+}
+
+fn parked(projection: &ProjectionStatus) -> u64 {
+    projection.versions.iter().flat_map(|v| &v.shards).map(|shard| shard.parked).sum()
+}
+
+fn read(file: &Path) -> Result<CopyProgress, CopyError> {
+    let failed = |source| CopyError::Progress { path: file.to_path_buf(), source };
+    match std::fs::read(file) {
+        Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| failed(error.into())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(CopyProgress::new()),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Writes a temporary file and renames it. If a power loss undoes the write, some
+/// events are copied again.
+fn write(file: &Path, progress: &CopyProgress) -> Result<(), CopyError> {
+    let failed = |source| CopyError::Progress { path: file.to_path_buf(), source };
+    let aside = file.with_extension("json.new");
+    let bytes = serde_json::to_vec_pretty(progress).expect("maps of strings always encode");
+    std::fs::write(&aside, bytes).map_err(failed)?;
+    std::fs::rename(&aside, file).map_err(failed)
+}

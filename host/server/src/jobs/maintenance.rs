@@ -1,0 +1,91 @@
+//! Maintenance: retention of the log, and removal of unused plugins and instances.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lantern_core::{LogMaintenance, Offset, PartitionId};
+use lantern_engine::Engine;
+
+use super::{every, until};
+use crate::app::App;
+use crate::clock::now;
+
+/// Retention may keep up to this many events longer for a projection that does not
+/// subscribe to them: a commit per unwanted event would mean a sync per event.
+const RETENTION_LAG_EVENTS: u64 = 8_192;
+
+/// Deletes old events and unused plugins periodically, until the server stops.
+pub(super) async fn log_and_files(app: Arc<App>) {
+    let mut ticks = every(Duration::from_secs(app.config.upkeep.retention_s));
+    while until(&app.tasks.stopping, ticks.tick()).await.is_some() {
+        let app = Arc::clone(&app);
+        let work = tokio::task::spawn_blocking(move || run(&app));
+        if work.await.is_err() {
+            tracing::error!("maintenance panicked");
+        }
+    }
+}
+
+fn run(app: &App) {
+    // Offsets that other programs read, such as the lag of a Kafka consumer group, must
+    // be exact; the floor of retention may lag by a chunk.
+    let behind_min = if app.log_services.offsets.is_some() { 1 } else { RETENTION_LAG_EVENTS };
+    app.engine.commit_offsets(behind_min);
+    if let Some(maintenance) = &app.log_services.maintenance {
+        apply_retention(app, &**maintenance);
+    }
+    if let Err(error) = app.plugins.sweep(&app.engine) {
+        tracing::warn!(%error, "unused plugins could not be removed");
+    }
+    app.metrics.run_upkeep();
+}
+
+/// Deletes the events that are due.
+fn apply_retention(app: &App, log: &dyn LogMaintenance) {
+    let floors = floors(&app.engine, app.log.partitions());
+    let floor = |partition: PartitionId| floors[partition.0 as usize];
+    loop {
+        match log.maintain(now(), &floor) {
+            Ok(report) => {
+                for trimmed in &report.trimmed {
+                    tracing::info!(?trimmed, "retention deleted old events");
+                }
+                if !report.more || app.tasks.stopping.is_cancelled() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "retention could not delete old events");
+                return;
+            }
+        }
+    }
+}
+
+/// The offset from which each partition must be kept. Events that are not in the
+/// durable state of a version are never deleted, because after a crash its tables would
+/// be wrong.
+fn floors(engine: &Engine, partitions: u32) -> Vec<Option<Offset>> {
+    let mut floors = vec![None; partitions as usize];
+    let projections = engine.status();
+    for shard in projections.iter().flat_map(|p| &p.versions).flat_map(|v| &v.shards) {
+        if let Some(floor) = floors.get_mut(shard.partition as usize) {
+            let next = Offset(shard.durable);
+            *floor = Some(floor.map_or(next, |known: Offset| known.min(next)));
+        }
+    }
+    floors
+}
+
+/// Drops idle plugin instances, until the server stops.
+pub(super) async fn instances(app: Arc<App>) {
+    let idle = Duration::from_secs(app.config.upkeep.instance_idle_s);
+    let mut ticks = every((idle / 2).max(Duration::from_secs(1)));
+    while until(&app.tasks.stopping, ticks.tick()).await.is_some() {
+        let engine = Arc::clone(&app.engine);
+        let dropped = tokio::task::spawn_blocking(move || engine.drop_idle_instances(idle)).await;
+        if let Ok(dropped @ 1..) = dropped {
+            tracing::debug!(dropped, "dropped idle plugin instances");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Work that the server does on its own, parallel to requests, until it stops.
+
+pub(crate) mod dead_letters;
+mod heartbeats;
+mod maintenance;
+mod offsets;
+pub(crate) mod verification;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::App;
+use crate::data::DataDir;
+
+pub(crate) use offsets::note_all as note_last_offsets;
+
+/// Starts the jobs that the settings and the log ask for. They end when the server stops.
+pub(crate) fn start(tasks: &TaskTracker, app: &Arc<App>, data: &DataDir) {
+    tasks.spawn(maintenance::log_and_files(Arc::clone(app)));
+    tasks.spawn(maintenance::instances(Arc::clone(app)));
+    if let Some(offsets) = &app.log_services.offsets {
+        tasks.spawn(offsets::note(Arc::clone(app), Arc::clone(offsets)));
+    }
+    if let Some(letters) = &app.log_services.dead_letters {
+        let (app, letters) = (Arc::clone(app), Arc::clone(letters));
+        tasks.spawn(dead_letters::copy(app, letters, data.dead_letters()));
+    }
+    if app.config.upkeep.heartbeats {
+        tasks.spawn(heartbeats::append(Arc::clone(app)));
+    }
+    if app.config.verify.every_hours > 0 {
+        tasks.spawn(verification::at_times(Arc::clone(app)));
+    }
+}
+
+/// Ticks at intervals of `period`; ticks that were missed are not caught up on.
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+/// `work`, or `None` once the server stops.
+async fn until<T>(stopping: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = stopping.cancelled() => None,
+    }
+}

@@ -1,0 +1,42 @@
+//! Notes the next offsets of projections in the log, for other programs. Commits alone
+//! are not enough: there is none for events that a projection does not subscribe to,
+//! and none when a version is activated that has folded everything.
+
+use std::sync::Arc;
+
+use lantern_core::{CommittedOffsets, Offset, PartitionId};
+use lantern_engine::Engine;
+
+use super::{every, until};
+use crate::app::App;
+
+/// Notes the offsets as often as the log commits them, until the server stops.
+pub(super) async fn note(app: Arc<App>, offsets: Arc<dyn CommittedOffsets>) {
+    let mut ticks = every(offsets.commit_interval());
+    while until(&app.tasks.stopping, ticks.tick()).await.is_some() {
+        let (engine, offsets) = (Arc::clone(&app.engine), Arc::clone(&offsets));
+        let work = tokio::task::spawn_blocking(move || note_once(&engine, &*offsets));
+        if work.await.is_err() {
+            tracing::error!("noting offsets panicked");
+        }
+    }
+}
+
+/// Notes the offsets once more, before the log is closed. Blocks.
+pub(crate) fn note_all(app: &App) {
+    if let Some(offsets) = &app.log_services.offsets {
+        note_once(&app.engine, &**offsets);
+    }
+}
+
+/// Notes up to which offset the active versions are durable.
+fn note_once(engine: &Engine, offsets: &dyn CommittedOffsets) {
+    for projection in engine.status() {
+        let serving =
+            projection.versions.iter().find(|v| projection.active.as_ref() == Some(&v.id));
+        for shard in serving.iter().flat_map(|version| &version.shards) {
+            let (partition, next) = (PartitionId(shard.partition), Offset(shard.durable));
+            offsets.note_offset(&projection.name, partition, next);
+        }
+    }
+}

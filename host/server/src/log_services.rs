@@ -1,0 +1,22 @@
+//! What the configured log does besides reading and appending.
+
+use std::sync::Arc;
+
+use lantern_core::{CloseLog, CommittedOffsets, DeadLetters, Heartbeats, LogMaintenance};
+
+/// The services of the log in use. One that is `None` is not the server's task, or is
+/// not configured.
+#[derive(Clone)]
+pub(crate) struct LogServices {
+    /// Closes the log at shutdown.
+    pub(crate) closing: Arc<dyn CloseLog>,
+    /// Appends heartbeats to idle partitions.
+    pub(crate) heartbeats: Arc<dyn Heartbeats>,
+    /// Deletes old events. `None` over Kafka, where the broker does that.
+    pub(crate) maintenance: Option<Arc<dyn LogMaintenance>>,
+    /// Shows other programs how far projections have folded. `None` for the embedded
+    /// log, which no other program reads.
+    pub(crate) offsets: Option<Arc<dyn CommittedOffsets>>,
+    /// Stores copies of parked events. `None` without a dead-letter topic.
+    pub(crate) dead_letters: Option<Arc<dyn DeadLetters>>,
+}

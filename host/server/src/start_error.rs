@@ -1,0 +1,108 @@
+//! Why the server does not start.
+
+use std::error::Error;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use lantern_core::StoreError;
+use thiserror::Error;
+
+use crate::codes;
+use crate::config_error::ConfigError;
+
+/// Any error that can be sent between threads.
+type Cause = Box<dyn Error + Send + Sync>;
+
+/// Why the server does not start.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The settings cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Another process has the data folder open.
+    #[error("the data folder `{}` is in use by {}", path.display(), process(*pid))]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+        /// The process, if known.
+        pid: Option<u32>,
+    },
+    /// Without authentication every machine in reach could do everything.
+    #[error(
+        "`{0}` can be reached from other machines, and this server has no authentication: \
+         it listens on loopback addresses only"
+    )]
+    Public(SocketAddr),
+    /// The address is in use, or does not belong to this machine.
+    #[error("cannot listen on `{address}`: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's error.
+        source: std::io::Error,
+    },
+    /// The data folder, or something in it, cannot be opened.
+    #[error("cannot open `{}`: {source}", path.display())]
+    Data {
+        /// Its path.
+        path: PathBuf,
+        /// The cause.
+        source: Cause,
+    },
+    /// The folder belongs to another log.
+    #[error(
+        "the data folder belongs to {made} (`{}`), but the settings name {selected}: its state is that of another log",
+        path.display()
+    )]
+    OtherLog {
+        /// The file that shows it.
+        path: PathBuf,
+        /// The log that the folder belongs to.
+        made: &'static str,
+        /// The log that the settings name.
+        selected: &'static str,
+    },
+    /// The Kafka log cannot be opened.
+    #[error("{0}")]
+    Kafka(#[source] Cause),
+}
+
+impl StartError {
+    /// [`StartError::Data`] of `path`.
+    pub(crate) fn data(path: impl AsRef<Path>, cause: impl Into<Cause>) -> Self {
+        Self::Data { path: path.as_ref().to_path_buf(), source: cause.into() }
+    }
+
+    /// The error of opening the store in `path`.
+    pub(crate) fn store(path: PathBuf, error: StoreError) -> Self {
+        match error {
+            StoreError::InUse(path) => Self::InUse { path: path.into(), pid: None },
+            other => Self::data(path, other),
+        }
+    }
+
+    /// The stable code of this error in the documentation.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Config(_) => "LAN-0001",
+            Self::InUse { .. } => "LAN-0002",
+            Self::Public(_) => "LAN-0003",
+            Self::Listen { .. } => "LAN-0004",
+            Self::Data { .. } => "LAN-0005",
+            Self::OtherLog { .. } => "LAN-0006",
+            Self::Kafka(_) => "LAN-0007",
+        }
+    }
+
+    /// What to do about it, in one sentence.
+    #[must_use]
+    pub fn help(&self) -> &'static str {
+        codes::find(self.code()).map_or("", |code| code.help)
+    }
+}
+
+fn process(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another process".into(), |pid| format!("process {pid}"))
+}

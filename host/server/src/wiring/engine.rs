@@ -1,0 +1,66 @@
+//! Opens the engine over its ports.
+
+use std::sync::Arc;
+
+use lantern_core::{Log, Random};
+use lantern_engine::{Engine, Ports};
+
+use super::store::Stores;
+use crate::clock::SystemClock;
+use crate::commits::Commits;
+use crate::config::ServerConfig;
+use crate::plugins::Plugins;
+use crate::start_error::StartError;
+
+/// How much lower the priority of threads is that fold slow projections: if other
+/// threads want the whole processor, they still get a tenth of it.
+#[cfg(target_os = "linux")]
+const NICE: i32 = 10;
+
+/// Random numbers, seeded by the operating system.
+struct SystemRandom;
+
+impl Random for SystemRandom {
+    fn draw(&self) -> u64 {
+        fastrand::u64(..)
+    }
+}
+
+/// Opens the engine. It folds nothing until [`start`].
+pub(super) fn open(
+    config: &ServerConfig,
+    log: &Arc<dyn Log>,
+    stores: &Stores,
+    commits: &Arc<Commits>,
+) -> Result<Arc<Engine>, StartError> {
+    let ports = Ports {
+        log: Arc::clone(log),
+        stores: Arc::clone(&stores.state),
+        catalog: Arc::clone(&stores.catalog),
+        publish: Arc::<Commits>::clone(commits),
+        clock: Arc::new(SystemClock::new()),
+        random: Arc::new(SystemRandom),
+        plugins: Arc::<Plugins>::clone(&stores.plugins),
+    };
+    Engine::open(config.engine.clone(), ports)
+        .map_err(|error| StartError::data(&config.data, error))
+}
+
+/// Starts folding.
+pub(super) fn start(engine: &Arc<Engine>) {
+    engine.start_with(lower_priority);
+}
+
+/// Lowers the priority of the calling thread, which folds slow projections. Otherwise
+/// each of its steps would take a processor for milliseconds from the threads that
+/// answer requests, sync and serve readers.
+#[cfg(target_os = "linux")]
+fn lower_priority() {
+    if let Err(error) = rustix::process::nice(NICE) {
+        tracing::warn!(%error, "the priority of a folding thread could not be lowered");
+    }
+}
+
+/// On other systems a priority applies to the whole process.
+#[cfg(not(target_os = "linux"))]
+fn lower_priority() {}

@@ -1,0 +1,32 @@
+//! Listens, and serves the HTTP API.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::api;
+use crate::app::App;
+use crate::config::ServerConfig;
+use crate::start_error::StartError;
+
+/// Listens on the configured address. Without authentication that must be a loopback
+/// address.
+pub(super) async fn listen(config: &ServerConfig) -> Result<(TcpListener, SocketAddr), StartError> {
+    let address = config.http.listen;
+    if !address.ip().is_loopback() {
+        return Err(StartError::Public(address));
+    }
+    let refused = |source: std::io::Error| StartError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    Ok((listener, address))
+}
+
+/// Answers requests until the server stops.
+pub(super) fn serve(app: &Arc<App>, listener: TcpListener) -> JoinHandle<()> {
+    let router = api::router(Arc::clone(app));
+    let (http, stopping) = (app.config.http.clone(), app.tasks.stopping.clone());
+    tokio::spawn(async move { api::serve(listener, router, &http, stopping).await })
+}

@@ -1,0 +1,35 @@
+//! Opens the files of projections: state, catalogue and plugins.
+
+use std::sync::Arc;
+
+use lantern_core::{Catalog, StateStores};
+use lantern_plugin::PluginHost;
+use lantern_store::{CatalogFile, PluginFiles, StateDir};
+
+use crate::config::ServerConfig;
+use crate::data::DataDir;
+use crate::plugins::Plugins;
+use crate::start_error::StartError;
+
+/// The files of projections, opened.
+pub(super) struct Stores {
+    pub(super) state: Arc<dyn StateStores>,
+    pub(super) catalog: Arc<dyn Catalog>,
+    pub(super) plugins: Arc<Plugins>,
+}
+
+/// Opens them, and starts the plugin host.
+pub(super) fn open(config: &ServerConfig, data: &DataDir) -> Result<Stores, StartError> {
+    let state = StateDir::open(data.state(), config.store.clone())
+        .map_err(|error| StartError::store(data.state(), error))?;
+    let state: Arc<dyn StateStores> = Arc::new(state);
+    let catalog = CatalogFile::open(data.catalog())
+        .map_err(|error| StartError::store(data.catalog(), error))?;
+    let files = PluginFiles::open(data.plugins())
+        .map_err(|error| StartError::store(data.plugins(), error))?;
+    let mut plugin = config.plugin.clone();
+    plugin.cache_dir.get_or_insert_with(|| data.cache());
+    let host = PluginHost::new(plugin).map_err(|error| StartError::data(data.cache(), error))?;
+    let plugins = Arc::new(Plugins::new(files, host, Arc::clone(&state)));
+    Ok(Stores { state, catalog: Arc::new(catalog), plugins })
+}
