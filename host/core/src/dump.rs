@@ -109,11 +109,25 @@ pub fn write_to(store: &dyn ReadStore, out: &mut dyn Write) -> Result<(), DumpEr
 /// # Errors
 /// [`StoreError`] where the state cannot be read.
 pub fn hash(store: &dyn ReadStore) -> Result<String, StoreError> {
-    let mut sha = Sha256::new();
+    let mut sha = HashWriter(Sha256::new());
     match write_to(store, &mut sha) {
-        Ok(()) => Ok(sha.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+        Ok(()) => Ok(sha.0.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
         Err(DumpError::Store(e)) => Err(e),
         Err(DumpError::Write(e)) => Err(StoreError::Io(e.to_string())),
+    }
+}
+
+/// Hashes what is written.
+struct HashWriter(Sha256);
+
+impl io::Write for HashWriter {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

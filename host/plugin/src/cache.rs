@@ -10,12 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use sha2::{Digest as _, Sha256};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
 /// SHA-256 of an upload.
-pub(crate) type Sha = [u8; 32];
+pub(crate) type UploadHash = [u8; 32];
 
 /// What a cache file ends in, behind the code and its keyed hash. The code is an
 /// ELF image, which says itself where its parts are, so that nothing that follows
@@ -33,18 +34,18 @@ const ASIDE_SUFFIX: &str = "tmp";
 
 /// Code that this installation made. Only this module and the compiler's
 /// answer make one: [`Code::deserialize`] rests on it.
-pub(crate) struct Code(Held);
+pub(crate) struct CompiledCode(CachedCode);
 
-enum Held {
+enum CachedCode {
     Bytes(Vec<u8>),
     /// Of the cache. No process writes into a file there once it has its name.
     File(File),
 }
 
-impl Code {
+impl CompiledCode {
     /// Takes the answer of our own compiler.
     pub(crate) fn from_compiler(bytes: Vec<u8>) -> Self {
-        Self(Held::Bytes(bytes))
+        Self(CachedCode::Bytes(bytes))
     }
 
     /// Makes the code runnable.
@@ -66,8 +67,8 @@ impl Code {
         // written into. The engine itself refuses output of another version or setting.
         unsafe {
             match &self.0 {
-                Held::Bytes(bytes) => Component::deserialize(engine, bytes),
-                Held::File(file) => {
+                CachedCode::Bytes(bytes) => Component::deserialize(engine, bytes),
+                CachedCode::File(file) => {
                     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
                     Component::deserialize_file(engine, path)
                 }
@@ -77,16 +78,16 @@ impl Code {
 }
 
 /// The folder of compiled code for one engine.
-pub(crate) struct Cache {
+pub(crate) struct CodeCache {
     root: PathBuf,
     dir: PathBuf,
     engine: String,
     key: [u8; KEY_BYTES],
     bytes_max: u64,
-    aside: AtomicU64,
+    temporary_files: AtomicU64,
 }
 
-impl Cache {
+impl CodeCache {
     /// Opens `root`, with a key of its own, for the engine named `engine`.
     pub(crate) fn open(root: &Path, engine: &str, bytes_max: u64) -> io::Result<Self> {
         let dir = root.join(engine);
@@ -98,14 +99,14 @@ impl Cache {
             engine: engine.to_owned(),
             key,
             bytes_max,
-            aside: AtomicU64::new(0),
+            temporary_files: AtomicU64::new(0),
         };
-        cache.clear_aside()?;
+        cache.remove_temporary_files()?;
         Ok(cache)
     }
 
     /// The code of an upload, if it is there and ours.
-    pub(crate) fn load(&self, sha: &Sha) -> Option<Code> {
+    pub(crate) fn load(&self, sha: &UploadHash) -> Option<CompiledCode> {
         let path = self.path(sha);
         let (file, bytes) = match read(&path) {
             Ok(read) => read,
@@ -119,7 +120,7 @@ impl Cache {
         let ours = bytes.split_last_chunk::<END_BYTES>().is_some_and(|(code, end)| {
             !code.is_empty()
                 && end.ends_with(MAGIC)
-                && same(&end[..TAG_BYTES], &self.tag(sha, code))
+                && self.tag(sha, code).verify_slice(&end[..TAG_BYTES]).is_ok()
         });
         if !ours {
             tracing::warn!(
@@ -132,18 +133,18 @@ impl Cache {
         // Tells the clean-up what is in use; failing costs a compilation at most.
         let _ = file.set_modified(SystemTime::now());
         // Mapped, it takes no memory but for what runs of it.
-        Some(Code(Held::File(file)))
+        Some(CompiledCode(CachedCode::File(file)))
     }
 
     /// Keeps the code of an upload. Another process may do the same at once.
-    pub(crate) fn store(&self, sha: &Sha, code: &Code) -> io::Result<()> {
-        let Held::Bytes(code) = &code.0 else { return Ok(()) };
-        let number = self.aside.fetch_add(1, Ordering::Relaxed);
+    pub(crate) fn store(&self, sha: &UploadHash, code: &CompiledCode) -> io::Result<()> {
+        let CachedCode::Bytes(code) = &code.0 else { return Ok(()) };
+        let number = self.temporary_files.fetch_add(1, Ordering::Relaxed);
         let aside = self.dir.join(format!("{}-{}.{ASIDE_SUFFIX}", std::process::id(), number));
         let written = (|| {
             let mut file = File::options().write(true).create_new(true).mode(0o600).open(&aside)?;
             file.write_all(code)?;
-            file.write_all(&self.tag(sha, code))?;
+            file.write_all(&self.tag(sha, code).finalize().into_bytes())?;
             file.write_all(MAGIC)?;
             // No sync: a file torn by a power cut fails its hash and is created again.
             fs::rename(&aside, self.path(sha))
@@ -152,21 +153,27 @@ impl Cache {
             let _ = fs::remove_file(&aside);
         }
         written?;
-        self.make_room()
+        self.evict()
     }
 
-    fn path(&self, sha: &Sha) -> PathBuf {
+    fn path(&self, sha: &UploadHash) -> PathBuf {
         self.dir.join(hex::encode(sha)).with_extension(SUFFIX)
     }
 
-    fn tag(&self, sha: &Sha, code: &[u8]) -> [u8; TAG_BYTES] {
+    /// The keyed hash of `code`, which is in progress: `finalize` gives its bytes,
+    /// `verify_slice` compares them in constant time.
+    fn tag(&self, sha: &UploadHash, code: &[u8]) -> Hmac<Sha256> {
         // Lengths are fixed or come first, so no two inputs read alike.
         let engine = u64::try_from(self.engine.len()).expect("a short name").to_le_bytes();
-        hmac(&self.key, &[&engine, self.engine.as_bytes(), sha, code])
+        let mut hash = Hmac::new_from_slice(&self.key).expect("a key of any length is fine");
+        for part in [&engine[..], self.engine.as_bytes(), sha, code] {
+            hash.update(part);
+        }
+        hash
     }
 
     /// Removes what was used longest ago, of any engine, until the rest fits.
-    fn make_room(&self) -> io::Result<()> {
+    fn evict(&self) -> io::Result<()> {
         let mut files = Vec::new();
         let mut total = 0;
         for folder in fs::read_dir(&self.root)?.filter_map(Result::ok) {
@@ -192,7 +199,7 @@ impl Cache {
         Ok(())
     }
 
-    fn clear_aside(&self) -> io::Result<()> {
+    fn remove_temporary_files(&self) -> io::Result<()> {
         for entry in fs::read_dir(&self.dir)?.filter_map(Result::ok) {
             let path = entry.path();
             let old = entry
@@ -263,52 +270,39 @@ fn read_key(path: &Path) -> io::Result<Option<[u8; KEY_BYTES]>> {
     }
 }
 
-/// HMAC-SHA256 (RFC 2104).
-fn hmac(key: &[u8; KEY_BYTES], message: &[&[u8]]) -> [u8; TAG_BYTES] {
-    const BLOCK: usize = 64;
-    let pad = |byte: u8| {
-        let mut block = [byte; BLOCK];
-        block.iter_mut().zip(key).for_each(|(pad, key)| *pad ^= key);
-        block
-    };
-    let mut inner = Sha256::new().chain_update(pad(0x36));
-    message.iter().for_each(|part| inner.update(part));
-    Sha256::new().chain_update(pad(0x5C)).chain_update(inner.finalize()).finalize().into()
-}
-
-/// Compares without telling by its time where the difference is.
-fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |diff, (a, b)| diff | (a ^ b)) == 0
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
     use super::*;
 
+    /// Files of earlier releases must stay valid.
     #[test]
-    fn the_keyed_hash_is_hmac_sha256() {
-        // RFC 4231, test case 1, whose key of 20 bytes is filled up with zeros.
-        let mut key = [0; KEY_BYTES];
-        key[..20].fill(0x0B);
+    fn the_keyed_hash_covers_engine_upload_and_code_in_this_order() {
+        let root = tempfile::tempdir().unwrap();
+        let mut cache = cache(root.path(), 1 << 20);
+        cache.key = [0x0B; KEY_BYTES];
         assert_eq!(
-            hex::encode(hmac(&key, &[b"Hi ", b"There"])),
-            "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"
+            hex::encode(cache.tag(&[7; 32], b"code").finalize().into_bytes()),
+            "fa692cae5d7b694c3af53da8dd78e97d683614a6313c0314359439d5245caf0a"
         );
     }
 
-    fn cache(root: &Path, bytes_max: u64) -> Cache {
-        Cache::open(root, "engine", bytes_max).unwrap()
+    fn cache(root: &Path, bytes_max: u64) -> CodeCache {
+        CodeCache::open(root, "engine", bytes_max).unwrap()
     }
 
     #[test]
     fn what_was_stored_comes_back_and_every_flipped_bit_is_refused() {
         let root = tempfile::tempdir().unwrap();
         let sha = [7; 32];
-        cache(root.path(), 1 << 20).store(&sha, &Code::from_compiler(b"code".to_vec())).unwrap();
+        cache(root.path(), 1 << 20)
+            .store(&sha, &CompiledCode::from_compiler(b"code".to_vec()))
+            .unwrap();
         let again = cache(root.path(), 1 << 20);
-        let Some(Code(Held::File(file))) = again.load(&sha) else { panic!("it is not there") };
+        let Some(CompiledCode(CachedCode::File(file))) = again.load(&sha) else {
+            panic!("it is not there")
+        };
         assert!(file.metadata().unwrap().len() == (b"code".len() + END_BYTES) as u64);
         assert!(again.load(&[8; 32]).is_none());
 
@@ -333,7 +327,9 @@ mod tests {
     fn a_key_that_others_can_read_is_replaced() {
         let root = tempfile::tempdir().unwrap();
         let sha = [7; 32];
-        cache(root.path(), 1 << 20).store(&sha, &Code::from_compiler(b"code".to_vec())).unwrap();
+        cache(root.path(), 1 << 20)
+            .store(&sha, &CompiledCode::from_compiler(b"code".to_vec()))
+            .unwrap();
         let key = root.path().join("key");
         let before = fs::read(&key).unwrap();
         assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
@@ -343,10 +339,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_used_longest_ago_makes_room() {
+    fn the_least_recently_used_code_is_evicted() {
         let root = tempfile::tempdir().unwrap();
         let cache = cache(root.path(), 250);
-        let code = Code::from_compiler(vec![0; 60]);
+        let code = CompiledCode::from_compiler(vec![0; 60]);
         for (n, age_s) in [(1, 300), (2, 200), (3, 100)] {
             cache.store(&[n; 32], &code).unwrap();
             if let Ok(file) = File::open(cache.path(&[n; 32])) {

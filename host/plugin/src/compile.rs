@@ -14,7 +14,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
 use wasmtime::Engine;
 
-use crate::prepare::prepare;
+use crate::pipeline::prepare;
 use crate::{Compiler, LoadError, PluginConfig, engine};
 
 /// The argument that makes a program the compiling child.
@@ -37,7 +37,7 @@ const ANSWER_ERROR: u8 = 1;
 /// The child's order, as its second argument.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Order {
+struct CompileRequest {
     allow_wasi: bool,
     cpu_s: u64,
     memory_bytes: u64,
@@ -47,16 +47,16 @@ struct Order {
 pub(crate) struct Compilers {
     compiler: Compiler,
     wall: Duration,
-    order: Order,
+    request: CompileRequest,
     at_once: u32,
     queue_max: u32,
-    queue: Mutex<Queue>,
+    queue: Mutex<QueueCounts>,
     freed: Condvar,
-    begun: AtomicU64,
+    started: AtomicU64,
 }
 
 #[derive(Default)]
-struct Queue {
+struct QueueCounts {
     running: u32,
     waiting: u32,
 }
@@ -66,7 +66,7 @@ impl Compilers {
         Self {
             compiler: config.compiler.clone(),
             wall: Duration::from_secs(config.limits.compile_wall_s),
-            order: Order {
+            request: CompileRequest {
                 allow_wasi: config.allow_wasi,
                 cpu_s: config.limits.compile_cpu_s,
                 memory_bytes: config.limits.compile_memory_bytes,
@@ -75,23 +75,23 @@ impl Compilers {
             queue_max: config.compile_queue_max,
             queue: Mutex::default(),
             freed: Condvar::new(),
-            begun: AtomicU64::new(0),
+            started: AtomicU64::new(0),
         }
     }
 
     /// How many compilations were begun.
-    pub(crate) fn begun(&self) -> u64 {
-        self.begun.load(Ordering::Relaxed)
+    pub(crate) fn started(&self) -> u64 {
+        self.started.load(Ordering::Relaxed)
     }
 
     /// Wraps, checks and compiles `bytes` for `engine`. Waits while as many
     /// others are compiled as may be at once; each of them has a time limit.
     pub(crate) fn compile(&self, engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
-        let _turn = self.wait_for_turn()?;
-        self.begun.fetch_add(1, Ordering::Relaxed);
+        let _turn = self.wait_for_permit()?;
+        self.started.fetch_add(1, Ordering::Relaxed);
         let started = Instant::now();
         let result = match &self.compiler {
-            Compiler::InProcess => prepare(engine, bytes, self.order.allow_wasi),
+            Compiler::InProcess => prepare(engine, bytes, self.request.allow_wasi),
             Compiler::Child { command } => self.in_child(command.as_deref(), bytes),
         };
         metrics::histogram!("lantern_plugin_compile_seconds").record(started.elapsed());
@@ -100,7 +100,7 @@ impl Compilers {
         result
     }
 
-    fn wait_for_turn(&self) -> Result<Turn<'_>, LoadError> {
+    fn wait_for_permit(&self) -> Result<CompilePermit<'_>, LoadError> {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         if queue.running >= self.at_once {
             if queue.waiting >= self.queue_max {
@@ -113,15 +113,15 @@ impl Compilers {
             queue.waiting -= 1;
         }
         queue.running += 1;
-        Ok(Turn(self))
+        Ok(CompilePermit(self))
     }
 
     fn in_child(&self, command: Option<&Path>, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
         let command = command.map_or_else(this_program, |path| Ok(path.to_owned()))?;
-        let order = serde_json::to_string(&self.order).expect("three fields");
+        let request = serde_json::to_string(&self.request).expect("three fields");
         let mut child = Command::new(&command)
             .arg(CHILD_ARGUMENT)
-            .arg(order)
+            .arg(request)
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -139,15 +139,15 @@ impl Compilers {
             Some((&ANSWER_ERROR, error)) if status.success() => {
                 let error = serde_json::from_slice(error)
                     .map_err(|error| host(format!("the compiler's answer is garbled: {error}")))?;
-                Err(self.named(error))
+                Err(self.as_memory_error(error))
             }
-            _ => Err(self.why_it_died(status, &answer.stderr)),
+            _ => Err(self.exit_error(status, &answer.stderr)),
         }
     }
 
     /// Sends the upload and reads the answer, until the child closes its
     /// output or time is up.
-    fn converse(&self, child: &mut Child, bytes: &[u8]) -> Result<Answer, LoadError> {
+    fn converse(&self, child: &mut Child, bytes: &[u8]) -> Result<CompileReply, LoadError> {
         let mut stdin = child.stdin.take().expect("piped");
         let stdout = child.stdout.take().expect("piped");
         let stderr = child.stderr.take().expect("piped");
@@ -169,13 +169,13 @@ impl Compilers {
             }
             let stderr = errors.join().unwrap_or_default();
             stdout
-                .map(|stdout| Answer { stdout, stderr })
+                .map(|stdout| CompileReply { stdout, stderr })
                 .map_err(|_| LoadError::CompileWall { limit_s: self.wall.as_secs() })
         })
     }
 
     /// A compiler that was refused memory may report that itself.
-    fn named(&self, error: LoadError) -> LoadError {
+    fn as_memory_error(&self, error: LoadError) -> LoadError {
         match error {
             LoadError::Invalid { reason } if reason.contains("Cannot allocate memory") => {
                 self.out_of_memory()
@@ -185,10 +185,10 @@ impl Compilers {
     }
 
     fn out_of_memory(&self) -> LoadError {
-        LoadError::CompileMemory { limit_bytes: self.order.memory_bytes }
+        LoadError::CompileMemory { limit_bytes: self.request.memory_bytes }
     }
 
-    fn why_it_died(&self, status: ExitStatus, stderr: &[u8]) -> LoadError {
+    fn exit_error(&self, status: ExitStatus, stderr: &[u8]) -> LoadError {
         use std::os::unix::process::ExitStatusExt as _;
 
         let words = String::from_utf8_lossy(stderr);
@@ -196,7 +196,9 @@ impl Compilers {
         let cpu = [Signal::XCPU.as_raw(), Signal::KILL.as_raw()];
         match status.signal() {
             _ if words.contains("memory allocation of") => self.out_of_memory(),
-            Some(signal) if signal == cpu[0] => LoadError::CompileCpu { limit_s: self.order.cpu_s },
+            Some(signal) if signal == cpu[0] => {
+                LoadError::CompileCpu { limit_s: self.request.cpu_s }
+            }
             // Only the kernel kills it so: the system is out of memory.
             Some(signal) if signal == cpu[1] => self.out_of_memory(),
             Some(signal) => LoadError::CompilerBroke {
@@ -219,15 +221,15 @@ fn ends_by_itself(child: &mut Child) -> bool {
     false
 }
 
-struct Answer {
+struct CompileReply {
     stdout: Vec<u8>,
     stderr: Vec<u8>,
 }
 
 /// A place among those that compile at once.
-struct Turn<'a>(&'a Compilers);
+struct CompilePermit<'a>(&'a Compilers);
 
-impl Drop for Turn<'_> {
+impl Drop for CompilePermit<'_> {
     fn drop(&mut self) {
         self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).running -= 1;
         self.0.freed.notify_one();
@@ -240,12 +242,12 @@ impl Drop for Turn<'_> {
 /// this at once.
 #[must_use]
 pub fn compile_child_main() -> ExitCode {
-    let order = std::env::args().nth(2).and_then(|json| serde_json::from_str(&json).ok());
-    let Some(order) = order else {
+    let request = std::env::args().nth(2).and_then(|json| serde_json::from_str(&json).ok());
+    let Some(request) = request else {
         eprintln!("`{CHILD_ARGUMENT}` is how lantern starts itself to compile a plugin");
         return ExitCode::from(2);
     };
-    match child(&order) {
+    match child(&request) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");
@@ -254,12 +256,12 @@ pub fn compile_child_main() -> ExitCode {
     }
 }
 
-fn child(order: &Order) -> Result<(), Box<dyn std::error::Error>> {
-    limit_this_process(order)?;
+fn child(request: &CompileRequest) -> Result<(), Box<dyn std::error::Error>> {
+    limit_this_process(request)?;
     let mut upload = Vec::new();
     std::io::stdin().lock().read_to_end(&mut upload)?;
     let engine = engine::new().map_err(|error| format!("{error:#}"))?;
-    let answer = prepare(&engine, &upload, order.allow_wasi);
+    let answer = prepare(&engine, &upload, request.allow_wasi);
     let mut stdout = std::io::stdout().lock();
     match answer {
         Ok(code) => {
@@ -274,7 +276,7 @@ fn child(order: &Order) -> Result<(), Box<dyn std::error::Error>> {
     Ok(stdout.flush()?)
 }
 
-fn limit_this_process(order: &Order) -> rustix::io::Result<()> {
+fn limit_this_process(request: &CompileRequest) -> rustix::io::Result<()> {
     let limit = |resource, current, maximum| {
         rustix::process::setrlimit(
             resource,
@@ -287,8 +289,8 @@ fn limit_this_process(order: &Order) -> rustix::io::Result<()> {
     limit(Resource::Core, 0, 0)?;
     limit(Resource::Fsize, 0, 0)?;
     // The first limit says what it is by its signal; the second cannot be caught.
-    limit(Resource::Cpu, order.cpu_s, order.cpu_s + 1)?;
-    limit(Resource::As, order.memory_bytes, order.memory_bytes)?;
+    limit(Resource::Cpu, request.cpu_s, request.cpu_s + 1)?;
+    limit(Resource::As, request.memory_bytes, request.memory_bytes)?;
     rustix::process::nice(NICE)?;
     Ok(())
 }
@@ -327,10 +329,10 @@ mod tests {
             ..PluginConfig::default()
         };
         let compilers = Compilers::new(&config);
-        let turn = compilers.wait_for_turn().expect("no other compiles");
-        let error = compilers.wait_for_turn().err().expect("there is no room to wait");
+        let turn = compilers.wait_for_permit().expect("no other compiles");
+        let error = compilers.wait_for_permit().err().expect("there is no room to wait");
         assert!(matches!(error, LoadError::CompileQueue { waiting: 0 }), "{error}");
         drop(turn);
-        assert!(compilers.wait_for_turn().is_ok());
+        assert!(compilers.wait_for_permit().is_ok());
     }
 }

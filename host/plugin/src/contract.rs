@@ -125,7 +125,7 @@ pub(crate) fn no_projector(version: &str, exports: &[String]) -> LoadError {
     } else {
         names
     };
-    LoadError::NoProjector { wanted: format!("{PROJECTOR}@{version}"), exports }
+    LoadError::NoProjector { expected: format!("{PROJECTOR}@{version}"), exports }
 }
 
 /// The version of the contract this host has.
@@ -167,7 +167,7 @@ fn check_version(
     Err(LoadError::Version {
         name: name.into(),
         verb: verb.into(),
-        wanted: version.unwrap_or("none").into(),
+        expected: version.unwrap_or("none").into(),
         have: have.into(),
     })
 }
@@ -183,14 +183,14 @@ fn check_functions(
         return Ok(());
     };
     let expected = &contract.resolve.interfaces[expected];
-    for (function, found) in &resolve.interfaces[id].functions {
-        let Some(wanted) = expected.functions.get(function) else {
+    for (function, actual) in &resolve.interfaces[id].functions {
+        let Some(expected) = expected.functions.get(function) else {
             return Err(LoadError::Import {
                 name: format!("{name}#{function}"),
                 have: format!("it has {}", list(expected.functions.keys().map(String::as_str))),
             });
         };
-        check_signature(contract, resolve, &format!("{name}#{function}"), (found, wanted))?;
+        check_signature(contract, resolve, &format!("{name}#{function}"), (actual, expected))?;
     }
     Ok(())
 }
@@ -200,14 +200,14 @@ fn check_projector_is_whole(
     resolve: &Resolve,
     id: InterfaceId,
 ) -> Result<(), LoadError> {
-    let wanted = contract.interface(PROJECTOR).expect("the contract has a projector");
-    let missing = contract.resolve.interfaces[wanted]
+    let expected = contract.interface(PROJECTOR).expect("the contract has a projector");
+    let missing = contract.resolve.interfaces[expected]
         .functions
         .keys()
         .find(|name| !resolve.interfaces[id].functions.contains_key(*name));
     match missing {
         Some(name) => Err(LoadError::NoProjector {
-            wanted: format!("{PROJECTOR}@{}#{name}", contract.version),
+            expected: format!("{PROJECTOR}@{}#{name}", contract.version),
             exports: list(resolve.interfaces[id].functions.keys().map(String::as_str)),
         }),
         None => Ok(()),
@@ -218,23 +218,23 @@ fn check_signature(
     contract: &Contract,
     resolve: &Resolve,
     function: &str,
-    (found, wanted): (&Function, &Function),
+    (actual, expected): (&Function, &Function),
 ) -> Result<(), LoadError> {
     let spell = |resolve, function, deep| {
-        let mut speller = Speller { resolve, deep, text: String::new() };
+        let mut speller = TypeFormatter { resolve, deep, text: String::new() };
         speller.function(function);
         speller.text
     };
-    let deep = [spell(resolve, found, true), spell(&contract.resolve, wanted, true)];
+    let deep = [spell(resolve, actual, true), spell(&contract.resolve, expected, true)];
     if deep[0] == deep[1] {
         return Ok(());
     }
-    let short = [spell(resolve, found, false), spell(&contract.resolve, wanted, false)];
+    let short = [spell(resolve, actual, false), spell(&contract.resolve, expected, false)];
     // Where only something within a named type differs, spell the types out.
-    let [found, expected] = if short[0] == short[1] { deep } else { short };
+    let [actual, expected] = if short[0] == short[1] { deep } else { short };
     Err(LoadError::Signature {
         function: function.into(),
-        found,
+        actual,
         expected,
         version: contract.version.clone(),
     })
@@ -282,13 +282,13 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 
 /// Spells types as WIT does: named ones by name, or with all they consist of,
 /// for comparison.
-struct Speller<'a> {
+struct TypeFormatter<'a> {
     resolve: &'a Resolve,
     deep: bool,
     text: String,
 }
 
-impl Speller<'_> {
+impl TypeFormatter<'_> {
     fn function(&mut self, function: &Function) {
         self.text.push_str("func(");
         for (index, param) in function.params.iter().enumerate() {
@@ -352,12 +352,12 @@ impl Speller<'_> {
                 self.fields("flags", flags.flags.iter().map(|flag| (flag.name.as_str(), None)));
             }
             TypeDefKind::Tuple(tuple) => {
-                self.of("tuple", tuple.types.iter().map(Some));
+                self.list("tuple", tuple.types.iter().map(Some));
             }
-            TypeDefKind::Option(of) => self.of("option", [Some(of)].into_iter()),
-            TypeDefKind::List(of) => self.of("list", [Some(of)].into_iter()),
+            TypeDefKind::Option(of) => self.list("option", [Some(of)].into_iter()),
+            TypeDefKind::List(of) => self.list("list", [Some(of)].into_iter()),
             TypeDefKind::Result(result) => {
-                self.of("result", [result.ok.as_ref(), result.err.as_ref()].into_iter());
+                self.list("result", [result.ok.as_ref(), result.err.as_ref()].into_iter());
             }
             TypeDefKind::Handle(Handle::Own(id) | Handle::Borrow(id)) => {
                 self.text.push_str(def.kind.as_str());
@@ -384,7 +384,7 @@ impl Speller<'_> {
         self.text.push_str(" }");
     }
 
-    fn of<'t>(&mut self, what: &str, types: impl Iterator<Item = Option<&'t Type>>) {
+    fn list<'t>(&mut self, what: &str, types: impl Iterator<Item = Option<&'t Type>>) {
         let _ = write!(self.text, "{what}<");
         for (index, ty) in types.enumerate() {
             self.text.push_str(if index == 0 { "" } else { ", " });
@@ -402,13 +402,13 @@ mod tests {
     use super::*;
 
     fn check(name: &str, allow_wasi: bool, expected: &str) {
-        let said = check_import(name, allow_wasi)
+        let message = check_import(name, allow_wasi)
             .map_or_else(|e| format!("{} {e}", e.code()), |()| "fine".into());
-        assert!(said.contains(expected), "{name}: {said} does not say {expected}");
+        assert!(message.contains(expected), "{name}: {message} does not say {expected}");
     }
 
     #[test]
-    fn an_import_is_fine_or_told_in_words() {
+    fn an_import_is_accepted_or_refused_with_a_reason() {
         check("lantern:projection/tables@0.2.0", false, "fine");
         check("lantern:projection/types@0.2.7", false, "fine");
         check("lantern:projection/tables@0.1.0", true, "made for version 0.1.0 of the contract");

@@ -113,7 +113,7 @@ fn operator_cost() -> OperatorCost {
 /// Names the engine's compiled code: two engines with one name can run each
 /// other's.
 pub(crate) fn id(engine: &Engine) -> String {
-    let mut hasher = Sha(Sha256::new());
+    let mut hasher = Sha256Hasher(Sha256::new());
     BUILD.hash(&mut hasher);
     engine.precompile_compatibility_hash().hash(&mut hasher);
     hex::encode(&hasher.0.finalize()[..8])
@@ -136,9 +136,9 @@ pub(crate) fn tick(engine: &Engine) -> std::io::Result<()> {
 }
 
 /// SHA-256 as a [`Hasher`], for a name that is stable over processes.
-struct Sha(Sha256);
+struct Sha256Hasher(Sha256);
 
-impl Hasher for Sha {
+impl Hasher for Sha256Hasher {
     fn write(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }

@@ -27,10 +27,10 @@ pub enum PluginHostError {
 #[non_exhaustive]
 pub enum LoadError {
     /// Something else than WebAssembly.
-    #[error("this is not WebAssembly: {found}; upload the .wasm file that your compiler made")]
+    #[error("this is not WebAssembly: {actual}; upload the .wasm file that your compiler made")]
     NotWasm {
         /// What it is, or begins with.
-        found: String,
+        actual: String,
     },
     /// Longer than the limit.
     #[error(
@@ -90,7 +90,7 @@ pub enum LoadError {
     },
     /// It was made for another version of the contract.
     #[error(
-        "the plugin was made for version {wanted} of the contract (it {verb} `{name}`), and this \
+        "the plugin was made for version {expected} of the contract (it {verb} `{name}`), and this \
          host has version {have}"
     )]
     Version {
@@ -99,7 +99,7 @@ pub enum LoadError {
         /// `imports` or `exports`.
         verb: String,
         /// The plugin's version.
-        wanted: String,
+        expected: String,
         /// The host's.
         have: String,
     },
@@ -113,14 +113,14 @@ pub enum LoadError {
     },
     /// A function has other parameters or results than in the contract.
     #[error(
-        "`{function}` is `{found}` in the plugin, but `{expected}` in version {version} of the \
+        "`{function}` is `{actual}` in the plugin, but `{expected}` in version {version} of the \
          contract"
     )]
     Signature {
         /// Interface and function.
         function: String,
         /// In the plugin.
-        found: String,
+        actual: String,
         /// In the contract.
         expected: String,
         /// The contract's version.
@@ -128,11 +128,11 @@ pub enum LoadError {
     },
     /// It is no projection.
     #[error(
-        "the component does not export `{wanted}`, so it is no projection; it exports {exports}"
+        "the component does not export `{expected}`, so it is no projection; it exports {exports}"
     )]
     NoProjector {
         /// The interface that is missing.
-        wanted: String,
+        expected: String,
         /// What there is.
         exports: String,
     },

@@ -10,11 +10,11 @@ use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, Linker};
 
 use crate::bindings::v0_2::{Projection, ProjectionPre};
-use crate::cache::{Cache, Code, Sha};
+use crate::cache::{CodeCache, CompiledCode, UploadHash};
 use crate::compile::Compilers;
 use crate::instance::{Linked, LoadedPlugin};
-use crate::sniff::sniff;
-use crate::state::State;
+use crate::store_data::GuestState;
+use crate::upload_format::detect_format;
 use crate::{LoadError, PluginConfig, PluginHostError, PluginLimits, contract, engine, wasi};
 
 /// The engine that all plugins run in, and the code they share.
@@ -23,18 +23,18 @@ pub struct PluginHost {
     limits: Arc<PluginLimits>,
     allow_wasi: bool,
     compilers: Compilers,
-    cache: Option<Cache>,
+    cache: Option<CodeCache>,
     /// Links the contract alone.
-    bare: Linker<State>,
+    bare: Linker<GuestState>,
     /// Links the contract and WASI.
-    with_wasi: Linker<State>,
+    with_wasi: Linker<GuestState>,
     /// What is loaded, by upload. A slot is held while its code is made, so
     /// that many who ask for the same at once wait for one compilation.
-    slots: Mutex<HashMap<Sha, Arc<Slot>>>,
+    slots: Mutex<HashMap<UploadHash, Arc<SharedCode>>>,
 }
 
 /// Code that may be in use.
-type Slot = Mutex<Weak<Linked>>;
+type SharedCode = Mutex<Weak<Linked>>;
 
 impl PluginHost {
     /// Starts the engine.
@@ -48,7 +48,7 @@ impl PluginHost {
         engine::tick(&engine).map_err(|error| PluginHostError::Engine(error.to_string()))?;
         let cache = match &config.cache_dir {
             Some(dir) => {
-                let opened = Cache::open(dir, &engine::id(&engine), config.cache_bytes_max);
+                let opened = CodeCache::open(dir, &engine::id(&engine), config.cache_bytes_max);
                 Some(opened.map_err(|error| PluginHostError::Cache {
                     path: dir.display().to_string(),
                     reason: error.to_string(),
@@ -85,7 +85,7 @@ impl PluginHost {
         if parameters.len() > limit {
             return Err(LoadError::ParametersTooLarge { bytes: parameters.len(), limit });
         }
-        sniff(bytes)?;
+        detect_format(bytes)?;
         let linked = self.linked(bytes)?;
         Ok(Arc::new(LoadedPlugin::load(linked, parameters)?))
     }
@@ -94,7 +94,7 @@ impl PluginHost {
     /// or cached.
     #[must_use]
     pub fn compiled(&self) -> u64 {
-        self.compilers.begun()
+        self.compilers.started()
     }
 
     /// The linked code of an upload: in use, cached or compiled.
@@ -111,20 +111,20 @@ impl PluginHost {
         Ok(linked)
     }
 
-    fn slot(&self, sha: Sha) -> Arc<Slot> {
+    fn slot(&self, sha: UploadHash) -> Arc<SharedCode> {
         let mut slots = lock(&self.slots);
         // Only slots without a holder and whose code is unused are forgotten.
         slots.retain(|_, slot| Arc::strong_count(slot) > 1 || lock(slot).strong_count() > 0);
         Arc::clone(slots.entry(sha).or_default())
     }
 
-    fn make(&self, sha: &Sha, bytes: &[u8]) -> Result<Linked, LoadError> {
+    fn make(&self, sha: &UploadHash, bytes: &[u8]) -> Result<Linked, LoadError> {
         if let Some(component) = self.cached(sha) {
             hit("disk");
             return self.link(&component);
         }
         metrics::counter!("lantern_plugin_cache_misses_total").increment(1);
-        let code = Code::from_compiler(self.compilers.compile(&self.engine, bytes)?);
+        let code = CompiledCode::from_compiler(self.compilers.compile(&self.engine, bytes)?);
         let component = code
             .deserialize(&self.engine)
             .map_err(|error| LoadError::Host { reason: format!("{error:#}") })?;
@@ -140,7 +140,7 @@ impl PluginHost {
     }
 
     /// The code of an upload as the cache has it.
-    fn cached(&self, sha: &Sha) -> Option<Component> {
+    fn cached(&self, sha: &UploadHash) -> Option<Component> {
         let code = self.cache.as_ref()?.load(sha)?;
         let loaded = code.deserialize(&self.engine);
         loaded
@@ -170,9 +170,9 @@ impl PluginHost {
     }
 }
 
-fn linker(engine: &Engine, wasi: bool) -> wasmtime::Result<Linker<State>> {
+fn linker(engine: &Engine, wasi: bool) -> wasmtime::Result<Linker<GuestState>> {
     let mut linker = Linker::new(engine);
-    Projection::add_to_linker::<State, HasSelf<State>>(&mut linker, |state| state)?;
+    Projection::add_to_linker::<GuestState, HasSelf<GuestState>>(&mut linker, |state| state)?;
     if wasi {
         wasi::add_to_linker(&mut linker)?;
     }

@@ -14,7 +14,7 @@ use wasmtime::{Engine, Store, Trap, WasmBacktrace};
 use crate::bindings::v0_2::lantern::projection::types;
 use crate::bindings::v0_2::{Projection, ProjectionPre};
 use crate::engine::EPOCH_TICK;
-use crate::state::{CallEnd, State, in_words, shortage};
+use crate::store_data::{CallEnd, GuestState, in_words, shortage};
 use crate::{LoadError, PluginLimits, manifest};
 
 /// The longest backtrace handed on, in bytes.
@@ -24,7 +24,7 @@ const BACKTRACE_BYTES_MAX: usize = 8 << 10;
 pub(crate) struct Linked {
     pub(crate) engine: Engine,
     pub(crate) limits: Arc<PluginLimits>,
-    pub(crate) pre: ProjectionPre<State>,
+    pub(crate) pre: ProjectionPre<GuestState>,
     /// Whether it imports WASI.
     pub(crate) wasi: bool,
 }
@@ -39,7 +39,7 @@ pub(crate) struct LoadedPlugin {
 /// Why `setup` gave no manifest.
 enum SetupError {
     /// It said so.
-    Said(String),
+    Refused(String),
     /// No instance could be made within the limits.
     Start(String),
     /// The machine gave no memory or address space.
@@ -56,7 +56,7 @@ impl LoadedPlugin {
         let limit = linked.limits.fuel_setup;
         let setup = || match linked.start(parameters) {
             Ok((_, manifest)) => Ok(manifest),
-            Err(SetupError::Said(message)) => Err(LoadError::Setup { message }),
+            Err(SetupError::Refused(message)) => Err(LoadError::Setup { message }),
             Err(SetupError::Start(reason)) => Err(LoadError::Instance { reason }),
             Err(SetupError::Shortage(reason)) => Err(LoadError::Host { reason }),
             Err(SetupError::Manifest(error)) => Err(LoadError::Manifest(error)),
@@ -86,7 +86,7 @@ impl Plugin for LoadedPlugin {
     fn instantiate(&self) -> Result<Box<dyn Instance>, InstantiateError> {
         let (instance, manifest) =
             self.linked.start(&self.parameters).map_err(|error| match error {
-                SetupError::Said(message) => InstantiateError::Setup(message),
+                SetupError::Refused(message) => InstantiateError::Setup(message),
                 SetupError::Start(reason) | SetupError::Shortage(reason) => {
                     InstantiateError::Host(reason)
                 }
@@ -108,7 +108,7 @@ impl Linked {
         parameters: &str,
     ) -> Result<(RunningInstance, Manifest), SetupError> {
         let limits = &self.limits;
-        let mut store = Store::new(&self.engine, State::new(Arc::clone(limits), self.wasi));
+        let mut store = Store::new(&self.engine, GuestState::new(Arc::clone(limits), self.wasi));
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(limits.host_call_bytes_max);
         store.set_max_component_handles(limits.handles_max);
@@ -126,11 +126,14 @@ impl Linked {
         let manifest = match answer {
             Ok(Ok(manifest)) => manifest::convert(manifest).map_err(SetupError::Manifest)?,
             Ok(Err(message)) => {
-                return Err(SetupError::Said(store.data().cut(&message).to_owned()));
+                return Err(SetupError::Refused(store.data().cut(&message).to_owned()));
             }
             Err(error) => {
-                let call =
-                    Call { fuel: limits.fuel_setup, key: "plugin.limits.fuel_setup", host_fuel };
+                let call = CallFuel {
+                    fuel: limits.fuel_setup,
+                    key: "plugin.limits.fuel_setup",
+                    host_fuel,
+                };
                 return Err(SetupError::Trapped(ended(store.data(), &error, &call)));
             }
         };
@@ -151,7 +154,7 @@ impl Linked {
 }
 
 /// Gives the next call its fuel and its time on the clock.
-fn ready(store: &mut Store<State>, fuel: u64) {
+fn ready(store: &mut Store<GuestState>, fuel: u64) {
     store.set_fuel(fuel).expect("the engine counts fuel");
     let ms = u128::from(store.data().limits.apply_ms);
     let ticks = u64::try_from(ms.div_ceil(EPOCH_TICK.as_millis())).unwrap_or(u64::MAX);
@@ -159,10 +162,10 @@ fn ready(store: &mut Store<State>, fuel: u64) {
     store.set_epoch_deadline(ticks.saturating_add(1));
 }
 
-fn start_error(store: &Store<State>, error: &wasmtime::Error) -> SetupError {
+fn start_error(store: &Store<GuestState>, error: &wasmtime::Error) -> SetupError {
     if error.is::<Trap>() || error.is::<CallEnd>() {
         let fuel = store.data().limits.fuel_setup;
-        let call = Call { fuel, key: "plugin.limits.fuel_setup", host_fuel: 0 };
+        let call = CallFuel { fuel, key: "plugin.limits.fuel_setup", host_fuel: 0 };
         return SetupError::Trapped(ended(store.data(), error, &call));
     }
     if let Some(what) = &store.data().memory.refused {
@@ -186,7 +189,7 @@ fn start_error(store: &Store<State>, error: &wasmtime::Error) -> SetupError {
 
 /// An instance that has been set up.
 struct RunningInstance {
-    store: Store<State>,
+    store: Store<GuestState>,
     guest: Projection,
     /// Another load of the same upload shares its code while this runs.
     _linked: Arc<Linked>,
@@ -226,7 +229,7 @@ impl Instance for RunningInstance {
             Ok(Ok(())) => Ok(()),
             Ok(Err(failure)) => Err(self.failed(batch, failure)),
             Err(error) => {
-                let call = Call { fuel, key: "engine.fuel_event", host_fuel };
+                let call = CallFuel { fuel, key: "engine.fuel_event", host_fuel };
                 Err(ended(self.store.data(), &error, &call))
             }
         };
@@ -259,8 +262,8 @@ impl RunningInstance {
         let members = decode_members(&self.members, &columns.data);
         let members: Vec<_> = members.iter().map(lower_member).collect();
         // The host may need more than the guest asked for.
-        let (asked, none) = (self.attributes, Column::new());
-        let lower = |asked: bool, column| lower(if asked { column } else { &none });
+        let (requested, none) = (self.attributes, Column::new());
+        let lower = |requested: bool, column| lower(if requested { column } else { &none });
         let type_names: Vec<_> = events.type_names().iter().map(String::as_str).collect();
         let batch = types::Batch {
             partition: batch.partition.0,
@@ -271,14 +274,14 @@ impl RunningInstance {
             watermarks: &self.watermarks,
             type_names: &type_names,
             types: events.types(),
-            id: lower(asked.id, &columns.id),
-            source: lower(asked.source, &columns.source),
-            subject: lower(asked.subject, &columns.subject),
-            tenant: lower(asked.tenant, &columns.tenant),
-            dataschema: lower(asked.dataschema, &columns.dataschema),
-            datacontenttype: lower(asked.datacontenttype, &columns.datacontenttype),
-            extensions: lower(asked.extensions, &columns.extensions),
-            data: lower(asked.data, &columns.data),
+            id: lower(requested.id, &columns.id),
+            source: lower(requested.source, &columns.source),
+            subject: lower(requested.subject, &columns.subject),
+            tenant: lower(requested.tenant, &columns.tenant),
+            dataschema: lower(requested.dataschema, &columns.dataschema),
+            datacontenttype: lower(requested.datacontenttype, &columns.datacontenttype),
+            extensions: lower(requested.extensions, &columns.extensions),
+            data: lower(requested.data, &columns.data),
             members: &members,
         };
         self.guest.lantern_projection_projector().call_apply(&mut self.store, batch)
@@ -329,7 +332,7 @@ fn lower_member(column: &MemberColumn) -> types::MemberColumn<'_> {
 }
 
 /// What messages need about a call's fuel.
-struct Call {
+struct CallFuel {
     fuel: u64,
     /// The configuration's key that sets it.
     key: &'static str,
@@ -337,14 +340,14 @@ struct Call {
 }
 
 /// Why a call ended before its time.
-fn ended(state: &State, error: &wasmtime::Error, call: &Call) -> ApplyError {
+fn ended(state: &GuestState, error: &wasmtime::Error, call: &CallFuel) -> ApplyError {
     let backtrace = error.downcast_ref::<WasmBacktrace>().map(backtrace).unwrap_or_default();
     let trapped = |kind, message| {
         metrics::counter!("lantern_plugin_traps_total", "kind" => kind_name(kind)).increment(1);
         ApplyError::Trapped { kind, message, backtrace: backtrace.clone() }
     };
     let out_of_fuel = || {
-        let Call { fuel, key, host_fuel } = call;
+        let CallFuel { fuel, key, host_fuel } = call;
         let host = if *host_fuel > 0 {
             format!(", and {host_fuel} were for what it had the host do")
         } else {
@@ -368,20 +371,22 @@ fn ended(state: &State, error: &wasmtime::Error, call: &Call) -> ApplyError {
         }
         _ => {}
     }
-    let said = state.last_error().map(|text| format!("; it last said: {text}")).unwrap_or_default();
+    let last_message =
+        state.last_error().map(|text| format!("; it last said: {text}")).unwrap_or_default();
     let what = describe(state, error);
     match &state.memory.refused {
-        Some(refused) => {
-            trapped(TrapKind::Memory, format!("{what}, after it was refused {refused}{said}"))
-        }
+        Some(refused) => trapped(
+            TrapKind::Memory,
+            format!("{what}, after it was refused {refused}{last_message}"),
+        ),
         None => {
             let kind = what_kind(error);
-            trapped(kind, format!("{what}{said}"))
+            trapped(kind, format!("{what}{last_message}"))
         }
     }
 }
 
-fn describe(state: &State, error: &wasmtime::Error) -> String {
+fn describe(state: &GuestState, error: &wasmtime::Error) -> String {
     if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
         return format!("it ended itself with exit code {}", exit.0);
     }

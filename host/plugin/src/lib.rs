@@ -1,7 +1,7 @@
 //! Runs projection plugins: WebAssembly components in one engine, under limits
 //! of fuel, memory and time, with nothing within reach but the contract's calls.
 //!
-//! The way of an upload: [`PluginHost::load`] sniffs it, has it wrapped, checked
+//! [`PluginHost::load`] finds out the format of an upload, has it wrapped, checked
 //! and compiled in a child process ([`compile_child_main`]), links it once,
 //! sets it up twice and compares. What comes out is a [`lantern_core::Plugin`].
 //!
@@ -12,18 +12,18 @@
 
 mod bindings;
 mod cache;
-mod calls;
 mod compile;
 mod config;
 mod contract;
 mod engine;
 mod error;
 mod host;
+mod host_calls;
 mod instance;
 mod manifest;
-mod prepare;
-mod sniff;
-mod state;
+mod pipeline;
+mod store_data;
+mod upload_format;
 mod wasi;
 
 pub use compile::compile_child_main;

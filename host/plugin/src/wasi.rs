@@ -14,7 +14,7 @@ use wasmtime_wasi::p2::{
     DynOutputStream, DynPollable, OutputStream, Pollable, StreamError, StreamResult, subscribe,
 };
 
-use crate::state::{CallEnd, HOST_CALL_FUEL, HostFuel, State};
+use crate::store_data::{CallEnd, GuestState, HOST_CALL_FUEL, HostFuel};
 
 /// The interfaces linked, without their package's version.
 pub(crate) const INTERFACES: [&str; 20] = [
@@ -57,9 +57,9 @@ pub(crate) struct Wasi {
     table: ResourceTable,
     cli: WasiCliCtx,
     files: WasiFilesystemCtx,
-    clock: Clock,
-    random: Random,
-    output: Arc<Mutex<Output>>,
+    clock: GuestClock,
+    random: GuestRandom,
+    output: Arc<Mutex<GuestOutput>>,
     fuel: Arc<HostFuel>,
 }
 
@@ -72,8 +72,8 @@ impl Wasi {
             table,
             cli: WasiCliCtx::default(),
             files: WasiFilesystemCtx::default(),
-            clock: Clock { wall_us: 0, monotonic_ns: 0 },
-            random: Random { state: SEED },
+            clock: GuestClock { wall_us: 0, monotonic_ns: 0 },
+            random: GuestRandom { state: SEED },
             output: Arc::default(),
             fuel: Arc::clone(fuel),
         }
@@ -83,7 +83,7 @@ impl Wasi {
     pub(crate) fn begin(&mut self, watermark_us: i64, bytes_max: usize) {
         self.clock.wall_us = u64::try_from(watermark_us).unwrap_or(0);
         let mut output = lock(&self.output);
-        *output = Output { text: Vec::new(), bytes_max };
+        *output = GuestOutput { text: Vec::new(), bytes_max };
     }
 
     /// What the call wrote to standard output and error.
@@ -94,53 +94,53 @@ impl Wasi {
 }
 
 /// Links every one of [`INTERFACES`].
-pub(crate) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+pub(crate) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     let l = linker;
-    cli::environment::add_to_linker::<State, WasiCli>(l, cli_view)?;
-    cli::exit::add_to_linker::<State, WasiCli>(l, cli_view)?;
-    cli::stdin::add_to_linker::<State, WasiCli>(l, cli_view)?;
-    cli::stdout::add_to_linker::<State, HasSelf<Wasi>>(l, wasi)?;
-    cli::stderr::add_to_linker::<State, HasSelf<Wasi>>(l, wasi)?;
-    cli::terminal_input::add_to_linker::<State, WasiCli>(l, cli_view)?;
-    cli::terminal_output::add_to_linker::<State, WasiCli>(l, cli_view)?;
-    cli::terminal_stdin::add_to_linker::<State, WasiCli>(l, cli_view)?;
-    cli::terminal_stdout::add_to_linker::<State, WasiCli>(l, cli_view)?;
-    cli::terminal_stderr::add_to_linker::<State, WasiCli>(l, cli_view)?;
-    clocks::wall_clock::add_to_linker::<State, HasSelf<Wasi>>(l, wasi)?;
-    clocks::monotonic_clock::add_to_linker::<State, HasSelf<Wasi>>(l, wasi)?;
-    filesystem::preopens::add_to_linker::<State, WasiFilesystem>(l, files_view)?;
-    sync::filesystem::types::add_to_linker::<State, WasiFilesystem>(l, files_view)?;
-    io::error::add_to_linker::<State, Io>(l, |s| &mut wasi(s).table)?;
-    sync::io::poll::add_to_linker::<State, HasSelf<Wasi>>(l, wasi)?;
-    sync::io::streams::add_to_linker::<State, Io>(l, |s| &mut wasi(s).table)?;
-    random::random::add_to_linker::<State, HasSelf<Wasi>>(l, wasi)?;
-    random::insecure::add_to_linker::<State, HasSelf<Wasi>>(l, wasi)?;
-    random::insecure_seed::add_to_linker::<State, HasSelf<Wasi>>(l, wasi)?;
+    cli::environment::add_to_linker::<GuestState, WasiCli>(l, cli_view)?;
+    cli::exit::add_to_linker::<GuestState, WasiCli>(l, cli_view)?;
+    cli::stdin::add_to_linker::<GuestState, WasiCli>(l, cli_view)?;
+    cli::stdout::add_to_linker::<GuestState, HasSelf<Wasi>>(l, wasi)?;
+    cli::stderr::add_to_linker::<GuestState, HasSelf<Wasi>>(l, wasi)?;
+    cli::terminal_input::add_to_linker::<GuestState, WasiCli>(l, cli_view)?;
+    cli::terminal_output::add_to_linker::<GuestState, WasiCli>(l, cli_view)?;
+    cli::terminal_stdin::add_to_linker::<GuestState, WasiCli>(l, cli_view)?;
+    cli::terminal_stdout::add_to_linker::<GuestState, WasiCli>(l, cli_view)?;
+    cli::terminal_stderr::add_to_linker::<GuestState, WasiCli>(l, cli_view)?;
+    clocks::wall_clock::add_to_linker::<GuestState, HasSelf<Wasi>>(l, wasi)?;
+    clocks::monotonic_clock::add_to_linker::<GuestState, HasSelf<Wasi>>(l, wasi)?;
+    filesystem::preopens::add_to_linker::<GuestState, WasiFilesystem>(l, files_view)?;
+    sync::filesystem::types::add_to_linker::<GuestState, WasiFilesystem>(l, files_view)?;
+    io::error::add_to_linker::<GuestState, WasiIo>(l, |s| &mut wasi(s).table)?;
+    sync::io::poll::add_to_linker::<GuestState, HasSelf<Wasi>>(l, wasi)?;
+    sync::io::streams::add_to_linker::<GuestState, WasiIo>(l, |s| &mut wasi(s).table)?;
+    random::random::add_to_linker::<GuestState, HasSelf<Wasi>>(l, wasi)?;
+    random::insecure::add_to_linker::<GuestState, HasSelf<Wasi>>(l, wasi)?;
+    random::insecure_seed::add_to_linker::<GuestState, HasSelf<Wasi>>(l, wasi)?;
     Ok(())
 }
 
-fn wasi(state: &mut State) -> &mut Wasi {
+fn wasi(state: &mut GuestState) -> &mut Wasi {
     state.wasi.as_mut().expect("a component that imports WASI is given it")
 }
 
-fn cli_view(state: &mut State) -> WasiCliCtxView<'_> {
+fn cli_view(state: &mut GuestState) -> WasiCliCtxView<'_> {
     let wasi = wasi(state);
     WasiCliCtxView { ctx: &mut wasi.cli, table: &mut wasi.table }
 }
 
-fn files_view(state: &mut State) -> WasiFilesystemCtxView<'_> {
+fn files_view(state: &mut GuestState) -> WasiFilesystemCtxView<'_> {
     let wasi = wasi(state);
     WasiFilesystemCtxView { ctx: &mut wasi.files, table: &mut wasi.table }
 }
 
-struct Io;
+struct WasiIo;
 
-impl HasData for Io {
+impl HasData for WasiIo {
     type Data<'a> = &'a mut ResourceTable;
 }
 
 /// Time as a function of the log.
-struct Clock {
+struct GuestClock {
     /// Microseconds since 1970.
     wall_us: u64,
     /// Goes on by one with every look, from 1: Go takes 0 for broken, and a
@@ -178,7 +178,7 @@ impl clocks::monotonic_clock::Host for Wasi {
     fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
         self.fuel.charge(STREAM_FUEL, 0)?;
         self.clock.monotonic_ns = self.clock.monotonic_ns.max(when);
-        let ready = self.table.push(Ready)?;
+        let ready = self.table.push(CompletedWait)?;
         subscribe(&mut self.table, ready)
     }
 
@@ -211,19 +211,19 @@ impl sync::io::poll::HostPollable for Wasi {
 }
 
 /// A wait that is over.
-struct Ready;
+struct CompletedWait;
 
 #[wasmtime_wasi::async_trait]
-impl Pollable for Ready {
+impl Pollable for CompletedWait {
     async fn ready(&mut self) {}
 }
 
 /// SplitMix64 from a fixed seed.
-struct Random {
+struct GuestRandom {
     state: u64,
 }
 
-impl Random {
+impl GuestRandom {
     fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.state;
@@ -285,13 +285,13 @@ impl random::insecure_seed::Host for Wasi {
 
 /// What a call wrote, up to a limit; the rest is dropped.
 #[derive(Default)]
-struct Output {
+struct GuestOutput {
     text: Vec<u8>,
     bytes_max: usize,
 }
 
 struct OutputPipe {
-    output: Arc<Mutex<Output>>,
+    output: Arc<Mutex<GuestOutput>>,
     fuel: Arc<HostFuel>,
 }
 
@@ -345,6 +345,6 @@ impl cli::stderr::Host for Wasi {
     }
 }
 
-fn lock(output: &Mutex<Output>) -> std::sync::MutexGuard<'_, Output> {
+fn lock(output: &Mutex<GuestOutput>) -> std::sync::MutexGuard<'_, GuestOutput> {
     output.lock().unwrap_or_else(PoisonError::into_inner)
 }

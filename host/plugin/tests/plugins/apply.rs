@@ -244,7 +244,7 @@ fn work_the_host_does_is_fuel_too() {
 }
 
 #[test]
-fn the_clock_ends_what_fuel_does_not_and_blames_nobody() {
+fn the_clock_ends_a_call_that_fuel_does_not_and_no_event_is_blamed() {
     let limits = PluginLimits { apply_ms: 1, ..PluginLimits::default() };
     let guest = Guest::new().apply("(loop $forever (br $forever))");
     let plugin = host_with(limits).load(&guest.build(), "").unwrap();
@@ -291,7 +291,7 @@ fn a_failure_names_its_event_or_none() {
 }
 
 #[test]
-fn memory_past_the_limit_is_refused_and_told_if_the_guest_gives_up() {
+fn memory_beyond_the_limit_is_refused_and_named_if_the_guest_aborts() {
     let grow = "(if (i32.ge_s (memory.grow (i32.const 1024)) (i32.const 0)) (then unreachable))";
     let small = PluginLimits { memory_bytes_max: 4 << 20, ..PluginLimits::default() };
     // A guest that copes is not punished.

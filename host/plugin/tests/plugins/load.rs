@@ -71,7 +71,7 @@ fn the_manifest_arrives_whole() {
 }
 
 #[test]
-fn a_component_is_taken_as_well_as_a_module() {
+fn a_component_is_accepted_as_well_as_a_module() {
     let component = wit_component::ComponentEncoder::default()
         .module(&Guest::new().build())
         .and_then(|mut encoder| encoder.encode())
@@ -80,7 +80,7 @@ fn a_component_is_taken_as_well_as_a_module() {
 }
 
 #[test]
-fn what_is_no_plugin_is_told_plainly() {
+fn a_file_that_is_no_plugin_is_named_in_the_error() {
     let host = host();
     says(&refused(&host, b""), "LAN-0101", &["it is empty"]);
     let text = refused(&host, b"fn main() {}\n");
@@ -109,7 +109,7 @@ fn uploads_and_parameters_have_a_size() {
 }
 
 #[test]
-fn modules_for_other_places_are_told_which() {
+fn the_error_names_the_platform_that_a_module_is_for() {
     for (module, why) in [
         ("wasi_snapshot_preview1", "wasm32-wasip1"),
         ("env", "not linked in"),
@@ -178,7 +178,7 @@ fn wasi_is_refused_where_it_is_off_and_the_network_always() {
 }
 
 #[test]
-fn another_version_of_the_contract_is_told_by_number() {
+fn the_error_names_the_version_of_another_contract() {
     let mut guest = Guest::new();
     guest.wit = WIT.replace("@0.2.0", "@0.3.0");
     let error = refused(&host(), &guest.renamed("@0.2.0", "@0.3.0"));
@@ -197,7 +197,7 @@ fn another_version_of_the_contract_is_told_by_number() {
 /// `tests/old/contract-0.1.0.wasm` is `tests/guests/rogue` as the last release
 /// with contract 0.1.0 compiled it.
 #[test]
-fn a_plugin_of_the_first_contract_is_refused_and_told_what_to_rebuild_with() {
+fn a_plugin_of_the_first_contract_is_refused_and_the_error_names_the_sdk_to_rebuild_with() {
     let old = include_bytes!("../old/contract-0.1.0.wasm");
     let error = refused(&host(), old);
     let expected = ["made for version 0.1.0 of the contract", "this host has version 0.2.0"];
@@ -206,7 +206,7 @@ fn a_plugin_of_the_first_contract_is_refused_and_told_what_to_rebuild_with() {
 }
 
 #[test]
-fn a_function_of_another_shape_is_shown_beside_the_right_one() {
+fn the_error_prints_a_function_of_another_signature_next_to_the_right_one() {
     let wit = WIT.replace(
         "get: func(table: table-id, key: string)",
         "get: func(table: table-id, key: list<u8>)",
@@ -231,7 +231,7 @@ fn a_function_of_another_shape_is_shown_beside_the_right_one() {
 }
 
 #[test]
-fn a_component_of_another_world_is_told_what_it_exports() {
+fn the_error_lists_the_exports_of_a_component_of_another_world() {
     let component = wat::parse_str(
         "(component
            (core module $m (func (export \"f\")))
@@ -270,7 +270,7 @@ fn features_that_are_off_are_refused() {
 }
 
 #[test]
-fn setup_that_fails_traps_or_never_ends_is_told_apart() {
+fn setup_that_fails_traps_or_never_ends_has_an_error_of_its_own() {
     let limits = PluginLimits { fuel_setup: 100_000, ..PluginLimits::default() };
     let host = host_with(limits);
 
@@ -351,7 +351,7 @@ fn compiled_file(cache: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_restart_finds_the_code_and_a_tampered_file_is_compiled_anew() {
+fn a_restart_finds_the_code_and_a_tampered_file_is_compiled_again() {
     let cache = tempfile::tempdir().unwrap();
     let bytes = Guest::new().build();
     let open = || PluginHost::new(config(Some(cache.path()), PluginLimits::default())).unwrap();
@@ -506,7 +506,7 @@ fn a_compiler_that_cannot_start_is_the_hosts_fault() {
 }
 
 #[test]
-fn a_program_that_is_not_the_compiler_is_found_out() {
+fn a_program_that_is_not_the_compiler_is_detected() {
     for command in ["/bin/true", "/bin/false", "/bin/cat"] {
         let config = PluginConfig {
             compiler: Compiler::Child { command: Some(command.into()) },

@@ -65,7 +65,7 @@ impl HostFuel {
 }
 
 /// A store's data.
-pub(crate) struct State {
+pub(crate) struct GuestState {
     pub(crate) limits: Arc<PluginLimits>,
     pub(crate) memory: MemoryMeter,
     pub(crate) wasi: Option<Box<Wasi>>,
@@ -78,7 +78,7 @@ pub(crate) struct State {
     last_error: Option<String>,
 }
 
-impl State {
+impl GuestState {
     pub(crate) fn new(limits: Arc<PluginLimits>, wasi: bool) -> Self {
         let memory = MemoryMeter::new(&limits);
         let host_fuel = Arc::<HostFuel>::default();
@@ -334,7 +334,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memories_are_summed_and_failed_growth_is_taken_back() {
+    fn memories_are_summed_and_failed_growth_is_reverted() {
         let limits = PluginLimits { memory_bytes_max: 3 << 16, ..PluginLimits::default() };
         let mut meter = MemoryMeter::new(&limits);
         assert!(meter.memory_growing(0, 1 << 16, None).unwrap());
@@ -355,7 +355,7 @@ mod tests {
     fn messages_are_cut_between_characters_and_dropped_past_the_limit() {
         let limits =
             PluginLimits { message_bytes_max: 5, log_bytes_max: 9, ..PluginLimits::default() };
-        let mut state = State::new(Arc::new(limits), false);
+        let mut state = GuestState::new(Arc::new(limits), false);
         state.begin(None, 1_000, 0);
         assert_eq!(state.cut("äöü"), "äö");
         for _ in 0..5 {

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use wasmparser::{Encoding, Parser, Payload};
 use wasmtime::Engine;
 
-use crate::sniff::{Form, sniff};
+use crate::upload_format::{UploadFormat, detect_format};
 use crate::{LoadError, contract};
 
 /// The custom section in which a core module says what component it is.
@@ -26,9 +26,9 @@ pub(crate) fn prepare(
     allow_wasi: bool,
 ) -> Result<Vec<u8>, LoadError> {
     let wrapped;
-    let component = match sniff(bytes)? {
-        Form::Component => bytes,
-        Form::Module => {
+    let component = match detect_format(bytes)? {
+        UploadFormat::Component => bytes,
+        UploadFormat::Module => {
             wrapped = wrap(bytes)?;
             &wrapped
         }

@@ -5,7 +5,7 @@ use lantern_core::{Cause, Column, HostError, Level, NewEvent, ReadValues, TableI
 use wasmtime::Result;
 
 use crate::bindings::v0_2::lantern::projection::{logging, outbox, tables, timers, types};
-use crate::state::{CallEnd, State, in_words};
+use crate::store_data::{CallEnd, GuestState, in_words};
 
 /// Work for one key, row or event of a call that takes many, in fuel.
 const ITEM_FUEL: u64 = 100;
@@ -13,9 +13,9 @@ const ITEM_FUEL: u64 = 100;
 /// How many rows are read at once, each of any size.
 const GET_AT_ONCE: usize = 64;
 
-impl types::Host for State {}
+impl types::Host for GuestState {}
 
-impl tables::Host for State {
+impl tables::Host for GuestState {
     fn get(&mut self, table: u32, key: String) -> Result<Option<Vec<u8>>> {
         let value =
             self.call("tables.get", key.len())?.get(TableId(table), &key).map_err(CallEnd::from)?;
@@ -71,14 +71,14 @@ impl tables::Host for State {
         let mut ends = Vec::with_capacity(keys.column.len());
         let mut bytes = Vec::new();
         let all: Vec<&str> = keys.iter().collect();
-        let mut found = ReadValues::default();
+        let mut values = ReadValues::default();
         for keys in all.chunks(GET_AT_ONCE) {
-            found.begin(keys.len());
+            values.begin(keys.len());
             let host = self.host(CALL)?;
-            host.get_many(TableId(table), keys, &mut found).map_err(CallEnd::from)?;
+            host.get_many(TableId(table), keys, &mut values).map_err(CallEnd::from)?;
             let before = bytes.len();
-            for place in 0..keys.len() {
-                let value = found.get(place);
+            for index in 0..keys.len() {
+                let value = values.get(index);
                 are.push(value.is_some());
                 bytes.extend_from_slice(value.unwrap_or_default());
                 self.check_size(CALL, bytes.len())?;
@@ -134,7 +134,7 @@ impl tables::Host for State {
     }
 }
 
-impl timers::Host for State {
+impl timers::Host for GuestState {
     fn set(&mut self, cause: u32, at: i64, key: String) -> Result<()> {
         let host = self.call("timers.set", key.len())?;
         Ok(host.set_timer(Cause(cause), Timestamp(at), &key).map_err(CallEnd::from)?)
@@ -146,7 +146,7 @@ impl timers::Host for State {
     }
 }
 
-impl outbox::Host for State {
+impl outbox::Host for GuestState {
     fn emit(&mut self, events: Vec<types::NewEvent>) -> Result<()> {
         self.charge(ITEM_FUEL * events.len() as u64, events.iter().map(|e| e.data.len()).sum())?;
         let host = self.call("outbox.emit", 0)?;
@@ -165,7 +165,7 @@ impl outbox::Host for State {
     }
 }
 
-impl logging::Host for State {
+impl logging::Host for GuestState {
     fn log(&mut self, cause: u32, level: types::Level, message: String) -> Result<()> {
         self.charge(ITEM_FUEL, message.len())?;
         let level = match level {
@@ -179,7 +179,7 @@ impl logging::Host for State {
     }
 }
 
-impl State {
+impl GuestState {
     /// Bounds and counts what a call returns.
     fn check_read(&mut self, call: &str, bytes: usize) -> Result<(), CallEnd> {
         self.check_size(call, bytes)?;

@@ -4,7 +4,7 @@ use crate::LoadError;
 
 /// The two binary forms of WebAssembly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum UploadFormat {
     /// A core module.
     Module,
     /// A component.
@@ -18,11 +18,11 @@ const QUOTED_CHARS: usize = 24;
 ///
 /// # Errors
 /// [`LoadError::NotWasm`], which says what they are instead.
-pub(crate) fn sniff(bytes: &[u8]) -> Result<Form, LoadError> {
-    if let Some(rest) = bytes.strip_prefix(b"\0asm") {
-        return match rest.get(..4) {
-            Some([1, 0, 0, 0]) => Ok(Form::Module),
-            Some([0x0D, 0, 1, 0]) => Ok(Form::Component),
+pub(crate) fn detect_format(bytes: &[u8]) -> Result<UploadFormat, LoadError> {
+    if let Some(version_and_body) = bytes.strip_prefix(b"\0asm") {
+        return match version_and_body.get(..4) {
+            Some([1, 0, 0, 0]) => Ok(UploadFormat::Module),
+            Some([0x0D, 0, 1, 0]) => Ok(UploadFormat::Component),
             Some(version) => Err(not_wasm(format!(
                 "it begins like WebAssembly, but with the unknown version `{}`",
                 hex::encode(version)
@@ -33,8 +33,8 @@ pub(crate) fn sniff(bytes: &[u8]) -> Result<Form, LoadError> {
     Err(not_wasm(describe(bytes)))
 }
 
-fn not_wasm(found: String) -> LoadError {
-    LoadError::NotWasm { found }
+fn not_wasm(actual: String) -> LoadError {
+    LoadError::NotWasm { actual }
 }
 
 fn describe(bytes: &[u8]) -> String {
@@ -88,10 +88,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_is_uploaded_is_called_by_its_name() {
-        let said = |bytes: &[u8]| sniff(bytes).map_or_else(|e| e.to_string(), |f| format!("{f:?}"));
-        assert_eq!(said(b"\0asm\x01\0\0\0"), "Module");
-        assert_eq!(said(b"\0asm\x0D\0\x01\0"), "Component");
+    fn the_error_names_the_format_of_an_upload() {
+        let message = |bytes: &[u8]| {
+            detect_format(bytes).map_or_else(|e| e.to_string(), |f| format!("{f:?}"))
+        };
+        assert_eq!(message(b"\0asm\x01\0\0\0"), "Module");
+        assert_eq!(message(b"\0asm\x0D\0\x01\0"), "Component");
         for (bytes, expected) in [
             (b"".as_slice(), "it is empty"),
             (b"\0asm\x02\0\0\0", "unknown version `02000000`"),
@@ -104,7 +106,7 @@ mod tests {
             ("fn main() { übung }".as_bytes(), "the text `fn main() { übung }`"),
             (b"\xFF\xFE\x00\x01", "the bytes fffe0001"),
         ] {
-            let message = said(bytes);
+            let message = message(bytes);
             assert!(message.contains(expected), "{message} does not say {expected}");
             assert!(message.ends_with("upload the .wasm file that your compiler made"));
         }
