@@ -52,7 +52,7 @@ pub(crate) fn template() -> (PathBuf, PathBuf) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_plugin_made_by_new_is_built_tested_pushed_and_seen_live() {
+async fn a_plugin_created_by_new_is_built_tested_pushed_and_served_live() {
     let (wasm, events) = template();
     let wasm = wasm.to_str().unwrap();
     let output = run(&["test", events.to_str().unwrap(), wasm]).unwrap();

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn members_are_told_from_packages_from_outside() {
+    fn members_are_distinguished_from_external_packages() {
         let json = r#"{"workspace_members":["a"],"packages":[
             {"id":"a","name":"revenue","version":"0.1.0","manifest_path":"/r/plugins/revenue/Cargo.toml",
              "license":"Apache-2.0","source":null,"targets":[{"kind":["cdylib","rlib"]}],

@@ -7,17 +7,17 @@
 use hashbrown::HashTable;
 
 use crate::bindings::lantern::projection::types::Column;
-use crate::current;
 use crate::error::Error;
 use crate::key::{Key, NUL, push};
 use crate::table::TableSpec;
+use crate::trigger;
 
 /// Rows are prefetched if at least one key in this many had no place.
 const MISSES_LEAST: usize = 16;
 
 #[derive(Debug)]
-pub(crate) struct Cache {
-    slots: Vec<Slot>,
+pub(crate) struct RowCache {
+    slots: Vec<CachedRow>,
     /// The keys of all slots, concatenated in their order.
     keys: String,
     /// Places in `slots`, by the hash of the key.
@@ -39,7 +39,7 @@ pub(crate) struct Cache {
 }
 
 #[derive(Debug)]
-struct Slot {
+struct CachedRow {
     /// The range of its key in `keys`.
     key: (usize, usize),
     hash: u64,
@@ -50,7 +50,7 @@ struct Slot {
     used: bool,
 }
 
-impl Slot {
+impl CachedRow {
     #[inline]
     fn key<'a>(&self, keys: &'a str) -> &'a str {
         let (start, end) = self.key;
@@ -58,7 +58,7 @@ impl Slot {
     }
 }
 
-impl Cache {
+impl RowCache {
     pub(crate) fn new(per_tenant: bool) -> Self {
         Self {
             tenant: None,
@@ -143,7 +143,7 @@ impl Cache {
         let start = self.keys.len();
         push(&mut self.keys, &self.key);
         let key = (start, self.keys.len());
-        self.slots.push(Slot { key, hash, changed: false, cause: 0, used: true });
+        self.slots.push(CachedRow { key, hash, changed: false, cause: 0, used: true });
         self.missed = self.missed.saturating_add(1);
         let slots = &self.slots;
         self.index.insert_unique(hash, place as u32, |other| slots[*other as usize].hash);
@@ -154,7 +154,7 @@ impl Cache {
     #[inline]
     pub(crate) fn note(&mut self, place: usize) {
         let slot = &mut self.slots[place];
-        slot.cause = current::cause();
+        slot.cause = trigger::cause();
         if !slot.changed {
             slot.changed = true;
             self.changed.push(place as u32);
@@ -186,7 +186,7 @@ impl Cache {
     /// whose rows belong to tenants.
     pub(crate) fn check_tenant(&self, place: usize, spec: &TableSpec) -> Result<(), Error> {
         let key = self.key_at(place);
-        if current::may_change(key) {
+        if trigger::may_change(key) {
             return Ok(());
         }
         let why = "only an event or a timer of its tenant may change a row";

@@ -8,13 +8,13 @@ use crate::Timestamp;
 use crate::bindings::lantern::projection::types as wit;
 use crate::error::Error;
 use crate::host;
-use crate::manifest::Asked;
+use crate::manifest::RequestedAttributes;
 use crate::members::Member;
 
 /// The parts of the manifest that matter while events are applied.
 #[derive(Debug)]
-pub(crate) struct Declared {
-    pub(crate) asked: Asked,
+pub(crate) struct CallSettings {
+    pub(crate) asked: RequestedAttributes,
     pub(crate) members: Vec<Member>,
     pub(crate) timers: bool,
     pub(crate) emits: Vec<String>,
@@ -24,12 +24,12 @@ pub(crate) struct Declared {
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Call {
-    pub(crate) declared: Declared,
+    pub(crate) declared: CallSettings,
     outbox: RefCell<Vec<wit::NewEvent>>,
 }
 
 impl Call {
-    pub(crate) fn new(declared: Declared) -> Self {
+    pub(crate) fn new(declared: CallSettings) -> Self {
         Self { declared, outbox: RefCell::default() }
     }
 

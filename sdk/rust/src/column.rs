@@ -27,10 +27,10 @@ impl<'a> Values<'a> {
         Ok(Self { ends, bytes: &column.bytes })
     }
 
-    /// The value at `place`; empty if the column has none.
+    /// The value at `index`; empty if the column has none.
     #[inline]
-    pub(crate) fn get(&self, place: usize) -> &'a [u8] {
-        let (start, end) = range(self.ends, place);
+    pub(crate) fn get(&self, index: usize) -> &'a [u8] {
+        let (start, end) = range(self.ends, index);
         &self.bytes[start..end]
     }
 }
@@ -58,19 +58,19 @@ impl<'a> Texts<'a> {
         Ok(Self { ends: values.ends, text })
     }
 
-    /// The text at `place`; empty if the column has none.
+    /// The text at `index`; empty if the column has none.
     #[inline]
-    pub(crate) fn get(&self, place: usize) -> &'a str {
-        let (start, end) = range(self.ends, place);
+    pub(crate) fn get(&self, index: usize) -> &'a str {
+        let (start, end) = range(self.ends, index);
         &self.text[start..end]
     }
 }
 
 #[inline]
-fn range(ends: &[u32], place: usize) -> (usize, usize) {
-    match ends.get(place) {
+fn range(ends: &[u32], index: usize) -> (usize, usize) {
+    match ends.get(index) {
         Some(end) => {
-            let start = if place == 0 { 0 } else { ends[place - 1] };
+            let start = if index == 0 { 0 } else { ends[index - 1] };
             (start as usize, *end as usize)
         }
         None => (0, 0),

@@ -15,7 +15,7 @@ use crate::members::{EventData, MemberView, Members};
 pub(crate) const OWN_TIMER: char = '\u{1}';
 
 /// A checked batch that is ready to read.
-pub(crate) struct View<'a> {
+pub(crate) struct EventBatch<'a> {
     batch: &'a Batch,
     call: &'a Call,
     id: Texts<'a>,
@@ -32,7 +32,7 @@ pub(crate) struct View<'a> {
     text: Option<Texts<'a>>,
 }
 
-impl<'a> View<'a> {
+impl<'a> EventBatch<'a> {
     pub(crate) fn new(batch: &'a Batch, call: &'a Call) -> Result<Self, Error> {
         let count = batch.offsets.len();
         let same = |len: usize| len == count;
@@ -71,7 +71,7 @@ impl<'a> View<'a> {
 /// The events of a batch, oldest first.
 #[derive(Clone)]
 pub struct Events<'a> {
-    view: &'a View<'a>,
+    view: &'a EventBatch<'a>,
     next: usize,
 }
 
@@ -98,7 +98,7 @@ impl ExactSizeIterator for Events<'_> {}
 /// One event. Its values borrow from the batch, so reading copies nothing.
 #[derive(Clone, Copy)]
 pub struct Event<'a> {
-    view: &'a View<'a>,
+    view: &'a EventBatch<'a>,
     place: usize,
 }
 
@@ -311,7 +311,7 @@ impl<'a> Timer<'a> {
 }
 
 /// An event or a timer: the input that a projection processes.
-pub trait Occasion: private::Sealed {
+pub trait Trigger: private::Sealed {
     /// The event's time, or when the timer was due.
     fn now(&self) -> Timestamp;
 
@@ -367,9 +367,9 @@ impl private::Sealed for Timer<'_> {
     }
 }
 
-macro_rules! occasion {
+macro_rules! trigger {
     ($type:ident, $now:ident, $cause:expr, $index:expr) => {
-        impl Occasion for $type<'_> {
+        impl Trigger for $type<'_> {
             fn now(&self) -> Timestamp {
                 self.$now()
             }
@@ -396,8 +396,8 @@ macro_rules! occasion {
     };
 }
 
-occasion!(Event, time, Event::offset, Event::index);
-occasion!(Timer, at, |timer: &Timer<'_>| timer.offset, |timer: &Timer<'_>| timer.index);
+trigger!(Event, time, Event::offset, Event::index);
+trigger!(Timer, at, |timer: &Timer<'_>| timer.offset, |timer: &Timer<'_>| timer.index);
 
 fn timer_key(key: impl Key) -> Result<String, Error> {
     let whole = key.to_key();

@@ -8,9 +8,13 @@
 //! text. So `Reader` reports no errors of its own, and only the texts that it accepts
 //! must be parsed correctly.
 
+mod deserialize;
+
 use std::fmt::{self, Display};
 
 use serde::de::{self, Deserialize, DeserializeSeed, Visitor};
+
+use deserialize::KeyReader;
 
 /// The nesting of arrays and objects that is parsed here. `serde_json` stops at 128,
 /// and a value passed to it counts from 0 again.
@@ -21,7 +25,7 @@ const DEPTH_MAX: u32 = 48;
 pub(crate) fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
     match Reader::read(text) {
         Some(value) => Ok(value),
-        None => again(text),
+        None => parse_with_serde_json(text),
     }
 }
 
@@ -29,29 +33,29 @@ pub(crate) fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde
 /// there is no such member, if it has escapes, or if the text before it is not JSON.
 #[inline]
 pub(crate) fn member<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let mut reader = Reader { text, at: 0, depth: 0, over: false };
+    let mut reader = Reader { text, at: 0, depth: 0, failed: false };
     (reader.peek() == b'{').then(|| reader.member(name))?.ok()?
 }
 
 #[cold]
 #[inline(never)]
-fn again<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
+fn parse_with_serde_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_json::Error> {
     serde_json::from_str(text)
 }
 
 /// The reader gave up. The error has no message: the caller gets one from `serde_json`.
 #[derive(Debug)]
-struct GiveUp;
+struct FallBack;
 
-impl Display for GiveUp {
+impl Display for FallBack {
     fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
         Ok(())
     }
 }
 
-impl std::error::Error for GiveUp {}
+impl std::error::Error for FallBack {}
 
-impl de::Error for GiveUp {
+impl de::Error for FallBack {
     fn custom<T: Display>(_: T) -> Self {
         Self
     }
@@ -87,7 +91,7 @@ impl de::Error for GiveUp {
     }
 }
 
-type Result<T, E = GiveUp> = std::result::Result<T, E>;
+type Result<T, E = FallBack> = std::result::Result<T, E>;
 
 struct Reader<'de> {
     text: &'de str,
@@ -96,16 +100,16 @@ struct Reader<'de> {
     depth: u32,
     /// Whether it gave up. A type may replace a field's error, for instance by a
     /// default; then the result may differ from that of `serde_json`.
-    over: bool,
+    failed: bool,
 }
 
 impl<'de> Reader<'de> {
     #[inline]
     fn read<T: Deserialize<'de>>(text: &'de str) -> Option<T> {
-        let mut reader = Self { text, at: 0, depth: 0, over: false };
+        let mut reader = Self { text, at: 0, depth: 0, failed: false };
         let value = T::deserialize(&mut reader).ok()?;
-        let rest = reader.peek();
-        (rest == 0 && reader.at == text.len() && !reader.over).then_some(value)
+        let suffix = reader.peek();
+        (suffix == 0 && reader.at == text.len() && !reader.failed).then_some(value)
     }
 
     /// The byte at `at`, 0 after the end: JSON allows 0 nowhere.
@@ -139,14 +143,14 @@ impl<'de> Reader<'de> {
 
     #[cold]
     fn give_up<T>(&mut self) -> Result<T> {
-        self.over = true;
-        Err(GiveUp)
+        self.failed = true;
+        Err(FallBack)
     }
 
     /// Notes that a visitor returned an error.
     #[inline]
-    fn noted<T>(&mut self, result: Result<T>) -> Result<T> {
-        self.over |= result.is_err();
+    fn record_failure<T>(&mut self, result: Result<T>) -> Result<T> {
+        self.failed |= result.is_err();
         result
     }
 
@@ -161,8 +165,8 @@ impl<'de> Reader<'de> {
 
     /// Reads `word`, whose first byte was read.
     fn word(&mut self, word: &str) -> Result<()> {
-        let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
-        if !rest.starts_with(word.as_bytes()) {
+        let suffix = self.text.as_bytes().get(self.at..).unwrap_or_default();
+        if !suffix.starts_with(word.as_bytes()) {
             return self.give_up();
         }
         self.at = self.at.wrapping_add(word.len());
@@ -174,7 +178,7 @@ impl<'de> Reader<'de> {
     #[inline]
     fn pass_plain(&mut self) -> u8 {
         let bytes = self.text.as_bytes();
-        while let Some(chunk) = bytes.get(self.at..).and_then(|rest| rest.first_chunk::<8>()) {
+        while let Some(chunk) = bytes.get(self.at..).and_then(|suffix| suffix.first_chunk::<8>()) {
             let special = special(u64::from_le_bytes(*chunk));
             if special != 0 {
                 // The lowest mark is always correct.
@@ -334,13 +338,13 @@ impl<'de> Reader<'de> {
 
     /// Enters an array or object.
     #[inline]
-    fn open(&mut self) -> Result<Items<'_, 'de>> {
+    fn open(&mut self) -> Result<ItemReader<'_, 'de>> {
         if self.depth == DEPTH_MAX {
             return self.give_up();
         }
         self.depth += 1;
         self.step();
-        Ok(Items { reader: self, first: true })
+        Ok(ItemReader { reader: self, first: true })
     }
 
     #[inline]
@@ -394,7 +398,7 @@ impl<'de> Reader<'de> {
         } else {
             visitor.visit_u64(number)
         };
-        self.noted(value)
+        self.record_failure(value)
     }
 
     #[inline]
@@ -407,7 +411,7 @@ impl<'de> Reader<'de> {
             Some(text) => visitor.visit_borrowed_str(text),
             None => self.escaped(start).and_then(|text| visitor.visit_str(&text)),
         };
-        self.noted(value)
+        self.record_failure(value)
     }
 
     /// The string from `start`, which was skipped because of its escapes.
@@ -422,7 +426,7 @@ impl<'de> Reader<'de> {
     #[inline]
     fn array<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
         let value = visitor.visit_seq(self.open()?);
-        let value = self.noted(value)?;
+        let value = self.record_failure(value)?;
         self.close(b']')?;
         Ok(value)
     }
@@ -430,7 +434,7 @@ impl<'de> Reader<'de> {
     #[inline]
     fn object<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
         let value = visitor.visit_map(self.open()?);
-        let value = self.noted(value)?;
+        let value = self.record_failure(value)?;
         self.close(b'}')?;
         Ok(value)
     }
@@ -444,19 +448,19 @@ const fn special(word: u64) -> u64 {
     const HIGH: u64 = ONES << 7;
     let quote = word ^ (ONES * b'"' as u64);
     let escape = word ^ (ONES * b'\\' as u64);
-    let found = quote.wrapping_sub(ONES) & !quote
+    let marks = quote.wrapping_sub(ONES) & !quote
         | escape.wrapping_sub(ONES) & !escape
         | word.wrapping_sub(ONES * b' ' as u64) & !word;
-    found & HIGH
+    marks & HIGH
 }
 
 /// A reader between the items of an array or object.
-struct Items<'a, 'de> {
+struct ItemReader<'a, 'de> {
     reader: &'a mut Reader<'de>,
     first: bool,
 }
 
-impl Items<'_, '_> {
+impl ItemReader<'_, '_> {
     /// Advances to the next item; returns whether there is one before `end`.
     #[inline]
     fn next(&mut self, end: u8) -> Result<bool> {
@@ -480,8 +484,8 @@ impl Items<'_, '_> {
     }
 }
 
-impl<'de> de::SeqAccess<'de> for Items<'_, 'de> {
-    type Error = GiveUp;
+impl<'de> de::SeqAccess<'de> for ItemReader<'_, 'de> {
+    type Error = FallBack;
 
     #[inline]
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {
@@ -492,13 +496,13 @@ impl<'de> de::SeqAccess<'de> for Items<'_, 'de> {
     }
 }
 
-impl<'de> de::MapAccess<'de> for Items<'_, 'de> {
-    type Error = GiveUp;
+impl<'de> de::MapAccess<'de> for ItemReader<'_, 'de> {
+    type Error = FallBack;
 
     #[inline]
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
         match self.next(b'}')? {
-            true => seed.deserialize(Name { reader: &mut *self.reader }).map(Some),
+            true => seed.deserialize(KeyReader { reader: &mut *self.reader }).map(Some),
             false => Ok(None),
         }
     }
@@ -507,220 +511,6 @@ impl<'de> de::MapAccess<'de> for Items<'_, 'de> {
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {
         self.reader.expect(b':')?;
         seed.deserialize(&mut *self.reader)
-    }
-}
-
-/// Methods that serde rarely calls: `serde_json` parses the value.
-macro_rules! hand_over {
-    ($($method:ident($($name:ident: $type:ty),*);)*) => {$(
-        fn $method<V: Visitor<'de>>(self, $($name: $type,)* visitor: V) -> Result<V::Value> {
-            self.hand_over(|json| de::Deserializer::$method(json, $($name,)* visitor).ok())
-        }
-    )*};
-}
-
-macro_rules! numbers {
-    ($($method:ident)*) => {$(
-        #[inline]
-        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-            self.number(visitor)
-        }
-    )*};
-}
-
-type Names = &'static [&'static str];
-
-impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
-    type Error = GiveUp;
-
-    numbers!(deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64);
-    numbers!(deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64 deserialize_f64);
-
-    hand_over! {
-        deserialize_i128();
-        deserialize_u128();
-        deserialize_f32();
-        deserialize_bytes();
-        deserialize_byte_buf();
-        deserialize_enum(name: &'static str, variants: Names);
-    }
-
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        match self.peek() {
-            b'"' => self.text_value(visitor),
-            b'{' => self.object(visitor),
-            b'[' => self.array(visitor),
-            b'n' => self.deserialize_unit(visitor),
-            b't' | b'f' => self.deserialize_bool(visitor),
-            _ => self.number(visitor),
-        }
-    }
-
-    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        let value = self.peek() == b't';
-        self.word(if value { "true" } else { "false" })?;
-        let value = visitor.visit_bool(value);
-        self.noted(value)
-    }
-
-    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.peek();
-        self.word("null")?;
-        let value = visitor.visit_unit();
-        self.noted(value)
-    }
-
-    fn deserialize_unit_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value> {
-        self.deserialize_unit(visitor)
-    }
-
-    #[inline]
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        let value = if self.peek() == b'n' {
-            self.word("null")?;
-            visitor.visit_none()
-        } else {
-            visitor.visit_some(&mut *self)
-        };
-        self.noted(value)
-    }
-
-    #[inline]
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value> {
-        // Types of `serde_json` itself, which only it can create.
-        if name.starts_with('$') {
-            return self.hand_over(|json| {
-                de::Deserializer::deserialize_newtype_struct(json, name, visitor).ok()
-            });
-        }
-        let value = visitor.visit_newtype_struct(&mut *self);
-        self.noted(value)
-    }
-
-    #[inline]
-    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.text_value(visitor)
-    }
-
-    #[inline]
-    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.text_value(visitor)
-    }
-
-    #[inline]
-    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.text_value(visitor)
-    }
-
-    #[inline]
-    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.text_value(visitor)
-    }
-
-    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        if self.peek() == b'[' { self.array(visitor) } else { self.give_up() }
-    }
-
-    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value> {
-        self.deserialize_seq(visitor)
-    }
-
-    fn deserialize_tuple_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: usize,
-        visitor: V,
-    ) -> Result<V::Value> {
-        self.deserialize_seq(visitor)
-    }
-
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        if self.peek() == b'{' { self.object(visitor) } else { self.give_up() }
-    }
-
-    #[inline]
-    fn deserialize_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: Names,
-        visitor: V,
-    ) -> Result<V::Value> {
-        // `serde_json` also accepts an array for a struct; that is rare.
-        if self.peek() == b'{' { self.object(visitor) } else { self.give_up() }
-    }
-
-    #[inline]
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.pass()?;
-        let value = visitor.visit_unit();
-        self.noted(value)
-    }
-}
-
-/// Types that are rarely used for a member's name, above all numbers.
-macro_rules! give_up {
-    ($($method:ident)*) => {$(
-        fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
-            self.reader.give_up()
-        }
-    )*};
-}
-
-/// The name of an object's member.
-struct Name<'a, 'de> {
-    reader: &'a mut Reader<'de>,
-}
-
-impl<'de> de::Deserializer<'de> for Name<'_, 'de> {
-    type Error = GiveUp;
-
-    #[inline]
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        self.reader.text_value(visitor)
-    }
-
-    fn deserialize_newtype_struct<V: Visitor<'de>>(
-        self,
-        name: &'static str,
-        visitor: V,
-    ) -> Result<V::Value> {
-        if name.starts_with('$') {
-            self.reader.give_up()
-        } else {
-            visitor.visit_newtype_struct(self)
-        }
-    }
-
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value> {
-        visitor.visit_some(self)
-    }
-
-    fn deserialize_enum<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        _: Names,
-        _: V,
-    ) -> Result<V::Value> {
-        self.reader.give_up()
-    }
-
-    serde::forward_to_deserialize_any! {
-        char str string unit unit_struct seq tuple tuple_struct map struct
-        identifier ignored_any
-    }
-
-    give_up! {
-        deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
-        deserialize_i128 deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
-        deserialize_u128 deserialize_f32 deserialize_f64 deserialize_bytes deserialize_byte_buf
     }
 }
 

@@ -58,7 +58,7 @@
 //!   once a call. `#[derive(Row)]` makes a struct a row.
 //! * [`Event`]: type, time, attributes, and JSON data that borrows from the
 //!   batch.
-//! * [`Occasion`]: timers and emitted events.
+//! * [`Trigger`]: timers and emitted events.
 //! * [`window`]: tumbling, hopping, sliding and session windows.
 //! * [`TopN`]: the N largest values of each group.
 //! * [`zone`]: hours, days, weeks and months of a named time zone.
@@ -73,16 +73,15 @@ pub mod bindings;
 mod cache;
 mod call;
 mod column;
-mod current;
 mod error;
 mod event;
 mod host;
 mod json;
+mod json_check;
 mod key;
 pub mod log;
 mod manifest;
 mod members;
-mod nested;
 mod projection;
 mod row;
 mod table;
@@ -90,12 +89,13 @@ mod table;
 pub mod testing;
 mod time;
 mod top;
+mod trigger;
 pub mod window;
 pub mod zone;
 
 pub use call::NewEvent;
 pub use error::{Error, RowError};
-pub use event::{Event, Events, Occasion, Timer};
+pub use event::{Event, Events, Timer, Trigger};
 pub use key::{InTenant, Key, Narrow, key_part};
 pub use lantern_sdk_macros::{EventData, Row, Tables};
 pub use lantern_sketch::{Distinct, Percentiles};
@@ -111,8 +111,8 @@ pub use top::{Ranked, TopN};
 pub mod prelude {
     pub use crate::{
         Attribute, Distinct, Error, Event, EventData, Events, InTenant, Json, Key, Manifest,
-        NewEvent, Occasion, OnFailure, Parameters, Percentiles, Projection, Row, Scan, Table,
-        Tables, Timer, Timestamp, TopN,
+        NewEvent, OnFailure, Parameters, Percentiles, Projection, Row, Scan, Table, Tables, Timer,
+        Timestamp, TopN, Trigger,
     };
     pub use std::time::Duration;
 }
@@ -156,7 +156,7 @@ macro_rules! export {
             use $crate::bindings::lantern::projection::types;
 
             ::std::thread_local! {
-                static INSTANCE: $crate::__private::guest::Slot<$projection> =
+                static INSTANCE: $crate::__private::guest::InstanceCell<$projection> =
                     const { ::std::cell::RefCell::new(::core::option::Option::None) };
             }
 

@@ -7,11 +7,11 @@
 
 pub use crate::bindings::lantern::projection::types::Level;
 
-use crate::{current, host};
+use crate::{host, trigger};
 
 /// Logs `message` at `level`. The host keeps a limited amount per call.
 pub fn log(level: Level, message: impl AsRef<str>) {
-    host::log(current::cause(), level, message.as_ref());
+    host::log(trigger::cause(), level, message.as_ref());
 }
 
 macro_rules! levels {

@@ -178,8 +178,9 @@ impl Manifest {
         self
     }
 
-    pub(crate) fn asked(&self) -> Asked {
-        let mut asked = Asked { data: !self.without_data, ..Asked::default() };
+    pub(crate) fn asked(&self) -> RequestedAttributes {
+        let mut asked =
+            RequestedAttributes { data: !self.without_data, ..RequestedAttributes::default() };
         for attribute in &self.attributes {
             match attribute {
                 Attribute::Id => asked.id = true,
@@ -315,7 +316,7 @@ fn table(spec: &TableSpec) -> wit::Table {
 
 /// The attributes that a manifest requests.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Asked {
+pub(crate) struct RequestedAttributes {
     pub(crate) id: bool,
     pub(crate) source: bool,
     pub(crate) subject: bool,
@@ -326,7 +327,7 @@ pub(crate) struct Asked {
     pub(crate) data: bool,
 }
 
-impl Asked {
+impl RequestedAttributes {
     fn flags(self) -> wit::Attributes {
         [
             (self.id, wit::Attributes::ID),

@@ -7,12 +7,12 @@ use serde::de::DeserializeOwned;
 
 use crate::Timestamp;
 use crate::bindings::lantern::projection::types as wit;
-use crate::call::{Call, Declared};
-use crate::current;
+use crate::call::{Call, CallSettings};
 use crate::error::Error;
-use crate::event::{Event, Events, Timer, View};
+use crate::event::{Event, EventBatch, Events, Timer};
 use crate::manifest::Manifest;
 use crate::table::Tables;
+use crate::trigger;
 
 /// A deterministic fold of an event log into tables.
 ///
@@ -116,11 +116,11 @@ pub struct Instance<P> {
 impl<P: Projection> Instance<P> {
     /// Whether it has tables whose rows belong to tenants.
     const PER_TENANT: bool = {
-        let mut place = 0;
+        let mut index = 0;
         let mut any = false;
-        while place < P::SPECS.len() {
-            any |= P::SPECS[place].per_tenant;
-            place += 1;
+        while index < P::SPECS.len() {
+            any |= P::SPECS[index].per_tenant;
+            index += 1;
         }
         any
     };
@@ -131,10 +131,10 @@ impl<P: Projection> Instance<P> {
         let mut projection = P::open();
         let manifest = projection.setup(&parameters)?;
         parameters.check_taken(&manifest)?;
-        let mut asked = manifest.asked();
-        asked.tenant |= Self::PER_TENANT;
-        let declared = Declared {
-            asked,
+        let mut requested = manifest.asked();
+        requested.tenant |= Self::PER_TENANT;
+        let declared = CallSettings {
+            asked: requested,
             members: manifest.declared_members().to_vec(),
             timers: manifest.has_event_time(),
             emits: manifest.emitted_types().to_vec(),
@@ -159,9 +159,9 @@ impl<P: Projection> Instance<P> {
 
     fn fold(&mut self, batch: &wit::Batch) -> Result<(), Failure> {
         let Self { projection, call, .. } = self;
-        let view = View::new(batch, call).map_err(unnamed)?;
+        let view = EventBatch::new(batch, call).map_err(unnamed)?;
         for (index, timer) in (0..).zip(&batch.timers) {
-            current::enter(index);
+            trigger::enter(index);
             let fired = Timer {
                 call,
                 full_key: &timer.key,
@@ -171,7 +171,7 @@ impl<P: Projection> Instance<P> {
                 offset: timer.offset,
             };
             if Self::PER_TENANT {
-                current::enter_tenant(fired.owner());
+                trigger::enter_tenant(fired.owner());
             }
             projection
                 .on_timer(&fired)
@@ -179,13 +179,13 @@ impl<P: Projection> Instance<P> {
                 .map_err(|error| of_timer(index, timer, &error))?;
         }
         if !batch.offsets.is_empty() {
-            current::enter(batch.timers.len() as u32);
+            trigger::enter(batch.timers.len() as u32);
             projection.prepare(view.events()).map_err(unnamed)?;
         }
         for event in view.events() {
-            current::enter(event.index());
+            trigger::enter(event.index());
             if Self::PER_TENANT {
-                current::enter_tenant(Some(event.owner()));
+                trigger::enter_tenant(Some(event.owner()));
             }
             if let Err(error) = projection.apply(&event).and_then(|()| projection.check()) {
                 return Err(of_event(&event, &error));
@@ -234,28 +234,34 @@ pub mod guest {
 
     use super::{Instance, Projection};
     use crate::bindings::lantern::projection::types as wit;
-    use crate::current;
     use crate::host;
+    use crate::trigger;
 
-    /// The place of the instance, one per plugin.
-    pub type Slot<P> = RefCell<Option<Instance<P>>>;
+    /// Holds the instance, one per plugin.
+    pub type InstanceCell<P> = RefCell<Option<Instance<P>>>;
 
-    pub fn setup<P: Projection>(slot: &Slot<P>, parameters: &str) -> Result<wit::Manifest, String> {
+    pub fn setup<P: Projection>(
+        cell: &InstanceCell<P>,
+        parameters: &str,
+    ) -> Result<wit::Manifest, String> {
         // Without this, a panic is a trap without a message.
         std::panic::set_hook(Box::new(|panic| {
-            host::log(current::cause(), wit::Level::Error, &panic.to_string());
+            host::log(trigger::cause(), wit::Level::Error, &panic.to_string());
         }));
         match Instance::setup(parameters) {
             Ok((instance, manifest)) => {
-                *slot.borrow_mut() = Some(instance);
+                *cell.borrow_mut() = Some(instance);
                 Ok(manifest)
             }
             Err(error) => Err(error.to_string()),
         }
     }
 
-    pub fn apply<P: Projection>(slot: &Slot<P>, batch: &wit::Batch) -> Result<(), wit::Failure> {
-        match slot.borrow_mut().as_mut() {
+    pub fn apply<P: Projection>(
+        cell: &InstanceCell<P>,
+        batch: &wit::Batch,
+    ) -> Result<(), wit::Failure> {
+        match cell.borrow_mut().as_mut() {
             Some(instance) => instance
                 .apply(batch)
                 .map_err(|failure| wit::Failure { cause: failure.cause, message: failure.message }),

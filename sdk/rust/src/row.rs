@@ -382,7 +382,7 @@ impl<T: Serialize + DeserializeOwned> Value for Json<T> {
     fn check(&self, field: &'static str) -> Result<(), RowError> {
         let mut json = Vec::new();
         self.write(field, &mut json)?;
-        match crate::nested::check(&json, JSON_DEPTH_MAX) {
+        match crate::json_check::check(&json, JSON_DEPTH_MAX) {
             Ok(()) => Ok(()),
             Err(why) => Err(RowError::Nested { field, why }),
         }

@@ -5,7 +5,7 @@
 //! call. The memory never contains more than a copy of the host's rows: whether a row
 //! is in memory affects only the time of a call.
 
-use crate::cache::{Cache, Columns, end_value};
+use crate::cache::{Columns, RowCache, end_value};
 use crate::column::Values;
 use crate::error::{Error, FlushError, RowError};
 use crate::host;
@@ -107,7 +107,7 @@ pub trait Tables: Sized {
 #[derive(Debug)]
 pub struct Table<R> {
     spec: &'static TableSpec,
-    cache: Cache,
+    cache: RowCache,
     /// At the places that `cache` gave their keys; none if the table has no such row.
     rows: Vec<Option<R>>,
     /// Places of rows that were changed and not checked yet.
@@ -119,7 +119,7 @@ impl<R: Stored> TableField for Table<R> {
     fn open(spec: &'static TableSpec) -> Self {
         Self {
             spec,
-            cache: Cache::new(spec.per_tenant),
+            cache: RowCache::new(spec.per_tenant),
             rows: Vec::new(),
             unchecked: Vec::new(),
             columns: Columns::new(),

@@ -91,7 +91,7 @@ use crate::table::{Scan, Table, TableField, TableSpec};
 /// group: `(tenant, group)`.
 #[derive(Debug)]
 pub struct TopN<const N: usize> {
-    table: Table<Kept>,
+    table: Table<RetainedKeys>,
     spec: &'static TableSpec,
 }
 
@@ -113,7 +113,7 @@ impl Ranked {
 
 /// A row of the table.
 #[derive(Debug)]
-enum Kept {
+enum RetainedKeys {
     /// For a group: its N largest items in order, and the number of other items.
     Group { largest: Vec<Ranked>, others: u64 },
     /// For another item, by its name.
@@ -122,7 +122,7 @@ enum Kept {
     Place,
 }
 
-impl Stored for Kept {
+impl Stored for RetainedKeys {
     const FALLIBLE: bool = false;
 
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError> {
@@ -228,7 +228,7 @@ impl<const N: usize> TopN<N> {
     /// As [`Table::get`].
     pub fn largest(&mut self, group: impl Key) -> Result<&[Ranked], Error> {
         match self.table.get(group_key(&group.to_key()))? {
-            Some(Kept::Group { largest, .. }) => Ok(largest),
+            Some(RetainedKeys::Group { largest, .. }) => Ok(largest),
             _ => Ok(&[]),
         }
     }
@@ -264,7 +264,7 @@ impl<const N: usize> TopN<N> {
     /// The value of an item that is not among the N largest.
     fn other(&mut self, group: &str, item: &str) -> Result<Option<i64>, Error> {
         match self.table.get(item_key(group, item))? {
-            Some(Kept::Value(value)) => Ok(Some(*value)),
+            Some(RetainedKeys::Value(value)) => Ok(Some(*value)),
             _ => Ok(None),
         }
     }
@@ -283,7 +283,7 @@ impl<const N: usize> TopN<N> {
             )));
         }
         let (largest, others) = match self.table.get(group_key(group))? {
-            Some(Kept::Group { largest, others }) => (&largest[..], *others),
+            Some(RetainedKeys::Group { largest, others }) => (&largest[..], *others),
             _ => (&[][..], 0),
         };
         if let Some(place) = largest.iter().position(|ranked| ranked.item == item) {
@@ -327,10 +327,12 @@ impl<const N: usize> TopN<N> {
 
     /// The N largest of a group and the number of its other items, mutable.
     fn group(&mut self, group: &str) -> Result<(&mut Vec<Ranked>, &mut u64), Error> {
-        let fresh = || Kept::Group { largest: Vec::new(), others: 0 };
+        let fresh = || RetainedKeys::Group { largest: Vec::new(), others: 0 };
         match self.table.row_or(group_key(group), fresh)? {
-            Kept::Group { largest, others } => Ok((largest, others)),
-            Kept::Value(_) | Kept::Place => Err(Error::new("a group's row is of a different kind")),
+            RetainedKeys::Group { largest, others } => Ok((largest, others)),
+            RetainedKeys::Value(_) | RetainedKeys::Place => {
+                Err(Error::new("a group's row is of a different kind"))
+            }
         }
     }
 
@@ -383,8 +385,8 @@ impl<const N: usize> TopN<N> {
     }
 
     fn put_other(&mut self, group: &str, item: &str, value: i64) -> Result<(), Error> {
-        self.table.put(item_key(group, item), Kept::Value(value))?;
-        self.table.put(place_key(group, item, value), Kept::Place)?;
+        self.table.put(item_key(group, item), RetainedKeys::Value(value))?;
+        self.table.put(place_key(group, item, value), RetainedKeys::Place)?;
         *self.group(group)?.1 += 1;
         Ok(())
     }

@@ -12,7 +12,7 @@ const BINARY: [(&str, &str); 3] =
     [("ce-specversion", "1.0"), ("ce-source", "/s"), ("ce-type", "x.y")];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn null_members_are_absent_and_long_attribute_names_are_taken() {
+async fn null_members_are_absent_and_long_attribute_names_are_accepted() {
     let server = Server::start(&[]).unwrap();
     let event = |id: u8, more: &str| {
         format!(

@@ -24,7 +24,7 @@ fn event(subject: &str, doc: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn numbers_and_text_of_rows_are_shown_as_they_were_sent_or_refused_at_the_door() {
+async fn numbers_and_text_of_rows_are_returned_as_they_were_sent_or_refused_on_arrival() {
     let server = folding("docs").await;
     let mut kept = Vec::new();
     for (subject, doc) in DOCS {

@@ -67,7 +67,7 @@ async fn a_parked_subject_of_one_tenant_holds_back_no_other_tenants_subject() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rows_of_all_tenants_are_shown_with_tenant_and_key_apart() {
+async fn rows_of_all_tenants_are_returned_with_tenant_and_key_apart() {
     let wit = std::fs::read_to_string(lantern_tests::root().join("wit/projection.wit")).unwrap();
     let wit = wit.split_whitespace().filter(|word| *word != "///").collect::<Vec<_>>().join(" ");
     assert!(wit.contains("This release shows all rows to all readers"), "the contract is silent");

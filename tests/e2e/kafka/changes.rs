@@ -142,7 +142,7 @@ async fn a_fold_that_retention_overtook_halts_and_says_what_can_be_done() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_that_is_deleted_and_made_anew_is_not_taken_for_the_old_one() {
+async fn a_topic_that_is_deleted_and_recreated_is_not_taken_for_the_old_one() {
     if no_kafka() {
         return;
     }

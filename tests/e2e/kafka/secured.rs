@@ -107,7 +107,7 @@ async fn brokers_that_want_tls_and_sasl_are_read_and_written_by_every_mechanism(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_and_a_certificate_nobody_vouches_for_are_said() {
+async fn a_wrong_password_and_a_certificate_of_an_unknown_authority_are_reported() {
     if no_kafka() {
         return;
     }

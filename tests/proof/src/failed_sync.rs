@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_acknowledgement_after_a_failed_sync_is_seen() {
+    fn an_acknowledgement_after_a_failed_sync_is_detected() {
         let failed = "7 fdatasync(9</d/log.redb> <unfinished ...>\n8 close(1)\n\
                       7 <... fdatasync resumed>) = -1 EIO (Input/output error) (INJECTED)\n";
         let answer = "8 writev(3<socket:[1]>, [{\"HTTP/1.1 200 OK\"...], 1) = 99\n";

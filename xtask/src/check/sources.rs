@@ -50,7 +50,6 @@ const TO_SPLIT: &[&str] = &[
     "host/live/src/subscription.rs: Subscription",
     "host/live/src/topic.rs",
     "host/server/src/api/tables.rs: TableQuery",
-    "sdk/rust/src/json.rs",
 ];
 
 /// Files and types are short, or say why not: `Long because …` in the file's

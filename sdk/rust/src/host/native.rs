@@ -25,7 +25,7 @@ pub(crate) struct State {
 
 /// A timer or an event of a call.
 #[derive(Debug, Clone)]
-pub(crate) struct Occasion {
+pub(crate) struct Trigger {
     /// For a timer, the offset of the event that set it.
     pub(crate) offset: u64,
     /// None for a timer that belongs to no tenant.
@@ -54,7 +54,7 @@ pub(crate) struct MemoryHost {
     /// The watermark of the current call, in microseconds.
     pub(crate) watermark: i64,
     /// The timers and events of the current call.
-    pub(crate) occasions: Vec<Occasion>,
+    pub(crate) triggers: Vec<Trigger>,
     /// How many calls of the contract's imports were made.
     pub(crate) calls: u64,
     rows: BTreeMap<(u32, String), Option<Vec<u8>>>,
@@ -65,26 +65,26 @@ pub(crate) struct MemoryHost {
 impl MemoryHost {
     /// # Panics
     /// If the call has no such timer or event: the real host traps the call.
-    fn occasion(&self, cause: u32) -> &Occasion {
-        let known = self.occasions.get(cause as usize);
+    fn trigger(&self, cause: u32) -> &Trigger {
+        let known = self.triggers.get(cause as usize);
         known.unwrap_or_else(|| panic!("the call has no timer or event {cause}"))
     }
 
     fn check_causes(&self, causes: &[u32], wanted: &Column) {
         assert_eq!(causes.len(), wanted.ends.len(), "each row has a cause");
         for cause in causes {
-            self.occasion(*cause);
+            self.trigger(*cause);
         }
     }
 
     /// # Panics
     /// If `key` belongs to another tenant than `cause`: the real host traps the call.
-    fn check_timer(&self, cause: u32, key: &str) -> &Occasion {
-        let occasion = self.occasion(cause);
+    fn check_timer(&self, cause: u32, key: &str) -> &Trigger {
+        let trigger = self.trigger(cause);
         let tenant = key.split_once('\0').map(|(tenant, _)| tenant);
-        let fits = tenant.is_none() || tenant == occasion.tenant.as_deref();
+        let fits = tenant.is_none() || tenant == trigger.tenant.as_deref();
         assert!(fits, "timer {key:?} belongs to another tenant than its cause");
-        occasion
+        trigger
     }
 
     /// The rows that the current call has written: table, key, and the value unless the
@@ -255,7 +255,7 @@ pub(crate) fn cancel_timer(cause: u32, key: &str) {
 pub(crate) fn emit(events: &[NewEvent]) {
     call(|host| {
         for event in events {
-            let Occasion { offset, tenant } = host.occasion(event.cause).clone();
+            let Trigger { offset, tenant } = host.trigger(event.cause).clone();
             let tenant = tenant.unwrap_or_default();
             let fits = event.tenant.is_empty() || event.tenant == tenant;
             assert!(fits, "an emitted event has another tenant than its cause: {event:?}");

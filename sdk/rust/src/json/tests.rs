@@ -96,9 +96,9 @@ fn same<'a, T: Deserialize<'a> + Debug>(text: &'a str) -> Result<(), String> {
         Err(error) => format!("error: {error}"),
     };
     let theirs = show(&theirs);
-    let mut found = vec![show(&from_str(text))];
-    found.extend(Reader::read::<T>(text).map(|value| format!("{value:?}")));
-    match found.iter().find(|ours| **ours != theirs) {
+    let mut results = vec![show(&from_str(text))];
+    results.extend(Reader::read::<T>(text).map(|value| format!("{value:?}")));
+    match results.iter().find(|ours| **ours != theirs) {
         Some(ours) => Err(format!("{text:?} as {}: {ours}, not {theirs}", type_name::<T>())),
         None => Ok(()),
     }
@@ -188,12 +188,12 @@ proptest! {
     ) {
         let ends: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
         let at = ends[place.index(ends.len())];
-        let rest = match how {
+        let suffix = match how {
             0 => "",
             1 => &text[at..],
             _ => &text[at + text[at..].chars().next().unwrap().len_utf8()..],
         };
-        same_as_all(&format!("{}{with}{rest}", &text[..at])).unwrap();
+        same_as_all(&format!("{}{with}{suffix}", &text[..at])).unwrap();
     }
 
     #[test]
@@ -274,8 +274,8 @@ fn a_member_is_read_no_further_than_to_its_end() {
         (r#"{"a""#, None),
         ("", None),
     ];
-    for (text, found) in glances {
-        assert_eq!(member(text, "a"), found, "{text}");
+    for (text, expected) in glances {
+        assert_eq!(member(text, "a"), expected, "{text}");
     }
 }
 

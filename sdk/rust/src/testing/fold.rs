@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::{Emitted, Level, Outcome, TestEvent};
 use crate::Timestamp;
 use crate::bindings::lantern::projection::types as wit;
-use crate::host::native::{self, MemoryHost, Occasion};
+use crate::host::native::{self, MemoryHost, Trigger};
 use crate::projection::{Failure, Instance, Projection};
 use crate::row::Stored;
 use crate::table::TableSpec;
@@ -46,7 +46,7 @@ pub struct Parked {
     pub reason: String,
 }
 
-type Numbered = (u64, TestEvent);
+type NumberedEvent = (u64, TestEvent);
 
 impl<P: Projection> Default for Harness<P> {
     fn default() -> Self {
@@ -114,7 +114,7 @@ impl<P: Projection> Harness<P> {
     /// the projection does not subscribe to its type; but only events to which it
     /// subscribes advance event time.
     pub fn feed(&mut self, events: impl IntoIterator<Item = TestEvent>) -> &mut Self {
-        let mut batch: Vec<Numbered> = Vec::new();
+        let mut batch: Vec<NumberedEvent> = Vec::new();
         for event in events {
             let offset = self.next_offset;
             self.next_offset += 1;
@@ -331,18 +331,18 @@ impl<P: Projection> Harness<P> {
                 self.host.state.timers.remove(&timer.key);
             }
             let batch = self.batch(&[], timers.to_vec());
-            let occasions = timers.iter().map(|timer| Occasion {
+            let triggers = timers.iter().map(|timer| Trigger {
                 offset: timer.offset,
                 tenant: timer.key.split_once('\0').map(|(tenant, _)| tenant.to_owned()),
             });
-            self.host.occasions = occasions.collect();
+            self.host.triggers = triggers.collect();
             if let Err(failure) = self.call(&batch) {
                 self.timer_failures.push(failure.message);
             }
         }
     }
 
-    fn apply(&mut self, events: Vec<Numbered>) {
+    fn apply(&mut self, events: Vec<NumberedEvent>) {
         let mut free = Vec::with_capacity(events.len());
         for (offset, event) in events {
             if self.parked_subjects.contains(&(event.tenant.clone(), event.subject.clone())) {
@@ -355,11 +355,10 @@ impl<P: Projection> Harness<P> {
             return;
         }
         let batch = self.batch(&free, Vec::new());
-        let occasions = free.iter().map(|(offset, event)| Occasion {
-            offset: *offset,
-            tenant: Some(event.tenant.clone()),
-        });
-        self.host.occasions = occasions.collect();
+        let triggers = free
+            .iter()
+            .map(|(offset, event)| Trigger { offset: *offset, tenant: Some(event.tenant.clone()) });
+        self.host.triggers = triggers.collect();
         let Err(failure) = self.call(&batch) else {
             return;
         };
@@ -376,7 +375,7 @@ impl<P: Projection> Harness<P> {
 
     /// Applies the events before `place`, handles the one at `place`, and continues
     /// with the rest.
-    fn part_at(&mut self, mut events: Vec<Numbered>, place: usize, reason: &str) {
+    fn part_at(&mut self, mut events: Vec<NumberedEvent>, place: usize, reason: &str) {
         let rest = events.split_off((place + 1).min(events.len()));
         let failed = events.pop();
         self.apply(events);
@@ -455,7 +454,7 @@ impl<P: Projection> Harness<P> {
         }
     }
 
-    fn batch(&self, events: &[Numbered], timers: Vec<wit::Timer>) -> wit::Batch {
+    fn batch(&self, events: &[NumberedEvent], timers: Vec<wit::Timer>) -> wit::Batch {
         let mut type_names: Vec<String> = Vec::new();
         let mut types = Vec::with_capacity(events.len());
         for (_, event) in events {

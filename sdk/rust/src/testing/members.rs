@@ -15,7 +15,8 @@ use crate::row::{FieldKind, Value as _};
 #[doc(hidden)]
 #[must_use]
 pub fn decode_members(members: &[wit::Member], data: &[&[u8]]) -> Vec<wit::MemberColumn> {
-    let found: Vec<Vec<Found<'_>>> = data.iter().map(|payload| look_up(members, payload)).collect();
+    let found: Vec<Vec<MemberLookup<'_>>> =
+        data.iter().map(|payload| look_up(members, payload)).collect();
     let of = |(index, member): (usize, &wit::Member)| {
         column(member.kind, found.iter().map(|event| event[index]).collect())
     };
@@ -23,32 +24,32 @@ pub fn decode_members(members: &[wit::Member], data: &[&[u8]]) -> Vec<wit::Membe
 }
 
 #[derive(Clone, Copy)]
-enum Found<'a> {
+enum MemberLookup<'a> {
     Missing,
     Null,
     Value(&'a str),
     Mismatched,
 }
 
-fn look_up<'a>(members: &[wit::Member], payload: &'a [u8]) -> Vec<Found<'a>> {
-    let mut found = vec![Found::Missing; members.len()];
+fn look_up<'a>(members: &[wit::Member], payload: &'a [u8]) -> Vec<MemberLookup<'a>> {
+    let mut found = vec![MemberLookup::Missing; members.len()];
     let mut reader = serde_json::Deserializer::from_slice(payload);
-    let seen = reader.deserialize_map(Object { members, found: &mut found });
+    let seen = reader.deserialize_map(ObjectVisitor { members, found: &mut found });
     if seen.and_then(|()| reader.end()).is_err() {
-        found.fill(Found::Mismatched);
+        found.fill(MemberLookup::Mismatched);
     }
     found
 }
 
-struct Object<'m, 'f, 'a> {
+struct ObjectVisitor<'m, 'f, 'a> {
     members: &'m [wit::Member],
-    found: &'f mut [Found<'a>],
+    found: &'f mut [MemberLookup<'a>],
 }
 
 #[derive(serde::Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-impl<'a> Visitor<'a> for Object<'_, '_, 'a> {
+impl<'a> Visitor<'a> for ObjectVisitor<'_, '_, 'a> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -63,27 +64,28 @@ impl<'a> Visitor<'a> for Object<'_, '_, 'a> {
             };
             let value: &RawValue = map.next_value()?;
             self.found[place] = match (self.found[place], value.get()) {
-                (Found::Missing, "null") => Found::Null,
-                (Found::Missing, value) => Found::Value(value),
-                _ => Found::Mismatched,
+                (MemberLookup::Missing, "null") => MemberLookup::Null,
+                (MemberLookup::Missing, value) => MemberLookup::Value(value),
+                _ => MemberLookup::Mismatched,
             };
         }
         Ok(())
     }
 }
 
-fn column(kind: FieldKind, found: Vec<Found<'_>>) -> wit::MemberColumn {
+fn column(kind: FieldKind, found: Vec<MemberLookup<'_>>) -> wit::MemberColumn {
     let mut validity = Vec::new();
     let mut column =
         wit::MemberColumn { validity: Vec::new(), values: empty(kind), mismatched: Vec::new() };
     for (event, found) in found.into_iter().enumerate() {
         let json = match found {
-            Found::Value(json) => json,
+            MemberLookup::Value(json) => json,
             _ => "null",
         };
-        let valid = push(&mut column.values, event, json) && matches!(found, Found::Value(_));
+        let valid =
+            push(&mut column.values, event, json) && matches!(found, MemberLookup::Value(_));
         push_bit(&mut validity, event, valid);
-        if !valid && matches!(found, Found::Value(_) | Found::Mismatched) {
+        if !valid && matches!(found, MemberLookup::Value(_) | MemberLookup::Mismatched) {
             column.mismatched.push(event as u32);
         }
     }

@@ -37,14 +37,14 @@
 //! silently dropped, so that the projection can count it or write it to a row.
 
 mod open;
-mod recent;
 mod sessions;
+mod sliding;
 
 use std::time::Duration;
 
 pub use open::{Closed, OpenWindows};
-pub use recent::{Advanced, RECENT_EVENTS_MAX, Recent, Slide};
 pub use sessions::{ClosedSession, Combine, Joined, OpenSessions};
+pub use sliding::{Advanced, RECENT_EVENTS_MAX, Recent, Slide};
 
 use crate::error::{Error, RowError};
 use crate::event::{OWN_TIMER, Timer};

@@ -2,10 +2,10 @@
 
 /// The data of the zone `name` in the table `zones`.
 pub(super) fn find<'a>(zones: &'a [u8], name: &str) -> Option<&'a [u8]> {
-    let mut rest = zones;
+    let mut remaining = zones;
     let mut found = None;
     loop {
-        let (length, after) = rest.split_first()?;
+        let (length, after) = remaining.split_first()?;
         if *length == 0 {
             let (start, end) = found?;
             return after.get(start..end);
@@ -16,6 +16,6 @@ pub(super) fn find<'a>(zones: &'a [u8], name: &str) -> Option<&'a [u8]> {
             let number = |at: usize| usize::from(u16::from_be_bytes([range[at], range[at + 1]]));
             found = Some((number(0), number(0) + number(2)));
         }
-        rest = after;
+        remaining = after;
     }
 }

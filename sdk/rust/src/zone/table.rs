@@ -44,7 +44,7 @@ impl Spans {
     pub(super) fn at(&self, micros: i64) -> Span {
         let next = self.changes.partition_point(|(start, _)| *start <= micros);
         let (start, offset_s) = match next.checked_sub(1) {
-            Some(place) => self.changes[place],
+            Some(index) => self.changes[index],
             None => (i64::MIN, self.first_offset_s),
         };
         Span { start, end: self.changes.get(next).map_or(i64::MAX, |change| change.0), offset_s }
@@ -151,8 +151,8 @@ struct Reader<'a>(&'a [u8]);
 impl Reader<'_> {
     fn natural(&mut self) -> i64 {
         let (mut value, mut shift) = (0, 0);
-        while let Some((byte, rest)) = self.0.split_first() {
-            self.0 = rest;
+        while let Some((byte, remaining)) = self.0.split_first() {
+            self.0 = remaining;
             value |= i64::from(byte & 0x7f) << shift;
             shift = (shift + 7).min(56);
             if byte & 0x80 == 0 {

@@ -66,7 +66,7 @@ fn text_is_read_with_and_without_escapes() {
 }
 
 #[test]
-fn malformed_data_is_parked_with_place_and_reason() {
+fn malformed_data_is_parked_with_location_and_reason() {
     for (data, why) in [
         (&b"{"[..], "EOF while parsing"),
         (b"{\"nom\": 1}", "missing field `name`"),
@@ -85,7 +85,7 @@ fn malformed_data_is_parked_with_place_and_reason() {
 }
 
 #[test]
-fn an_attribute_that_was_not_asked_for_is_an_error() {
+fn an_attribute_that_was_not_requested_is_an_error() {
     let host = feed([TestEvent::new("read.tenant").tenant("t1")]);
     assert_eq!(
         host.parked()[0].reason,

@@ -160,7 +160,7 @@ fn a_projection_that_halts_applies_nothing_more() {
 }
 
 #[test]
-fn wrong_parameters_are_told_at_setup() {
+fn wrong_parameters_are_reported_at_setup() {
     for (parameters, why) in [
         (r#"{"wait": 1}"#, "unknown field `wait`"),
         (r#"{"wait_s": -1}"#, "invalid value"),
@@ -210,13 +210,13 @@ fn what_the_manifest_does_not_say_is_refused() {
 
 #[test]
 #[should_panic(expected = "table `rows`, row \"calls\" is Some(\"1\"), else Some(\"3\")")]
-fn state_in_memory_is_found_out() {
+fn state_in_memory_is_detected() {
     let events = ["a", "b", "c"].map(TestEvent::new);
     check_determinism::<Careless>("", &events);
 }
 
 #[test]
-fn a_broken_manifest_is_told_at_setup() {
+fn a_broken_manifest_is_reported_at_setup() {
     #[derive(Tables)]
     struct Bad {
         #[table(private, name = "Rows")]

@@ -86,7 +86,7 @@ fn finding<'a>(report: &'a Value, what: &str) -> &'a Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_state_is_found_moved_aside_and_folded_anew() {
+async fn a_damaged_state_is_detected_quarantined_and_folded_again() {
     let stopped = stopped(45).await;
     assert_eq!(stopped.doctor(&[]).0, 0);
     let path = stopped.state();

@@ -105,14 +105,14 @@ impl<V> Advanced<V> {
     /// each is returned once. Events at the same time share one, and an event that
     /// arrived after the watermark had passed it has none.
     pub fn settled(&self) -> impl Iterator<Item = Slide<'_, V>> {
-        let last = |place: &usize| {
-            let next = self.entries.get(place + 1);
-            next.is_none_or(|next| next.time != self.entries[*place].time)
+        let last = |index: &usize| {
+            let next = self.entries.get(index + 1);
+            next.is_none_or(|next| next.time != self.entries[*index].time)
         };
         self.settled
             .clone()
             .filter(last)
-            .map(|place| slide(&self.entries, self.entries[place].time, self.size_us))
+            .map(|index| slide(&self.entries, self.entries[index].time, self.size_us))
     }
 }
 
@@ -234,8 +234,8 @@ impl<V: Stored + Clone> Recent<V> {
             )));
         }
         values.size_us = micros_of(size).max(1);
-        let place = values.entries.partition_point(|entry| entry.time <= time);
-        values.entries.insert(place, Entry { time, value });
+        let index = values.entries.partition_point(|entry| entry.time <= time);
+        values.entries.insert(index, Entry { time, value });
         if time < event.watermark() {
             // All windows up to the watermark were returned, and the later ones come
             // after this one.
