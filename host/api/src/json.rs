@@ -1,5 +1,7 @@
 //! JSON that is passed on as it was written.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -22,6 +24,12 @@ impl RawJson {
     #[must_use]
     pub fn get(&self) -> &str {
         self.0.get()
+    }
+
+    /// The members of an object; none if it is not an object.
+    #[must_use]
+    pub fn members(&self) -> BTreeMap<String, &RawValue> {
+        serde_json::from_str(self.get()).unwrap_or_default()
     }
 
     /// The value as serde_json's own type.
@@ -48,5 +56,7 @@ mod tests {
         assert_eq!(serde_json::to_string(&value).unwrap(), text);
         assert_eq!(RawJson::new(text), value);
         assert_eq!(RawJson::new("{").get(), "null");
+        assert_eq!(value.members()["n"].get(), "1e400");
+        assert!(RawJson::new("[1]").members().is_empty());
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::RawJson;
+use crate::feed::Field;
 
 /// A page of rows.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -44,4 +45,10 @@ pub struct PageField {
     pub unit: String,
     /// How the values of several partitions are merged.
     pub merge: String,
+}
+
+impl From<PageField> for Field {
+    fn from(PageField { name, kind, unit, .. }: PageField) -> Self {
+        Self { name, kind, unit }
+    }
 }

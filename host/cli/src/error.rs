@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use serde::Deserialize;
+use lantern_api::{EventRejection, Problem};
 
 use crate::output;
 
@@ -137,10 +137,9 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// The server's answer for an error: RFC 9457.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default)]
-pub(crate) struct Problem {
+/// The server's answer for an error, with the further members that some have.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Refusal {
     /// A few words.
     pub(crate) title: String,
     /// What happened.
@@ -149,18 +148,35 @@ pub(crate) struct Problem {
     pub(crate) code: String,
     /// What to do about it.
     pub(crate) help: Option<String>,
-    /// Single errors; for rejected events, one per event.
-    pub(crate) errors: Vec<serde_json::Value>,
+    /// The refused events.
+    pub(crate) errors: Vec<EventRejection>,
     /// For NDJSON: how many events were appended before the stream stopped.
     pub(crate) appended: u64,
     /// For NDJSON: every event up to this line is in the log.
     pub(crate) lines: u64,
 }
 
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        let Problem { title, detail, code, help, mut more, .. } = problem;
+        let errors = more.remove("errors").and_then(|list| serde_json::from_value(list).ok());
+        let number = |name| more.get(name).and_then(serde_json::Value::as_u64).unwrap_or_default();
+        Self {
+            title,
+            detail,
+            code,
+            help: (!help.is_empty()).then_some(help),
+            errors: errors.unwrap_or_default(),
+            appended: number("appended"),
+            lines: number("lines"),
+        }
+    }
+}
+
 /// The maximum number of single errors shown from one answer.
 const DETAILS_MAX: usize = 10;
 
-impl Problem {
+impl Refusal {
     /// The failure for an answer with `status` and this body.
     pub(crate) fn into_failure(self, status: u16) -> Failure {
         let exit = match status {
@@ -212,18 +228,12 @@ fn flags_for_parameters(text: &str) -> String {
     FLAGS.iter().fold(text.to_owned(), |text, (parameter, flag)| text.replace(parameter, flag))
 }
 
-/// One entry of `errors` as a line.
-fn detail(error: &serde_json::Value) -> String {
-    let text = |name: &str| error.get(name).and_then(serde_json::Value::as_str);
-    let place = error.get("line").or_else(|| error.get("index"));
-    let message = text("detail").or_else(|| text("message")).or_else(|| text("error"));
-    match (place, message) {
-        (Some(place), Some(message)) => {
-            let what = if error.get("line").is_some() { "line" } else { "event" };
-            format!("{what} {place}: {message}")
-        }
-        (None, Some(message)) => message.to_owned(),
-        _ => error.as_str().map_or_else(|| error.to_string(), str::to_owned),
+/// A refused event as a line.
+fn detail(error: &EventRejection) -> String {
+    match (error.line, error.index) {
+        (Some(line), _) => format!("line {line}: {}", error.detail),
+        (None, Some(index)) => format!("event {index}: {}", error.detail),
+        (None, None) => error.detail.clone(),
     }
 }
 
@@ -235,7 +245,7 @@ mod tests {
 
     fn check(status: u16, body: &str, exit: Exit, text: &str) {
         let problem: Problem = serde_json::from_str(body).unwrap();
-        let failure = problem.into_failure(status);
+        let failure = Refusal::from(problem).into_failure(status);
         assert_eq!(failure.exit, exit);
         assert_eq!(failure.to_string(), text);
     }
@@ -250,7 +260,7 @@ mod tests {
         );
         check(
             400,
-            r#"{"detail":"1 of 2 events is refused","errors":[{"index":1,"detail":"no `id`"}]}"#,
+            r#"{"detail":"1 of 2 events is refused","errors":[{"index":1,"code":"LAN-0304","detail":"no `id`"}]}"#,
             Exit::Refused,
             "error: 1 of 2 events is refused\n  event 1: no `id`",
         );
@@ -261,8 +271,8 @@ mod tests {
     #[test]
     fn help_names_flags_and_not_parameters_of_the_api() {
         for code in lantern_server::CODES.iter().filter(|code| code.status >= 400) {
-            let problem = Problem { help: Some(code.help.into()), ..Problem::default() };
-            let help = problem.into_failure(code.status).help.unwrap_or_default();
+            let refusal = Refusal { help: Some(code.help.into()), ..Refusal::default() };
+            let help = refusal.into_failure(code.status).help.unwrap_or_default();
             // Codes that only programs with their own HTTP client can cause are left
             // unchanged.
             let own = ["LAN-0212", "LAN-0320", "LAN-04"];
@@ -277,10 +287,14 @@ mod tests {
 
     #[test]
     fn many_details_are_cut_short_and_counted() {
-        let errors: Vec<_> =
-            (0..15).map(|i| serde_json::json!({"index": i, "detail": "x"})).collect();
-        let problem = Problem { errors, ..Problem::default() };
-        let failure = problem.into_failure(400);
+        let rejection = |index| EventRejection {
+            index: Some(index),
+            line: None,
+            code: "LAN-0304".into(),
+            detail: "x".into(),
+        };
+        let refusal = Refusal { errors: (0..15).map(rejection).collect(), ..Refusal::default() };
+        let failure = refusal.into_failure(400);
         assert_eq!(failure.details.len(), 11);
         assert_eq!(failure.details[10], "and 5 more");
     }

@@ -1,32 +1,9 @@
-//! JSON exactly as a server sent it. Rows and events are printed unchanged. If they
-//! were parsed into this program's numbers and strings, `1e400` or a number of twenty
-//! digits would change, and one such value would make a whole page unreadable.
-
-use std::collections::BTreeMap;
+//! JSON exactly as a server sent it, as the cells of a table.
 
 use lantern_server::cloudevents::json_text;
-use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::output;
-
-/// A JSON value as it was written.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(transparent)]
-pub(crate) struct RawJson(Box<RawValue>);
-
-impl RawJson {
-    /// `json` unchanged; `null` if it is not JSON.
-    pub(crate) fn new(json: &str) -> Self {
-        let null = || RawValue::from_string("null".into()).expect("null is JSON");
-        Self(RawValue::from_string(json.to_owned()).unwrap_or_else(|_| null()))
-    }
-
-    /// The members of an object; none if it is not an object.
-    pub(crate) fn members(&self) -> BTreeMap<String, &RawValue> {
-        serde_json::from_str(self.0.get()).unwrap_or_default()
-    }
-}
 
 /// A value as the cell of a table: strings without quotes.
 pub(crate) fn cell(value: Option<&&RawValue>) -> String {
@@ -38,6 +15,8 @@ pub(crate) fn cell(value: Option<&&RawValue>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lantern_api::RawJson;
+
     use super::*;
 
     #[test]

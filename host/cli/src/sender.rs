@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use lantern_api::EventRejection;
 use serde::Serialize;
 use tokio::time::Instant;
 
@@ -37,7 +38,7 @@ pub(crate) struct Sent {
     /// Requests that were repeated.
     pub(crate) retries: u64,
     /// What is wrong with the refused events; the first 100.
-    pub(crate) errors: Vec<serde_json::Value>,
+    pub(crate) errors: Vec<EventRejection>,
 }
 
 /// Sends pieces of NDJSON to a server.
@@ -143,8 +144,8 @@ struct PartialAppend {
 impl PartialAppend {
     fn of(error: &ApiError) -> Self {
         match error {
-            ApiError::Refused { problem, .. } => {
-                Self { appended: problem.appended, lines: problem.lines }
+            ApiError::Refused { refusal, .. } => {
+                Self { appended: refusal.appended, lines: refusal.lines }
             }
             _ => Self::default(),
         }
@@ -153,18 +154,16 @@ impl PartialAppend {
 
 /// `error` with line numbers of the file instead of the request.
 fn in_file(mut error: ApiError, first_line: u64) -> Failure {
-    if let ApiError::Refused { problem, .. } = &mut error {
-        for entry in &mut problem.errors {
-            *entry = with_line_number(entry.take(), first_line);
+    if let ApiError::Refused { refusal, .. } = &mut error {
+        for entry in &mut refusal.errors {
+            *entry = with_line_number(entry.clone(), first_line);
         }
         // The help names the API's parameter.
-        problem.help = problem.help.take().map(|help| help.replace("?partial=true", "--partial"));
+        refusal.help = refusal.help.take().map(|help| help.replace("?partial=true", "--partial"));
         // A single invalid line is the complete message.
-        if let [only] = problem.errors.as_slice()
-            && let (Some(line), Some(detail)) = (only["line"].as_u64(), only["detail"].as_str())
-        {
-            problem.detail = format!("line {line}: {detail}");
-            problem.errors.clear();
+        if let [EventRejection { line: Some(line), detail, .. }] = refusal.errors.as_slice() {
+            refusal.detail = format!("line {line}: {detail}");
+            refusal.errors.clear();
         }
     }
     Failure::from(error)
@@ -172,12 +171,10 @@ fn in_file(mut error: ApiError, first_line: u64) -> Failure {
 
 /// One refused event with its `line` counted in the file. The server counts lines from
 /// 1 within the request.
-fn with_line_number(mut error: serde_json::Value, first_line: u64) -> serde_json::Value {
-    if let Some(line) = error.get("line").and_then(serde_json::Value::as_u64) {
-        error["line"] = (line + first_line - 1).into();
-        if let Some(fields) = error.as_object_mut() {
-            fields.remove("index");
-        }
+fn with_line_number(mut error: EventRejection, first_line: u64) -> EventRejection {
+    if let Some(line) = error.line {
+        error.line = Some(line + first_line - 1);
+        error.index = None;
     }
     error
 }
@@ -226,7 +223,6 @@ impl RateLimiter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn waits_grow_and_stay_bounded() {
@@ -237,9 +233,14 @@ mod tests {
 
     #[test]
     fn lines_are_counted_in_the_file() {
-        let error = json!({"line": 3, "index": 2, "detail": "no id"});
-        assert_eq!(with_line_number(error, 101), json!({"line": 103, "detail": "no id"}));
-        assert_eq!(with_line_number(json!("x"), 5), json!("x"));
+        let error = |line, index| EventRejection {
+            index,
+            line,
+            code: "LAN-0304".into(),
+            detail: "no id".into(),
+        };
+        assert_eq!(with_line_number(error(Some(3), Some(2)), 101), error(Some(103), None));
+        assert_eq!(with_line_number(error(None, Some(2)), 5), error(None, Some(2)));
     }
 
     #[tokio::test(start_paused = true)]

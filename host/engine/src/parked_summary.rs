@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 
 use lantern_core::{ParkedKind, ParkedRecord, VersionId};
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 use crate::parked_events::{after, decoded};
 use crate::status_queries::halted;
@@ -19,7 +17,7 @@ const REASONS_MAX: usize = 100;
 const REASON_CHARS_MAX: usize = 400;
 
 /// The parked events of a version, in groups.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParkedSummary {
     /// All that are parked now.
     pub total: u64,
@@ -34,7 +32,7 @@ pub struct ParkedSummary {
 }
 
 /// Parked events with one reason. Reasons that differ in numbers alone are one.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParkedReason {
     /// The reason of the first of them.
     pub reason: String,

@@ -1,12 +1,9 @@
 //! What the engine says of itself: for the API, the command line and metrics.
 
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-
 use crate::VerifyStatus;
 
 /// A projection with all its versions.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ProjectionStatus {
     /// Its name.
     pub name: String,
@@ -22,12 +19,11 @@ pub struct ProjectionStatus {
     pub versions: Vec<VersionStatus>,
     /// The last verification against the log, or the one that is going on;
     /// `null` where there was none since the server started.
-    #[serde(default)]
     pub verified: Option<VerifyStatus>,
 }
 
 /// One version.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct VersionStatus {
     /// Its id.
     pub id: String,
@@ -53,27 +49,21 @@ pub struct VersionStatus {
     /// Events a second over the last seconds.
     pub events_per_s: f64,
     /// Events a second that the log has taken over the last seconds.
-    #[serde(default)]
     pub intake_per_s: f64,
     /// Seconds until it has caught up at these two rates; `null` if it is not
     /// known, or if it falls behind.
     pub eta_s: Option<f64>,
     /// Events parked now on all partitions, those that wait included.
-    #[serde(default)]
     pub parked: u64,
     /// Of them, events that wait behind a failed one of their subject.
-    #[serde(default)]
     pub waiting: u64,
     /// Events applied that were older than the watermark.
-    #[serde(default)]
     pub late: u64,
     /// Why it did not become active by itself, although it has caught up.
-    #[serde(default)]
     pub not_activated: Option<String>,
     /// Why its tables may not be what the log gives, one sentence for each finding: a
     /// batch that was folded a second time gave something else, or its last
     /// verification found a difference. Kept over restarts.
-    #[serde(default)]
     pub differs: Vec<String>,
     /// Its tables.
     pub tables: Vec<TableStatus>,
@@ -84,7 +74,7 @@ pub struct VersionStatus {
 }
 
 /// A table of a version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableStatus {
     /// Its name.
     pub name: String,
@@ -99,7 +89,7 @@ pub struct TableStatus {
 }
 
 /// A field of a public table.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldStatus {
     /// The JSON key.
     pub name: String,
@@ -110,7 +100,7 @@ pub struct FieldStatus {
 }
 
 /// One version on one partition.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ShardStatus {
     /// The partition.
     pub partition: u32,
@@ -142,11 +132,9 @@ pub struct ShardStatus {
     /// Events parked now, those that wait included.
     pub parked: u64,
     /// Of them, events that wait behind a failed one of their subject.
-    #[serde(default)]
     pub waiting: u64,
     /// Unreadable records of the log that were passed and not kept as parked events,
     /// because 10,000 of them are parked. Only records of unknown type are left out.
-    #[serde(default)]
     pub unreadable_left_out: u64,
     /// Timers fired.
     pub timers_fired: u64,
@@ -191,7 +179,7 @@ pub struct ShardStatus {
 }
 
 /// An event whose time is too far ahead to move the watermark.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AheadStatus {
     /// Its offset.
     pub offset: u64,
@@ -204,7 +192,7 @@ pub struct AheadStatus {
 }
 
 /// A parked event as people see it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParkedStatus {
     /// The partition.
     pub partition: u32,
@@ -218,10 +206,8 @@ pub struct ParkedStatus {
     /// CloudEvents `source`.
     pub source: String,
     /// CloudEvents `type`.
-    #[serde(rename = "type")]
     pub event_type: String,
     /// The tenant; empty if it has none.
-    #[serde(default)]
     pub tenant: String,
     /// CloudEvents `subject`.
     pub subject: String,
@@ -238,12 +224,11 @@ pub struct ParkedStatus {
 }
 
 /// A page of parked events.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParkedPage {
     /// All that are parked now, in this version.
     pub total: u64,
     /// Of them, events that wait behind a failed one of their subject.
-    #[serde(default)]
     pub waiting: u64,
     /// Some of them, by partition and offset.
     pub parked: Vec<ParkedStatus>,
@@ -252,8 +237,7 @@ pub struct ParkedPage {
 }
 
 /// Which parked events are meant.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParkedSelection {
     /// All of them.
     pub all: bool,
@@ -269,7 +253,7 @@ pub struct ParkedSelection {
 }
 
 /// What became of a retry or a drop.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ParkedOutcome {
     /// Parked events that were meant.
     pub selected: u64,
@@ -289,7 +273,7 @@ impl ParkedOutcome {
 }
 
 /// A message of a plugin.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
     /// When, microseconds since 1970, by the host's clock.
     pub time_us: i64,
@@ -306,7 +290,7 @@ pub struct LogLine {
 }
 
 /// What an upload came to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uploaded {
     /// The projection.
     pub projection: String,

@@ -1,10 +1,7 @@
 //! The one table of all error codes.
 
-use serde::Serialize;
-use utoipa::ToSchema;
-
 /// One error code. Its page in the documentation is generated from this.
-#[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[derive(Clone, Copy, Debug)]
 pub struct Code {
     /// The stable code: `LAN-` and four digits.
     pub code: &'static str,

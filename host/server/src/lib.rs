@@ -29,19 +29,19 @@ mod start_error;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+pub mod wire;
 mod wiring;
 
 pub use lantern_cloudevents as cloudevents;
 
 pub use api::openapi;
-pub use api::parked::ResendResult;
 pub use codes::{CODES, Code, find as find_code};
 pub use config::{
     ENV_PREFIX, FILE, HttpConfig, IngestConfig, ServerConfig, UpkeepConfig, VerifyConfig,
 };
 pub use config_error::ConfigError;
 pub use durations::{DURATION_FORMS, parse_duration};
-pub use problem::{Members, PROBLEM, Problem};
+pub use problem::{PROBLEM, Problem};
 pub use start_error::StartError;
 pub use telemetry::{LogFormat, TracingError, init_tracing};
 pub use wiring::Server;

@@ -11,7 +11,9 @@ use lantern_engine::EngineError;
 use lantern_plugin::LoadError;
 use serde::Serialize;
 use serde_json::{Map, Value};
-use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::Schema;
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::cloudevents::EventError;
 use crate::codes::{UNKNOWN, find};
@@ -23,40 +25,26 @@ const RETRY_AFTER_S: &str = "2";
 /// The code of a body in an unknown coding.
 pub(crate) const CONTENT_CODING: &str = "LAN-0419";
 
-/// The answer to a request that failed: [`Members`], boxed so that results stay small.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+/// The answer to a request that failed: [`lantern_api::Problem`], boxed so that results
+/// stay small.
+#[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
-pub struct Problem(Box<Members>);
+pub struct Problem(Box<lantern_api::Problem>);
 
-/// The members of a problem.
-#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
-#[schema(as = ProblemMembers)]
-pub struct Members {
-    /// Where this kind of error is explained, relative to this server.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// What went wrong, in a few words; the same for every error of this code.
-    pub title: String,
-    /// The HTTP status.
-    pub status: u16,
-    /// What went wrong here, quoting the value.
-    pub detail: String,
-    /// The stable code.
-    pub code: String,
-    /// What to do about it.
-    pub help: String,
-    /// More about some errors.
-    #[serde(flatten)]
-    #[schema(value_type = Object)]
-    pub more: Map<String, Value>,
+impl PartialSchema for Problem {
+    fn schema() -> RefOr<Schema> {
+        lantern_api::Problem::schema()
+    }
 }
+
+impl ToSchema for Problem {}
 
 impl Problem {
     /// The problem of `code`, which must be in [`crate::CODES`].
     #[must_use]
     pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
         let known = find(code).unwrap_or(&UNKNOWN);
-        Self(Box::new(Members {
+        Self(Box::new(lantern_api::Problem {
             kind: format!("/v1/errors/{code}"),
             title: known.title.to_owned(),
             status: known.status,
@@ -88,9 +76,9 @@ impl Problem {
 }
 
 impl std::ops::Deref for Problem {
-    type Target = Members;
+    type Target = lantern_api::Problem;
 
-    fn deref(&self) -> &Members {
+    fn deref(&self) -> &lantern_api::Problem {
         &self.0
     }
 }

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use lantern_api::EventsPage;
 use lantern_cli::generate::{Options, SOURCE, Shop};
 use lantern_server::cloudevents::json_text;
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -14,7 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::flights::Flights;
 use super::serve;
 use crate::Global;
-use crate::api::{Api, LogPage, LogQuery, Upload};
+use crate::api::{Api, LogQuery, Upload};
 use crate::error::{Exit, Failure, Outcome};
 use crate::event_file::read_file;
 use crate::output::{self, Progress};
@@ -178,7 +179,7 @@ impl PreviousRun {
     /// Evaluates the events of `page` before offset `to`.
     fn read_previous_run(
         &mut self,
-        page: &LogPage,
+        page: &EventsPage,
         to: u64,
         seed: u64,
         flight: &mut Option<String>,
@@ -325,10 +326,10 @@ impl Feeder {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use super::*;
-    use crate::api::LoggedEvent;
-    use crate::raw_json::RawJson;
+    use lantern_api::{LoggedEvent, RawJson};
     use serde_json::json;
+
+    use super::*;
 
     fn feeder(flights: Option<Flights>, rate: f64) -> Feeder {
         Feeder {
@@ -377,11 +378,12 @@ mod tests {
     fn where_the_demo_was_is_read_from_the_log() {
         let event = |offset, source: &str, id: &str| LoggedEvent {
             offset,
+            appended: None,
             event: RawJson::new(
                 &json!({"source": source, "id": id, "time": "2013-01-01T06:00:00Z"}).to_string(),
             ),
         };
-        let page = LogPage {
+        let page = EventsPage {
             events: vec![
                 event(0, "nycflights13", "a"),
                 event(1, "shop", "s1-0000000041"),
@@ -390,7 +392,7 @@ mod tests {
                 event(4, "lantern/alerts", "0/3/0"),
                 event(5, "nycflights13", "c"),
             ],
-            ..LogPage::default()
+            ..EventsPage::default()
         };
         let (mut before, mut flight, mut shop) = (PreviousRun::default(), None, 0);
         before.read_previous_run(&page, 5, 1, &mut flight, &mut shop);

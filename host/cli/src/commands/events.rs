@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use lantern_api::{AppendedLocation, EventRejection, LoggedEvent, RawJson};
+
 use crate::Global;
-use crate::api::{Api, BATCH, LogQuery, LoggedEvent, NDJSON, STRUCTURED};
-use crate::error::{Exit, Failure, Outcome};
+use crate::api::{Api, BATCH, LogQuery, NDJSON, STRUCTURED};
+use crate::error::{Exit, Failure, Outcome, Refusal};
 use crate::event_file::EventFile;
 use crate::output;
-use crate::raw_json::{RawJson, cell};
+use crate::raw_json::cell;
 
 /// The maximum number of bytes that `push` sends in its one request.
 const PUSH_BYTES_MAX: usize = 64 << 20;
@@ -121,13 +123,17 @@ async fn push(args: &PushArgs, global: &Global) -> Outcome {
     let media = media(&body);
     let pushed = global.api().push(media, body.into(), args.partial).await?;
     if global.json {
-        output::json(&pushed);
+        output::json(&Pushed {
+            appended: pushed.appended,
+            duplicates: pushed.duplicates,
+            rejected: pushed.rejected,
+            events: pushed.events.as_deref().unwrap_or_default(),
+            errors: &pushed.errors,
+        });
     } else {
-        for event in &pushed.events {
-            let number = |name: &str| event.get(name).and_then(serde_json::Value::as_u64);
-            if let (Some(partition), Some(offset)) = (number("partition"), number("offset")) {
-                let there = event.get("duplicate").and_then(serde_json::Value::as_bool);
-                let note = if there == Some(true) { " (duplicate)" } else { "" };
+        for event in pushed.events.iter().flatten() {
+            if let AppendedLocation::InLog { partition, offset, duplicate, .. } = event {
+                let note = if *duplicate { " (duplicate)" } else { "" };
                 output::line(format!("partition {partition} offset {offset}{note}"));
             }
         }
@@ -141,8 +147,18 @@ async fn push(args: &PushArgs, global: &Global) -> Outcome {
     refused(pushed.rejected, pushed.errors)
 }
 
+/// What `push --json` prints.
+#[derive(serde::Serialize)]
+struct Pushed<'a> {
+    appended: u64,
+    duplicates: u64,
+    rejected: u64,
+    events: &'a [AppendedLocation],
+    errors: &'a [EventRejection],
+}
+
 /// Fails if events were refused and left out.
-pub(super) fn refused(rejected: u64, errors: Vec<serde_json::Value>) -> Outcome {
+pub(super) fn refused(rejected: u64, errors: Vec<EventRejection>) -> Outcome {
     if rejected == 0 {
         return Ok(());
     }
@@ -150,7 +166,7 @@ pub(super) fn refused(rejected: u64, errors: Vec<serde_json::Value>) -> Outcome 
         1 => "1 event was refused".to_owned(),
         n => format!("{} events were refused", output::count(n)),
     };
-    Err(crate::error::Problem { detail, errors, ..Default::default() }.into_failure(400))
+    Err(Refusal { detail, errors, ..Refusal::default() }.into_failure(400))
 }
 
 /// The media type of `body`: an array, one object, or one object per line.
@@ -251,7 +267,7 @@ struct Logged<'a> {
 
 fn show(logged: &LoggedEvent, partition: u32, json: bool) {
     if json {
-        let LoggedEvent { offset, event } = logged;
+        let LoggedEvent { offset, event, .. } = logged;
         output::json(&Logged { partition, offset: *offset, event });
         return;
     }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lantern_engine::{ProjectionStatus, VersionStatus};
+use lantern_api::{ProjectionStatus, VersionStatus};
 
 use crate::api::{Answer, Api};
 use crate::error::{Exit, Failure, Outcome};
@@ -135,7 +135,7 @@ pub(super) async fn wait(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lantern_engine::ShardStatus;
+    use lantern_api::ShardStatus;
 
     fn projection(late: u64, shards: &[(u64, u64, &str)]) -> ProjectionStatus {
         let shards: Vec<_> = (0..)

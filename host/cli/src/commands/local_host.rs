@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use lantern_api::{LogLine, ParkedStatus};
 use lantern_core::{Events, Manifest, Offset, PartitionId, Plugin, Timestamp};
 use lantern_engine::{
-    EngineConfig, EngineError, EventList, FoldOptions, FoldResult, LogLine, ParkedStatus,
-    determinism, fold, fold_again,
+    EngineConfig, EngineError, EventList, FoldOptions, FoldResult, determinism, fold, fold_again,
 };
 use lantern_plugin::{PluginConfig, PluginHost};
 use lantern_server::cloudevents::{EventLimits, Reader};

@@ -1,7 +1,8 @@
 //! `lantern parked`: events that could not be applied.
 
-use lantern_engine::{ParkedOutcome, ParkedPage, ParkedSelection, ParkedSummary};
-use lantern_server::ResendResult;
+use lantern_api::{
+    ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus, ParkedSummary, ResendResult,
+};
 
 use crate::Global;
 use crate::error::{Exit, Failure, Outcome};
@@ -277,7 +278,7 @@ fn show(page: &ParkedPage, long: bool, json: bool) {
     }
 }
 
-fn show_long(event: &lantern_engine::ParkedStatus) {
+fn show_long(event: &ParkedStatus) {
     let print = |name: &str, value: &str| {
         for line in value.lines() {
             output::line(format!("  {name:<10} {}", output::printable(line)));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use lantern_engine::{ProjectionStatus, VersionStatus};
+use lantern_api::{ProjectionStatus, VersionStatus};
 
 use crate::Global;
 use crate::api::Api;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use lantern_engine::{ProjectionStatus, Uploaded, VersionStatus};
+use lantern_api::{ProjectionStatus, Uploaded, VersionStatus};
 
 use crate::Global;
 use crate::api::{Api, Upload};

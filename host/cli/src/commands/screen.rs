@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use crossterm::style::{Attribute, Print, SetAttribute};
 use crossterm::{cursor, queue, terminal};
+use lantern_api::RawJson;
+use lantern_api::feed::Field;
 use serde_json::value::RawValue;
 use tokio::sync::mpsc;
 use unicode_width::UnicodeWidthStr as _;
 
-use crate::api::Field;
 use crate::output::{self, cut};
-use crate::raw_json::{RawJson, cell};
+use crate::raw_json::cell;
 
 /// How long a changed row stays bright.
 const BRIGHT: Duration = Duration::from_millis(1_500);

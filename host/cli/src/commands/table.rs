@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lantern_api::feed::Field;
+use lantern_api::{PageField, RawJson, TablePage};
 use serde::Serialize;
 
 use crate::Global;
-use crate::api::{Api, Field, TablePage};
+use crate::api::Api;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
-use crate::raw_json::{RawJson, cell};
+use crate::raw_json::cell;
 
 /// The number of rows requested at a time.
 const PAGE: u64 = 1_000;
@@ -111,7 +113,8 @@ async fn get(args: &GetArgs, global: &Global) -> Outcome {
         let state = State { epoch: &page.epoch, commit: page.commit, offsets: &page.offsets };
         output::json(&RowLine::new(page.per_tenant, key, row, Some(state)));
     } else {
-        output::line(rows(&page.fields, std::iter::once((key.as_str(), row))));
+        let fields = fields(page.fields.clone());
+        output::line(rows(&fields, std::iter::once((key.as_str(), row))));
     }
     Ok(())
 }
@@ -148,7 +151,7 @@ async fn scan(args: &ScanArgs, global: &Global) -> Outcome {
         }
     }
     if !global.json {
-        output::line(rows(&all.fields, in_order(&all.rows, args.desc)));
+        output::line(rows(&fields(all.fields), in_order(&all.rows, args.desc)));
         let more = if cursor.is_some() { "; there are more: use --limit or --all" } else { "" };
         let count = output::count(all.rows.len() as u64);
         output::note(false, format!("{count} rows at commit {}{more}", all.commit));
@@ -194,7 +197,7 @@ impl<'a> RowLine<'a> {
 struct State<'a> {
     epoch: &'a str,
     commit: u64,
-    offsets: &'a BTreeMap<String, u64>,
+    offsets: &'a BTreeMap<u32, u64>,
 }
 
 /// Rows by key, descending if `desc`. Pages come in that order too.
@@ -204,6 +207,10 @@ fn in_order(
 ) -> Box<dyn Iterator<Item = (&str, &RawJson)> + '_> {
     let rows = rows.iter().map(|(key, row)| (key.as_str(), row));
     if desc { Box::new(rows.rev()) } else { Box::new(rows) }
+}
+
+fn fields(fields: Vec<PageField>) -> Vec<Field> {
+    fields.into_iter().map(Field::from).collect()
 }
 
 /// Rows as a table: the key, then the fields in the manifest's order.

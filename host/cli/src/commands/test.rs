@@ -5,18 +5,19 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use lantern_api::RawJson;
+use lantern_api::feed::Field;
 use lantern_core::{KeyRange, TableId, View};
 use lantern_engine::{EventList, FoldResult};
+use lantern_server::wire;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::local_host;
 use crate::Global;
-use crate::api::Field;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
-use crate::raw_json::RawJson;
 
 /// The number of rows read at a time.
 const PAGE: usize = 1_000;
@@ -202,11 +203,17 @@ fn print(folded: &FoldResult, tables: &[PrintedTable]) {
     }
     if !folded.logs.is_empty() {
         output::line("\nlogged:");
-        folded.logs.iter().for_each(|entry| output::line(local_host::log_line(entry)));
+        for entry in folded.logs.iter().cloned().map(wire::log_line) {
+            output::line(local_host::log_line(&entry));
+        }
     }
     if !folded.parked.is_empty() {
-        let (waiting, failed): (Vec<_>, Vec<_>) =
-            folded.parked.iter().cloned().partition(|event| event.kind == "waiting");
+        let (waiting, failed): (Vec<_>, Vec<_>) = folded
+            .parked
+            .iter()
+            .cloned()
+            .map(wire::parked_event)
+            .partition(|e| e.kind == "waiting");
         let counts = super::parked::counts(failed.len() as u64, waiting.len() as u64);
         output::line(format!("\n{counts} parked"));
         output::line(local_host::parked_table(&failed).to_string());
@@ -237,8 +244,8 @@ fn print_json(folded: &FoldResult, tables: &[PrintedTable], events: usize, check
         "events": events,
         "applied": folded.applied,
         "fuel": folded.fuel,
-        "parked": folded.parked,
-        "logs": folded.logs,
+        "parked": folded.parked.iter().cloned().map(wire::parked_event).collect::<Vec<_>>(),
+        "logs": folded.logs.iter().cloned().map(wire::log_line).collect::<Vec<_>>(),
         "halted": folded.halted,
         "checked_events": checked.as_ref().ok(),
         "difference": checked.as_ref().err().map(|failure| failure.message.clone()),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use lantern_engine::{Verdict, VerifyDifference, VerifyStatus};
+use lantern_api::{Verdict, VerifyDifference, VerifyStatus};
 use serde_json::json;
 
 use crate::Global;

@@ -5,17 +5,16 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
+use lantern_api::RawJson;
 use lantern_client::{
-    Change, Changes, Client, Error, Mode, Options, Row, Status, Table, TableOptions,
+    Change, Changes, Client, Error, Lag, Mode, Options, Row, Status, Table, TableOptions,
 };
 use serde::Serialize;
 
 use super::screen::{Key, Screen, Terminal};
 use crate::Global;
-use crate::api::Field;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
-use crate::raw_json::RawJson;
 
 /// The shortest time between two redraws of the screen.
 const DRAW: Duration = Duration::from_millis(100);
@@ -96,7 +95,7 @@ struct WatchedTable {
 enum WatchUpdate {
     Rows { epoch: String, commit: u64, rows: BTreeMap<String, Row> },
     Delta { from: u64, to: u64, up: Vec<(String, Row)>, del: Vec<String>, merged: bool },
-    Tick { commit: u64, lag: Option<(u64, u64)> },
+    Tick { commit: u64, lag: Option<Lag> },
 }
 
 impl WatchedTable {
@@ -126,7 +125,6 @@ impl WatchedTable {
                     return Ok(Some(WatchUpdate::Tick { commit, lag: None }));
                 }
                 Change::Tick { commit, lag } => {
-                    let lag = lag.map(|lag| (lag.events, lag.ms));
                     return Ok(Some(WatchUpdate::Tick { commit, lag }));
                 }
                 Change::Ended(error) => return Err(error),
@@ -146,8 +144,7 @@ impl WatchUpdate {
                 output::json(&WatchLine::Delta { from: *from, to: *to, up, del, merged: *merged });
             }
             (Self::Tick { commit, lag }, true) => {
-                let lag = lag.map(|(events, ms)| Lag { events, ms });
-                output::json(&WatchLine::Tick { commit: *commit, lag });
+                output::json(&WatchLine::Tick { commit: *commit, lag: *lag });
             }
             (Self::Rows { commit, rows, .. }, false) => {
                 output::line(format!("# {} rows at commit {commit}", rows.len()));
@@ -170,13 +167,6 @@ enum WatchLine<'a> {
     Rows { epoch: &'a str, commit: u64, rows: &'a BTreeMap<String, Row> },
     Delta { from: u64, to: u64, up: BTreeMap<&'a str, &'a Row>, del: &'a [String], merged: bool },
     Tick { commit: u64, lag: Option<Lag> },
-}
-
-/// How far the table is behind the log.
-#[derive(Serialize)]
-struct Lag {
-    events: u64,
-    ms: u64,
 }
 
 fn put(key: &str, row: &Row) {
@@ -224,7 +214,7 @@ fn take(screen: &mut Screen, table: &Table, news: WatchUpdate) {
     match news {
         WatchUpdate::Rows { commit, rows, .. } => {
             screen.commit = commit;
-            screen.fields = fields(table);
+            screen.fields = table.fields();
             screen.replace(rows.iter().map(|(key, row)| (key.clone(), value(row))));
         }
         WatchUpdate::Delta { to, up, del, .. } => {
@@ -235,14 +225,9 @@ fn take(screen: &mut Screen, table: &Table, news: WatchUpdate) {
         }
         WatchUpdate::Tick { commit, lag } => {
             screen.commit = commit;
-            screen.lag = lag.or(screen.lag);
+            screen.lag = lag.map(|lag| (lag.events, lag.ms)).or(screen.lag);
         }
     }
-}
-
-fn fields(table: &Table) -> Vec<Field> {
-    let fields = table.fields().into_iter();
-    fields.map(|f| Field { name: f.name, kind: f.kind, unit: f.unit }).collect()
 }
 
 fn status(status: &Status) -> &'static str {

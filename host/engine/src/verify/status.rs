@@ -1,10 +1,9 @@
 //! What a verification says: for the API, the command line and metrics.
 
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
 
 /// How a version's state compares with a second fold of the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// It is still being looked at.
@@ -23,7 +22,7 @@ pub enum Verdict {
 }
 
 /// A verification of one version, running or ended.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VerifyStatus {
     /// The version.
     pub version: String,
@@ -55,7 +54,7 @@ pub struct VerifyStatus {
 }
 
 /// One partition of a verification.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VerifiedShard {
     /// The partition.
     pub partition: u32,
@@ -74,7 +73,7 @@ pub struct VerifiedShard {
 }
 
 /// A table of a partition, compared.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifiedTable {
     /// Its name.
     pub name: String,
@@ -89,7 +88,7 @@ pub struct VerifiedTable {
 }
 
 /// A row that differs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyDifference {
     /// The table.
     pub table: String,
@@ -104,7 +103,7 @@ pub struct VerifyDifference {
 }
 
 /// A field that differs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldDifference {
     /// The field.
     pub name: String,

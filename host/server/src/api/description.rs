@@ -33,7 +33,6 @@ pub(super) fn complete(api: &OpenApi, config: &HttpConfig) -> Value {
     api["components"]["schemas"]["Problem"] = problem();
     api["components"]["schemas"]["CloudEvent"] = event();
     if let Some(schemas) = api["components"]["schemas"].as_object_mut() {
-        schemas.remove("ProblemMembers");
         schemas.values_mut().for_each(name_members);
     }
     let Some(paths) = api["paths"].as_object_mut() else { return api };

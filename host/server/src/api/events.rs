@@ -4,13 +4,14 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue};
+use lantern_api::EventsPage;
 use lantern_core::{
     Chunk, EventRef, HEARTBEAT_TYPE, LogRead, Offset, PartitionBounds, PartitionId, TypeFilter,
     UNREADABLE_TYPE, read_or_wait,
 };
 use serde::Deserialize;
 use tokio::time::Instant;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 
 use super::params::{AnswerFormat, Params, answer_format, limit, wait};
 use super::{App, Shared, export_attributes};
@@ -44,38 +45,6 @@ pub(crate) struct EventsQuery {
     types: Option<String>,
     /// How long to wait for the first event if there is none yet: `5s`.
     wait: Option<String>,
-}
-
-/// Events of a partition, from one offset on.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "the answer is written by hand; this describes it")]
-pub(crate) struct EventsPage {
-    /// The partition.
-    partition: u32,
-    /// The oldest offset kept.
-    start: u64,
-    /// The next offset to be written.
-    end: u64,
-    /// Where to continue: pass it as `from`.
-    next: u64,
-    /// Retries and drops of parked events that tables here depend on. They are not in
-    /// the log, so tables that are folded from an export of it may differ.
-    decisions: u64,
-    /// The events, in order.
-    events: Vec<LoggedEvent>,
-}
-
-/// An event in the log.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "the answer is written by hand; this describes it")]
-pub(crate) struct LoggedEvent {
-    /// Its offset.
-    offset: u64,
-    /// When the log took it, if known.
-    appended: Option<String>,
-    /// The event in structured mode.
-    #[schema(value_type = Object)]
-    event: serde_json::Value,
 }
 
 /// Reads events.

@@ -7,64 +7,18 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
+use lantern_api::{ErrorCode, PartitionStatus, Ready, ServerStatus};
 use lantern_core::PartitionId;
-use lantern_engine::{AheadStatus, ProjectionStatus};
-use serde::Serialize;
-use utoipa::ToSchema;
+use lantern_engine::ProjectionStatus;
 
 use super::params::Names;
 use super::{App, Shared, shard_metrics};
 use crate::codes::{Code, find};
 use crate::problem::Problem;
-use crate::process;
+use crate::{process, wire};
 
 /// The maximum number of partitions named in one trouble.
 const NAMES_SHOWN: usize = 4;
-
-/// Whether the server is ready.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Ready {
-    /// Whether the server accepts events and every active version keeps up.
-    ready: bool,
-    /// Why the server is not ready.
-    reasons: Vec<String>,
-    /// Conditions that need attention although the server is ready: parked events,
-    /// versions that were not activated.
-    warnings: Vec<String>,
-}
-
-/// The server and its log.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Status {
-    /// The release.
-    version: &'static str,
-    /// The log's partitions.
-    partitions: Vec<PartitionStatus>,
-    /// What is wrong with the log, one sentence each; empty if nothing is.
-    troubles: Vec<String>,
-    /// Sessions of the feed.
-    feed_sessions: usize,
-}
-
-/// A partition of the log.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct PartitionStatus {
-    /// Its number.
-    partition: u32,
-    /// The name of its Kafka partition, such as `orders[3]`; `null` for the embedded
-    /// log.
-    name: Option<String>,
-    /// The oldest offset kept; `null` if unknown.
-    start: Option<u64>,
-    /// The next offset to be written; `null` if unknown.
-    end: Option<u64>,
-    /// The highest event time in microseconds since 1970, if there is one. Events far
-    /// ahead of their append do not count.
-    event_time_us: Option<i64>,
-    /// The latest event that was too far ahead of its append to move the watermark
-    /// of some projection (`engine.ahead_max_s`); `null` if there was none.
-    ahead: Option<AheadStatus>,
-}
 
 /// Answers as long as the process runs.
 #[utoipa::path(get, path = "/healthz", tag = "server", responses((status = 200, body = String)))]
@@ -176,15 +130,15 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Probl
 }
 
 /// Shows the log's partitions.
-#[utoipa::path(get, path = "/v1/status", tag = "server", responses((status = 200, body = Status)))]
-pub(crate) async fn status(State(app): State<Shared>) -> Result<Json<Status>, Problem> {
+#[utoipa::path(get, path = "/v1/status", tag = "server", responses((status = 200, body = ServerStatus)))]
+pub(crate) async fn status(State(app): State<Shared>) -> Result<Json<ServerStatus>, Problem> {
     let status = |app: &App| {
         let projections = app.engine.status();
         let ahead = |partition: u32| {
             let shards = projections.iter().flat_map(|p| &p.versions).flat_map(|v| &v.shards);
             let named =
                 shards.filter(|s| s.partition == partition).filter_map(|s| s.ahead_last.clone());
-            named.max_by_key(|event| event.offset)
+            named.max_by_key(|event| event.offset).map(wire::ahead_event)
         };
         let partitions = (0..app.log.partitions()).map(|partition| {
             let bounds = app.log.bounds(PartitionId(partition)).ok();
@@ -198,8 +152,8 @@ pub(crate) async fn status(State(app): State<Shared>) -> Result<Json<Status>, Pr
                 event_time_us: time.filter(|t| *t != lantern_core::Timestamp::MIN).map(|t| t.0),
             }
         });
-        Ok(Status {
-            version: env!("CARGO_PKG_VERSION"),
+        Ok(ServerStatus {
+            version: env!("CARGO_PKG_VERSION").into(),
             partitions: partitions.collect(),
             troubles: troubles(app).into_iter().chain(app.log.warnings()).collect(),
             feed_sessions: app.hub.sessions(),
@@ -210,9 +164,10 @@ pub(crate) async fn status(State(app): State<Shared>) -> Result<Json<Status>, Pr
 
 /// Explains an error code.
 #[utoipa::path(get, path = "/v1/errors/{code}", tag = "server", params(("code" = String, Path)),
-    responses((status = 200, body = Code), (status = 404, body = Problem)))]
-pub(crate) async fn error_page(Names(code): Names<String>) -> Result<Json<Code>, Problem> {
+    responses((status = 200, body = ErrorCode), (status = 404, body = Problem)))]
+pub(crate) async fn error_page(Names(code): Names<String>) -> Result<Json<ErrorCode>, Problem> {
     let known = find(&code);
     let none = || Problem::new("LAN-0401", format!("there is no error `{code}`"));
-    known.copied().map(Json).ok_or_else(none)
+    let Code { code, status, title, help } = *known.ok_or_else(none)?;
+    Ok(Json(ErrorCode { code: code.into(), status, title: title.into(), help: help.into() }))
 }

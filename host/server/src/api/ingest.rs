@@ -1,16 +1,15 @@
 //! `POST /v1/events`: accepts events in every mode of CloudEvents.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use lantern_api::{AppendResult, AppendedLocation, EventRejection, OffsetRange};
 use lantern_core::{Appended, AppendedEvent, Events};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::IntoParams;
 
 use super::params::{FullBody, Params, body, essence};
 use super::{Shared, now, stream};
@@ -20,79 +19,6 @@ use crate::problem::Problem;
 /// Batches of up to this many bytes are parsed on the thread of the request; larger
 /// ones would delay other requests on the same thread.
 pub(super) const INLINE_BYTES_MAX: usize = 32 << 10;
-
-/// The result of sending events.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct AppendResult {
-    /// How many events were appended.
-    pub(crate) appended: u64,
-    /// How many were in the log already, by tenant, `source` and `id`.
-    pub(crate) duplicates: u64,
-    /// How many of the duplicates differ in content from the event in the log. In this
-    /// case a sender has used an `id` twice, and the second event is lost.
-    pub(crate) differs: u64,
-    /// How many were refused.
-    pub(crate) rejected: u64,
-    /// For NDJSON: every event up to this line is in the log, or was refused and is
-    /// named in `errors`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) lines: Option<u64>,
-    /// The offsets of the events, by partition.
-    pub(crate) partitions: BTreeMap<u32, OffsetRange>,
-    /// The place of each event, in the order sent; not for NDJSON.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) events: Option<Vec<AppendedLocation>>,
-    /// What is wrong with the refused events; at most `ingest.errors_max` of them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) errors: Vec<EventRejection>,
-}
-
-/// A range of offsets; events of other senders may be between them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct OffsetRange {
-    /// The offset of the first event.
-    pub(crate) first: u64,
-    /// The offset of the last event.
-    pub(crate) last: u64,
-}
-
-/// The place of one event.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(untagged)]
-pub(crate) enum AppendedLocation {
-    /// It is in the log.
-    InLog {
-        /// Its partition.
-        partition: u32,
-        /// Its offset; for a duplicate, the offset of the first copy.
-        offset: u64,
-        /// Whether it was there before.
-        duplicate: bool,
-        /// For a duplicate: whether the event in the log has other content.
-        #[serde(skip_serializing_if = "std::ops::Not::not")]
-        differs: bool,
-    },
-    /// It was refused.
-    Refused {
-        /// The error code, which `errors` explains.
-        code: String,
-    },
-}
-
-/// Why one event was refused.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
-pub(crate) struct EventRejection {
-    /// Its index in the batch, from 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) index: Option<u64>,
-    /// Its line, from 1.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) line: Option<u64>,
-    /// The stable code.
-    pub(crate) code: String,
-    /// What is wrong, quoting the value.
-    pub(crate) detail: String,
-}
 
 /// Options for an append.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -191,7 +117,7 @@ async fn accept(
 async fn single(app: &Shared, events: Events) -> Result<AppendResult, Problem> {
     let appended = app.append(events).await?;
     let mut result = AppendResult::default();
-    result.count(&appended);
+    count(&mut result, &appended);
     result.events = Some(appended.events.iter().map(location_of).collect());
     Ok(result)
 }
@@ -209,7 +135,7 @@ async fn batch(app: &Shared, json: FullBody, partial: bool) -> Result<AppendResu
 
     let named = bad.iter().take(app.config.ingest.errors_max);
     let errors: Vec<EventRejection> =
-        named.map(|(index, error)| EventRejection::at(*index, error)).collect();
+        named.map(|(index, error)| rejection(*index, error)).collect();
     if !bad.is_empty() && !partial {
         let all = events.len() + bad.len();
         let detail = format!("{} of {all} events are bad: {}", bad.len(), bad[0].1);
@@ -217,7 +143,7 @@ async fn batch(app: &Shared, json: FullBody, partial: bool) -> Result<AppendResu
     }
     let appended = if events.is_empty() { Appended::default() } else { app.append(events).await? };
     let mut result = AppendResult { rejected: bad.len() as u64, errors, ..AppendResult::default() };
-    result.count(&appended);
+    count(&mut result, &appended);
     result.events = Some(in_order(&appended, &bad));
     Ok(result)
 }
@@ -244,46 +170,41 @@ fn location_of(event: &AppendedEvent) -> AppendedLocation {
     }
 }
 
-impl AppendResult {
-    /// Adds the result of an append, also to the metrics: events that a stream appended
-    /// before it stops count as well.
-    pub(super) fn count(&mut self, appended: &Appended) {
-        let (before, duplicates, differing) = (self.appended, self.duplicates, self.differs);
-        self.add(appended);
-        metrics::counter!("lantern_ingest_appended_total").increment(self.appended - before);
-        metrics::counter!("lantern_ingest_duplicates_total")
-            .increment(self.duplicates - duplicates);
-        metrics::counter!("lantern_ingest_differing_duplicates_total")
-            .increment(self.differs - differing);
-    }
+/// Adds an append to `result` and to the metrics: events that a stream appended before
+/// it stops count as well.
+pub(super) fn count(result: &mut AppendResult, appended: &Appended) {
+    let (before, duplicates, differing) = (result.appended, result.duplicates, result.differs);
+    add(result, appended);
+    metrics::counter!("lantern_ingest_appended_total").increment(result.appended - before);
+    metrics::counter!("lantern_ingest_duplicates_total").increment(result.duplicates - duplicates);
+    metrics::counter!("lantern_ingest_differing_duplicates_total")
+        .increment(result.differs - differing);
+}
 
-    fn add(&mut self, appended: &Appended) {
-        for event in &appended.events {
-            if event.duplicate {
-                self.duplicates += 1;
-                self.differs += u64::from(event.differs);
-                continue;
-            }
-            self.appended += 1;
-            let offset = event.offset.0;
-            let range = self
-                .partitions
-                .entry(event.partition.0)
-                .or_insert(OffsetRange { first: offset, last: offset });
-            range.first = range.first.min(offset);
-            range.last = range.last.max(offset);
+fn add(result: &mut AppendResult, appended: &Appended) {
+    for event in &appended.events {
+        if event.duplicate {
+            result.duplicates += 1;
+            result.differs += u64::from(event.differs);
+            continue;
         }
+        result.appended += 1;
+        let offset = event.offset.0;
+        let range = result
+            .partitions
+            .entry(event.partition.0)
+            .or_insert(OffsetRange { first: offset, last: offset });
+        range.first = range.first.min(offset);
+        range.last = range.last.max(offset);
     }
 }
 
-impl EventRejection {
-    fn at(index: usize, error: &EventError) -> Self {
-        Self {
-            index: Some(index as u64),
-            line: None,
-            code: error.code().into(),
-            detail: error.to_string(),
-        }
+fn rejection(index: usize, error: &EventError) -> EventRejection {
+    EventRejection {
+        index: Some(index as u64),
+        line: None,
+        code: error.code().into(),
+        detail: error.to_string(),
     }
 }
 

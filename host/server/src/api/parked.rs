@@ -2,16 +2,17 @@
 
 use axum::Json;
 use axum::extract::State;
+use lantern_api::{ParkedOutcome, ParkedPage, ParkedSelection, ParkedSummary, ResendResult};
 use lantern_core::{ParkedKind, ParkedRecord, VersionId};
-use lantern_engine::{ParkedOutcome, ParkedPage, ParkedSelection, ParkedSummary};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::Shared;
 use super::params::{Names, Params, SmallBody, limit};
 use super::projections::read_json;
 use crate::jobs::dead_letters::{self, ResendCounts};
 use crate::problem::Problem;
+use crate::wire;
 
 /// The number of parked events in an answer if `limit` is not given.
 const LIMIT_DEFAULT: usize = 100;
@@ -67,7 +68,8 @@ pub(crate) async fn list(
                 && tenant.is_none_or(|tenant| record.tenant() == tenant)
                 && which.waiting.is_none_or(|wanted| wanted == waits)
         };
-        Ok(app.engine.parked_where(&name, version.as_ref(), wanted, cursor, limit)?)
+        let page = app.engine.parked_where(&name, version.as_ref(), wanted, cursor, limit)?;
+        Ok(wire::parked_page(page))
     };
     app.query(list).await.map(Json)
 }
@@ -83,7 +85,10 @@ pub(crate) async fn reasons(
     Params(query): Params<VersionQuery>,
 ) -> Result<Json<ParkedSummary>, Problem> {
     let version = query.version.map(VersionId);
-    app.query(move |app| Ok(app.engine.parked_summary(&name, version.as_ref())?)).await.map(Json)
+    let reasons = move |app: &super::App| {
+        Ok(wire::parked_summary(app.engine.parked_summary(&name, version.as_ref())?))
+    };
+    app.query(reasons).await.map(Json)
 }
 
 /// Applies parked events, in order; events that fail again stay parked.
@@ -98,9 +103,12 @@ pub(crate) async fn retry(
     SmallBody(body): SmallBody,
 ) -> Result<Json<ParkedOutcome>, Problem> {
     app.check_open()?;
-    let which: ParkedSelection = read_json(&body)?;
+    let which = wire::selection(read_json(&body)?);
     let version = query.version.map(VersionId);
-    app.blocking(move |app| Ok(app.engine.retry(&name, version.as_ref(), &which)?)).await.map(Json)
+    let retry = move |app: &super::App| {
+        Ok(wire::parked_outcome(app.engine.retry(&name, version.as_ref(), &which)?))
+    };
+    app.blocking(retry).await.map(Json)
 }
 
 /// Deletes parked events permanently.
@@ -115,10 +123,11 @@ pub(crate) async fn drop_parked(
     SmallBody(body): SmallBody,
 ) -> Result<Json<ParkedOutcome>, Problem> {
     app.check_open()?;
-    let which: ParkedSelection = read_json(&body)?;
+    let which = wire::selection(read_json(&body)?);
     let version = query.version.map(VersionId);
-    let drop =
-        move |app: &super::App| Ok(app.engine.drop_parked(&name, version.as_ref(), &which)?);
+    let drop = move |app: &super::App| {
+        Ok(wire::parked_outcome(app.engine.drop_parked(&name, version.as_ref(), &which)?))
+    };
     app.blocking(drop).await.map(Json)
 }
 
@@ -129,30 +138,6 @@ pub(crate) async fn drop_parked(
 pub(crate) struct ResendQuery {
     /// Start from the topic's beginning, not from the end of the last call.
     from_beginning: bool,
-}
-
-/// What became of the dead letters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct ResendResult {
-    /// Letters read.
-    pub letters: u64,
-    /// Records among them that are not copies of this log's parked events.
-    pub foreign: u64,
-    /// Parked events that are now applied to the tables.
-    pub applied: u64,
-    /// Events that were retried and failed again; they stay parked with a new reason.
-    pub failed: u64,
-    /// Events that were not retried because an event before them failed.
-    pub waiting: u64,
-    /// Events that are not parked, or no longer parked, in the active version.
-    pub gone: u64,
-}
-
-impl From<ResendCounts> for ResendResult {
-    fn from(counts: ResendCounts) -> Self {
-        let ResendCounts { letters, foreign, applied, failed, waiting, gone } = counts;
-        Self { letters, foreign, applied, failed, waiting, gone }
-    }
 }
 
 /// Retries the parked events that the dead-letter topic names. Events that fail again
@@ -168,5 +153,6 @@ pub(crate) async fn resend(
     app.check_open()?;
     let from_beginning = query.from_beginning;
     let counts = app.blocking(move |app| dead_letters::resend(app, from_beginning)).await?;
-    Ok(Json(counts.into()))
+    let ResendCounts { letters, foreign, applied, failed, waiting, gone } = counts;
+    Ok(Json(ResendResult { letters, foreign, applied, failed, waiting, gone }))
 }

@@ -3,42 +3,19 @@
 use axum::Json;
 use axum::extract::State;
 use http::StatusCode;
+use lantern_api::{ActivateBody, Logs, ProjectionStatus, Projections, VerifyStatus, VersionStatus};
 use lantern_core::VersionId;
-use lantern_engine::{EngineError, LogLine, ProjectionStatus, VerifyStatus, VersionStatus};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use lantern_engine::EngineError;
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::Shared;
 use super::params::{Names, Params, SmallBody, limit};
 use crate::problem::Problem;
+use crate::wire;
 
 /// The number of log lines in an answer if `limit` is not given.
 const LINES_DEFAULT: usize = 100;
-
-/// All projections.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Projections {
-    /// By name.
-    projections: Vec<ProjectionStatus>,
-}
-
-/// What a plugin logged.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Logs {
-    /// The newest messages, oldest first.
-    logs: Vec<LogLine>,
-}
-
-/// Names a version.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct ActivateBody {
-    /// The version's id.
-    version: String,
-    /// Like `force` of `…/versions/{id}/activate`.
-    #[serde(default)]
-    force: bool,
-}
 
 /// Whether to activate a version in any case.
 #[derive(Debug, Default, Deserialize, IntoParams)]
@@ -63,7 +40,11 @@ pub(crate) struct LogLinesQuery {
 #[utoipa::path(get, path = "/v1/projections", tag = "projections",
     responses((status = 200, body = Projections)))]
 pub(crate) async fn list(State(app): State<Shared>) -> Result<Json<Projections>, Problem> {
-    app.blocking(|app| Ok(Projections { projections: app.engine.status() })).await.map(Json)
+    let list = |app: &super::App| {
+        let projections = app.engine.status().into_iter().map(wire::projection).collect();
+        Ok(Projections { projections })
+    };
+    app.blocking(list).await.map(Json)
 }
 
 /// Shows one projection.
@@ -74,7 +55,7 @@ pub(crate) async fn show(
     State(app): State<Shared>,
     Names(name): Names<String>,
 ) -> Result<Json<ProjectionStatus>, Problem> {
-    app.blocking(move |app| Ok(app.engine.status_of(&name)?)).await.map(Json)
+    app.blocking(move |app| Ok(wire::projection(app.engine.status_of(&name)?))).await.map(Json)
 }
 
 /// Deletes a projection with all its versions and tables.
@@ -100,7 +81,7 @@ pub(crate) async fn show_version(
     let find = move |app: &super::App| {
         let versions = app.engine.status_of(&name)?.versions;
         let version = versions.into_iter().find(|version| version.id == id);
-        Ok(version.ok_or(EngineError::NoVersion(name, VersionId(id)))?)
+        Ok(wire::version(version.ok_or(EngineError::NoVersion(name, VersionId(id)))?))
     };
     app.blocking(find).await.map(Json)
 }
@@ -203,7 +184,11 @@ pub(crate) async fn logs(
     Params(query): Params<LogLinesQuery>,
 ) -> Result<Json<Logs>, Problem> {
     let limit = limit(query.limit, LINES_DEFAULT, app.config.http.query_rows_max)?;
-    app.blocking(move |app| Ok(Logs { logs: app.engine.logs(&name, limit)? })).await.map(Json)
+    let logs = move |app: &super::App| {
+        let logs = app.engine.logs(&name, limit)?;
+        Ok(Logs { logs: logs.into_iter().map(wire::log_line).collect() })
+    };
+    app.blocking(logs).await.map(Json)
 }
 
 /// Which version to verify.
@@ -228,7 +213,7 @@ pub(crate) async fn verify(
 ) -> Result<(StatusCode, Json<VerifyStatus>), Problem> {
     app.check_open()?;
     let status = crate::jobs::verification::begin(&app, &name, version.map(VersionId)).await?;
-    Ok((StatusCode::ACCEPTED, Json(status)))
+    Ok((StatusCode::ACCEPTED, Json(wire::verification(status))))
 }
 
 /// Runs `what` and answers with the projection's new status.
@@ -240,7 +225,7 @@ async fn act(
     app.check_open()?;
     let act = move |app: &super::App| {
         what(&app.engine, &name)?;
-        Ok(app.engine.status_of(&name)?)
+        Ok(wire::projection(app.engine.status_of(&name)?))
     };
     app.blocking(act).await.map(Json)
 }

@@ -7,12 +7,13 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
+use lantern_api::{AppendResult, EventRejection};
 use lantern_core::{Appended, Events, LogError};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::encoding::broken;
-use super::ingest::{AppendQuery, AppendResult, EventRejection, INLINE_BYTES_MAX, json_of};
+use super::ingest::{AppendQuery, INLINE_BYTES_MAX, count, json_of};
 use super::{Shared, export_attributes, now};
 use crate::cloudevents::{EventError, LineError, Reader};
 use crate::problem::Problem;
@@ -201,11 +202,11 @@ impl Stream<'_> {
                     return Err(error.into());
                 }
             };
-            self.result.count(&appended);
+            count(&mut self.result, &appended);
             self.result.rejected += group.bad.len() as u64;
             self.result.lines = Some(group.last);
             let room = self.app.config.ingest.errors_max.saturating_sub(self.result.errors.len());
-            self.result.errors.extend(group.bad.iter().take(room).map(EventRejection::from));
+            self.result.errors.extend(group.bad.iter().take(room).map(rejection));
         }
         Ok(())
     }
@@ -223,7 +224,7 @@ impl Stream<'_> {
             ),
         };
         let code = if done == 0 { "LAN-0314" } else { "LAN-0315" };
-        Problem::new(code, detail).with("errors", json_of(&[EventRejection::from(bad)]))
+        Problem::new(code, detail).with("errors", json_of(&[rejection(bad)]))
     }
 
     fn endless_line(&self, held: &[u8], max: usize) -> Problem {
@@ -231,7 +232,7 @@ impl Stream<'_> {
         let error = EventError::TooLarge { bytes: held.len().min(max), max };
         let line = LineError { line: self.line + ends, error };
         Problem::new("LAN-0302", format!("line {}: {}", line.line, line.error))
-            .with("errors", json_of(&[EventRejection::from(&line)]))
+            .with("errors", json_of(&[rejection(&line)]))
     }
 }
 
@@ -241,14 +242,12 @@ enum Frame {
     End,
 }
 
-impl From<&LineError> for EventRejection {
-    fn from(bad: &LineError) -> Self {
-        Self {
-            index: None,
-            line: Some(bad.line),
-            code: bad.error.code().into(),
-            detail: bad.error.to_string(),
-        }
+fn rejection(bad: &LineError) -> EventRejection {
+    EventRejection {
+        index: None,
+        line: Some(bad.line),
+        code: bad.error.code().into(),
+        detail: bad.error.to_string(),
     }
 }
 

@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use lantern_api::TablePage;
 use lantern_core::{
     Checkpoint, KeyRange, Offset, PartitionId, Row, TableId, TableSpec, View, Views as _,
 };
@@ -28,6 +29,7 @@ const LIMIT_DEFAULT: usize = 1_000;
 const PAGE_ROWS: usize = 500;
 
 /// Which rows to read.
+// Long because its members are the parameters of one request.
 #[derive(Clone, Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
@@ -80,44 +82,6 @@ pub(crate) enum Order {
     Asc,
     /// Descending.
     Desc,
-}
-
-/// A field of the rows.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "the answer is written by hand; this describes it")]
-pub(crate) struct PageField {
-    /// The JSON key.
-    name: String,
-    /// `integer`, `number`, `text`, `boolean`, `timestamp` or `json`, or a sketch.
-    kind: String,
-    /// How the values of several partitions are merged.
-    merge: String,
-    /// The unit, if it has one.
-    unit: Option<String>,
-}
-
-/// A page of rows.
-#[derive(ToSchema)]
-#[expect(dead_code, reason = "the answer is written by hand; this describes it")]
-pub(crate) struct TablePage {
-    /// Identifies one history of the table; commits of different epochs cannot be
-    /// compared.
-    epoch: String,
-    /// The number of the commit that was read.
-    commit: u64,
-    /// For each partition the next offset that the rows do not contain yet.
-    offsets: std::collections::BTreeMap<String, u64>,
-    /// The fields of the rows.
-    fields: Vec<PageField>,
-    /// Whether each row belongs to a tenant.
-    per_tenant: bool,
-    /// The rows by key, as the feed sends them. They are in the requested order, if the
-    /// client's JSON parser keeps it (NDJSON and CSV always have it). In a table by
-    /// tenant: an object per tenant with its rows by key.
-    #[schema(value_type = Object)]
-    rows: serde_json::Value,
-    /// Pass this as `cursor` to get the next page; `null` on the last page.
-    next: Option<String>,
 }
 
 /// Reads rows of a public table, all from one committed state.

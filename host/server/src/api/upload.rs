@@ -5,15 +5,16 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Multipart, Request, State};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use lantern_core::Manifest;
-use lantern_engine::{Activation, Uploaded};
-use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use lantern_api::{CheckResult, RawJson, Uploaded};
+use lantern_engine::Activation;
+use serde::Deserialize;
+use utoipa::IntoParams;
 
 use super::Shared;
 use super::params::{Names, Params, body, essence};
 use crate::plugins::Content;
 use crate::problem::Problem;
+use crate::wire;
 
 /// Options for an upload.
 #[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
@@ -35,22 +36,6 @@ impl Default for UploadQuery {
     fn default() -> Self {
         Self { activate: true, force: false, check: true }
     }
-}
-
-/// The result of a check.
-#[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct CheckResult {
-    /// Always `true`: the answer for a plugin that does not pass is a problem.
-    ok: bool,
-    /// SHA-256 of the plugin.
-    sha256: String,
-    /// The version that an upload would create.
-    version: String,
-    /// How many events of the log the determinism check folded.
-    checked_events: u64,
-    /// The plugin's manifest.
-    #[schema(value_type = Object)]
-    manifest: Manifest,
 }
 
 /// Uploads a plugin as a version of the projection `name`.
@@ -117,7 +102,9 @@ pub(crate) async fn check(
             sha256: checked.sha256,
             version: checked.version.0,
             checked_events: checked.events,
-            manifest: checked.manifest,
+            manifest: RawJson::new(
+                &serde_json::to_string(&checked.manifest).expect("a manifest always encodes"),
+            ),
         })
     };
     app.blocking(check).await.map(Json)
@@ -142,7 +129,7 @@ async fn add(
         })
         .await?;
     let status = if uploaded.existed { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, Json(uploaded)))
+    Ok((status, Json(wire::uploaded(uploaded))))
 }
 
 /// The plugin and its parameters.

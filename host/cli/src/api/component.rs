@@ -1,0 +1,73 @@
+//! A plugin as the body of a request, sent in parts so that progress can be shown.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures_util::stream;
+
+use super::transport::{Body, JSON};
+
+const WASM: &str = "application/wasm";
+/// The number of bytes of an upload that are passed to the connection at a time.
+const UPLOAD_PART_BYTES: usize = 64 << 10;
+
+/// A component as a request's body: on its own, or with its parameters as a form.
+pub(super) fn component(wasm: Vec<u8>, parameters: Option<&str>, sent: Arc<AtomicU64>) -> Body {
+    let Some(parameters) = parameters else {
+        let length = wasm.len() as u64;
+        return Body { media: WASM.into(), length, content: counted(wasm.into(), sent) };
+    };
+    let boundary = boundary(&wasm, parameters);
+    let mut form = Vec::with_capacity(wasm.len() + parameters.len() + 512);
+    let mut part = |name: &str, media: &str, content: &[u8]| {
+        let file = if media == WASM { "; filename=\"plugin.wasm\"" } else { "" };
+        form.extend_from_slice(
+            format!(
+                "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\nContent-Type: {media}\r\n\r\n"
+            )
+            .as_bytes(),
+        );
+        form.extend_from_slice(content);
+        form.extend_from_slice(b"\r\n");
+    };
+    part("parameters", JSON, parameters.as_bytes());
+    part("plugin", WASM, &wasm);
+    form.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
+    let length = form.len() as u64;
+    let media = format!("multipart/form-data; boundary={boundary}");
+    Body { media, length, content: counted(form.into(), sent) }
+}
+
+/// A boundary line that occurs in neither of the two.
+fn boundary(wasm: &[u8], parameters: &str) -> String {
+    (0_u32..)
+        .map(|n| format!("lantern-part-{n:08x}"))
+        .find(|b| {
+            let within = |text: &[u8]| text.windows(b.len()).any(|window| window == b.as_bytes());
+            !within(wasm) && !within(parameters.as_bytes())
+        })
+        .expect("finite contents cannot hold every boundary")
+}
+
+/// A body that counts the bytes when the connection takes them.
+fn counted(bytes: Bytes, sent: Arc<AtomicU64>) -> reqwest::Body {
+    reqwest::Body::wrap_stream(stream::unfold((bytes, sent), |(mut rest, sent)| async move {
+        if rest.is_empty() {
+            return None;
+        }
+        let part = rest.split_to(rest.len().min(UPLOAD_PART_BYTES));
+        sent.fetch_add(part.len() as u64, Ordering::Relaxed);
+        Some((Ok::<_, std::convert::Infallible>(part), (rest, sent)))
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_boundary_stands_in_neither_part() {
+        assert_eq!(boundary(b"..lantern-part-00000000..", "{}"), "lantern-part-00000001");
+    }
+}

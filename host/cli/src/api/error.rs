@@ -1,0 +1,78 @@
+//! Why a request failed, and the exit code for it.
+
+use std::time::Duration;
+
+use crate::error::{Exit, Failure, Refusal};
+
+/// Why a request failed.
+#[derive(Debug)]
+pub(crate) enum ApiError {
+    /// No answer: the server is not running, or the connection broke.
+    Unreachable {
+        /// The server's address.
+        base: String,
+        /// The error of the connection.
+        reason: String,
+    },
+    /// The server refused the request.
+    Refused {
+        /// The HTTP status.
+        status: u16,
+        /// The value of `Retry-After`, if there is one.
+        retry_after: Option<Duration>,
+        /// The reason.
+        refusal: Box<Refusal>,
+    },
+    /// The answer cannot be parsed.
+    Answer(String),
+}
+
+impl ApiError {
+    /// Whether the same request may succeed later, and when to retry if the server
+    /// tells that.
+    pub(crate) fn passing(&self) -> Option<Option<Duration>> {
+        match self {
+            Self::Unreachable { .. } => Some(None),
+            Self::Refused { status: 429 | 502..=504, retry_after, .. } => Some(*retry_after),
+            Self::Refused { .. } | Self::Answer(_) => None,
+        }
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        match error {
+            ApiError::Unreachable { base, reason } => {
+                Self::new(Exit::Unreachable, format!("no server answers at {base}: {reason}"))
+                    .help("start one with `lantern serve`, or name another with --server")
+            }
+            ApiError::Refused { status, refusal, .. } => refusal.into_failure(status),
+            ApiError::Answer(reason) => {
+                Self::new(Exit::Failure, format!("cannot parse the server's answer: {reason}"))
+                    .help("check that it is a Lantern server of this version")
+            }
+        }
+    }
+}
+
+/// A request's result.
+pub(crate) type Answer<T> = Result<T, ApiError>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        let refused = |status, retry_after| ApiError::Refused {
+            status,
+            retry_after,
+            refusal: Box::default(),
+        };
+        let second = Some(Duration::from_secs(1));
+        assert_eq!(refused(503, second).passing(), Some(second));
+        assert_eq!(refused(429, None).passing(), Some(None));
+        assert_eq!(refused(400, second).passing(), None);
+        assert_eq!(refused(500, None).passing(), None);
+    }
+}

@@ -1,0 +1,278 @@
+//! The client of Lantern's HTTP API: a function for each request that commands send.
+
+mod component;
+mod error;
+mod transport;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use bytes::Bytes;
+use lantern_api::{
+    ActivateBody, AppendResult, EventsPage, LogLine, Logs, ParkedOutcome, ParkedPage,
+    ParkedSelection, ParkedSummary, ProjectionStatus, Projections, RawJson, ResendResult,
+    ServerStatus, TablePage, Uploaded, VerifyStatus,
+};
+use reqwest::Method;
+
+pub(crate) use error::{Answer, ApiError};
+
+use component::component;
+use transport::{Body, Path, escaped, projection};
+
+/// The media type of one event per line.
+pub(crate) const NDJSON: &str = "application/x-ndjson";
+/// The media type of one event as JSON.
+pub(crate) const STRUCTURED: &str = "application/cloudevents+json";
+/// The media type of a JSON array of events.
+pub(crate) const BATCH: &str = "application/cloudevents-batch+json";
+
+/// A server.
+#[derive(Clone)]
+pub(crate) struct Api {
+    http: reqwest::Client,
+    base: String,
+}
+
+/// Which events to read.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LogQuery {
+    /// The partition.
+    pub(crate) partition: u32,
+    /// The first offset; `None` for the oldest kept offset.
+    pub(crate) from: Option<u64>,
+    /// Instead of `from`: the first event appended at or after this time, RFC 3339.
+    pub(crate) time: Option<String>,
+    /// The maximum number of events.
+    pub(crate) limit: u64,
+    /// Their types; empty for all.
+    pub(crate) types: Vec<String>,
+    /// How long to wait for the first event if there is none yet, in seconds.
+    pub(crate) wait_s: u64,
+}
+
+/// What to upload.
+pub(crate) struct Upload {
+    /// The component.
+    pub(crate) wasm: Vec<u8>,
+    /// The projection's name; `None` for the name in the manifest.
+    pub(crate) name: Option<String>,
+    /// The argument of `setup`.
+    pub(crate) parameters: Option<String>,
+    /// Whether the version is activated when it has caught up.
+    pub(crate) activate: bool,
+    /// Whether it is activated even if it has parked events.
+    pub(crate) force: bool,
+    /// Counts the bytes sent.
+    pub(crate) sent: Arc<AtomicU64>,
+}
+
+impl Api {
+    /// A client of the server at `base`, an `http://` address.
+    pub(crate) fn new(base: &str) -> Self {
+        Self { http: transport::http(), base: base.trim_end_matches('/').to_owned() }
+    }
+
+    /// The server's address.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Appends the events in `body`; with `partial`, only the valid ones.
+    pub(crate) async fn push(
+        &self,
+        media: &str,
+        body: Bytes,
+        partial: bool,
+    ) -> Answer<AppendResult> {
+        let path = if partial { "/v1/events?partial=true" } else { "/v1/events" };
+        self.push_to(path, media, body).await
+    }
+
+    /// Appends events of another log exactly as they were.
+    pub(crate) async fn push_exact(&self, media: &str, body: Bytes) -> Answer<AppendResult> {
+        self.push_to("/v1/events?exact=true", media, body).await
+    }
+
+    async fn push_to(&self, path: &str, media: &str, body: Bytes) -> Answer<AppendResult> {
+        let length = body.len() as u64;
+        let body = Body { media: media.to_owned(), length, content: body.into() };
+        self.send(Method::POST, path, Some(body)).await?.json().await
+    }
+
+    /// Reads the log.
+    pub(crate) async fn events(&self, query: &LogQuery) -> Answer<EventsPage> {
+        let mut path = Path::new("/v1/events");
+        path.add("partition", query.partition).add("limit", query.limit);
+        query.from.map(|from| path.add("from", from));
+        query.time.as_ref().map(|time| path.add("time", time));
+        if !query.types.is_empty() {
+            path.add("types", query.types.join(","));
+        }
+        if query.wait_s > 0 {
+            path.add("wait", format!("{}s", query.wait_s));
+        }
+        self.get(&path).await
+    }
+
+    /// The log's partitions.
+    pub(crate) async fn status(&self) -> Answer<ServerStatus> {
+        self.get(&Path::new("/v1/status")).await
+    }
+
+    /// All projections.
+    pub(crate) async fn projections(&self) -> Answer<Vec<ProjectionStatus>> {
+        let list: Projections = self.get(&Path::new("/v1/projections")).await?;
+        Ok(list.projections)
+    }
+
+    /// One projection.
+    pub(crate) async fn projection(&self, name: &str) -> Answer<ProjectionStatus> {
+        self.get(&projection(name, "")).await
+    }
+
+    /// Uploads a plugin as a version.
+    pub(crate) async fn upload(&self, upload: Upload) -> Answer<Uploaded> {
+        let mut path = match &upload.name {
+            Some(name) => projection(name, "/versions"),
+            None => Path::new("/v1/versions"),
+        };
+        path.add("activate", upload.activate);
+        if upload.force {
+            path.add("force", true);
+        }
+        let body = component(upload.wasm, upload.parameters.as_deref(), upload.sent);
+        self.send(Method::POST, &path.0, Some(body)).await?.json().await
+    }
+
+    /// Lets the server check a plugin without storing it.
+    pub(crate) async fn check(
+        &self,
+        wasm: Vec<u8>,
+        parameters: Option<&str>,
+    ) -> Answer<serde_json::Value> {
+        let body = component(wasm, parameters, Arc::default());
+        self.send(Method::POST, "/v1/plugins/check", Some(body)).await?.json().await
+    }
+
+    /// Deletes a version's tables and folds the log again.
+    pub(crate) async fn rebuild(&self, name: &str, version: &str) -> Answer<serde_json::Value> {
+        let path = projection(name, &format!("/versions/{}/rebuild", escaped(version)));
+        self.post(&path, None::<&()>).await
+    }
+
+    /// `POST /v1/projections/{name}/{action}`, with the version if one is given.
+    pub(crate) async fn act(
+        &self,
+        name: &str,
+        action: &str,
+        version: Option<&str>,
+    ) -> Answer<serde_json::Value> {
+        let body = version.map(|version| serde_json::json!({"version": version}));
+        self.post(&projection(name, &format!("/{action}")), body.as_ref()).await
+    }
+
+    /// Activates `version`; with `force`, also if it has parked events that the active
+    /// version has applied.
+    pub(crate) async fn activate(
+        &self,
+        name: &str,
+        version: &str,
+        force: bool,
+    ) -> Answer<ProjectionStatus> {
+        let body = ActivateBody { version: version.to_owned(), force };
+        self.post(&projection(name, "/activate"), Some(&body)).await
+    }
+
+    /// Starts a verification of a version's tables.
+    pub(crate) async fn verify(&self, name: &str, version: Option<&str>) -> Answer<VerifyStatus> {
+        let mut path = projection(name, "/verify");
+        version.map(|version| path.add("version", version));
+        self.post(&path, None::<&()>).await
+    }
+
+    /// Deletes a version, or the whole projection.
+    pub(crate) async fn delete(&self, name: &str, version: Option<&str>) -> Answer<()> {
+        let path = match version {
+            Some(version) => projection(name, &format!("/versions/{}", escaped(version))),
+            None => projection(name, ""),
+        };
+        self.send(Method::DELETE, &path.0, None).await.map(drop)
+    }
+
+    /// The newest messages of a projection's plugin, newest last.
+    pub(crate) async fn logs(&self, name: &str, limit: usize) -> Answer<Vec<LogLine>> {
+        let mut path = projection(name, "/logs");
+        path.add("limit", limit);
+        let list: Logs = self.get(&path).await?;
+        Ok(list.logs)
+    }
+
+    /// A page of parked events; `query` contains parameters under the API's names.
+    pub(crate) async fn parked(&self, name: &str, query: &[(&str, String)]) -> Answer<ParkedPage> {
+        let mut path = projection(name, "/parked");
+        for (name, value) in query {
+            path.add(name, value);
+        }
+        self.get(&path).await
+    }
+
+    /// Parked events in groups by reason.
+    pub(crate) async fn parked_summary(
+        &self,
+        name: &str,
+        version: Option<&str>,
+    ) -> Answer<ParkedSummary> {
+        let mut path = projection(name, "/parked/reasons");
+        version.map(|version| path.add("version", version));
+        self.get(&path).await
+    }
+
+    /// Retries or drops (`action`) parked events.
+    pub(crate) async fn parked_act(
+        &self,
+        name: &str,
+        action: &str,
+        version: Option<&str>,
+        which: &ParkedSelection,
+    ) -> Answer<ParkedOutcome> {
+        let mut path = projection(name, &format!("/parked/{action}"));
+        version.map(|version| path.add("version", version));
+        self.post(&path, Some(which)).await
+    }
+
+    /// Lets the server retry the events that the dead-letter topic names.
+    pub(crate) async fn resend(&self, from_beginning: bool) -> Answer<ResendResult> {
+        let mut path = Path::new("/v1/dead-letters/resend");
+        path.add("from_beginning", if from_beginning { "true" } else { "false" });
+        self.post(&path, None::<&()>).await
+    }
+
+    /// Rows of a table; `query` contains parameters under the API's names.
+    pub(crate) async fn rows(
+        &self,
+        table: (&str, &str),
+        query: &[(&str, String)],
+    ) -> Answer<TablePage> {
+        let (projection, table) = table;
+        let mut path = Path::new(&format!("/v1/tables/{}/{}", escaped(projection), escaped(table)));
+        for (name, value) in query {
+            path.add(name, value);
+        }
+        Ok(flattened(self.get(&path).await?))
+    }
+}
+
+/// Puts the rows of all tenants into one map: U+0000 separates the tenant from the key,
+/// as in the store.
+fn flattened(mut page: TablePage) -> TablePage {
+    if page.per_tenant {
+        let tenants = std::mem::take(&mut page.rows);
+        for (tenant, rows) in &tenants {
+            for (key, row) in rows.members() {
+                page.rows.insert(format!("{tenant}\0{key}"), RawJson::new(row.get()));
+            }
+        }
+    }
+    page
+}

@@ -1,0 +1,171 @@
+//! Sends requests and reads answers. Only this module uses the HTTP library.
+
+use std::time::Duration;
+
+use lantern_api::Problem;
+use reqwest::{Method, Response, StatusCode, header};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{Answer, Api, ApiError};
+use crate::error::Refusal;
+
+/// How long connecting may take.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long the server may send nothing within one request. During an upload it sends
+/// nothing while it compiles and checks the plugin.
+const SILENCE_MAX: Duration = Duration::from_secs(600);
+/// The longest `Retry-After` that is respected.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
+
+pub(super) const JSON: &str = "application/json";
+
+/// The connections to a server.
+pub(super) fn http() -> reqwest::Client {
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT_MAX)
+        .read_timeout(SILENCE_MAX)
+        .user_agent(concat!("lantern/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .expect("a client without TLS and proxies can be created")
+}
+
+impl Api {
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &Path) -> Answer<T> {
+        self.send(Method::GET, &path.0, None).await?.json().await
+    }
+
+    pub(super) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &Path,
+        body: Option<&impl Serialize>,
+    ) -> Answer<T> {
+        let body = body.map(|body| {
+            let bytes = serde_json::to_vec(body).expect("requests are plain JSON");
+            Body { media: JSON.into(), length: bytes.len() as u64, content: bytes.into() }
+        });
+        self.send(Method::POST, &path.0, body).await?.json().await
+    }
+
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Body>,
+    ) -> Answer<Received> {
+        let mut request = self.http.request(method, format!("{}{path}", self.base));
+        if let Some(body) = body {
+            request = request
+                .header(header::CONTENT_TYPE, body.media)
+                .header(header::CONTENT_LENGTH, body.length)
+                .body(body.content);
+        }
+        let response = request.send().await.map_err(|e| self.broken(&e))?;
+        if response.status().is_success() {
+            Ok(Received { api: self.clone(), response })
+        } else {
+            Err(self.refused(response).await)
+        }
+    }
+
+    async fn refused(&self, response: Response) -> ApiError {
+        let status = response.status();
+        let retry_after = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.parse().ok())
+            .map(|seconds| Duration::from_secs(seconds).min(RETRY_AFTER_MAX));
+        let body = response.bytes().await.unwrap_or_default();
+        let problem = serde_json::from_slice(&body).unwrap_or_else(|_| Problem {
+            title: format!("the server answered {status}"),
+            ..Problem::default()
+        });
+        let refusal = Box::new(Refusal::from(problem));
+        ApiError::Refused { status: status.as_u16(), retry_after, refusal }
+    }
+
+    fn broken(&self, error: &reqwest::Error) -> ApiError {
+        // The library's own text repeats the address; the cause is in the innermost
+        // error.
+        let mut cause: &dyn std::error::Error = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        ApiError::Unreachable { base: self.base.clone(), reason: cause.to_string() }
+    }
+}
+
+/// A request's content.
+pub(super) struct Body {
+    pub(super) media: String,
+    pub(super) length: u64,
+    pub(super) content: reqwest::Body,
+}
+
+/// A successful answer.
+pub(super) struct Received {
+    api: Api,
+    response: Response,
+}
+
+impl Received {
+    pub(super) async fn json<T: DeserializeOwned>(self) -> Answer<T> {
+        let empty = self.response.status() == StatusCode::NO_CONTENT;
+        let bytes = self.response.bytes().await.map_err(|e| self.api.broken(&e))?;
+        let bytes: &[u8] = if empty || bytes.is_empty() { b"null" } else { &bytes };
+        serde_json::from_slice(bytes).map_err(|e| ApiError::Answer(e.to_string()))
+    }
+}
+
+/// A path with its query.
+pub(super) struct Path(pub(super) String);
+
+impl Path {
+    pub(super) fn new(path: &str) -> Self {
+        Self(path.to_owned())
+    }
+
+    pub(super) fn add(&mut self, name: &str, value: impl ToString) -> &mut Self {
+        self.0.push(if self.0.contains('?') { '&' } else { '?' });
+        self.0.push_str(name);
+        self.0.push('=');
+        self.0.push_str(&escaped(&value.to_string()));
+        self
+    }
+}
+
+pub(super) fn projection(name: &str, rest: &str) -> Path {
+    Path::new(&format!("/v1/projections/{}{rest}", escaped(name)))
+}
+
+/// `text` escaped for a path segment or a query value.
+pub(super) fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                out.push(char::from(byte));
+            }
+            _ => {
+                const HEX: &[u8; 16] = b"0123456789ABCDEF";
+                out.push('%');
+                out.push(char::from(HEX[usize::from(byte >> 4)]));
+                out.push(char::from(HEX[usize::from(byte & 15)]));
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_a_meaning_in_an_address_is_escaped() {
+        assert_eq!(escaped("a/b?c=d&e é"), "a%2Fb%3Fc%3Dd%26e%20%C3%A9");
+        let mut path = Path::new("/v1/x");
+        path.add("key", "a&b").add("limit", 5);
+        assert_eq!(path.0, "/v1/x?key=a%26b&limit=5");
+    }
+}
