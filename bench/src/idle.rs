@@ -102,7 +102,7 @@ async fn projections(options: &Options) -> Result<Point> {
         server::wait_until_at(&server, &format!("idle-{index}"), options.events.max(1)).await?;
     }
     let folded = server::usage(&server)?;
-    let figures = at_rest(options, &server, before, f64::from(options.projections)).await?;
+    let figures = idle_figures(options, &server, before, f64::from(options.projections)).await?;
     let stop_ms = server::stop(&mut server)?;
     let each = |kib: f64| (kib - before.rss_kib) / f64::from(options.projections);
     Ok(Point::new("projections")
@@ -137,7 +137,7 @@ async fn clients(options: &Options, files: u64) -> Result<Point> {
         .try_collect()
         .await?;
     let connect_s = connecting.elapsed().as_secs_f64();
-    let figures = at_rest(options, &server, before, count as f64).await?;
+    let figures = idle_figures(options, &server, before, count as f64).await?;
     let live = connected.iter().filter(|(_, table)| table.status().is_live()).count();
     ensure!(live == count, "{live} of {count} clients are still live");
     drop((connected, first));
@@ -161,7 +161,12 @@ async fn connect(server: &Server) -> Result<(Client, Table)> {
 }
 
 /// The memory and CPU time of `count` of them after nothing has happened for a while.
-async fn at_rest(options: &Options, server: &Server, before: Usage, count: f64) -> Result<Figures> {
+async fn idle_figures(
+    options: &Options,
+    server: &Server,
+    before: Usage,
+    count: f64,
+) -> Result<Figures> {
     eprintln!("resting for {} s, then counting for {} s", options.rest, options.seconds);
     rest(options.rest).await;
     let begun = server::usage(server)?;

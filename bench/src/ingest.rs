@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hdrhistogram::Histogram;
 use lantern_cli::generate::{Options as ShopOptions, Shop};
 
-use crate::load::{BATCH, NDJSON, SINGLE, Sender, check_log};
+use crate::http_sender::{BATCH, NDJSON, SINGLE, Sender, check_log};
 use crate::report::{Figures, Point, in_turn, print};
 use crate::server::{self, Common};
 

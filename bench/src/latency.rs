@@ -21,8 +21,8 @@ use lantern_tests::Server;
 use serde::Deserialize;
 use tokio::time::{sleep_until, timeout};
 
+use crate::http_sender::{BATCH, SINGLE, Sender, check_log};
 use crate::ingest::{self, micros};
-use crate::load::{BATCH, SINGLE, Sender, check_log};
 use crate::report::{Figures, Point, in_turn, print};
 use crate::server::{self, Common};
 
@@ -144,10 +144,10 @@ async fn measure(options: &Options, rate: u64) -> Result<Figures> {
     Ok(figures)
 }
 
-type Table = (Client, lantern_client::Table);
+type LatencyTable = (Client, lantern_client::Table);
 
 /// Clients that have all existing rows.
-async fn watchers(server: &Server, count: usize) -> Result<Vec<Table>> {
+async fn watchers(server: &Server, count: usize) -> Result<Vec<LatencyTable>> {
     let url = format!("{}/v1/feed", server.url.replacen("http", "ws", 1));
     let mut watchers = Vec::new();
     for _ in 0..count {
@@ -204,7 +204,7 @@ struct Product {
 }
 
 /// Follows the table until it contains all events.
-async fn watch((client, table): Table, schedule: Schedule) -> Result<Shown> {
+async fn watch((client, table): LatencyTable, schedule: Schedule) -> Result<Shown> {
     let mut changes = table.changes();
     let lanes = usize::try_from(schedule.lanes)?;
     let mut shown = Shown { at: vec![Vec::new(); lanes], deltas: 0 };

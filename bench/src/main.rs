@@ -8,11 +8,11 @@
 mod folding;
 mod growth;
 mod guest;
+mod http_sender;
 mod idle;
 mod ingest;
 mod keyed;
 mod latency;
-mod load;
 mod native;
 mod process;
 mod report;

@@ -197,7 +197,7 @@ pub(crate) fn print(benchmark: &str, json: bool, points: &[Point]) {
         let mut table = Table::new();
         table.load_style(presets::ASCII_MARKDOWN).set_header(alike[0].columns());
         for point in alike {
-            table.add_row(point.0.iter().map(|(_, value)| shown(value)));
+            table.add_row(point.0.iter().map(|(_, value)| format_value(value)));
         }
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
@@ -206,7 +206,7 @@ pub(crate) fn print(benchmark: &str, json: bool, points: &[Point]) {
     }
 }
 
-fn shown(value: &Value) -> String {
+fn format_value(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),

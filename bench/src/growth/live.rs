@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use super::Options;
 use super::fold::{Fold, check, empty, reach, settings, start};
+use crate::http_sender::{NDJSON, Sender};
 use crate::keyed::KeyedLog;
-use crate::load::{NDJSON, Sender};
 use crate::report::Figures;
 use crate::server;
 

@@ -112,13 +112,13 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     for axis in AXES.into_iter().filter(|a| options.only.is_empty() || options.only.contains(a)) {
         points.extend(match axis {
             Axis::Keys => {
-                fold::measure(options, &keys(options, "keys", false), native::beside).await?
+                fold::measure(options, &keys(options, "keys", false), native::next_to).await?
             }
             Axis::Live => {
                 fold::measure(options, &keys(options, "keys, live", false), live::one).await?
             }
             Axis::Skew => {
-                fold::measure(options, &keys(options, "skewed keys", true), native::beside).await?
+                fold::measure(options, &keys(options, "skewed keys", true), native::next_to).await?
             }
             Axis::Rows => fold::measure(options, &rows(options), fold::one).await?,
             Axis::Batch => fold::measure(options, &batches(options), fold::one).await?,

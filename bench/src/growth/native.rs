@@ -23,7 +23,7 @@ struct Data<'a> {
 }
 
 /// Measures a fold, and then the plain fold.
-pub(super) async fn beside(options: &Options, of: &Fold) -> Result<Figures> {
+pub(super) async fn next_to(options: &Options, of: &Fold) -> Result<Figures> {
     let mut figures = fold::one(options, of).await?;
     figures.extend(fold(&of.log)?);
     Ok(figures)

@@ -229,12 +229,12 @@ fn differing(answer: &Value) -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn sources_and_types_of_the_host_are_refused_from_outside() {
     let server = folding("emitter").await;
-    let go = |id: &str| {
+    let go_event = |id: &str| {
         format!(
             r#"{{"specversion":"1.0","id":"{id}","source":"/s","type":"go","data":{{"size":3}}}}"#
         )
     };
-    send(&server, go("1")).await;
+    send(&server, go_event("1")).await;
     let emitted = emitted(&server, 1).await;
     let id = emitted[0]["id"].as_str().unwrap();
     let source = emitted[0]["source"].as_str().unwrap();
@@ -250,7 +250,7 @@ async fn sources_and_types_of_the_host_are_refused_from_outside() {
     .await;
     assert_eq!(refused.status, 400, "{}", refused.text);
     assert!(refused.text.contains(source), "{}", refused.text);
-    send(&server, go("2")).await;
+    send(&server, go_event("2")).await;
     let emitted = self::emitted(&server, 2).await;
     assert_eq!(emitted[1]["data"]["text"], "xxx", "{emitted:?}");
 }

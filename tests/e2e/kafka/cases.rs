@@ -109,13 +109,13 @@ async fn an_event_too_large_for_the_topic_is_refused_for_good_and_blocks_no_outb
     assert_eq!(refused.status, 413, "{}", refused.text);
     assert_eq!(refused.header("retry-after"), "", "a permanent error is not worth a retry");
     assert!(refused.text.contains("10000"), "{}", refused.text);
-    let go = |id: &str, size: u64| {
+    let go_event = |id: &str, size: u64| {
         format!(
             r#"{{"specversion":"1.0","id":"{id}","source":"/s","type":"go","data":{{"size":{size}}}}}"#
         )
     };
-    assert_eq!(send(&server, go("g1", 40_000)).await.status, 200);
-    assert_eq!(send(&server, go("g2", 10)).await.status, 200);
+    assert_eq!(send(&server, go_event("g1", 40_000)).await.status, 200);
+    assert_eq!(send(&server, go_event("g2", 10)).await.status, 200);
     // The event that the second one emitted is in the topic. The event that the first
     // one emitted is set aside.
     let started = std::time::Instant::now();

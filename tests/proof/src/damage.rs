@@ -233,8 +233,8 @@ impl LogImage {
         })?;
         let place = format!("partition 0 at offset {first}");
         match seen {
-            Seen::Shut(why) => bail!("one damaged chunk keeps the log shut: {why}"),
-            Seen::Read { refused } => {
+            Detection::Shut(why) => bail!("one damaged chunk keeps the log shut: {why}"),
+            Detection::Read { refused } => {
                 ensure!(!refused.is_empty(), "byte {at} of the chunk at {first} is not missed");
                 let named = refused.iter().all(|(_, why)| why.contains(&place));
                 ensure!(named, "{place} is not named: {refused:?}");
@@ -260,17 +260,17 @@ impl LogImage {
         }
         let place = format!("byte {at:?} of {}, cut to {}", self.bytes.len(), bytes.len());
         match self.look(&Memory::holding(bytes)).context(place)? {
-            Seen::Shut(_) => Ok(true),
-            Seen::Read { refused } => Ok(!refused.is_empty()),
+            Detection::Shut(_) => Ok(true),
+            Detection::Read { refused } => Ok(!refused.is_empty()),
         }
     }
 
     /// Opens the log and reads all of it in two ways. Each event must be the right
     /// one or be refused.
-    fn look(&self, disk: &Memory) -> Result<Seen> {
+    fn look(&self, disk: &Memory) -> Result<Detection> {
         let log = match EmbeddedLog::open_with(disk.opener(), self.config.clone()) {
             Ok(log) => log,
-            Err(error) => return Ok(Seen::Shut(error.to_string())),
+            Err(error) => return Ok(Detection::Shut(error.to_string())),
         };
         let bounds = log.bounds(P0)?;
         let all = self.events.len() as u64;
@@ -299,7 +299,7 @@ impl LogImage {
             }
         }
         log.close();
-        Ok(Seen::Read { refused })
+        Ok(Detection::Read { refused })
     }
 
     /// Reads all `wanted` events, and continues after each refused one.
@@ -357,7 +357,7 @@ impl LogImage {
     }
 }
 
-enum Seen {
+enum Detection {
     /// The log did not open.
     Shut(String),
     /// All was read except the refused parts, with their offsets and reasons.

@@ -9,7 +9,7 @@ use lantern_core::{
     Attributes, Batch, Event, Host, Manifest, NewEvent, OnFailure, Plugin, TableId, TableSpec,
 };
 
-use crate::meter::{CLOSED, CYCLE_DEPTH_MAX, LARGE, READ};
+use crate::test_projection::{CLOSED, CYCLE_DEPTH_MAX, LARGE, READ};
 
 /// The projection's name.
 pub const NAME: &str = "echo";

@@ -16,8 +16,8 @@ use lantern_tests::{Launch, PATIENCE, Server, guest};
 use tempfile::NamedTempFile;
 use tokio::runtime::Runtime;
 
-use crate::meter::SECOND;
-use crate::{Claim, Counts, Run, mirror, usage};
+use crate::test_projection::SECOND;
+use crate::{Claim, Counts, Run, reference_log, usage};
 
 /// The claim.
 pub const CLAIM: Claim = Claim {
@@ -65,7 +65,7 @@ async fn one(seed: u64, flawed: Flawed) -> Result<u64> {
     first.stop()?;
     let settings = quiet.map(str::to_owned).to_vec();
     first.restart_as(Launch { settings, ..first.launched().clone() })?;
-    at_rest(&first).await?;
+    wait_until_idle(&first).await?;
 
     let export = export(&first, flawed).await?;
     let mut second = Server::start_over(None, &quiet)?;
@@ -77,13 +77,13 @@ async fn one(seed: u64, flawed: Flawed) -> Result<u64> {
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "the import failed: {errors}");
     second.project(usage::GUEST, &guest(usage::GUEST), "").await?;
-    at_rest(&second).await?;
+    wait_until_idle(&second).await?;
     let again = self::export(&second, Flawed::default()).await?;
     ensure!(again == export || flawed.heartbeats_left_out, "the second log is another");
     first.stop()?;
     second.stop()?;
-    let records = mirror::catalogue(first.folder())?;
-    mirror::compare(first.folder(), &records, second.folder(), PARTITIONS)
+    let records = reference_log::catalogue(first.folder())?;
+    reference_log::compare(first.folder(), &records, second.folder(), PARTITIONS)
 }
 
 /// Readings of the last minute, as lines of JSON.
@@ -125,7 +125,7 @@ async fn heartbeats(server: &Server) -> Result<()> {
             without += u32::from(page["events"].as_array().is_none_or(Vec::is_empty));
         }
         if without == 0 {
-            return at_rest(server).await;
+            return wait_until_idle(server).await;
         }
         if started.elapsed() > PATIENCE {
             bail!("no heartbeat came to {without} partitions");
@@ -136,7 +136,7 @@ async fn heartbeats(server: &Server) -> Result<()> {
 
 /// Waits until the projection has folded the log, and its emitted events are in the
 /// log.
-async fn at_rest(server: &Server) -> Result<()> {
+async fn wait_until_idle(server: &Server) -> Result<()> {
     let sent = |status: &serde_json::Value| {
         let shards = status["versions"][0]["shards"].as_array();
         let sent = shards.is_some_and(|shards| shards.iter().all(|shard| shard["unsent"] == 0));

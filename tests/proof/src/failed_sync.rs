@@ -20,8 +20,8 @@ use fastrand::Rng;
 use lantern_tests::{Launch, PATIENCE, Server, guest, without};
 use parking_lot::Mutex;
 
-use crate::ledger::{self, Ledger, Manner, Outcome};
-use crate::mirror::{self, Dropped, Mirror};
+use crate::ledger::{self, Ledger, Outcome, SendMethod};
+use crate::reference_log::{self, Dropped, ReferenceLog};
 use crate::{Claim, Counts, Run};
 
 /// The claim.
@@ -52,7 +52,7 @@ const CALLS: [&str; 5] = [
 fn try_out(run: &mut Run<'_>) -> Result<()> {
     if without("strace") {
         eprintln!("skipped: `strace` is not installed, so no sync was failed");
-        run.count(run.wanted());
+        run.count(run.requested_cases());
         return Ok(());
     }
     let cache = tempfile::tempdir()?;
@@ -126,10 +126,10 @@ async fn one(run: &mut Run<'_>, fault: &str, seed: u64, home: &Path, cache: &Pat
     let mut server = Server::launch(plain).context("it does not start without faults either")?;
     upload(&server).await?;
     ledger::settle(&server, &ledger).await?;
-    mirror::settled(&server).await?;
+    reference_log::settled(&server).await?;
     server.stop()?;
     let data = home.join("data");
-    let mut mirror = Mirror::new(home)?;
+    let mut mirror = ReferenceLog::new(home)?;
     mirror.take(&data)?;
     ledger.lock().check(&mirror)?;
     ensure!(mirror.end() >= ledger.lock().acknowledged() as u64, "fewer events than acknowledged");
@@ -177,7 +177,7 @@ async fn use_it(run: &mut Run<'_>, server: &mut Server, ledger: &Mutex<Ledger>) 
     upload(server).await?;
     let started = Instant::now();
     while ledger.lock().acknowledged() < EVENTS {
-        match ledger::try_send(server, ledger, Manner::Single).await? {
+        match ledger::try_send(server, ledger, SendMethod::Single).await? {
             Outcome::Acknowledged => continue,
             Outcome::Refused(status, answer) => {
                 run.add("events refused", 1.0);
@@ -201,14 +201,14 @@ async fn use_it(run: &mut Run<'_>, server: &mut Server, ledger: &Mutex<Ledger>) 
 
 /// The facts that strace's output shows.
 #[derive(Debug, Default)]
-struct Told {
+struct AcknowledgedState {
     failed: u64,
     of_log: u64,
 }
 
 /// Goes through the calls in the order in which they ended.
-fn look(trace: &str) -> Result<Told> {
-    let mut told = Told::default();
+fn look(trace: &str) -> Result<AcknowledgedState> {
+    let mut told = AcknowledgedState::default();
     // The start of a call that did not finish at once, by thread.
     let mut begun: HashMap<&str, String> = HashMap::new();
     // A sync failed, the file was opened again, and it was synced: only then

@@ -20,8 +20,8 @@ use reqwest::Method;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::ledger::{self, Ledger, Manner, Outcome};
-use crate::mirror::{self, Dropped, Mirror};
+use crate::ledger::{self, Ledger, Outcome, SendMethod};
+use crate::reference_log::{self, Dropped, ReferenceLog};
 use crate::{Claim, Counts, Run};
 
 /// The claim.
@@ -82,7 +82,7 @@ impl Drop for Disk {
 
 /// What happens while the disk is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meanwhile {
+enum Background {
     GoesOn,
     /// KurrentDB #3642: disk full, then unbootable.
     KilledAndStarted,
@@ -96,7 +96,7 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
     };
     if let Some(why) = skip {
         eprintln!("skipped: {why}, so no disk was filled");
-        run.count(run.wanted());
+        run.count(run.requested_cases());
         return Ok(());
     }
     let cache = tempfile::tempdir()?;
@@ -104,9 +104,9 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     run.cases(|run, seed| {
         let meanwhile = match seed % 3 {
-            0 => Meanwhile::GoesOn,
-            1 => Meanwhile::KilledAndStarted,
-            _ => Meanwhile::StoppedAndStarted,
+            0 => Background::GoesOn,
+            1 => Background::KilledAndStarted,
+            _ => Background::StoppedAndStarted,
         };
         let (enlarge, reserve) = (seed / 3 % 2 == 0, seed / 6 % 2 == 0);
         let ended = runtime.block_on(one(run, seed, meanwhile, enlarge, reserve, cache.path()));
@@ -120,7 +120,7 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
 async fn one(
     run: &mut Run<'_>,
     seed: u64,
-    meanwhile: Meanwhile,
+    meanwhile: Background,
     enlarge: bool,
     reserve: bool,
     cache: &Path,
@@ -167,7 +167,7 @@ async fn one(
         room.elapsed().as_secs_f64() * 1_000.0
     });
     ledger::settle(&server, &ledger).await?;
-    mirror::settled(&server).await?;
+    reference_log::settled(&server).await?;
     compare(run, &mut server, &ledger, home.path(), &data, &settings[..3]).await
 }
 
@@ -181,7 +181,7 @@ async fn compare(
     settings: &[String],
 ) -> Result<()> {
     server.stop()?;
-    let mut mirror = Mirror::new(home)?;
+    let mut mirror = ReferenceLog::new(home)?;
     mirror.take(data)?;
     ledger.lock().check(&mirror)?;
     run.add("events acknowledged", ledger.lock().acknowledged() as f64);
@@ -194,7 +194,7 @@ async fn compare(
 async fn fill(run: &mut Run<'_>, server: &Server, ledger: &Mutex<Ledger>) -> Result<()> {
     let (started, mut refused, mut named) = (Instant::now(), 0, false);
     while refused < REFUSALS {
-        match ledger::try_send(server, ledger, Manner::Batch(200)).await? {
+        match ledger::try_send(server, ledger, SendMethod::Batch(200)).await? {
             Outcome::Acknowledged => {}
             Outcome::Refused(status, answer) => {
                 refused += 1;
@@ -260,13 +260,13 @@ fn cpu_s(process: u32) -> Result<f64> {
 async fn start_again(
     run: &mut Run<'_>,
     server: &mut Server,
-    meanwhile: Meanwhile,
+    meanwhile: Background,
     said: &Path,
 ) -> Result<bool> {
     match meanwhile {
-        Meanwhile::GoesOn => return Ok(true),
-        Meanwhile::KilledAndStarted => server.kill()?,
-        Meanwhile::StoppedAndStarted => drop(server.stop()?),
+        Background::GoesOn => return Ok(true),
+        Background::KilledAndStarted => server.kill()?,
+        Background::StoppedAndStarted => drop(server.stop()?),
     }
     let before = fs::read_to_string(said)?.len();
     if server.restart().is_err() {
@@ -285,7 +285,7 @@ async fn start_again(
 async fn recovers(server: &Server, ledger: &Mutex<Ledger>) -> Result<()> {
     let started = Instant::now();
     loop {
-        match ledger::try_send(server, ledger, Manner::Single).await? {
+        match ledger::try_send(server, ledger, SendMethod::Single).await? {
             Outcome::Acknowledged => break,
             Outcome::Refused(_, answer) => {
                 ensure!(started.elapsed() < PATIENCE / 8, "there is room, and still: {answer}");

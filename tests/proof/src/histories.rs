@@ -25,8 +25,8 @@ use lantern_store::{CatalogFile, StateDir, StoreConfig};
 use tempfile::TempDir;
 
 use crate::engine::KINDS;
-use crate::meter::{self, Flaws, NAME, Reading, SECOND, Shelf};
 use crate::planted::{BadLog, Logs};
+use crate::test_projection::{self, Flaws, NAME, Reading, SECOND, Shelf};
 use crate::{Claim, Counts, Run};
 
 /// The claim.
@@ -114,7 +114,7 @@ struct Logged {
 }
 
 /// The things that a reader keeps.
-struct Kept {
+struct KeptToken {
     epoch: String,
     checkpoint: Checkpoint,
     rows: Rows,
@@ -137,7 +137,7 @@ struct World {
     history: History,
     /// The last number that was given to an event or a creation.
     numbers: u64,
-    kept: Vec<Kept>,
+    kept: Vec<KeptToken>,
     backups: Vec<Backup>,
 }
 
@@ -200,7 +200,10 @@ impl World {
         let log = LogConfig { page_cache_bytes: 1 << 20, ..LogConfig::default() };
         let log = Arc::new(EmbeddedLog::open(folder.join("log.redb"), log)?);
         let shelf = Arc::new(Shelf::default());
-        shelf.put(&meter::sha256(KINDS[0]), meter::plugin(KINDS[0], Flaws::default()));
+        shelf.put(
+            &test_projection::sha256(KINDS[0]),
+            test_projection::plugin(KINDS[0], Flaws::default()),
+        );
         let port = BadLog::over(log.clone(), self.flawed.log);
         let ports = Ports {
             log: Arc::clone(&port),
@@ -233,8 +236,9 @@ impl World {
     fn upload(&mut self) -> Result<()> {
         self.history.creation = self.number();
         self.clock.advance(Duration::from_micros(1));
-        let plugin = meter::plugin(KINDS[0], Flaws::default());
-        let upload = Upload { check: false, ..Upload::new(plugin, meter::sha256(KINDS[0])) };
+        let plugin = test_projection::plugin(KINDS[0], Flaws::default());
+        let upload =
+            Upload { check: false, ..Upload::new(plugin, test_projection::sha256(KINDS[0])) };
         self.opened()?.engine.upload(upload)?;
         self.settle()
     }
@@ -274,7 +278,8 @@ impl World {
             let differs = known.is_some_and(|known| Logged { number, ..known.clone() } != sent);
             expected.push((known.is_some(), differs));
             let reading = Reading::Value(sent.value);
-            let event = meter::event(&sent.id, sent.tenant, &sent.subject, sent.time, reading);
+            let event =
+                test_projection::event(&sent.id, sent.tenant, &sent.subject, sent.time, reading);
             ensure!(batch.push(&event.as_ref()), "a batch of few events has room");
             if !expected.last().is_some_and(|(known, _)| *known) {
                 self.history.events.push(sent);
@@ -320,7 +325,7 @@ impl World {
     /// A reader keeps the present epoch and checkpoint.
     fn keep(&mut self) -> Result<()> {
         let view = self.opened()?.engine.view(NAME)?;
-        let kept = Kept {
+        let kept = KeptToken {
             epoch: view.epoch().to_owned(),
             checkpoint: view.checkpoint(),
             rows: rows(&view)?,
@@ -363,7 +368,7 @@ impl World {
 
     /// The rows that a reader reaches from its checkpoint, if the checkpoint is
     /// accepted.
-    fn after(view: &lantern_core::View, kept: &Kept) -> Result<Option<Rows>> {
+    fn after(view: &lantern_core::View, kept: &KeptToken) -> Result<Option<Rows>> {
         match view.changes_since(&kept.checkpoint)? {
             ChangesSince::Commits { commits, .. } => {
                 let changes = commits.into_iter().flat_map(|commit| commit.tables);
@@ -414,7 +419,7 @@ impl Drop for World {
 /// The public rows that a client shows.
 fn rows(view: &lantern_core::View) -> Result<Rows> {
     let mut rows = Rows::new();
-    for table in [meter::TOTALS, meter::RECENT] {
+    for table in [test_projection::TOTALS, test_projection::RECENT] {
         for row in view.scan(table, &KeyRange::all(), usize::MAX, false)? {
             rows.insert((table, row.key), row.value);
         }

@@ -14,7 +14,7 @@ use lantern_core::{Event, PartitionId, Timestamp};
 use lantern_engine::{Engine, EngineConfig, ParkedSelection, Ports, Upload, Verdict};
 
 use crate::engine::KINDS;
-use crate::meter::{self, Flaws, Kind, NAME, Policy, Reading, SECOND, Shelf};
+use crate::test_projection::{self, Flaws, Kind, NAME, Policy, Reading, SECOND, Shelf};
 use crate::{Claim, Counts, Run};
 
 /// The claim.
@@ -123,8 +123,8 @@ impl World {
         let log = Arc::new(MemoryLog::new(1, [1, 7, 50][rng.usize(..3)]));
         let clock = Arc::new(ManualClock::at(Timestamp(SECOND)));
         let shelf = Arc::new(Shelf::default());
-        let plugin = meter::plugin(kind, flaws);
-        shelf.put(&meter::sha256(kind), plugin.clone());
+        let plugin = test_projection::plugin(kind, flaws);
+        shelf.put(&test_projection::sha256(kind), plugin.clone());
         let ports = Ports {
             log: log.clone(),
             stores: Arc::new(MemoryStores::new()),
@@ -143,7 +143,7 @@ impl World {
         };
         let engine = Engine::open(config.clone(), ports.clone())?;
         engine.attach();
-        let upload = Upload { check: false, ..Upload::new(plugin, meter::sha256(kind)) };
+        let upload = Upload { check: false, ..Upload::new(plugin, test_projection::sha256(kind)) };
         engine.upload(upload)?;
         let world = Self { log, clock, ports, config, engine, appended: 0, time: 0 };
         world.settle();
@@ -194,7 +194,7 @@ impl World {
         let tenant = if any { ["", "a", "b"][rng.usize(..3)] } else { "a" };
         let (id, subject) = (format!("e{}", self.appended), format!("s{}", rng.u8(..6)));
         self.appended += 1;
-        meter::event(&id, tenant, &subject, self.time, reading)
+        test_projection::event(&id, tenant, &subject, self.time, reading)
     }
 
     /// Verifies the projection. Returns the checks that accuse its plugin.

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use reqwest::Method;
 use serde_json::Value;
 
-use crate::mirror::Mirror;
+use crate::reference_log::ReferenceLog;
 
 /// The source of all events that clients send.
 pub(crate) const SOURCE: &str = "client";
@@ -22,7 +22,7 @@ const SUBJECTS: u64 = 12;
 const PACE_MS: u64 = 20;
 
 /// A partition, and an offset in it.
-pub(crate) type Place = (u32, u64);
+pub(crate) type EventLocation = (u32, u64);
 
 /// An event to send, with its id.
 #[derive(Clone)]
@@ -38,7 +38,7 @@ pub(crate) struct Ledger {
     /// Event time, in milliseconds.
     clock_ms: u64,
     /// By id, with the place if the answer contained it.
-    acknowledged: BTreeMap<String, Option<Place>>,
+    acknowledged: BTreeMap<String, Option<EventLocation>>,
     /// Sent without an answer. They must be sent again.
     unknown: VecDeque<Sent>,
     /// The number of events acknowledged since the last reset to 0.
@@ -62,7 +62,7 @@ pub(crate) enum Outcome {
 
 /// How a client sends.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Manner {
+pub(crate) enum SendMethod {
     /// One event per request.
     Single,
     /// Batches of up to this many events.
@@ -134,18 +134,24 @@ impl Ledger {
     }
 
     /// Each acknowledged event is in the log, at the place in the answer.
-    pub(crate) fn check(&self, mirror: &Mirror) -> Result<()> {
-        self.check_places(|id| mirror.offset(SOURCE, id).map(|offset| (0, offset)))
+    pub(crate) fn check(&self, mirror: &ReferenceLog) -> Result<()> {
+        self.check_locations(|id| mirror.offset(SOURCE, id).map(|offset| (0, offset)))
     }
 
     /// Like [`Ledger::check`], for a log in which `place` finds a client's event.
-    pub(crate) fn check_places(&self, place: impl Fn(&str) -> Option<Place>) -> Result<()> {
-        for (id, told) in &self.acknowledged {
+    pub(crate) fn check_locations(
+        &self,
+        place: impl Fn(&str) -> Option<EventLocation>,
+    ) -> Result<()> {
+        for (id, answered) in &self.acknowledged {
             let found = place(id);
-            ensure!(found.is_some(), "`{id}` was acknowledged (at {told:?}) and is not in the log");
             ensure!(
-                told.is_none() || *told == found,
-                "`{id}` was acknowledged at {told:?} and is at {found:?}"
+                found.is_some(),
+                "`{id}` was acknowledged (at {answered:?}) and is not in the log"
+            );
+            ensure!(
+                answered.is_none() || *answered == found,
+                "`{id}` was acknowledged at {answered:?} and is at {found:?}"
             );
         }
         Ok(())
@@ -173,12 +179,12 @@ pub(crate) fn line(id: &str, subject: &str, at_ms: u64, what: &str) -> String {
 pub(crate) async fn try_send(
     server: &Server,
     ledger: &Mutex<Ledger>,
-    manner: Manner,
+    manner: SendMethod,
 ) -> Result<Outcome> {
     let (media, count) = match manner {
-        Manner::Single => ("application/cloudevents+json", 1),
-        Manner::Batch(most) => ("application/cloudevents-batch+json", most),
-        Manner::Lines(most) => ("application/x-ndjson", most),
+        SendMethod::Single => ("application/cloudevents+json", 1),
+        SendMethod::Batch(most) => ("application/cloudevents-batch+json", most),
+        SendMethod::Lines(most) => ("application/x-ndjson", most),
     };
     let events = {
         let mut ledger = ledger.lock();
@@ -187,8 +193,8 @@ pub(crate) async fn try_send(
     };
     let lines: Vec<_> = events.iter().map(|sent| sent.line.as_str()).collect();
     let body = match manner {
-        Manner::Batch(_) => format!("[{}]", lines.join(",")),
-        Manner::Single | Manner::Lines(_) => lines.join("\n"),
+        SendMethod::Batch(_) => format!("[{}]", lines.join(",")),
+        SendMethod::Single | SendMethod::Lines(_) => lines.join("\n"),
     };
     let answer = server.request(Method::POST, "/v1/events", media, body.into_bytes()).await;
     let mut ledger = ledger.lock();
@@ -214,7 +220,11 @@ pub(crate) async fn try_send(
 ///
 /// # Errors
 /// If the answer is not that all events are in the log.
-pub(crate) async fn send(server: &Server, ledger: &Mutex<Ledger>, manner: Manner) -> Result<bool> {
+pub(crate) async fn send(
+    server: &Server,
+    ledger: &Mutex<Ledger>,
+    manner: SendMethod,
+) -> Result<bool> {
     match try_send(server, ledger, manner).await? {
         Outcome::Acknowledged => Ok(true),
         Outcome::Refused(status, answer) => bail!("events are answered with {status}: {answer}"),
@@ -223,17 +233,17 @@ pub(crate) async fn send(server: &Server, ledger: &Mutex<Ledger>, manner: Manner
 }
 
 fn acknowledge(ledger: &mut Ledger, events: &[Sent], answer: &Value) -> Result<()> {
-    let told = answer["events"].as_array();
+    let answered = answer["events"].as_array();
     let count =
         answer["appended"].as_u64().unwrap_or(0) + answer["duplicates"].as_u64().unwrap_or(0);
     ensure!(count == events.len() as u64, "{} events are answered with {answer}", events.len());
-    for (place, sent) in events.iter().enumerate() {
-        let stands = told.and_then(|told| {
-            let event = told.get(place)?;
+    for (index, sent) in events.iter().enumerate() {
+        let location = answered.and_then(|answered| {
+            let event = answered.get(index)?;
             Some((event["partition"].as_u64()?.try_into().ok()?, event["offset"].as_u64()?))
         });
-        ensure!(told.is_none() || stands.is_some(), "an event without a place: {answer}");
-        ledger.acknowledged.insert(sent.id.clone(), stands);
+        ensure!(answered.is_none() || location.is_some(), "an event without a location: {answer}");
+        ledger.acknowledged.insert(sent.id.clone(), location);
     }
     ledger.fresh += events.len() as u64;
     Ok(())
@@ -246,7 +256,7 @@ fn acknowledge(ledger: &mut Ledger, events: &[Sent], answer: &Value) -> Result<(
 pub(crate) async fn keep_sending(
     server: &Server,
     ledger: &Mutex<Ledger>,
-    manner: Manner,
+    manner: SendMethod,
 ) -> Result<()> {
     while send(server, ledger, manner).await? {}
     Ok(())
@@ -262,6 +272,6 @@ pub(crate) async fn settle(server: &Server, ledger: &Mutex<Ledger>) -> Result<()
         if left == 0 {
             return Ok(());
         }
-        ensure!(send(server, ledger, Manner::Single).await?, "no answer of a server that runs");
+        ensure!(send(server, ledger, SendMethod::Single).await?, "no answer of a server that runs");
     }
 }

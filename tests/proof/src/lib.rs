@@ -18,17 +18,17 @@ pub mod kafka;
 pub mod kill;
 pub mod late;
 mod ledger;
-pub mod meter;
-pub mod mirror;
 pub mod model;
 pub mod parsers;
 pub mod payloads;
 pub mod planted;
+pub mod planted_bugs;
 pub mod power;
+pub mod reference_log;
 pub mod replay;
 pub mod requests;
 pub mod run;
-pub mod teeth;
+pub mod test_projection;
 pub mod usage;
 
 pub use run::{Claim, Counts, Failure, Outcome, Plan, Run};
@@ -66,5 +66,5 @@ pub const CLAIMS: &[Claim] = &[
     histories::CLAIM,
     late::CLAIM,
     export::CLAIM,
-    teeth::CLAIM,
+    planted_bugs::CLAIM,
 ];

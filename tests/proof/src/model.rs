@@ -11,7 +11,7 @@ use lantern_core::{
     TableId, Timer, Timestamp, UNREADABLE_KIND, UNREADABLE_TYPE,
 };
 
-use crate::meter::{
+use crate::test_projection::{
     self, AHEAD_S, Kind, LATENESS, OWNED, Policy, READ, RECENT, RETENTION, Reading, SECOND, TOTALS,
     WINDOWS,
 };
@@ -202,7 +202,7 @@ impl Model {
             let parked = parked.map(|p| (p.tenant.clone(), p.subject.clone())).collect();
             self.batch = (Offset(offset.0 + events), parked);
         }
-        if event.kind == UNREADABLE_TYPE && wanted(event) {
+        if event.kind == UNREADABLE_TYPE && is_subscribed(event) {
             // It has no subject, so only the record itself is parked.
             let mut record = parked(ParkedKind::Event, event, Reading::Poison, 0);
             if self.flaw == Some(Flaw::UnreadableBlocks) {
@@ -251,7 +251,7 @@ impl Model {
 
     /// How many events of a tenant's subject were applied.
     fn count(&self, tenant: &str, subject: &str) -> i64 {
-        self.totals.get(&meter::who(tenant, subject)).map_or(0, |(n, _)| *n)
+        self.totals.get(&test_projection::who(tenant, subject)).map_or(0, |(n, _)| *n)
     }
 
     /// Whether events of the same tenant and subject must wait.
@@ -290,15 +290,15 @@ impl Model {
     fn apply(&mut self, offset: Offset, event: &Parked, first: Timestamp) {
         let Parked { tenant, subject, time, reading, depth, .. } = event;
         let (time, reading, depth) = (*time, *reading, *depth);
-        let who = meter::who(tenant, subject);
+        let who = test_projection::who(tenant, subject);
         let now = match self.watermark {
             Timestamp::MIN => mark(first),
             watermark => watermark,
         };
         let (n, sum) = self.totals.get(&who).copied().unwrap_or_default();
-        let (n, sum) = (n + 1, sum + meter::value_of(self.kind, reading));
+        let (n, sum) = (n + 1, sum + test_projection::value_of(self.kind, reading));
         self.totals.insert(who.clone(), (n, sum));
-        let owner = meter::owner(self.kind, tenant, reading);
+        let owner = test_projection::owner(self.kind, tenant, reading);
         if !owner.is_empty() {
             self.owned.insert(format!("{owner}\0{subject}"), n);
         }
@@ -307,7 +307,7 @@ impl Model {
         } else {
             self.recent.insert(who.clone(), (sum, Timestamp(now.0 + RETENTION)));
         }
-        let (end, key) = meter::window(&who, time, reading);
+        let (end, key) = test_projection::window(&who, time, reading);
         *self.windows.entry(key.clone()).or_default() += 1;
         if sum % 11 == 0 {
             self.timers.remove(&key);
@@ -456,21 +456,22 @@ impl Model {
         }
         ensure!(self.max_time == meta.max_time, "max_time is {}", meta.max_time);
         ensure!(self.watermark == meta.watermark, "the watermark is {}", meta.watermark);
-        let totals = self.totals.iter().map(|(k, (n, sum))| (k.clone(), meter::total(*n, *sum)));
+        let totals =
+            self.totals.iter().map(|(k, (n, sum))| (k.clone(), test_projection::total(*n, *sum)));
         same("totals", totals, rows(store, TOTALS)?)?;
-        let owned = self.owned.iter().map(|(k, n)| (k.clone(), meter::owned(*n)));
+        let owned = self.owned.iter().map(|(k, n)| (k.clone(), test_projection::owned(*n)));
         same("owned", owned, rows(store, OWNED)?)?;
         let windows = self.windows.iter().map(|(k, n)| (k.clone(), "x".repeat(*n)));
         same("windows", windows, rows(store, WINDOWS)?)?;
-        let recent = self.recent.iter().map(|(k, (v, _))| (k.clone(), meter::recent(*v)));
+        let recent = self.recent.iter().map(|(k, (v, _))| (k.clone(), test_projection::recent(*v)));
         same("recent", recent, rows(store, RECENT)?)?;
         let timers =
-            self.timers.iter().map(|(k, (due, timer))| (k.clone(), told_timer(*due, timer)));
+            self.timers.iter().map(|(k, (due, timer))| (k.clone(), describe_timer(*due, timer)));
         same("timers", timers, stored_timers(store)?)?;
         let expected = self.parked.iter().map(|((offset, number), what)| {
             (
                 format!("{offset:08}/{number}"),
-                told(&what.kind, &what.tenant, &what.subject, what.attempts),
+                describe_parked(&what.kind, &what.tenant, &what.subject, what.attempts),
             )
         });
         same("parked", expected, stored_parked(store)?)
@@ -486,12 +487,12 @@ fn bounded(event: &Event) -> Timestamp {
 /// When the log took an event, if the experiment recorded it.
 fn appended(event: &Event) -> Option<Timestamp> {
     let members: serde_json::Value = serde_json::from_str(&event.extensions).ok()?;
-    members[meter::APPENDED].as_i64().map(Timestamp)
+    members[test_projection::APPENDED].as_i64().map(Timestamp)
 }
 
 /// Whether the meter may be subscribed to an unreadable record: its type is unknown,
 /// or one that the meter subscribes to.
-fn wanted(record: &Event) -> bool {
+fn is_subscribed(record: &Event) -> bool {
     let members: serde_json::Value = serde_json::from_str(&record.extensions).unwrap_or_default();
     members[UNREADABLE_KIND].as_str().is_none_or(|kind| kind.starts_with("m."))
 }
@@ -529,11 +530,11 @@ fn chosen(choice: &Choice, offset: u64, what: &Parked) -> bool {
     }
 }
 
-fn told(kind: &ParkedKind, tenant: &str, subject: &str, attempts: u32) -> String {
+fn describe_parked(kind: &ParkedKind, tenant: &str, subject: &str, attempts: u32) -> String {
     format!("{kind:?} of `{tenant}/{subject}` tried {attempts} times")
 }
 
-fn told_timer(due: Timestamp, timer: &Timer) -> String {
+fn describe_timer(due: Timestamp, timer: &Timer) -> String {
     let Timer { at, offset, depth, .. } = timer;
     format!("set by offset {offset} of depth {depth} for {}, due at {}", at.0, due.0)
 }
@@ -561,7 +562,7 @@ fn stored_timers(store: &dyn ReadStore) -> Result<BTreeMap<String, String>> {
             offset: Offset(u64::from_be_bytes(*offset)),
             depth: u32::from_be_bytes(depth.try_into()?),
         };
-        timers.insert(key, told_timer(Timestamp(due.cast_signed()), &timer));
+        timers.insert(key, describe_timer(Timestamp(due.cast_signed()), &timer));
     }
     Ok(timers)
 }
@@ -572,7 +573,7 @@ fn stored_parked(store: &dyn ReadStore) -> Result<BTreeMap<String, String>> {
         let record = ParkedRecord::decode(&value).context("a parked record cannot be read")?;
         let number = u64::from_be_bytes(key[8..].try_into()?);
         let event = &record.event;
-        let told = told(&record.kind, &event.tenant, &event.subject, record.attempts);
+        let told = describe_parked(&record.kind, &event.tenant, &event.subject, record.attempts);
         parked.insert(format!("{:08}/{number}", record.offset.0), told);
     }
     Ok(parked)

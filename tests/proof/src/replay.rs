@@ -22,7 +22,7 @@ use lantern_engine::{Activation, Engine, EngineConfig, Ports, Upload, version_id
 use lantern_plugin::{Compiler, PluginConfig, PluginHost};
 use lantern_store::{StateDir, StoreConfig};
 
-use crate::meter::{self, Flaky, Flaws, Kind, Policy, Reading, SECOND, Shelf};
+use crate::test_projection::{self, Flaky, Flaws, Kind, Policy, Reading, SECOND, Shelf};
 use crate::{Claim, Counts, Run, usage};
 
 /// The guests that fold the logs, in addition to the meter. The last one declares
@@ -55,9 +55,9 @@ pub fn logs(run: &mut Run<'_>, plugins: &[Named]) {
         let mut rng = Rng::with_seed(seed);
         let log = Recorded::random(&mut rng);
         run.add("events", log.count() as f64);
-        let first = fold(&log, plugins, Way::plain())?;
+        let first = fold(&log, plugins, FoldVariant::plain())?;
         for _ in 0..WAYS {
-            let way = Way::random(&mut rng);
+            let way = FoldVariant::random(&mut rng);
             let again = fold(&log, plugins, way).with_context(|| format!("folded {way:?}"))?;
             for (shard, hash) in &first {
                 let other = again.get(shard).map(String::as_str).unwrap_or("nothing");
@@ -95,7 +95,10 @@ pub fn guest(name: &str) -> Result<Arc<dyn Plugin>> {
 /// The meter with planted bugs.
 #[must_use]
 pub fn meter(flaws: Flaws) -> Arc<dyn Plugin> {
-    meter::plugin(Kind { offset: 0, mended: false, on_failure: Policy::ParkSubject }, flaws)
+    test_projection::plugin(
+        Kind { offset: 0, mended: false, on_failure: Policy::ParkSubject },
+        flaws,
+    )
 }
 
 /// A log's events, by partition.
@@ -125,7 +128,7 @@ impl Recorded {
                         _ => Reading::Value(rng.i64(0..50)),
                     };
                     let subject = format!("s{}", rng.u8(..6));
-                    meter::event(
+                    test_projection::event(
                         &format!("e{number}"),
                         ["", "a", "b"][rng.usize(..3)],
                         &subject,
@@ -185,7 +188,7 @@ fn flight(rng: &mut Rng, number: u64) -> Event {
 
 /// One way of folding. The result must not depend on it.
 #[derive(Clone, Copy, Debug)]
-struct Way {
+struct FoldVariant {
     batch_events: usize,
     batch_timers: usize,
     /// How many ticks a batch spans.
@@ -203,7 +206,7 @@ struct Way {
     run_rows: u64,
 }
 
-impl Way {
+impl FoldVariant {
     fn plain() -> Self {
         Self {
             batch_events: 1_000,
@@ -250,7 +253,11 @@ impl Clock for SystemClock {
 
 /// Folds `log` with all plugins in parallel. Returns the canonical hash of each
 /// shard.
-fn fold(log: &Recorded, plugins: &[Named], way: Way) -> Result<BTreeMap<(String, u32), String>> {
+fn fold(
+    log: &Recorded,
+    plugins: &[Named],
+    way: FoldVariant,
+) -> Result<BTreeMap<(String, u32), String>> {
     // Other experiments show that states survive; here they may be in memory.
     let memory = Path::new("/dev/shm");
     let folder = match memory.is_dir() {

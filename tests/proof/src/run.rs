@@ -189,7 +189,7 @@ impl Run<'_> {
 
     /// The number of cases to run.
     #[must_use]
-    pub fn wanted(&self) -> u64 {
+    pub fn requested_cases(&self) -> u64 {
         self.plan.cases
     }
 

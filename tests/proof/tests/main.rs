@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
 mod cuts;
-mod ways_out;
+mod recovery;
 
 use indicatif::ProgressBar;
 use lantern_proof::{CLAIMS, Plan};

@@ -98,7 +98,7 @@ fn edge_allowed(package: &Package, dependency: &Dependency) -> bool {
 }
 
 /// What a large dependency is called, where it may be named, and why only there.
-struct Fenced {
+struct RestrictedDependency {
     /// The package's name begins with this.
     prefix: &'static str,
     crates: &'static [&'static str],
@@ -107,16 +107,16 @@ struct Fenced {
     tests_free: bool,
 }
 
-const FENCED: [Fenced; 8] = [
+const FENCED: [RestrictedDependency; 8] = [
     fenced("wasmtime", &["lantern-plugin"], "plugins are a port"),
     fenced("wit-component", &["lantern-plugin"], "plugins are a port"),
     fenced("redb", &["lantern-store", "lantern-log"], "storage is a port"),
     fenced("rdkafka", &["lantern-kafka", "lantern-bench"], "the log is a port"),
-    Fenced {
+    RestrictedDependency {
         tests_free: true,
         ..fenced("tungstenite", &["lantern-live", "lantern-client"], "the feed is theirs")
     },
-    Fenced {
+    RestrictedDependency {
         tests_free: true,
         ..fenced("tokio-tungstenite", &["lantern-live", "lantern-client"], "the feed is theirs")
     },
@@ -128,8 +128,8 @@ const fn fenced(
     prefix: &'static str,
     crates: &'static [&'static str],
     why: &'static str,
-) -> Fenced {
-    Fenced { prefix, crates, why, tests_free: false }
+) -> RestrictedDependency {
+    RestrictedDependency { prefix, crates, why, tests_free: false }
 }
 
 /// Dependencies that `core` and `engine` must not have, since they reach outside.

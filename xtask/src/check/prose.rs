@@ -29,8 +29,8 @@ const AVOID: &[(&str, &str)] = &[
 /// The most avoided phrases in each tree. A ceiling may only go down: lower it
 /// with the text. The goal is one in a thousand lines.
 const CEILINGS: &[(&str, usize)] = &[
-    ("bench", 3),
-    ("clients", 2),
+    ("bench", 0),
+    ("clients", 0),
     ("docs", 0),
     ("host/cli", 0),
     ("host/cloudevents", 0),
@@ -40,11 +40,11 @@ const CEILINGS: &[(&str, usize)] = &[
     ("host/live", 0),
     ("host/log", 0),
     ("host/plugin", 0),
-    ("host/server", 1),
+    ("host/server", 0),
     ("host/store", 0),
     ("plugins", 0),
-    ("sdk", 4),
-    ("tests", 37),
+    ("sdk", 0),
+    ("tests", 0),
     ("top", 0),
     ("web", 0),
 ];

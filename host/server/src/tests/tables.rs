@@ -24,7 +24,7 @@ async fn rows_are_read_by_key_prefix_and_range() {
     };
     assert_eq!(keys("").await.len(), 10);
     assert_eq!(keys("key=s3").await, ["s3"]);
-    let missing = fixture.get(&format!("{TABLE}?key=nobody")).await;
+    let missing = fixture.get(&format!("{TABLE}?key=missing")).await;
     assert_eq!(missing.status, 404);
     assert_eq!(missing.json()["code"], "LAN-0425");
     assert!(missing.headers.contains_key("lantern-epoch"), "as of which state");

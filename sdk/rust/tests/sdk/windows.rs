@@ -48,21 +48,21 @@ fn seconds(seconds: i64) -> Duration {
 
 /// The key of the events of a subject.
 enum Of<'a> {
-    Nobody(&'a str),
+    Untenanted(&'a str),
     Tenant(InTenant<'a, &'a str>),
 }
 
 impl Key for Of<'_> {
     fn write(&self, out: &mut String) {
         match self {
-            Self::Nobody(subject) => subject.write(out),
+            Self::Untenanted(subject) => subject.write(out),
             Self::Tenant(key) => key.write(out),
         }
     }
 
     fn tenant(&self) -> Option<&str> {
         match self {
-            Self::Nobody(_) => None,
+            Self::Untenanted(_) => None,
             Self::Tenant(key) => key.tenant(),
         }
     }
@@ -80,7 +80,7 @@ impl Projection for All {
         let Amount { amount } = event.data()?;
         let (tenant, subject) = (event.tenant()?, event.subject()?);
         let key = || match tenant {
-            "" => Of::Nobody(subject),
+            "" => Of::Untenanted(subject),
             _ => Of::Tenant(InTenant(tenant, subject)),
         };
         let windows = Windows::hopping(seconds(SIZE_S), seconds(HOP_S));

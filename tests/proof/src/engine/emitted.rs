@@ -7,8 +7,8 @@ use lantern_core::{Event, ReadStore, UNREADABLE_KIND, UNREADABLE_TYPE, emitted_i
 use lantern_engine::fuzzing;
 
 use crate::echo;
-use crate::meter::{CLOSED, LARGE};
 use crate::model::{Choice, Emitted};
+use crate::test_projection::{CLOSED, LARGE};
 
 /// An emitted event without its id.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
 
-use crate::meter::{Kind, Policy, Reading};
 use crate::model::Choice;
+use crate::test_projection::{Kind, Policy, Reading};
 
 /// The versions that can be uploaded.
 pub const KINDS: [Kind; 4] = [
@@ -37,9 +37,9 @@ pub struct Setting {
 pub enum Input {
     /// A reading: its tenant and subject, the time since the previous one in
     /// milliseconds (may be negative), and its content.
-    Read(Who, i16, Reading),
+    Read(Actor, i16, Reading),
     /// A reading this many seconds ahead of the log's clock.
-    Ahead(Who, u8),
+    Ahead(Actor, u8),
     /// A record that is not an event, with the type that it claims, as an index into
     /// [`CLAIMED`].
     Unreadable(u8),
@@ -50,7 +50,7 @@ pub enum Input {
 }
 
 /// A tenant, as an index into [`TENANTS`], and a subject.
-pub(super) type Who = (u8, u8);
+pub(super) type Actor = (u8, u8);
 
 /// The tenants of events. An empty one means no tenant.
 pub(super) const TENANTS: [&str; 3] = ["", "a", "b"];
@@ -60,7 +60,7 @@ pub(super) const CLAIMED: [&str; 3] = ["", "m.read", "x.other"];
 
 /// One thing that happens. Versions are indices into [`KINDS`].
 #[derive(Clone, Debug)]
-pub enum Step {
+pub enum HistoryAction {
     /// Events are appended.
     Append(Vec<Input>),
     /// The engine takes this many turns.
@@ -117,7 +117,7 @@ pub struct History;
 
 impl ReferenceStateMachine for History {
     type State = Setting;
-    type Transition = Step;
+    type Transition = HistoryAction;
 
     fn init_state() -> BoxedStrategy<Setting> {
         (
@@ -143,38 +143,38 @@ impl ReferenceStateMachine for History {
             .boxed()
     }
 
-    fn transitions(_: &Setting) -> BoxedStrategy<Step> {
+    fn transitions(_: &Setting) -> BoxedStrategy<HistoryAction> {
         let version = || 0..u8::try_from(KINDS.len()).unwrap_or(1);
         prop_oneof![
-            8 => prop::collection::vec(input(), 1..12).prop_map(Step::Append),
-            8 => (1_u8..8).prop_map(Step::Turns),
-            6 => Just(Step::Settle),
-            3 => Just(Step::Restart),
-            2 => (0_u16..3_000).prop_map(Step::Wait),
-            2 => (0_u8..4).prop_map(Step::FailCommit),
-            1 => Just(Step::FailStateRead),
-            1 => Just(Step::FailLogRead),
-            1 => Just(Step::FailAppend),
-            1 => Just(Step::FailCatalog),
-            2 => (1_u8..4).prop_map(Step::FailCalls),
-            1 => Just(Step::Hold),
-            2 => Just(Step::Release),
-            1 => any::<bool>().prop_map(Step::Limit),
-            4 => (version(), any::<bool>()).prop_map(|(v, on)| Step::Upload(v, on)),
-            3 => version().prop_map(Step::Activate),
-            2 => Just(Step::Rollback),
-            1 => version().prop_map(Step::Delete),
-            1 => Just(Step::DeleteAll),
-            2 => version().prop_map(Step::Rebuild),
-            1 => Just(Step::Pause),
-            2 => Just(Step::Resume),
-            4 => choice().prop_map(Step::Retry),
-            1 => choice().prop_map(Step::Discard),
+            8 => prop::collection::vec(input(), 1..12).prop_map(HistoryAction::Append),
+            8 => (1_u8..8).prop_map(HistoryAction::Turns),
+            6 => Just(HistoryAction::Settle),
+            3 => Just(HistoryAction::Restart),
+            2 => (0_u16..3_000).prop_map(HistoryAction::Wait),
+            2 => (0_u8..4).prop_map(HistoryAction::FailCommit),
+            1 => Just(HistoryAction::FailStateRead),
+            1 => Just(HistoryAction::FailLogRead),
+            1 => Just(HistoryAction::FailAppend),
+            1 => Just(HistoryAction::FailCatalog),
+            2 => (1_u8..4).prop_map(HistoryAction::FailCalls),
+            1 => Just(HistoryAction::Hold),
+            2 => Just(HistoryAction::Release),
+            1 => any::<bool>().prop_map(HistoryAction::Limit),
+            4 => (version(), any::<bool>()).prop_map(|(v, on)| HistoryAction::Upload(v, on)),
+            3 => version().prop_map(HistoryAction::Activate),
+            2 => Just(HistoryAction::Rollback),
+            1 => version().prop_map(HistoryAction::Delete),
+            1 => Just(HistoryAction::DeleteAll),
+            2 => version().prop_map(HistoryAction::Rebuild),
+            1 => Just(HistoryAction::Pause),
+            2 => Just(HistoryAction::Resume),
+            4 => choice().prop_map(HistoryAction::Retry),
+            1 => choice().prop_map(HistoryAction::Discard),
         ]
         .boxed()
     }
 
-    fn apply(state: Setting, _: &Step) -> Setting {
+    fn apply(state: Setting, _: &HistoryAction) -> Setting {
         state
     }
 }
@@ -191,7 +191,7 @@ fn input() -> impl Strategy<Value = Input> {
 
 /// Few tenants and subjects, so that tenants share subjects and follow each other
 /// within a batch.
-fn who() -> impl Strategy<Value = Who> {
+fn who() -> impl Strategy<Value = Actor> {
     (prop::sample::select(vec![0_u8, 1, 1, 2, 2]), 0_u8..3)
 }
 

@@ -12,7 +12,7 @@ use lantern_core::{
 };
 use parking_lot::Mutex;
 
-use crate::meter::LARGE;
+use crate::test_projection::LARGE;
 
 /// A log in memory that refuses large events while its limit is set.
 pub(super) struct LimitedLog {

@@ -17,7 +17,7 @@ use anyhow::{Result, bail};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 use proptest_state_machine::ReferenceStateMachine;
 
-pub use history::{History, KINDS, Setting, Step};
+pub use history::{History, HistoryAction, KINDS, Setting};
 pub use world::{Planted, World};
 
 use crate::{Claim, Counts, Run};
@@ -93,7 +93,7 @@ fn random(seed: u64, planted: Planted) -> (u32, Result<()>) {
 ///
 /// # Errors
 /// The first step after which something is wrong.
-pub fn replay(setting: &Setting, steps: &[Step], planted: Planted) -> Result<()> {
+pub fn replay(setting: &Setting, steps: &[HistoryAction], planted: Planted) -> Result<()> {
     let mut world = World::new(setting, planted);
     for (number, step) in steps.iter().enumerate() {
         if let Err(error) = world.step(step) {

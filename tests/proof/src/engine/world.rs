@@ -22,12 +22,12 @@ use parking_lot::Mutex;
 use serde_json::json;
 
 use super::emitted::{Account, Answers, ById, Refused};
-use super::history::{CLAIMED, Input, KINDS, Setting, Step, TENANTS, Who};
+use super::history::{Actor, CLAIMED, HistoryAction, Input, KINDS, Setting, TENANTS};
 use super::limited::LimitedLog;
 use crate::echo;
-use crate::meter::{self, Flaky, Flaws, NAME, Reading, SECOND, Shelf};
 use crate::model::{Choice, Flaw, Model, meta_of};
 use crate::planted::{BadLog, BadPublish, BadStores};
+use crate::test_projection::{self, Flaky, Flaws, NAME, Reading, SECOND, Shelf};
 
 const P0: PartitionId = PartitionId(0);
 /// The depth to which emitted events may cause each other without a second
@@ -150,7 +150,7 @@ impl World {
             commit_ms: setting.commit_ms,
             changes_bytes_max: setting.changes_bytes,
             parked_in_a_row_max: u64::MAX,
-            ahead_max_s: meter::AHEAD_S,
+            ahead_max_s: test_projection::AHEAD_S,
             emit_depth_max: setting.echo_depth.unwrap_or(DEPTH_MAX),
             ..EngineConfig::default()
         };
@@ -163,9 +163,9 @@ impl World {
         let shelf = Arc::new(Shelf::default());
         let call_faults = Arc::new(AtomicU32::new(0));
         for kind in KINDS {
-            let plugin = meter::plugin(kind, planted.flaws);
+            let plugin = test_projection::plugin(kind, planted.flaws);
             let flaky = Flaky::new(plugin, Arc::clone(&call_faults));
-            shelf.put(&meter::sha256(kind), Arc::new(flaky));
+            shelf.put(&test_projection::sha256(kind), Arc::new(flaky));
         }
         let ports = Ports {
             log: BadLog::over(limited.clone(), planted.log),
@@ -230,54 +230,56 @@ impl World {
     ///
     /// # Errors
     /// Describes the difference.
-    pub fn step(&mut self, step: &Step) -> Result<()> {
+    pub fn step(&mut self, step: &HistoryAction) -> Result<()> {
         match step {
-            Step::Append(inputs) => self.append(inputs),
-            Step::Turns(turns) => {
+            HistoryAction::Append(inputs) => self.append(inputs),
+            HistoryAction::Turns(turns) => {
                 for _ in 0..*turns {
                     self.engine.turn_once();
                 }
             }
-            Step::Settle => self.settle()?,
-            Step::Restart => self.restart()?,
-            Step::Wait(ms) => self.clock.advance(Duration::from_millis((*ms).into())),
-            Step::FailCommit(behind) => {
+            HistoryAction::Settle => self.settle()?,
+            HistoryAction::Restart => self.restart()?,
+            HistoryAction::Wait(ms) => self.clock.advance(Duration::from_millis((*ms).into())),
+            HistoryAction::FailCommit(behind) => {
                 let error = StoreError::Io("told to fail".into());
                 self.serving_shard().fail_commit((*behind).into(), error);
             }
-            Step::FailStateRead => {
+            HistoryAction::FailStateRead => {
                 self.serving_shard().fail_next_read(StoreError::Io("told to fail".into()));
             }
-            Step::FailLogRead => {
+            HistoryAction::FailLogRead => {
                 self.log.fail_next_read(LogError::Unavailable("told to fail".into()));
             }
-            Step::FailAppend => {
+            HistoryAction::FailAppend => {
                 self.log.fail_next_append(LogError::Unavailable("told to fail".into()));
             }
-            Step::FailCatalog => {
+            HistoryAction::FailCatalog => {
                 self.catalog.fail_next_write(StoreError::Io("told to fail".into()));
             }
-            Step::FailCalls(calls) => self.call_faults.store((*calls).into(), Ordering::SeqCst),
-            Step::Hold => {
+            HistoryAction::FailCalls(calls) => {
+                self.call_faults.store((*calls).into(), Ordering::SeqCst)
+            }
+            HistoryAction::Hold => {
                 self.log.hold_appends();
                 self.held = true;
             }
-            Step::Release => {
+            HistoryAction::Release => {
                 self.log.release_appends();
                 self.held = false;
             }
-            Step::Limit(limited) => self.limited.limit(*limited),
-            Step::Retry(choice) => return self.decide(choice, true),
-            Step::Discard(choice) => return self.decide(choice, false),
+            HistoryAction::Limit(limited) => self.limited.limit(*limited),
+            HistoryAction::Retry(choice) => return self.decide(choice, true),
+            HistoryAction::Discard(choice) => return self.decide(choice, false),
             lifecycle => self.lifecycle(lifecycle)?,
         }
         self.check()
     }
 
-    fn lifecycle(&mut self, step: &Step) -> Result<()> {
+    fn lifecycle(&mut self, step: &HistoryAction) -> Result<()> {
         let outcome = match step {
-            Step::Upload(kind, activate) => {
-                let sha256 = meter::sha256(KINDS[usize::from(*kind)]);
+            HistoryAction::Upload(kind, activate) => {
+                let sha256 = test_projection::sha256(KINDS[usize::from(*kind)]);
                 let record = VersionRecord { sha256: sha256.clone(), ..VersionRecord::default() };
                 let plugin = lantern_engine::PluginSource::load(&*self.shelf, &record);
                 let plugin = plugin.map_err(anyhow::Error::msg)?;
@@ -287,9 +289,9 @@ impl World {
                 let upload = Upload { activate, check: false, ..Upload::new(plugin, sha256) };
                 self.engine.upload(upload).map(drop)
             }
-            Step::Activate(kind) => self.engine.activate(NAME, &id_of(*kind), true),
-            Step::Rollback => self.engine.rollback(NAME).map(drop),
-            Step::Delete(kind) => {
+            HistoryAction::Activate(kind) => self.engine.activate(NAME, &id_of(*kind), true),
+            HistoryAction::Rollback => self.engine.rollback(NAME).map(drop),
+            HistoryAction::Delete(kind) => {
                 let version = id_of(*kind).0;
                 let refused = self.refused_of(Some(&version))?;
                 let deleted = self.engine.delete_version(NAME, &id_of(*kind));
@@ -302,10 +304,10 @@ impl World {
                 }
                 deleted
             }
-            Step::DeleteAll => self.delete_all()?,
-            Step::Rebuild(kind) => self.rebuild(&id_of(*kind)),
-            Step::Pause => self.engine.pause(NAME),
-            Step::Resume => {
+            HistoryAction::DeleteAll => self.delete_all()?,
+            HistoryAction::Rebuild(kind) => self.rebuild(&id_of(*kind)),
+            HistoryAction::Pause => self.engine.pause(NAME),
+            HistoryAction::Resume => {
                 let resumed = self.engine.resume(NAME);
                 if resumed.is_ok() {
                     self.check()?;
@@ -410,7 +412,7 @@ impl World {
             }
             self.log_time = self.log_time.max(self.time);
             if event.kind != UNREADABLE_TYPE {
-                event.extensions = json!({ meter::APPENDED: self.log_time }).to_string();
+                event.extensions = json!({ test_projection::APPENDED: self.log_time }).to_string();
             }
             (event.id, event.source) = (id, "test".into());
             self.log.set_append_clock(AppendClock::At(Timestamp(self.log_time)));
@@ -745,7 +747,7 @@ impl Shown {
     fn of(epoch: String, store: &dyn ReadStore) -> Result<Self> {
         let meta: ShardMeta = meta_of(store)?;
         let mut rows = BTreeMap::new();
-        for table in [meter::TOTALS, meter::RECENT] {
+        for table in [test_projection::TOTALS, test_projection::RECENT] {
             for (key, value) in
                 store.scan(Space::Table(table), &KeyRange::all(), usize::MAX, false)?
             {
@@ -774,8 +776,8 @@ impl Shown {
     }
 }
 
-fn reading_of((tenant, subject): Who, time: i64, reading: Reading) -> Event {
-    meter::event("", TENANTS[usize::from(tenant)], &format!("s{subject}"), time, reading)
+fn reading_of((tenant, subject): Actor, time: i64, reading: Reading) -> Event {
+    test_projection::event("", TENANTS[usize::from(tenant)], &format!("s{subject}"), time, reading)
 }
 
 fn with_append_time(mut event: Event, appended: Timestamp) -> Event {
@@ -783,7 +785,7 @@ fn with_append_time(mut event: Event, appended: Timestamp) -> Event {
         let members: serde_json::Map<String, serde_json::Value> =
             serde_json::from_str(&event.extensions).unwrap_or_default();
         let mut members = members;
-        members.insert(meter::APPENDED.into(), appended.0.into());
+        members.insert(test_projection::APPENDED.into(), appended.0.into());
         event.extensions = serde_json::Value::from(members).to_string();
     }
     event
@@ -809,12 +811,14 @@ fn only_passed(events: &[Event], from: Offset, to: Offset) -> bool {
     let place = |offset: Offset| usize::try_from(offset.0).unwrap_or(usize::MAX);
     from < to
         && events.get(place(from)..place(to)).is_some_and(|events| {
-            events.iter().all(|event| event.kind != meter::READ && event.kind != HEARTBEAT_TYPE)
+            events
+                .iter()
+                .all(|event| event.kind != test_projection::READ && event.kind != HEARTBEAT_TYPE)
         })
 }
 
-fn version_of(kind: meter::Kind) -> VersionId {
-    version_id(&meter::sha256(kind), "")
+fn version_of(kind: test_projection::Kind) -> VersionId {
+    version_id(&test_projection::sha256(kind), "")
 }
 
 fn id_of(kind: u8) -> VersionId {

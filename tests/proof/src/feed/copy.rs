@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Seen;
+use super::FeedCounts;
 use super::world::{Numbers, World};
 
 /// A copy of one table.
@@ -64,7 +64,12 @@ impl Copy {
     }
 
     /// Applies a frame of its subscription.
-    pub(super) fn apply(&mut self, world: &World, frame: &Value, seen: &mut Seen) -> Result<()> {
+    pub(super) fn apply(
+        &mut self,
+        world: &World,
+        frame: &Value,
+        seen: &mut FeedCounts,
+    ) -> Result<()> {
         let more = frame["more"] == true;
         seen.parts += u64::from(more);
         match frame["t"].as_str() {

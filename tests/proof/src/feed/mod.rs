@@ -55,7 +55,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The things that happened in cases, so that a run can check that it tried all of
 /// them.
 #[derive(Clone, Copy, Debug, Default)]
-struct Seen {
+struct FeedCounts {
     connections: u64,
     snapshots: u64,
     deltas: u64,
@@ -66,7 +66,7 @@ struct Seen {
     resets: u64,
     cuts: u64,
     closed: u64,
-    anew: u64,
+    resubscribed: u64,
     given_up: u64,
     deaf: u64,
     restarts: u64,
@@ -74,7 +74,7 @@ struct Seen {
     rollbacks: u64,
 }
 
-impl Seen {
+impl FeedCounts {
     fn figures(&self) -> [(&'static str, u64); 16] {
         [
             ("connections", self.connections),
@@ -87,7 +87,7 @@ impl Seen {
             ("resets", self.resets),
             ("connections cut", self.cuts),
             ("connections closed by the server", self.closed),
-            ("subscribed again", self.anew),
+            ("subscribed again", self.resubscribed),
             ("silent clients given up", self.given_up),
             ("clients that never read", self.deaf),
             ("restarts", self.restarts),
@@ -98,7 +98,7 @@ impl Seen {
 }
 
 fn try_seeds(run: &mut Run<'_>) -> Result<()> {
-    for (name, _) in Seen::default().figures() {
+    for (name, _) in FeedCounts::default().figures() {
         run.add(name, 0.0);
     }
     let mut all = [0; 16];
@@ -112,7 +112,7 @@ fn try_seeds(run: &mut Run<'_>) -> Result<()> {
         }
         Ok(())
     });
-    let never = Seen::default().figures().into_iter().zip(all).find(|(_, sum)| *sum == 0);
+    let never = FeedCounts::default().figures().into_iter().zip(all).find(|(_, sum)| *sum == 0);
     if let Some(((name, _), _)) = never
         && cases >= CASES_ENOUGH
     {
@@ -122,7 +122,7 @@ fn try_seeds(run: &mut Run<'_>) -> Result<()> {
 }
 
 /// Runs one seed.
-fn case(seed: u64) -> Result<Seen> {
+fn case(seed: u64) -> Result<FeedCounts> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
     let seen = runtime.block_on(simulate(seed));
@@ -224,11 +224,11 @@ impl Server {
     }
 }
 
-async fn simulate(seed: u64) -> Result<Seen> {
+async fn simulate(seed: u64) -> Result<FeedCounts> {
     let mut rng = Rng::with_seed(seed);
     let partitions = [1, 1, 2, 3][rng.usize(..4)];
     let net = Net::new(partitions, &mut rng);
-    let mut seen = Seen::default();
+    let mut seen = FeedCounts::default();
     let mut readers = Vec::new();
     for place in 0..rng.usize(2..6) {
         let changes = partitions == 1 && place % 3 == 2;
@@ -325,8 +325,8 @@ fn commit(world: &World, rng: &mut Rng, partitions: usize) {
     }
 }
 
-fn sum(a: Seen, b: Seen) -> Seen {
-    Seen {
+fn sum(a: FeedCounts, b: FeedCounts) -> FeedCounts {
+    FeedCounts {
         connections: a.connections + b.connections,
         snapshots: a.snapshots + b.snapshots,
         deltas: a.deltas + b.deltas,
@@ -337,7 +337,7 @@ fn sum(a: Seen, b: Seen) -> Seen {
         resets: a.resets + b.resets,
         cuts: a.cuts + b.cuts,
         closed: a.closed + b.closed,
-        anew: a.anew + b.anew,
+        resubscribed: a.resubscribed + b.resubscribed,
         given_up: a.given_up + b.given_up,
         deaf: a.deaf + b.deaf,
         restarts: a.restarts + b.restarts,

@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::copy::Copy;
-use super::wire::{Heard, Line, Wire};
-use super::{Net, Seen};
+use super::wire::{Line, ServerMessage, Wire};
+use super::{FeedCounts, Net};
 
 /// The fate of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
+enum SessionOutcome {
     /// It lasts.
     Lasts,
     /// It is cut at some byte.
@@ -37,13 +37,13 @@ pub(super) struct Reader {
     copies: Vec<Copy>,
     /// A copy as it was some time ago, from which the client can resume.
     saved: Option<(usize, Copy)>,
-    pub(super) seen: Seen,
+    pub(super) seen: FeedCounts,
 }
 
 /// The state of one connection.
 struct Session {
     wire: Wire,
-    fate: Fate,
+    fate: SessionOutcome,
     window: u64,
     ack_every: u64,
     /// Data frames received, and acknowledged.
@@ -57,11 +57,11 @@ struct Session {
 
 impl Reader {
     pub(super) fn new(net: Arc<Net>, rng: Rng, copies: Vec<Copy>) -> Self {
-        Self { net, rng, copies, saved: None, seen: Seen::default() }
+        Self { net, rng, copies, saved: None, seen: FeedCounts::default() }
     }
 
     /// Connects until the newest state is shown after the last commit.
-    pub(super) async fn run(mut self) -> Result<Seen> {
+    pub(super) async fn run(mut self) -> Result<FeedCounts> {
         while !self.session().await? {
             self.seen.connections += 1;
             tokio::task::yield_now().await;
@@ -74,11 +74,11 @@ impl Reader {
     async fn session(&mut self) -> Result<bool> {
         let done = self.net.done.load(Ordering::SeqCst);
         let fate = match self.rng.u8(..12) {
-            _ if done => Fate::Lasts,
-            0..6 => Fate::Cut,
-            6 => Fate::HalfOpen(self.rng.u64(..20)),
-            7 => Fate::Deaf,
-            _ => Fate::Lasts,
+            _ if done => SessionOutcome::Lasts,
+            0..6 => SessionOutcome::Cut,
+            6 => SessionOutcome::HalfOpen(self.rng.u64(..20)),
+            7 => SessionOutcome::Deaf,
+            _ => SessionOutcome::Lasts,
         };
         let line = self.line(fate);
         let (wire, window) = self.net.connect(line, &mut self.rng);
@@ -110,16 +110,16 @@ impl Reader {
             }
         }
         match fate {
-            Fate::Deaf => self.stay_deaf(session).await,
+            SessionOutcome::Deaf => self.stay_deaf(session).await,
             _ => self.listen(session).await,
         }
     }
 
-    fn line(&mut self, fate: Fate) -> Line {
+    fn line(&mut self, fate: SessionOutcome) -> Line {
         let rng = &mut self.rng;
         let cut = |rng: &mut Rng, most: usize| 1 << rng.usize(4..most);
         let (mut read, mut written) = (usize::MAX, usize::MAX);
-        if fate == Fate::Cut {
+        if fate == SessionOutcome::Cut {
             // At any byte, more likely an early one.
             if rng.u8(..4) == 0 {
                 written = cut(rng, 11) + rng.usize(..64);
@@ -161,7 +161,7 @@ impl Reader {
     async fn listen(&mut self, mut session: Session) -> Result<bool> {
         let mut frames = 0;
         loop {
-            if session.fate == Fate::HalfOpen(frames) {
+            if session.fate == SessionOutcome::HalfOpen(frames) {
                 return self.given_up(session.wire).await;
             }
             frames += 1;
@@ -170,17 +170,17 @@ impl Reader {
                 session.wire.heal();
             }
             match session.wire.hear().await? {
-                Heard::Message(frame) => {
-                    if !self.heard(&mut session, &frame).await? {
+                ServerMessage::Message(frame) => {
+                    if !self.receive(&mut session, &frame).await? {
                         self.seen.cuts += 1;
                         return Ok(false);
                     }
                 }
-                Heard::Cut => {
+                ServerMessage::Cut => {
                     self.seen.cuts += 1;
                     return Ok(false);
                 }
-                Heard::Closed(code) => {
+                ServerMessage::Closed(code) => {
                     ensure!([4501, 4502, 4504].contains(&code), "closed with {code}");
                     self.seen.closed += 1;
                     return Ok(false);
@@ -194,7 +194,7 @@ impl Reader {
     }
 
     /// Handles a message and answers it. Returns `false` if the connection broke.
-    async fn heard(&mut self, session: &mut Session, frame: &Value) -> Result<bool> {
+    async fn receive(&mut self, session: &mut Session, frame: &Value) -> Result<bool> {
         let kind = frame["t"].as_str().context("no `t`")?;
         match kind {
             "ping" => return Ok(session.wire.say(&json!({"t":"pong"})).await),
@@ -228,7 +228,7 @@ impl Reader {
                 self.saved = Some((place, copy.clone()));
             }
             if self.rng.u8(..40) == 0 {
-                return Ok(self.anew(session, place, ch).await);
+                return Ok(self.resubscribe(session, place, ch).await);
             }
         }
         let done = self.net.done.load(Ordering::SeqCst);
@@ -240,11 +240,11 @@ impl Reader {
     }
 
     /// Subscribes again without a token, like a client that trusts only a snapshot.
-    async fn anew(&mut self, session: &mut Session, place: usize, ch: u64) -> bool {
+    async fn resubscribe(&mut self, session: &mut Session, place: usize, ch: u64) -> bool {
         session.channels.remove(&ch);
         let id = session.ids.iter().filter(|(_, of)| **of == place).map(|(id, _)| *id).max();
         self.copies[place].interrupt();
-        self.seen.anew += 1;
+        self.seen.resubscribed += 1;
         session.wire.say(&json!({"t":"unsub","id":id})).await
             && self.subscribe(session, place, false).await
     }

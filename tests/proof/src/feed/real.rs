@@ -80,7 +80,7 @@ async fn cut(run: &mut Run<'_>) -> Result<()> {
         server.events(lines).await?;
         // Time in which the proxy and the client can notice some of it.
         tokio::time::sleep(Duration::from_millis(rng.u64(..8))).await;
-        let now = cuts.load(Ordering::SeqCst).min(run.wanted());
+        let now = cuts.load(Ordering::SeqCst).min(run.requested_cases());
         if now / KILL_EVERY > counted / KILL_EVERY {
             server.kill()?;
             server.restart()?;

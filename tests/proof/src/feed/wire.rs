@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Duration, sleep};
 
 /// What the client received.
-pub(super) enum Heard {
+pub(super) enum ServerMessage {
     /// A message.
     Message(Value),
     /// The server closed the connection, with this code.
@@ -92,15 +92,17 @@ impl Wire {
     }
 
     /// The next message, or how the connection ended.
-    pub(super) async fn hear(&mut self) -> Result<Heard> {
+    pub(super) async fn hear(&mut self) -> Result<ServerMessage> {
         let mut piece = [0; 1 << 12];
         loop {
             if let Some((kind, payload)) = self.take()? {
                 match kind {
-                    0x1 => return Ok(Heard::Message(serde_json::from_slice(&payload)?)),
+                    0x1 => return Ok(ServerMessage::Message(serde_json::from_slice(&payload)?)),
                     0x8 => {
                         ensure!(payload.len() >= 2, "a close without a code");
-                        return Ok(Heard::Closed(u16::from_be_bytes([payload[0], payload[1]])));
+                        return Ok(ServerMessage::Closed(u16::from_be_bytes([
+                            payload[0], payload[1],
+                        ])));
                     }
                     _ => bail!("a frame of kind {kind}, which was not asked for"),
                 }
@@ -110,11 +112,11 @@ impl Wire {
             }
             let most = piece.len().min(self.line.piece).min(self.line.cut_after_read);
             if most == 0 {
-                return Ok(Heard::Cut);
+                return Ok(ServerMessage::Cut);
             }
             let wanted = self.rng.usize(1..=most);
             match self.pipe.read(&mut piece[..wanted]).await {
-                Ok(0) | Err(_) => return Ok(Heard::Cut),
+                Ok(0) | Err(_) => return Ok(ServerMessage::Cut),
                 Ok(read) => {
                     self.line.cut_after_read -= read;
                     self.inbox.extend_from_slice(&piece[..read]);

@@ -10,7 +10,7 @@ use tokio::runtime::Runtime;
 
 use super::bombs::{section, sections};
 use super::guests::{Expected, Guest};
-use super::{Siege, frame};
+use super::{AttackRun, frame};
 
 /// The number of connections at the same time.
 const AT_ONCE: usize = 6;
@@ -51,10 +51,10 @@ enum Answer {
 pub fn malformed_uploads(run: &mut crate::Run<'_>) -> Result<()> {
     let runtime = Runtime::new()?;
     let bases = Bases::load()?;
-    let siege = runtime.block_on(Siege::begin(SETTINGS, run.seed()))?;
+    let siege = runtime.block_on(AttackRun::begin(SETTINGS, run.seed()))?;
     let mut done = 0;
     while run.goes_on() {
-        let count = A_LOOK.min(run.wanted() - done);
+        let count = A_LOOK.min(run.requested_cases() - done);
         let seeds: Vec<_> = (done..done + count).map(|n| run.seed().wrapping_add(n)).collect();
         let answers = runtime.block_on(async {
             let uploads = seeds.iter().map(|seed| upload(&siege, &bases, *seed));
@@ -83,13 +83,13 @@ pub fn malformed_uploads(run: &mut crate::Run<'_>) -> Result<()> {
     })
 }
 
-async fn upload(siege: &Siege, bases: &Bases, seed: u64) -> (u64, Result<Answer>) {
+async fn upload(siege: &AttackRun, bases: &Bases, seed: u64) -> (u64, Result<Answer>) {
     (seed, answer(siege, bases, seed).await)
 }
 
 /// Uploads the bytes that the seed makes, and checks the answer. A plugin that was
 /// accepted is deleted again.
-async fn answer(siege: &Siege, bases: &Bases, seed: u64) -> Result<Answer> {
+async fn answer(siege: &AttackRun, bases: &Bases, seed: u64) -> Result<Answer> {
     let (how, bytes) = bases.malformed(&mut fastrand::Rng::with_seed(seed));
     let name = format!("m{seed}");
     let path = format!("/v1/projections/{name}/versions");

@@ -3,11 +3,11 @@
 //! must see the right error text.
 
 pub mod bombs;
+pub mod bystander;
 pub mod frame;
 pub mod guests;
 pub mod malformed;
 pub mod process;
-pub mod victim;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,10 +18,10 @@ use reqwest::Method;
 use serde_json::Value;
 use tokio::runtime::Runtime;
 
+use bystander::{Bystander, Window};
 pub use guests::{Expected, File, Guest};
 pub use malformed::malformed_uploads;
 use process::Usage;
-use victim::{Victim, Window};
 
 /// Events for the hostile guest.
 const PROBES: u64 = 3;
@@ -77,9 +77,9 @@ const STRIDE: u64 = 47;
 const _: () = assert!(!Guest::COUNT.is_multiple_of(STRIDE), "all guests have a turn");
 
 /// A server under attack.
-struct Siege {
+struct AttackRun {
     server: Arc<Server>,
-    victim: Victim,
+    victim: Bystander,
     pid: u32,
     before: Usage,
 }
@@ -103,10 +103,10 @@ pub fn hostile_plugins(run: &mut crate::Run<'_>) -> Result<()> {
         let round = if tests { 0 } else { seed / Guest::COUNT };
         if under != Some(round) {
             if let Some(siege) = siege.take() {
-                runtime.block_on(Siege::end(siege, run))?;
+                runtime.block_on(AttackRun::end(siege, run))?;
             }
             let limits = if round.is_multiple_of(2) { LOW } else { DEFAULTS };
-            siege = Some(runtime.block_on(Siege::begin(limits, seed))?);
+            siege = Some(runtime.block_on(AttackRun::begin(limits, seed))?);
             under = Some(round);
         }
         cases += 1;
@@ -118,17 +118,17 @@ pub fn hostile_plugins(run: &mut crate::Run<'_>) -> Result<()> {
     });
     if let Some(siege) = siege.take() {
         let seed = run.seed();
-        if let Err(error) = runtime.block_on(Siege::end(siege, run)) {
+        if let Err(error) = runtime.block_on(AttackRun::end(siege, run)) {
             run.fail(seed, format!("{error:#}"));
         }
     }
     Ok(())
 }
 
-impl Siege {
+impl AttackRun {
     async fn begin(settings: &[&str], seed: u64) -> Result<Self> {
         let server = Arc::new(Server::start(settings)?);
-        let victim = Victim::start(server.clone(), seed).await?;
+        let victim = Bystander::start(server.clone(), seed).await?;
         victim.events(BASELINE_EVENTS).await?;
         let pid = server.pid();
         Ok(Self { server, victim, pid, before: Usage::of(pid)? })
@@ -139,7 +139,7 @@ impl Siege {
         let wasm = guest.build()?;
         let name = format!("{}-{round}", guest.name());
         self.victim.events(BASELINE_EVENTS).await?;
-        self.victim.beside(guest.name(), Window::Hostile);
+        self.victim.in_background(guest.name(), Window::Hostile);
         let begun = Instant::now();
         let seen = self.attack(guest, &name, wasm).await;
         self.victim.alone();
@@ -264,7 +264,7 @@ impl Siege {
         let mut rounds = 0;
         while self.victim.p99(Window::Many).await.1 < PACK_EVENTS {
             self.victim.events(PACK_BASELINE_EVENTS).await?;
-            self.victim.beside("many at once", Window::Many);
+            self.victim.in_background("many at once", Window::Many);
             self.probe(File::LoopInApply.name(), &format!("pack-round-{rounds}")).await?;
             for name in &names {
                 self.server.until(name, settled).await?;
@@ -300,11 +300,11 @@ impl Siege {
             ("hostile plugins", hostile, of_hostile, UNNOTICED),
             ("many at once", many, of_many, HELD_UP_MAX),
         ];
-        for (beside, took, of, floor) in windows {
+        for (attack, took, of, floor) in windows {
             let allowed = (baseline * SLOWER_MAX).max(floor);
             ensure!(
                 took <= allowed,
-                "with {beside} 99 of 100 events took up to {took:?} ({of} measured), and \
+                "with {attack} 99 of 100 events took up to {took:?} ({of} measured), and \
                  without them {baseline:?} ({of_baseline}): {allowed:?} is allowed; the slowest \
                  were {slowest:?}"
             );

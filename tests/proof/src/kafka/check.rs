@@ -8,8 +8,8 @@ use lantern_tests::{Launch, PATIENCE, Server};
 use serde_json::{Value, json};
 
 use super::{ALERTS, COUNTS, GROUP, PARKING, PARTITIONS, World, eventually};
-use crate::ledger::{Place, SOURCE};
-use crate::mirror::{self, Seen};
+use crate::ledger::{EventLocation, SOURCE};
+use crate::reference_log::{self, ObservedEvents};
 
 impl World {
     /// The check after every kill. Returns how many derived events were found.
@@ -17,13 +17,13 @@ impl World {
         // First, immediately, with a reader that also sees records that may yet be
         // aborted. Records behind a transaction that a crash left open are not lost.
         let all = self.events.clients_events(&self.broker.lock())?;
-        self.ledger.lock().check_places(|id| all.get(id).copied())?;
+        self.ledger.lock().check_locations(|id| all.get(id).copied())?;
         self.settled(&self.server).await?;
         self.check_counts().await?;
         let found = self.check_derived().await?;
         // Now also with the reader of committed records.
         let events = &self.events;
-        self.ledger.lock().check_places(|id| events.place(SOURCE, id))?;
+        self.ledger.lock().check_locations(|id| events.location_of(SOURCE, id))?;
         Ok(found)
     }
 
@@ -104,12 +104,12 @@ impl World {
                 .events()
                 .map(|(_, e)| e)
                 .filter(move |e| e.source == source)
-                .collect::<Vec<&Seen>>()
+                .collect::<Vec<&ObservedEvents>>()
         };
         let asking = self.events.events().filter(|(_, e)| {
             e.kind == "probe.sent" && e.source == SOURCE && e.data.contains("emit")
         });
-        let asking: BTreeSet<Place> = asking.map(|(place, _)| place).collect();
+        let asking: BTreeSet<EventLocation> = asking.map(|(place, _)| place).collect();
         let mut found = 0;
         for name in [COUNTS, PARKING] {
             let mut caused = BTreeSet::new();
@@ -145,7 +145,7 @@ impl World {
     /// Compares everything with a clean fold. Returns how many entries were compared.
     pub(super) async fn compare(&mut self) -> Result<u64> {
         self.server.stop()?;
-        let (data, records) = (self.data(), mirror::catalogue(&self.data())?);
+        let (data, records) = (self.data(), reference_log::catalogue(&self.data())?);
         let home = tempfile::tempdir()?;
         let folder = home.path().join("clean");
         let launched = self.server.launched().clone();
@@ -157,29 +157,29 @@ impl World {
             settings,
             ..launched
         })?;
-        mirror::push_versions(&clean, &data, &records).await?;
+        reference_log::push_versions(&clean, &data, &records).await?;
         self.settled(&clean).await?;
         self.server.restart()?;
         // All parked events that can be retried were retried, and the states are the
         // same then.
         for server in [&self.server, &clean] {
             self.settled(server).await?;
-            for (record, version) in mirror::versions(&records) {
+            for (record, version) in reference_log::versions(&records) {
                 let all = json!({ "all": true });
-                mirror::parked(server, &record.name, &version.id.0, "retry", &all).await?;
+                reference_log::parked(server, &record.name, &version.id.0, "retry", &all).await?;
             }
             self.settled(server).await?;
         }
         clean.stop()?;
         self.server.stop()?;
-        let compared = mirror::compare(&data, &records, &folder, PARTITIONS)?;
+        let compared = reference_log::compare(&data, &records, &folder, PARTITIONS)?;
         self.server.restart()?;
         Ok(compared)
     }
 }
 
 /// The place in a derived event's id, before its last part.
-fn cause(id: &str) -> Result<Place> {
+fn cause(id: &str) -> Result<EventLocation> {
     let mut parts = id.rsplit('/').skip(1);
     let mut part = || parts.next().with_context(|| format!("`{id}` names no cause"));
     let (offset, partition) = (part()?.parse()?, part()?.parse()?);

@@ -26,7 +26,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use self::topic::Topic;
-use crate::ledger::{self, Ledger, Manner, Outcome};
+use crate::ledger::{self, Ledger, Outcome, SendMethod};
 use crate::{Claim, Counts, Run};
 
 /// The claim.
@@ -91,7 +91,7 @@ struct World {
 fn try_out(run: &mut Run<'_>) -> Result<()> {
     if without("kafka") {
         eprintln!("skipped: no Kafka");
-        run.count(run.wanted());
+        run.count(run.requested_cases());
         return Ok(());
     }
     let cache = tempfile::tempdir()?;
@@ -154,8 +154,8 @@ impl World {
             let broker = broker.lock();
             let events = Topic::new(&broker, "events", PARTITIONS)?;
             // Into the log itself, or into a separate topic.
-            let beside = seed.is_multiple_of(2).then(|| Topic::new(&broker, "derived", 2));
-            (events, beside.transpose()?, broker.address())
+            let derived = seed.is_multiple_of(2).then(|| Topic::new(&broker, "derived", 2));
+            (events, derived.transpose()?, broker.address())
         };
         let mut settings: Vec<String> = SETTINGS.iter().map(|&s| s.to_owned()).collect();
         settings.push(format!("plugin.cache_dir={:?}", cache.display().to_string()));
@@ -190,7 +190,7 @@ impl World {
         let wait = Duration::from_millis(random.u64(AFTER_MS));
         let (server, ledger, over) = (&self.server, &self.ledger, AtomicBool::new(false));
         let kill = async {
-            begun(ledger).await?;
+            wait_for_first_event(ledger).await?;
             tokio::time::sleep(wait).await;
             over.store(true, Ordering::SeqCst);
             server.kill_group()
@@ -208,7 +208,7 @@ impl World {
         let (server, ledger, over) = (&self.server, &self.ledger, AtomicBool::new(false));
         let broker = Arc::clone(&self.broker);
         let kill = async {
-            begun(ledger).await?;
+            wait_for_first_event(ledger).await?;
             tokio::time::sleep(wait).await;
             let restarted = tokio::task::spawn_blocking(move || {
                 let mut broker = broker.lock();
@@ -219,7 +219,9 @@ impl World {
             restarted.await??;
             // It accepts events again, without a restart.
             ledger.lock().fresh = 0;
-            begun(ledger).await.context("the broker is back, and Lantern takes nothing")?;
+            wait_for_first_event(ledger)
+                .await
+                .context("the broker is back, and Lantern takes nothing")?;
             over.store(true, Ordering::SeqCst);
             Ok(())
         };
@@ -231,14 +233,14 @@ impl World {
         let started = Instant::now();
         while self.ledger.lock().unknown() > 0 {
             ensure!(started.elapsed() < PATIENCE, "events are refused without an end");
-            take(&self.server, &self.ledger, Manner::Single).await?;
+            take(&self.server, &self.ledger, SendMethod::Single).await?;
         }
         Ok(())
     }
 }
 
 /// Waits until something is acknowledged.
-async fn begun(ledger: &Mutex<Ledger>) -> Result<()> {
+async fn wait_for_first_event(ledger: &Mutex<Ledger>) -> Result<()> {
     let started = Instant::now();
     let before = ledger.lock().acknowledged();
     while ledger.lock().acknowledged() == before {
@@ -255,7 +257,7 @@ async fn with_clients(
     over: &AtomicBool,
     kill: impl Future<Output = Result<()>>,
 ) -> Result<()> {
-    let client = async |manner: Manner| {
+    let client = async |manner: SendMethod| {
         while !over.load(Ordering::SeqCst) {
             take(server, ledger, manner).await?;
         }
@@ -264,9 +266,9 @@ async fn with_clients(
     let all = async {
         tokio::try_join!(
             kill,
-            client(Manner::Lines(200)),
-            client(Manner::Batch(40)),
-            client(Manner::Single),
+            client(SendMethod::Lines(200)),
+            client(SendMethod::Batch(40)),
+            client(SendMethod::Single),
         )
     };
     tokio::time::timeout(2 * PATIENCE, all).await.context("a client hangs")??;
@@ -275,7 +277,7 @@ async fn with_clients(
 
 /// Sends one request. Events that are refused for now, or have no answer, are sent
 /// again later.
-async fn take(server: &Server, ledger: &Mutex<Ledger>, manner: Manner) -> Result<()> {
+async fn take(server: &Server, ledger: &Mutex<Ledger>, manner: SendMethod) -> Result<()> {
     match ledger::try_send(server, ledger, manner).await? {
         Outcome::Acknowledged => return Ok(()),
         Outcome::Refused(503, _) | Outcome::Silence => (),

@@ -6,14 +6,14 @@ use std::collections::{BTreeMap, HashMap};
 use anyhow::{Context, Result, bail, ensure};
 use lantern_tests::kafka::{self, Broker, Record};
 
-use crate::ledger::{Place, SOURCE};
-use crate::mirror::Seen;
+use crate::ledger::{EventLocation, SOURCE};
+use crate::reference_log::ObservedEvents;
 
 /// The events of a topic, by place, including all that were ever seen in it.
 pub(super) struct Topic {
     pub(super) name: String,
-    events: BTreeMap<Place, Seen>,
-    places: HashMap<(String, String), Place>,
+    events: BTreeMap<EventLocation, ObservedEvents>,
+    places: HashMap<(String, String), EventLocation>,
 }
 
 impl Topic {
@@ -56,7 +56,7 @@ impl Topic {
     ///
     /// # Errors
     /// If an event is there twice.
-    pub(super) fn clients_events(&self, broker: &Broker) -> Result<HashMap<String, Place>> {
+    pub(super) fn clients_events(&self, broker: &Broker) -> Result<HashMap<String, EventLocation>> {
         let mut places = HashMap::new();
         for record in kafka::records(broker, &self.name, false)? {
             let seen = seen(&record)?;
@@ -72,18 +72,18 @@ impl Topic {
     }
 
     /// The place of the event `id` of `source`.
-    pub(super) fn place(&self, source: &str, id: &str) -> Option<Place> {
+    pub(super) fn location_of(&self, source: &str, id: &str) -> Option<EventLocation> {
         self.places.get(&(source.to_owned(), id.to_owned())).copied()
     }
 
     /// All events, by place.
-    pub(super) fn events(&self) -> impl Iterator<Item = (Place, &Seen)> {
+    pub(super) fn events(&self) -> impl Iterator<Item = (EventLocation, &ObservedEvents)> {
         self.events.iter().map(|(place, event)| (*place, event))
     }
 }
 
 /// Decodes a record in binary or structured mode of CloudEvents' Kafka binding.
-fn seen(record: &Record) -> Result<Seen> {
+fn seen(record: &Record) -> Result<ObservedEvents> {
     let value = record.value.as_deref().unwrap_or_default();
     let kind = record.header("content-type").unwrap_or_default();
     if kind.starts_with("application/cloudevents+json") {
@@ -91,10 +91,16 @@ fn seen(record: &Record) -> Result<Seen> {
         let text = |name: &str| event[name].as_str().unwrap_or_default().to_owned();
         let data = event["data"].to_string();
         let (source, id) = (text("source"), text("id"));
-        return Ok(Seen { source, id, kind: text("type"), subject: text("subject"), data });
+        return Ok(ObservedEvents {
+            source,
+            id,
+            kind: text("type"),
+            subject: text("subject"),
+            data,
+        });
     }
     let header = |name: &str| record.header(name).map(str::to_owned);
-    Ok(Seen {
+    Ok(ObservedEvents {
         source: header("ce_source").with_context(|| format!("no `ce_source`: {record:?}"))?,
         id: header("ce_id").with_context(|| format!("no `ce_id`: {record:?}"))?,
         kind: header("ce_type").with_context(|| format!("no `ce_type`: {record:?}"))?,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::phases::{ALERTS, FLIP, PARKING};
 use super::{World, eventually, same};
 use crate::ledger;
-use crate::mirror::{self, Seen};
+use crate::reference_log::{self, ObservedEvents};
 
 /// How many of the last events are read over the API after each restart.
 const TAIL: u64 = 50;
@@ -28,7 +28,7 @@ impl World {
                 .await?;
             ensure!(status == 200, "{path}: {status}: {answer}");
         }
-        let status = mirror::settled(&self.server).await?;
+        let status = reference_log::settled(&self.server).await?;
         let ready = |status: &Value| {
             let versions = status["versions"].as_array();
             versions.is_some_and(|all| all.iter().all(|v| v["state"] != "backfilling"))
@@ -61,7 +61,7 @@ impl World {
         Ok(())
     }
 
-    async fn log_from(&self, mut from: u64) -> Result<Vec<(u64, Seen)>> {
+    async fn log_from(&self, mut from: u64) -> Result<Vec<(u64, ObservedEvents)>> {
         let mut events = Vec::new();
         loop {
             let page = self.server.get(&format!("/v1/events?from={from}&limit=10000")).await?;
@@ -71,7 +71,7 @@ impl World {
                 let offset = logged["offset"].as_u64().context("an offset")?;
                 let (source, id) = (text("source"), text("id"));
                 let (kind, subject) = (text("type"), text("subject"));
-                events.push((offset, Seen { source, id, kind, subject, data }));
+                events.push((offset, ObservedEvents { source, id, kind, subject, data }));
             }
             if page["next"] == page["end"] {
                 return Ok(events);
@@ -161,11 +161,11 @@ impl World {
         self.server.stop()?;
         self.server.restart()?;
         ledger::settle(&self.server, &self.ledger).await?;
-        mirror::settled(&self.server).await?;
+        reference_log::settled(&self.server).await?;
         self.retry_parked().await?;
-        mirror::settled(&self.server).await?;
+        reference_log::settled(&self.server).await?;
         eventually("derived events", async || self.derived().await).await?;
-        mirror::settled(&self.server).await?;
+        reference_log::settled(&self.server).await?;
         self.server.stop()?;
         self.mirror.take(&self.data())?;
         self.ledger.lock().check(&self.mirror)?;
@@ -185,7 +185,8 @@ impl World {
     async fn retry_parked(&self) -> Result<()> {
         for name in PARKING {
             let active = self.active(name).await?;
-            mirror::parked(&self.server, name, &active, "retry", &json!({ "all": true })).await?;
+            reference_log::parked(&self.server, name, &active, "retry", &json!({ "all": true }))
+                .await?;
         }
         Ok(())
     }
@@ -198,7 +199,7 @@ impl World {
     /// and each row of an alert has one event. Returns a description of what is still
     /// missing.
     async fn derived(&self) -> Result<Option<String>> {
-        let mut all: Vec<Seen> = self.mirror.events().to_vec();
+        let mut all: Vec<ObservedEvents> = self.mirror.events().to_vec();
         all.extend(self.log_from(self.mirror.end()).await?.into_iter().map(|(_, event)| event));
         let asking: BTreeSet<u64> = (0..)
             .zip(&all)

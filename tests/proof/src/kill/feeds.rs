@@ -18,26 +18,26 @@ const CHANGES_BUFFER: usize = 65_536;
 
 /// Clients of some tables.
 pub(crate) struct Feeds {
-    tables: Vec<Watched>,
+    tables: Vec<WatchedTable>,
     // Ends the connection when dropped.
     _client: Client,
 }
 
-struct Watched {
+struct WatchedTable {
     table: Table,
-    seen: Arc<Mutex<Told>>,
+    seen: Arc<Mutex<AcknowledgedState>>,
     watcher: JoinHandle<()>,
 }
 
 /// What a watcher has seen.
 #[derive(Default)]
-struct Told {
+struct AcknowledgedState {
     deltas: u64,
     snapshots: u64,
     wrong: Option<String>,
 }
 
-impl Drop for Watched {
+impl Drop for WatchedTable {
     fn drop(&mut self) {
         self.watcher.abort();
     }
@@ -56,9 +56,9 @@ impl Feeds {
         let client = Client::connect(&url, options).await?;
         let watch = |name: &&str| {
             let table = client.table(name);
-            let seen = Arc::new(Mutex::new(Told::default()));
+            let seen = Arc::new(Mutex::new(AcknowledgedState::default()));
             let watcher = tokio::spawn(watch(table.changes(), Arc::clone(&seen)));
-            Watched { table, seen, watcher }
+            WatchedTable { table, seen, watcher }
         };
         Ok(Self { tables: tables.iter().map(watch).collect(), _client: client })
     }
@@ -67,12 +67,12 @@ impl Feeds {
     /// number of changes so far, and of snapshots.
     pub(crate) async fn check(&self, server: &Server) -> Result<(u64, u64)> {
         let mut told = (0, 0);
-        for Watched { table, seen, watcher } in &self.tables {
+        for WatchedTable { table, seen, watcher } in &self.tables {
             let started = Instant::now();
             loop {
                 let expected: BTreeMap<_, _> =
                     server.rows(table.name()).await?.into_iter().collect();
-                let shown = shown(table)?;
+                let shown = rows_of(table)?;
                 if table.status().is_live() && shown == expected {
                     break;
                 }
@@ -95,13 +95,13 @@ impl Feeds {
     }
 }
 
-fn shown(table: &Table) -> Result<BTreeMap<String, Value>> {
+fn rows_of(table: &Table) -> Result<BTreeMap<String, Value>> {
     let rows = table.rows();
     rows.iter().map(|(key, row)| Ok((key.clone(), row.read().context("a row")?))).collect()
 }
 
 /// Within an epoch no change goes back, leaves a gap or is repeated.
-async fn watch(mut changes: Changes, seen: Arc<Mutex<Told>>) {
+async fn watch(mut changes: Changes, seen: Arc<Mutex<AcknowledgedState>>) {
     let mut last: Option<(Option<String>, u64)> = None;
     while let Some(change) = changes.next().await {
         let mut seen = seen.lock();

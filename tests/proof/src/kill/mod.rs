@@ -24,8 +24,8 @@ use tokio::sync::Notify;
 
 use self::feeds::Feeds;
 use self::phases::{ALERTS, FLIP, Known, PARKING, Phase};
-use crate::ledger::{self, Ledger, Manner};
-use crate::mirror::Mirror;
+use crate::ledger::{self, Ledger, SendMethod};
+use crate::reference_log::ReferenceLog;
 use crate::{Claim, Counts, Run};
 
 /// The claim.
@@ -63,7 +63,7 @@ struct World {
     home: TempDir,
     settings: Vec<String>,
     server: Server,
-    mirror: Mirror,
+    mirror: ReferenceLog,
     ledger: Mutex<Ledger>,
     known: Mutex<Known>,
     feeds: Feeds,
@@ -149,7 +149,7 @@ impl World {
         server.until(FLIP, |status| status["active"].as_str() == second.as_deref()).await?;
         let feeds = Feeds::new(&server, &["flip/seen", "alerts/rates", "rogue/seen"]).await?;
         Ok(Self {
-            mirror: Mirror::new(home.path())?,
+            mirror: ReferenceLog::new(home.path())?,
             home,
             settings,
             server,
@@ -199,8 +199,8 @@ impl World {
             tokio::try_join!(
                 kill,
                 phases::drive(phase, server, ledger, known, random, &begun),
-                ledger::keep_sending(server, ledger, Manner::Single),
-                ledger::keep_sending(server, ledger, Manner::Batch(10)),
+                ledger::keep_sending(server, ledger, SendMethod::Single),
+                ledger::keep_sending(server, ledger, SendMethod::Batch(10)),
             )
         };
         tokio::time::timeout(PATIENCE / 6, all)

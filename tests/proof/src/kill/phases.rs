@@ -11,7 +11,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
-use crate::ledger::{self, Ledger, Manner};
+use crate::ledger::{self, Ledger, SendMethod};
 
 /// The projection whose versions change.
 pub(crate) const FLIP: &str = "flip";
@@ -166,7 +166,7 @@ pub(crate) async fn drive(
     }
     match phase {
         Phase::Ingest | Phase::Retention => {
-            let (lines, batch) = (Manner::Lines(200), Manner::Batch(40));
+            let (lines, batch) = (SendMethod::Lines(200), SendMethod::Batch(40));
             tokio::try_join!(
                 ledger::keep_sending(server, ledger, lines),
                 ledger::keep_sending(server, ledger, batch),
@@ -174,16 +174,16 @@ pub(crate) async fn drive(
             )?;
             Ok(())
         }
-        Phase::Commit => ledger::keep_sending(server, ledger, Manner::Single).await,
+        Phase::Commit => ledger::keep_sending(server, ledger, SendMethod::Single).await,
         Phase::Fold => {
-            while ledger::send(server, ledger, Manner::Lines(1_500)).await? {
+            while ledger::send(server, ledger, SendMethod::Lines(1_500)).await? {
                 begun.notify_one();
             }
             Ok(())
         }
         Phase::Timers => loop {
             ledger.lock().jump();
-            if !ledger::send(server, ledger, Manner::Batch(3)).await? {
+            if !ledger::send(server, ledger, SendMethod::Batch(3)).await? {
                 return Ok(());
             }
         },

@@ -7,9 +7,9 @@
 //! `tests/fuzz/corpus`, and the experiment replays all of it before it tries
 //! mutations of its own.
 
-mod asked;
 mod events;
 mod mutate;
+mod requests;
 mod stored;
 
 use std::fs;
@@ -22,11 +22,11 @@ use fastrand::Rng;
 
 use crate::{Claim, Counts, Run};
 
-pub use asked::{
-    configuration, events_query, feed_message, resume_token, table_cursor, table_query,
-};
 pub use events::{binary, cloudevents_batch, cloudevents_structured, ndjson, time};
 pub(crate) use mutate::mutated;
+pub use requests::{
+    configuration, events_query, feed_message, resume_token, table_cursor, table_query,
+};
 pub use stored::{chunk, log_record, manifest, records, shard_record};
 
 /// The claim.
@@ -56,17 +56,17 @@ pub const PARSERS: &[Parser] = &[
     parser("chunk", chunk, stored::chunk_seeds),
     parser("cloudevents_batch", cloudevents_batch, events::batch_seeds),
     parser("cloudevents_structured", cloudevents_structured, events::structured_seeds),
-    parser("configuration", configuration, asked::configuration_seeds),
-    parser("events_query", events_query, asked::events_query_seeds),
-    parser("feed_message", feed_message, asked::feed_message_seeds),
+    parser("configuration", configuration, requests::configuration_seeds),
+    parser("events_query", events_query, requests::events_query_seeds),
+    parser("feed_message", feed_message, requests::feed_message_seeds),
     parser("log_record", log_record, stored::log_record_seeds),
     parser("manifest", manifest, stored::manifest_seeds),
     parser("ndjson", ndjson, events::ndjson_seeds),
     parser("records", records, stored::records_seeds),
-    parser("resume_token", resume_token, asked::resume_token_seeds),
+    parser("resume_token", resume_token, requests::resume_token_seeds),
     parser("shard_record", shard_record, stored::shard_record_seeds),
-    parser("table_cursor", table_cursor, asked::table_cursor_seeds),
-    parser("table_query", table_query, asked::table_query_seeds),
+    parser("table_cursor", table_cursor, requests::table_cursor_seeds),
+    parser("table_query", table_query, requests::table_query_seeds),
     parser("time", time, events::time_seeds),
 ];
 

@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 
 use self::exact::{Exact, shortened};
 use self::generate::{Mode, Payload};
-use crate::{Claim, Counts, Run, mirror};
+use crate::{Claim, Counts, Run, reference_log};
 
 /// The claim.
 pub const CLAIM: Claim = Claim {
@@ -77,22 +77,22 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
 
 /// A payload that was not read back correctly.
 #[derive(Debug)]
-struct Wrong {
+struct Mismatch {
     seed: u64,
     what: String,
 }
 
-impl std::fmt::Display for Wrong {
+impl std::fmt::Display for Mismatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.what)
     }
 }
 
-impl std::error::Error for Wrong {}
+impl std::error::Error for Mismatch {}
 
 /// The seed of the payload that an error is about; `seed` if it is about no payload.
 fn named(error: &anyhow::Error, seed: u64) -> (u64, String) {
-    let seed = error.downcast_ref::<Wrong>().map_or(seed, |wrong| wrong.seed);
+    let seed = error.downcast_ref::<Mismatch>().map_or(seed, |wrong| wrong.seed);
     (seed, format!("{error:#}"))
 }
 
@@ -139,7 +139,7 @@ impl Bench {
         self.groups += 1;
         let refused = self.send(payloads).await?;
         self.first.caught_up("docs").await?;
-        let taken = self.taken(payloads).await?;
+        let taken = self.accepted(payloads).await?;
         ensure!(
             taken.len() + refused == payloads.len(),
             "{} of {} payloads are in the log, and {refused} were refused",
@@ -175,8 +175,8 @@ impl Bench {
     fn states(mut self) -> Result<u64> {
         self.first.stop()?;
         self.second.stop()?;
-        let records = mirror::catalogue(self.first.folder())?;
-        mirror::compare(self.first.folder(), &records, self.second.folder(), 1)
+        let records = reference_log::catalogue(self.first.folder())?;
+        reference_log::compare(self.first.folder(), &records, self.second.folder(), 1)
     }
 
     /// The prefix of the keys of this group's rows.
@@ -256,9 +256,9 @@ impl Bench {
 
     /// The payloads of the group that are in the log, by seed. The `data` of each
     /// event there must be the payload.
-    async fn taken<'a>(&self, payloads: &'a [Payload]) -> Result<Taken<'a>> {
+    async fn accepted<'a>(&self, payloads: &'a [Payload]) -> Result<AcceptedEvents<'a>> {
         let by_seed: BTreeMap<_, _> = payloads.iter().map(|p| (p.seed, p)).collect();
-        let mut taken = Taken::new();
+        let mut taken = AcceptedEvents::new();
         let mut from = self.next[0];
         loop {
             let page =
@@ -304,7 +304,7 @@ impl Bench {
     }
 
     /// Compares the rows of this group in a format.
-    async fn rows(&self, name: &str, media: &str, taken: &Taken<'_>) -> Result<()> {
+    async fn rows(&self, name: &str, media: &str, taken: &AcceptedEvents<'_>) -> Result<()> {
         let rows = self.table(&self.first, media).await?;
         let rows = readers::rows(media, &rows).with_context(|| name.to_owned())?;
         compare(name, &self.prefix(), taken, rows)
@@ -319,7 +319,7 @@ impl Bench {
     }
 
     /// Waits until the feed's client shows the rows of this group.
-    async fn feed(&self, taken: &Taken<'_>) -> Result<()> {
+    async fn feed(&self, taken: &AcceptedEvents<'_>) -> Result<()> {
         let prefix = self.prefix();
         let shown = || {
             self.feed.with(|rows, _| {
@@ -346,7 +346,7 @@ impl Bench {
     }
 
     /// Compares the output of `events tail --json`, and returns it.
-    fn tail(&self, taken: &Taken<'_>) -> Result<String> {
+    fn tail(&self, taken: &AcceptedEvents<'_>) -> Result<String> {
         let (from, limit) = (self.next[0].to_string(), taken.len().max(1).to_string());
         let words = ["events", "tail", "--from", &from, "--limit", &limit, "--no-follow", "--json"];
         let printed = lantern(&self.first, &words)?;
@@ -355,7 +355,12 @@ impl Bench {
     }
 
     /// Compares the log of `server` from `from` on as NDJSON, and returns it.
-    async fn export(&self, server: &Server, from: u64, taken: &Taken<'_>) -> Result<String> {
+    async fn export(
+        &self,
+        server: &Server,
+        from: u64,
+        taken: &AcceptedEvents<'_>,
+    ) -> Result<String> {
         let url = format!("{}/v1/events?partition=0&from={from}&limit={}", server.url, 2 * GROUP);
         let request = reqwest::Client::new().get(url).header("accept", "application/x-ndjson");
         let export = request.send().await?.error_for_status()?.text().await?;
@@ -364,7 +369,7 @@ impl Bench {
     }
 
     /// Imports a file into the second server, and compares its log and rows.
-    async fn import(&self, file: &str, taken: &Taken<'_>) -> Result<()> {
+    async fn import(&self, file: &str, taken: &AcceptedEvents<'_>) -> Result<()> {
         let path = self.folder.path().join("export.ndjson");
         std::fs::write(&path, file)?;
         let path = path.to_str().context("a path that is not text")?;
@@ -381,7 +386,7 @@ impl Bench {
 }
 
 /// Payloads that are in the log, by seed.
-type Taken<'a> = BTreeMap<u64, &'a Payload>;
+type AcceptedEvents<'a> = BTreeMap<u64, &'a Payload>;
 
 fn is_refused(payload: &Payload, (status, answer): &(u16, Value)) -> Result<bool> {
     match status {
@@ -400,7 +405,7 @@ fn wrong_unless(right: bool, payload: &Payload, what: &str) -> Result<()> {
         return Ok(());
     }
     let what = format!("{what}: {:?} {}", payload.mode, shortened(&payload.data()));
-    Err(Wrong { seed: payload.seed, what }.into())
+    Err(Mismatch { seed: payload.seed, what }.into())
 }
 
 /// Compares a value that a reader returned with the sent one.
@@ -414,7 +419,7 @@ fn same(reader: &str, payload: &Payload, sent: &str, found: &Exact) -> Result<()
 fn compare(
     reader: &str,
     prefix: &str,
-    taken: &Taken<'_>,
+    taken: &AcceptedEvents<'_>,
     rows: Vec<(String, Exact)>,
 ) -> Result<()> {
     ensure!(rows.len() == taken.len(), "{reader} has {} of {} rows", rows.len(), taken.len());
@@ -428,7 +433,7 @@ fn compare(
 }
 
 /// Compares lines of events with the payloads.
-fn all_events(reader: &str, lines: &str, taken: &Taken<'_>) -> Result<()> {
+fn all_events(reader: &str, lines: &str, taken: &AcceptedEvents<'_>) -> Result<()> {
     let mut found = 0;
     for line in lines.lines() {
         let line = Exact::parse(line).with_context(|| reader.to_owned())?;

@@ -47,7 +47,7 @@ enum Node {
 
 /// One operation on the disk, or a mark.
 #[derive(Clone, Debug)]
-enum Step<M> {
+enum DiskOperation<M> {
     Write {
         file: Inode,
         at: u64,
@@ -77,7 +77,7 @@ enum Rename {
 
 /// The bugs that are planted in the disk.
 #[derive(Debug, Default)]
-pub struct Lies {
+pub struct FalseSyncs {
     /// The sync of a file whose path ends with this succeeds without effect.
     pub sync_skipped: Mutex<Option<&'static str>>,
     /// The sync of a folder succeeds without effect.
@@ -89,7 +89,7 @@ struct Inner<M> {
     /// The durable contents when the journal began.
     base: Image,
     seen: Image,
-    journal: Vec<Step<M>>,
+    journal: Vec<DiskOperation<M>>,
     next_inode: Inode,
 }
 
@@ -100,7 +100,7 @@ pub struct SimDisk<M>(Arc<Shared<M>>);
 #[derive(Debug)]
 struct Shared<M> {
     inner: Mutex<Inner<M>>,
-    lies: Lies,
+    false_syncs: FalseSyncs,
     syncs: AtomicU64,
 }
 
@@ -117,7 +117,7 @@ impl Contents {
         }
         let mut done = 0;
         while done < out.len() {
-            let (page, place) = place(at + done as u64);
+            let (page, place) = page_and_offset(at + done as u64);
             let part = (PAGE - place).min(out.len() - done);
             match self.pages.get(page).and_then(Option::as_ref) {
                 Some(bytes) => {
@@ -135,7 +135,7 @@ impl Contents {
         self.len = self.len.max(at + bytes.len() as u64);
         let mut done = 0;
         while done < bytes.len() {
-            let (page, place) = place(at + done as u64);
+            let (page, place) = page_and_offset(at + done as u64);
             let part = (PAGE - place).min(bytes.len() - done);
             if self.pages.len() <= page {
                 self.pages.resize(page + 1, None);
@@ -148,7 +148,7 @@ impl Contents {
 
     fn set_len(&mut self, len: u64) {
         if len < self.len {
-            let (page, place) = place(len);
+            let (page, place) = page_and_offset(len);
             self.pages.truncate(page + usize::from(place > 0));
             if let Some(Some(last)) = self.pages.get_mut(page) {
                 Arc::make_mut(last)[place..].fill(0);
@@ -159,7 +159,7 @@ impl Contents {
 }
 
 /// The page that holds byte `at`, and where in it.
-fn place(at: u64) -> (usize, usize) {
+fn page_and_offset(at: u64) -> (usize, usize) {
     let at = usize::try_from(at).unwrap_or(usize::MAX);
     (at / PAGE, at % PAGE)
 }
@@ -206,7 +206,7 @@ impl Image {
 
 /// What happens to writes that were not synced.
 #[derive(Clone, Copy, Debug)]
-enum Fate {
+enum CrashOutcome {
     /// None of them reached the disk.
     Lost,
     /// All of them did, as when only the process dies.
@@ -227,20 +227,20 @@ impl<M: Clone> SimDisk<M> {
         let inner = Inner { base: image.clone(), seen: image, journal: Vec::new(), next_inode };
         Self(Arc::new(Shared {
             inner: Mutex::new(inner),
-            lies: Lies::default(),
+            false_syncs: FalseSyncs::default(),
             syncs: AtomicU64::new(0),
         }))
     }
 
     /// The planted bugs.
     #[must_use]
-    pub fn lies(&self) -> &Lies {
-        &self.0.lies
+    pub fn false_syncs(&self) -> &FalseSyncs {
+        &self.0.false_syncs
     }
 
     /// Notes in the journal that the program reported something to others.
     pub fn mark(&self, mark: M) {
-        self.0.inner.lock().journal.push(Step::Mark(mark));
+        self.0.inner.lock().journal.push(DiskOperation::Mark(mark));
     }
 
     /// The number of steps in the journal.
@@ -259,8 +259,9 @@ impl<M: Clone> SimDisk<M> {
     #[must_use]
     pub fn marks(&self, at: usize) -> Vec<M> {
         let inner = self.0.inner.lock();
-        let mark =
-            |step: &Step<M>| if let Step::Mark(mark) = step { Some(mark.clone()) } else { None };
+        let mark = |step: &DiskOperation<M>| {
+            if let DiskOperation::Mark(mark) = step { Some(mark.clone()) } else { None }
+        };
         inner.journal[..at].iter().filter_map(mark).collect()
     }
 
@@ -269,27 +270,27 @@ impl<M: Clone> SimDisk<M> {
     pub fn cut(&self, at: usize, rng: &mut Rng) -> Image {
         let inner = self.0.inner.lock();
         let mut image = inner.base.clone();
-        let mut open: BTreeMap<Inode, Vec<&Step<M>>> = BTreeMap::new();
+        let mut open: BTreeMap<Inode, Vec<&DiskOperation<M>>> = BTreeMap::new();
         let mut names: BTreeMap<&Path, Vec<(usize, &Rename)>> = BTreeMap::new();
         let mut kept: Vec<(usize, &Rename)> = Vec::new();
         for (number, step) in inner.journal[..at].iter().enumerate() {
             match step {
-                Step::Write { file, .. } | Step::Length { file, .. } => {
+                DiskOperation::Write { file, .. } | DiskOperation::Length { file, .. } => {
                     open.entry(*file).or_default().push(step);
                 }
-                Step::Sync(file) => {
+                DiskOperation::Sync(file) => {
                     let durable = image.files.entry(*file).or_default();
                     for step in open.remove(file).unwrap_or_default() {
                         redo(durable, step);
                     }
                 }
-                Step::Name { folder, change } => {
+                DiskOperation::Name { folder, change } => {
                     names.entry(folder).or_default().push((number, change));
                 }
-                Step::SyncFolder(folder) => {
+                DiskOperation::SyncFolder(folder) => {
                     kept.extend(names.remove(folder.as_path()).unwrap_or_default());
                 }
-                Step::Mark(_) => (),
+                DiskOperation::Mark(_) => (),
             }
         }
         for (_, changes) in names {
@@ -297,8 +298,14 @@ impl<M: Clone> SimDisk<M> {
             kept.extend(&changes[..some]);
         }
         kept.sort_unstable_by_key(|(number, _)| *number);
-        let fate = [Fate::Lost, Fate::Kept, Fate::Mixed, Fate::Mixed, Fate::Reversed, Fate::Torn]
-            [rng.usize(..6)];
+        let fate = [
+            CrashOutcome::Lost,
+            CrashOutcome::Kept,
+            CrashOutcome::Mixed,
+            CrashOutcome::Mixed,
+            CrashOutcome::Reversed,
+            CrashOutcome::Torn,
+        ][rng.usize(..6)];
         for (file, steps) in open {
             survive(image.files.entry(file).or_default(), &steps, fate, rng);
         }
@@ -384,46 +391,51 @@ impl<M: Clone> SimDisk<M> {
 
     /// Makes the names in `folder` durable.
     pub fn sync_names(&self, folder: &Path) {
-        if !self.0.lies.folder_sync_skipped.load(Ordering::SeqCst) {
-            self.0.inner.lock().journal.push(Step::SyncFolder(folder.into()));
+        if !self.0.false_syncs.folder_sync_skipped.load(Ordering::SeqCst) {
+            self.0.inner.lock().journal.push(DiskOperation::SyncFolder(folder.into()));
         }
     }
 
     fn name(&self, inner: &mut Inner<M>, path: &Path, change: Rename) {
         inner.seen.rename(&change);
         let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
-        inner.journal.push(Step::Name { folder, change });
+        inner.journal.push(DiskOperation::Name { folder, change });
     }
 }
 
-fn redo<M>(contents: &mut Contents, step: &Step<M>) {
+fn redo<M>(contents: &mut Contents, step: &DiskOperation<M>) {
     match step {
-        Step::Write { at, bytes, .. } => contents.write(*at, bytes),
-        Step::Length { len, .. } => contents.set_len(*len),
+        DiskOperation::Write { at, bytes, .. } => contents.write(*at, bytes),
+        DiskOperation::Length { len, .. } => contents.set_len(*len),
         _ => (),
     }
 }
 
 /// Lets a part of `steps`, none of them synced, reach the disk.
-fn survive<M>(contents: &mut Contents, steps: &[&Step<M>], fate: Fate, rng: &mut Rng) {
+fn survive<M>(
+    contents: &mut Contents,
+    steps: &[&DiskOperation<M>],
+    fate: CrashOutcome,
+    rng: &mut Rng,
+) {
     let torn_at = rng.usize(..steps.len());
     let chance = rng.f64();
     for (number, step) in steps.iter().enumerate() {
         let whole = match fate {
-            Fate::Lost => false,
-            Fate::Kept => true,
-            Fate::Mixed => rng.f64() < chance,
-            Fate::Reversed => number > torn_at,
-            Fate::Torn => number < torn_at,
+            CrashOutcome::Lost => false,
+            CrashOutcome::Kept => true,
+            CrashOutcome::Mixed => rng.f64() < chance,
+            CrashOutcome::Reversed => number > torn_at,
+            CrashOutcome::Torn => number < torn_at,
         };
         let torn = match fate {
-            Fate::Mixed => !whole && rng.bool(),
-            Fate::Reversed | Fate::Torn => number == torn_at,
-            Fate::Lost | Fate::Kept => false,
+            CrashOutcome::Mixed => !whole && rng.bool(),
+            CrashOutcome::Reversed | CrashOutcome::Torn => number == torn_at,
+            CrashOutcome::Lost | CrashOutcome::Kept => false,
         };
         if whole {
             redo(contents, step);
-        } else if torn && let Step::Write { at, bytes, .. } = step {
+        } else if torn && let DiskOperation::Write { at, bytes, .. } = step {
             for (sector, part) in bytes.chunks(SECTOR).enumerate() {
                 if rng.bool() {
                     contents.write(at + (sector * SECTOR) as u64, part);
@@ -457,24 +469,24 @@ impl<M: std::fmt::Debug + Clone + Send + Sync + 'static> StorageBackend for Open
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut inner = self.disk.0.inner.lock();
         inner.seen.files.entry(self.file).or_default().set_len(len);
-        inner.journal.push(Step::Length { file: self.file, len });
+        inner.journal.push(DiskOperation::Length { file: self.file, len });
         Ok(())
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        let skipped = *self.disk.0.lies.sync_skipped.lock();
+        let skipped = *self.disk.0.false_syncs.sync_skipped.lock();
         if skipped.is_some_and(|end| self.path.to_string_lossy().ends_with(end)) {
             return Ok(());
         }
         self.disk.0.syncs.fetch_add(1, Ordering::SeqCst);
-        self.disk.0.inner.lock().journal.push(Step::Sync(self.file));
+        self.disk.0.inner.lock().journal.push(DiskOperation::Sync(self.file));
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut inner = self.disk.0.inner.lock();
         inner.seen.files.entry(self.file).or_default().write(offset, data);
-        let step = Step::Write { file: self.file, at: offset, bytes: data.into() };
+        let step = DiskOperation::Write { file: self.file, at: offset, bytes: data.into() };
         inner.journal.push(step);
         Ok(())
     }

@@ -1,15 +1,15 @@
 //! Invariant 1: an acknowledged event survives power loss.
 
-mod bare;
 mod disk;
 mod folders;
+mod redb_only;
 mod stack;
 
 use anyhow::ensure;
 use fastrand::Rng;
 
-pub use bare::try_redb;
-pub use disk::{Image, Lies, SimDisk};
+pub use disk::{FalseSyncs, Image, SimDisk};
+pub use redb_only::try_redb;
 pub use stack::{Flawed, Recorded, record};
 
 use crate::{Claim, Counts, Run};

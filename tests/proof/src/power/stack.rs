@@ -23,8 +23,8 @@ use redb::{Builder, Database, DatabaseError};
 
 use super::disk::{Image, SimDisk};
 use crate::engine::KINDS;
-use crate::meter::{self, CLOSED, Flaws, Kind, NAME, Reading, SECOND, Shelf};
 use crate::model::{Model, meta_of};
+use crate::test_projection::{self, CLOSED, Flaws, Kind, NAME, Reading, SECOND, Shelf};
 
 const P0: PartitionId = PartitionId(0);
 const LOG: &str = "data/log.redb";
@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The host's reports to others. Each is a promise.
 #[derive(Clone, Debug)]
-pub(super) enum Told {
+pub(super) enum Acknowledged {
     /// An append was acknowledged. The log has this many events now.
     Appended(u64),
     /// A record of the catalogue is about to be saved, or deleted.
@@ -50,7 +50,7 @@ pub(super) enum Told {
     Committed(ShardId, u64),
 }
 
-type Disk = SimDisk<Told>;
+type Disk = SimDisk<Acknowledged>;
 
 /// The bugs that are planted in the host or the disk.
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,7 +78,7 @@ pub struct Recorded {
 
 /// The things that the check of an image encountered.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Seen {
+pub(super) struct ObservedState {
     pub(super) events: u64,
     pub(super) recoveries: u32,
     pub(super) went_on: bool,
@@ -86,9 +86,9 @@ pub(super) struct Seen {
 
 /// The host without its server.
 struct Stack {
-    log: Arc<TellingLog>,
-    stores: Arc<TellingStores>,
-    catalog: Arc<TellingCatalog>,
+    log: Arc<RecordingLog>,
+    stores: Arc<RecordingStores>,
+    catalog: Arc<RecordingCatalog>,
     clock: Arc<ManualClock>,
     shelf: Arc<Shelf>,
     engine: Option<Arc<Engine>>,
@@ -100,8 +100,8 @@ struct Stack {
 /// If the host fails without any fault.
 pub fn record(rng: &mut Rng, flawed: Flawed) -> Result<Recorded> {
     let disk = Disk::new(Image::default());
-    *disk.lies().sync_skipped.lock() = flawed.sync_skipped;
-    disk.lies().folder_sync_skipped.store(flawed.folders_unsynced, Ordering::SeqCst);
+    *disk.false_syncs().sync_skipped.lock() = flawed.sync_skipped;
+    disk.false_syncs().folder_sync_skipped.store(flawed.folders_unsynced, Ordering::SeqCst);
     let mut stack = Stack::open(&disk, flawed)?;
     stack.start()?;
     let (mut sent, mut time, mut ends) = (0, 0, Vec::new());
@@ -130,7 +130,7 @@ pub fn record(rng: &mut Rng, flawed: Flawed) -> Result<Recorded> {
                         _ => Reading::Value(rng.i64(0..20)),
                     };
                     let subject = format!("s{}", rng.u8(..4));
-                    meter::event(&format!("e{sent}"), "a", &subject, time.max(0), reading)
+                    test_projection::event(&format!("e{sent}"), "a", &subject, time.max(0), reading)
                 });
                 stack.append(events.collect())?;
                 if rng.bool() {
@@ -157,11 +157,11 @@ impl Recorded {
     }
 
     /// Cuts power somewhere, starts again, and checks everything.
-    pub(super) fn check(&self, rng: &mut Rng) -> Result<Seen> {
+    pub(super) fn check(&self, rng: &mut Rng) -> Result<ObservedState> {
         let at = rng.usize(..=self.steps);
         let told = self.disk.marks(at);
         let mut image = self.disk.cut(at, rng);
-        let mut seen = Seen::default();
+        let mut seen = ObservedState::default();
         for _ in 0..rng.u32(..=RECOVERIES_MAX) {
             let disk = Disk::new(image.clone());
             let stack = Stack::open(&disk, Flawed::default())
@@ -184,7 +184,13 @@ impl Recorded {
             stack.start()?;
             stack.settle()?;
             let next = found.len() as i64 * SECOND;
-            stack.append(vec![meter::event("after", "a", "s0", next, Reading::Value(1))])?;
+            stack.append(vec![test_projection::event(
+                "after",
+                "a",
+                "s0",
+                next,
+                Reading::Value(1),
+            )])?;
             stack.settle()?;
             let found = stack.events()?;
             let record = stack.record()?;
@@ -198,9 +204,10 @@ impl Recorded {
 
     /// The log contains all acknowledged events, and each append completely or not at
     /// all.
-    fn check_log(&self, found: &[Event], told: &[Told]) -> Result<()> {
-        let acknowledged =
-            told.iter().filter_map(|t| if let Told::Appended(n) = t { Some(*n) } else { None });
+    fn check_log(&self, found: &[Event], told: &[Acknowledged]) -> Result<()> {
+        let acknowledged = told
+            .iter()
+            .filter_map(|t| if let Acknowledged::Appended(n) = t { Some(*n) } else { None });
         let acknowledged = acknowledged.max().unwrap_or(0);
         let len = found.len() as u64;
         ensure!(
@@ -220,13 +227,13 @@ impl Recorded {
 
 /// The catalogue contains the record that was saved last, or the one that was being
 /// saved.
-fn check_catalog(found: Option<&ProjectionRecord>, told: &[Told]) -> Result<()> {
+fn check_catalog(found: Option<&ProjectionRecord>, told: &[Acknowledged]) -> Result<()> {
     let mut right: Vec<Option<&ProjectionRecord>> = vec![None];
     for told in told {
         match told {
-            Told::Saving(record) => right.push(record.as_ref()),
-            Told::Saved(record) => right = vec![record.as_ref()],
-            Told::Appended(_) | Told::Committed(..) => (),
+            Acknowledged::Saving(record) => right.push(record.as_ref()),
+            Acknowledged::Saved(record) => right = vec![record.as_ref()],
+            Acknowledged::Appended(_) | Acknowledged::Committed(..) => (),
         }
     }
     ensure!(right.contains(&found), "the catalogue holds {found:?}, and should one of {right:?}");
@@ -266,9 +273,9 @@ impl Stack {
         let config = StoreConfig { run_rows: 1, ..StoreConfig::default() };
         let stores = StateDir::open_on(on, STATE, config).context("the states")?;
         Ok(Self {
-            log: Arc::new(TellingLog::new(log, disk.clone(), flawed.acked_early)),
-            stores: Arc::new(TellingStores { inner: stores, disk: disk.clone(), flawed }),
-            catalog: Arc::new(TellingCatalog { inner: catalog, disk: disk.clone() }),
+            log: Arc::new(RecordingLog::new(log, disk.clone(), flawed.acked_early)),
+            stores: Arc::new(RecordingStores { inner: stores, disk: disk.clone(), flawed }),
+            catalog: Arc::new(RecordingCatalog { inner: catalog, disk: disk.clone() }),
             clock: Arc::new(ManualClock::at(Timestamp(1_000 * SECOND + disk.steps() as i64))),
             shelf: Arc::new(Shelf::default()),
             engine: None,
@@ -278,7 +285,10 @@ impl Stack {
     /// Starts the engine over them.
     fn start(&mut self) -> Result<()> {
         for kind in KINDS {
-            self.shelf.put(&meter::sha256(kind), meter::plugin(kind, Flaws::default()));
+            self.shelf.put(
+                &test_projection::sha256(kind),
+                test_projection::plugin(kind, Flaws::default()),
+            );
         }
         let ports = Ports {
             log: self.log.clone(),
@@ -306,7 +316,7 @@ impl Stack {
     }
 
     fn push(&self, kind: Kind) -> Result<()> {
-        let sha256 = meter::sha256(kind);
+        let sha256 = test_projection::sha256(kind);
         let record = lantern_core::VersionRecord { sha256: sha256.clone(), ..Default::default() };
         let plugin = self.shelf.load(&record).map_err(anyhow::Error::msg)?;
         self.clock.advance(Duration::from_micros(1));
@@ -381,13 +391,13 @@ impl Stack {
         &self,
         record: Option<&ProjectionRecord>,
         log: &[Event],
-        told: &[Told],
+        told: &[Acknowledged],
     ) -> Result<()> {
         let versions = record.map(|record| record.versions.as_slice()).unwrap_or_default();
         for ((id, store), version) in self.shards()?.into_iter().zip(versions) {
             let meta = meta_of(&*store)?;
             let mut committed = told.iter().filter_map(|told| match told {
-                Told::Committed(shard, pos) if *shard == id => Some(*pos),
+                Acknowledged::Committed(shard, pos) if *shard == id => Some(*pos),
                 _ => None,
             });
             // A build with this id may have been deleted and created again.
@@ -399,7 +409,8 @@ impl Stack {
                 told(),
                 meta.pos
             );
-            let kind = KINDS.into_iter().find(|kind| meter::sha256(*kind) == version.sha256);
+            let kind =
+                KINDS.into_iter().find(|kind| test_projection::sha256(*kind) == version.sha256);
             let mut model = Model::new(
                 kind.context("a version of no kind")?,
                 EngineConfig::default().emit_depth_max,
@@ -420,7 +431,7 @@ impl Drop for Stack {
 }
 
 fn version(kind: Kind) -> VersionId {
-    version_id(&meter::sha256(kind), "")
+    version_id(&test_projection::sha256(kind), "")
 }
 
 /// Opens the log's file like [`EmbeddedLog::open`]: created under another name, then
@@ -444,7 +455,7 @@ fn opener(disk: &Disk) -> OpenDatabase {
 }
 
 /// The log. Its acknowledgements are marked on the disk.
-struct TellingLog {
+struct RecordingLog {
     inner: EmbeddedLog,
     disk: Disk,
     early: bool,
@@ -454,7 +465,7 @@ struct TellingLog {
     next: AtomicU64,
 }
 
-impl TellingLog {
+impl RecordingLog {
     fn new(inner: EmbeddedLog, disk: Disk, early: bool) -> Self {
         let next = inner.bounds(P0).map_or(0, |bounds| bounds.end.0);
         let (ends, under_way) = (Arc::default(), Arc::default());
@@ -472,7 +483,7 @@ impl TellingLog {
     }
 }
 
-impl Log for TellingLog {
+impl Log for RecordingLog {
     fn partitions(&self) -> u32 {
         self.inner.partitions()
     }
@@ -501,7 +512,7 @@ impl Log for TellingLog {
         if self.early {
             let len = events.len() as u64;
             let end = self.next.fetch_add(len, Ordering::SeqCst) + len;
-            disk.mark(Told::Appended(end));
+            disk.mark(Acknowledged::Appended(end));
         }
         self.inner.append(
             events,
@@ -510,7 +521,7 @@ impl Log for TellingLog {
                     && let Some(last) = appended.events.iter().map(|e| e.offset.0 + 1).max()
                 {
                     ends.lock().push(last);
-                    disk.mark(Told::Appended(last));
+                    disk.mark(Acknowledged::Appended(last));
                 }
                 done(outcome);
                 let mut state = under_way.0.lock();
@@ -526,24 +537,24 @@ impl Log for TellingLog {
 }
 
 /// The states. Their commits are marked on the disk.
-struct TellingStores {
+struct RecordingStores {
     inner: StateDir,
     disk: Disk,
     flawed: Flawed,
 }
 
-struct TellingShard {
+struct RecordingShard {
     id: ShardId,
     inner: Arc<dyn ShardStore>,
     disk: Disk,
     flawed: Flawed,
 }
 
-impl StateStores for TellingStores {
+impl StateStores for RecordingStores {
     fn open(&self, shard: &ShardId) -> Result<Arc<dyn ShardStore>, StoreError> {
         let inner = self.inner.open(shard)?;
         let (id, disk) = (shard.clone(), self.disk.clone());
-        Ok(Arc::new(TellingShard { id, inner, disk, flawed: self.flawed }))
+        Ok(Arc::new(RecordingShard { id, inner, disk, flawed: self.flawed }))
     }
 
     fn scratch(&self) -> Result<Arc<dyn ShardStore>, StoreError> {
@@ -558,12 +569,12 @@ impl StateStores for TellingStores {
     ) -> Result<(), StoreError> {
         let (projection, version) = (projection.to_owned(), version.clone());
         let id = ShardId { projection, version, rebuild, partition: P0 };
-        self.disk.mark(Told::Committed(id.clone(), 0));
+        self.disk.mark(Acknowledged::Committed(id.clone(), 0));
         self.inner.remove(&id.projection, &id.version, rebuild)
     }
 }
 
-impl ReadStore for TellingShard {
+impl ReadStore for RecordingShard {
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.get(space, key)
     }
@@ -583,7 +594,7 @@ impl ReadStore for TellingShard {
     }
 }
 
-impl ShardStore for TellingShard {
+impl ShardStore for RecordingShard {
     fn commit(&self, writes: &Writes) -> Result<(), StoreError> {
         if self.flawed.position_first {
             let (position, rows): (Writes, Writes) =
@@ -594,7 +605,7 @@ impl ShardStore for TellingShard {
             self.inner.commit(writes)?;
         }
         let pos = meta_of(&*self.inner).map_or(0, |meta| meta.pos);
-        self.disk.mark(Told::Committed(self.id.clone(), pos));
+        self.disk.mark(Acknowledged::Committed(self.id.clone(), pos));
         Ok(())
     }
 
@@ -608,27 +619,27 @@ impl ShardStore for TellingShard {
 }
 
 /// The catalogue. Its saved records are marked on the disk.
-struct TellingCatalog {
+struct RecordingCatalog {
     inner: CatalogFile,
     disk: Disk,
 }
 
-impl Catalog for TellingCatalog {
+impl Catalog for RecordingCatalog {
     fn projections(&self) -> Result<Vec<ProjectionRecord>, StoreError> {
         self.inner.projections()
     }
 
     fn save(&self, record: &ProjectionRecord) -> Result<(), StoreError> {
-        self.disk.mark(Told::Saving(Some(record.clone())));
+        self.disk.mark(Acknowledged::Saving(Some(record.clone())));
         self.inner.save(record)?;
-        self.disk.mark(Told::Saved(Some(record.clone())));
+        self.disk.mark(Acknowledged::Saved(Some(record.clone())));
         Ok(())
     }
 
     fn delete(&self, name: &str) -> Result<(), StoreError> {
-        self.disk.mark(Told::Saving(None));
+        self.disk.mark(Acknowledged::Saving(None));
         self.inner.delete(name)?;
-        self.disk.mark(Told::Saved(None));
+        self.disk.mark(Acknowledged::Saved(None));
         Ok(())
     }
 }

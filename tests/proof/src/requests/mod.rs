@@ -48,7 +48,8 @@ fn try_requests(run: &mut Run<'_>) -> Result<()> {
         let mut rng = Rng::with_seed(seed);
         let case = cases::random(&pools, &address, &mut rng);
         let status = attempt(&address, &case, &mut rng);
-        let status = status.with_context(|| format!("{}: {}", case.name, shown(&case.bytes)))?;
+        let status =
+            status.with_context(|| format!("{}: {}", case.name, quote_bytes(&case.bytes)))?;
         run.add(&format!("answers {}xx", status / 100), 1.0);
         tried += 1;
         if tried % LOOK_EVERY == 0 {
@@ -86,12 +87,12 @@ fn attempt(address: &str, case: &Case, rng: &mut Rng) -> Result<u16> {
     }
     let status = status_of(&answer)?;
     // 501 is the documented answer for features that are not supported yet.
-    ensure!(status < 500 || status == 501, "answered {}", shown(&answer));
+    ensure!(status < 500 || status == 501, "answered {}", quote_bytes(&answer));
     if case.answered == Answered::Always {
         sent.context("the answer came before all was read")?;
     }
     if let Some(wanted) = &case.status {
-        ensure!(wanted.contains(&status), "answered {}", shown(&answer));
+        ensure!(wanted.contains(&status), "answered {}", quote_bytes(&answer));
     }
     if let Some(quoted) = &case.quoted {
         let problem = problem_of(&answer)?;
@@ -124,7 +125,9 @@ fn read(stream: &mut TcpStream) -> Result<Vec<u8>> {
             Ok(0) => return Ok(answer),
             Ok(read) => answer.extend_from_slice(&piece[..read]),
             Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(answer),
-            Err(error) => bail!("neither an answer nor an end ({error}) after {}", shown(&answer)),
+            Err(error) => {
+                bail!("neither an answer nor an end ({error}) after {}", quote_bytes(&answer))
+            }
         }
     }
 }
@@ -142,7 +145,7 @@ fn problem_of(answer: &[u8]) -> Result<Value> {
     serde_json::from_str(body).with_context(|| format!("no problem: {body}"))
 }
 
-fn shown(bytes: &[u8]) -> String {
+fn quote_bytes(bytes: &[u8]) -> String {
     format!("{} bytes: {}", bytes.len(), bytes[..bytes.len().min(400)].escape_ascii())
 }
 

@@ -15,7 +15,7 @@ use lantern_core::{
     Plugin, ReadStore, ShardId, Timestamp, Views as _, dump,
 };
 use lantern_engine::{Engine, EngineConfig, ParkedStatus, Ports, Upload, version_id};
-use lantern_proof::meter::{SECOND, Shelf};
+use lantern_proof::test_projection::{SECOND, Shelf};
 use lantern_proof::{replay, usage};
 
 /// The projection's name.

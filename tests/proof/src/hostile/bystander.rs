@@ -40,7 +40,7 @@ pub enum Window {
 type Sums = (u64, u64, i64);
 
 /// The honest projection.
-pub struct Victim {
+pub struct Bystander {
     shared: Arc<Shared>,
     feeding: JoinHandle<Result<()>>,
     _client: Client,
@@ -50,16 +50,16 @@ struct Shared {
     server: Arc<Server>,
     table: Table,
     /// Locked while an event is pending.
-    books: Mutex<Books>,
+    books: Mutex<ExpectedTables>,
     window: AtomicUsize,
     /// The guest that runs in parallel.
-    beside: parking_lot::Mutex<&'static str>,
+    running_guest: parking_lot::Mutex<&'static str>,
     over: AtomicBool,
 }
 
 /// The expected rows of the tables, and the measurements.
 #[derive(Default)]
-struct Books {
+struct ExpectedTables {
     sent: u64,
     by_product: BTreeMap<String, Sums>,
     /// By the minute's number.
@@ -69,7 +69,7 @@ struct Books {
     slowest: Vec<(Duration, &'static str)>,
 }
 
-impl Victim {
+impl Bystander {
     /// Pushes the projection and begins to send events to it.
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl Victim {
             table,
             books: Mutex::default(),
             window: AtomicUsize::new(Window::Baseline as usize),
-            beside: parking_lot::Mutex::new(""),
+            running_guest: parking_lot::Mutex::new(""),
             over: AtomicBool::new(false),
         });
         let feeding = tokio::spawn(feed(shared.clone(), seed));
@@ -93,8 +93,8 @@ impl Victim {
     }
 
     /// Records that `guest` runs in parallel from now on, alone or with others.
-    pub fn beside(&self, guest: &'static str, window: Window) {
-        *self.shared.beside.lock() = guest;
+    pub fn in_background(&self, guest: &'static str, window: Window) {
+        *self.shared.running_guest.lock() = guest;
         self.shared.window.store(window as usize, Ordering::SeqCst);
     }
 
@@ -205,12 +205,12 @@ impl Shared {
         add(by_product, quantity, cents);
         let orders = by_product.0;
         add(books.by_minute.entry(number / 60).or_default(), quantity, cents);
-        self.seen(&product, orders).await?;
+        self.wait_for_orders(&product, orders).await?;
         let after = self.window.load(Ordering::SeqCst);
         let mut latency = acknowledged.elapsed();
         let window = before.max(after);
         if window != Window::Baseline as usize {
-            books.slowest.push((latency, *self.beside.lock()));
+            books.slowest.push((latency, *self.running_guest.lock()));
             books.slowest.sort_unstable_by(|a, b| b.cmp(a));
             books.slowest.truncate(TOLD);
         }
@@ -224,7 +224,7 @@ impl Shared {
     }
 
     /// Waits until the feed shows this many orders of a product.
-    async fn seen(&self, product: &str, orders: u64) -> Result<()> {
+    async fn wait_for_orders(&self, product: &str, orders: u64) -> Result<()> {
         let arrives = async {
             loop {
                 let next = self.table.offsets().get(&0).copied();

@@ -8,10 +8,10 @@ use anyhow::{Context, Result, ensure};
 use indicatif::ProgressBar;
 
 use crate::engine::Planted;
-use crate::meter::Flaws;
 use crate::model::Flaw;
 use crate::planted::{Logs, Stores};
 use crate::power::Flawed;
+use crate::test_projection::Flaws;
 use crate::{Claim, Counts, Plan, Run, engine, export, histories, late, power, replay};
 
 /// A bug must be found within this many cases. Most are found within ten.
@@ -38,11 +38,11 @@ pub const CLAIM: Claim = Claim {
 /// A bug, and the experiment that should find it.
 struct Bug {
     name: &'static str,
-    planted: Place,
+    planted: BugSite,
 }
 
 /// The place of a planted bug.
-enum Place {
+enum BugSite {
     /// In the disk or the host's stores. Power loss must find it.
     Power(Flawed),
     /// In a port of the engine. Its histories must find it.
@@ -75,24 +75,24 @@ const HONEST: Flawed = Flawed {
     position_first: false,
 };
 
-const fn store(what: Stores) -> Place {
-    Place::Engine(Planted { stores: Some(what), ..SOUND })
+const fn store(what: Stores) -> BugSite {
+    BugSite::Engine(Planted { stores: Some(what), ..SOUND })
 }
 
-const fn model(flaw: Flaw) -> Place {
-    Place::Engine(Planted { model: Some(flaw), ..SOUND })
+const fn model(flaw: Flaw) -> BugSite {
+    BugSite::Engine(Planted { model: Some(flaw), ..SOUND })
 }
 
-const fn log(what: Logs) -> Place {
-    Place::Engine(Planted { log: Some(what), ..SOUND })
+const fn log(what: Logs) -> BugSite {
+    BugSite::Engine(Planted { log: Some(what), ..SOUND })
 }
 
-const fn history_log(what: Logs) -> Place {
-    Place::Histories(histories::Flawed { same_numbers: false, log: Some(what) })
+const fn history_log(what: Logs) -> BugSite {
+    BugSite::Histories(histories::Flawed { same_numbers: false, log: Some(what) })
 }
 
-const fn skipped(file: &'static str) -> Place {
-    Place::Power(Flawed { sync_skipped: Some(file), ..HONEST })
+const fn skipped(file: &'static str) -> BugSite {
+    BugSite::Power(Flawed { sync_skipped: Some(file), ..HONEST })
 }
 
 const BUGS: &[Bug] = &[
@@ -101,17 +101,17 @@ const BUGS: &[Bug] = &[
     Bug { name: "the catalogue's sync is skipped", planted: skipped("catalog.redb") },
     Bug {
         name: "folders are not synced",
-        planted: Place::Power(Flawed { folders_unsynced: true, ..HONEST }),
+        planted: BugSite::Power(Flawed { folders_unsynced: true, ..HONEST }),
     },
     Bug {
         name: "an append is acknowledged before it is durable",
-        planted: Place::Power(Flawed { acked_early: true, ..HONEST }),
+        planted: BugSite::Power(Flawed { acked_early: true, ..HONEST }),
     },
     Bug {
         name: "the position is durable before the rows",
-        planted: Place::Power(Flawed { position_first: true, ..HONEST }),
+        planted: BugSite::Power(Flawed { position_first: true, ..HONEST }),
     },
-    Bug { name: "redb 4.1.0", planted: Place::Redb },
+    Bug { name: "redb 4.1.0", planted: BugSite::Redb },
     Bug { name: "the position is written before the rows", planted: store(Stores::PositionFirst) },
     Bug { name: "a failed commit is ignored", planted: store(Stores::ErrorIgnored) },
     Bug { name: "a commit is written in parts", planted: store(Stores::HalfWritten) },
@@ -122,18 +122,18 @@ const BUGS: &[Bug] = &[
     Bug { name: "emitted events get new ids", planted: log(Logs::NewIds) },
     Bug {
         name: "commits are not published",
-        planted: Place::Engine(Planted { unpublished: true, ..SOUND }),
+        planted: BugSite::Engine(Planted { unpublished: true, ..SOUND }),
     },
     Bug {
         name: "a row's tenant is looked for in the whole batch",
-        planted: Place::Engine(Planted {
+        planted: BugSite::Engine(Planted {
             flaws: Flaws { tenant_of_batch: true, ..HONEST_PLUGIN },
             ..SOUND
         }),
     },
     Bug {
         name: "rows are judged at the end of the batch",
-        planted: Place::Engine(Planted {
+        planted: BugSite::Engine(Planted {
             flaws: Flaws { coalesces: true, ..HONEST_PLUGIN },
             ..SOUND
         }),
@@ -155,7 +155,7 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "an epoch has no random part",
-        planted: Place::Histories(histories::Flawed { same_numbers: true, log: None }),
+        planted: BugSite::Histories(histories::Flawed { same_numbers: true, log: None }),
     },
     Bug {
         name: "a checkpoint ignores the log's incarnation",
@@ -167,19 +167,19 @@ const BUGS: &[Bug] = &[
     },
     Bug {
         name: "heartbeats are left out of an export",
-        planted: Place::Export(export::Flawed { heartbeats_left_out: true }),
+        planted: BugSite::Export(export::Flawed { heartbeats_left_out: true }),
     },
     Bug {
         name: "what is written depends on the batch",
-        planted: Place::Plugin(Flaws { batch_dependent: true, ..HONEST_PLUGIN }),
+        planted: BugSite::Plugin(Flaws { batch_dependent: true, ..HONEST_PLUGIN }),
     },
     Bug {
         name: "an instance's memory is trusted",
-        planted: Place::Plugin(Flaws { remembers: true, ..HONEST_PLUGIN }),
+        planted: BugSite::Plugin(Flaws { remembers: true, ..HONEST_PLUGIN }),
     },
     Bug {
         name: "an instance's memory is trusted from some event on",
-        planted: Place::Late(Flaws { late: Some(150), ..HONEST_PLUGIN }),
+        planted: BugSite::Late(Flaws { late: Some(150), ..HONEST_PLUGIN }),
     },
 ];
 
@@ -187,28 +187,28 @@ impl Bug {
     /// Returns the number of cases until it was found.
     fn found(&self, seed: u64) -> Result<u64> {
         let experiment: Box<dyn Fn(&mut Run<'_>)> = match &self.planted {
-            Place::Redb => return redb_4_1_0(seed),
-            Place::Power(flawed) => {
+            BugSite::Redb => return redb_4_1_0(seed),
+            BugSite::Power(flawed) => {
                 let flawed = *flawed;
                 Box::new(move |run| power::images(run, flawed))
             }
-            Place::Engine(planted) => {
+            BugSite::Engine(planted) => {
                 let planted = *planted;
                 Box::new(move |run| engine::histories(run, planted))
             }
-            Place::Histories(flawed) => {
+            BugSite::Histories(flawed) => {
                 let flawed = *flawed;
                 Box::new(move |run| histories::histories(run, flawed))
             }
-            Place::Late(flaws) => {
+            BugSite::Late(flaws) => {
                 let flaws = *flaws;
                 Box::new(move |run| late::honest_plugins(run, flaws))
             }
-            Place::Export(flawed) => {
+            BugSite::Export(flawed) => {
                 let flawed = *flawed;
                 Box::new(move |run| export::logs(run, flawed))
             }
-            Place::Plugin(flaws) => {
+            BugSite::Plugin(flaws) => {
                 let plugins = [("meter".to_owned(), replay::meter(*flaws))];
                 Box::new(move |run| replay::logs(run, &plugins))
             }

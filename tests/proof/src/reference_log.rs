@@ -23,7 +23,7 @@ const LOOKED_AT_AGAIN: u64 = 2_000;
 
 /// An event of the log, with the attributes that matter here.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct ObservedEvents {
     /// Its source.
     pub source: String,
     /// Its id.
@@ -38,10 +38,10 @@ pub struct Seen {
 
 /// All events that a server's log ever contained, including those that it has
 /// deleted.
-pub struct Mirror {
+pub struct ReferenceLog {
     log: EmbeddedLog,
     path: PathBuf,
-    events: Vec<Seen>,
+    events: Vec<ObservedEvents>,
     offsets: HashMap<(String, String), u64>,
 }
 
@@ -49,7 +49,7 @@ pub struct Mirror {
 /// dropped in a clean fold, too.
 pub type Dropped = BTreeMap<String, Vec<u64>>;
 
-impl Mirror {
+impl ReferenceLog {
     /// An empty mirror, with its file in `folder`.
     ///
     /// # Errors
@@ -101,7 +101,7 @@ impl Mirror {
     /// Keeps the event at `offset`, or compares it with what was kept.
     fn look(&mut self, offset: u64, events: &Events, index: usize) -> Result<()> {
         let event = events.get(index);
-        let seen = Seen {
+        let seen = ObservedEvents {
             source: event.source.into(),
             id: event.id.into(),
             kind: event.kind.into(),
@@ -140,7 +140,7 @@ impl Mirror {
 
     /// All events, by offset.
     #[must_use]
-    pub fn events(&self) -> &[Seen] {
+    pub fn events(&self) -> &[ObservedEvents] {
         &self.events
     }
 
@@ -306,7 +306,7 @@ pub(crate) fn compare(
         let (live, clean) = (entries(&*live)?, entries(&*clean)?);
         let differs = live.iter().zip(&clean).find(|(l, c)| l != c);
         if let Some((l, c)) = differs {
-            bail!("{name} differs from a clean fold: {} against {}", shown(l), shown(c));
+            bail!("{name} differs from a clean fold: {} against {}", describe(l), describe(c));
         }
         let (l, c) = (live.len(), clean.len());
         ensure!(l == c, "{name} has {l} entries, and a clean fold {c}");
@@ -336,7 +336,7 @@ fn entries(store: &dyn ReadStore) -> Result<Vec<Entry>> {
     Ok(all)
 }
 
-fn shown(entry: &Entry) -> String {
+fn describe(entry: &Entry) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     format!("{:?} `{}` = `{}`", entry.space, text(&entry.key), text(&entry.value))
 }
