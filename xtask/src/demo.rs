@@ -40,7 +40,7 @@ pub(crate) fn prepare(release: bool) -> Result<()> {
     shell::step("Step 1 of 2: building the example plugins for WebAssembly");
     artifacts::guests(&Workspace::load()?, &[Guests::Plugins])?;
     shell::step("Step 2 of 2: building the server (the first time takes some minutes)");
-    let mut build = shell::cargo(["build", "-p", "lantern-cli", "--bin", "lantern"]);
+    let mut build = shell::cargo(["build", "--workspace", "--bin", "lantern"]);
     if release {
         build.arg("--release");
     }

@@ -10,6 +10,8 @@
 //! | the guest's JSON: in Wasm; the same code outside of it | `calling::guest_json`, `calling::json_outside` |
 //! | rows out: a row an event, from the guest to the host | `calling::rows_out` |
 //! | overlay: rows put, and read and put, by a plugin without Wasm | `writing::overlay_put`, `writing::overlay_get_put` |
+//! | scan: ten rows of a table of which nothing is committed yet | `state::scan` |
+//! | ticks: events that each move the watermark, and nothing is due | `state::tick` |
 //! | redb: a commit of some rows in key order; of rows all over a large table | `writing::commit`, `writing::commit_scattered` |
 //! | feed: a commit's rows as text on a WebSocket | `writing::feed` |
 //!
@@ -17,6 +19,7 @@
 
 mod calling;
 mod reading;
+mod state;
 mod writing;
 
 use lantern_cli::generate::{Options, Shop};

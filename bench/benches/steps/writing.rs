@@ -29,7 +29,7 @@ fn integer(name: &str) -> FieldSpec {
     FieldSpec { name: name.into(), kind: FieldKind::Integer, ..FieldSpec::default() }
 }
 
-fn manifest() -> Manifest {
+pub(crate) fn manifest() -> Manifest {
     Manifest {
         name: "puts".into(),
         version: "1.0.0".into(),
@@ -89,7 +89,12 @@ impl Instance for Putting {
     }
 }
 
-const ROW: &[u8] = br#"{"count":17,"cents":123456}"#;
+pub(crate) const ROW: &[u8] = br#"{"count":17,"cents":123456}"#;
+
+/// The plugin that puts rows and reads none.
+pub(crate) fn putting(manifest: Manifest) -> Arc<dyn Plugin> {
+    Arc::new(Puts { manifest, gets: false })
+}
 
 fn event_list(count: u64, keys: u64) -> EventList {
     let mut events = Events::new();
