@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use lantern_core::{
-    Applied, Batch, EventRef, EventTime, Events, Host, Instance, InstantiateError, Manifest,
+    ApplyOutcome, Batch, EventRef, EventTime, Events, Host, Instance, InstantiateError, Manifest,
     Plugin, TableId, Timestamp,
 };
 use lantern_engine::{EngineConfig, EventList, FoldOptions, fold};
@@ -56,7 +56,7 @@ fn key(number: u64) -> String {
 }
 
 impl Instance for Scanning {
-    fn apply(&mut self, batch: &Batch, mut host: Box<dyn Host>, _: u64) -> Applied {
+    fn apply(&mut self, batch: &Batch, mut host: Box<dyn Host>, _: u64) -> ApplyOutcome {
         let until = (self.put + CALL_ROWS).min(self.rows);
         if self.put < until {
             for number in self.put..until {
@@ -75,7 +75,7 @@ impl Instance for Scanning {
                 done.send(()).expect("the benchmark waits");
             }
         }
-        Applied {
+        ApplyOutcome {
             host,
             result: Ok(()),
             fuel: 1,
