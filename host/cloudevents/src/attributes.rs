@@ -5,8 +5,9 @@ use std::borrow::Cow;
 
 use lantern_core::{EventRef, Events, Timestamp};
 
+use super::checks::{check_name, check_text};
 use super::error::quote;
-use super::read::{add_extension, check_name, check_text, is_full};
+use super::members::{add_extension, is_full};
 use super::{ATTRIBUTE_BYTES_MAX, EXTENSIONS_MAX, EventError, Reader};
 
 /// The attributes of one event, as the carrier gave them.

@@ -6,8 +6,8 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use lantern_core::Events;
 
+use super::checks::{check_json, check_unicode};
 use super::error::quote;
-use super::read::{check_json, check_unicode};
 use super::{Attributes, EventError, Reader, is_json};
 
 /// The prefix of attribute headers.

@@ -12,7 +12,10 @@
 
 mod attributes;
 mod binary;
+mod checks;
 mod error;
+mod json_scan;
+mod members;
 mod read;
 mod syntax;
 mod time;
@@ -20,8 +23,10 @@ mod write;
 
 pub use attributes::Attributes;
 pub use binary::percent_decode;
+pub use checks::{check_json, check_text};
 pub use error::EventError;
-pub use read::{LineError, Name, Reader, check_json, check_text};
+pub use members::Name;
+pub use read::{LineError, Reader};
 pub use syntax::json_text;
 pub use time::{TimeUnit, format_time, parse_time, read_time, time_of_number};
 pub use write::{write_event, write_exact};

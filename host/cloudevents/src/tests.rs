@@ -2,7 +2,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use lantern_core::{Event, Events, Timestamp};
 use proptest::prelude::*;
 
-use super::read::event_bytes;
+use super::checks::event_bytes;
 use super::*;
 
 const NOW: Timestamp = Timestamp(1_790_000_000_000_000);

@@ -17,13 +17,10 @@ use lantern_core::{
     KnownEvent, LogError, Offset, PartitionId, RejectedEvent, identity,
 };
 use parking_lot::Mutex;
-use rdkafka::ClientContext;
-use rdkafka::client::OAuthToken;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::message::{DeliveryResult, Message};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer};
 
+use crate::append_producer::{AppendJob, DeliveryId, ReplaceableProducer, producer};
 use crate::client::{Context, apply_properties, base};
 use crate::partitions::{PartitionTable, TopicPartition};
 use crate::recent_events;
@@ -48,58 +45,6 @@ pub(crate) struct Appender {
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
-enum AppendJob {
-    Append { events: Box<Events>, to: Option<PartitionId>, bytes: usize, done: AppendDone },
-    Delivered { delivery: DeliveryId, outcome: Result<(i32, u64), Undelivered> },
-    Tail(KafkaResult<DeduplicationWindow>),
-    Close,
-}
-
-/// Identifies a record that was sent and whose outcome is pending.
-pub(crate) struct DeliveryId {
-    call: u64,
-    index: usize,
-    identity: Option<Identity>,
-}
-
-/// The producer's context: passes delivery outcomes to the worker.
-pub(crate) struct Deliveries {
-    base: Context,
-    jobs: Sender<AppendJob>,
-}
-
-impl ClientContext for Deliveries {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        crate::client::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.base.record_error(&error, reason);
-    }
-
-    fn generate_oauth_token(
-        &self,
-        _: Option<&str>,
-    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.base.token()
-    }
-}
-
-impl ProducerContext for Deliveries {
-    type DeliveryOpaque = Box<DeliveryId>;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<DeliveryId>) {
-        let outcome = match result {
-            Ok(message) => Ok((message.partition(), u64::try_from(message.offset()).unwrap_or(0))),
-            Err((error, message)) => Err(Undelivered::new(error, message)),
-        };
-        // The receiver is closed if the log is closed.
-        let _ = self.jobs.send(AppendJob::Delivered { delivery: *delivery, outcome });
-    }
-}
-
 impl Appender {
     pub(crate) fn start(
         shared: &Arc<Shared>,
@@ -120,18 +65,19 @@ impl Appender {
         apply_properties(config, &mut client);
         client.set("enable.idempotence", "true").set("acks", "all");
         let batching = Batching::within(&shared.settings(config.ingest_topic()), false);
-        let producer = producer(&client, batching, context, &jobs)?;
-        let settings = client;
+        let producer = ReplaceableProducer {
+            client: producer(&client, batching, context, &jobs)?,
+            settings: client,
+            batching,
+            alone_at: None,
+            renewing: false,
+        };
         let bytes = Arc::new(AtomicUsize::new(0));
-        let mut worker = Worker {
+        let mut worker = AppendWorker {
             shared: Arc::clone(shared),
             table: Arc::clone(table),
             context: context.clone(),
             producer,
-            settings,
-            batching,
-            alone_at: None,
-            renewing: false,
             jobs: jobs.clone(),
             bytes: Arc::clone(&bytes),
             window: None,
@@ -184,31 +130,11 @@ impl Appender {
     }
 }
 
-/// A producer with `settings` that batches records as `batching` says.
-fn producer(
-    settings: &ClientConfig,
-    batching: Batching,
-    context: &Context,
-    jobs: &Sender<AppendJob>,
-) -> KafkaResult<ThreadedProducer<Deliveries>> {
-    let mut settings = settings.clone();
-    batching.set(&mut settings);
-    settings.create_with_context(Deliveries { base: context.clone(), jobs: jobs.clone() })
-}
-
-struct Worker {
+struct AppendWorker {
     shared: Arc<Shared>,
     table: Arc<Mutex<PartitionTable>>,
     context: Context,
-    producer: ThreadedProducer<Deliveries>,
-    settings: ClientConfig,
-    /// How the producer batches records.
-    batching: Batching,
-    /// The topic's size limit at the time when a batch was too large although no single
-    /// record was. While the topic has this limit, records are sent one by one.
-    alone_at: Option<Option<usize>>,
-    /// Whether the producer must be replaced before anything else is sent.
-    renewing: bool,
+    producer: ReplaceableProducer,
     jobs: Sender<AppendJob>,
     bytes: Arc<AtomicUsize>,
     /// The deduplication window; `None` until the topic's end has been read.
@@ -238,7 +164,7 @@ struct PendingAppend {
     done: AppendDone,
 }
 
-impl Worker {
+impl AppendWorker {
     fn run(&mut self, jobs: &Receiver<AppendJob>) {
         loop {
             match jobs.recv_timeout(TICK) {
@@ -264,7 +190,7 @@ impl Worker {
     fn job(&mut self, job: AppendJob) {
         match job {
             AppendJob::Append { .. } if self.closing => self.reject(job, &LogError::Closed),
-            AppendJob::Append { .. } if self.window.is_none() || self.renewing => {
+            AppendJob::Append { .. } if self.window.is_none() || self.producer.renewing => {
                 self.held.push_back((Instant::now(), job));
             }
             AppendJob::Append { events, to, bytes, done } => self.append(&events, to, bytes, done),
@@ -280,13 +206,13 @@ impl Worker {
         if !self.calls.is_empty() {
             return;
         }
-        let failed = self.producer.client().fatal_error().is_some();
+        let failed = self.producer.client.client().fatal_error().is_some();
         let batching = self.target_batching();
-        if failed || batching != self.batching {
-            match producer(&self.settings, batching, &self.context, &self.jobs) {
+        if failed || batching != self.producer.batching {
+            match producer(&self.producer.settings, batching, &self.context, &self.jobs) {
                 Ok(producer) => {
                     tracing::info!(failed, ?batching, "the producer was replaced");
-                    (self.producer, self.batching) = (producer, batching);
+                    (self.producer.client, self.producer.batching) = (producer, batching);
                     if failed {
                         self.window = None;
                     }
@@ -294,14 +220,14 @@ impl Worker {
                 Err(error) => return tracing::error!(%error, "no producer can be created"),
             }
         }
-        if std::mem::take(&mut self.renewing) && self.window.is_some() {
+        if std::mem::take(&mut self.producer.renewing) && self.window.is_some() {
             self.release();
         }
     }
 
     fn target_batching(&self) -> Batching {
         let settings = self.shared.settings(self.shared.config.ingest_topic());
-        let alone = self.alone_at == Some(settings.batch_bytes_max);
+        let alone = self.producer.alone_at == Some(settings.batch_bytes_max);
         Batching::within(&settings, alone)
     }
 
@@ -465,7 +391,7 @@ impl Worker {
         if let Some(topic_partition) = topic_partition {
             record = record.partition(topic_partition.partition);
         }
-        self.producer.send(record).map_err(|(error, _)| error)
+        self.producer.client.send(record).map_err(|(error, _)| error)
     }
 
     fn delivered(&mut self, delivery: &DeliveryId, outcome: Result<(i32, u64), Undelivered>) {
@@ -502,12 +428,13 @@ impl Worker {
     fn failure(&mut self, undelivered: &Undelivered) -> RecordFailure {
         let topic = self.shared.config.ingest_topic();
         let settings = self.shared.settings(topic);
-        let failure = verdict(undelivered, topic, &settings, self.batching);
+        let failure = verdict(undelivered, topic, &settings, self.producer.batching);
         match &failure {
             // The record is certainly not in the topic, so the window stays valid.
             RecordFailure::Rejected(_) => {}
             RecordFailure::Together => {
-                (self.alone_at, self.renewing) = (Some(settings.batch_bytes_max), true);
+                (self.producer.alone_at, self.producer.renewing) =
+                    (Some(settings.batch_bytes_max), true);
             }
             RecordFailure::Unavailable(why)
                 if self.window.as_ref().is_some_and(DeduplicationWindow::is_on) =>

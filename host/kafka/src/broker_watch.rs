@@ -14,7 +14,7 @@ use crate::client::{ANSWER, Context, is_gone};
 use crate::partitions::TopicPartition;
 use crate::shared::{Partition, Shared};
 use crate::topic_settings::SettingsClient;
-use crate::{topic_ids, topics};
+use crate::{librdkafka, topics};
 
 /// The least time between two queries of bounds that readers requested.
 const LEAST: Duration = Duration::from_millis(50);
@@ -65,7 +65,7 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>, settings: Option<&Sett
 
 /// Queries the ids of the topics, and notes those that were recreated.
 fn identify(shared: &Shared, consumer: &BaseConsumer<Context>) {
-    for (topic, id) in topic_ids::topic_ids(consumer, &shared.config.topics) {
+    for (topic, id) in librdkafka::topic_ids(consumer, &shared.config.topics) {
         let id: Arc<str> = id.into();
         let its = shared.parts.iter().filter(|part| *part.topic_partition.topic == *topic);
         let recreated: Vec<&Partition> =

@@ -22,7 +22,7 @@ use crate::client::{ANSWER, Context, apply_properties, base, consumer, poll_for_
 use crate::config::KafkaConfig;
 use crate::partitions::TopicPartition;
 use crate::shared::Shared;
-use crate::{record_decoding, record_encoding, topics};
+use crate::{record, record_decoding, record_encoding, topics};
 
 /// How long the broker may take to store the copies of one call.
 const STEP: Duration = Duration::from_secs(15);
@@ -215,7 +215,7 @@ fn name_of(
     message: &impl Message<Headers = BorrowedHeaders>,
 ) -> Option<DeadLetterName> {
     let headers = message.headers();
-    let text = |name: &str| std::str::from_utf8(record_decoding::last(&headers, name)?).ok();
+    let text = |name: &str| std::str::from_utf8(record::last(&headers, name)?).ok();
     let part = shared.part_at(text("lantern_topic")?, text("lantern_partition")?.parse().ok()?)?;
     Some(DeadLetterName {
         projection: text("lantern_projection")?.to_owned(),

@@ -10,26 +10,30 @@
 //! the shards' state files are authoritative. No other crate uses the Kafka client.
 
 mod append;
+mod append_producer;
 mod broker_watch;
 mod client;
 mod config;
 mod dead_letters;
 mod emit;
 mod groups;
+mod librdkafka;
 mod log;
 mod mapping;
+mod open_error;
 mod panic_guard;
 mod partitions;
 mod read_buffer;
 mod reader;
 mod recent_events;
+mod record;
 mod record_decoding;
 mod record_encoding;
 mod shared;
-mod topic_ids;
 mod topic_settings;
 mod topics;
 
 pub use config::{ConfigError, KafkaConfig, KeyOf, Properties};
-pub use log::{KafkaLog, OpenError};
+pub use log::KafkaLog;
 pub use mapping::{Mapping, TimeUnit};
+pub use open_error::OpenError;

@@ -2,7 +2,7 @@
 //! other ports.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -18,14 +18,14 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use sha2::{Digest, Sha256};
-use thiserror::Error;
 
 use crate::append::Appender;
 use crate::client::{ANSWER, ClientReport, Context, consumer};
-use crate::config::{ConfigError, KafkaConfig};
+use crate::config::KafkaConfig;
 use crate::dead_letters::DeadLetterWriter;
 use crate::emit::Emitter;
 use crate::groups::GroupOffsets;
+use crate::open_error::OpenError;
 use crate::partitions::PartitionTable;
 use crate::shared::Shared;
 use crate::topic_settings::SettingsClient;
@@ -37,34 +37,6 @@ const FIRST_BOUNDS: Duration = Duration::from_secs(5);
 const FAULTS: Duration = Duration::from_millis(100);
 /// The least prefetch memory of one cursor for one partition, in bytes.
 const PREFETCH_LEAST: usize = 256 << 10;
-
-/// Why the log cannot be opened.
-#[derive(Clone, Debug, Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// A setting cannot be used.
-    #[error("in section `log.kafka`: {0}")]
-    Setting(#[from] ConfigError),
-    /// The file that numbers the partitions cannot be read or written.
-    #[error("`{}`: {reason}", path.display())]
-    Data {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// The broker cannot be reached, or refused a request.
-    #[error("Kafka at `{servers}` cannot be used: {reason}")]
-    Kafka {
-        /// The configured brokers.
-        servers: String,
-        /// The reason.
-        reason: String,
-    },
-    /// The topics are missing, or are not those that the data folder was created with.
-    #[error("{0}")]
-    Other(String),
-}
 
 /// A log on Kafka topics. Dropping it closes it as [`CloseLog::close`] does.
 pub struct KafkaLog {

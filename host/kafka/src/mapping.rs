@@ -12,7 +12,7 @@ use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::record_decoding::{RawRecord, without_mark};
+use crate::record::{RawRecord, without_mark};
 
 /// The attributes that a mapping gives, in the order of [`CompiledMapping::sources`].
 const ATTRIBUTES: [&str; 7] = ["type", "subject", "id", "source", "tenant", "time", "dataschema"];

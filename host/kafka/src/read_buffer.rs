@@ -5,10 +5,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use lantern_core::{Chunk, Offset, TypeFilter};
+use lantern_core::{Chunk, Events, Offset, TypeFilter};
 
 /// Memory that a chunk takes in addition to its events, in bytes.
-const PIECE_BYTES: usize = 2_048;
+const CHUNK_BYTES: usize = 2_048;
+/// The largest chunk whose memory is used again, in bytes.
+const SPARE_BYTES_MAX: usize = 2 << 20;
 
 /// The chunks of a partition that a cursor holds.
 #[derive(Default)]
@@ -33,6 +35,9 @@ pub(crate) struct ReadBuffer {
     read_to: u64,
     /// When a reader last used the buffer.
     pub(crate) used: Option<Instant>,
+    /// Columns of an evicted chunk, empty, for the next chunk: fresh memory costs more to
+    /// get than to fill.
+    spare: Option<Events>,
 }
 
 struct BufferedChunk {
@@ -104,7 +109,7 @@ impl ReadBuffer {
 
     /// Adds a chunk that the cursor has read. Afterwards all offsets up to `end` are known.
     pub(crate) fn push(&mut self, chunk: Chunk, end: u64, limit: usize) {
-        let bytes = chunk.events.bytes() + PIECE_BYTES;
+        let bytes = chunk.events.bytes() + CHUNK_BYTES;
         self.chunks.push_back(BufferedChunk { chunk: Arc::new(chunk), end, bytes });
         self.bytes += bytes;
         self.next = end;
@@ -133,9 +138,25 @@ impl ReadBuffer {
         {
             self.base = first.end;
             self.bytes -= first.bytes;
-            self.chunks.pop_front();
+            self.recycle();
         }
         self.full = self.ahead() >= limit;
+    }
+
+    /// Evicts the oldest chunk, and keeps its memory if no reader still has it.
+    fn recycle(&mut self) {
+        if let Some(BufferedChunk { chunk, bytes, .. }) = self.chunks.pop_front()
+            && bytes <= SPARE_BYTES_MAX
+            && let Ok(mut chunk) = Arc::try_unwrap(chunk)
+        {
+            chunk.events.clear();
+            self.spare = Some(chunk.events);
+        }
+    }
+
+    /// Memory for the next chunk, without events.
+    pub(crate) fn take_spare(&mut self) -> Events {
+        self.spare.take().unwrap_or_default()
     }
 
     /// The bytes of chunks that no reader has requested yet.
@@ -158,7 +179,7 @@ impl ReadBuffer {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use lantern_core::{EventRef, Events, Offsets, PartitionId};
+    use lantern_core::{EventRef, Offsets, PartitionId};
 
     use super::*;
 

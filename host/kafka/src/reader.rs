@@ -6,14 +6,14 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use lantern_core::{AHEAD_MAX_US, Chunk, Events, Offset, Offsets, Timestamp, UNREADABLE_TYPE};
-use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use crate::client::{Context, append_time, is_gone, time_of};
-use crate::record_decoding::{DecodedRecord, Decoder, RawRecord};
+use crate::librdkafka::{Record, RecordQueue};
+use crate::record::RawRecord;
+use crate::record_decoding::{DecodedRecord, Decoder};
 use crate::shared::{Partition, Shared};
 
 /// The most records read from one partition before it is the next one's turn.
@@ -61,7 +61,7 @@ struct Cursor {
 /// One partition of a cursor.
 #[derive(Default)]
 struct CursorAssignment {
-    queue: Option<PartitionQueue<Context>>,
+    queue: Option<RecordQueue>,
     assigned: bool,
     events: Events,
     offsets: Vec<u64>,
@@ -79,6 +79,14 @@ struct CursorAssignment {
 }
 
 impl CursorAssignment {
+    /// Drops the records that were read, or taken from the queue, but not passed on.
+    fn clear(&mut self) {
+        self.events.clear();
+        self.offsets.clear();
+        self.appended.clear();
+        self.queue.iter_mut().for_each(RecordQueue::clear);
+    }
+
     /// Notes that a record arrived.
     fn record_activity(&mut self, now: Instant) {
         (self.moved, self.replaced) = (Some(now), 0);
@@ -198,22 +206,17 @@ impl Cursor {
         let offset = KafkaOffset::Offset(i64::try_from(from).unwrap_or(i64::MAX));
         let (topic, partition) = (&*part.topic_partition.topic, part.topic_partition.partition);
         let assignment = &mut self.assignments[number];
-        assignment.events = Events::new();
-        assignment.offsets.clear();
-        assignment.appended.clear();
+        assignment.clear();
         (assignment.next, assignment.confirming, assignment.moved) =
             (from, None, Some(Instant::now()));
         if assignment.assigned {
             return self.consumer.seek(topic, partition, offset, SEEK);
         }
         if assignment.queue.is_none() {
-            let mut queue = self
-                .consumer
-                .split_partition_queue(topic, partition)
-                .ok_or(KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownPartition))?;
             let signal = Arc::clone(&self.shared.cursors[self.number]);
-            queue.set_nonempty_callback(move || signal.raise());
-            assignment.queue = Some(queue);
+            let queue = RecordQueue::new(&self.consumer, topic, partition, move || signal.raise());
+            let unknown = KafkaError::MessageConsumption(RDKafkaErrorCode::UnknownPartition);
+            assignment.queue = Some(queue.ok_or(unknown)?);
         }
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(topic, partition, offset)?;
@@ -228,9 +231,7 @@ impl Cursor {
         if !std::mem::take(&mut assignment.assigned) {
             return;
         }
-        assignment.events = Events::new();
-        assignment.offsets.clear();
-        assignment.appended.clear();
+        assignment.clear();
         let mut list = TopicPartitionList::new();
         list.add_partition(&part.topic_partition.topic, part.topic_partition.partition);
         if let Err(error) = self.consumer.incremental_unassign(&list) {
@@ -240,37 +241,47 @@ impl Cursor {
 
     /// Reads the records that have arrived.
     fn take(&mut self, part: &Partition, number: usize) -> TurnResult {
+        let Some(mut queue) = self.assignments[number].queue.take() else {
+            return TurnResult::Empty;
+        };
+        let result = self.take_from(&mut queue, part, number);
+        self.assignments[number].queue = Some(queue);
+        result
+    }
+
+    fn take_from(
+        &mut self,
+        queue: &mut RecordQueue,
+        part: &Partition,
+        number: usize,
+    ) -> TurnResult {
         for _ in 0..RECORDS_TURN {
+            let Some(record) = queue.take() else { return TurnResult::Empty };
+            match record.error() {
+                None => {}
+                Some(RDKafkaErrorCode::PartitionEOF) => return TurnResult::End,
+                Some(code) => return TurnResult::Fault(KafkaError::MessageConsumption(code)),
+            }
+            let offset = u64::try_from(record.offset()).unwrap_or(0);
             let assignment = &mut self.assignments[number];
-            let Some(queue) = &assignment.queue else { return TurnResult::Empty };
-            let message = match queue.poll(Duration::ZERO) {
-                None => return TurnResult::Empty,
-                Some(Err(KafkaError::PartitionEOF(_))) => return TurnResult::End,
-                Some(Err(error)) => return TurnResult::Fault(error),
-                Some(Ok(message)) => message,
-            };
-            let offset = u64::try_from(message.offset()).unwrap_or(0);
             if offset < assignment.next {
                 // A compressed batch can begin before the requested offset.
                 continue;
             }
-            let appended = append_time(message.timestamp());
-            let mut decoded =
-                decode(&mut self.decoder, part, offset, &message, &mut assignment.events);
-            let again = (decoded == DecodedRecord::Full).then(|| message.detach());
-            drop(message);
-            if let Some(message) = again {
+            let decoder = &mut self.decoder;
+            let mut decoded = decode(decoder, part, offset, &record, &mut assignment.events);
+            if decoded == DecodedRecord::Full {
                 // The chunk has no room for another event type: this record begins the next.
                 self.finish_chunk(part, number, true);
-                let assignment = &mut self.assignments[number];
-                decoded = decode(&mut self.decoder, part, offset, &message, &mut assignment.events);
+                let events = &mut self.assignments[number].events;
+                decoded = decode(&mut self.decoder, part, offset, &record, events);
             }
             let assignment = &mut self.assignments[number];
             assignment.next = offset + 1;
             // A record without a value leaves a gap, as if it had been compacted away.
             if decoded != DecodedRecord::Tombstone {
                 assignment.offsets.push(offset);
-                assignment.appended.push(appended);
+                assignment.appended.push(append_time(record.time()));
             }
             let many = assignment.offsets.len() >= self.shared.config.chunk_events_max as usize;
             if (many || assignment.events.bytes() >= self.chunk_bytes)
@@ -311,6 +322,7 @@ impl Cursor {
         let wanted = buffer.open && buffer.requested.is_none();
         if wanted {
             buffer.push(chunk, next, limit);
+            self.assignments[number].events = buffer.take_spare();
         }
         let full = !wanted || buffer.full;
         drop(state);
@@ -373,6 +385,8 @@ impl Cursor {
 
     fn confirm(&mut self, part: &Partition, number: usize, end: u64) {
         let assignment = &mut self.assignments[number];
+        // An end that was reported before the seek confirms nothing.
+        assignment.queue.iter_mut().for_each(RecordQueue::clear);
         let offset = KafkaOffset::Offset(i64::try_from(assignment.next).unwrap_or(i64::MAX));
         match self.consumer.seek(
             &part.topic_partition.topic,
@@ -432,11 +446,19 @@ fn decode(
     decoder: &mut Decoder,
     part: &Partition,
     offset: u64,
-    message: &impl Records,
+    record: &Record<'_>,
     events: &mut Events,
 ) -> DecodedRecord {
-    let mut decoded = DecodedRecord::Full;
-    message.with(part, offset, &mut |raw| decoded = decoder.read(raw, events));
+    let raw = RawRecord {
+        topic: &part.topic_partition.topic,
+        partition: part.topic_partition.partition,
+        offset,
+        time: time_of(record.time()),
+        key: record.key(),
+        payload: record.payload(),
+        headers: &record.headers(),
+    };
+    let decoded = decoder.read(&raw, events);
     match &decoded {
         DecodedRecord::Unreadable(reason) => {
             metrics::counter!("lantern_log_unreadable_total").increment(1);
@@ -455,40 +477,6 @@ fn decode(
         }
     }
     decoded
-}
-
-/// A message of the library, borrowed or owned.
-trait Records {
-    fn with(&self, part: &Partition, offset: u64, read: &mut dyn FnMut(&RawRecord<'_>));
-}
-
-impl Records for BorrowedMessage<'_> {
-    fn with(&self, part: &Partition, offset: u64, read: &mut dyn FnMut(&RawRecord<'_>)) {
-        read(&RawRecord {
-            topic: &part.topic_partition.topic,
-            partition: part.topic_partition.partition,
-            offset,
-            time: time_of(self.timestamp()),
-            key: self.key(),
-            payload: self.payload(),
-            headers: &self.headers(),
-        });
-    }
-}
-
-impl Records for rdkafka::message::OwnedMessage {
-    fn with(&self, part: &Partition, offset: u64, read: &mut dyn FnMut(&RawRecord<'_>)) {
-        let headers = self.headers().map(rdkafka::message::OwnedHeaders::as_borrowed);
-        read(&RawRecord {
-            topic: &part.topic_partition.topic,
-            partition: part.topic_partition.partition,
-            offset,
-            time: time_of(self.timestamp()),
-            key: self.key(),
-            payload: self.payload(),
-            headers: &headers,
-        });
-    }
 }
 
 /// The highest event time that is not too far ahead of the event's append time. If the

@@ -10,7 +10,8 @@ use rdkafka::message::Message;
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
 use crate::client::{ANSWER, Context, consumer_with, time_of};
-use crate::record_decoding::{DecodedRecord, Decoder, RawRecord};
+use crate::record::RawRecord;
+use crate::record_decoding::{DecodedRecord, Decoder};
 use crate::shared::Shared;
 use crate::topics;
 

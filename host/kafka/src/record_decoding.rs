@@ -18,12 +18,11 @@ use lantern_core::{
     EventRef, Events, HEARTBEAT_TYPE, HOST_SOURCE, Timestamp, UNREADABLE_KIND, UNREADABLE_REASON,
     UNREADABLE_TYPE, has_emitted_form, is_host_type,
 };
-use rdkafka::message::{BorrowedHeaders, Headers};
 use serde::Deserialize;
 
 use crate::config::KafkaConfig;
 use crate::mapping::CompiledMapping;
-use crate::panic_guard;
+use crate::record::{RawRecord, not_text, without_mark};
 
 /// The prefix of attribute headers.
 const PREFIX: &str = "ce_";
@@ -41,86 +40,6 @@ const ANY_STRUCTURED: &str = "application/cloudevents";
 const KEY_BYTES_MAX: usize = 4_096;
 /// The extension attribute that holds an unreadable record's key.
 pub(crate) const UNREADABLE_KEY: &str = "kafkakey";
-
-/// A record as it is in its topic.
-#[derive(Clone, Copy)]
-pub(crate) struct RawRecord<'a> {
-    pub(crate) topic: &'a str,
-    pub(crate) partition: i32,
-    pub(crate) offset: u64,
-    /// The record's own timestamp; 1970 if it has none.
-    pub(crate) time: Timestamp,
-    pub(crate) key: Option<&'a [u8]>,
-    pub(crate) payload: Option<&'a [u8]>,
-    pub(crate) headers: &'a dyn Header,
-}
-
-/// The headers of a record, by index.
-pub(crate) trait Header {
-    /// How many there are.
-    fn count(&self) -> usize;
-
-    /// Name and value of header `index`; `None` if the name is not UTF-8.
-    fn at(&self, index: usize) -> Option<(&str, Option<&[u8]>)>;
-}
-
-impl Header for Option<&BorrowedHeaders> {
-    fn count(&self) -> usize {
-        self.map_or(0, Headers::count)
-    }
-
-    fn at(&self, index: usize) -> Option<(&str, Option<&[u8]>)> {
-        let headers = (*self)?;
-        // The client library panics if the name is not UTF-8, and anyone who may write
-        // to the topic can write such a name.
-        let header = panic_guard::catch(|| headers.get(index))?;
-        Some((header.key, header.value))
-    }
-}
-
-#[cfg(test)]
-impl Header for Vec<(&str, Option<&[u8]>)> {
-    fn count(&self) -> usize {
-        self.len()
-    }
-
-    fn at(&self, index: usize) -> Option<(&str, Option<&[u8]>)> {
-        Some(self[index])
-    }
-}
-
-fn all(headers: &dyn Header) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
-    (0..headers.count()).filter_map(move |index| headers.at(index))
-}
-
-/// The value of the last header of this name. In Kafka the last one counts.
-pub(crate) fn last<'a>(headers: &'a dyn Header, name: &str) -> Option<&'a [u8]> {
-    all(headers).filter(|(known, _)| *known == name).last().and_then(|(_, value)| value)
-}
-
-/// `json` without its byte order mark, which is not part of the text.
-pub(crate) fn without_mark(json: &[u8]) -> &[u8] {
-    json.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(json)
-}
-
-impl<'a> RawRecord<'a> {
-    fn all(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> + use<'a> {
-        all(self.headers)
-    }
-
-    /// The text of the last header of this name. In Kafka the last one counts.
-    ///
-    /// # Errors
-    /// [`EventError::Header`] if it is not text.
-    pub(crate) fn header(&self, name: &str) -> Result<Option<&'a str>, EventError> {
-        last(self.headers, name).map(|value| text(name, value)).transpose()
-    }
-
-    /// The key, if it is text.
-    pub(crate) fn key_text(&self) -> Option<&'a str> {
-        self.key.and_then(|key| std::str::from_utf8(key).ok())
-    }
-}
 
 /// The result of decoding a record.
 #[derive(Debug, PartialEq, Eq)]
@@ -334,15 +253,6 @@ fn unreadable(raw: &RawRecord<'_>, reason: &str, kind: &str, into: &mut Events) 
         data: raw.payload.unwrap_or_default(),
         ..EventRef::default()
     })
-}
-
-fn text<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, EventError> {
-    std::str::from_utf8(value).map_err(|_| not_text(name, value))
-}
-
-fn not_text(name: &str, value: &[u8]) -> EventError {
-    let short = |text: &str| text.chars().take(80).flat_map(char::escape_default).collect();
-    EventError::Header { name: short(name), value: short(&String::from_utf8_lossy(value)) }
 }
 
 fn starts_with(media: &str, front: &str) -> bool {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::mapping::{Mapping, TimeUnit};
+use crate::record::Header;
 
 type Pairs<'a> = &'a [(&'a str, Option<&'a [u8]>)];
 

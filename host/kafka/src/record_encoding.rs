@@ -80,7 +80,8 @@ mod tests {
 
     use super::*;
     use crate::config::KafkaConfig;
-    use crate::record_decoding::{DecodedRecord, Decoder, RawRecord};
+    use crate::record::RawRecord;
+    use crate::record_decoding::{DecodedRecord, Decoder};
 
     fn written_and_read(event: &Event) -> Event {
         let headers = headers(&event.as_ref(), &[("note", "1")]);

@@ -15,7 +15,7 @@ use rdkafka::message::{BorrowedHeaders, Headers, Message};
 
 use crate::client::{ANSWER, Context, apply_properties, base, shows_tokens};
 use crate::config::KafkaConfig;
-use crate::record_decoding::last;
+use crate::record::last;
 use crate::record_encoding;
 use crate::topics::block_on;
 

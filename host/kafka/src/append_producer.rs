@@ -1,0 +1,92 @@
+//! The producer of appends, and what it reports.
+
+use std::sync::mpsc::Sender;
+
+use lantern_core::{AppendDone, DeduplicationWindow, Events, Identity, PartitionId};
+use rdkafka::ClientContext;
+use rdkafka::client::OAuthToken;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::{DeliveryResult, Message};
+use rdkafka::producer::{ProducerContext, ThreadedProducer};
+
+use crate::client::Context;
+use crate::topic_settings::{Batching, Undelivered};
+
+/// Work for the append thread.
+pub(crate) enum AppendJob {
+    Append { events: Box<Events>, to: Option<PartitionId>, bytes: usize, done: AppendDone },
+    Delivered { delivery: DeliveryId, outcome: Result<(i32, u64), Undelivered> },
+    Tail(KafkaResult<DeduplicationWindow>),
+    Close,
+}
+
+/// Identifies a record that was sent and whose outcome is pending.
+pub(crate) struct DeliveryId {
+    pub(crate) call: u64,
+    pub(crate) index: usize,
+    pub(crate) identity: Option<Identity>,
+}
+
+/// The producer's context: passes delivery outcomes to the worker.
+pub(crate) struct Deliveries {
+    base: Context,
+    jobs: Sender<AppendJob>,
+}
+
+impl ClientContext for Deliveries {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        crate::client::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.base.record_error(&error, reason);
+    }
+
+    fn generate_oauth_token(
+        &self,
+        _: Option<&str>,
+    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.base.token()
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<DeliveryId>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, delivery: Box<DeliveryId>) {
+        let outcome = match result {
+            Ok(message) => Ok((message.partition(), u64::try_from(message.offset()).unwrap_or(0))),
+            Err((error, message)) => Err(Undelivered::new(error, message)),
+        };
+        // The receiver is closed if the log is closed.
+        let _ = self.jobs.send(AppendJob::Delivered { delivery: *delivery, outcome });
+    }
+}
+
+/// The producer, and when it must be replaced.
+pub(crate) struct ReplaceableProducer {
+    pub(crate) client: ThreadedProducer<Deliveries>,
+    pub(crate) settings: ClientConfig,
+    /// How it batches records.
+    pub(crate) batching: Batching,
+    /// The topic's size limit at the time when a batch was too large although no single
+    /// record was. While the topic has this limit, records are sent one by one.
+    pub(crate) alone_at: Option<Option<usize>>,
+    /// Whether it must be replaced before anything else is sent.
+    pub(crate) renewing: bool,
+}
+
+/// A producer with `settings` that batches records as `batching` says.
+pub(crate) fn producer(
+    settings: &ClientConfig,
+    batching: Batching,
+    context: &Context,
+    jobs: &Sender<AppendJob>,
+) -> KafkaResult<ThreadedProducer<Deliveries>> {
+    let mut settings = settings.clone();
+    batching.set(&mut settings);
+    settings.create_with_context(Deliveries { base: context.clone(), jobs: jobs.clone() })
+}
