@@ -45,7 +45,7 @@ struct Arguments {
 enum What {
     /// Count and sum per tenant and minute, and revenue per product, from the
     /// embedded log, next to a plain Rust fold of the same events.
-    W1(Options),
+    W1(w1::W1Options),
     /// The same from a topic with four partitions of a real Kafka broker, next
     /// to a plain fold with librdkafka.
     W1Kafka(w1_kafka::KafkaOptions),

@@ -1,12 +1,15 @@
 //! W1: 5 million shop events; count and sum per tenant and minute, revenue per
 //! product; state durable, result exact.
 
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lantern_cli::generate::{Options as ShopOptions, Shop};
 use lantern_core::{KeyRange, Log, View};
 use lantern_engine::EngineConfig;
+use serde::Deserialize;
 
 use crate::Options;
 use crate::folding::{self, Fold, Folding, Prepared, print};
@@ -25,18 +28,65 @@ pub(crate) enum Phase {
     Native,
 }
 
+/// The options of the benchmark.
+#[derive(Clone, clap::Args)]
+pub(crate) struct W1Options {
+    #[command(flatten)]
+    common: Options,
+    /// The program `bench/simd`: the plain fold with a SIMD parser. It is measured only if
+    /// this is given.
+    #[arg(long)]
+    simd: Option<PathBuf>,
+}
+
+/// What the plain fold with a SIMD parser prints.
+#[derive(Deserialize)]
+struct SimdFold {
+    wall_s: f64,
+    cpu_s: f64,
+    exact: bool,
+}
+
 /// Runs both sides in turn and prints medians.
-pub(crate) fn run(options: &Options) -> Result<()> {
+pub(crate) fn run(options: &W1Options) -> Result<()> {
+    let W1Options { common: options, simd } = options;
     spawn_prepare(options)?;
     let (mut folds, mut rebuilds, mut natives) = (Vec::new(), Vec::new(), Vec::new());
+    let mut simds = Vec::new();
     for round in 0..options.rounds.max(1) {
         eprintln!("round {} of {}", round + 1, options.rounds.max(1));
         folds.push(measured(Phase::Fold, options)?);
         rebuilds.push(measured(Phase::Rebuild, options)?);
         natives.push(measured(Phase::Native, options)?);
+        if let Some(program) = simd {
+            simds.push(simd_fold(program, options)?);
+        }
     }
-    let result = report::sides("w1", options, &folds, &rebuilds, &natives);
+    let mut result = report::sides("w1", options, &folds, &rebuilds, &natives);
+    if !simds.is_empty() {
+        let of = |pick: fn(&SimdFold) -> f64| report::median(simds.iter().map(pick).collect());
+        let cpu = of(|fold| fold.cpu_s) / options.events as f64 * 1e6;
+        let ratio = result["cpu_s_per_million"].as_f64().map(|own| own / cpu);
+        let more = serde_json::json!({
+            "simd_cpu_s_per_million": cpu,
+            "simd_events_per_s": options.events as f64 / of(|fold| fold.wall_s),
+            "simd_ratio": ratio,
+        });
+        report::merge(&mut result, more);
+        ensure!(simds.iter().all(|fold| fold.exact), "the SIMD parser found other rows");
+    }
     report::print_result(options, &result)
+}
+
+/// Runs the plain fold with a SIMD parser.
+fn simd_fold(program: &Path, options: &Options) -> Result<SimdFold> {
+    let output = Command::new(program)
+        .arg(prepared(options).lines())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| program.display().to_string())?;
+    ensure!(output.status.success(), "the fold with a SIMD parser failed: {}", output.status);
+    Ok(serde_json::from_slice(&output.stdout)?)
 }
 
 /// Runs one phase in this process, and prints what it measured.

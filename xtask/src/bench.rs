@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: builds for release and measures.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
@@ -19,7 +20,9 @@ pub(crate) fn run(what: &str, mut args: Vec<String>) -> Result<()> {
         return steps(&args);
     }
     let mut bench = built(what)?;
-    if what == "w1-kafka" {
+    if what == "w1" {
+        bench.arg("--simd").arg(simd()?);
+    } else if what == "w1-kafka" {
         kafka::fetch()?;
         bench.arg("--libs").arg(kafka::libs());
     }
@@ -42,6 +45,16 @@ fn steps(args: &[String]) -> Result<()> {
     let mut cargo = shell::cargo(["bench", "-p", "lantern-bench", "--bench", "steps", "--"]);
     cargo.env("LANTERN_GUESTS", Guests::Others.folder());
     shell::run(cargo.args(args))
+}
+
+/// Builds the fold with a SIMD parser, which is no member of the workspace.
+fn simd() -> Result<PathBuf> {
+    shell::step("Building the fold with a SIMD parser");
+    let target = shell::target_dir().join("simd");
+    let mut cargo = shell::cargo(["build", "--release", "--locked", "--manifest-path"]);
+    cargo.arg("bench/simd/Cargo.toml").arg("--target-dir").arg(&target);
+    shell::run(&mut cargo)?;
+    Ok(target.join("release/lantern-bench-simd"))
 }
 
 /// The benchmarks, built, about to run `what`.
