@@ -1,4 +1,4 @@
-//! The plain Rust fold of W1 with a SIMD parser (`simd-json`) instead of `serde_json`.
+//! The plain Rust fold of W1 with a SIMD parser (`sonic-rs`) instead of `serde_json`.
 //! Folds the lines of the file that its argument names, and prints what that took as JSON.
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ use anyhow::{Context, Result};
 use native::{Data, Tables};
 use serde::Deserialize;
 
+#[allow(dead_code, reason = "the same file is the fold with `serde_json`")]
 #[path = "../../src/native.rs"]
 mod native;
 
@@ -33,7 +34,7 @@ fn main() -> Result<()> {
     let tables = fold(&path, u64::MAX, fold_line)?;
     let (wall_s, cpu_s) = (started.elapsed().as_secs_f64(), cpu.elapsed().as_secs_f64());
     let checked = fold(&path, CHECKED_LINES, fold_line)?;
-    let expected = fold(&path, CHECKED_LINES, |line, tables| native::fold_line(line, tables))?;
+    let expected = fold(&path, CHECKED_LINES, native::fold_line)?;
     let exact = !tables.product.is_empty() && checked == expected;
     println!("{}", serde_json::json!({ "wall_s": wall_s, "cpu_s": cpu_s, "exact": exact }));
     Ok(())
@@ -43,7 +44,7 @@ fn main() -> Result<()> {
 fn fold(
     path: &Path,
     most: u64,
-    fold_line: impl Fn(&mut [u8], &mut Tables) -> Result<()>,
+    fold_line: impl Fn(&[u8], &mut Tables) -> Result<()>,
 ) -> Result<Tables> {
     let mut tables = Tables::default();
     let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
@@ -53,13 +54,13 @@ fn fold(
         if reader.read_until(b'\n', &mut line)? == 0 {
             break;
         }
-        fold_line(&mut line, &mut tables)?;
+        fold_line(&line, &mut tables)?;
     }
     Ok(tables)
 }
 
-fn fold_line(line: &mut [u8], tables: &mut Tables) -> Result<()> {
-    let event: Line<'_> = simd_json::serde::from_slice(line)?;
+fn fold_line(line: &[u8], tables: &mut Tables) -> Result<()> {
+    let event: Line<'_> = sonic_rs::from_slice(line)?;
     native::fold_event(event.kind, event.time, event.tenant, &event.data, tables);
     Ok(())
 }
