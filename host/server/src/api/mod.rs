@@ -1,5 +1,6 @@
 //! The HTTP API: one module per resource, and the code that they share.
 
+mod append_result;
 mod conditional;
 mod connection;
 mod cors;

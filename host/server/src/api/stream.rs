@@ -12,8 +12,8 @@ use lantern_core::{Appended, Events, LogError};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::append_result::{AppendQuery, INLINE_BYTES_MAX, count, json_of};
 use super::encoding::broken;
-use super::ingest::{AppendQuery, INLINE_BYTES_MAX, count, json_of};
 use super::{Shared, export_attributes, now};
 use crate::cloudevents::{EventError, LineError, Reader};
 use crate::problem::Problem;

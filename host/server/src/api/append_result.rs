@@ -1,0 +1,59 @@
+//! The options and the result of an append, for single bodies and streams.
+
+use lantern_api::{AppendResult, OffsetRange};
+use lantern_core::Appended;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::IntoParams;
+
+/// Batches of up to this many bytes are parsed on the thread of the request; larger
+/// ones would delay other requests on the same thread.
+pub(super) const INLINE_BYTES_MAX: usize = 32 << 10;
+
+/// Options for an append.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct AppendQuery {
+    /// Whether valid events are appended if others are invalid.
+    pub(crate) partial: bool,
+    /// Whether the events were exported from another log with `types=*` and are
+    /// appended exactly as they were: including host events and append times. Only for
+    /// NDJSON, and only into an empty log with the same number of partitions, before
+    /// there is a projection.
+    pub(crate) exact: bool,
+}
+
+/// Adds an append to `result` and to the metrics: events that a stream appended before
+/// it stops count as well.
+pub(super) fn count(result: &mut AppendResult, appended: &Appended) {
+    let (before, duplicates, differing) = (result.appended, result.duplicates, result.differs);
+    add(result, appended);
+    metrics::counter!("lantern_ingest_appended_total").increment(result.appended - before);
+    metrics::counter!("lantern_ingest_duplicates_total").increment(result.duplicates - duplicates);
+    metrics::counter!("lantern_ingest_differing_duplicates_total")
+        .increment(result.differs - differing);
+}
+
+fn add(result: &mut AppendResult, appended: &Appended) {
+    for event in &appended.events {
+        if event.duplicate {
+            result.duplicates += 1;
+            result.differs += u64::from(event.differs);
+            continue;
+        }
+        result.appended += 1;
+        let offset = event.offset.0;
+        let range = result
+            .partitions
+            .entry(event.partition.0)
+            .or_insert(OffsetRange { first: offset, last: offset });
+        range.first = range.first.min(offset);
+        range.last = range.last.max(offset);
+    }
+}
+
+/// A value as a member of a problem.
+pub(super) fn json_of(value: &impl Serialize) -> Value {
+    serde_json::to_value(value).expect("plain structs always encode")
+}
