@@ -7,7 +7,6 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use lantern_api::{AppendResult, AppendedLocation, EventRejection};
 use lantern_core::{Appended, AppendedEvent, Events};
-use serde_json::Value;
 
 use super::append_result::{AppendQuery, INLINE_BYTES_MAX, count, json_of};
 use super::params::{FullBody, Params, body, essence};
