@@ -10,9 +10,9 @@ use serde_json::Value;
 /// is set, as `cargo xtask docs` does.
 fn check(file: &str, made: &Value) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(file);
-    let text = serde_json::to_string_pretty(made).unwrap() + "\n";
+    let text = serde_json::to_string_pretty(made).expect("JSON always encodes") + "\n";
     if std::env::var_os("LANTERN_WRITE_SCHEMA").is_some() {
-        std::fs::write(&path, &text).unwrap();
+        std::fs::write(&path, &text).expect("the folder `docs` can be written");
     }
     let stored = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(stored == text, "docs/{file} is out of date; run `cargo xtask docs`");
