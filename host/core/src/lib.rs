@@ -62,7 +62,7 @@ pub use reserved_names::{
     has_emitted_form, is_host_source, is_host_type,
 };
 pub use rfc3339::parse_rfc3339;
-pub use row_check::check_row;
+pub use row_check::{RowError, check_row};
 pub use view::{ChangesSince, ShardChanges, View, ViewError, Views};
 pub use writes::{ChangedPairs, PairSpan, SpaceWrites, Writes};
 

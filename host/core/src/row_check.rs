@@ -12,6 +12,7 @@ use std::fmt;
 use serde::Deserializer as _;
 use serde::de::{Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
+use thiserror::Error;
 
 use crate::{FieldKind, FieldSpec, parse_rfc3339};
 
@@ -24,12 +25,20 @@ const SAFE_DIGITS: usize = 18;
 /// The characters of a value that an error shows.
 const SHOWN_CHARS: usize = 60;
 
+/// What is wrong with a row, as text that follows after the row's name.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct RowError(String);
+
 /// Checks the row `value` of a table with `fields`.
 ///
 /// # Errors
-/// What is wrong with it, to follow after the row's name.
-pub fn check_row(fields: &[FieldSpec], value: &[u8]) -> Result<(), String> {
-    if glance(fields, value).is_some() { Ok(()) } else { check_whole(fields, value) }
+/// [`RowError`] if a reader could not read it.
+pub fn check_row(fields: &[FieldSpec], value: &[u8]) -> Result<(), RowError> {
+    if glance(fields, value).is_some() {
+        return Ok(());
+    }
+    check_whole(fields, value).map_err(RowError)
 }
 
 /// Whether the row is right, by a look at it that takes a fifth of a parser's
@@ -330,7 +339,10 @@ mod tests {
             (r#"{"a":1} x"#, "is not a JSON object"),
             ("", "is not a JSON object"),
         ] {
-            let reason = check_row(&fields(), row.as_bytes()).err().unwrap_or_default();
+            let reason = check_row(&fields(), row.as_bytes())
+                .err()
+                .map(|e| e.to_string())
+                .unwrap_or_default();
             assert!(reason.contains(expected), "{row}: `{reason}` does not say `{expected}`");
         }
         assert!(check_row(&fields(), b"{\"c\":\"\xff\"}").is_err(), "not UTF-8");

@@ -11,6 +11,7 @@ pub mod engine;
 pub mod export;
 pub mod failed_sync;
 pub mod feed;
+mod forward_log;
 pub mod full_disk;
 pub mod histories;
 pub mod hostile;

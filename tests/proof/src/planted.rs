@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use lantern_core::{
     AppendDone, Appended, AppendedEvent, CommitSink, EventRef, Events, KeyRange, Log, LogError,
-    LogRead, Offset, Pairs, PartitionBounds, PartitionId, PublishedCommit, ReadStore, ShardId,
-    ShardStore, Space, SpaceWrites, StateStores, StoreError, Timestamp, TypeFilter, VersionId,
-    Waker, Writes,
+    LogRead, Offset, Pairs, PartitionId, PublishedCommit, ReadStore, ShardId, ShardStore, Space,
+    SpaceWrites, StateStores, StoreError, TypeFilter, VersionId, Writes,
 };
 use parking_lot::Mutex;
+
+use crate::forward_log::forward_log;
 
 /// The bugs of stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,13 +195,7 @@ impl BadLog {
 }
 
 impl Log for BadLog {
-    fn partitions(&self) -> u32 {
-        self.inner.partitions()
-    }
-
-    fn bounds(&self, partition: PartitionId) -> Result<PartitionBounds, LogError> {
-        self.inner.bounds(partition)
-    }
+    forward_log!(partitions, bounds, offset_at, on_append);
 
     fn read(
         &self,
@@ -217,10 +212,6 @@ impl Log for BadLog {
             }
             read => Ok(read),
         }
-    }
-
-    fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError> {
-        self.inner.offset_at(partition, time)
     }
 
     fn append(&self, events: Events, done: AppendDone) {
@@ -256,10 +247,6 @@ impl Log for BadLog {
             ),
             _ => self.inner.append(events, done),
         }
-    }
-
-    fn on_append(&self, waker: Waker) {
-        self.inner.on_append(waker);
     }
 
     fn incarnation_at(&self, partition: PartitionId, offset: Offset) -> Option<u64> {

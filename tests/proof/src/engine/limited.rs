@@ -6,12 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use lantern_core::fake::MemoryLog;
-use lantern_core::{
-    AppendDone, Events, Log, LogError, LogRead, Offset, PartitionBounds, PartitionId,
-    RejectedEvent, Timestamp, TypeFilter, Waker,
-};
+use lantern_core::{AppendDone, Events, Log, LogError, RejectedEvent};
 use parking_lot::Mutex;
 
+use crate::forward_log::forward_log;
 use crate::test_projection::LARGE;
 
 /// A log in memory that refuses large events while its limit is set.
@@ -54,26 +52,7 @@ fn is_large(data: &[u8]) -> bool {
 }
 
 impl Log for LimitedLog {
-    fn partitions(&self) -> u32 {
-        self.inner.partitions()
-    }
-
-    fn bounds(&self, partition: PartitionId) -> Result<PartitionBounds, LogError> {
-        self.inner.bounds(partition)
-    }
-
-    fn read(
-        &self,
-        partition: PartitionId,
-        from: Offset,
-        wanted: &TypeFilter,
-    ) -> Result<LogRead, LogError> {
-        self.inner.read(partition, from, wanted)
-    }
-
-    fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError> {
-        self.inner.offset_at(partition, time)
-    }
+    forward_log!(partitions, bounds, read, offset_at, on_append, incarnation_at);
 
     fn append(&self, events: Events, done: AppendDone) {
         let Some(index) = self.refused(&events) else {
@@ -95,13 +74,5 @@ impl Log for LimitedLog {
             limit: format!("the log takes {}", LARGE.len() - 1),
         };
         done(Err(LogError::Rejected { index, appended, reason }));
-    }
-
-    fn on_append(&self, waker: Waker) {
-        self.inner.on_append(waker);
-    }
-
-    fn incarnation_at(&self, partition: PartitionId, offset: Offset) -> Option<u64> {
-        self.inner.incarnation_at(partition, offset)
     }
 }

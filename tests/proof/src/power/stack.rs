@@ -11,9 +11,9 @@ use anyhow::{Context, Result, ensure};
 use fastrand::Rng;
 use lantern_core::fake::{CountingRandom, ManualClock, RecordingSink};
 use lantern_core::{
-    AppendDone, Catalog, CloseLog as _, Event, Events, KeyRange, Log, LogError, LogRead, Offset,
-    Pairs, PartitionBounds, PartitionId, ProjectionRecord, ReadStore, ShardId, ShardStore, Space,
-    StateStores, StoreError, Timestamp, TypeFilter, VersionId, Waker, Writes,
+    AppendDone, Catalog, CloseLog as _, Event, Events, KeyRange, Log, LogRead, Offset, Pairs,
+    PartitionId, ProjectionRecord, ReadStore, ShardId, ShardStore, Space, StateStores, StoreError,
+    Timestamp, TypeFilter, VersionId, Writes,
 };
 use lantern_engine::{Engine, EngineConfig, PluginSource, Ports, Upload, version_id};
 use lantern_log::{EmbeddedLog, LogConfig, OpenDatabase};
@@ -23,6 +23,7 @@ use redb::{Builder, Database, DatabaseError};
 
 use super::disk::{Image, SimDisk};
 use crate::engine::KINDS;
+use crate::forward_log::forward_log;
 use crate::model::{Model, meta_of};
 use crate::test_projection::{self, CLOSED, Flaws, Kind, NAME, Reading, SECOND, Shelf};
 
@@ -484,26 +485,7 @@ impl RecordingLog {
 }
 
 impl Log for RecordingLog {
-    fn partitions(&self) -> u32 {
-        self.inner.partitions()
-    }
-
-    fn bounds(&self, partition: PartitionId) -> Result<PartitionBounds, LogError> {
-        self.inner.bounds(partition)
-    }
-
-    fn read(
-        &self,
-        partition: PartitionId,
-        from: Offset,
-        wanted: &TypeFilter,
-    ) -> Result<LogRead, LogError> {
-        self.inner.read(partition, from, wanted)
-    }
-
-    fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError> {
-        self.inner.offset_at(partition, time)
-    }
+    forward_log!(partitions, bounds, read, offset_at, on_append);
 
     fn append(&self, events: Events, done: AppendDone) {
         let (disk, ends) = (self.disk.clone(), Arc::clone(&self.ends));
@@ -529,10 +511,6 @@ impl Log for RecordingLog {
                 under_way.1.notify_all();
             }),
         );
-    }
-
-    fn on_append(&self, waker: Waker) {
-        self.inner.on_append(waker);
     }
 }
 
