@@ -1,34 +1,22 @@
-//! Takes the engine's commits and hands them to the topics; knows how many
+//! Takes the engine's commits and hands them to the projections' feeds; knows how many
 //! sessions there are.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use lantern_api::feed::Lag;
 use lantern_core::{CommitSink, PublishedCommit, Views};
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::Semaphore;
 
 use crate::LiveConfig;
-use crate::session::{self, SessionEnd};
-use crate::topic::{Topic, Topics};
-
-/// Tells how far the projection of that name is behind; `None` where that is
-/// not known. Asked at most a few times a second for one projection; must not
-/// block.
-pub type LagSource = Arc<dyn Fn(&str) -> Option<Lag> + Send + Sync>;
+use crate::projection_feed::{ProjectionFeed, ProjectionFeeds};
+use crate::resources::{LagSource, Resources};
+use crate::session;
+use crate::session_end::SessionEnd;
 
 /// The feed: every session and every projection that is subscribed to.
 pub struct Hub {
-    pub(crate) views: Arc<dyn Views>,
-    pub(crate) lag: LagSource,
-    pub(crate) config: LiveConfig,
-    pub(crate) topics: Topics,
-    pub(crate) readers: Arc<Semaphore>,
-    /// Bytes of merged changes held now.
-    pub(crate) merge_budget: Arc<AtomicUsize>,
+    resources: Arc<Resources>,
+    feeds: ProjectionFeeds,
     sessions: AtomicUsize,
 }
 
@@ -36,15 +24,8 @@ impl Hub {
     /// A feed over `views`. Check `config` before ([`LiveConfig::check`]).
     #[must_use]
     pub fn new(views: Arc<dyn Views>, lag: LagSource, config: LiveConfig) -> Arc<Self> {
-        Arc::new(Self {
-            views,
-            lag,
-            readers: Arc::new(Semaphore::new(config.snapshot_readers.max(1))),
-            config,
-            topics: Arc::new(Mutex::new(HashMap::new())),
-            merge_budget: Arc::default(),
-            sessions: AtomicUsize::new(0),
-        })
+        let resources = Arc::new(Resources::new(views, lag, config));
+        Arc::new(Self { resources, feeds: Arc::default(), sessions: AtomicUsize::new(0) })
     }
 
     /// Runs one session on a connection that was upgraded to WebSocket with
@@ -57,7 +38,8 @@ impl Hub {
         S: Future<Output = ()> + Send,
     {
         let permit = SessionPermit::new(&self);
-        session::run(&self, io, shutdown, permit.index <= self.config.sessions_max).await
+        let room = permit.index <= self.resources.config.sessions_max;
+        session::run(&self.resources, &self.feeds, io, shutdown, room).await
     }
 
     /// How many sessions there are.
@@ -69,25 +51,25 @@ impl Hub {
     /// How many bytes of merged changes are held for slow sessions.
     #[must_use]
     pub fn merged_bytes(&self) -> usize {
-        self.merge_budget.load(Ordering::Relaxed)
+        self.resources.merge_budget.load(Ordering::Relaxed)
     }
 
-    fn topic(&self, projection: &str) -> Option<Arc<Topic>> {
-        // The lock is released before the topic may be dropped: its drop locks.
-        self.topics.lock().get(projection).and_then(Weak::upgrade)
+    fn feed(&self, projection: &str) -> Option<Arc<ProjectionFeed>> {
+        // The lock is released before the feed may be dropped: its drop locks.
+        self.feeds.lock().get(projection).and_then(Weak::upgrade)
     }
 }
 
 impl CommitSink for Hub {
     fn committed(&self, commit: &Arc<PublishedCommit>) {
-        if let Some(topic) = self.topic(&commit.projection) {
-            topic.committed(commit);
+        if let Some(feed) = self.feed(&commit.projection) {
+            feed.committed(commit);
         }
     }
 
     fn activated(&self, projection: &str, epoch: Option<&str>) {
-        if let Some(topic) = self.topic(projection) {
-            topic.activated(epoch);
+        if let Some(feed) = self.feed(projection) {
+            feed.activated(epoch);
         }
     }
 }

@@ -6,13 +6,13 @@
 //!
 //! How it keeps it, and what it costs:
 //!
-//! - A projection with subscribers has a *topic* with a *ring* of its
-//!   last commits. A subscription is the number of a commit in that ring, so what a slow
+//! - A projection with subscribers has one *ring* of its last commits, for all its
+//!   tables. A subscription is the number of a commit in that ring, so what a slow
 //!   reader has not seen is merged when it is ready, not stored for it; a reader that
 //!   falls out of the ring is served from the change log, or starts again.
-//! - Changes of a commit are encoded once per table, and so are merges and
-//!   snapshots that several subscribers need; a frame is a short header around
-//!   the shared bytes.
+//! - What a subscription selects is a *query*. Subscriptions with equal queries
+//!   share a *topic*: the snapshot, the merged changes and the encoded bytes of each
+//!   delta are made once, and a frame is a short header around the shared bytes.
 //! - Engine threads push to the ring and wake one task. They never wait for a
 //!   session, a socket or a read.
 //! - With several partitions a row is merged of what each holds, so the ring
@@ -45,23 +45,36 @@
 //! upgrades the connection ([`accept_key`], [`SUBPROTOCOL`]) and hands it to
 //! [`Hub::serve`].
 
+mod advance;
 mod config;
+mod delta;
 mod encode;
+mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hub;
+mod projection_feed;
 mod protocol;
+mod query;
+mod resources;
+mod resume;
 mod ring;
+mod schedule;
 mod session;
+mod session_end;
+mod session_signal;
 mod snapshot_reader;
 mod socket;
 mod subscribe_error;
 mod subscription;
+mod table_info;
+mod table_scan;
 mod token;
 mod topic;
 
 pub use config::{LiveConfig, LiveConfigError};
-pub use hub::{Hub, LagSource};
+pub use hub::Hub;
 pub use lantern_api::feed::Lag;
 pub use protocol::{SUBPROTOCOL, accept_key, close};
-pub use session::SessionEnd;
+pub use resources::LagSource;
+pub use session_end::SessionEnd;

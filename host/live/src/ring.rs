@@ -2,13 +2,13 @@
 //! up. A subscriber is only the number of a commit here, so a slow one costs nothing;
 //! who falls out is served from the change log. Pure: no locks, no clock.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, OnceLock};
+use std::collections::VecDeque;
+use std::sync::Arc;
 
 use lantern_core::{Checkpoint, PublishedCommit, TableChanges, TableId};
 
 use crate::LiveConfig;
-use crate::encode::{DeltaParts, RowTooLarge};
+use crate::delta::rows_of;
 
 /// From one commit to the next: a commit, or of a projection over several
 /// partitions the merged rows of one or more.
@@ -19,12 +19,7 @@ pub(crate) struct RingCommit {
     pub(crate) at: Arc<Checkpoint>,
     changes: Changes,
     bytes: usize,
-    /// One a changed table, encoded when the first subscriber needs it.
-    encoded: Box<[OnceLock<EncodedChanges>]>,
 }
-
-/// A table's changes as JSON, shared; or the row that fits no frame.
-type EncodedChanges = Result<Arc<DeltaParts>, RowTooLarge>;
 
 enum Changes {
     Commit(Arc<PublishedCommit>),
@@ -52,10 +47,8 @@ impl RingCommit {
     }
 
     fn new(from: u64, to: u64, at: Arc<Checkpoint>, changes: Changes) -> Self {
-        let mut ring_commit = Self { from, to, at, changes, bytes: 0, encoded: Box::default() };
-        ring_commit.bytes =
-            ROW_BYTES + ring_commit.tables().iter().map(changes_bytes).sum::<usize>();
-        ring_commit.encoded = ring_commit.tables().iter().map(|_| OnceLock::new()).collect();
+        let mut ring_commit = Self { from, to, at, changes, bytes: ROW_BYTES };
+        ring_commit.bytes += ring_commit.tables().iter().map(changes_bytes).sum::<usize>();
         ring_commit
     }
 
@@ -75,55 +68,17 @@ impl RingCommit {
     pub(crate) fn table(&self, table: TableId) -> Option<&TableChanges> {
         self.tables().iter().find(|c| c.table == table)
     }
-
-    /// What it changes of `table`, encoded once for all subscribers.
-    pub(crate) fn fragment(&self, table: TableId, part_bytes: usize) -> Option<EncodedChanges> {
-        let place = self.tables().iter().position(|c| c.table == table)?;
-        let encode = || {
-            let changes = &self.tables()[place];
-            DeltaParts::encode(changed(changes), part_bytes, None).map(Arc::new)
-        };
-        Some(self.encoded[place].get_or_init(encode).clone())
-    }
-}
-
-/// The changes of a commit, key by key.
-pub(crate) fn changed(changes: &TableChanges) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
-    let up = changes.up.iter().map(|(key, value)| (key.as_str(), Some(value.as_slice())));
-    up.chain(changes.del.iter().map(|key| (key.as_str(), None)))
 }
 
 /// The memory a table's changes take, roughly.
 fn changes_bytes(changes: &TableChanges) -> usize {
-    changed(changes).map(|(key, value)| ROW_BYTES + key.len() + value.map_or(0, <[u8]>::len)).sum()
+    rows_of(changes).map(|(key, value)| ROW_BYTES + key.len() + value.map_or(0, <[u8]>::len)).sum()
 }
 
 /// One bit a table, for telling quickly who is concerned. Manifests have at
 /// most 64 tables; any beyond would share a bit, which costs a needless look.
 pub(crate) fn table_bit(table: TableId) -> u64 {
     1 << (table.0 % 64)
-}
-
-/// The last change of each key, in key order.
-#[derive(Default)]
-pub(crate) struct MergedChanges<'a> {
-    pub(crate) rows: BTreeMap<&'a str, Option<&'a [u8]>>,
-    /// How many commits it is of.
-    pub(crate) commits: usize,
-}
-
-impl<'a> MergedChanges<'a> {
-    /// Adds the next commit's changes; `false` if there are too many keys.
-    pub(crate) fn add(&mut self, changes: &'a TableChanges, keys_max: usize) -> bool {
-        self.commits += 1;
-        self.rows.extend(changed(changes));
-        self.rows.len() <= keys_max
-    }
-
-    /// The bytes of keys and values.
-    pub(crate) fn bytes(&self) -> usize {
-        self.rows.iter().map(|(key, value)| key.len() + value.map_or(0, <[u8]>::len)).sum()
-    }
 }
 
 /// Consecutive commits up to the newest commit known.
@@ -147,8 +102,9 @@ pub(crate) struct NewestCommit {
 pub(crate) enum RingRange {
     /// Nothing.
     Current,
-    /// These commits change its table; the rest up to `to` does not.
-    Commits { commits: Vec<Arc<RingCommit>>, to: u64, at: Arc<Checkpoint> },
+    /// These commits change its table; the rest up to `to` does not. `more`
+    /// changes follow in the ring, which begins after the commit `oldest`.
+    Commits { commits: Vec<Arc<RingCommit>>, to: u64, at: Arc<Checkpoint>, oldest: u64, more: bool },
     /// The ring does not reach back so far.
     Gone,
 }
@@ -181,8 +137,9 @@ impl Ring {
         self.head = Some(head);
     }
 
-    /// Adds a commit, unless a view has shown it already. One that does not follow on the newest commit makes the
-    /// ring begin with it: a subscriber further behind uses the change log.
+    /// Adds a commit, unless a view has shown it already. If it does not follow the
+    /// newest commit, the ring begins with it: a subscriber further behind uses the
+    /// change log.
     pub(crate) fn push(&mut self, ring_commit: RingCommit) {
         match &self.head {
             Some(head) if head.commit >= ring_commit.to => return,
@@ -210,18 +167,14 @@ impl Ring {
         if self.commits.get(first).is_none_or(|ring_commit| ring_commit.from != commit) {
             return RingRange::Gone;
         }
-        let mut commits: Vec<_> = Vec::new();
-        for ring_commit in
-            self.commits.range(first..).filter(|ring_commit| ring_commit.table(table).is_some())
-        {
-            if commits.len() == max {
-                let last: &Arc<RingCommit> = commits.last().expect("`max` is at least 1");
-                let (to, at) = (last.to, last.at.clone());
-                return RingRange::Commits { commits, to, at };
-            }
-            commits.push(ring_commit.clone());
-        }
-        RingRange::Commits { commits, to: head.commit, at: head.at.clone() }
+        let oldest = self.commits.front().map_or(0, |oldest| oldest.from);
+        let changes_table = |ring_commit: &&Arc<RingCommit>| ring_commit.table(table).is_some();
+        let mut rest = self.commits.range(first..).filter(changes_table);
+        let commits: Vec<_> = rest.by_ref().take(max).cloned().collect();
+        let more = rest.next().is_some();
+        let end = commits.last().filter(|_| more).map(|last| (last.to, last.at.clone()));
+        let (to, at) = end.unwrap_or_else(|| (head.commit, head.at.clone()));
+        RingRange::Commits { commits, to, at, oldest, more }
     }
 
     /// The commit at `at`, if every change after it is here.
@@ -301,13 +254,5 @@ mod tests {
         ring.push(commit(1, "k"));
         assert_eq!(found(&ring, 0), "gone");
         assert_eq!(found(&ring, 1), "current");
-    }
-
-    #[test]
-    fn equal_queries_share_one_encoded_buffer() {
-        let ring_commit = commit(1, "k");
-        let first = ring_commit.fragment(TableId(0), 4096).unwrap().unwrap();
-        let second = ring_commit.fragment(TableId(0), 4096).unwrap().unwrap();
-        assert_eq!(first.parts[0].as_ptr(), second.parts[0].as_ptr());
     }
 }

@@ -5,7 +5,6 @@
 //! what all subscribers share. A silent session holds its socket's 1 KiB read
 //! buffer and its subscriptions' commits.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
@@ -14,69 +13,43 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::config::ms;
-use crate::hub::Hub;
+use crate::frame::Frame;
+use crate::projection_feed::ProjectionFeeds;
 use crate::protocol::{ClientMessage, Mode, ServerMessage, Subscribe, close, refused, welcome};
-use crate::socket::{Inbound, Socket, SocketError};
-use crate::subscription::{Frame, ParsedSub, SessionContext, Subscription, SubscriptionAction};
-use crate::topic::SessionSignal;
+use crate::query::Query;
+use crate::resources::Resources;
+use crate::session_end::{SessionEnd, SessionStop};
+use crate::session_signal::SessionSignal;
+use crate::socket::{Inbound, Socket};
+use crate::subscription::{ParsedSub, SessionContext, Subscription, SubscriptionAction};
 
-/// How a session ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SessionEnd {
-    /// The client closed it, with this code if it gave one.
-    Client(Option<u16>),
-    /// The connection broke, or took no bytes any more.
-    Cut,
-    /// The server closed it, with one of the codes in [`crate::close`].
-    Server(u16),
-}
-
-/// Why a session must end.
-pub(crate) enum SessionStop {
-    Close(u16, Cow<'static, str>),
-    Client(Option<u16>),
-    Cut,
-}
-
-impl SessionStop {
-    pub(crate) fn close(code: u16, why: impl Into<Cow<'static, str>>) -> Self {
-        Self::Close(code, why.into())
-    }
-}
-
-impl From<SocketError> for SessionStop {
-    fn from(error: SocketError) -> Self {
-        match error {
-            SocketError::Cut => Self::Cut,
-            SocketError::TooLarge => {
-                Self::close(close::TOO_LARGE, "a message is larger than the limit")
-            }
-            SocketError::Bad(why) => Self::close(close::PROTOCOL, why),
-            SocketError::NotUtf8 => Self::close(close::NOT_UTF8, "text must be UTF-8"),
-        }
-    }
-}
-
-/// Runs a session until it ends. One that has no `room` is closed at once.
-pub(crate) async fn run<I, S>(hub: &Arc<Hub>, io: I, shutdown: S, room: bool) -> SessionEnd
+/// Runs a session until it ends. If there is no `room` for it, it is closed at once.
+pub(crate) async fn run<I, S>(
+    resources: &Arc<Resources>,
+    feeds: &ProjectionFeeds,
+    io: I,
+    shutdown: S,
+    room: bool,
+) -> SessionEnd
 where
     I: AsyncRead + AsyncWrite + Unpin + Send,
     S: Future<Output = ()> + Send,
 {
-    let mut socket = Socket::new(io, &hub.config).await;
+    let config = &resources.config;
+    let mut socket = Socket::new(io, config).await;
     let mut shutdown = pin!(shutdown);
     let stop = if room {
-        let mut session = Session::new(hub, &mut socket);
+        let mut session = Session::new(resources, feeds, &mut socket);
         tokio::select! {
             stop = session.live() => stop,
             // A frame half written then stays so, and the socket knows.
             () = &mut shutdown => SessionStop::close(close::SHUTTING_DOWN, "the server shuts down"),
         }
     } else {
-        let max = hub.config.sessions_max;
+        let max = config.sessions_max;
         SessionStop::close(close::TOO_MANY, format!("there are already {max} sessions"))
     };
-    let patience = ms(hub.config.close_ms);
+    let patience = ms(config.close_ms);
     match stop {
         SessionStop::Close(code, why) => {
             tracing::debug!(code, %why, "closed a feed session");
@@ -93,11 +66,12 @@ where
 }
 
 struct Session<'a, I> {
-    hub: &'a Arc<Hub>,
+    resources: &'a Arc<Resources>,
+    feeds: &'a ProjectionFeeds,
     socket: &'a mut Socket<I>,
     signal: Arc<SessionSignal>,
     subs: Vec<Subscription>,
-    /// What subscriptions that were given up showed, by table: a client that
+    /// What subscriptions that were given up showed, by query: a client that
     /// subscribes again must not see an older commit. Up to the limit of
     /// subscriptions.
     former: VecDeque<FormerSubscription>,
@@ -115,15 +89,20 @@ struct Session<'a, I> {
 
 /// Where a subscription was when it was given up.
 struct FormerSubscription {
-    table: String,
+    query: Query,
     epoch: Arc<str>,
     commit: u64,
 }
 
 impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
-    fn new(hub: &'a Arc<Hub>, socket: &'a mut Socket<I>) -> Self {
+    fn new(
+        resources: &'a Arc<Resources>,
+        feeds: &'a ProjectionFeeds,
+        socket: &'a mut Socket<I>,
+    ) -> Self {
         Self {
-            hub,
+            resources,
+            feeds,
             socket,
             signal: Arc::default(),
             subs: Vec::new(),
@@ -132,7 +111,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
             ch: 1,
             sent: 0,
             acked: 0,
-            ping_at: Instant::now() + ms(hub.config.heartbeat_ms),
+            ping_at: Instant::now() + ms(resources.config.heartbeat_ms),
             pong_by: None,
         }
     }
@@ -150,7 +129,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
     }
 
     async fn hello(&mut self) -> Result<(), SessionStop> {
-        let deadline = Instant::now() + ms(self.hub.config.hello_ms);
+        let deadline = Instant::now() + ms(self.resources.config.hello_ms);
         let message = loop {
             let inbound = timeout_at(deadline, self.socket.read());
             match inbound
@@ -167,7 +146,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
                 "the first message must be `hello`",
             ));
         };
-        let welcome = welcome(&self.hub.config).text();
+        let welcome = welcome(&self.resources.config).text();
         self.send(&welcome).await?;
         Ok(self.socket.flush().await?)
     }
@@ -197,7 +176,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
     }
 
     fn window_open(&self) -> bool {
-        self.sent - self.acked < u64::from(self.hub.config.window)
+        self.sent - self.acked < u64::from(self.resources.config.window)
     }
 
     /// When to look again though nothing happened.
@@ -208,8 +187,13 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
     }
 
     fn context(&self, now: Instant) -> SessionContext<'_> {
-        let window_open = self.window_open();
-        SessionContext { hub: self.hub, signal: &self.signal, now, window_open }
+        SessionContext {
+            resources: self.resources,
+            feeds: self.feeds,
+            signal: &self.signal,
+            now,
+            window_open: self.window_open(),
+        }
     }
 
     /// Asks every subscription in turn, until none has anything to send.
@@ -223,12 +207,12 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
                     break;
                 }
                 let index = self.first.wrapping_add(turn) % count;
-                let window_open = self.window_open();
                 let context = SessionContext {
-                    hub: self.hub,
+                    resources: self.resources,
+                    feeds: self.feeds,
                     signal: &self.signal,
                     now: Instant::now(),
-                    window_open,
+                    window_open: self.window_open(),
                 };
                 match self.subs[index].next(&context)? {
                     SubscriptionAction::Idle => {}
@@ -254,10 +238,8 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
             self.sent += 1;
         }
         if frame.moved && self.subs.len() > 1 {
-            let (topic, commit) = (self.subs[index].topic.clone(), self.subs[index].commit);
-            for sub in &mut self.subs {
-                sub.follow(&topic, commit);
-            }
+            let (feed, commit) = self.subs[index].reached();
+            self.subs.iter_mut().for_each(|sub| sub.follow(&feed, commit));
         }
         metrics::counter!("lantern_feed_frames_total", "t" => frame.kind).increment(1);
         let pieces = [frame.head.as_bytes(), &frame.body, frame.tail.as_bytes()];
@@ -277,8 +259,8 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         }
         if self.ping_at <= now {
             self.send(&ServerMessage::Ping.text()).await?;
-            self.ping_at = now + ms(self.hub.config.heartbeat_ms);
-            self.pong_by.get_or_insert(Instant::now() + ms(self.hub.config.pong_ms));
+            self.ping_at = now + ms(self.resources.config.heartbeat_ms);
+            self.pong_by.get_or_insert(Instant::now() + ms(self.resources.config.pong_ms));
         }
         Ok(())
     }
@@ -317,57 +299,38 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
     /// Remembers what a subscription showed.
     fn remember(&mut self, sub: &Subscription) {
         let Some((epoch, commit)) = sub.shown() else { return };
-        let table = sub.name();
-        let before = self.former.iter().position(|former| former.table == table);
+        let query = sub.query();
+        let before = self.former.iter().position(|former| former.query == *query);
         let before = before.and_then(|index| self.former.remove(index));
         // One of two subscriptions to a table may be further than the other.
         let commit = before
             .filter(|former| former.epoch == epoch)
             .map_or(commit, |former| former.commit.max(commit));
-        if self.former.len() >= self.hub.config.subs_max {
+        if self.former.len() >= self.resources.config.subs_max {
             self.former.pop_front();
         }
-        self.former.push_back(FormerSubscription { table, epoch, commit });
+        self.former.push_back(FormerSubscription { query: query.clone(), epoch, commit });
     }
 
     async fn subscribe(&mut self, sub: Subscribe) -> Result<(), SessionStop> {
-        match self.check(&sub) {
-            Err((code, msg)) => self.send(&refused(sub.id, code, msg, false).text()).await,
-            Ok(mode) => {
-                let id = sub.id;
-                let former = self.former.iter().find(|former| former.table == sub.table);
-                let parsed = ParsedSub {
-                    shown: former.map(|former| (former.epoch.clone(), former.commit)),
-                    id,
-                    ch: self.ch,
-                    name: sub.table,
-                    mode,
-                    rate: ms(sub.rate_ms.unwrap_or(0).min(RATE_MS_MAX)),
-                    resume: sub.resume,
-                };
-                match Subscription::open(&self.context(Instant::now()), parsed) {
-                    Some(sub) => {
-                        self.ch += 1;
-                        self.subs.push(sub);
-                        Ok(())
-                    }
-                    None => {
-                        let msg = "a table is named `projection/table`";
-                        let code = "no_such_table";
-                        self.send(&refused(id, code, msg, false).text()).await
-                    }
-                }
+        let id = sub.id;
+        match self.check(sub) {
+            Ok(parsed) => {
+                self.subs.push(Subscription::open(&self.context(Instant::now()), parsed));
+                self.ch += 1;
+                Ok(())
             }
+            Err((code, msg)) => self.send(&refused(id, code, msg, false).text()).await,
         }
     }
 
     /// Checks a subscription without looking at tables.
-    fn check(&self, sub: &Subscribe) -> Result<Mode, (&'static str, String)> {
+    fn check(&self, sub: Subscribe) -> Result<ParsedSub, (&'static str, String)> {
         if self.subs.iter().any(|other| other.id == sub.id) {
             let msg = format!("the id {} is in use: `unsub` it first, or take another", sub.id);
             return Err(("id_in_use", msg));
         }
-        let max = self.hub.config.subs_max;
+        let max = self.resources.config.subs_max;
         if self.subs.len() >= max {
             let msg = format!("there are already {max} subscriptions, the limit of a session");
             return Err(("too_many_subs", msg));
@@ -376,10 +339,25 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
             let msg = format!("`{field}` is not supported by this server: leave it out");
             return Err(("not_supported", msg));
         }
-        let Some(name) = sub.mode.as_deref() else { return Ok(Mode::default()) };
-        Mode::of(name).ok_or_else(|| {
-            let msg = format!("there is no mode `{name}`: take `state` or `changes`");
-            ("not_supported", msg)
+        let mode = match sub.mode.as_deref() {
+            None => Mode::default(),
+            Some(name) => Mode::of(name).ok_or_else(|| {
+                let msg = format!("there is no mode `{name}`: take `state` or `changes`");
+                ("not_supported", msg)
+            })?,
+        };
+        let Some(query) = Query::parse(&sub.table) else {
+            return Err(("no_such_table", "a table is named `projection/table`".into()));
+        };
+        let former = self.former.iter().find(|former| former.query == query);
+        Ok(ParsedSub {
+            shown: former.map(|former| (former.epoch.clone(), former.commit)),
+            id: sub.id,
+            ch: self.ch,
+            query,
+            mode,
+            rate: ms(sub.rate_ms.unwrap_or(0).min(RATE_MS_MAX)),
+            resume: sub.resume,
         })
     }
 }
@@ -409,7 +387,7 @@ mod tests {
     #[test]
     fn a_session_that_waits_is_small() {
         let views = Arc::new(NoViews);
-        let hub = Hub::new(views, Arc::new(|_: &str| None), crate::LiveConfig::default());
+        let hub = crate::Hub::new(views, Arc::new(|_: &str| None), crate::LiveConfig::default());
         let (io, _) = tokio::io::duplex(64);
         let session = hub.serve(io, std::future::pending());
         let (task, sub) = (size_of_val(&session), size_of::<Subscription>());

@@ -3,63 +3,71 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use lantern_core::{Checkpoint, TableId};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::advance;
 use crate::config::ms;
-use crate::hub::Hub;
+use crate::delta::ReadyDelta;
+use crate::frame::{Frame, FrameState};
+use crate::projection_feed::{ProjectionFeed, ProjectionFeeds, SubscriptionEnd, TopicListener};
 use crate::protocol::{
     Ended, Field, Mode, Reset, ResetReason, ServerMessage, Subscribed, close, refused,
 };
-use crate::session::SessionStop;
-use crate::snapshot_reader::{
-    self, ReadRequest, Resume, SnapshotPart, SnapshotRows, StartKind, SubscriptionStart,
+use crate::query::Query;
+use crate::resources::Resources;
+use crate::resume::{
+    ReadRequest, Resume, SnapshotPart, SnapshotRows, StartKind, SubscriptionStart,
 };
+use crate::schedule::Schedule;
+use crate::session_end::SessionStop;
+use crate::session_signal::SessionSignal;
+use crate::snapshot_reader;
 use crate::subscribe_error::SubscribeError;
-use crate::token;
-use crate::topic::{ListenerGuard, NextAction, ReadyDelta, SessionSignal, SubscriptionEnd, Topic};
+use crate::topic::NextAction;
 
 /// See the module.
 pub(crate) struct Subscription {
     pub(crate) id: u64,
-    pub(crate) ch: u64,
-    pub(crate) topic: Arc<Topic>,
-    table_name: String,
+    ch: u64,
+    listener: TopicListener,
+    /// The hash of its query in tokens.
+    query_hash: u64,
     table: TableId,
     mode: Mode,
-    rate: Duration,
-    query: u64,
-    epoch: Arc<str>,
+    shown: ShownState,
     generation: u64,
-    /// What the client shows: the commit, and where each shard is.
-    pub(crate) commit: u64,
-    at: Arc<Checkpoint>,
     phase: Phase,
+    outgoing: Outgoing,
+    schedule: Schedule,
+    /// Why it starts again, if the client does not know yet.
+    reset_reason: Option<ResetReason>,
+}
+
+/// What the client shows: the commit, and where each shard is.
+struct ShownState {
+    /// Empty before the first snapshot.
+    epoch: Arc<str>,
+    commit: u64,
+    at: Arc<Checkpoint>,
+}
+
+/// What is ready to be sent.
+#[derive(Default)]
+struct Outgoing {
     /// Sent before anything else: `ok`, `reset`.
     control: VecDeque<String>,
     /// Deltas to be sent; the first may be sent in part.
     ready: VecDeque<ReadyDelta>,
+    /// The next part of the snapshot or of the first delta.
     part: usize,
     /// Since when the client has been getting a snapshot or a delta in parts.
     busy_since: Option<Instant>,
-    /// Not before then may changes be sent.
-    rate_at: Instant,
-    /// When a `tick` is due for commits without changes.
-    tick_at: Instant,
-    /// A frame is sent by then, so that quiet differs from stale.
-    idle_at: Instant,
-    /// Another table of the projection has just been brought further.
-    tick_now: bool,
-    /// Why it starts again, if the client does not know yet.
-    reset_why: Option<ResetReason>,
-    listening: Option<ListenerGuard>,
 }
 
 enum Phase {
@@ -79,26 +87,14 @@ pub(crate) enum SubscriptionAction {
     /// Nothing for now.
     Idle,
     Frame(Frame),
-    /// It is over; this is said last.
+    /// It is over; this is sent last.
     Over(String),
-}
-
-/// A frame to be written: the body is shared, head and tail are not.
-pub(crate) struct Frame {
-    pub(crate) head: String,
-    pub(crate) body: Bytes,
-    pub(crate) tail: String,
-    /// Counts against the window.
-    pub(crate) data: bool,
-    /// The client shows a new commit with it.
-    pub(crate) moved: bool,
-    /// For the metrics.
-    pub(crate) kind: &'static str,
 }
 
 /// What a subscription may use of its session.
 pub(crate) struct SessionContext<'a> {
-    pub(crate) hub: &'a Arc<Hub>,
+    pub(crate) resources: &'a Arc<Resources>,
+    pub(crate) feeds: &'a ProjectionFeeds,
     pub(crate) signal: &'a Arc<SessionSignal>,
     pub(crate) now: Instant,
     /// Whether one more data frame may be sent unacknowledged.
@@ -109,93 +105,77 @@ pub(crate) struct SessionContext<'a> {
 pub(crate) struct ParsedSub {
     pub(crate) id: u64,
     pub(crate) ch: u64,
-    /// Projection and table, as the client wrote them.
-    pub(crate) name: String,
+    pub(crate) query: Query,
     pub(crate) mode: Mode,
     pub(crate) rate: Duration,
     pub(crate) resume: Option<String>,
-    /// What an earlier subscription of the session to the same table showed.
+    /// What an earlier subscription of the session to the same query showed.
     pub(crate) shown: Option<(Arc<str>, u64)>,
 }
 
 impl Subscription {
-    /// Starts a subscription; `None` where the name is not `projection/table`.
-    pub(crate) fn open(context: &SessionContext<'_>, parsed: ParsedSub) -> Option<Self> {
-        let (projection, table) = parsed.name.split_once('/')?;
-        let query = token::query_hash(&parsed.name);
+    /// Starts a subscription.
+    pub(crate) fn open(context: &SessionContext<'_>, parsed: ParsedSub) -> Self {
+        let ParsedSub { id, ch, query, mode, rate, resume, shown } = parsed;
+        let feed = advance::feed_of(context.resources, context.feeds, query.projection());
         // Registered before any row is read: no commit in between is missed.
-        let topic = Topic::of(context.hub, projection);
-        let resume = match parsed.resume {
-            Some(token) => Resume::Token(token),
-            None => Resume::No { shown: parsed.shown },
-        };
-        let request = ReadRequest { table: table.to_owned(), query, mode: parsed.mode, resume };
-        let opened = snapshot_reader::open(context.hub, &topic, request, context.signal);
-        let now = context.now;
+        let listener = feed.listen(&query, context.signal);
+        let resume = resume.map_or(Resume::No { shown }, Resume::Token);
         metrics::gauge!("lantern_feed_subscriptions").increment(1.0);
-        Some(Self {
-            id: parsed.id,
-            ch: parsed.ch,
-            topic,
-            table_name: table.to_owned(),
+        let query_hash = query.token_hash();
+        let opened = read(context, &listener, ReadRequest { query, mode, resume });
+        Self {
+            id,
+            ch,
+            listener,
+            query_hash,
             table: TableId(0),
-            mode: parsed.mode,
-            rate: parsed.rate,
-            query,
-            epoch: Arc::from(""),
+            mode,
+            shown: ShownState { epoch: Arc::from(""), commit: 0, at: Arc::default() },
             generation: 0,
-            commit: 0,
-            at: Arc::default(),
             phase: Phase::Opening { opened, first: true },
-            control: VecDeque::new(),
-            ready: VecDeque::new(),
-            part: 0,
-            busy_since: None,
-            rate_at: now,
-            tick_at: now,
-            idle_at: now,
-            tick_now: false,
-            reset_why: None,
-            listening: None,
-        })
+            outgoing: Outgoing::default(),
+            schedule: Schedule::new(context.now, rate),
+            reset_reason: None,
+        }
     }
 
-    /// What was subscribed to, as the client wrote it.
-    pub(crate) fn name(&self) -> String {
-        format!("{}/{}", self.topic.name, self.table_name)
+    /// What it selects.
+    pub(crate) fn query(&self) -> &Query {
+        &self.listener.topic.query
     }
 
     /// The epoch and commit the client shows; `None` before the first
     /// snapshot.
     pub(crate) fn shown(&self) -> Option<(Arc<str>, u64)> {
-        (!self.epoch.is_empty()).then(|| (self.epoch.clone(), self.commit))
+        let ShownState { epoch, commit, .. } = &self.shown;
+        (!epoch.is_empty()).then(|| (epoch.clone(), *commit))
     }
 
-    /// Another table of the projection was brought to `commit`: this one follows.
-    pub(crate) fn follow(&mut self, topic: &Arc<Topic>, commit: u64) {
-        if Arc::ptr_eq(&self.topic, topic) && self.commit < commit {
-            self.tick_now = true;
+    /// The projection's feed, and the commit that the client shows.
+    pub(crate) fn reached(&self) -> (Arc<ProjectionFeed>, u64) {
+        (self.listener.feed.clone(), self.shown.commit)
+    }
+
+    /// Another table of `feed` was brought to `commit`: if it is this
+    /// subscription's feed, it follows.
+    pub(crate) fn follow(&mut self, feed: &Arc<ProjectionFeed>, commit: u64) {
+        if Arc::ptr_eq(&self.listener.feed, feed) && self.shown.commit < commit {
+            self.schedule.tick_now = true;
         }
     }
 
     /// Whether a new commit could make it send something.
     pub(crate) fn waits_for_changes(&self, now: Instant) -> bool {
-        matches!(self.phase, Phase::Live) && self.rate_at <= now
+        matches!(self.phase, Phase::Live) && self.schedule.may_change(now)
     }
 
     /// When it must be looked at again though nothing happened.
     pub(crate) fn due(&self, context: &SessionContext<'_>) -> Option<Instant> {
-        let give_up = self.busy_since.map(|since| since + ms(context.hub.config.snapshot_ms_max));
+        let config = &context.resources.config;
+        let give_up = self.outgoing.busy_since.map(|since| since + ms(config.snapshot_ms_max));
         let live = matches!(self.phase, Phase::Live) && context.window_open;
-        let live = live.then(|| {
-            // Commits that do not change the table wake no session, so whether the
-            // commit moved is looked up now and then.
-            let tick_ms = ms(context.hub.config.tick_ms.max(1));
-            let tick_at =
-                if self.tick_at > context.now { self.tick_at } else { context.now + tick_ms };
-            let next = if self.rate_at > context.now { self.rate_at } else { tick_at };
-            next.min(self.idle_at)
-        });
+        let live = live.then(|| self.schedule.due(context.now, config));
         give_up.into_iter().chain(live).min()
     }
 
@@ -210,18 +190,8 @@ impl Subscription {
         if let Some(over) = self.take_in(context)? {
             return Ok(SubscriptionAction::Over(over));
         }
-        if let Some(text) = self.control.pop_front() {
-            let (head, tail) = (text, String::new());
-            let body = Bytes::new();
-            let kind = "control";
-            return Ok(SubscriptionAction::Frame(Frame {
-                head,
-                body,
-                tail,
-                data: false,
-                moved: false,
-                kind,
-            }));
+        if let Some(text) = self.outgoing.control.pop_front() {
+            return Ok(SubscriptionAction::Frame(Frame::control(text)));
         }
         self.check_patience(context)?;
         if !context.window_open {
@@ -251,7 +221,8 @@ impl Subscription {
                 Ok(Err(error)) => self.refused(error, first).map(Some),
             };
         }
-        let Some((generation, change)) = self.topic.change_since(&self.epoch, self.generation)
+        let feed = &self.listener.feed;
+        let Some((generation, change)) = feed.change_since(&self.shown.epoch, self.generation)
         else {
             return Ok(None);
         };
@@ -260,9 +231,9 @@ impl Subscription {
             None => Ok(None),
             Some(SubscriptionEnd::Gone) => Ok(Some(self.end("the projection was deleted"))),
             Some(SubscriptionEnd::Reset(why)) => {
-                // Said when the new table is known, with its fields.
-                self.reset_why = Some(why);
-                self.reopen(context, Resume::No { shown: Some((self.epoch.clone(), self.commit)) });
+                // Sent when the new table is known, with its fields.
+                self.reset_reason = Some(why);
+                self.reopen(context, Resume::No { shown: self.shown() });
                 Ok(None)
             }
         }
@@ -278,31 +249,27 @@ impl Subscription {
             let resumed = commit.is_some();
             let (id, ch, fields) = (self.id, self.ch, fields.to_vec());
             let ok = Subscribed { id, ch, fields, resumed, commit };
-            self.control.push_back(ServerMessage::Ok(ok).text());
-        }
-        if self.listening.is_none() || self.table != opened.table.id {
-            self.listening = Some(self.topic.listen(opened.table.id, context.signal));
+            self.outgoing.control.push_back(ServerMessage::Ok(ok).text());
         }
         self.table = opened.table.id;
-        self.epoch = opened.epoch;
+        self.shown.epoch = opened.epoch;
         self.generation = opened.generation;
-        self.part = 0;
-        self.rate_at = context.now;
+        self.outgoing.part = 0;
         match opened.start {
             StartKind::Resumed { commit, at, ready } => {
-                (self.commit, self.at) = (commit, at);
-                self.busy_since = (!ready.is_empty()).then_some(context.now);
-                self.ready = ready.into();
+                (self.shown.commit, self.shown.at) = (commit, at);
+                self.outgoing.busy_since = (!ready.is_empty()).then_some(context.now);
+                self.outgoing.ready = ready.into();
                 self.phase = Phase::Live;
-                // Says at once that the client is up to date.
-                self.tick_now = true;
-                self.idle_at = context.now;
+                // Tells the client at once that it is up to date.
+                self.schedule.send_at_once(context.now);
             }
             StartKind::Snapshot { why, rows } => {
-                if let Some(why) = why.or(self.reset_why.take()) {
+                self.schedule.rate_at = context.now;
+                if let Some(why) = why.or(self.reset_reason.take()) {
                     self.reset(why, Some(opened.table.fields.to_vec()));
                 }
-                self.busy_since = Some(context.now);
+                self.outgoing.busy_since = Some(context.now);
                 self.phase = Phase::Snapshot { rows };
             }
         }
@@ -311,8 +278,7 @@ impl Subscription {
     fn refused(&mut self, error: SubscribeError, first: bool) -> Result<String, SessionStop> {
         let (code, msg, retry): (_, Cow<'_, str>, _) = match error {
             SubscribeError::NoTable => {
-                let msg =
-                    format!("there is no public table `{}/{}`", self.topic.name, self.table_name);
+                let msg = format!("there is no public table `{}`", self.query());
                 ("no_such_table", msg.into(), false)
             }
             SubscribeError::NotActive(msg) => ("not_active", msg.into(), true),
@@ -320,7 +286,11 @@ impl Subscription {
             SubscribeError::Unsendable(msg) => ("too_large", msg.into(), false),
             SubscribeError::Failed(msg) if first => ("unavailable", msg.into(), true),
             SubscribeError::Failed(msg) => {
-                tracing::warn!(projection = self.topic.name, error = msg, "a feed lost its table");
+                tracing::warn!(
+                    projection = self.query().projection(),
+                    error = msg,
+                    "a feed lost its table"
+                );
                 return Err(SessionStop::close(close::ERROR, "the table could not be read"));
             }
         };
@@ -338,24 +308,22 @@ impl Subscription {
     fn reset(&mut self, why: ResetReason, fields: Option<Vec<Field>>) {
         metrics::counter!("lantern_feed_resets_total", "why" => why.name()).increment(1);
         let reset = Reset { ch: self.ch, why, fields };
-        self.control.push_back(ServerMessage::Reset(reset).text());
+        self.outgoing.control.push_back(ServerMessage::Reset(reset).text());
     }
 
     fn reopen(&mut self, context: &SessionContext<'_>, resume: Resume) {
-        self.ready.clear();
-        self.part = 0;
-        self.busy_since = None;
-        let (table, query, mode) = (self.table_name.clone(), self.query, self.mode);
-        let request = ReadRequest { table, query, mode, resume };
-        let opened = snapshot_reader::open(context.hub, &self.topic, request, context.signal);
+        let control = std::mem::take(&mut self.outgoing.control);
+        self.outgoing = Outgoing { control, ..Outgoing::default() };
+        let request = ReadRequest { query: self.query().clone(), mode: self.mode, resume };
+        let opened = read(context, &self.listener, request);
         self.phase = Phase::Opening { opened, first: false };
     }
 
     /// A snapshot or a delta in parts must not take for ever: it holds memory
     /// or a read transaction.
     fn check_patience(&self, context: &SessionContext<'_>) -> Result<(), SessionStop> {
-        let patience = ms(context.hub.config.snapshot_ms_max);
-        match self.busy_since {
+        let patience = ms(context.resources.config.snapshot_ms_max);
+        match self.outgoing.busy_since {
             Some(since) if context.now >= since + patience => Err(SessionStop::close(
                 close::TOO_SLOW,
                 "too slow: a snapshot or delta took too long",
@@ -371,8 +339,8 @@ impl Subscription {
         let Phase::Snapshot { rows } = &mut self.phase else { return Ok(SubscriptionAction::Idle) };
         let (commit, at, body, last) = match rows {
             SnapshotRows::Shared(snapshot) => {
-                let body = snapshot.parts[self.part].clone();
-                let last = self.part + 1 == snapshot.parts.len();
+                let body = snapshot.parts[self.outgoing.part].clone();
+                let last = self.outgoing.part + 1 == snapshot.parts.len();
                 (snapshot.commit, snapshot.at.clone(), body, last)
             }
             SnapshotRows::Streamed { commit, at, parts } => match parts.try_recv() {
@@ -381,7 +349,11 @@ impl Subscription {
                     return Ok(SubscriptionAction::Over(self.end(&why)));
                 }
                 Ok(SnapshotPart::Failed(error)) => {
-                    tracing::warn!(projection = self.topic.name, error, "a snapshot failed");
+                    tracing::warn!(
+                        projection = self.listener.feed.name,
+                        error,
+                        "a snapshot failed"
+                    );
                     return Err(SessionStop::close(close::ERROR, "the table could not be read"));
                 }
                 Err(TryRecvError::Empty) => return Ok(SubscriptionAction::Idle),
@@ -393,58 +365,36 @@ impl Subscription {
                 }
             },
         };
-        self.part += 1;
-        let mut head = format!("{{\"t\":\"snap\",\"ch\":{},\"epoch\":", self.ch);
-        push_string(&mut head, &self.epoch);
-        let _ = write!(head, ",\"commit\":{commit},\"rows\":");
-        let mut tail = format!(",\"more\":{}", !last);
+        self.outgoing.part += 1;
         if last {
-            (self.commit, self.at) = (commit, at);
-            self.push_token(&mut tail);
+            (self.shown.commit, self.shown.at) = (commit, at);
             self.phase = Phase::Live;
-            self.part = 0;
-            self.busy_since = None;
-            self.schedule_ticks(context);
+            self.outgoing.part = 0;
+            self.outgoing.busy_since = None;
+            self.schedule.sent(context.now, &context.resources.config);
         }
-        tail.push('}');
-        Ok(SubscriptionAction::Frame(Frame {
-            head,
-            body,
-            tail,
-            data: true,
-            moved: last,
-            kind: "snap",
-        }))
+        let state = last.then(|| self.frame_state());
+        let frame = Frame::snapshot(self.ch, (&self.shown.epoch, commit), body, state);
+        Ok(SubscriptionAction::Frame(frame))
     }
 
     fn change(&mut self, context: &SessionContext<'_>) -> Result<SubscriptionAction, SessionStop> {
-        if self.ready.is_empty() {
-            let pending = if context.now < self.rate_at {
-                self.tick_now = false;
-                NextAction::Current
-            } else {
-                self.topic.pending(context.hub, &self.epoch, self.commit, self.table, self.mode)
-            };
-            match pending {
-                NextAction::Current if self.tick_now || context.now >= self.idle_at => {
-                    let (from, to, at) = (self.commit, self.commit, self.at.clone());
-                    self.ready.push_back(ReadyDelta {
-                        from,
-                        to,
-                        at,
-                        fragment: None,
-                        merged: false,
-                    });
+        if self.outgoing.ready.is_empty() {
+            match self.next_action(context) {
+                NextAction::Current if self.schedule.must_tick_unmoved(context.now) => {
+                    let ShownState { commit, at, .. } = &self.shown;
+                    let tick = ReadyDelta::tick(*commit, *commit, at.clone());
+                    self.outgoing.ready.push_back(tick);
                 }
-                NextAction::Moved(ready) if self.tick_now || context.now >= self.tick_at => {
-                    self.ready.push_back(ready);
+                NextAction::Moved(ready) if self.schedule.must_tick_moved(context.now) => {
+                    self.outgoing.ready.push_back(ready);
                 }
                 NextAction::Current | NextAction::Moved(_) => return Ok(SubscriptionAction::Idle),
                 NextAction::Changes { ready, more } => {
-                    self.ready = ready.into();
-                    self.busy_since = Some(context.now);
+                    self.outgoing.ready = ready.into();
+                    self.outgoing.busy_since = Some(context.now);
                     if !more {
-                        self.rate_at = context.now + self.rate;
+                        self.schedule.changed(context.now);
                     }
                 }
                 NextAction::Gone if self.mode == Mode::Changes => {
@@ -452,16 +402,14 @@ impl Subscription {
                     return Err(SessionStop::close(close::TOO_SLOW, why));
                 }
                 NextAction::Gone => {
-                    let (epoch, at) = (self.epoch.clone(), self.at.clone());
-                    self.reopen(context, Resume::Own { epoch, at });
+                    let ShownState { epoch, commit, at } = &self.shown;
+                    let (epoch, commit, at) = (epoch.clone(), *commit, at.clone());
+                    self.reopen(context, Resume::Own { epoch, commit, at });
                     return Ok(SubscriptionAction::Idle);
                 }
                 NextAction::Overflow => {
                     self.reset(ResetReason::Overflow, None);
-                    self.reopen(
-                        context,
-                        Resume::No { shown: Some((self.epoch.clone(), self.commit)) },
-                    );
+                    self.reopen(context, Resume::No { shown: self.shown() });
                     return self.next(context);
                 }
                 NextAction::Unsendable(why) => return Ok(SubscriptionAction::Over(self.end(&why))),
@@ -470,73 +418,56 @@ impl Subscription {
         Ok(SubscriptionAction::Frame(self.ready_part(context)))
     }
 
-    /// The next frame of the first delta or tick that is ready.
-    fn ready_part(&mut self, context: &SessionContext<'_>) -> Frame {
-        let ready = self.ready.front().expect("something is ready");
-        let (from, to, ch) = (ready.from, ready.to, self.ch);
-        let Some(fragment) = &ready.fragment else {
-            return self.tick(context);
-        };
-        let body = fragment.parts[self.part].clone();
-        let last = self.part + 1 == fragment.parts.len();
-        let head = format!("{{\"t\":\"delta\",\"ch\":{ch},\"from\":{from},\"to\":{to},");
-        let mut tail = String::new();
-        if last {
-            if ready.merged {
-                tail.push_str(",\"merged\":true");
-            }
-            self.arrive(context);
-            self.push_token(&mut tail);
-        } else {
-            tail.push_str(",\"more\":true");
-            self.part += 1;
+    /// What the topic has for the client now.
+    fn next_action(&mut self, context: &SessionContext<'_>) -> NextAction {
+        if !self.schedule.may_change(context.now) {
+            self.schedule.tick_now = false;
+            return NextAction::Current;
         }
-        tail.push('}');
-        Frame { head, body, tail, data: true, moved: last, kind: "delta" }
+        let commits_max = match self.mode {
+            Mode::State => usize::MAX,
+            // Kept until sent, so no more than may be unacknowledged.
+            Mode::Changes => context.resources.config.window.max(1) as usize,
+        };
+        let TopicListener { feed, topic, .. } = &self.listener;
+        let shown = (&*self.shown.epoch, self.shown.commit);
+        let range = feed.since(shown.0, shown.1, self.table, commits_max);
+        topic.next_action(context.resources, shown, range, (self.table, self.mode))
     }
 
-    fn tick(&mut self, context: &SessionContext<'_>) -> Frame {
-        let ready = self.ready.front().expect("something is ready");
-        let (from, to) = (ready.from, ready.to);
-        self.arrive(context);
-        let mut head = format!("{{\"t\":\"tick\",\"ch\":{},\"from\":{from},\"to\":{to}", self.ch);
-        if let Some(lag) = self.topic.lag(&context.hub.lag) {
-            let _ = write!(head, ",\"lag\":{{\"events\":{},\"ms\":{}}}", lag.events, lag.ms);
+    /// The next frame of the first delta or tick that is ready.
+    fn ready_part(&mut self, context: &SessionContext<'_>) -> Frame {
+        let Outgoing { ready, part, .. } = &mut self.outgoing;
+        let first = ready.front().expect("something is ready");
+        let commits = (first.from, first.to);
+        let Some(parts) = &first.parts else {
+            self.arrive(context);
+            let lag = self.listener.feed.lag(&context.resources.lag);
+            return Frame::tick(self.ch, commits, lag, self.frame_state());
+        };
+        let body = parts.parts[*part].clone();
+        if *part + 1 < parts.parts.len() {
+            *part += 1;
+            return Frame::delta(self.ch, commits, body, None);
         }
-        self.push_token(&mut head);
-        head.push('}');
-        let (body, tail) = (Bytes::new(), String::new());
-        Frame { head, body, tail, data: true, moved: false, kind: "tick" }
+        let merged = first.merged;
+        self.arrive(context);
+        Frame::delta(self.ch, commits, body, Some((self.frame_state(), merged)))
     }
 
     /// The first of what is ready has been handed out whole.
     fn arrive(&mut self, context: &SessionContext<'_>) {
-        let ready = self.ready.pop_front().expect("something is ready");
-        (self.commit, self.at) = (ready.to, ready.at);
-        self.part = 0;
-        if self.ready.is_empty() {
-            self.busy_since = None;
+        let ready = self.outgoing.ready.pop_front().expect("something is ready");
+        (self.shown.commit, self.shown.at) = (ready.to, ready.at);
+        self.outgoing.part = 0;
+        if self.outgoing.ready.is_empty() {
+            self.outgoing.busy_since = None;
         }
-        self.schedule_ticks(context);
+        self.schedule.sent(context.now, &context.resources.config);
     }
 
-    fn schedule_ticks(&mut self, context: &SessionContext<'_>) {
-        let config = &context.hub.config;
-        self.tick_now = false;
-        self.tick_at = context.now + ms(config.tick_ms);
-        self.idle_at = context.now + ms(config.heartbeat_ms);
-    }
-
-    /// Where the client is with this frame: offsets, and the token to resume from.
-    fn push_token(&self, text: &mut String) {
-        text.push_str(",\"offsets\":{");
-        for (partition, next) in self.at.offsets().enumerate() {
-            let comma = if partition == 0 { "" } else { "," };
-            let _ = write!(text, "{comma}\"{partition}\":{next}");
-        }
-        text.push_str("},\"tok\":\"");
-        text.push_str(&token::encode(&self.epoch, &self.at, self.query));
-        text.push('"');
+    fn frame_state(&self) -> FrameState<'_> {
+        FrameState { epoch: &self.shown.epoch, at: &self.shown.at, query: self.query_hash }
     }
 }
 
@@ -546,6 +477,11 @@ impl Drop for Subscription {
     }
 }
 
-fn push_string(text: &mut String, value: &str) {
-    text.push_str(&serde_json::to_string(value).expect("a string always encodes"));
+/// Starts to read what a subscription needs.
+fn read(
+    context: &SessionContext<'_>,
+    TopicListener { feed, topic, .. }: &TopicListener,
+    request: ReadRequest,
+) -> oneshot::Receiver<Result<SubscriptionStart, SubscribeError>> {
+    snapshot_reader::open(context.resources, (feed, topic), request, context.signal)
 }

@@ -5,7 +5,6 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lantern_core::Checkpoint;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 /// Bumped when the token's content changes; others are not taken.
 const FORMAT: u8 = 2;
@@ -16,7 +15,7 @@ pub(crate) struct Token {
     format: u8,
     pub(crate) epoch: String,
     pub(crate) at: Checkpoint,
-    /// [`query_hash`] of what was subscribed to.
+    /// The hash of the query ([`crate::query::Query::token_hash`]).
     pub(crate) query: u64,
 }
 
@@ -39,12 +38,6 @@ pub(crate) fn encode(epoch: &str, at: &Checkpoint, query: u64) -> String {
 pub(crate) fn decode(token: &str) -> Option<Token> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
     postcard::from_bytes(&bytes).ok().filter(|token: &Token| token.format == FORMAT)
-}
-
-/// Tells queries apart: equal ones have equal hashes, in every process.
-pub(crate) fn query_hash(table: &str) -> u64 {
-    let digest = Sha256::digest(table.as_bytes());
-    u64::from_be_bytes(digest[..8].try_into().expect("a SHA-256 has 32 bytes"))
 }
 
 #[cfg(test)]

@@ -503,6 +503,23 @@ async fn a_rate_lets_changes_come_no_faster() {
 }
 
 #[tokio::test]
+async fn a_reader_that_fell_behind_continues_from_the_commit_that_it_has() {
+    let world = World::new(1);
+    let hub = world.serve(LiveConfig { ring_commits_max: 1, window: 1, ..quiet() });
+    let mut wire = Wire::subscribed(&hub, "shop/a").await;
+    assert_eq!(wire.hear().await["commit"], 0);
+    // The change log does not contain the first two commits, since they change no row.
+    let no_writes = &[][..];
+    for writes in [no_writes, no_writes, &[(0, "k", Some(1))], &[(0, "k", Some(2))]] {
+        world.commit(0, writes);
+    }
+    wire.say(json!({"t":"ack","n":1})).await;
+    let delta = wire.hear_a("delta").await;
+    assert_eq!((&delta["from"], &delta["to"]), (&json!(0), &json!(4)), "{delta}");
+    assert_eq!(delta["up"], json!({"k":{"k":"k","n":2}}));
+}
+
+#[tokio::test]
 async fn equal_subscriptions_share_one_read_of_the_store() {
     let world = World::new(1);
     let hub = world.serve(quiet());

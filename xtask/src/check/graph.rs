@@ -8,8 +8,13 @@ use super::{Findings, Repository, code_of};
 
 /// The most files in circles of each crate. A ceiling may only go down: lower it
 /// with the circle.
-const CEILINGS: [(&str, usize); 5] =
-    [("host/engine", 0), ("host/kafka", 0), ("host/live", 5), ("host/log", 0), ("host/server", 0)];
+const CEILINGS: [(&str, usize); 5] = [
+    ("host/engine", 0),
+    ("host/kafka", 0),
+    ("host/live", 0),
+    ("host/log", 0),
+    ("host/server", 0),
+];
 
 /// The files of a crate by module path (`a::b`, empty for `lib.rs`), and the
 /// modules that each imports.

@@ -44,8 +44,6 @@ const TO_SPLIT: &[&str] = &[
     "host/core/src/records.rs: ShardMeta",
     "host/engine/src/status.rs: VersionStatus",
     "host/engine/src/status.rs: ShardStatus",
-    "host/live/src/subscription.rs: Subscription",
-    "host/live/src/topic.rs",
 ];
 
 /// Files and types are short, or say why not: `Long because …` in the file's

@@ -203,9 +203,12 @@ impl World {
         let touched = [0, 1].map(|table| tables.contains_key(&table));
         let tables: Vec<_> = tables.into_values().collect();
         let point = ShardPoint::of(&shard.meta);
-        let change_key = TableChanges::key(point, shard.meta.pos);
-        let encoded = TableChanges::encode(&tables);
-        stored.entry(Space::Changes).or_default().insert(&change_key, Some(&encoded));
+        // Like the engine, the world logs no commit without changes.
+        if !tables.is_empty() {
+            let change_key = TableChanges::key(point, shard.meta.pos);
+            let encoded = TableChanges::encode(&tables);
+            stored.entry(Space::Changes).or_default().insert(&change_key, Some(&encoded));
+        }
         write_meta(&mut stored, &shard.meta);
         shard.store.commit(&stored).expect("no fault is planted");
         let commit = PublishedCommit {

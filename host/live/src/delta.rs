@@ -1,0 +1,184 @@
+//! Deltas: the changes of several commits merged and encoded. This is the only
+//! place that merges changes, whether they come from the ring, from the change
+//! log or from a view. Pure apart from the shared budget: no locks, no clock.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use lantern_core::{Checkpoint, StoreError, TableChanges, TableId, View};
+
+use crate::LiveConfig;
+use crate::encode::{BudgetLease, DeltaParts, RowTooLarge};
+use crate::resources::Resources;
+
+/// A delta to be sent, or, without parts, a tick.
+pub(crate) struct ReadyDelta {
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) at: Arc<Checkpoint>,
+    pub(crate) parts: Option<Arc<DeltaParts>>,
+    /// Whether it is of several commits.
+    pub(crate) merged: bool,
+}
+
+impl ReadyDelta {
+    /// The commit moves and no row changes.
+    pub(crate) fn tick(from: u64, to: u64, at: Arc<Checkpoint>) -> Self {
+        Self { from, to, at, parts: None, merged: false }
+    }
+}
+
+/// Deltas that follow each other, one for each commit.
+pub(crate) struct DeltaChain {
+    /// The commit that the next delta begins at.
+    pub(crate) from: u64,
+    pub(crate) ready: Vec<ReadyDelta>,
+}
+
+impl DeltaChain {
+    pub(crate) fn new(from: u64) -> Self {
+        Self { from, ready: Vec::new() }
+    }
+
+    /// Adds the delta of a commit.
+    pub(crate) fn push(&mut self, to: u64, at: Arc<Checkpoint>, parts: Arc<DeltaParts>) {
+        let from = std::mem::replace(&mut self.from, to);
+        self.ready.push(ReadyDelta { from, to, at, parts: Some(parts), merged: false });
+    }
+}
+
+/// Why changes do not become a delta.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum DeltaError {
+    /// They are larger than what may be merged: a snapshot is cheaper.
+    TooMuch,
+    /// A row fits no frame.
+    TooLarge(RowTooLarge),
+}
+
+impl From<RowTooLarge> for DeltaError {
+    fn from(error: RowTooLarge) -> Self {
+        Self::TooLarge(error)
+    }
+}
+
+/// A table's changes as JSON, shared; or the row that fits no frame.
+pub(crate) type EncodedChanges = Result<Arc<DeltaParts>, RowTooLarge>;
+
+/// The changes of a commit, key by key; `None` deletes.
+pub(crate) fn rows_of(changes: &TableChanges) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
+    let up = changes.up.iter().map(|(key, value)| (key.as_str(), Some(value.as_slice())));
+    up.chain(changes.del.iter().map(|key| (key.as_str(), None)))
+}
+
+/// The bytes of keys and values.
+fn bytes_of<'a>(rows: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> usize {
+    rows.map(|(key, value)| key.len() + value.map_or(0, <[u8]>::len)).sum()
+}
+
+/// The last change of each key, in key order.
+#[derive(Default)]
+pub(crate) struct MergedChanges<'a> {
+    rows: BTreeMap<&'a str, Option<&'a [u8]>>,
+    /// How many commits it is of.
+    commits: usize,
+}
+
+impl<'a> MergedChanges<'a> {
+    /// Merges `changes`, oldest first; `None` if they are of more than `keys_max` keys.
+    pub(crate) fn of(
+        changes: impl IntoIterator<Item = &'a TableChanges>,
+        keys_max: usize,
+    ) -> Option<Self> {
+        let mut merged = Self::default();
+        for changes in changes {
+            merged.commits += 1;
+            merged.rows.extend(rows_of(changes));
+            if merged.rows.len() > keys_max {
+                return None;
+            }
+        }
+        Some(merged)
+    }
+
+    /// The changes of one commit, however many they are.
+    pub(crate) fn of_one(changes: &'a TableChanges) -> Self {
+        Self { rows: rows_of(changes).collect(), commits: 1 }
+    }
+
+    /// How many keys changed.
+    pub(crate) fn keys(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether it is of more than one commit.
+    pub(crate) fn is_of_several(&self) -> bool {
+        self.commits > 1
+    }
+
+    /// What `view` holds under the changed keys. Over several partitions the row of
+    /// a key is merged from all of them, so that the changes of one do not
+    /// contain it.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) fn read_from(
+        &self,
+        view: &View,
+        table: TableId,
+    ) -> Result<TableChanges, StoreError> {
+        let mut changes = TableChanges { table, ..TableChanges::default() };
+        for &key in self.rows.keys() {
+            match view.get(table, key)? {
+                Some(value) => changes.up.push((key.to_owned(), value)),
+                None => changes.del.push(key.to_owned()),
+            }
+        }
+        Ok(changes)
+    }
+}
+
+/// Encodes changes within the limits of the settings.
+pub(crate) struct DeltaEncoder<'a> {
+    config: &'a LiveConfig,
+    budget: &'a Arc<AtomicUsize>,
+    part_bytes: usize,
+}
+
+impl<'a> DeltaEncoder<'a> {
+    /// An encoder for frames of `epoch` and as many `partitions`.
+    pub(crate) fn new(resources: &'a Resources, epoch: &str, partitions: usize) -> Self {
+        let Resources { config, merge_budget: budget, .. } = resources;
+        Self { config, budget, part_bytes: config.part_bytes(epoch, partitions) }
+    }
+
+    /// The last change of each key of `changes`, oldest first.
+    pub(crate) fn merge<'c>(
+        &self,
+        changes: impl IntoIterator<Item = &'c TableChanges>,
+    ) -> Result<MergedChanges<'c>, DeltaError> {
+        MergedChanges::of(changes, self.config.merge_keys_max).ok_or(DeltaError::TooMuch)
+    }
+
+    /// The changes of one commit. They are not counted against the budget: the
+    /// commit is in memory anyway.
+    pub(crate) fn commit(&self, changes: &TableChanges) -> EncodedChanges {
+        DeltaParts::encode(rows_of(changes), self.part_bytes, None).map(Arc::new)
+    }
+
+    /// Merged changes, and their bytes before encoding.
+    pub(crate) fn merged(
+        &self,
+        merged: &MergedChanges<'_>,
+    ) -> Result<(Arc<DeltaParts>, usize), DeltaError> {
+        let rows = || merged.rows.iter().map(|(key, value)| (*key, *value));
+        let bytes = bytes_of(rows());
+        if bytes > self.config.merge_bytes_max {
+            return Err(DeltaError::TooMuch);
+        }
+        let lease = BudgetLease::take(self.budget, bytes, self.config.merge_total_bytes_max);
+        let lease = lease.ok_or(DeltaError::TooMuch)?;
+        Ok((Arc::new(DeltaParts::encode(rows(), self.part_bytes, Some(lease))?), bytes))
+    }
+}

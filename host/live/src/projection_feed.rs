@@ -1,0 +1,443 @@
+//! The feed of one projection: its epoch, its recent commits, and the topics
+//! that select from them.
+//!
+//! It lives as long as its subscriptions. Engine threads only push to the ring
+//! and wake the projection's task ([`crate::advance`]), which wakes the sessions,
+//! so that a commit costs the engine the same whatever the number of readers.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use lantern_api::feed::Lag;
+use lantern_core::{Checkpoint, PublishedCommit, TableId, View};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::LiveConfig;
+use crate::protocol::ResetReason;
+use crate::query::Query;
+use crate::resources::LagSource;
+use crate::ring::{NewestCommit, Ring, RingCommit, RingRange, table_bit};
+use crate::session_signal::SessionSignal;
+use crate::table_info::{TableInfo, tables_of};
+use crate::topic::Topic;
+
+/// The feeds of all projections with subscribers, by name.
+pub(crate) type ProjectionFeeds = Arc<Mutex<HashMap<String, Weak<ProjectionFeed>>>>;
+
+/// See the module.
+pub(crate) struct ProjectionFeed {
+    pub(crate) name: String,
+    /// Locked before `topics`.
+    state: Mutex<State>,
+    /// Held while a view is opened and the ring brought up to it, so that with
+    /// several partitions every commit handed out is one of the ring's.
+    pub(crate) advance: Mutex<()>,
+    topics: Mutex<HashMap<Query, Weak<Topic>>>,
+    pub(crate) wake: Arc<Notify>,
+    feeds: ProjectionFeeds,
+}
+
+struct State {
+    epoch: Option<Arc<str>>,
+    /// Changes with every activation.
+    generation: u64,
+    /// The projection was deleted.
+    deleted: bool,
+    /// The epoch of the commits in the ring, while `epoch` is not known yet.
+    ring_epoch: Option<String>,
+    partitions: Partitions,
+    ring: Ring,
+    /// Tables changed since sessions were last woken.
+    touched: u64,
+    /// With several partitions: commits were made that the ring has not.
+    behind: bool,
+    tables: Arc<[TableInfo]>,
+    lag: Option<(Instant, Option<Lag>)>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Partitions {
+    Unknown,
+    One,
+    Many,
+}
+
+/// Whether a view and the feed agree.
+pub(crate) enum ViewMatch {
+    /// They do.
+    Yes(AgreedState),
+    /// One of them is older: an activation is pending.
+    Stale,
+}
+
+/// What a view and the feed agree on. Copied, since an activation may make the
+/// feed forget it at any moment.
+pub(crate) struct AgreedState {
+    pub(crate) epoch: Arc<str>,
+    pub(crate) generation: u64,
+    /// Whether there are several partitions.
+    pub(crate) many: bool,
+    tables: Arc<[TableInfo]>,
+}
+
+impl AgreedState {
+    /// The public table named `table`.
+    pub(crate) fn table(&self, table: &str) -> Option<TableInfo> {
+        self.tables.iter().find(|info| info.name == table).cloned()
+    }
+}
+
+/// A commit in the ring from which a subscription can continue.
+pub(crate) struct Continuation {
+    pub(crate) commit: u64,
+    pub(crate) epoch: Arc<str>,
+    pub(crate) generation: u64,
+    pub(crate) table: TableInfo,
+    /// Whether there are several partitions.
+    pub(crate) many: bool,
+}
+
+/// Why a subscription cannot go on as it is.
+pub(crate) enum SubscriptionEnd {
+    Gone,
+    Reset(ResetReason),
+}
+
+/// How long a lag is taken to be true.
+const LAG_KEPT: Duration = Duration::from_millis(200);
+
+impl ProjectionFeed {
+    /// The feed of the projection `name`, and whether it was created by this
+    /// call: then its task must be started.
+    pub(crate) fn of(
+        feeds: &ProjectionFeeds,
+        name: &str,
+        config: &LiveConfig,
+    ) -> (Arc<Self>, bool) {
+        let mut by_name = feeds.lock();
+        if let Some(feed) = by_name.get(name).and_then(Weak::upgrade) {
+            return (feed, false);
+        }
+        let feed = Arc::new(Self {
+            name: name.to_owned(),
+            state: Mutex::new(State::new(config)),
+            advance: Mutex::new(()),
+            topics: Mutex::default(),
+            wake: Arc::default(),
+            feeds: feeds.clone(),
+        });
+        by_name.insert(name.to_owned(), Arc::downgrade(&feed));
+        (feed, true)
+    }
+
+    /// Subscribes a session to the topic of `query`.
+    pub(crate) fn listen(
+        self: &Arc<Self>,
+        query: &Query,
+        signal: &Arc<SessionSignal>,
+    ) -> TopicListener {
+        let state = self.state.lock();
+        let mut topics = self.topics.lock();
+        let topic = topics.get(query).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let topic = Arc::new(Topic::new(query.clone(), state.epoch.clone()));
+            topics.insert(query.clone(), Arc::downgrade(&topic));
+            topic
+        });
+        let id = topic.listeners.add(signal);
+        TopicListener { feed: self.clone(), topic, id }
+    }
+
+    /// A shard committed.
+    pub(crate) fn committed(&self, commit: &Arc<PublishedCommit>) {
+        let mut state = self.state.lock();
+        match &state.epoch {
+            // Of a version that is not served any more, or not yet; a view
+            // opened at its activation has it.
+            Some(epoch) if **epoch != *commit.epoch => return,
+            Some(_) => {}
+            None => {
+                if state.ring_epoch.as_ref().is_some_and(|epoch| *epoch != commit.epoch) {
+                    state.ring.clear();
+                }
+                state.ring_epoch = Some(commit.epoch.clone());
+            }
+        }
+        if state.partitions == Partitions::Many {
+            state.behind = true;
+        } else {
+            let ring_commit = RingCommit::commit(commit.clone());
+            state.touched |= ring_commit.touched();
+            state.ring.push(ring_commit);
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Another version is served, or the projection was deleted.
+    pub(crate) fn activated(&self, epoch: Option<&str>) {
+        let mut state = self.state.lock();
+        state.generation += 1;
+        state.deleted = epoch.is_none();
+        if state.epoch.as_deref() != epoch {
+            self.forget(&mut state, epoch.map(Arc::from));
+        }
+        state.touched = u64::MAX;
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// Takes a view's word for epoch, partitions and tables. `force` where the
+    /// two have not agreed for long: the view is right then.
+    pub(crate) fn adopt(&self, view: &View, force: bool) -> ViewMatch {
+        let mut state = self.state.lock();
+        let known = state.epoch.clone();
+        let epoch = match known {
+            Some(epoch) if *epoch == *view.epoch() => epoch,
+            Some(_) if !force => return ViewMatch::Stale,
+            Some(_) => {
+                state.generation += 1;
+                state.touched = u64::MAX;
+                let epoch: Arc<str> = Arc::from(view.epoch());
+                self.forget(&mut state, Some(epoch.clone()));
+                epoch
+            }
+            None => {
+                let epoch: Arc<str> = Arc::from(view.epoch());
+                if state.ring_epoch.take().is_some_and(|of| of != *view.epoch()) {
+                    state.ring.clear();
+                }
+                self.set_epoch(&mut state, Some(epoch.clone()));
+                epoch
+            }
+        };
+        state.deleted = false;
+        let many = view.offsets().len() != 1;
+        let partitions = if many { Partitions::Many } else { Partitions::One };
+        if state.partitions != partitions {
+            if many || state.partitions == Partitions::Many {
+                state.ring.clear();
+            }
+            state.partitions = partitions;
+        }
+        if state.ring.head().is_none() && !many {
+            state.ring.start(head_of(view));
+        }
+        if state.tables.is_empty() {
+            state.tables = tables_of(view);
+        }
+        ViewMatch::Yes(AgreedState {
+            epoch,
+            generation: state.generation,
+            many,
+            tables: state.tables.clone(),
+        })
+    }
+
+    /// With several partitions: the commit the ring has reached, which is
+    /// then no longer behind what was committed before this call.
+    pub(crate) fn begin_advance(&self) -> Option<NewestCommit> {
+        let mut state = self.state.lock();
+        state.behind = false;
+        state.ring.head().cloned()
+    }
+
+    /// With several partitions: an advance failed, and is to be tried again.
+    pub(crate) fn still_behind(&self) {
+        let mut state = self.state.lock();
+        state.behind = state.partitions == Partitions::Many;
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// With several partitions: brings the ring to `view`, by `ring_commit` or, if
+    /// there is none, by dropping the commits before.
+    pub(crate) fn finish_advance(&self, view: &View, ring_commit: Option<RingCommit>) {
+        let mut state = self.state.lock();
+        if state.epoch.as_deref() != Some(view.epoch()) {
+            return;
+        }
+        match ring_commit {
+            Some(ring_commit) => {
+                state.touched |= ring_commit.touched();
+                state.ring.push(ring_commit);
+            }
+            None => {
+                state.touched = u64::MAX;
+                state.ring.start(head_of(view));
+            }
+        }
+        drop(state);
+        self.wake.notify_one();
+    }
+
+    /// The commit at `at` of `epoch`, if the ring has every change of `table` after it.
+    pub(crate) fn continues_from(
+        &self,
+        epoch: &str,
+        at: &Checkpoint,
+        table: &str,
+    ) -> Option<Continuation> {
+        let state = self.state.lock();
+        let known = state.epoch.as_ref().filter(|known| ***known == *epoch && !state.deleted)?;
+        Some(Continuation {
+            commit: state.ring.holds(at)?,
+            epoch: known.clone(),
+            generation: state.generation,
+            table: state.tables.iter().find(|info| info.name == table)?.clone(),
+            many: state.partitions == Partitions::Many,
+        })
+    }
+
+    /// What the ring has after `commit` of `epoch`, as far as it changes `table`;
+    /// at most `max` commits.
+    pub(crate) fn since(&self, epoch: &str, commit: u64, table: TableId, max: usize) -> RingRange {
+        let state = self.state.lock();
+        if state.epoch.as_deref() == Some(epoch) {
+            state.ring.since(commit, table, max)
+        } else {
+            // An activation is pending; `change_since` reports it.
+            RingRange::Current
+        }
+    }
+
+    /// What became of a subscriber's epoch since `generation`: nothing
+    /// (`None`), or its new generation and why it must start again, if it must.
+    pub(crate) fn change_since(
+        &self,
+        epoch: &str,
+        generation: u64,
+    ) -> Option<(u64, Option<SubscriptionEnd>)> {
+        let state = self.state.lock();
+        if state.generation == generation {
+            return None;
+        }
+        let change = if state.deleted {
+            Some(SubscriptionEnd::Gone)
+        } else if state.epoch.as_deref() == Some(epoch) {
+            None
+        } else {
+            Some(SubscriptionEnd::Reset(ResetReason::Epoch))
+        };
+        Some((state.generation, change))
+    }
+
+    /// How far the projection is behind its log; refreshed now and then.
+    pub(crate) fn lag(&self, source: &LagSource) -> Option<Lag> {
+        if let Some((requested_at, lag)) = &self.state.lock().lag
+            && requested_at.elapsed() < LAG_KEPT
+        {
+            return *lag;
+        }
+        let lag = source(&self.name);
+        self.state.lock().lag = Some((Instant::now(), lag));
+        lag
+    }
+
+    /// With several partitions: whether commits were made that the ring has not.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.state.lock().behind
+    }
+
+    /// Wakes the sessions whose tables changed since the last call.
+    pub(crate) fn wake_sessions(&self) {
+        let (touched, tables) = {
+            let mut state = self.state.lock();
+            (std::mem::take(&mut state.touched), state.tables.clone())
+        };
+        if touched == 0 {
+            return;
+        }
+        for topic in self.topics() {
+            if touched == u64::MAX {
+                topic.listeners.for_each(SessionSignal::wake);
+                continue;
+            }
+            let table = tables.iter().find(|info| info.name == topic.query.table());
+            if table.is_none_or(|info| table_bit(info.id) & touched != 0) {
+                topic.listeners.for_each(SessionSignal::offer);
+            }
+        }
+    }
+
+    fn topics(&self) -> Vec<Arc<Topic>> {
+        let mut live = Vec::new();
+        self.topics.lock().retain(|_, topic| {
+            let topic = topic.upgrade();
+            let lives = topic.is_some();
+            live.extend(topic);
+            lives
+        });
+        live
+    }
+
+    /// Nothing of another epoch may stay.
+    fn forget(&self, state: &mut State, epoch: Option<Arc<str>>) {
+        state.ring_epoch = None;
+        state.ring.clear();
+        state.partitions = Partitions::Unknown;
+        state.behind = false;
+        state.tables = Arc::default();
+        self.set_epoch(state, epoch);
+    }
+
+    fn set_epoch(&self, state: &mut State, epoch: Option<Arc<str>>) {
+        state.epoch = epoch;
+        for topic in self.topics() {
+            topic.start_epoch(state.epoch.clone());
+        }
+    }
+}
+
+impl Drop for ProjectionFeed {
+    fn drop(&mut self) {
+        let mut feeds = self.feeds.lock();
+        // Another of the same name may exist already.
+        if feeds.get(&self.name).is_some_and(|feed| feed.strong_count() == 0) {
+            feeds.remove(&self.name);
+        }
+        drop(feeds);
+        self.wake.notify_one();
+    }
+}
+
+impl State {
+    fn new(config: &LiveConfig) -> Self {
+        Self {
+            epoch: None,
+            generation: 0,
+            deleted: false,
+            ring_epoch: None,
+            partitions: Partitions::Unknown,
+            ring: Ring::new(config),
+            touched: 0,
+            behind: false,
+            tables: Arc::default(),
+            lag: None,
+        }
+    }
+}
+
+/// A session's subscription to a topic. It keeps topic and feed alive, and
+/// ends when dropped.
+pub(crate) struct TopicListener {
+    pub(crate) feed: Arc<ProjectionFeed>,
+    pub(crate) topic: Arc<Topic>,
+    id: u64,
+}
+
+impl Drop for TopicListener {
+    fn drop(&mut self) {
+        self.topic.listeners.remove(self.id);
+        let mut topics = self.feed.topics.lock();
+        // The last one: only the map leads to the topic, and it is locked.
+        if Arc::strong_count(&self.topic) == 1 {
+            topics.remove(&self.topic.query);
+        }
+    }
+}
+
+fn head_of(view: &View) -> NewestCommit {
+    NewestCommit { commit: view.pos(), at: Arc::new(view.checkpoint()) }
+}

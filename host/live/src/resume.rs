@@ -1,0 +1,247 @@
+//! How a subscription starts or continues: from memory, from the change log, or
+//! with a snapshot.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use lantern_core::{ChangesSince, Checkpoint, ShardChanges, StoreError, TableChanges, TableId};
+use tokio::sync::mpsc;
+
+use crate::advance::OpenView;
+use crate::delta::{DeltaChain, DeltaEncoder, DeltaError, MergedChanges, ReadyDelta};
+use crate::projection_feed::{Continuation, ProjectionFeed};
+use crate::protocol::{Mode, ResetReason};
+use crate::query::Query;
+use crate::resources::Resources;
+use crate::subscribe_error::SubscribeError;
+use crate::table_info::TableInfo;
+use crate::token;
+use crate::topic::{Snapshot, Topic};
+
+/// What a subscription asks the store for.
+pub(crate) struct ReadRequest {
+    pub(crate) query: Query,
+    pub(crate) mode: Mode,
+    pub(crate) resume: Resume,
+}
+
+/// Where a subscription was before.
+pub(crate) enum Resume {
+    /// Nowhere, or it cannot go on from there: it wants a snapshot, and one
+    /// newer than what it shows.
+    No { shown: Option<(Arc<str>, u64)> },
+    /// Where a client's token says.
+    Token(String),
+    /// Where this session itself has brought it, until it fell behind.
+    Own { epoch: Arc<str>, commit: u64, at: Arc<Checkpoint> },
+}
+
+/// A subscription's start.
+pub(crate) struct SubscriptionStart {
+    pub(crate) epoch: Arc<str>,
+    pub(crate) generation: u64,
+    pub(crate) table: TableInfo,
+    pub(crate) start: StartKind,
+}
+
+/// How it starts.
+pub(crate) enum StartKind {
+    /// From where it was: first these, then what the ring has after `commit`.
+    Resumed { commit: u64, at: Arc<Checkpoint>, ready: Vec<ReadyDelta> },
+    /// From a snapshot, with the reason where a resume was refused.
+    Snapshot { why: Option<ResetReason>, rows: SnapshotRows },
+}
+
+/// A snapshot's rows.
+pub(crate) enum SnapshotRows {
+    Shared(Arc<Snapshot>),
+    /// Too large to share: read while it is sent.
+    Streamed {
+        commit: u64,
+        at: Arc<Checkpoint>,
+        parts: mpsc::Receiver<SnapshotPart>,
+    },
+}
+
+/// A part of a streamed snapshot.
+pub(crate) enum SnapshotPart {
+    Rows {
+        rows: Bytes,
+        last: bool,
+    },
+    /// The rest cannot be sent: a sentence for people.
+    Unsendable(String),
+    /// The store failed.
+    Failed(String),
+}
+
+/// A start that memory alone can give: a resume within the ring, or a snapshot
+/// that another subscriber had made and from which the ring leads on.
+pub(crate) fn from_memory(
+    feed: &ProjectionFeed,
+    topic: &Topic,
+    request: &ReadRequest,
+) -> Option<SubscriptionStart> {
+    let (reached, start) = match &request.resume {
+        Resume::Token(text) => {
+            let query = request.query.token_hash();
+            let token = token::decode(text).filter(|token| token.query == query)?;
+            let reached = feed.continues_from(&token.epoch, &token.at, request.query.table())?;
+            let (commit, at) = (reached.commit, Arc::new(token.at));
+            (reached, StartKind::Resumed { commit, at, ready: Vec::new() })
+        }
+        Resume::No { shown } => {
+            let snapshot = topic.snapshot()?;
+            let reached =
+                feed.continues_from(&snapshot.epoch, &snapshot.at, request.query.table())?;
+            if shown
+                .as_ref()
+                .is_some_and(|(e, commit)| *e == snapshot.epoch && *commit >= snapshot.commit)
+            {
+                return None;
+            }
+            (reached, StartKind::Snapshot { why: None, rows: SnapshotRows::Shared(snapshot) })
+        }
+        Resume::Own { .. } => return None,
+    };
+    let Continuation { epoch, generation, table, many, .. } = reached;
+    let start = SubscriptionStart { epoch, generation, table, start };
+    (!many || request.mode == Mode::State).then_some(start)
+}
+
+/// A start from where the subscription was; else the reason it needs a
+/// snapshot, none where it never was anywhere.
+pub(crate) fn from_change_log(
+    resources: &Resources,
+    opened: &OpenView,
+    table: &TableInfo,
+    request: &ReadRequest,
+) -> Result<Result<StartKind, Option<ResetReason>>, SubscribeError> {
+    let (at, too_old) = match &request.resume {
+        Resume::No { .. } => return Ok(Err(None)),
+        Resume::Token(text) => match token::decode(text) {
+            Some(token) if token.query != request.query.token_hash() => {
+                return Ok(Err(Some(ResetReason::Fields)));
+            }
+            None => return Ok(Err(Some(ResetReason::Fields))),
+            Some(token) if token.epoch != *opened.agreed.epoch => {
+                return Ok(Err(Some(ResetReason::Epoch)));
+            }
+            Some(token) => (Arc::new(token.at), ResetReason::TooOld),
+        },
+        Resume::Own { epoch, .. } if *epoch != opened.agreed.epoch => {
+            return Ok(Err(Some(ResetReason::Epoch)));
+        }
+        Resume::Own { at, .. } => (at.clone(), ResetReason::Overflow),
+    };
+    let (from, commits) = match opened.view.changes_since(&at)? {
+        ChangesSince::OtherHistory => return Ok(Err(Some(ResetReason::History))),
+        ChangesSince::TooOld => return Ok(Err(Some(too_old))),
+        ChangesSince::Commits { from, commits } => (from, commits),
+    };
+    // The change log omits commits without changes, so that `from` may be a later commit
+    // with the same rows. A client that is not told so must see its own.
+    let commit = match &request.resume {
+        Resume::Own { commit, .. } => *commit,
+        Resume::No { .. } | Resume::Token(_) => from,
+    };
+    let log = LogRange { resources, opened, table: table.id, from: commit, commits: &commits };
+    let ready = match request.mode {
+        Mode::State => log.merged(),
+        Mode::Changes => log.each(),
+    };
+    match ready {
+        Ok(ready) => Ok(Ok(StartKind::Resumed { commit, at, ready })),
+        Err(LogError::Delta(DeltaError::TooMuch)) => Ok(Err(Some(ResetReason::Overflow))),
+        Err(LogError::Delta(DeltaError::TooLarge(error))) => Err(error.into()),
+        Err(LogError::Store(error)) => Err(error.into()),
+    }
+}
+
+/// What the change log has of a table between a checkpoint and a view.
+struct LogRange<'a> {
+    resources: &'a Resources,
+    opened: &'a OpenView,
+    table: TableId,
+    /// The commit at the checkpoint.
+    from: u64,
+    commits: &'a [ShardChanges],
+}
+
+/// Why the change log gives no deltas.
+enum LogError {
+    Delta(DeltaError),
+    Store(StoreError),
+}
+
+impl From<DeltaError> for LogError {
+    fn from(error: DeltaError) -> Self {
+        Self::Delta(error)
+    }
+}
+
+impl From<StoreError> for LogError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl LogRange<'_> {
+    fn encoder(&self) -> DeltaEncoder<'_> {
+        let partitions = self.opened.view.offsets().len();
+        DeltaEncoder::new(self.resources, &self.opened.agreed.epoch, partitions)
+    }
+
+    /// The table's changes in each commit that has some.
+    fn changes(&self) -> impl Iterator<Item = (&ShardChanges, &TableChanges)> {
+        let of_table = |commit: &'_ ShardChanges| {
+            commit.tables.iter().position(|changes| changes.table == self.table)
+        };
+        let commits = self.commits.iter();
+        commits.filter_map(move |commit| Some((commit, &commit.tables[of_table(commit)?])))
+    }
+
+    /// One delta of all commits.
+    fn merged(&self) -> Result<Vec<ReadyDelta>, LogError> {
+        let view = &self.opened.view;
+        let (from, to, at) = (self.from, view.pos(), Arc::new(view.checkpoint()));
+        let encoder = self.encoder();
+        let merged = encoder.merge(self.changes().map(|(_, changes)| changes))?;
+        if merged.keys() == 0 {
+            return Ok(vec![ReadyDelta::tick(from, to, at)]);
+        }
+        let several = merged.is_of_several();
+        if several {
+            metrics::counter!("lantern_feed_merges_total").increment(1);
+        }
+        let (parts, _) = if self.opened.agreed.many {
+            let rows = merged.read_from(view, self.table)?;
+            encoder.merged(&MergedChanges::of_one(&rows))?
+        } else {
+            encoder.merged(&merged)?
+        };
+        Ok(vec![ReadyDelta { from, to, at, parts: Some(parts), merged: several }])
+    }
+
+    /// A delta for each commit, and a tick to the view's. With one partition only,
+    /// so a shard's commits are the version's.
+    fn each(&self) -> Result<Vec<ReadyDelta>, LogError> {
+        let view = &self.opened.view;
+        let encoder = self.encoder();
+        let mut room = self.resources.config.merge_bytes_max;
+        let mut chain = DeltaChain::new(self.from);
+        for (commit, changes) in self.changes() {
+            let (parts, bytes) = encoder.merged(&MergedChanges::of_one(changes))?;
+            room = room.checked_sub(bytes).ok_or(DeltaError::TooMuch)?;
+            // A point of the view's own change log is of its history.
+            let at = view.checkpoint_at(&[commit.point])?.ok_or(DeltaError::TooMuch)?;
+            chain.push(commit.commit, Arc::new(at), parts);
+        }
+        let (from, to) = (chain.from, view.pos());
+        let mut ready = chain.ready;
+        if from != to || ready.is_empty() {
+            ready.push(ReadyDelta::tick(from, to, Arc::new(view.checkpoint())));
+        }
+        Ok(ready)
+    }
+}
