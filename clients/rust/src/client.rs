@@ -1,41 +1,16 @@
 //! The client's handle, and the task that runs its connection.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
-use tokio::task::JoinHandle;
-
-use crate::connection::{Connection, ConnectionEnd};
-use crate::table::{Mirrored, Status, Table};
-use crate::{Error, Options, TableOptions};
-
-/// The state that handles and the connection's task share.
-pub(crate) struct Shared {
-    pub(crate) url: String,
-    pub(crate) options: Options,
-    /// All current subscriptions; ended ones are removed.
-    tables: Mutex<Vec<Arc<Mirrored>>>,
-    /// Notified when the list changes.
-    pub(crate) changed: Notify,
-    status: watch::Sender<Status>,
-    task: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl Shared {
-    pub(crate) fn tables(&self) -> Vec<Arc<Mirrored>> {
-        let mut tables = self.tables.lock().unwrap_or_else(PoisonError::into_inner);
-        tables.retain(|table| !table.is_over());
-        tables.clone()
-    }
-
-    fn end(&self, error: &Error) {
-        self.status.send_replace(Status::Ended(error.clone()));
-        for table in self.tables() {
-            table.end(error.clone());
-        }
-    }
-}
+use crate::backoff::{self, backoff};
+use crate::connection::Connection;
+use crate::connection_end::ConnectionEnd;
+use crate::error::Error;
+use crate::mirror::{Mirrored, Status};
+use crate::options::{Options, TableOptions};
+use crate::shared::Shared;
+use crate::table::Table;
 
 /// A connection to a Lantern server that mirrors tables. It reconnects by itself and
 /// continues where it stopped. Clones share the connection.
@@ -67,14 +42,7 @@ impl Client {
     /// [`Error`] if the first connection fails; later ones are retried.
     pub async fn connect(url: &str, options: Options) -> Result<Self, Error> {
         let first = Connection::open(url, &options).await.map_err(|end| end.error(url))?;
-        let shared = Arc::new(Shared {
-            url: url.to_owned(),
-            options,
-            tables: Mutex::default(),
-            changed: Notify::new(),
-            status: watch::Sender::new(Status::Live),
-            task: Mutex::default(),
-        });
+        let shared = Arc::new(Shared::new(url, options));
         let task = tokio::spawn(keep_connected(shared.clone(), first));
         *shared.task.lock().unwrap_or_else(PoisonError::into_inner) = Some(task);
         Ok(Self { stop: Arc::new(StopOnDrop(shared.clone())), shared })
@@ -94,10 +62,7 @@ impl Client {
         let mirrored = Arc::new(Mirrored::new(name, options, buffer));
         match &*self.shared.status.borrow() {
             Status::Ended(error) => mirrored.end(error.clone()),
-            _ => {
-                let mut tables = self.shared.tables.lock().unwrap_or_else(PoisonError::into_inner);
-                tables.push(mirrored.clone());
-            }
+            _ => self.shared.add(mirrored.clone()),
         }
         self.shared.changed.notify_one();
         Table::new(mirrored, self.shared.clone())
@@ -151,28 +116,8 @@ fn pause(options: &Options, failures: u32, end: &ConnectionEnd) -> Duration {
     if end.is_shutdown() && failures == 0 {
         return options.shutdown_spread.mul_f64(fastrand::f64());
     }
-    backoff(options, failures)
-}
-
-/// An exponential pause, reduced by a random share of up to a half so that clients that
-/// failed together do not reconnect together.
-pub(crate) fn backoff(options: &Options, failures: u32) -> Duration {
-    let longest = options.backoff_min.saturating_mul(2_u32.saturating_pow(failures.min(20)));
-    longest.min(options.backoff_max).mul_f64(1.0 - fastrand::f64() / 2.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_grow_to_the_longest_and_no_further() {
-        let options = Options::default();
-        for failures in 0..40 {
-            let pause = backoff(&options, failures);
-            let whole = options.backoff_min.saturating_mul(1 << failures.min(20));
-            let whole = whole.min(options.backoff_max);
-            assert!(pause <= whole && pause >= whole / 2, "{failures}: {pause:?}");
-        }
+    if end.is_too_many() {
+        return backoff::longest(options);
     }
+    backoff(options, failures)
 }

@@ -37,7 +37,8 @@ pub enum Error {
     /// unchanged.
     #[error("the server closed the feed with {code}: {why}")]
     Refused {
-        /// 1002, 1003, 1007, or 4400 to 4499.
+        /// 1002, 1003, 1007, or 4400 to 4499. The client retries 4429 (too many
+        /// sessions) after the first connection.
         code: u16,
         /// The server's explanation.
         why: String,

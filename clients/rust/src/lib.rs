@@ -52,14 +52,22 @@
 //! Only plain `ws://` is supported: use a proxy if the network to the server is not
 //! private.
 
+mod backoff;
 mod client;
 mod connection;
+mod connection_end;
 mod error;
+mod mirror;
 mod options;
+mod row;
+mod shared;
+mod subscription;
 mod table;
 
 pub use client::Client;
 pub use error::Error;
 pub use lantern_api::feed::{Field, Lag, Mode};
+pub use mirror::{Change, Status};
 pub use options::{Options, Resume, TableOptions};
-pub use table::{Change, Changes, Row, Status, Table};
+pub use row::Row;
+pub use table::{Changes, Table};

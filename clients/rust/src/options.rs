@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lantern_api::feed::Mode;
 
-use crate::Row;
+use crate::row::Row;
 
 /// How a [`crate::Client`] connects.
 #[derive(Clone, Debug)]
@@ -17,7 +17,8 @@ pub struct Options {
     /// The pause before the first reconnect. It doubles with every failure, and each
     /// pause is reduced by a random share of up to a half. Default 250 ms.
     pub backoff_min: Duration,
-    /// The longest pause before a reconnect. Default 30 s.
+    /// The longest pause before a reconnect, and the pause if the server has too many
+    /// sessions (close code 4429). Default 30 s.
     pub backoff_max: Duration,
     /// When the server shuts down, its clients reconnect at a random time within this
     /// period, not all at once. Default 2 s.

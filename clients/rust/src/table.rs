@@ -1,219 +1,22 @@
-//! A mirrored table: the rows of one committed state, kept up to date.
+//! A handle of a mirrored table, and the stream of its changes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use futures_util::Stream;
-use lantern_api::RawJson;
 use lantern_api::feed::{Field, Lag};
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use tokio::sync::{broadcast, watch};
 use tokio_stream::wrappers::BroadcastStream;
 use tokio_stream::wrappers::errors::BroadcastStreamRecvError;
 
-use crate::client::Shared;
-use crate::{Error, Resume, TableOptions};
-
-/// A row: a JSON object that is parsed on demand.
-#[derive(Clone, Debug)]
-pub struct Row(Arc<RawValue>);
-
-impl Row {
-    /// The row's JSON text.
-    #[must_use]
-    pub fn json(&self) -> &str {
-        self.0.get()
-    }
-
-    /// The row as `T`.
-    ///
-    /// # Errors
-    /// If the row cannot be read as a `T`.
-    pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(self.0.get())
-    }
-}
-
-impl From<Box<RawValue>> for Row {
-    fn from(json: Box<RawValue>) -> Self {
-        Self(json.into())
-    }
-}
-
-impl From<RawJson> for Row {
-    fn from(json: RawJson) -> Self {
-        json.into_inner().into()
-    }
-}
-
-impl PartialEq for Row {
-    fn eq(&self, other: &Self) -> bool {
-        self.json() == other.json()
-    }
-}
-
-impl Serialize for Row {
-    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(to)
-    }
-}
-
-impl<'de> Deserialize<'de> for Row {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        Box::<RawValue>::deserialize(from).map(Self::from)
-    }
-}
-
-/// How current a table's rows are.
-#[derive(Clone, Debug)]
-pub enum Status {
-    /// There is no connection yet, and no rows.
-    Connecting,
-    /// The server is sending what is missing.
-    CatchingUp,
-    /// The rows are those of the server's newest commit, as far as the client knows.
-    Live,
-    /// The connection is lost and is being retried; the rows are those of an earlier
-    /// commit.
-    Stale,
-    /// No more changes will come.
-    Ended(Error),
-}
-
-impl Status {
-    /// Whether this is [`Status::Live`].
-    #[must_use]
-    pub fn is_live(&self) -> bool {
-        matches!(self, Self::Live)
-    }
-}
-
-/// A change of a table. The mirrored rows already contain it.
-#[derive(Clone, Debug)]
-pub enum Change {
-    /// The rows of `commit` replaced all rows.
-    Snapshot {
-        /// Identifies one history of the table: commits of different epochs cannot
-        /// be compared.
-        epoch: String,
-        /// The commit.
-        commit: u64,
-    },
-    /// Some rows changed between two commits.
-    Delta {
-        /// The commit before.
-        from: u64,
-        /// The commit after.
-        to: u64,
-        /// Rows that were put.
-        up: Vec<(String, Row)>,
-        /// Keys that were deleted.
-        del: Vec<String>,
-        /// Whether several commits were merged into one.
-        merged: bool,
-    },
-    /// The subscription continues after a lost connection. The rows are the same, but
-    /// the server now counts them as `commit`: a server that folds again after a crash
-    /// may commit at other points.
-    Resumed {
-        /// The commit.
-        commit: u64,
-    },
-    /// Nothing changed up to `commit`.
-    Tick {
-        /// The commit.
-        commit: u64,
-        /// How far the projection is behind its log, if the server knows.
-        lag: Option<Lag>,
-    },
-    /// This reader was too slow and missed this many changes; the mirrored rows contain
-    /// them.
-    Missed(u64),
-    /// No more changes will come.
-    Ended(Error),
-}
-
-/// The rows, and the commit they belong to.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Mirror {
-    pub(crate) epoch: Option<String>,
-    /// The commit of the rows; none before the first snapshot.
-    pub(crate) commit: Option<u64>,
-    /// For each partition the next offset that the rows do not contain yet.
-    pub(crate) offsets: BTreeMap<u32, u64>,
-    pub(crate) rows: BTreeMap<String, Row>,
-    pub(crate) token: Option<String>,
-    pub(crate) fields: Vec<Field>,
-    pub(crate) lag: Option<Lag>,
-}
-
-/// The state of one table that the connection's task and the handles share.
-pub(crate) struct Mirrored {
-    pub(crate) name: String,
-    pub(crate) options: TableOptions,
-    mirror: Mutex<Mirror>,
-    pub(crate) status: watch::Sender<Status>,
-    offsets: watch::Sender<BTreeMap<u32, u64>>,
-    changes: broadcast::Sender<Change>,
-    /// No handle is left: the connection unsubscribes.
-    pub(crate) dropped: AtomicBool,
-}
-
-impl Mirrored {
-    pub(crate) fn new(name: &str, mut options: TableOptions, changes_buffer: usize) -> Self {
-        let mut mirror = Mirror::default();
-        if let Some(resume) = options.resume.take() {
-            mirror.token = Some(resume.token);
-            mirror.rows = resume.rows;
-        }
-        Self {
-            name: name.to_owned(),
-            options,
-            mirror: Mutex::new(mirror),
-            status: watch::Sender::new(Status::Connecting),
-            offsets: watch::Sender::default(),
-            changes: broadcast::Sender::new(changes_buffer.max(1)),
-            dropped: AtomicBool::new(false),
-        }
-    }
-
-    pub(crate) fn mirror(&self) -> MutexGuard<'_, Mirror> {
-        // A panic in a reader's closure leaves the rows unchanged.
-        self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sends readers a change that `mirror` already contains. This happens under its
-    /// lock, so a new reader gets every change that its rows do not contain yet, and no
-    /// other.
-    pub(crate) fn notify(&self, mirror: MutexGuard<'_, Mirror>, change: Change) {
-        self.offsets.send_if_modified(|known| {
-            let changed = *known != mirror.offsets;
-            known.clone_from(&mirror.offsets);
-            changed
-        });
-        // There may be no reader.
-        let _ = self.changes.send(change);
-    }
-
-    pub(crate) fn set_status(&self, status: Status) {
-        self.status.send_replace(status);
-    }
-
-    pub(crate) fn end(&self, error: Error) {
-        let mirror = self.mirror();
-        self.set_status(Status::Ended(error.clone()));
-        self.notify(mirror, Change::Ended(error));
-    }
-
-    pub(crate) fn is_over(&self) -> bool {
-        self.dropped.load(Ordering::SeqCst) || matches!(*self.status.borrow(), Status::Ended(_))
-    }
-}
+use crate::error::Error;
+use crate::mirror::{Change, Mirrored, Status};
+use crate::options::Resume;
+use crate::row::Row;
+use crate::shared::Shared;
 
 /// A table mirrored from the server; see [`crate::Client::table`]. Dropping
 /// the last handle ends the subscription.

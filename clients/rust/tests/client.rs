@@ -446,3 +446,37 @@ async fn pings_are_answered_and_a_table_nobody_holds_is_unsubscribed() {
     assert_eq!(hear(&mut ws).await["id"], 3);
     drop(again);
 }
+
+#[tokio::test]
+async fn a_client_returns_when_there_is_room_for_its_session() {
+    let world = World::new(1);
+    let server = Server::start(world.serve(config())).await;
+    let client = within(Client::connect(&server.url, options())).await.unwrap();
+    let table = client.table("shop/a");
+    within(table.wait_for_status(Status::is_live)).await;
+    // After a restart there is room for one session, and another client has it.
+    let full = world.serve(LiveConfig { sessions_max: 1, ..config() });
+    let (other, socket) = tokio::io::duplex(1 << 16);
+    let session = tokio::spawn(full.clone().serve(socket, std::future::pending()));
+    while full.sessions() < 1 {
+        tokio::task::yield_now().await;
+    }
+    server.restart(full);
+    let refused = within(Client::connect(&server.url, options())).await;
+    assert!(matches!(refused, Err(Error::Refused { code: 4429, .. })));
+    // The refusals to the client with the table.
+    let attempts = || server.sessions.lock().len();
+    within(async {
+        while attempts() < 4 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    assert!(matches!(table.status(), Status::Stale), "{:?}", table.status());
+    drop(other);
+    within(session).await.unwrap();
+    world.commit(0, &[(0, "k", Some(1))]);
+    within(table.wait_for_status(Status::is_live)).await;
+    within(table.wait_for(0, 9)).await.unwrap();
+    assert_eq!(table.get::<Row>("k").unwrap(), Some(Row { k: "k".into(), n: 1 }));
+}

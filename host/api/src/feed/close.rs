@@ -15,7 +15,7 @@ pub const UNAUTHORIZED: u16 = 4401;
 pub const FORBIDDEN: u16 = 4403;
 /// A message is larger than the limit.
 pub const TOO_LARGE: u16 = 4413;
-/// There are too many sessions.
+/// There are too many sessions. A client may reconnect unchanged, after a long pause.
 pub const TOO_MANY: u16 = 4429;
 /// The server failed.
 pub const ERROR: u16 = 4500;

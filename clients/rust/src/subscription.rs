@@ -1,0 +1,190 @@
+//! One subscription on a connection: applies data frames to the mirrored table, and
+//! checks that each continues the rows. Snapshots and deltas that come in parts are
+//! applied at once.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lantern_api::feed::{Delta, Field, Lag, Snapshot, Tick};
+
+use crate::mirror::{Change, Mirrored, Status};
+use crate::row::Row;
+
+/// See the module.
+pub(crate) struct Subscription {
+    pub(crate) mirrored: Arc<Mirrored>,
+    /// How often it was refused.
+    pub(crate) failures: u32,
+    /// The server's number for it, once it is accepted.
+    pub(crate) ch: u64,
+    /// Rows of a snapshot that is not complete yet.
+    snap: Option<BTreeMap<String, Row>>,
+    /// Changes of a delta that is not complete yet.
+    delta: Option<DeltaParts>,
+    /// A snapshot older than the rows shown. It is held back until deltas have brought
+    /// it to their commit: the shown rows never go back.
+    behind: Option<MirrorLag>,
+}
+
+struct MirrorLag {
+    commit: u64,
+    rows: BTreeMap<String, Row>,
+}
+
+#[derive(Default)]
+struct DeltaParts {
+    from: u64,
+    to: u64,
+    up: Vec<(String, Row)>,
+    del: Vec<String>,
+}
+
+/// What a frame brings the rows to.
+struct FrameEnd {
+    to: u64,
+    offsets: BTreeMap<u32, u64>,
+    token: Option<String>,
+    lag: Option<Lag>,
+}
+
+/// A delta that does not begin at the table's commit.
+pub(crate) struct CommitMismatch;
+
+impl Subscription {
+    pub(crate) fn new(mirrored: Arc<Mirrored>, failures: u32) -> Self {
+        Self { mirrored, failures, ch: 0, snap: None, delta: None, behind: None }
+    }
+
+    /// The server accepted it. If it continues, the rows are also those of `commit`,
+    /// whatever their commit was before.
+    pub(crate) fn accepted(&mut self, fields: Vec<Field>, commit: Option<u64>) {
+        let mut mirror = self.mirrored.mirror();
+        mirror.fields = fields;
+        if let Some(commit) = commit
+            && mirror.commit.replace(commit).is_some_and(|before| before != commit)
+        {
+            self.mirrored.notify(mirror, Change::Resumed { commit });
+        }
+    }
+
+    /// Discards partly received frames; a snapshot follows.
+    pub(crate) fn reset(&mut self, fields: Option<Vec<Field>>) {
+        self.snap = None;
+        self.delta = None;
+        self.behind = None;
+        if let Some(fields) = fields {
+            self.mirrored.mirror().fields = fields;
+        }
+        self.mirrored.set_status(Status::CatchingUp);
+    }
+
+    /// Collects a snapshot; its last part replaces all rows at once. Returns whether
+    /// the table is up to date.
+    pub(crate) fn snap(&mut self, snap: Snapshot) -> bool {
+        let Snapshot { epoch, commit, offsets, tok, .. } = snap;
+        let rows = self.snap.get_or_insert_default();
+        rows.extend(snap.rows.into_iter().map(|(key, row)| (key, Row::from(row))));
+        if snap.more {
+            return false;
+        }
+        let rows = self.snap.take().unwrap_or_default();
+        self.behind = None;
+        let mut mirror = self.mirrored.mirror();
+        let same = mirror.epoch.as_ref() == Some(&epoch);
+        if same && mirror.commit.is_some_and(|shown| commit < shown) {
+            self.behind = Some(MirrorLag { commit, rows });
+            return false;
+        }
+        mirror.rows = rows;
+        mirror.commit = Some(commit);
+        mirror.offsets = offsets;
+        mirror.epoch = Some(epoch.clone());
+        mirror.token = tok;
+        self.mirrored.notify(mirror, Change::Snapshot { epoch, commit });
+        self.live();
+        true
+    }
+
+    /// Moves the rows to another commit without a change.
+    pub(crate) fn tick(&mut self, tick: Tick) -> Result<bool, CommitMismatch> {
+        self.check_from(tick.from)?;
+        if self.delta.is_some() {
+            return Err(CommitMismatch);
+        }
+        let Tick { to, lag, offsets, tok: token, .. } = tick;
+        let change = Change::Tick { commit: to, lag };
+        Ok(self.advance(change, FrameEnd { to, offsets, token, lag }))
+    }
+
+    /// Collects a delta; its last part applies all of it at once.
+    pub(crate) fn delta(&mut self, delta: Delta) -> Result<bool, CommitMismatch> {
+        self.check_from(delta.from)?;
+        let Delta { merged, offsets, tok: token, .. } = delta;
+        let fresh = DeltaParts { from: delta.from, to: delta.to, ..DeltaParts::default() };
+        let parts = self.delta.get_or_insert(fresh);
+        if (parts.from, parts.to) != (delta.from, delta.to) {
+            return Err(CommitMismatch);
+        }
+        parts.up.extend(delta.up.into_iter().map(|(key, row)| (key, Row::from(row))));
+        parts.del.extend(delta.del);
+        if delta.more {
+            return Ok(false);
+        }
+        let DeltaParts { from, to, up, del } = self.delta.take().unwrap_or_default();
+        let change = Change::Delta { from, to, up, del, merged };
+        Ok(self.advance(change, FrameEnd { to, offsets, token, lag: None }))
+    }
+
+    /// Checks that a delta or tick begins at the commit that this side has.
+    fn check_from(&self, from: u64) -> Result<(), CommitMismatch> {
+        let behind = self.behind.as_ref().map(|behind| behind.commit);
+        let at = behind.or(self.mirrored.mirror().commit);
+        if at.is_some_and(|commit| commit != from) { Err(CommitMismatch) } else { Ok(()) }
+    }
+
+    /// Applies `change` to the rows shown, or to the snapshot that is held back, which
+    /// is shown when it is no longer older. Returns whether the table is up to date.
+    fn advance(&mut self, change: Change, end: FrameEnd) -> bool {
+        let FrameEnd { to, offsets, token, lag } = end;
+        let mut mirror = self.mirrored.mirror();
+        let change = if let Some(mut behind) = self.behind.take() {
+            update(&mut behind.rows, &change);
+            behind.commit = to;
+            if mirror.commit.is_some_and(|shown| to < shown) {
+                self.behind = Some(behind);
+                return false;
+            }
+            mirror.rows = behind.rows;
+            let epoch = mirror.epoch.clone().unwrap_or_default();
+            Change::Snapshot { epoch, commit: to }
+        } else {
+            update(&mut mirror.rows, &change);
+            change
+        };
+        mirror.commit = Some(to);
+        mirror.offsets = offsets;
+        mirror.token = token.or(mirror.token.take());
+        mirror.lag = lag.or(mirror.lag);
+        self.mirrored.notify(mirror, change);
+        self.live();
+        true
+    }
+
+    fn live(&self) {
+        self.mirrored.status.send_if_modified(|status| {
+            let changed = !status.is_live();
+            *status = Status::Live;
+            changed
+        });
+    }
+}
+
+/// Makes `rows` those after `change`.
+fn update(rows: &mut BTreeMap<String, Row>, change: &Change) {
+    if let Change::Delta { up, del, .. } = change {
+        rows.extend(up.iter().cloned());
+        for key in del {
+            rows.remove(key);
+        }
+    }
+}
