@@ -18,7 +18,7 @@ use crate::options::Resume;
 use crate::row::Row;
 use crate::shared::Shared;
 
-/// A table mirrored from the server; see [`crate::Client::table`]. Dropping
+/// A table mirrored from the server; `Client::table` returns it. Dropping
 /// the last handle ends the subscription.
 #[derive(Clone)]
 pub struct Table {

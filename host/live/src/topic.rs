@@ -150,7 +150,6 @@ impl Topic {
                     .map(|()| chain.ready)
             }
         };
-        let more = more && mode == Mode::Changes;
         ready.map_or_else(NextAction::from, |ready| NextAction::Changes { ready, more })
     }
 

@@ -8,7 +8,8 @@ use super::{Findings, Repository, code_of};
 
 /// The most files in circles of each crate. A ceiling may only go down: lower it
 /// with the circle.
-const CEILINGS: [(&str, usize); 5] = [
+const CEILINGS: [(&str, usize); 6] = [
+    ("clients/rust", 0),
     ("host/engine", 0),
     ("host/kafka", 0),
     ("host/live", 0),
