@@ -1,9 +1,10 @@
-//! The newest events by identity, in memory: an open-addressing table of places
-//! in a ring, about 40 bytes an event.
+//! The newest events by identity, in memory: a ring, and a hash table of numbers of
+//! its entries; about 40 bytes an event.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
 
+use hashbrown::HashTable;
 use sha2::{Digest, Sha256};
 
 use crate::{EventRef, Offset, PartitionId};
@@ -88,17 +89,14 @@ pub struct KnownEvent {
     pub differs: bool,
 }
 
-const FREE: u32 = u32::MAX;
-const SLOTS_MIN: usize = 1024;
-
 /// Remembers the newest events, up to a number of them.
 pub struct DeduplicationWindow {
     limit: usize,
     ring: VecDeque<WindowEntry>,
     /// The running number of the ring's first entry, modulo 2³².
     base: u32,
-    /// Running numbers modulo 2³²; [`FREE`] is skipped as a number.
-    slots: Vec<u32>,
+    /// The running numbers of all entries, modulo 2³², found by their identity.
+    numbers: HashTable<u32>,
 }
 
 #[derive(Clone, Copy)]
@@ -112,10 +110,10 @@ impl DeduplicationWindow {
     /// A window of the newest `limit` events; 0 remembers none.
     #[must_use]
     pub fn new(limit: u32) -> Self {
-        // Running numbers must tell all entries apart, with room for a pending
-        // group; half the range is far above any sensible window.
+        // Running numbers must distinguish all entries, with room for a pending
+        // group; a quarter of the range is far above any sensible window.
         let limit = limit.min(u32::MAX / 4) as usize;
-        Self { limit, ring: VecDeque::new(), base: 0, slots: vec![FREE; SLOTS_MIN] }
+        Self { limit, ring: VecDeque::new(), base: 0, numbers: HashTable::new() }
     }
 
     /// Whether it remembers any.
@@ -127,101 +125,54 @@ impl DeduplicationWindow {
     /// Where the event of this identity is.
     #[must_use]
     pub fn find(&self, identity: &Identity) -> Option<KnownEvent> {
-        let slot = self.slot_of(identity).ok()?;
-        let WindowEntry { identity: first, partition, offset } = *self.entry(self.slots[slot]);
+        let entry = |number: &u32| entry(&self.ring, self.base, *number);
+        let same = |number: &u32| entry(number).identity == *identity;
+        let WindowEntry { identity: first, partition, offset } =
+            *entry(self.numbers.find(hash(identity), same)?);
         Some(KnownEvent { partition, offset, differs: first.content != identity.content })
     }
 
     /// Adds an event that [`DeduplicationWindow::find`] does not find. Grows past the limit
     /// until [`DeduplicationWindow::trim`].
     pub fn push(&mut self, identity: Identity, partition: PartitionId, offset: Offset) {
-        if !self.is_on() {
+        if !self.is_on() || self.find(&identity).is_some() {
             return;
         }
-        if (self.ring.len() + 1) * 2 > self.slots.len() {
-            self.grow();
-        }
-        let number = self.number(self.ring.len());
-        if let Err(slot) = self.slot_of(&identity) {
-            self.slots[slot] = number;
-            self.ring.push_back(WindowEntry { identity, partition, offset });
-        }
+        let number = self.base.wrapping_add(
+            u32::try_from(self.ring.len()).expect("a window and a group have far fewer events"),
+        );
+        self.ring.push_back(WindowEntry { identity, partition, offset });
+        let Self { ring, base, numbers, .. } = self;
+        let hash_of = |number: &u32| hash(&entry(ring, *base, *number).identity);
+        numbers.insert_unique(hash(&identity), number, hash_of);
     }
 
     /// Forgets the oldest, down to the limit.
     pub fn trim(&mut self) {
         while self.ring.len() > self.limit {
-            let Some(entry) = self.ring.front().copied() else {
+            let Some(oldest) = self.ring.pop_front() else {
                 return;
             };
-            self.free(&entry.identity);
-            self.ring.pop_front();
-            self.base = (self.base + 1) % FREE;
+            let base = self.base;
+            if let Ok(number) =
+                self.numbers.find_entry(hash(&oldest.identity), |number| *number == base)
+            {
+                number.remove();
+            }
+            self.base = base.wrapping_add(1);
         }
     }
+}
 
-    fn number(&self, index: usize) -> u32 {
-        let number = (u64::from(self.base) + index as u64) % u64::from(FREE);
-        u32::try_from(number).expect("taken modulo 32 bits")
-    }
+/// The entry with this running number in a ring that begins with number `base`.
+fn entry(ring: &VecDeque<WindowEntry>, base: u32, number: u32) -> &WindowEntry {
+    &ring[number.wrapping_sub(base) as usize]
+}
 
-    fn entry(&self, number: u32) -> &WindowEntry {
-        let index = (u64::from(number) + u64::from(FREE) - u64::from(self.base)) % u64::from(FREE);
-        &self.ring[usize::try_from(index).expect("below the ring's length")]
-    }
-
-    /// The slot that holds `identity`, or the free one where it belongs.
-    fn slot_of(&self, identity: &Identity) -> Result<usize, usize> {
-        let mut slot = self.home(identity);
-        loop {
-            match self.slots[slot] {
-                FREE => return Err(slot),
-                number if self.entry(number).identity == *identity => return Ok(slot),
-                _ => slot = (slot + 1) & (self.slots.len() - 1),
-            }
-        }
-    }
-
-    fn home(&self, identity: &Identity) -> usize {
-        let (bytes, _) = identity.hash.as_chunks::<8>();
-        // Only the low bits are kept, so cutting to the width of a pointer is fine.
-        (u64::from_le_bytes(bytes[0]) & (self.slots.len() as u64 - 1)) as usize
-    }
-
-    /// Frees the slot of `identity`, moving those behind it up so that no
-    /// search ends too early.
-    fn free(&mut self, identity: &Identity) {
-        let Ok(mut hole) = self.slot_of(identity) else {
-            return;
-        };
-        let mask = self.slots.len() - 1;
-        let mut slot = hole;
-        loop {
-            slot = (slot + 1) & mask;
-            let number = self.slots[slot];
-            if number == FREE {
-                break;
-            }
-            let home = self.home(&self.entry(number).identity);
-            // It may move if the hole is between its home and its slot.
-            if (slot.wrapping_sub(home) & mask) >= (slot.wrapping_sub(hole) & mask) {
-                self.slots[hole] = number;
-                hole = slot;
-            }
-        }
-        self.slots[hole] = FREE;
-    }
-
-    fn grow(&mut self) {
-        self.slots = vec![FREE; self.slots.len() * 2];
-        for index in 0..self.ring.len() {
-            let identity = self.ring[index].identity;
-            // `slot_of` compares only with entries already placed.
-            if let Err(slot) = self.slot_of(&identity) {
-                self.slots[slot] = self.number(index);
-            }
-        }
-    }
+/// Part of the identity's hash, which is uniform and which no sender can choose.
+fn hash(identity: &Identity) -> u64 {
+    let (bytes, _) = identity.hash.as_chunks::<8>();
+    u64::from_le_bytes(bytes[0])
 }
 
 #[cfg(test)]
@@ -233,7 +184,7 @@ mod tests {
     use super::*;
     use crate::Event;
 
-    /// Few distinct homes, so that runs collide and wrap around.
+    /// Few distinct hashes, so that entries collide.
     fn numbered(n: u64) -> Identity {
         let mut hash = [0; 16];
         hash[..8].copy_from_slice(&(n % 7).wrapping_sub(3).to_le_bytes());
@@ -247,7 +198,7 @@ mod tests {
         println!("seed {seed}");
         let mut rng = fastrand::Rng::with_seed(seed);
         let mut window = DeduplicationWindow::new(50);
-        window.base = FREE - 60; // Running numbers wrap in this test.
+        window.base = u32::MAX - 60; // Running numbers wrap in this test.
         let (mut model, mut order) = (HashMap::new(), VecDeque::new());
         for offset in 0..5_000_u64 {
             let n = rng.u64(0..150);
