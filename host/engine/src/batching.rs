@@ -106,7 +106,7 @@ impl Gatherer {
         let ahead_max_us = config.ahead_max_us();
         let spare = Batch::default();
         let ticks = config.batch_ticks_max;
-        Self { partition, manifest, attributes, filter, types: types, ahead_max_us, spare, ticks }
+        Self { partition, manifest, attributes, filter, types, ahead_max_us, spare, ticks }
     }
 
     /// Gathers events from `meta.next` on. Stops after an event that moves the
