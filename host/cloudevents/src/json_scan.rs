@@ -198,7 +198,7 @@ impl Scanner<'_> {
         }
         if self.peek() == Some(b'.') {
             self.next += 1;
-            matches!(self.take()?, b'0'..=b'9').then(|| self.digits())?;
+            self.take()?.is_ascii_digit().then(|| self.digits())?;
         }
         if let Some(b'e' | b'E') = self.peek() {
             self.next += 1;
@@ -264,7 +264,8 @@ fn special(word: u64) -> u64 {
     // where a lower byte is: the subtraction borrows only from there.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word;
     let control = word.wrapping_sub(ONES * 0x20) & !word;
-    (zero(word ^ ONES * u64::from(b'"')) | zero(word ^ ONES * u64::from(b'\\')) | control) & HIGH
+    (zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | control)
+        & HIGH
 }
 
 #[cfg(test)]
