@@ -230,6 +230,7 @@ fn feed(bencher: Bencher<'_, '_>, rows_changed: u64) {
             next: Offset(pos),
             checkpoint: lantern_core::Checkpoint::default(),
             event_time: Timestamp(0),
+            durable: true,
             tables: vec![TableChanges { table: TableId(0), up, del: Vec::new() }],
         }));
         runtime.block_on(async {

@@ -24,6 +24,9 @@ pub struct PublishedCommit {
     pub checkpoint: Checkpoint,
     /// The highest event time applied so far.
     pub event_time: Timestamp,
+    /// Whether the commit is durable. Readers see it in either case; what is reported
+    /// outside of this server must be durable.
+    pub durable: bool,
     /// The public tables that changed; none if only the offset moved.
     pub tables: Vec<TableChanges>,
 }

@@ -54,8 +54,9 @@ pub use ports::{
 pub use projection_key::projection_key;
 pub use read_values::ReadValues;
 pub use records::{
-    AheadEvent, AheadEvents, DecisionRecord, EmitFrom, FoldDifference, OutboxEvent, ParkedKind,
-    ParkedRecord, ProjectionRecord, SecondFolds, ShardMeta, VersionId, VersionRecord, VersionState,
+    AheadEvent, AheadEvents, Ceiling, DecisionRecord, EmitFrom, FoldDifference, OutboxEvent,
+    ParkedKind, ParkedRecord, ProjectionRecord, SecondFolds, ShardMeta, VersionId, VersionRecord,
+    VersionState,
 };
 pub use reserved_names::{
     EMITTED_SOURCE_PREFIX, HOST_EXTENSION_PREFIX, HOST_SOURCE, HOST_TYPE_PREFIX, emitted_id,
@@ -63,7 +64,7 @@ pub use reserved_names::{
 };
 pub use rfc3339::parse_rfc3339;
 pub use row_check::{RowError, check_row};
-pub use view::{ChangesSince, ShardChanges, View, ViewError, Views};
+pub use view::{ChangesSince, Recovering, ShardChanges, View, ViewError, Views};
 pub use writes::{ChangedPairs, PairSpan, SpaceWrites, Writes};
 
 /// The event type of heartbeats: events the host itself appends to an idle log

@@ -274,6 +274,19 @@ pub struct ShardMeta {
     /// [`DecisionRecord::digest`] of the last decision; 0 if there was none.
     #[serde(default)]
     pub decided: u64,
+    /// As of the last durable commit. Not a function of the log.
+    #[serde(default)]
+    pub ceiling: Ceiling,
+}
+
+/// How far commits without a sync may go before the next durable one. A durable
+/// commit stores it, so that after a crash it is known what readers may have seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ceiling {
+    /// Their next offset is not after this one.
+    pub next: Offset,
+    /// Nor is their number.
+    pub commit: u64,
 }
 
 /// Events whose time is further ahead than `engine.ahead_max_s` allows: they are
@@ -344,6 +357,13 @@ impl ShardMeta {
         bytes.map_or_else(|| Ok(Self::default()), serde_json::from_slice)
     }
 
+    /// Whether readers may have seen a later state than this one, if this is what a
+    /// crash left.
+    #[must_use]
+    pub fn may_be_behind(&self) -> bool {
+        self.ceiling.next > self.next || self.ceiling.commit > self.pos
+    }
+
     /// The record in `store`; that of an empty shard if there is none.
     ///
     /// # Errors
@@ -390,6 +410,7 @@ impl Default for ShardMeta {
             born: 0,
             incarnation: 0,
             decided: 0,
+            ceiling: Ceiling::default(),
         }
     }
 }

@@ -24,6 +24,25 @@ pub trait Views: Send + Sync {
     /// # Errors
     /// [`ViewError`].
     fn view_version(&self, projection: &str, version: &VersionId) -> Result<View, ViewError>;
+
+    /// Why the active version cannot be read after a crash; `None` if it can, or if
+    /// there is another reason. Does not block.
+    fn recovering(&self, _projection: &str) -> Option<Recovering> {
+        None
+    }
+}
+
+/// A version that folds again what it had shown before a crash. Until it has, a reader
+/// could see an older state than before.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("projection `{projection}` recovers from a crash: {reason}")]
+pub struct Recovering {
+    /// The projection.
+    pub projection: String,
+    /// How far it is, or why it does not go on.
+    pub reason: String,
+    /// Whether it does not go on by itself.
+    pub stopped: bool,
 }
 
 /// Why there is no view.
@@ -39,6 +58,9 @@ pub enum ViewError {
     /// No version of that name.
     #[error("projection `{0}` has no version `{1}`")]
     NoVersion(String, VersionId),
+    /// It has not caught up with what it showed before a crash.
+    #[error(transparent)]
+    Recovering(#[from] Recovering),
     /// The state cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -8,11 +8,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lantern_core::{
-    KeyRange, Manifest, Offset, PublishedCommit, ShardMeta, ShardPoint, ShardStore, Space,
+    Ceiling, KeyRange, Manifest, Offset, PublishedCommit, ShardMeta, ShardPoint, ShardStore, Space,
     StoreError, TableChanges, TableId, Timestamp, Writes,
 };
 
+use crate::EngineConfig;
 use crate::change_set::PendingChanges;
+use crate::sync_policy::{CommitSync, SyncPolicy};
 
 /// How many entries of the change log are looked at in one go.
 const CHANGES_PAGE: usize = 64;
@@ -29,25 +31,43 @@ pub(crate) struct Commit {
     pub(crate) serves: bool,
     /// The most bytes of the change log.
     pub(crate) changes_bytes_max: u64,
+    /// Whether there is something new, so that it gets a number. If not, it only makes
+    /// the last commit durable.
+    pub(crate) is_new: bool,
+    pub(crate) sync: CommitSync,
+    /// If it is durable, the ceiling that it stores.
+    pub(crate) ceiling: Ceiling,
+    /// About the bytes of `changes`.
+    pub(crate) bytes: usize,
 }
 
 /// The result of a commit.
 pub(crate) struct CommitOutcome {
     pub(crate) meta: ShardMeta,
     pub(crate) tables: Vec<TableChanges>,
+    pub(crate) is_new: bool,
+    pub(crate) sync: CommitSync,
+    pub(crate) bytes: usize,
 }
 
 impl Commit {
     /// Runs it on the caller's thread.
     pub(crate) fn run(mut self) -> Result<CommitOutcome, StoreError> {
-        self.meta.pos += 1;
+        self.meta.pos += u64::from(self.is_new);
         let mut writes = self.changes.writes();
         let tables = if self.serves { public_changes(&self.manifest, &writes) } else { Vec::new() };
         self.log_changes(&mut writes, &tables)?;
+        if self.sync != CommitSync::Later {
+            self.meta.ceiling = self.ceiling;
+        }
         let record = serde_json::to_vec(&self.meta).expect("numbers always encode");
         writes.entry(Space::Meta).or_default().insert(ShardMeta::KEY, Some(&record));
-        self.store.commit(&writes)?;
-        Ok(CommitOutcome { meta: self.meta, tables })
+        match self.sync {
+            CommitSync::Now | CommitSync::Close => self.store.commit(&writes)?,
+            CommitSync::Later => self.store.commit_unsynced(&writes)?,
+        }
+        let Self { meta, is_new, sync, bytes, .. } = self;
+        Ok(CommitOutcome { meta, tables, is_new, sync, bytes })
     }
 
     /// Adds the commit to the change log and removes its oldest entries.
@@ -207,21 +227,28 @@ pub(crate) struct CommitPipeline {
     unpublished: Vec<Arc<PublishedCommit>>,
     /// When the last commit began.
     last: Duration,
-    /// The next offset and the watermark of the last durable commit.
-    durable: (Offset, Timestamp),
+    /// The next offset and the watermark of the last commit.
+    committed: (Offset, Timestamp),
+    pub(crate) sync: SyncPolicy,
     /// The next offset of the commit that was begun last.
     in_commit: Offset,
 }
 
 impl CommitPipeline {
-    /// The pipeline of a state with the record `meta`.
-    pub(crate) fn new(committers: Option<Arc<CommitThreads>>, meta: &ShardMeta) -> Self {
+    /// The pipeline of a state with the record `meta`, which is durable.
+    pub(crate) fn new(
+        committers: Option<Arc<CommitThreads>>,
+        config: &EngineConfig,
+        meta: &ShardMeta,
+        recovers: bool,
+    ) -> Self {
         Self {
             committers,
             pending: None,
             unpublished: Vec::new(),
             last: Duration::ZERO,
-            durable: (meta.next, meta.watermark),
+            committed: (meta.next, meta.watermark),
+            sync: SyncPolicy::new(config, meta, recovers),
             in_commit: meta.next,
         }
     }
@@ -247,19 +274,19 @@ impl CommitPipeline {
         now.saturating_sub(self.last)
     }
 
-    /// The next offset of the last durable commit.
-    pub(crate) fn durable(&self) -> Offset {
-        self.durable.0
-    }
-
-    /// The next offset of the last commit, durable or in progress.
+    /// The next offset of the last commit, durable or not or in progress.
     pub(crate) fn in_commit(&self) -> Offset {
-        self.in_commit.max(self.durable.0)
+        self.in_commit.max(self.committed.0)
     }
 
-    /// Whether the watermark has moved since the last durable commit.
+    /// Whether the watermark has moved since the last commit.
     pub(crate) fn is_behind(&self, watermark: Timestamp) -> bool {
-        self.durable.1 != watermark
+        self.committed.1 != watermark
+    }
+
+    /// Whether the next offset or the watermark has moved since the last commit.
+    pub(crate) fn has_moved(&self, meta: &ShardMeta) -> bool {
+        self.committed != (meta.next, meta.watermark)
     }
 
     /// Runs `commit` on the caller's thread. None may be in progress.
@@ -295,15 +322,21 @@ impl CommitPipeline {
         self.pending.take().map(PendingCommit::wait)
     }
 
-    /// Notes that a commit is durable; `published` is what readers get of it.
-    pub(crate) fn succeeded(&mut self, meta: &ShardMeta, published: Option<PublishedCommit>) {
-        self.durable = (meta.next, meta.watermark);
+    /// Notes that a commit succeeded; `published` is what readers get of it.
+    pub(crate) fn succeeded(
+        &mut self,
+        outcome: &CommitOutcome,
+        published: Option<PublishedCommit>,
+    ) {
+        let CommitOutcome { meta, sync, bytes, .. } = outcome;
+        self.committed = (meta.next, meta.watermark);
+        self.sync.committed(meta, *sync, *bytes, self.last);
         self.unpublished.extend(published.map(Arc::new));
     }
 
     /// Notes that a commit failed: what it held is to be committed again.
     pub(crate) fn failed(&mut self) {
-        self.in_commit = self.durable.0;
+        self.in_commit = self.committed.0;
     }
 
     /// Takes the commits that are not published yet, in order.
@@ -344,6 +377,10 @@ mod tests {
             meta: ShardMeta::default(),
             serves: false,
             changes_bytes_max: 0,
+            is_new: true,
+            sync: CommitSync::Now,
+            ceiling: Ceiling::default(),
+            bytes: 0,
         }
     }
 

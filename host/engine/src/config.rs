@@ -34,6 +34,13 @@ pub struct EngineConfig {
     /// While catching up, the most changed bytes between commits; four times as many
     /// while the commit before is in progress.
     pub commit_bytes: usize,
+    /// The longest time that a live commit waits for its sync, in milliseconds. Readers
+    /// see it at once; after a crash its events are folded again from the log, and reads
+    /// wait until they are. 0, the default, syncs every commit.
+    pub sync_ms: u64,
+    /// The most events and commits of a shard that wait for a sync; more make it come
+    /// earlier. It bounds how long reads wait after a crash.
+    pub unsynced_events_max: u64,
     /// How far ahead of its append an event's time may be, in seconds, and still
     /// move the watermark; over Kafka topics of type `CreateTime`, how far ahead of
     /// the events before it, unless the next 5 are as well. An event that is further
@@ -136,6 +143,8 @@ impl Default for EngineConfig {
             fuel_event: 2_000_000_000,
             commit_ms: 1_000,
             commit_bytes: 16 << 20,
+            sync_ms: 0,
+            unsynced_events_max: 16_384,
             ahead_max_s: 60,
             emit_unsent_max: 50_000,
             emit_per_s_max: 20_000,

@@ -128,6 +128,7 @@ fn fold_within(
         config: Arc::new(config.clone()),
         logs: line_sink(lines.clone(), config.log_lines_max, partition),
         committers: None,
+        recovers: false,
     };
     let mut shard = Shard::open(parts).map_err(|stop| match stop {
         StopReason::Fault(reason) => EngineError::Host(reason),

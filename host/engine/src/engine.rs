@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lantern_core::{PartitionId, VersionId, View, ViewError, Views};
+use lantern_core::{PartitionId, Recovering, VersionId, View, ViewError, Views};
 use parking_lot::Mutex;
 
 use crate::emit_quota::EmitQuota;
@@ -111,9 +111,7 @@ impl Engine {
         let Some(shard) = shard.as_mut() else {
             return;
         };
-        if (shard.is_dirty() || shard.has_moved())
-            && let Err(error) = shard.commit(self.ports.clock.monotonic())
-        {
+        if let Err(error) = shard.close(self.ports.clock.monotonic()) {
             // Nothing is lost: the log has it all.
             tracing::warn!(projection = %handle.id.projection, %error, "last commit failed");
         }
@@ -160,6 +158,11 @@ impl Views for Engine {
     fn view(&self, projection: &str) -> Result<View, ViewError> {
         let (build, epoch) = self.registry.active_build(projection)?;
         build.view(&self.ports, projection, epoch)
+    }
+
+    fn recovering(&self, projection: &str) -> Option<Recovering> {
+        let (build, _) = self.registry.active_build(projection).ok()?;
+        build.recovering(projection)
     }
 
     fn view_version(&self, projection: &str, version: &VersionId) -> Result<View, ViewError> {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use lantern_core::{
-    LogError, ManifestError, ParkedKind, ParkedRecord, StoreError, VersionId, ViewError,
+    LogError, ManifestError, ParkedKind, ParkedRecord, Recovering, StoreError, VersionId, ViewError,
 };
 use thiserror::Error;
 
@@ -165,6 +165,9 @@ pub enum EngineError {
     /// The active version has applied events that the version has not.
     #[error("{0}")]
     AppliesLess(Box<ActivationRefused>),
+    /// After a crash, readers wait until what they may have seen is folded again.
+    #[error(transparent)]
+    Recovering(#[from] Recovering),
     /// The engine is shutting down.
     #[error("the server is shutting down")]
     Closed,
@@ -192,6 +195,7 @@ impl EngineError {
             Self::Cursor(_) => "LAN-0212",
             Self::Store(_) => "LAN-0213",
             Self::Log(_) => "LAN-0214",
+            Self::Recovering(_) => "LAN-0224",
             Self::Closed => "LAN-0215",
             Self::Verifying => "LAN-0216",
             Self::AppliesLess(_) => "LAN-0220",
@@ -205,6 +209,7 @@ impl From<ViewError> for EngineError {
             ViewError::NoProjection(name) => Self::NoProjection(name),
             ViewError::NotActive(name) => Self::NotActive(name),
             ViewError::NoVersion(name, version) => Self::NoVersion(name, version),
+            ViewError::Recovering(recovering) => Self::Recovering(recovering),
             ViewError::Store(error) => Self::Store(error),
             other => Self::Plugin(other.to_string()),
         }

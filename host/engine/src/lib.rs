@@ -44,6 +44,7 @@ mod state;
 mod status;
 mod status_queries;
 mod stop_reason;
+mod sync_policy;
 #[cfg(test)]
 mod tests;
 mod ticks;

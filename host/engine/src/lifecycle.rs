@@ -401,6 +401,11 @@ impl Engine {
         flipped.active = Some(version.clone());
         flipped.activations += 1;
         let epoch = new.epoch(&flipped);
+        // Retired, it never makes a commit without a sync.
+        for shard in old_guards.iter_mut().filter_map(|guard| guard.as_mut()) {
+            shard.close(now)?;
+            self.publish_commits(shard);
+        }
         let started = new_guards.iter_mut().try_for_each(|guard| match guard.as_mut() {
             Some(shard) => shard.set_epoch(Some(epoch.clone()), now),
             None => Ok(()),

@@ -38,7 +38,7 @@ impl Engine {
             let Some(mut guard) = handle.shard.try_lock() else { continue };
             let deleted = handle.deleted.load(Ordering::Acquire);
             let Some(shard) = guard.as_mut().filter(|_| !deleted) else { continue };
-            let behind = shard.state.meta.next.0.saturating_sub(shard.commits.durable().0);
+            let behind = shard.state.meta.next.0.saturating_sub(shard.commits.sync.durable().0);
             if shard.is_dirty() || behind < behind_min.max(1) {
                 continue;
             }

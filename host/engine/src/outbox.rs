@@ -215,6 +215,12 @@ pub mod fuzzing {
         postcard::to_stdvec(&record).ok()
     }
 
+    /// The id of the emitted event in `bytes`; `None` if they are damaged.
+    #[must_use]
+    pub fn outbox_id(bytes: &[u8]) -> Option<String> {
+        postcard::from_bytes::<OutboxRecord>(bytes).ok().map(|record| record.id)
+    }
+
     /// The record of an event.
     #[must_use]
     pub fn encode_outbox(id: &str, event: OutboxEvent, traceparent: Option<String>) -> Vec<u8> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use lantern_core::{
-    Manifest, PartitionId, Plugin, ProjectionRecord, ShardId, StoreError, TypeFilter, VersionId,
-    VersionRecord, View, ViewError,
+    Manifest, PartitionId, Plugin, ProjectionRecord, Recovering, ShardId, StoreError, TypeFilter,
+    VersionId, VersionRecord, View, ViewError,
 };
 use parking_lot::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -266,6 +266,26 @@ impl VersionBuild {
         }
     }
 
+    /// Why its tables cannot be read after a crash.
+    pub(crate) fn recovering(&self, projection: &str) -> Option<Recovering> {
+        let handle = self.handles.iter().find(|handle| handle.recovery.is_pending())?;
+        let (activity, why) = handle.activity(true);
+        let stopped = matches!(activity, "halted" | "paused");
+        let partition = handle.id.partition;
+        let reason = match (activity, why) {
+            ("paused", _) => "it is paused: resume it".into(),
+            ("halted" | "faulted", Some(why)) => {
+                format!("it is {activity} on partition {partition}: {why}")
+            }
+            _ => format!(
+                "partition {partition} is folded up to offset {}, and up to {} may have been shown",
+                handle.next(),
+                handle.recovery.target.offset()
+            ),
+        };
+        Some(Recovering { projection: projection.into(), reason, stopped })
+    }
+
     /// A consistent view of its tables.
     ///
     /// # Errors
@@ -276,6 +296,10 @@ impl VersionBuild {
         projection: &str,
         epoch: String,
     ) -> Result<View, ViewError> {
+        // Before the snapshots: they are of a state at least as new then.
+        if let Some(recovering) = self.recovering(projection) {
+            return Err(recovering.into());
+        }
         let mut snapshots = Vec::with_capacity(self.handles.len());
         for handle in &self.handles {
             let store = handle.store.as_ref().ok_or_else(|| {

@@ -5,7 +5,7 @@
 //! background is taken. In the slow class, shards whose plugins use much fuel come
 //! last in the same way, so that a new shard waits for one of them and not for all.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -117,6 +117,9 @@ struct QueueState {
     delayed: Vec<(Duration, Arc<ShardHandle>)>,
     /// Woken when their time comes, all after the same wait, so the first first.
     lazy: VecDeque<(Duration, Arc<ShardHandle>)>,
+    /// Woken when their commits must become durable, by time and a running number.
+    syncs: BTreeMap<(Duration, u64), Arc<ShardHandle>>,
+    sync_number: u64,
     turns: u32,
     closed: bool,
 }
@@ -139,7 +142,7 @@ impl RunQueues {
 
     /// Has `handle` run within a while, together with whatever comes until then.
     pub(crate) fn wake_lazily(&self, handle: &Arc<ShardHandle>, now: Duration) {
-        if handle.lazy.swap(true, Ordering::AcqRel) {
+        if handle.wakes.lazy.swap(true, Ordering::AcqRel) {
             return;
         }
         let mut queues = self.queues.lock();
@@ -150,7 +153,23 @@ impl RunQueues {
         }
     }
 
-    /// The next shard of a class to run; waits for one. `None` once the pool is
+    /// Has `handle` run at `due`, unless that is queued already for an earlier time: it
+    /// commits then what is to be durable.
+    pub(crate) fn wake_to_sync(&self, handle: &Arc<ShardHandle>, due: Duration) {
+        if handle.wakes.sync.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let mut queues = self.queues.lock();
+        queues.sync_number += 1;
+        let key = (due, queues.sync_number);
+        queues.syncs.insert(key, handle.clone());
+        if queues.syncs.first_key_value().is_some_and(|(first, _)| *first == key) {
+            // The threads of this class are never away for long.
+            self.ready[QueueClass::Quick as usize].notify_one();
+        }
+    }
+
+    /// The next shard of a lane to run; waits for one. `None` once the pool is
     /// closed.
     pub(crate) fn next(
         &self,
@@ -246,14 +265,23 @@ impl RunQueues {
             self.ready[class as usize].notify_one();
         }
         while let Some((_, handle)) = queues.lazy.pop_front_if(|(at, _)| *at <= now) {
-            handle.lazy.store(false, Ordering::Release);
+            handle.wakes.lazy.store(false, Ordering::Release);
             if mark_runnable(&handle) {
                 let class = queues.push(handle);
                 self.ready[class as usize].notify_one();
             }
         }
-        let times =
-            queues.delayed.iter().map(|(at, _)| at).chain(queues.lazy.front().map(|l| &l.0));
+        while let Some(first) = queues.syncs.first_entry().filter(|first| first.key().0 <= now) {
+            let handle = first.remove();
+            handle.wakes.sync.store(false, Ordering::Release);
+            if mark_runnable(&handle) {
+                let class = queues.push(handle);
+                self.ready[class as usize].notify_one();
+            }
+        }
+        let times = queues.delayed.iter().map(|(at, _)| at);
+        let times = times.chain(queues.lazy.front().map(|(at, _)| at));
+        let times = times.chain(queues.syncs.first_key_value().map(|((at, _), _)| at));
         times.map(|at| at.saturating_sub(now)).min()
     }
 }

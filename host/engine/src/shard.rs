@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::{
-    Checkpoint, KeyRange, Log, LogError, Offset, Plugin, PublishedCommit, ShardId, ShardStore,
-    Space, StoreError,
+    Checkpoint, KeyRange, Log, LogError, Offset, Plugin, PublishedCommit, ShardId, ShardMeta,
+    ShardStore, Space, StoreError, Writes,
 };
 
 use crate::apply::Applier;
@@ -22,6 +22,7 @@ use crate::parked_actions::Decider;
 use crate::runner::{LogSink, Runner};
 use crate::state::ShardState;
 use crate::stop_reason::StopReason;
+use crate::sync_policy::{CommitSync, NextCommit};
 use crate::ticks::Ticker;
 use crate::{EngineConfig, log_check};
 
@@ -38,6 +39,8 @@ pub(crate) struct ShardParts {
     pub(crate) logs: LogSink,
     /// Runs commits in parallel to the fold; `None` for a fold that runs its own.
     pub(crate) committers: Option<Arc<CommitThreads>>,
+    /// Whether readers may have seen a later state, before a crash.
+    pub(crate) recovers: bool,
 }
 
 /// One version on one partition.
@@ -75,11 +78,18 @@ impl Shard {
     /// # Errors
     /// As [`ShardState::open`].
     pub(crate) fn open(parts: ShardParts) -> Result<Self, StopReason> {
-        let ShardParts { id, plugin, store, config, logs, committers } = parts;
+        let ShardParts { id, plugin, store, config, logs, committers, recovers } = parts;
         let manifest = Arc::new(plugin.manifest().clone());
         let gatherer = Gatherer::new(id.partition, manifest.clone(), &config);
-        let state = ShardState::open(id, manifest, store, config)?;
-        let commits = CommitPipeline::new(committers, &state.meta);
+        if store.has_unsynced() {
+            store.commit(&Writes::new())?;
+        }
+        let mut state = ShardState::open(id, manifest, store, config)?;
+        let commits = CommitPipeline::new(committers, &state.config, &state.meta, recovers);
+        if recovers {
+            // Numbers that readers may know are not used again.
+            state.meta.pos = state.meta.pos.max(state.meta.ceiling.commit);
+        }
         let runner = Runner::new(plugin, logs, commits.is_live());
         Ok(Self { state, runner, gatherer, commits })
     }
@@ -106,8 +116,12 @@ impl Shard {
         if idle || stopped || self.commit_is_due(limits.now) {
             self.wait_for_commit()?;
             match self.is_dirty() {
+                true if idle && self.may_wait(log, limits.now) => {
+                    self.commit_as(CommitSync::Later, limits.now)?;
+                }
                 true if idle || stopped => self.commit(limits.now)?,
                 true => self.commit_in_parallel(limits.now)?,
+                false if self.commits.sync.is_due(limits.now) => self.sync(limits.now)?,
                 false => {}
             }
         }
@@ -131,6 +145,20 @@ impl Shard {
         let waits =
             self.commits.is_pending() && bytes < config.commit_bytes.saturating_mul(COMMIT_AHEAD);
         (due || full) && !waits
+    }
+
+    /// Whether the next commit may be without a sync: of a version that serves readers,
+    /// if nothing outside depends on it.
+    fn may_wait(&self, log: &dyn Log, now: Duration) -> bool {
+        let state = &self.state;
+        let serves = self.commits.is_live() && state.epoch.is_some();
+        // Emitted events are sent once they are durable.
+        if !serves || outbox_writer::has_outbox(state) {
+            return false;
+        }
+        let log_start = log.bounds(state.id.partition).ok().map(|bounds| bounds.start);
+        let (meta, bytes) = (&state.meta, state.buffer.bytes());
+        self.commits.sync.may_wait(&NextCommit { meta, bytes, log_start, now })
     }
 
     /// Halts a projection whose state has grown over the limit. What is committed
@@ -242,24 +270,55 @@ impl Shard {
             || self.commits.is_behind(self.state.meta.watermark)
     }
 
-    /// Whether the next offset has moved on since the last commit, even if only past
-    /// events of types that the plugin does not subscribe to.
-    pub(crate) fn has_moved(&self) -> bool {
-        self.state.meta.next > self.commits.durable()
+    /// Writes what was applied, and the next offset, in one durable transaction. If
+    /// that fails, it is still to be written.
+    pub(crate) fn commit(&mut self, now: Duration) -> Result<(), StoreError> {
+        self.commit_as(CommitSync::Now, now)
     }
 
-    /// Writes what was applied, and the next offset, in one transaction. If that
-    /// fails, it is still to be written.
-    pub(crate) fn commit(&mut self, now: Duration) -> Result<(), StoreError> {
+    /// Makes everything durable that is applied.
+    pub(crate) fn sync(&mut self, now: Duration) -> Result<(), StoreError> {
         self.wait_for_commit()?;
-        let commit = self.begin_commit();
+        let is_new = self.is_new();
+        self.run_commit(CommitSync::Now, is_new, now)
+    }
+
+    /// As [`Shard::sync`], before a rest: after a crash readers do not wait for more.
+    pub(crate) fn close(&mut self, now: Duration) -> Result<(), StoreError> {
+        self.wait_for_commit()?;
+        let is_new = self.is_new();
+        if !is_new && !self.commits.sync.is_open(&self.state.meta) {
+            return Ok(());
+        }
+        self.run_commit(CommitSync::Close, is_new, now)
+    }
+
+    fn commit_as(&mut self, sync: CommitSync, now: Duration) -> Result<(), StoreError> {
+        self.wait_for_commit()?;
+        self.run_commit(sync, true, now)
+    }
+
+    fn run_commit(
+        &mut self,
+        sync: CommitSync,
+        is_new: bool,
+        now: Duration,
+    ) -> Result<(), StoreError> {
+        let commit = self.begin_commit(sync, is_new);
         let outcome = self.commits.run(commit, now);
         self.end_commit(outcome)
     }
 
+    /// Whether anything is not in the last commit, even if only the next offset has
+    /// moved past events of types that the plugin does not subscribe to. No commit is
+    /// in progress.
+    fn is_new(&self) -> bool {
+        !self.state.buffer.is_empty() || self.commits.has_moved(&self.state.meta)
+    }
+
     /// Begins a commit in parallel to the fold. None may be in progress.
     fn commit_in_parallel(&mut self, now: Duration) -> Result<(), StoreError> {
-        let commit = self.begin_commit();
+        let commit = self.begin_commit(CommitSync::Now, true);
         match self.commits.begin(commit, now) {
             Some(outcome) => self.end_commit(outcome),
             None => Ok(()),
@@ -274,9 +333,15 @@ impl Shard {
         }
     }
 
-    fn begin_commit(&mut self) -> Commit {
+    fn begin_commit(&mut self, sync: CommitSync, is_new: bool) -> Commit {
         let ShardState { manifest, config, epoch, meta, buffer, .. } = &mut self.state;
+        let numbered = ShardMeta { pos: meta.pos + u64::from(is_new), ..meta.clone() };
+        let serves = self.commits.is_live() && epoch.is_some();
         Commit {
+            bytes: buffer.bytes(),
+            is_new,
+            sync,
+            ceiling: self.commits.sync.ceiling(&numbered, sync, serves),
             changes: buffer.begin_commit(),
             store: buffer.store().clone(),
             manifest: manifest.clone(),
@@ -289,32 +354,36 @@ impl Shard {
     fn end_commit(&mut self, outcome: Result<CommitOutcome, StoreError>) -> Result<(), StoreError> {
         let state = &mut self.state;
         state.buffer.end_commit(outcome.is_ok());
-        let CommitOutcome { meta, tables } = match outcome {
+        let mut outcome = match outcome {
             Ok(committed) => committed,
             Err(error) => {
                 self.commits.failed();
                 return Err(error);
             }
         };
+        let (meta, tables) = (&outcome.meta, std::mem::take(&mut outcome.tables));
         // The rest of the record has moved on since.
         state.meta.pos = meta.pos;
+        state.meta.ceiling = meta.ceiling;
         state.meta.changes_from = meta.changes_from;
         state.meta.changes_bytes = meta.changes_bytes;
         let projection = &state.id.projection;
         metrics::counter!("lantern_engine_commits_total", "projection" => projection.clone())
             .increment(1);
-        let published = state.epoch.as_ref().map(|epoch| PublishedCommit {
+        let epoch = state.epoch.as_ref().filter(|_| outcome.is_new);
+        let published = epoch.map(|epoch| PublishedCommit {
             projection: projection.clone(),
             version: state.id.version.clone(),
             epoch: epoch.clone(),
             partition: state.id.partition,
             pos: meta.pos,
             next: meta.next,
-            checkpoint: Checkpoint::of([&meta]),
+            checkpoint: Checkpoint::of([meta]),
             event_time: meta.max_time,
+            durable: outcome.sync != CommitSync::Later,
             tables,
         });
-        self.commits.succeeded(&meta, published);
+        self.commits.succeeded(&outcome, published);
         Ok(())
     }
 

@@ -14,6 +14,7 @@ use crate::outbox_writer;
 use crate::runner::Usage;
 use crate::shard::Shard;
 use crate::stop_reason::{Fault, StopReason};
+use crate::sync_policy::RecoveryTarget;
 use crate::{AheadStatus, ShardStatus};
 
 /// How long a rate is averaged over.
@@ -41,8 +42,8 @@ pub(crate) struct ShardHandle {
     /// How many calls must take little before it is quick; at first one. Changed
     /// by the run queues alone, and not while it waits for a turn.
     pub(crate) slow: AtomicU8,
-    /// Is to be woken lazily; see the run queues.
-    pub(crate) lazy: AtomicBool,
+    /// See the run queues.
+    pub(crate) wakes: Wakes,
     /// Serves readers; goes first in the queue.
     pub(crate) active: AtomicBool,
     pub(crate) paused: AtomicBool,
@@ -54,6 +55,31 @@ pub(crate) struct ShardHandle {
     /// The shard's position, for those that follow it.
     pub(crate) next: AtomicU64,
     pub(crate) snapshot: Mutex<ShardSnapshot>,
+    pub(crate) recovery: Recovery,
+}
+
+/// Which later wakes are queued; see the run queues.
+#[derive(Default)]
+pub(crate) struct Wakes {
+    pub(crate) lazy: AtomicBool,
+    pub(crate) sync: AtomicBool,
+}
+
+/// Whether a shard has still to reach what readers may have seen before a crash.
+pub(crate) struct Recovery {
+    pub(crate) target: RecoveryTarget,
+    pub(crate) pending: AtomicBool,
+}
+
+impl Recovery {
+    fn of(meta: &ShardMeta) -> Self {
+        let pending = AtomicBool::new(meta.may_be_behind());
+        Self { target: RecoveryTarget::of(meta), pending }
+    }
+
+    pub(crate) fn is_pending(&self) -> bool {
+        self.pending.load(Ordering::Acquire)
+    }
 }
 
 /// The state of a shard after its last step.
@@ -184,13 +210,14 @@ impl ShardHandle {
             shard: Mutex::new(None),
             slow: AtomicU8::new(1),
             run: AtomicU8::new(0),
-            lazy: AtomicBool::new(false),
+            wakes: Wakes::default(),
             active: AtomicBool::new(false),
             paused: AtomicBool::new(false),
             awaits_log: AtomicBool::new(false),
             deleted: AtomicBool::new(false),
             caught_up: AtomicBool::new(false),
             next: AtomicU64::new(snapshot.meta.next.0),
+            recovery: Recovery::of(&snapshot.meta),
             snapshot: Mutex::new(snapshot),
         }
     }
@@ -209,11 +236,14 @@ impl ShardHandle {
     /// Its shard was dropped with what it had not committed: it continues from its
     /// file.
     pub(crate) fn reset_to_stored(&self) {
-        let read = self.store.as_ref().map(|store| read_meta(&**store));
-        if let Some(Ok(meta)) = read {
+        let Some(store) = &self.store else { return };
+        if let Ok(meta) = read_meta(&**store) {
             self.next.store(meta.next.0, Ordering::Release);
             let mut snapshot = self.snapshot.lock();
-            (snapshot.durable, snapshot.in_commit) = (meta.next, meta.next);
+            snapshot.in_commit = meta.next;
+            if !store.has_unsynced() {
+                snapshot.durable = meta.next;
+            }
             snapshot.meta = meta;
         }
     }
@@ -226,7 +256,7 @@ impl ShardHandle {
         snapshot.usage = shard.runner.usage;
         snapshot.rate.count(now, shard.state.meta.next.0);
         (snapshot.durable, snapshot.in_commit) =
-            (shard.commits.durable(), shard.commits.in_commit());
+            (shard.commits.sync.durable(), shard.commits.in_commit());
         snapshot.outbox.unsent = outbox_writer::unsent(&shard.state);
         snapshot.outbox.fault = shard.state.outbox.fault().map(|fault| fault.reason.clone());
         snapshot.outbox.rate.count(now, shard.state.meta.emitted);

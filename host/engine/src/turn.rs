@@ -55,6 +55,8 @@ impl Engine {
             Err(_) if handle.deleted.load(Ordering::Acquire) => NextTurn::Rest,
             Err(StopReason::Fault(reason)) => NextTurn::After(self.note_fault(handle, reason)),
             Err(StopReason::Halt(reason)) => {
+                // So that its tables can be read after a restart.
+                self.schedule_idle(handle);
                 tracing::error!(
                     projection = %handle.id.projection, version = %handle.id.version,
                     partition = %handle.id.partition, %reason, "halted"
@@ -114,15 +116,16 @@ impl Engine {
         }
     }
 
-    /// Before a shard rests, what it has applied is committed for readers.
+    /// Before a shard rests, what it has applied is committed for readers, durably.
     fn schedule_idle(&self, handle: &ShardHandle) -> NextTurn {
         let mut guard = handle.shard.lock();
         let deleted = handle.deleted.load(Ordering::Acquire);
-        let Some(shard) = guard.as_mut().filter(|shard| !deleted && shard.is_dirty()) else {
+        let Some(shard) = guard.as_mut().filter(|_| !deleted) else {
             return NextTurn::Rest;
         };
         let now = self.ports.clock.monotonic();
-        let committed = self.commit(shard, now);
+        let committed = shard.close(now);
+        self.publish_commits(shard);
         handle.record_step(shard, now);
         match committed {
             Ok(()) => NextTurn::Rest,
@@ -150,15 +153,48 @@ impl Engine {
         let full = shard.state.epoch.is_some()
             && outbox_writer::unsent(&shard.state) >= self.config.emit_unsent_max;
         let outcome = if full { shard.hold(now) } else { shard.step(&*self.ports.log, &limits) };
+        let recovered = self.end_recovery(handle, shard, &outcome, now);
         self.publish_commits(shard);
-        let sending = self.send(handle, shard, now);
+        let sending = recovered.and_then(|()| self.send(handle, shard, now));
         handle.record_step(shard, now);
+        if let Some(due) = shard.commits.sync.due() {
+            self.scheduler.queues.wake_to_sync(handle, due);
+        }
         handle.snapshot.lock().outbox.full = full;
         if matches!(outcome, Ok(StepOutcome::More)) {
             self.count_intake(handle.id.partition, now);
         }
         let sending = sending?;
         outcome.map(|step| StepReport { step, sending })
+    }
+
+    /// After a crash: once everything is folded that readers may have seen, the shard
+    /// commits, and they may read.
+    fn end_recovery(
+        &self,
+        handle: &ShardHandle,
+        shard: &mut Shard,
+        outcome: &Result<StepOutcome, StopReason>,
+        now: Duration,
+    ) -> Result<(), StopReason> {
+        if !handle.recovery.is_pending() {
+            return Ok(());
+        }
+        let (meta, partition) = (&shard.state.meta, handle.id.partition);
+        // One that follows another version stops before the log's end.
+        let at_end = match (outcome, &shard.state.epoch) {
+            (Ok(StepOutcome::Idle), Some(_)) => true,
+            (Ok(_), _) => self.ports.log.bounds(partition).is_ok_and(|log| meta.next >= log.end),
+            (Err(_), _) => false,
+        };
+        let ticked = shard.state.watermark_due().is_none();
+        if handle.recovery.target.is_reached(meta, ticked, at_end) {
+            // It stores the first number that readers do not know.
+            shard.commits.sync.end_recovery();
+            shard.commit(now)?;
+            handle.recovery.pending.store(false, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Hands committed events of the shard's outbox to the log.
@@ -170,6 +206,10 @@ impl Engine {
     ) -> Result<SendOutcome, StopReason> {
         if !outbox_writer::has_outbox(&shard.state) || shard.is_dirty() {
             return Ok(SendOutcome::Nothing);
+        }
+        if shard.commits.sync.has_unsynced() {
+            // What is in the log must be in the state, too, whatever happens.
+            shard.sync(now)?;
         }
         let (queues, woken) = (Arc::downgrade(&self.scheduler.queues), Arc::downgrade(handle));
         let wake = move || {
@@ -201,7 +241,7 @@ impl Engine {
     }
 
     /// Tells readers what was committed.
-    fn publish_commits(&self, shard: &mut Shard) {
+    pub(crate) fn publish_commits(&self, shard: &mut Shard) {
         for commit in shard.commits.take_unpublished() {
             self.ports.publish.committed(&commit);
         }
@@ -235,6 +275,7 @@ impl Engine {
             config: self.config.clone(),
             logs: self.log_sink(handle, logs),
             committers: Some(self.scheduler.committers.clone()),
+            recovers: handle.recovery.is_pending(),
         })?;
         shard.state.epoch = epoch;
         if shard.state.meta.born == 0 {

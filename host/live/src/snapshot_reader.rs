@@ -21,6 +21,10 @@ use crate::topic::{Snapshot, Topic};
 
 /// Parts of a large snapshot encoded ahead of its reader.
 const PARTS_AHEAD: usize = 2;
+/// How long a read waits for a projection that recovers from a crash, and how often it
+/// looks.
+const RECOVERY_WAIT: Duration = Duration::from_secs(10);
+const RECOVERY_POLL: Duration = Duration::from_millis(20);
 
 type ReadReply = oneshot::Sender<Result<SubscriptionStart, SubscribeError>>;
 
@@ -50,6 +54,7 @@ pub(crate) fn open(
     let (resources, feed, topic) = (resources.clone(), feed.clone(), topic.clone());
     let wake = WakeOnDrop(signal.clone());
     tokio::spawn(async move {
+        recovered(&resources, &feed.name).await;
         let Ok(permit) = resources.readers.clone().acquire_owned().await else { return };
         let runtime = Handle::current();
         let read = move || {
@@ -62,6 +67,17 @@ pub(crate) fn open(
         let _ = tokio::task::spawn_blocking(read).await;
     });
     opened
+}
+
+/// Waits while `projection` folds again what it had shown before a crash. If that takes
+/// long or does not end, the read fails with the reason.
+async fn recovered(resources: &Resources, projection: &str) {
+    let until = Instant::now() + RECOVERY_WAIT;
+    while Instant::now() < until
+        && resources.views.recovering(projection).is_some_and(|recovering| !recovering.stopped)
+    {
+        tokio::time::sleep(RECOVERY_POLL).await;
+    }
 }
 
 /// One read for one subscription.

@@ -341,6 +341,12 @@ pub const CODES: &[Code] = &[
         "the machine cannot run the plugin now",
         "the plugin is not at fault: free memory or address space (`ulimit -v`), or see the server's log, and try again",
     ),
+    code(
+        "LAN-0224",
+        503,
+        "the projection recovers from a crash",
+        "events that its tables had shown before the crash are folded again from the log: try again; if the reason names a halt, a pause or a fault, end that first (`lantern plugin status NAME`)",
+    ),
     // Events.
     code("LAN-0301", 400, "not a CloudEvents event", "send CloudEvents 1.0 as UTF-8 JSON"),
     code(

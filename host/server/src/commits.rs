@@ -38,7 +38,8 @@ impl CommitSink for Commits {
         if let Some(hub) = self.hub.get().and_then(Weak::upgrade) {
             hub.committed(commit);
         }
-        if let Some(offsets) = &self.offsets {
+        // The broker may delete nothing that the state needs after a crash.
+        if let Some(offsets) = self.offsets.as_ref().filter(|_| commit.durable) {
             offsets.note_offset(&commit.projection, commit.partition, commit.next);
         }
         self.changed.send_replace(());

@@ -5,8 +5,8 @@ use std::ops::Bound;
 
 use lantern_core::{KeyRange, Pairs, Space, SpaceWrites, TableId, Writes};
 use redb::{
-    Database, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table,
-    TableError, TableHandle, WriteTransaction,
+    Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
+    Table, TableError, TableHandle, WriteTransaction,
 };
 
 use crate::file;
@@ -24,6 +24,13 @@ pub(crate) struct CommitOptions {
     pub(crate) quick_repair: bool,
     /// The rows of a small run; 0 for trees only.
     pub(crate) run_rows: u64,
+}
+
+/// Whether a commit is durable when it has ended, or with the next one that is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sync {
+    Now,
+    Later,
 }
 
 /// One commit, with its tables opened.
@@ -119,19 +126,26 @@ impl CommitReader {
         }
     }
 
-    /// Writes all of `writes` in one durable transaction on top of this commit,
-    /// the last one of `db`, and returns the bytes of keys and values written.
+    /// Writes all of `writes` in one transaction on top of this commit, the last one
+    /// of `db`, and returns the bytes of keys and values written.
     pub(crate) fn write(
         &self,
         db: &Database,
         writes: &Writes,
         writing: CommitOptions,
+        sync: Sync,
     ) -> Result<u64, redb::Error> {
         let mut txn = db.begin_write()?;
-        // Two phases: what users send ends up here, and with one phase a user who
-        // chooses the bytes could make half a commit pass for a whole one.
-        txn.set_two_phase_commit(true);
-        txn.set_quick_repair(writing.quick_repair);
+        match sync {
+            Sync::Now => {
+                // Two phases: what users send ends up here, and with one phase a user
+                // who chooses the bytes could make half a commit pass for a whole one.
+                txn.set_two_phase_commit(true);
+                txn.set_quick_repair(writing.quick_repair);
+            }
+            // It is in memory only, so there is nothing to recover after a crash.
+            Sync::Later => txn.set_durability(Durability::None)?,
+        }
         let mut bytes = 0;
         for (space, changes) in writes {
             if !changes.is_empty() {

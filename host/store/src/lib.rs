@@ -1,8 +1,8 @@
 //! What Lantern keeps on disk besides the log, in redb files: the state of
 //! every shard, the catalogue of projections, and the plugins as uploaded.
 //!
-//! What must hold here: a commit is durable when it returns, and whole or
-//! absent when it fails; every file says what it is and of which format, and
+//! What must hold here: a commit is whole, or absent when it fails, and a
+//! durable one is durable when it returns; every file says what it is and of which format, and
 //! one that is damaged, foreign or of a later format is refused by its path;
 //! a name from outside never becomes a path unchecked; an error of the disk is
 //! passed on, and once the disk works again so does the store, without a
@@ -21,6 +21,8 @@ mod runs;
 mod shard;
 mod state;
 mod table_names;
+mod temporary;
+mod unsynced;
 
 pub use catalog::CatalogFile;
 pub use disk::{Disk, PathKind, SystemDisk};

@@ -12,17 +12,19 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use lantern_core::{
-    KeyRange, Pairs, ReadStore, ReadValues, ShardStore, Space, StoreError, TableId, Writes,
+    KeyRange, Pairs, ReadStore, ReadValues, ShardMeta, ShardStore, Space, StoreError, TableId,
+    Writes,
 };
 use parking_lot::{Mutex, RwLock};
 
-use crate::commit_reader::{CommitOptions, CommitReader};
+use crate::commit_reader::{CommitOptions, CommitReader, Sync};
 use crate::disk::{Disk, PathKind};
 use crate::error::guarded;
 use crate::file::{DatabaseFile, OpenFile, in_memory};
 use crate::row_cache::{CommitStamp, RowCache, RowCacheBudget, RowKnowledge};
 use crate::runs::RunError;
 use crate::state::OpenFiles;
+use crate::unsynced::Unsynced;
 
 /// A shard's file and what is open of it.
 pub(crate) struct Shard {
@@ -49,6 +51,13 @@ struct WriterState {
     /// `None` for a state in memory.
     file: Option<DatabaseFile>,
     removed: bool,
+    unsynced: Unsynced,
+}
+
+impl WriterState {
+    fn new(file: Option<DatabaseFile>) -> Self {
+        Self { file, removed: false, unsynced: Unsynced::default() }
+    }
 }
 
 pub(crate) struct OpenShard {
@@ -66,12 +75,12 @@ impl Shard {
         files: Weak<OpenFiles>,
     ) -> Self {
         let (path, disk) = (file.path.clone(), Some(Arc::clone(&file.disk)));
-        let writer = WriterState { file: Some(file), removed: false };
+        let writer = WriterState::new(Some(file));
         Self { disk, budget: Some(budget), ..Self::new(path, writing, writer, files) }
     }
 
     pub(crate) fn in_memory(cache_bytes: usize) -> Result<Self, StoreError> {
-        let writer = WriterState { file: None, removed: false };
+        let writer = WriterState::new(None);
         let shard =
             Self::new(PathBuf::from("memory"), CommitOptions::default(), writer, Weak::new());
         *shard.open.write() = Some(OpenShard::new(&shard.path, in_memory(cache_bytes)?, None)?);
@@ -98,6 +107,10 @@ impl Shard {
         }
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Opens the file, and creates it where it was never there.
     pub(crate) fn open_or_create(&self) -> Result<(), StoreError> {
         self.ensure_open(&mut self.writer.lock(), DatabaseFile::open_or_create)
@@ -107,6 +120,7 @@ impl Shard {
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         let mut writer = self.writer.lock();
         self.ensure_open(&mut writer, DatabaseFile::open)?;
+        self.sync(&mut writer)?;
         let OpenShard { mut db, view, .. } = {
             let mut open = self.open.write();
             if self.pins.load(Ordering::SeqCst) > 0 {
@@ -129,6 +143,7 @@ impl Shard {
     pub(crate) fn close_removed(&self) {
         let mut writer = self.writer.lock();
         writer.removed = true;
+        writer.unsynced.clear();
         self.close(&writer);
     }
 
@@ -140,7 +155,8 @@ impl Shard {
         let Some(mut open) = self.open.try_write() else {
             return false;
         };
-        if writer.file.is_none() || self.pins.load(Ordering::SeqCst) > 0 {
+        let unsynced = !writer.unsynced.is_empty();
+        if writer.file.is_none() || unsynced || self.pins.load(Ordering::SeqCst) > 0 {
             return false;
         }
         let was_open = open.take().is_some();
@@ -171,7 +187,11 @@ impl Shard {
             files.make_room();
             file.cache_bytes = files.cache_bytes();
         }
-        let open = OpenShard::new(&self.path, how(file)?, self.budget.as_ref())?;
+        let database = how(file)?;
+        if !writer.unsynced.is_empty() {
+            guarded(&self.path, || writer.unsynced.replay(&database, self.writing))?;
+        }
+        let open = OpenShard::new(&self.path, database, self.budget.as_ref())?;
         *self.open.write() = Some(open);
         if let Some(files) = &files {
             files.opened();
@@ -332,15 +352,43 @@ impl Shard {
         }
     }
 
-    fn commit(&self, writes: &Writes) -> Result<u64, StoreError> {
+    pub(crate) fn commit(&self, writes: &Writes, sync: Sync) -> Result<u64, StoreError> {
         let mut writer = self.writer.lock();
         self.ensure_open(&mut writer, DatabaseFile::open)?;
+        self.write(&mut writer, writes, sync)
+    }
+
+    /// Makes the last commit durable, if it is not.
+    fn sync(&self, writer: &mut WriterState) -> Result<(), StoreError> {
+        if writer.unsynced.is_empty() {
+            return Ok(());
+        }
+        self.write(writer, &Writes::new(), Sync::Now).map(drop)
+    }
+
+    fn write(
+        &self,
+        writer: &mut WriterState,
+        writes: &Writes,
+        sync: Sync,
+    ) -> Result<u64, StoreError> {
+        if sync == Sync::Later && writer.unsynced.is_empty() {
+            writer.unsynced.start(self.read_record()?);
+        }
         // Readers go on in parallel, and no thread closes without the writer's lock.
         let written = match &*self.open.read() {
-            Some(open) => guarded(&self.path, || open.view.write(&open.db, writes, self.writing))
-                .map(|bytes| (bytes, guarded(&self.path, || CommitReader::new(&open.db)))),
+            Some(open) => {
+                guarded(&self.path, || open.view.write(&open.db, writes, self.writing, sync))
+                    .map(|bytes| (bytes, guarded(&self.path, || CommitReader::new(&open.db))))
+            }
             None => return Err(not_open()),
         };
+        if written.is_ok() {
+            match sync {
+                Sync::Now => writer.unsynced.clear(),
+                Sync::Later => writer.unsynced.push(writes.clone()),
+            }
+        }
         match written {
             Ok((bytes, Ok(view))) => {
                 if let Some(open) = &mut *self.open.write() {
@@ -353,18 +401,29 @@ impl Shard {
                 self.follow(writes);
                 Ok(bytes)
             }
-            // The commit is durable; the next reader opens the file again.
+            // The commit was made; the next reader opens the file again.
             Ok((bytes, Err(failure))) => {
-                self.close_failed(&mut writer, &failure.error);
+                self.close_failed(writer, &failure.error);
                 Ok(bytes)
             }
             Err(failure) => {
                 if failure.fatal {
-                    self.close_failed(&mut writer, &failure.error);
+                    self.close_failed(writer, &failure.error);
                 }
                 Err(failure.error)
             }
         }
+    }
+
+    /// The shard's own record as of the last commit. The file is open.
+    fn read_record(&self) -> Result<Option<Vec<u8>>, StoreError> {
+        let open = self.open.read();
+        let open = open.as_ref().ok_or_else(not_open)?;
+        Ok(guarded(&self.path, || open.view.get(Space::Meta, ShardMeta::KEY))?)
+    }
+
+    pub(crate) fn has_unsynced(&self) -> bool {
+        !self.writer.lock().unsynced.is_empty()
     }
 }
 
@@ -418,9 +477,13 @@ impl ShardHandle {
 impl Drop for ShardHandle {
     fn drop(&mut self) {
         if self.0.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
-            let writer = self.0.writer.lock();
+            let mut writer = self.0.writer.lock();
             // A new handle may exist since we waited for the lock.
             if self.0.handles.load(Ordering::SeqCst) == 0 {
+                if let Err(error) = self.0.sync(&mut writer) {
+                    tracing::warn!(path = %self.0.path.display(), %error, "the last commits of a state are not durable: they are folded again");
+                }
+                writer.unsynced.clear();
                 self.0.close(&writer);
             }
         }
@@ -456,17 +519,34 @@ impl ReadStore for ShardHandle {
     }
 }
 
-impl ShardStore for ShardHandle {
-    fn commit(&self, writes: &Writes) -> Result<(), StoreError> {
+impl ShardHandle {
+    fn write(&self, writes: &Writes, sync: Sync) -> Result<(), StoreError> {
         let began = Instant::now();
-        let bytes = self.0.commit(writes)?;
+        let bytes = self.0.commit(writes, sync)?;
         if let Some(files) = self.0.files.upgrade() {
             metrics::histogram!("lantern_store_commit_seconds").record(began.elapsed());
             metrics::counter!("lantern_store_commits_total").increment(1);
+            if sync == Sync::Later {
+                metrics::counter!("lantern_store_unsynced_commits_total").increment(1);
+            }
             metrics::counter!("lantern_store_bytes_written_total").increment(bytes);
             files.close_idle_at_times();
         }
         Ok(())
+    }
+}
+
+impl ShardStore for ShardHandle {
+    fn commit(&self, writes: &Writes) -> Result<(), StoreError> {
+        self.write(writes, Sync::Now)
+    }
+
+    fn commit_unsynced(&self, writes: &Writes) -> Result<(), StoreError> {
+        self.write(writes, Sync::Later)
+    }
+
+    fn has_unsynced(&self) -> bool {
+        self.0.has_unsynced()
     }
 
     fn snapshot(&self) -> Result<Box<dyn ReadStore>, StoreError> {
@@ -479,61 +559,6 @@ impl ShardStore for ShardHandle {
             Some(Ok(Some(PathKind::File { disk_bytes }))) => disk_bytes,
             _ => 0,
         }
-    }
-}
-
-/// A state for one piece of work; its file goes with it.
-pub(crate) struct TemporaryShard(pub(crate) ShardHandle);
-
-impl Drop for TemporaryShard {
-    fn drop(&mut self) {
-        self.0.0.close_removed();
-        if let Err(error) = std::fs::remove_file(&self.0.0.path) {
-            tracing::warn!(path = %self.0.0.path.display(), %error, "a temporary state is left");
-        }
-    }
-}
-
-impl ReadStore for TemporaryShard {
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.0.get(space, key)
-    }
-
-    fn get_many(
-        &self,
-        space: Space,
-        keys: &[&[u8]],
-        values: &mut ReadValues,
-    ) -> Result<(), StoreError> {
-        self.0.get_many(space, keys, values)
-    }
-
-    fn scan(
-        &self,
-        space: Space,
-        range: &KeyRange,
-        limit: usize,
-        reverse: bool,
-    ) -> Result<Pairs, StoreError> {
-        self.0.scan(space, range, limit, reverse)
-    }
-
-    fn spaces(&self) -> Result<Vec<Space>, StoreError> {
-        self.0.spaces()
-    }
-}
-
-impl ShardStore for TemporaryShard {
-    fn commit(&self, writes: &Writes) -> Result<(), StoreError> {
-        self.0.0.commit(writes).map(drop)
-    }
-
-    fn snapshot(&self) -> Result<Box<dyn ReadStore>, StoreError> {
-        self.0.snapshot()
-    }
-
-    fn disk_bytes(&self) -> u64 {
-        self.0.disk_bytes()
     }
 }
 

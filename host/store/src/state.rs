@@ -18,7 +18,8 @@ use crate::disk::{Disk, PathKind, SystemDisk, create_dir_durably, unless_missing
 use crate::error::disk;
 use crate::file::{DatabaseFile, FileKind};
 use crate::row_cache::RowCacheBudget;
-use crate::shard::{Shard, ShardHandle, TemporaryShard};
+use crate::shard::{Shard, ShardHandle};
+use crate::temporary::TemporaryShard;
 
 /// Since format 3 a state says when it was born and by which decisions and
 /// incarnations of the log it came about.
@@ -368,6 +369,10 @@ fn describe_metrics() {
         "How long a shard's commit took"
     );
     metrics::describe_counter!("lantern_store_commits_total", "Commits of all shards");
+    metrics::describe_counter!(
+        "lantern_store_unsynced_commits_total",
+        "Of these commits, those without a sync of their own"
+    );
     metrics::describe_counter!(
         "lantern_store_bytes_written_total",
         Unit::Bytes,

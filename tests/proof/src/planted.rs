@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lantern_core::{
-    AppendDone, Appended, AppendedEvent, CommitSink, EventRef, Events, KeyRange, Log, LogError,
-    LogRead, Offset, Pairs, PartitionId, PublishedCommit, ReadStore, ShardId, ShardStore, Space,
-    SpaceWrites, StateStores, StoreError, TypeFilter, VersionId, Writes,
+    AppendDone, Appended, AppendedEvent, Ceiling, CommitSink, EventRef, Events, KeyRange, Log,
+    LogError, LogRead, Offset, Pairs, PartitionId, PublishedCommit, ReadStore, ShardId, ShardMeta,
+    ShardStore, Space, SpaceWrites, StateStores, StoreError, TypeFilter, VersionId, Writes,
 };
 use parking_lot::Mutex;
 
@@ -27,6 +27,12 @@ pub enum Stores {
     RetryLoses,
     /// Rows of a commit are written one by one, so a failure leaves some of them.
     HalfWritten,
+    /// Durable commits are not durable.
+    NotDurable,
+    /// A commit with emitted events is not durable, so they are sent too early.
+    SentEarly,
+    /// The ceiling of commits without a sync is not stored.
+    NoCeiling,
 }
 
 /// The bugs of logs.
@@ -120,17 +126,21 @@ impl ReadStore for BadShard {
     }
 }
 
-impl ShardStore for BadShard {
-    fn commit(&self, writes: &Writes) -> Result<(), StoreError> {
+/// How a store commits: durably or without a sync.
+type CommitBy = fn(&dyn ShardStore, &Writes) -> Result<(), StoreError>;
+
+impl BadShard {
+    fn write(&self, writes: &Writes, commit: CommitBy) -> Result<(), StoreError> {
+        let inner = &*self.inner;
         match self.what {
             Stores::PositionFirst => {
                 let (position, rows): (Writes, Writes) =
                     writes.clone().into_iter().partition(|(space, _)| *space == Space::Meta);
-                self.inner.commit(&position)?;
-                self.inner.commit(&rows)
+                commit(inner, &position)?;
+                commit(inner, &rows)
             }
             Stores::ErrorIgnored => {
-                let _ = self.inner.commit(writes);
+                let _ = commit(inner, writes);
                 Ok(())
             }
             Stores::RetryLoses => {
@@ -139,16 +149,46 @@ impl ShardStore for BadShard {
                 if writes.get(&Space::Parked).is_some_and(freed) {
                     writes.retain(|space, _| !matches!(space, Space::Table(_)));
                 }
-                self.inner.commit(&writes)
+                commit(inner, &writes)
             }
             Stores::HalfWritten => {
                 for (space, rows) in writes.iter().rev() {
-                    self.inner.commit(&Writes::from([(*space, rows.clone())]))?;
+                    commit(inner, &Writes::from([(*space, rows.clone())]))?;
                 }
                 Ok(())
             }
-            Stores::TimerLost => self.inner.commit(writes),
+            Stores::NotDurable => inner.commit_unsynced(writes),
+            Stores::SentEarly if writes.contains_key(&Space::Outbox) => {
+                inner.commit_unsynced(writes)
+            }
+            Stores::NoCeiling => {
+                let mut writes = writes.clone();
+                if let Some(meta) = writes.get_mut(&Space::Meta)
+                    && let Some(Some(record)) = meta.get(ShardMeta::KEY)
+                    && let Ok(mut record) = ShardMeta::decode(Some(record))
+                {
+                    record.ceiling = Ceiling::default();
+                    let record = serde_json::to_vec(&record).expect("numbers always encode");
+                    meta.insert(ShardMeta::KEY, Some(&record));
+                }
+                commit(inner, &writes)
+            }
+            Stores::TimerLost | Stores::SentEarly => commit(inner, writes),
         }
+    }
+}
+
+impl ShardStore for BadShard {
+    fn commit(&self, writes: &Writes) -> Result<(), StoreError> {
+        self.write(writes, |inner, writes| inner.commit(writes))
+    }
+
+    fn commit_unsynced(&self, writes: &Writes) -> Result<(), StoreError> {
+        self.write(writes, |inner, writes| inner.commit_unsynced(writes))
+    }
+
+    fn has_unsynced(&self) -> bool {
+        self.inner.has_unsynced()
     }
 
     fn snapshot(&self) -> Result<Box<dyn ReadStore>, StoreError> {

@@ -115,6 +115,15 @@ const BUGS: &[Bug] = &[
     Bug { name: "the position is written before the rows", planted: store(Stores::PositionFirst) },
     Bug { name: "a failed commit is ignored", planted: store(Stores::ErrorIgnored) },
     Bug { name: "a commit is written in parts", planted: store(Stores::HalfWritten) },
+    Bug { name: "durable commits are not durable", planted: store(Stores::NotDurable) },
+    Bug {
+        name: "emitted events are sent before they are durable",
+        planted: store(Stores::SentEarly),
+    },
+    Bug {
+        name: "the ceiling of commits without a sync is not stored",
+        planted: store(Stores::NoCeiling),
+    },
     Bug { name: "a timer is lost at a restart", planted: store(Stores::TimerLost) },
     Bug { name: "a retry loses what it wrote", planted: store(Stores::RetryLoses) },
     Bug { name: "a chunk is read from its second event", planted: log(Logs::OffByOne) },

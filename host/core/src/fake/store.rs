@@ -40,6 +40,11 @@ impl MemoryStores {
         lock(&self.shards).keys().cloned().collect()
     }
 
+    /// Has every state fall back to its last durable commit, as a crash does.
+    pub fn crash(&self) {
+        lock(&self.shards).values().for_each(|shard| shard.crash());
+    }
+
     /// Lets the next `open` not yet told to fail with `error`.
     pub fn fail_next_open(&self, error: StoreError) {
         lock(&self.open_faults).push_back(error);
@@ -76,6 +81,8 @@ impl StateStores for MemoryStores {
 pub struct MemoryShard {
     /// Shared with snapshots; copied by the first commit after one.
     tables: Mutex<Arc<Tables>>,
+    /// The last durable commit, if others came after it.
+    durable: Mutex<Option<Arc<Tables>>>,
     faults: Mutex<Faults>,
     before_commit: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
@@ -119,6 +126,21 @@ impl MemoryShard {
         Box::new(Snapshot(Arc::clone(&lock(&self.tables))))
     }
 
+    /// The last durable commit, as [`MemoryShard::peek`].
+    #[must_use]
+    pub fn peek_durable(&self) -> Box<dyn ReadStore> {
+        match &*lock(&self.durable) {
+            Some(tables) => Box::new(Snapshot(Arc::clone(tables))),
+            None => self.peek(),
+        }
+    }
+
+    fn crash(&self) {
+        if let Some(durable) = lock(&self.durable).take() {
+            *lock(&self.tables) = durable;
+        }
+    }
+
     /// Takes back all that was told to fail.
     pub fn clear_faults(&self) {
         let mut faults = lock(&self.faults);
@@ -154,8 +176,8 @@ impl ReadStore for MemoryShard {
     }
 }
 
-impl ShardStore for MemoryShard {
-    fn commit(&self, writes: &Writes) -> Result<(), StoreError> {
+impl MemoryShard {
+    fn write(&self, writes: &Writes) -> Result<(), StoreError> {
         if let Some(act) = &*lock(&self.before_commit) {
             act();
         }
@@ -181,6 +203,25 @@ impl ShardStore for MemoryShard {
         }
         tables.retain(|_, table| !table.is_empty());
         Ok(())
+    }
+}
+
+impl ShardStore for MemoryShard {
+    fn commit(&self, writes: &Writes) -> Result<(), StoreError> {
+        self.write(writes)?;
+        *lock(&self.durable) = None;
+        Ok(())
+    }
+
+    fn commit_unsynced(&self, writes: &Writes) -> Result<(), StoreError> {
+        let before = Arc::clone(&lock(&self.tables));
+        self.write(writes)?;
+        lock(&self.durable).get_or_insert(before);
+        Ok(())
+    }
+
+    fn has_unsynced(&self) -> bool {
+        lock(&self.durable).is_some()
     }
 
     fn snapshot(&self) -> Result<Box<dyn ReadStore>, StoreError> {
@@ -263,6 +304,13 @@ mod tests {
         assert!(stores.open(&id).is_err());
         let again = stores.open(&id).unwrap();
         assert_eq!(again.scan(ROWS, &KeyRange::all(), 9, true).unwrap().len(), 1);
+        again.commit_unsynced(&put("c", Some("4"))).unwrap();
+        stores.crash();
+        assert_eq!(again.get(ROWS, b"c").unwrap(), None);
+        again.commit_unsynced(&put("c", Some("4"))).unwrap();
+        again.commit(&put("d", Some("5"))).unwrap();
+        stores.crash();
+        assert_eq!(again.get(ROWS, b"c").unwrap().unwrap(), b"4", "a later one was durable");
         stores.remove("p", &id.version, 0).unwrap();
         assert!(stores.open(&id).unwrap().spaces().unwrap().is_empty());
     }

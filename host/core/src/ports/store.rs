@@ -137,11 +137,23 @@ pub trait ReadStore: Send {
 
 /// The state of one shard: a file. Reads see the last commit.
 pub trait ShardStore: ReadStore + Sync {
-    /// Writes all of `writes`, durably, or nothing.
+    /// Writes all of `writes`, durably, or nothing. Makes all commits before it durable
+    /// too.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing was written then.
+    /// [`StoreError`]; nothing was written then. Commits without a sync are still there.
     fn commit(&self, writes: &Writes) -> Result<(), StoreError>;
+
+    /// Writes all of `writes` or nothing, without waiting for the disk. If the process
+    /// or the machine dies before the next durable commit, the state is that of the
+    /// last durable commit.
+    ///
+    /// # Errors
+    /// As [`ShardStore::commit`].
+    fn commit_unsynced(&self, writes: &Writes) -> Result<(), StoreError>;
+
+    /// Whether a commit was made that is not durable yet.
+    fn has_unsynced(&self) -> bool;
 
     /// A view of the last commit that later commits do not change. Keeps old
     /// pages alive, so hold it briefly.

@@ -218,6 +218,7 @@ impl Verification {
             config: Arc::new(config),
             logs: Arc::new(|_, _, _| ()),
             committers: None,
+            recovers: false,
         };
         let mut shard = Shard::open(parts).map_err(|stop| {
             let (StopReason::Fault(reason) | StopReason::Halt(reason)) = stop;

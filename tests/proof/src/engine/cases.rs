@@ -12,6 +12,8 @@ pub(super) fn all() -> Vec<(&'static str, Setting, Vec<HistoryAction>)> {
         batch_timers: 1,
         chunk_events: 1,
         commit_ms: 0,
+        sync_ms: 1 << 40,
+        unsynced_events: 1_000,
         changes_bytes: 200,
         echo_depth: None,
     };

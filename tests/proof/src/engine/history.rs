@@ -25,6 +25,10 @@ pub struct Setting {
     pub chunk_events: usize,
     /// How long a commit may wait, in milliseconds.
     pub commit_ms: u64,
+    /// How long a commit may wait for its sync, in milliseconds.
+    pub sync_ms: u64,
+    /// The most events and commits that wait for a sync.
+    pub unsynced_events: u64,
     /// The bytes that the change log may take.
     pub changes_bytes: u64,
     /// The depth to which emitted events may cause each other. `None` if there is no
@@ -125,21 +129,23 @@ impl ReferenceStateMachine for History {
             prop::sample::select(vec![1, 2, 1_000]),
             prop::sample::select(vec![1, 3, 50]),
             prop::sample::select(vec![0, 1_000]),
+            prop::sample::select(vec![(0, 10), (1_000, 1), (10_000, 3), (1 << 40, 1_000)]),
             prop::sample::select(vec![200, 1 << 20]),
             prop::sample::select(vec![None, Some(1), Some(2), Some(5)]),
         )
-            .prop_map(
-                |(batch_events, batch_timers, chunk_events, commit_ms, changes_bytes, echo)| {
-                    Setting {
-                        batch_events,
-                        batch_timers,
-                        chunk_events,
-                        commit_ms,
-                        changes_bytes,
-                        echo_depth: echo,
-                    }
-                },
-            )
+            .prop_map(|(batch_events, batch_timers, chunk_events, commit_ms, sync, bytes, echo)| {
+                let (sync_ms, unsynced_events) = sync;
+                Setting {
+                    batch_events,
+                    batch_timers,
+                    chunk_events,
+                    commit_ms,
+                    sync_ms,
+                    unsynced_events,
+                    changes_bytes: bytes,
+                    echo_depth: echo,
+                }
+            })
             .boxed()
     }
 

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use lantern_core::fake::MemoryLog;
-use lantern_core::{AppendDone, Events, Log, LogError, RejectedEvent};
+use lantern_core::fake::{MemoryLog, MemoryStores};
+use lantern_core::{AppendDone, Events, KeyRange, Log, LogError, RejectedEvent, Space};
 use parking_lot::Mutex;
 
 use crate::forward_log::forward_log;
@@ -19,11 +19,36 @@ pub(super) struct LimitedLog {
     /// Ids of large events that it accepted, including those whose append is still
     /// held.
     taken: Mutex<BTreeSet<String>>,
+    stores: Arc<MemoryStores>,
+    /// An event that was sent although a crash would have taken it back.
+    too_early: Mutex<Option<String>>,
 }
 
 impl LimitedLog {
-    pub(super) fn new(inner: Arc<MemoryLog>) -> Self {
-        Self { inner, limited: AtomicBool::new(true), taken: Mutex::default() }
+    /// A log over `inner`, for events that the shards in `stores` emit.
+    pub(super) fn new(inner: Arc<MemoryLog>, stores: Arc<MemoryStores>) -> Self {
+        let (taken, too_early) = (Mutex::default(), Mutex::default());
+        Self { inner, limited: AtomicBool::new(true), taken, stores, too_early }
+    }
+
+    /// An event that was sent before it was durable.
+    pub(super) fn sent_too_early(&self) -> Option<String> {
+        self.too_early.lock().clone()
+    }
+
+    /// Notes the first of `events` that is in no durable outbox.
+    fn check_durable(&self, events: &Events) {
+        let mut durable = BTreeSet::new();
+        for shard in self.stores.shards() {
+            let store = self.stores.shard(&shard).peek_durable();
+            let outbox = store.scan(Space::Outbox, &KeyRange::all(), usize::MAX, false);
+            for (_, record) in outbox.into_iter().flatten() {
+                durable.extend(lantern_engine::fuzzing::outbox_id(&record));
+            }
+        }
+        if let Some(early) = events.iter().find(|event| !durable.contains(event.id)) {
+            self.too_early.lock().get_or_insert_with(|| early.id.to_owned());
+        }
     }
 
     /// Sets whether it refuses large events from now on.
@@ -55,6 +80,7 @@ impl Log for LimitedLog {
     forward_log!(partitions, bounds, read, offset_at, on_append, incarnation_at);
 
     fn append(&self, events: Events, done: AppendDone) {
+        self.check_durable(&events);
         let Some(index) = self.refused(&events) else {
             return self.inner.append(events, done);
         };

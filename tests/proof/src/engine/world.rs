@@ -11,9 +11,9 @@ use lantern_core::fake::{
 };
 use lantern_core::{
     Catalog, CommitSink, Event, HEARTBEAT_TYPE, KeyRange, LogError, Offset, PartitionId,
-    ProjectionRecord, PublishedCommit, ReadStore, ShardId, ShardMeta, Space, StoreError, TableId,
-    Timestamp, UNREADABLE_KIND, UNREADABLE_REASON, UNREADABLE_TYPE, VersionId, VersionRecord,
-    emitted_id,
+    ProjectionRecord, PublishedCommit, ReadStore, ShardId, ShardMeta, ShardPoint, ShardStore as _,
+    Space, StoreError, TableId, Timestamp, UNREADABLE_KIND, UNREADABLE_REASON, UNREADABLE_TYPE,
+    VersionId, VersionRecord, Views as _, emitted_id,
 };
 use lantern_engine::{
     Activation, Engine, EngineConfig, EngineError, ParkedSelection, Ports, Upload, version_id,
@@ -97,6 +97,14 @@ struct Shown {
     rows: BTreeMap<(TableId, String), Vec<u8>>,
 }
 
+/// What a client of the feed showed before a crash.
+#[derive(Debug)]
+struct Before {
+    epoch: String,
+    pos: u64,
+    point: ShardPoint,
+}
+
 /// The engine, its ports, and the state that it must reach.
 pub struct World {
     log: Arc<MemoryLog>,
@@ -116,6 +124,8 @@ pub struct World {
     appended: u64,
     held: bool,
     models: BTreeMap<BuildId, Model>,
+    /// The models as of a durable commit: a crash takes back what came after it.
+    durable_models: BTreeMap<BuildId, Model>,
     serving: Option<BuildId>,
     /// The prefix of the ids of each build's emitted events.
     names: BTreeMap<BuildId, String>,
@@ -129,6 +139,8 @@ pub struct World {
     /// The prefix of the ids of the second projection's events, if there is one.
     echo: Option<String>,
     shown: Shown,
+    /// After a crash: what the client showed before, until it can read again.
+    reconnects: Option<Before>,
     /// How often the projection was deleted.
     creation: u64,
     /// For each epoch, the creation and the build that it was seen to name.
@@ -148,6 +160,8 @@ impl World {
             batch_events_max: setting.batch_events,
             batch_timers_max: setting.batch_timers,
             commit_ms: setting.commit_ms,
+            sync_ms: setting.sync_ms,
+            unsynced_events_max: setting.unsynced_events,
             changes_bytes_max: setting.changes_bytes,
             parked_in_a_row_max: u64::MAX,
             ahead_max_s: test_projection::AHEAD_S,
@@ -155,8 +169,8 @@ impl World {
             ..EngineConfig::default()
         };
         let log = Arc::new(MemoryLog::new(1, setting.chunk_events));
-        let limited = Arc::new(LimitedLog::new(Arc::clone(&log)));
         let stores = Arc::new(MemoryStores::new());
+        let limited = Arc::new(LimitedLog::new(Arc::clone(&log), Arc::clone(&stores)));
         let catalog = Arc::new(MemoryCatalog::new());
         let clock = Arc::new(ManualClock::at(Timestamp(1_000 * SECOND)));
         let watch = Arc::new(Watch { stores: Arc::clone(&stores), calls: Mutex::default() });
@@ -195,6 +209,7 @@ impl World {
             appended: 0,
             held: false,
             models: BTreeMap::new(),
+            durable_models: BTreeMap::new(),
             serving: None,
             names: BTreeMap::new(),
             emitted_before: ById::new(),
@@ -202,6 +217,7 @@ impl World {
             gone: BTreeSet::new(),
             echo: None,
             shown: Shown::default(),
+            reconnects: None,
             creation: 0,
             epochs: BTreeMap::new(),
             flaw: planted.model.map(|flaw| match flaw {
@@ -436,14 +452,60 @@ impl World {
     /// Restarts the engine: everything that was only in memory is lost.
     fn restart(&mut self) -> Result<()> {
         self.check()?;
+        if let Some(build) = &self.serving
+            && self.reconnects.is_none()
+        {
+            let meta = meta_of(&*self.stores.shard(&shard_id(build)).peek())?;
+            let (epoch, pos) = (self.shown.epoch.clone(), self.shown.pos);
+            self.reconnects = Some(Before { epoch, pos, point: ShardPoint::of(&meta) });
+        }
+        self.stores.crash();
+        self.models.clone_from(&self.durable_models);
         self.engine = Engine::open(self.config.clone(), self.ports.clone())?;
         self.engine.attach();
-        // A state without a commit draws its number again, and readers reconnect.
-        if let Some(build) = &self.serving
-            && self.shown.pos == 0
-        {
+        Ok(())
+    }
+
+    /// After a crash a client reads again as soon as it is let, and never sees a state
+    /// that is older than what it showed before.
+    fn reconnect(&mut self) -> Result<()> {
+        let Some(before) = &self.reconnects else { return Ok(()) };
+        let Ok(view) = self.engine.view(NAME) else { return Ok(()) };
+        let same = view.epoch() == before.epoch;
+        let point = view.checkpoint().points.first().copied().unwrap_or_default();
+        ensure!(
+            !same || (point.reaches(&before.point) && view.pos() >= before.pos),
+            "a client shows {before:?}, and reads an older state after a crash: {} at {point:?}",
+            view.pos()
+        );
+        if let Some(build) = &self.serving {
             let store = self.stores.shard(&shard_id(build)).peek();
-            self.shown = Shown::of(self.engine.status_of(NAME)?.epoch, &*store)?;
+            self.shown = Shown::of(view.epoch().to_owned(), &*store)?;
+        }
+        self.reconnects = None;
+        Ok(())
+    }
+
+    /// What is reported to others is durable.
+    fn check_durable(&self, record: &ProjectionRecord) -> Result<()> {
+        if let Some(id) = self.limited.sent_too_early() {
+            bail!("event {id} was sent before it was durable");
+        }
+        for version in self.engine.status_of(NAME)?.versions {
+            let rebuilds = record.versions.iter().find(|v| v.id.0 == version.id);
+            let build = (version.id.clone(), rebuilds.map_or(0, |version| version.rebuilds));
+            let shard = self.stores.shard(&shard_id(&build));
+            let durable = meta_of(&*shard.peek_durable())?.next;
+            let told = version.shards.first().map_or(0, |shard| shard.durable);
+            ensure!(told <= durable.0, "durable up to {told} is reported, and {durable} is");
+            let parked = |store: &dyn ReadStore| {
+                store.scan(Space::Parked, &KeyRange::all(), usize::MAX, false)
+            };
+            ensure!(
+                parked(&*shard.peek())? == parked(&*shard.peek_durable())?,
+                "parked events of version {} are not durable",
+                version.id
+            );
         }
         Ok(())
     }
@@ -507,13 +569,17 @@ impl World {
         let calls = std::mem::take(&mut *self.watch.calls.lock());
         for call in calls {
             match call {
+                // A client that reads again gets these with its first read.
+                Published::Committed(_) if self.reconnects.is_some() => (),
                 Published::Committed(commit) => self.shown.commit(&commit)?,
                 Published::Activated(epoch, next, shown) => {
                     self.activated(epoch, next)?;
                     self.shown = shown;
+                    self.reconnects.take_if(|before| before.epoch != self.shown.epoch);
                 }
             }
         }
+        self.reconnect()?;
         let Some(record) = self.record() else { return Ok(()) };
         for version in &record.versions {
             let build = (version.id.0.clone(), version.rebuilds);
@@ -537,7 +603,12 @@ impl World {
                 model.advance(&events, meta.next).with_context(told)?;
             }
             model.compare(&*store, &meta).with_context(told)?;
+            let model = model.clone();
+            if !self.stores.shard(&shard_id(&build)).has_unsynced() {
+                self.durable_models.insert(build, model);
+            }
         }
+        self.check_durable(&record)?;
         self.check_shown()?;
         self.check_emitted(&events, false)
     }
@@ -546,7 +617,10 @@ impl World {
         let kind = KINDS.into_iter().find(|kind| version_of(*kind).0 == build.0);
         let kind = kind.unwrap_or(KINDS[0]);
         let (flaw, depth_max) = (self.flaw, self.config.emit_depth_max);
-        self.models.entry(build.clone()).or_insert_with(|| Model::new(kind, depth_max).with(flaw))
+        let new = || Model::new(kind, depth_max).with(flaw);
+        let model = self.models.entry(build.clone()).or_insert_with(new);
+        self.durable_models.entry(build.clone()).or_insert_with(|| model.clone());
+        model
     }
 
     /// Another build serves readers, from offset `next` on.
@@ -560,6 +634,7 @@ impl World {
         let seen = self.epochs.entry(epoch.clone()).or_insert_with(|| named.clone());
         ensure!(*seen == named, "epoch `{epoch}` named {seen:?}, and names {named:?} now");
         let before = self.serving.replace(build.clone());
+        let changed = [Some(build.clone()), before.clone()];
         match before {
             // Its state could not be opened at first, and is open now.
             Some(old) if old == build => (),
@@ -592,11 +667,17 @@ impl World {
                 model.serve(next, true);
             }
         }
+        // An activation is durable, and all commits before it are.
+        for build in changed.into_iter().flatten() {
+            let model = self.model(&build).clone();
+            self.durable_models.insert(build, model);
+        }
         Ok(())
     }
 
     /// Keeps the events that a deleted build had emitted.
     fn bury(&mut self, build: &BuildId) {
+        self.durable_models.remove(build);
         if let Some(model) = self.models.remove(build) {
             let live = self.emitted_of(build, &model);
             self.emitted_before.extend(live);
@@ -624,7 +705,9 @@ impl World {
 
     /// A client of the feed shows the rows of the tables.
     fn check_shown(&self) -> Result<()> {
-        let Some(build) = &self.serving else { return Ok(()) };
+        let Some(build) = self.serving.as_ref().filter(|_| self.reconnects.is_none()) else {
+            return Ok(());
+        };
         let store = self.stores.shard(&shard_id(build)).peek();
         let now = Shown::of(self.shown.epoch.clone(), &*store)?;
         ensure!(
@@ -685,6 +768,7 @@ impl World {
         }
         self.settle()?;
         self.check()?;
+        ensure!(self.reconnects.is_none(), "a client never reads again: {:?}", self.reconnects);
         let events = self.events();
         let Some(record) = self.record() else { return Ok(()) };
         for version in &record.versions {

@@ -220,6 +220,7 @@ impl World {
             next: shard.meta.next,
             checkpoint: Checkpoint::of([&shard.meta]),
             event_time: shard.meta.max_time,
+            durable: true,
             tables,
         };
         let pos = state.shards.iter().map(|shard| shard.meta.pos).sum();

@@ -12,8 +12,8 @@ use fastrand::Rng;
 use lantern_core::fake::{CountingRandom, ManualClock, RecordingSink};
 use lantern_core::{
     AppendDone, Catalog, CloseLog as _, Event, Events, KeyRange, Log, LogRead, Offset, Pairs,
-    PartitionId, ProjectionRecord, ReadStore, ShardId, ShardStore, Space, StateStores, StoreError,
-    Timestamp, TypeFilter, VersionId, Writes,
+    PartitionId, ProjectionRecord, ReadStore, ShardId, ShardMeta, ShardStore, Space, StateStores,
+    StoreError, Timestamp, TypeFilter, VersionId, Writes,
 };
 use lantern_engine::{Engine, EngineConfig, PluginSource, Ports, Upload, version_id};
 use lantern_log::{EmbeddedLog, LogConfig, OpenDatabase};
@@ -49,6 +49,8 @@ pub(super) enum Acknowledged {
     Saved(Option<ProjectionRecord>),
     /// A shard's commit is durable.
     Committed(ShardId, u64),
+    /// Readers see a commit that is not durable, with this next offset and number.
+    Shown(ShardId, Offset, u64),
 }
 
 type Disk = SimDisk<Acknowledged>;
@@ -234,10 +236,28 @@ fn check_catalog(found: Option<&ProjectionRecord>, told: &[Acknowledged]) -> Res
         match told {
             Acknowledged::Saving(record) => right.push(record.as_ref()),
             Acknowledged::Saved(record) => right = vec![record.as_ref()],
-            Acknowledged::Appended(_) | Acknowledged::Committed(..) => (),
+            Acknowledged::Appended(_) | Acknowledged::Committed(..) | Acknowledged::Shown(..) => (),
         }
     }
     ensure!(right.contains(&found), "the catalogue holds {found:?}, and should one of {right:?}");
+    Ok(())
+}
+
+/// Readers saw nothing that is later than this state, or they wait: the state knows how
+/// far its readers may have seen.
+fn check_shown(id: &ShardId, meta: &ShardMeta, told: &[Acknowledged]) -> Result<()> {
+    let last = told.iter().rev().find_map(|told| match told {
+        Acknowledged::Shown(shard, next, pos) if shard == id => Some(Some((*next, *pos))),
+        Acknowledged::Committed(shard, _) if shard == id => Some(None),
+        _ => None,
+    });
+    let Some(Some((next, pos))) = last else { return Ok(()) };
+    ensure!(
+        (meta.next.max(meta.ceiling.next) >= next) && (meta.pos.max(meta.ceiling.commit) >= pos),
+        "readers saw commit {pos} up to offset {next}, and need not wait at commit {} up to {}",
+        meta.pos,
+        meta.next
+    );
     Ok(())
 }
 
@@ -300,7 +320,14 @@ impl Stack {
             random: Arc::new(CountingRandom::default()),
             plugins: self.shelf.clone(),
         };
-        let config = EngineConfig { batch_events_max: 3, commit_ms: 0, ..EngineConfig::default() };
+        let config = EngineConfig {
+            batch_events_max: 3,
+            commit_ms: 0,
+            // The clock of these histories moves by some milliseconds a step.
+            sync_ms: 100,
+            unsynced_events_max: 20,
+            ..EngineConfig::default()
+        };
         let engine = Engine::open(config, ports)?;
         engine.attach();
         self.engine = Some(engine);
@@ -401,6 +428,7 @@ impl Stack {
                 Acknowledged::Committed(shard, pos) if *shard == id => Some(*pos),
                 _ => None,
             });
+            check_shown(&id, &meta, told)?;
             // A build with this id may have been deleted and created again.
             let committed = committed.next_back().unwrap_or(0);
             let told = || format!("shard {id:?} at {}", meta.next);
@@ -585,6 +613,17 @@ impl ShardStore for RecordingShard {
         let pos = meta_of(&*self.inner).map_or(0, |meta| meta.pos);
         self.disk.mark(Acknowledged::Committed(self.id.clone(), pos));
         Ok(())
+    }
+
+    fn commit_unsynced(&self, writes: &Writes) -> Result<(), StoreError> {
+        self.inner.commit_unsynced(writes)?;
+        let meta = ShardMeta::of(&*self.inner)?;
+        self.disk.mark(Acknowledged::Shown(self.id.clone(), meta.next, meta.pos));
+        Ok(())
+    }
+
+    fn has_unsynced(&self) -> bool {
+        self.inner.has_unsynced()
     }
 
     fn snapshot(&self) -> Result<Box<dyn ReadStore>, StoreError> {

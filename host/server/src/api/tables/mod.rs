@@ -5,11 +5,14 @@ mod format;
 mod page;
 mod query;
 
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, Uri};
 use lantern_api::TablePage;
-use lantern_core::{Offset, PartitionId, Views as _};
+use lantern_core::{Offset, PartitionId, Recovering, ViewError, Views as _};
+use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use self::page::{Cursor, continue_after};
@@ -22,6 +25,9 @@ use crate::problem::Problem;
 
 pub(crate) use self::page::{read_cursor, write_cursor};
 pub(crate) use self::query::{Order, TableQuery};
+
+/// How long a read waits, at least, for a projection that recovers from a crash.
+const RECOVERY_WAIT: Duration = Duration::from_secs(10);
 
 /// Reads rows of a public table, all from one committed state.
 ///
@@ -52,7 +58,8 @@ pub(crate) async fn read(
     which.check()?;
     let wait = wait(which.wait.as_deref(), app.config.http.wait_s_max)?;
     let limit = limit(which.limit, LIMIT_DEFAULT, app.config.http.query_rows_max)?;
-    let (format, until) = (answer_format(&headers, &AnswerFormat::ROWS), Instant::now() + wait);
+    let (format, now) = (answer_format(&headers, &AnswerFormat::ROWS), Instant::now());
+    let (until, recovered_by) = (now + wait, now + wait.max(RECOVERY_WAIT));
     let least = which.min_offset.as_deref().map(MinOffsets::read).transpose()?;
     if let Some(least) = &least {
         least.check(app.log.partitions())?;
@@ -72,16 +79,13 @@ pub(crate) async fn read(
         };
         match app.query(move |app| query.run(app)).await? {
             ReadOutcome::Answer(response) => return Ok(*response),
+            ReadOutcome::Recovering(recovering) => {
+                if recovering.stopped || !changed(&app, &mut committed, recovered_by).await {
+                    return Err(ViewError::from(recovering).into());
+                }
+            }
             ReadOutcome::Behind { partition, next, least } => {
-                let changed = async {
-                    tokio::select! {
-                        changed = timeout_at(until, committed.changed()) => {
-                            matches!(changed, Ok(Ok(())))
-                        }
-                        () = app.tasks.stopping.cancelled() => false,
-                    }
-                };
-                if !changed.await {
+                if !changed(&app, &mut committed, until).await {
                     let detail = format!(
                         "`{projection}` does not contain offset {least} of partition {partition} yet: its next offset is {next}"
                     );
@@ -89,6 +93,14 @@ pub(crate) async fn read(
                 }
             }
         }
+    }
+}
+
+/// Waits for a commit or an activation; `false` if there is none in time.
+async fn changed(app: &App, committed: &mut watch::Receiver<()>, until: Instant) -> bool {
+    tokio::select! {
+        changed = timeout_at(until, committed.changed()) => matches!(changed, Ok(Ok(()))),
+        () = app.tasks.stopping.cancelled() => false,
     }
 }
 
@@ -105,6 +117,8 @@ struct ParsedQuery {
 
 enum ReadOutcome {
     Answer(Box<Response>),
+    /// After a crash, the tables are older than what may have been read before.
+    Recovering(Recovering),
     /// The tables do not contain a requested offset yet.
     Behind {
         partition: PartitionId,
@@ -116,10 +130,16 @@ enum ReadOutcome {
 impl ParsedQuery {
     fn run(&self, app: &App) -> Result<ReadOutcome, Problem> {
         let view = match &self.which.version {
-            None => app.engine.view(&self.projection)?,
+            None => app.engine.view(&self.projection),
             Some(id) => {
-                app.engine.view_version(&self.projection, &lantern_core::VersionId(id.clone()))?
+                app.engine.view_version(&self.projection, &lantern_core::VersionId(id.clone()))
             }
+        };
+        let view = match view {
+            Err(ViewError::Recovering(recovering)) => {
+                return Ok(ReadOutcome::Recovering(recovering));
+            }
+            view => view?,
         };
         for (partition, next) in view.offsets() {
             if let Some(least) = self.least.of(partition).filter(|least| next <= *least) {

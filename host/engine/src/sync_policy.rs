@@ -1,0 +1,305 @@
+//! Which commits are durable at once, and which wait for the sync of a later one.
+//!
+//! The log holds the events durably, so a state that a crash takes back is folded
+//! again. A commit may be without a sync as long as nothing outside depends on it,
+//! readers can be kept from seeing an older state after a crash, and the fold of what
+//! was taken back is short.
+
+use std::time::Duration;
+
+use lantern_core::{Ceiling, Offset, ShardMeta};
+
+use crate::EngineConfig;
+
+/// Whether a commit waits for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CommitSync {
+    /// It is durable when it has ended. Commits without a sync may follow, up to the
+    /// ceiling that it stores.
+    Now,
+    /// As `Now`, but none may follow: after a crash readers need not wait.
+    Close,
+    /// It becomes durable with the next one that is.
+    Later,
+}
+
+/// The last durable commit of a shard, and what was committed after it.
+pub(crate) struct SyncPolicy {
+    sync: Duration,
+    events_max: u64,
+    bytes_max: usize,
+    /// The next offset of the last durable commit.
+    durable: Offset,
+    ceiling: Ceiling,
+    /// Whether readers still wait for that ceiling, after a crash.
+    recovers: bool,
+    external: External,
+    unsynced: Option<Unsynced>,
+}
+
+/// Commits without a sync.
+struct Unsynced {
+    /// When the first one was made.
+    since: Duration,
+    /// About the bytes that they wrote.
+    bytes: usize,
+}
+
+/// What others read or decide outside of the state.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct External {
+    parked_total: u64,
+    parked_now: u64,
+    refused_now: u64,
+    decisions: u64,
+}
+
+impl External {
+    fn of(meta: &ShardMeta) -> Self {
+        let ShardMeta { parked_total, parked_now, refused_now, decisions, .. } = *meta;
+        Self { parked_total, parked_now, refused_now, decisions }
+    }
+}
+
+/// A commit that is to be made.
+pub(crate) struct NextCommit<'a> {
+    /// Its record, with the number of the commit before.
+    pub(crate) meta: &'a ShardMeta,
+    /// About the bytes that it writes.
+    pub(crate) bytes: usize,
+    /// The oldest offset that the log still has, if it is known.
+    pub(crate) log_start: Option<Offset>,
+    pub(crate) now: Duration,
+}
+
+impl SyncPolicy {
+    /// For a state with the record `meta` that is durable. `recovers`: readers may have
+    /// seen a later one, before a crash.
+    pub(crate) fn new(config: &EngineConfig, meta: &ShardMeta, recovers: bool) -> Self {
+        Self {
+            sync: Duration::from_millis(config.sync_ms),
+            events_max: config.unsynced_events_max,
+            bytes_max: config.commit_bytes,
+            durable: meta.next,
+            ceiling: meta.ceiling,
+            recovers,
+            external: External::of(meta),
+            unsynced: None,
+        }
+    }
+
+    /// The next offset of the last durable commit.
+    pub(crate) fn durable(&self) -> Offset {
+        self.durable
+    }
+
+    /// Whether a commit was made that is not durable.
+    pub(crate) fn has_unsynced(&self) -> bool {
+        self.unsynced.is_some()
+    }
+
+    /// When a durable commit is due; `None` if the last one is durable.
+    pub(crate) fn due(&self) -> Option<Duration> {
+        self.unsynced.as_ref().map(|unsynced| unsynced.since + self.sync)
+    }
+
+    /// Whether it is time for a durable commit, although nothing was applied.
+    pub(crate) fn is_due(&self, now: Duration) -> bool {
+        self.due().is_some_and(|due| now >= due)
+    }
+
+    /// Whether readers would have to wait after a crash, if `meta` is what was
+    /// committed last.
+    pub(crate) fn is_open(&self, meta: &ShardMeta) -> bool {
+        let open = self.ceiling.next > meta.next || self.ceiling.commit > meta.pos;
+        self.has_unsynced() || (open && !self.recovers)
+    }
+
+    /// What readers wait for is folded.
+    pub(crate) fn end_recovery(&mut self) {
+        self.recovers = false;
+    }
+
+    /// Whether a commit of a version that serves readers may be without a sync.
+    pub(crate) fn may_wait(&self, next: &NextCommit<'_>) -> bool {
+        let NextCommit { meta, bytes, log_start, now } = next;
+        let waiting = self.unsynced.as_ref().map_or(0, |unsynced| unsynced.bytes);
+        // If the log deletes events by itself, those after the durable offset must
+        // still be there after a crash.
+        let near_start = log_start.is_some_and(|start| {
+            start > Offset(0) && self.durable.0 < start.0.saturating_add(self.events_max)
+        });
+        self.sync > Duration::ZERO
+            && !self.recovers
+            && !self.is_due(*now)
+            && waiting + bytes < self.bytes_max
+            && meta.next <= self.ceiling.next
+            && meta.pos < self.ceiling.commit
+            && self.external == External::of(meta)
+            && !near_start
+    }
+
+    /// The ceiling that a durable commit with the record `meta` stores. `serves`: of a
+    /// version that serves readers.
+    pub(crate) fn ceiling(&self, meta: &ShardMeta, sync: CommitSync, serves: bool) -> Ceiling {
+        let more = if serves && sync == CommitSync::Now && self.sync > Duration::ZERO {
+            self.events_max
+        } else {
+            0
+        };
+        let ceiling = Ceiling {
+            next: Offset(meta.next.0.saturating_add(more)),
+            commit: meta.pos.saturating_add(more),
+        };
+        if !self.recovers {
+            return ceiling;
+        }
+        // If the process dies again, readers still wait for the same.
+        Ceiling {
+            next: ceiling.next.max(self.ceiling.next),
+            commit: ceiling.commit.max(self.ceiling.commit),
+        }
+    }
+
+    /// Notes a commit that has succeeded.
+    pub(crate) fn committed(
+        &mut self,
+        meta: &ShardMeta,
+        sync: CommitSync,
+        bytes: usize,
+        now: Duration,
+    ) {
+        if sync == CommitSync::Later {
+            let unsynced = self.unsynced.get_or_insert(Unsynced { since: now, bytes: 0 });
+            unsynced.bytes += bytes;
+            return;
+        }
+        self.unsynced = None;
+        (self.durable, self.ceiling) = (meta.next, meta.ceiling);
+        self.external = External::of(meta);
+    }
+}
+
+/// The record of a state that a crash may have taken back: readers wait until it has
+/// reached this again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RecoveryTarget(Ceiling);
+
+impl RecoveryTarget {
+    /// The target of a state with this record.
+    pub(crate) fn of(meta: &ShardMeta) -> Self {
+        Self(meta.ceiling)
+    }
+
+    /// Whether everything that readers may have seen is folded: `meta` is past the
+    /// ceiling, or `at_end` of the log. Timers fire after the event before them, so
+    /// they must have fired, too.
+    pub(crate) fn is_reached(&self, meta: &ShardMeta, ticked: bool, at_end: bool) -> bool {
+        ticked && (at_end || meta.next >= self.0.next)
+    }
+
+    /// The offset that readers wait for, at most.
+    pub(crate) fn offset(&self) -> Offset {
+        self.0.next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(meta: &ShardMeta) -> SyncPolicy {
+        let config = EngineConfig {
+            sync_ms: 1_000,
+            unsynced_events_max: 10,
+            commit_bytes: 100,
+            ..EngineConfig::default()
+        };
+        let mut policy = SyncPolicy::new(&config, meta, false);
+        let ceiling = policy.ceiling(meta, CommitSync::Now, true);
+        policy.committed(&ShardMeta { ceiling, ..meta.clone() }, CommitSync::Now, 0, at(0));
+        policy
+    }
+
+    fn at(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    fn meta(next: u64, pos: u64) -> ShardMeta {
+        ShardMeta { next: Offset(next), pos, ..ShardMeta::default() }
+    }
+
+    #[test]
+    fn a_commit_waits_for_its_sync_only_within_all_bounds() {
+        let policy = policy(&meta(100, 7));
+        let waits = |meta: &ShardMeta, bytes, log_start: Option<u64>, ms| {
+            let log_start = log_start.map(Offset);
+            policy.may_wait(&NextCommit { meta, bytes, log_start, now: at(ms) })
+        };
+        assert!(waits(&meta(110, 16), 99, Some(0), 0));
+        assert!(!waits(&meta(111, 16), 0, None, 0), "past the ceiling");
+        assert!(!waits(&meta(110, 17), 0, None, 0), "past the number that is stored");
+        assert!(!waits(&meta(101, 8), 100, None, 0), "too many bytes");
+        assert!(!waits(&meta(101, 8), 0, Some(91), 0), "the log may delete what it needs");
+        assert!(waits(&meta(101, 8), 0, Some(90), 0));
+        for external in [
+            ShardMeta { parked_now: 1, ..meta(101, 8) },
+            ShardMeta { refused_now: 1, ..meta(101, 8) },
+            ShardMeta { decisions: 1, ..meta(101, 8) },
+        ] {
+            assert!(!waits(&external, 0, None, 0));
+        }
+    }
+
+    #[test]
+    fn commits_wait_for_a_sync_no_longer_than_configured() {
+        let mut policy = policy(&meta(100, 7));
+        policy.committed(&meta(101, 8), CommitSync::Later, 60, at(5_000));
+        policy.committed(&meta(102, 9), CommitSync::Later, 30, at(5_900));
+        assert_eq!(policy.durable(), Offset(100));
+        let next = meta(103, 9);
+        let waits = |bytes, ms| {
+            policy.may_wait(&NextCommit { meta: &next, bytes, log_start: None, now: at(ms) })
+        };
+        assert!(waits(9, 5_999) && !policy.is_due(at(5_999)));
+        assert!(!waits(9, 6_000) && policy.is_due(at(6_000)));
+        assert!(!waits(10, 5_999), "the bytes of all of them count");
+    }
+
+    #[test]
+    fn after_a_closing_commit_nobody_waits() {
+        let policy = policy(&meta(100, 7));
+        let closed = policy.ceiling(&meta(100, 7), CommitSync::Close, true);
+        assert_eq!(closed, Ceiling { next: Offset(100), commit: 7 });
+        assert_eq!(policy.ceiling(&meta(100, 7), CommitSync::Now, false), closed);
+        let open = ShardMeta { ceiling: policy.ceiling, ..meta(100, 7) };
+        assert!(open.may_be_behind() && policy.is_open(&open));
+        assert!(!ShardMeta { ceiling: closed, ..meta(100, 7) }.may_be_behind());
+        assert!(!meta(100, 7).may_be_behind(), "a state of an earlier release");
+    }
+
+    #[test]
+    fn while_it_recovers_a_shard_keeps_what_readers_wait_for() {
+        let ceiling = Ceiling { next: Offset(150), commit: 60 };
+        let left = ShardMeta { ceiling, ..meta(100, 7) };
+        let mut policy = SyncPolicy::new(&EngineConfig::default(), &left, true);
+        for sync in [CommitSync::Now, CommitSync::Close] {
+            let kept = policy.ceiling(&meta(120, 61), sync, false);
+            assert_eq!(kept, Ceiling { next: Offset(150), commit: 61 });
+        }
+        assert!(!policy.is_open(&left), "nothing is to be closed before");
+        let next = NextCommit { meta: &left, bytes: 0, log_start: None, now: at(0) };
+        assert!(!policy.may_wait(&next));
+        policy.end_recovery();
+        assert!(policy.is_open(&left) && policy.may_wait(&next));
+    }
+
+    #[test]
+    fn recovery_ends_past_the_ceiling_or_at_the_end_of_the_log() {
+        let target = RecoveryTarget(Ceiling { next: Offset(110), commit: 17 });
+        assert!(target.is_reached(&meta(110, 0), true, false));
+        assert!(!target.is_reached(&meta(110, 0), false, true), "timers have still to fire");
+        assert!(!target.is_reached(&meta(109, 99), true, false));
+        assert!(target.is_reached(&meta(105, 0), true, true));
+    }
+}
