@@ -54,13 +54,13 @@ impl Failure {
         Self { exit, code: None, message: message.into(), help: None, details: Vec::new() }
     }
 
-    /// The same, with what to do about it.
+    /// The same failure, with text that tells what to do about it.
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// The same, with its stable code.
+    /// The same failure, with its stable code.
     pub(crate) fn code(mut self, code: impl Into<String>) -> Self {
         self.code = Some(code.into());
         self

@@ -216,7 +216,8 @@ impl Shop {
             Kind::OrderPlaced => self.recent(index, Kind::CartAdded),
         };
         match followed {
-            // An order leads to an addition, an addition to a view: two steps at most.
+            // An order refers to an addition, and an addition to a view. So the recursion
+            // has at most two levels.
             Some((before, kind)) => self.visit(before, kind),
             None => (
                 skewed(self.draw(index, RandomSource::User), USERS),

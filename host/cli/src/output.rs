@@ -135,7 +135,7 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if is_unsafe(c) { '\u{FFFD}' } else { c }).collect()
 }
 
-/// The same for several lines.
+/// Like [`printable`], but keeps line feeds.
 pub(crate) fn lines(text: &str) -> String {
     text.chars().map(|c| if is_unsafe(c) && c != '\n' { '\u{FFFD}' } else { c }).collect()
 }

@@ -71,8 +71,8 @@ impl Sender {
         }
     }
 
-    /// The same; with `exact`, the events are appended exactly as they were in another
-    /// log.
+    /// The same sender. With `exact`, it appends the events exactly as they were in
+    /// another log.
     pub(crate) fn exact(self, exact: bool) -> Self {
         Self { exact, ..self }
     }
@@ -96,7 +96,8 @@ impl Sender {
             match answer {
                 Ok(pushed) => break pushed,
                 Err(error) => {
-                    // Part of it may be in the log: the next try recognizes it there.
+                    // Part of the piece may be in the log. The next try gets it reported
+                    // as duplicates.
                     let part = PartialAppend::of(&error);
                     before += part.appended;
                     let there = self.answered || !matches!(error, ApiError::Unreachable { .. });
@@ -127,8 +128,8 @@ impl Sender {
     }
 }
 
-/// The wait before try `tries + 1`, with a random fifth of it, so that many senders do
-/// not retry at the same time.
+/// The wait before try `tries + 1`. It varies randomly by up to a tenth, so that many
+/// senders do not retry at the same time.
 fn backoff(tries: u32) -> Duration {
     let doubled = WAIT_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(WAIT_MAX);
     doubled.mul_f64(0.9 + fastrand::f64() * 0.2)

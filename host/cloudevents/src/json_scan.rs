@@ -1,16 +1,16 @@
-//! A scanner that finds the members of a JSON object, or the elements of an array, in
-//! one pass. It accepts no text that `serde_json` refuses, and returns the same slices.
-//! Texts that it does not handle (names with escapes, deep nesting, invalid JSON) are left
-//! to `serde_json`, which also gives the error.
+//! A scanner that finds the members of a JSON object, or the elements of an array, in one
+//! pass. It accepts no text that `serde_json` refuses, and returns the same slices. Texts
+//! that it does not handle (names with escapes, deep nesting, invalid JSON) are left to
+//! `serde_json`, which also gives the error.
 //!
 //! Strings, most of a text, are read eight bytes at a time.
 
-/// The deepest nesting of a value that is handled: a bit each.
+/// The deepest nesting that is handled: [`Scanner::value`] has one bit per level.
 const DEPTH_MAX: usize = 64;
 
-/// Calls `member` with the name and the JSON of each member of the object `text`, in order,
-/// until it returns `false`. `depth_max` is how many levels may be nested, the object
-/// itself among them.
+/// Calls `member` with the name and the JSON of each member of the object `text`, in
+/// order, until it returns `false`. `depth_max` limits the nesting; the object itself is
+/// one level.
 ///
 /// Returns `None` if `text` is not an object that this scanner handles, or if `member`
 /// returned `false`.
@@ -75,7 +75,8 @@ pub(super) fn elements(text: &str, depth_max: usize) -> Option<Vec<&str>> {
     }
 }
 
-/// Whether `text` is one value that this scanner handles, with at most `depth_max` levels.
+/// Whether `text` is one value that this scanner handles, with at most `depth_max`
+/// levels.
 pub(super) fn is_value(text: &str, depth_max: usize) -> bool {
     let mut json = Scanner { text, next: 0 };
     json.skip_space();
@@ -109,13 +110,13 @@ impl Scanner<'_> {
         }
     }
 
-    /// Only space may follow.
+    /// Checks that only white space follows.
     fn end(&mut self) -> Option<()> {
         self.skip_space();
         self.peek().is_none().then_some(())
     }
 
-    /// A colon, with space around it.
+    /// Reads a colon, with white space around it.
     fn colon(&mut self) -> Option<()> {
         self.skip_space();
         self.expect(b':')?;
@@ -123,7 +124,7 @@ impl Scanner<'_> {
         Some(())
     }
 
-    /// A value with at most `depth_max` levels.
+    /// Reads a value with at most `depth_max` levels.
     fn value(&mut self, depth_max: usize) -> Option<()> {
         // One bit for each open level: 1 for an object, 0 for an array.
         let (mut open, mut depth) = (0_u64, 0);
@@ -136,7 +137,8 @@ impl Scanner<'_> {
                         return None;
                     }
                     self.skip_space();
-                    // The closing bracket follows the opening one by 2 in ASCII.
+                    // In ASCII the code of a closing bracket is that of its opening
+                    // bracket plus 2.
                     if self.peek()? == first + 2 {
                         self.next += 1;
                     } else {
@@ -172,7 +174,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// The name of a member below the first level, and its colon.
+    /// Reads the name of a member below the first level, and the colon after it.
     fn name(&mut self) -> Option<()> {
         self.expect(b'"')?;
         self.string()?;
@@ -186,11 +188,11 @@ impl Scanner<'_> {
         Some(())
     }
 
-    /// A number whose first byte was taken.
+    /// Reads the rest of a number, after its first byte `first`.
     fn number(&mut self, first: u8) -> Option<()> {
         let first = if first == b'-' { self.take()? } else { first };
         match first {
-            // A zero is not followed by a digit.
+            // JSON allows no digit after a leading zero.
             b'0' if matches!(self.peek(), Some(b'0'..=b'9')) => return None,
             b'0' => {}
             b'1'..=b'9' => self.digits(),
@@ -215,7 +217,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// The rest of a string after its quote. Returns whether it has escapes.
+    /// Reads the rest of a string, after its first quote. Returns whether it has escapes.
     fn string(&mut self) -> Option<bool> {
         let bytes = self.text.as_bytes();
         let mut escapes = false;
@@ -235,13 +237,13 @@ impl Scanner<'_> {
                     escapes = true;
                 }
                 0..0x20 => return None,
-                // One of the last bytes of the text.
+                // An ordinary byte among the last ones of the text.
                 _ => {}
             }
         }
     }
 
-    /// An escape after its backslash.
+    /// Reads the rest of an escape, after its backslash.
     fn escape(&mut self) -> Option<()> {
         match self.take()? {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(()),
@@ -255,13 +257,14 @@ impl Scanner<'_> {
     }
 }
 
-/// Sets the highest bit of the lowest byte of `word` that is a quote, a backslash or below
-/// 0x20; bits of higher bytes mean nothing. Returns 0 if there is no such byte.
+/// Returns a word in which the lowest bit that is set is the highest bit of the first
+/// special byte of `word`: a quote, a backslash or a byte below 0x20. Higher bits mean
+/// nothing. Returns 0 if there is no special byte.
 fn special(word: u64) -> u64 {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
-    // The highest bit of each byte of `less` is set where the byte of `word` is less, or
-    // where a lower byte is: the subtraction borrows only from there.
+    // The subtraction sets the highest bit of each byte that is too small. It can also
+    // set that of a higher byte, because it borrows from there.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word;
     let control = word.wrapping_sub(ONES * 0x20) & !word;
     (zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | control)
@@ -316,7 +319,8 @@ mod tests {
         Some(found)
     }
 
-    /// Checks that `text` gives the same with `serde_json`, if it is handled at all.
+    /// Checks that the scanner, if it handles `text` at all, gives the same as
+    /// `serde_json`.
     fn check(text: &str) {
         if let Some(found) = found(text) {
             assert_eq!(Some(found), expected(text), "{text}");

@@ -52,7 +52,7 @@ pub const HOST_EXTENSIONS_MAX: usize = 8;
 /// The extension attribute of an exported event whose data is JSON without a media type
 /// and had to be written as base64.
 const UNTYPED: &str = "lanternuntyped";
-/// The maximum number of bytes that those add to an event.
+/// The maximum number of bytes that the host's own extension attributes add to an event.
 const HOST_EXTENSIONS_BYTES: usize = 512;
 
 /// The limits of an event from outside; set in section `ingest` of the configuration.
@@ -68,12 +68,12 @@ pub struct EventLimits {
 }
 
 impl EventLimits {
-    /// The maximum size of the JSON of an event within the limits: base64 makes its
-    /// payload a third larger, and a character of an attribute may need six bytes.
+    /// The maximum size of the JSON of an event within the limits. Base64 makes the
+    /// payload a third larger, and a character of an attribute can take six bytes.
     #[must_use]
     pub fn written_bytes_max(&self) -> usize {
         const ATTRIBUTES_BYTES: usize = 256 << 10;
-        // A log is read without a limit.
+        // Saturating, because a log is read without a limit.
         (self.event_bytes_max / 3).saturating_mul(4).saturating_add(ATTRIBUTES_BYTES)
     }
 }

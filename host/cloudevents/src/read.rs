@@ -207,14 +207,14 @@ impl Reader {
         read
     }
 
-    /// How deep the JSON of an event may be nested. The event itself is one level, so that
-    /// its data may be as deep as in binary mode.
+    /// How deep the JSON of an event may be nested. The event itself is one level, so
+    /// that its data may be as deep as in binary mode.
     fn depth_max(&self) -> usize {
         self.limits.json_depth_max.saturating_add(1)
     }
 
-    /// The members of `text`, which [`Members::scan`] does not handle, and whether they can
-    /// be used.
+    /// Parses `text` if [`Members::scan`] does not handle it. Returns its members, and
+    /// whether they can be used.
     fn parse<'a>(
         &self,
         text: &'a str,
@@ -243,8 +243,8 @@ impl Reader {
             Some(subject) => subject,
             None => optional("subject", m.subject)?,
         };
-        // For CloudEvents it is an extension attribute, which may be an integer or a
-        // boolean; in headers those are text.
+        // In CloudEvents `tenant` is an extension attribute, so it can be an integer or a
+        // boolean. In headers such values are text.
         let whole_max = if self.tolerant { i64::MAX } else { i64::from(i32::MAX) };
         let tenant = match m.tenant.and_then(|tenant| scalar(tenant, whole_max)) {
             Some(tenant) => tenant,

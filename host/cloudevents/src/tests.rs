@@ -210,7 +210,7 @@ fn bytes_that_are_not_utf8_are_refused_with_their_place() {
 #[test]
 fn an_event_one_byte_over_the_limit_is_refused_however_it_is_sent() {
     let limits = |event_bytes_max| EventLimits { event_bytes_max, ..EventLimits::default() };
-    // Its payload of 3 bytes, and its attributes.
+    // The size of an event is that of its payload (3 bytes here) and its attributes.
     let json = with(r#","data_base64":"AAAA""#);
     let mut events = Events::new();
     reader().structured(json.as_bytes(), &mut events).unwrap();
@@ -433,11 +433,11 @@ proptest! {
         if full {
             limits.event_bytes_max = event_bytes(&event.as_ref());
         }
-        // A client could have sent it.
+        // The event is valid: a client could have sent it.
         let mut taken = Events::new();
         let mut client = Reader::new(limits, NOW);
         prop_assert_eq!(client.add(event.as_ref(), None, &mut taken), Ok(()));
-        // The attributes that an export adds, and that the host gives to an emitted
+        // The attributes that an export adds, and those that the host gives to an emitted
         // event.
         let stamps = r#""lanternpartition":3,"lanternappended":"2023-11-14T22:13:20.123456Z","lanterndepth":7"#;
         let stamped = match event.extensions.strip_prefix('{') {

@@ -51,7 +51,7 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>, settings: Option<&Sett
             ask(shared, consumer, &some.collect::<Vec<_>>());
         }
         if counted.elapsed() >= PARTITIONS_EVERY {
-            // If the broker does not answer, the second query is skipped.
+            // If the broker did not answer the first query, the second one is skipped.
             if let (true, Some(settings)) = (count(shared, consumer), settings) {
                 refresh_settings(shared, settings);
             }

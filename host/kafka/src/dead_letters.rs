@@ -27,7 +27,8 @@ use crate::{record, record_decoding, record_encoding, topics};
 /// How long the broker may take to store the copies of one call.
 const STEP: Duration = Duration::from_secs(15);
 
-/// The group, without its prefix, that stores up to where letters were sent again.
+/// The consumer group, without its prefix. Its offsets tell up to where letters were sent
+/// again.
 const GROUP: &str = "dead-letters";
 /// Memory for letters that are fetched ahead, in bytes.
 const PREFETCH_BYTES: usize = 4 << 20;
@@ -43,7 +44,8 @@ pub(crate) struct DeadLetterWriter {
     topic: String,
 }
 
-/// The producer's context: stores the first fault of a call of [`DeadLetterWriter::copy`].
+/// The producer's context: stores the first fault of a call of
+/// [`DeadLetterWriter::copy`].
 struct CopyContext {
     base: Context,
     failed: Mutex<Option<KafkaError>>,

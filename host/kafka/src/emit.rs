@@ -73,7 +73,8 @@ struct OutboxSender {
     group: BaseConsumer<Context>,
     /// All events below this number were sent.
     next: u64,
-    /// The newest events of the topic, if the broker has lost that number.
+    /// The newest events of the topic; read only if the broker has lost the committed
+    /// number.
     known: Option<DeduplicationWindow>,
 }
 

@@ -27,7 +27,8 @@ const BATCH_RECORDS: usize = 128;
 /// The records of one partition that a consumer has fetched. They are taken in batches:
 /// an event for each record costs more than the record.
 pub(crate) struct RecordQueue {
-    /// The taken records from `next` on. The one before it may still be in use.
+    /// The records that were taken from the queue. Those from index `next` on were not
+    /// returned yet. The one before may still be borrowed.
     records: Vec<NonNull<sys::rd_kafka_message_t>>,
     next: usize,
     native: NonNull<sys::rd_kafka_queue_t>,
@@ -50,9 +51,9 @@ impl RecordQueue {
         queue.set_nonempty_callback(on_record);
         let topic = CString::new(topic).ok()?;
         let client = consumer.client().native_ptr();
-        // SAFETY: `client` is valid as long as `consumer`, which `Self` keeps. `topic` ends
-        // in NUL and outlives the call. The returned reference to the queue is released in
-        // `drop`.
+        // SAFETY: `client` is valid as long as `consumer`, which `Self` keeps. `topic`
+        // ends in NUL and outlives the call. The returned reference to the queue is
+        // released in `drop`.
         let native =
             unsafe { sys::rd_kafka_queue_get_partition(client, topic.as_ptr(), partition) };
         Some(Self {
@@ -86,7 +87,7 @@ impl RecordQueue {
             let queue = self.native.as_ptr();
             sys::rd_kafka_consume_batch_queue(queue, 0, messages.as_mut_ptr(), messages.len())
         };
-        // A negative number is an error, of which there is none without a limit of time.
+        // A negative number means that the call failed. Then there are no records.
         let count = usize::try_from(count).unwrap_or(0);
         self.records.extend(messages.into_iter().take(count).filter_map(NonNull::new));
     }
@@ -129,12 +130,14 @@ impl<'q> Record<'q> {
     }
 
     pub(crate) fn key(&self) -> Option<&'q [u8]> {
-        // SAFETY: librdkafka's key has `key_len` bytes, which live as long as the message.
+        // SAFETY: librdkafka's key has `key_len` bytes, which live as long as the
+        // message.
         unsafe { bytes(self.message.key, self.message.key_len) }
     }
 
     pub(crate) fn payload(&self) -> Option<&'q [u8]> {
-        // SAFETY: librdkafka's payload has `len` bytes, which live as long as the message.
+        // SAFETY: librdkafka's payload has `len` bytes, which live as long as the
+        // message.
         unsafe { bytes(self.message.payload, self.message.len) }
     }
 
@@ -153,10 +156,10 @@ impl<'q> Record<'q> {
 
     pub(crate) fn headers(&self) -> RecordHeaders<'q> {
         let mut native = ptr::null_mut();
-        // SAFETY: the message is valid, and `native` outlives the call. The headers belong
-        // to the message. Without headers the pointer stays null. The call may parse them,
-        // which changes the message behind the reference: only this thread has it, and no
-        // field that `Record` reads is changed.
+        // SAFETY: the message is valid, and `native` outlives the call. The headers
+        // belong to the message. Without headers the pointer stays null. The call may
+        // parse them, which changes the message behind the reference: only this thread
+        // has it, and no field that `Record` reads is changed.
         unsafe { sys::rd_kafka_message_headers(self.message, &raw mut native) };
         RecordHeaders { native: NonNull::new(native), record: PhantomData }
     }

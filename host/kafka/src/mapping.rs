@@ -194,8 +194,8 @@ fn parse_source(text: &str, paths: &mut Vec<Vec<String>>) -> Option<AttributeSou
 }
 
 impl CompiledMapping {
-    /// Converts `raw` to an event by this mapping, and adds it. Stores the event's type in
-    /// `kind` as soon as it is known.
+    /// Converts `raw` to an event by this mapping, and adds it. Stores the event's type
+    /// in `kind` as soon as it is known.
     ///
     /// # Errors
     /// [`EventError`] if `raw` is not an event; then nothing was added.
@@ -360,7 +360,8 @@ impl<'a> Visitor<'a> for FieldVisitor<'_, 'a> {
                     deeper.push((*index, &path[1..]));
                 }
             }
-            // A member that is not an object has no members, so deeper paths stay missing.
+            // A member that is not an object has no members, so deeper paths stay
+            // missing.
             if !deeper.is_empty() && value.get().starts_with('{') {
                 find_fields(value.get(), &deeper, self.found).map_err(de::Error::custom)?;
             }

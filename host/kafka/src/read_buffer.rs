@@ -35,8 +35,8 @@ pub(crate) struct ReadBuffer {
     read_to: u64,
     /// When a reader last used the buffer.
     pub(crate) used: Option<Instant>,
-    /// Columns of an evicted chunk, empty, for the next chunk: fresh memory costs more to
-    /// get than to fill.
+    /// An empty chunk that has the memory of an evicted one. The next chunk uses it,
+    /// because allocating memory costs more than filling it.
     spare: Option<Events>,
 }
 
@@ -47,12 +47,12 @@ struct BufferedChunk {
     bytes: usize,
 }
 
-/// What a buffer has for an offset.
+/// The result of looking up an offset in a buffer.
 #[derive(Debug)]
 pub(crate) enum BufferLookup {
     /// A chunk with an event at this offset or later.
     Chunk(Arc<Chunk>),
-    /// No wanted event is before this offset.
+    /// There is no wanted event from the requested offset up to this offset.
     Skipped(u64),
     /// The cursor will read this offset next.
     Next,
@@ -107,7 +107,8 @@ impl ReadBuffer {
         BufferLookup::Skipped(self.next)
     }
 
-    /// Adds a chunk that the cursor has read. Afterwards all offsets up to `end` are known.
+    /// Adds a chunk that the cursor has read. Afterwards all offsets up to `end` are
+    /// known.
     pub(crate) fn push(&mut self, chunk: Chunk, end: u64, limit: usize) {
         let bytes = chunk.events.bytes() + CHUNK_BYTES;
         self.chunks.push_back(BufferedChunk { chunk: Arc::new(chunk), end, bytes });

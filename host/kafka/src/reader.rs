@@ -16,7 +16,7 @@ use crate::record::RawRecord;
 use crate::record_decoding::{DecodedRecord, Decoder};
 use crate::shared::{Partition, Shared};
 
-/// The most records read from one partition before it is the next one's turn.
+/// The most records that are read from one partition before the next partition is read.
 const RECORDS_TURN: usize = 16_384;
 /// Least and most target size of a chunk.
 const CHUNK_BYTES: std::ops::RangeInclusive<usize> = (32 << 10)..=(1 << 20);
@@ -113,7 +113,7 @@ enum TurnResult {
 impl Cursor {
     fn run(mut self) {
         while !self.shared.is_closed() {
-            // Events of the client as a whole, which are not needed here.
+            // Discard events of the client itself. They are not needed here.
             while self.consumer.poll(Duration::ZERO).is_some() {}
             let mut busy = false;
             for number in 0..self.assignments.len() {
@@ -271,7 +271,8 @@ impl Cursor {
             let decoder = &mut self.decoder;
             let mut decoded = decode(decoder, part, offset, &record, &mut assignment.events);
             if decoded == DecodedRecord::Full {
-                // The chunk has no room for another event type: this record begins the next.
+                // The chunk has no room for another event type: this record begins the
+                // next.
                 self.finish_chunk(part, number, true);
                 let events = &mut self.assignments[number].events;
                 decoded = decode(&mut self.decoder, part, offset, &record, events);

@@ -60,7 +60,7 @@ pub(crate) fn read(
         consumer_with(config, &group, PREFETCH_BYTES, context, &isolation)
     };
     let (committed, whole) = (client("read_committed")?, client("read_uncommitted")?);
-    // If the topic is not read, no caller uses the partition of its events.
+    // If projections do not read this topic, the partitions in the window are not used.
     let id = |partition| shared.part_at(topic, partition).map_or(PartitionId(u32::MAX), |p| p.id);
     let parts = topics::partitions(&whole, topic)?.into_iter();
     let parts: Vec<(i32, PartitionId)> = parts.map(|number| (number, id(number))).collect();
@@ -88,7 +88,8 @@ pub(crate) fn read(
     Ok(window)
 }
 
-/// Reads `parts` up to their ends. Later events were not sent before.
+/// Reads each of `parts` up to its end. Events that arrive later were not sent before
+/// this read, so the window does not need them.
 fn collect(
     shared: &Shared,
     consumer: &BaseConsumer<Context>,

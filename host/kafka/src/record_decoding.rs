@@ -95,8 +95,8 @@ impl Decoder {
         self.reader.take_ignored()
     }
 
-    /// Adds the event. Returns `false` if the record is a tombstone: it has no value and is
-    /// not a CloudEvent in binary mode.
+    /// Adds the event. Returns `false` if the record is a tombstone: it has no value and
+    /// is not a CloudEvent in binary mode.
     fn event(&mut self, raw: &RawRecord<'_>, into: &mut Events) -> Result<bool, EventError> {
         let (mut binary, mut media) = (false, None);
         for (name, value) in raw.all() {

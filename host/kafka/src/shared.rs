@@ -90,8 +90,8 @@ pub(crate) struct PartitionState {
     pub(crate) stable: u64,
     /// When the broker last reported the bounds.
     answered_at: Option<Instant>,
-    /// Whether the bounds must be queried again before the next read, for instance because
-    /// a cursor's offset no longer exists.
+    /// Whether the bounds must be queried again before the next read, for instance
+    /// because a cursor's offset no longer exists.
     pub(crate) doubtful: bool,
     /// Whether an offset past the end was requested, so that the end is queried again.
     past_end: bool,
@@ -104,8 +104,8 @@ pub(crate) struct PartitionState {
     pub(crate) buffers: Vec<ReadBuffer>,
     /// Whether a reader waits for a cursor.
     pub(crate) starving: bool,
-    /// Whether a reader got [`LogRead::Pending`] since the bounds were last queried. It is
-    /// woken at the next answer, so that no wait is endless.
+    /// Whether a reader got [`LogRead::Pending`] since the bounds were last queried. It
+    /// is woken at the next answer, so that no wait is endless.
     pub(crate) waited_for: bool,
 }
 
@@ -410,11 +410,11 @@ impl PartitionState {
         other
     }
 
-    /// Stores the bounds that the broker reported. `before` is the end that was known when
-    /// the broker was asked.
+    /// Stores the bounds that the broker reported. `before` is the end that was known
+    /// when the broker was asked.
     pub(crate) fn set_bounds(&mut self, start: u64, end: u64, before: Option<u64>) {
-        // Records that were read since the request exist, even if the answer is older. But
-        // the end of a recreated topic can be lower than the previous one.
+        // Records that were read since the request exist, even if the answer is older.
+        // But the end of a recreated topic can be lower than the previous one.
         self.stable = end;
         let known = self.bounds.map(|(_, end)| end);
         let end = if known == before { end } else { end.max(known.unwrap_or(0)) };

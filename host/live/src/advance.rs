@@ -1,7 +1,6 @@
-//! Keeps a projection's feed up to date with its committed state: opens views
-//! that agree with the feed, wakes the sessions after commits, and with several
-//! partitions reads the merged rows first. Reads block, so they run on blocking
-//! threads.
+//! Keeps a projection's feed up to date with the committed state. Opens views that agree
+//! with the feed, and wakes the sessions after commits. With several partitions it first
+//! reads the merged rows. Reads block, so they run on blocking threads.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -16,15 +15,15 @@ use crate::resources::Resources;
 use crate::ring::{NewestCommit, RingCommit};
 use crate::subscribe_error::SubscribeError;
 
-/// How often, and after which pause, a view is opened again that is not of the
-/// epoch announced; then the view is believed.
+/// How often a view is opened again if its epoch is not the feed's epoch, and the pause
+/// before each attempt. The epoch of the last view is accepted.
 const EPOCH_TRIES: u32 = 50;
 const EPOCH_PAUSE: Duration = Duration::from_millis(20);
 /// The pause before a failed read of merged rows is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The feed of `projection`, created if there is none yet. Must be called on a
-/// runtime: it spawns the feed's task.
+/// The feed of `projection`, created if there is none. Must be called within a tokio
+/// runtime, because it spawns the feed's task.
 pub(crate) fn feed_of(
     resources: &Arc<Resources>,
     feeds: &ProjectionFeeds,
@@ -37,8 +36,8 @@ pub(crate) fn feed_of(
     feed
 }
 
-/// Wakes sessions after commits, and with several partitions reads merged rows
-/// first. Ends with its feed.
+/// Wakes sessions after commits. With several partitions it first reads the merged rows.
+/// Ends when the feed is dropped.
 async fn run(feed: Weak<ProjectionFeed>, wake: Arc<Notify>, resources: Weak<Resources>) {
     loop {
         wake.notified().await;
@@ -48,7 +47,8 @@ async fn run(feed: Weak<ProjectionFeed>, wake: Arc<Notify>, resources: Weak<Reso
             let read = tokio::task::spawn_blocking(move || advance(&reader, &to_read)).await;
             if let Ok(Err(error)) = read {
                 tracing::warn!(projection = feed.name, %error, "the feed cannot read merged rows");
-                // It was marked as still behind; the pause bounds the retries.
+                // The feed is still marked as behind, so it is read again. The pause
+                // limits the retries.
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
             feed.wake_sessions();
@@ -66,8 +66,8 @@ pub(crate) struct OpenView {
     pub(crate) agreed: AgreedState,
 }
 
-/// Opens a view of the projection's newest state, and with several partitions
-/// brings the ring to it.
+/// Opens a view of the projection's newest state. With several partitions it also brings
+/// the ring to this state.
 pub(crate) fn open_view(
     resources: &Resources,
     feed: &ProjectionFeed,
@@ -92,7 +92,7 @@ pub(crate) fn open_view(
     unreachable!("the last attempt is always adopted")
 }
 
-/// What was committed is still to be read, once the store can be.
+/// If the store failed, marks the feed as behind, so that the commits are read later.
 fn failed(feed: &ProjectionFeed, error: SubscribeError) -> SubscribeError {
     if matches!(error, SubscribeError::Failed(_)) {
         feed.still_behind();
@@ -100,13 +100,14 @@ fn failed(feed: &ProjectionFeed, error: SubscribeError) -> SubscribeError {
     error
 }
 
-/// Brings the ring of a projection over several partitions up to its state.
+/// Brings the ring of a projection with several partitions to the newest state.
 ///
 /// # Errors
-/// Why it cannot be read, for people.
+/// The reason why the state cannot be read, for people.
 pub(crate) fn advance(resources: &Resources, feed: &ProjectionFeed) -> Result<(), String> {
     match open_view(resources, feed) {
-        // Deleted or not active: an activation is or will be published.
+        // The projection is deleted or not active. The engine publishes every change of
+        // this to the feed, which then wakes the sessions.
         Ok(_) | Err(SubscribeError::NoTable | SubscribeError::NotActive(_)) => Ok(()),
         Err(
             SubscribeError::Failed(error)
@@ -142,8 +143,8 @@ fn advance_to(
     Ok(())
 }
 
-/// The merged rows of all tables that `commits` changed; `None` if they are more
-/// than `keys_max`: then a snapshot is cheaper.
+/// The merged rows of all tables that `commits` changed. Returns `None` if there are more
+/// than `keys_max` rows, because a snapshot is then cheaper.
 fn merged_tables(
     view: &View,
     commits: &[ShardChanges],

@@ -1,4 +1,4 @@
-//! What can be set about the feed, with the limits of the protocol as defaults.
+//! The settings of the feed. The defaults are the protocol's limits.
 
 use std::time::Duration;
 
@@ -119,16 +119,16 @@ pub struct LiveConfigError {
     pub least: u64,
 }
 
-/// What the token and the offsets of a frame take for each partition, at most.
+/// The most bytes of token and offsets in a frame, for each partition.
 const PARTITION_BYTES: usize = 96;
-/// The smallest frame that leaves room for a token next to rows.
+/// The smallest frame size at which rows fit next to a token.
 const FRAME_BYTES_LEAST: usize = 4_096;
 
 impl LiveConfig {
-    /// Checks that no setting is too small to work with.
+    /// Checks that no setting is below its minimum.
     ///
     /// # Errors
-    /// The first setting that is.
+    /// The first setting that is too small.
     pub fn check(&self) -> Result<(), LiveConfigError> {
         let settings = [
             ("heartbeat_ms", self.heartbeat_ms, 1),
@@ -149,15 +149,15 @@ impl LiveConfig {
         Ok(())
     }
 
-    /// Bytes of rows or changes in one frame: what a frame may have less its
-    /// header, its epoch and its token.
+    /// The bytes available for rows or changes in one frame, after header, epoch, offsets
+    /// and token.
     pub(crate) fn part_bytes(&self, epoch: &str, partitions: usize) -> usize {
         let header = 512 + 3 * epoch.len() + PARTITION_BYTES * partitions;
         self.frame_bytes_max.saturating_sub(header).max(FRAME_BYTES_LEAST / 2)
     }
 }
 
-/// `ms` milliseconds.
+/// Converts milliseconds.
 pub(crate) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }

@@ -1,6 +1,6 @@
-//! Deltas: the changes of several commits merged and encoded. This is the only
-//! place that merges changes, whether they come from the ring, from the change
-//! log or from a view. Pure apart from the shared budget: no locks, no clock.
+//! Deltas: merges and encodes the changes of several commits. Only this module merges
+//! changes, whether they come from the ring, from the change log or from a view. It uses
+//! no lock and no clock, and its only state is the shared memory budget.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,26 +12,26 @@ use crate::LiveConfig;
 use crate::encode::{BudgetLease, DeltaParts, RowTooLarge};
 use crate::resources::Resources;
 
-/// A delta to be sent, or, without parts, a tick.
+/// A delta to be sent; a tick if it has no parts.
 pub(crate) struct ReadyDelta {
     pub(crate) from: u64,
     pub(crate) to: u64,
     pub(crate) at: Arc<Checkpoint>,
     pub(crate) parts: Option<Arc<DeltaParts>>,
-    /// Whether it is of several commits.
+    /// Whether it merges several commits.
     pub(crate) merged: bool,
 }
 
 impl ReadyDelta {
-    /// The commit moves and no row changes.
+    /// A tick: the commit moves, and no row changes.
     pub(crate) fn tick(from: u64, to: u64, at: Arc<Checkpoint>) -> Self {
         Self { from, to, at, parts: None, merged: false }
     }
 }
 
-/// Deltas that follow each other, one for each commit.
+/// Consecutive deltas, one per commit.
 pub(crate) struct DeltaChain {
-    /// The commit that the next delta begins at.
+    /// The commit from which the next delta leads on.
     pub(crate) from: u64,
     pub(crate) ready: Vec<ReadyDelta>,
 }
@@ -48,12 +48,12 @@ impl DeltaChain {
     }
 }
 
-/// Why changes do not become a delta.
+/// Why changes cannot be sent as a delta.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum DeltaError {
-    /// They are larger than what may be merged: a snapshot is cheaper.
+    /// They exceed a limit of merging. A snapshot is cheaper.
     TooMuch,
-    /// A row fits no frame.
+    /// A row does not fit into a frame.
     TooLarge(RowTooLarge),
 }
 
@@ -63,10 +63,11 @@ impl From<RowTooLarge> for DeltaError {
     }
 }
 
-/// A table's changes as JSON, shared; or the row that fits no frame.
+/// A table's encoded changes, shared by subscribers; or the row that does not fit into a
+/// frame.
 pub(crate) type EncodedChanges = Result<Arc<DeltaParts>, RowTooLarge>;
 
-/// The changes of a commit, key by key; `None` deletes.
+/// The changed rows of a commit; a value of `None` means that the row is deleted.
 pub(crate) fn rows_of(changes: &TableChanges) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
     let up = changes.up.iter().map(|(key, value)| (key.as_str(), Some(value.as_slice())));
     up.chain(changes.del.iter().map(|key| (key.as_str(), None)))
@@ -81,12 +82,13 @@ fn bytes_of<'a>(rows: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> usiz
 #[derive(Default)]
 pub(crate) struct MergedChanges<'a> {
     rows: BTreeMap<&'a str, Option<&'a [u8]>>,
-    /// How many commits it is of.
+    /// The number of commits merged.
     commits: usize,
 }
 
 impl<'a> MergedChanges<'a> {
-    /// Merges `changes`, oldest first; `None` if they are of more than `keys_max` keys.
+    /// Merges `changes`, oldest first. Returns `None` if more than `keys_max` keys
+    /// changed.
     pub(crate) fn of(
         changes: impl IntoIterator<Item = &'a TableChanges>,
         keys_max: usize,
@@ -102,23 +104,23 @@ impl<'a> MergedChanges<'a> {
         Some(merged)
     }
 
-    /// The changes of one commit, however many they are.
+    /// The changes of one commit, without a limit on their number.
     pub(crate) fn of_one(changes: &'a TableChanges) -> Self {
         Self { rows: rows_of(changes).collect(), commits: 1 }
     }
 
-    /// How many keys changed.
+    /// The number of changed keys.
     pub(crate) fn keys(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether it is of more than one commit.
+    /// Whether it merges more than one commit.
     pub(crate) fn is_of_several(&self) -> bool {
         self.commits > 1
     }
 
-    /// What `view` holds under the changed keys. Over several partitions the row of
-    /// a key is merged from all of them, so that the changes of one do not
+    /// Reads the rows under the changed keys from `view`. With several partitions a row
+    /// is merged from the rows of all partitions, so the changes of one partition do not
     /// contain it.
     ///
     /// # Errors
@@ -139,7 +141,7 @@ impl<'a> MergedChanges<'a> {
     }
 }
 
-/// Encodes changes within the limits of the settings.
+/// Encodes changes within the configured limits.
 pub(crate) struct DeltaEncoder<'a> {
     config: &'a LiveConfig,
     budget: &'a Arc<AtomicUsize>,
@@ -147,13 +149,13 @@ pub(crate) struct DeltaEncoder<'a> {
 }
 
 impl<'a> DeltaEncoder<'a> {
-    /// An encoder for frames of `epoch` and as many `partitions`.
+    /// An encoder for frames of `epoch` with this number of `partitions`.
     pub(crate) fn new(resources: &'a Resources, epoch: &str, partitions: usize) -> Self {
         let Resources { config, merge_budget: budget, .. } = resources;
         Self { config, budget, part_bytes: config.part_bytes(epoch, partitions) }
     }
 
-    /// The last change of each key of `changes`, oldest first.
+    /// Merges `changes`, oldest first, to the last change of each key.
     pub(crate) fn merge<'c>(
         &self,
         changes: impl IntoIterator<Item = &'c TableChanges>,
@@ -161,13 +163,13 @@ impl<'a> DeltaEncoder<'a> {
         MergedChanges::of(changes, self.config.merge_keys_max).ok_or(DeltaError::TooMuch)
     }
 
-    /// The changes of one commit. They are not counted against the budget: the
-    /// commit is in memory anyway.
+    /// Encodes the changes of one commit. They do not count towards the memory budget,
+    /// because the commit is in memory in any case.
     pub(crate) fn commit(&self, changes: &TableChanges) -> EncodedChanges {
         DeltaParts::encode(rows_of(changes), self.part_bytes, None).map(Arc::new)
     }
 
-    /// Merged changes, and their bytes before encoding.
+    /// Encodes merged changes. Also returns their size before encoding, in bytes.
     pub(crate) fn merged(
         &self,
         merged: &MergedChanges<'_>,

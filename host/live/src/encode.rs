@@ -1,8 +1,8 @@
-//! Rows and changes as JSON text, encoded once and shared by every subscriber.
+//! Encodes rows and changes as JSON text, once for all subscribers.
 //!
-//! A [`DeltaParts`] is the inside of a delta: `"up":{…},"del":[…]`. A frame is a
-//! short header of the subscription's own around it. Values are spliced in as
-//! they are stored and never parsed into a tree.
+//! A [`DeltaParts`] is the content of a delta: `"up":{…},"del":[…]`. In a frame it is
+//! preceded by a short header of the subscription. Stored values are copied into the text
+//! and not parsed into a tree.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-/// A row that no frame can hold.
+/// A row that does not fit into any frame.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error(
     "the row `{key}` has {bytes} bytes, and a frame has room for {room}: raise `frame_bytes_max`"
@@ -22,15 +22,16 @@ pub(crate) struct RowTooLarge {
     pub(crate) room: usize,
 }
 
-/// Changes of one table, cut into parts that fit a frame. At least one part.
+/// Changes of one table, cut into parts that fit into a frame. There is at least one
+/// part.
 #[derive(Debug)]
 pub(crate) struct DeltaParts {
     pub(crate) parts: Vec<Bytes>,
-    /// Counts the bytes against a budget for as long as anybody holds them.
+    /// Counts the bytes towards a budget until this is dropped.
     _lease: Option<BudgetLease>,
 }
 
-/// Bytes taken from a shared budget, given back on drop.
+/// Bytes that are reserved in a shared budget. Dropping this releases them.
 #[derive(Debug)]
 pub(crate) struct BudgetLease {
     budget: Arc<AtomicUsize>,
@@ -38,7 +39,7 @@ pub(crate) struct BudgetLease {
 }
 
 impl BudgetLease {
-    /// Takes `bytes` where the budget's use stays within `max`.
+    /// Reserves `bytes`. Returns `None` if the budget would then exceed `max`.
     pub(crate) fn take(budget: &Arc<AtomicUsize>, bytes: usize, max: usize) -> Option<Self> {
         budget
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
@@ -56,7 +57,7 @@ impl Drop for BudgetLease {
 }
 
 impl DeltaParts {
-    /// Encodes changes: `None` deletes.
+    /// Encodes changes; a value of `None` means that the row is deleted.
     ///
     /// # Errors
     /// [`RowTooLarge`].
@@ -66,8 +67,8 @@ impl DeltaParts {
         lease: Option<BudgetLease>,
     ) -> Result<Self, RowTooLarge> {
         let mut parts = Vec::new();
-        // Rows and deleted keys go to a buffer each, since the changes of a
-        // merge come in key order with both kinds mixed.
+        // Changed rows and deleted keys have separate buffers, because they alternate in
+        // the key order of merged changes.
         let (mut up, mut del) = (Vec::new(), Vec::new());
         let mut entry = Vec::new();
         let room = part_bytes.saturating_sub(FRAGMENT_FRAME);
@@ -81,7 +82,7 @@ impl DeltaParts {
             if entry.len() > room {
                 return Err(RowTooLarge { key: key.to_owned(), bytes: entry.len(), room });
             }
-            // One more for the comma.
+            // 1 byte more, for the comma.
             if up.len() + del.len() + entry.len() + 1 > room {
                 parts.push(join(&up, &del));
                 up.clear();
@@ -96,7 +97,7 @@ impl DeltaParts {
     }
 }
 
-/// The bytes of `"up":{},"del":[]`.
+/// The size of `"up":{},"del":[]`, in bytes.
 const FRAGMENT_FRAME: usize = 16;
 
 fn join(up: &[u8], del: &[u8]) -> Bytes {
@@ -120,8 +121,8 @@ fn push_key(text: &mut Vec<u8>, key: &str) {
     serde_json::to_writer(text, key).expect("a string always encodes");
 }
 
-/// Splices in a stored value. Rows are checked when they are put; one that is
-/// no JSON all the same must not break the frame around it.
+/// Appends a stored value. Rows are checked when they are written. But if a value is not
+/// JSON, it must not make the whole frame invalid, so `null` is written instead.
 fn push_value(text: &mut Vec<u8>, key: &str, value: &[u8]) {
     if serde_json::from_slice::<&RawValue>(value).is_ok() {
         text.extend_from_slice(value);
@@ -131,7 +132,7 @@ fn push_value(text: &mut Vec<u8>, key: &str, value: &[u8]) {
     }
 }
 
-/// Collects a snapshot's rows into parts: JSON objects that fit a frame.
+/// Collects the rows of a snapshot into parts: JSON objects that fit into a frame.
 pub(crate) struct SnapshotParts {
     room: usize,
     part: Vec<u8>,
@@ -143,7 +144,8 @@ impl SnapshotParts {
         Self { room: part_bytes.saturating_sub(2), part: Vec::new(), entry: Vec::new() }
     }
 
-    /// Adds a row; a part that became full comes back.
+    /// Adds a row. If it does not fit into the current part, returns that part and begins
+    /// a new one.
     ///
     /// # Errors
     /// [`RowTooLarge`].
@@ -162,7 +164,7 @@ impl SnapshotParts {
         Ok(done)
     }
 
-    /// The rows not yet handed out; may be none.
+    /// The rows that were not returned yet. May be empty.
     pub(crate) fn finish(&mut self) -> Bytes {
         let mut text = Vec::with_capacity(self.part.len() + 2);
         text.push(b'{');

@@ -1,5 +1,4 @@
-//! The frames of a subscription: a short header around bytes that all
-//! subscribers share.
+//! The frames of a subscription: a short header, and bytes that all subscribers share.
 
 use std::fmt::Write as _;
 
@@ -9,29 +8,30 @@ use lantern_core::Checkpoint;
 
 use crate::token;
 
-/// A frame to be written: the body is shared, head and tail are not.
+/// A frame to be written. The body is shared by subscribers, head and tail are not.
 pub(crate) struct Frame {
     pub(crate) head: String,
     pub(crate) body: Bytes,
     pub(crate) tail: String,
-    /// Counts against the window.
+    /// Whether it is a data frame, which counts towards the window.
     pub(crate) data: bool,
-    /// The client shows a new commit with it.
+    /// Whether it completes a snapshot or a delta, so that the client shows a new commit.
     pub(crate) moved: bool,
-    /// For the metrics.
+    /// The kind, for metrics.
     pub(crate) kind: &'static str,
 }
 
-/// The state that a client shows after the last part of a frame.
+/// The state that a client has reached with the last part of a snapshot or delta, or with
+/// a tick.
 pub(crate) struct FrameState<'a> {
     pub(crate) epoch: &'a str,
     pub(crate) at: &'a Checkpoint,
-    /// The hash of the query, for the token.
+    /// The hash of the query, which is part of the token.
     pub(crate) query: u64,
 }
 
 impl FrameState<'_> {
-    /// Writes the offsets, and the token to resume from.
+    /// Writes the offsets, and the token with which the client can resume.
     fn push(&self, text: &mut String) {
         text.push_str(",\"offsets\":{");
         for (partition, next) in self.at.offsets().enumerate() {
@@ -51,7 +51,7 @@ impl Frame {
         Self { head: text, body, tail, data: false, moved: false, kind: "control" }
     }
 
-    /// A part of a snapshot; the last one has its `state`.
+    /// A part of a snapshot. Only the last part has a `state`.
     pub(crate) fn snapshot(
         ch: u64,
         (epoch, commit): (&str, u64),
@@ -70,7 +70,8 @@ impl Frame {
         Self { head, body: rows, tail, data: true, moved: last, kind: "snap" }
     }
 
-    /// A part of a delta; the last one has its `state` and whether it is `merged`.
+    /// A part of a delta. Only the last part has a `state`, and tells whether the delta
+    /// is merged.
     pub(crate) fn delta(
         ch: u64,
         (from, to): (u64, u64),
@@ -92,7 +93,7 @@ impl Frame {
         Self { head, body: changes, tail, data: true, moved, kind: "delta" }
     }
 
-    /// The commit moves, and no row changes.
+    /// A tick: the commit moves, and no row changes.
     pub(crate) fn tick(
         ch: u64,
         (from, to): (u64, u64),

@@ -1,21 +1,22 @@
-//! What comes from clients, read as a session reads it: for the experiments and
-//! fuzz targets in `tests/`. No part of the API.
+//! Parses text from clients as a session does, for the experiments and fuzz targets in
+//! `tests/`. Not part of the API.
 
 use lantern_core::Checkpoint;
 
 use crate::protocol::ClientMessage;
 use crate::token;
 
-/// A client's message in words, or what is wrong with it.
+/// The debug text of a client's message.
 ///
 /// # Errors
-/// As the session's close says it.
+/// The reason with which the session would be closed.
 pub fn message(text: &str) -> Result<String, String> {
     let message = serde_json::from_str::<ClientMessage>(text);
     message.map(|message| format!("{message:?}")).map_err(|error| error.to_string())
 }
 
-/// A resume token's epoch, checkpoint and query; `None` if it is none.
+/// The epoch, the checkpoint and the query of a resume token; `None` if it is not a
+/// token.
 #[must_use]
 pub fn token(text: &str) -> Option<(String, Checkpoint, u64)> {
     token::decode(text).map(|token| (token.epoch, token.at, token.query))

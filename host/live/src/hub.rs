@@ -1,5 +1,5 @@
-//! Takes the engine's commits and hands them to the projections' feeds; knows how many
-//! sessions there are.
+//! Passes the engine's commits on to the feeds of the projections, and counts the
+//! sessions.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -13,7 +13,7 @@ use crate::resources::{LagSource, Resources};
 use crate::session;
 use crate::session_end::SessionEnd;
 
-/// The feed: every session and every projection that is subscribed to.
+/// The feed: all sessions, and all projections that have subscribers.
 pub struct Hub {
     resources: Arc<Resources>,
     feeds: ProjectionFeeds,
@@ -21,17 +21,17 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// A feed over `views`. Check `config` before ([`LiveConfig::check`]).
+    /// A feed that reads from `views`. Call [`LiveConfig::check`] on `config` first.
     #[must_use]
     pub fn new(views: Arc<dyn Views>, lag: LagSource, config: LiveConfig) -> Arc<Self> {
         let resources = Arc::new(Resources::new(views, lag, config));
         Arc::new(Self { resources, feeds: Arc::default(), sessions: AtomicUsize::new(0) })
     }
 
-    /// Runs one session on a connection that was upgraded to WebSocket with
-    /// the subprotocol [`crate::SUBPROTOCOL`], until it ends. `shutdown`
-    /// closes it with 4501. Spawn it as a task: a slow session waits here and
-    /// nowhere else.
+    /// Runs one session until it ends. `io` is a connection that was upgraded to
+    /// WebSocket with the subprotocol [`crate::SUBPROTOCOL`]. When `shutdown` completes,
+    /// the session is closed with 4501. Spawn this as a task: if the client is slow, only
+    /// this future waits.
     pub async fn serve<I, S>(self: Arc<Self>, io: I, shutdown: S) -> SessionEnd
     where
         I: AsyncRead + AsyncWrite + Unpin + Send,
@@ -42,20 +42,21 @@ impl Hub {
         session::run(&self.resources, &self.feeds, io, shutdown, room).await
     }
 
-    /// How many sessions there are.
+    /// The number of sessions.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Relaxed)
     }
 
-    /// How many bytes of merged changes are held for slow sessions.
+    /// The bytes of merged changes that are held for slow sessions.
     #[must_use]
     pub fn merged_bytes(&self) -> usize {
         self.resources.merge_budget.load(Ordering::Relaxed)
     }
 
     fn feed(&self, projection: &str) -> Option<Arc<ProjectionFeed>> {
-        // The lock is released before the feed may be dropped: its drop locks.
+        // The lock is released before the feed can be dropped, because dropping a feed
+        // takes the lock.
         self.feeds.lock().get(projection).and_then(Weak::upgrade)
     }
 }
@@ -74,10 +75,10 @@ impl CommitSink for Hub {
     }
 }
 
-/// A session's index in the count, given back when it ends.
+/// A counted session. Dropping this subtracts it again.
 struct SessionPermit<'a> {
     hub: &'a Hub,
-    /// 1 for the first.
+    /// The number of sessions, this one included.
     index: usize,
 }
 

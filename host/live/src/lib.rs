@@ -1,49 +1,48 @@
-//! The feed: tables pushed to readers over WebSocket as they change.
+//! The feed: sends the changes of tables to readers over WebSocket.
 //!
-//! The promise: every state a client shows is a committed state of the table;
-//! commits never go back within an epoch; a client that was away catches up
-//! without a gap and without a repeat, also across a restart of the server.
+//! Guarantees: Every state that a client shows is a committed state of the table. Commits
+//! never go back within an epoch. A client that was disconnected catches up without a gap
+//! and without a repetition, also after a restart of the server.
 //!
-//! How it keeps it, and what it costs:
+//! How it works, and what it costs:
 //!
-//! - A projection with subscribers has one *ring* of its last commits, for all its
-//!   tables. A subscription is the number of a commit in that ring, so what a slow
-//!   reader has not seen is merged when it is ready, not stored for it; a reader that
-//!   falls out of the ring is served from the change log, or starts again.
-//! - What a subscription selects is a *query*. Subscriptions with equal queries
-//!   share a *topic*: the snapshot, the merged changes and the encoded bytes of each
-//!   delta are made once, and a frame is a short header around the shared bytes.
-//! - Engine threads push to the ring and wake one task. They never wait for a
+//! - A projection with subscribers has one *ring* of its newest commits, for all its
+//!   tables. A subscription only stores the number of a commit. The commits that a slow
+//!   reader has not received are merged when it can receive them, and are not stored for
+//!   it. If the ring no longer has them, the reader continues from the change log, or
+//!   gets a new snapshot.
+//! - A *query* is what a subscription selects. Subscriptions with equal queries share a
+//!   *topic*: the snapshot, the merged changes and the encoded deltas are created once. A
+//!   frame is a short header with these shared bytes.
+//! - Engine threads add commits to the ring and wake one task. They never wait for a
 //!   session, a socket or a read.
-//! - With several partitions a row is merged of what each holds, so the ring
-//!   holds merged rows, read from one view after commits, and every commit
-//!   handed out is that of such a view.
+//! - With several partitions a row is merged from the rows of all partitions. So the ring
+//!   contains merged rows, which are read from one view after commits. Clients only get
+//!   commits of such views.
 //!
-//! What the protocol leaves open and this crate settles:
+//! Details that the protocol leaves open:
 //!
-//! - *Data frames*, which count for `window` and `ack`, are `snap`, `delta`
-//!   and `tick`.
-//! - A delta larger than a frame goes in parts: all have the same `from` and
-//!   `to`, all but the last `"more":true`, and they are applied at once.
-//! - A `del` may name a key the reader never saw (put and deleted between two
-//!   merged deltas).
-//! - After `reset` a half-received snapshot or delta is dropped. A `reset`
-//!   that comes with a new version carries the table's `fields` when they are
-//!   known already.
-//! - `unsub` is answered by `end`. Unknown fields of `sub` are refused with
-//!   `err`, code `not_supported`.
-//! - Where one table of a projection moves, other subscriptions of the session
-//!   on the same projection get a `tick` to the same commit.
-//! - A subscription without a token may begin with a snapshot that was made for
-//!   others, and changes that lead on from it. It is never older than what the
-//!   same session has shown of the table; a client that shows more from an
-//!   earlier connection holds the snapshot back until changes have brought it
-//!   there.
-//! - Anything a client sends proves it alive, not only `pong`.
+//! - *Data frames*, which count towards `window` and `ack`, are `snap`, `delta` and
+//!   `tick`.
+//! - A delta that is larger than a frame is sent in parts. All parts have the same `from`
+//!   and `to`, and all but the last have `"more":true`. The client applies them together.
+//! - `del` can name a key that the reader never got, because the row was written and
+//!   deleted between two merged deltas.
+//! - After `reset` the client discards an incomplete snapshot or delta. If a new version
+//!   is the cause, `reset` contains the table's `fields`, if they are known already.
+//! - The answer to `unsub` is `end`. Unknown fields of `sub` are refused with `err` and
+//!   the code `not_supported`.
+//! - If one table of a projection moves to a commit, the session's other subscriptions to
+//!   this projection get a `tick` to the same commit.
+//! - A subscription without a token can begin with a snapshot that was created for other
+//!   subscribers, followed by the changes after it. The snapshot is never older than the
+//!   state of the table that this session has shown. If a client still shows a newer
+//!   state from an earlier connection, it must not show the snapshot until changes have
+//!   brought it to that state.
+//! - Every message of a client proves that it is alive, not only `pong`.
 //!
-//! Only this crate names the WebSocket library. It does no HTTP: the server
-//! upgrades the connection ([`accept_key`], [`SUBPROTOCOL`]) and hands it to
-//! [`Hub::serve`].
+//! Only this crate uses the WebSocket library. It contains no HTTP: the server upgrades
+//! the connection ([`accept_key`], [`SUBPROTOCOL`]) and passes it to [`Hub::serve`].
 
 mod advance;
 mod config;

@@ -1,9 +1,9 @@
-//! The feed of one projection: its epoch, its recent commits, and the topics
-//! that select from them.
+//! The feed of one projection: its epoch, its newest commits, and the topics that select
+//! from them.
 //!
-//! It lives as long as its subscriptions. Engine threads only push to the ring
-//! and wake the projection's task ([`crate::advance`]), which wakes the sessions,
-//! so that a commit costs the engine the same whatever the number of readers.
+//! It exists as long as it has subscriptions. Engine threads only add commits to the ring
+//! and wake the projection's task ([`crate::advance`]), which wakes the sessions. So the
+//! cost of a commit for the engine does not depend on the number of readers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -26,13 +26,13 @@ use crate::topic::Topic;
 /// The feeds of all projections with subscribers, by name.
 pub(crate) type ProjectionFeeds = Arc<Mutex<HashMap<String, Weak<ProjectionFeed>>>>;
 
-/// See the module.
+/// The feed of one projection.
 pub(crate) struct ProjectionFeed {
     pub(crate) name: String,
-    /// Locked before `topics`.
+    /// Must be locked before `topics`.
     state: Mutex<State>,
-    /// Held while a view is opened and the ring brought up to it, so that with
-    /// several partitions every commit handed out is one of the ring's.
+    /// Held while a view is opened and the ring is brought to its commit. So with several
+    /// partitions clients only get commits that are also in the ring.
     pub(crate) advance: Mutex<()>,
     topics: Mutex<HashMap<Query, Weak<Topic>>>,
     pub(crate) wake: Arc<Notify>,
@@ -41,17 +41,17 @@ pub(crate) struct ProjectionFeed {
 
 struct State {
     epoch: Option<Arc<str>>,
-    /// Changes with every activation.
+    /// Increases with every activation.
     generation: u64,
-    /// The projection was deleted.
+    /// Whether the projection was deleted.
     deleted: bool,
-    /// The epoch of the commits in the ring, while `epoch` is not known yet.
+    /// The epoch of the commits in the ring, while `epoch` is unknown.
     ring_epoch: Option<String>,
     partitions: Partitions,
     ring: Ring,
-    /// Tables changed since sessions were last woken.
+    /// A bit for each table that changed since sessions were last woken.
     touched: u64,
-    /// With several partitions: commits were made that the ring has not.
+    /// With several partitions: whether there are commits that are not in the ring yet.
     behind: bool,
     tables: Arc<[TableInfo]>,
     lag: Option<(Instant, Option<Lag>)>,
@@ -66,18 +66,18 @@ enum Partitions {
 
 /// Whether a view and the feed agree.
 pub(crate) enum ViewMatch {
-    /// They do.
+    /// They agree.
     Yes(AgreedState),
     /// One of them is older: an activation is pending.
     Stale,
 }
 
-/// What a view and the feed agree on. Copied, since an activation may make the
-/// feed forget it at any moment.
+/// The state on which a view and the feed agree. It is a copy, because an activation can
+/// change the feed at any time.
 pub(crate) struct AgreedState {
     pub(crate) epoch: Arc<str>,
     pub(crate) generation: u64,
-    /// Whether there are several partitions.
+    /// Whether the projection has several partitions.
     pub(crate) many: bool,
     tables: Arc<[TableInfo]>,
 }
@@ -95,22 +95,22 @@ pub(crate) struct Continuation {
     pub(crate) epoch: Arc<str>,
     pub(crate) generation: u64,
     pub(crate) table: TableInfo,
-    /// Whether there are several partitions.
+    /// Whether the projection has several partitions.
     pub(crate) many: bool,
 }
 
-/// Why a subscription cannot go on as it is.
+/// Why a subscription cannot continue.
 pub(crate) enum SubscriptionEnd {
     Gone,
     Reset(ResetReason),
 }
 
-/// How long a lag is taken to be true.
+/// How long a lag is reused before it is determined again.
 const LAG_KEPT: Duration = Duration::from_millis(200);
 
 impl ProjectionFeed {
-    /// The feed of the projection `name`, and whether it was created by this
-    /// call: then its task must be started.
+    /// The feed of the projection `name`, and whether this call created it. If it did,
+    /// the caller must start its task.
     pub(crate) fn of(
         feeds: &ProjectionFeeds,
         name: &str,
@@ -149,12 +149,12 @@ impl ProjectionFeed {
         TopicListener { feed: self.clone(), topic, id }
     }
 
-    /// A shard committed.
+    /// Called after a commit of a shard.
     pub(crate) fn committed(&self, commit: &Arc<PublishedCommit>) {
         let mut state = self.state.lock();
         match &state.epoch {
-            // Of a version that is not served any more, or not yet; a view
-            // opened at its activation has it.
+            // The commit is of a version that is no longer active, or not active yet. The
+            // view that is opened at the version's activation contains it.
             Some(epoch) if **epoch != *commit.epoch => return,
             Some(_) => {}
             None => {
@@ -175,7 +175,7 @@ impl ProjectionFeed {
         self.wake.notify_one();
     }
 
-    /// Another version is served, or the projection was deleted.
+    /// Called when another version becomes active, or when the projection is deleted.
     pub(crate) fn activated(&self, epoch: Option<&str>) {
         let mut state = self.state.lock();
         state.generation += 1;
@@ -188,8 +188,9 @@ impl ProjectionFeed {
         self.wake.notify_one();
     }
 
-    /// Takes a view's word for epoch, partitions and tables. `force` where the
-    /// two have not agreed for long: the view is right then.
+    /// Stores the view's epoch, partitions and tables, if the view has the feed's epoch
+    /// or the feed has none. `force` accepts another epoch too: if view and feed have
+    /// disagreed for long, the view is right.
     pub(crate) fn adopt(&self, view: &View, force: bool) -> ViewMatch {
         let mut state = self.state.lock();
         let known = state.epoch.clone();
@@ -235,15 +236,16 @@ impl ProjectionFeed {
         })
     }
 
-    /// With several partitions: the commit the ring has reached, which is
-    /// then no longer behind what was committed before this call.
+    /// With several partitions: returns the newest commit of the ring. The caller then
+    /// reads all commits that were made before this call, so the feed no longer counts as
+    /// behind.
     pub(crate) fn begin_advance(&self) -> Option<NewestCommit> {
         let mut state = self.state.lock();
         state.behind = false;
         state.ring.head().cloned()
     }
 
-    /// With several partitions: an advance failed, and is to be tried again.
+    /// With several partitions: notes that an advance failed, so that it is tried again.
     pub(crate) fn still_behind(&self) {
         let mut state = self.state.lock();
         state.behind = state.partitions == Partitions::Many;
@@ -251,8 +253,8 @@ impl ProjectionFeed {
         self.wake.notify_one();
     }
 
-    /// With several partitions: brings the ring to `view`, by `ring_commit` or, if
-    /// there is none, by dropping the commits before.
+    /// With several partitions: brings the ring to the commit of `view`. Adds
+    /// `ring_commit`, or if it is `None`, restarts the ring at the view.
     pub(crate) fn finish_advance(&self, view: &View, ring_commit: Option<RingCommit>) {
         let mut state = self.state.lock();
         if state.epoch.as_deref() != Some(view.epoch()) {
@@ -272,7 +274,7 @@ impl ProjectionFeed {
         self.wake.notify_one();
     }
 
-    /// The commit at `at` of `epoch`, if the ring has every change of `table` after it.
+    /// The commit at checkpoint `at` of `epoch`, if the ring has every change after it.
     pub(crate) fn continues_from(
         &self,
         epoch: &str,
@@ -290,20 +292,21 @@ impl ProjectionFeed {
         })
     }
 
-    /// What the ring has after `commit` of `epoch`, as far as it changes `table`;
-    /// at most `max` commits.
+    /// The commits of the ring after `commit` of `epoch` that change `table`, at most
+    /// `max`.
     pub(crate) fn since(&self, epoch: &str, commit: u64, table: TableId, max: usize) -> RingRange {
         let state = self.state.lock();
         if state.epoch.as_deref() == Some(epoch) {
             state.ring.since(commit, table, max)
         } else {
-            // An activation is pending; `change_since` reports it.
+            // An activation is pending. `change_since` reports it.
             RingRange::Current
         }
     }
 
-    /// What became of a subscriber's epoch since `generation`: nothing
-    /// (`None`), or its new generation and why it must start again, if it must.
+    /// The change of a subscriber's epoch since `generation`; `None` if there was no
+    /// activation. Otherwise the new generation, and the reason if the subscription
+    /// cannot continue.
     pub(crate) fn change_since(
         &self,
         epoch: &str,
@@ -323,7 +326,8 @@ impl ProjectionFeed {
         Some((state.generation, change))
     }
 
-    /// How far the projection is behind its log; refreshed now and then.
+    /// How far the projection is behind its log. The value is determined again from time
+    /// to time.
     pub(crate) fn lag(&self, source: &LagSource) -> Option<Lag> {
         if let Some((requested_at, lag)) = &self.state.lock().lag
             && requested_at.elapsed() < LAG_KEPT
@@ -335,7 +339,7 @@ impl ProjectionFeed {
         lag
     }
 
-    /// With several partitions: whether commits were made that the ring has not.
+    /// With several partitions: whether there are commits that are not in the ring yet.
     pub(crate) fn is_behind(&self) -> bool {
         self.state.lock().behind
     }
@@ -372,7 +376,7 @@ impl ProjectionFeed {
         live
     }
 
-    /// Nothing of another epoch may stay.
+    /// Discards everything that belongs to the previous epoch, and begins `epoch`.
     fn forget(&self, state: &mut State, epoch: Option<Arc<str>>) {
         state.ring_epoch = None;
         state.ring.clear();
@@ -393,7 +397,7 @@ impl ProjectionFeed {
 impl Drop for ProjectionFeed {
     fn drop(&mut self) {
         let mut feeds = self.feeds.lock();
-        // Another of the same name may exist already.
+        // A new feed of the same name may exist already.
         if feeds.get(&self.name).is_some_and(|feed| feed.strong_count() == 0) {
             feeds.remove(&self.name);
         }
@@ -419,8 +423,8 @@ impl State {
     }
 }
 
-/// A session's subscription to a topic. It keeps topic and feed alive, and
-/// ends when dropped.
+/// A session's subscription to a topic. It keeps the topic and the feed alive. Dropping
+/// it ends the subscription.
 pub(crate) struct TopicListener {
     pub(crate) feed: Arc<ProjectionFeed>,
     pub(crate) topic: Arc<Topic>,
@@ -431,7 +435,8 @@ impl Drop for TopicListener {
     fn drop(&mut self) {
         self.topic.listeners.remove(self.id);
         let mut topics = self.feed.topics.lock();
-        // The last one: only the map leads to the topic, and it is locked.
+        // This is the last listener: no other listener has the topic, and the locked map
+        // holds only a weak reference.
         if Arc::strong_count(&self.topic) == 1 {
             topics.remove(&self.topic.query);
         }

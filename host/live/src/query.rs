@@ -1,14 +1,14 @@
-//! What a subscription selects. Sessions with equal queries share one topic:
-//! its snapshot, its merged deltas and its encoded bytes.
+//! What a subscription selects. Sessions with equal queries share one topic: its
+//! snapshot, its merged deltas and its encoded bytes.
 //!
-//! Everything that decides which rows a reader sees, and in which shape, is a
-//! member of [`Query`]. How a reader gets them (mode, rate, token) is not.
+//! [`Query`] has a member for everything that determines which rows a reader gets and in
+//! which form. Settings of their delivery (mode, rate, token) are not part of it.
 
 use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-/// The rows of one public table.
+/// Selects all rows of one public table.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Query {
     projection: String,
@@ -16,7 +16,7 @@ pub(crate) struct Query {
 }
 
 impl Query {
-    /// The query for `projection/table`; `None` if `name` is not such a name.
+    /// The query for `projection/table`; `None` if `name` does not have this form.
     pub(crate) fn parse(name: &str) -> Option<Self> {
         let (projection, table) = name.split_once('/')?;
         Some(Self { projection: projection.to_owned(), table: table.to_owned() })

@@ -1,5 +1,5 @@
-//! What all sessions of a feed share: the views, the settings, and the budgets
-//! for reads and for memory.
+//! Shared by all sessions: the views, the settings, and the budgets for reads and for
+//! memory.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -10,19 +10,18 @@ use tokio::sync::Semaphore;
 
 use crate::LiveConfig;
 
-/// Returns how far the projection of that name is behind; `None` if that is not
-/// known. Called at most a few times a second for one projection; must not
-/// block.
+/// Returns how far the named projection is behind the log; `None` if that is unknown. It
+/// is called a few times a second per projection at most, and must not block.
 pub type LagSource = Arc<dyn Fn(&str) -> Option<Lag> + Send + Sync>;
 
-/// See the module.
+/// The resources that all sessions share.
 pub(crate) struct Resources {
     pub(crate) views: Arc<dyn Views>,
     pub(crate) lag: LagSource,
     pub(crate) config: LiveConfig,
-    /// One permit for each read of the store at a time.
+    /// Limits the number of concurrent reads of the store.
     pub(crate) readers: Arc<Semaphore>,
-    /// Bytes of merged changes held now.
+    /// The bytes of merged changes that are held now.
     pub(crate) merge_budget: Arc<AtomicUsize>,
 }
 

@@ -18,21 +18,21 @@ use crate::table_info::TableInfo;
 use crate::token;
 use crate::topic::{Snapshot, Topic};
 
-/// What a subscription asks the store for.
+/// The read that a subscription needs to start or continue.
 pub(crate) struct ReadRequest {
     pub(crate) query: Query,
     pub(crate) mode: Mode,
     pub(crate) resume: Resume,
 }
 
-/// Where a subscription was before.
+/// The point from which a subscription continues.
 pub(crate) enum Resume {
-    /// Nowhere, or it cannot go on from there: it wants a snapshot, and one
-    /// newer than what it shows.
+    /// It has none, or cannot continue from it. It needs a snapshot that is newer than
+    /// the epoch and commit in `shown`.
     No { shown: Option<(Arc<str>, u64)> },
-    /// Where a client's token says.
+    /// The point in the client's token.
     Token(String),
-    /// Where this session itself has brought it, until it fell behind.
+    /// The point that this subscription had reached when it fell behind the ring.
     Own { epoch: Arc<str>, commit: u64, at: Arc<Checkpoint> },
 }
 
@@ -44,18 +44,18 @@ pub(crate) struct SubscriptionStart {
     pub(crate) start: StartKind,
 }
 
-/// How it starts.
+/// How a subscription starts.
 pub(crate) enum StartKind {
-    /// From where it was: first these, then what the ring has after `commit`.
+    /// It continues. It sends `ready` first, then the commits of the ring after those.
     Resumed { commit: u64, at: Arc<Checkpoint>, ready: Vec<ReadyDelta> },
-    /// From a snapshot, with the reason where a resume was refused.
+    /// It gets a snapshot. `why` is the reason if it wanted to continue and cannot.
     Snapshot { why: Option<ResetReason>, rows: SnapshotRows },
 }
 
 /// A snapshot's rows.
 pub(crate) enum SnapshotRows {
     Shared(Arc<Snapshot>),
-    /// Too large to share: read while it is sent.
+    /// Too large to be shared: it is read while it is sent.
     Streamed {
         commit: u64,
         at: Arc<Checkpoint>,
@@ -69,14 +69,14 @@ pub(crate) enum SnapshotPart {
         rows: Bytes,
         last: bool,
     },
-    /// The rest cannot be sent: a sentence for people.
+    /// The rest cannot be sent, for the given reason, which is written for people.
     Unsendable(String),
     /// The store failed.
     Failed(String),
 }
 
-/// A start that memory alone can give: a resume within the ring, or a snapshot
-/// that another subscriber had made and from which the ring leads on.
+/// A start that needs no read: a resume within the ring, or a snapshot that was created
+/// for another subscriber and after which the ring has all changes.
 pub(crate) fn from_memory(
     feed: &ProjectionFeed,
     topic: &Topic,
@@ -109,8 +109,8 @@ pub(crate) fn from_memory(
     (!many || request.mode == Mode::State).then_some(start)
 }
 
-/// A start from where the subscription was; else the reason it needs a
-/// snapshot, none where it never was anywhere.
+/// Continues the subscription from the change log. The inner error is the reason for
+/// which it needs a snapshot instead; `None` if it had no point to continue from.
 pub(crate) fn from_change_log(
     resources: &Resources,
     opened: &OpenView,
@@ -139,8 +139,10 @@ pub(crate) fn from_change_log(
         ChangesSince::TooOld => return Ok(Err(Some(too_old))),
         ChangesSince::Commits { from, commits } => (from, commits),
     };
-    // The change log omits commits without changes, so that `from` may be a later commit
-    // with the same rows. A client that is not told so must see its own.
+    // The change log omits commits without changes, so `from` can be a later commit with
+    // the same rows. A subscription that continues on its own does not send that commit
+    // number to the client, so the next delta must begin at the commit that the client
+    // has.
     let commit = match &request.resume {
         Resume::Own { commit, .. } => *commit,
         Resume::No { .. } | Resume::Token(_) => from,
@@ -158,7 +160,7 @@ pub(crate) fn from_change_log(
     }
 }
 
-/// What the change log has of a table between a checkpoint and a view.
+/// The changes of a table from a checkpoint to a view.
 struct LogRange<'a> {
     resources: &'a Resources,
     opened: &'a OpenView,
@@ -168,7 +170,7 @@ struct LogRange<'a> {
     commits: &'a [ShardChanges],
 }
 
-/// Why the change log gives no deltas.
+/// Why the change log cannot provide deltas.
 enum LogError {
     Delta(DeltaError),
     Store(StoreError),
@@ -192,7 +194,7 @@ impl LogRange<'_> {
         DeltaEncoder::new(self.resources, &self.opened.agreed.epoch, partitions)
     }
 
-    /// The table's changes in each commit that has some.
+    /// The table's changes, for each commit that changes the table.
     fn changes(&self) -> impl Iterator<Item = (&ShardChanges, &TableChanges)> {
         let of_table = |commit: &'_ ShardChanges| {
             commit.tables.iter().position(|changes| changes.table == self.table)
@@ -201,7 +203,7 @@ impl LogRange<'_> {
         commits.filter_map(move |commit| Some((commit, &commit.tables[of_table(commit)?])))
     }
 
-    /// One delta of all commits.
+    /// One delta that merges all commits.
     fn merged(&self) -> Result<Vec<ReadyDelta>, LogError> {
         let view = &self.opened.view;
         let (from, to, at) = (self.from, view.pos(), Arc::new(view.checkpoint()));
@@ -223,8 +225,8 @@ impl LogRange<'_> {
         Ok(vec![ReadyDelta { from, to, at, parts: Some(parts), merged: several }])
     }
 
-    /// A delta for each commit, and a tick to the view's. With one partition only,
-    /// so a shard's commits are the version's.
+    /// A delta for each commit, and a tick to the view's commit. Only for a projection
+    /// with one partition, where the shard's commits are the version's commits.
     fn each(&self) -> Result<Vec<ReadyDelta>, LogError> {
         let view = &self.opened.view;
         let encoder = self.encoder();
@@ -233,7 +235,8 @@ impl LogRange<'_> {
         for (commit, changes) in self.changes() {
             let (parts, bytes) = encoder.merged(&MergedChanges::of_one(changes))?;
             room = room.checked_sub(bytes).ok_or(DeltaError::TooMuch)?;
-            // A point of the view's own change log is of its history.
+            // The point comes from the view's own change log, so it belongs to its
+            // history.
             let at = view.checkpoint_at(&[commit.point])?.ok_or(DeltaError::TooMuch)?;
             chain.push(commit.commit, Arc::new(at), parts);
         }

@@ -1,6 +1,7 @@
-//! The last commits of a projection, in memory, for the subscribers that keep
-//! up. A subscriber is only the number of a commit here, so a slow one costs nothing;
-//! who falls out is served from the change log. Pure: no locks, no clock.
+//! The newest commits of a projection, in memory, for subscribers that keep up. For each
+//! subscriber only the number of a commit is stored, so a slow one costs nothing. If the
+//! ring no longer has its commits, the subscriber continues from the change log. This
+//! module uses no lock and no clock.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -10,12 +11,12 @@ use lantern_core::{Checkpoint, PublishedCommit, TableChanges, TableId};
 use crate::LiveConfig;
 use crate::delta::rows_of;
 
-/// From one commit to the next: a commit, or of a projection over several
-/// partitions the merged rows of one or more.
+/// The changes from one commit to another. With one partition this is a single commit;
+/// with several partitions it has the merged rows of one or more commits.
 pub(crate) struct RingCommit {
     pub(crate) from: u64,
     pub(crate) to: u64,
-    /// Where the shards are after it.
+    /// The checkpoint after it.
     pub(crate) at: Arc<Checkpoint>,
     changes: Changes,
     bytes: usize,
@@ -26,7 +27,7 @@ enum Changes {
     Merged(Vec<TableChanges>),
 }
 
-/// What a row takes in memory in addition to its bytes, roughly.
+/// The approximate memory of a row in addition to its key and value, in bytes.
 const ROW_BYTES: usize = 64;
 
 impl RingCommit {
@@ -36,7 +37,7 @@ impl RingCommit {
         Self::new(to.saturating_sub(1), to, at, Changes::Commit(commit))
     }
 
-    /// Rows merged over partitions.
+    /// The merged rows of several partitions.
     pub(crate) fn merged(
         from: u64,
         to: u64,
@@ -59,33 +60,34 @@ impl RingCommit {
         }
     }
 
-    /// One bit a changed table.
+    /// The bits of the changed tables.
     pub(crate) fn touched(&self) -> u64 {
         self.tables().iter().fold(0, |bits, changes| bits | table_bit(changes.table))
     }
 
-    /// What it changes of `table`.
+    /// The changes of `table`, if there are any.
     pub(crate) fn table(&self, table: TableId) -> Option<&TableChanges> {
         self.tables().iter().find(|c| c.table == table)
     }
 }
 
-/// The memory a table's changes take, roughly.
+/// The approximate memory of a table's changes, in bytes.
 fn changes_bytes(changes: &TableChanges) -> usize {
     rows_of(changes).map(|(key, value)| ROW_BYTES + key.len() + value.map_or(0, <[u8]>::len)).sum()
 }
 
-/// One bit a table, for telling quickly who is concerned. Manifests have at
-/// most 64 tables; any beyond would share a bit, which costs a needless look.
+/// The bit of a table, with which affected sessions are found fast. A manifest has at
+/// most 64 tables. If there were more, some would share a bit and sessions would be woken
+/// needlessly.
 pub(crate) fn table_bit(table: TableId) -> u64 {
     1 << (table.0 % 64)
 }
 
-/// Consecutive commits up to the newest commit known.
+/// Consecutive commits up to the newest one.
 pub(crate) struct Ring {
     commits: VecDeque<Arc<RingCommit>>,
     bytes: usize,
-    /// The newest commit; none before the first commit or view.
+    /// The newest commit; `None` before the first commit or view.
     head: Option<NewestCommit>,
     commits_max: usize,
     bytes_max: usize,
@@ -100,12 +102,13 @@ pub(crate) struct NewestCommit {
 
 /// The changes between a subscriber's commit and the newest one.
 pub(crate) enum RingRange {
-    /// Nothing.
+    /// The ring has no commit after the subscriber's.
     Current,
-    /// These commits change its table; the rest up to `to` does not. `more`
-    /// changes follow in the ring, which begins after the commit `oldest`.
+    /// `commits` change the subscriber's table; other commits up to `to` do not. With
+    /// `more`, further changes follow in the ring. The ring begins after the commit
+    /// `oldest`.
     Commits { commits: Vec<Arc<RingCommit>>, to: u64, at: Arc<Checkpoint>, oldest: u64, more: bool },
-    /// The ring does not reach back so far.
+    /// The ring no longer has the subscriber's commit.
     Gone,
 }
 
@@ -124,22 +127,22 @@ impl Ring {
         self.head.as_ref()
     }
 
-    /// Forgets everything.
+    /// Removes everything.
     pub(crate) fn clear(&mut self) {
         self.commits.clear();
         self.bytes = 0;
         self.head = None;
     }
 
-    /// Forgets every commit and goes on from `head`.
+    /// Removes all commits and continues after `head`.
     pub(crate) fn start(&mut self, head: NewestCommit) {
         self.clear();
         self.head = Some(head);
     }
 
-    /// Adds a commit, unless a view has shown it already. If it does not follow the
-    /// newest commit, the ring begins with it: a subscriber further behind uses the
-    /// change log.
+    /// Adds a commit, unless the ring has reached it already through a view. If it does
+    /// not follow the newest commit, the ring restarts with it, and subscribers that are
+    /// further behind use the change log.
     pub(crate) fn push(&mut self, ring_commit: RingCommit) {
         match &self.head {
             Some(head) if head.commit >= ring_commit.to => return,
@@ -155,11 +158,11 @@ impl Ring {
         }
     }
 
-    /// The commits between `commit` and the newest commit, as far as they change
-    /// `table`; at most `max` commits.
+    /// The commits from `commit` to the newest commit that change `table`, at most `max`.
     pub(crate) fn since(&self, commit: u64, table: TableId, max: usize) -> RingRange {
         let Some(head) = &self.head else { return RingRange::Current };
-        // A view may be ahead of what was published; it comes soon.
+        // The subscriber's view can be newer than the ring. The missing commits follow
+        // soon.
         if head.commit <= commit {
             return RingRange::Current;
         }
@@ -177,7 +180,7 @@ impl Ring {
         RingRange::Commits { commits, to, at, oldest, more }
     }
 
-    /// The commit at `at`, if every change after it is here.
+    /// The commit at checkpoint `at`, if the ring has every change after it.
     pub(crate) fn holds(&self, at: &Checkpoint) -> Option<u64> {
         let head = self.head.as_ref()?;
         if *head.at == *at {

@@ -7,17 +7,19 @@ use tokio::time::Instant;
 use crate::LiveConfig;
 use crate::config::ms;
 
-/// See the module.
+/// The times at which a subscription may or must send.
 pub(crate) struct Schedule {
     /// The least time between two changes.
     rate: Duration,
-    /// Not before then may changes be sent.
+    /// The earliest time at which changes may be sent.
     pub(crate) rate_at: Instant,
-    /// When a `tick` is due for commits without changes.
+    /// When a tick is due for commits that change no row of the table.
     tick_at: Instant,
-    /// A frame is sent by then, so that quiet differs from stale.
+    /// When a frame must be sent at the latest, so that a client can distinguish a table
+    /// without changes from a stale one.
     idle_at: Instant,
-    /// Another table of the projection has just been brought further.
+    /// Whether a tick is due now, because another table of the projection has moved to a
+    /// newer commit.
     pub(crate) tick_now: bool,
 }
 
@@ -26,7 +28,7 @@ impl Schedule {
         Self { rate, rate_at: now, tick_at: now, idle_at: now, tick_now: false }
     }
 
-    /// Changes may be sent, and a tick is due even without them.
+    /// Allows changes at once, and makes a tick due even without changes.
     pub(crate) fn send_at_once(&mut self, now: Instant) {
         (self.rate_at, self.idle_at, self.tick_now) = (now, now, true);
     }
@@ -36,30 +38,31 @@ impl Schedule {
         self.rate_at <= now
     }
 
-    /// Whether a tick is due though the commit did not move.
+    /// Whether a tick is due although the commit did not move.
     pub(crate) fn must_tick_unmoved(&self, now: Instant) -> bool {
         self.tick_now || now >= self.idle_at
     }
 
-    /// Whether a tick is due if the commit moved and no row changed.
+    /// Whether a tick is due if the commit moved but no row changed.
     pub(crate) fn must_tick_moved(&self, now: Instant) -> bool {
         self.tick_now || now >= self.tick_at
     }
 
-    /// Changes were taken to be sent.
+    /// Notes that changes will be sent now.
     pub(crate) fn changed(&mut self, now: Instant) {
         self.rate_at = now + self.rate;
     }
 
-    /// The client got a new commit.
+    /// Notes that a delta, a tick or the last part of a snapshot was sent.
     pub(crate) fn sent(&mut self, now: Instant, config: &LiveConfig) {
         self.tick_now = false;
         self.tick_at = now + ms(config.tick_ms);
         self.idle_at = now + ms(config.heartbeat_ms);
     }
 
-    /// When to look again though nothing happened. Commits that do not change the
-    /// table wake no session, so whether the commit moved is looked up now and then.
+    /// When to check again even if no event occurs. Commits that do not change the table
+    /// wake no session, so the subscription checks from time to time whether the commit
+    /// has moved.
     pub(crate) fn due(&self, now: Instant, config: &LiveConfig) -> Instant {
         let tick_at =
             if self.tick_at > now { self.tick_at } else { now + ms(config.tick_ms.max(1)) };

@@ -1,9 +1,9 @@
-//! One session: a task that reads what a client says, asks its subscriptions
-//! for frames, and minds the window, the heartbeat and the close codes.
+//! One session: a task that reads the client's messages, asks its subscriptions for
+//! frames, and enforces the window, the heartbeat and the reasons to close.
 //!
-//! It owns no queue of frames: a frame is made when it can be written, from
-//! what all subscribers share. A silent session holds its socket's 1 KiB read
-//! buffer and its subscriptions' commits.
+//! It has no queue of frames. A frame is built when it can be written, from data that all
+//! subscribers share. An idle session only needs its socket's read buffer (1 KiB by
+//! default) and the state of its subscriptions.
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -42,7 +42,7 @@ where
         let mut session = Session::new(resources, feeds, &mut socket);
         tokio::select! {
             stop = session.live() => stop,
-            // A frame half written then stays so, and the socket knows.
+            // This can leave a frame half written. The socket remembers that.
             () = &mut shutdown => SessionStop::close(close::SHUTTING_DOWN, "the server shuts down"),
         }
     } else {
@@ -71,23 +71,23 @@ struct Session<'a, I> {
     socket: &'a mut Socket<I>,
     signal: Arc<SessionSignal>,
     subs: Vec<Subscription>,
-    /// What subscriptions that were given up showed, by query: a client that
-    /// subscribes again must not see an older commit. Up to the limit of
-    /// subscriptions.
+    /// The commits that ended subscriptions showed, by query. A client that subscribes
+    /// again must not get an older commit. Limited in number like the subscriptions.
     former: VecDeque<FormerSubscription>,
-    /// Which subscription is asked first next time, so that none starves.
+    /// The subscription that is asked first. It changes with every pass, so that none
+    /// starves.
     first: usize,
-    /// The next channel; none is used twice.
+    /// The channel of the next subscription. Each is used only once.
     ch: u64,
-    /// Data frames sent, and acknowledged.
+    /// The number of data frames sent. `acked` is the number of those acknowledged.
     sent: u64,
     acked: u64,
     ping_at: Instant,
-    /// Something must have come by then.
+    /// If no message arrives by this time, the session is closed.
     pong_by: Option<Instant>,
 }
 
-/// Where a subscription was when it was given up.
+/// The commit that a subscription showed when it ended.
 struct FormerSubscription {
     query: Query,
     epoch: Arc<str>,
@@ -151,9 +151,10 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         Ok(self.socket.flush().await?)
     }
 
-    /// Sends what can be sent, then waits for something to happen.
+    /// Sends everything that can be sent, then waits for the next event.
     async fn run_once(&mut self) -> Result<(), SessionStop> {
-        // Armed before looking: a commit after the look wakes the session.
+        // Armed before the check: otherwise a commit after the check would not wake the
+        // session.
         self.signal.arm(true);
         self.send_pending().await?;
         self.beat().await?;
@@ -179,7 +180,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         self.sent - self.acked < u64::from(self.resources.config.window)
     }
 
-    /// When to look again though nothing happened.
+    /// When to continue even if no event occurs.
     fn due(&self, now: Instant) -> Instant {
         let context = self.context(now);
         let subs = self.subs.iter().filter_map(|sub| sub.due(&context));
@@ -196,7 +197,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         }
     }
 
-    /// Asks every subscription in turn, until none has anything to send.
+    /// Asks all subscriptions in turn, until none of them has anything to send.
     async fn send_pending(&mut self) -> Result<(), SessionStop> {
         self.first = self.first.wrapping_add(1);
         loop {
@@ -251,7 +252,8 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         Ok(self.socket.write([text.as_bytes(), b"", b""]).await?)
     }
 
-    /// Pings when it is time, and gives up on a client that does not answer.
+    /// Sends a ping if it is due. Fails if the client has not answered the previous one
+    /// in time.
     async fn beat(&mut self) -> Result<(), SessionStop> {
         let now = Instant::now();
         if self.pong_by.is_some_and(|by| by <= now) {
@@ -275,7 +277,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
             }
             ClientMessage::Sub(sub) => self.subscribe(*sub).await,
             ClientMessage::Unsub { id } => {
-                // One that has just ended on this side is not there any more.
+                // A subscription that the server has just ended is no longer in the list.
                 if let Some(index) = self.subs.iter().position(|sub| sub.id == id) {
                     let sub = self.subs.swap_remove(index);
                     self.remember(&sub);
@@ -291,18 +293,19 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
                 self.acked = self.acked.max(n);
                 Ok(())
             }
-            // Access is not checked yet, so a fresh token changes nothing.
+            // The feed does not check access yet, so a new token has no effect.
             ClientMessage::Auth { .. } | ClientMessage::Pong => Ok(()),
         }
     }
 
-    /// Remembers what a subscription showed.
+    /// Remembers the commit that a subscription showed.
     fn remember(&mut self, sub: &Subscription) {
         let Some((epoch, commit)) = sub.shown() else { return };
         let query = sub.query();
         let before = self.former.iter().position(|former| former.query == *query);
         let before = before.and_then(|index| self.former.remove(index));
-        // One of two subscriptions to a table may be further than the other.
+        // If there were two subscriptions to the table, one may have shown a newer
+        // commit.
         let commit = before
             .filter(|former| former.epoch == epoch)
             .map_or(commit, |former| former.commit.max(commit));
@@ -324,7 +327,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         }
     }
 
-    /// Checks a subscription without looking at tables.
+    /// Checks a `sub` message without access to the tables.
     fn check(&self, sub: Subscribe) -> Result<ParsedSub, (&'static str, String)> {
         if self.subs.iter().any(|other| other.id == sub.id) {
             let msg = format!("the id {} is in use: `unsub` it first, or take another", sub.id);
@@ -392,7 +395,8 @@ mod tests {
         let session = hub.serve(io, std::future::pending());
         let (task, sub) = (size_of_val(&session), size_of::<Subscription>());
         println!("a session's task has {task} bytes, a subscription {sub}");
-        // With its 1 KiB read buffer well below the 8 KiB a client may cost.
+        // Together with its 1 KiB read buffer, a session must need far less than 8 KiB,
+        // the limit per client.
         assert!(task < 3_000 && sub < 600, "{task} and {sub}");
     }
 

@@ -10,7 +10,7 @@ use crate::socket::SocketError;
 pub enum SessionEnd {
     /// The client closed it, with this code if it gave one.
     Client(Option<u16>),
-    /// The connection broke, or takes no bytes any more.
+    /// The connection broke, or the client no longer reads from it.
     Cut,
     /// The server closed it, with one of the codes in [`crate::close`].
     Server(u16),

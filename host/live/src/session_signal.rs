@@ -1,4 +1,4 @@
-//! Wakes sessions: one signal a session, and the list of those to wake.
+//! Wakes sessions: a signal per session, and the list of the sessions of a topic.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use tokio::sync::Notify;
 /// Wakes one session.
 #[derive(Default)]
 pub(crate) struct SessionSignal {
-    /// Whether the session could send a change now if there were one. A session
-    /// that waits for its reader or its rate is not woken.
+    /// Whether the session could send changes if there were any. If its window is full or
+    /// its rate allows no changes yet, new commits do not wake it.
     armed: AtomicBool,
     pub(crate) notify: Notify,
 }
@@ -21,14 +21,14 @@ impl SessionSignal {
         self.armed.store(armed, Ordering::SeqCst);
     }
 
-    /// Wakes the session if it could send a change.
+    /// Wakes the session if it is armed, and disarms it.
     pub(crate) fn offer(&self) {
         if self.armed.swap(false, Ordering::SeqCst) {
             self.notify.notify_one();
         }
     }
 
-    /// Wakes the session.
+    /// Wakes the session in any case.
     pub(crate) fn wake(&self) {
         self.notify.notify_one();
     }
@@ -42,7 +42,7 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// Adds `signal` and returns the number to remove it with.
+    /// Adds `signal`, and returns the number with which it can be removed.
     pub(crate) fn add(&self, signal: &Arc<SessionSignal>) -> u64 {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.signals.lock().insert(id, signal.clone());
@@ -53,7 +53,7 @@ impl Listeners {
         self.signals.lock().remove(&id);
     }
 
-    /// Calls `wake` for each of them.
+    /// Calls `wake` for each session.
     pub(crate) fn for_each(&self, wake: impl Fn(&SessionSignal)) {
         self.signals.lock().values().for_each(|signal| wake(signal));
     }

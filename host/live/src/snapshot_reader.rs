@@ -1,5 +1,5 @@
-//! Reads for subscriptions: resumes from the change log, and snapshots. They
-//! block and run on blocking threads, `snapshot_readers` of them at a time.
+//! Reads of the store for subscriptions: resumes from the change log, and snapshots. They
+//! run on blocking threads, at most `snapshot_readers` at the same time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::table_info::TableInfo;
 use crate::table_scan::TableScan;
 use crate::topic::{Snapshot, Topic};
 
-/// Parts of a large snapshot encoded ahead of its reader.
+/// The number of parts of a large snapshot that are encoded ahead of the session.
 const PARTS_AHEAD: usize = 2;
 /// How long a read waits for a projection that recovers from a crash, and how often it
 /// looks.
@@ -28,7 +28,8 @@ const RECOVERY_POLL: Duration = Duration::from_millis(20);
 
 type ReadReply = oneshot::Sender<Result<SubscriptionStart, SubscribeError>>;
 
-/// Pokes a session when dropped, so that it looks whatever the outcome was.
+/// Wakes a session when it is dropped, so that the session checks the result even after a
+/// failure.
 struct WakeOnDrop(Arc<SessionSignal>);
 
 impl Drop for WakeOnDrop {
@@ -37,8 +38,8 @@ impl Drop for WakeOnDrop {
     }
 }
 
-/// Starts to read what `request` needs; `signal` is woken when there is
-/// something to look at.
+/// Starts the read that `request` needs, and returns the receiver of its result. `signal`
+/// is woken when there is a result or a part of a snapshot.
 pub(crate) fn open(
     resources: &Arc<Resources>,
     (feed, topic): (&Arc<ProjectionFeed>, &Arc<Topic>),
@@ -47,7 +48,7 @@ pub(crate) fn open(
 ) -> oneshot::Receiver<Result<SubscriptionStart, SubscribeError>> {
     let (answer, opened) = oneshot::channel();
     if let Some(start) = resume::from_memory(feed, topic, &request) {
-        // The receiver is at hand, so this cannot fail.
+        // The receiver exists, so this cannot fail.
         let _ = answer.send(Ok(start));
         return opened;
     }
@@ -62,8 +63,7 @@ pub(crate) fn open(
             let pending = PendingRead { resources, feed, topic, request, wake };
             pending.run(answer, &runtime);
         };
-        // A panic in there drops the answer, which the session takes for a
-        // failure.
+        // If the read panics, `answer` is dropped, which the session treats as a failure.
         let _ = tokio::task::spawn_blocking(read).await;
     });
     opened
@@ -90,10 +90,9 @@ struct PendingRead {
 }
 
 impl PendingRead {
-    /// Reads what is asked for. An answer that cannot be sent is for a session
-    /// that has ended.
+    /// Reads the requested data. If the result cannot be sent, the session has ended.
     fn run(&self, answer: ReadReply, runtime: &Handle) {
-        // It may have ended while this waited for its turn.
+        // The session may have ended while this read waited for a permit.
         if answer.is_closed() {
             return;
         }
@@ -109,7 +108,7 @@ impl PendingRead {
 
     fn start(&self) -> Result<Started, SubscribeError> {
         let opened = open_view(&self.resources, &self.feed)?;
-        // Another subscriber may have had the same snapshot made meanwhile.
+        // In the meantime another subscriber may have created the same snapshot.
         if let Some(opened) = resume::from_memory(&self.feed, &self.topic, &self.request) {
             return Ok(Started::Ready(opened));
         }
@@ -125,8 +124,8 @@ impl PendingRead {
         }
     }
 
-    /// Reads a table: whole if it is small enough to be shared, else part
-    /// by part while the session sends it.
+    /// Reads a table. If it is small enough to be shared, reads it completely; otherwise
+    /// reads it part by part while the session sends it.
     fn snapshot(
         &self,
         opened: &OpenView,
@@ -161,7 +160,7 @@ impl PendingRead {
         let hand_out = |part| {
             let sent = runtime.block_on(tokio::time::timeout_at(deadline, send.send(part)));
             self.wake.0.wake();
-            // Else the session is gone, or will be closed for being too slow.
+            // Otherwise the session has ended, or will be closed because it is too slow.
             matches!(sent, Ok(Ok(())))
         };
         for rows in parts {
@@ -185,11 +184,12 @@ impl PendingRead {
     }
 }
 
-/// What a read came to.
+/// The result of the first step of a read.
 enum Started {
-    /// All that is needed.
+    /// The complete start of the subscription.
     Ready(SubscriptionStart),
-    /// A table to be read, and why the subscription cannot continue, if it wanted to.
+    /// The table must be read. The reason is set if the subscription wanted to continue
+    /// and cannot.
     Snapshot(TableInfo, OpenView, Option<ResetReason>),
 }
 

@@ -1,7 +1,7 @@
-//! A WebSocket connection. Reading, control frames and the close go through
-//! the WebSocket library; data frames are written past it, in pieces, so that
-//! the buffer all subscribers share is never copied for each of them, and no
-//! session keeps a write buffer as large as its largest frame.
+//! A WebSocket connection. The WebSocket library handles reading, control frames and the
+//! close. Data frames bypass the library and are written in pieces. So the bytes that all
+//! subscribers share are not copied for each of them, and no session needs a write buffer
+//! of the size of its largest frame.
 
 use std::io::{self, IoSlice};
 use std::time::Duration;
@@ -17,35 +17,35 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use crate::LiveConfig;
 use crate::config::ms;
 
-/// Frames up to this size are put together and written at once; larger ones
-/// are written in pieces.
+/// Frames of up to this size are copied into one buffer and written at once. Larger
+/// frames are written in pieces.
 const JOINED_BYTES_MAX: usize = 4 << 10;
 
-/// See the module.
+/// A WebSocket connection of a session.
 pub(crate) struct Socket<I> {
     ws: WebSocketStream<I>,
     stall: Duration,
-    /// A frame was begun and not finished; nothing can follow it.
+    /// Whether a frame was written only in part. Then no other frame can follow.
     torn: bool,
 }
 
-/// What came in.
+/// A message that was read.
 pub(crate) enum Inbound {
     Text(Utf8Bytes),
     Binary,
-    /// A WebSocket ping or pong; the library answers by itself.
+    /// A WebSocket ping or pong. The library answers a ping itself.
     Control,
-    /// The other side closes, with this code.
+    /// The client closes the connection, with this code if it gave one.
     Close(Option<u16>),
 }
 
-/// Why nothing more can be read or written.
+/// Why the connection cannot be used any more.
 pub(crate) enum SocketError {
-    /// The connection broke, or takes no bytes any more.
+    /// The connection broke, or the client no longer reads from it.
     Cut,
     /// A message is larger than allowed.
     TooLarge,
-    /// What came is no WebSocket.
+    /// The bytes violate the WebSocket protocol.
     Bad(String),
     /// A text message or a close reason that is not UTF-8.
     NotUtf8,
@@ -72,12 +72,12 @@ impl From<io::Error> for SocketError {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
-    /// Takes over an upgraded connection.
+    /// Takes ownership of an upgraded connection.
     pub(crate) async fn new(io: I, config: &LiveConfig) -> Self {
         let ws = WebSocketConfig::default()
             .read_buffer_size(config.read_buffer_bytes)
             .write_buffer_size(config.write_buffer_bytes)
-            // Only pongs and the close pass through it.
+            // Only control frames pass through this buffer.
             .max_write_buffer_size(config.write_buffer_bytes + (4 << 10))
             .max_message_size(Some(config.message_bytes_max))
             .max_frame_size(Some(config.message_bytes_max));
@@ -85,7 +85,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
         Self { ws, stall: ms(config.stall_ms), torn: false }
     }
 
-    /// The next thing that comes in. Cancel-safe.
+    /// Reads the next message. Cancel-safe.
     pub(crate) async fn read(&mut self) -> Result<Inbound, SocketError> {
         match self.ws.next().await {
             Some(Ok(Message::Text(text))) => Ok(Inbound::Text(text)),
@@ -99,13 +99,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
         }
     }
 
-    /// Writes one text frame of `pieces`. Nothing is read meanwhile: what a
-    /// client says is small and fits the connection's own buffers, and one that
-    /// takes no bytes for `stall_ms` is cut. Not cancel-safe: a write that is
-    /// given up leaves half a frame, so only the end of the session may do it.
+    /// Writes one text frame that consists of `pieces`. Does not read in the meantime: a
+    /// client's messages are small and fit into the connection's buffers, and a client
+    /// that accepts no bytes for `stall_ms` is disconnected. Not cancel-safe: a cancelled
+    /// write leaves half a frame, so it may be cancelled only if the session ends.
     pub(crate) async fn write(&mut self, pieces: [&[u8]; 3]) -> Result<(), SocketError> {
-        // What the library has not written yet (a pong) must not end up in the
-        // middle of this frame.
+        // Otherwise bytes that the library has not written yet, such as a pong, could end
+        // up in the middle of this frame.
         self.flush().await?;
         let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
         let (header, header_bytes) = text_header(bytes);
@@ -135,14 +135,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
         Ok(())
     }
 
-    /// Has everything written leave this process.
+    /// Writes out everything that the library has buffered.
     pub(crate) async fn flush(&mut self) -> Result<(), SocketError> {
         Ok(timeout(self.stall, self.ws.flush()).await.map_err(|_| SocketError::Cut)??)
     }
 
-    /// Says goodbye and waits at most `patience` for the other side to do so.
+    /// Sends a close frame, and waits at most `patience` for that of the client.
     pub(crate) async fn close(&mut self, code: u16, why: &str, patience: Duration) {
-        // A close frame holds 125 bytes, the code included.
+        // A close frame has room for 125 bytes, including the code.
         let why = &why[..why.floor_char_boundary(120)];
         let frame = CloseFrame { code: code.into(), reason: why.into() };
         let goodbye = async {
@@ -151,11 +151,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
             }
             let _ = self.ws.get_mut().shutdown().await;
         };
-        // The session ends either way.
+        // The session ends in any case.
         let _ = timeout(patience, goodbye).await;
     }
 
-    /// Answers the other side's close and waits at most `patience`.
+    /// Answers the client's close frame. Takes at most `patience`.
     pub(crate) async fn closed(&mut self, patience: Duration) {
         let goodbye = async {
             let _ = self.ws.flush().await;
@@ -165,8 +165,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
     }
 }
 
-/// The header of a whole, unmasked text frame (RFC 6455, section 5.2), and how
-/// many bytes of it count.
+/// The header of an unfragmented, unmasked text frame (RFC 6455, section 5.2), and its
+/// size in bytes.
 fn text_header(bytes: usize) -> ([u8; 10], usize) {
     const WHOLE_TEXT: u8 = 0x81;
     let mut header = [0; 10];

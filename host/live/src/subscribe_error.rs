@@ -1,18 +1,19 @@
-//! Why a subscription does not start, and how the store's errors become such a reason.
+//! Why a subscription cannot start, and the conversion of the store's errors.
 
 use lantern_core::{StoreError, ViewError};
 
 use crate::encode::RowTooLarge;
 
-/// Why a subscription does not start.
+/// Why a subscription cannot start.
 pub(crate) enum SubscribeError {
     /// There is no such public table.
     NoTable,
-    /// The projection serves nothing yet.
+    /// The projection has no active version.
     NotActive(String),
-    /// The request asks for what this server cannot do.
+    /// The server does not support a part of the request.
     NotSupported(String),
-    /// A row fits no frame, or there are too many: a sentence for people.
+    /// A row does not fit into a frame, or there are too many rows. The text is for
+    /// people.
     Unsendable(String),
     /// The store failed.
     Failed(String),

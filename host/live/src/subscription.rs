@@ -1,5 +1,5 @@
-//! One subscription: what it sends next. A state machine without I/O of its
-//! own; the session asks it for frames whenever it could write one.
+//! One subscription: decides what it sends next. It is a state machine without I/O. The
+//! session asks it for a frame whenever it can write one.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -31,12 +31,12 @@ use crate::snapshot_reader;
 use crate::subscribe_error::SubscribeError;
 use crate::topic::NextAction;
 
-/// See the module.
+/// The state of a subscription.
 pub(crate) struct Subscription {
     pub(crate) id: u64,
     ch: u64,
     listener: TopicListener,
-    /// The hash of its query in tokens.
+    /// The hash of its query, for tokens.
     query_hash: u64,
     table: TableId,
     mode: Mode,
@@ -45,11 +45,11 @@ pub(crate) struct Subscription {
     phase: Phase,
     outgoing: Outgoing,
     schedule: Schedule,
-    /// Why it starts again, if the client does not know yet.
+    /// Why it starts again; `None` if the client knows it already.
     reset_reason: Option<ResetReason>,
 }
 
-/// What the client shows: the commit, and where each shard is.
+/// The state that the client shows: epoch, commit and checkpoint.
 struct ShownState {
     /// Empty before the first snapshot.
     epoch: Arc<str>,
@@ -57,16 +57,17 @@ struct ShownState {
     at: Arc<Checkpoint>,
 }
 
-/// What is ready to be sent.
+/// Frames that are ready to be sent.
 #[derive(Default)]
 struct Outgoing {
-    /// Sent before anything else: `ok`, `reset`.
+    /// Messages that are sent before anything else: `ok`, `reset`.
     control: VecDeque<String>,
-    /// Deltas to be sent; the first may be sent in part.
+    /// Deltas to be sent. Some parts of the first one may have been sent already.
     ready: VecDeque<ReadyDelta>,
-    /// The next part of the snapshot or of the first delta.
+    /// The index of the next part of the snapshot or of the first delta.
     part: usize,
-    /// Since when the client has been getting a snapshot or a delta in parts.
+    /// When the client began to receive the current snapshot or deltas; `None` if it
+    /// receives none.
     busy_since: Option<Instant>,
 }
 
@@ -82,26 +83,26 @@ enum Phase {
     Live,
 }
 
-/// What a subscription does next.
+/// What the session must do for a subscription.
 pub(crate) enum SubscriptionAction {
     /// Nothing for now.
     Idle,
     Frame(Frame),
-    /// It is over; this is sent last.
+    /// The subscription has ended. This message is sent last.
     Over(String),
 }
 
-/// What a subscription may use of its session.
+/// The parts of the session that a subscription uses.
 pub(crate) struct SessionContext<'a> {
     pub(crate) resources: &'a Arc<Resources>,
     pub(crate) feeds: &'a ProjectionFeeds,
     pub(crate) signal: &'a Arc<SessionSignal>,
     pub(crate) now: Instant,
-    /// Whether one more data frame may be sent unacknowledged.
+    /// Whether the window has room for another data frame.
     pub(crate) window_open: bool,
 }
 
-/// A `sub` message after its checks.
+/// A `sub` message that was checked.
 pub(crate) struct ParsedSub {
     pub(crate) id: u64,
     pub(crate) ch: u64,
@@ -109,7 +110,8 @@ pub(crate) struct ParsedSub {
     pub(crate) mode: Mode,
     pub(crate) rate: Duration,
     pub(crate) resume: Option<String>,
-    /// What an earlier subscription of the session to the same query showed.
+    /// The epoch and commit that an earlier subscription of this session to the same
+    /// query showed.
     pub(crate) shown: Option<(Arc<str>, u64)>,
 }
 
@@ -118,7 +120,7 @@ impl Subscription {
     pub(crate) fn open(context: &SessionContext<'_>, parsed: ParsedSub) -> Self {
         let ParsedSub { id, ch, query, mode, rate, resume, shown } = parsed;
         let feed = advance::feed_of(context.resources, context.feeds, query.projection());
-        // Registered before any row is read: no commit in between is missed.
+        // Registered before any row is read, so that no commit is missed.
         let listener = feed.listen(&query, context.signal);
         let resume = resume.map_or(Resume::No { shown }, Resume::Token);
         metrics::gauge!("lantern_feed_subscriptions").increment(1.0);
@@ -140,7 +142,7 @@ impl Subscription {
         }
     }
 
-    /// What it selects.
+    /// The query that it selects.
     pub(crate) fn query(&self) -> &Query {
         &self.listener.topic.query
     }
@@ -157,20 +159,20 @@ impl Subscription {
         (self.listener.feed.clone(), self.shown.commit)
     }
 
-    /// Another table of `feed` was brought to `commit`: if it is this
-    /// subscription's feed, it follows.
+    /// Called when another subscription of the session has reached `commit` of `feed`.
+    /// Makes a tick due if this subscription has the same feed and shows an older commit.
     pub(crate) fn follow(&mut self, feed: &Arc<ProjectionFeed>, commit: u64) {
         if Arc::ptr_eq(&self.listener.feed, feed) && self.shown.commit < commit {
             self.schedule.tick_now = true;
         }
     }
 
-    /// Whether a new commit could make it send something.
+    /// Whether the subscription could send something after a new commit.
     pub(crate) fn waits_for_changes(&self, now: Instant) -> bool {
         matches!(self.phase, Phase::Live) && self.schedule.may_change(now)
     }
 
-    /// When it must be looked at again though nothing happened.
+    /// When the subscription must be asked again even if no event occurs.
     pub(crate) fn due(&self, context: &SessionContext<'_>) -> Option<Instant> {
         let config = &context.resources.config;
         let give_up = self.outgoing.busy_since.map(|since| since + ms(config.snapshot_ms_max));
@@ -179,10 +181,10 @@ impl Subscription {
         give_up.into_iter().chain(live).min()
     }
 
-    /// What to send next.
+    /// Decides what to send next.
     ///
     /// # Errors
-    /// [`SessionStop`] where the whole session must end.
+    /// [`SessionStop`] if the whole session must end.
     pub(crate) fn next(
         &mut self,
         context: &SessionContext<'_>,
@@ -204,8 +206,8 @@ impl Subscription {
         }
     }
 
-    /// Takes in what happened: the store's answer, another epoch. Returns
-    /// the last frame if it has ended.
+    /// Processes the result of a read, or a change of the epoch. Returns the last message
+    /// if the subscription has ended.
     fn take_in(&mut self, context: &SessionContext<'_>) -> Result<Option<String>, SessionStop> {
         if let Phase::Opening { opened, first } = &mut self.phase {
             let first = *first;
@@ -231,7 +233,7 @@ impl Subscription {
             None => Ok(None),
             Some(SubscriptionEnd::Gone) => Ok(Some(self.end("the projection was deleted"))),
             Some(SubscriptionEnd::Reset(why)) => {
-                // Sent when the new table is known, with its fields.
+                // The `reset` is sent when the new table and its fields are known.
                 self.reset_reason = Some(why);
                 self.reopen(context, Resume::No { shown: self.shown() });
                 Ok(None)
@@ -261,7 +263,7 @@ impl Subscription {
                 self.outgoing.busy_since = (!ready.is_empty()).then_some(context.now);
                 self.outgoing.ready = ready.into();
                 self.phase = Phase::Live;
-                // Tells the client at once that it is up to date.
+                // Sends a tick at once, so that the client knows that it is up to date.
                 self.schedule.send_at_once(context.now);
             }
             StartKind::Snapshot { why, rows } => {
@@ -300,7 +302,7 @@ impl Subscription {
         Ok(self.end(&msg))
     }
 
-    /// The last word of a subscription.
+    /// The last message of a subscription.
     pub(crate) fn end(&self, why: &str) -> String {
         ServerMessage::End(Ended { id: self.id, why: why.to_owned() }).text()
     }
@@ -319,8 +321,8 @@ impl Subscription {
         self.phase = Phase::Opening { opened, first: false };
     }
 
-    /// A snapshot or a delta in parts must not take for ever: it holds memory
-    /// or a read transaction.
+    /// Fails if the client takes too long to receive a snapshot or deltas: meanwhile they
+    /// hold memory or a read transaction.
     fn check_patience(&self, context: &SessionContext<'_>) -> Result<(), SessionStop> {
         let patience = ms(context.resources.config.snapshot_ms_max);
         match self.outgoing.busy_since {
@@ -426,7 +428,8 @@ impl Subscription {
         }
         let commits_max = match self.mode {
             Mode::State => usize::MAX,
-            // Kept until sent, so no more than may be unacknowledged.
+            // These deltas are kept until they are sent, so limit them to the size of the
+            // window.
             Mode::Changes => context.resources.config.window.max(1) as usize,
         };
         let TopicListener { feed, topic, .. } = &self.listener;
@@ -435,7 +438,7 @@ impl Subscription {
         topic.next_action(context.resources, shown, range, (self.table, self.mode))
     }
 
-    /// The next frame of the first delta or tick that is ready.
+    /// The next frame of the first delta or tick in `ready`.
     fn ready_part(&mut self, context: &SessionContext<'_>) -> Frame {
         let Outgoing { ready, part, .. } = &mut self.outgoing;
         let first = ready.front().expect("something is ready");
@@ -455,7 +458,7 @@ impl Subscription {
         Frame::delta(self.ch, commits, body, Some((self.frame_state(), merged)))
     }
 
-    /// The first of what is ready has been handed out whole.
+    /// Notes that the first delta or tick in `ready` was returned completely.
     fn arrive(&mut self, context: &SessionContext<'_>) {
         let ready = self.outgoing.ready.pop_front().expect("something is ready");
         (self.shown.commit, self.shown.at) = (ready.to, ready.at);
@@ -477,7 +480,7 @@ impl Drop for Subscription {
     }
 }
 
-/// Starts to read what a subscription needs.
+/// Starts the read that a subscription needs.
 fn read(
     context: &SessionContext<'_>,
     TopicListener { feed, topic, .. }: &TopicListener,

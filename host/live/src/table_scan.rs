@@ -9,10 +9,10 @@ use crate::advance::OpenView;
 use crate::encode::SnapshotParts;
 use crate::subscribe_error::SubscribeError;
 
-/// Rows read from a table at a time.
+/// The number of rows read from a table at a time.
 const SCAN_ROWS: usize = 256;
 
-/// Cuts a table into encoded parts.
+/// Reads a table and cuts it into encoded parts.
 pub(crate) struct TableScan<'a> {
     view: &'a View,
     table: TableId,
@@ -39,7 +39,8 @@ impl<'a> TableScan<'a> {
         }
     }
 
-    /// As many parts as may be shared, and whether that is all.
+    /// The first parts, until the table ends or is too large to be shared. Also returns
+    /// whether they are the whole table.
     pub(crate) fn first_parts(
         &mut self,
         config: &LiveConfig,
@@ -81,7 +82,7 @@ impl<'a> TableScan<'a> {
             let rows = self.view.scan(self.table, &self.range, SCAN_ROWS, false)?;
             self.ended = rows.len() < SCAN_ROWS;
             if let Some(last) = rows.last() {
-                // The least key after the last one.
+                // The smallest key after the last one.
                 self.range.start = [last.key.as_bytes(), &[0]].concat();
             }
             self.rows = rows.into_iter();

@@ -1,15 +1,15 @@
-//! The resume token: where a subscription was, opaque to clients. It grants
-//! nothing: a client with a token is checked like any other.
+//! The resume token: the point that a subscription had reached, opaque to clients. It
+//! grants no access: a client with a token is checked like any other client.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lantern_core::Checkpoint;
 use serde::{Deserialize, Serialize};
 
-/// Bumped when the token's content changes; others are not taken.
+/// The format of a token's content. Tokens of other formats are refused.
 const FORMAT: u8 = 2;
 
-/// Where a subscription was.
+/// The point that a subscription had reached.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct Token {
     format: u8,
@@ -34,7 +34,7 @@ pub(crate) fn encode(epoch: &str, at: &Checkpoint, query: u64) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The inverse of [`encode`]; `None` if it is no token of this format.
+/// The inverse of [`encode`]; `None` if `token` is not a token of this format.
 pub(crate) fn decode(token: &str) -> Option<Token> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
     postcard::from_bytes(&bytes).ok().filter(|token: &Token| token.format == FORMAT)

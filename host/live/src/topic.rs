@@ -1,8 +1,8 @@
-//! A topic: what the subscribers of one query share. It keeps the query's
-//! snapshot and deltas, encoded once, and wakes its sessions.
+//! A topic: the data that subscribers with equal queries share. It keeps the query's
+//! snapshot and deltas, each encoded once, and the list of sessions to wake.
 //!
-//! A topic lives as long as its subscriptions. Commits are stored once for a
-//! projection ([`crate::projection_feed`]); the topic selects from them.
+//! A topic exists as long as it has subscriptions. Commits are stored once for each
+//! projection ([`crate::projection_feed`]), and the topic selects from them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -19,25 +19,25 @@ use crate::resources::Resources;
 use crate::ring::{RingCommit, RingRange};
 use crate::session_signal::Listeners;
 
-/// See the module.
+/// The data that subscribers with equal queries share.
 pub(crate) struct Topic {
     pub(crate) query: Query,
     pub(crate) listeners: Listeners,
     shared: Mutex<Shared>,
 }
 
-/// What is encoded for all subscribers. All of it is of one epoch.
+/// Data that is encoded for all subscribers. All of it belongs to one epoch.
 #[derive(Default)]
 struct Shared {
     epoch: Option<Arc<str>>,
     snapshot: Option<Arc<Snapshot>>,
-    /// Deltas of single commits, by the commit they lead to, for as long as the
-    /// ring has the commit.
+    /// Encoded deltas of single commits, by the commit to which they lead. A delta is
+    /// kept as long as the ring has its commit.
     commits: BTreeMap<u64, Arc<OnceLock<EncodedChanges>>>,
     merges: VecDeque<MergedDelta>,
 }
 
-/// The changes between two commits.
+/// The encoded changes from one commit to another.
 struct MergedDelta {
     from: u64,
     to: u64,
@@ -54,17 +54,17 @@ pub(crate) struct Snapshot {
 
 /// What a subscriber should do next.
 pub(crate) enum NextAction {
-    /// Nothing happened.
+    /// There is nothing new to send.
     Current,
-    /// The commit moved, its rows did not.
+    /// The commit moved, but no row changed.
     Moved(ReadyDelta),
-    /// There are changes; `more` follow at once.
+    /// There are changes. With `more`, further changes are in the ring already.
     Changes { ready: Vec<ReadyDelta>, more: bool },
-    /// It is further behind than the ring reaches.
+    /// The ring no longer has the subscriber's commit.
     Gone,
-    /// Too much changed: a snapshot is cheaper.
+    /// Too much has changed, so a snapshot is cheaper.
     Overflow,
-    /// A row fits no frame: a sentence for people.
+    /// A row does not fit into a frame. The text is for people.
     Unsendable(String),
 }
 
@@ -77,9 +77,9 @@ impl From<DeltaError> for NextAction {
     }
 }
 
-/// Merged changes kept for other subscribers at the same commit.
+/// The most merged deltas that are kept for other subscribers.
 const MERGES_KEPT: usize = 8;
-/// Merged changes larger than this are not kept for others.
+/// The largest merged delta that is kept, in bytes.
 const MERGE_KEPT_BYTES: usize = 256 << 10;
 
 impl Topic {
@@ -88,7 +88,7 @@ impl Topic {
         Self { query, listeners: Listeners::default(), shared }
     }
 
-    /// Drops everything that is not of `epoch`.
+    /// Begins `epoch`, and drops all data of another epoch.
     pub(crate) fn start_epoch(&self, epoch: Option<Arc<str>>) {
         let mut shared = self.shared.lock();
         if shared.epoch != epoch {
@@ -96,24 +96,25 @@ impl Topic {
         }
     }
 
-    /// The snapshot kept for the next who needs one.
+    /// The snapshot that is kept for the next subscriber that needs one.
     pub(crate) fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.shared.lock().snapshot.clone()
     }
 
-    /// Keeps a snapshot for the next who needs one.
+    /// Keeps a snapshot for the next subscriber that needs one.
     pub(crate) fn keep_snapshot(&self, snapshot: Arc<Snapshot>) {
         self.share(&snapshot.epoch.clone(), |shared| shared.snapshot = Some(snapshot));
     }
 
-    /// Calls `with` if `epoch` is the one that is shared.
+    /// Calls `with` with the shared data if it belongs to `epoch`; otherwise returns
+    /// `None`.
     fn share<T>(&self, epoch: &str, with: impl FnOnce(&mut Shared) -> T) -> Option<T> {
         let mut shared = self.shared.lock();
         (shared.epoch.as_deref() == Some(epoch)).then(|| with(&mut shared))
     }
 
-    /// What a subscriber at commit `from` of `epoch` should be sent if `range` is
-    /// what the ring has after it.
+    /// What a subscriber at commit `from` of `epoch` does next. `range` contains the
+    /// ring's commits after `from`.
     pub(crate) fn next_action(
         &self,
         resources: &Resources,
@@ -153,8 +154,8 @@ impl Topic {
         ready.map_or_else(NextAction::from, |ready| NextAction::Changes { ready, more })
     }
 
-    /// Where the encoded changes of the commit `to` are, or will be. The ring
-    /// begins at commit `oldest`.
+    /// The cell for the encoded changes of the commit `to`, which may be empty. Drops
+    /// those of commits up to `oldest`, where the ring begins.
     fn encoded(&self, epoch: &str, to: u64, oldest: u64) -> Arc<OnceLock<EncodedChanges>> {
         let encoded = self.share(epoch, |shared| {
             while shared.commits.first_key_value().is_some_and(|(to, _)| *to <= oldest) {
@@ -165,8 +166,8 @@ impl Topic {
         encoded.unwrap_or_default()
     }
 
-    /// The changes of several commits, encoded once for all subscribers between
-    /// the same two commits.
+    /// The merged changes of several commits, encoded once for all subscribers that need
+    /// the changes between the same two commits.
     fn merged_parts(
         &self,
         encoder: &DeltaEncoder<'_>,
@@ -228,7 +229,7 @@ mod tests {
         Topic::new(Query::parse("shop/a").unwrap(), Some(epoch.into()))
     }
 
-    /// What a ring has after commit 0 that has a commit for each of `keys`.
+    /// A range after commit 0, with one commit for each of `keys`.
     fn range(keys: &[&str]) -> RingRange {
         let at = Arc::new(Checkpoint::default());
         let commits = (1..).zip(keys).map(|(to, key)| {
@@ -263,7 +264,7 @@ mod tests {
         let topic = topic("1");
         topic.start_epoch(Some("2".into()));
         for keys in [[&["old"][..], &["new"]], [&["old", "old2"], &["new", "new2"]]] {
-            // A session that has not seen the activation yet.
+            // The request of a session that has not noticed the activation yet.
             assert!(parts(&topic, "1", keys[0]).starts_with(b"\"up\":{\"old\""));
             let current = parts(&topic, "2", keys[1]);
             assert!(current.starts_with(b"\"up\":{\"new\""), "{current:?}");

@@ -23,7 +23,7 @@ fn quiet() -> LiveConfig {
     LiveConfig { heartbeat_ms: 60_000, tick_ms: 60_000, ..LiveConfig::default() }
 }
 
-/// A subscription's `ok`, and the snapshot or what else follows.
+/// Subscribes. Returns the answer and the message after it, such as the snapshot.
 async fn sub(wire: &mut Wire, message: Value) -> (Value, Value) {
     wire.say(message).await;
     let ok = wire.hear().await;
@@ -343,12 +343,12 @@ async fn a_token_resumes_in_memory_and_after_a_restart_without_a_repeat() {
             let message = json!({"t":"sub","id":1,"table":"shop/a","resume":token(&snap)});
             wire.say(message).await;
             assert_eq!(wire.hear().await["resumed"], true, "{partitions} {restart}");
-            // With several partitions merged rows may still be pending.
+            // With several partitions the merged rows may not be in the ring yet.
             let delta = wire.hear_a("delta").await;
             assert_eq!((&delta["from"], &delta["to"]), (&json!(0), &json!(2)), "{delta}");
             assert_eq!(delta["up"], json!({"j":{"k":"j","n":2}}));
             assert_eq!(delta["del"], json!(["k"]));
-            // If nothing is missing, a tick follows at once.
+            // If there are no changes, a tick follows at once.
             let message = json!({"t":"sub","id":2,"table":"shop/a","resume":token(&delta)});
             wire.say(message).await;
             let (ok, tick) = (wire.hear_a("ok").await, wire.hear_a("tick").await);
@@ -401,7 +401,8 @@ async fn no_more_than_the_window_is_under_way_and_the_rest_is_merged() {
             assert_eq!(wire.hear().await["to"], 1);
         }
     }
-    // Answered in order, so nothing but the `err` came while the window was shut.
+    // Messages are answered in order. So the server sent nothing except this `err` while
+    // the window was full.
     wire.say(json!({"t":"sub","id":2,"table":"none/a"})).await;
     assert_eq!(wire.hear().await["t"], "err");
     wire.say(json!({"t":"ack","n":1})).await;
@@ -482,7 +483,7 @@ async fn mode_changes_hands_out_every_commit_also_after_a_resume() {
             assert_eq!(wire.hear().await["resumed"], true);
         }
     }
-    // The last commit touched another table: a tick tells its position.
+    // The last commit changed another table, so a tick announces it.
     assert_eq!(wire.hear_a("tick").await["to"], 6);
 }
 
@@ -508,7 +509,7 @@ async fn a_reader_that_fell_behind_continues_from_the_commit_that_it_has() {
     let hub = world.serve(LiveConfig { ring_commits_max: 1, window: 1, ..quiet() });
     let mut wire = Wire::subscribed(&hub, "shop/a").await;
     assert_eq!(wire.hear().await["commit"], 0);
-    // The change log does not contain the first two commits, since they change no row.
+    // The change log does not contain the first two commits, because they change no row.
     let no_writes = &[][..];
     for writes in [no_writes, no_writes, &[(0, "k", Some(1))], &[(0, "k", Some(2))]] {
         world.commit(0, writes);
@@ -641,14 +642,14 @@ async fn a_client_that_goes_takes_its_session_and_topic_along() {
     drop(wire.ws);
     assert_eq!(wire.session.await.unwrap(), lantern_live::SessionEnd::Cut);
     assert_eq!(hub.sessions(), 0);
-    // The tasks a topic and a session spawned release the hub as well.
+    // Tasks of the feed and of the session also hold the hub, and must release it.
     *world.hub.lock() = None;
     while Arc::strong_count(&hub) > 1 {
         tokio::task::yield_now().await;
     }
 }
 
-/// One commit of `rows` rows of about 100 bytes.
+/// Makes one commit with `rows` rows of about 100 bytes.
 fn fill(world: &World, rows: usize) {
     let keys: Vec<String> = (0..rows).map(|i| format!("{i:040}")).collect();
     let writes: Vec<_> = keys.iter().map(|key| (0, key.as_str(), Some(7))).collect();
@@ -660,7 +661,7 @@ async fn who_subscribes_anew_is_not_led_back() {
     let world = World::new(1);
     let hub = world.serve(quiet());
     world.commit(0, &[(0, "k", Some(1))]);
-    // Has a snapshot made that is kept for others.
+    // This creates a snapshot that the topic keeps for other subscribers.
     let mut other = Wire::open(&hub).await;
     let (_, snap) = sub(&mut other, json!({"t":"sub","id":1,"table":"shop/a"})).await;
     assert_eq!(snap["commit"], 1);
@@ -708,7 +709,7 @@ async fn a_client_whose_connection_takes_no_byte_is_cut() {
     let keys: Vec<String> = (0..200).map(|n| format!("key-{n}")).collect();
     let writes: Vec<_> = keys.iter().map(|key| (0, key.as_str(), Some(1))).collect();
     world.commit(0, &writes);
-    // A pipe that a snapshot does not fit into, without a reader.
+    // The client reads nothing, and a snapshot does not fit into this pipe.
     let mut wire = Wire::silent(&hub, 1_024).await;
     wire.say(json!({"t":"hello"})).await;
     wire.say(json!({"t":"sub","id":1,"table":"shop/a"})).await;

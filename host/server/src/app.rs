@@ -35,7 +35,7 @@ pub(crate) struct App {
 /// The state that handlers get.
 pub(crate) type Shared = Arc<App>;
 
-/// What wakes requests that wait.
+/// Signals that wake waiting requests.
 pub(crate) struct Signals {
     /// Changes with every append.
     pub(crate) appended: watch::Receiver<()>,
@@ -64,7 +64,7 @@ impl Permits {
     }
 }
 
-/// What readiness depends on, besides log and engine themselves.
+/// The checks of readiness, in addition to those of log and engine.
 pub(crate) struct Health {
     /// Whether the log accepts events.
     pub(crate) appends: AppendHealth,
@@ -72,7 +72,7 @@ pub(crate) struct Health {
     pub(crate) disk: DiskProbe,
 }
 
-/// What still runs, and whether it has to end.
+/// Running tasks, and the signal that ends them.
 #[derive(Default)]
 pub(crate) struct Tasks {
     /// Sessions of the feed.

@@ -19,7 +19,7 @@ impl AppendHealth {
         let mut fault = self.0.lock();
         match appended {
             Ok(_) => *fault = None,
-            // The event is the cause, and the log accepts others.
+            // The event is the cause. The log accepts other events.
             Err(LogError::Rejected { .. }) => {}
             Err(error) => *fault = Some((Instant::now(), error.to_string())),
         }

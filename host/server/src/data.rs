@@ -32,7 +32,7 @@ impl DataDir {
             Ok(()) => (),
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
-                // Without the number the message is still complete.
+                // If the process id cannot be read, the message leaves it out.
                 let _ = file.read_to_string(&mut text);
                 return Err(StartError::InUse { path: root, pid: text.trim().parse().ok() });
             }

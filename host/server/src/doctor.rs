@@ -98,7 +98,7 @@ pub fn examine(
     Ok(Report { folder: doctor.root, findings: doctor.findings })
 }
 
-/// What can be rebuilt from the log.
+/// The log's part of the result: whether states can be rebuilt from it.
 #[derive(Default)]
 struct Log {
     /// Each partition's bounds, if known.
@@ -302,7 +302,7 @@ impl Doctor {
         (!damaged.findings.is_empty()).then_some(damaged)
     }
 
-    /// The state contains events that the log does not have.
+    /// The damage to report if the state contains events that the log does not have.
     fn ahead(&self, partition: usize, state: &StateChecked) -> Option<String> {
         let bounds = self.log.bounds.get(partition).copied().flatten()?;
         (state.next > bounds.end).then(|| {

@@ -8,7 +8,7 @@ use crate::api::{events, tables};
 use crate::config::HttpConfig;
 use crate::problem::Problem;
 
-/// What a query of a table requests, as text.
+/// Describes, as text, what a query of a table requests.
 ///
 /// # Errors
 /// The problem that the request would get.
@@ -16,7 +16,7 @@ pub fn table_query(query: &str) -> Result<String, Problem> {
     tables::explain(&uri(query)?, &HttpConfig::default())
 }
 
-/// What a query of the log requests, as text.
+/// Describes, as text, what a query of the log requests.
 ///
 /// # Errors
 /// The problem that the request would get.

@@ -1,4 +1,4 @@
-//! What the configured log does besides reading and appending.
+//! The services of the configured log, in addition to reading and appending.
 
 use std::sync::Arc;
 

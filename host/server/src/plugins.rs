@@ -89,7 +89,7 @@ impl Plugins {
     /// # Errors
     /// [`StoreError`] if they cannot be listed or removed.
     pub(crate) fn sweep(&self, engine: &Engine) -> Result<(), StoreError> {
-        // Waiting here would make all later uploads wait behind it.
+        // If this waited for the lock, all later uploads would wait behind it.
         let Some(_changing) = self.changing.try_write() else { return Ok(()) };
         let stored = self.files.list()?;
         let projections = engine.status();

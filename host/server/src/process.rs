@@ -91,7 +91,7 @@ mod linux {
 
     #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
     pub(super) fn open_files() -> Option<f64> {
-        // One of them is the folder itself, while it is read.
+        // One entry is the descriptor of this folder, which is open while it is read.
         Some(fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1) as f64)
     }
 

@@ -84,7 +84,8 @@ impl<W: Write> Write for EscapedStderr<W> {
     }
 }
 
-/// The formatter escapes ESC in values, but writes it itself for colours.
+/// Whether `c` is replaced in log lines. ESC is not: the formatter escapes it in values,
+/// and writes it for colours.
 fn hides(c: char) -> bool {
     let control = c.is_control() && !matches!(c, '\n' | '\t' | '\u{1b}');
     let direction = matches!(

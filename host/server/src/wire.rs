@@ -1,8 +1,8 @@
 //! Converts the engine's reports to the wire types of [`lantern_api`]. The engine knows
 //! nothing of them.
 //!
-//! Each function takes its argument apart by name, so a member that is added on one
-//! side only does not compile.
+//! Each function destructures its argument. So a member that is added on one side only is
+//! a compile error.
 
 use lantern_api as api;
 use lantern_engine as engine;

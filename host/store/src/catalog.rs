@@ -1,4 +1,4 @@
-//! The catalogue of projections: one redb file, a JSON record a projection.
+//! The catalogue of projections: a redb file with one JSON record per projection.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,17 +12,17 @@ use crate::error::{StoreFailure, guarded};
 use crate::file::{DatabaseFile, FileKind, OpenFile};
 use crate::read_only_file::check_catalog_on;
 
-/// Records by [`ProjectionRecord::key`].
+/// The records, by [`ProjectionRecord::key`].
 const PROJECTIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("projections");
 
-/// Since format 2 a projection may have a tenant and a version a source.
+/// Since format 2 a projection can have a tenant, and a version can have a source.
 pub(crate) const KIND: FileKind = FileKind { name: "catalog", format: 2, earliest: 2 };
 
-/// The catalogue is read whole and seldom.
+/// Small, because the catalogue is always read completely, and rarely.
 const CACHE_BYTES: usize = 256 << 10;
 
-/// The file `catalog.redb`. Its commits take two phases, so that no order in
-/// which a crash let pages reach the disk makes half a record look whole.
+/// The file `catalog.redb`. Its commits are two-phase. So after a crash an incomplete
+/// record never counts as committed, in whatever order the pages reached the disk.
 #[derive(Debug)]
 pub struct CatalogFile {
     inner: Mutex<CatalogState>,
@@ -31,7 +31,7 @@ pub struct CatalogFile {
 #[derive(Debug)]
 struct CatalogState {
     file: DatabaseFile,
-    /// `None` after the disk failed, until the next use.
+    /// `None` after a disk failure, until the next use.
     db: Option<OpenFile>,
 }
 
@@ -40,26 +40,27 @@ impl CatalogFile {
     ///
     /// # Errors
     /// [`StoreError::InUse`] if another process has it open, and
-    /// [`StoreError::Damaged`] if it is no catalogue or of a later format.
+    /// [`StoreError::Damaged`] if it is not a catalogue or has a later format.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         Self::open_on(Arc::new(SystemDisk), path)
     }
 
-    /// Opens the catalogue on `on`: for tests that take power and disk away.
+    /// Like [`CatalogFile::open`], on the disk `on`: for tests that simulate power loss
+    /// and disk failures.
     ///
     /// # Errors
     /// As [`CatalogFile::open`].
     pub fn open_on(on: Arc<dyn Disk>, path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let mut file = DatabaseFile::new(path.into(), KIND, CACHE_BYTES, on);
         let db = Some(file.open_or_create()?);
-        // Reads compare nothing with checksums, and records are taken for what
-        // they say; the file is small, so all of it is compared once.
+        // redb does not verify checksums when it reads, and nothing else checks the
+        // content of a record. The file is small, so all of it is verified once, here.
         check_catalog_on(&*file.disk, &file.path)?;
         Ok(Self { inner: Mutex::new(CatalogState { file, db }) })
     }
 
-    /// Runs `task` on the open file; after an error of the disk the next call
-    /// opens it again.
+    /// Runs `task` on the open file. After a disk error the next call opens the file
+    /// again.
     fn with<R>(
         &self,
         task: impl FnOnce(&Database) -> Result<R, redb::Error>,
@@ -108,7 +109,7 @@ impl Catalog for CatalogFile {
     }
 }
 
-/// The records by name, as stored.
+/// The records by key, as stored.
 pub(crate) fn stored(db: &Database) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
     let table = match db.begin_read()?.open_table(PROJECTIONS) {
         Ok(table) => table,

@@ -1,4 +1,4 @@
-//! One commit of a shard's file, to be read, and how the next one is written.
+//! Reads one commit of a shard's file, and writes the next commit.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -14,15 +14,15 @@ use crate::runs::{self, BlockBytes, RunError, Runs, definition};
 use crate::state::KIND;
 use crate::table_names::{space_of, table_name};
 
-/// A table that has the rows of this many small ones is stored in runs.
+/// A table is stored in runs once its rows would fill this many small runs.
 const TREE_RUNS: u64 = 8;
 
 /// How commits are written.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CommitOptions {
-    /// Whether the file opens at once after a crash.
+    /// Whether the file can be opened after a crash without a scan of the whole file.
     pub(crate) quick_repair: bool,
-    /// The rows of a small run; 0 for trees only.
+    /// The number of rows in a small run; 0 stores all tables as trees.
     pub(crate) run_rows: u64,
 }
 
@@ -103,7 +103,7 @@ impl CommitReader {
         }
     }
 
-    /// The spaces that hold something.
+    /// The spaces that are not empty.
     pub(crate) fn spaces(&self) -> Result<Vec<Space>, RunError> {
         let mut spaces = Vec::new();
         for (space, rows) in &self.spaces {
@@ -118,7 +118,7 @@ impl CommitReader {
         Ok(spaces)
     }
 
-    /// The table `space`, if it is stored in runs.
+    /// The runs of table `space`; `None` if it is stored as a tree.
     pub(crate) fn runs(&self, space: Space) -> Option<&Runs> {
         match self.spaces.get(&space) {
             Some(RowStorage::Runs(runs)) => Some(runs),
@@ -212,11 +212,11 @@ fn write_rows(
     tree: &mut Table<'_, BlockBytes, BlockBytes>,
     changes: &SpaceWrites,
 ) -> Result<(), redb::Error> {
-    // Rows past the tree's last key need no search each: a cursor appends them.
+    // Keys after the tree's last key need no search: a cursor appends them.
     let last = tree.last()?.map(|(key, _)| key.value().to_vec());
     let (within, after) = match &last {
         Some(last) => changes.split_after(last),
-        // No key is before the empty one, and none is empty.
+        // The empty key precedes all keys, and no row has it.
         None => changes.split_after(&[]),
     };
     for (key, value) in within {

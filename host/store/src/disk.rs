@@ -1,4 +1,4 @@
-//! Where the files are stored: on the machine's disk, or on a test's.
+//! The disk that stores the files: the machine's disk, or a test's disk.
 
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -10,72 +10,72 @@ use std::path::Path;
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
 
-/// A file system with folders, as far as the store needs one. What a call did
-/// is durable after the `sync` of the file or folder concerned, not before.
+/// A file system with folders, with the operations that the store needs. The effect of a
+/// call is durable only after the `sync` of the file or folder concerned.
 pub trait Disk: Debug + Send + Sync {
-    /// Opens the file at `path` for reading and writing. With `uncached`, the
-    /// system's page cache of it is dropped first.
+    /// Opens the file at `path` for reading and writing. With `uncached`, it first drops
+    /// the operating system's cached pages of the file.
     ///
     /// # Errors
-    /// What the system says; [`io::ErrorKind::NotFound`] if there is none.
+    /// The system's error; [`io::ErrorKind::NotFound`] if there is no such file.
     fn open(&self, path: &Path, uncached: bool) -> Result<Box<dyn StorageBackend>, DatabaseError>;
 
-    /// Creates the file at `path`, which must not be there.
+    /// Creates the file at `path`, which must not exist.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn create(&self, path: &Path) -> Result<Box<dyn StorageBackend>, DatabaseError>;
 
-    /// What is at `path`.
+    /// The kind of the file or folder at `path`; `None` if there is none.
     ///
     /// # Errors
-    /// What the system says; that nothing is there is no error.
+    /// The system's error. A missing file or folder is not an error.
     fn find(&self, path: &Path) -> io::Result<Option<PathKind>>;
 
-    /// Gives the file or folder `from` the name `to`, replacing a file there.
+    /// Renames the file or folder `from` to `to`. Replaces a file at `to`.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
-    /// Removes a folder and all in it.
+    /// Removes a folder and everything in it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn remove_tree(&self, path: &Path) -> io::Result<()>;
 
     /// Removes an empty folder.
     ///
     /// # Errors
-    /// What the system says; [`io::ErrorKind::DirectoryNotEmpty`] if it is not empty.
+    /// The system's error; [`io::ErrorKind::DirectoryNotEmpty`] if it is not empty.
     fn remove_folder(&self, path: &Path) -> io::Result<()>;
 
-    /// Creates a folder in one that is there.
+    /// Creates a folder in an existing folder.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
 
     /// The names in a folder.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
 
-    /// Makes the names in a folder durable.
+    /// Makes the creations, renames and removals in a folder durable.
     ///
     /// # Errors
-    /// What the system says.
+    /// The system's error.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
 }
 
-/// What is at a path.
+/// The kind of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathKind {
     /// A folder.
@@ -139,13 +139,13 @@ impl Disk for SystemDisk {
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        // Elsewhere a folder cannot be opened, and renames are durable by themselves.
+        // On other systems a folder cannot be opened, and renames are durable without a
+        // sync.
         if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
     }
 }
 
-/// Creates `dir` and what is missing above it, so that it is still there after
-/// a power failure.
+/// Creates `dir` and its missing parents, and makes them durable.
 pub(crate) fn create_dir_durably(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     if disk.find(dir)? == Some(PathKind::Folder) {
         return Ok(());
@@ -162,7 +162,7 @@ pub(crate) fn create_dir_durably(disk: &dyn Disk, dir: &Path) -> io::Result<()> 
     disk.sync_folder(parent)
 }
 
-/// Makes an error of "it is not there" none.
+/// Converts the error that a file does not exist into success.
 pub(crate) fn unless_missing(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -170,23 +170,23 @@ pub(crate) fn unless_missing(done: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// The bytes a file takes on disk: redb makes its files longer than it has
-/// written.
+/// The bytes that a file takes on disk. They can be fewer than its length, because redb
+/// extends its files before it writes to them.
 #[cfg(unix)]
 fn allocated(meta: &fs::Metadata) -> u64 {
     use std::os::unix::fs::MetadataExt;
     meta.blocks() * 512
 }
 
-/// The bytes a file takes on disk, where the system does not tell: its length.
+/// The length of a file: this system does not report the bytes that it takes on disk.
 #[cfg(not(unix))]
 fn allocated(meta: &fs::Metadata) -> u64 {
     meta.len()
 }
 
-/// Drops what the system keeps of `file` in memory. After a failed sync it may
-/// show pages that never reached the disk and never will; read again from the
-/// disk, redb's checksums tell which commit is the last whole one.
+/// Drops the operating system's cached pages of `file`. After a failed sync they can
+/// contain data that never reached the disk. If the file is read from the disk instead,
+/// redb finds the last complete commit by its checksums.
 fn forget_cached(file: &File) {
     #[cfg(target_os = "linux")]
     if let Err(e) = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed) {
@@ -196,7 +196,7 @@ fn forget_cached(file: &File) {
     let _ = file;
 }
 
-/// An open file of any disk.
+/// An open file on any [`Disk`].
 #[derive(Debug)]
 pub(crate) struct DiskFile(pub(crate) Box<dyn StorageBackend>);
 
@@ -252,7 +252,7 @@ impl StorageBackend for DiskFile {
     }
 }
 
-/// The machine's disk, made to fail on demand.
+/// The machine's disk, with failures that a test switches on and off.
 #[cfg(test)]
 pub(crate) mod faulty {
     use std::sync::Arc;
@@ -260,10 +260,10 @@ pub(crate) mod faulty {
 
     use super::*;
 
-    /// How the disk fails now.
+    /// The operations that fail now.
     #[derive(Debug, Default)]
     pub(crate) struct FaultSwitches {
-        /// Writes fail: there is no room.
+        /// Writes fail because the disk is full.
         pub(crate) full: AtomicBool,
         /// Syncs fail.
         pub(crate) sync_fails: AtomicBool,
@@ -271,7 +271,7 @@ pub(crate) mod faulty {
         pub(crate) read_fails: AtomicBool,
     }
 
-    /// [`SystemDisk`] with [`Switches`].
+    /// [`SystemDisk`] with [`FaultSwitches`].
     #[derive(Clone, Debug, Default)]
     pub(crate) struct FaultyDisk(pub(crate) Arc<FaultSwitches>);
 

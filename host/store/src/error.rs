@@ -1,4 +1,4 @@
-//! What an error of redb or the disk means to the caller.
+//! Converts errors of redb and of the disk to the store's errors.
 
 use std::any::Any;
 use std::io::{self, ErrorKind};
@@ -7,8 +7,8 @@ use std::path::Path;
 
 use lantern_core::StoreError;
 
-/// An error, and whether the file must be closed for it: redb refuses all
-/// further work on a file after an error of the disk.
+/// An error, and whether the file must be closed. redb refuses all further operations on
+/// a file after a disk error.
 #[derive(Debug)]
 pub(crate) struct StoreFailure {
     pub(crate) error: StoreError,
@@ -21,7 +21,7 @@ impl From<StoreFailure> for StoreError {
     }
 }
 
-/// `error` of redb at `path`, in the ports' words.
+/// Converts an error of redb on the file at `path` to a [`StoreError`].
 pub(crate) fn failure(path: &Path, error: impl Into<redb::Error>) -> StoreFailure {
     use redb::Error;
 
@@ -49,8 +49,8 @@ pub(crate) fn failure(path: &Path, error: impl Into<redb::Error>) -> StoreFailur
     StoreFailure { error, fatal }
 }
 
-/// Runs `task` on the file at `path`. redb panics on some damaged files; one
-/// damaged file must not take a thread of the host's along.
+/// Runs `task` on the file at `path`, and catches panics. redb panics on some damaged
+/// files, and that must not end the calling thread.
 pub(crate) fn guarded<R, E>(
     path: &Path,
     task: impl FnOnce() -> Result<R, E>,
@@ -58,7 +58,7 @@ pub(crate) fn guarded<R, E>(
 where
     E: Into<redb::Error>,
 {
-    // Nothing that a panic left half done is used again: the file is closed.
+    // No state that a panic left half changed is used again: the file is closed.
     match catch_unwind(AssertUnwindSafe(task)) {
         Ok(result) => result.map_err(|e| failure(path, e)),
         Err(panic) => {
@@ -68,18 +68,18 @@ where
     }
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it does not say why")
 }
 
-/// An error of the disk at `path`, in the ports' words.
+/// Converts a disk error on the file at `path` to a [`StoreError`].
 pub(crate) fn disk(path: &Path, error: &io::Error) -> StoreError {
     let message = format!("`{}`: {error}", path.display());
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full(message),
-        // What the file should hold is not there, or is something else.
+        // The file is too short, or has other content than it should.
         ErrorKind::UnexpectedEof | ErrorKind::InvalidData => StoreError::Damaged(message),
         _ => StoreError::Io(message),
     }

@@ -1,5 +1,5 @@
-//! Opening redb files: what each file says of itself, durable creation, and
-//! what is done after the disk failed.
+//! Opens and creates redb files: checks their kind and format, creates them durably, and
+//! opens them again after a disk failure.
 
 use std::io;
 use std::ops::{Deref, DerefMut};
@@ -18,21 +18,21 @@ use redb::{
 use crate::disk::{Disk, DiskFile, create_dir_durably, unless_missing};
 use crate::error::{disk, failure, guarded};
 
-/// Every file's table about itself: `kind` and `format`.
+/// The table in every file that states the file's `kind` and `format`.
 const ABOUT: TableDefinition<&str, &str> = TableDefinition::new("lantern");
 
-/// How long a file that could not be opened again is left alone; calls in the
-/// meantime get the same error. It bounds what a dead disk costs.
+/// How long no new attempt is made after a file could not be opened. Calls in this time
+/// get the same error. This limits the cost of a disk that keeps failing.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a file is.
+/// The kind of a file, and the formats of it that this release reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileKind {
-    /// Its name.
+    /// The name of the kind.
     pub(crate) name: &'static str,
-    /// The latest format this release reads, and the one it writes.
+    /// The latest format that this release reads. It also writes this format.
     pub(crate) format: u32,
-    /// The earliest format this release reads.
+    /// The earliest format that this release reads.
     pub(crate) earliest: u32,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct DatabaseFile {
     pub(crate) disk: Arc<dyn Disk>,
     /// Whether the disk failed since the file was last opened.
     failed: bool,
-    /// When it last could not be opened, and why.
+    /// When the last attempt to open it failed, and why; `None` if it succeeded.
     refused: Option<(Instant, StoreError)>,
 }
 
@@ -64,7 +64,7 @@ impl DatabaseFile {
         self.failed = true;
     }
 
-    /// Opens the file, which must be there.
+    /// Opens the file, which must exist.
     pub(crate) fn open(&mut self) -> Result<OpenFile, StoreError> {
         if let Some((when, error)) = &self.refused
             && when.elapsed() < REOPEN_PAUSE
@@ -101,8 +101,8 @@ impl DatabaseFile {
         Ok(db)
     }
 
-    /// Creates the file. It is made aside and renamed, so that a file under
-    /// this name always says what it is.
+    /// Creates the file under a temporary name and renames it. So a file with the final
+    /// name always states its kind and format.
     fn create(&self) -> Result<OpenFile, StoreError> {
         let path = &self.path;
         let aside = path.with_extension("redb.new");
@@ -147,7 +147,7 @@ impl DatabaseFile {
         Ok(written?)
     }
 
-    /// Refuses a file of another kind or of a later format.
+    /// Refuses a file of another kind, or of a format that this release does not read.
     pub(crate) fn check_about(&self, db: &Database) -> Result<(), StoreError> {
         let refuse =
             |why: String| Err(StoreError::Damaged(format!("`{}` {why}", self.path.display())));
@@ -184,13 +184,13 @@ impl DatabaseFile {
     }
 }
 
-/// Has the file say that it is of `format`.
+/// Stores `format` as the file's format.
 pub(crate) fn set_format(txn: &WriteTransaction, format: u32) -> Result<(), redb::Error> {
     txn.open_table(ABOUT)?.insert("format", format.to_string().as_str())?;
     Ok(())
 }
 
-/// `None` where the error says that there is no such file.
+/// Returns `None` if the error means that the file does not exist.
 fn missing<T>(error: DatabaseError) -> Result<Option<T>, DatabaseError> {
     match error {
         DatabaseError::Storage(StorageError::Io(e)) if e.kind() == io::ErrorKind::NotFound => {
@@ -200,8 +200,8 @@ fn missing<T>(error: DatabaseError) -> Result<Option<T>, DatabaseError> {
     }
 }
 
-/// An open database. redb writes when it closes a file, and panics over some
-/// damaged ones; a panic while it is dropped must not reach the caller.
+/// An open database. redb writes when it closes a file, and panics on some damaged files.
+/// Dropping this catches the panic.
 #[derive(Debug)]
 pub(crate) struct OpenFile(Option<Database>);
 
@@ -234,7 +234,7 @@ impl Drop for OpenFile {
     }
 }
 
-/// A database that lives in memory only.
+/// A database that exists only in memory.
 pub(crate) fn in_memory(cache_bytes: usize) -> Result<OpenFile, StoreError> {
     let db = Builder::new().set_cache_size(cache_bytes).create_with_backend(InMemoryBackend::new());
     db.map(OpenFile::from).map_err(|e| failure(Path::new("memory"), e).into())

@@ -1,5 +1,6 @@
-//! What Lantern keeps on disk besides the log, in redb files: the state of
-//! every shard, the catalogue of projections, and the plugins as uploaded.
+//! Stores everything that Lantern keeps on disk except the log: the state of every shard,
+//! the catalogue of projections, and the uploaded plugins. State and catalogue are redb
+//! files.
 //!
 //! What must hold here: a commit is whole, or absent when it fails, and a
 //! durable one is durable when it returns; every file says what it is and of which format, and

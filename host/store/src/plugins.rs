@@ -1,4 +1,4 @@
-//! Plugins as uploaded, each under the SHA-256 of its bytes.
+//! The uploaded plugins, each in a file named by the SHA-256 of its bytes.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -11,25 +11,25 @@ use sha2::{Digest, Sha256};
 use crate::disk::{Disk, SystemDisk, create_dir_durably, unless_missing};
 use crate::error::disk;
 
-/// How a plugin's file ends.
+/// The extension of a plugin's file.
 const EXTENSION: &str = "wasm";
-/// How a file that is being written ends.
+/// The extension of a file that is being written.
 const ASIDE: &str = "new";
 
-/// The folder `plugins`: `<sha256>.wasm` each. One process at a time.
+/// The folder `plugins`, with files `<sha256>.wasm`. Only one process may use it.
 #[derive(Debug)]
 pub struct PluginFiles {
     dir: PathBuf,
-    /// Held while a file is written aside or removed.
+    /// Held while a file is written or removed.
     writing: Mutex<()>,
 }
 
 impl PluginFiles {
-    /// Opens the folder, creates it if it is missing, and removes what
-    /// a crash left half written.
+    /// Opens the folder and creates it if it is missing. Removes files that a crash left
+    /// incomplete.
     ///
     /// # Errors
-    /// [`StoreError`] where it cannot be read or written.
+    /// [`StoreError`] if the folder cannot be read or written.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let files = Self { dir: dir.into(), writing: Mutex::new(()) };
         create_dir_durably(&SystemDisk, &files.dir).map_err(|e| disk(&files.dir, &e))?;
@@ -41,16 +41,16 @@ impl PluginFiles {
         Ok(files)
     }
 
-    /// Stores `bytes` durably and returns their SHA-256 in lower-case
-    /// hexadecimal. Stored already, they are left as they are.
+    /// Stores `bytes` durably and returns their SHA-256 in lower-case hexadecimal. Does
+    /// nothing if they are stored already.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing is stored under the hash then.
+    /// [`StoreError`]; in this case nothing was stored under the hash.
     pub fn put(&self, bytes: &[u8]) -> Result<String, StoreError> {
         let sha256 = hex::encode(Sha256::digest(bytes));
         let path = self.path(&sha256)?;
         let _writing = self.writing.lock();
-        // A damaged file is written again, so that an upload repairs it.
+        // A damaged file is written again, so an upload repairs it.
         if !matches!(self.get(&sha256), Ok(Some(_))) {
             self.write(&path, bytes).map_err(|e| disk(&path, &e))?;
         }
@@ -60,8 +60,8 @@ impl PluginFiles {
     /// The bytes whose SHA-256 is `sha256`; `None` if they are not stored.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] where the file holds other bytes, and
-    /// [`StoreError::Io`] where it cannot be read or `sha256` is no hash.
+    /// [`StoreError::Damaged`] if the file has other bytes, and [`StoreError::Io`] if it
+    /// cannot be read or `sha256` is not a hash.
     pub fn get(&self, sha256: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.path(sha256)?;
         let bytes = match fs::read(&path) {
@@ -81,10 +81,10 @@ impl PluginFiles {
         )))
     }
 
-    /// Removes the bytes whose SHA-256 is `sha256`; none is as good.
+    /// Removes the bytes whose SHA-256 is `sha256`. Does nothing if they are not stored.
     ///
     /// # Errors
-    /// [`StoreError`] where they cannot be removed or `sha256` is no hash.
+    /// [`StoreError`] if they cannot be removed or `sha256` is not a hash.
     pub fn remove(&self, sha256: &str) -> Result<(), StoreError> {
         let path = self.path(sha256)?;
         let _writing = self.writing.lock();
@@ -93,10 +93,10 @@ impl PluginFiles {
         removed.map_err(|e| disk(&path, &e))
     }
 
-    /// The hashes of all that is stored, in order.
+    /// The hashes of all stored plugins, in order.
     ///
     /// # Errors
-    /// [`StoreError`] where the folder cannot be read.
+    /// [`StoreError`] if the folder cannot be read.
     pub fn list(&self) -> Result<Vec<String>, StoreError> {
         let mut hashes: Vec<String> = self
             .paths()?
@@ -116,7 +116,7 @@ impl PluginFiles {
             file.sync_all()
         });
         if let Err(e) = written {
-            // Room is what may be missing, so do not keep what is useless.
+            // The disk may be full, so remove the incomplete file.
             let _ = fs::remove_file(&aside);
             return Err(e);
         }

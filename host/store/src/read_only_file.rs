@@ -1,6 +1,6 @@
-//! Reads redb files without changing a byte of them: what redb writes when it
-//! opens or repairs a file stays in memory. For looking at files that may be
-//! damaged, and are perhaps all that is left.
+//! Reads redb files without changing them. Writes that redb makes when it opens or
+//! repairs a file stay in memory. For checks of files that may be damaged and may be the
+//! only copy.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,18 +24,18 @@ use crate::error::{disk, guarded};
 use crate::file::{DatabaseFile, OpenFile};
 use crate::state;
 
-/// The pages kept of what is written.
+/// The size of a page of the overlay that holds redb's writes.
 const PAGE: usize = 4096;
-/// The memory for pages that are read.
+/// redb's cache, in bytes.
 const CACHE_BYTES: usize = 8 << 20;
-/// Rows read at a time.
+/// The number of rows read at a time.
 const ROWS: usize = 1_000;
 
-/// Opens a redb file to be read; the file itself stays as it is, also where it
-/// was not closed.
+/// Opens a redb file for reading. The file is not changed, even if it was not closed
+/// properly.
 ///
 /// # Errors
-/// What redb says.
+/// The error of redb.
 pub fn open_read_only(path: &Path) -> Result<Database, DatabaseError> {
     let file = File::open(path).map_err(redb::StorageError::Io)?;
     let len = file.metadata().map_err(redb::StorageError::Io)?.len();
@@ -51,14 +51,14 @@ fn read_only(file: FileBytes, len: u64) -> Result<Database, DatabaseError> {
     Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(ReadOnlyBackend { file, pages })
 }
 
-/// Where the bytes of a file that is looked at come from.
+/// The file from which bytes are read.
 #[derive(Debug)]
 enum FileBytes {
     File(File),
     Disk(Box<dyn StorageBackend>),
 }
 
-/// A file below, and what was written over it.
+/// The file, and redb's writes over it.
 #[derive(Debug)]
 struct ReadOnlyBackend {
     file: FileBytes,
@@ -68,7 +68,8 @@ struct ReadOnlyBackend {
 #[derive(Debug)]
 struct PageOverlay {
     len: u64,
-    /// Up to here the file counts; shorter than it where it was cut since.
+    /// The file's bytes before this offset are valid. Less than the file's length if redb
+    /// has truncated the file since it was opened.
     stored: u64,
     written: BTreeMap<u64, Vec<u8>>,
 }
@@ -149,25 +150,24 @@ impl StorageBackend for ReadOnlyBackend {
     }
 }
 
-/// What a sound state says of itself.
+/// The content of an undamaged state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateChecked {
-    /// The shard's position.
+    /// The shard's next offset.
     pub next: Offset,
-    /// Rows, timers and all else it holds.
+    /// The number of rows, timers and all other entries.
     pub rows: u64,
-    /// Events that are parked.
+    /// The number of parked events.
     pub parked: u64,
-    /// Retries and drops of parked events, which are in no other file.
+    /// The number of retries and drops of parked events. No other file contains them.
     pub decisions: u64,
 }
 
-/// Reads the whole state of a shard in the file at `path`, its own record and
-/// parked events decoded, and compares it with its checksums. The file stays as
-/// it is.
+/// Reads the whole state of a shard in the file at `path` and verifies its checksums.
+/// Decodes the shard's own record and its parked events. Does not change the file.
 ///
 /// # Errors
-/// [`StoreError::Damaged`] with the path.
+/// [`StoreError`] with the path; [`StoreError::Damaged`] if the state is damaged.
 pub fn check_state(path: &Path) -> Result<StateChecked, StoreError> {
     let mut db = OpenFile::from(guarded(path, || open_read_only(path))?);
     DatabaseFile::new(path.into(), state::KIND, CACHE_BYTES, Arc::new(SystemDisk))
@@ -209,16 +209,16 @@ fn walk(path: &Path, view: &dyn ReadStore) -> Result<StateChecked, StoreError> {
     Ok(StateChecked { next, rows, parked, decisions })
 }
 
-/// Reads the whole catalogue at `path` and compares it with its checksums. The
-/// file stays as it is.
+/// Reads the whole catalogue at `path` and verifies its checksums. Does not change the
+/// file.
 ///
 /// # Errors
-/// [`StoreError::Damaged`] with the path.
+/// [`StoreError`] with the path; [`StoreError::Damaged`] if the catalogue is damaged.
 pub fn check_catalog(path: &Path) -> Result<Vec<ProjectionRecord>, StoreError> {
     catalog_in(path, guarded(path, || open_read_only(path))?.into())
 }
 
-/// [`check_catalog`] of a file on any disk.
+/// Like [`check_catalog`], for a file on any disk.
 pub(crate) fn check_catalog_on(on: &dyn Disk, path: &Path) -> Result<(), StoreError> {
     let db = guarded(path, || {
         let file = on.open(path, false)?;
@@ -245,7 +245,7 @@ fn sound(path: &Path, db: &mut Database) -> Result<(), StoreError> {
     Err(StoreError::Damaged(format!("`{path}` does not match its checksums")))
 }
 
-/// The last commit of a file that is only read.
+/// The last commit of a file that is opened read-only.
 struct ReadOnlyShard {
     path: PathBuf,
     reader: CommitReader,
@@ -277,10 +277,11 @@ impl ReadStore for ReadOnlyShard {
     }
 }
 
-/// Compares the file of a plugin with the SHA-256 it is named by.
+/// Verifies that a plugin's file has the SHA-256 in its name. Returns its size in bytes.
 ///
 /// # Errors
-/// [`StoreError::Damaged`] with the path if it is gone or has other bytes.
+/// [`StoreError::Damaged`] with the path if the file is missing or has other bytes, and
+/// another [`StoreError`] if it cannot be read.
 pub fn check_plugin(path: &Path, sha256: &str) -> Result<u64, StoreError> {
     let bytes = match std::fs::read(path) {
         Ok(bytes) => bytes,

@@ -1,38 +1,40 @@
-//! Rows in large pieces of memory: millions of them take no allocation each, and
-//! are freed at once.
+//! Stores rows in large blocks of memory, so that millions of rows need no allocation
+//! each and are freed together.
 
 use std::collections::BTreeMap;
 
 /// Rows begin at multiples of this many bytes.
 const UNIT: usize = 8;
-/// Before each row: the length of its key, how many units it has room for (0
-/// for a piece of its own), and the length of its value, little-endian.
+/// The size of a row's header: the length of the key (16 bits), the number of units
+/// reserved for the row (16 bits; 0 if the row has a piece of its own), and the length of
+/// the value (32 bits), little-endian.
 const HEAD: usize = 8;
-/// The first piece of memory; each is twice the one before, up to
-/// [`PIECE_MOST`].
+/// The size of the first piece of memory. Each further piece is twice as large as the one
+/// before, up to [`PIECE_MOST`].
 const PIECE_LEAST: usize = 4 << 10;
-/// A row of a quarter of this has a piece of its own.
+/// The largest shared piece. A row of at least a quarter of this gets a piece of its own.
 const PIECE_MOST: usize = 1 << 20;
-/// An address is the number of the piece, and in the lowest bits, this many, the unit in it.
+/// The number of low bits of an address that hold the unit within the piece. The high
+/// bits hold the number of the piece.
 const UNIT_BITS: u32 = (PIECE_MOST / UNIT).ilog2();
 
-/// Where a row is stored.
+/// The address of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RowAddress(u32);
 
-/// Keys with their values.
+/// Stores keys with their values.
 #[derive(Default)]
 pub(crate) struct RowArena {
     pieces: Vec<Vec<u8>>,
-    /// Which piece is being filled, and how much of it is, in bytes.
+    /// The piece that is being filled, and the number of bytes used in it.
     filled: Option<(usize, usize)>,
     bytes: usize,
-    /// Room of rows that were removed, by its units; of those with pieces of
-    /// their own only the address is left.
+    /// Free space of removed rows, by its size in units. Under 0: addresses of removed
+    /// rows that had a piece of their own, whose memory is already freed.
     free: BTreeMap<u16, Vec<RowAddress>>,
 }
 
-/// The head of a row.
+/// The header of a row.
 struct RowHeader {
     key: u16,
     units: u16,
@@ -61,7 +63,7 @@ impl RowHeader {
 }
 
 impl RowArena {
-    /// The memory it takes.
+    /// The memory that it takes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -80,7 +82,8 @@ impl RowArena {
         &row[start..start + head.value as usize]
     }
 
-    /// Keeps a row; none where its key is too long, or there are too many.
+    /// Stores a row. Returns `None` if the key or the value is too long, or if there are
+    /// too many pieces.
     pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) -> Option<RowAddress> {
         let bytes = HEAD + key.len() + value.len();
         let units = if bytes < PIECE_MOST / 4 { bytes.div_ceil(UNIT) } else { 0 };
@@ -97,7 +100,7 @@ impl RowArena {
         Some(address)
     }
 
-    /// Puts `value` over the value of a row if it fits.
+    /// Replaces the value of a row if the new one fits. Returns whether it does.
     pub(crate) fn replace(&mut self, address: RowAddress, value: &[u8]) -> bool {
         let row = self.row_mut(address);
         let head = RowHeader::read(row);
@@ -111,7 +114,7 @@ impl RowArena {
         fits
     }
 
-    /// Frees a row; its room is for another one.
+    /// Removes a row. Its space is used for later rows.
     pub(crate) fn remove(&mut self, address: RowAddress) {
         let units = RowHeader::read(self.row(address)).units;
         if units == 0 {
@@ -121,7 +124,7 @@ impl RowArena {
         self.free.entry(units).or_default().push(address);
     }
 
-    /// Room for a row of `units` units.
+    /// Reserves space for a row of `units` units.
     fn reserve(&mut self, units: u16) -> Option<RowAddress> {
         if let Some(address) = self.free.get_mut(&units).and_then(Vec::pop) {
             return Some(address);
@@ -139,11 +142,11 @@ impl RowArena {
             }
         };
         self.filled = Some((piece, used + bytes));
-        // `add_piece` has seen to it that this fits.
+        // `add_piece` has checked that the address fits.
         Some(RowAddress(u32::try_from((piece << UNIT_BITS) + used / UNIT).ok()?))
     }
 
-    /// A piece for one row of `bytes` bytes.
+    /// Reserves a piece for a single row of `bytes` bytes.
     fn own_piece(&mut self, bytes: usize) -> Option<RowAddress> {
         match self.free.get_mut(&0).and_then(Vec::pop) {
             Some(address) => {
@@ -155,7 +158,7 @@ impl RowArena {
         }
     }
 
-    /// The beginning of a new piece; `None` if there are too many.
+    /// Adds a piece. Returns its first address; `None` if there are too many pieces.
     fn add_piece(&mut self, bytes: usize) -> Option<RowAddress> {
         let piece = u32::try_from(self.pieces.len()).ok()?.checked_mul(1 << UNIT_BITS)?;
         self.pieces.push(vec![0; bytes]);

@@ -1,9 +1,9 @@
-//! Rows of large tables in memory, found by the hash of their key: a table in
-//! runs may hold a row in any of them.
+//! A cache for rows of tables that are stored in runs. It finds rows by the hash of their
+//! key. Without it a read must search several runs.
 //!
-//! What is kept is what the last commit says. A whole table is kept if there
-//! is room for it, and then an absent key proves that the row is missing; else what was
-//! read or written lately.
+//! The cache contains rows as of the last commit. If there is room, it loads a whole
+//! table; then an absent key proves that the row does not exist. Otherwise it keeps the
+//! rows that were read or written recently.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -20,10 +20,10 @@ use crate::row_arena::{RowAddress, RowArena};
 /// one full scan.
 const READ_BEFORE_ALL: u64 = 32;
 
-/// What rows in memory may take, of all states together.
+/// The memory limit of the row caches of all states together.
 pub(crate) struct RowCacheBudget {
     bytes: usize,
-    /// How many states have rows in memory; each gets as much as the others.
+    /// The number of states that have rows in memory. Each gets an equal share.
     states: AtomicUsize,
 }
 
@@ -37,26 +37,28 @@ impl RowCacheBudget {
     }
 }
 
-/// How many rows are looked up together before they are changed.
+/// The number of rows that are looked up together before they are changed.
 const SET_AT_ONCE: usize = 32;
 
-/// A key and its new value; none if it is deleted.
+/// A key and its new value; `None` if the row is deleted.
 type RowChange<'a> = (&'a [u8], Option<&'a [u8]>);
 
-/// What is known of a row.
+/// What the cache knows about a row.
 pub(crate) enum RowKnowledge {
     Present(Vec<u8>),
-    /// There is none.
+    /// The row does not exist.
     Absent,
-    /// Nothing; what is read now may be kept under this number.
+    /// The cache does not know. A value that is now read from the file can be cached with
+    /// this stamp.
     Unknown(CommitStamp),
 }
 
-/// How many commits there were.
+/// The number of commits so far. A value that was read before a commit has an older
+/// stamp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CommitStamp(u64);
 
-/// The rows in memory of one state.
+/// The row cache of one state.
 pub(crate) struct RowCache {
     budget: Arc<RowCacheBudget>,
     tables: BTreeMap<TableId, CacheEntries>,
@@ -68,22 +70,24 @@ pub(crate) struct RowCache {
 struct CacheEntries {
     index: HashTable<RowLocation>,
     rows: RowArena,
-    /// Whether all rows are here.
+    /// Whether all rows of the table are cached.
     whole: bool,
-    /// How many lookups have failed since it was cleared.
+    /// The number of rows that were read from the file since this was created.
     misses: u64,
-    /// Whether there was no room for all rows, or for one of them.
+    /// Whether the whole table, or one of its rows, did not fit. Then the whole table is
+    /// not loaded again.
     too_large: bool,
 }
 
-/// Where a row is stored.
+/// The address of a row, and the hash of its key.
 #[derive(Clone, Copy)]
 struct RowLocation {
     hash: u32,
     address: RowAddress,
 }
 
-/// The hash table takes a bucket from the low bits and a tag from the high bits.
+/// Spreads a hash over 64 bits: the hash table takes the bucket from the low bits and a
+/// tag from the high bits.
 fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
@@ -93,7 +97,7 @@ impl RowCache {
         Self { budget, tables: BTreeMap::new(), commits: 0, hasher: RandomState::default() }
     }
 
-    /// What is known of the row under `key`.
+    /// What the cache knows about the row under `key`.
     pub(crate) fn get(&self, table: TableId, key: &[u8]) -> RowKnowledge {
         let nothing = RowKnowledge::Unknown(CommitStamp(self.commits));
         let Some(entries) = self.tables.get(&table) else { return nothing };
@@ -105,8 +109,8 @@ impl RowCache {
         }
     }
 
-    /// Finds what is known of those of `keys` that `values` lacks. They are looked
-    /// for side by side: one alone waits for memory three times.
+    /// Sets those of `values` that are not known yet and whose key in `keys` is cached.
+    /// The rows are looked up together, because each lookup waits for memory three times.
     pub(crate) fn get_many(&self, table: TableId, keys: &[&[u8]], values: &mut ReadValues) {
         let Some(entries) = self.tables.get(&table) else { return };
         let sought: Vec<(usize, u32)> = keys
@@ -122,7 +126,7 @@ impl RowCache {
             let key = keys[number];
             let row = match row {
                 Some(row) if entries.rows.key(row) == key => Some(row),
-                // Another one with this hash.
+                // It is another row with the same hash.
                 Some(_) => entries.find(hash, key),
                 None => None,
             };
@@ -132,8 +136,9 @@ impl RowCache {
         }
     }
 
-    /// Keeps what was read of a table that has at most `rows` rows, unless there
-    /// was a commit since `stamp`. Returns whether all of the table should be read.
+    /// Caches a row that was read from the file, unless there was a commit since `stamp`.
+    /// The table has at most `rows_most` rows. Returns whether the whole table should be
+    /// loaded.
     pub(crate) fn read(
         &mut self,
         table: TableId,
@@ -154,7 +159,7 @@ impl RowCache {
         all
     }
 
-    /// For all rows of a table, to be kept by [`RowCache::load`].
+    /// Begins to load all rows of a table. [`RowCache::load`] then caches them.
     pub(crate) fn loading(&self) -> TableLoad {
         TableLoad {
             entries: CacheEntries::default(),
@@ -164,7 +169,7 @@ impl RowCache {
         }
     }
 
-    /// Keeps all rows of a table, unless there was a commit since they were read.
+    /// Caches all rows of a table, unless there was a commit since they were read.
     pub(crate) fn load(&mut self, table: TableId, loaded: TableLoad) {
         let entries = self.entries_of(table);
         if loaded.is_full() || loaded.entries.too_large {
@@ -176,14 +181,15 @@ impl RowCache {
         }
     }
 
-    /// There is a new commit: what was read before is not kept any more.
+    /// Notes a new commit. Rows that were read from the file before it are no longer
+    /// cached.
     pub(crate) fn begin_commit(&mut self) {
         self.commits += 1;
     }
 
-    /// Follows some of the changes of the last commit; says whether there was
-    /// anything to follow. They are looked for side by side, as when they are
-    /// read.
+    /// Applies `changes` of the last commit to the cached rows of `table`. Returns
+    /// `false` if there was nothing to apply. The rows are looked up together, as in
+    /// [`RowCache::get_many`].
     pub(crate) fn committed<'a>(
         &mut self,
         table: TableId,
@@ -209,7 +215,7 @@ impl RowCache {
         self.tables.entry(table).or_default()
     }
 
-    /// Evicts the rows of the largest tables if there are too many.
+    /// Evicts the largest tables until the rest fits into this state's share.
     fn evict(&mut self) {
         let share = self.budget.share();
         while self.tables.values().map(CacheEntries::all_bytes).sum::<usize>() > share {
@@ -241,19 +247,20 @@ impl CacheEntries {
         self.index.find(spread(hash), same).map(|row| row.address)
     }
 
-    /// A row cannot be kept: from now on what is not here may be there.
+    /// Notes that a row could not be cached. After this an absent key no longer proves
+    /// that the row does not exist.
     fn mark_incomplete(&mut self) {
         (self.whole, self.too_large) = (false, true);
     }
 
-    /// A row with this hash, which is nearly always the one that is meant.
+    /// A row with this hash. In nearly all cases it is the row that is searched.
     #[inline]
     fn find_alike(&self, hash: u32) -> Option<RowAddress> {
         self.index.find(spread(hash), |row| row.hash == hash).map(|row| row.address)
     }
 
-    /// Does nothing but to have `rows` at hand: memory is waited for once, and not
-    /// for each.
+    /// Reads `rows` once, so that they are in the processor's cache. The reads overlap,
+    /// so the wait for memory is about that of a single read.
     fn touch(&self, rows: impl Iterator<Item = RowAddress>) {
         std::hint::black_box(rows.map(|row| self.rows.key(row).len()).sum::<usize>());
     }
@@ -291,7 +298,7 @@ impl CacheEntries {
     }
 }
 
-/// All rows of a table, while they are read.
+/// The rows of a table that is being loaded.
 pub(crate) struct TableLoad {
     entries: CacheEntries,
     hasher: RandomState,
@@ -300,7 +307,7 @@ pub(crate) struct TableLoad {
 }
 
 impl TableLoad {
-    /// Adds a row; `false` if there is no room for more.
+    /// Adds a row. Returns `false` if there is no more room.
     pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) -> bool {
         self.entries.set(hash(&self.hasher, key), key, Some(value));
         !self.is_full()
@@ -393,14 +400,14 @@ mod tests {
         (0..4_000_u32).for_each(|n| commit(&mut rows, &n.to_be_bytes(), &[b'y'; 40]));
         assert!(rows.tables.values().all(|entries| entries.all_bytes() <= 64 << 10));
         assert!(matches!(rows.get(TABLE, b"none"), RowKnowledge::Unknown(_)));
-        // It was too large once, so it is not read whole again and again.
+        // The table was too large once, so it is not loaded again.
         let mut reads = (0..1_000_u32).map(|n| {
             let key = n.to_le_bytes();
             let stamp = CommitStamp(rows.commits);
             rows.read(TABLE, &key, Some(b"z"), 1_000, stamp)
         });
         assert!(!reads.any(|all| all));
-        // A second state halves what the first may take.
+        // A second state halves the share of the first.
         let mut other = RowCache::new(budget);
         commit(&mut other, b"a", b"b");
         let stamp = CommitStamp(other.commits);

@@ -1,10 +1,10 @@
-//! The state of one shard: a redb file, opened when used and closed when idle.
+//! The state of one shard: a redb file that is opened when it is used and closed when it
+//! is idle.
 //!
-//! A read never begins a transaction: each commit leaves behind one
-//! [`CommitReader`], a read transaction with its tables opened, that all reads share
-//! until the next. The file can be closed under a shard that is not in use, and
-//! is after an error of the disk, since redb then refuses all further work on
-//! it; the next use opens it again.
+//! A read begins no transaction. Each commit creates one [`CommitReader`], a read
+//! transaction with its tables opened, and all reads use it until the next commit. The
+//! file can be closed while no reader uses it. It is also closed after a disk error,
+//! because redb then refuses all further operations on it. The next use opens it again.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,29 +26,31 @@ use crate::runs::RunError;
 use crate::state::OpenFiles;
 use crate::unsynced::Unsynced;
 
-/// A shard's file and what is open of it.
+/// A shard's file, and its open database.
 pub(crate) struct Shard {
     path: PathBuf,
-    /// `None` for a state in memory.
+    /// `None` if the state is in memory.
     disk: Option<Arc<dyn Disk>>,
     writing: CommitOptions,
-    /// Held by the caller that commits, opens or closes: `open` changes under it alone.
+    /// Held by the thread that commits, opens or closes. `open` changes only under this
+    /// lock.
     writer: Mutex<WriterState>,
     open: RwLock<Option<OpenShard>>,
-    /// Whether it was used since the last look for idle files.
+    /// Whether it was used since the last search for idle files.
     used: AtomicBool,
-    /// Views given out; while there are any, the file is not idle.
+    /// The number of readers and snapshots that use a view. If it is above 0, the file is
+    /// not idle.
     pins: AtomicUsize,
-    /// Handles given out; with the last one the file is closed.
+    /// The number of handles. When the last one is dropped, the file is closed.
     handles: AtomicUsize,
     files: Weak<OpenFiles>,
-    /// `None` where no rows are kept in memory.
+    /// `None` if no rows are cached.
     budget: Option<Arc<RowCacheBudget>>,
 }
 
-/// Where the state is, for the holder of the writer's lock.
+/// The state that the writer's lock protects.
 struct WriterState {
-    /// `None` for a state in memory.
+    /// `None` if the state is in memory.
     file: Option<DatabaseFile>,
     removed: bool,
     unsynced: Unsynced,
@@ -63,7 +65,7 @@ impl WriterState {
 pub(crate) struct OpenShard {
     db: OpenFile,
     view: Arc<CommitReader>,
-    /// As of `view`.
+    /// Cached rows as of `view`; `None` if no rows are cached.
     rows: Option<Mutex<RowCache>>,
 }
 
@@ -116,7 +118,8 @@ impl Shard {
         self.ensure_open(&mut self.writer.lock(), DatabaseFile::open_or_create)
     }
 
-    /// Reads the whole file and compares it with its checksums.
+    /// Reads the whole file and verifies its checksums. Closes the file; the next use
+    /// opens it again.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         let mut writer = self.writer.lock();
         self.ensure_open(&mut writer, DatabaseFile::open)?;
@@ -139,7 +142,7 @@ impl Shard {
         Err(StoreError::Damaged(format!("`{path}` does not match its checksums")))
     }
 
-    /// Closes the file for good: it is about to be deleted.
+    /// Closes the file permanently, before it is deleted.
     pub(crate) fn close_removed(&self) {
         let mut writer = self.writer.lock();
         writer.removed = true;
@@ -147,7 +150,8 @@ impl Shard {
         self.close(&writer);
     }
 
-    /// Closes the file unless it is in use; returns whether it did.
+    /// Closes the file unless it is in use. Returns whether it was open and is now
+    /// closed.
     pub(crate) fn close_unless_busy(&self) -> bool {
         let Some(writer) = self.writer.try_lock() else {
             return false;
@@ -166,7 +170,7 @@ impl Shard {
         was_open
     }
 
-    /// Whether it was used since the last call.
+    /// Whether the shard was used since the last call.
     pub(crate) fn take_used(&self) -> bool {
         self.used.swap(false, Ordering::Relaxed)
     }
@@ -211,8 +215,8 @@ impl Shard {
         }
     }
 
-    /// Closes the file after an error of the disk, unless it was opened again
-    /// since `reader`.
+    /// Closes the file after a disk error. Does nothing if there was a new commit, or if
+    /// the file was opened again, since `reader` was created.
     fn fail(&self, reader: &Arc<CommitReader>, why: &StoreError) {
         let mut writer = self.writer.lock();
         let same = self.open.read().as_ref().is_some_and(|open| Arc::ptr_eq(&open.view, reader));
@@ -222,7 +226,7 @@ impl Shard {
     }
 
     fn close_failed(&self, writer: &mut WriterState, why: &StoreError) {
-        // A state in memory has nothing to be opened again from.
+        // A state in memory has no file that could be opened again.
         if let Some(file) = &mut writer.file {
             tracing::warn!(path = %self.path.display(), error = %why, "closing a file after an error");
             file.note_failure();
@@ -230,13 +234,14 @@ impl Shard {
         }
     }
 
-    /// The last commit's view, counted in `pins`; the caller that takes it counts it
-    /// off again.
+    /// The view of the last commit. Adds 1 to `pins`; the caller must subtract it again,
+    /// as [`FileLease`] and [`Snapshot`] do.
     fn leased(&self) -> Result<Arc<CommitReader>, StoreError> {
         let pinned = || {
             let open = self.open.read();
             let view = open.as_ref().map(|open| Arc::clone(&open.view))?;
-            // Counted under the lock, so that no other thread closes in between.
+            // Counted while `open` is locked, so that no other thread closes the file in
+            // between.
             self.pins.fetch_add(1, Ordering::SeqCst);
             Some(view)
         };
@@ -251,7 +256,7 @@ impl Shard {
         pinned().ok_or_else(not_open)
     }
 
-    /// The row under `key` of the last commit.
+    /// The row under `key` as of the last commit.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let Space::Table(table) = space else {
             return self.read(|view| view.get(space, key));
@@ -270,7 +275,8 @@ impl Shard {
         Ok(value)
     }
 
-    /// Finds the rows of the last commit under those of `keys` that `values` lacks.
+    /// Sets those of `values` that are not known yet to the rows under `keys`, as of the
+    /// last commit.
     fn get_many(
         &self,
         space: Space,
@@ -283,7 +289,7 @@ impl Shard {
         values.complete(keys, |key| self.get(space, key))
     }
 
-    /// Runs `work` on the rows in memory; `None` where none are kept, or the file
+    /// Calls `work` with the row cache. Returns `None` if no rows are cached or the file
     /// is closed.
     fn in_memory_rows<R>(&self, work: impl FnOnce(&mut RowCache) -> R) -> Option<R> {
         if !self.used.load(Ordering::Relaxed) {
@@ -294,8 +300,8 @@ impl Shard {
         Some(work(&mut rows.lock()))
     }
 
-    /// Keeps a row of a table in runs that was read from `view`, and after many
-    /// such all of the table.
+    /// Caches a row that was read from `view`, if its table is stored in runs. After many
+    /// such rows, loads the whole table.
     fn cache_row(
         &self,
         view: &Arc<CommitReader>,
@@ -315,7 +321,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Runs `read` on the last commit's view.
+    /// Calls `read` with the view of the last commit.
     fn read<R>(
         &self,
         read: impl FnOnce(&CommitReader) -> Result<R, RunError>,
@@ -324,7 +330,7 @@ impl Shard {
         self.read_from(&pin.view, read)
     }
 
-    /// Runs `read` on `view`; an error of the disk closes the file.
+    /// Calls `read` with `view`. Closes the file after a disk error.
     fn read_from<R>(
         &self,
         view: &Arc<CommitReader>,
@@ -338,8 +344,8 @@ impl Shard {
         })
     }
 
-    /// Has the rows in memory follow a commit. Until that is done a row may be as
-    /// it was before the commit, for a reader that does not know of the change.
+    /// Applies a commit to the row cache. Until this returns, a read can return a row as
+    /// it was before the commit, unless the reader itself knows the change.
     fn follow(&self, writes: &Writes) {
         for (space, changes) in writes {
             let Space::Table(table) = space else { continue };
@@ -393,7 +399,7 @@ impl Shard {
             Ok((bytes, Ok(view))) => {
                 if let Some(open) = &mut *self.open.write() {
                     open.view = Arc::new(view);
-                    // What was read from an older view is not kept from now on.
+                    // Rows that were read from an older view must not be cached any more.
                     if let Some(rows) = &mut open.rows {
                         rows.get_mut().begin_commit();
                     }
@@ -427,16 +433,17 @@ impl Shard {
     }
 }
 
-/// The rows in memory follow a commit in parts of this many changes: a fold that runs
-/// in parallel waits for one part at most.
+/// The number of changes that are applied to the row cache at a time. A fold that runs in
+/// parallel waits for at most one such part.
 const FOLLOWED_AT_ONCE: usize = 256;
 
-/// The writer's lock makes this impossible.
+/// The error if the file is not open although it was just opened. The writer's lock makes
+/// this impossible.
 fn not_open() -> StoreError {
     StoreError::Io("the file was just opened and is closed again".into())
 }
 
-/// A view that keeps its shard's file from being closed as idle.
+/// A view in use. While it exists, the shard's file is not closed as idle.
 struct FileLease<'a> {
     shard: &'a Shard,
     view: Arc<CommitReader>,
@@ -460,7 +467,7 @@ impl OpenShard {
     }
 }
 
-/// A shard as its user has it. The file is closed with the last one.
+/// A shard, as its users have it. When the last handle is dropped, the file is closed.
 pub(crate) struct ShardHandle(Arc<Shard>);
 
 impl ShardHandle {

@@ -1,4 +1,4 @@
-//! The folder `state`: which file a shard has, and how many of them are open.
+//! The folder `state`: finds the file of a shard, and limits how many files are open.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -21,20 +21,19 @@ use crate::row_cache::RowCacheBudget;
 use crate::shard::{Shard, ShardHandle};
 use crate::temporary::TemporaryShard;
 
-/// Since format 3 a state says when it was born and by which decisions and
-/// incarnations of the log it came about.
+/// Since format 3 a state contains a random number that identifies it, a digest of its
+/// decisions, and the incarnation of the log that it was folded from.
 pub(crate) const KIND: FileKind = FileKind { name: "state", format: 3, earliest: 3 };
 
-/// The least memory for the pages of a file, where less is not configured, in
-/// bytes.
+/// The least cache of a file, in bytes, unless the configured cache is smaller.
 const CACHE_BYTES_LEAST: usize = 8 << 20;
 /// The longest name of a projection or version that becomes a folder, in bytes.
 const NAME_BYTES_MAX: usize = 128;
-/// The most idle files closed in one go.
+/// The most idle files that are closed in one call.
 const CLOSED_AT_ONCE_MAX: usize = 16;
-/// How a folder ends that is being deleted. No name has a dot.
+/// The extension of a folder that is being deleted. No name contains a dot.
 const REMOVED: &str = "removed";
-/// The folder of states for one piece of work. No projection's name has a dot.
+/// The folder of the states of single tasks. No projection's key begins with a dot.
 const TEMPORARY: &str = ".temporary";
 
 /// How shards' files are kept.
@@ -85,38 +84,40 @@ impl Default for StoreConfig {
     }
 }
 
-/// The folder `state`, with `<projection key>/<version>[-r<rebuild>]/<partition>.redb`
-/// in it. A shard opened twice is one file with two handles.
+/// The folder `state`. A shard's file is `<projection
+/// key>/<version>[-r<rebuild>]/<partition>.redb` in it. If a shard is opened twice, both
+/// handles use the same file.
 pub struct StateDir {
     root: PathBuf,
     disk: Arc<dyn Disk>,
     files: Arc<OpenFiles>,
 }
 
-/// The shards known, and which of their files are open.
+/// The known shards, and the number of their files that are open.
 pub(crate) struct OpenFiles {
     config: StoreConfig,
     open: AtomicUsize,
-    /// Never held while a shard is locked or a file opened.
+    /// Never locked while a shard is locked or a file is opened.
     shards: Mutex<BTreeMap<ShardId, Arc<Shard>>>,
     looked: Mutex<Instant>,
-    /// For rows in memory.
+    /// The memory limit of the row caches.
     rows: Arc<RowCacheBudget>,
-    /// Numbers temporary states.
+    /// The number of the next temporary state.
     temporary: AtomicU64,
 }
 
 impl StateDir {
-    /// Opens the folder, creates it if it is missing, and deletes what a
-    /// crash left of removed versions.
+    /// Opens the folder and creates it if it is missing. Deletes the rest of removed
+    /// versions and of temporary states that a crash left.
     ///
     /// # Errors
-    /// [`StoreError`] where it cannot be read or written.
+    /// [`StoreError`] if the folder cannot be read or written.
     pub fn open(path: impl Into<PathBuf>, config: StoreConfig) -> Result<Self, StoreError> {
         Self::open_on(Arc::new(SystemDisk), path, config)
     }
 
-    /// Opens the folder on `on`: for tests that take power and disk away.
+    /// Like [`StateDir::open`], on the disk `on`: for tests that simulate power loss and
+    /// disk failures.
     ///
     /// # Errors
     /// As [`StateDir::open`].
@@ -141,25 +142,25 @@ impl StateDir {
         Ok(Self { root, disk: on, files: Arc::new(files) })
     }
 
-    /// Closes the files of shards that were not used since the last call, at
-    /// most some, and returns how many. Commits do this at times by themselves;
-    /// call it where none may come for long.
+    /// Closes files of shards that were not used since the last call, up to a fixed
+    /// number. Returns how many were closed. Commits do this from time to time; call it
+    /// if there may be no commits for a long time.
     pub fn close_idle(&self) -> usize {
         self.files.close_idle()
     }
 
-    /// Reads the whole file of `shard` and compares it with its checksums, which
-    /// reads of single rows do not. Other callers wait for the shard until it has ended.
+    /// Reads the whole file of `shard` and verifies its checksums, which reads of single
+    /// rows do not do. Other users of the shard wait until the check has ended.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] with the file's path if it does not match, and
-    /// [`StoreError::Io`] while it is read or has a snapshot.
+    /// [`StoreError::Damaged`] with the file's path if the checksums do not match, and
+    /// [`StoreError::Io`] while the shard is being read or has a snapshot.
     pub fn check(&self, shard: &ShardId) -> Result<(), StoreError> {
         let handle = self.handle(shard)?;
         handle.shard().check()
     }
 
-    /// How many shards' files are open.
+    /// The number of shards' files that are open.
     #[must_use]
     pub fn open_files(&self) -> usize {
         self.files.open.load(Ordering::SeqCst)
@@ -193,7 +194,8 @@ impl StateDir {
     ) -> Result<PathBuf, StoreError> {
         check_key(projection)?;
         check_name("version", &version.0)?;
-        // `v-r1` must not be both a version and the first rebuild of `v`.
+        // Otherwise the version `v-r1` and the first rebuild of `v` would have the same
+        // folder.
         let suffix = version.0.rsplit_once("-r").map(|(_, digits)| digits);
         if suffix.is_some_and(|s| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit())) {
             return Err(StoreError::Io(format!(
@@ -214,7 +216,7 @@ impl StateStores for StateDir {
     }
 
     fn scratch(&self) -> Result<Arc<dyn ShardStore>, StoreError> {
-        // Pages in memory need no cache.
+        // The pages are in memory already, so a large cache is useless.
         Ok(Arc::new(ShardHandle::new(Arc::new(Shard::in_memory(CACHE_BYTES_LEAST)?))))
     }
 
@@ -250,7 +252,7 @@ impl StateStores for StateDir {
 }
 
 impl OpenFiles {
-    /// The memory for the pages of a file that is opened now.
+    /// The cache size of a file that is opened now, in bytes.
     pub(crate) fn cache_bytes(&self) -> usize {
         let part = self.config.cache_total_bytes / (self.open.load(Ordering::SeqCst) + 1);
         part.max(CACHE_BYTES_LEAST).min(self.config.cache_bytes)
@@ -264,8 +266,8 @@ impl OpenFiles {
         self.open.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Closes a file where one more would be too many: one that was not used
-    /// lately, or else any at rest.
+    /// If the limit of open files is reached, closes one: a file that was not used
+    /// recently, or otherwise any file that is not in use.
     pub(crate) fn make_room(&self) {
         if self.open.load(Ordering::SeqCst) < self.config.open_files_max {
             return;
@@ -278,7 +280,8 @@ impl OpenFiles {
         }
     }
 
-    /// [`OpenFiles::close_idle`], where the configured time has passed.
+    /// Calls [`OpenFiles::close_idle`] if the configured time has passed since the last
+    /// call.
     pub(crate) fn close_idle_at_times(&self) {
         let Some(mut looked) = self.looked.try_lock() else {
             return;
@@ -300,14 +303,14 @@ impl OpenFiles {
     }
 }
 
-/// Refuses keys of projections that [`lantern_core::projection_key`] does not make.
+/// Refuses keys that [`lantern_core::projection_key`] cannot return.
 fn check_key(key: &str) -> Result<(), StoreError> {
     let (name, tenant) = key.split_once('.').unwrap_or((key, "x"));
     let tenant = tenant.strip_prefix('.').unwrap_or(tenant);
     check_name("projection", name).and_then(|()| check_name("tenant", tenant))
 }
 
-/// Refuses what could lead out of the folder.
+/// Refuses names that could lead out of the folder.
 fn check_name(what: &str, name: &str) -> Result<(), StoreError> {
     let fits = (1..=NAME_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
@@ -320,11 +323,11 @@ fn check_name(what: &str, name: &str) -> Result<(), StoreError> {
     )))
 }
 
-/// Deletes a build's folder, and its projection's where that was the last one.
+/// Deletes the folder of a build, and the projection's folder if it is then empty.
 fn delete_build(on: &dyn Disk, dir: &Path) -> io::Result<()> {
     let aside = dir.with_extension(REMOVED);
-    // Renamed first: a crash must not leave some of its files to be taken for
-    // all of them.
+    // Renamed first: otherwise a crash could leave only some of its files, and they would
+    // look like a complete state.
     unless_missing(on.rename(dir, &aside))?;
     let Some(parent) = dir.parent() else {
         return Ok(());
@@ -339,7 +342,7 @@ fn delete_build(on: &dyn Disk, dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Deletes the folders in `root` that a crash kept from being deleted.
+/// Deletes the folders in `root` whose deletion was interrupted by a crash.
 fn delete_removed(on: &dyn Disk, root: &Path) -> io::Result<()> {
     for projection in on.list(root)? {
         let projection = root.join(projection);
@@ -356,7 +359,7 @@ fn delete_removed(on: &dyn Disk, root: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Deletes the states for single pieces of work that a crash left.
+/// Deletes temporary states that a crash left.
 fn delete_temporary(on: &dyn Disk, root: &Path) -> io::Result<()> {
     unless_missing(on.remove_tree(&root.join(TEMPORARY)))
 }

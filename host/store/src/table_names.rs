@@ -1,4 +1,4 @@
-//! The names of a shard's tables in its file. Part of the file's format.
+//! The names of a shard's tables in its redb file. They are part of the file's format.
 
 use std::borrow::Cow;
 
@@ -19,7 +19,8 @@ pub(crate) fn table_name(space: Space) -> Cow<'static, str> {
     }
 }
 
-/// The space that the redb table `name` holds; `None` for tables of other use.
+/// The space that the redb table `name` stores; `None` if the table stores something
+/// else.
 pub(crate) fn space_of(name: &str) -> Option<Space> {
     let named = match name {
         "meta" => Space::Meta,

@@ -39,7 +39,7 @@ pub(super) fn component(wasm: Vec<u8>, parameters: Option<&str>, sent: Arc<Atomi
     Body { media, length, content: counted(form.into(), sent) }
 }
 
-/// A boundary line that occurs in neither of the two.
+/// A boundary line that occurs neither in `wasm` nor in `parameters`.
 fn boundary(wasm: &[u8], parameters: &str) -> String {
     (0_u32..)
         .map(|n| format!("lantern-part-{n:08x}"))

@@ -86,8 +86,8 @@ impl Api {
     }
 
     fn broken(&self, error: &reqwest::Error) -> ApiError {
-        // The library's own text repeats the address; the cause is in the innermost
-        // error.
+        // The library's own text contains the address again. The innermost error has the
+        // cause.
         let mut cause: &dyn std::error::Error = error;
         while let Some(source) = cause.source() {
             cause = source;

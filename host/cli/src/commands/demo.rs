@@ -304,7 +304,7 @@ impl Feeder {
     }
 
     fn shop_event(&mut self, time_ms: i64, bytes: &mut Vec<u8>) {
-        // A delay that is always the same for the same event.
+        // A delay that is a function of the event's index.
         let behind = (self.next_shop.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % (DISORDER_MS + 1);
         let time_ms = time_ms.saturating_sub_unsigned(behind);
         self.shop.write_line_at(self.next_shop, time_ms, bytes);
@@ -359,7 +359,7 @@ mod tests {
         let (bytes, events) = feeder.piece(Duration::from_millis(100)).unwrap();
         let text = String::from_utf8(bytes).unwrap();
         assert_eq!(text.lines().count() as u64, events);
-        // 100 ms at a hundredfold are 10 s: flights 2 to 10; and 5 shop events.
+        // 100 ms at 100 times the speed are 10 s: flights 2 to 10, and 5 shop events.
         assert_eq!(events, 9 + 5);
         assert!(text.contains("\"s1-0000000007\"") && text.contains("\"f10\""), "{text}");
         assert!(!text.contains("\"f1\"") && !text.contains("\"f11\""));

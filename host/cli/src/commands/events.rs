@@ -190,8 +190,7 @@ async fn tail(args: TailArgs, global: &Global) -> Outcome {
         ..LogQuery::default()
     };
     if global.json && query.types.is_empty() {
-        // With all types, so that the output can be imported unchanged, including host
-        // events.
+        // All types, including host events, so that the output can be imported unchanged.
         query.types.push("*".into());
     }
     place(&api, &args.from, &mut query).await?;
@@ -202,7 +201,8 @@ async fn tail(args: TailArgs, global: &Global) -> Outcome {
         query.wait_s = if args.no_follow { 0 } else { TAIL_WAIT_S };
         let page = match api.events(&query).await {
             Ok(page) => page,
-            // The first request reports a wrong address; later ones survive a restart.
+            // The first request fails if the address is wrong. Later requests are
+            // retried, so `tail` survives a restart of the server.
             Err(error)
                 if tries < TAIL_TRIES && query.time.is_none() && error.passing().is_some() =>
             {

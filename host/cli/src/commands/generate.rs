@@ -244,7 +244,7 @@ async fn write(args: &Args, shop: &Shop, file: &Path, global: &Global) -> Outcom
     Ok(())
 }
 
-/// What events are written to.
+/// The destination of the generated events.
 enum Target {
     Stdout,
     Plain(BufWriter<File>),

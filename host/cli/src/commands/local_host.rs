@@ -35,7 +35,7 @@ const FIRST_EVENTS: usize = 5_000;
 /// The number of events in one call while the file is folded to find parked events.
 const CHECK_BATCH: usize = 1_000;
 
-/// What folding needs in addition to the plugin and the events.
+/// A plugin host, an engine's settings and a store, for folding without a server.
 pub(super) struct LocalHost {
     host: PluginHost,
     config: EngineConfig,
@@ -45,7 +45,7 @@ pub(super) struct LocalHost {
 }
 
 impl LocalHost {
-    /// Creates a bench.
+    /// Creates it, with a temporary folder for the store.
     pub(super) fn new() -> Outcome<Self> {
         let dir = tempfile::tempdir().map_err(anyhow::Error::from)?;
         let stores =
@@ -184,7 +184,7 @@ fn now() -> Timestamp {
     Timestamp(jiff::Timestamp::now().as_microsecond())
 }
 
-/// `lantern plugin check` on this machine.
+/// Does what `lantern plugin check` does without a server.
 pub(super) fn check(
     file: &Path,
     parameters: Option<&str>,

@@ -197,7 +197,7 @@ async fn list(args: &ListArgs, global: &Global) -> Outcome {
     query.extend(args.version_id.clone().map(|id| ("version", id)));
     query.extend(args.subject.clone().map(|subject| ("subject", subject)));
     query.extend(args.tenant.clone().map(|tenant| ("tenant", tenant)));
-    // A script gets both kinds, and distinguishes them by `kind`.
+    // With `--json` both kinds are printed. A script distinguishes them by `kind`.
     if args.waiting || !global.json {
         query.push(("waiting", args.waiting.to_string()));
     }

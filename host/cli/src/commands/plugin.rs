@@ -255,8 +255,8 @@ fn list(projections: &[ProjectionStatus], json: bool) -> Outcome {
         "tables",
     ]);
     for projection in projections {
-        // The version that is being folded is shown too: the newest one if none is
-        // active.
+        // Show the active version and all versions that are not retired, such as one that
+        // is still folding the log.
         let shown = projection
             .versions
             .iter()

@@ -62,7 +62,7 @@ pub(crate) async fn run(args: &Args, global: &Global) -> Outcome {
     };
     if global.json {
         let mut value = serde_json::to_value(&uploaded).expect("an upload is JSON");
-        // Also if the wait failed: then the error is printed on standard error.
+        // Also printed if the wait failed. The error then goes to standard error.
         if let Ok(Some(version)) = &caught_up {
             value["state"] = version.state.clone().into();
             value["applied"] = applied(version).into();

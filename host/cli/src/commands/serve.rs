@@ -128,7 +128,7 @@ async fn serve(
     json: bool,
     work: impl AsyncFnOnce(String) -> Outcome,
 ) -> Outcome {
-    // Before the start, so that a signal during the start is not lost.
+    // Before the start of the server, so that no signal is lost during the start.
     let mut stop = Stop::new()?;
     let data = config.data.clone();
     let server = Server::start(config).await.map_err(failed)?;
@@ -136,7 +136,7 @@ async fn serve(
     // Dropping `running` stops the server.
     let (running, stopped) = oneshot::channel::<()>();
     let mut serving = tokio::spawn(server.run_until(async {
-        // Nothing is ever sent.
+        // This completes when `running` is dropped: nothing is ever sent.
         let _ = stopped.await;
     }));
     if json {

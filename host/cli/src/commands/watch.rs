@@ -85,13 +85,13 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
 struct WatchedTable {
     table: Table,
     changes: Changes,
-    /// The commit that is shown, once one is.
+    /// The commit that is shown; `None` before the first one.
     shown: Option<u64>,
     /// The number of changes still to be shown.
     left: u64,
 }
 
-/// The next thing to show.
+/// The next update to show.
 enum WatchUpdate {
     Rows { epoch: String, commit: u64, rows: BTreeMap<String, Row> },
     Delta { from: u64, to: u64, up: Vec<(String, Row)>, del: Vec<String>, merged: bool },
@@ -99,7 +99,7 @@ enum WatchUpdate {
 }
 
 impl WatchedTable {
-    /// The next news; `None` when enough was shown.
+    /// The next update; `None` if enough changes were shown.
     async fn next(&mut self) -> Result<Option<WatchUpdate>, Error> {
         if self.left == 0 {
             return Ok(None);

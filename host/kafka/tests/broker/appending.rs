@@ -47,7 +47,7 @@ fn an_event_sent_again_is_known_again_also_after_reopening() {
     let after = append(&log, (0..61).map(|n| event(n, "s"))).unwrap();
     assert_eq!(duplicates(&after), 60);
     assert_eq!(after.events[7].offset, first.events[7].offset);
-    // Twice in one append.
+    // The same event twice in one append.
     let twice = append(&log, [event(100, "s"), event(100, "s")]).unwrap();
     assert_eq!(duplicates(&twice), 1);
     let home = after.events[0].partition;
@@ -83,7 +83,7 @@ fn appends_past_the_limit_are_refused_at_once() {
     let begun = std::time::Instant::now();
     for number in 0..100 {
         let send = send.clone();
-        // The first few wait, and are answered after the test.
+        // The first few appends wait for the broker, and are answered after the test.
         let tell = move |outcome: Result<Appended, LogError>| drop(send.send(outcome));
         log.append(events([event(number, "s")]), Box::new(tell));
     }
@@ -112,7 +112,7 @@ fn what_is_emitted_is_there_once_however_often_it_is_handed_over() {
     emit(&log, "o", 0..10);
     emit(&log, "o", 5..15);
     drop(log);
-    // As after a crash: another process that knows only the outbox.
+    // Like a process after a crash: it only knows the outbox.
     let log = fixture.open(1);
     emit(&log, "o", 8..20);
     emit(&log, "other", 20..25);
@@ -131,10 +131,12 @@ fn whoever_takes_an_outbox_over_fences_the_one_before() {
     let Some(fixture) = Fixture::new("fence") else { return };
     let before = fixture.open(1);
     done(|told| before.emit(emitted("o", 0..5), told)).unwrap();
-    // The same data folder, as if by a copy of it or a process that does not exit.
+    // The same data folder is used twice, as by a copy of it or by a process that does
+    // not exit.
     let after = fixture.open(1);
     done(|told| after.emit(emitted("o", 5..10), told)).unwrap();
-    // It is fenced, takes over the outbox again, and finds the sent events.
+    // `before` is fenced now. When it tries again, it takes over the outbox and finds the
+    // events that were sent.
     let mut tries = 0;
     while done(|told| before.emit(emitted("o", 5..12), told)).is_err() {
         tries += 1;

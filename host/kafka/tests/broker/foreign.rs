@@ -11,7 +11,7 @@ const P0: PartitionId = PartitionId(0);
 /// 2001-09-09.
 const OLD_MS: i64 = 1_000_000_000_000;
 
-/// Sends records with key `k`, a value or none, and a time of their own.
+/// Sends records with the key `k` and a timestamp of the producer. `None` is a tombstone.
 fn produce(fixture: &Fixture, values: &[Option<&str>]) {
     let producer = fixture.producer("none");
     for value in values {
@@ -43,13 +43,13 @@ fn tombstones_are_passed_wherever_they_are() {
     let offsets: Vec<_> =
         found.iter().map(|(offset, event)| (*offset, event.id.as_str())).collect();
     assert_eq!(offsets, [(1_001, "1"), (1_003, "2")]);
-    // An empty value is a value.
+    // A record with an empty value is not a tombstone.
     produce(&fixture, &[Some("")]);
     let found = all_from(&log, P0, 1_004);
     assert_eq!((found[0].0, found[0].1.kind.as_str()), (1_006, UNREADABLE_TYPE));
     log.close();
     drop(log);
-    // Also from an offset within them.
+    // Reading can also begin at an offset among the tombstones.
     let log = fixture.open(1);
     assert_eq!(all_from(&log, P0, 500).len(), 3);
 }

@@ -23,10 +23,10 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::BaseProducer;
 
-/// How long anything may take.
+/// The time limit of each step.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Topics of one test, and the folder of its log.
+/// The topics of one test, and the folder of its log.
 struct Fixture {
     servers: String,
     topic: String,
@@ -34,10 +34,10 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// `None` if there is no broker; prints that.
+    /// Returns `None`, and prints this, if there is no broker.
     fn new(name: &str) -> Option<Self> {
         let Ok(servers) = std::env::var("LANTERN_KAFKA") else {
-            // Not by a macro: the test harness captures its output.
+            // The test harness would capture the output of `eprintln!`.
             let said = format!("without a broker (LANTERN_KAFKA): `{name}` shows nothing\n");
             std::io::stderr().write_all(said.as_bytes()).unwrap();
             return None;

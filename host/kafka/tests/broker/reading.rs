@@ -35,7 +35,7 @@ fn topics_of_every_codec_are_read() {
         produce(&fixture, codec, (from..from + 1_000).map(structured));
     }
     assert_eq!(numbers(&all_from(&log, P0, 0)), (0..5_000).collect::<Vec<_>>());
-    // From the middle of a compressed batch.
+    // Reading can also begin in the middle of a compressed batch.
     assert_eq!(numbers(&all_from(&log, P0, 2_345)), (2_345..5_000).collect::<Vec<_>>());
 }
 
@@ -66,7 +66,7 @@ fn a_reader_at_the_end_is_woken() {
     let (send, woken) = mpsc::channel();
     let send = std::sync::Mutex::new(send);
     log.on_append(std::sync::Arc::new(move |partition, _| {
-        // The test may be over.
+        // The receiver no longer exists if the test has ended.
         let _ = send.lock().unwrap().send(partition);
     }));
     produce(&fixture, "none", [structured(7)].into_iter());

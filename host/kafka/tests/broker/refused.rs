@@ -46,7 +46,7 @@ fn what_only_the_broker_finds_too_large_is_told_with_the_number_of_those_written
     let Some(fixture) = Fixture::new("packed") else { return };
     fixture.create(&[("max.message.bytes", "10000")]);
     let mut config = fixture.config(1);
-    // It might fit when compressed: only the broker knows.
+    // The large event might fit when it is compressed, so only the broker can refuse it.
     config.properties.0.insert("compression.codec".into(), "lz4".into());
     let log = KafkaLog::open(fixture.table(), config).unwrap();
     let outcome = append(&log, [event(1, "s"), large(2, 40_000), event(3, "s")]);
@@ -113,10 +113,11 @@ fn an_emitted_event_that_cannot_fit_leaves_no_transaction_behind() {
             consumer.fetch_watermarks(&fixture.topic, 0, PATIENCE).unwrap().1
         };
         if codec == "none" {
-            // The event and the marker of its transaction.
+            // The topic has only the first event and the marker of its transaction.
             assert_eq!(end(), 2);
         }
-        // The others continue after the number of the refused event.
+        // The events before and after the refused one can be sent. Numbering continues
+        // after its number.
         emit(1, vec![event(1, "s")]).unwrap();
         emit(3, vec![event(3, "s"), event(4, "s")]).unwrap();
         emit(3, vec![event(3, "s"), event(4, "s")]).unwrap();

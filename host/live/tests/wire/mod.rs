@@ -1,4 +1,4 @@
-//! A client that speaks the protocol by hand, over a pipe.
+//! A client that reads and writes the protocol's messages itself, over a pipe.
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
@@ -17,10 +17,10 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-/// How long a test waits for what must come.
+/// How long a test waits for a message.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A client by hand.
+/// A test client.
 pub struct Wire {
     pub ws: WebSocketStream<DuplexStream>,
     pub session: JoinHandle<SessionEnd>,
@@ -28,7 +28,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Connects without a word.
+    /// Connects and sends nothing.
     pub async fn silent(hub: &Arc<Hub>, buffer: usize) -> Self {
         let (near, far) = tokio::io::duplex(buffer);
         let (shutdown, down) = oneshot::channel::<()>();
@@ -42,7 +42,7 @@ impl Wire {
         Self { ws, session, shutdown: Some(shutdown) }
     }
 
-    /// Connects and is welcomed.
+    /// Connects, sends `hello` and receives `welcome`.
     pub async fn open(hub: &Arc<Hub>) -> Self {
         let mut wire = Self::silent(hub, 1 << 20).await;
         wire.say(json!({"t":"hello"})).await;
@@ -62,7 +62,7 @@ impl Wire {
         self.ws.send(Message::text(message.to_string())).await.unwrap();
     }
 
-    /// The next message, pings left out.
+    /// The next message that is not a ping.
     pub async fn hear(&mut self) -> Value {
         loop {
             let heard = self.hear_any().await;
@@ -76,7 +76,7 @@ impl Wire {
         let message = tokio::time::timeout(PATIENCE, self.ws.next()).await;
         match message.expect("the server says something") {
             Some(Ok(Message::Text(text))) => {
-                // Each frame agrees with the published types, byte for byte.
+                // Each frame must equal its published type, byte for byte.
                 let message = ServerMessage::parse(&text).unwrap().expect("a known kind");
                 assert_eq!(message.text(), text.as_str());
                 serde_json::from_str(&text).unwrap()
@@ -85,7 +85,7 @@ impl Wire {
         }
     }
 
-    /// The next message that is a `kind`.
+    /// The next message of kind `kind`.
     pub async fn hear_a(&mut self, kind: &str) -> Value {
         loop {
             let heard = self.hear().await;
@@ -95,14 +95,14 @@ impl Wire {
         }
     }
 
-    /// The code the server closes with, whatever it says before.
+    /// The code with which the server closes. Ignores messages before the close.
     pub async fn close_code(mut self) -> u16 {
         loop {
             let message = tokio::time::timeout(PATIENCE, self.ws.next()).await;
             match message.expect("the server closes") {
                 Some(Ok(Message::Close(Some(frame)))) => {
                     let code = frame.code.into();
-                    // Has the library answer.
+                    // Lets the library answer the close.
                     while let Some(Ok(_)) = self.ws.next().await {}
                     assert_eq!(self.session.await.unwrap(), SessionEnd::Server(code));
                     return code;

@@ -18,8 +18,8 @@ use super::LogConfig;
 use super::chunk_meta::{ChunkMeta, PartitionRow};
 use super::codec::{Encoded, Encoder, ToEncode};
 
-/// The most small chunks at a partition's end. If there are more, they are merged although
-/// they do not fill a chunk, so that readers do not meet too many small chunks.
+/// The most small chunks at a partition's end. If there are more, they are merged
+/// although they do not fill a chunk, so that readers do not meet too many small chunks.
 pub(crate) const RUN_CHUNKS_MAX: usize = 256;
 /// The most distinct types in one [`Events`].
 pub(crate) const TYPES_MAX: usize = u16::MAX as usize;
@@ -58,7 +58,8 @@ pub(crate) struct AppendPlan {
     pub(crate) row: PartitionRow,
     /// The counts of types that change.
     pub(crate) types: BTreeMap<String, u64>,
-    /// How many of the last chunks of `written` join the run.
+    /// The number of chunks at the end of `written` that are small and become part of the
+    /// run.
     open: usize,
     /// Whether the existing run ends: its chunks are never merged then.
     ends_run: bool,
@@ -239,8 +240,8 @@ impl PartitionState {
         }
     }
 
-    /// The latest append time before the chunk at `first`. That chunk may be the first of
-    /// a run that is written again.
+    /// The latest append time before the chunk at `first`. If that chunk replaces the
+    /// run, the run's first chunk has recorded this time.
     fn appended_so_far(&self, first: Offset, plan: &AppendPlan) -> Timestamp {
         match (plan.written.last(), self.run.first()) {
             (Some(written), _) => written.meta.appended_max_so_far,
@@ -316,8 +317,8 @@ struct StampedEvents {
 }
 
 /// The append time of events that arrive at `now`. If the clock goes back a little (a
-/// correction), append times do not go back. If it goes back further, it was wrong before,
-/// so append times follow it.
+/// correction), append times do not go back. If it goes back further, it was wrong
+/// before, so append times follow it.
 fn append_time(now: Timestamp, row: &PartitionRow) -> Timestamp {
     let back_us = row.appended_last.0.saturating_sub(now.0);
     if (1..=CLOCK_BACK_MAX_US).contains(&back_us) { row.appended_last } else { now }
@@ -377,7 +378,7 @@ fn copy_of(events: &Events, range: Range<usize>) -> Events {
 }
 
 /// How well this partition's newest events compress: moving averages of the ratio of
-/// encoded to plain bytes, and of its deviation.
+/// encoded bytes to plain bytes, and of the deviation of this ratio.
 #[derive(Clone, Copy, Default)]
 struct CompressionRatio {
     mean: f64,

@@ -166,8 +166,8 @@ fn partition(
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     let mut whole = true;
     let mut seen = 0;
-    // A damaged entry does not show where its chunk ends, so its damage lasts until the
-    // next entry.
+    // A damaged entry does not tell where its chunk ends. So the reported damage ends
+    // where the next readable entry begins.
     let mut open: Option<usize> = None;
     for pair in index.range((number, 0)..=(number, u64::MAX))? {
         let (key, value) = pair?;

@@ -29,7 +29,8 @@ pub(crate) struct ChunkMeta {
     /// The latest append time in the partition up to this chunk's end, including deleted
     /// chunks. It never falls as offsets rise, so it can be binary searched.
     pub(crate) appended_max_so_far: Timestamp,
-    /// The event types with their numbers of events; `None` if there are too many to list.
+    /// The event types with their numbers of events; `None` if there are too many to
+    /// list.
     pub(crate) types: Option<Vec<(String, u32)>>,
 }
 
@@ -161,7 +162,7 @@ pub(crate) const IDENTITIES_MAX: usize = 800;
 /// The bytes of an identity: its hash and the checksum of the event's content.
 const IDENTITY_BYTES: usize = 20;
 
-/// EventIdentities of consecutive events of one partition.
+/// The identities of consecutive events of one partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct EventIdentities {
     pub(crate) partition: PartitionId,

@@ -7,8 +7,8 @@
 
 use lantern_core::Offset;
 
-/// The most incarnations that are kept per partition. The oldest are removed. Offsets that
-/// a reader kept with a removed incarnation are then refused, as if they belonged to
+/// The most incarnations that are kept per partition. The oldest are removed. Offsets
+/// that a reader kept with a removed incarnation are then refused, as if they belonged to
 /// another history.
 pub(crate) const INCARNATIONS_MAX: usize = 4_096;
 

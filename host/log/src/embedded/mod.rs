@@ -2,10 +2,10 @@
 //!
 //! One thread writes. Appends wait in a bounded queue. The thread takes all waiting
 //! appends, drops duplicates, gives each event its partition and offset, and writes them
-//! in one durable transaction ([`writer`], [`append_plan`]). Readers look chunks up in an index
-//! that lists the event types of each chunk, so they skip unwanted chunks unread. They
-//! share the decoded chunks ([`read`], [`chunk_cache`]). The file's tables are in [`tables`],
-//! the formats in [`codec`] and [`chunk_meta`].
+//! in one durable transaction ([`writer`], [`append_plan`]). Readers look chunks up in an
+//! index that lists the event types of each chunk, so they skip unwanted chunks unread.
+//! They share the decoded chunks ([`read`], [`chunk_cache`]). The file's tables are in
+//! [`tables`], the formats in [`codec`] and [`chunk_meta`].
 
 mod append_plan;
 mod check;
@@ -119,8 +119,8 @@ impl EmbeddedLog {
         Self::start(open, config, Some(&path), Arc::new(wall_clock))
     }
 
-    /// Creates the file under a temporary name and renames it, so that a file of the final
-    /// name is always a complete log. An empty file is therefore damage.
+    /// Creates the file under a temporary name and renames it, so that a file of the
+    /// final name is always a complete log. An empty file is therefore damage.
     fn create(path: &Path, config: &LogConfig) -> Result<(), OpenError> {
         let io = |error: std::io::Error| tables::open_error(Fault::Redb(error.into()), path);
         let aside = path.with_extension("redb.new");
@@ -180,8 +180,8 @@ impl EmbeddedLog {
         PartitionId(u32::try_from(place).expect("partitions are few"))
     }
 
-    /// A heartbeat that belongs into `partition`. An event's identity decides its
-    /// partition, so this searches for a name that leads there.
+    /// A heartbeat for `partition`. An event's identity decides its partition, so this
+    /// searches for a name whose identity belongs to `partition`.
     fn heartbeat_for(&self, partition: PartitionId, time: Timestamp) -> Option<Events> {
         if !self.accepts_heartbeats(partition) {
             return None;
@@ -234,7 +234,8 @@ impl Drop for EmbeddedLog {
 }
 
 impl CloseLog for EmbeddedLog {
-    /// Returns at once if it is called on the log's own thread, which then ends by itself.
+    /// Returns at once if it is called on the log's own thread, which then ends by
+    /// itself.
     fn close(&self) {
         self.shared.close();
         let Some(thread) = self.writer.lock().take() else {
@@ -330,7 +331,7 @@ impl Log for EmbeddedLog {
             return done(Err(LogError::NoImport("an event lacks its append time".into())));
         }
         let events = with_all_columns(events);
-        // So that a part of the import that is sent again is not appended twice.
+        // Needed to recognize duplicates if a part of the import is sent again.
         let identities = events.iter().map(|event| lantern_core::identity(&event)).collect();
         let (bytes, appended) = (events.bytes(), Some(appended));
         self.shared.enqueue(PendingAppend { events, identities, appended, bytes, done });

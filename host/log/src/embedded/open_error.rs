@@ -67,7 +67,7 @@ pub enum OpenError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What and where.
+        /// What is damaged, and where.
         what: String,
     },
     /// The file cannot be read or written.

@@ -248,7 +248,8 @@ impl Shared {
         self.queue.lock().down = None;
     }
 
-    /// Waits until `timeout` has passed or the log is closed. Returns whether it is closed.
+    /// Waits until `timeout` has passed or the log is closed. Returns whether it is
+    /// closed.
     pub(crate) fn wait_closed(&self, timeout: std::time::Duration) -> bool {
         let mut queue = self.queue.lock();
         let until = std::time::Instant::now() + timeout;

@@ -44,8 +44,8 @@ impl Shared {
         Ok(if next == from { LogRead::End } else { LogRead::Skipped { next } })
     }
 
-    /// [`Shared::read`] if the chunk is not in the cache. `skipped`: the call has already
-    /// skipped chunks before `from`.
+    /// Like [`Shared::read`], if the chunk is not in the cache. `skipped` tells whether
+    /// the call has already skipped chunks before `from`.
     fn read_stored(
         &self,
         partition: PartitionId,
@@ -78,14 +78,14 @@ impl Shared {
             }
             (first, meta) = (following, its);
         }
-        // The last chunk is skipped too, unless it is wanted. Then the next call returns
-        // it.
+        // Continue before the last chunk if it is wanted, so that the next call returns
+        // it. Otherwise skip it too.
         let next = if meta.may_match(wanted) { first } else { meta.end };
         Ok(LogRead::Skipped { next })
     }
 
-    /// The answer if no chunk holds `from`: retention has deleted it in the meantime, or it
-    /// is lost.
+    /// The answer if no chunk holds `from`: retention has deleted it in the meantime, or
+    /// it is lost.
     fn trimmed_error(
         &self,
         snapshot: &Snapshot,
@@ -116,7 +116,7 @@ impl Shared {
         }
         let snapshot = self.snapshot()?;
         let (mut low, mut high) = (row.start, row.end);
-        // Find the first chunk up to whose end an event was appended at `time` or later.
+        // Find the first chunk whose latest append time so far is at or after `time`.
         while low < high {
             let middle = Offset(u64::midpoint(low.0, high.0));
             match self.guard(caught(|| snapshot.find(partition, middle)))? {
@@ -126,7 +126,7 @@ impl Shared {
                 None => low = middle.next(),
             }
         }
-        // That event may have been deleted, so continue from this chunk.
+        // If the event with that append time was deleted, a later chunk has the result.
         let mut metas = self.guard(caught(|| snapshot.metas(partition, low)))?;
         while let Some((first, meta)) = self.guard(caught(|| metas.next().transpose()))? {
             if meta.appended_max < time {
@@ -175,8 +175,8 @@ impl Shared {
         self.guard(caught(open))
     }
 
-    /// Converts a fault to a [`LogError`]. If the file has failed, makes the writer open it
-    /// again.
+    /// Converts a fault to a [`LogError`]. If the file has failed, makes the writer open
+    /// it again.
     pub(crate) fn guard<T>(&self, result: Result<T, Fault>) -> Result<T, LogError> {
         result.map_err(|fault| {
             if fault.is_of_the_file() {

@@ -86,8 +86,8 @@ pub(crate) fn maintain(
                 count => drop(partition.types.insert(name, count)),
             }
         }
-        // The rows are updated before the cache, so that no reader requests deleted chunks
-        // that are no longer cached.
+        // The rows are updated before the cache, so that no reader requests deleted
+        // chunks that are no longer cached.
         shared.rows.write()[partition_index] = row;
         shared.cache.forget(partition.partition, old.start, row.start);
     }

@@ -54,8 +54,8 @@ pub(crate) enum Fault {
     Damaged(String),
 }
 
-/// Runs `task` on the file and catches panics. redb panics on some damaged files, and that
-/// must not end a reader's thread or the log's thread.
+/// Runs `task` on the file and catches panics. redb panics on some damaged files, and
+/// that must not end a reader's thread or the log's thread.
 pub(crate) fn caught<T>(task: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     // No state that a panic left half changed is used again: the transaction ends, and
     // the file is opened again if redb requires it.
@@ -385,8 +385,8 @@ pub(crate) fn read_chunk(
     Ok(chunk)
 }
 
-/// Loads the run of small chunks at the partition's end, which are merged when they fill a
-/// chunk. If one is damaged, the run is not merged, and readers of that chunk get an
+/// Loads the run of small chunks at the partition's end, which are merged when they fill
+/// a chunk. If one is damaged, the run is not merged, and readers of that chunk get an
 /// error.
 fn load_run(
     chunks: &impl ReadableTable<(u32, u64), &'static [u8]>,

@@ -1,9 +1,9 @@
 //! The one thread that writes: group commit, and recovery from faults.
 //!
 //! An append is acknowledged only after its transaction is on disk. After a fault of the
-//! file, waiting appends are refused, the file's cached pages are dropped, and the file is
-//! opened and loaded again, with backoff. The events of the failed commit may or may not
-//! be in the file then. They were never acknowledged. If they are sent again, the
+//! file, waiting appends are refused, the file's cached pages are dropped, and the file
+//! is opened and loaded again, with backoff. The events of the failed commit may or may
+//! not be in the file then. They were never acknowledged. If they are sent again, the
 //! deduplication window, which is loaded again too, recognizes those that are stored.
 
 use std::collections::BTreeSet;
@@ -112,8 +112,8 @@ impl Writer {
         ))
     }
 
-    /// Makes a group of appends durable and answers each. Returns an error if the file must
-    /// be opened again.
+    /// Makes a group of appends durable and answers each. Returns an error if the file
+    /// must be opened again.
     fn commit(&mut self, group: Vec<PendingAppend>) -> Option<LogError> {
         let bytes = group.iter().map(|pending| pending.bytes).sum();
         if let Err(full) = self.shared.check_room(bytes) {
@@ -156,7 +156,8 @@ impl Writer {
         fault
     }
 
-    /// The error if the group is an import and the log holds events that were not imported.
+    /// The error if the group is an import and the log holds events that were not
+    /// imported.
     fn refuse_import(&self, group: &[PendingAppend]) -> Option<LogError> {
         if group.iter().all(|pending| pending.appended.is_none()) {
             return None;
@@ -409,8 +410,8 @@ impl Writer {
         }
     }
 
-    /// Opens the file again after a fault, and retries until it succeeds. Returns `false` if
-    /// the log is closed in the meantime.
+    /// Opens the file again after a fault, and retries until it succeeds. Returns `false`
+    /// if the log is closed in the meantime.
     fn reopen(&mut self, why: &LogError) -> bool {
         self.shared.go_down(why);
         *self.shared.database.write() = None;
@@ -460,8 +461,8 @@ fn publish_rows(shared: &Shared, state: &State) {
     }
 }
 
-/// After a failed sync the system may hold pages that never reached the disk but are marked
-/// as clean. They must not be read back, so they are dropped.
+/// After a failed sync the system may hold pages that never reached the disk but are
+/// marked as clean. They must not be read back, so they are dropped.
 fn drop_cached_pages(path: &std::path::Path) -> std::io::Result<()> {
     let file = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
     file.sync_all()?;

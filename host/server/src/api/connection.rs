@@ -108,7 +108,7 @@ pub(super) struct Connection<S> {
     progress: Arc<RequestProgress>,
     timeouts: ConnectionTimeouts,
     timer: Pin<Box<Sleep>>,
-    /// Some bytes of a request's head have arrived, and the head is not complete.
+    /// Whether a part of a request's head has arrived, but not all of it.
     started: bool,
     /// The head of the answer that hyper wrote by itself.
     own_head: Vec<u8>,
@@ -120,7 +120,7 @@ pub(super) struct Connection<S> {
 struct FinalAnswer {
     bytes: Vec<u8>,
     written: usize,
-    /// The write side is closed: the client knows that nothing follows.
+    /// Whether the write side is closed, so that the client knows that nothing follows.
     closed: bool,
 }
 
@@ -236,7 +236,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.refusal.is_some() {
-            // Then hyper sees the end of the input.
+            // After the refusal hyper reads the end of the input.
             return this.poll_refuse(cx);
         }
         let before = buf.filled().len();

@@ -45,7 +45,7 @@ pub(super) async fn share(State(app): State<Shared>, request: Request, next: Nex
     response
 }
 
-/// The origin of a page that is configured.
+/// The request's origin, if it is one of `http.origins`.
 fn origin(headers: &HeaderMap, config: &HttpConfig) -> Option<HeaderValue> {
     let origin = headers.get(ORIGIN)?;
     config.origins.iter().any(|own| own.as_bytes() == origin.as_bytes()).then(|| origin.clone())
@@ -73,7 +73,7 @@ pub(super) async fn options(State(app): State<Shared>, request: Request, next: N
         }
     }
     if let Some(name) = web_hook {
-        // This server takes events from every sender that may call it.
+        // The server accepts events from every sender that may call it.
         *response.status_mut() = StatusCode::OK;
         response.headers_mut().insert(ALLOWED_ORIGIN, name);
         response.headers_mut().insert(ALLOWED_RATE, HeaderValue::from_static("*"));

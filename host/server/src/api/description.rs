@@ -1,5 +1,5 @@
-//! The API's description (OpenAPI 3.1), completed with what is the same for every
-//! address: names of operations, problems, limits, and media types.
+//! The API's description (OpenAPI 3.1), completed with the parts that are the same for
+//! every address: names of operations, problems, limits, and media types.
 //!
 //! The JSON is patched once at the start: the macros on the handlers support one media
 //! type per answer, and do not know the settings.

@@ -186,7 +186,7 @@ impl PageBuilder {
                 return Ok(false);
             }
             match read_or_wait(&*app.log, partition, self.next, types)? {
-                // This log never answers `Pending`.
+                // `read_or_wait` never returns `Pending`.
                 LogRead::End | LogRead::Pending => return Ok(true),
                 LogRead::Skipped { next } => self.next = next,
                 LogRead::Chunk(chunk) => self.take(&chunk, types),
@@ -269,7 +269,7 @@ impl PageBuilder {
     }
 }
 
-/// What `uri` requests from the log, as text.
+/// Describes, as text, what `uri` requests from the log.
 pub(crate) fn explain(
     uri: &http::Uri,
     config: &crate::config::HttpConfig,

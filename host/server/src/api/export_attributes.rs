@@ -59,11 +59,11 @@ pub(super) fn unstamp(log: &dyn Log, events: &Events) -> Result<(Events, Vec<Tim
 /// wrote; returns the rest, and the member's value.
 fn take(object: &str, name: &str) -> (String, Option<String>) {
     let key = format!("\"{name}\":");
-    // Within a string a backslash precedes each quote.
+    // This cannot match within a string, where a backslash precedes each quote.
     let found = ["{", ","].iter().find_map(|before| object.find(&format!("{before}{key}")));
     let Some(start) = found.map(|at| at + 1) else { return (object.to_owned(), None) };
     let value = &object[start + key.len()..];
-    // A number, or a time in quotes: neither contains a comma or a brace.
+    // The value is a number, or a time in quotes. Neither contains a comma or a brace.
     let end = value.find([',', '}']).unwrap_or(value.len());
     let (before, after) = (&object[..start], &value[end..]);
     let rest = match after.strip_prefix(',') {

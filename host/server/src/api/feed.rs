@@ -1,4 +1,4 @@
-//! The feed: a WebSocket handed over to the hub.
+//! The feed: accepts a WebSocket and passes it to the hub.
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};

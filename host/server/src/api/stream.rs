@@ -196,8 +196,9 @@ impl Stream<'_> {
             let appended = match appended {
                 Ok(appended) => appended,
                 Err(error) => {
-                    // Later groups may be in the log, but the counted lines must have
-                    // no gap; lines that are sent again are duplicates.
+                    // Later groups may be in the log, but the counted lines must have no
+                    // gap. If those lines are sent again, they are recognized as
+                    // duplicates.
                     self.waiting.clear();
                     return Err(error.into());
                 }

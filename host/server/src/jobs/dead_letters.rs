@@ -1,7 +1,7 @@
-//! Copies parked events to where the log stores dead letters, each at least once; the
-//! progress is stored in a file next to the state. Also has parked events retried that
-//! an operator names by these copies: in the shard that parked them, so that other
-//! readers of the event's topic do not receive them twice.
+//! Copies each parked event at least once to the log's dead letters, and stores the
+//! progress in a file next to the state. Also retries parked events that an operator
+//! selects by these copies. They are retried in the shard that parked them, so other
+//! readers of the topic do not get the events twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -45,7 +45,7 @@ enum CopyError {
     },
 }
 
-/// What became of the parked events that copies name.
+/// The outcomes for the parked events that copies name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ResendCounts {
     /// Copies read.

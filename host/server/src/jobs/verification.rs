@@ -12,9 +12,9 @@ use tokio::task::JoinHandle;
 use crate::app::App;
 use crate::problem::Problem;
 
-/// Pauses shorter than this are accumulated.
+/// Pauses that are shorter than this are added up until they reach it.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
-/// The longest pause; a single step rarely earns more.
+/// The longest pause. The work between two pauses rarely needs a longer one.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long the schedule waits for a verification that a person has started.
 const BUSY_WAIT: Duration = Duration::from_secs(60);
@@ -122,7 +122,7 @@ impl Throttle {
         Self { percent: percent.clamp(1, 100), since: Instant::now(), saved: Duration::ZERO }
     }
 
-    /// How long to pause now; nothing until the pause is long enough.
+    /// The pause that is due now; zero until it is at least [`PAUSE_MIN`].
     fn earned(&mut self) -> Duration {
         self.saved += self.since.elapsed() * (100 - self.percent) / self.percent;
         self.since = Instant::now();

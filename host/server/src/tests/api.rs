@@ -288,7 +288,7 @@ async fn the_description_names_every_route_and_schema() {
         media("/v1/events", "post", "/requestBody/content"),
         "application/cloudevents+json application/cloudevents-batch+json application/x-ndjson"
     );
-    // Every reference leads somewhere.
+    // Every reference in the document must resolve.
     let text = api.to_string();
     for reference in text.split("#/components/schemas/").skip(1) {
         let name = reference.split('"').next().unwrap();

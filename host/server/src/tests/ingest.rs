@@ -296,7 +296,7 @@ async fn an_exact_import_takes_every_event_that_was_accepted_byte_for_byte() {
         let exported = origin.get_as("/v1/events?types=*&limit=1000", media).await.expect_ok();
         let lines = match media {
             NDJSON => exported.text,
-            // As `lantern events tail --json` prints it.
+            // The form in which `lantern events tail --json` prints it.
             _ => {
                 let page: Page = serde_json::from_str(&exported.text).unwrap();
                 page.events.iter().map(|logged| format!("{}\n", logged.event)).collect()

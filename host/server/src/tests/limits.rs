@@ -137,7 +137,7 @@ async fn a_connection_too_many_is_for_administration_alone_and_one_more_waits() 
     })
     .await;
     let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
-    // A body that has begun holds the one usual connection.
+    // A request with an unfinished body holds the one usual connection.
     let mut first = TcpStream::connect(address).await.unwrap();
     first.write_all(format!("{}{{", head(1_000)).as_bytes()).await.unwrap();
     for (path, status, words) in [
@@ -154,7 +154,7 @@ async fn a_connection_too_many_is_for_administration_alone_and_one_more_waits() 
         assert!(answer.contains(words), "{path}: {answer}");
         assert!(answer.contains("connection: close"), "{path}: {answer}");
     }
-    // The reserved one is in use as well: the next one waits for it.
+    // The reserved connection is in use as well, so the next client waits for it.
     let mut second = TcpStream::connect(address).await.unwrap();
     second.write_all(b"GET /healthz HTTP/1.1\r\nhost: loc").await.unwrap();
     let mut third = TcpStream::connect(address).await.unwrap();
@@ -170,7 +170,7 @@ async fn a_request_under_way_is_cut_when_a_shutdown_has_waited_long_enough() {
     let (address, stop) = serve(|config| config.http.shutdown_ms_max = 100).await;
     let mut half = TcpStream::connect(address).await.unwrap();
     half.write_all(format!("{}{{", head(1_000)).as_bytes()).await.unwrap();
-    // When another connection that came later is answered, this one has been accepted.
+    // When a later connection gets an answer, this one has been accepted.
     let mut other = TcpStream::connect(address).await.unwrap();
     let ask = "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     other.write_all(ask.as_bytes()).await.unwrap();

@@ -129,9 +129,9 @@ impl Fixture {
         VersionId(uploaded.version)
     }
 
-    /// Repeats the request after each commit until the answer is as wanted. It also
-    /// repeats without a commit, since some answers (a retry's) change a moment after
-    /// it.
+    /// Repeats the request until the answer satisfies `wanted`: after each commit, and
+    /// also regularly without one, because some answers (such as that of a retry) change
+    /// shortly after the commit.
     pub(super) async fn until(&self, path: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
         let mut committed = self.app.signals.committed.clone();
         let asking = async {

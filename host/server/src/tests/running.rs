@@ -110,7 +110,7 @@ async fn a_feed_shows_rows_as_they_come_and_ends_with_4501_at_shutdown() {
                     for rows in [&frame["rows"], &frame["up"]] {
                         keys.extend(rows.as_object().into_iter().flatten().map(|(k, _)| k.clone()));
                     }
-                    // The first version may not serve yet.
+                    // If the projection has no active version yet, subscribe again.
                     if frame["t"] == "err" {
                         socket.send(Message::text(sub)).await.unwrap();
                     }

@@ -3,7 +3,7 @@ use crate::cloudevents::NDJSON;
 
 const TABLE: &str = "/v1/tables/counts/by_subject";
 
-/// Counts of the subjects `s0`..`s9`, where `s0` has 2 and the others 1.
+/// A table of counts for the subjects `s0` to `s9`: 2 for `s0`, 1 for the others.
 async fn filled() -> Fixture {
     let fixture = Fixture::new();
     fixture.project(counts()).await;

@@ -12,8 +12,8 @@ use crate::config::ServerConfig;
 use crate::plugins::Plugins;
 use crate::start_error::StartError;
 
-/// How much lower the priority of threads is that fold slow projections: if other
-/// threads want the whole processor, they still get a tenth of it.
+/// The niceness of threads that fold slow projections. If other threads need the whole
+/// processor, these threads still get about a tenth of it.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 

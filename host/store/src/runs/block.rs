@@ -1,24 +1,23 @@
-//! A block of a run: rows in the order of their keys, found by halving. Part of
-//! the file's format.
+//! A block of a run: rows in key order, with a binary search. Part of the file's format.
 //!
-//! Rows follow one another, each as the lengths of its key and of its value
-//! (`u32`; all ones for a deleted row), its key and its value. After them follow
-//! where each begins (`u32`), and last how many there are (`u32`). Numbers are
-//! little-endian.
+//! The layout is: the rows; the index at which each row begins (`u32` each); the number
+//! of rows (`u32`). A row consists of the length of its key (`u32`), the length of its
+//! value (`u32`; all bits set if the row is deleted), the key and the value. All numbers
+//! are little-endian.
 
 use redb::StorageError;
 
 use super::RunError;
 
-/// The length of a deleted row's value.
+/// In place of the value's length: the row is deleted.
 const DELETED: u32 = u32::MAX;
 const LENGTHS: usize = 8;
 const NUMBER: usize = 4;
 
-/// A row: its key, and its value if it is not deleted.
+/// A row: its key and its value; `None` if it is deleted.
 pub(super) type Row<'a> = (&'a [u8], Option<&'a [u8]>);
 
-/// Makes blocks, one after another.
+/// Builds blocks, one after another.
 #[derive(Default)]
 pub(super) struct Builder {
     bytes: Vec<u8>,
@@ -26,12 +25,13 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// How many bytes the block has with one more row of `row_bytes`.
+    /// The size of the block in bytes if a row with `row_bytes` bytes of key and value is
+    /// added.
     pub(super) fn bytes_with(&self, row_bytes: usize) -> usize {
         self.bytes.len() + LENGTHS + row_bytes + NUMBER * (self.starts.len() + 2)
     }
 
-    /// Adds a row, whose key comes after all others.
+    /// Adds a row. Its key must be greater than all keys in the block.
     pub(super) fn push(&mut self, (key, value): Row<'_>) {
         self.starts.push(length(self.bytes.len()));
         self.bytes.extend_from_slice(&length(key.len()).to_le_bytes());
@@ -40,13 +40,13 @@ impl Builder {
         self.bytes.extend_from_slice(value.unwrap_or_default());
     }
 
-    /// The first row's key; `None` if there is no row.
+    /// The first row's key; `None` if the block is empty.
     pub(super) fn first_key(&self) -> Option<&[u8]> {
         let key = number(&self.bytes, 0)?;
         self.bytes.get(LENGTHS..LENGTHS + key as usize)
     }
 
-    /// Ends the block and hands it to `take`; the next one begins empty.
+    /// Completes the block and passes it to `take`. Then an empty block begins.
     pub(super) fn finish<R>(&mut self, take: impl FnOnce(&[u8]) -> R) -> R {
         for start in &self.starts {
             self.bytes.extend_from_slice(&start.to_le_bytes());
@@ -59,7 +59,7 @@ impl Builder {
     }
 }
 
-/// redb takes no value of 4 GiB, and so no block.
+/// A length in a block. It fits into 32 bits, because redb accepts no value of 4 GiB.
 fn length(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("a block is far smaller")
 }
@@ -69,7 +69,7 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes))
 }
 
-/// Where a row's key and value are in its block; no value if it is deleted.
+/// The position of a row's key and value in its block. It has no value if it is deleted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowSpan {
     key: (usize, usize),
@@ -83,13 +83,13 @@ impl RowSpan {
     }
 }
 
-/// How many rows `block` has.
+/// The number of rows in `block`.
 pub(super) fn rows(block: &[u8]) -> Result<usize, RunError> {
     let rows = block.len().checked_sub(NUMBER).and_then(|at| number(block, at));
     rows.map(|rows| rows as usize).ok_or_else(damaged)
 }
 
-/// Where row `index` of the `rows` in `block` is.
+/// The position of row `index` of the `rows` in `block`.
 pub(super) fn row_span(block: &[u8], rows: usize, index: usize) -> Result<RowSpan, RunError> {
     let span = || {
         let start = block.len().checked_sub(NUMBER * (rows + 1))?.checked_add(NUMBER * index)?;
@@ -103,7 +103,7 @@ pub(super) fn row_span(block: &[u8], rows: usize, index: usize) -> Result<RowSpa
     span().ok_or_else(damaged)
 }
 
-/// The first row in `block` whose key is not before `key`.
+/// The index of the first row in `block` whose key is at or after `key`.
 pub(super) fn lower_bound(block: &[u8], key: &[u8]) -> Result<usize, RunError> {
     let rows = rows(block)?;
     let (mut low, mut high) = (0, rows);
@@ -118,7 +118,8 @@ pub(super) fn lower_bound(block: &[u8], key: &[u8]) -> Result<usize, RunError> {
     Ok(low)
 }
 
-/// The row under `key` in `block`, deleted or not.
+/// The row under `key` in `block`: `None` if there is none, `Some(None)` if it is
+/// deleted.
 pub(super) fn find<'a>(block: &'a [u8], key: &[u8]) -> Result<Option<Option<&'a [u8]>>, RunError> {
     let (rows, index) = (rows(block)?, lower_bound(block, key)?);
     if index == rows {

@@ -1,5 +1,5 @@
-//! Rows of several sources in one order, those of newer sources in place of
-//! those of older ones.
+//! Merges the rows of several sources in key order. If several sources have a row under
+//! one key, the newest source wins.
 
 use std::cmp::Ordering;
 use std::ops::Bound;
@@ -10,7 +10,7 @@ use redb::{AccessGuard, Range, ReadOnlyTable};
 use super::block::{self, Row, RowSpan};
 use super::{BlockBytes, RunError, block_key, tagged};
 
-/// Rows in order, deleted ones among them.
+/// Rows in key order, including deleted rows.
 pub(super) enum SortedRows<'a> {
     Run(RunCursor),
     Tree(TreeCursor),
@@ -44,7 +44,7 @@ pub(super) struct RunCursor {
     range: KeyRange,
     reverse: bool,
     block: Option<AccessGuard<'static, BlockBytes>>,
-    /// How many rows the block has, and which of them is meant.
+    /// The number of rows in the block.
     rows: usize,
     index: usize,
     span: Option<RowSpan>,
@@ -57,7 +57,8 @@ impl RunCursor {
         range: &KeyRange,
         reverse: bool,
     ) -> Result<Self, RunError> {
-        // The range begins within the last block that begins before it.
+        // The first row of the range can be in the middle of a block, so start with the
+        // last block that begins at or before it.
         let (first, start) = (block_key(run, &[]), block_key(run, &range.start));
         let before = blocks.range::<&[u8]>(first.as_slice()..=start.as_slice())?.next_back();
         let start = before.transpose()?.map_or(first, |(key, _)| key.value().to_vec());
@@ -88,7 +89,7 @@ impl RunCursor {
         self.find()
     }
 
-    /// Moves on to the first row within the range of the next block that has one.
+    /// Moves to the first row within the range, in the next block that has such a row.
     fn next_block(&mut self) -> Result<(), RunError> {
         loop {
             self.span = None;
@@ -109,7 +110,8 @@ impl RunCursor {
         }
     }
 
-    /// Looks up where the row is that is meant; none if it is out of range.
+    /// Finds the position of the current row. Sets it to `None` if the row is out of
+    /// range.
     fn find(&mut self) -> Result<(), RunError> {
         let Some(guard) = &self.block else { return Ok(()) };
         let block = guard.value();
@@ -127,7 +129,7 @@ impl RunCursor {
 /// The rows of a tree within a range.
 pub(super) struct TreeCursor {
     pairs: Range<'static, BlockBytes, BlockBytes>,
-    /// Whether a byte before each value says if the row is deleted.
+    /// Whether each value has a first byte that tells whether the row is deleted.
     tagged: bool,
     reverse: bool,
     current: Option<(AccessGuard<'static, BlockBytes>, AccessGuard<'static, BlockBytes>)>,
@@ -160,7 +162,7 @@ impl TreeCursor {
     }
 }
 
-/// Changes in memory, all of them, first to last.
+/// All changes of a commit, in memory, in key order.
 pub(super) struct ChangesCursor<'a> {
     pairs: ChangedPairs<'a>,
     current: Option<Row<'a>>,
@@ -178,17 +180,18 @@ impl<'a> ChangesCursor<'a> {
     }
 }
 
-/// The rows of all its sources.
+/// Merges the rows of its sources.
 pub(super) struct Merge<'a> {
-    /// The newest first.
+    /// The sources, newest first.
     sources: Vec<SortedRows<'a>>,
     reverse: bool,
-    /// The newest source with the row that comes next, then all others with it.
+    /// The indexes of the sources that have the next key, newest first.
     next: Vec<usize>,
 }
 
 impl<'a> Merge<'a> {
-    /// `sources`: the newest first, all in the order that `reverse` says.
+    /// Merges `sources`, which must be ordered from newest to oldest. All of them must
+    /// have the direction `reverse`.
     pub(super) fn new(sources: Vec<SortedRows<'a>>, reverse: bool) -> Self {
         let mut merge = Self { sources, reverse, next: Vec::new() };
         merge.choose();
@@ -207,8 +210,8 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Looks at all sources: of the few that there are, that takes half as long
-    /// as keeping them in order.
+    /// Finds the sources with the next key by a search of all sources. There are few, so
+    /// this takes half the time of a sorted structure.
     fn choose(&mut self) {
         self.next.clear();
         let mut first: Option<&[u8]> = None;

@@ -1,18 +1,17 @@
-//! How a large table is stored in its file: as a few sorted runs of rows. A small
-//! table is a tree.
+//! Stores a large table in its file as a few sorted runs of rows. Small tables are stored
+//! as trees.
 //!
-//! In a tree, each changed row dirties a page of its own once there are far more
-//! pages than changed rows: kilobytes written for a row of fifty bytes. Here a
-//! commit appends: what it changes goes into a small tree, of what is recent, and
-//! where that is full, together with it into a new run, a sequence of blocks.
-//! Runs are merged with one another as their number grows, each row some four
-//! times in all. A newer run's row, or its note that the row is deleted, replaces
-//! an older one's. The idea is the log-structured merge-tree of
-//! O'Neil et al., 1996.
+//! If a tree has far more pages than a commit has changed rows, each changed row modifies
+//! a page of its own: kilobytes are written for a row of fifty bytes. With runs a commit
+//! appends. It adds its changes to a small tree of recent rows. If that tree is full, the
+//! commit writes it together with its changes as a new run, a sequence of blocks. As the
+//! number of runs grows, runs are merged, so each row is written about four times in
+//! total. A row in a newer run, or its mark that the row is deleted, replaces the row in
+//! older runs. This is the log-structured merge-tree of O'Neil et al., 1996.
 //!
-//! All of it is in redb: a commit is one transaction as ever, and a view keeps the
-//! runs it began with. Part of the file's format are the names of the tables
-//! ([`runs_name`], [`recent_name`], [`LISTS`]), [`RunList`], and blocks.
+//! Everything is in redb: a commit remains one transaction, and a view keeps the runs
+//! that existed at its commit. The names of the tables ([`runs_name`], [`recent_name`],
+//! [`LISTS`]), [`RunList`] and the blocks are part of the file's format.
 
 mod block;
 mod merge;
@@ -28,17 +27,19 @@ use serde::{Deserialize, Serialize};
 use block::Builder;
 use merge::{ChangesCursor, Merge, RunCursor, SortedRows, TreeCursor};
 
-/// What a key and a value are to redb.
+/// The redb type of keys and values.
 pub(crate) type BlockBytes = &'static [u8];
 pub(crate) type RunError = StorageError;
 
-/// For each table that is stored in runs its [`RunList`], as JSON, under its number.
+/// The [`RunList`] of each table that is stored in runs, as JSON, under the table's
+/// number.
 pub(crate) const LISTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("runs");
 
-/// How many runs of about one size become one.
+/// The number of runs of similar size that are merged into one.
 const FAN: usize = 8;
-/// A block is no larger, unless a single row is. A page of redb's, whose sizes
-/// are powers of two, holds it with what belongs to it.
+/// The largest size of a block, unless a single row is larger. It is just below a page
+/// size of redb, which is a power of two, because the page also holds the key and a
+/// header.
 const BLOCK_BYTES: usize = (32 << 10) - 2_048;
 
 /// The redb table with the blocks of a table's runs.
@@ -46,8 +47,8 @@ pub(crate) fn runs_name(table: TableId) -> String {
     format!("runs/{table}")
 }
 
-/// The redb table with a table's recent rows: a byte before each says whether it
-/// is one (1) or is deleted (0).
+/// The redb table with a table's recent rows. The first byte of each value is 1, or 0 if
+/// the row is deleted.
 pub(crate) fn recent_name(table: TableId) -> String {
     format!("recent/{table}")
 }
@@ -57,12 +58,12 @@ pub(crate) fn is_part(name: &str) -> bool {
     name.starts_with("runs/") || name.starts_with("recent/")
 }
 
-/// The redb table `name`, of any bytes.
+/// The definition of the redb table `name`, with bytes as keys and values.
 pub(crate) fn definition(name: &str) -> TableDefinition<'_, BlockBytes, BlockBytes> {
     TableDefinition::new(name)
 }
 
-/// The runs of a table, the oldest first.
+/// The runs of a table, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct RunList {
     /// The id of the next run.
@@ -72,10 +73,10 @@ struct RunList {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Run {
-    /// What the keys of its blocks begin with, as a big-endian number; the rest
-    /// is the first row's key.
+    /// The first 8 bytes of the keys of its blocks, as a big-endian number. The rest of
+    /// such a key is the key of the block's first row.
     id: u64,
-    /// How many rows it has, deleted ones among them.
+    /// The number of its rows, including deleted rows.
     rows: u64,
 }
 
@@ -87,7 +88,7 @@ fn tagged(value: &[u8]) -> Option<&[u8]> {
     value.split_first().filter(|(tag, _)| **tag != 0).map(|(_, value)| value)
 }
 
-/// A table in runs, as of one commit.
+/// A table that is stored in runs, as of one commit.
 pub(crate) struct Runs {
     list: RunList,
     recent: Option<ReadOnlyTable<BlockBytes, BlockBytes>>,
@@ -146,8 +147,7 @@ impl Runs {
         Ok(pairs)
     }
 
-    /// Rows of the recent ones and of the runs from number `from` on, the newest
-    /// source first.
+    /// The recent rows, and the runs from index `from` on, newest source first.
     fn sources(
         &self,
         from: usize,
@@ -166,8 +166,8 @@ impl Runs {
         Ok(sources)
     }
 
-    /// How many rows there are, or more: one counts once for each source that has
-    /// it, deleted or not.
+    /// An upper bound of the number of rows. A row counts once for each source that has
+    /// it, also if it is deleted there.
     pub(crate) fn rows_most(&self) -> Result<u64, RunError> {
         Ok(self.recent_rows()? + self.list.runs.iter().map(|run| run.rows).sum::<u64>())
     }
@@ -176,7 +176,7 @@ impl Runs {
         self.recent.as_ref().map_or(Ok(0), ReadableTableMetadata::len)
     }
 
-    /// Hands each row to `take`, in order, until it says `false`.
+    /// Passes each row to `take` in key order, until `take` returns `false`.
     pub(crate) fn each(&self, mut take: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), RunError> {
         let mut rows = Merge::new(self.sources(0, &KeyRange::all(), false)?, false);
         while let Some((key, value)) = rows.row() {
@@ -188,8 +188,8 @@ impl Runs {
         Ok(())
     }
 
-    /// Writes `changes` on top of this view, which must be the last commit's.
-    /// `run_rows`: the most rows that are recent.
+    /// Writes `changes`. This view must be that of the last commit. `run_rows` is the
+    /// most rows that are kept as recent rows.
     pub(crate) fn write(
         &self,
         txn: &WriteTransaction,
@@ -211,8 +211,8 @@ impl Runs {
     }
 }
 
-/// Lays a table in runs that was a tree (`None` where it was not there), together
-/// with `changes` to it.
+/// Stores a table in runs that was a tree until now (`None` if it did not exist), and
+/// applies `changes` to it.
 pub(crate) fn write_run(
     txn: &WriteTransaction,
     table: TableId,
@@ -243,10 +243,10 @@ fn add_recent(
 }
 
 impl RunList {
-    /// Which runs are merged with a new one of `rows` rows: those from this
-    /// number on. `run_rows`: the rows of a small one.
+    /// The index of the first run that is merged with a new run of `rows` rows; all later
+    /// runs are merged too. `run_rows` is the number of rows in a small run.
     fn merged_from(&self, rows: u64, run_rows: u64) -> usize {
-        // About how large a run is, as a power of `FAN`.
+        // The approximate size of a run, as an exponent of `FAN`.
         let size = |rows: u64| (rows / run_rows.max(1)).max(1).ilog(FAN as u64);
         let (mut from, mut merged) = (self.runs.len(), rows);
         loop {
@@ -258,7 +258,8 @@ impl RunList {
             merged += self.runs[from - like..from].iter().map(|run| run.rows).sum::<u64>();
             from -= like;
         }
-        // Rows that replace older ones take no more than these do.
+        // Limits the space of replaced rows: newer runs together stay smaller than the
+        // oldest run.
         let newer: u64 = self.runs.iter().skip(1).map(|run| run.rows).sum();
         match self.runs.first() {
             Some(oldest) if newer + rows >= oldest.rows => 0,
@@ -266,8 +267,8 @@ impl RunList {
         }
     }
 
-    /// Makes one new run of `sources`, the newest first, in place of the runs
-    /// from number `from` on.
+    /// Writes `sources`, newest first, as one new run. It replaces the runs from index
+    /// `from` on.
     fn append(
         &self,
         txn: &WriteTransaction,
@@ -294,8 +295,8 @@ impl RunList {
     }
 }
 
-/// Writes all rows of `sources` as run `id` and counts them; deleted ones only
-/// if there are older runs.
+/// Writes the rows of `sources` as run `id`, and returns their number. Deleted rows are
+/// written only if `deleted` is set, that is, if there are older runs.
 fn write_run_blocks(
     blocks: &mut Table<'_, BlockBytes, BlockBytes>,
     id: u64,

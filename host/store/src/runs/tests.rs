@@ -32,7 +32,7 @@ fn key(number: u16) -> Vec<u8> {
     format!("k{number:03}").into_bytes()
 }
 
-/// What `model` says of a scan.
+/// The result of a scan according to `model`.
 fn expected(model: &Model, range: &KeyRange, limit: usize, reverse: bool) -> Pairs {
     let within =
         |key: &Vec<u8>| *key >= range.start && range.end.as_ref().is_none_or(|end| key < end);
@@ -64,10 +64,11 @@ fn assert_same(store: &dyn ReadStore, model: &Model, ranges: &[(u16, Option<u16>
 
 const KEYS: u16 = 200;
 
-/// What happens to the state.
+/// An action on the state.
 #[derive(Clone, Debug)]
 enum TestAction {
-    /// Keys, and what is put under each: a number of bytes, or `None` to delete it.
+    /// Keys, and for each the size of the value that is written, or `None` to delete the
+    /// row.
     Commit(Vec<(u16, Option<usize>)>),
     Get(Vec<u16>),
     Look(Vec<(u16, Option<u16>, usize)>),
@@ -93,8 +94,8 @@ fn step() -> impl Strategy<Value = TestAction> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// A map next to the state, through commits of all sizes, snapshots and
-    /// files that are closed and opened with other settings.
+    /// Compares the state with a map, through commits of all sizes, snapshots, and files
+    /// that are closed and opened again with other settings.
     #[test]
     fn a_table_in_runs_equals_a_map(steps in prop::collection::vec(step(), 1..60)) {
         let dir = tempfile::tempdir().unwrap();
@@ -122,7 +123,7 @@ proptest! {
                     let sought: Vec<_> = keys.iter().map(Vec::as_slice).collect();
                     let mut values = ReadValues::default();
                     values.begin(keys.len());
-                    // What is known already is not looked for.
+                    // Values that are known already must not be looked up.
                     (0..keys.len()).step_by(7).for_each(|index| values.set(index, Some(b"known")));
                     shard.get_many(TABLE, &sought, &mut values).unwrap();
                     for (index, key) in keys.iter().enumerate() {
@@ -153,7 +154,8 @@ proptest! {
     }
 }
 
-/// Each commit of a fixed number of rows appends a run of as many, or merges.
+/// Simulates a commit of `rows` rows, which appends a run of that size or merges. Returns
+/// the number of rows written.
 fn appended(list: &mut RunList, rows: u64, run_rows: u64) -> u64 {
     let from = list.merged_from(rows, run_rows);
     let merged = list.runs.split_off(from).iter().map(|run| run.rows).sum::<u64>() + rows;
@@ -164,7 +166,7 @@ fn appended(list: &mut RunList, rows: u64, run_rows: u64) -> u64 {
 
 #[test]
 fn runs_stay_few_and_a_row_is_written_few_times() {
-    // New rows only: all that is merged stays.
+    // All rows are new, so a merge drops none.
     for commit in [9, 100, 3_000] {
         let (mut list, mut written, mut most) = (RunList::default(), 0, 0);
         let commits = 2_000;
@@ -180,7 +182,7 @@ fn runs_stay_few_and_a_row_is_written_few_times() {
     }
 }
 
-/// Bytes written for a changed row among many, by what the disk has to take.
+/// Compares the bytes that the operating system gets when a few of many rows change.
 #[test]
 fn a_changed_row_among_many_writes_little() {
     let written = |run_rows| {
@@ -202,7 +204,7 @@ fn a_changed_row_among_many_writes_little() {
     assert!(runs * 5 < tree, "{runs} bytes in runs, {tree} in a tree");
 }
 
-/// What this process has handed to the kernel to be written.
+/// The bytes that this process has passed to the kernel for writing.
 fn bytes_written() -> u64 {
     let io = std::fs::read_to_string("/proc/self/io").unwrap();
     let line = io.lines().find_map(|line| line.strip_prefix("wchar: "));

@@ -71,10 +71,11 @@ fn duplicates_get_the_first_ones_place_within_an_append_across_appends_and_after
     let first = append(&log, &one).unwrap().events;
     assert_eq!(first.iter().map(|a| a.duplicate).collect::<Vec<_>>(), [false, false, true]);
     assert_eq!((first[0].partition, first[0].offset), (first[2].partition, first[2].offset));
-    // Same id, other source: another event.
+    // An event with the same id and another source is another event.
     let other = Event { source: "elsewhere".into(), ..event("a", "t", "x", 1) };
     assert!(!append(&log, &[other]).unwrap().events[0].duplicate);
-    // The boundary between source and id counts.
+    // The same characters with another boundary between source and id are another
+    // identity.
     let shifted = Event { source: "sho".into(), ..event("pa", "t", "x", 1) };
     assert!(!append(&log, &[shifted]).unwrap().events[0].duplicate);
     let again = append(&log, &one).unwrap().events;
@@ -108,7 +109,8 @@ fn the_window_forgets_the_oldest_also_after_reopening() {
     drop(log);
     let log = folder.open(&config);
     check(&log);
-    // 3,499 is just outside the window; appended again, it is in the window again.
+    // Event 3,499 is just outside the window. It is appended again, so it is in the
+    // window again.
     assert!(!append(&log, &numbered(3_499..3_500)).unwrap().events[0].duplicate);
     assert!(append(&log, &numbered(3_499..3_500)).unwrap().events[0].duplicate);
     log.close();
@@ -254,7 +256,7 @@ fn closing_answers_all_that_wait_and_refuses_what_comes_after() {
     assert!(matches!(log.stats(), Err(LogError::Closed)));
     let same = log.maintain(Timestamp(0), &|_| None);
     assert!(matches!(same, Err(LogError::Closed)));
-    // The file can be opened again although the closed log was not dropped.
+    // The file can be opened again although the closed log still exists.
     assert_eq!(read_all(&folder.open(&small()), P0), numbered(0..50));
 }
 

@@ -43,7 +43,7 @@ fn a_damaged_chunk_is_named_and_the_others_are_read() {
         let expected = format!("partition 0 at offset {first}");
         assert!(error.to_string().contains(&expected), "{error}");
         assert!(matches!(log.read(P0, Offset(9), &everything), Ok(LogRead::Chunk(_))));
-        // New events are appended, and do not hide the damage.
+        // New events can be appended, and the damage is still reported.
         append(&log, &numbered(45..60)).unwrap();
         assert!(log.read(P0, Offset(first + 3), &everything).is_err());
         assert_eq!(read_from(&log, P0, Offset(45)), numbered(45..60));
@@ -124,8 +124,8 @@ impl Disk {
         Ok(())
     }
 
-    /// The disk after a power loss: with a random part of the writes that were not synced,
-    /// the last of them torn.
+    /// The disk after a power loss: with a random part of the writes that were not
+    /// synced, the last of them torn.
     fn after_power_loss(&self, rng: &mut fastrand::Rng) -> Self {
         let contents = self.bytes.lock().unwrap().clone();
         let mut synced = contents.synced;
@@ -254,7 +254,7 @@ fn a_full_disk_is_told_and_the_log_goes_on_once_there_is_room() {
 fn appends_are_refused_while_the_disk_has_less_than_its_reserve() {
     let folder = LogFolder::new();
     let log = folder.open(&LogConfig { disk_reserve_bytes: u64::MAX / 2, ..small() });
-    // Detected before the first append.
+    // The full disk is reported even before the first append.
     assert!(log.troubles()[0].contains("log.disk_reserve_bytes"), "{:?}", log.troubles());
     let error = append(&log, &numbered(0..1)).unwrap_err();
     assert!(matches!(&error, LogError::Full(why) if why.contains("log.disk_reserve_bytes")));
@@ -314,8 +314,8 @@ fn what_was_acknowledged_survives_power_loss_and_a_commit_is_there_whole_or_not_
         assert!(found >= acknowledged, "turn {turn}: {found} of {acknowledged} are there");
         assert_eq!(read_all(&log, P0), numbered(0..found), "turn {turn}");
         assert_eq!(found % 5, 0, "turn {turn}: an append is there in part");
-        // From some sync on, no sync reaches the disk, so a power loss drops a part of the
-        // later writes.
+        // From some sync on, no sync reaches the disk, so a power loss drops a part of
+        // the later writes.
         let good = rng.u64(0..8);
         let mut next = found;
         for _ in 0..good {

@@ -9,7 +9,7 @@ use crate::Compression;
 
 const EVENTS: u64 = 1_000_000;
 
-/// Events like those of the shop, about 212 bytes each.
+/// Events like those of `lantern events generate`, about 212 bytes each.
 fn shop(numbers: std::ops::Range<u64>, rng: &mut fastrand::Rng) -> Events {
     let mut events = Events::new();
     for n in numbers {

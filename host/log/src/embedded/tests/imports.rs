@@ -32,7 +32,7 @@ fn an_import_keeps_append_times_over_chunks_and_restarts() {
         let events = numbered(piece * 9..piece * 9 + 9);
         let stamps: Vec<i64> = (0..9).map(|n| piece.cast_signed() * 100 + n).collect();
         import(&log, &events, &stamps).unwrap();
-        // Sent again, as after a lost connection.
+        // The events are sent again, as after a lost connection.
         let again = import(&log, &events, &stamps).unwrap();
         assert!(again.events.iter().all(|event| event.duplicate));
         expected.extend(stamps);

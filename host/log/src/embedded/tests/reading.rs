@@ -173,7 +173,8 @@ fn retention_by_age_lets_go_of_whole_chunks_from_the_front_but_not_past_the_floo
     assert_eq!(log.maintain(now, &|_| None).unwrap(), Default::default());
     assert_eq!(log.stats().unwrap().partitions[0].types, [("t".to_owned(), 50)]);
     drop(log);
-    // All events can be deleted. Offsets still continue, and old ids are still recognized.
+    // All events can be deleted. Offsets still continue, and old ids are still
+    // recognized.
     let log = folder.open(&config);
     log.maintain(Timestamp(10_000 * 1_000_000), &|_| None).unwrap();
     let bounds = log.bounds(P0).unwrap();

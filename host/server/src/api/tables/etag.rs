@@ -1,5 +1,5 @@
-//! What identifies an answer, for conditional requests, and the headers that tell how
-//! fresh it is.
+//! The `ETag` of an answer, for conditional requests, and the headers that tell how fresh
+//! the answer is.
 
 use http::header::{CACHE_CONTROL, ETAG, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};

@@ -197,7 +197,7 @@ impl ParsedQuery {
     }
 }
 
-/// What `uri` requests from a table, as text.
+/// Describes, as text, what `uri` requests from a table.
 pub(crate) fn explain(uri: &Uri, config: &HttpConfig) -> Result<String, Problem> {
     let Params(which) = Params::<TableQuery>::read(uri)?;
     which.check()?;

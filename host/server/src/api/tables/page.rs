@@ -75,7 +75,7 @@ pub(super) fn rows(
     }
 }
 
-/// Leaves in `range` only the keys that a page which ended with `key` does not contain.
+/// Limits `range` to the keys that follow a page whose last key is `key`.
 pub(super) fn continue_after(range: &mut KeyRange, key: &str, reverse: bool) {
     let mut key = key.as_bytes().to_vec();
     if reverse {
