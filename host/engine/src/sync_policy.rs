@@ -282,7 +282,8 @@ mod tests {
     fn while_it_recovers_a_shard_keeps_what_readers_wait_for() {
         let ceiling = Ceiling { next: Offset(150), commit: 60 };
         let left = ShardMeta { ceiling, ..meta(100, 7) };
-        let mut policy = SyncPolicy::new(&EngineConfig::default(), &left, true);
+        let config = EngineConfig { sync_ms: 1_000, ..EngineConfig::default() };
+        let mut policy = SyncPolicy::new(&config, &left, true);
         for sync in [CommitSync::Now, CommitSync::Close] {
             let kept = policy.ceiling(&meta(120, 61), sync, false);
             assert_eq!(kept, Ceiling { next: Offset(150), commit: 61 });

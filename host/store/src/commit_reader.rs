@@ -138,8 +138,10 @@ impl CommitReader {
         let mut txn = db.begin_write()?;
         match sync {
             Sync::Now => {
-                // Two phases: what users send ends up here, and with one phase a user
-                // who chooses the bytes could make half a commit pass for a whole one.
+                // One-phase commits detect torn writes by a checksum that is not
+                // cryptographic. The file contains bytes that users choose, so a user could
+                // make an incomplete commit look complete. Two-phase commits do not depend
+                // on that checksum.
                 txn.set_two_phase_commit(true);
                 txn.set_quick_repair(writing.quick_repair);
             }

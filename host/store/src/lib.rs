@@ -2,12 +2,12 @@
 //! the catalogue of projections, and the uploaded plugins. State and catalogue are redb
 //! files.
 //!
-//! What must hold here: a commit is whole, or absent when it fails, and a
-//! durable one is durable when it returns; every file says what it is and of which format, and
-//! one that is damaged, foreign or of a later format is refused by its path;
-//! a name from outside never becomes a path unchecked; an error of the disk is
-//! passed on, and once the disk works again so does the store, without a
-//! restart.
+//! Invariants: A commit that fails is stored either completely or not at all, and a
+//! durable commit is on disk when it returns. Every redb file states its kind and format.
+//! A file that is damaged, foreign or of a later format is refused with an error that
+//! names its path. A name from outside becomes part of a path only after a check. Disk
+//! errors are returned to the caller. When the disk works again, the store works again
+//! without a restart.
 
 mod catalog;
 mod commit_reader;
