@@ -1,18 +1,18 @@
-//! Reading a log for callers that may block.
+//! Reads a log for callers that may block.
 
 use std::time::Duration;
 
 use crate::{Log, LogError, LogRead, Offset, PartitionId, TypeFilter};
 
-/// How often, and for how long each time, [`read_or_wait`] waits.
+/// How many times, and for how long each time, [`read_or_wait`] waits.
 const WAITS_MAX: u32 = 30;
 const WAIT: Duration = Duration::from_secs(1);
 
-/// As [`Log::read`], but blocks while the answer is pending.
+/// Like [`Log::read`], but blocks while the read is pending.
 ///
 /// # Errors
-/// As [`Log::read`]; [`LogError::Unavailable`] where nothing came for half a
-/// minute.
+/// Those of [`Log::read`]; [`LogError::Unavailable`] if the read is still pending after
+/// half a minute.
 pub fn read_or_wait(
     log: &dyn Log,
     partition: PartitionId,

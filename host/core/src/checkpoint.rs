@@ -1,43 +1,45 @@
-//! Where the shards of a version are in their history: what resume tokens,
-//! cursors and `ETag`s carry, and how they are proven.
+//! Points in the history of a version's shards, and the proof of this history. Resume
+//! tokens, cursors and `ETag`s contain them.
 //!
-//! Nothing here depends on where commits were cut. A shard that folds the log
-//! again, or another node, comes through the same points, so it can honour a
-//! checkpoint that was handed out before.
+//! Nothing here depends on where commits were made. A shard that folds the log again, on
+//! this node or another one, passes the same points. So it accepts a checkpoint that was
+//! issued before.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{Offset, ShardMeta, Timestamp};
 
-/// A point in a shard's history. Every change of its tables moves it on, and it
-/// is a function of the log and of the decisions taken.
+/// A point in a shard's history. Every change of the shard's tables increases it. It is a
+/// function of the log and of the decisions taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ShardPoint {
     /// The next offset that the tables do not contain yet.
     pub next: Offset,
-    /// The watermark: timers fire and rows expire at the same offset.
+    /// The watermark. It distinguishes states before and after timers fire and rows
+    /// expire at the same offset.
     #[serde(with = "short")]
     pub watermark: Timestamp,
-    /// Events applied, events parked, timers fired and rows expired so far: parked
-    /// events are applied at the same offset and watermark.
+    /// Events applied, events parked, timers fired and rows expired so far. This
+    /// distinguishes states before and after parked events are applied at the same offset
+    /// and watermark.
     pub steps: u64,
     /// Retries and drops of parked events so far.
     pub decisions: u64,
 }
 
 impl Default for ShardPoint {
-    /// The beginning: that of a shard that has folded nothing.
+    /// The point of a shard that has folded nothing.
     fn default() -> Self {
         Self { next: Offset(0), watermark: Timestamp::MIN, steps: 0, decisions: 0 }
     }
 }
 
 impl ShardPoint {
-    /// The bytes of a point as part of a key.
+    /// The length of a point as part of a key.
     pub const KEY_BYTES: usize = 32;
 
-    /// Where a shard with this record is.
+    /// The point of a shard with this record.
     #[must_use]
     pub fn of(meta: &ShardMeta) -> Self {
         Self {
@@ -48,11 +50,11 @@ impl ShardPoint {
         }
     }
 
-    /// The point as bytes that sort as points do.
+    /// The point as bytes that sort in the order of points.
     #[must_use]
     pub fn to_key(self) -> [u8; Self::KEY_BYTES] {
         let mut key = [0; Self::KEY_BYTES];
-        // With its sign bit flipped a number sorts as its bytes do.
+        // With its sign bit flipped, a signed number sorts like its big-endian bytes.
         let watermark = self.watermark.0.cast_unsigned() ^ (1 << 63);
         let numbers = [self.next.0, watermark, self.steps, self.decisions];
         for (index, number) in key.as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
@@ -73,7 +75,7 @@ impl ShardPoint {
         }
     }
 
-    /// Whether nothing of `self` is behind `other`.
+    /// Whether every component of `self` is at least that of `other`.
     #[must_use]
     pub fn reaches(&self, other: &Self) -> bool {
         self.next >= other.next
@@ -83,10 +85,10 @@ impl ShardPoint {
     }
 }
 
-/// What proves a shard's history up to a point.
+/// The proof of a shard's history up to a point.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShardProof {
-    /// The incarnation of the log in force at the point's offset; see
+    /// The incarnation of the log that wrote the event before the point's offset; see
     /// [`crate::Log::incarnation_at`].
     pub incarnation: u64,
     /// The digest of the decisions taken up to the point; see
@@ -94,17 +96,17 @@ pub struct ShardProof {
     pub decided: u64,
 }
 
-/// Where all shards of a version are, in order of partition, with the proof of
-/// their history.
+/// The points of all shards of a version, in order of partition, with the proof of their
+/// history.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// One a shard.
+    /// One point for each shard.
     pub points: Vec<ShardPoint>,
     proof: u64,
 }
 
 impl Checkpoint {
-    /// The checkpoint at these points.
+    /// The checkpoint with these points and proofs.
     #[must_use]
     pub fn new(shards: impl IntoIterator<Item = (ShardPoint, ShardProof)>) -> Self {
         let mut hash = Sha256::new();
@@ -123,8 +125,8 @@ impl Checkpoint {
         Self::new(metas.into_iter().map(|meta| (ShardPoint::of(meta), ShardProof::of(meta))))
     }
 
-    /// The same history in fewer bytes, with offsets and decisions alone: for
-    /// readers that do not resume from it.
+    /// The same checkpoint in fewer bytes, with offsets and decisions only. For readers
+    /// that do not resume from it.
     #[must_use]
     pub fn coarse(&self) -> Self {
         let coarse = |point: &ShardPoint| {
@@ -140,8 +142,8 @@ impl Checkpoint {
     }
 }
 
-/// A watermark as a number that is short for [`Timestamp::MIN`], which every shard of
-/// a projection without event time has.
+/// Encodes a watermark so that [`Timestamp::MIN`] is short: it is the watermark of every
+/// shard without event time.
 mod short {
     use serde::{Deserialize as _, Deserializer, Serializer};
 
@@ -160,15 +162,15 @@ mod short {
 }
 
 impl ShardProof {
-    /// What proves the history of a shard with this record.
+    /// The proof of the history of a shard with this record.
     #[must_use]
     pub fn of(meta: &ShardMeta) -> Self {
         Self { incarnation: meta.incarnation, decided: meta.decided }
     }
 }
 
-/// The incarnation of a log that cannot tell its own: that of the partition's
-/// identity; see [`crate::Log::identity`].
+/// The incarnation of a log that does not know its own, derived from the identity of the
+/// partition; see [`crate::Log::identity`].
 #[must_use]
 pub fn incarnation_of(identity: &str) -> u64 {
     digest(Sha256::new().chain_update(identity))

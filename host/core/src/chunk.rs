@@ -1,32 +1,33 @@
-//! What a log stores and hands out: some thousand events of one partition.
+//! The unit in which a log stores and returns events: some thousand events of one
+//! partition.
 
 use crate::{Events, Offset, PartitionId, Timestamp};
 
 /// Consecutive events of one partition, in columns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chunk {
-    /// Whose events these are.
+    /// The partition of the events.
     pub partition: PartitionId,
-    /// Their offsets.
+    /// The offsets of the events.
     pub offsets: Offsets,
     /// The events, all columns filled.
     pub events: Events,
-    /// When the log took each event, by the log's own clock. [`Timestamp::MIN`],
-    /// and every index past the end, means that the log does not know: over Kafka
-    /// a record whose timestamp was set by its producer (`CreateTime`). Read it
-    /// with [`Chunk::appended`].
+    /// The append time of each event by the log's own clock. [`Timestamp::MIN`] and a
+    /// missing entry at the end mean that the log does not know it, for example for a
+    /// Kafka record whose producer set the timestamp (`CreateTime`). Read it with
+    /// [`Chunk::appended`].
     pub appended: Vec<Timestamp>,
 }
 
-/// The offsets of a chunk's events, rising.
+/// The rising offsets of a chunk's events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Offsets {
-    /// Without gaps from `first` on.
+    /// The offsets start at `first` and have no gaps.
     Dense {
         /// The first event's offset.
         first: Offset,
     },
-    /// With gaps, as a compacted Kafka topic has them; one an event.
+    /// One offset for each event, with gaps as in a compacted Kafka topic.
     Sparse(Vec<u64>),
 }
 
@@ -34,7 +35,7 @@ impl Chunk {
     /// The offset of event `index`.
     ///
     /// # Panics
-    /// When the offsets have gaps and there is no such event.
+    /// If the offsets have gaps and there is no such event.
     #[must_use]
     pub fn offset(&self, index: usize) -> Offset {
         match &self.offsets {
@@ -43,15 +44,15 @@ impl Chunk {
         }
     }
 
-    /// When the log took event `index`, by its own clock; `None` if the log does
-    /// not know.
+    /// The append time of event `index` by the log's own clock; `None` if the log does
+    /// not know it.
     #[must_use]
     pub fn appended(&self, index: usize) -> Option<Timestamp> {
         self.appended.get(index).copied().filter(|time| *time != Timestamp::MIN)
     }
 
-    /// The place of the first event at or after `offset`; the number of events
-    /// if there is none.
+    /// The index of the first event at or after `offset`, or the number of events if
+    /// there is none.
     #[must_use]
     pub fn index_of(&self, offset: Offset) -> usize {
         match &self.offsets {

@@ -1,34 +1,34 @@
-//! A column of byte strings, laid end to end.
+//! A column of byte strings, stored one after another.
 
 use thiserror::Error;
 
-/// Byte strings end to end: value `i` is `bytes[ends[i - 1]..ends[i]]`, where
-/// `ends[-1]` is 0 (Apache Arrow's variable-size binary layout less its leading
-/// zero). The contract's `column` has the same shape.
+/// Byte strings stored one after another: value `i` is `bytes[ends[i - 1]..ends[i]]`,
+/// where `ends[-1]` is 0. This is Apache Arrow's variable-size binary layout without its
+/// leading zero. The contract's `column` has the same layout.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Column {
     ends: Vec<u32>,
     bytes: Vec<u8>,
 }
 
-/// Why bytes from outside are not a column.
+/// Why parts that were received are not a valid column.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ColumnError {
-    /// An end is before the end of the value in front of it.
+    /// The end of a value is before the end of the previous value.
     #[error("column end {end} of value {index} is before the end of the value in front of it")]
     NotRising {
-        /// The value's place.
+        /// The index of the value.
         index: usize,
         /// Its end.
         end: u32,
     },
-    /// The last end is not the number of bytes.
+    /// The last end is not equal to the number of bytes.
     #[error("the column's last end is {end}, but it has {bytes} bytes")]
     WrongLength {
         /// The last end, or 0.
         end: u32,
-        /// How many bytes there are.
+        /// The number of bytes.
         bytes: usize,
     },
 }
@@ -40,16 +40,16 @@ impl Column {
         Self::default()
     }
 
-    /// An empty column with room for `values` values of `bytes` bytes in all.
+    /// An empty column with capacity for `values` values of `bytes` bytes in total.
     #[must_use]
     pub fn with_capacity(values: usize, bytes: usize) -> Self {
         Self { ends: Vec::with_capacity(values), bytes: Vec::with_capacity(bytes) }
     }
 
-    /// Takes `ends` and `bytes` as a column.
+    /// Checks `ends` and `bytes` and makes them a column.
     ///
     /// # Errors
-    /// [`ColumnError`] if they are not one.
+    /// [`ColumnError`] if they are not a valid column.
     pub fn from_parts(ends: Vec<u32>, bytes: Vec<u8>) -> Result<Self, ColumnError> {
         let mut before = 0;
         for (index, &end) in ends.iter().enumerate() {
@@ -76,8 +76,8 @@ impl Column {
         self.ends.is_empty()
     }
 
-    /// Value `index`; empty where the column holds no value for it (a column
-    /// that was not asked for).
+    /// Value `index`; empty if the column has no such value, for example because it was
+    /// not requested.
     #[must_use]
     pub fn get(&self, index: usize) -> &[u8] {
         let Some(&end) = self.ends.get(index) else {
@@ -89,17 +89,17 @@ impl Column {
     /// Adds a value at the end.
     ///
     /// # Panics
-    /// When the column would pass 4 GiB; callers bound it far below.
+    /// If the column would become larger than 4 GiB; callers limit it far below.
     pub fn push(&mut self, value: &[u8]) {
         self.bytes.extend_from_slice(value);
         let end = u32::try_from(self.bytes.len()).expect("a column stays under 4 GiB");
         self.ends.push(end);
     }
 
-    /// Adds the values `range` of `other`, in one copy.
+    /// Appends the values `range` of `other` with a single copy.
     ///
     /// # Panics
-    /// When the range is not within `other`, or the column would pass 4 GiB.
+    /// If the range is not within `other`, or the column would become larger than 4 GiB.
     pub fn extend_from(&mut self, other: &Self, range: std::ops::Range<usize>) {
         if range.is_empty() {
             return;
@@ -118,19 +118,19 @@ impl Column {
         (0..self.len()).map(|index| self.get(index))
     }
 
-    /// Where each value ends.
+    /// The end of each value.
     #[must_use]
     pub fn ends(&self) -> &[u32] {
         &self.ends
     }
 
-    /// The values' bytes, end to end.
+    /// The bytes of all values.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Removes all values and keeps the room.
+    /// Removes all values and keeps the memory.
     pub fn clear(&mut self) {
         self.ends.clear();
         self.bytes.clear();

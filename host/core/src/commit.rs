@@ -1,4 +1,4 @@
-//! What a commit changed, as the feed publishes it and the change log keeps it.
+//! The changes of a commit, as the feed publishes them and the change log stores them.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,11 +7,12 @@ use crate::{Checkpoint, Offset, PartitionId, ShardPoint, TableId, Timestamp, Ver
 /// One commit of one shard of an active version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishedCommit {
-    /// Whose.
+    /// The projection's name.
     pub projection: String,
-    /// The version that committed.
+    /// The version whose tables changed.
     pub version: VersionId,
-    /// Changes with the active version; see [`crate::View::epoch`].
+    /// The feed's epoch, which changes with the active version; see
+    /// [`crate::View::epoch`].
     pub epoch: String,
     /// The shard's partition.
     pub partition: PartitionId,
@@ -20,9 +21,10 @@ pub struct PublishedCommit {
     pub pos: u64,
     /// The next offset that the shard's tables do not contain yet.
     pub next: Offset,
-    /// Where the shard is after the commit.
+    /// The checkpoint of the shard after the commit.
     pub checkpoint: Checkpoint,
-    /// The highest event time applied so far.
+    /// The highest event time applied so far, without events that are too far ahead to
+    /// count.
     pub event_time: Timestamp,
     /// Whether the commit is durable. Readers see it in either case; what is reported
     /// outside of this server must be durable.
@@ -34,23 +36,23 @@ pub struct PublishedCommit {
 /// The changes of one table in one commit, each key once, in key order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableChanges {
-    /// Which table.
+    /// The table.
     pub table: TableId,
-    /// Rows put: key and value (a JSON object).
+    /// Rows that were written: key and value (a JSON object).
     pub up: Vec<(String, Vec<u8>)>,
     /// Keys deleted.
     pub del: Vec<String>,
 }
 
 impl TableChanges {
-    /// The key of a commit in the change log: by the point it came to, then by its
-    /// number.
+    /// The key of a commit in the change log: the point after the commit, then the number
+    /// of the commit.
     #[must_use]
     pub fn key(point: ShardPoint, commit: u64) -> Vec<u8> {
         [point.to_key().as_slice(), &commit.to_be_bytes()].concat()
     }
 
-    /// The inverse of [`TableChanges::key`]; `None` if it is no such key.
+    /// The inverse of [`TableChanges::key`]; `None` if `key` has another form.
     #[must_use]
     pub fn parse_change_key(key: &[u8]) -> Option<(ShardPoint, u64)> {
         let (point, commit) = key.split_first_chunk::<{ ShardPoint::KEY_BYTES }>()?;
@@ -63,7 +65,7 @@ impl TableChanges {
         postcard::to_stdvec(tables).expect("vectors of strings and bytes always encode")
     }
 
-    /// The inverse of [`TableChanges::encode`]; `None` where the bytes are damaged.
+    /// The inverse of [`TableChanges::encode`]; `None` if the bytes are damaged.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Vec<Self>> {
         postcard::from_bytes(bytes).ok()

@@ -1,5 +1,5 @@
-//! The newest events by identity, in memory: a ring, and a hash table of numbers of
-//! its entries; about 40 bytes an event.
+//! Finds the newest events by identity, in memory. Consists of a ring of entries and a
+//! hash table of their numbers; about 40 bytes an event.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
@@ -9,16 +9,16 @@ use sha2::{Digest, Sha256};
 
 use crate::{EventRef, Offset, PartitionId};
 
-/// What an event is known by, and a short hash of the rest of it. Two are equal if
-/// they are of the same tenant, `source` and `id`.
+/// The identity of an event, and a short hash of its content. Two identities are equal if
+/// tenant, `source` and `id` of the events are equal.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Identity {
-    /// The first 128 bits of the SHA-256 of tenant and `source`, the length of
-    /// each in front, and `id`. A cryptographic hash, since a sender could
-    /// otherwise make an event that hides another.
+    /// The first 128 bits of the SHA-256 of tenant and `source`, each after its length,
+    /// and `id`. The hash is cryptographic because otherwise a sender could create an
+    /// event with the same hash as another one, so that the other one is not appended.
     pub hash: [u8; 16],
-    /// A checksum of type, subject, data, its type and schema, and extensions: not
-    /// of the time, which a sender may take at each try, nor of the trace.
+    /// A checksum of type, subject, data, data type and schema, and extensions. It leaves
+    /// out the time and the trace, which a sender may set again at each try.
     pub content: u32,
 }
 
@@ -36,7 +36,7 @@ impl Hash for Identity {
     }
 }
 
-/// See [`Identity`].
+/// The identity of an event; see [`Identity`].
 #[must_use]
 pub fn identity(event: &EventRef<'_>) -> Identity {
     let mut hash = Sha256::new();
@@ -67,7 +67,8 @@ fn content_hash(event: &EventRef<'_>) -> u32 {
                 continue;
             }
             add(name.as_bytes());
-            // Over Kafka all values are text.
+            // Kafka stores all values as text, so a text and its value must give the same
+            // hash.
             match value {
                 serde_json::Value::String(text) => add(text.as_bytes()),
                 other => add(other.to_string().as_bytes()),
@@ -78,24 +79,24 @@ fn content_hash(event: &EventRef<'_>) -> u32 {
     hash.finalize()
 }
 
-/// Where an event of the same identity is.
+/// The place of an event with the same identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownEvent {
     /// Its partition.
     pub partition: PartitionId,
     /// Its offset.
     pub offset: Offset,
-    /// Whether its content is another one.
+    /// Whether its content differs.
     pub differs: bool,
 }
 
-/// Remembers the newest events, up to a number of them.
+/// Remembers the newest events, up to a limit.
 pub struct DeduplicationWindow {
     limit: usize,
     ring: VecDeque<WindowEntry>,
     /// The running number of the ring's first entry, modulo 2³².
     base: u32,
-    /// The running numbers of all entries, modulo 2³², found by their identity.
+    /// The running numbers of all entries, modulo 2³², in a hash table by identity.
     numbers: HashTable<u32>,
 }
 
@@ -107,22 +108,22 @@ struct WindowEntry {
 }
 
 impl DeduplicationWindow {
-    /// A window of the newest `limit` events; 0 remembers none.
+    /// A window of the newest `limit` events; none if `limit` is 0.
     #[must_use]
     pub fn new(limit: u32) -> Self {
-        // Running numbers must distinguish all entries, with room for a pending
-        // group; a quarter of the range is far above any sensible window.
+        // Running numbers must distinguish all entries, even if a pending group exceeds
+        // the limit. A quarter of their range is far more than any window needs.
         let limit = limit.min(u32::MAX / 4) as usize;
         Self { limit, ring: VecDeque::new(), base: 0, numbers: HashTable::new() }
     }
 
-    /// Whether it remembers any.
+    /// Whether the window is in use: its limit is not 0.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.limit > 0
     }
 
-    /// Where the event of this identity is.
+    /// The place of the event with this identity, if the window has it.
     #[must_use]
     pub fn find(&self, identity: &Identity) -> Option<KnownEvent> {
         let entry = |number: &u32| entry(&self.ring, self.base, *number);
@@ -132,8 +133,8 @@ impl DeduplicationWindow {
         Some(KnownEvent { partition, offset, differs: first.content != identity.content })
     }
 
-    /// Adds an event that [`DeduplicationWindow::find`] does not find. Grows past the limit
-    /// until [`DeduplicationWindow::trim`].
+    /// Adds an event that [`DeduplicationWindow::find`] does not find. The window may
+    /// exceed its limit until [`DeduplicationWindow::trim`] is called.
     pub fn push(&mut self, identity: Identity, partition: PartitionId, offset: Offset) {
         if !self.is_on() || self.find(&identity).is_some() {
             return;
@@ -147,7 +148,7 @@ impl DeduplicationWindow {
         numbers.insert_unique(hash(&identity), number, hash_of);
     }
 
-    /// Forgets the oldest, down to the limit.
+    /// Removes the oldest entries until the limit is met.
     pub fn trim(&mut self) {
         while self.ring.len() > self.limit {
             let Some(oldest) = self.ring.pop_front() else {
@@ -164,12 +165,12 @@ impl DeduplicationWindow {
     }
 }
 
-/// The entry with this running number in a ring that begins with number `base`.
+/// The entry with running number `number`, in a ring whose first entry has number `base`.
 fn entry(ring: &VecDeque<WindowEntry>, base: u32, number: u32) -> &WindowEntry {
     &ring[number.wrapping_sub(base) as usize]
 }
 
-/// Part of the identity's hash, which is uniform and which no sender can choose.
+/// Part of the identity's hash, which is uniform and cannot be chosen by a sender.
 fn hash(identity: &Identity) -> u64 {
     let (bytes, _) = identity.hash.as_chunks::<8>();
     u64::from_le_bytes(bytes[0])
@@ -184,7 +185,7 @@ mod tests {
     use super::*;
     use crate::Event;
 
-    /// Few distinct hashes, so that entries collide.
+    /// An identity with one of few distinct hashes, so that entries collide.
     fn numbered(n: u64) -> Identity {
         let mut hash = [0; 16];
         hash[..8].copy_from_slice(&(n % 7).wrapping_sub(3).to_le_bytes());

@@ -1,15 +1,15 @@
-//! A shard's state in canonical form: to hash it, to write it out, and to find
-//! where two states part.
+//! A shard's state in canonical form: to hash it, to write it to a file, and to find the
+//! first difference of two states.
 //!
-//! The canonical dump holds what is a function of the log: rows, timers, parked
-//! events, expiry and, of [`ShardMeta`], the position and what was counted on
-//! the way. It leaves out what depends on when commits happened: the number of
-//! commits, the feed's change log and the outbox. So two shards that folded the
-//! same events have equal dumps, whatever their batches, commits and restarts.
+//! The canonical dump contains the parts of a state that are functions of the log: rows,
+//! timers, parked events, expiry and, from [`ShardMeta`], the next offset and counters.
+//! It leaves out the parts that depend on when commits happened: the number of commits,
+//! the feed's change log and the outbox. So two shards that folded the same events have
+//! equal dumps, whatever their batches, commits and restarts were.
 //!
-//! States may be larger than memory: they are read in pages. Pass a snapshot
-//! ([`crate::ShardStore::snapshot`]) of a shard that is being written to, or
-//! the pages come from different commits.
+//! States may be larger than memory, so they are read in pages. For a shard that is being
+//! written to, pass a snapshot ([`crate::ShardStore::snapshot`]); otherwise the pages
+//! come from different commits.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -22,13 +22,13 @@ use crate::{KeyRange, Pairs, ReadStore, ShardMeta, Space, StoreError};
 
 /// The most pairs read at once.
 const PAGE_PAIRS_MAX: usize = 1_000;
-/// The bytes a page should stay below; pages of large values shrink to it.
+/// The target size of a page in bytes. Pages of large values have fewer pairs.
 const PAGE_BYTES: usize = 4 << 20;
-/// The bytes of a key or value that a [`Difference`] shows to people.
+/// How many bytes of a key or value a [`Difference`] shows as text.
 const SHOWN_BYTES_MAX: usize = 200;
-/// What [`write_to`] begins with: the form's name and version.
+/// The first line of a dump: the name and version of the format.
 const MAGIC: &[u8] = b"lantern-dump 1\n";
-/// What follows the last entry, before their number.
+/// The byte after the last entry, before the number of entries.
 const END: u8 = 0xFF;
 
 /// One entry of the canonical dump. In [`Space::Meta`] the keys are names of
@@ -43,17 +43,17 @@ pub struct Entry {
     pub value: Vec<u8>,
 }
 
-/// The first place in which two states differ. Shown to people, long and
-/// unprintable bytes are cut and escaped.
+/// The first difference of two states. Displayed as text, long values are cut and
+/// unprintable characters are escaped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// Where.
+    /// The space of the entry that differs.
     pub space: Space,
     /// The key; in [`Space::Meta`], the name of one of [`ShardMeta`]'s fields.
     pub key: Vec<u8>,
-    /// What the left state holds there.
+    /// The left state's value under the key.
     pub left: Option<Vec<u8>>,
-    /// What the right state holds there.
+    /// The right state's value under the key.
     pub right: Option<Vec<u8>>,
 }
 
@@ -64,7 +64,7 @@ pub enum DumpError {
     /// The state cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// What it was written to failed.
+    /// The dump cannot be written to its destination.
     #[error("the dump cannot be written: {0}")]
     Write(#[from] io::Error),
 }
@@ -75,11 +75,11 @@ pub fn entries(store: &dyn ReadStore) -> impl Iterator<Item = Result<Entry, Stor
     Entries::new(store)
 }
 
-/// Writes the canonical dump of `store` to `out`: a line that names the form;
-/// each entry as its space (a byte, of a table also its number), key and value,
-/// each of these two behind its length; a byte 255 and the number of entries.
-/// Numbers are big-endian, of tables 4 bytes, of all else 8. Writes are small,
-/// so `out` should be buffered.
+/// Writes the canonical dump of `store` to `out`: a line that names the format, then each
+/// entry as its space, key and value, then a byte 255 and the number of entries. A space
+/// is one byte; the space of a table is followed by the table's number in 4 bytes. Key
+/// and value come after their length. Lengths and the number of entries have 8 bytes. All
+/// numbers are big-endian. Writes are small, so `out` should be buffered.
 ///
 /// # Errors
 /// [`DumpError`]; part of the dump may have been written.
@@ -104,10 +104,10 @@ pub fn write_to(store: &dyn ReadStore, out: &mut dyn Write) -> Result<(), DumpEr
     Ok(())
 }
 
-/// The SHA-256 of what [`write_to`] writes, in lower-case hexadecimal.
+/// The SHA-256 of the bytes that [`write_to`] writes, in lower-case hexadecimal.
 ///
 /// # Errors
-/// [`StoreError`] where the state cannot be read.
+/// [`StoreError`] if the state cannot be read.
 pub fn hash(store: &dyn ReadStore) -> Result<String, StoreError> {
     let mut sha = HashWriter(Sha256::new());
     match write_to(store, &mut sha) {
@@ -117,7 +117,7 @@ pub fn hash(store: &dyn ReadStore) -> Result<String, StoreError> {
     }
 }
 
-/// Hashes what is written.
+/// A writer that hashes the bytes written to it.
 struct HashWriter(Sha256);
 
 impl io::Write for HashWriter {
@@ -131,11 +131,11 @@ impl io::Write for HashWriter {
     }
 }
 
-/// Where the canonical dumps of `left` and `right` first differ; `None` if
-/// they are equal.
+/// The first difference between the canonical dumps of `left` and `right`; `None` if they
+/// are equal.
 ///
 /// # Errors
-/// [`StoreError`] where one of them cannot be read.
+/// [`StoreError`] if one of them cannot be read.
 pub fn first_difference(
     left: &dyn ReadStore,
     right: &dyn ReadStore,
@@ -169,14 +169,14 @@ impl fmt::Display for Difference {
     }
 }
 
-/// A difference by an entry that one side alone has.
+/// The difference for an entry that only one side has.
 fn only(entry: Entry, left: bool) -> Difference {
     let Entry { space, key, value } = entry;
     let (left, right) = if left { (Some(value), None) } else { (None, Some(value)) };
     Difference { space, key, left, right }
 }
 
-/// `bytes` between backquotes, cut and escaped.
+/// `bytes` as text between backquotes, cut and escaped.
 fn excerpt(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
     let more = if cut.len() < bytes.len() { "…" } else { "" };
@@ -204,7 +204,7 @@ fn space_name(space: Space) -> String {
     }
 }
 
-/// How the dump names a space. Part of the form: never renumber.
+/// The number of a space in the dump. Part of the format: never change these numbers.
 fn tag(space: Space) -> (u8, Option<u32>) {
     match space {
         Space::Meta => (0, None),
@@ -219,12 +219,13 @@ fn tag(space: Space) -> (u8, Option<u32>) {
     }
 }
 
-/// Pages through a state.
+/// Reads a state page by page.
 struct Entries<'a> {
     store: &'a dyn ReadStore,
-    /// The spaces still to be read, last first; `None` before they are known.
+    /// The spaces that are still to be read, in reverse order; `None` before the first
+    /// read.
     spaces: Option<Vec<Space>>,
-    /// The space being read, and where its next page begins.
+    /// The space that is being read, and the start of its next page.
     current: Option<(Space, Vec<u8>)>,
     page: std::vec::IntoIter<(Vec<u8>, Vec<u8>)>,
     page_space: Space,
@@ -301,8 +302,8 @@ impl Iterator for Entries<'_> {
     }
 }
 
-/// The shard's own record as far as it is a function of the log, in order of
-/// key. A shard that never committed has that of an empty one.
+/// The fields of the shard's record that are functions of the log, in order of key. For a
+/// shard that never committed, those of an empty record.
 fn meta(store: &dyn ReadStore) -> Result<Pairs, StoreError> {
     let meta = ShardMeta::of(store)?;
     let fields = [
@@ -371,7 +372,7 @@ mod tests {
         for i in 0..5_000_u32 {
             state.put(ROWS, format!("k{i:05}").as_bytes(), &i.to_be_bytes());
         }
-        // Pages of large values shrink, and lose none.
+        // Pages of large values have fewer pairs, and none is lost.
         for i in 0..20_u8 {
             state.put(Space::Table(TableId(1)), &[i], &vec![i; 1 << 20]);
         }

@@ -1,4 +1,4 @@
-//! CloudEvents 1.0 events, alone and in columns.
+//! CloudEvents 1.0 events, as single events and in columns.
 
 use std::collections::HashMap;
 
@@ -12,14 +12,14 @@ use crate::{Attributes, Column, Timestamp};
 pub struct Event {
     /// Unique within `source`.
     pub id: String,
-    /// Who sent it.
+    /// The sender.
     pub source: String,
     /// The event type: `order.placed`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// What it is about; orders events and parks them.
+    /// What the event is about. Events of one subject keep their order, also when parked.
     pub subject: String,
-    /// When it happened. Events that came without a time carry the time they
+    /// When it happened. Events that were sent without a time have the time at which they
     /// were appended.
     pub time: Timestamp,
     /// The extension attribute `tenant`.
@@ -28,13 +28,13 @@ pub struct Event {
     pub dataschema: String,
     /// The media type of `data`; empty means JSON.
     pub datacontenttype: String,
-    /// All other extension attributes, as one JSON object; empty where none.
+    /// All other extension attributes as one JSON object; empty if there are none.
     pub extensions: String,
     /// The payload's bytes.
     pub data: Vec<u8>,
 }
 
-/// [`Event`], borrowed.
+/// An event with borrowed attributes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventRef<'a> {
     /// See [`Event::id`].
@@ -60,7 +60,7 @@ pub struct EventRef<'a> {
 }
 
 impl Event {
-    /// This event, borrowed.
+    /// Borrows the event.
     #[must_use]
     pub fn as_ref(&self) -> EventRef<'_> {
         EventRef {
@@ -96,8 +96,8 @@ impl EventRef<'_> {
         }
     }
 
-    /// How deep it is in a chain of emitted events: 0 for an event from outside, and
-    /// one more than its cause for one that a projection emitted.
+    /// The depth in a chain of emitted events: 0 for an event from outside, and one more
+    /// than its cause for an emitted event.
     #[must_use]
     pub fn depth(&self) -> u32 {
         if !crate::is_host_source(self.source) || self.extensions.is_empty() {
@@ -113,7 +113,7 @@ impl EventRef<'_> {
         number.map_or(0, |number| u32::try_from(number).unwrap_or(u32::MAX))
     }
 
-    /// The bytes of all attributes together, without the time.
+    /// The bytes of all attributes in total, without the time.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.id.len()
@@ -131,12 +131,12 @@ impl EventRef<'_> {
 /// The extension attribute that carries [`EventRef::depth`].
 pub const DEPTH_EXTENSION: &str = "lanterndepth";
 
-/// The most distinct event types [`Events`] can hold; [`Events::push`] says
-/// `false` past it.
+/// The most distinct event types in one [`Events`]; [`Events::push`] returns `false` for
+/// one more.
 const TYPES_MAX: usize = u16::MAX as usize;
 
-/// Events in columns. Text columns hold UTF-8, which [`Events::push`] and
-/// [`Events::from_columns`] ensure.
+/// Events in columns. Text columns contain UTF-8; [`Events::push`] and
+/// [`Events::from_columns`] ensure it.
 #[derive(Clone, Debug, Default)]
 pub struct Events {
     times: Vec<Timestamp>,
@@ -146,8 +146,8 @@ pub struct Events {
     columns: Columns,
 }
 
-/// The byte columns of [`Events`]. A column is either empty (not asked for) or
-/// as long as the others.
+/// The byte columns of [`Events`]. A column is either empty (not requested) or has as
+/// many values as the others.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Columns {
     /// Attribute `id`.
@@ -162,7 +162,7 @@ pub struct Columns {
     pub dataschema: Column,
     /// Attribute `datacontenttype`.
     pub datacontenttype: Column,
-    /// All other extension attributes, one JSON object an event.
+    /// All other extension attributes, as one JSON object for each event.
     pub extensions: Column,
     /// The payload.
     pub data: Column,
@@ -184,8 +184,8 @@ impl Events {
         Self::default()
     }
 
-    /// Puts decoded columns together; `None` where their lengths differ, a type
-    /// is out of range or a text column is not UTF-8. Empty columns stay empty.
+    /// Builds events from decoded columns; `None` if their lengths differ, a type is out
+    /// of range or a text column is not UTF-8. Empty columns stay empty.
     #[must_use]
     pub fn from_columns(
         times: Vec<Timestamp>,
@@ -213,14 +213,14 @@ impl Events {
         self.times.is_empty()
     }
 
-    /// The bytes held in columns.
+    /// The bytes of all columns in total.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.columns.all().iter().map(|c| c.bytes().len()).sum::<usize>() + self.len() * 12
     }
 
-    /// Adds an event. `false`, and nothing added, where it would be the
-    /// 65,536th distinct type: start another.
+    /// Appends an event. Returns `false` and adds nothing if the event has the 65,536th
+    /// distinct type: then begin another [`Events`].
     pub fn push(&mut self, event: &EventRef<'_>) -> bool {
         let Some(kind) = self.intern(event.kind) else {
             return false;
@@ -239,11 +239,11 @@ impl Events {
         true
     }
 
-    /// Adds the events `range` of `from`, of the columns `attributes` only, in one
-    /// copy a column.
+    /// Appends the events `range` of `from` with the columns `attributes` only, with a
+    /// single copy for each column.
     ///
     /// # Panics
-    /// When the range is not within `from`.
+    /// If the range is not within `from`.
     pub fn extend_from(
         &mut self,
         from: &Self,
@@ -286,7 +286,7 @@ impl Events {
     /// Event `index`.
     ///
     /// # Panics
-    /// When there is no such event.
+    /// If there is no such event.
     #[must_use]
     pub fn get(&self, index: usize) -> EventRef<'_> {
         let c = &self.columns;
@@ -318,7 +318,7 @@ impl Events {
     /// The type of event `index`.
     ///
     /// # Panics
-    /// When there is no such event.
+    /// If there is no such event.
     #[must_use]
     pub fn kind(&self, index: usize) -> &str {
         &self.type_names[usize::from(self.types[index])]
@@ -330,7 +330,7 @@ impl Events {
         text(&self.columns.subject, index)
     }
 
-    /// The tenant of event `index`; empty if the column is not there.
+    /// The tenant of event `index`; empty if the column was not requested.
     #[must_use]
     pub fn tenant(&self, index: usize) -> &str {
         text(&self.columns.tenant, index)
@@ -342,7 +342,7 @@ impl Events {
         &self.type_names
     }
 
-    /// Each event's place in [`Events::type_names`].
+    /// Each event's index into [`Events::type_names`].
     #[must_use]
     pub fn types(&self) -> &[u16] {
         &self.types
@@ -354,7 +354,7 @@ impl Events {
         &self.columns
     }
 
-    /// Removes all events and keeps the room.
+    /// Removes all events and keeps the memory.
     pub fn clear(&mut self) {
         self.times.clear();
         self.types.clear();
@@ -383,7 +383,7 @@ impl Events {
     }
 
     fn intern(&mut self, kind: &str) -> Option<u16> {
-        // Runs of one type are common, and few types the rule.
+        // Most events have the type of the event before, and most logs have few types.
         if let Some(&last) = self.types.last()
             && self.type_names[usize::from(last)] == kind
         {
@@ -427,8 +427,8 @@ impl Columns {
     }
 }
 
-/// Whether each value is UTF-8: the bytes as a whole are, and every end is
-/// between two characters.
+/// Whether each value is UTF-8: all bytes together are, and every end is between two
+/// characters.
 fn is_utf8(column: &Column) -> bool {
     std::str::from_utf8(column.bytes())
         .is_ok_and(|text| column.ends().iter().all(|&end| text.is_char_boundary(end as usize)))

@@ -1,11 +1,11 @@
-//! Newtypes for the integers that cross crate edges.
+//! Newtypes for the integers in the crates' interfaces.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// An event's place in its partition. Offsets of the embedded log are dense and
-/// start at 0; a Kafka topic's may have gaps.
+/// The number of an event in its partition. Offsets of the embedded log start at 0 and
+/// have no gaps; those of a Kafka topic may have gaps.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -27,15 +27,15 @@ impl Offset {
 #[serde(transparent)]
 pub struct PartitionId(pub u32);
 
-/// A table's place in its projection's manifest.
+/// The index of a table in its projection's manifest.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(transparent)]
 pub struct TableId(pub u32);
 
-/// What a write, a timer call, an emitted event or a log line belongs to: an index
-/// into the batch of the call, its timers first and its events after them.
+/// The timer or event that causes a write, a timer call, an emitted event or a log line:
+/// an index into the batch of the call, with its timers first and its events after them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cause(pub u32);
 
@@ -51,9 +51,8 @@ impl Timestamp {
     pub const MIN: Self = Self(i64::MIN);
     /// The first time that an event may have: 0001-01-01T00:00:00Z.
     ///
-    /// From [`Self::FIRST`] to [`Self::LAST`] years have four digits, so the order
-    /// of RFC 3339 texts in UTC is the order of their days, and every time can be
-    /// written in every time zone.
+    /// From [`Self::FIRST`] to [`Self::LAST`] years have four digits. So RFC 3339 texts
+    /// in UTC sort by day, and every time can be written in every time zone.
     pub const FIRST: Self = Self(-62_135_596_800_000_000);
     /// The last time that an event may have: 9999-12-30T21:59:59.999999Z.
     pub const LAST: Self = Self(253_402_207_199_999_999);
@@ -61,7 +60,7 @@ impl Timestamp {
     /// Later than every event.
     pub const MAX: Self = Self(i64::MAX);
 
-    /// This time and `us` microseconds, from [`Self::MIN`] to [`Self::MAX`].
+    /// This time plus `us` microseconds, limited to [`Self::MIN`] and [`Self::MAX`].
     #[must_use]
     pub const fn saturating_add(self, us: i64) -> Self {
         Self(self.0.saturating_add(us))
@@ -73,8 +72,8 @@ impl Timestamp {
         (Self::FIRST..=Self::LAST).contains(&self)
     }
 
-    /// This time less `lateness_us`, cut down to a whole multiple of `tick_us`
-    /// (0 is taken as 1). Both in microseconds.
+    /// This time minus `lateness_us`, rounded down to a multiple of `tick_us` (0 counts
+    /// as 1). Both are in microseconds.
     #[must_use]
     pub fn watermark(self, lateness_us: u64, tick_us: u64) -> Self {
         if self == Self::MIN {

@@ -1,8 +1,8 @@
-//! The words every other crate speaks: events, chunks, batches, manifests,
-//! positions and changes, and the ports (traits) between the crates.
+//! The types that all other crates share (events, chunks, batches, manifests, changes),
+//! and the ports (traits) between the crates.
 //!
-//! This crate does no I/O, names no runtime, no database and no WebAssembly
-//! engine, and keeps no global state.
+//! This crate does no I/O and has no global state. It does not depend on a runtime, a
+//! database or a WebAssembly engine.
 
 mod blocking_read;
 mod checkpoint;
@@ -67,19 +67,18 @@ pub use row_check::{RowError, check_row};
 pub use view::{ChangesSince, Recovering, ShardChanges, View, ViewError, Views};
 pub use writes::{ChangedPairs, PairSpan, SpaceWrites, Writes};
 
-/// The event type of heartbeats: events the host itself appends to an idle log
-/// so that event time goes on. Every projection with event time sees them, none
-/// is handed them.
+/// The event type of heartbeats: events that the host itself appends to an idle partition
+/// so that event time advances. Projections with event time read them, but no plugin
+/// receives them.
 pub const HEARTBEAT_TYPE: &str = "lantern.heartbeat";
 
-/// The event type under which a log hands out a record that is no event. It is
-/// parked by every projection that may want it (see [`UNREADABLE_KIND`]) and handed
-/// to none. It has no subject: whom it concerns is unknown, so that it blocks no
-/// subject. The reason is in its extension attribute [`UNREADABLE_REASON`].
+/// The event type of an unreadable record: a record of the log that is not an event.
+/// Every projection that may subscribe to it (see [`UNREADABLE_KIND`]) parks it, and no
+/// plugin receives it. It has no subject, because the subject is unknown, so it blocks no
+/// other event. Its extension attribute [`UNREADABLE_REASON`] contains the reason.
 pub const UNREADABLE_TYPE: &str = "lantern.unreadable";
-/// See [`UNREADABLE_TYPE`].
+/// The extension attribute with the reason; see [`UNREADABLE_TYPE`].
 pub const UNREADABLE_REASON: &str = "reason";
-/// The extension attribute of an unreadable record with the event type that the
-/// record claims, if that can be read. Projections that do not subscribe to this
-/// type cannot want the record and do not park it.
+/// The extension attribute with the event type that an unreadable record claims, if that
+/// can be read. Projections that do not subscribe to this type do not park the record.
 pub const UNREADABLE_KIND: &str = "kind";

@@ -1,42 +1,43 @@
-//! What a plugin says of itself, and the rules a manifest must keep.
+//! The manifest, in which a plugin describes itself, and the rules for it.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// What a projection reads, writes and emits; the contract's `manifest`.
+/// The event types, tables and settings of a projection; the contract's `manifest`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Lower-case letters, digits and hyphens.
+    /// The projection's name: 1 to 64 lower-case letters, digits, `-` or `_`, beginning
+    /// with a letter.
     pub name: String,
-    /// Semantic version; code is identified by its hash, not by this.
+    /// The plugin's semantic version. It does not identify the code; a hash does.
     pub version: String,
-    /// A sentence for people.
+    /// A description in one sentence.
     pub description: String,
     /// Event types: exact (`order.placed`), by prefix (`order.*`) or all (`*`).
     pub subscribes: Vec<String>,
-    /// The attributes it asks for.
+    /// The attributes that the plugin requests.
     pub attributes: Attributes,
-    /// Members of the payload that it is handed as columns.
+    /// Members of the payload that the plugin receives as columns.
     pub members: Vec<Member>,
-    /// Its tables; a [`crate::TableId`] is a place in here.
+    /// Its tables; a [`crate::TableId`] is an index into them.
     pub tables: Vec<TableSpec>,
     /// Types of the events it may emit.
     pub emits: Vec<String>,
-    /// Lets it be part of a cycle of projections that emit what the next one
-    /// subscribes to, up to this many events deep.
+    /// Allows the projection to be part of a cycle of projections that emit what the next
+    /// one subscribes to, up to this depth of emitted events.
     pub cycle_depth_max: Option<u32>,
-    /// Where the projection uses event time.
+    /// The settings of event time; `None` if the projection does not use it.
     pub event_time: Option<EventTime>,
     /// What happens to an event that cannot be applied.
     pub on_failure: OnFailure,
-    /// JSON Schema of the parameters it takes.
+    /// JSON Schema of the projection's parameters.
     pub parameters: Option<String>,
 }
 
-/// The CloudEvents attributes a projection asks for; `type` and `time` always
-/// come.
+/// The CloudEvents attributes that a projection requests. It always receives `type` and
+/// `time`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "a set of flags, as the contract has it")]
 pub struct Attributes {
@@ -74,7 +75,7 @@ impl Attributes {
         }
     }
 
-    /// These and `others`.
+    /// The attributes that this or `others` contains.
     #[must_use]
     pub fn and(self, others: Self) -> Self {
         Self {
@@ -95,16 +96,16 @@ impl Attributes {
 pub struct Member {
     /// Its name.
     pub name: String,
-    /// What it holds.
+    /// The kind of its values.
     pub kind: FieldKind,
 }
 
-/// How far event time may run behind, and how finely the host cuts it.
+/// The settings of event time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventTime {
-    /// Microseconds.
+    /// The allowed lateness in microseconds.
     pub allowed_lateness_us: u64,
-    /// Microseconds; at least 1.
+    /// The tick in microseconds; at least 1.
     pub tick_us: u64,
 }
 
@@ -112,27 +113,28 @@ pub struct EventTime {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
-    /// Park it, and every later event of its subject behind it.
+    /// Park it, and every later event of its subject after it.
     #[default]
     ParkSubject,
-    /// Park it alone.
+    /// Park only this event.
     ParkEvent,
-    /// Stop the projection until a person acts.
+    /// Halt the projection until an operator acts.
     Halt,
 }
 
 /// One table of a projection.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableSpec {
-    /// Lower-case letters, digits, hyphens and underscores.
+    /// The table's name, of the same form as the projection's.
     pub name: String,
-    /// A sentence for people.
+    /// A description in one sentence.
     pub description: String,
     /// Public tables hold JSON objects and can be read and subscribed to.
     pub public: bool,
-    /// A key is then the tenant, U+0000 and the rest.
+    /// Whether each row belongs to a tenant. Keys are then the tenant, U+0000 and the
+    /// rest.
     pub per_tenant: bool,
-    /// Of a public table: the fields of its rows.
+    /// For a public table, the fields of its rows.
     pub fields: Vec<FieldSpec>,
     /// The timestamp field that decides which partition's value counts for
     /// fields with merge `newest`.
@@ -146,17 +148,17 @@ pub struct TableSpec {
 pub struct FieldSpec {
     /// The JSON object's key.
     pub name: String,
-    /// What it holds.
+    /// The kind of its values.
     pub kind: FieldKind,
-    /// A unit people read: `EUR`, `ms`, `%`; may be empty.
+    /// The unit for display: `EUR`, `ms`, `%`; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub unit: String,
-    /// How the values of several partitions become one.
+    /// How the values of several partitions are merged.
     #[serde(default)]
     pub merge: Merge,
 }
 
-/// What a field holds.
+/// The kind of a field's values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FieldKind {
@@ -169,7 +171,7 @@ pub enum FieldKind {
     Text,
     /// `true` or `false`.
     Boolean,
-    /// A time, RFC 3339.
+    /// A time in RFC 3339.
     Timestamp,
     /// Any JSON.
     Json,
@@ -180,7 +182,7 @@ pub enum FieldKind {
 }
 
 impl FieldKind {
-    /// Whether it is a sketch, which is merged as a whole.
+    /// Whether the field is a sketch.
     #[must_use]
     pub fn is_sketch(self) -> bool {
         matches!(self, Self::Distinct | Self::Percentiles)
@@ -202,30 +204,30 @@ impl FieldKind {
     }
 }
 
-/// How the values of one key are combined when several partitions hold it.
+/// How the values of one key are merged if several partitions have it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Merge {
-    /// They are equal; the lowest partition's is taken.
+    /// The values are equal; the one of the lowest partition is used.
     #[default]
     Same,
-    /// Added.
+    /// The sum.
     Sum,
     /// The smallest.
     Min,
     /// The largest.
     Max,
-    /// That of the partition whose row has the latest [`TableSpec::newest_by`].
+    /// The value of the partition whose row has the latest [`TableSpec::newest_by`].
     Newest,
-    /// The union of sketches.
+    /// The union of the sketches.
     Sketch,
 }
 
-/// Which rule a manifest breaks.
+/// The rule that a manifest breaks.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ManifestError {
-    /// A name is not of the allowed form.
+    /// A name does not have the allowed form.
     #[error(
         "the {what} name `{name}` must be 1 to 64 lower-case letters, digits, `-` or `_`, beginning with a letter"
     )]
@@ -235,23 +237,23 @@ pub enum ManifestError {
         /// The name.
         name: String,
     },
-    /// Two of a kind have one name.
+    /// Two tables, two members, or two fields of a table have the same name.
     #[error("the {what} `{name}` is in the manifest twice")]
     Twice {
-        /// `table` or `field`.
+        /// `table`, `member` or `field`.
         what: &'static str,
         /// The name.
         name: String,
     },
-    /// No table at all.
+    /// The manifest has no table.
     #[error("the manifest has no table: a projection needs at least one")]
     NoTable,
-    /// No event type at all.
+    /// The manifest subscribes to no event type.
     #[error(
         "the manifest subscribes to no event type: name at least one, as `order.placed`, `order.*` or `*`"
     )]
     NoSubscription,
-    /// A subscription that matches nothing sensible.
+    /// A subscription is not a valid pattern.
     #[error("`{0}` is no event type: write one exactly, as a prefix ending in `*`, or `*`")]
     Subscription(String),
     /// A public table without fields.
@@ -259,20 +261,20 @@ pub enum ManifestError {
         "public table `{0}` declares no fields: name the fields of its rows, or make it private"
     )]
     NoFields(String),
-    /// It would read what it writes.
+    /// The projection would receive the events that it emits.
     #[error(
         "the projection emits `{0}` and subscribes to it, which would never end: subscribe to narrower types"
     )]
     Loop(String),
-    /// An emitted type that cannot be one.
+    /// An emitted type is a pattern or reserved for the host.
     #[error("`{0}` cannot be emitted: name an exact type that does not begin with `lantern.`")]
     Emits(String),
-    /// Rows that expire need a time to expire by.
+    /// A table has retention, but the manifest has no event time.
     #[error(
         "table `{0}` has a retention, which is counted in event time: declare `event-time`, or leave the retention out"
     )]
     Retention(String),
-    /// The rows alone must show which partition's value counts.
+    /// A field is merged by `newest`, but the table has no `newest_by`.
     #[error(
         "field `{field}` of table `{table}` has merge `newest`: name the table's timestamp field that decides which value is the newest (`newest-by`)"
     )]
@@ -282,7 +284,7 @@ pub enum ManifestError {
         /// The field.
         field: String,
     },
-    /// It names no timestamp field.
+    /// `newest_by` is not a timestamp field of the table.
     #[error(
         "`newest-by` of table `{table}` is `{field}`: name a declared field of kind `timestamp`"
     )]
@@ -292,7 +294,7 @@ pub enum ManifestError {
         /// The field.
         field: String,
     },
-    /// Sketches are merged as sketches, and nothing else is.
+    /// A sketch must be merged as a sketch, and no other field may be.
     #[error(
         "field `{field}` of table `{table}`: the kinds `distinct` and `percentiles` have merge `sketch`, and no other kind has"
     )]
@@ -302,34 +304,34 @@ pub enum ManifestError {
         /// The field.
         field: String,
     },
-    /// A member's name that cannot be one.
+    /// The name of a member is empty or too long.
     #[error("the manifest names a member of `data` with {0} bytes: a name has 1 to 255")]
     Member(usize),
-    /// A cycle that may not even go round once.
+    /// The cycle depth is 0, so no cycle is allowed.
     #[error("`cycle-depth-max` is 0: give at least 1, or leave it out")]
     CycleDepth,
-    /// A tick of zero.
+    /// The tick is 0.
     #[error("the event-time tick is 0: give it in microseconds, at least 1")]
     Tick,
-    /// More than a limit allows.
+    /// The manifest exceeds a limit.
     #[error("the manifest has {count} {what}, and the limit is {limit}")]
     TooMany {
-        /// What there is too much of.
+        /// What there are too many of.
         what: &'static str,
         /// How many.
         count: usize,
         /// The limit.
         limit: usize,
     },
-    /// An option this host does not know.
+    /// The manifest has an option that this host does not know.
     #[error("unknown option `{0}`: this host knows none; was the plugin made for a later one?")]
     Option(String),
 }
 
 /// The most tables a manifest may have.
 const TABLES_MAX: usize = 64;
-/// The most bytes of text in a manifest, all together: it is repeated in every
-/// status, and kept with every version.
+/// The most bytes of all texts in a manifest in total. The manifest is part of every
+/// status, and is stored with every version.
 const TEXT_BYTES_MAX: usize = 256 << 10;
 /// The most fields a table may have.
 const FIELDS_MAX: usize = 256;
@@ -337,16 +339,16 @@ const FIELDS_MAX: usize = 256;
 const MEMBERS_MAX: usize = 256;
 /// The longest name of a member, in bytes.
 const MEMBER_NAME_BYTES_MAX: usize = 255;
-/// The most subscriptions and emitted types.
+/// The most subscriptions, and the most emitted types.
 const TYPES_MAX: usize = 256;
 
 impl Manifest {
-    /// Checks every rule that does not need another plugin or the log.
+    /// Checks every rule that needs neither another plugin nor the log.
     ///
     /// # Errors
-    /// The first rule broken.
+    /// The first rule that is broken.
     pub fn check(&self) -> Result<(), ManifestError> {
-        // First, since other messages quote what is wrong.
+        // Checked first, because the messages of the other rules quote these texts.
         at_most("bytes of text", self.text_bytes(), TEXT_BYTES_MAX)?;
         check_name("projection", &self.name)?;
         at_most("tables", self.tables.len(), TABLES_MAX)?;
@@ -407,8 +409,8 @@ impl Manifest {
         Ok(())
     }
 
-    /// The attributes that the host copies out of the log for it: those it asks
-    /// for, and those the host itself decides by.
+    /// The attributes that are copied from the log: those that the plugin requests, and
+    /// those that the host needs itself.
     #[must_use]
     pub fn attributes_read(&self) -> Attributes {
         let tenant = !self.emits.is_empty()
@@ -418,7 +420,7 @@ impl Manifest {
         self.attributes.and(Attributes { tenant, data, ..Attributes::default() })
     }
 
-    /// The bytes of everything that is text.
+    /// The bytes of all texts in total.
     fn text_bytes(&self) -> usize {
         let of_field = |field: &FieldSpec| field.name.len() + field.unit.len();
         let of_table = |table: &TableSpec| {
@@ -434,13 +436,13 @@ impl Manifest {
             + self.parameters.as_ref().map_or(0, String::len)
     }
 
-    /// The event types it is handed.
+    /// A filter for the event types that it subscribes to.
     #[must_use]
     pub fn filter(&self) -> TypeFilter {
         TypeFilter::new(&self.subscribes)
     }
 
-    /// The place of the table named `name`.
+    /// The id of the table named `name`.
     #[must_use]
     pub fn table(&self, name: &str) -> Option<(crate::TableId, &TableSpec)> {
         (0..).map(crate::TableId).zip(&self.tables).find(|(_, table)| table.name == name)
@@ -480,7 +482,7 @@ impl TableSpec {
     }
 }
 
-/// Which event types are wanted.
+/// A filter for event types.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TypeFilter {
     all: bool,
@@ -489,7 +491,7 @@ pub struct TypeFilter {
 }
 
 impl TypeFilter {
-    /// A filter of patterns as [`Manifest::subscribes`] has them.
+    /// A filter from patterns as in [`Manifest::subscribes`].
     #[must_use]
     pub fn new(patterns: &[String]) -> Self {
         let mut filter = Self::default();
@@ -505,21 +507,21 @@ impl TypeFilter {
         filter
     }
 
-    /// Every type.
+    /// A filter that matches every type.
     #[must_use]
     pub fn everything() -> Self {
         Self { all: true, ..Self::default() }
     }
 
-    /// This filter and `kind`.
+    /// This filter extended by the type `kind`.
     #[must_use]
     pub fn and(mut self, kind: &str) -> Self {
         self.exact.insert(kind.to_owned());
         self
     }
 
-    /// Whether events of `kind` are wanted. Types that begin with `lantern.`
-    /// are the host's own, and wanted only where named exactly.
+    /// Whether the filter matches the type `kind`. Types that begin with `lantern.`
+    /// belong to the host, and only an exact pattern matches them.
     #[must_use]
     pub fn matches(&self, kind: &str) -> bool {
         self.exact.contains(kind)

@@ -1,5 +1,5 @@
-//! Decodes declared members of events' JSON payloads into columns, in Apache
-//! Arrow's layout.
+//! Decodes declared members of events' JSON payloads into columns, in Apache Arrow's
+//! layout.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,34 +16,34 @@ pub struct MemberColumn {
     /// Bit `i % 8` of byte `i / 8`, the least significant first, is 1 if event `i`
     /// has the member with a value of its kind.
     pub validity: Vec<u8>,
-    /// A value for each event; one without a valid value is 0, false or empty.
+    /// A value for each event. If event `i` has no valid value, it is 0, false or empty.
     pub values: MemberValues,
-    /// Events, by index and in order, whose payload has the member with a value
-    /// of another kind, more than once, or is not a JSON object at all.
+    /// The indexes, in order, of events whose payload has the member with a value of
+    /// another kind or more than once, or is not a JSON object.
     pub mismatched: Vec<u32>,
 }
 
 /// The values of a [`MemberColumn`], by the member's kind.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MemberValues {
-    /// Whole numbers of 64 bits with a sign, written without fraction and exponent.
+    /// Whole numbers that fit 64 bits with a sign, written without fraction and exponent.
     Integers(Vec<i64>),
-    /// RFC 3339 text in microseconds since 1970.
+    /// RFC 3339 times, as microseconds since 1970.
     Timestamps(Vec<i64>),
-    /// The nearest doubles.
+    /// Numbers, as the nearest doubles.
     Numbers(Vec<f64>),
     /// A bitmap like [`MemberColumn::validity`].
     Booleans(Vec<u8>),
-    /// Text with escapes decoded.
+    /// Strings with escapes decoded.
     Texts(Column),
-    /// JSON as it was sent.
+    /// JSON text as it was sent.
     Jsons(Column),
 }
 
-/// Decodes `members` of each payload of `data` in one pass over it.
+/// Decodes `members` of each payload of `data` in one pass.
 ///
 /// # Panics
-/// If `data` has 2^32 values or more; callers bound it far below.
+/// If `data` has 2^32 values or more; callers limit it far below.
 #[must_use]
 pub fn decode_members(members: &[Member], data: &Column) -> Vec<MemberColumn> {
     let mut columns: Vec<MemberColumn> =
@@ -67,16 +67,16 @@ pub fn decode_members(members: &[Member], data: &Column) -> Vec<MemberColumn> {
     columns
 }
 
-/// What a payload has of a member.
+/// The occurrence of a member in a payload.
 #[derive(Clone, Copy)]
 enum MemberLookup<'a> {
-    /// Nothing.
+    /// The member is missing.
     Missing,
-    /// `null`, which is no value either.
+    /// The member is `null`, which counts as missing.
     Null,
-    /// One value, as JSON.
+    /// One value, as JSON text.
     Value(&'a str),
-    /// More than one value; or the payload is not an object.
+    /// The member occurs more than once, or the payload is not an object.
     Mismatched,
 }
 
@@ -109,7 +109,7 @@ impl<'a> Visitor<'a> for ObjectVisitor<'_, '_, 'a> {
     }
 }
 
-/// A name without a copy of it, unless it has escapes.
+/// A name that is borrowed from the JSON text unless it has escapes.
 #[derive(serde::Deserialize)]
 struct BorrowedName<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -176,7 +176,7 @@ fn push_bit(bits: &mut Vec<u8>, index: u32, bit: bool) {
 }
 
 fn integer(json: &str) -> Option<i64> {
-    // `parse` also takes a plus sign, which JSON never has in front.
+    // `parse` also accepts a leading plus sign, but JSON has none.
     json.parse().ok()
 }
 
@@ -218,7 +218,7 @@ mod tests {
         bits[index / 8] >> (index % 8) & 1 == 1
     }
 
-    /// The value of event `index`: `None` if it is not valid.
+    /// The value of event `index`; `None` if it is not valid.
     fn value(column: &MemberColumn, index: usize) -> Option<Value> {
         let (value, empty) = match &column.values {
             MemberValues::Integers(values) => (values[index].into(), values[index] == 0),
@@ -241,7 +241,7 @@ mod tests {
         None
     }
 
-    /// What a value of `kind` is decoded to.
+    /// The result of decoding a value of `kind`.
     fn expected(kind: FieldKind, value: &Value) -> Option<Value> {
         match kind {
             FieldKind::Integer => value.as_i64().map(Value::from),
@@ -272,7 +272,8 @@ mod tests {
         })
     }
 
-    /// A payload: members with names that may occur twice, or no object at all.
+    /// A payload: an object with names that may occur twice, or a value that is no
+    /// object.
     fn payload() -> impl Strategy<Value = (Vec<(String, Value)>, String)> {
         let members = prop::collection::vec(("[a-eä\n]", any_value()), 0..5);
         let ends = prop_oneof![9 => Just(""), 1 => Just(","), 1 => Just("}"), 1 => Just("nope")];

@@ -1,4 +1,4 @@
-//! Makes one row of the rows that several partitions hold under one key.
+//! Merges the rows that several partitions have under one key into one row.
 
 use lantern_sketch::{Distinct, Percentiles};
 use serde::{Deserialize, Serialize};
@@ -6,12 +6,12 @@ use serde_json::{Map, Number, Value};
 
 use crate::{FieldKind, Merge, TableSpec, parse_rfc3339};
 
-/// Merges `rows` of `table`, JSON objects in order of partition, by the rule of
-/// each field. Members that are not declared are taken from the first row; a
-/// value that is not of its field's kind counts as absent.
+/// Merges `rows` of `table`, JSON objects in order of partition, by the rule of each
+/// field. Members that are not declared are taken from the first row. A value that is not
+/// of its field's kind counts as absent.
 ///
-/// The result depends on the rows alone, so it changes only if a row does.
-/// Integers are added exactly and saturate at the bounds of 64 bits.
+/// The result depends on the rows alone, so it changes only if a row does. Integers are
+/// added exactly; a sum outside of 64 bits is set to the bound.
 #[must_use]
 pub fn merge_rows(table: &TableSpec, rows: &[&[u8]]) -> Vec<u8> {
     if let [only] = rows {
@@ -37,13 +37,13 @@ pub fn merge_rows(table: &TableSpec, rows: &[&[u8]]) -> Vec<u8> {
     serde_json::to_vec(&merged).expect("a JSON object of strings always encodes")
 }
 
-/// The row with the latest time in `field`; of several the last one, which is that
-/// of the highest partition. A row without a time counts as the oldest.
+/// The row with the latest time in `field`. If several have it, the last of them, which
+/// is that of the highest partition. A row without a time counts as the oldest.
 fn newest<'a>(rows: &'a [Map<String, Value>], field: &str) -> Option<&'a Map<String, Value>> {
     rows.iter().max_by_key(|row| row.get(field).and_then(Value::as_str).and_then(parse_rfc3339))
 }
 
-/// The sketch of the values of all, or none if no value is a sketch.
+/// The union of all values that are sketches, or `None` if there is none.
 fn union<'a, S: Deserialize<'a> + Serialize>(
     values: impl Iterator<Item = &'a Value>,
     merge: fn(&mut S, &S),
@@ -124,7 +124,7 @@ mod tests {
         let all = row(0..2_000);
         assert_eq!(merged(&[row(0..1_500), row(1_500..1_700), row(1_700..2_000)])["ms"], all["ms"]);
         assert_eq!(merged(&[row(0..1_500), row(900..2_000)])["users"], all["users"]);
-        // A value that is no sketch counts as absent.
+        // A value that is not a sketch counts as absent.
         let wrong = serde_json::json!({"users": 7, "ms": {"count": 1}});
         assert_eq!(merged(&[wrong.clone(), all.clone()]), all);
         let none = serde_json::json!({"users": null, "ms": null});

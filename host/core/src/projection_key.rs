@@ -1,18 +1,18 @@
-//! How a tenant and a projection's name become one key.
+//! The key of a projection, made of its tenant and name.
 
 use sha2::{Digest, Sha256};
 
-/// The longest tenant that is written out in a key, in bytes after escaping.
+/// The longest escaped tenant that a key contains as it is, in bytes.
 const TENANT_BYTES_MAX: usize = 80;
 
-/// The one key of `tenant` and `name`: in the catalogue, in state folders, in sources
-/// and ids of emitted events, and in the labels of metrics. The name alone if there
-/// is no tenant.
+/// The key of the projection `name` of `tenant`: in the catalogue, in state folders, in
+/// sources and ids of emitted events, and in the labels of metrics. Without a tenant it
+/// is the name.
 ///
-/// No two pairs have the same key: a name holds `a-z`, `0-9`, `-` and `_`, so the
-/// first dot ends it. In a tenant all but `a-z`, `0-9` and `-` is escaped as `_` and
-/// two hexadecimal digits, dots too, so a hash, which follows two dots, never equals
-/// a tenant that is written out.
+/// No two pairs have the same key. A name contains only `a-z`, `0-9`, `-` and `_`, so it
+/// ends before the first dot. In a tenant every other character than `a-z`, `0-9` and
+/// `-`, dots too, is escaped as `_` and two hexadecimal digits a byte. The hash of a
+/// longer tenant comes after two dots, so it never equals an escaped tenant.
 #[must_use]
 pub fn projection_key(tenant: &str, name: &str) -> String {
     if tenant.is_empty() {

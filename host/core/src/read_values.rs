@@ -1,9 +1,9 @@
-//! Values that were asked for, many at once.
+//! Values that are read for many keys at once.
 
 use std::ops::Range;
 
-/// The values under a list of keys, by their places in the list. Their bytes are in
-/// one buffer: nothing is allocated for each.
+/// The values of a list of keys, by index in this list. The bytes of all values are in
+/// one buffer, so that no value needs an allocation.
 #[derive(Clone, Debug, Default)]
 pub struct ReadValues {
     bytes: Vec<u8>,
@@ -12,14 +12,14 @@ pub struct ReadValues {
 
 #[derive(Clone, Debug)]
 enum ValueSlot {
-    /// It was not looked up yet.
+    /// The key was not looked up yet.
     Unknown,
     Absent,
     At(Range<usize>),
 }
 
 impl ReadValues {
-    /// Begins again with `keys` keys of which nothing is known; keeps its memory.
+    /// Starts again with `keys` keys that were not looked up yet; keeps the memory.
     pub fn begin(&mut self, keys: usize) {
         self.bytes.clear();
         self.slots.clear();
@@ -32,7 +32,7 @@ impl ReadValues {
         !matches!(self.slots[index], ValueSlot::Unknown)
     }
 
-    /// Notes the value of the key at `index`, or that there is none.
+    /// Sets the value of the key at `index`; `None` means that there is none.
     pub fn set(&mut self, index: usize, value: Option<&[u8]>) {
         self.slots[index] = match value {
             Some(value) => {
@@ -44,10 +44,10 @@ impl ReadValues {
         };
     }
 
-    /// Looks up with `get` those of `keys` that were not looked up yet.
+    /// Looks up those of `keys` with `get` that were not looked up yet.
     ///
     /// # Errors
-    /// The first that `get` has.
+    /// The first error of `get`.
     pub fn complete<K: Copy, E>(
         &mut self,
         keys: &[K],
@@ -61,7 +61,7 @@ impl ReadValues {
         Ok(())
     }
 
-    /// The value of the key at `index`; `None` if there is none, or it was not
+    /// The value of the key at `index`; `None` if there is none, or the key was not
     /// looked up.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&[u8]> {

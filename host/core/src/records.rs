@@ -1,4 +1,4 @@
-//! What the catalogue and a shard's file keep, apart from rows.
+//! The records that the catalogue and a shard's file contain, apart from rows.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -25,29 +25,30 @@ impl fmt::Display for VersionId {
     }
 }
 
-/// A projection's entry in the catalogue. One record a projection, so that
-/// every change of it, the flip of the active version too, is one write.
+/// A projection's entry in the catalogue. Each projection has one record, so that every
+/// change of it is one write, an activation too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectionRecord {
     /// Its name.
     pub name: String,
-    /// Whose it is; empty for all tenants. Names are unique within a tenant.
+    /// The tenant that it belongs to; empty for all tenants. Names are unique within a
+    /// tenant.
     #[serde(default)]
     pub tenant: String,
     /// The version that serves readers.
     pub active: Option<VersionId>,
-    /// The one before, for rollback.
+    /// The previously active version, for a rollback.
     pub previous: Option<VersionId>,
     /// Counts activations; part of the feed's epoch.
     pub activations: u64,
-    /// Whether a person paused it.
+    /// Whether an operator paused it.
     pub paused: bool,
     /// All its versions, oldest first.
     pub versions: Vec<VersionRecord>,
 }
 
 impl ProjectionRecord {
-    /// What it is known by everywhere; see [`projection_key`].
+    /// The key of the projection; see [`projection_key`].
     #[must_use]
     pub fn key(&self) -> String {
         projection_key(&self.tenant, &self.name)
@@ -59,8 +60,8 @@ impl ProjectionRecord {
         self.versions.iter().find(|v| v.id == *id)
     }
 
-    /// The feed's epoch of the active version, whose shards' states were born
-    /// with `born`; empty if no version is active.
+    /// The feed's epoch of the active version, where `born` comes from
+    /// [`ShardMeta::born`] of its shards; empty if no version is active.
     #[must_use]
     pub fn epoch(&self, born: u64) -> String {
         match self.active.as_ref().and_then(|id| self.version(id)) {
@@ -77,19 +78,19 @@ pub struct VersionRecord {
     pub id: VersionId,
     /// SHA-256 of the plugin's bytes as uploaded, in hexadecimal.
     pub sha256: String,
-    /// What `setup` is given.
+    /// The parameters that are passed to `setup`.
     pub parameters: String,
     /// The script that the plugin runs, if it is an interpreter.
     #[serde(default)]
     pub source: Option<String>,
-    /// What `setup` answered.
+    /// The manifest that `setup` returned.
     pub manifest: Manifest,
-    /// Where in its life it is.
+    /// The stage of its life.
     pub state: VersionState,
     /// When it was uploaded.
     pub created: Timestamp,
-    /// How often its state was deleted and folded from the beginning; part of the state
-    /// folder's name.
+    /// How many times its state was deleted and folded from the beginning; part of the
+    /// state folder's name.
     #[serde(default)]
     pub rebuilds: u64,
     /// Whether it becomes active by itself once it has caught up.
@@ -101,34 +102,36 @@ pub struct VersionRecord {
     /// Why it was halted.
     #[serde(default)]
     pub halted: Option<String>,
-    /// The last verification that came to an answer, as JSON.
+    /// The last verification that had a result, as JSON.
     #[serde(default)]
     pub verified: Option<String>,
     /// Why it did not become active by itself once it had caught up.
     #[serde(default)]
     pub not_activated: Option<String>,
-    /// After a rebuild in place: for each partition, from where on emitted
-    /// events are appended; those before it were, the first time.
+    /// After a rebuild: for each partition, the offsets from which emitted events are
+    /// appended. The events that were emitted before them were appended by an earlier
+    /// build.
     #[serde(default)]
     pub emit_from: Vec<EmitFrom>,
 }
 
-/// From which position on what a shard emits goes into the log.
+/// The offsets from which emitted events of a shard are appended to the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EmitFrom {
-    /// What events emit.
+    /// The offset for events that events emit.
     pub events: Offset,
-    /// What timers emit: they fire after an event, at the next offset.
+    /// The offset for events that timers emit. Timers fire after an event, at the next
+    /// offset.
     pub timers: Offset,
-    /// How many events timers had emitted at exactly that offset: a fault kept the
-    /// others from firing.
+    /// How many events timers had emitted at exactly that offset, before a fault kept the
+    /// other timers from firing.
     #[serde(default)]
     pub timers_emitted: u64,
 }
 
 impl EmitFrom {
-    /// After a state with this record, whose timers had fired for its next offset
-    /// (`ticked`) or not all of them; never before `self`.
+    /// The offsets for a rebuild of a state with this record; never before `self`.
+    /// `ticked` tells whether all timers for its next offset had fired.
     #[must_use]
     pub fn behind(self, meta: &ShardMeta, ticked: bool) -> Self {
         let timers = if ticked { meta.next.next() } else { meta.next };
@@ -142,8 +145,9 @@ impl EmitFrom {
 }
 
 impl VersionRecord {
-    /// Has the version's state folded from the beginning, in a build of its own.
-    /// `emit_from` counts only if the version serves readers: no other has emitted.
+    /// Requests a rebuild: the state is folded from the beginning in a new build.
+    /// `emit_from` counts only if the version is active, because no other version has
+    /// emitted events.
     pub fn rebuild(&mut self, emit_from: Vec<EmitFrom>) {
         self.rebuilds += 1;
         self.halted = None;
@@ -155,71 +159,69 @@ impl VersionRecord {
         }
     }
 
-    /// What the ids of events begin with that this version emits: as long as
-    /// the log remembers ids, another upload or rebuild of the same plugin must
-    /// not be taken for this one.
+    /// The prefix of the ids of events that this version emits. It differs for each
+    /// upload and rebuild of the same plugin, because the log would otherwise take their
+    /// events for duplicates.
     #[must_use]
     pub fn emits_as(&self) -> String {
         format!("{}.{:x}.{}", self.id, self.created.0, self.rebuilds)
     }
 }
 
-/// Where in its life a version is.
+/// The stage of a version's life.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VersionState {
-    /// Folds the log in the shadow.
+    /// It folds the log from the beginning and serves no readers.
     #[default]
     Backfilling,
-    /// Has caught up, follows the active version, and waits to be activated.
+    /// It has caught up, follows the active version, and can be activated.
     Ready,
-    /// Serves readers.
+    /// It serves readers.
     Active,
-    /// Was active; kept, and kept up to date, for an instant rollback.
+    /// It was active before. It is kept up to date for an instant rollback.
     Retired,
 }
 
-/// What a shard's file says of the shard itself; stored in the same
-/// transaction as its rows.
+/// The record of a shard in its file; stored in the same transaction as its rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardMeta {
-    /// The version of the file's layout.
+    /// The version of the file's format.
     pub format: u32,
-    /// The shard's position: the next offset to read.
+    /// The next offset.
     pub next: Offset,
     /// How many commits it has made.
     pub pos: u64,
     /// Events applied.
     pub applied: u64,
-    /// Of them, events older than the watermark when they came.
+    /// Of them, events that were late.
     pub late: u64,
-    /// Events parked, all told; retried and dropped ones included.
+    /// Events parked in total, including those that were retried or dropped.
     pub parked_total: u64,
-    /// Events parked now, those waiting behind another included.
+    /// Events parked now, including waiting events.
     pub parked_now: u64,
     /// Of them, those that wait behind a failed one of their subject.
     #[serde(default)]
     pub waiting_now: u64,
-    /// Of those parked, unreadable records of unknown type: they may concern other
-    /// projections and do not count for `engine.parked_max`.
+    /// Of the events parked now, unreadable records of unknown type. They may belong to
+    /// other projections, so they do not count for `engine.parked_max`.
     #[serde(default)]
     pub unreadable_now: u64,
-    /// Unreadable records of unknown type that were passed and not kept, because enough
-    /// of them are parked.
+    /// Unreadable records of unknown type that were skipped and not parked, because too
+    /// many of them are parked already.
     #[serde(default)]
     pub unreadable_left_out: u64,
-    /// The deepest event emitted; see [`crate::EventRef::depth`].
+    /// The greatest depth of an emitted event; see [`crate::EventRef::depth`].
     #[serde(default)]
     pub emit_depth: u32,
-    /// Events that timers have emitted at the tick that is not finished, because of a
-    /// fault.
+    /// How many events timers have emitted in the current tick, if a fault interrupted
+    /// it.
     #[serde(default)]
     pub tick_emitted: u64,
-    /// Batches that were folded a second time, and what differed. Not a function of
-    /// the log.
+    /// The second folds of batches, and their differences. Not a function of the log.
     #[serde(default)]
     pub second_folds: SecondFolds,
-    /// Emitted events that the log has refused for good and that wait for a person.
+    /// Emitted events that the log has refused for good and that wait for an operator.
     /// Not a function of the log.
     #[serde(default)]
     pub refused_now: u64,
@@ -227,48 +229,49 @@ pub struct ShardMeta {
     pub timers_fired: u64,
     /// Rows deleted because their retention ended.
     pub expired: u64,
-    /// Timers set now.
+    /// Timers that are set now.
     pub timers_now: u64,
-    /// Events emitted, all told, also those of a version that is not active;
-    /// numbers their ids.
+    /// Events emitted in total, also while the version was not active. Their ids contain
+    /// this number.
     pub emitted: u64,
-    /// Of them, those put into the outbox since the version is active.
+    /// The number that the next event in the outbox gets.
     pub outbox_next: u64,
-    /// The highest event time that counts; see [`AheadEvents`].
+    /// The log's time: the highest event time that counts; see [`AheadEvents`].
     pub max_time: Timestamp,
-    /// Events too far ahead of their append to move the watermark.
+    /// Events that were too far ahead of their append time to move the watermark.
     #[serde(default)]
     pub ahead: AheadEvents,
     /// The watermark; [`Timestamp::MIN`] before the first tick.
     pub watermark: Timestamp,
-    /// The oldest point that the change log can be resumed from.
+    /// The oldest point from which clients can resume with the change log.
     pub changes_from: ShardPoint,
     /// The bytes in the change log.
     pub changes_bytes: u64,
-    /// Retries and drops of parked events so far; each is kept as a
-    /// [`DecisionRecord`].
+    /// How many retries and drops of parked events there were. The first
+    /// [`DecisionRecord::KEPT_MAX`] of them are stored as a [`DecisionRecord`] each.
     #[serde(default)]
     pub decisions: u64,
-    /// Names the limits under which events were judged; 0 where not known.
+    /// A number that identifies the limits under which events were applied; 0 if not
+    /// known.
     #[serde(default)]
     pub limits: u64,
-    /// Whether those limits were changed on the way.
+    /// Whether these limits were changed since the first event.
     #[serde(default)]
     pub limits_changed: bool,
-    /// Which rebuild began to number the outbox from 0: one that could read the
-    /// state before it goes on with its numbers.
+    /// The number of the rebuild that started to number the outbox at 0. A rebuild that
+    /// could read the state before it continues with that state's numbers.
     #[serde(default)]
     pub outbox_of: u64,
-    /// [`crate::Log::identity`] of the partition that was folded; `None` where it
-    /// was not known yet.
+    /// [`crate::Log::identity`] of the partition that was folded; `None` if it was not
+    /// known yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folded: Option<String>,
-    /// A random number that was drawn when this state began without a
-    /// predecessor; part of the feed's epoch. 0 before the first commit.
+    /// A random number that was drawn when this state began without a predecessor; part
+    /// of the feed's epoch. 0 before the first commit.
     #[serde(default)]
     pub born: u64,
-    /// [`crate::Log::incarnation_at`] of `next`; 0 if no event was folded, or if
-    /// the log cannot tell.
+    /// [`crate::Log::incarnation_at`] of `next`; 0 if no event was folded, or if the log
+    /// does not know its incarnation.
     #[serde(default)]
     pub incarnation: u64,
     /// [`DecisionRecord::digest`] of the last decision; 0 if there was none.
@@ -289,47 +292,46 @@ pub struct Ceiling {
     pub commit: u64,
 }
 
-/// Events whose time is further ahead than `engine.ahead_max_s` allows: they are
-/// applied like all others, but do not move the watermark.
+/// Events whose time is further ahead than `engine.ahead_max_s` allows. They are applied
+/// like all others, but do not move the watermark.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AheadEvents {
     /// How many there were.
     pub count: u64,
     /// The latest of them.
     pub last: Option<AheadEvent>,
-    /// Of a log that does not know when it took an event: the events that have
-    /// jumped ahead and wait for later ones to confirm them, oldest first.
+    /// For a log that does not know when it took an event: the events that have jumped
+    /// ahead and that later events must still confirm, oldest first.
     pub unconfirmed: Vec<AheadEvent>,
 }
 
-/// Batches that were folded a second time, by a fresh instance over the same
-/// state.
+/// Second folds: batches that a fresh instance has folded again over the same state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecondFolds {
     /// How many.
     pub batches: u64,
-    /// How many of them came to something else.
+    /// How many of them gave another result.
     pub differences: u64,
     /// The last difference.
     pub last: Option<FoldDifference>,
 }
 
-/// What differed between two folds of a batch, for people.
+/// A difference between two folds of a batch, as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoldDifference {
     /// The offset of the batch's first event.
     pub offset: u64,
-    /// `row in table ...`, `timer`, `emitted event`.
+    /// The kind of entry: `row in table ...`, `timer` or `emitted event`.
     pub what: String,
     /// Its key.
     pub key: String,
-    /// What the first fold wrote; `null` if nothing.
+    /// The value that the first fold wrote; `null` if it wrote none.
     pub first: Option<String>,
-    /// What the second one wrote; `null` if nothing.
+    /// The value that the second fold wrote; `null` if it wrote none.
     pub second: Option<String>,
 }
 
-/// An event that is too far ahead.
+/// An event that is too far ahead to move the watermark.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AheadEvent {
     /// Its offset.
@@ -343,16 +345,15 @@ pub struct AheadEvent {
 }
 
 impl ShardMeta {
-    /// The layout this release writes.
+    /// The format that this release writes.
     pub const FORMAT: u32 = 2;
     /// Its key in [`crate::Space::Meta`].
     pub const KEY: &'static [u8] = b"shard";
 
-    /// The record in `bytes`; that of an empty shard if there are
-    /// none.
+    /// Decodes the record in `bytes`; without bytes, that of an empty shard.
     ///
     /// # Errors
-    /// If it is damaged.
+    /// If the bytes are damaged.
     pub fn decode(bytes: Option<&[u8]>) -> serde_json::Result<Self> {
         bytes.map_or_else(|| Ok(Self::default()), serde_json::from_slice)
     }
@@ -367,7 +368,7 @@ impl ShardMeta {
     /// The record in `store`; that of an empty shard if there is none.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`], or what the store says.
+    /// [`StoreError::Damaged`], or another error of the store.
     pub fn of(store: &dyn ReadStore) -> Result<Self, StoreError> {
         let bytes = store.get(Space::Meta, Self::KEY)?;
         Self::decode(bytes.as_deref())
@@ -415,26 +416,26 @@ impl Default for ShardMeta {
     }
 }
 
-/// What a person decided over parked events. Apart from the log it is the one thing
-/// that a shard's state depends on, so it is kept with the state: to fold the log
-/// again to the same state, the decisions are taken again at the same places.
+/// A retry or drop of parked events that an operator has decided. A shard's state depends
+/// on the log and on these decisions, so they are stored with the state: a fold from the
+/// beginning repeats them at the same offsets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionRecord {
-    /// The shard's position then.
+    /// The shard's next offset at that time.
     pub next: Offset,
-    /// The watermark then.
+    /// The watermark at that time.
     pub watermark: Timestamp,
-    /// Whether the events were tried again; dropped if not.
+    /// Whether the events were retried (`true`) or dropped (`false`).
     pub retry: bool,
-    /// Whether all parked events were meant.
+    /// Whether all parked events were selected.
     pub all: bool,
-    /// Those at these offsets.
+    /// Selects the events at these offsets.
     pub offsets: Vec<u64>,
-    /// Only those of this tenant.
+    /// Selects only events of this tenant.
     pub tenant: Option<String>,
-    /// Those of this subject.
+    /// Selects the events of this subject.
     pub subject: Option<String>,
-    /// How many were dealt with before it ended.
+    /// How many events were retried or dropped before it ended.
     pub handled: u64,
     /// The digest of this decision and of all before it.
     pub digest: u64,
@@ -442,16 +443,17 @@ pub struct DecisionRecord {
 
 impl DecisionRecord {
     const FORMAT: u8 = 3;
-    /// The most that are kept of a shard; more are counted alone.
+    /// The most decisions that are stored for a shard; further ones are only counted.
     pub const KEPT_MAX: u64 = 100_000;
 
-    /// The key of the `number`th in [`crate::Space::Meta`], from 0.
+    /// The key of decision `number`, from 0, in [`crate::Space::Meta`].
     #[must_use]
     pub fn key(number: u64) -> Vec<u8> {
         [b"decision/".as_slice(), &number.to_be_bytes()].concat()
     }
 
-    /// The same decision, taken after those whose digest is `before`.
+    /// The same decision with its digest, if the digest of the decision before is
+    /// `before`.
     #[must_use]
     pub fn after(&self, before: u64) -> Self {
         let mut record = Self { digest: before, ..self.clone() };
@@ -467,8 +469,8 @@ impl DecisionRecord {
         bytes
     }
 
-    /// The inverse of [`DecisionRecord::encode`]; `None` where the bytes are
-    /// damaged or of a later format.
+    /// The inverse of [`DecisionRecord::encode`]; `None` if the bytes are damaged or have
+    /// a later format.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (&format, body) = bytes.split_first()?;
@@ -479,8 +481,8 @@ impl DecisionRecord {
 /// An emitted event that is not in the log yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboxEvent {
-    /// The offset of the event that caused it; for a timer's, of the event that
-    /// set the timer.
+    /// The offset of the event that caused it; for an event of a timer, that of the event
+    /// that set the timer.
     pub cause: Offset,
     /// Its type.
     #[serde(rename = "type")]
@@ -497,40 +499,40 @@ pub struct OutboxEvent {
     pub depth: u32,
 }
 
-/// What a parked record is.
+/// The kind of a parked record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ParkedKind {
     /// An event that could not be applied.
     Event,
-    /// An event behind a parked one of its subject, not tried yet.
+    /// An event that waits behind a parked one of its subject, and was not tried yet.
     Waiting,
     /// A timer that could not be fired.
     Timer(Timer),
 }
 
-/// A parked event (or timer), whole: the log may delete it.
+/// A complete parked event (or timer): the log may delete the original.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParkedRecord {
-    /// What it is.
+    /// The kind of the record.
     pub kind: ParkedKind,
-    /// The event's offset; of a timer, the position at which it was due.
+    /// The event's offset; for a timer, the next offset when it was due.
     pub offset: Offset,
-    /// The event; of a timer, an empty one.
+    /// The event; for a timer, an empty event.
     pub event: Event,
-    /// The watermark it met.
+    /// The watermark at which it was applied.
     pub watermark: Timestamp,
     /// Why it could not be applied; empty while it waits.
     pub reason: String,
-    /// Where in the plugin; may be empty.
+    /// The guest's stack; may be empty.
     pub backtrace: String,
-    /// How often it was tried.
+    /// How many times it was tried.
     pub attempts: u32,
 }
 
 impl ParkedRecord {
     const FORMAT: u8 = 2;
 
-    /// The event's tenant; of a timer, that in front of U+0000 in its key.
+    /// The event's tenant; for a timer, the part of its key before U+0000.
     #[must_use]
     pub fn tenant(&self) -> &str {
         match &self.kind {
@@ -547,8 +549,8 @@ impl ParkedRecord {
         bytes
     }
 
-    /// The inverse of [`ParkedRecord::encode`]; `None` where the bytes are
-    /// damaged or of a later format.
+    /// The inverse of [`ParkedRecord::encode`]; `None` if the bytes are damaged or have a
+    /// later format.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (&format, body) = bytes.split_first()?;

@@ -1,15 +1,15 @@
-//! Names that only the host gives: sources, types and extension attributes.
+//! Names that are reserved for the host: sources, types and extension attributes.
 
 /// The source of the host's own events, such as heartbeats.
 pub const HOST_SOURCE: &str = "lantern";
-/// The source of an emitted event is this and the name of the projection.
+/// The prefix of the source of emitted events; the projection's name follows.
 pub const EMITTED_SOURCE_PREFIX: &str = "lantern/";
-/// The types of the host's own events begin with this.
+/// The prefix of the types of the host's own events.
 pub const HOST_TYPE_PREFIX: &str = "lantern.";
-/// The names of extension attributes that only the host sets begin with this.
+/// The prefix of extension attributes that only the host sets.
 pub const HOST_EXTENSION_PREFIX: &str = "lantern";
 
-/// Whether `source` belongs to the host: its own events and emitted ones.
+/// Whether `source` is one of the host: of its own events or of emitted ones.
 #[must_use]
 pub fn is_host_source(source: &str) -> bool {
     source == HOST_SOURCE || source.starts_with(EMITTED_SOURCE_PREFIX)
@@ -21,7 +21,7 @@ pub fn is_host_type(kind: &str) -> bool {
     kind.starts_with(HOST_TYPE_PREFIX)
 }
 
-/// The id of an emitted event: who emits (`emits_as`, without slashes), the
+/// The id of an emitted event. It consists of `emits_as` (which has no slash), the
 /// partition, the offset of the event that caused it, and a count.
 #[must_use]
 pub fn emitted_id(emits_as: &str, partition: u32, cause: u64, count: u64) -> String {

@@ -1,12 +1,12 @@
-//! Reads RFC 3339 times, to the microsecond.
+//! Parses RFC 3339 times, with a resolution of a microsecond.
 
 use crate::Timestamp;
 
 /// Microseconds in a second.
 const SECOND_US: i64 = 1_000_000;
-/// `text` as microseconds since 1970; `None` if it is not RFC 3339. Digits below a
-/// microsecond are cut off, and a leap second counts as the one before. A time may
-/// be out of the range of [`Timestamp::is_in_range`].
+/// `text` in microseconds since 1970; `None` if it is not RFC 3339. Digits after the
+/// sixth decimal are ignored, and a leap second counts as the second before it. The time
+/// may be outside of the range of [`Timestamp::is_in_range`].
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     let b = text.as_bytes();
@@ -35,13 +35,13 @@ pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     Some(Timestamp(seconds * SECOND_US + fraction_us))
 }
 
-/// The two digits at `at`.
+/// The number of the two digits at index `at`.
 fn two(b: &[u8], at: usize) -> Option<u8> {
     let (high, low) = (b[at].wrapping_sub(b'0'), b[at + 1].wrapping_sub(b'0'));
     (high < 10 && low < 10).then(|| high * 10 + low)
 }
 
-/// A fraction of a second in microseconds, if there is one, and what follows.
+/// A fraction of a second in microseconds, if there is one, and the rest of the text.
 fn fraction(b: &[u8]) -> Option<(i64, &[u8])> {
     if b.first() != Some(&b'.') {
         return Some((0, b));

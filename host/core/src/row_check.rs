@@ -1,10 +1,10 @@
-//! Checks rows of public tables against the fields that their table declares, so
-//! that no reader meets a row it cannot read.
+//! Checks rows of public tables against the fields that their table declares, so that
+//! readers can read every row.
 //!
 //! * A row is a JSON object (UTF-8) that is nested at most [`DEPTH_MAX`] deep.
-//! * Each member is a declared field and occurs once. A field may be missing or
-//!   `null`, which are the same: no value.
-//! * A value is of its field's kind, see [`is_of_kind`].
+//! * Each member is a declared field and occurs once. A field may be missing or `null`,
+//!   which both mean that it has no value.
+//! * A value has its field's kind, see [`is_of_kind`].
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,14 +18,14 @@ use crate::{FieldKind, FieldSpec, parse_rfc3339};
 
 /// How deep a row may be nested; the row itself counts as 1.
 const DEPTH_MAX: usize = 64;
-/// The most fields that a glance keeps apart.
+/// The most fields for which [`glance`] can check that each occurs once.
 const GLANCE_FIELDS_MAX: usize = 64;
 /// Whole numbers of up to this many digits are within 64 bits.
 const SAFE_DIGITS: usize = 18;
-/// The characters of a value that an error shows.
+/// How many characters of a value an error shows.
 const SHOWN_CHARS: usize = 60;
 
-/// What is wrong with a row, as text that follows after the row's name.
+/// The error of a row, as text that follows the row's name.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct RowError(String);
@@ -33,7 +33,7 @@ pub struct RowError(String);
 /// Checks the row `value` of a table with `fields`.
 ///
 /// # Errors
-/// [`RowError`] if a reader could not read it.
+/// [`RowError`] if the row breaks a rule.
 pub fn check_row(fields: &[FieldSpec], value: &[u8]) -> Result<(), RowError> {
     if glance(fields, value).is_some() {
         return Ok(());
@@ -41,9 +41,9 @@ pub fn check_row(fields: &[FieldSpec], value: &[u8]) -> Result<(), RowError> {
     check_whole(fields, value).map_err(RowError)
 }
 
-/// Whether the row is right, by a look at it that takes a fifth of a parser's
-/// time. `None` for rows that are wrong, and for those with white space, escapes,
-/// text that is not ASCII, exponents, long numbers, arrays or objects.
+/// A quick check that takes a fifth of a parser's time. Returns `None` for invalid rows,
+/// and also for rows that it cannot check: those with white space, escapes, text that is
+/// not ASCII, exponents, long numbers, arrays or objects.
 #[inline]
 fn glance(fields: &[FieldSpec], value: &[u8]) -> Option<()> {
     let mut remaining = value.strip_prefix(b"{")?;
@@ -56,7 +56,7 @@ fn glance(fields: &[FieldSpec], value: &[u8]) -> Option<()> {
     let (mut observed, mut expected) = (0_u64, 0);
     loop {
         let (name, after) = take_text(remaining)?;
-        // Rows mostly have their fields in the order of the manifest.
+        // Most rows have their fields in the order of the manifest.
         let index = match fields.get(expected) {
             Some(field) if field.name.as_bytes() == name => expected,
             _ => fields.iter().position(|field| field.name.as_bytes() == name)?,
@@ -102,7 +102,7 @@ fn after_value(kind: FieldKind, value: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// Text without its quotes, and what follows.
+/// A text without its quotes, and the bytes after it.
 #[inline]
 fn take_text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let text = bytes.strip_prefix(b"\"")?;
@@ -145,11 +145,11 @@ fn check_whole(fields: &[FieldSpec], value: &[u8]) -> Result<(), String> {
 
 struct RowVisitor<'r> {
     fields: &'r [FieldSpec],
-    /// What is wrong with a member.
+    /// The error of the first invalid member.
     wrong: &'r mut Option<String>,
 }
 
-/// A name without a copy of it, unless it has escapes.
+/// A name that is borrowed from the JSON text unless it has escapes.
 #[derive(serde::Deserialize)]
 struct BorrowedName<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -191,11 +191,11 @@ impl<'a> Visitor<'a> for RowVisitor<'_> {
 
 /// Whether `json` is a value of `kind`, or `null`:
 ///
-/// * `integer`: from -2^63 to 2^64 - 1, without fraction and exponent; `1.0` is none.
-/// * `number`: one that a double can hold; `1e400` is none.
-/// * `text`: without halves of surrogate pairs.
+/// * `integer`: from -2^63 to 2^64 - 1, without fraction and exponent, so not `1.0`.
+/// * `number`: one that fits a double, so not `1e400`.
+/// * `text`: without unpaired surrogates.
 /// * `timestamp`: RFC 3339 text in UTC.
-/// * `distinct`, `percentiles`: a sketch with the numbers that it gives.
+/// * `distinct`, `percentiles`: a sketch whose stated results follow from its content.
 fn is_of_kind(kind: FieldKind, json: &str) -> bool {
     if json == "null" {
         return true;
@@ -219,7 +219,7 @@ fn is_time(text: &str) -> bool {
     utc && parse_rfc3339(text).is_some_and(|time| time.is_in_range())
 }
 
-/// How deep arrays and objects are nested in `json`, which may be invalid.
+/// The nesting depth of arrays and objects in `json`, which may be invalid.
 fn depth(json: &[u8]) -> usize {
     let (mut depth, mut most, mut in_text, mut escaped) = (0_usize, 0, false, false);
     for byte in json {
@@ -238,7 +238,7 @@ fn depth(json: &[u8]) -> usize {
     most
 }
 
-/// The beginning of a value, for people.
+/// The beginning of a value, as text.
 fn quote_value(value: &[u8]) -> String {
     let head = &value[..value.len().min(4 * SHOWN_CHARS)];
     format!("`{}`", cut(&String::from_utf8_lossy(head).escape_debug().to_string()))
@@ -276,7 +276,7 @@ mod tests {
     }
 
     proptest! {
-        /// Members as they are, or nearly so.
+        /// Members with values that are valid or nearly so.
         #[test]
         fn a_glance_never_takes_what_a_parser_refuses(
             members in prop::collection::vec(

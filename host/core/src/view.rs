@@ -1,4 +1,4 @@
-//! What readers see: one committed state of a version, over all its shards.
+//! What readers see: one committed state of a version over all its shards.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::{
 
 /// Opens views of projections.
 pub trait Views: Send + Sync {
-    /// The state of the active version of `projection`, as of its last commits.
+    /// The last committed state of the active version of `projection`.
     ///
     /// # Errors
     /// [`ViewError`].
@@ -49,13 +49,13 @@ pub struct Recovering {
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum ViewError {
-    /// No projection of that name.
+    /// There is no projection of that name.
     #[error("there is no projection `{0}`")]
     NoProjection(String),
-    /// It has no version that serves readers yet.
+    /// The projection has no active version yet.
     #[error("projection `{0}` serves no version yet: its first one is still catching up")]
     NotActive(String),
-    /// No version of that name.
+    /// The projection has no such version.
     #[error("projection `{0}` has no version `{1}`")]
     NoVersion(String, VersionId),
     /// It has not caught up with what it showed before a crash.
@@ -66,7 +66,7 @@ pub enum ViewError {
     Store(#[from] StoreError),
 }
 
-/// One committed state of a version. Each shard's part is of one commit.
+/// One committed state of a version. The part of each shard is from one commit.
 pub struct View {
     projection: String,
     version: VersionId,
@@ -76,43 +76,43 @@ pub struct View {
     log: Option<Arc<dyn Log>>,
 }
 
-/// What [`View::changes_since`] found.
+/// The result of [`View::changes_since`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangesSince {
-    /// The checkpoint is of this history.
+    /// The checkpoint belongs to this history.
     Commits {
-        /// The newest commit, over all shards, whose tables are those of the
-        /// checkpoint.
+        /// The newest commit number, summed over all shards, whose tables are those of
+        /// the checkpoint.
         from: u64,
-        /// The commits after it up to the view's that changed a public table, each
-        /// shard's in order.
+        /// The commits from the checkpoint to the view that changed a public table. Those
+        /// of a shard are in order.
         commits: Vec<ShardChanges>,
     },
-    /// The change log does not reach back so far.
+    /// The change log does not reach back to the checkpoint.
     TooOld,
-    /// The checkpoint is of another history than this state.
+    /// The checkpoint belongs to another history than this state.
     OtherHistory,
 }
 
-/// What one commit of a shard changed.
+/// The changes of one commit of a shard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardChanges {
     /// The shard's partition.
     pub partition: PartitionId,
     /// The number of the shard's commit.
     pub commit: u64,
-    /// Where the shard was after it.
+    /// The shard's point after the commit.
     pub point: ShardPoint,
-    /// What it changed.
+    /// The changed tables.
     pub tables: Vec<TableChanges>,
 }
 
 impl View {
-    /// A view over one snapshot a shard, in order of partition. Reads each
-    /// shard's [`ShardMeta`] from its snapshot.
+    /// A view over one snapshot of each shard, in order of partition. Reads each shard's
+    /// [`ShardMeta`] from its snapshot.
     ///
     /// # Errors
-    /// [`StoreError`] where one cannot be read.
+    /// [`StoreError`] if one cannot be read.
     pub fn new(
         projection: String,
         version: VersionId,
@@ -128,8 +128,8 @@ impl View {
         Ok(Self { projection, version, epoch, manifest, shards, log: None })
     }
 
-    /// The same view, of a state that was folded from `log`: checkpoints are
-    /// compared with the log's incarnations.
+    /// Sets the log that the state was folded from, so that checkpoints are compared with
+    /// the log's incarnations.
     #[must_use]
     pub fn of_log(mut self, log: Arc<dyn Log>) -> Self {
         self.log = Some(log);
@@ -166,7 +166,7 @@ impl View {
         self.shards.iter().map(|(_, meta, _)| meta.pos).sum()
     }
 
-    /// Where the shards are.
+    /// The checkpoint of this state.
     #[must_use]
     pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint::of(self.shards.iter().map(|(_, meta, _)| meta))
@@ -178,8 +178,8 @@ impl View {
         self.shards.iter().map(|(partition, meta, _)| (*partition, meta.next)).collect()
     }
 
-    /// The checkpoint of this history at these points, one a shard; `None` if this
-    /// history does not contain them, or not provably.
+    /// The checkpoint of this history at these points, one for each shard. `None` if the
+    /// history does not contain them, or if that cannot be proven.
     ///
     /// # Errors
     /// [`StoreError`] if the decisions cannot be read.
@@ -195,10 +195,11 @@ impl View {
         Ok(Some(Checkpoint::new(proven)))
     }
 
-    /// Whether `checkpoint` is of the history of this state, or of its beginning.
+    /// Whether `checkpoint` belongs to the history of this state. A checkpoint of the
+    /// beginning always does.
     ///
     /// # Errors
-    /// As [`View::checkpoint_at`].
+    /// Those of [`View::checkpoint_at`].
     pub fn continues(&self, checkpoint: &Checkpoint) -> Result<bool, StoreError> {
         let proven = self.checkpoint_at(&checkpoint.points)?;
         Ok(proven.is_some_and(|proven| proven == *checkpoint))
@@ -229,12 +230,12 @@ impl View {
         Ok(Some(ShardProof { incarnation, decided }))
     }
 
-    /// Each shard's own record.
+    /// The record of each shard.
     pub fn shards(&self) -> impl Iterator<Item = (PartitionId, &ShardMeta)> {
         self.shards.iter().map(|(partition, meta, _)| (*partition, meta))
     }
 
-    /// The highest event time applied.
+    /// The highest event time applied, without events that are too far ahead to count.
     #[must_use]
     pub fn event_time(&self) -> Timestamp {
         self.shards.iter().map(|(_, meta, _)| meta.max_time).max().unwrap_or(Timestamp::MIN)
@@ -243,7 +244,7 @@ impl View {
     /// The row under `key`, merged over the shards that hold one.
     ///
     /// # Errors
-    /// [`StoreError`] where it cannot be read.
+    /// [`StoreError`] if it cannot be read.
     pub fn get(&self, table: TableId, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let mut held = Vec::new();
         for (index, (_, _, store)) in self.shards.iter().enumerate() {
@@ -254,11 +255,11 @@ impl View {
         Ok((!held.is_empty()).then(|| self.merge(table, &held)))
     }
 
-    /// At most `limit` rows of `range` in key order, last first where
-    /// `reverse`; rows under one key are merged.
+    /// Up to `limit` rows of `range` in key order, the last first if `reverse`. Rows of
+    /// several shards under one key are merged.
     ///
     /// # Errors
-    /// [`StoreError`] where they cannot be read.
+    /// [`StoreError`] if they cannot be read.
     pub fn scan(
         &self,
         table: TableId,
@@ -266,8 +267,8 @@ impl View {
         limit: usize,
         reverse: bool,
     ) -> Result<Vec<Row>, StoreError> {
-        // Each shard gives its first `limit` rows; the first `limit` keys of
-        // their union are complete.
+        // Each shard returns its first `limit` rows. So all rows of the first `limit`
+        // keys of their union are known.
         let mut rows: BTreeMap<Vec<u8>, Vec<(usize, Vec<u8>)>> = BTreeMap::new();
         for (index, (_, _, store)) in self.shards.iter().enumerate() {
             for (key, value) in store.scan(Space::Table(table), range, limit, reverse)? {

@@ -1,4 +1,4 @@
-//! What a commit writes.
+//! The changes that a commit writes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,19 +7,19 @@ use std::sync::Arc;
 
 use crate::{KeyRange, Space};
 
-/// What one commit writes.
+/// The changes of one commit.
 pub type Writes = BTreeMap<Space, SpaceWrites>;
 
-/// What to write in one space: keys in order, each with its value, or with none
-/// if it is deleted. The bytes of all are in one buffer, which may be shared
-/// with the caller that gathered them.
+/// The changes of one space: keys in order, each with its value, or without one if the
+/// key is deleted. All bytes are in one buffer, which may be shared with the change set
+/// that they come from.
 #[derive(Clone, Default)]
 pub struct SpaceWrites {
     bytes: Arc<Vec<u8>>,
     pairs: Vec<PairSpan>,
 }
 
-/// Where a key and the value after it are in a buffer of bytes.
+/// The position of a key and its value in a buffer of bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct PairSpan {
     start: usize,
@@ -27,14 +27,14 @@ pub struct PairSpan {
     value: u32,
 }
 
-/// The length of a value that is not there.
+/// The stored length of the value of a deleted key.
 const DELETED: u32 = u32::MAX;
 
 impl PairSpan {
     /// Appends a pair to `bytes`.
     ///
     /// # Panics
-    /// If the key or the value has 4 GiB, which no store takes.
+    /// If the key or the value has 4 GiB or more, which no store accepts.
     #[must_use]
     pub fn push(bytes: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) -> Self {
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("a pair is far smaller");
@@ -44,20 +44,21 @@ impl PairSpan {
         Self { start, key: length(key), value: value.map_or(DELETED, length) }
     }
 
-    /// The key, of the bytes that it was pushed to.
+    /// The key, from the buffer that the pair was appended to.
     #[must_use]
     pub fn key<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         &bytes[self.start..self.start + self.key as usize]
     }
 
-    /// The value, of the same bytes; none where the key is deleted.
+    /// The value, from the same buffer; `None` if the key is deleted.
     #[must_use]
     pub fn value<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let start = self.start + self.key as usize;
         (self.value != DELETED).then(|| &bytes[start..start + self.value as usize])
     }
 
-    /// Puts `value` in place of the value, if that is as long and there.
+    /// Replaces the value in the buffer by `value` if both have the same length. Returns
+    /// `false` and changes nothing otherwise.
     pub fn replace(&self, bytes: &mut [u8], value: Option<&[u8]>) -> bool {
         let Some(value) = value.filter(|value| value.len() == self.value as usize) else {
             return false;
@@ -69,13 +70,14 @@ impl PairSpan {
 }
 
 impl SpaceWrites {
-    /// Nothing.
+    /// No changes.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The pairs at `pairs` among `bytes`, which are in the order of their keys.
+    /// The changes `pairs`, which are in the order of their keys, with their bytes in
+    /// `bytes`.
     #[must_use]
     pub fn from_parts(bytes: Arc<Vec<u8>>, pairs: Vec<PairSpan>) -> Self {
         debug_assert!(pairs.is_sorted_by(|a, b| a.key(&bytes) < b.key(&bytes)));
@@ -100,7 +102,7 @@ impl SpaceWrites {
         self.part(0..self.pairs.len())
     }
 
-    /// What is to be written under `key`; `Some(None)` if it is deleted.
+    /// The change to `key`, if there is one; `Some(None)` if the key is deleted.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
         let index = self.pairs.binary_search_by(|pair| pair.key(&self.bytes).cmp(key)).ok()?;
@@ -122,8 +124,8 @@ impl SpaceWrites {
         self.part(index(&range.start).min(end)..end)
     }
 
-    /// Writes `value` under `key`, or deletes it, whatever was to be done before.
-    /// For few keys: each takes as long as there are others.
+    /// Sets `key` to `value`, or deletes it, and replaces an earlier change of `key`.
+    /// Only for few keys: each call takes time in proportion to their number.
     pub fn insert(&mut self, key: &[u8], value: Option<&[u8]>) {
         let pair = PairSpan::push(Arc::make_mut(&mut self.bytes), key, value);
         match self.pairs.binary_search_by(|pair| pair.key(&self.bytes).cmp(key)) {
@@ -143,7 +145,7 @@ impl fmt::Debug for SpaceWrites {
     }
 }
 
-/// The last one of each key.
+/// If a key occurs more than once, its last change counts.
 impl FromIterator<(Vec<u8>, Option<Vec<u8>>)> for SpaceWrites {
     fn from_iter<I: IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>>(pairs: I) -> Self {
         Self::from(pairs.into_iter().collect::<BTreeMap<_, _>>())
@@ -170,7 +172,7 @@ impl<'a> IntoIterator for &'a SpaceWrites {
     }
 }
 
-/// Keys in order, each with its value, or with none if it is deleted.
+/// Changed keys in order, each with its value, or without one if the key is deleted.
 #[derive(Clone, Debug)]
 pub struct ChangedPairs<'a> {
     bytes: &'a [u8],

@@ -1,5 +1,6 @@
-//! Whether a version becomes active. What it has not applied is compared with what
-//! the active one has, so that a broken version does not take over without a word.
+//! Decides whether a version becomes active. The events that it has parked are compared
+//! with those that the active version has applied, so that a broken version does not
+//! silently replace a working one.
 
 use std::collections::BTreeSet;
 
@@ -18,17 +19,17 @@ use crate::{ActivationRefused, Engine, EngineError};
 /// Whether an uploaded version becomes active by itself once it has caught up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
-    /// It does not: [`Engine::activate`] activates it.
+    /// It does not become active by itself: [`Engine::activate`] activates it.
     Never,
-    /// If it has not parked events that the active version has applied.
+    /// It becomes active unless it has parked events that the active version has applied.
     #[default]
     Checked,
-    /// Whatever it has parked.
+    /// It becomes active even if it has parked such events.
     Forced,
 }
 
 impl Activation {
-    /// [`Activation::Checked`] or, without `activate`, [`Activation::Never`].
+    /// [`Activation::Checked`] if `activate` is true, else [`Activation::Never`].
     #[must_use]
     pub fn checked(activate: bool) -> Self {
         if activate { Self::Checked } else { Self::Never }
@@ -38,12 +39,12 @@ impl Activation {
 /// A version with its shards, locked; `None` for one that is not open.
 pub(crate) type LockedVersion<'a> = (&'a VersionBuild, &'a [MutexGuard<'a, Option<Shard>>]);
 
-/// Fails if `new` has parked events that `old`, at the same offsets, has
-/// applied. Events that `old` does not subscribe to, and records of the log
-/// that are no events, do not count. Events dropped from `old` count as applied.
+/// Fails if `new` has parked events that `old`, at the same offsets, has applied. Events
+/// that `old` does not subscribe to and unreadable records do not count. Events dropped
+/// from `old` count as applied.
 ///
 /// # Errors
-/// [`EngineError::AppliesLess`], or what the stores say.
+/// [`EngineError::AppliesLess`], or the error of a store.
 pub(crate) fn check(
     projection: &str,
     old: LockedVersion<'_>,
@@ -78,8 +79,9 @@ pub(crate) fn check(
 }
 
 impl Engine {
-    /// Has a version that was uploaded before become active, if `activate` is forced
-    /// and it was not activated, or is catching up.
+    /// Activates a version that was uploaded before, if `activate` is
+    /// [`Activation::Forced`]: at once if it was refused activation, or once it has
+    /// caught up if it still backfills.
     pub(crate) fn force_existing(
         &self,
         projection: &str,
@@ -111,7 +113,7 @@ impl Engine {
     }
 }
 
-/// What makes a parked event or timer the same one in two versions.
+/// What identifies a parked event or timer across two versions.
 fn identity(record: &ParkedRecord) -> (u64, Option<String>) {
     match &record.kind {
         // The offset at which a timer was due may differ by version.

@@ -1,8 +1,8 @@
-//! Applies batches. If a call fails, finds the event that is to blame and parks
+//! Applies batches. If a call fails, finds the event that caused the failure and parks
 //! it.
 //!
-//! The verdict on an event is always that of the event alone, on a fresh instance,
-//! with the fuel of one event: it does not depend on the batch.
+//! An event is only parked after a call with this event alone, on a fresh instance, with
+//! the fuel of one event. So the verdict does not depend on the batch.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -29,8 +29,8 @@ pub(crate) struct Applier<'a> {
 }
 
 impl Applier<'_> {
-    /// Applies what was gathered, and parks what cannot be applied. On an error, what
-    /// was applied before it stays, up to the next offset of the state.
+    /// Applies a gathered batch, and parks events that cannot be applied. On an error,
+    /// the changes before it are kept, up to the next offset of the state.
     pub(crate) fn apply_gathered(
         &mut self,
         gathered: &mut GatheredBatch,
@@ -39,7 +39,8 @@ impl Applier<'_> {
         let outcome = self.apply_all(gathered);
         let time = match outcome {
             Ok(()) if !gathered.is_cut => std::mem::take(&mut gathered.time),
-            // Only events that were applied count.
+            // The batch was applied in part: the log's time counts the applied events
+            // only.
             _ => {
                 let before = LogTime::of(&self.state.meta);
                 self.gatherer.time_until(gathered, before, from, self.state.meta.next)
@@ -47,7 +48,8 @@ impl Applier<'_> {
         };
         time.store(&mut self.state.meta);
         if outcome.is_err() {
-            // As if each batch had ended at its tick. Nothing is due by then.
+            // Set the watermark that it would have if each batch ended at its tick.
+            // Nothing is due at that watermark.
             let ShardState { meta, due_from, .. } = &mut *self.state;
             let passed =
                 |(offset, mark): &&(Offset, Timestamp)| *offset <= meta.next && *mark < *due_from;
@@ -62,7 +64,7 @@ impl Applier<'_> {
         let batch = Arc::new(std::mem::take(&mut gathered.batch));
         let mut waiting: VecDeque<_> = std::mem::take(&mut gathered.waiting).into();
         let total = batch.len();
-        // Ranges of the batch still to be applied, the first on top.
+        // Ranges of the batch that are not applied yet, the first one on top.
         let mut work: Vec<Range<usize>> =
             std::iter::once(0..total).filter(|r| !r.is_empty()).collect();
         let blocked_before = self.state.parking.blocked().len();
@@ -78,7 +80,7 @@ impl Applier<'_> {
             }
             self.apply_range(gathered, &batch, ready, &mut work, &mut waiting)?;
             if let Some(due) = self.due_within(gathered)? {
-                // What is due fires before the events after it are applied.
+                // Due timers and expiries come before the events after them.
                 gathered.end_at_tick(due);
                 cut(&batch, &mut work, gathered.next);
                 self.gatherer.span_fewer_ticks(gathered.ticks.len());
@@ -88,8 +90,8 @@ impl Applier<'_> {
         self.skip_to(gathered.next, &mut waiting)
     }
 
-    /// The earliest time at which something is due that the watermark reaches before
-    /// the end of what was gathered.
+    /// The earliest due time that the watermark reaches before the last gathered event.
+    /// `None` if there is none.
     fn due_within(&mut self, gathered: &GatheredBatch) -> Result<Option<Timestamp>, StoreError> {
         match gathered.last_tick_before_end() {
             Some(mark) if self.state.due_from <= mark => {
@@ -101,7 +103,7 @@ impl Applier<'_> {
         }
     }
 
-    /// Applies one range; splits it into `work` where it fails.
+    /// Applies one range. If the call fails, pushes its parts onto `work`.
     fn apply_range(
         &mut self,
         gathered: &mut GatheredBatch,
@@ -110,9 +112,9 @@ impl Applier<'_> {
         work: &mut Vec<Range<usize>>,
         waiting: &mut VecDeque<WaitingEvent>,
     ) -> Result<(), StopReason> {
-        // What is in front of the range is parked first, and the range is cut where
-        // no more could be: else events would be applied that the position does not
-        // cover yet.
+        // Park the waiting events before the range first, and cut the range where no room
+        // is left to park more. Otherwise events would be applied that the next offset
+        // does not cover yet.
         self.skip_to(Offset(batch.offsets[range.start]), waiting)?;
         let range = self.up_to_room(batch, range, work, waiting);
         let part = part_of(batch, range.clone());
@@ -136,7 +138,8 @@ impl Applier<'_> {
             }
             Err(CallError::Stop(stop)) => Err(stop),
             Err(CallError::Due(due)) => {
-                // It set a timer that is due before the batch's end: again, up to there.
+                // The call set a timer that is due before the end of the batch: repeat
+                // the call with the events up to that tick.
                 gathered.end_at_tick(due);
                 if std::mem::replace(&mut gathered.is_repeated, true) {
                     gathered.halve_ticks(at);
@@ -168,8 +171,9 @@ impl Applier<'_> {
         }
     }
 
-    /// The front of `range` that holds no event of a subject that was parked
-    /// meanwhile; the first such event joins `waiting`, the rest `work`.
+    /// Returns the front part of `range`, up to the first event whose subject was blocked
+    /// by an event parked meanwhile. That event is added to `waiting`, the events after
+    /// it to `work`.
     fn up_to_blocked(
         &self,
         gathered: &GatheredBatch,
@@ -195,8 +199,8 @@ impl Applier<'_> {
         range
     }
 
-    /// The front of `range` within which all waiting events can be parked; the rest
-    /// joins `work`.
+    /// Returns the front part of `range` for which all waiting events can be parked. The
+    /// rest is added to `work`.
     fn up_to_room(
         &self,
         batch: &Batch,
@@ -219,7 +223,7 @@ impl Applier<'_> {
         range.start..cut
     }
 
-    /// Moves the position on to `next`, parking the waiting events passed.
+    /// Advances the next offset to `next` and parks the waiting events before it.
     fn skip_to(
         &mut self,
         next: Offset,
@@ -241,7 +245,7 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Tells, at level debug, which of the events applied belong to a trace.
+    /// Logs, at level debug, the applied events that belong to a trace.
     fn trace(&self, gathered: &GatheredBatch, offsets: &[u64]) {
         if !tracing::enabled!(tracing::Level::DEBUG) {
             return;
@@ -272,9 +276,10 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Parks an unreadable record. The manifest's `on-failure` does not apply, and it
-    /// does not count as a failure in a row: the projection has not failed. A record of
-    /// unknown type may concern any projection, and never halts this one.
+    /// Parks an unreadable record. The manifest's `on-failure` does not apply, and the
+    /// record does not count as one more failure in a row, because the projection has not
+    /// failed. A record of unknown type may belong to any projection, so it never halts
+    /// this one.
     fn park_unreadable(&mut self, record: WaitingEvent) {
         let meta = &mut self.state.meta;
         if is_of_unknown_type(&record.event) && meta.unreadable_now >= UNREADABLE_KEPT_MAX {
@@ -295,7 +300,7 @@ impl Applier<'_> {
 }
 
 impl WaitingEvent {
-    /// The record of the event, parked without a call.
+    /// The record of this event as it is parked without a call.
     fn parked(self, kind: ParkedKind, reason: String) -> ParkedRecord {
         let Self { offset, watermark, event } = self;
         let (backtrace, attempts) = (String::new(), 0);
@@ -310,7 +315,7 @@ fn cut(batch: &Batch, work: &mut Vec<Range<usize>>, next: Offset) {
     work.retain(|range| !range.is_empty());
 }
 
-/// Why a record is no event, of its extensions.
+/// Why a record is unreadable, from its extension attributes.
 fn unreadable_because(extensions: &str) -> String {
     let members: Option<serde_json::Value> = serde_json::from_str(extensions).ok();
     let reason = members.as_ref().and_then(|m| m.get(UNREADABLE_REASON)?.as_str());

@@ -1,5 +1,5 @@
-//! Cuts the next batch out of the log: a function of the log and the limits
-//! alone, wherever chunks begin and end.
+//! Cuts the next batch out of the log. The batch depends on the log and the limits alone,
+//! not on where chunks begin and end.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,31 +14,31 @@ use crate::EngineConfig;
 use crate::blocked_subjects::BlockedSubjects;
 use crate::log_time::{self, LogTime, TimedEvent};
 
-/// The least length of a piece after a failure; the next is twice as long as the
-/// piece that succeeded before it.
+/// The least number of events in the piece that follows a blamed event. If twice the
+/// number of events before the blamed event is more, the piece has that many.
 const PIECE_MIN: usize = 16;
 
-/// What a shard reads, and how much of it at once.
+/// Gathers the batches of a shard: selects event types and limits the size.
 pub(crate) struct Gatherer {
     pub(crate) partition: PartitionId,
     pub(crate) manifest: Arc<Manifest>,
-    /// What is copied out of the log.
+    /// The attributes that are copied from the log.
     attributes: Attributes,
-    /// What the plugin is handed.
+    /// The types of the events that the plugin receives.
     filter: TypeFilter,
-    /// See [`types`].
+    /// The types that are read from the log; see [`type_filter_of`].
     types: TypeFilter,
     /// See [`crate::EngineConfig::ahead_max_s`].
     ahead_max_us: i64,
-    /// A batch that is applied: its room is for the next one. Memory that is new
-    /// to the process costs more than filling it.
+    /// An applied batch whose memory the next batch reuses. Filling memory that is new to
+    /// the process costs more than the copy itself.
     spare: Batch,
-    /// How many ticks a batch may span: fewer after calls that had to be repeated.
+    /// How many ticks a batch may span. Lowered after a call that had to be repeated.
     ticks: usize,
 }
 
-/// What a plugin is handed, what is no event at all, and heartbeats, where event
-/// time is in play.
+/// The event types that a shard reads: the plugin's subscriptions, unreadable records
+/// and, if the projection uses event time, heartbeats.
 pub(crate) fn type_filter_of(manifest: &Manifest) -> TypeFilter {
     let filter = manifest.filter().and(UNREADABLE_TYPE);
     match manifest.event_time {
@@ -51,31 +51,32 @@ pub(crate) fn type_filter_of(manifest: &Manifest) -> TypeFilter {
 #[derive(Default)]
 pub(crate) struct GatheredBatch {
     pub(crate) batch: Batch,
-    /// The chunks the batch was cut from.
+    /// The chunks that contain the events of the batch.
     pub(crate) chunks: Vec<Arc<Chunk>>,
     /// Events whose subject is parked, and unreadable records, in order.
     pub(crate) waiting: Vec<WaitingEvent>,
     /// Where the watermark moves: the offset after the event that moves it, and the
-    /// watermark from there on. The last one may be at `next`.
+    /// watermark from there on. The last offset may equal `next`.
     pub(crate) ticks: Vec<(Offset, Timestamp)>,
-    /// Where to read on after all this.
+    /// The offset at which reading continues after this batch.
     pub(crate) next: Offset,
     /// The watermark at `next`.
     watermark: Timestamp,
-    /// The log's time up to `next`.
+    /// The log's time before `next`.
     pub(crate) time: LogTime,
     /// Whether a call was repeated because a timer was due within its batch.
     pub(crate) is_repeated: bool,
-    /// Whether events were left out again, so that `time` is too late.
+    /// Whether gathered events at the end were left out again, so that `time` is too
+    /// late.
     pub(crate) is_cut: bool,
-    /// Whether the log's end (or the limit) was reached.
+    /// Whether the log's end or the limit `before` was reached.
     pub(crate) end: bool,
     /// Whether a read of the log is pending.
     pub(crate) pending: bool,
 }
 
-/// An event that is parked without a call: it waits behind another of its subject, or
-/// it is an unreadable record.
+/// An event that is parked without a call: it waits behind a parked event of its subject,
+/// or it is an unreadable record.
 pub(crate) struct WaitingEvent {
     pub(crate) offset: Offset,
     /// The watermark at the event.
@@ -89,9 +90,9 @@ pub(crate) struct GatherLimits {
     pub(crate) bytes: usize,
     /// Do not read at or past this offset.
     pub(crate) before: Option<Offset>,
-    /// Stop after this many moves of the watermark.
+    /// Stop after the watermark has moved this many times.
     pub(crate) ticks: usize,
-    /// Stop when the watermark reaches this: something is due then.
+    /// Stop when the watermark reaches this time: a timer or a row's expiry is due then.
     pub(crate) due: Timestamp,
 }
 
@@ -109,8 +110,8 @@ impl Gatherer {
         Self { partition, manifest, attributes, filter, types, ahead_max_us, spare, ticks }
     }
 
-    /// Gathers events from `meta.next` on. Stops after an event that moves the
-    /// watermark to `limits.due`, or that has moved it often enough.
+    /// Gathers events from `meta.next` on. Stops after an event that moves the watermark
+    /// to `limits.due` or later, or after `limits.ticks` moves of the watermark.
     pub(crate) fn gather(
         &mut self,
         log: &dyn Log,
@@ -160,13 +161,14 @@ impl Gatherer {
         self.ticks.clamp(1, config.batch_ticks_max.max(1))
     }
 
-    /// A call set a timer that was due within its batch of `ticks` ticks, so that it
-    /// had to be repeated: fewer ticks for the next ones.
+    /// Lowers the number of ticks of the next batches. Called after a call set a timer
+    /// that was due within its batch of `ticks` ticks, so that the call had to be
+    /// repeated.
     pub(crate) fn span_fewer_ticks(&mut self, ticks: usize) {
         self.ticks = ticks.min(self.ticks / 2).max(1);
     }
 
-    /// Takes `batch` back, of which nothing is needed any more.
+    /// Takes back an applied `batch` to reuse its memory.
     pub(crate) fn recycle(&mut self, batch: Arc<Batch>) {
         self.ticks = self.ticks.saturating_mul(2);
         if let Ok(mut batch) = Arc::try_unwrap(batch) {
@@ -180,12 +182,12 @@ impl Gatherer {
         }
     }
 
-    /// Frees memory that is kept for the next batch.
+    /// Frees the memory that is kept for the next batch.
     pub(crate) fn release_buffers(&mut self) {
         self.spare = Batch::default();
     }
 
-    /// Takes what fits from `chunk`; `true` where the batch is complete.
+    /// Adds the events of `chunk` that fit; returns `true` if the batch is complete.
     fn take(
         &self,
         gathered: &mut GatheredBatch,
@@ -194,7 +196,8 @@ impl Gatherer {
         limits: &GatherLimits,
     ) -> bool {
         let events = &chunk.events;
-        // Of its own kind, whatever a manifest names.
+        // A record is unreadable by its type, even if the manifest subscribes to that
+        // type.
         let unreadable: Vec<bool> =
             events.type_names().iter().map(|kind| kind == UNREADABLE_TYPE).collect();
         let handed: Vec<bool> = events
@@ -210,16 +213,15 @@ impl Gatherer {
         let timed = self.manifest.event_time.is_some();
         let blocking = self.manifest.on_failure == OnFailure::ParkSubject && !blocked.is_empty();
         let mut index = chunk.index_of(gathered.next);
-        // Events to be copied, and about their bytes.
+        // The start of the run of events to be copied, and its approximate size in bytes.
         let (mut run, mut run_bytes) = (index, 0);
         let data = &events.columns().data;
         let mut full = false;
         while index < events.len() && !full {
             let offset = chunk.offset(index);
             if let Some(before) = limits.before.filter(|before| offset >= *before) {
-                // Also where the chunk begins past it, behind others that are not
-                // wanted: nothing is left to read, and asking again would bring the
-                // same chunk.
+                // Needed also if the chunk begins after `before`: there is nothing left
+                // to read, and another read from `next` would return the same chunk.
                 gathered.next = gathered.next.max(before);
                 break;
             }
@@ -261,13 +263,13 @@ impl Gatherer {
         full
     }
 
-    /// Whether an unreadable record may be one that the projection subscribes to: its
-    /// type is unknown, or one of those.
+    /// Whether the projection may subscribe to the type of an unreadable record: the type
+    /// is unknown, or matches a subscription.
     fn may_want(&self, record: &EventRef<'_>) -> bool {
         claimed_type(record.extensions).is_none_or(|kind| self.filter.matches(&kind))
     }
 
-    /// Notes that the watermark has moved, if it has; `true` if the batch ends there.
+    /// Notes a move of the watermark; returns `true` if the batch ends there.
     fn take_tick(&self, gathered: &mut GatheredBatch, limits: &GatherLimits) -> bool {
         let Some(rules) = self.manifest.event_time else { return false };
         let time = gathered.time.max_time;
@@ -277,16 +279,16 @@ impl Gatherer {
         }
         let before = std::mem::replace(&mut gathered.watermark, mark);
         gathered.ticks.push((gathered.next, mark));
-        // What counts from the first watermark, and timers after it was taken back, is
-        // for the tick itself.
+        // The batch always ends at the first watermark, and at a watermark that was taken
+        // back: only the tick itself determines what is due then.
         before == Timestamp::MIN
             || mark < before
             || mark >= limits.due
             || gathered.ticks.len() >= limits.ticks
     }
 
-    /// The log's time at `to`, if it is `time` at `from`: for a batch of which only
-    /// a part was applied.
+    /// The log's time at offset `to`, given `time` at `from`. Used if only a part of a
+    /// batch was applied.
     pub(crate) fn time_until(
         &self,
         gathered: &GatheredBatch,
@@ -326,21 +328,23 @@ impl Gatherer {
             let depths = run.clone().map(|index| chunk.events.get(index).depth());
             gathered.batch.depths.extend(depths);
         }
-        // A batch holds no more events than there can be distinct types.
+        // A batch has at most as many events as [`Events`] can have distinct types.
         let fits = gathered.batch.events.extend_from(&chunk.events, run, self.attributes);
         assert!(fits, "a batch has fewer events than there can be types");
     }
 }
 
 impl GatheredBatch {
-    /// The watermark of the last tick that some gathered event may come after.
+    /// The watermark of the last tick before `next`, after which gathered events may
+    /// follow.
     pub(crate) fn last_tick_before_end(&self) -> Option<Timestamp> {
         let before_end = self.ticks.iter().rev().find(|(offset, _)| *offset < self.next);
         before_end.map(|(_, mark)| *mark)
     }
 
-    /// Leaves out the later half of the ticks after the event at `start`, so that a
-    /// plugin that sets timers which are due at once has few calls repeated.
+    /// Leaves out the later half of the ticks after the event at `start`, and the events
+    /// after them. This limits how many calls are repeated for a plugin that sets timers
+    /// which are due at once.
     pub(crate) fn halve_ticks(&mut self, start: Offset) {
         let first = self.ticks.partition_point(|(offset, _)| *offset <= start);
         let remaining = first + (self.ticks.len().saturating_sub(first) / 2).max(1);
@@ -360,7 +364,7 @@ impl GatheredBatch {
         }
     }
 
-    /// The whole event at `offset`, from the chunks read.
+    /// The event at `offset` with all its attributes, from the chunks read.
     pub(crate) fn event(&self, offset: Offset) -> Option<EventRef<'_>> {
         self.chunks.iter().find_map(|chunk| {
             let index = chunk.index_of(offset);
@@ -370,7 +374,7 @@ impl GatheredBatch {
     }
 }
 
-/// The timers or events `range` of `batch`, as a batch of their own.
+/// The timers or events `range` of `batch`, copied into a separate batch.
 pub(crate) fn slice(batch: &Batch, range: std::ops::Range<usize>) -> Batch {
     let mut part =
         Batch { partition: batch.partition, watermark: batch.watermark, ..Batch::default() };
@@ -389,7 +393,7 @@ pub(crate) fn slice(batch: &Batch, range: std::ops::Range<usize>) -> Batch {
     part
 }
 
-/// The type that an unreadable record claims to have, of its extensions; `None` if it
+/// The type that an unreadable record claims, from its extension attributes; `None` if it
 /// is unknown.
 pub(crate) fn claimed_type(extensions: &str) -> Option<String> {
     if !extensions.contains(UNREADABLE_KIND) {
@@ -399,8 +403,8 @@ pub(crate) fn claimed_type(extensions: &str) -> Option<String> {
     members.get(UNREADABLE_KIND)?.as_str().map(str::to_owned)
 }
 
-/// Puts the parts of a range that failed onto `work`: the part before the
-/// event that is to blame, that event, and the rest in pieces; or two halves.
+/// Pushes the parts of a failed range onto `work`: the events before the one that the
+/// error blames, that event, and the rest in pieces. Without a blamed event, two halves.
 pub(crate) fn split(range: Range<usize>, error: &ApplyError, work: &mut Vec<Range<usize>>) {
     let blamed = match error {
         ApplyError::Failed { cause: Some(cause), .. } => Some(cause.0 as usize),
@@ -420,7 +424,7 @@ pub(crate) fn split(range: Range<usize>, error: &ApplyError, work: &mut Vec<Rang
     work.retain(|range| !range.is_empty());
 }
 
-/// The timers or events `range` of `batch`; `batch` itself if that is all of them.
+/// The timers or events `range` of `batch`, or `batch` itself if `range` covers all.
 pub(crate) fn part_of(batch: &Arc<Batch>, range: Range<usize>) -> Arc<Batch> {
     if range.len() == batch.len() { batch.clone() } else { Arc::new(slice(batch, range)) }
 }

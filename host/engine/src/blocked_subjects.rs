@@ -14,7 +14,7 @@ pub(crate) struct BlockedSubjects {
 }
 
 impl BlockedSubjects {
-    /// Those that `store` holds.
+    /// The blocked subjects that `store` contains.
     pub(crate) fn open(store: &dyn ReadStore) -> Result<Self, StoreError> {
         let mut blocked = Self::default();
         for (key, value) in
@@ -28,7 +28,7 @@ impl BlockedSubjects {
         Ok(blocked)
     }
 
-    /// Whether events of this tenant and subject wait.
+    /// Whether events of this tenant and subject have to wait.
     pub(crate) fn contains(&self, tenant: &str, subject: &str) -> bool {
         self.count(tenant, subject) > 0
     }
@@ -39,7 +39,7 @@ impl BlockedSubjects {
         subjects.and_then(|subjects| subjects.get(subject)).copied().unwrap_or_default()
     }
 
-    /// Sets how many are parked; 0 lets later events pass.
+    /// Sets how many events are parked. With 0, later events of the subject are applied.
     pub(crate) fn set(&mut self, tenant: &str, subject: &str, count: u64) {
         let known = self.contains(tenant, subject);
         if count > 0 {
@@ -60,14 +60,14 @@ impl BlockedSubjects {
         self.subjects
     }
 
-    /// Whether no event waits.
+    /// Whether no subject has parked events.
     pub(crate) fn is_empty(&self) -> bool {
         self.subjects == 0
     }
 }
 
-/// The key in [`Space::ParkedSubjects`]: the tenant's length, so that no two pairs
-/// share a key, then tenant and subject.
+/// The key in [`Space::ParkedSubjects`]: the tenant's length, the tenant, the subject.
+/// The length makes the keys of different pairs distinct.
 pub(crate) fn key(tenant: &str, subject: &str) -> Vec<u8> {
     let length = u32::try_from(tenant.len()).expect("attributes are shorter than 4 GiB");
     [length.to_be_bytes().as_slice(), tenant.as_bytes(), subject.as_bytes()].concat()

@@ -1,5 +1,5 @@
-//! One call of a plugin: answers what it asks the host for and gathers what it
-//! writes, apart from everything else until the call has succeeded.
+//! One call of a plugin: answers its host calls and keeps its writes separate from the
+//! shard's state until the call has succeeded.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -18,17 +18,18 @@ use crate::timed_keys::{
     decode_timer, expiry_by_row, expiry_by_time, key_time, time_key, timer_key, timer_value,
 };
 
-/// What the engine lends to a plugin for the time of a call.
+/// Implements the host calls for one call of a plugin.
 pub(crate) struct CallHost {
     pub(crate) store: Arc<dyn ShardStore>,
-    /// Being committed.
+    /// Changes of the commit in progress.
     pub(crate) committing: Arc<PendingChanges>,
-    /// Applied since.
+    /// Changes applied since that commit began.
     pub(crate) applied: ChangeSet,
-    /// Written by this call.
+    /// Changes written by this call.
     pub(crate) written: ChangeSet,
     pub(crate) emitted: Vec<OutboxEvent>,
-    /// Each with the offset of the event that it belongs to, if that is known.
+    /// Log messages, each with the offset of the event that it belongs to, if that is
+    /// known.
     pub(crate) logged: Vec<(Option<Offset>, Level, String)>,
     pub(crate) timers_now: u64,
     manifest: Arc<Manifest>,
@@ -40,23 +41,23 @@ pub(crate) struct CallHost {
     logged_bytes: usize,
 }
 
-/// A timer or an event of a call's batch.
+/// The timer or event of the batch that causes a write.
 #[derive(Clone, Copy)]
 enum Trigger<'a> {
     Timer(&'a Timer),
-    /// By its index among the batch's events.
+    /// The event's index among the batch's events.
     Event(usize),
 }
 
 /// The state as a call sees it.
 pub(crate) struct CallState {
-    /// What is committed.
+    /// The committed state.
     pub(crate) store: Arc<dyn ShardStore>,
-    /// Being committed.
+    /// Changes of the commit in progress.
     pub(crate) committing: Arc<PendingChanges>,
-    /// Applied since.
+    /// Changes applied since that commit began.
     pub(crate) applied: ChangeSet,
-    /// Empty, with room for what the call writes.
+    /// An empty change set with memory for what the call writes.
     pub(crate) written: ChangeSet,
 }
 
@@ -86,24 +87,26 @@ impl CallHost {
         }
     }
 
-    /// When the first timer is due that the call set and that should have fired before
-    /// a later event of its batch: the call must be repeated with the events before.
+    /// The earliest due time of a timer that the call set and that should have fired
+    /// before a later event of the batch. If there is one, the call must be repeated with
+    /// fewer events.
     pub(crate) fn missed_due(&self) -> Option<Timestamp> {
         self.due.missed()
     }
 
-    /// The earliest time at which a timer or row that the call set is due.
+    /// The earliest due time of the timers and row expiries that the call set.
     pub(crate) fn earliest_due(&self) -> Timestamp {
         self.due.earliest
     }
 
-    /// Takes a timer that is about to fire out of the set.
+    /// Removes a timer that is about to fire from the timers that are set.
     ///
     /// # Errors
     /// [`HostError::Fault`] if the state cannot be read.
     pub(crate) fn take_timer(&mut self, due: Timestamp, key: &str) -> Result<(), HostError> {
         self.written.set(Space::TimersByTime, &timer_key(due, key), None);
-        // A timer that fired before at this tick may have set it again, for later.
+        // A timer that fired earlier in this tick may have set this one again for a later
+        // time.
         let current = self.read(Space::TimersByKey, key.as_bytes())?;
         if current.as_deref() == Some(&time_key(due)) {
             self.written.set(Space::TimersByKey, key.as_bytes(), None);
@@ -159,8 +162,8 @@ impl CallHost {
         )))
     }
 
-    /// The tenant of an occasion: of a timer, what is in front of U+0000 in its
-    /// key; `None` if it has no U+0000.
+    /// The tenant of `occasion`. For a timer, the part of its key before U+0000; `None`
+    /// if its key has no U+0000.
     fn tenant_of<'a>(&'a self, occasion: Trigger<'a>) -> Option<&'a str> {
         match occasion {
             Trigger::Timer(timer) => tenant_in(&timer.key),
@@ -168,7 +171,7 @@ impl CallHost {
         }
     }
 
-    /// The offset of an event, or of the event that set a timer.
+    /// The offset of the event, or of the event that set the timer.
     fn offset_of(&self, occasion: Trigger<'_>) -> Offset {
         match occasion {
             Trigger::Timer(timer) => timer.offset,
@@ -176,7 +179,7 @@ impl CallHost {
         }
     }
 
-    /// How deep an event, or the event that set a timer, is in a chain of emitted
+    /// The depth of the event, or of the event that set the timer, in a chain of emitted
     /// events.
     fn depth_of(&self, occasion: Trigger<'_>) -> u32 {
         match occasion {
@@ -185,7 +188,7 @@ impl CallHost {
         }
     }
 
-    /// The depth of an event that `occasion` emits.
+    /// The depth of an event that `occasion` emits. An error if it exceeds the limit.
     fn depth_below(&self, occasion: Trigger<'_>, kind: &str) -> Result<u32, HostError> {
         let depth = self.depth_of(occasion).saturating_add(1);
         let (most, limit) = match self.manifest.cycle_depth_max {
@@ -209,9 +212,9 @@ impl CallHost {
         }
     }
 
-    /// Base time for row retention: the watermark, or before there is one, the
-    /// watermark that the event's own time gives. An event that is too far ahead to move
-    /// the watermark counts as far ahead as it may be.
+    /// Base time for row retention: the watermark. Before the first watermark, it is the
+    /// watermark that follows from the event's own time. An event too far ahead to move
+    /// the watermark counts as being at the limit of how far ahead it may be.
     fn retention_base(&self, occasion: Trigger<'_>) -> Timestamp {
         match (self.watermark_at(occasion), self.manifest.event_time, occasion) {
             (Timestamp::MIN, Some(rules), Trigger::Event(index)) => {
@@ -242,12 +245,13 @@ impl CallHost {
         Ok(declared)
     }
 
-    /// Whether a key that belongs to a tenant is of the tenant of `occasion`.
+    /// Whether `occasion` may use `key`: a key that belongs to a tenant must be of the
+    /// same tenant.
     fn may_use(&self, occasion: Trigger<'_>, key: &str) -> bool {
         tenant_in(key).is_none_or(|tenant| self.tenant_of(occasion) == Some(tenant))
     }
 
-    /// An occasion and its tenant, for people.
+    /// Names `occasion` and its tenant in error texts.
     fn describe(&self, occasion: Trigger<'_>) -> String {
         let what = match occasion {
             Trigger::Timer(timer) => format!("timer `{}`", timer.key.escape_debug()),
@@ -282,7 +286,7 @@ impl CallHost {
         Ok(())
     }
 
-    /// Notes when the row under `key` expires, or (`None`) that it is gone.
+    /// Stores when the row under `key` expires; `None` if the row is deleted.
     fn set_expiry(
         &mut self,
         table: TableId,
@@ -312,14 +316,15 @@ impl CallHost {
     }
 
     /// When the timer of `key` is due, if it is set. A timer that is due at the tick of
-    /// this call counts as fired: it fires in this call or in a later one of the tick.
+    /// this call counts as fired, because it fires in this call or in a later one of the
+    /// tick.
     fn due_of(&self, key: &str) -> Result<Option<Vec<u8>>, HostError> {
         let due = self.read(Space::TimersByKey, key.as_bytes())?;
         let fired = time_key(self.batch.watermark);
         Ok(due.filter(|due| self.batch.timers.is_empty() || due.as_slice() > fired.as_slice()))
     }
 
-    /// Whether the timer of `key` is set for `at`.
+    /// Whether the timer of `key` is set to `at`.
     fn is_set(&self, at: Timestamp, key: &str) -> Result<bool, HostError> {
         let Some(mut by_time) = self.due_of(key)? else {
             return Ok(false);
@@ -343,7 +348,7 @@ impl CallHost {
     }
 }
 
-/// The tenant that a key belongs to: what is in front of U+0000.
+/// The tenant that a key belongs to: the part before U+0000.
 fn tenant_in(key: &str) -> Option<&str> {
     key.split_once('\0').map(|(tenant, _)| tenant)
 }
@@ -458,12 +463,13 @@ impl Host for CallHost {
         }
         let occasion = self.trigger(cause)?;
         self.check_timer_key(occasion, key)?;
-        // A timer that sets another passes on what it was set by.
+        // A timer that is set by another timer inherits its offset and depth.
         let (watermark, offset) = (self.watermark_at(occasion), self.offset_of(occasion));
         let (index, depth) = (cause.0 as usize, self.depth_of(occasion));
         self.due.used(key, index, watermark);
-        // Set again for the same time, it keeps the offset of the first event.
-        // So a guest that forgets what it has set may set it once more.
+        // If it is set again to the same time, it keeps the offset of the first event. So
+        // the state is the same if a guest forgets which timers it has set and sets one
+        // again.
         let due = at.max(watermark.saturating_add(1));
         if self.is_set(at, key)? {
             self.due.set(key, index, due);
@@ -476,8 +482,8 @@ impl Host for CallHost {
                 "more than {limit} timers are set (`engine.timers_max`)"
             )));
         }
-        // One that is due already fires at the next tick: never in the call that
-        // sets it, and wherever batches are cut.
+        // A timer whose time has already passed fires at the next tick: never in the call
+        // that sets it, wherever batches are cut.
         self.count_written(2 * (key.len() + PAIR_BYTES))?;
         let value = timer_value(at, offset, depth);
         self.written.set(Space::TimersByTime, &timer_key(due, key), Some(&value));
@@ -538,8 +544,8 @@ impl Host for CallHost {
     fn log(&mut self, cause: Option<Cause>, level: Level, message: &str) -> Result<(), HostError> {
         let occasion = cause.map(|cause| self.trigger(cause)).transpose()?;
         let offset = occasion.map(|occasion| self.offset_of(occasion));
-        // What is too much is cut, not punished: logging must not decide over
-        // an event.
+        // Log text over the limit is cut and is no error: logging must not affect the
+        // verdict on an event.
         let room = self.config.call_log_bytes_max.saturating_sub(self.logged_bytes);
         if room > 0 {
             let message = &message[..message.floor_char_boundary(room)];

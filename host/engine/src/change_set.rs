@@ -1,5 +1,5 @@
-//! Changes in memory: those of a call, those that are applied and not part of a
-//! commit yet, and those of a pending commit.
+//! Changes in memory: those of a call, those that are applied but not part of a commit
+//! yet, and those of a pending commit.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
@@ -10,12 +10,12 @@ use lantern_core::{KeyRange, PairSpan, Space, SpaceWrites, Writes};
 use crate::key_index::{KeyIndex, hash};
 use crate::layered_read::{Layer, OrderedChanges, SortedChanges, SpaceLookup};
 
-/// What a changed pair takes in memory besides its key and value, in bytes:
-/// without it, the smallest rows would take many times what is counted.
+/// The memory that a changed pair takes in addition to its key and value, in bytes.
+/// Without it, small rows would take several times the memory that is counted for them.
 pub(crate) const PAIR_BYTES: usize = 64;
 
-/// Ordered changes are inserted one by one into a map that has this many times as
-/// many; else both maps are merged, which takes time for all of them.
+/// Ordered changes are inserted one by one if the map has at least this many times as
+/// many entries. Otherwise both maps are merged, which visits all entries of both.
 const INSERT_RATIO: usize = 8;
 
 /// How many pairs are looked up together before they are set.
@@ -28,18 +28,17 @@ pub(crate) struct ChangeSet {
     bytes: usize,
 }
 
-/// The changes of one space. Rows are found by hash, and sorted when they are
-/// scanned or committed: among a hundred thousand, finding one in order takes
-/// ten times as long.
+/// The changes of one space. Rows of tables are found by hash, and sorted only for a scan
+/// or a commit: among 100,000 rows, a lookup in an ordered map takes ten times as long.
 #[derive(Clone, Debug)]
 enum SpaceChanges {
     Hashed(HashedChanges),
     Ordered(OrderedChanges),
 }
 
-/// Pairs found by hash, with all bytes in one buffer: nothing is allocated for
-/// each. What a pair was before it changed again may stay among the bytes, which
-/// are counted all the same.
+/// Pairs found by hash. All bytes are in one buffer, so no pair needs an allocation. The
+/// old bytes of a pair that changed again may stay in the buffer; they are counted as
+/// well.
 #[derive(Clone, Debug, Default)]
 struct HashedChanges {
     index: KeyIndex,
@@ -59,8 +58,8 @@ impl HashedChanges {
         }
     }
 
-    /// Sets what `over` has. The hash table is probed for a group of pairs first, so
-    /// that the waits for memory overlap.
+    /// Adds all pairs of `over`. Probes the hash table for a group of pairs before it
+    /// sets them, so that the memory accesses overlap.
     fn add_all(&mut self, over: &Self) {
         for pairs in over.index.pairs().chunks(SET_AT_ONCE) {
             let alike = pairs.iter().filter(|(hash, _)| self.index.has_alike(*hash));
@@ -106,7 +105,8 @@ impl SpaceChanges {
         }
     }
 
-    /// Moves all of `over` here, and leaves its memory for reuse.
+    /// Moves all changes of `over` into `self`, and leaves the memory of `over` for
+    /// reuse.
     fn merge_from(&mut self, over: &mut Self) {
         match (&mut *self, over) {
             (below, over) if below.is_empty() && !below.has_more_memory(over) => {
@@ -135,7 +135,7 @@ impl SpaceChanges {
         }
     }
 
-    /// Whether both are found by hash, and this has memory for more than `other`.
+    /// Whether both are found by hash and `self` has memory for more pairs than `other`.
     fn has_more_memory(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Hashed(this), Self::Hashed(other)) => {
@@ -179,7 +179,7 @@ impl ChangeSet {
         all
     }
 
-    /// About the bytes of all changes.
+    /// The approximate number of bytes of all changes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -190,7 +190,7 @@ impl ChangeSet {
         changes.set(key, value);
     }
 
-    /// Sets what `over` has; leaves its memory for reuse.
+    /// Adds all changes of `over` and leaves the memory of `over` for reuse.
     pub(crate) fn merge(&mut self, over: &mut Self) {
         self.bytes += std::mem::take(&mut over.bytes);
         for (space, pairs) in &mut over.spaces {
@@ -199,7 +199,7 @@ impl ChangeSet {
         }
     }
 
-    /// Puts what is changed in `space` in order, for many scans.
+    /// Sorts the changes of `space`, so that many scans of it are fast.
     pub(crate) fn put_in_order(&mut self, space: Space) {
         let Some(changes) = self.spaces.get_mut(&space) else { return };
         if let SpaceChanges::Hashed(pairs) = changes {
@@ -210,14 +210,14 @@ impl ChangeSet {
         }
     }
 
-    /// All of it, to be committed.
+    /// Turns all changes into those of a commit.
     pub(crate) fn freeze(self) -> PendingChanges {
         let changed = self.spaces.into_iter().filter(|(_, changes)| !changes.is_empty());
         let spaces = changed.map(|(space, changes)| (space, changes.freeze())).collect();
         PendingChanges { spaces, bytes: self.bytes }
     }
 
-    /// What could not be committed, with what was changed since on top.
+    /// Puts the changes of a failed commit back below the changes made since.
     pub(crate) fn restore_below(&mut self, frozen: &PendingChanges) {
         let mut all = Self::default();
         for (space, changes) in &frozen.spaces {
@@ -260,8 +260,7 @@ impl Layer for ChangeSet {
     }
 }
 
-/// Changes that are being committed: read by the fold that runs in parallel,
-/// and by the commit.
+/// Changes that are being committed. The commit and the fold in parallel to it read them.
 #[derive(Debug, Default)]
 pub(crate) struct PendingChanges {
     spaces: BTreeMap<Space, PendingForm>,
@@ -270,11 +269,11 @@ pub(crate) struct PendingChanges {
 
 #[derive(Debug)]
 enum PendingForm {
-    /// As [`HashedChanges`].
+    /// The same form as [`HashedChanges`].
     Hashed {
         index: KeyIndex,
         bytes: Arc<Vec<u8>>,
-        /// Put in order by who needs that first.
+        /// The sorted changes, created by the first reader that needs them.
         in_order: OnceLock<SpaceWrites>,
     },
     Ordered(SpaceWrites),
@@ -297,7 +296,7 @@ impl PendingChanges {
         self.spaces.iter().map(|(space, changes)| (*space, changes.in_order().clone())).collect()
     }
 
-    /// An empty change set with this one's memory, if no reader still has it.
+    /// An empty change set with the memory of this one, unless a reader still uses that.
     pub(crate) fn into_recycled(self) -> ChangeSet {
         let mut recycled = ChangeSet::default();
         for (space, changes) in self.spaces {
@@ -330,9 +329,8 @@ impl Layer for PendingChanges {
     }
 }
 
-/// `pairs` in the order of their keys. Most differ in the eight bytes
-/// after the common prefix of all keys, which are compared without looking the keys
-/// up in memory.
+/// Sorts `pairs` by key. Most keys differ in the eight bytes after the prefix common to
+/// all keys. These bytes are compared first, without a lookup of the keys in memory.
 fn in_order(pairs: &[(u64, PairSpan)], bytes: &[u8]) -> Vec<PairSpan> {
     let common = pairs.first().map_or(0, |(_, first)| {
         let first = first.key(bytes);
@@ -361,7 +359,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// With keys that share much, are prefixes of each other or end in zeros.
+        /// Covers keys with a long common prefix, keys that are prefixes of others, and
+        /// keys that end in zeros.
         #[test]
         fn changes_come_out_in_the_order_of_their_keys(
             keys in prop::collection::btree_set(
@@ -384,10 +383,10 @@ mod tests {
     #[derive(Clone, Debug)]
     enum BufferAction {
         Set(bool, String, Option<String>),
-        /// What the call wrote is laid over what was applied.
+        /// The changes of a call are merged into the applied ones.
         Merge,
         PutInOrder,
-        /// A commit, and whether it went well.
+        /// A commit; the value is whether it succeeded.
         Commit(bool),
     }
 
@@ -432,7 +431,7 @@ mod tests {
                     BufferAction::Commit(done) => {
                         let frozen = std::mem::take(&mut applied).freeze();
                         prop_assert_eq!(all(&frozen), old.clone());
-                        // What is applied while the commit is in progress.
+                        // Changes that are applied while the commit is in progress.
                         applied.merge(&mut written);
                         if done {
                             old = std::mem::take(&mut new);

@@ -1,6 +1,6 @@
-//! Commits: what was applied, and the next offset, in one transaction. If there
-//! is more to fold, a commit runs on a thread of its own in parallel to the fold,
-//! one commit of a shard at a time.
+//! Commits: applied changes and the next offset, in one transaction. If there is more to
+//! fold, a commit runs on a separate thread in parallel to the fold. A shard has at most
+//! one commit in progress.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +16,7 @@ use crate::EngineConfig;
 use crate::change_set::PendingChanges;
 use crate::sync_policy::{CommitSync, SyncPolicy};
 
-/// How many entries of the change log are looked at in one go.
+/// How many entries of the change log are read at once.
 const CHANGES_PAGE: usize = 64;
 
 /// One commit, ready to run.
@@ -25,9 +25,11 @@ pub(crate) struct Commit {
     pub(crate) store: Arc<dyn ShardStore>,
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) changes: Arc<PendingChanges>,
-    /// As of `changes`, with the number of the last commit.
+    /// The shard's record that belongs to `changes`, with the number of the previous
+    /// commit.
     pub(crate) meta: ShardMeta,
-    /// Whether the version serves readers, so that changes are published and kept.
+    /// Whether the version serves readers, so that the changes are published and added to
+    /// the change log.
     pub(crate) serves: bool,
     /// The most bytes of the change log.
     pub(crate) changes_bytes_max: u64,
@@ -51,7 +53,7 @@ pub(crate) struct CommitOutcome {
 }
 
 impl Commit {
-    /// Runs it on the caller's thread.
+    /// Runs the commit on the caller's thread.
     pub(crate) fn run(mut self) -> Result<CommitOutcome, StoreError> {
         self.meta.pos += u64::from(self.is_new);
         let mut writes = self.changes.writes();
@@ -88,7 +90,7 @@ impl Commit {
         meta.changes_bytes += entry.len() as u64;
         let log = writes.entry(Space::Changes).or_default();
         log.insert(&TableChanges::key(ShardPoint::of(meta), meta.pos), Some(&entry));
-        // A page at a time, so that one huge entry does not read all others.
+        // One page at a time, so that a huge entry is not read together with all others.
         while meta.changes_bytes > self.changes_bytes_max {
             let start = TableChanges::key(meta.changes_from, u64::MAX);
             let range = KeyRange { start, end: None };
@@ -111,7 +113,7 @@ impl Commit {
     }
 }
 
-/// What `writes` change in public tables.
+/// The changes to public tables in `writes`.
 fn public_changes(manifest: &Manifest, writes: &Writes) -> Vec<TableChanges> {
     let public = (0..).map(TableId).zip(&manifest.tables).filter(|(_, table)| table.public);
     public
@@ -133,20 +135,20 @@ fn public_changes(manifest: &Manifest, writes: &Writes) -> Vec<TableChanges> {
 /// Runs commits in parallel to the fold.
 #[derive(Default)]
 pub(crate) struct CommitThreads {
-    /// How many commits may run at a time. 0 while the engine has no threads: a
-    /// commit then runs when the caller waits for it, as late as possible.
+    /// How many commits may run at a time. 0 while the engine has no threads: then a
+    /// commit runs when the caller waits for it, as late as possible.
     most: AtomicUsize,
     running: Arc<AtomicUsize>,
 }
 
 impl CommitThreads {
-    /// Lets commits run on up to `most` threads of their own.
+    /// Allows up to `most` commits to run on separate threads.
     pub(crate) fn start(&self, most: usize) {
         self.most.store(most, Ordering::Release);
     }
 
-    /// Begins a commit; `None` if the caller has to run it, because enough others
-    /// are running.
+    /// Begins a commit; `None` if the caller has to run it, because the maximum number of
+    /// commits is running.
     pub(crate) fn begin(&self, commit: &Commit) -> Option<PendingCommit> {
         let most = self.most.load(Ordering::Acquire);
         if most == 0 {
@@ -177,8 +179,8 @@ impl Drop for CommitGuard {
     }
 }
 
-/// A commit that was begun. Dropping it waits until it has ended, so that the state
-/// is not opened again before.
+/// A commit that has begun. Dropping it waits until its thread has ended, so that the
+/// state is not opened again before that.
 pub(crate) struct PendingCommit {
     execution: Option<Execution>,
 }
@@ -199,7 +201,8 @@ impl PendingCommit {
     pub(crate) fn wait(mut self) -> Result<CommitOutcome, StoreError> {
         match self.execution.take() {
             Some(Execution::Thread(thread)) => thread.join().unwrap_or_else(|_| {
-                // It may be durable or not; committing the same again does no harm.
+                // The commit may be durable or not; committing the same again does no
+                // harm.
                 Err(StoreError::Io("a commit panicked".into()))
             }),
             Some(Execution::OnWait(commit)) => commit.run(),
@@ -211,16 +214,17 @@ impl PendingCommit {
 impl Drop for PendingCommit {
     fn drop(&mut self) {
         if let Some(Execution::Thread(thread)) = self.execution.take() {
-            // The next reader of the state sees the result.
+            // The result is ignored here: the next reader of the state sees what was
+            // committed.
             let _ = thread.join();
         }
     }
 }
 
-/// The commits of one shard: which is in progress, which was the last, and which
-/// readers do not know of yet.
+/// The commits of one shard: the one in progress, the last durable one, and those that
+/// are not published to readers yet.
 pub(crate) struct CommitPipeline {
-    /// Runs commits in parallel to the fold; `None` for a fold that runs its own.
+    /// Runs commits in parallel to the fold; `None` if the fold runs each commit itself.
     committers: Option<Arc<CommitThreads>>,
     pending: Option<PendingCommit>,
     /// Commits that are not published yet, in order.
@@ -253,8 +257,8 @@ impl CommitPipeline {
         }
     }
 
-    /// Whether it belongs to a shard of the engine, and not to the fold of a check
-    /// or a verification.
+    /// Whether it belongs to a shard of the engine, not to the fold of a determinism
+    /// check or a verification.
     pub(crate) fn is_live(&self) -> bool {
         self.committers.is_some()
     }
@@ -289,7 +293,7 @@ impl CommitPipeline {
         self.committed != (meta.next, meta.watermark)
     }
 
-    /// Runs `commit` on the caller's thread. None may be in progress.
+    /// Runs `commit` on the caller's thread. No commit may be in progress.
     pub(crate) fn run(
         &mut self,
         commit: Commit,
@@ -299,8 +303,8 @@ impl CommitPipeline {
         commit.run()
     }
 
-    /// Begins `commit` in parallel to the fold, or runs it if that is not possible:
-    /// then its result is returned. None may be in progress.
+    /// Begins `commit` in parallel to the fold and returns `None`. If that is not
+    /// possible, runs it and returns its result. No commit may be in progress.
     pub(crate) fn begin(
         &mut self,
         commit: Commit,
@@ -334,7 +338,7 @@ impl CommitPipeline {
         self.unpublished.extend(published.map(Arc::new));
     }
 
-    /// Notes that a commit failed: what it held is to be committed again.
+    /// Notes that a commit failed, so that its changes are committed again.
     pub(crate) fn failed(&mut self) {
         self.in_commit = self.committed.0;
     }
@@ -357,7 +361,7 @@ mod tests {
 
     const ROWS: Space = Space::Table(TableId(0));
 
-    /// A state whose commits say that they begin, and wait until they may.
+    /// A state whose commits send a message when they begin and then wait for one.
     fn gate(begun: Sender<()>, may: Receiver<()>) -> Arc<MemoryShard> {
         let store = Arc::new(MemoryShard::default());
         store.before_commit(move || {
@@ -413,7 +417,7 @@ mod tests {
     #[test]
     fn a_commit_that_panics_has_failed() {
         let ((begun, _), (_, may)) = (channel(), channel());
-        // No receiver hears that it begins.
+        // There is no receiver for the message that the commit begins.
         let store = gate(begun, may);
         let committers = CommitThreads::default();
         committers.start(1);

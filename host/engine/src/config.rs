@@ -112,8 +112,8 @@ impl EngineConfig {
         i64::try_from(self.ahead_max_s.saturating_mul(1_000_000)).unwrap_or(i64::MAX)
     }
 
-    /// Names the limits that decide over an event, never 0: where they change,
-    /// the same log may fold to another state.
+    /// A number that identifies the limits which affect the verdict on an event; never 0.
+    /// If these limits change, the same log may fold to another state.
     pub(crate) fn limits(&self) -> u64 {
         let deciding = [
             self.fuel_event,

@@ -1,5 +1,5 @@
-//! Folds events apart from everything else: for the determinism check of an
-//! upload, and for `lantern test`.
+//! Folds events into a separate state in memory: for the determinism check of an upload,
+//! and for `lantern test`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,35 +19,35 @@ use crate::shard::{Shard, ShardParts, StepLimits, StepOutcome};
 use crate::stop_reason::StopReason;
 use crate::{EngineConfig, EngineError, LogLine, Nondeterminism, ParkedStatus};
 
-/// The most events in one chunk made of a list of events.
+/// The most events in one chunk of an [`EventList`].
 const CHUNK_EVENTS: usize = 4_096;
-/// Begins the sequence that varies the second fold of [`fold_again`].
+/// The seed of the sequence that varies the second fold of [`fold_again`].
 const VARIED_SEED: u64 = 4;
-/// Where batch sizes vary, the most events of one batch.
+/// The most events of one batch, if batch sizes vary.
 pub(crate) const VARIED_EVENTS_MAX: usize = 1_024;
-/// Where instances are dropped, one in this many steps is followed by a drop.
+/// If instances are dropped, a drop follows about one step in this many.
 pub(crate) const DROP_EVERY: u64 = 3;
 
-/// How to fold; none of it may change what comes out.
+/// How to fold. The result must be the same for all options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoldOptions {
     /// The most events in one call of the plugin.
     pub batch_events: usize,
-    /// Drop the instance after a step, in about one of three, chosen by this seed.
+    /// Drop the instance after about one step in three. This seed decides after which.
     pub drop_instances: Option<u64>,
-    /// Choose each batch's size by the same seed: 1, 7, 64 or 1,024 events, and
-    /// `batch_events` at most.
+    /// Choose each batch's size by the same seed: 1, 7, 64 or 1,024 events, but at most
+    /// `batch_events`.
     pub vary_batches: bool,
 }
 
 impl FoldOptions {
-    /// Batches of at most `events`, by one instance.
+    /// Batches of at most `events` events, all on one instance.
     #[must_use]
     pub fn batches_of(events: usize) -> Self {
         Self { batch_events: events, drop_instances: None, vary_batches: false }
     }
 
-    /// The most events of the next batch, by the seed as it is now.
+    /// The most events of the next batch, given the current seed.
     fn next_batch(self, seed: Option<u64>) -> usize {
         let most = self.batch_events.max(1);
         let varied = seed.filter(|_| self.vary_batches).map(varied_batch);
@@ -58,7 +58,7 @@ impl FoldOptions {
 /// Called between steps with the next offset to fold.
 pub type FoldProgress<'a> = &'a mut dyn FnMut(Offset);
 
-/// What a fold came to.
+/// The result of a fold.
 pub struct FoldResult {
     /// The tables.
     pub view: View,
@@ -72,17 +72,17 @@ pub struct FoldResult {
     pub applied: u64,
     /// Fuel used.
     pub fuel: u64,
-    /// Why the fold stopped before the end, where it did.
+    /// Why the fold stopped before the end, if it did.
     pub halted: Option<String>,
-    /// The state underneath, for comparing.
+    /// The state itself, for comparisons.
     pub state: Arc<dyn lantern_core::ShardStore>,
 }
 
 /// Folds `log`'s partition `partition` with `plugin` into a state in memory.
 ///
 /// # Errors
-/// [`EngineError::Plugin`] where the host fails the plugin, and what the log
-/// and the store say.
+/// [`EngineError::Plugin`] or [`EngineError::Host`] if the plugin or the machine prevents
+/// the fold, or an error of the log or the store.
 pub fn fold(
     plugin: &Arc<dyn Plugin>,
     log: &dyn Log,
@@ -96,9 +96,9 @@ pub fn fold(
     fold_within(plugin, log, partition, stores, config, options, bounds)
 }
 
-/// What a fold is held to, and who follows it.
+/// The limit of a fold, and the callback that reports its progress.
 struct Within<'a> {
-    /// An error if the fold takes more.
+    /// The fold fails if it takes more fuel than this.
     fuel_max: Option<u64>,
     progress: FoldProgress<'a>,
 }
@@ -135,7 +135,8 @@ fn fold_within(
         StopReason::Halt(reason) => EngineError::Plugin(reason),
     })?;
     shard.runner.fuel_max = fuel_max;
-    // As an active version does, so that what it emits is kept for comparing.
+    // Like the shard of an active version, so that emitted events are kept for
+    // comparison.
     shard.state.epoch = Some("check".into());
     let mut pattern = options.drop_instances;
     let mut halted = None;
@@ -144,7 +145,8 @@ fn fold_within(
         let limits =
             StepLimits { now: Duration::ZERO, before: None, batch_events: Some(batch_events) };
         match shard.step(log, &limits) {
-            // A list of events never has one wait.
+            // An `EventList` never answers that a read is pending, so the fold never
+            // waits.
             Ok(StepOutcome::Idle | StepOutcome::Wait) => break,
             Ok(StepOutcome::More) => {}
             Err(StopReason::Halt(reason)) => {
@@ -153,7 +155,8 @@ fn fold_within(
             }
             Err(StopReason::Fault(reason)) => {
                 let spent = fuel_max.is_some_and(|most| shard.runner.usage.fuel > most);
-                // Fuel says something of the plugin, all else of the machine.
+                // Too much fuel is the plugin's fault; every other fault is the
+                // machine's.
                 let error = if spent { EngineError::Plugin } else { EngineError::Host };
                 return Err(error(reason));
             }
@@ -188,8 +191,8 @@ fn fold_within(
     })
 }
 
-/// Folds a sample of `log` with batches of 1,000, 7 and 1 events, with dropped
-/// instances and without. How many events the sample has.
+/// Folds a sample of `log` with batches of 1,000, 7 and 1 events, with and without
+/// dropped instances. Returns the number of events in the sample.
 ///
 /// # Errors
 /// [`EngineError::Nondeterministic`] with the first difference, or as [`fold`].
@@ -228,7 +231,8 @@ fn compare(
         (7, Some(1), "in batches of 7 instead of 1,000, with instances dropped in between"),
         (1_000, Some(2), "a second time, with instances dropped in between"),
         (1, Some(3), "one by one instead of in batches of 1,000"),
-        // On one instance: in a small sample none may have been dropped at its end.
+        // Without drops: a plugin may deviate only after several calls on one instance,
+        // which the drops can prevent in a small sample.
         (1, None, "one by one on one instance instead of in batches of 1,000"),
     ];
     for (batch_events, drops, how) in others {
@@ -238,8 +242,9 @@ fn compare(
     Ok(())
 }
 
-/// Folds all of `log`'s partition `partition` again, in batches of varied sizes and
-/// with instances dropped in between, and compares with `first`, a fold of the same.
+/// Folds all of `log`'s partition `partition` again, in batches of varied sizes and with
+/// instances dropped in between, and compares the result with `first`, an earlier fold of
+/// the same events.
 ///
 /// # Errors
 /// [`EngineError::Nondeterministic`] with the first difference, or as [`fold`].
@@ -261,8 +266,8 @@ pub fn fold_again(
     same(plugin, first, &again, log.len(), how)
 }
 
-/// An error if `other`, a fold of the same `events` events done as `how` says,
-/// differs from `first`.
+/// Returns an error if `other`, a fold of the same `events` events in the way that `how`
+/// describes, differs from `first`.
 fn same(
     plugin: &Arc<dyn Plugin>,
     first: &FoldResult,
@@ -276,7 +281,7 @@ fn same(
     Err(EngineError::Nondeterministic(Box::new(difference)))
 }
 
-/// Where two folds differ first: space, key and both values, for people.
+/// The first difference of two folds: space, key and both values, as text.
 fn difference(
     plugin: &Arc<dyn Plugin>,
     first: &FoldResult,
@@ -347,7 +352,8 @@ pub(crate) fn next_pattern(seed: u64) -> u64 {
 /// The size of a batch for a number of that sequence.
 pub(crate) fn varied_batch(pattern: u64) -> usize {
     const MOST: usize = VARIED_EVENTS_MAX;
-    // By bits that do not decide over drops, and mostly large: small ones cost most.
+    // Uses bits that do not decide over drops. Most batches are large, because small ones
+    // cost the most time.
     [1, 7, 64, MOST, MOST, MOST, MOST, MOST][(pattern >> 61) as usize]
 }
 
@@ -358,8 +364,8 @@ pub struct EventList {
 }
 
 impl EventList {
-    /// `events`, from offset 0 on, as partition 0, each appended when the newest
-    /// so far happened.
+    /// `events` as partition 0, from offset 0 on. The append time of each event is the
+    /// highest event time so far.
     #[must_use]
     pub fn new(events: &Events) -> Self {
         let all = lantern_core::Attributes::all();
@@ -382,7 +388,7 @@ impl EventList {
         Self { partition: PartitionId(0), chunks: chunks.collect() }
     }
 
-    /// The chunks of `log` with the first `events` events that are `types`.
+    /// The chunks of `log` with the first `events` events that match `types`.
     fn sample(
         log: &dyn Log,
         partition: PartitionId,
@@ -394,7 +400,7 @@ impl EventList {
         let mut sampled = 0;
         while sampled < events {
             match lantern_core::read_or_wait(log, partition, next, types)? {
-                // It never answers that a read is pending.
+                // A read of this log is never pending.
                 LogRead::End | LogRead::Pending => break,
                 LogRead::Skipped { next: after } => next = after,
                 LogRead::Chunk(chunk) => {
@@ -448,7 +454,7 @@ impl Log for EventList {
 }
 
 impl EventList {
-    /// The partition the events are of.
+    /// The partition of the events.
     #[must_use]
     pub fn partition(&self) -> PartitionId {
         self.partition

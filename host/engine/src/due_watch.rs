@@ -5,17 +5,17 @@ use std::collections::BTreeMap;
 
 use lantern_core::{Batch, Timestamp};
 
-/// Timers that a call sets and that are due within its batch. In batches that end at
-/// each tick they would fire before later events of the batch.
+/// Tracks timers that a call sets and that are due within its batch. If each batch ended
+/// at its tick, they would fire before later events of this batch.
 #[derive(Default)]
 pub(crate) struct DueWatch {
     /// The watermark at the batch's last event.
     last: Timestamp,
-    /// Each with the event that set it and its due time, by key.
+    /// The index of the event that set the timer and the timer's due time, by key.
     set: BTreeMap<String, (usize, Timestamp)>,
-    /// When the first one that should have fired is due.
+    /// The earliest due time of a timer that should have fired before it was used again.
     missed: Option<Timestamp>,
-    /// The earliest time at which anything that the call set is due.
+    /// The earliest due time of all timers and expiries that the call set.
     pub(crate) earliest: Timestamp,
 }
 
@@ -26,7 +26,7 @@ impl DueWatch {
         Self { last, earliest: Timestamp::MAX, ..Self::default() }
     }
 
-    /// Event `index`, at watermark `now`, uses the timer of `key`.
+    /// Event `index`, at watermark `now`, sets or cancels the timer of `key`.
     pub(crate) fn used(&mut self, key: &str, index: usize, now: Timestamp) {
         let missed = |(set_by, due): &(usize, Timestamp)| *due <= now || index < *set_by;
         if let Some((_, due)) = self.set.remove(key).filter(missed) {
@@ -42,7 +42,7 @@ impl DueWatch {
         }
     }
 
-    /// When the first timer is due that should have fired within the batch.
+    /// The earliest due time of a timer that should have fired within the batch.
     pub(crate) fn missed(&self) -> Option<Timestamp> {
         let left = self.set.values().map(|(_, due)| *due);
         left.chain(self.missed).min()

@@ -1,6 +1,5 @@
-//! Projections that feed each other: a cycle of emitted and subscribed types
-//! runs without end, so it is refused, unless every manifest on it sets
-//! `cycle-depth-max`.
+//! Finds cycles of projections that emit what the next one subscribes to. A cycle could
+//! run without end, so it is refused unless every manifest in it sets `cycle-depth-max`.
 
 use std::collections::VecDeque;
 
@@ -8,7 +7,7 @@ use lantern_core::{Manifest, ProjectionRecord, VersionState};
 
 use crate::{Engine, EngineError};
 
-/// A projection, as far as the graph is concerned.
+/// A projection as a node of the graph.
 #[derive(Clone)]
 struct ProjectionNode {
     name: String,
@@ -27,7 +26,7 @@ impl ProjectionNode {
         }
     }
 
-    /// A type that this one emits and `next` reads.
+    /// An event type that this projection emits and `next` subscribes to.
     fn feeds(&self, next: &Self) -> Option<&str> {
         self.emits.iter().find(|kind| next.subscribes.matches(kind)).map(String::as_str)
     }
@@ -62,7 +61,7 @@ impl Engine {
     }
 }
 
-/// The manifests of a projection that emit, or may soon.
+/// The manifests of a projection that emit events or may do so soon.
 fn counted(record: &ProjectionRecord, upcoming: bool) -> impl Iterator<Item = &Manifest> {
     let counts = move |state: VersionState| match state {
         VersionState::Active => true,
@@ -72,8 +71,7 @@ fn counted(record: &ProjectionRecord, upcoming: bool) -> impl Iterator<Item = &M
     record.versions.iter().filter(move |v| counts(v.state)).map(|v| &v.manifest)
 }
 
-/// The first cycle through node 0 that some manifest on it does not allow, for
-/// people.
+/// The first cycle through node 0 that some manifest in it does not allow, as text.
 fn find_forbidden_cycle(nodes: &[ProjectionNode]) -> Option<String> {
     (0..nodes.len()).filter(|&index| !nodes[index].allows).find_map(|index| {
         let mut cycle = path(nodes, 0, index)?;
@@ -82,10 +80,10 @@ fn find_forbidden_cycle(nodes: &[ProjectionNode]) -> Option<String> {
     })
 }
 
-/// The nodes from `from` on a shortest path to `to`, without `to` itself: at least
-/// one step.
+/// The nodes on a shortest path from `from` to `to`, with at least one step and without
+/// `to` itself.
 fn path(nodes: &[ProjectionNode], from: usize, to: usize) -> Option<Vec<usize>> {
-    // From a node other than the first to itself there is nothing to go.
+    // If node 0 feeds no node, there is no cycle through it.
     if from == to && from == 0 && !nodes.iter().any(|next| nodes[0].feeds(next).is_some()) {
         return None;
     }
@@ -158,7 +156,7 @@ mod tests {
         let back = node("back", "y", &["x.2"], None);
         let cycle = find_forbidden_cycle(&[back, a.clone()]).unwrap();
         assert!(cycle.contains("`back` emits `x.2`, which `a` reads; `a` emits `y`"), "{cycle}");
-        // A cycle that the new one is no part of is not its fault.
+        // A cycle that does not contain the new version is no reason to refuse it.
         let other = node("other", "y", &["end"], None);
         assert_eq!(find_forbidden_cycle(&[other, a, b, c]), None);
     }

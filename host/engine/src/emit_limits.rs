@@ -1,6 +1,6 @@
-//! What an emitted event must be so that any log can store it and hand it out again.
-//! The limits are those of events that come from outside, which a Kafka topic is read
-//! with: an emitted event over them would come back as an unreadable record.
+//! Limits for emitted events, so that any log can store them and read them back. They
+//! equal the limits for events from outside that are read from a Kafka topic: an emitted
+//! event over them would be read back as an unreadable record.
 
 use lantern_core::{NewEvent, Timestamp};
 use serde::de::IgnoredAny;
@@ -13,7 +13,7 @@ const JSON_DEPTH_MAX: usize = 64;
 /// Checks the subject, the time and the data of `event`.
 ///
 /// # Errors
-/// What is wrong, for the plugin's author.
+/// A text for the plugin's author that names the violation.
 pub(crate) fn check(event: &NewEvent) -> Result<(), String> {
     let kind = &event.kind;
     let bytes = event.subject.len();
@@ -47,7 +47,7 @@ pub(crate) fn check(event: &NewEvent) -> Result<(), String> {
     Ok(())
 }
 
-/// How deep `json`, which is valid, is nested.
+/// The nesting depth of `json`, which is valid.
 fn depth(json: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in json {

@@ -1,30 +1,28 @@
-//! How fast a projection's emitted events go into the log: a token bucket, one
-//! a projection, so that one that emits without end slows down itself and
-//! no other.
+//! Limits how fast a projection's emitted events are appended to the log. Each projection
+//! has its own token bucket, so a projection that emits without end slows down no other.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// A projection's share of the log's appends. It holds up to one second's worth
-/// of events.
+/// A projection's quota of appended events. It holds up to one second's worth of events.
 #[derive(Default)]
 pub(crate) struct EmitQuota(Mutex<TokenBucket>);
 
 #[derive(Default)]
 struct TokenBucket {
-    /// Events that may be sent at once.
+    /// How many events could be sent at the time `at`.
     events: f64,
-    /// When that was so; `None` for a bucket that is full.
+    /// The time of the last call; `None` for a full bucket.
     at: Option<Duration>,
 }
 
 impl EmitQuota {
-    /// Takes up to `requested` events at `now`, with `per_s` in a second: how many may
-    /// be sent, at least one.
+    /// Takes up to `requested` events from the bucket, which is filled with `per_s`
+    /// events per second up to `now`. Returns how many may be sent, at least one.
     ///
     /// # Errors
-    /// How long to wait until some may be sent.
+    /// The time until events may be sent.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -46,7 +44,7 @@ impl EmitQuota {
         let held = held.min(per_s);
         bucket.at = Some(now);
         bucket.events = held;
-        // A few at a time would cost an append each.
+        // Wait for more events to send at once: each append has a cost of its own.
         let least = (requested as f64).min(per_s / 10.0).max(1.0);
         if held < least {
             return Err(Duration::from_secs_f64((least - held) / per_s));
@@ -56,7 +54,7 @@ impl EmitQuota {
         Ok(accepted as usize)
     }
 
-    /// Gives back what was taken and not sent.
+    /// Gives back events that were taken and not sent.
     #[expect(clippy::cast_precision_loss, reason = "as above")]
     pub(crate) fn refund(&self, events: usize) {
         self.0.lock().events += events as f64;
@@ -78,7 +76,7 @@ mod tests {
                 Err(wait) => now += wait,
             }
         }
-        // One second's worth at the start, then the rate.
+        // The bucket is full at the start, and fills at the given rate afterwards.
         assert!((54_000..=55_000).contains(&accepted), "{accepted}");
     }
 

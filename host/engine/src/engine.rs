@@ -1,4 +1,4 @@
-//! The engine: puts registry, scheduler and ports together.
+//! The engine: connects the registry, the scheduler and the ports.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,33 +14,34 @@ use crate::scheduler::{RunTurn, Scheduler};
 use crate::shard_handle::{IntakeRate, ShardHandle};
 use crate::{EngineConfig, EngineError};
 
-/// How many shards commit at the same time at the end.
+/// How many shards commit at the same time at shutdown.
 const LAST_COMMITS: usize = 16;
 
-/// Folds the log into every projection's tables. All methods may block; none
-/// may be called on a thread that must not.
+/// Folds the log into every projection's tables. All methods may block, so do not call
+/// them on a thread that must not block.
 pub struct Engine {
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) ports: Ports,
     pub(crate) registry: Registry,
     pub(crate) scheduler: Scheduler,
-    /// Held while the catalogue changes. Taken before any shard's lock.
+    /// Locked during every change of the catalogue. Locked before any shard's lock.
     pub(crate) lifecycle: Mutex<()>,
-    /// Whether a verification is running: one at a time.
+    /// Whether a verification is running. Only one may run at a time.
     pub(crate) verifying: AtomicBool,
-    /// How fast each partition of the log grows, while a shard is behind.
+    /// How fast each partition of the log grows, measured while a shard is behind.
     pub(crate) intake: Vec<Mutex<IntakeRate>>,
-    /// By projection.
+    /// The quotas for emitted events by projection.
     pub(crate) emit_quotas: Mutex<BTreeMap<String, Arc<EmitQuota>>>,
 }
 
 impl Engine {
     /// Reads the catalogue and opens every shard's state. Nothing runs before
-    /// [`Engine::start`]. A shard that cannot be opened is halted with its
-    /// reason; the others are not touched by that.
+    /// [`Engine::start`]. A shard with a damaged state is halted with the reason. A state
+    /// that cannot be opened for another reason is tried again. The other shards are not
+    /// affected.
     ///
     /// # Errors
-    /// [`EngineError::Store`] where the catalogue cannot be read.
+    /// [`EngineError::Store`] if the catalogue cannot be read.
     pub fn open(config: EngineConfig, ports: Ports) -> Result<Arc<Self>, EngineError> {
         let engine = Arc::new(Self {
             config: Arc::new(config),
@@ -64,8 +65,8 @@ impl Engine {
         self.start_with(|| ());
     }
 
-    /// As [`Engine::start`]; each thread that runs slow shards calls `give_way` first,
-    /// so that it can lower its priority.
+    /// As [`Engine::start`]. Each thread that runs slow shards calls `give_way` first,
+    /// which can lower the thread's priority.
     pub fn start_with(self: &Arc<Self>, give_way: impl Fn() + Clone + Send + 'static) {
         self.attach();
         let threads = match self.config.threads {
@@ -75,8 +76,8 @@ impl Engine {
         self.scheduler.start(threads, &self.ports.clock, &self.run_turn(), give_way);
     }
 
-    /// Has the log wake shards, and all shards run once, without threads of its
-    /// own: a simulation calls [`Engine::turn_once`] instead.
+    /// Registers the engine with the log and wakes all shards, without threads of its
+    /// own. A simulation then calls [`Engine::turn_once`].
     pub fn attach(self: &Arc<Self>) {
         let engine = Arc::downgrade(self);
         self.ports.log.on_append(Arc::new(move |partition, types| {
@@ -89,16 +90,16 @@ impl Engine {
         }
     }
 
-    /// Ends the threads and commits nothing, as a crash would: for tests.
+    /// Ends the threads without a commit, like a crash. For tests.
     pub fn abandon(&self) {
         self.scheduler.stop();
     }
 
-    /// Ends the threads, then commits what is applied, and offsets.
+    /// Ends the threads, then commits applied changes and next offsets.
     pub fn shutdown(&self) {
         self.abandon();
         let handles = self.registry.handles();
-        // Several at a time: each waits for the disk.
+        // Several commits at a time, since each waits for the disk.
         std::thread::scope(|scope| {
             for share in handles.chunks(handles.len().div_ceil(LAST_COMMITS).max(1)) {
                 scope.spawn(move || share.iter().for_each(|handle| self.commit_last(handle)));
@@ -117,20 +118,21 @@ impl Engine {
         }
     }
 
-    /// Runs one step of one shard that waits for a turn, on the caller's thread;
-    /// `false` if none does.
+    /// Runs one step of one waiting shard on the caller's thread; `false` if no shard
+    /// waits.
     pub fn turn_once(self: &Arc<Self>) -> bool {
         self.scheduler.turn_once(&*self.ports.clock, &self.run_turn())
     }
 
-    /// What threads run. It keeps the engine alive until they have ended.
+    /// The function that the threads run. It keeps the engine alive until they have
+    /// ended.
     fn run_turn(self: &Arc<Self>) -> RunTurn {
         let engine = self.clone();
         Arc::new(move |handle| engine.run_shard_turn(handle))
     }
 
-    /// Wakes the shards of `partition`, lazily those that want none of `types`:
-    /// they only move their position past them.
+    /// Wakes the shards of `partition`. Shards that subscribe to none of `types` are
+    /// woken lazily, because they only advance their next offset.
     fn wake_partition(&self, partition: PartitionId, types: Option<&[String]>) {
         let now = self.ports.clock.monotonic();
         for projection in self.registry.read().values() {

@@ -1,4 +1,4 @@
-//! Why the engine does not do what a person asked.
+//! Errors of requests to the engine.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use lantern_core::{
 };
 use thiserror::Error;
 
-/// Where two folds of the same events part first.
+/// The first difference between two folds of the same events.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error(
     "the plugin is not deterministic: folding the same {events} events {how} gave another {space} under key `{key}`: {left} against {right}; does it keep state outside its tables?"
@@ -15,15 +15,15 @@ use thiserror::Error;
 pub struct Nondeterminism {
     /// How many events were folded.
     pub events: u64,
-    /// What was different about the second fold.
+    /// How the second fold was done, compared to the first.
     pub how: String,
-    /// `row in table NAME`, `timer`, …
+    /// The kind of entry: `row in table NAME`, `timer`, …
     pub space: String,
     /// The first differing key.
     pub key: String,
-    /// What the first fold holds there.
+    /// The value under this key in the first fold.
     pub left: String,
-    /// What the second fold holds there.
+    /// The value under this key in the second fold.
     pub right: String,
 }
 
@@ -39,8 +39,8 @@ pub struct ActivationRefused {
     pub active: VersionId,
     /// Events and timers that failed in this version and not in the active one.
     pub failed: u64,
-    /// Events that wait behind a failed one of their subject, and that the
-    /// active version has applied.
+    /// Events that wait behind a failed one of their subject and that the active version
+    /// has applied.
     pub waiting: u64,
     /// The first failed one: partition, offset, reason.
     pub first: Option<(u32, u64, String)>,
@@ -87,7 +87,7 @@ fn events(count: u64) -> String {
     if count == 1 { "1 event".into() } else { format!("{count} events") }
 }
 
-/// Why a request to the engine failed. The text names the value and the way on.
+/// Why a request to the engine failed. The text names the value and the remedy.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum EngineError {
@@ -99,7 +99,7 @@ pub enum EngineError {
         "projection `{0}` has no version `{1}`: `lantern plugin status {0}` shows those there are"
     )]
     NoVersion(String, VersionId),
-    /// Nothing serves readers yet.
+    /// No version serves readers yet.
     #[error("projection `{0}` serves no version yet: its first one is still catching up")]
     NotActive(String),
     /// The version has not caught up.
@@ -114,15 +114,15 @@ pub enum EngineError {
         /// How much of the log it has folded.
         percent: f64,
     },
-    /// There is nothing to go back to.
+    /// There is no version to roll back to.
     #[error("projection `{0}` has no previous version to roll back to")]
     NoPrevious(String),
-    /// The active version cannot be deleted alone.
+    /// The active version cannot be deleted without its projection.
     #[error(
         "version `{1}` of `{0}` serves readers: activate another first, or delete the whole projection"
     )]
     IsActive(String, VersionId),
-    /// What it emitted is not all in the log yet.
+    /// Emitted events of the version are not all in the log yet.
     #[error(
         "version `{1}` of `{0}` has emitted events that the log has not taken yet: try again once it has"
     )]
@@ -130,18 +130,19 @@ pub enum EngineError {
     /// The manifest breaks a rule.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
-    /// Two folds of the same events ended differently.
+    /// Two folds of the same events gave different results.
     #[error(transparent)]
     Nondeterministic(Box<Nondeterminism>),
-    /// The check could not fold at all.
+    /// A check could not fold events because of the plugin.
     #[error("the plugin cannot be run: {0}")]
     Plugin(String),
-    /// Projections would feed each other.
+    /// The version would close a cycle of projections that emit what the next one
+    /// subscribes to.
     #[error(
         "the projections would feed each other without end: {0}; subscribe to narrower types, or allow a bounded cycle with `cycle-depth-max` in each manifest"
     )]
     Cycle(String),
-    /// The machine lacks something; it says nothing of the plugin.
+    /// The machine lacks a resource; this is no verdict on the plugin.
     #[error("the plugin cannot be run now: {0}")]
     Host(String),
     /// The projection is halted.
@@ -150,7 +151,7 @@ pub enum EngineError {
     /// Nothing was selected.
     #[error("say which parked events are meant: all, a subject, or offsets")]
     NoSelection,
-    /// The cursor is not one of ours.
+    /// The cursor was not issued by this list.
     #[error("`{0}` is no cursor of this list: leave it out to begin at the front")]
     Cursor(String),
     /// The state cannot be read or written.
@@ -159,7 +160,7 @@ pub enum EngineError {
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// One verification at a time.
+    /// Another verification is running.
     #[error("a verification is running: wait for its end, `lantern verify` shows it")]
     Verifying,
     /// The active version has applied events that the version has not.
@@ -174,7 +175,7 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// The stable code under which the documentation has this error.
+    /// The stable code of this error in the documentation.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {

@@ -7,21 +7,21 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use lantern_core::PairSpan;
 
-/// One for all layers, so that a key is hashed once for all of them.
+/// One hasher for all layers, so that a key is hashed once for all of them.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
-/// The hash of `key` in every [`KeyIndex`].
+/// The hash of `key`, the same for every [`KeyIndex`].
 #[inline]
 pub(crate) fn hash(key: &[u8]) -> u64 {
     HASHER.hash_one(key)
 }
 
-/// Where pairs are in a buffer of bytes, found by hash.
+/// The pairs in a buffer of bytes, found by the hash of their key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KeyIndex {
-    /// For each pair the lower half of its hash, and its index in `pairs`.
+    /// For each pair the lower half of its hash and its index in `pairs`.
     slots: HashTable<(u32, u32)>,
-    /// In no order, each with its hash.
+    /// The pairs with the hash of their key, in no order.
     pairs: Vec<(u64, PairSpan)>,
 }
 
@@ -40,7 +40,7 @@ impl KeyIndex {
         self.slots.find(hash, same).map(|(_, index)| *index as usize)
     }
 
-    /// Whether there may be a pair with this hash.
+    /// Whether there may be a pair with this hash. False positives are possible.
     pub(crate) fn has_alike(&self, hash: u64) -> bool {
         self.slots.find(hash, |(part, _)| *part == half(hash)).is_some()
     }
@@ -55,17 +55,17 @@ impl KeyIndex {
         self.pairs[index].1
     }
 
-    /// Sets the pair at `index`, whose key stays the same.
+    /// Replaces the pair at `index` by one with the same key.
     pub(crate) fn set_pair(&mut self, index: usize, pair: PairSpan) {
         self.pairs[index].1 = pair;
     }
 
-    /// The number of pairs that fit without more memory.
+    /// The number of pairs that fit without a further allocation.
     pub(crate) fn capacity(&self) -> usize {
         self.pairs.capacity()
     }
 
-    /// Adds a pair whose key is not there yet.
+    /// Adds a pair whose key is not in the index yet.
     pub(crate) fn add(&mut self, hash: u64, pair: PairSpan) {
         let Self { slots, pairs } = self;
         let index = u32::try_from(pairs.len()).expect("a commit has far fewer pairs");

@@ -1,5 +1,5 @@
-//! Reads through layers: what a call wrote, what was applied before it and not
-//! committed yet, and the committed state below.
+//! Reads through layers: the writes of a call, the changes applied before it and not
+//! committed yet, and the committed state below them.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, btree_map};
@@ -10,15 +10,15 @@ use lantern_core::{
 
 use crate::key_index::{KeyIndex, hash};
 
-/// The most pairs that a scan makes room for before it has found them.
+/// The most pairs for which a scan allocates memory in advance.
 const SCAN_CAPACITY: usize = 64;
 
-/// Changes above those of the layers below.
+/// A set of changes on top of lower layers and the store. It hides their values.
 pub(crate) trait Layer {
-    /// What is changed in `space`, to be searched.
+    /// The changes of `space`, for lookups by key.
     fn changes(&self, space: Space) -> SpaceLookup<'_>;
 
-    /// What is changed within `range` of `space`, in order.
+    /// The changes of `space` with keys in `range`, in order.
     fn within(&self, space: Space, range: &KeyRange) -> SortedChanges<'_>;
 }
 
@@ -28,11 +28,11 @@ pub(crate) type OrderedChanges = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 /// A changed key with its value; `None` if it is deleted.
 type ChangedPair<'a> = (&'a [u8], Option<&'a [u8]>);
 
-/// Changes of a layer within a range, in the order of their keys, from either end.
+/// The changes of a layer within a range, in key order, readable from both ends.
 pub(crate) enum SortedChanges<'a> {
     Ordered(btree_map::Range<'a, Vec<u8>, Option<Vec<u8>>>),
     Pending(ChangedPairs<'a>),
-    /// Of pairs that were found by hash.
+    /// Sorted copies of pairs that are stored by hash.
     Sorted(std::vec::IntoIter<ChangedPair<'a>>),
     Nothing,
 }
@@ -62,8 +62,8 @@ pub(crate) enum SpaceLookup<'a> {
 }
 
 impl<'a> SpaceLookup<'a> {
-    /// What becomes of `key`, whose hash is `hash`; `Some(None)` if it is
-    /// deleted.
+    /// The change to `key`, whose hash is `hash`: `Some(None)` if the key is deleted,
+    /// `None` if it is unchanged.
     #[inline]
     pub(crate) fn find(self, hash: u64, key: &[u8]) -> Option<Option<&'a [u8]>> {
         match self {
@@ -77,7 +77,7 @@ impl<'a> SpaceLookup<'a> {
     }
 }
 
-/// The value under `key`: of the topmost layer that knows it, else the store's.
+/// The value under `key`: from the topmost layer that changes it, else from the store.
 pub(crate) fn get(
     layers: &[&dyn Layer],
     store: &dyn ReadStore,
@@ -91,7 +91,7 @@ pub(crate) fn get(
     }
 }
 
-/// As [`get`], of those of `keys` that `values` lacks.
+/// Like [`get`], for those of `keys` whose value `values` does not have yet.
 pub(crate) fn get_many(
     layers: &[&dyn Layer],
     store: &dyn ReadStore,
@@ -114,9 +114,9 @@ pub(crate) fn get_many(
     if unknown { store.get_many(space, keys, values) } else { Ok(()) }
 }
 
-/// At most `limit` pairs of `range` in key order, the last first if `reverse`, as
-/// `layers`, topmost first, change the store. It takes no longer with more changes
-/// in the layers, except for deleted keys that it passes.
+/// Up to `limit` pairs of `range` in key order, the last first if `reverse`, with the
+/// changes of `layers` (topmost first) on top of the store. The cost does not grow with
+/// the number of changes in the layers, except for deleted keys within the range.
 pub(crate) fn scan(
     layers: &[&dyn Layer],
     store: &dyn ReadStore,
@@ -156,11 +156,11 @@ pub(crate) fn scan(
     Ok(merged)
 }
 
-/// The changes of several layers in order; of each key the topmost one.
+/// The changes of several layers in key order; for each key that of the topmost layer.
 struct MergedChanges<'a> {
-    /// Each with its next pair, the topmost first.
+    /// Each layer with its next pair, the topmost first.
     layers: Vec<(ChangedPair<'a>, SortedChanges<'a>)>,
-    /// The next of all.
+    /// The pair that comes next over all layers.
     first: Option<ChangedPair<'a>>,
     reverse: bool,
 }
@@ -184,7 +184,7 @@ impl<'a> MergedChanges<'a> {
         })
     }
 
-    /// The next pair; the layers below move past its key too.
+    /// Takes the next pair, and skips its key in the layers below.
     fn take(&mut self) -> Option<ChangedPair<'a>> {
         let first_pair = self.first?;
         let reverse = self.reverse;
@@ -199,12 +199,12 @@ impl<'a> MergedChanges<'a> {
     }
 }
 
-/// Pairs of the store in order, read a page at a time: deleted keys above may hide
-/// any number of them.
+/// Pairs of the store in order. They are read in pages, because deleted keys in the
+/// layers above may hide any number of them.
 struct StoredPages<'a> {
     store: &'a dyn ReadStore,
     space: Space,
-    /// What is still to be read; `None` once all is.
+    /// The range that is still to be read; `None` if all of it was read.
     unread: Option<KeyRange>,
     page: std::iter::Peekable<std::vec::IntoIter<(Vec<u8>, Vec<u8>)>>,
     limit: usize,
@@ -287,13 +287,13 @@ mod tests {
         }
     }
 
-    /// Every subset of five keys in the store and in two layers, put or deleted,
-    /// scanned in both directions with every limit, against the merged map.
+    /// Checks scans in both directions with every limit against the merged map, for every
+    /// combination of five keys in the store and in two layers, put or deleted.
     #[test]
     fn a_scan_through_layers_equals_a_scan_of_the_merged_map() {
         let key = |i: u32| vec![b'a' + u8::try_from(i).expect("small")];
         for pattern in 0..4_u32.pow(5) {
-            // Rows are found by hash until they are put in order.
+            // Rows of tables are found by hash until they are sorted.
             let space = [Space::Outbox, Space::Table(TableId(0))][pattern as usize % 2];
             let mut stored = StoreLayer(BTreeMap::new());
             let (mut low, mut high) = (ChangeSet::default(), ChangeSet::default());
@@ -315,7 +315,7 @@ mod tests {
                     }
                 }
             }
-            // What is below is being committed, or may be in order.
+            // The lower layer may be sorted, and may be a commit in progress.
             if pattern % 3 == 0 {
                 low.put_in_order(space);
             }

@@ -1,9 +1,9 @@
-//! The loop that keeps every projection's tables: read, gather, apply, buffer,
+//! The loop that maintains every projection's tables: read, gather, apply, buffer,
 //! commit, publish; with parking, timers and versions.
 //!
-//! Knows the world only through the ports of `lantern-core`: it touches no
-//! clock, randomness, file or socket, so that a test can run it whole, with
-//! every port faked, through crashes and disorder under one seed.
+//! Reaches the outside only through the ports of `lantern-core`: it uses no clock,
+//! randomness, file or socket of its own. So a test can replace every port by a fake and
+//! run the whole engine through crashes and reordering under one seed.
 
 mod activation;
 mod apply;

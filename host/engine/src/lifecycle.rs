@@ -1,6 +1,6 @@
-//! What people do with projections: upload, activate, roll back, pause, resume,
-//! rebuild, delete. Every change of the catalogue is one durable write, and
-//! memory follows it.
+//! Operations on projections: upload, activate, roll back, pause, resume, rebuild,
+//! delete. Every change of the catalogue is one durable write; the registry in memory is
+//! changed after it.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -22,26 +22,26 @@ use crate::{Activation, Engine, EngineError, Uploaded, activation, determinism_c
 /// The most versions kept of one projection.
 const VERSIONS_MAX: usize = 32;
 
-/// A plugin to become a version.
+/// A plugin to be uploaded as a version.
 pub struct Upload {
     /// The plugin, compiled and set up with its parameters.
     pub plugin: Arc<dyn Plugin>,
     /// SHA-256 of its bytes as uploaded, in hexadecimal.
     pub sha256: String,
-    /// What `setup` was given.
+    /// The parameters that were passed to `setup`.
     pub parameters: String,
-    /// The projection; the manifest's name where `None`.
+    /// The projection's name; `None` for the name in the manifest.
     pub name: Option<String>,
     /// Whether it becomes active by itself once it has caught up.
     pub activate: Activation,
-    /// Whether to fold a sample of the log several times first, and to refuse
-    /// the plugin where the outcomes differ.
+    /// Whether to fold a sample of the log several times first, and to refuse the plugin
+    /// if the results differ.
     pub check: bool,
 }
 
 impl Upload {
-    /// Without parameters, under the manifest's name, checked, and activated if it
-    /// applies as much as the active version.
+    /// An upload without parameters, under the manifest's name, with the determinism
+    /// check. It is activated if it applies as much as the active version.
     #[must_use]
     pub fn new(plugin: Arc<dyn Plugin>, sha256: impl Into<String>) -> Self {
         let (sha256, parameters, name) = (sha256.into(), String::new(), None);
@@ -60,7 +60,8 @@ pub fn version_id(sha256: &str, parameters: &str) -> VersionId {
 pub fn version_id_of(sha256: &str, parameters: &str, source: Option<&str>) -> VersionId {
     let mut hash = Sha256::new();
     if let Some(source) = source {
-        // No SHA-256 begins like this, so no version without a source has this id.
+        // No SHA-256 in hexadecimal begins with this text, so this id differs from that
+        // of every version without a source.
         hash.update(format!("source {} ", source.len()));
         hash.update(source);
     }
@@ -71,14 +72,14 @@ pub fn version_id_of(sha256: &str, parameters: &str, source: Option<&str>) -> Ve
 }
 
 impl Engine {
-    /// Makes a version of `upload` and begins to fold the log with it, in the
-    /// background; the active version goes on serving. The same plugin with the
-    /// same parameters is the same version: nothing changes then, except that
-    /// [`Activation::Forced`] activates one that was not activated.
+    /// Creates a version from `upload` and folds the log with it in the background; the
+    /// active version continues to serve readers. The same plugin with the same
+    /// parameters is the same version: then nothing changes, except that
+    /// [`Activation::Forced`] activates a version that was not activated.
     ///
     /// # Errors
     /// [`EngineError::Manifest`], [`EngineError::Nondeterministic`],
-    /// [`EngineError::Plugin`], or what the stores say. Nothing is kept then.
+    /// [`EngineError::Plugin`], or the error of a store. Nothing is kept then.
     pub fn upload(&self, upload: Upload) -> Result<Uploaded, EngineError> {
         let manifest = upload.plugin.manifest().clone();
         let name = upload.name.clone().unwrap_or_else(|| manifest.name.clone());
@@ -109,7 +110,7 @@ impl Engine {
             self.force_existing(&name, &id, upload.activate)?;
             return Ok(uploaded);
         }
-        // Another one may have been pushed meanwhile.
+        // Another version may have been uploaded during the determinism check.
         self.check_cycles(&name, &manifest, true)?;
         uploaded.existed = false;
         let mut record = match self.registry.read().get(&name) {
@@ -121,7 +122,8 @@ impl Engine {
             return Err(ManifestError::TooMany { what, count, limit: VERSIONS_MAX }.into());
         }
         if upload.activate != Activation::Never {
-            // Of several that are catching up, the last one pushed is meant.
+            // Of several versions that backfill, only the last one uploaded is activated
+            // by itself.
             record.versions.iter_mut().for_each(|v| v.activate_when_ready = false);
         }
         let version = VersionRecord {
@@ -135,7 +137,7 @@ impl Engine {
             activate_forced: upload.activate == Activation::Forced,
             ..VersionRecord::default()
         };
-        // What an earlier build of this id left behind is not this one's.
+        // Delete the state that an earlier version with this id may have left behind.
         self.ports.stores.remove(&name, &id, 0)?;
         record.versions.push(version.clone());
         self.ports.catalog.save(&record)?;
@@ -155,14 +157,14 @@ impl Engine {
         Ok(uploaded)
     }
 
-    /// Lets `version` serve readers: brings it to the active version's position
-    /// and flips, atomically. With `force` also if it has parked events that the
+    /// Activates `version`: brings it to the active version's next offset and switches
+    /// readers to it in one step. With `force`, also if it has parked events that the
     /// active version has applied.
     ///
     /// # Errors
-    /// [`EngineError::NotReady`] where it has not caught up,
-    /// [`EngineError::AppliesLess`], [`EngineError::Halted`], or what the stores
-    /// say. The active version stays then.
+    /// [`EngineError::NotReady`] if it has not caught up, [`EngineError::AppliesLess`],
+    /// [`EngineError::Halted`], or the error of a store. Then the active version stays
+    /// active.
     pub fn activate(
         &self,
         projection: &str,
@@ -175,8 +177,8 @@ impl Engine {
         self.flip(projection, version, force)
     }
 
-    /// Lets the version that was active before serve readers again, whatever it
-    /// has parked: a rollback must be possible at once.
+    /// Activates the previously active version again, even if it has parked events that
+    /// the active version has applied: a rollback must always be possible at once.
     ///
     /// # Errors
     /// [`EngineError::NoPrevious`], or as [`Engine::activate`].
@@ -188,11 +190,11 @@ impl Engine {
         Ok(previous)
     }
 
-    /// Stops folding, for all versions, until [`Engine::resume`]. Tables go on
-    /// being served.
+    /// Stops folding for all versions until [`Engine::resume`]. Readers still see the
+    /// tables.
     ///
     /// # Errors
-    /// [`EngineError::NoProjection`], or what the catalogue says.
+    /// [`EngineError::NoProjection`], or the error of the catalogue.
     pub fn pause(&self, projection: &str) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
         self.change(projection, |record| record.paused = true)?;
@@ -202,11 +204,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Goes on folding, also with versions that were halted: they try again
-    /// where they stopped.
+    /// Continues folding, also for versions that were halted: they try again where they
+    /// stopped.
     ///
     /// # Errors
-    /// [`EngineError::NoProjection`], or what the catalogue says.
+    /// [`EngineError::NoProjection`], or the error of the catalogue.
     pub fn resume(&self, projection: &str) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
         self.change(projection, |record| {
@@ -232,7 +234,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::IsActive`], [`EngineError::NoVersion`],
-    /// [`EngineError::Unsent`], or what the catalogue says.
+    /// [`EngineError::Unsent`], or the error of the catalogue.
     pub fn delete_version(&self, projection: &str, version: &VersionId) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
         let build = self.registry.build(projection, version)?;
@@ -241,13 +243,13 @@ impl Engine {
         }
         for handle in &build.handles {
             let waiting = || {
-                // What could not be opened at the start may be by now.
+                // A state that could not be opened at the start may be readable by now.
                 let store =
                     handle.store.clone().map_or_else(|| self.ports.stores.open(&handle.id), Ok);
                 has_unsent(&*store?)
             };
-            // Twice, since an error of the disk may pass; where it cannot be read
-            // all the same, deleting it is all that is left.
+            // Tried twice, since a disk error may be temporary. A state that stays
+            // unreadable does not prevent the deletion: there is no other remedy.
             if waiting().or_else(|_| waiting()).is_ok_and(|waiting| waiting) {
                 return Err(EngineError::Unsent(projection.into(), version.clone()));
             }
@@ -270,7 +272,7 @@ impl Engine {
     /// Deletes a projection with all versions and tables.
     ///
     /// # Errors
-    /// [`EngineError::NoProjection`], or what the catalogue says.
+    /// [`EngineError::NoProjection`], or the error of the catalogue.
     pub fn delete(&self, projection: &str) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
         self.registry.record(projection)?;
@@ -289,9 +291,9 @@ impl Engine {
         Ok(())
     }
 
-    /// A shard of a version that is not active has caught up for the first
-    /// time; once all have, the version is ready, or takes over.
-    /// `false` where it must be tried again.
+    /// Called when a shard of a version that is not active has caught up for the first
+    /// time. Once all its shards have, the version becomes ready or active. Returns
+    /// `false` if this must be tried again.
     pub(crate) fn caught_up(&self, handle: &ShardHandle) -> bool {
         let _lifecycle = self.lifecycle.lock();
         let id = &handle.id;
@@ -327,8 +329,8 @@ impl Engine {
         true
     }
 
-    /// Keeps a version that has caught up for `activate`; `refused` says why it
-    /// does not become active by itself.
+    /// Marks a version that has caught up as ready for [`Engine::activate`]; `refused` is
+    /// the reason why it did not become active by itself.
     fn ready(&self, id: &ShardId, refused: Option<String>) -> Result<(), EngineError> {
         let ready = |record: &mut ProjectionRecord| {
             set_state(record, &id.version, VersionState::Ready);
@@ -339,7 +341,7 @@ impl Engine {
         self.change(&id.projection, ready).map(drop)
     }
 
-    /// Keeps what a verification found over restarts.
+    /// Stores the result of a verification in the catalogue.
     pub(crate) fn keep_verified(&self, projection: &str, status: &crate::VerifyStatus) {
         let _lifecycle = self.lifecycle.lock();
         let json = serde_json::to_string(status).expect("texts and numbers always encode");
@@ -353,7 +355,7 @@ impl Engine {
         }
     }
 
-    /// Keeps a halt over restarts.
+    /// Stores a halt in the catalogue.
     pub(crate) fn note_halt(&self, id: &ShardId, reason: String) {
         let _lifecycle = self.lifecycle.lock();
         let halted = self.change(&id.projection, |record| {
@@ -376,15 +378,15 @@ impl Engine {
             Some(id) => Some(self.registry.build(projection, id)?),
             None => None,
         };
-        // Old before new, by partition: the one order in which more than one
-        // shard is ever locked.
+        // Lock the shards of the old version before those of the new one, each in order
+        // of partition. All code that locks more than one shard must keep to this order.
         let old_handles: &[Arc<ShardHandle>] = old.as_ref().map_or(&[], |build| &build.handles);
         let mut old_guards: Vec<_> = old_handles.iter().map(|handle| handle.shard.lock()).collect();
         let mut new_guards: Vec<_> = new.handles.iter().map(|handle| handle.shard.lock()).collect();
         let now = self.ports.clock.monotonic();
         for (index, handle) in new.handles.iter().enumerate() {
             let leader = old_handles.get(index).zip(old_guards.get_mut(index));
-            // A version whose state cannot be read is no leader.
+            // A shard whose state cannot be read is no leader.
             let leader = leader.filter(|(ahead, _)| ahead.store.is_some());
             self.level(handle, &mut new_guards[index], leader, now)?;
         }
@@ -410,8 +412,8 @@ impl Engine {
             Some(shard) => shard.set_epoch(Some(epoch.clone()), now),
             None => Ok(()),
         });
-        // This write is the flip: before it the old version is active, after it
-        // the new one, whenever the process dies.
+        // This write is the activation: whenever the process dies, the old version is
+        // active before it and the new one after it.
         if let Err(error) = started.and_then(|()| self.ports.catalog.save(&flipped)) {
             for shard in new_guards.iter_mut().filter_map(|guard| guard.as_mut()) {
                 shard.state.epoch = None;
@@ -439,7 +441,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Brings a shard to exactly where its leader is.
+    /// Folds a shard up to exactly the next offset of its leader.
     fn level(
         &self,
         handle: &Arc<ShardHandle>,
@@ -471,7 +473,8 @@ impl Engine {
                 Err(self.not_ready(handle))
             };
         };
-        // Its timers must have fired for its next offset: what they emit counts.
+        // The leader's timers for its next offset must have fired, because the log must
+        // get the events that they emit.
         let halted = ahead.snapshot.lock().halted.is_some();
         let ticks = leading.as_ref().is_some_and(|leading| leading.state.watermark_due().is_some());
         if ticks && !halted {
@@ -482,7 +485,7 @@ impl Engine {
             ahead.record_step(leading, now);
         }
         let target = ahead.next();
-        // One that is far behind would hold the active version up for long.
+        // A shard that is far behind would block the active version for too long.
         let far = target.0.saturating_sub(shard.state.meta.next.0)
             > self.config.batch_events_max as u64 * 4;
         if far || shard.state.meta.next > target {
@@ -506,7 +509,7 @@ impl Engine {
         }
     }
 
-    /// Changes a projection's record, durably, then in memory.
+    /// Changes a projection's record, first in the catalogue, then in memory.
     pub(crate) fn change(
         &self,
         projection: &str,
@@ -537,7 +540,7 @@ impl Engine {
     }
 }
 
-/// Stops a build's shards for good: waits for their steps and drops them.
+/// Stops the shards of a build for good: waits for their steps and drops them.
 pub(crate) fn lock_and_close(build: &VersionBuild) -> Vec<MutexGuard<'_, Option<Shard>>> {
     build.handles.iter().for_each(|handle| handle.deleted.store(true, Ordering::Release));
     let mut guards: Vec<_> = build.handles.iter().map(|handle| handle.shard.lock()).collect();
@@ -545,8 +548,8 @@ pub(crate) fn lock_and_close(build: &VersionBuild) -> Vec<MutexGuard<'_, Option<
     guards
 }
 
-/// Where the version that served was still to come to what was emitted before
-/// its rebuild, so is the one that takes over.
+/// Copies to the new version from which offsets on the old one emits into the log. After
+/// a rebuild, the old version may not have reached these offsets yet.
 fn transfer_unsent(
     record: &mut ProjectionRecord,
     old: Option<&VersionBuild>,
@@ -572,7 +575,7 @@ fn set_state(record: &mut ProjectionRecord, version: &VersionId, state: VersionS
     }
 }
 
-/// Rules for a version beyond the manifest's own.
+/// Checks the rules that apply to a version under the name `name`.
 fn check_upload(name: &str, manifest: &Manifest) -> Result<(), EngineError> {
     Manifest { name: name.to_owned(), ..manifest.clone() }.check()?;
     Ok(())

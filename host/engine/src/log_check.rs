@@ -1,5 +1,5 @@
-//! Whether the log is still the one that a state was folded from. An offset alone
-//! cannot tell: a log that was recreated or restored has other events at the same
+//! Checks that the log is still the one that a state was folded from. An offset alone
+//! does not show this: a log that was recreated or restored has other events at the same
 //! offsets.
 
 use lantern_core::{Log, Offset};
@@ -16,8 +16,8 @@ pub(crate) fn check_history(state: &mut ShardState, log: &dyn Log) -> Result<(),
     check_incarnation(state, log)
 }
 
-/// A log that was copied back and continued differently has other events at
-/// the offsets that were folded.
+/// A log that was restored from a copy and continued differently has other events at the
+/// folded offsets.
 fn check_incarnation(state: &ShardState, log: &dyn Log) -> Result<(), StopReason> {
     let (was, next) = (state.meta.incarnation, state.meta.next);
     match log.incarnation_at(state.id.partition, next) {
@@ -31,8 +31,8 @@ fn check_incarnation(state: &ShardState, log: &dyn Log) -> Result<(), StopReason
     }
 }
 
-/// A partition that was recreated is another log: its offsets do not name the events
-/// that were folded.
+/// A partition that was recreated is a different log: the events that were folded had the
+/// same offsets, but were others.
 fn check_identity(state: &mut ShardState, log: &dyn Log) -> Result<(), StopReason> {
     let partition = state.id.partition;
     let Some(is) = log.identity(partition) else { return Ok(()) };
@@ -52,11 +52,12 @@ fn check_identity(state: &mut ShardState, log: &dyn Log) -> Result<(), StopReaso
     }
 }
 
-/// A log that ends before the next offset has lost events, and new ones would get
-/// offsets that this shard has passed: it would skip them.
+/// A log that ends before the shard's next offset has lost events. New events would get
+/// offsets that the shard has passed already, so it would skip them.
 ///
 /// # Errors
-/// [`StopReason::Halt`] if it does, [`StopReason::Fault`] if the log cannot be read.
+/// [`StopReason::Halt`] if events were lost, [`StopReason::Fault`] if the log cannot be
+/// read.
 pub(crate) fn check_end(state: &ShardState, log: &dyn Log) -> Result<(), StopReason> {
     let end = log.bounds(state.id.partition).map_err(|e| StopReason::Fault(e.to_string()))?.end;
     let next = state.meta.next;

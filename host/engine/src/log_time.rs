@@ -1,25 +1,25 @@
-//! Which events move the log's time, and with it the watermark: a function of
-//! the log alone.
+//! Decides which events move the log's time, and with it the watermark. The decision
+//! depends on the log alone.
 //!
-//! One event far in the future must not make everybody's events late. If the log
-//! knows when it took an event (the embedded log, and Kafka topics of type
-//! `LogAppendTime`), the event counts if its time is at most
-//! `engine.ahead_max_s` ahead of that. If the log does not know (`CreateTime`:
-//! the producer's clock), a jump of more than that ahead of the time so far
-//! counts once [`CONFIRMATIONS`] later events in a row have jumped as well; the
-//! earliest of them then counts.
+//! One event far in the future must not make all later events late. If the log knows when
+//! it took an event (the embedded log, and Kafka topics of type `LogAppendTime`), an
+//! event counts if its time is at most `engine.ahead_max_s` ahead of its append time. If
+//! the log does not know (`CreateTime`: the producer's clock), an event that is further
+//! ahead than that of the time so far is a jump. A jump counts once [`CONFIRMATIONS`]
+//! later events in a row are jumps as well. The log's time then moves to the earliest of
+//! these events.
 //!
-//! A heartbeat counts up to its own append time. If the log's clock was ahead
-//! and was set back, time goes back with it: else all events were late until
-//! the clock had come to where it once was.
+//! A heartbeat counts up to its own append time. If the log's clock was ahead and was set
+//! back, the log's time is set back too. Otherwise all events would be late until the
+//! clock reached its earlier value again.
 
 use lantern_core::{AheadEvent, AheadEvents, Chunk, ShardMeta, Timestamp};
 
-/// How many later events in a row confirm a jump of a log that does not know
-/// when it took an event.
+/// How many further jumps in a row confirm a jump, if the log does not know when it took
+/// an event.
 pub(crate) const CONFIRMATIONS: usize = 5;
 
-/// How far the time of a log has come, for one shard.
+/// The log's time, as one shard has seen it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogTime {
     /// The highest event time that counts.
@@ -27,7 +27,7 @@ pub(crate) struct LogTime {
     ahead: AheadEvents,
 }
 
-/// An event, as far as the log's time is concerned.
+/// An event of a chunk that may move the log's time.
 #[derive(Clone, Copy)]
 pub(crate) struct TimedEvent<'a> {
     pub(crate) chunk: &'a Chunk,
@@ -37,7 +37,7 @@ pub(crate) struct TimedEvent<'a> {
 }
 
 impl LogTime {
-    /// The time as of `meta`.
+    /// The time stored in `meta`.
     pub(crate) fn of(meta: &ShardMeta) -> Self {
         Self { max_time: meta.max_time, ahead: meta.ahead.clone() }
     }
@@ -48,7 +48,7 @@ impl LogTime {
         meta.ahead = self.ahead;
     }
 
-    /// Takes the next event. `bound_us` is how far ahead it may be.
+    /// Accounts for the next event. `bound_us` is how far ahead it may be.
     #[inline]
     pub(crate) fn take(&mut self, event: TimedEvent<'_>, bound_us: i64) {
         let time = event.chunk.events.times()[event.index];
@@ -68,7 +68,7 @@ impl LogTime {
     ) {
         let latest = appended.saturating_add(bound_us);
         if self.max_time > latest {
-            // The clock that stamped earlier events was set back.
+            // The clock that set the append times was set back.
             self.max_time = appended;
         }
         if !self.ahead.unconfirmed.is_empty() {
@@ -95,7 +95,7 @@ impl LogTime {
         }
     }
 
-    /// An event has jumped: enough of them in a row confirm the earliest.
+    /// Handles a jump: enough jumps in a row confirm the earliest of them.
     fn jump(&mut self, event: AheadEvent, bound_us: i64) {
         self.ahead.unconfirmed.push(event);
         if self.ahead.unconfirmed.len() <= CONFIRMATIONS {
@@ -106,7 +106,7 @@ impl LogTime {
         self.absorb(bound_us);
     }
 
-    /// Lets those count that are no longer ahead by more than the bound.
+    /// Counts those jumps that are no longer further ahead than the bound.
     fn absorb(&mut self, bound_us: i64) {
         let waiting = &mut self.ahead.unconfirmed;
         waiting.sort_by_key(|event| event.time);
@@ -120,7 +120,7 @@ impl LogTime {
         waiting.sort_by_key(|event| event.offset);
     }
 
-    /// The row of jumps has ended: those that are still ahead do not count.
+    /// Ends a row of jumps: those that are still too far ahead do not count.
     fn settle_unconfirmed(&mut self, bound_us: i64) {
         self.absorb(bound_us);
         for event in std::mem::take(&mut self.ahead.unconfirmed) {
@@ -134,8 +134,8 @@ impl LogTime {
     }
 }
 
-/// The time of event `index` of `chunk`, but at most `bound_us` after it was appended,
-/// if the log knows when that was.
+/// The time of event `index` of `chunk`, but at most `bound_us` after its append time, if
+/// the log knows that.
 pub(crate) fn bounded(chunk: &Chunk, index: usize, bound_us: i64) -> Timestamp {
     let time = chunk.events.times()[index];
     chunk.appended(index).map_or(time, |appended| time.min(appended.saturating_add(bound_us)))
@@ -159,7 +159,7 @@ mod tests {
 
     const BOUND: i64 = 60;
 
-    /// Events of (time, append time); `i64::MIN` for one that is not known.
+    /// Folds events given as (time, append time); `i64::MIN` for an unknown append time.
     fn fold(events: &[(i64, i64)]) -> (i64, u64, Option<u64>) {
         let mut time = LogTime { max_time: Timestamp::MIN, ..LogTime::default() };
         let chunk = chunk(events);
@@ -186,7 +186,8 @@ mod tests {
     #[test]
     fn an_event_further_ahead_of_its_append_than_the_bound_moves_nothing_and_is_named() {
         assert_eq!(fold(&[(100, 100), (160, 100), (161, 100), (99, 101)]), (160, 1, Some(2)));
-        // History that is played back is behind its append: it all counts.
+        // Old events that are appended again are behind their append time, so all of them
+        // count.
         assert_eq!(fold(&[(1, 10_000), (5_000, 10_000)]), (5_000, 0, None));
         assert_eq!(fold(&[(i64::MAX, 100)]), (i64::MIN, 1, Some(0)));
     }
@@ -195,7 +196,7 @@ mod tests {
     fn time_goes_back_with_a_clock_that_was_ahead() {
         assert_eq!(fold(&[(90_000, 90_000), (100, 100)]), (100, 0, None));
         assert_eq!(fold(&[(90_000, 90_000), (70, 100)]), (100, 0, None));
-        // By less than the bound it does not.
+        // If the time is ahead by less than the bound, it is not set back.
         assert_eq!(fold(&[(150, 150), (100, 100)]), (150, 0, None));
     }
 
@@ -207,23 +208,23 @@ mod tests {
         assert_eq!((time.max_time, time.ahead.count), (Timestamp(100), 0));
     }
 
-    /// As [`fold`], of a log that does not know when it took the events.
+    /// Like [`fold`], for a log that does not know when it took the events.
     fn unstamped(times: &[i64]) -> (i64, u64, Option<u64>) {
         fold(&times.iter().map(|time| (*time, i64::MIN)).collect::<Vec<_>>())
     }
 
     #[test]
     fn without_append_times_a_jump_counts_once_later_events_confirm_it() {
-        // Refuted by the next one.
+        // The next event refutes the jump.
         assert_eq!(unstamped(&[100, 9_998, 101]), (101, 1, Some(1)));
-        // Time goes on after a night: the sixth event confirms.
+        // After a night without events time continues: the sixth event confirms the jump.
         let night = [100, 5_000, 5_001, 5_002, 5_003, 5_004];
         assert_eq!(unstamped(&night), (100, 0, None));
         assert_eq!(unstamped(&[&night[..], &[5_005]].concat()), (5_005, 0, None));
-        // One that is ahead of all others is named once the others have passed it.
+        // An event that is ahead of all others is named once the others have passed.
         let mixed = [100, 5_000, 99_998, 5_001, 5_002, 5_003, 5_004, 5_005];
         assert_eq!(unstamped(&mixed), (5_005, 1, Some(2)));
-        // Sparse events: time follows, as many events later as confirm one.
+        // With sparse events, time lags behind by as many events as confirm a jump.
         let sparse: Vec<_> = (0..20).map(|n| n * 300).collect();
         assert_eq!(unstamped(&sparse), (14 * 300, 0, None));
     }

@@ -1,4 +1,4 @@
-//! Work on shards that is done from time to time, whatever they fold.
+//! Work on shards that is done at intervals, independent of their steps.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use crate::Engine;
 use crate::shard_handle::ShardHandle;
 
 impl Engine {
-    /// Drops the plugin instances of shards that have rested for `idle`; they are
+    /// Drops the plugin instances of shards that were not used for `idle`; they are
     /// created again when there is work. Returns how many were dropped.
     pub fn drop_idle_instances(&self, idle: Duration) -> usize {
         let now = self.ports.clock.monotonic();
         let mut dropped = 0;
         for handle in self.registry.handles() {
-            // A shard that is running uses its instance.
+            // A locked shard is running and uses its instance.
             if let Some(mut guard) = handle.shard.try_lock()
                 && let Some(shard) = guard.as_mut()
                 && shard.drop_instance_unused(now, idle)
@@ -27,14 +27,14 @@ impl Engine {
         dropped
     }
 
-    /// Commits offsets that have moved on by at least `behind_min` since the last
-    /// durable commit, past events that no plugin wants: retention and group
-    /// offsets follow what is durable. Says how many were committed.
+    /// Commits the next offset of shards that have passed at least `behind_min` offsets
+    /// since their last durable commit without applying an event: retention and group
+    /// offsets follow the durable offset. Returns how many shards committed.
     pub fn commit_offsets(&self, behind_min: u64) -> usize {
         let now = self.ports.clock.monotonic();
         let mut committed = 0;
         for handle in self.registry.handles() {
-            // One that is running commits by itself.
+            // A locked shard is running and commits by itself.
             let Some(mut guard) = handle.shard.try_lock() else { continue };
             let deleted = handle.deleted.load(Ordering::Acquire);
             let Some(shard) = guard.as_mut().filter(|_| !deleted) else { continue };
@@ -53,8 +53,8 @@ impl Engine {
         committed
     }
 
-    /// Whether a heartbeat of `time` would move the watermark of a shard of
-    /// `partition` past a timer it has set.
+    /// Whether a heartbeat with event time `time` would move the watermark of a shard of
+    /// `partition` past one of its timers.
     #[must_use]
     pub fn heartbeat_due(&self, partition: PartitionId, time: Timestamp) -> bool {
         let projections = self.registry.read();
@@ -75,7 +75,7 @@ impl Engine {
     }
 }
 
-/// When the first committed timer of a shard is due.
+/// The due time of a shard's first committed timer.
 fn first_timer(handle: &ShardHandle) -> Option<Timestamp> {
     let store = handle.store.as_ref()?;
     let all = KeyRange::all();

@@ -1,7 +1,7 @@
-//! Emitted events that wait to be appended to the log. They become durable in the
-//! transaction of the call that emitted them, are appended after it, and
-//! removed once the log has them. An append that is repeated after a crash is
-//! recognised by the log, since an emitted event's id never changes.
+//! Emitted events that wait to be appended to the log. They become durable in the commit
+//! of the call that emitted them. They are appended after that, and removed once the log
+//! has them. The log recognizes an append that is repeated after a crash, since an
+//! emitted event's id never changes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,39 +21,39 @@ use crate::stop_reason::Fault;
 pub(crate) struct OutboxRecord {
     pub(crate) id: String,
     pub(crate) event: OutboxEvent,
-    /// The trace of the event that caused it, carried on.
+    /// The trace of the event that caused it; the emitted event continues this trace.
     pub(crate) traceparent: Option<String>,
-    /// Why the log refuses it for good; empty if it has not refused it.
+    /// Why the log refuses the event for good; empty if it does not.
     pub(crate) refused: String,
 }
 
-/// The first key of events that the log has refused. They are kept behind those to
-/// be sent, under their numbers, until a person has them sent again or drops them.
-/// They are not parked like events of the log: what caused them is applied, and
-/// what a log takes is not a function of the log.
+/// The first key of events that the log has refused. They are kept with this added to
+/// their number, after the events to be sent, until an operator retries or drops them.
+/// They are not parked like events of the log, because the event that caused them is
+/// applied, and because a refusal is not a function of the log.
 pub(crate) const REFUSED_FIRST: u64 = 1 << 63;
 
-/// Numbers that wait to be sent, from `from` on.
+/// The keys of events to be sent, from number `from` on.
 pub(crate) fn unsent_from(from: u64) -> KeyRange {
     KeyRange { start: from.to_be_bytes().to_vec(), end: Some(REFUSED_FIRST.to_be_bytes().to_vec()) }
 }
 
-/// Events that the log has refused.
+/// The keys of events that the log has refused.
 pub(crate) fn refused_range() -> KeyRange {
     KeyRange { start: REFUSED_FIRST.to_be_bytes().to_vec(), end: None }
 }
 
-/// The outbox's entries that wait to be sent, the newest first.
+/// The outbox's entries that are to be sent, the newest first.
 pub(crate) fn newest_unsent(store: &dyn ReadStore, limit: usize) -> Result<Pairs, StoreError> {
     store.scan(Space::Outbox, &unsent_from(0), limit, true)
 }
 
-/// Whether emitted events wait to be sent.
+/// Whether there are emitted events to be sent.
 pub(crate) fn has_unsent(store: &dyn ReadStore) -> Result<bool, StoreError> {
     Ok(!store.scan(Space::Outbox, &unsent_from(0), 1, false)?.is_empty())
 }
 
-/// Emitted events that the log has refused, in the form of parked events.
+/// Emitted events that the log has refused, as parked records.
 pub(crate) fn refused_of(
     store: &dyn ReadStore,
     limit: usize,
@@ -90,27 +90,28 @@ pub(crate) fn encode(record: &OutboxRecord) -> Vec<u8> {
     postcard::to_stdvec(record).expect("strings and numbers always encode")
 }
 
-/// The id and the event of a record in the outbox; `None` if it is damaged.
+/// The id and the event of a stored outbox record; `None` if it is damaged.
 pub(crate) fn posted(bytes: &[u8]) -> Option<(String, OutboxEvent)> {
     let record: OutboxRecord = postcard::from_bytes(bytes).ok()?;
     Some((record.id, record.event))
 }
 
-/// What is known of a shard's outbox besides its rows.
+/// The part of a shard's outbox that is in memory only.
 pub(crate) struct Outbox {
-    /// Events emitted before this are in the log already.
+    /// Where the shard emits from. The log has the events emitted before that already.
     pub(crate) emit_from: EmitFrom,
-    /// What the ids of emitted events begin with.
+    /// The prefix of the ids of emitted events.
     pub(crate) emits_as: String,
-    /// Names the outbox of this upload of the version.
+    /// The name of the outbox, unique to this upload of the version.
     pub(crate) name: String,
-    /// The newest emitted events with their ids, for a verification to compare.
+    /// The newest emitted events with their ids, if a verification compares them.
     pub(crate) retained: Option<VecDeque<(String, OutboxEvent)>>,
-    /// The oldest number not known to be in the log.
+    /// The lowest number of an event that may not be in the log.
     pub(crate) first: u64,
-    /// Why the log does not take the oldest events, and the wait between tries.
+    /// Why the log does not take the oldest events, and how long to wait before the next
+    /// try.
     pub(crate) stuck: Option<Fault>,
-    /// Nothing is sent before this.
+    /// No event is sent before this time.
     pub(crate) not_before: Duration,
     pub(crate) sent: Arc<Mutex<SendResult>>,
 }
@@ -153,7 +154,7 @@ impl Outbox {
         self.stuck.as_ref()
     }
 
-    /// Notes how the append before ended: after a failure the wait doubles.
+    /// Notes how the previous append ended. After a failure the wait doubles.
     pub(crate) fn note_outcome(&mut self, now: Duration, config: &EngineConfig) -> Option<&Fault> {
         let mut sent = self.sent.lock();
         if std::mem::take(&mut sent.succeeded) {
@@ -169,9 +170,9 @@ impl Outbox {
     }
 }
 
-/// The outbox of `store` as the first commit of a fresh state, so that what a
-/// build has emitted still goes into the log once the build is gone; `None`
-/// if it is empty.
+/// Writes for the first commit of a fresh state that contain the outbox of `store`, so
+/// that emitted events are still appended after the build is deleted. `None` if the
+/// outbox is empty.
 pub(crate) fn carried_over(
     store: &dyn ReadStore,
     meta: &ShardMeta,
@@ -192,8 +193,8 @@ pub(crate) fn carried_over(
     Ok(Some(Writes::from([(Space::Meta, record), (Space::Outbox, rows)])))
 }
 
-/// A stored record of the outbox: for the experiments and fuzz targets in
-/// `tests/`. No part of the API.
+/// Encoding of stored outbox records, for the experiments and fuzz targets in `tests/`.
+/// Not part of the API.
 #[doc(hidden)]
 pub mod fuzzing {
     use lantern_core::{OutboxEvent, ParkedRecord, ReadStore, StoreError};
@@ -208,7 +209,7 @@ pub mod fuzzing {
         super::refused_of(store, usize::MAX)
     }
 
-    /// The record in `bytes`, encoded again; `None` if they are damaged.
+    /// Decodes `bytes` and encodes the record again; `None` if they are damaged.
     #[must_use]
     pub fn outbox(bytes: &[u8]) -> Option<Vec<u8>> {
         let record = postcard::from_bytes::<OutboxRecord>(bytes).ok()?;

@@ -16,39 +16,40 @@ use crate::stop_reason::{Fault, StopReason};
 
 /// The most emitted events in one append.
 const APPEND_EVENTS_MAX: usize = 1_000;
-/// An emitted event's time may run so far ahead of the clock, in microseconds.
+/// How far ahead of the clock an emitted event's time may be, in microseconds.
 const AHEAD_MAX_US: i64 = 86_400_000_000;
 
-/// The most emitted events kept for comparing.
+/// The most emitted events that are kept for a comparison.
 const KEPT_MAX: usize = 1_000;
 
-/// What became of an attempt to send.
+/// The result of an attempt to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SendOutcome {
-    /// Nothing waits to be sent.
+    /// There is nothing to send.
     Nothing,
-    /// An append is pending; the shard is woken when the log has answered.
+    /// An append is pending; the log's answer wakes the shard.
     Pending,
-    /// There is something to send after this time.
+    /// There is something to send after this time has passed.
     After(Duration),
 }
 
-/// How emitted events may be sent.
+/// Limits for sending emitted events.
 pub(crate) struct SendLimits<'a> {
-    /// Time for pacing.
+    /// Monotonic time, for pacing.
     pub(crate) now: Duration,
     /// The time of day.
     pub(crate) wall: Timestamp,
-    /// The projection's share.
+    /// The projection's quota.
     pub(crate) quota: &'a EmitQuota,
 }
 
-/// How many of the events that an event emits are in the log from before a rebuild.
+/// How many of the events that the next event emits are already in the log from before a
+/// rebuild: all or none.
 pub(crate) fn sent_by_events(state: &ShardState) -> u64 {
     if state.meta.next < state.outbox.emit_from.events { u64::MAX } else { 0 }
 }
 
-/// As [`sent_by_events`], of the timers that fire at the next offset.
+/// As [`sent_by_events`], for the timers that fire at the next offset.
 pub(crate) fn sent_by_timers(state: &ShardState) -> u64 {
     let (from, meta) = (state.outbox.emit_from, &state.meta);
     match meta.next.cmp(&from.timers) {
@@ -58,9 +59,9 @@ pub(crate) fn sent_by_timers(state: &ShardState) -> u64 {
     }
 }
 
-/// Numbers the emitted events and, if this version is active, puts them into the
-/// outbox, each with the trace of the event that caused it. The first `sent` of them
-/// are in the log from before a rebuild.
+/// Numbers the emitted events. If this version is active, adds them to the outbox, each
+/// with the trace of the event that caused it, except the first `sent` of them: these are
+/// already in the log from before a rebuild.
 pub(crate) fn post(
     state: &mut ShardState,
     emitted: Vec<OutboxEvent>,
@@ -91,7 +92,7 @@ pub(crate) fn post(
     }
 }
 
-/// Removes what the log has by now, and sets aside what it refuses for good.
+/// Removes events that the log has, and sets aside an event that it refuses for good.
 pub(crate) fn clear_sent(state: &mut ShardState) -> Result<(), StopReason> {
     let refused = state.outbox.sent.lock().refused.take();
     if let Some((number, reason)) = refused {
@@ -111,7 +112,7 @@ pub(crate) fn clear_sent(state: &mut ShardState) -> Result<(), StopReason> {
     Ok(())
 }
 
-/// Takes an emitted event that the log refuses out of the way of the others.
+/// Sets an event aside that the log refuses, so that the events after it can be sent.
 fn set_aside(state: &mut ShardState, number: u64, reason: &str) -> Result<(), StopReason> {
     let key = number.to_be_bytes();
     let Some(bytes) = state.buffer.store().get(Space::Outbox, &key)? else { return Ok(()) };
@@ -131,7 +132,7 @@ fn set_aside(state: &mut ShardState, number: u64, reason: &str) -> Result<(), St
     Ok(())
 }
 
-/// Has refused events that are selected sent again, or drops them.
+/// Sends the selected refused events again, or drops them. Returns how many.
 pub(crate) fn decide_refused(
     state: &mut ShardState,
     selection: &ParkedSelection,
@@ -158,8 +159,8 @@ pub(crate) fn decide_refused(
     Ok(done)
 }
 
-/// Appends what is committed and not sent yet; `wake` is called when the
-/// log has answered. After a failure it waits, longer each time.
+/// Appends events that are committed and not sent yet; `wake` is called when the log has
+/// answered. After a failure it waits before the next try, longer each time.
 pub(crate) fn send(
     state: &mut ShardState,
     log: &dyn Log,
@@ -221,7 +222,8 @@ fn send_from(
         if events.is_empty() {
             first = number;
         } else if number != next {
-            // One in between was refused: numbers of an append have no gaps.
+            // The event before this one was refused. The numbers of one append must have
+            // no gaps.
             break;
         }
         let latest = wall.saturating_add(AHEAD_MAX_US);
@@ -250,7 +252,7 @@ fn send_from(
     }
     let count = events.len();
     if count == 0 {
-        // The last ones were refused.
+        // No event is left to send, because the last ones were refused.
         state.outbox.sent.lock().done = state.meta.outbox_next;
         return Ok(0);
     }
@@ -292,13 +294,13 @@ pub(crate) fn has_outbox(state: &ShardState) -> bool {
     state.outbox.first < state.meta.outbox_next
 }
 
-/// The events in the outbox, applied or committed, in order.
+/// The committed events in the outbox that the log has not refused, in order.
 pub(crate) fn emitted_events(state: &ShardState) -> Result<Vec<OutboxEvent>, StoreError> {
     let pairs = state.buffer.store().scan(Space::Outbox, &unsent_from(0), usize::MAX, false)?;
     pairs.into_iter().map(|(_, value)| decode(&value).map(|record| record.event)).collect()
 }
 
-/// The trace an event belongs to (W3C Trace Context), of its extensions.
+/// The trace that an event belongs to (W3C Trace Context), from its extension attributes.
 pub(crate) fn traceparent(extensions: &str) -> Option<String> {
     if extensions.is_empty() {
         return None;

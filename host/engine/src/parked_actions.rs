@@ -15,23 +15,23 @@ use crate::stop_reason::{CallError, StopReason};
 use crate::ticks::Ticker;
 use crate::{ParkedOutcome, ParkedSelection, ParkedStatus};
 
-/// Retries and drops parked events, as a person decides.
+/// Carries out retries and drops of parked events.
 pub(crate) struct Decider<'a> {
     pub(crate) state: &'a mut ShardState,
     pub(crate) runner: &'a mut Runner,
 }
 
 impl Decider<'_> {
-    /// Does with parked events what `decision` says, and keeps it with the
-    /// state. Hands back what became of it, also where it ended early.
+    /// Retries or drops the selected parked events, and stores this decision with the
+    /// state. Returns the outcome, even if an error ended it early.
     pub(crate) fn decide(
         &mut self,
         selection: &ParkedSelection,
         retry: bool,
     ) -> (ParkedOutcome, Result<(), StopReason>) {
         let mut outcome = ParkedOutcome::default();
-        // A fault may have kept timers from firing for this position; a fold
-        // from the beginning fires them before it takes this decision.
+        // After a fault, timers may not have fired for the next offset yet. Fire them
+        // first, as a fold from the beginning does before it takes this decision again.
         let ended = Ticker { state: self.state, runner: self.runner }
             .tick()
             .and_then(|()| self.act(selection, retry, u64::MAX, &mut outcome));
@@ -52,8 +52,8 @@ impl Decider<'_> {
         (outcome, ended)
     }
 
-    /// Takes a decision again, in a fold that has come to its place. `false`
-    /// where it comes out otherwise.
+    /// Takes a stored decision again, in a fold that has reached the decision's next
+    /// offset. Returns `false` if the outcome differs.
     pub(crate) fn replay_decision(&mut self, record: &DecisionRecord) -> Result<bool, StopReason> {
         let selection = ParkedSelection {
             all: record.all,
@@ -92,9 +92,9 @@ impl Decider<'_> {
         self.state.meta.decisions += 1;
     }
 
-    /// Applies the selected parked events again, oldest first. One that
-    /// succeeds is removed with what it wrote; one that fails stays with its new
-    /// reason, and those of its subject stay behind it.
+    /// Applies the selected parked events again, oldest first. An event that succeeds is
+    /// no longer parked. An event that fails stays parked with its new reason, and the
+    /// later events of its subject stay parked behind it.
     fn retry_parked(
         &mut self,
         selection: &ParkedSelection,
@@ -116,7 +116,8 @@ impl Decider<'_> {
                 let ordered = self.state.parking.blocks(&record);
                 let subject = (record.event.tenant.clone(), record.event.subject.clone());
                 if !selects(selection, &record) {
-                    // What is skipped stays in front of its subject's others.
+                    // An event that is not selected still blocks the later events of its
+                    // subject.
                     if ordered {
                         stuck.insert(subject);
                     }
@@ -168,17 +169,18 @@ impl Decider<'_> {
 
     fn retry_one(&mut self, key: &[u8], mut record: ParkedRecord) -> Result<bool, StopReason> {
         if record.event.kind == UNREADABLE_TYPE {
-            // No plugin can take it: only another reading of the log could.
+            // No plugin can apply an unreadable record.
             record.attempts += 1;
             self.state.buffer.set(Space::Parked, key, Some(&record.encode()));
             return Ok(false);
         }
         let batch = Arc::new(self.batch_of(&record));
-        // Alone and on a fresh instance, as every verdict.
+        // As for every verdict: the event alone, on a fresh instance.
         self.runner.drop_instance();
         match self.runner.call(self.state, &batch, &[], record.offset) {
             Ok(emitted) => {
-                // A person's decision of today, whatever a rebuild did before.
+                // Always send these events: the retry is a new decision, so the log does
+                // not have them from before a rebuild.
                 post(self.state, emitted, 0, |_| traceparent(&record.event.extensions));
                 if !matches!(record.kind, ParkedKind::Timer(..)) {
                     self.state.meta.applied += 1;
@@ -221,8 +223,8 @@ fn selects(selection: &ParkedSelection, record: &ParkedRecord) -> bool {
 }
 
 impl ParkedSelection {
-    /// Whether it names what an event at `offset` has caused, of this tenant and
-    /// subject.
+    /// Whether the selection contains an event of this tenant and subject at `offset`, or
+    /// an emitted event that the event at `offset` has caused.
     pub(crate) fn names(&self, offset: Offset, tenant: &str, subject: &str) -> bool {
         let Self { all, offsets, partition: _, tenant: of, subject: about } = self;
         let of_tenant = of.as_ref().is_none_or(|of| *of == tenant);
@@ -235,7 +237,7 @@ impl ParkedSelection {
     }
 }
 
-/// What people see of a parked event.
+/// The status of a parked event for operators.
 pub(crate) fn status_of(partition: u32, record: ParkedRecord) -> ParkedStatus {
     let kind = match record.kind {
         ParkedKind::Event => "event",

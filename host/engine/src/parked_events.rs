@@ -1,5 +1,5 @@
-//! Which events are parked: adds, removes, counts and reads their records, and knows
-//! the subjects that wait behind them.
+//! Parked events of a shard: adds, removes, counts and reads their records, and knows the
+//! subjects whose later events wait.
 
 use lantern_core::{
     ApplyError, Event, KeyRange, OnFailure, ParkedKind, ParkedRecord, ReadStore, ShardMeta,
@@ -15,8 +15,8 @@ use crate::write_buffer::WriteBuffer;
 /// How many parked events are read at once.
 const PAGE: usize = 256;
 
-/// The most unreadable records of unknown type that a shard keeps parked; later ones
-/// are counted alone. Not a setting: verification must come to the same.
+/// The most unreadable records of unknown type that a shard keeps parked; later ones are
+/// only counted. It is no setting, because a verification must use the same value.
 pub(crate) const UNREADABLE_KEPT_MAX: u64 = 10_000;
 
 /// The parked events of one shard.
@@ -28,12 +28,12 @@ pub(crate) struct Parking {
 }
 
 impl Parking {
-    /// As `store` has them.
+    /// The parked events in `store`.
     pub(crate) fn open(store: &dyn ReadStore, on_failure: OnFailure) -> Result<Self, StoreError> {
         Ok(Self { on_failure, blocked: BlockedSubjects::open(store)?, in_a_row: 0 })
     }
 
-    /// The subjects whose events wait.
+    /// The subjects whose later events wait.
     pub(crate) fn blocked(&self) -> &BlockedSubjects {
         &self.blocked
     }
@@ -56,7 +56,7 @@ impl Parking {
     ) {
         let timer = matches!(record.kind, ParkedKind::Timer(..));
         let mut by_offset = record.offset.0.to_be_bytes().to_vec();
-        // Timers share an offset, so that each has a number too.
+        // Timers share an offset, so a number makes their keys distinct.
         let number = if timer { meta.timers_fired } else { 0 };
         by_offset.extend_from_slice(&number.to_be_bytes());
         buffer.set(Space::Parked, &by_offset, Some(&record.encode()));
@@ -100,8 +100,8 @@ impl Parking {
         buffer.set(Space::ParkedSubjects, &blocked_subjects::key(tenant, subject), value);
     }
 
-    /// An event was applied, or a person resumed the projection: the next failure is
-    /// the first in a row.
+    /// Ends a row of failures: an event was applied, or an operator resumed the
+    /// projection.
     pub(crate) fn end_row(&mut self) {
         self.in_a_row = 0;
     }
@@ -126,12 +126,13 @@ impl Parking {
     }
 }
 
-/// Whether this represents an unreadable record that may concern any projection.
+/// Whether `event` is an unreadable record of unknown type, which may belong to any
+/// projection.
 pub(crate) fn is_of_unknown_type(event: &Event) -> bool {
     event.kind == UNREADABLE_TYPE && claimed_type(&event.extensions).is_none()
 }
 
-/// Parked events that count for `engine.parked_max`.
+/// How many parked events count for `engine.parked_max`.
 pub(crate) fn counted(meta: &ShardMeta) -> u64 {
     meta.parked_now.saturating_sub(meta.unreadable_now)
 }
@@ -167,7 +168,7 @@ pub(crate) fn note_failed_again(
     buffer.set(Space::Parked, key, Some(&record.encode()));
 }
 
-/// Reason and backtrace, for people.
+/// The reason and the backtrace, as text.
 pub(crate) fn explain(error: &ApplyError) -> (String, String) {
     match error {
         ApplyError::Trapped { message, backtrace, .. } => (message.clone(), backtrace.clone()),
@@ -175,7 +176,8 @@ pub(crate) fn explain(error: &ApplyError) -> (String, String) {
     }
 }
 
-/// A page of parked records with their keys, from the key `from` on, committed or not.
+/// A page of parked records with their keys, from the key `from` on, both committed and
+/// applied ones.
 pub(crate) fn parked_page(
     buffer: &WriteBuffer,
     from: &[u8],
@@ -201,7 +203,7 @@ fn decode_parked((key, value): (Vec<u8>, Vec<u8>)) -> Result<(Vec<u8>, ParkedRec
     }
 }
 
-/// The key after `key`.
+/// The first key after `key`.
 pub(crate) fn after(key: &[u8]) -> Vec<u8> {
     let mut next = key.to_vec();
     next.push(0);

@@ -9,11 +9,11 @@ use crate::parked_events::{after, decoded};
 use crate::status_queries::halted;
 use crate::{Engine, EngineError};
 
-/// The parked events read at a time.
+/// How many parked events are read at a time.
 const PAGE: usize = 1_000;
-/// The most groups of an answer.
+/// The most groups in an answer.
 const REASONS_MAX: usize = 100;
-/// The most characters of a reason that tell groups apart.
+/// How many characters of a reason are compared to form groups.
 const REASON_CHARS_MAX: usize = 400;
 
 /// The parked events of a version, in groups.
@@ -31,7 +31,7 @@ pub struct ParkedSummary {
     pub more_reasons: u64,
 }
 
-/// Parked events with one reason. Reasons that differ in numbers alone are one.
+/// Parked events with the same reason, apart from numbers in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParkedReason {
     /// The reason of the first of them.
@@ -40,9 +40,9 @@ pub struct ParkedReason {
     pub failed: u64,
     /// Events that wait behind those.
     pub waiting: u64,
-    /// The partition of the first.
+    /// The partition of the first of these records.
     pub partition: u32,
-    /// The offset of the first.
+    /// The offset of the first of these records.
     pub offset: u64,
 }
 
@@ -78,18 +78,18 @@ impl Engine {
 #[derive(Default)]
 struct Groups {
     by_reason: BTreeMap<String, ParkedReason>,
-    /// The reason of the first failed event of each tenant's subject.
+    /// The reason of the first failed event, by tenant and subject.
     blocked_by: BTreeMap<(String, String), String>,
 }
 
 impl Groups {
-    /// Adds a record; those of a partition come in the order of offsets.
+    /// Adds a record. Records of a partition must be added in the order of offsets.
     fn add(&mut self, partition: u32, record: &ParkedRecord) {
         let of = (record.event.tenant.clone(), record.event.subject.clone());
         let waits = record.kind == ParkedKind::Waiting;
         let key = match self.blocked_by.get(&of) {
             Some(key) if waits => key.clone(),
-            // The failed event in front of it was dropped.
+            // The failed event before it was dropped.
             _ if waits => String::new(),
             _ => alike(&record.reason),
         };
@@ -107,7 +107,7 @@ impl Groups {
 
     fn summary(self) -> ParkedSummary {
         let mut reasons: Vec<_> = self.by_reason.into_values().collect();
-        // Equal ones stay in the order of their text.
+        // A stable sort: groups of equal size stay in the order of their text.
         reasons.sort_by_key(|group| std::cmp::Reverse(group.failed + group.waiting));
         let failed = reasons.iter().map(|group| group.failed).sum();
         let waiting = reasons.iter().map(|group| group.waiting).sum();

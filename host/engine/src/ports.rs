@@ -1,4 +1,4 @@
-//! What the engine needs of the world.
+//! The ports of the engine.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use lantern_core::{Catalog, Clock, CommitSink, Log, Plugin, Random, StateStores,
 
 use crate::stop_reason::StopReason;
 
-/// What the engine needs of the world.
+/// Everything outside of the engine that it uses.
 #[derive(Clone)]
 pub struct Ports {
     /// The event log.
@@ -25,13 +25,13 @@ pub struct Ports {
     pub plugins: Arc<dyn PluginSource>,
 }
 
-/// Why the plugin of a version cannot be loaded, for people.
+/// Why the plugin of a version cannot be loaded, as text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PluginError {
-    /// The machine lacks something now: it is tried again.
+    /// The machine lacks a resource now; the engine tries again.
     #[error("{0}")]
     Host(String),
-    /// The plugin does not fit this host: a person must act.
+    /// The plugin does not fit this host; an operator must act.
     #[error("{0}")]
     Unfit(String),
 }
@@ -53,6 +53,6 @@ pub trait PluginSource: Send + Sync {
     /// [`PluginError`].
     fn load(&self, version: &VersionRecord) -> Result<Arc<dyn Plugin>, PluginError>;
 
-    /// No version has a plugin of this SHA-256 any more.
+    /// Called when no version uses the plugin with this SHA-256 any more.
     fn forget(&self, _sha256: &str) {}
 }

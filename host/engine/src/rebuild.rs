@@ -1,4 +1,4 @@
-//! States that are opened again: rebuilds, and states that could not be opened before.
+//! Rebuilds states, and opens states again that could not be opened before.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,12 +13,12 @@ use crate::state::watermark_due;
 use crate::{Engine, EngineError};
 
 impl Engine {
-    /// Deletes a version's state and folds the log from the beginning. Readers of an
-    /// active version get a reset and see its tables fill again; what it
-    /// emitted is not emitted twice.
+    /// Deletes a version's state and folds the log from the beginning. If the version is
+    /// active, its readers get a reset and see the tables fill again. Events that it has
+    /// emitted before are not appended again.
     ///
     /// # Errors
-    /// [`EngineError::NoVersion`], or what the stores say.
+    /// [`EngineError::NoVersion`], or the error of a store.
     pub fn rebuild(&self, projection: &str, version: &VersionId) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
         let build = self.registry.build(projection, version)?;
@@ -41,7 +41,8 @@ impl Engine {
         let fresh = record.version(version).expect("just changed").clone();
         let fresh = Arc::new(VersionBuild::open(&self.ports, &record, &fresh));
         fresh.plugin.lock().clone_from(&build.plugin.lock());
-        // Both at once: the old tables must not be read under the new epoch.
+        // Replace record and build together: the old tables must not be read under the
+        // new epoch.
         if let Some(p) = self.registry.write().get_mut(projection) {
             p.record = record.clone();
             p.builds.insert(version.clone(), fresh.clone());
@@ -54,9 +55,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Prepares the states of `build`'s next rebuild: what it has emitted and the
-    /// log has not yet is put there. Says from where on what the rebuild emits
-    /// is new.
+    /// Prepares the states of `build`'s next rebuild: copies emitted events to them that
+    /// the log does not have yet. Returns from where on the rebuild has to emit.
     fn unsent_of_previous_build(
         &self,
         build: &VersionBuild,
@@ -67,7 +67,7 @@ impl Engine {
             let before = before.get(index).copied().unwrap_or_default();
             let id = ShardId { rebuild: handle.id.rebuild + 1, ..handle.id.clone() };
             if index == 0 {
-                // An earlier try may have left some.
+                // Remove what an earlier attempt may have left.
                 self.ports.stores.remove(&id.projection, &id.version, id.rebuild)?;
             }
             let read = |store: &dyn ReadStore| {
@@ -75,9 +75,9 @@ impl Engine {
                 let carried = carried_over(store, &meta).map_err(|e| e.to_string())?;
                 Ok::<_, String>((meta, carried))
             };
-            // A state that could not be opened at the start may be by now.
+            // A state that could not be opened at the start may be readable by now.
             let store = handle.store.clone().or_else(|| self.ports.stores.open(&handle.id).ok());
-            // Twice, since an error of the disk may pass.
+            // Tried twice, since a disk error may be temporary.
             let held = store.map(|store| read(&*store).or_else(|_| read(&*store)));
             let (meta, carried) = match held {
                 Some(Ok(held)) => held,
@@ -89,7 +89,9 @@ impl Engine {
                         partition = %id.partition, %reason,
                         "the state to be rebuilt cannot be read: what it emitted last may be missing in the log"
                     );
-                    // Its next offset is unknown: better not to emit twice.
+                    // The state's next offset is unknown. Emit nothing for the events in
+                    // the log now: a missing event is better than one that is appended
+                    // twice.
                     let end = self.ports.log.bounds(id.partition)?.end;
                     (ShardMeta { next: end, ..ShardMeta::default() }, None)
                 }
@@ -97,8 +99,7 @@ impl Engine {
             if let Some(writes) = carried {
                 self.ports.stores.open(&id)?.commit(&writes)?;
             }
-            // Its timers have fired for its next offset, unless a fault prevented
-            // that.
+            // Its timers have fired for its next offset, unless a fault prevented it.
             let ticked = watermark_due(&build.manifest, &meta).is_none();
             froms.push(before.behind(&meta, ticked));
         }
@@ -119,7 +120,7 @@ impl Engine {
             if let Some(p) = self.registry.write().get_mut(projection) {
                 p.builds.insert(version.id.clone(), fresh.clone());
             }
-            // A state without a commit draws its epoch's random part again.
+            // Without a commit, a state's random part of the epoch is drawn again.
             let readable = fresh.handles.iter().all(|handle| handle.store.is_some());
             if readable && record.active.as_ref() == Some(&version.id) {
                 self.ports.publish.activated(projection, Some(&fresh.epoch(&record)));

@@ -1,4 +1,4 @@
-//! Which projections there are: their records, versions and shards.
+//! The projections with their records, versions and shards.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::{EngineError, LogLine, VerifyStatus};
 #[derive(Default)]
 pub(crate) struct Registry(RwLock<BTreeMap<String, Projection>>);
 
-/// Why a state could not be opened: damage is for a person, all else may pass.
+/// Why a state could not be opened. Damage needs an operator; other errors may pass.
 pub(crate) fn stop_of_open_error(error: StoreError) -> StopReason {
     match error {
         StoreError::Damaged(_) => {
@@ -34,7 +34,7 @@ pub(crate) struct Projection {
     pub(crate) record: ProjectionRecord,
     pub(crate) builds: BTreeMap<VersionId, Arc<VersionBuild>>,
     pub(crate) logs: Arc<Mutex<VecDeque<LogLine>>>,
-    /// See [`crate::verify`].
+    /// The last verification; see [`crate::verify`].
     pub(crate) verified: Arc<Mutex<Option<VerifyStatus>>>,
 }
 
@@ -50,32 +50,32 @@ impl Projection {
 pub(crate) struct VersionBuild {
     pub(crate) version: VersionRecord,
     pub(crate) manifest: Arc<Manifest>,
-    /// The types its shards read.
+    /// The event types that its shards read.
     pub(crate) types: TypeFilter,
     pub(crate) plugin: Mutex<Option<Arc<dyn Plugin>>>,
     pub(crate) handles: Vec<Arc<ShardHandle>>,
 }
 
 impl VersionBuild {
-    /// Changes with the state of any of its shards that begins without a
-    /// predecessor.
+    /// A number that changes if the state of any of its shards starts from scratch.
     pub(crate) fn born(&self) -> u64 {
         self.handles.iter().fold(0, |all, handle| all.rotate_left(7) ^ handle.born)
     }
 
-    /// The feed's epoch while this is the build of the active version of `record`.
+    /// The feed's epoch if this is the build of the active version of `record`.
     pub(crate) fn epoch(&self, record: &ProjectionRecord) -> String {
         record.epoch(self.born())
     }
 }
 
 impl Registry {
-    /// For reading.
+    /// Locks the projections for reading.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, BTreeMap<String, Projection>> {
         self.0.read()
     }
 
-    /// For changes. The caller holds the engine's `lifecycle`.
+    /// Locks the projections for changes. The caller must hold the engine's `lifecycle`
+    /// lock.
     pub(crate) fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<String, Projection>> {
         self.0.write()
     }
@@ -194,8 +194,8 @@ impl Registry {
         Ok((build.clone(), build.epoch(&entry.record)))
     }
 
-    /// The shards of any version, and the epoch that its tables are read under while
-    /// it is not active.
+    /// The shards of any version, and the epoch under which its tables are read while it
+    /// is not active.
     ///
     /// # Errors
     /// [`ViewError`] if there is no such version.
@@ -219,7 +219,7 @@ impl Registry {
 }
 
 impl Projection {
-    /// A projection as `record` has it, with every shard's state opened.
+    /// Creates a projection from `record` and opens the state of every shard.
     pub(crate) fn open(ports: &Ports, record: ProjectionRecord) -> Self {
         let builds = record
             .versions
@@ -230,7 +230,7 @@ impl Projection {
             .collect();
         let active = record.active.as_ref().and_then(|id| record.version(id));
         let stored = active.and_then(|version| version.verified.as_deref());
-        // A result that another release has kept may not be readable.
+        // A result that another release has stored may not be readable.
         let verified = stored.and_then(|json| serde_json::from_str(json).ok());
         let verified = Arc::new(Mutex::new(verified));
         Self { record, builds, logs: Arc::default(), verified }
@@ -238,7 +238,7 @@ impl Projection {
 }
 
 impl VersionBuild {
-    /// A version of `record` with every shard's state opened.
+    /// Creates a version of `record` and opens the state of every shard.
     pub(crate) fn open(ports: &Ports, record: &ProjectionRecord, version: &VersionRecord) -> Self {
         let active = record.active.as_ref() == Some(&version.id);
         let handles = (0..ports.log.partitions()).map(|partition| {

@@ -1,9 +1,9 @@
-//! A fixed number of threads that run shards' steps, one step at a time each.
-//! There are two classes of shards with threads of their own: quick shards, and slow
-//! or new ones, so that quick shards never wait for slow ones. In each class shards
-//! that serve readers go first; every few turns a shard that catches up in the
-//! background is taken. In the slow class, shards whose plugins use much fuel come
-//! last in the same way, so that a new shard waits for one of them and not for all.
+//! A fixed number of threads that run shards' steps, one step at a time each. Quick
+//! shards have threads of their own, and so have slow and new shards. So quick shards
+//! never wait for slow ones. In each class shards that serve readers go first, but every
+//! few turns one that catches up in the background does. In the slow class, shards whose
+//! plugins use much fuel come last in the same way. So a new shard waits for one of them
+//! and not for all.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -15,66 +15,66 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::shard_handle::{IDLE, QUEUED, RUNNING, RUNNING_WOKEN, ShardHandle};
 
-/// One turn in this many goes to the shards that come last, although others wait.
+/// One turn in this many goes to the shards that otherwise come last.
 const LAST_EVERY: u32 = 4;
 
-/// A step whose plugin uses more fuel, some ten milliseconds' worth, is a slow
-/// one. Fuel does not depend on what else the machine is doing.
+/// A step whose plugin uses more fuel than this (about ten milliseconds' worth) is slow.
+/// Fuel does not depend on what else the machine is doing.
 const SLOW_FUEL: u64 = 1 << 24;
 
-/// A step that takes more CPU time is slow too: its plugin had the host do what
-/// fuel does not count. What passes on the clock says nothing of a plugin: with
-/// six processes for a processor, steps of a second are seen that use next to
-/// nothing.
+/// A step that takes more CPU time than this is slow too: its plugin caused work of the
+/// host that fuel does not count. Wall time does not measure a plugin on a busy machine:
+/// with six processes per processor, steps that use almost no CPU time can take a second.
 const SLOW_CPU: Duration = Duration::from_millis(50);
 
-/// How long a shard rests at most that lags behind by events it does not want.
+/// The longest wait of a shard that was woken lazily, for events of types that it does
+/// not subscribe to.
 const LAZY: Duration = Duration::from_millis(250);
 
-/// How many calls in a row must take little before a shard whose plugin used
-/// much fuel is quick again: one that does so now and then stays slow.
+/// A shard whose plugin used much fuel is quick again after this many cheap calls in a
+/// row. So a shard that uses much fuel only now and then stays slow.
 const QUICK_CALLS: u8 = 8;
 
-/// What is to become of a shard after its step.
+/// When a shard runs again after its step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NextTurn {
-    /// It has more to do.
+    /// At once: it has more to do.
     Again,
-    /// It rests until it is woken.
+    /// When it is woken.
     Rest,
-    /// It is woken after this time, if not before.
+    /// After this time.
     After(Duration),
 }
 
-/// What a step took.
+/// The cost of a step.
 pub(crate) struct StepCost {
     /// CPU time of the thread that ran it, the plugin's and the host's.
     pub(crate) cpu: Duration,
-    /// What the plugin used; 0 where it was not called, which shows nothing of
-    /// it.
+    /// Fuel that the plugin used; 0 if it was not called, which says nothing about its
+    /// cost.
     pub(crate) fuel: u64,
 }
 
-/// Steps take no longer on the clock than this, in all, before the thread is
-/// asked for its CPU time: the kernel takes a microsecond to say it.
+/// A thread reads its CPU time only after its steps have taken this much wall time in
+/// total, because each read takes the kernel a microsecond.
 const UNMETERED: Duration = Duration::from_millis(5);
 
-/// What CPU time a thread's steps take.
+/// Measures the CPU time of a thread's steps.
 pub(crate) struct CpuMeter {
-    /// The thread's, when it was asked last.
+    /// The thread's CPU time when it was last read.
     measured_at: Duration,
-    /// How long the steps since then took on the clock.
+    /// The wall time of the steps since then.
     since: Duration,
 }
 
 impl CpuMeter {
-    /// Of the calling thread.
+    /// A meter for the calling thread.
     pub(crate) fn new(clock: &dyn Clock) -> Self {
         Self { measured_at: clock.thread_cpu(), since: Duration::ZERO }
     }
 
-    /// The CPU time of a step that has just ended and took `time` on the clock, exact
-    /// to [`UNMETERED`]; for a long step it may be less.
+    /// The CPU time of a step that has just ended and took `time` of wall time. It is
+    /// exact to [`UNMETERED`], and may be too low for a long step.
     pub(crate) fn step(&mut self, clock: &dyn Clock, time: Duration) -> Duration {
         let before = self.since;
         self.since += time;
@@ -88,34 +88,35 @@ impl CpuMeter {
     }
 }
 
-/// Which shards a thread runs.
+/// The shards that a thread runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QueueClass {
-    /// Those whose steps take little.
+    /// Shards whose steps are cheap.
     Quick = 0,
-    /// The others, and those that are not known yet.
+    /// All others, and shards whose cost is not known yet.
     Slow = 1,
 }
 
 #[derive(Default)]
 pub(crate) struct RunQueues {
     queues: Mutex<QueueState>,
-    /// For each class: something is waiting.
+    /// For each class: signals that a shard is waiting.
     ready: [Condvar; 2],
 }
 
 #[derive(Default)]
 struct QueueState {
     quick: WaitingShards,
-    /// Those that are not known yet, or whose steps took much CPU time.
+    /// Shards whose cost is not known yet, or whose steps took much CPU time.
     slow: WaitingShards,
-    /// Those whose plugins used much fuel; in the slow class as well.
+    /// Shards whose plugins used much fuel. They belong to the slow class as well.
     heavy: WaitingShards,
-    /// Turns of the slow class.
+    /// The number of turns of the slow class.
     slow_turns: u32,
-    /// Waiting for a time; few, so in no order.
+    /// Shards that wait for a time. They are few, so they are in no order.
     delayed: Vec<(Duration, Arc<ShardHandle>)>,
-    /// Woken when their time comes, all after the same wait, so the first first.
+    /// Shards that were woken lazily. All wait equally long, so the first one is due
+    /// first.
     lazy: VecDeque<(Duration, Arc<ShardHandle>)>,
     /// Woken when their commits must become durable, by time and a running number.
     syncs: BTreeMap<(Duration, u64), Arc<ShardHandle>>,
@@ -133,14 +134,14 @@ struct WaitingShards {
 }
 
 impl RunQueues {
-    /// Has `handle` run soon.
+    /// Lets `handle` run soon.
     pub(crate) fn wake(&self, handle: &Arc<ShardHandle>) {
         if mark_runnable(handle) {
             self.push(handle.clone());
         }
     }
 
-    /// Has `handle` run within a while, together with whatever comes until then.
+    /// Lets `handle` run within [`LAZY`], once for all events that come until then.
     pub(crate) fn wake_lazily(&self, handle: &Arc<ShardHandle>, now: Duration) {
         if handle.wakes.lazy.swap(true, Ordering::AcqRel) {
             return;
@@ -148,7 +149,8 @@ impl RunQueues {
         let mut queues = self.queues.lock();
         queues.lazy.push_back((now + LAZY, handle.clone()));
         if queues.lazy.len() == 1 {
-            // The threads of this class are never away for long.
+            // Threads of the quick class are never busy for long, so they watch the
+            // times.
             self.ready[QueueClass::Quick as usize].notify_one();
         }
     }
@@ -218,7 +220,7 @@ impl RunQueues {
         now: Duration,
         took: &StepCost,
     ) {
-        // No other thread changes it while the shard is running.
+        // No other thread changes this field while the shard is running.
         let slow = quick_after(handle.slow.load(Ordering::Acquire), took);
         handle.slow.store(slow, Ordering::Release);
         if turn == NextTurn::Again {
@@ -227,11 +229,12 @@ impl RunQueues {
         }
         let rests = handle.run.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire);
         match turn {
-            // What waits for a fault to pass is not hurried by new events.
+            // New events do not shorten the wait after a fault.
             NextTurn::After(wait) => {
                 handle.run.store(QUEUED, Ordering::Release);
                 self.queues.lock().delayed.push((now + wait, handle));
-                // The threads of this class are never away for long.
+                // Threads of the quick class are never busy for long, so they watch the
+                // times.
                 self.ready[QueueClass::Quick as usize].notify_one();
             }
             _ if rests.is_err() => {
@@ -242,7 +245,7 @@ impl RunQueues {
         }
     }
 
-    /// Lets no more shards run and wakes all threads.
+    /// Stops handing out shards and wakes all threads.
     pub(crate) fn close(&self) {
         self.queues.lock().closed = true;
         for ready in &self.ready {
@@ -255,7 +258,7 @@ impl RunQueues {
         self.ready[class as usize].notify_one();
     }
 
-    /// Queues what has waited long enough; says how long the next has to wait.
+    /// Queues the shards whose time has come; returns how long the next one has to wait.
     fn release(&self, queues: &mut QueueState, now: Duration) -> Option<Duration> {
         let (due, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut queues.delayed).into_iter().partition(|d| d.0 <= now);
@@ -286,7 +289,7 @@ impl RunQueues {
     }
 }
 
-/// Notes that `handle` is to run; whether it must be queued for that.
+/// Marks `handle` as woken; returns whether it must be queued.
 fn mark_runnable(handle: &ShardHandle) -> bool {
     let woken = handle.run.fetch_update(Ordering::AcqRel, Ordering::Acquire, |run| match run {
         IDLE => Some(QUEUED),
@@ -326,8 +329,8 @@ impl WaitingShards {
     }
 }
 
-/// Pops from the first of two queues, or from the second if the first is empty; now
-/// and then in the other order.
+/// Pops from the first of two queues, or from the second if the first is empty. Every
+/// [`LAST_EVERY`]th turn it tries them in the opposite order.
 fn in_turn<Q>(
     turns: &mut u32,
     mut queues: [&mut Q; 2],
@@ -340,7 +343,7 @@ fn in_turn<Q>(
     queues.into_iter().find_map(pop)
 }
 
-/// How many calls must take little before a shard is quick, after a step.
+/// How many more cheap calls a shard needs after this step until it is quick.
 fn quick_after(before: u8, took: &StepCost) -> u8 {
     if took.fuel > SLOW_FUEL {
         QUICK_CALLS
@@ -391,7 +394,7 @@ mod tests {
             queues.pop(class).map(|handle| handle.id.projection.clone())
         };
         let endless = ["a", "b", "c", "d", "e", "f"].map(handle);
-        // Their steps end before one is slow by its CPU time.
+        // Their steps end before their CPU time makes them slow.
         endless.iter().for_each(|handle| ran(&pool, handle, &ENDLESS));
         let quick = handle("quick");
         ran(&pool, &quick, &SMALL);
@@ -405,7 +408,7 @@ mod tests {
         assert_eq!(next(QueueClass::Slow), None);
     }
 
-    /// A thread whose CPU time is said.
+    /// A clock whose CPU time the test sets.
     struct Cpu(Mutex<Duration>);
 
     impl Clock for Cpu {
@@ -449,7 +452,7 @@ mod tests {
         assert!(slow(&shard), "its plugin was not called yet");
         ran(&pool, &shard, &SMALL);
         assert!(!slow(&shard));
-        // One burst is not forgotten at once.
+        // After one expensive step the shard stays slow for a while.
         ran(&pool, &shard, &ENDLESS);
         for _ in 1..QUICK_CALLS {
             ran(&pool, &shard, &SMALL);
@@ -471,7 +474,7 @@ mod tests {
         endless.iter().for_each(|handle| ran(&pool, handle, &ENDLESS));
         endless.iter().for_each(|handle| pool.wake(handle));
         for number in 0..100 {
-            // A shard that is not known yet, and one for which the host worked long.
+            // A new shard, or one for which the host worked long.
             let other = handle("other");
             pool.wake(&other);
             let turns = (1..).find(|_| {

@@ -1,5 +1,5 @@
-//! Runs a shard's plugin: one call at a time, on an instance that is dropped after
-//! a failure. What a call wrote is applied if it succeeded, and dropped if not.
+//! Runs a shard's plugin, one call at a time. The instance is dropped after a failed
+//! call. The writes of a call are applied if it succeeds, and dropped if it fails.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use crate::second_fold;
 use crate::state::ShardState;
 use crate::stop_reason::{CallError, StopReason};
 
-/// The most events of the first batches, before it is known how much fuel one takes.
+/// The most events of the first batches, before the fuel per event is known.
 const EVENTS_FIRST: usize = 256;
-/// A batch is cut so that it should need at most this part of its fuel.
+/// The number of events is chosen so that a batch needs about its fuel divided by this.
 const FUEL_HEADROOM: f64 = 2.0;
 
-/// Takes what a plugin logs: offset, level, message.
+/// Receives what a plugin logs: offset, level, message.
 pub(crate) type LogSink = Arc<dyn Fn(Offset, Level, &str) + Send + Sync>;
 
 /// What the plugin has used since the shard was opened.
@@ -37,17 +37,17 @@ pub(crate) struct Runner {
     instance: Option<Box<dyn Instance>>,
     logs: LogSink,
     pub(crate) usage: Usage,
-    /// The most fuel it may use in all; only a check has such a limit.
+    /// The most fuel the plugin may use in total; only a determinism check sets this.
     pub(crate) fuel_max: Option<u64>,
-    /// Whether a sample of its batches is folded twice. Folds of checks and
-    /// verifications are second folds themselves.
+    /// Whether a sample of the batches is folded a second time. Not for checks and
+    /// verifications, which are second folds themselves.
     sampled: bool,
-    /// When the step began that used the plugin last.
+    /// When the last step that used the plugin began.
     last_used: Duration,
 }
 
 impl Runner {
-    /// Runs `plugin`, without an instance yet.
+    /// Creates a runner for `plugin`, without an instance yet.
     pub(crate) fn new(plugin: Arc<dyn Plugin>, logs: LogSink, sampled: bool) -> Self {
         Self {
             plugin,
@@ -60,7 +60,7 @@ impl Runner {
         }
     }
 
-    /// Whether the next call has an instance with nothing in its memory.
+    /// Whether the next call runs on a fresh instance.
     pub(crate) fn is_fresh(&self) -> bool {
         self.instance.is_none()
     }
@@ -75,7 +75,7 @@ impl Runner {
         self.last_used = now;
     }
 
-    /// Drops an instance that was not used for `idle`; `false` if there is none.
+    /// Drops an instance that was not used for `idle`; `false` if nothing was dropped.
     pub(crate) fn drop_unused(&mut self, now: Duration, idle: Duration) -> bool {
         if self.instance.is_none() || now.saturating_sub(self.last_used) < idle {
             return false;
@@ -85,7 +85,7 @@ impl Runner {
         true
     }
 
-    /// How many events a batch should have so that its fuel suffices.
+    /// How many events a batch should have so that its fuel is sufficient.
     pub(crate) fn batch_events(&self, config: &EngineConfig) -> usize {
         let most = config.batch_events_max;
         let Some(each) = self.usage.fuel_per_event else {
@@ -101,8 +101,8 @@ impl Runner {
         fitting.clamp(1, most)
     }
 
-    /// One call with `batch`, whose timers are due at `dues`. Returns what it
-    /// emitted. `at` is the offset that messages name if they name none.
+    /// Calls the plugin with `batch`, whose timers are due at `dues`, and returns the
+    /// emitted events. `at` is the offset of log messages that name no event.
     pub(crate) fn call(
         &mut self,
         state: &mut ShardState,
@@ -138,7 +138,7 @@ impl Runner {
         if applied.result.is_ok()
             && let Some(due) = call.missed_due()
         {
-            // The instance may have kept what it wrote, so it is dropped too.
+            // The instance is dropped as well: its memory may contain what it wrote.
             return Err(CallError::Due(due));
         }
         for (offset, level, message) in &call.logged {
@@ -160,7 +160,7 @@ impl Runner {
             }
             Err(ApplyError::Fault(message)) => Err(CallError::Stop(StopReason::Fault(message))),
             Err(mut error) => {
-                // A guest that panics logs why, then traps.
+                // A guest that panics logs the reason before it traps.
                 if let ApplyError::Trapped { message, .. } = &mut error
                     && let Some((_, Level::Error, logged)) = call.logged.last()
                 {
@@ -179,14 +179,15 @@ impl Runner {
         if events > 0 {
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
             let each = fuel as f64 / events as f64;
-            // Rises at once and falls slowly: a batch that runs out is costly.
+            // The estimate rises at once and falls slowly: a batch that runs out of fuel
+            // is expensive.
             let known = self.usage.fuel_per_event.unwrap_or(each);
             self.usage.fuel_per_event =
                 Some(if each > known { each } else { known * 0.9 + each * 0.1 });
         }
     }
 
-    /// During a check: whether it may go on.
+    /// Fails if a determinism check has used too much fuel.
     fn check_fuel(&self, at: Offset) -> Result<(), CallError> {
         match self.fuel_max {
             Some(limit) if self.usage.fuel > limit => {

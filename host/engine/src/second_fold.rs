@@ -1,7 +1,7 @@
-//! Second folds: a sample of live batches is folded again by a fresh instance over
-//! the same state, before the first result is merged. So a plugin is found out that
-//! is deterministic during the check of its upload and not later. Nothing of the
-//! second fold is kept.
+//! Second folds: a fresh instance folds a sample of live batches again over the same
+//! state, before the first result is merged. This detects a plugin that was deterministic
+//! in the check of its upload and is not any more. The results of the second fold are
+//! dropped.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,28 +14,29 @@ use crate::call::CallHost;
 use crate::state::ShardState;
 use crate::stop_reason::{CallError, StopReason};
 
-/// The bytes of a key or value that are shown.
+/// How many bytes of a key or value are shown.
 const SHOWN_BYTES_MAX: usize = 200;
 
-/// Whether the batch at `offset` is one of the sample, of which there is one in
-/// `every`: a function of the offset, so that it does not matter when events come.
+/// Whether the batch at `offset` belongs to the sample, which has about one batch in
+/// `every`. Depends on the offset alone, not on when events arrive.
 pub(crate) fn is_sampled(offset: u64, every: u64) -> bool {
     every > 0 && mixed(offset).is_multiple_of(every)
 }
 
-/// Folds a batch with its timers' due times again and compares with `first`. A
-/// difference is kept with the state and logged.
+/// Folds a batch again, with the due times of its timers, and compares the result with
+/// `first`. Stores a difference in the state and logs it.
 pub(crate) fn fold_again(
     plugin: &dyn Plugin,
     state: &mut ShardState,
     (batch, dues): (&Arc<Batch>, &[Timestamp]),
     first: &CallHost,
 ) -> Result<(), CallError> {
-    // A shortage of the machine is no sign against the plugin.
+    // If the machine lacks a resource, this is no sign of a faulty plugin.
     let Ok(mut instance) = plugin.instantiate() else { return Ok(()) };
     let offset = batch.offsets.first().copied().unwrap_or_default();
     let call = state.begin_call(batch, dues).map_err(CallError::Stop)?;
-    // A fresh instance reads again what the other one knew.
+    // All fuel of a single event, because a fresh instance has no cache and reads rows
+    // again.
     let applied = instance.apply(batch, Box::new(call), state.config.fuel_event);
     let call = applied.host.into_any().downcast::<CallHost>().map_err(|_| {
         CallError::Stop(StopReason::Fault("the plugin host gave back another call".into()))
@@ -123,20 +124,20 @@ fn name_of(manifest: &Manifest, space: Space) -> String {
 
 type WriteSet = BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>>;
 
-/// What a fold wrote under `entry`; `None` if nothing.
+/// The value that a fold wrote under `entry`, as text; `None` if it wrote none.
 fn written(all: &WriteSet, entry: &(Space, Vec<u8>)) -> Option<String> {
     let value = all.get(entry)?;
     Some(value.as_deref().map_or_else(|| "deleted".to_owned(), excerpt))
 }
 
-/// The beginning of a key or value, for people.
+/// The beginning of a key or value, as text.
 pub(crate) fn excerpt(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
     String::from_utf8_lossy(cut).escape_debug().to_string().replace("\\\"", "\"")
 }
 
-/// SplitMix64's finisher (Steele et al. 2014): neighbouring offsets are not chosen
-/// together.
+/// SplitMix64's finisher (Steele et al. 2014), so that neighbouring offsets are not
+/// selected together.
 fn mixed(offset: u64) -> u64 {
     let mut z = offset.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

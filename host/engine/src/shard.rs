@@ -1,6 +1,5 @@
-//! One version on one partition: reads, applies, commits. Knows nothing of threads
-//! and of other shards; a step is a function of the log, the state and what the
-//! plugin answers.
+//! One version on one partition: reads, applies, commits. It does not know threads or
+//! other shards. A step depends only on the log, the state and the plugin's answers.
 //!
 //! A shard only orchestrates its parts: [`ShardState`] (rows, parked events,
 //! outbox), [`Runner`] (the plugin), [`Gatherer`] (the next batch) and
@@ -26,8 +25,8 @@ use crate::sync_policy::{CommitSync, NextCommit};
 use crate::ticks::Ticker;
 use crate::{EngineConfig, log_check};
 
-/// While a commit is in progress, this many times the bytes of one may be applied
-/// before the next one is due.
+/// While a commit is in progress, this many times `commit_bytes` may be applied before
+/// the next commit is due.
 const COMMIT_AHEAD: usize = 4;
 
 /// What a shard is created from.
@@ -37,7 +36,7 @@ pub(crate) struct ShardParts {
     pub(crate) store: Arc<dyn ShardStore>,
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) logs: LogSink,
-    /// Runs commits in parallel to the fold; `None` for a fold that runs its own.
+    /// Runs commits in parallel to the fold; `None` if the fold runs each commit itself.
     pub(crate) committers: Option<Arc<CommitThreads>>,
     /// Whether readers may have seen a later state, before a crash.
     pub(crate) recovers: bool,
@@ -56,24 +55,26 @@ pub(crate) struct Shard {
 pub(crate) enum StepOutcome {
     /// There is more to do.
     More,
-    /// All that may be read is applied and committed.
+    /// All events that may be read are applied and committed.
     Idle,
-    /// All that the log has at hand is applied; it wakes the shard for more.
+    /// All events that the log has ready are applied; the log wakes the shard when it has
+    /// more.
     Wait,
 }
 
-/// What a step may do.
+/// Limits of a step.
 pub(crate) struct StepLimits {
-    /// The time, for commits.
+    /// Monotonic time, for the interval of commits.
     pub(crate) now: Duration,
     /// Do not read at or past this offset.
     pub(crate) before: Option<Offset>,
-    /// Fewer events a batch than configured; for the determinism check.
+    /// Limit for the events of a batch, instead of the configured one; for the
+    /// determinism check.
     pub(crate) batch_events: Option<usize>,
 }
 
 impl Shard {
-    /// The shard in `parts.store`.
+    /// Opens the shard whose state is `parts.store`.
     ///
     /// # Errors
     /// As [`ShardState::open`].
@@ -112,7 +113,8 @@ impl Shard {
         }
         let stopped = outcome.is_err();
         let idle = matches!(outcome, Ok(StepOutcome::Idle | StepOutcome::Wait));
-        // What was applied before something stopped the shard counts all the same.
+        // Changes that were applied before something stopped the shard are committed as
+        // well.
         if idle || stopped || self.commit_is_due(limits.now) {
             self.wait_for_commit()?;
             match self.is_dirty() {
@@ -135,9 +137,9 @@ impl Shard {
         }
     }
 
-    /// Whether enough was applied, or for long enough, to commit while there is more
-    /// to fold. One commit at a time: if the one before takes long, the fold goes on
-    /// for a while.
+    /// Whether a commit is due although there is more to fold: enough was applied, or the
+    /// last commit is long ago. While a commit is in progress, the fold first applies up
+    /// to [`COMMIT_AHEAD`] times as much.
     fn commit_is_due(&self, now: Duration) -> bool {
         let (config, bytes) = (&self.state.config, self.state.buffer.bytes());
         let due = self.commits.age(now) >= Duration::from_millis(config.commit_ms);
@@ -210,7 +212,8 @@ impl Shard {
             meta.incarnation = if meta.next == Offset(0) { 0 } else { incarnation };
         }
         self.tick()?;
-        // If it stopped only where it begins to emit, it goes on at once.
+        // If reading stopped only at the offset where emitting begins, there is more to
+        // do.
         let emits = gather.before.is_some() && gather.before != limits.before;
         Ok(if gathered.end && !emits { StepOutcome::Idle } else { StepOutcome::More })
     }
@@ -219,8 +222,8 @@ impl Shard {
         Ticker { state: &mut self.state, runner: &mut self.runner }.tick()
     }
 
-    /// Where reading stops: at the leader's next offset, and where a rebuild begins
-    /// to emit, so that no batch crosses it.
+    /// Where reading stops: at the leader's next offset, and at the offset where a
+    /// rebuild begins to emit, so that no batch contains events before and after it.
     fn read_before(&self, leader: Option<Offset>) -> Option<Offset> {
         let from = self.state.outbox.emit_from.events;
         let emits = (self.state.meta.next < from).then_some(from);
@@ -232,8 +235,8 @@ impl Shard {
         Decider { state: &mut self.state, runner: &mut self.runner }
     }
 
-    /// Applies nothing until the log has taken emitted events, but commits what is
-    /// applied, so that they can be sent.
+    /// Applies nothing until the log has taken emitted events, but commits applied
+    /// changes so that their emitted events can be sent.
     pub(crate) fn hold(&mut self, now: Duration) -> Result<StepOutcome, StopReason> {
         self.wait_for_commit()?;
         outbox_writer::clear_sent(&mut self.state)?;
@@ -243,7 +246,7 @@ impl Shard {
         Ok(StepOutcome::Wait)
     }
 
-    /// Hands committed events of the outbox to the log; see [`outbox_writer::send`].
+    /// Appends committed events of the outbox to the log; see [`outbox_writer::send`].
     pub(crate) fn send(
         &mut self,
         log: &dyn Log,
@@ -253,7 +256,7 @@ impl Shard {
         outbox_writer::send(&mut self.state, log, limits, wake)
     }
 
-    /// Drops an instance that was not used for `idle`; `false` if there is none.
+    /// Drops an instance that was not used for `idle`; `false` if nothing was dropped.
     pub(crate) fn drop_instance_unused(&mut self, now: Duration, idle: Duration) -> bool {
         let dropped = self.runner.drop_unused(now, idle);
         if dropped {
@@ -262,8 +265,8 @@ impl Shard {
         dropped
     }
 
-    /// Whether something is applied that is not committed. A watermark that moved on
-    /// counts, although nothing was due by it.
+    /// Whether there are changes that are not committed. A watermark that has moved
+    /// counts as a change, even if nothing was due.
     pub(crate) fn is_dirty(&self) -> bool {
         self.commits.is_pending()
             || !self.state.buffer.is_empty()
@@ -387,7 +390,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Begins (`Some`) or ends (`None`) to serve readers: commits, so that the
+    /// Starts (`Some`) or stops (`None`) serving readers. Commits first, so that the
     /// change log begins here.
     pub(crate) fn set_epoch(
         &mut self,
@@ -395,7 +398,7 @@ impl Shard {
         now: Duration,
     ) -> Result<(), StoreError> {
         self.wait_for_commit()?;
-        // The old change log is of another epoch and cannot be resumed from.
+        // The old change log belongs to another epoch, so clients cannot resume from it.
         let store = self.state.buffer.store();
         let entries = store.scan(Space::Changes, &KeyRange::all(), usize::MAX, false)?;
         for (key, _) in entries {

@@ -1,5 +1,4 @@
-//! A shard as the scheduler and status queries see it while its step runs on some
-//! thread.
+//! A shard as the scheduler and status queries see it while a thread runs its step.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -17,17 +16,17 @@ use crate::stop_reason::{Fault, StopReason};
 use crate::sync_policy::RecoveryTarget;
 use crate::{AheadStatus, ShardStatus};
 
-/// How long a rate is averaged over.
+/// The time over which a rate is averaged.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
 
-// The states of `ShardHandle::run`.
-/// It waits to be woken.
+// The values of `ShardHandle::run`.
+/// The shard waits to be woken.
 pub(crate) const IDLE: u8 = 0;
-/// It waits for a turn.
+/// The shard waits for a thread.
 pub(crate) const QUEUED: u8 = 1;
 /// A thread runs its step.
 pub(crate) const RUNNING: u8 = 2;
-/// Running, and woken meanwhile.
+/// A thread runs its step, and the shard was woken meanwhile.
 pub(crate) const RUNNING_WOKEN: u8 = 3;
 
 pub(crate) struct ShardHandle {
@@ -35,24 +34,24 @@ pub(crate) struct ShardHandle {
     pub(crate) store: Option<Arc<dyn ShardStore>>,
     /// [`ShardMeta::born`], drawn here if the state is fresh.
     pub(crate) born: u64,
-    /// Opened on first use, on a thread of the scheduler.
+    /// The shard; opened by its first step, on a thread of the scheduler.
     pub(crate) shard: Mutex<Option<Shard>>,
-    /// See the run queues.
+    /// One of [`IDLE`], [`QUEUED`], [`RUNNING`] and [`RUNNING_WOKEN`].
     pub(crate) run: AtomicU8,
-    /// How many calls must take little before it is quick; at first one. Changed
-    /// by the run queues alone, and not while it waits for a turn.
+    /// How many more cheap calls it needs until it is quick; 1 at first. Only the run
+    /// queues change it, and not while the shard is queued.
     pub(crate) slow: AtomicU8,
     /// See the run queues.
     pub(crate) wakes: Wakes,
     /// Serves readers; goes first in the queue.
     pub(crate) active: AtomicBool,
     pub(crate) paused: AtomicBool,
-    /// Waits for a pending read of the log, or may in a moment.
+    /// Whether it waits for a pending read of the log, or is about to.
     pub(crate) awaits_log: AtomicBool,
     pub(crate) deleted: AtomicBool,
-    /// Has once reached the log's end, or its leader.
+    /// Whether it has ever reached the log's end, or its leader's next offset.
     pub(crate) caught_up: AtomicBool,
-    /// The shard's position, for those that follow it.
+    /// The shard's next offset, for its followers.
     pub(crate) next: AtomicU64,
     pub(crate) snapshot: Mutex<ShardSnapshot>,
     pub(crate) recovery: Recovery,
@@ -91,7 +90,7 @@ pub(crate) struct ShardSnapshot {
     pub(crate) halted: Option<String>,
     pub(crate) fault: Option<Fault>,
     pub(crate) rate: EventRate,
-    /// The offset of the last durable commit, and of the last one begun.
+    /// The next offsets of the last durable commit and of the last commit that was begun.
     pub(crate) durable: Offset,
     pub(crate) in_commit: Offset,
     pub(crate) outbox: OutboxSnapshot,
@@ -102,29 +101,29 @@ pub(crate) struct ShardSnapshot {
 pub(crate) struct OutboxSnapshot {
     /// Emitted events that the log has not taken.
     pub(crate) unsent: u64,
-    /// Why it takes none now.
+    /// Why the log does not take emitted events now.
     pub(crate) fault: Option<String>,
-    /// Whether the shard folds no further before the log has taken some.
+    /// Whether the shard folds no further until the log has taken emitted events.
     pub(crate) full: bool,
     /// Events emitted per second.
     pub(crate) rate: EventRate,
 }
 
-/// Events a second: over the last whole window while there is work, and 0 once
-/// there was none for as long.
+/// Events per second over the last full window while the count grows, and 0 after it has
+/// not grown for the length of a window.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EventRate {
-    /// When the window began, and the position then.
+    /// When the window began, and the count at that time.
     started: Duration,
     from: u64,
-    /// The last change of the position, and the position since.
+    /// When the count last changed, and its value since then.
     changed: Duration,
     next: u64,
     per_s: f64,
 }
 
 impl EventRate {
-    /// The rate of a count that is `next` now.
+    /// A rate of 0 for a count that is `next` now.
     pub(crate) fn at(now: Duration, next: u64) -> Self {
         Self { started: now, from: next, changed: now, next, per_s: 0.0 }
     }
@@ -152,8 +151,8 @@ impl EventRate {
     }
 }
 
-/// Events a second that a partition of the log takes; not known before its end
-/// was seen twice.
+/// Events per second that are appended to a partition of the log; unknown until its end
+/// was read twice.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct IntakeRate(Option<EventRate>);
 
@@ -169,8 +168,8 @@ impl IntakeRate {
 }
 
 impl ShardHandle {
-    /// The handle of the shard `id`. If its store is damaged it is halted from the
-    /// start; if it could not be opened for another reason, that is tried again.
+    /// Creates the handle of the shard `id`. A damaged state halts the shard from the
+    /// start. If the state cannot be opened for another reason, this is tried again.
     pub(crate) fn new(
         id: ShardId,
         store: Result<Arc<dyn ShardStore>, StopReason>,
@@ -226,15 +225,15 @@ impl ShardHandle {
         Offset(self.next.load(Ordering::Acquire))
     }
 
-    /// Whether nothing keeps it from running.
+    /// Whether the shard may run: it is not deleted, paused or halted.
     pub(crate) fn may_run(&self) -> bool {
         !self.deleted.load(Ordering::Acquire)
             && !self.paused.load(Ordering::Acquire)
             && self.snapshot.lock().halted.is_none()
     }
 
-    /// Its shard was dropped with what it had not committed: it continues from its
-    /// file.
+    /// Resets the next offset to the stored one, after the shard was dropped with its
+    /// uncommitted changes.
     pub(crate) fn reset_to_stored(&self) {
         let Some(store) = &self.store else { return };
         if let Ok(meta) = read_meta(&**store) {
@@ -248,7 +247,7 @@ impl ShardHandle {
         }
     }
 
-    /// Notes how far `shard` is.
+    /// Copies the progress of `shard` for status queries.
     pub(crate) fn record_step(&self, shard: &Shard, now: Duration) {
         self.next.store(shard.state.meta.next.0, Ordering::Release);
         let mut snapshot = self.snapshot.lock();
@@ -262,7 +261,7 @@ impl ShardHandle {
         snapshot.outbox.rate.count(now, shard.state.meta.emitted);
     }
 
-    /// What it is doing, and why it cannot go on. `behind` says whether the log
+    /// What the shard is doing, and why it cannot continue. `behind` means that the log
     /// has events that it has not applied.
     pub(crate) fn activity(&self, behind: bool) -> (&'static str, Option<String>) {
         let snapshot = self.snapshot.lock();
@@ -278,13 +277,14 @@ impl ShardHandle {
                 let why = snapshot.outbox.fault.clone().unwrap_or_default();
                 ("faulted", Some(format!("emitted events cannot be appended: {why}")))
             }
-            // It was when its last step ended; the next one may take long.
+            // The snapshot is from the last step. A step that is running or queued may
+            // take long.
             None if snapshot.idle && !(behind && self.has_turn()) => ("idle", None),
             None => ("running", None),
         }
     }
 
-    /// Whether a step of it is running, or waits for a thread.
+    /// Whether a step of the shard is running or queued.
     fn has_turn(&self) -> bool {
         self.run.load(Ordering::Acquire) != IDLE
     }
@@ -295,7 +295,8 @@ impl ShardHandle {
         let snapshot = self.snapshot.lock();
         let meta = &snapshot.meta;
         let known = |time: Timestamp| (time != Timestamp::MIN).then_some(time.0);
-        // Events that the log has deleted will not be read any more.
+        // Events that the log has deleted do not count, because they cannot be read any
+        // more.
         let lag =
             |bounds: PartitionBounds| bounds.end.0.saturating_sub(meta.next.max(bounds.start).0);
         let behind = |bounds: PartitionBounds| {
@@ -356,7 +357,7 @@ impl ShardHandle {
     }
 }
 
-/// What a shard's file says of it.
+/// The shard's record in its file.
 pub(crate) fn read_meta(store: &dyn ReadStore) -> Result<ShardMeta, String> {
     let bytes = store.get(Space::Meta, ShardMeta::KEY).map_err(|e| e.to_string())?;
     ShardMeta::decode(bytes.as_deref())

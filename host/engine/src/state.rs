@@ -1,6 +1,5 @@
-//! The state of one shard: its record, its rows, what is parked and what is
-//! emitted. Everything here changes in one commit. Knows nothing of plugins and
-//! of the log.
+//! The state of one shard: its record, rows, parked events and emitted events. Everything
+//! here changes in one commit. Knows neither the plugin nor the log.
 
 use std::sync::Arc;
 
@@ -17,24 +16,24 @@ use crate::stop_reason::StopReason;
 use crate::timed_keys::{expiry_by_row, expiry_by_time, key_time, time_key};
 use crate::write_buffer::WriteBuffer;
 
-/// One shard's state, as of what is applied, committed or not.
+/// One shard's state, with all applied changes, committed or not.
 pub(crate) struct ShardState {
     pub(crate) id: ShardId,
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) config: Arc<EngineConfig>,
-    /// The feed's epoch while this version is active; `None` while it is not: then
-    /// nothing is published and nothing emitted.
+    /// The feed's epoch while this version is active. `None` while it is not: then it
+    /// publishes no commits, and its emitted events are not appended to the log.
     pub(crate) epoch: Option<String>,
     pub(crate) meta: ShardMeta,
     pub(crate) buffer: WriteBuffer,
     pub(crate) parking: Parking,
     pub(crate) outbox: Outbox,
-    /// No timer and no end of a row's retention is due before this.
+    /// A lower bound of the due times of all timers and row expiries.
     pub(crate) due_from: Timestamp,
 }
 
 impl ShardState {
-    /// The state in `store`.
+    /// Opens the state in `store`.
     ///
     /// # Errors
     /// [`StopReason`] if it cannot be read, is damaged or has another format.
@@ -81,8 +80,8 @@ impl ShardState {
         self.parking.remove(key, record, &mut self.meta, &mut self.buffer);
     }
 
-    /// When the next batch must end: once something is due that is stored, or, at the
-    /// earliest, a row that it writes reaches the end of its retention.
+    /// The watermark at which the next batch must end: the earliest due time in the
+    /// state, or the earliest time at which a row written by the batch may expire.
     ///
     /// # Errors
     /// [`StoreError`] if the state cannot be read.
@@ -102,8 +101,8 @@ impl ShardState {
     /// # Errors
     /// [`StoreError`] if the state cannot be read.
     pub(crate) fn earliest_due(&self) -> Result<Timestamp, StoreError> {
-        // Nothing is due at or before the watermark. From there on, keys of timers that
-        // were moved and not committed yet need not be passed again.
+        // Nothing is due at or before the watermark. Starting at `due_from` also skips
+        // keys of moved timers whose deletion is not committed yet.
         let from = time_key(self.due_from.max(self.meta.watermark.saturating_add(1)));
         let mut due = Timestamp::MAX;
         if self.meta.timers_now > 0 {
@@ -123,7 +122,7 @@ impl ShardState {
         Ok(due)
     }
 
-    /// What the plugin is lent for a call with `batch`, whose timers are due at `dues`.
+    /// Prepares a call with `batch`, whose timers are due at `dues`.
     ///
     /// # Errors
     /// [`StopReason::Fault`] if the state cannot be read.
@@ -144,19 +143,19 @@ impl ShardState {
         Ok(call)
     }
 
-    /// The watermark that follows from the events seen, if that is not the present
-    /// one: timers have still to fire.
+    /// The watermark that follows from the events applied so far, if it differs from the
+    /// current one: then timers still have to fire.
     pub(crate) fn watermark_due(&self) -> Option<Timestamp> {
         watermark_due(&self.manifest, &self.meta)
     }
 }
 
-/// The time that a key begins with.
+/// The time at the beginning of a key.
 fn due_in(key: &[u8]) -> Option<Timestamp> {
     key.first_chunk::<8>().map(|time| key_time(*time))
 }
 
-/// As [`ShardState::watermark_due`], of a state's record.
+/// Like [`ShardState::watermark_due`], for the record of a state.
 pub(crate) fn watermark_due(manifest: &Manifest, meta: &ShardMeta) -> Option<Timestamp> {
     let time = manifest.event_time?;
     let mark = meta.max_time.watermark(time.allowed_lateness_us, time.tick_us);

@@ -1,4 +1,4 @@
-//! What the engine says of itself: for the API, the command line and metrics.
+//! The engine's status types: for the API, the command line and metrics.
 
 use crate::VerifyStatus;
 
@@ -7,18 +7,18 @@ use crate::VerifyStatus;
 pub struct ProjectionStatus {
     /// Its name.
     pub name: String,
-    /// Whether a person paused it.
+    /// Whether an operator paused it.
     pub paused: bool,
     /// The version that serves readers.
     pub active: Option<String>,
-    /// The one that a rollback goes to.
+    /// The version that a rollback activates.
     pub previous: Option<String>,
-    /// The feed's epoch; empty where no version is active.
+    /// The feed's epoch; empty if no version is active.
     pub epoch: String,
     /// All versions, oldest first.
     pub versions: Vec<VersionStatus>,
-    /// The last verification against the log, or the one that is going on;
-    /// `null` where there was none since the server started.
+    /// The last verification against the log, or the one in progress; `null` if there is
+    /// none. The result of the active version is kept over restarts.
     pub verified: Option<VerifyStatus>,
 }
 
@@ -29,16 +29,16 @@ pub struct VersionStatus {
     pub id: String,
     /// SHA-256 of the plugin as uploaded.
     pub sha256: String,
-    /// What `setup` is given.
+    /// The parameters that are passed to `setup`.
     pub parameters: String,
     /// The plugin's own semantic version.
     pub plugin_version: String,
-    /// A sentence for people, from the manifest.
+    /// The description in the manifest.
     pub description: String,
     /// `backfilling`, `ready`, `active` or `retired`.
     pub state: String,
-    /// What it is doing: `running`, `idle` (caught up), `paused`, `halted`
-    /// (needs a person) or `faulted` (the host's fault; tries again).
+    /// What it is doing: `running`, `idle` (caught up), `paused`, `halted` (an operator
+    /// must act) or `faulted` (a fault of the host; it tries again).
     pub activity: String,
     /// Why it is halted or faulted.
     pub reason: Option<String>,
@@ -57,19 +57,19 @@ pub struct VersionStatus {
     pub parked: u64,
     /// Of them, events that wait behind a failed one of their subject.
     pub waiting: u64,
-    /// Events applied that were older than the watermark.
+    /// Events applied that were late: older than the watermark.
     pub late: u64,
     /// Why it did not become active by itself, although it has caught up.
     pub not_activated: Option<String>,
-    /// Why its tables may not be what the log gives, one sentence for each finding: a
-    /// batch that was folded a second time gave something else, or its last
+    /// Why its tables may differ from the result of folding the log, one sentence for
+    /// each finding: a second fold of a batch gave another result, or the last
     /// verification found a difference. Kept over restarts.
     pub differs: Vec<String>,
     /// Its tables.
     pub tables: Vec<TableStatus>,
-    /// Event types it is handed.
+    /// Event types that it subscribes to.
     pub subscribes: Vec<String>,
-    /// One a partition.
+    /// One entry for each partition.
     pub shards: Vec<ShardStatus>,
 }
 
@@ -78,7 +78,7 @@ pub struct VersionStatus {
 pub struct TableStatus {
     /// Its name.
     pub name: String,
-    /// A sentence for people.
+    /// The description in the manifest.
     pub description: String,
     /// Whether it can be read and subscribed to.
     pub public: bool,
@@ -93,7 +93,8 @@ pub struct TableStatus {
 pub struct FieldStatus {
     /// The JSON key.
     pub name: String,
-    /// `integer`, `number`, `text`, `boolean`, `timestamp` or `json`.
+    /// `integer`, `number`, `text`, `boolean`, `timestamp`, `json`, `distinct` or
+    /// `percentiles`.
     pub kind: String,
     /// The unit; may be empty.
     pub unit: String,
@@ -108,33 +109,34 @@ pub struct ShardStatus {
     pub activity: String,
     /// Why it is halted or faulted.
     pub reason: Option<String>,
-    /// The next offset it will read: what is before it is applied, in memory.
+    /// The next offset it will read. All events before it are applied, possibly only in
+    /// memory.
     pub next: u64,
-    /// The offset up to which events are handed to a commit.
+    /// The next offset of the last commit, durable or in progress.
     pub committed: u64,
-    /// The offset up to which events are durable in the state. Retention and Kafka
-    /// group offsets follow it.
+    /// The next offset of the last durable commit. Retention and Kafka group offsets
+    /// follow it.
     pub durable: u64,
     /// The log's end; `null` while it is not known.
     pub end: Option<u64>,
-    /// Events it has not read yet; `null` while the log's end is not known. If
-    /// offsets have gaps, an upper bound.
+    /// Events it has not read yet; `null` while the log's end is not known. An upper
+    /// bound if offsets have gaps.
     pub lag_events: Option<u64>,
-    /// Event time not applied yet, in milliseconds; 0 when caught up, `null` while
-    /// the log's end is not known.
+    /// How far its event time is behind that of the log, in milliseconds; 0 when it has
+    /// caught up, `null` while the log's end is not known.
     pub lag_ms: Option<u64>,
     /// Commits made.
     pub commit: u64,
     /// Events applied.
     pub applied: u64,
-    /// Of them, older than the watermark.
+    /// Of them, late ones: older than the watermark.
     pub late: u64,
     /// Events parked now, those that wait included.
     pub parked: u64,
     /// Of them, events that wait behind a failed one of their subject.
     pub waiting: u64,
-    /// Unreadable records of the log that were passed and not kept as parked events,
-    /// because 10,000 of them are parked. Only records of unknown type are left out.
+    /// Unreadable records of the log that were skipped and not parked, because 10,000 are
+    /// parked already. Only records of unknown type are skipped.
     pub unreadable_left_out: u64,
     /// Timers fired.
     pub timers_fired: u64,
@@ -147,17 +149,17 @@ pub struct ShardStatus {
     /// Emitted events that the log has refused for good (too large for a topic, for
     /// example). They count as parked and can be retried or dropped like those.
     pub refused: u64,
-    /// Whether it folds no further before the log has taken some of them
+    /// Whether it folds no further until the log has taken some of its emitted events
     /// (`engine.emit_unsent_max`).
     pub held_by_unsent: bool,
-    /// The deepest event it has emitted: how many emitted events had caused each
+    /// The greatest depth of an emitted event: how many emitted events have caused each
     /// other in a row (`engine.emit_depth_max`).
     pub emit_depth: u32,
     /// Batches that were folded a second time (`engine.second_fold_every`).
     pub second_folds: u64,
-    /// How many of them came to something else: the plugin is not deterministic.
+    /// How many of them gave another result: the plugin is not deterministic.
     pub second_fold_differences: u64,
-    /// The last difference, for people.
+    /// The last difference, as text.
     pub second_fold_last: Option<String>,
     /// Events that were too far ahead of their append to move the watermark
     /// (`engine.ahead_max_s`).
@@ -166,7 +168,8 @@ pub struct ShardStatus {
     pub ahead_last: Option<AheadStatus>,
     /// The watermark, microseconds since 1970; `null` before the first.
     pub watermark_us: Option<i64>,
-    /// The highest event time applied, microseconds since 1970.
+    /// The highest event time applied, without events too far ahead, in microseconds
+    /// since 1970.
     pub event_time_us: Option<i64>,
     /// Fuel used since the process started.
     pub fuel: u64,
@@ -174,7 +177,7 @@ pub struct ShardStatus {
     pub apply_us: u64,
     /// Linear memory of the instance; 0 without one.
     pub memory_bytes: u64,
-    /// The state on disk.
+    /// Bytes of the state on disk.
     pub state_bytes: u64,
 }
 
@@ -191,7 +194,7 @@ pub struct AheadStatus {
     pub time_us: i64,
 }
 
-/// A parked event as people see it.
+/// A parked event in an answer of the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParkedStatus {
     /// The partition.
@@ -201,7 +204,7 @@ pub struct ParkedStatus {
     /// `event`, `waiting` (behind another of its subject), `timer`, or `emitted` (an
     /// event that the log has refused; `offset` is that of the event that caused it).
     pub kind: String,
-    /// CloudEvents `id`; of a timer, its key.
+    /// CloudEvents `id`; for a timer, its key.
     pub id: String,
     /// CloudEvents `source`.
     pub source: String,
@@ -213,11 +216,11 @@ pub struct ParkedStatus {
     pub subject: String,
     /// CloudEvents `time`, microseconds since 1970.
     pub time_us: i64,
-    /// The payload, as text; what is not UTF-8 is replaced.
+    /// The payload as text; bytes that are not UTF-8 are replaced.
     pub data: String,
     /// Why it could not be applied.
     pub reason: String,
-    /// Where in the plugin.
+    /// The guest's stack; may be empty.
     pub backtrace: String,
     /// How often it was tried.
     pub attempts: u32,
@@ -226,62 +229,62 @@ pub struct ParkedStatus {
 /// A page of parked events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParkedPage {
-    /// All that are parked now, in this version.
+    /// How many events are parked now in this version.
     pub total: u64,
     /// Of them, events that wait behind a failed one of their subject.
     pub waiting: u64,
     /// Some of them, by partition and offset.
     pub parked: Vec<ParkedStatus>,
-    /// Hand this back as `cursor` for the next page.
+    /// The `cursor` of the next page; `None` on the last page.
     pub next: Option<String>,
 }
 
-/// Which parked events are meant.
+/// Selects parked events.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParkedSelection {
-    /// All of them.
+    /// Selects all of them.
     pub all: bool,
-    /// Those at these offsets of partition `partition`.
+    /// Selects those at these offsets of partition `partition`.
     pub offsets: Vec<u64>,
-    /// The partition that `offsets` are of.
+    /// The partition of `offsets`.
     pub partition: u32,
-    /// Only those of this tenant; all of its if nothing else is named. An empty
-    /// text names those without a tenant.
+    /// Selects only those of this tenant; all of its events if nothing else is selected.
+    /// An empty text means events without a tenant.
     pub tenant: Option<String>,
-    /// Those of this subject.
+    /// Selects those of this subject.
     pub subject: Option<String>,
 }
 
-/// What became of a retry or a drop.
+/// The result of a retry or a drop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ParkedOutcome {
-    /// Parked events that were meant.
+    /// Parked events that were selected.
     pub selected: u64,
-    /// Now in the tables (retry), or gone (drop).
+    /// Events that are now in the tables (retry) or removed (drop).
     pub done: u64,
-    /// Tried and still parked, with a new reason.
+    /// Events that were tried and are still parked, with a new reason.
     pub failed: u64,
-    /// Not tried: behind one that failed.
+    /// Events that were not tried, because they wait behind one that failed.
     pub waiting: u64,
 }
 
 impl ParkedOutcome {
-    /// How many were dealt with.
+    /// How many were removed or tried.
     pub(crate) fn handled(&self) -> u64 {
         self.done + self.failed + self.waiting
     }
 }
 
-/// A message of a plugin.
+/// A message that a plugin logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
-    /// When, microseconds since 1970, by the host's clock.
+    /// When it was logged by the host's clock, in microseconds since 1970.
     pub time_us: i64,
     /// The version.
     pub version: String,
     /// The partition.
     pub partition: u32,
-    /// The position of the batch it was logged in.
+    /// The offset of the event that it belongs to, or else of its batch.
     pub offset: u64,
     /// `trace`, `debug`, `info`, `warn` or `error`.
     pub level: String,
@@ -289,14 +292,14 @@ pub struct LogLine {
     pub message: String,
 }
 
-/// What an upload came to.
+/// The result of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uploaded {
     /// The projection.
     pub projection: String,
     /// The version.
     pub version: String,
-    /// Whether this version was there before; nothing was changed then.
+    /// Whether this version existed before; then nothing was changed.
     pub existed: bool,
     /// How many events of the log the determinism check folded.
     pub checked_events: u64,

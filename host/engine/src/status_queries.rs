@@ -1,4 +1,4 @@
-//! Answers questions about projections, and acts on parked events.
+//! Answers status queries of projections, and retries and drops parked events.
 
 use lantern_core::{
     KeyRange, ParkedRecord, PartitionBounds, PartitionId, Space, VersionId, VersionRecord,
@@ -40,8 +40,8 @@ impl Engine {
             .ok_or_else(|| EngineError::NoProjection(projection.into()))
     }
 
-    /// How far the active version is behind the log: events, and milliseconds
-    /// of event time; `None` if that is unknown.
+    /// How far the active version is behind the log, in events and in milliseconds of
+    /// event time; `None` if that is unknown.
     #[must_use]
     pub fn lag(&self, projection: &str) -> Option<(u64, u64)> {
         let projections = self.registry.read();
@@ -54,8 +54,8 @@ impl Engine {
         })
     }
 
-    /// How many retries and drops of parked events all states depend on. A fold of
-    /// the log elsewhere does not take them.
+    /// How many retries and drops of parked events are part of all states. A fold of the
+    /// same log on another server does not repeat them.
     #[must_use]
     pub fn decisions(&self) -> u64 {
         let projections = self.registry.read();
@@ -77,8 +77,8 @@ impl Engine {
         Ok(lines.iter().skip(lines.len().saturating_sub(limit)).cloned().collect())
     }
 
-    /// Parked events of the active version on one partition, whole, in the order of
-    /// their keys, from the one after `key` on.
+    /// Parked records of the active version on one partition, with their keys and in
+    /// their order, starting after `key`.
     ///
     /// # Errors
     /// [`EngineError`].
@@ -95,9 +95,8 @@ impl Engine {
         Ok(decoded(&**store, &key.map(after).unwrap_or_default(), limit)?)
     }
 
-    /// Parked events of a version (the active one where `None`), by partition
-    /// and offset; those of `subject` only, where given. `cursor` is that of the
-    /// page before.
+    /// Parked events of a version (the active one if `None`), by partition and offset;
+    /// only those of `subject` if it is given. `cursor` is `next` of the page before.
     ///
     /// # Errors
     /// [`EngineError`].
@@ -113,7 +112,7 @@ impl Engine {
         self.parked_where(projection, version, selects, cursor, limit)
     }
 
-    /// As [`Engine::parked`], of the events that `selects` accepts.
+    /// Like [`Engine::parked`], for the events that `selects` accepts.
     ///
     /// # Errors
     /// [`EngineError`].
@@ -161,7 +160,8 @@ impl Engine {
                 from.clear();
             }
         }
-        // Behind the events of the log come emitted ones that it has refused.
+        // After all parked events, the page lists emitted events that the log has
+        // refused.
         for handle in &build.handles {
             let store = handle.store.as_ref().ok_or_else(|| halted(handle))?;
             let refused = refused_of(&**store, PAGE_MAX)?.into_iter().filter(|r| selects(r));
@@ -176,7 +176,7 @@ impl Engine {
     /// Applies the selected parked events again, in order.
     ///
     /// # Errors
-    /// [`EngineError`]; what had been applied by then is kept.
+    /// [`EngineError`]; events applied before the error stay applied.
     pub fn retry(
         &self,
         projection: &str,
@@ -250,14 +250,14 @@ impl Engine {
         version: Option<&VersionId>,
     ) -> Result<std::sync::Arc<VersionBuild>, EngineError> {
         let record = self.registry.record(projection)?;
-        // Before the first version is active, its newest is what people mean.
+        // Before a version is active, the newest one is the default.
         let newest = record.versions.last().map(|v| &v.id);
         let version = version.or(record.active.as_ref()).or(newest);
         let version = version.ok_or_else(|| EngineError::NotActive(projection.into()))?;
         self.registry.build(projection, version)
     }
 
-    /// What the log holds, where that is known.
+    /// The bounds of the handle's partition, if they are known.
     fn bounds(&self, handle: &ShardHandle) -> Option<PartitionBounds> {
         self.ports.log.bounds(handle.id.partition).ok()
     }
@@ -325,7 +325,7 @@ impl Engine {
             intake_per_s: intake,
             eta_s: lag.and_then(|lag| match lag {
                 0 => Some(0.0),
-                // It has caught up; what came since is folded in a moment.
+                // It has caught up; events that came since then are folded in a moment.
                 _ if worst == Some(&"idle") => Some(0.0),
                 lag => (rate > intake).then(|| lag as f64 / (rate - intake)),
             }),
@@ -341,13 +341,13 @@ impl Engine {
     }
 }
 
-/// What second folds of batches and the last verification have found.
+/// The differences that second folds of batches and the last verification have found.
 fn differs(record: &VersionRecord, shards: &[ShardStatus]) -> Vec<String> {
     let batch = shards
         .iter()
         .find_map(|shard| shard.second_fold_last.as_ref())
         .map(|why| format!("it is not deterministic, the plugin is the first suspect: {why}"));
-    // Of another release, it says nothing.
+    // The result of another release may not be readable; it is ignored.
     let verified = record.verified.as_deref().and_then(|json| serde_json::from_str(json).ok());
     let verified = verified.filter(|found: &VerifyStatus| found.verdict == Verdict::Differs);
     let verified = verified.map(|found| {

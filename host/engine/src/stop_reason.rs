@@ -1,15 +1,15 @@
-//! Why a shard stops: faults of the host, which pass, and halts, which need a person.
+//! Why a shard stops: temporary faults of the host, and halts, which need an operator.
 
 use std::time::Duration;
 
 use lantern_core::{ApplyError, StoreError, Timestamp};
 
-/// Why a shard cannot go on.
+/// Why a shard cannot continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StopReason {
-    /// The host's fault; to be tried again.
+    /// A fault of the host; the engine tries again.
     Fault(String),
-    /// A person must act.
+    /// An operator must act.
     Halt(String),
 }
 
@@ -19,25 +19,25 @@ impl From<StoreError> for StopReason {
     }
 }
 
-/// A fault of the host that is being waited out.
+/// A fault of the host, and the wait before the next try.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fault {
     pub(crate) reason: String,
     pub(crate) wait: Duration,
 }
 
-/// Why a call did not apply its batch.
+/// Why the batch of a call was not applied.
 pub(crate) enum CallError {
-    /// An event or timer of the batch is to blame.
+    /// An event or timer of the batch is the cause.
     Event(ApplyError),
-    /// It set a timer that is due at this time, before the batch's last event.
+    /// The call set a timer that is due at this time, before the batch's last event.
     Due(Timestamp),
-    /// The shard cannot go on.
+    /// The shard cannot continue.
     Stop(StopReason),
 }
 
 impl CallError {
-    /// As a reason to stop, of a call whose batch spans no tick.
+    /// The reason to stop if this happens in a call whose batch spans no tick.
     pub(crate) fn due_is_a_fault(due: Timestamp) -> StopReason {
         StopReason::Fault(format!("a timer was due at {due}, within the call that set it"))
     }

@@ -1,5 +1,5 @@
-//! Ticks: what becomes due when the watermark moves. Timers fire in calls of their
-//! own, rows whose retention ends are deleted, then the watermark moves.
+//! Ticks: what happens when the watermark moves. Timers that are due fire in calls of
+//! their own, rows whose retention ends are deleted, and then the watermark moves.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) struct Ticker<'a> {
 }
 
 impl Ticker<'_> {
-    /// Fires the timers that are due since the watermark moved, then moves it.
+    /// Fires the timers that are due at the new watermark, then moves the watermark.
     pub(crate) fn tick(&mut self) -> Result<(), StopReason> {
         let Some(target) = self.state.watermark_due() else {
             return Ok(());
@@ -32,9 +32,9 @@ impl Ticker<'_> {
         if target < self.state.meta.watermark {
             return self.lower_watermark(target);
         }
-        // Set in this tick, a timer is due after it, so this ends.
+        // A timer that is set during this tick is due after it, so the loop ends.
         let end = time_key(target.saturating_add(1)).to_vec();
-        // All that was due by the watermark has fired.
+        // All timers that were due at the old watermark have fired.
         let start = time_key(self.state.meta.watermark.saturating_add(1)).to_vec();
         let range = KeyRange { start, end: Some(end) };
         loop {
@@ -63,9 +63,9 @@ impl Ticker<'_> {
         }
     }
 
-    /// Takes the watermark back to `target`, as the log's time was taken back (see
-    /// [`crate::log_time`]). Timers that wait for the old watermark only because it
-    /// was past their time are due by the new one.
+    /// Lowers the watermark to `target`, because the log's time was set back (see
+    /// [`crate::log_time`]). A timer whose time was before the old watermark is due right
+    /// after that watermark; its due time is lowered too.
     fn lower_watermark(&mut self, target: Timestamp) -> Result<(), StopReason> {
         self.state.due_from = Timestamp::MIN;
         let mut range = KeyRange::all();
@@ -116,7 +116,7 @@ impl Ticker<'_> {
                 self.state.buffer.set(Space::Table(table), &key, None);
                 self.state.buffer.set(Space::Expiry, &by_time, None);
             }
-            // It may have kept the rows in its memory.
+            // The instance may have these rows in its memory.
             self.runner.drop_instance();
         }
     }
@@ -129,7 +129,8 @@ impl Ticker<'_> {
             let at = self.state.meta.next;
             match self.runner.call(self.state, &part, &dues[range.clone()], at) {
                 Ok(emitted) => {
-                    // The event that set the timer was read long before.
+                    // Events that timers emit carry no trace: the event that set the
+                    // timer was read long ago.
                     let sent = sent_by_timers(self.state);
                     self.state.meta.tick_emitted += emitted.len() as u64;
                     post(self.state, emitted, sent, |_| None);

@@ -1,8 +1,8 @@
-//! Keys and values of timers and of rows with retention, as the state stores them.
+//! The stored form of keys and values of timers and of rows with retention.
 
 use lantern_core::{Offset, TableId, Timer, Timestamp};
 
-/// A timer as [`Space::TimersByTime`] stores it under [`timer_key`].
+/// The value of a timer in [`lantern_core::Space::TimersByTime`] under [`timer_key`].
 pub(crate) fn timer_value(at: Timestamp, offset: Offset, depth: u32) -> [u8; 20] {
     let mut value = [0; 20];
     value[..8].copy_from_slice(&at.0.to_be_bytes());
@@ -11,7 +11,7 @@ pub(crate) fn timer_value(at: Timestamp, offset: Offset, depth: u32) -> [u8; 20]
     value
 }
 
-/// The timer stored as `value` under `key`, and when it is due; `None` if it is
+/// Decodes the timer stored as `value` under `key`, and its due time; `None` if it is
 /// damaged.
 pub(crate) fn decode_timer(key: &[u8], value: &[u8]) -> Option<(Timestamp, Timer)> {
     let (due, key) = key.split_first_chunk::<8>()?;
@@ -24,7 +24,7 @@ pub(crate) fn decode_timer(key: &[u8], value: &[u8]) -> Option<(Timestamp, Timer
     Some((key_time(*due), Timer { at, key, offset, depth }))
 }
 
-/// Eight bytes that sort as the times do.
+/// Eight bytes whose order is that of the times.
 pub(crate) fn time_key(time: Timestamp) -> [u8; 8] {
     (time.0 as u64 ^ (1 << 63)).to_be_bytes()
 }
@@ -34,17 +34,17 @@ pub(crate) fn key_time(bytes: [u8; 8]) -> Timestamp {
     Timestamp((u64::from_be_bytes(bytes) ^ (1 << 63)).cast_signed())
 }
 
-/// A row's key in [`Space::Expiry`], by time.
+/// A row's key in [`lantern_core::Space::Expiry`], by time.
 pub(crate) fn expiry_by_time(at: [u8; 8], table: TableId, key: &[u8]) -> Vec<u8> {
     [&[0], at.as_slice(), &table.0.to_be_bytes(), key].concat()
 }
 
-/// A row's key in [`Space::Expiry`], by table and key.
+/// A row's key in [`lantern_core::Space::Expiry`], by table and key.
 pub(crate) fn expiry_by_row(table: TableId, key: &[u8]) -> Vec<u8> {
     [&[1], table.0.to_be_bytes().as_slice(), key].concat()
 }
 
-/// A timer's key in [`Space::TimersByTime`].
+/// A timer's key in [`lantern_core::Space::TimersByTime`].
 pub(crate) fn timer_key(due: Timestamp, key: &str) -> Vec<u8> {
     let mut bytes = time_key(due).to_vec();
     bytes.extend_from_slice(key.as_bytes());

@@ -1,5 +1,5 @@
-//! One turn of one shard: opens it if needed, runs a step, hands what it committed
-//! to readers and what it emitted to the log, and decides when it runs again.
+//! One turn of one shard: opens it if needed, runs a step, publishes its commits to
+//! readers, appends its emitted events to the log, and decides when it runs again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::shard_handle::ShardHandle;
 use crate::stop_reason::{Fault, StopReason};
 use crate::{Engine, LogLine, PluginError};
 
-/// What a step of a shard came to.
+/// The result of a shard's step.
 struct StepReport {
     step: StepOutcome,
     sending: SendOutcome,
 }
 
 impl Engine {
-    /// One step of one shard, and what follows from it.
+    /// Runs one step of one shard, and handles its result.
     pub(crate) fn run_shard_turn(&self, handle: &Arc<ShardHandle>) -> NextTurn {
         if !handle.may_run() {
             return self.schedule_idle(handle);
@@ -35,7 +35,8 @@ impl Engine {
         }
         let leader = self.registry.leader_of(handle);
         let now = self.ports.clock.monotonic();
-        // Before the log is asked: it may wake before this step has ended.
+        // Set before the log is read: the log may wake the shard before this step has
+        // ended.
         handle.awaits_log.store(true, Ordering::Release);
         let mut guard = handle.shard.lock();
         let outcome = self.step(handle, &mut guard, leader.as_ref().map(|l| l.next()), now);
@@ -51,7 +52,7 @@ impl Engine {
                     (turn, _) => turn,
                 }
             }
-            // Of a version that is being deleted there is nothing to tell.
+            // An error of a version that is being deleted is not reported.
             Err(_) if handle.deleted.load(Ordering::Acquire) => NextTurn::Rest,
             Err(StopReason::Fault(reason)) => NextTurn::After(self.note_fault(handle, reason)),
             Err(StopReason::Halt(reason)) => {
@@ -70,8 +71,8 @@ impl Engine {
         }
     }
 
-    /// Opens a state again that could not be opened for want of something that the
-    /// machine may have by now.
+    /// Tries again to open a state that could not be opened because the machine lacked a
+    /// resource.
     fn open_store(&self, handle: &ShardHandle) -> NextTurn {
         let opened = self.ports.stores.open(&handle.id).map(drop).map_err(stop_of_open_error);
         let reason = match opened {
@@ -97,7 +98,7 @@ impl Engine {
         NextTurn::After(self.note_fault(handle, reason))
     }
 
-    /// What follows from a step that did not fail.
+    /// Handles the result of a step that did not fail.
     fn after_step(&self, handle: &ShardHandle, step: StepOutcome) -> NextTurn {
         let idle = step == StepOutcome::Idle;
         {
@@ -149,7 +150,7 @@ impl Engine {
         }
         let shard = guard.as_mut().expect("just opened");
         let limits = StepLimits { now, before: leader, batch_events: None };
-        // Only this projection waits while the log takes what it has emitted.
+        // Only this projection waits until the log has taken its emitted events.
         let full = shard.state.epoch.is_some()
             && outbox_writer::unsent(&shard.state) >= self.config.emit_unsent_max;
         let outcome = if full { shard.hold(now) } else { shard.step(&*self.ports.log, &limits) };
@@ -225,7 +226,7 @@ impl Engine {
         Ok(shard.send(&*self.ports.log, &limits, wake)?)
     }
 
-    /// Notes where the log ends, for the time that a fold still takes.
+    /// Notes the log's end, to estimate how long the fold will still take.
     fn count_intake(&self, partition: PartitionId, now: Duration) {
         let Some(intake) = self.intake.get(partition.0 as usize) else { return };
         if let Ok(bounds) = self.ports.log.bounds(partition) {
@@ -233,7 +234,7 @@ impl Engine {
         }
     }
 
-    /// Commits what a shard has applied, and tells readers.
+    /// Commits the applied changes of a shard, and publishes the commit to readers.
     pub(crate) fn commit(&self, shard: &mut Shard, now: Duration) -> Result<(), StoreError> {
         let committed = shard.commit(now);
         self.publish_commits(shard);
@@ -255,7 +256,7 @@ impl Engine {
             let build = projection.builds.get(&handle.id.version).ok_or_else(deleted)?.clone();
             let active = projection.record.active.as_ref() == Some(&handle.id.version);
             let epoch = active.then(|| build.epoch(&projection.record));
-            // Of the record, since a flip changes it.
+            // Taken from the record, because an activation changes it there.
             let version = projection.record.version(&handle.id.version);
             let emit_from = version.map(|v| v.emit_from.clone()).unwrap_or_default();
             (build, emit_from, epoch, projection.logs.clone())

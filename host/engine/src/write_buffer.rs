@@ -1,7 +1,7 @@
-//! What a shard has applied and not committed, above what it has: the write
-//! buffer. A commit in progress stays a layer of its own until it has ended, so
-//! that reads are the same before, during and after it, and a commit that failed
-//! can be put back below what was applied since.
+//! The write buffer: changes of a shard that are applied and not committed, on top of the
+//! committed state. A commit in progress stays a layer of its own until it has ended. So
+//! reads are the same before, during and after it, and the changes of a failed commit can
+//! be put back below those applied since.
 
 use std::sync::Arc;
 
@@ -18,14 +18,14 @@ pub(crate) struct WriteBuffer {
     committing: Arc<PendingChanges>,
     /// Changes applied since that commit began.
     applied: ChangeSet,
-    /// Empty memory for what the next call writes.
+    /// Empty memory for the writes of the next call.
     call_memory: ChangeSet,
-    /// Empty memory for what is applied during the next commit.
+    /// Empty memory for the changes applied during the next commit.
     spare: ChangeSet,
 }
 
 impl WriteBuffer {
-    /// A buffer without changes above `store`.
+    /// A buffer without changes on top of `store`.
     pub(crate) fn new(store: Arc<dyn ShardStore>) -> Self {
         Self {
             store,
@@ -46,7 +46,7 @@ impl WriteBuffer {
         self.applied.is_empty()
     }
 
-    /// About the bytes that were applied since the last commit began.
+    /// The approximate bytes of the changes applied since the last commit began.
     pub(crate) fn bytes(&self) -> usize {
         self.applied.bytes()
     }
@@ -68,7 +68,7 @@ impl WriteBuffer {
         layered_read::scan(&layers, &*self.store, space, range, limit, reverse)
     }
 
-    /// Lends the state to a call. [`WriteBuffer::take_back`] must follow before
+    /// Lends the state to a call. [`WriteBuffer::take_back`] must be called before
     /// anything else is read or written.
     pub(crate) fn lend(&mut self) -> CallState {
         CallState {
@@ -79,7 +79,7 @@ impl WriteBuffer {
         }
     }
 
-    /// The value under `key`, applied or committed.
+    /// The value under `key`, with all applied changes.
     ///
     /// # Errors
     /// [`StoreError`] if the state cannot be read.
@@ -87,18 +87,19 @@ impl WriteBuffer {
         layered_read::get(&[&self.applied, &*self.committing], &*self.store, space, key)
     }
 
-    /// Takes back what was lent, without what the call wrote.
+    /// Takes the lent state back, without the writes of the call.
     pub(crate) fn take_back(&mut self, applied: ChangeSet) {
         self.applied = applied;
     }
 
-    /// Applies what a call wrote.
+    /// Applies the writes of a call.
     pub(crate) fn accept(&mut self, written: ChangeSet) {
         self.call_memory = written;
         self.applied.merge(&mut self.call_memory);
     }
 
-    /// Makes what is applied the commit in progress. The one before must have ended.
+    /// Makes the applied changes the commit in progress. The previous commit must have
+    /// ended.
     pub(crate) fn begin_commit(&mut self) -> Arc<PendingChanges> {
         let memory = std::mem::take(&mut self.spare);
         let applied = std::mem::replace(&mut self.applied, memory);
@@ -106,20 +107,20 @@ impl WriteBuffer {
         self.committing.clone()
     }
 
-    /// Ends the commit in progress: its changes are in the store now, or, if it
-    /// failed, below what was applied since.
+    /// Ends the commit in progress. After success its changes are in the store. After a
+    /// failure they are put back below the changes applied since.
     pub(crate) fn end_commit(&mut self, committed: bool) {
         let changes = std::mem::take(&mut self.committing);
         if !committed {
             self.applied.restore_below(&changes);
         } else if let Ok(changes) = Arc::try_unwrap(changes) {
-            // A shard that never commits in parallel to its fold needs one memory.
+            // If nothing was applied during the commit, one memory is enough.
             let memory = if self.applied.is_empty() { &mut self.applied } else { &mut self.spare };
             *memory = changes.into_recycled();
         }
     }
 
-    /// Frees memory that is kept for the next call and commit.
+    /// Frees the memory that is kept for the next call and commit.
     pub(crate) fn release_memory(&mut self) {
         (self.call_memory, self.spare) = (ChangeSet::default(), ChangeSet::default());
         if self.applied.is_empty() {

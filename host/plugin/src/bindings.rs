@@ -12,9 +12,10 @@ pub(crate) mod v0_2 {
     wasmtime::component::bindgen!({
         path: "../../wit",
         world: "projection",
-        // A batch is lowered from the host's own columns, without a copy of them.
+        // A batch is passed to the guest directly from the host's columns, without
+        // another copy.
         ownership: Borrowing { duplicate_if_necessary: true },
-        // A host call may end the guest's.
+        // A host call may end the call of the guest with an error.
         imports: { default: trappable },
     });
 }

@@ -1,6 +1,6 @@
-//! Compiled code on disk. Running it is running native code, so a file is
-//! loaded only where a keyed hash says that this installation made it, for this
-//! engine and from this upload.
+//! Compiled code on disk. To run this code is to run native code. So a file is loaded
+//! only if a keyed hash proves that this installation created it, for this engine and
+//! this upload.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -18,53 +18,56 @@ use wasmtime::component::Component;
 /// SHA-256 of an upload.
 pub(crate) type UploadHash = [u8; 32];
 
-/// What a cache file ends in, behind the code and its keyed hash. The code is an
-/// ELF image, which says itself where its parts are, so that nothing that follows
-/// it is taken for code.
+/// The end of a cache file, after the code and its keyed hash. The code is an ELF image,
+/// whose header contains the positions of all its parts, so bytes after it are never
+/// taken for code.
 const MAGIC: &[u8; 8] = b"LNCODE2\n";
 const TAG_BYTES: usize = 32;
 const END_BYTES: usize = TAG_BYTES + MAGIC.len();
 const KEY_BYTES: usize = 32;
-/// Files aside that are older than this were left behind by a crash.
+/// Temporary files that are older than this were left behind by a crash.
 const ASIDE_MAX: Duration = Duration::from_secs(3600);
-/// What compiled files' names end in.
+/// The extension of compiled files.
 const SUFFIX: &str = "cwasm";
-/// What the names of files aside end in.
+/// The extension of temporary files.
 const ASIDE_SUFFIX: &str = "tmp";
 
-/// Code that this installation made. Only this module and the compiler's
-/// answer make one: [`Code::deserialize`] rests on it.
+/// Code that this installation has compiled. Only [`CodeCache::load`] and
+/// [`CompiledCode::from_compiler`] create one: [`CompiledCode::deserialize`] relies on
+/// it.
 pub(crate) struct CompiledCode(CachedCode);
 
 enum CachedCode {
     Bytes(Vec<u8>),
-    /// Of the cache. No process writes into a file there once it has its name.
+    /// A file of the cache. No process writes into it after it has its final name.
     File(File),
 }
 
 impl CompiledCode {
-    /// Takes the answer of our own compiler.
+    /// Takes the output of this program's own compiler.
     pub(crate) fn from_compiler(bytes: Vec<u8>) -> Self {
         Self(CachedCode::Bytes(bytes))
     }
 
-    /// Makes the code runnable.
+    /// Loads the code so that it can run.
     ///
     /// # Errors
-    /// If it is of another engine or the system gives no memory.
+    /// If the code is for another engine, or the system has no memory.
     #[allow(
         unsafe_code,
         reason = "the one place where precompiled code is taken for what it says: a `Code` is \
                   either our own compiler's answer or was read under a keyed hash of ours"
     )]
     pub(crate) fn deserialize(&self, engine: &Engine) -> wasmtime::Result<Component> {
-        // SAFETY: both ask for output of `precompile_component`, and the second for a
-        // file that no process changes. `from_compiler` has it from the child that ran just
-        // that, and `Cache::load` has checked an HMAC, under a key that only this user
-        // can read, over exactly these bytes: the file is named by its descriptor, so
-        // that it is the one that was read, whatever took its name since. Files of the
-        // cache are private to this user, made aside, renamed, removed, and never
-        // written into. The engine itself refuses output of another version or setting.
+        // SAFETY: both functions require output of `precompile_component`, and the second
+        // one a file that no process changes. `from_compiler` gets its bytes from the
+        // compiling child, which calls `precompile_component`. `CodeCache::load` has
+        // checked an HMAC over exactly these bytes, with a key that only this user can
+        // read. The file is opened by its descriptor, so it is the file that was read,
+        // even if another file has its name now. Files of the cache are private to this
+        // user. They are written under a temporary name, renamed and deleted, and never
+        // written to again. The engine itself rejects output of another version or
+        // setting.
         unsafe {
             match &self.0 {
                 CachedCode::Bytes(bytes) => Component::deserialize(engine, bytes),
@@ -77,7 +80,7 @@ impl CompiledCode {
     }
 }
 
-/// The folder of compiled code for one engine.
+/// The folder with compiled code for one engine.
 pub(crate) struct CodeCache {
     root: PathBuf,
     dir: PathBuf,
@@ -88,7 +91,7 @@ pub(crate) struct CodeCache {
 }
 
 impl CodeCache {
-    /// Opens `root`, with a key of its own, for the engine named `engine`.
+    /// Opens the cache in `root`, with its key, for the engine named `engine`.
     pub(crate) fn open(root: &Path, engine: &str, bytes_max: u64) -> io::Result<Self> {
         let dir = root.join(engine);
         fs::create_dir_all(&dir)?;
@@ -105,7 +108,7 @@ impl CodeCache {
         Ok(cache)
     }
 
-    /// The code of an upload, if it is there and ours.
+    /// The code of an upload, if the cache has it and its keyed hash is right.
     pub(crate) fn load(&self, sha: &UploadHash) -> Option<CompiledCode> {
         let path = self.path(sha);
         let (file, bytes) = match read(&path) {
@@ -130,13 +133,14 @@ impl CodeCache {
             metrics::counter!("lantern_plugin_cache_refused_total").increment(1);
             return None;
         }
-        // Tells the clean-up what is in use; failing costs a compilation at most.
+        // Records that the file is in use, for the eviction. If this fails, the worst
+        // result is another compilation.
         let _ = file.set_modified(SystemTime::now());
-        // Mapped, it takes no memory but for what runs of it.
+        // The file is mapped into memory, so only code that runs takes memory.
         Some(CompiledCode(CachedCode::File(file)))
     }
 
-    /// Keeps the code of an upload. Another process may do the same at once.
+    /// Stores the code of an upload. Another process may do the same at the same time.
     pub(crate) fn store(&self, sha: &UploadHash, code: &CompiledCode) -> io::Result<()> {
         let CachedCode::Bytes(code) = &code.0 else { return Ok(()) };
         let number = self.temporary_files.fetch_add(1, Ordering::Relaxed);
@@ -146,7 +150,8 @@ impl CodeCache {
             file.write_all(code)?;
             file.write_all(&self.tag(sha, code).finalize().into_bytes())?;
             file.write_all(MAGIC)?;
-            // No sync: a file torn by a power cut fails its hash and is created again.
+            // No sync: a file that is incomplete after a power failure has a wrong hash,
+            // and is created again.
             fs::rename(&aside, self.path(sha))
         })();
         if written.is_err() {
@@ -160,10 +165,11 @@ impl CodeCache {
         self.dir.join(hex::encode(sha)).with_extension(SUFFIX)
     }
 
-    /// The keyed hash of `code`, which is in progress: `finalize` gives its bytes,
+    /// The keyed hash of `code`, not finished yet: `finalize` returns its bytes,
     /// `verify_slice` compares them in constant time.
     fn tag(&self, sha: &UploadHash, code: &[u8]) -> Hmac<Sha256> {
-        // Lengths are fixed or come first, so no two inputs read alike.
+        // The parts have a fixed length or follow their length, so that different inputs
+        // are different byte sequences.
         let engine = u64::try_from(self.engine.len()).expect("a short name").to_le_bytes();
         let mut hash = Hmac::new_from_slice(&self.key).expect("a key of any length is fine");
         for part in [&engine[..], self.engine.as_bytes(), sha, code] {
@@ -172,7 +178,8 @@ impl CodeCache {
         hash
     }
 
-    /// Removes what was used longest ago, of any engine, until the rest fits.
+    /// Deletes the least recently used files, of any engine, until the rest is within the
+    /// limit.
     fn evict(&self) -> io::Result<()> {
         let mut files = Vec::new();
         let mut total = 0;
@@ -214,7 +221,7 @@ impl CodeCache {
     }
 }
 
-/// A file and what it holds.
+/// Opens a file and reads its contents.
 fn read(path: &Path) -> io::Result<(File, Vec<u8>)> {
     let mut file = File::open(path)?;
     let mut bytes = Vec::new();
@@ -222,8 +229,8 @@ fn read(path: &Path) -> io::Result<(File, Vec<u8>)> {
     Ok((file, bytes))
 }
 
-/// Reads the key, or makes one. A key that others could read is worth nothing
-/// and is replaced, so that every file is created again.
+/// Reads the key, or creates one. A key that other users can read is not safe: it is
+/// replaced, and so all files are created again.
 fn open_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     if let Some(key) = read_key(path)? {
         return Ok(key);
@@ -236,8 +243,8 @@ fn open_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&aside)?;
         file.write_all(&key)?;
         file.sync_all()?;
-        // Unlike a rename, a link never takes the place of the key that another
-        // process made at the same time.
+        // Unlike a rename, a link never replaces the key that another process has created
+        // at the same time.
         fs::hard_link(&aside, path)
     })();
     let _ = fs::remove_file(&aside);
@@ -318,7 +325,7 @@ mod tests {
             fs::write(&path, &good[..cut]).unwrap();
             assert!(again.load(&sha).is_none(), "cut to {cut}");
         }
-        // Right for its own upload is wrong for another's.
+        // The keyed hash is right for another upload, so it is wrong here.
         fs::write(again.path(&[8; 32]), &good).unwrap();
         assert!(again.load(&[8; 32]).is_none());
     }

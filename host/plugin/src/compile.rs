@@ -1,6 +1,6 @@
-//! Compiles in a process of its own, under limits of time and memory, with no
-//! environment and no secrets in it. One valid function of 255 KiB can take
-//! minutes and gigabytes, so no size limit would do.
+//! Compiles in a separate process, with limits of time and memory, without environment
+//! variables and secrets. One valid function of 255 KiB can take minutes and gigabytes,
+//! so a limit on the size of an upload is not sufficient.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -17,24 +17,24 @@ use wasmtime::Engine;
 use crate::pipeline::prepare;
 use crate::{Compiler, LoadError, PluginConfig, engine};
 
-/// The argument that makes a program the compiling child.
+/// The first argument of a program that runs as the compiling child.
 const CHILD_ARGUMENT: &str = "__compile";
 /// The largest compiled code, in bytes.
 const CODE_BYTES_MAX: u64 = 256 << 20;
-/// How long a child may take to end once it has closed its output.
+/// How long a child may take to exit after it has closed its output.
 const END_MAX: Duration = Duration::from_secs(2);
-/// How often it is looked whether it has.
+/// The interval at which the child's exit is polled.
 const END_POLL: Duration = Duration::from_millis(1);
-/// The most of a child's last words that is read, in bytes.
+/// How many bytes of a child's standard error are read.
 const STDERR_BYTES_MAX: u64 = 16 << 10;
-/// How much lower the child's priority is.
+/// By how much the child's priority is lowered.
 const NICE: i32 = 10;
 /// First byte of the child's answer: the code follows.
 const ANSWER_CODE: u8 = 0;
 /// First byte of the child's answer: a [`LoadError`] follows, as JSON.
 const ANSWER_ERROR: u8 = 1;
 
-/// The child's order, as its second argument.
+/// The child's task, passed as its second argument.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CompileRequest {
@@ -43,7 +43,7 @@ struct CompileRequest {
     memory_bytes: u64,
 }
 
-/// Makes an upload into code, some at once and the others in a queue.
+/// Compiles uploads, a limited number at a time. The others wait in a queue.
 pub(crate) struct Compilers {
     compiler: Compiler,
     wall: Duration,
@@ -79,13 +79,13 @@ impl Compilers {
         }
     }
 
-    /// How many compilations were begun.
+    /// How many compilations were started.
     pub(crate) fn started(&self) -> u64 {
         self.started.load(Ordering::Relaxed)
     }
 
-    /// Wraps, checks and compiles `bytes` for `engine`. Waits while as many
-    /// others are compiled as may be at once; each of them has a time limit.
+    /// Wraps, checks and compiles `bytes` for `engine`. Waits while the maximum number of
+    /// compilations is running; each of these has a time limit.
     pub(crate) fn compile(&self, engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
         let _turn = self.wait_for_permit()?;
         self.started.fetch_add(1, Ordering::Relaxed);
@@ -145,15 +145,15 @@ impl Compilers {
         }
     }
 
-    /// Sends the upload and reads the answer, until the child closes its
-    /// output or time is up.
+    /// Sends the upload and reads the answer, until the child closes its output or its
+    /// time is up.
     fn converse(&self, child: &mut Child, bytes: &[u8]) -> Result<CompileReply, LoadError> {
         let mut stdin = child.stdin.take().expect("piped");
         let stdout = child.stdout.take().expect("piped");
         let stderr = child.stderr.take().expect("piped");
         std::thread::scope(|scope| {
-            // A child that dies before it has read all breaks the pipe; what
-            // matters is how it died.
+            // If the child exits before it has read all, writing fails. The cause is the
+            // exit of the child, which is examined later.
             scope.spawn(move || {
                 let _ = stdin.write_all(bytes);
             });
@@ -161,9 +161,10 @@ impl Compilers {
             let (sender, receiver) = mpsc::channel();
             scope.spawn(move || sender.send(read(stdout, CODE_BYTES_MAX)));
             let stdout = receiver.recv_timeout(self.wall);
-            // With its output closed it is about to end, and how it does so tells
-            // why; late, or closed and still there, it is ended. The pipes close
-            // with it, and so the threads of this scope end.
+            // After the child has closed its output, it exits soon, and its exit status
+            // shows the cause. A child that is late, or that keeps running after it has
+            // closed its output, is killed. Its pipes are then closed, so the threads of
+            // this scope end.
             if stdout.is_err() || !ends_by_itself(child) {
                 let _ = child.kill();
             }
@@ -174,7 +175,7 @@ impl Compilers {
         })
     }
 
-    /// A compiler that was refused memory may report that itself.
+    /// Handles a compiler that reports by itself that it got no memory.
     fn as_memory_error(&self, error: LoadError) -> LoadError {
         match error {
             LoadError::Invalid { reason } if reason.contains("Cannot allocate memory") => {
@@ -199,7 +200,7 @@ impl Compilers {
             Some(signal) if signal == cpu[0] => {
                 LoadError::CompileCpu { limit_s: self.request.cpu_s }
             }
-            // Only the kernel kills it so: the system is out of memory.
+            // The kernel sends this signal if the system is out of memory.
             Some(signal) if signal == cpu[1] => self.out_of_memory(),
             Some(signal) => LoadError::CompilerBroke {
                 reason: format!("it was ended by signal {signal}: {words}"),
@@ -226,7 +227,7 @@ struct CompileReply {
     stderr: Vec<u8>,
 }
 
-/// A place among those that compile at once.
+/// The permission to run one compilation.
 struct CompilePermit<'a>(&'a Compilers);
 
 impl Drop for CompilePermit<'_> {
@@ -236,10 +237,9 @@ impl Drop for CompilePermit<'_> {
     }
 }
 
-/// What the compiling child runs instead of the program's own `main`: reads an
-/// upload from standard input and writes code, or why there is none, to
-/// standard output. A program whose first argument is `__compile` must call
-/// this at once.
+/// The main function of the compiling child: reads an upload from standard input, and
+/// writes the code or an error to standard output. A program whose first argument is
+/// `__compile` must call it at once.
 #[must_use]
 pub fn compile_child_main() -> ExitCode {
     let request = std::env::args().nth(2).and_then(|json| serde_json::from_str(&json).ok());
@@ -283,20 +283,22 @@ fn limit_this_process(request: &CompileRequest) -> rustix::io::Result<()> {
             Rlimit { current: Some(current), maximum: Some(maximum) },
         )
     };
-    // The parent that would wait for the answer is gone: so is the purpose.
+    // Without the parent there is no reader for the answer, so the child is killed as
+    // well.
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     limit(Resource::Core, 0, 0)?;
     limit(Resource::Fsize, 0, 0)?;
-    // The first limit says what it is by its signal; the second cannot be caught.
+    // The signal of the first limit identifies the cause. The signal of the second limit
+    // cannot be caught.
     limit(Resource::Cpu, request.cpu_s, request.cpu_s + 1)?;
     limit(Resource::As, request.memory_bytes, request.memory_bytes)?;
     rustix::process::nice(NICE)?;
     Ok(())
 }
 
-/// The program that runs now. On Linux by a name that stays true when the file
-/// is replaced by a newer one meanwhile.
+/// The path of the running program. On Linux it is a path that stays valid if the
+/// program's file is replaced while it runs.
 fn this_program() -> Result<PathBuf, LoadError> {
     let running = Path::new("/proc/self/exe");
     if cfg!(target_os = "linux") && running.exists() {
@@ -307,7 +309,7 @@ fn this_program() -> Result<PathBuf, LoadError> {
 
 fn read(from: impl Read, bytes_max: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // What came before an error is all there is.
+    // After an error the bytes read before it are returned.
     let _ = from.take(bytes_max).read_to_end(&mut bytes);
     bytes
 }

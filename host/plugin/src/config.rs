@@ -46,17 +46,17 @@ impl Default for PluginConfig {
     }
 }
 
-/// What compiles a plugin. Compiling hostile code can take minutes and
-/// gigabytes, so it happens in a process of its own, under limits.
+/// Where a plugin is compiled. Hostile code can take minutes and gigabytes to compile, so
+/// it is compiled in a separate process, with limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compiler {
-    /// A child process: `command __compile …`, whose `main` must call
+    /// A child process that is started as `command __compile …`. Its `main` must call
     /// [`crate::compile_child_main`].
     Child {
-        /// The program; none is the one that runs now.
+        /// The program; `None` for the running one.
         command: Option<PathBuf>,
     },
-    /// This very process, without limits. For tests only.
+    /// The running process, without limits. For tests only.
     InProcess,
 }
 

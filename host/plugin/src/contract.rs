@@ -1,5 +1,5 @@
-//! Checks a component against the contract before it is compiled, and says in
-//! plain words what does not fit: which function, which version, what to do.
+//! Checks a component against the contract before it is compiled. Errors name the
+//! function or version that does not fit, and the remedy.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -11,21 +11,21 @@ use wit_parser::{
 use crate::LoadError;
 use crate::wasi;
 
-/// The contract, as the SDKs have it.
+/// The WIT file of the contract, the same as in the SDKs.
 const WIT: &str = include_str!("../../../wit/projection.wit");
-/// Its package.
+/// The name of its package.
 const PACKAGE: &str = "lantern:projection";
 /// The interface a projection exports.
 const PROJECTOR: &str = "lantern:projection/projector";
-/// The longest type that is spelt out, in bytes: types can nest without end.
+/// The longest text for a type, in bytes: types can be nested without limit.
 const TYPE_BYTES_MAX: usize = 2_000;
-/// How many names a message lists.
+/// The most names that a message lists.
 const NAMES_MAX: usize = 8;
 
-/// The contract of this host.
+/// The contract that this host supports.
 static CONTRACT: LazyLock<Contract> = LazyLock::new(Contract::parse);
 
-/// A contract, parsed.
+/// A parsed contract.
 struct Contract {
     resolve: Resolve,
     world: WorldId,
@@ -44,8 +44,7 @@ impl Contract {
         Self { resolve, world, version }
     }
 
-    /// The interface named `name`, without its version, that the world imports
-    /// or exports.
+    /// The interface `name` (without a version), if the world imports or exports it.
     fn interface(&self, name: &str) -> Option<InterfaceId> {
         let world = &self.resolve.worlds[self.world];
         world.imports.values().chain(world.exports.values()).find_map(|item| match item {
@@ -58,11 +57,11 @@ impl Contract {
     }
 }
 
-/// Checks imports and exports of `component`, which is a component's bytes.
+/// Checks the imports and exports of `component`, the bytes of a component.
 ///
 /// # Errors
-/// The first thing that does not fit. A component too strange to be decoded
-/// passes: the linker refuses it, in its own words.
+/// The first import, export or function that does not fit. A component that cannot be
+/// decoded passes, because the linker refuses it with an error of its own.
 pub(crate) fn check(component: &[u8], allow_wasi: bool) -> Result<(), LoadError> {
     let Ok(wit_component::DecodedWasm::Component(resolve, world)) =
         wit_component::decode(component)
@@ -98,10 +97,10 @@ pub(crate) fn check(component: &[u8], allow_wasi: bool) -> Result<(), LoadError>
     Err(no_projector(&contract.version, &exports))
 }
 
-/// Whether an import of this name may be there at all.
+/// Checks whether a component may have an import of this name.
 ///
 /// # Errors
-/// In words that say what it is a sign of.
+/// [`LoadError`] with the probable reason for the import.
 pub(crate) fn check_import(name: &str, allow_wasi: bool) -> Result<(), LoadError> {
     let (stem, version) = split(name);
     if stem.starts_with("wasi:") {
@@ -115,7 +114,7 @@ pub(crate) fn check_import(name: &str, allow_wasi: bool) -> Result<(), LoadError
     if contract.interface(stem).is_none() { Err(no_such(name)) } else { Ok(()) }
 }
 
-/// What a component without the right export is refused with.
+/// The error for a component without the required export.
 pub(crate) fn no_projector(version: &str, exports: &[String]) -> LoadError {
     let names = list(exports.iter().map(String::as_str));
     let exports = if exports.iter().any(|name| name.starts_with("wasi:cli/run")) {
@@ -128,7 +127,7 @@ pub(crate) fn no_projector(version: &str, exports: &[String]) -> LoadError {
     LoadError::NoProjector { expected: format!("{PROJECTOR}@{version}"), exports }
 }
 
-/// The version of the contract this host has.
+/// The version of the contract that this host supports.
 pub(crate) fn version() -> String {
     CONTRACT.version.clone()
 }
@@ -160,7 +159,7 @@ fn check_version(
     verb: &str,
     have: &str,
 ) -> Result<(), LoadError> {
-    // Within one track the contract evolves by additions only.
+    // Within a track the contract only gets additions.
     if version.is_some() && version.and_then(track) == track(have) {
         return Ok(());
     }
@@ -172,7 +171,8 @@ fn check_version(
     })
 }
 
-/// Every function of the plugin's interface must be in the contract, alike.
+/// Checks that every function of the plugin's interface is in the contract with the same
+/// signature.
 fn check_functions(
     contract: &Contract,
     resolve: &Resolve,
@@ -230,7 +230,7 @@ fn check_signature(
         return Ok(());
     }
     let short = [spell(resolve, actual, false), spell(&contract.resolve, expected, false)];
-    // Where only something within a named type differs, spell the types out.
+    // If the difference is within a named type, write all types in full.
     let [actual, expected] = if short[0] == short[1] { deep } else { short };
     Err(LoadError::Signature {
         function: function.into(),
@@ -248,13 +248,13 @@ fn no_such(name: &str) -> LoadError {
     LoadError::Import { name: name.into(), have: format!("it has {have}") }
 }
 
-/// Name and version of `name@version`.
+/// Splits `name@version` into name and version.
 fn split(name: &str) -> (&str, Option<&str>) {
     name.split_once('@').map_or((name, None), |(stem, version)| (stem, Some(version)))
 }
 
-/// Versions of one track are compatible: the same major one, or before 1.0 the
-/// same minor one.
+/// The track of a version. Versions of one track are compatible: they have the same major
+/// version or, before 1.0, the same minor version.
 fn track(version: &str) -> Option<(u64, u64)> {
     let mut numbers = version.split(['.', '-', '+']).map(str::parse);
     match (numbers.next()?.ok()?, numbers.next()?.ok()?) {
@@ -280,8 +280,7 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     }
 }
 
-/// Spells types as WIT does: named ones by name, or with all they consist of,
-/// for comparison.
+/// Writes types in WIT syntax: named types by name or, for a comparison, in full.
 struct TypeFormatter<'a> {
     resolve: &'a Resolve,
     deep: bool,

@@ -1,5 +1,5 @@
-//! The one WebAssembly engine of a host: what is on, what is off, and the clock
-//! that ends calls which hang.
+//! The WebAssembly engine of a host: which features are enabled, and the timer that ends
+//! calls which hang.
 
 use std::hash::{Hash as _, Hasher};
 use std::num::NonZeroUsize;
@@ -11,48 +11,50 @@ use wasmtime::{
     WasmBacktraceDetails,
 };
 
-/// How often the epoch moves on: the grain of `plugin.limits.apply_ms`.
+/// How often the epoch advances. This is the resolution of `plugin.limits.apply_ms`.
 pub(crate) const EPOCH_TICK: Duration = Duration::from_millis(100);
 
-/// Address space set aside for a linear memory. With the whole 4 GiB that 32
-/// bits can name, and the guard behind them, compiled code needs no bounds
-/// checks: measured on Rust guests that parse JSON, 15 % less time than with
-/// 64 MiB, at the same cost of an instance in time (20 µs) and memory (10 KB and
-/// the pages it touched). 47 bits of address space hold 30,000 of it.
+/// The address space that is reserved for each linear memory. With the whole 4 GiB of
+/// 32-bit addresses and the guard after them, compiled code needs no bounds checks. In a
+/// measurement with Rust guests that parse JSON, calls took 15 % less time than with 64
+/// MiB. An instance costs the same time (20 µs) and memory (10 KB and the pages that it
+/// touches). An address space of 47 bits has room for 30,000 such memories.
 const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
-/// Address space behind a memory that traps when touched.
+/// The address space after a memory, where every access traps.
 const MEMORY_GUARD_BYTES: u64 = 32 << 20;
-/// The stack WebAssembly may use on the calling thread. Pool threads have 2 MiB
-/// by default, so host calls keep at least half.
+/// The stack that WebAssembly may use on the calling thread. Threads of a pool have 2 MiB
+/// by default, so at least half of it remains for host calls.
 const WASM_STACK_BYTES: usize = 1 << 20;
-/// Fuel of an instruction that calls into the engine to grow a memory or table,
-/// also if it is refused: measured, half a microsecond. At the one unit of
-/// any other, a loop of them met the clock's limit before that of fuel.
+/// Fuel of an instruction that calls the engine to grow a memory or table, even if the
+/// engine refuses: it takes half a microsecond as measured. With the usual one unit, a
+/// loop of such instructions reached the limit of time before the limit of fuel.
 const GROW_FUEL: u8 = 250;
-/// Fuel of copying, filling or initialising, besides one for each byte: these
-/// call into the engine too.
+/// Fuel of copying, filling or initialising, in addition to one for each byte: these
+/// instructions call the engine as well.
 const BULK_FUEL: u8 = 20;
-/// Frames of a backtrace.
+/// The most frames of a backtrace.
 const BACKTRACE_FRAMES_MAX: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
 
-/// Part of every cache folder's name: change it whenever wrapping or checking
+/// Part of the name of every cache folder. Change it whenever wrapping or checking
 /// changes what is compiled for the same upload.
 const BUILD: &str = concat!("lantern-plugin ", env!("CARGO_PKG_VERSION"), " build 1");
 
-/// The engine. Host and compiling child must agree in every setting, so there
-/// is this one function only.
+/// Creates the engine. Host and compiling child must have the same settings, so both call
+/// this function.
 ///
 /// # Errors
-/// Where the machine or system cannot run it.
+/// If the machine or system cannot run it.
 pub(crate) fn new() -> wasmtime::Result<Engine> {
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)
         .cranelift_opt_level(OptLevel::Speed)
-        // What compilers left apart gains nothing, and compiling takes twice as long.
+        // Inlining would make guests no faster, because their own compilers have already
+        // inlined the functions where it is useful, and compiling would take twice as
+        // long.
         .compiler_inlining(Inlining::No)
         .wasm_component_model(true)
-        // Calls stay on the caller's thread and stack.
+        // Calls run on the caller's thread and stack.
         .concurrency_support(false)
         .max_wasm_stack(WASM_STACK_BYTES)
         .consume_fuel(true)
@@ -63,9 +65,10 @@ pub(crate) fn new() -> wasmtime::Result<Engine> {
         .memory_reservation(MEMORY_RESERVATION_BYTES)
         .memory_guard_size(MEMORY_GUARD_BYTES)
         .memory_init_cow(true);
-    // One answer on every machine.
+    // The same results on every machine.
     config.cranelift_nan_canonicalization(true).relaxed_simd_deterministic(true);
-    // Each feature is a way in; what no supported language needs is off.
+    // Each feature increases the attack surface, so features that no supported language
+    // needs are off.
     config
         .wasm_relaxed_simd(false)
         .wasm_simd(true)
@@ -90,7 +93,7 @@ pub(crate) fn new() -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
-/// What instructions cost in fuel: one, unless they do the work of many.
+/// The fuel of instructions: one, except for instructions that do much work.
 fn operator_cost() -> OperatorCost {
     OperatorCost {
         MemoryGrow: GROW_FUEL,
@@ -101,7 +104,7 @@ fn operator_cost() -> OperatorCost {
         TableCopy: BULK_FUEL,
         TableFill: BULK_FUEL,
         TableInit: BULK_FUEL,
-        // The pages of a memory are zeroed when they are touched.
+        // The system zeroes each page of a memory when it is first touched.
         variable: VariableOperatorCost {
             memory_grow_per_page: GROW_FUEL,
             ..VariableOperatorCost::new()
@@ -110,8 +113,8 @@ fn operator_cost() -> OperatorCost {
     }
 }
 
-/// Names the engine's compiled code: two engines with one name can run each
-/// other's.
+/// An id for compiled code of the engine: engines with the same id can run each other's
+/// code.
 pub(crate) fn id(engine: &Engine) -> String {
     let mut hasher = Sha256Hasher(Sha256::new());
     BUILD.hash(&mut hasher);
@@ -119,10 +122,10 @@ pub(crate) fn id(engine: &Engine) -> String {
     hex::encode(&hasher.0.finalize()[..8])
 }
 
-/// Moves the epoch on for as long as the engine lives.
+/// Starts the thread that advances the epoch as long as the engine exists.
 ///
 /// # Errors
-/// Where the system gives no thread.
+/// If the system cannot create a thread.
 pub(crate) fn tick(engine: &Engine) -> std::io::Result<()> {
     let weak = engine.weak();
     std::thread::Builder::new().name("lantern-epoch".into()).spawn(move || {
@@ -135,7 +138,7 @@ pub(crate) fn tick(engine: &Engine) -> std::io::Result<()> {
     Ok(())
 }
 
-/// SHA-256 as a [`Hasher`], for a name that is stable over processes.
+/// SHA-256 as a [`Hasher`], for ids that are the same in every process.
 struct Sha256Hasher(Sha256);
 
 impl Hasher for Sha256Hasher {

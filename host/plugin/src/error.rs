@@ -1,4 +1,4 @@
-//! Why a plugin cannot be loaded, in words for its author.
+//! Errors of loading a plugin, with texts for its author.
 
 use lantern_core::ManifestError;
 use serde::{Deserialize, Serialize};
@@ -8,31 +8,31 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PluginHostError {
-    /// The WebAssembly engine does not start on this machine.
+    /// The WebAssembly engine cannot start on this machine.
     #[error("the WebAssembly engine does not start here: {0}")]
     Engine(String),
-    /// The folder of compiled plugins cannot be used.
+    /// The folder of compiled plugins is unusable.
     #[error("the cache of compiled plugins at `{path}` cannot be used: {reason}")]
     Cache {
         /// The folder.
         path: String,
-        /// What the system says.
+        /// The system's error.
         reason: String,
     },
 }
 
-/// Why a plugin was not loaded. Each has a stable [`LoadError::code`] and a
-/// [`LoadError::help`]; the compiling process hands them over as JSON.
+/// Why a plugin was not loaded. Each error has a stable [`LoadError::code`] and a
+/// [`LoadError::help`]. The compiling process returns it as JSON.
 #[derive(Clone, Debug, Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// Something else than WebAssembly.
+    /// The upload is not WebAssembly.
     #[error("this is not WebAssembly: {actual}; upload the .wasm file that your compiler made")]
     NotWasm {
-        /// What it is, or begins with.
+        /// The format of the upload, or its first bytes.
         actual: String,
     },
-    /// Longer than the limit.
+    /// The upload exceeds the size limit.
     #[error(
         "the plugin has {bytes} bytes, and the limit is {limit} (`plugin.limits.upload_bytes_max`)"
     )]
@@ -42,7 +42,7 @@ pub enum LoadError {
         /// The limit.
         limit: usize,
     },
-    /// Parameters longer than the limit.
+    /// The parameters exceed the size limit.
     #[error(
         "the parameters have {bytes} bytes, and the limit is {limit} (`plugin.limits.parameters_bytes_max`)"
     )]
@@ -52,43 +52,43 @@ pub enum LoadError {
         /// The limit.
         limit: usize,
     },
-    /// A core module that no SDK made.
+    /// A core module that was not built with an SDK.
     #[error(
         "this is a core WebAssembly module without a `component-type` section, so nothing says \
          that it is a projection"
     )]
     NoMetadata,
-    /// A core module with imports that no host can give it.
+    /// A core module with imports that no host can provide.
     #[error("the module imports `{name}` from `{module}`, which a projection cannot have: {why}")]
     CoreImport {
         /// The import's module.
         module: String,
         /// Its name.
         name: String,
-        /// What it is a sign of.
+        /// The probable reason for the import.
         why: String,
     },
-    /// A core module that does not become a component.
+    /// A core module that cannot be wrapped as a component.
     #[error("the module cannot be made a component: {reason}")]
     Wrap {
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
-    /// Damaged, or of a WebAssembly feature that is off.
+    /// The upload is damaged, or uses a WebAssembly feature that is off.
     #[error("this WebAssembly is not valid here: {reason}")]
     Invalid {
-        /// What the validator says.
+        /// The validator's error.
         reason: String,
     },
-    /// It imports something that is not of the contract.
+    /// The plugin imports something that is not in the contract.
     #[error("the plugin imports `{name}`, which this host does not have; {have}")]
     Import {
         /// The interface or function.
         name: String,
-        /// What the host has instead.
+        /// The interfaces or functions that the host has.
         have: String,
     },
-    /// It was made for another version of the contract.
+    /// The plugin was built for another version of the contract.
     #[error(
         "the plugin was made for version {expected} of the contract (it {verb} `{name}`), and this \
          host has version {have}"
@@ -98,48 +98,48 @@ pub enum LoadError {
         name: String,
         /// `imports` or `exports`.
         verb: String,
-        /// The plugin's version.
+        /// The version in the plugin.
         expected: String,
-        /// The host's.
+        /// The version in the host.
         have: String,
     },
-    /// It wants a part of WASI that it cannot have.
+    /// The plugin imports a part of WASI that the host does not provide.
     #[error("the plugin imports `{name}`: {why}")]
     Wasi {
         /// The interface.
         name: String,
-        /// Why not.
+        /// The reason why it is not provided.
         why: String,
     },
-    /// A function has other parameters or results than in the contract.
+    /// A function's parameters or results differ from the contract.
     #[error(
         "`{function}` is `{actual}` in the plugin, but `{expected}` in version {version} of the \
          contract"
     )]
     Signature {
-        /// Interface and function.
+        /// The interface and the function.
         function: String,
-        /// In the plugin.
+        /// The signature in the plugin.
         actual: String,
-        /// In the contract.
+        /// The signature in the contract.
         expected: String,
         /// The contract's version.
         version: String,
     },
-    /// It is no projection.
+    /// The component is not a projection.
     #[error(
         "the component does not export `{expected}`, so it is no projection; it exports {exports}"
     )]
     NoProjector {
         /// The interface that is missing.
         expected: String,
-        /// What there is.
+        /// The exports that it has instead.
         exports: String,
     },
-    /// The pieces do not fit, and no plainer words were found.
+    /// The component cannot be linked, for a reason that has no error of its own.
     #[error("the plugin does not fit this host: {reason}")]
     Link {
-        /// What the engine says.
+        /// The engine's error.
         reason: String,
     },
     /// Compiling took too much processor time.
@@ -164,34 +164,34 @@ pub enum LoadError {
         /// The limit, in seconds.
         limit_s: u64,
     },
-    /// The compiler broke.
+    /// The compiler crashed or panicked.
     #[error("the compiler broke on this plugin: {reason}")]
     CompilerBroke {
-        /// How.
+        /// The reason.
         reason: String,
     },
     /// Too many plugins wait to be compiled.
     #[error("{waiting} plugins wait to be compiled already; try again later")]
     CompileQueue {
-        /// How many.
+        /// The number of waiting plugins.
         waiting: u32,
     },
-    /// It does not start within the limits of an instance.
+    /// No instance can be created within the limits.
     #[error("no instance of the plugin can be made: {reason}")]
     Instance {
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// `setup` answered with an error.
+    /// `setup` returned an error.
     #[error("the plugin's setup failed: {message}")]
     Setup {
-        /// What it said.
+        /// The plugin's message.
         message: String,
     },
-    /// `setup` trapped or passed a limit.
+    /// `setup` trapped or exceeded a limit.
     #[error("the plugin's setup failed: {message}")]
     SetupTrapped {
-        /// How.
+        /// The reason.
         message: String,
         /// The guest's stack; may be empty.
         backtrace: String,
@@ -202,12 +202,12 @@ pub enum LoadError {
          `plugin.limits.fuel_setup`"
     )]
     SetupFuel {
-        /// The limit.
+        /// The limit, in units of fuel.
         limit: u64,
         /// The guest's stack; may be empty.
         backtrace: String,
     },
-    /// `setup` answered differently the second time.
+    /// `setup` returned another manifest the second time.
     #[error(
         "setup answered twice with the same parameters, and the second manifest has another {field}"
     )]
@@ -219,17 +219,17 @@ pub enum LoadError {
     #[error("the manifest is refused: {0}")]
     #[serde(skip)]
     Manifest(#[from] ManifestError),
-    /// The host's fault.
+    /// A fault of the host.
     #[error("the plugin cannot be loaded now: {reason}")]
     Host {
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
 }
 
 impl LoadError {
-    /// Whether it may load later, unchanged: the machine lacks something, or is
-    /// busy. The others say something of the plugin or of a limit.
+    /// Whether the same plugin may load later, because the machine lacks a resource or is
+    /// busy. All other errors are caused by the plugin or a limit.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         matches!(
@@ -243,7 +243,7 @@ impl LoadError {
         )
     }
 
-    /// A code that never changes, for looking it up.
+    /// A code that never changes, for the documentation.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -275,7 +275,7 @@ impl LoadError {
         }
     }
 
-    /// What to do about it, in one sentence.
+    /// The remedy, in one sentence.
     #[must_use]
     pub fn help(&self) -> &'static str {
         match self {

@@ -1,5 +1,5 @@
-//! Loads plugins: from an upload to something that makes instances, once for
-//! all who load the same bytes.
+//! Loads plugins: makes an upload a [`Plugin`] that creates instances. The code of an
+//! upload is shared by all plugins that were loaded from the same bytes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -24,24 +24,24 @@ pub struct PluginHost {
     allow_wasi: bool,
     compilers: Compilers,
     cache: Option<CodeCache>,
-    /// Links the contract alone.
+    /// Links the contract only.
     bare: Linker<GuestState>,
     /// Links the contract and WASI.
     with_wasi: Linker<GuestState>,
-    /// What is loaded, by upload. A slot is held while its code is made, so
-    /// that many who ask for the same at once wait for one compilation.
+    /// The loaded code by upload. A slot is locked while its code is compiled, so that
+    /// concurrent loads of the same upload wait for one compilation.
     slots: Mutex<HashMap<UploadHash, Arc<SharedCode>>>,
 }
 
-/// Code that may be in use.
+/// The code of an upload, as long as it is in use.
 type SharedCode = Mutex<Weak<Linked>>;
 
 impl PluginHost {
     /// Starts the engine.
     ///
     /// # Errors
-    /// [`PluginHostError`] where the engine does not run here or the cache's
-    /// folder cannot be used.
+    /// [`PluginHostError`] if the engine cannot run on this machine, or the folder of the
+    /// cache is unusable.
     pub fn new(config: PluginConfig) -> Result<Self, PluginHostError> {
         let broken = |error: wasmtime::Error| PluginHostError::Engine(format!("{error:#}"));
         let engine = engine::new().map_err(broken)?;
@@ -70,12 +70,12 @@ impl PluginHost {
         })
     }
 
-    /// Loads a plugin from `bytes`, a component or a core module that an SDK
-    /// made, with `parameters` as its `setup` takes them. Blocks while the code
-    /// is compiled, which may take as long as the limits allow.
+    /// Loads a plugin from `bytes`, a component or a core module that an SDK has built.
+    /// Passes `parameters` to its `setup`. Blocks while the code is compiled, for as long
+    /// as the limits allow.
     ///
     /// # Errors
-    /// [`LoadError`], which says what does not fit and what to do.
+    /// [`LoadError`], which names the reason and the remedy.
     pub fn load(&self, bytes: &[u8], parameters: &str) -> Result<Arc<dyn Plugin>, LoadError> {
         let limit = self.limits.upload_bytes_max;
         if bytes.len() > limit {
@@ -90,14 +90,14 @@ impl PluginHost {
         Ok(Arc::new(LoadedPlugin::load(linked, parameters)?))
     }
 
-    /// How many uploads were compiled since the start; the others were in use
-    /// or cached.
+    /// How many uploads were compiled since the start. Uploads that were in use or cached
+    /// do not count.
     #[must_use]
     pub fn compiled(&self) -> u64 {
         self.compilers.started()
     }
 
-    /// The linked code of an upload: in use, cached or compiled.
+    /// The linked code of an upload: the code in use, else cached or compiled code.
     fn linked(&self, bytes: &[u8]) -> Result<Arc<Linked>, LoadError> {
         let sha = Sha256::digest(bytes).into();
         let slot = self.slot(sha);
@@ -113,7 +113,7 @@ impl PluginHost {
 
     fn slot(&self, sha: UploadHash) -> Arc<SharedCode> {
         let mut slots = lock(&self.slots);
-        // Only slots without a holder and whose code is unused are forgotten.
+        // Removes the slots that no caller holds and whose code is not in use.
         slots.retain(|_, slot| Arc::strong_count(slot) > 1 || lock(slot).strong_count() > 0);
         Arc::clone(slots.entry(sha).or_default())
     }
@@ -131,15 +131,15 @@ impl PluginHost {
         let linked = self.link(&component)?;
         let Some(cache) = &self.cache else { return Ok(linked) };
         if let Err(error) = cache.store(sha, &code) {
-            // Costs another compilation at the next start, no more.
+            // The only result is another compilation after the next start.
             tracing::warn!(%error, "a compiled plugin is not kept");
             return Ok(linked);
         }
-        // From its file it takes less memory.
+        // The code takes less memory if it is loaded from its file.
         self.cached(sha).map_or(Ok(linked), |component| self.link(&component))
     }
 
-    /// The code of an upload as the cache has it.
+    /// The code of an upload, if it is in the cache.
     fn cached(&self, sha: &UploadHash) -> Option<Component> {
         let code = self.cache.as_ref()?.load(sha)?;
         let loaded = code.deserialize(&self.engine);
@@ -153,7 +153,7 @@ impl PluginHost {
     fn link(&self, component: &Component) -> Result<Linked, LoadError> {
         let mut wasi = false;
         let ty = component.component_type();
-        // Cached code may have been checked under another setting.
+        // The setting `allow_wasi` may have changed since the cached code was checked.
         for (name, _) in ty.imports(&self.engine) {
             contract::check_import(name, self.allow_wasi)?;
             wasi |= name.starts_with("wasi:");

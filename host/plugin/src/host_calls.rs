@@ -1,5 +1,5 @@
-//! The calls a plugin makes, version 0.2 of the contract: checks what comes out
-//! of the guest and hands it to the [`lantern_core::Host`].
+//! The host calls of version 0.2 of the contract: checks the values from the guest and
+//! passes them to the [`lantern_core::Host`].
 
 use lantern_core::{Cause, Column, HostError, Level, NewEvent, ReadValues, TableId, Timestamp};
 use wasmtime::Result;
@@ -7,10 +7,10 @@ use wasmtime::Result;
 use crate::bindings::v0_2::lantern::projection::{logging, outbox, tables, timers, types};
 use crate::store_data::{CallEnd, GuestState, in_words};
 
-/// Work for one key, row or event of a call that takes many, in fuel.
+/// Fuel for each key, row or event of a host call with several of them.
 const ITEM_FUEL: u64 = 100;
 
-/// How many rows are read at once, each of any size.
+/// How many rows are read at once. Each of them may be large.
 const GET_AT_ONCE: usize = 64;
 
 impl types::Host for GuestState {}
@@ -42,7 +42,8 @@ impl tables::Host for GuestState {
         reverse: bool,
     ) -> Result<Vec<types::Row>> {
         let rows_max = self.limits.scan_rows_max;
-        // One more than allowed tells "just as many" from "too many".
+        // One row more than allowed distinguishes the exact limit from a result that is
+        // too large.
         let ask = limit.min(rows_max.saturating_add(1));
         let host = self.call("tables.scan", start.len() + end.len())?;
         let rows = host.scan(TableId(table), &start, &end, ask, reverse).map_err(CallEnd::from)?;
@@ -180,7 +181,7 @@ impl logging::Host for GuestState {
 }
 
 impl GuestState {
-    /// Bounds and counts what a call returns.
+    /// Checks the size of a host call's result, and charges fuel for it.
     fn check_read(&mut self, call: &str, bytes: usize) -> Result<(), CallEnd> {
         self.check_size(call, bytes)?;
         self.charge(0, bytes)
@@ -198,7 +199,7 @@ impl GuestState {
     }
 }
 
-/// A column of keys, each of them UTF-8.
+/// A column of keys that are valid UTF-8.
 struct Keys {
     column: Column,
 }
@@ -206,8 +207,7 @@ struct Keys {
 impl Keys {
     fn check(call: &str, raw: types::ColumnResult) -> Result<Self, CallEnd> {
         let column = column(call, "keys", raw)?;
-        // Whole bytes first, in one go; then each cut must be between two
-        // characters.
+        // First check all bytes at once, then that each end is between two characters.
         let text = std::str::from_utf8(column.bytes()).map_err(|error| {
             CallEnd::Guest(format!(
                 "`{call}` was given keys that are not UTF-8, at byte {}",

@@ -1,5 +1,4 @@
-//! A loaded plugin and its running instances: calls, their limits, and what
-//! became of them in words.
+//! A loaded plugin and its running instances: calls, their limits, and error texts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,10 +16,10 @@ use crate::engine::EPOCH_TICK;
 use crate::store_data::{CallEnd, GuestState, in_words, shortage};
 use crate::{LoadError, PluginLimits, manifest};
 
-/// The longest backtrace handed on, in bytes.
+/// The longest backtrace that is returned, in bytes.
 const BACKTRACE_BYTES_MAX: usize = 8 << 10;
 
-/// Code that is ready to run, shared by all that loaded the same upload.
+/// Linked code that can run, shared by all plugins that were loaded from the same upload.
 pub(crate) struct Linked {
     pub(crate) engine: Engine,
     pub(crate) limits: Arc<PluginLimits>,
@@ -36,22 +35,22 @@ pub(crate) struct LoadedPlugin {
     manifest: Manifest,
 }
 
-/// Why `setup` gave no manifest.
+/// Why `setup` returned no manifest.
 enum SetupError {
-    /// It said so.
+    /// It returned an error.
     Refused(String),
-    /// No instance could be made within the limits.
+    /// No instance could be created within the limits.
     Start(String),
-    /// The machine gave no memory or address space.
+    /// The machine had no memory or address space.
     Shortage(String),
-    /// It trapped or passed a limit.
+    /// It trapped or exceeded a limit.
     Trapped(ApplyError),
     /// Its manifest breaks a rule.
     Manifest(ManifestError),
 }
 
 impl LoadedPlugin {
-    /// Sets up two instances and compares what they say.
+    /// Calls `setup` on two instances and compares the manifests.
     pub(crate) fn load(linked: Arc<Linked>, parameters: &str) -> Result<Self, LoadError> {
         let limit = linked.limits.fuel_setup;
         let setup = || match linked.start(parameters) {
@@ -102,7 +101,7 @@ impl Plugin for LoadedPlugin {
 }
 
 impl Linked {
-    /// Makes an instance and sets it up.
+    /// Creates an instance and calls its `setup`.
     fn start(
         self: &Arc<Self>,
         parameters: &str,
@@ -153,12 +152,12 @@ impl Linked {
     }
 }
 
-/// Gives the next call its fuel and its time on the clock.
+/// Sets the fuel and the time limit of the next call.
 fn ready(store: &mut Store<GuestState>, fuel: u64) {
     store.set_fuel(fuel).expect("the engine counts fuel");
     let ms = u128::from(store.data().limits.apply_ms);
     let ticks = u64::try_from(ms.div_ceil(EPOCH_TICK.as_millis())).unwrap_or(u64::MAX);
-    // The present tick may be nearly over: one more, so that none is cut short.
+    // The current tick may end soon, so one more is added: no call gets less time.
     store.set_epoch_deadline(ticks.saturating_add(1));
 }
 
@@ -172,7 +171,7 @@ fn start_error(store: &Store<GuestState>, error: &wasmtime::Error) -> SetupError
         return SetupError::Start(format!("it needs {what} to begin with"));
     }
     let (text, limits) = (format!("{error:#}"), &store.data().limits);
-    // The engine has no types of its own for these.
+    // The engine has no error types for these limits.
     let counted = [
         ("instance count", "core instances", limits.core_instances_max, "core_instances_max"),
         ("memory count", "memories", limits.memories_max, "memories_max"),
@@ -187,19 +186,19 @@ fn start_error(store: &Store<GuestState>, error: &wasmtime::Error) -> SetupError
     }
 }
 
-/// An instance that has been set up.
+/// An instance whose `setup` has returned.
 struct RunningInstance {
     store: Store<GuestState>,
     guest: Projection,
-    /// Another load of the same upload shares its code while this runs.
+    /// Keeps the linked code in use, so that another load of the same upload shares it.
     _linked: Arc<Linked>,
-    /// What the guest asked for.
+    /// The attributes that the guest requests.
     attributes: Attributes,
     members: Vec<Member>,
-    /// The batch's times, which the host has as a type of its own.
+    /// The times of the batch as integers.
     times: Vec<i64>,
     watermarks: Vec<i64>,
-    /// Whether a call failed: the guest's memory is then in no known state.
+    /// Whether a call has failed. Then the state of the guest's memory is unknown.
     over: bool,
 }
 
@@ -233,7 +232,8 @@ impl Instance for RunningInstance {
                 Err(ended(self.store.data(), &error, &call))
             }
         };
-        // Whatever the plugin made of it, it would be another result elsewhere.
+        // A shortage of memory is a fault of the host, whatever the plugin returned: on
+        // another machine the result would be different.
         let result = match self.store.data_mut().memory.shortage.take() {
             Some(shortage) => Err(ApplyError::Fault(shortage)),
             None => result,
@@ -246,7 +246,7 @@ impl Instance for RunningInstance {
 }
 
 impl RunningInstance {
-    /// Lowers the batch straight from the host's columns into the guest.
+    /// Passes the batch to the guest directly from the host's columns.
     fn call(&mut self, batch: &Batch) -> wasmtime::Result<Result<(), types::Failure>> {
         let events = &batch.events;
         let columns = events.columns();
@@ -261,7 +261,7 @@ impl RunningInstance {
             .collect();
         let members = decode_members(&self.members, &columns.data);
         let members: Vec<_> = members.iter().map(lower_member).collect();
-        // The host may need more than the guest asked for.
+        // The host may have read more columns than the guest requested.
         let (requested, none) = (self.attributes, Column::new());
         let lower = |requested: bool, column| lower(if requested { column } else { &none });
         let type_names: Vec<_> = events.type_names().iter().map(String::as_str).collect();
@@ -304,9 +304,9 @@ impl RunningInstance {
     }
 }
 
-/// The watermark at which the timers of `batch` fire, in microseconds; the least one if
-/// it has none. A batch of events may span several ticks, so that its first watermark
-/// depends on where batches are cut.
+/// The watermark at which the timers of `batch` fire, in microseconds; [`Timestamp::MIN`]
+/// if it has no timers. A batch of events may span several ticks, so its first watermark
+/// depends on where batches begin.
 fn watermark_of(batch: &Batch) -> i64 {
     if batch.timers.is_empty() { Timestamp::MIN.0 } else { batch.watermark.0 }
 }
@@ -331,15 +331,15 @@ fn lower_member(column: &MemberColumn) -> types::MemberColumn<'_> {
     }
 }
 
-/// What messages need about a call's fuel.
+/// The fuel of a call, for error texts.
 struct CallFuel {
     fuel: u64,
-    /// The configuration's key that sets it.
+    /// The configuration key of the limit.
     key: &'static str,
     host_fuel: u64,
 }
 
-/// Why a call ended before its time.
+/// The error of a call that did not return.
 fn ended(state: &GuestState, error: &wasmtime::Error, call: &CallFuel) -> ApplyError {
     let backtrace = error.downcast_ref::<WasmBacktrace>().map(backtrace).unwrap_or_default();
     let trapped = |kind, message| {
@@ -425,7 +425,8 @@ fn what_kind(error: &wasmtime::Error) -> TrapKind {
     }
 }
 
-/// The engine has no type of its own for this error.
+/// Whether this is the error for `host_call_bytes_max`. The engine has no error type for
+/// it.
 fn is_hostcall_fuel(text: &str) -> bool {
     text.starts_with("too much data is being copied between the host and the guest")
 }
@@ -441,7 +442,7 @@ fn kind_name(kind: TrapKind) -> &'static str {
 
 fn backtrace(trace: &WasmBacktrace) -> String {
     let text = trace.to_string();
-    // The engine's own first line says nothing more.
+    // The first line of the engine's text contains no further information.
     let frames = text.split_once('\n').map_or("", |(_, frames)| frames);
     frames[..frames.floor_char_boundary(BACKTRACE_BYTES_MAX)].to_owned()
 }

@@ -1,13 +1,14 @@
-//! Runs projection plugins: WebAssembly components in one engine, under limits
-//! of fuel, memory and time, with nothing within reach but the contract's calls.
+//! Runs projection plugins: WebAssembly components in one engine, with limits of fuel,
+//! memory and time. A plugin can reach nothing but the calls of the contract.
 //!
-//! [`PluginHost::load`] finds out the format of an upload, has it wrapped, checked
-//! and compiled in a child process ([`compile_child_main`]), links it once,
-//! sets it up twice and compares. What comes out is a [`lantern_core::Plugin`].
+//! [`PluginHost::load`] detects the format of an upload. A child process
+//! ([`compile_child_main`]) wraps, checks and compiles it. Then the code is linked once,
+//! and `setup` is called on two instances to compare their manifests. The result is a
+//! [`lantern_core::Plugin`].
 //!
-//! Only this crate names wasmtime. It decides nothing over events and keeps no
-//! state of projections; it never lets a guest's failure become a host panic,
-//! and what decides over an event (fuel, memory, sizes) is the same on every
+//! Only this crate depends on wasmtime. It takes no decision about events and stores no
+//! state of projections. A guest's failure never becomes a panic of the host. The limits
+//! that affect the verdict on an event (fuel, memory, sizes) are the same on every
 //! machine.
 
 mod bindings;

@@ -1,4 +1,4 @@
-//! From the contract's manifest to the host's own.
+//! Converts the contract's manifest to the host's own.
 
 use lantern_core::{
     Attributes, EventTime, FieldKind, FieldSpec, Manifest, ManifestError, Member, Merge, OnFailure,
@@ -7,10 +7,10 @@ use lantern_core::{
 
 use crate::bindings::v0_2::lantern::projection::types;
 
-/// Converts `manifest` and checks every rule.
+/// Converts `manifest` and checks all rules.
 ///
 /// # Errors
-/// The rule that is broken; no option is known yet, so any is.
+/// The rule that is broken. The host knows no options yet, so every option is an error.
 pub(crate) fn convert(manifest: types::Manifest) -> Result<Manifest, ManifestError> {
     if let Some((name, _)) = manifest.options.first() {
         return Err(ManifestError::Option(name.clone()));
@@ -43,7 +43,8 @@ pub(crate) fn convert(manifest: types::Manifest) -> Result<Manifest, ManifestErr
 
 /// The first field in which two manifests differ.
 pub(crate) fn difference(a: &Manifest, b: &Manifest) -> Option<&'static str> {
-    // Taken apart whole, so that a new field cannot be forgotten here.
+    // All fields are listed, so that the compiler reports a new field that is not
+    // compared.
     let Manifest {
         name,
         version,

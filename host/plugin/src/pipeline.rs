@@ -1,6 +1,6 @@
-//! From an upload to compiled code: wrap, check, compile. A function of its
-//! input alone; hostile input may make it take minutes or gigabytes, which is
-//! why it runs in a process of its own.
+//! The steps from an upload to compiled code: wrap, check, compile. The result depends on
+//! the input alone. Hostile input may take minutes or gigabytes, so these steps run in a
+//! separate process.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -11,15 +11,15 @@ use wasmtime::Engine;
 use crate::upload_format::{UploadFormat, detect_format};
 use crate::{LoadError, contract};
 
-/// The custom section in which a core module says what component it is.
+/// The custom section of a core module that describes its component.
 const METADATA: &str = "component-type";
-/// The longest reason of other programs that is passed on, in bytes.
+/// The longest error text of a library that is passed on, in bytes.
 const REASON_BYTES_MAX: usize = 2_000;
 
-/// Makes an upload into code for `engine`.
+/// Compiles an upload for `engine`.
 ///
 /// # Errors
-/// [`LoadError`] for everything that is wrong with it.
+/// [`LoadError`] if the upload is not a valid plugin.
 pub(crate) fn prepare(
     engine: &Engine,
     bytes: &[u8],
@@ -39,7 +39,7 @@ pub(crate) fn prepare(
         .map_err(|error| LoadError::Invalid { reason: reason(&format!("{error:#}")) })
 }
 
-/// Makes a core module a component, as its metadata says.
+/// Wraps a core module as the component that its metadata describes.
 fn wrap(module: &[u8]) -> Result<Vec<u8>, LoadError> {
     check_module(module)?;
     let wrap_error =
@@ -52,7 +52,7 @@ fn wrap(module: &[u8]) -> Result<Vec<u8>, LoadError> {
     })?
 }
 
-/// Finds what prevents a module from being wrapped and has a plain explanation.
+/// Finds reasons why a module cannot be wrapped that have a simple explanation.
 fn check_module(module: &[u8]) -> Result<(), LoadError> {
     let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid {
         reason: reason(&error.to_string()),
@@ -89,7 +89,7 @@ fn check_module(module: &[u8]) -> Result<(), LoadError> {
     }
 }
 
-/// What importing from `module` is a sign of, where a component never would.
+/// The probable reason for an import from `module`, if no component can have it.
 fn foreign_to_components(module: &str) -> Option<&'static str> {
     match module {
         "wasi_snapshot_preview1" | "wasi_unstable" => {
@@ -105,16 +105,15 @@ fn foreign_to_components(module: &str) -> Option<&'static str> {
 }
 
 fn validate(component: &[u8]) -> Result<(), LoadError> {
-    // The engine validates again, with the features that are on; here the
-    // purpose is that decoding sees only what is well-formed.
+    // The engine validates again, with the enabled features only. Here all features are
+    // allowed: this ensures that only well-formed input is decoded.
     wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all())
         .validate_all(component)
         .map(|_| ())
         .map_err(|error| LoadError::Invalid { reason: reason(&error.to_string()) })
 }
 
-/// Runs code of others over hostile input: a panic in it is an answer, not an
-/// end.
+/// Runs a library on hostile input: a panic in it becomes an error.
 fn guarded<T>(what: &str, run: impl FnOnce() -> T) -> Result<T, LoadError> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| LoadError::CompilerBroke {
         reason: format!("it panicked while the plugin was {what}: {}", panic_text(&*panic)),

@@ -1,5 +1,5 @@
-//! What one instance uses while it runs: the host that answers its
-//! calls, what it has used so far, and its memory.
+//! The data of an instance's store: the host that executes its calls, the resources that
+//! it has used so far, and its memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,20 +10,20 @@ use thiserror::Error;
 use crate::PluginLimits;
 use crate::wasi::Wasi;
 
-/// Work of the host for one call, in fuel: about the time of as many
-/// WebAssembly instructions.
+/// The fuel of one host call: it takes about as long as this many WebAssembly
+/// instructions.
 pub(crate) const HOST_CALL_FUEL: u64 = 200;
 
-/// How a host call ends the guest's call.
+/// Why a host call ends the call of the guest.
 #[derive(Debug, Error)]
 pub(crate) enum CallEnd {
-    /// The plugin's fault.
+    /// A fault of the plugin.
     #[error("{0}")]
     Guest(String),
-    /// The host's fault.
+    /// A fault of the host.
     #[error("{0}")]
     Fault(String),
-    /// The call's fuel is used up by what it had the host do.
+    /// The host's work for the guest has used up the fuel of the call.
     #[error("all fuel consumed by host calls")]
     Fuel,
 }
@@ -37,9 +37,9 @@ impl From<HostError> for CallEnd {
     }
 }
 
-/// Fuel the host's own work takes in a call. Counted apart from the guest's and
-/// bounded by the same number: a store's fuel cannot be charged from within a
-/// call. Whatever may charge it has a handle; all are on the thread of the call.
+/// The fuel of the host's work during a call. It is counted separately from the guest's
+/// fuel, with the same limit, because a store's fuel cannot be charged during a call. All
+/// code that charges fuel has a handle to it, on the thread of the call.
 #[derive(Debug, Default)]
 pub(crate) struct HostFuel {
     used: AtomicU64,
@@ -52,7 +52,7 @@ impl HostFuel {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Counts the host's work.
+    /// Charges `fuel`, and one unit for each of `bytes`; fails if the limit is exceeded.
     pub(crate) fn charge(&self, fuel: u64, bytes: usize) -> Result<(), CallEnd> {
         let used = self.used().saturating_add(fuel).saturating_add(bytes as u64);
         self.used.store(used, Ordering::Relaxed);
@@ -64,17 +64,17 @@ impl HostFuel {
     }
 }
 
-/// A store's data.
+/// The data of a store.
 pub(crate) struct GuestState {
     pub(crate) limits: Arc<PluginLimits>,
     pub(crate) memory: MemoryMeter,
     pub(crate) wasi: Option<Box<Wasi>>,
-    /// There while `apply` runs; none during `setup`.
+    /// The host of the current `apply`; `None` during `setup`.
     host: Option<Box<dyn Host>>,
     host_fuel: Arc<HostFuel>,
     logged_bytes: usize,
     log_full: bool,
-    /// What the guest logged last as an error: of a Rust guest, its panic.
+    /// The last message that the guest logged as an error; for a Rust guest, the panic.
     last_error: Option<String>,
 }
 
@@ -94,7 +94,7 @@ impl GuestState {
         }
     }
 
-    /// Readies it for a call of `fuel`.
+    /// Prepares a call with `fuel`.
     pub(crate) fn begin(&mut self, host: Option<Box<dyn Host>>, fuel: u64, watermark_us: i64) {
         self.host = host;
         self.host_fuel.begin(fuel);
@@ -108,12 +108,12 @@ impl GuestState {
         }
     }
 
-    /// After a call: logs what WASI output there is, and gives the host back
-    /// with the fuel its work took.
+    /// Ends a call: logs the output of WASI, and returns the host and the fuel that the
+    /// host's work took.
     pub(crate) fn end(&mut self) -> (Option<Box<dyn Host>>, u64) {
         if let Some(output) = self.wasi.as_mut().map(|wasi| wasi.take_output()) {
             for line in output.lines().filter(|line| !line.trim().is_empty()) {
-                // The call is over: what the host says of the log has no say in it.
+                // The call is over, so an error of logging does not change its result.
                 let _ = self.log(None, Level::Info, line);
             }
             if self.last_error.is_none() {
@@ -124,13 +124,14 @@ impl GuestState {
         (self.host.take(), self.host_fuel.used())
     }
 
-    /// The host, for a call of `what` that carries `bytes` out of the guest.
+    /// Charges a host call `what` that passes `bytes` from the guest, and returns the
+    /// host.
     pub(crate) fn call(&mut self, what: &str, bytes: usize) -> Result<&mut dyn Host, CallEnd> {
         self.charge(HOST_CALL_FUEL, bytes)?;
         self.host(what)
     }
 
-    /// The host, for one more step of a call that was counted.
+    /// Returns the host for a further step of a host call that was charged already.
     pub(crate) fn host(&mut self, what: &str) -> Result<&mut dyn Host, CallEnd> {
         match &mut self.host {
             Some(host) => Ok(host.as_mut()),
@@ -141,12 +142,13 @@ impl GuestState {
         }
     }
 
-    /// Counts the host's work.
+    /// Charges the host's work.
     pub(crate) fn charge(&mut self, fuel: u64, bytes: usize) -> Result<(), CallEnd> {
         self.host_fuel.charge(fuel, bytes)
     }
 
-    /// Passes a message on, cut and counted; past the limit it is dropped.
+    /// Passes on a message, shortened to the limit. Messages over the call's limit are
+    /// dropped.
     pub(crate) fn log(
         &mut self,
         cause: Option<Cause>,
@@ -179,18 +181,19 @@ impl GuestState {
         Ok(())
     }
 
-    /// What the guest said last before it failed.
+    /// The last error message of the guest before it failed.
     pub(crate) fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()
     }
 
-    /// `text` up to the longest a message may be.
+    /// `text`, cut to the longest message.
     pub(crate) fn cut<'a>(&self, text: &'a str) -> &'a str {
         &text[..text.floor_char_boundary(self.limits.message_bytes_max)]
     }
 }
 
-/// Sums an instance's memories and tables, each of which asks for itself.
+/// Sums up the memories and tables of an instance, because the engine asks for each
+/// separately.
 pub(crate) struct MemoryMeter {
     bytes: usize,
     bytes_max: usize,
@@ -199,14 +202,14 @@ pub(crate) struct MemoryMeter {
     core_instances_max: usize,
     memories_max: usize,
     tables_max: usize,
-    /// What the last growth added, to be taken back if it fails after all.
+    /// The size of the last growth, which is subtracted again if the growth fails.
     pending: (usize, usize),
     /// Whether the last growth asked for more than the memory's own maximum.
     past_maximum: bool,
-    /// What was refused last in this call, in words.
+    /// The last request in this call that was refused, as text.
     pub(crate) refused: Option<String>,
-    /// What the machine did not give in this call, though the limits allow it. The
-    /// call then decides nothing.
+    /// Memory that the machine could not provide in this call although the limits allow
+    /// it. Then the call is no verdict on an event.
     pub(crate) shortage: Option<String>,
 }
 
@@ -254,7 +257,7 @@ impl wasmtime::ResourceLimiter for MemoryMeter {
             ));
             return Ok(false);
         }
-        // Past the memory's own maximum the growth fails, and is taken back then.
+        // A growth beyond the memory's own maximum fails later, and is subtracted then.
         debug_assert!(maximum.is_none_or(|maximum| current <= maximum));
         self.bytes += more;
         self.pending = (more, 0);
@@ -307,14 +310,14 @@ impl wasmtime::ResourceLimiter for MemoryMeter {
     }
 }
 
-/// The machine gave no memory or address space, and what helps.
+/// The text for a machine without memory or address space, with the remedy.
 pub(crate) fn shortage(error: &wasmtime::Error) -> String {
     format!(
         "the machine gives no memory for an instance of the plugin: {error:#}; each takes 4 GiB of address space (raise the limit of the process, `ulimit -v`) and up to `plugin.limits.memory_bytes_max` of memory"
     )
 }
 
-/// Bytes as people read them.
+/// A number of bytes as text.
 pub(crate) fn in_words(bytes: usize) -> String {
     if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) {
         format!("{} MiB", bytes >> 20)

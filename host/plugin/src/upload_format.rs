@@ -1,4 +1,4 @@
-//! Finds out from the first bytes what was uploaded.
+//! Detects the format of an upload from its first bytes.
 
 use crate::LoadError;
 
@@ -11,13 +11,13 @@ pub(crate) enum UploadFormat {
     Component,
 }
 
-/// How much of a text is quoted, in characters.
+/// How many characters of a text are quoted.
 const QUOTED_CHARS: usize = 24;
 
-/// What `bytes` are.
+/// The format of `bytes`.
 ///
 /// # Errors
-/// [`LoadError::NotWasm`], which says what they are instead.
+/// [`LoadError::NotWasm`], which names the format that they have instead.
 pub(crate) fn detect_format(bytes: &[u8]) -> Result<UploadFormat, LoadError> {
     if let Some(version_and_body) = bytes.strip_prefix(b"\0asm") {
         return match version_and_body.get(..4) {
@@ -64,7 +64,7 @@ fn describe(bytes: &[u8]) -> String {
         return format!("it begins with `{}`: {what}", magic.escape_ascii());
     }
     let head = &bytes[..bytes.len().min(4 * QUOTED_CHARS)];
-    // A character may be cut at the end of the head.
+    // The head may end within a character.
     let text = match std::str::from_utf8(head) {
         Ok(text) => Some(text),
         Err(error) if error.error_len().is_none() => {

@@ -1,7 +1,7 @@
-//! WASI 0.2 for languages that cannot do without, and deterministic: the clock
-//! shows the watermark, randomness has a fixed seed, waiting takes no time,
-//! there are no arguments, variables or files, and output goes to the log. What
-//! would reach outside (sockets, HTTP) is not there at all.
+//! WASI 0.2 for languages that need it, with deterministic results. The clock shows the
+//! watermark, random numbers have a fixed seed, and waiting takes no time. There are no
+//! arguments, environment variables or files. Output goes to the plugin's log. Interfaces
+//! to the outside (sockets, HTTP) do not exist.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,7 +16,7 @@ use wasmtime_wasi::p2::{
 
 use crate::store_data::{CallEnd, GuestState, HOST_CALL_FUEL, HostFuel};
 
-/// The interfaces linked, without their package's version.
+/// The supported interfaces, without the version of their package.
 pub(crate) const INTERFACES: [&str; 20] = [
     "wasi:cli/environment",
     "wasi:cli/exit",
@@ -40,19 +40,20 @@ pub(crate) const INTERFACES: [&str; 20] = [
     "wasi:random/random",
 ];
 
-/// Every instance begins with the same randomness.
+/// The seed of the random numbers, the same for every instance.
 const SEED: u64 = 0x6C61_6E74_6572_6E21;
-/// The most random bytes one call gives.
+/// The most random bytes that one call returns.
 const RANDOM_BYTES_MAX: u64 = 1 << 20;
-/// The most one write to standard output takes.
+/// The most bytes that one write to standard output accepts.
 const WRITE_BYTES_MAX: usize = 64 << 10;
-/// Fuel of a write to standard output, besides one for each byte, and of a wait:
-/// the library does much for them, a write of 4 KiB takes above a microsecond.
+/// Fuel of a write to standard output, in addition to one for each byte, and fuel of a
+/// wait. The library does much work for them: a write of 4 KiB takes more than a
+/// microsecond.
 const STREAM_FUEL: u64 = 2_000;
-/// Resources, such as streams, an instance may hold.
+/// How many resources, such as streams, an instance may have.
 const RESOURCES_MAX: usize = 1024;
 
-/// What WASI shows one instance.
+/// The WASI state of one instance.
 pub(crate) struct Wasi {
     table: ResourceTable,
     cli: WasiCliCtx,
@@ -64,7 +65,7 @@ pub(crate) struct Wasi {
 }
 
 impl Wasi {
-    /// What it has the host do is charged to `fuel`.
+    /// Creates the state; the host's work is charged to `fuel`.
     pub(crate) fn new(fuel: &Arc<HostFuel>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
@@ -79,14 +80,14 @@ impl Wasi {
         }
     }
 
-    /// Before a call: the time to show, and how much of what is written is kept.
+    /// Prepares a call: sets the time to show, and the limit of its output.
     pub(crate) fn begin(&mut self, watermark_us: i64, bytes_max: usize) {
         self.clock.wall_us = u64::try_from(watermark_us).unwrap_or(0);
         let mut output = lock(&self.output);
         *output = GuestOutput { text: Vec::new(), bytes_max };
     }
 
-    /// What the call wrote to standard output and error.
+    /// Takes the output of the call to standard output and standard error.
     pub(crate) fn take_output(&mut self) -> String {
         let text = std::mem::take(&mut lock(&self.output).text);
         String::from_utf8_lossy(&text).into_owned()
@@ -139,11 +140,11 @@ impl HasData for WasiIo {
     type Data<'a> = &'a mut ResourceTable;
 }
 
-/// Time as a function of the log.
+/// The clock of a guest, which depends on the log alone.
 struct GuestClock {
     /// Microseconds since 1970.
     wall_us: u64,
-    /// Goes on by one with every look, from 1: Go takes 0 for broken, and a
+    /// Advances by one each time it is read, from 1: Go treats 0 as a broken clock, and a
     /// loop that waits for time to pass must end.
     monotonic_ns: u64,
 }
@@ -174,7 +175,8 @@ impl clocks::monotonic_clock::Host for Wasi {
         Ok(1)
     }
 
-    /// Jumps there: nothing else could happen meanwhile.
+    /// Sets the clock to this time at once, because nothing else can happen during the
+    /// wait.
     fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
         self.fuel.charge(STREAM_FUEL, 0)?;
         self.clock.monotonic_ns = self.clock.monotonic_ns.max(when);
@@ -210,7 +212,7 @@ impl sync::io::poll::HostPollable for Wasi {
     }
 }
 
-/// A wait that is over.
+/// A wait that has ended.
 struct CompletedWait;
 
 #[wasmtime_wasi::async_trait]
@@ -218,7 +220,7 @@ impl Pollable for CompletedWait {
     async fn ready(&mut self) {}
 }
 
-/// SplitMix64 from a fixed seed.
+/// SplitMix64 with a fixed seed.
 struct GuestRandom {
     state: u64,
 }
@@ -283,7 +285,7 @@ impl random::insecure_seed::Host for Wasi {
     }
 }
 
-/// What a call wrote, up to a limit; the rest is dropped.
+/// The output of a call, up to a limit; further output is dropped.
 #[derive(Default)]
 struct GuestOutput {
     text: Vec<u8>,

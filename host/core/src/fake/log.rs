@@ -10,12 +10,12 @@ use crate::{
     LogRead, Offset, Offsets, PartitionBounds, PartitionId, Timestamp, TypeFilter, Waker,
 };
 
-/// A log in memory: chunks of a given number of events; appends are done at
-/// once, on the caller's thread. Events go to a partition by a hash of their
-/// subject. An event's append time is the highest event time so far, as if each
-/// came when it happened, unless [`MemoryLog::set_append_clock`] says otherwise.
-/// Duplicates (equal `source` and `id`, the `id` not empty) are found
-/// however old the first is. Events without a time get the partition's highest.
+/// A log in memory. Chunks have a given number of events; appends are finished at once,
+/// on the caller's thread. The partition of an event is a hash of its subject. An event's
+/// append time is the highest event time so far, as if each event was appended when it
+/// happened, unless [`MemoryLog::set_append_clock`] sets another clock. Duplicates (equal
+/// tenant, `source` and `id`, with an `id` that is not empty) are found regardless of
+/// their age. Events without a time get the highest time of the partition.
 pub struct MemoryLog {
     chunk_events: usize,
     inner: Mutex<LogState>,
@@ -26,7 +26,7 @@ pub struct MemoryLog {
 struct LogState {
     partitions: Vec<Partition>,
     known: HashMap<(String, String, String), (AppendedEvent, Event)>,
-    /// Appends that wait while the log holds them.
+    /// Pending appends; `None` if appends are not held back.
     held: Option<Vec<HeldAppend>>,
     read_faults: VecDeque<LogError>,
     append_faults: VecDeque<LogError>,
@@ -34,18 +34,18 @@ struct LogState {
     closed: bool,
 }
 
-/// An append that waits, with the partition if the caller chose it.
+/// A pending append, with the partition if the caller has chosen it.
 type HeldAppend = (Events, Option<PartitionId>, AppendDone);
 
-/// By which clock a [`MemoryLog`] says when it took an event.
+/// The clock of a [`MemoryLog`] for append times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AppendClock {
-    /// By the highest event time so far.
+    /// The highest event time so far.
     #[default]
     Events,
-    /// It is this time.
+    /// This time.
     At(Timestamp),
-    /// The log does not know, like a Kafka topic of type `CreateTime`.
+    /// The append time is unknown, as in a Kafka topic of type `CreateTime`.
     Unknown,
 }
 
@@ -81,10 +81,10 @@ impl MemoryLog {
         }
     }
 
-    /// Appends `events` to `partition`, whatever their subjects.
+    /// Appends `events` to `partition`, regardless of their subjects.
     ///
     /// # Panics
-    /// When there is no such partition.
+    /// If there is no such partition.
     pub fn append_to(&self, partition: PartitionId, events: impl IntoIterator<Item = Event>) {
         {
             let mut inner = lock(&self.inner);
@@ -95,16 +95,15 @@ impl MemoryLog {
         self.wake([(partition, None)]);
     }
 
-    /// Says when events are appended from now on.
+    /// Sets the clock for the append times of later events.
     pub fn set_append_clock(&self, clock: AppendClock) {
         lock(&self.inner).clock = clock;
     }
 
-    /// Leaves a gap of `count` offsets at the end of `partition`, as compaction
-    /// does in Kafka.
+    /// Skips `count` offsets at the end of `partition`, as compaction does in Kafka.
     ///
     /// # Panics
-    /// When there is no such partition.
+    /// If there is no such partition.
     pub fn skip_offsets(&self, partition: PartitionId, count: u64) {
         lock(&self.inner).partitions[partition.0 as usize].end += count;
     }
@@ -112,41 +111,41 @@ impl MemoryLog {
     /// Deletes the events before `start`, as retention does.
     ///
     /// # Panics
-    /// When there is no such partition.
+    /// If there is no such partition.
     pub fn retain_from(&self, partition: PartitionId, start: Offset) {
         let mut inner = lock(&self.inner);
         let partition = &mut inner.partitions[partition.0 as usize];
         partition.start = start.0.min(partition.end);
     }
 
-    /// From which offset on which incarnation wrote the events of each partition.
+    /// Sets the incarnation that wrote the events of all partitions, from each offset on.
     pub fn set_incarnations(&self, incarnations: &[(Offset, u64)]) {
         *lock(&self.incarnations) = incarnations.to_vec();
     }
 
-    /// Lets the next `read` not yet told to fail with `error`.
+    /// Makes a later `read` fail with `error`: the first one that has no error set yet.
     pub fn fail_next_read(&self, error: LogError) {
         lock(&self.inner).read_faults.push_back(error);
     }
 
-    /// Lets the next append not yet told to fail with `error`; nothing is
-    /// appended by it.
+    /// Makes a later append fail with `error`: the first one that has no error set yet.
+    /// It appends nothing.
     pub fn fail_next_append(&self, error: LogError) {
         lock(&self.inner).append_faults.push_back(error);
     }
 
-    /// How many appends are still told to fail.
+    /// How many appends will still fail.
     #[must_use]
     pub fn append_faults(&self) -> usize {
         lock(&self.inner).append_faults.len()
     }
 
-    /// Makes appends wait until [`MemoryLog::release_appends`].
+    /// Holds appends back until [`MemoryLog::release_appends`].
     pub fn hold_appends(&self) {
         lock(&self.inner).held.get_or_insert_default();
     }
 
-    /// Does the appends that waited, in order, and holds no more.
+    /// Executes the appends that were held back, in order, and holds back no more.
     pub fn release_appends(&self) {
         let held = lock(&self.inner).held.take();
         for (events, to, done) in held.unwrap_or_default() {
@@ -157,7 +156,7 @@ impl MemoryLog {
     /// All events of `partition`, with their offsets.
     ///
     /// # Panics
-    /// When there is no such partition.
+    /// If there is no such partition.
     #[must_use]
     pub fn events(&self, partition: PartitionId) -> Vec<(Offset, Event)> {
         let inner = lock(&self.inner);
@@ -170,10 +169,10 @@ impl MemoryLog {
         events
     }
 
-    /// When the log took each event of `partition`, in order.
+    /// The append time of each event of `partition`, in order.
     ///
     /// # Panics
-    /// When there is no such partition.
+    /// If there is no such partition.
     #[must_use]
     pub fn append_times(&self, partition: PartitionId) -> Vec<Timestamp> {
         let inner = lock(&self.inner);
@@ -181,8 +180,9 @@ impl MemoryLog {
         chunks.flat_map(|chunk| chunk.appended.clone()).collect()
     }
 
-    /// Appends `events` to `to`, or each to the partition of its subject, unless appends
-    /// are held, told to fail, or refused because the log is closed.
+    /// Appends `events` to partition `to`, or each to the partition of its subject. If
+    /// appends are held back, it waits; if an error is set or the log is closed, it
+    /// fails.
     pub(super) fn append_or_hold(&self, events: Events, to: Option<PartitionId>, done: AppendDone) {
         let mut inner = lock(&self.inner);
         if inner.closed {
@@ -219,7 +219,7 @@ impl MemoryLog {
         self.wake(woken.map(|(partition, types)| (partition, Some(types.into_iter().collect()))));
     }
 
-    /// Refuses all later appends.
+    /// Makes all later appends fail.
     pub(super) fn refuse_appends(&self) {
         lock(&self.inner).closed = true;
     }

@@ -1,5 +1,5 @@
-//! What a log does besides reading and appending, in memory: closing, retention,
-//! heartbeats, committed offsets and dead letters.
+//! The other ports of a log, in memory: closing, retention, heartbeats, committed offsets
+//! and dead letters.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::ControlFlow;
@@ -19,7 +19,7 @@ impl CloseLog for MemoryLog {
     }
 }
 
-/// Its retention is zero: everything before the floors is due.
+/// Without retention: all events before the floors are deleted.
 impl LogMaintenance for MemoryLog {
     fn maintain(
         &self,
@@ -52,7 +52,7 @@ impl Heartbeats for MemoryLog {
     }
 }
 
-/// Offsets of projections in memory, with every offset noted so far.
+/// Committed offsets in memory.
 #[derive(Debug, Default)]
 pub struct MemoryOffsets {
     offsets: Mutex<BTreeMap<(String, PartitionId), Offset>>,
@@ -76,7 +76,7 @@ impl CommittedOffsets for MemoryOffsets {
     }
 }
 
-/// Dead letters in memory. A page of copies has one letter.
+/// Dead letters in memory. Each page that is read has one letter.
 #[derive(Debug, Default)]
 pub struct MemoryDeadLetters {
     inner: Mutex<Letters>,
@@ -85,7 +85,7 @@ pub struct MemoryDeadLetters {
 #[derive(Debug, Default)]
 struct Letters {
     copies: Vec<DeadLetter>,
-    /// How many of them calls have read.
+    /// How many copies were read by calls so far.
     read: usize,
     copy_faults: VecDeque<LogError>,
 }
@@ -97,7 +97,8 @@ impl MemoryDeadLetters {
         lock(&self.inner).copies.clone()
     }
 
-    /// Lets the next `copy` that is not yet told to fail with `error`; it stores nothing.
+    /// Makes a later `copy` fail with `error`: the first one that has no error set yet.
+    /// It stores nothing.
     pub fn fail_next_copy(&self, error: LogError) {
         lock(&self.inner).copy_faults.push_back(error);
     }

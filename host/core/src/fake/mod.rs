@@ -1,8 +1,8 @@
-//! Every port in memory, with faults on demand, for tests of the crates above.
-//! Behind the feature `fake`; no part of a release.
+//! Every port in memory, with faults on demand, for the tests of other crates. Behind the
+//! feature `fake`, which no release enables.
 //!
-//! Nothing here touches a clock, a thread or a file: a test that drives these
-//! from one thread sees the same run each time.
+//! Nothing here uses a clock, a thread or a file: a test that calls it from one thread
+//! gets the same result in each run.
 
 mod log;
 mod log_services;
@@ -22,7 +22,8 @@ use crate::{
     Catalog, Clock, CommitSink, ProjectionRecord, PublishedCommit, Random, StoreError, Timestamp,
 };
 
-/// Locks; a test that panicked elsewhere does not hide what it left behind.
+/// Locks a mutex even if a thread panicked while it held the lock, so that a test can
+/// still inspect the contents.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
@@ -41,7 +42,7 @@ impl MemoryCatalog {
         Self::default()
     }
 
-    /// Lets the next `save` or `delete` fail with `error`, changing nothing.
+    /// Makes the next `save` or `delete` fail with `error` and change nothing.
     pub fn fail_next_write(&self, error: StoreError) {
         *lock(&self.write_fault) = Some(error);
     }
@@ -72,23 +73,23 @@ impl Catalog for MemoryCatalog {
 /// A clock that moves only by [`ManualClock::advance`].
 #[derive(Debug, Default)]
 pub struct ManualClock {
-    /// Monotonic time, and the wall's reading at zero.
+    /// Monotonic time, and the time of day at monotonic time zero.
     now: Mutex<(Duration, Timestamp)>,
 }
 
 impl ManualClock {
-    /// A clock at monotonic zero, with `wall` as time of day.
+    /// A clock at monotonic time zero, with `wall` as the time of day.
     #[must_use]
     pub fn at(wall: Timestamp) -> Self {
         Self { now: Mutex::new((Duration::ZERO, wall)) }
     }
 
-    /// Lets `time` pass.
+    /// Advances both times by `time`.
     pub fn advance(&self, time: Duration) {
         lock(&self.now).0 += time;
     }
 
-    /// Sets the time of day; monotonic time stays.
+    /// Sets the time of day; monotonic time does not change.
     pub fn set_wall(&self, wall: Timestamp) {
         let mut now = lock(&self.now);
         now.1 = Timestamp(wall.0.saturating_sub(micros(now.0)));
@@ -110,7 +111,7 @@ fn micros(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Numbers that come one after another, so that no two are alike.
+/// Draws consecutive numbers, so that no number is drawn twice.
 #[derive(Debug, Default)]
 pub struct CountingRandom(std::sync::atomic::AtomicU64);
 
@@ -120,7 +121,7 @@ impl Random for CountingRandom {
     }
 }
 
-/// One call of [`CommitSink`].
+/// A call of [`CommitSink`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Published {
     /// [`CommitSink::committed`].
@@ -129,19 +130,19 @@ pub enum Published {
     Activated {
         /// The projection's name.
         projection: String,
-        /// Its new epoch; `None` if it is gone.
+        /// Its new epoch; `None` if it was deleted.
         epoch: Option<String>,
     },
 }
 
-/// Keeps all that is published, in order.
+/// Records all calls, in order.
 #[derive(Debug, Default)]
 pub struct RecordingSink {
     calls: Mutex<Vec<Published>>,
 }
 
 impl RecordingSink {
-    /// Nothing published yet.
+    /// A sink without calls.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -11,17 +11,17 @@ use crate::{
     TrapKind,
 };
 
-/// The fuel that a call uses in addition to that of its events.
+/// The fuel of a call, in addition to that of its events and timers.
 const CALL_FUEL: u64 = 100;
-/// What an event or a timer uses up in fuel unless told otherwise.
+/// The default fuel of an event or a timer.
 const EVENT_FUEL: u64 = 1_000;
-/// The linear memory an instance pretends to have, in bytes.
+/// The linear memory that an instance reports, in bytes.
 const MEMORY_BYTES: u64 = 1 << 20;
 
 type Apply<S> =
     dyn Fn(&Batch, &mut dyn Host, &mut S) -> Result<(), ApplyError> + Send + Sync + 'static;
 
-/// A plugin whose code is a closure. It is given the batch, the host and the
+/// A plugin whose code is a closure. The closure gets the batch, the host and the
 /// instance's own state, which is `S::default()` in a fresh instance.
 pub struct NativePlugin<S = ()> {
     manifest: Manifest,
@@ -53,24 +53,25 @@ impl<S: Default + Send + 'static> NativePlugin<S> {
         Self { manifest, shared: Arc::new(shared), faults: Mutex::new(VecDeque::new()) }
     }
 
-    /// Sets the fuel that each event and timer of a batch uses up; a call that
-    /// is given less than it needs traps.
+    /// Sets the fuel that each event and timer of a batch uses. A call with too little
+    /// fuel traps.
     pub fn set_event_fuel(&self, fuel: u64) {
         self.shared.event_fuel.store(fuel, Ordering::SeqCst);
     }
 
-    /// Lets the next `instantiate` not yet told to fail with `error`.
+    /// Makes a later `instantiate` fail with `error`: the first one that has no error set
+    /// yet.
     pub fn fail_next_instantiate(&self, error: InstantiateError) {
         lock(&self.faults).push_back(error);
     }
 
-    /// How many instances were made so far.
+    /// How many instances were created so far.
     #[must_use]
     pub fn instances_made(&self) -> u64 {
         self.shared.made.load(Ordering::SeqCst)
     }
 
-    /// How many instances there are now.
+    /// How many instances exist now.
     #[must_use]
     pub fn instances_alive(&self) -> u64 {
         self.shared.alive.load(Ordering::SeqCst)
@@ -113,7 +114,7 @@ impl<S> Drop for NativeInstance<S> {
 
 impl<S: Send> Instance for NativeInstance<S> {
     /// # Panics
-    /// When the instance is used after an error, which the port forbids.
+    /// If the instance is used after an error, which the port forbids.
     fn apply(&mut self, batch: &Batch, mut host: Box<dyn Host>, fuel: u64) -> ApplyOutcome {
         assert!(!self.failed, "an instance must not be used after an error");
         self.shared.calls.fetch_add(1, Ordering::SeqCst);
@@ -130,13 +131,13 @@ impl<S: Send> Instance for NativeInstance<S> {
         };
         self.failed = result.is_err();
         let fuel = needed.min(fuel);
-        // A nanosecond a unit of fuel: the same in every run.
+        // One nanosecond for each unit of fuel, so that it is the same in every run.
         let elapsed = Duration::from_nanos(fuel);
         ApplyOutcome { host, result, fuel, memory_bytes: MEMORY_BYTES, elapsed }
     }
 }
 
-/// How a call ends that got `error` from the host, as a real plugin's does.
+/// The error of a call that got `error` from the host, as with a real plugin.
 #[must_use]
 pub fn host_error(error: HostError) -> ApplyError {
     match error {

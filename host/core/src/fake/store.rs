@@ -12,8 +12,8 @@ use crate::{
 
 type Tables = BTreeMap<Space, BTreeMap<Vec<u8>, Vec<u8>>>;
 
-/// States in memory. A shard opened again has the state of its last commit, so
-/// a test crashes an engine by dropping it and making another.
+/// States in memory. A shard that is opened again has the state of its last commit. So a
+/// test crashes an engine by dropping it and creating another one.
 #[derive(Default)]
 pub struct MemoryStores {
     shards: Mutex<BTreeMap<ShardId, Arc<MemoryShard>>>,
@@ -27,8 +27,7 @@ impl MemoryStores {
         Self::default()
     }
 
-    /// The state of `shard`, to look at or to make fail; created if there is
-    /// none.
+    /// The state of `shard`, to inspect it or to make it fail; created if there is none.
     #[must_use]
     pub fn shard(&self, shard: &ShardId) -> Arc<MemoryShard> {
         Arc::clone(lock(&self.shards).entry(shard.clone()).or_default())
@@ -95,32 +94,32 @@ struct Faults {
 }
 
 impl MemoryShard {
-    /// Lets the commit that comes after `before` others, counted from now, fail
-    /// with `error`, writing nothing. 0 is the next.
+    /// Makes the commit after the next `before` ones fail with `error` and write nothing.
+    /// 0 means the next commit.
     pub fn fail_commit(&self, before: u64, error: StoreError) {
         let mut faults = lock(&self.faults);
         let nth = faults.commits_tried + before;
         faults.commits.insert(nth, error);
     }
 
-    /// Has `act` called at the beginning of each commit, which waits for it.
+    /// Calls `act` at the beginning of each commit; the commit waits until it returns.
     pub fn before_commit(&self, act: impl Fn() + Send + 'static) {
         *lock(&self.before_commit) = Some(Box::new(act));
     }
 
-    /// Lets the next read (of the state itself, not of a snapshot) not yet told
-    /// to fail with `error`.
+    /// Makes a later read fail with `error`: the first one that has no error set yet.
+    /// Reads of snapshots do not count.
     pub fn fail_next_read(&self, error: StoreError) {
         lock(&self.faults).reads.push_back(error);
     }
 
-    /// How many commits were tried, failed ones included.
+    /// How many commits were tried, including failed ones.
     #[must_use]
     pub fn commits_tried(&self) -> u64 {
         lock(&self.faults).commits_tried
     }
 
-    /// The last commit, without the faults that are set for reads.
+    /// The state of the last commit. Its reads do not fail.
     #[must_use]
     pub fn peek(&self) -> Box<dyn ReadStore> {
         Box::new(Snapshot(Arc::clone(&lock(&self.tables))))

@@ -1,18 +1,19 @@
-//! Next offsets of projections, as other programs see them: a log on Kafka commits them
-//! to consumer groups, so that Kafka's own tools can show each projection's lag.
+//! Next offsets of projections for other programs: a log on Kafka commits them to
+//! consumer groups, so that Kafka's own tools can show each projection's lag.
 
 use std::time::Duration;
 
 use crate::{Offset, PartitionId};
 
 /// A log that shows other programs how far projections have folded it. Lantern never
-/// reads these offsets back: those in the shards' state are authoritative.
+/// reads these offsets back; the offsets in the shards' state are authoritative.
 pub trait CommittedOffsets: Send + Sync {
     /// Notes `next` as the next offset of `projection` in `partition`, to be committed
     /// soon. Neither blocks nor fails: an offset that cannot be committed is tried again,
     /// unless a later call replaces it. An unknown partition is ignored.
     fn note_offset(&self, projection: &str, partition: PartitionId, next: Offset);
 
-    /// How often noted offsets are committed; more frequent calls show nothing more.
+    /// The interval at which noted offsets are committed. Calls at a shorter interval
+    /// have no further effect.
     fn commit_interval(&self) -> Duration;
 }

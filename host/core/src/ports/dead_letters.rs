@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 
 use crate::{LogError, Offset, ParkedRecord, PartitionId};
 
-/// Where copies of parked events are stored, and from where an operator can have them
-/// retried.
+/// Stores copies of parked events, and reads them back so that an operator can retry the
+/// events.
 pub trait DeadLetters: Send + Sync {
     /// Stores a copy of each letter. Blocks until all of them are durable.
     ///
@@ -44,7 +44,7 @@ pub struct DeadLetter {
     pub record: ParkedRecord,
 }
 
-/// Names a parked event by its copy.
+/// Names a parked event that was copied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetterName {
     /// The projection.
@@ -60,6 +60,6 @@ pub struct DeadLetterName {
 pub struct DeadLettersRead {
     /// In total.
     pub read: u64,
-    /// Of them, records that are not copies of parked events of this log.
+    /// How many of them are not copies of parked events of this log.
     pub foreign: u64,
 }

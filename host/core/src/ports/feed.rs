@@ -1,28 +1,28 @@
-//! Readers of commits, and the clock.
+//! The sink for commits, and the clock.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::{PublishedCommit, Timestamp};
 
-/// Takes the commits of active versions, to push them to readers.
+/// Receives the commits of active versions and sends them to readers.
 pub trait CommitSink: Send + Sync {
-    /// A shard of an active version committed. Called in order of `pos` for one
-    /// shard; must be quick and must not block.
+    /// A shard of an active version has committed. Called in the order of `pos` for each
+    /// shard; must return quickly and must not block.
     fn committed(&self, commit: &Arc<PublishedCommit>);
 
-    /// Another version serves `projection` now, or the same with a new state,
-    /// or (`None`) it is gone.
+    /// The active version of `projection` has changed, or its state was recreated.
+    /// `epoch` is the new epoch, or `None` if the projection was deleted.
     fn activated(&self, projection: &str, epoch: Option<&str>);
 }
 
-/// Time, for pacing and back-off; never for what ends up in a table.
+/// The time for pacing and backoff. It must never affect a table.
 pub trait Clock: Send + Sync {
-    /// Time since some fixed moment; never goes back.
+    /// The time since some fixed moment. It never decreases.
     fn monotonic(&self) -> Duration;
 
-    /// CPU time of the calling thread, also since some fixed moment; zero if
-    /// it is not measured.
+    /// The CPU time of the calling thread since some fixed moment; zero if it is not
+    /// measured.
     fn thread_cpu(&self) -> Duration {
         Duration::ZERO
     }

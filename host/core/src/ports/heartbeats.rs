@@ -3,7 +3,7 @@
 
 use crate::{AppendDone, EventRef, Events, HEARTBEAT_TYPE, HOST_SOURCE, PartitionId, Timestamp};
 
-/// A log to whose partitions the host can append heartbeats.
+/// A log to which the host can append heartbeats.
 pub trait Heartbeats: Send + Sync {
     /// Whether heartbeats may be appended to `partition`. `false` if it does not exist,
     /// if the log is read only, or if other programs read it that may not accept

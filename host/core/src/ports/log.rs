@@ -7,23 +7,23 @@ use thiserror::Error;
 
 use crate::{Chunk, EventRef, Events, Offset, PartitionId, Timestamp, TypeFilter};
 
-/// An event log: partitions of events under rising offsets.
+/// An event log: partitions of events with rising offsets.
 pub trait Log: Send + Sync {
     /// How many partitions there are.
     fn partitions(&self) -> u32;
 
-    /// What the partition holds.
+    /// The bounds of the partition.
     ///
     /// # Errors
-    /// [`LogError`] where it cannot be read.
+    /// [`LogError`] if it cannot be read.
     fn bounds(&self, partition: PartitionId) -> Result<PartitionBounds, LogError>;
 
-    /// The chunk with the first event at or after `from`, or that nothing
-    /// `types` is stored before some offset. A chunk may begin before `from` and
-    /// hold types that are not wanted.
+    /// Returns the chunk with the first event at or after `from` that matches `types`, or
+    /// reports that there is no such event before some offset. A chunk may begin before
+    /// `from`, and may contain events of other types.
     ///
     /// # Errors
-    /// [`LogError::OutOfRange`] where retention has passed `from`.
+    /// [`LogError::OutOfRange`] if retention has deleted the event at `from`.
     fn read(
         &self,
         partition: PartitionId,
@@ -31,203 +31,207 @@ pub trait Log: Send + Sync {
         types: &TypeFilter,
     ) -> Result<LogRead, LogError>;
 
-    /// The first offset whose event was appended with a time at or after
-    /// `time`; the partition's end if there is none.
+    /// The first offset whose event was appended at or after `time`; the partition's end
+    /// if there is none.
     ///
     /// # Errors
-    /// [`LogError`] where it cannot be read.
+    /// [`LogError`] if it cannot be read.
     fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError>;
 
-    /// Appends all of `events` or none, and calls `done` once they are durable.
-    /// Never blocks for long; callers bound what is pending.
+    /// Appends all of `events` or none, and calls `done` once they are durable. Does not
+    /// block for long; callers limit the number of pending appends.
     fn append(&self, events: Events, done: AppendDone);
 
-    /// Appends events that were exported from another log, each with the time at which
-    /// that one had taken it (one an event), into a log that holds nothing else.
+    /// Imports events that were exported from another log into a log that must be empty.
+    /// `appended` contains their append times in the other log, one for each event.
     fn import(&self, _events: Events, _appended: Vec<Timestamp>, done: AppendDone) {
         done(Err(LogError::NoImport("this log keeps its own append times".into())));
     }
 
-    /// The partition that an event like this one is appended to, if the log decides
-    /// that by the event alone.
+    /// The partition to which an event like this one is appended; `None` if that does not
+    /// depend on the event alone.
     fn partition_of(&self, _event: &EventRef<'_>) -> Option<PartitionId> {
         None
     }
 
-    /// Appends what a shard has emitted, each event once, although a stretch may
-    /// be handed over again after a crash. Else as [`Log::append`], which is what
-    /// a log does that knows events again by `source` and `id`.
+    /// Appends events that a shard has emitted, each of them once, even if the same
+    /// events are passed again after a crash. Otherwise like [`Log::append`], which is
+    /// the default: it is sufficient for a log that recognizes duplicates by `source` and
+    /// `id`.
     fn emit(&self, emitted: Emitted, done: AppendDone) {
         self.append(emitted.events, done);
     }
 
-    /// Has `waker` called each time events became readable in a partition, for as
-    /// long as the log lives.
+    /// Registers `waker`, which is called each time events become readable in a
+    /// partition, as long as the log exists.
     fn on_append(&self, waker: Waker);
 
-    /// Blocks until [`Log::read`] from `from` may answer other than
-    /// [`LogRead::Pending`], at most `timeout`.
+    /// Blocks until [`Log::read`] from `from` may return something else than
+    /// [`LogRead::Pending`], or until `timeout` has passed.
     fn wait(&self, _partition: PartitionId, _from: Offset, _timeout: Duration) {}
 
-    /// What people call the partition, where that is not its number alone.
+    /// The name of the partition for display, if it has one besides its number.
     fn partition_name(&self, _partition: PartitionId) -> Option<String> {
         None
     }
 
-    /// What the partition is, for as long as it is the same: one that was deleted
-    /// and recreated under its name is another, although its offsets may look
-    /// alike. `None` if the log does not know, or not now.
+    /// The identity of the partition. A partition that was deleted and recreated under
+    /// the same name has another identity, although it may have the same offsets. `None`
+    /// if the log does not know it, or not at present.
     fn identity(&self, _partition: PartitionId) -> Option<Arc<str>> {
         None
     }
 
-    /// Which opening of the log wrote the event before `offset`: a random number
-    /// that each opening draws, so that a log that was copied back and continued
-    /// differently differs from the one before. `None` if that is not known.
+    /// The incarnation of the log that wrote the event before `offset`: a random number
+    /// that is drawn at each opening. So a log that was restored from a copy and
+    /// continued differently is distinguished from the original. `None` if it is not
+    /// known.
     fn incarnation_at(&self, partition: PartitionId, _offset: Offset) -> Option<u64> {
         self.identity(partition).map(|identity| crate::incarnation_of(&identity))
     }
 
-    /// What makes results less trustworthy although the log works: one sentence each.
+    /// Reasons why results are less trustworthy although the log works, one sentence
+    /// each.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Why part of the log does not work, where no other answer tells: one sentence
-    /// each.
+    /// Reasons why a part of the log does not work, if no other method reports them, one
+    /// sentence each.
     fn troubles(&self) -> Vec<String> {
         Vec::new()
     }
 }
 
-/// Called once with an append's outcome, on a thread of the log's.
+/// Called once with the result of an append, on a thread of the log.
 pub type AppendDone = Box<dyn FnOnce(Result<Appended, LogError>) + Send>;
 
-/// Called, quickly and without blocking, when a partition has new events, with
-/// their types where the log knows them at that point.
+/// Called when a partition has new events, with their types if the log knows them at that
+/// time. Must return quickly and must not block.
 pub type Waker = Arc<dyn Fn(PartitionId, Option<&[String]>) + Send + Sync>;
 
-/// How far ahead of its append an event may be and still count in
+/// How far ahead of its append time an event may be to count in
 /// [`PartitionBounds::max_time`], in microseconds.
 pub const AHEAD_MAX_US: i64 = 60_000_000;
 
-/// What a partition holds.
+/// The offsets and the event time of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PartitionBounds {
-    /// The oldest offset kept.
+    /// The oldest offset that is kept.
     pub start: Offset,
-    /// The next offset to be written.
+    /// The offset that the next event gets.
     pub end: Offset,
-    /// The highest event time in it, without events that were further ahead of
-    /// their append than [`AHEAD_MAX_US`]; [`Timestamp::MIN`] if there is none.
-    /// For heartbeats and for people: a projection decides by the event's append
-    /// time and its own setting.
+    /// The highest event time, without events that were further ahead of their append
+    /// time than [`AHEAD_MAX_US`]; [`Timestamp::MIN`] if there is none. Used for
+    /// heartbeats and status. A projection decides by the event's append time and its own
+    /// setting.
     pub max_time: Timestamp,
 }
 
-/// What [`Log::read`] found.
+/// The result of [`Log::read`].
 #[derive(Clone, Debug)]
 pub enum LogRead {
-    /// A chunk that holds at least one event at or after the offset asked for.
+    /// A chunk with at least one matching event at or after the requested offset.
     Chunk(Arc<Chunk>),
-    /// Nothing wanted is stored before `next`, which is past the offset asked for.
+    /// There is no matching event before `next`, which is after the requested offset.
     Skipped {
-        /// Where to go on.
+        /// The offset at which to continue.
         next: Offset,
     },
-    /// The offset asked for is the partition's end.
+    /// The requested offset is the partition's end.
     End,
-    /// The read is pending: the waker is called once asking again
-    /// may bring more, or [`Log::wait`] returns.
+    /// The read is pending. The waker is called, and [`Log::wait`] returns, once another
+    /// read may return more.
     Pending,
 }
 
-/// What a shard has emitted: a stretch of its outbox.
+/// Consecutive events of a shard's outbox.
 #[derive(Clone, Debug)]
 pub struct Emitted {
-    /// Names the outbox, and no other one ever: numbers begin at 0 in each.
+    /// The name of the outbox, which no other outbox ever has. Numbers begin at 0 in each
+    /// outbox.
     pub outbox: String,
-    /// The partition whose shard it is.
+    /// The shard's partition.
     pub partition: PartitionId,
-    /// The number of the first event; the others follow without gaps.
+    /// The number of the first event; the numbers of the others follow without gaps.
     pub first: u64,
     /// The events.
     pub events: Events,
 }
 
-/// Where an append's events are, in the order they were given.
+/// The places of appended events, in the order in which they were passed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Appended {
-    /// One an event.
+    /// One entry for each event.
     pub events: Vec<AppendedEvent>,
 }
 
-/// Where one event is.
+/// The place of one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AppendedEvent {
     /// Its partition.
     pub partition: PartitionId,
-    /// Its offset; of a duplicate, that of the first.
+    /// Its offset; for a duplicate, that of the first event.
     pub offset: Offset,
-    /// Whether an event of this tenant, `source` and `id` was there already, within
-    /// the window; it was not appended again.
+    /// Whether the deduplication window had an event of this tenant, `source` and `id`
+    /// already. Then this one was not appended.
     pub duplicate: bool,
-    /// Of a duplicate: whether the first has other content.
+    /// For a duplicate: whether the content of the first event is different.
     pub differs: bool,
 }
 
-/// Why the log cannot do what it was asked.
+/// Why the log cannot do what was requested.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum LogError {
-    /// Retention has passed the offset.
+    /// Retention has deleted the event at the offset.
     #[error("offset {from} of partition {partition} is gone: the log begins at {start}")]
     OutOfRange {
         /// The partition.
         partition: PartitionId,
-        /// The offset asked for.
+        /// The requested offset.
         from: Offset,
-        /// The oldest kept.
+        /// The oldest offset that is kept.
         start: Offset,
     },
-    /// The log ends before an offset that was there once: events were lost, or
-    /// it is another log.
+    /// The log ends before an offset that existed before: events were lost, or it is
+    /// another log.
     #[error(
         "offset {from} of partition {partition} is not there any more: the log ends at {end}, so that it has lost events or is another one"
     )]
     Lost {
         /// The partition.
         partition: PartitionId,
-        /// The offset asked for.
+        /// The requested offset.
         from: Offset,
-        /// The next to be written.
+        /// The partition's end.
         end: Offset,
     },
     /// There is no such partition.
     #[error("the log has no partition {0}")]
     NoPartition(PartitionId),
-    /// The log never takes one of the events: repeating the append cannot succeed.
-    /// Of [`Log::emit`] nothing was appended; of [`Log::append`] over Kafka,
-    /// `appended` of the other events were.
+    /// The log refuses one of the events for good: repeating the append cannot succeed.
+    /// After [`Log::emit`] nothing was appended. After [`Log::append`] over Kafka,
+    /// `appended` of the other events were appended.
     #[error("{reason}{}", others(*.appended))]
     Rejected {
-        /// The index of the event among those given.
+        /// The index of the refused event.
         index: usize,
         /// How many of the other events are in the log.
         appended: usize,
         /// Why.
         reason: RejectedEvent,
     },
-    /// Exported events cannot be imported here as they are.
+    /// Exported events cannot be imported into this log.
     #[error("the events cannot be imported as they are: {0}")]
     NoImport(String),
-    /// Nothing can be appended now; it may pass.
+    /// Nothing can be appended now; this may be temporary.
     #[error("the log takes no events now: {0}")]
     Unavailable(String),
-    /// The disk has no room.
+    /// The disk is full.
     #[error("the disk is full: {0}")]
     Full(String),
-    /// What is stored is damaged.
+    /// Stored data is damaged.
     #[error("the log is damaged: {0}")]
     Damaged(String),
     /// The log was closed.
@@ -235,16 +239,16 @@ pub enum LogError {
     Closed,
 }
 
-/// Why the log never takes an event.
+/// Why the log refuses an event for good.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RejectedEvent {
-    /// It is larger than the log stores.
+    /// It is larger than the log allows.
     #[error("event {event} takes {bytes} bytes in the log, and {limit}")]
     TooLarge {
-        /// The event's id and source, for people.
+        /// The event's id and source, as text.
         event: String,
-        /// The bytes that it takes.
+        /// The size of the event in the log, in bytes.
         bytes: usize,
         /// The limit's value and name.
         limit: String,
@@ -252,7 +256,7 @@ pub enum RejectedEvent {
     /// The log refuses it for another reason.
     #[error("event {event} is refused: {reason}")]
     Refused {
-        /// The event's id and source, for people.
+        /// The event's id and source, as text.
         event: String,
         /// Why.
         reason: String,

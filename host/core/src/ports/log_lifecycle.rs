@@ -1,5 +1,5 @@
-//! What the owner of a log does with it while it is open and when it ends: delete old
-//! events, and close it.
+//! What the owner of a log does with it, apart from reading and appending: delete old
+//! events, and close the log.
 
 use crate::{LogError, Offset, PartitionId, Timestamp};
 
@@ -7,13 +7,13 @@ use crate::{LogError, Offset, PartitionId, Timestamp};
 /// `None` for no such bound.
 pub type RetentionFloor<'a> = &'a dyn Fn(PartitionId) -> Option<Offset>;
 
-/// A log whose retention is Lantern's task. A log on Kafka is not one of them: there
-/// the broker deletes old events.
+/// A log from which Lantern itself deletes old events. A log on Kafka is not one of them:
+/// there the broker deletes old events.
 pub trait LogMaintenance: Send + Sync {
     /// Deletes events that exceed the log's retention by age or size at `now`, but keeps
     /// those at or after the `floor` of their partition. One call does a bounded amount
-    /// of work, and blocks until it is done. If the report says [`MaintenanceReport::more`],
-    /// call it again at once, else at intervals.
+    /// of work, and blocks until it is done. If [`MaintenanceReport::more`] is true, call
+    /// it again at once, otherwise after an interval.
     ///
     /// # Errors
     /// [`LogError`]; then nothing was deleted.
@@ -27,13 +27,14 @@ pub trait LogMaintenance: Send + Sync {
 /// The result of [`LogMaintenance::maintain`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MaintenanceReport {
-    /// What was deleted: one entry for each partition that lost events.
+    /// One entry for each partition from which events were deleted.
     pub trimmed: Vec<TrimmedPartition>,
-    /// Whether more events are due: one call does a bounded amount of work.
+    /// Whether more events must be deleted, because one call does a bounded amount of
+    /// work.
     pub more: bool,
 }
 
-/// What was deleted from a partition.
+/// The events deleted from one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrimmedPartition {
     /// The partition.

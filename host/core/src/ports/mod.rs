@@ -1,5 +1,5 @@
-//! The ports: what the engine and the server need of a log, a store, a plugin, a
-//! catalogue, a clock and a feed, as traits that a test can replace.
+//! The ports: everything that the engine and the server need from a log, a store, a
+//! plugin, a catalogue, a clock and a feed, as traits that a test can replace.
 
 mod committed_offsets;
 mod dead_letters;

@@ -1,4 +1,4 @@
-//! Plugins, their instances, and what they may call.
+//! Plugins, their instances, and the host calls that they may make.
 
 use std::any::Any;
 use std::time::Duration;
@@ -7,84 +7,84 @@ use thiserror::Error;
 
 use crate::{Cause, Events, Manifest, Offset, PartitionId, ReadValues, TableId, Timestamp};
 
-/// A compiled plugin with its parameters: makes instances.
+/// A compiled plugin with its parameters. It creates instances.
 pub trait Plugin: Send + Sync {
-    /// What its `setup` answered.
+    /// The manifest that its `setup` returned.
     fn manifest(&self) -> &Manifest;
 
-    /// A fresh instance, set up.
+    /// Creates an instance and calls its `setup`.
     ///
     /// # Errors
-    /// [`InstantiateError`]; [`InstantiateError::Changed`] where `setup`
-    /// answered otherwise than before.
+    /// [`InstantiateError`]; [`InstantiateError::Changed`] if `setup` returned another
+    /// manifest than before.
     fn instantiate(&self) -> Result<Box<dyn Instance>, InstantiateError>;
 }
 
-/// Why no instance could be made.
+/// Why no instance could be created.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum InstantiateError {
     /// `setup` failed or trapped.
     #[error("setup failed: {0}")]
     Setup(String),
-    /// The manifest is another than at upload.
+    /// The manifest differs from the one at upload.
     #[error("setup answered another manifest than at upload: {0}")]
     Changed(String),
-    /// The host has no room for another instance; may pass.
+    /// The host has no room for another instance; this may be temporary.
     #[error("no instance can be made now: {0}")]
     Host(String),
 }
 
-/// A running instance of a plugin. Its memory is only a cache.
+/// A running instance of a plugin. It may be dropped at any time: its memory is only a
+/// cache.
 pub trait Instance: Send {
-    /// Applies `batch`. `host` answers the calls the plugin makes meanwhile,
-    /// and is handed back. `fuel` bounds the call. After any error the instance
-    /// must not be used again.
+    /// Applies `batch`. `host` executes the host calls of the plugin, and is part of the
+    /// outcome. `fuel` limits the call. After any error the instance must not be used
+    /// again.
     fn apply(&mut self, batch: &Batch, host: Box<dyn Host>, fuel: u64) -> ApplyOutcome;
 }
 
 /// The outcome of [`Instance::apply`].
 pub struct ApplyOutcome {
-    /// The host that was given.
+    /// The `host` that was passed to the call.
     pub host: Box<dyn Host>,
     /// Whether the batch was applied.
     pub result: Result<(), ApplyError>,
-    /// Fuel the call used.
+    /// The fuel that the call used.
     pub fuel: u64,
-    /// Bytes of linear memory the instance holds now.
+    /// The linear memory of the instance after the call, in bytes.
     pub memory_bytes: u64,
     /// How long the call took.
     pub elapsed: Duration,
 }
 
-/// Consecutive events of one partition, as handed to a plugin.
+/// Consecutive events of one partition, as a plugin receives them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
-    /// Whose.
+    /// The partition.
     pub partition: PartitionId,
-    /// Timers now due, by time then key.
+    /// Timers that are due, in order of time and key.
     pub timers: Vec<Timer>,
-    /// The watermark at which the timers fire: no event older than this is
-    /// expected any more.
+    /// The watermark at which the timers fire. Events that are older than it are late.
     pub watermark: Timestamp,
     /// Each event's offset.
     pub offsets: Vec<u64>,
-    /// The watermark at each event, before the event itself moves it.
+    /// The watermark before each event.
     pub watermarks: Vec<Timestamp>,
-    /// As long as there is no watermark: each event's time, but no later than an event
-    /// that is appended with it may move the watermark. Else empty. Retention of rows
-    /// counts from it. Not handed to the plugin.
+    /// The base time for row retention as long as there is no watermark: the time of each
+    /// event, limited to how far ahead an event may be to move the watermark. Empty once
+    /// there is a watermark. The plugin does not receive it.
     pub times_before_watermark: Vec<Timestamp>,
-    /// How deep each event is in a chain of emitted events; empty if the plugin emits
-    /// none. Not handed to the plugin.
+    /// The depth of each event in a chain of emitted events; empty if the plugin emits
+    /// none. The plugin does not receive it.
     pub depths: Vec<u32>,
-    /// The events. Columns that neither the plugin nor the host needs are empty;
-    /// a plugin is handed those that it asks for.
+    /// The events. Columns that neither the plugin nor the host needs are empty. The
+    /// plugin receives those that it requested.
     pub events: Events,
 }
 
 impl Batch {
-    /// How many timers and events it holds.
+    /// The number of timers and events.
     #[must_use]
     pub fn len(&self) -> usize {
         self.timers.len() + self.offsets.len()
@@ -99,8 +99,7 @@ impl Batch {
     /// The cause that names event `index`.
     ///
     /// # Panics
-    /// If the batch holds 2^32 timers and events or more; callers bound it far
-    /// below.
+    /// If the batch has 2^32 timers and events or more; callers limit it far below.
     #[must_use]
     pub fn cause_of_event(&self, index: usize) -> Cause {
         let cause = u32::try_from(self.timers.len() + index);
@@ -111,39 +110,39 @@ impl Batch {
 /// A timer that is due.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Timer {
-    /// The time it was set to.
+    /// The time that the plugin set.
     pub at: Timestamp,
     /// Its key.
     pub key: String,
     /// The offset of the event that set it.
     pub offset: Offset,
-    /// How deep that event is in a chain of emitted events.
+    /// The depth of that event in a chain of emitted events.
     pub depth: u32,
 }
 
-/// Why a batch was not applied; nothing of it is kept.
+/// Why a batch was not applied. None of its changes is kept.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum ApplyError {
-    /// The plugin said so.
+    /// The plugin returned an error.
     #[error("{message}")]
     Failed {
-        /// The timer or event that it blames.
+        /// The timer or event that the plugin blames.
         cause: Option<Cause>,
         /// Why.
         message: String,
     },
-    /// The plugin trapped or passed a limit.
+    /// The plugin trapped or exceeded a limit.
     #[error("{message}")]
     Trapped {
         /// How.
         kind: TrapKind,
-        /// For people; quotes the limit where one was passed.
+        /// The reason as text; names the limit if one was exceeded.
         message: String,
         /// The guest's stack; may be empty.
         backtrace: String,
     },
-    /// The host's fault, not the event's: to be tried again.
+    /// A fault of the host, not of the event. Try again.
     #[error("{0}")]
     Fault(String),
 }
@@ -152,32 +151,32 @@ pub enum ApplyError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TrapKind {
-    /// A WebAssembly trap: unreachable, out of bounds, stack overflow…
+    /// A WebAssembly trap, such as unreachable, out of bounds or stack overflow.
     Trap,
     /// Its fuel ran out.
     Fuel,
-    /// It wanted more memory, tables or handles than allowed.
+    /// It requested more memory, tables or handles than allowed.
     Memory,
-    /// It passed a limit of a host call, or called one wrongly.
+    /// It exceeded a limit of a host call, or made an invalid host call.
     HostCall,
 }
 
-/// The calls a plugin may make while it is applied. Writes go to the call's
-/// own buffer; reads see the buffer, then what was applied before. Each write
-/// names its cause, and is judged by that timer or event alone.
+/// The host calls of a plugin during one call. Writes go to a buffer of the call. Reads
+/// see this buffer, then the state before the call. Each write names its cause, and is
+/// checked only against this timer or event.
 pub trait Host: Send + Any {
     /// The value under `key` of `table`.
     ///
     /// # Errors
-    /// [`HostError`]; the call is over then.
+    /// [`HostError`], which ends the call.
     fn get(&mut self, table: TableId, key: &str) -> Result<Option<Vec<u8>>, HostError>;
 
-    /// Finds the values under those of `keys` of `table` that `values` lacks. All
-    /// of them are in memory at once: ask for so few that they may be of any
-    /// size.
+    /// Adds the values of those of `keys` in `table` that `values` does not have yet. All
+    /// these values are in memory at the same time, so pass only a few keys: values may
+    /// be large.
     ///
     /// # Errors
-    /// As [`Host::get`].
+    /// Those of [`Host::get`].
     fn get_many(
         &mut self,
         table: TableId,
@@ -187,10 +186,10 @@ pub trait Host: Send + Any {
         values.complete(keys, |key| self.get(table, key))
     }
 
-    /// Puts `value` under `key`.
+    /// Writes `value` under `key`.
     ///
     /// # Errors
-    /// [`HostError`]; the call is over then.
+    /// [`HostError`], which ends the call.
     fn put(
         &mut self,
         cause: Cause,
@@ -202,13 +201,14 @@ pub trait Host: Send + Any {
     /// Deletes the row under `key`, if there is one.
     ///
     /// # Errors
-    /// [`HostError`]; the call is over then.
+    /// [`HostError`], which ends the call.
     fn delete(&mut self, cause: Cause, table: TableId, key: &str) -> Result<(), HostError>;
 
-    /// At most `limit` rows from `start` up to `end` (empty: no bound).
+    /// Up to `limit` rows with keys from `start` to before `end` (if empty, to the last
+    /// key).
     ///
     /// # Errors
-    /// [`HostError`]; the call is over then.
+    /// [`HostError`], which ends the call.
     fn scan(
         &mut self,
         table: TableId,
@@ -218,41 +218,42 @@ pub trait Host: Send + Any {
         reverse: bool,
     ) -> Result<Vec<Row>, HostError>;
 
-    /// Sets, or moves, the timer of `key`.
+    /// Sets the timer of `key` to `at`; a timer of this key that is already set is moved.
     ///
     /// # Errors
-    /// [`HostError`]; the call is over then.
+    /// [`HostError`], which ends the call.
     fn set_timer(&mut self, cause: Cause, at: Timestamp, key: &str) -> Result<(), HostError>;
 
     /// Cancels the timer of `key`, if there is one.
     ///
     /// # Errors
-    /// [`HostError`]; the call is over then.
+    /// [`HostError`], which ends the call.
     fn cancel_timer(&mut self, cause: Cause, key: &str) -> Result<(), HostError>;
 
     /// Emits an event.
     ///
     /// # Errors
-    /// [`HostError`]; the call is over then.
+    /// [`HostError`], which ends the call.
     fn emit(&mut self, event: NewEvent) -> Result<(), HostError>;
 
-    /// Logs a message; without a cause if only the call as a whole is known, as text that a guest writes to its standard output.
+    /// Logs a message. There is no cause if only the call as a whole is known, for
+    /// instance for text that a guest writes to its standard output.
     ///
     /// # Errors
-    /// [`HostError`]; the call is over then.
+    /// [`HostError`], which ends the call.
     fn log(&mut self, cause: Option<Cause>, level: Level, message: &str) -> Result<(), HostError>;
 
-    /// The host itself, so that the caller gets it back whole.
+    /// Converts the host, so that the caller can downcast it to its own type.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
 
-/// Why a host call ended the plugin's call.
+/// Why a host call ended the call of the plugin.
 #[derive(Clone, Debug, Error)]
 pub enum HostError {
-    /// The plugin's fault.
+    /// A fault of the plugin.
     #[error("{0}")]
     Guest(String),
-    /// The host's fault.
+    /// A fault of the host.
     #[error("{0}")]
     Fault(String),
 }
@@ -266,7 +267,7 @@ pub struct Row {
     pub value: Vec<u8>,
 }
 
-/// An event a plugin emits.
+/// An event that a plugin emits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewEvent {
     /// The timer or event that caused it.
@@ -275,25 +276,25 @@ pub struct NewEvent {
     pub kind: String,
     /// Its subject.
     pub subject: String,
-    /// Its tenant; empty for that of its cause.
+    /// Its tenant; if empty, the tenant of its cause.
     pub tenant: String,
     /// Its time.
     pub time: Timestamp,
-    /// Its payload, JSON.
+    /// Its payload in JSON.
     pub data: Vec<u8>,
 }
 
-/// How grave a plugin's message is.
+/// The severity of a plugin's message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// For tracing single steps.
+    /// Single steps, for tracing.
     Trace,
-    /// For the plugin's developer.
+    /// Details for the plugin's developer.
     Debug,
-    /// For operators.
+    /// Information for operators.
     Info,
-    /// Something is off.
+    /// Something unusual.
     Warn,
-    /// Something is wrong.
+    /// An error.
     Error,
 }

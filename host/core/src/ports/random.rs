@@ -1,9 +1,7 @@
-//! Randomness, for identities that must not come again.
+//! Random numbers for identities that must be unique.
 
-/// Draws numbers that were not drawn before. Never for what ends up in a
-/// table or in an event.
+/// Draws random numbers. They must never affect a table or an event.
 pub trait Random: Send + Sync {
-    /// A number that is drawn again with no more probability than any other of
-    /// 64 bits.
+    /// A random number, uniform over 64 bits.
     fn draw(&self) -> u64;
 }

@@ -1,4 +1,4 @@
-//! States and the catalogue: what outlives a restart.
+//! States and the catalogue: everything that must survive a restart besides the log.
 
 use std::sync::Arc;
 
@@ -19,8 +19,8 @@ pub struct ShardId {
     pub partition: PartitionId,
 }
 
-/// One ordered map of bytes in a shard's file. The order of the variants is
-/// part of the canonical dump.
+/// An ordered map of bytes in a shard's file. The order of the variants is part of the
+/// canonical dump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Space {
     /// [`crate::ShardMeta`] under [`crate::ShardMeta::KEY`], and each
@@ -28,23 +28,26 @@ pub enum Space {
     Meta,
     /// The rows of a table; keys are UTF-8.
     Table(TableId),
-    /// Timers by due time: 8 bytes due (big-endian, sign bit flipped), key;
-    /// the value is the time that was set, in 8 bytes big-endian.
+    /// Timers by due time. The key is the due time (8 bytes big-endian, sign bit flipped)
+    /// and the timer's key. The value is the time that was set (8 bytes), the offset of
+    /// the event that set the timer (8 bytes) and its depth (4 bytes), all big-endian.
     TimersByTime,
     /// Timers by key; the value is the due time as in `TimersByTime`.
     TimersByKey,
-    /// Parked events by offset (8 bytes big-endian) and a running number.
+    /// Parked events. The key is the offset and a running number, 8 bytes big-endian
+    /// each.
     Parked,
-    /// Subjects with parked events; the value counts them (8 bytes big-endian).
+    /// Subjects with parked events. The value is their number (8 bytes big-endian).
     ParkedSubjects,
-    /// Emitted events not yet in the log, by running number.
+    /// Emitted events that the log has not taken, by running number.
     Outbox,
-    /// The feed's change log by [`crate::TableChanges::key`]: a byte string of
+    /// The feed's change log. The key is [`crate::TableChanges::key`], the value
     /// [`crate::TableChanges::encode`].
     Changes,
-    /// When rows of tables with retention expire. Under a 0 byte, by time (8
-    /// bytes as in `TimersByTime`), table (4 bytes) and key; under a 1 byte, by
-    /// table and key, with the time as value.
+    /// When rows of tables with retention expire. Each row has two entries. The key of
+    /// the first is a 0 byte, the time (8 bytes as in `TimersByTime`), the table (4
+    /// bytes) and the row's key. The key of the second is a 1 byte, the table and the
+    /// row's key; its value is the time.
     Expiry,
 }
 
@@ -53,12 +56,12 @@ pub enum Space {
 pub struct KeyRange {
     /// The first key, included.
     pub start: Vec<u8>,
-    /// The key to stop before; `None` for no bound.
+    /// The first key after the range; `None` for no bound.
     pub end: Option<Vec<u8>>,
 }
 
 impl KeyRange {
-    /// Every key.
+    /// All keys.
     #[must_use]
     pub fn all() -> Self {
         Self::default()
@@ -78,14 +81,13 @@ impl KeyRange {
         Self { start: prefix.to_vec(), end }
     }
 
-    /// The keys from `start` up to but not including `end`; an empty `end` is
-    /// no bound.
+    /// The keys from `start` to before `end`. If `end` is empty, there is no upper bound.
     #[must_use]
     pub fn of(start: &[u8], end: &[u8]) -> Self {
         Self { start: start.to_vec(), end: (!end.is_empty()).then(|| end.to_vec()) }
     }
 
-    /// Whether no key can be in it.
+    /// Whether the range contains no key.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.end.as_ref().is_some_and(|end| *end <= self.start)
@@ -100,13 +102,13 @@ pub trait ReadStore: Send {
     /// The value under `key`.
     ///
     /// # Errors
-    /// [`StoreError`] where it cannot be read.
+    /// [`StoreError`] if it cannot be read.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Finds the values under those of `keys` that `values` lacks.
+    /// Adds the values of those of `keys` that `values` does not have yet.
     ///
     /// # Errors
-    /// As [`ReadStore::get`].
+    /// Those of [`ReadStore::get`].
     fn get_many(
         &self,
         space: Space,
@@ -116,10 +118,10 @@ pub trait ReadStore: Send {
         values.complete(keys, |key| self.get(space, key))
     }
 
-    /// At most `limit` pairs of `range` in key order, last first where `reverse`.
+    /// Up to `limit` pairs of `range` in key order, the last first if `reverse`.
     ///
     /// # Errors
-    /// [`StoreError`] where they cannot be read.
+    /// [`StoreError`] if they cannot be read.
     fn scan(
         &self,
         space: Space,
@@ -131,11 +133,11 @@ pub trait ReadStore: Send {
     /// The spaces that hold at least one pair, in order.
     ///
     /// # Errors
-    /// [`StoreError`] where they cannot be read.
+    /// [`StoreError`] if they cannot be read.
     fn spaces(&self) -> Result<Vec<Space>, StoreError>;
 }
 
-/// The state of one shard: a file. Reads see the last commit.
+/// The state of one shard. Reads see the last commit.
 pub trait ShardStore: ReadStore + Sync {
     /// Writes all of `writes`, durably, or nothing. Makes all commits before it durable
     /// too.
@@ -159,52 +161,52 @@ pub trait ShardStore: ReadStore + Sync {
     /// pages alive, so hold it briefly.
     ///
     /// # Errors
-    /// [`StoreError`] where it cannot be opened.
+    /// [`StoreError`] if it cannot be opened.
     fn snapshot(&self) -> Result<Box<dyn ReadStore>, StoreError>;
 
-    /// The bytes the state takes on disk.
+    /// The size of the state on disk, in bytes.
     fn disk_bytes(&self) -> u64;
 }
 
 /// Opens and removes shards' states.
 pub trait StateStores: Send + Sync {
-    /// Opens the state of `shard`, empty if there is none yet.
+    /// Opens the state of `shard`; creates an empty one if there is none.
     ///
     /// # Errors
-    /// [`StoreError`] where the file cannot be opened or is damaged.
+    /// [`StoreError`] if the file cannot be opened or is damaged.
     fn open(&self, shard: &ShardId) -> Result<Arc<dyn ShardStore>, StoreError>;
 
-    /// A state that lives in memory only, for determinism checks and tests.
+    /// A state in memory only, for determinism checks and tests.
     ///
     /// # Errors
-    /// [`StoreError`] where it cannot be made.
+    /// [`StoreError`] if it cannot be created.
     fn scratch(&self) -> Result<Arc<dyn ShardStore>, StoreError>;
 
-    /// A state for one large piece of work, gone with its last handle. It may be
-    /// larger than memory where the store has a disk.
+    /// A state for one large task, which is deleted when the last handle is dropped. If
+    /// the store has a disk, it may be larger than memory.
     ///
     /// # Errors
-    /// [`StoreError`] where it cannot be made.
+    /// [`StoreError`] if it cannot be created.
     fn temporary(&self) -> Result<Arc<dyn ShardStore>, StoreError> {
         self.scratch()
     }
 
-    /// Removes the states of all shards of one build of a version.
+    /// Deletes the states of all shards of one build of a version.
     ///
     /// # Errors
-    /// [`StoreError`] where files cannot be removed.
+    /// [`StoreError`] if files cannot be deleted.
     fn remove(&self, projection: &str, version: &VersionId, rebuild: u64)
     -> Result<(), StoreError>;
 }
 
-/// Why a store cannot do what it was asked.
+/// Why a store cannot do what was requested.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The disk has no room.
+    /// The disk is full.
     #[error("the disk is full: {0}")]
     Full(String),
-    /// What is stored is damaged, or of a later format.
+    /// Stored data is damaged, or has a later format.
     #[error("the state is damaged: {0}")]
     Damaged(String),
     /// Another process has the file open.
@@ -215,24 +217,24 @@ pub enum StoreError {
     Io(String),
 }
 
-/// Keeps the projections and their versions.
+/// Stores the projections and their versions.
 pub trait Catalog: Send + Sync {
     /// All projections, by name.
     ///
     /// # Errors
-    /// [`StoreError`] where they cannot be read.
+    /// [`StoreError`] if they cannot be read.
     fn projections(&self) -> Result<Vec<ProjectionRecord>, StoreError>;
 
-    /// Stores `record` in place of the one of its name, durably.
+    /// Stores `record` durably. It replaces the record with the same name.
     ///
     /// # Errors
-    /// [`StoreError`]; the old one is kept then.
+    /// [`StoreError`]; then the old record is kept.
     fn save(&self, record: &ProjectionRecord) -> Result<(), StoreError>;
 
-    /// Removes the record named `name`, if there is one, durably.
+    /// Deletes the record named `name` durably, if there is one.
     ///
     /// # Errors
-    /// [`StoreError`]; the record is kept then.
+    /// [`StoreError`]; then the record is kept.
     fn delete(&self, name: &str) -> Result<(), StoreError>;
 }
 

@@ -1,4 +1,4 @@
-//! Identities that must not start again: epochs, and checkpoints of one history.
+//! Identities that must be unique: epochs, and the history that a checkpoint belongs to.
 
 use lantern_core::{ChangesSince, Checkpoint, Offset, Random as _, ShardId, StateStores as _};
 

@@ -1,11 +1,11 @@
-//! What one call, one shard and one projection may take: each limit is hit, and
-//! what it then says names its setting.
+//! The limits of a call, a shard and a projection: each is exceeded, and the error names
+//! its setting.
 
 use lantern_core::Level;
 
 use super::*;
 
-/// A plugin that does too much of what an event's data says.
+/// A plugin that exceeds the limit which an event's data names.
 fn greedy() -> NativePlugin {
     NativePlugin::new(manifest(OnFailure::ParkEvent), |batch, host, _: &mut ()| {
         for (index, event) in batch.events.iter().enumerate() {
@@ -197,8 +197,8 @@ fn a_plugin_that_sets_a_timer_for_the_last_tick_of_each_batch_has_few_calls_repe
 
 #[test]
 fn failures_between_due_timers_do_not_make_batches_longer() {
-    // Every second event fails, and every other one sets a timer for the next tick: a
-    // batch is applied up to the tick, and what was gathered after it is given up.
+    // Every second event fails, and each of the others sets a timer for the next tick. So
+    // a batch is applied up to the tick, and the events gathered after it are dropped.
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     let events = 2_000;
@@ -212,7 +212,8 @@ fn failures_between_due_timers_do_not_make_batches_longer() {
                 let message = "bad data".into();
                 return Err(ApplyError::Failed { cause: Some(cause), message });
             }
-            // The lateness is two seconds: due a tick after the event's own.
+            // The lateness is two seconds, so this timer is due one tick after the
+            // event's own.
             let at = Timestamp(event.time.0 - SECOND);
             host.set_timer(cause, at, event.subject).map_err(host_error)?;
         }

@@ -1,4 +1,4 @@
-//! The engine with every port faked, driven from one thread.
+//! Tests of the engine with fakes for all ports, on one thread.
 
 mod folding;
 mod identity;
@@ -31,8 +31,8 @@ use crate::{
 pub(super) const P0: PartitionId = PartitionId(0);
 pub(super) const SECOND: i64 = 1_000_000;
 
-/// An engine and its ports; [`World::restart`] makes a fresh engine over
-/// the same log, states and catalogue, as a new process would.
+/// An engine and its ports. [`World::restart`] creates another engine over the same log,
+/// states and catalogue, as a new process would.
 pub(super) struct World {
     pub(super) log: Arc<MemoryLog>,
     pub(super) stores: Arc<MemoryStores>,
@@ -44,7 +44,7 @@ pub(super) struct World {
     pub(super) engine: Arc<Engine>,
 }
 
-/// Plugins by SHA-256 (any name will do).
+/// Plugins by SHA-256; the tests use short names instead.
 #[derive(Default)]
 struct Shelf(Mutex<BTreeMap<String, Arc<dyn Plugin>>>, Mutex<Vec<PluginError>>);
 
@@ -84,7 +84,7 @@ impl World {
         Self { log, stores, catalog, publish, clock, plugins, config, engine }
     }
 
-    /// Forgets everything that was in memory only.
+    /// Drops everything that is in memory only.
     pub(super) fn restart(&mut self) {
         let ports = self.engine.ports.clone();
         self.engine = Engine::open(self.config.clone(), ports).unwrap();
@@ -114,7 +114,7 @@ impl World {
         self.engine.upload(upload).unwrap()
     }
 
-    /// Runs until nothing is waiting for a turn.
+    /// Runs until no shard waits for a turn.
     pub(super) fn settle(&self) {
         let mut turns = 0;
         while self.engine.turn_once() {
@@ -123,7 +123,7 @@ impl World {
         }
     }
 
-    /// Lets time pass, turn by turn, until nothing is waiting for it either.
+    /// Lets time pass and runs turns, until no shard waits for a time either.
     pub(super) fn settle_through_faults(&self) {
         for _ in 0..100 {
             self.settle();
@@ -139,7 +139,7 @@ impl World {
         rows.into_iter().map(|r| (r.key, String::from_utf8(r.value).unwrap())).collect()
     }
 
-    /// The one shard of the first version of the first projection.
+    /// The shard of the first version of the first projection, which must have one.
     pub(super) fn shard(&self) -> crate::ShardStatus {
         self.engine.status()[0].versions[0].shards[0].clone()
     }
@@ -169,7 +169,7 @@ pub(super) fn event(n: i64, subject: &str, data: &str) -> Event {
     }
 }
 
-/// What the meter does with events whose data is `bad`.
+/// What the meter does on an event whose data is `bad`.
 #[derive(Clone, Copy)]
 pub(super) enum Bad {
     Apply,
@@ -203,9 +203,8 @@ pub(super) fn manifest(on_failure: OnFailure) -> Manifest {
     }
 }
 
-/// Counts readings by subject, counts them by subject and window of 5 seconds,
-/// and emits an event when a window closes. What it does depends on nothing but
-/// its tables.
+/// Counts readings by subject, and by subject and window of 5 seconds, and emits an event
+/// when a window closes. Its results depend only on its tables.
 pub(super) fn meter(on_failure: OnFailure, bad: Bad) -> NativePlugin {
     NativePlugin::new(manifest(on_failure), move |batch, host, _: &mut ()| {
         for (index, timer) in (0..).zip(&batch.timers) {

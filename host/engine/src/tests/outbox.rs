@@ -4,7 +4,7 @@ use lantern_core::{LogError, RejectedEvent};
 
 use super::*;
 
-/// Events that close windows: one per 5 seconds and subject.
+/// Events that each close a window: one for each 5 seconds and subject.
 fn closing(count: i64) -> Vec<Event> {
     (0..count).map(|n| Event { time: Timestamp(n * 10 * SECOND), ..event(n, "s1", "ok") }).collect()
 }
@@ -27,7 +27,7 @@ fn a_log_that_takes_no_emitted_events_is_tried_less_and_less_often_and_reported(
     assert_eq!(shard.activity, "faulted");
     assert!(shard.reason.unwrap().contains("cannot be appended: "), "the reason is shown");
     assert!(shard.unsent > 0);
-    // Folding goes on meanwhile.
+    // Meanwhile folding continues.
     assert_eq!((shard.next, shard.lag_events), (10, Some(0)));
     let failures_left = |world: &World| world.log.append_faults();
     let before = failures_left(&world);
@@ -35,7 +35,7 @@ fn a_log_that_takes_no_emitted_events_is_tried_less_and_less_often_and_reported(
         world.clock.advance(Duration::from_secs(1));
         world.settle();
     }
-    // 0.1, 0.2, … 6.4 s, and then each 10 s.
+    // The waits are 0.1, 0.2, … 6.4 s, and then 10 s each.
     let tries = before - failures_left(&world);
     assert!((9..=13).contains(&tries), "{tries}");
     world.settle_through_faults();
@@ -111,7 +111,8 @@ fn an_emitted_event_that_the_log_refuses_is_set_aside_with_its_reason_and_the_ot
     assert_eq!((parked.total, parked.parked.len()), (1, 1));
     assert_eq!(parked.parked[0].kind, "emitted");
     assert!(parked.parked[0].reason.contains("`max.message.bytes`"), "{:?}", parked.parked[0]);
-    // A choice of a tenant does not mean what another tenant's events have caused.
+    // A selection by tenant does not contain events that another tenant's events have
+    // caused.
     let of_another = crate::ParkedSelection {
         tenant: Some("b".into()),
         subject: Some(parked.parked[0].subject.clone()),
@@ -119,12 +120,12 @@ fn an_emitted_event_that_the_log_refuses_is_set_aside_with_its_reason_and_the_ot
     };
     assert_eq!(world.engine.retry("meter", None, &of_another).unwrap().selected, 0);
     assert_eq!(world.engine.drop_parked("meter", None, &of_another).unwrap().selected, 0);
-    // Others of its subject are not held back, also after a restart.
+    // Other emitted events of the same subject are sent, also after a restart.
     world.restart();
     world.log.append_to(P0, (5..8).map(|n| closing(8).remove(n)));
     world.settle();
     assert_eq!((emitted(&world), world.shard().refused), (6, 1));
-    // Sent again once the log takes it.
+    // A retry sends the refused event again.
     let all = crate::ParkedSelection { all: true, ..Default::default() };
     let outcome = world.engine.retry("meter", None, &all).unwrap();
     assert_eq!((outcome.selected, outcome.done), (1, 1));
@@ -147,7 +148,7 @@ fn a_projection_that_halts_on_failures_halts_over_a_refused_event_too() {
     assert!(shard.reason.unwrap().contains("not allowed"));
 }
 
-/// A projection that answers each event of one type with one of another.
+/// A projection that emits an event of one type for each event of another type.
 fn echo(name: &str, reads: &str, emits: &str, depth: Option<u32>) -> NativePlugin {
     let manifest = Manifest {
         name: name.into(),
@@ -216,7 +217,7 @@ fn a_ring_that_is_allowed_ends_at_its_depth_and_parks_the_emitting_event() {
     world.settle();
     let depths: Vec<_> =
         world.log.events(P0).iter().map(|(_, event)| event.as_ref().depth()).collect();
-    // The first one emits up to 4 deep: its event of depth 5 is not emitted.
+    // The first projection emits up to depth 4, so its event of depth 5 is not emitted.
     assert_eq!(depths, [0, 1, 2, 3, 4]);
     let parked = world.engine.parked("ping", None, None, None, 10).unwrap();
     assert_eq!(parked.total, 1);

@@ -42,15 +42,17 @@ fn later_events_of_a_parked_subject_wait_behind_it_in_order() {
     assert!(page.parked[1..].iter().all(|p| p.kind == "waiting"));
     assert_eq!(world.rows("totals")["s1"], r#"{"last":"ok","n":3}"#);
     assert_eq!(world.rows("totals")["s2"], r#"{"last":"ok","n":30}"#);
-    // A retry that fails keeps all of them, with the count of tries.
+    // If the retry of the first event fails, all events stay parked, and its attempts are
+    // counted.
     let outcome = world.engine.retry("meter", None, &all()).unwrap();
     assert_eq!((outcome.selected, outcome.done, outcome.failed, outcome.waiting), (27, 0, 1, 26));
     let page = world.engine.parked("meter", None, None, None, 5).unwrap();
     assert_eq!((page.total, page.parked[0].attempts), (27, 2));
-    // One from the middle cannot overtake.
+    // An event from the middle cannot be retried before those in front of it.
     let middle = ParkedSelection { offsets: vec![13], ..ParkedSelection::default() };
     assert_eq!(world.engine.retry("meter", None, &middle).unwrap().waiting, 1);
-    // Without the bad one, the others go in, in order, and the subject is free.
+    // After the bad event is dropped, the others are applied in order, and later events
+    // of the subject do not wait any more.
     let head = ParkedSelection { offsets: vec![10], ..ParkedSelection::default() };
     assert_eq!(world.engine.drop_parked("meter", None, &head).unwrap().done, 1);
     assert_eq!(world.engine.retry("meter", None, &all()).unwrap().done, 26);
@@ -156,7 +158,7 @@ fn a_state_over_its_limit_halts_the_projection_and_keeps_what_is_committed() {
     assert_eq!(world.rows("totals").len() as u64, status.shards[0].applied);
 }
 
-/// A record that is no event; `kind` is the type that it claims.
+/// An unreadable record; `kind` is the type that it claims.
 fn unreadable(n: i64, kind: Option<&str>) -> Event {
     let mut members = serde_json::json!({ UNREADABLE_REASON: format!("junk {n}") });
     if let Some(kind) = kind {
@@ -189,7 +191,7 @@ fn unreadable_records_halt_no_projection_and_block_no_subject() {
 fn unreadable_records_of_unknown_type_do_not_count_for_the_halt_and_others_do() {
     let config = EngineConfig { parked_max: 5, ..EngineConfig::default() };
     let world = World::new(config);
-    // More than may be parked, mixed with failures that still have room.
+    // More records than may be parked, mixed with failures, which stay within the limit.
     let records = (0..40).map(|n| match n % 10 {
         9 => event(n, "s2", "bad"),
         8 => event(n, "s1", "ok"),
@@ -201,13 +203,13 @@ fn unreadable_records_of_unknown_type_do_not_count_for_the_halt_and_others_do() 
     let shard = world.shard();
     assert_eq!((shard.activity.as_str(), shard.next, shard.parked), ("idle", 40, 36), "{shard:?}");
     assert_eq!(world.rows("totals")["s1"], r#"{"last":"ok","n":4}"#);
-    // Records that claim a subscribed type are events that this projection lacks.
+    // Records that claim a subscribed type count like failures.
     world.log.append_to(P0, (40..43).map(|n| unreadable(n, Some("m.read"))));
     world.settle();
     let shard = world.shard();
     assert_eq!((shard.activity.as_str(), shard.parked), ("halted", 37), "{shard:?}");
     assert!(shard.reason.unwrap().contains("engine.parked_max"));
-    // Dropping the others makes no room, dropping a failed event does.
+    // Dropping a record of unknown type makes no room. Dropping a failed event does.
     let drop = |offset| {
         let selection = ParkedSelection { offsets: vec![offset], ..ParkedSelection::default() };
         assert_eq!(world.engine.drop_parked("meter", None, &selection).unwrap().done, 1);
@@ -330,7 +332,7 @@ fn a_row_that_breaks_its_declaration_parks_its_event_and_names_the_field() {
     assert_eq!(world.rows("totals").keys().collect::<Vec<_>>(), ["a", "c"]);
 }
 
-/// Rows of the event's own tenant, whatever the batch.
+/// Each row must belong to the tenant of its own event, whatever batch the event is in.
 #[test]
 fn a_row_is_judged_by_the_tenant_of_its_own_event_for_every_cut() {
     let run = |batch_events_max| {
@@ -378,7 +380,7 @@ fn a_row_is_judged_by_the_tenant_of_its_own_event_for_every_cut() {
         world.log.append_to(
             P0,
             (0..60).map(|n| {
-                // Every seventh writes a row of the tenant after its own.
+                // Every seventh event writes a row of the next tenant.
                 let other = tenants[usize::try_from(n + 1).unwrap() % 3];
                 let own = tenants[usize::try_from(n).unwrap() % 3];
                 of(own, n, "s", if n % 7 == 3 { other } else { own })

@@ -55,7 +55,8 @@ fn a_first_event_far_ahead_keeps_its_row_no_longer_than_events_may_be_ahead() {
     world.log.append_to(P0, [far, event(0, "near", "ok")]);
     world.settle();
     assert_eq!(world.rows("totals").len(), 2);
-    // Both rows expire once event time has passed the latest base of retention.
+    // Both rows expire once the watermark has passed the latest possible base time by the
+    // retention.
     let later = now + ahead_max + 20 * SECOND;
     world.log.set_append_clock(AppendClock::At(Timestamp(later)));
     world.log.append_to(P0, [Event { time: Timestamp(later), ..event(1, "last", "ok") }]);
@@ -82,12 +83,13 @@ fn a_clock_that_was_ahead_does_not_keep_windows_open_once_it_is_right() {
     world.settle();
     let shard = world.shard();
     assert_eq!(shard.watermark_us, Some(117 * SECOND));
-    // The window of the first event, which set its timer by the wrong time, too.
+    // The window of the first event, whose timer was set under the wrong time, is closed
+    // as well.
     let closed = closed_windows(&world);
     let ends: Vec<_> =
         closed.iter().map(|key| key[..20].parse::<i64>().unwrap() / SECOND).collect();
     assert_eq!(ends, [95, 100, 105, 110, 115]);
-    // The same from the beginning.
+    // A fold from the beginning gives the same state.
     let version = world.id("a");
     let state = world.state();
     world.engine.rebuild("meter", &version).unwrap();
@@ -103,7 +105,7 @@ fn offsets_are_durable_once_they_are_committed_and_floors_follow() {
     world.log.append_to(P0, (0..4).map(|n| event(n, "s1", "ok")));
     world.settle();
     assert_eq!((world.shard().next, world.shard().durable), (4, 4));
-    // Events that the plugin does not want move the offset in memory alone.
+    // Events of other types move the next offset in memory only.
     let other = |n| Event { kind: "other".into(), ..event(n, "s1", "ok") };
     world.log.append_to(P0, (10..15).map(other));
     world.settle();
@@ -111,7 +113,7 @@ fn offsets_are_durable_once_they_are_committed_and_floors_follow() {
     assert_eq!(world.engine.commit_offsets(6), 0);
     assert_eq!(world.engine.commit_offsets(5), 1);
     assert_eq!((world.shard().committed, world.shard().durable), (9, 9));
-    // A commit that fails makes nothing durable.
+    // After a failed commit the durable offset is the same.
     let store = world.stores.shard(&world.stores.shards()[0]);
     store.fail_commit(0, lantern_core::StoreError::Full("no room".into()));
     world.log.append_to(P0, [event(20, "s1", "ok")]);
@@ -142,7 +144,7 @@ fn a_machine_that_lacks_something_halts_nothing_and_the_projection_goes_on_by_it
     let mut world = World::new(EngineConfig::default());
     world.push("a", meter(OnFailure::ParkEvent, Bad::Name));
     world.settle();
-    // Neither the state nor the plugin can be opened for a while.
+    // For a while, neither the state nor the plugin can be opened.
     world.stores.fail_next_open(lantern_core::StoreError::Io("too many open files".into()));
     world.plugins.1.lock().push(PluginError::Host("no address space".into()));
     world.restart();
@@ -161,7 +163,7 @@ fn a_machine_that_lacks_something_halts_nothing_and_the_projection_goes_on_by_it
     assert_eq!((shard.activity.as_str(), shard.next), ("idle", 1), "{:?}", shard.reason);
     let record = world.engine.registry.record("meter").unwrap();
     assert!(record.versions.iter().all(|version| version.halted.is_none()));
-    // A plugin that does not fit this host is for a person.
+    // A plugin that does not fit this host halts the projection.
     world.plugins.1.lock().push(PluginError::Unfit("made for another contract".into()));
     world.restart();
     world.settle();
@@ -188,7 +190,8 @@ fn a_shortage_during_the_check_of_an_upload_is_no_refusal_of_the_plugin() {
 
 #[test]
 fn a_halted_projection_has_the_same_watermark_whatever_ticks_its_batches_span() {
-    // The first event sets a timer, the second cancels it, and the last one halts.
+    // The first event sets a timer, the second cancels it, and the last one halts the
+    // projection.
     let apply = |batch: &Batch, host: &mut dyn Host, _: &mut ()| {
         for (index, event) in batch.events.iter().enumerate() {
             let cause = batch.cause_of_event(index);
@@ -220,8 +223,8 @@ fn a_halted_projection_has_the_same_watermark_whatever_ticks_its_batches_span() 
 
 #[test]
 fn timers_due_at_one_tick_all_fire_whatever_the_others_cancel_or_set_and_however_calls_are_cut() {
-    // `a` cancels `b` and moves `c`. All three are due at the same tick. `c` may fail
-    // there.
+    // `a` cancels `b` and moves `c`. All three are due at the same tick. In one run `c`
+    // fails at that tick.
     let apply = |fails: bool, batch: &Batch, host: &mut dyn Host| {
         for (index, timer) in (0..).zip(&batch.timers) {
             let cause = Cause(index);

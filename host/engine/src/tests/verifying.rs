@@ -1,5 +1,5 @@
-//! A second fold of the log is the same as the first, whatever happened on the
-//! way; and what is not the same is named.
+//! A second fold of the log gives the same state as the first, whatever happened in
+//! between. If the states differ, the difference is reported.
 
 use lantern_core::{Offset, ShardId, Space, Writes};
 
@@ -71,7 +71,7 @@ fn retries_and_drops_are_repeated_at_the_same_offsets() {
     world.log.append_to(P0, (400..450).map(|n| event(n, &format!("s{}", n % 7), "ok")));
     world.settle();
     assert_eq!(is_same(&world).partitions[0].decisions, 4);
-    // Without their records the verdict is `unverifiable`, and not damage.
+    // If the records of decisions are missing, the verdict is `unverifiable`, not damage.
     tamper(&world, Space::Meta, &lantern_core::DecisionRecord::key(1), None);
     assert_eq!(verify(&world).verdict, Verdict::Unverifiable);
 }
@@ -164,7 +164,7 @@ fn a_shard_that_moves_on_is_compared_where_it_was() {
     assert_eq!(status.verdict, Verdict::Same, "{status:#?}");
 }
 
-/// Counts its calls in memory once it has seen an event of the data `turn`.
+/// A plugin that counts its events in memory after it has seen one with the data `turn`.
 fn turning() -> NativePlugin<(bool, u64)> {
     let manifest = Manifest { event_time: None, emits: vec![], ..manifest(OnFailure::ParkEvent) };
     NativePlugin::new(manifest, |batch, host, (turned, calls): &mut (bool, u64)| {
@@ -224,7 +224,8 @@ fn a_verification_drops_instances_and_what_it_finds_stays_known_over_restarts() 
     let mut world = World::new(config);
     world.push("a", turning());
     world.settle();
-    // One instance sees all of it: nothing is wrong as long as it lives.
+    // All events are folded by the same instance, so the state is right as long as it is
+    // not dropped.
     world.log.append_to(P0, (0..9_000).map(|n| event(n, "s1", if n == 5 { "turn" } else { "ok" })));
     world.settle();
     let status = verify(&world);
@@ -237,7 +238,7 @@ fn a_verification_drops_instances_and_what_it_finds_stays_known_over_restarts() 
     let differs = |world: &World| world.engine.status()[0].versions[0].differs.clone();
     let kept = differs(&world);
     assert!(kept.len() == 1 && kept[0].contains("second fold of the log"), "{kept:?}");
-    // A verification that has no answer, or not yet, clears nothing.
+    // A verification that is running or was stopped does not clear the earlier result.
     let verification = world.engine.verify("meter", None).unwrap();
     assert_eq!(differs(&world), kept);
     assert_eq!(verification.run(&mut |_| false).verdict, Verdict::Stopped);

@@ -1,4 +1,4 @@
-//! Versions fold in the shadow, take over at one position, and go back.
+//! Versions backfill, take over at one offset, and can be rolled back.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ fn the_old_version_serves_until_the_new_one_has_caught_up() {
         seen.push(world.rows("totals")["s"].clone());
     }
     seen.dedup();
-    // Never a half-folded table.
+    // Readers never see a half-folded table.
     assert_eq!(seen, [r#"{"last":"one","n":100}"#, r#"{"last":"two","n":100}"#]);
     let flips: Vec<_> = world
         .publish
@@ -42,7 +42,7 @@ fn the_old_version_serves_until_the_new_one_has_caught_up() {
         .filter(|call| matches!(call, Published::Activated { .. }))
         .collect();
     assert_eq!(flips.len(), 2);
-    // The old one is kept up to date, so that a rollback is instant.
+    // The old version is kept up to date, so that a rollback is instant.
     world.log.append_to(P0, (100..150).map(|n| event(n, "s", "x")));
     world.settle();
     assert_eq!(world.engine.rollback("meter").unwrap(), world.id("a"));
@@ -82,8 +82,8 @@ fn versions_that_follow_one_another_emit_each_event_once() {
     windows.sort();
     windows.dedup();
     assert_eq!(windows.len(), all, "no window closed twice");
-    // From the first activation on, none is missing: 300 readings, four a
-    // second, are 75 seconds; the first version became active after 50.
+    // From the first activation on, no window is missing: 300 readings, four a second,
+    // take 75 seconds. The first version became active after 50 readings.
     let seconds: Vec<i64> =
         windows.iter().map(|w| w[..20].parse::<i64>().unwrap() / SECOND).collect();
     let from = seconds[0];
@@ -209,7 +209,7 @@ fn a_rebuild_emits_what_the_log_had_refused_before_it() {
     assert_eq!(windows(true), windows(false));
 }
 
-/// Fails on events whose data is `bad`, and on those that `also` names.
+/// A plugin that fails on events whose data is `bad` or equal to `also`.
 fn failing(on_failure: OnFailure, also: &'static [u8]) -> NativePlugin {
     NativePlugin::new(manifest(on_failure), move |batch, host, _: &mut ()| {
         for (index, event) in batch.events.iter().enumerate() {
@@ -224,7 +224,8 @@ fn failing(on_failure: OnFailure, also: &'static [u8]) -> NativePlugin {
     })
 }
 
-/// Ninety events of three subjects: one is `bad`, one `odd`.
+/// Appends ninety events of three subjects: the data of one is `bad`, and that of another
+/// `odd`.
 fn with_two_odd_events(world: &World) {
     let data = |n| match n {
         10 => "bad",
@@ -249,7 +250,8 @@ fn a_version_that_parks_what_the_active_one_has_applied_is_not_activated_without
         let version = status.versions.iter().find(|v| v.id == b.0).unwrap();
         assert_eq!(version.state, "ready");
         let why = version.not_activated.as_ref().unwrap();
-        // 50, 53, … of subject s2; those behind 10, of subject s1, both park.
+        // Events 50, 53, … of subject s2 count. Those from 10 on, of subject s1, are
+        // parked in both versions.
         assert!(why.contains("fails on 1 event and holds back 13 behind them"), "{why}");
         assert!(why.contains("at offset 50 of partition 0: cannot read it"), "{why}");
         assert_eq!((version.parked, version.waiting), (27 + 14, 26 + 13));
@@ -266,7 +268,7 @@ fn a_version_that_parks_what_the_active_one_has_applied_is_not_activated_without
     let status = &world.engine.status()[0];
     assert_eq!(status.active, Some(b.0.clone()));
     assert!(status.versions.iter().all(|v| v.not_activated.is_none()));
-    // Back to a version that has applied more, and forth again: always at once.
+    // A rollback to a version that has applied more, and back, is always possible.
     assert_eq!(world.engine.rollback("meter").unwrap(), a);
     assert_eq!(world.engine.rollback("meter").unwrap(), b);
 }
@@ -281,7 +283,8 @@ fn a_forced_upload_is_activated_whatever_it_parks_also_if_it_was_refused_before(
         let a = world.id("a");
         world.push_as("b", failing(OnFailure::ParkSubject, b"odd"), first);
         if restarts {
-            // It is forced also if the server restarts before it has caught up.
+            // The activation is also forced if the server restarts before the version has
+            // caught up.
             world.restart();
         }
         world.settle();
@@ -295,7 +298,7 @@ fn a_forced_upload_is_activated_whatever_it_parks_also_if_it_was_refused_before(
         assert_eq!(active(&world), Some(b.0.clone()));
         let status = &world.engine.status()[0];
         assert!(status.versions.iter().all(|v| v.not_activated.is_none()));
-        // A version that a person has retired stays retired.
+        // A forced upload does not activate a version that an operator has rolled back.
         world.engine.rollback("meter").unwrap();
         world.push_as("b", failing(OnFailure::ParkSubject, b"odd"), Activation::Forced);
         assert_eq!(active(&world), Some(a.0));
@@ -311,7 +314,7 @@ fn a_version_that_parks_no_more_than_the_active_one_takes_over_by_itself() {
     world.push("b", failing(OnFailure::ParkSubject, b"odd"));
     world.settle();
     assert_eq!(world.engine.status()[0].active, Some(world.id("b").0));
-    // Other events of the same number are not the same events.
+    // The same number of parked events is not enough: they must be the same events.
     world.push("c", failing(OnFailure::ParkEvent, b"ok"));
     world.settle();
     assert_eq!(world.engine.status()[0].active, Some(world.id("b").0));

@@ -1,5 +1,5 @@
-//! Compares two states of a shard entry by entry: what the log gives, and what
-//! is there.
+//! Compares two states of a shard entry by entry: the one that a second fold gives, and
+//! the stored one.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
@@ -15,14 +15,14 @@ use super::status::{FieldDifference, VerifiedTable, VerifyDifference};
 use crate::outbox::{newest_unsent, posted};
 use crate::timed_keys::key_time;
 
-/// After this many entries the caller is asked whether to go on.
+/// After this many entries the caller decides whether to continue.
 const PACE_ENTRIES: u64 = 1_000;
-/// The bytes of a value that are shown.
+/// How many bytes of a value are shown.
 const SHOWN_BYTES_MAX: usize = 300;
-/// The fields of a row that are shown.
+/// How many fields of a row are shown.
 const FIELDS_MAX: usize = 20;
 
-/// What came of it.
+/// The result of a comparison.
 #[derive(Default)]
 pub(super) struct Compared {
     pub(super) tables: Vec<VerifiedTable>,
@@ -31,7 +31,7 @@ pub(super) struct Compared {
     pub(super) differences: u64,
 }
 
-/// Two entries under one key.
+/// The entries of both states under one key.
 struct Pair<'a> {
     space: Space,
     key: &'a [u8],
@@ -54,8 +54,9 @@ struct Digests {
     found: Sha256,
 }
 
-/// Compares all that is a function of the log. `pace` gets the number of entries
-/// compared since its last call, and ends the comparison with `false`: the result is `None` then.
+/// Compares everything that is a function of the log. `pace` gets the number of entries
+/// compared since its last call. If it returns `false`, the comparison ends and the
+/// result is `None`.
 pub(super) fn compare(
     manifest: &Manifest,
     expected: &dyn ReadStore,
@@ -109,14 +110,15 @@ fn order(left: Option<&dump::Entry>, right: Option<&dump::Entry>) -> Option<Orde
     }
 }
 
-/// Of what waits in the outbox, the first that the fold emitted otherwise.
+/// The first difference between the events that wait in the outbox and those that the
+/// fold has emitted.
 pub(super) fn outbox(
     found: &dyn ReadStore,
     retained: &VecDeque<(String, OutboxEvent)>,
 ) -> Result<Option<VerifyDifference>, StoreError> {
     let retained: BTreeMap<&str, &OutboxEvent> =
         retained.iter().map(|(id, e)| (id.as_str(), e)).collect();
-    // The newest, since the newest are kept.
+    // Compares the newest events, because only the newest ones are retained.
     for (key, bytes) in newest_unsent(found, retained.len().max(1))? {
         let difference =
             |expected: Option<&OutboxEvent>, found: Option<&OutboxEvent>| VerifyDifference {
@@ -137,7 +139,7 @@ pub(super) fn outbox(
     Ok(None)
 }
 
-/// Counts of the log in the shard's own record that the dump does not have.
+/// Counters in the shard's record that are a function of the log and not in the dump.
 fn counters(store: &dyn ReadStore) -> Result<[(&'static str, u64); 4], StoreError> {
     let meta = ShardMeta::of(store)?;
     Ok([
@@ -204,8 +206,8 @@ impl From<Comparison<'_>> for Compared {
     }
 }
 
-/// A parked event without the words of its reason, which another release may
-/// choose otherwise; damaged bytes as they are.
+/// A parked event without the text of its reason, which may differ between releases.
+/// Damaged bytes are returned unchanged.
 fn comparable_fields(bytes: &[u8]) -> Vec<u8> {
     match ParkedRecord::decode(bytes) {
         Some(mut record) => {
@@ -230,7 +232,7 @@ fn name_of(manifest: &Manifest, space: Space) -> String {
         Space::Expiry => "expiry of rows",
         _ => "counters",
     };
-    // In parentheses, since a table may have any name.
+    // The parentheses distinguish it from a table of the same name.
     format!("({name})")
 }
 
@@ -309,7 +311,7 @@ fn fields(expected: Option<&[u8]>, found: Option<&[u8]>) -> Vec<FieldDifference>
         .collect()
 }
 
-/// Bytes as text, cut and escaped.
+/// Bytes as text, shortened and escaped.
 fn quote_bytes(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
     let more = if cut.len() < bytes.len() { "…" } else { "" };

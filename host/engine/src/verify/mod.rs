@@ -1,15 +1,15 @@
-//! Folds the log again next to a live state, and compares.
+//! Folds the log again next to a live state, and compares the results.
 //!
-//! A shard's state is a function of the log and of what people decided over
-//! parked events, and of nothing else. So a second fold of the log, with the
-//! same decisions at the same offsets, must give the same state. If it does
-//! not, state, log or plugin is damaged. If the log cannot be folded again (its
-//! beginning is gone, limits have changed), the verdict is `unverifiable`, and not
-//! sameness or a difference.
+//! A shard's state is a function of the log and of the retries and drops of parked
+//! events, and of nothing else. So a second fold of the log, with the same decisions at
+//! the same offsets, must give the same state. If it does not, the state or the log is
+//! damaged, or the plugin is not deterministic. If the log cannot be folded again (its
+//! beginning is deleted, or limits have changed), the verdict is `unverifiable`, which is
+//! neither `same` nor `differs`.
 //!
-//! The live shard moves on meanwhile. The fold follows its committed position,
-//! and only once it is close takes a snapshot of the state, to which it folds
-//! the rest: snapshots keep old pages alive.
+//! The live shard continues meanwhile. The fold follows its committed offset. It takes a
+//! snapshot of the live state only when it is close, because snapshots keep old pages in
+//! use, and then folds up to the snapshot.
 
 mod compare;
 mod status;
@@ -35,20 +35,19 @@ pub use status::{
     FieldDifference, Verdict, VerifiedShard, VerifiedTable, VerifyDifference, VerifyStatus,
 };
 
-/// As close as this to the live position, the fold takes a snapshot.
+/// The fold takes a snapshot once it is this close to the live shard, in events.
 const CLOSE_EVENTS: u64 = 4 * VARIED_EVENTS_MAX as u64;
-/// How often it tries to come close to a shard that runs away from it.
+/// How many times the fold tries to get close to a shard that moves ahead of it.
 const ROUNDS_MAX: u32 = 64;
-/// Faults of the host in one place that are waited out.
+/// How many faults of the host at one offset are waited out.
 const FAULTS_MAX: u32 = 20;
-/// How often, and for how long each time, it waits for what the log has not at
-/// hand.
+/// How many times, and how long each time, the fold waits for a pending read of the log.
 const WAITS_MAX: u32 = 60;
 const WAIT: Duration = Duration::from_secs(1);
-/// The part of the work that is folding, in percent; the rest is comparing.
+/// The share of folding in the progress, in percent; the rest is comparing.
 const FOLDING_PERCENT: f64 = 90.0;
 
-/// A verification that has begun: [`Verification::run`] does the work.
+/// A verification that was started: [`Verification::run`] does the work.
 pub struct Verification {
     engine: Arc<Engine>,
     build: Arc<VersionBuild>,
@@ -58,7 +57,7 @@ pub struct Verification {
     began: Duration,
 }
 
-/// What a difference means first.
+/// The most likely cause of a difference.
 const FIRST_SUSPECT: &str = "the first suspect is a plugin that is not deterministic: state outside of its tables, randomness or map order; else the log or the state is damaged (`lantern doctor`). A rebuild alone does not cure a plugin";
 
 /// Why a shard's comparison ended early.
@@ -77,11 +76,12 @@ impl From<StoreError> for EndReason {
 type ContinueFn<'a> = &'a mut dyn FnMut(&VerifyStatus) -> bool;
 
 impl Engine {
-    /// Begins to verify a version (the active one if `None`), and shows that in its
-    /// status. One at a time.
+    /// Starts to verify a version (the active one if `None`), and shows the verification
+    /// in its status. Only one may run at a time.
     ///
     /// # Errors
-    /// [`EngineError::Verifying`], or that there is no such version.
+    /// [`EngineError::Verifying`], or the error for a projection or version that does not
+    /// exist.
     pub fn verify(
         self: &Arc<Self>,
         projection: &str,
@@ -132,9 +132,8 @@ impl Verification {
         &self.status
     }
 
-    /// Folds and compares every partition. `pace` is called between steps, with
-    /// what is done so far: it slows the work down by taking its time, and ends
-    /// it with `false`.
+    /// Folds and compares every partition. `pace` is called between steps with the
+    /// progress. It may block to slow the work down, and ends it by returning `false`.
     #[must_use]
     pub fn run(mut self, pace: ContinueFn<'_>) -> VerifyStatus {
         match self.engine.plugin_of(&self.build) {
@@ -199,8 +198,8 @@ impl Verification {
         self.compare(&fold, &*scratch, &*snapshot, &actual, pace)
     }
 
-    /// The scratch shard, with nothing in the way of a fold that the live one
-    /// got past with a person's help.
+    /// Opens the shard of the second fold, without the limits that could halt it: an
+    /// operator may have resumed the live shard after such a halt.
     fn open(
         &self,
         handle: &ShardHandle,
@@ -228,7 +227,8 @@ impl Verification {
         Ok(shard)
     }
 
-    /// Folds up to where the live shard is, and hands back its state there.
+    /// Folds up to the committed offset of the live shard, and returns a snapshot of its
+    /// state there.
     fn follow(
         &mut self,
         fold: &mut ReferenceFold<'_>,
@@ -261,8 +261,8 @@ impl Verification {
         Ok(snapshot)
     }
 
-    /// Folds up to `target`, and takes the decisions again that `live` has kept
-    /// on the way.
+    /// Folds up to `target`, and takes again the decisions that `live` has stored for
+    /// offsets up to it.
     fn fold_to(
         &mut self,
         fold: &mut ReferenceFold<'_>,
@@ -314,8 +314,9 @@ impl Verification {
         pace: ContinueFn<'_>,
     ) -> Result<(), EndReason> {
         while fold.shard.state.meta.next < until {
-            // As the check of an upload does: a plugin that keeps something in its
-            // memory, or depends on how the log is cut, comes to something else.
+            // Varies batch sizes and drops instances like the check of an upload. A
+            // plugin that keeps state in its memory, or depends on where batches end,
+            // gives a different result.
             fold.pattern = next_pattern(fold.pattern);
             let size = varied_batch(fold.pattern);
             let limits = StepLimits {
@@ -367,7 +368,7 @@ impl Verification {
         Ok(())
     }
 
-    /// The second fold was halted where the first was not.
+    /// The reason to end if the second fold is halted and the live shard was not.
     fn halted(&self, fold: &ReferenceFold<'_>, reason: String) -> EndReason {
         match self.start(fold.handle) {
             Err(ended) => ended,
@@ -420,7 +421,8 @@ impl Verification {
         Ok(())
     }
 
-    /// What a difference means: damage, or something that is known to make one.
+    /// The verdict for a difference: `differs`, or `unverifiable` if the difference has a
+    /// known cause that is no damage.
     fn verdict_of(
         &self,
         fold: &ReferenceFold<'_>,
@@ -482,9 +484,9 @@ struct ReferenceFold<'a> {
     /// How many decisions were taken again.
     decisions: u64,
     faults: u32,
-    /// Times in a row that the log had nothing at hand.
+    /// How many reads of the log in a row were pending.
     waits: u32,
-    /// Decides batch sizes and dropped instances: the same in every run.
+    /// Determines batch sizes and dropped instances; the same in every run.
     pattern: u64,
     index: usize,
     handle: &'a Arc<ShardHandle>,

@@ -1,4 +1,4 @@
-//! What a verification says: for the API, the command line and metrics.
+//! The status of a verification: for the API, the command line and metrics.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,18 +6,19 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
-    /// It is still being looked at.
+    /// The verification is in progress.
     #[default]
     Running,
-    /// Folding the log again gives the same state.
+    /// A second fold of the log gives the same state.
     Same,
-    /// Folding the log again gives another state: one of the two is damaged.
+    /// A second fold of the log gives another state: the state or the log is damaged, or
+    /// the plugin is not deterministic.
     Differs,
-    /// It is unknown; the reason says why.
+    /// No comparison is possible; the reason says why.
     Unverifiable,
     /// The host could not fold or read; the reason says why.
     Failed,
-    /// It was ended before it had an answer.
+    /// It was ended before it had a result.
     Stopped,
 }
 
@@ -26,9 +27,9 @@ pub enum Verdict {
 pub struct VerifyStatus {
     /// The version.
     pub version: String,
-    /// The worst of all partitions; `running` while it goes on.
+    /// The worst verdict of all partitions; `running` while it is in progress.
     pub verdict: Verdict,
-    /// Why there is no other verdict, where that needs a reason.
+    /// Why it has this verdict, if that needs a reason.
     pub reason: Option<String>,
     /// When it began, microseconds since 1970.
     pub started_us: i64,
@@ -41,15 +42,15 @@ pub struct VerifyStatus {
     /// Steps of the second fold, in batches of 1, 7, 64 and 1,024 events at most.
     #[serde(default)]
     pub steps: u64,
-    /// After how many of them the plugin's instance was dropped and a fresh one went
-    /// on.
+    /// How many times the plugin's instance was dropped after a step, and a fresh one
+    /// continued.
     #[serde(default)]
     pub instances_dropped: u64,
     /// Rows, timers, parked events and counters compared.
     pub rows: u64,
-    /// Of them, those that differ.
+    /// How many of them differ.
     pub differences: u64,
-    /// One a partition.
+    /// One entry for each partition.
     pub partitions: Vec<VerifiedShard>,
 }
 
@@ -60,13 +61,13 @@ pub struct VerifiedShard {
     pub partition: u32,
     /// How its state compares.
     pub verdict: Verdict,
-    /// Why, in a sentence.
+    /// The reason for the verdict, in a sentence.
     pub reason: Option<String>,
-    /// The position at which both states were compared.
+    /// The next offset at which both states were compared.
     pub next: u64,
-    /// Retries and drops of parked events that were taken again on the way.
+    /// Retries and drops of parked events that were taken again during the fold.
     pub decisions: u64,
-    /// One a table, and one each for timers, parked events and counters.
+    /// One entry for each table, and one each for timers, parked events and counters.
     pub tables: Vec<VerifiedTable>,
     /// The first difference.
     pub first: Option<VerifyDifference>,
@@ -79,9 +80,9 @@ pub struct VerifiedTable {
     pub name: String,
     /// How many rows the state has.
     pub rows: u64,
-    /// How many of its rows differ, those that only one side has included.
+    /// How many of its rows differ, including rows that only one side has.
     pub differences: u64,
-    /// SHA-256 over the rows that the log gives.
+    /// SHA-256 over the rows that the second fold gives.
     pub expected: String,
     /// SHA-256 over the rows that the state has.
     pub found: String,
@@ -94,11 +95,11 @@ pub struct VerifyDifference {
     pub table: String,
     /// The row's key.
     pub key: String,
-    /// What the log gives; `null` for no row. Long values are cut.
+    /// The value that the second fold gives; `null` for no row. Long values are cut.
     pub expected: Option<String>,
-    /// What the state has; `null` for no row. Long values are cut.
+    /// The value in the state; `null` for no row. Long values are cut.
     pub found: Option<String>,
-    /// Of rows that are JSON objects on both sides, the fields that differ.
+    /// The fields that differ, if both values are JSON objects.
     pub fields: Vec<FieldDifference>,
 }
 
@@ -107,14 +108,14 @@ pub struct VerifyDifference {
 pub struct FieldDifference {
     /// The field.
     pub name: String,
-    /// What the log gives, as JSON; `null` where the row lacks it.
+    /// The value that the second fold gives, as JSON; `null` if the row lacks the field.
     pub expected: Option<String>,
-    /// What the state has, as JSON; `null` where the row lacks it.
+    /// The value in the state, as JSON; `null` if the row lacks the field.
     pub found: Option<String>,
 }
 
 impl VerifyStatus {
-    /// The sum of its partitions.
+    /// Sets the verdict and its reason to the worst of the partitions.
     pub(super) fn set_overall_verdict(&mut self) {
         use Verdict::{Differs, Failed, Running, Same, Stopped, Unverifiable};
         let worst = [Differs, Failed, Stopped, Unverifiable, Running, Same].into_iter();

@@ -1,5 +1,5 @@
-//! The compiling child alone, for the tests of this crate, whose own programs
-//! are not it. The `lantern` program is its own.
+//! The compiling child as a separate program, for the tests of this crate: their own
+//! programs cannot be the child. The `lantern` program is its own compiling child.
 
 use std::process::ExitCode;
 

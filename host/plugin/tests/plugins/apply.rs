@@ -1,4 +1,4 @@
-//! Calls: what reaches the host, what ends them, and in which words.
+//! Calls: what reaches the host, what ends a call, and the error texts.
 
 use lantern_core::{
     ApplyError, Cause, FieldKind, Host as _, HostError, Level, Member, Offset, TableId, Timer,
@@ -9,7 +9,7 @@ use lantern_plugin::PluginLimits;
 use crate::guest::{Guest, fail};
 use crate::{FUEL, Tables, apply, batch, host_with, load};
 
-/// `put` of the first table, with the whole columns as key and value.
+/// The arguments of a `put` in the first table, with whole columns as key and value.
 const PUT_ALL: &str = "(call $put (i32.const 0) (i32.const 0)
     (i32.load offset=104 (local.get $batch)) (i32.load offset=108 (local.get $batch))
     (i32.load offset=184 (local.get $batch)) (i32.load offset=188 (local.get $batch)))";
@@ -69,7 +69,7 @@ fn every_call_of_the_contract_arrives() {
     let [a, b, c] = ["alpha", "beta", "gamma"].map(|text| guest.text(text));
     let (key, len) = a.split_once(") (").unwrap();
     let (key, len) = (format!("{key})"), format!("({len}"));
-    // After the scan, the second row's key is written back as a row's value.
+    // After the scan, the key of the second row is written as the value of a row.
     guest.apply = format!(
         "(call $put (i32.const 1) (i32.const 0) {a} {b})
          (call $put (i32.const 0) (i32.const 0) {c} {a})
@@ -114,7 +114,7 @@ fn every_call_of_the_contract_arrives() {
 
 #[test]
 fn timers_watermark_offsets_and_types_are_where_the_contract_says() {
-    // Each is checked in the guest, which traps if it is not so.
+    // The guest checks each value, and traps if it is wrong.
     let check = |load: &str, expected: &str| {
         format!("(if (i64.ne {load} (i64.const {expected})) (then unreachable))")
     };
@@ -130,7 +130,7 @@ fn timers_watermark_offsets_and_types_are_where_the_contract_says() {
         check(&format!("(i64.load offset=16 {})", field(40)), "1700000000123458"),
         check(&format!("(i64.load32_u offset=12 {})", field(48)), "11"),
         check(&format!("(i64.load16_u offset=2 {})", field(56)), "1"),
-        // The guest asks for `subject` and `data`, not for `id`.
+        // The guest requests `subject` and `data`, but not `id`.
         check("(i64.load32_u offset=68 (local.get $batch))", "0"),
         check(&format!("(i64.load32_u offset=8 {})", field(96)), "6"),
         check("(i64.load32_u offset=196 (local.get $batch))", "0"),
@@ -154,14 +154,15 @@ fn declared_members_arrive_as_columns() {
     let check = |load: &str, expected: &str| {
         format!("(if (i64.ne {load} (i64.const {expected})) (then unreachable))")
     };
-    // A member's column: validity, the variant's case and payload, mismatched.
+    // The layout of a member's column: validity, the variant's case and payload,
+    // mismatched.
     let member = |n: u32, at: u32| {
         format!("offset={} (i32.load offset=192 (local.get $batch))", n * 36 + at)
     };
     let list = |n: u32, at: u32| format!("(i32.load {})", member(n, at));
     let body = [
         check("(i64.load32_u offset=196 (local.get $batch))", "3"),
-        // `data` itself is not asked for.
+        // `data` itself is not requested.
         check("(i64.load32_u offset=180 (local.get $batch))", "0"),
         check(&format!("(i64.load8_u {})", list(0, 0)), "7"),
         check(&format!("(i64.load8_u {})", member(0, 8)), "0"),
@@ -182,7 +183,8 @@ fn fuel_runs_out_at_the_same_point_in_every_run() {
     let plugin = load(&putting());
     let (whole, _) = apply(&*plugin, &batch(10), FUEL);
     whole.result.unwrap();
-    // Guest and host each have the whole; find the guest's own share.
+    // Guest and host may each use all of the fuel. Find the least fuel with which the
+    // call succeeds.
     let (mut low, mut high) = (0, whole.fuel);
     while low + 1 < high {
         let middle = u64::midpoint(low, high);
@@ -218,7 +220,7 @@ fn a_loop_without_end_is_ended_by_fuel_and_its_fuel_is_the_same() {
 
 #[test]
 fn work_the_engine_does_for_one_instruction_is_fuel_too() {
-    // Each turn is a handful of instructions and a call into the engine.
+    // Each iteration is a few instructions and a call into the engine.
     for what in ["(memory.grow (i32.const 60000))", "(table.grow (ref.null func) (i32.const -1))"] {
         let mut guest = Guest::new().apply(&format!(
             "(local $n i32)
@@ -294,7 +296,7 @@ fn a_failure_names_its_event_or_none() {
 fn memory_beyond_the_limit_is_refused_and_named_if_the_guest_aborts() {
     let grow = "(if (i32.ge_s (memory.grow (i32.const 1024)) (i32.const 0)) (then unreachable))";
     let small = PluginLimits { memory_bytes_max: 4 << 20, ..PluginLimits::default() };
-    // A guest that copes is not punished.
+    // A guest that handles the refusal does not fail.
     let copes = Guest::new().apply(grow);
     let plugin = host_with(small.clone()).load(&copes.build(), "").unwrap();
     apply(&*plugin, &batch(1), FUEL).0.result.unwrap();
@@ -320,7 +322,8 @@ fn stack_and_bounds_are_guarded() {
     trapped(applied.result.unwrap_err(), TrapKind::Trap, &["out of bounds memory access"]);
 }
 
-/// `put-many` with columns of `ends` and a text each.
+/// Calls `put-many` with columns of the given ends and texts. Returns the error, or the
+/// rows as the text of a fault.
 fn put_many(causes: usize, ends: [&[u32]; 2], texts: [&str; 2]) -> ApplyError {
     let mut guest = Guest::new().import(
         "tables",

@@ -1,5 +1,5 @@
-//! Guests for the tests: core modules in text form that answer a manifest laid
-//! out by hand, with bodies for `setup` and `apply` that a test fills in.
+//! Guests for the tests: core modules in text form. Their manifest is encoded by hand,
+//! and a test sets the bodies of `setup` and `apply`.
 
 use std::fmt::Write as _;
 
@@ -9,35 +9,36 @@ use wit_parser::Resolve;
 /// The contract.
 pub(crate) const WIT: &str = include_str!("../../../../wit/projection.wit");
 
-/// Where `apply` finds its own answer: 512 holds "ok" until it is overwritten.
+/// The address of the result of `apply`. The byte at 512 means "ok" unless the guest
+/// changes it.
 const ANSWER: u32 = 512;
-/// Where the manifest that `setup` answers begins.
+/// The address of the manifest that `setup` returns.
 const MANIFEST: u32 = 1024;
-/// Where the bump allocator begins.
+/// The start of the bump allocator's memory.
 const HEAP: u32 = 1 << 16;
 
-/// A guest to be.
+/// The parts of a guest, from which [`Guest::build`] makes a plugin.
 pub(crate) struct Guest {
     pub(crate) manifest: Manifest,
-    /// WIT of the world, in place of the contract's.
+    /// The WIT of the guest's world; the contract's unless a test changes it.
     pub(crate) wit: String,
     pub(crate) world: Option<&'static str>,
-    /// Imports, as WAT fields.
+    /// Imports as WAT fields.
     pub(crate) imports: String,
-    /// WAT fields next to the functions.
+    /// More WAT fields of the module.
     pub(crate) fields: String,
-    /// Instructions of `setup`, whose parameters are `$ptr` and `$len`.
+    /// The instructions of `setup`, whose parameters are `$ptr` and `$len`.
     pub(crate) setup: String,
-    /// Instructions of `apply`, whose parameter `$batch` points to the batch.
+    /// The instructions of `apply`, whose parameter `$batch` is the address of the batch.
     pub(crate) apply: String,
-    /// Texts, each at an address of its own: see [`Guest::text`].
+    /// Texts with their addresses; see [`Guest::text`].
     texts: Vec<(u32, String)>,
     pub(crate) memory: &'static str,
     pub(crate) option: Option<&'static str>,
 }
 
 impl Guest {
-    /// A guest that folds nothing.
+    /// A guest whose `apply` does nothing.
     pub(crate) fn new() -> Self {
         let manifest = Manifest {
             name: "guest".into(),
@@ -82,8 +83,8 @@ impl Guest {
         self
     }
 
-    /// Puts `text` into memory; what comes back are the two instructions that
-    /// push its address and length.
+    /// Puts `text` into memory, and returns the two instructions that push its address
+    /// and length.
     pub(crate) fn text(&mut self, text: &str) -> String {
         let at = self.texts.last().map_or(16 << 10, |(at, text)| at + text.len() as u32);
         self.texts.push((at, text.into()));
@@ -132,13 +133,13 @@ impl Guest {
         wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
     }
 
-    /// The core module as an SDK would make it.
+    /// The core module with metadata, as an SDK would build it.
     pub(crate) fn build(&self) -> Vec<u8> {
         self.describe(self.module())
     }
 
-    /// The same, with `from` in the names of imports and exports made `to`, of
-    /// the same length.
+    /// Like [`Guest::build`], but replaces `from` by `to`, of the same length, in the
+    /// names of imports and exports.
     pub(crate) fn renamed(&self, from: &str, to: &str) -> Vec<u8> {
         assert_eq!(from.len(), to.len());
         let mut module = self.module();
@@ -165,7 +166,7 @@ impl Guest {
     }
 }
 
-/// Instructions that make `apply` answer a failure of `text`, blaming a cause.
+/// Instructions with which `apply` returns a failure with the message `text` and a cause.
 pub(crate) fn fail(cause: Option<u32>, text: &str) -> String {
     let mut code = format!("(i32.store8 (i32.const {ANSWER}) (i32.const 1))");
     if let Some(cause) = cause {
@@ -176,7 +177,7 @@ pub(crate) fn fail(cause: Option<u32>, text: &str) -> String {
             ANSWER + 8
         );
     }
-    // `text` is what `Guest::text` gave: address, then length.
+    // `text` is the result of `Guest::text`: address, then length.
     let [address, length] = [0, 1].map(|n| text.split(") (").nth(n).unwrap());
     let [address, length] = [address, length].map(|t| t.trim_matches(['(', ')']).to_owned());
     let _ = write!(
@@ -188,7 +189,7 @@ pub(crate) fn fail(cause: Option<u32>, text: &str) -> String {
     code
 }
 
-/// Memory with what the canonical ABI wants of `result<manifest, string>`.
+/// Memory in the layout of the canonical ABI for `result<manifest, string>`.
 struct Image {
     base: u32,
     bytes: Vec<u8>,
@@ -196,7 +197,7 @@ struct Image {
 
 impl Image {
     fn manifest(&mut self, m: &Manifest, option: Option<&str>) {
-        // The discriminant, then the record, aligned to 8.
+        // The discriminant, and then the record, which is aligned to 8 bytes.
         self.bytes.resize(8 + 120, 0);
         let at = 8;
         self.string(at, &m.name);

@@ -1,4 +1,4 @@
-//! Loading: what is taken, what is refused and in which words, and the cache.
+//! Loading: which uploads are accepted, the errors of the others, and the cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -122,7 +122,7 @@ fn the_error_names_the_platform_that_a_module_is_for() {
     }
 }
 
-/// A guest whose world has `extra` next to the contract's.
+/// A guest whose world has `extra` in addition to the contract's imports.
 fn world_with(packages: &str, extra: &str, import: &str) -> Guest {
     let mut guest = Guest::new();
     let contract = WIT.replacen("package lantern:projection@0.2.0;", "", 1);
@@ -166,7 +166,8 @@ fn wasi_is_refused_where_it_is_off_and_the_network_always() {
     let off = PluginConfig { allow_wasi: false, ..config(None, PluginLimits::default()) };
     let error = refused(&PluginHost::new(off).unwrap(), &guest.build());
     says(&error, "LAN-0110", &["`wasi:clocks/wall-clock@0.2.0`", "wasm32-unknown-unknown"]);
-    // The real one answers a date: linking finds out what no check of names can.
+    // The real function returns a date. A check of names cannot find the difference, but
+    // linking does.
     says(&refused(&host(), &guest.build()), "LAN-0113", &["wall-clock"]);
 
     let guest = world_with(
@@ -187,8 +188,8 @@ fn the_error_names_the_version_of_another_contract() {
         "LAN-0109",
         &["made for version 0.3.0 of the contract (it imports `lantern:", "has version 0.2.0"],
     );
-    // A later release of the same track only adds, so its plugins run if they
-    // use nothing new.
+    // Later releases of the same track only add functions. So a plugin for such a release
+    // can be loaded if it uses none of these.
     guest.wit = WIT.replace("@0.2.0", "@0.2.9");
     let plugin = host().load(&guest.renamed("@0.2.0", "@0.2.9"), "").unwrap();
     assert_eq!(plugin.manifest().name, "guest");
@@ -326,7 +327,7 @@ fn an_instance_too_large_from_the_start_is_refused() {
 
 #[test]
 fn the_same_code_with_other_parameters_is_compiled_once() {
-    // The manifest's name begins with the first letter of the parameters.
+    // The first letter of the parameters becomes the first letter of the manifest's name.
     let guest = Guest::new()
         .setup("(if (local.get $len) (then (i32.store8 (i32.load (i32.const 1032)) (i32.load8_u (local.get $ptr)))))");
     let host = host();
@@ -373,7 +374,7 @@ fn a_restart_finds_the_code_and_a_tampered_file_is_compiled_again() {
     assert_eq!(third.compiled(), 1);
     assert_ne!(fs::read(&path).unwrap(), code, "the damaged file was replaced");
 
-    // Code made by another host, whole but under another key.
+    // Code from another host: it is not damaged, but has a hash with another key.
     fs::write(cache.path().join("key"), [1; 32]).unwrap();
     let fourth = open();
     fourth.load(&bytes, "").unwrap();
@@ -447,8 +448,8 @@ fn handles_past_their_limit_trap() {
     says(&refused(&host_with(limits()), &guest.build()), "LAN-0121", &["handle"]);
 }
 
-/// A guest with one function that takes a compiler very long: blocks within
-/// blocks, and many locals that each of their ends must merge.
+/// A guest with one function that takes a compiler very long: it has nested blocks, and
+/// many locals that must be merged at the end of each block.
 fn bomb() -> Vec<u8> {
     const LOCALS: usize = 800;
     const BLOCKS: usize = 1_500;

@@ -1,5 +1,5 @@
-//! Plugins, good and hostile, through the whole of [`PluginHost`]: each guest is
-//! written by hand, compiled in a real child process and run.
+//! Tests of plugins, well-behaved and hostile, through [`PluginHost`]. Each guest is
+//! written by hand, compiled in a child process and run.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod apply;
@@ -21,10 +21,10 @@ use lantern_plugin::{Compiler, LoadError, PluginConfig, PluginHost, PluginLimits
 
 use crate::guest::Guest;
 
-/// Fuel that is enough.
+/// Enough fuel for every call.
 const FUEL: u64 = 10_000_000;
 
-/// The compiling child of this crate.
+/// The compiling child for these tests.
 fn child() -> Compiler {
     Compiler::Child { command: Some(env!("CARGO_BIN_EXE_lantern-compile").into()) }
 }
@@ -50,12 +50,12 @@ fn load(guest: &Guest) -> Arc<dyn Plugin> {
     host().load(&guest.build(), "").unwrap_or_else(|e| panic!("{} {e}", e.code()))
 }
 
-/// What loading `bytes` is refused with.
+/// The error of loading `bytes`.
 fn refused(host: &PluginHost, bytes: &[u8]) -> LoadError {
     host.load(bytes, "").err().expect("it was to be refused")
 }
 
-/// That `error` is of `code` and says all of `expected`.
+/// Checks that `error` has `code` and that its text contains all of `expected`.
 #[track_caller]
 fn says(error: &LoadError, code: &str, expected: &[&str]) {
     let text = error.to_string();
@@ -66,7 +66,8 @@ fn says(error: &LoadError, code: &str, expected: &[&str]) {
     assert!(!error.help().is_empty());
 }
 
-/// `count` events with every attribute, `order.placed` and `page.viewed` by turns.
+/// `count` events, as columns with all attributes; their types are `order.placed` and
+/// `page.viewed` in turn.
 fn batch(count: u64) -> Batch {
     let mut events = Events::new();
     for n in 0..count {
@@ -96,7 +97,7 @@ fn batch(count: u64) -> Batch {
     }
 }
 
-/// Applies `batch` on a fresh instance; the tables and the log come back.
+/// Applies `batch` on a fresh instance, and returns the outcome and the host's records.
 fn apply(plugin: &dyn Plugin, batch: &Batch, fuel: u64) -> (ApplyOutcome, Tables) {
     let mut applied = plugin.instantiate().unwrap().apply(batch, Box::new(Tables::default()), fuel);
     let host = std::mem::replace(&mut applied.host, Box::new(Tables::default()));
@@ -110,9 +111,9 @@ struct Tables {
     timers: BTreeMap<String, Timestamp>,
     emitted: Vec<NewEvent>,
     log: Vec<(Option<Cause>, Level, String)>,
-    /// Of writes and timer calls, in order.
+    /// The causes of writes and timer calls, in order.
     causes: Vec<Cause>,
-    /// Answers every `get` with this error.
+    /// If set, every `get` fails with this error.
     broken: Option<HostError>,
 }
 

@@ -1,5 +1,5 @@
-//! Measurements, not tests: run them with
-//! `cargo test --release -p lantern-plugin -- --ignored --nocapture`.
+//! Measurements, not tests. Run them with `cargo test --release -p lantern-plugin --
+//! --ignored --nocapture`.
 
 use std::time::Instant;
 
@@ -52,7 +52,7 @@ fn an_idle_instance_is_small_and_quick_to_make() {
     assert!(bytes < 1 << 20);
 }
 
-/// Any plugin over shop events: `PLUGIN=path/to/revenue.wasm`.
+/// Measures any plugin with events of a shop: `PLUGIN=path/to/revenue.wasm`.
 #[test]
 #[ignore = "a measurement"]
 fn a_given_plugin_loads_and_folds() {

@@ -1,4 +1,4 @@
-//! WASI: everything a guest sees of it is the same in every run.
+//! WASI: everything that a guest can observe is the same in every run.
 
 use lantern_core::{Batch, Timer, Timestamp};
 
@@ -79,7 +79,7 @@ fn guest() -> Guest {
     guest
 }
 
-/// A guest that keeps all it can find out about its surroundings in a row.
+/// A guest that stores everything it can find out about its environment in a row.
 fn curious() -> Guest {
     let mut guest = guest();
     let key = guest.text("seen");
@@ -110,10 +110,10 @@ fn clocks_and_randomness_are_functions_of_the_log() {
     let first = seen(&tables);
     // The watermark at which the timers fire, to the microsecond.
     assert_eq!(&first[..2], &[1_700_000_000, 123_456_000]);
-    // Waiting for an hour moved the clock and took no time.
+    // A wait of one hour has advanced the clock and took no time.
     assert_eq!(&first[2..4], &[1, 3_600_000_000_002]);
     assert_ne!(first[4], first[5]);
-    // No arguments: an empty list.
+    // The list of arguments is empty.
     assert_eq!(first[8] >> 32, 0);
 
     let again = apply(&*load(&curious()), &timers, FUEL).1;
@@ -124,7 +124,8 @@ fn clocks_and_randomness_are_functions_of_the_log() {
 fn before_1970_and_while_events_are_applied_the_clock_shows_zero() {
     let early = Timestamp::MIN;
     let timers = Batch { timers: vec![Timer::default()], watermark: early, ..batch(0) };
-    // A batch of events may span ticks: its watermark depends on the cut.
+    // A batch of events may span several ticks, so its watermark depends on where it
+    // begins.
     for batch in [timers, batch(1)] {
         let (applied, tables) = apply(&*load(&curious()), &batch, FUEL);
         applied.result.unwrap();
