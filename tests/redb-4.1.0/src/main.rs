@@ -11,7 +11,7 @@ fn main() {
     };
     std::panic::set_hook(Box::new(|_| ()));
     let mut found = false;
-    power::bare::try_redb(images, seed, |seed, what| {
+    power::redb_only::try_redb(images, seed, |seed, what| {
         println!("lost: image {seed}: {what}");
         found = true;
         true

@@ -1,6 +1,6 @@
 //! The simulated disk and the experiment on it, shared with `tests/proof`.
 
-#[path = "../../proof/src/power/bare.rs"]
-pub(crate) mod bare;
+#[path = "../../proof/src/power/redb_only.rs"]
+pub(crate) mod redb_only;
 #[path = "../../proof/src/power/disk.rs"]
 pub(crate) mod disk;
