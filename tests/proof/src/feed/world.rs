@@ -42,6 +42,9 @@ struct State {
     before: Vec<Vec<Shard>>,
     /// Each state that ever existed, by epoch and commit.
     history: HashMap<(String, u64), Moment>,
+    /// The rows of each shard after each of its commits, by epoch, partition and the
+    /// number of the commit.
+    shard_history: HashMap<(String, usize, u64), [Numbers; 2]>,
     /// Committed, but not published yet.
     unpublished: Vec<Arc<PublishedCommit>>,
     views: u64,
@@ -95,6 +98,7 @@ impl World {
             shards: Vec::new(),
             before: Vec::new(),
             history: HashMap::new(),
+            shard_history: HashMap::new(),
             unpublished: Vec::new(),
             views: 0,
         };
@@ -140,6 +144,10 @@ impl World {
         let pos = state.shards.iter().map(|shard| shard.meta.pos).sum();
         let rows = [0, 1].map(|table| Arc::new(merged(&state.shards, table)));
         state.history.insert((epoch.clone(), pos), Moment { rows, touched: [true; 2] });
+        let State { shards, shard_history, .. } = &mut *state;
+        for (index, shard) in shards.iter().enumerate() {
+            shard_history.insert((epoch.clone(), index, shard.meta.pos), shard.rows.clone());
+        }
         state.unpublished.clear();
         drop(state);
         self.announce(Some(&epoch));
@@ -230,6 +238,9 @@ impl World {
             true => Arc::new(merged(&state.shards, table)),
             false => rows[table].clone(),
         });
+        let shard = &state.shards[partition as usize];
+        let (at, shard_rows) = (shard.meta.pos, shard.rows.clone());
+        state.shard_history.insert((epoch.clone(), partition as usize, at), shard_rows);
         state.history.insert((epoch, pos), Moment { rows, touched });
         state.unpublished.push(Arc::new(commit));
         pos
@@ -281,6 +292,31 @@ impl World {
         state.history.get(&(epoch.to_owned(), pos)).map(|at| at.rows[table].clone())
     }
 
+    /// Whether `numbers` are a table's rows after `commits` commits: one number of
+    /// commits for each shard, which together are `commits`. The order of the commits of
+    /// different shards does not matter.
+    pub fn is_state_of(&self, epoch: &str, commits: u64, table: usize, numbers: &Numbers) -> bool {
+        let state = self.state.lock();
+        let rows_of = |shard: usize, at: u64| {
+            state.shard_history.get(&(epoch.to_owned(), shard, at)).map(|rows| &rows[table])
+        };
+        let of_epoch = state.shard_history.keys().filter(|(of, ..)| of == epoch);
+        let shards = of_epoch.map(|(_, shard, _)| shard + 1).max().unwrap_or_default();
+        let mut sums = vec![(0, Numbers::new())];
+        for shard in 0..shards {
+            let mut longer = Vec::new();
+            for (count, sum) in &sums {
+                for at in 0..=commits - count {
+                    if let Some(rows) = rows_of(shard, at) {
+                        longer.push((count + at, add(sum.clone(), rows)));
+                    }
+                }
+            }
+            sums = longer;
+        }
+        sums.iter().any(|(count, sum)| *count == commits && sum == numbers)
+    }
+
     /// How many commits after `from`, up to `to`, wrote to a table.
     pub fn writes_between(&self, epoch: &str, from: u64, to: u64, table: usize) -> usize {
         let state = self.state.lock();
@@ -307,8 +343,12 @@ fn write_meta(stored: &mut Writes, meta: &ShardMeta) {
 }
 
 fn merged(shards: &[Shard], table: usize) -> Numbers {
-    let mut sums = Numbers::new();
-    for (key, n) in shards.iter().flat_map(|shard| &shard.rows[table]) {
+    shards.iter().fold(Numbers::new(), |sums, shard| add(sums, &shard.rows[table]))
+}
+
+/// Adds the rows of a shard to those of others.
+fn add(mut sums: Numbers, rows: &Numbers) -> Numbers {
+    for (key, n) in rows {
         match sums.get_mut(key) {
             Some(sum) => *sum += n,
             None => drop(sums.insert(key.clone(), *n)),
